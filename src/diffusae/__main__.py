@@ -1,0 +1,5 @@
+"""`python -m diffusae` is `diffusae`."""
+
+from diffusae.cli import main
+
+main()

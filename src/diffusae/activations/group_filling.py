@@ -1,0 +1,123 @@
+"""Checking the images of one group as they come, and writing each to all of the group's tars or to none."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from diffusae.activations.hashed_tar import HashedTar, npy_bytes, png_bytes
+from diffusae.activations.schema import IMAGES, ImageRecord, Stream
+from diffusae.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def plain_json(what: str, value: Any) -> Any:
+    """`value` as it will be read back from JSON. Raises `UserError` where it is not plain JSON (NaN included)."""
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{what} must be plain JSON ({error}); give numbers, strings, lists and dicts"
+        ) from error
+
+
+class GroupFilling:
+    """The state of one group while its images come in.
+
+    Args:
+        streams: folder -> stream.
+        tars: folder (or `images`) -> open tar. Pictures are kept where there is a tar for them.
+        image_size: (height, width) of the collection's pictures where it is known already.
+    """
+
+    def __init__(
+        self,
+        *,
+        streams: Mapping[str, Stream],
+        tars: Mapping[str, HashedTar],
+        image_size: tuple[int, int] | None,
+    ) -> None:
+        self.streams, self.tars, self.image_size = streams, tars, image_size
+        self.split: str | None = None
+        self.count = 0
+        self.rejected: list[dict[str, Any]] = []
+        self._ids: set[str] = set()
+
+    def add(self, record: ImageRecord) -> None:
+        """Write one image, or reject it from all streams where one of its updates is not finite as float16.
+
+        Raises:
+            UserError: another split than before, an id that came before, foreign streams, shapes or picture.
+        """
+        if record.split != (self.split or record.split):
+            raise UserError(
+                f"a group holds one split, but has {self.split!r} and {record.split!r}; group by split"
+            )
+        if record.image_id in self._ids:
+            raise UserError(f"image id {record.image_id!r} comes twice in one group; ids must be unique")
+        self.split = record.split
+        self._ids.add(record.image_id)
+        updates = self._checked_updates(record)
+        image = self._checked_image(record) if IMAGES in self.tars else None
+        details = {"prompt": record.prompt, "seed": record.seed, "split": record.split, **record.meta}
+        text = json.dumps(plain_json(f"meta of image {record.image_id!r}", details), sort_keys=True).encode()
+        if self._reject_nonfinite(record, updates):
+            return
+        for folder, array in updates.items():
+            self.tars[folder].add(record.image_id, npy=npy_bytes(array), json=text)
+        if image is not None:
+            self.tars[IMAGES].add(record.image_id, png=png_bytes(image), json=text)
+        self.count += 1
+
+    def _checked_updates(self, record: ImageRecord) -> dict[str, np.ndarray]:
+        if set(record.updates) != set(self.streams):
+            raise UserError(
+                f"image {record.image_id!r} comes with updates of {sorted(record.updates)}, "
+                f"the collection records {sorted(self.streams)}; give exactly these"
+            )
+        arrays = {}
+        for folder, stream in self.streams.items():
+            array = np.asarray(record.updates[folder])
+            if array.shape != (stream.positions, stream.d_in):
+                raise UserError(
+                    f"image {record.image_id!r} at {folder} has shape {array.shape}, the stream has "
+                    f"{(stream.positions, stream.d_in)} [positions, d_in]; check the hookpoint's grid and width"
+                )
+            with np.errstate(over="ignore"):  # an overflow becomes inf here and is rejected
+                arrays[folder] = np.ascontiguousarray(array, dtype=np.float16)
+        return arrays
+
+    def _checked_image(self, record: ImageRecord) -> np.ndarray:
+        image = record.image
+        if image is None or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            found = "none" if image is None else f"{image.dtype} {image.shape}"
+            raise UserError(
+                f"image {record.image_id!r} must be uint8 [height, width, 3], is {found}; convert it"
+            )
+        size = (image.shape[0], image.shape[1])
+        if size != (self.image_size or size):
+            raise UserError(
+                f"image {record.image_id!r} has size {size}, those before have {self.image_size}; use one"
+            )
+        self.image_size = size
+        return image
+
+    def _reject_nonfinite(self, record: ImageRecord, updates: Mapping[str, np.ndarray]) -> bool:
+        bad = []
+        for folder, array in updates.items():
+            if not np.isfinite(array).all():
+                stream = self.streams[folder]
+                bad.append({"block": stream.block, "t": stream.t, "conditioning": stream.conditioning})
+                logger.warning(
+                    "image %s rejected: update not finite as float16 at block %s, t=%.2f, %s; prompt %r, seed %d",
+                    record.image_id, stream.block, stream.t, stream.conditioning, record.prompt, record.seed,
+                )  # fmt: skip
+        if bad:
+            who = {"image_id": record.image_id, "prompt": record.prompt, "seed": record.seed}
+            self.rejected.append({**who, "nonfinite": bad})
+        return bool(bad)

@@ -1,0 +1,94 @@
+"""A tar written through webdataset that takes its final name only when whole and is hashed while it is written."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+from PIL import Image
+from webdataset.writer import TarWriter
+
+from diffusae.files import atomic_path
+
+
+class _HashedFile:
+    """Passes bytes on to a file and keeps their SHA-256 and number, so that no shard is read again to be hashed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file: BinaryIO | None = file
+        self.digest = hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, data: bytes) -> int:
+        if self.file is None:
+            return len(data)
+        self.file.write(data)
+        self.digest.update(data)
+        self.bytes += len(data)
+        return len(data)
+
+
+class HashedTar:
+    """An open shard; `bytes` and `sha256` are final once its `hashed_tar` block has ended."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._sink = _HashedFile(file)
+        # A fixed owner and time, so that equal samples give equal bytes. TarWriter only ever writes to its file.
+        self._tar = TarWriter(
+            cast(BinaryIO, self._sink), encoder=False, mtime=0.0, user="diffusae", group="diffusae"
+        )
+
+    def add(self, key: str, **members: bytes) -> None:
+        """Append one sample: `add("a", npy=..., json=...)` writes `a.json` and `a.npy`."""
+        self._tar.write({"__key__": key, **members})
+
+    def close(self) -> None:
+        """Write the tar's end."""
+        self._tar.close()
+
+    def abandon(self) -> None:
+        """Close without writing: tarfile would otherwise write its end from a finaliser, to a file long closed."""
+        self._sink.file = None
+        self._tar.close()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes written."""
+        return self._sink.bytes
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the bytes written, as hexadecimal digits."""
+        return self._sink.digest.hexdigest()
+
+
+@contextmanager
+def hashed_tar(path: Path) -> Iterator[HashedTar]:
+    """Open a tar for writing; it appears as `path` when the block ends well and leaves nothing when it fails."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        tar = HashedTar(file)
+        try:
+            yield tar
+            tar.close()
+        except BaseException:
+            tar.abandon()
+            raise
+
+
+def npy_bytes(array: np.ndarray) -> bytes:
+    """The array as an .npy file, without pickle."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def png_bytes(image: np.ndarray) -> bytes:
+    """A uint8 [height, width, 3] picture as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()

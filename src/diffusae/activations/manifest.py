@@ -1,0 +1,116 @@
+"""The manifest: the file that is written last and says what a finished collection holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusae.activations.schema import IMAGES, SCHEMA_VERSION, Shard, Stream, exact_fields, stream_folder
+from diffusae.errors import UserError, unknown
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A finished collection.
+
+    Args:
+        schema_version: the layout's version.
+        header: what the collector told of it: model, scheduler, steps, guidance, ...
+        streams: the recorded streams.
+        image_size: (height, width) of the pictures in pixels, or None where none are kept.
+        splits: split -> {"images": accepted, "rejected": refused for a non-finite update}.
+        entries: every shard, in the order of their groups.
+    """
+
+    schema_version: int
+    header: Mapping[str, Any]
+    streams: tuple[Stream, ...]
+    image_size: tuple[int, int] | None
+    splits: Mapping[str, Mapping[str, int]]
+    entries: tuple[Shard, ...]
+
+    @classmethod
+    def load(cls, root: Path | str) -> Manifest:
+        """Read `manifest.json` below `root`.
+
+        Raises:
+            UserError: the collection is unfinished, of another schema version, or its manifest is damaged.
+        """
+        path = Path(root) / MANIFEST
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(
+                f"no {MANIFEST} in {root}: the collection is not finished; run `diffusae collect`"
+            ) from None
+        except ValueError as error:
+            raise UserError(
+                f"{path} is not JSON ({error}); run `diffusae collect` to write it again"
+            ) from error
+        version = value.get("schema_version") if isinstance(value, dict) else None
+        if version != SCHEMA_VERSION:
+            raise UserError(
+                f"{path} has schema version {version}, this diffusae reads {SCHEMA_VERSION}; "
+                "use the diffusae that wrote it, or collect again"
+            )
+        missing = [
+            name for name in ("header", "streams", "image_size", "splits", "shards") if name not in value
+        ]
+        if missing:
+            raise UserError(f"{path} lacks {', '.join(missing)}; run `diffusae collect` to write it again")
+        try:
+            return cls(
+                schema_version=version,
+                header=value["header"],
+                streams=tuple(exact_fields(Stream, stream) for stream in value["streams"]),
+                image_size=tuple(value["image_size"]) if value["image_size"] else None,
+                splits=value["splits"],
+                entries=tuple(exact_fields(Shard, shard) for shard in value["shards"]),
+            )
+        except UserError as error:
+            raise UserError(f"{path}: {error}; run `diffusae collect` to write it again") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, as `load` reads it."""
+        return {
+            "schema_version": self.schema_version,
+            "header": dict(self.header),
+            "streams": [asdict(stream) for stream in self.streams],
+            "image_size": self.image_size,
+            "splits": {split: dict(counts) for split, counts in self.splits.items()},
+            "shards": [asdict(shard) for shard in self.entries],
+        }
+
+    def stream(self, block: str, t: float, conditioning: str) -> Stream:
+        """The stream at these coordinates; t counts to two decimals, as in the folder's name.
+
+        Raises:
+            UserError: there is no such stream; those that exist are listed.
+        """
+        folder = stream_folder(block, t, conditioning)
+        for stream in self.streams:
+            if stream.folder == folder:
+                return stream
+        raise unknown("stream", folder, [stream.folder for stream in self.streams])
+
+    def shards(self, stream: str, split: str) -> tuple[Shard, ...]:
+        """The shards of a stream (its folder, or `images`) in one split, in the order of their groups.
+
+        Raises:
+            UserError: an unknown stream or split, or `images` where no pictures are kept.
+        """
+        known = [s.folder for s in self.streams] + ([IMAGES] if self.image_size else [])
+        if stream not in known:
+            raise unknown("stream", stream, known)
+        if split not in self.splits:
+            raise unknown("split", split, self.splits)
+        return tuple(shard for shard in self.entries if shard.stream == stream and shard.split == split)
+
+    def vectors(self, stream: Stream, split: str) -> int:
+        """How many update vectors a stream holds in one split."""
+        return sum(shard.samples for shard in self.shards(stream.folder, split)) * stream.positions

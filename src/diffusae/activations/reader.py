@@ -1,0 +1,219 @@
+"""Reading a collection: verification first, then samples through webdataset with explicit decoders only."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float16, UInt8
+from PIL import Image
+from webdataset.autodecode import Decoder, DecodingError
+from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expander
+
+from diffusae.activations.journal import journal_path, read_journals, size_of
+from diffusae.activations.manifest import MANIFEST, Manifest
+from diffusae.activations.schema import IMAGES, Shard, Stream
+from diffusae.errors import UserError
+from diffusae.files import sha256_of
+
+_REMEDY = "run `diffusae collect` with the same settings: it redoes the groups of damaged shards and no other"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One shard that is not what the manifest says: kind is `missing`, `size` or `hash`."""
+
+    shard: str
+    kind: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.shard}: {self.kind}: expected {self.expected}, found {self.found}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image at one stream: float16 [positions, d_in], and its prompt, seed, split and further meta."""
+
+    image_id: str
+    updates: Float16[np.ndarray, "positions d_in"]
+    meta: dict[str, Any]
+
+
+def verify(
+    root: Path | str, manifest: Manifest, *, streams: Iterable[str] | None = None, deep: bool = True
+) -> list[Fault]:
+    """Compare the shards with the manifest: existence and size, and with `deep` every byte's hash.
+
+    Args:
+        streams: folders of the streams to look at (`images` for the pictures); None means all.
+    """
+    wanted = None if streams is None else set(streams)
+    faults = []
+    for shard in manifest.entries:
+        if wanted is not None and shard.stream not in wanted:
+            continue
+        path = Path(root) / shard.path
+        size = size_of(path)
+        if size is None:
+            faults.append(Fault(shard.path, "missing", f"{shard.bytes} bytes", "no file"))
+        elif size != shard.bytes:
+            faults.append(Fault(shard.path, "size", f"{shard.bytes} bytes", f"{size} bytes"))
+        elif deep and (digest := sha256_of(path)) != shard.sha256:
+            faults.append(Fault(shard.path, "hash", f"sha256 {shard.sha256}", f"sha256 {digest}"))
+    return faults
+
+
+def require_sound(
+    root: Path | str, manifest: Manifest, *, streams: Iterable[str] | None = None, deep: bool = True
+) -> None:
+    """`verify`, and raise one `UserError` that lists every fault and the remedy."""
+    faults = verify(root, manifest, streams=streams, deep=deep)
+    if faults:
+        lines = "".join(f"\n  {fault}" for fault in faults)
+        raise UserError(f"{len(faults)} shards of {root} are not what {MANIFEST} says:{lines}\n{_REMEDY}")
+
+
+def discard_damaged(root: Path | str, faults: Sequence[Fault]) -> list[int]:
+    """Make the collection unfinished again at the groups of damaged shards, and return these groups' indices.
+
+    The manifest goes first, then the groups' journals; the next `ActivationWriter` sees them as unfinished.
+    """
+    if not faults:
+        return []
+    root = Path(root)
+    (root / MANIFEST).unlink(missing_ok=True)
+    damaged = {fault.shard for fault in faults}
+    indices = []
+    for index, group in read_journals(root).items():
+        if damaged & {shard.path for shard in group.shards}:
+            journal_path(root, index).unlink()
+            indices.append(index)
+    return indices
+
+
+def read_updates(
+    root: Path | str, manifest: Manifest, stream: Stream, split: str, *, shards: Iterable[Shard] | None = None
+) -> Iterator[Sample]:
+    """The samples of one stream and split, shard after shard.
+
+    Args:
+        shards: the shards in the order wanted; by default all of the split, in the order of their groups.
+
+    Raises:
+        UserError: a shard is missing or cut, a member foreign, a key double, a shape or dtype not the stream's.
+    """
+    shards = manifest.shards(stream.folder, split) if shards is None else shards
+    shape = (stream.positions, stream.d_in)
+    for shard, sample in _samples(Path(root), shards, kind="npy"):
+        updates = sample["npy"]
+        if updates.shape != shape or updates.dtype != np.float16:
+            raise UserError(
+                f"{shard.path}: sample {sample['__key__']!r} is {updates.dtype} {updates.shape}, the manifest's stream "
+                f"{stream.folder} is float16 {shape}; shards of different collections are mixed: {_REMEDY}"
+            )
+        yield Sample(sample["__key__"], updates, sample["json"])
+
+
+def read_images(
+    root: Path | str, manifest: Manifest, split: str
+) -> Iterator[tuple[str, UInt8[np.ndarray, "height width 3"], dict[str, Any]]]:
+    """The pictures of one split as (image id, uint8 [height, width, 3], meta). Raises as `read_updates` does."""
+    for shard, sample in _samples(Path(root), manifest.shards(IMAGES, split), kind="png"):
+        image = sample["png"]
+        if image.shape[:2] != manifest.image_size:
+            raise UserError(
+                f"{shard.path}: picture {sample['__key__']!r} has size {image.shape[:2]}, the manifest says "
+                f"{manifest.image_size}; shards of different collections are mixed: {_REMEDY}"
+            )
+        yield sample["__key__"], image, sample["json"]
+
+
+def load_updates(
+    root: Path | str, manifest: Manifest, stream: Stream, split: str
+) -> tuple[list[str], Float16[np.ndarray, "images positions d_in"]]:
+    """All ids and updates of a stream and split, in one array: for sets that fit in memory."""
+    shards = manifest.shards(stream.folder, split)
+    updates = np.empty(
+        (sum(shard.samples for shard in shards), stream.positions, stream.d_in), dtype=np.float16
+    )
+    ids = []
+    for row, sample in enumerate(read_updates(root, manifest, stream, split, shards=shards)):
+        updates[row] = sample.updates
+        ids.append(sample.image_id)
+    return ids, updates
+
+
+def _samples(root: Path, shards: Iterable[Shard], *, kind: str) -> Iterator[tuple[Shard, dict[str, Any]]]:
+    """The decoded samples of these shards, each with exactly the members `kind` and `json`, and a new key."""
+    seen: set[str] = set()
+    for shard in shards:
+        count = 0
+        try:
+            with open(root / shard.path, "rb") as file:
+                opened = tar_file_expander([{"url": shard.path, "stream": file}])
+                members = _only_expected(opened, shard=shard, kinds=(kind, "json"))
+                for sample in map(_DECODER, group_by_keys(members)):
+                    key = sample["__key__"]
+                    if key in seen:
+                        raise UserError(f"{shard.path}: key {key!r} comes twice or interleaved; {_REMEDY}")
+                    if kind not in sample or "json" not in sample:
+                        raise UserError(
+                            f"{shard.path}: sample {key!r} lacks its .{kind} or .json member, or keys are interleaved; "
+                            f"{_REMEDY}"
+                        )
+                    seen.add(key)
+                    count += 1
+                    yield shard, sample
+        except FileNotFoundError:
+            raise UserError(f"{shard.path} is missing below {root}; {_REMEDY}") from None
+        except DecodingError as error:
+            raise UserError(
+                f"{shard.path}: member {error.key}.{error.k} cannot be read ({error.__cause__}); {_REMEDY}"
+            ) from error
+        except (tarfile.TarError, EOFError) as error:
+            raise UserError(f"{shard.path} is cut or damaged ({error.args[0]}); {_REMEDY}") from error
+        if count != shard.samples:
+            raise UserError(
+                f"{shard.path} is cut: it has {count} samples, expected {shard.samples}; {_REMEDY}"
+            )
+
+
+def _only_expected(
+    members: Iterable[dict[str, Any]], *, shard: Shard, kinds: tuple[str, str]
+) -> Iterator[dict[str, Any]]:
+    """Pass on a tar's members, and refuse by name what webdataset would skip, unpickle or mix up."""
+    names: set[str] = set()
+    for member in members:
+        if member:  # webdataset marks a shard's end with an empty member
+            name = member["fname"]
+            if base_plus_ext(name)[1] not in kinds:
+                raise UserError(
+                    f"{shard.path}: member {name!r} is refused: only .{kinds[0]} and .{kinds[1]} are read, never "
+                    f"pickles or anything else; {_REMEDY}"
+                )
+            if name in names:
+                raise UserError(f"{shard.path}: member {name!r} comes twice; {_REMEDY}")
+            names.add(name)
+        yield member
+
+
+def _decode(extension: str, data: bytes) -> Any:
+    """The only decoder; webdataset's own would run pickles."""
+    if extension == ".npy":
+        return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    if extension == ".json":
+        return json.loads(data)
+    assert extension == ".png", extension  # `_only_expected` has refused all else
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+_DECODER = Decoder([_decode], pre=[], post=[])

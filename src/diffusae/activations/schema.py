@@ -1,0 +1,251 @@
+"""What a collection of activations consists of: cells, streams, images, shards, and groups of images."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+import numpy as np
+
+from diffusae.errors import UserError, together, unknown
+
+SCHEMA_VERSION = 1
+CONDITIONINGS = ("cond", "uncond")
+IMAGES = "images"
+GROUPS = "groups"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
+# webdataset ends a key at its first dot, and tar's old name field holds 100 bytes.
+_IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
+_RESERVED_META = ("prompt", "seed", "split")
+
+
+def stream_folder(block: str, t: float, conditioning: str) -> str:
+    """The folder of one stream below the collection's root, such as `mid/t0.50/cond`."""
+    return f"{block}/t{t:.2f}/{conditioning}"
+
+
+def _coordinate_faults(block: str, t: float, conditioning: str) -> list[str]:
+    faults = []
+    if not _NAME.fullmatch(block) or block in (IMAGES, GROUPS):
+        faults.append(
+            f"block {block!r} must consist of letters, digits and _, and be neither {IMAGES!r} nor {GROUPS!r}; "
+            "give it a short name such as 'mid'"
+        )
+    if not 0.0 <= t <= 1.0:
+        faults.append(
+            f"t={t} lies outside [0, 1] (1 = first reverse step, 0 = last); choose a t between them"
+        )
+    if conditioning not in CONDITIONINGS:
+        faults.append(str(unknown("conditioning", conditioning, CONDITIONINGS)))
+    return faults
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (model, block, t, conditioning): one stream of updates and one SAE.
+
+    Args:
+        model: the model's short name.
+        block: the hooked block's short name.
+        t: normalised diffusion time in [0, 1]; 1.0 is the first reverse step.
+        conditioning: `cond` or `uncond`.
+
+    Raises:
+        UserError: with every fault of the coordinates.
+    """
+
+    model: str
+    block: str
+    t: float
+    conditioning: str
+
+    def __post_init__(self) -> None:
+        faults = _coordinate_faults(self.block, self.t, self.conditioning)
+        if not self.model:
+            faults.insert(0, "the model's name is empty; name the model")
+        together(faults)
+        object.__setattr__(self, "t", float(self.t) + 0.0)  # turns -0.0 into 0.0, which prints differently
+
+    @property
+    def key(self) -> str:
+        """The cell's name in directories and tables: `mid-t0.50-cond`."""
+        return self.folder.replace("/", "-")
+
+    @property
+    def folder(self) -> str:
+        """The folder of its stream below the activations: `mid/t0.50/cond`."""
+        return stream_folder(self.block, self.t, self.conditioning)
+
+    def coordinates(self) -> dict[str, Any]:
+        """The four coordinates as a plain dict, as `results.json` and dashboards carry them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """One cell's recorded stream of updates: where it was read and what each sample looks like.
+
+    Args:
+        block, t, conditioning: the cell's coordinates (the model is the collection's).
+        hookpoint: dotted module path under the denoiser.
+        step_index: the sampling step, from 0.
+        timestep: the scheduler's own value at that step.
+        grid: (height, width) of the positions, row-major.
+        d_in: channels of one update vector.
+    """
+
+    block: str
+    t: float
+    conditioning: str
+    hookpoint: str
+    step_index: int
+    timestep: float
+    grid: tuple[int, int]
+    d_in: int
+
+    def __post_init__(self) -> None:
+        faults = _coordinate_faults(self.block, self.t, self.conditioning)
+        if len(self.grid) != 2 or min(self.grid) < 1:
+            faults.append(
+                f"grid={self.grid} must be (height, width), both at least 1; see the hookpoint's output"
+            )
+        if self.d_in < 1:
+            faults.append(f"d_in={self.d_in} must be at least 1; see the hookpoint's output")
+        if self.step_index < 0:
+            faults.append(f"step_index={self.step_index} must be at least 0; steps count from 0")
+        together(faults)
+        object.__setattr__(self, "t", float(self.t) + 0.0)
+        object.__setattr__(self, "grid", tuple(self.grid))
+
+    @property
+    def folder(self) -> str:
+        """The stream's folder below the collection's root: `mid/t0.50/cond`."""
+        return stream_folder(self.block, self.t, self.conditioning)
+
+    @property
+    def positions(self) -> int:
+        """Update vectors of one image: height times width of the grid."""
+        return self.grid[0] * self.grid[1]
+
+    def cell(self, model: str) -> Cell:
+        """The cell that this stream records of `model`."""
+        return Cell(model, self.block, self.t, self.conditioning)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRecord:
+    """One generated image with its updates at every stream.
+
+    Args:
+        image_id: letters, digits, `_` and `-`, at most 80 characters; unique in the collection.
+        prompt: the caption. seed: the seed of its noise. split: the set that it belongs to.
+        updates: stream folder -> [positions, d_in], any float dtype; stored as float16.
+        image: uint8 [height, width, 3], or None where images are not kept.
+        meta: further plain JSON, stored beside prompt, seed and split.
+    """
+
+    image_id: str
+    prompt: str
+    seed: int
+    split: str
+    updates: Mapping[str, np.ndarray]
+    image: np.ndarray | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        faults = []
+        if not _IMAGE_ID.fullmatch(self.image_id):
+            faults.append(
+                f"image id {self.image_id!r} must consist of at most 80 letters, digits, _ and -; rename the image"
+            )
+        if not _NAME.fullmatch(self.split):
+            faults.append(f"split {self.split!r} must consist of letters, digits and _; rename the split")
+        taken = [name for name in _RESERVED_META if name in self.meta]
+        if taken:
+            faults.append(
+                f"meta of image {self.image_id!r} uses the reserved names {taken}; rename these entries"
+            )
+        together(faults)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One finished tar: path relative to the root, its stream's folder (or `images`), split, samples, bytes, SHA-256."""
+
+    path: str
+    stream: str
+    split: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The journal of one finished group of images: the shards that hold it and the images that were rejected."""
+
+    index: int
+    split: str
+    count: int
+    rejected: tuple[dict[str, Any], ...]
+    image_size: tuple[int, int] | None
+    shards: tuple[Shard, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, with the shards keyed by path."""
+        shards = {
+            s.path: {"stream": s.stream, "sha256": s.sha256, "bytes": s.bytes, "samples": s.samples}
+            for s in self.shards
+        }
+        return {
+            "index": self.index,
+            "split": self.split,
+            "count": self.count,
+            "rejected": list(self.rejected),
+            "image_size": self.image_size,
+            "shards": shards,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`. Raises `KeyError` or `TypeError` on anything else."""
+        shards = tuple(
+            Shard(path=path, split=value["split"], **rest) for path, rest in value["shards"].items()
+        )
+        return cls(
+            index=value["index"],
+            split=value["split"],
+            count=value["count"],
+            rejected=tuple(value["rejected"]),
+            image_size=tuple(value["image_size"]) if value["image_size"] else None,
+            shards=shards,
+        )
+
+
+def exact_fields(kind: type, value: Mapping[str, Any]) -> Any:
+    """Build a dataclass from a JSON object. Raises `UserError` where a field is missing or unknown."""
+    known = {f.name for f in fields(kind)}
+    missing, foreign = sorted(known - set(value)), sorted(set(value) - known)
+    if missing or foreign:
+        raise UserError(
+            f"a {kind.__name__.lower()} has the fields {', '.join(sorted(known))}; "
+            f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(foreign) or 'none'}"
+        )
+    return kind(**value)
+
+
+def bytes_per_image(
+    streams: list[Stream] | tuple[Stream, ...], *, image_size: tuple[int, int] | None = None
+) -> int:
+    """An estimate from above of the bytes that one image takes on disk: its updates, and its picture at 3 bytes a pixel.
+
+    A tar pads members to 512 bytes and gives each a header of 512; the npy header has 128 bytes, the JSON some 1,000.
+    """
+    overhead = 3 * 512 + 2 * 512 + 1024
+    updates = sum(stream.positions * stream.d_in * 2 + 128 + overhead for stream in streams)
+    picture = math.prod(image_size) * 3 + overhead if image_size else 0
+    return updates + picture

@@ -1,0 +1,242 @@
+"""Writing a collection group by group, so that a kill at any moment costs the group at hand and no other."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from diffusae.activations.group_filling import GroupFilling, plain_json
+from diffusae.activations.hashed_tar import hashed_tar
+from diffusae.activations.journal import journal_path, read_journals, size_of
+from diffusae.activations.manifest import MANIFEST, Manifest
+from diffusae.activations.schema import (
+    GROUPS,
+    IMAGES,
+    SCHEMA_VERSION,
+    Group,
+    ImageRecord,
+    Shard,
+    Stream,
+    bytes_per_image,
+)
+from diffusae.errors import UserError
+from diffusae.files import TEMPORARY_SUFFIX, atomic_write_json
+
+logger = logging.getLogger(__name__)
+
+COLLECTION = f"{GROUPS}/collection.json"
+
+
+class ActivationWriter:
+    """Writes groups of images into one tar a stream, each group whole or not at all, and the manifest last.
+
+    Args:
+        root: the collection's directory. One writer at a time: the caller holds the directory's lock.
+        streams: the streams that every image must come with.
+        header: plain JSON on the collection as a whole (model, scheduler, steps, guidance, ...).
+        with_images: keep the pictures too.
+
+    Raises:
+        UserError: two streams share a folder, or `root` holds groups of another collection; the difference is shown.
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        *,
+        streams: Sequence[Stream],
+        header: Mapping[str, Any],
+        with_images: bool = True,
+    ) -> None:
+        self.root = Path(root)
+        self.streams = {stream.folder: stream for stream in streams}
+        if not streams:
+            raise UserError(
+                "a collection needs at least one stream; choose blocks, timesteps and conditionings"
+            )
+        if len(self.streams) < len(streams):
+            folders = [stream.folder for stream in streams]
+            twice = sorted({folder for folder in folders if folders.count(folder) > 1})
+            raise UserError(
+                f"two streams share a folder ({', '.join(twice)}); choose timesteps at least 0.01 apart"
+            )
+        self.with_images = with_images
+        self.header = plain_json("the header", header)
+        self._remove_stale_temporaries()
+        self._claim_root()
+        sizes = {group.image_size for group in self.finished_groups().values()} - {None}
+        self._image_size: tuple[int, int] | None = sizes.pop() if sizes else None
+
+    def _remove_stale_temporaries(self) -> None:
+        """Remove what killed writers have left; files of a writer that still runs stay."""
+        for path in self.root.rglob(f"*{TEMPORARY_SUFFIX}"):
+            owner = re.search(rf"\.(\d+){re.escape(TEMPORARY_SUFFIX)}$", path.name)
+            if owner and not _is_another_live_process(int(owner[1])):
+                logger.info("removing %s, left by a writer that was killed", path)
+                path.unlink(missing_ok=True)
+
+    def _claim_root(self) -> None:
+        """Write down what is collected here, or compare with what is written already."""
+        ours = plain_json(
+            "the collection",
+            {
+                "schema_version": SCHEMA_VERSION,
+                "header": self.header,
+                "with_images": self.with_images,
+                "streams": {folder: asdict(stream) for folder, stream in self.streams.items()},
+            },
+        )
+        path = self.root / COLLECTION
+        if not path.exists():
+            atomic_write_json(path, ours)
+            return
+        old, new = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(ours)
+        changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+        if changed:
+            lines = "".join(
+                f"\n  {key}: {old.get(key, '(absent)')} -> {new.get(key, '(absent)')}" for key in changed
+            )
+            raise UserError(
+                f"{self.root} holds another collection; it differs (there -> now) in:{lines}\n"
+                "choose another directory, or remove this one"
+            )
+
+    def finished_groups(self) -> dict[int, Group]:
+        """The groups whose journal exists and whose shards exist with the right size; all others are to be redone."""
+        found = {}
+        for index, group in read_journals(self.root).items():
+            wrong = [shard.path for shard in group.shards if size_of(self.root / shard.path) != shard.bytes]
+            if wrong:
+                logger.warning("group %d counts as unfinished; missing or cut: %s", index, ", ".join(wrong))
+            else:
+                found[index] = group
+        return found
+
+    def write_group(self, index: int, records: Iterable[ImageRecord]) -> Group:
+        """Write one group of images, all of one split, and its journal; return the journal.
+
+        Records are written as they come, so a generator keeps one image in memory. An image with an update that is not
+        finite as float16 is rejected in every stream, logged, counted and kept in the journal's `rejected`.
+
+        Raises:
+            UserError: an empty group, mixed splits, a double id, shapes that differ from the streams', or a full disk.
+        """
+        journal = journal_path(self.root, index)
+        # Neither file may vouch for shards that are about to change.
+        (self.root / MANIFEST).unlink(missing_ok=True)
+        journal.unlink(missing_ok=True)
+        names = {folder: f"{folder}/shard-{index:06d}.tar" for folder in self._folders()}
+        filling = None
+        try:
+            with ExitStack() as stack:
+                tars = {
+                    folder: stack.enter_context(hashed_tar(self.root / name))
+                    for folder, name in names.items()
+                }
+                filling = GroupFilling(streams=self.streams, tars=tars, image_size=self._image_size)
+                for record in records:
+                    filling.add(record)
+                if filling.split is None:
+                    raise UserError(f"group {index} has no images; leave empty groups out")
+            group = Group(
+                index=index,
+                split=filling.split,
+                count=filling.count,
+                rejected=tuple(filling.rejected),
+                image_size=filling.image_size,
+                shards=tuple(
+                    Shard(
+                        path=names[folder],
+                        stream=folder,
+                        split=filling.split,
+                        samples=filling.count,
+                        bytes=tar.bytes,
+                        sha256=tar.sha256,
+                    )
+                    for folder, tar in tars.items()
+                ),
+            )
+            atomic_write_json(journal, group.to_json())
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise self._disk_full(index, images=filling.count + 1 if filling else 1) from error
+        self._image_size = group.image_size
+        return group
+
+    def _folders(self) -> list[str]:
+        return [*self.streams, *([IMAGES] if self.with_images else [])]
+
+    def _disk_full(self, index: int, *, images: int) -> UserError:
+        each = bytes_per_image(list(self.streams.values()), image_size=self._image_size) / 1e6
+        free = shutil.disk_usage(self.root).free / 1e6
+        return UserError(
+            f"the disk of {self.root} is full: group {index} needs {images * each:.3f} MB for its first {images} images "
+            f"({each:.3f} MB each), {free:.3f} MB are free; the {len(self.finished_groups())} finished groups are kept. "
+            "Free some space and run the same command again"
+        )
+
+    def finish(self) -> Manifest:
+        """Write the manifest over all finished groups and return it.
+
+        Raises:
+            UserError: no group is finished, one is missing in between, or groups differ in picture size.
+        """
+        groups = self.finished_groups()
+        missing = [index for index in range(max(groups, default=0) + 1) if index not in groups]
+        if missing:
+            raise UserError(f"groups {missing} of {self.root} are not finished; run the same command again")
+        sizes = {group.image_size for group in groups.values()} - {None}
+        if len(sizes) > 1:
+            raise UserError(
+                f"{self.root} mixes pictures of the sizes {sorted(map(str, sizes))}; collect them again"
+            )
+        splits: dict[str, dict[str, int]] = {}
+        for group in groups.values():
+            counts = splits.setdefault(group.split, {"images": 0, "rejected": 0})
+            counts["images"] += group.count
+            counts["rejected"] += len(group.rejected)
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            header=self.header,
+            streams=tuple(self.streams.values()),
+            image_size=sizes.pop() if sizes else None,
+            splits=splits,
+            entries=tuple(shard for _, group in sorted(groups.items()) for shard in group.shards),
+        )
+        atomic_write_json(self.root / MANIFEST, manifest.to_json())
+        return manifest
+
+
+def _is_another_live_process(pid: int) -> bool:
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested dict with dotted keys, for naming what differs."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        key: leaf for name, inner in value.items() for key, leaf in _flat(inner, _join(prefix, name)).items()
+    }
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name

@@ -1,0 +1,1 @@
+"""The door to diffusers: load a pipeline, list its hookpoints, tell guidance branches and steps apart."""

@@ -1,0 +1,191 @@
+"""Loading a text-to-image pipeline from a folder or the hub: safetensors only, no code from the model."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import diffusers.utils.logging as diffusers_logging
+import torch
+import transformers.utils.logging as transformers_logging
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from safetensors import SafetensorError
+from torch import nn
+
+from diffusae.errors import UserError, unknown
+
+log = logging.getLogger(__name__)
+
+SchedulerChoice = Literal["ddim", "keep"]
+
+_INDEX = "model_index.json"
+_PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+_UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
+"""Optional components that text-to-image sampling does without; the first two judge finished pictures."""
+
+
+def load_pipeline(
+    source: str | Path,
+    *,
+    dtype: torch.dtype,
+    device: str | torch.device,
+    revision: str | None = None,
+    variant: str | None = None,
+    scheduler: SchedulerChoice = "ddim",
+    safety_checker: bool = False,
+) -> DiffusionPipeline:
+    """Load a diffusers pipeline with every component on `device` in `dtype`.
+
+    `source` is a folder in the diffusers layout or a hub id ("owner/name"), for which `revision` is a branch,
+    tag or commit; `variant` names a set of weight files ("fp16"). `scheduler="ddim"` puts a DDIM scheduler,
+    made from the pipeline's own noise schedule, in the place of its scheduler; "keep" leaves that. Progress
+    bars are off.
+
+    `UserError` when the hub does not serve the model (the message names the folder that would), when the
+    folder is not a pipeline, holds pickled weights only, or wants code of its own to be run.
+    """
+    if scheduler not in get_args(SchedulerChoice):
+        raise unknown("scheduler", scheduler, get_args(SchedulerChoice))
+    unused: dict[str, Any] = {} if safety_checker else dict.fromkeys(_UNUSED)
+    with _quiet():
+        folder = _folder_of(source, revision=revision, variant=variant, unused=unused)
+        components = _read_index(folder)
+        _refuse_pickles(folder, components.keys() - unused.keys())
+        options: dict[str, Any] = {name: None for name in unused if name in components}
+        if not safety_checker and "requires_safety_checker" in components:
+            options["requires_safety_checker"] = False
+        try:
+            pipe = DiffusionPipeline.from_pretrained(
+                str(folder),
+                dtype=dtype,
+                variant=variant,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                low_cpu_mem_usage=False,
+                **options,
+            )
+        except (OSError, ValueError, ImportError, AttributeError, SafetensorError) as error:
+            raise UserError(
+                f"{folder} does not load as a diffusers pipeline: {_first_line(error)}"
+            ) from error
+    # Components load in the dtype asked for or in the stored one, as their library pleases: convert them all.
+    pipe = pipe.to(device=torch.device(device), dtype=dtype)
+    _check_dtype(pipe, dtype)
+    if scheduler == "ddim":
+        pipe.scheduler = _ddim(pipe.scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    log.info("loaded %s from %s as %s on %s", type(pipe).__name__, folder, dtype, device)
+    return pipe
+
+
+def _folder_of(
+    source: str | Path, *, revision: str | None, variant: str | None, unused: dict[str, Any]
+) -> Path:
+    """The local folder of `source`, downloaded from the hub where it is no folder."""
+    local = Path(source).expanduser()
+    if local.is_dir():
+        return local.resolve()
+    name = str(source)
+    if isinstance(source, Path) or local.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise UserError(
+            f"there is no folder {local.absolute()}, and {name!r} is no hub id (owner/name); "
+            "set model.source to a folder in the diffusers layout or to a hub id"
+        )
+    try:
+        return Path(
+            DiffusionPipeline.download(
+                name,
+                revision=revision,
+                variant=variant,
+                use_safetensors=True,
+                trust_remote_code=False,
+                **unused,
+            )
+        )
+    except Exception as error:  # the hub's clients have no common error, and the remedy is the same for all
+        serving = Path.cwd() / "models" / name.replace("/", "--")
+        pinned = f" --revision {revision}" if revision else ""
+        raise UserError(
+            f"the hub did not serve {name!r} (revision {revision or 'main'}): {_first_line(_root(error))}\n"
+            f"A local copy would serve: set model.source={serving} once that folder holds {_INDEX} and the "
+            f"component folders with their .safetensors files. Where the hub can be reached, this makes it:\n"
+            f"  hf download {name}{pinned} --local-dir {serving}"
+        ) from error
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    """The components that a pipeline folder declares."""
+    try:
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder} holds no {_INDEX}; model.source must be a whole pipeline in the diffusers layout"
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{folder / _INDEX} is not JSON: {error}; copy the folder again") from error
+    return index
+
+
+def _refuse_pickles(folder: Path, names: Iterable[str]) -> None:
+    """`UserError` for a component whose weights exist as pickles only: reading those can run code."""
+    for name in sorted(names):
+        files = list((folder / name).glob("*"))
+        pickles = [file.name for file in files if file.suffix in _PICKLED]
+        if pickles and not any(file.suffix == ".safetensors" for file in files):
+            raise UserError(
+                f"{folder / name} holds its weights as a pickle only ({pickles[0]}), which is never read; "
+                "convert them to safetensors (save_pretrained with safe_serialization=True)"
+            )
+
+
+def _ddim(scheduler: Any) -> DDIMScheduler:
+    """A DDIM scheduler on the noise schedule of `scheduler`.
+
+    DDIM's own default clips x0 to [-1, 1], which is for pixels: latents are clipped only where the config
+    says so.
+    """
+    made = DDIMScheduler.from_config(scheduler.config, clip_sample=scheduler.config.get("clip_sample", False))
+    assert isinstance(made, DDIMScheduler)
+    return made
+
+
+def _check_dtype(pipe: DiffusionPipeline, dtype: torch.dtype) -> None:
+    """One dtype throughout: a mixture fails in the middle of a run, or worse, does not fail."""
+    for name, component in pipe.components.items():
+        if isinstance(component, nn.Module):
+            others = {p.dtype for p in component.parameters() if p.is_floating_point()} - {dtype}
+            if others:
+                raise UserError(
+                    f"{name} keeps parameters in {', '.join(map(str, others))} and will not become {dtype}; "
+                    "load the model in that dtype"
+                )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Loading without progress bars; the libraries' settings are put back afterwards."""
+    shown = [lib for lib in (diffusers_logging, transformers_logging) if lib.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bar()
+
+
+def _root(error: BaseException) -> BaseException:
+    """The error that the others were raised from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"

@@ -1,0 +1,139 @@
+"""The command `diffusae STAGE [overrides]`: every stage is a Hydra application of its own."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from diffusae.errors import UserError
+
+STAGES: dict[str, str] = {
+    "run": "collect -> annotate -> train -> label -> evaluate -> report, over the whole grid",
+    "collect": "generate pictures once and record every cell's updates",
+    "annotate": "find the objects in the held-out pictures",
+    "train": "train the sparse autoencoder of one cell",
+    "label": "build the concept dictionary of one cell",
+    "evaluate": "evaluate one cell: evaluation=composition or evaluation=reconstruction",
+    "report": "render the HTML report of what is finished",
+    "miniature": "train, assemble and measure the miniature model (part=...)",
+}
+USER_FAULT = 2
+"""The exit code for a mistake that the user can mend."""
+
+
+def config_directory() -> Path:
+    """Where the configs lie: in the repository, or inside the installed package."""
+    package = Path(__file__).parent
+    checkout = package.parents[1] / "conf"
+    return checkout if checkout.is_dir() else package / "conf"
+
+
+def main() -> None:
+    """Run the stage that the first argument names."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return
+    stage = arguments[0]
+    if stage not in STAGES:
+        close = get_close_matches(stage, STAGES, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        print(f"diffusae: unknown stage {stage!r}.{hint}\n\n{_usage()}", file=sys.stderr)
+        raise SystemExit(USER_FAULT)
+    sys.argv = [f"diffusae {stage}", *arguments[1:]]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as they are, and are told once
+    try:
+        _run(stage)
+    except Exception as error:
+        message = _explained(error, stage)
+        if message is None:
+            raise
+        print(f"diffusae {stage}: {message}", file=sys.stderr)
+        raise SystemExit(USER_FAULT) from None
+
+
+def _usage() -> str:
+    rows = "\n".join(f"  {name:<10} {what}" for name, what in STAGES.items())
+    return (
+        f"usage: diffusae STAGE [overrides]\n\nstages:\n{rows}\n\n"
+        "diffusae STAGE --help lists the config groups and their options; -m runs a grid:\n"
+        "  diffusae train -m timestep=early,middle,final block=down,mid,up conditioning=cond,uncond"
+    )
+
+
+def _run(stage: str) -> None:
+    import hydra
+
+    task: Callable[[Any], None] = getattr(importlib.import_module(f"diffusae.stages.{stage}"), stage)
+    outcomes: list[tuple[str, str]] = []
+
+    def told(cfg: Any) -> None:
+        """The task, with its outcome kept: a multirun shows only its first error."""
+        from hydra.core.hydra_config import HydraConfig
+
+        overrides = " ".join(HydraConfig.get().overrides.task)
+        try:
+            task(cfg)
+        except Exception as error:
+            outcomes.append((overrides, f"failed: {_explained(error, stage) or repr(error)}"))
+            raise
+        outcomes.append((overrides, "done"))
+
+    wrapped = hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=stage)(told)
+    try:
+        wrapped()
+    finally:
+        failures = [row for row in outcomes if row[1] != "done"]
+        if len(outcomes) > 1 and failures:
+            print(f"\n{len(failures)} of {len(outcomes)} jobs failed:", file=sys.stderr)
+            for overrides, outcome in failures:
+                print(f"  {overrides}\n    {outcome}", file=sys.stderr)
+            print("The same command runs only these again.", file=sys.stderr)
+
+
+def _explained(error: BaseException, stage: str) -> str | None:
+    """One message for a fault of the user's, None for a fault of ours."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        text = str(error)
+        if "is not in struct" in text or "Could not override" in text:
+            text += f"\n{_valid_names(text, stage)}"
+        return text
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; the same command goes on"
+    return None
+
+
+def _valid_names(message: str, stage: str) -> str:
+    """The names that exist where an override named one that does not."""
+    import re
+
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import DictConfig, OmegaConf
+
+    found = re.search(r"Could not override '([^']+)'", message) or re.search(r"full_key: (\S+)", message)
+    if found is None:
+        return "`--help` lists the groups and options."
+    logging.getLogger("hydra").setLevel(logging.ERROR)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        cfg = compose(stage)
+    above = found[1].rpartition(".")[0]
+    node = OmegaConf.select(cfg, above) if above else cfg
+    if not isinstance(node, DictConfig):
+        above, node = "", cfg
+    names = sorted(str(key) for key in node)
+    close = get_close_matches(found[1].rpartition(".")[2], names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"valid names {f'under {above}' if above else 'at the top'}: {', '.join(names)}.{hint}"

@@ -1,0 +1,1 @@
+"""Concepts: maps of latents, annotators, word embeddings, and the dictionary that names a cell's latents."""

@@ -1,0 +1,243 @@
+"""The concept dictionary of one cell: which nouns each latent stands for (Emergence, section 4).
+
+A latent gains a picture's label when its map, scaled to [0, 1] and cut at 0.1, has an IoU above 0.5 with the
+label's mask. A concept's embedding is the mean word vector of the objects that it gained, each as often as it
+was gained.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from diffusae.concepts.embeddings import WordEmbedding, embed_labels
+from diffusae.concepts.maps import LabelOverlap, Mask, label_masks
+from diffusae.concepts.statistics import LatentStatistics
+from diffusae.errors import UserError
+from diffusae.files import atomic_path, atomic_write_json
+
+FORMAT_VERSION = 1
+
+Picture = tuple[str, tuple[Tensor, Tensor], Mapping[str, Mask]]
+
+
+@dataclass(frozen=True)
+class ConceptDictionary:
+    """The dictionary of one cell.
+
+    Attributes:
+        table: one row a (latent, label): `count` pictures in which the latent gained the label, `mean_iou`
+            over those, `share` of the label in all that the latent gained (range (0, 1]; 1 = one noun
+            only). Sorted by latent, then by falling count.
+        latents: one row a latent of the SAE, see `LatentStatistics`, and `purity`: its largest `share`, NaN
+            without labels.
+        labels, label_embeddings: the labels of the table that the word embedding knows; their unit vectors.
+        embedded_latents, embeddings: the latents with such a label, ascending, and their concept embeddings:
+            the count-weighted mean of the label embeddings. Not of unit norm: the length tells how much the
+            labels agree.
+        facts: d_sae, grid, counts of pictures, the word embedding's name and every setting.
+    """
+
+    table: pd.DataFrame
+    latents: pd.DataFrame
+    labels: list[str]
+    label_embeddings: Float[Tensor, "labels d"]
+    embedded_latents: Int[Tensor, " n"]
+    embeddings: Float[Tensor, "n d"]
+    facts: dict[str, Any]
+
+    def labels_of(self, latent: int) -> dict[str, int]:
+        """The labels of a latent and their counts, the most frequent first; empty for an unlabelled one."""
+        rows = self.table[self.table["latent"] == latent]
+        return dict(zip(rows["label"].tolist(), rows["count"].tolist(), strict=True))
+
+    def latents_of(self, label: str) -> list[int]:
+        """Every latent whose entry holds the label (the paper's C_o), ascending; empty if there is none."""
+        return self.table.loc[self.table["label"] == label, "latent"].tolist()
+
+    def save(self, directory: Path | str) -> None:
+        """Write the two tables, embeddings.safetensors and, last, dictionary.json, each atomically."""
+        directory = Path(directory)
+        for name, table in (("dictionary", self.table), ("latents", self.latents)):
+            with atomic_path(directory / f"{name}.parquet") as temporary:
+                table.to_parquet(temporary, engine="pyarrow", index=False)
+        tensors = {
+            "label_embeddings": self.label_embeddings,
+            "embedded_latents": self.embedded_latents,
+            "embeddings": self.embeddings,
+        }
+        with atomic_path(directory / "embeddings.safetensors") as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+        atomic_write_json(
+            directory / "dictionary.json",
+            {"format_version": FORMAT_VERSION, "labels": self.labels, "facts": self.facts},
+        )
+
+    @classmethod
+    def load(cls, directory: Path | str) -> ConceptDictionary:
+        """What `save` wrote.
+
+        Raises:
+            UserError: a file is missing, unreadable or of another format.
+        """
+        directory, remedy = Path(directory), "label this cell again"
+        names = ("dictionary.json", "dictionary.parquet", "latents.parquet", "embeddings.safetensors")
+        for name in names:
+            if not (directory / name).is_file():
+                raise UserError(f"{directory / name} is missing; {remedy}")
+        try:
+            head = json.loads((directory / names[0]).read_text(encoding="utf-8"))
+            if head["format_version"] != FORMAT_VERSION:
+                raise UserError(
+                    f"{directory} has format {head['format_version']}, expected {FORMAT_VERSION}; {remedy}"
+                )
+            latents = pd.read_parquet(directory / names[2], engine="pyarrow")
+            for column in ("top_images", "top_values"):
+                latents[column] = [list(row) for row in latents[column]]
+            return cls(
+                table=pd.read_parquet(directory / names[1], engine="pyarrow"),
+                latents=latents,
+                labels=head["labels"],
+                facts=head["facts"],
+                **load_file(directory / names[3]),
+            )
+        except UserError:
+            raise
+        except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
+            message = f"{directory} holds no readable dictionary ({type(error).__name__}: {error}); {remedy}"
+            raise UserError(message) from error
+
+
+def build_dictionary(
+    pictures: Iterable[Picture],
+    *,
+    d_sae: int,
+    grid: tuple[int, int],
+    embedding: WordEmbedding,
+    overlap: LabelOverlap,
+    iou_threshold: float = 0.5,
+    min_count: int = 1,
+    minimum_area: float = 0.0,
+    include_background: bool = True,
+    n_top: int = 20,
+) -> ConceptDictionary:
+    """Build the dictionary of one cell from held-out pictures, in one pass over them.
+
+    Args:
+        pictures: (image id, (values [P, k], indices [P, k]), masks: noun -> bool [H, W]). A picture without
+            masks counts for the statistics of the latents, but not for labels.
+        overlap: how maps and masks are compared.
+        iou_threshold: a label is gained above this; 0.5 in the paper.
+        min_count: fewest pictures in which a latent must gain a label to keep it (*open*; 1 keeps all).
+        minimum_area: masks smaller than this share of the picture are left out (*open*).
+        include_background: also offer "background", all that no mask covers; the paper's tagger names skies
+            and grass.
+        n_top: top pictures kept a latent.
+
+    Raises:
+        UserError: a setting out of range, or no pictures.
+    """
+    if not 0 <= iou_threshold < 1:
+        raise UserError(f"iou_threshold={iou_threshold} must lie in [0, 1); the paper has 0.5")
+    if min_count < 1:
+        raise UserError(f"min_count={min_count} must be at least 1; raise it")
+    if not 0 <= minimum_area < 1:
+        raise UserError(
+            f"minimum_area={minimum_area} is a share of the picture: it must lie in [0, 1); lower it"
+        )
+    statistics = LatentStatistics(d_sae, grid, n_top=n_top)
+    gained: defaultdict[tuple[int, str], list[float]] = defaultdict(list)
+    n_annotated = 0
+    for image_id, (values, indices), masks in pictures:
+        statistics.add(image_id, values, indices)
+        labels, stack = label_masks(masks, minimum_area=minimum_area, include_background=include_background)
+        n_annotated += bool(labels)
+        if not labels:
+            continue
+        latents, iou = overlap(values, indices, stack, grid)
+        for row, which in torch.nonzero(iou > iou_threshold).tolist():
+            gained[int(latents[row]), labels[which]].append(float(iou[row, which]))
+    if statistics.n_pictures == 0:
+        raise UserError("there are no pictures to build a dictionary from; collect held-out pictures first")
+    table = _label_table(gained, min_count=min_count)
+    known, label_embeddings = embed_labels(embedding, sorted(set(table["label"])))
+    embedded_latents, embeddings = _concept_embeddings(table, known, label_embeddings)
+    facts = {
+        "d_sae": d_sae,
+        "grid": list(grid),
+        "n_pictures": statistics.n_pictures,
+        "n_annotated": n_annotated,
+        "n_labelled_latents": len(set(table["latent"].tolist())),
+        "labels_without_embedding": sorted(set(table["label"]) - set(known)),
+        "embedding": embedding.name,
+        "activation_threshold": overlap.activation_threshold,
+        "map_scaling": overlap.scaling,
+        "map_resize": overlap.resize,
+        "iou_threshold": iou_threshold,
+        "min_count": min_count,
+        "minimum_area": minimum_area,
+        "include_background": include_background,
+    }
+    latents_table = statistics.table()
+    latents_table["purity"] = _purity(table, d_sae)
+    return ConceptDictionary(
+        table=table,
+        latents=latents_table,
+        labels=known,
+        label_embeddings=label_embeddings,
+        embedded_latents=embedded_latents,
+        embeddings=embeddings,
+        facts=facts,
+    )
+
+
+def _label_table(gained: Mapping[tuple[int, str], list[float]], *, min_count: int) -> pd.DataFrame:
+    kept = {pair: ious for pair, ious in gained.items() if len(ious) >= min_count}
+    totals: Counter[int] = Counter()
+    for (latent, _), ious in kept.items():
+        totals[latent] += len(ious)
+    pairs = sorted(kept, key=lambda pair: (pair[0], -len(kept[pair]), pair[1]))
+    return pd.DataFrame(
+        {
+            "latent": np.array([latent for latent, _ in pairs], dtype=np.int64),
+            "label": pd.Series([label for _, label in pairs], dtype="str"),
+            "count": np.array([len(kept[pair]) for pair in pairs], dtype=np.int64),
+            "mean_iou": np.array([np.mean(kept[pair]) for pair in pairs], dtype=np.float64),
+            "share": np.array([len(kept[pair]) / totals[pair[0]] for pair in pairs], dtype=np.float64),
+        }
+    )
+
+
+def _purity(table: pd.DataFrame, d_sae: int) -> NDArray[np.float64]:
+    purity = np.full(d_sae, np.nan)
+    # fmax: the first share of a latent takes the place of NaN.
+    np.fmax.at(purity, table["latent"].to_numpy(), table["share"].to_numpy())
+    return purity
+
+
+def _concept_embeddings(
+    table: pd.DataFrame, known: list[str], label_embeddings: Float[Tensor, "labels d"]
+) -> tuple[Int[Tensor, " n"], Float[Tensor, "n d"]]:
+    column = {label: index for index, label in enumerate(known)}
+    rows = zip(*(table[name].tolist() for name in ("latent", "label", "count")), strict=True)
+    entries = [(latent, column[label], count) for latent, label, count in rows if label in column]
+    latents = sorted({latent for latent, _, _ in entries})
+    row_of = {latent: row for row, latent in enumerate(latents)}
+    weights = torch.zeros(len(latents), len(known))
+    for latent, label, count in entries:
+        weights[row_of[latent], label] = count
+    means = weights @ label_embeddings / weights.sum(dim=1, keepdim=True)
+    return torch.tensor(latents, dtype=torch.long), means

@@ -1,0 +1,99 @@
+"""Heat maps of chosen latents over their top pictures, for the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from diffusae.concepts.dictionary import ConceptDictionary
+from diffusae.concepts.maps import maps_of
+from diffusae.errors import UserError
+from diffusae.files import atomic_path, atomic_write_json
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Top pictures of some latents.
+
+    Attributes:
+        latents: the latents, in the order in which to show them.
+        image_ids: for each latent its top pictures, the strongest first.
+        maps: for each latent the maps on those pictures, [pictures, h, w], data units.
+    """
+
+    latents: list[int]
+    image_ids: list[list[str]]
+    maps: list[Float[Tensor, "pictures h w"]]
+
+    def save(self, directory: Path | str) -> None:
+        """Write gallery.safetensors (one tensor a latent) and, last, gallery.json; atomically."""
+        directory = Path(directory)
+        with atomic_path(directory / "gallery.safetensors") as temporary:
+            tensors = zip(self.latents, self.maps, strict=True)
+            save_file({str(latent): maps.contiguous() for latent, maps in tensors}, temporary)
+        atomic_write_json(directory / "gallery.json", {"latents": self.latents, "image_ids": self.image_ids})
+
+    @classmethod
+    def load(cls, directory: Path | str) -> Gallery:
+        """What `save` wrote; `UserError` when a file is missing or unreadable."""
+        directory = Path(directory)
+        try:
+            head = json.loads((directory / "gallery.json").read_text(encoding="utf-8"))
+            tensors = load_file(directory / "gallery.safetensors")
+            maps = [tensors[str(latent)] for latent in head["latents"]]
+            return cls(latents=head["latents"], image_ids=head["image_ids"], maps=maps)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            problem = f"{directory} holds no readable gallery ({type(error).__name__}: {error})"
+            raise UserError(f"{problem}; label this cell again") from error
+
+
+def most_telling_latents(dictionary: ConceptDictionary, n: int) -> list[int]:
+    """Up to `n` latents to show, frequent and clear ones first: by count x share of their main label."""
+    main: dict[int, float] = {}
+    columns = (dictionary.table[name].tolist() for name in ("latent", "count", "share"))
+    for latent, count, share in zip(*columns, strict=True):
+        main[latent] = max(main.get(latent, 0.0), count * share)
+    return sorted(main, key=lambda latent: (-main[latent], latent))[:n]
+
+
+def build_gallery(
+    dictionary: ConceptDictionary,
+    latents: Sequence[int],
+    codes_of: Callable[[str], tuple[Tensor, Tensor]],
+    *,
+    n_pictures: int = 8,
+) -> Gallery:
+    """The maps of `latents` on their `n_pictures` top pictures.
+
+    `codes_of` gives the codes (values [P, k], indices [P, k]) of an image id. It is asked once for each
+    picture.
+    """
+    grid = (dictionary.facts["grid"][0], dictionary.facts["grid"][1])
+    top = dictionary.latents.set_index("latent")["top_images"]
+    image_ids = [list(top[latent])[:n_pictures] for latent in latents]
+    shown_on: dict[str, list[int]] = {}
+    for latent, pictures in zip(latents, image_ids, strict=True):
+        for image_id in pictures:
+            shown_on.setdefault(image_id, []).append(latent)
+    found: dict[tuple[int, str], Tensor] = {}
+    for image_id, chosen in shown_on.items():
+        maps = maps_of(torch.tensor(chosen), *codes_of(image_id), grid)
+        found.update({(latent, image_id): maps[row] for row, latent in enumerate(chosen)})
+    return Gallery(
+        latents=list(latents),
+        image_ids=image_ids,
+        maps=[
+            torch.stack([found[latent, image_id] for image_id in pictures])
+            if pictures
+            else torch.zeros(0, *grid)
+            for latent, pictures in zip(latents, image_ids, strict=True)
+        ],
+    )

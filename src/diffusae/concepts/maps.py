@@ -1,0 +1,145 @@
+"""Activation maps of latents, and how well they overlap with the masks of a picture's objects.
+
+Codes of one picture are `values` and `indices`, both [P, k], P positions row-major over the grid (h, w). An
+entry is active where its value is above 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from diffusae.errors import UserError, unknown
+
+MapScaling = Literal["max", "minmax"]
+MapResize = Literal["map_to_mask", "mask_to_grid"]
+Mask = np.ndarray[Any, np.dtype[np.bool_]] | Tensor
+
+BACKGROUND = "background"
+
+
+def activation_maps(
+    values: Float[Tensor, "P k"], indices: Int[Tensor, "P k"], grid: tuple[int, int]
+) -> tuple[Int[Tensor, " active"], Float[Tensor, "active h w"]]:
+    """The latents that are active anywhere in a picture, ascending, and their maps."""
+    positions, slots = torch.nonzero(values > 0, as_tuple=True)
+    latents, rows = torch.unique(indices[positions, slots], return_inverse=True)
+    maps = values.new_zeros(len(latents), len(values))
+    maps[rows, positions] = values[positions, slots]
+    return latents, maps.reshape(len(latents), *grid)
+
+
+def maps_of(
+    latents: Int[Tensor, " n"],
+    values: Float[Tensor, "P k"],
+    indices: Int[Tensor, "P k"],
+    grid: tuple[int, int],
+) -> Float[Tensor, "n h w"]:
+    """The maps of chosen latents, zero where they are not active."""
+    chosen = indices[None] == latents[:, None, None]
+    return (chosen * values).sum(dim=2).reshape(len(latents), *grid)
+
+
+def scale_maps(maps: Float[Tensor, "n h w"], how: MapScaling) -> Float[Tensor, "n h w"]:
+    """Scale every map to [0, 1]; *open* in the paper.
+
+    "max" divides by the map's maximum: after ReLU the minimum is 0 anyway wherever the latent is silent
+    somewhere. "minmax" also subtracts the minimum. A map without range becomes zeros (under "max": a map of
+    zeros).
+    """
+    lowest = maps.amin(dim=(1, 2), keepdim=True) if how == "minmax" else torch.zeros_like(maps[:, :1, :1])
+    height = maps.amax(dim=(1, 2), keepdim=True) - lowest
+    return torch.where(height > 0, (maps - lowest) / height.clamp_min(torch.finfo(maps.dtype).tiny), 0.0)
+
+
+def resize_maps(maps: Float[Tensor, "n h w"], size: tuple[int, int]) -> Float[Tensor, "n H W"]:
+    """Bilinear interpolation, pixel centres aligned as in image libraries (align_corners=False)."""
+    return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def masks_to_grid(masks: Bool[Tensor, "n H W"], grid: tuple[int, int]) -> Bool[Tensor, "n h w"]:
+    """A grid cell belongs to the mask where the mask covers at least half of it (area average)."""
+    return F.interpolate(masks[:, None].float(), size=grid, mode="area")[:, 0] >= 0.5
+
+
+def iou_matrix(first: Bool[Tensor, "a n"], second: Bool[Tensor, "b n"]) -> Float[Tensor, "a b"]:
+    """Intersection over union of every pair. Range [0, 1], higher is better; two empty masks have 0."""
+    first_, second_ = first.float(), second.float()
+    intersection = first_ @ second_.T
+    union = first_.sum(dim=1)[:, None] + second_.sum(dim=1)[None] - intersection
+    return intersection / union.clamp_min(1)
+
+
+def label_masks(
+    masks: Mapping[str, Mask], *, minimum_area: float, include_background: bool
+) -> tuple[list[str], Bool[Tensor, "labels H W"]]:
+    """One picture's labels and the stack of their masks, without masks below `minimum_area` of the picture.
+
+    Empty masks are always left out. "background" is what no mask covers, the left-out ones included; a
+    picture without any mask has no data, and so no background either. The stack of no labels is [0, 1, 1].
+    """
+    if not masks:
+        return [], torch.zeros(0, 1, 1, dtype=torch.bool)
+    labels = list(masks)
+    stack = torch.stack([torch.as_tensor(masks[label], dtype=torch.bool) for label in labels])
+    if include_background and BACKGROUND not in masks:
+        labels.append(BACKGROUND)
+        stack = torch.cat([stack, ~stack.any(dim=0, keepdim=True)])
+    area = stack.float().mean(dim=(1, 2))
+    kept = (area > 0) & (area >= minimum_area)
+    return [label for label, keep in zip(labels, kept.tolist(), strict=True) if keep], stack[kept]
+
+
+class LabelOverlap:
+    """IoU of every active latent's map with every label's mask in a picture (Emergence, section 4).
+
+    Args:
+        activation_threshold: a scaled map is cut here: active above it. 0.1 in the paper.
+        scaling: "max" or "minmax", see `scale_maps`.
+        resize: "map_to_mask": scaled maps are interpolated to the masks' size, then cut; "mask_to_grid":
+            masks are averaged to the grid, and maps cut there. *Open* in the paper.
+
+    Raises:
+        UserError: a threshold outside [0, 1), an unknown option.
+    """
+
+    def __init__(
+        self,
+        *,
+        activation_threshold: float = 0.1,
+        scaling: MapScaling = "max",
+        resize: MapResize = "map_to_mask",
+    ) -> None:
+        if not 0 <= activation_threshold < 1:
+            raise UserError(
+                f"activation_threshold={activation_threshold} must lie in [0, 1); the paper has 0.1"
+            )
+        if scaling not in get_args(MapScaling):
+            raise unknown("map scaling", scaling, get_args(MapScaling))
+        if resize not in get_args(MapResize):
+            raise unknown("map resize", resize, get_args(MapResize))
+        self.activation_threshold = activation_threshold
+        self.scaling: MapScaling = scaling
+        self.resize: MapResize = resize
+
+    def __call__(
+        self,
+        values: Float[Tensor, "P k"],
+        indices: Int[Tensor, "P k"],
+        masks: Bool[Tensor, "labels H W"],
+        grid: tuple[int, int],
+    ) -> tuple[Int[Tensor, " active"], Float[Tensor, "active labels"]]:
+        """The active latents and their IoU with each mask, as one matrix product."""
+        latents, maps = activation_maps(values, indices, grid)
+        maps = scale_maps(maps, self.scaling)
+        if self.resize == "map_to_mask":
+            maps = resize_maps(maps, (masks.shape[1], masks.shape[2]))
+        else:
+            masks = masks_to_grid(masks, grid)
+        return latents, iou_matrix((maps > self.activation_threshold).flatten(1), masks.flatten(1))

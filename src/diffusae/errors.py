@@ -1,0 +1,27 @@
+"""The one error type that is shown to a user without a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake that the user can mend. The message states the rule, the value found and the remedy."""
+
+
+def unknown(kind: str, name: object, known: Iterable[object]) -> UserError:
+    """The error for a name that does not exist; it lists those that do and points at the nearest."""
+    names = sorted(str(k) for k in known)
+    close = difflib.get_close_matches(str(name), names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return UserError(f"unknown {kind} {str(name)!r}; known: {', '.join(names) or '(none)'}.{hint}")
+
+
+def together(faults: Iterable[str]) -> None:
+    """Raise one `UserError` that lists every fault; do nothing when there is none."""
+    found = list(faults)
+    if len(found) == 1:
+        raise UserError(found[0])
+    if found:
+        raise UserError(f"{len(found)} faults:\n" + "\n".join(f"  - {fault}" for fault in found))

@@ -1,0 +1,289 @@
+"""Composition prediction: where will a noun be, read from the concepts of one cell (Emergence, section 5).
+
+At each position the concepts that are most active and have a dictionary entry give a mean embedding. Its
+cosine with the noun's embedding is a score map, which is cut into a mask and compared with the annotator's
+mask by IoU. Nouns that have no embedding or that the annotator did not find are dropped and counted as no
+data, never as 0.
+
+The paper states neither how many concepts a position has nor the threshold. `tune` chooses these and three
+more settings, all named in `Settings`, on the tuning split; `evaluate` applies the choice to the test split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from diffusae.errors import UserError, unknown
+from diffusae.evaluation.masks import Threshold, choose_threshold, iou_at, relative
+from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
+
+Weighting = Literal["activation", "uniform"]
+Scale = Literal["absolute", "relative"]
+
+VERSION = 1
+_POSITIONS_AT_ONCE = 1 << 14
+_LOWEST_COSINE = -1.0
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture: its codes, and the masks that an annotator found for the nouns of its prompt."""
+
+    image_id: str
+    values: Float[Tensor, "P k"]
+    indices: Int[Tensor, "P k"]
+    nouns: Sequence[str]
+    masks: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The pictures of a split and its objects: a noun of a prompt with a mask and an embedding.
+
+    `picture[i]` is the row of object i's picture. `n_unannotated` and `n_unembedded` count the nouns without
+    data.
+    """
+
+    values: Float[Tensor, "n P k"]
+    indices: Int[Tensor, "n P k"]
+    grid: tuple[int, int]
+    picture: Int[Tensor, " m"]
+    image_ids: list[str]
+    nouns: list[str]
+    masks: Bool[Tensor, "m H W"]
+    n_unannotated: int = 0
+    n_unembedded: int = 0
+
+    @property
+    def groups(self) -> list[str]:
+        """The image id of each object: what the bootstrap resamples."""
+        return [self.image_ids[row] for row in self.picture.tolist()]
+
+
+@dataclass(frozen=True)
+class ConceptSpace:
+    """What the dictionary of a cell knows, as tensors.
+
+    Attributes:
+        d_sae: latents of the SAE.
+        latents, embeddings: latents with an entry and their concept embeddings.
+        nouns: noun -> embedding.
+        centre: the mean embedding of the label vocabulary, for `Settings.centred`.
+    """
+
+    d_sae: int
+    latents: Int[Tensor, " labelled"]
+    embeddings: Float[Tensor, "labelled d"]
+    nouns: Mapping[str, Float[Tensor, " d"]]
+    centre: Float[Tensor, " d"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The open choices of composition prediction.
+
+    Attributes:
+        top_n: the most concepts a position may have, of those with a dictionary entry.
+        weighting: "activation": each concept counts by its activation; "uniform": all alike.
+        centred: subtract the mean embedding of the label vocabulary from concepts and nouns first.
+            Sentence embeddings share a large common part, which otherwise hides the differences.
+        scale: "absolute": one cosine for all pictures; "relative": each map is first scaled to [0, 1] by its
+            own range.
+    """
+
+    top_n: int = 5
+    weighting: Weighting = "activation"
+    centred: bool = False
+    scale: Scale = "absolute"
+
+    def __post_init__(self) -> None:
+        if self.top_n < 1:
+            raise UserError(f"top_n={self.top_n} must be at least 1; raise it")
+        if self.weighting not in get_args(Weighting):
+            raise unknown("weighting", self.weighting, get_args(Weighting))
+        if self.scale not in get_args(Scale):
+            raise unknown("scale", self.scale, get_args(Scale))
+
+    @property
+    def thresholds(self) -> Float[Tensor, " t"]:
+        """The thresholds to try: cosines -1 ... 1, or shares 0 ... 1 of a map's range, in steps of 0.01."""
+        return torch.linspace(-1, 1, 201) if self.scale == "absolute" else torch.linspace(0, 1, 101)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The best setting on the tuning split, its threshold, and the tuning IoU of every setting tried."""
+
+    settings: Settings
+    threshold: Threshold
+    tried: list[tuple[Settings, float]]
+
+
+def settings_grid(
+    *,
+    top_n: Sequence[int] = (1, 3, 5, 10),
+    weighting: Sequence[Weighting] = ("activation", "uniform"),
+    centred: Sequence[bool] = (False, True),
+    scale: Sequence[Scale] = ("absolute", "relative"),
+) -> list[Settings]:
+    """Every combination of the values; give single values to hold a setting fixed."""
+    return [Settings(*choice) for choice in product(top_n, weighting, centred, scale)]
+
+
+def build_split(pictures: Iterable[Picture], *, grid: tuple[int, int], known_nouns: Iterable[str]) -> Split:
+    """Collect the pictures of a split. Empty masks count as not annotated.
+
+    Raises:
+        UserError: no pictures.
+    """
+    pictures, known = list(pictures), set(known_nouns)
+    if not pictures:
+        raise UserError("the split has no pictures; collect held-out pictures first")
+    rows, nouns, masks = [], [], []
+    n_unannotated = n_unembedded = 0
+    for row, picture in enumerate(pictures):
+        for noun in dict.fromkeys(picture.nouns):
+            mask = torch.as_tensor(picture.masks[noun], dtype=torch.bool) if noun in picture.masks else None
+            if mask is None or not mask.any():
+                n_unannotated += 1
+            elif noun not in known:
+                n_unembedded += 1
+            else:
+                rows.append(row)
+                nouns.append(noun)
+                masks.append(mask)
+    return Split(
+        values=torch.stack([picture.values for picture in pictures]),
+        indices=torch.stack([picture.indices for picture in pictures]).long(),
+        grid=grid,
+        picture=torch.tensor(rows, dtype=torch.long),
+        image_ids=[picture.image_id for picture in pictures],
+        nouns=nouns,
+        masks=torch.stack(masks) if masks else torch.zeros(0, *grid, dtype=torch.bool),
+        n_unannotated=n_unannotated,
+        n_unembedded=n_unembedded,
+    )
+
+
+def predict_scores(split: Split, space: ConceptSpace, settings: Settings) -> Float[Tensor, "m h w"]:
+    """The score map of every object of a split.
+
+    A position without a labelled active concept has the lowest score: -1 (absolute) or 0 (relative, where 0
+    is also the lowest score among the map's labelled positions).
+    """
+    names = list(dict.fromkeys(split.nouns))
+    if not names:
+        return torch.zeros(0, *split.grid)
+    shift = space.centre if settings.centred else torch.zeros_like(space.centre)
+    targets = F.normalize(torch.stack([space.nouns[name] for name in names]) - shift, dim=1)
+    cosines, labelled = _cosines(split, space, settings, shift, targets)
+    column = torch.tensor([names.index(noun) for noun in split.nouns])
+    scores = cosines[split.picture, :, column].reshape(-1, *split.grid)
+    has_concept = labelled[split.picture].reshape(-1, *split.grid)
+    if settings.scale == "absolute":
+        return torch.where(has_concept, scores, _LOWEST_COSINE)
+    # Unlabelled positions must not stretch the range: they take the map's lowest labelled score first.
+    lowest = torch.where(has_concept, scores, torch.inf).amin(dim=(1, 2), keepdim=True)
+    return relative(torch.where(has_concept, scores, torch.where(lowest.isfinite(), lowest, 0.0)))
+
+
+def _cosines(
+    split: Split, space: ConceptSpace, settings: Settings, shift: Tensor, targets: Float[Tensor, "nouns d"]
+) -> tuple[Float[Tensor, "n P nouns"], Bool[Tensor, "n P"]]:
+    """Cosine of each position's mean concept embedding with each noun, and where there is such a concept."""
+    unlabelled = len(space.latents)
+    row_of = torch.full((space.d_sae,), unlabelled, dtype=torch.long)
+    row_of[space.latents] = torch.arange(unlabelled)
+    # The last row, all zeros, stands for every latent without an entry.
+    table = F.pad(space.embeddings - shift, (0, 0, 0, 1))
+    n, positions, k = split.values.shape
+    rows = row_of[split.indices].reshape(-1, k)
+    values = torch.where(rows < unlabelled, split.values.reshape(-1, k).float(), 0.0)
+    weights, slots = values.topk(min(settings.top_n, k), dim=1)
+    rows = rows.gather(1, slots)
+    if settings.weighting == "uniform":
+        weights = (weights > 0).float()
+    cosines = [
+        # The cosine does not depend on the weights' sum, so a weighted sum serves as the weighted mean.
+        F.normalize(F.embedding_bag(row, table, per_sample_weights=weight, mode="sum"), dim=1) @ targets.T
+        for row, weight in zip(rows.split(_POSITIONS_AT_ONCE), weights.split(_POSITIONS_AT_ONCE), strict=True)
+    ]
+    labelled = (weights > 0).any(dim=1)
+    return torch.cat(cosines).reshape(n, positions, -1), labelled.reshape(n, positions)
+
+
+def tune(tuning: Split, space: ConceptSpace, grid: Sequence[Settings]) -> Tuned:
+    """Try every setting of `grid` on the tuning split; the highest mean IoU wins (the first of equals).
+
+    Raises:
+        UserError: an empty grid, or a tuning split without objects.
+    """
+    if not grid:
+        raise UserError("there is no setting to try; give at least one")
+    chosen = [
+        (
+            settings,
+            choose_threshold(predict_scores(tuning, space, settings), tuning.masks, settings.thresholds),
+        )
+        for settings in grid
+    ]
+    settings, threshold = max(chosen, key=lambda each: each[1].tuning_iou)
+    return Tuned(settings, threshold, [(each, found.tuning_iou) for each, found in chosen])
+
+
+@dataclass(frozen=True)
+class ObjectIou:
+    """One object's figure, for tables and pictures of the report."""
+
+    image_id: str
+    noun: str
+    iou: float
+
+
+def evaluate(
+    test: Split,
+    space: ConceptSpace,
+    tuned: Tuned,
+    *,
+    cell: Mapping[str, Any],
+    baselines: Mapping[str, Estimate],
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[Result, list[ObjectIou]]:
+    """Mean IoU on the test split with an interval over pictures, and every object's IoU.
+
+    Range [0, 1], higher is better. `n` counts objects; `details` holds the chosen settings and the nouns
+    without data.
+    """
+    iou = iou_at(predict_scores(test, space, tuned.settings), test.masks, tuned.threshold.value)
+    rows = [
+        ObjectIou(image_id, noun, value)
+        for image_id, noun, value in zip(test.groups, test.nouns, iou.tolist(), strict=True)
+    ]
+    result = Result(
+        metric="composition",
+        estimate=bootstrap_mean(iou.numpy(), groups=test.groups, n_resamples=n_resamples, seed=seed),
+        higher_is_better=True,
+        unit="IoU",
+        cell=dict(cell),
+        baselines=dict(baselines),
+        details={
+            "settings": asdict(tuned.settings),
+            "threshold": tuned.threshold.value,
+            "tuning_iou": tuned.threshold.tuning_iou,
+            "n_settings_tried": len(tuned.tried),
+            "n_pictures": len(test.image_ids),
+            "n_unannotated": test.n_unannotated,
+            "n_unembedded": test.n_unembedded,
+        },
+        version=VERSION,
+    )
+    return result, rows

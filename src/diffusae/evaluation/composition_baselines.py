@@ -1,0 +1,142 @@
+"""What composition prediction is measured against. Each gives the mean IoU on the same test objects.
+
+What has a threshold or a radius chooses it on the tuning split, as the prediction itself does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from diffusae.evaluation.composition import Split
+from diffusae.evaluation.masks import choose_threshold, iou_at, mask_iou, relative
+from diffusae.evaluation.result import Estimate, bootstrap_mean
+
+_THRESHOLDS = torch.linspace(0, 1, 101)
+
+
+def chance(split: Split, *, per_object: int = 20, n_resamples: int = 2000, seed: int = 0) -> Estimate:
+    """Mean IoU of each mask with masks of the same noun in other pictures: what the noun alone is worth.
+
+    Each object meets up to `per_object` others, drawn without replacement. An object whose noun is in no
+    other picture is no data.
+    """
+    generator = np.random.default_rng(seed)
+    nouns, pictures = np.array(split.nouns), split.picture.numpy()
+    means, groups = [], []
+    for index, group in enumerate(split.groups):
+        others = np.flatnonzero((nouns == nouns[index]) & (pictures != pictures[index]))
+        if len(others) == 0:
+            continue
+        drawn = torch.from_numpy(generator.permutation(others)[:per_object])
+        iou = mask_iou(split.masks[drawn], split.masks[index].expand(len(drawn), -1, -1))
+        means.append(float(iou.mean()))
+        groups.append(group)
+    return bootstrap_mean(means, groups=groups, n_resamples=n_resamples, seed=seed)
+
+
+def centre_prior(tuning: Split, test: Split, *, n_resamples: int = 2000, seed: int = 0) -> Estimate:
+    """The noun's mean mask over the tuning split, cut at the best threshold: the best guess without looking.
+
+    A noun that the tuning split lacks gets the mean of all its masks.
+    """
+    overall = tuning.masks.float().mean(dim=0)
+    by_noun = {
+        noun: tuning.masks[[each == noun for each in tuning.nouns]].float().mean(dim=0)
+        for noun in set(tuning.nouns)
+    }
+    return score_map_baseline(
+        torch.stack([by_noun[noun] for noun in tuning.nouns]) if tuning.nouns else overall[None][:0],
+        torch.stack([by_noun.get(noun, overall) for noun in test.nouns]) if test.nouns else overall[None][:0],
+        tuning=tuning,
+        test=test,
+        n_resamples=n_resamples,
+        seed=seed,
+    )
+
+
+def centre_disc(tuning: Split, test: Split, *, n_resamples: int = 2000, seed: int = 0) -> Estimate:
+    """A disc in the middle, the same for all, of the radius that is best on the tuning split."""
+    height, width = test.masks.shape[1:]
+    y, x = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)[None]
+    closeness = relative(-(y.square() + x.square()).sqrt()[None])
+    return score_map_baseline(
+        closeness.expand(len(tuning.nouns), -1, -1),
+        closeness.expand(len(test.nouns), -1, -1),
+        tuning=tuning,
+        test=test,
+        n_resamples=n_resamples,
+        seed=seed,
+    )
+
+
+def score_map_baseline(
+    tuning_scores: Float[Tensor, "a h w"],
+    test_scores: Float[Tensor, "b h w"],
+    *,
+    tuning: Split,
+    test: Split,
+    per_map: bool = False,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Any score maps, one for each object of each split, such as cross-attention maps.
+
+    The threshold is chosen on the tuning split, out of 101 shares of the range of scores: the range of all
+    tuning maps, or with `per_map` each map's own.
+    """
+    if per_map:
+        tuning_scores, test_scores = relative(tuning_scores), relative(test_scores)
+        thresholds = _THRESHOLDS
+    else:
+        lowest, highest = (
+            (tuning_scores.amin(), tuning_scores.amax()) if tuning_scores.numel() else (0.0, 1.0)
+        )
+        thresholds = lowest + _THRESHOLDS * (highest - lowest)
+    threshold = choose_threshold(tuning_scores, tuning.masks, thresholds)
+    iou = iou_at(test_scores, test.masks, threshold.value)
+    return bootstrap_mean(iou.numpy(), groups=test.groups, n_resamples=n_resamples, seed=seed)
+
+
+def other_picture(
+    test_scores: Float[Tensor, "m h w"],
+    test: Split,
+    *,
+    threshold: float,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """The prediction for the same noun in another picture, drawn at random: what this picture does not add.
+
+    An object whose noun is in no other picture is no data.
+    """
+    generator = np.random.default_rng(seed)
+    nouns, pictures = np.array(test.nouns), test.picture.numpy()
+    kept, partners = [], []
+    for index in range(len(nouns)):
+        others = np.flatnonzero((nouns == nouns[index]) & (pictures != pictures[index]))
+        if len(others) > 0:
+            kept.append(index)
+            partners.append(int(generator.choice(others)))
+    iou = iou_at(test_scores[partners], test.masks[kept], threshold)
+    groups = test.groups
+    return bootstrap_mean(iou.numpy(), groups=[groups[i] for i in kept], n_resamples=n_resamples, seed=seed)
+
+
+def annotator_ceiling(
+    split: Split,
+    second_masks: Sequence[Bool[Tensor, "H W"] | None],
+    *,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """IoU of the mask with a second annotation (or the truth) of the object; None: not found, no data."""
+    kept = [index for index, mask in enumerate(second_masks) if mask is not None]
+    second = [torch.as_tensor(mask, dtype=torch.bool) for mask in second_masks if mask is not None]
+    iou = mask_iou(split.masks[kept], torch.stack(second)) if kept else torch.zeros(0)
+    groups = split.groups
+    return bootstrap_mean(iou.numpy(), groups=[groups[i] for i in kept], n_resamples=n_resamples, seed=seed)

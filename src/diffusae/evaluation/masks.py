@@ -1,0 +1,106 @@
+"""Score maps cut into masks, and how well those match an annotator's masks.
+
+A score map says how likely each place is to show the noun; the predicted mask is where score >= threshold,
+after bilinear interpolation to the mask's size. IoU has the range [0, 1], higher is better. Empty cases: an
+annotated mask is never empty (a noun that was not found is no data and never gets here); an empty predicted
+mask has IoU 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from diffusae.errors import UserError
+
+_OBJECTS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold chosen on the tuning split: its mean IoU there, and the curve it was chosen from."""
+
+    value: float
+    tuning_iou: float
+    thresholds: list[float]
+    curve: list[float]
+
+
+def upsample(scores: Float[Tensor, "m h w"], size: tuple[int, int]) -> Float[Tensor, "m H W"]:
+    """Bilinear interpolation (align_corners=False); maps that have the size already come back as they are."""
+    if tuple(scores.shape[1:]) == size:
+        return scores
+    return F.interpolate(scores[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def relative(scores: Float[Tensor, "m h w"]) -> Float[Tensor, "m h w"]:
+    """Every map scaled to [0, 1] by its own minimum and maximum; a flat map becomes zeros."""
+    lowest, highest = scores.amin(dim=(1, 2), keepdim=True), scores.amax(dim=(1, 2), keepdim=True)
+    height = highest - lowest
+    return torch.where(height > 0, (scores - lowest) / torch.where(height > 0, height, 1.0), 0.0)
+
+
+def mask_iou(first: Bool[Tensor, "m H W"], second: Bool[Tensor, "m H W"]) -> Float[Tensor, " m"]:
+    """IoU of each pair; two empty masks have 0."""
+    intersection = (first & second).sum(dim=(1, 2)).double()
+    union = (first | second).sum(dim=(1, 2)).double()
+    return intersection / union.clamp_min(1)
+
+
+def iou_at(
+    scores: Float[Tensor, "m h w"], masks: Bool[Tensor, "m H W"], threshold: float
+) -> Float[Tensor, " m"]:
+    """IoU of each object's mask with its score map cut at one threshold."""
+    parts = [
+        mask_iou(upsample(score, _size(mask)) >= threshold, mask)
+        for score, mask in zip(scores.split(_OBJECTS_AT_ONCE), masks.split(_OBJECTS_AT_ONCE), strict=True)
+    ]
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+
+
+def iou_curve(
+    scores: Float[Tensor, "m h w"], masks: Bool[Tensor, "m H W"], thresholds: Float[Tensor, " t"]
+) -> Float[Tensor, " t"]:
+    """Mean IoU at each of the ascending thresholds, from one histogram an object instead of t cuts."""
+    t = len(thresholds)
+    total = torch.zeros(t, dtype=torch.float64)
+    for score, mask in zip(scores.split(_OBJECTS_AT_ONCE), masks.split(_OBJECTS_AT_ONCE), strict=True):
+        # A pixel in bin j passes the first j thresholds.
+        bins = torch.bucketize(upsample(score, _size(mask)).contiguous(), thresholds.to(score), right=True)
+        cells = (bins.flatten(1) + torch.arange(len(score))[:, None] * (t + 1)).flatten()
+        inside = mask.flatten().double()
+        shape = (len(score), t + 1)
+        counts = torch.bincount(cells, minlength=shape[0] * shape[1]).double().reshape(shape)
+        hits = torch.bincount(cells, weights=inside, minlength=shape[0] * shape[1]).reshape(shape)
+        predicted, intersection = (_at_least(counts), _at_least(hits))
+        union = predicted + mask.flatten(1).sum(dim=1, keepdim=True) - intersection
+        total += (intersection / union.clamp_min(1)).sum(dim=0)
+    return total / len(scores)
+
+
+def choose_threshold(
+    scores: Float[Tensor, "m h w"], masks: Bool[Tensor, "m H W"], thresholds: Float[Tensor, " t"]
+) -> Threshold:
+    """The threshold with the highest mean IoU (the lowest of equals). For the tuning split only.
+
+    Raises:
+        UserError: no objects to choose from.
+    """
+    if len(scores) == 0:
+        raise UserError("there is no annotated object to choose a threshold on; enlarge the tuning split")
+    curve = iou_curve(scores, masks, thresholds)
+    best = int(curve.argmax())
+    return Threshold(float(thresholds[best]), float(curve[best]), thresholds.tolist(), curve.tolist())
+
+
+def _at_least(histogram: Float[Tensor, "m bins"]) -> Float[Tensor, "m t"]:
+    # Pixels in the bins above j, for every threshold j.
+    return histogram.flip(1).cumsum(dim=1).flip(1)[:, 1:]
+
+
+def _size(masks: Tensor) -> tuple[int, int]:
+    return masks.shape[1], masks.shape[2]

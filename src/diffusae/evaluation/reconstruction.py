@@ -1,0 +1,189 @@
+"""Reconstruction of held-out updates by an SAE (Emergence, Table 1): intervals over pictures, and baselines.
+
+Definitions as in `sae.metrics`: with E = sum ||x - x_hat||^2 and the mean m of all vectors,
+
+- fvu = E / sum ||x - m||^2, range [0, inf), lower is better; explained_variance = 1 - fvu, higher is better;
+- scaled_mse = E / sum ||x||^2, range [0, inf), lower is better;
+- l0: mean active latents a vector; dead_fraction: share of latents that are active nowhere in the split.
+
+Empty cases: no pictures, or vectors that do not vary (or are all zero, for scaled_mse), are no data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffusae.errors import UserError
+from diffusae.evaluation.result import (
+    NO_DATA,
+    Estimate,
+    Result,
+    bootstrap_mean,
+    bootstrap_weights,
+    percentile_interval,
+)
+
+VERSION = 1
+# metric name -> higher is better
+ERROR_METRICS = {"fvu": False, "explained_variance": True, "scaled_mse": False}
+
+
+@dataclass(frozen=True)
+class Pca:
+    """A linear code with as many numbers a vector as an SAE has active latents."""
+
+    mean: Float[Tensor, " d"]
+    components: Float[Tensor, "k d"]
+
+    def reconstruct(self, vectors: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        """The projection on the components."""
+        return self.mean + (vectors - self.mean) @ self.components.T @ self.components
+
+
+def fit_pca(vectors: Float[Tensor, "n d"], k: int) -> Pca:
+    """The first `k` principal components of training vectors; `UserError` unless 1 <= k <= min(n, d)."""
+    if not 1 <= k <= min(vectors.shape):
+        raise UserError(f"k={k} components need 1 <= k <= {min(vectors.shape)}; lower k or give more vectors")
+    centred = vectors.double() - vectors.double().mean(dim=0)
+    # Of the covariance, not of the vectors: d is small where n is large.
+    _, eigenvectors = torch.linalg.eigh(centred.T @ centred)
+    return Pca(vectors.mean(dim=0), eigenvectors[:, -k:].flip(1).T.to(vectors.dtype))
+
+
+class PictureSums:
+    """The sums, picture by picture, from which the error metrics follow; pictures are the bootstrap's groups.
+
+    Call `add` once a picture with the vectors and each reconstruction by name: the SAE's and the baselines'.
+    """
+
+    def __init__(self) -> None:
+        self._counts: list[int] = []
+        self._energy: list[float] = []
+        self._totals: list[NDArray[np.float64]] = []
+        self._errors: dict[str, list[float]] = {}
+
+    @property
+    def names(self) -> set[str]:
+        """The reconstructions seen so far."""
+        return set(self._errors)
+
+    def add(self, x: Float[Tensor, "P d"], reconstructions: Mapping[str, Float[Tensor, "P d"]]) -> None:
+        """Count one picture in. The names must be those of the first call."""
+        if self._counts and set(reconstructions) != set(self._errors):
+            raise UserError(f"expected reconstructions {sorted(self._errors)}, got {sorted(reconstructions)}")
+        x = x.double()
+        self._counts.append(len(x))
+        self._energy.append(float(x.square().sum()))
+        self._totals.append(x.sum(dim=0).cpu().numpy())
+        for name, x_hat in reconstructions.items():
+            self._errors.setdefault(name, []).append(float((x - x_hat.double()).square().sum()))
+
+    def estimates(self, name: str, *, n_resamples: int = 2000, seed: int = 0) -> dict[str, Estimate]:
+        """The three error metrics of one reconstruction; n counts vectors. Seeds equal: resamples equal."""
+        n_pictures = len(self._counts)
+        if n_pictures == 0:
+            return dict.fromkeys(ERROR_METRICS, NO_DATA)
+        point = self._metrics(name, np.ones((1, n_pictures)))
+        spread: dict[str, NDArray[np.float64]] = {}
+        if n_pictures > 1:
+            spread = self._metrics(name, bootstrap_weights(n_pictures, n_resamples=n_resamples, seed=seed))
+        n = sum(self._counts)
+        found = {}
+        for metric, values in point.items():
+            if not np.isfinite(values[0]):
+                found[metric] = NO_DATA
+                continue
+            # A resample may draw pictures that do not vary; it says nothing then.
+            resampled = spread.get(metric, np.zeros(0))
+            resampled = resampled[np.isfinite(resampled)]
+            interval = percentile_interval(resampled) if len(resampled) else None
+            found[metric] = Estimate(float(values[0]), interval, n)
+        return found
+
+    def _metrics(self, name: str, weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        error, energy, count = (
+            weights @ np.asarray(sums, dtype=np.float64)
+            for sums in (self._errors[name], self._energy, self._counts)
+        )
+        total = weights @ np.stack(self._totals)
+        variance = energy - np.square(total).sum(axis=1) / count
+        # A difference within rounding of the energy is no variance.
+        variance = np.where(variance > 1e-12 * energy, variance, np.nan)
+        fvu = error / variance
+        return {
+            "fvu": fvu,
+            "explained_variance": 1 - fvu,
+            "scaled_mse": error / np.where(energy > 0, energy, np.nan),
+        }
+
+
+class CodeSums:
+    """L0 and dead latents, picture by picture."""
+
+    def __init__(self, d_sae: int) -> None:
+        self._d_sae = d_sae
+        self._l0: list[float] = []
+        self._fired = torch.zeros(d_sae, dtype=torch.bool)
+
+    def add(self, values: Float[Tensor, "P k"], indices: Int[Tensor, "P k"]) -> None:
+        """Count one picture in."""
+        active = values > 0
+        self._l0.append(float(active.sum(dim=1).double().mean()))
+        self._fired[indices[active].long().cpu()] = True
+
+    def l0(self, *, n_resamples: int = 2000, seed: int = 0) -> Estimate:
+        """Mean active latents a vector (pictures weigh alike); n counts pictures."""
+        return bootstrap_mean(self._l0, n_resamples=n_resamples, seed=seed)
+
+    def dead_fraction(self, *, n_resamples: int = 2000, seed: int = 0) -> Estimate:
+        """Share of latents active nowhere; n counts latents.
+
+        The interval resamples latents: a resample of pictures could only add dead ones.
+        """
+        if not self._l0:
+            return NO_DATA
+        return bootstrap_mean((~self._fired).double().numpy(), n_resamples=n_resamples, seed=seed)
+
+
+def reconstruction_results(
+    sums: PictureSums,
+    codes: Mapping[str, CodeSums],
+    *,
+    cell: Mapping[str, Any],
+    sae: str = "sae",
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> list[Result]:
+    """The five rows of one cell: what is named `sae` in `sums` and `codes`; all others there are baselines.
+
+    Baselines worth adding: an SAE of the same size with random directions, and `fit_pca` with k components.
+
+    "mean" needs no reconstruction: predicting the split's mean has fvu 1 and explained variance 0 by
+    definition.
+    """
+    found = {name: sums.estimates(name, n_resamples=n_resamples, seed=seed) for name in sums.names | {sae}}
+    mean = {"fvu": 1.0, "explained_variance": 0.0}
+    rows = []
+    for metric, higher_is_better in ERROR_METRICS.items():
+        estimate = found[sae][metric]
+        baselines = {name: each[metric] for name, each in sorted(found.items()) if name != sae}
+        if metric in mean and estimate.n > 0:
+            baselines["mean"] = Estimate(mean[metric], None, estimate.n)
+        rows.append(
+            Result(metric, estimate, higher_is_better, "ratio", dict(cell), baselines, version=VERSION)
+        )
+    l0 = {name: each.l0(n_resamples=n_resamples, seed=seed) for name, each in sorted(codes.items())}
+    dead = {
+        name: each.dead_fraction(n_resamples=n_resamples, seed=seed) for name, each in sorted(codes.items())
+    }
+    for metric, unit, each in (("l0", "latents per vector", l0), ("dead_fraction", "share", dead)):
+        rows.append(Result(metric, each.pop(sae), False, unit, dict(cell), each, version=VERSION))
+    return rows

@@ -1,0 +1,172 @@
+"""The row that every metric gives, and the bootstrap behind its interval."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from diffusae.errors import UserError
+from diffusae.files import atomic_write_json
+
+Interval = tuple[float, float]
+RESULT_VERSION = 1
+_WEIGHTS_AT_ONCE = 20_000_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval and the count behind it. `value` None means no data, and then n is 0.
+
+    Raises:
+        UserError: a value that is not finite, an interval without a value, n not matching.
+    """
+
+    value: float | None
+    ci95: Interval | None = None
+    n: int = 0
+
+    def __post_init__(self) -> None:
+        numbers = [number for number in (self.value, *(self.ci95 or ())) if number is not None]
+        if not all(math.isfinite(number) for number in numbers):
+            raise UserError(f"a result must be finite, got {self}; use None (n = 0) where there are no data")
+        if (self.value is None) != (self.n == 0) or (self.value is None and self.ci95 is not None):
+            raise UserError(f"a value, its interval and n > 0 go together, got {self}")
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Estimate:
+        ci95 = row["ci95"]
+        return cls(value=row["value"], ci95=None if ci95 is None else (ci95[0], ci95[1]), n=row["n"])
+
+
+NO_DATA = Estimate(None)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of results.json.
+
+    Attributes:
+        metric: the metric's name.
+        estimate: value, interval, n.
+        higher_is_better: the metric's direction.
+        unit: of the value, for example "IoU".
+        cell: model, block, t, conditioning.
+        baselines: name -> estimate on the same data; chance at the least.
+        details: anything else that explains the figure (chosen settings, counts without data), JSON values.
+        version: of the metric's definition.
+    """
+
+    metric: str
+    estimate: Estimate
+    higher_is_better: bool
+    unit: str
+    cell: dict[str, Any] = field(default_factory=dict)
+    baselines: dict[str, Estimate] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    version: int = RESULT_VERSION
+
+    @property
+    def value(self) -> float | None:
+        """The estimate's value."""
+        return self.estimate.value
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as JSON values: `value`, `ci95` and `n` stand beside `metric`."""
+        return {
+            "metric": self.metric,
+            **asdict(self.estimate),
+            "higher_is_better": self.higher_is_better,
+            "unit": self.unit,
+            "cell": self.cell,
+            "baselines": {name: asdict(estimate) for name, estimate in self.baselines.items()},
+            "details": self.details,
+            "version": self.version,
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Result:
+        """The inverse of `to_json`; `UserError` for a row with other fields, or figures not finite."""
+        try:
+            return cls(
+                metric=row["metric"],
+                estimate=Estimate.from_json(row),
+                higher_is_better=row["higher_is_better"],
+                unit=row["unit"],
+                cell=dict(row["cell"]),
+                baselines={name: Estimate.from_json(each) for name, each in row["baselines"].items()},
+                details=dict(row["details"]),
+                version=row["version"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"not a row of results.json ({error!r}); evaluate this cell again") from error
+
+
+def save_results(path: Path | str, results: Sequence[Result]) -> None:
+    """Write results.json, atomically."""
+    atomic_write_json(path, [result.to_json() for result in results])
+
+
+def load_results(path: Path | str) -> list[Result]:
+    """Read results.json. Raises `UserError` where it is missing or is not a list of rows."""
+    try:
+        rows = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not readable as results ({error}); evaluate this cell again") from error
+    if not isinstance(rows, list):
+        raise UserError(f"{path} must hold a list of rows; evaluate this cell again")
+    return [Result.from_json(row) for row in rows]
+
+
+def bootstrap_weights(n_groups: int, *, n_resamples: int, seed: int) -> NDArray[np.float64]:
+    """How often each group is drawn in each resample, [n_resamples, n_groups]; rows sum to n_groups."""
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_resamples).astype(
+        np.float64
+    )
+
+
+def percentile_interval(statistics: NDArray[np.float64]) -> Interval:
+    """The 2.5 % and 97.5 % points of resampled statistics."""
+    low, high = np.quantile(statistics, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def bootstrap_mean(
+    values: ArrayLike, *, groups: Sequence[Any] | None = None, n_resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """Mean, 95 % percentile bootstrap interval, and the number of values.
+
+    With `groups` (the picture of each value) whole groups are resampled: values of one picture are not
+    independent. No values: no data. A single group has no spread to resample, so its interval is None.
+
+    Raises: UserError: a value that is not finite, or groups of another length.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.size == 0:
+        return NO_DATA
+    if not np.isfinite(values).all():
+        raise UserError("cannot average values that are not finite; leave out what has no data")
+    if groups is None:
+        labels = np.arange(values.size)
+    else:
+        if len(groups) != values.size:
+            raise UserError(f"{values.size} values need as many groups, got {len(groups)}")
+        labels = np.unique(np.asarray(groups), return_inverse=True)[1]
+    sums, counts = np.bincount(labels, weights=values), np.bincount(labels).astype(np.float64)
+    if len(sums) == 1:
+        return Estimate(float(values.mean()), None, int(values.size))
+    # In blocks: a whole weight matrix of a large split would not fit.
+    block = max(1, _WEIGHTS_AT_ONCE // len(sums))
+    means = []
+    for start in range(0, n_resamples, block):
+        size = min(block, n_resamples - start)
+        weights = bootstrap_weights(len(sums), n_resamples=size, seed=seed + start)
+        means.append((weights @ sums) / (weights @ counts))
+    return Estimate(float(values.mean()), percentile_interval(np.concatenate(means)), int(values.size))

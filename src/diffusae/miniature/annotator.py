@@ -1,0 +1,206 @@
+"""The miniature's annotator: a small segmentation network that names objects, colours, style, tone and grain."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from safetensors.torch import load_file, save_file
+from scipy.ndimage import label as connected_components
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffusae.errors import UserError
+from diffusae.files import atomic_path, atomic_write_json
+from diffusae.miniature.autoencoder import to_unit_range
+from diffusae.miniature.fit import falling_rate
+from diffusae.miniature.pool import FACTORS
+from diffusae.miniature.shapes import NOUNS
+from diffusae.miniature.styles import COLOURS
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What was found in one picture.
+
+    Attributes:
+        masks: noun to bool `[H, W]`; a noun that was not found has no entry (no data, never an empty mask).
+        colours: noun to the colour most of its mask shows.
+        factors: `style`, `tone` and `grain` to the name that was recognised.
+        scores: `style`, `tone` and `grain` to the probabilities of all names, in the order of `FACTORS`.
+    """
+
+    masks: dict[str, np.ndarray]
+    colours: dict[str, str]
+    factors: dict[str, str]
+    scores: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def style(self) -> str | None:
+        """The recognised drawing style."""
+        return self.factors.get("style")
+
+
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1),
+        nn.GroupNorm(8, outputs),
+        nn.SiLU(),
+        nn.Conv2d(outputs, outputs, 3, padding=1),
+        nn.GroupNorm(8, outputs),
+        nn.SiLU(),
+    )
+
+
+class SegmentationNetwork(nn.Module):
+    """A U-Net over four resolutions with per-pixel noun and colour logits and per-picture factor logits."""
+
+    def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 96)) -> None:
+        super().__init__()
+        self.widths = widths
+        inputs = (3, *widths[:-1])
+        self.down = nn.ModuleList(_block(i, o) for i, o in zip(inputs, widths, strict=True))
+        self.up = nn.ModuleList(_block(low + high, high) for low, high in zip(widths[:0:-1], widths[-2::-1], strict=True))
+        self.nouns = nn.Conv2d(widths[0], 1 + len(NOUNS), 1)
+        self.colours = nn.Conv2d(widths[0], 1 + len(COLOURS), 1)
+        self.factors = nn.ModuleDict({f: nn.Linear(sum(widths), len(names)) for f, names in FACTORS.items()})
+
+    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
+        """Pictures `[n, 3, H, W]` in [-1, 1], H and W multiples of 8, to logits; `features` is the pooled description."""
+        skips: list[Tensor] = []
+        x = pictures
+        for level, block in enumerate(self.down):
+            x = block(x if level == 0 else F.avg_pool2d(x, 2))
+            skips.append(x)
+        pooled = torch.cat([skip.mean(dim=(2, 3)) for skip in skips], dim=1)
+        for block, skip in zip(self.up, skips[-2::-1], strict=True):
+            x = block(torch.cat([F.interpolate(x, scale_factor=2, mode="nearest"), skip], dim=1))
+        logits = {"nouns": self.nouns(x), "colours": self.colours(x), "features": pooled}
+        return logits | {name: head(pooled) for name, head in self.factors.items()}
+
+
+class AnnotatorTraining(pl.LightningModule):
+    """Cross-entropy on every head; batches are dicts with `pictures`, `nouns`, `colours` and `factors`."""
+
+    def __init__(self, *, steps: int, learning_rate: float = 2e-3) -> None:
+        super().__init__()
+        self.network = SegmentationNetwork().to(memory_format=torch.channels_last)
+        self.steps, self.learning_rate = steps, learning_rate
+
+    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
+        logits = self.network(batch["pictures"].to(memory_format=torch.channels_last))
+        losses = {name: F.cross_entropy(logits[name], batch[name]) for name in ("nouns", "colours")}
+        for i, name in enumerate(FACTORS):
+            losses[name] = 0.1 * F.cross_entropy(logits[name], batch["factors"][:, i])
+        self.log_dict(losses, prog_bar=True)
+        return torch.stack(list(losses.values())).sum()
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=0.01)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(falling_rate, steps=self.steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class LabelledPictures(torch.utils.data.Dataset[dict[str, Tensor]]):
+    """Pictures with their truth; every second item shows the picture as the autoencoder gives it back, where known.
+
+    Generated pictures come out of the decoder, so the annotator must know the decoder's touch.
+    """
+
+    def __init__(self, pool, reconstructed: np.ndarray, *, length: int, seed: int) -> None:
+        self.pool, self.reconstructed, self.length, self.seed = pool, reconstructed, length, seed
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([self.seed, index])
+        if index % 2 and len(self.reconstructed):
+            i = int(rng.integers(len(self.reconstructed)))
+            picture = self.reconstructed[i]
+        else:
+            i = int(rng.integers(len(self.pool)))
+            picture = self.pool.pictures[i]
+        truth = {name: np.asarray(getattr(self.pool, name)[i], np.int64) for name in ("nouns", "colours", "factors")}
+        return {"pictures": to_unit_range(picture[None])[0], **{k: torch.from_numpy(v) for k, v in truth.items()}}
+
+
+class MiniatureAnnotator:
+    """Annotates pictures of the world with the trained network.
+
+    Args:
+        folder: where `annotator.safetensors` and `annotator.json` lie.
+        minimum_pixels: a smaller connected patch is noise and is dropped.
+        batch_size: pictures a forward pass.
+    """
+
+    def __init__(self, folder: str | Path, *, minimum_pixels: int = 20, batch_size: int = 64) -> None:
+        self.folder, self.minimum_pixels, self.batch_size = Path(folder), minimum_pixels, batch_size
+        weights = self.folder / "annotator.safetensors"
+        if not weights.exists():
+            raise UserError(f"no annotator at {weights}; train it with `diffusae miniature part=annotator`")
+        described = json.loads((self.folder / "annotator.json").read_text())
+        self.network = SegmentationNetwork(tuple(described["widths"]))
+        self.network.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
+        self.network.eval().to(memory_format=torch.channels_last)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The nouns that it can find."""
+        return NOUNS
+
+    @torch.no_grad()
+    def annotate(self, pictures: np.ndarray) -> list[Annotation]:
+        """Annotate uint8 pictures `[n, H, W, 3]`."""
+        found: list[Annotation] = []
+        for start in range(0, len(pictures), self.batch_size):
+            batch = to_unit_range(pictures[start : start + self.batch_size]).to(memory_format=torch.channels_last)
+            logits = self.network(batch)
+            nouns = logits["nouns"].argmax(1).numpy()
+            colours = logits["colours"][:, 1:].argmax(1).numpy()
+            chances = {name: logits[name].softmax(1) for name in FACTORS}
+            for i in range(len(batch)):
+                scores = {name: chances[name][i].tolist() for name in FACTORS}
+                found.append(self._describe(nouns[i], colours[i], scores))
+        return found
+
+    @torch.no_grad()
+    def features(self, pictures: np.ndarray) -> Tensor:
+        """The pooled features `[n, sum(widths)]` of pictures, for distances between pictures."""
+        return self.network(to_unit_range(pictures))["features"]
+
+    def _describe(self, nouns: np.ndarray, colours: np.ndarray, scores: dict[str, list[float]]) -> Annotation:
+        masks: dict[str, np.ndarray] = {}
+        shown: dict[str, str] = {}
+        for index in np.unique(nouns[nouns > 0]):
+            mask = keep_large_patches(nouns == index, self.minimum_pixels)
+            if mask.any():
+                noun = NOUNS[index - 1]
+                masks[noun] = mask
+                shown[noun] = tuple(COLOURS)[int(np.bincount(colours[mask]).argmax())]
+        factors = {name: names[int(np.argmax(scores[name]))] for name, names in FACTORS.items()}
+        return Annotation(masks=masks, colours=shown, factors=factors, scores=scores)
+
+
+def keep_large_patches(mask: np.ndarray, minimum_pixels: int) -> np.ndarray:
+    """The mask without its connected patches of fewer than `minimum_pixels` pixels."""
+    patches, count = connected_components(mask)
+    sizes = np.bincount(patches.ravel(), minlength=count + 1)
+    keep = sizes >= minimum_pixels
+    keep[0] = False
+    return keep[patches]
+
+
+def save_annotator(network: SegmentationNetwork, folder: Path) -> None:
+    """Write the network as float16 safetensors with its description beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {k: v.half().contiguous() for k, v in network.state_dict().items()}
+    with atomic_path(folder / "annotator.safetensors") as temporary:
+        save_file(weights, temporary)
+    described = {"widths": list(network.widths), "nouns": list(NOUNS), "colours": list(COLOURS), "factors": FACTORS}
+    atomic_write_json(folder / "annotator.json", described)

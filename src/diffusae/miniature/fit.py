@@ -1,0 +1,64 @@
+"""The one way in which the miniature's parts are trained: a Lightning fit that resumes from its newest checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.loggers import CSVLogger
+from torch.utils.data import DataLoader, Dataset, Subset
+
+
+def falling_rate(step: int, *, steps: int, warmup: int = 200, last_part: float = 0.3) -> float:
+    """The share of the full learning rate at a step: it warms up, stays, and falls to zero over the last part.
+
+    A run can thus be lengthened by naming more steps, also after it has ended.
+    """
+    return max(0.0, min(1.0, (step + 1) / warmup, (steps - step) / (last_part * steps)))
+
+
+def fit(
+    module: pl.LightningModule,
+    data: Dataset,
+    *,
+    batch_size: int,
+    steps: int,
+    directory: Path,
+    checkpoint_every: int = 250,
+    accelerator: str = "auto",
+    collate_fn=None,
+    workers: int = 0,
+    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+) -> None:
+    """Train `module` for `steps` batches of `data` (in its order), or for what an earlier run left of them.
+
+    The checkpoint `last.ckpt` in `directory` is written every `checkpoint_every` steps. A resumed run skips the
+    samples that were seen, and so goes on as if it had never stopped.
+    """
+    newest = directory / "last.ckpt"
+    seen = int(torch.load(newest, weights_only=True, map_location="cpu")["global_step"]) if newest.exists() else 0
+    if seen >= steps:
+        module.load_state_dict(torch.load(newest, weights_only=True, map_location="cpu")["state_dict"])
+        return
+    rest = Subset(data, range(seen * batch_size, steps * batch_size))
+    loader = DataLoader(rest, batch_size=batch_size, drop_last=True, collate_fn=collate_fn, num_workers=workers)
+    trainer = pl.Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator=accelerator,
+        devices=1,
+        precision=precision,
+        gradient_clip_val=1.0,
+        logger=CSVLogger(str(directory), name="", version="", flush_logs_every_n_steps=100),
+        log_every_n_steps=50,
+        callbacks=[
+            ModelCheckpoint(dirpath=directory, save_last=True, save_top_k=0, every_n_train_steps=checkpoint_every),
+            TQDMProgressBar(refresh_rate=10),
+        ],
+        enable_model_summary=False,
+    )
+    trainer.fit(module, loader, ckpt_path=str(newest) if newest.exists() else None, weights_only=True)
+    trainer.save_checkpoint(newest)

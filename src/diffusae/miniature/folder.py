@@ -1,0 +1,49 @@
+"""The miniature on disk: a standard `StableDiffusionPipeline` folder, with the annotator beside it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+
+from diffusae.miniature.annotator import SegmentationNetwork, save_annotator
+from diffusae.miniature.denoiser import Denoiser, build_scheduler
+
+SHIPPED = Path(__file__).parent / "weights"
+"""Where the package carries the trained miniature."""
+
+
+def save_miniature(
+    folder: Path, *, autoencoder: AutoencoderKL, denoiser: Denoiser, tokenizer, annotator: SegmentationNetwork
+) -> None:
+    """Write everything that `StableDiffusionPipeline.from_pretrained(folder)` needs, as safetensors.
+
+    The U-Net and the autoencoder are stored in float16 (diffusers loads them as float32 again). The text encoder
+    stays float32: transformers loads a model in the type in which it is stored, and would mix the two.
+    """
+    pipeline = StableDiffusionPipeline(
+        vae=autoencoder,
+        text_encoder=denoiser.text_encoder,
+        tokenizer=tokenizer,
+        unet=denoiser.unet,
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    staging = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(staging, ignore_errors=True)
+    pipeline.save_pretrained(staging, safe_serialization=True)
+    for name, part in (("unet", denoiser.unet), ("vae", autoencoder)):
+        part.to(torch.float16).save_pretrained(staging / name, safe_serialization=True)
+        part.to(torch.float32)
+    save_annotator(annotator, staging / "annotator")
+    shutil.rmtree(folder, ignore_errors=True)
+    staging.rename(folder)
+
+
+def size_in_bytes(folder: Path) -> int:
+    """What all files below a folder weigh together."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,69 @@
+"""Lightning's metrics into the metric log, and on to a mirror where there is one."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from lightning_fabric.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.loggers.logger import Logger
+
+from diffusae.runs.metric_log import MetricLog
+
+
+class Mirror(Protocol):
+    """Anything that takes metrics at a step, such as `WandbMirror`."""
+
+    def log(self, metrics: Mapping[str, Any], *, step: int) -> None: ...
+
+
+class JsonlLogger(Logger):
+    """A Lightning logger that writes one row {"step", metric: value, ...} a call.
+
+    Args:
+        path: the JSONL file, opened at the first row.
+        mirror: gets the same metrics at the same step.
+    """
+
+    def __init__(self, path: Path | str, *, mirror: Mirror | None = None) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self.mirror = mirror
+        self._log: MetricLog | None = None
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return self.path.stem
+
+    @property
+    def version(self) -> None:
+        """None: a directory holds one run."""
+        return None
+
+    @property
+    def save_dir(self) -> str:
+        """The directory of the file."""
+        return str(self.path.parent)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append one row and pass it on."""
+        if self._log is None:
+            self._log = MetricLog(self.path)
+        self._log.log({"step": step, **metrics})
+        if self.mirror is not None and step is not None:
+            self.mirror.log(metrics, step=step)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: run.json has the whole configuration."""
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Close the file; a later row opens it again."""
+        if self._log is not None:
+            self._log.close()
+            self._log = None

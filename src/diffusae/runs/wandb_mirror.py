@@ -1,0 +1,287 @@
+"""W&B as a mirror of a run: it may fail or hang, the run goes on."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import logging
+import netrc
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from diffusae.errors import UserError, unknown
+from diffusae.runs.metric_log import plain_value
+
+logger = logging.getLogger(__name__)
+
+Mode = Literal["auto", "online", "offline", "disabled"]
+MODES = ("auto", "online", "offline", "disabled")
+
+# What W&B would do at a start beside keeping metrics; together these cost more than the start itself.
+LEAN = {
+    "console": "off",
+    "disable_code": True,
+    "disable_git": True,
+    "disable_job_creation": True,
+    "save_code": False,
+    "silent": True,
+    "x_disable_machine_info": True,
+    "x_disable_meta": True,
+    "x_disable_stats": True,
+    "x_save_requirements": False,
+}
+_WAITING = 10_000  # requests kept for a process that does not take them
+
+
+class WandbMirror:
+    """One W&B run, served by a process of its own; nothing here raises or waits without a bound.
+
+    The process starts beside the run's work. Where it is not ready after `timeout_s`, it is killed: online falls back to
+    offline, offline to nothing, each with a warning. `finish` waits for a start still under way and at most `timeout_s`
+    for the upload. All files stay below `directory`.
+
+    Args:
+        directory: where W&B keeps its files.
+        project, group, name, run_id: as W&B uses them; a sweep is a group, a cell a run.
+        config: the resolved configuration, with the cell's coordinates.
+        mode: `auto` takes the environment's WANDB_MODE, else online where there is an API key (WANDB_API_KEY or netrc),
+            else offline.
+        timeout_s: seconds that a start and the finish may take.
+
+    Raises:
+        UserError: an unknown mode, or a timeout that is not above 0.
+    """
+
+    def __init__(
+        self,
+        directory: Path | str,
+        *,
+        project: str,
+        group: str | None,
+        name: str,
+        run_id: str,
+        config: Mapping[str, Any],
+        mode: Mode = "auto",
+        timeout_s: float = 60.0,
+    ) -> None:
+        if mode not in MODES:
+            raise unknown("W&B mode", mode, MODES)
+        if not timeout_s > 0:
+            raise UserError(f"timeout_s={timeout_s} must be above 0 seconds; raise it")
+        self.directory = Path(directory).absolute()
+        self.timeout_s = timeout_s
+        self._run = {"project": project, "group": group, "name": name, "id": run_id, "config": dict(config)}
+        chosen = chosen_mode(os.environ) if mode == "auto" else mode
+        self._modes = {"online": ["online", "offline"], "offline": ["offline"], "disabled": []}[chosen]
+        self._requests: queue.Queue[dict[str, Any]] = queue.Queue(maxsize=_WAITING)
+        self._process: _Process | None = None
+        self._thread: threading.Thread | None = None
+        self._last_step = 0
+        self.mode: str | None = None if self._modes else "disabled"
+
+    def __enter__(self) -> Self:
+        if self._modes:
+            self._thread = threading.Thread(target=self._serve, name="wandb-mirror", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.finish(exit_code=0 if kind is None else 1)
+
+    def log(self, metrics: Mapping[str, Any], *, step: int) -> None:
+        """Metrics at a step. Steps must not fall: W&B drops a lower one in silence, here it is said."""
+        if step < self._last_step:
+            logger.warning("W&B takes no step %d after %d; it is left out there", step, self._last_step)
+            return
+        self._last_step = step
+        self._put(lambda: {"op": "log", "metrics": _plain(metrics), "step": step})
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Final values of the run."""
+        self._put(lambda: {"op": "summary", "values": _plain(values)})
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A table of plain values."""
+        self._put(
+            lambda: {
+                "op": "table",
+                "name": name,
+                "columns": list(columns),
+                "rows": [[plain_value(value) for value in row] for row in rows],
+            }
+        )
+
+    def image(self, name: str, array: UInt8[np.ndarray, "height width 3"]) -> None:
+        """A uint8 picture [height, width, 3]."""
+        self._put(lambda: {"op": "image", "name": name, "png": _png(array)})
+
+    def finish(self, *, exit_code: int = 0) -> None:
+        """Close the run and wait, within bounds, until its process has written everything; once is enough."""
+        if self._thread is None:
+            return
+        patience = self.timeout_s * (len(self._modes) + 1)
+        try:
+            self._requests.put({"op": "finish", "exit_code": exit_code}, timeout=patience)
+        except queue.Full:
+            patience = 0.0
+        self._thread.join(patience)
+        if self._thread.is_alive():
+            logger.warning("W&B takes nothing more and is given up; the local metrics are complete")
+            if self._process is not None:
+                self._process.kill()
+            self._thread.join(1.0)
+        self._thread = None
+
+    def _put(self, build: Callable[[], dict[str, Any]]) -> None:
+        """Queue a request; one that cannot be built or queued is left out and said."""
+        if self._thread is None or not self._thread.is_alive():
+            return
+        try:
+            self._requests.put_nowait(build())
+        except queue.Full:
+            logger.warning("%d requests wait for W&B; one more is left out there", _WAITING)
+        except Exception as error:  # noqa: BLE001 - a mirror never fails the run
+            logger.warning("W&B cannot take a value, it is left out there: %r", error)
+
+    def _serve(self) -> None:
+        """The mirror's thread."""
+        try:
+            process = self._start()
+            if process is not None:
+                self._pass_on(process)
+        except OSError as error:
+            self.mode = "disabled"
+            logger.warning("W&B is given up: %s; the local metrics are complete", error)
+
+    def _start(self) -> _Process | None:
+        """The first mode whose process gets ready in time."""
+        for mode in self._modes:
+            self._process = _Process(self.directory, mode=mode, run=self._run, timeout_s=self.timeout_s)
+            event, reason = self._process.wait_for("ready", timeout_s=self.timeout_s)
+            if event == "ready":
+                self.mode = mode
+                return self._process
+            self._process.kill()
+            logger.warning("W&B does not start %s: %s", mode, reason)
+        self.mode = "disabled"
+        return None
+
+    def _pass_on(self, process: _Process) -> None:
+        """Pass requests on until `finish`, then wait for the end."""
+        request = {"op": ""}
+        while request["op"] != "finish":
+            request = self._requests.get()
+            process.send(request)
+        event, reason = process.wait_for("finished", timeout_s=self.timeout_s)
+        process.kill()
+        if event != "finished":
+            logger.warning("W&B did not finish: %s; `wandb sync` can send %s later", reason, self.directory)
+
+
+class _Process:
+    """The child process, its requests and its events."""
+
+    def __init__(self, directory: Path, *, mode: str, run: Mapping[str, Any], timeout_s: float) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        folders = ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_ARTIFACT_DIR")
+        environment = {
+            **os.environ,
+            **dict.fromkeys(folders, str(directory)),
+            "WANDB_ERROR_REPORTING": "false",
+        }
+        environment.pop("WANDB_SERVICE", None)  # another run's service would not be ours to kill
+        with open(directory / "wandb-process.log", "ab") as log:
+            self._child = subprocess.Popen(
+                # -P keeps this folder off the path, where our modules would hide others of their names.
+                [sys.executable, "-P", str(Path(__file__).with_name("wandb_process.py"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                start_new_session=True,  # so that it can be killed with the service that it starts
+            )
+        self._events: queue.Queue[dict[str, str]] = queue.Queue()
+        threading.Thread(target=self._listen, name="wandb-events", daemon=True).start()
+        # Shorter than our own patience, so that W&B's message comes before we kill it.
+        patience = dict.fromkeys(("init_timeout", "login_timeout", "finish_timeout"), 0.6 * timeout_s)
+        init = {**run, "mode": mode, "dir": str(directory)}
+        if mode == "online":
+            init["resume"] = "allow"
+        self.send({"init": init, "settings": {**LEAN, **patience}})
+
+    def _listen(self) -> None:
+        assert self._child.stdout is not None
+        for line in self._child.stdout:
+            event = json.loads(line)
+            if event["event"] == "warning":
+                logger.warning("W&B: %s", event["reason"])
+            else:
+                self._events.put(event)
+        self._events.put({"event": "ended", "reason": "its process ended"})
+
+    def send(self, request: Mapping[str, Any]) -> None:
+        """Pass one request on. Raises `OSError` where the process is gone."""
+        assert self._child.stdin is not None
+        self._child.stdin.write(json.dumps(request, default=str).encode() + b"\n")
+        self._child.stdin.flush()
+
+    def wait_for(self, wanted: str, *, timeout_s: float) -> tuple[str, str]:
+        """The next event and its reason; `timeout` where none comes in time."""
+        try:
+            event = self._events.get(timeout=timeout_s)
+        except queue.Empty:
+            return "timeout", f"not {wanted} after {timeout_s:g} s"
+        return event["event"], event["reason"]
+
+    def kill(self) -> None:
+        """End the process and the service that it started, at once."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended by itself
+            os.killpg(self._child.pid, signal.SIGKILL)
+        self._child.wait()
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: plain_value(value) for name, value in values.items()}
+
+
+def _png(array: np.ndarray) -> str:
+    """A picture as the base64 text of its PNG."""
+    png = io.BytesIO()
+    Image.fromarray(array).save(png, format="PNG")
+    return base64.b64encode(png.getvalue()).decode()
+
+
+def chosen_mode(environment: Mapping[str, str]) -> str:
+    """What `auto` means: WANDB_MODE where it is set, else online where an API key is at hand, else offline."""
+    asked = environment.get("WANDB_MODE")
+    if asked in MODES[1:]:
+        return asked
+    return "online" if _has_api_key(environment) else "offline"
+
+
+def _has_api_key(environment: Mapping[str, str]) -> bool:
+    if environment.get("WANDB_API_KEY"):
+        return True
+    path = environment.get("NETRC") or Path(environment.get("HOME", "~")).expanduser() / ".netrc"
+    host = urlsplit(environment.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
+    try:
+        return netrc.netrc(str(path)).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,1 @@
+"""The stages: wiring only. Read train.py first; run.py chains them."""

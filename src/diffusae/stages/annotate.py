@@ -1,0 +1,57 @@
+"""Annotate: find the objects in the held-out pictures, once for all cells."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from diffusae.activations.manifest import Manifest
+from diffusae.activations.reader import read_images, require_sound
+from diffusae.activations.schema import IMAGES
+from diffusae.concepts.annotations import annotate_pictures
+from diffusae.runs.lock import directory_lock
+from diffusae.runs.record import parent_signature, run_record, state
+from diffusae.stages.study import Study, build, fingerprint
+
+log = logging.getLogger(__name__)
+
+ANNOTATED_SPLITS = ("dictionary", "tune", "test")
+
+
+def annotate(cfg: DictConfig) -> None:
+    """Annotate the pictures of the splits `dictionary`, `tune` and `test`."""
+    study = Study(cfg)
+    study.check()
+    with directory_lock(study.annotations):
+        annotate_into(study)
+
+
+def annotate_into(study: Study) -> None:
+    """`annotate` for a caller that holds the lock."""
+    settings = study.part("annotator")
+    files = fingerprint(settings.get("folder", ""))
+    determines: dict[str, Any] = {"annotator": settings if files is None else settings | {"folder": f"files {files}"}}
+    parents = {"collect": parent_signature(study.activations, stage="collect")}
+    if state(study.annotations, determines=determines, parents=parents) == "finished":
+        log.info("%s is annotated already", study.annotations)
+        return
+    annotator = build(study.cfg.annotator)
+    manifest = Manifest.load(study.activations)
+    require_sound(study.activations, manifest, streams=[IMAGES])
+    with run_record(
+        study.annotations,
+        stage="annotate",
+        config=study.config(),
+        determines=determines,
+        parents=parents,
+        seed=study.cfg.seed,
+    ):
+        rows = [row for split in ANNOTATED_SPLITS for row in read_images(study.activations, manifest, split)]
+        pictures = np.stack([picture for _, picture, _ in rows])
+        found = annotate_pictures(annotator, [image_id for image_id, *_ in rows], pictures)
+        found.save(study.annotations)
+        empty = sum(not masks for masks in found.masks.values())
+        log.info("annotated %d pictures; in %d nothing was found", len(rows), empty)

@@ -1,0 +1,41 @@
+"""The codes of a cell's pictures: what labelling and evaluation both start from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffusae.activations.manifest import Manifest
+from diffusae.activations.reader import load_updates, require_sound
+from diffusae.activations.schema import Stream
+from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.stages.study import Study
+
+
+@dataclass(frozen=True)
+class CodedSplit:
+    """One split at one cell: float32 `updates` [n, P, d_in], codes `values` and `indices` [n, P, k]."""
+
+    image_ids: list[str]
+    prompts: list[str]
+    updates: Tensor
+    values: Tensor
+    indices: Tensor
+
+
+def stream_of(study: Study, manifest: Manifest) -> Stream:
+    """The recorded stream of the study's cell."""
+    return manifest.stream(study.cell.block, study.cell.t, study.cell.conditioning)
+
+
+def coded_split(study: Study, manifest: Manifest, sae: SparseAutoencoder, split: str) -> CodedSplit:
+    """Read and encode one split; its shards are verified first."""
+    stream = stream_of(study, manifest)
+    require_sound(study.activations, manifest, streams=[stream.folder])
+    image_ids, stored = load_updates(study.activations, manifest, stream, split)
+    updates = torch.from_numpy(stored).float()
+    codes = sae.encode(updates)
+    texts = {prompt.image_id: prompt.text for prompt in study.prompts}
+    return CodedSplit(image_ids, [texts[i] for i in image_ids], updates, codes.values, codes.indices)

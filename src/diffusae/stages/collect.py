@@ -1,0 +1,272 @@
+"""Collect: one generation pass that records every cell of the grid, and the pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from diffusae.activations.manifest import Manifest
+from diffusae.activations.reader import discard_damaged, verify
+from diffusae.activations.schema import ImageRecord, Stream, bytes_per_image
+from diffusae.activations.writer import ActivationWriter
+from diffusae.backbone.describe import Description, describe
+from diffusae.backbone.load import load_pipeline
+from diffusae.backbone.schedule import step_index, timestep_at
+from diffusae.capture.attention import capture_cross_attention, mean_map, word_tokens
+from diffusae.capture.generate import generate
+from diffusae.errors import UserError, together, unknown
+from diffusae.prompts.prompt_set import Prompt
+from diffusae.runs.disk import require_free
+from diffusae.runs.lock import directory_lock
+from diffusae.runs.record import run_record, state
+from diffusae.stages.study import Study, fingerprint
+
+log = logging.getLogger(__name__)
+
+ATTENTION = "attention"
+"""The stream that holds the model's own cross-attention: positions of the latent x tokens of the prompt."""
+
+_LONGEST_PROMPT = 77  # tokens of CLIP: for an estimate before the tokenizer is loaded
+
+
+def collect(cfg: DictConfig) -> None:
+    """Generate the study's pictures once and write the updates of every cell; whole groups are never redone."""
+    study = Study(cfg)
+    study.check()
+    with directory_lock(study.activations):
+        collect_into(study)
+
+
+def collect_into(study: Study) -> None:
+    """`collect` for a caller that holds the lock."""
+    determines = _determines(study)
+    if state(study.activations, determines=determines, parents={}) == "finished" and _sound(study):
+        log.info("%s is collected already", study.activations)
+        return
+    model = study.cfg.model
+    description = describe(model.source, revision=model.revision)
+    _check_hookpoints(study, description)
+    latent = (model.height // description.scale, model.width // description.scale)
+    groups = list(_groups(study.prompts, study.cfg.activations.group_size))
+    size = _bytes_needed(study, description, latent) - _bytes_there(study)
+    require_free(study.directory, max(size, 0))
+    with run_record(
+        study.activations,
+        stage="collect",
+        config=study.config(),
+        determines=determines,
+        parents={},
+        seed=study.cfg.seed,
+    ):
+        pipe: Any = load_pipeline(
+            model.source,
+            dtype=getattr(torch, model.dtype),
+            device="cuda" if torch.cuda.is_available() else "cpu",
+            revision=model.revision,
+            scheduler=model.scheduler,
+        )
+        told = _told_truncations(pipe.tokenizer, study.prompts)
+        streams = list(_streams(study, description, latent, pipe))
+        header = {
+            "model": model.name,
+            "source": determines["model"]["source"],
+            "scheduler": type(pipe.scheduler).__name__,
+            "steps": model.steps,
+            "guidance": model.guidance,
+            "truncated_prompts": told,
+        }
+        writer = ActivationWriter(study.activations, streams=streams, header=header)
+        finished = writer.finished_groups()
+        recorder = _Recorder(study, pipe, streams, latent)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+        with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
+            done = sum(len(group) for index, group in enumerate(groups) if index in finished)
+            bar = progress.add_task("pictures", total=len(study.prompts), completed=done, rate="")
+
+            def advance(count: int) -> None:
+                progress.advance(bar, count)
+                speed = progress.tasks[bar].speed
+                progress.update(bar, rate=f"{speed:.2f} pictures/s" if speed else "")
+
+            for index, group in enumerate(groups):
+                if index not in finished:
+                    written = writer.write_group(index, recorder.records(group, advance))
+                    for rejected in written.rejected:
+                        log.warning("rejected: %s", rejected)
+        writer.finish()
+
+
+def _determines(study: Study) -> dict[str, Any]:
+    """What decides the bytes of a collection."""
+    model = study.part("model")
+    model.pop("batch_size")
+    source = fingerprint(model["source"])
+    if source is not None:
+        model["source"] = f"files {source}"
+    prompts = json.dumps([[p.image_id, p.text, p.seed, p.split] for p in study.prompts])
+    return {
+        "model": model,
+        "grid": study.part("grid"),
+        "prompts": hashlib.sha256(prompts.encode()).hexdigest()[:16],
+        "counts": study.part("prompts")["counts"],
+        "seed": study.cfg.seed,
+        "group_size": study.cfg.activations.group_size,
+    }
+
+
+def _sound(study: Study) -> bool:
+    """Whether a finished collection is whole; damaged groups are named and given up, so that they are redone."""
+    try:
+        faults = verify(study.activations, Manifest.load(study.activations))
+    except UserError as error:
+        log.warning("%s", error)
+        return False
+    for fault in faults:
+        log.warning("damaged: %s", fault)
+    discard_damaged(study.activations, faults)
+    return not faults
+
+
+def _check_hookpoints(study: Study, description: Description) -> None:
+    together(
+        f"block {block}: {unknown(f'hookpoint of model {study.cfg.model.name}:', path, description.hookpoints)}"
+        for block, path in study.cfg.model.hookpoints.items()
+        if path not in description.hookpoints
+    )
+
+
+def _groups(prompts: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
+    """Pictures of one split in groups of at most `size`, in the prompts' order."""
+    for _, same in groupby(prompts, key=lambda prompt: prompt.split):
+        rest = list(same)
+        for start in range(0, len(rest), size):
+            yield rest[start : start + size]
+
+
+def _streams(study: Study, description: Description, latent: tuple[int, int], pipe: Any) -> Iterator[Stream]:
+    """The streams of all cells of the grid, and one of cross-attention a timestep."""
+    model, grid = study.cfg.model, study.cfg.grid
+    for t in grid.timesteps:
+        when: dict[str, Any] = {
+            "t": t,
+            "step_index": step_index(t, model.steps),
+            "timestep": timestep_at(pipe.scheduler, model.steps, t),
+        }
+        for block in grid.blocks:
+            info = description.hookpoints[model.hookpoints[block]]
+            for branch in grid.conditionings:
+                yield Stream(
+                    block=block,
+                    conditioning=branch,
+                    hookpoint=info.path,
+                    grid=info.grid(*latent),
+                    d_in=info.d_in,
+                    **when,
+                )
+        yield Stream(
+            block=ATTENTION,
+            conditioning="cond",
+            hookpoint="attn2",
+            grid=latent,
+            d_in=pipe.tokenizer.model_max_length,
+            **when,
+        )
+
+
+def _bytes_needed(study: Study, description: Description, latent: tuple[int, int]) -> int:
+    """An estimate from above, before any weight is loaded."""
+    grid, model = study.cfg.grid, study.cfg.model
+    hooked = [description.hookpoints[model.hookpoints[block]] for block in grid.blocks for _ in grid.conditionings]
+    shapes = [(info.grid(*latent), info.d_in) for info in hooked] + [(latent, _LONGEST_PROMPT)]
+    streams = [
+        Stream(block="any", t=t, conditioning="cond", hookpoint="any", step_index=0, timestep=0, grid=shape, d_in=d_in)
+        for t in grid.timesteps
+        for shape, d_in in shapes
+    ]
+    return len(study.prompts) * bytes_per_image(streams, image_size=(model.height, model.width))
+
+
+def _bytes_there(study: Study) -> int:
+    return sum(path.stat().st_size for path in study.activations.rglob("*.tar"))
+
+
+def _told_truncations(tokenizer: Any, prompts: Sequence[Prompt]) -> int:
+    """Count the captions that the text encoder will see cut off, and say so."""
+    lengths = [len(ids) for ids in tokenizer([p.text for p in prompts]).input_ids]
+    cut = [p for p, length in zip(prompts, lengths, strict=True) if length > tokenizer.model_max_length]
+    if cut:
+        log.warning(
+            "%d of %d prompts exceed %d tokens and are truncated, the first: %r",
+            len(cut),
+            len(prompts),
+            tokenizer.model_max_length,
+            cut[0].text,
+        )
+    return len(cut)
+
+
+class _Recorder:
+    """Turns prompts into records, batch by batch."""
+
+    def __init__(self, study: Study, pipe: Any, streams: Sequence[Stream], latent: tuple[int, int]) -> None:
+        self.model, self.grid, self.pipe, self.latent = study.cfg.model, study.cfg.grid, pipe, latent
+        self.streams = streams
+
+    def records(self, prompts: Sequence[Prompt], advance: Any) -> Iterator[ImageRecord]:
+        """One record a prompt; `advance(count)` is called after each batch."""
+        timesteps = sorted({stream.timestep for stream in self.streams})
+        for start in range(0, len(prompts), self.model.batch_size):
+            batch = prompts[start : start + self.model.batch_size]
+            with capture_cross_attention(self.pipe, timesteps) as attention:
+                made = generate(
+                    self.pipe,
+                    [prompt.text for prompt in batch],
+                    [prompt.seed for prompt in batch],
+                    steps=self.model.steps,
+                    guidance=self.model.guidance,
+                    hookpoints={block: self.model.hookpoints[block] for block in self.grid.blocks},
+                    timesteps=timesteps,
+                    conditionings=self.grid.conditionings,
+                    height=self.model.height,
+                    width=self.model.width,
+                )
+            maps = {t: mean_map(attention, t, grid=self.latent) for t in timesteps}
+            tensors = {
+                stream.folder: maps[stream.timestep]
+                if stream.block == ATTENTION
+                else made.updates[stream.block, stream.timestep, stream.conditioning]
+                for stream in self.streams
+            }
+            assert made.images is not None
+            for row, prompt in enumerate(batch):
+                yield ImageRecord(
+                    image_id=prompt.image_id,
+                    prompt=prompt.text,
+                    seed=prompt.seed,
+                    split=prompt.split,
+                    updates={folder: tensor[row].float().numpy() for folder, tensor in tensors.items()},
+                    image=made.images[row],
+                    meta={"word_tokens": self._word_tokens(prompt.text)},
+                )
+            advance(len(batch))
+
+    def _word_tokens(self, text: str) -> dict[str, list[int]]:
+        """Where each word of a caption stands among its tokens, so that later stages need no tokenizer."""
+        words = sorted(set(re.findall(r"\w+", text)))
+        return {word: word_tokens(self.pipe.tokenizer, text, word) for word in words}

@@ -1,0 +1,88 @@
+"""Evaluate: one metric at one cell, with its baselines on the same pictures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import DictConfig
+
+from diffusae.concepts.embeddings import WordEmbedding
+from diffusae.errors import unknown
+from diffusae.evaluation.result import Result, load_results, save_results
+from diffusae.runs.lock import directory_lock
+from diffusae.runs.record import parent_signature, run_record, state
+from diffusae.runs.wandb_mirror import WandbMirror
+from diffusae.stages.evaluate_composition import composition_results
+from diffusae.stages.evaluate_reconstruction import reconstruction_rows
+from diffusae.stages.label import word_embedding
+from diffusae.stages.study import Study
+from diffusae.stages.train import mirror_of
+
+log = logging.getLogger(__name__)
+
+Embedding = Callable[[], WordEmbedding]
+
+# Metric name -> what computes its rows, and the stages that it is made from.
+METRICS: dict[str, tuple[Callable[[Study, Embedding], list[Result]], tuple[str, ...]]] = {
+    "composition": (composition_results, ("label", "annotate")),
+    "reconstruction": (reconstruction_rows, ("train",)),
+}
+
+
+def evaluate(cfg: DictConfig) -> None:
+    """Evaluate one cell by the metric that `evaluation` names."""
+    study = Study(cfg)
+    study.check()
+    metric = cfg.evaluation.name
+    if evaluated(study, metric):
+        log.info("%s is evaluated already", study.evaluation(metric))
+    else:
+        with mirror_of(study) as mirror:
+            evaluate_cell(study, mirror, lambda: word_embedding(study))
+    for result in load_results(study.evaluation(metric) / "results.json"):
+        log.info("%s = %s, 95 %% interval %s, n = %d", result.metric, result.value, *_spread(result))
+
+
+def evaluated(study: Study, metric: str) -> bool:
+    """Whether this very evaluation is finished; `UserError` where another one's result is in its place."""
+    if metric not in METRICS:
+        raise unknown("evaluation", metric, METRICS)
+    directory = study.evaluation(metric)
+    return state(directory, determines=_determines(study), parents=_parents(study, metric)) == "finished"
+
+
+def evaluate_cell(study: Study, mirror: WandbMirror, embedding: Embedding) -> None:
+    """Write one cell's results.json of the study's metric, unless it is there."""
+    metric = study.cfg.evaluation.name
+    if evaluated(study, metric):
+        return
+    directory = study.evaluation(metric)
+    with (
+        directory_lock(directory),
+        run_record(
+            directory,
+            stage="evaluate",
+            config=study.config(),
+            determines=_determines(study),
+            parents=_parents(study, metric),
+            seed=study.cfg.seed,
+        ),
+    ):
+        results = METRICS[metric][0](study, embedding)
+        save_results(directory / "results.json", results)
+    mirror.summary({f"test/{result.metric}": result.value for result in results if result.value is not None})
+
+
+def _spread(result: Result) -> tuple[Any, int]:
+    return result.estimate.ci95, result.estimate.n
+
+
+def _determines(study: Study) -> dict[str, Any]:
+    return {"cell": study.cell.coordinates(), "evaluation": study.part("evaluation"), "seed": study.cfg.seed}
+
+
+def _parents(study: Study, metric: str) -> dict[str, str]:
+    directories = {"train": study.sae, "label": study.concepts, "annotate": study.annotations}
+    return {stage: parent_signature(directories[stage], stage=stage) for stage in METRICS[metric][1]}

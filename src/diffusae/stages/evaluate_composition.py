@@ -1,0 +1,116 @@
+"""Composition at one cell: thresholds from the tuning split, figures and baselines from the test split."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from diffusae.activations.manifest import Manifest
+from diffusae.activations.reader import read_updates
+from diffusae.concepts.annotations import Annotations
+from diffusae.concepts.dictionary import ConceptDictionary
+from diffusae.concepts.embeddings import WordEmbedding, embed_labels
+from diffusae.evaluation import composition_baselines as baselines
+from diffusae.evaluation.composition import (
+    ConceptSpace,
+    Picture,
+    Split,
+    build_split,
+    evaluate,
+    predict_scores,
+    settings_grid,
+    tune,
+)
+from diffusae.evaluation.result import Estimate, Result
+from diffusae.files import atomic_path
+from diffusae.sae.storage import load_sae
+from diffusae.stages.codes import coded_split, stream_of
+from diffusae.stages.collect import ATTENTION
+from diffusae.stages.study import Study, build
+
+
+def composition_results(study: Study, embedding: Callable[[], WordEmbedding]) -> list[Result]:
+    """One row: mean IoU of predicted composition; beside it scores and objects are kept for the report."""
+    vocabulary = build(study.cfg.annotator).labels
+    known, vectors = embed_labels(embedding(), vocabulary)
+    manifest = Manifest.load(study.activations)
+    dictionary = ConceptDictionary.load(study.concepts)
+    space = ConceptSpace(
+        d_sae=dictionary.facts["d_sae"],
+        latents=dictionary.embedded_latents,
+        embeddings=dictionary.embeddings,
+        nouns=dict(zip(known, vectors, strict=True)),
+        centre=vectors.mean(dim=0),
+    )
+    annotations = Annotations.load(study.annotations)
+    tuning, test = (_split(study, manifest, annotations, known, vocabulary, split) for split in ("tune", "test"))
+    tuned = tune(tuning, space, settings_grid(**study.part("evaluation")["settings"]))
+    resampling = {"n_resamples": study.cfg.evaluation.n_resamples, "seed": study.cfg.seed}
+    scores = predict_scores(test, space, tuned.settings)
+    second = [annotations.second[i].get(noun) for i, noun in zip(test.groups, test.nouns, strict=True)]
+    beside: dict[str, Estimate] = {
+        "chance": baselines.chance(test, **resampling),
+        "centre_prior": baselines.centre_prior(tuning, test, **resampling),
+        "centre_disc": baselines.centre_disc(tuning, test, **resampling),
+        "other_picture": baselines.other_picture(scores, test, threshold=tuned.threshold.value, **resampling),
+        "cross_attention": _cross_attention(study, manifest, tuning, test, resampling),
+        "annotator_ceiling": baselines.annotator_ceiling(
+            test, [None if mask is None else torch.as_tensor(mask) for mask in second], **resampling
+        ),
+    }
+    result, rows = evaluate(
+        test, space, tuned, cell=study.cell.coordinates(), baselines=beside, **resampling
+    )
+    directory = study.evaluation("composition")
+    with atomic_path(directory / "scores.safetensors") as temporary:
+        save_file({"scores": scores.half().contiguous()}, temporary)
+    with atomic_path(directory / "objects.parquet") as temporary:
+        pd.DataFrame(rows).to_parquet(temporary, engine="pyarrow", index=False)
+    return [result]
+
+
+def nouns_in(text: str, vocabulary: tuple[str, ...]) -> list[str]:
+    """The labels that a caption names, as whole words whatever the case."""
+    return [noun for noun in vocabulary if re.search(rf"(?<!\w){re.escape(noun)}(?!\w)", text, re.IGNORECASE)]
+
+
+def _split(
+    study: Study,
+    manifest: Manifest,
+    annotations: Annotations,
+    known: list[str],
+    vocabulary: tuple[str, ...],
+    split: str,
+) -> Split:
+    sae, _ = load_sae(study.sae)
+    coded = coded_split(study, manifest, sae, split)
+    rows = zip(coded.image_ids, coded.prompts, coded.values, coded.indices, strict=True)
+    pictures = [
+        Picture(image_id, values, indices, nouns_in(text, vocabulary), annotations.masks[image_id])
+        for image_id, text, values, indices in rows
+    ]
+    return build_split(pictures, grid=stream_of(study, manifest).grid, known_nouns=known)
+
+
+def _cross_attention(
+    study: Study, manifest: Manifest, tuning: Split, test: Split, resampling: dict[str, int]
+) -> Estimate:
+    """The model's own attention to the noun at the same moment, each map scaled by its own range."""
+    stream = manifest.stream(ATTENTION, study.cell.t, "cond")
+
+    def maps(split: Split, name: str) -> Tensor:
+        samples = {s.image_id: s for s in read_updates(study.activations, manifest, stream, name)}
+        found = [
+            torch.from_numpy(samples[i].updates[:, samples[i].meta["word_tokens"][noun]]).float().mean(dim=1)
+            for i, noun in zip(split.groups, split.nouns, strict=True)
+        ]
+        return torch.stack(found).reshape(-1, *stream.grid)
+
+    return baselines.score_map_baseline(
+        maps(tuning, "tune"), maps(test, "test"), tuning=tuning, test=test, per_map=True, **resampling
+    )

@@ -1,0 +1,48 @@
+"""Reconstruction at one cell: the SAE beside an untrained one and PCA with as many numbers a vector."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from diffusae.activations.manifest import Manifest
+from diffusae.activations.reader import load_updates
+from diffusae.evaluation.reconstruction import CodeSums, PictureSums, fit_pca, reconstruction_results
+from diffusae.evaluation.result import Result
+from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.sparsity import TopK
+from diffusae.sae.storage import load_sae
+from diffusae.stages.codes import coded_split, stream_of
+from diffusae.stages.study import Study
+
+PCA_PICTURES = 64
+"""Training pictures that PCA is fitted on: thousands of vectors for some hundred dimensions."""
+
+
+def reconstruction_rows(study: Study, _embedding: Any) -> list[Result]:
+    """Explained variance, FVU, scaled MSE, L0 and dead fraction on the test split."""
+    sae, _ = load_sae(study.sae)
+    manifest = Manifest.load(study.activations)
+    split = coded_split(study, manifest, sae, "test")
+    _, training = load_updates(study.activations, manifest, stream_of(study, manifest), "train")
+    vectors = torch.from_numpy(training[:PCA_PICTURES]).float().flatten(0, 1)
+    pca = fit_pca(vectors, min(study.cfg.sae.k, sae.d_in))
+    untrained = SparseAutoencoder(sae.d_in, sae.d_sae, TopK(study.cfg.sae.k), seed=study.cfg.seed)
+    untrained.initialise(vectors)
+    sums, codes = PictureSums(), {"sae": CodeSums(sae.d_sae), "untrained": CodeSums(sae.d_sae)}
+    for updates, values, indices in zip(split.updates, split.values, split.indices, strict=True):
+        random = untrained.encode(updates)
+        codes["sae"].add(values, indices)
+        codes["untrained"].add(*random)
+        sums.add(
+            updates,
+            {"sae": sae(updates), "untrained": untrained.decode(random), "pca": pca.reconstruct(updates)},
+        )
+    return reconstruction_results(
+        sums,
+        codes,
+        cell=study.cell.coordinates(),
+        n_resamples=study.cfg.evaluation.n_resamples,
+        seed=study.cfg.seed,
+    )

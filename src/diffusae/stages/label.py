@@ -1,0 +1,103 @@
+"""Label: the concept dictionary of one cell, from held-out pictures."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from diffusae.activations.manifest import Manifest
+from diffusae.backbone.load import load_pipeline
+from diffusae.concepts.annotations import Annotations
+from diffusae.concepts.dictionary import ConceptDictionary, build_dictionary
+from diffusae.concepts.embeddings import TextEncoderEmbedding, WordEmbedding
+from diffusae.concepts.gallery import build_gallery, most_telling_latents
+from diffusae.concepts.maps import LabelOverlap
+from diffusae.runs.lock import directory_lock
+from diffusae.runs.record import parent_signature, run_record, state
+from diffusae.sae.storage import load_sae
+from diffusae.stages.annotate import annotate
+from diffusae.stages.codes import coded_split
+from diffusae.stages.study import Study, build
+
+log = logging.getLogger(__name__)
+
+
+def label(cfg: DictConfig) -> None:
+    """Name the latents of one cell, annotating the pictures first where that has not been done."""
+    study = Study(cfg)
+    study.check()
+    annotate(cfg)
+    if labelled(study):
+        log.info("%s is labelled already", study.concepts)
+        return
+    label_cell(study, word_embedding(study))
+
+
+def labelled(study: Study) -> bool:
+    """Whether this very labelling is finished; `UserError` where another one's result is in its place."""
+    return state(study.concepts, determines=_determines(study), parents=_parents(study)) == "finished"
+
+
+def word_embedding(study: Study) -> WordEmbedding:
+    """The word embedding of the study; the model's own text encoder is handed its parts."""
+    if not study.cfg.embedding["_target_"].endswith(TextEncoderEmbedding.__name__):
+        return build(study.cfg.embedding)
+    model = study.cfg.model
+    pipe: Any = load_pipeline(model.source, dtype=torch.float32, device="cpu", revision=model.revision)
+    return build(study.cfg.embedding, tokenizer=pipe.tokenizer, text_encoder=pipe.text_encoder)
+
+
+def label_cell(study: Study, embedding: WordEmbedding) -> None:
+    """Build and write one cell's dictionary and gallery."""
+    if labelled(study):
+        return
+    settings = study.part("dictionary")
+    with (
+        directory_lock(study.concepts),
+        run_record(
+            study.concepts,
+            stage="label",
+            config=study.config(),
+            determines=_determines(study),
+            parents=_parents(study),
+            seed=study.cfg.seed,
+        ),
+    ):
+        sae, _ = load_sae(study.sae)
+        manifest = Manifest.load(study.activations)
+        split = coded_split(study, manifest, sae, "dictionary")
+        masks = Annotations.load(study.annotations).masks
+        codes = {i: (v, x) for i, v, x in zip(split.image_ids, split.values, split.indices, strict=True)}
+        dictionary: ConceptDictionary = build_dictionary(
+            ((image_id, pair, masks[image_id]) for image_id, pair in codes.items()),
+            d_sae=sae.d_sae,
+            grid=manifest.stream(study.cell.block, study.cell.t, study.cell.conditioning).grid,
+            embedding=embedding,
+            overlap=LabelOverlap(
+                activation_threshold=settings["activation_threshold"],
+                scaling=settings["scaling"],
+                resize=settings["resize"],
+            ),
+            iou_threshold=settings["iou_threshold"],
+            min_count=settings["min_count"],
+            minimum_area=settings["minimum_area"],
+            include_background=settings["include_background"],
+        )
+        dictionary.save(study.concepts)
+        shown = most_telling_latents(dictionary, settings["gallery_latents"])
+        build_gallery(dictionary, shown, codes.__getitem__).save(study.concepts)
+
+
+def _determines(study: Study) -> dict[str, Any]:
+    embedding, dictionary = study.part("embedding"), study.part("dictionary")
+    return {"cell": study.cell.coordinates(), "embedding": embedding, "dictionary": dictionary}
+
+
+def _parents(study: Study) -> dict[str, str]:
+    return {
+        "train": parent_signature(study.sae, stage="train"),
+        "annotate": parent_signature(study.annotations, stage="annotate"),
+    }

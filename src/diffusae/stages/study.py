@@ -1,0 +1,181 @@
+"""A composed configuration as a study: its cells, its directories, and the checks across its parts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from diffusae.activations.schema import Cell
+from diffusae.backbone.branches import CONDITIONINGS
+from diffusae.backbone.schedule import step_index
+from diffusae.errors import UserError, together, unknown
+from diffusae.files import sha256_of
+from diffusae.miniature.folder import SHIPPED
+from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
+
+OmegaConf.register_new_resolver("shipped_miniature", lambda: str(SHIPPED), replace=True)
+
+# Numbers that several parts rely on: dotted name, type, least and greatest value.
+_NUMBERS: tuple[tuple[str, type, float, float], ...] = (
+    ("seed", int, 0, 2**63),
+    ("timestep.t", float, 0, 1),
+    ("model.steps", int, 1, 1000),
+    ("model.guidance", float, 0, 100),
+    ("model.height", int, 8, 8192),
+    ("model.width", int, 8, 8192),
+    ("model.batch_size", int, 1, 4096),
+    ("activations.group_size", int, 1, 100_000),
+    ("activations.batch_size", int, 1, 10_000_000),
+    ("activations.buffer_vectors", int, 1, 10**9),
+    ("sae.k", int, 1, 10**7),
+    ("sae.d_sae", int, 1, 10**7),
+    ("trainer.steps", int, 1, 10**9),
+    ("trainer.validate_every", int, 1, 10**9),
+    ("trainer.log_every", int, 1, 10**9),
+)
+
+
+def build(node: DictConfig, **values: Any) -> Any:
+    """Instantiate what a config node names with `_target_`; only parts of this package may be named."""
+    target = str(node.get("_target_", ""))
+    if not target.startswith("diffusae."):
+        raise UserError(f"_target_={target!r} is refused: configs may only build parts of diffusae")
+    return hydra.utils.instantiate(node, **values)
+
+
+@dataclass(frozen=True)
+class Study:
+    """One experiment at one cell, as the stages see it."""
+
+    cfg: DictConfig
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return self.cfg.name
+
+    @property
+    def directory(self) -> Path:
+        """`outputs/<name>`."""
+        return Path(self.cfg.paths.experiment)
+
+    @property
+    def activations(self) -> Path:
+        """Where the collection lies."""
+        return Path(self.cfg.paths.activations)
+
+    @property
+    def annotations(self) -> Path:
+        """Where the annotator's masks lie."""
+        return self.directory / "annotations"
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that `timestep`, `block` and `conditioning` choose."""
+        return Cell(self.cfg.model.name, self.cfg.block.name, self.cfg.timestep.t, self.cfg.conditioning.branch)
+
+    @property
+    def cell_name(self) -> str:
+        """The cell's key with the SAE's tag, as directories and W&B runs are called: `mid-t0.50-cond-k16`."""
+        return f"{self.cell.key}-{self.cfg.sae.tag}"
+
+    @property
+    def sae(self) -> Path:
+        """The cell's trained autoencoder."""
+        return self.directory / "sae" / self.cell_name
+
+    @property
+    def concepts(self) -> Path:
+        """The cell's concept dictionary."""
+        return self.directory / "concepts" / self.cell_name
+
+    def evaluation(self, metric: str) -> Path:
+        """The cell's results of one metric."""
+        return self.directory / "evaluation" / metric / self.cell_name
+
+    @property
+    def grid(self) -> list[Cell]:
+        """Every cell of `grid`."""
+        grid = self.cfg.grid
+        return [
+            Cell(self.cfg.model.name, block, t, conditioning)
+            for block in grid.blocks
+            for t in grid.timesteps
+            for conditioning in grid.conditionings
+        ]
+
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        """Every prompt of the study, numbered and seeded."""
+        check_counts(OmegaConf.to_container(self.cfg.prompts.counts))  # type: ignore[arg-type]
+        return number_prompts(build(self.cfg.prompts).texts(), first_seed=self.cfg.seed)
+
+    def config(self) -> dict[str, Any]:
+        """The whole resolved configuration, for run.json."""
+        return OmegaConf.to_container(self.cfg, resolve=True)  # type: ignore[return-value]
+
+    def part(self, name: str) -> dict[str, Any]:
+        """One resolved part of the configuration as plain values."""
+        return OmegaConf.to_container(self.cfg[name], resolve=True)  # type: ignore[return-value]
+
+    def check(self) -> None:
+        """Refuse what cannot work, every fault in one `UserError`, before anything is loaded."""
+        together(self._faults())
+
+    def _faults(self) -> Iterator[str]:
+        wrong = [fault for number in _NUMBERS if (fault := _number_fault(self.cfg, *number))]
+        yield from wrong
+        if wrong:
+            return  # what follows computes with them
+        cfg = self.cfg
+        if cfg.sae.k > cfg.sae.d_sae:
+            yield f"k={cfg.sae.k} exceeds d_sae={cfg.sae.d_sae}; lower sae.k"
+        for block in {cfg.block.name, *cfg.grid.blocks}:
+            if block not in cfg.model.hookpoints:
+                yield str(unknown(f"block of model {cfg.model.name}:", block, cfg.model.hookpoints))
+        steps: dict[int, float] = {}
+        for t in cfg.grid.timesteps:
+            if not isinstance(t, int | float) or not 0 <= t <= 1:
+                yield f"grid.timesteps: t={t} lies outside [0, 1] (1 = first reverse step); choose one between"
+                continue
+            twin = steps.setdefault(step_index(t, cfg.model.steps), t)
+            if twin != t:
+                yield f"grid.timesteps: t={twin} and t={t} fall on one of {cfg.model.steps} steps; drop one of them"
+        for branch in sorted({cfg.conditioning.branch, *cfg.grid.conditionings}):
+            if branch not in CONDITIONINGS:
+                yield str(unknown("conditioning", branch, CONDITIONINGS))
+            elif branch == "uncond" and cfg.model.guidance <= 1 and branch in cfg.grid.conditionings:
+                yield (
+                    f"conditioning uncond needs classifier-free guidance, and model.guidance={cfg.model.guidance} has "
+                    "none; raise it above 1 or set grid.conditionings=[cond]"
+                )
+
+
+def _number_fault(cfg: DictConfig, name: str, kind: type, least: float, greatest: float) -> str | None:
+    value = OmegaConf.select(cfg, name)
+    whole = kind is int
+    fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if fits and least <= value <= greatest:
+        return None
+    return f"{name}={value} must be a {'whole ' if whole else ''}number from {least:g} to {greatest:g}"
+
+
+def fingerprint(folder: str | Path) -> str | None:
+    """One hash over the names and contents of a local model folder's files; None for a hub id."""
+    root = Path(folder)
+    if not root.is_dir():
+        return None
+    files = {
+        str(path.relative_to(root)): sha256_of(path)
+        for path in sorted(root.rglob("*"))
+        if path.suffix in (".safetensors", ".json")
+    }
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]

@@ -1,0 +1,138 @@
+"""Train: one sparse autoencoder on the updates of one cell."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from collections.abc import Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+
+from diffusae.activations.datamodule import ActivationDataModule
+from diffusae.runs.lightning_logger import JsonlLogger
+from diffusae.runs.lock import directory_lock
+from diffusae.runs.record import parent_signature, run_record, state
+from diffusae.runs.wandb_mirror import WandbMirror
+from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.module import SAEModule
+from diffusae.sae.sparsity import TopK
+from diffusae.sae.storage import save_sae
+from diffusae.stages.study import Study
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig) -> None:
+    """Train the autoencoder of the cell that `timestep`, `block` and `conditioning` choose."""
+    study = Study(cfg)
+    study.check()
+    if trained(study):
+        log.info("%s is trained already", study.sae)
+        return
+    with mirror_of(study) as mirror:
+        train_cell(study, mirror, progress=True)
+
+
+def trained(study: Study) -> bool:
+    """Whether this very training is finished; `UserError` where another one's result is in its place."""
+    return state(study.sae, determines=_determines(study), parents=_parents(study)) == "finished"
+
+
+def train_cell(study: Study, mirror: WandbMirror, *, progress: bool = False) -> None:
+    """Train one cell and write sae.safetensors, cfg.json, metrics.jsonl and run.json."""
+    if trained(study):
+        return
+    cfg, cell = study.cfg, study.cell
+    data = ActivationDataModule(
+        study.activations,
+        block=cell.block,
+        t=cell.t,
+        conditioning=cell.conditioning,
+        batch_size=cfg.activations.batch_size,
+        buffer_vectors=cfg.activations.buffer_vectors,
+        seed=cfg.seed,
+        verify=cfg.activations.verify,
+    )
+    pl.seed_everything(cfg.seed, verbose=False)
+    module = SAEModule(
+        SparseAutoencoder(
+            data.d_in, cfg.sae.d_sae, TopK(cfg.sae.k), input_scaling=cfg.sae.input_scaling, seed=cfg.seed
+        ),
+        lr=cfg.sae.lr,
+        aux_coefficient=cfg.sae.aux_coefficient,
+        k_aux=cfg.sae.k_aux,
+        dead_after_vectors=cfg.sae.dead_after_vectors,
+        warmup_steps=cfg.sae.warmup_steps,
+        decay_steps=cfg.sae.decay_steps,
+        total_steps=cfg.trainer.steps,
+    )
+    with (
+        directory_lock(study.sae),
+        run_record(
+            study.sae,
+            stage="train",
+            config=study.config(),
+            determines=_determines(study),
+            parents=_parents(study),
+            seed=cfg.seed,
+        ),
+    ):
+        data.prepare_data()
+        module.initialise(next(iter(data.val_dataloader())))
+        (study.sae / "metrics.jsonl").unlink(missing_ok=True)  # of a run that was cut off
+        trainer = pl.Trainer(
+            max_steps=cfg.trainer.steps,
+            max_epochs=-1,
+            accelerator=cfg.trainer.accelerator,
+            devices=1,
+            logger=JsonlLogger(study.sae / "metrics.jsonl", mirror=mirror),
+            log_every_n_steps=cfg.trainer.log_every,
+            val_check_interval=cfg.trainer.validate_every,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=progress,
+        )
+        trainer.fit(module, datamodule=data)
+        measured = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        metadata = {"cell": cell.coordinates(), "hookpoint": data.stream.hookpoint, "validation": measured}
+        save_sae(study.sae, module.autoencoder, metadata)
+        mirror.summary(measured)
+
+
+@contextmanager
+def mirror_of(study: Study) -> Iterator[WandbMirror]:
+    """The cell's W&B run: its coordinates in the config, grouped by experiment, the same run for every stage."""
+    settings = study.cfg.logger
+    config = {**study.cell.coordinates(), "k": study.cfg.sae.k, "d_sae": study.cfg.sae.d_sae, **study.config()}
+    with WandbMirror(
+        study.directory / "wandb",
+        project=settings.project,
+        group=study.name,
+        name=study.cell_name,
+        run_id=f"{study.name}-{study.cell_name}".replace(".", ""),
+        config=config,
+        mode=settings.mode,
+        timeout_s=settings.timeout_s,
+    ) as mirror:
+        yield mirror
+
+
+def _determines(study: Study) -> dict[str, Any]:
+    """What decides the weights; the rest of the configuration (logging, paths, verification) does not."""
+    trainer = study.part("trainer")
+    return {
+        "cell": study.cell.coordinates(),
+        "sae": study.part("sae"),
+        "steps": trainer["steps"],
+        "batch_size": study.cfg.activations.batch_size,
+        "buffer_vectors": study.cfg.activations.buffer_vectors,
+        "seed": study.cfg.seed,
+    }
+
+
+def _parents(study: Study) -> dict[str, str]:
+    return {"collect": parent_signature(study.activations, stage="collect")}

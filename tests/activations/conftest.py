@@ -1,0 +1,54 @@
+"""A small real collection: two streams, two training groups and a validation group of three pictures each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffusae.activations.manifest import Manifest
+from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.writer import ActivationWriter
+
+HEADER = {"model": "toy", "scheduler": "DDIM", "steps": 5, "guidance": 4.0}
+
+
+@pytest.fixture
+def streams() -> list[Stream]:
+    mid = Stream(block="mid", t=0.5, conditioning="cond", hookpoint="mid_block.attentions.0",
+                 step_index=2, timestep=401, grid=(2, 3), d_in=4)  # fmt: skip
+    up = Stream(block="up", t=1.0, conditioning="uncond", hookpoint="up_blocks.1.attentions.0",
+                step_index=0, timestep=801, grid=(1, 2), d_in=5)  # fmt: skip
+    return [mid, up]
+
+
+@pytest.fixture
+def record(streams: list[Stream]) -> Callable[..., ImageRecord]:
+    """Picture number n: every number of its updates and pixels follows from n."""
+
+    def make(n: int, split: str = "train") -> ImageRecord:
+        rng = np.random.default_rng(n)
+        updates = {s.folder: rng.normal(size=(s.positions, s.d_in)).astype(np.float32) for s in streams}
+        image = rng.integers(0, 256, size=(6, 8, 3), dtype=np.uint8)
+        return ImageRecord(image_id=f"img{n:04d}", prompt=f"picture {n}", seed=n, split=split, updates=updates,
+                           image=image, meta={"noun": "cat"})  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
+def writer(tmp_path: Path, streams: list[Stream]) -> Callable[[], ActivationWriter]:
+    return lambda: ActivationWriter(tmp_path / "activations", streams=streams, header=HEADER)
+
+
+@pytest.fixture
+def collection(
+    writer: Callable[[], ActivationWriter], record: Callable[..., ImageRecord]
+) -> tuple[Path, Manifest]:
+    """Groups 0 and 1 are train (pictures 0-5), group 2 is validation (6-8)."""
+    made = writer()
+    for index, split in enumerate(["train", "train", "validation"]):
+        made.write_group(index, [record(3 * index + n, split) for n in range(3)])
+    return made.root, made.finish()

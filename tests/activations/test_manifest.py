@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from diffusae.activations.manifest import Manifest
+from diffusae.errors import UserError
+
+
+def test_a_manifest_reads_back_as_it_was_written(collection):
+    root, manifest = collection
+    assert Manifest.load(root) == manifest
+    assert manifest.splits == {
+        "train": {"images": 6, "rejected": 0},
+        "validation": {"images": 3, "rejected": 0},
+    }
+    assert manifest.image_size == (6, 8)
+    assert manifest.header["model"] == "toy"
+
+
+def test_an_unfinished_collection_names_the_command_that_finishes_it(tmp_path: Path):
+    with pytest.raises(UserError, match="the collection is not finished; run `diffusae collect`"):
+        Manifest.load(tmp_path)
+
+
+def edited(root: Path, edit) -> None:
+    path = root / "manifest.json"
+    value = json.loads(path.read_text())
+    edit(value)
+    path.write_text(json.dumps(value))
+
+
+def test_another_schema_version_is_refused_with_both_versions(collection):
+    edited(collection[0], lambda value: value.update(schema_version=99))
+    with pytest.raises(UserError, match="schema version 99, this diffusae reads 1"):
+        Manifest.load(collection[0])
+
+
+def test_a_missing_field_is_named_at_every_level(collection):
+    root, _ = collection
+    edited(root, lambda value: value["streams"][0].pop("d_in"))
+    with pytest.raises(UserError, match="stream has the fields .*missing: d_in"):
+        Manifest.load(root)
+    edited(root, lambda value: value.pop("splits"))
+    with pytest.raises(UserError, match="lacks splits"):
+        Manifest.load(root)
+
+
+def test_a_cut_manifest_is_a_user_error(collection):
+    path = collection[0] / "manifest.json"
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(UserError, match="is not JSON"):
+        Manifest.load(collection[0])
+
+
+def test_an_unknown_stream_lists_the_streams_there_are(collection):
+    with pytest.raises(UserError, match="known: mid/t0.50/cond, up/t1.00/uncond"):
+        collection[1].stream("down", 0.5, "cond")
+
+
+def test_shards_are_chosen_by_stream_and_split(collection):
+    _, manifest = collection
+    stream = manifest.stream("mid", 0.5, "cond")
+    paths = [shard.path for shard in manifest.shards(stream.folder, "train")]
+    assert paths == ["mid/t0.50/cond/shard-000000.tar", "mid/t0.50/cond/shard-000001.tar"]
+    assert manifest.vectors(stream, "train") == 6 * 6
+    with pytest.raises(UserError, match="unknown split 'test'; known: train, validation"):
+        manifest.shards(stream.folder, "test")

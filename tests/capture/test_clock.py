@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from diffusae.capture.clock import running_clock
+from diffusae.errors import UserError
+
+
+class Denoiser(nn.Module):
+    def forward(self, sample: torch.Tensor, timestep: torch.Tensor | float) -> torch.Tensor:
+        return sample
+
+
+@pytest.mark.parametrize("timestep", [981, 981.0, torch.tensor(981), torch.tensor([981, 981])])
+def test_the_clock_reads_the_timestep_in_every_form(timestep) -> None:
+    denoiser = Denoiser()
+    with running_clock(denoiser) as clock:
+        denoiser(torch.zeros(1), timestep)
+        denoiser(sample=torch.zeros(1), timestep=timestep)
+    assert clock.now == 981
+    assert clock.visited == [981, 981]
+
+
+def test_the_clock_stops_with_its_context_and_on_errors() -> None:
+    denoiser = Denoiser()
+    with pytest.raises(RuntimeError, match="on purpose"), running_clock(denoiser) as clock:
+        denoiser(torch.zeros(1), 5)
+        raise RuntimeError("on purpose")
+    denoiser(torch.zeros(1), 4)
+    assert clock.visited == [5]
+    assert not denoiser._forward_pre_hooks
+
+
+def test_a_batch_of_mixed_timesteps_is_refused() -> None:
+    denoiser = Denoiser()
+    with running_clock(denoiser), pytest.raises(UserError, match="mixes 2 timesteps"):
+        denoiser(torch.zeros(2), torch.tensor([1, 2]))
+
+
+def test_a_module_without_timestep_is_no_denoiser() -> None:
+    with pytest.raises(UserError, match="Identity takes no `timestep`"), running_clock(nn.Identity()):
+        pass

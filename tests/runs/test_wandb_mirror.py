@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from wandb.proto.wandb_internal_pb2 import Record
+
+from diffusae.errors import UserError
+from diffusae.runs import wandb_mirror
+from diffusae.runs.metric_log import MetricLog, read_metrics
+from diffusae.runs.wandb_mirror import WandbMirror, chosen_mode
+
+
+@pytest.fixture(autouse=True)
+def sealed(monkeypatch, tmp_path: Path) -> None:
+    """No key and no setting of the machine's own user."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")] + ["NETRC"]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def mirror(directory: Path, **options) -> WandbMirror:
+    values = {
+        "project": "p",
+        "group": "sweep",
+        "name": "mid-t0.50-cond",
+        "run_id": "run1",
+        "config": {"sae": {"k": 10}},
+    }
+    return WandbMirror(directory, **{**values, **options})
+
+
+def records_of(directory: Path) -> list[Record]:
+    """The records in the one offline run below `directory`: protobuf messages in the framing of a LevelDB log."""
+    (path,) = (directory / "wandb").glob("offline-run-*/*.wandb")
+    data, records, message = path.read_bytes(), [], b""
+    block, header = 32768, struct.Struct("<IHB")  # checksum, length, kind: 1 whole, 2 first, 3 middle, 4 last
+    at = 7  # the file's own magic
+    while at + header.size <= len(data):
+        left = block - at % block
+        if left < header.size:
+            at += left
+            continue
+        _, length, kind = header.unpack_from(data, at)
+        at += header.size + length
+        message += data[at - length : at]
+        if kind in (1, 4):
+            records.append(Record.FromString(message))
+            message = b""
+    return records
+
+
+def values_of(items: Iterable[Any]) -> dict[str, Any]:
+    """Keys, dotted where nested, and values of W&B's key-value messages."""
+    return {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
+
+
+def history_of(records: list[Record], metric: str) -> dict[int, float]:
+    """step -> value of one metric."""
+    rows = [values_of(record.history.item) for record in records if record.HasField("history")]
+    return {row["_step"]: row[metric] for row in rows if metric in row}
+
+
+def exit_codes_of(records: list[Record]) -> list[int]:
+    return [record.exit.exit_code for record in records if record.HasField("exit")]
+
+
+def test_an_offline_run_holds_what_the_local_log_holds(tmp_path: Path):
+    with MetricLog(tmp_path / "metrics.jsonl") as log, mirror(tmp_path / "wb") as wb:
+        for step in range(0, 40, 4):
+            row = {"train/loss": 1 / (1 + step), "train/l0": np.float32(step / 2)}
+            log.log({"step": step, **row})
+            wb.log(row, step=step)
+        wb.table("latents", ["latent", "label"], [[0, "cat"], [1, "dog"]])
+        wb.image("picture", np.full((4, 6, 3), 200, np.uint8))
+        wb.log({"val/fvu": 0.25}, step=36)
+        wb.summary({"fvu": 0.125})
+    assert wb.mode == "offline"
+    records = records_of(tmp_path / "wb")
+    for metric in ("train/loss", "train/l0"):
+        local = {row["step"]: row[metric] for row in read_metrics(tmp_path / "metrics.jsonl")}
+        assert len(local) == 10
+        assert history_of(records, metric) == pytest.approx(local)
+    assert history_of(records, "val/fvu") == {36: 0.25}
+    run = next(record.run for record in records if record.HasField("run"))
+    assert (run.run_id, run.project, run.run_group, run.display_name) == (
+        "run1",
+        "p",
+        "sweep",
+        "mid-t0.50-cond",
+    )
+    assert values_of(run.config.update)["sae"] == {"k": 10}
+    summary: dict[str, Any] = {}
+    for record in records:
+        summary.update(values_of(record.summary.update))
+    assert (summary["fvu"], summary["latents.nrows"], summary["picture.width"]) == (0.125, 2, 6)
+    assert exit_codes_of(records) == [0]
+
+
+KILLED = """
+import os, signal, sys, time
+from diffusae.runs.wandb_mirror import WandbMirror
+with WandbMirror(sys.argv[1], project="p", group=None, name="n", run_id="r", config={}, mode="offline") as wb:
+    for step in range(5):
+        wb.log({"loss": step / 2}, step=step)
+    while wb._requests.qsize():
+        time.sleep(0.01)
+    time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_run_that_is_killed_still_leaves_its_records(tmp_path: Path):
+    source = str(Path(wandb_mirror.__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": source}
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)], env=environment, check=False, timeout=60
+    )
+    assert killed.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 30
+    while not exit_codes_of(records_of(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    records = records_of(tmp_path)
+    assert history_of(records, "loss") == {0: 0, 1: 0.5, 2: 1.0, 3: 1.5, 4: 2.0}
+    assert exit_codes_of(records) == [1]
+
+
+FAKE = """
+import os, time
+
+class Settings:
+    def __init__(self, **values): pass
+
+class Summary:
+    def update(self, values): pass
+
+class Run:
+    summary = Summary()
+    def log(self, metrics, step):
+        if os.environ.get("FAKE_LOG") == "hang": time.sleep(1000)
+        if "bad" in metrics: raise TypeError("bad is refused")
+        write(f"{step} {sorted(metrics)}")
+    def finish(self, exit_code):
+        if os.environ.get("FAKE_FINISH") == "hang": time.sleep(1000)
+        write(f"finish {exit_code}")
+
+def write(text):
+    with open(os.environ["WANDB_DIR"] + "/fake.txt", "a") as file: file.write(text + chr(10))
+
+def init(mode, **values):
+    fate = os.environ.get("FAKE_" + mode.upper())
+    if fate == "hang": time.sleep(1000)
+    if fate == "raise": raise RuntimeError("over quota")
+    write(mode)
+    return Run()
+"""
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch) -> Path:
+    """A package `wandb` that hangs and raises on demand; the mirror's process finds it first."""
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "wandb.py").write_text(FAKE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fake"))
+    return tmp_path / "wb" / "fake.txt"
+
+
+@pytest.mark.parametrize("fate, said", [("raise", "over quota"), ("hang", "not ready after 5 s")])
+def test_online_that_fails_or_hangs_falls_back_to_offline_with_every_metric(
+    fake, monkeypatch, caplog, fate, said
+):
+    monkeypatch.setenv("FAKE_ONLINE", fate)
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    with mirror(fake.parent, timeout_s=5.0) as wb:
+        wb.log({"loss": 1.0}, step=0)
+        wb.log({"loss": 0.5}, step=1)
+    assert wb.mode == "offline"
+    assert f"W&B does not start online: {said}" in caplog.text
+    assert fake.read_text().splitlines() == ["offline", "0 ['loss']", "1 ['loss']", "finish 0"]
+
+
+@pytest.mark.parametrize("fate", ["raise", "hang"])
+def test_where_offline_fails_too_the_run_goes_on_without(fake, monkeypatch, caplog, fate):
+    monkeypatch.setenv("FAKE_OFFLINE", fate)
+    with mirror(fake.parent, timeout_s=0.5) as wb:
+        wb.log({"loss": 1.0}, step=0)
+        wb.table("t", ["a"], [[1]])
+    assert wb.mode == "disabled"
+    assert "W&B does not start offline" in caplog.text
+    assert not fake.exists()
+
+
+@pytest.mark.parametrize("where", ["FAKE_LOG", "FAKE_FINISH"])
+def test_a_hang_after_the_start_ends_with_its_process(fake, monkeypatch, caplog, where):
+    monkeypatch.setenv(where, "hang")
+    with mirror(fake.parent) as wb:
+        wb.log({"loss": "x" * 200_000}, step=0)  # more than a pipe holds
+        wb.log({"loss": "x" * 200_000}, step=1)
+        while wb.mode is None:
+            time.sleep(0.01)
+        wb.timeout_s = 0.3
+    assert "W&B" in caplog.text
+    assert wb._process is not None and wb._process._child.returncode == -signal.SIGKILL
+
+
+def test_a_value_that_is_refused_costs_that_value_only(fake, caplog):
+    with mirror(fake.parent) as wb:
+        wb.log({"bad": 1.0}, step=0)
+        wb.log({"loss": 1.0}, step=1)
+    assert "bad is refused" in caplog.text
+    assert fake.read_text().splitlines() == ["offline", "1 ['loss']", "finish 0"]
+
+
+def test_what_cannot_be_sent_is_left_out_and_said_and_never_raised(fake, caplog):
+    with mirror(fake.parent) as wb:
+        wb.log({"loss": np.zeros(3)}, step=0)
+        wb.image("picture", np.zeros((2, 2, 7), np.uint8))
+        wb.log({"loss": 1.0}, step=1)
+    assert caplog.text.count("cannot take a value") == 2
+    assert fake.read_text().splitlines() == ["offline", "1 ['loss']", "finish 0"]
+
+
+def test_a_directory_that_cannot_be_made_disables_the_mirror_only(tmp_path: Path, caplog):
+    (tmp_path / "file").write_text("")
+    with mirror(tmp_path / "file" / "wb") as wb:
+        wb.log({"loss": 1.0}, step=0)
+    assert wb.mode == "disabled"
+    assert "W&B is given up" in caplog.text
+
+
+def test_a_lower_step_is_left_out_and_said(fake, caplog):
+    with mirror(fake.parent) as wb:
+        for step in (3, 2, 3):
+            wb.log({"loss": 1.0}, step=step)
+    assert "W&B takes no step 2 after 3" in caplog.text
+    assert fake.read_text().splitlines()[1:] == ["3 ['loss']", "3 ['loss']", "finish 0"]
+
+
+def test_a_run_that_fails_is_closed_as_failed_and_its_error_passes(fake):
+    with pytest.raises(RuntimeError, match="boom"), mirror(fake.parent):
+        raise RuntimeError("boom")
+    assert fake.read_text().splitlines() == ["offline", "finish 1"]
+
+
+def test_disabled_starts_nothing(tmp_path: Path):
+    with mirror(tmp_path / "wb", mode="disabled") as wb:
+        wb.log({"loss": 1.0}, step=0)
+    assert not (tmp_path / "wb").exists()
+
+
+def test_auto_is_online_only_with_a_key_at_hand(tmp_path: Path):
+    home = {"HOME": str(tmp_path)}
+    assert chosen_mode(home) == "offline"
+    assert chosen_mode({**home, "WANDB_API_KEY": "k"}) == "online"
+    assert chosen_mode({**home, "WANDB_API_KEY": "k", "WANDB_MODE": "disabled"}) == "disabled"
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password k\n")
+    assert chosen_mode(home) == "online"
+    assert chosen_mode({**home, "WANDB_BASE_URL": "https://wandb.example.org"}) == "offline"
+
+
+def test_an_unknown_mode_and_a_timeout_of_nothing_are_refused(tmp_path: Path):
+    with pytest.raises(UserError, match="unknown W&B mode 'onlin'; .* Did you mean 'online'"):
+        mirror(tmp_path, mode="onlin")
+    with pytest.raises(UserError, match="timeout_s=0 must be above 0"):
+        mirror(tmp_path, timeout_s=0)

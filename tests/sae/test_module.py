@@ -1,0 +1,147 @@
+import logging
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader
+
+from diffusae.errors import UserError
+from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.module import SAEModule
+from diffusae.sae.sparsity import TopK
+
+
+def planted(n, *, d_in=16, n_features=24, active=2, seed=0):
+    """Vectors that are sums of a few directions, and those directions."""
+    generator = torch.Generator().manual_seed(seed)
+    directions = F.normalize(torch.randn(n_features, d_in, generator=generator), dim=1)
+    chosen = torch.stack([torch.randperm(n_features, generator=generator)[:active] for _ in range(n)])
+    strength = 0.5 + torch.rand(n, active, generator=generator)
+    return F.embedding_bag(chosen, directions, per_sample_weights=strength, mode="sum") + 0.5, directions
+
+
+def trained(vectors, *, epochs=1, d_sae=48, batch_size=128, validation=None, **options):
+    options = {"lr": 3e-3, "dead_after_vectors": 512, "k_aux": 16} | options
+    module = SAEModule(SparseAutoencoder(vectors.shape[1], d_sae, TopK(2), seed=0), **options)
+    module.initialise(vectors)
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    shuffle = torch.Generator().manual_seed(0)
+    loader = DataLoader(vectors, batch_size=batch_size, shuffle=True, generator=shuffle)  # type: ignore[arg-type]
+    held_out = None if validation is None else DataLoader(validation, batch_size=batch_size)
+    trainer.fit(module, loader, held_out)
+    return module, trainer
+
+
+def test_training_recovers_a_planted_dictionary():
+    vectors, directions = planted(4096)
+    module, trainer = trained(vectors, epochs=15, validation=vectors[:512], decay_steps=100, total_steps=480)
+    best = (directions @ module.autoencoder.directions.T).amax(dim=1)
+    assert (best > 0.95).float().mean() > 0.8
+    assert trainer.callback_metrics["val/explained_variance"] > 0.9
+    assert trainer.callback_metrics["val/l0"] <= 2
+
+
+def test_every_validation_figure_is_logged():
+    vectors, _ = planted(256)
+    _, trainer = trained(vectors, validation=vectors)
+    logged = {name for name in trainer.callback_metrics if name.startswith("val/")}
+    names = ("loss", "fvu", "explained_variance", "scaled_mse", "l0", "dead_fraction")
+    assert logged == {f"val/{name}" for name in names}
+    assert trainer.callback_metrics["val/fvu"] + trainer.callback_metrics["val/explained_variance"] == 1
+
+
+def test_decoder_rows_have_unit_norm_after_training():
+    module, _ = trained(planted(256)[0])
+    torch.testing.assert_close(module.autoencoder.W_dec.norm(dim=1), torch.ones(48))
+    assert not torch.equal(module.autoencoder.W_dec, SparseAutoencoder(16, 48, TopK(2), seed=0).W_dec)
+
+
+def test_two_trainings_with_the_same_seed_are_bit_equal():
+    vectors, _ = planted(600)
+    first, second = (trained(vectors, epochs=2)[0].state_dict() for _ in range(2))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_auxk_leaves_fewer_latents_dead():
+    vectors, _ = planted(2048, n_features=10)
+    vectors = vectors + torch.randn(vectors.shape, generator=torch.Generator().manual_seed(9)) * 0.05
+    options = {"epochs": 6, "d_sae": 200, "validation": vectors, "k_aux": 200}
+    without, _ = trained(vectors, aux_coefficient=0.0, **options)
+    with_aux, _ = trained(vectors, aux_coefficient=0.5, **options)
+    assert without.final_dead_fraction is not None
+    assert with_aux.final_dead_fraction is not None
+    assert with_aux.final_dead_fraction < 0.8 * without.final_dead_fraction
+
+
+def test_mostly_dead_latents_give_a_warning_with_a_remedy(caplog):
+    vectors, _ = planted(256, n_features=3)
+    with caplog.at_level(logging.WARNING, logger="diffusae"):
+        trained(vectors[:8], d_sae=400, validation=vectors[:8], lr=1e-6)
+    assert "% of the 400 latents are dead. Try sae.input_scaling" in caplog.text
+
+
+def test_live_latents_give_no_warning(caplog):
+    with caplog.at_level(logging.WARNING, logger="diffusae"):
+        trained(planted(512)[0], d_sae=8)
+    assert "dead" not in caplog.text
+
+
+def test_a_nan_loss_ends_training_with_the_step():
+    vectors, _ = planted(512)
+    module = SAEModule(SparseAutoencoder(16, 48, TopK(2)), dead_after_vectors=512)
+    module.initialise(vectors)
+    poisoned = vectors.clone()
+    poisoned[300] = torch.nan
+    trainer = pl.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    with pytest.raises(UserError, match="the loss is nan at step 2; lower the learning rate"):
+        trainer.fit(module, DataLoader(poisoned, batch_size=128))  # type: ignore[arg-type]
+
+
+def test_training_without_initialisation_is_refused():
+    module = SAEModule(SparseAutoencoder(16, 48, TopK(2)), dead_after_vectors=512)
+    trainer = pl.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    with pytest.raises(UserError, match="call initialise"):
+        trainer.fit(module, DataLoader(planted(64)[0], batch_size=32))  # type: ignore[arg-type]
+
+
+def test_a_constant_first_batch_is_refused():
+    module = SAEModule(SparseAutoencoder(4, 8, TopK(2)), dead_after_vectors=512)
+    with pytest.raises(UserError, match="constant"):
+        module.initialise(torch.ones(10, 4))
+
+
+def test_inactive_latents_age_by_vectors_and_firing_makes_them_young():
+    module, _ = trained(planted(384)[0])
+    since = module.vectors_since_fired
+    assert since.min() == 0
+    assert set(since.tolist()) <= {0, 128, 256, 384}
+
+
+def test_the_learning_rate_warms_up_stays_and_decays():
+    module = SAEModule(
+        SparseAutoencoder(4, 8, TopK(2)), dead_after_vectors=1, warmup_steps=4, decay_steps=2, total_steps=10
+    )
+    expected = [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 0.5, 0]
+    assert [module.lr_factor(step) for step in range(11)] == expected
+
+
+def test_all_faults_of_the_settings_are_told_together():
+    sae = SparseAutoencoder(4, 8, TopK(2))
+    with pytest.raises(UserError) as error:
+        SAEModule(sae, dead_after_vectors=0, lr=-1.0, k_aux=-1, decay_steps=5)
+    for fault in ("dead_after_vectors=0", "lr=-1.0", "k_aux=-1", "decay_steps=5 needs total_steps"):
+        assert fault in str(error.value)
