@@ -48,6 +48,7 @@ def main() -> None:
         raise SystemExit(USER_FAULT)
     sys.argv = [f"diffusae {stage}", *arguments[1:]]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as they are, and are told once
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of a missing torchvision at every import
     try:
         _run(stage)
     except Exception as error:

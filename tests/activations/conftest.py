@@ -32,8 +32,8 @@ def record(streams: list[Stream]) -> Callable[..., ImageRecord]:
         rng = np.random.default_rng(n)
         updates = {s.folder: rng.normal(size=(s.positions, s.d_in)).astype(np.float32) for s in streams}
         image = rng.integers(0, 256, size=(6, 8, 3), dtype=np.uint8)
-        return ImageRecord(image_id=f"img{n:04d}", prompt=f"picture {n}", seed=n, split=split, updates=updates,
-                           image=image, meta={"noun": "cat"})  # fmt: skip
+        return ImageRecord(image_id=f"img{n:04d}", prompt=f"picture {n}", seed=n, split=split,
+                           updates=updates, image=image, meta={"noun": "cat"})  # fmt: skip
 
     return make
 

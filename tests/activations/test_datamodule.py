@@ -127,8 +127,8 @@ class Recorder(pl.LightningModule):
 
 def fit(root: Path, model: Recorder, folder: Path, resume: Path | None = None) -> None:
     saver = ModelCheckpoint(dirpath=folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
-    trainer = pl.Trainer(max_epochs=3, accelerator="cpu", logger=False, callbacks=[saver], num_sanity_val_steps=0,
-                         enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    trainer = pl.Trainer(max_epochs=3, accelerator="cpu", logger=False, callbacks=[saver],
+                         num_sanity_val_steps=0, enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
     trainer.fit(model, datamodule=module(root), ckpt_path=resume, weights_only=False if resume else None)
 
 
@@ -154,7 +154,7 @@ def test_damaged_shards_are_refused_before_the_first_batch_unless_told_otherwise
     data = bytearray(path.read_bytes())
     data[-20] ^= 1  # in the padding at the end, where no reader would notice
     path.write_bytes(data)
-    with pytest.raises(UserError, match="shard-000000.tar: hash"):
+    with pytest.raises(UserError, match=r"shard-000000.tar: hash"):
         module(root).prepare_data()
     module(root, verify=False).prepare_data()
     module(root, block="up", t=1.0, conditioning="uncond").prepare_data()

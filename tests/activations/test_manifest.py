@@ -41,7 +41,7 @@ def test_another_schema_version_is_refused_with_both_versions(collection):
 def test_a_missing_field_is_named_at_every_level(collection):
     root, _ = collection
     edited(root, lambda value: value["streams"][0].pop("d_in"))
-    with pytest.raises(UserError, match="stream has the fields .*missing: d_in"):
+    with pytest.raises(UserError, match=r"stream has the fields .*missing: d_in"):
         Manifest.load(root)
     edited(root, lambda value: value.pop("splits"))
     with pytest.raises(UserError, match="lacks splits"):
@@ -56,7 +56,7 @@ def test_a_cut_manifest_is_a_user_error(collection):
 
 
 def test_an_unknown_stream_lists_the_streams_there_are(collection):
-    with pytest.raises(UserError, match="known: mid/t0.50/cond, up/t1.00/uncond"):
+    with pytest.raises(UserError, match=r"known: mid/t0.50/cond, up/t1.00/uncond"):
         collection[1].stream("down", 0.5, "cond")
 
 

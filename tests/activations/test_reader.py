@@ -198,7 +198,7 @@ def test_a_member_that_comes_twice_is_refused(collection):
     path = collection[0] / SHARD
     members = members_of(path)
     write_tar(path, [*members[:2], members[1], *members[2:]])
-    with pytest.raises(UserError, match="member 'img0003.npy' comes twice"):
+    with pytest.raises(UserError, match=r"member 'img0003.npy' comes twice"):
         read_all(collection)
 
 
@@ -206,7 +206,7 @@ def test_interleaved_keys_are_refused(collection):
     path = collection[0] / SHARD
     first_json, first_npy, second_json, second_npy, *rest = members_of(path)
     write_tar(path, [first_json, second_json, first_npy, second_npy, *rest])
-    with pytest.raises(UserError, match="'img0003' lacks its .npy"):
+    with pytest.raises(UserError, match=r"'img0003' lacks its .npy"):
         read_all(collection)
 
 
@@ -218,7 +218,7 @@ def test_a_key_that_another_shard_had_is_refused(collection):
 
 
 @pytest.mark.parametrize(
-    "array, found",
+    ("array", "found"),
     [
         (np.zeros((6, 5), np.float16), r"float16 \(6, 5\)"),
         (np.zeros((6, 4), np.float32), r"float32 \(6, 4\)"),
@@ -245,7 +245,7 @@ def test_a_tar_cut_anywhere_is_named(collection):
 
 def test_a_missing_shard_is_named(collection):
     (collection[0] / SHARD).unlink()
-    with pytest.raises(UserError, match="shard-000001.tar is missing"):
+    with pytest.raises(UserError, match=r"shard-000001.tar is missing"):
         read_all(collection)
 
 
@@ -254,7 +254,7 @@ def test_meta_that_is_not_json_is_named(collection):
     members = dict(members_of(path))
     members["img0005.json"] = b"{"
     write_tar(path, members.items())
-    with pytest.raises(UserError, match="member img0005.json cannot be read"):
+    with pytest.raises(UserError, match=r"member img0005.json cannot be read"):
         read_all(collection)
 
 

@@ -39,7 +39,8 @@ def test_every_vector_comes_exactly_once_in_full_batches(images, positions, batc
     batches = shuffled(images, positions, seed=seed, batch_size=batch_size, buffer_vectors=buffer)
     assert sorted(chain.from_iterable(batches)) == list(range(images * positions))
     sizes = [len(batch) for batch in batches]
-    assert all(size == batch_size for size in sizes[:-1]) and 1 <= sizes[-1] <= batch_size
+    assert all(size == batch_size for size in sizes[:-1])
+    assert 1 <= sizes[-1] <= batch_size
 
 
 def test_the_same_seed_and_epoch_give_the_same_order_and_others_another():

@@ -80,7 +80,8 @@ import numpy as np
 from diffusae.activations.schema import ImageRecord, Stream
 from diffusae.activations.writer import ActivationWriter
 
-stream = Stream(block="mid", t=0.0, conditioning="cond", hookpoint="h", step_index=4, timestep=1, grid=(64, 64), d_in=8)
+stream = Stream(block="mid", t=0.0, conditioning="cond", hookpoint="h", step_index=4, timestep=1,
+                grid=(64, 64), d_in=8)
 
 def records(index, die):
     for n in range(3):
@@ -114,7 +115,9 @@ def test_a_writer_killed_in_mid_group_leaves_only_temporaries_and_the_next_redoe
     assert run("1").returncode == -signal.SIGKILL
     shards = sorted(path.name for path in (root / "mid/t0.00/cond").iterdir())
     assert shards[0] == "shard-000000.tar"
-    assert len(shards) == 2 and shards[1].startswith("shard-000001.tar.") and shards[1].endswith(".partial")
+    assert len(shards) == 2
+    assert shards[1].startswith("shard-000001.tar.")
+    assert shards[1].endswith(".partial")
     assert (root / "mid/t0.00/cond" / shards[1]).stat().st_size > 0
     assert not (root / "manifest.json").exists()
 

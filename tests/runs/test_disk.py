@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +10,7 @@ from diffusae.runs.disk import require_free
 
 
 def test_what_fits_passes_and_what_does_not_is_refused_with_both_numbers(tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, 3_000_000_000))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=3_000_000_000))
     require_free(tmp_path, 3_000_000_000)
     with pytest.raises(UserError) as caught:
         require_free(tmp_path, 5_500_000_000)

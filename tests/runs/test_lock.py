@@ -28,7 +28,8 @@ def test_a_second_process_is_refused_with_pid_host_and_start_until_the_first_is_
         [sys.executable, "-c", HOLDER, str(tmp_path / "run")], env={**os.environ, "PYTHONPATH": source},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert holder.stdin is not None and holder.stdout is not None
+    assert holder.stdin is not None
+    assert holder.stdout is not None
     with holder.stdin, holder.stdout:
         try:
             assert holder.stdout.readline() == "held\n"

@@ -61,15 +61,19 @@ def test_a_value_that_is_not_plain_json_has_no_signature(value):
 def test_a_run_is_running_inside_its_block_and_finished_after(tmp_path: Path):
     with run(tmp_path) as made:
         inside = read_record(tmp_path)
-        assert inside is not None and inside.status == "running" and inside.finished is None
+        assert inside is not None
+        assert inside.status == "running"
+        assert inside.finished is None
         assert state(tmp_path, determines=DETERMINES, parents=PARENTS) == "unfinished"
     after = read_record(tmp_path)
     assert after is not None
     assert (after.status, after.error, after.stage, after.seed) == ("finished", None, "train", 3)
     assert after.signature == made.signature == run_signature(determines=DETERMINES, parents=PARENTS)
     assert after.config == {**DETERMINES, "workers": 2}
-    assert after.versions["python"] == platform.python_version() and after.versions["torch"]
-    assert after.duration_s is not None and after.duration_s >= 0
+    assert after.versions["python"] == platform.python_version()
+    assert after.versions["torch"]
+    assert after.duration_s is not None
+    assert after.duration_s >= 0
     assert state(tmp_path, determines=DETERMINES, parents=PARENTS) == "finished"
     assert parent_signature(tmp_path, stage="train") == made.signature
 

@@ -41,7 +41,7 @@ def mirror(directory: Path, **options) -> WandbMirror:
 
 
 def records_of(directory: Path) -> list[Record]:
-    """The records in the one offline run below `directory`: protobuf messages in the framing of a LevelDB log."""
+    """The records in the one offline run below `directory`: protobuf messages, framed as a LevelDB log."""
     (path,) = (directory / "wandb").glob("offline-run-*/*.wandb")
     data, records, message = path.read_bytes(), [], b""
     block, header = 32768, struct.Struct("<IHB")  # checksum, length, kind: 1 whole, 2 first, 3 middle, 4 last
@@ -175,7 +175,7 @@ def fake(tmp_path: Path, monkeypatch) -> Path:
     return tmp_path / "wb" / "fake.txt"
 
 
-@pytest.mark.parametrize("fate, said", [("raise", "over quota"), ("hang", "not ready after 5 s")])
+@pytest.mark.parametrize(("fate", "said"), [("raise", "over quota"), ("hang", "not ready after 5 s")])
 def test_online_that_fails_or_hangs_falls_back_to_offline_with_every_metric(
     fake, monkeypatch, caplog, fate, said
 ):
@@ -210,7 +210,8 @@ def test_a_hang_after_the_start_ends_with_its_process(fake, monkeypatch, caplog,
             time.sleep(0.01)
         wb.timeout_s = 0.3
     assert "W&B" in caplog.text
-    assert wb._process is not None and wb._process._child.returncode == -signal.SIGKILL
+    assert wb._process is not None
+    assert wb._process._child.returncode == -signal.SIGKILL
 
 
 def test_a_value_that_is_refused_costs_that_value_only(fake, caplog):
@@ -269,7 +270,7 @@ def test_auto_is_online_only_with_a_key_at_hand(tmp_path: Path):
 
 
 def test_an_unknown_mode_and_a_timeout_of_nothing_are_refused(tmp_path: Path):
-    with pytest.raises(UserError, match="unknown W&B mode 'onlin'; .* Did you mean 'online'"):
+    with pytest.raises(UserError, match=r"unknown W&B mode 'onlin'; .* Did you mean 'online'"):
         mirror(tmp_path, mode="onlin")
     with pytest.raises(UserError, match="timeout_s=0 must be above 0"):
         mirror(tmp_path, timeout_s=0)

@@ -65,6 +65,7 @@ def test_a_latent_is_alive_when_any_batch_fires_it():
     assert metric.compute() == 0.5
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_metrics_without_data_are_nan():
     for value in (L0().compute(), DeadFraction(3).compute(), Reconstruction(2).compute()["fvu"]):
         assert value.isnan()

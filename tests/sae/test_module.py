@@ -21,11 +21,15 @@ def planted(n, *, d_in=16, n_features=24, active=2, seed=0):
     return F.embedding_bag(chosen, directions, per_sample_weights=strength, mode="sum") + 0.5, directions
 
 
-def trained(vectors, *, epochs=1, d_sae=48, batch_size=128, validation=None, **options):
+def module_of(vectors, *, d_sae=48, **options):
     options = {"lr": 3e-3, "dead_after_vectors": 512, "k_aux": 16} | options
     module = SAEModule(SparseAutoencoder(vectors.shape[1], d_sae, TopK(2), seed=0), **options)
     module.initialise(vectors)
-    trainer = pl.Trainer(
+    return module
+
+
+def trainer_of(*, epochs=1):
+    return pl.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
         logger=False,
@@ -34,16 +38,22 @@ def trained(vectors, *, epochs=1, d_sae=48, batch_size=128, validation=None, **o
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    shuffle = torch.Generator().manual_seed(0)
-    loader = DataLoader(vectors, batch_size=batch_size, shuffle=True, generator=shuffle)  # type: ignore[arg-type]
-    held_out = None if validation is None else DataLoader(validation, batch_size=batch_size)
-    trainer.fit(module, loader, held_out)
+
+
+def loader_of(vectors):
+    order = torch.Generator().manual_seed(0)
+    return DataLoader(vectors, batch_size=128, shuffle=True, generator=order)
+
+
+def trained(vectors, *, epochs=1, validation=None, **options):
+    module, trainer = module_of(vectors, **options), trainer_of(epochs=epochs)
+    trainer.fit(module, loader_of(vectors), None if validation is None else DataLoader(validation, batch_size=128))
     return module, trainer
 
 
 def test_training_recovers_a_planted_dictionary():
-    vectors, directions = planted(4096)
-    module, trainer = trained(vectors, epochs=15, validation=vectors[:512], decay_steps=100, total_steps=480)
+    vectors, directions = planted(3072)
+    module, trainer = trained(vectors, epochs=15, validation=vectors[:512], decay_steps=100, total_steps=360)
     best = (directions @ module.autoencoder.directions.T).amax(dim=1)
     assert (best > 0.95).float().mean() > 0.8
     assert trainer.callback_metrics["val/explained_variance"] > 0.9
@@ -72,15 +82,16 @@ def test_two_trainings_with_the_same_seed_are_bit_equal():
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_auxk_leaves_fewer_latents_dead():
-    vectors, _ = planted(2048, n_features=10)
-    vectors = vectors + torch.randn(vectors.shape, generator=torch.Generator().manual_seed(9)) * 0.05
-    options = {"epochs": 6, "d_sae": 200, "validation": vectors, "k_aux": 200}
-    without, _ = trained(vectors, aux_coefficient=0.0, **options)
-    with_aux, _ = trained(vectors, aux_coefficient=0.5, **options)
-    assert without.final_dead_fraction is not None
-    assert with_aux.final_dead_fraction is not None
-    assert with_aux.final_dead_fraction < 0.8 * without.final_dead_fraction
+@pytest.mark.parametrize(("aux_coefficient", "revives"), [(0.0, False), (0.5, True)])
+def test_only_auxk_revives_latents_that_are_never_chosen(aux_coefficient, revives):
+    vectors, _ = planted(1024)
+    module = module_of(vectors, aux_coefficient=aux_coefficient, lr=1e-2)
+    with torch.no_grad():
+        module.autoencoder.W_enc[24:] *= 1e-3  # half the latents are too weak to be among the k largest
+    trainer_of(epochs=20).fit(module, loader_of(vectors))
+    codes = module.autoencoder.encode(vectors)
+    fired = set(codes.indices[codes.values > 0].tolist())
+    assert bool(fired & set(range(24, 48))) == revives
 
 
 def test_mostly_dead_latents_give_a_warning_with_a_remedy(caplog):
@@ -98,24 +109,22 @@ def test_live_latents_give_no_warning(caplog):
 
 def test_a_nan_loss_ends_training_with_the_step():
     vectors, _ = planted(512)
-    module = SAEModule(SparseAutoencoder(16, 48, TopK(2)), dead_after_vectors=512)
-    module.initialise(vectors)
     poisoned = vectors.clone()
     poisoned[300] = torch.nan
-    trainer = pl.Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
-    )
     with pytest.raises(UserError, match="the loss is nan at step 2; lower the learning rate"):
-        trainer.fit(module, DataLoader(poisoned, batch_size=128))  # type: ignore[arg-type]
+        trainer_of().fit(module_of(vectors), DataLoader(poisoned, batch_size=128))
+
+
+def test_weights_that_the_last_step_broke_end_training_with_an_error():
+    vectors, _ = planted(128)
+    with pytest.raises(UserError, match="the weights are not finite after step 1"):
+        trained(vectors, lr=torch.inf)
 
 
 def test_training_without_initialisation_is_refused():
     module = SAEModule(SparseAutoencoder(16, 48, TopK(2)), dead_after_vectors=512)
-    trainer = pl.Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
-    )
     with pytest.raises(UserError, match="call initialise"):
-        trainer.fit(module, DataLoader(planted(64)[0], batch_size=32))  # type: ignore[arg-type]
+        trainer_of().fit(module, loader_of(planted(64)[0]))
 
 
 def test_a_constant_first_batch_is_refused():

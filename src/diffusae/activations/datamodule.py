@@ -23,12 +23,14 @@ from diffusae.errors import UserError
 class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
     """Batches of shuffled vectors; the order depends on (seed, epoch) and the shards, and on nothing else.
 
-    Shards are read in a permuted order and their vectors pass through a shuffle buffer, all in this process. Workers
+    Shards are read in a permuted order and their vectors pass through a shuffle buffer, all in this process.
+    Workers
     that read shards ahead could be added without another order: the permutations are drawn here.
 
-    Its state is (epoch, batches given). After `load_state_dict` the next pass skips exactly the batches given, so a
-    resumed run sees the same batches as an uninterrupted one. `len` is known, which keeps Lightning from fetching a
-    batch ahead (a batch fetched ahead would count as given before it is trained on).
+    Its state is (epoch, batches given). After `load_state_dict` the next pass skips exactly the batches
+    given, so a resumed run sees the same batches as an uninterrupted one. `len` is known, which keeps
+    Lightning from fetching a batch ahead (a batch fetched ahead would count as given before it is trained
+    on).
     """
 
     def __init__(
@@ -85,7 +87,7 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
         batches = shuffled_batches(
             (sample.updates for sample in samples),
             batch_size=self.batch_size,
-            # A buffer beyond the set would be memory for nothing; one row more than the set gives the same order.
+            # A buffer beyond the set would be memory for nothing; one row more gives the same order.
             buffer_vectors=min(self.buffer_vectors, max(self.batch_size, self._vectors + 1)),
             generator=generator,
             skip=self._given,
@@ -105,7 +107,8 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
         """Let the next pass go on after the batches given.
 
         Raises:
-            UserError: the state was saved with another seed, batch size, buffer, `drop_last` or number of vectors.
+            UserError: the state was saved with another seed, batch size, buffer, `drop_last` or number of
+            vectors.
         """
         ours = self._identity()
         changed = [

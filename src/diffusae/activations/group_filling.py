@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def plain_json(what: str, value: Any) -> Any:
-    """`value` as it will be read back from JSON. Raises `UserError` where it is not plain JSON (NaN included)."""
+    """`value` as JSON will give it back. Raises `UserError` where it is not plain JSON (NaN included)."""
     try:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -86,7 +86,7 @@ class GroupFilling:
             if array.shape != (stream.positions, stream.d_in):
                 raise UserError(
                     f"image {record.image_id!r} at {folder} has shape {array.shape}, the stream has "
-                    f"{(stream.positions, stream.d_in)} [positions, d_in]; check the hookpoint's grid and width"
+                    f"{(stream.positions, stream.d_in)} [positions, d_in]; check the hookpoint's grid"
                 )
             with np.errstate(over="ignore"):  # an overflow becomes inf here and is rejected
                 arrays[folder] = np.ascontiguousarray(array, dtype=np.float16)
@@ -114,7 +114,7 @@ class GroupFilling:
                 stream = self.streams[folder]
                 bad.append({"block": stream.block, "t": stream.t, "conditioning": stream.conditioning})
                 logger.warning(
-                    "image %s rejected: update not finite as float16 at block %s, t=%.2f, %s; prompt %r, seed %d",
+                    "image %s rejected: update not finite in float16 at block %s, t=%.2f, %s; prompt %r, seed %d",
                     record.image_id, stream.block, stream.t, stream.conditioning, record.prompt, record.seed,
                 )  # fmt: skip
         if bad:

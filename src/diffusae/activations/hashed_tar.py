@@ -1,4 +1,4 @@
-"""A tar written through webdataset that takes its final name only when whole and is hashed while it is written."""
+"""A tar written through webdataset that is hashed as it is written and gets its name only when whole."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from diffusae.files import atomic_path
 
 
 class _HashedFile:
-    """Passes bytes on to a file and keeps their SHA-256 and number, so that no shard is read again to be hashed."""
+    """Passes bytes on to a file and keeps their SHA-256 and number, which spares reading them again."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file: BinaryIO | None = file
@@ -38,7 +38,7 @@ class HashedTar:
 
     def __init__(self, file: BinaryIO) -> None:
         self._sink = _HashedFile(file)
-        # A fixed owner and time, so that equal samples give equal bytes. TarWriter only ever writes to its file.
+        # A fixed owner and time, so that equal samples give equal bytes. TarWriter only writes.
         self._tar = TarWriter(
             cast(BinaryIO, self._sink), encoder=False, mtime=0.0, user="diffusae", group="diffusae"
         )
@@ -52,7 +52,7 @@ class HashedTar:
         self._tar.close()
 
     def abandon(self) -> None:
-        """Close without writing: tarfile would otherwise write its end from a finaliser, to a file long closed."""
+        """Close without writing; left to its finaliser, tarfile would write its end to a closed file."""
         self._sink.file = None
         self._tar.close()
 
@@ -69,7 +69,7 @@ class HashedTar:
 
 @contextmanager
 def hashed_tar(path: Path) -> Iterator[HashedTar]:
-    """Open a tar for writing; it appears as `path` when the block ends well and leaves nothing when it fails."""
+    """Open a tar that appears as `path` when the block ends well, and leaves nothing when it fails."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         tar = HashedTar(file)
         try:

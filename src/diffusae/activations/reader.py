@@ -108,7 +108,7 @@ def read_updates(
         shards: the shards in the order wanted; by default all of the split, in the order of their groups.
 
     Raises:
-        UserError: a shard is missing or cut, a member foreign, a key double, a shape or dtype not the stream's.
+        UserError: a shard is missing or cut, a member foreign, a key double, a shape not the stream's.
     """
     shards = manifest.shards(stream.folder, split) if shards is None else shards
     shape = (stream.positions, stream.d_in)
@@ -116,8 +116,8 @@ def read_updates(
         updates = sample["npy"]
         if updates.shape != shape or updates.dtype != np.float16:
             raise UserError(
-                f"{shard.path}: sample {sample['__key__']!r} is {updates.dtype} {updates.shape}, the manifest's stream "
-                f"{stream.folder} is float16 {shape}; shards of different collections are mixed: {_REMEDY}"
+                f"{shard.path}: sample {sample['__key__']!r} is {updates.dtype} {updates.shape}, the manifest's "
+                f"stream {stream.folder} is float16 {shape}; shards of different collections are mixed: {_REMEDY}"
             )
         yield Sample(sample["__key__"], updates, sample["json"])
 
@@ -166,8 +166,8 @@ def _samples(root: Path, shards: Iterable[Shard], *, kind: str) -> Iterator[tupl
                         raise UserError(f"{shard.path}: key {key!r} comes twice or interleaved; {_REMEDY}")
                     if kind not in sample or "json" not in sample:
                         raise UserError(
-                            f"{shard.path}: sample {key!r} lacks its .{kind} or .json member, or keys are interleaved; "
-                            f"{_REMEDY}"
+                            f"{shard.path}: sample {key!r} lacks its .{kind} or .json member, or keys are "
+                            f"interleaved; {_REMEDY}"
                         )
                     seen.add(key)
                     count += 1
@@ -196,8 +196,8 @@ def _only_expected(
             name = member["fname"]
             if base_plus_ext(name)[1] not in kinds:
                 raise UserError(
-                    f"{shard.path}: member {name!r} is refused: only .{kinds[0]} and .{kinds[1]} are read, never "
-                    f"pickles or anything else; {_REMEDY}"
+                    f"{shard.path}: member {name!r} is refused: only .{kinds[0]} and .{kinds[1]} are read, "
+                    f"never pickles or anything else; {_REMEDY}"
                 )
             if name in names:
                 raise UserError(f"{shard.path}: member {name!r} comes twice; {_REMEDY}")

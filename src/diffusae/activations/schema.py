@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
@@ -32,7 +32,7 @@ def _coordinate_faults(block: str, t: float, conditioning: str) -> list[str]:
     faults = []
     if not _NAME.fullmatch(block) or block in (IMAGES, GROUPS):
         faults.append(
-            f"block {block!r} must consist of letters, digits and _, and be neither {IMAGES!r} nor {GROUPS!r}; "
+            f"block {block!r} must consist of letters, digits and _, not be {IMAGES!r} or {GROUPS!r}; "
             "give it a short name such as 'mid'"
         )
     if not 0.0 <= t <= 1.0:
@@ -160,7 +160,7 @@ class ImageRecord:
         faults = []
         if not _IMAGE_ID.fullmatch(self.image_id):
             faults.append(
-                f"image id {self.image_id!r} must consist of at most 80 letters, digits, _ and -; rename the image"
+                f"image id {self.image_id!r} must be at most 80 letters, digits, _ and -; rename the image"
             )
         if not _NAME.fullmatch(self.split):
             faults.append(f"split {self.split!r} must consist of letters, digits and _; rename the split")
@@ -174,7 +174,7 @@ class ImageRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One finished tar: path relative to the root, its stream's folder (or `images`), split, samples, bytes, SHA-256."""
+    """One finished tar; `path` is relative to the root, `stream` its stream's folder or `images`."""
 
     path: str
     stream: str
@@ -186,7 +186,7 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """The journal of one finished group of images: the shards that hold it and the images that were rejected."""
+    """The journal of one finished group of images: its shards, and the images that were rejected."""
 
     index: int
     split: str
@@ -238,12 +238,11 @@ def exact_fields(kind: type, value: Mapping[str, Any]) -> Any:
     return kind(**value)
 
 
-def bytes_per_image(
-    streams: list[Stream] | tuple[Stream, ...], *, image_size: tuple[int, int] | None = None
-) -> int:
-    """An estimate from above of the bytes that one image takes on disk: its updates, and its picture at 3 bytes a pixel.
+def bytes_per_image(streams: Sequence[Stream], *, image_size: tuple[int, int] | None = None) -> int:
+    """An upper estimate of the bytes that one image takes on disk: updates, and a picture at 3 bytes a pixel.
 
-    A tar pads members to 512 bytes and gives each a header of 512; the npy header has 128 bytes, the JSON some 1,000.
+    A tar pads members to 512 bytes and gives each a header of 512; the npy header has 128 bytes, the JSON some
+    1,000.
     """
     overhead = 3 * 512 + 2 * 512 + 1024
     updates = sum(stream.positions * stream.d_in * 2 + 128 + overhead for stream in streams)

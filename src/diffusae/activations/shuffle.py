@@ -13,7 +13,7 @@ from diffusae.errors import UserError
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """A CPU generator whose state depends on (seed, epoch) alone; both at least 0. Near seeds give unrelated streams."""
+    """A CPU generator whose state depends on (seed, epoch) alone, both at least 0."""
     if seed < 0 or epoch < 0:
         raise UserError(f"seed={seed} and epoch={epoch} must be at least 0; choose another seed")
     state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
@@ -37,11 +37,12 @@ def shuffled_batches(
     skip: int = 0,
     drop_last: bool = False,
 ) -> Iterator[Float[Tensor, "batch d_in"]]:
-    """Shuffle the rows of `arrays` through a buffer and yield them as float32 batches, every row exactly once.
+    """Shuffle the rows of `arrays` through a buffer and yield each exactly once, in float32 batches.
 
-    The buffer is filled, about half of it is given out in random order, the freed rows are filled again, and so on;
-    at the end the rest is given out. So each batch mixes rows from at least `buffer_vectors / 2` candidates, and a
-    buffer as large as the set makes the order a uniform permutation. Rows never move: only indices are permuted.
+    The buffer is filled, about half of it is given out in random order, the freed rows are filled again, and
+    so on; at the end the rest is given out. So each batch mixes rows from at least `buffer_vectors / 2`
+    candidates, and a buffer as large as the set makes the order a uniform permutation. Rows never move: only
+    indices are permuted.
 
     Args:
         arrays: float arrays [positions, d_in], one an image.

@@ -46,7 +46,7 @@ class ActivationWriter:
         with_images: keep the pictures too.
 
     Raises:
-        UserError: two streams share a folder, or `root` holds groups of another collection; the difference is shown.
+        UserError: two streams share a folder, or `root` holds another collection; the difference is shown.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class ActivationWriter:
             )
 
     def finished_groups(self) -> dict[int, Group]:
-        """The groups whose journal exists and whose shards exist with the right size; all others are to be redone."""
+        """The groups with a journal and with shards of the right size; all others are to be redone."""
         found = {}
         for index, group in read_journals(self.root).items():
             wrong = [shard.path for shard in group.shards if size_of(self.root / shard.path) != shard.bytes]
@@ -124,11 +124,12 @@ class ActivationWriter:
     def write_group(self, index: int, records: Iterable[ImageRecord]) -> Group:
         """Write one group of images, all of one split, and its journal; return the journal.
 
-        Records are written as they come, so a generator keeps one image in memory. An image with an update that is not
-        finite as float16 is rejected in every stream, logged, counted and kept in the journal's `rejected`.
+        Records are written as they come, so a generator keeps one image in memory. An image with an update
+        that is not finite as float16 is rejected in every stream, logged, counted and kept in the journal's
+        `rejected`.
 
         Raises:
-            UserError: an empty group, mixed splits, a double id, shapes that differ from the streams', or a full disk.
+            UserError: an empty group, mixed splits, a double id, shapes not the streams', or a full disk.
         """
         journal = journal_path(self.root, index)
         # Neither file may vouch for shards that are about to change.
@@ -180,9 +181,9 @@ class ActivationWriter:
         each = bytes_per_image(list(self.streams.values()), image_size=self._image_size) / 1e6
         free = shutil.disk_usage(self.root).free / 1e6
         return UserError(
-            f"the disk of {self.root} is full: group {index} needs {images * each:.3f} MB for its first {images} images "
-            f"({each:.3f} MB each), {free:.3f} MB are free; the {len(self.finished_groups())} finished groups are kept. "
-            "Free some space and run the same command again"
+            f"the disk of {self.root} is full: group {index} needs {images * each:.3f} MB for its first {images} "
+            f"images ({each:.3f} MB each), {free:.3f} MB are free; the {len(self.finished_groups())} finished "
+            "groups are kept. Free some space and run the same command again"
         )
 
     def finish(self) -> Manifest:

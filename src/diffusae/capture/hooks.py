@@ -111,8 +111,8 @@ def capture_updates(
 
 
 def to_positions(images: Float[Tensor, "rows d_in h w"]) -> Float[Tensor, "rows h*w d_in"]:
-    """Feature maps as one vector a position, positions row-major over (h, w); contiguous."""
-    return images.flatten(2).transpose(1, 2).contiguous()
+    """Feature maps as one vector a position, positions row-major over (h, w)."""
+    return images.flatten(2).transpose(1, 2)
 
 
 def check_visited(timesteps: Collection[float], clock: Clock) -> None:

@@ -31,7 +31,7 @@ def build_autoencoder() -> AutoencoderKL:
 
 def to_unit_range(pictures: np.ndarray) -> Tensor:
     """uint8 `[n, H, W, 3]` to float32 `[n, 3, H, W]` in [-1, 1], as diffusers' autoencoders take pictures."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 class RandomCrops(torch.utils.data.Dataset[Tensor]):

@@ -145,7 +145,7 @@ class MiniatureTraining:
         pool = self.pool()
         if not path.exists():
             autoencoder = self.autoencoder()
-            share = range(0, min(len(pool), 10_000), 100)
+            share = range(0, min(len(pool), 5_000), 100)
             rows = [reconstruct(autoencoder, pool.pictures[i : i + 100]) for i in track(share, "autoencoding renders")]
             with atomic_path(path) as temporary, open(temporary, "wb") as file:
                 np.save(file, np.concatenate(rows), allow_pickle=False)

@@ -1,1 +1,1 @@
-"""What a run leaves behind: run.json, the directory's lock, metrics as JSONL, and W&B as a mirror. The only door to wandb."""
+"""What a run leaves behind: run.json, a lock, metrics as JSONL, W&B as a mirror. The door to wandb."""

@@ -9,7 +9,7 @@ from diffusae.errors import UserError
 
 
 def require_free(path: Path | str, bytes_needed: int) -> None:
-    """Raise `UserError`, with the estimate and the free bytes, where the disk of `path` has less than `bytes_needed`.
+    """Raise `UserError`, with estimate and free bytes, where the disk of `path` lacks `bytes_needed`.
 
     `path` need not exist yet: its nearest existing parent tells the disk.
     """
@@ -19,8 +19,9 @@ def require_free(path: Path | str, bytes_needed: int) -> None:
     free = shutil.disk_usage(place).free
     if bytes_needed > free:
         raise UserError(
-            f"an estimated {_gigabytes(bytes_needed)} are needed at {path}, {_gigabytes(free)} are free; free "
-            f"{_gigabytes(bytes_needed - free)}, choose another disk, or collect fewer images, blocks or timesteps"
+            f"an estimated {_gigabytes(bytes_needed)} are needed at {path}, {_gigabytes(free)} are free; "
+            f"free {_gigabytes(bytes_needed - free)}, choose another disk, "
+            "or collect fewer images, blocks or timesteps"
         )
 
 

@@ -23,7 +23,8 @@ OWNER = ".lock.json"
 def directory_lock(directory: Path | str) -> Iterator[None]:
     """Hold `directory` (made where it is missing) while the block runs.
 
-    The lock is the kernel's, so it ends with its owner, killed or not; a small file beside it only says who that is.
+    The lock is the kernel's, so it ends with its owner, killed or not; a small file beside it says whose
+    it is.
 
     Raises:
         UserError: another process holds the directory; its PID, host and start are named.

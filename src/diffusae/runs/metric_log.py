@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 class MetricLog:
     """Appends rows to a JSONL file and flushes each, so that a kill costs at most the row at hand.
 
-    A number that is not finite becomes null, and `nonfinite` names it. A last line that a kill has cut is removed
-    when the log is opened again.
+    A number that is not finite becomes null, and `nonfinite` names it. A last line that a kill has cut is
+    removed when the log is opened again.
 
     Args:
         path: the file; its directory is made where it is missing.

@@ -41,9 +41,10 @@ State = Literal["absent", "finished", "unfinished"]
 class RunRecord:
     """The contents of run.json.
 
-    `determines` are the values that decide the result, `parents` the signatures of the runs it was made from; the two
-    make the `signature`. `config` is the whole resolved configuration. `git_dirty` tells whether the sources differed
-    from `git_commit`; both are None outside a repository. Times are UTC, `duration_s` seconds.
+    `determines` are the values that decide the result, `parents` the signatures of the runs it was made from;
+    the two make the `signature`. `config` is the whole resolved configuration. `git_dirty` tells whether the
+    sources differed from `git_commit`; both are None outside a repository. Times are UTC, `duration_s`
+    seconds.
     """
 
     stage: str
@@ -66,7 +67,7 @@ class RunRecord:
 
 
 def signature(values: Mapping[str, Any]) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of `values` as canonical JSON: the order of keys plays no part.
+    """The first 16 hexadecimal digits of the SHA-256 of `values` as JSON with sorted keys.
 
     Raises:
         UserError: a value is not plain JSON (NaN and infinities included).
@@ -141,7 +142,7 @@ def run_record(
     seed: int | None,
     device: str = "cpu",
 ) -> Iterator[RunRecord]:
-    """Keep `directory`'s run.json while the block runs: `running`, then `finished`, or `failed` with the error.
+    """Keep `directory`'s run.json while the block runs: `running`, then `finished`, or `failed` with its error.
 
     A run that is killed stays `running`; `state` calls it unfinished. The caller holds the directory's lock.
 
@@ -223,7 +224,7 @@ def _versions() -> dict[str, str | None]:
 
 @functools.cache
 def _git() -> tuple[str | None, bool | None]:
-    """The commit of the sources and whether they differ from it; (None, None) outside a repository or without git."""
+    """The sources' commit, and whether they differ from it; (None, None) without a repository or git."""
 
     def ask(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]

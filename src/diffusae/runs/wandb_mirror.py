@@ -51,16 +51,16 @@ _WAITING = 10_000  # requests kept for a process that does not take them
 class WandbMirror:
     """One W&B run, served by a process of its own; nothing here raises or waits without a bound.
 
-    The process starts beside the run's work. Where it is not ready after `timeout_s`, it is killed: online falls back to
-    offline, offline to nothing, each with a warning. `finish` waits for a start still under way and at most `timeout_s`
-    for the upload. All files stay below `directory`.
+    The process starts beside the run's work. Where it is not ready after `timeout_s`, it is killed: online
+    falls back to offline, offline to nothing, each with a warning. `finish` waits for a start still under way
+    and at most `timeout_s` for the upload. All files stay below `directory`.
 
     Args:
         directory: where W&B keeps its files.
         project, group, name, run_id: as W&B uses them; a sweep is a group, a cell a run.
         config: the resolved configuration, with the cell's coordinates.
-        mode: `auto` takes the environment's WANDB_MODE, else online where there is an API key (WANDB_API_KEY or netrc),
-            else offline.
+        mode: `auto` takes the environment's WANDB_MODE, else online where there is an API key (WANDB_API_KEY
+            or netrc), else offline.
         timeout_s: seconds that a start and the finish may take.
 
     Raises:
@@ -157,7 +157,7 @@ class WandbMirror:
             self._requests.put_nowait(build())
         except queue.Full:
             logger.warning("%d requests wait for W&B; one more is left out there", _WAITING)
-        except Exception as error:  # noqa: BLE001 - a mirror never fails the run
+        except Exception as error:
             logger.warning("W&B cannot take a value, it is left out there: %r", error)
 
     def _serve(self) -> None:

@@ -1,10 +1,10 @@
-"""The process that talks to W&B for a `WandbMirror`: requests come in as lines of JSON, events go out as such.
+"""The process that talks to W&B for a `WandbMirror`: requests come in as lines of JSON, events go out so.
 
-It is started by its path and imports nothing of diffusae. A process of its own can be killed when W&B hangs, and lives
-on for a moment when the run is killed: its input ends, and what was logged is written down.
+It is started by its path and imports nothing of diffusae. A process of its own can be killed when W&B hangs,
+and lives on for a moment when the run is killed: its input ends, and what was logged is written down.
 
-First line in: {"init": arguments of wandb.init, "settings": arguments of wandb.Settings}; then requests with an `op`.
-Lines out: {"event": "ready" | "failed" | "warning" | "finished", "reason": text}.
+First line in: {"init": arguments of wandb.init, "settings": arguments of wandb.Settings}; then requests, each
+with an `op`. Lines out: {"event": "ready" | "failed" | "warning" | "finished", "reason": text}.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
             break
         try:
             step = _serve(run, request, step)
-        except Exception as error:  # noqa: BLE001 - a value that W&B refuses costs that value only
+        except Exception as error:
             _say(events, "warning", error)
     run.finish(exit_code=exit_code)
     _say(events, "finished")
@@ -53,7 +53,10 @@ def _start(values: dict[str, Any]) -> Any:
 
 
 def _serve(run: Any, request: dict[str, Any], step: int) -> int:
-    """Do one request and return the step in force. Tables and images carry it: W&B would begin a new step for them."""
+    """Do one request and return the step in force.
+
+    Tables and images carry that step: without one, W&B would begin a new step for them.
+    """
     import wandb
 
     match request["op"]:

@@ -131,39 +131,39 @@ class Study:
         together(self._faults())
 
     def _faults(self) -> Iterator[str]:
-        wrong = [fault for number in _NUMBERS if (fault := _number_fault(self.cfg, *number))]
-        yield from wrong
-        if wrong:
-            return  # what follows computes with them
         cfg = self.cfg
-        if cfg.sae.k > cfg.sae.d_sae:
+        wrong = {name: fault for name, *bounds in _NUMBERS if (fault := _number_fault(cfg, name, *bounds))}
+        yield from wrong.values()
+        if not wrong.keys() & {"sae.k", "sae.d_sae"} and cfg.sae.k > cfg.sae.d_sae:
             yield f"k={cfg.sae.k} exceeds d_sae={cfg.sae.d_sae}; lower sae.k"
-        for block in {cfg.block.name, *cfg.grid.blocks}:
+        for block in dict.fromkeys([cfg.block.name, *cfg.grid.blocks]):
             if block not in cfg.model.hookpoints:
                 yield str(unknown(f"block of model {cfg.model.name}:", block, cfg.model.hookpoints))
-        steps: dict[int, float] = {}
+        taken: dict[int, float] = {}
         for t in cfg.grid.timesteps:
-            if not isinstance(t, int | float) or not 0 <= t <= 1:
+            if not _is_number(t) or not 0 <= t <= 1:
                 yield f"grid.timesteps: t={t} lies outside [0, 1] (1 = first reverse step); choose one between"
-                continue
-            twin = steps.setdefault(step_index(t, cfg.model.steps), t)
-            if twin != t:
+            elif "model.steps" not in wrong and (twin := taken.setdefault(step_index(t, cfg.model.steps), t)) != t:
                 yield f"grid.timesteps: t={twin} and t={t} fall on one of {cfg.model.steps} steps; drop one of them"
-        for branch in sorted({cfg.conditioning.branch, *cfg.grid.conditionings}):
+        guided = "model.guidance" in wrong or cfg.model.guidance > 1
+        for branch in dict.fromkeys([cfg.conditioning.branch, *cfg.grid.conditionings]):
             if branch not in CONDITIONINGS:
                 yield str(unknown("conditioning", branch, CONDITIONINGS))
-            elif branch == "uncond" and cfg.model.guidance <= 1 and branch in cfg.grid.conditionings:
+            elif branch == "uncond" and not guided:
                 yield (
-                    f"conditioning uncond needs classifier-free guidance, and model.guidance={cfg.model.guidance} has "
-                    "none; raise it above 1 or set grid.conditionings=[cond]"
+                    f"conditioning uncond needs classifier-free guidance, and model.guidance={cfg.model.guidance} "
+                    "has none; raise it above 1, or choose conditioning=cond and grid.conditionings=[cond]"
                 )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _number_fault(cfg: DictConfig, name: str, kind: type, least: float, greatest: float) -> str | None:
     value = OmegaConf.select(cfg, name)
     whole = kind is int
-    fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if fits and least <= value <= greatest:
+    if _is_number(value) and (isinstance(value, int) or not whole) and least <= value <= greatest:
         return None
     return f"{name}={value} must be a {'whole ' if whole else ''}number from {least:g} to {greatest:g}"
 

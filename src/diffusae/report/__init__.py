@@ -1,0 +1,1 @@
+"""The report of a study: one self-contained HTML page. Plain values in, a page out."""

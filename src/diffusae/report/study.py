@@ -1,0 +1,153 @@
+"""All that the report shows, as plain values and arrays. The stage `report` fills it in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from numpy.typing import NDArray
+
+from diffusae.errors import UserError
+
+PredictionKey = tuple[str, str, float, str]
+"""(block, conditioning, t, noun)"""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A generated picture: its caption, its pixels, and a note such as the split or the seed.
+
+    Raises:
+        UserError: pixels that are not uint8 [H, W, 3].
+    """
+
+    caption: str
+    image: UInt8[np.ndarray, "H W 3"]
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        _check_image(f"the picture {self.caption!r}", self.image)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Where the nouns of one prompt are, and where they were predicted at every moment.
+
+    Attributes:
+        caption: the prompt.
+        image: the finished picture.
+        nouns: the nouns asked for, in the order in which to show them.
+        true_masks: noun -> the annotator's mask; a noun without one was not found.
+        predicted: (block, conditioning, t, noun) -> the score map on the block's grid (data units) and the
+            mask that was cut from it. Sizes of maps and masks may differ: all are drawn over the picture.
+        iou: the same keys -> IoU of that mask with the true one; a missing key is no data.
+
+    Raises:
+        UserError: arrays of another shape or type than said, or a key of a noun that is not in `nouns`.
+    """
+
+    caption: str
+    image: UInt8[np.ndarray, "H W 3"]
+    nouns: Sequence[str]
+    true_masks: Mapping[str, Bool[np.ndarray, "H W"]]
+    predicted: Mapping[PredictionKey, tuple[Float[np.ndarray, "h w"], Bool[np.ndarray, "H W"]]]
+    iou: Mapping[PredictionKey, float | None]
+
+    def __post_init__(self) -> None:
+        name = f"the prediction for {self.caption!r}"
+        _check_image(name, self.image)
+        named = {*self.true_masks, *(key[3] for key in (*self.predicted, *self.iou))}
+        if strange := sorted(named - set(self.nouns)):
+            raise UserError(
+                f"{name} has maps for {', '.join(strange)}, which are not in its nouns; add them there"
+            )
+        for mask in (*self.true_masks.values(), *(mask for _, mask in self.predicted.values())):
+            if mask.ndim != 2 or mask.dtype != np.bool_:
+                raise UserError(f"{name}: a mask must be bool [H, W], got {_described(mask)}")
+        for score, _ in self.predicted.values():
+            _check_map(name, score)
+
+
+@dataclass(frozen=True, eq=False)
+class Concept:
+    """One latent of one cell and the pictures where it is strongest.
+
+    Attributes:
+        cell_key: the cell's directory name, for example "mid-t0.50-cond".
+        block, t, conditioning: the cell.
+        latent: its index in the SAE.
+        labels: (label, pictures in which it was gained), the most frequent first.
+        purity: share of the most frequent label in all that were gained, range (0, 1]; None without labels.
+        firing_frequency: share of positions, over all pictures, where it is active, range [0, 1].
+        pictures: the pictures and the latent's map on each, [h, w], data units, the strongest first.
+    """
+
+    cell_key: str
+    block: str
+    t: float
+    conditioning: str
+    latent: int
+    labels: Sequence[tuple[str, int]]
+    purity: float | None
+    firing_frequency: float | None
+    pictures: Sequence[tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "h w"]]]
+
+    def __post_init__(self) -> None:
+        name = f"latent {self.latent} of {self.cell_key}"
+        for image, heat in self.pictures:
+            _check_image(name, image)
+            _check_map(name, heat)
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run behind the report, from its run.json; `cell` is "" for a run that is not of one cell."""
+
+    stage: str
+    cell: str
+    status: str
+    duration_s: float | None
+    signature: str
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """All that the page shows. Whatever is empty is shown as "no data".
+
+    Attributes:
+        name: of the experiment.
+        model: of the denoiser that was studied.
+        facts: what to say about how it was made, in this order: steps, guidance, pictures a split, commit,
+            versions, device, date. The page adds nothing of its own, such as the time: the same study gives the same page.
+        contact_sheet: generated pictures, to judge the model by eye.
+        results: rows as `diffusae.evaluation.result.Result.to_json` gives them, of all metrics and cells.
+        predictions: prompts for "one prompt over time".
+        concepts: for the gallery, in the order in which to show them within a cell.
+        runs: what was run.
+    """
+
+    name: str
+    model: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+    contact_sheet: Sequence[Picture] = ()
+    results: Sequence[Mapping[str, Any]] = ()
+    predictions: Sequence[Prediction] = ()
+    concepts: Sequence[Concept] = ()
+    runs: Sequence[RunRow] = ()
+
+
+def _check_image(name: str, image: NDArray[Any]) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise UserError(f"{name}: pixels must be uint8 [H, W, 3], got {_described(image)}")
+
+
+def _check_map(name: str, values: NDArray[Any]) -> None:
+    if values.ndim != 2 or values.size == 0 or not np.issubdtype(values.dtype, np.floating):
+        raise UserError(f"{name}: a map must be float [h, w], got {_described(values)}")
+
+
+def _described(array: NDArray[Any]) -> str:
+    return f"{array.dtype} {list(array.shape)}"

@@ -1,0 +1,146 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from diffusae.concepts.dictionary import ConceptDictionary, build_dictionary
+from diffusae.concepts.maps import LabelOverlap
+from diffusae.errors import UserError
+
+GRID = (2, 2)
+LEFT, RIGHT = [[1, 0], [1, 0]], [[0, 1], [0, 1]]
+
+
+class Axes:
+    """cat = x, dog = y, and nothing else is known."""
+
+    name = "axes"
+
+    def known(self, word):
+        return word in ("cat", "dog")
+
+    def embed(self, words):
+        return torch.tensor([[1.0, 0.0] if word == "cat" else [0.0, 1.0] for word in words])
+
+
+def picture(name, left_latent, right_latent, **masks):
+    """One latent fires on the left half, another one on the right half."""
+    indices = torch.tensor([[left_latent], [right_latent], [left_latent], [right_latent]])
+    masks = {label: np.array(rows, dtype=bool) for label, rows in masks.items()}
+    return name, (torch.ones(4, 1), indices), masks
+
+
+def build(*pictures, **options):
+    overlap = LabelOverlap(resize="mask_to_grid")
+    return build_dictionary(pictures, d_sae=6, grid=GRID, embedding=Axes(), overlap=overlap, **options)
+
+
+PICTURES = (
+    picture("a", 1, 2, cat=LEFT),
+    picture("b", 1, 2, cat=LEFT),
+    picture("c", 2, 1, cat=LEFT, dog=RIGHT),
+    picture("d", 1, 5, cat=LEFT, ufo=RIGHT),
+    picture("e", 4, 4),
+)
+
+
+def test_counts_and_shares_by_hand():
+    found = build(*PICTURES)
+    rows = {(row.latent, row.label): (row.count, row.share) for row in found.table.itertuples(index=False)}
+    # itertuples' `count` is a tuple method, so the columns are read by name below.
+    table = found.table.set_index(["latent", "label"])[["count", "share", "mean_iou"]]
+    expected = {
+        (1, "cat"): (3, 0.75, 1.0),
+        (1, "dog"): (1, 0.25, 1.0),
+        (2, "background"): (2, 2 / 3, 1.0),
+        (2, "cat"): (1, 1 / 3, 1.0),
+        (5, "ufo"): (1, 1.0, 1.0),
+    }
+    assert set(rows) == set(expected)
+    for pair, values in expected.items():
+        assert tuple(table.loc[pair]) == pytest.approx(values)
+    assert found.facts["n_pictures"] == 5
+    assert found.facts["n_annotated"] == 4
+
+
+def test_a_concept_embedding_is_the_count_weighted_mean_of_its_known_labels():
+    found = build(*PICTURES)
+    assert found.labels == ["cat", "dog"]
+    assert found.facts["labels_without_embedding"] == ["background", "ufo"]
+    assert found.embedded_latents.tolist() == [1, 2]
+    torch.testing.assert_close(found.embeddings, torch.tensor([[0.75, 0.25], [1.0, 0.0]]))
+
+
+def test_purity_is_the_largest_share_and_missing_without_labels():
+    purity = build(*PICTURES).latents["purity"]
+    assert purity[[1, 2, 5]].tolist() == pytest.approx([0.75, 2 / 3, 1.0])
+    assert purity[[0, 3, 4]].isna().all()
+
+
+def test_look_ups_go_both_ways():
+    found = build(*PICTURES)
+    assert found.labels_of(1) == {"cat": 3, "dog": 1}
+    assert found.labels_of(0) == {}
+    assert found.latents_of("cat") == [1, 2]
+    assert found.latents_of("unicorn") == []
+
+
+def test_min_count_drops_rare_labels():
+    assert build(*PICTURES, min_count=2).table["label"].tolist() == ["cat", "background"]
+
+
+def test_background_can_be_left_out():
+    assert "background" not in set(build(*PICTURES, include_background=False).table["label"])
+
+
+def test_iou_must_exceed_the_threshold():
+    # Half of what the latent covers: IoU .5 is not above .5.
+    half = picture("a", 1, 1, cat=LEFT)
+    assert build(half, include_background=False).table.empty
+    assert build(half, include_background=False, iou_threshold=0.49).labels_of(1) == {"cat": 1}
+
+
+def test_pictures_without_annotations_leave_a_dictionary_without_entries():
+    found = build(PICTURES[-1])
+    assert found.table.empty
+    assert found.embeddings.shape[0] == 0
+    assert found.latents["firing_frequency"][4] == 1
+
+
+def test_saving_and_loading_keeps_everything(tmp_path):
+    for number, pictures in enumerate([PICTURES, PICTURES[-1:]]):
+        found = build(*pictures)
+        found.save(tmp_path / str(number))
+        loaded = ConceptDictionary.load(tmp_path / str(number))
+        pd.testing.assert_frame_equal(loaded.table, found.table)
+        pd.testing.assert_frame_equal(loaded.latents, found.latents)
+        assert (loaded.labels, loaded.facts) == (found.labels, found.facts)
+        assert torch.equal(loaded.embeddings, found.embeddings)
+        assert torch.equal(loaded.embedded_latents, found.embedded_latents)
+        assert torch.equal(loaded.label_embeddings, found.label_embeddings)
+
+
+NAMES = ["dictionary.json", "dictionary.parquet", "latents.parquet", "embeddings.safetensors"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cut_or_missing_file_is_refused(tmp_path, name):
+    build(*PICTURES).save(tmp_path)
+    path = tmp_path / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match="label this cell again"):
+        ConceptDictionary.load(tmp_path)
+    path.unlink()
+    with pytest.raises(UserError, match=f"{name} is missing"):
+        ConceptDictionary.load(tmp_path)
+
+
+@pytest.mark.parametrize("options", [{"iou_threshold": 1.0}, {"min_count": 0}, {"minimum_area": -0.1}])
+def test_settings_out_of_range_are_refused(options):
+    with pytest.raises(UserError):
+        build(*PICTURES, **options)
+
+
+def test_no_pictures_are_refused():
+    with pytest.raises(UserError, match="no pictures"):
+        build()

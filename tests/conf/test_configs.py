@@ -1,0 +1,125 @@
+"""Every shipped option composes with its stage and builds or binds; every part can be reached from a config."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+
+from diffusae.cli import STAGES, config_directory
+from diffusae.concepts import embeddings
+from diffusae.errors import UserError
+from diffusae.miniature.annotator import MiniatureAnnotator
+from diffusae.miniature.prompts import WorldPrompts
+from diffusae.prompts.text_file import TextFilePrompts
+from diffusae.stages.study import Study, build
+
+CONF = config_directory()
+OPTIONS = sorted(
+    (path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name not in ("experiment", "sweeps")
+)
+SUPPLIED = {"tokenizer", "text_encoder"}  # what a stage hands to a part
+
+
+def composed(*overrides: str, stage: str = "run") -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(stage, overrides=list(overrides))
+
+
+def targets(node: DictConfig) -> list[DictConfig]:
+    found = [node] if "_target_" in node else []
+    for name in node:
+        child = node._get_node(name)
+        if isinstance(child, DictConfig):
+            found += targets(child)
+    return found
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "miniature"])
+def test_every_stage_composes_and_passes_the_checks(stage):
+    cfg = composed(stage=stage)
+    assert cfg.stage == stage
+    Study(cfg).check()
+
+
+def test_the_miniature_stage_binds_to_its_trainer():
+    from diffusae.miniature.train import MiniatureTraining
+
+    cfg = composed(stage="miniature")
+    inspect.signature(MiniatureTraining).bind(cfg.directory, **cfg.training)
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_its_target_binds(group, option):
+    cfg = composed(f"{group}={option}")
+    for node in targets(cfg):
+        target = node["_target_"]
+        assert target.startswith("diffusae.")
+        values = {name: None for name in node if name != "_target_"}
+        parameters = inspect.signature(get_class(target)).parameters
+        inspect.signature(get_class(target)).bind(**values, **{name: None for name in SUPPLIED & parameters.keys()})
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("experiment/*.yaml")), ids=lambda p: p.stem)
+def test_every_experiment_composes_and_passes_the_checks(path: Path):
+    cfg = composed(f"experiment={path.stem}")
+    assert cfg.name == path.stem
+    Study(cfg).check()
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("sweeps/*.yaml")), ids=lambda p: p.stem)
+def test_every_sweep_names_its_question_and_its_command(path: Path):
+    text = path.read_text()
+    assert "# Question:" in text
+    assert "# Hypothesis" in text
+    assert f"-m +sweeps={path.stem}" in text
+    assert isinstance(composed(f"+sweeps={path.stem}", stage="train"), DictConfig)
+
+
+def test_no_part_is_out_of_reach_of_the_configs():
+    named = {
+        OmegaConf.load(path)["_target_"].rpartition(".")[2]  # type: ignore[index]
+        for path in CONF.glob("*/*.yaml")
+        if "_target_" in OmegaConf.load(path)
+    }
+    parts = {
+        name
+        for name, kind in vars(embeddings).items()
+        if inspect.isclass(kind) and hasattr(kind, "embed") and not getattr(kind, "_is_protocol", False)
+    }
+    parts |= {each.__name__ for each in (WorldPrompts, TextFilePrompts, MiniatureAnnotator)}
+    assert parts == named
+
+
+def test_a_config_cannot_build_what_is_not_ours():
+    with pytest.raises(UserError, match="refused"):
+        build(OmegaConf.create({"_target_": "os.system", "command": "true"}))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["sae.k=900"], "k=900 exceeds d_sae=512; lower sae.k"),
+        (["sae.k=0"], r"sae.k=0 must be a whole number from 1"),
+        (["sae.k=many"], r"sae.k=many must be a whole number"),
+        (["grid.blocks=[mid,side]"], r"unknown block of model miniature: 'side'; known: down, mid, up"),
+        (["timestep.t=1.5"], r"timestep.t=1.5 must be a number from 0 to 1"),
+        (["grid.timesteps=[0.5,0.499]"], "fall on one of 50 steps"),
+        (["model.guidance=1.0"], "needs classifier-free guidance"),
+        (["prompts.counts.train=-1"], "must be a whole number from 0"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_loads(overrides, message):
+    study = Study(composed(*overrides))
+    with pytest.raises(UserError, match=message):
+        study.check()
+        _ = study.prompts
+
+
+def test_all_faults_are_told_together():
+    with pytest.raises(UserError) as raised:
+        Study(composed("sae.k=900", "model.steps=0", "grid.blocks=[side]")).check()
+    for part in ("3 faults", "k=900", "model.steps=0", "'side'"):
+        assert part in str(raised.value)

@@ -1,0 +1,43 @@
+"""The direction of imports: five floors, no arrow back up."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "diffusae"
+GROUND = {"errors", "files"}
+ALLOWED = {
+    "capture": {"backbone"},
+    "interventions": {"capture", "sae"},
+    "stages": {p.name for p in SOURCE.iterdir() if p.is_dir()},
+    "cli": {"stages"},
+    "__main__": {"cli"},
+}
+
+
+def imported_packages(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").startswith("diffusae"):
+            parts = (node.module or "").split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("diffusae.")}
+    return found
+
+
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_no_import_goes_to_a_sibling_or_back_up(path: Path):
+    package = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    foreign = imported_packages(path) - {package} - GROUND - ALLOWED.get(package, set())
+    assert not foreign, f"{package} imports {foreign}"
+
+
+def test_the_walk_sees_imports():
+    assert "capture" in imported_packages(SOURCE / "stages" / "collect.py")
+    assert imported_packages(SOURCE / "errors.py") == set()
+
