@@ -54,14 +54,14 @@ def tiny_pipeline(seed: int = 0) -> StableDiffusionPipeline:
         for name, parameter in unet.named_parameters():
             if ".attn2.to_" in name and name.endswith("weight"):
                 parameter.data *= 4.0
-        vae_options: dict[str, Any] = dict(
-            block_out_channels=(8, 16),
-            down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
-            up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
-            latent_channels=4,
-            norm_num_groups=4,
-            sample_size=16,
-        )
+        vae_options: dict[str, Any] = {
+            "block_out_channels": (8, 16),
+            "down_block_types": ("DownEncoderBlock2D", "DownEncoderBlock2D"),
+            "up_block_types": ("UpDecoderBlock2D", "UpDecoderBlock2D"),
+            "latent_channels": 4,
+            "norm_num_groups": 4,
+            "sample_size": 16,
+        }
         vae = AutoencoderKL(**vae_options)
         tokenizer = tiny_tokenizer()
         text_encoder = CLIPTextModel(

@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
@@ -48,7 +49,8 @@ def main() -> None:
         raise SystemExit(USER_FAULT)
     sys.argv = [f"diffusae {stage}", *arguments[1:]]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as they are, and are told once
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of a missing torchvision at every import
+    for library in ("TRANSFORMERS", "DIFFUSERS"):  # they warn at every import or load of what does not matter here
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
     try:
         _run(stage)
     except Exception as error:
@@ -72,6 +74,10 @@ def _run(stage: str) -> None:
     import hydra
 
     task: Callable[[Any], None] = getattr(importlib.import_module(f"diffusae.stages.{stage}"), stage)
+    # Lightning sets its own level when it is imported.
+    for name in ("pytorch_lightning", "lightning_fabric"):  # devices and tips, told again for every cell
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     outcomes: list[tuple[str, str]] = []
 
     def told(cfg: Any) -> None:

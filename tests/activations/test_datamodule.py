@@ -76,6 +76,15 @@ def test_a_restored_loader_goes_on_with_the_next_batch(collection, given: int):
     assert same(list(resumed), epoch_of(interrupted, 4))
 
 
+def test_batches_to_skip_are_those_of_the_saved_epoch_and_of_no_other(collection):
+    saved = module(collection[0]).train_dataloader()
+    saved.set_epoch(3)
+    next(iter(saved))
+    resumed = module(collection[0]).train_dataloader()
+    resumed.load_state_dict(saved.state_dict())
+    assert same(epoch_of(resumed, 5), epoch_of(module(collection[0]).train_dataloader(), 5))
+
+
 def test_the_state_after_a_whole_epoch_is_the_start_of_the_next(collection):
     loader = module(collection[0]).train_dataloader()
     epoch_of(loader, 2)

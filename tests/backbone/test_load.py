@@ -12,10 +12,10 @@ import transformers.utils.logging
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from safetensors.torch import load_file
-from tiny_pipeline import tiny_pipeline
 
 from diffusae.backbone.load import load_pipeline
 from diffusae.errors import UserError
+from tiny_pipeline import tiny_pipeline
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+
 from tiny_pipeline import tiny_pipeline
 
 

@@ -4,12 +4,19 @@ import copy
 
 import pytest
 import torch
-from tiny_pipeline import GRIDS, HOOKPOINTS, TOKENS, tiny_tokenizer
 
 from diffusae.backbone.hookpoints import list_hookpoints
-from diffusae.capture.attention import capture_cross_attention, cross_attention, word_map, word_tokens
+from diffusae.capture.attention import (
+    CapturedAttention,
+    capture_cross_attention,
+    cross_attention,
+    mean_map,
+    word_map,
+    word_tokens,
+)
 from diffusae.capture.hooks import capture_updates
 from diffusae.errors import UserError
+from tiny_pipeline import GRIDS, HOOKPOINTS, TOKENS, tiny_tokenizer
 
 
 def _run(pipe, prompts=("a cat", "dogs"), guidance=5.0, **options) -> torch.Tensor:
@@ -133,9 +140,9 @@ def test_a_block_of_several_layers_gives_their_mean(pipe) -> None:
 def test_a_block_without_cross_attention_is_refused(pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     layer = pipe.unet.mid_block.attentions[0].transformer_blocks[0]
     monkeypatch.setitem(layer._modules, "attn2", None)
-    with pytest.raises(UserError, match=r"mid_block\.attentions\.0 has no cross-attention"):
-        with capture_cross_attention(pipe, [1], hookpoints={"mid": HOOKPOINTS["mid"]}):
-            pass
+    refused = pytest.raises(UserError, match=r"mid_block\.attentions\.0 has no cross-attention")
+    with refused, capture_cross_attention(pipe, [1], hookpoints={"mid": HOOKPOINTS["mid"]}):
+        pass
     assert _hooks(pipe) == 0
 
 
@@ -191,3 +198,18 @@ def test_token_positions_are_those_of_the_prompt_as_the_pipeline_encodes_it(pipe
 def test_a_tokenizer_without_offsets_is_refused() -> None:
     with pytest.raises(UserError, match="no character offsets"):
         word_tokens(object(), "a cat", "cat")
+
+
+def test_the_mean_map_brings_every_block_of_that_timestep_to_one_grid() -> None:
+    """A 1x2 block beside a 2x4 one; bilinear doubling of (0, 4) gives 0, 1, 3, 4 by hand."""
+    coarse = torch.tensor([[[0.0], [4.0]]])
+    fine = torch.full((1, 8, 1), 2.0)
+    captured = CapturedAttention(
+        maps={("coarse", 1.0): coarse, ("fine", 1.0): fine, ("fine", 5.0): fine + 100},
+        grids={"coarse": (1, 2), "fine": (2, 4)},
+    )
+    found = mean_map(captured, 1.0, grid=(2, 4))
+    assert found.shape == (1, 8, 1)
+    assert found.flatten().tolist() == [1.0, 1.5, 2.5, 3.0] * 2
+    with pytest.raises(UserError, match="no attention was recorded at timestep 3"):
+        mean_map(captured, 3.0, grid=(2, 4))

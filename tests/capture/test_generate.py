@@ -5,11 +5,11 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
-from tiny_pipeline import HOOKPOINTS
 
 from diffusae.capture.generate import Generation, generate, to_uint8
 from diffusae.capture.hooks import hook_blocks
 from diffusae.errors import UserError
+from tiny_pipeline import HOOKPOINTS
 
 PROMPTS = ["a cat", "dogs", "a bee on a car"]
 SEEDS = [5, 6, 7]

@@ -5,7 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from diffusae.concepts.embeddings import MiniLMEmbedding, TextEncoderEmbedding, Word2VecEmbedding, embed_labels
+from diffusae.concepts.embeddings import (
+    MiniLMEmbedding,
+    TextEncoderEmbedding,
+    Word2VecEmbedding,
+    embed_labels,
+)
 from diffusae.errors import UserError
 
 

@@ -28,7 +28,10 @@ def test_maps_hold_the_active_latents_only():
 
 
 def test_maps_of_chosen_latents_are_zero_where_they_are_silent():
-    assert maps_of(torch.tensor([7, 9]), VALUES, INDICES, (2, 2)).tolist() == [[[2, 0], [0, 1]], [[0, 0], [0, 0]]]
+    assert maps_of(torch.tensor([7, 9]), VALUES, INDICES, (2, 2)).tolist() == [
+        [[2, 0], [0, 1]],
+        [[0, 0], [0, 0]],
+    ]
 
 
 def test_scaling_by_hand():

@@ -59,7 +59,7 @@ def test_every_option_composes_and_its_target_binds(group, option):
         assert target.startswith("diffusae.")
         values = {name: None for name in node if name != "_target_"}
         parameters = inspect.signature(get_class(target)).parameters
-        inspect.signature(get_class(target)).bind(**values, **{name: None for name in SUPPLIED & parameters.keys()})
+        inspect.signature(get_class(target)).bind(**values, **dict.fromkeys(SUPPLIED & parameters.keys()))
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("experiment/*.yaml")), ids=lambda p: p.stem)

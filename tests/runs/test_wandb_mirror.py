@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from wandb.proto.wandb_internal_pb2 import Record
+from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # made at import
 
 from diffusae.errors import UserError
 from diffusae.runs import wandb_mirror

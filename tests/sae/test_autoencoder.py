@@ -2,13 +2,13 @@ import pytest
 import torch
 
 from diffusae.errors import UserError
-from diffusae.sae.autoencoder import SparseAutoencoder, geometric_median
+from diffusae.sae.autoencoder import InputScaling, SparseAutoencoder, geometric_median
 from diffusae.sae.sparsity import Codes, TopK
 
 SCALINGS = ["none", "mean_norm", "standardise"]
 
 
-def fitted(scaling="mean_norm", *, k=3, dtype=torch.float64):
+def fitted(scaling: InputScaling = "mean_norm", *, k=3, dtype=torch.float64):
     vectors = torch.randn(200, 6, generator=torch.Generator().manual_seed(1), dtype=dtype)
     vectors = 3 + vectors * torch.tensor([1.0, 2.0, 5.0, 0.1, 1.0, 1.0], dtype=dtype)
     sae = SparseAutoencoder(6, 20, TopK(k), input_scaling=scaling, seed=2, dtype=dtype)
@@ -21,8 +21,8 @@ def test_the_sparse_pass_has_the_gradients_of_dense_autograd(scaling):
     sae, vectors = fitted(scaling)
     sparse = sae.scaled_pass(vectors[:9])
     sparse.x_hat.square().sum().backward()
-    found = {name: parameter.grad.clone() for name, parameter in sae.named_parameters()}
-    sae.zero_grad()
+    found = {name: parameter.grad for name, parameter in sae.named_parameters()}
+    sae.zero_grad(set_to_none=True)
 
     x = (vectors[:9] - sae.input_shift) / sae.input_scale
     active = ((x - sae.b) @ sae.W_enc.T).relu()

@@ -26,7 +26,7 @@ def hand_made_autoencoder():
 
 def test_auxk_by_hand():
     x, error = torch.tensor([[5.0, 1.0]]), torch.tensor([[0.5, 3.0]])
-    # Latent 1 gives 2 * 1 = 2 along (0, 1), latent 2 is cut by ReLU: e - e_hat = (0.5, 1), squared 1.25, over 4.
+    # Latent 1 gives 2 * 1 along (0, 1); latent 2 is cut by ReLU: e - e_hat = (0.5, 1), squared 1.25, over 4.
     loss = auxk_loss(hand_made_autoencoder(), x, error, torch.tensor([1, 2]), torch.tensor(4.0))
     torch.testing.assert_close(loss, torch.tensor(1.25 / 4))
 

@@ -42,12 +42,14 @@ def trainer_of(*, epochs=1):
 
 def loader_of(vectors):
     order = torch.Generator().manual_seed(0)
-    return DataLoader(vectors, batch_size=128, shuffle=True, generator=order)
+    return DataLoader(vectors, batch_size=128, shuffle=True, generator=order)  # type: ignore[arg-type]
 
 
 def trained(vectors, *, epochs=1, validation=None, **options):
     module, trainer = module_of(vectors, **options), trainer_of(epochs=epochs)
-    trainer.fit(module, loader_of(vectors), None if validation is None else DataLoader(validation, batch_size=128))
+    trainer.fit(
+        module, loader_of(vectors), None if validation is None else DataLoader(validation, batch_size=128)
+    )
     return module, trainer
 
 
@@ -82,16 +84,17 @@ def test_two_trainings_with_the_same_seed_are_bit_equal():
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize(("aux_coefficient", "revives"), [(0.0, False), (0.5, True)])
-def test_only_auxk_revives_latents_that_are_never_chosen(aux_coefficient, revives):
+def test_auxk_revives_latents_that_are_too_weak_to_be_chosen():
     vectors, _ = planted(1024)
-    module = module_of(vectors, aux_coefficient=aux_coefficient, lr=1e-2)
-    with torch.no_grad():
-        module.autoencoder.W_enc[24:] *= 1e-3  # half the latents are too weak to be among the k largest
-    trainer_of(epochs=20).fit(module, loader_of(vectors))
-    codes = module.autoencoder.encode(vectors)
-    fired = set(codes.indices[codes.values > 0].tolist())
-    assert bool(fired & set(range(24, 48))) == revives
+    alive = []
+    for aux_coefficient in (0.0, 0.5):
+        module = module_of(vectors, aux_coefficient=aux_coefficient, lr=1e-2)
+        with torch.no_grad():
+            module.autoencoder.W_enc[8:] *= 1e-3
+        trainer_of(epochs=10).fit(module, loader_of(vectors))
+        codes = module.autoencoder.encode(vectors)
+        alive.append(len(codes.indices[codes.values > 0].unique()))
+    assert alive[1] > 1.5 * alive[0]
 
 
 def test_mostly_dead_latents_give_a_warning_with_a_remedy(caplog):
@@ -112,7 +115,7 @@ def test_a_nan_loss_ends_training_with_the_step():
     poisoned = vectors.clone()
     poisoned[300] = torch.nan
     with pytest.raises(UserError, match="the loss is nan at step 2; lower the learning rate"):
-        trainer_of().fit(module_of(vectors), DataLoader(poisoned, batch_size=128))
+        trainer_of().fit(module_of(vectors), DataLoader(poisoned, batch_size=128))  # type: ignore[arg-type]
 
 
 def test_weights_that_the_last_step_broke_end_training_with_an_error():

@@ -36,5 +36,5 @@ def describe(source: str | Path, *, revision: str | None = None) -> Description:
             "the diffusers layout (with unet/config.json and vae/config.json)"
         ) from error
     with torch.device("meta"):
-        denoiser = UNet2DConditionModel.from_config(unet)
+        denoiser: Any = UNet2DConditionModel.from_config(unet)
     return Description(list_hookpoints(denoiser), 2 ** (len(vae["block_out_channels"]) - 1))

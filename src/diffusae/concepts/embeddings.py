@@ -1,7 +1,7 @@
 """Word embeddings: where the nouns lie that name concepts. The paper uses Word2Vec.
 
-Figures of different embeddings never stand side by side: sentence models such as MiniLM have a high floor, a mean
-cosine of .32 between any two nouns.
+Figures of different embeddings never stand side by side: sentence models such as MiniLM have a high floor (a
+mean cosine of .32 between any two nouns).
 """
 
 from __future__ import annotations

@@ -182,6 +182,9 @@ def predict_scores(split: Split, space: ConceptSpace, settings: Settings) -> Flo
     names = list(dict.fromkeys(split.nouns))
     if not names:
         return torch.zeros(0, *split.grid)
+    if len(space.latents) == 0:
+        lowest = _LOWEST_COSINE if settings.scale == "absolute" else 0.0
+        return torch.full((len(split.nouns), *split.grid), lowest)
     shift = space.centre if settings.centred else torch.zeros_like(space.centre)
     targets = F.normalize(torch.stack([space.nouns[name] for name in names]) - shift, dim=1)
     cosines, labelled = _cosines(split, space, settings, shift, targets)

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from diffusae.errors import UserError
 from diffusae.files import atomic_path, atomic_write_json
 from diffusae.miniature.autoencoder import to_unit_range
-from diffusae.miniature.fit import falling_rate
+from diffusae.miniature.fit import channels_last, falling_rate
 from diffusae.miniature.pool import FACTORS
 from diffusae.miniature.shapes import NOUNS
 from diffusae.miniature.styles import COLOURS
@@ -89,7 +90,7 @@ class AnnotatorTraining(pl.LightningModule):
 
     def __init__(self, *, steps: int, learning_rate: float = 2e-3) -> None:
         super().__init__()
-        self.network = SegmentationNetwork().to(memory_format=torch.channels_last)
+        self.network = channels_last(SegmentationNetwork())
         self.steps, self.learning_rate = steps, learning_rate
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
@@ -147,7 +148,7 @@ class MiniatureAnnotator:
         described = json.loads((self.folder / "annotator.json").read_text())
         self.network = SegmentationNetwork(tuple(described["widths"]))
         self.network.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
-        self.network.eval().to(memory_format=torch.channels_last)
+        channels_last(self.network.eval())
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -189,7 +190,8 @@ class MiniatureAnnotator:
 
 def keep_large_patches(mask: np.ndarray, minimum_pixels: int) -> np.ndarray:
     """The mask without its connected patches of fewer than `minimum_pixels` pixels."""
-    patches, count = connected_components(mask)
+    labelled: Any = connected_components(mask)
+    patches, count = labelled
     sizes = np.bincount(patches.ravel(), minlength=count + 1)
     keep = sizes >= minimum_pixels
     keep[0] = False

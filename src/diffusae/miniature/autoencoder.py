@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -10,12 +11,14 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from diffusae.miniature.fit import falling_rate
+from diffusae.miniature.fit import channels_last, falling_rate
+
+_AUTOENCODER: Any = AutoencoderKL  # diffusers types its arguments by their defaults
 
 
-def build_autoencoder() -> AutoencoderKL:
+def build_autoencoder() -> Any:
     """A fully convolutional `AutoencoderKL` with 4 x downsampling, so that it can be trained on crops."""
-    return AutoencoderKL(
+    return _AUTOENCODER(
         in_channels=3,
         out_channels=3,
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -55,7 +58,7 @@ class AutoencoderTraining(pl.LightningModule):
 
     def __init__(self, *, steps: int, learning_rate: float = 1.5e-3, kl_weight: float = 1e-6) -> None:
         super().__init__()
-        self.autoencoder = build_autoencoder().to(memory_format=torch.channels_last)
+        self.autoencoder = channels_last(build_autoencoder())
         self.steps, self.learning_rate, self.kl_weight = steps, learning_rate, kl_weight
 
     def training_step(self, batch: Tensor, batch_index: int) -> Tensor:
@@ -74,14 +77,14 @@ class AutoencoderTraining(pl.LightningModule):
 
 
 @torch.no_grad()
-def encode_pictures(autoencoder: AutoencoderKL, pictures: np.ndarray) -> Tensor:
+def encode_pictures(autoencoder: Any, pictures: np.ndarray) -> Tensor:
     """Latent means, unscaled, float32 `[n, 4, H/4, W/4]`."""
     device = next(autoencoder.parameters()).device
     return autoencoder.encode(to_unit_range(pictures).to(device)).latent_dist.mean.float()
 
 
 @torch.no_grad()
-def reconstruct(autoencoder: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
+def reconstruct(autoencoder: Any, pictures: np.ndarray) -> np.ndarray:
     """Encode and decode: uint8 in, uint8 out, `[n, H, W, 3]`."""
     device = next(autoencoder.parameters()).device
     latents = encode_pictures(autoencoder, pictures).to(device)

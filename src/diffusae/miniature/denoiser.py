@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -11,14 +12,14 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel
 
-from diffusae.miniature.fit import falling_rate
+from diffusae.miniature.fit import channels_last, falling_rate
 
 TEXT_WIDTH = 128
 
 
-def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+def build_text_encoder(tokenizer: Any) -> CLIPTextModel:
     """A CLIP text encoder of four layers, from random weights."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -120,9 +121,9 @@ class DenoiserTraining(pl.LightningModule):
         average: float = 0.999,
     ) -> None:
         super().__init__()
-        self.denoiser = denoiser.to(memory_format=torch.channels_last)
+        self.denoiser = channels_last(denoiser)
         self.averaged = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(average))
-        self.scheduler = build_scheduler()
+        self.scheduler: Any = build_scheduler()
         self.steps, self.learning_rate = steps, learning_rate
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader, Dataset, Subset
+
+Module = TypeVar("Module", bound=torch.nn.Module)
+
+
+def channels_last(module: Module) -> Module:
+    """The module with its convolutions' weights laid out channel by channel, which is faster on CPUs."""
+    to: Any = module.to  # torch's own types do not know this form of `to`
+    return to(memory_format=torch.channels_last)
 
 
 def falling_rate(step: int, *, steps: int, warmup: int = 200, last_part: float = 0.3) -> float:
@@ -27,7 +35,7 @@ def fit(
     batch_size: int,
     steps: int,
     directory: Path,
-    checkpoint_every: int = 250,
+    checkpoint_every: int = 100,
     accelerator: str = "auto",
     collate_fn=None,
     workers: int = 0,

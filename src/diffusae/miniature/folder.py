@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 
 from diffusae.miniature.annotator import SegmentationNetwork, save_annotator
 from diffusae.miniature.denoiser import Denoiser, build_scheduler
@@ -16,14 +17,15 @@ SHIPPED = Path(__file__).parent / "weights"
 
 
 def save_miniature(
-    folder: Path, *, autoencoder: AutoencoderKL, denoiser: Denoiser, tokenizer, annotator: SegmentationNetwork
+    folder: Path, *, autoencoder: Any, denoiser: Denoiser, tokenizer, annotator: SegmentationNetwork
 ) -> None:
     """Write everything that `StableDiffusionPipeline.from_pretrained(folder)` needs, as safetensors.
 
     The U-Net and the autoencoder are stored in float16 (diffusers loads them as float32 again). The text encoder
     stays float32: transformers loads a model in the type in which it is stored, and would mix the two.
     """
-    pipeline = StableDiffusionPipeline(
+    build: Any = StableDiffusionPipeline
+    pipeline = build(
         vae=autoencoder,
         text_encoder=denoiser.text_encoder,
         tokenizer=tokenizer,
@@ -36,7 +38,8 @@ def save_miniature(
     staging = folder.with_name(folder.name + ".partial")
     shutil.rmtree(staging, ignore_errors=True)
     pipeline.save_pretrained(staging, safe_serialization=True)
-    for name, part in (("unet", denoiser.unet), ("vae", autoencoder)):
+    halves: list[tuple[str, Any]] = [("unet", denoiser.unet), ("vae", autoencoder)]
+    for name, part in halves:
         part.to(torch.float16).save_pretrained(staging / name, safe_serialization=True)
         part.to(torch.float32)
     save_annotator(annotator, staging / "annotator")

@@ -45,7 +45,8 @@ def _line(distance: Field, centre: float, half_width: float) -> Field:
 
 def _blotches(size: int, rng: np.random.Generator, cells: int = 6) -> Field:
     """Slow random variation in [0, 1], as pigment that has run."""
-    return np.clip(zoom(rng.random((cells, cells)), size / cells, order=1), 0, 1).astype(np.float32)
+    grown = np.asarray(zoom(rng.random((cells, cells)), size / cells, order=1))
+    return grown.clip(0, 1).astype(np.float32)
 
 
 def draw_flat(canvas: np.ndarray, distance: Field, colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:

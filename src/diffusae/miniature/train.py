@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from diffusers import AutoencoderKL
 from rich.progress import track
 from torch import Tensor
 from transformers import CLIPTokenizer
@@ -71,7 +71,7 @@ class MiniatureTraining:
         """The training scenes, drawn on the first call."""
         return build_pool(self.directory / "pool", self.scenes, workers=self.workers)
 
-    def autoencoder(self) -> AutoencoderKL:
+    def autoencoder(self) -> Any:
         """Train the autoencoder (or load it) and set its scaling factor to one over the latents' deviation."""
         pl.seed_everything(self.seed)
         training = AutoencoderTraining(steps=self.autoencoder_steps)
@@ -137,7 +137,8 @@ class MiniatureTraining:
             directory=self.directory / "denoiser",
             accelerator=self.accelerator,
         )
-        return training.averaged.module.eval().requires_grad_(False)
+        averaged: Any = training.averaged.module
+        return averaged.eval().requires_grad_(False)
 
     def annotator(self) -> SegmentationNetwork:
         """Train the annotator (or load it), half on renders as drawn and half on autoencoded ones."""

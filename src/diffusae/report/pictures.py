@@ -6,7 +6,7 @@ import base64
 import hashlib
 import io
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import matplotlib
 import numpy as np
@@ -25,7 +25,7 @@ class PictureBook:
     """Gives SVG elements for pictures, and keeps what they share (`definitions`, to be put in the page once)."""
 
     def __init__(self) -> None:
-        self._ids: dict[str, str] = {}
+        self._ids: dict[bytes, str] = {}
         self._definitions: list[Markup] = []
 
     @property
@@ -37,21 +37,20 @@ class PictureBook:
         self, image: UInt8[np.ndarray, "H W 3"], *, alt: str, layers: Sequence[Markup] = ()
     ) -> Markup:
         """A picture with layers on top, and its text alternative."""
-        height, width = image.shape[:2]
-        drawn = Markup('<image width="100" height="{}" preserveAspectRatio="none" href="{}"{}/>').format(
-            _height(image), _data_uri(image), Markup(' class="pixels"') if max(height, width) <= SMALL else ""
-        )
-        return _element(self._shared(drawn), *layers, height=_height(image), alt=alt)
+        content = f"{image.shape}".encode() + image.tobytes()
+        return _element(self._shared(content, lambda: _drawn(image)), *layers, height=_height(image), alt=alt)
 
     def outline(self, mask: Bool[np.ndarray, "H W"], image: UInt8[np.ndarray, "h w 3"], colour: str) -> Markup:
         """A layer: the outline of a mask, stretched over the picture."""
-        return self._shared(_path(mask, image, f'class="outline" stroke="{colour}"'))
+        drawn = _path(mask, image, f'class="outline" stroke="{colour}"')
+        return self._shared(drawn.encode(), lambda: drawn)
 
-    def _shared(self, drawn: Markup) -> Markup:
-        digest = hashlib.sha256(drawn.encode()).hexdigest()
+    def _shared(self, content: bytes, draw: Callable[[], Markup]) -> Markup:
+        """A reference to what `draw` gives; it is asked once for each distinct content."""
+        digest = hashlib.sha256(content).digest()
         if digest not in self._ids:
             self._ids[digest] = f"shared-{len(self._ids)}"
-            self._definitions.append(Markup('<g id="{}">{}</g>').format(self._ids[digest], drawn))
+            self._definitions.append(Markup('<g id="{}">{}</g>').format(self._ids[digest], draw()))
         return Markup('<use href="#{}"/>').format(self._ids[digest])
 
 
@@ -60,13 +59,14 @@ def region(mask: Bool[np.ndarray, "H W"], image: UInt8[np.ndarray, "h w 3"], col
     return _path(mask, image, f'class="region" fill="{colour}"')
 
 
-def veil(image: UInt8[np.ndarray, "h w 3"]) -> Markup:
-    """A layer that pales the picture, so that what lies on top stands out."""
-    return Markup('<rect class="veil" width="100" height="{}"/>').format(_height(image))
+def pale(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    """The picture in pale grey, so that what lies on top stands out."""
+    grey = image @ np.array([0.2126, 0.7152, 0.0722])
+    return np.repeat((160 + grey * 95 / 255).round().astype(np.uint8)[..., None], 3, axis=2)
 
 
 def heat(
-    values: Float[np.ndarray, "h w"], image: UInt8[np.ndarray, "H W 3"], *, high: float, opacity: float = 0.68
+    values: Float[np.ndarray, "h w"], image: UInt8[np.ndarray, "H W 3"], *, high: float, opacity: float = 0.62
 ) -> Markup:
     """A layer: a heat map from 0 (dark) to `high` (bright), stretched smoothly over the picture."""
     uri = _png_uri(heat_colours(values, low=0.0, high=high))
@@ -145,6 +145,13 @@ def _path(mask: Bool[np.ndarray, "H W"], image: UInt8[np.ndarray, "h w 3"], attr
 def _element(*layers: Markup, height: float, alt: str) -> Markup:
     head = Markup('<svg class="picture" viewBox="0 0 100 {}" role="img" aria-label="{}">').format(height, alt)
     return head + Markup("").join(layers) + Markup("</svg>")
+
+
+def _drawn(image: UInt8[np.ndarray, "H W 3"]) -> Markup:
+    kind = Markup(' class="pixels"') if max(image.shape[:2]) <= SMALL else ""
+    return Markup('<image width="100" height="{}" preserveAspectRatio="none" href="{}"{}/>').format(
+        _height(image), _data_uri(image), kind
+    )
 
 
 def _height(image: UInt8[np.ndarray, "h w 3"]) -> float:

@@ -34,6 +34,9 @@ _BASELINE_LINES = ((0, (1, 1.4)), (0, (6, 1.5)), (0, (4, 1.4, 1, 1.4)), "-", (0,
 _PAGE_COLOURS = {"#1b1f24": "var(--ink)", "#6e7781": "var(--muted)", "#d8dee4": "var(--line)"}
 _INK, _MUTED, _LINE = _PAGE_COLOURS
 _STYLE = {
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
     "axes.titlesize": 9.5,
@@ -146,6 +149,9 @@ def _draw_line(panel: Axes, rows: Sequence[Row], colour: str) -> None:
     times = np.array([row.t for row in rows])
     style = _LINES.get(rows[0].conditioning, ":")
     many = len(rows) > 12
+    # A line through many points needs no markers, but for a point between two gaps, which has no line.
+    gap = np.pad(np.isnan(values), 1, constant_values=True)
+    marked = np.flatnonzero(gap[:-2] & gap[2:]) if many else np.arange(len(rows))
     panel.fill_between(times, low, high, color=colour, alpha=0.16, linewidth=0)
     panel.plot(
         times,
@@ -154,7 +160,8 @@ def _draw_line(panel: Axes, rows: Sequence[Row], colour: str) -> None:
         linestyle=style,
         linewidth=1.7,
         marker="o",
-        markersize=2.2 if many else 4,
+        markersize=4,
+        markevery=marked.tolist(),
         label=rows[0].conditioning,
     )
     if not many:
@@ -254,7 +261,7 @@ def grid_heatmap(results: Iterable[Mapping[str, Any]], metric: str) -> Figure:
         if row.figure.value is not None:
             values[lines.index((row.block, row.conditioning)), times.index(row.t)] = row.figure.value
     with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
-        left, top, cell = 1.15, 0.55, (0.62 if len(times) <= 12 else 0.42, 0.3)
+        left, top, cell = 1.15, 0.26, (0.62 if len(times) <= 12 else 0.42, 0.3)
         width, height = left + cell[0] * len(times) + 0.1, top + cell[1] * len(lines) + 0.08
         figure = Figure(figsize=(width, height))
         panel = figure.add_axes(
@@ -266,9 +273,8 @@ def grid_heatmap(results: Iterable[Mapping[str, Any]], metric: str) -> Figure:
             if lines[index][0] != lines[index - 1][0]:
                 panel.axhline(index, color=_MUTED, linewidth=1.2)
         panel.xaxis.set_ticks_position("top")
-        panel.xaxis.set_label_position("top")
         panel.set_xticks(np.arange(len(times)) + 0.5, [f"{t:.2f}" for t in times])
-        panel.set_xlabel("t", labelpad=3)
+        panel.annotate("t", (0, 1), (-5, 5.5), "axes fraction", "offset points", ha="right", color=_MUTED)
         panel.set_yticks(np.arange(len(lines)) + 0.5, [" · ".join(line) for line in lines], color=_INK)
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)

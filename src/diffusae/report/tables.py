@@ -11,6 +11,7 @@ from diffusae.errors import UserError
 NO_DATA = "no data"
 _BLOCKS = ("down", "mid", "up")
 _CONDITIONINGS = ("cond", "uncond")
+_NAMES = {"fvu": "FVU", "scaled_mse": "scaled MSE", "l0": "L0", "pca": "PCA"}
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,13 @@ class Figure:
         if self.value is None:
             return NO_DATA
         shown = number(self.value, decimals)
+        return shown if self.ci95 is None else f"{shown} {self.interval(decimals)}"
+
+    def interval(self, decimals: int = 3) -> str:
+        """Such as "[0.280, 0.340]"."""
         if self.ci95 is None:
-            return shown
-        return f"{shown} [{number(self.ci95[0], decimals)}, {number(self.ci95[1], decimals)}]"
+            return "no interval"
+        return f"[{number(self.ci95[0], decimals)}, {number(self.ci95[1], decimals)}]"
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,18 @@ def number(value: float | None, decimals: int = 3) -> str:
 
 def plain(name: str) -> str:
     """A metric's or baseline's name in words."""
-    return name.replace("_", " ")
+    return _NAMES.get(name) or name.replace("_", " ")
+
+
+def capital(text: str) -> str:
+    """The text with its first letter in upper case and the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
+def main_block(names: Iterable[str]) -> str:
+    """The block that stands for all where only one is shown: mid, else the first."""
+    blocks = blocks_of(names)
+    return "mid" if "mid" in blocks else blocks[0]
 
 
 @dataclass(frozen=True)
@@ -159,16 +175,10 @@ def headline(results: Iterable[Mapping[str, Any]]) -> Headline:
     rows = rows_of(results, "composition")
     if not rows:
         return Headline("No composition results yet.", "", "", None)
-    row = next(
-        (
-            each
-            for conditioning in (_CONDITIONINGS[0], rows[0].conditioning)
-            for block in ("mid", rows[0].block)
-            for each in rows
-            if (each.block, each.conditioning) == (block, conditioning)
-        ),
-        rows[0],
-    )
+    block = main_block(row.block for row in rows)
+    of_block = [row for row in rows if row.block == block]
+    conditioning = conditionings_of(row.conditioning for row in of_block)[0]
+    row = next(each for each in of_block if each.conditioning == conditioning)
     finding = f"{cell_text(row)}: {row.unit} {row.figure.text(2)} at t = {row.t:.2f}, n = {row.figure.n}"
     if row.figure.value is None:
         finding = f"{cell_text(row)}: {NO_DATA} at t = {row.t:.2f}"
@@ -185,7 +195,7 @@ def headline(results: Iterable[Mapping[str, Any]]) -> Headline:
 
 def cell_text(row: Row) -> str:
     """Such as "Mid block, cond"."""
-    return f"{row.block[:1].upper()}{row.block[1:]} block, {row.conditioning}"
+    return f"{capital(row.block)} block, {row.conditioning}"
 
 
 def _verdict(row: Row) -> str:
@@ -225,6 +235,11 @@ class MetricTable:
     higher_is_better: bool
     baselines: list[str]
     rows: list[Row]
+
+    @property
+    def has_details(self) -> bool:
+        """Whether any row explains itself."""
+        return any(row.details for row in self.rows)
 
 
 def metric_tables(results: Sequence[Mapping[str, Any]]) -> list[MetricTable]:

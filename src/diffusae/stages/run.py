@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -11,7 +12,14 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from diffusae.activations.schema import Cell
@@ -52,7 +60,8 @@ def run(cfg: DictConfig) -> None:
 def _cells(study: Study) -> list[str]:
     """Train, label and evaluate cell by cell; return the names of those that failed."""
     embedding = cache(lambda: word_embedding(study))
-    cells = {cell: {metric: _at(cell, metric) for metric in METRICS} for cell in study.grid}
+    configs = _by_metric()
+    cells = {cell: {metric: _at(cell, cfg) for metric, cfg in configs.items()} for cell in study.grid}
     # Asked of all cells first: another configuration's result in one of them is told before anything is trained.
     waiting = [studies for studies in cells.values() if not _finished(studies)]
     log.info("%d of %d cells are finished", len(cells) - len(waiting), len(cells))
@@ -89,15 +98,17 @@ def _carry_out(studies: Mapping[str, Study], embedding: Callable[[], WordEmbeddi
             evaluate_cell(study, mirror, embedding)
 
 
-def _at(cell: Cell, metric: str) -> Study:
-    """The same command's configuration at another cell and metric."""
-    chosen = [
-        f"timestep.t={cell.t}",
-        f"block={cell.block}",
-        f"conditioning={cell.conditioning}",
-        f"evaluation={metric}",
-    ]
-    return Study(compose("run", overrides=[*HydraConfig.get().overrides.task, *chosen]))
+def _by_metric() -> dict[str, DictConfig]:
+    """The command's configuration once a metric, for the options of each metric's own group."""
+    overrides = HydraConfig.get().overrides.task
+    return {metric: compose("run", overrides=[*overrides, f"evaluation={metric}"]) for metric in METRICS}
+
+
+def _at(cell: Cell, cfg: DictConfig) -> Study:
+    """The same configuration at another cell."""
+    there = copy.deepcopy(cfg)
+    there.timestep.t, there.block.name, there.conditioning.branch = cell.t, cell.block, cell.conditioning
+    return Study(there)
 
 
 @contextmanager

@@ -132,7 +132,7 @@ class Study:
 
     def _faults(self) -> Iterator[str]:
         cfg = self.cfg
-        wrong = {name: fault for name, *bounds in _NUMBERS if (fault := _number_fault(cfg, name, *bounds))}
+        wrong = {number[0]: fault for number in _NUMBERS if (fault := _number_fault(cfg, *number))}
         yield from wrong.values()
         if not wrong.keys() & {"sae.k", "sae.d_sae"} and cfg.sae.k > cfg.sae.d_sae:
             yield f"k={cfg.sae.k} exceeds d_sae={cfg.sae.d_sae}; lower sae.k"

@@ -1,0 +1,294 @@
+"""The page: what the template needs, prepared from a study, and the file written.
+
+The page needs nothing from the net: pictures and charts are inside. Text from outside is escaped by the
+template; a Content-Security-Policy in the page forbids it to load anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from diffusae.files import atomic_path
+from diffusae.report import pictures, plots, tables
+from diffusae.report.pictures import PictureBook
+from diffusae.report.study import Concept, Prediction, PredictionKey, Study
+
+TEMPLATE = "page.html.j2"
+HEAVY = 12 * 2**20
+# The rest of Okabe and Ito's palette: blocks have the other colours.
+NOUN_COLOURS = ("#e69f00", "#56b4e9", "#cc79a7", "#f0e442", "#999999")
+_GRID_METRICS = {
+    "composition": "Composition: IoU",
+    "explained_variance": "Explained variance",
+    "dead_fraction": "Dead fraction",
+}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart and the title above it."""
+
+    title: str
+    drawing: Markup
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One moment of one block: a drawing, and for each noun its colour, name and IoU."""
+
+    drawing: Markup
+    figures: list[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class PanelTable:
+    """Panels of one conditioning: a line a block (or block and noun), a column a t; None is no data."""
+
+    conditioning: str
+    lines: list[tuple[str, list[Panel | None]]]
+
+
+@dataclass(frozen=True)
+class PredictionView:
+    """One prompt over time."""
+
+    caption: str
+    reference: Markup
+    legend: list[tuple[str, str, bool]]  # colour, noun, was it found
+    times: list[float]
+    compositions: list[PanelTable]
+    scores: list[PanelTable]
+
+
+@dataclass(frozen=True)
+class ConceptView:
+    """A card of the gallery: each picture and the same picture under the latent's map."""
+
+    concept: Concept
+    pairs: list[tuple[Markup, Markup]]
+
+
+@dataclass(frozen=True)
+class ConceptGroup:
+    """The cards of one cell."""
+
+    block: str
+    t: float
+    conditioning: str
+    opened: bool
+    cards: list[ConceptView]
+
+
+def render_page(study: Study) -> str:
+    """The whole page as HTML. The same study gives the same text.
+
+    Raises:
+        UserError: a row of results that lacks a field.
+    """
+    book = PictureBook()
+    metrics = {str(row["metric"]) for row in study.results}
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=tables.number,
+        plain=tables.plain,
+        capital=tables.capital,
+        details=tables.details_text,
+        duration=duration,
+        percent=percent,
+    )
+    return environment.get_template(TEMPLATE).render(
+        study=study,
+        headline=tables.headline(study.results),
+        sheet=[(each, book.picture(each.image, alt=each.caption)) for each in study.contact_sheet],
+        curves=_curves(study) if "composition" in metrics else None,
+        grids=[
+            Chart(title, _grid(study, metric, title)) for metric, title in _GRID_METRICS.items() if metric in metrics
+        ],
+        tables=tables.metric_tables(study.results),
+        predictions=[_prediction(each, book) for each in study.predictions],
+        concepts=_concept_groups(study.concepts, book),
+        block_colours=plots.block_colours(tables.blocks_of(concept.block for concept in study.concepts)),
+        failed=[run for run in study.runs if run.status != "finished"],
+        definitions=book.definitions,
+    )
+
+
+def write_report(path: Path | str, study: Study) -> None:
+    """Write the page to `path` (index.html), atomically; a page above 12 MB gets a warning."""
+    page = render_page(study).encode()
+    if len(page) > HEAVY:
+        logger.warning(
+            "the report has %.1f MB, above %.0f MB: browsers will be slow; show fewer concepts or predictions",
+            len(page) / 2**20,
+            HEAVY / 2**20,
+        )
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(page)
+
+
+def duration(seconds: float | None) -> str:
+    """Such as "42 s", "3 min 20 s", "2 h 05 min"."""
+    if seconds is None:
+        return "–"
+    if seconds < 9.5:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def percent(share: float | None) -> str:
+    """Such as "2.1 %"; two figures that matter."""
+    if share is None or not math.isfinite(share):
+        return tables.NO_DATA
+    return f"{100 * share:.2g} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"
+
+
+def _curves(study: Study) -> Markup:
+    blocks = ", ".join(tables.blocks_of(row.block for row in tables.rows_of(study.results, "composition")))
+    alt = f"IoU of predicted composition against t, one panel a block ({blocks}); the table below has the values."
+    return plots.svg(plots.iou_curves(study.results), name="curves", alt=alt)
+
+
+def _grid(study: Study, metric: str, title: str) -> Markup:
+    alt = f"{title} of every cell, a line a block and conditioning, a column a t; the tables have the values."
+    return plots.svg(plots.grid_heatmap(study.results, metric), name=metric, alt=alt)
+
+
+def _prediction(prediction: Prediction, book: PictureBook) -> PredictionView:
+    colours = {noun: NOUN_COLOURS[i % len(NOUN_COLOURS)] for i, noun in enumerate(prediction.nouns)}
+    outlines = {
+        noun: book.outline(mask, prediction.image, colours[noun])
+        for noun, mask in prediction.true_masks.items()
+        if mask.any()
+    }
+    times = tables.times_of(key[2] for key in prediction.predicted)
+    compositions, scores = [], []
+    for conditioning in tables.conditionings_of(key[1] for key in prediction.predicted):
+        blocks = tables.blocks_of(key[0] for key in prediction.predicted if key[1] == conditioning)
+        cells = {block: [(block, conditioning, t) for t in times] for block in blocks}
+        compositions.append(
+            PanelTable(
+                conditioning,
+                [
+                    (block, [_composition(prediction, cell, colours, outlines, book) for cell in cells[block]])
+                    for block in blocks
+                ],
+            )
+        )
+        scores.append(
+            PanelTable(
+                conditioning,
+                [
+                    (
+                        f"{block} · {noun}",
+                        [_score(prediction, (*cell, noun), colours, outlines) for cell in cells[block]],
+                    )
+                    for block in blocks
+                    for noun in prediction.nouns
+                ],
+            )
+        )
+    return PredictionView(
+        caption=prediction.caption,
+        reference=book.picture(prediction.image, alt=prediction.caption, layers=list(outlines.values())),
+        legend=[(colour, noun, noun in outlines) for noun, colour in colours.items()],
+        times=times,
+        compositions=compositions,
+        scores=scores,
+    )
+
+
+def _composition(
+    prediction: Prediction,
+    cell: tuple[str, str, float],
+    colours: dict[str, str],
+    outlines: dict[str, Markup],
+    book: PictureBook,
+) -> Panel | None:
+    """All nouns of the prompt in one picture: regions as predicted, outlines as they are."""
+    masks = {noun: found[1] for noun in prediction.nouns if (found := prediction.predicted.get((*cell, noun)))}
+    if not masks:
+        return None
+    figures = [
+        (colours[noun], noun, tables.number(prediction.iou.get((*cell, noun)), 2)) for noun in masks
+    ]
+    regions = [pictures.region(mask, prediction.image, colours[noun]) for noun, mask in masks.items()]
+    described = ", ".join(f"{noun} IoU {value}" for _, noun, value in figures)
+    return Panel(
+        book.picture(
+            pictures.pale(prediction.image),
+            alt=f"{cell[0]}, {cell[1]}, t = {cell[2]:.2f}: {described}",
+            layers=[*regions, *outlines.values()],
+        ),
+        figures,
+    )
+
+
+def _score(
+    prediction: Prediction, key: PredictionKey, colours: dict[str, str], outlines: dict[str, Markup]
+) -> Panel | None:
+    """The score map behind one noun's mask, with the true outline."""
+    if key not in prediction.predicted:
+        return None
+    block, conditioning, t, noun = key
+    drawing = pictures.score_map(
+        prediction.predicted[key][0],
+        prediction.image,
+        alt=f"scores of {noun}: {block}, {conditioning}, t = {t:.2f}",
+        layers=[outlines[noun]] if noun in outlines else [],
+    )
+    return Panel(drawing, [(colours[noun], noun, tables.number(prediction.iou.get(key), 2))])
+
+
+def _concept_groups(concepts: Sequence[Concept], book: PictureBook) -> list[ConceptGroup]:
+    def cell(concept: Concept) -> tuple[str, float, str]:
+        return concept.block, concept.t, concept.conditioning
+
+    # All of cond before all of uncond.
+    conditionings = tables.conditionings_of(concept.conditioning for concept in concepts)
+    ordered = sorted(
+        concepts, key=lambda each: (conditionings.index(each.conditioning), *tables.cell_order(*cell(each)))
+    )
+    shown = (tables.main_block(concept.block for concept in concepts), conditionings[0]) if concepts else None
+    return [
+        ConceptGroup(*key, opened=(key[0], key[2]) == shown, cards=[_concept(each, book) for each in members])
+        for key, members in groupby(ordered, key=cell)
+    ]
+
+
+def _concept(concept: Concept, book: PictureBook) -> ConceptView:
+    peaks = [float(np.nan_to_num(values).max()) for _, values in concept.pictures]
+    name = f"latent {concept.latent}"
+    return ConceptView(
+        concept,
+        [
+            (
+                book.picture(image, alt=f"{name}, top picture {rank}"),
+                book.picture(
+                    image,
+                    alt=f"where {name} is active in top picture {rank}",
+                    layers=[pictures.heat(values, image, high=max(peaks))],
+                ),
+            )
+            for rank, (image, values) in enumerate(concept.pictures, start=1)
+        ],
+    )

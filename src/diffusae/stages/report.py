@@ -1,0 +1,175 @@
+"""Report: gather what is finished into one HTML page."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig
+from safetensors.torch import load_file
+
+from diffusae.activations.manifest import Manifest
+from diffusae.activations.reader import read_images
+from diffusae.activations.schema import Cell
+from diffusae.concepts.annotations import Annotations
+from diffusae.concepts.dictionary import ConceptDictionary
+from diffusae.concepts.gallery import Gallery
+from diffusae.errors import UserError
+from diffusae.evaluation.masks import upsample
+from diffusae.evaluation.result import Result, load_results
+from diffusae.report.page import write_report
+from diffusae.report.study import Concept, Picture, Prediction, RunRow
+from diffusae.report.study import Study as Page
+from diffusae.runs.record import RunRecord, read_record, signature
+from diffusae.stages.study import Study
+
+log = logging.getLogger(__name__)
+
+SHEET_PICTURES = 48
+PREDICTED_PROMPTS = 3
+
+Images = dict[str, np.ndarray]
+
+
+def report(cfg: DictConfig) -> None:
+    """Write `report/index.html` of all that is finished; nothing is done where it shows just that already."""
+    study = Study(cfg)
+    records = _records(study.directory)
+    if not records:
+        raise UserError(f"{study.directory} holds no finished run; run `diffusae run` or its stages first")
+    page = study.directory / "report" / "index.html"
+    shown = signature({str(path.parent): record.signature for path, record in records})
+    stamp = page.with_name("shows.txt")
+    if page.exists() and stamp.exists() and stamp.read_text() == shown:
+        log.info("the report is up to date: %s", page)
+        return
+    write_report(page, _page(study, records))
+    stamp.write_text(shown)
+    log.info("the report: %s", page.absolute())
+
+
+def _records(directory: Path) -> list[tuple[Path, RunRecord]]:
+    """Every run.json of the experiment, in the order of its stages."""
+    order = ("collect", "annotate", "train", "label", "evaluate")
+    found = [(path, record) for path in sorted(directory.rglob("run.json")) if (record := read_record(path.parent))]
+    return sorted(found, key=lambda row: order.index(row[1].stage) if row[1].stage in order else len(order))
+
+
+def _page(study: Study, records: list[tuple[Path, RunRecord]]) -> Page:
+    """All that the page shows."""
+    cells = [
+        (Cell(**record.determines["cell"]), path.parent.name)
+        for path, record in records
+        if record.stage == "label" and record.status == "finished"
+    ]
+    results = [
+        result
+        for path, record in records
+        if record.stage == "evaluate" and record.status == "finished"
+        for result in load_results(path.parent / "results.json")
+    ]
+    manifest = Manifest.load(study.activations)
+    held_out = {split: list(read_images(study.activations, manifest, split)) for split in ("dictionary", "test")}
+    images: Images = {image_id: picture for rows in held_out.values() for image_id, picture, _ in rows}
+    captions = {image_id: meta["prompt"] for image_id, _, meta in held_out["test"]}
+    sheet = [
+        Picture(caption=meta["prompt"], image=picture, note=f"seed {meta['seed']}")
+        for _, picture, meta in held_out["test"][:SHEET_PICTURES]
+    ]
+    return Page(
+        name=study.name,
+        model=study.cfg.model.name,
+        facts=_facts(manifest, records),
+        contact_sheet=sheet,
+        results=[result.to_json() for result in results],
+        predictions=list(_predictions(study, cells, results, captions, images)),
+        concepts=[concept for cell, name in cells for concept in _concepts(study.directory, cell, name, images)],
+        runs=[
+            RunRow(
+                stage=record.stage,
+                cell="" if record.stage in ("collect", "annotate") else path.parent.name,
+                status=record.status,
+                duration_s=record.duration_s,
+                signature=record.signature,
+            )
+            for path, record in records
+        ],
+    )
+
+
+def _facts(manifest: Manifest, records: list[tuple[Path, RunRecord]]) -> dict[str, str]:
+    header, first = manifest.header, records[0][1]
+    splits = ", ".join(f"{counts['images']} {split}" for split, counts in manifest.splits.items())
+    changed = " with uncommitted changes" if first.git_dirty else ""
+    return {
+        "model": f"{header['model']} ({header['source']})",
+        "sampling": f"{header['scheduler']}, {header['steps']} steps, guidance {header['guidance']}",
+        "pictures": splits,
+        "rejected pictures": str(sum(counts["rejected"] for counts in manifest.splits.values())),
+        "truncated prompts": str(header["truncated_prompts"]),
+        "collected": f"{first.started} on {first.device}",
+        "commit": f"{first.git_commit}{changed}" if first.git_commit else "not from a repository",
+        "versions": ", ".join(f"{name} {version}" for name, version in first.versions.items() if version),
+    }
+
+
+def _predictions(
+    study: Study, cells: list[tuple[Cell, str]], results: list[Result], captions: dict[str, str], images: Images
+) -> Iterator[Prediction]:
+    """The first test pictures that show two objects or more, at every cell."""
+    masks = Annotations.load(study.annotations).masks if cells else {}
+    shown = [i for i in captions if len(masks.get(i, {})) >= 2][:PREDICTED_PROMPTS]
+    by_picture: dict[str, dict[str, dict]] = {i: {"predicted": {}, "iou": {}} for i in shown}
+    thresholds = {
+        tuple(r.cell.values()): r.details["threshold"] for r in results if r.metric == "composition"
+    }
+    for cell, name in cells:
+        directory = study.directory / "evaluation" / "composition" / name
+        if not (directory / "results.json").exists():
+            continue
+        objects = pd.read_parquet(directory / "objects.parquet")
+        scores = load_file(directory / "scores.safetensors")["scores"].float()
+        columns = [objects[column].tolist() for column in ("image_id", "noun", "iou")]
+        for score, image_id, noun, iou in zip(scores, *columns, strict=True):
+            if image_id not in shown:
+                continue
+            height, width = images[image_id].shape[:2]
+            mask = upsample(score[None], (height, width))[0] >= thresholds[tuple(cell.coordinates().values())]
+            key = (cell.block, cell.conditioning, cell.t, noun)
+            by_picture[image_id]["predicted"][key] = (score.numpy(), mask.numpy())
+            by_picture[image_id]["iou"][key] = iou
+    for image_id, found in by_picture.items():
+        nouns = sorted({key[3] for key in found["predicted"]})
+        yield Prediction(
+            caption=captions[image_id],
+            image=images[image_id],
+            nouns=nouns,
+            true_masks={noun: masks[image_id][noun] for noun in nouns},
+            predicted=found["predicted"],
+            iou=found["iou"],
+        )
+
+
+def _concepts(directory: Path, cell: Cell, name: str, images: Images) -> Iterator[Concept]:
+    """The gallery of one cell."""
+    gallery = Gallery.load(directory / "concepts" / name)
+    dictionary = ConceptDictionary.load(directory / "concepts" / name)
+    latents: Any = dictionary.latents.set_index("latent")
+    for latent, image_ids, maps in zip(gallery.latents, gallery.image_ids, gallery.maps, strict=True):
+        purity = float(latents.at[latent, "purity"])
+        yield Concept(
+            cell_key=name,
+            block=cell.block,
+            t=cell.t,
+            conditioning=cell.conditioning,
+            latent=latent,
+            labels=list(dictionary.labels_of(latent).items()),
+            purity=None if math.isnan(purity) else purity,
+            firing_frequency=float(latents.at[latent, "firing_frequency"]),
+            pictures=[(images[i], heat.numpy()) for i, heat in zip(image_ids, maps, strict=True)],
+        )

@@ -1,0 +1,90 @@
+"""The training of the miniature's parts, at a size that takes seconds."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from diffusae.miniature.autoencoder import AutoencoderTraining, RandomCrops
+from diffusae.miniature.fit import falling_rate, fit
+from diffusae.miniature.pool import build_pool
+from diffusae.miniature.train import MiniatureTraining
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    return build_pool(tmp_path_factory.mktemp("pool"), 12)
+
+
+def train_autoencoder(pool, directory, *legs):
+    for steps in legs:
+        torch.manual_seed(0)
+        training = AutoencoderTraining(steps=8)
+        crops = RandomCrops(pool.pictures, size=16, length=8 * 4, seed=0)
+        fit(training, crops, batch_size=4, steps=steps, directory=directory, accelerator="cpu")
+    return training
+
+
+def test_training_lowers_the_error_and_resumes_where_it_stopped(pool, tmp_path):
+    whole = train_autoencoder(pool, tmp_path / "whole", 8)
+    resumed = train_autoencoder(pool, tmp_path / "resumed", 5, 8)
+    torch.manual_seed(0)
+    start = AutoencoderTraining(steps=8)
+    crops = torch.stack([RandomCrops(pool.pictures, size=16, length=32, seed=1)[i] for i in range(16)])
+    with torch.no_grad():
+        errors = [
+            float((each.autoencoder.decode(each.autoencoder.encode(crops).latent_dist.mean).sample - crops).square().mean())
+            for each in (start, whole, resumed)
+        ]
+    assert errors[1] < errors[0]
+    # The posterior's noise is drawn anew after a resumption, so weights agree closely and not to the bit.
+    assert errors[2] == pytest.approx(errors[1], rel=0.2)
+
+
+def test_a_finished_training_is_loaded_and_not_repeated(pool, tmp_path):
+    first = train_autoencoder(pool, tmp_path, 4)
+    again = train_autoencoder(pool, tmp_path, 4)
+    for one, other in zip(first.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_learning_rate_warms_up_stays_and_falls():
+    rates = [falling_rate(step, steps=1000, warmup=100, last_part=0.2) for step in (0, 49, 99, 500, 799, 900, 1000)]
+    assert rates == pytest.approx([0.01, 0.5, 1.0, 1.0, 1.0, 0.5, 0.0])
+
+
+def test_a_pool_is_drawn_once_and_holds_exact_labels(tmp_path):
+    pool = build_pool(tmp_path, 5)
+    assert len(pool) == 5
+    assert json.loads((tmp_path / "captions.json").read_text()) == pool.captions
+    changed = (tmp_path / "pictures.npy").stat().st_mtime_ns
+    again = build_pool(tmp_path, 5)
+    assert (tmp_path / "pictures.npy").stat().st_mtime_ns == changed
+    np.testing.assert_array_equal(pool.nouns, again.nouns)
+    for nouns, colours in zip(pool.nouns, pool.colours, strict=True):
+        np.testing.assert_array_equal(nouns > 0, colours > 0)
+
+
+def test_every_part_trains_and_the_folder_runs_in_plain_diffusers(tmp_path):
+    from diffusers import StableDiffusionPipeline
+
+    from diffusae.miniature.annotator import MiniatureAnnotator
+
+    training = MiniatureTraining(
+        tmp_path / "training",
+        scenes=16,
+        autoencoder_steps=2,
+        annotator_steps=2,
+        denoiser_steps=2,
+        batch_size=4,
+        accelerator="cpu",
+        workers=1,
+    )
+    training.assemble(tmp_path / "folder")
+    pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "folder")
+    pipe.set_progress_bar_config(disable=True)
+    picture = pipe("a red fish", num_inference_steps=2, output_type="np").images
+    assert picture.shape == (1, 64, 64, 3)
+    found = MiniatureAnnotator(tmp_path / "folder" / "annotator").annotate((picture * 255).astype(np.uint8))
+    assert len(found) == 1

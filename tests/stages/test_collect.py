@@ -1,0 +1,59 @@
+import shutil
+from collections import namedtuple
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from diffusae.cli import config_directory
+from diffusae.errors import UserError
+from diffusae.prompts.prompt_set import Prompt
+from diffusae.stages import collect as stage
+from diffusae.stages.study import Study, fingerprint
+
+
+def study_in(directory, *overrides):
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        return Study(compose("collect", overrides=["debug=tiny", f"paths.outputs={directory}", *overrides]))
+
+
+@pytest.fixture
+def unloadable(monkeypatch):
+    def refuse(*_args, **_values):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(stage, "load_pipeline", refuse)
+
+
+def test_too_little_disk_is_refused_before_the_model_loads(tmp_path, monkeypatch, unloadable):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(10**9, 10**9 - 1000, 1000))
+    with pytest.raises(UserError, match="free"):
+        stage.collect(study_in(tmp_path).cfg)
+
+
+def test_an_unknown_hookpoint_is_refused_before_the_model_loads(tmp_path, unloadable):
+    study = study_in(tmp_path, "model.hookpoints.mid=mid_block.attentions.7")
+    with pytest.raises(UserError, match=r"(?s)mid_block.attentions.7.*known: .*mid_block.attentions.0"):
+        stage.collect(study.cfg)
+
+
+def test_a_model_that_cannot_be_had_is_told_with_what_would_serve(tmp_path, unloadable):
+    study = study_in(tmp_path, "model=sd14", f"model.source={tmp_path / 'nowhere'}")
+    with pytest.raises(UserError, match=r"set model.source to a local folder"):
+        stage.collect(study.cfg)
+
+
+def test_groups_hold_one_split_each_and_at_most_the_group_size():
+    prompts = [Prompt(str(i), "a fish", i, "train" if i < 5 else "test") for i in range(8)]
+    groups = [[p.image_id for p in group] for group in stage._groups(prompts, 3)]
+    assert groups == [["0", "1", "2"], ["3", "4"], ["5", "6", "7"]]
+
+
+def test_the_fingerprint_follows_every_weight_and_config_file(tmp_path):
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_text("{}")
+    first = fingerprint(tmp_path)
+    assert fingerprint(tmp_path) == first
+    (tmp_path / "unet" / "config.json").write_text('{"a": 1}')
+    assert fingerprint(tmp_path) != first
+    assert fingerprint("owner/name") is None
