@@ -19,7 +19,11 @@ ALLOWED = {
 def imported_packages(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").startswith("diffusae"):
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.level == 0
+            and (node.module or "").startswith("diffusae")
+        ):
             parts = (node.module or "").split(".")
             found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
         elif isinstance(node, ast.Import):
@@ -40,4 +44,3 @@ def test_no_import_goes_to_a_sibling_or_back_up(path: Path):
 def test_the_walk_sees_imports():
     assert "capture" in imported_packages(SOURCE / "stages" / "collect.py")
     assert imported_packages(SOURCE / "errors.py") == set()
-

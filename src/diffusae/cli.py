@@ -49,7 +49,10 @@ def main() -> None:
         raise SystemExit(USER_FAULT)
     sys.argv = [f"diffusae {stage}", *arguments[1:]]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as they are, and are told once
-    for library in ("TRANSFORMERS", "DIFFUSERS"):  # they warn at every import or load of what does not matter here
+    for library in (
+        "TRANSFORMERS",
+        "DIFFUSERS",
+    ):  # they warn at every import or load of what does not matter here
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     try:
         _run(stage)

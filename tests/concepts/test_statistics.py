@@ -36,9 +36,13 @@ def test_the_table_equals_numpy_over_dense_maps(monkeypatch, merge_every):
     spatial_means = dense.mean(axis=2)
     for latent in range(5):
         order = np.argsort(-spatial_means[:, latent], kind="stable")[:4]
-        assert table["top_images"][latent] == [f"image-{i}" for i in order if spatial_means[i, latent] > 0]
+        assert table["top_images"].tolist()[latent] == [
+            f"image-{i}" for i in order if spatial_means[i, latent] > 0
+        ]
         np.testing.assert_allclose(
-            table["top_values"][latent], [v for v in spatial_means[order, latent] if v > 0], rtol=1e-6
+            table["top_values"].tolist()[latent],
+            [v for v in spatial_means[order, latent] if v > 0],
+            rtol=1e-6,
         )
 
 

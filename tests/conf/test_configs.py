@@ -18,7 +18,9 @@ from diffusae.stages.study import Study, build
 
 CONF = config_directory()
 OPTIONS = sorted(
-    (path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name not in ("experiment", "sweeps")
+    (path.parent.name, path.stem)
+    for path in CONF.glob("*/*.yaml")
+    if path.parent.name not in ("experiment", "sweeps")
 )
 SUPPLIED = {"tokenizer", "text_encoder"}  # what a stage hands to a part
 

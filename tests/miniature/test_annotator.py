@@ -3,7 +3,12 @@ import pytest
 import torch
 
 from diffusae.errors import UserError
-from diffusae.miniature.annotator import MiniatureAnnotator, SegmentationNetwork, keep_large_patches, save_annotator
+from diffusae.miniature.annotator import (
+    MiniatureAnnotator,
+    SegmentationNetwork,
+    keep_large_patches,
+    save_annotator,
+)
 from diffusae.miniature.shapes import NOUNS
 from diffusae.miniature.styles import COLOURS
 

@@ -5,7 +5,13 @@ import pytest
 
 from diffusae.miniature.annotator import Annotation
 from diffusae.miniature.captions import captioned_scene
-from diffusae.miniature.gate import Figure, check_annotator, check_autoencoder, check_generation, check_layouts
+from diffusae.miniature.gate import (
+    Figure,
+    check_annotator,
+    check_autoencoder,
+    check_generation,
+    check_layouts,
+)
 from diffusae.miniature.world import render
 
 
@@ -81,7 +87,9 @@ def test_a_generator_that_repeats_its_layout_is_caught():
     oracle = Oracle()
 
     def repeats(captions, seeds):
-        by_text = {text: captioned_scene(i, held_out=True)[0] for i, text in enumerate(dict.fromkeys(captions))}
+        by_text = {
+            text: captioned_scene(i, held_out=True)[0] for i, text in enumerate(dict.fromkeys(captions))
+        }
         return np.stack([oracle.remember(by_text[text]) for text in captions])
 
     figures = check_layouts(repeats, oracle.annotate, captions=3, seeds=3)

@@ -34,7 +34,11 @@ def test_training_lowers_the_error_and_resumes_where_it_stopped(pool, tmp_path):
     crops = torch.stack([RandomCrops(pool.pictures, size=16, length=32, seed=1)[i] for i in range(16)])
     with torch.no_grad():
         errors = [
-            float((each.autoencoder.decode(each.autoencoder.encode(crops).latent_dist.mean).sample - crops).square().mean())
+            float(
+                (each.autoencoder.decode(each.autoencoder.encode(crops).latent_dist.mean).sample - crops)
+                .square()
+                .mean()
+            )
             for each in (start, whole, resumed)
         ]
     assert errors[1] < errors[0]
@@ -50,7 +54,9 @@ def test_a_finished_training_is_loaded_and_not_repeated(pool, tmp_path):
 
 
 def test_the_learning_rate_warms_up_stays_and_falls():
-    rates = [falling_rate(step, steps=1000, warmup=100, last_part=0.2) for step in (0, 49, 99, 500, 799, 900, 1000)]
+    rates = [
+        falling_rate(step, steps=1000, warmup=100, last_part=0.2) for step in (0, 49, 99, 500, 799, 900, 1000)
+    ]
     assert rates == pytest.approx([0.01, 0.5, 1.0, 1.0, 1.0, 0.5, 0.0])
 
 

@@ -62,7 +62,20 @@ def test_captions_name_every_object_colour_and_style_and_no_place(seed, held_out
     assert is_held_out(text) == held_out
     assert all(f"a {thing.colour} {thing.noun}" in text for thing in scene.things)
     assert scene.style in text.split()
-    places = {"left", "right", "top", "bottom", "above", "below", "under", "over", "middle", "centre", "corner", "next"}
+    places = {
+        "left",
+        "right",
+        "top",
+        "bottom",
+        "above",
+        "below",
+        "under",
+        "over",
+        "middle",
+        "centre",
+        "corner",
+        "next",
+    }
     assert not places & set(text.split())
     assert set(text.split()) <= set(vocabulary())
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from wandb_records import history_of, records_of, values_of
 
 from diffusae.evaluation.result import load_results
 from diffusae.runs.metric_log import read_metrics
@@ -82,8 +83,32 @@ def test_metrics_of_training_and_validation_are_logged(study):
     assert {"train/loss", "val/explained_variance", "val/l0", "val/dead_fraction", "val/fvu"} <= names
 
 
+def test_the_offline_wandb_run_of_a_cell_holds_the_figures_of_the_local_record(study):
+    cell = "mid-t1.00-cond-k4"
+    records = records_of(study / "tiny" / "wandb", f"tiny-{cell}".replace(".", ""))
+    rows = read_metrics(study / "tiny" / "sae" / cell / "metrics.jsonl")
+    for metric in ("train/loss", "val/explained_variance"):
+        local = {row["step"]: row[metric] for row in rows if metric in row}
+        assert history_of(records, metric) == pytest.approx(local)
+        assert local
+    (run,) = [record.run for record in records if record.HasField("run")]
+    config = values_of(run.config.update)
+    assert (config["block"], config["t"], config["conditioning"]) == ("mid", 1.0, "cond")
+    assert run.run_group == "tiny"
+    summary = {}
+    for record in records:
+        if record.HasField("summary"):
+            summary |= values_of(record.summary.update)
+    (composition,) = load_results(study / "tiny" / "evaluation" / "composition" / cell / "results.json")
+    assert summary.get("test/composition") == pytest.approx(composition.value)
+
+
 def test_a_second_run_finds_everything_finished_and_changes_nothing(study):
-    before = {path: path.stat().st_mtime_ns for path in (study / "tiny").rglob("*") if path.suffix in (".json", ".html")}
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in (study / "tiny").rglob("*")
+        if path.suffix in (".json", ".html")
+    }
     done = diffusae("run", "debug=tiny", *CELLS, "logger.mode=offline", outputs=study)
     assert "4 of 4 cells are finished" in done.stdout
     after = {path: path.stat().st_mtime_ns for path in before}
@@ -95,9 +120,13 @@ def test_a_run_killed_at_any_place_goes_on_and_ends_with_the_same_numbers(study,
     outputs = tmp_path / "killed"
     command = [sys.executable, "-m", "diffusae", "run", "debug=tiny", *CELLS, f"paths.outputs={outputs}"]
     for sign in ("activations/groups/000001.json", "sae/mid-t1.00-cond-k4/run.json", "evaluation"):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
         deadline = time.monotonic() + 200
-        while not (outputs / "tiny" / sign).exists() and time.monotonic() < deadline and process.poll() is None:
+        while (
+            not (outputs / "tiny" / sign).exists() and time.monotonic() < deadline and process.poll() is None
+        ):
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -122,7 +151,9 @@ def test_a_damaged_shard_is_named_and_collect_repairs_it(study):
     shard = study / "tiny" / "activations" / "mid" / "t1.00" / "cond" / "shard-000000.tar"
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2])
-    done = diffusae("train", "debug=tiny", "timestep=early", "sae.tag=again", *CELLS, outputs=study, check=False)
+    done = diffusae(
+        "train", "debug=tiny", "timestep=early", "sae.tag=again", *CELLS, outputs=study, check=False
+    )
     assert done.returncode == 2
     assert "mid/t1.00/cond/shard-000000.tar: size" in done.stderr
     diffusae("collect", "debug=tiny", *CELLS, outputs=study)

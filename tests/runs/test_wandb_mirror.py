@@ -76,7 +76,7 @@ def exit_codes_of(records: list[Record]) -> list[int]:
 
 
 def test_an_offline_run_holds_what_the_local_log_holds(tmp_path: Path):
-    with MetricLog(tmp_path / "metrics.jsonl") as log, mirror(tmp_path / "wb") as wb:
+    with MetricLog(tmp_path / "metrics.jsonl") as log, mirror(tmp_path / "wb", timeout_s=200.0) as wb:
         for step in range(0, 40, 4):
             row = {"train/loss": 1 / (1 + step), "train/l0": np.float32(step / 2)}
             log.log({"step": step, **row})
@@ -110,7 +110,7 @@ def test_an_offline_run_holds_what_the_local_log_holds(tmp_path: Path):
 KILLED = """
 import os, signal, sys, time
 from diffusae.runs.wandb_mirror import WandbMirror
-with WandbMirror(sys.argv[1], project="p", group=None, name="n", run_id="r", config={}, mode="offline") as wb:
+with WandbMirror(sys.argv[1], project="p", group=None, name="n", run_id="r", config={}, mode="offline", timeout_s=200.0) as wb:
     for step in range(5):
         wb.log({"loss": step / 2}, step=step)
     while wb._requests.qsize():
@@ -124,7 +124,7 @@ def test_a_run_that_is_killed_still_leaves_its_records(tmp_path: Path):
     source = str(Path(wandb_mirror.__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": source}
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path)], env=environment, check=False, timeout=60
+        [sys.executable, "-c", KILLED, str(tmp_path)], env=environment, check=False, timeout=250
     )
     assert killed.returncode == -signal.SIGKILL
     deadline = time.monotonic() + 30

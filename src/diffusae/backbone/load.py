@@ -26,7 +26,7 @@ SchedulerChoice = Literal["ddim", "keep"]
 _INDEX = "model_index.json"
 _PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
-"""Optional components that text-to-image sampling does without; the first two judge finished pictures."""
+"""Optional components that text-to-image sampling does without; the first two judge finished pictures, the third takes image prompts."""
 
 
 def load_pipeline(

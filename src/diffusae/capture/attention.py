@@ -142,7 +142,7 @@ def word_tokens(tokenizer: Any, prompt: str, word: str) -> list[int]:
     return [
         position
         for position, (start, end) in enumerate(encoded["offset_mapping"])
-        if end > start and any(start < stop and end > begin for begin, stop in spans)
+        if any(start < stop and end > begin for begin, stop in spans)
     ]
 
 

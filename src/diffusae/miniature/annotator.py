@@ -66,7 +66,9 @@ class SegmentationNetwork(nn.Module):
         self.widths = widths
         inputs = (3, *widths[:-1])
         self.down = nn.ModuleList(_block(i, o) for i, o in zip(inputs, widths, strict=True))
-        self.up = nn.ModuleList(_block(low + high, high) for low, high in zip(widths[:0:-1], widths[-2::-1], strict=True))
+        self.up = nn.ModuleList(
+            _block(low + high, high) for low, high in zip(widths[:0:-1], widths[-2::-1], strict=True)
+        )
         self.nouns = nn.Conv2d(widths[0], 1 + len(NOUNS), 1)
         self.colours = nn.Conv2d(widths[0], 1 + len(COLOURS), 1)
         self.factors = nn.ModuleDict({f: nn.Linear(sum(widths), len(names)) for f, names in FACTORS.items()})
@@ -127,8 +129,14 @@ class LabelledPictures(torch.utils.data.Dataset[dict[str, Tensor]]):
         else:
             i = int(rng.integers(len(self.pool)))
             picture = self.pool.pictures[i]
-        truth = {name: np.asarray(getattr(self.pool, name)[i], np.int64) for name in ("nouns", "colours", "factors")}
-        return {"pictures": to_unit_range(picture[None])[0], **{k: torch.from_numpy(v) for k, v in truth.items()}}
+        truth = {
+            name: np.asarray(getattr(self.pool, name)[i], np.int64)
+            for name in ("nouns", "colours", "factors")
+        }
+        return {
+            "pictures": to_unit_range(picture[None])[0],
+            **{k: torch.from_numpy(v) for k, v in truth.items()},
+        }
 
 
 class MiniatureAnnotator:
@@ -160,7 +168,9 @@ class MiniatureAnnotator:
         """Annotate uint8 pictures `[n, H, W, 3]`."""
         found: list[Annotation] = []
         for start in range(0, len(pictures), self.batch_size):
-            batch = to_unit_range(pictures[start : start + self.batch_size]).to(memory_format=torch.channels_last)
+            batch = to_unit_range(pictures[start : start + self.batch_size]).to(
+                memory_format=torch.channels_last
+            )
             logits = self.network(batch)
             nouns = logits["nouns"].argmax(1).numpy()
             colours = logits["colours"][:, 1:].argmax(1).numpy()
@@ -204,5 +214,10 @@ def save_annotator(network: SegmentationNetwork, folder: Path) -> None:
     weights = {k: v.half().contiguous() for k, v in network.state_dict().items()}
     with atomic_path(folder / "annotator.safetensors") as temporary:
         save_file(weights, temporary)
-    described = {"widths": list(network.widths), "nouns": list(NOUNS), "colours": list(COLOURS), "factors": FACTORS}
+    described = {
+        "widths": list(network.widths),
+        "nouns": list(NOUNS),
+        "colours": list(COLOURS),
+        "factors": FACTORS,
+    }
     atomic_write_json(folder / "annotator.json", described)

@@ -17,7 +17,11 @@ STYLE_WORDS: dict[str, str] = {
     "mosaic": "mosaic",
 }
 TONE_PHRASES: dict[str, str] = {"night": "at night", "dusk": "at dusk", "fog": "in fog", "paper": "on paper"}
-GRAIN_PHRASES: dict[str, str] = {"smooth": "smooth texture", "canvas": "canvas texture", "ruled": "ruled texture"}
+GRAIN_PHRASES: dict[str, str] = {
+    "smooth": "smooth texture",
+    "canvas": "canvas texture",
+    "ruled": "ruled texture",
+}
 
 _SENTENCES = (
     "a {style} drawing of {things}{tone}{grain}",
@@ -68,5 +72,15 @@ def vocabulary() -> list[str]:
     sentences = " ".join(_SENTENCES).replace("{", " ").replace("}", " ").split()
     phrases = " ".join([*TONE_PHRASES.values(), *GRAIN_PHRASES.values()]).split()
     fields = {"style", "things", "tone", "grain"} - {"style"}
-    words = {*sentences, *phrases, *NOUNS, *COLOURS, *STYLE_WORDS.values(), "and", "with", "a", "style"} - fields
+    words = {
+        *sentences,
+        *phrases,
+        *NOUNS,
+        *COLOURS,
+        *STYLE_WORDS.values(),
+        "and",
+        "with",
+        "a",
+        "style",
+    } - fields
     return sorted(words)

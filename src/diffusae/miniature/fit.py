@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -9,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, default_collate
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 
@@ -28,6 +29,31 @@ def falling_rate(step: int, *, steps: int, warmup: int = 200, last_part: float =
     return max(0.0, min(1.0, (step + 1) / warmup, (steps - step) / (last_part * steps)))
 
 
+class OrderedBatches:
+    """The batches of a dataset in its own order; its state is the number of batches given, so Lightning can resume it."""
+
+    def __init__(self, data: Dataset, *, batch_size: int, batches: int) -> None:
+        self.data, self.batch_size, self.batches = data, batch_size, batches
+        self.given = 0
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[Any]:
+        while self.given < self.batches:
+            first = self.given * self.batch_size
+            self.given += 1
+            yield default_collate([self.data[first + i] for i in range(self.batch_size)])
+
+    def state_dict(self) -> dict[str, int]:
+        """What Lightning keeps in its checkpoint."""
+        return {"given": self.given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after the batches that were given."""
+        self.given = state["given"]
+
+
 def fit(
     module: pl.LightningModule,
     data: Dataset,
@@ -37,22 +63,25 @@ def fit(
     directory: Path,
     checkpoint_every: int = 100,
     accelerator: str = "auto",
-    collate_fn=None,
-    workers: int = 0,
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
 ) -> None:
-    """Train `module` for `steps` batches of `data` (in its order), or for what an earlier run left of them.
+    """Train `module` for `steps` batches of `data` (in its order), or for what an earlier run left of them; 0 steps do nothing.
 
     The checkpoint `last.ckpt` in `directory` is written every `checkpoint_every` steps. A resumed run skips the
     samples that were seen, and so goes on as if it had never stopped.
     """
+    if steps == 0:
+        return
     newest = directory / "last.ckpt"
-    seen = int(torch.load(newest, weights_only=True, map_location="cpu")["global_step"]) if newest.exists() else 0
+    seen = (
+        int(torch.load(newest, weights_only=True, map_location="cpu")["global_step"])
+        if newest.exists()
+        else 0
+    )
     if seen >= steps:
         module.load_state_dict(torch.load(newest, weights_only=True, map_location="cpu")["state_dict"])
         return
-    rest = Subset(data, range(seen * batch_size, steps * batch_size))
-    loader = DataLoader(rest, batch_size=batch_size, drop_last=True, collate_fn=collate_fn, num_workers=workers)
+    loader = OrderedBatches(data, batch_size=batch_size, batches=steps)
     trainer = pl.Trainer(
         max_steps=steps,
         max_epochs=-1,
@@ -63,7 +92,9 @@ def fit(
         logger=CSVLogger(str(directory), name="", version="", flush_logs_every_n_steps=100),
         log_every_n_steps=50,
         callbacks=[
-            ModelCheckpoint(dirpath=directory, save_last=True, save_top_k=0, every_n_train_steps=checkpoint_every),
+            ModelCheckpoint(
+                dirpath=directory, save_last=True, save_top_k=0, every_n_train_steps=checkpoint_every
+            ),
             TQDMProgressBar(refresh_rate=10),
         ],
         enable_model_summary=False,

@@ -38,10 +38,16 @@ class Figure:
         return self.value >= self.bound if self.at_least else self.value <= self.bound
 
 
-def _mean(name: str, values: Sequence[float] | np.ndarray, bound: float | None = None, at_least: bool = True) -> Figure:
+def _mean(
+    name: str, values: Sequence[float] | np.ndarray, bound: float | None = None, at_least: bool = True
+) -> Figure:
     array = np.asarray(values, np.float64)
-    interval = bootstrap((array,), np.mean, n_resamples=1000, rng=np.random.default_rng(0)).confidence_interval
-    return Figure(name, float(array.mean()), (float(interval.low), float(interval.high)), array.size, bound, at_least)
+    interval = bootstrap(
+        (array,), np.mean, n_resamples=1000, rng=np.random.default_rng(0)
+    ).confidence_interval
+    return Figure(
+        name, float(array.mean()), (float(interval.low), float(interval.high)), array.size, bound, at_least
+    )
 
 
 def _share(name: str, hits: Sequence[bool], bound: float | None = None) -> Figure:
@@ -63,7 +69,9 @@ def check_autoencoder(reconstruct: Callable[[np.ndarray], np.ndarray], *, n: int
     for drawn, again in zip(renders, back, strict=True):
         truth, seen = rgb_to_hsv(drawn.picture / 255.0), rgb_to_hsv(again / 255.0)
         for mask in drawn.masks.values():
-            vivid = mask & (truth[..., 1] > 0.6) & (truth[..., 2] > 0.3)  # hue means nothing where there is no colour
+            vivid = (
+                mask & (truth[..., 1] > 0.6) & (truth[..., 2] > 0.3)
+            )  # hue means nothing where there is no colour
             if vivid.any():
                 turn = np.abs(truth[vivid, 0] - seen[vivid, 0])
                 shifts.append(360 * float(np.minimum(turn, 1 - turn).mean()))
@@ -73,16 +81,27 @@ def check_autoencoder(reconstruct: Callable[[np.ndarray], np.ndarray], *, n: int
     ]
 
 
-def check_annotator(annotate: Annotate, reconstruct: Callable[[np.ndarray], np.ndarray], *, n: int = 500) -> list[Figure]:
+def check_annotator(
+    annotate: Annotate, reconstruct: Callable[[np.ndarray], np.ndarray], *, n: int = 500
+) -> list[Figure]:
     """IoU of found with exact masks and accuracy of names on held-out scenes, drawn, and drawn and autoencoded."""
     scenes = [captioned_scene(seed, held_out=True)[0] for seed in range(n)]
     renders = [render(scene) for scene in scenes]
     pictures = np.stack([r.picture for r in renders])
     figures: list[Figure] = []
-    for kind, shown, bound in (("renders", pictures, 0.90), ("autoencoded renders", reconstruct(pictures), None)):
+    for kind, shown, bound in (
+        ("renders", pictures, 0.90),
+        ("autoencoded renders", reconstruct(pictures), None),
+    ):
         found = annotate(shown)
-        ious = [_iou(f.masks.get(noun), m) for f, r in zip(found, renders, strict=True) for noun, m in r.masks.items()]
-        colours = [f.colours.get(t.noun) == t.colour for f, s in zip(found, scenes, strict=True) for t in s.things]
+        ious = [
+            _iou(f.masks.get(noun), m)
+            for f, r in zip(found, renders, strict=True)
+            for noun, m in r.masks.items()
+        ]
+        colours = [
+            f.colours.get(t.noun) == t.colour for f, s in zip(found, scenes, strict=True) for t in s.things
+        ]
         figures.append(_mean(f"annotator mean IoU, {kind}", ious, bound=bound))
         figures.append(_share(f"annotator colour right, {kind}", colours))
         for factor in FACTORS:
@@ -91,7 +110,9 @@ def check_annotator(annotate: Annotate, reconstruct: Callable[[np.ndarray], np.n
     return figures
 
 
-def check_generation(generate: Generate, annotate: Annotate, *, n: int = 500) -> tuple[list[Figure], np.ndarray]:
+def check_generation(
+    generate: Generate, annotate: Annotate, *, n: int = 500
+) -> tuple[list[Figure], np.ndarray]:
     """What of its caption is found in each of `n` pictures generated from held-out captions; and the pictures."""
     scenes, captions = zip(*(captioned_scene(10_000 + seed, held_out=True) for seed in range(n)), strict=True)
     pictures = generate(captions, range(n))
@@ -100,8 +121,12 @@ def check_generation(generate: Generate, annotate: Annotate, *, n: int = 500) ->
     unasked = [len(set(f.masks) - {t.noun for t in s.things}) for f, s in zip(found, scenes, strict=True)]
     figures = [
         _share("named objects found", [t.noun in f.masks for f, t in named], bound=0.90),
-        _share("found in the named colour", [f.colours.get(t.noun) == t.colour for f, t in named], bound=0.85),
-        _share("style as named", [f.style == s.style for f, s in zip(found, scenes, strict=True)], bound=0.95),
+        _share(
+            "found in the named colour", [f.colours.get(t.noun) == t.colour for f, t in named], bound=0.85
+        ),
+        _share(
+            "style as named", [f.style == s.style for f, s in zip(found, scenes, strict=True)], bound=0.95
+        ),
         _share("tone as named", _factor_hits("tone", found, scenes, captions)),
         _share("grain as named", _factor_hits("grain", found, scenes, captions)),
         _mean("objects not asked for, a picture", unasked),
@@ -114,17 +139,23 @@ def _factor_hits(
 ) -> list[bool]:
     """Hits on a factor that captions name only sometimes."""
     rows = zip(found, scenes, captions, strict=True)
-    return [f.factors[factor] == getattr(s, factor) for f, s, text in rows if getattr(s, factor) in text.split()]
+    return [
+        f.factors[factor] == getattr(s, factor) for f, s, text in rows if getattr(s, factor) in text.split()
+    ]
 
 
-def check_layouts(generate: Generate, annotate: Annotate, *, captions: int = 16, seeds: int = 6) -> list[Figure]:
+def check_layouts(
+    generate: Generate, annotate: Annotate, *, captions: int = 16, seeds: int = 6
+) -> list[Figure]:
     """Whether the same caption with other seeds gives other layouts.
 
     The overlap (IoU) of a noun's masks over pairs of seeds is set beside its overlap over pairs of freshly drawn
     scenes, where places are random: the model passes when it repeats itself less than half-way from there to 1.
     """
     texts = [captioned_scene(50_000 + i, held_out=True)[1] for i in range(captions)]
-    pictures = generate([t for t in texts for _ in range(seeds)], [1000 + s for _ in texts for s in range(seeds)])
+    pictures = generate(
+        [t for t in texts for _ in range(seeds)], [1000 + s for _ in texts for s in range(seeds)]
+    )
     found = annotate(pictures)
     overlaps: list[float] = []
     for i in range(captions):
@@ -137,6 +168,11 @@ def check_layouts(generate: Generate, annotate: Annotate, *, captions: int = 16,
             by_noun.setdefault(noun, []).append(mask)
     at_random = [_iou(a, b) for masks in by_noun.values() for a, b in combinations(masks[:12], 2)]
     return [
-        _mean("overlap of layouts over seeds (IoU)", overlaps, bound=(1 + float(np.mean(at_random))) / 2, at_least=False),
+        _mean(
+            "overlap of layouts over seeds (IoU)",
+            overlaps,
+            bound=(1 + float(np.mean(at_random))) / 2,
+            at_least=False,
+        ),
         _mean("overlap of layouts drawn at random (IoU)", at_random),
     ]

@@ -73,7 +73,12 @@ def _draw_all(count: int, held_out: bool, workers: int) -> Iterator[tuple]:
 
 def build_pool(directory: Path, count: int, *, held_out: bool = False, workers: int = 1) -> Pool:
     """Draw `count` scenes (seeds 0, 1, ...) into `directory`, or open them where they lie already."""
-    shapes = {"pictures": (SIZE, SIZE, 3), "nouns": (SIZE, SIZE), "colours": (SIZE, SIZE), "factors": (len(FACTORS),)}
+    shapes = {
+        "pictures": (SIZE, SIZE, 3),
+        "nouns": (SIZE, SIZE),
+        "colours": (SIZE, SIZE),
+        "factors": (len(FACTORS),),
+    }
     paths = {name: directory / f"{name}.npy" for name in shapes}
     if not (directory / "captions.json").exists():
         arrays = {name: np.empty((count, *shape), np.uint8) for name, shape in shapes.items()}

@@ -24,5 +24,6 @@ class WorldPrompts:
         """Pairs of (split, caption); the same counts give the same captions."""
         splits = [split for split, count in self.counts.items() for _ in range(count)]
         return [
-            (split, captioned_scene(FIRST_SCENE + place, held_out=True)[1]) for place, split in enumerate(splits)
+            (split, captioned_scene(FIRST_SCENE + place, held_out=True)[1])
+            for place, split in enumerate(splits)
         ]

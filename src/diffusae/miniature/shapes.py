@@ -15,7 +15,9 @@ TEMPLATE_SIZE = 256
 Point = tuple[float, float]
 
 
-def _ellipse(cx: float, cy: float, rx: float, ry: float, start: float = 0.0, end: float = 360.0) -> list[Point]:
+def _ellipse(
+    cx: float, cy: float, rx: float, ry: float, start: float = 0.0, end: float = 360.0
+) -> list[Point]:
     angles = np.radians(np.linspace(start, end, 64))
     return [(cx + rx * math.cos(a), cy + ry * math.sin(a)) for a in angles]
 

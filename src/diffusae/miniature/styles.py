@@ -49,17 +49,23 @@ def _blotches(size: int, rng: np.random.Generator, cells: int = 6) -> Field:
     return grown.clip(0, 1).astype(np.float32)
 
 
-def draw_flat(canvas: np.ndarray, distance: Field, colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def draw_flat(
+    canvas: np.ndarray, distance: Field, colour: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """An even fill without a line."""
     return _blend(canvas, colour, _smooth_step(-distance))
 
 
-def draw_outline(canvas: np.ndarray, distance: Field, colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def draw_outline(
+    canvas: np.ndarray, distance: Field, colour: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """One line along the edge and nothing within."""
     return _blend(canvas, colour, _line(distance, -1.1, 1.1))
 
 
-def draw_hatched(canvas: np.ndarray, distance: Field, colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def draw_hatched(
+    canvas: np.ndarray, distance: Field, colour: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """A thin line along the edge and slanting strokes within."""
     axis = np.arange(canvas.shape[0], dtype=np.float32)
     phase = (axis[None, :] + axis[:, None]) % 6.0
@@ -67,21 +73,29 @@ def draw_hatched(canvas: np.ndarray, distance: Field, colour: np.ndarray, rng: n
     return _blend(canvas, colour, np.maximum(strokes, _line(distance, -0.7, 0.7)))
 
 
-def draw_neon(canvas: np.ndarray, distance: Field, colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def draw_neon(
+    canvas: np.ndarray, distance: Field, colour: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """A bright tube along the edge, a glow around it and darkness within."""
     canvas = _blend(canvas, np.full(3, 0.03, np.float32), 0.85 * _smooth_step(-distance))
     canvas = _blend(canvas, colour, 0.75 * np.exp(-np.abs(distance) / 3.0))
     return _blend(canvas, 0.45 * colour + 0.55, _line(distance, -0.5, 0.9))
 
 
-def draw_watercolour(canvas: np.ndarray, distance: Field, colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def draw_watercolour(
+    canvas: np.ndarray, distance: Field, colour: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """A thin uneven wash whose pigment gathers at the rim and bleeds over it."""
     wash = _smooth_step(-distance) * (0.40 + 0.35 * _blotches(canvas.shape[0], rng))
-    canvas = _blend(canvas, 0.75 * colour + 0.25, np.maximum(wash, 0.35 * np.exp(-np.maximum(distance, 0) / 1.5)))
+    canvas = _blend(
+        canvas, 0.75 * colour + 0.25, np.maximum(wash, 0.35 * np.exp(-np.maximum(distance, 0) / 1.5))
+    )
     return _blend(canvas, 0.7 * colour, 0.8 * np.exp(-np.square((distance + 1.0) / 1.1)))
 
 
-def draw_mosaic(canvas: np.ndarray, distance: Field, colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def draw_mosaic(
+    canvas: np.ndarray, distance: Field, colour: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Square tiles of uneven brightness with dark joints."""
     size = canvas.shape[0]
     axis = np.arange(size)

@@ -22,7 +22,11 @@ def build_tokenizer(words: Iterable[str]) -> CLIPTokenizer:
     learner = Tokenizer(models.BPE(unk_token=END, end_of_word_suffix="</w>"))
     learner.pre_tokenizer = pre_tokenizers.Whitespace()
     trainer = trainers.BpeTrainer(
-        vocab_size=10_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False, initial_alphabet=alphabet
+        vocab_size=10_000,
+        min_frequency=1,
+        end_of_word_suffix="</w>",
+        show_progress=False,
+        initial_alphabet=alphabet,
     )
     learner.train_from_iterator(sorted(set(words)), trainer)
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]

@@ -9,12 +9,18 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from rich.progress import track
 from torch import Tensor
-from transformers import CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from diffusae.files import atomic_path
-from diffusae.miniature.annotator import AnnotatorTraining, LabelledPictures, SegmentationNetwork
+from diffusae.miniature.annotator import (
+    AnnotatorTraining,
+    LabelledPictures,
+    MiniatureAnnotator,
+    SegmentationNetwork,
+)
 from diffusae.miniature.autoencoder import AutoencoderTraining, RandomCrops, encode_pictures, reconstruct
 from diffusae.miniature.captions import vocabulary
 from diffusae.miniature.denoiser import (
@@ -40,6 +46,8 @@ class MiniatureTraining:
         scenes: how many scenes the pool holds.
         autoencoder_steps, annotator_steps, denoiser_steps: training steps of each part.
         batch_size: of the denoiser; the other parts have batches of their own.
+        start_from: a pipeline folder whose weights the parts begin with, such as the shipped one; a part of 0 steps
+            is then taken as it is. None: random weights.
         accelerator: `cpu`, `gpu` or `auto`, as Lightning names them.
         workers: processes that draw the pool.
     """
@@ -55,17 +63,24 @@ class MiniatureTraining:
         batch_size: int = 32,
         learning_rate: float = 1e-3,
         seed: int = 0,
+        start_from: str | Path | None = None,
         accelerator: str = "auto",
         workers: int = 2,
     ) -> None:
         self.directory = Path(directory)
         self.scenes, self.workers = scenes, workers
+        self.start_from = None if start_from is None else Path(start_from)
         self.autoencoder_steps, self.annotator_steps, self.denoiser_steps = (
             autoencoder_steps,
             annotator_steps,
             denoiser_steps,
         )
-        self.batch_size, self.learning_rate, self.seed, self.accelerator = batch_size, learning_rate, seed, accelerator
+        self.batch_size, self.learning_rate, self.seed, self.accelerator = (
+            batch_size,
+            learning_rate,
+            seed,
+            accelerator,
+        )
 
     def pool(self) -> Pool:
         """The training scenes, drawn on the first call."""
@@ -75,8 +90,13 @@ class MiniatureTraining:
         """Train the autoencoder (or load it) and set its scaling factor to one over the latents' deviation."""
         pl.seed_everything(self.seed)
         training = AutoencoderTraining(steps=self.autoencoder_steps)
+        if self.start_from is not None:
+            start: Any = AutoencoderKL.from_pretrained(self.start_from / "vae")
+            training.autoencoder.load_state_dict(start.state_dict())
         batch = 56
-        crops = RandomCrops(self.pool().pictures, size=32, length=self.autoencoder_steps * batch, seed=self.seed)
+        crops = RandomCrops(
+            self.pool().pictures, size=32, length=self.autoencoder_steps * batch, seed=self.seed
+        )
         directory = self.directory / "autoencoder"
         fit(
             training,
@@ -98,7 +118,9 @@ class MiniatureTraining:
             autoencoder = self.autoencoder().float()
             pictures = self.pool().pictures
             rows = [
-                (encode_pictures(autoencoder, pictures[i : i + 64]) * autoencoder.config["scaling_factor"]).half()
+                (
+                    encode_pictures(autoencoder, pictures[i : i + 64]) * autoencoder.config["scaling_factor"]
+                ).half()
                 for i in track(range(0, len(pictures), 64), "encoding the pool")
             ]
             with atomic_path(path) as temporary, open(temporary, "wb") as file:
@@ -117,8 +139,15 @@ class MiniatureTraining:
         latents, tokenizer = self.latents(), self.tokenizer()
         tokens = self._tokens(tokenizer, self.pool().captions)
         pl.seed_everything(self.seed)
+        denoiser = Denoiser(build_text_encoder(tokenizer), build_unet())
+        if self.start_from is not None:
+            unet: Any = UNet2DConditionModel.from_pretrained(self.start_from / "unet")
+            denoiser.unet.load_state_dict(unet.state_dict())
+            denoiser.text_encoder = CLIPTextModel.from_pretrained(
+                self.start_from / "text_encoder", dtype=torch.float32
+            )
         training = DenoiserTraining(
-            Denoiser(build_text_encoder(tokenizer), build_unet()),
+            denoiser,
             steps=self.denoiser_steps,
             learning_rate=self.learning_rate,
         )
@@ -147,12 +176,18 @@ class MiniatureTraining:
         if not path.exists():
             autoencoder = self.autoencoder()
             share = range(0, min(len(pool), 5_000), 100)
-            rows = [reconstruct(autoencoder, pool.pictures[i : i + 100]) for i in track(share, "autoencoding renders")]
+            rows = [
+                reconstruct(autoencoder, pool.pictures[i : i + 100])
+                for i in track(share, "autoencoding renders")
+            ]
             with atomic_path(path) as temporary, open(temporary, "wb") as file:
                 np.save(file, np.concatenate(rows), allow_pickle=False)
         autoencoded = np.load(path, mmap_mode="r", allow_pickle=False)
         pl.seed_everything(self.seed)
         training = AnnotatorTraining(steps=self.annotator_steps)
+        if self.start_from is not None:
+            shipped = MiniatureAnnotator(self.start_from / "annotator")
+            training.network.load_state_dict(shipped.network.state_dict())
         data = LabelledPictures(pool, autoencoded, length=self.annotator_steps * 32, seed=self.seed)
         fit(
             training,

@@ -73,7 +73,11 @@ def _place(nouns: np.ndarray, rng: np.random.Generator, attempts: int = 40) -> l
             if all(math.hypot(x - o.x, y - o.y) > 0.95 * (radius + o.radius) for o in things):
                 colour = str(rng.choice(list(COLOURS)))
                 angle = float(np.radians(rng.uniform(-12, 12)))
-                things.append(Thing(str(noun), colour, float(x), float(y), float(radius), angle, bool(rng.random() < 0.5)))
+                things.append(
+                    Thing(
+                        str(noun), colour, float(x), float(y), float(radius), angle, bool(rng.random() < 0.5)
+                    )
+                )
                 break
     return things
 

@@ -48,7 +48,9 @@ def number_prompts(texts: Iterable[tuple[str, str]], *, first_seed: int = 0) -> 
 
 def check_counts(counts: Mapping[str, Any]) -> dict[str, int]:
     """Pictures wanted a split; `UserError` for unknown splits and for counts that are not whole and >= 0."""
-    faults = [f"prompts.counts.{s}: unknown split; known: {', '.join(SPLITS)}" for s in counts if s not in SPLITS]
+    faults = [
+        f"prompts.counts.{s}: unknown split; known: {', '.join(SPLITS)}" for s in counts if s not in SPLITS
+    ]
     faults += [
         f"prompts.counts.{split}={count} must be a whole number from 0"
         for split, count in counts.items()
@@ -62,6 +64,8 @@ def in_splits(counts: Mapping[str, int], captions: Sequence[str], *, source: str
     """Deal captions out to the splits in the order of `SPLITS`; `UserError` when there are too few."""
     needed = sum(counts.values())
     if needed > len(captions):
-        raise UserError(f"prompts.counts ask for {needed} captions, {source} has {len(captions)}; lower the counts")
+        raise UserError(
+            f"prompts.counts ask for {needed} captions, {source} has {len(captions)}; lower the counts"
+        )
     splits = [split for split, count in counts.items() for _ in range(count)]
     return list(zip(splits, captions, strict=False))

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from diffusae.files import atomic_path
-from diffusae.report import pictures, plots, tables
+from diffusae.report import pictures, plots, style, tables
 from diffusae.report.pictures import PictureBook
 from diffusae.report.study import Concept, Prediction, PredictionKey, Study
 
@@ -26,6 +26,8 @@ TEMPLATE = "page.html.j2"
 HEAVY = 12 * 2**20
 # The rest of Okabe and Ito's palette: blocks have the other colours.
 NOUN_COLOURS = ("#e69f00", "#56b4e9", "#cc79a7", "#f0e442", "#999999")
+# Seen on dark and on bright parts of a map alike.
+ON_MAPS = "#66e0ff"
 _GRID_METRICS = {
     "composition": "Composition: IoU",
     "explained_variance": "Explained variance",
@@ -119,12 +121,14 @@ def render_page(study: Study) -> str:
         sheet=[(each, book.picture(each.image, alt=each.caption)) for each in study.contact_sheet],
         curves=_curves(study) if "composition" in metrics else None,
         grids=[
-            Chart(title, _grid(study, metric, title)) for metric, title in _GRID_METRICS.items() if metric in metrics
+            Chart(title, _grid(study, metric, title))
+            for metric, title in _GRID_METRICS.items()
+            if metric in metrics
         ],
         tables=tables.metric_tables(study.results),
         predictions=[_prediction(each, book) for each in study.predictions],
         concepts=_concept_groups(study.concepts, book),
-        block_colours=plots.block_colours(tables.blocks_of(concept.block for concept in study.concepts)),
+        block_colours=style.block_colours(tables.blocks_of(concept.block for concept in study.concepts)),
         failed=[run for run in study.runs if run.status != "finished"],
         definitions=book.definitions,
     )
@@ -165,12 +169,12 @@ def percent(share: float | None) -> str:
 def _curves(study: Study) -> Markup:
     blocks = ", ".join(tables.blocks_of(row.block for row in tables.rows_of(study.results, "composition")))
     alt = f"IoU of predicted composition against t, one panel a block ({blocks}); the table below has the values."
-    return plots.svg(plots.iou_curves(study.results), name="curves", alt=alt)
+    return style.svg(plots.iou_curves(study.results), name="curves", alt=alt)
 
 
 def _grid(study: Study, metric: str, title: str) -> Markup:
     alt = f"{title} of every cell, a line a block and conditioning, a column a t; the tables have the values."
-    return plots.svg(plots.grid_heatmap(study.results, metric), name=metric, alt=alt)
+    return style.svg(plots.grid_heatmap(study.results, metric), name=metric, alt=alt)
 
 
 def _prediction(prediction: Prediction, book: PictureBook) -> PredictionView:
@@ -189,7 +193,10 @@ def _prediction(prediction: Prediction, book: PictureBook) -> PredictionView:
             PanelTable(
                 conditioning,
                 [
-                    (block, [_composition(prediction, cell, colours, outlines, book) for cell in cells[block]])
+                    (
+                        block,
+                        [_composition(prediction, cell, colours, outlines, book) for cell in cells[block]],
+                    )
                     for block in blocks
                 ],
             )
@@ -200,7 +207,7 @@ def _prediction(prediction: Prediction, book: PictureBook) -> PredictionView:
                 [
                     (
                         f"{block} · {noun}",
-                        [_score(prediction, (*cell, noun), colours, outlines) for cell in cells[block]],
+                        [_score(prediction, (*cell, noun), colours[noun], book) for cell in cells[block]],
                     )
                     for block in blocks
                     for noun in prediction.nouns
@@ -225,12 +232,12 @@ def _composition(
     book: PictureBook,
 ) -> Panel | None:
     """All nouns of the prompt in one picture: regions as predicted, outlines as they are."""
-    masks = {noun: found[1] for noun in prediction.nouns if (found := prediction.predicted.get((*cell, noun)))}
+    masks = {
+        noun: found[1] for noun in prediction.nouns if (found := prediction.predicted.get((*cell, noun)))
+    }
     if not masks:
         return None
-    figures = [
-        (colours[noun], noun, tables.number(prediction.iou.get((*cell, noun)), 2)) for noun in masks
-    ]
+    figures = [(colours[noun], noun, tables.number(prediction.iou.get((*cell, noun)), 2)) for noun in masks]
     regions = [pictures.region(mask, prediction.image, colours[noun]) for noun, mask in masks.items()]
     described = ", ".join(f"{noun} IoU {value}" for _, noun, value in figures)
     return Panel(
@@ -243,20 +250,19 @@ def _composition(
     )
 
 
-def _score(
-    prediction: Prediction, key: PredictionKey, colours: dict[str, str], outlines: dict[str, Markup]
-) -> Panel | None:
+def _score(prediction: Prediction, key: PredictionKey, colour: str, book: PictureBook) -> Panel | None:
     """The score map behind one noun's mask, with the true outline."""
     if key not in prediction.predicted:
         return None
     block, conditioning, t, noun = key
+    truth = prediction.true_masks.get(noun)
     drawing = pictures.score_map(
         prediction.predicted[key][0],
         prediction.image,
         alt=f"scores of {noun}: {block}, {conditioning}, t = {t:.2f}",
-        layers=[outlines[noun]] if noun in outlines else [],
+        layers=[] if truth is None else [book.outline(truth, prediction.image, ON_MAPS)],
     )
-    return Panel(drawing, [(colours[noun], noun, tables.number(prediction.iou.get(key), 2))])
+    return Panel(drawing, [(colour, noun, tables.number(prediction.iou.get(key), 2))])
 
 
 def _concept_groups(concepts: Sequence[Concept], book: PictureBook) -> list[ConceptGroup]:

@@ -40,7 +40,9 @@ class PictureBook:
         content = f"{image.shape}".encode() + image.tobytes()
         return _element(self._shared(content, lambda: _drawn(image)), *layers, height=_height(image), alt=alt)
 
-    def outline(self, mask: Bool[np.ndarray, "H W"], image: UInt8[np.ndarray, "h w 3"], colour: str) -> Markup:
+    def outline(
+        self, mask: Bool[np.ndarray, "H W"], image: UInt8[np.ndarray, "h w 3"], colour: str
+    ) -> Markup:
         """A layer: the outline of a mask, stretched over the picture."""
         drawn = _path(mask, image, f'class="outline" stroke="{colour}"')
         return self._shared(drawn.encode(), lambda: drawn)

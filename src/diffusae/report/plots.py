@@ -1,21 +1,13 @@
-"""The charts of the report, drawn with matplotlib and handed over as SVG for the page.
-
-One style for all: a block is a colour, a conditioning a line style, a baseline a thin grey line. Text, axes
-and background take the page's own colours, so that a chart fits a light page, a dark page and paper.
-"""
+"""The charts of the report: a metric against t, and a metric over the whole grid."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
-from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -23,55 +15,12 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from diffusae.errors import UserError
+from diffusae.report.style import BASELINE_LINES, INK, LINES, MUTED, STYLE, block_colours
 from diffusae.report.tables import Row, blocks_of, conditionings_of, number, plain, rows_of, times_of
 
 TIME_LABEL = "t (1 = first step, 0 = last)"
-# Okabe and Ito's palette, which the colour-blind can tell apart.
-BLOCK_COLOURS = {"down": "#0072b2", "mid": "#d55e00", "up": "#009e73"}
-_MORE_COLOURS = ("#cc79a7", "#e69f00", "#56b4e9", "#8c7a00", "#7b5ea7")
-_LINES = {"cond": "-", "uncond": (0, (5, 2))}
-_BASELINE_LINES = ((0, (1, 1.4)), (0, (6, 1.5)), (0, (4, 1.4, 1, 1.4)), "-", (0, (2.5, 1.2)), (0, (9, 2, 1, 2)))
-_PAGE_COLOURS = {"#1b1f24": "var(--ink)", "#6e7781": "var(--muted)", "#d8dee4": "var(--line)"}
-_INK, _MUTED, _LINE = _PAGE_COLOURS
-_STYLE = {
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-    "font.family": "DejaVu Sans",
-    "font.size": 8.5,
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.edgecolor": _MUTED,
-    "axes.labelcolor": _MUTED,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _LINE,
-    "grid.linewidth": 0.6,
-    "text.color": _INK,
-    "text.parse_math": False,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 0,
-    "xtick.major.width": 0.7,
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "diffusae",
-}
 _PANEL = (2.75, 2.35)
 _PANELS_A_ROW = 3
-_WIDEST = 11.6
-
-
-def block_colours(blocks: Sequence[str]) -> dict[str, str]:
-    """A colour for each block: down, mid and up have their own, others share the rest in turn."""
-    others = [block for block in blocks if block not in BLOCK_COLOURS]
-    shared = {block: _MORE_COLOURS[i % len(_MORE_COLOURS)] for i, block in enumerate(others)}
-    return {block: BLOCK_COLOURS.get(block) or shared[block] for block in blocks}
 
 
 def iou_curves(results: Iterable[Mapping[str, Any]], *, metric: str = "composition") -> Figure:
@@ -87,7 +36,7 @@ def iou_curves(results: Iterable[Mapping[str, Any]], *, metric: str = "compositi
     blocks = blocks_of(row.block for row in rows)
     columns = min(len(blocks), _PANELS_A_ROW)
     lines = -(-len(blocks) // columns)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         left, right, gap, top, bottom = 0.55, 1.45, 0.22, 0.62, 0.5
         width = left + columns * _PANEL[0] + (columns - 1) * gap + right
         height = top + lines * _PANEL[1] + (lines - 1) * 0.75 + bottom
@@ -147,7 +96,7 @@ def _set_limits(panel: Axes, rows: Sequence[Row]) -> float:
 def _draw_line(panel: Axes, rows: Sequence[Row], colour: str) -> None:
     values, low, high = _columns([(row.figure.value, row.figure.ci95) for row in rows])
     times = np.array([row.t for row in rows])
-    style = _LINES.get(rows[0].conditioning, ":")
+    style = LINES.get(rows[0].conditioning, ":")
     many = len(rows) > 12
     # A line through many points needs no markers, but for a point between two gaps, which has no line.
     gap = np.pad(np.isnan(values), 1, constant_values=True)
@@ -181,11 +130,11 @@ def _draw_baselines(panel: Axes, rows: Sequence[Row], names: Sequence[str]) -> d
         ]
         if not known:
             continue
-        style = _BASELINE_LINES[index % len(_BASELINE_LINES)]
+        style = BASELINE_LINES[index % len(BASELINE_LINES)]
         if len({row.t for row in rows}) == 1:  # one moment has no line: draw its level
-            panel.axhline(known[-1][1], color=_MUTED, linewidth=0.9, linestyle=style)
+            panel.axhline(known[-1][1], color=MUTED, linewidth=0.9, linestyle=style)
         else:
-            panel.plot(*zip(*known, strict=True), color=_MUTED, linewidth=0.9, linestyle=style)
+            panel.plot(*zip(*known, strict=True), color=MUTED, linewidth=0.9, linestyle=style)
         ends[name] = known[-1]
     return ends
 
@@ -198,12 +147,12 @@ def _label_baselines(panel: Axes, ends: Mapping[str, tuple[float, float]], *, ga
             xytext=(1.07, height),
             textcoords=("axes fraction", "data"),
             va="center",
-            color=_MUTED,
+            color=MUTED,
             fontsize=8,
             annotation_clip=False,
             arrowprops={
                 "arrowstyle": "-",
-                "color": _MUTED,
+                "color": MUTED,
                 "linewidth": 0.5,
                 "shrinkA": 1,
                 "shrinkB": 0,
@@ -233,12 +182,14 @@ def _apart(heights: Mapping[str, float], gap: float) -> dict[str, float]:
 
 def _add_legend(figure: Figure, conditionings: Sequence[str], left: float) -> None:
     handles: list[Any] = [
-        Line2D([], [], color=_INK, linestyle=_LINES.get(name, ":"), linewidth=1.7, label=name)
+        Line2D([], [], color=INK, linestyle=LINES.get(name, ":"), linewidth=1.7, label=name)
         for name in conditionings
     ]
-    handles.append(Line2D([], [], color=_INK, alpha=0.2, linewidth=7, label="95 % interval"))
-    handles.append(Line2D([], [], color=_MUTED, linestyle=_BASELINE_LINES[0], linewidth=0.9, label="baselines"))
-    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(left, 1), ncols=len(handles), borderpad=0)
+    handles.append(Line2D([], [], color=INK, alpha=0.2, linewidth=7, label="95 % interval"))
+    handles.append(Line2D([], [], color=MUTED, linestyle=BASELINE_LINES[0], linewidth=0.9, label="baselines"))
+    figure.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(left, 1), ncols=len(handles), borderpad=0
+    )
 
 
 def grid_heatmap(results: Iterable[Mapping[str, Any]], metric: str) -> Figure:
@@ -260,7 +211,7 @@ def grid_heatmap(results: Iterable[Mapping[str, Any]], metric: str) -> Figure:
     for row in rows:
         if row.figure.value is not None:
             values[lines.index((row.block, row.conditioning)), times.index(row.t)] = row.figure.value
-    with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         left, top, cell = 1.15, 0.26, (0.62 if len(times) <= 12 else 0.42, 0.3)
         width, height = left + cell[0] * len(times) + 0.1, top + cell[1] * len(lines) + 0.08
         figure = Figure(figsize=(width, height))
@@ -271,11 +222,11 @@ def grid_heatmap(results: Iterable[Mapping[str, Any]], metric: str) -> Figure:
         _print_values(panel, values, mesh)
         for index in range(1, len(lines)):
             if lines[index][0] != lines[index - 1][0]:
-                panel.axhline(index, color=_MUTED, linewidth=1.2)
+                panel.axhline(index, color=MUTED, linewidth=1.2)
         panel.xaxis.set_ticks_position("top")
         panel.set_xticks(np.arange(len(times)) + 0.5, [f"{t:.2f}" for t in times])
-        panel.annotate("t", (0, 1), (-5, 5.5), "axes fraction", "offset points", ha="right", color=_MUTED)
-        panel.set_yticks(np.arange(len(lines)) + 0.5, [" · ".join(line) for line in lines], color=_INK)
+        panel.annotate("t", (0, 1), (-5, 5.5), "axes fraction", "offset points", ha="right", color=MUTED)
+        panel.set_yticks(np.arange(len(lines)) + 0.5, [" · ".join(line) for line in lines], color=INK)
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
     return figure
@@ -284,8 +235,8 @@ def grid_heatmap(results: Iterable[Mapping[str, Any]], metric: str) -> Figure:
 def _draw_mesh(panel: Axes, values: NDArray[np.float64], *, higher_is_better: bool) -> QuadMesh:
     known = values[np.isfinite(values)]
     name, end = ("Blues", "#08519c") if higher_is_better else ("Oranges", "#a63603")
-    colours = LinearSegmentedColormap.from_list(name, ["#f6f8fa", *matplotlib.colormaps[name]([0.25, 0.55]), end])
-    colours.set_bad(alpha=0)
+    shades = ["#f6f8fa", *matplotlib.colormaps[name]([0.25, 0.55]), end]
+    colours = LinearSegmentedColormap.from_list(name, shades).with_extremes(bad=(0, 0, 0, 0))
     low, high = min([0.0, *known]), max([0.0, *known])
     mesh = panel.pcolormesh(
         np.ma.masked_invalid(values),
@@ -302,7 +253,7 @@ def _draw_mesh(panel: Axes, values: NDArray[np.float64], *, higher_is_better: bo
 def _print_values(panel: Axes, values: NDArray[np.float64], mesh: QuadMesh) -> None:
     for (line, column), value in np.ndenumerate(values):
         if not np.isfinite(value):
-            text, colour = "–", _MUTED
+            text, colour = "–", MUTED
         else:
             red, green, blue, _ = mesh.to_rgba(np.array([value]))[0]
             # Rec. 709 luminance: dark text on light cells, light text on dark ones.
@@ -311,34 +262,10 @@ def _print_values(panel: Axes, values: NDArray[np.float64], mesh: QuadMesh) -> N
         panel.text(column + 0.5, line + 0.5, text, ha="center", va="center", color=colour, fontsize=8)
 
 
-def svg(figure: Figure, *, name: str, alt: str) -> Markup:
-    """The figure as an inline SVG element with a text alternative; `name` keeps its ids apart from others'.
-
-    The same figure gives the same bytes. Text stays text, in the page's font.
-    """
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with matplotlib.rc_context(_STYLE):
-        FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<defs>\s*<style[^>]*>[^<]*</style>\s*</defs>", "", text, count=1)
-    text = re.sub(r'\b(id="|xlink:href="#)', rf"\g<1>{name}-", text).replace("url(#", f"url(#{name}-")
-    text = re.sub(r"font-family: [^;\"]*;?", "", text)
-    for colour, variable in _PAGE_COLOURS.items():
-        text = text.replace(colour, variable)
-    wide = " wide" if figure.get_figwidth() > _WIDEST else ""
-    head = Markup('<svg class="chart{}" role="img" aria-label="{}" ').format(wide, alt)
-    return head + Markup(text[len("<svg ") :])
-
-
 def _columns(
     figures: Sequence[tuple[float | None, tuple[float, float] | None]],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Values and the ends of their intervals; NaN where there are none."""
-    table = [
-        (np.nan if value is None else value, *(ci95 or (np.nan, np.nan)))
-        for value, ci95 in figures
-    ]
+    table = [(np.nan if value is None else value, *(ci95 or (np.nan, np.nan))) for value, ci95 in figures]
     values, low, high = np.array(table, dtype=np.float64).T
     return values, low, high

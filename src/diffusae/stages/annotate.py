@@ -33,7 +33,9 @@ def annotate_into(study: Study) -> None:
     """`annotate` for a caller that holds the lock."""
     settings = study.part("annotator")
     files = fingerprint(settings.get("folder", ""))
-    determines: dict[str, Any] = {"annotator": settings if files is None else settings | {"folder": f"files {files}"}}
+    determines: dict[str, Any] = {
+        "annotator": settings if files is None else settings | {"folder": f"files {files}"}
+    }
     parents = {"collect": parent_signature(study.activations, stage="collect")}
     if state(study.annotations, determines=determines, parents=parents) == "finished":
         log.info("%s is annotated already", study.annotations)

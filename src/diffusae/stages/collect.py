@@ -94,7 +94,12 @@ def collect_into(study: Study) -> None:
         writer = ActivationWriter(study.activations, streams=streams, header=header)
         finished = writer.finished_groups()
         recorder = _Recorder(study, pipe, streams, latent)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+        )
         with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
             done = sum(len(group) for index, group in enumerate(groups) if index in finished)
             bar = progress.add_task("pictures", total=len(study.prompts), completed=done, rate="")
@@ -192,10 +197,21 @@ def _streams(study: Study, description: Description, latent: tuple[int, int], pi
 def _bytes_needed(study: Study, description: Description, latent: tuple[int, int]) -> int:
     """An estimate from above, before any weight is loaded."""
     grid, model = study.cfg.grid, study.cfg.model
-    hooked = [description.hookpoints[model.hookpoints[block]] for block in grid.blocks for _ in grid.conditionings]
+    hooked = [
+        description.hookpoints[model.hookpoints[block]] for block in grid.blocks for _ in grid.conditionings
+    ]
     shapes = [(info.grid(*latent), info.d_in) for info in hooked] + [(latent, _LONGEST_PROMPT)]
     streams = [
-        Stream(block="any", t=t, conditioning="cond", hookpoint="any", step_index=0, timestep=0, grid=shape, d_in=d_in)
+        Stream(
+            block="any",
+            t=t,
+            conditioning="cond",
+            hookpoint="any",
+            step_index=0,
+            timestep=0,
+            grid=shape,
+            d_in=d_in,
+        )
         for t in grid.timesteps
         for shape, d_in in shapes
     ]

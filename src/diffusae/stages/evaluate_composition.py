@@ -48,7 +48,9 @@ def composition_results(study: Study, embedding: Callable[[], WordEmbedding]) ->
         centre=vectors.mean(dim=0),
     )
     annotations = Annotations.load(study.annotations)
-    tuning, test = (_split(study, manifest, annotations, known, vocabulary, split) for split in ("tune", "test"))
+    tuning, test = (
+        _split(study, manifest, annotations, known, vocabulary, split) for split in ("tune", "test")
+    )
     tuned = tune(tuning, space, settings_grid(**study.part("evaluation")["settings"]))
     resampling = {"n_resamples": study.cfg.evaluation.n_resamples, "seed": study.cfg.seed}
     scores = predict_scores(test, space, tuned.settings)
@@ -63,9 +65,7 @@ def composition_results(study: Study, embedding: Callable[[], WordEmbedding]) ->
             test, [None if mask is None else torch.as_tensor(mask) for mask in second], **resampling
         ),
     }
-    result, rows = evaluate(
-        test, space, tuned, cell=study.cell.coordinates(), baselines=beside, **resampling
-    )
+    result, rows = evaluate(test, space, tuned, cell=study.cell.coordinates(), baselines=beside, **resampling)
     directory = study.evaluation("composition")
     with atomic_path(directory / "scores.safetensors") as temporary:
         save_file({"scores": scores.half().contiguous()}, temporary)

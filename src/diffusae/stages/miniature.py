@@ -87,7 +87,14 @@ def pass_gate(cfg: DictConfig) -> None:
 
     generated, sheet = check_generation(pictures, annotator.annotate, n=cfg.gate.pictures)
     figures = [
-        Figure("weights (MB)", size_in_bytes(Path(cfg.folder)) / 1e6, None, 1, SHIPPED_BYTES / 1e6, at_least=False),
+        Figure(
+            "weights (MB)",
+            size_in_bytes(Path(cfg.folder)) / 1e6,
+            None,
+            1,
+            SHIPPED_BYTES / 1e6,
+            at_least=False,
+        ),
         *check_autoencoder(back),
         *check_annotator(annotator.annotate, back),
         *generated,
@@ -98,11 +105,15 @@ def pass_gate(cfg: DictConfig) -> None:
     with atomic_path(directory / "contact_sheet.png") as temporary:
         shown = [np.concatenate(list(sheet[r * columns : (r + 1) * columns]), axis=1) for r in range(rows)]
         Image.fromarray(np.concatenate(shown)).save(temporary, format="PNG")
-    atomic_write_json(directory / "gate.json", [asdict(figure) | {"passed": figure.passed} for figure in figures])
+    atomic_write_json(
+        directory / "gate.json", [asdict(figure) | {"passed": figure.passed} for figure in figures]
+    )
     _print(figures)
     failed = [figure.name for figure in figures if not figure.passed]
     if failed:
-        raise UserError(f"the gate is not passed: {', '.join(failed)}; train longer, the training goes on where it ended")
+        raise UserError(
+            f"the gate is not passed: {', '.join(failed)}; train longer, the training goes on where it ended"
+        )
 
 
 def _print(figures: Sequence[Figure]) -> None:

@@ -56,7 +56,9 @@ def report(cfg: DictConfig) -> None:
 def _records(directory: Path) -> list[tuple[Path, RunRecord]]:
     """Every run.json of the experiment, in the order of its stages."""
     order = ("collect", "annotate", "train", "label", "evaluate")
-    found = [(path, record) for path in sorted(directory.rglob("run.json")) if (record := read_record(path.parent))]
+    found = [
+        (path, record) for path in sorted(directory.rglob("run.json")) if (record := read_record(path.parent))
+    ]
     return sorted(found, key=lambda row: order.index(row[1].stage) if row[1].stage in order else len(order))
 
 
@@ -74,7 +76,9 @@ def _page(study: Study, records: list[tuple[Path, RunRecord]]) -> Page:
         for result in load_results(path.parent / "results.json")
     ]
     manifest = Manifest.load(study.activations)
-    held_out = {split: list(read_images(study.activations, manifest, split)) for split in ("dictionary", "test")}
+    held_out = {
+        split: list(read_images(study.activations, manifest, split)) for split in ("dictionary", "test")
+    }
     images: Images = {image_id: picture for rows in held_out.values() for image_id, picture, _ in rows}
     captions = {image_id: meta["prompt"] for image_id, _, meta in held_out["test"]}
     sheet = [
@@ -88,7 +92,9 @@ def _page(study: Study, records: list[tuple[Path, RunRecord]]) -> Page:
         contact_sheet=sheet,
         results=[result.to_json() for result in results],
         predictions=list(_predictions(study, cells, results, captions, images)),
-        concepts=[concept for cell, name in cells for concept in _concepts(study.directory, cell, name, images)],
+        concepts=[
+            concept for cell, name in cells for concept in _concepts(study.directory, cell, name, images)
+        ],
         runs=[
             RunRow(
                 stage=record.stage,
@@ -119,7 +125,11 @@ def _facts(manifest: Manifest, records: list[tuple[Path, RunRecord]]) -> dict[st
 
 
 def _predictions(
-    study: Study, cells: list[tuple[Cell, str]], results: list[Result], captions: dict[str, str], images: Images
+    study: Study,
+    cells: list[tuple[Cell, str]],
+    results: list[Result],
+    captions: dict[str, str],
+    images: Images,
 ) -> Iterator[Prediction]:
     """The first test pictures that show two objects or more, at every cell."""
     masks = Annotations.load(study.annotations).masks if cells else {}

@@ -86,7 +86,9 @@ def _cells(study: Study) -> list[str]:
 def _finished(studies: Mapping[str, Study]) -> bool:
     """Whether a cell has nothing left to do; `studies` holds it once a metric."""
     one = next(iter(studies.values()))
-    return trained(one) and labelled(one) and all(evaluated(study, metric) for metric, study in studies.items())
+    return (
+        trained(one) and labelled(one) and all(evaluated(study, metric) for metric, study in studies.items())
+    )
 
 
 def _carry_out(studies: Mapping[str, Study], embedding: Callable[[], WordEmbedding]) -> None:

@@ -80,7 +80,9 @@ class Study:
     @property
     def cell(self) -> Cell:
         """The cell that `timestep`, `block` and `conditioning` choose."""
-        return Cell(self.cfg.model.name, self.cfg.block.name, self.cfg.timestep.t, self.cfg.conditioning.branch)
+        return Cell(
+            self.cfg.model.name, self.cfg.block.name, self.cfg.timestep.t, self.cfg.conditioning.branch
+        )
 
     @property
     def cell_name(self) -> str:
@@ -143,7 +145,10 @@ class Study:
         for t in cfg.grid.timesteps:
             if not _is_number(t) or not 0 <= t <= 1:
                 yield f"grid.timesteps: t={t} lies outside [0, 1] (1 = first reverse step); choose one between"
-            elif "model.steps" not in wrong and (twin := taken.setdefault(step_index(t, cfg.model.steps), t)) != t:
+            elif (
+                "model.steps" not in wrong
+                and (twin := taken.setdefault(step_index(t, cfg.model.steps), t)) != t
+            ):
                 yield f"grid.timesteps: t={twin} and t={t} fall on one of {cfg.model.steps} steps; drop one of them"
         guided = "model.guidance" in wrong or cfg.model.guidance > 1
         for branch in dict.fromkeys([cfg.conditioning.branch, *cfg.grid.conditionings]):

@@ -107,7 +107,12 @@ def train_cell(study: Study, mirror: WandbMirror, *, progress: bool = False) -> 
 def mirror_of(study: Study) -> Iterator[WandbMirror]:
     """The cell's W&B run: its coordinates in the config, grouped by experiment, the same run for every stage."""
     settings = study.cfg.logger
-    config = {**study.cell.coordinates(), "k": study.cfg.sae.k, "d_sae": study.cfg.sae.d_sae, **study.config()}
+    config = {
+        **study.cell.coordinates(),
+        "k": study.cfg.sae.k,
+        "d_sae": study.cfg.sae.d_sae,
+        **study.config(),
+    }
     with WandbMirror(
         study.directory / "wandb",
         project=settings.project,

@@ -1,0 +1,68 @@
+"""Ratios of our parts to their limits: `make bench` prints them. Times of one machine say little, ratios travel."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.module import SAEModule
+from diffusae.sae.sparsity import TopK
+
+pytestmark = pytest.mark.slow
+
+
+def paired(first: Callable[[], object], second: Callable[[], object], *, rounds: int = 9) -> float:
+    """The median over rounds A B A B ... of the time of `first` over that of `second`."""
+
+    def seconds(work: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    first(), second()
+    return statistics.median(seconds(first) / seconds(second) for _ in range(rounds))
+
+
+@pytest.mark.parametrize(("d_in", "d_sae", "k", "batch"), [(128, 512, 16, 512), (1280, 5120, 20, 1024)])
+def test_sae_step_against_its_encoder_product(d_in, d_sae, k, batch):
+    x = torch.randn(batch, d_in)
+    module = SAEModule(SparseAutoencoder(d_in, d_sae, TopK(k)), dead_after_vectors=10**9)
+    module.initialise(x)
+    module.log_dict = lambda *_args, **_values: None  # type: ignore[method-assign]
+    optimizer = torch.optim.Adam(module.autoencoder.parameters(), lr=1e-4)
+    weights = module.autoencoder.W_enc.detach()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        module.training_step(x, 0).backward()
+        module.autoencoder.project_decoder_gradient()
+        optimizer.step()
+        module.autoencoder.normalise_decoder()
+
+    ratio = paired(step, lambda: x @ weights.T)
+    print(f"\nSAE step, d_in {d_in}, d_sae {d_sae}, k {k}, batch {batch}: {ratio:.1f} x its encoder product")
+    assert ratio > 1  # the product is part of the step: anything below is a broken measurement
+
+
+def test_generation_with_capture_against_generation_without():
+    from diffusae.backbone.load import load_pipeline
+    from diffusae.capture.generate import generate
+    from diffusae.miniature.folder import SHIPPED
+
+    pipe = load_pipeline(SHIPPED, dtype=torch.float32, device="cpu")
+    timesteps = [float(t) for t in (901, 501, 101)]
+    captions, seeds = ["a red fish and a blue house , flat"] * 4, list(range(4))
+    hookpoints = {"mid": "mid_block.attentions.0", "up": "up_blocks.0.attentions.1"}
+
+    def with_capture() -> None:
+        generate(pipe, captions, seeds, steps=10, guidance=4.0, hookpoints=hookpoints, timesteps=timesteps)
+
+    def without() -> None:
+        generate(pipe, captions, seeds, steps=10, guidance=4.0)
+
+    ratio = paired(with_capture, without, rounds=5)
+    print(f"\ngeneration with capture of two blocks at three steps: {ratio:.3f} x without")
+    assert 0.3 < ratio < 3  # beyond this the machine was too noisy to say anything

@@ -1,0 +1,9 @@
+"""One thread a test process: `make test` runs a process a core, and threads that wait for each other waste both."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+torch.set_num_threads(1)

@@ -1,0 +1,68 @@
+"""A small study, made by hand: every figure that a test looks for is written here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from diffusae.report.study import Concept, Picture, Prediction, RunRow, Study
+from report.rows import CHANCE, figure, result
+
+
+@pytest.fixture
+def results() -> list[dict[str, Any]]:
+    """Three cells of composition, out of order and one without data, and one of dead fraction."""
+    return [
+        result("up", 0.0, "cond", figure(0.6123, (0.5811, 0.6477), 91), baselines=CHANCE),
+        result("mid", 0.5, "uncond", figure(None), baselines=CHANCE),
+        result("mid", 1.0, "cond", figure(0.3127, (0.2819, 0.3431), 87), baselines=CHANCE),
+        result("mid", 1.0, "cond", figure(0.0625, None, 64), metric="dead_fraction", higher_is_better=False),
+    ]
+
+
+@pytest.fixture
+def study(results: list[dict[str, Any]]) -> Study:
+    """A study with something in every section."""
+    image = np.full((8, 8, 3), 200, dtype=np.uint8)
+    image[2:5, 1:4] = (0, 0, 255)
+    mask = np.zeros((8, 8), dtype=bool)
+    mask[2:5, 1:4] = True
+    score = np.array([[0.9, 0.1], [0.2, 0.3]])
+    keys = [("mid", conditioning, t, "cat") for conditioning in ("cond", "uncond") for t in (1.0, 0.0)]
+    return Study(
+        name="miniature",
+        model="tiny",
+        facts={"steps": "50", "guidance": "4.0"},
+        contact_sheet=[Picture("a blue cat", image, "seed 7")],
+        results=results,
+        predictions=[
+            Prediction(
+                caption="a blue cat and a dog",
+                image=image,
+                nouns=["cat", "dog"],
+                true_masks={"cat": mask},
+                predicted=dict.fromkeys(keys, (score, mask)),
+                iou=dict.fromkeys(keys[:-1], 0.4567),
+            )
+        ],
+        concepts=[
+            Concept(
+                "mid-t1.00-cond",
+                "mid",
+                1.0,
+                "cond",
+                412,
+                [("cat", 31), ("dog", 4)],
+                31 / 35,
+                0.021,
+                [(image, score)],
+            ),
+            Concept("up-t0.00-uncond", "up", 0.0, "uncond", 7, [], None, 0.0, []),
+        ],
+        runs=[
+            RunRow("collect", "", "finished", 200.4, "00aa11bb22cc33dd"),
+            RunRow("train", "mid-t1.00-cond", "failed", None, "44ee55ff66778899"),
+        ],
+    )

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import html
+import logging
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from diffusae.report import page as module
+from diffusae.report.page import duration, percent, render_page, write_report
+from diffusae.report.study import Concept, Picture, Prediction, RunRow, Study
+from report.rows import figure, result
+
+MARKUP = "<script>alert('x')</script> & \"quoted\""
+VOID = {"meta", "br", "link", "img"}
+
+
+class Reader(HTMLParser):
+    """Reads a page, and fails where an element is closed that is not the one that is open."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.ids: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self.ids += [value for name, value in attrs if name == "id" and value]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def test_page_is_well_formed_and_every_id_is_unique_and_found(study: Study) -> None:
+    read = Reader(render_page(study))
+    assert len(read.ids) == len(set(read.ids))
+    referred = {
+        value[1:]
+        for _, attributes in read.elements
+        for name, value in attributes.items()
+        if name in ("href", "xlink:href") and value and value.startswith("#")
+    }
+    assert referred <= set(read.ids)
+
+
+def test_page_loads_nothing_from_elsewhere(study: Study) -> None:
+    text = render_page(study)
+    for tag, attributes in Reader(text).elements:
+        for name, value in attributes.items():
+            if name in ("src", "href", "xlink:href", "srcset", "data", "action") and value:
+                allowed = ("#", "data:image/") if tag != "a" else ("#", "https://arxiv.org/abs/")
+                assert value.startswith(allowed), (tag, name, value[:60])
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    assert "default-src 'none'" in text
+
+
+def test_text_from_outside_is_escaped_wherever_it_appears(study: Study) -> None:
+    image = study.contact_sheet[0].image
+    scores = np.zeros((2, 2))
+    mask = np.ones((8, 8), dtype=bool)
+    key = (MARKUP, MARKUP, 1.0, MARKUP)
+    hostile = Study(
+        name=MARKUP,
+        model=MARKUP,
+        facts={MARKUP: MARKUP},
+        contact_sheet=[Picture(MARKUP, image, MARKUP)],
+        results=[
+            {
+                **result(
+                    MARKUP, 1.0, MARKUP, figure(0.5, (0.4, 0.6), 3), baselines={MARKUP: figure(0.1, None, 1)}
+                ),
+                "unit": MARKUP,
+                "metric": metric,
+                "details": {MARKUP: MARKUP},
+            }
+            for metric in ("composition", "dead_fraction", MARKUP)
+        ],
+        predictions=[Prediction(MARKUP, image, [MARKUP], {MARKUP: mask}, {key: (scores, mask)}, {key: 0.5})],
+        concepts=[Concept(MARKUP, MARKUP, 1.0, MARKUP, 1, [(MARKUP, 1)], 1.0, 0.1, [(image, scores)])],
+        runs=[RunRow(MARKUP, MARKUP, MARKUP, 1.0, MARKUP)],
+    )
+    text = render_page(hostile)
+    assert "<script>alert" not in text
+    read = Reader(text)
+    assert [tag for tag, _ in read.elements].count("script") == 1  # the page's own
+    assert MARKUP in read.text
+    captions = [each["aria-label"] for tag, each in read.elements if tag == "svg" and "aria-label" in each]
+    assert MARKUP in captions
+
+
+def test_every_number_of_the_rows_is_on_the_page(study: Study, results: list[dict[str, Any]]) -> None:
+    text = Reader(render_page(study)).text
+    for row in results:
+        for each in (row, *row["baselines"].values()):
+            if each["value"] is not None:
+                assert f"{each['value']:.3f}" in text
+                assert str(each["n"]) in text
+            if each["ci95"] is not None:
+                assert f"[{each['ci95'][0]:.3f}, {each['ci95'][1]:.3f}]" in text
+
+
+def test_a_row_of_the_table_holds_its_own_cell_and_figures(study: Study) -> None:
+    text = render_page(study)
+    rows = [" ".join(re.sub(r"<[^>]*>", " ", row).split()) for row in re.findall(r"<tr>.*?</tr>", text, re.S)]
+    assert "up 0.00 cond 0.612 [0.581, 0.648] 91 0.140 [0.120, 0.160] n = 80 none" in rows
+    assert "mid 0.50 uncond no data 0 0.140 [0.120, 0.160] n = 80 –" in rows
+    assert "mid 1.00 cond 0.062 64" in rows
+
+
+def test_headline_on_the_page_is_made_from_the_rows(study: Study) -> None:
+    text = Reader(render_page(study)).text
+    assert "Mid block, cond: IoU 0.31 [0.28, 0.34] at t = 1.00, n = 87; chance 0.14." in text
+    assert "✓ Its interval clears every baseline: chance 0.14 [0.12, 0.16]." in text
+
+
+def test_an_empty_study_says_no_data_in_every_section() -> None:
+    text = Reader(render_page(Study("empty", "tiny"))).text
+    assert text.count("No data:") == 6
+    assert "No composition results yet." in text
+
+
+def test_results_without_any_value_are_shown_as_no_data() -> None:
+    rows = [result("mid", 1.0, "cond", figure(None), baselines={"chance": figure(None)})]
+    text = Reader(render_page(Study("nothing", "tiny", results=rows))).text
+    assert "Mid block, cond: no data at t = 1.00." in text
+    assert "None of the 1 cells has data." in text
+
+
+def test_a_noun_without_mask_and_a_missing_iou_are_no_data(study: Study) -> None:
+    text = Reader(render_page(study)).text
+    assert "dog (not found by the annotator: no data)" in text
+    assert "no data cat" in text  # uncond, t = 0: predicted, but without IoU
+    assert text.count("0.46 cat") == 3
+
+
+def test_panels_run_from_the_first_step_to_the_last_and_only_cond_is_unfolded(study: Study) -> None:
+    text = render_page(study)
+    section = text[text.index('id="prompts"') : text.index('id="concepts"')]
+    first = section[: section.index("<details>")]
+    assert re.findall(r"t = (\d\.\d\d)</th>", first) == ["1.00", "0.00"]
+    assert "mid, cond, t = 1.00: cat IoU 0.46" in first
+    assert "uncond" not in first
+    assert "mid, uncond, t = 1.00: cat IoU 0.46" in section
+
+
+def test_a_concept_shows_labels_purity_frequency_and_its_pictures(study: Study) -> None:
+    text = render_page(study)
+    words = Reader(text).text
+    assert "latent 412 · purity 89 % · active at 2.1 % of positions" in words
+    assert "latent 7 · purity no data · active at 0 % of positions" in words
+    assert "no labels" in words
+    assert "active in no picture" in words
+    assert 'aria-label="where latent 412 is active in top picture 1"' in text
+
+
+def test_unfinished_runs_are_named(study: Study) -> None:
+    assert "2 runs, 1 not finished: train mid-t1.00-cond (failed)." in Reader(render_page(study)).text
+
+
+def test_the_same_study_gives_the_same_page(study: Study) -> None:
+    assert render_page(study) == render_page(study)
+
+
+def test_write_report_puts_the_page_in_place_whole(study: Study, tmp_path: Path) -> None:
+    target = tmp_path / "report" / "index.html"
+    write_report(target, study)
+    assert target.read_text(encoding="utf-8") == render_page(study)
+    assert [each.name for each in target.parent.iterdir()] == ["index.html"]
+
+
+def test_a_failing_render_leaves_the_old_page(study: Study, tmp_path: Path) -> None:
+    target = tmp_path / "index.html"
+    target.write_text("old")
+    with pytest.raises(ValueError, match="incomplete"):
+        write_report(target, replace(study, results=[{"metric": "composition"}]))
+    assert target.read_text() == "old"
+
+
+def test_a_heavy_page_is_warned_about(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "HEAVY", 1000)
+    with caplog.at_level(logging.WARNING):
+        write_report(tmp_path / "index.html", study)
+    assert "show fewer concepts or predictions" in caplog.text
+
+
+def test_quotes_in_captions_survive_as_text(study: Study) -> None:
+    caption = 'it\'s "<b>" & co'
+    shown = render_page(replace(study, contact_sheet=[Picture(caption, study.contact_sheet[0].image)]))
+    assert html.escape(caption).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "–"),
+        (0.42, "0.4 s"),
+        (42.4, "42 s"),
+        (59.7, "1 min 00 s"),
+        (200.4, "3 min 20 s"),
+        (7500.0, "2 h 05 min"),
+    ],
+)
+def test_durations_are_read_easily(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (None, "no data"),
+        (float("nan"), "no data"),
+        (0.0, "0 %"),
+        (0.0213, "2.1 %"),
+        (0.886, "89 %"),
+        (1.0, "100 %"),
+    ],
+)
+def test_shares_are_shown_as_percent(share: float | None, text: str) -> None:
+    assert percent(share) == text
