@@ -80,7 +80,8 @@ def _run(stage: str) -> None:
     # Lightning sets its own level when it is imported.
     for name in ("pytorch_lightning", "lightning_fabric"):  # devices and tips, told again for every cell
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    for message in (".*LeafSpec.*", ".*smaller than the logging interval.*"):
+        warnings.filterwarnings("ignore", message=message)
     outcomes: list[tuple[str, str]] = []
 
     def told(cfg: Any) -> None:

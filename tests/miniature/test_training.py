@@ -1,6 +1,7 @@
 """The training of the miniature's parts, at a size that takes seconds."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def test_every_part_trains_and_the_folder_runs_in_plain_diffusers(tmp_path):
         workers=1,
     )
     training.assemble(tmp_path / "folder")
-    pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "folder")
+    pipe: Any = StableDiffusionPipeline.from_pretrained(tmp_path / "folder")
     pipe.set_progress_bar_config(disable=True)
     picture = pipe("a red fish", num_inference_steps=2, output_type="np").images
     assert picture.shape == (1, 64, 64, 3)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from wandb_records import history_of, records_of, values_of
 
 from diffusae.evaluation.result import load_results
 from diffusae.runs.metric_log import read_metrics
 from diffusae.sae.storage import load_sae
+from wandb_records import history_of, records_of, values_of
 
 CELLS = ["grid.timesteps=[1.0,0.0]", "grid.blocks=[mid]"]
 
@@ -64,6 +64,7 @@ def test_every_figure_has_n_an_interval_and_a_baseline(study):
     for row in rows:
         if row.estimate.n > 1:
             assert row.estimate.ci95 is not None
+            assert row.estimate.value is not None
             assert row.estimate.ci95[0] <= row.estimate.value <= row.estimate.ci95[1]
         assert row.baselines
 

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from diffusae.errors import UserError
 from diffusae.runs import wandb_mirror
 from diffusae.runs.metric_log import MetricLog, read_metrics
 from diffusae.runs.wandb_mirror import WandbMirror, chosen_mode
+from wandb_records import history_of, records_of, values_of
 
 
 @pytest.fixture(autouse=True)
@@ -38,37 +36,6 @@ def mirror(directory: Path, **options) -> WandbMirror:
         "config": {"sae": {"k": 10}},
     }
     return WandbMirror(directory, **{**values, **options})
-
-
-def records_of(directory: Path) -> list[Record]:
-    """The records in the one offline run below `directory`: protobuf messages, framed as a LevelDB log."""
-    (path,) = (directory / "wandb").glob("offline-run-*/*.wandb")
-    data, records, message = path.read_bytes(), [], b""
-    block, header = 32768, struct.Struct("<IHB")  # checksum, length, kind: 1 whole, 2 first, 3 middle, 4 last
-    at = 7  # the file's own magic
-    while at + header.size <= len(data):
-        left = block - at % block
-        if left < header.size:
-            at += left
-            continue
-        _, length, kind = header.unpack_from(data, at)
-        at += header.size + length
-        message += data[at - length : at]
-        if kind in (1, 4):
-            records.append(Record.FromString(message))
-            message = b""
-    return records
-
-
-def values_of(items: Iterable[Any]) -> dict[str, Any]:
-    """Keys, dotted where nested, and values of W&B's key-value messages."""
-    return {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
-
-
-def history_of(records: list[Record], metric: str) -> dict[int, float]:
-    """step -> value of one metric."""
-    rows = [values_of(record.history.item) for record in records if record.HasField("history")]
-    return {row["_step"]: row[metric] for row in rows if metric in row}
 
 
 def exit_codes_of(records: list[Record]) -> list[int]:

@@ -32,9 +32,8 @@ def falling_rate(step: int, *, steps: int, warmup: int = 200, last_part: float =
 class OrderedBatches:
     """The batches of a dataset in its own order; its state is the number of batches given, so Lightning can resume it."""
 
-    def __init__(self, data: Dataset, *, batch_size: int, batches: int) -> None:
-        self.data, self.batch_size, self.batches = data, batch_size, batches
-        self.given = 0
+    def __init__(self, data: Dataset, *, batch_size: int, batches: int, given: int = 0) -> None:
+        self.data, self.batch_size, self.batches, self.given = data, batch_size, batches, given
 
     def __len__(self) -> int:
         return self.batches
@@ -81,7 +80,7 @@ def fit(
     if seen >= steps:
         module.load_state_dict(torch.load(newest, weights_only=True, map_location="cpu")["state_dict"])
         return
-    loader = OrderedBatches(data, batch_size=batch_size, batches=steps)
+    loader = OrderedBatches(data, batch_size=batch_size, batches=steps, given=seen)
     trainer = pl.Trainer(
         max_steps=steps,
         max_epochs=-1,

@@ -12,14 +12,6 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import discard_damaged, verify
@@ -35,6 +27,7 @@ from diffusae.prompts.prompt_set import Prompt
 from diffusae.runs.disk import require_free
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import run_record, state
+from diffusae.stages.progress import Advance, progress_bar
 from diffusae.stages.study import Study, fingerprint
 
 log = logging.getLogger(__name__)
@@ -94,21 +87,8 @@ def collect_into(study: Study) -> None:
         writer = ActivationWriter(study.activations, streams=streams, header=header)
         finished = writer.finished_groups()
         recorder = _Recorder(study, pipe, streams, latent)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-        )
-        with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
-            done = sum(len(group) for index, group in enumerate(groups) if index in finished)
-            bar = progress.add_task("pictures", total=len(study.prompts), completed=done, rate="")
-
-            def advance(count: int) -> None:
-                progress.advance(bar, count)
-                speed = progress.tasks[bar].speed
-                progress.update(bar, rate=f"{speed:.2f} pictures/s" if speed else "")
-
+        done = sum(len(group) for index, group in enumerate(groups) if index in finished)
+        with progress_bar("pictures", total=len(study.prompts), done=done) as (advance, _):
             for index, group in enumerate(groups):
                 if index not in finished:
                     written = writer.write_group(index, recorder.records(group, advance))
@@ -244,7 +224,7 @@ class _Recorder:
         self.model, self.grid, self.pipe, self.latent = study.cfg.model, study.cfg.grid, pipe, latent
         self.streams = streams
 
-    def records(self, prompts: Sequence[Prompt], advance: Any) -> Iterator[ImageRecord]:
+    def records(self, prompts: Sequence[Prompt], advance: Advance) -> Iterator[ImageRecord]:
         """One record a prompt; `advance(count)` is called after each batch."""
         timesteps = sorted({stream.timestep for stream in self.streams})
         for start in range(0, len(prompts), self.model.batch_size):

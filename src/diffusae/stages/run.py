@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
 from functools import cache
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from diffusae.activations.schema import Cell
@@ -30,6 +21,7 @@ from diffusae.stages.annotate import annotate
 from diffusae.stages.collect import collect
 from diffusae.stages.evaluate import METRICS, evaluate_cell, evaluated
 from diffusae.stages.label import label_cell, labelled, word_embedding
+from diffusae.stages.progress import progress_bar
 from diffusae.stages.report import report
 from diffusae.stages.study import Study
 from diffusae.stages.train import mirror_of, train_cell, trained
@@ -66,15 +58,16 @@ def _cells(study: Study) -> list[str]:
     waiting = [studies for studies in cells.values() if not _finished(studies)]
     log.info("%d of %d cells are finished", len(cells) - len(waiting), len(cells))
     failures: dict[str, str] = {}
-    with _progress(len(waiting)) as told:
+    with progress_bar("cells", total=len(waiting)) as (advance, name):
         for studies in waiting:
             one = next(iter(studies.values()))
-            with told(one.cell_name):
-                try:
-                    _carry_out(studies, embedding)
-                except Exception as error:
-                    log.exception("cell %s failed", one.cell_name)
-                    failures[one.cell_name] = str(error)
+            name(f"cell {one.cell_name}")
+            try:
+                _carry_out(studies, embedding)
+            except Exception as error:
+                log.exception("cell %s failed", one.cell_name)
+                failures[one.cell_name] = str(error)
+            advance(1)
     if failures:
         table = Table("cell", "error", title=f"{len(failures)} of {len(cells)} cells failed")
         for name, error in failures.items():
@@ -111,19 +104,3 @@ def _at(cell: Cell, cfg: DictConfig) -> Study:
     there = copy.deepcopy(cfg)
     there.timestep.t, there.block.name, there.conditioning.branch = cell.t, cell.block, cell.conditioning
     return Study(there)
-
-
-@contextmanager
-def _progress(cells: int) -> Iterator[Callable[[str], AbstractContextManager[None]]]:
-    """A bar over the cells; what it yields brackets the work on one of them."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), disable=cells == 0) as progress:
-        bar = progress.add_task("cells", total=cells)
-
-        @contextmanager
-        def told(name: str) -> Iterator[None]:
-            progress.update(bar, description=f"cell {name}")
-            yield
-            progress.advance(bar)
-
-        yield told

@@ -86,7 +86,7 @@ class Study:
 
     @property
     def cell_name(self) -> str:
-        """The cell's key with the SAE's tag, as directories and W&B runs are called: `mid-t0.50-cond-k16`."""
+        """The cell's key with the SAE's tag, as directories and W&B runs are called: `mid-t0.50-cond-k10`."""
         return f"{self.cell.key}-{self.cfg.sae.tag}"
 
     @property

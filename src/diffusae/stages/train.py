@@ -111,7 +111,7 @@ def mirror_of(study: Study) -> Iterator[WandbMirror]:
         **study.cell.coordinates(),
         "k": study.cfg.sae.k,
         "d_sae": study.cfg.sae.d_sae,
-        **study.config(),
+        "study": study.config(),
     }
     with WandbMirror(
         study.directory / "wandb",
