@@ -22,7 +22,8 @@ def paired(first: Callable[[], object], second: Callable[[], object], *, rounds:
         work()
         return time.perf_counter() - start
 
-    first(), second()
+    first()
+    second()
     return statistics.median(seconds(first) / seconds(second) for _ in range(rounds))
 
 

@@ -92,7 +92,11 @@ def fit(
         log_every_n_steps=50,
         callbacks=[
             ModelCheckpoint(
-                dirpath=directory, save_last=True, save_top_k=0, every_n_train_steps=checkpoint_every
+                dirpath=directory,
+                save_last=True,
+                save_top_k=0,
+                every_n_train_steps=checkpoint_every,
+                enable_version_counter=False,  # always the one name: a changed interval must not start a second file
             ),
             TQDMProgressBar(refresh_rate=10),
         ],
