@@ -16,7 +16,7 @@ import pytest
 
 from diffusae.activations import hashed_tar
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.reader import read_updates
+from diffusae.activations.reader import read_images, read_updates
 from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError
 
@@ -228,3 +228,13 @@ def test_a_group_refuses_what_does_not_fit_it(writer, record):
         with pytest.raises(UserError, match=message):
             made.write_group(0, records)
     assert made.finished_groups() == {}
+
+
+def test_a_group_may_go_without_pictures(writer, record):
+    made = writer()
+    made.write_group(0, [record(n) for n in range(3)], with_images=False)
+    made.write_group(1, [record(n, "test") for n in range(3, 5)])
+    manifest = made.finish()
+    assert not manifest.shards("images", "train")
+    assert [image_id for image_id, *_ in read_images(made.root, manifest, "test")] == ["img0003", "img0004"]
+    assert made.finished_groups().keys() == {0, 1}

@@ -60,10 +60,10 @@ def test_every_option_composes_and_its_target_binds(group, option):
         target = node["_target_"]
         assert target.startswith("diffusae.")
         values = {str(name): None for name in node if name != "_target_"}
-        parameters = inspect.signature(get_class(target)).parameters
-        inspect.signature(get_class(target)).bind(
-            **values, **{name: None for name in SUPPLIED & parameters.keys()}
-        )  # noqa: C420
+        supplied: dict[str, None] = dict.fromkeys(
+            SUPPLIED & inspect.signature(get_class(target)).parameters.keys()
+        )
+        inspect.signature(get_class(target)).bind(**values, **supplied)
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("experiment/*.yaml")), ids=lambda p: p.stem)

@@ -121,12 +121,12 @@ class ActivationWriter:
                 found[index] = group
         return found
 
-    def write_group(self, index: int, records: Iterable[ImageRecord]) -> Group:
+    def write_group(self, index: int, records: Iterable[ImageRecord], *, with_images: bool = True) -> Group:
         """Write one group of images, all of one split, and its journal; return the journal.
 
         Records are written as they come, so a generator keeps one image in memory. An image with an update
         that is not finite as float16 is rejected in every stream, logged, counted and kept in the journal's
-        `rejected`.
+        `rejected`. `with_images=False` leaves this group's pictures out: then they need not be decoded.
 
         Raises:
             UserError: an empty group, mixed splits, a double id, shapes not the streams', or a full disk.
@@ -135,7 +135,7 @@ class ActivationWriter:
         # Neither file may vouch for shards that are about to change.
         (self.root / MANIFEST).unlink(missing_ok=True)
         journal.unlink(missing_ok=True)
-        names = {folder: f"{folder}/shard-{index:06d}.tar" for folder in self._folders()}
+        names = {folder: f"{folder}/shard-{index:06d}.tar" for folder in self._folders(with_images)}
         filling = None
         try:
             with ExitStack() as stack:
@@ -174,8 +174,8 @@ class ActivationWriter:
         self._image_size = group.image_size
         return group
 
-    def _folders(self) -> list[str]:
-        return [*self.streams, *([IMAGES] if self.with_images else [])]
+    def _folders(self, with_images: bool) -> list[str]:
+        return [*self.streams, *([IMAGES] if self.with_images and with_images else [])]
 
     def _disk_full(self, index: int, *, images: int) -> UserError:
         each = bytes_per_image(list(self.streams.values()), image_size=self._image_size) / 1e6

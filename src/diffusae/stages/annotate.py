@@ -14,11 +14,10 @@ from diffusae.activations.schema import IMAGES
 from diffusae.concepts.annotations import annotate_pictures
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
+from diffusae.stages.collect import SEEN_SPLITS
 from diffusae.stages.study import Study, build, fingerprint
 
 log = logging.getLogger(__name__)
-
-ANNOTATED_SPLITS = ("dictionary", "tune", "test")
 
 
 def annotate(cfg: DictConfig) -> None:
@@ -51,7 +50,7 @@ def annotate_into(study: Study) -> None:
         parents=parents,
         seed=study.cfg.seed,
     ):
-        rows = [row for split in ANNOTATED_SPLITS for row in read_images(study.activations, manifest, split)]
+        rows = [row for split in SEEN_SPLITS for row in read_images(study.activations, manifest, split)]
         pictures = np.stack([picture for _, picture, _ in rows])
         found = annotate_pictures(annotator, [image_id for image_id, *_ in rows], pictures)
         found.save(study.annotations)

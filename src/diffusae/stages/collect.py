@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 ATTENTION = "attention"
 """The stream that holds the model's own cross-attention: positions of the latent x tokens of the prompt."""
 
+SEEN_SPLITS = ("dictionary", "tune", "test")
+"""The splits whose pictures someone looks at later; the others are never decoded."""
+
 _LONGEST_PROMPT = 77  # tokens of CLIP: for an estimate before the tokenizer is loaded
 
 
@@ -91,7 +94,9 @@ def collect_into(study: Study) -> None:
         with progress_bar("pictures", total=len(study.prompts), done=done) as (advance, _):
             for index, group in enumerate(groups):
                 if index not in finished:
-                    written = writer.write_group(index, recorder.records(group, advance))
+                    seen = group[0].split in SEEN_SPLITS
+                    records = recorder.records(group, advance, decode=seen)
+                    written = writer.write_group(index, records, with_images=seen)
                     for rejected in written.rejected:
                         log.warning("rejected: %s", rejected)
         writer.finish()
@@ -224,7 +229,7 @@ class _Recorder:
         self.model, self.grid, self.pipe, self.latent = study.cfg.model, study.cfg.grid, pipe, latent
         self.streams = streams
 
-    def records(self, prompts: Sequence[Prompt], advance: Advance) -> Iterator[ImageRecord]:
+    def records(self, prompts: Sequence[Prompt], advance: Advance, *, decode: bool) -> Iterator[ImageRecord]:
         """One record a prompt; `advance(count)` is called after each batch."""
         timesteps = sorted({stream.timestep for stream in self.streams})
         for start in range(0, len(prompts), self.model.batch_size):
@@ -239,8 +244,13 @@ class _Recorder:
                     hookpoints={block: self.model.hookpoints[block] for block in self.grid.blocks},
                     timesteps=timesteps,
                     conditionings=self.grid.conditionings,
+                    decode=decode,
                     height=self.model.height,
                     width=self.model.width,
+                )
+            for row, places in made.nonfinite.items():
+                log.warning(
+                    "not finite: %r, seed %d: %s", batch[row].text, batch[row].seed, ", ".join(places)
                 )
             maps = {t: mean_map(attention, t, grid=self.latent) for t in timesteps}
             tensors = {
@@ -249,7 +259,6 @@ class _Recorder:
                 else made.updates[stream.block, stream.timestep, stream.conditioning]
                 for stream in self.streams
             }
-            assert made.images is not None
             for row, prompt in enumerate(batch):
                 yield ImageRecord(
                     image_id=prompt.image_id,
@@ -257,7 +266,7 @@ class _Recorder:
                     seed=prompt.seed,
                     split=prompt.split,
                     updates={folder: tensor[row].float().numpy() for folder, tensor in tensors.items()},
-                    image=made.images[row],
+                    image=None if made.images is None else made.images[row],
                     meta={"word_tokens": self._word_tokens(prompt.text)},
                 )
             advance(len(batch))

@@ -133,7 +133,7 @@ def _predictions(
 ) -> Iterator[Prediction]:
     """The first test pictures that show two objects or more, at every cell."""
     masks = Annotations.load(study.annotations).masks if cells else {}
-    shown = [i for i in captions if len(masks.get(i, {})) >= 2][:PREDICTED_PROMPTS]
+    shown = _prompts_to_show(study, cells)
     by_picture: dict[str, dict[str, dict]] = {i: {"predicted": {}, "iou": {}} for i in shown}
     thresholds = {
         tuple(r.cell.values()): r.details["threshold"] for r in results if r.metric == "composition"
@@ -163,6 +163,16 @@ def _predictions(
             predicted=found["predicted"],
             iou=found["iou"],
         )
+
+
+def _prompts_to_show(study: Study, cells: list[tuple[Cell, str]]) -> list[str]:
+    """The first test pictures in which two of the caption's nouns or more were found."""
+    for _, name in cells:
+        path = study.directory / "evaluation" / "composition" / name / "objects.parquet"
+        if path.exists():
+            counts = pd.read_parquet(path)["image_id"].value_counts(sort=False)
+            return [str(i) for i in counts.index[counts >= 2]][:PREDICTED_PROMPTS]
+    return []
 
 
 def _concepts(directory: Path, cell: Cell, name: str, images: Images) -> Iterator[Concept]:
