@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -170,8 +171,8 @@ def _prompts_to_show(study: Study, cells: list[tuple[Cell, str]]) -> list[str]:
     for _, name in cells:
         path = study.directory / "evaluation" / "composition" / name / "objects.parquet"
         if path.exists():
-            counts = pd.read_parquet(path)["image_id"].value_counts(sort=False)
-            return [str(i) for i in counts.index[counts >= 2]][:PREDICTED_PROMPTS]
+            counts = Counter(pd.read_parquet(path)["image_id"].tolist())
+            return [image_id for image_id, count in counts.items() if count >= 2][:PREDICTED_PROMPTS]
     return []
 
 
