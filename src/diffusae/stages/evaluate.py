@@ -80,7 +80,8 @@ def _spread(result: Result) -> tuple[Any, int]:
 
 
 def _determines(study: Study) -> dict[str, Any]:
-    return {"cell": study.cell.coordinates(), "evaluation": study.part("evaluation"), "seed": study.cfg.seed}
+    parts = {name: study.part(name) for name in ("evaluation", "embedding")}
+    return {"cell": study.cell.coordinates(), **parts, "seed": study.cfg.seed}
 
 
 def _parents(study: Study, metric: str) -> dict[str, str]:
