@@ -95,3 +95,28 @@ def test_every_part_trains_and_the_folder_runs_in_plain_diffusers(tmp_path):
     assert picture.shape == (1, 64, 64, 3)
     found = MiniatureAnnotator(tmp_path / "folder" / "annotator").annotate((picture * 255).astype(np.uint8))
     assert len(found) == 1
+
+
+def test_training_goes_on_from_a_folder_and_leaves_parts_of_no_steps_as_they_are(tmp_path):
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    def training(directory, **values):
+        parts = dict.fromkeys(("autoencoder_steps", "annotator_steps", "denoiser_steps"), 1)
+        return MiniatureTraining(
+            directory, scenes=8, batch_size=4, accelerator="cpu", workers=1, **{**parts, **values}
+        )
+
+    training(tmp_path / "first").assemble(tmp_path / "folder")
+    further = training(
+        tmp_path / "second", start_from=tmp_path / "folder", autoencoder_steps=0, annotator_steps=0
+    )
+    further.assemble(tmp_path / "further")
+    kept, moved = (
+        [kind.from_pretrained(tmp_path / name / part).state_dict() for name in ("folder", "further")]
+        for kind, part in ((AutoencoderKL, "vae"), (UNet2DConditionModel, "unet"))
+    )
+    assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
+    assert not all(torch.equal(moved[0][name], moved[1][name]) for name in moved[0])
+    assert (tmp_path / "folder/annotator/annotator.safetensors").read_bytes() == (
+        tmp_path / "further/annotator/annotator.safetensors"
+    ).read_bytes()

@@ -146,6 +146,7 @@ class MiniatureTraining:
             denoiser.text_encoder = CLIPTextModel.from_pretrained(
                 self.start_from / "text_encoder", dtype=torch.float32
             )
+        denoiser.train()  # what is loaded comes in evaluation mode
         training = DenoiserTraining(
             denoiser,
             steps=self.denoiser_steps,
@@ -171,33 +172,37 @@ class MiniatureTraining:
 
     def annotator(self) -> SegmentationNetwork:
         """Train the annotator (or load it), half on renders as drawn and half on autoencoded ones."""
-        path = self.directory / "autoencoded.npy"
-        pool = self.pool()
-        if not path.exists():
-            autoencoder = self.autoencoder()
-            share = range(0, min(len(pool), 5_000), 100)
-            rows = [
-                reconstruct(autoencoder, pool.pictures[i : i + 100])
-                for i in track(share, "autoencoding renders")
-            ]
-            with atomic_path(path) as temporary, open(temporary, "wb") as file:
-                np.save(file, np.concatenate(rows), allow_pickle=False)
-        autoencoded = np.load(path, mmap_mode="r", allow_pickle=False)
         pl.seed_everything(self.seed)
         training = AnnotatorTraining(steps=self.annotator_steps)
         if self.start_from is not None:
             shipped = MiniatureAnnotator(self.start_from / "annotator")
             training.network.load_state_dict(shipped.network.state_dict())
-        data = LabelledPictures(pool, autoencoded, length=self.annotator_steps * 32, seed=self.seed)
-        fit(
-            training,
-            data,
-            batch_size=32,
-            steps=self.annotator_steps,
-            directory=self.directory / "annotator",
-            accelerator=self.accelerator,
-        )
+        if self.annotator_steps > 0:
+            data = LabelledPictures(
+                self.pool(), self._autoencoded(), length=self.annotator_steps * 32, seed=self.seed
+            )
+            fit(
+                training,
+                data,
+                batch_size=32,
+                steps=self.annotator_steps,
+                directory=self.directory / "annotator",
+                accelerator=self.accelerator,
+            )
         return training.network.eval().requires_grad_(False)
+
+    def _autoencoded(self) -> np.ndarray:
+        """The pool's first pictures as the autoencoder gives them back; computed on the first call."""
+        path = self.directory / "autoencoded.npy"
+        if not path.exists():
+            autoencoder, pictures = self.autoencoder(), self.pool().pictures
+            share = range(0, min(len(pictures), 5_000), 100)
+            rows = [
+                reconstruct(autoencoder, pictures[i : i + 100]) for i in track(share, "autoencoding renders")
+            ]
+            with atomic_path(path) as temporary, open(temporary, "wb") as file:
+                np.save(file, np.concatenate(rows), allow_pickle=False)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
 
     def assemble(self, folder: str | Path) -> None:
         """Write the pipeline folder with whatever the parts are trained to by now."""
