@@ -190,6 +190,8 @@ class WandbMirror:
             request = self._requests.get()
             process.send(request)
         event, reason = process.wait_for("finished", timeout_s=self.timeout_s)
+        if event == "finished":
+            process.wait_for_end(timeout_s=5.0)
         process.kill()
         if event != "finished":
             logger.warning("W&B did not finish: %s; `wandb sync` can send %s later", reason, self.directory)
@@ -249,6 +251,11 @@ class _Process:
         except queue.Empty:
             return "timeout", f"not {wanted} after {timeout_s:g} s"
         return event["event"], event["reason"]
+
+    def wait_for_end(self, *, timeout_s: float) -> None:
+        """Let the process, and with it W&B's service, end by itself: the service writes its last records then."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(timeout=timeout_s)
 
     def kill(self) -> None:
         """End the process and the service that it started, at once."""
