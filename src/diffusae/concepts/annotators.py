@@ -30,6 +30,11 @@ class Annotation:
 class Annotator(Protocol):
     """Finds objects in pictures."""
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The nouns that it can find."""
+        ...
+
     def annotate(self, images: Images) -> list[Annotation]:
         """One annotation for each picture of uint8 [n, H, W, 3]; masks have the pictures' size."""
         ...
