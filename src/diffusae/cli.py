@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -56,6 +57,12 @@ def main() -> None:
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     try:
         _run(stage)
+    except SystemExit as error:
+        # Lightning's answer to SIGTERM, once the training's checkpoint is written, is an exit without a code.
+        if type(error).__name__ != "SIGTERMException":
+            raise
+        print(f"diffusae {stage}: stopped by SIGTERM; the same command goes on", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGTERM) from None
     except Exception as error:
         message = _explained(error, stage)
         if message is None:

@@ -108,8 +108,46 @@ def test_a_short_last_batch_can_be_dropped_and_the_length_says_so(collection):
 
 
 def test_a_buffer_beyond_the_set_changes_neither_order_nor_memory(collection):
-    once, more = (module(collection[0], buffer_vectors=n).train_dataloader() for n in (37, 10**12))
+    once, more = (module(collection[0], buffer_vectors=n).train_dataloader() for n in (40, 10**12))
     assert same(epoch_of(once, 0), epoch_of(more, 0))
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("reader", ["mapped", "webdataset"])
+def test_the_batches_are_the_same_with_any_reader_and_any_number_of_workers(collection, reader, workers):
+    plain = module(collection[0]).train_dataloader()
+    other = module(collection[0], reader=reader, workers=workers).train_dataloader()
+    for epoch in (0, 1):
+        assert same(epoch_of(plain, epoch), epoch_of(other, epoch))
+
+
+@pytest.mark.parametrize("given", [0, 1, 3, 6])
+def test_workers_resume_where_a_single_process_stopped(collection, given):
+    plain = module(collection[0]).train_dataloader()
+    whole = epoch_of(plain, 0)
+    state = {**plain.state_dict(), "epoch": 0, "batches": given}
+    for reader, workers in (("mapped", 2), ("webdataset", 0)):
+        resumed = module(collection[0], reader=reader, workers=workers).train_dataloader()
+        resumed.load_state_dict(state)
+        assert same(list(resumed), whole[given:])
+
+
+@pytest.mark.parametrize("reader", ["mapped", "webdataset"])
+def test_two_ranks_see_each_vector_once_an_epoch(collection, reader):
+    whole = epoch_of(module(collection[0], batch_size=4).train_dataloader(), 0)
+    ranks = []
+    for rank in range(2):
+        loader = module(collection[0], batch_size=4, reader=reader).train_dataloader()
+        loader.share(rank, 2)
+        ranks.append(epoch_of(loader, 0))
+    for batch, *parts in zip(whole, *ranks, strict=True):
+        assert [len(part) for part in parts] == [2, 2]
+        assert all_rows(list(parts)) == all_rows([batch])
+
+
+def test_an_unknown_reader_lists_the_known_ones(collection):
+    with pytest.raises(UserError, match="unknown reader 'tar'; known: mapped, webdataset"):
+        module(collection[0], reader="tar")
 
 
 class Recorder(pl.LightningModule):

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusae.activations.shuffle import epoch_generator, sequential_batches, shuffled_batches
+from diffusae.activations.order import EpochOrder
+from diffusae.activations.shuffle import chunk_of_batches, sequential_batches
 from diffusae.errors import UserError
 
 
@@ -19,14 +20,25 @@ def numbered(images: int, positions: int) -> list[np.ndarray]:
 
 
 def shuffled(
-    images: int = 20, positions: int = 6, *, seed: int = 0, epoch: int = 0, **options
+    images: int = 20,
+    positions: int = 6,
+    *,
+    seed: int = 0,
+    epoch: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    **sizes,
 ) -> list[list[int]]:
-    sizes = {"batch_size": 8, "buffer_vectors": 32, **options}
-    batches = shuffled_batches(numbered(images, positions), generator=epoch_generator(seed, epoch), **sizes)
-    return [batch[:, 0].int().tolist() for batch in batches]
+    sizes = {"batch_size": 8, "buffer_vectors": 32, **sizes}
+    order = EpochOrder(
+        images=images, positions=positions, seed=seed, epoch=epoch, rank=rank, world_size=world_size, **sizes
+    )
+    arrays = numbered(images, positions)
+    chunks = (chunk_of_batches(order, c, arrays.__getitem__, d_in=2) for c in range(order.chunks))
+    return [batch[:, 0].int().tolist() for batch in chain.from_iterable(chunks)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     images=st.integers(1, 12),
     positions=st.integers(1, 20),
@@ -56,40 +68,45 @@ def test_the_global_random_state_plays_no_part():
     assert shuffled() == first
 
 
-def test_skipping_leaves_exactly_the_first_batches_out():
-    whole = shuffled()
-    for skip in range(len(whole) + 1):
-        assert shuffled(skip=skip) == whole[skip:]
-
-
-def test_a_short_last_batch_is_dropped_on_demand_and_nothing_else():
-    whole = shuffled(images=7)  # 42 rows in batches of 8: the last has 2
-    assert len(whole[-1]) == 2
-    assert shuffled(images=7, drop_last=True) == whole[:-1]
-
-
-def test_no_vector_comes_before_the_buffer_can_have_held_it():
+def test_no_vector_leaves_the_chunk_that_the_buffer_holds():
     given_out = chain.from_iterable(shuffled(images=50))
-    assert all(number < place + 32 for place, number in enumerate(given_out))
+    assert all(number // 32 == place // 32 for place, number in enumerate(given_out))
 
 
-def test_a_buffer_as_large_as_the_set_permutes_the_whole_set_uniformly():
+@given(
+    images=st.integers(1, 30),
+    positions=st.integers(1, 9),
+    buffer=st.integers(8, 60),
+    world=st.sampled_from([2, 4, 8]),
+)
+def test_the_ranks_batches_together_are_those_of_a_single_process(images, positions, buffer, world):
+    whole = shuffled(images, positions, buffer_vectors=buffer)
+    ranks = [
+        shuffled(images, positions, buffer_vectors=buffer, rank=rank, world_size=world)
+        for rank in range(world)
+    ]
+    assert all(len(rank) == len(whole) for rank in ranks)
+    for batch, *parts in zip(whole, *ranks, strict=True):
+        assert sorted(chain.from_iterable(parts)) == sorted(batch)
+        if len(batch) == 8:
+            assert {len(part) for part in parts} == {8 // world}
+
+
+def test_every_batch_takes_equally_many_vectors_from_every_part_of_the_chunk():
+    for place, batch in enumerate(shuffled(images=64, positions=4, buffer_vectors=128)):
+        first = 128 * (place // 16)
+        assert sorted((number - first) // 16 for number in batch) == list(range(8))
+
+
+def test_without_lanes_a_buffer_as_large_as_the_set_permutes_it_uniformly():
     places = np.zeros((6, 6))
     for seed in range(3000):
-        batches = shuffled(3, 2, seed=seed, batch_size=2, buffer_vectors=6)
+        # 3 is no multiple of 2, so a batch has one lane
+        batches = shuffled(3, 2, seed=seed, batch_size=3, buffer_vectors=6)
         for place, number in enumerate(chain.from_iterable(batches)):
             places[number, place] += 1
     # 500 expected a cell with a standard deviation of 20.4; six of them are out of reach by chance
     assert abs(places - 500).max() < 6 * 20.4
-
-
-def test_batches_are_float32_and_own_their_memory():
-    first, *rest = shuffled_batches(
-        numbered(20, 6), batch_size=8, buffer_vectors=16, generator=epoch_generator(0, 0)
-    )
-    assert first.dtype == torch.float32
-    assert len(rest) == 14
-    assert sorted(torch.cat([first, *rest])[:, 0].int().tolist()) == list(range(120))
 
 
 def test_sequential_batches_keep_the_order_and_every_vector():
@@ -104,4 +121,6 @@ def test_sizes_that_cannot_work_are_refused():
     with pytest.raises(UserError, match="batch_size=0 must be at least 1"):
         shuffled(batch_size=0)
     with pytest.raises(UserError, match="seed=-1"):
-        epoch_generator(-1, 0)
+        shuffled(seed=-1)
+    with pytest.raises(UserError, match="3 processes cannot share batches of 8"):
+        shuffled(world_size=3)

@@ -41,7 +41,7 @@ def test_sae_step_against_its_encoder_product(d_in, d_sae, k, batch):
         module.training_step(x, 0).backward()
         module.autoencoder.project_decoder_gradient()
         optimizer.step()
-        module.autoencoder.normalise_decoder()
+        module.autoencoder.project()
 
     ratio = paired(step, lambda: x @ weights.T)
     print(f"\nSAE step, d_in {d_in}, d_sae {d_sae}, k {k}, batch {batch}: {ratio:.1f} x its encoder product")

@@ -14,13 +14,14 @@ from diffusae.errors import UserError
 from diffusae.miniature.annotator import MiniatureAnnotator
 from diffusae.miniature.prompts import WorldPrompts
 from diffusae.prompts.text_file import TextFilePrompts
+from diffusae.sae.sparsity import SPARSITIES
 from diffusae.stages.study import Study, build
 
 CONF = config_directory()
 OPTIONS = sorted(
     (path.parent.name, path.stem)
     for path in CONF.glob("*/*.yaml")
-    if path.parent.name not in ("experiment", "sweeps")
+    if path.parent.name not in ("experiment", "sweeps") and not path.stem.startswith("_")
 )
 SUPPLIED = {"tokenizer", "text_encoder"}  # what a stage hands to a part
 
@@ -84,9 +85,9 @@ def test_every_sweep_names_its_question_and_its_command(path: Path):
 
 def test_no_part_is_out_of_reach_of_the_configs():
     named = {
-        OmegaConf.load(path)["_target_"].rpartition(".")[2]  # type: ignore[index]
+        node["_target_"].rpartition(".")[2]
         for path in CONF.glob("*/*.yaml")
-        if "_target_" in OmegaConf.load(path)
+        for node in targets(OmegaConf.load(path))  # type: ignore[arg-type]
     }
     parts = {
         name
@@ -94,6 +95,7 @@ def test_no_part_is_out_of_reach_of_the_configs():
         if inspect.isclass(kind) and hasattr(kind, "embed") and not getattr(kind, "_is_protocol", False)
     }
     parts |= {each.__name__ for each in (WorldPrompts, TextFilePrompts, MiniatureAnnotator)}
+    parts |= {each.__name__ for each in SPARSITIES.values()}
     assert parts == named
 
 
@@ -107,6 +109,8 @@ def test_a_config_cannot_build_what_is_not_ours():
     [
         (["sae.k=900"], "k=900 exceeds d_sae=512; lower sae.k"),
         (["sae.k=0"], r"sae.k=0 must be a whole number from 1"),
+        (["sae=matryoshka", "sae.sparsity.prefixes=[64,512]"], "must stay below d_sae=512"),
+        (["sae=relu", "sae.l1=-1"], "l1=-1 must not be below 0"),
         (["sae.k=many"], r"sae.k=many must be a whole number"),
         (["grid.blocks=[mid,side]"], r"unknown block of model miniature: 'side'; known: down, mid, up"),
         (["timestep.t=1.5"], r"timestep.t=1.5 must be a number from 0 to 1"),

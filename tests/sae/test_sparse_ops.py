@@ -1,7 +1,6 @@
 import torch
-from torch.autograd import gradcheck
 
-from diffusae.sae.sparse_ops import selected_pre_activations, sparse_decode, transposed_product
+from diffusae.sae.sparse_ops import Entries, chosen_pass, sparse_decode
 
 
 def example(batch=4, d_sae=7, d=3, k=2):
@@ -23,19 +22,85 @@ def test_sparse_decode_keeps_leading_dimensions():
     torch.testing.assert_close(decoded, (dense @ rows).reshape(2, 2, 3))
 
 
-def test_transposed_product_equals_the_dense_product():
-    values, indices, dense, _ = example()
-    other = torch.randn(4, 5, dtype=torch.float64)
-    torch.testing.assert_close(transposed_product(values, indices, other, 7), dense.T @ other)
+def ragged():
+    """Rows with 2, 0, 3 and 1 entries of 7 columns."""
+    columns = torch.tensor([1, 5, 0, 2, 6, 3])
+    starts = torch.tensor([0, 2, 2, 5])
+    return Entries(columns, starts, d_sae=7), torch.tensor([0, 0, 2, 2, 2, 3])
 
 
-def test_selected_pre_activations_have_the_right_gradients():
-    _, indices, _, weight = example()
-    centred = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
-    weight.requires_grad_()
+def test_entries_know_their_rows():
+    entries, rows = ragged()
+    assert torch.equal(entries.rows, rows)
 
-    def selected(centred, weight):
-        pre_activations = (centred @ weight.T).detach()
-        return selected_pre_activations(centred, weight, pre_activations, indices)
 
-    assert gradcheck(selected, (centred, weight))
+def test_active_entries_are_those_of_the_mask():
+    indices = torch.tensor([[4, 1], [3, 0], [2, 5]])
+    active = torch.tensor([[True, False], [False, False], [True, True]])
+    entries = Entries.where(active, indices, d_sae=6)
+    assert entries.columns.tolist() == [4, 2, 5]
+    assert entries.starts.tolist() == [0, 1, 1]
+    assert entries.rows.tolist() == [0, 2, 2]
+
+
+def test_cut_rows_hold_the_columns_between_the_cuts():
+    entries, _ = ragged()
+    parts = entries.cut([2, 5])  # [0, 2), [2, 5), [5, 7)
+    assert parts.rows.tolist() == [0, 2, 6, 7, 8, 10]
+    assert torch.equal(parts.columns, entries.columns)
+    ends = [*parts.starts.tolist()[1:], 6]
+    assert [e - s for s, e in zip(parts.starts.tolist(), ends, strict=True)] == [
+        1,
+        0,
+        1,
+        0,
+        0,
+        0,
+        1,
+        1,
+        1,
+        0,
+        1,
+        0,
+    ]
+
+
+def test_products_with_ragged_entries_equal_the_dense_ones():
+    entries, rows = ragged()
+    generator = torch.Generator().manual_seed(1)
+    values, weight = torch.rand(6, generator=generator), torch.randn(7, 3, generator=generator)
+    dense = torch.zeros(4, 7).index_put((rows, entries.columns), values)
+    torch.testing.assert_close(entries.times(values, weight), dense @ weight)
+    left = torch.randn(4, 3, generator=generator)
+    torch.testing.assert_close(entries.inner(left, weight), (left @ weight.T)[rows, entries.columns])
+
+
+def test_the_chosen_pass_has_the_gradients_of_dense_autograd():
+    entries, rows = ragged()
+    generator = torch.Generator().manual_seed(2)
+    x, W_enc, W_dec, b, b_enc, upstream = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in ((4, 3), (7, 3), (7, 3), (3,), (7,), (12, 3))
+    )
+    weights = [w.requires_grad_() for w in (b, W_enc, b_enc, W_dec)]
+    parts = entries.cut([2, 5])
+
+    def dense():
+        pre = (x - b) @ W_enc.T + b_enc
+        chosen = torch.zeros(4, 7, dtype=torch.float64).index_put(
+            (rows, entries.columns), torch.tensor(1.0).double()
+        )
+        z = pre.relu() * chosen
+        return torch.stack([z[:, a:c] @ W_dec[a:c] for a, c in ((0, 2), (2, 5), (5, 7))], dim=1).flatten(0, 1)
+
+    def sparse():
+        with torch.no_grad():
+            centred = x - b
+            pre = (centred @ W_enc.T + b_enc)[rows, entries.columns]
+        return chosen_pass(centred, pre, entries, parts, b=b, W_enc=W_enc, b_enc=b_enc, W_dec=W_dec)
+
+    torch.testing.assert_close(sparse(), dense())
+    ours = torch.autograd.grad(sparse(), weights, upstream)
+    theirs = torch.autograd.grad(dense(), weights, upstream)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other)

@@ -3,34 +3,92 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
+import numpy as np
 import pytorch_lightning as pl
-import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.reader import read_updates, require_sound
-from diffusae.activations.schema import Stream
-from diffusae.activations.shuffle import check_sizes, epoch_generator, sequential_batches, shuffled_batches
-from diffusae.errors import UserError
+from diffusae.activations.mapped import MappedShard
+from diffusae.activations.order import EpochOrder, check_sizes
+from diffusae.activations.reader import REMEDY, Sample, read_updates, require_sound
+from diffusae.activations.schema import Shard, Stream
+from diffusae.activations.shuffle import Images, chunk_of_batches, sequential_batches
+from diffusae.errors import UserError, unknown
+
+Reader = Literal["mapped", "webdataset"]
+
+
+class _MappedImages:
+    """The images of the epoch's sequence out of memory-mapped shards."""
+
+    def __init__(self, root: Path, shards: Sequence[Shard], stream: Stream) -> None:
+        self.root, self.shards, self.stream = root, shards, stream
+        self.ends = list(accumulate(shard.samples for shard in shards))
+        self._open: tuple[int, MappedShard] | None = None
+
+    def __call__(self, image: int) -> np.ndarray:
+        number = bisect_right(self.ends, image)
+        if self._open is None or self._open[0] != number:
+            self._open = number, MappedShard(self.root, self.shards[number], self.stream, remedy=REMEDY)
+        return self._open[1].updates(image - self.ends[number] + self.shards[number].samples)
+
+
+class _StreamedImages:
+    """The images of the epoch's sequence through webdataset, shard by shard from the one that is asked for first."""
+
+    def __init__(
+        self, root: Path, manifest: Manifest, shards: Sequence[Shard], stream: Stream, split: str
+    ) -> None:
+        self.read = partial(read_updates, root, manifest, stream, split)
+        self.shards = shards
+        self.ends = list(accumulate(shard.samples for shard in shards))
+        self._at = -1
+        self._samples: Iterator[Sample] = iter(())
+        self._updates = np.empty(0)
+
+    def __call__(self, image: int) -> np.ndarray:
+        number = bisect_right(self.ends, image)
+        if self._at < 0 or image < self._at or number > 1 + bisect_right(self.ends, self._at):
+            self._samples = self.read(shards=self.shards[number:])
+            self._at = self.ends[number] - self.shards[number].samples - 1
+        while self._at < image:
+            self._updates = next(self._samples).updates
+            self._at += 1
+        return self._updates
+
+
+class _Chunks(IterableDataset[list[Tensor]]):
+    """The chunks of an epoch from one on; with DataLoader workers each makes every so manieth, in turn."""
+
+    def __init__(self, order: EpochOrder, images: Callable[[], Images], *, d_in: int, first: int) -> None:
+        self.order, self.images, self.d_in, self.first = order, images, d_in, first
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        worker = get_worker_info()
+        offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        images = self.images()
+        for chunk in range(self.first + offset, self.order.chunks, stride):
+            yield chunk_of_batches(self.order, chunk, images, d_in=self.d_in)
 
 
 class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
-    """Batches of shuffled vectors; the order depends on (seed, epoch) and the shards, and on nothing else.
+    """Batches of shuffled vectors; the order depends on (seed, epoch), sizes and shards, and on nothing else.
 
-    Shards are read in a permuted order and their vectors pass through a shuffle buffer, all in this process.
-    Workers
-    that read shards ahead could be added without another order: the permutations are drawn here.
+    Not on the number of workers, nor on the number of ranks: each rank gets its part of every batch
+    (`diffusae.activations.order`). Memory is bounded by one chunk of `buffer_vectors`, and by three a worker.
 
-    Its state is (epoch, batches given). After `load_state_dict` the next pass skips exactly the batches
-    given, so a resumed run sees the same batches as an uninterrupted one. `len` is known, which keeps
-    Lightning from fetching a batch ahead (a batch fetched ahead would count as given before it is trained
-    on).
+    Its state is (epoch, batches given). After `load_state_dict` the next pass begins at the next batch, so a resumed
+    run sees the batches of an uninterrupted one. `len` is known, which keeps Lightning from fetching a batch ahead (a
+    batch fetched ahead would count as given before it is trained on).
     """
 
     def __init__(
@@ -44,20 +102,41 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
         buffer_vectors: int,
         seed: int,
         drop_last: bool = False,
+        reader: Reader = "mapped",
+        workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        check_sizes(batch_size=batch_size, buffer_vectors=buffer_vectors)
+        if reader not in get_args(Reader):
+            raise unknown("reader", reader, get_args(Reader))
+        if workers < 0:
+            raise UserError(f"workers={workers} must not be below 0; raise it")
         self.root, self.manifest, self.stream, self.split = Path(root), manifest, stream, split
         self.batch_size, self.buffer_vectors, self.seed = batch_size, buffer_vectors, seed
-        self.drop_last = drop_last
-        self._vectors = manifest.vectors(stream, split)
+        self.drop_last, self.reader, self.workers = drop_last, reader, workers
+        self.rank, self.world_size = rank, world_size
+        self._shards = manifest.shards(stream.folder, split)
+        self.epoch = 0
+        self._given = 0
+        self._skip = 0
+        self._vectors = self._order().vectors
+        self._order().shards(len(self._shards))  # refuses a bad seed now
         if not len(self):
             raise UserError(
                 f"split {split!r} has {self._vectors} vectors, less than a batch; lower batch_size"
             )
-        self.epoch = 0
-        self._given = 0
-        self._skip = 0
-        epoch_generator(seed, self.epoch)  # refuses a bad seed now
+
+    def _order(self) -> EpochOrder:
+        return EpochOrder(
+            images=sum(shard.samples for shard in self._shards),
+            positions=self.stream.positions,
+            batch_size=self.batch_size,
+            buffer_vectors=self.buffer_vectors,
+            seed=self.seed,
+            epoch=self.epoch,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
 
     @property
     def sampler(self) -> Self:
@@ -69,6 +148,11 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
             self._vectors // self.batch_size if self.drop_last else math.ceil(self._vectors / self.batch_size)
         )
 
+    def share(self, rank: int, world_size: int) -> None:
+        """Give only this rank's part of every batch from now on; `UserError` where batches cannot be shared."""
+        self.rank, self.world_size = rank, world_size
+        self._order()
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next pass; a pass to resume is forgotten where it was of another epoch."""
         if epoch != self.epoch:
@@ -78,24 +162,23 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
         # A generator: nothing is fixed before the first batch is asked for, because Lightning
         # makes the iterator first and sets the epoch afterwards.
         self._given, self._skip = self._skip, 0
-        generator = epoch_generator(self.seed, self.epoch)
-        shards = self.manifest.shards(self.stream.folder, self.split)
-        order = torch.randperm(len(shards), generator=generator).tolist()
-        samples = read_updates(
-            self.root, self.manifest, self.stream, self.split, shards=[shards[index] for index in order]
-        )
-        batches = shuffled_batches(
-            (sample.updates for sample in samples),
-            batch_size=self.batch_size,
-            # A buffer beyond the set would be memory for nothing; one row more gives the same order.
-            buffer_vectors=min(self.buffer_vectors, max(self.batch_size, self._vectors + 1)),
-            generator=generator,
-            skip=self._given,
-            drop_last=self.drop_last,
-        )
-        for batch in batches:
-            self._given += 1
-            yield batch
+        order = self._order()
+        first, skipped = divmod(self._given, order.batches_of_chunk)
+        shards = [self._shards[index] for index in order.shards(len(self._shards))]
+        if self.reader == "mapped":
+            images = partial(_MappedImages, self.root, shards, self.stream)
+        else:
+            images = partial(_StreamedImages, self.root, self.manifest, shards, self.stream, self.split)
+        chunks: Iterable[list[Tensor]] = _Chunks(order, images, d_in=self.stream.d_in, first=first)
+        if self.workers:
+            chunks = DataLoader(chunks, batch_size=None, num_workers=self.workers)  # type: ignore[arg-type]
+        for chunk in chunks:
+            for batch in chunk[skipped:]:
+                if self._given == len(self):
+                    return
+                self._given += 1
+                yield batch
+            skipped = 0
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch and the batches given in it; a whole epoch given is the next epoch's start."""
@@ -156,6 +239,8 @@ class ActivationDataModule(pl.LightningDataModule):
         block, t, conditioning: the stream's coordinates.
         batch_size: vectors a batch. buffer_vectors: vectors in the shuffle buffer.
         seed: fixes the training order together with the epoch.
+        reader: "mapped" (local files in memory) or "webdataset"; both give the same batches.
+        workers: processes that make chunks of batches ahead; 0: none, in this process.
         train_split, validation_split: names of the splits.
         drop_last: leave out a short last training batch.
         verify: compare the stream's shards with their hashes before the first batch.
@@ -177,6 +262,8 @@ class ActivationDataModule(pl.LightningDataModule):
         train_split: str = "train",
         validation_split: str = "validation",
         drop_last: bool = False,
+        reader: Reader = "mapped",
+        workers: int = 0,
         verify: bool = True,
     ) -> None:
         super().__init__()
@@ -198,6 +285,8 @@ class ActivationDataModule(pl.LightningDataModule):
             buffer_vectors=buffer_vectors,
             seed=seed,
             drop_last=drop_last,
+            reader=reader,
+            workers=workers,
         )
 
     @property
@@ -221,6 +310,8 @@ class ActivationDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> ShuffledBatches:
         """The shuffled training batches; the same object every time, so that its place in the epoch is kept."""
+        if self.trainer is not None:
+            self._train.share(self.trainer.global_rank, self.trainer.world_size)
         return self._train
 
     def val_dataloader(self) -> SequentialBatches:

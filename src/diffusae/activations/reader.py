@@ -22,7 +22,7 @@ from diffusae.activations.schema import IMAGES, Shard, Stream
 from diffusae.errors import UserError
 from diffusae.files import sha256_of
 
-_REMEDY = "run `diffusae collect` with the same settings: it redoes the groups of damaged shards and no other"
+REMEDY = "run `diffusae collect` with the same settings: it redoes the groups of damaged shards and no other"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def require_sound(
     faults = verify(root, manifest, streams=streams, deep=deep)
     if faults:
         lines = "".join(f"\n  {fault}" for fault in faults)
-        raise UserError(f"{len(faults)} shards of {root} are not what {MANIFEST} says:{lines}\n{_REMEDY}")
+        raise UserError(f"{len(faults)} shards of {root} are not what {MANIFEST} says:{lines}\n{REMEDY}")
 
 
 def discard_damaged(root: Path | str, faults: Sequence[Fault]) -> list[int]:
@@ -117,7 +117,7 @@ def read_updates(
         if updates.shape != shape or updates.dtype != np.float16:
             raise UserError(
                 f"{shard.path}: sample {sample['__key__']!r} is {updates.dtype} {updates.shape}, the manifest's "
-                f"stream {stream.folder} is float16 {shape}; shards of different collections are mixed: {_REMEDY}"
+                f"stream {stream.folder} is float16 {shape}; shards of different collections are mixed: {REMEDY}"
             )
         yield Sample(sample["__key__"], updates, sample["json"])
 
@@ -131,7 +131,7 @@ def read_images(
         if image.shape[:2] != manifest.image_size:
             raise UserError(
                 f"{shard.path}: picture {sample['__key__']!r} has size {image.shape[:2]}, the manifest says "
-                f"{manifest.image_size}; shards of different collections are mixed: {_REMEDY}"
+                f"{manifest.image_size}; shards of different collections are mixed: {REMEDY}"
             )
         yield sample["__key__"], image, sample["json"]
 
@@ -163,26 +163,26 @@ def _samples(root: Path, shards: Iterable[Shard], *, kind: str) -> Iterator[tupl
                 for sample in map(_DECODER, group_by_keys(members)):
                     key = sample["__key__"]
                     if key in seen:
-                        raise UserError(f"{shard.path}: key {key!r} comes twice or interleaved; {_REMEDY}")
+                        raise UserError(f"{shard.path}: key {key!r} comes twice or interleaved; {REMEDY}")
                     if kind not in sample or "json" not in sample:
                         raise UserError(
                             f"{shard.path}: sample {key!r} lacks its .{kind} or .json member, or keys are "
-                            f"interleaved; {_REMEDY}"
+                            f"interleaved; {REMEDY}"
                         )
                     seen.add(key)
                     count += 1
                     yield shard, sample
         except FileNotFoundError:
-            raise UserError(f"{shard.path} is missing below {root}; {_REMEDY}") from None
+            raise UserError(f"{shard.path} is missing below {root}; {REMEDY}") from None
         except DecodingError as error:
             raise UserError(
-                f"{shard.path}: member {error.key}.{error.k} cannot be read ({error.__cause__}); {_REMEDY}"
+                f"{shard.path}: member {error.key}.{error.k} cannot be read ({error.__cause__}); {REMEDY}"
             ) from error
         except (tarfile.TarError, EOFError) as error:
-            raise UserError(f"{shard.path} is cut or damaged ({error.args[0]}); {_REMEDY}") from error
+            raise UserError(f"{shard.path} is cut or damaged ({error.args[0]}); {REMEDY}") from error
         if count != shard.samples:
             raise UserError(
-                f"{shard.path} is cut: it has {count} samples, expected {shard.samples}; {_REMEDY}"
+                f"{shard.path} is cut: it has {count} samples, expected {shard.samples}; {REMEDY}"
             )
 
 
@@ -197,10 +197,10 @@ def _only_expected(
             if base_plus_ext(name)[1] not in kinds:
                 raise UserError(
                     f"{shard.path}: member {name!r} is refused: only .{kinds[0]} and .{kinds[1]} are read, "
-                    f"never pickles or anything else; {_REMEDY}"
+                    f"never pickles or anything else; {REMEDY}"
                 )
             if name in names:
-                raise UserError(f"{shard.path}: member {name!r} comes twice; {_REMEDY}")
+                raise UserError(f"{shard.path}: member {name!r} comes twice; {REMEDY}")
             names.add(name)
         yield member
 

@@ -1,4 +1,7 @@
-"""The sparse autoencoder: z = TopK(ReLU(W_enc (x - b))), x_hat = W_dec z + b (Emergence, section 3)."""
+"""The sparse autoencoder: z = S(W_enc (x - b) + b_enc), x_hat = W_dec z + b, with a sparsity S.
+
+Emergence, section 3, has S = TopK(ReLU(.)) and no b_enc.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,25 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusae.errors import UserError, unknown
-from diffusae.sae.sparse_ops import selected_pre_activations, sparse_decode
-from diffusae.sae.sparsity import Codes, Sparsity
+from diffusae.sae.sparse_ops import Entries, chosen_pass, sparse_decode
+from diffusae.sae.sparsity import BatchTopK, Codes, MatryoshkaTopK, Penalised, Sparsity
 
 InputScaling = Literal["none", "mean_norm", "standardise"]
+SelectionPrecision = Literal["float32", "bfloat16"]
 
 
 class ScaledPass(NamedTuple):
-    """One differentiable pass in scaled units, as training needs it."""
+    """One differentiable pass in scaled units, as training needs it.
+
+    `prefixes` are the reconstructions from the first latents only, where the sparsity asks for them; `penalty`
+    is the sparsity's own term of the loss.
+    """
 
     x: Float[Tensor, "batch d_in"]
     x_hat: Float[Tensor, "batch d_in"]
     codes: Codes
+    prefixes: tuple[Float[Tensor, "batch d_in"], ...] = ()
+    penalty: Float[Tensor, ""] | None = None
 
 
 class SparseAutoencoder(nn.Module):
@@ -41,6 +51,10 @@ class SparseAutoencoder(nn.Module):
         d_in: entries of a vector.
         d_sae: latents.
         sparsity: what chooses the active latents, for example `TopK(20)`.
+        encoder_bias: learn b_enc as well; without, it stays 0, as in the paper.
+        selection_precision: of the product that chooses latents in training. "bfloat16" may be faster and chooses
+            nearly the same; the values of the chosen ones are computed in full precision either way. Use
+            (`encode`) is always in full precision.
         input_scaling: "none"; "mean_norm": divided by one number such that the mean norm is sqrt(d_in);
             "standardise": every entry to mean 0 and standard deviation 1. Fitted by `initialise`.
         seed: of the random directions that the decoder begins with.
@@ -58,6 +72,8 @@ class SparseAutoencoder(nn.Module):
         d_sae: int,
         sparsity: Sparsity,
         *,
+        encoder_bias: bool = False,
+        selection_precision: SelectionPrecision = "float32",
         input_scaling: InputScaling = "mean_norm",
         seed: int = 0,
         device: torch.device | str | None = None,
@@ -68,17 +84,22 @@ class SparseAutoencoder(nn.Module):
             raise UserError(
                 f"d_in={d_in} and d_sae={d_sae} must be at least 1; raise sae.expansion or sae.d_sae"
             )
-        if sparsity.k > d_sae:
-            raise UserError(f"k={sparsity.k} exceeds d_sae={d_sae}; lower sae.k")
+        sparsity.check(d_sae)
+        if selection_precision not in get_args(SelectionPrecision):
+            raise unknown("selection precision", selection_precision, get_args(SelectionPrecision))
         if input_scaling not in get_args(InputScaling):
             raise unknown("input scaling", input_scaling, get_args(InputScaling))
-        self.d_in, self.d_sae, self.sparsity, self.input_scaling = d_in, d_sae, sparsity, input_scaling
+        self.d_in, self.d_sae, self.input_scaling = d_in, d_sae, input_scaling
+        self.encoder_bias, self.selection_precision = encoder_bias, selection_precision
+        self.sparsity = sparsity.to(device=device, dtype=dtype)
         # Drawn on the CPU, so that a seed means the same directions on every device.
         drawn = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed), dtype=dtype)
         directions = F.normalize(drawn, dim=1).to(device)
         self.W_enc = nn.Parameter(directions.clone())
         self.W_dec = nn.Parameter(directions)
         self.b = nn.Parameter(torch.zeros(d_in, device=device, dtype=dtype))
+        self.b_enc = nn.Parameter(torch.zeros(d_sae, device=device, dtype=dtype), requires_grad=encoder_bias)
+        self._product: Tensor | None = None
         self.register_buffer("input_shift", torch.zeros(d_in, device=device, dtype=dtype))
         self.register_buffer("input_scale", torch.ones(d_in, device=device, dtype=dtype))
 
@@ -125,21 +146,73 @@ class SparseAutoencoder(nn.Module):
         return F.normalize(self.W_dec * self.input_scale, dim=1)
 
     def scaled_pass(self, x: Float[Tensor, "batch d_in"]) -> ScaledPass:
-        """Encode and decode in scaled units, differentiably, at the cost of the k chosen latents."""
+        """Encode and decode in scaled units, differentiable in the weights.
+
+        A choosing sparsity costs one dense product (the pre-activations) and what its active latents cost.
+        """
         x = self.scale(x)
+        if isinstance(self.sparsity, Penalised):
+            return self._dense_pass(x, self.sparsity)
+        centred, codes, values, entries, parts = self._choose(x)
+        sums = chosen_pass(
+            centred, values, entries, parts, b=self.b, W_enc=self.W_enc, b_enc=self.b_enc, W_dec=self.W_dec
+        )
+        if parts is entries:
+            return ScaledPass(x, sums + self.b, codes)
+        *prefixes, x_hat = (sums.unflatten(0, (len(x), -1)).cumsum(dim=1) + self.b).unbind(dim=1)
+        return ScaledPass(x, x_hat, codes, prefixes=tuple(prefixes))
+
+    @torch.no_grad()
+    def _choose(self, x: Float[Tensor, "batch d_in"]) -> tuple[Tensor, Codes, Tensor, Entries, Entries]:
+        """What a choosing sparsity chooses: x less b, the codes, and their values as entries, whole and in parts."""
         centred = x - self.b
-        with torch.no_grad():
-            pre_activations = centred @ self.W_enc.T
-            indices = self.sparsity(pre_activations).indices
-        values = selected_pre_activations(centred, self.W_enc, pre_activations, indices).relu()
-        return ScaledPass(x, sparse_decode(values, indices, self.W_dec) + self.b, Codes(values, indices))
+        codes = self.sparsity(self._selection_product(centred))
+        if isinstance(self.sparsity, MatryoshkaTopK):
+            indices, order = codes.indices.sort(dim=1)
+            codes = Codes(codes.values.gather(1, order), indices)
+        if isinstance(self.sparsity, BatchTopK):  # rows have few active latents or many
+            chosen = codes.values > 0
+            entries = Entries.where(chosen, codes.indices, d_sae=self.d_sae)
+        else:
+            chosen = torch.ones_like(codes.indices, dtype=torch.bool)
+            entries = Entries.every(codes.indices, d_sae=self.d_sae)
+        values = codes.values[chosen]
+        if self.selection_precision != "float32":
+            values = entries.inner(centred, self.W_enc) + self.b_enc[entries.columns]
+            exact = torch.zeros_like(codes.values, dtype=values.dtype).masked_scatter_(chosen, values.relu())
+            codes = Codes(exact, codes.indices)
+        parts = entries
+        if isinstance(self.sparsity, MatryoshkaTopK):
+            parts = entries.cut(self.sparsity.prefixes)
+        return centred, codes, values, entries, parts
+
+    def _selection_product(self, centred: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
+        """The pre-activations that latents are chosen by, in memory that is used again at the next step."""
+        dtype = torch.bfloat16 if self.selection_precision == "bfloat16" else centred.dtype
+        shape = (len(centred), self.d_sae)
+        product = self._product
+        if (
+            product is None
+            or product.shape != shape
+            or (product.dtype, product.device) != (dtype, centred.device)
+        ):
+            product = self._product = torch.empty(shape, dtype=dtype, device=centred.device)
+        torch.addmm(self.b_enc.to(dtype), centred.to(dtype), self.W_enc.to(dtype).T, out=product)
+        return product
+
+    def _dense_pass(self, x: Float[Tensor, "batch d_in"], sparsity: Penalised) -> ScaledPass:
+        pre_activations = F.linear(x - self.b, self.W_enc, self.b_enc)
+        z = sparsity.activate(pre_activations)
+        latents = torch.arange(self.d_sae, device=z.device).expand_as(z)
+        penalty = sparsity.penalty(pre_activations, z, math.sqrt(self.d_in))
+        return ScaledPass(x, z @ self.W_dec + self.b, Codes(z.detach(), latents), penalty=penalty)
 
     def pre_activations(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_sae"]:
-        """W_enc (x - b) of every latent, in scaled units: the numbers that the sparsity compares.
+        """W_enc (x - b) + b_enc of every latent, in scaled units: the numbers that the sparsity compares.
 
         `relu(pre_activations(x)) * gains` are dense activations in data units.
         """
-        return (self.scale(x) - self.b) @ self.W_enc.T
+        return F.linear(self.scale(x) - self.b, self.W_enc, self.b_enc)
 
     @torch.no_grad()
     def encode(self, x: Float[Tensor, "... d_in"]) -> Codes:
@@ -163,9 +236,10 @@ class SparseAutoencoder(nn.Module):
         return self.decode(self.encode(x))
 
     @torch.no_grad()
-    def normalise_decoder(self) -> None:
-        """Bring the rows of W_dec back to unit norm, after a step moved them."""
+    def project(self) -> None:
+        """Bring the weights back to where they belong after a step moved them: rows of W_dec to unit norm."""
         self.W_dec.copy_(F.normalize(self.W_dec, dim=1))
+        self.sparsity.project()
 
     @torch.no_grad()
     def project_decoder_gradient(self) -> None:

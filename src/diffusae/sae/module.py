@@ -12,9 +12,10 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from diffusae.errors import UserError, together
-from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.autoencoder import ScaledPass, SparseAutoencoder
 from diffusae.sae.losses import auxk_loss, longest_inactive, normalised_mse, total_variance
 from diffusae.sae.metrics import L0, DeadFraction, Reconstruction
+from diffusae.sae.sparsity import Codes
 
 logger = logging.getLogger(__name__)
 
@@ -112,30 +113,54 @@ class SAEModule(pl.LightningModule):
 
     def training_step(self, batch: Float[Tensor, "batch d_in"], batch_idx: int) -> Float[Tensor, ""]:
         scaled = self.autoencoder.scaled_pass(batch)
-        loss = fvu = normalised_mse(scaled.x_hat, scaled.x, self.total_variance)
+        fvu = normalised_mse(scaled.x_hat, scaled.x, self.total_variance)
+        loss = self._loss(scaled, fvu)
         dead = longest_inactive(
             self.vectors_since_fired, dead_after=self.dead_after_vectors, k_aux=self.k_aux
         )
         aux = torch.zeros_like(fvu)
         if len(dead) > 0 and self.aux_coefficient > 0:
             aux = auxk_loss(self.autoencoder, scaled.x, scaled.x - scaled.x_hat, dead, self.total_variance)
-            loss = fvu + self.aux_coefficient * aux
+            loss = loss + self.aux_coefficient * aux
         self._refuse_non_finite(loss)
-        self.vectors_since_fired += len(batch)
-        self.vectors_since_fired[scaled.codes.indices[scaled.codes.values > 0]] = 0
-        share_dead = (self.vectors_since_fired >= self.dead_after_vectors).float().mean()
+        # Processes average their gradients and figures; the last batch of an epoch may not have equal parts.
+        share = len(batch) * _world_size() / self._age_latents(scaled.codes)
+        loss = loss * share
         measured = {
             "loss": loss.detach(),
-            "fvu": fvu.detach(),
-            "aux_loss": aux.detach(),
-            "dead_fraction": share_dead,
+            "fvu": fvu.detach() * share,
+            "aux_loss": aux.detach() * share,
+            "dead_fraction": (self.vectors_since_fired >= self.dead_after_vectors).float().mean(),
         }
-        self.log_dict({f"train/{name}": value for name, value in measured.items()})
+        self.log_dict(
+            {f"train/{name}": value for name, value in measured.items()}, sync_dist=_world_size() > 1
+        )
         return loss
+
+    @torch.no_grad()
+    def _age_latents(self, codes: Codes) -> int:
+        """Make active latents young and all others older; return the vectors of this step over all processes."""
+        fired = torch.zeros_like(self.vectors_since_fired)
+        fired[codes.indices[codes.values > 0]] = 1
+        seen = len(codes.values)
+        if _world_size() > 1:
+            vectors = fired.new_tensor(seen)
+            torch.distributed.all_reduce(fired, op=torch.distributed.ReduceOp.MAX)
+            torch.distributed.all_reduce(vectors)
+            seen = int(vectors)
+        self.vectors_since_fired += seen
+        self.vectors_since_fired.masked_fill_(fired > 0, 0)
+        return seen
+
+    def _loss(self, scaled: ScaledPass, fvu: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """The error, over all prefixes where the sparsity has them, plus the sparsity's penalty."""
+        errors = [normalised_mse(prefix, scaled.x, self.total_variance) for prefix in scaled.prefixes]
+        loss = torch.stack([*errors, fvu]).mean() if errors else fvu
+        return loss if scaled.penalty is None else loss + scaled.penalty
 
     def validation_step(self, batch: Float[Tensor, "batch d_in"], batch_idx: int) -> None:
         scaled = self.autoencoder.scaled_pass(batch)
-        loss = normalised_mse(scaled.x_hat, scaled.x, self.total_variance)
+        loss = self._loss(scaled, normalised_mse(scaled.x_hat, scaled.x, self.total_variance))
         self._refuse_non_finite(loss)
         self.log("val/loss", loss, on_epoch=True, batch_size=len(batch))
         self.reconstruction.update(self.autoencoder.unscale(scaled.x_hat), batch)
@@ -180,7 +205,7 @@ class SAEModule(pl.LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        self.autoencoder.normalise_decoder()
+        self.autoencoder.project()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.Adam(
@@ -205,3 +230,9 @@ class SAEModule(pl.LightningModule):
                 f"(now {self.lr:g}), or look for activations that are not finite. "
                 "The last checkpoint before this step is good"
             )
+
+
+def _world_size() -> int:
+    """Processes that train together."""
+    ready = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if ready else 1

@@ -1,16 +1,17 @@
-"""Products with sparse codes whose cost grows with k, not with d_sae, forwards and backwards.
+"""Products with sparse codes whose cost grows with the active latents, not with d_sae, forwards and backwards.
 
-Dense autograd would fill a [batch, d_sae] gradient and multiply it twice, although only k entries a row are
-not zero.
+Dense autograd would fill a [batch, d_sae] gradient and multiply it twice, although only a few entries a row
+are not zero. What cannot be avoided is one dense product: the pre-activations.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -25,48 +26,120 @@ def sparse_decode(
     return product.reshape(*indices.shape[:-1], rows.shape[1])
 
 
-def transposed_product(
-    values: Float[Tensor, "batch k"],
-    indices: Int[Tensor, "batch k"],
-    dense: Float[Tensor, "batch d"],
-    d_sae: int,
-) -> Float[Tensor, "d_sae d"]:
-    """Z^T @ dense. Entries are sorted by latent, so that each latent's sum is one bag of rows of `dense`."""
-    order = torch.argsort(indices.flatten(), stable=True)
-    counts = torch.bincount(indices.flatten(), minlength=d_sae)
-    return F.embedding_bag(
-        order // indices.shape[1],
-        dense,
-        offsets=counts.cumsum(0) - counts,
-        per_sample_weights=values.flatten()[order].to(dense.dtype),
-        mode="sum",
-    )
+class Entries:
+    """The entries of a sparse [rows, d_sae] matrix, row after row: entry i is column `columns[i]` of its row.
 
-
-def selected_pre_activations(
-    centred: Float[Tensor, "batch d_in"],
-    weight: Float[Tensor, "d_sae d_in"],
-    pre_activations: Float[Tensor, "batch d_sae"],
-    indices: Int[Tensor, "batch k"],
-) -> Float[Tensor, "batch k"]:
-    """The entries `indices` of centred @ weight^T, read from `pre_activations`, which holds that product.
-
-    Differentiable in `centred` and `weight`, at the cost of the chosen entries only.
+    Args:
+        columns: int64 [n]. starts: int64 [rows], where each row's entries begin.
     """
-    return _SelectedPreActivations.apply(centred, weight, pre_activations, indices)  # type: ignore[no-any-return]
+
+    def __init__(self, columns: Int[Tensor, " n"], starts: Int[Tensor, " rows"], *, d_sae: int) -> None:
+        self.columns, self.starts, self.d_sae = columns, starts, d_sae
+        ends = torch.cat([starts[1:], starts.new_tensor([len(columns)])])
+        self.rows = torch.repeat_interleave(ends - starts, output_size=len(columns))
+        """int64 [n], each entry's row."""
+
+    @classmethod
+    def every(cls, indices: Int[Tensor, "rows k"], *, d_sae: int) -> Entries:
+        """All k entries of every row."""
+        rows, k = indices.shape
+        return cls(indices.flatten(), torch.arange(0, rows * k, k, device=indices.device), d_sae=d_sae)
+
+    @classmethod
+    def where(cls, active: Bool[Tensor, "rows k"], indices: Int[Tensor, "rows k"], *, d_sae: int) -> Entries:
+        """The active entries of every row."""
+        counts = active.sum(dim=1)
+        return cls(indices[active], counts.cumsum(0) - counts, d_sae=d_sae)
+
+    def cut(self, columns: Sequence[int]) -> Entries:
+        """The same entries with every row cut before each of these columns: row r becomes the rows
+        r * (1 + len(columns)) + (0, 1, ...). Within a row the columns must rise.
+        """
+        bounds = torch.tensor(columns, device=self.columns.device)
+        part = torch.bucketize(self.columns, bounds, right=True)
+        bag = self.rows * (len(columns) + 1) + part
+        counts = torch.bincount(bag, minlength=len(self.starts) * (len(columns) + 1))
+        return Entries(self.columns, counts.cumsum(0) - counts, d_sae=self.d_sae)
+
+    def times(self, values: Float[Tensor, " n"], weight: Float[Tensor, "d_sae d"]) -> Float[Tensor, "rows d"]:
+        """Z @ weight."""
+        return F.embedding_bag(
+            self.columns, weight, offsets=self.starts, per_sample_weights=values, mode="sum"
+        )
+
+    def inner(self, left: Float[Tensor, "rows d"], right: Float[Tensor, "d_sae d"]) -> Float[Tensor, " n"]:
+        """left[row] . right[column] of every entry: (left @ right^T) where Z is not zero."""
+        # The gradient of `times` by its values is this product, and torch has a kernel for it.
+        return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+            left.contiguous(), right, self.columns, self.starts, self.rows, mode=0
+        )
+
+    def by_column(self) -> tuple[Int[Tensor, " n"], Int[Tensor, " d_sae"]]:
+        """The order that sorts the entries by column, and where each column begins in it."""
+        order = torch.argsort(self.columns, stable=True)
+        counts = torch.bincount(self.columns, minlength=self.d_sae)
+        return order, counts.cumsum(0) - counts
 
 
-class _SelectedPreActivations(torch.autograd.Function):
+def chosen_pass(
+    x: Float[Tensor, "rows d_in"],
+    pre_activations: Float[Tensor, " n"],
+    entries: Entries,
+    parts: Entries,
+    *,
+    b: Float[Tensor, " d_in"],
+    W_enc: Float[Tensor, "d_sae d_in"],
+    b_enc: Float[Tensor, " d_sae"],
+    W_dec: Float[Tensor, "d_sae d_in"],
+) -> Float[Tensor, "bags d_in"]:
+    """relu(W_enc (x - b) + b_enc) at the chosen entries, times W_dec; differentiable in the weights, not in x.
+
+    Args:
+        x: the vectors less b.
+        pre_activations: W_enc x + b_enc at the entries: they are not computed again.
+        entries: the chosen entries of [rows, d_sae].
+        parts: the same entries cut into more bags, such as one a row and prefix; each bag gives one row.
+    """
+    return _ChosenPass.apply(x, b, W_enc, b_enc, W_dec, pre_activations, entries, parts)  # type: ignore[no-any-return]
+
+
+class _ChosenPass(torch.autograd.Function):
+    """The gradients are written out. With G the gradient of the result and E = (G W_dec^T) where z > 0:
+
+    dW_dec = Z^T G, dW_enc = E^T x, db_enc = E^T 1, db = -(E W_enc)^T 1 = -W_enc^T db_enc. Both products with a
+    transposed sparse matrix are sums of rows over the entries sorted by latent, and share the sort.
+    """
+
     @staticmethod
     def forward(
-        ctx: Any, centred: Tensor, weight: Tensor, pre_activations: Tensor, indices: Tensor
+        ctx: Any,
+        x: Tensor,
+        b: Tensor,
+        W_enc: Tensor,
+        b_enc: Tensor,
+        W_dec: Tensor,
+        pre_activations: Tensor,
+        entries: Entries,
+        parts: Entries,
     ) -> Tensor:
-        ctx.save_for_backward(centred, weight, indices)
-        return pre_activations.gather(1, indices)
+        values = pre_activations.relu()
+        ctx.save_for_backward(x, W_enc, W_dec, values)
+        ctx.entries, ctx.parts = entries, parts
+        return parts.times(values, W_dec)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        centred, weight, indices = ctx.saved_tensors
-        gradient = gradients[0].to(weight.dtype).contiguous()
-        of_centred = sparse_decode(gradient, indices, weight) if ctx.needs_input_grad[0] else None
-        return of_centred, transposed_product(gradient, indices, centred, weight.shape[0]), None, None
+        x, W_enc, W_dec, values = ctx.saved_tensors
+        entries, parts, gradient = ctx.entries, ctx.parts, gradients[0].contiguous()
+        of_values = parts.inner(gradient, W_dec) * (values > 0)
+        order, starts = entries.by_column()
+
+        def summed_by_latent(rows: Tensor, dense: Tensor, weights: Tensor) -> Tensor:
+            return F.embedding_bag(
+                rows[order], dense, offsets=starts, per_sample_weights=weights[order], mode="sum"
+            )
+
+        of_W_dec = summed_by_latent(parts.rows, gradient, values)
+        of_W_enc = summed_by_latent(entries.rows, x, of_values)
+        of_b_enc = values.new_zeros(entries.d_sae).index_add_(0, entries.columns, of_values)
+        return None, -(of_b_enc @ W_enc), of_W_enc, of_b_enc, of_W_dec, None, None, None

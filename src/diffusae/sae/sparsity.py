@@ -1,20 +1,21 @@
-"""Which latents may be active: a sparsity turns pre-activations into sparse codes.
+"""Which latents are active: a sparsity turns pre-activations into codes.
 
-A sparsity is a callable with a `name`, a `k` and a `config()`. Another one (BatchTopK, JumpReLU, ...) is a
-sibling class that is added to `SPARSITIES`; rows with fewer active latents than the widest are padded with
-the value 0.
+Two kinds. A *choosing* sparsity (`TopK`, `BatchTopK`, `MatryoshkaTopK`) picks the largest pre-activations, so that
+training costs what the chosen ones cost. A *penalised* one (`JumpReLU`, `ReLU`) is dense in training, and a term
+of the loss makes it sparse. Another sparsity is a sibling class that is added to `SPARSITIES`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from diffusae.errors import UserError, unknown
+from diffusae.errors import UserError, together, unknown
 
 
 class Codes(NamedTuple):
@@ -24,26 +25,34 @@ class Codes(NamedTuple):
     indices: Int[Tensor, "... k"]
 
 
-class Sparsity(Protocol):
-    """Chooses the active latents of every row."""
+def narrowest(dense: Float[Tensor, "... d_sae"]) -> Codes:
+    """Dense codes as sparse ones, as wide as the row with the most active latents (1 at the least)."""
+    width = max(1, int((dense > 0).sum(dim=-1).max())) if dense.numel() else 1
+    return Codes(*torch.topk(dense, width, dim=-1, sorted=False))
+
+
+class Sparsity(nn.Module, ABC):
+    """Called with pre-activations [..., d_sae] it gives their codes: values not below 0, in no particular order."""
 
     name: ClassVar[str]
 
-    @property
-    def k(self) -> int:
-        """The most latents that a row may have active on average."""
-        ...
+    @abstractmethod
+    def forward(self, pre_activations: Float[Tensor, "... d_sae"]) -> Codes:
+        """The codes; how they are chosen may differ between training and use (`self.training`)."""
 
-    def __call__(self, pre_activations: Float[Tensor, "... d_sae"]) -> Codes:
-        """The codes: values not below 0, and the latents' indices, in no particular order."""
-        ...
+    @abstractmethod
+    def check(self, d_sae: int) -> None:
+        """Raise `UserError` where this sparsity cannot serve `d_sae` latents."""
 
+    def project(self) -> None:
+        """Bring learnt values back to where they mean something; called after every step."""
+
+    @abstractmethod
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON values."""
-        ...
 
 
-class TopK:
+class TopK(Sparsity):
     """ReLU, then the k largest of every row (Emergence, section 3: z = TopK(ReLU(.))).
 
     A row has at most k active latents: fewer when fewer pre-activations are above 0. Which one of several
@@ -51,27 +60,263 @@ class TopK:
     thread count.
     """
 
-    name: ClassVar[str] = "topk"
+    name = "topk"
 
     def __init__(self, k: int) -> None:
+        super().__init__()
         if k <= 0:
             raise UserError(f"k={k} must be at least 1; raise sae.k")
-        self._k = k
+        self.k = k
 
-    @property
-    def k(self) -> int:
-        return self._k
-
-    def __call__(self, pre_activations: Float[Tensor, "... d_sae"]) -> Codes:
+    def forward(self, pre_activations: Float[Tensor, "... d_sae"]) -> Codes:
         # ReLU keeps the order, so it can wait until only k values are left.
-        values, indices = torch.topk(pre_activations, self._k, dim=-1, sorted=False)
+        values, indices = torch.topk(pre_activations, self.k, dim=-1, sorted=False)
         return Codes(values.relu(), indices)
 
+    def check(self, d_sae: int) -> None:
+        if self.k > d_sae:
+            raise UserError(f"k={self.k} exceeds d_sae={d_sae}; lower sae.k")
+
     def config(self) -> dict[str, Any]:
-        return {"k": self._k}
+        return {"k": self.k}
 
 
-SPARSITIES: Mapping[str, type[TopK]] = {TopK.name: TopK}
+class MatryoshkaTopK(TopK):
+    """TopK whose first latents must do without the later ones (Bussmann et al. 2025, Matryoshka SAEs).
+
+    The loss is the mean of the reconstruction errors of every prefix of latents, of the lengths `prefixes` and of
+    all d_sae. The codes are TopK's.
+    """
+
+    name = "matryoshka"
+
+    def __init__(self, k: int, *, prefixes: Sequence[int]) -> None:
+        super().__init__(k)
+        self.prefixes = tuple(prefixes)
+        faults = []
+        if not self.prefixes or min(self.prefixes) < 1:
+            faults.append(f"prefixes={list(prefixes)} must be numbers of latents from 1; set sae.prefixes")
+        if any(a >= b for a, b in zip(self.prefixes, self.prefixes[1:], strict=False)):
+            faults.append(f"prefixes={list(prefixes)} must rise; sort sae.prefixes")
+        together(faults)
+
+    def check(self, d_sae: int) -> None:
+        super().check(d_sae)
+        if self.prefixes[-1] >= d_sae:
+            raise UserError(
+                f"prefixes={list(self.prefixes)} must stay below d_sae={d_sae}, the last and whole one; "
+                "leave the greatest out"
+            )
+
+    def config(self) -> dict[str, Any]:
+        return {"k": self.k, "prefixes": list(self.prefixes)}
+
+
+class BatchTopK(TopK):
+    """The k * rows largest of a whole batch, so that rows share the budget (Bussmann et al. 2024).
+
+    In use a row must not depend on the others: there a latent is active above one `threshold`, the running mean
+    over training batches of the smallest value that was kept.
+
+    Args:
+        k: active latents a row, on average over a batch.
+        threshold_rate: the weight of a batch in the running mean, in (0, 1].
+    """
+
+    name = "batchtopk"
+    threshold: Tensor
+    batches: Tensor
+
+    def __init__(self, k: int, *, threshold_rate: float = 0.01) -> None:
+        super().__init__(k)
+        if not 0 < threshold_rate <= 1:
+            raise UserError(f"threshold_rate={threshold_rate} must be in (0, 1]; set sae.threshold_rate")
+        self.threshold_rate = threshold_rate
+        self.register_buffer("threshold", torch.zeros(()))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
+
+    def forward(self, pre_activations: Float[Tensor, "... d_sae"]) -> Codes:
+        if not self.training:
+            active = pre_activations > self.threshold
+            return narrowest(torch.where(active, pre_activations, 0).relu())
+        codes = self._largest_of_batch(pre_activations.flatten(0, -2))
+        self._follow(codes.values)
+        shape = (*pre_activations.shape[:-1], -1)
+        return Codes(codes.values.reshape(shape), codes.indices.reshape(shape))
+
+    def _largest_of_batch(self, pre_activations: Float[Tensor, "rows d_sae"]) -> Codes:
+        """Exact, though only the largest of every row are sorted out: they are widened until none is missed."""
+        rows, d_sae = pre_activations.shape
+        width = min(4 * self.k, d_sae)
+        while True:
+            values, indices = torch.topk(pre_activations, width, dim=-1, sorted=False)
+            kept = torch.topk(values.flatten(), self.k * rows, sorted=False)
+            if width == d_sae or not (values.amin(dim=1) > kept.values.min()).any():
+                break
+            width = min(2 * width, d_sae)
+        dense = torch.zeros_like(values).flatten()
+        dense[kept.indices] = kept.values.relu()
+        return Codes(dense.reshape(rows, width), indices)
+
+    @torch.no_grad()
+    def _follow(self, values: Tensor) -> None:
+        positive = values[values > 0]
+        if len(positive):
+            # The first batch counts whole, or the start at 0 would be remembered.
+            rate = torch.where(self.batches > 0, self.threshold_rate, 1.0)
+            self.threshold.lerp_(positive.min().to(self.threshold), rate.to(self.threshold))
+            self.batches += 1
+
+    def config(self) -> dict[str, Any]:
+        return {"k": self.k, "threshold_rate": self.threshold_rate}
+
+
+class Penalised(Sparsity):
+    """A sparsity that a term of the loss brings about."""
+
+    @abstractmethod
+    def activate(self, pre_activations: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
+        """Dense codes, differentiable."""
+
+    @abstractmethod
+    def penalty(
+        self,
+        pre_activations: Float[Tensor, "batch d_sae"],
+        z: Float[Tensor, "batch d_sae"],
+        norm: float,
+    ) -> Float[Tensor, ""]:
+        """The loss's term, without unit; `norm` is about the norm of a scaled vector, the root of d_in."""
+
+    def forward(self, pre_activations: Float[Tensor, "... d_sae"]) -> Codes:
+        return narrowest(self.activate(pre_activations))
+
+    def check(self, d_sae: int) -> None:
+        pass
+
+
+class ReLU(Penalised):
+    """ReLU with an L1 penalty on the codes: the classical baseline (Bricken et al. 2023).
+
+    The penalty is `l1` * mean over the batch of sum_i z_i / norm; decoder rows have unit norm.
+    """
+
+    name = "relu"
+
+    def __init__(self, *, l1: float) -> None:
+        super().__init__()
+        if not l1 >= 0:
+            raise UserError(f"l1={l1} must not be below 0; raise sae.l1")
+        self.l1 = l1
+
+    def activate(self, pre_activations: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
+        return pre_activations.relu()
+
+    def penalty(self, pre_activations: Tensor, z: Tensor, norm: float) -> Float[Tensor, ""]:
+        return self.l1 * z.sum(dim=-1).mean() / norm
+
+    def config(self) -> dict[str, Any]:
+        return {"l1": self.l1}
+
+
+class JumpReLU(Penalised):
+    """A latent is active above a threshold of its own, which is learnt (Rajamanoharan et al. 2024).
+
+    The penalty is `l0` * the mean number of active latents. Neither that number nor the jump has a gradient by the
+    threshold; the paper's estimate takes it from the pre-activations within half a `bandwidth` of the threshold
+    (its equations 11 and 12). A threshold is kept at 0 or above.
+
+    Args:
+        d_sae: latents.
+        l0: the penalty of one active latent, in shares of the vectors' variance.
+        bandwidth, first_threshold: in scaled units, as pre-activations are.
+    """
+
+    name = "jumprelu"
+
+    def __init__(
+        self, d_sae: int, *, l0: float, bandwidth: float = 0.1, first_threshold: float = 0.1
+    ) -> None:
+        super().__init__()
+        together(
+            f"{name}={value} must {rule}; set sae.{name}"
+            for name, value, good, rule in (
+                ("l0", l0, l0 >= 0, "not be below 0"),
+                ("bandwidth", bandwidth, bandwidth > 0, "be above 0"),
+                ("first_threshold", first_threshold, first_threshold >= 0, "not be below 0"),
+            )
+            if not good
+        )
+        self.l0, self.bandwidth, self.first_threshold = l0, bandwidth, first_threshold
+        self.threshold = nn.Parameter(torch.full((d_sae,), first_threshold))
+
+    def activate(self, pre_activations: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
+        return _Jump.apply(pre_activations, self.threshold, self.bandwidth)  # type: ignore[no-any-return]
+
+    def penalty(self, pre_activations: Tensor, z: Tensor, norm: float) -> Float[Tensor, ""]:
+        active = _Step.apply(pre_activations, self.threshold, self.bandwidth)
+        return self.l0 * active.sum(dim=-1).mean()  # type: ignore[no-any-return]
+
+    def check(self, d_sae: int) -> None:
+        if len(self.threshold) != d_sae:
+            raise UserError(
+                f"JumpReLU has {len(self.threshold)} thresholds for d_sae={d_sae}; make them equal"
+            )
+
+    @torch.no_grad()
+    def project(self) -> None:
+        # Not by a clamp in the pass: that has no gradient, and a threshold that fell below 0 would stay there.
+        self.threshold.clamp_(min=0)
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "d_sae": len(self.threshold),
+            "l0": self.l0,
+            "bandwidth": self.bandwidth,
+            "first_threshold": self.first_threshold,
+        }
+
+
+def _near(pre_activations: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+    """The kernel K((pi - theta) / bandwidth) / bandwidth: a rectangle of width 1."""
+    return ((pre_activations - threshold).abs() < bandwidth / 2).to(pre_activations) / bandwidth
+
+
+class _Jump(torch.autograd.Function):
+    """z = pi H(pi - theta); dz/dtheta is estimated as -theta K / bandwidth."""
+
+    @staticmethod
+    def forward(ctx: Any, pre_activations: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+        ctx.save_for_backward(pre_activations, threshold)
+        ctx.bandwidth = bandwidth
+        return pre_activations * (pre_activations > threshold)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        pre_activations, threshold = ctx.saved_tensors
+        near = _near(pre_activations, threshold, ctx.bandwidth)
+        of_threshold = -(threshold * near * gradients[0]).flatten(0, -2).sum(dim=0)
+        return gradients[0] * (pre_activations > threshold), of_threshold, None
+
+
+class _Step(torch.autograd.Function):
+    """H(pi - theta); its derivative by theta is estimated as -K / bandwidth, by pi it is none."""
+
+    @staticmethod
+    def forward(ctx: Any, pre_activations: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+        ctx.save_for_backward(pre_activations, threshold)
+        ctx.bandwidth = bandwidth
+        return (pre_activations > threshold).to(pre_activations)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        pre_activations, threshold = ctx.saved_tensors
+        near = _near(pre_activations, threshold, ctx.bandwidth)
+        return None, -(near * gradients[0]).flatten(0, -2).sum(dim=0), None
+
+
+SPARSITIES: Mapping[str, type[Sparsity]] = {
+    kind.name: kind for kind in (TopK, BatchTopK, MatryoshkaTopK, JumpReLU, ReLU)
+}
 
 
 def sparsity_from_config(name: str, config: Mapping[str, Any]) -> Sparsity:

@@ -18,7 +18,7 @@ from diffusae.sae.sparsity import sparsity_from_config
 
 WEIGHTS_NAME = "sae.safetensors"
 CONFIG_NAME = "cfg.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def save_sae(directory: Path | str, sae: SparseAutoencoder, metadata: Mapping[str, Any]) -> None:
@@ -34,6 +34,7 @@ def save_sae(directory: Path | str, sae: SparseAutoencoder, metadata: Mapping[st
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,
         "sparsity": {"name": sae.sparsity.name, **sae.sparsity.config()},
+        "encoder_bias": sae.encoder_bias,
         "input_scaling": sae.input_scaling,
         "dtype": str(sae.W_dec.dtype).removeprefix("torch."),
         "sha256": sha256_of(weights),
@@ -72,11 +73,12 @@ def load_sae(
             config["d_in"],
             config["d_sae"],
             sparsity_from_config(sparsity.pop("name"), sparsity),
+            encoder_bias=config["encoder_bias"],
             input_scaling=config["input_scaling"],
             dtype=getattr(torch, config["dtype"]),
         )
         sae.load_state_dict(load_file(weights))
-        return sae.to(device), dict(config["metadata"])
+        return sae.eval().to(device), dict(config["metadata"])
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:

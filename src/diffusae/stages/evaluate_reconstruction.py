@@ -27,8 +27,9 @@ def reconstruction_rows(study: Study, _embedding: Any) -> list[Result]:
     split = coded_split(study, manifest, sae, "test")
     _, training = load_updates(study.activations, manifest, stream_of(study, manifest), "train")
     vectors = torch.from_numpy(training[:PCA_PICTURES]).float().flatten(0, 1)
-    pca = fit_pca(vectors, min(study.cfg.sae.k, sae.d_in))
-    untrained = SparseAutoencoder(sae.d_in, sae.d_sae, TopK(study.cfg.sae.k), seed=study.cfg.seed)
+    k = max(1, round(float((split.values > 0).sum(dim=-1).float().mean())))
+    pca = fit_pca(vectors, min(k, sae.d_in))
+    untrained = SparseAutoencoder(sae.d_in, sae.d_sae, TopK(k), seed=study.cfg.seed)
     untrained.initialise(vectors)
     sums, codes = PictureSums(), {"sae": CodeSums(sae.d_sae), "untrained": CodeSums(sae.d_sae)}
     for updates, values, indices in zip(split.updates, split.values, split.indices, strict=True):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from diffusae.activations.schema import Cell
@@ -20,6 +21,7 @@ from diffusae.errors import UserError, together, unknown
 from diffusae.files import sha256_of
 from diffusae.miniature.folder import SHIPPED
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
+from diffusae.sae.sparsity import Sparsity
 
 OmegaConf.register_new_resolver("shipped_miniature", lambda: str(SHIPPED), replace=True)
 
@@ -35,10 +37,11 @@ _NUMBERS: tuple[tuple[str, type, float, float], ...] = (
     ("activations.group_size", int, 1, 100_000),
     ("activations.batch_size", int, 1, 10_000_000),
     ("activations.buffer_vectors", int, 1, 10**9),
-    ("sae.k", int, 1, 10**7),
+    ("activations.workers", int, 0, 1000),
     ("sae.d_sae", int, 1, 10**7),
     ("trainer.steps", int, 1, 10**9),
     ("trainer.validate_every", int, 1, 10**9),
+    ("trainer.checkpoint_every", int, 1, 10**9),
     ("trainer.log_every", int, 1, 10**9),
 )
 
@@ -48,7 +51,12 @@ def build(node: DictConfig, **values: Any) -> Any:
     target = str(node.get("_target_", ""))
     if not target.startswith("diffusae."):
         raise UserError(f"_target_={target!r} is refused: configs may only build parts of diffusae")
-    return hydra.utils.instantiate(node, **values)
+    try:
+        return hydra.utils.instantiate(node, **values)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):  # what the part says itself, without Hydra's wrapping
+            raise error.__cause__ from None
+        raise
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,10 @@ class Study:
         check_counts(OmegaConf.to_container(self.cfg.prompts.counts))  # type: ignore[arg-type]
         return number_prompts(build(self.cfg.prompts).texts(), first_seed=self.cfg.seed)
 
+    def sparsity(self) -> Sparsity:
+        """What chooses the active latents of this study's autoencoders, newly built."""
+        return build(self.cfg.sae.sparsity)
+
     def config(self) -> dict[str, Any]:
         """The whole resolved configuration, for run.json."""
         return OmegaConf.to_container(self.cfg, resolve=True)  # type: ignore[return-value]
@@ -136,8 +148,14 @@ class Study:
         cfg = self.cfg
         wrong = {number[0]: fault for number in _NUMBERS if (fault := _number_fault(cfg, *number))}
         yield from wrong.values()
-        if not wrong.keys() & {"sae.k", "sae.d_sae"} and cfg.sae.k > cfg.sae.d_sae:
-            yield f"k={cfg.sae.k} exceeds d_sae={cfg.sae.d_sae}; lower sae.k"
+        k = _number_fault(cfg, "sae.k", int, 1, 10**7) if "k" in cfg.sae else None
+        if k is not None:
+            yield k
+        elif "sae.d_sae" not in wrong:
+            try:
+                self.sparsity().check(cfg.sae.d_sae)
+            except UserError as error:
+                yield str(error)
         for block in dict.fromkeys([cfg.block.name, *cfg.grid.blocks]):
             if block not in cfg.model.hookpoints:
                 yield str(unknown(f"block of model {cfg.model.name}:", block, cfg.model.hookpoints))

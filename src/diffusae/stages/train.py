@@ -9,15 +9,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
+from pytorch_lightning.callbacks import EMAWeightAveraging
 
 from diffusae.activations.datamodule import ActivationDataModule
+from diffusae.runs.checkpoint import Checkpoints
 from diffusae.runs.lightning_logger import JsonlLogger
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.module import SAEModule
-from diffusae.sae.sparsity import TopK
 from diffusae.sae.storage import save_sae
 from diffusae.stages.study import Study
 
@@ -53,12 +54,20 @@ def train_cell(study: Study, mirror: WandbMirror, *, progress: bool = False) -> 
         batch_size=cfg.activations.batch_size,
         buffer_vectors=cfg.activations.buffer_vectors,
         seed=cfg.seed,
+        reader=cfg.activations.reader,
+        workers=cfg.activations.workers,
         verify=cfg.activations.verify,
     )
     pl.seed_everything(cfg.seed, verbose=False)
     module = SAEModule(
         SparseAutoencoder(
-            data.d_in, cfg.sae.d_sae, TopK(cfg.sae.k), input_scaling=cfg.sae.input_scaling, seed=cfg.seed
+            data.d_in,
+            cfg.sae.d_sae,
+            study.sparsity(),
+            encoder_bias=cfg.sae.encoder_bias,
+            selection_precision=cfg.sae.selection_precision,
+            input_scaling=cfg.sae.input_scaling,
+            seed=cfg.seed,
         ),
         lr=cfg.sae.lr,
         aux_coefficient=cfg.sae.aux_coefficient,
@@ -80,26 +89,38 @@ def train_cell(study: Study, mirror: WandbMirror, *, progress: bool = False) -> 
         ),
     ):
         data.prepare_data()
-        module.initialise(next(iter(data.val_dataloader())))
-        (study.sae / "metrics.jsonl").unlink(missing_ok=True)  # of a run that was cut off
+        checkpoints = Checkpoints(
+            study.sae / "checkpoints", every=cfg.trainer.checkpoint_every, log=study.sae / "metrics.jsonl"
+        )
+        resumed = checkpoints.resume()
+        if resumed is None:
+            module.initialise(next(iter(data.val_dataloader())))
+        else:
+            log.info("%s goes on from step %d", cell.key, resumed.step)
+        averaging = [] if cfg.sae.ema is None else [EMAWeightAveraging(decay=cfg.sae.ema, use_buffers=False)]
         trainer = pl.Trainer(
             max_steps=cfg.trainer.steps,
             max_epochs=-1,
             accelerator=cfg.trainer.accelerator,
             devices=1,
-            logger=JsonlLogger(study.sae / "metrics.jsonl", mirror=mirror),
+            gradient_clip_val=cfg.sae.gradient_clip,
+            logger=JsonlLogger(checkpoints.metric_log, mirror=mirror),
             log_every_n_steps=cfg.trainer.log_every,
             val_check_interval=cfg.trainer.validate_every,
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
+            callbacks=[*averaging, checkpoints],
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=progress,
         )
-        trainer.fit(module, datamodule=data)
+        trainer.fit(
+            module, datamodule=data, ckpt_path=None if resumed is None else resumed.path, weights_only=True
+        )
         measured = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         metadata = {"cell": cell.coordinates(), "hookpoint": data.stream.hookpoint, "validation": measured}
         save_sae(study.sae, module.autoencoder, metadata)
+        checkpoints.clear()
         mirror.summary(measured)
 
 
@@ -109,7 +130,8 @@ def mirror_of(study: Study) -> Iterator[WandbMirror]:
     settings = study.cfg.logger
     config = {
         **study.cell.coordinates(),
-        "k": study.cfg.sae.k,
+        "sparsity": study.sparsity().name,
+        **study.sparsity().config(),
         "d_sae": study.cfg.sae.d_sae,
         "study": study.config(),
     }

@@ -1,0 +1,106 @@
+"""Shards as memory-mapped files: any image's updates at once, without a copy."""
+
+from __future__ import annotations
+
+import io
+import mmap
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float16
+
+from diffusae.activations.schema import Shard, Stream
+from diffusae.errors import UserError
+
+
+@dataclass(frozen=True)
+class _Sample:
+    key: str
+    offset: int
+
+
+class MappedShard:
+    """One shard of a stream, read where it lies.
+
+    Raises:
+        UserError: the file is missing or cut, has members that are not `<key>.json` and `<key>.npy`, a key twice,
+            another number of samples than the manifest says, or arrays of another shape or type.
+    """
+
+    def __init__(self, root: Path | str, shard: Shard, stream: Stream, *, remedy: str) -> None:
+        self.shape = (stream.positions, stream.d_in)
+        self._bytes = 2 * stream.positions * stream.d_in
+        path = Path(root) / shard.path
+        try:
+            with open(path, "rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        except FileNotFoundError:
+            raise UserError(f"{shard.path} is missing below {root}; {remedy}") from None
+        except ValueError:  # an empty file cannot be mapped
+            raise UserError(f"{shard.path} is cut: it is empty; {remedy}") from None
+        self._data = np.frombuffer(self._map, dtype=np.uint8)
+        self._samples = self._index(shard, remedy)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def key(self, index: int) -> str:
+        """The image's id."""
+        return self._samples[index].key
+
+    def updates(self, index: int) -> Float16[np.ndarray, "positions d_in"]:
+        """One image's updates where they lie in the file; what is written to them never reaches it."""
+        start = self._samples[index].offset
+        return self._data[start : start + self._bytes].view(np.float16).reshape(self.shape)
+
+    def _index(self, shard: Shard, remedy: str) -> list[_Sample]:
+        names: set[str] = set()
+        samples: list[_Sample] = []
+        try:
+            with tarfile.open(fileobj=self._map, mode="r:") as tar:
+                for member in tar:
+                    key, _, extension = member.name.partition(".")
+                    if extension not in ("npy", "json"):
+                        raise UserError(
+                            f"{shard.path}: member {member.name!r} is refused: only .npy and .json are read, "
+                            f"never pickles or anything else; {remedy}"
+                        )
+                    if member.name in names:
+                        raise UserError(f"{shard.path}: member {member.name!r} comes twice; {remedy}")
+                    names.add(member.name)
+                    if extension == "npy":
+                        samples.append(_Sample(key, self._numbers(shard, member, remedy)))
+        except tarfile.TarError as error:
+            raise UserError(f"{shard.path} is cut or damaged ({error}); {remedy}") from error
+        lacking = [sample.key for sample in samples if f"{sample.key}.json" not in names]
+        if lacking or len(names) != 2 * len(samples):
+            raise UserError(
+                f"{shard.path}: samples lack their .npy or .json member: {lacking or 'some'}; {remedy}"
+            )
+        if len(samples) != shard.samples:
+            raise UserError(
+                f"{shard.path} is cut: it has {len(samples)} samples, expected {shard.samples}; {remedy}"
+            )
+        return samples
+
+    def _numbers(self, shard: Shard, member: tarfile.TarInfo, remedy: str) -> int:
+        """Where an .npy member's numbers begin."""
+        file = io.BytesIO(self._data[member.offset_data : member.offset_data + 256].tobytes())
+        try:
+            version = np.lib.format.read_magic(file)
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        except ValueError as error:
+            raise UserError(
+                f"{shard.path}: member {member.name} cannot be read ({error}); {remedy}"
+            ) from error
+        if shape != self.shape or dtype != np.float16 or fortran or version != (1, 0):
+            raise UserError(
+                f"{shard.path}: sample {member.name.partition('.')[0]!r} is {dtype} {shape}, the manifest's "
+                f"stream {shard.stream} is float16 {self.shape}; shards of different collections are mixed: {remedy}"
+            )
+        start = member.offset_data + file.tell()
+        if start + self._bytes > min(len(self._data), member.offset_data + member.size):
+            raise UserError(f"{shard.path} is cut: {member.name} ends after the file; {remedy}")
+        return start

@@ -1,0 +1,91 @@
+"""Checkpoints from which a killed training goes on as if it had never stopped."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from diffusae.files import atomic_path, atomic_write_json, sha256_of
+from diffusae.runs.metric_log import MetricLog, read_metrics
+
+logger = logging.getLogger(__name__)
+
+KEPT = 2
+"""Checkpoints that are kept: one to go on from, and one before it, should that one be damaged."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint: the file, and the steps that were done when it was written."""
+
+    path: Path
+    step: int
+
+
+class Checkpoints(pl.Callback):
+    """Writes `step-<n>.ckpt` and, last, `step-<n>.json` with its SHA-256, every so many steps and on SIGTERM.
+
+    Args:
+        directory: of this training alone.
+        every: steps between two checkpoints.
+        log: the metric log, whose rows after the checkpoint are taken back on resuming.
+    """
+
+    def __init__(self, directory: Path | str, *, every: int, log: Path | str) -> None:
+        self.directory, self.every, self.metric_log = Path(directory), every, Path(log)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_args: Any, **_kwargs: Any) -> None:
+        # Lightning ends the training after this hook where a SIGTERM was received.
+        if trainer.global_step % self.every == 0 or trainer.received_sigterm:
+            self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        path = self.directory / f"step-{trainer.global_step:09d}.ckpt"
+        if path.with_suffix(".json").exists():
+            return
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(path)  # takes part in the collective; the first rank alone writes
+            return
+        with atomic_path(path) as temporary:
+            trainer.save_checkpoint(temporary)
+        atomic_write_json(path.with_suffix(".json"), {"sha256": sha256_of(path)})
+        for old in sorted(self.directory.glob("step-*.json"))[:-KEPT]:
+            old.unlink()
+            old.with_suffix(".ckpt").unlink(missing_ok=True)
+
+    def newest(self) -> Checkpoint | None:
+        """The newest whole checkpoint, or None. A damaged one is named, and the one before it is taken."""
+        for told in sorted(self.directory.glob("step-*.json"), reverse=True):
+            path = told.with_suffix(".ckpt")
+            try:
+                expected = json.loads(told.read_text(encoding="utf-8"))
+                found = sha256_of(path)
+                if found == expected["sha256"]:
+                    return Checkpoint(path, int(path.stem.partition("-")[2]))
+                fault = f"SHA-256 is {found}, expected {expected['sha256']}"
+            except (OSError, ValueError, KeyError) as error:
+                fault = repr(error)
+            logger.warning("checkpoint %s is damaged (%s); an earlier one is used, or none", path, fault)
+        return None
+
+    def resume(self) -> Checkpoint | None:
+        """`newest`, with the metric log cut back to its steps; without a checkpoint the log is removed."""
+        found = self.newest()
+        if found is None:
+            self.metric_log.unlink(missing_ok=True)
+        elif self.metric_log.exists():
+            rows = [row for row in read_metrics(self.metric_log) if row["step"] < found.step]
+            with atomic_path(self.metric_log) as temporary, MetricLog(temporary) as log:
+                for row in rows:
+                    log.log(row)
+        return found
+
+    def clear(self) -> None:
+        """Remove all checkpoints, once the result is saved."""
+        shutil.rmtree(self.directory, ignore_errors=True)
