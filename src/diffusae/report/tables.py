@@ -68,11 +68,13 @@ class Row:
 
     @property
     def rivals(self) -> dict[str, Figure]:
-        """The baselines to be cleared: those with data, without ceilings (what the best could reach)."""
+        """The baselines to be cleared: those with data, without ceilings (what the best could reach) and probes (what a
+        reader reaches that was shown the labels).
+        """
         return {
             name: each
             for name, each in self.baselines.items()
-            if not name.endswith("ceiling") and each.value is not None
+            if not name.endswith(("ceiling", "probe")) and each.value is not None
         }
 
     @property

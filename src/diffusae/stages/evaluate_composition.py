@@ -26,6 +26,7 @@ from diffusae.evaluation.composition import (
     settings_grid,
     tune,
 )
+from diffusae.evaluation.linear_probe import linear_probes
 from diffusae.evaluation.result import Estimate, Result
 from diffusae.files import atomic_path
 from diffusae.sae.storage import load_sae
@@ -48,9 +49,11 @@ def composition_results(study: Study, embedding: Callable[[], WordEmbedding]) ->
         centre=vectors.mean(dim=0),
     )
     annotations = Annotations.load(study.annotations)
-    tuning, test = (
-        _split(study, manifest, annotations, known, vocabulary, split) for split in ("tune", "test")
+    nouns_by_split = {"dictionary": None, "tune": vocabulary, "test": vocabulary}
+    fitting, tuned_on, tested = (
+        _split(study, manifest, annotations, known, split, named) for split, named in nouns_by_split.items()
     )
+    tuning, test = tuned_on[1], tested[1]
     tuned = tune(tuning, space, settings_grid(**study.part("evaluation")["settings"]))
     resampling = {"n_resamples": study.cfg.evaluation.n_resamples, "seed": study.cfg.seed}
     scores = predict_scores(test, space, tuned.settings)
@@ -61,6 +64,7 @@ def composition_results(study: Study, embedding: Callable[[], WordEmbedding]) ->
         "centre_disc": baselines.centre_disc(tuning, test, **resampling),
         "other_picture": baselines.other_picture(scores, test, threshold=tuned.threshold.value, **resampling),
         "cross_attention": _cross_attention(study, manifest, tuning, test, resampling),
+        **linear_probes(fitting, tuned_on, tested, **resampling),
         "annotator_ceiling": baselines.annotator_ceiling(
             test, [None if mask is None else torch.as_tensor(mask) for mask in second], **resampling
         ),
@@ -84,17 +88,26 @@ def _split(
     manifest: Manifest,
     annotations: Annotations,
     known: list[str],
-    vocabulary: tuple[str, ...],
     split: str,
-) -> Split:
+    named: tuple[str, ...] | None,
+) -> tuple[Tensor, Split]:
+    """Updates [n, P, d_in] and objects of a split: those of the nouns of `named` that the caption names; None: all
+    that the annotator found.
+    """
     sae, _ = load_sae(study.sae)
     coded = coded_split(study, manifest, sae, split)
     rows = zip(coded.image_ids, coded.prompts, coded.values, coded.indices, strict=True)
     pictures = [
-        Picture(image_id, values, indices, nouns_in(text, vocabulary), annotations.masks[image_id])
+        Picture(
+            image_id,
+            values,
+            indices,
+            known if named is None else nouns_in(text, named),
+            annotations.masks[image_id],
+        )
         for image_id, text, values, indices in rows
     ]
-    return build_split(pictures, grid=stream_of(study, manifest).grid, known_nouns=known)
+    return coded.updates, build_split(pictures, grid=stream_of(study, manifest).grid, known_nouns=known)
 
 
 def _cross_attention(
