@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn.metrics import r2_score
 
-from diffusae.sae.metrics import L0, DeadFraction, FiringFrequency, Reconstruction
+from diffusae.sae.metrics import L0, FiringFrequency, FiringHistogram, Reconstruction, decoder_similarity
 from diffusae.sae.sparsity import Codes
 
 
@@ -16,7 +16,10 @@ def test_reconstruction_by_hand():
     metric.update(x_hat, x)
     # E = 2; the mean is (1, 2), so the variance sums to 10; the energy is 4 + 16 = 20.
     found = {name: value.item() for name, value in metric.compute().items()}
-    assert found == pytest.approx({"fvu": 0.2, "explained_variance": 0.8, "scaled_mse": 0.1})
+    assert found == pytest.approx(
+        # A zero vector has cosine 0; the other (2, 4) . (2, 3) / (sqrt 20 sqrt 13).
+        {"fvu": 0.2, "explained_variance": 0.8, "scaled_mse": 0.1, "cosine": 16 / 260**0.5 / 2}
+    )
 
 
 def test_reconstruction_over_uneven_batches_equals_sklearn_over_all():
@@ -59,13 +62,50 @@ def test_firing_frequency_counts_vectors_per_latent():
 
 
 def test_a_latent_is_alive_when_any_batch_fires_it():
-    metric = DeadFraction(4)
+    metric = FiringHistogram(4)
     metric.update(codes([[1.0]], [[0]]))
     metric.update(codes([[1.0]], [[3]]))
-    assert metric.compute() == 0.5
+    assert metric.compute()["dead_fraction"] == 0.5
+
+
+def test_the_histogram_puts_every_latent_in_one_bin():
+    n, counts = 20_000, [0, 1, 2, 20, 200, 2000, 2001, 20_000]  # a latent fires so many times out of n
+    metric = FiringHistogram(len(counts))
+    for latent, count in enumerate(counts):
+        values = torch.cat([torch.ones(count, 1), torch.zeros(n - count, 1)])
+        metric.update(Codes(values, torch.full((n, 1), latent)))
+    metric.n /= len(counts)  # the batches above are the same vectors, latent by latent
+    found = {name: round(float(share) * len(counts), 6) for name, share in metric.compute().items()}
+    assert found == {
+        "dead_fraction": 1,  # 0
+        "firing_below_1e-4": 1,  # 1
+        "firing_1e-4": 1,  # 2, which is just 1e-4
+        "firing_1e-3": 1,  # 20
+        "firing_1e-2": 2,  # 200 and 2000, which is not above DENSE
+        "dense_fraction": 2,
+    }
+
+
+def test_decoder_similarity_by_hand():
+    directions = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])
+    found = decoder_similarity(directions)
+    # Nearest neighbours: the first two are each other's (1), the others have 0 at best.
+    assert found["decoder_similarity"] == 0.5
+    assert found["decoder_duplicates"] == 0.5
+
+
+def test_many_latents_are_sampled_and_compared_with_all():
+    directions = torch.eye(3000)
+    directions[2999] = directions[0]  # of this pair only latent 0 is in the sample of every third
+    found = decoder_similarity(directions)
+    assert found["decoder_duplicates"].item() == pytest.approx(1 / 1000)
+
+
+def test_a_single_latent_is_like_no_other():
+    assert decoder_similarity(torch.ones(1, 3))["decoder_duplicates"] == 0
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_metrics_without_data_are_nan():
-    for value in (L0().compute(), DeadFraction(3).compute(), Reconstruction(2).compute()["fvu"]):
-        assert value.isnan()
+    values = (L0().compute(), *FiringHistogram(3).compute().values(), *Reconstruction(2).compute().values())
+    assert all(value.isnan() for value in values)

@@ -66,7 +66,18 @@ def test_every_validation_figure_is_logged():
     vectors, _ = planted(256)
     _, trainer = trained(vectors, validation=vectors)
     logged = {name for name in trainer.callback_metrics if name.startswith("val/")}
-    names = ("loss", "fvu", "explained_variance", "scaled_mse", "l0", "dead_fraction")
+    names = {
+        "loss",
+        "fvu",
+        "explained_variance",
+        "scaled_mse",
+        "cosine",
+        "l0",
+        "dead_fraction",
+        "dense_fraction",
+    }
+    names |= {"decoder_similarity", "decoder_duplicates"}
+    names |= {f"firing_{bound}" for bound in ("below_1e-4", "1e-4", "1e-3", "1e-2")}
     assert logged == {f"val/{name}" for name in names}
     assert trainer.callback_metrics["val/fvu"] + trainer.callback_metrics["val/explained_variance"] == 1
 

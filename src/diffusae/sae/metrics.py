@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
 from diffusae.sae.sparsity import Codes
+
+DENSE = 0.1
+"""A latent that is active on more than this share of vectors is dense."""
+DUPLICATE = 0.9
+"""Two latents whose directions have a higher cosine are duplicates."""
+_FREQUENCIES = {"1e-4": 1e-4, "1e-3": 1e-3, "1e-2": 1e-2}
+_SAMPLED_LATENTS = 1024
 
 
 class Reconstruction(Metric):
@@ -18,7 +26,8 @@ class Reconstruction(Metric):
 
     - `fvu` = E / sum ||x - m||^2, range [0, inf), lower is better; 1 = predicting the mean;
     - `explained_variance` = 1 - fvu, range (-inf, 1], higher is better (the paper prints per cent);
-    - `scaled_mse` = E / sum ||x||^2, range [0, inf), lower is better; 1 = predicting zero.
+    - `scaled_mse` = E / sum ||x||^2, range [0, inf), lower is better; 1 = predicting zero;
+    - `cosine` = mean cosine of x and x_hat, range [-1, 1], higher is better; that of a zero vector is 0.
 
     The paper does not write the formulas out. Its two columns add up to less than 1, and scaled MSE / (1 -
     explained variance) is the same for k = 10 and 20 of a cell, which these definitions give and per-entry
@@ -30,18 +39,22 @@ class Reconstruction(Metric):
     n: Tensor
     error: Tensor
     energy: Tensor
+    cosines: Tensor
     total: Tensor
 
     def __init__(self, d_in: int) -> None:
         super().__init__()
         # Double precision: the variance is a difference of large sums.
-        for name, shape in (("n", ()), ("error", ()), ("energy", ()), ("total", (d_in,))):
+        shapes = {"n": (), "error": (), "energy": (), "cosines": (), "total": (d_in,)}
+        for name, shape in shapes.items():
             self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, x_hat: Float[Tensor, "batch d_in"], x: Float[Tensor, "batch d_in"]) -> None:
         x = x.double()
         self.n += len(x)
-        self.error += (x - x_hat.double()).square().sum()
+        x_hat = x_hat.double()
+        self.error += (x - x_hat).square().sum()
+        self.cosines += F.cosine_similarity(x, x_hat, dim=1, eps=1e-30).sum()
         self.energy += x.square().sum()
         self.total += x.sum(dim=0)
 
@@ -50,7 +63,12 @@ class Reconstruction(Metric):
         # A difference within rounding of the energy is no variance.
         variance = torch.where(variance > 1e-12 * self.energy, variance, torch.full_like(variance, torch.nan))
         fvu = self.error / variance
-        return {"fvu": fvu, "explained_variance": 1 - fvu, "scaled_mse": self.error / self.energy}
+        return {
+            "fvu": fvu,
+            "explained_variance": 1 - fvu,
+            "scaled_mse": self.error / self.energy,
+            "cosine": self.cosines / self.n,
+        }
 
 
 class L0(Metric):
@@ -94,9 +112,52 @@ class FiringFrequency(Metric):
         return self.fired / self.n
 
 
-class DeadFraction(FiringFrequency):
-    """The share of latents that no vector of the set makes active. Range [0, 1], lower is better."""
+class FiringHistogram(FiringFrequency):
+    """The shares of latents by how often they are active; they add up to 1.
 
-    def compute(self) -> Float[Tensor, ""]:
+    `dead_fraction`: on no vector of the set (lower is better); `firing_below_1e-4`, `firing_1e-4`, `firing_1e-3`,
+    `firing_1e-2`: on that share of vectors up to the next; `dense_fraction`: on more than `DENSE` of them.
+    """
+
+    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
         frequency = super().compute()
-        return torch.where(self.n > 0, (frequency == 0).double().mean(), frequency.sum())
+        bounds = torch.tensor(list(_FREQUENCIES.values()), dtype=frequency.dtype, device=frequency.device)
+        # 0: never; 1 + j: at least the j-th bound; the last: dense.
+        place = 1 + torch.bucketize(frequency, bounds, right=True)
+        place[frequency > DENSE] = len(_FREQUENCIES) + 2
+        place[frequency == 0] = 0
+        shares = torch.bincount(place, minlength=len(_FREQUENCIES) + 3).double() / self.d_sae
+        if not self.n > 0:
+            shares = torch.full_like(shares, torch.nan)
+        names = [
+            "dead_fraction",
+            "firing_below_1e-4",
+            *(f"firing_{name}" for name in _FREQUENCIES),
+            "dense_fraction",
+        ]
+        return dict(zip(names, shares, strict=True))
+
+
+@torch.no_grad()
+def decoder_similarity(directions: Float[Tensor, "d_sae d_in"]) -> dict[str, Tensor]:
+    """How close latents come to one another: `decoder_similarity`, the mean over latents of the highest cosine with
+    another one's direction, and `decoder_duplicates`, the share for which it exceeds `DUPLICATE`. Range [-1, 1] and
+    [0, 1], lower is better.
+
+    Of more than 1,024 latents, so many at equal distances are compared with all.
+    """
+    d_sae = len(directions)
+    if d_sae < 2:
+        return {
+            "decoder_similarity": directions.new_zeros(()),
+            "decoder_duplicates": directions.new_zeros(()),
+        }
+    sampled = torch.arange(0, d_sae, -(-d_sae // _SAMPLED_LATENTS), device=directions.device)
+    unit = F.normalize(directions, dim=1)
+    cosines = unit[sampled] @ unit.T
+    cosines[torch.arange(len(sampled)), sampled] = -torch.inf
+    nearest = cosines.amax(dim=1)
+    return {
+        "decoder_similarity": nearest.mean(),
+        "decoder_duplicates": (nearest > DUPLICATE).float().mean(),
+    }

@@ -10,11 +10,12 @@ import torch
 from jaxtyping import Float
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 from diffusae.errors import UserError, together
 from diffusae.sae.autoencoder import ScaledPass, SparseAutoencoder
 from diffusae.sae.losses import auxk_loss, longest_inactive, normalised_mse, total_variance
-from diffusae.sae.metrics import L0, DeadFraction, Reconstruction
+from diffusae.sae.metrics import L0, FiringHistogram, Reconstruction, decoder_similarity
 from diffusae.sae.sparsity import Codes
 
 logger = logging.getLogger(__name__)
@@ -31,9 +32,9 @@ class SAEModule(pl.LightningModule):
     row is renormalised after.
 
     Logs `train/loss`, `train/fvu`, `train/aux_loss`, `train/dead_fraction` (not fired for
-    `dead_after_vectors`), and over the whole validation set `val/loss`, `val/fvu`, `val/explained_variance`,
-    `val/scaled_mse`, `val/l0`, `val/dead_fraction` (never fired in that set). The errors of `val/` are in
-    data units; losses are in scaled units.
+    `dead_after_vectors`), and over the whole validation set `val/loss`, `val/l0` and what `Reconstruction`,
+    `FiringHistogram` and `decoder_similarity` give (`diffusae.sae.metrics`), for example `val/explained_variance` and
+    `val/dead_fraction` (never fired in that set). The errors of `val/` are in data units; losses are in scaled units.
 
     Args:
         lr: Adam's learning rate, after warm-up.
@@ -90,7 +91,8 @@ class SAEModule(pl.LightningModule):
         self.register_buffer("vectors_since_fired", torch.zeros(autoencoder.d_sae, dtype=torch.long))
         self.reconstruction = Reconstruction(autoencoder.d_in)
         self.l0 = L0()
-        self.dead_fraction = DeadFraction(autoencoder.d_sae)
+        self.firing = FiringHistogram(autoencoder.d_sae)
+        self.validation_loss = MeanMetric()
         self.final_dead_fraction: float | None = None
 
     @torch.no_grad()
@@ -112,6 +114,16 @@ class SAEModule(pl.LightningModule):
             )
 
     def training_step(self, batch: Float[Tensor, "batch d_in"], batch_idx: int) -> Float[Tensor, ""]:
+        loss, measured = self.training_loss(batch)
+        self.log_dict(
+            {f"train/{name}": value for name, value in measured.items()}, sync_dist=_world_size() > 1
+        )
+        return loss
+
+    def training_loss(
+        self, batch: Float[Tensor, "batch d_in"]
+    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        """The loss to differentiate and the figures to log; latents that did not fire have aged afterwards."""
         scaled = self.autoencoder.scaled_pass(batch)
         fvu = normalised_mse(scaled.x_hat, scaled.x, self.total_variance)
         loss = self._loss(scaled, fvu)
@@ -132,10 +144,7 @@ class SAEModule(pl.LightningModule):
             "aux_loss": aux.detach() * share,
             "dead_fraction": (self.vectors_since_fired >= self.dead_after_vectors).float().mean(),
         }
-        self.log_dict(
-            {f"train/{name}": value for name, value in measured.items()}, sync_dist=_world_size() > 1
-        )
-        return loss
+        return loss, measured
 
     @torch.no_grad()
     def _age_latents(self, codes: Codes) -> int:
@@ -159,24 +168,35 @@ class SAEModule(pl.LightningModule):
         return loss if scaled.penalty is None else loss + scaled.penalty
 
     def validation_step(self, batch: Float[Tensor, "batch d_in"], batch_idx: int) -> None:
+        self.validate(batch)
+
+    def validate(self, batch: Float[Tensor, "batch d_in"]) -> None:
+        """Take one batch of the validation set into account."""
         scaled = self.autoencoder.scaled_pass(batch)
         loss = self._loss(scaled, normalised_mse(scaled.x_hat, scaled.x, self.total_variance))
         self._refuse_non_finite(loss)
-        self.log("val/loss", loss, on_epoch=True, batch_size=len(batch))
+        self.validation_loss.update(loss, weight=len(batch))
         self.reconstruction.update(self.autoencoder.unscale(scaled.x_hat), batch)
         self.l0.update(scaled.codes)
-        self.dead_fraction.update(scaled.codes)
+        self.firing.update(scaled.codes)
 
     def on_validation_epoch_end(self) -> None:
-        measured = self.reconstruction.compute() | {
+        self.log_dict({f"val/{name}": value for name, value in self.validation_figures().items()})
+
+    def validation_figures(self) -> dict[str, Float[Tensor, ""]]:
+        """The figures of the whole validation set, which is forgotten afterwards."""
+        measured = {
+            "loss": self.validation_loss.compute(),
+            **self.reconstruction.compute(),
             "l0": self.l0.compute(),
-            "dead_fraction": self.dead_fraction.compute(),
+            **self.firing.compute(),
+            **decoder_similarity(self.autoencoder.directions),
         }
-        self.log_dict({f"val/{name}": value.float() for name, value in measured.items()})
         if not self.trainer.sanity_checking:
             self.final_dead_fraction = float(measured["dead_fraction"])
-        for metric in (self.reconstruction, self.l0, self.dead_fraction):
+        for metric in (self.validation_loss, self.reconstruction, self.l0, self.firing):
             metric.reset()
+        return {name: value.float() for name, value in measured.items()}
 
     def on_train_end(self) -> None:
         # The last step has no later loss that would show what it did.
