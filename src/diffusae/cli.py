@@ -20,6 +20,7 @@ STAGES: dict[str, str] = {
     "collect": "generate pictures once and record every cell's updates",
     "annotate": "find the objects in the held-out pictures",
     "train": "train the sparse autoencoder of one cell",
+    "train_grid": "train every cell of `grid`, and every k of grid.k, side by side in one process",
     "label": "build the concept dictionary of one cell",
     "evaluate": "evaluate one cell: evaluation=composition or evaluation=reconstruction",
     "report": "render the HTML report of what is finished",

@@ -60,7 +60,7 @@ def train(directory: Path, fate: Fate | None = None, every: int = 4) -> None:
     torch.manual_seed(0)
     sae = SparseAutoencoder(8, 24, BatchTopK(3), seed=1)
     module = SAEModule(sae, dead_after_vectors=40, lr=1e-2, warmup_steps=3, decay_steps=4, total_steps=STEPS)
-    checkpoints = Checkpoints(directory / "checkpoints", every=every, log=directory / "metrics.jsonl")
+    checkpoints = Checkpoints(directory / "checkpoints", every=every, logs=[directory / "metrics.jsonl"])
     found = checkpoints.resume()
     if found is None:
         module.initialise(torch.randn(64, 8, generator=torch.Generator().manual_seed(99)))
@@ -68,7 +68,7 @@ def train(directory: Path, fate: Fate | None = None, every: int = 4) -> None:
         max_steps=STEPS,
         max_epochs=-1,
         accelerator="cpu",
-        logger=JsonlLogger(checkpoints.metric_log),
+        logger=JsonlLogger(directory / "metrics.jsonl"),
         log_every_n_steps=1,
         callbacks=[EMAWeightAveraging(decay=0.9, use_buffers=False), checkpoints, *([fate] if fate else [])],
         gradient_clip_val=1.0,
@@ -112,7 +112,7 @@ def test_a_training_killed_at_several_places_ends_with_the_same_weights_bit_for_
 def test_sigterm_leaves_a_checkpoint_of_the_very_step(tmp_path, uninterrupted):
     in_a_process(tmp_path, Fate(6, signal.SIGTERM))
     assert not (tmp_path / "weights.pt").exists()
-    checkpoints = Checkpoints(tmp_path / "checkpoints", every=4, log=tmp_path / "metrics.jsonl")
+    checkpoints = Checkpoints(tmp_path / "checkpoints", every=4, logs=[tmp_path / "metrics.jsonl"])
     found = checkpoints.newest()
     assert found is not None
     assert found.step == 7
@@ -126,7 +126,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path, u
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
-    found = Checkpoints(tmp_path / "checkpoints", every=4, log=tmp_path / "metrics.jsonl").newest()
+    found = Checkpoints(tmp_path / "checkpoints", every=4, logs=[tmp_path / "metrics.jsonl"]).newest()
     assert found is not None
     assert found.step == 4
     assert "step-000000008.ckpt is damaged" in caplog.text
@@ -140,5 +140,5 @@ def test_only_the_last_two_checkpoints_are_kept_and_none_after_clearing(tmp_path
         "step-000000009",
         "step-000000012",
     ]
-    Checkpoints(tmp_path / "checkpoints", every=3, log=tmp_path / "metrics.jsonl").clear()
+    Checkpoints(tmp_path / "checkpoints", every=3, logs=[tmp_path / "metrics.jsonl"]).clear()
     assert not (tmp_path / "checkpoints").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,12 @@ class Checkpoints(pl.Callback):
     Args:
         directory: of this training alone.
         every: steps between two checkpoints.
-        log: the metric log, whose rows after the checkpoint are taken back on resuming.
+        logs: the metric logs, whose rows after the checkpoint are taken back on resuming.
     """
 
-    def __init__(self, directory: Path | str, *, every: int, log: Path | str) -> None:
-        self.directory, self.every, self.metric_log = Path(directory), every, Path(log)
+    def __init__(self, directory: Path | str, *, every: int, logs: Sequence[Path | str]) -> None:
+        self.directory, self.every = Path(directory), every
+        self.metric_logs = [Path(log) for log in logs]
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_args: Any, **_kwargs: Any) -> None:
         # Lightning ends the training after this hook where a SIGTERM was received.
@@ -75,15 +77,16 @@ class Checkpoints(pl.Callback):
         return None
 
     def resume(self) -> Checkpoint | None:
-        """`newest`, with the metric log cut back to its steps; without a checkpoint the log is removed."""
+        """`newest`, with the metric logs cut back to its steps; without a checkpoint the logs are removed."""
         found = self.newest()
-        if found is None:
-            self.metric_log.unlink(missing_ok=True)
-        elif self.metric_log.exists():
-            rows = [row for row in read_metrics(self.metric_log) if row["step"] < found.step]
-            with atomic_path(self.metric_log) as temporary, MetricLog(temporary) as log:
-                for row in rows:
-                    log.log(row)
+        for path in self.metric_logs:
+            if found is None:
+                path.unlink(missing_ok=True)
+            elif path.exists():
+                rows = [row for row in read_metrics(path) if row["step"] < found.step]
+                with atomic_path(path) as temporary, MetricLog(temporary) as log:
+                    for row in rows:
+                        log.log(row)
         return found
 
     def clear(self) -> None:

@@ -1,4 +1,4 @@
-"""Lightning's metrics into the metric log, and on to a mirror where there is one."""
+"""Lightning's metrics into metric logs, and on to a mirror where there is one."""
 
 from __future__ import annotations
 
@@ -67,3 +67,50 @@ class JsonlLogger(Logger):
         if self._log is not None:
             self._log.close()
             self._log = None
+
+
+class MemberLogger(Logger):
+    """A Lightning logger for trainings side by side: a metric `<member>/...` goes to that member's own file.
+
+    Args:
+        paths: member -> its JSONL file, opened at the first row.
+        batches: member -> batches of an epoch, from which the row's `epoch` is told.
+    """
+
+    def __init__(self, paths: Mapping[str, Path], *, batches: Mapping[str, int]) -> None:
+        super().__init__()
+        self._loggers = {member: JsonlLogger(path) for member, path in paths.items()}
+        self._batches = dict(batches)
+
+    @property
+    def name(self) -> None:
+        """None: every member has a file of its own."""
+        return None
+
+    @property
+    def version(self) -> None:
+        """None, as in `JsonlLogger`."""
+        return None
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append a row to the file of every member that has figures in it."""
+        for member, logger in self._loggers.items():
+            own = {
+                key.removeprefix(f"{member}/"): value
+                for key, value in metrics.items()
+                if key.startswith(f"{member}/")
+            }
+            if own:
+                epoch = {} if step is None else {"epoch": step // self._batches[member]}
+                logger.log_metrics({**own, **epoch}, step)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: run.json has the whole configuration."""
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Close the files."""
+        for logger in self._loggers.values():
+            logger.finalize(status)

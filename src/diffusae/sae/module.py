@@ -199,26 +199,30 @@ class SAEModule(pl.LightningModule):
         return {name: value.float() for name, value in measured.items()}
 
     def on_train_end(self) -> None:
-        # The last step has no later loss that would show what it did.
+        self.refuse_broken_weights()
+        if warning := self.dead_warning():
+            logger.warning(warning)
+
+    def refuse_broken_weights(self) -> None:
+        """Raise `UserError` where the last step, after which no loss comes, left weights that are not finite."""
         if not all(torch.isfinite(parameter).all() for parameter in self.autoencoder.parameters()):
             raise UserError(
                 f"the weights are not finite after step {self.global_step}; "
                 f"lower the learning rate (now {self.lr:g})"
             )
-        # The validation set's figure where there is one; it comes before this hook.
+
+    def dead_warning(self) -> str | None:
+        """What to do about it where most latents are dead: in the validation set, or without one for long."""
         dead = self.final_dead_fraction
         if dead is None:
             dead = float((self.vectors_since_fired >= self.dead_after_vectors).float().mean())
-        if dead > WARN_DEAD_FRACTION:
-            logger.warning(
-                "%.0f %% of the %d latents are dead. Try sae.input_scaling=standardise, a smaller "
-                "dead_after_vectors (now %d) so that AuxK acts sooner, a higher lr (now %g), more vectors, "
-                "or a smaller d_sae.",
-                100 * dead,
-                self.autoencoder.d_sae,
-                self.dead_after_vectors,
-                self.lr,
-            )
+        if dead <= WARN_DEAD_FRACTION:
+            return None
+        return (
+            f"{100 * dead:.0f} % of the {self.autoencoder.d_sae} latents are dead. Try "
+            f"sae.input_scaling=standardise, a smaller dead_after_vectors (now {self.dead_after_vectors}) so that "
+            f"AuxK acts sooner, a higher lr (now {self.lr:g}), more vectors, or a smaller d_sae."
+        )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.autoencoder.project_decoder_gradient()
@@ -228,9 +232,7 @@ class SAEModule(pl.LightningModule):
         self.autoencoder.project()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = torch.optim.Adam(
-            self.autoencoder.parameters(), lr=self.lr, betas=self.betas, eps=ADAM_EPSILON
-        )
+        optimizer = adam(self.autoencoder.parameters(), lr=self.lr, betas=self.betas)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -250,6 +252,11 @@ class SAEModule(pl.LightningModule):
                 f"(now {self.lr:g}), or look for activations that are not finite. "
                 "The last checkpoint before this step is good"
             )
+
+
+def adam(parameters: Any, *, lr: float, betas: tuple[float, float]) -> torch.optim.Adam:
+    """The optimiser of all trainings; `parameters` as `torch.optim.Adam` takes them."""
+    return torch.optim.Adam(parameters, lr=lr, betas=betas, eps=ADAM_EPSILON)
 
 
 def _world_size() -> int:

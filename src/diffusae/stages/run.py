@@ -53,7 +53,7 @@ def _cells(study: Study) -> list[str]:
     """Train, label and evaluate cell by cell; return the names of those that failed."""
     embedding = cache(lambda: word_embedding(study))
     configs = _by_metric()
-    cells = {cell: {metric: _at(cell, cfg) for metric, cfg in configs.items()} for cell in study.grid}
+    cells = {cell: {metric: at(cell, cfg) for metric, cfg in configs.items()} for cell in study.grid}
     # Asked of all cells first: another configuration's result in one of them is told before anything is trained.
     waiting = [studies for studies in cells.values() if not _finished(studies)]
     log.info("%d of %d cells are finished", len(cells) - len(waiting), len(cells))
@@ -99,8 +99,10 @@ def _by_metric() -> dict[str, DictConfig]:
     return {metric: compose("run", overrides=[*overrides, f"evaluation={metric}"]) for metric in METRICS}
 
 
-def _at(cell: Cell, cfg: DictConfig) -> Study:
-    """The same configuration at another cell."""
+def at(cell: Cell, cfg: DictConfig, *, k: int | None = None) -> Study:
+    """The same configuration at another cell, and with another k where one is given."""
     there = copy.deepcopy(cfg)
     there.timestep.t, there.block.name, there.conditioning.branch = cell.t, cell.block, cell.conditioning
+    if k is not None:
+        there.sae.k = k
     return Study(there)

@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import EMAWeightAveraging
+from pytorch_lightning.loggers.logger import Logger
 
 from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.runs.checkpoint import Checkpoints
@@ -46,37 +47,94 @@ def train_cell(study: Study, mirror: WandbMirror, *, progress: bool = False) -> 
     if trained(study):
         return
     cfg, cell = study.cfg, study.cell
-    data = ActivationDataModule(
-        study.activations,
-        block=cell.block,
-        t=cell.t,
-        conditioning=cell.conditioning,
-        batch_size=cfg.activations.batch_size,
-        buffer_vectors=cfg.activations.buffer_vectors,
-        seed=cfg.seed,
-        reader=cfg.activations.reader,
-        workers=cfg.activations.workers,
-        verify=cfg.activations.verify,
-    )
+    data = data_of(study)
     pl.seed_everything(cfg.seed, verbose=False)
-    module = SAEModule(
-        SparseAutoencoder(
-            data.d_in,
-            cfg.sae.d_sae,
-            study.sparsity(),
-            encoder_bias=cfg.sae.encoder_bias,
-            selection_precision=cfg.sae.selection_precision,
-            input_scaling=cfg.sae.input_scaling,
-            seed=cfg.seed,
-        ),
-        lr=cfg.sae.lr,
-        aux_coefficient=cfg.sae.aux_coefficient,
-        k_aux=cfg.sae.k_aux,
-        dead_after_vectors=cfg.sae.dead_after_vectors,
-        warmup_steps=cfg.sae.warmup_steps,
-        decay_steps=cfg.sae.decay_steps,
-        total_steps=cfg.trainer.steps,
+    module = module_of(study, data.d_in)
+    with recorded(study):
+        data.prepare_data()
+        metrics = study.sae / "metrics.jsonl"
+        checkpoints = Checkpoints(
+            study.sae / "checkpoints", every=cfg.trainer.checkpoint_every, logs=[metrics]
+        )
+        resumed = checkpoints.resume()
+        if resumed is None:
+            module.initialise(next(iter(data.val_dataloader())))
+        else:
+            log.info("%s goes on from step %d", cell.key, resumed.step)
+        trainer = trainer_of(cfg, JsonlLogger(metrics, mirror=mirror), checkpoints, progress=progress)
+        trainer.fit(
+            module, datamodule=data, ckpt_path=None if resumed is None else resumed.path, weights_only=True
+        )
+        measured = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        save_trained(study, module, data, measured)
+        checkpoints.clear()
+        mirror.summary(measured)
+
+
+def data_of(study: Study) -> ActivationDataModule:
+    """The batches of the study's cell."""
+    settings = study.cfg.activations
+    return ActivationDataModule(
+        study.activations,
+        block=study.cell.block,
+        t=study.cell.t,
+        conditioning=study.cell.conditioning,
+        batch_size=settings.batch_size,
+        buffer_vectors=settings.buffer_vectors,
+        seed=study.cfg.seed,
+        reader=settings.reader,
+        workers=settings.workers,
+        verify=settings.verify,
     )
+
+
+def module_of(study: Study, d_in: int) -> SAEModule:
+    """The study's autoencoder and how it is trained, not yet initialised."""
+    settings = study.cfg.sae
+    return SAEModule(
+        SparseAutoencoder(
+            d_in,
+            settings.d_sae,
+            study.sparsity(),
+            encoder_bias=settings.encoder_bias,
+            selection_precision=settings.selection_precision,
+            input_scaling=settings.input_scaling,
+            seed=study.cfg.seed,
+        ),
+        lr=settings.lr,
+        aux_coefficient=settings.aux_coefficient,
+        k_aux=settings.k_aux,
+        dead_after_vectors=settings.dead_after_vectors,
+        warmup_steps=settings.warmup_steps,
+        decay_steps=settings.decay_steps,
+        total_steps=study.cfg.trainer.steps,
+    )
+
+
+def trainer_of(cfg: DictConfig, logger: Logger, checkpoints: Checkpoints, *, progress: bool) -> pl.Trainer:
+    """The trainer of one training, or of several side by side."""
+    averaging = [] if cfg.sae.ema is None else [EMAWeightAveraging(decay=cfg.sae.ema, use_buffers=False)]
+    return pl.Trainer(
+        max_steps=cfg.trainer.steps,
+        max_epochs=-1,
+        accelerator=cfg.trainer.accelerator,
+        devices=1,
+        gradient_clip_val=cfg.sae.gradient_clip,
+        logger=logger,
+        log_every_n_steps=cfg.trainer.log_every,
+        val_check_interval=cfg.trainer.validate_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        callbacks=[*averaging, checkpoints],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=progress,
+    )
+
+
+@contextmanager
+def recorded(study: Study) -> Iterator[None]:
+    """The lock and the run.json of the study's training."""
     with (
         directory_lock(study.sae),
         run_record(
@@ -85,43 +143,22 @@ def train_cell(study: Study, mirror: WandbMirror, *, progress: bool = False) -> 
             config=study.config(),
             determines=_determines(study),
             parents=_parents(study),
-            seed=cfg.seed,
+            seed=study.cfg.seed,
         ),
     ):
-        data.prepare_data()
-        checkpoints = Checkpoints(
-            study.sae / "checkpoints", every=cfg.trainer.checkpoint_every, log=study.sae / "metrics.jsonl"
-        )
-        resumed = checkpoints.resume()
-        if resumed is None:
-            module.initialise(next(iter(data.val_dataloader())))
-        else:
-            log.info("%s goes on from step %d", cell.key, resumed.step)
-        averaging = [] if cfg.sae.ema is None else [EMAWeightAveraging(decay=cfg.sae.ema, use_buffers=False)]
-        trainer = pl.Trainer(
-            max_steps=cfg.trainer.steps,
-            max_epochs=-1,
-            accelerator=cfg.trainer.accelerator,
-            devices=1,
-            gradient_clip_val=cfg.sae.gradient_clip,
-            logger=JsonlLogger(checkpoints.metric_log, mirror=mirror),
-            log_every_n_steps=cfg.trainer.log_every,
-            val_check_interval=cfg.trainer.validate_every,
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            callbacks=[*averaging, checkpoints],
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=progress,
-        )
-        trainer.fit(
-            module, datamodule=data, ckpt_path=None if resumed is None else resumed.path, weights_only=True
-        )
-        measured = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        metadata = {"cell": cell.coordinates(), "hookpoint": data.stream.hookpoint, "validation": measured}
-        save_sae(study.sae, module.autoencoder, metadata)
-        checkpoints.clear()
-        mirror.summary(measured)
+        yield
+
+
+def save_trained(
+    study: Study, module: SAEModule, data: ActivationDataModule, measured: dict[str, float]
+) -> None:
+    """Write the trained autoencoder with its cell and last validation figures."""
+    metadata = {
+        "cell": study.cell.coordinates(),
+        "hookpoint": data.stream.hookpoint,
+        "validation": measured,
+    }
+    save_sae(study.sae, module.autoencoder, metadata)
 
 
 @contextmanager
