@@ -54,6 +54,7 @@ $(COMPARE_READY): pyproject.toml constraints.txt
 	$(COMPARE_BIN)/python -m pip install --quiet --upgrade pip
 	$(COMPARE_BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(COMPARE_BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,compare]"
+	$(COMPARE_BIN)/python -m pip uninstall --quiet --yes torchvision # its CUDA build fails at import beside a CPU torch
 	touch $(COMPARE_READY)
 
 clean:

@@ -1,0 +1,207 @@
+"""The training pass of every sparsity against public libraries: codes, loss and every gradient of the same weights."""
+
+import pytest
+import torch
+from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
+from sae_lens.saes.jumprelu_sae import JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig
+from sae_lens.saes.matryoshka_batchtopk_sae import (
+    MatryoshkaBatchTopKTrainingSAE,
+    MatryoshkaBatchTopKTrainingSAEConfig,
+)
+from sae_lens.saes.sae import TrainStepInput
+from sae_lens.saes.standard_sae import StandardTrainingSAE, StandardTrainingSAEConfig
+from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
+from sparsify import SparseCoder, SparseCoderConfig
+
+from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.losses import auxk_loss
+from diffusae.sae.sparsity import BatchTopK, JumpReLU, MatryoshkaTopK, ReLU, Sparsity, TopK
+
+pytestmark = [pytest.mark.compare, pytest.mark.filterwarnings("ignore")]
+D_IN, D_SAE, BATCH = 12, 40, 64
+
+
+def ours(sparsity: Sparsity) -> SparseAutoencoder:
+    """An autoencoder whose weights, biases included, are all different from zero and from one another."""
+    sae = SparseAutoencoder(D_IN, D_SAE, sparsity, encoder_bias=True, input_scaling="none", seed=2)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        sae.W_enc += 0.1 * torch.randn(D_SAE, D_IN, generator=generator)
+        sae.b += 0.2 * torch.randn(D_IN, generator=generator)
+        sae.b_enc += 0.1 * torch.randn(D_SAE, generator=generator)
+    return sae
+
+
+def vectors() -> torch.Tensor:
+    return torch.randn(BATCH, D_IN, generator=torch.Generator().manual_seed(4))
+
+
+def sae_lens(kind, config, sae: SparseAutoencoder, **values):
+    """Their autoencoder with our weights; `b_dec` is taken off the input, as ours is."""
+    theirs = kind(config(d_in=D_IN, d_sae=D_SAE, apply_b_dec_to_input=True, **values))
+    with torch.no_grad():
+        theirs.W_enc.copy_(sae.W_enc.T)
+        theirs.W_dec.copy_(sae.W_dec)
+        theirs.b_dec.copy_(sae.b)
+        theirs.b_enc.copy_(sae.b_enc)
+    return theirs
+
+
+def stepped(theirs, x: torch.Tensor, **coefficients: float):
+    """Their training pass, backwards."""
+    output = theirs.training_forward_pass(
+        TrainStepInput(
+            sae_in=x,
+            coefficients=coefficients,
+            dead_neuron_mask=None,
+            n_training_steps=0,
+            is_logging_step=False,
+        )
+    )
+    output.loss.backward()
+    return output
+
+
+def squared_error(x_hat: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return (x_hat - x).square().sum(dim=1).mean()
+
+
+def assert_same_gradients(sae: SparseAutoencoder, theirs, scale: float = 1.0) -> None:
+    pairs = {
+        "W_enc": (sae.W_enc.grad, theirs.W_enc.grad.T),
+        "W_dec": (sae.W_dec.grad, theirs.W_dec.grad),
+        "b": (sae.b.grad, theirs.b_dec.grad),
+        "b_enc": (sae.b_enc.grad, theirs.b_enc.grad),
+    }
+    for name, (found, expected) in pairs.items():
+        torch.testing.assert_close(found * scale, expected, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def dense(codes) -> torch.Tensor:
+    return torch.zeros(len(codes.values), D_SAE).scatter_(1, codes.indices, codes.values)
+
+
+def test_topk_is_that_of_eai_sparsify():
+    sae, x = ours(TopK(5)), vectors()
+    theirs = SparseCoder(D_IN, SparseCoderConfig(num_latents=D_SAE, k=5))
+    with torch.no_grad():
+        theirs.encoder.weight.copy_(sae.W_enc)
+        theirs.encoder.bias.copy_(sae.b_enc)
+        theirs.W_dec.copy_(sae.W_dec)
+        theirs.b_dec.copy_(sae.b)
+    found, expected = sae.scaled_pass(x), theirs(x)
+    torch.testing.assert_close(found.x_hat, expected.sae_out)
+    variance = (x - x.mean(dim=0)).square().sum()
+    ((found.x_hat - x).square().sum() / variance).backward()
+    expected.fvu.backward()
+    for name, mine, other in (
+        ("W_enc", sae.W_enc, theirs.encoder.weight),
+        ("b_enc", sae.b_enc, theirs.encoder.bias),
+        ("W_dec", sae.W_dec, theirs.W_dec),
+        ("b", sae.b, theirs.b_dec),
+    ):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_topk_is_that_of_sae_lens():
+    sae, x = ours(TopK(5)), vectors()
+    theirs = sae_lens(
+        TopKTrainingSAE, TopKTrainingSAEConfig, sae, k=5, rescale_acts_by_decoder_norm=False,
+        use_sparse_activations=False,
+    )  # fmt: skip
+    output = stepped(theirs, x)
+    found = sae.scaled_pass(x)
+    torch.testing.assert_close(dense(found.codes), output.feature_acts)
+    squared_error(found.x_hat, x).backward()
+    assert_same_gradients(sae, theirs)
+
+
+def test_auxk_is_that_of_eai_sparsify():
+    sae, x = ours(TopK(5)), vectors()
+    theirs = SparseCoder(D_IN, SparseCoderConfig(num_latents=D_SAE, k=5))
+    with torch.no_grad():
+        theirs.encoder.weight.copy_(sae.W_enc)
+        theirs.encoder.bias.copy_(sae.b_enc)
+        theirs.W_dec.copy_(sae.W_dec)
+        theirs.b_dec.copy_(sae.b)
+        sae.b_enc.zero_()  # our AuxK has the paper's encoder, without a bias of its own
+        theirs.encoder.bias.zero_()
+    dead = torch.arange(0, D_SAE, 9)  # 5, below their k_aux of d_in / 2
+    mask = torch.zeros(D_SAE, dtype=torch.bool)
+    mask[dead] = True
+    expected = theirs(x, dead_mask=mask).auxk_loss * (D_IN // 2) / len(dead)  # they scale it by the dead
+    scaled = sae.scaled_pass(x)
+    variance = (x - x.mean(dim=0)).square().sum(dim=1).mean()
+    found = auxk_loss(sae, scaled.x, scaled.x - scaled.x_hat, dead, variance)
+    torch.testing.assert_close(found, expected)
+
+
+def test_relu_with_l1_is_the_standard_one_of_sae_lens():
+    sae, x = ours(ReLU(l1=0.3)), vectors()
+    theirs = sae_lens(StandardTrainingSAE, StandardTrainingSAEConfig, sae)
+    # Ours is in shares of a vector's norm, and leaves out the decoder's norms, which are 1.
+    output = stepped(theirs, x, l1=0.3 / D_IN**0.5)
+    found = sae.scaled_pass(x)
+    assert found.penalty is not None
+    loss = squared_error(found.x_hat, x) + found.penalty
+    torch.testing.assert_close(loss, output.loss)
+    loss.backward()
+    torch.testing.assert_close(sae.W_enc.grad, theirs.W_enc.grad.T, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(sae.b_enc.grad, theirs.b_enc.grad, rtol=1e-4, atol=1e-5)
+    # Along its rows the decoder's gradient differs by that norm's; training removes just that part.
+    for model in (sae, theirs):
+        with torch.no_grad():
+            model.W_dec.grad -= (model.W_dec.grad * model.W_dec).sum(dim=1, keepdim=True) * model.W_dec
+    torch.testing.assert_close(sae.W_dec.grad, theirs.W_dec.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_jumprelu_is_that_of_sae_lens():
+    sparsity = JumpReLU(D_SAE, l0=0.07, bandwidth=0.4, first_threshold=0.3)
+    sae, x = ours(sparsity), vectors()
+    theirs = sae_lens(
+        JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig, sae, jumprelu_bandwidth=0.4,
+        jumprelu_init_threshold=0.3,
+    )  # fmt: skip
+    output = stepped(theirs, x, l0=0.07)
+    found = sae.scaled_pass(x)
+    assert found.penalty is not None
+    loss = squared_error(found.x_hat, x) + found.penalty
+    torch.testing.assert_close(loss, output.loss)
+    loss.backward()
+    assert_same_gradients(sae, theirs)
+    torch.testing.assert_close(sparsity.threshold.grad, theirs.threshold.grad, rtol=1e-4, atol=1e-5)
+    assert theirs.threshold.grad.abs().max() > 0
+
+
+def test_batchtopk_is_that_of_sae_lens_and_so_is_its_threshold():
+    sae, x = ours(BatchTopK(5, threshold_rate=0.25)), vectors()
+    theirs = sae_lens(
+        BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, sae, k=5, topk_threshold_lr=1.0,
+        rescale_acts_by_decoder_norm=False, use_sparse_activations=False,
+    )  # fmt: skip
+    output = stepped(theirs, x)  # at a rate of 1 the first batch counts whole, as ours does
+    found = sae.scaled_pass(x)
+    torch.testing.assert_close(dense(found.codes), output.feature_acts)
+    squared_error(found.x_hat, x).backward()
+    assert_same_gradients(sae, theirs)
+    theirs.cfg.topk_threshold_lr = 0.25
+    for step in range(3):
+        later = vectors() * (1 + step)
+        stepped(theirs, later)
+        sae.scaled_pass(later)
+    torch.testing.assert_close(float(sae.sparsity.threshold), float(theirs.topk_threshold))
+
+
+def test_matryoshka_prefixes_are_those_of_sae_lens_where_all_latents_may_fire():
+    # Theirs exists for BatchTopK only; with k = d_sae neither of the two chooses anything.
+    sae, x = ours(MatryoshkaTopK(D_SAE, prefixes=[7, 20])), vectors()
+    theirs = sae_lens(
+        MatryoshkaBatchTopKTrainingSAE, MatryoshkaBatchTopKTrainingSAEConfig, sae, k=D_SAE,
+        matryoshka_widths=[7, 20, D_SAE], rescale_acts_by_decoder_norm=False, use_sparse_activations=False,
+    )  # fmt: skip
+    output = stepped(theirs, x)
+    found = sae.scaled_pass(x)
+    errors = torch.stack([squared_error(each, x) for each in (*found.prefixes, found.x_hat)])
+    torch.testing.assert_close(errors.sum(), output.loss)
+    errors.mean().backward()
+    assert_same_gradients(sae, theirs, scale=3.0)
