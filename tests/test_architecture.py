@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "diffusae"
 GROUND = {"errors", "files"}
 ALLOWED = {
     "capture": {"backbone"},
-    "interventions": {"capture", "sae"},
+    "interventions": {"backbone", "capture", "sae"},
     "stages": {p.name for p in SOURCE.iterdir() if p.is_dir()},
     "cli": {"stages"},
     "__main__": {"cli"},

@@ -1,0 +1,1 @@
+"""Edits of updates while a picture is made. Read edits.py first."""

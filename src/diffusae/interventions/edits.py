@@ -1,0 +1,209 @@
+"""What an edit does to the updates of a block (Emergence, section 6): adding to them, never replacing them.
+
+A *change* is called with updates [pictures, P, d_in] in data units and gives what to add. It works on the update
+itself, so an autoencoder's reconstruction error never enters the picture. An `Edit` says where and when a change acts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from diffusae.errors import UserError, together, unknown
+from diffusae.interventions.regions import Region
+from diffusae.sae.autoencoder import SparseAutoencoder
+
+Updates = Float[Tensor, "pictures P d_in"]
+Change = Callable[[Updates, tuple[int, int]], Updates]
+"""change(updates, grid) -> what to add to them."""
+
+Outside = Literal["subtract", "ablate", "keep"]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change of one block's updates.
+
+    Attributes:
+        hookpoint: the block's module path.
+        change: what is added.
+        window: (first, last) t at which it acts, both included, 1 = first reverse step; (0.6, 0.2) is the middle one
+            of the paper. Consecutive windows should not share an end.
+        conditionings: the guidance branches that are edited.
+        preserve_norm: scale every edited vector back to the length that it had.
+
+    Raises:
+        UserError: a window out of [0, 1] or in the wrong order, no conditioning.
+    """
+
+    hookpoint: str
+    change: Change
+    window: tuple[float, float] = (1.0, 0.0)
+    conditionings: tuple[str, ...] = ("cond",)
+    preserve_norm: bool = False
+
+    def __post_init__(self) -> None:
+        first, last = self.window
+        faults = []
+        if not 0 <= last <= first <= 1:
+            faults.append(
+                f"window=({first}, {last}) must fall from its first t to its last within [0, 1]; 1 is the first step"
+            )
+        if not self.conditionings:
+            faults.append("conditionings is empty; edit cond, uncond or both")
+        together(faults)
+
+    def acts_at(self, t: float) -> bool:
+        """Whether the step at normalised time t is in the window."""
+        return self.window[1] <= t <= self.window[0]
+
+    def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
+        """The edited updates, in the dtype that they had."""
+        edited = updates.float() + self.change(updates.float(), grid)
+        if self.preserve_norm:
+            before, after = (each.norm(dim=-1, keepdim=True) for each in (updates.float(), edited))
+            edited = edited * torch.where(after > 0, before / after, 1.0)
+        return edited.to(updates.dtype)
+
+
+def code_norms(sae: SparseAutoencoder, updates: Updates) -> Float[Tensor, "pictures P"]:
+    """|Z_ij|: the length of every position's code, in data units.
+
+    *Open* in the paper, which does not say which norm. Concept vectors have unit length and are nearly orthogonal, so
+    this one is about the length of the update less the bias: a strength of 1 adds about as much as is there.
+    """
+    return sae.encode(updates).values.norm(dim=-1)
+
+
+class SpatialMove:
+    """Adds concepts inside a region and takes them away outside (Emergence, section 6.1).
+
+    delta_ij + beta |Z_ij| sum_c f_c inside; outside minus the same ("subtract", as the paper), minus the concepts' own
+    contribution z_c f_c ("ablate"), or nothing ("keep"). A position that lies partly inside gets its share of both.
+
+    Args:
+        sae: of the block and branch, trained at the window's t.
+        latents: the concepts of the object.
+        region: where the object is to be.
+        strength: beta, in lengths of the position's code.
+        outside: what happens elsewhere.
+
+    Raises:
+        UserError: no latents, latents that the SAE lacks, a strength that is not above 0, an unknown `outside`.
+    """
+
+    def __init__(
+        self,
+        sae: SparseAutoencoder,
+        latents: Sequence[int],
+        region: Region,
+        *,
+        strength: float,
+        outside: Outside = "subtract",
+    ) -> None:
+        self.latents = _checked(sae, latents)
+        if not strength > 0:
+            raise UserError(f"strength={strength} must be above 0; raise intervention.strength")
+        if outside not in get_args(Outside):
+            raise unknown("outside", outside, get_args(Outside))
+        self.sae, self.region, self.strength, self.outside = sae, region, strength, outside
+        self.direction = sae.directions.detach()[self.latents].sum(dim=0)
+
+    def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
+        inside = self.region.shares(grid).to(updates.device)
+        sizes = self.strength * code_norms(self.sae, updates)
+        signs = inside - (1 - inside) if self.outside == "subtract" else inside
+        added = (signs * sizes)[..., None] * self.direction
+        if self.outside == "ablate":
+            added = added - (1 - inside)[:, None] * contribution(self.sae, self.latents, updates)
+        return added
+
+
+class GlobalPush:
+    """Adds a direction everywhere, by a fixed sum over the picture (Emergence, section 6.2).
+
+    delta_ij + beta~_ij f with beta~_ij = beta |Z_ij| / mean |Z|: positions share by the length of their codes. The
+    paper divides by the sum; the mean makes a strength independent of the grid (theirs is ours times P).
+
+    Args:
+        sae: whose codes share the strength out.
+        direction: f, [d_in], such as the sum of concept vectors or a control's.
+        strength: beta, in lengths of the picture's mean update where `relative`, else in data units.
+    """
+
+    def __init__(
+        self,
+        sae: SparseAutoencoder,
+        direction: Float[Tensor, " d_in"],
+        *,
+        strength: float,
+        relative: bool = True,
+    ) -> None:
+        if not strength > 0:
+            raise UserError(f"strength={strength} must be above 0; raise intervention.strength")
+        self.sae, self.direction, self.strength, self.relative = sae, direction.detach(), strength, relative
+
+    def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
+        norms = code_norms(self.sae, updates)
+        shares = norms / norms.mean(dim=1, keepdim=True).clamp_min(torch.finfo(norms.dtype).tiny)
+        size = updates.norm(dim=-1).mean(dim=1)[:, None] if self.relative else torch.ones_like(shares[:, :1])
+        return (self.strength * size * shares)[..., None] * self.direction.to(updates.device)
+
+
+class SetLatents:
+    """Changes the codes of chosen latents: x + sum_c (z'_c - z_c) f_c.
+
+    Args:
+        latents: the latents c.
+        factor: z' = factor * z; 0 ablates, 2 doubles.
+        clamp: z' = clamp where a latent is active, whatever it was; in data units. Either this or `factor`.
+    """
+
+    def __init__(
+        self,
+        sae: SparseAutoencoder,
+        latents: Sequence[int],
+        *,
+        factor: float | None = None,
+        clamp: float | None = None,
+    ) -> None:
+        self.latents = _checked(sae, latents)
+        if (factor is None) == (clamp is None):
+            raise UserError("a latent is either multiplied or clamped; give factor or clamp, not both")
+        if clamp is not None and clamp < 0:
+            raise UserError(f"clamp={clamp} must not be below 0: codes never are; raise it")
+        self.sae, self.factor, self.clamp = sae, factor, clamp
+
+    def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
+        z = own_codes(self.sae, self.latents, updates)
+        wanted = (z > 0) * self.clamp if self.clamp is not None else z * (self.factor or 0.0)
+        return (wanted - z) @ self.sae.directions.detach()[self.latents]
+
+
+def own_codes(
+    sae: SparseAutoencoder, latents: Int[Tensor, " m"], updates: Updates
+) -> Float[Tensor, "pictures P m"]:
+    """The codes of some latents, 0 where they are not active; data units."""
+    values, indices = sae.encode(updates)
+    return torch.stack([(values * (indices == latent)).sum(dim=-1) for latent in latents], dim=-1)
+
+
+def contribution(sae: SparseAutoencoder, latents: Int[Tensor, " m"], updates: Updates) -> Updates:
+    """What some latents add to the reconstruction: sum_c z_c f_c."""
+    return own_codes(sae, latents, updates) @ sae.directions.detach()[latents]
+
+
+def _checked(sae: SparseAutoencoder, latents: Sequence[int]) -> Int[Tensor, " m"]:
+    if not len(latents):
+        raise UserError(
+            "an edit needs a latent; the concept has none in this cell's dictionary, choose another"
+        )
+    strange = [latent for latent in latents if not 0 <= latent < sae.d_sae]
+    if strange:
+        raise UserError(f"latent {strange[0]} does not exist; the SAE has 0 to {sae.d_sae - 1}")
+    return torch.as_tensor(list(latents), dtype=torch.long)

@@ -1,0 +1,84 @@
+"""Regions of a picture as shares of a block's positions: named ones, and painted ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from diffusae.errors import UserError, unknown
+
+# (top, bottom, left, right) as shares of the picture.
+NAMED: dict[str, tuple[float, float, float, float]] = {
+    "top_left": (0, 0.5, 0, 0.5),
+    "top_right": (0, 0.5, 0.5, 1),
+    "bottom_left": (0.5, 1, 0, 0.5),
+    "bottom_right": (0.5, 1, 0.5, 1),
+    "top": (0, 0.5, 0, 1),
+    "bottom": (0.5, 1, 0, 1),
+    "left": (0, 1, 0, 0.5),
+    "right": (0, 1, 0.5, 1),
+    "whole": (0, 1, 0, 1),
+}
+QUADRANTS = ("top_left", "top_right", "bottom_left", "bottom_right")
+_RESOLUTION = 256
+
+
+class Region:
+    """Where an edit acts, at any resolution.
+
+    Args:
+        name: one of `NAMED`, or the path of a picture whose bright pixels (from half of white on) are the region.
+
+    Raises:
+        UserError: an unknown name, a file that is no picture, a picture without a bright pixel.
+    """
+
+    def __init__(self, name: str | Path) -> None:
+        self.name = str(name)
+        if self.name in NAMED:
+            top, bottom, left, right = (round(_RESOLUTION * share) for share in NAMED[self.name])
+            self._mask = torch.zeros(_RESOLUTION, _RESOLUTION)
+            self._mask[top:bottom, left:right] = 1
+        elif Path(name).suffix:
+            self._mask = _painted(Path(name))
+        else:
+            raise unknown("region (or the path of a painted mask)", self.name, NAMED)
+
+    def shares(self, grid: tuple[int, int]) -> Float[Tensor, " P"]:
+        """The share of every position that lies in the region, range [0, 1], row-major over (h, w).
+
+        Raises:
+            UserError: a region so small that it holds no half of any position.
+        """
+        shares = F.adaptive_avg_pool2d(self._mask[None, None], grid).flatten()
+        if float(shares.max()) < 0.5:
+            raise UserError(
+                f"the region {self.name} covers no position of a {grid[0]} x {grid[1]} grid by half; paint a larger one"
+            )
+        return shares
+
+    def mask(self, size: tuple[int, int]) -> Tensor:
+        """The region at a picture's size, bool [height, width]."""
+        return F.adaptive_avg_pool2d(self._mask[None, None], size)[0, 0] >= 0.5
+
+
+def _painted(path: Path) -> Tensor:
+    try:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("L"), dtype=np.float32) / 255
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no region {path}; give a painted mask, or one of {', '.join(NAMED)}"
+        ) from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise UserError(f"{path} is not a picture ({error}); paint the region as a PNG") from error
+    mask = torch.from_numpy(pixels >= 0.5).float()
+    if not mask.any():
+        raise UserError(f"{path} has no bright pixel, so the region is empty; paint it white on black")
+    return mask

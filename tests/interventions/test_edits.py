@@ -1,0 +1,94 @@
+"""Edits by hand: an SAE whose concept vectors are the axes, so that codes can be read off the update."""
+
+import pytest
+import torch
+
+from diffusae.errors import UserError
+from diffusae.interventions.edits import Edit, GlobalPush, SetLatents, SpatialMove, own_codes
+from diffusae.interventions.regions import Region
+from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.sparsity import TopK
+
+GRID = (2, 2)
+UPDATES = torch.tensor([[[3.0, 4.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 5.0]]])
+"""One picture of four positions; |Z| = 5, 2, 0 and 26 ** 0.5."""
+
+
+@pytest.fixture
+def axes() -> SparseAutoencoder:
+    sae = SparseAutoencoder(3, 3, TopK(2), input_scaling="none")
+    with torch.no_grad():
+        sae.W_enc.copy_(torch.eye(3))
+        sae.W_dec.copy_(torch.eye(3))
+    return sae
+
+
+def test_a_move_adds_inside_and_subtracts_outside_by_the_length_of_the_code(axes):
+    change = SpatialMove(axes, [0, 2], Region("top_left"), strength=0.5)(UPDATES, GRID)
+    expected = torch.tensor([[2.5, 0, 2.5], [-1, 0, -1], [0, 0, 0], [-0.5 * 26**0.5, 0, -0.5 * 26**0.5]])
+    torch.testing.assert_close(change[0], expected)
+
+
+def test_ablating_outside_takes_away_what_is_there_and_no_more(axes):
+    move = SpatialMove(axes, [0], Region("top"), strength=1.0, outside="ablate")
+    change = move(UPDATES, GRID)
+    torch.testing.assert_close(change[0], torch.tensor([[5.0, 0, 0], [2.0, 0, 0], [0, 0, 0], [-1.0, 0, 0]]))
+    left_alone = SpatialMove(axes, [0], Region("top"), strength=1.0, outside="keep")(UPDATES, GRID)
+    assert not left_alone[0, 2:].any()
+
+
+def test_a_push_adds_the_same_whatever_the_grid(axes):
+    direction = torch.tensor([0.0, 0.0, 1.0])
+    change = GlobalPush(axes, direction, strength=2.0, relative=False)(UPDATES, GRID)
+    lengths = torch.tensor([5.0, 2.0, 0.0, 26**0.5])
+    torch.testing.assert_close(change[0, :, 2], 2 * lengths / lengths.mean())
+    assert change.mean(dim=1)[0, 2] == pytest.approx(2.0)
+    relative = GlobalPush(axes, direction, strength=2.0)(UPDATES, GRID)
+    torch.testing.assert_close(relative, change * UPDATES.norm(dim=-1).mean())
+
+
+def test_latents_are_ablated_amplified_and_clamped(axes):
+    for settings, expected in (
+        ({"factor": 0.0}, [-3.0, 0.0, 0.0, -1.0]),
+        ({"factor": 3.0}, [6.0, 0.0, 0.0, 2.0]),
+        ({"clamp": 2.0}, [-1.0, 0.0, 0.0, 1.0]),
+    ):
+        change = SetLatents(axes, [0], **settings)(UPDATES, GRID)
+        assert change[0, :, 0].tolist() == expected
+        assert not change[..., 1:].any()
+
+
+def test_an_ablated_latent_is_no_longer_active(axes):
+    edited = UPDATES + SetLatents(axes, [1], factor=0.0)(UPDATES, GRID)
+    assert not own_codes(axes, torch.tensor([1]), edited).any()
+
+
+def test_preserving_the_norm_turns_a_vector_and_does_not_lengthen_it(axes):
+    edit = Edit("block", SpatialMove(axes, [2], Region("whole"), strength=1.0), preserve_norm=True)
+    edited = edit(UPDATES, GRID)
+    torch.testing.assert_close(edited.norm(dim=-1), UPDATES.norm(dim=-1))
+    torch.testing.assert_close(edited[0, 0], torch.tensor([3.0, 4.0, 5.0]) / 50**0.5 * 5)
+
+
+def test_an_edit_keeps_the_dtype_of_the_model(axes):
+    edit = Edit("block", SpatialMove(axes, [2], Region("whole"), strength=1.0))
+    assert edit(UPDATES.half(), GRID).dtype == torch.float16
+
+
+@pytest.mark.parametrize("window", [(0.2, 0.6), (1.2, 0.0), (0.5, -0.1)])
+def test_a_window_runs_forwards(window):
+    with pytest.raises(UserError, match="window="):
+        Edit("block", lambda updates, grid: updates, window=window)
+
+
+def test_what_cannot_be_is_refused(axes):
+    with pytest.raises(UserError, match="needs a latent"):
+        SpatialMove(axes, [], Region("top"), strength=1.0)
+    with pytest.raises(UserError, match="latent 3 does not exist"):
+        SetLatents(axes, [3], factor=0.0)
+    with pytest.raises(UserError, match=r"strength=0.* above 0"):
+        SpatialMove(axes, [0], Region("top"), strength=0.0)
+    with pytest.raises(UserError, match="factor or clamp"):
+        SetLatents(axes, [0])
+    with pytest.raises(UserError, match="known: ablate, keep, subtract"):
+        SpatialMove(axes, [0], Region("top"), strength=1.0, outside="remove")  # type: ignore[arg-type]
