@@ -70,6 +70,7 @@ def _rates(study: Study, counted: Estimate) -> Rates:
     settings, source = study.cfg.plan, Path(study.cfg.model.source).expanduser()
     seconds, vectors = settings.seconds_per_picture, settings.vectors_per_second
     widths = sorted({stream.stream.d_in for stream in counted.trained})
+    by_width: dict[int, float] = {} if vectors is None else dict.fromkeys(widths, float(vectors))
     if settings.probe and seconds is None:
         if source.is_dir():
             log.info("measuring a picture")
@@ -82,8 +83,8 @@ def _rates(study: Study, counted: Estimate) -> Rates:
             )
     if settings.probe and vectors is None:
         log.info("measuring training steps")
-        return Rates(seconds, {d_in: probe.vectors_per_second(study, d_in) for d_in in widths})
-    return Rates(seconds, {} if vectors is None else dict.fromkeys(widths, vectors))
+        by_width = {d_in: probe.vectors_per_second(study, d_in) for d_in in widths}
+    return Rates(seconds, by_width)
 
 
 def _sizes(study: Study, counted: Estimate) -> Table:
