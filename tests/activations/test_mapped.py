@@ -14,7 +14,8 @@ from diffusae.errors import UserError
 def opened(collection, number=0):
     root, manifest = collection
     stream = manifest.stream("mid", 0.5, "cond")
-    return MappedShard(root, manifest.shards(stream.folder, "train")[number], stream, remedy="collect again")
+    shard = manifest.shards(stream.folder, "train")[number]
+    return MappedShard(root, shard, stream, positions=stream.positions, remedy="collect again")
 
 
 def rewrite(path, change) -> None:

@@ -8,6 +8,7 @@ from diffusae.cli import config_directory
 from diffusae.errors import UserError
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.stages import collect as stage
+from diffusae.stages.collection import groups_of
 from diffusae.stages.study import Study, fingerprint
 
 
@@ -45,7 +46,7 @@ def test_a_model_that_cannot_be_had_is_told_with_what_would_serve(tmp_path, unlo
 
 def test_groups_hold_one_split_each_and_at_most_the_group_size():
     prompts = [Prompt(str(i), "a fish", i, "train" if i < 5 else "test") for i in range(8)]
-    groups = [[p.image_id for p in group] for group in stage._groups(prompts, 3)]
+    groups = [[p.image_id for p in group] for group in groups_of(prompts, 3)]
     assert groups == [["0", "1", "2"], ["3", "4"], ["5", "6", "7"]]
 
 

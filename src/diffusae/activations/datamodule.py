@@ -30,15 +30,18 @@ Reader = Literal["mapped", "webdataset"]
 class _MappedImages:
     """The images of the epoch's sequence out of memory-mapped shards."""
 
-    def __init__(self, root: Path, shards: Sequence[Shard], stream: Stream) -> None:
-        self.root, self.shards, self.stream = root, shards, stream
+    def __init__(self, root: Path, shards: Sequence[Shard], stream: Stream, positions: int) -> None:
+        self.root, self.shards, self.stream, self.positions = root, shards, stream, positions
         self.ends = list(accumulate(shard.samples for shard in shards))
         self._open: tuple[int, MappedShard] | None = None
 
     def __call__(self, image: int) -> np.ndarray:
         number = bisect_right(self.ends, image)
         if self._open is None or self._open[0] != number:
-            self._open = number, MappedShard(self.root, self.shards[number], self.stream, remedy=REMEDY)
+            shard = MappedShard(
+                self.root, self.shards[number], self.stream, positions=self.positions, remedy=REMEDY
+            )
+            self._open = number, shard
         return self._open[1].updates(image - self.ends[number] + self.shards[number].samples)
 
 
@@ -116,6 +119,7 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
         self.drop_last, self.reader, self.workers = drop_last, reader, workers
         self.rank, self.world_size = rank, world_size
         self._shards = manifest.shards(stream.folder, split)
+        self._positions = manifest.positions(stream, split)
         self.epoch = 0
         self._given = 0
         self._skip = 0
@@ -129,7 +133,7 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
     def _order(self) -> EpochOrder:
         return EpochOrder(
             images=sum(shard.samples for shard in self._shards),
-            positions=self.stream.positions,
+            positions=self._positions,
             batch_size=self.batch_size,
             buffer_vectors=self.buffer_vectors,
             seed=self.seed,
@@ -166,7 +170,7 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
         first, skipped = divmod(self._given, order.batches_of_chunk)
         shards = [self._shards[index] for index in order.shards(len(self._shards))]
         if self.reader == "mapped":
-            images = partial(_MappedImages, self.root, shards, self.stream)
+            images = partial(_MappedImages, self.root, shards, self.stream, self._positions)
         else:
             images = partial(_StreamedImages, self.root, self.manifest, shards, self.stream, self.split)
         chunks: Iterable[list[Tensor]] = _Chunks(order, images, d_in=self.stream.d_in, first=first)

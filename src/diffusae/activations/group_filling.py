@@ -11,6 +11,7 @@ import numpy as np
 
 from diffusae.activations.hashed_tar import HashedTar, npy_bytes, png_bytes
 from diffusae.activations.schema import IMAGES, ImageRecord, Stream
+from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class GroupFilling:
         streams: folder -> stream.
         tars: folder (or `images`) -> open tar. Pictures are kept where there is a tar for them.
         image_size: (height, width) of the collection's pictures where it is known already.
+        subsampling: which positions are stored; None: all.
     """
 
     def __init__(
@@ -41,7 +43,9 @@ class GroupFilling:
         streams: Mapping[str, Stream],
         tars: Mapping[str, HashedTar],
         image_size: tuple[int, int] | None,
+        subsampling: Subsampling | None = None,
     ) -> None:
+        self.subsampling = subsampling
         self.streams, self.tars, self.image_size = streams, tars, image_size
         self.split: str | None = None
         self.count = 0
@@ -65,11 +69,20 @@ class GroupFilling:
         updates = self._checked_updates(record)
         image = self._checked_image(record) if IMAGES in self.tars else None
         details = {"prompt": record.prompt, "seed": record.seed, "split": record.split, **record.meta}
-        text = json.dumps(plain_json(f"meta of image {record.image_id!r}", details), sort_keys=True).encode()
+        details = plain_json(f"meta of image {record.image_id!r}", details)
         if self._reject_nonfinite(record, updates):
             return
+        text = _json_bytes(details)
+        drawn: dict[int, np.ndarray] = {}
         for folder, array in updates.items():
-            self.tars[folder].add(record.image_id, npy=npy_bytes(array), json=text)
+            size = len(array)
+            if self.subsampling is None or self.subsampling.kept(record.split, size) == size:
+                self.tars[folder].add(record.image_id, npy=npy_bytes(array), json=text)
+                continue
+            if size not in drawn:
+                drawn[size] = self.subsampling.draw(record.image_id, size)
+            told = _json_bytes({**details, "positions": drawn[size].tolist()})
+            self.tars[folder].add(record.image_id, npy=npy_bytes(array[drawn[size]]), json=told)
         if image is not None:
             self.tars[IMAGES].add(record.image_id, png=png_bytes(image), json=text)
         self.count += 1
@@ -121,3 +134,7 @@ class GroupFilling:
             who = {"image_id": record.image_id, "prompt": record.prompt, "seed": record.seed}
             self.rejected.append({**who, "nonfinite": bad})
         return bool(bad)
+
+
+def _json_bytes(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, sort_keys=True).encode()

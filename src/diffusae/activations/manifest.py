@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusae.activations.schema import IMAGES, SCHEMA_VERSION, Shard, Stream, exact_fields, stream_folder
+from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError, unknown
 
 MANIFEST = "manifest.json"
@@ -25,6 +26,7 @@ class Manifest:
         image_size: (height, width) of the pictures in pixels, or None where none are kept.
         splits: split -> {"images": accepted, "rejected": refused for a non-finite update}.
         entries: every shard, in the order of their groups.
+        subsampling: which positions some splits keep; None where every picture keeps its whole grid.
     """
 
     schema_version: int
@@ -33,6 +35,7 @@ class Manifest:
     image_size: tuple[int, int] | None
     splits: Mapping[str, Mapping[str, int]]
     entries: tuple[Shard, ...]
+    subsampling: Subsampling | None = None
 
     @classmethod
     def load(cls, root: Path | str) -> Manifest:
@@ -71,13 +74,16 @@ class Manifest:
                 image_size=tuple(value["image_size"]) if value["image_size"] else None,
                 splits=value["splits"],
                 entries=tuple(exact_fields(Shard, shard) for shard in value["shards"]),
+                subsampling=exact_fields(Subsampling, value["subsampling"])
+                if "subsampling" in value
+                else None,
             )
         except UserError as error:
             raise UserError(f"{path}: {error}; run `diffusae collect` to write it again") from error
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON, as `load` reads it."""
-        return {
+        """Plain JSON, as `load` reads it. `subsampling` is there only where something is left out."""
+        value = {
             "schema_version": self.schema_version,
             "header": dict(self.header),
             "streams": [asdict(stream) for stream in self.streams],
@@ -85,6 +91,9 @@ class Manifest:
             "splits": {split: dict(counts) for split, counts in self.splits.items()},
             "shards": [asdict(shard) for shard in self.entries],
         }
+        if self.subsampling is not None:
+            value["subsampling"] = self.subsampling.to_json()
+        return value
 
     def stream(self, block: str, t: float, conditioning: str) -> Stream:
         """The stream at these coordinates; t counts to two decimals, as in the folder's name.
@@ -113,4 +122,11 @@ class Manifest:
 
     def vectors(self, stream: Stream, split: str) -> int:
         """How many update vectors a stream holds in one split."""
-        return sum(shard.samples for shard in self.shards(stream.folder, split)) * stream.positions
+        samples = sum(shard.samples for shard in self.shards(stream.folder, split))
+        return samples * self.positions(stream, split)
+
+    def positions(self, stream: Stream, split: str) -> int:
+        """How many update vectors one image of a split has: those of the whole grid, unless the split is thinned."""
+        if self.subsampling is None:
+            return stream.positions
+        return self.subsampling.kept(split, stream.positions)

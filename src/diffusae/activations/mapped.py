@@ -22,16 +22,18 @@ class _Sample:
 
 
 class MappedShard:
-    """One shard of a stream, read where it lies.
+    """One shard of a stream, read where it lies, with `positions` vectors an image.
 
     Raises:
         UserError: the file is missing or cut, has members that are not `<key>.json` and `<key>.npy`, a key twice,
             another number of samples than the manifest says, or arrays of another shape or type.
     """
 
-    def __init__(self, root: Path | str, shard: Shard, stream: Stream, *, remedy: str) -> None:
-        self.shape = (stream.positions, stream.d_in)
-        self._bytes = 2 * stream.positions * stream.d_in
+    def __init__(
+        self, root: Path | str, shard: Shard, stream: Stream, *, positions: int, remedy: str
+    ) -> None:
+        self.shape = (positions, stream.d_in)
+        self._bytes = 2 * positions * stream.d_in
         path = Path(root) / shard.path
         try:
             with open(path, "rb") as file:

@@ -40,7 +40,10 @@ class Fault:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image at one stream: float16 [positions, d_in], and its prompt, seed, split and further meta."""
+    """One image at one stream: float16 [positions, d_in], and its prompt, seed, split and further meta.
+
+    Where positions were left out, `meta["positions"]` lists those that are there, row by row.
+    """
 
     image_id: str
     updates: Float16[np.ndarray, "positions d_in"]
@@ -111,7 +114,7 @@ def read_updates(
         UserError: a shard is missing or cut, a member foreign, a key double, a shape not the stream's.
     """
     shards = manifest.shards(stream.folder, split) if shards is None else shards
-    shape = (stream.positions, stream.d_in)
+    shape = (manifest.positions(stream, split), stream.d_in)
     for shard, sample in _samples(Path(root), shards, kind="npy"):
         updates = sample["npy"]
         if updates.shape != shape or updates.dtype != np.float16:
@@ -142,7 +145,8 @@ def load_updates(
     """All ids and updates of a stream and split, in one array: for sets that fit in memory."""
     shards = manifest.shards(stream.folder, split)
     updates = np.empty(
-        (sum(shard.samples for shard in shards), stream.positions, stream.d_in), dtype=np.float16
+        (sum(shard.samples for shard in shards), manifest.positions(stream, split), stream.d_in),
+        dtype=np.float16,
     )
     ids = []
     for row, sample in enumerate(read_updates(root, manifest, stream, split, shards=shards)):

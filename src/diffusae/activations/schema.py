@@ -20,7 +20,7 @@ GROUPS = "groups"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 # webdataset ends a key at its first dot, and tar's old name field holds 100 bytes.
 _IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
-_RESERVED_META = ("prompt", "seed", "split")
+_RESERVED_META = ("prompt", "seed", "split", "positions")
 
 
 def stream_folder(block: str, t: float, conditioning: str) -> str:
@@ -128,7 +128,7 @@ class Stream:
 
     @property
     def positions(self) -> int:
-        """Update vectors of one image: height times width of the grid."""
+        """Places of the grid, height times width: the update vectors of an image that keeps them all."""
         return self.grid[0] * self.grid[1]
 
     def cell(self, model: str) -> Cell:

@@ -28,6 +28,7 @@ from diffusae.activations.schema import (
     Stream,
     bytes_per_image,
 )
+from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError
 from diffusae.files import TEMPORARY_SUFFIX, atomic_write_json
 
@@ -44,6 +45,7 @@ class ActivationWriter:
         streams: the streams that every image must come with.
         header: plain JSON on the collection as a whole (model, scheduler, steps, guidance, ...).
         with_images: keep the pictures too.
+        subsampling: which positions are stored; None: all. Records come with whole grids either way.
 
     Raises:
         UserError: two streams share a folder, or `root` holds another collection; the difference is shown.
@@ -56,6 +58,7 @@ class ActivationWriter:
         streams: Sequence[Stream],
         header: Mapping[str, Any],
         with_images: bool = True,
+        subsampling: Subsampling | None = None,
     ) -> None:
         self.root = Path(root)
         self.streams = {stream.folder: stream for stream in streams}
@@ -70,6 +73,7 @@ class ActivationWriter:
                 f"two streams share a folder ({', '.join(twice)}); choose timesteps at least 0.01 apart"
             )
         self.with_images = with_images
+        self.subsampling = subsampling
         self.header = plain_json("the header", header)
         self._remove_stale_temporaries()
         self._claim_root()
@@ -86,15 +90,15 @@ class ActivationWriter:
 
     def _claim_root(self) -> None:
         """Write down what is collected here, or compare with what is written already."""
-        ours = plain_json(
-            "the collection",
-            {
-                "schema_version": SCHEMA_VERSION,
-                "header": self.header,
-                "with_images": self.with_images,
-                "streams": {folder: asdict(stream) for folder, stream in self.streams.items()},
-            },
-        )
+        described = {
+            "schema_version": SCHEMA_VERSION,
+            "header": self.header,
+            "with_images": self.with_images,
+            "streams": {folder: asdict(stream) for folder, stream in self.streams.items()},
+        }
+        if self.subsampling is not None:
+            described["subsampling"] = self.subsampling.to_json()
+        ours = plain_json("the collection", described)
         path = self.root / COLLECTION
         if not path.exists():
             atomic_write_json(path, ours)
@@ -143,7 +147,12 @@ class ActivationWriter:
                     folder: stack.enter_context(hashed_tar(self.root / name))
                     for folder, name in names.items()
                 }
-                filling = GroupFilling(streams=self.streams, tars=tars, image_size=self._image_size)
+                filling = GroupFilling(
+                    streams=self.streams,
+                    tars=tars,
+                    image_size=self._image_size,
+                    subsampling=self.subsampling,
+                )
                 for record in records:
                     filling.add(record)
                 if filling.split is None:
@@ -213,6 +222,7 @@ class ActivationWriter:
             image_size=sizes.pop() if sizes else None,
             splits=splits,
             entries=tuple(shard for _, group in sorted(groups.items()) for shard in group.shards),
+            subsampling=self.subsampling,
         )
         atomic_write_json(self.root / MANIFEST, manifest.to_json())
         return manifest

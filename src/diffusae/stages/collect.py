@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -15,11 +13,11 @@ from omegaconf import DictConfig
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import discard_damaged, verify
-from diffusae.activations.schema import ImageRecord, Stream, bytes_per_image
+from diffusae.activations.schema import ImageRecord, Stream
 from diffusae.activations.writer import ActivationWriter
 from diffusae.backbone.describe import Description, describe
 from diffusae.backbone.load import load_pipeline
-from diffusae.backbone.schedule import step_index, timestep_at
+from diffusae.backbone.schedule import timestep_at
 from diffusae.capture.attention import capture_cross_attention, mean_map, word_tokens
 from diffusae.capture.generate import generate
 from diffusae.errors import UserError, together, unknown
@@ -27,18 +25,20 @@ from diffusae.prompts.prompt_set import Prompt
 from diffusae.runs.disk import require_free
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import run_record, state
+from diffusae.stages.collection import (
+    ATTENTION,
+    SEEN_SPLITS,
+    groups_of,
+    latent_of,
+    streams_of,
+    subsampling_of,
+    words_of,
+)
+from diffusae.stages.estimate import bytes_finished, estimate
 from diffusae.stages.progress import Advance, progress_bar
 from diffusae.stages.study import Study, fingerprint
 
 log = logging.getLogger(__name__)
-
-ATTENTION = "attention"
-"""The stream that holds the model's own cross-attention: positions of the latent x tokens of the prompt."""
-
-SEEN_SPLITS = ("dictionary", "tune", "test")
-"""The splits whose pictures someone looks at later; the others are never decoded."""
-
-_LONGEST_PROMPT = 77  # tokens of CLIP: for an estimate before the tokenizer is loaded
 
 
 def collect(cfg: DictConfig) -> None:
@@ -57,11 +57,9 @@ def collect_into(study: Study) -> None:
         return
     model = study.cfg.model
     description = describe(model.source, revision=model.revision)
-    _check_hookpoints(study, description)
-    latent = (model.height // description.scale, model.width // description.scale)
-    groups = list(_groups(study.prompts, study.cfg.activations.group_size))
-    size = _bytes_needed(study, description, latent) - _bytes_there(study)
-    require_free(study.directory, max(size, 0))
+    check_hookpoints(study, description)
+    groups = list(groups_of(study.prompts, study.cfg.activations.group_size))
+    _require_disk(study, description)
     with run_record(
         study.activations,
         stage="collect",
@@ -78,7 +76,12 @@ def collect_into(study: Study) -> None:
             scheduler=model.scheduler,
         )
         told = _told_truncations(pipe.tokenizer, study.prompts)
-        streams = list(_streams(study, description, latent, pipe))
+        streams = streams_of(
+            study,
+            description,
+            lambda t: timestep_at(pipe.scheduler, model.steps, t),
+            pipe.tokenizer.model_max_length,
+        )
         header = {
             "model": model.name,
             "source": determines["model"]["source"],
@@ -87,9 +90,11 @@ def collect_into(study: Study) -> None:
             "guidance": model.guidance,
             "truncated_prompts": told,
         }
-        writer = ActivationWriter(study.activations, streams=streams, header=header)
+        writer = ActivationWriter(
+            study.activations, streams=streams, header=header, subsampling=subsampling_of(study)
+        )
         finished = writer.finished_groups()
-        recorder = _Recorder(study, pipe, streams, latent)
+        recorder = _Recorder(study, pipe, streams, latent_of(study, description))
         done = sum(len(group) for index, group in enumerate(groups) if index in finished)
         with progress_bar("pictures", total=len(study.prompts), done=done) as (advance, _):
             for index, group in enumerate(groups):
@@ -110,6 +115,8 @@ def _determines(study: Study) -> dict[str, Any]:
     if source is not None:
         model["source"] = f"files {source}"
     prompts = json.dumps([[p.image_id, p.text, p.seed, p.split] for p in study.prompts])
+    limits = {name: study.cfg.activations[name] for name in ("positions_per_image", "max_vectors")}
+    limits = {name: value for name, value in limits.items() if value is not None}
     return {
         "model": model,
         "grid": study.part("grid"),
@@ -117,6 +124,7 @@ def _determines(study: Study) -> dict[str, Any]:
         "counts": study.part("prompts")["counts"],
         "seed": study.cfg.seed,
         "group_size": study.cfg.activations.group_size,
+        **({"subsampling": limits} if limits else {}),
     }
 
 
@@ -133,7 +141,8 @@ def _sound(study: Study) -> bool:
     return not faults
 
 
-def _check_hookpoints(study: Study, description: Description) -> None:
+def check_hookpoints(study: Study, description: Description) -> None:
+    """Raise one `UserError` for every configured hookpoint that the model does not have."""
     together(
         f"block {block}: {unknown(f'hookpoint of model {study.cfg.model.name}:', path, description.hookpoints)}"
         for block, path in study.cfg.model.hookpoints.items()
@@ -141,70 +150,11 @@ def _check_hookpoints(study: Study, description: Description) -> None:
     )
 
 
-def _groups(prompts: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
-    """Pictures of one split in groups of at most `size`, in the prompts' order."""
-    for _, same in groupby(prompts, key=lambda prompt: prompt.split):
-        rest = list(same)
-        for start in range(0, len(rest), size):
-            yield rest[start : start + size]
-
-
-def _streams(study: Study, description: Description, latent: tuple[int, int], pipe: Any) -> Iterator[Stream]:
-    """The streams of all cells of the grid, and one of cross-attention a timestep."""
-    model, grid = study.cfg.model, study.cfg.grid
-    for t in grid.timesteps:
-        when: dict[str, Any] = {
-            "t": t,
-            "step_index": step_index(t, model.steps),
-            "timestep": timestep_at(pipe.scheduler, model.steps, t),
-        }
-        for block in grid.blocks:
-            info = description.hookpoints[model.hookpoints[block]]
-            for branch in grid.conditionings:
-                yield Stream(
-                    block=block,
-                    conditioning=branch,
-                    hookpoint=info.path,
-                    grid=info.grid(*latent),
-                    d_in=info.d_in,
-                    **when,
-                )
-        yield Stream(
-            block=ATTENTION,
-            conditioning="cond",
-            hookpoint="attn2",
-            grid=latent,
-            d_in=pipe.tokenizer.model_max_length,
-            **when,
-        )
-
-
-def _bytes_needed(study: Study, description: Description, latent: tuple[int, int]) -> int:
-    """An estimate from above, before any weight is loaded."""
-    grid, model = study.cfg.grid, study.cfg.model
-    hooked = [
-        description.hookpoints[model.hookpoints[block]] for block in grid.blocks for _ in grid.conditionings
-    ]
-    shapes = [(info.grid(*latent), info.d_in) for info in hooked] + [(latent, _LONGEST_PROMPT)]
-    streams = [
-        Stream(
-            block="any",
-            t=t,
-            conditioning="cond",
-            hookpoint="any",
-            step_index=0,
-            timestep=0,
-            grid=shape,
-            d_in=d_in,
-        )
-        for t in grid.timesteps
-        for shape, d_in in shapes
-    ]
-    return len(study.prompts) * bytes_per_image(streams, image_size=(model.height, model.width))
-
-
-def _bytes_there(study: Study) -> int:
-    return sum(path.stat().st_size for path in study.activations.rglob("*.tar"))
+def _require_disk(study: Study, description: Description) -> None:
+    """Refuse what the free disk cannot hold beside what is finished already."""
+    needed = estimate(study, description).bytes_to_collect - bytes_finished(study.activations)
+    if not study.cfg.activations.ignore_free_disk:
+        require_free(study.activations, max(needed, 0))
 
 
 def _told_truncations(tokenizer: Any, prompts: Sequence[Prompt]) -> int:
@@ -273,5 +223,4 @@ class _Recorder:
 
     def _word_tokens(self, text: str) -> dict[str, list[int]]:
         """Where each word of a caption stands among its tokens, so that later stages need no tokenizer."""
-        words = sorted(set(re.findall(r"\w+", text)))
-        return {word: word_tokens(self.pipe.tokenizer, text, word) for word in words}
+        return {word: word_tokens(self.pipe.tokenizer, text, word) for word in words_of(text)}

@@ -31,7 +31,7 @@ from diffusae.evaluation.result import Estimate, Result
 from diffusae.files import atomic_path
 from diffusae.sae.storage import load_sae
 from diffusae.stages.codes import coded_split, stream_of
-from diffusae.stages.collect import ATTENTION
+from diffusae.stages.collection import ATTENTION
 from diffusae.stages.study import Study, build
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from diffusae.stages.codes import coded_split, stream_of
 from diffusae.stages.study import Study
 
 PCA_PICTURES = 64
-"""Training pictures that PCA is fitted on: thousands of vectors for some hundred dimensions."""
+"""Training pictures that PCA is fitted on: thousands of vectors for some hundred dimensions. More where they are
+thinned, so that there are as many vectors."""
 
 
 def reconstruction_rows(study: Study, _embedding: Any) -> list[Result]:
@@ -25,8 +27,10 @@ def reconstruction_rows(study: Study, _embedding: Any) -> list[Result]:
     sae, _ = load_sae(study.sae)
     manifest = Manifest.load(study.activations)
     split = coded_split(study, manifest, sae, "test")
-    _, training = load_updates(study.activations, manifest, stream_of(study, manifest), "train")
-    vectors = torch.from_numpy(training[:PCA_PICTURES]).float().flatten(0, 1)
+    stream = stream_of(study, manifest)
+    _, training = load_updates(study.activations, manifest, stream, "train")
+    pictures = math.ceil(PCA_PICTURES * stream.positions / manifest.positions(stream, "train"))
+    vectors = torch.from_numpy(training[:pictures]).float().flatten(0, 1)
     k = max(1, round(float((split.values > 0).sum(dim=-1).float().mean())))
     pca = fit_pca(vectors, min(k, sae.d_in))
     untrained = SparseAutoencoder(sae.d_in, sae.d_sae, TopK(k), seed=study.cfg.seed)

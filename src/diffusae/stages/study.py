@@ -45,6 +45,14 @@ _NUMBERS: tuple[tuple[str, type, float, float], ...] = (
     ("trainer.log_every", int, 1, 10**9),
 )
 
+# The same for numbers that may be null.
+_OPTIONAL_NUMBERS: tuple[tuple[str, type, float, float], ...] = (
+    ("activations.positions_per_image", int, 1, 10**9),
+    ("activations.max_vectors", int, 1, 10**15),
+    ("plan.seconds_per_picture", float, 1e-9, 10**9),
+    ("plan.vectors_per_second", float, 1e-9, 10**15),
+)
+
 
 def build(node: DictConfig, **values: Any) -> Any:
     """Instantiate what a config node names with `_target_`; only parts of this package may be named."""
@@ -148,6 +156,11 @@ class Study:
         cfg = self.cfg
         wrong = {number[0]: fault for number in _NUMBERS if (fault := _number_fault(cfg, *number))}
         yield from wrong.values()
+        for number in _OPTIONAL_NUMBERS:
+            if OmegaConf.select(cfg, number[0]) is not None and (fault := _number_fault(cfg, *number)):
+                yield f"{fault}, or null"
+        if not isinstance(cfg.activations.ignore_free_disk, bool):
+            yield f"activations.ignore_free_disk={cfg.activations.ignore_free_disk} must be true or false"
         k = _number_fault(cfg, "sae.k", int, 1, 10**7) if "k" in cfg.sae else None
         if k is not None:
             yield k

@@ -1,0 +1,25 @@
+"""How many bytes shards take, told before they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+_BLOCK = 512
+_RECORD = 20 * _BLOCK
+_HEADERS = 3 * _BLOCK
+"""Of a member: its own header, and an extended one with its contents, for a time of day in fractions of seconds."""
+_NPY_HEADER = 128
+
+
+def npy_size(*shape: int) -> int:
+    """Bytes of a float16 array of this shape as an .npy file."""
+    count = 1
+    for length in shape:
+        count *= length
+    return _NPY_HEADER + 2 * count
+
+
+def tar_size(members: Iterable[int]) -> int:
+    """Bytes of a shard with members of these sizes: padded to blocks, with two empty ones at the end, in records."""
+    blocks = sum(_HEADERS + -(-size // _BLOCK) * _BLOCK for size in members) + 2 * _BLOCK
+    return -(-blocks // _RECORD) * _RECORD

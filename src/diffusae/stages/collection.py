@@ -1,0 +1,90 @@
+"""What a study's collection consists of, known before the model loads: groups, streams, kept positions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from diffusae.activations.schema import Stream
+from diffusae.activations.subsampling import Subsampling, most_positions
+from diffusae.backbone.describe import Description
+from diffusae.backbone.schedule import step_index
+from diffusae.prompts.prompt_set import Prompt
+from diffusae.stages.study import Study
+
+ATTENTION = "attention"
+"""The stream that holds the model's own cross-attention: positions of the latent x tokens of the prompt."""
+
+SEEN_SPLITS = ("dictionary", "tune", "test")
+"""The splits whose pictures someone looks at later; the others are never decoded."""
+
+TRAINING_SPLIT = "train"
+"""The one split whose positions may be thinned: validation, labels and composition need whole grids."""
+
+
+def groups_of(prompts: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
+    """Pictures of one split in groups of at most `size`, in the prompts' order."""
+    for _, same in groupby(prompts, key=lambda prompt: prompt.split):
+        rest = list(same)
+        for start in range(0, len(rest), size):
+            yield rest[start : start + size]
+
+
+def latent_of(study: Study, description: Description) -> tuple[int, int]:
+    """(height, width) of the study's latents."""
+    model = study.cfg.model
+    return model.height // description.scale, model.width // description.scale
+
+
+def streams_of(
+    study: Study, description: Description, timestep: Callable[[float], float], tokens: int
+) -> list[Stream]:
+    """The streams of all cells of the grid, and one of cross-attention over `tokens` a timestep.
+
+    `timestep` gives the scheduler's own value at a time t.
+    """
+    model, grid, latent = study.cfg.model, study.cfg.grid, latent_of(study, description)
+    streams = []
+    for t in grid.timesteps:
+        when: dict[str, Any] = {
+            "t": t,
+            "step_index": step_index(t, model.steps),
+            "timestep": timestep(t),
+        }
+        for block in grid.blocks:
+            info = description.hookpoints[model.hookpoints[block]]
+            streams += [
+                Stream(
+                    block=block,
+                    conditioning=branch,
+                    hookpoint=info.path,
+                    grid=info.grid(*latent),
+                    d_in=info.d_in,
+                    **when,
+                )
+                for branch in grid.conditionings
+            ]
+        streams.append(
+            Stream(block=ATTENTION, conditioning="cond", hookpoint="attn2", grid=latent, d_in=tokens, **when)
+        )
+    return streams
+
+
+def subsampling_of(study: Study) -> Subsampling | None:
+    """Which positions of training pictures are stored; None: all."""
+    settings = study.cfg.activations
+    most = most_positions(
+        positions_per_image=settings.positions_per_image,
+        max_vectors=settings.max_vectors,
+        images=sum(prompt.split == TRAINING_SPLIT for prompt in study.prompts),
+    )
+    if most is None:
+        return None
+    return Subsampling(splits=(TRAINING_SPLIT,), positions_per_image=most, seed=study.cfg.seed)
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a caption whose tokens a record tells."""
+    return sorted(set(re.findall(r"\w+", text)))

@@ -1,0 +1,166 @@
+"""What a study will take, from its configuration alone: pictures, vectors, bytes, training steps."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffusae.activations.journal import read_journals, size_of
+from diffusae.activations.schema import Stream
+from diffusae.activations.size import npy_size, tar_size
+from diffusae.activations.subsampling import Subsampling
+from diffusae.backbone.describe import Description
+from diffusae.prompts.prompt_set import Prompt
+from diffusae.stages.collection import (
+    ATTENTION,
+    SEEN_SPLITS,
+    TRAINING_SPLIT,
+    groups_of,
+    streams_of,
+    subsampling_of,
+    words_of,
+)
+from diffusae.stages.study import Study
+
+_TOKENS_OF_A_WORD = 2
+"""An estimate, for the list of each word's tokens: the tokenizer is not loaded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamEstimate:
+    """One stream of the collection; `trained` unless it is the cross-attention, which gets no SAE.
+
+    `vectors` are counted by split, `bytes` are those of its shards.
+    """
+
+    stream: Stream
+    trained: bool
+    vectors: dict[str, int]
+    bytes: int
+
+    @property
+    def training_vectors(self) -> int:
+        """Vectors that an SAE trains on in one epoch."""
+        return self.vectors.get(TRAINING_SPLIT, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A study in numbers.
+
+    Args:
+        pictures: split -> pictures. decoded: those among them that are decoded and kept as PNG.
+        denoiser_passes: single pictures through the denoiser; guidance takes two a step.
+        streams: every stream of the collection.
+        image_bytes: of the pictures' shards, at most: as if PNG compressed nothing.
+        steps, batch_size: of the training of one SAE.
+    """
+
+    pictures: dict[str, int]
+    decoded: int
+    denoiser_passes: int
+    streams: tuple[StreamEstimate, ...]
+    image_bytes: int
+    steps: int
+    batch_size: int
+
+    @property
+    def trained(self) -> list[StreamEstimate]:
+        """The streams that get an SAE: the cells of the grid."""
+        return [each for each in self.streams if each.trained]
+
+    @property
+    def stream_bytes(self) -> int:
+        """Bytes of all shards of updates."""
+        return sum(each.bytes for each in self.streams)
+
+    @property
+    def bytes_to_collect(self) -> int:
+        """Bytes of the whole collection."""
+        return self.stream_bytes + self.image_bytes
+
+    @property
+    def vectors_seen(self) -> int:
+        """Vectors that the training of one SAE sees, epoch after epoch."""
+        return self.steps * self.batch_size
+
+
+def estimate(study: Study, description: Description) -> Estimate:
+    """Count a study through. Nothing is loaded: shapes come from `description`, captions from the prompts.
+
+    Raises:
+        UserError: the limits of `activations` leave a picture without a position.
+    """
+    model, prompts = study.cfg.model, study.prompts
+    # No scheduler is at hand; sizes do not depend on its timesteps.
+    streams = streams_of(study, description, lambda t: t, description.tokens)
+    groups = [
+        ([_json_size(prompt) for prompt in group], group[0].split)
+        for group in groups_of(prompts, study.cfg.activations.group_size)
+    ]
+    subsampling = subsampling_of(study)
+    pictures = dict(Counter(prompt.split for prompt in prompts))
+    sizes: dict[tuple[int, int], int] = {}
+    counted = []
+    for stream in streams:
+        shape = (stream.positions, stream.d_in)
+        if shape not in sizes:
+            sizes[shape] = _stream_bytes(stream, groups, subsampling)
+        vectors = {split: count * _kept(stream, split, subsampling) for split, count in pictures.items()}
+        counted.append(
+            StreamEstimate(
+                stream=stream, trained=stream.block != ATTENTION, vectors=vectors, bytes=sizes[shape]
+            )
+        )
+    seen = [texts for texts, split in groups if split in SEEN_SPLITS]
+    png = model.height * model.width * 3 + 1024
+    return Estimate(
+        pictures=pictures,
+        decoded=sum(len(texts) for texts in seen),
+        denoiser_passes=len(prompts) * model.steps * (2 if model.guidance > 1 else 1),
+        streams=tuple(counted),
+        image_bytes=sum(tar_size([*texts, *[png] * len(texts)]) for texts in seen),
+        steps=study.cfg.trainer.steps,
+        batch_size=study.cfg.activations.batch_size,
+    )
+
+
+def bytes_finished(root: Path) -> int:
+    """Bytes of the finished groups of a collection, which a collecting stage leaves as they are."""
+    return sum(
+        shard.bytes
+        for group in read_journals(root).values()
+        for shard in group.shards
+        if size_of(root / shard.path) == shard.bytes
+    )
+
+
+def _kept(stream: Stream, split: str, subsampling: Subsampling | None) -> int:
+    return stream.positions if subsampling is None else subsampling.kept(split, stream.positions)
+
+
+def _stream_bytes(
+    stream: Stream, groups: Sequence[tuple[list[int], str]], subsampling: Subsampling | None
+) -> int:
+    total = 0
+    for texts, split in groups:
+        kept = _kept(stream, split, subsampling)
+        # "positions": [...], with the longest number for each.
+        listed = 16 + kept * (len(str(stream.positions - 1)) + 2) if kept < stream.positions else 0
+        members = [size for text in texts for size in (text + listed, npy_size(kept, stream.d_in))]
+        total += tar_size(members)
+    return total
+
+
+def _json_size(prompt: Prompt) -> int:
+    """Bytes of what a sample tells of its picture."""
+    told = {
+        "prompt": prompt.text,
+        "seed": prompt.seed,
+        "split": prompt.split,
+        "word_tokens": {word: [10] * _TOKENS_OF_A_WORD for word in words_of(prompt.text)},
+    }
+    return len(json.dumps(told).encode())

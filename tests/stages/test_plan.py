@@ -1,0 +1,191 @@
+"""The plan against what is really collected, and that it loads nothing it need not."""
+
+import json
+import logging
+import shutil
+from types import SimpleNamespace
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from diffusae.activations.manifest import Manifest
+from diffusae.activations.reader import read_updates
+from diffusae.activations.schema import IMAGES
+from diffusae.backbone.describe import describe
+from diffusae.cli import config_directory
+from diffusae.errors import UserError
+from diffusae.stages import collect as collecting
+from diffusae.stages import plan as stage
+from diffusae.stages import probe
+from diffusae.stages.estimate import bytes_finished, estimate
+from diffusae.stages.study import Study
+
+GIVEN = ["plan.seconds_per_picture=2.0", "plan.vectors_per_second=1000"]
+THINNED = ["activations.positions_per_image=8", "grid.timesteps=[1.0,0.0]", "grid.blocks=[mid]"]
+
+
+def composed(directory, *overrides, stage="plan"):
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        return compose(stage, overrides=["debug=tiny", f"paths.outputs={directory}", *overrides])
+
+
+@pytest.fixture
+def unloadable(monkeypatch):
+    def refuse(*_args, **_values):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(probe, "load_pipeline", refuse)
+    monkeypatch.setattr(collecting, "load_pipeline", refuse)
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory):
+    """A thinned collection of the miniature, really generated."""
+    directory = tmp_path_factory.mktemp("planned")
+    study = Study(composed(directory, *THINNED, stage="collect"))
+    collecting.collect(study.cfg)
+    return study
+
+
+def test_the_estimate_is_what_is_then_collected(collected):
+    manifest = Manifest.load(collected.activations)
+    model = collected.cfg.model
+    counted = estimate(collected, describe(model.source))
+    assert {each.stream.folder for each in counted.streams} == {stream.folder for stream in manifest.streams}
+    for each in counted.streams:
+        stream = manifest.stream(each.stream.block, each.stream.t, each.stream.conditioning)
+        assert (stream.grid, stream.d_in) == (each.stream.grid, each.stream.d_in)
+        assert each.vectors == {split: manifest.vectors(stream, split) for split in manifest.splits}
+        stored = sum(shard.bytes for shard in manifest.entries if shard.stream == stream.folder)
+        assert each.bytes == pytest.approx(stored, rel=0.03)
+    pictures = sum(shard.bytes for shard in manifest.entries if shard.stream == IMAGES)
+    assert pictures <= counted.image_bytes
+    assert counted.pictures == {split: counts["images"] for split, counts in manifest.splits.items()}
+    assert bytes_finished(collected.activations) == sum(shard.bytes for shard in manifest.entries)
+
+
+def test_only_the_training_split_is_thinned(collected):
+    manifest = Manifest.load(collected.activations)
+    stream = manifest.stream("mid", 0.0, "cond")
+    assert {split: manifest.positions(stream, split) for split in manifest.splits} == {
+        "train": 8, "validation": 64, "dictionary": 64, "tune": 64, "test": 64,
+    }  # fmt: skip
+    for split in manifest.splits:
+        for sample in read_updates(collected.activations, manifest, stream, split):
+            assert ("positions" in sample.meta) == (split == "train")
+
+
+@pytest.mark.parametrize(
+    "override", ["activations.positions_per_image=9", "activations.positions_per_image=null", "activations.max_vectors=9"]
+)  # fmt: skip
+def test_other_limits_on_a_finished_collection_are_refused_with_the_difference(
+    collected, unloadable, override
+):
+    cfg = composed(collected.cfg.paths.outputs, *THINNED, override, stage="collect")
+    with pytest.raises(UserError, match=r"subsampling\.(positions_per_image: 8|max_vectors: )"):
+        collecting.collect(cfg)
+
+
+def test_a_study_that_keeps_all_is_signed_as_before_there_was_a_choice(tmp_path):
+    assert "subsampling" not in collecting._determines(Study(composed(tmp_path)))
+
+
+def test_the_cap_is_never_exceeded_and_less_than_a_position_a_picture_below_it(tmp_path):
+    for cap in (8, 100, 511, 512, 10_000):
+        study = Study(composed(tmp_path, f"activations.max_vectors={cap}"))
+        for each in estimate(study, describe(study.cfg.model.source)).streams:
+            whole = 8 * each.stream.positions
+            assert each.training_vectors <= min(cap, whole)
+            assert each.training_vectors > min(cap, whole) - 8
+            assert each.vectors["test"] == 6 * each.stream.positions
+
+
+def test_given_rates_are_all_it_takes_and_nothing_is_loaded(tmp_path, unloadable, monkeypatch, capsys):
+    monkeypatch.setattr(probe, "SparseAutoencoder", None)
+    stage.plan(composed(tmp_path, *GIVEN))
+    told = json.loads((tmp_path / "tiny" / "plan.json").read_text())
+    assert told["pictures"] == {"train": 8, "validation": 4, "dictionary": 8, "tune": 6, "test": 6}
+    assert told["denoiser_passes"] == 32 * 5 * 2
+    assert len(told["streams"]) == 18 + 3
+    assert told["seconds"]["collect"] == 32 * 2.0
+    assert told["seconds"]["train"] == pytest.approx(18 * 10 * 64 / 1000)
+    assert told["streams"][0]["epochs"] == pytest.approx(640 / (8 * 64))
+    shown = capsys.readouterr().out
+    assert "320 denoiser passes" in shown
+    assert "train 18 SAEs" in shown
+
+
+def test_rates_that_are_not_given_are_measured(tmp_path):
+    stage.plan(composed(tmp_path, "grid.timesteps=[0.5]", "prompts.counts.train=1", "model.batch_size=1"))
+    told = json.loads((tmp_path / "tiny" / "plan.json").read_text())
+    assert told["rates"]["seconds_per_picture"] > 0
+    assert told["rates"]["vectors_per_second"]["128"] > 0
+    assert told["seconds"]["collect"] > 0
+
+
+def test_without_rates_time_is_not_made_up(tmp_path, unloadable, monkeypatch, capsys):
+    monkeypatch.setattr(probe, "SparseAutoencoder", None)
+    stage.plan(composed(tmp_path, "plan.probe=false"))
+    told = json.loads((tmp_path / "tiny" / "plan.json").read_text())
+    assert told["seconds"] == {"collect": None, "train": None}
+    assert "not measured" in capsys.readouterr().out
+
+
+def test_a_hub_model_is_not_downloaded_to_be_measured(tmp_path, unloadable, monkeypatch, caplog):
+    described = describe(composed(tmp_path).model.source)
+    monkeypatch.setattr(stage, "describe", lambda *_args, **_values: described)
+    with caplog.at_level(logging.WARNING):
+        stage.plan(composed(tmp_path, "model.source=owner/name", "plan.vectors_per_second=10"))
+    assert "give plan.seconds_per_picture" in caplog.text
+
+
+def test_a_model_that_cannot_be_had_is_told_with_what_would_serve(tmp_path, unloadable):
+    cfg = composed(tmp_path, "model=sd14", f"model.source={tmp_path / 'nowhere'}")
+    with pytest.raises(UserError, match=r"set model.source to a local folder"):
+        stage.plan(cfg)
+
+
+def test_an_unknown_hookpoint_lists_those_that_exist(tmp_path, unloadable):
+    with pytest.raises(UserError, match=r"known: .*mid_block.attentions.0"):
+        stage.plan(composed(tmp_path, "model.hookpoints.mid=mid_block.attentions.7"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("plan.seconds_per_picture=0", "plan.seconds_per_picture=0 must be a number from 1e-09"),
+        ("activations.positions_per_image=1.5", "positions_per_image=1.5 must be a whole number .*, or null"),
+        ("activations.max_vectors=0", "max_vectors=0 must be a whole number from 1"),
+        ("activations.max_vectors=7", "max_vectors=7 is below the 8 training pictures"),
+        ("activations.ignore_free_disk=perhaps", "ignore_free_disk=perhaps must be true or false"),
+    ],
+)
+def test_settings_that_cannot_hold_are_refused_before_anything_loads(tmp_path, unloadable, override, message):
+    with pytest.raises(UserError, match=message):
+        stage.plan(composed(tmp_path, override))
+
+
+def test_collect_refuses_what_does_not_fit_and_goes_on_when_told_to(tmp_path, monkeypatch, unloadable):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1_000_000))
+    with pytest.raises(
+        UserError, match=r"are needed .* 0.00 GB \(1000000 bytes\) are free.*ignore_free_disk=true"
+    ):
+        collecting.collect(composed(tmp_path, stage="collect"))
+    with pytest.raises(AssertionError, match="the model was loaded"):
+        collecting.collect(composed(tmp_path, "activations.ignore_free_disk=true", stage="collect"))
+
+
+def test_the_plan_says_when_collect_would_refuse(tmp_path, monkeypatch, unloadable, capsys):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1_000_000))
+    stage.plan(composed(tmp_path, *GIVEN))
+    assert "DOES NOT FIT" in capsys.readouterr().out
+
+
+def test_what_is_collected_already_needs_no_disk_again(collected, tmp_path, monkeypatch):
+    description = describe(collected.cfg.model.source)
+    needed = estimate(collected, description).bytes_to_collect
+    # Pictures are counted as if PNG compressed nothing, so some need remains.
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=needed // 4))
+    collecting._require_disk(collected, description)
+    with pytest.raises(UserError, match="are needed"):
+        collecting._require_disk(Study(composed(tmp_path, *THINNED)), description)
