@@ -3,6 +3,9 @@
 The numbers are those of sae-lens 6.54.12 and eai-sparsify 1.3.3; tolerances are float32 rounding at values of some tens.
 """
 
+# pyright: reportMissingImports=false
+# The other libraries lie in an environment of their own.
+
 from pathlib import Path
 from typing import Any
 

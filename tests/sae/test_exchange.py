@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ VECTORS = torch.randn(200, D_IN, generator=torch.Generator().manual_seed(1)) * t
 ) + torch.arange(D_IN)
 
 
-def trained_like(sparsity: str, scaling: str, *, seed: int = 3, unit_rows: bool = True) -> SparseAutoencoder:
+def trained_like(sparsity: str, scaling: Any, *, seed: int = 3, unit_rows: bool = True) -> SparseAutoencoder:
     """An autoencoder with every weight and threshold at some value of its own."""
     sae = SparseAutoencoder(
         D_IN, D_SAE, SPARSITIES[sparsity](), encoder_bias=True, input_scaling=scaling, seed=seed

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from diffusae.cli import config_directory
 from diffusae.errors import UserError
 from diffusae.evaluation.result import Estimate, Result, save_results
-from diffusae.runs.record import read_record, run_record
+from diffusae.runs.record import parent_signature, read_record, run_record
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.exchange import import_sae
 from diffusae.sae.sparsity import TopK
@@ -68,7 +68,7 @@ def test_an_export_holds_the_autoencoder_and_its_card(trained, tmp_path):
 
 def test_the_card_shows_only_results_of_this_very_autoencoder(trained, tmp_path):
     study, _ = trained
-    signature = read_record(study.sae).signature
+    signature = parent_signature(study.sae, stage="train")
     for parent, shown in (("0123456789abcdef", False), (signature, True)):
         directory = study.evaluation("reconstruction")
         with run_record(
@@ -97,6 +97,7 @@ def test_an_import_takes_the_place_of_a_training(trained, tmp_path):
     directory = study.directory / "sae" / "mid-t0.50-cond-theirs"
     assert_close(load_sae(directory)[0](X), sae(X))
     before = read_record(directory)
+    assert before is not None
     import_cell(imported)
     assert read_record(directory) == before
     assert (before.stage, before.status) == ("import", "finished")
