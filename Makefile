@@ -54,7 +54,8 @@ $(COMPARE_READY): pyproject.toml constraints.txt
 	$(COMPARE_BIN)/python -m pip install --quiet --upgrade pip
 	$(COMPARE_BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(COMPARE_BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,compare]"
-	$(COMPARE_BIN)/python -m pip uninstall --quiet --yes torchvision # its CUDA build fails at import beside a CPU torch
+	# A torchvision for a CUDA torch breaks transformers here; only overcomplete's vision models use it.
+	$(COMPARE_BIN)/python -c "import torchvision" 2>/dev/null || $(COMPARE_BIN)/python -m pip uninstall --quiet --yes torchvision
 	touch $(COMPARE_READY)
 
 clean:

@@ -24,9 +24,13 @@ STAGES: dict[str, str] = {
     "train_grid": "train every cell of `grid`, and every k of grid.k, side by side in one process",
     "label": "build the concept dictionary of one cell",
     "evaluate": "evaluate one cell: evaluation=composition or evaluation=reconstruction",
+    "export": "write one cell's autoencoder for another library (format=sae_lens or eai_sparsify)",
+    "import": "place another library's autoencoder as one cell's (source=DIR)",
     "report": "render the HTML report of what is finished",
     "miniature": "train, assemble and measure the miniature model (part=...)",
 }
+FUNCTIONS = {"export": "export_cell", "import": "import_cell"}
+"""Stages whose module and function have another name: `import` is a word of Python's."""
 USER_FAULT = 2
 """The exit code for a mistake that the user can mend."""
 
@@ -85,7 +89,8 @@ def _usage() -> str:
 def _run(stage: str) -> None:
     import hydra
 
-    task: Callable[[Any], None] = getattr(importlib.import_module(f"diffusae.stages.{stage}"), stage)
+    function = FUNCTIONS.get(stage, stage)
+    task: Callable[[Any], None] = getattr(importlib.import_module(f"diffusae.stages.{function}"), function)
     # Lightning sets its own level when it is imported.
     for name in ("pytorch_lightning", "lightning_fabric"):  # devices and tips, told again for every cell
         logging.getLogger(name).setLevel(logging.WARNING)

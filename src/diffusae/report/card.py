@@ -1,0 +1,86 @@
+"""The model card of an exported autoencoder: a README.md with front matter, as model hubs read it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from diffusae.errors import unknown
+from diffusae.files import atomic_path
+
+TEMPLATE = "card.md.j2"
+CARD_NAME = "README.md"
+LIBRARIES: Mapping[str, tuple[str, str]] = {
+    "sae_lens": (
+        "saelens",
+        'from sae_lens import SAE\n\nsae = SAE.load_from_disk("DIRECTORY")\nx_hat = sae(updates)  # [..., d_in]',
+    ),
+    "eai_sparsify": (
+        "sparsify",
+        'from sparsify import Sae\n\nsae = Sae.load_from_disk("DIRECTORY")\n'
+        "values, latents, _ = sae.encode(updates)  # [n, d_in]\nx_hat = sae.decode(values, latents)",
+    ),
+}
+"""Format -> the library's name on hubs, and how to load."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What a card tells.
+
+    Attributes:
+        name: of experiment and cell.
+        format: of the files beside it.
+        base_model: hub id, or short name.
+        cell: model, block, t, conditioning, hookpoint.
+        shape: d_in, d_sae, sparsity.
+        code_units: "data" or "scaled", see `diffusae.sae.folded`.
+        data, training, provenance: fact -> value, in the order in which to tell them; no data: told as unknown.
+        validation: metric -> value at the training's end, shown where there are no results.
+        results: rows as `diffusae.evaluation.result.Result.to_json` gives them.
+
+    Raises:
+        UserError: an unknown format.
+    """
+
+    name: str
+    format: str
+    base_model: str
+    cell: Mapping[str, Any]
+    shape: Mapping[str, Any]
+    code_units: str
+    data: Mapping[str, Any]
+    training: Mapping[str, Any]
+    validation: Mapping[str, float]
+    results: Sequence[Mapping[str, Any]]
+    provenance: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.format not in LIBRARIES:
+            raise unknown("format", self.format, LIBRARIES)
+
+
+def render_card(card: ModelCard) -> str:
+    """The card as Markdown. The same card gives the same text."""
+    environment = Environment(  # Markdown: nothing to escape but what YAML would misread
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["quoted"] = json.dumps  # a JSON string is a YAML string
+    library, loading = LIBRARIES[card.format]
+    return environment.get_template(TEMPLATE).render(card=card, library=library, loading=loading)
+
+
+def write_card(directory: Path | str, card: ModelCard) -> None:
+    """Write the card as README.md, atomically."""
+    with atomic_path(Path(directory) / CARD_NAME) as temporary:
+        temporary.write_text(render_card(card), encoding="utf-8")

@@ -1,0 +1,114 @@
+"""An autoencoder whose input scaling is folded into its weights: the form that other libraries know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from diffusae.errors import UserError, together
+from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.sparsity import BatchTopK, JumpReLU, Sparsity, TopK
+
+CodeUnits = Literal["data", "scaled"]
+
+
+@dataclass(frozen=True, eq=False)
+class Folded:
+    """z = S(W_enc (x - b_dec) + b_enc), x_hat = z W_dec + b_dec, with x and x_hat in the units of the data.
+
+    Attributes:
+        W_enc, W_dec: both [d_sae, d_in].
+        b_enc, b_dec: [d_sae] and [d_in].
+        sparsity: S, any threshold in the units of these pre-activations.
+        code_units: of z. "data": as `SparseAutoencoder.encode` gives them; "scaled": those divided by `gains`.
+
+    Raises:
+        UserError: shapes that do not fit together, values that are not finite, k above d_sae.
+    """
+
+    W_enc: Float[Tensor, "d_sae d_in"]
+    b_enc: Float[Tensor, " d_sae"]
+    W_dec: Float[Tensor, "d_sae d_in"]
+    b_dec: Float[Tensor, " d_in"]
+    sparsity: Sparsity
+    code_units: CodeUnits = "data"
+
+    def __post_init__(self) -> None:
+        if self.W_dec.ndim != 2 or 0 in self.W_dec.shape:
+            raise UserError(
+                f"W_dec must be [d_sae, d_in], both at least 1, got {list(self.W_dec.shape)}; save it again"
+            )
+        d_sae, d_in = self.W_dec.shape
+        expected = {"W_enc": [d_sae, d_in], "b_enc": [d_sae], "b_dec": [d_in]}
+        together(
+            f"{name} must be {shape} beside W_dec [{d_sae}, {d_in}] (rows are latents), "
+            f"got {list(getattr(self, name).shape)}; save it again"
+            for name, shape in expected.items()
+            if list(getattr(self, name).shape) != shape
+        )
+        together(
+            f"{name} must be finite, and has NaN or infinite values; save a training that did not diverge"
+            for name in (*expected, "W_dec")
+            if not torch.isfinite(getattr(self, name)).all()
+        )
+        self.sparsity.check(d_sae)
+
+
+@torch.no_grad()
+def fold(sae: SparseAutoencoder) -> Folded:
+    """The same function of x with the input scaling inside the weights, equal to rounding.
+
+    Multiplying a latent's pre-activation by its gain gives codes in data units. A sparsity that compares latents
+    with each other would then choose others wherever gains differ (standardised entries, decoder rows of unlike
+    norm): there codes stay in scaled units, and the decoder rows carry the gains.
+    """
+    wide = {name: tensor.detach().cpu().double() for name, tensor in sae.state_dict().items()}
+    scale, W_dec = wide["input_scale"], wide["W_dec"] * wide["input_scale"]
+    gains = W_dec.norm(dim=1)
+    compares = isinstance(sae.sparsity, TopK) and not isinstance(sae.sparsity, BatchTopK)
+    # The rows of a trained decoder have unit norm only to rounding.
+    in_data_units = not compares or torch.allclose(gains, gains.mean(), rtol=1e-5, atol=0)
+    factors = gains if in_data_units else torch.ones_like(gains)
+    dtype = sae.W_dec.dtype
+    return Folded(
+        W_enc=(factors[:, None] * wide["W_enc"] / scale).to(dtype),
+        b_enc=(factors * wide["b_enc"]).to(dtype),
+        W_dec=(F.normalize(W_dec, dim=1) if in_data_units else W_dec).to(dtype),
+        b_dec=(wide["b"] * scale + wide["input_shift"]).to(dtype),
+        sparsity=_in_use(sae.sparsity, factors),
+        code_units="data" if in_data_units else "scaled",
+    )
+
+
+def _in_use(sparsity: Sparsity, factors: Float[Tensor, " d_sae"]) -> Sparsity:
+    """What the sparsity does outside training, as TopK, ReLU or JumpReLU, for pre-activations times `factors`."""
+    if isinstance(sparsity, BatchTopK | JumpReLU):
+        return jump_relu(factors * sparsity.threshold.detach().cpu())
+    return TopK(sparsity.k) if isinstance(sparsity, TopK) else sparsity
+
+
+@torch.no_grad()
+def jump_relu(thresholds: Float[Tensor, " d_sae"]) -> JumpReLU:
+    """A JumpReLU with these thresholds; one below 0 counts as 0, since a code is never below 0."""
+    sparsity = JumpReLU(len(thresholds), l0=0.0)
+    sparsity.threshold.data = thresholds.clamp(min=0).float()
+    return sparsity
+
+
+@torch.no_grad()
+def unfold(folded: Folded) -> SparseAutoencoder:
+    """A float32 `SparseAutoencoder` without input scaling that computes the same x_hat.
+
+    Its codes are in data units: z times the norm of the latent's decoder row. Other libraries do not normalise
+    decoder rows, so the two differ where a row has another norm than 1.
+    """
+    d_sae, d_in = folded.W_dec.shape
+    sae = SparseAutoencoder(d_in, d_sae, folded.sparsity, encoder_bias=True, input_scaling="none")
+    for ours, theirs in ((sae.W_enc, "W_enc"), (sae.b_enc, "b_enc"), (sae.W_dec, "W_dec"), (sae.b, "b_dec")):
+        ours.copy_(getattr(folded, theirs))
+    return sae.eval()

@@ -1,0 +1,100 @@
+"""SAELens's inference directory: `cfg.json` and `sae_weights.safetensors`, W_enc stored as [d_in, d_sae].
+
+Known at SAELens 6. Architectures: `topk` is our TopK (and Matryoshka, which differs in training only), `standard`
+our ReLU, `jumprelu` our JumpReLU (and BatchTopK, which in use has one threshold).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from diffusae.errors import unknown
+from diffusae.files import atomic_path, atomic_write_json
+from diffusae.sae.folded import Folded, jump_relu
+from diffusae.sae.foreign_files import CONFIG_NAME, read_config, read_weights, require, whole_number
+from diffusae.sae.sparsity import JumpReLU, ReLU, Sparsity, TopK
+
+WEIGHTS_NAME = "sae_weights.safetensors"
+LAYOUT_VERSION = "6.54.12"
+"""The version whose layout is written: SAELens reads configs without one as those of before its version 6."""
+_TENSORS = ("W_enc", "W_dec", "b_enc", "b_dec")
+_ARCHITECTURES: Mapping[type[Sparsity], str] = {TopK: "topk", ReLU: "standard", JumpReLU: "jumprelu"}
+
+
+def write(directory: Path, folded: Folded, metadata: Mapping[str, Any]) -> None:
+    """Write both files, atomically, the configuration last; `metadata` is any JSON object."""
+    tensors = {name: getattr(folded, name) for name in _TENSORS} | {"W_enc": folded.W_enc.T}
+    if isinstance(folded.sparsity, JumpReLU):
+        tensors["threshold"] = folded.sparsity.threshold.detach().to(folded.b_enc.dtype)
+    with atomic_path(directory / WEIGHTS_NAME) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+    d_sae, d_in = folded.W_dec.shape
+    config = {
+        "architecture": _ARCHITECTURES[type(folded.sparsity)],
+        "d_in": d_in,
+        "d_sae": d_sae,
+        "dtype": str(folded.W_dec.dtype).removeprefix("torch."),
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "metadata": {"sae_lens_version": LAYOUT_VERSION, "sae_lens_training_version": None, **metadata},
+    }
+    if isinstance(folded.sparsity, TopK):
+        config |= {"k": folded.sparsity.k, "rescale_acts_by_decoder_norm": False}
+    atomic_write_json(directory / CONFIG_NAME, config)
+
+
+def read(directory: Path) -> Folded:
+    """The autoencoder in `directory`, with what its configuration asks for folded into the weights.
+
+    Raises:
+        UserError: a file is missing or damaged, or the configuration asks for what `Folded` cannot say.
+    """
+    config = read_config(directory)
+    architecture = config.get("architecture", "standard")
+    if architecture not in _ARCHITECTURES.values():
+        raise unknown("sae-lens architecture", architecture, _ARCHITECTURES.values())
+    _refuse_what_differs(config)
+    names = (*_TENSORS, "threshold") if architecture == "jumprelu" else _TENSORS
+    tensors = read_weights(directory / WEIGHTS_NAME, names)
+    W_enc, b_enc, W_dec, b_dec = tensors["W_enc"].T, tensors["b_enc"], tensors["W_dec"], tensors["b_dec"]
+    sparsity: Sparsity = ReLU(l1=0.0)
+    if architecture == "topk":
+        sparsity = TopK(whole_number(config, "k"))
+    elif architecture == "jumprelu":
+        sparsity = jump_relu(tensors["threshold"].flatten())
+    plain = Folded(W_enc, b_enc, W_dec, b_dec, sparsity)  # shapes are checked before anything is computed
+    if not config.get("apply_b_dec_to_input", True):
+        b_enc = b_enc + W_enc @ b_dec
+    if config.get("rescale_acts_by_decoder_norm", False):
+        norms = W_dec.norm(dim=1)
+        W_enc, b_enc = norms[:, None] * W_enc, norms * b_enc
+        W_dec = torch.nn.functional.normalize(W_dec, dim=1)
+    return Folded(W_enc, b_enc, W_dec, b_dec, plain.sparsity)
+
+
+def _refuse_what_differs(config: Mapping[str, Any]) -> None:
+    """Options of SAELens, some from before its version 6, under which it computes something else."""
+    require(
+        config,
+        "normalize_activations",
+        "none",
+        None,
+        why="a norm of each vector cannot be folded into weights; export it without, or fold it in SAELens",
+    )
+    require(config, "reshape_activations", "none", None, why="updates have one axis; import another SAE")
+    for name in ("activation_fn", "activation_fn_str"):
+        require(
+            config,
+            name,
+            "relu",
+            "topk" if config.get("architecture") == "topk" else "relu",
+            why="`standard` is read as ReLU; save it again with SAELens 6",
+        )
+    require(config, "finetuning_scaling_factor", False, None, why="fold the factor in and save it again")

@@ -1,0 +1,101 @@
+"""Export: one cell's autoencoder in another library's format, with a model card."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from diffusae.activations.manifest import MANIFEST, Manifest
+from diffusae.evaluation.result import Result, load_results
+from diffusae.report.card import ModelCard, write_card
+from diffusae.runs.record import RunRecord, parent_signature, read_record
+from diffusae.sae.exchange import export_sae
+from diffusae.sae.storage import load_sae
+from diffusae.stages.codes import stream_of
+from diffusae.stages.study import Study
+
+log = logging.getLogger(__name__)
+
+
+def export_cell(cfg: DictConfig) -> None:
+    """Write `export/<format>/<cell>/`. It is written anew each time: results may have come since."""
+    study = Study(cfg)
+    study.check()
+    signature = parent_signature(study.sae, stage="train")
+    record = read_record(study.sae)
+    assert record is not None  # or it would have no signature
+    sae, metadata = load_sae(study.sae)
+    directory = study.directory / "export" / cfg.format / study.cell_name
+    facts = {
+        **study.cell.coordinates(),
+        "hookpoint": metadata["hookpoint"],
+        "sparsity": sae.sparsity.name,
+        "diffusae_signature": signature,
+        "diffusae_commit": record.git_commit,
+    }
+    units = export_sae(directory, sae, format=cfg.format, metadata=facts)
+    card = ModelCard(
+        name=f"{study.name} {study.cell_name}",
+        format=cfg.format,
+        base_model=_base_model(study),
+        cell={**study.cell.coordinates(), "hookpoint": metadata["hookpoint"]},
+        shape={"d_in": sae.d_in, "d_sae": sae.d_sae, "sparsity": sae.sparsity.name},
+        code_units=units,
+        data=_data(study),
+        training=_training(record),
+        validation=metadata["validation"],
+        results=[result.to_json() for result in _results(study, signature)],
+        provenance={"signature": signature, "commit": record.git_commit or "not from a repository"},
+    )
+    write_card(directory, card)
+    log.info("%s is written", directory)
+
+
+def _base_model(study: Study) -> str:
+    """The hub id, or the model's short name where it is a folder: a folder's path means nothing elsewhere."""
+    source = str(study.cfg.model.source)
+    return study.cfg.model.name if Path(source).is_absolute() or Path(source).is_dir() else source
+
+
+def _data(study: Study) -> dict[str, Any]:
+    """What the collection says of itself; nothing where it has been removed."""
+    if not (study.activations / MANIFEST).is_file():
+        return {}
+    manifest = Manifest.load(study.activations)
+    stream = stream_of(study, manifest)
+    header = manifest.header
+    return {
+        "prompts and pictures": ", ".join(f"{n['images']} {split}" for split, n in manifest.splits.items()),
+        "training vectors": manifest.vectors(stream, "train"),
+        "positions a picture": stream.positions,
+        "sampling": f"{header['scheduler']}, {header['steps']} steps, guidance {header['guidance']}",
+    }
+
+
+def _training(record: RunRecord) -> dict[str, Any]:
+    """The settings of the training that the SAE's own run.json holds; of an import, what was imported."""
+    if record.stage != "train":
+        return {name: value for name, value in record.determines.items() if name != "cell"}
+    settings = record.determines
+    return {
+        **{name: value for name, value in settings["sae"].items() if not isinstance(value, dict)},
+        **{name: settings[name] for name in ("steps", "batch_size", "seed")},
+    }
+
+
+def _results(study: Study, signature: str) -> list[Result]:
+    """The finished results that were measured on this very SAE."""
+    concepts = read_record(study.concepts)
+    of_sae = {signature}
+    if concepts is not None and concepts.parents.get("train") == signature:
+        of_sae.add(concepts.signature)
+    found: list[Result] = []
+    for metric in ("reconstruction", "composition"):
+        directory = study.evaluation(metric)
+        record = read_record(directory)
+        if record is not None and record.status == "finished" and of_sae & set(record.parents.values()):
+            found += load_results(directory / "results.json")
+    return found
