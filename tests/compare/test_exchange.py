@@ -21,7 +21,7 @@ pytestmark = pytest.mark.compare
 
 D_IN, D_SAE = 16, 64
 VECTORS = torch.randn(300, D_IN, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.5, 8, D_IN)
-CLOSE = {"rtol": 1e-5, "atol": 1e-4}
+CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-4}
 SCALINGS: tuple[InputScaling, ...] = ("none", "mean_norm", "standardise")
 
 

@@ -40,9 +40,9 @@ def trained_like(sparsity: str, scaling: Any, *, seed: int = 3, unit_rows: bool 
     with torch.no_grad():
         for weight in (sae.W_enc, sae.b_enc, sae.b, sae.W_dec):
             weight += 0.2 * torch.randn(weight.shape, generator=generator)
-        if sparsity == "batchtopk":
+        if isinstance(sae.sparsity, BatchTopK):
             sae.sparsity.threshold.fill_(0.3)
-        elif sparsity == "jumprelu":
+        elif isinstance(sae.sparsity, JumpReLU):
             sae.sparsity.threshold.copy_(0.5 * torch.rand(D_SAE, generator=generator))
         if unit_rows:
             sae.project()

@@ -60,5 +60,5 @@ def read(directory: Path) -> Folded:
     for name in ("transcode", "skip_connection", "signed"):
         require(config, name, False, why=remedy)
     tensors = read_weights(directory / WEIGHTS_NAME, _TENSORS)
-    parts = {ours: tensors[theirs] for theirs, ours in _TENSORS.items()}
-    return Folded(**parts, sparsity=TopK(whole_number(config, "k")))
+    W_enc, b_enc, W_dec, b_dec = (tensors[name] for name in _TENSORS)
+    return Folded(W_enc, b_enc, W_dec, b_dec, TopK(whole_number(config, "k")))
