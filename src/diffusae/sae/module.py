@@ -209,7 +209,7 @@ class SAEModule(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.Adam(
-            self.autoencoder.parameters(), lr=self.lr, betas=self.betas, eps=ADAM_EPSILON
+            self.autoencoder.parameters(), lr=self.lr, betas=self.betas, eps=ADAM_EPSILON, fused=True
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
