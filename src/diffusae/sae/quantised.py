@@ -29,8 +29,9 @@ def quantised(matrix: Float[Tensor, "rows d"]) -> Quantised:
 
 
 def product(
-    left: Quantised, right: Quantised, *, out: Float[Tensor, "left right"] | None = None
+    left: Quantised, right: Quantised, *, out: Float[Tensor, "left right"]
 ) -> Float[Tensor, "left right"]:
     """left @ right^T: the sums are exact, the scales are applied in floating point."""
-    sums = torch._int_mm(left.integers, right.integers.T)
-    return torch.mul(sums, right.scales.squeeze(1), out=out).mul_(left.scales)
+    # Converted first: a product of integers and floating-point numbers is not vectorised.
+    out.copy_(torch._int_mm(left.integers, right.integers.T))
+    return out.mul_(right.scales.squeeze(1)).mul_(left.scales)
