@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+COMPARE_VENV := .venv-compare
+COMPARE_BIN := $(COMPARE_VENV)/bin
+COMPARE_READY := $(COMPARE_VENV)/.ready
 
-.PHONY: demo test test-slow test-gpu check lint types bench setup clean
+.PHONY: demo test test-slow test-gpu test-compare check lint types bench setup setup-compare clean
 
 demo: setup ## the whole study of the miniature, from generation to report
 	$(BIN)/diffusae run experiment=miniature
@@ -18,6 +21,9 @@ test-slow: setup
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu
 
+test-compare: setup-compare ## our exports and imports against the libraries they are for
+	$(COMPARE_BIN)/python -m pytest -m compare tests/compare
+
 check: lint types test ## what CI runs
 
 lint: setup
@@ -27,8 +33,8 @@ lint: setup
 types: setup
 	$(BIN)/pyright
 
-bench: setup ## ratios of our parts to their limits
-	$(BIN)/python -m pytest tests/benchmarks -m slow -s
+bench: setup-compare ## ratios of our parts to their limits and to public libraries
+	$(COMPARE_BIN)/python -m pytest tests/benchmarks -m slow -s
 
 setup: $(READY)
 
@@ -40,5 +46,15 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $(READY)
 
+setup-compare: $(COMPARE_READY)
+
+# An environment of its own: other SAE libraries bring some eighty packages, which no other command needs.
+$(COMPARE_READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(COMPARE_VENV)
+	$(COMPARE_BIN)/python -m pip install --quiet --upgrade pip
+	$(COMPARE_BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(COMPARE_BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,compare]"
+	touch $(COMPARE_READY)
+
 clean:
-	rm -rf $(VENV) outputs/miniature
+	rm -rf $(VENV) $(COMPARE_VENV) outputs/miniature
