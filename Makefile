@@ -33,8 +33,8 @@ lint: setup
 types: setup
 	$(BIN)/pyright
 
-bench: setup ## ratios of our parts to their limits
-	$(BIN)/python -m pytest tests/benchmarks -m slow -s
+bench: setup-compare ## ratios of our parts to their limits and to public libraries
+	$(COMPARE_BIN)/python -m pytest tests/benchmarks -m slow -s
 
 setup: $(READY)
 

@@ -1,30 +1,14 @@
 """Ratios of our parts to their limits: `make bench` prints them. Times of one machine say little, ratios travel."""
 
-import statistics
-import time
-from collections.abc import Callable
-
 import pytest
 import torch
 
+from benchmarks.paired import paired
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.module import SAEModule
 from diffusae.sae.sparsity import TopK
 
 pytestmark = pytest.mark.slow
-
-
-def paired(first: Callable[[], object], second: Callable[[], object], *, rounds: int = 9) -> float:
-    """The median over rounds A B A B ... of the time of `first` over that of `second`."""
-
-    def seconds(work: Callable[[], object]) -> float:
-        start = time.perf_counter()
-        work()
-        return time.perf_counter() - start
-
-    first()
-    second()
-    return statistics.median(seconds(first) / seconds(second) for _ in range(rounds))
 
 
 @pytest.mark.parametrize(("d_in", "d_sae", "k", "batch"), [(128, 512, 16, 512), (1280, 5120, 20, 1024)])
@@ -33,7 +17,7 @@ def test_sae_step_against_its_encoder_product(d_in, d_sae, k, batch):
     module = SAEModule(SparseAutoencoder(d_in, d_sae, TopK(k)), dead_after_vectors=10**9)
     module.initialise(x)
     module.log_dict = lambda *_args, **_values: None  # type: ignore[method-assign]
-    optimizer = torch.optim.Adam(module.autoencoder.parameters(), lr=1e-4)
+    optimizer = torch.optim.Adam(module.autoencoder.parameters(), lr=1e-4, fused=True)
     weights = module.autoencoder.W_enc.detach()
 
     def step() -> None:

@@ -12,19 +12,20 @@ from torch import Tensor
 from diffusae.activations.order import EpochOrder
 
 Images = Callable[[int], np.ndarray]
-"""Gives image i of the epoch's sequence as float [positions, d_in]; it is asked in rising order within a chunk."""
+"""Gives image i of the epoch's sequence as float16 [positions, d_in]; it is asked in rising order within a chunk."""
 
 
 def chunk_of_batches(
     order: EpochOrder, chunk: int, images: Images, *, d_in: int
 ) -> list[Float[Tensor, "batch d_in"]]:
-    """This rank's batches of one chunk, as float32. Each vector is read once, converted and put in its place."""
+    """This rank's batches of one chunk, as float16. Each vector is read once and put in its place."""
     sizes = order.sizes(chunk)
-    rows = torch.empty(sum(sizes), d_in)
+    # NumPy's memory asks for huge pages, without which a chunk's first touch takes longer than all else; and it
+    # copies rows several times as fast as torch.
+    rows = np.empty((sum(sizes), d_in), dtype=np.float16)
     for piece in order.pieces(chunk):
-        vectors = torch.from_numpy(images(piece.image)[piece.start : piece.stop])
-        rows.index_copy_(0, piece.rows, vectors.float())
-    return list(rows.split(sizes))
+        rows[piece.rows.numpy()] = images(piece.image)[piece.start : piece.stop]
+    return list(torch.from_numpy(rows).split(sizes))
 
 
 def sequential_batches(

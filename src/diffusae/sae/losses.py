@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -22,7 +23,7 @@ def normalised_mse(
     `variance` is fixed, not the batch's own: a small last batch would otherwise count differently.
     """
     # A process may get no part of a short last batch: its error is 0.
-    return (x - x_hat).square().sum() / max(len(x), 1) / variance
+    return F.mse_loss(x_hat, x, reduction="sum") / max(len(x), 1) / variance
 
 
 def auxk_loss(

@@ -256,7 +256,7 @@ class SAEModule(pl.LightningModule):
 
 def adam(parameters: Any, *, lr: float, betas: tuple[float, float]) -> torch.optim.Adam:
     """The optimiser of all trainings; `parameters` as `torch.optim.Adam` takes them."""
-    return torch.optim.Adam(parameters, lr=lr, betas=betas, eps=ADAM_EPSILON)
+    return torch.optim.Adam(parameters, lr=lr, betas=betas, eps=ADAM_EPSILON, fused=True)
 
 
 def _world_size() -> int:

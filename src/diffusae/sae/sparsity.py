@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from diffusae.errors import UserError, together, unknown
+from diffusae.sae.largest import largest
 
 
 class Codes(NamedTuple):
@@ -35,6 +36,8 @@ class Sparsity(nn.Module, ABC):
     """Called with pre-activations [..., d_sae] it gives their codes: values not below 0, in no particular order."""
 
     name: ClassVar[str]
+    by_row: ClassVar[bool] = True
+    """Whether the codes of a row depend on that row alone, in training too."""
 
     @abstractmethod
     def forward(self, pre_activations: Float[Tensor, "... d_sae"]) -> Codes:
@@ -70,7 +73,7 @@ class TopK(Sparsity):
 
     def forward(self, pre_activations: Float[Tensor, "... d_sae"]) -> Codes:
         # ReLU keeps the order, so it can wait until only k values are left.
-        values, indices = torch.topk(pre_activations, self.k, dim=-1, sorted=False)
+        values, indices = largest(pre_activations, self.k)
         return Codes(values.relu(), indices)
 
     def check(self, d_sae: int) -> None:
@@ -124,6 +127,7 @@ class BatchTopK(TopK):
     """
 
     name = "batchtopk"
+    by_row = False
     threshold: Tensor
     batches: Tensor
 
@@ -149,7 +153,7 @@ class BatchTopK(TopK):
         rows, d_sae = pre_activations.shape
         width = min(4 * self.k, d_sae)
         while True:
-            values, indices = torch.topk(pre_activations, width, dim=-1, sorted=False)
+            values, indices = largest(pre_activations, width)
             kept = torch.topk(values.flatten(), self.k * rows, sorted=False)
             if width == d_sae or not (values.amin(dim=1) > kept.values.min()).any():
                 break

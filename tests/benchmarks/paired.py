@@ -1,0 +1,31 @@
+"""Ratios of times, measured in turns: times of one machine say little, ratios travel."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+Work = Callable[[], object]
+
+
+def seconds(work: Work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def paired(first: Work, second: Work, *, rounds: int = 9) -> float:
+    """The median over rounds A B A B ... of the time of `first` over that of `second`."""
+    first()
+    second()
+    return statistics.median(seconds(first) / seconds(second) for _ in range(rounds))
+
+
+def in_turns(works: dict[str, Work], *, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each of `works` in rounds A B C A B C ..., after one run of each that does not count."""
+    for work in works.values():
+        work()
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            times[name].append(seconds(work))
+    return times

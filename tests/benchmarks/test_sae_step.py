@@ -1,0 +1,145 @@
+"""Our training step beside those of public libraries, and what it loses by choosing latents in few bits."""
+
+import statistics
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.paired import Work, in_turns
+from benchmarks.public_trainers import LONG_AGO, PUBLIC
+from diffusae.sae.autoencoder import SelectionPrecision, SparseAutoencoder
+from diffusae.sae.losses import normalised_mse
+from diffusae.sae.module import ADAM_EPSILON, SAEModule
+from diffusae.sae.sparsity import TopK
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+D_IN, D_SAE, K, BATCH, DEAD = 1280, 5120, 20, 4096, 1024
+PRECISIONS: tuple[SelectionPrecision, ...] = ("float32", "bfloat16", "int8")
+TOLERANCE = 0.005
+
+
+@pytest.fixture(autouse=True)
+def _one_core() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Ours:
+    """`SAEModule`'s training step without Lightning's loop."""
+
+    def __init__(
+        self, x: Tensor, precision: SelectionPrecision, *, dead: int = 0, k_aux: int = 256, lr: float = 1e-4
+    ) -> None:
+        sae = SparseAutoencoder(x.shape[1], D_SAE, TopK(K), selection_precision=precision)
+        self.module = SAEModule(sae, dead_after_vectors=LONG_AGO // 2, k_aux=k_aux, lr=lr)
+        self.module.initialise(x)
+        self.module.log_dict = lambda *_args, **_values: None  # type: ignore[method-assign]
+        self.optimizer = torch.optim.Adam(sae.parameters(), lr=lr, eps=ADAM_EPSILON, fused=True)
+        self.dead = dead
+
+    def step(self, x: Tensor) -> float:
+        self.module.vectors_since_fired[: self.dead] = LONG_AGO
+        self.optimizer.zero_grad()
+        loss = self.module.training_step(x, 0)
+        loss.backward()
+        self.module.autoencoder.project_decoder_gradient()
+        self.optimizer.step()
+        self.module.autoencoder.project()
+        return float(loss.detach())
+
+
+class Dense:
+    """The same step written densely, with autograd and plain Adam: the reference of the losses."""
+
+    def __init__(self, x: Tensor, *, lr: float) -> None:
+        self.sae = SparseAutoencoder(x.shape[1], D_SAE, TopK(K))
+        module = SAEModule(self.sae, dead_after_vectors=LONG_AGO)
+        module.initialise(x)
+        self.variance = module.total_variance
+        self.optimizer = torch.optim.Adam(self.sae.parameters(), lr=lr, eps=ADAM_EPSILON)
+
+    def step(self, x: Tensor) -> float:
+        sae = self.sae
+        x = sae.scale(x)
+        dense = F.linear(x - sae.b, sae.W_enc).relu()
+        top = torch.topk(dense, K, dim=1)
+        z = torch.zeros_like(dense).scatter(1, top.indices, top.values)
+        loss = normalised_mse(z @ sae.W_dec + sae.b, x, self.variance)
+        self.optimizer.zero_grad()
+        loss.backward()
+        sae.project_decoder_gradient()
+        self.optimizer.step()
+        sae.project()
+        return float(loss.detach())
+
+
+def batch_of(directions: Tensor, seed: int) -> Tensor:
+    """Sums of 20 of the directions in each vector, and noise that no dictionary can explain."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randint(len(directions), (BATCH, K), generator=generator)
+    strength = torch.rand(BATCH, K, generator=generator)
+    noise = torch.randn(BATCH, directions.shape[1], generator=generator)
+    return F.embedding_bag(chosen, directions, per_sample_weights=strength, mode="sum") + 0.02 * noise
+
+
+def planted_directions() -> Tensor:
+    drawn = torch.randn(D_SAE // 2, D_IN, generator=torch.Generator().manual_seed(0))
+    return F.normalize(drawn, dim=1)
+
+
+@pytest.mark.parametrize("dead", [0, DEAD], ids=["without_auxk", "with_auxk"])
+def test_our_step_beside_the_public_ones(dead):
+    x = batch_of(planted_directions(), 1)
+    ours = {f"ours, {precision}": Ours(x, precision, dead=dead) for precision in PRECISIONS}
+    if dead:
+        ours["ours, int8, all dead latents"] = Ours(x, "int8", dead=dead, k_aux=dead)
+    steps: dict[str, Work] = {
+        name: (lambda trainer=trainer: trainer.step(x)) for name, trainer in ours.items()
+    }
+    print(f"\nSAE step, d_in {D_IN}, d_sae {D_SAE}, k {K}, batch {BATCH}, {dead} dead latents, one thread")
+    public = []
+    for name, trainer_of in PUBLIC.items():
+        try:
+            trainer = trainer_of(D_IN, D_SAE, K, dead)
+        except ImportError as error:
+            print(f"  {name}: left out, {error}; `make setup-compare` installs it")
+            continue
+        public.append(name)
+        steps[name] = lambda trainer=trainer: trainer.step(x)
+    times = in_turns(steps, rounds=5)
+    for name, measured in times.items():
+        middle = statistics.median(measured)
+        print(f"  {name}: {1e3 * middle:.0f} ms, {BATCH / middle:.0f} vectors/s")
+    for name in public:
+        ratios = {
+            mine: statistics.median(b / a for a, b in zip(times[mine], times[name], strict=True))
+            for mine in ours
+        }
+        print(f"  {name} takes " + ", ".join(f"{ratio:.1f} x {mine}" for mine, ratio in ratios.items()))
+        assert min(ratios.values()) > 0
+
+
+def test_losses_after_200_steps_beside_the_dense_step():
+    steps, last, lr = 200, 10, 1e-3
+    directions = planted_directions()
+    first = batch_of(directions, 1)
+    trainers = {precision: Ours(first, precision, lr=lr) for precision in PRECISIONS}
+    reference = Dense(first, lr=lr)
+    losses: dict[str, list[float]] = {name: [] for name in ("dense", *trainers)}
+    for step in range(steps):
+        x = batch_of(directions, 1 + step)
+        losses["dense"].append(reference.step(x))
+        for name, trainer in trainers.items():
+            losses[name].append(trainer.step(x))
+    dense = statistics.mean(losses["dense"][-last:])
+    print(f"\nloss, mean of the last {last} of {steps} steps; the dense float32 step: {dense:.5f}")
+    for precision in PRECISIONS:
+        excess = statistics.mean(losses[precision][-last:]) / dense - 1
+        print(f"  ours, {precision}: {100 * excess:+.3f} %")
+        assert abs(excess) < TOLERANCE

@@ -1,0 +1,26 @@
+import pytest
+import torch
+
+from diffusae.sae.largest import GROUP, largest
+
+
+@pytest.mark.parametrize("columns", [64 * GROUP, 64 * GROUP + 1, 8])
+@pytest.mark.parametrize("k", [1, 5, 8])
+def test_the_k_largest_are_those_of_topk(columns, k):
+    values = torch.randn(3, 7, columns, generator=torch.Generator().manual_seed(0))
+    found, indices = largest(values, k)
+    expected = torch.topk(values, k, dim=-1).values
+    assert torch.equal(found.sort(dim=-1, descending=True).values, expected)
+    assert torch.equal(values.gather(-1, indices), found)
+
+
+def test_neighbours_of_one_group_are_all_found():
+    values = torch.zeros(1, 64 * GROUP)
+    largest_columns = torch.arange(3, 64 * GROUP, 64)[:8]  # one group holds them all
+    values[0, largest_columns] = torch.arange(1.0, 9.0)
+    assert set(largest(values, 8)[1][0].tolist()) == set(largest_columns.tolist())
+
+
+def test_equal_entries_give_k_different_columns():
+    _, indices = largest(torch.ones(2, 64 * GROUP), 5)
+    assert all(len(set(row)) == 5 for row in indices.tolist())
