@@ -188,7 +188,7 @@ def test_an_npy_with_objects_inside_is_refused(collection, tmp_path: Path):
     members["img0004.npy"] = npy(np.array([Bomb(tmp_path / "ran")], dtype=object))
     write_tar(path, members.items())
     with pytest.raises(
-        UserError, match=r"member img0004.npy cannot be read \(Object arrays cannot be loaded"
+        UserError, match=r"member img0004.npy cannot be read \(an array of object is not read"
     ):
         read_all(collection)
     assert not (tmp_path / "ran").exists()

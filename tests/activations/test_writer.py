@@ -172,16 +172,16 @@ def test_a_full_disk_stops_cleanly_and_keeps_the_finished_groups(writer, record,
     made = writer()
     made.write_group(0, [record(0)])
     written = 0
-    honest = hashed_tar._HashedFile.write
+    honest = hashed_tar.HashedTar._write
 
-    def full(self, data: bytes) -> int:
+    def full(self, data: bytes) -> None:
         nonlocal written
         written += len(data)
         if written > 15_000:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return honest(self, data)
+        honest(self, data)
 
-    monkeypatch.setattr(hashed_tar._HashedFile, "write", full)
+    monkeypatch.setattr(hashed_tar.HashedTar, "_write", full)
     with pytest.raises(
         UserError, match=r"is full: group 1 needs .* MB .* are free; the 1 finished groups are kept"
     ):

@@ -16,8 +16,8 @@ from webdataset.writer import TarWriter
 from benchmarks.paired import Work, in_turns
 from benchmarks.test_sae_step import Ours, batch_of, planted_directions
 from diffusae.activations.datamodule import Reader, ShuffledBatches
-from diffusae.activations.hashed_tar import npy_bytes
 from diffusae.activations.manifest import Manifest
+from diffusae.activations.npy import npy_bytes
 from diffusae.activations.schema import ImageRecord, Stream
 from diffusae.activations.writer import ActivationWriter
 

@@ -1,5 +1,8 @@
 """The training pass of every sparsity against public libraries: codes, loss and every gradient of the same weights."""
 
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# The other libraries lie in an environment of their own; without them their attributes are unknown.
+
 import pytest
 import torch
 from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig

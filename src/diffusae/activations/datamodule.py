@@ -21,7 +21,7 @@ from diffusae.activations.mapped import MappedShard
 from diffusae.activations.order import EpochOrder, check_sizes
 from diffusae.activations.reader import REMEDY, Sample, read_updates, require_sound
 from diffusae.activations.schema import Shard, Stream
-from diffusae.activations.shuffle import Images, chunk_of_batches, sequential_batches
+from diffusae.activations.shuffle import Images, Recycled, chunk_of_batches, sequential_batches
 from diffusae.errors import UserError, unknown
 
 Reader = Literal["mapped", "webdataset"]
@@ -79,8 +79,11 @@ class _Chunks(IterableDataset[list[Tensor]]):
         worker = get_worker_info()
         offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
         images = self.images()
+        # Batches are copied before the next chunk is asked for, but a worker runs ahead of that.
+        size = self.order.batches_of_chunk * self.order.batch_size
+        memory = None if worker else np.empty((min(size, self.order.vectors), self.d_in), dtype=np.float16)
         for chunk in range(self.first + offset, self.order.chunks, stride):
-            yield chunk_of_batches(self.order, chunk, images, d_in=self.d_in)
+            yield chunk_of_batches(self.order, chunk, images, d_in=self.d_in, memory=memory)
 
 
 class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
@@ -120,6 +123,7 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
         self.rank, self.world_size = rank, world_size
         self._shards = manifest.shards(stream.folder, split)
         self._positions = manifest.positions(stream, split)
+        self._recycled = Recycled()
         self.epoch = 0
         self._given = 0
         self._skip = 0
@@ -181,7 +185,7 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
                 if self._given == len(self):
                     return
                 self._given += 1
-                yield batch.float()  # not before: a chunk in float16 takes half the memory
+                yield self._recycled.float32(batch)  # not before: a chunk in float16 takes half the memory
             skipped = 0
 
     def state_dict(self) -> dict[str, Any]:

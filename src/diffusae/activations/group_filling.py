@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from diffusae.activations.hashed_tar import HashedTar, npy_bytes, png_bytes
+from diffusae.activations.hashed_tar import HashedTar, png_bytes
+from diffusae.activations.npy import npy_bytes
 from diffusae.activations.schema import IMAGES, ImageRecord, Stream
 from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError

@@ -1,70 +1,59 @@
-"""A tar written through webdataset that is hashed as it is written and gets its name only when whole."""
+"""A tar for webdataset that is hashed as it is written and gets its name only when whole."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
-from webdataset.writer import TarWriter
 
 from diffusae.files import atomic_path
 
 
-class _HashedFile:
-    """Passes bytes on to a file and keeps their SHA-256 and number, which spares reading them again."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file: BinaryIO | None = file
-        self.digest = hashlib.sha256()
-        self.bytes = 0
-
-    def write(self, data: bytes) -> int:
-        if self.file is None:
-            return len(data)
-        self.file.write(data)
-        self.digest.update(data)
-        self.bytes += len(data)
-        return len(data)
-
-
 class HashedTar:
-    """An open shard; `bytes` and `sha256` are final once its `hashed_tar` block has ended."""
+    """An open shard; `bytes` and `sha256` are final once its `hashed_tar` block has ended.
+
+    Members are those that webdataset's own writer would write (owner and time fixed, so that equal samples give equal
+    bytes), but in whole pieces: tarfile's stream, which that writer uses, copies a member once per 10 kB of it.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
-        self._sink = _HashedFile(file)
-        # A fixed owner and time, so that equal samples give equal bytes. TarWriter only writes.
-        self._tar = TarWriter(
-            cast(BinaryIO, self._sink), encoder=False, mtime=0.0, user="diffusae", group="diffusae"
-        )
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.bytes = 0
 
     def add(self, key: str, **members: bytes) -> None:
         """Append one sample: `add("a", npy=..., json=...)` writes `a.json` and `a.npy`."""
-        self._tar.write({"__key__": key, **members})
+        for extension, data in sorted(members.items()):
+            info = tarfile.TarInfo(f"{key}.{extension}")
+            info.size, info.mode, info.uname, info.gname = len(data), 0o444, "diffusae", "diffusae"
+            self._write(info.tobuf(tarfile.PAX_FORMAT))
+            self._write(data)
+            self._pad(tarfile.BLOCKSIZE)
 
-    def close(self) -> None:
+    def end(self) -> None:
         """Write the tar's end."""
-        self._tar.close()
+        self._write(bytes(2 * tarfile.BLOCKSIZE))
+        self._pad(tarfile.RECORDSIZE)
 
-    def abandon(self) -> None:
-        """Close without writing; left to its finaliser, tarfile would write its end to a closed file."""
-        self._sink.file = None
-        self._tar.close()
+    def _pad(self, multiple: int) -> None:
+        self._write(bytes(-self.bytes % multiple))
 
-    @property
-    def bytes(self) -> int:
-        """Bytes written."""
-        return self._sink.bytes
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+        self.bytes += len(data)
 
     @property
     def sha256(self) -> str:
         """The SHA-256 of the bytes written, as hexadecimal digits."""
-        return self._sink.digest.hexdigest()
+        return self._digest.hexdigest()
 
 
 @contextmanager
@@ -72,19 +61,8 @@ def hashed_tar(path: Path) -> Iterator[HashedTar]:
     """Open a tar that appears as `path` when the block ends well, and leaves nothing when it fails."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         tar = HashedTar(file)
-        try:
-            yield tar
-            tar.close()
-        except BaseException:
-            tar.abandon()
-            raise
-
-
-def npy_bytes(array: np.ndarray) -> bytes:
-    """The array as an .npy file, without pickle."""
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
+        yield tar
+        tar.end()
 
 
 def png_bytes(image: np.ndarray) -> bytes:

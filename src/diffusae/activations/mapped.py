@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import mmap
 import tarfile
 from dataclasses import dataclass
@@ -11,7 +10,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float16
 
+from diffusae.activations.npy import npy_header
 from diffusae.activations.schema import Shard, Stream
+from diffusae.activations.tar_index import Member, members_of
 from diffusae.errors import UserError
 
 
@@ -61,19 +62,18 @@ class MappedShard:
         names: set[str] = set()
         samples: list[_Sample] = []
         try:
-            with tarfile.open(fileobj=self._map, mode="r:") as tar:
-                for member in tar:
-                    key, _, extension = member.name.partition(".")
-                    if extension not in ("npy", "json"):
-                        raise UserError(
-                            f"{shard.path}: member {member.name!r} is refused: only .npy and .json are read, "
-                            f"never pickles or anything else; {remedy}"
-                        )
-                    if member.name in names:
-                        raise UserError(f"{shard.path}: member {member.name!r} comes twice; {remedy}")
-                    names.add(member.name)
-                    if extension == "npy":
-                        samples.append(_Sample(key, self._numbers(shard, member, remedy)))
+            for member in members_of(self._map):
+                key, _, extension = member.name.partition(".")
+                if extension not in ("npy", "json"):
+                    raise UserError(
+                        f"{shard.path}: member {member.name!r} is refused: only .npy and .json are read, "
+                        f"never pickles or anything else; {remedy}"
+                    )
+                if member.name in names:
+                    raise UserError(f"{shard.path}: member {member.name!r} comes twice; {remedy}")
+                names.add(member.name)
+                if extension == "npy":
+                    samples.append(_Sample(key, self._numbers(shard, member, remedy)))
         except tarfile.TarError as error:
             raise UserError(f"{shard.path} is cut or damaged ({error}); {remedy}") from error
         lacking = [sample.key for sample in samples if f"{sample.key}.json" not in names]
@@ -87,22 +87,20 @@ class MappedShard:
             )
         return samples
 
-    def _numbers(self, shard: Shard, member: tarfile.TarInfo, remedy: str) -> int:
+    def _numbers(self, shard: Shard, member: Member, remedy: str) -> int:
         """Where an .npy member's numbers begin."""
-        file = io.BytesIO(self._data[member.offset_data : member.offset_data + 256].tobytes())
         try:
-            version = np.lib.format.read_magic(file)
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+            dtype, shape, offset = npy_header(self._data[member.offset : member.offset + 256].tobytes())
         except ValueError as error:
             raise UserError(
                 f"{shard.path}: member {member.name} cannot be read ({error}); {remedy}"
             ) from error
-        if shape != self.shape or dtype != np.float16 or fortran or version != (1, 0):
+        if shape != self.shape or dtype != np.float16:
             raise UserError(
                 f"{shard.path}: sample {member.name.partition('.')[0]!r} is {dtype} {shape}, the manifest's "
                 f"stream {shard.stream} is float16 {self.shape}; shards of different collections are mixed: {remedy}"
             )
-        start = member.offset_data + file.tell()
-        if start + self._bytes > min(len(self._data), member.offset_data + member.size):
+        start = member.offset + offset
+        if start + self._bytes > min(len(self._data), member.offset + member.size):
             raise UserError(f"{shard.path} is cut: {member.name} ends after the file; {remedy}")
         return start

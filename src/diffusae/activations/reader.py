@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float16, UInt8
@@ -18,6 +18,7 @@ from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expan
 
 from diffusae.activations.journal import journal_path, read_journals, size_of
 from diffusae.activations.manifest import MANIFEST, Manifest
+from diffusae.activations.npy import npy_array
 from diffusae.activations.schema import IMAGES, Shard, Stream
 from diffusae.errors import UserError
 from diffusae.files import sha256_of
@@ -162,7 +163,7 @@ def _samples(root: Path, shards: Iterable[Shard], *, kind: str) -> Iterator[tupl
         count = 0
         try:
             with open(root / shard.path, "rb") as file:
-                opened = tar_file_expander([{"url": shard.path, "stream": file}])
+                opened = tar_file_expander([{"url": shard.path, "stream": _InLargePieces(file)}])
                 members = _only_expected(opened, shard=shard, kinds=(kind, "json"))
                 for sample in map(_DECODER, group_by_keys(members)):
                     key = sample["__key__"]
@@ -190,6 +191,18 @@ def _samples(root: Path, shards: Iterable[Shard], *, kind: str) -> Iterator[tupl
             )
 
 
+class _InLargePieces:
+    """A file that gives more than is asked for: tarfile's stream, which webdataset opens, asks for 10 kB at a time and
+    keeps what it does not need yet.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(max(size, _PIECE))
+
+
 def _only_expected(
     members: Iterable[dict[str, Any]], *, shard: Shard, kinds: tuple[str, str]
 ) -> Iterator[dict[str, Any]]:
@@ -212,12 +225,14 @@ def _only_expected(
 def _decode(extension: str, data: bytes) -> Any:
     """The only decoder; webdataset's own would run pickles."""
     if extension == ".npy":
-        return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        return npy_array(data)
     if extension == ".json":
         return json.loads(data)
     assert extension == ".png", extension  # `_only_expected` has refused all else
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         return np.asarray(image.convert("RGB"))
 
+
+_PIECE = 1 << 18
 
 _DECODER = Decoder([_decode], pre=[], post=[])

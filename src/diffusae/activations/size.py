@@ -6,8 +6,6 @@ from collections.abc import Iterable
 
 _BLOCK = 512
 _RECORD = 20 * _BLOCK
-_HEADERS = 3 * _BLOCK
-"""Of a member: its own header, and an extended one with its contents, for a time of day in fractions of seconds."""
 _NPY_HEADER = 128
 
 
@@ -20,6 +18,6 @@ def npy_size(*shape: int) -> int:
 
 
 def tar_size(members: Iterable[int]) -> int:
-    """Bytes of a shard with members of these sizes: padded to blocks, with two empty ones at the end, in records."""
-    blocks = sum(_HEADERS + -(-size // _BLOCK) * _BLOCK for size in members) + 2 * _BLOCK
+    """Bytes of a shard with members of these sizes: a header block each, padded to blocks, with two empty ones at the end, in records."""
+    blocks = sum(_BLOCK + -(-size // _BLOCK) * _BLOCK for size in members) + 2 * _BLOCK
     return -(-blocks // _RECORD) * _RECORD

@@ -1,0 +1,45 @@
+"""Arrays as the bytes of .npy files and back, without a copy where there need be none, and never with pickle."""
+
+from __future__ import annotations
+
+import io
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+
+def npy_bytes(array: np.ndarray) -> bytes:
+    """The array as an .npy file."""
+    header = io.BytesIO()
+    array = np.asarray(array, order="C")
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    return b"".join((header.getvalue(), memoryview(array).cast("B") if array.size else b""))
+
+
+def npy_array(data: bytes | memoryview) -> np.ndarray[Any, Any]:
+    """The array of an .npy file, a view of `data`; `ValueError` for anything else, objects and pickles included."""
+    dtype, shape, offset = npy_header(data)
+    return np.frombuffer(data, dtype=dtype, count=math.prod(shape), offset=offset).reshape(shape)
+
+
+def npy_header(data: bytes | memoryview) -> tuple[np.dtype, tuple[int, ...], int]:
+    """Type, shape and the offset of the numbers of an .npy file of version 1.0, C order, from its first bytes.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    return _parsed(bytes(data[: 10 + int.from_bytes(data[8:10], "little")]))
+
+
+@lru_cache(maxsize=64)  # the arrays of a shard are all alike, and parsing costs more than mapping one
+def _parsed(header: bytes) -> tuple[np.dtype, tuple[int, ...], int]:
+    file = io.BytesIO(header)
+    version = np.lib.format.read_magic(file)
+    if version != (1, 0):
+        raise ValueError(f"version {version} of the .npy format; 1.0 is read")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if fortran or dtype.hasobject:
+        raise ValueError(f"an array of {dtype} {'in Fortran order ' if fortran else ''}is not read")
+    return dtype, shape, len(header)
