@@ -1,6 +1,6 @@
 """The training pass of every sparsity against public libraries: codes, loss and every gradient of the same weights."""
 
-# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportOptionalOperand=false, reportOperatorIssue=false
 # The other libraries lie in an environment of their own; without them their attributes are unknown.
 
 import pytest
@@ -192,7 +192,7 @@ def test_batchtopk_is_that_of_sae_lens_and_so_is_its_threshold():
         later = vectors() * (1 + step)
         stepped(theirs, later)
         sae.scaled_pass(later)
-    torch.testing.assert_close(float(sae.sparsity.threshold), float(theirs.topk_threshold))
+    torch.testing.assert_close(float(sae.sparsity.get_buffer("threshold")), float(theirs.topk_threshold))
 
 
 def test_matryoshka_prefixes_are_those_of_sae_lens_where_all_latents_may_fire():

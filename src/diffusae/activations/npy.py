@@ -15,7 +15,7 @@ def npy_bytes(array: np.ndarray) -> bytes:
     header = io.BytesIO()
     array = np.asarray(array, order="C")
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
-    return b"".join((header.getvalue(), memoryview(array).cast("B") if array.size else b""))
+    return b"".join((header.getvalue(), array.data.cast("B") if array.size else b""))
 
 
 def npy_array(data: bytes | memoryview) -> np.ndarray[Any, Any]:
