@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from diffusae.backbone.describe import describe
 from diffusae.files import atomic_write_json
@@ -99,10 +100,15 @@ def _sizes(study: Study, counted: Estimate) -> Table:
 
 
 def _cells(counted: Estimate, rates: Rates) -> Table:
+    names = ("stream", "grid", "d_in", "train", "other", "disk", "epochs", "time")
     table = Table(
-        "stream", "grid", "d_in", "train vectors", "other vectors", "disk", "seen in training", "epochs", "time",
-        title=f"streams; one SAE trains {counted.steps:,} steps of {counted.batch_size:,} vectors",
-    )  # fmt: skip
+        *(Column(name, no_wrap=True) for name in names),
+        title="vectors and bytes a stream; "
+        f"one SAE sees {counted.vectors_seen:,} vectors in {counted.steps:,} steps",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
     for each in counted.streams:
         height, width = each.stream.grid
         others = sum(each.vectors.values()) - each.training_vectors
@@ -110,7 +116,7 @@ def _cells(counted: Estimate, rates: Rates) -> Table:
         row += [f"{each.training_vectors:,}", f"{others:,}", _bytes(each.bytes)]
         if each.trained:
             epochs = counted.vectors_seen / each.training_vectors if each.training_vectors else 0.0
-            row += [f"{counted.vectors_seen:,}", f"{epochs:.1f}", _duration(rates.training(counted, each))]
+            row += [f"{epochs:.1f}", _duration(rates.training(counted, each))]
         table.add_row(*row)
     return table
 
