@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -47,6 +48,7 @@ def train_grid(cfg: DictConfig) -> None:
     together = _begun(directory, studies)
     if together:
         _train(cfg, {name: studies[name] for name in together}, directory)
+    shutil.rmtree(directory, ignore_errors=True)  # also what a kill after the last training left
     log.info("%d trainings are finished", len(studies))
 
 
@@ -130,6 +132,3 @@ def _train(cfg: DictConfig, studies: Mapping[str, Study], directory: Path) -> No
                 figures = {key: value for key, value in row.items() if key not in ("step", "nonfinite")}
                 mirror.log(figures, step=row["step"])
             mirror.summary(measured[name])
-    checkpoints.clear()
-    (directory / "members.json").unlink()
-    directory.rmdir()
