@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.paired import Work, in_turns
 from benchmarks.public_trainers import LONG_AGO, PUBLIC
 from diffusae.sae.autoencoder import SelectionPrecision, SparseAutoencoder
-from diffusae.sae.losses import normalised_mse
+from diffusae.sae.losses import normalised_error
 from diffusae.sae.module import ADAM_EPSILON, SAEModule
 from diffusae.sae.sparsity import TopK
 
@@ -70,7 +70,7 @@ class Dense:
         dense = F.linear(x - sae.b, sae.W_enc).relu()
         top = torch.topk(dense, K, dim=1)
         z = torch.zeros_like(dense).scatter(1, top.indices, top.values)
-        loss = normalised_mse(z @ sae.W_dec + sae.b, x, self.variance)
+        loss = normalised_error(z @ sae.W_dec + sae.b - x, self.variance)
         self.optimizer.zero_grad()
         loss.backward()
         sae.project_decoder_gradient()

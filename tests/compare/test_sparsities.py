@@ -65,8 +65,8 @@ def stepped(theirs, x: torch.Tensor, **coefficients: float):
     return output
 
 
-def squared_error(x_hat: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    return (x_hat - x).square().sum(dim=1).mean()
+def squared_error(error: torch.Tensor) -> torch.Tensor:
+    return error.square().sum(dim=1).mean()
 
 
 def assert_same_gradients(sae: SparseAutoencoder, theirs, scale: float = 1.0) -> None:
@@ -93,9 +93,9 @@ def test_topk_is_that_of_eai_sparsify():
         theirs.W_dec.copy_(sae.W_dec)
         theirs.b_dec.copy_(sae.b)
     found, expected = sae.scaled_pass(x), theirs(x)
-    torch.testing.assert_close(found.x_hat, expected.sae_out)
+    torch.testing.assert_close(x + found.error, expected.sae_out)
     variance = (x - x.mean(dim=0)).square().sum()
-    ((found.x_hat - x).square().sum() / variance).backward()
+    (found.error.square().sum() / variance).backward()
     expected.fvu.backward()
     for name, mine, other in (
         ("W_enc", sae.W_enc, theirs.encoder.weight),
@@ -115,7 +115,7 @@ def test_topk_is_that_of_sae_lens():
     output = stepped(theirs, x)
     found = sae.scaled_pass(x)
     torch.testing.assert_close(dense(found.codes), output.feature_acts)
-    squared_error(found.x_hat, x).backward()
+    squared_error(found.error).backward()
     assert_same_gradients(sae, theirs)
 
 
@@ -127,15 +127,13 @@ def test_auxk_is_that_of_eai_sparsify():
         theirs.encoder.bias.copy_(sae.b_enc)
         theirs.W_dec.copy_(sae.W_dec)
         theirs.b_dec.copy_(sae.b)
-        sae.b_enc.zero_()  # our AuxK has the paper's encoder, without a bias of its own
-        theirs.encoder.bias.zero_()
     dead = torch.arange(0, D_SAE, 9)  # 5, below their k_aux of d_in / 2
     mask = torch.zeros(D_SAE, dtype=torch.bool)
     mask[dead] = True
     expected = theirs(x, dead_mask=mask).auxk_loss * (D_IN // 2) / len(dead)  # they scale it by the dead
     scaled = sae.scaled_pass(x)
     variance = (x - x.mean(dim=0)).square().sum(dim=1).mean()
-    found = auxk_loss(sae, scaled.x, scaled.x - scaled.x_hat, dead, variance)
+    found = auxk_loss(sae, scaled.centred, scaled.error, dead, variance)
     torch.testing.assert_close(found, expected)
 
 
@@ -146,7 +144,7 @@ def test_relu_with_l1_is_the_standard_one_of_sae_lens():
     output = stepped(theirs, x, l1=0.3 / D_IN**0.5)
     found = sae.scaled_pass(x)
     assert found.penalty is not None
-    loss = squared_error(found.x_hat, x) + found.penalty
+    loss = squared_error(found.error) + found.penalty
     torch.testing.assert_close(loss, output.loss)
     loss.backward()
     torch.testing.assert_close(sae.W_enc.grad, theirs.W_enc.grad.T, rtol=1e-4, atol=1e-5)
@@ -168,7 +166,7 @@ def test_jumprelu_is_that_of_sae_lens():
     output = stepped(theirs, x, l0=0.07)
     found = sae.scaled_pass(x)
     assert found.penalty is not None
-    loss = squared_error(found.x_hat, x) + found.penalty
+    loss = squared_error(found.error) + found.penalty
     torch.testing.assert_close(loss, output.loss)
     loss.backward()
     assert_same_gradients(sae, theirs)
@@ -185,7 +183,7 @@ def test_batchtopk_is_that_of_sae_lens_and_so_is_its_threshold():
     output = stepped(theirs, x)  # at a rate of 1 the first batch counts whole, as ours does
     found = sae.scaled_pass(x)
     torch.testing.assert_close(dense(found.codes), output.feature_acts)
-    squared_error(found.x_hat, x).backward()
+    squared_error(found.error).backward()
     assert_same_gradients(sae, theirs)
     theirs.cfg.topk_threshold_lr = 0.25
     for step in range(3):
@@ -204,7 +202,7 @@ def test_matryoshka_prefixes_are_those_of_sae_lens_where_all_latents_may_fire():
     )  # fmt: skip
     output = stepped(theirs, x)
     found = sae.scaled_pass(x)
-    errors = torch.stack([squared_error(each, x) for each in (*found.prefixes, found.x_hat)])
+    errors = torch.stack([squared_error(each) for each in found.errors.unbind(dim=1)])
     torch.testing.assert_close(errors.sum(), output.loss)
     errors.mean().backward()
     assert_same_gradients(sae, theirs, scale=3.0)

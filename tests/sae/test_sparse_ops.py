@@ -1,6 +1,6 @@
 import torch
 
-from diffusae.sae.sparse_ops import Entries, chosen_pass, sparse_decode
+from diffusae.sae.sparse_ops import Entries, chosen_errors, sparse_decode
 
 
 def example(batch=4, d_sae=7, d=3, k=2):
@@ -75,12 +75,12 @@ def test_products_with_ragged_entries_equal_the_dense_ones():
     torch.testing.assert_close(entries.inner(left, weight), (left @ weight.T)[rows, entries.columns])
 
 
-def test_the_chosen_pass_has_the_gradients_of_dense_autograd():
+def test_the_chosen_errors_have_the_gradients_of_dense_autograd():
     entries, rows = ragged()
     generator = torch.Generator().manual_seed(2)
     x, W_enc, W_dec, b, b_enc, upstream = (
         torch.randn(*shape, generator=generator, dtype=torch.float64)
-        for shape in ((4, 3), (7, 3), (7, 3), (3,), (7,), (12, 3))
+        for shape in ((4, 3), (7, 3), (7, 3), (3,), (7,), (4, 3, 3))
     )
     weights = [w.requires_grad_() for w in (b, W_enc, b_enc, W_dec)]
     parts = entries.cut([2, 5])
@@ -91,13 +91,14 @@ def test_the_chosen_pass_has_the_gradients_of_dense_autograd():
             (rows, entries.columns), torch.tensor(1.0).double()
         )
         z = pre.relu() * chosen
-        return torch.stack([z[:, a:c] @ W_dec[a:c] for a, c in ((0, 2), (2, 5), (5, 7))], dim=1).flatten(0, 1)
+        x_hat = torch.stack([z[:, :end] @ W_dec[:end] + b for end in (2, 5, 7)], dim=1)
+        return x_hat - x[:, None]
 
     def sparse():
         with torch.no_grad():
             centred = x - b
             pre = (centred @ W_enc.T + b_enc)[rows, entries.columns]
-        return chosen_pass(centred, pre, entries, parts, b=b, W_enc=W_enc, b_enc=b_enc, W_dec=W_dec)
+        return chosen_errors(centred, pre, entries, parts, b=b, W_enc=W_enc, b_enc=b_enc, W_dec=W_dec)
 
     torch.testing.assert_close(sparse(), dense())
     ours = torch.autograd.grad(sparse(), weights, upstream)

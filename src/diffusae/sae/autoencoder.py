@@ -15,28 +15,33 @@ from torch import Tensor, nn
 
 from diffusae.errors import UserError, unknown
 from diffusae.sae.quantised import Quantised, product, quantised
-from diffusae.sae.sparse_ops import Entries, chosen_pass, sparse_decode
+from diffusae.sae.sparse_ops import Entries, chosen_errors, row_products, sparse_decode
 from diffusae.sae.sparsity import BatchTopK, Codes, MatryoshkaTopK, Penalised, Sparsity
 
 InputScaling = Literal["none", "mean_norm", "standardise"]
 SelectionPrecision = Literal["float32", "bfloat16", "int8"]
 
-BLOCK = 512
-"""Rows whose pre-activations are computed and searched together on a CPU: 10 MB of them at d_sae = 5120."""
+BLOCK = 256
+"""Rows whose pre-activations are computed and searched together on a CPU: 5 MB of them at d_sae = 5120."""
 
 
 class ScaledPass(NamedTuple):
-    """One differentiable pass in scaled units, as training needs it.
+    """One pass in scaled units as training needs it, differentiable in the weights.
 
-    `prefixes` are the reconstructions from the first latents only, where the sparsity asks for them; `penalty`
-    is the sparsity's own term of the loss.
+    `errors` are x_hat - x, of the reconstructions from the first latents only, where the sparsity asks for such
+    prefixes, and last of the whole; `penalty` is the sparsity's own term of the loss.
     """
 
-    x: Float[Tensor, "batch d_in"]
-    x_hat: Float[Tensor, "batch d_in"]
+    centred: Float[Tensor, "batch d_in"]
+    """x - b"""
+    errors: Float[Tensor, "batch prefixes d_in"]
     codes: Codes
-    prefixes: tuple[Float[Tensor, "batch d_in"], ...] = ()
     penalty: Float[Tensor, ""] | None = None
+
+    @property
+    def error(self) -> Float[Tensor, "batch d_in"]:
+        """Of the whole reconstruction."""
+        return self.errors[:, -1]
 
 
 class SparseAutoencoder(nn.Module):
@@ -155,22 +160,21 @@ class SparseAutoencoder(nn.Module):
 
         A choosing sparsity costs one dense product (the pre-activations) and what its active latents cost.
         """
-        x = self.scale(x)
         if isinstance(self.sparsity, Penalised):
-            return self._dense_pass(x, self.sparsity)
+            return self._dense_pass(self.scale(x) - self.b, self.sparsity)
         centred, codes, values, entries, parts = self._choose(x)
-        sums = chosen_pass(
+        errors = chosen_errors(
             centred, values, entries, parts, b=self.b, W_enc=self.W_enc, b_enc=self.b_enc, W_dec=self.W_dec
         )
-        if parts is entries:
-            return ScaledPass(x, sums + self.b, codes)
-        *prefixes, x_hat = (sums.unflatten(0, (len(x), -1)).cumsum(dim=1) + self.b).unbind(dim=1)
-        return ScaledPass(x, x_hat, codes, prefixes=tuple(prefixes))
+        return ScaledPass(centred, errors, codes)
 
     @torch.no_grad()
     def _choose(self, x: Float[Tensor, "batch d_in"]) -> tuple[Tensor, Codes, Tensor, Entries, Entries]:
-        """What a choosing sparsity chooses: x less b, the codes, and their values as entries, whole and in parts."""
-        centred = x - self.b
+        """What a choosing sparsity chooses: x less b, scaled; the codes; their values as entries, whole and in parts."""
+        # scale(x) - b in one pass
+        centred = torch.addcmul(
+            -self.input_shift / self.input_scale - self.b, x.to(self.b.dtype), 1 / self.input_scale
+        )
         codes = self._selected(centred)
         if isinstance(self.sparsity, MatryoshkaTopK):
             indices, order = codes.indices.sort(dim=1)
@@ -211,7 +215,7 @@ class SparseAutoencoder(nn.Module):
     ) -> Float[Tensor, "rows d_sae"]:
         """The pre-activations that latents are chosen by, in memory that is used again for the next ones."""
         shape = (len(centred), self.d_sae)
-        dtype = weights.dtype if isinstance(weights, Tensor) else centred.dtype
+        dtype = weights.dtype if isinstance(weights, Tensor) else torch.int32
         memory = self._memory
         if (
             memory is None
@@ -220,16 +224,17 @@ class SparseAutoencoder(nn.Module):
         ):
             memory = self._memory = torch.empty(shape, dtype=dtype, device=centred.device)
         if isinstance(weights, Quantised):
-            product(quantised(centred), weights, out=memory)
-            return memory.add_(self.b_enc) if self.encoder_bias else memory
+            pre_activations = product(quantised(centred), weights, memory=memory)
+            return pre_activations.add_(self.b_enc) if self.encoder_bias else pre_activations
         return torch.addmm(self.b_enc.to(dtype), centred.to(dtype), weights.T, out=memory)
 
-    def _dense_pass(self, x: Float[Tensor, "batch d_in"], sparsity: Penalised) -> ScaledPass:
-        pre_activations = F.linear(x - self.b, self.W_enc, self.b_enc)
+    def _dense_pass(self, centred: Float[Tensor, "batch d_in"], sparsity: Penalised) -> ScaledPass:
+        pre_activations = F.linear(centred, self.W_enc, self.b_enc)
         z = sparsity.activate(pre_activations)
         latents = torch.arange(self.d_sae, device=z.device).expand_as(z)
         penalty = sparsity.penalty(pre_activations, z, math.sqrt(self.d_in))
-        return ScaledPass(x, z @ self.W_dec + self.b, Codes(z.detach(), latents), penalty=penalty)
+        errors = (z @ self.W_dec - centred).unsqueeze(1)
+        return ScaledPass(centred, errors, Codes(z.detach(), latents), penalty=penalty)
 
     def pre_activations(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_sae"]:
         """W_enc (x - b) + b_enc of every latent, in scaled units: the numbers that the sparsity compares.
@@ -269,7 +274,7 @@ class SparseAutoencoder(nn.Module):
     def project_decoder_gradient(self) -> None:
         """Remove from W_dec's gradient what would only lengthen its rows: the normalisation would undo it."""
         if self.W_dec.grad is not None:
-            parallel = torch.linalg.vecdot(self.W_dec.grad, self.W_dec).unsqueeze(1)
+            parallel = row_products(self.W_dec.grad, self.W_dec).unsqueeze(1)
             self.W_dec.grad.addcmul_(parallel, self.W_dec, value=-1)
 
 

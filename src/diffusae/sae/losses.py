@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -14,35 +17,51 @@ def total_variance(vectors: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     return (vectors - vectors.mean(dim=0)).square().sum(dim=1).mean()
 
 
-def normalised_mse(
-    x_hat: Float[Tensor, "batch d"], x: Float[Tensor, "batch d"], variance: Float[Tensor, ""]
-) -> Float[Tensor, ""]:
-    """mean ||x - x_hat||^2 / variance. Range [0, inf), lower is better; 1 = no better than predicting the
+def normalised_error(
+    errors: Float[Tensor, "batch *prefixes d"], variance: Float[Tensor, ""]
+) -> Float[Tensor, "*prefixes"]:
+    """mean ||error||^2 / variance over the batch. Range [0, inf), lower is better; 1 = no better than predicting the
     mean.
 
     `variance` is fixed, not the batch's own: a small last batch would otherwise count differently.
     """
     # A process may get no part of a short last batch: its error is 0.
-    return F.mse_loss(x_hat, x, reduction="sum") / max(len(x), 1) / variance
+    squared: Tensor = _SquaredNorms.apply(errors)  # type: ignore[assignment]
+    return squared / max(len(errors), 1) / variance
+
+
+class _SquaredNorms(torch.autograd.Function):
+    """Sums of squares over the first and the last dimension, without a tensor of squares in between."""
+
+    @staticmethod
+    def forward(ctx: Any, errors: Tensor) -> Tensor:
+        ctx.save_for_backward(errors)
+        return torch.linalg.vector_norm(errors, dim=-1).square().sum(dim=0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (errors,) = ctx.saved_tensors
+        return errors * (2 * gradients[0].unsqueeze(-1))
 
 
 def auxk_loss(
     autoencoder: SparseAutoencoder,
-    x: Float[Tensor, "batch d_in"],
-    error: Float[Tensor, "batch d_in"],
+    centred: Float[Tensor, "batch d_in"],
+    errors: Float[Tensor, "batch d_in"],
     latents: Int[Tensor, " dead"],
     variance: Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
     """How badly the dead `latents` reconstruct what the live ones leave: mean ||e - e_hat||^2 / variance.
 
-    Emergence, appendix: AuxK, coefficient 1/32, k_aux = 256. `x` and `error` = x - x_hat are in scaled units.
-    The error and the bias are detached, so that this loss moves nothing but the dead latents. The k_aux
+    Emergence, appendix: AuxK, coefficient 1/32, k_aux = 256. `centred` = x - b and `errors` = x_hat - x = -e are in
+    scaled units. Both are detached, so that this loss moves nothing but the dead latents. The k_aux
     latents "inactive the longest" are chosen once a batch, not once a row as the original of AuxK does: the
     same while no more than k_aux are dead, and of a cost that does not depend on how many are.
     """
-    encoder, decoder = autoencoder.W_enc[latents], autoencoder.W_dec[latents]
-    activations = ((x - autoencoder.b.detach()) @ encoder.T).relu()
-    return normalised_mse(activations @ decoder, error.detach(), variance)
+    # Gradients by row: dense ones would be as large as the weights, and almost all zeros.
+    encoder, decoder = (F.embedding(latents, W, sparse=True) for W in (autoencoder.W_enc, autoencoder.W_dec))
+    activations = torch.addmm(autoencoder.b_enc[latents], centred.detach(), encoder.T).relu()
+    return normalised_error(torch.addmm(errors.detach(), activations, decoder), variance)
 
 
 def longest_inactive(

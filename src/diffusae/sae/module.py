@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric
 
 from diffusae.errors import UserError, together
 from diffusae.sae.autoencoder import ScaledPass, SparseAutoencoder
-from diffusae.sae.losses import auxk_loss, longest_inactive, normalised_mse, total_variance
+from diffusae.sae.losses import auxk_loss, longest_inactive, normalised_error, total_variance
 from diffusae.sae.metrics import L0, FiringHistogram, Reconstruction, decoder_similarity
 from diffusae.sae.sparsity import Codes
 
@@ -125,14 +125,13 @@ class SAEModule(pl.LightningModule):
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """The loss to differentiate and the figures to log; latents that did not fire have aged afterwards."""
         scaled = self.autoencoder.scaled_pass(batch)
-        fvu = normalised_mse(scaled.x_hat, scaled.x, self.total_variance)
-        loss = self._loss(scaled, fvu)
+        loss, fvu = self._loss(scaled)
         dead = longest_inactive(
             self.vectors_since_fired, dead_after=self.dead_after_vectors, k_aux=self.k_aux
         )
         aux = torch.zeros_like(fvu)
         if len(dead) > 0 and self.aux_coefficient > 0:
-            aux = auxk_loss(self.autoencoder, scaled.x, scaled.x - scaled.x_hat, dead, self.total_variance)
+            aux = auxk_loss(self.autoencoder, scaled.centred, scaled.error, dead, self.total_variance)
             loss = loss + self.aux_coefficient * aux
         self._refuse_non_finite(loss)
         # Processes average their gradients and figures; the last batch of an epoch may not have equal parts.
@@ -161,11 +160,11 @@ class SAEModule(pl.LightningModule):
         self.vectors_since_fired.masked_fill_(fired > 0, 0)
         return seen
 
-    def _loss(self, scaled: ScaledPass, fvu: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        """The error, over all prefixes where the sparsity has them, plus the sparsity's penalty."""
-        errors = [normalised_mse(prefix, scaled.x, self.total_variance) for prefix in scaled.prefixes]
-        loss = torch.stack([*errors, fvu]).mean() if errors else fvu
-        return loss if scaled.penalty is None else loss + scaled.penalty
+    def _loss(self, scaled: ScaledPass) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """The error, the mean of all prefixes where the sparsity has them, plus the sparsity's penalty; and the FVU."""
+        errors = normalised_error(scaled.errors, self.total_variance)
+        loss = errors.mean()
+        return loss if scaled.penalty is None else loss + scaled.penalty, errors[-1]
 
     def validation_step(self, batch: Float[Tensor, "batch d_in"], batch_idx: int) -> None:
         self.validate(batch)
@@ -173,10 +172,11 @@ class SAEModule(pl.LightningModule):
     def validate(self, batch: Float[Tensor, "batch d_in"]) -> None:
         """Take one batch of the validation set into account."""
         scaled = self.autoencoder.scaled_pass(batch)
-        loss = self._loss(scaled, normalised_mse(scaled.x_hat, scaled.x, self.total_variance))
+        loss, _ = self._loss(scaled)
         self._refuse_non_finite(loss)
         self.validation_loss.update(loss, weight=len(batch))
-        self.reconstruction.update(self.autoencoder.unscale(scaled.x_hat), batch)
+        # Errors are differences: to come to data units they are only multiplied.
+        self.reconstruction.update(batch + scaled.error * self.autoencoder.input_scale, batch)
         self.l0.update(scaled.codes)
         self.firing.update(scaled.codes)
 

@@ -81,8 +81,14 @@ class Entries:
         return order, counts.cumsum(0) - counts
 
 
-def chosen_pass(
-    x: Float[Tensor, "rows d_in"],
+def row_products(left: Float[Tensor, "rows d"], right: Float[Tensor, "rows d"]) -> Float[Tensor, " rows"]:
+    """left[i] . right[i] of every row, without the tensor of products that `torch.linalg.vecdot` makes."""
+    diagonal = Entries.every(torch.arange(len(left), device=left.device).unsqueeze(1), d_sae=len(right))
+    return diagonal.inner(left, right)
+
+
+def chosen_errors(
+    centred: Float[Tensor, "rows d_in"],
     pre_activations: Float[Tensor, " n"],
     entries: Entries,
     parts: Entries,
@@ -91,29 +97,29 @@ def chosen_pass(
     W_enc: Float[Tensor, "d_sae d_in"],
     b_enc: Float[Tensor, " d_sae"],
     W_dec: Float[Tensor, "d_sae d_in"],
-) -> Float[Tensor, "bags d_in"]:
-    """relu(W_enc (x - b) + b_enc) at the chosen entries, times W_dec; differentiable in the weights, not in x.
+) -> Float[Tensor, "rows prefixes d_in"]:
+    """x_hat - x with x_hat = relu(W_enc (x - b) + b_enc) W_dec + b at the chosen entries, differentiable in the weights.
 
     Args:
-        x: the vectors less b.
-        pre_activations: W_enc x + b_enc at the entries: they are not computed again.
+        centred: the vectors less b, a constant.
+        pre_activations: W_enc (x - b) + b_enc at the entries: they are not computed again.
         entries: the chosen entries of [rows, d_sae].
-        parts: the same entries cut into more bags, such as one a row and prefix; each bag gives one row.
+        parts: the same entries with every row cut into as many parts. Prefix p is reconstructed from parts 0 to p.
     """
-    return _ChosenPass.apply(x, b, W_enc, b_enc, W_dec, pre_activations, entries, parts)  # type: ignore[no-any-return]
+    return _ChosenErrors.apply(centred, b, W_enc, b_enc, W_dec, pre_activations, entries, parts)  # type: ignore[no-any-return]
 
 
-class _ChosenPass(torch.autograd.Function):
-    """The gradients are written out. With G the gradient of the result and E = (G W_dec^T) where z > 0:
+class _ChosenErrors(torch.autograd.Function):
+    """The gradients are written out. With G the gradient of the reconstruction and E = (G W_dec^T) where z > 0:
 
-    dW_dec = Z^T G, dW_enc = E^T x, db_enc = E^T 1, db = -(E W_enc)^T 1 = -W_enc^T db_enc. Both products with a
-    transposed sparse matrix are sums of rows over the entries sorted by latent, and share the sort.
+    dW_dec = Z^T G, dW_enc = E^T (x - b), db_enc = E^T 1, db = G^T 1 - (E W_enc)^T 1 = G^T 1 - W_enc^T db_enc. Both
+    products with a transposed sparse matrix are sums of rows over the entries sorted by latent, and share the sort.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
-        x: Tensor,
+        centred: Tensor,
         b: Tensor,
         W_enc: Tensor,
         b_enc: Tensor,
@@ -123,14 +129,22 @@ class _ChosenPass(torch.autograd.Function):
         parts: Entries,
     ) -> Tensor:
         values = pre_activations.relu()
-        ctx.save_for_backward(x, W_enc, W_dec, values)
+        ctx.save_for_backward(centred, W_enc, W_dec, values)
         ctx.entries, ctx.parts = entries, parts
-        return parts.times(values, W_dec)
+        sums = parts.times(values, W_dec).unflatten(0, (len(centred), -1))
+        if sums.shape[1] > 1:
+            sums = sums.cumsum(dim=1)
+        # b, which x_hat adds, and the b of x - b cancel.
+        return sums.sub_(centred.unsqueeze(1))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, W_enc, W_dec, values = ctx.saved_tensors
-        entries, parts, gradient = ctx.entries, ctx.parts, gradients[0].contiguous()
+        centred, W_enc, W_dec, values = ctx.saved_tensors
+        entries, parts, gradient = ctx.entries, ctx.parts, gradients[0]
+        of_x_hat = gradient.sum(dim=(0, 1))
+        if gradient.shape[1] > 1:  # a part is in its prefix and all later ones
+            gradient = gradient.flip(1).cumsum(dim=1).flip(1)
+        gradient = gradient.flatten(0, 1).contiguous()
         of_values = parts.inner(gradient, W_dec) * (values > 0)
         order, starts = entries.by_column()
 
@@ -140,6 +154,6 @@ class _ChosenPass(torch.autograd.Function):
             )
 
         of_W_dec = summed_by_latent(parts.rows, gradient, values)
-        of_W_enc = summed_by_latent(entries.rows, x, of_values)
+        of_W_enc = summed_by_latent(entries.rows, centred, of_values)
         of_b_enc = values.new_zeros(entries.d_sae).index_add_(0, entries.columns, of_values)
-        return None, -(of_b_enc @ W_enc), of_W_enc, of_b_enc, of_W_dec, None, None, None
+        return None, of_x_hat - of_b_enc @ W_enc, of_W_enc, of_b_enc, of_W_dec, None, None, None

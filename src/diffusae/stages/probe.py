@@ -75,7 +75,7 @@ def vectors_per_second(study: Study, d_in: int) -> float:
     def train(steps: int) -> None:
         for _ in range(steps):
             made = autoencoder.scaled_pass(vectors)
-            loss = (made.x - made.x_hat).square().mean()
+            loss = made.error.square().mean()
             if made.penalty is not None:
                 loss = loss + made.penalty
             optimizer.zero_grad()
