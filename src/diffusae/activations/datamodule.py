@@ -20,8 +20,9 @@ from diffusae.activations.manifest import Manifest
 from diffusae.activations.mapped import MappedShard
 from diffusae.activations.order import EpochOrder, check_sizes
 from diffusae.activations.reader import REMEDY, Sample, read_updates, require_sound
+from diffusae.activations.scattered import ScatteredRows, Table, scattered_batches
 from diffusae.activations.schema import Shard, Stream
-from diffusae.activations.shuffle import Images, Recycled, chunk_of_batches, sequential_batches
+from diffusae.activations.shuffle import Recycled, chunk_of_batches, sequential_batches
 from diffusae.errors import UserError, unknown
 
 Reader = Literal["mapped", "webdataset"]
@@ -36,13 +37,22 @@ class _MappedImages:
         self._open: tuple[int, MappedShard] | None = None
 
     def __call__(self, image: int) -> np.ndarray:
+        shard, index = self._find(image)
+        return shard.updates(index)
+
+    def place(self, image: int) -> tuple[Table, int, int]:
+        """Where the image lies, without touching it."""
+        shard, index = self._find(image)
+        return shard.table, *shard.slots(index)
+
+    def _find(self, image: int) -> tuple[MappedShard, int]:
         number = bisect_right(self.ends, image)
         if self._open is None or self._open[0] != number:
             shard = MappedShard(
                 self.root, self.shards[number], self.stream, positions=self.positions, remedy=REMEDY
             )
             self._open = number, shard
-        return self._open[1].updates(image - self.ends[number] + self.shards[number].samples)
+        return self._open[1], image - self.ends[number] + self.shards[number].samples
 
 
 class _StreamedImages:
@@ -69,16 +79,30 @@ class _StreamedImages:
         return self._updates
 
 
-class _Chunks(IterableDataset[list[Tensor]]):
-    """The chunks of an epoch from one on; with DataLoader workers each makes every so manieth, in turn."""
+class _Chunks(IterableDataset[list[Tensor] | list[ScatteredRows]]):
+    """The chunks of an epoch from one on; with DataLoader workers each makes every so manieth, in turn.
 
-    def __init__(self, order: EpochOrder, images: Callable[[], Images], *, d_in: int, first: int) -> None:
+    Mapped shards are left where they are, and their vectors gathered batch by batch, unless another process does it.
+    """
+
+    def __init__(
+        self,
+        order: EpochOrder,
+        images: Callable[[], _MappedImages | _StreamedImages],
+        *,
+        d_in: int,
+        first: int,
+    ) -> None:
         self.order, self.images, self.d_in, self.first = order, images, d_in, first
 
-    def __iter__(self) -> Iterator[list[Tensor]]:
+    def __iter__(self) -> Iterator[list[Tensor] | list[ScatteredRows]]:
         worker = get_worker_info()
         offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
         images = self.images()
+        if worker is None and isinstance(images, _MappedImages):
+            for chunk in range(self.first, self.order.chunks):
+                yield scattered_batches(self.order, chunk, images.place)
+            return
         # Batches are copied before the next chunk is asked for, but a worker runs ahead of that.
         size = self.order.batches_of_chunk * self.order.batch_size
         memory = None if worker else np.empty((min(size, self.order.vectors), self.d_in), dtype=np.float16)
@@ -177,7 +201,9 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
             images = partial(_MappedImages, self.root, shards, self.stream, self._positions)
         else:
             images = partial(_StreamedImages, self.root, self.manifest, shards, self.stream, self.split)
-        chunks: Iterable[list[Tensor]] = _Chunks(order, images, d_in=self.stream.d_in, first=first)
+        chunks: Iterable[list[Tensor] | list[ScatteredRows]] = _Chunks(
+            order, images, d_in=self.stream.d_in, first=first
+        )
         if self.workers:
             chunks = DataLoader(chunks, batch_size=None, num_workers=self.workers)  # type: ignore[arg-type]
         for chunk in chunks:
@@ -185,8 +211,17 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
                 if self._given == len(self):
                     return
                 self._given += 1
-                yield self._recycled.float32(batch)  # not before: a chunk in float16 takes half the memory
+                # Made here and given away: who lets go of it before the next gets the same memory, still in the cache.
+                yield self._in_float32(batch)
             skipped = 0
+
+    def _in_float32(self, batch: Tensor | ScatteredRows) -> Float[Tensor, "batch d_in"]:
+        made = self._recycled.batch(len(batch), self.stream.d_in)
+        if isinstance(batch, ScatteredRows):
+            batch.copy_to(made)
+        else:
+            made.copy_(batch)
+        return made
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch and the batches given in it; a whole epoch given is the next epoch's start."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float16
+from torch import Tensor
 
 from diffusae.activations.npy import npy_header
 from diffusae.activations.schema import Shard, Stream
@@ -45,6 +48,17 @@ class MappedShard:
             raise UserError(f"{shard.path} is cut: it is empty; {remedy}") from None
         self._data = np.frombuffer(self._map, dtype=np.uint8)
         self._samples = self._index(shard, remedy)
+        # Every vector begins at a multiple of this many numbers. (The .npy format puts numbers at multiples of 16 bytes.)
+        row = 2 * stream.d_in
+        self._unit = math.gcd(row, *(sample.offset for sample in self._samples)) // 2
+        numbers = torch.from_numpy(self._data[: len(self._data) // 2 * 2].view(np.float16))
+        slots = (len(numbers) - stream.d_in) // self._unit + 1
+        self.table: Float16[Tensor, "slots d_in"] = numbers.as_strided((slots, stream.d_in), (self._unit, 1))
+        """The file as every stretch of d_in numbers that could be a vector; the stretches overlap."""
+
+    def slots(self, index: int) -> tuple[int, int]:
+        """The row of `table` that is an image's first vector, and the rows from one vector to the next."""
+        return self._samples[index].offset // (2 * self._unit), self.shape[1] // self._unit
 
     def __len__(self) -> int:
         return len(self._samples)

@@ -39,16 +39,14 @@ class Recycled:
     def __init__(self) -> None:
         self._free: list[Tensor] = []
 
-    def float32(self, batch: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_in"]:
-        """A copy in float32. Its memory comes back when its last tensor, or view of it, is gone."""
+    def batch(self, size: int, d_in: int) -> Float[Tensor, "size d_in"]:
+        """A float32 batch to be written to. Its memory comes back when its last tensor, or view of it, is gone."""
         block = self._free.pop() if self._free else torch.empty(0)
-        if block.numel() < batch.numel():
-            block = torch.empty(
-                batch.numel()
-            )  # torch's memory begins at a cache line, which stores in half the time
-        rows = block[: batch.numel()].view(batch.shape).numpy()
+        if block.numel() < size * d_in:
+            block = torch.empty(size * d_in)  # begins at a cache line, to which storing takes half the time
+        rows = block[: size * d_in].view(size, d_in).numpy()
         weakref.finalize(rows, self._free.append, block)  # a tensor keeps the array that it was made from
-        return torch.from_numpy(rows).copy_(batch)
+        return torch.from_numpy(rows)
 
 
 def sequential_batches(
