@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from diffusae.errors import UserError
-from diffusae.interventions.edits import Edit, GlobalPush, SetLatents, SpatialMove, own_codes
+from diffusae.interventions.edits import (
+    Edit,
+    GlobalPush,
+    PerPicture,
+    SetLatents,
+    SpatialMove,
+    concept_direction,
+    own_codes,
+)
 from diffusae.interventions.regions import Region
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
@@ -12,6 +20,8 @@ from diffusae.sae.sparsity import TopK
 GRID = (2, 2)
 UPDATES = torch.tensor([[[3.0, 4.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 5.0]]])
 """One picture of four positions; |Z| = 5, 2, 0 and 26 ** 0.5."""
+
+THIRD = torch.tensor([0.0, 0.0, 1.0])
 
 
 @pytest.fixture
@@ -24,17 +34,34 @@ def axes() -> SparseAutoencoder:
 
 
 def test_a_move_adds_inside_and_subtracts_outside_by_the_length_of_the_code(axes):
-    change = SpatialMove(axes, [0, 2], Region("top_left"), strength=0.5)(UPDATES, GRID)
+    both = torch.tensor([1.0, 0.0, 1.0])
+    change = SpatialMove(axes, both, Region("top_left"), strength=0.5)(UPDATES, GRID)
     expected = torch.tensor([[2.5, 0, 2.5], [-1, 0, -1], [0, 0, 0], [-0.5 * 26**0.5, 0, -0.5 * 26**0.5]])
     torch.testing.assert_close(change[0], expected)
 
 
-def test_ablating_outside_takes_away_what_is_there_and_no_more(axes):
-    move = SpatialMove(axes, [0], Region("top"), strength=1.0, outside="ablate")
-    change = move(UPDATES, GRID)
-    torch.testing.assert_close(change[0], torch.tensor([[5.0, 0, 0], [2.0, 0, 0], [0, 0, 0], [-1.0, 0, 0]]))
-    left_alone = SpatialMove(axes, [0], Region("top"), strength=1.0, outside="keep")(UPDATES, GRID)
-    assert not left_alone[0, 2:].any()
+def test_keeping_the_outside_leaves_it_alone(axes):
+    first = torch.tensor([1.0, 0.0, 0.0])
+    change = SpatialMove(axes, first, Region("top"), strength=1.0, outside="keep")(UPDATES, GRID)
+    torch.testing.assert_close(change[0], torch.tensor([[5.0, 0, 0], [2.0, 0, 0], [0, 0, 0], [0, 0, 0]]))
+
+
+def test_the_direction_of_several_concepts_has_unit_length(axes):
+    torch.testing.assert_close(concept_direction(axes, [0, 2]), torch.tensor([1.0, 0.0, 1.0]) / 2**0.5)
+
+
+def test_every_picture_gets_its_own_change_and_none_is_left_alone(axes):
+    push, move = (
+        GlobalPush(axes, THIRD, strength=2.0),
+        SpatialMove(axes, THIRD, Region("top"), strength=1.0),
+    )
+    three = UPDATES.expand(3, -1, -1)
+    changes = PerPicture([push, None, move])(three, GRID)
+    torch.testing.assert_close(changes[:1], push(UPDATES, GRID))
+    assert not changes[1].any()
+    torch.testing.assert_close(changes[2:], move(UPDATES, GRID))
+    with pytest.raises(UserError, match="2 pictures need as many changes, got 3"):
+        PerPicture([push, None, move])(three[:2], GRID)
 
 
 def test_a_push_adds_the_same_whatever_the_grid(axes):
@@ -64,14 +91,14 @@ def test_an_ablated_latent_is_no_longer_active(axes):
 
 
 def test_preserving_the_norm_turns_a_vector_and_does_not_lengthen_it(axes):
-    edit = Edit("block", SpatialMove(axes, [2], Region("whole"), strength=1.0), preserve_norm=True)
+    edit = Edit("block", SpatialMove(axes, THIRD, Region("whole"), strength=1.0), preserve_norm=True)
     edited = edit(UPDATES, GRID)
     torch.testing.assert_close(edited.norm(dim=-1), UPDATES.norm(dim=-1))
     torch.testing.assert_close(edited[0, 0], torch.tensor([3.0, 4.0, 5.0]) / 50**0.5 * 5)
 
 
 def test_an_edit_keeps_the_dtype_of_the_model(axes):
-    edit = Edit("block", SpatialMove(axes, [2], Region("whole"), strength=1.0))
+    edit = Edit("block", SpatialMove(axes, THIRD, Region("whole"), strength=1.0))
     assert edit(UPDATES.half(), GRID).dtype == torch.float16
 
 
@@ -83,12 +110,12 @@ def test_a_window_runs_forwards(window):
 
 def test_what_cannot_be_is_refused(axes):
     with pytest.raises(UserError, match="needs a latent"):
-        SpatialMove(axes, [], Region("top"), strength=1.0)
+        concept_direction(axes, [])
     with pytest.raises(UserError, match="latent 3 does not exist"):
         SetLatents(axes, [3], factor=0.0)
     with pytest.raises(UserError, match=r"strength=0.* above 0"):
-        SpatialMove(axes, [0], Region("top"), strength=0.0)
+        SpatialMove(axes, THIRD, Region("top"), strength=0.0)
     with pytest.raises(UserError, match="factor or clamp"):
         SetLatents(axes, [0])
-    with pytest.raises(UserError, match="known: ablate, keep, subtract"):
-        SpatialMove(axes, [0], Region("top"), strength=1.0, outside="remove")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="known: keep, subtract"):
+        SpatialMove(axes, THIRD, Region("top"), strength=1.0, outside="remove")  # type: ignore[arg-type]

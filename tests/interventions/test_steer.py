@@ -5,7 +5,7 @@ import torch
 
 from diffusae.capture.hooks import capture_updates
 from diffusae.errors import UserError
-from diffusae.interventions.edits import Edit, SetLatents, SpatialMove
+from diffusae.interventions.edits import Edit, SetLatents, SpatialMove, concept_direction
 from diffusae.interventions.regions import Region
 from diffusae.interventions.steer import steer
 from diffusae.sae.autoencoder import SparseAutoencoder
@@ -37,7 +37,11 @@ def captured(pipe, edits=None, guidance=5.0):
 
 def move(block: str, **options) -> Edit:
     sae = SparseAutoencoder(D_IN[block], 3 * D_IN[block], TopK(4), seed=5)
-    return Edit(HOOKPOINTS[block], SpatialMove(sae, [1, 2], Region("left"), strength=2.0), **options)
+    return Edit(
+        HOOKPOINTS[block],
+        SpatialMove(sae, concept_direction(sae, [1, 2]), Region("left"), strength=2.0),
+        **options,
+    )
 
 
 @pytest.mark.parametrize("conditioning", ["cond", "uncond"])

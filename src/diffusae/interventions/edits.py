@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -22,7 +23,7 @@ Updates = Float[Tensor, "pictures P d_in"]
 Change = Callable[[Updates, tuple[int, int]], Updates]
 """change(updates, grid) -> what to add to them."""
 
-Outside = Literal["subtract", "ablate", "keep"]
+Outside = Literal["subtract", "keep"]
 
 
 @dataclass(frozen=True)
@@ -80,48 +81,72 @@ def code_norms(sae: SparseAutoencoder, updates: Updates) -> Float[Tensor, "pictu
     return sae.encode(updates).values.norm(dim=-1)
 
 
-class SpatialMove:
-    """Adds concepts inside a region and takes them away outside (Emergence, section 6.1).
+def concept_direction(sae: SparseAutoencoder, latents: Sequence[int]) -> Float[Tensor, " d_in"]:
+    """sum_c f_c over these latents, scaled to unit length, so that strengths compare whatever their number.
 
-    delta_ij + beta |Z_ij| sum_c f_c inside; outside minus the same ("subtract", as the paper), minus the concepts' own
-    contribution z_c f_c ("ablate"), or nothing ("keep"). A position that lies partly inside gets its share of both.
+    The paper adds the sum as it is; for m nearly orthogonal concepts its strength is ours times sqrt(m).
+
+    Raises:
+        UserError: no latents, or latents that the SAE lacks.
+    """
+    return F.normalize(sae.directions.detach()[_checked(sae, latents)].sum(dim=0), dim=0)
+
+
+class PerPicture:
+    """Another change for every picture of a batch; None leaves one alone."""
+
+    def __init__(self, changes: Sequence[Change | None]) -> None:
+        self.changes = list(changes)
+
+    def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
+        if len(updates) != len(self.changes):
+            raise UserError(f"{len(updates)} pictures need as many changes, got {len(self.changes)}")
+        added = [
+            torch.zeros_like(one) if change is None else change(one, grid)
+            for change, one in zip(self.changes, updates.split(1), strict=True)
+        ]
+        return torch.cat(added)
+
+
+class SpatialMove:
+    """Adds a direction inside a region and takes it away outside (Emergence, section 6.1).
+
+    delta_ij + beta |Z_ij| f inside; outside minus the same ("subtract", as the paper) or nothing ("keep"). A position
+    that lies partly inside gets its share of both. To remove the concept's own share outside instead, combine "keep"
+    with `SetLatents`.
 
     Args:
-        sae: of the block and branch, trained at the window's t.
-        latents: the concepts of the object.
+        sae: of the block and branch, trained at the window's t; its codes share the strength out.
+        direction: f, [d_in], such as `concept_direction` of the object's latents, or a control's.
         region: where the object is to be.
         strength: beta, in lengths of the position's code.
         outside: what happens elsewhere.
 
     Raises:
-        UserError: no latents, latents that the SAE lacks, a strength that is not above 0, an unknown `outside`.
+        UserError: a strength that is not above 0, an unknown `outside`.
     """
 
     def __init__(
         self,
         sae: SparseAutoencoder,
-        latents: Sequence[int],
+        direction: Float[Tensor, " d_in"],
         region: Region,
         *,
         strength: float,
         outside: Outside = "subtract",
     ) -> None:
-        self.latents = _checked(sae, latents)
         if not strength > 0:
             raise UserError(f"strength={strength} must be above 0; raise intervention.strength")
         if outside not in get_args(Outside):
             raise unknown("outside", outside, get_args(Outside))
         self.sae, self.region, self.strength, self.outside = sae, region, strength, outside
-        self.direction = sae.directions.detach()[self.latents].sum(dim=0)
+        self.direction = direction.detach()
 
     def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
         inside = self.region.shares(grid).to(updates.device)
         sizes = self.strength * code_norms(self.sae, updates)
         signs = inside - (1 - inside) if self.outside == "subtract" else inside
-        added = (signs * sizes)[..., None] * self.direction
-        if self.outside == "ablate":
-            added = added - (1 - inside)[:, None] * contribution(self.sae, self.latents, updates)
-        return added
+        return (signs * sizes)[..., None] * self.direction.to(updates.device)
 
 
 class GlobalPush:
@@ -191,11 +216,6 @@ def own_codes(
     """The codes of some latents, 0 where they are not active; data units."""
     values, indices = sae.encode(updates)
     return torch.stack([(values * (indices == latent)).sum(dim=-1) for latent in latents], dim=-1)
-
-
-def contribution(sae: SparseAutoencoder, latents: Int[Tensor, " m"], updates: Updates) -> Updates:
-    """What some latents add to the reconstruction: sum_c z_c f_c."""
-    return own_codes(sae, latents, updates) @ sae.directions.detach()[latents]
 
 
 def _checked(sae: SparseAutoencoder, latents: Sequence[int]) -> Int[Tensor, " m"]:

@@ -163,6 +163,11 @@ class MiniatureAnnotator:
         """The nouns that it can find."""
         return NOUNS
 
+    @property
+    def factors(self) -> dict[str, tuple[str, ...]]:
+        """What it can tell of a whole picture: factor to its values, in the order of an annotation's scores."""
+        return {factor: tuple(names) for factor, names in FACTORS.items()}
+
     @torch.no_grad()
     def annotate(self, pictures: np.ndarray) -> list[Annotation]:
         """Annotate uint8 pictures `[n, H, W, 3]`."""

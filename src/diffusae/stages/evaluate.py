@@ -15,7 +15,9 @@ from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.stages.evaluate_composition import composition_results
+from diffusae.stages.evaluate_global import global_rows
 from diffusae.stages.evaluate_reconstruction import reconstruction_rows
+from diffusae.stages.evaluate_spatial import spatial_rows
 from diffusae.stages.label import word_embedding
 from diffusae.stages.study import Study
 from diffusae.stages.train import mirror_of
@@ -28,6 +30,8 @@ Embedding = Callable[[], WordEmbedding]
 METRICS: dict[str, tuple[Callable[[Study, Embedding], list[Result]], tuple[str, ...]]] = {
     "composition": (composition_results, ("label", "annotate")),
     "reconstruction": (reconstruction_rows, ("train",)),
+    "spatial": (spatial_rows, ("label", "annotate")),
+    "global": (global_rows, ("train", "annotate")),
 }
 
 
