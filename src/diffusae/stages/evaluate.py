@@ -14,6 +14,7 @@ from diffusae.evaluation.result import Result, load_results, save_results
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
 from diffusae.runs.wandb_mirror import WandbMirror
+from diffusae.stages.evaluate_cohesion import cohesion_rows
 from diffusae.stages.evaluate_composition import composition_results
 from diffusae.stages.evaluate_reconstruction import reconstruction_rows
 from diffusae.stages.label import word_embedding
@@ -28,6 +29,7 @@ Embedding = Callable[[], WordEmbedding]
 METRICS: dict[str, tuple[Callable[[Study, Embedding], list[Result]], tuple[str, ...]]] = {
     "composition": (composition_results, ("label", "annotate")),
     "reconstruction": (reconstruction_rows, ("train",)),
+    "cohesion": (cohesion_rows, ("label",)),
 }
 
 
