@@ -16,6 +16,7 @@ from diffusae.runs.record import parent_signature, run_record, state
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.stages.evaluate_cohesion import cohesion_rows
 from diffusae.stages.evaluate_composition import composition_results
+from diffusae.stages.evaluate_latents import latent_rows, other_sae
 from diffusae.stages.evaluate_reconstruction import reconstruction_rows
 from diffusae.stages.label import word_embedding
 from diffusae.stages.study import Study
@@ -30,6 +31,7 @@ METRICS: dict[str, tuple[Callable[[Study, Embedding], list[Result]], tuple[str, 
     "composition": (composition_results, ("label", "annotate")),
     "reconstruction": (reconstruction_rows, ("train",)),
     "cohesion": (cohesion_rows, ("label",)),
+    "latents": (latent_rows, ("train", "annotate")),
 }
 
 
@@ -88,4 +90,7 @@ def _determines(study: Study) -> dict[str, Any]:
 
 def _parents(study: Study, metric: str) -> dict[str, str]:
     directories = {"train": study.sae, "label": study.concepts, "annotate": study.annotations}
-    return {stage: parent_signature(directories[stage], stage=stage) for stage in METRICS[metric][1]}
+    parents = {stage: parent_signature(directories[stage], stage=stage) for stage in METRICS[metric][1]}
+    if metric == "latents" and (other := other_sae(study)) is not None:
+        parents["other"] = parent_signature(other, stage="train")
+    return parents
