@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -94,13 +95,14 @@ def latent_results(
     codes with the positions of every picture shuffled; for stability, the partners of the same latents among random
     directions.
     """
-    resampling = {"n_resamples": n_resamples, "seed": seed}
+    mean = partial(bootstrap_mean, n_resamples=n_resamples, seed=seed)
     rare = table["rare"].to_numpy(dtype=bool)
-    judged = table[~rare]
+    active = table["pictures_active"].to_numpy()
+    judged: Any = table[~rare]
     details = {
         "n_judged": len(judged),
-        "n_rare": int((rare & (table["pictures_active"].to_numpy() > 0)).sum()),
-        "n_silent": int((table["pictures_active"] == 0).sum()),
+        "n_rare": int((rare & (active > 0)).sum()),
+        "n_silent": int((active == 0).sum()),
         "n_top": judging.n_top,
         "minimum_pictures": judging.minimum_pictures,
     }
@@ -115,22 +117,22 @@ def latent_results(
         entropies = judged[f"{kind}_entropy"].dropna()
         sizes = [min(len(judged.at[index, "top_images"]), judging.n_top) for index in entropies.index]
         chance = LabelVotes(each).of_random_pictures(sizes, n_draws=judging.n_draws, seed=seed)
-        own = bootstrap_mean(entropies.to_numpy(), **resampling)
+        own = mean(entropies.to_numpy())
         rows.append(row(f"{kind}_entropy", own, "bits", {"random_pictures": chance}))
     chance_share = np.asarray(shuffled_position_share, dtype=np.float64)[~rare] >= judging.context_free
     rows.append(
         row(
             "context_free_fraction",
-            bootstrap_mean(judged["context_free"].to_numpy(dtype=np.float64), **resampling),
+            mean(judged["context_free"].to_numpy(dtype=np.float64)),
             "share",
-            {"shuffled_positions": bootstrap_mean(chance_share.astype(np.float64), **resampling)},
+            {"shuffled_positions": mean(chance_share.astype(np.float64))},
             threshold=judging.context_free,
         )
     )
     stable, random = NO_DATA, NO_DATA
     if random_stability is not None:
-        stable = bootstrap_mean(judged["stability"].to_numpy(), **resampling)
-        random = bootstrap_mean(np.asarray(random_stability, dtype=np.float64)[~rare], **resampling)
+        stable = mean(judged["stability"].to_numpy())
+        random = mean(np.asarray(random_stability, dtype=np.float64)[~rare])
     rows.append(row("stability", stable, "cosine", {"random_directions": random}))
     return rows
 

@@ -16,6 +16,7 @@ from diffusae.runs.record import parent_signature, run_record, state
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.stages.evaluate_cohesion import cohesion_rows
 from diffusae.stages.evaluate_composition import composition_results
+from diffusae.stages.evaluate_faithfulness import faithfulness_rows
 from diffusae.stages.evaluate_latents import latent_rows, other_sae
 from diffusae.stages.evaluate_reconstruction import reconstruction_rows
 from diffusae.stages.label import word_embedding
@@ -32,6 +33,7 @@ METRICS: dict[str, tuple[Callable[[Study, Embedding], list[Result]], tuple[str, 
     "reconstruction": (reconstruction_rows, ("train",)),
     "cohesion": (cohesion_rows, ("label",)),
     "latents": (latent_rows, ("train", "annotate")),
+    "faithfulness": (faithfulness_rows, ("train", "annotate")),
 }
 
 

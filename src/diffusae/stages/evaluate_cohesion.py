@@ -14,10 +14,11 @@ from diffusae.stages.study import Study, build
 
 
 def cohesion_rows(study: Study, embedding: Callable[[], WordEmbedding]) -> list[Result]:
-    """Cohesion and separability; labels that the embedding does not know are left out."""
+    """Cohesion and separability; labels that the embedding does not know are left out, and those of `leave_out`."""
     words = embedding()
     table = ConceptDictionary.load(study.concepts).table
-    labels, vectors = embed_labels(words, sorted(set(table["label"])))
+    settings = study.part("evaluation")
+    labels, vectors = embed_labels(words, sorted(set(table["label"]) - set(settings["leave_out"])))
     column = {label: index for index, label in enumerate(labels)}
     known = table[table["label"].isin(labels)]
     latents = sorted(set(known["latent"].tolist()))
@@ -25,7 +26,6 @@ def cohesion_rows(study: Study, embedding: Callable[[], WordEmbedding]) -> list[
     counts = torch.zeros(len(latents), len(labels), dtype=torch.long)
     for latent, label, count in zip(*(known[name] for name in ("latent", "label", "count")), strict=True):
         counts[row[latent], column[label]] = count
-    settings = study.part("evaluation")
     return cohesion_results(
         Items(counts, vectors),
         vocabulary=embed_labels(words, build(study.cfg.annotator).labels)[1],
