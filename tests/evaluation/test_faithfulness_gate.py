@@ -42,13 +42,21 @@ def test_one_missed_threshold_makes_it_unreliable_and_is_named(edited, failing):
     usable = rows(edited)["usable"]
     assert usable.value == 0
     assert usable.details["gate"] == "unreliable"
-    assert [name for name, holds in usable.details.items() if holds is False] == [f"{failing}_passed"]
+    assert [name for name, holds in usable.details.items() if name.endswith("_passed") and not holds] == [
+        f"{failing}_passed"
+    ]
 
 
 def test_the_control_passes_and_the_mean_update_does_not():
     baselines = rows(outcome(1.1))["usable"].baselines
     assert baselines[CONTROL].value == 1
     assert baselines[MEAN].value == 0
+
+
+def test_where_the_mean_update_passes_as_well_the_rows_say_so():
+    assert not rows(outcome(1.1))["usable"].details["mean_update_passes_too"]
+    lenient = Gate(least_loss_recovered=0, least_ssim=0, least_content_kept=0)
+    assert rows(outcome(1.1), lenient)["usable"].details["mean_update_passes_too"]
 
 
 def test_a_gate_that_asks_nothing_judges_nothing():

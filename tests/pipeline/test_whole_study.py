@@ -82,7 +82,7 @@ def test_a_metric_that_run_does_not_know_is_refused(study):
 
 def test_faithfulness_replaces_the_update_and_its_control_changes_nothing(study):
     cell = "mid-t0.00-cond-k4"
-    options = ["debug=tiny", *CELLS, "timestep=final", "evaluation.half_width=0.3"]
+    options = ["debug=tiny", *CELLS, "timestep=final"]
     diffusae("evaluate", "evaluation=faithfulness", *options, outputs=study)
     directory = study / "tiny" / "evaluation" / "faithfulness" / cell
     rows = {row.metric: row for row in load_results(directory / "results.json")}
