@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,6 +52,9 @@ def test_every_directory_of_the_contract_is_there(study):
         f"concepts/{cell}/dictionary.parquet",
         f"evaluation/composition/{cell}/results.json",
         f"evaluation/reconstruction/{cell}/results.json",
+        f"evaluation/cohesion/{cell}/results.json",
+        f"evaluation/latents/{cell}/results.json",
+        f"evaluation/latents/{cell}/latents.parquet",
         "report/index.html",
     ):
         assert (root / name).is_file(), name
@@ -60,13 +64,49 @@ def test_every_directory_of_the_contract_is_there(study):
 
 def test_every_figure_has_n_an_interval_and_a_baseline(study):
     rows = [row for path in study.rglob("results.json") for row in load_results(path)]
-    assert {row.metric for row in rows} >= {"composition", "explained_variance", "dead_fraction", "l0"}
+    names = {"composition", "explained_variance", "dead_fraction", "l0", "cohesion", "separability"}
+    assert {row.metric for row in rows} >= names | {"noun_entropy", "context_free_fraction", "stability"}
     for row in rows:
         if row.estimate.n > 1:
             assert row.estimate.ci95 is not None
             assert row.estimate.value is not None
             assert row.estimate.ci95[0] <= row.estimate.value <= row.estimate.ci95[1]
         assert row.baselines
+
+
+def test_a_metric_that_run_does_not_know_is_refused(study):
+    done = diffusae("run", "debug=tiny", *CELLS, "metrics=[kohesion]", outputs=study, check=False)
+    assert done.returncode == 2
+    assert "'kohesion'; known: cohesion, composition" in done.stderr
+
+
+def test_faithfulness_replaces_the_update_and_its_control_changes_nothing(study):
+    cell = "mid-t0.00-cond-k4"
+    options = ["debug=tiny", *CELLS, "timestep=final"]
+    diffusae("evaluate", "evaluation=faithfulness", *options, outputs=study)
+    directory = study / "tiny" / "evaluation" / "faithfulness" / cell
+    rows = {row.metric: row for row in load_results(directory / "results.json")}
+    shutil.rmtree(directory)
+    assert rows["picture_ssim"].baselines["with_error"].value == pytest.approx(1, abs=1e-3)
+    assert rows["content_kept"].baselines["with_error"].value == 1
+    assert rows["denoising_error_change"].baselines["with_error"].value == pytest.approx(0, abs=1e-4)
+    assert rows["denoising_error_change"].value != 0
+    assert rows["usable"].details["gate"] in ("usable", "unreliable")
+
+
+def test_two_saes_of_one_cell_tell_how_stable_latents_are(study):
+    cell, root = "mid-t1.00-cond-k4", study / "tiny"
+    options = ["debug=tiny", *CELLS, "timestep=early"]
+    diffusae("train", *options, "seed=1", "sae.tag=seed1", outputs=study)
+    results = root / "evaluation" / "latents" / cell
+    kept = results.rename(root / "kept")
+    diffusae("evaluate", "evaluation=latents", "evaluation.other_tag=seed1", *options, outputs=study)
+    rows = {row.metric: row for row in load_results(results / "results.json")}
+    shutil.rmtree(results)
+    kept.rename(results)
+    shutil.rmtree(root / "sae" / "mid-t1.00-cond-seed1")
+    assert rows["stability"].value is not None
+    assert rows["stability"].baselines["random_directions"].value is not None
 
 
 def test_the_saved_autoencoder_keeps_k_latents_active(study):

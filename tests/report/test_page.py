@@ -244,3 +244,15 @@ def test_durations_are_read_easily(seconds: float | None, text: str) -> None:
 )
 def test_shares_are_shown_as_percent(share: float | None, text: str) -> None:
     assert percent(share) == text
+
+
+def test_the_section_of_quality_is_there_only_with_its_results(study: Study) -> None:
+    assert "quality" not in Reader(render_page(study)).ids
+    rows = [
+        result("mid", 1.0, "cond", figure(0.8123, (0.7, 0.9), 40), metric="cohesion"),
+        result("mid", 1.0, "cond", figure(None), metric="stability"),
+    ]
+    read = Reader(render_page(replace(study, results=[*study.results, *rows])))
+    assert "quality" in read.ids
+    assert "0.812" in read.text
+    assert read.text.count("Cohesion of every cell") == 1

@@ -1,7 +1,8 @@
-"""What an edit does to the updates of a block (Emergence, section 6): adding to them, never replacing them.
+"""What an edit does to the updates of a block (Emergence, section 6): adding to them.
 
 A *change* is called with updates [pictures, P, d_in] in data units and gives what to add. It works on the update
-itself, so an autoencoder's reconstruction error never enters the picture. An `Edit` says where and when a change acts.
+itself, so an autoencoder's reconstruction error never enters the picture, but where `Reconstruct` asks what it does
+there. An `Edit` says where and when a change acts.
 """
 
 from __future__ import annotations
@@ -208,6 +209,40 @@ class SetLatents:
         z = own_codes(self.sae, self.latents, updates)
         wanted = (z > 0) * self.clamp if self.clamp is not None else z * (self.factor or 0.0)
         return (wanted - z) @ self.sae.directions.detach()[self.latents]
+
+
+class Reconstruct:
+    """Puts the SAE's reconstruction in the update's place: x_hat - x is added.
+
+    Args:
+        with_error: put x_hat + (x - x_hat) there instead, which must change nothing up to rounding: the control.
+    """
+
+    def __init__(self, sae: SparseAutoencoder, *, with_error: bool = False) -> None:
+        self.sae, self.with_error = sae, with_error
+
+    @torch.no_grad()
+    def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
+        x_hat = self.sae(updates)
+        return (x_hat + (updates - x_hat) if self.with_error else x_hat) - updates
+
+
+class ReplaceBy:
+    """Puts one update in the place of every picture's: a mean, for ablation.
+
+    Args:
+        update: [P, d_in], row-major over the block's grid, or [d_in] for all positions alike.
+    """
+
+    def __init__(self, update: Float[Tensor, "... d_in"]) -> None:
+        self.update = update.detach()
+
+    def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
+        if self.update.ndim == 2 and len(self.update) != updates.shape[1]:
+            raise UserError(
+                f"an update of {len(self.update)} positions cannot stand in for {updates.shape[1]}; record it at this size"
+            )
+        return self.update.to(updates) - updates
 
 
 def own_codes(

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from diffusae.files import atomic_path
-from diffusae.report import pictures, plots, style, tables
+from diffusae.report import charts, pictures, plots, style, tables
 from diffusae.report.pictures import PictureBook
 from diffusae.report.study import Concept, Prediction, PredictionKey, Study
 
@@ -28,21 +28,8 @@ HEAVY = 12 * 2**20
 NOUN_COLOURS = ("#e69f00", "#56b4e9", "#cc79a7", "#f0e442", "#999999")
 # Seen on dark and on bright parts of a map alike.
 ON_MAPS = "#66e0ff"
-_GRID_METRICS = {
-    "composition": "Composition: IoU",
-    "explained_variance": "Explained variance",
-    "dead_fraction": "Dead fraction",
-}
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A chart and the title above it."""
-
-    title: str
-    drawing: Markup
 
 
 @dataclass(frozen=True)
@@ -120,12 +107,10 @@ def render_page(study: Study) -> str:
         headline=tables.headline(study.results),
         sheet=[(each, book.picture(each.image, alt=each.caption)) for each in study.contact_sheet],
         curves=_curves(study) if "composition" in metrics else None,
-        grids=[
-            Chart(title, _grid(study, metric, title))
-            for metric, title in _GRID_METRICS.items()
-            if metric in metrics
-        ],
+        grids=charts.grid_charts(study.results, charts.GRID),
         tables=tables.metric_tables(study.results),
+        quality=charts.grid_charts(study.results, charts.QUALITY),
+        of_quality=charts.OF_QUALITY,
         predictions=[_prediction(each, book) for each in study.predictions],
         concepts=_concept_groups(study.concepts, book),
         block_colours=style.block_colours(tables.blocks_of(concept.block for concept in study.concepts)),
@@ -170,11 +155,6 @@ def _curves(study: Study) -> Markup:
     blocks = ", ".join(tables.blocks_of(row.block for row in tables.rows_of(study.results, "composition")))
     alt = f"IoU of predicted composition against t, one panel a block ({blocks}); the table below has the values."
     return style.svg(plots.iou_curves(study.results), name="curves", alt=alt)
-
-
-def _grid(study: Study, metric: str, title: str) -> Markup:
-    alt = f"{title} of every cell, a line a block and conditioning, a column a t; the tables have the values."
-    return style.svg(plots.grid_heatmap(study.results, metric), name=metric, alt=alt)
 
 
 def _prediction(prediction: Prediction, book: PictureBook) -> PredictionView:

@@ -14,8 +14,11 @@ from diffusae.evaluation.result import Result, load_results, save_results
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
 from diffusae.runs.wandb_mirror import WandbMirror
+from diffusae.stages.evaluate_cohesion import cohesion_rows
 from diffusae.stages.evaluate_composition import composition_results
+from diffusae.stages.evaluate_faithfulness import faithfulness_rows
 from diffusae.stages.evaluate_global import global_rows
+from diffusae.stages.evaluate_latents import latent_rows, other_sae
 from diffusae.stages.evaluate_reconstruction import reconstruction_rows
 from diffusae.stages.evaluate_spatial import spatial_rows
 from diffusae.stages.label import word_embedding
@@ -32,6 +35,9 @@ METRICS: dict[str, tuple[Callable[[Study, Embedding], list[Result]], tuple[str, 
     "reconstruction": (reconstruction_rows, ("train",)),
     "spatial": (spatial_rows, ("label", "annotate")),
     "global": (global_rows, ("train", "annotate")),
+    "cohesion": (cohesion_rows, ("label",)),
+    "latents": (latent_rows, ("train", "annotate")),
+    "faithfulness": (faithfulness_rows, ("train", "annotate")),
 }
 
 
@@ -90,4 +96,7 @@ def _determines(study: Study) -> dict[str, Any]:
 
 def _parents(study: Study, metric: str) -> dict[str, str]:
     directories = {"train": study.sae, "label": study.concepts, "annotate": study.annotations}
-    return {stage: parent_signature(directories[stage], stage=stage) for stage in METRICS[metric][1]}
+    parents = {stage: parent_signature(directories[stage], stage=stage) for stage in METRICS[metric][1]}
+    if metric == "latents" and (other := other_sae(study)) is not None:
+        parents["other"] = parent_signature(other, stage="train")
+    return parents

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 from hydra import compose
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from diffusae.activations.schema import Cell
 from diffusae.concepts.embeddings import WordEmbedding
-from diffusae.errors import UserError
+from diffusae.errors import UserError, unknown
 from diffusae.runs.lock import directory_lock
 from diffusae.stages.annotate import annotate
 from diffusae.stages.collect import collect
@@ -37,10 +37,11 @@ def run(cfg: DictConfig) -> None:
     """
     study = Study(cfg)
     study.check()
+    configs = _by_metric(study.cfg.metrics)
     with directory_lock(study.directory):
         collect(cfg)
         annotate(cfg)
-        failures = _cells(study)
+        failures = _cells(study, configs)
         report(cfg)
     if failures:
         raise UserError(
@@ -49,10 +50,9 @@ def run(cfg: DictConfig) -> None:
         )
 
 
-def _cells(study: Study) -> list[str]:
+def _cells(study: Study, configs: Mapping[str, DictConfig]) -> list[str]:
     """Train, label and evaluate cell by cell; return the names of those that failed."""
     embedding = cache(lambda: word_embedding(study))
-    configs = _by_metric()
     cells = {cell: {metric: at(cell, cfg) for metric, cfg in configs.items()} for cell in study.grid}
     # Asked of all cells first: another configuration's result in one of them is told before anything is trained.
     waiting = [studies for studies in cells.values() if not _finished(studies)]
@@ -93,10 +93,15 @@ def _carry_out(studies: Mapping[str, Study], embedding: Callable[[], WordEmbeddi
             evaluate_cell(study, mirror, embedding)
 
 
-def _by_metric() -> dict[str, DictConfig]:
+def _by_metric(metrics: Sequence[str]) -> dict[str, DictConfig]:
     """The command's configuration once a metric, for the options of each metric's own group."""
+    if not metrics:
+        raise UserError(f"metrics is empty; name at least one of {', '.join(METRICS)}")
+    for metric in metrics:
+        if metric not in METRICS:
+            raise unknown("metric in metrics:", metric, METRICS)
     overrides = HydraConfig.get().overrides.task
-    return {metric: compose("run", overrides=[*overrides, f"evaluation={metric}"]) for metric in METRICS}
+    return {metric: compose("run", overrides=[*overrides, f"evaluation={metric}"]) for metric in metrics}
 
 
 def at(cell: Cell, cfg: DictConfig, *, k: int | None = None) -> Study:

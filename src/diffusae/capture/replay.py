@@ -1,0 +1,73 @@
+"""A denoiser's outputs kept from one pipeline call and given again in the next, up to where the two part.
+
+Two calls of the same prompts and seeds are the same until something is changed; what comes before need not be computed
+twice. The pipeline itself is called as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from diffusae.backbone.hookpoints import denoiser_of
+from diffusae.capture.clock import running_clock
+from diffusae.errors import UserError
+
+
+@contextmanager
+def recorded_outputs(pipe: Any) -> Iterator[dict[float, Any]]:
+    """{the scheduler's timestep: what the denoiser returned}, of the one pipeline call made inside.
+
+    Raises:
+        UserError: a timestep comes twice, so that its outputs could not be told apart.
+    """
+    outputs: dict[float, Any] = {}
+    denoiser = denoiser_of(pipe)
+    with running_clock(denoiser) as clock:
+
+        def keep(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+            assert clock.now is not None
+            if clock.now in outputs:
+                raise UserError(
+                    f"timestep {clock.now:g} comes twice; record one call of a DDIM-like scheduler"
+                )
+            outputs[clock.now] = output
+
+        handle = denoiser.register_forward_hook(keep)
+        try:
+            yield outputs
+        finally:
+            handle.remove()
+
+
+@contextmanager
+def replayed_outputs(pipe: Any, outputs: Mapping[float, Any], timesteps: Collection[float]) -> Iterator[None]:
+    """At these timesteps the denoiser returns what is in `outputs` and does not run; its blocks' hooks do not either.
+
+    The calls made inside must be those of the recording: the same prompts, seeds and settings. The denoiser is itself
+    again afterwards, after an exception too.
+
+    Raises:
+        UserError: a timestep that was not recorded.
+    """
+    missing = sorted(set(timesteps) - set(outputs), reverse=True)
+    if missing:
+        raise UserError(f"timestep {missing[0]:g} was not recorded; record a whole call first")
+    denoiser: Any = denoiser_of(pipe)
+    replayed, run = frozenset(timesteps), denoiser.forward
+
+    with running_clock(denoiser) as clock:
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if clock.now in replayed:
+                return outputs[clock.now]
+            return run(*args, **kwargs)
+
+        denoiser.forward = forward
+        try:
+            yield
+        finally:
+            del denoiser.forward

@@ -1,0 +1,162 @@
+"""Faithfulness: what becomes of denoising, picture and content when a reconstruction takes the update's place.
+
+Explained variance weighs every direction of an update alike; the model does not. So the reconstruction is put in the
+update's place, as language models' SAEs are judged by the loss they recover (Gao et al., arXiv 2406.04093, section 4).
+With the denoising errors L as the model is, L' with the reconstruction and L0 with the mean update (sums over pictures):
+
+- denoising_error_change = L' / L - 1; range [-1, inf), lower is better, 0 = no change;
+- loss_recovered = 1 - (L' - L) / (L0 - L); range (-inf, inf), higher is better, 1 = as with the update, 0 = no better
+  than its mean;
+- picture_mse, picture_ssim: of the pictures with pixels in [0, 1] against the unedited ones; ranges [0, 1] (lower is
+  better) and [-1, 1] (higher is better);
+- content_kept: intersection over union of the nouns that the annotator finds before and after; range [0, 1], higher is
+  better;
+- content_distance: total variation distance between the distributions of nouns over all pictures before and after,
+  1/2 sum |p - q|; range [0, 1], lower is better. It is never below 0, so few pictures alone give some: `halves` is the
+  distance between random halves of the unedited pictures.
+
+Empty cases: loss_recovered is no data where the mean update does no harm (L0 <= L); a picture in which nothing is found
+before and after is no data for content_kept; where nothing is found in any, content_distance is no data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from diffusae.errors import UserError
+from diffusae.evaluation.result import (
+    NO_DATA,
+    Estimate,
+    bootstrap_mean,
+    bootstrap_weights,
+    percentile_interval,
+)
+
+Pictures = UInt8[np.ndarray, "n height width 3"]
+Nouns = Sequence[Collection[str]]
+
+
+def denoising_error_change(
+    edited: Float[Tensor, " n"], own: Float[Tensor, " n"], *, n_resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """L' / L - 1 with an interval over pictures."""
+    return _ratio(edited - own, own, n_resamples=n_resamples, seed=seed)
+
+
+def loss_recovered(
+    edited: Float[Tensor, " n"],
+    own: Float[Tensor, " n"],
+    ablated: Float[Tensor, " n"],
+    *,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """1 - (L' - L) / (L0 - L) with an interval over pictures."""
+    return _ratio(ablated - edited, ablated - own, n_resamples=n_resamples, seed=seed)
+
+
+def picture_mse(edited: Pictures, own: Pictures) -> Float[Tensor, " n"]:
+    """The mean squared difference of each picture's pixels in [0, 1]."""
+    _same(edited, own)
+    return (_unit(edited) - _unit(own)).square().flatten(1).mean(dim=1)
+
+
+def picture_ssim(edited: Pictures, own: Pictures) -> Float[Tensor, " n"]:
+    """The structural similarity of each picture (torchmetrics, Gaussian window of 11 pixels)."""
+    _same(edited, own)
+    found = structural_similarity_index_measure(_unit(edited), _unit(own), data_range=1.0, reduction="none")
+    assert isinstance(found, Tensor)
+    return found.reshape(-1)
+
+
+def content_kept(edited: Nouns, own: Nouns) -> list[float]:
+    """The IoU of each picture's nouns before and after, of the pictures with any."""
+    pairs = [(set(after), set(before)) for after, before in zip(edited, own, strict=True)]
+    return [len(after & before) / len(after | before) for after, before in pairs if after | before]
+
+
+def content_distance(edited: Nouns, own: Nouns, *, n_resamples: int = 2000, seed: int = 0) -> Estimate:
+    """The total variation distance of the nouns' distributions; n counts pictures.
+
+    The interval resamples pictures, before and after together. As a distance is pushed up by scatter, it is widened to
+    hold the value where it would not.
+    """
+    after, before = _presence(edited, own)
+    value = _total_variation(after.sum(axis=0), before.sum(axis=0))
+    if not np.isfinite(value):
+        return NO_DATA
+    if len(own) == 1:
+        return Estimate(float(value), None, 1)
+    weights = bootstrap_weights(len(own), n_resamples=n_resamples, seed=seed)
+    spread = _total_variation(weights @ after, weights @ before)
+    low, high = percentile_interval(spread[np.isfinite(spread)])
+    return Estimate(float(value), (min(low, float(value)), max(high, float(value))), len(own))
+
+
+def distance_of_halves(own: Nouns, *, n_halves: int = 200, seed: int = 0) -> Estimate:
+    """The distance between two random halves: mean and 95 % range over `n_halves` divisions."""
+    if len(own) < 2:
+        return NO_DATA
+    (presence,) = _presence(own)
+    generator, half = np.random.default_rng(seed), len(own) // 2
+    found = []
+    for _ in range(n_halves):
+        order = generator.permutation(len(own))
+        one, other = order[:half], order[half : 2 * half]
+        found.append(_total_variation(presence[one].sum(axis=0), presence[other].sum(axis=0)))
+    known = np.array(found)[np.isfinite(found)]
+    return Estimate(float(known.mean()), percentile_interval(known), len(own)) if len(known) else NO_DATA
+
+
+def over_pictures(values: Tensor | Sequence[float], *, n_resamples: int = 2000, seed: int = 0) -> Estimate:
+    """The mean over pictures."""
+    return bootstrap_mean(np.asarray(values, dtype=np.float64), n_resamples=n_resamples, seed=seed)
+
+
+def _ratio(above: Tensor, below: Tensor, *, n_resamples: int, seed: int) -> Estimate:
+    """sum(above) / sum(below) with a bootstrap over pictures; no data unless the sum below is above 0."""
+    sums = np.stack([above.double().numpy(), below.double().numpy()], axis=1)
+    if len(sums) == 0 or sums[:, 1].sum() <= 0:
+        return NO_DATA
+    value = float(sums[:, 0].sum() / sums[:, 1].sum())
+    if len(sums) == 1:
+        return Estimate(value, None, 1)
+    resampled = bootstrap_weights(len(sums), n_resamples=n_resamples, seed=seed) @ sums
+    resampled = resampled[resampled[:, 1] > 0]
+    return Estimate(value, percentile_interval(resampled[:, 0] / resampled[:, 1]), len(sums))
+
+
+def _presence(*several: Nouns) -> list[NDArray[np.float64]]:
+    names = sorted({noun for nouns in several for each in nouns for noun in each})
+    return [
+        np.array([[noun in each for noun in names] for each in nouns], dtype=np.float64).reshape(
+            len(nouns), len(names)
+        )
+        for nouns in several
+    ]
+
+
+def _total_variation(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    def shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+        total = counts.sum(axis=-1, keepdims=True)
+        return np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
+
+    if one.shape[-1] == 0:
+        return np.full(one.shape[:-1], np.nan)
+    return np.abs(shares(one) - shares(other)).sum(axis=-1) / 2
+
+
+def _unit(pictures: Pictures) -> Float[Tensor, "n 3 height width"]:
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).double() / 255
+
+
+def _same(edited: Pictures, own: Pictures) -> None:
+    if edited.shape != own.shape:
+        raise UserError(f"pictures {list(edited.shape)} and {list(own.shape)} differ; compare the same ones")

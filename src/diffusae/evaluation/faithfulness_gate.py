@@ -1,0 +1,189 @@
+"""The rows of a cell's faithfulness, and the gate: may conclusions be drawn about the picture from this SAE?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from diffusae.errors import UserError, together
+from diffusae.evaluation import faithfulness as measures
+from diffusae.evaluation.result import NO_DATA, Estimate, Result
+
+VERSION = 1
+OWN, MEAN, CONTROL = "reconstruction", "mean_update", "with_error"
+"""What stands in the update's place: x_hat; the mean update; x_hat + its error, which must change nothing."""
+EDITS = (OWN, MEAN, CONTROL)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Thresholds; None: not asked. A figure without data is not asked either.
+
+    Raises:
+        UserError: a threshold that no figure can reach or miss.
+    """
+
+    least_loss_recovered: float | None = 0.8
+    least_ssim: float | None = 0.8
+    least_content_kept: float | None = 0.9
+    most_content_distance: float | None = None
+
+    def __post_init__(self) -> None:
+        together(
+            f"{name}={value} must lie in [0, 1]; change evaluation.gate.{name}"
+            for name, value in vars(self).items()
+            if value is not None and not 0 <= value <= 1
+        )
+
+    def passed(self, figures: Mapping[str, float | None]) -> dict[str, bool]:
+        """Whether each threshold holds, of those that are asked and whose figure is known."""
+        asked = {
+            "loss_recovered": self.least_loss_recovered,
+            "picture_ssim": self.least_ssim,
+            "content_kept": self.least_content_kept,
+            "content_distance": self.most_content_distance,
+        }
+        found = {}
+        for name, threshold in asked.items():
+            value = figures.get(name)
+            if threshold is not None and value is not None:
+                found[name] = value <= threshold if name == "content_distance" else value >= threshold
+        return found
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one edit, or of none.
+
+    Attributes:
+        errors: denoising errors of noised pictures.
+        pictures: generated pictures, uint8.
+        nouns: what the annotator found in each.
+    """
+
+    errors: Float[Tensor, " m"]
+    pictures: UInt8[np.ndarray, "n height width 3"]
+    nouns: Sequence[Collection[str]]
+
+
+def faithfulness_results(
+    own: Outcome,
+    edited: Mapping[str, Outcome],
+    *,
+    gate: Gate,
+    cell: Mapping[str, Any],
+    details: Mapping[str, Any] | None = None,
+    n_halves: int = 200,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> list[Result]:
+    """Seven rows: the six figures and `usable`, 1 where the gate is passed and 0 where not.
+
+    Where `mean_update_passes_too`, the picture hardly hangs on this block at this moment: passing says nothing there.
+
+    Args:
+        own: the model as it is.
+        edited: the outcome of each of `EDITS`.
+
+    Raises:
+        UserError: an edit is missing.
+    """
+    if missing := set(EDITS) - set(edited):
+        raise UserError(f"no outcome of {', '.join(sorted(missing))}; carry out all of {', '.join(EDITS)}")
+    resampling = {"n_resamples": n_resamples, "seed": seed}
+    figures = {name: _figures(outcome, own, edited[MEAN], **resampling) for name, outcome in edited.items()}
+    other = _other_picture(own, **resampling)
+    halves = measures.distance_of_halves(own.nouns, n_halves=n_halves, seed=seed)
+    passed = {name: gate.passed({key: e.value for key, e in each.items()}) for name, each in figures.items()}
+    verdict = {
+        "gate": _word(passed[OWN]),
+        "mean_update_passes_too": bool(passed[MEAN]) and all(passed[MEAN].values()),
+        **(details or {}),
+    }
+    units = {
+        "loss_recovered": (True, "ratio"),
+        "denoising_error_change": (False, "ratio"),
+        "picture_mse": (False, "squared pixel"),
+        "picture_ssim": (True, "SSIM"),
+        "content_kept": (True, "IoU of nouns"),
+        "content_distance": (False, "total variation"),
+    }
+    rows = []
+    for metric, (higher_is_better, unit) in units.items():
+        beside = {name: figures[name][metric] for name in (MEAN, CONTROL)}
+        if metric in other:
+            beside["other_picture"] = other[metric]
+        if metric == "content_distance":
+            beside["halves"] = halves
+        rows.append(
+            Result(
+                metric,
+                figures[OWN][metric],
+                higher_is_better,
+                unit,
+                dict(cell),
+                beside,
+                verdict,
+                version=VERSION,
+            )
+        )
+    checks = {f"{name}_passed": holds for name, holds in passed[OWN].items()}
+    beside = {name: _usable(passed[name]) for name in (MEAN, CONTROL)}
+    rows.append(
+        Result(
+            "usable",
+            _usable(passed[OWN]),
+            True,
+            "share",
+            dict(cell),
+            beside,
+            verdict | vars(gate) | checks,
+            version=VERSION,
+        )
+    )
+    return rows
+
+
+def _figures(outcome: Outcome, own: Outcome, ablated: Outcome, **resampling: int) -> dict[str, Estimate]:
+    errors = outcome.errors
+    return {
+        "loss_recovered": measures.loss_recovered(errors, own.errors, ablated.errors, **resampling),
+        "denoising_error_change": measures.denoising_error_change(errors, own.errors, **resampling),
+        **_pictures(outcome, own, **resampling),
+        "content_distance": measures.content_distance(outcome.nouns, own.nouns, **resampling),
+    }
+
+
+def _pictures(outcome: Outcome, own: Outcome, **resampling: int) -> dict[str, Estimate]:
+    return {
+        "picture_mse": measures.over_pictures(
+            measures.picture_mse(outcome.pictures, own.pictures), **resampling
+        ),
+        "picture_ssim": measures.over_pictures(
+            measures.picture_ssim(outcome.pictures, own.pictures), **resampling
+        ),
+        "content_kept": measures.over_pictures(measures.content_kept(outcome.nouns, own.nouns), **resampling),
+    }
+
+
+def _other_picture(own: Outcome, **resampling: int) -> dict[str, Estimate]:
+    """The unedited picture of the next caption: what having nothing in common gives."""
+    if len(own.pictures) < 2:
+        return {}
+    nouns = [*own.nouns[1:], own.nouns[0]]
+    return _pictures(Outcome(own.errors, np.roll(own.pictures, -1, axis=0), nouns), own, **resampling)
+
+
+def _usable(passed: Mapping[str, bool]) -> Estimate:
+    return Estimate(float(all(passed.values())), None, 1) if passed else NO_DATA
+
+
+def _word(passed: Mapping[str, bool]) -> str:
+    if not passed:
+        return "not judged"
+    return "usable" if all(passed.values()) else "unreliable"

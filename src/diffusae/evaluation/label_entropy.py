@@ -1,0 +1,70 @@
+"""Purity of latents: the entropy of the labels of their top pictures (after Revelio, arXiv 2411.16725, section 4).
+
+Revelio takes the standard deviation of the class numbers of a latent's top pictures, which hangs on the order of the
+classes; the entropy of the classes is the same idea without that. A picture of several labels gives each of them an
+equal part of one vote. With the shares p_l of the votes: H = -sum_l p_l log2 p_l, in bits; range [0, log2(labels)];
+lower = purer, 0 = one label only.
+
+Empty cases: pictures without a label do not vote; a latent without votes has NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from diffusae.errors import UserError
+from diffusae.evaluation.result import NO_DATA, Estimate, percentile_interval
+
+Votes = Mapping[str, Sequence[str]]
+"""image id -> its labels; none for a picture in which nothing was found."""
+
+
+def entropy_bits(shares: Float[np.ndarray, "... labels"]) -> NDArray[np.float64]:
+    """Entropy of votes that need not sum to 1, [...]; NaN where there are none."""
+    shares = np.asarray(shares, dtype=np.float64)
+    total = shares.sum(axis=-1, keepdims=True)
+    p = np.divide(shares, total, out=np.zeros_like(shares), where=total > 0)
+    entropy = -(p * np.log2(p, out=np.zeros_like(p), where=p > 0)).sum(axis=-1)
+    return np.where(total[..., 0] > 0, entropy + 0.0, np.nan)  # + 0.0: no -0.0
+
+
+class LabelVotes:
+    """The votes of pictures as a matrix, so that any choice of pictures has its entropy at once."""
+
+    def __init__(self, votes: Votes) -> None:
+        if not votes:
+            raise UserError("there are no pictures to vote; annotate held-out pictures first")
+        self.labels = sorted({label for labels in votes.values() for label in labels})
+        self._row = {image_id: row for row, image_id in enumerate(votes)}
+        self._matrix = np.zeros((len(votes), len(self.labels)))
+        for row, labels in enumerate(votes.values()):
+            for label in labels:
+                self._matrix[row, self.labels.index(label)] += 1 / len(labels)
+
+    def entropies(self, top: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+        """The entropy of each latent's top pictures, [latents]."""
+        return np.array(
+            [
+                entropy_bits(self._matrix[[self._row[image_id] for image_id in each]].sum(axis=0))
+                for each in top
+            ]
+        )
+
+    def of_random_pictures(self, sizes: Sequence[int], *, n_draws: int, seed: int) -> Estimate:
+        """The mean entropy where each latent's pictures are drawn at random instead, as many as it has.
+
+        Mean and 95 % range over the draws; n counts latents.
+        """
+        if not sizes or not self.labels:
+            return NO_DATA
+        generator = np.random.default_rng(seed)
+        means = []
+        for _ in range(n_draws):
+            rows = [generator.permutation(len(self._matrix))[:size] for size in sizes]
+            means.append(np.nanmean([entropy_bits(self._matrix[each].sum(axis=0)) for each in rows]))
+        found = np.array(means)
+        return Estimate(float(found.mean()), percentile_interval(found), len(sizes))

@@ -1,0 +1,150 @@
+"""The statistics of a cell's latents in one table, and what they say together.
+
+A latent that is active in fewer pictures than `minimum_pictures` is *rare*: it has a row, but its entropies are NaN and
+it counts in no summary.
+
+- noun_entropy, style_entropy: bits, see `label_entropy`; lower = purer.
+- context_free_fraction: the share of judged latents whose `position_share` (the share of a map's variance that lies
+  between positions, see `concepts.statistics`) reaches a threshold. The paper's context-free features have a low
+  variance over pictures (Emergence, arXiv 2504.15473, section 4); the share is that variance, freed of a latent's
+  strength. Range [0, 1]; they name nothing, so lower is better.
+- stability: mean cosine with the partner in an SAE of another seed, see `stability`; higher is better.
+
+Empty cases: no judged latents, no labels, no other SAE are no data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
+
+from diffusae.errors import UserError, together
+from diffusae.evaluation.label_entropy import LabelVotes, Votes
+from diffusae.evaluation.result import NO_DATA, Estimate, Result, bootstrap_mean
+from diffusae.evaluation.stability import matched_cosines
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How latents are judged; `UserError` for a value out of range, every fault at once."""
+
+    n_top: int = 10
+    minimum_pictures: int = 5
+    context_free: float = 0.5
+    n_draws: int = 200
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name}={value} must be at least 1; raise evaluation.{name}"
+            for name in ("n_top", "minimum_pictures", "n_draws")
+            if (value := getattr(self, name)) < 1
+        ]
+        if not 0 < self.context_free <= 1:
+            faults.append(f"context_free={self.context_free} is a share: it must lie in (0, 1]; change it")
+        together(faults)
+
+
+def latent_table(
+    statistics: pd.DataFrame,
+    *,
+    votes: Mapping[str, Votes],
+    judging: Judging,
+    stability: Float[Tensor, " d_sae"] | None = None,
+) -> pd.DataFrame:
+    """The statistics of every latent with `rare`, `context_free`, an entropy for each kind of label, and `stability`.
+
+    Args:
+        statistics: one row a latent: `pictures_active`, `position_share` and `top_images` among its columns.
+        votes: kind of label ("noun", "style") -> labels of every picture.
+        stability: the cosine of each latent with its partner; NaN in the table where there is none.
+    """
+    table = statistics.copy()
+    table["rare"] = table["pictures_active"] < judging.minimum_pictures
+    table["context_free"] = ~table["rare"] & (table["position_share"] >= judging.context_free)
+    top = [list(each)[: judging.n_top] for each in table["top_images"]]
+    for kind, each in votes.items():
+        entropies = LabelVotes(each).entropies(top)
+        table[f"{kind}_entropy"] = np.where(table["rare"], np.nan, entropies)
+    table["stability"] = np.nan if stability is None else stability.numpy()
+    return table
+
+
+def latent_results(
+    table: pd.DataFrame,
+    *,
+    votes: Mapping[str, Votes],
+    judging: Judging,
+    shuffled_position_share: Sequence[float],
+    random_stability: Sequence[float] | None,
+    cell: Mapping[str, Any],
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> list[Result]:
+    """The rows of a cell, with intervals over its judged latents.
+
+    Baselines: for entropies, as many pictures drawn at random; for context-free latents, the position shares of the same
+    codes with the positions of every picture shuffled; for stability, the partners of the same latents among random
+    directions.
+    """
+    mean = partial(bootstrap_mean, n_resamples=n_resamples, seed=seed)
+    rare = table["rare"].to_numpy(dtype=bool)
+    active = table["pictures_active"].to_numpy()
+    judged: Any = table[~rare]
+    details = {
+        "n_judged": len(judged),
+        "n_rare": int((rare & (active > 0)).sum()),
+        "n_silent": int((active == 0).sum()),
+        "n_top": judging.n_top,
+        "minimum_pictures": judging.minimum_pictures,
+    }
+
+    def row(metric: str, own: Estimate, unit: str, beside: dict[str, Estimate], **more: Any) -> Result:
+        return Result(
+            metric, own, metric == "stability", unit, dict(cell), beside, details | more, version=VERSION
+        )
+
+    rows = []
+    for kind, each in votes.items():
+        entropies = judged[f"{kind}_entropy"].dropna()
+        sizes = [min(len(judged.at[index, "top_images"]), judging.n_top) for index in entropies.index]
+        chance = LabelVotes(each).of_random_pictures(sizes, n_draws=judging.n_draws, seed=seed)
+        own = mean(entropies.to_numpy())
+        rows.append(row(f"{kind}_entropy", own, "bits", {"random_pictures": chance}))
+    chance_share = np.asarray(shuffled_position_share, dtype=np.float64)[~rare] >= judging.context_free
+    rows.append(
+        row(
+            "context_free_fraction",
+            mean(judged["context_free"].to_numpy(dtype=np.float64)),
+            "share",
+            {"shuffled_positions": mean(chance_share.astype(np.float64))},
+            threshold=judging.context_free,
+        )
+    )
+    stable, random = NO_DATA, NO_DATA
+    if random_stability is not None:
+        stable = mean(judged["stability"].to_numpy())
+        random = mean(np.asarray(random_stability, dtype=np.float64)[~rare])
+    rows.append(row("stability", stable, "cosine", {"random_directions": random}))
+    return rows
+
+
+def stability_of(
+    directions: Float[Tensor, "m d"],
+    others: Float[Tensor, "n d"],
+    random: Float[Tensor, "n d"],
+) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
+    """Matched cosines with another SAE, and with random directions; `UserError` for the same SAE."""
+    if directions.shape == others.shape and bool((directions == others).all()):
+        raise UserError(
+            "the other SAE is this one: its stability is 1 by definition; name one of another seed"
+        )
+    return matched_cosines(directions, others), matched_cosines(directions, random)
