@@ -170,13 +170,58 @@ def test_a_second_process_on_the_directory_is_refused(study):
     assert f"process {os.getpid()}" in done.stderr
 
 
-def test_a_multirun_tells_every_failure_and_carries_the_others_out(study):
-    grid = ["timestep=early", "block=mid", "conditioning=cond", "sae.tag=${sae.k}", "sae.k=2,900"]
-    done = diffusae("train", "-m", "debug=tiny", *grid, *CELLS, outputs=study, check=False)
+def table_of(done: subprocess.CompletedProcess[str]) -> list[list[str]]:
+    """The body of the table at the end: the cells of each line, without the seconds."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("│")]
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
+    return [[*line[:-2], line[-1]] for line in cells]
+
+
+def test_a_multirun_ends_with_every_job_and_retries_only_what_failed(study):
+    from diffusae.runs.lock import directory_lock
+
+    grid = ["timestep=early", "block=mid", "conditioning=cond", "sae.tag=${sae.k}", "sae.k=2,3,900"]
+    sae = study / "tiny" / "sae"
+    with directory_lock(sae / "mid-t1.00-cond-2"):
+        done = diffusae("train", "-m", "debug=tiny", *grid, *CELLS, outputs=study, check=False)
     assert done.returncode == 2
-    assert "1 of 2 jobs failed" in done.stderr
-    assert "k=900 exceeds d_sae=64; lower sae.k" in done.stderr
-    assert (study / "tiny" / "sae" / "mid-t1.00-cond-2" / "sae.safetensors").is_file()
+    assert "2 of 3 jobs failed (1 done, 2 failed)" in done.stderr
+    first, *others = table_of(done)
+    assert first[:3] == ["mid-t1.00-cond-2", "sae.k=2", "failed"]
+    assert f"is in use by process {os.getpid()} on " in first[3]
+    assert others == [
+        ["mid-t1.00-cond-3", "sae.k=3", "done", ""],
+        ["mid-t1.00-cond-900", "sae.k=900", "failed", "k=900 exceeds d_sae=64; lower sae.k"],
+    ]
+    assert "Traceback" not in done.stderr
+    weights = sae / "mid-t1.00-cond-3" / "sae.safetensors"
+    written = weights.stat().st_mtime_ns
+    done = diffusae("train", "-m", "debug=tiny", *grid, *CELLS, outputs=study, check=False)
+    assert [row[2] for row in table_of(done)] == ["done", "skipped", "failed"]
+    assert done.returncode == 2
+    assert weights.stat().st_mtime_ns == written
+    assert not list((study / "tiny" / "logs").glob(".outcomes*"))
+
+
+def test_a_multirun_in_which_nothing_fails_ends_with_zero(study):
+    grid = ["timestep=early,final", "block=mid", "conditioning=cond,uncond"]
+    done = diffusae("train", "-m", "debug=tiny", *grid, *CELLS, outputs=study)
+    assert [(row[0], row[-2], row[-1]) for row in table_of(done)] == [
+        (f"mid-t{t}-{conditioning}-k4", "skipped", "finished already")
+        for t in ("1.00", "0.00")
+        for conditioning in ("cond", "uncond")
+    ]
+
+
+def test_a_sweep_file_ends_in_the_same_table(study):
+    done = diffusae("train", "-m", "debug=tiny", "+sweeps=timestep_block", *CELLS, outputs=study, check=False)
+    assert done.returncode == 2
+    outcomes = {row[0]: row[2] for row in table_of(done)}
+    assert len(outcomes) == 18
+    assert {cell for cell, outcome in outcomes.items() if outcome == "skipped"} == {
+        f"mid-t{t}-{conditioning}-k4" for t in ("1.00", "0.00") for conditioning in ("cond", "uncond")
+    }
+    assert set(outcomes.values()) == {"skipped", "failed"}
 
 
 @pytest.mark.parametrize(

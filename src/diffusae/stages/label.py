@@ -25,15 +25,16 @@ from diffusae.stages.study import Study, build
 log = logging.getLogger(__name__)
 
 
-def label(cfg: DictConfig) -> None:
-    """Name the latents of one cell, annotating the pictures first where that has not been done."""
+def label(cfg: DictConfig) -> bool:
+    """Name the latents of one cell, and annotate the pictures first where need be; False: it is finished already."""
     study = Study(cfg)
     study.check()
     annotate(cfg)
     if labelled(study):
         log.info("%s is labelled already", study.concepts)
-        return
+        return False
     label_cell(study, word_embedding(study))
+    return True
 
 
 def labelled(study: Study) -> bool:

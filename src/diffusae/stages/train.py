@@ -26,15 +26,16 @@ from diffusae.stages.study import Study
 log = logging.getLogger(__name__)
 
 
-def train(cfg: DictConfig) -> None:
-    """Train the autoencoder of the cell that `timestep`, `block` and `conditioning` choose."""
+def train(cfg: DictConfig) -> bool:
+    """Train the autoencoder of the cell that `timestep`, `block` and `conditioning` choose; False: it is finished already."""
     study = Study(cfg)
     study.check()
     if trained(study):
         log.info("%s is trained already", study.sae)
-        return
+        return False
     with mirror_of(study) as mirror:
         train_cell(study, mirror, progress=True)
+    return True
 
 
 def trained(study: Study) -> bool:
