@@ -104,6 +104,27 @@ def test_the_offline_wandb_run_of_a_cell_holds_the_figures_of_the_local_record(s
     assert summary.get("test/composition") == pytest.approx(composition.value)
 
 
+def test_every_cell_is_a_wandb_run_of_one_group_with_its_coordinates_and_the_same_metric_names(study):
+    coordinates, names = set(), []
+    for t in ("100", "000"):
+        for conditioning in ("cond", "uncond"):
+            records = records_of(study / "tiny" / "wandb", f"tiny-mid-t{t}-{conditioning}-k4")
+            (run,) = [record.run for record in records if record.HasField("run")]
+            config = values_of(run.config.update)
+            coordinates.add((config["block"], config["t"], config["conditioning"], config["k"]))
+            assert (run.run_group, config["experiment"]) == ("tiny", "tiny")
+            assert config["study"]["trainer"]["steps"] == 10
+            logged = {
+                name.partition(".")[0]
+                for record in records
+                for name in (*values_of(record.history.item), *values_of(record.summary.update))
+            }
+            assert {"concepts", "train/loss", "val/l0", "test/composition"} <= logged
+            names.append(logged)
+    assert coordinates == {("mid", t, branch, 4) for t in (1.0, 0.0) for branch in ("cond", "uncond")}
+    assert all(each == names[0] for each in names)
+
+
 def test_a_second_run_finds_everything_finished_and_changes_nothing(study):
     before = {
         path: path.stat().st_mtime_ns

@@ -90,7 +90,7 @@ def _carry_out(studies: Mapping[str, Study], embedding: Callable[[], WordEmbeddi
     one = _one(studies)
     with mirror_of(one) as mirror:
         train_cell(one, mirror)
-        label_cell(one, embedding())
+        label_cell(one, mirror, embedding())
         for study in studies.values():
             evaluate_cell(study, mirror, embedding)
 

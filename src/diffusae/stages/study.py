@@ -106,6 +106,11 @@ class Study:
         return f"{self.cell.key}-{self.cfg.sae.tag}"
 
     @property
+    def wandb_id(self) -> str:
+        """The id of the cell's W&B run."""
+        return f"{self.name}-{self.cell_name}".replace(".", "")
+
+    @property
     def sae(self) -> Path:
         """The cell's trained autoencoder."""
         return self.directory / "sae" / self.cell_name

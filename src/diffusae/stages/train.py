@@ -164,9 +164,10 @@ def save_trained(
 
 @contextmanager
 def mirror_of(study: Study) -> Iterator[WandbMirror]:
-    """The cell's W&B run: its coordinates in the config, grouped by experiment, the same run for every stage."""
+    """The cell's W&B run: its coordinates in the config, the same run for every stage."""
     settings = study.cfg.logger
     config = {
+        "experiment": study.name,
         **study.cell.coordinates(),
         "sparsity": study.sparsity().name,
         **study.sparsity().config(),
@@ -176,9 +177,10 @@ def mirror_of(study: Study) -> Iterator[WandbMirror]:
     with WandbMirror(
         study.directory / "wandb",
         project=settings.project,
-        group=study.name,
+        entity=settings.entity,
+        group=settings.group,
         name=study.cell_name,
-        run_id=f"{study.name}-{study.cell_name}".replace(".", ""),
+        run_id=study.wandb_id,
         config=config,
         mode=settings.mode,
         timeout_s=settings.timeout_s,
