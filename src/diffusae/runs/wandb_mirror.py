@@ -24,7 +24,7 @@ from PIL import Image
 
 from diffusae.errors import UserError, unknown
 from diffusae.runs.metric_log import plain_value
-from diffusae.runs.wandb_mode import MODES, Mode, chosen_mode
+from diffusae.runs.wandb_mode import MODES, Mode, mode_of
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +85,8 @@ class WandbMirror:
         self.timeout_s = timeout_s
         self._run = {"project": project, "group": group, "name": name, "id": run_id, "config": dict(config)}
         self._run |= {} if entity is None else {"entity": entity}
-        chosen = chosen_mode(os.environ) if mode == "auto" else mode
-        self._modes = {"online": ["online", "offline"], "offline": ["offline"], "disabled": []}[chosen]
+        modes = {"online": ["online", "offline"], "offline": ["offline"], "disabled": []}
+        self._modes = modes[mode_of(mode, os.environ)]
         self._requests: queue.Queue[dict[str, Any]] = queue.Queue(maxsize=_WAITING)
         self._process: _Process | None = None
         self._thread: threading.Thread | None = None

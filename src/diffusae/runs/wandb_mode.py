@@ -12,6 +12,11 @@ Mode = Literal["auto", "online", "offline", "disabled"]
 MODES = ("auto", "online", "offline", "disabled")
 
 
+def mode_of(mode: Mode, environment: Mapping[str, str]) -> str:
+    """The mode itself, or what `auto` means here."""
+    return chosen_mode(environment) if mode == "auto" else mode
+
+
 def chosen_mode(environment: Mapping[str, str]) -> str:
     """What `auto` means: WANDB_MODE where it is set, else online where an API key is at hand, else offline."""
     asked = environment.get("WANDB_MODE")

@@ -66,7 +66,7 @@ def _serve(run: Any, request: dict[str, Any], step: int) -> int:
         case "summary":
             run.summary.update(request["values"])
         case "table":
-            rows = [
+            rows: Any = [
                 [_picture(cell) if isinstance(cell, dict) else cell for cell in row]
                 for row in request["rows"]
             ]

@@ -100,7 +100,11 @@ def label_cell(study: Study, mirror: WandbMirror, embedding: WordEmbedding) -> N
         gallery = build_gallery(dictionary, shown, codes.__getitem__)
         gallery.save(study.concepts)
     if mirror.mode != "disabled":
-        mirror.table("concepts", *_concepts(study, manifest, dictionary, gallery))
+        columns, rows = _concepts(study, manifest, dictionary, gallery)
+        mirror.table("concepts", columns, rows)
+        mirror.panel(
+            "gallery", [(f"latent {latent}: {labels}", drawn) for latent, _, labels, *_, drawn in rows]
+        )
 
 
 def _concepts(
