@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -76,6 +77,17 @@ def test_the_saved_autoencoder_keeps_k_latents_active(study):
 
     codes = sae.encode(torch.randn(10, sae.d_in))
     assert codes.values.shape == (10, 4)
+
+
+def test_the_pictures_of_the_report_link_to_records_that_are_there(study):
+    page = study / "tiny" / "report" / "index.html"
+    links = set(re.findall(r'<a class="run" href="([^"]+)" title="([^"]+)"', page.read_text()))
+    assert {href.split("/")[1] for href, _ in links} >= {"activations", "concepts"}
+    for href, title in links:
+        assert (page.parent / href).resolve().is_file()
+        if "/concepts/" in href:
+            cell = href.split("/")[2]
+            assert title.endswith(f"W&amp;B run diffusae/tiny-{cell.replace('.', '')}")
 
 
 def test_metrics_of_training_and_validation_are_logged(study):

@@ -180,7 +180,7 @@ def mirror_of(study: Study) -> Iterator[WandbMirror]:
         entity=settings.entity,
         group=settings.group,
         name=study.cell_name,
-        run_id=study.wandb_id,
+        run_id=study.wandb_id(study.cell_name),
         config=config,
         mode=settings.mode,
         timeout_s=settings.timeout_s,
