@@ -32,6 +32,8 @@ from diffusae.stages.study import Study
 
 log = logging.getLogger(__name__)
 
+USERS = (UserError, HydraException, OmegaConfBaseException)
+"""Errors that are the user's to mend."""
 STYLES = {"done": "green", "skipped": "dim", "failed": "bold red"}
 
 
@@ -48,9 +50,8 @@ class Outcome:
 
 def reason(error: BaseException) -> str:
     """An error in one line; the type's name too where the error is none of the user's."""
-    told = isinstance(error, UserError | HydraException | OmegaConfBaseException)
     text = " ".join(str(error).split())
-    return text if told else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, USERS) else f"{type(error).__name__}: {text}"
 
 
 def print_outcomes(outcomes: Sequence[Outcome]) -> bool:
@@ -88,7 +89,7 @@ class OutcomeTable(Callback):
     """
 
     def __init__(self) -> None:
-        self._kept = Path()
+        self._kept = Path("outcomes")
         self._begun = 0.0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -111,7 +112,7 @@ class OutcomeTable(Callback):
                 outcome = "skipped"
         except Exception as error:
             outcome, why = "failed", reason(error)
-            log.error(why, exc_info=None if isinstance(error, UserError) else error)
+            log.error(why, exc_info=None if isinstance(error, USERS) else error)
             job_return.return_value, job_return.status = None, JobStatus.COMPLETED
         row = Outcome(
             _cell_name(job_return.cfg),
