@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from diffusae.errors import UserError
+from diffusae.errors import USER_FAULT, UserError
 
 STAGES: dict[str, str] = {
     "run": "collect -> annotate -> train -> label -> evaluate -> report, over the whole grid",
@@ -27,12 +27,11 @@ STAGES: dict[str, str] = {
     "export": "write one cell's autoencoder for another library (format=sae_lens or eai_sparsify)",
     "import": "place another library's autoencoder as one cell's (source=DIR)",
     "report": "render the HTML report of what is finished",
+    "dashboard": "build a W&B workspace and report of what is evaluated; without a key, write them to a file",
     "miniature": "train, assemble and measure the miniature model (part=...)",
 }
 FUNCTIONS = {"export": "export_cell", "import": "import_cell"}
 """Stages whose module and function have another name: `import` is a word of Python's."""
-USER_FAULT = 2
-"""The exit code for a mistake that the user can mend."""
 
 
 def config_directory() -> Path:
@@ -90,36 +89,13 @@ def _run(stage: str) -> None:
     import hydra
 
     function = FUNCTIONS.get(stage, stage)
-    task: Callable[[Any], None] = getattr(importlib.import_module(f"diffusae.stages.{function}"), function)
+    task: Callable[[Any], object] = getattr(importlib.import_module(f"diffusae.stages.{function}"), function)
     # Lightning sets its own level when it is imported.
     for name in ("pytorch_lightning", "lightning_fabric"):  # devices and tips, told again for every cell
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (".*LeafSpec.*", ".*smaller than the logging interval.*"):
         warnings.filterwarnings("ignore", message=message)
-    outcomes: list[tuple[str, str]] = []
-
-    def told(cfg: Any) -> None:
-        """The task, with its outcome kept: a multirun shows only its first error."""
-        from hydra.core.hydra_config import HydraConfig
-
-        overrides = " ".join(HydraConfig.get().overrides.task)
-        try:
-            task(cfg)
-        except Exception as error:
-            outcomes.append((overrides, f"failed: {_explained(error, stage) or repr(error)}"))
-            raise
-        outcomes.append((overrides, "done"))
-
-    wrapped = hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=stage)(told)
-    try:
-        wrapped()
-    finally:
-        failures = [row for row in outcomes if row[1] != "done"]
-        if len(outcomes) > 1 and failures:
-            print(f"\n{len(failures)} of {len(outcomes)} jobs failed:", file=sys.stderr)
-            for overrides, outcome in failures:
-                print(f"  {overrides}\n    {outcome}", file=sys.stderr)
-            print("The same command runs only these again.", file=sys.stderr)
+    hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=stage)(task)()
 
 
 def _explained(error: BaseException, stage: str) -> str | None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+USER_FAULT = 2
+"""The exit code for a mistake that the user can mend."""
+
 
 class UserError(ValueError):
     """A mistake that the user can mend. The message states the rule, the value found and the remedy."""

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import re
 import signal
 import subprocess
 import sys
@@ -118,6 +119,17 @@ def test_the_saved_autoencoder_keeps_k_latents_active(study):
     assert codes.values.shape == (10, 4)
 
 
+def test_the_pictures_of_the_report_link_to_records_that_are_there(study):
+    page = study / "tiny" / "report" / "index.html"
+    links = set(re.findall(r'<a class="run" href="([^"]+)" title="([^"]+)"', page.read_text()))
+    assert {href.split("/")[1] for href, _ in links} >= {"activations", "concepts"}
+    for href, title in links:
+        assert (page.parent / href).resolve().is_file()
+        if "/concepts/" in href:
+            cell = href.split("/")[2]
+            assert title.endswith(f"W&amp;B run diffusae/tiny-{cell.replace('.', '')}")
+
+
 def test_metrics_of_training_and_validation_are_logged(study):
     rows = read_metrics(study / "tiny" / "sae" / "mid-t1.00-cond-k4" / "metrics.jsonl")
     names = {name for row in rows for name in row}
@@ -142,6 +154,27 @@ def test_the_offline_wandb_run_of_a_cell_holds_the_figures_of_the_local_record(s
             summary |= values_of(record.summary.update)
     (composition,) = load_results(study / "tiny" / "evaluation" / "composition" / cell / "results.json")
     assert summary.get("test/composition") == pytest.approx(composition.value)
+
+
+def test_every_cell_is_a_wandb_run_of_one_group_with_its_coordinates_and_the_same_metric_names(study):
+    coordinates, names = set(), []
+    for t in ("100", "000"):
+        for conditioning in ("cond", "uncond"):
+            records = records_of(study / "tiny" / "wandb", f"tiny-mid-t{t}-{conditioning}-k4")
+            (run,) = [record.run for record in records if record.HasField("run")]
+            config = values_of(run.config.update)
+            coordinates.add((config["block"], config["t"], config["conditioning"], config["k"]))
+            assert (run.run_group, config["experiment"]) == ("tiny", "tiny")
+            assert config["study"]["trainer"]["steps"] == 10
+            logged = {
+                name.partition(".")[0]
+                for record in records
+                for name in (*values_of(record.history.item), *values_of(record.summary.update))
+            }
+            assert {"concepts", "train/loss", "val/l0", "test/composition"} <= logged
+            names.append(logged)
+    assert coordinates == {("mid", t, branch, 4) for t in (1.0, 0.0) for branch in ("cond", "uncond")}
+    assert all(each == names[0] for each in names)
 
 
 def test_a_second_run_finds_everything_finished_and_changes_nothing(study):
@@ -210,13 +243,58 @@ def test_a_second_process_on_the_directory_is_refused(study):
     assert f"process {os.getpid()}" in done.stderr
 
 
-def test_a_multirun_tells_every_failure_and_carries_the_others_out(study):
-    grid = ["timestep=early", "block=mid", "conditioning=cond", "sae.tag=${sae.k}", "sae.k=2,900"]
-    done = diffusae("train", "-m", "debug=tiny", *grid, *CELLS, outputs=study, check=False)
+def table_of(done: subprocess.CompletedProcess[str]) -> list[list[str]]:
+    """The body of the table at the end: the cells of each line, without the seconds."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("│")]
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
+    return [[*line[:-2], line[-1]] for line in cells]
+
+
+def test_a_multirun_ends_with_every_job_and_retries_only_what_failed(study):
+    from diffusae.runs.lock import directory_lock
+
+    grid = ["timestep=early", "block=mid", "conditioning=cond", "sae.tag=${sae.k}", "sae.k=2,3,900"]
+    sae = study / "tiny" / "sae"
+    with directory_lock(sae / "mid-t1.00-cond-2"):
+        done = diffusae("train", "-m", "debug=tiny", *grid, *CELLS, outputs=study, check=False)
     assert done.returncode == 2
-    assert "1 of 2 jobs failed" in done.stderr
-    assert "k=900 exceeds d_sae=64; lower sae.k" in done.stderr
-    assert (study / "tiny" / "sae" / "mid-t1.00-cond-2" / "sae.safetensors").is_file()
+    assert "2 of 3 jobs failed (1 done, 2 failed)" in done.stderr
+    first, *others = table_of(done)
+    assert first[:3] == ["mid-t1.00-cond-2", "sae.k=2", "failed"]
+    assert f"is in use by process {os.getpid()} on " in first[3]
+    assert others == [
+        ["mid-t1.00-cond-3", "sae.k=3", "done", ""],
+        ["mid-t1.00-cond-900", "sae.k=900", "failed", "k=900 exceeds d_sae=64; lower sae.k"],
+    ]
+    assert "Traceback" not in done.stderr
+    weights = sae / "mid-t1.00-cond-3" / "sae.safetensors"
+    written = weights.stat().st_mtime_ns
+    done = diffusae("train", "-m", "debug=tiny", *grid, *CELLS, outputs=study, check=False)
+    assert [row[2] for row in table_of(done)] == ["done", "skipped", "failed"]
+    assert done.returncode == 2
+    assert weights.stat().st_mtime_ns == written
+    assert not list((study / "tiny" / "logs").glob(".outcomes*"))
+
+
+def test_a_multirun_in_which_nothing_fails_ends_with_zero(study):
+    grid = ["timestep=early,final", "block=mid", "conditioning=cond,uncond"]
+    done = diffusae("train", "-m", "debug=tiny", *grid, *CELLS, outputs=study)
+    assert [(row[0], row[-2], row[-1]) for row in table_of(done)] == [
+        (f"mid-t{t}-{conditioning}-k4", "skipped", "finished already")
+        for t in ("1.00", "0.00")
+        for conditioning in ("cond", "uncond")
+    ]
+
+
+def test_a_sweep_file_ends_in_the_same_table(study):
+    done = diffusae("train", "-m", "debug=tiny", "+sweeps=timestep_block", *CELLS, outputs=study, check=False)
+    assert done.returncode == 2
+    outcomes = {row[0]: row[2] for row in table_of(done)}
+    assert len(outcomes) == 18
+    assert {cell for cell, outcome in outcomes.items() if outcome == "skipped"} == {
+        f"mid-t{t}-{conditioning}-k4" for t in ("1.00", "0.00") for conditioning in ("cond", "uncond")
+    }
+    assert set(outcomes.values()) == {"skipped", "failed"}
 
 
 @pytest.mark.parametrize(

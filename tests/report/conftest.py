@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffusae.report.study import Concept, Picture, Prediction, RunRow, Study
+from diffusae.report.study import Concept, Picture, Prediction, Run, RunRow, Study
 from report.rows import CHANCE, figure, result
 
 
@@ -35,7 +35,7 @@ def study(results: list[dict[str, Any]]) -> Study:
         name="miniature",
         model="tiny",
         facts={"steps": "50", "guidance": "4.0"},
-        contact_sheet=[Picture("a blue cat", image, "seed 7")],
+        contact_sheet=[Picture("a blue cat", image, "seed 7", Run("activations"))],
         results=results,
         predictions=[
             Prediction(
@@ -45,6 +45,7 @@ def study(results: list[dict[str, Any]]) -> Study:
                 true_masks={"cat": mask},
                 predicted=dict.fromkeys(keys, (score, mask)),
                 iou=dict.fromkeys(keys[:-1], 0.4567),
+                runs={("mid", "cond", 1.0): Run("evaluation/composition/mid-t1.00-cond-k4")},
             )
         ],
         concepts=[
@@ -58,6 +59,7 @@ def study(results: list[dict[str, Any]]) -> Study:
                 31 / 35,
                 0.021,
                 [(image, score)],
+                Run("concepts/mid-t1.00-cond-k4", "p/mini-mid-t100-cond-k4"),
             ),
             Concept("up-t0.00-uncond", "up", 0.0, "uncond", 7, [], None, 0.0, []),
         ],

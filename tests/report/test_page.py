@@ -13,7 +13,7 @@ import pytest
 
 from diffusae.report import page as module
 from diffusae.report.page import duration, percent, render_page, write_report
-from diffusae.report.study import Concept, Picture, Prediction, RunRow, Study
+from diffusae.report.study import Concept, Picture, Prediction, Run, RunRow, Study
 from report.rows import figure, result
 
 MARKUP = "<script>alert('x')</script> & \"quoted\""
@@ -67,12 +67,33 @@ def test_page_is_well_formed_and_every_id_is_unique_and_found(study: Study) -> N
     assert referred <= set(read.ids)
 
 
+def test_every_picture_with_a_run_links_to_its_record_and_names_its_wandb_run(study: Study) -> None:
+    links = [
+        (attributes["href"], attributes["title"])
+        for tag, attributes in Reader(render_page(study)).elements
+        if tag == "a" and attributes.get("class") == "run"
+    ]
+    concept = "concepts/mid-t1.00-cond-k4/run.json"
+    predicted = "evaluation/composition/mid-t1.00-cond-k4/run.json"
+    assert set(links) == {
+        ("../activations/run.json", "activations/run.json"),
+        (f"../{concept}", f"{concept}, W&B run p/mini-mid-t100-cond-k4"),
+        (f"../{predicted}", predicted),
+    }
+    # One picture of the sheet, one pair of the concept; the prediction's masks and its score map.
+    assert len(links) == 4
+
+
+def test_a_run_whose_name_is_no_address_is_quoted() -> None:
+    assert Run("sae/a b#1").href == "../sae/a%20b%231/run.json"
+
+
 def test_page_loads_nothing_from_elsewhere(study: Study) -> None:
     text = render_page(study)
     for tag, attributes in Reader(text).elements:
         for name, value in attributes.items():
             if name in ("src", "href", "xlink:href", "srcset", "data", "action") and value:
-                allowed = ("#", "data:image/") if tag != "a" else ("#", "https://arxiv.org/abs/")
+                allowed = ("#", "data:image/") if tag != "a" else ("#", "https://arxiv.org/abs/", "../")
                 assert value.startswith(allowed), (tag, name, value[:60])
     assert "@import" not in text
     assert not re.search(r"url\((?!#)", text)

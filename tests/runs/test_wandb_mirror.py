@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import json
 import os
 import signal
 import subprocess
@@ -10,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # made at import
 
 from diffusae.errors import UserError
 from diffusae.runs import wandb_mirror
 from diffusae.runs.metric_log import MetricLog, read_metrics
-from diffusae.runs.wandb_mirror import WandbMirror, chosen_mode
+from diffusae.runs.wandb_mirror import WandbMirror
+from diffusae.runs.wandb_mode import chosen_mode
 from wandb_records import history_of, records_of, values_of
 
 
@@ -49,7 +53,7 @@ def test_an_offline_run_holds_what_the_local_log_holds(tmp_path: Path):
             log.log({"step": step, **row})
             wb.log(row, step=step)
         wb.table("latents", ["latent", "label"], [[0, "cat"], [1, "dog"]])
-        wb.image("picture", np.full((4, 6, 3), 200, np.uint8))
+        wb.panel("picture", [("before", np.full((4, 6, 3), 200, np.uint8))])
         wb.log({"val/fvu": 0.25}, step=36)
         wb.summary({"fvu": 0.125})
     assert wb.mode == "offline"
@@ -72,6 +76,38 @@ def test_an_offline_run_holds_what_the_local_log_holds(tmp_path: Path):
         summary.update(values_of(record.summary.update))
     assert (summary["fvu"], summary["latents.nrows"], summary["picture.width"]) == (0.125, 2, 6)
     assert exit_codes_of(records) == [0]
+
+
+def test_a_table_and_a_panel_keep_their_pictures_and_captions_below_the_directory(
+    tmp_path: Path, monkeypatch
+):
+    """W&B's own places, its cache and staging folders among them, stay empty."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    red, blue = (np.full((4, 6, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
+    with mirror(tmp_path / "wb", timeout_s=200.0) as wb:
+        wb.log({"loss": 1.0}, step=7)
+        wb.table("concepts", ["latent", "labels", "pictures"], [[5, "cat", red], [9, "dog", blue]])
+        wb.panel("edit", [("before", red), ("after: no cat", blue)])
+    records = records_of(tmp_path / "wb")
+    (logged,) = [values_of(record.history.item) for record in records if record.HasField("history")]
+    assert (logged["_step"], logged["concepts.nrows"], logged["edit.count"]) == (7, 2, 2)
+    assert logged["edit.captions"] == ["before", "after: no cat"]
+    (run,) = (tmp_path / "wb" / "wandb").glob("offline-run-*")
+    shown = [np.asarray(Image.open(run / "files" / name)) for name in logged["edit.filenames"]]
+    assert [picture[0, 0].tolist() for picture in shown] == [[255, 0, 0], [0, 0, 255]]
+    # The table is an artifact: what it consists of is staged until `wandb sync`.
+    staged = [path.read_bytes() for path in (tmp_path / "wb" / "artifacts" / "staging").iterdir()]
+    pictures = [
+        np.asarray(Image.open(io.BytesIO(content))) for content in staged if content[:4] == b"\x89PNG"
+    ]
+    assert {tuple(picture[0, 0].tolist()) for picture in pictures} == {(255, 0, 0), (0, 0, 255)}
+    table, *_ = [json.loads(content) for content in staged if b'"columns"' in content]
+    assert [row[:2] for row in table["data"]] == [[5, "cat"], [9, "dog"]]
+    assert [row[2]["_type"] for row in table["data"]] == ["image-file", "image-file"]
+    assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
 
 
 KILLED = """
@@ -113,6 +149,7 @@ class Summary:
 
 class Run:
     summary = Summary()
+    step = 0
     def log(self, metrics, step):
         if os.environ.get("FAKE_LOG") == "hang": time.sleep(1000)
         if "bad" in metrics: raise TypeError("bad is refused")
@@ -192,7 +229,7 @@ def test_a_value_that_is_refused_costs_that_value_only(fake, caplog):
 def test_what_cannot_be_sent_is_left_out_and_said_and_never_raised(fake, caplog):
     with mirror(fake.parent) as wb:
         wb.log({"loss": np.zeros(3)}, step=0)
-        wb.image("picture", np.zeros((2, 2, 7), np.uint8))
+        wb.panel("picture", [("before", np.zeros((2, 2, 7), np.uint8))])
         wb.log({"loss": 1.0}, step=1)
     assert caplog.text.count("cannot take a value") == 2
     assert fake.read_text().splitlines() == ["offline", "1 ['loss']", "finish 0"]

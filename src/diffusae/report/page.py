@@ -20,7 +20,7 @@ from markupsafe import Markup
 from diffusae.files import atomic_path
 from diffusae.report import charts, pictures, plots, style, tables
 from diffusae.report.pictures import PictureBook
-from diffusae.report.study import Concept, Prediction, PredictionKey, Study
+from diffusae.report.study import Concept, Prediction, PredictionKey, Run, Study
 
 TEMPLATE = "page.html.j2"
 HEAVY = 12 * 2**20
@@ -34,10 +34,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Panel:
-    """One moment of one block: a drawing, and for each noun its colour, name and IoU."""
+    """One moment of one block: a drawing, for each noun its colour, name and IoU, and the run that predicted it."""
 
     drawing: Markup
     figures: list[tuple[str, str, str]]
+    run: Run | None
 
 
 @dataclass(frozen=True)
@@ -227,6 +228,7 @@ def _composition(
             layers=[*regions, *outlines.values()],
         ),
         figures,
+        prediction.runs.get(cell),
     )
 
 
@@ -242,7 +244,8 @@ def _score(prediction: Prediction, key: PredictionKey, colour: str, book: Pictur
         alt=f"scores of {noun}: {block}, {conditioning}, t = {t:.2f}",
         layers=[] if truth is None else [book.outline(truth, prediction.image, ON_MAPS)],
     )
-    return Panel(drawing, [(colour, noun, tables.number(prediction.iou.get(key), 2))])
+    figures = [(colour, noun, tables.number(prediction.iou.get(key), 2))]
+    return Panel(drawing, figures, prediction.runs.get(key[:3]))
 
 
 def _concept_groups(concepts: Sequence[Concept], book: PictureBook) -> list[ConceptGroup]:

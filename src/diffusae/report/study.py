@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -16,9 +17,32 @@ PredictionKey = tuple[str, str, float, str]
 """(block, conditioning, t, noun)"""
 
 
+@dataclass(frozen=True)
+class Run:
+    """The run that made a picture.
+
+    Attributes:
+        directory: where its run.json lies, relative to the experiment's directory.
+        wandb: the W&B run that mirrors it, as [entity/]project/id; "" where there is none.
+    """
+
+    directory: str
+    wandb: str = ""
+
+    @property
+    def href(self) -> str:
+        """From the page to the run.json."""
+        return f"../{quote(self.directory)}/run.json"
+
+    @property
+    def title(self) -> str:
+        """What the link says."""
+        return f"{self.directory}/run.json" + (f", W&B run {self.wandb}" if self.wandb else "")
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A generated picture: its caption, its pixels, and a note such as the split or the seed.
+    """A generated picture: its caption, its pixels, a note such as the split or the seed, and the run that made it.
 
     Raises:
         UserError: pixels that are not uint8 [H, W, 3].
@@ -27,6 +51,7 @@ class Picture:
     caption: str
     image: UInt8[np.ndarray, "H W 3"]
     note: str = ""
+    run: Run | None = None
 
     def __post_init__(self) -> None:
         _check_image(f"the picture {self.caption!r}", self.image)
@@ -44,6 +69,7 @@ class Prediction:
         predicted: (block, conditioning, t, noun) -> the score map on the block's grid (data units) and the
             mask that was cut from it. Sizes of maps and masks may differ: all are drawn over the picture.
         iou: the same keys -> IoU of that mask with the true one; a missing key is no data.
+        runs: (block, conditioning, t) -> the run that predicted there.
 
     Raises:
         UserError: arrays of another shape or type than said, or a key of a noun that is not in `nouns`.
@@ -55,6 +81,7 @@ class Prediction:
     true_masks: Mapping[str, Bool[np.ndarray, "H W"]]
     predicted: Mapping[PredictionKey, tuple[Float[np.ndarray, "h w"], Bool[np.ndarray, "H W"]]]
     iou: Mapping[PredictionKey, float | None]
+    runs: Mapping[tuple[str, str, float], Run] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         name = f"the prediction for {self.caption!r}"
@@ -83,6 +110,7 @@ class Concept:
         purity: share of the most frequent label in all that were gained, range (0, 1]; None without labels.
         firing_frequency: share of positions, over all pictures, where it is active, range [0, 1].
         pictures: the pictures and the latent's map on each, [h, w], data units, the strongest first.
+        run: the run that labelled the cell.
     """
 
     cell_key: str
@@ -94,6 +122,7 @@ class Concept:
     purity: float | None
     firing_frequency: float | None
     pictures: Sequence[tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "h w"]]]
+    run: Run | None = None
 
     def __post_init__(self) -> None:
         name = f"latent {self.latent} of {self.cell_key}"

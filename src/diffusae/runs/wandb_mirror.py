@@ -7,7 +7,6 @@ import contextlib
 import io
 import json
 import logging
-import netrc
 import os
 import queue
 import signal
@@ -17,8 +16,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import UInt8
@@ -26,11 +24,9 @@ from PIL import Image
 
 from diffusae.errors import UserError, unknown
 from diffusae.runs.metric_log import plain_value
+from diffusae.runs.wandb_mode import MODES, Mode, mode_of
 
 logger = logging.getLogger(__name__)
-
-Mode = Literal["auto", "online", "offline", "disabled"]
-MODES = ("auto", "online", "offline", "disabled")
 
 # What W&B would do at a start beside keeping metrics; together these cost more than the start itself.
 LEAN = {
@@ -57,7 +53,8 @@ class WandbMirror:
 
     Args:
         directory: where W&B keeps its files.
-        project, group, name, run_id: as W&B uses them; a sweep is a group, a cell a run.
+        project, group, name, run_id, entity: as W&B uses them; a sweep is a group, a cell a run. Without an
+            entity it is the key's own.
         config: the resolved configuration, with the cell's coordinates.
         mode: `auto` takes the environment's WANDB_MODE, else online where there is an API key (WANDB_API_KEY
             or netrc), else offline.
@@ -76,6 +73,7 @@ class WandbMirror:
         name: str,
         run_id: str,
         config: Mapping[str, Any],
+        entity: str | None = None,
         mode: Mode = "auto",
         timeout_s: float = 60.0,
     ) -> None:
@@ -86,8 +84,9 @@ class WandbMirror:
         self.directory = Path(directory).absolute()
         self.timeout_s = timeout_s
         self._run = {"project": project, "group": group, "name": name, "id": run_id, "config": dict(config)}
-        chosen = chosen_mode(os.environ) if mode == "auto" else mode
-        self._modes = {"online": ["online", "offline"], "offline": ["offline"], "disabled": []}[chosen]
+        self._run |= {} if entity is None else {"entity": entity}
+        modes = {"online": ["online", "offline"], "offline": ["offline"], "disabled": []}
+        self._modes = modes[mode_of(mode, os.environ)]
         self._requests: queue.Queue[dict[str, Any]] = queue.Queue(maxsize=_WAITING)
         self._process: _Process | None = None
         self._thread: threading.Thread | None = None
@@ -118,19 +117,25 @@ class WandbMirror:
         self._put(lambda: {"op": "summary", "values": _plain(values)})
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """A table of plain values."""
+        """A table of plain values and uint8 pictures [height, width, 3]."""
         self._put(
             lambda: {
                 "op": "table",
                 "name": name,
                 "columns": list(columns),
-                "rows": [[plain_value(value) for value in row] for row in rows],
+                "rows": [[_table_value(value) for value in row] for row in rows],
             }
         )
 
-    def image(self, name: str, array: UInt8[np.ndarray, "height width 3"]) -> None:
-        """A uint8 picture [height, width, 3]."""
-        self._put(lambda: {"op": "image", "name": name, "png": _png(array)})
+    def panel(self, name: str, pictures: Sequence[tuple[str, UInt8[np.ndarray, "height width 3"]]]) -> None:
+        """Captioned pictures side by side, such as before and after an edit; uint8 [height, width, 3]."""
+        self._put(
+            lambda: {
+                "op": "panel",
+                "name": name,
+                "pictures": [{"caption": caption, "png": _png(array)} for caption, array in pictures],
+            }
+        )
 
     def finish(self, *, exit_code: int = 0) -> None:
         """Close the run and wait, within bounds, until its process has written everything; once is enough."""
@@ -268,27 +273,12 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: plain_value(value) for name, value in values.items()}
 
 
+def _table_value(value: Any) -> Any:
+    return {"png": _png(value)} if isinstance(value, np.ndarray) and value.ndim == 3 else plain_value(value)
+
+
 def _png(array: np.ndarray) -> str:
     """A picture as the base64 text of its PNG."""
     png = io.BytesIO()
     Image.fromarray(array).save(png, format="PNG")
     return base64.b64encode(png.getvalue()).decode()
-
-
-def chosen_mode(environment: Mapping[str, str]) -> str:
-    """What `auto` means: WANDB_MODE where it is set, else online where an API key is at hand, else offline."""
-    asked = environment.get("WANDB_MODE")
-    if asked in MODES[1:]:
-        return asked
-    return "online" if _has_api_key(environment) else "offline"
-
-
-def _has_api_key(environment: Mapping[str, str]) -> bool:
-    if environment.get("WANDB_API_KEY"):
-        return True
-    path = environment.get("NETRC") or Path(environment.get("HOME", "~")).expanduser() / ".netrc"
-    host = urlsplit(environment.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
-    try:
-        return netrc.netrc(str(path)).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False

@@ -4,7 +4,7 @@ It is started by its path and imports nothing of diffusae. A process of its own 
 and lives on for a moment when the run is killed: its input ends, and what was logged is written down.
 
 First line in: {"init": arguments of wandb.init, "settings": arguments of wandb.Settings}; then requests, each
-with an `op`. Lines out: {"event": "ready" | "failed" | "warning" | "finished", "reason": text}.
+with an `op`; a picture is {"png": base64 text}. Lines out: {"event": "ready" | "failed" | "warning" | "finished", "reason": text}.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
         raise
     _say(events, "ready")
     exit_code = 1  # the input ends without `finish` when the run was killed
-    step = 0
+    step = run.step  # above 0 where an online run goes on
     for line in sys.stdin:
         request = json.loads(line)
         if request["op"] == "finish":
@@ -55,7 +55,7 @@ def _start(values: dict[str, Any]) -> Any:
 def _serve(run: Any, request: dict[str, Any], step: int) -> int:
     """Do one request and return the step in force.
 
-    Tables and images carry that step: without one, W&B would begin a new step for them.
+    Tables and panels carry that step: without one, W&B would begin a new step for them.
     """
     import wandb
 
@@ -66,15 +66,22 @@ def _serve(run: Any, request: dict[str, Any], step: int) -> int:
         case "summary":
             run.summary.update(request["values"])
         case "table":
-            run.log(
-                {request["name"]: wandb.Table(columns=request["columns"], data=request["rows"])}, step=step
-            )
-        case "image":
-            from PIL import Image
-
-            picture = Image.open(io.BytesIO(base64.b64decode(request["png"])))
-            run.log({request["name"]: wandb.Image(picture)}, step=step)
+            rows: Any = [
+                [_picture(cell) if isinstance(cell, dict) else cell for cell in row]
+                for row in request["rows"]
+            ]
+            run.log({request["name"]: wandb.Table(columns=request["columns"], data=rows)}, step=step)
+        case "panel":
+            pictures = [_picture(each, each["caption"]) for each in request["pictures"]]
+            run.log({request["name"]: pictures}, step=step)
     return step
+
+
+def _picture(value: dict[str, str], caption: str | None = None) -> Any:
+    import wandb
+    from PIL import Image
+
+    return wandb.Image(Image.open(io.BytesIO(base64.b64decode(value["png"]))), caption=caption)
 
 
 def _say(events: TextIO, event: str, reason: object = "") -> None:

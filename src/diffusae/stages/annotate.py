@@ -20,15 +20,15 @@ from diffusae.stages.study import Study, build, fingerprint
 log = logging.getLogger(__name__)
 
 
-def annotate(cfg: DictConfig) -> None:
-    """Annotate the pictures of the splits `dictionary`, `tune` and `test`."""
+def annotate(cfg: DictConfig) -> bool:
+    """Annotate the pictures of the splits `dictionary`, `tune` and `test`; False: it is finished already."""
     study = Study(cfg)
     study.check()
     with directory_lock(study.annotations):
-        annotate_into(study)
+        return annotate_into(study)
 
 
-def annotate_into(study: Study) -> None:
+def annotate_into(study: Study) -> bool:
     """`annotate` for a caller that holds the lock."""
     settings = study.part("annotator")
     files = fingerprint(settings.get("folder", ""))
@@ -38,7 +38,7 @@ def annotate_into(study: Study) -> None:
     parents = {"collect": parent_signature(study.activations, stage="collect")}
     if state(study.annotations, determines=determines, parents=parents) == "finished":
         log.info("%s is annotated already", study.annotations)
-        return
+        return False
     annotator = build(study.cfg.annotator)
     manifest = Manifest.load(study.activations)
     require_sound(study.activations, manifest, streams=[IMAGES])
@@ -56,3 +56,4 @@ def annotate_into(study: Study) -> None:
         found.save(study.annotations)
         empty = sum(not masks for masks in found.masks.values())
         log.info("annotated %d pictures; in %d nothing was found", len(rows), empty)
+    return True

@@ -41,20 +41,22 @@ from diffusae.stages.study import Study, fingerprint
 log = logging.getLogger(__name__)
 
 
-def collect(cfg: DictConfig) -> None:
-    """Generate the study's pictures once and write the updates of every cell; whole groups are never redone."""
+def collect(cfg: DictConfig) -> bool:
+    """Generate the study's pictures once and write the updates of every cell; whole groups are never redone. False: it is
+    finished already.
+    """
     study = Study(cfg)
     study.check()
     with directory_lock(study.activations):
-        collect_into(study)
+        return collect_into(study)
 
 
-def collect_into(study: Study) -> None:
+def collect_into(study: Study) -> bool:
     """`collect` for a caller that holds the lock."""
     determines = _determines(study)
     if state(study.activations, determines=determines, parents={}) == "finished" and _sound(study):
         log.info("%s is collected already", study.activations)
-        return
+        return False
     model = study.cfg.model
     description = describe(model.source, revision=model.revision)
     check_hookpoints(study, description)
@@ -105,6 +107,7 @@ def collect_into(study: Study) -> None:
                     for rejected in written.rejected:
                         log.warning("rejected: %s", rejected)
         writer.finish()
+    return True
 
 
 def _determines(study: Study) -> dict[str, Any]:

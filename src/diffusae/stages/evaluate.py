@@ -41,18 +41,20 @@ METRICS: dict[str, tuple[Callable[[Study, Embedding], list[Result]], tuple[str, 
 }
 
 
-def evaluate(cfg: DictConfig) -> None:
-    """Evaluate one cell by the metric that `evaluation` names."""
+def evaluate(cfg: DictConfig) -> bool:
+    """Evaluate one cell by the metric that `evaluation` names; False: it is finished already."""
     study = Study(cfg)
     study.check()
     metric = cfg.evaluation.name
-    if evaluated(study, metric):
+    finished = evaluated(study, metric)
+    if finished:
         log.info("%s is evaluated already", study.evaluation(metric))
     else:
         with mirror_of(study) as mirror:
             evaluate_cell(study, mirror, lambda: word_embedding(study))
     for result in load_results(study.evaluation(metric) / "results.json"):
         log.info("%s = %s, 95 %% interval %s, n = %d", result.metric, result.value, *_spread(result))
+    return not finished
 
 
 def evaluated(study: Study, metric: str) -> bool:

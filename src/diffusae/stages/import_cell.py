@@ -19,8 +19,10 @@ from diffusae.stages.study import Study
 log = logging.getLogger(__name__)
 
 
-def import_cell(cfg: DictConfig) -> None:
-    """Write `sae/<cell>/` from the directory `source`; `label` and `evaluate` go on with it under the same `sae.tag`."""
+def import_cell(cfg: DictConfig) -> bool:
+    """Write `sae/<cell>/` from the directory `source`; `label` and `evaluate` go on with it under the same `sae.tag`. False: it is finished
+    already.
+    """
     study = Study(cfg)
     study.check()
     if not cfg.source:
@@ -44,7 +46,7 @@ def import_cell(cfg: DictConfig) -> None:
     }
     if state(study.sae, determines=determines, parents={}) == "finished":
         log.info("%s is imported already", study.sae)
-        return
+        return False
     with (
         directory_lock(study.sae),
         run_record(
@@ -64,3 +66,4 @@ def import_cell(cfg: DictConfig) -> None:
         }
         save_sae(study.sae, sae, metadata)
     log.info("%s: an SAE of %d latents, %s", study.sae, sae.d_sae, sae.sparsity.name)
+    return True

@@ -9,31 +9,40 @@ import torch
 from omegaconf import DictConfig
 
 from diffusae.activations.manifest import Manifest
+from diffusae.activations.reader import read_images
 from diffusae.backbone.load import load_pipeline
 from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.dictionary import ConceptDictionary, build_dictionary
 from diffusae.concepts.embeddings import TextEncoderEmbedding, WordEmbedding
-from diffusae.concepts.gallery import build_gallery, most_telling_latents
+from diffusae.concepts.gallery import Gallery, build_gallery, most_telling_latents
 from diffusae.concepts.maps import LabelOverlap
+from diffusae.report.montage import montage
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
+from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.sae.storage import load_sae
 from diffusae.stages.annotate import annotate
 from diffusae.stages.codes import coded_split
 from diffusae.stages.study import Study, build
+from diffusae.stages.train import mirror_of
 
 log = logging.getLogger(__name__)
 
+STATISTICS = ("purity", "firing_frequency", "mean_activation")
+"""Columns of the dictionary's latents that the table of concepts shows."""
 
-def label(cfg: DictConfig) -> None:
-    """Name the latents of one cell, annotating the pictures first where that has not been done."""
+
+def label(cfg: DictConfig) -> bool:
+    """Name the latents of one cell, and annotate the pictures first where need be; False: it is finished already."""
     study = Study(cfg)
     study.check()
     annotate(cfg)
     if labelled(study):
         log.info("%s is labelled already", study.concepts)
-        return
-    label_cell(study, word_embedding(study))
+        return False
+    with mirror_of(study) as mirror:
+        label_cell(study, mirror, word_embedding(study))
+    return True
 
 
 def labelled(study: Study) -> bool:
@@ -50,8 +59,8 @@ def word_embedding(study: Study) -> WordEmbedding:
     return build(study.cfg.embedding, tokenizer=pipe.tokenizer, text_encoder=pipe.text_encoder)
 
 
-def label_cell(study: Study, embedding: WordEmbedding) -> None:
-    """Build and write one cell's dictionary and gallery."""
+def label_cell(study: Study, mirror: WandbMirror, embedding: WordEmbedding) -> None:
+    """Build and write one cell's dictionary and gallery; the mirror gets the gallery as a table."""
     if labelled(study):
         return
     settings = study.part("dictionary")
@@ -88,7 +97,35 @@ def label_cell(study: Study, embedding: WordEmbedding) -> None:
         )
         dictionary.save(study.concepts)
         shown = most_telling_latents(dictionary, settings["gallery_latents"])
-        build_gallery(dictionary, shown, codes.__getitem__).save(study.concepts)
+        gallery = build_gallery(dictionary, shown, codes.__getitem__)
+        gallery.save(study.concepts)
+    if mirror.mode != "disabled":
+        columns, rows = _concepts(study, manifest, dictionary, gallery)
+        mirror.table("concepts", columns, rows)
+        mirror.panel(
+            "gallery", [(f"latent {latent}: {labels}", drawn) for latent, _, labels, *_, drawn in rows]
+        )
+
+
+def _concepts(
+    study: Study, manifest: Manifest, dictionary: ConceptDictionary, gallery: Gallery
+) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of the table of concepts: the gallery's latents, each with its pictures."""
+    named = {image_id for image_ids in gallery.image_ids for image_id in image_ids}
+    images = {
+        image_id: picture
+        for image_id, picture, _ in read_images(study.activations, manifest, "dictionary")
+        if image_id in named
+    }
+    main: Any = dictionary.table.drop_duplicates("latent").set_index("latent")
+    latents: Any = dictionary.latents.set_index("latent")
+    rows = []
+    for latent, image_ids, maps in zip(gallery.latents, gallery.image_ids, gallery.maps, strict=True):
+        labels = ", ".join(f"{label} ({count})" for label, count in dictionary.labels_of(latent).items())
+        figures = [float(main.at[latent, "mean_iou"]), *map(float, latents.loc[latent, list(STATISTICS)])]
+        pictures = [(images[i], heat.numpy()) for i, heat in zip(image_ids, maps, strict=True)]
+        rows.append([latent, main.at[latent, "label"], labels, *figures, montage(pictures)])
+    return ["latent", "main label", "labels", "mean_iou", *STATISTICS, "pictures"], rows
 
 
 def _determines(study: Study) -> dict[str, Any]:

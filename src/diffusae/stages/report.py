@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from diffusae.errors import UserError
 from diffusae.evaluation.masks import upsample
 from diffusae.evaluation.result import Result, load_results
 from diffusae.report.page import write_report
-from diffusae.report.study import Concept, Picture, Prediction, RunRow
+from diffusae.report.study import Concept, Picture, Prediction, Run, RunRow
 from diffusae.report.study import Study as Page
 from diffusae.runs.record import RunRecord, read_record, signature
 from diffusae.stages.study import Study
@@ -82,8 +83,9 @@ def _page(study: Study, records: list[tuple[Path, RunRecord]]) -> Page:
     }
     images: Images = {image_id: picture for rows in held_out.values() for image_id, picture, _ in rows}
     captions = {image_id: meta["prompt"] for image_id, _, meta in held_out["test"]}
+    made = Run(os.path.relpath(study.activations, study.directory))
     sheet = [
-        Picture(caption=meta["prompt"], image=picture, note=f"seed {meta['seed']}")
+        Picture(caption=meta["prompt"], image=picture, note=f"seed {meta['seed']}", run=made)
         for _, picture, meta in held_out["test"][:SHEET_PICTURES]
     ]
     return Page(
@@ -93,9 +95,7 @@ def _page(study: Study, records: list[tuple[Path, RunRecord]]) -> Page:
         contact_sheet=sheet,
         results=[result.to_json() for result in results],
         predictions=list(_predictions(study, cells, results, captions, images)),
-        concepts=[
-            concept for cell, name in cells for concept in _concepts(study.directory, cell, name, images)
-        ],
+        concepts=[concept for cell, name in cells for concept in _concepts(study, cell, name, images)],
         runs=[
             RunRow(
                 stage=record.stage,
@@ -136,6 +136,7 @@ def _predictions(
     masks = Annotations.load(study.annotations).masks if cells else {}
     shown = _prompts_to_show(study, cells)
     by_picture: dict[str, dict[str, dict]] = {i: {"predicted": {}, "iou": {}} for i in shown}
+    runs: dict[tuple[str, str, float], Run] = {}
     thresholds = {
         tuple(r.cell.values()): r.details["threshold"] for r in results if r.metric == "composition"
     }
@@ -143,6 +144,7 @@ def _predictions(
         directory = study.directory / "evaluation" / "composition" / name
         if not (directory / "results.json").exists():
             continue
+        runs[cell.block, cell.conditioning, cell.t] = _run(study, directory)
         objects = pd.read_parquet(directory / "objects.parquet")
         scores = load_file(directory / "scores.safetensors")["scores"].float()
         columns = [objects[column].tolist() for column in ("image_id", "noun", "iou")]
@@ -163,6 +165,7 @@ def _predictions(
             true_masks={noun: masks[image_id][noun] for noun in nouns},
             predicted=found["predicted"],
             iou=found["iou"],
+            runs=runs,
         )
 
 
@@ -176,10 +179,20 @@ def _prompts_to_show(study: Study, cells: list[tuple[Cell, str]]) -> list[str]:
     return []
 
 
-def _concepts(directory: Path, cell: Cell, name: str, images: Images) -> Iterator[Concept]:
+def _run(study: Study, directory: Path) -> Run:
+    """The run of one cell in a directory."""
+    logger = study.cfg.logger
+    path = [logger.project, study.wandb_id(directory.name)]
+    owner = [] if logger.entity is None else [logger.entity]
+    mirrored = "" if logger.mode == "disabled" else "/".join([*owner, *path])
+    return Run(directory.relative_to(study.directory).as_posix(), mirrored)
+
+
+def _concepts(study: Study, cell: Cell, name: str, images: Images) -> Iterator[Concept]:
     """The gallery of one cell."""
-    gallery = Gallery.load(directory / "concepts" / name)
-    dictionary = ConceptDictionary.load(directory / "concepts" / name)
+    directory = study.directory / "concepts" / name
+    gallery = Gallery.load(directory)
+    dictionary = ConceptDictionary.load(directory)
     latents: Any = dictionary.latents.set_index("latent")
     for latent, image_ids, maps in zip(gallery.latents, gallery.image_ids, gallery.maps, strict=True):
         purity = float(latents.at[latent, "purity"])
@@ -193,4 +206,5 @@ def _concepts(directory: Path, cell: Cell, name: str, images: Images) -> Iterato
             purity=None if math.isnan(purity) else purity,
             firing_frequency=float(latents.at[latent, "firing_frequency"]),
             pictures=[(images[i], heat.numpy()) for i, heat in zip(image_ids, maps, strict=True)],
+            run=_run(study, directory),
         )

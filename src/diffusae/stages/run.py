@@ -6,12 +6,11 @@ import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from time import monotonic
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
 
 from diffusae.activations.schema import Cell
 from diffusae.concepts.embeddings import WordEmbedding
@@ -21,6 +20,7 @@ from diffusae.stages.annotate import annotate
 from diffusae.stages.collect import collect
 from diffusae.stages.evaluate import METRICS, evaluate_cell, evaluated
 from diffusae.stages.label import label_cell, labelled, word_embedding
+from diffusae.stages.outcomes import Outcome, print_outcomes, reason
 from diffusae.stages.progress import progress_bar
 from diffusae.stages.report import report
 from diffusae.stages.study import Study
@@ -33,7 +33,7 @@ def run(cfg: DictConfig) -> None:
     """Carry a whole experiment out. What is finished is skipped; a failing cell does not stop the others.
 
     Raises:
-        UserError: after all cells, when some of them failed; a table names them.
+        UserError: after all cells, when some of them failed; the table of all cells says why.
     """
     study = Study(cfg)
     study.check()
@@ -57,38 +57,40 @@ def _cells(study: Study, configs: Mapping[str, DictConfig]) -> list[str]:
     # Asked of all cells first: another configuration's result in one of them is told before anything is trained.
     waiting = [studies for studies in cells.values() if not _finished(studies)]
     log.info("%d of %d cells are finished", len(cells) - len(waiting), len(cells))
-    failures: dict[str, str] = {}
+    outcomes = {one.cell_name: Outcome(one.cell_name, "skipped") for one in map(_one, cells.values())}
     with progress_bar("cells", total=len(waiting)) as (advance, name):
         for studies in waiting:
-            one = next(iter(studies.values()))
-            name(f"cell {one.cell_name}")
+            cell, begun = _one(studies).cell_name, monotonic()
+            name(f"cell {cell}")
             try:
                 _carry_out(studies, embedding)
+                outcomes[cell] = Outcome(cell, "done", seconds=monotonic() - begun)
             except Exception as error:
-                log.exception("cell %s failed", one.cell_name)
-                failures[one.cell_name] = str(error)
+                log.exception("cell %s failed", cell)
+                outcomes[cell] = Outcome(cell, "failed", reason(error), seconds=monotonic() - begun)
             advance(1)
-    if failures:
-        table = Table("cell", "error", title=f"{len(failures)} of {len(cells)} cells failed")
-        for name, error in failures.items():
-            table.add_row(name, error)
-        Console(stderr=True).print(table)
-    return list(failures)
+    print_outcomes(list(outcomes.values()))
+    return [cell for cell, each in outcomes.items() if each.outcome == "failed"]
+
+
+def _one(studies: Mapping[str, Study]) -> Study:
+    """The cell as a study, whatever the metric."""
+    return next(iter(studies.values()))
 
 
 def _finished(studies: Mapping[str, Study]) -> bool:
     """Whether a cell has nothing left to do; `studies` holds it once a metric."""
-    one = next(iter(studies.values()))
+    one = _one(studies)
     return (
         trained(one) and labelled(one) and all(evaluated(study, metric) for metric, study in studies.items())
     )
 
 
 def _carry_out(studies: Mapping[str, Study], embedding: Callable[[], WordEmbedding]) -> None:
-    one = next(iter(studies.values()))
+    one = _one(studies)
     with mirror_of(one) as mirror:
         train_cell(one, mirror)
-        label_cell(one, embedding())
+        label_cell(one, mirror, embedding())
         for study in studies.values():
             evaluate_cell(study, mirror, embedding)
 

@@ -105,6 +105,10 @@ class Study:
         """The cell's key with the SAE's tag, as directories and W&B runs are called: `mid-t0.50-cond-k10`."""
         return f"{self.cell.key}-{self.cfg.sae.tag}"
 
+    def wandb_id(self, cell_name: str) -> str:
+        """The id of a cell's W&B run."""
+        return f"{self.name}-{cell_name}".replace(".", "")
+
     @property
     def sae(self) -> Path:
         """The cell's trained autoencoder."""

@@ -26,15 +26,16 @@ from diffusae.stages.study import Study
 log = logging.getLogger(__name__)
 
 
-def train(cfg: DictConfig) -> None:
-    """Train the autoencoder of the cell that `timestep`, `block` and `conditioning` choose."""
+def train(cfg: DictConfig) -> bool:
+    """Train the autoencoder of the cell that `timestep`, `block` and `conditioning` choose; False: it is finished already."""
     study = Study(cfg)
     study.check()
     if trained(study):
         log.info("%s is trained already", study.sae)
-        return
+        return False
     with mirror_of(study) as mirror:
         train_cell(study, mirror, progress=True)
+    return True
 
 
 def trained(study: Study) -> bool:
@@ -163,9 +164,10 @@ def save_trained(
 
 @contextmanager
 def mirror_of(study: Study) -> Iterator[WandbMirror]:
-    """The cell's W&B run: its coordinates in the config, grouped by experiment, the same run for every stage."""
+    """The cell's W&B run: its coordinates in the config, the same run for every stage."""
     settings = study.cfg.logger
     config = {
+        "experiment": study.name,
         **study.cell.coordinates(),
         "sparsity": study.sparsity().name,
         **study.sparsity().config(),
@@ -175,9 +177,10 @@ def mirror_of(study: Study) -> Iterator[WandbMirror]:
     with WandbMirror(
         study.directory / "wandb",
         project=settings.project,
-        group=study.name,
+        entity=settings.entity,
+        group=settings.group,
         name=study.cell_name,
-        run_id=f"{study.name}-{study.cell_name}".replace(".", ""),
+        run_id=study.wandb_id(study.cell_name),
         config=config,
         mode=settings.mode,
         timeout_s=settings.timeout_s,

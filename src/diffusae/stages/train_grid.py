@@ -36,11 +36,11 @@ from diffusae.stages.train import (
 log = logging.getLogger(__name__)
 
 
-def train_grid(cfg: DictConfig) -> None:
+def train_grid(cfg: DictConfig) -> bool:
     """Train what is not finished of `grid`: its cells, each with every k of `grid.k`.
 
     Every stream is read once for all k, and the results are those of `diffusae train` cell by cell, bit for bit. W&B
-    gets each training's figures when all are done.
+    gets each training's figures when all are done. False: all were finished already.
     """
     Study(cfg).check()
     studies = _members(cfg)
@@ -50,6 +50,7 @@ def train_grid(cfg: DictConfig) -> None:
         _train(cfg, {name: studies[name] for name in together}, directory)
     shutil.rmtree(directory, ignore_errors=True)  # also what a kill after the last training left
     log.info("%d trainings are finished", len(studies))
+    return bool(together)
 
 
 def _members(cfg: DictConfig) -> dict[str, Study]:

@@ -1,0 +1,279 @@
+"""A W&B workspace and a W&B report of one experiment, as objects: nothing here talks to W&B.
+
+wandb-workspaces has no panel for a heat map. So there are two: a custom chart, whose Vega-Lite specification is
+HEATMAP, over a table of the overview run, and the same heat map as a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import wandb_workspaces.reports.v2 as wr
+import wandb_workspaces.workspaces as ws
+from jaxtyping import UInt8
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from wandb_workspaces import expr
+
+from diffusae.report.plots import TIME_LABEL
+from diffusae.report.tables import capital, plain, rows_of
+
+CHART = "diffusae-heatmap"
+COLUMNS = ["cell line", "t", "value", "low", "high", "n"]
+HEATMAP: dict[str, Any] = {
+    "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+    "title": "${string:title}",
+    "data": {"name": "wandb"},
+    "encoding": {
+        "x": {"field": "${field:t}", "type": "ordinal", "sort": "descending", "title": TIME_LABEL},
+        "y": {"field": "${field:line}", "type": "nominal", "sort": None, "title": None},
+    },
+    "layer": [
+        {
+            "mark": {"type": "rect", "tooltip": {"content": "data"}},
+            "encoding": {
+                "color": {
+                    "field": "${field:value}",
+                    "type": "quantitative",
+                    "title": None,
+                    "scale": {"scheme": "${string:scheme}", "zero": True},
+                }
+            },
+        },
+        {
+            "mark": {"type": "text"},
+            "encoding": {"text": {"field": "${field:value}", "type": "quantitative", "format": ".3f"}},
+        },
+    ],
+}
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dashboard:
+    """What the dashboard shows.
+
+    Attributes:
+        project, entity: where the runs are; an entity of "" is not known yet.
+        experiment: the value of `experiment` in the config of every cell's run.
+        overview: the value of `overview` in the config of the one run that holds what is of no single cell.
+        results: rows of results.json.
+        metrics: the metrics of `results` to show, in order.
+        training: metrics of the cells' runs to show over training steps.
+        galleries: names of captioned pictures in the cells' runs.
+    """
+
+    project: str
+    entity: str
+    experiment: str
+    overview: str
+    results: Sequence[Row]
+    metrics: Sequence[str]
+    training: Sequence[str]
+    galleries: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One section of the workspace and of the report. `of_cells`: of the cells' runs, else of the overview run."""
+
+    title: str
+    text: str
+    of_cells: bool
+    panels: list[Any]
+
+
+def grid_rows(results: Sequence[Row], metric: str) -> list[list[Any]]:
+    """The rows of the overview run's table `grid/<metric>`, in the order of COLUMNS; cells without data are left out."""
+    return [
+        [
+            line_name(row.block, row.conditioning),
+            row.t,
+            row.figure.value,
+            *(row.figure.ci95 or (None, None)),
+            row.figure.n,
+        ]
+        for row in rows_of(results, metric)
+        if row.figure.value is not None
+    ]
+
+
+def curve_points(results: Sequence[Row], metrics: Sequence[str]) -> list[dict[str, float]]:
+    """For the overview run: one step for each t, from 1 to 0, with every metric of every block and conditioning."""
+    points: dict[float, dict[str, float]] = {}
+    for metric in metrics:
+        for row in rows_of(results, metric):
+            if row.figure.value is not None:
+                point = points.setdefault(row.t, {"t": row.t})
+                point[_curve(metric, row.block, row.conditioning)] = row.figure.value
+    return [points[t] for t in sorted(points, reverse=True)]
+
+
+def line_name(block: str, conditioning: str) -> str:
+    """A line of the heat map."""
+    return f"{block} {conditioning}"
+
+
+def pixels(figure: Figure) -> UInt8[np.ndarray, "h w 3"]:
+    """A chart on white, to be shown as a picture."""
+    figure.set_facecolor("white")
+    figure.set_dpi(160)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def parts_of(shown: Dashboard) -> list[Part]:
+    """The sections, in order."""
+    summaries = {metric: wr.SummaryMetric(f"test/{metric}") for metric in shown.metrics}
+    coordinates = [wr.Config(name) for name in ("t", "block", "conditioning")]
+    columns = [wr.ParallelCoordinatesPlotColumn(metric=each) for each in (*coordinates, *summaries.values())]
+    parts = [
+        Part(
+            "The grid",
+            "Each metric over t and block. Charts can be pointed at; the pictures below them need no saved chart.",
+            False,
+            [
+                *(_heatmap(shown, metric) for metric in shown.metrics),
+                *(
+                    wr.MediaBrowser(title=title(metric), media_keys=[f"heatmap/{metric}"], num_columns=1)
+                    for metric in shown.metrics
+                ),
+            ],
+        ),
+        Part(
+            "Over time",
+            "The same figures against t: 1 is the first reverse step, 0 the last.",
+            False,
+            [
+                wr.LinePlot(title=title(metric), x="t", y=_curves(shown.results, metric), title_x=TIME_LABEL)
+                for metric in shown.metrics
+            ],
+        ),
+        Part(
+            "Cells",
+            "Every cell is a run; its coordinates are in its config.",
+            True,
+            [
+                *(
+                    wr.ScatterPlot(
+                        title=title(metric),
+                        x=wr.Config("t"),
+                        y=summary,
+                        legend_template="${config:block} ${config:conditioning}",
+                    )
+                    for metric, summary in summaries.items()
+                ),
+                wr.ParallelCoordinatesPlot(title="Coordinates and figures", columns=columns),
+            ],
+        ),
+        Part(
+            "Training",
+            "The autoencoders while they were trained.",
+            True,
+            [wr.LinePlot(title=name, y=[name]) for name in shown.training],
+        ),
+        Part(
+            "Concepts",
+            "The most telling latents of each cell, with the pictures in which they are strongest.",
+            True,
+            [
+                *(
+                    wr.MediaBrowser(title=capital(plain(name)), media_keys=[name], num_columns=1)
+                    for name in shown.galleries
+                ),
+                wr.WeavePanelSummaryTable(table_name="concepts"),
+            ],
+        ),
+    ]
+    return [part for part in parts if part.panels]
+
+
+def workspace_of(shown: Dashboard) -> ws.Workspace:
+    """The workspace: runs of the experiment on the left, one section a part."""
+    return ws.Workspace(
+        entity=shown.entity,
+        project=shown.project,
+        name=f"diffusae {shown.experiment}",
+        sections=[ws.Section(name=part.title, panels=part.panels, is_open=True) for part in parts_of(shown)],
+        settings=ws.WorkspaceSettings(max_runs=100),
+        runset_settings=ws.RunsetSettings(
+            filters=expr.Or(_cells(shown), _overview(shown)),
+            order=[expr.Ordering(expr.Config(name)) for name in ("block", "t", "conditioning")],
+            pinned_columns=[f"config:{name}" for name in ("block", "t", "conditioning")]
+            + [f"summary:test/{metric}" for metric in shown.metrics],
+        ),
+    )
+
+
+def report_of(shown: Dashboard) -> wr.Report:
+    """The report: the same parts with their explanations."""
+    # Without a project of their own, runs are the report's project's; with one, it would be asked for at W&B.
+    cells = wr.Runset(name="cells", filters=expr.And(_cells(shown)))
+    overview = wr.Runset(name="overview", filters=expr.And(_overview(shown)))
+    blocks: list[Any] = [wr.TableOfContents()]
+    for part in parts_of(shown):
+        runset = cells if part.of_cells else overview
+        for number, panel in enumerate(part.panels):
+            panel.layout = wr.Layout(x=12 * (number % 2), y=8 * (number // 2), w=12, h=8)
+        blocks += [
+            wr.H2(text=part.title),
+            wr.P(text=part.text),
+            wr.PanelGrid(runsets=[runset], panels=part.panels),
+        ]
+    return wr.Report(
+        entity=shown.entity,
+        project=shown.project,
+        title=f"diffusae {shown.experiment}",
+        description="Which concepts a denoiser holds at each moment of generation, in which block, and how well they tell what comes.",
+        blocks=blocks,
+        width="fluid",
+    )
+
+
+def specifications(shown: Dashboard) -> dict[str, Any]:
+    """The saved chart, the workspace and the report as W&B's own JSON."""
+    models = {"workspace": workspace_of(shown)._to_model(), "report": report_of(shown)._to_model()}
+    dumped = {
+        name: model.model_dump(mode="json", by_alias=True, exclude_none=True)
+        for name, model in models.items()
+    }
+    return {"chart": {"name": CHART, "spec": HEATMAP}, **dumped}
+
+
+def title(metric: str) -> str:
+    """A metric's name above its panels."""
+    return capital(plain(metric))
+
+
+def _heatmap(shown: Dashboard, metric: str) -> wr.CustomChart:
+    higher = rows_of(shown.results, metric)[0].higher_is_better
+    chart = wr.CustomChart.from_table(
+        f"grid/{metric}",
+        chart_fields={"line": COLUMNS[0], "t": "t", "value": "value"},
+        chart_strings={"title": title(metric), "scheme": "blues" if higher else "oranges"},
+    )
+    chart.chart_name = f"{shown.entity}/{CHART}"
+    return chart
+
+
+def _curve(metric: str, block: str, conditioning: str) -> str:
+    return f"over_t/{metric}/{line_name(block, conditioning)}"
+
+
+def _curves(results: Sequence[Row], metric: str) -> list[Any]:
+    return list(
+        dict.fromkeys(_curve(metric, row.block, row.conditioning) for row in rows_of(results, metric))
+    )
+
+
+def _cells(shown: Dashboard) -> expr.FilterExpr:
+    return expr.Config("experiment") == shown.experiment
+
+
+def _overview(shown: Dashboard) -> expr.FilterExpr:
+    return expr.Config("overview") == shown.overview

@@ -1,0 +1,39 @@
+"""One picture of a latent: its top pictures in a row, and below them where it is active."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from diffusae.report.pictures import heat_colours
+
+SIDE = 96
+OPACITY = 0.6
+
+
+def montage(
+    pictures: Sequence[tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "h w"]]], *, side: int = SIDE
+) -> UInt8[np.ndarray, "two_sides n_sides 3"]:
+    """The pictures, `side` pixels wide and high each, above the same pictures under their heat maps.
+
+    All maps share one scale, from 0 to the highest value of any. Without pictures: one grey square above another.
+    """
+    if not pictures:
+        return np.full((2 * side, side, 3), 128, np.uint8)
+    high = max(float(np.nan_to_num(heat).max()) for _, heat in pictures)
+    columns = []
+    for image, heat in pictures:
+        picture = _square(image, side)
+        colours = _square(heat_colours(heat, low=0.0, high=high), side)
+        under = ((1 - OPACITY) * picture + OPACITY * colours).round().astype(np.uint8)
+        columns.append(np.concatenate([picture, under]))
+    return np.concatenate(columns, axis=1)
+
+
+def _square(image: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "side side 3"]:
+    """Enlarged with hard pixels, or made smaller smoothly."""
+    way = Image.Resampling.NEAREST if max(image.shape[:2]) <= side else Image.Resampling.LANCZOS
+    return np.asarray(Image.fromarray(image).resize((side, side), way))

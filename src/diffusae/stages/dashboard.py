@@ -1,0 +1,141 @@
+"""Dashboard: a W&B workspace and a W&B report of the experiment, saved online with a key, else written to a file."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from diffusae.activations.schema import Cell
+from diffusae.errors import UserError
+from diffusae.evaluation.result import load_results
+from diffusae.files import atomic_write_json
+from diffusae.report.dashboard import (
+    CHART,
+    COLUMNS,
+    HEATMAP,
+    Dashboard,
+    curve_points,
+    grid_rows,
+    pixels,
+    report_of,
+    specifications,
+    title,
+    workspace_of,
+)
+from diffusae.report.plots import grid_heatmap
+from diffusae.runs.lock import directory_lock
+from diffusae.runs.record import read_record, signature
+from diffusae.runs.wandb_mirror import WandbMirror
+from diffusae.runs.wandb_mode import mode_of
+from diffusae.runs.wandb_save import save_online
+from diffusae.stages.study import Study
+
+log = logging.getLogger(__name__)
+
+FILE = "wandb.json"
+
+
+def dashboard(cfg: DictConfig) -> bool:
+    """Build the dashboard of all cells of `sae.tag` that are evaluated; False: it shows just that already."""
+    study = Study(cfg)
+    study.check()
+    results = _results(study)
+    settings = study.part("dashboard")
+    measured = {row["metric"] for row in results}
+    metrics = [metric for metric in settings["metrics"] if metric in measured]
+    if not metrics:
+        raise UserError(
+            f"{study.directory} has no result of {', '.join(settings['metrics'])} with sae.tag={cfg.sae.tag}; run "
+            "`diffusae evaluate`, or choose others of dashboard.metrics"
+        )
+    if absent := [metric for metric in settings["metrics"] if metric not in metrics]:
+        log.info("not evaluated and therefore not shown: %s", ", ".join(absent))
+    shown = Dashboard(
+        project=cfg.logger.project,
+        entity=cfg.logger.entity or "",
+        experiment=study.name,
+        overview=f"{study.name}-{signature({'results': results, 'settings': settings})}",
+        results=results,
+        metrics=metrics,
+        training=settings["training"],
+        galleries=settings["galleries"],
+    )
+    with directory_lock(study.directory / "dashboard"):
+        return _show(study, shown)
+
+
+def _results(study: Study) -> list[dict[str, Any]]:
+    """The rows of every finished evaluation of the autoencoders with the study's tag."""
+    rows = []
+    for path in sorted((study.directory / "evaluation").glob("*/*/results.json")):
+        record = read_record(path.parent)
+        if record is not None and record.status == "finished":
+            tag = study.cfg.sae.tag
+            found = load_results(path)
+            rows += [row.to_json() for row in found if path.parent.name == f"{Cell(**row.cell).key}-{tag}"]
+    return rows
+
+
+def _show(study: Study, shown: Dashboard) -> bool:
+    settings = study.cfg.logger
+    path = study.directory / "dashboard" / FILE
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    online = mode_of(settings.mode, os.environ) == "online"
+    if known.get("overview") == shown.overview and (known["saved"] or not online):
+        log.info("the dashboard is up to date: %s", _where(path, known["saved"]))
+        return False
+    with WandbMirror(
+        study.directory / "wandb",
+        project=settings.project,
+        entity=settings.entity,
+        group=settings.group,
+        name=f"{study.name} overview",
+        run_id=shown.overview,
+        config={"overview": shown.overview},
+        mode=settings.mode,
+        timeout_s=settings.timeout_s,
+    ) as mirror:
+        _fill(mirror, shown)
+    saved = None
+    if mirror.mode == "online":
+        saved = save_online(
+            lambda entity: _built(shown, entity),
+            entity=settings.entity,
+            chart={"name": CHART, "spec": HEATMAP},
+            timeout_s=settings.timeout_s,
+        )
+    atomic_write_json(path, {"overview": shown.overview, "saved": saved, **specifications(shown)})
+    log.info("the dashboard: %s", _where(path, saved))
+    if not saved:
+        log.info(
+            "it holds the specifications of a W&B workspace and report. To see them in W&B, send the runs with `wandb sync "
+            "%s/wandb/offline-run-*`, set WANDB_API_KEY, and give this command again with logger.mode=online",
+            mirror.directory,
+        )
+    return True
+
+
+def _fill(overview: WandbMirror, shown: Dashboard) -> None:
+    """Log what is of no single cell: the figures against t, and each metric's heat map as a table and as a picture."""
+    points = curve_points(shown.results, shown.metrics)
+    for step, point in enumerate(points):
+        overview.log(point, step=step)
+    for metric in shown.metrics:
+        overview.table(f"grid/{metric}", COLUMNS, grid_rows(shown.results, metric))
+        drawn = pixels(grid_heatmap(shown.results, metric))
+        overview.panel(f"heatmap/{metric}", [(title(metric), drawn)])
+
+
+def _built(shown: Dashboard, entity: str) -> dict[str, Any]:
+    there = replace(shown, entity=entity)
+    return {"workspace": workspace_of(there), "report": report_of(there)}
+
+
+def _where(path: Path, saved: dict[str, str] | None) -> str:
+    return ", ".join(saved.values()) if saved else str(path)

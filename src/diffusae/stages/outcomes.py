@@ -1,0 +1,148 @@
+"""What became of each job of a multirun, and of each cell of `run`: one table at the end, whatever the launcher.
+
+Hydra's own end of a multirun is the first error alone, after which its sweeper stops.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import shutil
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from diffusae.errors import USER_FAULT, UserError
+from diffusae.files import atomic_write_json
+from diffusae.stages.study import Study
+
+log = logging.getLogger(__name__)
+
+USERS = (UserError, HydraException, OmegaConfBaseException)
+"""Errors that are the user's to mend."""
+STYLES = {"done": "green", "skipped": "dim", "failed": "bold red"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One line of the table. `job` is what sets it apart from the others, `why` is said of a failure."""
+
+    cell: str
+    outcome: Literal["done", "skipped", "failed"]
+    why: str = ""
+    job: str = ""
+    seconds: float = 0.0
+
+
+def reason(error: BaseException) -> str:
+    """An error in one line; the type's name too where the error is none of the user's."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, USERS) else f"{type(error).__name__}: {text}"
+
+
+def print_outcomes(outcomes: Sequence[Outcome]) -> bool:
+    """Print the table of every outcome; return whether none failed."""
+    counts = Counter(each.outcome for each in outcomes)
+    said = ", ".join(f"{counts[name]} {name}" for name in STYLES if counts[name])
+    failed = counts["failed"]
+    table = Table(title=f"{failed} of {len(outcomes)} jobs failed ({said})" if failed else said)
+    jobs = any(each.job for each in outcomes)
+    for column in ("cell", *(("job",) if jobs else ()), "outcome", "seconds", "why"):
+        justify = "right" if column == "seconds" else "left"
+        table.add_column(column, overflow="fold", justify=justify, no_wrap=column == "cell")
+    for each in outcomes:
+        middle = [each.job] if jobs else []
+        table.add_row(
+            *(Text(text) for text in (each.cell, *middle)),  # Text: no markup in names and messages
+            Text(each.outcome, style=STYLES[each.outcome]),
+            f"{each.seconds:.1f}",
+            Text(each.why or ("finished already" if each.outcome == "skipped" else "")),
+        )
+    console = Console(stderr=True)
+    if not console.is_terminal:  # a log takes whole lines
+        console = Console(stderr=True, width=Console(width=100_000).measure(table).maximum)
+    console.print(table)
+    if failed:
+        console.print("The same command runs only the failed ones again.")
+    return not failed
+
+
+class OutcomeTable(Callback):
+    """Ends a multirun with the table of its jobs, and with an exit code other than 0 where one failed.
+
+    A job that fails is told at once and then counts as returned for Hydra, so that its sweeper goes on. Outcomes lie
+    as small files beside the logs until the end: a launcher may run jobs in other processes, or on other machines.
+    """
+
+    def __init__(self) -> None:
+        self._kept = Path("outcomes")
+        self._begun = 0.0
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Make room for the outcomes."""
+        self._kept = Path(config.hydra.sweep.dir).absolute() / f".outcomes-{time.time_ns()}"
+        self._kept.mkdir(parents=True)
+        atexit.register(shutil.rmtree, self._kept, ignore_errors=True)
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note the time."""
+        self._begun = time.monotonic()
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Keep the job's outcome."""
+        if config.hydra.mode != RunMode.MULTIRUN:
+            return
+        outcome, why = "done", ""
+        try:
+            if job_return.return_value is False:
+                outcome = "skipped"
+        except Exception as error:
+            outcome, why = "failed", reason(error)
+            log.error(why, exc_info=None if isinstance(error, USERS) else error)
+            job_return.return_value, job_return.status = None, JobStatus.COMPLETED
+        row = Outcome(
+            _cell_name(job_return.cfg),
+            outcome,
+            why,
+            " ".join(job_return.overrides or ()),
+            time.monotonic() - self._begun,
+        )
+        atomic_write_json(self._kept / f"{config.hydra.job.num:06d}.json", asdict(row))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print the table."""
+        files = sorted(self._kept.glob("*.json"))
+        outcomes = [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in files]
+        if not print_outcomes(_shortened(outcomes)):
+            raise SystemExit(USER_FAULT)  # Hydra turns a callback's other errors into warnings
+
+
+def _cell_name(cfg: Any) -> str:
+    try:
+        return Study(cfg).cell_name
+    except Exception:  # the job's own failure says what is wrong, or its stage knows no cells
+        return ""
+
+
+def _shortened(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The same, each job named by those of its overrides that not all share."""
+    named = [each.job.split(" ") for each in outcomes]
+    counts = Counter(override for overrides in named for override in set(overrides))
+    return [
+        Outcome(**{**asdict(each), "job": " ".join(o for o in overrides if counts[o] < len(outcomes))})
+        for each, overrides in zip(outcomes, named, strict=True)
+    ]

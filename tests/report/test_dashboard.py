@@ -1,0 +1,150 @@
+"""The workspace and the report as W&B's own JSON, against what was put in by hand."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from diffusae.report.dashboard import (
+    COLUMNS,
+    HEATMAP,
+    Dashboard,
+    curve_points,
+    grid_rows,
+    pixels,
+    specifications,
+    workspace_of,
+)
+from diffusae.report.plots import grid_heatmap
+from report.rows import figure, result
+
+RESULTS = [
+    result("up", 0.0, "cond", figure(0.6, (0.5, 0.7), 91)),
+    result("mid", 1.0, "cond", figure(0.3, (0.2, 0.4), 87)),
+    result("mid", 0.0, "cond", figure(None)),
+    result("mid", 1.0, "cond", figure(0.06, None, 64), metric="dead_fraction", higher_is_better=False),
+]
+
+
+@pytest.fixture
+def shown() -> Dashboard:
+    return Dashboard(
+        project="p",
+        entity="me",
+        experiment="mini",
+        overview="mini-0123",
+        results=RESULTS,
+        metrics=["composition", "dead_fraction"],
+        training=["train/loss"],
+        galleries=["gallery", "before_after"],
+    )
+
+
+def panels(specification: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    sections = specification["workspace"]["spec"]["section"]["panelBankConfig"]["sections"]
+    return {section["name"]: section["panels"] for section in sections}
+
+
+def test_the_table_of_a_heat_map_has_a_row_for_each_cell_with_data():
+    assert COLUMNS == ["cell line", "t", "value", "low", "high", "n"]
+    assert grid_rows(RESULTS, "composition") == [
+        ["mid cond", 1.0, 0.3, 0.2, 0.4, 87],
+        ["up cond", 0.0, 0.6, 0.5, 0.7, 91],
+    ]
+    assert grid_rows(RESULTS, "dead_fraction") == [["mid cond", 1.0, 0.06, None, None, 64]]
+
+
+def test_a_curve_has_a_step_for_each_t_from_one_to_zero():
+    assert curve_points(RESULTS, ["composition", "dead_fraction"]) == [
+        {"t": 1.0, "over_t/composition/mid cond": 0.3, "over_t/dead_fraction/mid cond": 0.06},
+        {"t": 0.0, "over_t/composition/up cond": 0.6},
+    ]
+
+
+def test_the_workspace_has_a_heat_map_a_picture_and_a_curve_for_each_metric(shown):
+    found = panels(specifications(shown))
+    assert list(found) == ["The grid", "Over time", "Cells", "Training", "Concepts"]
+    charts = [panel["config"] for panel in found["The grid"] if panel["viewType"] == "Vega2"]
+    assert [chart["panelDefId"] for chart in charts] == ["me/diffusae-heatmap"] * 2
+    assert charts[0]["fieldSettings"] == {"line": "cell line", "t": "t", "value": "value"}
+    assert [chart["stringSettings"] for chart in charts] == [
+        {"title": "Composition", "scheme": "blues"},
+        {"title": "Dead fraction", "scheme": "oranges"},
+    ]
+    (query,) = charts[0]["userQuery"]["queryFields"]
+    table = next(field for field in query["fields"] if field["name"] == "summaryTable")
+    assert table["args"] == [{"name": "tableKey", "value": "grid/composition"}]
+    pictures = [panel["config"]["mediaKeys"] for panel in found["The grid"] if "mediaKeys" in panel["config"]]
+    assert pictures == [["heatmap/composition"], ["heatmap/dead_fraction"]]
+    first, second = (panel["config"] for panel in found["Over time"])
+    assert (first["xAxis"], first["metrics"]) == (
+        "t",
+        ["over_t/composition/mid cond", "over_t/composition/up cond"],
+    )
+    assert second["metrics"] == ["over_t/dead_fraction/mid cond"]
+
+
+def test_the_workspace_reads_each_cells_coordinates_and_figures_from_its_run(shown):
+    found = panels(specifications(shown))
+    scatter, _, parallel = (panel["config"] for panel in found["Cells"])
+    assert (scatter["xAxis"], scatter["yAxis"]) == ("config:t.value", "summary:test/composition")
+    assert [column["accessor"] for column in parallel["columns"]] == [
+        "config:t.value",
+        "config:block.value",
+        "config:conditioning.value",
+        "summary:test/composition",
+        "summary:test/dead_fraction",
+    ]
+    assert [panel["config"]["metrics"] for panel in found["Training"]] == [["train/loss"]]
+    galleries = [panel["config"].get("mediaKeys") for panel in found["Concepts"]]
+    assert galleries[:2] == [["gallery"], ["before_after"]]
+    assert found["Concepts"][2]["viewType"] == "Weave"
+
+
+def test_the_workspace_shows_the_experiments_cells_and_the_one_overview(shown):
+    (runs,) = specifications(shown)["workspace"]["spec"]["section"]["runSets"]
+    first, second = runs["filters"]["filters"]
+    assert (first["key"]["name"], first["value"]) == ("experiment", "mini")
+    assert (second["key"]["name"], second["value"], second["connector"]) == ("overview", "mini-0123", "OR")
+    assert runs["runFeed"]["columnOrder"][1:] == [
+        "config:block",
+        "config:t",
+        "config:conditioning",
+        "summary:test/composition",
+        "summary:test/dead_fraction",
+    ]
+
+
+def test_the_report_has_the_same_parts_each_with_the_runs_that_it_is_about(shown):
+    blocks = specifications(shown)["report"]["spec"]["blocks"]
+    headings = [block["children"][0]["text"] for block in blocks if block["type"] == "heading"]
+    grids = [block["metadata"] for block in blocks if block["type"] == "panel-grid"]
+    assert headings == list(panels(specifications(shown)))
+    filters = [grid["runSets"][0]["filters"]["filters"] for grid in grids]
+    assert [each[0]["value"] for each in filters] == ["mini-0123", "mini-0123", "mini", "mini", "mini"]
+    layouts = [panel["layout"] for panel in grids[0]["panelBankSectionConfig"]["panels"]]
+    assert [(each["x"], each["y"]) for each in layouts] == [(0, 0), (12, 0), (0, 8), (12, 8)]
+
+
+def test_a_part_without_panels_is_left_out(shown):
+    from dataclasses import replace
+
+    names = [section.name for section in workspace_of(replace(shown, training=[])).sections]
+    assert names == ["The grid", "Over time", "Cells", "Concepts"]
+
+
+def test_the_saved_chart_asks_for_the_fields_and_strings_that_the_panels_give(shown):
+    text = str(HEATMAP)
+    chart = panels(specifications(shown))["The grid"][0]["config"]
+    for name in chart["fieldSettings"]:
+        assert f"${{field:{name}}}" in text
+    for name in chart["stringSettings"]:
+        assert f"${{string:{name}}}" in text
+
+
+def test_a_chart_becomes_a_picture_on_white():
+    drawn = pixels(grid_heatmap(RESULTS, "composition"))
+    assert drawn.dtype == np.uint8
+    assert drawn.shape[2] == 3
+    assert (drawn[0, 0] == 255).all()
+    assert drawn.min() < 100
