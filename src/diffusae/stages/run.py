@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from diffusae.activations.schema import Cell
 from diffusae.concepts.embeddings import WordEmbedding
-from diffusae.errors import UserError, unknown
+from diffusae.errors import UserError, together, unknown
 from diffusae.runs.lock import directory_lock
 from diffusae.stages.annotate import annotate
 from diffusae.stages.collect import collect
@@ -37,11 +37,11 @@ def run(cfg: DictConfig) -> None:
     """
     study = Study(cfg)
     study.check()
-    configs = _by_metric(study.cfg.metrics)
+    chosen = _chosen_metrics(study)
     with directory_lock(study.directory):
         collect(cfg)
         annotate(cfg)
-        failures = _cells(study, configs)
+        failures = _cells(study, chosen)
         report(cfg)
     if failures:
         raise UserError(
@@ -50,10 +50,13 @@ def run(cfg: DictConfig) -> None:
         )
 
 
-def _cells(study: Study, configs: Mapping[str, DictConfig]) -> list[str]:
+def _cells(study: Study, chosen: Mapping[Cell, Sequence[str]]) -> list[str]:
     """Train, label and evaluate cell by cell; return the names of those that failed."""
     embedding = cache(lambda: word_embedding(study))
-    cells = {cell: {metric: at(cell, cfg) for metric, cfg in configs.items()} for cell in study.grid}
+    config = cache(_config_of)
+    cells = {
+        cell: {metric: at(cell, config(metric)) for metric in metrics} for cell, metrics in chosen.items()
+    }
     # Asked of all cells first: another configuration's result in one of them is told before anything is trained.
     waiting = [studies for studies in cells.values() if not _finished(studies)]
     log.info("%d of %d cells are finished", len(cells) - len(waiting), len(cells))
@@ -95,15 +98,34 @@ def _carry_out(studies: Mapping[str, Study], embedding: Callable[[], WordEmbeddi
             evaluate_cell(study, mirror, embedding)
 
 
-def _by_metric(metrics: Sequence[str]) -> dict[str, DictConfig]:
-    """The command's configuration once a metric, for the options of each metric's own group."""
-    if not metrics:
-        raise UserError(f"metrics is empty; name at least one of {', '.join(METRICS)}")
-    for metric in metrics:
-        if metric not in METRICS:
-            raise unknown("metric in metrics:", metric, METRICS)
+def _chosen_metrics(study: Study) -> dict[Cell, list[str]]:
+    """The metrics of every cell of the grid: those of `metrics`, and those that `metrics_at` names for it.
+
+    Raises:
+        UserError: no metrics, unknown ones, a cell that the grid lacks; all in one.
+    """
+    everywhere, somewhere = list(study.cfg.metrics), study.part("metrics_at")
+    keys = [cell.key for cell in study.grid]
+    faults = [] if everywhere else [f"metrics is empty; name at least one of {', '.join(METRICS)}"]
+    for group, metrics in (("metrics", everywhere), ("metrics_at", somewhere)):
+        faults += [
+            str(unknown(f"metric in {group}:", each, METRICS)) for each in metrics if each not in METRICS
+        ]
+    for metric, cells in somewhere.items():
+        faults += [
+            str(unknown(f"cell in metrics_at.{metric}:", cell, keys)) for cell in cells if cell not in keys
+        ]
+    together(faults)
+    return {
+        cell: [*everywhere, *(metric for metric, cells in somewhere.items() if cell.key in cells)]
+        for cell in study.grid
+    }
+
+
+def _config_of(metric: str) -> DictConfig:
+    """The command's configuration with the options of a metric's own group."""
     overrides = HydraConfig.get().overrides.task
-    return {metric: compose("run", overrides=[*overrides, f"evaluation={metric}"]) for metric in metrics}
+    return compose("run", overrides=[*overrides, f"evaluation={metric}"])
 
 
 def at(cell: Cell, cfg: DictConfig, *, k: int | None = None) -> Study:

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from diffusae.errors import UserError
+from diffusae.evaluation.intervention_success import centre_of_mass, in_region, moved, restyled
+
+
+def mask(*pixels):
+    found = np.zeros((4, 4), bool)
+    for row, column in pixels:
+        found[row, column] = True
+    return found
+
+
+def picture(value):
+    return np.full((4, 4, 3), value, np.uint8)
+
+
+TOP_LEFT = mask((0, 0), (0, 1), (1, 0), (1, 1))
+
+
+def test_the_centre_of_mass_by_hand():
+    assert centre_of_mass(mask((0, 0), (0, 2), (3, 1))) == (1.0, 1.0)
+    with pytest.raises(UserError, match="empty mask"):
+        centre_of_mass(mask())
+
+
+def test_an_object_is_where_its_centre_is():
+    assert in_region(mask((0, 0), (1, 1), (0, 3)), TOP_LEFT)  # (1/3, 4/3): one pixel lies outside
+    assert not in_region(mask((0, 1), (3, 3), (3, 2)), TOP_LEFT)
+
+
+def test_a_lost_object_is_no_success():
+    lost = moved("cat", TOP_LEFT, before=(picture(0), {"cat": mask((3, 3))}), after=(picture(0), {}))
+    assert not lost.found and not lost.success
+
+
+def test_the_rest_is_what_shows_the_object_neither_before_nor_after():
+    after = picture(0)
+    after[3, 3] = 255  # where it was
+    after[0, 0] = 255  # where it is now
+    after[2, 2] = 51  # of the rest, one pixel in fourteen changes by a fifth
+    judged = moved(
+        "cat",
+        TOP_LEFT,
+        before=(picture(0), {"cat": mask((3, 3))}),
+        after=(after, {"cat": mask((0, 0))}),
+    )
+    assert judged.found and judged.success
+    assert judged.rest == pytest.approx(0.2 / 14**0.5)
+
+
+def noisy():
+    return np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+
+
+def test_a_restyled_picture_by_hand():
+    before = (noisy(), [0.6, 0.3, 0.1], ["cat", "fish"])
+    judged = restyled(1, before=before, after=(noisy(), [0.5, 0.4, 0.1], ["cat", "fish", "star"]))
+    assert judged.rose and not judged.reached and judged.kept
+    assert judged.similarity == pytest.approx(1.0)
+    judged = restyled(1, before=before, after=(255 - noisy(), [0.2, 0.7, 0.1], ["fish"]))
+    assert judged.reached and not judged.kept
+    assert judged.similarity < 0.1
+
+
+def test_a_score_that_stays_has_not_risen():
+    same = (noisy(), [0.6, 0.4], ["cat"])
+    assert not restyled(1, before=same, after=same).rose
