@@ -110,6 +110,24 @@ def test_a_table_and_a_panel_keep_their_pictures_and_captions_below_the_director
     assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
 
 
+def test_under_an_agent_of_a_wandb_sweep_the_run_is_the_sweeps_with_our_group_and_coordinates(
+    tmp_path: Path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "given.yaml").write_text(
+        "wandb_version: 1\nblock:\n  value: mid\ntimestep:\n  value: early\n"
+    )
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
+    monkeypatch.setenv("WANDB_RUN_ID", "given1")
+    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", "given.yaml")
+    with mirror(tmp_path / "wb", mode="offline", timeout_s=200.0, config={"block": "mid", "t": 1.0}) as wb:
+        wb.log({"loss": 1.0}, step=0)
+    (run,) = [record.run for record in records_of(tmp_path / "wb", "given1") if record.HasField("run")]
+    assert (run.sweep_id, run.run_group, run.display_name) == ("sweep1", "sweep", "mid-t0.50-cond")
+    config = values_of(run.config.update)
+    assert (config["block"], config["t"], config["timestep"]) == ("mid", 1.0, "early")
+
+
 KILLED = """
 import os, signal, sys, time
 from diffusae.runs.wandb_mirror import WandbMirror
