@@ -95,6 +95,30 @@ def test_faithfulness_replaces_the_update_and_its_control_changes_nothing(study)
     assert rows["usable"].details["gate"] in ("usable", "unreliable")
 
 
+def test_a_metric_for_a_cell_that_the_grid_lacks_is_refused(study):
+    wanted = "metrics_at.spatial=[mid-t0.30-cond]"
+    done = diffusae("run", "debug=tiny", *CELLS, wanted, outputs=study, check=False)
+    assert done.returncode == 2
+    assert "'mid-t0.30-cond'; known: mid-t0.00-cond" in done.stderr
+
+
+@pytest.mark.parametrize("metric", ["spatial", "global"])
+def test_interventions_are_judged_beside_their_controls(study, metric):
+    few = ["evaluation.strengths=[1.0]", "evaluation.tune_prompts=1", "evaluation.test_prompts=2"]
+    diffusae("evaluate", f"evaluation={metric}", *few, "debug=tiny", *CELLS, "timestep=early", outputs=study)
+    directory = study / "tiny" / "evaluation" / metric / "mid-t1.00-cond-k4"
+    rows = {row.metric: row for row in load_results(directory / "results.json")}
+    shutil.rmtree(directory)
+    row = rows["spatial_success" if metric == "spatial" else "style_reached"]
+    assert {"no_edit", "difference_of_means", "random_latent", "neuron"} <= set(row.baselines)
+    assert row.baselines["random_latent"].n > 0
+    assert row.details["window"] == [1.0, 0.6]
+    if metric == "spatial":
+        found = rows["spatial_recognised"].baselines["no_edit"].value
+        # An unedited object that is found lies in one of the four quadrants: a quarter of the cases.
+        assert row.baselines["no_edit"].value == pytest.approx(found / 4)
+
+
 def test_two_saes_of_one_cell_tell_how_stable_latents_are(study):
     cell, root = "mid-t1.00-cond-k4", study / "tiny"
     options = ["debug=tiny", *CELLS, "timestep=early"]

@@ -35,6 +35,8 @@ class ScatteredRows:
 
     def copy_to(self, out: Float[Tensor, "batch d_in"]) -> None:
         """Write the vectors to `out`."""
+        if not len(self):  # a process may get no part of a short last batch
+            return
         gathered = torch.empty(BLOCK, out.shape[1], dtype=torch.float16)
         blocks = (each.split(BLOCK) for each in (out, self.table, self.slot))
         for rows, table, slot in zip(*blocks, strict=True):

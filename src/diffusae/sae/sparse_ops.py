@@ -31,10 +31,13 @@ class Entries:
 
     Args:
         columns: int64 [n]. starts: int64 [rows], where each row's entries begin.
+        cuts: rows that were made of each row by `cut`.
     """
 
-    def __init__(self, columns: Int[Tensor, " n"], starts: Int[Tensor, " rows"], *, d_sae: int) -> None:
-        self.columns, self.starts, self.d_sae = columns, starts, d_sae
+    def __init__(
+        self, columns: Int[Tensor, " n"], starts: Int[Tensor, " rows"], *, d_sae: int, cuts: int = 1
+    ) -> None:
+        self.columns, self.starts, self.d_sae, self.cuts = columns, starts, d_sae, cuts
         ends = torch.cat([starts[1:], starts.new_tensor([len(columns)])])
         self.rows = torch.repeat_interleave(ends - starts, output_size=len(columns))
         """int64 [n], each entry's row."""
@@ -59,7 +62,7 @@ class Entries:
         part = torch.bucketize(self.columns, bounds, right=True)
         bag = self.rows * (len(columns) + 1) + part
         counts = torch.bincount(bag, minlength=len(self.starts) * (len(columns) + 1))
-        return Entries(self.columns, counts.cumsum(0) - counts, d_sae=self.d_sae)
+        return Entries(self.columns, counts.cumsum(0) - counts, d_sae=self.d_sae, cuts=len(columns) + 1)
 
     def times(self, values: Float[Tensor, " n"], weight: Float[Tensor, "d_sae d"]) -> Float[Tensor, "rows d"]:
         """Z @ weight."""
@@ -131,7 +134,7 @@ class _ChosenErrors(torch.autograd.Function):
         values = pre_activations.relu()
         ctx.save_for_backward(centred, W_enc, W_dec, values)
         ctx.entries, ctx.parts = entries, parts
-        sums = parts.times(values, W_dec).unflatten(0, (len(centred), -1))
+        sums = parts.times(values, W_dec).unflatten(0, (len(centred), parts.cuts))
         if sums.shape[1] > 1:
             sums = sums.cumsum(dim=1)
         # b, which x_hat adds, and the b of x - b cancel.
