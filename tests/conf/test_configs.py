@@ -56,7 +56,7 @@ def test_the_miniature_stage_binds_to_its_trainer():
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_its_target_binds(group, option):
-    cfg = composed(f"{group}={option}")
+    cfg = composed(f"{group}={option}", stage="steer" if group == "intervention" else "run")
     for node in targets(cfg):
         target = node["_target_"]
         assert target.startswith("diffusae.")
@@ -112,7 +112,10 @@ def test_a_config_cannot_build_what_is_not_ours():
         (["sae=matryoshka", "sae.sparsity.prefixes=[64,512]"], "must stay below d_sae=512"),
         (["sae=relu", "sae.l1=-1"], "l1=-1 must not be below 0"),
         (["sae.k=many"], r"sae.k=many must be a whole number"),
-        (["grid.blocks=[mid,side]"], r"unknown block of model miniature: 'side'; known: down, mid, up"),
+        (
+            ["grid.blocks=[mid,side]"],
+            r"unknown block of model miniature: 'side'; known: down, down_inner, mid, up",
+        ),
         (["timestep.t=1.5"], r"timestep.t=1.5 must be a number from 0 to 1"),
         (["grid.timesteps=[0.5,0.499]"], "fall on one of 50 steps"),
         (["model.guidance=1.0"], "needs classifier-free guidance"),

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.evaluation.result import load_results
 from diffusae.runs.metric_log import read_metrics
 from diffusae.sae.storage import load_sae
@@ -115,8 +117,27 @@ def test_interventions_are_judged_beside_their_controls(study, metric):
     assert row.details["window"] == [1.0, 0.6]
     if metric == "spatial":
         found = rows["spatial_recognised"].baselines["no_edit"].value
+        assert found is not None
         # An unedited object that is found lies in one of the four quadrants: a quarter of the cases.
         assert row.baselines["no_edit"].value == pytest.approx(found / 4)
+
+
+def test_steer_writes_the_picture_before_and_after_and_a_strip(study):
+    concept = ConceptDictionary.load(study / "tiny" / "concepts" / "mid-t1.00-cond-k4").labels[0]
+    asked = ["prompt=a flat drawing of a red fish", f"concept={concept}", "strengths=[2.0]", "timestep=early"]
+    diffusae("steer", *asked, "debug=tiny", *CELLS, outputs=study)
+    (directory,) = (study / "tiny" / "steer").iterdir()
+    before, after = (np.asarray(Image.open(directory / name)) for name in ("before.png", "strength-2.png"))
+    assert before.shape == after.shape == (64, 64, 3)
+    assert (before != after).any()
+    assert (directory / "strip.png").is_file()
+    unknown = diffusae(
+        "steer", "prompt=a fish", "concept=submarine", "timestep=early", "debug=tiny", *CELLS, outputs=study,
+        check=False,
+    )  # fmt: skip
+    shutil.rmtree(directory.parent)
+    assert unknown.returncode == 2
+    assert "'submarine'; known: " in unknown.stderr
 
 
 def test_two_saes_of_one_cell_tell_how_stable_latents_are(study):

@@ -109,7 +109,7 @@ def test_given_rates_are_all_it_takes_and_nothing_is_loaded(tmp_path, unloadable
     assert len(told["streams"]) == 18 + 3
     assert told["seconds"]["collect"] == 32 * 2.0
     assert told["seconds"]["train"] == pytest.approx(18 * 10 * 64 / 1000)
-    assert told["streams"][0]["epochs"] == pytest.approx(640 / (8 * 64))
+    assert told["streams"][0]["epochs"] == pytest.approx(640 / (8 * 256))
     shown = capsys.readouterr().out
     assert "320 denoiser passes" in shown
     assert "train 18 SAEs" in shown

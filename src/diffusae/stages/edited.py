@@ -34,6 +34,8 @@ class EditedPictures:
     Args:
         blocks: names of hookpoints; a trial's changes are in their order.
         conditionings: the guidance branches that are edited.
+        steps: of a generation; None: as many as the model's.
+        preserve_norm: see `Edit`.
     """
 
     def __init__(
@@ -44,10 +46,11 @@ class EditedPictures:
         window: Window,
         conditionings: Sequence[str],
         steps: int | None = None,
+        preserve_norm: bool = False,
     ) -> None:
         self.model = study.cfg.model
         self.hookpoints = [self.model.hookpoints[block] for block in blocks]
-        self.window, self.conditionings = window, tuple(conditionings)
+        self.window, self.conditionings, self.preserve_norm = window, tuple(conditionings), preserve_norm
         self.steps = steps or self.model.steps
         self._study = study
 
@@ -94,7 +97,13 @@ class EditedPictures:
             return made.images
 
         edits = [
-            Edit(hookpoint, PerPicture(changes), window=self.window, conditionings=self.conditionings)
+            Edit(
+                hookpoint,
+                PerPicture(changes),
+                window=self.window,
+                conditionings=self.conditionings,
+                preserve_norm=self.preserve_norm,
+            )
             for number, hookpoint in enumerate(self.hookpoints)
             if any(changes := [trial.changes[number] if trial.changes else None for trial in batch])
         ]

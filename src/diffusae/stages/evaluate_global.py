@@ -62,8 +62,8 @@ def global_rows(study: Study, _embedding: Any) -> list[Result]:
         conditionings=settings["conditionings"],
         steps=settings["steps"],
     )
-    names = _factors(pictures.annotator, settings["factors"])
-    shown = _shown(study, pictures.annotator)
+    names = factors_of(pictures.annotator, settings["factors"])
+    shown = factors_shown(study, pictures.annotator)
     edited = [
         block_directions(study, block, shown, names, n_latents=settings["n_latents"]) for block in blocks
     ]
@@ -163,15 +163,17 @@ def _at_block(study: Study, block: str) -> Study:
     return Study(cfg)
 
 
-def _factors(annotator: Any, wanted: Sequence[str]) -> Factors:
+def factors_of(annotator: Any, wanted: Sequence[str] | None) -> Factors:
+    """The factors that the annotator tells, all of them or those `wanted`; `UserError` for one that it does not."""
     known: Factors = getattr(annotator, "factors", {})
+    wanted = list(known) if wanted is None else wanted
     for factor in wanted:
         if factor not in known:
             raise unknown("factor of this annotator", factor, known)
     return {factor: known[factor] for factor in wanted}
 
 
-def _shown(study: Study, annotator: Any) -> dict[str, dict[str, str]]:
+def factors_shown(study: Study, annotator: Any) -> dict[str, dict[str, str]]:
     """What each picture of the dictionary split shows: {image id: {factor: value}}."""
     rows = list(read_images(study.activations, Manifest.load(study.activations), "dictionary"))
     annotations = annotator.annotate(np.stack([picture for _, picture, _ in rows]))
