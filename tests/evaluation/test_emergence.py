@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from diffusae.evaluation.result import NO_DATA, Estimate, Result, bootstrap_weig
 TIMES = (1.0, 0.5, 0.0)
 
 
-def tables(curves, times=TIMES, noun="cat"):
+def tables(curves, times: Any = TIMES, noun="cat") -> dict[float, dict[tuple[str, str], Any]]:
     """One object a picture, each with its own curve; None is no data."""
     return {
         t: {(str(number), noun): curve[i] for number, curve in enumerate(curves) if curve[i] is not None}
@@ -25,7 +27,9 @@ def reached(*curve, share=0.9, times=None):
 
 def test_the_target_is_met_between_two_moments_by_a_straight_line():
     # Target .9 * .4 = .36, which lies .26 of .3 on the way from .1 at t = .5 to .4 at t = 0.
-    assert reached(0.0, 0.1, 0.4).reached.value == pytest.approx(0.5 - 0.5 * 0.26 / 0.3)
+    found = reached(0.0, 0.1, 0.4)
+    assert found.reached.value == pytest.approx(0.5 - 0.5 * 0.26 / 0.3)
+    assert found.between == (0.5, 0.0)
 
 
 def test_a_moment_at_its_target_exactly_has_reached_it():
@@ -54,12 +58,12 @@ def test_a_curve_above_its_final_value_on_the_way_has_emerged_where_it_rose():
 @pytest.mark.parametrize("curve", [(0.5, 0.5, 0.5), (0.9, 0.7, 0.5), (0.95, 1.0, 1.0)])
 def test_a_curve_that_is_never_below_its_target_has_emerged_at_the_first_moment(curve):
     found = reached(*curve)
-    assert (found.reached.value, found.first_reached) == (1.0, 1.0)
+    assert (found.reached.value, found.between, found.first_reached) == (1.0, None, 1.0)
 
 
 def test_a_curve_that_ends_at_nothing_has_not_emerged():
     found = reached(0.5, 0.2, 0.0)
-    assert (found.reached, found.first_reached) == (NO_DATA, None)
+    assert (found.reached, found.between, found.first_reached) == (NO_DATA, None, None)
     assert [each.value for _, each in found.curve] == [0.5, 0.2, 0.0]
 
 
@@ -220,6 +224,7 @@ def test_the_row_has_the_curve_its_baselines_and_what_a_flat_curve_has():
     assert row.baselines == {"noun_probe": probe.reached, "flat_curve": Estimate(1.0, None, 9)}
     assert [point["t"] for point in row.details["curve"]] == [1.0, 0.5, 0.0]
     assert row.details["baseline_curves"]["noun_probe"][2]["value"] == probe.curve[2][1].value
+    assert row.details["between"] == [0.5, 0.0]
     assert (row.details["tag"], row.details["chance"]["value"]) == ("k10", 0.1)
     assert Result.from_json(row.to_json()) == row
 

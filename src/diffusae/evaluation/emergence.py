@@ -70,6 +70,8 @@ class Emergence:
     Attributes:
         curve: (t, mean score), t descending.
         reached: the t from which on the curve is never below its target again.
+        between: the two moments around `reached`, larger t first: how finely the grid can tell, which the interval does
+            not hold. None where it is the largest t or no data.
         first_reached: the t of the first crossing from the largest t down; None where `reached` is no data.
         rise: final minus first value, of the same objects; where its interval holds 0 there is hardly an emergence.
         n_incomplete: objects left out because a moment has no data of them.
@@ -77,6 +79,7 @@ class Emergence:
 
     curve: list[tuple[float, Estimate]]
     reached: Estimate
+    between: tuple[float, float] | None
     first_reached: float | None
     rise: Estimate
     n_incomplete: int
@@ -110,7 +113,7 @@ def emergence(paired: Paired, *, share: float, n_resamples: int = 2000, seed: in
         raise UserError(f"share={share} of the final value must be above 0 and at most 1, such as 0.9")
     times, n = np.array(paired.times), len(paired.items)
     if n == 0 or len(times) == 0:
-        return Emergence([], NO_DATA, None, NO_DATA, paired.n_incomplete)
+        return Emergence([], NO_DATA, None, None, NO_DATA, paired.n_incomplete)
     labels = np.unique(np.array(paired.groups), return_inverse=True)[1]
     counts = np.bincount(labels).astype(np.float64)
     sums = np.zeros((len(counts), len(times)))
@@ -130,14 +133,16 @@ def emergence(paired: Paired, *, share: float, n_resamples: int = 2000, seed: in
     ]
     rise = estimate(mean[-1] - mean[0], None if drawn is None else drawn[:, -1] - drawn[:, 0])
     if len(times) < 2 or mean[-1] <= 0:
-        return Emergence(curve, NO_DATA, None, rise, paired.n_incomplete)
+        return Emergence(curve, NO_DATA, None, None, rise, paired.n_incomplete)
     reached = estimate(
         settled(times, mean[None], share=share)[0],
         None if drawn is None else settled(times, drawn, share=share),
     )
-    return Emergence(
-        curve, reached, _first_crossing(times, mean, share * mean[-1]), rise, paired.n_incomplete
-    )
+    target = share * mean[-1]
+    below = np.flatnonzero(mean < target)
+    between = (float(times[below[-1]]), float(times[below[-1] + 1])) if len(below) else None
+    first = _first_crossing(times, mean, target)
+    return Emergence(curve, reached, between, first, rise, paired.n_incomplete)
 
 
 def settled(
@@ -183,6 +188,7 @@ def emergence_result(
         details={
             **(details or {}),
             "share": share,
+            "between": None if found.between is None else list(found.between),
             "first_reached": found.first_reached,
             "rise": asdict(found.rise),
             "chance": asdict(chance),

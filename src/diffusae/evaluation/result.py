@@ -159,7 +159,8 @@ def bootstrap_mean(
         if len(groups) != values.size:
             raise UserError(f"{values.size} values need as many groups, got {len(groups)}")
         labels = np.unique(np.asarray(groups), return_inverse=True)[1]
-    sums, counts = np.bincount(labels, weights=values), np.bincount(labels).astype(np.float64)
+    sums = np.bincount(labels, weights=values).astype(np.float64)
+    counts = np.bincount(labels).astype(np.float64)
     if len(sums) == 1:
         return Estimate(float(values.mean()), None, int(values.size))
     means = resampled_means(sums, counts, n_resamples=n_resamples, seed=seed)

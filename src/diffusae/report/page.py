@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from diffusae.files import atomic_path
 from diffusae.report import pictures, plots, style, tables
+from diffusae.report.emergence import Curve, curves_of, emergence_chart
 from diffusae.report.pictures import PictureBook
 from diffusae.report.study import Concept, Prediction, PredictionKey, Study
 
@@ -100,6 +101,7 @@ def render_page(study: Study) -> str:
     """
     book = PictureBook()
     metrics = {str(row["metric"]) for row in study.results}
+    emergence = curves_of(study.emergence)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -120,6 +122,8 @@ def render_page(study: Study) -> str:
         headline=tables.headline(study.results),
         sheet=[(each, book.picture(each.image, alt=each.caption)) for each in study.contact_sheet],
         curves=_curves(study) if "composition" in metrics else None,
+        emergence=emergence,
+        emerged=_emerged(emergence) if emergence else None,
         grids=[
             Chart(title, _grid(study, metric, title))
             for metric, title in _GRID_METRICS.items()
@@ -170,6 +174,12 @@ def _curves(study: Study) -> Markup:
     blocks = ", ".join(tables.blocks_of(row.block for row in tables.rows_of(study.results, "composition")))
     alt = f"IoU of predicted composition against t, one panel a block ({blocks}); the table below has the values."
     return style.svg(plots.iou_curves(study.results), name="curves", alt=alt)
+
+
+def _emerged(curves: Sequence[Curve]) -> Markup:
+    names = ", ".join(curve.name for curve in curves)
+    alt = f"IoU over t of {names}, and the t at which each has emerged; the table below has the values."
+    return style.svg(emergence_chart(curves), name="emergence", alt=alt)
 
 
 def _grid(study: Study, metric: str, title: str) -> Markup:
