@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from diffusae.activations.schema import Cell
 from diffusae.cli import STAGES, config_directory
 from diffusae.concepts import embeddings
 from diffusae.errors import UserError
@@ -15,6 +16,7 @@ from diffusae.miniature.annotator import MiniatureAnnotator
 from diffusae.miniature.prompts import WorldPrompts
 from diffusae.prompts.text_file import TextFilePrompts
 from diffusae.sae.sparsity import SPARSITIES
+from diffusae.stages.run import at
 from diffusae.stages.study import Study, build
 
 CONF = config_directory()
@@ -83,6 +85,23 @@ def test_every_sweep_names_its_question_and_its_command(path: Path):
     assert isinstance(composed(f"+sweeps={path.stem}", stage="train"), DictConfig)
 
 
+def test_windows_of_intervention_hold_their_moment_and_cover_every_t():
+    timesteps = [composed(f"timestep={name}").timestep for name in ("final", "middle", "early")]
+    assert [list(each.window) for each in timesteps] == [[0.0, 0.2], [0.2, 0.6], [0.6, 1.0]]
+    assert all(each.window[0] <= each.t <= each.window[1] for each in timesteps)
+
+
+def test_a_cell_of_another_moment_does_not_keep_the_window_of_the_first():
+    cfg = composed("timestep=early")
+    same, other = (at(Cell("miniature", "mid", t, "cond"), cfg).cfg.timestep for t in (1.0, 0.5))
+    assert (list(same.window), other.window) == ([0.6, 1.0], None)
+
+
+def test_the_study_of_emergence_has_eleven_moments_from_the_first_to_the_last():
+    cfg = composed("experiment=miniature_emergence")
+    assert list(cfg.grid.timesteps) == [round(1 - i / 10, 1) for i in range(11)]
+
+
 def test_no_part_is_out_of_reach_of_the_configs():
     named = {
         node["_target_"].rpartition(".")[2]
@@ -119,6 +138,8 @@ def test_a_config_cannot_build_what_is_not_ours():
         (["timestep.t=1.5"], r"timestep.t=1.5 must be a number from 0 to 1"),
         (["grid.timesteps=[0.5,0.499]"], "fall on one of 50 steps"),
         (["model.guidance=1.0"], "needs classifier-free guidance"),
+        (["emergence.share=1.5"], r"emergence.share=1.5 must be a number from"),
+        (["emergence.moments=1"], r"emergence.moments=1 must be a whole number from 2"),
         (["prompts.counts.train=-1"], "must be a whole number from 0"),
     ],
 )

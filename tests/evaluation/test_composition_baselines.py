@@ -10,6 +10,7 @@ from diffusae.evaluation.composition_baselines import (
     chance,
     other_picture,
     score_map_baseline,
+    score_map_iou,
 )
 from diffusae.evaluation.result import NO_DATA
 
@@ -74,8 +75,14 @@ def test_the_disc_takes_the_radius_of_the_tuning_split():
 def test_score_maps_choose_their_threshold_on_the_tuning_split(per_map):
     tuning, test = split(("a", "cat", LEFT)), split(("b", "cat", TOP))
     good = torch.tensor([[[40.0, 10.0], [30.0, 10.0]]])
-    found = score_map_baseline(good, good.mT, tuning=tuning, test=test, per_map=per_map)
-    assert found.value == 1
+    assert score_map_iou(good, good.mT, tuning=tuning, test=test, per_map=per_map).tolist() == [1]
+
+
+def test_the_baseline_of_score_maps_is_their_mean_iou():
+    tuning, test = split(("a", "cat", LEFT)), split(("b", "cat", LEFT), ("c", "cat", TOP))
+    good = torch.tensor([[[40.0, 10.0], [30.0, 10.0]]])
+    found = score_map_baseline(good, good.expand(2, -1, -1), tuning=tuning, test=test)
+    assert (found.value, found.n) == (pytest.approx((1 + 1 / 3) / 2), 2)
 
 
 def test_other_pictures_predictions_are_used_not_the_own():

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -173,6 +174,35 @@ def test_the_pictures_of_the_report_link_to_records_that_are_there(study):
         if "/concepts/" in href:
             cell = href.split("/")[2]
             assert title.endswith(f"W&amp;B run diffusae/tiny-{cell.replace('.', '')}")
+
+
+def test_the_report_makes_the_curves_over_t_of_what_is_evaluated(study, tmp_path):
+    shutil.copytree(study / "tiny", tmp_path / "tiny")
+    two = ["debug=tiny", *CELLS, "logger.mode=disabled"]
+    diffusae("report", *two, outputs=tmp_path)
+    assert not (
+        tmp_path / "tiny" / "evaluation" / "emergence"
+    ).exists()  # two moments, and three make a curve
+    diffusae("report", *two, "emergence.moments=2", outputs=tmp_path)
+    for branch in ("cond", "uncond"):
+        directory = tmp_path / "tiny" / "evaluation" / "emergence" / f"mid-{branch}-k4"
+        (row,) = load_results(directory / "results.json")
+        assert set(row.baselines) == {"cross_attention", "noun_probe", "any_object_probe", "flat_curve"}
+        for point, t in zip(row.details["curve"], (1.0, 0.0), strict=True):
+            cell = tmp_path / "tiny" / "evaluation" / "composition" / f"mid-t{t:.2f}-{branch}-k4"
+            (composition,) = load_results(cell / "results.json")
+            assert (point["t"], point["n"]) == (t, composition.estimate.n)
+            assert point["value"] == pytest.approx(composition.value)
+    assert 'id="emergence"' in (tmp_path / "tiny" / "report" / "index.html").read_text()
+
+
+def test_composition_keeps_the_iou_of_every_object_for_each_reader_that_depends_on_t(study):
+    directory = study / "tiny" / "evaluation" / "composition" / "mid-t1.00-cond-k4"
+    (row,) = load_results(directory / "results.json")
+    objects = pd.read_parquet(directory / "objects.parquet")
+    assert np.mean(objects["iou"].tolist()) == pytest.approx(row.value)
+    for name in ("cross_attention", "noun_probe", "any_object_probe"):
+        assert np.mean(objects[name].tolist()) == pytest.approx(row.baselines[name].value)
 
 
 def test_metrics_of_training_and_validation_are_logged(study):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffusae.report.study import Concept, Picture, Prediction, Run, RunRow, Study
-from report.rows import CHANCE, figure, result
+from report.rows import CHANCE, emerged, figure, result
 
 
 @pytest.fixture
@@ -37,6 +37,15 @@ def study(results: list[dict[str, Any]]) -> Study:
         facts={"steps": "50", "guidance": "4.0"},
         contact_sheet=[Picture("a blue cat", image, "seed 7", Run("activations"))],
         results=results,
+        emergence=[
+            emerged(
+                "mid",
+                "cond",
+                {1.0: 0.1521, 0.5: 0.2632, 0.0: 0.3743},
+                figure(0.2464, (0.2135, 0.2797), 83),
+                readers={"noun_probe": figure(0.5791, (0.5182, 0.6293), 83)},
+            )
+        ],
         predictions=[
             Prediction(
                 caption="a blue cat and a dog",

@@ -14,7 +14,7 @@ import pytest
 from diffusae.report import page as module
 from diffusae.report.page import duration, percent, render_page, write_report
 from diffusae.report.study import Concept, Picture, Prediction, Run, RunRow, Study
-from report.rows import figure, result
+from report.rows import emerged, figure, result
 
 MARKUP = "<script>alert('x')</script> & \"quoted\""
 VOID = {"meta", "br", "link", "img"}
@@ -121,6 +121,16 @@ def test_text_from_outside_is_escaped_wherever_it_appears(study: Study) -> None:
             }
             for metric in ("composition", "dead_fraction", MARKUP)
         ],
+        emergence=[
+            emerged(
+                MARKUP,
+                MARKUP,
+                {1.0: 0.1, 0.0: 0.2},
+                figure(0.5, (0.4, 0.6), 3),
+                readers={MARKUP: figure(0.1, None, 1)},
+                tag=MARKUP,
+            )
+        ],
         predictions=[Prediction(MARKUP, image, [MARKUP], {MARKUP: mask}, {key: (scores, mask)}, {key: 0.5})],
         concepts=[Concept(MARKUP, MARKUP, 1.0, MARKUP, 1, [(MARKUP, 1)], 1.0, 0.1, [(image, scores)])],
         runs=[RunRow(MARKUP, MARKUP, MARKUP, 1.0, MARKUP)],
@@ -151,6 +161,31 @@ def test_a_row_of_the_table_holds_its_own_cell_and_figures(study: Study) -> None
     assert "up 0.00 cond 0.612 [0.581, 0.648] 91 0.140 [0.120, 0.160] n = 80 none" in rows
     assert "mid 0.50 uncond no data 0 0.140 [0.120, 0.160] n = 80 –" in rows
     assert "mid 1.00 cond 0.062 64" in rows
+
+
+def test_emergence_has_its_chart_and_every_figure_of_its_row(study: Study) -> None:
+    page = render_page(study)
+    text = Reader(page).text
+    assert 'id="emergence"' in page
+    assert "IoU over t of mid · cond" in page
+    assert "stays above 90 % of its value" in text
+    rows = [" ".join(re.sub(r"<[^>]*>", " ", row).split()) for row in re.findall(r"<tr>.*?</tr>", page, re.S)]
+    assert (
+        "mid cond k10 0.246 [0.213, 0.280] between 0.50 and 0.00 83 0.152 [0.102, 0.202] 0.374 [0.324, 0.424] "
+        "0.200 [0.100, 0.300] 0.140 [0.120, 0.160] 0.579 [0.518, 0.629]"
+    ) in rows
+
+
+def test_a_curve_that_hardly_rises_is_marked(study: Study) -> None:
+    row = emerged("mid", "cond", {1.0: 0.2, 0.0: 0.2}, figure(1.0, (0.1, 1.0), 9), rise=(-0.1, 0.1))
+    assert "not above 0" in Reader(render_page(replace(study, emergence=[row]))).text
+    assert "not above 0" not in Reader(render_page(study)).text
+
+
+def test_a_grid_without_a_curve_has_no_section_of_emergence(study: Study) -> None:
+    page = render_page(replace(study, emergence=[]))
+    assert 'id="emergence"' not in page
+    assert 'href="#emergence"' not in page
 
 
 def test_headline_on_the_page_is_made_from_the_rows(study: Study) -> None:

@@ -80,11 +80,23 @@ def score_map_baseline(
     *,
     tuning: Split,
     test: Split,
-    per_map: bool = False,
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    """Any score maps, one for each object of each split, such as cross-attention maps.
+    """The mean of `score_map_iou`."""
+    iou = score_map_iou(tuning_scores, test_scores, tuning=tuning, test=test)
+    return bootstrap_mean(iou.numpy(), groups=test.groups, n_resamples=n_resamples, seed=seed)
+
+
+def score_map_iou(
+    tuning_scores: Float[Tensor, "a h w"],
+    test_scores: Float[Tensor, "b h w"],
+    *,
+    tuning: Split,
+    test: Split,
+    per_map: bool = False,
+) -> Float[Tensor, " b"]:
+    """IoU of each test object with any score maps, one for each object of each split, such as cross-attention maps.
 
     The threshold is chosen on the tuning split, out of 101 shares of the range of scores: the range of all
     tuning maps, or with `per_map` each map's own.
@@ -98,8 +110,7 @@ def score_map_baseline(
         )
         thresholds = lowest + _THRESHOLDS * (highest - lowest)
     threshold = choose_threshold(tuning_scores, tuning.masks, thresholds)
-    iou = iou_at(test_scores, test.masks, threshold.value)
-    return bootstrap_mean(iou.numpy(), groups=test.groups, n_resamples=n_resamples, seed=seed)
+    return iou_at(test_scores, test.masks, threshold.value)
 
 
 def other_picture(

@@ -18,7 +18,6 @@ from torch import Tensor
 from diffusae.errors import UserError
 from diffusae.evaluation.composition import Split
 from diffusae.evaluation.masks import choose_threshold, iou_at
-from diffusae.evaluation.result import Estimate, bootstrap_mean
 
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 """Penalties that are tried on the tuning split, in mean squared standard deviations of an entry."""
@@ -69,11 +68,8 @@ def linear_probes(
     fitting: tuple[Float[Tensor, "n P d"], Split],
     tuning: tuple[Float[Tensor, "m P d"], Split],
     test: tuple[Float[Tensor, "k P d"], Split],
-    *,
-    n_resamples: int = 2000,
-    seed: int = 0,
-) -> dict[str, Estimate]:
-    """Mean IoU of two probes on the test objects: `noun_probe` for the noun itself, `any_object_probe` for objects
+) -> dict[str, Float[Tensor, " objects"]]:
+    """IoU of two probes with each test object: `noun_probe` for the noun itself, `any_object_probe` for objects
     of all nouns alike (what knowing *where* without *what* is worth). Each is (updates, objects) of a split; ridge
     and threshold are those with the highest IoU on the tuning split.
     """
@@ -98,6 +94,5 @@ def linear_probes(
             thresholds = torch.linspace(float(scores.min()), float(scores.max()), _THRESHOLDS)
             chosen.append((choose_threshold(scores, tuning[1].masks, thresholds), ridge))
         threshold, ridge = max(chosen, key=lambda each: each[0].tuning_iou)
-        iou = iou_at(maps(*test, ridge)[index], test[1].masks, threshold.value)
-        found[name] = bootstrap_mean(iou.numpy(), groups=test[1].groups, n_resamples=n_resamples, seed=seed)
+        found[name] = iou_at(maps(*test, ridge)[index], test[1].masks, threshold.value)
     return found

@@ -159,14 +159,27 @@ def bootstrap_mean(
         if len(groups) != values.size:
             raise UserError(f"{values.size} values need as many groups, got {len(groups)}")
         labels = np.unique(np.asarray(groups), return_inverse=True)[1]
-    sums, counts = np.bincount(labels, weights=values), np.bincount(labels).astype(np.float64)
+    sums = np.bincount(labels, weights=values).astype(np.float64)
+    counts = np.bincount(labels).astype(np.float64)
     if len(sums) == 1:
         return Estimate(float(values.mean()), None, int(values.size))
+    means = resampled_means(sums, counts, n_resamples=n_resamples, seed=seed)
+    return Estimate(float(values.mean()), percentile_interval(means), int(values.size))
+
+
+def resampled_means(
+    sums: NDArray[np.float64], counts: NDArray[np.float64], *, n_resamples: int, seed: int
+) -> NDArray[np.float64]:
+    """Means of resampled groups, [n_resamples] or, of several values drawn jointly, [n_resamples, values].
+
+    `sums` has the sum of each group's values, [groups] or [groups, values]; `counts` how many they are.
+    """
     # In blocks: a whole weight matrix of a large split would not fit.
     block = max(1, _WEIGHTS_AT_ONCE // len(sums))
     means = []
     for start in range(0, n_resamples, block):
         size = min(block, n_resamples - start)
         weights = bootstrap_weights(len(sums), n_resamples=size, seed=seed + start)
-        means.append((weights @ sums) / (weights @ counts))
-    return Estimate(float(values.mean()), percentile_interval(np.concatenate(means)), int(values.size))
+        total = weights @ counts
+        means.append((weights @ sums) / (total if sums.ndim == 1 else total[:, None]))
+    return np.concatenate(means)

@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from diffusae.files import atomic_path
 from diffusae.report import charts, pictures, plots, style, tables
+from diffusae.report.emergence import Curve, curves_of, emergence_chart
 from diffusae.report.pictures import PictureBook
 from diffusae.report.study import Concept, Prediction, PredictionKey, Run, Study
 
@@ -88,6 +89,7 @@ def render_page(study: Study) -> str:
     """
     book = PictureBook()
     metrics = {str(row["metric"]) for row in study.results}
+    emergence = curves_of(study.emergence)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -108,6 +110,8 @@ def render_page(study: Study) -> str:
         headline=tables.headline(study.results),
         sheet=[(each, book.picture(each.image, alt=each.caption)) for each in study.contact_sheet],
         curves=_curves(study) if "composition" in metrics else None,
+        emergence=emergence,
+        emerged=_emerged(emergence) if emergence else None,
         grids=charts.grid_charts(study.results, charts.GRID),
         tables=tables.metric_tables(study.results),
         quality=charts.grid_charts(study.results, charts.QUALITY),
@@ -156,6 +160,12 @@ def _curves(study: Study) -> Markup:
     blocks = ", ".join(tables.blocks_of(row.block for row in tables.rows_of(study.results, "composition")))
     alt = f"IoU of predicted composition against t, one panel a block ({blocks}); the table below has the values."
     return style.svg(plots.iou_curves(study.results), name="curves", alt=alt)
+
+
+def _emerged(curves: Sequence[Curve]) -> Markup:
+    names = ", ".join(curve.name for curve in curves)
+    alt = f"IoU over t of {names}, and the t at which each has emerged; the table below has the values."
+    return style.svg(emergence_chart(curves), name="emergence", alt=alt)
 
 
 def _prediction(prediction: Prediction, book: PictureBook) -> PredictionView:

@@ -153,6 +153,7 @@ class Study:
             versions, device, date. The page adds nothing of its own, such as the time: the same study gives the same page.
         contact_sheet: generated pictures, to judge the model by eye.
         results: rows as `diffusae.evaluation.result.Result.to_json` gives them, of all metrics and cells.
+        emergence: rows of the curves over t, as `diffusae.evaluation.emergence.emergence_result` makes them.
         predictions: prompts for "one prompt over time".
         concepts: for the gallery, in the order in which to show them within a cell.
         runs: what was run.
@@ -163,6 +164,7 @@ class Study:
     facts: Mapping[str, str] = field(default_factory=dict)
     contact_sheet: Sequence[Picture] = ()
     results: Sequence[Mapping[str, Any]] = ()
+    emergence: Sequence[Mapping[str, Any]] = ()
     predictions: Sequence[Prediction] = ()
     concepts: Sequence[Concept] = ()
     runs: Sequence[RunRow] = ()

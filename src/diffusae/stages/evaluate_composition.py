@@ -27,7 +27,7 @@ from diffusae.evaluation.composition import (
     tune,
 )
 from diffusae.evaluation.linear_probe import linear_probes
-from diffusae.evaluation.result import Estimate, Result
+from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
 from diffusae.files import atomic_path
 from diffusae.sae.storage import load_sae
 from diffusae.stages.codes import coded_split, stream_of
@@ -58,13 +58,20 @@ def composition_results(study: Study, embedding: Callable[[], WordEmbedding]) ->
     resampling = {"n_resamples": study.cfg.evaluation.n_resamples, "seed": study.cfg.seed}
     scores = predict_scores(test, space, tuned.settings)
     second = [annotations.second[i].get(noun) for i, noun in zip(test.groups, test.nouns, strict=True)]
+    # What changes over t as the prediction does is kept object by object, for curves over t.
+    by_object = {
+        "cross_attention": _cross_attention(study, manifest, tuning, test),
+        **linear_probes(fitting, tuned_on, tested),
+    }
     beside: dict[str, Estimate] = {
         "chance": baselines.chance(test, **resampling),
         "centre_prior": baselines.centre_prior(tuning, test, **resampling),
         "centre_disc": baselines.centre_disc(tuning, test, **resampling),
         "other_picture": baselines.other_picture(scores, test, threshold=tuned.threshold.value, **resampling),
-        "cross_attention": _cross_attention(study, manifest, tuning, test, resampling),
-        **linear_probes(fitting, tuned_on, tested, **resampling),
+        **{
+            name: bootstrap_mean(iou.numpy(), groups=test.groups, **resampling)
+            for name, iou in by_object.items()
+        },
         "annotator_ceiling": baselines.annotator_ceiling(
             test, [None if mask is None else torch.as_tensor(mask) for mask in second], **resampling
         ),
@@ -74,7 +81,9 @@ def composition_results(study: Study, embedding: Callable[[], WordEmbedding]) ->
     with atomic_path(directory / "scores.safetensors") as temporary:
         save_file({"scores": scores.half().contiguous()}, temporary)
     with atomic_path(directory / "objects.parquet") as temporary:
-        pd.DataFrame(rows).to_parquet(temporary, engine="pyarrow", index=False)
+        table = pd.DataFrame(rows, columns=["image_id", "noun", "iou"])
+        columns = {name: iou.numpy() for name, iou in by_object.items()}
+        table.assign(**columns).to_parquet(temporary, engine="pyarrow", index=False)
     return [result]
 
 
@@ -110,10 +119,10 @@ def _split(
     return coded.updates, build_split(pictures, grid=stream_of(study, manifest).grid, known_nouns=known)
 
 
-def _cross_attention(
-    study: Study, manifest: Manifest, tuning: Split, test: Split, resampling: dict[str, int]
-) -> Estimate:
-    """The model's own attention to the noun at the same moment, each map scaled by its own range."""
+def _cross_attention(study: Study, manifest: Manifest, tuning: Split, test: Split) -> Tensor:
+    """IoU of each test object with the model's own attention to the noun at the same moment, each map scaled by its
+    own range.
+    """
     stream = manifest.stream(ATTENTION, study.cell.t, "cond")
 
     def maps(split: Split, name: str) -> Tensor:
@@ -124,6 +133,6 @@ def _cross_attention(
         ]
         return torch.stack(found).reshape(-1, *stream.grid)
 
-    return baselines.score_map_baseline(
-        maps(tuning, "tune"), maps(test, "test"), tuning=tuning, test=test, per_map=True, **resampling
+    return baselines.score_map_iou(
+        maps(tuning, "tune"), maps(test, "test"), tuning=tuning, test=test, per_map=True
     )

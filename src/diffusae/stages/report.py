@@ -28,6 +28,8 @@ from diffusae.report.page import write_report
 from diffusae.report.study import Concept, Picture, Prediction, Run, RunRow
 from diffusae.report.study import Study as Page
 from diffusae.runs.record import RunRecord, read_record, signature
+from diffusae.stages.emergence import STAGE as EMERGENCE
+from diffusae.stages.emergence import summarise_emergence
 from diffusae.stages.study import Study
 
 log = logging.getLogger(__name__)
@@ -39,8 +41,12 @@ Images = dict[str, np.ndarray]
 
 
 def report(cfg: DictConfig) -> None:
-    """Write `report/index.html` of all that is finished; nothing is done where it shows just that already."""
+    """Write `report/index.html` of all that is finished; nothing is done where it shows just that already.
+
+    Curves over t are summarised first, of grids with enough moments.
+    """
     study = Study(cfg)
+    summarise_emergence(study)
     records = _records(study.directory)
     if not records:
         raise UserError(f"{study.directory} holds no finished run; run `diffusae run` or its stages first")
@@ -57,7 +63,7 @@ def report(cfg: DictConfig) -> None:
 
 def _records(directory: Path) -> list[tuple[Path, RunRecord]]:
     """Every run.json of the experiment, in the order of its stages."""
-    order = ("collect", "annotate", "train", "label", "evaluate")
+    order = ("collect", "annotate", "train", "label", "evaluate", EMERGENCE)
     found = [
         (path, record) for path in sorted(directory.rglob("run.json")) if (record := read_record(path.parent))
     ]
@@ -71,12 +77,7 @@ def _page(study: Study, records: list[tuple[Path, RunRecord]]) -> Page:
         for path, record in records
         if record.stage == "label" and record.status == "finished"
     ]
-    results = [
-        result
-        for path, record in records
-        if record.stage == "evaluate" and record.status == "finished"
-        for result in load_results(path.parent / "results.json")
-    ]
+    results, curves = _results(records, "evaluate"), _results(records, EMERGENCE)
     manifest = Manifest.load(study.activations)
     held_out = {
         split: list(read_images(study.activations, manifest, split)) for split in ("dictionary", "test")
@@ -94,6 +95,7 @@ def _page(study: Study, records: list[tuple[Path, RunRecord]]) -> Page:
         facts=_facts(manifest, records),
         contact_sheet=sheet,
         results=[result.to_json() for result in results],
+        emergence=[curve.to_json() for curve in curves],
         predictions=list(_predictions(study, cells, results, captions, images)),
         concepts=[concept for cell, name in cells for concept in _concepts(study, cell, name, images)],
         runs=[
@@ -107,6 +109,16 @@ def _page(study: Study, records: list[tuple[Path, RunRecord]]) -> Page:
             for path, record in records
         ],
     )
+
+
+def _results(records: list[tuple[Path, RunRecord]], stage: str) -> list[Result]:
+    """All rows of a stage's finished runs."""
+    return [
+        result
+        for path, record in records
+        if record.stage == stage and record.status == "finished"
+        for result in load_results(path.parent / "results.json")
+    ]
 
 
 def _facts(manifest: Manifest, records: list[tuple[Path, RunRecord]]) -> dict[str, str]:

@@ -43,6 +43,9 @@ _NUMBERS: tuple[tuple[str, type, float, float], ...] = (
     ("trainer.validate_every", int, 1, 10**9),
     ("trainer.checkpoint_every", int, 1, 10**9),
     ("trainer.log_every", int, 1, 10**9),
+    ("emergence.share", float, 1e-6, 1),
+    ("emergence.moments", int, 2, 1000),
+    ("emergence.n_resamples", int, 1, 10**7),
 )
 
 # The same for numbers that may be null.

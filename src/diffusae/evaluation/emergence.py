@@ -1,0 +1,218 @@
+"""When is composition there? The curve of a score over t, and the t at which it has reached most of its final value.
+
+The curve is the mean IoU of the same objects at every moment, from t = 1 (first reverse step) down to t = 0 (last).
+Its final value is the one at the smallest t, and the target is `share` of it (0.9: "t90"). The figure is **the largest
+t from which on the curve never lies below its target again**, linearly interpolated between the two moments around
+it. Emergence (arXiv 2504.15473, section 5) reads off three moments that composition is fixed by t = 0.5; it has no such
+figure, so the definition is ours:
+
+- not the first crossing from t = 1 down: one high value of a noisy curve, followed by low ones, would count as
+  emergence, and the more moments are measured, the likelier is such a value. What is asked is from when on the
+  composition *stays* readable. `first_reached` has the first crossing too; for a curve that never falls they are equal;
+- not a fitted or monotone curve: it would need a shape that nobody knows, and hides a curve that falls again.
+
+A curve may lie above its final value on the way; that is no fault. Range: from the smallest to the largest t. Direction:
+a larger t is an earlier emergence. A curve at its target from the first moment on has the largest t, "or earlier".
+
+Pairing: only objects with data at every moment make up the curve, so that no step in it comes from other objects; the
+rest is counted. The interval is a 95 % percentile bootstrap over pictures, drawn jointly for all moments, with target
+and final value anew in every resample; a resample whose final value is not positive says nothing and is left out.
+
+Empty cases: a moment without any object is left out. No object at all, fewer than two moments, or a final value that
+is not positive: no data. One picture: no interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from diffusae.errors import UserError
+from diffusae.evaluation.result import NO_DATA, Estimate, Result, percentile_interval, resampled_means
+
+VERSION = 1
+
+Item = tuple[str, str]
+"""An object: image id and noun."""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Scores of the same objects at every moment.
+
+    Attributes:
+        times: descending.
+        items: the objects; the first of each pair, its picture, is what the bootstrap resamples.
+        scores: [items, times].
+        n_incomplete: objects left out because a moment has no data of them.
+    """
+
+    times: tuple[float, ...]
+    items: tuple[Item, ...]
+    scores: Float[NDArray[np.float64], "items times"]
+    n_incomplete: int
+
+    @property
+    def groups(self) -> list[str]:
+        """The picture of each object."""
+        return [image_id for image_id, _ in self.items]
+
+
+@dataclass(frozen=True)
+class Emergence:
+    """A curve and when it has emerged.
+
+    Attributes:
+        curve: (t, mean score), t descending.
+        reached: the t from which on the curve is never below its target again.
+        between: the two moments around `reached`, larger t first: how finely the grid can tell, which the interval does
+            not hold. None where it is the largest t or no data.
+        first_reached: the t of the first crossing from the largest t down; None where `reached` is no data.
+        rise: final minus first value, of the same objects; where its interval holds 0 there is hardly an emergence.
+        n_incomplete: objects left out because a moment has no data of them.
+    """
+
+    curve: list[tuple[float, Estimate]]
+    reached: Estimate
+    between: tuple[float, float] | None
+    first_reached: float | None
+    rise: Estimate
+    n_incomplete: int
+
+
+def paired(tables: Mapping[float, Mapping[Item, float]]) -> Paired:
+    """The objects that have a finite score at every moment of `tables`, t -> object -> score.
+
+    Raises:
+        UserError: a t outside [0, 1].
+    """
+    if outside := [t for t in tables if not 0 <= t <= 1]:
+        raise UserError(f"t={outside[0]} lies outside [0, 1] (1 = first reverse step); give normalised times")
+    known = {
+        t: {item: score for item, score in table.items() if np.isfinite(score)} for t, table in tables.items()
+    }
+    times = tuple(sorted((t for t, table in known.items() if table), reverse=True))
+    seen = dict.fromkeys(item for t in times for item in known[t])
+    items = tuple(item for item in seen if all(item in known[t] for t in times))
+    scores = np.array([[known[t][item] for t in times] for item in items], dtype=np.float64)
+    return Paired(times, items, scores.reshape(len(items), len(times)), len(seen) - len(items))
+
+
+def emergence(paired: Paired, *, share: float, n_resamples: int = 2000, seed: int = 0) -> Emergence:
+    """The curve of the objects and the t at which it has reached `share` of its final value, see the module.
+
+    Raises:
+        UserError: a share outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise UserError(f"share={share} of the final value must be above 0 and at most 1, such as 0.9")
+    times, n = np.array(paired.times), len(paired.items)
+    if n == 0 or len(times) == 0:
+        return Emergence([], NO_DATA, None, None, NO_DATA, paired.n_incomplete)
+    labels = np.unique(np.array(paired.groups), return_inverse=True)[1]
+    counts = np.bincount(labels).astype(np.float64)
+    sums = np.zeros((len(counts), len(times)))
+    np.add.at(sums, labels, paired.scores)
+    mean = paired.scores.mean(axis=0)
+    drawn = None
+    if len(counts) > 1:
+        drawn = resampled_means(sums, counts, n_resamples=n_resamples, seed=seed)
+
+    def estimate(value: float, resamples: NDArray[np.float64] | None) -> Estimate:
+        finite = np.zeros(0) if resamples is None else resamples[np.isfinite(resamples)]
+        return Estimate(float(value), percentile_interval(finite) if len(finite) else None, n)
+
+    columns = [None] * len(times) if drawn is None else list(drawn.T)
+    curve = [
+        (float(t), estimate(value, column)) for t, value, column in zip(times, mean, columns, strict=True)
+    ]
+    rise = estimate(mean[-1] - mean[0], None if drawn is None else drawn[:, -1] - drawn[:, 0])
+    if len(times) < 2 or mean[-1] <= 0:
+        return Emergence(curve, NO_DATA, None, None, rise, paired.n_incomplete)
+    reached = estimate(
+        settled(times, mean[None], share=share)[0],
+        None if drawn is None else settled(times, drawn, share=share),
+    )
+    target = share * mean[-1]
+    below = np.flatnonzero(mean < target)
+    between = (float(times[below[-1]]), float(times[below[-1] + 1])) if len(below) else None
+    first = _first_crossing(times, mean, target)
+    return Emergence(curve, reached, between, first, rise, paired.n_incomplete)
+
+
+def settled(
+    times: Float[NDArray[np.float64], " t"], curves: Float[NDArray[np.float64], "n t"], *, share: float
+) -> Float[NDArray[np.float64], " n"]:
+    """Of each curve over descending times, the largest t from which on it is never below `share` of its last value.
+
+    NaN where the last value is not positive.
+    """
+    final = curves[:, -1]
+    target = share * final
+    below = curves < target[:, None]
+    # The last moment below the target, -1 without one; the moment after it is at or above, as all later ones are.
+    last = np.where(below.any(axis=1), len(times) - 1 - below[:, ::-1].argmax(axis=1), -1)
+    before, after = np.maximum(last, 0), np.minimum(last + 1, len(times) - 1)
+    rows = np.arange(len(curves))
+    found = _between(times[before], times[after], curves[rows, before], curves[rows, after], target)
+    return np.where(final > 0, np.where(last < 0, times[0], found), np.nan)
+
+
+def emergence_result(
+    found: Emergence,
+    *,
+    share: float,
+    cell: Mapping[str, Any],
+    baselines: Mapping[str, Emergence],
+    chance: Estimate,
+    details: Mapping[str, Any] | None = None,
+) -> Result:
+    """The row of results.json: the t at which composition has emerged, beside that of other readers' curves.
+
+    `baselines` are curves of the same objects; `flat_curve` joins them, what any reader has that does not depend on t:
+    the largest t. `chance` is such a reader's score, for the figure. Higher is "better" in that it is earlier.
+    """
+    flat = Estimate(found.curve[0][0], None, found.reached.n) if found.reached.n else NO_DATA
+    return Result(
+        metric="emergence",
+        estimate=found.reached,
+        higher_is_better=True,
+        unit="t",
+        cell=dict(cell),
+        baselines={**{name: each.reached for name, each in baselines.items()}, "flat_curve": flat},
+        details={
+            **(details or {}),
+            "share": share,
+            "between": None if found.between is None else list(found.between),
+            "first_reached": found.first_reached,
+            "rise": asdict(found.rise),
+            "chance": asdict(chance),
+            "n_incomplete": found.n_incomplete,
+            "curve": _points(found),
+            "baseline_curves": {name: _points(each) for name, each in baselines.items()},
+        },
+        version=VERSION,
+    )
+
+
+def _first_crossing(times: NDArray[np.float64], curve: NDArray[np.float64], target: float) -> float:
+    index = int(np.argmax(curve >= target))
+    if index == 0:
+        return float(times[0])
+    return float(_between(times[index - 1], times[index], curve[index - 1], curve[index], target))
+
+
+def _between(before: Any, after: Any, low: Any, high: Any, target: Any) -> Any:
+    """The t at which the straight line from (before, low) to (after, high) meets the target; `after` if it is flat."""
+    height = np.where(high > low, high - low, 1.0)
+    part = np.where(high > low, (target - low) / height, 1.0)
+    return before + part * (after - before)
+
+
+def _points(found: Emergence) -> list[dict[str, Any]]:
+    return [{"t": t, **asdict(each)} for t, each in found.curve]
