@@ -8,7 +8,6 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from diffusae.activations.schema import Cell
 from diffusae.cli import STAGES, config_directory
 from diffusae.concepts import embeddings
 from diffusae.errors import UserError
@@ -16,7 +15,7 @@ from diffusae.miniature.annotator import MiniatureAnnotator
 from diffusae.miniature.prompts import WorldPrompts
 from diffusae.prompts.text_file import TextFilePrompts
 from diffusae.sae.sparsity import SPARSITIES
-from diffusae.stages.run import at
+from diffusae.stages import collect, evaluate, label, train
 from diffusae.stages.study import Study, build
 
 CONF = config_directory()
@@ -85,16 +84,10 @@ def test_every_sweep_names_its_question_and_its_command(path: Path):
     assert isinstance(composed(f"+sweeps={path.stem}", stage="train"), DictConfig)
 
 
-def test_windows_of_intervention_hold_their_moment_and_cover_every_t():
-    timesteps = [composed(f"timestep={name}").timestep for name in ("final", "middle", "early")]
-    assert [list(each.window) for each in timesteps] == [[0.0, 0.2], [0.2, 0.6], [0.6, 1.0]]
-    assert all(each.window[0] <= each.t <= each.window[1] for each in timesteps)
-
-
-def test_a_cell_of_another_moment_does_not_keep_the_window_of_the_first():
-    cfg = composed("timestep=early")
-    same, other = (at(Cell("miniature", "mid", t, "cond"), cfg).cfg.timestep for t in (1.0, 0.5))
-    assert (list(same.window), other.window) == ([0.6, 1.0], None)
+@pytest.mark.parametrize("stage", [collect, train, label, evaluate])
+def test_curves_over_t_are_no_part_of_a_cells_signature(stage):
+    changed = ["emergence.share=0.5", "emergence.moments=7"]
+    assert stage._determines(Study(composed())) == stage._determines(Study(composed(*changed)))
 
 
 def test_the_study_of_emergence_has_eleven_moments_from_the_first_to_the_last():

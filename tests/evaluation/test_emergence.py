@@ -130,6 +130,20 @@ def test_pairing_keeps_what_objects_share_out_of_the_interval():
     assert final.ci95[1] - final.ci95[0] > 0.1
 
 
+def test_the_interval_holds_the_truth_in_nineteen_cases_of_twenty():
+    true = np.array([0.11, 0.14, 0.19, 0.25, 0.28, 0.29, 0.295, 0.298, 0.299, 0.3, 0.3])
+    times, held = np.linspace(1, 0, 11), 0
+    (t,) = settled(times, true[None], share=0.9)
+    for seed in range(80):
+        generator = np.random.default_rng(seed)
+        factors = generator.uniform(0.4, 1.6, size=(120, 1))
+        curves = factors * true + 0.08 * generator.normal(size=(120, 11))
+        found = emergence(paired(tables(curves, times)), share=0.9, n_resamples=300).reached
+        assert found.ci95 is not None
+        held += found.ci95[0] <= t <= found.ci95[1]
+    assert 70 <= held <= 80
+
+
 def test_one_picture_has_no_interval():
     found = reached(0.1, 0.2, 0.4)
     assert found.reached.ci95 is None

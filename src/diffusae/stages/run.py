@@ -131,8 +131,6 @@ def _config_of(metric: str) -> DictConfig:
 def at(cell: Cell, cfg: DictConfig, *, k: int | None = None) -> Study:
     """The same configuration at another cell, and with another k where one is given."""
     there = copy.deepcopy(cfg)
-    if there.timestep.t != cell.t:
-        there.timestep.window = None  # that of another moment
     there.timestep.t, there.block.name, there.conditioning.branch = cell.t, cell.block, cell.conditioning
     if k is not None:
         there.sae.k = k
