@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from diffusae.report import plots, style
+from diffusae.report.tables import capital, plain
 
 # metric -> title, in the order of the page.
 GRID = {
@@ -16,9 +17,28 @@ GRID = {
     "explained_variance": "Explained variance",
     "dead_fraction": "Dead fraction",
 }
+_SPATIAL = {
+    "spatial_success": "Spatial interventions: success",
+    "spatial_recognised": "Spatial interventions: still recognised",
+    "spatial_rest_changed": "Spatial interventions: change of the rest",
+    "spatial_sufficient_strength": "Spatial interventions: strength that suffices",
+}
+# How the names of global interventions end, after the factor that is changed.
+_GLOBAL = {
+    "rose": "score rose",
+    "reached": "target reached",
+    "kept": "objects kept",
+    "similarity": "SSIM with the unedited picture",
+    "feature_distance": "feature distance to the unedited picture",
+    "lpips": "LPIPS to the unedited picture",
+}
+_TOGETHER = "_together"
+_CHARTED = ("spatial_success", "_rose", "_reached")
 QUALITY = {
     "cohesion": "Cohesion: cosine of a concept's objects with their mean",
     "separability": "Separability: cosine of different concepts",
+    "cohesion_text_encoder": "Cohesion, in the model's own text space",
+    "separability_text_encoder": "Separability, in the model's own text space",
     "noun_entropy": "Nouns of a latent's top pictures: bits",
     "stability": "Stability over seeds: cosine",
     "loss_recovered": "Faithfulness: loss recovered",
@@ -35,6 +55,34 @@ OF_QUALITY = {
     "content_distance",
 }
 """The metrics whose tables stand in the section of quality."""
+
+
+def intervention_titles(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The metrics of interventions among the rows, in order of appearance, each with its title."""
+    titles = {
+        metric: _intervention_title(metric) for metric in dict.fromkeys(str(row["metric"]) for row in results)
+    }
+    return {metric: title for metric, title in titles.items() if title}
+
+
+def intervention_charts(results: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """A chart of every success of interventions that has data."""
+    titles = intervention_titles(results)
+    shown = {
+        metric: title for metric, title in titles.items() if metric.removesuffix(_TOGETHER).endswith(_CHARTED)
+    }
+    return grid_charts(results, shown)
+
+
+def _intervention_title(metric: str) -> str:
+    if metric in _SPATIAL:
+        return _SPATIAL[metric]
+    one = metric.removesuffix(_TOGETHER)
+    for ending, words in _GLOBAL.items():
+        if one.endswith(f"_{ending}"):
+            factor = capital(plain(one.removesuffix(f"_{ending}")))
+            return f"{factor}{', blocks together' if one != metric else ''}: {words}"
+    return ""
 
 
 @dataclass(frozen=True)

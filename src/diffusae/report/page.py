@@ -21,7 +21,18 @@ from diffusae.files import atomic_path
 from diffusae.report import charts, pictures, plots, style, tables
 from diffusae.report.emergence import Curve, curves_of, emergence_chart
 from diffusae.report.pictures import PictureBook
-from diffusae.report.study import Concept, Prediction, PredictionKey, Run, Study
+from diffusae.report.study import Concept, EditedPicture, Examples, Prediction, PredictionKey, Run, Study
+from diffusae.report.three_stages import (
+    MEASURES,
+    Line,
+    controls_of,
+    lines_of,
+    place_of,
+    signed,
+    three_stage_chart,
+    verdicts_of,
+    window_text,
+)
 
 TEMPLATE = "page.html.j2"
 HEAVY = 12 * 2**20
@@ -29,6 +40,7 @@ HEAVY = 12 * 2**20
 NOUN_COLOURS = ("#e69f00", "#56b4e9", "#cc79a7", "#f0e442", "#999999")
 # Seen on dark and on bright parts of a map alike.
 ON_MAPS = "#66e0ff"
+_EXAMPLES = ("spatial", "global", "global_together")
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +93,20 @@ class ConceptGroup:
     cards: list[ConceptView]
 
 
+@dataclass(frozen=True)
+class ExampleTable:
+    """Pictures before and after, of one evaluation at one cell: a line a case, a column a method; None was not made."""
+
+    edit: str
+    rank: int
+    window: str
+    place: str
+    opened: bool
+    methods: list[str]
+    lines: list[tuple[str, str, list[tuple[EditedPicture, Markup] | None]]]  # case, prompt, pictures
+    run: Run | None
+
+
 def render_page(study: Study) -> str:
     """The whole page as HTML. The same study gives the same text.
 
@@ -90,6 +116,7 @@ def render_page(study: Study) -> str:
     book = PictureBook()
     metrics = {str(row["metric"]) for row in study.results}
     emergence = curves_of(study.emergence)
+    stages = lines_of(study.three_stages)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -104,6 +131,8 @@ def render_page(study: Study) -> str:
         details=tables.details_text,
         duration=duration,
         percent=percent,
+        signed=signed,
+        window=window_text,
     )
     return environment.get_template(TEMPLATE).render(
         study=study,
@@ -112,7 +141,17 @@ def render_page(study: Study) -> str:
         curves=_curves(study) if "composition" in metrics else None,
         emergence=emergence,
         emerged=_emerged(emergence) if emergence else None,
-        grids=charts.grid_charts(study.results, charts.GRID),
+        stages=stages,
+        stage_chart=_staged(stages) if stages else None,
+        stage_controls=controls_of(stages),
+        stage_measures=[name for name in MEASURES if any(name in line.measures for line in stages)],
+        verdicts=verdicts_of(study.claims),
+        examples=_example_tables(study.examples, book),
+        of_interventions=charts.intervention_titles(study.results),
+        grids=[
+            *charts.grid_charts(study.results, charts.GRID),
+            *charts.intervention_charts(study.results),
+        ],
         tables=tables.metric_tables(study.results),
         quality=charts.grid_charts(study.results, charts.QUALITY),
         of_quality=charts.OF_QUALITY,
@@ -166,6 +205,58 @@ def _emerged(curves: Sequence[Curve]) -> Markup:
     names = ", ".join(curve.name for curve in curves)
     alt = f"IoU over t of {names}, and the t at which each has emerged; the table below has the values."
     return style.svg(emergence_chart(curves), name="emergence", alt=alt)
+
+
+def _staged(lines: Sequence[Line]) -> Markup:
+    edits = ", ".join(dict.fromkeys(line.edit for line in lines))
+    alt = f"Success and change of the picture of {edits} edits, window by window, beside the controls; the table below has the values."
+    return style.svg(three_stage_chart(lines), name="three-stages", alt=alt)
+
+
+def _example_tables(examples: Sequence[Examples], book: PictureBook) -> list[ExampleTable]:
+    edits = [*_EXAMPLES, *sorted({each.edit for each in examples} - set(_EXAMPLES))]
+    ordered = sorted(
+        examples,
+        key=lambda each: (
+            edits.index(each.edit),
+            -each.bounds[0],
+            tables.cell_order(each.blocks[0] if each.blocks else "", each.t, each.conditioning),
+            each.tag,
+        ),
+    )
+    seen: set[str] = set()
+    found = []
+    for each in ordered:
+        methods = list(dict.fromkeys(picture.method for case in each.cases for picture in case.pictures))
+        lines = []
+        for case in each.cases:
+            made = {picture.method: picture for picture in case.pictures}
+            drawn = [
+                None
+                if (picture := made.get(method)) is None
+                else (picture, _edited(picture, case.case, book))
+                for method in methods
+            ]
+            lines.append((case.case, case.prompt, drawn))
+        place = f"{place_of(each.blocks, each.t, each.conditioning)} · {each.tag}"
+        found.append(
+            ExampleTable(
+                each.edit,
+                edits.index(each.edit),
+                each.window,
+                place,
+                each.edit not in seen,
+                methods,
+                lines,
+                each.run,
+            )
+        )
+        seen.add(each.edit)
+    return found
+
+
+def _edited(picture: EditedPicture, case: str, book: PictureBook) -> Markup:
+    return book.picture(picture.image, alt=f"{case}: {picture.caption}")
 
 
 def _prediction(prediction: Prediction, book: PictureBook) -> PredictionView:
