@@ -40,6 +40,10 @@ def marks(panel: Axes, marker: str) -> list[Line2D]:
     return [line for line in panel.get_lines() if line.get_marker() == marker]
 
 
+def from_left(panel: Axes, marker: str) -> list[Line2D]:
+    return sorted(marks(panel, marker), key=lambda line: float(line.get_xdata()[0]))  # type: ignore[index]
+
+
 def test_lines_run_from_the_first_window_to_the_last_whatever_the_order_of_the_rows() -> None:
     found = lines_of(rows()[::-1])
     assert [(line.window, line.edit, line.t, line.together) for line in found] == [
@@ -56,14 +60,12 @@ def test_lines_run_from_the_first_window_to_the_last_whatever_the_order_of_the_r
 
 def test_every_place_of_every_window_has_its_mark_at_its_value_from_left_to_right() -> None:
     spatial, style = panels()[0], panels()[2]
-    own = sorted(marks(spatial, "D"), key=lambda line: float(line.get_xdata()[0]))  # type: ignore[index]
+    own = from_left(spatial, "D")
     assert [float(line.get_ydata()[0]) for line in own] == [0.75, 0.95, 0.35]  # type: ignore[index]
     assert all(same_color(line.get_markerfacecolor(), "#0072b2") for line in own)
-    colours = [
-        line.get_markerfacecolor() for line in sorted(marks(style, "D"), key=lambda line: line.get_xdata()[0])
-    ]  # type: ignore[index]
-    assert same_color(colours[0], "#0072b2")
-    assert not same_color(colours[1], "#0072b2")  # blocks together belong to no block
+    single, together, _ = from_left(style, "D")
+    assert same_color(single.get_markerfacecolor(), "#0072b2")
+    assert not same_color(together.get_markerfacecolor(), "#0072b2")  # blocks together belong to no block
     assert [label.get_text() for label in style.get_xticklabels()] == [
         "down\n1.00",
         "down\n0.80",

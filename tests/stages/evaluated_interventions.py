@@ -99,10 +99,11 @@ def place_global(
     for factor in rose:
         details = {"factor": factor, "blocks": list(blocks or [block]), "window": list(window_at(t)),
                    "strengths": STRENGTHS, "conditionings": ["cond"]}  # fmt: skip
+        own = pd.DataFrame([row for row in rows if row["factor"] == factor])
         for column in unedited:
             if column in table:
                 results.append(
-                    _row(table[table["factor"] == factor], column, f"{factor}_{column}{ending}",
+                    _row(own, column, f"{factor}_{column}{ending}",
                          column != "feature_distance", "SSIM" if column == "similarity" else "share", cell, details,
                          no_edit=unedited[column])
                 )  # fmt: skip

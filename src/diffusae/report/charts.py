@@ -37,15 +37,16 @@ _CHARTED = ("spatial_success", "_rose", "_reached")
 QUALITY = {
     "cohesion": "Cohesion: cosine of a concept's objects with their mean",
     "separability": "Separability: cosine of different concepts",
-    "cohesion_text_encoder": "Cohesion, in the model's own text space",
-    "separability_text_encoder": "Separability, in the model's own text space",
     "noun_entropy": "Nouns of a latent's top pictures: bits",
     "stability": "Stability over seeds: cosine",
     "loss_recovered": "Faithfulness: loss recovered",
     "picture_ssim": "Faithfulness: SSIM with the unedited picture",
     "usable": "Faithfulness: gate passed",
 }
-OF_QUALITY = {
+# The same figures of another embedding, never in one chart with the first's.
+_OTHER_EMBEDDINGS = ("cohesion_", "separability_")
+_EMBEDDINGS = {"text_encoder": "the model's own text space"}
+_OF_QUALITY = {
     *QUALITY,
     "style_entropy",
     "context_free_fraction",
@@ -54,7 +55,25 @@ OF_QUALITY = {
     "content_kept",
     "content_distance",
 }
-"""The metrics whose tables stand in the section of quality."""
+"""The metrics whose tables stand in the section of quality, beside those of other embeddings."""
+
+
+def quality_metrics(results: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The metrics among the rows whose tables stand in the section of quality."""
+    metrics = {str(row["metric"]) for row in results}
+    return {metric for metric in metrics if metric in _OF_QUALITY or metric.startswith(_OTHER_EMBEDDINGS)}
+
+
+def quality_charts(results: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """The charts of that section; each embedding has its own."""
+    titles: dict[str, str] = {}
+    others = sorted(metric for metric in quality_metrics(results) if metric.startswith(_OTHER_EMBEDDINGS))
+    for metric, title in QUALITY.items():
+        titles[metric] = title
+        for other in others if metric == "separability" else ():
+            name, _, embedding = other.partition("_")
+            titles[other] = f"{capital(name)}, in {_EMBEDDINGS.get(embedding, plain(embedding))}"
+    return grid_charts(results, titles)
 
 
 def intervention_titles(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
