@@ -366,7 +366,7 @@ def _draw_figure(
         [x],
         [figure.value],
         marker=marker,
-        markersize=5.5 if own else 4.2,
+        markersize=5.5 if own else 7 if marker == "_" else 4.2,
         markeredgewidth=1.0,
         markerfacecolor=colour if own else "none",
         markeredgecolor="white" if own else colour,

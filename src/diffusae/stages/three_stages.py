@@ -200,7 +200,8 @@ def _differences(
         other, _ = _values(row, cases, column, name)
         if own and other:
             found[name] = paired_difference(own, other, pictures=pictures, n_resamples=n_resamples, seed=seed)
-        elif baseline.value is not None and baseline.ci95 is None and name == "no_edit":
+        elif name == "no_edit" and "factor" in row.details and baseline.value is not None:
+            # Of a picture that is compared with itself: 0 or 1 by definition.
             found[name] = difference_to(baseline.value, row.estimate)
     return found
 
