@@ -10,7 +10,8 @@ from matplotlib.lines import Line2D
 
 from diffusae.errors import UserError
 from diffusae.report.tables import Figure
-from diffusae.report.three_stages import lines_of, signed, three_stage_chart, verdicts_of
+from diffusae.report.three_stage_chart import three_stage_chart
+from diffusae.report.three_stages import lines_of, signed, verdicts_of
 from report.rows import claimed, figure, staged
 
 CONTROLS = {"no_edit": figure(0.25, (0.1, 0.4), 24), "random_latent": figure(0.3, (0.2, 0.5), 24)}

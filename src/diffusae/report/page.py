@@ -20,16 +20,16 @@ from markupsafe import Markup
 from diffusae.files import atomic_path
 from diffusae.report import charts, pictures, plots, style, tables
 from diffusae.report.emergence import Curve, curves_of, emergence_chart
+from diffusae.report.examples import example_tables
 from diffusae.report.pictures import PictureBook
-from diffusae.report.study import Concept, EditedPicture, Examples, Prediction, PredictionKey, Run, Study
+from diffusae.report.study import Concept, Prediction, PredictionKey, Run, Study
+from diffusae.report.three_stage_chart import three_stage_chart
 from diffusae.report.three_stages import (
     MEASURES,
     Line,
     controls_of,
     lines_of,
-    place_of,
     signed,
-    three_stage_chart,
     verdicts_of,
     window_text,
 )
@@ -40,7 +40,6 @@ HEAVY = 12 * 2**20
 NOUN_COLOURS = ("#e69f00", "#56b4e9", "#cc79a7", "#f0e442", "#999999")
 # Seen on dark and on bright parts of a map alike.
 ON_MAPS = "#66e0ff"
-_EXAMPLES = ("spatial", "global", "global_together")
 
 logger = logging.getLogger(__name__)
 
@@ -93,20 +92,6 @@ class ConceptGroup:
     cards: list[ConceptView]
 
 
-@dataclass(frozen=True)
-class ExampleTable:
-    """Pictures before and after, of one evaluation at one cell: a line a case, a column a method; None was not made."""
-
-    edit: str
-    rank: int
-    window: str
-    place: str
-    opened: bool
-    methods: list[str]
-    lines: list[tuple[str, str, list[tuple[EditedPicture, Markup] | None]]]  # case, prompt, pictures
-    run: Run | None
-
-
 def render_page(study: Study) -> str:
     """The whole page as HTML. The same study gives the same text.
 
@@ -146,7 +131,7 @@ def render_page(study: Study) -> str:
         stage_controls=controls_of(stages),
         stage_measures=[name for name in MEASURES if any(name in line.measures for line in stages)],
         verdicts=verdicts_of(study.claims),
-        examples=_example_tables(study.examples, book),
+        examples=example_tables(study.examples, book),
         of_interventions=charts.intervention_titles(study.results),
         grids=[
             *charts.grid_charts(study.results, charts.GRID),
@@ -211,52 +196,6 @@ def _staged(lines: Sequence[Line]) -> Markup:
     edits = ", ".join(dict.fromkeys(line.edit for line in lines))
     alt = f"Success and change of the picture of {edits} edits, window by window, beside the controls; the table below has the values."
     return style.svg(three_stage_chart(lines), name="three-stages", alt=alt)
-
-
-def _example_tables(examples: Sequence[Examples], book: PictureBook) -> list[ExampleTable]:
-    edits = [*_EXAMPLES, *sorted({each.edit for each in examples} - set(_EXAMPLES))]
-    ordered = sorted(
-        examples,
-        key=lambda each: (
-            edits.index(each.edit),
-            -each.bounds[0],
-            tables.cell_order(each.blocks[0] if each.blocks else "", each.t, each.conditioning),
-            each.tag,
-        ),
-    )
-    seen: set[str] = set()
-    found = []
-    for each in ordered:
-        methods = list(dict.fromkeys(picture.method for case in each.cases for picture in case.pictures))
-        lines = []
-        for case in each.cases:
-            made = {picture.method: picture for picture in case.pictures}
-            drawn = [
-                None
-                if (picture := made.get(method)) is None
-                else (picture, _edited(picture, case.case, book))
-                for method in methods
-            ]
-            lines.append((case.case, case.prompt, drawn))
-        place = f"{place_of(each.blocks, each.t, each.conditioning)} · {each.tag}"
-        found.append(
-            ExampleTable(
-                each.edit,
-                edits.index(each.edit),
-                each.window,
-                place,
-                each.edit not in seen,
-                methods,
-                lines,
-                each.run,
-            )
-        )
-        seen.add(each.edit)
-    return found
-
-
-def _edited(picture: EditedPicture, case: str, book: PictureBook) -> Markup:
-    return book.picture(picture.image, alt=f"{case}: {picture.caption}")
 
 
 def _prediction(prediction: Prediction, book: PictureBook) -> PredictionView:

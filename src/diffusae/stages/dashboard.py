@@ -33,7 +33,8 @@ from diffusae.report.dashboard import (
     workspace_of,
 )
 from diffusae.report.plots import grid_heatmap
-from diffusae.report.three_stages import lines_of, three_stage_chart
+from diffusae.report.three_stage_chart import three_stage_chart
+from diffusae.report.three_stages import lines_of
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import read_record, signature
 from diffusae.runs.wandb_mirror import WandbMirror
