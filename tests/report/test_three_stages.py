@@ -83,11 +83,14 @@ def test_controls_stand_beside_the_concepts_with_markers_of_their_own() -> None:
     assert len(places) == len(set(places)) == 9
 
 
-def test_chance_is_drawn_where_there_is_one_and_named_once() -> None:
-    spatial, _, style, change = panels()
-    named = [text.get_text() for text in spatial.texts if "chance" in text.get_text()]
+def test_chance_is_drawn_at_every_place_that_has_one_and_named_once() -> None:
+    drawn = three_stage_chart(lines_of(rows()))
+    spatial, _, style, change = drawn.axes
+    dotted = [each for each in spatial.collections if each.get_label() == "chance"]
+    assert [each.get_segments()[0][0][1] for each in dotted] == [0.25] * 3  # type: ignore[attr-defined]
+    assert not any(each.get_label() == "chance" for panel in (style, change) for each in panel.collections)
+    named = [text.get_text() for text in drawn.legends[0].get_texts() if "chance" in text.get_text()]
     assert named == ["chance 0.25"]
-    assert not any("chance" in text.get_text() for panel in (style, change) for text in panel.texts)
 
 
 def test_change_is_in_its_own_panel_with_its_own_unit_and_ssim_where_there_is_no_distance() -> None:
@@ -95,7 +98,7 @@ def test_change_is_in_its_own_panel_with_its_own_unit_and_ssim_where_there_is_no
     assert (spatial.get_ylabel(), style.get_ylabel()) == ("change of the rest\n(RMS)", "feature distance")
     assert [float(line.get_ydata()[0]) for line in marks(style, "D")] == [0.3]  # type: ignore[index]
     row = staged("style", figure(0.8, None, 16), measure="similarity", unit="SSIM")
-    assert three_stage_chart(lines_of([row])).axes[1].get_ylabel() == "SSIM"
+    assert three_stage_chart(lines_of([row])).axes[1].get_ylabel() == "SSIM\n(1: unchanged)"
 
 
 def test_windows_are_named_with_their_ends_above_the_first_panels_alone() -> None:
@@ -172,6 +175,12 @@ def test_a_verdict_counts_the_cells_of_each_kind() -> None:
         "undecided (1 cell: 1 undecided)",
         "not evaluated",
     ]
+
+
+def test_a_cell_without_data_says_so_and_nothing_else() -> None:
+    claim = claimed(None, [None])
+    claim["cells"][0] |= figure(None)
+    assert verdicts_of([claim])[0].evidence == ["down · t = 0.80 · cond: no data"]
 
 
 def test_no_lines_and_rows_that_lack_a_field_are_refused() -> None:

@@ -64,7 +64,7 @@ def test_without_a_key_the_specifications_are_a_file_and_the_overview_an_offline
     assert written["workspace"]["project"] == "diffusae"
     assert str(path) in caplog.text
     assert "wandb sync" in caplog.text and "logger.mode=online" in caplog.text
-    assert "not shown: explained_variance, cohesion, spatial_success" in caplog.text
+    assert "not shown: explained_variance, cohesion, cohesion_text_encoder, spatial_success" in caplog.text
     records = records_of(outputs / "mini" / "wandb", written["overview"])
     assert history_of(records, "over_t/composition/mid cond") == {0: 0.25, 1: 0.75}
     assert history_of(records, "t") == {0: 1.0, 1: 0.0}

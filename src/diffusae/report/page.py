@@ -130,6 +130,13 @@ def render_page(study: Study) -> str:
         stage_chart=_staged(stages) if stages else None,
         stage_controls=controls_of(stages),
         stage_measures=[name for name in MEASURES if any(name in line.measures for line in stages)],
+        stage_change=sorted(
+            {
+                "feature distance" if "distance" in line.measures else line.distance.unit
+                for line in stages
+                if line.edit != "spatial" and line.distance
+            }
+        ),
         verdicts=verdicts_of(study.claims),
         examples=example_tables(study.examples, book),
         of_interventions=charts.intervention_titles(study.results),

@@ -19,6 +19,7 @@ MARKERS = {"no_edit": "_", "random_latent": "o", "neuron": "^", "difference_of_m
 # Inches.
 _SLOTS, _GAP, _ROW, _BETWEEN = (0.4, 0.58), 0.18, 1.25, 0.3
 _NAME = 0.78
+_CHANCE: dict[str, Any] = {"color": MUTED, "linewidth": 1.0, "linestyle": BASELINE_LINES[0]}
 _LEFT, _MIDDLE, _RIGHT, _WIDTH = 0.85, 0.85, 0.1, 11.5
 
 
@@ -129,16 +130,21 @@ def _draw_panel(
                     own=False,
                 )
         if success and measure.chance is not None:
-            panel.axhline(measure.chance, color=MUTED, linewidth=0.9, linestyle=BASELINE_LINES[0])
-            text = f"chance {number(measure.chance, 2)}"
-            if text not in {each.get_text() for each in panel.texts}:
-                panel.text(0.995, measure.chance + 0.03, text, transform=panel.get_yaxis_transform(), ha="right",
-                           color=MUTED, fontsize=7)  # fmt: skip
-    panel.set_ylim(
-        (-0.05, 1.08)
-        if success
-        else (min([0.0, *ends]) - 0.02 * max([0.05, *ends]), 1.12 * max([0.05, *ends]))
-    )
+            panel.hlines(
+                measure.chance,
+                places[line.slot] - slot / 2,
+                places[line.slot] + slot / 2,
+                label="chance",
+                **_CHANCE,
+            )
+    if success:
+        panel.set_ylim(-0.05, 1.08)
+    elif unit == "SSIM":
+        room = max(0.02, 1 - min([1.0, *ends]))
+        panel.set_ylim(1 - 1.12 * room, 1 + 0.12 * room)
+    else:
+        high = max([0.05, *ends])
+        panel.set_ylim(-0.02 * high, 1.12 * high)
     if not success and not ends:
         panel.text(0.5, 0.5, "no data", transform=panel.transAxes, ha="center", color=MUTED)
     if success:
@@ -152,7 +158,9 @@ def _draw_panel(
 def _change_label(lines: Sequence[Line], unit: str) -> str:
     if lines[0].edit == "spatial":
         return "change of the rest\n(RMS)"
-    return "feature distance" if any("distance" in line.measures for line in lines) else unit
+    if any("distance" in line.measures for line in lines):
+        return "feature distance"
+    return "SSIM\n(1: unchanged)" if unit == "SSIM" else unit
 
 
 def _draw_figure(
@@ -236,4 +244,8 @@ def _legend(lines: Sequence[Line]) -> list[Line2D]:
                label=plain(name))
         for name in controls_of(lines)
     ]  # fmt: skip
-    return [*own, *controls]
+    chances = {
+        each.chance for line in lines if (each := line.measures.get("success")) and each.chance is not None
+    }
+    text = f"chance {number(min(chances), 2)}" if len(chances) == 1 else "chance"
+    return [*own, *controls, *([Line2D([], [], label=text, **_CHANCE)] if chances else [])]

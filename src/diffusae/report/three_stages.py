@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusae.errors import UserError
-from diffusae.report.tables import Figure, cell_order, number, plain
+from diffusae.report.tables import NO_DATA, Figure, cell_order, number, plain
 
 CONTROLS = ("no_edit", "random_latent", "neuron", "difference_of_means")
 """The controls in the order of the page; others follow."""
@@ -186,6 +186,8 @@ def _verdict(claim: Mapping[str, Any]) -> str:
 def _evidence(cell: Mapping[str, Any]) -> str:
     own = Figure.of(cell)
     place = place_of(cell["blocks"], cell["cell"]["t"], cell["cell"]["conditioning"])
+    if own.value is None:
+        return f"{place}: {NO_DATA}"
     against = [
         f"{signed(Figure.of(each))} over {plain(name)}"
         if each is not None

@@ -203,7 +203,7 @@ def _differences(
         elif name == "no_edit" and "factor" in row.details and baseline.value is not None:
             # Of a picture that is compared with itself: 0 or 1 by definition.
             found[name] = difference_to(baseline.value, row.estimate)
-    return found
+    return {name: each for name, each in found.items() if each.n}
 
 
 def _values(
