@@ -15,7 +15,13 @@ from diffusae.report.style import BASELINE_LINES, INK, MUTED, STYLE, block_colou
 from diffusae.report.tables import Figure, blocks_of, capital, cell_order, number, plain
 from diffusae.report.three_stages import EDITS, Line, controls_of, place_in, window_text
 
-MARKERS = {"no_edit": "_", "random_latent": "o", "neuron": "^", "difference_of_means": "s"}
+MARKERS = {
+    "no_edit": "_",
+    "random_latent": "o",
+    "neuron": "^",
+    "difference_of_means": "s",
+    "dictionary_concepts": "d",
+}
 # Inches.
 _SLOTS, _GAP, _ROW, _BETWEEN = (0.4, 0.58), 0.18, 1.25, 0.3
 _NAME = 0.78

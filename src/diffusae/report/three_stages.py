@@ -9,8 +9,8 @@ from typing import Any
 from diffusae.errors import UserError
 from diffusae.report.tables import NO_DATA, Figure, cell_order, number, plain
 
-CONTROLS = ("no_edit", "random_latent", "neuron", "difference_of_means")
-"""The controls in the order of the page; others follow."""
+CONTROLS = ("no_edit", "random_latent", "neuron", "difference_of_means", "dictionary_concepts")
+"""What stands beside the concepts, in the order of the page; others follow."""
 MEASURES = ("success", "reached", "kept", "distance", "similarity", "lpips", "sufficient_strength")
 """What a line can hold, in the order of the page."""
 EDITS = ("spatial", "style", "tone", "grain")

@@ -40,8 +40,8 @@ from diffusae.runs.record import read_record, signature
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.runs.wandb_mode import mode_of
 from diffusae.runs.wandb_save import save_online
-from diffusae.stages.examples import FILE as EXAMPLES
-from diffusae.stages.examples import PANEL, panel_name
+from diffusae.stages.before_after import FILE as EXAMPLES
+from diffusae.stages.before_after import PANEL, panel_name
 from diffusae.stages.study import Study
 from diffusae.stages.three_stages import STAGE as THREE_STAGES
 from diffusae.stages.three_stages import Evaluated, evaluated_interventions, summarise_three_stages

@@ -28,9 +28,9 @@ from diffusae.report.page import write_report
 from diffusae.report.study import Concept, Examples, Picture, Prediction, Run, RunRow
 from diffusae.report.study import Study as Page
 from diffusae.runs.record import RunRecord, read_record, signature
+from diffusae.stages.before_after import load_examples
 from diffusae.stages.emergence import STAGE as EMERGENCE
 from diffusae.stages.emergence import summarise_emergence
-from diffusae.stages.examples import load_examples
 from diffusae.stages.study import Study
 from diffusae.stages.three_stages import STAGE as THREE_STAGES
 from diffusae.stages.three_stages import (

@@ -220,7 +220,8 @@ def _values(
         chosen &= (cases["strength"] - float(strengths[method])).abs() < 1e-9
     table = cases[chosen]
     keys = list(zip(*(table[name].tolist() for name in _CASE if name in table), strict=True))
-    values = [float(each) for each in table[column].tolist()]
+    # What was not measured, such as the features' distance of an annotator without features, is None: NaN here.
+    values = [float("nan") if each is None else float(each) for each in table[column].tolist()]
     pictures = table["image_id"].tolist()
     return dict(zip(keys, values, strict=True)), dict(zip(keys, pictures, strict=True))
 
