@@ -85,8 +85,8 @@ def test_every_sweep_names_its_question_and_its_command(path: Path):
 
 
 @pytest.mark.parametrize("stage", [collect, train, label, evaluate])
-def test_curves_over_t_are_no_part_of_a_cells_signature(stage):
-    changed = ["emergence.share=0.5", "emergence.moments=7"]
+def test_summaries_over_t_are_no_part_of_a_cells_signature(stage):
+    changed = ["emergence.share=0.5", "emergence.moments=7", "three_stages.margin=0.5"]
     assert stage._determines(Study(composed())) == stage._determines(Study(composed(*changed)))
 
 
@@ -133,6 +133,7 @@ def test_a_config_cannot_build_what_is_not_ours():
         (["model.guidance=1.0"], "needs classifier-free guidance"),
         (["emergence.share=1.5"], r"emergence.share=1.5 must be a number from"),
         (["emergence.moments=1"], r"emergence.moments=1 must be a whole number from 2"),
+        (["three_stages.margin=0"], r"three_stages.margin=0 must be a number from"),
         (["prompts.counts.train=-1"], "must be a whole number from 0"),
     ],
 )

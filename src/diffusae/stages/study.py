@@ -47,6 +47,8 @@ _NUMBERS: tuple[tuple[str, type, float, float], ...] = (
     ("emergence.share", float, 1e-6, 1),
     ("emergence.moments", int, 2, 1000),
     ("emergence.n_resamples", int, 1, 10**7),
+    ("three_stages.margin", float, 1e-6, 1),
+    ("three_stages.n_resamples", int, 1, 10**7),
 )
 
 # The same for numbers that may be null.
