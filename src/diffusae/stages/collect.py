@@ -53,6 +53,9 @@ def collect(cfg: DictConfig) -> bool:
 
 def collect_into(study: Study) -> bool:
     """`collect` for a caller that holds the lock."""
+    if study.cfg.activations.source is not None:
+        log.info("%s: the collection is that of %s", study.activations, study.cfg.activations.source)
+        return False
     determines = _determines(study)
     if state(study.activations, determines=determines, parents={}) == "finished" and _sound(study):
         log.info("%s is collected already", study.activations)

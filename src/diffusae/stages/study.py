@@ -14,6 +14,7 @@ import hydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
+from diffusae.activations.mirror import mirror
 from diffusae.activations.schema import Cell
 from diffusae.backbone.branches import CONDITIONINGS
 from diffusae.backbone.schedule import step_index
@@ -38,6 +39,7 @@ _NUMBERS: tuple[tuple[str, type, float, float], ...] = (
     ("activations.batch_size", int, 1, 10_000_000),
     ("activations.buffer_vectors", int, 1, 10**9),
     ("activations.workers", int, 0, 1000),
+    ("activations.fetch_attempts", int, 1, 1000),
     ("sae.d_sae", int, 1, 10**7),
     ("trainer.steps", int, 1, 10**9),
     ("trainer.validate_every", int, 1, 10**9),
@@ -52,6 +54,7 @@ _NUMBERS: tuple[tuple[str, type, float, float], ...] = (
 _OPTIONAL_NUMBERS: tuple[tuple[str, type, float, float], ...] = (
     ("activations.positions_per_image", int, 1, 10**9),
     ("activations.max_vectors", int, 1, 10**15),
+    ("activations.cache_bytes", int, 1, 10**15),
     ("plan.seconds_per_picture", float, 1e-9, 10**9),
     ("plan.vectors_per_second", float, 1e-9, 10**15),
 )
@@ -86,10 +89,23 @@ class Study:
         """`outputs/<name>`."""
         return Path(self.cfg.paths.experiment)
 
-    @property
+    @cached_property
     def activations(self) -> Path:
-        """Where the collection lies."""
-        return Path(self.cfg.paths.activations)
+        """Where the collection lies; with `activations.source`, its local copy, whose manifest is fetched when there is none."""
+        root, settings = Path(self.cfg.paths.activations), self.cfg.activations
+        if settings.source is not None:
+            manifest = mirror(
+                root,
+                settings.source,
+                attempts=settings.fetch_attempts,
+                most_bytes=settings.cache_bytes,
+                manifest_sha256=settings.source_sha256,
+            )
+            if (model := manifest.header.get("model")) != self.cfg.model.name:
+                raise UserError(
+                    f"{settings.source} holds updates of model {model}, model.name={self.cfg.model.name}; choose model={model}"
+                )
+        return root
 
     @property
     def annotations(self) -> Path:
