@@ -3,6 +3,8 @@
 import json
 import logging
 import time
+from copy import deepcopy
+from functools import cache
 
 import pytest
 import torch
@@ -25,21 +27,32 @@ from local_hub import TOKEN, local_hub
 X = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
 CELL = "mid-t0.50-cond-k4"
 REPO = "owner/saes"
+HUB = {"endpoint": "http://127.0.0.1:9"}  # nothing answers there
 
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     with local_hub() as found:
-        monkeypatch.setattr(constants, "ENDPOINT", found.url)
+        monkeypatch.setitem(HUB, "endpoint", found.url)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield found
 
 
-def config(stage, outputs, *overrides):
+@cache
+def composed(stage, *overrides):
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose(stage, overrides=["debug=tiny", f"paths.outputs={outputs}", *overrides])
+        return compose(stage, overrides=["debug=tiny", "paths.outputs=???", *overrides])
+
+
+def config(stage, outputs, *overrides):
+    cfg = deepcopy(composed(stage, *(o for o in overrides if not o.startswith("repo="))))
+    cfg.paths.outputs = str(outputs)
+    if stage in ("push", "pull"):
+        cfg.endpoint = HUB["endpoint"]
+        cfg.repo = next((o.removeprefix("repo=") for o in overrides if o.startswith("repo=")), None)
+    return cfg
 
 
 @pytest.fixture
@@ -123,7 +136,7 @@ def test_other_formats_are_pushed_as_their_libraries_load_them(hub, trained, tmp
 
 def test_a_dry_run_shows_every_file_with_its_size_and_asks_nobody(trained, tmp_path, monkeypatch, caplog):
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setitem(HUB, "endpoint", "http://127.0.0.1:9")
     with caplog.at_level(logging.INFO):
         pushed(tmp_path, "dry_run=true")
     size = (trained.sae / "sae.safetensors").stat().st_size
@@ -164,7 +177,7 @@ def test_a_missing_or_gated_repository_and_an_unknown_revision_are_told(hub, tra
 
 
 def test_no_network_is_told_at_once_with_the_directory_that_would_serve(trained, tmp_path, monkeypatch, hub):
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setitem(HUB, "endpoint", "http://127.0.0.1:9")
     with pytest.raises(
         HubUnreachable, match=r"cannot be reached.*sae.safetensors and cfg.json.*repo=DIRECTORY"
     ):
@@ -192,14 +205,18 @@ def test_a_hub_that_does_not_answer_is_waited_for_so_long_and_no_longer(hub, tra
 def test_what_was_pulled_before_serves_without_the_hub(hub, trained, tmp_path, monkeypatch, caplog):
     pushed(tmp_path)
     pulled(tmp_path / "b")
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setitem(HUB, "endpoint", "http://127.0.0.1:9")
     assert pulled(tmp_path / "b")[0] is False
     assert "which was pulled before, serves" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("sae.safetensors", "SHA-256 expected"), ("cfg.json", "git's hash expected"), ("README.md", "expected")],
+    [
+        ("sae.safetensors", "SHA-256 expected"),
+        ("cfg.json", "git's hash expected"),
+        ("README.md", "git's hash expected"),
+    ],
 )
 def test_a_file_that_is_another_than_the_hub_lists_is_refused(hub, trained, tmp_path, name, kind):
     pushed(tmp_path)

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from diffusae.errors import UserError
 from diffusae.hub.contents import RemoteFile
@@ -26,7 +25,7 @@ class HubRepository:
         repo: `owner/name`.
         token: of the user; None: nothing but reading what is public.
         timeout_s: for the first question, which finds out whether the hub can be reached.
-        api: a `huggingface_hub.HfApi`; None: of the hub that its environment variables name.
+        endpoint: of another hub; None: that of HF_ENDPOINT, or huggingface.co.
     """
 
     def __init__(
@@ -36,13 +35,13 @@ class HubRepository:
         revision: str | None = None,
         token: str | None = None,
         timeout_s: float = 20.0,
-        api: Any = None,
+        endpoint: str | None = None,
     ) -> None:
         from huggingface_hub import HfApi
 
         self.repo, self.revision, self.timeout_s = repo, revision, timeout_s
         self.token = token
-        self.api = api or HfApi(token=token or False, library_name="diffusae")
+        self.api = HfApi(endpoint=endpoint, token=token or False, library_name="diffusae")
 
     def commit(self) -> str:
         """The commit that the revision stands for.
@@ -55,6 +54,8 @@ class HubRepository:
 
     def files(self, commit: str) -> list[RemoteFile]:
         """Every file of a commit."""
+        from huggingface_hub import RepoFile
+
         with self._explained():
             entries = list(self.api.list_repo_tree(self.repo, recursive=True, revision=commit))
         return [
@@ -65,7 +66,7 @@ class HubRepository:
                 git_oid=None if entry.lfs else entry.blob_id,
             )
             for entry in entries
-            if hasattr(entry, "blob_id")  # a folder has none
+            if isinstance(entry, RepoFile)  # or a folder
         ]
 
     def fetch(self, file: RemoteFile, directory: Path, commit: str) -> Path:

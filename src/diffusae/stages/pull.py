@@ -49,7 +49,9 @@ def pull(cfg: DictConfig) -> bool:
 def _repository(cfg: DictConfig) -> HubRepository | LocalRepository:
     if Path(cfg.repo).is_dir():
         return LocalRepository(Path(cfg.repo))
-    return HubRepository(cfg.repo, revision=cfg.revision, token=get_token(), timeout_s=cfg.timeout_s)
+    return HubRepository(
+        cfg.repo, revision=cfg.revision, token=get_token(), timeout_s=cfg.timeout_s, endpoint=cfg.endpoint
+    )
 
 
 def _pulled_before(study: Study) -> bool:

@@ -41,7 +41,9 @@ def push(cfg: DictConfig) -> None:
     if cfg.dry_run:
         log.info("dry run: nothing has gone to %s", cfg.repo)
         return
-    repository = HubRepository(cfg.repo, revision=cfg.revision, token=get_token(), timeout_s=cfg.timeout_s)
+    repository = HubRepository(
+        cfg.repo, revision=cfg.revision, token=get_token(), timeout_s=cfg.timeout_s, endpoint=cfg.endpoint
+    )
     try:
         address = repository.push(
             files, message=f"{study.name} {study.cell_name} ({cfg.format})", private=cfg.private
