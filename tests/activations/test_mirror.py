@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 
 import fsspec
 import pytest
@@ -109,6 +110,34 @@ def test_pictures_and_samples_are_those_of_the_collection(there, here, server):
         read_images(here, manifest, "train"), read_images(there, manifest, "train"), strict=True
     ):
         assert ours[0] == other[0] and (ours[1] == other[1]).all()
+
+
+@pytest.mark.parametrize("reader", ["mapped", "webdataset"])
+def test_the_next_shard_is_fetched_while_one_is_read(there, here, server, reader):
+    mirror(here, server.url)
+    values = {
+        "block": "mid",
+        "t": 0.5,
+        "conditioning": "cond",
+        "batch_size": 5,
+        "buffer_vectors": 5,
+        "seed": 7,
+    }
+    loader = iter(ActivationDataModule(here, reader=reader, **values).train_dataloader())
+    next(loader)  # five of the first shard's 18 vectors
+    deadline = time.monotonic() + 10
+    while len(shards_in(here)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert shards_in(here) == [f"{MID}/shard-000000.tar", f"{MID}/shard-000001.tar"]
+
+
+def test_what_goes_wrong_ahead_is_told_when_the_shard_is_read(there, here, server):
+    manifest = mirror(here, server.url)
+    (there / MID / "shard-000001.tar").unlink()
+    with pytest.raises(UserError, match=r"shard-000001.tar is not to be found at"):
+        list(read_updates(here, manifest, manifest.stream("mid", 0.5, "cond"), "train"))
+    with pytest.raises(UserError, match=r"shard-000001.tar is not to be found at"):
+        batches(here)
 
 
 def test_what_is_here_needs_no_network(there, here):

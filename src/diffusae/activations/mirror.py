@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -152,6 +153,24 @@ def open_shard(root: Path | str, shard: Shard) -> BinaryIO:
     raise UserError(
         f"{shard.path} is taken away as soon as it is fetched; raise activations.cache_bytes={here.most_bytes}"
     )
+
+
+def fetch_ahead(root: Path | str, shard: Shard) -> None:
+    """In a mirror, begin to fetch a shard that will be read soon. What goes wrong is told when it is read."""
+    root = Path(root)
+    here = Mirror.of(root)
+    if here is None or (root / shard.path).exists():
+        return
+    if here.most_bytes is not None and here.most_bytes < 2 * shard.bytes:  # the one that is read now would go
+        return
+
+    def fetch() -> None:
+        try:
+            _fetch(root, here, shard)
+        except Exception as error:
+            log.info("%s is not fetched ahead: %s", shard.path, error)
+
+    threading.Thread(target=fetch, name=f"fetch {shard.path}", daemon=True).start()
 
 
 def _fetch(root: Path, here: Mirror, shard: Shard) -> None:

@@ -50,7 +50,8 @@ class HubRepository:
             HubUnreachable: no answer. UserError: no such repository or revision, or no access to it.
         """
         with self._explained():
-            return self.api.repo_info(self.repo, revision=self.revision, timeout=self.timeout_s).sha
+            info = self.api.repo_info(self.repo, revision=self.revision, timeout=self.timeout_s)
+            return str(info.sha)
 
     def files(self, commit: str) -> list[RemoteFile]:
         """Every file of a commit."""
