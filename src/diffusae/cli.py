@@ -94,7 +94,8 @@ def _run(stage: str) -> None:
     function = FUNCTIONS.get(stage, stage)
     task: Callable[[Any], object] = getattr(importlib.import_module(f"diffusae.stages.{function}"), function)
     # Lightning sets its own level when it is imported.
-    for name in ("pytorch_lightning", "lightning_fabric"):  # devices and tips, told again for every cell
+    # Devices and tips, told again for every cell; every request to a hub.
+    for name in ("pytorch_lightning", "lightning_fabric", "httpx", "httpx2"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (".*LeafSpec.*", ".*smaller than the logging interval.*"):
         warnings.filterwarnings("ignore", message=message)
