@@ -27,6 +27,8 @@ STAGES: dict[str, str] = {
     "steer": "one prompt with a concept edited (intervention=spatial, global, ablate, amplify, clamp), over strengths",
     "export": "write one cell's autoencoder for another library (format=sae_lens or eai_sparsify)",
     "import": "place another library's autoencoder as one cell's (source=DIR)",
+    "push": "publish one cell's autoencoder and its card on a model hub (repo=OWNER/NAME; dry_run=true shows what would go)",
+    "pull": "place an autoencoder from a hub, or from a directory, as one cell's (repo=OWNER/NAME)",
     "report": "render the HTML report of what is finished",
     "dashboard": "build a W&B workspace and report of what is evaluated; without a key, write them to a file",
     "miniature": "train, assemble and measure the miniature model (part=...)",
@@ -92,7 +94,8 @@ def _run(stage: str) -> None:
     function = FUNCTIONS.get(stage, stage)
     task: Callable[[Any], object] = getattr(importlib.import_module(f"diffusae.stages.{function}"), function)
     # Lightning sets its own level when it is imported.
-    for name in ("pytorch_lightning", "lightning_fabric"):  # devices and tips, told again for every cell
+    # Devices and tips, told again for every cell; every request to a hub.
+    for name in ("pytorch_lightning", "lightning_fabric", "httpx", "httpx2"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (".*LeafSpec.*", ".*smaller than the logging interval.*"):
         warnings.filterwarnings("ignore", message=message)

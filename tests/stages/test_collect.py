@@ -58,3 +58,23 @@ def test_the_fingerprint_follows_every_weight_and_config_file(tmp_path):
     (tmp_path / "unet" / "config.json").write_text('{"a": 1}')
     assert fingerprint(tmp_path) != first
     assert fingerprint("owner/name") is None
+
+
+class Tokenizer:
+    """A word a token, with a start and an end."""
+
+    model_max_length = 5
+
+    def __call__(self, texts):
+        return namedtuple("Encoded", "input_ids")([[0, *range(len(text.split())), 1] for text in texts])
+
+
+def test_captions_beyond_the_tokenizer_are_counted_and_named_by_their_lines(caplog):
+    long = [Prompt(f"{n:06d}", "a b c d", n, "train", f"captions.txt, line {n + 7}") for n in range(12)]
+    short = Prompt("000012", "a b c", 12, "train")
+    assert stage._told_truncations(Tokenizer(), [short, *long]) == 12
+    assert (
+        "12 of 13 prompts exceed 5 tokens and are truncated: captions.txt, line 7 ('a b c d')" in caplog.text
+    )
+    assert "line 16" in caplog.text and "line 17" not in caplog.text and "and 2 more" in caplog.text
+    assert stage._told_truncations(Tokenizer(), [short]) == 0

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.mapped import MappedShard
+from diffusae.activations.mirror import fetch_ahead
 from diffusae.activations.order import EpochOrder, check_sizes
 from diffusae.activations.reader import REMEDY, Sample, read_updates, require_sound
 from diffusae.activations.scattered import ScatteredRows, Table, scattered_batches
@@ -52,7 +53,13 @@ class _MappedImages:
                 self.root, self.shards[number], self.stream, positions=self.positions, remedy=REMEDY
             )
             self._open = number, shard
+            _ahead(self.root, self.shards[number + 1 : number + 2])
         return self._open[1], image - self.ends[number] + self.shards[number].samples
+
+
+def _ahead(root: Path, shards: Sequence[Shard]) -> None:
+    for shard in shards:
+        fetch_ahead(root, shard)
 
 
 class _StreamedImages:
@@ -62,7 +69,7 @@ class _StreamedImages:
         self, root: Path, manifest: Manifest, shards: Sequence[Shard], stream: Stream, split: str
     ) -> None:
         self.read = partial(read_updates, root, manifest, stream, split)
-        self.shards = shards
+        self.root, self.shards = root, shards
         self.ends = list(accumulate(shard.samples for shard in shards))
         self._at = -1
         self._samples: Iterator[Sample] = iter(())
@@ -76,6 +83,8 @@ class _StreamedImages:
         while self._at < image:
             self._updates = next(self._samples).updates
             self._at += 1
+            if self._at + self.shards[number].samples == self.ends[number]:  # a shard's first
+                _ahead(self.root, self.shards[number + 1 : number + 2])
         return self._updates
 
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float16
 from torch import Tensor
 
+from diffusae.activations.mirror import open_shard
 from diffusae.activations.npy import npy_header
 from diffusae.activations.schema import Shard, Stream
 from diffusae.activations.tar_index import Member, members_of
@@ -38,14 +39,15 @@ class MappedShard:
     ) -> None:
         self.shape = (positions, stream.d_in)
         self._bytes = 2 * positions * stream.d_in
-        path = Path(root) / shard.path
         try:
-            with open(path, "rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            file = open_shard(root, shard)
         except FileNotFoundError:
             raise UserError(f"{shard.path} is missing below {root}; {remedy}") from None
-        except ValueError:  # an empty file cannot be mapped
-            raise UserError(f"{shard.path} is cut: it is empty; {remedy}") from None
+        with file:
+            try:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            except ValueError:  # an empty file cannot be mapped
+                raise UserError(f"{shard.path} is cut: it is empty; {remedy}") from None
         self._data = np.frombuffer(self._map, dtype=np.uint8)
         self._samples = self._index(shard, remedy)
         # Every vector begins at a multiple of this many numbers. (The .npy format puts numbers at multiples of 16 bytes.)

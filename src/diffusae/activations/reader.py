@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,13 @@ from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expan
 
 from diffusae.activations.journal import journal_path, read_journals, size_of
 from diffusae.activations.manifest import MANIFEST, Manifest
+from diffusae.activations.mirror import Mirror, open_shard
 from diffusae.activations.npy import npy_array
 from diffusae.activations.schema import IMAGES, Shard, Stream
 from diffusae.errors import UserError
 from diffusae.files import sha256_of
+
+log = logging.getLogger(__name__)
 
 REMEDY = "run `diffusae collect` with the same settings: it redoes the groups of damaged shards and no other"
 
@@ -58,7 +62,10 @@ def verify(
 
     Args:
         streams: folders of the streams to look at (`images` for the pictures); None means all.
+
+    In a mirror of a collection that lies elsewhere, shards that are not here yet are no fault.
     """
+    mirrored = Mirror.of(root) is not None
     wanted = None if streams is None else set(streams)
     faults = []
     for shard in manifest.entries:
@@ -66,6 +73,8 @@ def verify(
             continue
         path = Path(root) / shard.path
         size = size_of(path)
+        if size is None and mirrored:
+            continue  # checked when it is fetched
         if size is None:
             faults.append(Fault(shard.path, "missing", f"{shard.bytes} bytes", "no file"))
         elif size != shard.bytes:
@@ -78,8 +87,16 @@ def verify(
 def require_sound(
     root: Path | str, manifest: Manifest, *, streams: Iterable[str] | None = None, deep: bool = True
 ) -> None:
-    """`verify`, and raise one `UserError` that lists every fault and the remedy."""
+    """`verify`, and raise one `UserError` that lists every fault and the remedy.
+
+    In a mirror, damaged shards are removed with a warning: they are fetched again when they are read.
+    """
     faults = verify(root, manifest, streams=streams, deep=deep)
+    if Mirror.of(root) is not None:
+        for fault in faults:
+            log.warning("the local copy of %s; it is fetched again", fault)
+            (Path(root) / fault.shard).unlink()
+        return
     if faults:
         lines = "".join(f"\n  {fault}" for fault in faults)
         raise UserError(f"{len(faults)} shards of {root} are not what {MANIFEST} says:{lines}\n{REMEDY}")
@@ -162,7 +179,7 @@ def _samples(root: Path, shards: Iterable[Shard], *, kind: str) -> Iterator[tupl
     for shard in shards:
         count = 0
         try:
-            with open(root / shard.path, "rb") as file:
+            with open_shard(root, shard) as file:
                 opened = tar_file_expander([{"url": shard.path, "stream": _InLargePieces(file)}])
                 members = _only_expected(opened, shard=shard, kinds=(kind, "json"))
                 for sample in map(_DECODER, group_by_keys(members)):

@@ -16,6 +16,10 @@ from diffusae.files import atomic_path
 TEMPLATE = "card.md.j2"
 CARD_NAME = "README.md"
 LIBRARIES: Mapping[str, tuple[str, str]] = {
+    "diffusae": (
+        "diffusae",
+        'from diffusae.sae.storage import load_sae\n\nsae, metadata = load_sae("DIRECTORY")\nx_hat = sae(updates)  # [..., d_in]',
+    ),
     "sae_lens": (
         "saelens",
         'from sae_lens import SAE\n\nsae = SAE.load_from_disk("DIRECTORY")\nx_hat = sae(updates)  # [..., d_in]',

@@ -53,6 +53,9 @@ def collect(cfg: DictConfig) -> bool:
 
 def collect_into(study: Study) -> bool:
     """`collect` for a caller that holds the lock."""
+    if study.cfg.activations.source is not None:
+        log.info("%s: the collection is that of %s", study.activations, study.cfg.activations.source)
+        return False
     determines = _determines(study)
     if state(study.activations, determines=determines, parents={}) == "finished" and _sound(study):
         log.info("%s is collected already", study.activations)
@@ -166,11 +169,12 @@ def _told_truncations(tokenizer: Any, prompts: Sequence[Prompt]) -> int:
     cut = [p for p, length in zip(prompts, lengths, strict=True) if length > tokenizer.model_max_length]
     if cut:
         log.warning(
-            "%d of %d prompts exceed %d tokens and are truncated, the first: %r",
+            "%d of %d prompts exceed %d tokens and are truncated: %s%s",
             len(cut),
             len(prompts),
             tokenizer.model_max_length,
-            cut[0].text,
+            "; ".join(f"{p.where or f'prompt {p.image_id}'} ({p.text[:60]!r})" for p in cut[:10]),
+            f"; and {len(cut) - 10} more" if len(cut) > 10 else "",
         )
     return len(cut)
 

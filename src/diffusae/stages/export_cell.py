@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.evaluation.result import Result, load_results
 from diffusae.report.card import ModelCard, write_card
 from diffusae.runs.record import RunRecord, parent_signature, read_record
+from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.exchange import export_sae
+from diffusae.sae.folded import CodeUnits
 from diffusae.sae.storage import load_sae
 from diffusae.stages.codes import stream_of
 from diffusae.stages.study import Study
@@ -37,21 +40,30 @@ def export_cell(cfg: DictConfig) -> None:
         "diffusae_commit": record.git_commit,
     }
     units = export_sae(directory, sae, format=cfg.format, metadata=facts)
-    card = ModelCard(
+    write_card(directory, card_of(study, sae, metadata, format=cfg.format, code_units=units))
+    log.info("%s is written", directory)
+
+
+def card_of(
+    study: Study, sae: SparseAutoencoder, metadata: Mapping[str, Any], *, format: str, code_units: CodeUnits
+) -> ModelCard:
+    """The card of the study's autoencoder, with the results that were measured on this very one."""
+    signature = parent_signature(study.sae, stage="train")
+    record = read_record(study.sae)
+    assert record is not None  # or it would have no signature
+    return ModelCard(
         name=f"{study.name} {study.cell_name}",
-        format=cfg.format,
+        format=format,
         base_model=_base_model(study),
         cell={**study.cell.coordinates(), "hookpoint": metadata["hookpoint"]},
         shape={"d_in": sae.d_in, "d_sae": sae.d_sae, "sparsity": sae.sparsity.name},
-        code_units=units,
+        code_units=code_units,
         data=_data(study),
         training=_training(record),
         validation=metadata["validation"],
         results=[result.to_json() for result in _results(study, signature)],
         provenance={"signature": signature, "commit": record.git_commit or "not from a repository"},
     )
-    write_card(directory, card)
-    log.info("%s is written", directory)
 
 
 def _base_model(study: Study) -> str:

@@ -15,6 +15,7 @@ import hydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
+from diffusae.activations.mirror import mirror
 from diffusae.activations.schema import Cell
 from diffusae.backbone.branches import CONDITIONINGS
 from diffusae.backbone.schedule import step_index
@@ -39,6 +40,7 @@ _NUMBERS: tuple[tuple[str, type, float, float], ...] = (
     ("activations.batch_size", int, 1, 10_000_000),
     ("activations.buffer_vectors", int, 1, 10**9),
     ("activations.workers", int, 0, 1000),
+    ("activations.fetch_attempts", int, 1, 1000),
     ("sae.d_sae", int, 1, 10**7),
     ("trainer.steps", int, 1, 10**9),
     ("trainer.validate_every", int, 1, 10**9),
@@ -56,6 +58,7 @@ _OPTIONAL_NUMBERS: tuple[tuple[str, type, float, float], ...] = (
     ("activations.positions_per_image", int, 1, 10**9),
     ("activations.max_vectors", int, 1, 10**15),
     ("stability.seed", int, 0, 2**63),
+    ("activations.cache_bytes", int, 1, 10**15),
     ("plan.seconds_per_picture", float, 1e-9, 10**9),
     ("plan.vectors_per_second", float, 1e-9, 10**15),
 )
@@ -90,10 +93,23 @@ class Study:
         """`outputs/<name>`."""
         return Path(self.cfg.paths.experiment)
 
-    @property
+    @cached_property
     def activations(self) -> Path:
-        """Where the collection lies."""
-        return Path(self.cfg.paths.activations)
+        """Where the collection lies; with `activations.source`, its local copy, whose manifest is fetched when there is none."""
+        root, settings = Path(self.cfg.paths.activations), self.cfg.activations
+        if settings.source is not None:
+            manifest = mirror(
+                root,
+                settings.source,
+                attempts=settings.fetch_attempts,
+                most_bytes=settings.cache_bytes,
+                manifest_sha256=settings.source_sha256,
+            )
+            if (model := manifest.header.get("model")) != self.cfg.model.name:
+                raise UserError(
+                    f"{settings.source} holds updates of model {model}, model.name={self.cfg.model.name}; choose model={model}"
+                )
+        return root
 
     @property
     def annotations(self) -> Path:
@@ -144,7 +160,8 @@ class Study:
     @cached_property
     def prompts(self) -> list[Prompt]:
         """Every prompt of the study, numbered and seeded."""
-        check_counts(OmegaConf.to_container(self.cfg.prompts.counts))  # type: ignore[arg-type]
+        prompts = self.part("prompts")
+        check_counts(prompts["counts"], open_ended=prompts.get("split") == "hash")
         return number_prompts(build(self.cfg.prompts).texts(), first_seed=self.cfg.seed)
 
     def at(self, cell: Cell, *, k: int | None = None) -> Study:

@@ -1,0 +1,1 @@
+"""Sharing autoencoders through a model hub (the door to huggingface_hub)."""

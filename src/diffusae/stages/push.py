@@ -1,0 +1,76 @@
+"""Push: one cell's autoencoder with its card to a model hub."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from huggingface_hub import get_token
+from omegaconf import DictConfig
+
+from diffusae.errors import UserError, unknown
+from diffusae.files import sha256_of
+from diffusae.hub.contents import CARD, CONFIG, WEIGHTS, RemoteFile, listing_lines
+from diffusae.hub.repository import HubRepository, HubUnreachable
+from diffusae.report.card import render_card
+from diffusae.runs.record import parent_signature
+from diffusae.sae.exchange import FORMATS
+from diffusae.sae.storage import load_sae
+from diffusae.stages.export_cell import card_of, export_cell
+from diffusae.stages.study import Study
+
+log = logging.getLogger(__name__)
+
+OURS = "diffusae"
+
+
+def push(cfg: DictConfig) -> None:
+    """Commit weights, configuration and card in one commit; with `dry_run`, only tell which files that would be."""
+    study = Study(cfg)
+    study.check()
+    if not cfg.repo:
+        raise UserError("repo=null must name a repository; give repo=OWNER/NAME")
+    if cfg.format not in (OURS, *FORMATS):
+        raise unknown("format", cfg.format, (OURS, *FORMATS))
+    contents = _contents(study)
+    folder = study.cell_name if cfg.folder is None else str(cfg.folder).strip("/.")
+    files = {f"{folder}/{name}" if folder else name: content for name, content in contents.items()}
+    log.info("%s of %s:\n  %s", cfg.format, study.cell_name, "\n  ".join(listing_lines(_described(files))))
+    if cfg.dry_run:
+        log.info("dry run: nothing has gone to %s", cfg.repo)
+        return
+    repository = HubRepository(
+        cfg.repo, revision=cfg.revision, token=get_token(), timeout_s=cfg.timeout_s, endpoint=cfg.endpoint
+    )
+    try:
+        address = repository.push(
+            files, message=f"{study.name} {study.cell_name} ({cfg.format})", private=cfg.private
+        )
+    except HubUnreachable as error:
+        raise HubUnreachable(
+            f"{error}; nothing is lost: {study.sae} holds the SAE, and the same command pushes it later"
+        ) from error
+    log.info("pushed: %s", address)
+
+
+def _contents(study: Study) -> Mapping[str, Path | bytes]:
+    format = study.cfg.format
+    if format != OURS:
+        export_cell(study.cfg)
+        directory = study.directory / "export" / format / study.cell_name
+        return {name: directory / name for name in (FORMATS[format].weights, CONFIG, CARD)}
+    parent_signature(study.sae, stage="train")  # there is one, and it is finished
+    sae, metadata = load_sae(study.sae)  # and it is whole
+    card = render_card(card_of(study, sae, metadata, format=OURS, code_units="data"))
+    return {WEIGHTS: study.sae / WEIGHTS, CONFIG: study.sae / CONFIG, CARD: card.encode()}
+
+
+def _described(files: Mapping[str, Path | bytes]) -> list[RemoteFile]:
+    return [
+        RemoteFile(path, len(content), sha256=hashlib.sha256(content).hexdigest())
+        if isinstance(content, bytes)
+        else RemoteFile(path, content.stat().st_size, sha256=sha256_of(content))
+        for path, content in files.items()
+    ]

@@ -1,0 +1,272 @@
+"""A mirror gives the samples and batches of the collection, fetches each shard once, and trusts nothing."""
+
+import json
+import shutil
+import time
+
+import fsspec
+import pytest
+import torch
+
+from diffusae.activations import transport
+from diffusae.activations.datamodule import ActivationDataModule
+from diffusae.activations.manifest import Manifest
+from diffusae.activations.mirror import Mirror, mirror, open_shard
+from diffusae.activations.reader import read_images, read_updates, require_sound
+from diffusae.errors import UserError
+from diffusae.files import sha256_of
+from local_server import served
+
+MID = "mid/t0.50/cond"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(transport, "PAUSE_S", 0.0)
+
+
+@pytest.fixture
+def there(collection):
+    root, _ = collection
+    (root / "run.json").write_text('{"signature": "abc"}')
+    return root
+
+
+@pytest.fixture
+def here(tmp_path):
+    return tmp_path / "here"
+
+
+@pytest.fixture
+def server(there):
+    with served(there) as found:
+        yield found
+
+
+def batches(root, *, epochs=(0, 1), **options):
+    values = {
+        "block": "mid",
+        "t": 0.5,
+        "conditioning": "cond",
+        "batch_size": 5,
+        "buffer_vectors": 12,
+        "seed": 7,
+    }
+    data = ActivationDataModule(root, **{**values, **options})
+    data.prepare_data()
+    loader, found = data.train_dataloader(), []
+    for epoch in epochs:
+        loader.set_epoch(epoch)
+        found += [batch.clone() for batch in loader]
+    return [*found, *data.val_dataloader()]
+
+
+def same(a, b):
+    return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def shards_in(root):
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*.tar"))
+
+
+def in_memory(there):
+    filesystem = fsspec.filesystem("memory")
+    if filesystem.exists("/bucket"):
+        filesystem.rm("/bucket", recursive=True)
+    filesystem.put(str(there), "/bucket", recursive=True)
+    return "memory://bucket"
+
+
+@pytest.mark.parametrize("reader", ["mapped", "webdataset"])
+@pytest.mark.parametrize("kind", ["file", "memory", "pipe", "http"])
+def test_batches_are_those_of_the_collection_by_every_kind_of_url(there, here, server, kind, reader):
+    url = {
+        "file": f"file://{there}",
+        "memory": in_memory(there),
+        "pipe": f"pipe:cat {there}/{{path}}",
+        "http": server.url,
+    }[kind]
+    assert mirror(here, url) == Manifest.load(there)
+    assert shards_in(here) == []  # on demand
+    assert same(batches(here, reader=reader), batches(there, reader=reader))
+    assert shards_in(here) == [f"{MID}/shard-00000{n}.tar" for n in range(3)]  # of this stream alone
+
+
+@pytest.mark.parametrize("reader", ["mapped", "webdataset"])
+def test_workers_fetch_over_http_and_give_the_same_batches(there, here, server, reader):
+    mirror(here, server.url)
+    assert same(batches(here, reader=reader, workers=2), batches(there))
+    paths = [path for path, _ in server.asked if path.endswith(".tar")]
+    assert len(paths) == len(set(paths)) == 3  # both workers need all, each is asked for once
+
+
+def test_pictures_and_samples_are_those_of_the_collection(there, here, server):
+    manifest = mirror(here, server.url)
+    theirs = [sample.image_id for sample in read_updates(there, manifest, manifest.streams[1], "train")]
+    assert [
+        sample.image_id for sample in read_updates(here, manifest, manifest.streams[1], "train")
+    ] == theirs
+    for ours, other in zip(
+        read_images(here, manifest, "train"), read_images(there, manifest, "train"), strict=True
+    ):
+        assert ours[0] == other[0] and (ours[1] == other[1]).all()
+
+
+@pytest.mark.parametrize("reader", ["mapped", "webdataset"])
+def test_the_next_shard_is_fetched_while_one_is_read(there, here, server, reader):
+    mirror(here, server.url)
+    values = {
+        "block": "mid",
+        "t": 0.5,
+        "conditioning": "cond",
+        "batch_size": 5,
+        "buffer_vectors": 5,
+        "seed": 7,
+    }
+    loader = iter(ActivationDataModule(here, reader=reader, **values).train_dataloader())
+    next(loader)  # five of the first shard's 18 vectors
+    deadline = time.monotonic() + 10
+    while len(shards_in(here)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert shards_in(here) == [f"{MID}/shard-000000.tar", f"{MID}/shard-000001.tar"]
+
+
+def test_what_goes_wrong_ahead_is_told_when_the_shard_is_read(there, here, server):
+    manifest = mirror(here, server.url)
+    (there / MID / "shard-000001.tar").unlink()
+    with pytest.raises(UserError, match=r"shard-000001.tar is not to be found at"):
+        list(read_updates(here, manifest, manifest.stream("mid", 0.5, "cond"), "train"))
+    with pytest.raises(UserError, match=r"shard-000001.tar is not to be found at"):
+        batches(here)
+
+
+def test_what_is_here_needs_no_network(there, here):
+    with served(there) as server:
+        mirror(here, server.url)
+        first = batches(here)
+    mirror(here, server.url)  # the server is gone
+    assert same(batches(here), first)
+    with pytest.raises(UserError, match="cannot be had from"):
+        batches(here, block="up", t=1.0, conditioning="uncond")
+
+
+def test_the_collections_record_comes_along(there, here):
+    mirror(here, f"file://{there}")
+    assert (here / "run.json").read_bytes() == (there / "run.json").read_bytes()
+
+
+def test_a_cut_download_of_a_shard_goes_on(there, here, server):
+    server.cuts[f"{MID}/shard-000001.tar"] = 3000
+    mirror(here, server.url)
+    assert same(batches(here), batches(there))
+
+
+def test_a_shard_that_is_another_than_the_manifest_says_is_never_read(there, here):
+    mirror(here, f"file://{there}")
+    path = there / MID / "shard-000000.tar"
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"shard-000000.tar from file.* is not what the manifest says"):
+        batches(here)
+    assert not (here / MID / "shard-000000.tar").exists()
+
+
+def test_a_local_shard_that_is_damaged_is_fetched_again(there, here, server, caplog):
+    manifest = mirror(here, server.url)
+    first = batches(here)
+    (here / MID / "shard-000001.tar").write_bytes(b"damaged")
+    require_sound(here, manifest)
+    assert "shard-000001.tar: size" in caplog.text and not (here / MID / "shard-000001.tar").exists()
+    assert same(batches(here), first)
+
+
+def test_a_bounded_cache_keeps_within_its_bytes_and_gives_the_same_batches(there, here, server):
+    size = max(shard.bytes for shard in Manifest.load(there).entries)
+    mirror(here, server.url, most_bytes=size)
+    seen = []
+
+    class Watched(list):
+        def __iter__(self):
+            for batch in super().__iter__():
+                seen.append(len(shards_in(here)))
+                yield batch
+
+    assert same(Watched(batches(here)), batches(there))
+    assert len(shards_in(here)) == 1
+    assert len(server.asked) > 2 + 3  # fetched again in the second epoch
+
+
+def test_the_longest_unused_shard_goes_first(there, here, server):
+    manifest = mirror(here, server.url)
+    shards = manifest.shards(MID, "train") + manifest.shards(MID, "validation")
+    mirror(here, server.url, most_bytes=2 * shards[0].bytes)
+    for number in (0, 1, 0, 2):
+        open_shard(here, shards[number]).close()
+    assert shards_in(here) == [shards[0].path, shards[2].path]
+
+
+def test_a_cache_that_cannot_hold_one_shard_is_refused(there, here):
+    with pytest.raises(
+        UserError, match=r"cache_bytes=100 cannot hold the largest shard of \d+ bytes; raise it"
+    ):
+        mirror(here, f"file://{there}", most_bytes=100)
+
+
+def test_a_manifest_of_another_hash_is_refused(there, here):
+    expected = sha256_of(there / "manifest.json")
+    with pytest.raises(UserError, match=rf"has SHA-256 {expected}, activations.source_sha256 is 00"):
+        mirror(here, f"file://{there}", manifest_sha256="00")
+    assert not (here / "manifest.json").exists()
+    mirror(here, f"file://{there}", manifest_sha256=expected)
+    with pytest.raises(UserError, match=r"activations.source_sha256 is 00"):
+        mirror(here, f"file://{there}", manifest_sha256="00")
+
+
+@pytest.mark.parametrize(
+    "path", ["../../evil.tar", "/tmp/evil.tar", "mid/$(touch x).tar", "run.json", "mid/../../a.tar"]
+)
+def test_a_manifest_that_leads_out_of_its_directory_is_refused(there, here, path):
+    value = json.loads((there / "manifest.json").read_text())
+    value["shards"][0]["path"] = path
+    (there / "manifest.json").write_text(json.dumps(value))
+    with pytest.raises(UserError, match=r"which is no shard's place; do not use it"):
+        mirror(here, f"file://{there}")
+    assert [p for p in here.iterdir() if not p.name.startswith(".")] == []
+
+
+def test_an_unfinished_collection_elsewhere_is_no_collection(there, here):
+    (there / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"manifest.json is not to be found at file://"):
+        mirror(here, f"file://{there}")
+    (there / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match="is not JSON"):
+        mirror(here, f"file://{there}")
+
+
+def test_a_collection_that_was_made_here_is_not_written_over(there):
+    before = sorted(there.rglob("*"))
+    with pytest.raises(UserError, match=r"holds a collection that was made here"):
+        mirror(there, "memory://bucket")
+    assert [p for p in sorted(there.rglob("*")) if p.name != ".mirror.lock"] == before
+
+
+def test_a_mirror_moves_with_its_collection_and_takes_no_other(there, here, tmp_path):
+    mirror(here, f"file://{there}")
+    moved = tmp_path / "moved"
+    shutil.copytree(there, moved)
+    mirror(here, f"file://{moved}")
+    found = Mirror.of(here)
+    assert found is not None and found.url == f"file://{moved}"
+    value = json.loads((moved / "manifest.json").read_text())
+    value["header"]["steps"] = 6
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/manifest.json").write_text(json.dumps(value))
+    with pytest.raises(UserError, match=r"holds another collection; choose another name"):
+        mirror(here, f"file://{tmp_path / 'other'}")
+
+
+def test_a_kill_before_the_manifest_is_in_place_is_mended_by_the_next_run(there, here):
+    mirror(here, f"file://{there}")
+    (here / "manifest.json").unlink()
+    assert mirror(here, f"file://{there}") == Manifest.load(there)
