@@ -5,7 +5,10 @@ With dead > 0, AuxK is on and that many latents count as dead at every step; wha
 own choice. Libraries are imported where they are used: any may be missing.
 """
 
+import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -40,10 +43,29 @@ class Sparsify:
         self.since_fired[fired] = 0
 
 
+class LeftOut(ModuleType):
+    """A module whose every name is None."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+def without_pictures() -> None:
+    """Let overcomplete be imported where there is no torchvision for this torch.
+
+    Its vision models need that, and its plots a matplotlib of before 3.9; its SAEs and their training need neither.
+    """
+    if find_spec("overcomplete") is not None and find_spec("torchvision") is None:
+        for part in ("overcomplete.models", "overcomplete.visualization"):
+            sys.modules.setdefault(part, LeftOut(part))
+
+
 class Overcomplete:
     """overcomplete: `train_sae` over one batch. Its AuxK takes half of all latents, dead or not."""
 
     def __init__(self, d_in: int, d_sae: int, k: int, dead: int) -> None:
+        without_pictures()
         from overcomplete.sae import TopKSAE  # type: ignore[import-not-found]
         from overcomplete.sae.losses import top_k_auxiliary_loss  # type: ignore[import-not-found]
         from overcomplete.sae.train import train_sae  # type: ignore[import-not-found]

@@ -3,6 +3,7 @@
 import io
 import json
 import statistics
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -107,7 +108,7 @@ def test_readers_beside_webdataset_and_the_limit(collection, tmp_path):
     }
     counts = dict.fromkeys(works, VECTORS)
     counts["webdataset, vector by vector"] = one.samples * STREAM.positions // BATCH * BATCH
-    times = in_turns(works, rounds=5)
+    times = in_turns(works, rounds=5, clock=time.process_time)
     speeds = {name: counts[name] / statistics.median(measured) for name, measured in times.items()}
     print(f"\nstreaming, {VECTORS} vectors of {STREAM.d_in}, batch {BATCH}, buffer {BUFFER}, one thread")
     for name, speed in speeds.items():
@@ -128,7 +129,7 @@ def test_waiting_for_data_beside_a_training_step(collection):
     works: dict[str, Work] = {
         reader: lambda batches=batches: sum(map(len, batches)) for reader, batches in streams.items()
     }
-    times = in_turns({**works, "step": lambda: trainer.step(x)}, rounds=5)
+    times = in_turns({**works, "step": lambda: trainer.step(x)}, rounds=5, clock=time.process_time)
     batches = VECTORS / BATCH
     print()
     for reader in readers:

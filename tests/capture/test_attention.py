@@ -11,7 +11,6 @@ from diffusae.capture.attention import (
     capture_cross_attention,
     cross_attention,
     mean_map,
-    word_map,
     word_tokens,
 )
 from diffusae.capture.hooks import capture_updates
@@ -179,14 +178,6 @@ def test_a_timestep_that_never_came_is_an_error(pipe) -> None:
 )
 def test_a_word_is_found_as_a_whole_at_all_its_places(prompt: str, word: str, tokens: list[int]) -> None:
     assert word_tokens(tiny_tokenizer(), prompt, word) == tokens
-
-
-def test_the_word_map_is_the_mean_of_its_columns_in_rows_and_columns() -> None:
-    attention = torch.arange(6 * TOKENS, dtype=torch.float32).reshape(6, TOKENS)
-    found = word_map(tiny_tokenizer(), "two cats", "cats", attention, grid=(2, 3))
-    assert found is not None
-    assert found.tolist() == [[5, 21, 37], [53, 69, 85]]
-    assert word_map(tiny_tokenizer(), "two cats", "dog", attention, grid=(2, 3)) is None
 
 
 def test_token_positions_are_those_of_the_prompt_as_the_pipeline_encodes_it(pipe) -> None:

@@ -24,3 +24,13 @@ def test_neighbours_of_one_group_are_all_found():
 def test_equal_entries_give_k_different_columns():
     _, indices = largest(torch.ones(2, 64 * GROUP), 5)
     assert all(len(set(row)) == 5 for row in indices.tolist())
+
+
+def test_in_bfloat16_the_largest_above_zero_are_those_of_topk():
+    values = torch.randn(5, 64 * GROUP, generator=torch.Generator().manual_seed(0)).bfloat16()
+    values[0, 3:] = -values[0, 3:].abs()  # a row with three entries above 0
+    values[0, :3] = torch.tensor([1.0, 2.0, 3.0])
+    found, indices = largest(values, 8)
+    expected = torch.topk(values, 8, dim=-1).values.relu()
+    assert torch.equal(found.relu().sort(dim=-1, descending=True).values, expected)
+    assert torch.equal(values.gather(-1, indices), found)

@@ -1,6 +1,7 @@
 import torch
 
-from diffusae.sae.sparse_ops import Entries, chosen_errors, sparse_decode
+from diffusae.sae import sparse_ops
+from diffusae.sae.sparse_ops import Entries, chosen_errors, sparse_decode, sums_of_rows
 
 
 def example(batch=4, d_sae=7, d=3, k=2):
@@ -105,3 +106,12 @@ def test_the_chosen_errors_have_the_gradients_of_dense_autograd():
     theirs = torch.autograd.grad(dense(), weights, upstream)
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other)
+
+
+def test_sums_by_parts_of_the_columns_are_those_of_whole_rows(monkeypatch):
+    entries, _ = ragged()
+    generator = torch.Generator().manual_seed(1)
+    weights, dense = torch.rand(6, generator=generator), torch.randn(7, 40, generator=generator)
+    whole = sums_of_rows(dense, entries.columns, entries.starts, weights)
+    monkeypatch.setattr(sparse_ops, "CACHE", 7 * 4 * 17)  # 16 columns at a time: 16 + 16 + 8
+    assert torch.equal(sums_of_rows(dense, entries.columns, entries.starts, weights), whole)

@@ -108,24 +108,6 @@ def cross_attention(
     return (scores if mask is None else scores + mask[:, None].float()).softmax(dim=-1)
 
 
-def word_map(
-    tokenizer: Any,
-    prompt: str,
-    word: str,
-    attention: Float[Tensor, "positions tokens"],
-    *,
-    grid: tuple[int, int],
-) -> Float[Tensor, "h w"] | None:
-    """The mean attention map of the tokens that `word` has in `prompt`; None when it has none.
-
-    `attention` is one picture's map of one block over `grid` = (h, w). `word` is in its form in the prompt
-    ("cats", "traffic light"), matched as whole words whatever the case, at all its places; a word that the
-    tokenizer's limit cut off has no tokens.
-    """
-    columns = word_tokens(tokenizer, prompt, word)
-    return attention[:, columns].mean(dim=1).reshape(grid) if columns else None
-
-
 def word_tokens(tokenizer: Any, prompt: str, word: str) -> list[int]:
     """The positions of `word`'s tokens in the encoded prompt, start token counted; [] when it has none."""
     if not getattr(tokenizer, "is_fast", False):

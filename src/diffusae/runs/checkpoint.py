@@ -45,9 +45,10 @@ class Checkpoints(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *_args: Any, **_kwargs: Any) -> None:
         # Lightning ends the training after this hook where a SIGTERM was received.
         if trainer.global_step % self.every == 0 or trainer.received_sigterm:
-            self._save(trainer)
+            self.save(trainer)
 
-    def _save(self, trainer: pl.Trainer) -> None:
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write a checkpoint of the steps done, unless there is one; every process must call it."""
         path = self.directory / f"step-{trainer.global_step:09d}.ckpt"
         if path.with_suffix(".json").exists():
             return

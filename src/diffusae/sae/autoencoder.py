@@ -14,12 +14,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusae.errors import UserError, unknown
+from diffusae.sae.precision import SelectionPrecision
 from diffusae.sae.quantised import Quantised, product, quantised
 from diffusae.sae.sparse_ops import Entries, chosen_errors, row_products, sparse_decode
 from diffusae.sae.sparsity import BatchTopK, Codes, MatryoshkaTopK, Penalised, Sparsity
 
 InputScaling = Literal["none", "mean_norm", "standardise"]
-SelectionPrecision = Literal["float32", "bfloat16", "int8"]
 
 BLOCK = 256
 """Rows whose pre-activations are computed and searched together on a CPU: 5 MB of them at d_sae = 5120."""
@@ -179,16 +179,22 @@ class SparseAutoencoder(nn.Module):
         if isinstance(self.sparsity, MatryoshkaTopK):
             indices, order = codes.indices.sort(dim=1)
             codes = Codes(codes.values.gather(1, order), indices)
-        if isinstance(self.sparsity, BatchTopK):  # rows have few active latents or many
-            chosen = codes.values > 0
+        chosen = codes.values > 0
+        by_count = isinstance(self.sparsity, BatchTopK)  # rows have few active latents or many
+        if by_count:
             entries = Entries.where(chosen, codes.indices, d_sae=self.d_sae)
+            values = codes.values[chosen]
         else:
-            chosen = torch.ones_like(codes.indices, dtype=torch.bool)
             entries = Entries.every(codes.indices, d_sae=self.d_sae)
-        values = codes.values[chosen]
+            values = codes.values.flatten()
         if self.selection_precision != "float32":
-            values = entries.inner(centred, self.W_enc) + self.b_enc[entries.columns]
-            exact = torch.zeros_like(codes.values, dtype=values.dtype).masked_scatter_(chosen, values.relu())
+            values = entries.inner(centred, self.W_enc)
+            if self.encoder_bias:
+                values += self.b_enc[entries.columns]
+            if by_count:
+                exact = values.new_zeros(chosen.shape).masked_scatter_(chosen, values.relu())
+            else:
+                exact = values.relu().reshape(chosen.shape)
             codes = Codes(exact, codes.indices)
         parts = entries
         if isinstance(self.sparsity, MatryoshkaTopK):
@@ -226,7 +232,9 @@ class SparseAutoencoder(nn.Module):
         if isinstance(weights, Quantised):
             pre_activations = product(quantised(centred), weights, memory=memory)
             return pre_activations.add_(self.b_enc) if self.encoder_bias else pre_activations
-        return torch.addmm(self.b_enc.to(dtype), centred.to(dtype), weights.T, out=memory)
+        if self.encoder_bias:
+            return torch.addmm(self.b_enc.to(dtype), centred.to(dtype), weights.T, out=memory)
+        return torch.mm(centred.to(dtype), weights.T, out=memory)
 
     def _dense_pass(self, centred: Float[Tensor, "batch d_in"], sparsity: Penalised) -> ScaledPass:
         pre_activations = F.linear(centred, self.W_enc, self.b_enc)

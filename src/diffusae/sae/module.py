@@ -13,6 +13,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from diffusae.errors import UserError, together
+from diffusae.sae.across_processes import world_size
 from diffusae.sae.autoencoder import ScaledPass, SparseAutoencoder
 from diffusae.sae.losses import auxk_loss, longest_inactive, normalised_error, total_variance
 from diffusae.sae.metrics import L0, FiringHistogram, Reconstruction, decoder_similarity
@@ -116,7 +117,7 @@ class SAEModule(pl.LightningModule):
     def training_step(self, batch: Float[Tensor, "batch d_in"], batch_idx: int) -> Float[Tensor, ""]:
         loss, measured = self.training_loss(batch)
         self.log_dict(
-            {f"train/{name}": value for name, value in measured.items()}, sync_dist=_world_size() > 1
+            {f"train/{name}": value for name, value in measured.items()}, sync_dist=world_size() > 1
         )
         return loss
 
@@ -135,7 +136,7 @@ class SAEModule(pl.LightningModule):
             loss = loss + self.aux_coefficient * aux
         self._refuse_non_finite(loss)
         # Processes average their gradients and figures; the last batch of an epoch may not have equal parts.
-        share = len(batch) * _world_size() / self._age_latents(scaled.codes)
+        share = len(batch) * world_size() / self._age_latents(scaled.codes)
         loss = loss * share
         measured = {
             "loss": loss.detach(),
@@ -148,10 +149,12 @@ class SAEModule(pl.LightningModule):
     @torch.no_grad()
     def _age_latents(self, codes: Codes) -> int:
         """Make active latents young and all others older; return the vectors of this step over all processes."""
-        fired = torch.zeros_like(self.vectors_since_fired)
-        fired[codes.indices[codes.values > 0]] = 1
+        d_sae = len(self.vectors_since_fired)
+        fired = self.vectors_since_fired.new_zeros(d_sae + 1)  # what is not active falls into the last
+        fired[torch.where(codes.values > 0, codes.indices, d_sae)] = 1
+        fired = fired[:d_sae]
         seen = len(codes.values)
-        if _world_size() > 1:
+        if world_size() > 1:
             vectors = fired.new_tensor(seen)
             torch.distributed.all_reduce(fired, op=torch.distributed.ReduceOp.MAX)
             torch.distributed.all_reduce(vectors)
@@ -200,7 +203,8 @@ class SAEModule(pl.LightningModule):
 
     def on_train_end(self) -> None:
         self.refuse_broken_weights()
-        if warning := self.dead_warning():
+        warning = self.dead_warning()
+        if warning and self.trainer.is_global_zero:
             logger.warning(warning)
 
     def refuse_broken_weights(self) -> None:
@@ -257,9 +261,3 @@ class SAEModule(pl.LightningModule):
 def adam(parameters: Any, *, lr: float, betas: tuple[float, float]) -> torch.optim.Adam:
     """The optimiser of all trainings; `parameters` as `torch.optim.Adam` takes them."""
     return torch.optim.Adam(parameters, lr=lr, betas=betas, eps=ADAM_EPSILON, fused=True)
-
-
-def _world_size() -> int:
-    """Processes that train together."""
-    ready = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if ready else 1

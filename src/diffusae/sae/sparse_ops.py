@@ -14,6 +14,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+CACHE = 1_400_000
+"""Bytes of a matrix that are picked from at a time: two thirds of the 2 MB that cores of servers have to themselves."""
+ALIGNED = 16
+"""Columns are taken in multiples of this: a cache line of float32."""
+
 
 def sparse_decode(
     values: Float[Tensor, "... k"], indices: Int[Tensor, "... k"], rows: Float[Tensor, "d_sae d"]
@@ -66,9 +71,7 @@ class Entries:
 
     def times(self, values: Float[Tensor, " n"], weight: Float[Tensor, "d_sae d"]) -> Float[Tensor, "rows d"]:
         """Z @ weight."""
-        return F.embedding_bag(
-            self.columns, weight, offsets=self.starts, per_sample_weights=values, mode="sum"
-        )
+        return sums_of_rows(weight, self.columns, self.starts, values)
 
     def inner(self, left: Float[Tensor, "rows d"], right: Float[Tensor, "d_sae d"]) -> Float[Tensor, " n"]:
         """left[row] . right[column] of every entry: (left @ right^T) where Z is not zero."""
@@ -79,9 +82,32 @@ class Entries:
 
     def by_column(self) -> tuple[Int[Tensor, " n"], Int[Tensor, " d_sae"]]:
         """The order that sorts the entries by column, and where each column begins in it."""
-        order = torch.argsort(self.columns, stable=True)
+        # Short keys are sorted several times faster.
+        short = torch.int16 if self.d_sae <= torch.iinfo(torch.int16).max else torch.int32
+        order = torch.argsort(self.columns.to(short), stable=True)
         counts = torch.bincount(self.columns, minlength=self.d_sae)
         return order, counts.cumsum(0) - counts
+
+
+def sums_of_rows(
+    dense: Float[Tensor, "n d"],
+    rows: Int[Tensor, " entries"],
+    starts: Int[Tensor, " sums"],
+    weights: Float[Tensor, " entries"],
+) -> Float[Tensor, "sums d"]:
+    """Weighted sums of rows of `dense`: sum i is of the entries from starts[i] up to the next start.
+
+    On a CPU, columns are taken so many at a time that those of all rows stay in the core's own cache while rows are
+    picked from all over it. The result is the same to the bit.
+    """
+    columns = CACHE // (dense.element_size() * max(1, len(dense))) // ALIGNED * ALIGNED
+    if dense.device.type != "cpu" or not ALIGNED <= columns < dense.shape[1]:
+        return F.embedding_bag(rows, dense, offsets=starts, per_sample_weights=weights, mode="sum")
+    sums = [
+        F.embedding_bag(rows, part.contiguous(), offsets=starts, per_sample_weights=weights, mode="sum")
+        for part in dense.split(columns, dim=1)
+    ]
+    return torch.cat(sums, dim=1)
 
 
 def row_products(left: Float[Tensor, "rows d"], right: Float[Tensor, "rows d"]) -> Float[Tensor, " rows"]:
@@ -151,12 +177,7 @@ class _ChosenErrors(torch.autograd.Function):
         of_values = parts.inner(gradient, W_dec) * (values > 0)
         order, starts = entries.by_column()
 
-        def summed_by_latent(rows: Tensor, dense: Tensor, weights: Tensor) -> Tensor:
-            return F.embedding_bag(
-                rows[order], dense, offsets=starts, per_sample_weights=weights[order], mode="sum"
-            )
-
-        of_W_dec = summed_by_latent(parts.rows, gradient, values)
-        of_W_enc = summed_by_latent(entries.rows, centred, of_values)
+        of_W_dec = sums_of_rows(gradient, parts.rows[order], starts, values[order])
+        of_W_enc = sums_of_rows(centred, entries.rows[order], starts, of_values[order])
         of_b_enc = values.new_zeros(entries.d_sae).index_add_(0, entries.columns, of_values)
         return None, of_x_hat - of_b_enc @ W_enc, of_W_enc, of_b_enc, of_W_dec, None, None, None

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from diffusae.errors import UserError, together, unknown
+from diffusae.sae.across_processes import anywhere, largest_of_all, least_of_all
 from diffusae.sae.largest import largest
 
 
@@ -116,7 +117,8 @@ class MatryoshkaTopK(TopK):
 
 
 class BatchTopK(TopK):
-    """The k * rows largest of a whole batch, so that rows share the budget (Bussmann et al. 2024).
+    """The k * rows largest of a whole batch, so that rows share the budget (Bussmann et al. 2024). Processes that
+    train together share one budget as well.
 
     In use a row must not depend on the others: there a latent is active above one `threshold`, the running mean
     over training batches of the smallest value that was kept.
@@ -150,25 +152,27 @@ class BatchTopK(TopK):
 
     def _largest_of_batch(self, pre_activations: Float[Tensor, "rows d_sae"]) -> Codes:
         """Exact, though only the largest of every row are sorted out: they are widened until none is missed."""
-        rows, d_sae = pre_activations.shape
+        d_sae = pre_activations.shape[1]
         width = min(4 * self.k, d_sae)
         while True:
             values, indices = largest(pre_activations, width)
-            kept = torch.topk(values.flatten(), self.k * rows, sorted=False)
-            if width == d_sae or not (values.amin(dim=1) > kept.values.min()).any():
+            kept, least = largest_of_all(values.flatten(), self.k * len(values))
+            # Below 0 nothing is active, so nothing is missed.
+            if width == d_sae or not anywhere((values.amin(dim=1) > least.clamp_min(0)).any()):
                 break
             width = min(2 * width, d_sae)
         dense = torch.zeros_like(values).flatten()
-        dense[kept.indices] = kept.values.relu()
-        return Codes(dense.reshape(rows, width), indices)
+        dense[kept] = values.flatten()[kept].relu()
+        return Codes(dense.reshape(values.shape), indices)
 
     @torch.no_grad()
     def _follow(self, values: Tensor) -> None:
-        positive = values[values > 0]
-        if len(positive):
+        positive = values[values > 0].float()
+        least = least_of_all(positive.min() if len(positive) else positive.new_tensor(torch.inf))
+        if torch.isfinite(least):
             # The first batch counts whole, or the start at 0 would be remembered.
             rate = torch.where(self.batches > 0, self.threshold_rate, 1.0)
-            self.threshold.lerp_(positive.min().to(self.threshold), rate.to(self.threshold))
+            self.threshold.lerp_(least.to(self.threshold), rate.to(self.threshold))
             self.batches += 1
 
     def config(self) -> dict[str, Any]:

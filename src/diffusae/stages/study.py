@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import hydra
 from hydra.errors import InstantiationException
@@ -23,7 +23,9 @@ from diffusae.errors import UserError, together, unknown
 from diffusae.files import sha256_of
 from diffusae.miniature.folder import SHIPPED
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
+from diffusae.sae.precision import AUTO, SelectionPrecision
 from diffusae.sae.sparsity import Sparsity
+from diffusae.stages.processes import process_faults
 
 OmegaConf.register_new_resolver("shipped_miniature", lambda: str(SHIPPED), replace=True)
 
@@ -46,6 +48,8 @@ _NUMBERS: tuple[tuple[str, type, float, float], ...] = (
     ("trainer.validate_every", int, 1, 10**9),
     ("trainer.checkpoint_every", int, 1, 10**9),
     ("trainer.log_every", int, 1, 10**9),
+    ("trainer.devices", int, 1, 10**4),
+    ("trainer.num_nodes", int, 1, 10**4),
     ("emergence.share", float, 1e-6, 1),
     ("emergence.moments", int, 2, 1000),
     ("emergence.n_resamples", int, 1, 10**7),
@@ -197,6 +201,13 @@ class Study:
                 yield f"{fault}, or null"
         if not isinstance(cfg.activations.ignore_free_disk, bool):
             yield f"activations.ignore_free_disk={cfg.activations.ignore_free_disk} must be true or false"
+        precisions = (AUTO, *get_args(SelectionPrecision))
+        if cfg.sae.selection_precision not in precisions:
+            yield str(unknown("sae.selection_precision", cfg.sae.selection_precision, precisions))
+        if not wrong.keys() & {
+            "trainer.devices", "trainer.num_nodes", "activations.batch_size", "activations.buffer_vectors"
+        }:  # fmt: skip
+            yield from process_faults(cfg)
         k = _number_fault(cfg, "sae.k", int, 1, 10**7) if "k" in cfg.sae else None
         if k is not None:
             yield k

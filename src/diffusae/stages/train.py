@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.loggers.logger import Logger
@@ -16,11 +18,15 @@ from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.runs.checkpoint import Checkpoints
 from diffusae.runs.lightning_logger import JsonlLogger
 from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import parent_signature, run_record, state
+from diffusae.runs.metric_log import read_metrics
+from diffusae.runs.record import parent_signature, read_record, run_record, state
+from diffusae.runs.stop_together import StopTogether, one_command
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.module import SAEModule
+from diffusae.sae.precision import AUTO, SelectionPrecision, fastest
 from diffusae.sae.storage import save_sae
+from diffusae.stages.processes import leads, processes, started_outside, strategy_of
 from diffusae.stages.study import Study
 
 log = logging.getLogger(__name__)
@@ -33,7 +39,7 @@ def train(cfg: DictConfig) -> bool:
     if trained(study):
         log.info("%s is trained already", study.sae)
         return False
-    with mirror_of(study) as mirror:
+    with mirror_of(study) if leads(cfg) else nullcontext() as mirror:
         train_cell(study, mirror, progress=True)
     return True
 
@@ -43,33 +49,59 @@ def trained(study: Study) -> bool:
     return state(study.sae, determines=_determines(study), parents=_parents(study)) == "finished"
 
 
-def train_cell(study: Study, mirror: WandbMirror, *, progress: bool = False) -> None:
-    """Train one cell and write sae.safetensors, cfg.json, metrics.jsonl and run.json."""
+def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = False) -> None:
+    """Train one cell and write sae.safetensors, cfg.json, metrics.jsonl and run.json.
+
+    Where other processes train the same (`diffusae.stages.processes`), only the one that leads writes, with a mirror.
+    """
     if trained(study):
         return
-    cfg, cell = study.cfg, study.cell
+    cfg, cell, leader = study.cfg, study.cell, leads(study.cfg)
     data = data_of(study)
     pl.seed_everything(cfg.seed, verbose=False)
     module = module_of(study, data.d_in)
-    with recorded(study):
-        data.prepare_data()
+    with recorded(study) if leader else nullcontext():
+        if leader:
+            data.prepare_data()
         metrics = study.sae / "metrics.jsonl"
         checkpoints = Checkpoints(
             study.sae / "checkpoints", every=cfg.trainer.checkpoint_every, logs=[metrics]
         )
-        resumed = checkpoints.resume()
+        resumed = checkpoints.resume() if leader else checkpoints.newest()
         if resumed is None:
             module.initialise(next(iter(data.val_dataloader())))
-        else:
+        elif leader:
             log.info("%s goes on from step %d", cell.key, resumed.step)
-        trainer = trainer_of(cfg, JsonlLogger(metrics, mirror=mirror), checkpoints, progress=progress)
-        trainer.fit(
-            module, datamodule=data, ckpt_path=None if resumed is None else resumed.path, weights_only=True
-        )
+        started_here = processes(cfg) > 1 and not started_outside()
+        # Processes that are started here get a copy of everything but the mirror.
+        logger = JsonlLogger(metrics, mirror=None if started_here else mirror)
+        callbacks: list[pl.Callback] = [checkpoints]
+        if started_here:
+            callbacks.append(stop := StopTogether(checkpoints.save))
+        trainer = trainer_of(cfg, logger, callbacks, progress=progress)
+        with one_command(stop) if started_here else nullcontext():
+            trainer.fit(
+                module,
+                datamodule=data,
+                ckpt_path=None if resumed is None else resumed.path,
+                weights_only=True,
+            )
+        if not leader:
+            return
         measured = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         save_trained(study, module, data, measured)
         checkpoints.clear()
-        mirror.summary(measured)
+        if mirror is not None:
+            if started_here:
+                mirror_log(metrics, mirror)
+            mirror.summary(measured)
+
+
+def mirror_log(metrics: Path, mirror: WandbMirror) -> None:
+    """Give the mirror what a training wrote without it."""
+    for row in read_metrics(metrics):
+        figures = {key: value for key, value in row.items() if key not in ("step", "nonfinite")}
+        mirror.log(figures, step=row["step"])
 
 
 def data_of(study: Study) -> ActivationDataModule:
@@ -98,7 +130,7 @@ def module_of(study: Study, d_in: int) -> SAEModule:
             settings.d_sae,
             study.sparsity(),
             encoder_bias=settings.encoder_bias,
-            selection_precision=settings.selection_precision,
+            selection_precision=selection_precision(study),
             input_scaling=settings.input_scaling,
             seed=study.cfg.seed,
         ),
@@ -112,21 +144,38 @@ def module_of(study: Study, d_in: int) -> SAEModule:
     )
 
 
-def trainer_of(cfg: DictConfig, logger: Logger, checkpoints: Checkpoints, *, progress: bool) -> pl.Trainer:
+def selection_precision(study: Study) -> SelectionPrecision:
+    """`sae.selection_precision`, where "auto" is what is fast here, or what the training that goes on began with."""
+    chosen = study.cfg.sae.selection_precision
+    if chosen != AUTO:
+        return chosen
+    begun = read_record(study.sae)
+    if begun is not None and begun.status != "finished":
+        return begun.config["sae"]["selection_precision"]
+    accelerator = study.cfg.trainer.accelerator
+    on_gpu = accelerator in ("cuda", "gpu") or (accelerator == "auto" and torch.cuda.is_available())
+    return fastest("cuda" if on_gpu else "cpu")
+
+
+def trainer_of(
+    cfg: DictConfig, logger: Logger, callbacks: Sequence[pl.Callback], *, progress: bool
+) -> pl.Trainer:
     """The trainer of one training, or of several side by side."""
     averaging = [] if cfg.sae.ema is None else [EMAWeightAveraging(decay=cfg.sae.ema, use_buffers=False)]
     return pl.Trainer(
         max_steps=cfg.trainer.steps,
         max_epochs=-1,
         accelerator=cfg.trainer.accelerator,
-        devices=1,
+        devices=cfg.trainer.devices,
+        num_nodes=cfg.trainer.num_nodes,
+        strategy=strategy_of(cfg),
         gradient_clip_val=cfg.sae.gradient_clip,
         logger=logger,
         log_every_n_steps=cfg.trainer.log_every,
         val_check_interval=cfg.trainer.validate_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        callbacks=[*averaging, checkpoints],
+        callbacks=[*averaging, *callbacks],
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=progress,
@@ -136,12 +185,14 @@ def trainer_of(cfg: DictConfig, logger: Logger, checkpoints: Checkpoints, *, pro
 @contextmanager
 def recorded(study: Study) -> Iterator[None]:
     """The lock and the run.json of the study's training."""
+    config = study.config()
+    config["sae"]["selection_precision"] = selection_precision(study)
     with (
         directory_lock(study.sae),
         run_record(
             study.sae,
             stage="train",
-            config=study.config(),
+            config=config,
             determines=_determines(study),
             parents=_parents(study),
             seed=study.cfg.seed,

@@ -18,12 +18,12 @@ from diffusae.errors import UserError
 from diffusae.files import atomic_write_json
 from diffusae.runs.checkpoint import Checkpoints
 from diffusae.runs.lightning_logger import MemberLogger
-from diffusae.runs.metric_log import read_metrics
 from diffusae.runs.record import signature
 from diffusae.sae.side_by_side import Member, SideBySide
 from diffusae.stages.study import Study
 from diffusae.stages.train import (
     data_of,
+    mirror_log,
     mirror_of,
     module_of,
     recorded,
@@ -112,7 +112,7 @@ def _train(cfg: DictConfig, studies: Mapping[str, Study], directory: Path) -> No
         else:
             log.info("%d trainings go on from step %d", len(members), resumed.step)
         batches = {name: len(streams[member.stream].train_dataloader()) for name, member in members.items()}
-        trainer = trainer_of(cfg, MemberLogger(metrics, batches=batches), checkpoints, progress=True)
+        trainer = trainer_of(cfg, MemberLogger(metrics, batches=batches), [checkpoints], progress=True)
         trainer.fit(
             module, datamodule=data, ckpt_path=None if resumed is None else resumed.path, weights_only=True
         )
@@ -129,7 +129,5 @@ def _train(cfg: DictConfig, studies: Mapping[str, Study], directory: Path) -> No
             save_trained(study, member.module, streams[member.stream], measured[name])
     for name, study in waiting.items():
         with mirror_of(study) as mirror:
-            for row in read_metrics(metrics[name]):
-                figures = {key: value for key, value in row.items() if key not in ("step", "nonfinite")}
-                mirror.log(figures, step=row["step"])
+            mirror_log(metrics[name], mirror)
             mirror.summary(measured[name])

@@ -1,0 +1,53 @@
+"""Numbers that are common to all processes that train together; in a single process they are its own."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def anywhere(flag: Bool[Tensor, ""]) -> bool:
+    """Whether the flag is set in any process."""
+    if world_size() > 1:
+        flag = flag.to(torch.uint8)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+    return bool(flag)
+
+
+def least_of_all(value: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """The least value of any process."""
+    if world_size() > 1:
+        value = value.clone()
+        dist.all_reduce(value, op=dist.ReduceOp.MIN)
+    return value
+
+
+def largest_of_all(values: Float[Tensor, " n"], count: int) -> tuple[Int[Tensor, " kept"], Float[Tensor, ""]]:
+    """This process' part of the largest values of all processes, and the least of them all.
+
+    As many are kept as the processes' `count` add up to, wherever they lie; of equal ones the first processes' first.
+    """
+    if world_size() == 1:
+        kept = torch.topk(values, count, sorted=False)
+        return kept.indices, kept.values.min()
+    counts = values.new_tensor(count, dtype=torch.long)
+    dist.all_reduce(counts)
+    total = int(counts)
+    mine = torch.full((total,), -torch.inf, device=values.device)
+    candidates = torch.topk(values, min(total, len(values)), sorted=False).values
+    mine[: len(candidates)] = candidates.float()
+    every = [torch.empty_like(mine) for _ in range(world_size())]
+    dist.all_gather(every, mine)
+    least = torch.topk(torch.cat(every), total, sorted=False).values.min()
+    rank = dist.get_rank()
+    spare = total - sum(int((others > least).sum()) for others in every)
+    spare -= sum(int((others == least).sum()) for others in every[:rank])
+    above, equal = (values > least).nonzero().squeeze(1), (values == least).nonzero().squeeze(1)
+    return torch.cat([above, equal[: max(0, spare)]]), least.to(values.dtype)

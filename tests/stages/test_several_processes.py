@@ -1,0 +1,153 @@
+"""`diffusae train` over several processes: the weights of one, one record, one metric log, and it goes on after a stop."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file
+
+from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.writer import ActivationWriter
+from diffusae.cli import config_directory
+from diffusae.errors import UserError
+from diffusae.runs.metric_log import read_metrics
+from diffusae.runs.record import read_record, run_record
+from diffusae.stages.study import Study
+
+CELL = "mid-t1.00-cond-batchtopk-k4"
+COMMAND = [
+    "train", "debug=tiny", "sae=batchtopk", "timestep=early", "block=mid", "conditioning=cond",
+    "trainer.accelerator=cpu", "sae.selection_precision=float32", "sae.dead_after_vectors=100",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A collection of 20 training pictures of 10 vectors: batches of 64 end with one of 8."""
+    root = tmp_path_factory.mktemp("several")
+    stream = Stream(block="mid", t=1.0, conditioning="cond", hookpoint="mid_block.attentions.0",
+                    step_index=0, timestep=801, grid=(2, 5), d_in=32)  # fmt: skip
+    activations = root / "activations"
+    with run_record(activations, stage="collect", config={}, determines={}, parents={}, seed=0):
+        writer = ActivationWriter(activations, streams=[stream], header={"model": "toy"}, with_images=False)
+        for index, (split, count) in enumerate([("train", 12), ("train", 8), ("validation", 3)]):
+            rng = np.random.default_rng(index)
+            writer.write_group(
+                index,
+                [
+                    ImageRecord(
+                        image_id=f"g{index}i{n}",
+                        prompt="",
+                        seed=n,
+                        split=split,
+                        updates={stream.folder: rng.normal(size=(10, 32)).astype(np.float32)},
+                    )
+                    for n in range(count)
+                ],
+            )
+        writer.finish()
+    return root
+
+
+def command(outputs: Path, name: str, *arguments: str) -> list[str]:
+    where = [f"paths.outputs={outputs}", f"name={name}", f"paths.activations={outputs / 'activations'}"]
+    return [*COMMAND, *arguments, *where]
+
+
+def train(outputs: Path, name: str, *arguments: str) -> Path:
+    done = subprocess.run(
+        [sys.executable, "-m", "diffusae", *command(outputs, name, *arguments)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return outputs / name / "sae" / CELL
+
+
+@pytest.fixture(scope="module")
+def two(outputs: Path) -> Path:
+    return train(outputs, "two", "trainer.devices=2")
+
+
+def test_two_processes_give_the_weights_and_the_figures_of_one(outputs, two):
+    one = train(outputs, "one")
+    alone, together = load_file(one / "sae.safetensors"), load_file(two / "sae.safetensors")
+    for name, weights in alone.items():
+        torch.testing.assert_close(together[name], weights, rtol=1e-3, atol=1e-5)
+    rows, others = read_metrics(one / "metrics.jsonl"), read_metrics(two / "metrics.jsonl")
+    assert len(rows) == len(others) == 4  # two of training, two of validation: one process writes
+    for row, other in zip(rows, others, strict=True):
+        assert row.keys() == other.keys()
+        for name, value in row.items():
+            assert other[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
+
+
+def test_two_processes_leave_the_files_of_one(two):
+    names = {path.name for path in two.iterdir() if not path.name.startswith(".")}
+    assert names == {"sae.safetensors", "cfg.json", "metrics.jsonl", "run.json"}
+    record = read_record(two)
+    assert record is not None
+    assert record.status == "finished"
+    assert record.config["trainer"]["devices"] == 2
+    assert json.loads((two / "cfg.json").read_text())["metadata"]["validation"].keys() >= {"val/l0"}
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_stopped_go_on_to_the_same_weights(outputs, two):
+    arguments = command(outputs, "stopped", "trainer.devices=2", "trainer.checkpoint_every=1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "diffusae", *arguments], stderr=subprocess.PIPE, text=True
+    )
+    checkpoints = outputs / "stopped" / "sae" / CELL / "checkpoints"
+    until = time.monotonic() + 150
+    while not list(checkpoints.glob("step-*.json")) and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.SIGTERM, told[-2000:]
+    assert "the same command goes on" in told
+    assert list(checkpoints.glob("step-*.json"))
+    resumed = train(outputs, "stopped", "trainer.devices=2", "trainer.checkpoint_every=1")
+    whole, parts = load_file(two / "sae.safetensors"), load_file(resumed / "sae.safetensors")
+    assert all(torch.equal(weights, parts[name]) for name, weights in whole.items())
+    assert read_metrics(resumed / "metrics.jsonl") == read_metrics(two / "metrics.jsonl")
+
+
+@pytest.mark.slow
+def test_processes_that_torchrun_starts_leave_one_record(outputs, two):
+    arguments = command(outputs, "torchrun", "trainer.devices=2")
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "diffusae",
+         *arguments],
+        capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    directory = outputs / "torchrun" / "sae" / CELL
+    ours, theirs = load_file(two / "sae.safetensors"), load_file(directory / "sae.safetensors")
+    for name, weights in ours.items():
+        torch.testing.assert_close(theirs[name], weights, rtol=1e-3, atol=1e-5)
+    assert len(read_metrics(directory / "metrics.jsonl")) == 4
+    assert not (directory / "checkpoints").exists()
+
+
+def test_what_processes_cannot_share_is_told_with_all_other_faults():
+    overrides = ["trainer.devices=3", "trainer.num_nodes=2", "sae.k=900", "sae.selection_precision=int4"]
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        cfg = compose("train", overrides=["debug=tiny", *overrides])
+    with pytest.raises(UserError) as error:
+        Study(cfg).check()
+    message = str(error.value)
+    assert "4 faults" in message
+    assert "6 processes cannot share batches of 64" in message
+    assert "trainer.num_nodes=2 needs a process a device" in message
+    assert "'int4'; known: auto, bfloat16, float32, int8" in message
+    assert "k=900" in message
