@@ -14,8 +14,9 @@ from diffusae.activations.schema import IMAGES
 from diffusae.concepts.annotations import annotate_pictures
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
+from diffusae.sources import fingerprint
 from diffusae.stages.collection import SEEN_SPLITS
-from diffusae.stages.study import Study, build, fingerprint
+from diffusae.stages.study import Study, build
 
 log = logging.getLogger(__name__)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +16,6 @@ from diffusae.activations.schema import Cell
 from diffusae.backbone.branches import CONDITIONINGS
 from diffusae.backbone.schedule import step_index
 from diffusae.errors import UserError, together, unknown
-from diffusae.files import sha256_of
 from diffusae.miniature.folder import SHIPPED
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
 from diffusae.sae.sparsity import Sparsity
@@ -209,16 +206,3 @@ def _number_fault(cfg: DictConfig, name: str, kind: type, least: float, greatest
     if _is_number(value) and (isinstance(value, int) or not whole) and least <= value <= greatest:
         return None
     return f"{name}={value} must be a {'whole ' if whole else ''}number from {least:g} to {greatest:g}"
-
-
-def fingerprint(folder: str | Path) -> str | None:
-    """One hash over the names and contents of a local model folder's files; None for a hub id."""
-    root = Path(folder)
-    if not root.is_dir():
-        return None
-    files = {
-        str(path.relative_to(root)): sha256_of(path)
-        for path in sorted(root.rglob("*"))
-        if path.suffix in (".safetensors", ".json")
-    }
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
