@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from diffusae.errors import UserError
 from diffusae.files import sha256_of
@@ -19,7 +20,7 @@ def local_folder(
     setting: str,
     holds: str,
     revision: str | None,
-    download: Callable[[str], str | Path],
+    download: Callable[[str], Any],
 ) -> Path:
     """The local folder of `source`: that folder, or what `download` fetches for a hub id ("owner/name").
 

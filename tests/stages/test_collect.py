@@ -9,7 +9,7 @@ from diffusae.errors import UserError
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.stages import collect as stage
 from diffusae.stages.collection import groups_of
-from diffusae.stages.study import Study, fingerprint
+from diffusae.stages.study import Study
 
 
 def study_in(directory, *overrides):

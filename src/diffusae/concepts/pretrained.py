@@ -134,6 +134,15 @@ class Pretrained:
                 str(self.folder), backend="pil", trust_remote_code=False, local_files_only=True
             )
 
+    def processor(self) -> Any:
+        """What prepares pictures and texts together, for models that mix them; pictures by PIL here too."""
+        from transformers import AutoProcessor
+
+        with self._told():
+            return AutoProcessor.from_pretrained(
+                str(self.folder), backend="pil", trust_remote_code=False, local_files_only=True
+            )
+
     @contextmanager
     def _told(self) -> Iterator[None]:
         try:

@@ -145,6 +145,10 @@ class Vocabulary(tuple[str, ...]):
             {label: [o.strip() for o in others.split(",") if o.strip()] for label, others in named},
         )
 
+    def names(self) -> list[tuple[str, str]]:
+        """Every form that means a label, with that label; sorted."""
+        return sorted((" ".join(words), label) for words, label in self._meant.items())
+
     def label_of(self, tag: str) -> str | None:
         """The label that a tag means as a whole; None: it means none of them (rule 5)."""
         words = normal_words(tag)

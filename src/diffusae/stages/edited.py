@@ -78,7 +78,8 @@ class EditedPictures:
             for first in range(0, len(trials), size):
                 batch = trials[first : first + size]
                 images = self._generate(batch)
-                found += zip(images, self.annotator.annotate(images), strict=True)
+                captions = [trial.prompt.text for trial in batch]
+                found += zip(images, self.annotator.annotate(images, captions), strict=True)
                 advance(len(batch))
         return found
 

@@ -56,15 +56,23 @@ _OPTIONAL_NUMBERS: tuple[tuple[str, type, float, float], ...] = (
 
 def build(node: DictConfig, **values: Any) -> Any:
     """Instantiate what a config node names with `_target_`; only parts of this package may be named."""
-    target = str(node.get("_target_", ""))
-    if not target.startswith("diffusae."):
-        raise UserError(f"_target_={target!r} is refused: configs may only build parts of diffusae")
+    for target in (str(node.get("_target_", "")), *_targets(OmegaConf.to_container(node, resolve=True))):
+        if not target.startswith("diffusae."):
+            raise UserError(f"_target_={target!r} is refused: configs may only build parts of diffusae")
     try:
         return hydra.utils.instantiate(node, **values)
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):  # what the part says itself, without Hydra's wrapping
             raise error.__cause__ from None
         raise
+
+
+def _targets(value: Any) -> list[str]:
+    """Every `_target_` in a configuration, however deep."""
+    if isinstance(value, dict):
+        own = [str(value["_target_"])] if "_target_" in value else []
+        return own + [target for child in value.values() for target in _targets(child)]
+    return [target for child in value for target in _targets(child)] if isinstance(value, list) else []
 
 
 @dataclass(frozen=True)
