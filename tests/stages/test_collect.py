@@ -48,13 +48,3 @@ def test_groups_hold_one_split_each_and_at_most_the_group_size():
     prompts = [Prompt(str(i), "a fish", i, "train" if i < 5 else "test") for i in range(8)]
     groups = [[p.image_id for p in group] for group in groups_of(prompts, 3)]
     assert groups == [["0", "1", "2"], ["3", "4"], ["5", "6", "7"]]
-
-
-def test_the_fingerprint_follows_every_weight_and_config_file(tmp_path):
-    (tmp_path / "unet").mkdir()
-    (tmp_path / "unet" / "config.json").write_text("{}")
-    first = fingerprint(tmp_path)
-    assert fingerprint(tmp_path) == first
-    (tmp_path / "unet" / "config.json").write_text('{"a": 1}')
-    assert fingerprint(tmp_path) != first
-    assert fingerprint("owner/name") is None

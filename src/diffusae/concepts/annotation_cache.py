@@ -45,7 +45,7 @@ class AnnotationCache:
     def put(self, key: str, found: Annotation) -> None:
         """Keep what was found in a picture."""
         stack = np.stack(list(found.masks.values())) if found.masks else np.zeros((0, 1, 1), bool)
-        bits = np.packbits(stack.reshape(len(stack), -1), axis=1)
+        bits = np.packbits(stack.reshape(len(stack), stack.shape[1] * stack.shape[2]), axis=1)
         described = json.dumps(
             {
                 "version": VERSION,

@@ -145,6 +145,11 @@ class Pretrained:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
+        """Loading without progress bars, and with errors that say what to change."""
+        import transformers.utils.logging as library
+
+        shown = library.is_progress_bar_enabled()
+        library.disable_progress_bar()
         try:
             yield
         except UserError:
@@ -154,6 +159,9 @@ class Pretrained:
             raise UserError(
                 f"{self.folder} does not load: {first_line(error)}{hint or f'; set {self.setting} to another'}"
             ) from error
+        finally:
+            if shown:
+                library.enable_progress_bar()
 
 
 def in_batches(
