@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,10 +47,15 @@ def clip_tokenizer() -> t.PreTrainedTokenizerFast:
     )
 
 
-_SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-_TEXT = _SMALL | {"vocab_size": len(clip_tokenizer()), "max_position_embeddings": 16, "projection_dim": 16,
+_SMALL: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
+_TEXT: dict[str, Any] = _SMALL | {"vocab_size": len(clip_tokenizer()), "max_position_embeddings": 16, "projection_dim": 16,
                   "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}  # fmt: skip
-_VISION = _SMALL | {"image_size": 32, "patch_size": 8, "projection_dim": 16}
+_VISION: dict[str, Any] = _SMALL | {"image_size": 32, "patch_size": 8, "projection_dim": 16}
 
 
 def grounding_dino(folder: Path) -> None:
@@ -83,7 +89,7 @@ def grounding_dino(folder: Path) -> None:
 
 
 def sam(folder: Path) -> None:
-    side = {"image_size": 64, "patch_size": 8}
+    side: dict[str, Any] = {"image_size": 64, "patch_size": 8}
     config = t.SamConfig(
         vision_config=t.SamVisionConfig(
             hidden_size=16,
@@ -188,7 +194,7 @@ def florence2(folder: Path) -> None:
         image_token_id=4,
     )  # fmt: skip
     t.Florence2ForConditionalGeneration(config).save_pretrained(folder)
-    pictures = t.CLIPImageProcessorPil(size={"height": 64, "width": 64}, do_center_crop=False)
+    pictures: Any = t.CLIPImageProcessorPil(size={"height": 64, "width": 64}, do_center_crop=False)
     pictures.image_seq_length = 5
     t.Florence2Processor(
         image_processor=pictures,

@@ -197,6 +197,15 @@ def test_a_caption_that_names_what_is_not_there_finds_nothing_and_one_without_no
     assert dino.asked == [0]
 
 
+def test_pictures_whose_caption_names_nothing_do_not_shift_the_others():
+    worlds = Worlds(seed=8, n=4, crop=((0, 64), (0, 64)))
+    annotator, dino = annotator_of(worlds, vocabulary=Vocabulary(list(NAMES.values())), batch_size=4)
+    captions = ["a mood", worlds.captions[1], "fog", worlds.captions[3]]
+    found = annotator.annotate(worlds.pictures, captions)
+    assert [set(each.masks) for each in found] == [set(), set(worlds.masks[1]), set(), set(worlds.masks[3])]
+    assert dino.asked == [1, 3]
+
+
 def test_synonyms_and_plurals_of_a_caption_lead_to_the_label():
     worlds = Worlds(seed=7, n=1, crop=((0, 64), (0, 64)))
     name = next(iter(worlds.masks[0]))

@@ -56,6 +56,17 @@ def test_a_label_needs_both_thresholds_and_a_box_some_area():
     assert read(detector, ["fish"], {1: [0.39]}, [[0.5, 0.5, 0.2, 0.2]]) == []
 
 
+def test_a_label_of_several_words_is_as_likely_as_its_words_on_average():
+    (box,) = read(
+        GroundingDino("unused"),
+        ["traffic light", "fish"],
+        {1: [0.8], 2: [0.3], 4: [0.6]},
+        [[0.5, 0.5, 0.2, 0.2]],
+    )
+    assert box.label == "fish", "0.6 is above the mean of 0.8 and 0.3"
+    assert box.score == pytest.approx(0.8), "the box's own score is its best token's"
+
+
 def test_chances_of_dots_and_special_tokens_name_nothing():
     assert (
         read(GroundingDino("unused"), ["fish"], {0: [0.9], 2: [0.9], 3: [0.9]}, [[0.5, 0.5, 0.2, 0.2]]) == []
