@@ -1,4 +1,5 @@
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from diffusae.concepts.grounding_dino import Box, GroundingDino, Prompt, box_iou
 from diffusae.errors import UserError
 from tiny_annotators import bert_tokenizer
 
-ALL = {"box_threshold": 1e-6, "text_threshold": 1e-6, "nms_iou": 1.0}
+ALL: dict[str, Any] = {"box_threshold": 1e-6, "text_threshold": 1e-6, "nms_iou": 1.0}
 
 
 def read(detector, labels, chances, boxes, *, size=(100, 200)):

@@ -39,7 +39,8 @@ class PerceptualDistance:
             raise unknown("network of LPIPS", net, get_args(Net))
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size} must be at least 1; raise it")
-        self.net, self.batch_size, self.device = net, batch_size, torch.device(device)
+        self.net: Net = net
+        self.batch_size, self.device = batch_size, torch.device(device)
 
     @cached_property
     def _metric(self) -> Any:
