@@ -67,7 +67,7 @@ def grounding_dino(folder: Path) -> None:
         depths=[1, 1, 1, 1],
         num_heads=[1, 1, 1, 1],
         window_size=2,
-        out_features=["stage2", "stage3", "stage4"],
+        out_features=["stage2", "stage3", "stage4"],  # type: ignore[arg-type]
     )
     config = t.GroundingDinoConfig(
         backbone_config=backbone,
@@ -85,7 +85,7 @@ def grounding_dino(folder: Path) -> None:
     )
     t.GroundingDinoForObjectDetection(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    t.GroundingDinoImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 96}).save_pretrained(folder)
+    t.GroundingDinoImageProcessorPil(size={"shortest_edge": 96, "longest_edge": 128}).save_pretrained(folder)
 
 
 def sam(folder: Path) -> None:

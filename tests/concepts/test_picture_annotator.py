@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -144,10 +146,11 @@ def test_the_stages_table_of_annotations_is_made_of_it(tmp_path):
 
 
 def test_settings_out_of_range_are_refused():
-    for setting, message in (
-        ({"batch_size": 0}, "batch_size=0"),
-        ({"minimum_area": 1.0}, "minimum_area=1.0"),
-    ):
+    faults: dict[str, dict[str, Any]] = {
+        "batch_size=0": {"batch_size": 0},
+        "minimum_area=1.0": {"minimum_area": 1.0},
+    }
+    for message, setting in faults.items():
         with pytest.raises(UserError, match=message):
             PictureAnnotator(Finder(), vocabulary=WORDS, **setting)
     with pytest.raises(UserError, match="no readable vocabulary"):

@@ -31,7 +31,7 @@ def annotate(cfg: DictConfig) -> bool:
 
 def annotate_into(study: Study) -> bool:
     """`annotate` for a caller that holds the lock."""
-    determines: dict[str, Any] = {"annotator": _determining(study.part("annotator"))}
+    determines: dict[str, Any] = {"annotator": determining(study.part("annotator"))}
     parents = {"collect": parent_signature(study.activations, stage="collect")}
     if state(study.annotations, determines=determines, parents=parents) == "finished":
         log.info("%s is annotated already", study.annotations)
@@ -61,12 +61,12 @@ _INDIFFERENT = ("batch_size", "boxes_at_once", "pairs_at_once", "cache", "device
 """Settings of annotators that change how fast they are, and not what they find."""
 
 
-def _determining(settings: Any) -> Any:
+def determining(settings: Any) -> Any:
     """What of an annotator's settings determines its result; local model folders by their contents."""
     if not isinstance(settings, dict):
-        return [_determining(each) for each in settings] if isinstance(settings, list) else settings
-    kept = {name: _determining(value) for name, value in settings.items() if name not in _INDIFFERENT}
+        return [determining(each) for each in settings] if isinstance(settings, list) else settings
+    kept = {name: determining(value) for name, value in settings.items() if name not in _INDIFFERENT}
     for name in ("folder", "source"):
-        if (files := fingerprint(kept.get(name, ""))) is not None:
+        if isinstance(kept.get(name), str) and (files := fingerprint(kept[name])) is not None:
             kept[name] = f"files {files}"
     return kept
