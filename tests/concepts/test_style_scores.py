@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+import torch
 
 from diffusae.concepts.image_text import ImageText
+from diffusae.concepts.picture_annotator import PictureAnnotator
 from diffusae.concepts.style_scores import StyleScorer
 from diffusae.errors import UserError
 from tiny_annotators import Space, greys
@@ -32,6 +34,14 @@ def test_a_true_clip_model_scores_pictures_alone_and_in_batches_alike(tiny, nois
         assert scorer.score(noise[row : row + 1])[0]["style"] == pytest.approx(each["style"], abs=1e-5)
         assert all(-1 <= score <= 1 for score in each["style"])
     assert len({tuple(each["style"]) for each in together}) == 3
+
+
+def test_an_annotators_features_are_the_scorers_vectors_in_batches_of_any_size(tiny, noise):
+    scorer = StyleScorer(model := ImageText(tiny["clip"]), {"style": ["fish", "tree"]})
+    annotator = PictureAnnotator(None, styles=scorer, vocabulary=["fish"], batch_size=2)  # type: ignore[arg-type]
+    assert annotator.features is not None
+    torch.testing.assert_close(annotator.features(noise), model.embed_images(noise), atol=1e-5, rtol=1e-4)
+    assert PictureAnnotator(None, vocabulary=["fish"]).features is None  # type: ignore[arg-type]
 
 
 def test_factors_that_compare_nothing_are_refused_together():

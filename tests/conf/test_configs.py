@@ -94,8 +94,8 @@ def test_every_sweep_names_its_question_and_its_command(path: Path):
 
 
 @pytest.mark.parametrize("stage", [collect, train, label, evaluate])
-def test_curves_over_t_are_no_part_of_a_cells_signature(stage):
-    changed = ["emergence.share=0.5", "emergence.moments=7"]
+def test_summaries_over_t_are_no_part_of_a_cells_signature(stage):
+    changed = ["emergence.share=0.5", "emergence.moments=7", "three_stages.margin=0.5"]
     assert stage._determines(Study(composed())) == stage._determines(Study(composed(*changed)))
 
 
@@ -143,6 +143,7 @@ def test_every_annotator_is_built_with_every_tagger_before_any_model_is_looked_f
         composed(*overrides, *(["tagger.weights=ram.safetensors"] if tagger == "ram" else [])).annotator
     )
     assert isinstance(made, PictureAnnotator)
+    assert isinstance(made.objects, GroundedSam | ClipSeg)
     assert (
         type(made.objects.tagger)
         .__name__.lower()
@@ -171,6 +172,7 @@ def test_every_annotator_is_built_with_every_tagger_before_any_model_is_looked_f
         (["model.guidance=1.0"], "needs classifier-free guidance"),
         (["emergence.share=1.5"], r"emergence.share=1.5 must be a number from"),
         (["emergence.moments=1"], r"emergence.moments=1 must be a whole number from 2"),
+        (["three_stages.margin=0"], r"three_stages.margin=0 must be a number from"),
         (["prompts.counts.train=-1"], "must be a whole number from 0"),
     ],
 )

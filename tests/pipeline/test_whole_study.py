@@ -106,11 +106,12 @@ def test_a_metric_for_a_cell_that_the_grid_lacks_is_refused(study):
 
 
 @pytest.mark.parametrize("metric", ["spatial", "global"])
-def test_interventions_are_judged_beside_their_controls(study, metric):
+def test_interventions_are_judged_beside_their_controls(study, metric, tmp_path):
     few = ["evaluation.strengths=[1.0]", "evaluation.tune_prompts=1", "evaluation.test_prompts=2"]
     diffusae("evaluate", f"evaluation={metric}", *few, "debug=tiny", *CELLS, "timestep=early", outputs=study)
     directory = study / "tiny" / "evaluation" / metric / "mid-t1.00-cond-k4"
     rows = {row.metric: row for row in load_results(directory / "results.json")}
+    shutil.copytree(study / "tiny", tmp_path / "tiny")
     shutil.rmtree(directory)
     row = rows["spatial_success" if metric == "spatial" else "style_reached"]
     assert {"no_edit", "difference_of_means", "random_latent", "neuron"} <= set(row.baselines)
@@ -121,6 +122,13 @@ def test_interventions_are_judged_beside_their_controls(study, metric):
         assert found is not None
         # An unedited object that is found lies in one of the four quadrants: a quarter of the cases.
         assert row.baselines["no_edit"].value == pytest.approx(found / 4)
+    else:  # the report makes the three-stage table of it
+        diffusae("report", "debug=tiny", *CELLS, "logger.mode=disabled", outputs=tmp_path)
+        table = pd.read_parquet(tmp_path / "tiny" / "evaluation" / "three_stages" / "table.parquet")
+        counts = table[table["edit"] == "style"].set_index("method")["reached_n"].to_dict()
+        assert set(table["window"]) == {"early"}
+        assert counts == {name: each.n for name, each in {"concepts": row.estimate, **row.baselines}.items()}
+        assert 'id="interventions"' in (tmp_path / "tiny" / "report" / "index.html").read_text()
 
 
 def test_steer_writes_the_picture_before_and_after_and_a_strip(study):

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from diffusae.report.study import Concept, Picture, Prediction, Run, RunRow, Study
-from report.rows import CHANCE, emerged, figure, result
+from diffusae.report.study import (
+    Concept,
+    EditedPicture,
+    Example,
+    Examples,
+    Picture,
+    Prediction,
+    Run,
+    RunRow,
+    Study,
+)
+from report.rows import CHANCE, claimed, emerged, figure, result, staged
 
 
 @pytest.fixture
@@ -77,3 +88,33 @@ def study(results: list[dict[str, Any]]) -> Study:
             RunRow("train", "mid-t1.00-cond", "failed", None, "44ee55ff66778899"),
         ],
     )
+
+
+@pytest.fixture
+def intervened(study: Study) -> Study:
+    """The same study with a spatial intervention: its two rows, a claim, and a case with two pictures."""
+    image = study.contact_sheet[0].image
+    controls = {"no_edit": figure(0.2513, (0.1, 0.4), 24), "random_latent": figure(0.3126, (0.2, 0.5), 24)}
+    differences = {
+        "no_edit": figure(0.6948, (0.5, 0.9), 20),
+        "random_latent": figure(0.0312, (-0.2, 0.3), 20),
+    }
+    standing = {"no_edit": "better", "random_latent": "unclear"}
+    return replace(
+        study,
+        three_stages=[
+            staged("spatial", figure(0.9461, (0.85, 1.0), 20), controls=controls, differences=differences,
+                   standing=standing, chance=0.25),
+            staged("spatial", figure(0.0543, (0.04, 0.07), 20), measure="distance", unit="RMS of full scale"),
+        ],
+        claims=[claimed(True, [True]), claimed(None, [], window="final", text="texture can be changed")],
+        examples=[
+            Examples("spatial", "early", (1.0, 0.6), ["down"], 0.8, "cond", "k10", [
+                Example("fish to top_left", "a blue fish", [
+                    EditedPicture("no_edit", 0.0, False, image),
+                    EditedPicture("concepts", 3.0, True, image[::-1].copy()),
+                    EditedPicture("random_latent", 1.0, False, image[:, ::-1].copy()),
+                ]),
+            ], Run("evaluation/spatial/down-t0.80-cond-k10", "p/mini-down-t080-cond-k10")),
+        ],
+    )  # fmt: skip

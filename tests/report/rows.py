@@ -67,3 +67,71 @@ def emerged(
         },
         "version": 1,
     }
+
+
+def staged(
+    edit: str,
+    own: dict[str, Any],
+    *,
+    window: str = "early",
+    bounds: tuple[float, float] = (1.0, 0.6),
+    measure: str = "success",
+    controls: dict[str, dict[str, Any]] | None = None,
+    differences: dict[str, dict[str, Any]] | None = None,
+    standing: dict[str, str] | None = None,
+    block: str = "down",
+    t: float = 0.8,
+    blocks: list[str] | None = None,
+    chance: float | None = None,
+    tag: str = "k10",
+    unit: str = "share",
+) -> dict[str, Any]:
+    """A row of the three-stage table as `diffusae.stages.three_stages` makes it."""
+    return {
+        "metric": f"{edit}_{measure}",
+        **own,
+        "higher_is_better": measure != "distance",
+        "unit": unit,
+        "cell": {"model": "miniature", "block": block, "t": t, "conditioning": "cond"},
+        "baselines": controls or {},
+        "details": {
+            "window": window,
+            "bounds": list(bounds),
+            "edit": edit,
+            "together": blocks is not None,
+            "measure": measure,
+            "blocks": blocks or [block],
+            "tag": tag,
+            "chance": chance,
+            "differences": differences or {},
+            "standing": standing or {},
+            "strengths": {"concepts": 3.0, "random_latent": 1.0},
+        },
+        "version": 1,
+    }
+
+
+def claimed(
+    holds: bool | None, rises: list[bool | None], *, window: str = "early", text: str = "layout can be moved"
+) -> dict[str, Any]:
+    """A claim as `diffusae.evaluation.three_stages.judged` gives it, with a cell for each of `rises`."""
+    cell = {"model": "miniature", "block": "down", "t": 0.8, "conditioning": "cond"}
+    over = {"no_edit": figure(0.7, (0.5, 0.9), 20), "random_latent": None}
+    return {
+        "window": window,
+        "edit": "spatial",
+        "can": True,
+        "text": text,
+        "holds": holds,
+        "cells": [
+            {
+                "cell": cell,
+                "tag": "k10",
+                "blocks": ["down"],
+                **figure(0.9512, (0.85, 1.0), 20),
+                "differences": over,
+                "rises": each,
+            }
+            for each in rises
+        ],
+    }

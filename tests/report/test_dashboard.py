@@ -8,21 +8,33 @@ import pytest
 from diffusae.report.dashboard import (
     COLUMNS,
     HEATMAP,
+    STAGES_COLUMNS,
     Dashboard,
     curve_points,
     grid_rows,
     pixels,
     specifications,
+    stage_rows,
     workspace_of,
 )
 from diffusae.report.plots import grid_heatmap
-from report.rows import figure, result
+from report.rows import figure, result, staged
 
 RESULTS = [
     result("up", 0.0, "cond", figure(0.6, (0.5, 0.7), 91)),
     result("mid", 1.0, "cond", figure(0.3, (0.2, 0.4), 87)),
     result("mid", 0.0, "cond", figure(None)),
     result("mid", 1.0, "cond", figure(0.06, None, 64), metric="dead_fraction", higher_is_better=False),
+]
+STAGED = [
+    staged(
+        "spatial",
+        figure(0.9, (0.8, 1.0), 20),
+        controls={"no_edit": figure(0.25, (0.1, 0.4), 24), "neuron": figure(None)},
+        differences={"no_edit": figure(0.7, (0.5, 0.9), 20)},
+        standing={"no_edit": "better"},
+    ),
+    staged("spatial", figure(0.05, (0.04, 0.06), 20), measure="distance"),
 ]
 
 
@@ -36,8 +48,12 @@ def shown() -> Dashboard:
         results=RESULTS,
         metrics=["composition", "dead_fraction"],
         training=["train/loss"],
-        galleries=["gallery", "before_after"],
+        galleries=["gallery", "before_after/spatial"],
+        interventions=STAGED,
     )
+
+
+PARTS = ["The grid", "Over time", "Interventions", "Before and after", "Cells", "Training", "Concepts"]
 
 
 def panels(specification: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -63,7 +79,7 @@ def test_a_curve_has_a_step_for_each_t_from_one_to_zero():
 
 def test_the_workspace_has_a_heat_map_a_picture_and_a_curve_for_each_metric(shown):
     found = panels(specifications(shown))
-    assert list(found) == ["The grid", "Over time", "Cells", "Training", "Concepts"]
+    assert list(found) == PARTS
     charts = [panel["config"] for panel in found["The grid"] if panel["viewType"] == "Vega2"]
     assert [chart["panelDefId"] for chart in charts] == ["me/diffusae-heatmap"] * 2
     assert charts[0]["fieldSettings"] == {"line": "cell line", "t": "t", "value": "value"}
@@ -96,9 +112,26 @@ def test_the_workspace_reads_each_cells_coordinates_and_figures_from_its_run(sho
         "summary:test/dead_fraction",
     ]
     assert [panel["config"]["metrics"] for panel in found["Training"]] == [["train/loss"]]
-    galleries = [panel["config"].get("mediaKeys") for panel in found["Concepts"]]
-    assert galleries[:2] == [["gallery"], ["before_after"]]
-    assert found["Concepts"][2]["viewType"] == "Weave"
+    assert [panel["config"].get("mediaKeys") for panel in found["Concepts"]][:1] == [["gallery"]]
+    assert found["Concepts"][1]["viewType"] == "Weave"
+
+
+def test_interventions_have_their_table_their_figure_and_the_pictures_of_each_cell(shown):
+    found = panels(specifications(shown))
+    figure_, table = found["Interventions"]
+    assert figure_["config"]["mediaKeys"] == ["three_stages/figure"]
+    assert "three_stages" in str(table)
+    assert [panel["config"]["mediaKeys"] for panel in found["Before and after"]] == [["before_after/spatial"]]
+
+
+def test_the_table_of_interventions_has_a_row_a_method_with_the_concepts_lead_over_it():
+    place = ["early", "spatial", "down · t = 0.80 · cond", "k10"]
+    assert len(STAGES_COLUMNS) == 15
+    assert stage_rows(STAGED) == [
+        [*place, "concepts", 3.0, 0.9, 0.8, 1.0, 20, None, None, None, None, 0.05],
+        [*place, "no_edit", None, 0.25, 0.1, 0.4, 24, 0.7, 0.5, 0.9, None, None],
+        [*place, "neuron", None, None, None, None, None, None, None, None, None, None],
+    ]
 
 
 def test_the_workspace_shows_the_experiments_cells_and_the_one_overview(shown):
@@ -121,7 +154,8 @@ def test_the_report_has_the_same_parts_each_with_the_runs_that_it_is_about(shown
     grids = [block["metadata"] for block in blocks if block["type"] == "panel-grid"]
     assert headings == list(panels(specifications(shown)))
     filters = [grid["runSets"][0]["filters"]["filters"] for grid in grids]
-    assert [each[0]["value"] for each in filters] == ["mini-0123", "mini-0123", "mini", "mini", "mini"]
+    overview, cells = "mini-0123", "mini"
+    assert [each[0]["value"] for each in filters] == [*[overview] * 3, *[cells] * 4]
     layouts = [panel["layout"] for panel in grids[0]["panelBankSectionConfig"]["panels"]]
     assert [(each["x"], each["y"]) for each in layouts] == [(0, 0), (12, 0), (0, 8), (12, 8)]
 
@@ -129,8 +163,8 @@ def test_the_report_has_the_same_parts_each_with_the_runs_that_it_is_about(shown
 def test_a_part_without_panels_is_left_out(shown):
     from dataclasses import replace
 
-    names = [section.name for section in workspace_of(replace(shown, training=[])).sections]
-    assert names == ["The grid", "Over time", "Cells", "Concepts"]
+    names = [section.name for section in workspace_of(replace(shown, training=[], interventions=[])).sections]
+    assert names == [name for name in PARTS if name not in ("Training", "Interventions")]
 
 
 def test_the_saved_chart_asks_for_the_fields_and_strings_that_the_panels_give(shown):

@@ -13,8 +13,18 @@ import pytest
 
 from diffusae.report import page as module
 from diffusae.report.page import duration, percent, render_page, write_report
-from diffusae.report.study import Concept, Picture, Prediction, Run, RunRow, Study
-from report.rows import emerged, figure, result
+from diffusae.report.study import (
+    Concept,
+    EditedPicture,
+    Example,
+    Examples,
+    Picture,
+    Prediction,
+    Run,
+    RunRow,
+    Study,
+)
+from report.rows import claimed, emerged, figure, result, staged
 
 MARKUP = "<script>alert('x')</script> & \"quoted\""
 VOID = {"meta", "br", "link", "img"}
@@ -131,6 +141,33 @@ def test_text_from_outside_is_escaped_wherever_it_appears(study: Study) -> None:
                 tag=MARKUP,
             )
         ],
+        three_stages=[
+            staged(
+                MARKUP,
+                figure(0.5, (0.4, 0.6), 3),
+                window=MARKUP,
+                block=MARKUP,
+                tag=MARKUP,
+                unit=MARKUP,
+                controls={MARKUP: figure(0.1, None, 1)},
+                differences={MARKUP: figure(0.4, None, 1)},
+                standing={MARKUP: "better"},
+            )
+        ],
+        claims=[claimed(None, [None], window=MARKUP, text=MARKUP)],
+        examples=[
+            Examples(
+                MARKUP,
+                MARKUP,
+                (1.0, 0.6),
+                [MARKUP],
+                0.8,
+                MARKUP,
+                MARKUP,
+                [Example(MARKUP, MARKUP, [EditedPicture(MARKUP, 1.0, True, image)])],
+                Run(MARKUP, MARKUP),
+            )
+        ],
         predictions=[Prediction(MARKUP, image, [MARKUP], {MARKUP: mask}, {key: (scores, mask)}, {key: 0.5})],
         concepts=[Concept(MARKUP, MARKUP, 1.0, MARKUP, 1, [(MARKUP, 1)], 1.0, 0.1, [(image, scores)])],
         runs=[RunRow(MARKUP, MARKUP, MARKUP, 1.0, MARKUP)],
@@ -186,6 +223,90 @@ def test_a_grid_without_a_curve_has_no_section_of_emergence(study: Study) -> Non
     page = render_page(replace(study, emergence=[]))
     assert 'id="emergence"' not in page
     assert 'href="#emergence"' not in page
+
+
+def lines_of_tables(page: str) -> list[str]:
+    return [" ".join(re.sub(r"<[^>]*>", " ", row).split()) for row in re.findall(r"<tr.*?</tr>", page, re.S)]
+
+
+def test_interventions_have_a_line_each_with_the_concepts_lead_over_every_control(intervened: Study) -> None:
+    page = render_page(intervened)
+    assert 'href="#interventions"' in page
+    assert "Success and change of the picture of spatial edits" in page
+    assert (
+        "early 1 ≥ t ≥ 0.6 spatial down t = 0.80 · cond · k10 0.95 [0.85, 1.00] 20 "
+        "0.25 ▲ +0.69 [+0.50, +0.90] 0.31 ? +0.03 [-0.20, +0.30] – 0.05 [0.04, 0.07]"
+    ) in lines_of_tables(page)
+
+
+def test_every_method_of_an_intervention_has_all_its_figures(intervened: Study) -> None:
+    rows = lines_of_tables(render_page(intervened))
+    place = "early spatial down · t = 0.80 · cond"
+    assert f"{place} concepts 3 0.946 [0.850, 1.000] n = 20 0.054 [0.040, 0.070] n = 20" in rows
+    assert f"{place} no edit – 0.251 [0.100, 0.400] n = 24 –" in rows
+    assert f"{place} random latent 1 0.313 [0.200, 0.500] n = 24 –" in rows
+
+
+def test_the_claims_are_told_in_words_made_from_their_figures(intervened: Study) -> None:
+    rows = lines_of_tables(render_page(intervened))
+    assert (
+        "early layout can be moved ✓ holds (1 cell: 1 above the controls) down · t = 0.80 · cond: 0.95 [0.85, 1.00], "
+        "n = 20; +0.70 [+0.50, +0.90] over no edit, not compared with random latent"
+    ) in rows
+    assert "final texture can be changed – not evaluated –" in rows
+    against = replace(intervened, claims=[claimed(False, [False])])
+    assert "early layout can be moved ✗ does not hold (1 cell: 1 not above them)" in " ".join(
+        lines_of_tables(render_page(against))
+    )
+
+
+def test_pictures_before_and_after_carry_their_outcome_and_link_to_their_run(intervened: Study) -> None:
+    page = render_page(intervened)
+    section = page[page.index('id="interventions"') : page.index('id="grid"')]
+    assert lines_of_tables(section)[-1] == "fish to top left a blue fish before ✓ × 3 ✗ × 1"
+    record = "evaluation/spatial/down-t0.80-cond-k10/run.json"
+    link = f'<a class="run" href="../{record}" title="{record}, W&amp;B run p/mini-down-t080-cond-k10">'
+    assert section.count(link) == 3
+    for caption in ("no edit", "concepts x 3, reached", "random latent x 1, not reached"):
+        assert f'aria-label="fish to top_left: {caption}"' in section
+
+
+def test_a_study_without_interventions_has_no_section_and_no_definitions_of_them(study: Study) -> None:
+    page = render_page(study)
+    assert 'id="interventions"' not in page
+    assert 'href="#interventions"' not in page
+    assert "Target reached" not in page and "Strength that suffices" not in page
+
+
+def test_the_grid_has_a_heat_map_of_every_success_and_the_section_their_tables(intervened: Study) -> None:
+    metrics = ("spatial_success", "spatial_rest_changed", "style_rose_together")
+    rows = [result("down", 0.8, "cond", figure(0.7391, (0.6, 0.8), 9), metric=metric) for metric in metrics]
+    page = render_page(replace(intervened, results=[*intervened.results, *rows]))
+    grid, section = (
+        page[page.index('id="grid"') :],
+        page[page.index('id="interventions"') : page.index('id="grid"')],
+    )
+    titles = re.findall(r'class="chart-title">([^<]*)<', grid)
+    assert "Spatial interventions: success" in titles
+    assert "Style, blocks together: score rose" in titles
+    assert "Spatial interventions: change of the rest" not in titles
+    assert section.count("0.739") == 3
+    assert "Spatial interventions: change of the rest (" in section
+
+
+def test_a_second_embedding_has_its_own_chart_and_table_in_the_section_of_quality(study: Study) -> None:
+    rows = [
+        result("mid", 1.0, "cond", figure(value, None, 40), metric=metric)
+        for metric, value in (("cohesion", 0.8123), ("cohesion_text_encoder", 0.4567))
+    ]
+    page = render_page(replace(study, results=[*study.results, *rows]))
+    section = page[page.index('id="quality"') : page.index('id="prompts"')]
+    titles = re.findall(r'class="chart-title">([^<]*)<', section)
+    assert len(titles) == 2
+    assert "Cohesion, in the model&#39;s own text space" in titles
+    assert "Cohesion text encoder of every cell" in section
+    tables = section.split("<details>")[1:]
+    assert not any("0.812" in table and "0.457" in table for table in tables)
 
 
 def test_headline_on_the_page_is_made_from_the_rows(study: Study) -> None:

@@ -17,6 +17,7 @@ from diffusae.runs import wandb_save
 from diffusae.runs.record import run_record
 from diffusae.stages.dashboard import dashboard
 from diffusae.stages.study import Study
+from stages.evaluated_interventions import place_spatial
 from wandb_records import history_of, records_of, values_of
 
 
@@ -63,7 +64,7 @@ def test_without_a_key_the_specifications_are_a_file_and_the_overview_an_offline
     assert written["workspace"]["project"] == "diffusae"
     assert str(path) in caplog.text
     assert "wandb sync" in caplog.text and "logger.mode=online" in caplog.text
-    assert "not shown: explained_variance, cohesion, intervention_success" in caplog.text
+    assert "not shown: explained_variance, cohesion, cohesion_text_encoder, spatial_success" in caplog.text
     records = records_of(outputs / "mini" / "wandb", written["overview"])
     assert history_of(records, "over_t/composition/mid cond") == {0: 0.25, 1: 0.75}
     assert history_of(records, "t") == {0: 1.0, 1: 0.0}
@@ -73,6 +74,33 @@ def test_without_a_key_the_specifications_are_a_file_and_the_overview_an_offline
     last = values_of([record.history.item for record in records if record.HasField("history")][-1])
     assert last["grid/composition.nrows"] == 2
     assert last["heatmap/composition.captions"] == ["Composition"]
+
+
+def test_interventions_are_in_the_grid_have_their_table_and_the_pictures_of_those_that_kept_some(outputs):
+    study = Study(composed(outputs))
+    outcomes = {"no_edit": [0.0] * 8, "concepts": [1.0] * 8, "random_latent": [0.0] * 8}
+    place_spatial(study, outcomes, t=1.0)
+    place_spatial(study, outcomes, t=0.0, tag="other")
+    assert dashboard(composed(outputs))
+    written = json.loads((outputs / "mini" / "dashboard" / "wandb.json").read_text())
+    records = records_of(outputs / "mini" / "wandb", written["overview"])
+    last = values_of([record.history.item for record in records if record.HasField("history")][-1])
+    assert last["three_stages.nrows"] == 3
+    assert last["three_stages/figure.captions"] == ["Interventions by window"]
+    assert last["grid/spatial_success.nrows"] == 1
+    shown = json.dumps(written["workspace"])
+    assert "before_after/spatial" in shown
+    assert "before_after/global" not in shown
+
+
+def test_curves_over_t_lie_beside_the_cells_and_are_no_cell(outputs):
+    directory = outputs / "mini" / "evaluation" / "emergence" / "mid-cond-k10"
+    with run_record(directory, stage="emergence", config={}, determines={}, parents={}, seed=0):
+        cell = {"model": "miniature", "block": "mid", "conditioning": "cond"}
+        save_results(
+            directory / "results.json", [Result("emergence", Estimate(0.5, None, 3), True, "t", cell)]
+        )
+    assert dashboard(composed(outputs, "logger.mode=disabled"))
 
 
 def test_the_same_results_are_shown_once(outputs):

@@ -6,7 +6,7 @@ entry is active where its value is above 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -66,6 +66,14 @@ def resize_maps(maps: Float[Tensor, "n h w"], size: tuple[int, int]) -> Float[Te
 def masks_to_grid(masks: Bool[Tensor, "n H W"], grid: tuple[int, int]) -> Bool[Tensor, "n h w"]:
     """A grid cell belongs to the mask where the mask covers at least half of it (area average)."""
     return F.interpolate(masks[:, None].float(), size=grid, mode="area")[:, 0] >= 0.5
+
+
+def share_of_positions(masks: Sequence[Mask], grid: tuple[int, int]) -> Float[Tensor, " P"]:
+    """The share of every position that any of the masks covers, range [0, 1], row-major over the grid; 0 without masks."""
+    if not masks:
+        return torch.zeros(grid[0] * grid[1])
+    union = torch.from_numpy(np.stack([np.asarray(mask) for mask in masks]).any(axis=0)).float()
+    return F.adaptive_avg_pool2d(union[None, None], grid).flatten()
 
 
 def iou_matrix(first: Bool[Tensor, "a n"], second: Bool[Tensor, "b n"]) -> Float[Tensor, "a b"]:

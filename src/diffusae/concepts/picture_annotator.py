@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from diffusae.concepts.annotation_cache import AnnotationCache, picture_key
 from diffusae.concepts.annotators import Annotation, Images, merge_instances
@@ -71,6 +74,20 @@ class PictureAnnotator:
     def factors(self) -> Mapping[str, Sequence[str]]:
         """What it can tell of a whole picture: factor to its values, in the order of an annotation's scores."""
         return {} if self.styles is None else self.styles.factors
+
+    @property
+    def features(self) -> Callable[[Images], Float[Tensor, "n d"]] | None:
+        """What describes whole pictures, for distances between them: the style scorer's vectors; None without one."""
+        return None if self.styles is None else self._features
+
+    def _features(self, images: Images) -> Float[Tensor, "n d"]:
+        assert self.styles is not None
+        look = self.styles.model.embed_images
+        return torch.stack(
+            in_batches(
+                lambda part: list(look(part)), images, size=self.batch_size, setting="annotator.batch_size"
+            )
+        )
 
     @cached_property
     def _context(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,3 +99,27 @@ def restyled(
         similarity=float(similarity),
         kept=set(old_nouns) <= set(new_nouns),
     )
+
+
+class FeatureDistance:
+    """How far apart pictures are to a network, in mean distances of two different pictures: 0 = the same, 1 = another.
+
+    Args:
+        features: uint8 pictures [n, height, width, 3] to features [n, d], such as an annotator's.
+        pictures: what to scale by, such as the unedited pictures; at least two.
+    """
+
+    def __init__(self, features: Callable[[np.ndarray], torch.Tensor], pictures: Sequence[Picture]) -> None:
+        if len(pictures) < 2:
+            raise UserError(
+                "distances are scaled by pairs of unedited pictures; evaluate two pictures or more"
+            )
+        self._features = features
+        self.mean_pair = float(torch.nn.functional.pdist(features(np.stack(pictures)).double()).mean())
+
+    def __call__(self, first: Sequence[Picture], second: Sequence[Picture]) -> list[float]:
+        """Pair by pair."""
+        if not len(first):
+            return []
+        a, b = (self._features(np.stack(each)).double() for each in (first, second))
+        return ((a - b).norm(dim=1) / (self.mean_pair or 1.0)).tolist()

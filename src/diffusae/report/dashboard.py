@@ -20,9 +20,29 @@ from wandb_workspaces import expr
 
 from diffusae.report.plots import TIME_LABEL
 from diffusae.report.tables import capital, plain, rows_of
+from diffusae.report.three_stages import Measure, controls_of, lines_of
 
 CHART = "diffusae-heatmap"
 COLUMNS = ["cell line", "t", "value", "low", "high", "n"]
+STAGES_TABLE = "three_stages"
+STAGES_FIGURE = "three_stages/figure"
+STAGES_COLUMNS = [
+    "window",
+    "edit",
+    "place",
+    "sae",
+    "method",
+    "strength",
+    "success",
+    "low",
+    "high",
+    "n",
+    "concepts minus it",
+    "minus low",
+    "minus high",
+    "objects kept",
+    "change",
+]
 HEATMAP: dict[str, Any] = {
     "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
     "title": "${string:title}",
@@ -65,6 +85,7 @@ class Dashboard:
         metrics: the metrics of `results` to show, in order.
         training: metrics of the cells' runs to show over training steps.
         galleries: names of captioned pictures in the cells' runs.
+        interventions: rows of the three-stage table; none: nothing was evaluated.
     """
 
     project: str
@@ -75,6 +96,7 @@ class Dashboard:
     metrics: Sequence[str]
     training: Sequence[str]
     galleries: Sequence[str]
+    interventions: Sequence[Row] = ()
 
 
 @dataclass(frozen=True)
@@ -155,6 +177,26 @@ def parts_of(shown: Dashboard) -> list[Part]:
             ],
         ),
         Part(
+            "Interventions",
+            "What the concepts cause when they are added in one window of generation, beside the controls on the same pictures: "
+            "the three-stage table, and its figure.",
+            False,
+            [
+                wr.MediaBrowser(
+                    title="Success and change by window", media_keys=[STAGES_FIGURE], num_columns=1
+                ),
+                wr.WeavePanelSummaryTable(table_name=STAGES_TABLE),
+            ]
+            if shown.interventions
+            else [],
+        ),
+        Part(
+            "Before and after",
+            "The same prompt and seed without an edit, with the concepts, and with each control.",
+            True,
+            [_gallery(name) for name in shown.galleries if _before_after(name)],
+        ),
+        Part(
             "Cells",
             "Every cell is a run; its coordinates are in its config.",
             True,
@@ -182,10 +224,7 @@ def parts_of(shown: Dashboard) -> list[Part]:
             "The most telling latents of each cell, with the pictures in which they are strongest.",
             True,
             [
-                *(
-                    wr.MediaBrowser(title=capital(plain(name)), media_keys=[name], num_columns=1)
-                    for name in shown.galleries
-                ),
+                *(_gallery(name) for name in shown.galleries if not _before_after(name)),
                 wr.WeavePanelSummaryTable(table_name="concepts"),
             ],
         ),
@@ -243,6 +282,45 @@ def specifications(shown: Dashboard) -> dict[str, Any]:
         for name, model in models.items()
     }
     return {"chart": {"name": CHART, "spec": HEATMAP}, **dumped}
+
+
+def stage_rows(results: Sequence[Row]) -> list[list[Any]]:
+    """The rows of the overview run's table of interventions, in the order of STAGES_COLUMNS: one an edit, place and method."""
+    return [
+        [
+            line.window,
+            line.edit,
+            line.place,
+            line.tag,
+            method,
+            line.strengths.get(method),
+            *_cell(line.measures.get("success"), method),
+            *_cell(line.measures.get("success"), method, difference=True)[:3],
+            _cell(line.measures.get("kept"), method)[0],
+            _cell(line.distance, method)[0],
+        ]
+        for line in lines_of(results)
+        for method in ("concepts", *controls_of([line]))
+    ]
+
+
+def _cell(measure: Measure | None, method: str, *, difference: bool = False) -> list[Any]:
+    """Value, low, high and n of a method's figure, or of the concepts' difference to it."""
+    if measure is None:
+        return [None] * 4
+    figures = measure.differences if difference else {"concepts": measure.own, **measure.controls}
+    figure = figures.get(method)
+    if figure is None or figure.value is None:
+        return [None] * 4
+    return [figure.value, *(figure.ci95 or (None, None)), figure.n]
+
+
+def _gallery(name: str) -> Any:
+    return wr.MediaBrowser(title=title(name.replace("/", ": ")), media_keys=[name], num_columns=1)
+
+
+def _before_after(name: str) -> bool:
+    return name.startswith("before_after")
 
 
 def title(metric: str) -> str:

@@ -20,8 +20,19 @@ from markupsafe import Markup
 from diffusae.files import atomic_path
 from diffusae.report import charts, pictures, plots, style, tables
 from diffusae.report.emergence import Curve, curves_of, emergence_chart
+from diffusae.report.examples import example_tables
 from diffusae.report.pictures import PictureBook
 from diffusae.report.study import Concept, Prediction, PredictionKey, Run, Study
+from diffusae.report.three_stage_chart import three_stage_chart
+from diffusae.report.three_stages import (
+    MEASURES,
+    Line,
+    controls_of,
+    lines_of,
+    signed,
+    verdicts_of,
+    window_text,
+)
 
 TEMPLATE = "page.html.j2"
 HEAVY = 12 * 2**20
@@ -90,6 +101,7 @@ def render_page(study: Study) -> str:
     book = PictureBook()
     metrics = {str(row["metric"]) for row in study.results}
     emergence = curves_of(study.emergence)
+    stages = lines_of(study.three_stages)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -104,6 +116,8 @@ def render_page(study: Study) -> str:
         details=tables.details_text,
         duration=duration,
         percent=percent,
+        signed=signed,
+        window=window_text,
     )
     return environment.get_template(TEMPLATE).render(
         study=study,
@@ -112,10 +126,27 @@ def render_page(study: Study) -> str:
         curves=_curves(study) if "composition" in metrics else None,
         emergence=emergence,
         emerged=_emerged(emergence) if emergence else None,
-        grids=charts.grid_charts(study.results, charts.GRID),
+        stages=stages,
+        stage_chart=_staged(stages) if stages else None,
+        stage_controls=controls_of(stages),
+        stage_measures=[name for name in MEASURES if any(name in line.measures for line in stages)],
+        stage_change=sorted(
+            {
+                "feature distance" if "distance" in line.measures else line.distance.unit
+                for line in stages
+                if line.edit != "spatial" and line.distance
+            }
+        ),
+        verdicts=verdicts_of(study.claims),
+        examples=example_tables(study.examples, book),
+        of_interventions=charts.intervention_titles(study.results),
+        grids=[
+            *charts.grid_charts(study.results, charts.GRID),
+            *charts.intervention_charts(study.results),
+        ],
         tables=tables.metric_tables(study.results),
-        quality=charts.grid_charts(study.results, charts.QUALITY),
-        of_quality=charts.OF_QUALITY,
+        quality=charts.quality_charts(study.results),
+        of_quality=charts.quality_metrics(study.results),
         predictions=[_prediction(each, book) for each in study.predictions],
         concepts=_concept_groups(study.concepts, book),
         block_colours=style.block_colours(tables.blocks_of(concept.block for concept in study.concepts)),
@@ -166,6 +197,12 @@ def _emerged(curves: Sequence[Curve]) -> Markup:
     names = ", ".join(curve.name for curve in curves)
     alt = f"IoU over t of {names}, and the t at which each has emerged; the table below has the values."
     return style.svg(emergence_chart(curves), name="emergence", alt=alt)
+
+
+def _staged(lines: Sequence[Line]) -> Markup:
+    edits = ", ".join(dict.fromkeys(line.edit for line in lines))
+    alt = f"Success and change of the picture of {edits} edits, window by window, beside the controls; the table below has the values."
+    return style.svg(three_stage_chart(lines), name="three-stages", alt=alt)
 
 
 def _prediction(prediction: Prediction, book: PictureBook) -> PredictionView:

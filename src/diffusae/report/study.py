@@ -131,6 +131,67 @@ class Concept:
             _check_map(name, heat)
 
 
+@dataclass(frozen=True, eq=False)
+class EditedPicture:
+    """One picture of a case: how it was edited, how hard, whether the edit reached its aim, and its pixels."""
+
+    method: str
+    strength: float
+    success: bool
+    image: UInt8[np.ndarray, "H W 3"]
+
+    def __post_init__(self) -> None:
+        _check_image(f"the picture edited by {self.method!r}", self.image)
+
+    @property
+    def unedited(self) -> bool:
+        """Whether nothing was edited."""
+        return self.method == "no_edit"
+
+    @property
+    def caption(self) -> str:
+        """Such as "concepts x 3, reached"."""
+        name = self.method.replace("_", " ")
+        if self.unedited:
+            return f"{name}, there already" if self.success else name
+        return f"{name} x {self.strength:g}, {'reached' if self.success else 'not reached'}"
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """What was to change in one picture, such as "fish to top_left", its prompt, and the picture before and after."""
+
+    case: str
+    prompt: str
+    pictures: Sequence[EditedPicture]
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Pictures before and after one kind of edit at one cell.
+
+    Attributes:
+        edit: the evaluation's name, such as "spatial".
+        window: the part of the generation that was edited, such as "early".
+        bounds: its first and last t.
+        blocks: those that were edited.
+        t, conditioning: of the SAE.
+        tag: the SAE's tag.
+        cases: in the order in which to show them.
+        run: the run that made the pictures.
+    """
+
+    edit: str
+    window: str
+    bounds: tuple[float, float]
+    blocks: Sequence[str]
+    t: float
+    conditioning: str
+    tag: str
+    cases: Sequence[Example]
+    run: Run | None = None
+
+
 @dataclass(frozen=True)
 class RunRow:
     """One run behind the report, from its run.json; `cell` is "" for a run that is not of one cell."""
@@ -154,6 +215,9 @@ class Study:
         contact_sheet: generated pictures, to judge the model by eye.
         results: rows as `diffusae.evaluation.result.Result.to_json` gives them, of all metrics and cells.
         emergence: rows of the curves over t, as `diffusae.evaluation.emergence.emergence_result` makes them.
+        three_stages: rows of the three-stage table, as `diffusae.stages.three_stages` makes them.
+        claims: what these rows say of the paper's claims, as `diffusae.evaluation.three_stages.judged` gives it.
+        examples: pictures before and after interventions.
         predictions: prompts for "one prompt over time".
         concepts: for the gallery, in the order in which to show them within a cell.
         runs: what was run.
@@ -165,6 +229,9 @@ class Study:
     contact_sheet: Sequence[Picture] = ()
     results: Sequence[Mapping[str, Any]] = ()
     emergence: Sequence[Mapping[str, Any]] = ()
+    three_stages: Sequence[Mapping[str, Any]] = ()
+    claims: Sequence[Mapping[str, Any]] = ()
+    examples: Sequence[Examples] = ()
     predictions: Sequence[Prediction] = ()
     concepts: Sequence[Concept] = ()
     runs: Sequence[RunRow] = ()

@@ -19,22 +19,32 @@ from diffusae.report.dashboard import (
     CHART,
     COLUMNS,
     HEATMAP,
+    STAGES_COLUMNS,
+    STAGES_FIGURE,
+    STAGES_TABLE,
     Dashboard,
     curve_points,
     grid_rows,
     pixels,
     report_of,
     specifications,
+    stage_rows,
     title,
     workspace_of,
 )
 from diffusae.report.plots import grid_heatmap
+from diffusae.report.three_stage_chart import three_stage_chart
+from diffusae.report.three_stages import lines_of
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import read_record, signature
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.runs.wandb_mode import mode_of
 from diffusae.runs.wandb_save import save_online
+from diffusae.stages.before_after import FILE as EXAMPLES
+from diffusae.stages.before_after import PANEL, panel_name
 from diffusae.stages.study import Study
+from diffusae.stages.three_stages import STAGE as THREE_STAGES
+from diffusae.stages.three_stages import Evaluated, evaluated_interventions, summarise_three_stages
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +55,9 @@ def dashboard(cfg: DictConfig) -> bool:
     """Build the dashboard of all cells of `sae.tag` that are evaluated; False: it shows just that already."""
     study = Study(cfg)
     study.check()
+    summarise_three_stages(study)
     results = _results(study)
+    interventions = _interventions(study)
     settings = study.part("dashboard")
     measured = {row["metric"] for row in results}
     metrics = [metric for metric in settings["metrics"] if metric in measured]
@@ -56,15 +68,20 @@ def dashboard(cfg: DictConfig) -> bool:
         )
     if absent := [metric for metric in settings["metrics"] if metric not in metrics]:
         log.info("not evaluated and therefore not shown: %s", ", ".join(absent))
+    made_of: dict[str, Any] = {"results": results, "settings": settings}
+    if interventions:
+        made_of["interventions"] = interventions
+    pictured = {panel_name(each.metric) for each in _evaluated(study) if (each.directory / EXAMPLES).exists()}
     shown = Dashboard(
         project=cfg.logger.project,
         entity=cfg.logger.entity or "",
         experiment=study.name,
-        overview=f"{study.name}-{signature({'results': results, 'settings': settings})}",
+        overview=f"{study.name}-{signature(made_of)}",
         results=results,
         metrics=metrics,
         training=settings["training"],
-        galleries=settings["galleries"],
+        galleries=[name for name in settings["galleries"] if not name.startswith(PANEL) or name in pictured],
+        interventions=interventions,
     )
     with directory_lock(study.directory / "dashboard"):
         return _show(study, shown)
@@ -75,11 +92,23 @@ def _results(study: Study) -> list[dict[str, Any]]:
     rows = []
     for path in sorted((study.directory / "evaluation").glob("*/*/results.json")):
         record = read_record(path.parent)
-        if record is not None and record.status == "finished":
+        # Curves over t and other summaries are of no single cell.
+        if record is not None and record.stage == "evaluate" and record.status == "finished":
             tag = study.cfg.sae.tag
             found = load_results(path)
             rows += [row.to_json() for row in found if path.parent.name == f"{Cell(**row.cell).key}-{tag}"]
     return rows
+
+
+def _interventions(study: Study) -> list[dict[str, Any]]:
+    """The rows of the three-stage table that are of the study's tag."""
+    path = study.directory / "evaluation" / THREE_STAGES / "results.json"
+    rows = load_results(path) if path.exists() else []
+    return [row.to_json() for row in rows if row.details["tag"] == study.cfg.sae.tag]
+
+
+def _evaluated(study: Study) -> list[Evaluated]:
+    return [each for each in evaluated_interventions(study) if each.tag == study.cfg.sae.tag]
 
 
 def _show(study: Study, shown: Dashboard) -> bool:
@@ -130,6 +159,10 @@ def _fill(overview: WandbMirror, shown: Dashboard) -> None:
         overview.table(f"grid/{metric}", COLUMNS, grid_rows(shown.results, metric))
         drawn = pixels(grid_heatmap(shown.results, metric))
         overview.panel(f"heatmap/{metric}", [(title(metric), drawn)])
+    if shown.interventions:
+        overview.table(STAGES_TABLE, STAGES_COLUMNS, stage_rows(shown.interventions))
+        drawn = pixels(three_stage_chart(lines_of(shown.interventions)))
+        overview.panel(STAGES_FIGURE, [("Interventions by window", drawn)])
 
 
 def _built(shown: Dashboard, entity: str) -> dict[str, Any]:

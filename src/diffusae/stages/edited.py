@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from diffusae.backbone.load import load_pipeline
+from diffusae.backbone.schedule import t_of
 from diffusae.capture.generate import generate
+from diffusae.capture.replay import recorded_outputs, replayed_outputs
 from diffusae.interventions.edits import Change, Edit, PerPicture
 from diffusae.interventions.steer import steer
 from diffusae.interventions.windows import Window
@@ -21,18 +25,29 @@ from diffusae.stages.study import Study, build
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where an edit acts: a block's name in the model's hookpoints, and a part of the generation."""
+
+    block: str
+    window: Window
+
+
+@dataclass(frozen=True)
 class Trial:
-    """One picture to make: a prompt, and what is done to every edited block's updates (none: nothing)."""
+    """One picture to make: a prompt, and what is done at every place (none: nothing)."""
 
     prompt: Prompt
     changes: tuple[Change | None, ...] = ()
 
 
 class EditedPictures:
-    """Generates pictures with the study's model, edited at the given blocks in one window.
+    """Generates pictures with the study's model, edited at the given places.
+
+    What the denoiser returns for a prompt before the first place is the same in all its pictures: it is kept from the
+    prompt's first picture without an edit, and not computed again.
 
     Args:
-        blocks: names of hookpoints; a trial's changes are in their order.
+        places: a trial's changes are in their order.
         conditionings: the guidance branches that are edited.
         steps: of a generation; None: as many as the model's.
         preserve_norm: see `Edit`.
@@ -41,18 +56,19 @@ class EditedPictures:
     def __init__(
         self,
         study: Study,
-        blocks: Sequence[str],
+        places: Sequence[Place],
         *,
-        window: Window,
         conditionings: Sequence[str],
         steps: int | None = None,
         preserve_norm: bool = False,
     ) -> None:
         self.model = study.cfg.model
-        self.hookpoints = [self.model.hookpoints[block] for block in blocks]
-        self.window, self.conditionings, self.preserve_norm = window, tuple(conditionings), preserve_norm
+        self.places = tuple(places)
+        self.conditionings, self.preserve_norm = tuple(conditionings), preserve_norm
         self.steps = steps or self.model.steps
+        self._first = max(place.window[0] for place in places)
         self._study = study
+        self._before: dict[str, dict[float, Tensor]] = {}
 
     @cached_property
     def pipe(self) -> Any:
@@ -73,42 +89,75 @@ class EditedPictures:
     def make(self, trials: Sequence[Trial], *, what: str) -> list[tuple[np.ndarray, Any]]:
         """The picture, uint8 [height, width, 3], and the annotation of every trial."""
         found: list[tuple[np.ndarray, Any]] = []
-        size = self.model.batch_size
         with progress_bar(what, total=len(trials)) as (advance, _):
-            for first in range(0, len(trials), size):
-                batch = trials[first : first + size]
+            for batch in self._batches(trials):
                 images = self._generate(batch)
                 captions = [trial.prompt.text for trial in batch]
                 found += zip(images, self.annotator.annotate(images, captions), strict=True)
                 advance(len(batch))
         return found
 
-    def _generate(self, batch: Sequence[Trial]) -> np.ndarray:
-        def run() -> np.ndarray:
-            made = generate(
-                self.pipe,
-                [trial.prompt.text for trial in batch],
-                [trial.prompt.seed for trial in batch],
-                steps=self.steps,
-                guidance=self.model.guidance,
-                height=self.model.height,
-                width=self.model.width,
-            )
-            assert made.images is not None
-            return made.images
+    def _batches(self, trials: Sequence[Trial]) -> Iterator[Sequence[Trial]]:
+        """Trials in their order; no batch holds both edited and unedited ones."""
+        start = 0
+        for end in range(1, len(trials) + 1):
+            full = end - start == self.model.batch_size
+            if end == len(trials) or full or bool(trials[end].changes) != bool(trials[start].changes):
+                yield trials[start:end]
+                start = end
 
+    def _generate(self, batch: Sequence[Trial]) -> np.ndarray:
+        changes = [
+            [trial.changes[n] if trial.changes else None for trial in batch] for n in range(len(self.places))
+        ]
         edits = [
             Edit(
-                hookpoint,
-                PerPicture(changes),
-                window=self.window,
+                self.model.hookpoints[place.block],
+                PerPicture(each),
+                window=place.window,
                 conditionings=self.conditionings,
                 preserve_norm=self.preserve_norm,
             )
-            for number, hookpoint in enumerate(self.hookpoints)
-            if any(changes := [trial.changes[number] if trial.changes else None for trial in batch])
+            for place, each in zip(self.places, changes, strict=True)
+            if any(each)
         ]
-        if not edits:
-            return run()
-        with steer(self.pipe, edits):
-            return run()
+        with ExitStack() as stack:
+            if edits:
+                if before := self._replayed(batch):
+                    stack.enter_context(replayed_outputs(self.pipe, before, before))
+                stack.enter_context(steer(self.pipe, edits))
+                return self._run(batch)
+            outputs = stack.enter_context(recorded_outputs(self.pipe))
+            images = self._run(batch)
+        self._keep(batch, outputs)
+        return images
+
+    def _run(self, batch: Sequence[Trial]) -> np.ndarray:
+        made = generate(
+            self.pipe,
+            [trial.prompt.text for trial in batch],
+            [trial.prompt.seed for trial in batch],
+            steps=self.steps,
+            guidance=self.model.guidance,
+            height=self.model.height,
+            width=self.model.width,
+        )
+        assert made.images is not None
+        return made.images
+
+    def _keep(self, batch: Sequence[Trial], outputs: Mapping[float, Any]) -> None:
+        """The denoiser's outputs before the first place, a row a branch, by prompt."""
+        for index, (timestep, (sample, *_)) in enumerate(outputs.items()):
+            if t_of(index, len(outputs)) <= self._first:
+                break
+            for row, trial in enumerate(batch):
+                self._before.setdefault(trial.prompt.image_id, {})[timestep] = sample[row :: len(batch)]
+
+    def _replayed(self, batch: Sequence[Trial]) -> dict[float, Any]:
+        """What the denoiser returns for this batch before the first place; empty where that is not known of all."""
+        known = [self._before.get(trial.prompt.image_id, {}) for trial in batch]
+        return {
+            timestep: (torch.stack([each[timestep] for each in known], dim=1).flatten(0, 1),)
+            for timestep in known[0]
+            if all(timestep in each for each in known)
+        }

@@ -18,7 +18,7 @@ from diffusae.stages.annotate import determining
 from diffusae.stages.evaluate_cohesion import cohesion_rows
 from diffusae.stages.evaluate_composition import composition_results
 from diffusae.stages.evaluate_faithfulness import faithfulness_rows
-from diffusae.stages.evaluate_global import global_rows
+from diffusae.stages.evaluate_global import edited_studies, global_rows
 from diffusae.stages.evaluate_latents import latent_rows, other_sae
 from diffusae.stages.evaluate_reconstruction import reconstruction_rows
 from diffusae.stages.evaluate_spatial import spatial_rows
@@ -36,13 +36,14 @@ METRICS: dict[str, tuple[Callable[[Study, Embedding], list[Result]], tuple[str, 
     "reconstruction": (reconstruction_rows, ("train",)),
     "spatial": (spatial_rows, ("label", "annotate")),
     "global": (global_rows, ("train", "annotate")),
+    "global_together": (global_rows, ("train", "annotate")),
     "cohesion": (cohesion_rows, ("label",)),
     "latents": (latent_rows, ("train", "annotate")),
     "faithfulness": (faithfulness_rows, ("train", "annotate")),
 }
 
 
-JUDGED = ("spatial", "global", "faithfulness")
+JUDGED = ("spatial", "global", "global_together", "faithfulness")
 """Metrics that make new pictures, which the annotator of this very run judges."""
 
 
@@ -108,4 +109,7 @@ def _parents(study: Study, metric: str) -> dict[str, str]:
     parents = {stage: parent_signature(directories[stage], stage=stage) for stage in METRICS[metric][1]}
     if metric == "latents" and (other := other_sae(study)) is not None:
         parents["other"] = parent_signature(other, stage="train")
+    if global_rows is METRICS[metric][0]:
+        for there in edited_studies(study):
+            parents[f"train {there.cell_name}"] = parent_signature(there.sae, stage="train")
     return parents

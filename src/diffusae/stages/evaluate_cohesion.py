@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -10,12 +11,24 @@ from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.embeddings import WordEmbedding, embed_labels
 from diffusae.evaluation.cohesion import Items, cohesion_results
 from diffusae.evaluation.result import Result
+from diffusae.stages.label import word_embedding
 from diffusae.stages.study import Study, build
 
 
 def cohesion_rows(study: Study, embedding: Callable[[], WordEmbedding]) -> list[Result]:
-    """Cohesion and separability; labels that the embedding does not know are left out, and those of `leave_out`."""
-    words = embedding()
+    """Cohesion and separability in the study's embedding, then in each of `evaluation.also`, named after it.
+
+    Labels that an embedding does not know are left out, and those of `leave_out`.
+    """
+    rows = _rows(study, embedding())
+    for name, node in (study.cfg.evaluation.also or {}).items():
+        rows += [
+            replace(row, metric=f"{row.metric}_{name}") for row in _rows(study, word_embedding(study, node))
+        ]
+    return rows
+
+
+def _rows(study: Study, words: WordEmbedding) -> list[Result]:
     table = ConceptDictionary.load(study.concepts).table
     settings = study.part("evaluation")
     labels, vectors = embed_labels(words, sorted(set(table["label"]) - set(settings["leave_out"])))

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.reader import read_images
+from diffusae.activations.reader import read_images, read_updates
+from diffusae.concepts.annotations import Annotations
+from diffusae.concepts.maps import share_of_positions
 from diffusae.errors import UserError, together, unknown
-from diffusae.evaluation.intervention_success import Restyled, restyled
+from diffusae.evaluation.intervention_success import FeatureDistance, Restyled, restyled
 from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
 from diffusae.files import atomic_path
-from diffusae.interventions.directions import difference_of_means, neuron
+from diffusae.interventions.directions import Contrast, neuron
 from diffusae.interventions.edits import Change, GlobalPush, concept_direction
 from diffusae.interventions.windows import window_at
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
-from diffusae.stages.codes import coded_split
-from diffusae.stages.edited import EditedPictures, Trial
+from diffusae.stages.codes import stream_of
+from diffusae.stages.edited import EditedPictures, Place, Trial
+from diffusae.stages.examples import Example, save_examples
 from diffusae.stages.study import Study
 
 METHODS = ("concepts", "difference_of_means", "random_latent", "neuron")
+UNEDITED = "no_edit"
+COVERED = 0.3
+"""Share of a position that objects cover at the least to count as theirs."""
+FEATURE_DISTANCE = "feature_distance"
+TOGETHER = "_together"
+"""What the metrics' names end in where several blocks are edited."""
 
 Factors = Mapping[str, Sequence[str]]
 """Factor, such as style, to the names of its values, in the order of the annotator's scores."""
@@ -55,39 +63,51 @@ def global_rows(study: Study, _embedding: Any) -> list[Result]:
     """For every factor: does its score rise, is the target reached, how much of the picture is kept."""
     settings = study.part("evaluation")
     check_settings(settings)
+    there = edited_studies(study)
+    blocks = [each.cell.block for each in there]
     pictures = EditedPictures(
         study,
-        blocks := settings["blocks"] or [study.cell.block],
-        window=window_at(study.cell.t),
+        [Place(block, window_at(study.cell.t)) for block in blocks],
         conditionings=settings["conditionings"],
         steps=settings["steps"],
     )
+    factors_of(pictures.annotator, settings["under_objects"])  # refuses unknown ones
     names = factors_of(pictures.annotator, settings["factors"])
     shown = factors_shown(study, pictures.annotator)
     edited = [
-        block_directions(study, block, shown, names, n_latents=settings["n_latents"]) for block in blocks
+        block_directions(
+            each, shown, names, n_latents=settings["n_latents"], under_objects=settings["under_objects"]
+        )
+        for each in there
     ]
     prompts = {split: _prompts(study, split, settings) for split in ("tune", "test")}
     unedited = [Trial(prompt) for each in prompts.values() for prompt in each]
     plain = pictures.make(unedited, what="unedited pictures")
     before = {trial.prompt.image_id: made for trial, made in zip(unedited, plain, strict=True)}
     cases = {split: cases_of(each, before, names) for split, each in prompts.items()}
-    tuned = _judge(pictures, edited, before, names, [
+    restyler = _Restyler(pictures, edited, before, names)
+    tuned = restyler.judged([
         (case, method, strength)
         for case in cases["tune"] for method in METHODS for strength in settings["strengths"]
-    ])  # fmt: skip
+    ]).table  # fmt: skip
     best = {
         (method, factor): max(settings["strengths"], key=lambda s, m=method, f=factor: _score(tuned, m, f, s))
         for method in METHODS
         for factor in names
     }
-    tested = _judge(pictures, edited, before, names, [
+    tested = restyler.judged([
         (case, method, best[method, case.factor]) for case in cases["test"] for method in METHODS
     ])  # fmt: skip
-    table = pd.concat([tuned.assign(split="tune"), tested.assign(split="test")])
-    with atomic_path(study.evaluation("global") / "pictures.parquet") as temporary:
+    directory = study.evaluation(settings["name"])
+    table = pd.concat([tuned.assign(split="tune"), tested.table.assign(split="test")])
+    with atomic_path(directory / "pictures.parquet") as temporary:
         table.to_parquet(temporary, engine="pyarrow", index=False)
-    return [row for factor in names for row in _results(study, factor, tested, tuned, best, settings, blocks)]
+    save_examples(directory, list(_examples(tested, cases["test"], before, settings["examples"])))
+    return [
+        row
+        for factor in names
+        for row in _results(study, factor, tested.table, tuned, best, settings, blocks)
+    ]
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -117,50 +137,62 @@ def cases_of(
     return cases
 
 
+def edited_studies(study: Study) -> list[Study]:
+    """The study at each block that its evaluation edits, all at the cell's t and branch."""
+    found = []
+    for block in study.cfg.evaluation.blocks or [study.cell.block]:
+        cfg = study.cfg.copy()
+        cfg.block.name = block
+        found.append(Study(cfg))
+    return found
+
+
 def block_directions(
     study: Study,
-    block: str,
     shown: Mapping[str, Mapping[str, str]],
     names: Factors,
     *,
     n_latents: int,
+    under_objects: Collection[str],
 ) -> BlockDirections:
-    """The directions of every value in one block, from the pictures of the dictionary split.
+    """The directions of every value in the study's block, from the pictures of the dictionary split.
 
-    `concepts`: the `n_latents` latents whose spatial mean tells pictures with the value from the others best (by the
-    difference of means in standard deviations), each weighted by that difference. `difference_of_means` and `neuron`
-    come from the same pictures' mean updates; `random_latent` is one that fires there.
+    Pictures with a value are set against the others: by their spatial means, or, for the factors that show
+    `under_objects`, by the positions that objects cover. `concepts`: the `n_latents` latents that tell them apart best,
+    weighted. `difference_of_means` and `neuron` come from the same updates; `random_latent` is one that fires there.
     """
-    there = _at_block(study, block)
-    sae, _ = load_sae(there.sae)
-    coded = coded_split(there, Manifest.load(there.activations), sae, "dictionary")
-    means = torch.zeros(len(coded.values), sae.d_sae)
-    means.scatter_add_(1, coded.indices.flatten(1).long(), coded.values.flatten(1) / coded.values.shape[1])
-    deviation = means.std(dim=0).clamp_min(torch.finfo(means.dtype).tiny)
-    alive = (means > 0).any(dim=0).nonzero().squeeze(1).tolist()
-    updates = coded.updates.mean(dim=1)
+    masks = Annotations.load(study.annotations).masks
+    sae, _ = load_sae(study.sae)
+    manifest = Manifest.load(study.activations)
+    stream = stream_of(study, manifest)
+    contrasts = {
+        (factor, value): Contrast(sae.d_in, sae.d_sae) for factor, values in names.items() for value in values
+    }
+    fired = torch.zeros(sae.d_sae, dtype=torch.bool)
+    for sample in read_updates(study.activations, manifest, stream, "dictionary"):
+        updates = torch.from_numpy(np.asarray(sample.updates)).float()
+        codes = sae.encode_dense(updates)
+        fired |= (codes > 0).any(dim=0)
+        objects = share_of_positions(list(masks[sample.image_id].values()), stream.grid) > COVERED
+        for (factor, value), contrast in contrasts.items():
+            u, z = (
+                each[objects] if factor in under_objects else each.mean(dim=0, keepdim=True)
+                for each in (updates, codes)
+            )
+            having = torch.full((len(u),), shown[sample.image_id][factor] == value)
+            contrast.add(u, z, having=having, lacking=~having)
+    alive = fired.nonzero().squeeze(1).tolist()
     drawn = np.random.default_rng(study.cfg.seed)
     found: dict[tuple[str, str, str], Tensor] = {}
-    for factor, values in names.items():
-        for value in values:
-            found["random_latent", factor, value] = concept_direction(sae, [int(drawn.choice(alive))])
-            having = torch.tensor([shown[i][factor] == value for i in coded.image_ids])
-            if not having.any() or having.all():
-                continue
-            difference = means[having].mean(dim=0) - means[~having].mean(dim=0)
-            best = (difference / deviation).topk(min(n_latents, len(alive))).indices
-            weighted = difference[best].clamp_min(0)[:, None] * sae.directions.detach()[best]
-            found["concepts", factor, value] = F.normalize(weighted.sum(dim=0), dim=0)
-            steering = difference_of_means(updates, having, ~having)
-            found["difference_of_means", factor, value] = steering
-            found["neuron", factor, value] = neuron(steering)
+    for (factor, value), contrast in contrasts.items():
+        found["random_latent", factor, value] = concept_direction(sae, [int(drawn.choice(alive))])
+        if not contrast.complete:
+            continue
+        if (telling := contrast.telling(n_latents)) is not None:
+            found["concepts", factor, value] = telling.direction(sae)
+        found["difference_of_means", factor, value] = contrast.difference_of_means()
+        found["neuron", factor, value] = neuron(found["difference_of_means", factor, value])
     return BlockDirections(sae, found)
-
-
-def _at_block(study: Study, block: str) -> Study:
-    cfg = study.cfg.copy()
-    cfg.block.name = block
-    return Study(cfg)
 
 
 def factors_of(annotator: Any, wanted: Sequence[str] | None) -> Factors:
@@ -187,49 +219,93 @@ def _prompts(study: Study, split: str, settings: Mapping[str, Any]) -> list[Prom
     return found
 
 
-def _judge(
-    pictures: EditedPictures,
-    edited: Sequence[BlockDirections],
-    before: Mapping[str, tuple[np.ndarray, Any]],
-    names: Factors,
-    wanted: Sequence[tuple[Case, str, float]],
-) -> pd.DataFrame:
-    """One row an edited picture; cases without a direction in every block have none."""
-    jobs = [
-        (case, method, strength)
-        for case, method, strength in wanted
-        if all((method, case.factor, case.target) in block.directions for block in edited)
-    ]
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """The outcomes of edited pictures, a row each, and the pictures in the same order."""
 
-    def changes(case: Case, method: str, strength: float) -> tuple[Change, ...]:
+    table: pd.DataFrame
+    pictures: list[np.ndarray]
+
+
+class _Restyler:
+    """Makes the pictures of cases, and judges them against the unedited ones."""
+
+    def __init__(
+        self,
+        pictures: EditedPictures,
+        edited: Sequence[BlockDirections],
+        before: Mapping[str, tuple[np.ndarray, Any]],
+        names: Factors,
+    ) -> None:
+        self.pictures, self.edited, self.before, self.names = pictures, edited, before, names
+        features = getattr(pictures.annotator, "features", None)
+        self.distance = (
+            None if features is None else FeatureDistance(features, [each for each, _ in before.values()])
+        )
+
+    def judged(self, wanted: Sequence[tuple[Case, str, float]]) -> Judged:
+        """One row an edited picture; cases without a direction in every block have none."""
+        jobs = [
+            (case, method, strength)
+            for case, method, strength in wanted
+            if all((method, case.factor, case.target) in block.directions for block in self.edited)
+        ]
+        made = self.pictures.make(
+            [Trial(job[0].prompt, self._changes(*job)) for job in jobs], what="edited pictures"
+        )
+        images = [image for image, _ in made]
+        old_images = [self.before[case.prompt.image_id][0] for case, *_ in jobs]
+        distances = [None] * len(jobs) if self.distance is None else self.distance(images, old_images)
+        rows = []
+        for (case, method, strength), (image, found), distance in zip(jobs, made, distances, strict=True):
+            old_image, old = self.before[case.prompt.image_id]
+            outcome: Restyled = restyled(
+                list(self.names[case.factor]).index(case.target),
+                before=(old_image, old.scores[case.factor], list(old.masks)),
+                after=(image, found.scores[case.factor], list(found.masks)),
+            )
+            rows.append({"method": method, "factor": case.factor, "target": case.target, "strength": strength,
+                         "image_id": case.prompt.image_id, "prompt": case.prompt.text, **vars(outcome),
+                         FEATURE_DISTANCE: distance})  # fmt: skip
+        return Judged(pd.DataFrame(rows), images)
+
+    def _changes(self, case: Case, method: str, strength: float) -> tuple[Change, ...]:
         return tuple(
             GlobalPush(block.sae, block.directions[method, case.factor, case.target], strength=strength)
-            for block in edited
+            for block in self.edited
         )
 
-    made = pictures.make([Trial(job[0].prompt, changes(*job)) for job in jobs], what="edited pictures")
-    rows = []
-    for (case, method, strength), (image, found) in zip(jobs, made, strict=True):
-        old_image, old = before[case.prompt.image_id]
-        outcome: Restyled = restyled(
-            list(names[case.factor]).index(case.target),
-            before=(old_image, old.scores[case.factor], list(old.masks)),
-            after=(image, found.scores[case.factor], list(found.masks)),
-        )
-        rows.append({"method": method, "factor": case.factor, "target": case.target, "strength": strength,
-                     "image_id": case.prompt.image_id, "prompt": case.prompt.text, **vars(outcome)})  # fmt: skip
-    return pd.DataFrame(rows)
+
+def _examples(
+    tested: Judged, cases: Sequence[Case], before: Mapping[str, tuple[np.ndarray, Any]], count: int
+) -> Iterator[Example]:
+    """The first cases of each factor: the unedited picture, then every method's."""
+    for factor in dict.fromkeys(case.factor for case in cases):
+        for case in [each for each in cases if each.factor == factor][:count]:
+            about = {"case": case.target, "image_id": case.prompt.image_id, "prompt": case.prompt.text}
+            yield Example(
+                **about, method=UNEDITED, strength=0.0, success=False, picture=before[case.prompt.image_id][0]
+            )
+            for row, picture in zip(tested.table.to_dict("records"), tested.pictures, strict=True):
+                if (row["image_id"], row["factor"]) == (case.prompt.image_id, factor):
+                    yield Example(
+                        **about,
+                        method=row["method"],
+                        strength=row["strength"],
+                        success=row["rose"],
+                        picture=picture,
+                    )
 
 
 def _of(table: pd.DataFrame, method: str, factor: str, strength: float) -> pd.DataFrame:
     return table.query("method == @method and factor == @factor and strength == @strength")
 
 
-def _score(table: pd.DataFrame, method: str, factor: str, strength: float) -> tuple[float, float, float]:
-    """What the strength is chosen by: targets reached, then scores that rose, then the weaker edit."""
+def _score(table: pd.DataFrame, method: str, factor: str, strength: float) -> tuple[float, float]:
+    """What the strength is chosen by: scores that rose and targets reached, both alike; then the weaker edit."""
     rows = _of(table, method, factor, strength)
-    shares = [float(np.mean(rows[column].tolist() or [0.0])) for column in ("reached", "rose")]
-    return shares[0], shares[1], -strength
+    rose, reached = (float(np.mean(rows[column].tolist() or [0.0])) for column in ("rose", "reached"))
+    return (rose + reached) / 2, -strength
 
 
 def _results(
@@ -251,12 +327,16 @@ def _results(
         )
 
     n = len(_of(tested, "random_latent", factor, best["random_latent", factor]))
-    unedited = {"rose": 0.0, "reached": 0.0, "similarity": 1.0, "kept": 1.0}  # by the choice of the targets
+    measured = len(tested[FEATURE_DISTANCE].dropna()) > 0
+    # By the choice of the targets, no picture shows its own before the edit.
+    unedited = {"rose": 0.0, "reached": 0.0, "similarity": 1.0, FEATURE_DISTANCE: 0.0, "kept": 1.0}
+    units = {"similarity": "SSIM", FEATURE_DISTANCE: "mean distance of two pictures"}
     details = {
         "factor": factor,
         "blocks": list(blocks),
         "window": list(window_at(study.cell.t)),
         "conditionings": settings["conditionings"],
+        "n_latents": settings["n_latents"],
         "strength": best["concepts", factor],
         "strengths": {method: best[method, factor] for method in METHODS},
         "tuning": {
@@ -268,16 +348,17 @@ def _results(
     }
     return [
         Result(
-            metric=f"{factor}_{column}",
+            metric=f"{factor}_{column}{TOGETHER if len(blocks) > 1 else ''}",
             estimate=estimate("concepts", column),
-            higher_is_better=True,
-            unit="SSIM" if column == "similarity" else "share",
+            higher_is_better=column != FEATURE_DISTANCE,
+            unit=units.get(column, "share"),
             cell=study.cell.coordinates(),
             baselines={
-                "no_edit": Estimate(unedited[column], None, n),
+                UNEDITED: Estimate(unedited[column], None, n),
                 **{method: estimate(method, column) for method in METHODS[1:]},
             },
             details=details,
         )
         for column in unedited
+        if column != FEATURE_DISTANCE or measured
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -50,13 +51,22 @@ def labelled(study: Study) -> bool:
     return state(study.concepts, determines=_determines(study), parents=_parents(study)) == "finished"
 
 
-def word_embedding(study: Study) -> WordEmbedding:
-    """The word embedding of the study; the model's own text encoder is handed its parts."""
-    if not study.cfg.embedding["_target_"].endswith(TextEncoderEmbedding.__name__):
-        return build(study.cfg.embedding)
+def word_embedding(study: Study, node: DictConfig | None = None) -> WordEmbedding:
+    """The word embedding of the study, or of another config node; the model's own text encoder is handed its parts."""
+    node = node or study.cfg.embedding
+    assert node is not None
+    if not node["_target_"].endswith(TextEncoderEmbedding.__name__):
+        return build(node)
     model = study.cfg.model
-    pipe: Any = load_pipeline(model.source, dtype=torch.float32, device="cpu", revision=model.revision)
-    return build(study.cfg.embedding, tokenizer=pipe.tokenizer, text_encoder=pipe.text_encoder)
+    tokenizer, text_encoder = _text_parts(model.source, model.revision)
+    return build(node, tokenizer=tokenizer, text_encoder=text_encoder)
+
+
+@lru_cache(maxsize=1)
+def _text_parts(source: str, revision: str | None) -> tuple[Any, Any]:
+    """The model's tokenizer and text encoder, loaded once for all cells of a process."""
+    pipe: Any = load_pipeline(source, dtype=torch.float32, device="cpu", revision=revision)
+    return pipe.tokenizer, pipe.text_encoder
 
 
 def label_cell(study: Study, mirror: WandbMirror, embedding: WordEmbedding) -> None:

@@ -25,12 +25,20 @@ from diffusae.errors import UserError
 from diffusae.evaluation.masks import upsample
 from diffusae.evaluation.result import Result, load_results
 from diffusae.report.page import write_report
-from diffusae.report.study import Concept, Picture, Prediction, Run, RunRow
+from diffusae.report.study import Concept, Examples, Picture, Prediction, Run, RunRow
 from diffusae.report.study import Study as Page
 from diffusae.runs.record import RunRecord, read_record, signature
+from diffusae.stages.before_after import load_examples
 from diffusae.stages.emergence import STAGE as EMERGENCE
 from diffusae.stages.emergence import summarise_emergence
 from diffusae.stages.study import Study
+from diffusae.stages.three_stages import STAGE as THREE_STAGES
+from diffusae.stages.three_stages import (
+    claims_in,
+    evaluated_interventions,
+    summarise_three_stages,
+    window_name,
+)
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +51,11 @@ Images = dict[str, np.ndarray]
 def report(cfg: DictConfig) -> None:
     """Write `report/index.html` of all that is finished; nothing is done where it shows just that already.
 
-    Curves over t are summarised first, of grids with enough moments.
+    Curves over t are summarised first, of grids with enough moments, and the three-stage table of all interventions.
     """
     study = Study(cfg)
     summarise_emergence(study)
+    summarise_three_stages(study)
     records = _records(study.directory)
     if not records:
         raise UserError(f"{study.directory} holds no finished run; run `diffusae run` or its stages first")
@@ -63,7 +72,7 @@ def report(cfg: DictConfig) -> None:
 
 def _records(directory: Path) -> list[tuple[Path, RunRecord]]:
     """Every run.json of the experiment, in the order of its stages."""
-    order = ("collect", "annotate", "train", "label", "evaluate", EMERGENCE)
+    order = ("collect", "annotate", "train", "label", "evaluate", EMERGENCE, THREE_STAGES)
     found = [
         (path, record) for path in sorted(directory.rglob("run.json")) if (record := read_record(path.parent))
     ]
@@ -96,12 +105,15 @@ def _page(study: Study, records: list[tuple[Path, RunRecord]]) -> Page:
         contact_sheet=sheet,
         results=[result.to_json() for result in results],
         emergence=[curve.to_json() for curve in curves],
+        three_stages=[row.to_json() for row in _results(records, THREE_STAGES)],
+        claims=claims_in(study),
+        examples=list(_examples(study)),
         predictions=list(_predictions(study, cells, results, captions, images)),
         concepts=[concept for cell, name in cells for concept in _concepts(study, cell, name, images)],
         runs=[
             RunRow(
                 stage=record.stage,
-                cell="" if record.stage in ("collect", "annotate") else path.parent.name,
+                cell="" if record.stage in ("collect", "annotate", THREE_STAGES) else path.parent.name,
                 status=record.status,
                 duration_s=record.duration_s,
                 signature=record.signature,
@@ -178,6 +190,27 @@ def _predictions(
             predicted=found["predicted"],
             iou=found["iou"],
             runs=runs,
+        )
+
+
+def _examples(study: Study) -> Iterator[Examples]:
+    """Pictures before and after, of every finished intervention that kept some."""
+    for each in evaluated_interventions(study):
+        cases = load_examples(each.directory)
+        if not cases:
+            continue
+        row = load_results(each.directory / "results.json")[0]
+        first, last = row.details["window"]
+        yield Examples(
+            edit=each.metric,
+            window=window_name((first, last)),
+            bounds=(float(first), float(last)),
+            blocks=list(row.details.get("blocks") or [row.cell["block"]]),
+            t=float(row.cell["t"]),
+            conditioning=str(row.cell["conditioning"]),
+            tag=each.tag,
+            cases=cases,
+            run=_run(study, each.directory),
         )
 
 

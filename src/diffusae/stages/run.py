@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from time import monotonic
+from typing import Any
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
@@ -19,12 +20,14 @@ from diffusae.runs.lock import directory_lock
 from diffusae.stages.annotate import annotate
 from diffusae.stages.collect import collect
 from diffusae.stages.evaluate import METRICS, evaluate_cell, evaluated
+from diffusae.stages.evaluate_global import edited_studies
 from diffusae.stages.label import label_cell, labelled, word_embedding
 from diffusae.stages.outcomes import Outcome, print_outcomes, reason
 from diffusae.stages.progress import progress_bar
 from diffusae.stages.report import report
 from diffusae.stages.study import Study
 from diffusae.stages.train import mirror_of, train_cell, trained
+from diffusae.stages.train_grid import train_grid
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,8 @@ def run(cfg: DictConfig) -> None:
     with directory_lock(study.directory):
         collect(cfg)
         annotate(cfg)
+        if cfg.side_by_side:
+            train_grid(cfg)
         failures = _cells(study, chosen)
         report(cfg)
     if failures:
@@ -51,51 +56,118 @@ def run(cfg: DictConfig) -> None:
 
 
 def _cells(study: Study, chosen: Mapping[Cell, Sequence[str]]) -> list[str]:
-    """Train, label and evaluate cell by cell; return the names of those that failed."""
+    """Train, label and evaluate cell by cell; return the names of those that failed.
+
+    The metrics that only some cells have come after all cells are trained: they may edit several blocks at once.
+    """
     embedding = cache(lambda: word_embedding(study))
-    config = cache(_config_of)
+    config = cache(lambda metric: _config_of(metric, study.part("metric_settings").get(metric, {})))
+    everywhere = list(study.cfg.metrics)
     cells = {
-        cell: {metric: at(cell, config(metric)) for metric in metrics} for cell, metrics in chosen.items()
+        cell: {metric: _compared(Study(config(metric)).at(cell)) for metric in metrics}
+        for cell, metrics in chosen.items()
     }
     # Asked of all cells first: another configuration's result in one of them is told before anything is trained.
     waiting = [studies for studies in cells.values() if not _finished(studies)]
     log.info("%d of %d cells are finished", len(cells) - len(waiting), len(cells))
     outcomes = {one.cell_name: Outcome(one.cell_name, "skipped") for one in map(_one, cells.values())}
+    rounds: list[Callable[[Studies], None]] = [
+        lambda studies: _carry_out(_part(studies, everywhere, True), embedding),
+        lambda studies: _evaluate(_part(studies, everywhere, False), embedding),
+    ]
     with progress_bar("cells", total=len(waiting)) as (advance, name):
-        for studies in waiting:
-            cell, begun = _one(studies).cell_name, monotonic()
-            name(f"cell {cell}")
-            try:
-                _carry_out(studies, embedding)
-                outcomes[cell] = Outcome(cell, "done", seconds=monotonic() - begun)
-            except Exception as error:
-                log.exception("cell %s failed", cell)
-                outcomes[cell] = Outcome(cell, "failed", reason(error), seconds=monotonic() - begun)
-            advance(1)
+        for number, carry_out in enumerate(rounds):
+            for studies in waiting:
+                cell, begun = _one(studies).cell_name, monotonic()
+                before = outcomes[cell]
+                if before.outcome == "failed":
+                    continue
+                name(f"cell {cell}")
+                try:
+                    carry_out(studies)
+                    outcomes[cell] = Outcome(cell, "done", seconds=before.seconds + monotonic() - begun)
+                except Exception as error:
+                    log.exception("cell %s failed", cell)
+                    outcomes[cell] = Outcome(
+                        cell, "failed", reason(error), seconds=before.seconds + monotonic() - begun
+                    )
+                advance(number == 0)
     print_outcomes(list(outcomes.values()))
     return [cell for cell, each in outcomes.items() if each.outcome == "failed"]
 
 
-def _one(studies: Mapping[str, Study]) -> Study:
+Studies = Mapping[str, Study]
+"""One cell as a study, once a metric."""
+
+
+def _part(studies: Studies, everywhere: Sequence[str], common: bool) -> Studies:
+    """The metrics that every cell has (`common`), or the others."""
+    return {metric: study for metric, study in studies.items() if (metric in everywhere) == common}
+
+
+def _one(studies: Studies) -> Study:
     """The cell as a study, whatever the metric."""
     return next(iter(studies.values()))
 
 
-def _finished(studies: Mapping[str, Study]) -> bool:
+def _finished(studies: Studies) -> bool:
     """Whether a cell has nothing left to do; `studies` holds it once a metric."""
     one = _one(studies)
+    edited = [
+        each
+        for study in studies.values()
+        if "blocks" in study.cfg.evaluation
+        for each in edited_studies(study)
+    ]
     return (
-        trained(one) and labelled(one) and all(evaluated(study, metric) for metric, study in studies.items())
+        all(map(trained, [one, *_twin(one), *edited]))
+        and labelled(one)
+        and all(evaluated(study, metric) for metric, study in studies.items())
     )
 
 
-def _carry_out(studies: Mapping[str, Study], embedding: Callable[[], WordEmbedding]) -> None:
+def _carry_out(studies: Studies, embedding: Callable[[], WordEmbedding]) -> None:
     one = _one(studies)
+    for twin in _twin(one):
+        with mirror_of(twin) as mirror:
+            train_cell(twin, mirror)
     with mirror_of(one) as mirror:
         train_cell(one, mirror)
         label_cell(one, mirror, embedding())
         for study in studies.values():
             evaluate_cell(study, mirror, embedding)
+
+
+def _evaluate(studies: Studies, embedding: Callable[[], WordEmbedding]) -> None:
+    if studies:
+        with mirror_of(_one(studies)) as mirror:
+            for study in studies.values():
+                evaluate_cell(study, mirror, embedding)
+
+
+def _twin(study: Study) -> list[Study]:
+    """The same cell trained with `stability.seed` under a tag of its own; none where the cell is not compared."""
+    if not _is_compared(study):
+        return []
+    cfg = copy.deepcopy(study.cfg)
+    cfg.seed, cfg.sae.tag = cfg.stability.seed, _twin_tag(study)
+    return [Study(cfg)]
+
+
+def _compared(study: Study) -> Study:
+    """The study with its twin as the SAE that latent statistics compare with."""
+    if _is_compared(study) and study.cfg.evaluation.name == "latents":
+        study.cfg.evaluation.other_tag = _twin_tag(study)
+    return study
+
+
+def _is_compared(study: Study) -> bool:
+    stability = study.cfg.stability
+    return stability.seed is not None and (stability.cells is None or study.cell.key in stability.cells)
+
+
+def _twin_tag(study: Study) -> str:
+    return f"{study.cfg.sae.tag}-seed{study.cfg.stability.seed}"
 
 
 def _chosen_metrics(study: Study) -> dict[Cell, list[str]]:
@@ -106,15 +178,14 @@ def _chosen_metrics(study: Study) -> dict[Cell, list[str]]:
     """
     everywhere, somewhere = list(study.cfg.metrics), study.part("metrics_at")
     keys = [cell.key for cell in study.grid]
+    named = {f"metrics_at.{metric}": cells for metric, cells in somewhere.items()}
     faults = [] if everywhere else [f"metrics is empty; name at least one of {', '.join(METRICS)}"]
     for group, metrics in (("metrics", everywhere), ("metrics_at", somewhere)):
         faults += [
             str(unknown(f"metric in {group}:", each, METRICS)) for each in metrics if each not in METRICS
         ]
-    for metric, cells in somewhere.items():
-        faults += [
-            str(unknown(f"cell in metrics_at.{metric}:", cell, keys)) for cell in cells if cell not in keys
-        ]
+    for name, cells in {**named, "stability.cells": study.cfg.stability.cells or []}.items():
+        faults += [str(unknown(f"cell in {name}:", cell, keys)) for cell in cells if cell not in keys]
     together(faults)
     return {
         cell: [*everywhere, *(metric for metric, cells in somewhere.items() if cell.key in cells)]
@@ -122,16 +193,18 @@ def _chosen_metrics(study: Study) -> dict[Cell, list[str]]:
     }
 
 
-def _config_of(metric: str) -> DictConfig:
-    """The command's configuration with the options of a metric's own group."""
+def _config_of(metric: str, settings: Mapping[str, Any]) -> DictConfig:
+    """The command's configuration with the option of a metric, and values in the place of its own.
+
+    Raises:
+        UserError: a value that the option does not have.
+    """
     overrides = HydraConfig.get().overrides.task
-    return compose("run", overrides=[*overrides, f"evaluation={metric}"])
-
-
-def at(cell: Cell, cfg: DictConfig, *, k: int | None = None) -> Study:
-    """The same configuration at another cell, and with another k where one is given."""
-    there = copy.deepcopy(cfg)
-    there.timestep.t, there.block.name, there.conditioning.branch = cell.t, cell.block, cell.conditioning
-    if k is not None:
-        there.sae.k = k
-    return Study(there)
+    cfg = compose("run", overrides=[*overrides, f"evaluation={metric}"])
+    together(
+        str(unknown(f"value in metric_settings.{metric}:", name, cfg.evaluation))
+        for name in settings
+        if name not in cfg.evaluation
+    )
+    cfg.evaluation.update(settings)
+    return cfg

@@ -22,7 +22,7 @@ from diffusae.report.strip import strip
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
 from diffusae.sae.storage import load_sae
-from diffusae.stages.edited import EditedPictures, Trial
+from diffusae.stages.edited import EditedPictures, Place, Trial
 from diffusae.stages.evaluate_global import block_directions, factors_of, factors_shown
 from diffusae.stages.study import Study
 from diffusae.stages.train import mirror_of
@@ -52,8 +52,7 @@ def steer(cfg: DictConfig) -> bool:
         return False
     pictures = EditedPictures(
         study,
-        [study.cell.block],
-        window=window_at(study.cell.t),
+        [Place(study.cell.block, window_at(study.cell.t))],
         conditionings=list(cfg.conditionings),
         preserve_norm=cfg.preserve_norm,
     )
@@ -95,7 +94,11 @@ def _change(study: Study, pictures: EditedPictures) -> Strengthened:
             raise unknown("style", cfg.concept, [value for values in factors.values() for value in values])
         shown = factors_shown(study, annotator)
         found = block_directions(
-            study, study.cell.block, shown, {factor: factors[factor]}, n_latents=options["n_latents"]
+            study,
+            shown,
+            {factor: factors[factor]},
+            n_latents=options["n_latents"],
+            under_objects=options["under_objects"],
         )
         direction = found.directions.get(("concepts", factor, cfg.concept))
         if direction is None:

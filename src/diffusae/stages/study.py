@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,12 +44,15 @@ _NUMBERS: tuple[tuple[str, type, float, float], ...] = (
     ("emergence.share", float, 1e-6, 1),
     ("emergence.moments", int, 2, 1000),
     ("emergence.n_resamples", int, 1, 10**7),
+    ("three_stages.margin", float, 1e-6, 1),
+    ("three_stages.n_resamples", int, 1, 10**7),
 )
 
 # The same for numbers that may be null.
 _OPTIONAL_NUMBERS: tuple[tuple[str, type, float, float], ...] = (
     ("activations.positions_per_image", int, 1, 10**9),
     ("activations.max_vectors", int, 1, 10**15),
+    ("stability.seed", int, 0, 2**63),
     ("plan.seconds_per_picture", float, 1e-9, 10**9),
     ("plan.vectors_per_second", float, 1e-9, 10**15),
 )
@@ -147,6 +151,14 @@ class Study:
         """Every prompt of the study, numbered and seeded."""
         check_counts(OmegaConf.to_container(self.cfg.prompts.counts))  # type: ignore[arg-type]
         return number_prompts(build(self.cfg.prompts).texts(), first_seed=self.cfg.seed)
+
+    def at(self, cell: Cell, *, k: int | None = None) -> Study:
+        """The same configuration at another cell, and with another k where one is given."""
+        cfg = copy.deepcopy(self.cfg)
+        cfg.timestep.t, cfg.block.name, cfg.conditioning.branch = cell.t, cell.block, cell.conditioning
+        if k is not None:
+            cfg.sae.k = k
+        return Study(cfg)
 
     def sparsity(self) -> Sparsity:
         """What chooses the active latents of this study's autoencoders, newly built."""

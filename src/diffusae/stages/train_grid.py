@@ -21,7 +21,6 @@ from diffusae.runs.lightning_logger import MemberLogger
 from diffusae.runs.metric_log import read_metrics
 from diffusae.runs.record import signature
 from diffusae.sae.side_by_side import Member, SideBySide
-from diffusae.stages.run import at
 from diffusae.stages.study import Study
 from diffusae.stages.train import (
     data_of,
@@ -60,7 +59,8 @@ def _members(cfg: DictConfig) -> dict[str, Study]:
         raise UserError(
             f"grid.k={list(ks)} needs a sparsity with a k, sae={cfg.sae.tag} has none; leave grid.k out"
         )
-    studies = [at(cell, cfg, k=k) for cell in Study(cfg).grid for k in (ks or [None])]
+    study = Study(cfg)
+    studies = [study.at(cell, k=k) for cell in study.grid for k in (ks or [None])]
     for study in studies:
         study.check()
     names = [study.cell_name for study in studies]

@@ -1,0 +1,67 @@
+"""examples.parquet: a few pictures before and after an intervention, for the report and for W&B."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, UnidentifiedImageError
+
+from diffusae.errors import UserError
+from diffusae.report.study import EditedPicture, Example
+
+FILE = "examples.parquet"
+PANEL = "before_after"
+_COLUMNS = ("case", "image_id", "prompt", "method", "strength", "success", "picture")
+
+
+def panel_name(metric: str) -> str:
+    """The name of an evaluation's pictures in the cell's W&B run."""
+    return f"{PANEL}/{metric}"
+
+
+def load_examples(directory: Path) -> list[Example]:
+    """The cases of an evaluation in the order of the file, each with its pictures; none where it kept none.
+
+    Raises:
+        UserError: a column is missing, or a picture does not decode.
+    """
+    path = directory / FILE
+    if not path.exists():
+        return []
+    table = pd.read_parquet(path)
+    if missing := [name for name in _COLUMNS if name not in table]:
+        raise UserError(f"{path} lacks {', '.join(missing)}; evaluate this cell again")
+    found: dict[tuple[str, str], list[EditedPicture]] = {}
+    prompts: dict[tuple[str, str], str] = {}
+    for case, image_id, prompt, method, strength, success, png in zip(
+        *(table[name].tolist() for name in _COLUMNS), strict=True
+    ):
+        picture = EditedPicture(str(method), float(strength), bool(success), _decoded(png, path))
+        found.setdefault((case, image_id), []).append(picture)
+        prompts[case, image_id] = prompt
+    return [Example(key[0], prompts[key], pictures) for key, pictures in found.items()]
+
+
+def captioned(directory: Path) -> list[tuple[str, np.ndarray]]:
+    """The pictures as `WandbMirror.panel` takes them, each with its case, method, strength and outcome."""
+    return list(_captioned(load_examples(directory)))
+
+
+def _captioned(examples: list[Example]) -> Iterator[tuple[str, np.ndarray]]:
+    for example in examples:
+        for each in example.pictures:
+            yield f"{example.case}: {each.caption}", each.image
+
+
+def _decoded(png: bytes, path: Path) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except (UnidentifiedImageError, OSError, TypeError) as error:
+        raise UserError(
+            f"{path} holds a picture that does not decode ({error}); evaluate this cell again"
+        ) from error

@@ -1,0 +1,151 @@
+"""Differences case by case and the claims made of them, against figures worked by hand."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffusae.evaluation.result import NO_DATA, Estimate, Result, bootstrap_mean
+from diffusae.evaluation.three_stages import (
+    CLAIMS,
+    difference_to,
+    judged,
+    paired_difference,
+    rises,
+    standing,
+)
+
+
+def difference(own: dict, other: dict, pictures: dict | None = None) -> Estimate:
+    pictures = pictures or {case: case for case in own}
+    return paired_difference(own, other, pictures=pictures, n_resamples=400, seed=0)
+
+
+def test_the_difference_is_the_mean_over_the_cases_that_both_have():
+    own = {"a": 1.0, "b": 1.0, "c": 0.0, "only own": 1.0, "not measured": float("nan")}
+    other = {"a": 0.0, "b": 1.0, "c": 0.0, "only other": 1.0, "not measured": 0.0}
+    found = difference(own, other)
+    assert found.value == pytest.approx(1 / 3)
+    assert found.n == 3
+
+
+def test_methods_that_differ_in_every_case_alike_are_told_apart_where_their_own_intervals_overlap():
+    hard = np.linspace(0, 0.9, 12)  # how likely a case is, whatever the method
+    own, other = ({str(i): value + gain for i, value in enumerate(hard)} for gain in (0.1, 0.0))
+    found = difference(own, other)
+    assert found.ci95 == pytest.approx((0.1, 0.1))
+    above, below = (bootstrap_mean(list(each.values())).ci95 for each in (own, other))
+    assert above is not None and below is not None
+    assert above[0] < below[1]
+
+
+def test_cases_of_one_picture_are_resampled_together():
+    own = {(picture, region): float(picture == "p0") for picture in ("p0", "p1") for region in range(50)}
+    other = dict.fromkeys(own, 0.0)
+    assert difference(own, other, {case: case[0] for case in own}).ci95 == (0.0, 1.0)
+    one = dict.fromkeys(own, "p0")
+    assert difference(own, other, one).ci95 is None
+
+
+def test_without_a_common_case_there_is_no_difference():
+    assert difference({"a": 1.0}, {"b": 1.0}) == NO_DATA
+
+
+def test_a_constant_control_moves_the_figure_and_its_interval():
+    assert difference_to(1.0, Estimate(0.75, (0.5, 0.875), 8)) == Estimate(-0.25, (-0.5, -0.125), 8)
+    assert difference_to(1.0, NO_DATA) == NO_DATA
+
+
+@pytest.mark.parametrize(
+    ("ci95", "higher", "margin", "expected"),
+    [
+        ((0.01, 0.5), True, 0.1, "better"),
+        ((0.01, 0.5), False, 0.1, "worse"),
+        ((-0.5, -0.01), True, 0.1, "worse"),
+        ((-0.5, -0.01), False, None, "better"),
+        ((-0.05, 0.09), True, 0.1, "alike"),
+        ((-0.05, 0.1), True, 0.1, "unclear"),
+        ((-0.05, 0.09), True, None, "unclear"),
+        ((0.0, 0.0), True, 0.1, "alike"),
+        (None, True, 0.1, "unclear"),
+    ],
+)
+def test_standing_is_told_by_the_interval_and_the_direction(ci95, higher, margin, expected):
+    assert standing(Estimate(0.0, ci95, 5), higher_is_better=higher, margin=margin) == expected
+
+
+UP, NOT, OPEN = Estimate(0.5, (0.3, 0.7), 9), Estimate(0.0, (-0.1, 0.05), 9), Estimate(0.1, (-0.1, 0.3), 9)
+
+
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    [
+        ([UP, UP], True),
+        ([UP, NOT], False),
+        ([OPEN, NOT], False),
+        ([UP, OPEN], None),
+        ([UP, Estimate(1.0, None, 1)], None),
+        ([], None),
+    ],
+)
+def test_a_success_rises_only_above_all_its_controls(differences, expected):
+    assert rises(differences, margin=0.1) is expected
+
+
+@given(low=st.floats(-1, 1), width=st.floats(0, 1), margin=st.floats(0.01, 0.5))
+def test_a_wider_interval_never_turns_a_rise_into_its_contrary(low, width, margin):
+    narrow = rises([Estimate(low, (low, low + width), 9)], margin=margin)
+    wide = rises([Estimate(low, (low - 0.2, low + width + 0.2), 9)], margin=margin)
+    assert wide is None or wide is narrow or (narrow is True and low + width + 0.2 < margin)
+
+
+def row(window: str, edit: str, *differences: Estimate, measure: str = "success", t: float = 0.8) -> Result:
+    named = {
+        name: asdict(each) for name, each in zip(("no_edit", "random_latent"), differences, strict=False)
+    }
+    details: dict[str, Any] = {"window": window, "edit": edit, "measure": measure, "tag": "k10", "blocks": ["down"],
+                               "differences": named}  # fmt: skip
+    return Result(f"{edit}_success", Estimate(0.9, (0.8, 1.0), 9), True, "share", {"t": t}, {}, details)
+
+
+def verdict(rows: list[Result], window: str, edit: str) -> dict[str, Any]:
+    return next(each for each in judged(rows, margin=0.1) if (each["window"], each["edit"]) == (window, edit))
+
+
+@pytest.mark.parametrize(
+    ("cells", "can", "cannot"),
+    [
+        ([(UP, UP)], True, False),
+        ([(UP, UP), (NOT, NOT)], True, False),
+        ([(NOT, UP), (NOT, NOT)], False, True),
+        ([(NOT, NOT), (UP, OPEN)], None, None),
+        ([(UP,)], None, None),  # one of the controls was not compared
+        ([], None, None),
+    ],
+)
+def test_can_holds_where_some_cell_rises_and_cannot_where_none_does(cells, can, cannot):
+    early = verdict([row("early", "spatial", *each) for each in cells], "early", "spatial")
+    middle = verdict([row("middle", "spatial", *each) for each in cells], "middle", "spatial")
+    assert (early["holds"], middle["holds"]) == (can, cannot)
+    assert len(early["cells"]) == len(cells)
+
+
+def test_every_claim_is_judged_by_its_own_window_edit_and_success_alone():
+    rows = [row("early", "spatial", NOT, NOT), row("early", "tone", UP, UP),
+            row("early", "spatial", UP, UP, measure="kept")]  # fmt: skip
+    found = judged(rows, margin=0.1)
+    assert [each["holds"] for each in found] == [False, *[None] * 6]
+    assert [(each["window"], each["edit"], each["text"]) for each in found] == [
+        (claim.window, claim.edit, claim.text) for claim in CLAIMS
+    ]
+
+
+def test_a_cell_tells_its_figure_and_its_lead_over_both_controls():
+    (cell,) = verdict([row("early", "spatial", UP, NOT, t=0.7)], "early", "spatial")["cells"]
+    assert (cell["cell"], cell["value"], cell["n"], cell["rises"]) == ({"t": 0.7}, 0.9, 9, False)
+    assert cell["differences"] == {"no_edit": asdict(UP), "random_latent": asdict(NOT)}

@@ -1,0 +1,218 @@
+"""The three-stage table, made of interventions as they lie in the directories of a study."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from diffusae.evaluation.result import Result, load_results, save_results
+from diffusae.runs.record import read_record
+from diffusae.stages.study import Study
+from diffusae.stages.three_stages import claims_in, summarise_three_stages, window_name
+from stages.evaluated_interventions import place_global, place_spatial
+from stages.test_emergence import study_in
+
+SPATIAL = {
+    "no_edit": [1, 0, 0, 0, 1, 0, 0, 0],
+    "concepts": [1, 1, 1, 0, 1, 1, 1, 1],
+    "random_latent": [1, 0, 0, 0, 0, 0, 0, 1],
+}
+STYLE = {"concepts": [1, 1, 1, 1, 1, 0], "random_latent": [1, 0, 1, 0, 1, 0], "neuron": [1, 1, 1, 1, 1, 0]}
+
+
+def table(study: Study) -> pd.DataFrame:
+    return pd.read_parquet(study.directory / "evaluation" / "three_stages" / "table.parquet")
+
+
+def rows(study: Study) -> list[Result]:
+    return load_results(study.directory / "evaluation" / "three_stages" / "results.json")
+
+
+def find(study: Study, metric: str) -> Result:
+    return next(row for row in rows(study) if row.metric == metric)
+
+
+def test_a_row_holds_every_measure_of_one_method_at_one_cell(tmp_path):
+    study = study_in(tmp_path)
+    place_spatial(study, SPATIAL, t=0.8, rest=0.05)
+    summarise_three_stages(study)
+    found = table(study)
+    assert found["method"].tolist() == ["concepts", "no_edit", "random_latent"]
+    assert set(found["window"]) == {"early"}
+    assert set(zip(found["block"], found["t"], found["tag"], found["blocks"], strict=True)) == {
+        ("down", 0.8, "k10", "down")
+    }
+    assert found["success"].tolist() == pytest.approx([7 / 8, 2 / 8, 2 / 8])
+    assert found["success_n"].tolist() == [8, 8, 8]
+    assert found["kept"].tolist() == [1, 1, 1]
+    assert found["distance"].tolist() == pytest.approx([0.05, 0, 0.05])
+    assert found["strength"].tolist() == [3, 0, 3]
+    assert found["success_difference"].tolist()[1:] == pytest.approx([5 / 8, 5 / 8])
+    assert np.isnan(found["success_difference"].iloc[0])
+    assert found["lpips"].isna().tolist() == [True] * 3
+    assert found["lpips_n"].tolist() == [0] * 3
+
+
+def test_only_the_test_cases_at_the_chosen_strength_are_compared(tmp_path):
+    study = study_in(tmp_path)
+    directory = place_spatial(study, SPATIAL)
+    cases = pd.read_parquet(directory / "objects.parquet")
+    other = cases[(cases["method"] == "concepts") & (cases["split"] == "test")].assign(
+        strength=99.0, success=False
+    )
+    pd.concat([cases, other]).to_parquet(directory / "objects.parquet", index=False)
+    summarise_three_stages(study)
+    assert find(study, "spatial_success").details["differences"]["no_edit"]["value"] == pytest.approx(5 / 8)
+
+
+def test_a_case_that_the_concepts_lack_is_left_out_of_the_difference(tmp_path):
+    study = study_in(tmp_path)
+    directory = place_spatial(study, SPATIAL)
+    cases = pd.read_parquet(directory / "objects.parquet")
+    lost = (cases["method"] == "concepts") & (cases["region"] == "top_left")
+    cases[~lost].to_parquet(directory / "objects.parquet", index=False)
+    summarise_three_stages(study)
+    found = find(study, "spatial_success").details["differences"]["no_edit"]
+    assert found["value"] == pytest.approx(5 / 6)  # of the other regions
+    assert found["n"] == 6
+
+
+def test_chance_is_the_share_of_a_region_and_of_spatial_success_alone(tmp_path):
+    study = study_in(tmp_path)
+    place_spatial(study, SPATIAL)
+    place_global(study, {"style": STYLE})
+    summarise_three_stages(study)
+    assert {row.metric: row.details["chance"] for row in rows(study) if row.details["chance"]} == {
+        "spatial_success": 0.25
+    }
+
+
+def test_each_factor_is_an_edit_of_its_own_and_no_edit_is_a_constant(tmp_path):
+    study = study_in(tmp_path)
+    place_global(study, {"style": STYLE, "grain": STYLE}, t=0.5, distance=0.3, similarity=0.8)
+    summarise_three_stages(study)
+    found = table(study)
+    assert found.groupby("edit").size().to_dict() == {"grain": 4, "style": 4}
+    style = found[found["edit"] == "style"].set_index("method")
+    assert set(style["window"]) == {"middle"}
+    assert style.loc["concepts", ["success", "reached", "distance", "similarity"]].tolist() == pytest.approx(
+        [5 / 6, 3 / 6, 0.3, 0.8]
+    )
+    assert style.loc["no_edit", ["success_difference", "similarity_difference"]].tolist() == pytest.approx(
+        [5 / 6, -0.2]
+    )
+    assert style.loc["random_latent", "success_difference"] == pytest.approx(2 / 6)
+    row = find(study, "style_rose")
+    assert row.details["standing"]["no_edit"] == "better"
+    assert row.details["standing"]["neuron"] == "alike"  # the same outcome case by case
+
+
+def test_blocks_together_stand_beside_the_single_block(tmp_path):
+    study = study_in(tmp_path)
+    place_global(study, {"style": STYLE})
+    place_global(study, {"style": STYLE}, blocks=["down", "mid", "up"])
+    summarise_three_stages(study)
+    found = table(study).query("method == 'concepts'").set_index("together")
+    assert found["blocks"].to_dict() == {False: "down", True: "down+mid+up"}
+    assert set(found["edit"]) == {"style"}
+    assert found["success"].tolist() == pytest.approx([5 / 6, 5 / 6])
+
+
+def test_cells_of_one_window_all_appear(tmp_path):
+    study = study_in(tmp_path)
+    place_spatial(study, SPATIAL, t=1.0)
+    place_spatial(study, SPATIAL, t=0.8)
+    place_spatial(study, SPATIAL, t=0.8, tag="k20")
+    summarise_three_stages(study)
+    found = table(study).query("method == 'concepts'")
+    assert sorted(zip(found["window"], found["t"], found["tag"], strict=True)) == [
+        ("early", 0.8, "k10"),
+        ("early", 0.8, "k20"),
+        ("early", 1.0, "k10"),
+    ]
+
+
+def test_results_without_their_cases_are_in_the_table_without_a_difference(tmp_path):
+    study = study_in(tmp_path)
+    directory = place_spatial(study, SPATIAL)
+    (directory / "objects.parquet").unlink()
+    summarise_three_stages(study)
+    row = find(study, "spatial_success")
+    assert row.value == pytest.approx(7 / 8)
+    assert row.details["differences"] == {}
+
+
+def test_the_claims_are_told_by_what_was_evaluated(tmp_path):
+    study = study_in(tmp_path)
+    assert claims_in(study) == []
+    place_spatial(study, {**SPATIAL, "concepts": [1] * 8, "random_latent": [0] * 8}, t=0.8)
+    place_spatial(study, dict.fromkeys(SPATIAL, SPATIAL["no_edit"]), t=0.5)
+    summarise_three_stages(study)
+    found = {(each["window"], each["edit"]): each for each in claims_in(study)}
+    assert found["early", "spatial"]["holds"] is True
+    assert found["middle", "spatial"]["holds"] is True  # fixed: nothing rises
+    assert found["final", "spatial"]["holds"] is None
+    assert found["final", "spatial"]["cells"] == []
+
+
+def test_its_record_names_every_evaluation_and_a_second_time_changes_nothing(tmp_path):
+    study = study_in(tmp_path)
+    place_spatial(study, SPATIAL, t=0.8)
+    place_global(study, {"style": STYLE}, t=0.5)
+    summarise_three_stages(study)
+    directory = study.directory / "evaluation" / "three_stages"
+    record = read_record(directory)
+    assert record is not None
+    assert (record.stage, record.status) == ("three_stages", "finished")
+    assert set(record.parents) == {
+        "evaluate spatial/down-t0.80-cond-k10",
+        "evaluate global/down-t0.50-cond-k10",
+    }
+    before = (directory / "results.json").stat().st_mtime_ns
+    summarise_three_stages(study)
+    assert (directory / "results.json").stat().st_mtime_ns == before
+
+
+def test_it_is_made_again_when_there_is_more_or_when_another_margin_is_asked_for(tmp_path):
+    study = study_in(tmp_path)
+    place_spatial(study, SPATIAL, t=0.8)
+    summarise_three_stages(study)
+    place_spatial(study, SPATIAL, t=0.1)
+    summarise_three_stages(study)
+    assert set(table(study)["window"]) == {"early", "final"}
+    summarise_three_stages(study_in(tmp_path, "three_stages.margin=0.2"))
+    record = read_record(study.directory / "evaluation" / "three_stages")
+    assert record is not None
+    assert record.determines["margin"] == 0.2
+
+
+def test_nothing_is_written_where_no_intervention_is_finished(tmp_path):
+    study = study_in(tmp_path)
+    summarise_three_stages(study)
+    assert not (study.directory / "evaluation" / "three_stages").exists()
+    directory = place_spatial(study, SPATIAL)
+    record = json.loads((directory / "run.json").read_text()) | {"status": "failed"}
+    (directory / "run.json").write_text(json.dumps(record))
+    summarise_three_stages(study)
+    assert not (study.directory / "evaluation" / "three_stages").exists()
+
+
+def test_a_metric_that_the_table_does_not_know_is_told_and_left_out(tmp_path, caplog):
+    study = study_in(tmp_path)
+    directory = place_spatial(study, SPATIAL)
+    found = load_results(directory / "results.json")
+    strange = Result("spatial_charm", found[0].estimate, True, "x", found[0].cell, {}, found[0].details)
+    save_results(directory / "results.json", [*found, strange])
+    summarise_three_stages(study)
+    assert "spatial_charm has no place in the three-stage table" in caplog.text
+    assert "spatial_charm" not in {row.metric for row in rows(study)}
+
+
+def test_a_window_has_its_name_and_another_its_ends():
+    assert [window_name(each) for each in ([1.0, 0.6], (0.6, 0.2), [0.2, 0.0], [1.0, 0.8])] == [
+        "early",
+        "middle",
+        "final",
+        "1 to 0.8",
+    ]
