@@ -13,6 +13,7 @@ from diffusae.concepts.maps import (
     masks_to_grid,
     resize_maps,
     scale_maps,
+    share_of_positions,
 )
 from diffusae.errors import UserError
 
@@ -111,3 +112,11 @@ def test_maps_resized_to_the_mask_overlap_with_a_mask_of_its_size():
 def test_unusable_options_are_refused(options):
     with pytest.raises(UserError):
         LabelOverlap(**options)
+
+
+def test_the_share_of_a_position_counts_pixels_once_however_many_masks_cover_them():
+    first, second = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
+    first[:2, :2] = True
+    second[0, 0] = second[3, 3] = True
+    assert share_of_positions([first, second], (2, 2)).tolist() == [1.0, 0.0, 0.0, 0.25]
+    assert share_of_positions([], (2, 2)).tolist() == [0.0] * 4

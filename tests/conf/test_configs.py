@@ -25,6 +25,7 @@ from diffusae.miniature.prompts import WorldPrompts
 from diffusae.prompts.text_file import TextFilePrompts
 from diffusae.sae.sparsity import SPARSITIES
 from diffusae.stages import collect, evaluate, label, train
+from diffusae.stages.run import _chosen_metrics
 from diffusae.stages.study import Study, build
 
 CONF = config_directory()
@@ -82,6 +83,20 @@ def test_every_experiment_composes_and_passes_the_checks(path: Path):
     cfg = composed(f"experiment={path.stem}")
     assert cfg.name == path.stem
     Study(cfg).check()
+
+
+def test_an_experiment_has_the_last_word_over_a_stages_root():
+    assert list(composed("experiment=miniature", stage="run").metrics_at.spatial) == ["down-t1.00-cond"]
+    assert list(composed(stage="run").metrics_at.spatial) == []
+
+
+def test_the_full_study_names_only_cells_and_settings_that_exist():
+    cfg = composed("experiment=miniature_full", stage="run")
+    chosen = _chosen_metrics(Study(cfg))
+    assert len(chosen) == 88
+    for metric, settings in cfg.metric_settings.items():
+        option = composed("experiment=miniature_full", f"evaluation={metric}", stage="run").evaluation
+        assert set(settings) <= set(option)
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("sweeps/*.yaml")), ids=lambda p: p.stem)

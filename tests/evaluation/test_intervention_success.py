@@ -1,8 +1,15 @@
 import numpy as np
 import pytest
+import torch
 
 from diffusae.errors import UserError
-from diffusae.evaluation.intervention_success import centre_of_mass, in_region, moved, restyled
+from diffusae.evaluation.intervention_success import (
+    FeatureDistance,
+    centre_of_mass,
+    in_region,
+    moved,
+    restyled,
+)
 
 
 def mask(*pixels):
@@ -67,3 +74,18 @@ def test_a_restyled_picture_by_hand():
 def test_a_score_that_stays_has_not_risen():
     same = (noisy(), [0.6, 0.4], ["cat"])
     assert not restyled(1, before=same, after=same).rose
+
+
+def test_features_distances_count_in_mean_distances_of_two_pictures():
+    def brightness(pictures):
+        return torch.from_numpy(pictures.astype(np.float64).mean(axis=(1, 2, 3)))[:, None]
+
+    distance = FeatureDistance(brightness, [picture(0), picture(30), picture(60)])
+    assert distance.mean_pair == pytest.approx(40)  # 30, 60 and 30
+    assert distance([picture(10), picture(50)], [picture(10), picture(70)]) == pytest.approx([0.0, 0.5])
+    assert distance([], []) == []
+
+
+def test_distances_need_two_pictures_to_scale_by():
+    with pytest.raises(UserError, match="two pictures or more"):
+        FeatureDistance(lambda pictures: torch.zeros(len(pictures), 1), [picture(0)])

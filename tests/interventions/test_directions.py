@@ -1,26 +1,86 @@
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from diffusae.errors import UserError
-from diffusae.interventions.directions import difference_of_means, neuron
+from diffusae.interventions.directions import Contrast, TellingLatents, neuron
 from diffusae.interventions.windows import WINDOWS, window_at
+from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.sparsity import TopK
 
-VECTORS = torch.tensor([[3.0, 0.0], [5.0, 2.0], [1.0, 4.0], [7.0, 9.0]])
+UPDATES = torch.tensor([[3.0, 0.0], [5.0, 2.0], [1.0, 4.0], [7.0, 9.0]])
+CODES = torch.tensor([[2.0, 0.0, 0.5], [4.0, 0.0, 0.5], [1.0, 6.0, 0.5], [9.0, 9.0, 9.0]])
+HAVING, LACKING = torch.tensor([True, True, False, False]), torch.tensor([False, False, True, False])
+
+
+def contrast(having=HAVING, lacking=LACKING):
+    found = Contrast(2, 3)
+    found.add(UPDATES, CODES, having=having, lacking=lacking)
+    return found
 
 
 def test_the_difference_of_means_by_hand():
-    having, lacking = torch.tensor([True, True, False, False]), torch.tensor([False, False, True, False])
     # (4, 1) - (1, 4); the last vector is neither.
     expected = torch.tensor([3.0, -3.0]) / 18**0.5
-    torch.testing.assert_close(difference_of_means(VECTORS, having, lacking), expected)
+    torch.testing.assert_close(contrast().difference_of_means(), expected)
 
 
 def test_a_difference_needs_both_sides_and_a_difference():
     nobody, all_of_them = torch.zeros(4, dtype=torch.bool), torch.ones(4, dtype=torch.bool)
+    assert not contrast(lacking=nobody).complete
     with pytest.raises(UserError, match="with the property and updates without"):
-        difference_of_means(VECTORS, nobody, all_of_them)
+        contrast(lacking=nobody).difference_of_means()
     with pytest.raises(UserError, match="both means are the same"):
-        difference_of_means(VECTORS, all_of_them, all_of_them)
+        contrast(having=all_of_them, lacking=all_of_them).difference_of_means()
+
+
+def test_telling_latents_are_those_whose_codes_are_larger_with_the_property_weighted_by_the_difference():
+    found = contrast().telling(3)
+    assert found is not None
+    # Mean codes (3, 0, .5) with it and (1, 6, .5) without: only latent 0 is larger.
+    assert found.latents.tolist() == [0]
+    assert found.weights.tolist() == [2.0]
+
+
+def test_the_most_telling_latent_differs_most_in_standard_deviations():
+    codes = torch.tensor(
+        [[3.0, 10.0], [3.0, 0.0], [1.0, 0.0], [1.0, 4.0]]
+    )  # differences 2 and 3, deviations 1 and 4.1
+    having = torch.tensor([True, True, False, False])
+    found = Contrast(2, 2)
+    found.add(UPDATES, codes, having=having, lacking=~having)
+    one, both = found.telling(1), found.telling(5)
+    assert one is not None and one.latents.tolist() == [0]
+    assert both is not None and both.latents.tolist() == [0, 1]
+    assert both.weights.tolist() == [2.0, 3.0]
+
+
+def test_no_latent_tells_what_no_code_is_larger_with():
+    assert contrast(having=LACKING, lacking=torch.tensor([False, False, False, True])).telling(3) is None
+
+
+@given(st.integers(0, 2**31), st.integers(1, 5))
+def test_parts_add_up_to_the_whole(seed, n_parts):
+    generator = torch.Generator().manual_seed(seed)
+    updates, codes = torch.randn(20, 2, generator=generator), torch.rand(20, 3, generator=generator)
+    having = torch.arange(20) % 3 == 0
+    whole, parts = Contrast(2, 3), Contrast(2, 3)
+    whole.add(updates, codes, having=having, lacking=~having)
+    for u, z, h in zip(*(each.chunk(n_parts) for each in (updates, codes, having)), strict=True):
+        parts.add(u, z, having=h, lacking=~h)
+    torch.testing.assert_close(parts.difference_of_means(), whole.difference_of_means())
+    first, second = parts.telling(2), whole.telling(2)
+    assert (first is None) == (second is None)
+    if first is not None and second is not None:
+        torch.testing.assert_close(first.weights, second.weights)
+
+
+def test_the_direction_of_telling_latents_is_their_weighted_sum_of_unit_length():
+    sae = SparseAutoencoder(4, 8, TopK(k=2), seed=0)
+    found = TellingLatents(torch.tensor([1, 5]), torch.tensor([3.0, 4.0]))
+    expected = 3 * sae.directions[1] + 4 * sae.directions[5]
+    torch.testing.assert_close(found.direction(sae), (expected / expected.norm()).detach())
 
 
 def test_a_neuron_is_the_strongest_entry_with_its_sign():

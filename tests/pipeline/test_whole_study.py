@@ -131,6 +131,50 @@ def test_interventions_are_judged_beside_their_controls(study, metric, tmp_path)
         assert 'id="interventions"' in (tmp_path / "tiny" / "report" / "index.html").read_text()
 
 
+def test_run_compares_seeds_trains_side_by_side_and_edits_blocks_together(tmp_path):
+    grid = ["grid.timesteps=[0.0]", "grid.blocks=[down,mid]", "grid.conditionings=[cond]"]
+    few = "{strengths: [1.0], tune_prompts: 1, test_prompts: 2, factors: [tone], under_objects: []}"
+    more = ["side_by_side=true", "stability.seed=1", "stability.cells=[mid-t0.00-cond]", "metrics=[latents]",
+            "metrics_at.global_together=[down-t0.00-cond]", f"metric_settings.global_together={few}"]  # fmt: skip
+    command = ["run", "debug=tiny", *grid, *more, "logger.mode=disabled"]
+    done = diffusae(*command, outputs=tmp_path, check=False)
+    assert "To append to your config use +metric_settings" in done.stderr or done.returncode == 0
+    command = [
+        each.replace("metric_settings.", "+metric_settings.", 1)
+        if each.startswith("metric_settings")
+        else each
+        for each in command
+    ]
+    done = diffusae(*command, outputs=tmp_path)
+    root = tmp_path / "tiny"
+    assert sorted(path.name for path in (root / "sae").iterdir() if path.name[0] != ".") == [
+        "down-t0.00-cond-k4", "mid-t0.00-cond-k4", "mid-t0.00-cond-k4-seed1"
+    ]  # fmt: skip
+    latents = {
+        cell: {
+            row.metric: row for row in load_results(root / "evaluation" / "latents" / cell / "results.json")
+        }
+        for cell in ("down-t0.00-cond-k4", "mid-t0.00-cond-k4")
+    }
+    compared = latents["mid-t0.00-cond-k4"]["stability"]
+    assert compared.value is not None and compared.n == 64
+    assert (
+        "stability" not in latents["down-t0.00-cond-k4"]
+        or latents["down-t0.00-cond-k4"]["stability"].value is None
+    )
+    together = load_results(root / "evaluation" / "global_together" / "down-t0.00-cond-k4" / "results.json")
+    assert {row.metric for row in together} == {
+        f"tone_{column}_together" for column in ("rose", "reached", "similarity", "feature_distance", "kept")
+    }
+    assert together[0].details["blocks"] == ["down", "mid"]
+    again = diffusae(*command, outputs=tmp_path)
+    assert {row[1] for row in table_of(again)} == {"skipped"}
+    command[-2] = "+metric_settings.global_together={strength: 2}"
+    wrong = diffusae(*command, outputs=tmp_path, check=False)
+    assert wrong.returncode == 2
+    assert "unknown value in metric_settings.global_together: 'strength'" in wrong.stderr
+
+
 def test_steer_writes_the_picture_before_and_after_and_a_strip(study):
     concept = ConceptDictionary.load(study / "tiny" / "concepts" / "mid-t1.00-cond-k4").labels[0]
     asked = ["prompt=a flat drawing of a red fish", f"concept={concept}", "strengths=[2.0]", "timestep=early"]

@@ -25,6 +25,7 @@ Change = Callable[[Updates, tuple[int, int]], Updates]
 """change(updates, grid) -> what to add to them."""
 
 Outside = Literal["subtract", "keep"]
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ class Edit:
         together(faults)
 
     def acts_at(self, t: float) -> bool:
-        """Whether the step at normalised time t is in the window."""
-        return self.window[1] <= t <= self.window[0]
+        """Whether the step at normalised time t is in the window, up to the rounding of t = 1 - i / (N - 1)."""
+        return self.window[1] - ROUNDING <= t <= self.window[0] + ROUNDING
 
     def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
         """The edited updates, in the dtype that they had."""

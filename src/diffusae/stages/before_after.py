@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,47 @@ import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
 from diffusae.errors import UserError
+from diffusae.files import atomic_path
 from diffusae.report.study import EditedPicture, Example
 
 FILE = "examples.parquet"
 PANEL = "before_after"
 _COLUMNS = ("case", "image_id", "prompt", "method", "strength", "success", "picture")
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """One picture of one case.
+
+    Attributes:
+        case: what was to happen, such as "fish to top_left".
+        image_id, prompt: of the picture.
+        method: no_edit, concepts, or a control.
+        strength: of the edit; 0 without.
+        success: whether it happened.
+        picture: uint8 [height, width, 3].
+    """
+
+    case: str
+    image_id: str
+    prompt: str
+    method: str
+    strength: float
+    success: bool
+    picture: np.ndarray
+
+
+def save_examples(directory: Path, examples: Sequence[Kept]) -> None:
+    """Write examples.parquet, the pictures as PNG, atomically."""
+    rows = [{**asdict(example), "picture": _png(example.picture)} for example in examples]
+    with atomic_path(directory / FILE) as temporary:
+        pd.DataFrame(rows).to_parquet(temporary, engine="pyarrow", index=False)
+
+
+def _png(picture: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format="PNG")
+    return file.getvalue()
 
 
 def panel_name(metric: str) -> str:

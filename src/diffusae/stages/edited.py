@@ -16,7 +16,7 @@ from diffusae.backbone.load import load_pipeline
 from diffusae.backbone.schedule import t_of
 from diffusae.capture.generate import generate
 from diffusae.capture.replay import recorded_outputs, replayed_outputs
-from diffusae.interventions.edits import Change, Edit, PerPicture
+from diffusae.interventions.edits import ROUNDING, Change, Edit, PerPicture
 from diffusae.interventions.steer import steer
 from diffusae.interventions.windows import Window
 from diffusae.prompts.prompt_set import Prompt
@@ -148,7 +148,7 @@ class EditedPictures:
     def _keep(self, batch: Sequence[Trial], outputs: Mapping[float, Any]) -> None:
         """The denoiser's outputs before the first place, a row a branch, by prompt."""
         for index, (timestep, (sample, *_)) in enumerate(outputs.items()):
-            if t_of(index, len(outputs)) <= self._first:
+            if t_of(index, len(outputs)) <= self._first + ROUNDING:
                 break
             for row, trial in enumerate(batch):
                 self._before.setdefault(trial.prompt.image_id, {})[timestep] = sample[row :: len(batch)]

@@ -15,6 +15,7 @@ from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.stages.annotate import determining
+from diffusae.stages.before_after import captioned, panel_name
 from diffusae.stages.evaluate_cohesion import cohesion_rows
 from diffusae.stages.evaluate_composition import composition_results
 from diffusae.stages.evaluate_faithfulness import faithfulness_rows
@@ -91,6 +92,8 @@ def evaluate_cell(study: Study, mirror: WandbMirror, embedding: Embedding) -> No
         results = METRICS[metric][0](study, embedding)
         save_results(directory / "results.json", results)
     mirror.summary({f"test/{result.metric}": result.value for result in results if result.value is not None})
+    if pictures := captioned(directory):
+        mirror.panel(panel_name(metric), pictures)
 
 
 def _spread(result: Result) -> tuple[Any, int]:

@@ -25,9 +25,9 @@ from diffusae.interventions.windows import window_at
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
+from diffusae.stages.before_after import Kept, save_examples
 from diffusae.stages.codes import stream_of
 from diffusae.stages.edited import EditedPictures, Place, Trial
-from diffusae.stages.examples import Example, save_examples
 from diffusae.stages.study import Study
 
 METHODS = ("concepts", "difference_of_means", "random_latent", "neuron")
@@ -278,17 +278,17 @@ class _Restyler:
 
 def _examples(
     tested: Judged, cases: Sequence[Case], before: Mapping[str, tuple[np.ndarray, Any]], count: int
-) -> Iterator[Example]:
+) -> Iterator[Kept]:
     """The first cases of each factor: the unedited picture, then every method's."""
     for factor in dict.fromkeys(case.factor for case in cases):
         for case in [each for each in cases if each.factor == factor][:count]:
             about = {"case": case.target, "image_id": case.prompt.image_id, "prompt": case.prompt.text}
-            yield Example(
+            yield Kept(
                 **about, method=UNEDITED, strength=0.0, success=False, picture=before[case.prompt.image_id][0]
             )
             for row, picture in zip(tested.table.to_dict("records"), tested.pictures, strict=True):
                 if (row["image_id"], row["factor"]) == (case.prompt.image_id, factor):
-                    yield Example(
+                    yield Kept(
                         **about,
                         method=row["method"],
                         strength=row["strength"],

@@ -28,10 +28,10 @@ from diffusae.interventions.windows import window_at
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
+from diffusae.stages.before_after import Kept, save_examples
 from diffusae.stages.codes import stream_of
 from diffusae.stages.edited import EditedPictures, Place, Trial
 from diffusae.stages.evaluate_composition import nouns_in
-from diffusae.stages.examples import Example, save_examples
 from diffusae.stages.study import Study, build
 
 INSIDE, OUTSIDE = 0.5, 0.05
@@ -253,7 +253,7 @@ def _save_table(directory: Any, **splits: Sequence[Outcome]) -> None:
         pd.DataFrame(rows).to_parquet(temporary, engine="pyarrow", index=False)
 
 
-def _examples(tested: Sequence[Outcome], count: int) -> Iterable[Example]:
+def _examples(tested: Sequence[Outcome], count: int) -> Iterable[Kept]:
     """The first cases of different prompts, each prompt with the next region, by every method that has a direction."""
     of_prompt: dict[str, list[Case]] = defaultdict(list)
     for each in _of(tested, UNEDITED):
@@ -262,7 +262,7 @@ def _examples(tested: Sequence[Outcome], count: int) -> Iterable[Example]:
     for case in chosen:
         for each in tested:
             if each.case == case:
-                yield Example(
+                yield Kept(
                     case=f"{case.noun} to {case.region}",
                     image_id=case.prompt.image_id,
                     prompt=case.prompt.text,

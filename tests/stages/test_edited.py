@@ -1,0 +1,76 @@
+"""Edited pictures: what lies before the first edit is made once, and changes nothing."""
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from diffusae.cli import config_directory
+from diffusae.prompts.prompt_set import Prompt
+from diffusae.stages.edited import EditedPictures, Place, Trial
+from diffusae.stages.study import Study
+
+PROMPTS = [
+    Prompt(f"p{n}", text, n, "test")
+    for n, text in enumerate(("a flat red fish", "a blue cat", "a green star"))
+]
+MIDDLE = Place("down", (0.6, 0.2))
+
+
+class Push:
+    """Adds a constant to every update, and counts the calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, updates, grid):
+        self.calls += 1
+        return torch.full_like(updates, 2.0)
+
+
+@pytest.fixture(scope="module")
+def study():
+    with initialize_config_dir(str(config_directory()), version_base=None):
+        return Study(compose("evaluate", overrides=["debug=tiny", "model.steps=6"]))
+
+
+def pictures_of(study, *places):
+    return EditedPictures(study, places or [MIDDLE], conditionings=["cond"])
+
+
+def denoiser_runs(pictures, trials):
+    """How often the denoiser's first layer ran, and the pictures."""
+    runs = []
+    handle = pictures.pipe.unet.conv_in.register_forward_hook(lambda *_: runs.append(1))
+    try:
+        made = pictures.make(trials, what="pictures")
+    finally:
+        handle.remove()
+    return len(runs), np.stack([image for image, _ in made])
+
+
+def test_steps_before_the_first_place_are_replayed_whatever_the_batch(study):
+    edited = [Trial(prompt, (Push(),)) for prompt in (PROMPTS[2], PROMPTS[0])]
+    fresh_runs, fresh = denoiser_runs(pictures_of(study), edited)
+    pictures = pictures_of(study)
+    unedited_runs, _ = denoiser_runs(pictures, [Trial(prompt) for prompt in PROMPTS])
+    replayed_runs, replayed = denoiser_runs(pictures, edited)
+    # t = 1, .8, .6, .4, .2, 0: the first two lie before the window.
+    assert (fresh_runs, unedited_runs, replayed_runs) == (6, 6, 4)
+    assert np.abs(replayed.astype(int) - fresh.astype(int)).max() <= 1
+
+
+def test_an_unedited_picture_and_an_edited_one_share_no_batch(study):
+    push = Push()
+    trials = [Trial(PROMPTS[0]), Trial(PROMPTS[0], (push,)), Trial(PROMPTS[0], (None,))]
+    _, (plain, edited, untouched) = denoiser_runs(pictures_of(study), trials)
+    assert push.calls == 3  # t = .6, .4, .2
+    assert np.abs(untouched.astype(int) - plain.astype(int)).max() <= 1
+    assert np.abs(edited.astype(int) - plain.astype(int)).max() > 1
+
+
+def test_every_place_has_its_own_change_and_window(study):
+    early, late = Push(), Push()
+    pictures = pictures_of(study, Place("down", (1.0, 0.7)), Place("up_outer", (0.1, 0.0)))
+    pictures.make([Trial(PROMPTS[0], (early, late))], what="pictures")
+    assert (early.calls, late.calls) == (2, 1)
