@@ -82,12 +82,13 @@ class PictureAnnotator:
 
     def _features(self, images: Images) -> Float[Tensor, "n d"]:
         assert self.styles is not None
-        look = self.styles.model.embed_images
-        return torch.stack(
-            in_batches(
-                lambda part: list(look(part)), images, size=self.batch_size, setting="annotator.batch_size"
-            )
-        )
+        model = self.styles.model
+
+        def look(rows: Sequence[int]) -> list[Tensor]:
+            return list(model.embed_images(images[list(rows)]))
+
+        rows = range(len(images))
+        return torch.stack(in_batches(look, rows, size=self.batch_size, setting="annotator.batch_size"))
 
     @cached_property
     def _context(self) -> dict[str, Any]:
