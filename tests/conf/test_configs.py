@@ -10,6 +10,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusae.cli import STAGES, config_directory
 from diffusae.concepts import embeddings
+from diffusae.concepts.florence import FlorenceTagger
+from diffusae.concepts.grounding_dino import GroundingDino
+from diffusae.concepts.image_text import ImageText
+from diffusae.concepts.object_finders import ClipSeg, GroundedSam
+from diffusae.concepts.picture_annotator import PictureAnnotator
+from diffusae.concepts.ram import RamTagger
+from diffusae.concepts.sam import Sam
+from diffusae.concepts.style_scores import StyleScorer
+from diffusae.concepts.taggers import CaptionTagger, SimilarityTagger
 from diffusae.errors import UserError
 from diffusae.miniature.annotator import MiniatureAnnotator
 from diffusae.miniature.prompts import WorldPrompts
@@ -123,12 +132,42 @@ def test_no_part_is_out_of_reach_of_the_configs():
     }
     parts |= {each.__name__ for each in (WorldPrompts, FilePrompts, MiniatureAnnotator)}
     parts |= {each.__name__ for each in SPARSITIES.values()}
+    parts |= {each.__name__ for each in (CaptionTagger, SimilarityTagger, FlorenceTagger, RamTagger)}
+    parts |= {each.__name__ for each in (PictureAnnotator, GroundedSam, GroundingDino, Sam, ClipSeg)}
+    parts |= {each.__name__ for each in (StyleScorer, ImageText)}
     assert parts == named
 
 
 def test_a_config_cannot_build_what_is_not_ours():
     with pytest.raises(UserError, match="refused"):
         build(OmegaConf.create({"_target_": "os.system", "command": "true"}))
+
+
+def test_a_config_cannot_build_what_is_not_ours_inside_what_is():
+    with pytest.raises(UserError, match=r"os\.system.*refused"):
+        build(
+            composed("annotator=grounded_sam", "+annotator.objects.detector.x._target_=os.system").annotator
+        )
+
+
+@pytest.mark.parametrize("tagger", ["caption", "clip", "siglip", "florence2", "ram"])
+@pytest.mark.parametrize("annotator", ["grounded_sam", "clipseg"])
+def test_every_annotator_is_built_with_every_tagger_before_any_model_is_looked_for(annotator, tagger):
+    overrides = [f"annotator={annotator}", f"tagger={tagger}"]
+    made = build(
+        composed(*overrides, *(["tagger.weights=ram.safetensors"] if tagger == "ram" else [])).annotator
+    )
+    assert isinstance(made, PictureAnnotator)
+    assert isinstance(made.objects, GroundedSam | ClipSeg)
+    assert (
+        type(made.objects.tagger)
+        .__name__.lower()
+        .startswith(
+            {"clip": "similarity", "siglip": "similarity", "florence2": "florence"}.get(tagger, tagger)
+        )
+    )
+    assert made.labels.label_of("puppies") == "dog"
+    assert made.factors["style"][0] == "photograph"
 
 
 @pytest.mark.parametrize(

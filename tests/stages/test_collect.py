@@ -9,7 +9,7 @@ from diffusae.errors import UserError
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.stages import collect as stage
 from diffusae.stages.collection import groups_of
-from diffusae.stages.study import Study, fingerprint
+from diffusae.stages.study import Study
 
 
 def study_in(directory, *overrides):
@@ -48,16 +48,6 @@ def test_groups_hold_one_split_each_and_at_most_the_group_size():
     prompts = [Prompt(str(i), "a fish", i, "train" if i < 5 else "test") for i in range(8)]
     groups = [[p.image_id for p in group] for group in groups_of(prompts, 3)]
     assert groups == [["0", "1", "2"], ["3", "4"], ["5", "6", "7"]]
-
-
-def test_the_fingerprint_follows_every_weight_and_config_file(tmp_path):
-    (tmp_path / "unet").mkdir()
-    (tmp_path / "unet" / "config.json").write_text("{}")
-    first = fingerprint(tmp_path)
-    assert fingerprint(tmp_path) == first
-    (tmp_path / "unet" / "config.json").write_text('{"a": 1}')
-    assert fingerprint(tmp_path) != first
-    assert fingerprint("owner/name") is None
 
 
 class Tokenizer:

@@ -18,13 +18,13 @@ from safetensors import SafetensorError
 from torch import nn
 
 from diffusae.errors import UserError, unknown
+from diffusae.sources import first_line, local_folder, refuse_pickles
 
 log = logging.getLogger(__name__)
 
 SchedulerChoice = Literal["ddim", "keep"]
 
 _INDEX = "model_index.json"
-_PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 """Optional components that text-to-image sampling does without; the first two judge finished pictures, the third takes image prompts."""
 
@@ -71,9 +71,7 @@ def load_pipeline(
                 **options,
             )
         except (OSError, ValueError, ImportError, AttributeError, SafetensorError) as error:
-            raise UserError(
-                f"{folder} does not load as a diffusers pipeline: {_first_line(error)}"
-            ) from error
+            raise UserError(f"{folder} does not load as a diffusers pipeline: {first_line(error)}") from error
     # Components load in the dtype asked for or in the stored one, as their library pleases: convert them all.
     pipe = pipe.to(device=torch.device(device), dtype=dtype)
     _check_dtype(pipe, dtype)
@@ -88,35 +86,20 @@ def _folder_of(
     source: str | Path, *, revision: str | None, variant: str | None, unused: dict[str, Any]
 ) -> Path:
     """The local folder of `source`, downloaded from the hub where it is no folder."""
-    local = Path(source).expanduser()
-    if local.is_dir():
-        return local.resolve()
-    name = str(source)
-    if isinstance(source, Path) or local.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        raise UserError(
-            f"there is no folder {local.absolute()}, and {name!r} is no hub id (owner/name); "
-            "set model.source to a folder in the diffusers layout or to a hub id"
-        )
-    try:
-        return Path(
-            DiffusionPipeline.download(
-                name,
-                revision=revision,
-                variant=variant,
-                use_safetensors=True,
-                trust_remote_code=False,
-                **unused,
-            )
-        )
-    except Exception as error:  # the hub's clients have no common error, and the remedy is the same for all
-        serving = Path.cwd() / "models" / name.replace("/", "--")
-        pinned = f" --revision {revision}" if revision else ""
-        raise UserError(
-            f"the hub did not serve {name!r} (revision {revision or 'main'}): {_first_line(_root(error))}\n"
-            f"A local copy would serve: set model.source={serving} once that folder holds {_INDEX} and the "
-            f"component folders with their .safetensors files. Where the hub can be reached, this makes it:\n"
-            f"  hf download {name}{pinned} --local-dir {serving}"
-        ) from error
+    return local_folder(
+        source,
+        setting="model.source",
+        holds=f"{_INDEX} and the component folders with their .safetensors files",
+        revision=revision,
+        download=lambda name: DiffusionPipeline.download(
+            name,
+            revision=revision,
+            variant=variant,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **unused,
+        ),
+    )
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -135,13 +118,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
 def _refuse_pickles(folder: Path, names: Iterable[str]) -> None:
     """`UserError` for a component whose weights exist as pickles only: reading those can run code."""
     for name in sorted(names):
-        files = list((folder / name).glob("*"))
-        pickles = [file.name for file in files if file.suffix in _PICKLED]
-        if pickles and not any(file.suffix == ".safetensors" for file in files):
-            raise UserError(
-                f"{folder / name} holds its weights as a pickle only ({pickles[0]}), which is never read; "
-                "convert them to safetensors (save_pretrained with safe_serialization=True)"
-            )
+        refuse_pickles(folder / name)
 
 
 def _ddim(scheduler: Any) -> DDIMScheduler:
@@ -178,14 +155,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for library in shown:
             library.enable_progress_bar()
-
-
-def _root(error: BaseException) -> BaseException:
-    """The error that the others were raised from."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"

@@ -69,14 +69,16 @@ class Annotations:
         return cls(masks=found["first"], second=found["second"], described=described)
 
 
-def annotate_pictures(annotator: Annotator, image_ids: Sequence[str], pictures: Images) -> Annotations:
-    """Annotate pictures uint8 [n, H, W, 3], and each a second time in the mirror.
+def annotate_pictures(
+    annotator: Annotator, image_ids: Sequence[str], pictures: Images, captions: Sequence[str] | None = None
+) -> Annotations:
+    """Annotate pictures uint8 [n, H, W, 3], and each a second time in the mirror; `captions` as in `Annotator`.
 
     The mirrored picture shows the same objects; where its masks, mirrored back, differ from the first, the
     annotator is unsure. Their IoU bounds what any prediction of these masks can reach.
     """
-    first = annotator.annotate(pictures)
-    second = annotator.annotate(np.ascontiguousarray(pictures[:, :, ::-1]))
+    first = annotator.annotate(pictures, captions)
+    second = annotator.annotate(np.ascontiguousarray(pictures[:, :, ::-1]), captions)
     described = pd.DataFrame({"image_id": list(image_ids), "style": [found.style for found in first]})
     return Annotations(
         masks={i: dict(found.masks) for i, found in zip(image_ids, first, strict=True)},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,26 +17,41 @@ class Annotation:
     """What one picture shows. No masks means that nothing was found: no data, not a zero.
 
     Attributes:
-        masks: noun -> bool [H, W], all instances of the noun merged.
-        style: the style's name, where the annotator knows styles.
+        masks: noun -> bool [H, W], all instances of the noun merged; never an empty mask.
         colours: noun -> colour name, where the annotator knows colours.
+        factors: what the whole picture is like, such as its style: factor -> the value with the highest score.
+        scores: factor -> the scores of all its values, in the order of the annotator's `factors`.
     """
 
     masks: dict[str, BoolImage] = field(default_factory=dict)
-    style: str | None = None
     colours: dict[str, str] = field(default_factory=dict)
+    factors: dict[str, str] = field(default_factory=dict)
+    scores: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def style(self) -> str | None:
+        """The style's name, where the annotator knows styles."""
+        return self.factors.get("style")
 
 
 class Annotator(Protocol):
-    """Finds objects in pictures."""
+    """Finds objects in pictures, and may tell what a picture is like as a whole."""
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The nouns that it can find."""
+        """The nouns that it can find; a `concepts.words.Vocabulary` where they have synonyms."""
         ...
 
-    def annotate(self, images: Images) -> list[Annotation]:
-        """One annotation for each picture of uint8 [n, H, W, 3]; masks have the pictures' size."""
+    @property
+    def factors(self) -> Mapping[str, Sequence[str]]:
+        """Factor, such as style, to its values, in the order of an annotation's scores; empty: it knows none."""
+        ...
+
+    def annotate(self, images: Images, /, captions: Sequence[str] | None = None) -> Sequence[Any]:
+        """One annotation for each picture of uint8 [n, H, W, 3]; masks have the pictures' size.
+
+        `captions`, one a picture, are for annotators that look for what the caption names.
+        """
         ...
 
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from diffusae.concepts.words import words_of
 from diffusae.errors import UserError, unknown
 
 TokenPooling = Literal["last", "mean"]
@@ -44,11 +45,9 @@ def embed_labels(
     """The labels that have an embedding, in their order and once each, and their unit vectors.
 
     A label of several words that is not known as a whole gets the mean of its known words (*open* in the
-    paper). A label of which nothing is known is left out: no data.
+    paper; `concepts/words.py`). A label of which nothing is known is left out: no data.
     """
-    parts = {
-        label: [label] if embedding.known(label) else label.replace("_", " ").split() for label in labels
-    }
+    parts = {label: [label] if embedding.known(label) else words_of(label) for label in labels}
     parts = {label: [word for word in words if embedding.known(word)] for label, words in parts.items()}
     found = [label for label in dict.fromkeys(labels) if parts[label]]
     if not found:

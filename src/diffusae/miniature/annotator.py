@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -169,8 +170,8 @@ class MiniatureAnnotator:
         return {factor: tuple(names) for factor, names in FACTORS.items()}
 
     @torch.no_grad()
-    def annotate(self, pictures: np.ndarray) -> list[Annotation]:
-        """Annotate uint8 pictures `[n, H, W, 3]`."""
+    def annotate(self, pictures: np.ndarray, captions: Sequence[str] | None = None) -> list[Annotation]:
+        """Annotate uint8 pictures `[n, H, W, 3]`; captions are not looked at."""
         found: list[Annotation] = []
         for start in range(0, len(pictures), self.batch_size):
             batch = to_unit_range(pictures[start : start + self.batch_size]).to(

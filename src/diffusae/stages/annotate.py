@@ -14,8 +14,9 @@ from diffusae.activations.schema import IMAGES
 from diffusae.concepts.annotations import annotate_pictures
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
+from diffusae.sources import fingerprint
 from diffusae.stages.collection import SEEN_SPLITS
-from diffusae.stages.study import Study, build, fingerprint
+from diffusae.stages.study import Study, build
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +31,7 @@ def annotate(cfg: DictConfig) -> bool:
 
 def annotate_into(study: Study) -> bool:
     """`annotate` for a caller that holds the lock."""
-    settings = study.part("annotator")
-    files = fingerprint(settings.get("folder", ""))
-    determines: dict[str, Any] = {
-        "annotator": settings if files is None else settings | {"folder": f"files {files}"}
-    }
+    determines: dict[str, Any] = {"annotator": determining(study.part("annotator"))}
     parents = {"collect": parent_signature(study.activations, stage="collect")}
     if state(study.annotations, determines=determines, parents=parents) == "finished":
         log.info("%s is annotated already", study.annotations)
@@ -52,8 +49,24 @@ def annotate_into(study: Study) -> bool:
     ):
         rows = [row for split in SEEN_SPLITS for row in read_images(study.activations, manifest, split)]
         pictures = np.stack([picture for _, picture, _ in rows])
-        found = annotate_pictures(annotator, [image_id for image_id, *_ in rows], pictures)
+        image_ids, captions = [image_id for image_id, *_ in rows], [meta["prompt"] for *_, meta in rows]
+        found = annotate_pictures(annotator, image_ids, pictures, captions)
         found.save(study.annotations)
         empty = sum(not masks for masks in found.masks.values())
         log.info("annotated %d pictures; in %d nothing was found", len(rows), empty)
     return True
+
+
+_INDIFFERENT = ("batch_size", "boxes_at_once", "pairs_at_once", "cache", "device")
+"""Settings of annotators that change how fast they are, and not what they find."""
+
+
+def determining(settings: Any) -> Any:
+    """What of an annotator's settings determines its result; local model folders by their contents."""
+    if not isinstance(settings, dict):
+        return [determining(each) for each in settings] if isinstance(settings, list) else settings
+    kept = {name: determining(value) for name, value in settings.items() if name not in _INDIFFERENT}
+    for name in ("folder", "source"):
+        if isinstance(kept.get(name), str) and (files := fingerprint(kept[name])) is not None:
+            kept[name] = f"files {files}"
+    return kept

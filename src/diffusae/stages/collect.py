@@ -25,6 +25,7 @@ from diffusae.prompts.prompt_set import Prompt
 from diffusae.runs.disk import require_free
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import run_record, state
+from diffusae.sources import fingerprint
 from diffusae.stages.collection import (
     ATTENTION,
     SEEN_SPLITS,
@@ -36,7 +37,7 @@ from diffusae.stages.collection import (
 )
 from diffusae.stages.estimate import bytes_finished, estimate
 from diffusae.stages.progress import Advance, progress_bar
-from diffusae.stages.study import Study, fingerprint
+from diffusae.stages.study import Study
 
 log = logging.getLogger(__name__)
 

@@ -92,7 +92,8 @@ class EditedPictures:
         with progress_bar(what, total=len(trials)) as (advance, _):
             for batch in self._batches(trials):
                 images = self._generate(batch)
-                found += zip(images, self.annotator.annotate(images), strict=True)
+                captions = [trial.prompt.text for trial in batch]
+                found += zip(images, self.annotator.annotate(images, captions), strict=True)
                 advance(len(batch))
         return found
 

@@ -14,6 +14,7 @@ from diffusae.evaluation.result import Result, load_results, save_results
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
 from diffusae.runs.wandb_mirror import WandbMirror
+from diffusae.stages.annotate import determining
 from diffusae.stages.before_after import captioned, panel_name
 from diffusae.stages.evaluate_cohesion import cohesion_rows
 from diffusae.stages.evaluate_composition import composition_results
@@ -41,6 +42,10 @@ METRICS: dict[str, tuple[Callable[[Study, Embedding], list[Result]], tuple[str, 
     "latents": (latent_rows, ("train", "annotate")),
     "faithfulness": (faithfulness_rows, ("train", "annotate")),
 }
+
+
+JUDGED = ("spatial", "global", "global_together", "faithfulness")
+"""Metrics that make new pictures, which the annotator of this very run judges."""
 
 
 def evaluate(cfg: DictConfig) -> bool:
@@ -97,6 +102,8 @@ def _spread(result: Result) -> tuple[Any, int]:
 
 def _determines(study: Study) -> dict[str, Any]:
     parts = {name: study.part(name) for name in ("evaluation", "embedding")}
+    if study.cfg.evaluation.name in JUDGED:
+        parts["annotator"] = determining(study.part("annotator"))
     return {"cell": study.cell.coordinates(), **parts, "seed": study.cfg.seed}
 
 

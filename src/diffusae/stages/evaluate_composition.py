@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import pandas as pd
@@ -15,6 +14,7 @@ from diffusae.activations.reader import read_updates
 from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.embeddings import WordEmbedding, embed_labels
+from diffusae.concepts.words import Vocabulary
 from diffusae.evaluation import composition_baselines as baselines
 from diffusae.evaluation.composition import (
     ConceptSpace,
@@ -88,8 +88,8 @@ def composition_results(study: Study, embedding: Callable[[], WordEmbedding]) ->
 
 
 def nouns_in(text: str, vocabulary: tuple[str, ...]) -> list[str]:
-    """The labels that a caption names, as whole words whatever the case."""
-    return [noun for noun in vocabulary if re.search(rf"(?<!\w){re.escape(noun)}(?!\w)", text, re.IGNORECASE)]
+    """The labels that a caption names; plurals, synonyms and labels of several words: see `concepts/words.py`."""
+    return Vocabulary.of(vocabulary).labels_in(text)
 
 
 def _split(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +18,6 @@ from diffusae.activations.schema import Cell
 from diffusae.backbone.branches import CONDITIONINGS
 from diffusae.backbone.schedule import step_index
 from diffusae.errors import UserError, together, unknown
-from diffusae.files import sha256_of
 from diffusae.miniature.folder import SHIPPED
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
 from diffusae.sae.precision import AUTO, SelectionPrecision
@@ -70,15 +67,23 @@ _OPTIONAL_NUMBERS: tuple[tuple[str, type, float, float], ...] = (
 
 def build(node: DictConfig, **values: Any) -> Any:
     """Instantiate what a config node names with `_target_`; only parts of this package may be named."""
-    target = str(node.get("_target_", ""))
-    if not target.startswith("diffusae."):
-        raise UserError(f"_target_={target!r} is refused: configs may only build parts of diffusae")
+    for target in (str(node.get("_target_", "")), *_targets(OmegaConf.to_container(node, resolve=True))):
+        if not target.startswith("diffusae."):
+            raise UserError(f"_target_={target!r} is refused: configs may only build parts of diffusae")
     try:
         return hydra.utils.instantiate(node, **values)
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):  # what the part says itself, without Hydra's wrapping
             raise error.__cause__ from None
         raise
+
+
+def _targets(value: Any) -> list[str]:
+    """Every `_target_` in a configuration, however deep."""
+    if isinstance(value, dict):
+        own = [str(value["_target_"])] if "_target_" in value else []
+        return own + [target for child in value.values() for target in _targets(child)]
+    return [target for child in value for target in _targets(child)] if isinstance(value, list) else []
 
 
 @dataclass(frozen=True)
@@ -249,16 +254,3 @@ def _number_fault(cfg: DictConfig, name: str, kind: type, least: float, greatest
     if _is_number(value) and (isinstance(value, int) or not whole) and least <= value <= greatest:
         return None
     return f"{name}={value} must be a {'whole ' if whole else ''}number from {least:g} to {greatest:g}"
-
-
-def fingerprint(folder: str | Path) -> str | None:
-    """One hash over the names and contents of a local model folder's files; None for a hub id."""
-    root = Path(folder)
-    if not root.is_dir():
-        return None
-    files = {
-        str(path.relative_to(root)): sha256_of(path)
-        for path in sorted(root.rglob("*"))
-        if path.suffix in (".safetensors", ".json")
-    }
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]

@@ -1,0 +1,91 @@
+"""Where a pretrained model's files are: a local folder, or a hub id that is downloaded once. Never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from diffusae.errors import UserError
+from diffusae.files import sha256_of
+
+PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+
+
+def local_folder(
+    source: str | Path,
+    *,
+    setting: str,
+    holds: str,
+    revision: str | None,
+    download: Callable[[str], Any],
+) -> Path:
+    """The local folder of `source`: that folder, or what `download` fetches for a hub id ("owner/name").
+
+    Args:
+        setting: the config value that names the source, for the messages.
+        holds: what a folder must hold to serve, for the messages.
+        revision: the branch, tag or commit that `download` asks for.
+
+    Raises:
+        UserError: neither a folder nor a hub id, or the hub does not serve it; the message names the folder that would.
+    """
+    local = Path(source).expanduser()
+    if local.is_dir():
+        return local.resolve()
+    name = str(source)
+    if isinstance(source, Path) or local.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise UserError(
+            f"there is no folder {local.absolute()}, and {name!r} is no hub id (owner/name); "
+            f"set {setting} to a folder that holds {holds}, or to a hub id"
+        )
+    try:
+        return Path(download(name))
+    except Exception as error:  # the hub's clients have no common error, and the remedy is the same for all
+        serving = Path.cwd() / "models" / name.replace("/", "--")
+        pinned = f" --revision {revision}" if revision else ""
+        raise UserError(
+            f"the hub did not serve {name!r} (revision {revision or 'main'}): {first_line(_root(error))}\n"
+            f"A local copy would serve: set {setting}={serving} once that folder holds {holds}. "
+            f"Where the hub can be reached, this makes it:\n"
+            f"  hf download {name}{pinned} --local-dir {serving}"
+        ) from error
+
+
+def refuse_pickles(folder: Path) -> None:
+    """`UserError` for a folder whose weights exist as pickles only: reading those can run code."""
+    files = list(folder.glob("*"))
+    pickles = sorted(file.name for file in files if file.suffix in PICKLED)
+    if pickles and not any(file.suffix == ".safetensors" for file in files):
+        raise UserError(
+            f"{folder} holds its weights as a pickle only ({pickles[0]}), which is never read; "
+            "convert them to safetensors (save_pretrained with safe_serialization=True)"
+        )
+
+
+def fingerprint(folder: str | Path, *, suffixes: Iterable[str] = (".safetensors", ".json")) -> str | None:
+    """One hash over the names and contents of a local model folder's files; None for a hub id."""
+    root = Path(folder)
+    if not root.is_dir():
+        return None
+    kept = tuple(suffixes)
+    files = {
+        str(path.relative_to(root)): sha256_of(path)
+        for path in sorted(root.rglob("*"))
+        if path.suffix in kept
+    }
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
+
+
+def first_line(error: BaseException) -> str:
+    """An error's type and the first line of what it says."""
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+
+
+def _root(error: BaseException) -> BaseException:
+    """The error that the others were raised from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
