@@ -82,8 +82,8 @@ def test_features_distances_count_in_mean_distances_of_two_pictures():
 
     distance = FeatureDistance(brightness, [picture(0), picture(30), picture(60)])
     assert distance.mean_pair == pytest.approx(40)  # 30, 60 and 30
-    assert distance([picture(10), picture(50)], [picture(10), picture(70)]) == pytest.approx([0.0, 0.5])
-    assert distance([], []) == []
+    before, after = np.stack([picture(10), picture(50)]), np.stack([picture(10), picture(70)])
+    assert distance(before, after) == pytest.approx([0.0, 0.5])
 
 
 def test_distances_need_two_pictures_to_scale_by():

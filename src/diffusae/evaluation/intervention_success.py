@@ -117,9 +117,7 @@ class FeatureDistance:
         self._features = features
         self.mean_pair = float(torch.nn.functional.pdist(features(np.stack(pictures)).double()).mean())
 
-    def __call__(self, first: Sequence[Picture], second: Sequence[Picture]) -> list[float]:
-        """Pair by pair."""
-        if not len(first):
-            return []
-        a, b = (self._features(np.stack(each)).double() for each in (first, second))
+    def __call__(self, first: np.ndarray, second: np.ndarray) -> list[float]:
+        """Pair by pair, of uint8 [n, height, width, 3]."""
+        a, b = (self._features(each).double() for each in (first, second))
         return ((a - b).norm(dim=1) / (self.mean_pair or 1.0)).tolist()

@@ -47,7 +47,7 @@ def faithfulness_rows(study: Study, _embedding: Any) -> list[Result]:
 
     def outcome(edit: Edit | None) -> Outcome:
         pictures = made.pictures if edit is None else made.again(edit)
-        nouns = [set(found.masks) for found in annotator.annotate(pictures)]
+        nouns = [set(found.masks) for found in annotator.annotate(pictures, list(made.request.prompts))]
         return Outcome(_errors(made.pipe, edit, denoising, study.cfg.model.batch_size), pictures, nouns)
 
     return faithfulness_results(

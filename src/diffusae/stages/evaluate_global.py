@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.maps import share_of_positions
 from diffusae.errors import UserError, together, unknown
 from diffusae.evaluation.intervention_success import FeatureDistance, Restyled, restyled
+from diffusae.evaluation.perceptual_distance import Net, PerceptualDistance
 from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
 from diffusae.files import atomic_path
 from diffusae.interventions.directions import Contrast, neuron
@@ -34,9 +35,12 @@ METHODS = ("concepts", "difference_of_means", "random_latent", "neuron")
 UNEDITED = "no_edit"
 COVERED = 0.3
 """Share of a position that objects cover at the least to count as theirs."""
-FEATURE_DISTANCE = "feature_distance"
+FEATURE_DISTANCE, LPIPS = "feature_distance", "lpips"
 TOGETHER = "_together"
 """What the metrics' names end in where several blocks are edited."""
+
+Distance = Callable[[np.ndarray, np.ndarray], Sequence[float]]
+"""How far apart pictures are, pair by pair."""
 
 Factors = Mapping[str, Sequence[str]]
 """Factor, such as style, to the names of its values, in the order of the annotator's scores."""
@@ -85,7 +89,7 @@ def global_rows(study: Study, _embedding: Any) -> list[Result]:
     plain = pictures.make(unedited, what="unedited pictures")
     before = {trial.prompt.image_id: made for trial, made in zip(unedited, plain, strict=True)}
     cases = {split: cases_of(each, before, names) for split, each in prompts.items()}
-    restyler = _Restyler(pictures, edited, before, names)
+    restyler = _Restyler(pictures, edited, before, names, lpips=settings["lpips"])
     tuned = restyler.judged([
         (case, method, strength)
         for case in cases["tune"] for method in METHODS for strength in settings["strengths"]
@@ -208,7 +212,8 @@ def factors_of(annotator: Any, wanted: Sequence[str] | None) -> Factors:
 def factors_shown(study: Study, annotator: Any) -> dict[str, dict[str, str]]:
     """What each picture of the dictionary split shows: {image id: {factor: value}}."""
     rows = list(read_images(study.activations, Manifest.load(study.activations), "dictionary"))
-    annotations = annotator.annotate(np.stack([picture for _, picture, _ in rows]))
+    pictures = np.stack([picture for _, picture, _ in rows])
+    annotations = annotator.annotate(pictures, [meta["prompt"] for *_, meta in rows])
     return {image_id: found.factors for (image_id, *_), found in zip(rows, annotations, strict=True)}
 
 
@@ -236,12 +241,17 @@ class _Restyler:
         edited: Sequence[BlockDirections],
         before: Mapping[str, tuple[np.ndarray, Any]],
         names: Factors,
+        *,
+        lpips: Net | None,
     ) -> None:
         self.pictures, self.edited, self.before, self.names = pictures, edited, before, names
-        features = getattr(pictures.annotator, "features", None)
-        self.distance = (
-            None if features is None else FeatureDistance(features, [each for each, _ in before.values()])
-        )
+        self.distances: dict[str, Distance] = {}
+        if (features := getattr(pictures.annotator, "features", None)) is not None:
+            self.distances[FEATURE_DISTANCE] = FeatureDistance(
+                features, [each for each, _ in before.values()]
+            )
+        if lpips is not None:
+            self.distances[LPIPS] = PerceptualDistance(lpips)
 
     def judged(self, wanted: Sequence[tuple[Case, str, float]]) -> Judged:
         """One row an edited picture; cases without a direction in every block have none."""
@@ -255,9 +265,12 @@ class _Restyler:
         )
         images = [image for image, _ in made]
         old_images = [self.before[case.prompt.image_id][0] for case, *_ in jobs]
-        distances = [None] * len(jobs) if self.distance is None else self.distance(images, old_images)
+        distances = {
+            name: distance(np.stack(images), np.stack(old_images)) if images else []
+            for name, distance in self.distances.items()
+        }
         rows = []
-        for (case, method, strength), (image, found), distance in zip(jobs, made, distances, strict=True):
+        for number, ((case, method, strength), (image, found)) in enumerate(zip(jobs, made, strict=True)):
             old_image, old = self.before[case.prompt.image_id]
             outcome: Restyled = restyled(
                 list(self.names[case.factor]).index(case.target),
@@ -266,7 +279,7 @@ class _Restyler:
             )
             rows.append({"method": method, "factor": case.factor, "target": case.target, "strength": strength,
                          "image_id": case.prompt.image_id, "prompt": case.prompt.text, **vars(outcome),
-                         FEATURE_DISTANCE: distance})  # fmt: skip
+                         **{name: values[number] for name, values in distances.items()}})  # fmt: skip
         return Judged(pd.DataFrame(rows), images)
 
     def _changes(self, case: Case, method: str, strength: float) -> tuple[Change, ...]:
@@ -327,10 +340,16 @@ def _results(
         )
 
     n = len(_of(tested, "random_latent", factor, best["random_latent", factor]))
-    measured = len(tested[FEATURE_DISTANCE].dropna()) > 0
     # By the choice of the targets, no picture shows its own before the edit.
-    unedited = {"rose": 0.0, "reached": 0.0, "similarity": 1.0, FEATURE_DISTANCE: 0.0, "kept": 1.0}
-    units = {"similarity": "SSIM", FEATURE_DISTANCE: "mean distance of two pictures"}
+    unedited = {
+        "rose": 0.0,
+        "reached": 0.0,
+        "similarity": 1.0,
+        FEATURE_DISTANCE: 0.0,
+        LPIPS: 0.0,
+        "kept": 1.0,
+    }
+    units = {"similarity": "SSIM", FEATURE_DISTANCE: "mean distance of two pictures", LPIPS: "LPIPS"}
     details = {
         "factor": factor,
         "blocks": list(blocks),
@@ -350,7 +369,7 @@ def _results(
         Result(
             metric=f"{factor}_{column}{TOGETHER if len(blocks) > 1 else ''}",
             estimate=estimate("concepts", column),
-            higher_is_better=column != FEATURE_DISTANCE,
+            higher_is_better=column not in (FEATURE_DISTANCE, LPIPS),
             unit=units.get(column, "share"),
             cell=study.cell.coordinates(),
             baselines={
@@ -360,5 +379,5 @@ def _results(
             details=details,
         )
         for column in unedited
-        if column != FEATURE_DISTANCE or measured
+        if column in tested
     ]
