@@ -6,12 +6,16 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from diffusae.activations.manifest import Manifest
+from diffusae.activations.manifest import MANIFEST, Manifest
+from diffusae.activations.parts import Part
 from diffusae.activations.reader import discard_damaged, verify
 from diffusae.activations.schema import ImageRecord, Stream
 from diffusae.activations.writer import ActivationWriter
@@ -24,7 +28,7 @@ from diffusae.errors import UserError, together, unknown
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.runs.disk import require_free
 from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import run_record, state
+from diffusae.runs.record import RunRecord, run_record, state
 from diffusae.stages.collection import (
     ATTENTION,
     SEEN_SPLITS,
@@ -33,6 +37,16 @@ from diffusae.stages.collection import (
     streams_of,
     subsampling_of,
     words_of,
+)
+from diffusae.stages.collection_tasks import STAGE as COLLECT_PART
+from diffusae.stages.collection_tasks import (
+    WAIT_S,
+    end_part,
+    merge,
+    own_faults,
+    part_lock,
+    refuse_running,
+    require_same,
 )
 from diffusae.stages.estimate import bytes_finished, estimate
 from diffusae.stages.progress import Advance, progress_bar
@@ -44,70 +58,155 @@ log = logging.getLogger(__name__)
 def collect(cfg: DictConfig) -> bool:
     """Generate the study's pictures once and write the updates of every cell; whole groups are never redone. False: it is
     finished already.
+
+    With `collect.shard=i/n`, only this task's share, beside the other tasks; the last one to end finishes the whole. With
+    `collect.merge`, nothing is generated: the parts of other directories are brought together.
     """
     study = Study(cfg)
     study.check()
+    shard, sources = OmegaConf.select(cfg, "collect.shard"), OmegaConf.select(cfg, "collect.merge")
+    if shard is not None and sources is not None:
+        raise UserError(
+            "collect.shard and collect.merge exclude each other; merge when all parts are collected"
+        )
+    if shard is not None:
+        return _collect_part(study, Part.parse(shard))
     with directory_lock(study.activations):
+        refuse_running(study.activations)
+        if sources is not None:
+            listed = [sources] if isinstance(sources, str) else sources
+            return _merge(study, [str(source) for source in listed])
         return collect_into(study)
 
 
 def collect_into(study: Study) -> bool:
     """`collect` for a caller that holds the lock."""
     determines = _determines(study)
+    require_same(study.activations, determines)
     if state(study.activations, determines=determines, parents={}) == "finished" and _sound(study):
         log.info("%s is collected already", study.activations)
         return False
-    model = study.cfg.model
-    description = describe(model.source, revision=model.revision)
-    check_hookpoints(study, description)
-    groups = list(groups_of(study.prompts, study.cfg.activations.group_size))
-    _require_disk(study, description)
-    with run_record(
-        study.activations,
-        stage="collect",
-        config=study.config(),
-        determines=determines,
-        parents={},
-        seed=study.cfg.seed,
-    ):
-        pipe: Any = load_pipeline(
-            model.source,
-            dtype=getattr(torch, model.dtype),
-            device="cuda" if torch.cuda.is_available() else "cpu",
-            revision=model.revision,
-            scheduler=model.scheduler,
-        )
-        told = _told_truncations(pipe.tokenizer, study.prompts)
-        streams = streams_of(
-            study,
-            description,
-            lambda t: timestep_at(pipe.scheduler, model.steps, t),
-            pipe.tokenizer.model_max_length,
-        )
-        header = {
-            "model": model.name,
-            "source": determines["model"]["source"],
-            "scheduler": type(pipe.scheduler).__name__,
-            "steps": model.steps,
-            "guidance": model.guidance,
-            "truncated_prompts": told,
-        }
-        writer = ActivationWriter(
-            study.activations, streams=streams, header=header, subsampling=subsampling_of(study)
-        )
-        finished = writer.finished_groups()
-        recorder = _Recorder(study, pipe, streams, latent_of(study, description))
-        done = sum(len(group) for index, group in enumerate(groups) if index in finished)
-        with progress_bar("pictures", total=len(study.prompts), done=done) as (advance, _):
-            for index, group in enumerate(groups):
-                if index not in finished:
-                    seen = group[0].split in SEEN_SPLITS
-                    records = recorder.records(group, advance, decode=seen)
-                    written = writer.write_group(index, records, with_images=seen)
-                    for rejected in written.rejected:
-                        log.warning("rejected: %s", rejected)
-        writer.finish()
+    description = _checked(study)
+    with _recorded(study, study.activations, "collect", determines):
+        _generate(study, determines, description).finish()
     return True
+
+
+def _collect_part(study: Study, part: Part) -> bool:
+    """The share of one task. False: it is finished already."""
+    root, determines = study.activations, _determines(study)
+    place, groups = part.directory(root), _count_groups(study)
+    begun = state(place, determines=determines, parents={}) != "finished"
+    description = _checked(study) if begun else None  # refused before anything is written
+    record = partial(_recorded, study, place, COLLECT_PART, determines)
+    with part_lock(root, part, determines, record if begun else nullcontext) as held:
+        skipped = not begun and _own_sound(root, part, groups)
+        if skipped:
+            log.info("%s of %s is collected already", part, root)
+        else:
+            if not begun:
+                held.enter_context(record())
+            _generate(study, determines, description or _checked(study), part)
+        whole = state(root, determines=determines, parents={}) == "finished" and (root / MANIFEST).exists()
+        if not (skipped and whole):
+            end_part(study, part, held, determines=determines, groups=groups)
+    return not skipped
+
+
+def _checked(study: Study) -> Description:
+    """The model's description, once hookpoints and disk are found to do."""
+    description = describe(study.cfg.model.source, revision=study.cfg.model.revision)
+    check_hookpoints(study, description)
+    _require_disk(study, description)
+    return description
+
+
+def _own_sound(root: Path, part: Part, groups: int) -> bool:
+    """Whether a finished task's share is whole; damaged groups are named and given up."""
+    faults = own_faults(root, part)
+    for fault in faults:
+        log.warning("damaged: %s", fault)
+    discard_damaged(root, faults)
+    missing = ActivationWriter.reopen(root, owns=part.owns).missing_groups(groups)
+    return not any(part.owns(index) for index in missing)
+
+
+def _merge(study: Study, sources: list[str]) -> bool:
+    determines = _determines(study)
+    if state(study.activations, determines=determines, parents={}) == "finished" and _sound(study):
+        log.info("%s is collected already", study.activations)
+        return False
+    merge(study, sources, determines=determines, groups=_count_groups(study))
+    return True
+
+
+def _count_groups(study: Study) -> int:
+    return sum(1 for _ in groups_of(study.prompts, study.cfg.activations.group_size))
+
+
+def _recorded(
+    study: Study, place: Path, stage: str, determines: dict[str, Any]
+) -> AbstractContextManager[RunRecord]:
+    return run_record(
+        place, stage=stage, config=study.config(), determines=determines, parents={}, seed=study.cfg.seed
+    )
+
+
+def _generate(
+    study: Study, determines: dict[str, Any], description: Description, part: Part | None = None
+) -> ActivationWriter:
+    """Generate and write every group that is not finished, of one task or of all."""
+    model = study.cfg.model
+    groups = [
+        (index, group)
+        for index, group in enumerate(groups_of(study.prompts, study.cfg.activations.group_size))
+        if part is None or part.owns(index)
+    ]
+    pipe: Any = load_pipeline(
+        model.source,
+        dtype=getattr(torch, model.dtype),
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        revision=model.revision,
+        scheduler=model.scheduler,
+    )
+    told = _told_truncations(pipe.tokenizer, study.prompts)
+    streams = streams_of(
+        study,
+        description,
+        lambda t: timestep_at(pipe.scheduler, model.steps, t),
+        pipe.tokenizer.model_max_length,
+    )
+    header = {
+        "model": model.name,
+        "source": determines["model"]["source"],
+        "scheduler": type(pipe.scheduler).__name__,
+        "steps": model.steps,
+        "guidance": model.guidance,
+        "truncated_prompts": told,
+    }
+    # What is collected here is written by the first and compared by the others.
+    shared = nullcontext() if part is None else directory_lock(study.activations, wait_s=WAIT_S)
+    with shared:
+        writer = ActivationWriter(
+            study.activations,
+            streams=streams,
+            header=header,
+            subsampling=subsampling_of(study),
+            owns=None if part is None else part.owns,
+        )
+    finished = writer.finished_groups()
+    recorder = _Recorder(study, pipe, streams, latent_of(study, description))
+    done = sum(len(group) for index, group in groups if index in finished)
+    total = sum(len(group) for _, group in groups)
+    with progress_bar("pictures", total=total, done=done) as (advance, _):
+        for index, group in groups:
+            if index not in finished:
+                seen = group[0].split in SEEN_SPLITS
+                records = recorder.records(group, advance, decode=seen)
+                written = writer.write_group(index, records, with_images=seen)
+                for rejected in written.rejected:
+                    log.warning("rejected: %s", rejected)
+    return writer
 
 
 def _determines(study: Study) -> dict[str, Any]:
