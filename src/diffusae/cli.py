@@ -70,6 +70,8 @@ def main() -> None:
         print(f"diffusae {stage}: stopped by SIGTERM; the same command goes on", file=sys.stderr)
         raise SystemExit(128 + signal.SIGTERM) from None
     except Exception as error:
+        if _told_of_jobs(error):
+            raise SystemExit(USER_FAULT) from None
         message = _explained(error, stage)
         if message is None:
             raise
@@ -94,9 +96,17 @@ def _run(stage: str) -> None:
     # Lightning sets its own level when it is imported.
     for name in ("pytorch_lightning", "lightning_fabric"):  # devices and tips, told again for every cell
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*LeafSpec.*", ".*smaller than the logging interval.*"):
+    # Our options of hydra/launcher have the names of the plugins' own, whose types they keep.
+    for message in (".*LeafSpec.*", ".*smaller than the logging interval.*", r"\s*'hydra/launcher/"):
         warnings.filterwarnings("ignore", message=message)
     hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=stage)(task)()
+
+
+def _told_of_jobs(error: Exception) -> bool:
+    """Whether a multirun that its launcher broke off has been told job by job."""
+    from diffusae.stages.outcomes import OutcomeTable
+
+    return OutcomeTable.open is not None and OutcomeTable.open.end_broken(error)
 
 
 def _explained(error: BaseException, stage: str) -> str | None:
@@ -111,6 +121,8 @@ def _explained(error: BaseException, stage: str) -> str | None:
         if "is not in struct" in text or "Could not override" in text:
             text += f"\n{_valid_names(text, stage)}"
         return text
+    if str(error).startswith("Unknown plugin class"):
+        return "this launcher is not installed; pip install 'diffusae[cluster]' has joblib's and submitit's"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command goes on"
     return None
