@@ -13,7 +13,7 @@ from diffusae.concepts import embeddings
 from diffusae.errors import UserError
 from diffusae.miniature.annotator import MiniatureAnnotator
 from diffusae.miniature.prompts import WorldPrompts
-from diffusae.prompts.text_file import TextFilePrompts
+from diffusae.prompts.caption_source import FilePrompts
 from diffusae.sae.sparsity import SPARSITIES
 from diffusae.stages import collect, evaluate, label, train
 from diffusae.stages.study import Study, build
@@ -106,7 +106,7 @@ def test_no_part_is_out_of_reach_of_the_configs():
         for name, kind in vars(embeddings).items()
         if inspect.isclass(kind) and hasattr(kind, "embed") and not getattr(kind, "_is_protocol", False)
     }
-    parts |= {each.__name__ for each in (WorldPrompts, TextFilePrompts, MiniatureAnnotator)}
+    parts |= {each.__name__ for each in (WorldPrompts, FilePrompts, MiniatureAnnotator)}
     parts |= {each.__name__ for each in SPARSITIES.values()}
     assert parts == named
 
@@ -152,3 +152,22 @@ def test_all_faults_are_told_together():
         Study(composed("sae.k=900", "model.steps=0", "grid.blocks=[side]")).check()
     for part in ("3 faults", "k=900", "model.steps=0", "'side'"):
         assert part in str(raised.value)
+
+
+def test_captions_of_a_file_become_a_studys_prompts_with_splits_by_hash(tmp_path):
+    path = tmp_path / "captions.jsonl"
+    path.write_text("".join(f'{{"alt": "caption {n}", "score": {n % 7}}}\n' for n in range(400)))
+    overrides = [
+        "prompts=file",
+        f"prompts.path={path}",
+        "prompts.column=alt",
+        'prompts.where=["score >= 3"]',
+        "prompts.split=hash",
+        "prompts.counts.train=null",
+        "prompts.counts.test=4",
+    ]
+    prompts = Study(composed(*overrides)).prompts
+    assert all(int(prompt.text.split()[1]) % 7 >= 3 for prompt in prompts)
+    assert [prompt.split for prompt in prompts].count("test") == 4
+    assert (prompts[0].split, prompts[0].where.split(",")[0]) == ("train", "captions.jsonl")
+    assert [prompt.seed for prompt in prompts] == list(range(len(prompts)))

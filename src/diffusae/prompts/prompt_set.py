@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from diffusae.errors import UserError, together
+from diffusae.errors import together
 
 SPLITS: tuple[str, ...] = ("train", "validation", "dictionary", "tune", "test")
 """What pictures are used for: training the SAE, watching it, naming latents, choosing thresholds, the figures."""
@@ -14,58 +14,58 @@ SPLITS: tuple[str, ...] = ("train", "validation", "dictionary", "tune", "test")
 
 @dataclass(frozen=True)
 class Prompt:
-    """One picture to be: `image_id` is unique in the set, `seed` fixes its noise."""
+    """One picture to be: `image_id` is unique in the set, `seed` fixes its noise.
+
+    `where` is the caption's place in its file, for messages; it decides nothing.
+    """
 
     image_id: str
     text: str
     seed: int
     split: str
+    where: str = ""
 
 
 class PromptSource(Protocol):
     """Where captions come from."""
 
-    def texts(self) -> Sequence[tuple[str, str]]:
-        """Pairs of (split, caption), in an order that never changes."""
+    def texts(self) -> Sequence[tuple[str, str] | tuple[str, str, str]]:
+        """(split, caption) or (split, caption, its place in a file), split by split in an order that never changes."""
         ...
 
 
-def number_prompts(texts: Iterable[tuple[str, str]], *, first_seed: int = 0) -> list[Prompt]:
+def number_prompts(
+    texts: Iterable[tuple[str, str] | tuple[str, str, str]], *, first_seed: int = 0
+) -> list[Prompt]:
     """Give each caption an id and a seed by its place; `UserError` lists every empty caption and unknown split."""
     prompts: list[Prompt] = []
     faults: list[str] = []
-    for place, (split, text) in enumerate(texts):
+    for place, (split, text, *where) in enumerate(texts):
         if split not in SPLITS:
             faults.append(f"prompt {place}: unknown split {split!r}; known: {', '.join(SPLITS)}")
         if not text.strip():
             faults.append(f"prompt {place} is empty; give it a caption or remove it")
-        prompts.append(Prompt(f"{place:06d}", text, first_seed + place, split))
+        prompts.append(Prompt(f"{place:06d}", text, first_seed + place, split, *where))
     if not prompts:
         faults.append("there are no prompts; raise the counts under prompts.counts")
     together(faults)
     return prompts
 
 
-def check_counts(counts: Mapping[str, Any]) -> dict[str, int]:
-    """Pictures wanted a split; `UserError` for unknown splits and for counts that are not whole and >= 0."""
+def check_counts(counts: Mapping[str, Any], *, open_ended: bool = False) -> dict[str, int | None]:
+    """Pictures wanted a split; `UserError` for unknown splits and for counts that are not whole and >= 0.
+
+    With `open_ended` a count may be None: every caption of the split.
+    """
     faults = [
         f"prompts.counts.{s}: unknown split; known: {', '.join(SPLITS)}" for s in counts if s not in SPLITS
     ]
     faults += [
         f"prompts.counts.{split}={count} must be a whole number from 0"
+        + (", or null for all" if open_ended else "")
         for split, count in counts.items()
-        if not isinstance(count, int) or count < 0
+        if not (open_ended and count is None)
+        and (not isinstance(count, int) or isinstance(count, bool) or count < 0)
     ]
     together(faults)
-    return {split: counts[split] for split in SPLITS if counts.get(split)}
-
-
-def in_splits(counts: Mapping[str, int], captions: Sequence[str], *, source: str) -> list[tuple[str, str]]:
-    """Deal captions out to the splits in the order of `SPLITS`; `UserError` when there are too few."""
-    needed = sum(counts.values())
-    if needed > len(captions):
-        raise UserError(
-            f"prompts.counts ask for {needed} captions, {source} has {len(captions)}; lower the counts"
-        )
-    splits = [split for split, count in counts.items() for _ in range(count)]
-    return list(zip(splits, captions, strict=False))
+    return {split: counts[split] for split in SPLITS if counts.get(split, 0) != 0}

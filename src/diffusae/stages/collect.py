@@ -265,11 +265,12 @@ def _told_truncations(tokenizer: Any, prompts: Sequence[Prompt]) -> int:
     cut = [p for p, length in zip(prompts, lengths, strict=True) if length > tokenizer.model_max_length]
     if cut:
         log.warning(
-            "%d of %d prompts exceed %d tokens and are truncated, the first: %r",
+            "%d of %d prompts exceed %d tokens and are truncated: %s%s",
             len(cut),
             len(prompts),
             tokenizer.model_max_length,
-            cut[0].text,
+            "; ".join(f"{p.where or f'prompt {p.image_id}'} ({p.text[:60]!r})" for p in cut[:10]),
+            f"; and {len(cut) - 10} more" if len(cut) > 10 else "",
         )
     return len(cut)
 

@@ -140,7 +140,8 @@ class Study:
     @cached_property
     def prompts(self) -> list[Prompt]:
         """Every prompt of the study, numbered and seeded."""
-        check_counts(OmegaConf.to_container(self.cfg.prompts.counts))  # type: ignore[arg-type]
+        prompts = self.part("prompts")
+        check_counts(prompts["counts"], open_ended=prompts.get("split") == "hash")
         return number_prompts(build(self.cfg.prompts).texts(), first_seed=self.cfg.seed)
 
     def sparsity(self) -> Sparsity:

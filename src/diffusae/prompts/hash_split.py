@@ -1,0 +1,54 @@
+"""Splits by hash: a caption's split follows from the caption, whatever else is in the file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from itertools import accumulate
+from typing import Any
+
+from diffusae.errors import together
+from diffusae.prompts.prompt_set import SPLITS
+from diffusae.prompts.selection import normalised
+
+
+class HashSplit:
+    """Deals captions out by their SHA-256, in given shares.
+
+    Captions that differ in case and white space alone fall into the same split. More files, another order or other filters
+    move no caption; other shares or another seed do.
+
+    Args:
+        shares: split name to its share of all captions; together 1.
+        seed: another one gives other splits.
+
+    Raises:
+        UserError: an unknown split, a share outside [0, 1], or shares that do not add up to 1.
+    """
+
+    def __init__(self, shares: Mapping[str, Any], *, seed: int = 0) -> None:
+        faults = [
+            f"prompts.shares.{split}: unknown split; known: {', '.join(SPLITS)}"
+            for split in shares
+            if split not in SPLITS
+        ]
+        faults += [
+            f"prompts.shares.{split}={share} must be a number from 0 to 1"
+            for split, share in shares.items()
+            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1
+        ]
+        if not faults and abs(sum(shares.values()) - 1) > 1e-9:
+            faults.append(f"prompts.shares add up to {sum(shares.values()):g}; make them add up to 1")
+        together(faults)
+        self.shares = {split: float(shares[split]) for split in SPLITS if shares.get(split)}
+        self._ends = list(accumulate(self.shares.values()))
+        self._salt = f"{seed}\n"
+
+    def __call__(self, text: str) -> str:
+        """The caption's split."""
+        digest = hashlib.sha256((self._salt + normalised(text)).encode()).digest()
+        place = int.from_bytes(digest[:6]) / (1 << 48)  # exact in a float, and below 1
+        for split, end in zip(self.shares, self._ends, strict=True):
+            if place < end:
+                return split
+        return list(self.shares)[-1]  # the shares' sum may be a rounding below 1
