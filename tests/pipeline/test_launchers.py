@@ -83,7 +83,9 @@ def test_a_collection_in_two_tasks_of_submitit_one_killed_and_run_again_is_the_s
     code, told = collect_in_two_tasks(tmp_path, kill=True)
     assert code == 2, told[-3000:]
     assert "done" in row_of(told, "collect.shard=0/2")
-    assert re.search(r"failed .*its process ended before it could say why.*\.out", row_of(told, "collect.shard=1/2"))
+    assert re.search(
+        r"failed .*its process ended before it could say why.*\.out", row_of(told, "collect.shard=1/2")
+    )
     assert not (tmp_path / "tiny" / "activations" / "manifest.json").exists()
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("[0-9]*.json")}
     assert before

@@ -7,6 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+from omegaconf import OmegaConf
 
 from diffusae.activations.journal import read_journals, size_of
 from diffusae.activations.schema import Stream
@@ -33,18 +36,24 @@ _TOKENS_OF_A_WORD = 2
 class StreamEstimate:
     """One stream of the collection; `trained` unless it is the cross-attention, which gets no SAE.
 
-    `vectors` are counted by split, `bytes` are those of its shards.
+    `vectors` are counted by split, `bytes` are those of its shards, `steps` those of the training of one SAE.
     """
 
     stream: Stream
     trained: bool
     vectors: dict[str, int]
     bytes: int
+    steps: int
 
     @property
     def training_vectors(self) -> int:
         """Vectors that an SAE trains on in one epoch."""
         return self.vectors.get(TRAINING_SPLIT, 0)
+
+    @property
+    def training_numbers_bytes(self) -> int:
+        """Bytes of the training vectors' float16 numbers alone, as papers count: no captions, no headers."""
+        return 2 * self.training_vectors * self.stream.d_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +65,8 @@ class Estimate:
         denoiser_passes: single pictures through the denoiser; guidance takes two a step.
         streams: every stream of the collection.
         image_bytes: of the pictures' shards, at most: as if PNG compressed nothing.
-        steps, batch_size: of the training of one SAE.
+        batch_size: of the training of one SAE.
+        saes_a_cell: how many are trained at each cell, one for each k.
     """
 
     pictures: dict[str, int]
@@ -64,8 +74,8 @@ class Estimate:
     denoiser_passes: int
     streams: tuple[StreamEstimate, ...]
     image_bytes: int
-    steps: int
     batch_size: int
+    saes_a_cell: int
 
     @property
     def trained(self) -> list[StreamEstimate]:
@@ -82,14 +92,22 @@ class Estimate:
         """Bytes of the whole collection."""
         return self.stream_bytes + self.image_bytes
 
-    @property
-    def vectors_seen(self) -> int:
+    def vectors_seen(self, stream: StreamEstimate) -> int:
         """Vectors that the training of one SAE sees, epoch after epoch."""
-        return self.steps * self.batch_size
+        return stream.steps * self.batch_size
 
 
-def estimate(study: Study, description: Description) -> Estimate:
+def estimate(
+    study: Study,
+    description: Description,
+    *,
+    positions_per_image: int | Literal["configured"] | None = "configured",
+) -> Estimate:
     """Count a study through. Nothing is loaded: shapes come from `description`, captions from the prompts.
+
+    Args:
+        positions_per_image: stored of a training picture, where another number than the study's is asked about;
+            None: the whole grid.
 
     Raises:
         UserError: the limits of `activations` leave a picture without a position.
@@ -101,7 +119,14 @@ def estimate(study: Study, description: Description) -> Estimate:
         ([_json_size(prompt) for prompt in group], group[0].split)
         for group in groups_of(prompts, study.cfg.activations.group_size)
     ]
-    subsampling = subsampling_of(study)
+    if positions_per_image == "configured":
+        subsampling = subsampling_of(study)
+    elif positions_per_image is None:
+        subsampling = None
+    else:
+        subsampling = Subsampling(
+            splits=(TRAINING_SPLIT,), positions_per_image=positions_per_image, seed=study.cfg.seed
+        )
     pictures = dict(Counter(prompt.split for prompt in prompts))
     sizes: dict[tuple[int, int], int] = {}
     counted = []
@@ -112,7 +137,11 @@ def estimate(study: Study, description: Description) -> Estimate:
         vectors = {split: count * _kept(stream, split, subsampling) for split, count in pictures.items()}
         counted.append(
             StreamEstimate(
-                stream=stream, trained=stream.block != ATTENTION, vectors=vectors, bytes=sizes[shape]
+                stream=stream,
+                trained=stream.block != ATTENTION,
+                vectors=vectors,
+                bytes=sizes[shape],
+                steps=_steps_at(study, stream),
             )
         )
     seen = [texts for texts, split in groups if split in SEEN_SPLITS]
@@ -123,8 +152,8 @@ def estimate(study: Study, description: Description) -> Estimate:
         denoiser_passes=len(prompts) * model.steps * (2 if model.guidance > 1 else 1),
         streams=tuple(counted),
         image_bytes=sum(tar_size([*texts, *[png] * len(texts)]) for texts in seen),
-        steps=study.cfg.trainer.steps,
         batch_size=study.cfg.activations.batch_size,
+        saes_a_cell=len(study.cfg.grid.k or [None]),
     )
 
 
@@ -136,6 +165,15 @@ def bytes_finished(root: Path) -> int:
         for shard in group.shards
         if size_of(root / shard.path) == shard.bytes
     )
+
+
+def _steps_at(study: Study, stream: Stream) -> int:
+    """The steps of the training at one cell: a study may give blocks different ones."""
+    cfg = study.cfg
+    if stream.block == ATTENTION:
+        return 0
+    there = OmegaConf.merge(cfg, {"block": {"name": stream.block}, "timestep": {"t": stream.t}})
+    return there.trainer.steps
 
 
 def _kept(stream: Stream, split: str, subsampling: Subsampling | None) -> int:

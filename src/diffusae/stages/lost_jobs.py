@@ -18,7 +18,7 @@ LOST = "its process ended before it could say why: killed, cancelled, out of mem
 
 def tell_lost_jobs(tell: Tell) -> Callable[[], None]:
     """From here on, a job without a result is told and counts as returned; the function that comes back ends that."""
-    from submitit import Job
+    from submitit import Job, LocalJob
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
     results = Job.results
@@ -35,7 +35,8 @@ def tell_lost_jobs(tell: Tell) -> Callable[[], None]:
             lost.return_value, lost.status = None, JobStatus.COMPLETED
             return [lost]
 
-    Job.results = told
+    Job.results = told  # pyright: ignore[reportAttributeAccessIssue]
+    LocalJob._results_timeout_s = 1  # a local disk shows a result at once
 
     def end() -> None:
         Job.results = results

@@ -19,11 +19,15 @@ from diffusae.backbone.branches import CONDITIONINGS
 from diffusae.backbone.schedule import step_index
 from diffusae.errors import UserError, together, unknown
 from diffusae.files import sha256_of
+from diffusae.interventions.windows import WINDOWS, window_at
 from diffusae.miniature.folder import SHIPPED
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
 from diffusae.sae.sparsity import Sparsity
 
 OmegaConf.register_new_resolver("shipped_miniature", lambda: str(SHIPPED), replace=True)
+OmegaConf.register_new_resolver(
+    "by_window", lambda t, *values: values[list(WINDOWS.values()).index(window_at(t))], replace=True
+)
 
 # Numbers that several parts rely on: dotted name, type, least and greatest value.
 _NUMBERS: tuple[tuple[str, type, float, float], ...] = (
