@@ -28,6 +28,7 @@ STAGES: dict[str, str] = {
     "export": "write one cell's autoencoder for another library (format=sae_lens or eai_sparsify)",
     "import": "place another library's autoencoder as one cell's (source=DIR)",
     "report": "render the HTML report of what is finished",
+    "compare": "lay what is evaluated beside a paper's own figures (reference=...)",
     "dashboard": "build a W&B workspace and report of what is evaluated; without a key, write them to a file",
     "miniature": "train, assemble and measure the miniature model (part=...)",
 }

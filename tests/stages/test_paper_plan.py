@@ -88,11 +88,14 @@ def test_storing_less_is_laid_beside_the_whole(paper):
 
 def test_the_small_experiment_fits_its_hundred_gigabytes(tmp_path, capsys):
     small = planned(tmp_path, "paper_sd14_small")
-    assert small["bytes"]["updates"] + small["bytes"]["pictures_at_most"] < 100e9
+    assert (
+        small["bytes"]["updates"] + small["bytes"]["pictures_at_most"] < 85e9
+    )  # masks and SAEs need room too
     assert {each["training_steps"] for each in small["streams"] if each["trained"]} == {3125}
     shown = capsys.readouterr().out
     assert "what storing less would save" in shown
     assert "16 positions" in shown
+    assert "24 positions" in shown  # as configured
 
 
 def test_the_configuration_states_the_papers_settings():

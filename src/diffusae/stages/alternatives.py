@@ -6,6 +6,7 @@ from functools import cached_property
 
 from diffusae.backbone.describe import Description
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
+from diffusae.stages.collection import subsampling_of
 from diffusae.stages.estimate import Estimate, estimate
 from diffusae.stages.study import Study
 
@@ -23,14 +24,18 @@ class WithoutCaptions(Study):
     def prompts(self) -> list[Prompt]:
         """Prompts that have the right number, splits and seeds."""
         counts = check_counts(self.part("prompts")["counts"])
-        texts = [(split, ASSUMED_CAPTION) for split, count in counts.items() for _ in range(count)]
+        texts = [(split, ASSUMED_CAPTION) for split, count in counts.items() for _ in range(count or 0)]
         return number_prompts(texts, first_seed=self.cfg.seed)
 
 
 def with_captions(study: Study) -> tuple[Study, str]:
     """The study itself, or one with assumed captions and a sentence that says so, where no file of captions is named."""
     prompts = study.cfg.prompts
-    if "path" not in prompts or prompts.path is not None or None in list(prompts.counts.values()):
+    if (
+        "path" not in prompts
+        or prompts.path is not None
+        or any(count is None for count in prompts.counts.values())
+    ):
         return study, ""
     return WithoutCaptions(study.cfg), (
         f"prompts.path is null: counted with captions of {len(ASSUMED_CAPTION)} characters, as many as prompts.counts "
@@ -41,11 +46,12 @@ def with_captions(study: Study) -> tuple[Study, str]:
 def alternatives(study: Study, description: Description) -> dict[int | None, Estimate]:
     """{positions kept of a training picture: the study with them}, the most first."""
     whole = estimate(study, description, positions_per_image=None)
-    most = max((each.stream.positions for each in whole.trained), default=1)
+    most = max([each.stream.positions for each in whole.trained] or [1])
+    thinned = subsampling_of(study)
+    kept_ones = {*KEPT, *([] if thinned is None else [thinned.positions_per_image])} - {None}
     found: dict[int | None, Estimate] = {None: whole}
     found |= {
         kept: estimate(study, description, positions_per_image=kept)
-        for kept in KEPT
-        if kept is not None and kept < most
+        for kept in sorted((each for each in kept_ones if each is not None and each < most), reverse=True)
     }
     return found

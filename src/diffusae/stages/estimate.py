@@ -6,9 +6,11 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from omegaconf import OmegaConf
 
 from diffusae.activations.journal import read_journals, size_of
@@ -116,7 +118,7 @@ def estimate(
     # No scheduler is at hand; sizes do not depend on its timesteps.
     streams = streams_of(study, description, lambda t: t, description.tokens)
     groups = [
-        ([_json_size(prompt) for prompt in group], group[0].split)
+        (np.array([_json_size(prompt) for prompt in group]), group[0].split)
         for group in groups_of(prompts, study.cfg.activations.group_size)
     ]
     if positions_per_image == "configured":
@@ -151,7 +153,7 @@ def estimate(
         decoded=sum(len(texts) for texts in seen),
         denoiser_passes=len(prompts) * model.steps * (2 if model.guidance > 1 else 1),
         streams=tuple(counted),
-        image_bytes=sum(tar_size([*texts, *[png] * len(texts)]) for texts in seen),
+        image_bytes=sum(tar_size(np.concatenate([texts, np.full(len(texts), png)])) for texts in seen),
         batch_size=study.cfg.activations.batch_size,
         saes_a_cell=len(study.cfg.grid.k or [None]),
     )
@@ -181,24 +183,26 @@ def _kept(stream: Stream, split: str, subsampling: Subsampling | None) -> int:
 
 
 def _stream_bytes(
-    stream: Stream, groups: Sequence[tuple[list[int], str]], subsampling: Subsampling | None
+    stream: Stream, groups: Sequence[tuple[np.ndarray, str]], subsampling: Subsampling | None
 ) -> int:
     total = 0
     for texts, split in groups:
         kept = _kept(stream, split, subsampling)
         # "positions": [...], with the longest number for each.
         listed = 16 + kept * (len(str(stream.positions - 1)) + 2) if kept < stream.positions else 0
-        members = [size for text in texts for size in (text + listed, npy_size(kept, stream.d_in))]
-        total += tar_size(members)
+        arrays = np.full(len(texts), npy_size(kept, stream.d_in))
+        total += tar_size(np.concatenate([texts + listed, arrays]))
     return total
 
 
 def _json_size(prompt: Prompt) -> int:
     """Bytes of what a sample tells of its picture."""
-    told = {
-        "prompt": prompt.text,
-        "seed": prompt.seed,
-        "split": prompt.split,
-        "word_tokens": {word: [10] * _TOKENS_OF_A_WORD for word in words_of(prompt.text)},
-    }
-    return len(json.dumps(told).encode())
+    return _text_size(prompt.text) + len(str(prompt.seed)) + len(prompt.split)
+
+
+@lru_cache(maxsize=100_000)
+def _text_size(text: str) -> int:
+    """The same without the digits of the seed and the name of the split."""
+    words = {word: [10] * _TOKENS_OF_A_WORD for word in words_of(text)}
+    told = {"prompt": text, "seed": 0, "split": "", "word_tokens": words}
+    return len(json.dumps(told).encode()) - 1

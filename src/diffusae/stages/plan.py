@@ -123,7 +123,7 @@ def _cells(counted: Estimate, rates: Rates) -> Table:
         height, width = each.stream.grid
         others = sum(each.vectors.values()) - each.training_vectors
         row = [each.stream.folder, f"{height}x{width}", str(each.stream.d_in)]
-        row += [f"{each.training_vectors:,}", f"{others:,}", _bytes(each.bytes)]
+        row += [_count(each.training_vectors), _count(others), _bytes(each.bytes)]
         if each.trained:
             epochs = counted.vectors_seen(each) / each.training_vectors if each.training_vectors else 0.0
             row += [f"{epochs:.1f}", _duration(rates.training(counted, each))]
@@ -142,10 +142,11 @@ def _told_training(counted: Estimate) -> str:
 
 def _savings(counted: Estimate, others: Mapping[int | None, Estimate]) -> Table:
     """What storing fewer positions of each training picture would save."""
-    names = ("of a training picture", "train vectors, most", "least", "updates", "saves", "epochs, most")
+    names = ("kept a picture", "vectors, most", "least", "updates", "saves", "epochs, most")
     table = Table(
         *(Column(name, no_wrap=True) for name in names),
-        title="what storing less would save (activations.positions_per_image, or as much by activations.max_vectors)",
+        title="what storing less would save",
+        caption="training pictures only: activations.positions_per_image, or max_vectors a cell",
         box=SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,
@@ -156,8 +157,8 @@ def _savings(counted: Estimate, others: Mapping[int | None, Estimate]) -> Table:
         epochs = _most_epochs(other)
         table.add_row(
             "whole grid" if kept is None else f"{kept} positions",
-            f"{max(vectors, default=0):,}",
-            f"{min(vectors, default=0):,}",
+            _count(max(vectors, default=0)),
+            _count(min(vectors, default=0)),
             _bytes(other.stream_bytes),
             "-" if not saved else f"{'' if saved > 0 else '-'}{_bytes(abs(saved))}",
             "-" if epochs is None else f"{epochs:.1f}",
@@ -242,6 +243,10 @@ def _json(study: Study, counted: Estimate, rates: Rates, *, free: int, there: in
         },
         "seconds": {"collect": rates.generation(counted), "train": rates.training_of_all(counted)},
     }
+
+
+def _count(count: int) -> str:
+    return f"{count / 1e6:,.2f} M" if count >= 10_000_000 else f"{count:,}"
 
 
 def _bytes(count: int) -> str:
