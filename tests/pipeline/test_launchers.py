@@ -14,9 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
+from diffusae.cli import config_directory
 from diffusae.files import sha256_of
 from diffusae.runs.record import read_record
+from diffusae.stages.collect import collect
 
 SMALL = [
     "debug=tiny", "logger.mode=disabled", "grid.timesteps=[1.0,0.0]", "grid.blocks=[mid]", "model.steps=4",
@@ -58,9 +61,10 @@ def collection_of(outputs: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory) -> Path:
+    """One process that collects all."""
     outputs = tmp_path_factory.mktemp("single")
-    code, told = ended(start("collect", outputs=outputs))
-    assert code == 0, told[-3000:]
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        collect(compose("collect", overrides=[*SMALL, f"paths.outputs={outputs}"]))
     return outputs
 
 
@@ -79,25 +83,36 @@ def collect_in_two_tasks(outputs: Path, *, kill: bool) -> tuple[int, str]:
     return ended(process)
 
 
+def journals_of(outputs: Path) -> dict[str, int]:
+    """When each finished group was written."""
+    return {path.name: path.stat().st_mtime_ns for path in outputs.rglob("[0-9]*.json")}
+
+
 def test_a_collection_in_two_tasks_of_submitit_one_killed_and_run_again_is_the_single_runs(single, tmp_path):
     code, told = collect_in_two_tasks(tmp_path, kill=True)
     assert code == 2, told[-3000:]
     assert "done" in row_of(told, "collect.shard=0/2")
-    assert re.search(
-        r"failed .*its process ended before it could say why.*\.out", row_of(told, "collect.shard=1/2")
-    )
+    lost = row_of(told, "collect.shard=1/2")
+    assert re.search(r"failed .*its process ended before it could say why.*\.out", lost)
     assert not (tmp_path / "tiny" / "activations" / "manifest.json").exists()
-    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("[0-9]*.json")}
+    before = journals_of(tmp_path)
     assert before
+    code, told = ended(start("collect", "collect.shard=1/2", outputs=tmp_path))
+    assert code == 0, told[-3000:]
+    assert before.items() <= journals_of(tmp_path).items()  # no finished group was done again
+    assert collection_of(tmp_path) == collection_of(single)
+    records = [read_record(outputs / "tiny" / "activations") for outputs in (single, tmp_path)]
+    assert records[0] and records[1] and records[0].signature == records[1].signature
+
+
+@pytest.mark.slow
+def test_the_same_multirun_again_does_only_the_killed_task(single, tmp_path):
+    assert collect_in_two_tasks(tmp_path, kill=True)[0] == 2
     code, told = collect_in_two_tasks(tmp_path, kill=False)
     assert code == 0, told[-3000:]
     assert "skipped" in row_of(told, "collect.shard=0/2")
     assert "done" in row_of(told, "collect.shard=1/2")
-    after = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("[0-9]*.json")}
-    assert before.items() <= after.items()  # no finished group was done again
     assert collection_of(tmp_path) == collection_of(single)
-    records = [read_record(outputs / "tiny" / "activations") for outputs in (single, tmp_path)]
-    assert records[0] and records[1] and records[0].signature == records[1].signature
 
 
 def weights_of(outputs: Path) -> dict[str, str]:

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +67,18 @@ def test_scaled_mse_and_explained_variance_of_a_cell_fall_and_rise_together():
         assert (value < other) == ((metric == "scaled_mse") == (k == 20))
         if metric == "scaled_mse":
             assert abs(value + values[("explained_variance", *cell, k)] - 1) < 0.03
+
+
+def test_the_guide_shows_the_same_table():
+    page = (Path(__file__).parents[2] / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    columns = [("cond", 10), ("cond", 20), ("uncond", 10), ("uncond", 20)]
+    shown = {}
+    for block, t, *cells in re.findall(r"^\| (down|mid|up) (0|\.5|1)" + r" \| (\S+ / \S+)" * 4, page, re.M):
+        for (conditioning, k), cell in zip(columns, cells, strict=True):
+            error, variance = map(float, cell.split(" / "))
+            shown["scaled_mse", block, float(t), conditioning, k] = error
+            shown["explained_variance", block, float(t), conditioning, k] = round(variance / 100, 4)
+    assert shown == {(row.metric, *row.cell.values(), row.k): row.value for row in PAPER.rows if row.k}
 
 
 def test_a_row_without_a_figure_of_ours_is_no_data():
