@@ -246,7 +246,7 @@ def _json(study: Study, counted: Estimate, rates: Rates, *, free: int, there: in
 
 
 def _count(count: int) -> str:
-    return f"{count / 1e6:,.2f} M" if count >= 10_000_000 else f"{count:,}"
+    return f"{count / 1e6:,.2f} M" if count >= 1_000_000 else f"{count:,}"
 
 
 def _bytes(count: int) -> str:
