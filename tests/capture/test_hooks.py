@@ -193,7 +193,7 @@ def test_a_change_of_picture_size_is_refused(pipe) -> None:
 def test_unwanted_steps_touch_no_tensor(pipe) -> None:
     visited = []
     with hook_blocks(
-        pipe, HOOKPOINTS, lambda block, t, before, after: visited.append((block, t)), timesteps=[334]
+        pipe, HOOKPOINTS, lambda block, moment, *_: visited.append((block, moment.timestep)), timesteps=[334]
     ):
         _run(pipe)
     assert visited == [("down", 334), ("mid", 334), ("up", 334)]
@@ -201,7 +201,9 @@ def test_unwanted_steps_touch_no_tensor(pipe) -> None:
 
 def test_without_timesteps_every_step_is_visited(pipe) -> None:
     visited = []
-    with hook_blocks(pipe, {"mid": HOOKPOINTS["mid"]}, lambda _block, t, _before, _after: visited.append(t)):
+    with hook_blocks(
+        pipe, {"mid": HOOKPOINTS["mid"]}, lambda _block, moment, *_: visited.append(moment.timestep)
+    ):
         _run(pipe)
     assert visited == list(ALL)
 
@@ -242,9 +244,9 @@ def test_both_forms_of_a_blocks_output_are_read_and_replaced_in_kind(pipe, retur
 
 
 def test_a_nonfinite_update_is_recorded_as_such(pipe) -> None:
-    def poison(_block, _t, _before, after):
+    def poison(_block, _moment, _before, after):
         after = after.clone()
-        after[-1, 0, 0, 0] = float("nan")
+        after[-1, 0, 0] = float("nan")
         return after
 
     mid = {"mid": HOOKPOINTS["mid"]}

@@ -10,6 +10,7 @@ from typing import Any
 from diffusae.activations.schema import Stream
 from diffusae.activations.subsampling import Subsampling, most_positions
 from diffusae.backbone.describe import Description
+from diffusae.backbone.hookpoints import find
 from diffusae.backbone.schedule import step_index
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.stages.study import Study
@@ -32,8 +33,8 @@ def groups_of(prompts: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
             yield rest[start : start + size]
 
 
-def latent_of(study: Study, description: Description) -> tuple[int, int]:
-    """(height, width) of the study's latents."""
+def finest_grid(study: Study, description: Description) -> tuple[int, int]:
+    """(height, width) of the denoiser's finest grid: a U-Net's latents, a transformer's picture tokens."""
     model = study.cfg.model
     return model.height // description.scale, model.width // description.scale
 
@@ -45,7 +46,7 @@ def streams_of(
 
     `timestep` gives the scheduler's own value at a time t.
     """
-    model, grid, latent = study.cfg.model, study.cfg.grid, latent_of(study, description)
+    model, grid, finest = study.cfg.model, study.cfg.grid, finest_grid(study, description)
     streams = []
     for t in grid.timesteps:
         when: dict[str, Any] = {
@@ -54,20 +55,20 @@ def streams_of(
             "timestep": timestep(t),
         }
         for block in grid.blocks:
-            info = description.hookpoints[model.hookpoints[block]]
+            info = find(description.hookpoints, model.hookpoints[block])
             streams += [
                 Stream(
                     block=block,
                     conditioning=branch,
                     hookpoint=info.path,
-                    grid=info.grid(*latent),
+                    grid=info.grid(*finest),
                     d_in=info.d_in,
                     **when,
                 )
                 for branch in grid.conditionings
             ]
         streams.append(
-            Stream(block=ATTENTION, conditioning="cond", hookpoint="attn2", grid=latent, d_in=tokens, **when)
+            Stream(block=ATTENTION, conditioning="cond", hookpoint="attn2", grid=finest, d_in=tokens, **when)
         )
     return streams
 

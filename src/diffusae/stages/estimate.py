@@ -120,7 +120,7 @@ def estimate(study: Study, description: Description) -> Estimate:
     return Estimate(
         pictures=pictures,
         decoded=sum(len(texts) for texts in seen),
-        denoiser_passes=len(prompts) * model.steps * (2 if model.guidance > 1 else 1),
+        denoiser_passes=len(prompts) * model.steps * len(study.branches),
         streams=tuple(counted),
         image_bytes=sum(tar_size([*texts, *[png] * len(texts)]) for texts in seen),
         steps=study.cfg.trainer.steps,

@@ -12,13 +12,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
-from diffusae.backbone.describe import describe
 from diffusae.files import atomic_write_json
 from diffusae.runs.disk import free_bytes
 from diffusae.stages import probe
 from diffusae.stages.collect import check_hookpoints
 from diffusae.stages.collection import SEEN_SPLITS, TRAINING_SPLIT
 from diffusae.stages.estimate import Estimate, StreamEstimate, bytes_finished, estimate
+from diffusae.stages.model import describe_model
 from diffusae.stages.study import Study
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def plan(cfg: DictConfig) -> None:
     """Print what the study will take, and write it to `plan.json` in its directory."""
     study = Study(cfg)
     study.check()
-    description = describe(cfg.model.source, revision=cfg.model.revision)
+    description = describe_model(cfg.model)
     check_hookpoints(study, description)
     counted = estimate(study, description)
     console = Console()
