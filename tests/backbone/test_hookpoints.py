@@ -83,5 +83,5 @@ def test_odd_sizes_halve_upwards() -> None:
 
 def test_a_pipeline_without_a_unet_is_refused(pipe) -> None:
     assert denoiser_of(pipe) is pipe.unet
-    with pytest.raises(UserError, match="no U-Net .* and no transformer"):
+    with pytest.raises(UserError, match=r"no U-Net .* and no transformer"):
         denoiser_of(nn.Identity())

@@ -18,6 +18,8 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from diffusae.backbone.adapters import Layout, adapter_for
 from diffusae.backbone.hookpoints import COMPONENTS, HookpointInfo, list_hookpoints
+from diffusae.backbone.load import is_hub_id
+from diffusae.backbone.text_attention import reads_text
 from diffusae.errors import UserError, unknown
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
@@ -34,6 +36,7 @@ class Description:
         latent_scale: pixels that a latent entry stands for, along each side.
         tokens: of a padded prompt, as the denoiser attends to them first.
         layout: how guidance runs.
+        reads_text: whether its attention to the text can be recorded.
     """
 
     pipeline: str
@@ -42,6 +45,7 @@ class Description:
     latent_scale: int
     tokens: int
     layout: Layout
+    reads_text: bool
 
 
 def known_architectures() -> list[str]:
@@ -63,7 +67,7 @@ def describe(
     Raises:
         UserError: the configuration cannot be had (the message names what would serve), or no such architecture.
     """
-    if architecture is not None and not Path(source).expanduser().is_dir():
+    if architecture is not None and is_hub_id(source):
         if architecture not in known_architectures():
             raise unknown("architecture", architecture, known_architectures())
         parts = json.loads((ARCHITECTURES / f"{architecture}.json").read_text(encoding="utf-8"))
@@ -80,6 +84,7 @@ def describe(
         latent_scale=latent_scale,
         tokens=adapter.tokens(pipeline, parts["text_tokens"], text_tokens),
         layout=adapter.layout,
+        reads_text=reads_text(denoiser),
     )
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from diffusae.backbone.branches import rows_of
 from diffusae.backbone.hookpoints import denoiser_of, find_all, list_hookpoints
+from diffusae.backbone.text_attention import text_attentions
 from diffusae.capture.hooks import Moment, check_visited, hook_blocks
 from diffusae.errors import UserError
 
@@ -52,7 +53,7 @@ def capture_cross_attention(
     denoiser = denoiser_of(pipe)
     known = list_hookpoints(denoiser)
     if hookpoints is None:
-        hookpoints = {path: path for path in known if _text_attentions(denoiser, path)}
+        hookpoints = {path: path for path in known if text_attentions(denoiser, path)}
     infos = find_all(known, hookpoints)
     wanted = frozenset(timesteps)
     captured = CapturedAttention()
@@ -85,7 +86,7 @@ def capture_cross_attention(
             return hook
 
         for block, info in infos.items():
-            attentions = _text_attentions(denoiser, info.path)
+            attentions = text_attentions(denoiser, info.path)
             if not attentions:
                 raise UserError(
                     f"{info.path} has no cross-attention; name a block whose layers read the prompt"
@@ -97,11 +98,6 @@ def capture_cross_attention(
     check_visited(timesteps, clock)
     for key, layers in parts.items():
         captured.maps[key] = torch.stack([torch.cat(calls) for calls in layers.values()]).mean(dim=0)
-
-
-def reads_text(denoiser: nn.Module) -> bool:
-    """Whether `capture_cross_attention` has anything to record in this denoiser."""
-    return any(_text_attentions(denoiser, path) for path in list_hookpoints(denoiser))
 
 
 def cross_attention(
@@ -196,18 +192,6 @@ def word_tokens(tokenizer: Any, prompt: str, word: str, *, limit: int | None = N
         for position, (start, end) in enumerate(encoded["offset_mapping"])
         if any(start < stop and end > begin for begin, stop in spans)
     ]
-
-
-def _text_attentions(denoiser: nn.Module, path: str) -> list[Any]:
-    """The layers of the block at `path` in which the picture attends to the text: `attn2` of each layer of a 2D transformer
-    or of a PixArt block, `attn` of a joint block with projections of its own for the text.
-    """
-    block: Any = denoiser.get_submodule(path)
-    layers = getattr(block, "transformer_blocks", [block])
-    crossed = [getattr(layer, "attn2", None) for layer in layers]
-    found = [each for each in crossed if getattr(each, "is_cross_attention", False)]
-    joint = getattr(block, "attn", None)
-    return [joint] if getattr(joint, "add_k_proj", None) is not None else found
 
 
 def mean_map(

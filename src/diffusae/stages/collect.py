@@ -6,9 +6,11 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from omegaconf import DictConfig
+from torch import Tensor
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import discard_damaged, verify
@@ -17,7 +19,7 @@ from diffusae.activations.writer import ActivationWriter
 from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.describe import Description
 from diffusae.backbone.hookpoints import find
-from diffusae.capture.attention import capture_cross_attention, mean_map, word_tokens
+from diffusae.capture.attention import CapturedAttention, capture_cross_attention, mean_map, word_tokens
 from diffusae.capture.generate import generate
 from diffusae.errors import UserError, together
 from diffusae.prompts.prompt_set import Prompt
@@ -146,6 +148,8 @@ def check_hookpoints(study: Study, description: Description) -> None:
     """
     model, faults = study.cfg.model, []
     for block, wanted in model.hookpoints.items():
+        if wanted is None:  # model=custom: a block that this study leaves out
+            continue
         try:
             find(description.hookpoints, wanted)
         except UserError as error:
@@ -197,7 +201,7 @@ class _Recorder:
         timesteps = sorted({stream.timestep for stream in self.streams})
         for start in range(0, len(prompts), self.model.batch_size):
             batch = prompts[start : start + self.model.batch_size]
-            with capture_cross_attention(self.pipe, timesteps) as attention:
+            with self._attention(timesteps) as attention:
                 made = generate(
                     self.pipe,
                     [prompt.text for prompt in batch],
@@ -212,7 +216,7 @@ class _Recorder:
                 log.warning(
                     "not finite: %r, seed %d: %s", batch[row].text, batch[row].seed, ", ".join(places)
                 )
-            maps = {t: mean_map(attention, t, grid=self.finest)[..., : self.tokens] for t in timesteps}
+            maps = {} if attention is None else self._maps(attention, timesteps)
             tensors = {
                 stream.folder: maps[stream.timestep]
                 if stream.block == ATTENTION
@@ -230,6 +234,14 @@ class _Recorder:
                     meta={"word_tokens": self._word_tokens(prompt.text)},
                 )
             advance(len(batch))
+
+    def _attention(self, timesteps: Sequence[float]) -> AbstractContextManager[CapturedAttention | None]:
+        if any(stream.block == ATTENTION for stream in self.streams):
+            return capture_cross_attention(self.pipe, timesteps)
+        return nullcontext()
+
+    def _maps(self, attention: CapturedAttention, timesteps: Sequence[float]) -> dict[float, Tensor]:
+        return {t: mean_map(attention, t, grid=self.finest)[..., : self.tokens] for t in timesteps}
 
     def _word_tokens(self, text: str) -> dict[str, list[int]]:
         """Where each word of a caption stands among its tokens, so that later stages need no tokenizer."""

@@ -16,7 +16,7 @@ from diffusae.prompts.prompt_set import Prompt
 from diffusae.stages.study import Study
 
 ATTENTION = "attention"
-"""The stream that holds the model's own cross-attention: positions of the latent x tokens of the prompt."""
+"""The stream that holds the model's own attention to the text: positions of the finest grid x tokens of the prompt."""
 
 SEEN_SPLITS = ("dictionary", "tune", "test")
 """The splits whose pictures someone looks at later; the others are never decoded."""
@@ -42,7 +42,7 @@ def finest_grid(study: Study, description: Description) -> tuple[int, int]:
 def streams_of(
     study: Study, description: Description, timestep: Callable[[float], float], tokens: int
 ) -> list[Stream]:
-    """The streams of all cells of the grid, and one of cross-attention over `tokens` a timestep.
+    """The streams of all cells of the grid, and one of attention over `tokens` a timestep where the model has such layers.
 
     `timestep` gives the scheduler's own value at a time t.
     """
@@ -67,9 +67,12 @@ def streams_of(
                 )
                 for branch in grid.conditionings
             ]
-        streams.append(
-            Stream(block=ATTENTION, conditioning="cond", hookpoint="attn2", grid=finest, d_in=tokens, **when)
-        )
+        if description.reads_text:
+            streams.append(
+                Stream(
+                    block=ATTENTION, conditioning="cond", hookpoint="attn2", grid=finest, d_in=tokens, **when
+                )
+            )
     return streams
 
 

@@ -81,7 +81,7 @@ class EditedPictures:
                 self.pipe,
                 [trial.prompt.text for trial in batch],
                 [trial.prompt.seed for trial in batch],
-                **(sampling(self.model) | {"steps": self.steps}),
+                **sampling(self.model, steps=self.steps),
             )
             assert made.images is not None
             return made.images

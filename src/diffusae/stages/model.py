@@ -39,10 +39,10 @@ def describe_model(model: DictConfig) -> Description:
     )
 
 
-def sampling(model: DictConfig) -> dict[str, Any]:
-    """What `generate` is told of every picture."""
+def sampling(model: DictConfig, **changed: Any) -> dict[str, Any]:
+    """What `generate` is told of every picture, with some of it changed."""
     names = ("steps", "guidance", "true_guidance", "text_tokens", "height", "width")
-    return {name: model[name] for name in names}
+    return {name: model[name] for name in names} | changed
 
 
 def scheduler_timestep(pipe: Any, adapter: Adapter, model: DictConfig, t: float) -> float:

@@ -24,6 +24,7 @@ from diffusae.stages.study import Study
 log = logging.getLogger(__name__)
 
 PLAN = "plan.json"
+_WIDTH = 110
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def plan(cfg: DictConfig) -> None:
     check_hookpoints(study, description)
     counted = estimate(study, description)
     console = Console()
+    console.width = max(console.width, _WIDTH)  # numbers that are cut are of no use
     console.print(_sizes(study, counted))
     rates = _rates(study, counted)
     free, there = free_bytes(study.activations), bytes_finished(study.activations)

@@ -34,7 +34,7 @@ def seconds_per_picture(study: Study) -> float:
             pipe,
             [prompt.text for prompt in batch],
             [prompt.seed for prompt in batch],
-            **(sampling(model) | {"steps": steps}),
+            **sampling(model, steps=steps),
         )
 
     make(_FEW)  # the first call is slower than all others

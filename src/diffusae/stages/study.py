@@ -196,7 +196,12 @@ class Study:
             except UserError as error:
                 yield str(error)
         for block in dict.fromkeys([cfg.block.name, *cfg.grid.blocks]):
-            if block not in cfg.model.hookpoints:
+            if cfg.model.hookpoints.get(block, "") is None:
+                yield (
+                    f"block {block} of model {cfg.model.name} is not said to be any; give model.hookpoints.{block} a path or "
+                    "a place that `diffusae hookpoints` lists, or leave the block out of block and grid.blocks"
+                )
+            elif block not in cfg.model.hookpoints:
                 yield str(unknown(f"block of model {cfg.model.name}:", block, cfg.model.hookpoints))
         taken: dict[int, float] = {}
         for t in cfg.grid.timesteps:
