@@ -288,3 +288,14 @@ def test_joint_attention_is_what_the_layer_computes() -> None:
     (shares,) = seen
     expected = (shares / shares.sum(-1, keepdim=True)).mean(dim=1)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_captured_at_the_schedulers_own_timesteps(family: str, dtype: torch.dtype) -> None:
+    """FLUX hands its denoiser a thousandth of the timestep, rounded to the model's dtype: the scheduler's is recorded."""
+    half = tiny_family(family).to(dtype)
+    times = timesteps(half, steps=5)
+    made = make(half, family, hookpoints=FAMILIES[family].hookpoints, timesteps=times, steps=5)
+    assert {timestep for _, timestep, _ in made.updates} == set(times)
+    assert all(update.dtype == dtype for update in made.updates.values())
+    assert made.nonfinite == {} and made.latents.dtype == torch.float32

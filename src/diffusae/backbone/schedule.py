@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -65,21 +65,6 @@ def timestep_at(scheduler: Any, steps: int, t: float, *, schedule: Schedule = pl
             f"{len(timesteps.unique())} timesteps; hooks need one call and one timestep a step: use DDIM"
         )
     return timesteps[index].item()
-
-
-def timesteps_at(scheduler: Any, steps: int, times: Iterable[float]) -> dict[float, float]:
-    """`timestep_at` for several times, as {t: timestep}; `UserError` when two of them fall on one step."""
-    found: dict[float, float] = {}
-    for t in times:
-        timestep = timestep_at(scheduler, steps, t)
-        twin = next((other for other, value in found.items() if value == timestep and other != t), None)
-        if twin is not None:
-            raise UserError(
-                f"t={twin} and t={t} fall on one step (index {step_index(t, steps)} of {steps}); "
-                "drop one of them or raise the number of steps"
-            )
-        found[t] = timestep
-    return found
 
 
 def _check_steps(steps: int) -> None:

@@ -138,7 +138,9 @@ def capture_updates(
     check_visited(timesteps, clock)
     offload.wait()
     check_conditionings(conditionings, tuple(dict.fromkeys(conditioning for *_, conditioning in parts)))
-    captured.updates.update((key, torch.cat(part)) for key, part in parts.items())
+    captured.updates.update(
+        (key, part[0] if len(part) == 1 else torch.cat(part)) for key, part in parts.items()
+    )
 
 
 def to_positions(images: Float[Tensor, "rows d_in h w"]) -> Float[Tensor, "rows h*w d_in"]:

@@ -19,12 +19,11 @@ class Offload:
     def __call__(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         """A copy of `tensor` on the CPU as `dtype`."""
         if tensor.device.type != "cuda":
-            return tensor.detach().to(device="cpu", dtype=dtype).contiguous()
+            return tensor.detach().to("cpu", dtype, copy=True, memory_format=torch.contiguous_format)
         self._devices.add(tensor.device)
         ready = tensor.detach().to(dtype).contiguous()
         copy = torch.empty(ready.shape, dtype=dtype, pin_memory=True)
-        # The allocator must not hand the source's memory out again before the copy is made.
-        ready.record_stream(torch.cuda.current_stream(ready.device))
+        # Copied in the order of the stream, so whatever takes the source's memory next comes after.
         return copy.copy_(ready, non_blocking=True)
 
     def wait(self) -> None:

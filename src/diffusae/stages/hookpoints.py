@@ -13,7 +13,6 @@ from diffusae.backbone.hookpoints import find
 from diffusae.errors import UserError
 from diffusae.stages.model import describe_model
 
-
 _WIDTH = 100
 
 
