@@ -54,15 +54,22 @@ class Family:
         return {block: path for block, (path, *_) in self.blocks.items()}
 
 
-def _clip(kind: Any = CLIPTextModel, **options: Any) -> Any:
-    config = {"vocab_size": len(tiny_tokenizer()), "hidden_size": 32, "intermediate_size": 37}
+def text_encoder(kind: Any = CLIPTextModel, **options: Any) -> Any:
+    """A CLIP text encoder of two layers over the tiny tokenizer's tokens."""
+    config: dict[str, Any] = {"vocab_size": len(tiny_tokenizer()), "hidden_size": 32, "intermediate_size": 37}
     config |= {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": TOKENS}
     config |= {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "projection_dim": 32}
     return kind(CLIPTextConfig(**(config | options)))
 
 
 def _t5(width: int) -> Any:
-    config = {"vocab_size": len(_t5_tokenizer()), "d_model": width, "d_kv": 8, "d_ff": 37, "num_layers": 2}
+    config: dict[str, Any] = {
+        "vocab_size": len(_t5_tokenizer()),
+        "d_model": width,
+        "d_kv": 8,
+        "d_ff": 37,
+        "num_layers": 2,
+    }
     return T5EncoderModel(T5Config(**config, num_heads=4, pad_token_id=0, eos_token_id=1))
 
 
@@ -106,7 +113,7 @@ def sd() -> Any:
     return StableDiffusionPipeline(
         unet=_unet(cross_attention_dim=32),
         vae=_vae(4),
-        text_encoder=_clip(),
+        text_encoder=text_encoder(),
         tokenizer=tiny_tokenizer(),
         scheduler=_ddim(),
         safety_checker=absent,
@@ -127,8 +134,8 @@ def sdxl() -> Any:
     return StableDiffusionXLPipeline(
         unet=unet,
         vae=_vae(4, force_upcast=True),
-        text_encoder=_clip(),
-        text_encoder_2=_clip(CLIPTextModelWithProjection),
+        text_encoder=text_encoder(),
+        text_encoder_2=text_encoder(CLIPTextModelWithProjection),
         tokenizer=tiny_tokenizer(),
         tokenizer_2=tiny_tokenizer(),
         scheduler=_ddim(),
@@ -152,8 +159,8 @@ def sd3() -> Any:
     return StableDiffusion3Pipeline(
         transformer=transformer,
         vae=_vae(4, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
-        text_encoder=_clip(CLIPTextModelWithProjection),
-        text_encoder_2=_clip(CLIPTextModelWithProjection),
+        text_encoder=text_encoder(CLIPTextModelWithProjection),
+        text_encoder_2=text_encoder(CLIPTextModelWithProjection),
         text_encoder_3=_t5(64),
         tokenizer=tiny_tokenizer(),
         tokenizer_2=tiny_tokenizer(),
@@ -179,7 +186,7 @@ def flux() -> Any:
     return FluxPipeline(
         transformer=transformer,
         vae=_vae(4, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False),
-        text_encoder=_clip(),
+        text_encoder=text_encoder(),
         text_encoder_2=_t5(32),
         tokenizer=tiny_tokenizer(),
         tokenizer_2=_t5_tokenizer(),
