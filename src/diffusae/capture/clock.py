@@ -25,17 +25,20 @@ class Clock:
         self.branches = branches
         """Called, it gives the guidance branches along the running call's batch."""
         self._given: dict[str, Any] = {}
+        self._size: tuple[int, int] | None = None
 
     def strike(self, timestep: float, given: dict[str, Any]) -> None:
         """A denoiser call with these arguments begins at `timestep`."""
         self.now = timestep
         self.visited.append(timestep)
-        self._given = given
+        self._given, self._size = given, None
 
     @property
     def size(self) -> tuple[int, int]:
         """(h, w) of the running call's finest grid."""
-        return self._adapter.size(self._given)
+        if self._size is None:  # read once a call: an accelerator may have to be waited for
+            self._size = self._adapter.size(self._given)
+        return self._size
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, read_images, require_sound
 from diffusae.activations.schema import IMAGES
 from diffusae.backbone.adapters import adapter_of
+from diffusae.backbone.latents import encode_pictures
 from diffusae.backbone.schedule import step_index, t_of
 from diffusae.capture.conditions import conditions
 from diffusae.capture.generate import first_latents, generate
@@ -167,16 +168,15 @@ def _denoising_inputs(study: Study, manifest: Manifest, pipe: Any, n: int) -> di
     rows = list(islice(read_images(study.activations, manifest, "test"), n))
     model, adapter = study.cfg.model, adapter_of(pipe)
     batch = model.batch_size
-    pixels = torch.from_numpy(np.stack([picture for _, picture, _ in rows]))
-    pixels = pixels.permute(0, 3, 1, 2).to(pipe.device, pipe.vae.dtype) / 127.5 - 1
-    latents = torch.cat([pipe.vae.encode(part).latent_dist.mean for part in pixels.split(batch)])
+    pictures = torch.from_numpy(np.stack([picture for _, picture, _ in rows]))
+    latents = encode_pictures(pipe, pictures, batch_size=batch)
     generators = [torch.Generator().manual_seed(meta["seed"]) for *_, meta in rows]
     _, channels, height, width = latents.shape
     asked = sampling(model)
     asked.pop("steps")
     texts = [meta["prompt"] for *_, meta in rows]
     return {
-        "latents": (latents - (pipe.vae.config.get("shift_factor") or 0.0)) * pipe.vae.config.scaling_factor,
+        "latents": latents,
         "noise": first_latents(generators, channels=channels, height=height, width=width),
         "conditions": [
             conditions(pipe, texts[i : i + batch], study.cell.conditioning, **asked)
