@@ -18,6 +18,7 @@ from diffusae.errors import USER_FAULT, UserError
 STAGES: dict[str, str] = {
     "run": "collect -> annotate -> train -> label -> evaluate -> report, over the whole grid",
     "plan": "estimate pictures, vectors, disk and time of a study before anything loads",
+    "hookpoints": "list every block of the model that can be hooked, with d_in and grid",
     "collect": "generate pictures once and record every cell's updates",
     "annotate": "find the objects in the held-out pictures",
     "train": "train the sparse autoencoder of one cell",

@@ -66,7 +66,7 @@ def unloadable(monkeypatch):
     def refuse(*_args, **_values):
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(stage, "load_pipeline", refuse)
+    monkeypatch.setattr(stage, "load_model", refuse)
 
 
 def test_tasks_one_after_the_other_give_the_single_run_byte_for_byte(single, tmp_path, caplog, monkeypatch):
@@ -79,7 +79,7 @@ def test_tasks_one_after_the_other_give_the_single_run_byte_for_byte(single, tmp
     records = [read_record(directory / "activations") for directory in (single, tmp_path)]
     assert records[0] and records[1] and records[0].signature == records[1].signature
     assert records[1].status == "finished"
-    monkeypatch.setattr(stage, "load_pipeline", None)  # nothing is left to do, for any number of tasks
+    monkeypatch.setattr(stage, "load_model", None)  # nothing is left to do, for any number of tasks
     assert [collect(tmp_path, *each) for each in (["collect.shard=0/2"], ["collect.shard=1/2"], [])] == [
         False
     ] * 3
@@ -91,7 +91,7 @@ def test_a_damaged_shard_is_redone_by_its_task_alone(single, tmp_path, monkeypat
     shard = next((tmp_path / "activations" / "mid").rglob("shard-000001.tar"))
     shard.write_bytes(b"\1" + shard.read_bytes()[1:])
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "load_pipeline", None)
+        patch.setattr(stage, "load_model", None)
         assert not collect(tmp_path, "collect.shard=0/2")
     assert collect(tmp_path, "collect.shard=1/2")
     assert contents(tmp_path) == contents(single)

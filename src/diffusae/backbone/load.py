@@ -84,6 +84,14 @@ def load_pipeline(
     return pipe
 
 
+def is_hub_id(source: str | Path) -> bool:
+    """Whether `source` is "owner/name" rather than a folder."""
+    path, name = Path(source).expanduser(), str(source)
+    if isinstance(source, Path) or path.is_dir() or path.is_absolute():
+        return False
+    return not name.startswith((".", "~")) and name.count("/") == 1
+
+
 def _folder_of(
     source: str | Path, *, revision: str | None, variant: str | None, unused: dict[str, Any]
 ) -> Path:
@@ -92,7 +100,7 @@ def _folder_of(
     if local.is_dir():
         return local.resolve()
     name = str(source)
-    if isinstance(source, Path) or local.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+    if not is_hub_id(source):
         raise UserError(
             f"there is no folder {local.absolute()}, and {name!r} is no hub id (owner/name); "
             "set model.source to a folder in the diffusers layout or to a hub id"
@@ -149,7 +157,15 @@ def _ddim(scheduler: Any) -> DDIMScheduler:
 
     DDIM's own default clips x0 to [-1, 1], which is for pixels: latents are clipped only where the config
     says so.
+
+    Raises:
+        UserError: a flow-matching scheduler, which has no such noise schedule.
     """
+    if not hasattr(scheduler, "alphas_cumprod"):
+        raise UserError(
+            f"{type(scheduler).__name__} is no noise schedule that DDIM could run on (flow matching); set "
+            "model.scheduler=keep"
+        )
     made = DDIMScheduler.from_config(scheduler.config, clip_sample=scheduler.config.get("clip_sample", False))
     assert isinstance(made, DDIMScheduler)
     return made

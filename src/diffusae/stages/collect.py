@@ -11,20 +11,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.activations.parts import Part
 from diffusae.activations.reader import discard_damaged, verify
 from diffusae.activations.schema import ImageRecord, Stream
 from diffusae.activations.writer import ActivationWriter
-from diffusae.backbone.describe import Description, describe
-from diffusae.backbone.load import load_pipeline
-from diffusae.backbone.schedule import timestep_at
-from diffusae.capture.attention import capture_cross_attention, mean_map, word_tokens
+from diffusae.backbone.adapters import adapter_of
+from diffusae.backbone.describe import Description
+from diffusae.backbone.hookpoints import find
+from diffusae.capture.attention import CapturedAttention, capture_cross_attention, mean_map, word_tokens
 from diffusae.capture.generate import generate
-from diffusae.errors import UserError, together, unknown
+from diffusae.errors import UserError, together
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.runs.disk import require_free
 from diffusae.runs.lock import directory_lock
@@ -32,8 +32,8 @@ from diffusae.runs.record import RunRecord, run_record, state
 from diffusae.stages.collection import (
     ATTENTION,
     SEEN_SPLITS,
+    finest_grid,
     groups_of,
-    latent_of,
     streams_of,
     subsampling_of,
     words_of,
@@ -49,6 +49,7 @@ from diffusae.stages.collection_tasks import (
     require_same,
 )
 from diffusae.stages.estimate import bytes_finished, estimate
+from diffusae.stages.model import describe_model, load_model, sampling, scheduler_timestep
 from diffusae.stages.progress import Advance, progress_bar
 from diffusae.stages.study import Study, fingerprint
 
@@ -115,7 +116,7 @@ def _collect_part(study: Study, part: Part) -> bool:
 
 def _checked(study: Study) -> Description:
     """The model's description, once hookpoints and disk are found to do."""
-    description = describe(study.cfg.model.source, revision=study.cfg.model.revision)
+    description = describe_model(study.cfg.model)
     check_hookpoints(study, description)
     _require_disk(study, description)
     return description
@@ -162,19 +163,15 @@ def _generate(
         for index, group in enumerate(groups_of(study.prompts, study.cfg.activations.group_size))
         if part is None or part.owns(index)
     ]
-    pipe: Any = load_pipeline(
-        model.source,
-        dtype=getattr(torch, model.dtype),
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        revision=model.revision,
-        scheduler=model.scheduler,
-    )
-    told = _told_truncations(pipe.tokenizer, study.prompts)
+    pipe = load_model(model)
+    adapter = adapter_of(pipe)
+    tokenizer, tokens = adapter.words(pipe, model.text_tokens)
+    told = _told_truncations(tokenizer, tokens, study.prompts)
     streams = streams_of(
         study,
         description,
-        lambda t: timestep_at(pipe.scheduler, model.steps, t),
-        pipe.tokenizer.model_max_length,
+        lambda t: scheduler_timestep(pipe, adapter, model, t),
+        tokens,
     )
     header = {
         "model": model.name,
@@ -195,7 +192,7 @@ def _generate(
             owns=None if part is None else part.owns,
         )
     finished = writer.finished_groups()
-    recorder = _Recorder(study, pipe, streams, latent_of(study, description))
+    recorder = _Recorder(study, pipe, streams, finest_grid(study, description))
     done = sum(len(group) for index, group in groups if index in finished)
     total = sum(len(group) for _, group in groups)
     with progress_bar("pictures", total=total, done=done) as (advance, _):
@@ -211,7 +208,7 @@ def _generate(
 
 def _determines(study: Study) -> dict[str, Any]:
     """What decides the bytes of a collection."""
-    model = study.part("model")
+    model = study.model_determines()
     model.pop("batch_size")
     source = fingerprint(model["source"])
     if source is not None:
@@ -244,12 +241,27 @@ def _sound(study: Study) -> bool:
 
 
 def check_hookpoints(study: Study, description: Description) -> None:
-    """Raise one `UserError` for every configured hookpoint that the model does not have."""
-    together(
-        f"block {block}: {unknown(f'hookpoint of model {study.cfg.model.name}:', path, description.hookpoints)}"
-        for block, path in study.cfg.model.hookpoints.items()
-        if path not in description.hookpoints
-    )
+    """Raise one `UserError` for every configured hookpoint that the model does not have, and for every other thing that
+    its configuration says of it and that is not so.
+    """
+    model, faults = study.cfg.model, []
+    for block, wanted in model.hookpoints.items():
+        if wanted is None:  # model=custom: a block that this study leaves out
+            continue
+        try:
+            find(description.hookpoints, wanted)
+        except UserError as error:
+            faults.append(f"block {block} of model {model.name}: {error}")
+    for name, found in (("guidance_layout", description.layout), ("latent_scale", description.latent_scale)):
+        if model[name] not in (None, found, "none"):
+            faults.append(f"model.{name}={model[name]}, but the model's is {found}; set that, or null")
+    for side in ("height", "width"):
+        if model[side] % description.scale:
+            lower = max(1, model[side] // description.scale) * description.scale
+            faults.append(
+                f"model.{side}={model[side]} is not a multiple of {description.scale}; give one, such as {lower}"
+            )
+    together(faults)
 
 
 def _require_disk(study: Study, description: Description) -> None:
@@ -259,16 +271,16 @@ def _require_disk(study: Study, description: Description) -> None:
         require_free(study.activations, max(needed, 0))
 
 
-def _told_truncations(tokenizer: Any, prompts: Sequence[Prompt]) -> int:
+def _told_truncations(tokenizer: Any, limit: int, prompts: Sequence[Prompt]) -> int:
     """Count the captions that the text encoder will see cut off, and say so."""
     lengths = [len(ids) for ids in tokenizer([p.text for p in prompts]).input_ids]
-    cut = [p for p, length in zip(prompts, lengths, strict=True) if length > tokenizer.model_max_length]
+    cut = [p for p, length in zip(prompts, lengths, strict=True) if length > limit]
     if cut:
         log.warning(
             "%d of %d prompts exceed %d tokens and are truncated: %s%s",
             len(cut),
             len(prompts),
-            tokenizer.model_max_length,
+            limit,
             "; ".join(f"{p.where or f'prompt {p.image_id}'} ({p.text[:60]!r})" for p in cut[:10]),
             f"; and {len(cut) - 10} more" if len(cut) > 10 else "",
         )
@@ -278,8 +290,9 @@ def _told_truncations(tokenizer: Any, prompts: Sequence[Prompt]) -> int:
 class _Recorder:
     """Turns prompts into records, batch by batch."""
 
-    def __init__(self, study: Study, pipe: Any, streams: Sequence[Stream], latent: tuple[int, int]) -> None:
-        self.model, self.grid, self.pipe, self.latent = study.cfg.model, study.cfg.grid, pipe, latent
+    def __init__(self, study: Study, pipe: Any, streams: Sequence[Stream], finest: tuple[int, int]) -> None:
+        self.model, self.grid, self.pipe, self.finest = study.cfg.model, study.cfg.grid, pipe, finest
+        self.tokenizer, self.tokens = adapter_of(pipe).words(pipe, self.model.text_tokens)
         self.streams = streams
 
     def records(self, prompts: Sequence[Prompt], advance: Advance, *, decode: bool) -> Iterator[ImageRecord]:
@@ -287,25 +300,22 @@ class _Recorder:
         timesteps = sorted({stream.timestep for stream in self.streams})
         for start in range(0, len(prompts), self.model.batch_size):
             batch = prompts[start : start + self.model.batch_size]
-            with capture_cross_attention(self.pipe, timesteps) as attention:
+            with self._attention(timesteps) as attention:
                 made = generate(
                     self.pipe,
                     [prompt.text for prompt in batch],
                     [prompt.seed for prompt in batch],
-                    steps=self.model.steps,
-                    guidance=self.model.guidance,
+                    **sampling(self.model),
                     hookpoints={block: self.model.hookpoints[block] for block in self.grid.blocks},
                     timesteps=timesteps,
                     conditionings=self.grid.conditionings,
                     decode=decode,
-                    height=self.model.height,
-                    width=self.model.width,
                 )
             for row, places in made.nonfinite.items():
                 log.warning(
                     "not finite: %r, seed %d: %s", batch[row].text, batch[row].seed, ", ".join(places)
                 )
-            maps = {t: mean_map(attention, t, grid=self.latent) for t in timesteps}
+            maps = {} if attention is None else self._maps(attention, timesteps)
             tensors = {
                 stream.folder: maps[stream.timestep]
                 if stream.block == ATTENTION
@@ -324,6 +334,14 @@ class _Recorder:
                 )
             advance(len(batch))
 
+    def _attention(self, timesteps: Sequence[float]) -> AbstractContextManager[CapturedAttention | None]:
+        if any(stream.block == ATTENTION for stream in self.streams):
+            return capture_cross_attention(self.pipe, timesteps)
+        return nullcontext()
+
+    def _maps(self, attention: CapturedAttention, timesteps: Sequence[float]) -> dict[float, Tensor]:
+        return {t: mean_map(attention, t, grid=self.finest)[..., : self.tokens] for t in timesteps}
+
     def _word_tokens(self, text: str) -> dict[str, list[int]]:
         """Where each word of a caption stands among its tokens, so that later stages need no tokenizer."""
-        return {word: word_tokens(self.pipe.tokenizer, text, word) for word in words_of(text)}
+        return {word: word_tokens(self.tokenizer, text, word, limit=self.tokens) for word in words_of(text)}

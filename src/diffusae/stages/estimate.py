@@ -151,7 +151,7 @@ def estimate(
     return Estimate(
         pictures=pictures,
         decoded=sum(len(texts) for texts in seen),
-        denoiser_passes=len(prompts) * model.steps * (2 if model.guidance > 1 else 1),
+        denoiser_passes=len(prompts) * model.steps * len(study.branches),
         streams=tuple(counted),
         image_bytes=sum(tar_size(np.concatenate([texts, np.full(len(texts), png)])) for texts in seen),
         batch_size=study.cfg.activations.batch_size,

@@ -55,7 +55,9 @@ def word_embedding(study: Study) -> WordEmbedding:
     if not study.cfg.embedding["_target_"].endswith(TextEncoderEmbedding.__name__):
         return build(study.cfg.embedding)
     model = study.cfg.model
-    pipe: Any = load_pipeline(model.source, dtype=torch.float32, device="cpu", revision=model.revision)
+    pipe: Any = load_pipeline(
+        model.source, dtype=torch.float32, device="cpu", revision=model.revision, scheduler="keep"
+    )
     return build(study.cfg.embedding, tokenizer=pipe.tokenizer, text_encoder=pipe.text_encoder)
 
 

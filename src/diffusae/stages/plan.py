@@ -13,7 +13,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
-from diffusae.backbone.describe import describe
 from diffusae.files import atomic_write_json
 from diffusae.runs.disk import free_bytes
 from diffusae.stages import probe
@@ -21,11 +20,13 @@ from diffusae.stages.alternatives import alternatives, with_captions
 from diffusae.stages.collect import check_hookpoints
 from diffusae.stages.collection import SEEN_SPLITS, TRAINING_SPLIT
 from diffusae.stages.estimate import Estimate, StreamEstimate, bytes_finished, estimate
+from diffusae.stages.model import describe_model
 from diffusae.stages.study import Study
 
 log = logging.getLogger(__name__)
 
 PLAN = "plan.json"
+_WIDTH = 110
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,14 @@ def plan(cfg: DictConfig) -> None:
     """Print what the study will take and what storing less would save, and write both to `plan.json` in its directory."""
     study, assumed = with_captions(Study(cfg))
     study.check()
-    description = describe(cfg.model.source, revision=cfg.model.revision)
+    description = describe_model(cfg.model)
     check_hookpoints(study, description)
     if assumed:
         log.warning("%s", assumed)
     counted = estimate(study, description)
     others = alternatives(study, description)
     console = Console()
+    console.width = max(console.width, _WIDTH)  # numbers that are cut are of no use
     console.print(_sizes(study, counted))
     rates = _rates(study, counted)
     free, there = free_bytes(study.activations), bytes_finished(study.activations)
