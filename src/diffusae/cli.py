@@ -18,6 +18,7 @@ from diffusae.errors import USER_FAULT, UserError
 STAGES: dict[str, str] = {
     "run": "collect -> annotate -> train -> label -> evaluate -> report, over the whole grid",
     "plan": "estimate pictures, vectors, disk and time of a study before anything loads",
+    "hookpoints": "list every block of the model that can be hooked, with d_in and grid",
     "collect": "generate pictures once and record every cell's updates",
     "annotate": "find the objects in the held-out pictures",
     "train": "train the sparse autoencoder of one cell",
@@ -30,6 +31,7 @@ STAGES: dict[str, str] = {
     "push": "publish one cell's autoencoder and its card on a model hub (repo=OWNER/NAME; dry_run=true shows what would go)",
     "pull": "place an autoencoder from a hub, or from a directory, as one cell's (repo=OWNER/NAME)",
     "report": "render the HTML report of what is finished",
+    "compare": "lay what is evaluated beside a paper's own figures (reference=...)",
     "dashboard": "build a W&B workspace and report of what is evaluated; without a key, write them to a file",
     "miniature": "train, assemble and measure the miniature model (part=...)",
 }
@@ -72,6 +74,8 @@ def main() -> None:
         print(f"diffusae {stage}: stopped by SIGTERM; the same command goes on", file=sys.stderr)
         raise SystemExit(128 + signal.SIGTERM) from None
     except Exception as error:
+        if _told_of_jobs(error):
+            raise SystemExit(USER_FAULT) from None
         message = _explained(error, stage)
         if message is None:
             raise
@@ -97,9 +101,17 @@ def _run(stage: str) -> None:
     # Devices and tips, told again for every cell; every request to a hub.
     for name in ("pytorch_lightning", "lightning_fabric", "httpx", "httpx2"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*LeafSpec.*", ".*smaller than the logging interval.*"):
+    # Our options of hydra/launcher have the names of the plugins' own, whose types they keep.
+    for message in (".*LeafSpec.*", ".*smaller than the logging interval.*", r"\s*'hydra/launcher/"):
         warnings.filterwarnings("ignore", message=message)
     hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=stage)(task)()
+
+
+def _told_of_jobs(error: Exception) -> bool:
+    """Whether a multirun that its launcher broke off has been told job by job."""
+    from diffusae.stages.outcomes import OutcomeTable
+
+    return OutcomeTable.open is not None and OutcomeTable.open.end_broken(error)
 
 
 def _explained(error: BaseException, stage: str) -> str | None:
@@ -114,6 +126,8 @@ def _explained(error: BaseException, stage: str) -> str | None:
         if "is not in struct" in text or "Could not override" in text:
             text += f"\n{_valid_names(text, stage)}"
         return text
+    if str(error).startswith("Unknown plugin class"):
+        return "this launcher is not installed; pip install 'diffusae[cluster]' has joblib's and submitit's"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command goes on"
     return None

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -8,21 +10,18 @@ from diffusae.backbone.branches import (
     check_conditionings,
     planned_branches,
     rows_of,
-    running_branches,
-    split_branches,
+    told_branches,
 )
 from diffusae.errors import UserError
 
 
 def test_a_guided_batch_is_uncond_first_then_cond() -> None:
     batch = torch.arange(4)[:, None]
-    halves = split_branches(batch, ("uncond", "cond"))
-    assert halves["uncond"].tolist() == [[0], [1]]
-    assert halves["cond"].tolist() == [[2], [3]]
+    halves = {name: batch[rows_of(name, 4, ("uncond", "cond"))].tolist() for name in ("uncond", "cond")}
+    assert halves == {"uncond": [[0], [1]], "cond": [[2], [3]]}
 
 
 def test_an_unguided_batch_is_cond_alone() -> None:
-    assert list(split_branches(torch.zeros(3, 2), ("cond",))) == ["cond"]
     assert rows_of("cond", 3, ("cond",)) == slice(0, 3)
 
 
@@ -48,8 +47,9 @@ def test_an_unknown_conditioning_lists_the_known() -> None:
 def test_the_plan_and_the_pipeline_agree_on_the_branches(
     pipe, guidance: float, branches: tuple[str, ...]
 ) -> None:
-    pipe("a cat", num_inference_steps=1, guidance_scale=guidance, output_type="latent")
-    assert planned_branches(pipe.unet, guidance) == running_branches(pipe) == branches
+    with told_branches(pipe) as told:
+        pipe("a cat", num_inference_steps=1, guidance_scale=guidance, output_type="latent")
+        assert planned_branches(pipe.unet, guidance) == told() == branches
 
 
 def test_a_guidance_distilled_model_has_no_uncond() -> None:
@@ -59,5 +59,6 @@ def test_a_guidance_distilled_model_has_no_uncond() -> None:
 
 
 def test_a_pipeline_that_does_not_tell_its_branches_is_refused() -> None:
-    with pytest.raises(UserError, match="object does not tell"):
-        running_branches(object())
+    silent = SimpleNamespace(unet=nn.Identity())
+    with told_branches(silent) as told, pytest.raises(UserError, match="SimpleNamespace does not tell"):
+        told()

@@ -5,7 +5,7 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
-from diffusae.backbone.hookpoints import HookpointInfo, denoiser_of, list_hookpoints, resolve, resolve_all
+from diffusae.backbone.hookpoints import HookpointInfo, denoiser_of, find, list_hookpoints, resolve_all
 from diffusae.errors import UserError
 
 
@@ -51,7 +51,15 @@ def test_the_announced_grid_is_the_one_that_runs(pipe, height: int, width: int) 
 
 
 def test_a_path_resolves_to_its_module(pipe) -> None:
-    assert resolve(pipe.unet, "mid_block.attentions.0") is pipe.unet.mid_block.attentions[0]
+    modules = resolve_all(pipe.unet, {"mid": "mid_block.attentions.0", "same": -1})
+    assert modules["mid"] is modules["same"] is pipe.unet.mid_block.attentions[0]
+
+
+def test_a_place_counts_through_the_list_and_outside_of_it_is_refused(pipe) -> None:
+    known = list_hookpoints(pipe.unet)
+    assert [find(known, place).path for place in range(7)] == list(known)
+    with pytest.raises(UserError, match="hookpoint 7 does not exist: the model has 7; give 0 to 6"):
+        find(known, 7)
 
 
 @pytest.mark.parametrize("path", ["mid_block.attentions.1", "mid_block.resnets.0", "", "mid"])
@@ -59,7 +67,7 @@ def test_an_unknown_hookpoint_lists_the_valid_ones(pipe, path: str) -> None:
     with pytest.raises(
         UserError, match=r"down_blocks\.0\.attentions\.0, .*mid_block\.attentions\.0, .*up_blocks"
     ) as error:
-        resolve(pipe.unet, path)
+        resolve_all(pipe.unet, {"block": path})
     assert repr(path) in str(error.value)
 
 
@@ -75,5 +83,5 @@ def test_odd_sizes_halve_upwards() -> None:
 
 def test_a_pipeline_without_a_unet_is_refused(pipe) -> None:
     assert denoiser_of(pipe) is pipe.unet
-    with pytest.raises(UserError, match="no U-Net"):
+    with pytest.raises(UserError, match=r"no U-Net .* and no transformer"):
         denoiser_of(nn.Identity())

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from diffusae.backbone.load import load_pipeline
 from diffusae.errors import UserError
+from tiny_families import tiny_family
 from tiny_pipeline import tiny_pipeline
 
 
@@ -181,3 +182,19 @@ def test_code_in_a_models_folder_is_never_run(own_copy: Path, key: str, value: l
     with pytest.raises(UserError, match="does not load"):
         _load(own_copy)
     assert not trace.exists()
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_a_pickle_in_any_text_encoder_is_refused_by_name(tmp_path: Path, family: str) -> None:
+    tiny_family(family).save_pretrained(tmp_path)
+    load_pipeline(tmp_path, dtype=torch.float32, device="cpu", scheduler="keep")
+    weights = tmp_path / "text_encoder_2" / "model.safetensors"
+    weights.rename(weights.with_name("pytorch_model.bin"))
+    with pytest.raises(UserError, match=r"text_encoder_2 holds its weights as a pickle only"):
+        load_pipeline(tmp_path, dtype=torch.float32, device="cpu", scheduler="keep")
+
+
+def test_ddim_is_refused_to_a_flow_matching_model(tmp_path: Path) -> None:
+    tiny_family("flux").save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"FlowMatchEuler.* set model.scheduler=keep"):
+        load_pipeline(tmp_path, dtype=torch.float32, device="cpu")

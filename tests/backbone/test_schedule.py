@@ -7,7 +7,7 @@ from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusae.backbone.schedule import step_index, t_of, timestep_at, timesteps_at
+from diffusae.backbone.schedule import step_index, t_of, timestep_at
 from diffusae.errors import UserError
 
 
@@ -92,10 +92,3 @@ def test_a_scheduler_that_visits_a_timestep_twice_is_refused() -> None:
 def test_more_steps_than_the_scheduler_has_are_refused() -> None:
     with pytest.raises(UserError, match="2000 steps"):
         timestep_at(DDIMScheduler(), 2000, 0.5)
-
-
-def test_two_times_on_one_step_are_refused() -> None:
-    scheduler = DDIMScheduler()
-    assert timesteps_at(scheduler, 5, [1.0, 0.5, 0.0]) == {1.0: 800, 0.5: 400, 0.0: 0}
-    with pytest.raises(UserError, match=r"t=0\.5 and t=0\.4 fall on one step \(index 2 of 5\)"):
-        timesteps_at(scheduler, 5, [0.5, 0.4])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -13,10 +15,14 @@ class Denoiser(nn.Module):
         return sample
 
 
+def pipe_of(denoiser: nn.Module) -> SimpleNamespace:
+    return SimpleNamespace(unet=denoiser)
+
+
 @pytest.mark.parametrize("timestep", [981, 981.0, torch.tensor(981), torch.tensor([981, 981])])
 def test_the_clock_reads_the_timestep_in_every_form(timestep) -> None:
     denoiser = Denoiser()
-    with running_clock(denoiser) as clock:
+    with running_clock(pipe_of(denoiser)) as clock:
         denoiser(torch.zeros(1), timestep)
         denoiser(sample=torch.zeros(1), timestep=timestep)
     assert clock.now == 981
@@ -25,7 +31,7 @@ def test_the_clock_reads_the_timestep_in_every_form(timestep) -> None:
 
 def test_the_clock_stops_with_its_context_and_on_errors() -> None:
     denoiser = Denoiser()
-    with pytest.raises(TypeError, match="missing"), running_clock(denoiser) as clock:
+    with pytest.raises(TypeError, match="missing"), running_clock(pipe_of(denoiser)) as clock:
         denoiser(timestep=5)
     denoiser(torch.zeros(1), 4)
     assert clock.visited == [5]
@@ -34,10 +40,13 @@ def test_the_clock_stops_with_its_context_and_on_errors() -> None:
 
 def test_a_batch_of_mixed_timesteps_is_refused() -> None:
     denoiser = Denoiser()
-    with running_clock(denoiser), pytest.raises(UserError, match="mixes 2 timesteps"):
+    with running_clock(pipe_of(denoiser)), pytest.raises(UserError, match="mixes 2 timesteps"):
         denoiser(torch.zeros(2), torch.tensor([1, 2]))
 
 
 def test_a_module_without_timestep_is_no_denoiser() -> None:
-    with pytest.raises(UserError, match="Identity takes no `timestep`"), running_clock(nn.Identity()):
+    with (
+        pytest.raises(UserError, match="Identity takes no `timestep`"),
+        running_clock(pipe_of(nn.Identity())),
+    ):
         pass

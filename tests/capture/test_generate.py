@@ -130,7 +130,7 @@ def test_without_guidance_cond_alone_is_recorded_and_uncond_explained_before_any
 def test_a_nonfinite_update_is_named_with_its_picture(pipe) -> None:
     def poison(_block, _t, _before, after):
         after = after.clone()
-        after[4, 0, 0, 0] = float("inf")  # rows 3, 4, 5 are the cond half
+        after[4, 0, 0] = float("inf")  # rows 3, 4, 5 are the cond half
         return after
 
     with hook_blocks(pipe, {"mid": HOOKPOINTS["mid"]}, poison, timesteps=[1]):

@@ -8,7 +8,14 @@ import torch
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor
 
-from diffusae.capture.hooks import capture_updates, hook_blocks, to_positions
+from diffusae.capture.hooks import (
+    _picture,
+    _positions,
+    _with_picture,
+    capture_updates,
+    hook_blocks,
+    to_positions,
+)
 from diffusae.errors import UserError
 from tiny_pipeline import D_IN, GRIDS, HOOKPOINTS
 
@@ -193,7 +200,7 @@ def test_a_change_of_picture_size_is_refused(pipe) -> None:
 def test_unwanted_steps_touch_no_tensor(pipe) -> None:
     visited = []
     with hook_blocks(
-        pipe, HOOKPOINTS, lambda block, t, before, after: visited.append((block, t)), timesteps=[334]
+        pipe, HOOKPOINTS, lambda block, moment, *_: visited.append((block, moment.timestep)), timesteps=[334]
     ):
         _run(pipe)
     assert visited == [("down", 334), ("mid", 334), ("up", 334)]
@@ -201,7 +208,9 @@ def test_unwanted_steps_touch_no_tensor(pipe) -> None:
 
 def test_without_timesteps_every_step_is_visited(pipe) -> None:
     visited = []
-    with hook_blocks(pipe, {"mid": HOOKPOINTS["mid"]}, lambda _block, t, _before, _after: visited.append(t)):
+    with hook_blocks(
+        pipe, {"mid": HOOKPOINTS["mid"]}, lambda _block, moment, *_: visited.append(moment.timestep)
+    ):
         _run(pipe)
     assert visited == list(ALL)
 
@@ -242,9 +251,9 @@ def test_both_forms_of_a_blocks_output_are_read_and_replaced_in_kind(pipe, retur
 
 
 def test_a_nonfinite_update_is_recorded_as_such(pipe) -> None:
-    def poison(_block, _t, _before, after):
+    def poison(_block, _moment, _before, after):
         after = after.clone()
-        after[-1, 0, 0, 0] = float("nan")
+        after[-1, 0, 0] = float("nan")
         return after
 
     mid = {"mid": HOOKPOINTS["mid"]}
@@ -258,3 +267,21 @@ def test_a_nonfinite_update_is_recorded_as_such(pipe) -> None:
 def test_to_positions_by_hand() -> None:
     images = torch.tensor([[[[1, 2, 3], [4, 5, 6]], [[10, 20, 30], [40, 50, 60]]]])
     assert to_positions(images).tolist() == [[[1, 10], [2, 20], [3, 30], [4, 40], [5, 50], [6, 60]]]
+
+
+def test_a_block_that_mixes_text_and_picture_in_one_stream_is_refused() -> None:
+    with pytest.raises(UserError, match=r"holds 7 positions, and the picture's grid is 2 x 2"):
+        _positions(torch.zeros(1, 7, 3), (2, 2))
+
+
+def test_of_several_outputs_the_one_of_the_inputs_shape_is_the_picture() -> None:
+    """Joint blocks return (text, picture), others (picture, text); where both have one shape, the last is the picture."""
+    before, text, after = torch.zeros(1, 4, 3), torch.ones(1, 2, 3), torch.full((1, 4, 3), 2.0)
+    assert _picture((text, after), before) is after
+    assert _picture((after, text), before) is after
+    assert _picture((None, after), before) is after
+    assert _picture((torch.ones(1, 4, 3), after), before) is after
+    new = torch.full((1, 4, 3), 5.0)
+    assert _with_picture((text, after), before, new) == (text, new)
+    with pytest.raises(UserError, match="nothing of its input's shape"):
+        _picture((text, None), before)

@@ -24,7 +24,9 @@ def test_a_replayed_call_is_the_recorded_one_and_runs_only_the_rest(pipe):
     visited = []
     with (
         replayed_outputs(pipe, outputs, TIMESTEPS[:2]),
-        hook_blocks(pipe, {"mid": HOOKPOINTS["mid"]}, lambda _block, t, *_: visited.append(t)),
+        hook_blocks(
+            pipe, {"mid": HOOKPOINTS["mid"]}, lambda _block, moment, *_: visited.append(moment.timestep)
+        ),
     ):
         assert torch.equal(run(pipe), whole)
     assert visited == [1.0]

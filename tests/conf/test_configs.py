@@ -188,6 +188,19 @@ def test_every_annotator_is_built_with_every_tagger_before_any_model_is_looked_f
         (["emergence.share=1.5"], r"emergence.share=1.5 must be a number from"),
         (["emergence.moments=1"], r"emergence.moments=1 must be a whole number from 2"),
         (["three_stages.margin=0"], r"three_stages.margin=0 must be a number from"),
+        (
+            ["model=flux_dev"],
+            r"uncond needs .* flux_dev runs without: it was distilled .* model.true_guidance above 1",
+        ),
+        (["model=sdxl_turbo"], r"uncond needs .* model.guidance=0.0 has none"),
+        (["model.guidance_layout=none"], r"uncond needs .* which miniature does not have"),
+        (["model=custom", "model.source=x"], r"give model.hookpoints.mid a path or a place"),
+        (["model.dtype=float64"], r"'float64'; known: bfloat16, float16, float32"),
+        (["model.compile=perhaps"], r"model.compile=perhaps must be true or false"),
+        (
+            ["model=sd3", "model.text_tokens=600"],
+            r"text_tokens=600 must be a whole number from 1 to 512, or null",
+        ),
         (["prompts.counts.train=-1"], "must be a whole number from 0"),
     ],
 )
@@ -200,6 +213,37 @@ def test_what_cannot_work_is_refused_before_anything_loads(overrides, message):
 
     with pytest.raises(UserError, match=message):
         ask()
+
+
+@pytest.mark.parametrize("model", ["sd14", "sd15", "sd21", "sdxl", "sd3", "pixart_alpha"])
+def test_a_guided_model_takes_the_default_grid_as_it_is(model):
+    study = Study(composed(f"model={model}"))
+    study.check()
+    assert study.branches == ("uncond", "cond")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model=flux_dev", "model.true_guidance=2.0"],
+        ["model=flux_schnell", "conditioning=cond", "grid.conditionings=[cond]"],
+        ["model=sdxl_turbo", "conditioning=cond", "grid.conditionings=[cond]"],
+    ],
+)
+def test_a_distilled_model_is_studied_without_uncond_or_with_a_pass_of_its_own(overrides):
+    study = Study(composed(*overrides))
+    study.check()
+    assert len(study.branches) == (2 if "model.true_guidance=2.0" in overrides else 1)
+
+
+def test_what_only_describes_a_model_is_no_part_of_a_signature():
+    """Nor is an option that is off: studies that were finished before these options existed stay finished."""
+    determines = Study(composed()).model_determines()
+    assert set(determines) == {
+        "name", "source", "revision", "dtype", "hookpoints", "scheduler", "steps", "guidance", "height", "width",
+        "batch_size",
+    }  # fmt: skip
+    assert Study(composed("model.compile=true")).model_determines()["compile"] is True
 
 
 def test_all_faults_are_told_together():

@@ -46,7 +46,7 @@ def errors(pipe, change=None):
         latents=latents,
         noise=noise,
         timestep=334,
-        states=states,
+        conditions={"encoder_hidden_states": states},
     )
 
 
@@ -58,7 +58,7 @@ def test_the_control_keeps_the_denoising_error_and_the_reconstruction_does_not(p
 
 
 def test_the_error_is_the_distance_from_what_the_model_was_trained_to_predict(pipe, monkeypatch):
-    monkeypatch.setattr(pipe.unet, "forward", lambda noised, *_, **__: (torch.zeros_like(noised),))
+    monkeypatch.setattr(pipe.unet, "forward", lambda sample, **_: (torch.zeros_like(sample),))
     generator = torch.Generator().manual_seed(2)
     latents, noise = (torch.randn(2, 4, 8, 8, generator=generator) for _ in range(2))
     found = errors(pipe)

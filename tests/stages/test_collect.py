@@ -22,7 +22,7 @@ def unloadable(monkeypatch):
     def refuse(*_args, **_values):
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(stage, "load_pipeline", refuse)
+    monkeypatch.setattr(stage, "load_model", refuse)
 
 
 def test_too_little_disk_is_refused_before_the_model_loads(tmp_path, monkeypatch, unloadable):

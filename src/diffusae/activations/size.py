@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
 _BLOCK = 512
 _RECORD = 20 * _BLOCK
 _NPY_HEADER = 128
@@ -19,5 +21,6 @@ def npy_size(*shape: int) -> int:
 
 def tar_size(members: Iterable[int]) -> int:
     """Bytes of a shard with members of these sizes: a header block each, padded to blocks, with two empty ones at the end, in records."""
-    blocks = sum(_BLOCK + -(-size // _BLOCK) * _BLOCK for size in members) + 2 * _BLOCK
+    sizes = np.asarray(members if isinstance(members, np.ndarray) else list(members), dtype=np.int64)
+    blocks = int((_BLOCK + -(-sizes // _BLOCK) * _BLOCK).sum()) + 2 * _BLOCK
     return -(-blocks // _RECORD) * _RECORD

@@ -8,11 +8,11 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from diffusae.activations.group_filling import GroupFilling, plain_json
 from diffusae.activations.hashed_tar import hashed_tar
@@ -27,6 +27,7 @@ from diffusae.activations.schema import (
     Shard,
     Stream,
     bytes_per_image,
+    exact_fields,
 )
 from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError
@@ -46,6 +47,8 @@ class ActivationWriter:
         header: plain JSON on the collection as a whole (model, scheduler, steps, guidance, ...).
         with_images: keep the pictures too.
         subsampling: which positions are stored; None: all. Records come with whole grids either way.
+        owns: whether this writer may write a group. With others at work beside it on other groups, it clears up
+            after killed writers of its own groups alone.
 
     Raises:
         UserError: two streams share a folder, or `root` holds another collection; the difference is shown.
@@ -59,8 +62,10 @@ class ActivationWriter:
         header: Mapping[str, Any],
         with_images: bool = True,
         subsampling: Subsampling | None = None,
+        owns: Callable[[int], bool] | None = None,
     ) -> None:
         self.root = Path(root)
+        self.owns = owns
         self.streams = {stream.folder: stream for stream in streams}
         if not streams:
             raise UserError(
@@ -83,6 +88,12 @@ class ActivationWriter:
     def _remove_stale_temporaries(self) -> None:
         """Remove what killed writers have left; files of a writer that still runs stay."""
         for path in self.root.rglob(f"*{TEMPORARY_SUFFIX}"):
+            if self.owns is not None:  # a process id says nothing of a task on another machine
+                group = re.match(r"(?:shard-)?(\d{6})\.(?:tar|json)\.", path.name)
+                if group and self.owns(int(group[1])):
+                    logger.info("removing %s, left by a task that was killed", path)
+                    path.unlink(missing_ok=True)
+                continue
             owner = re.search(rf"\.(\d+){re.escape(TEMPORARY_SUFFIX)}$", path.name)
             if owner and not _is_another_live_process(int(owner[1])):
                 logger.info("removing %s, left by a writer that was killed", path)
@@ -103,16 +114,36 @@ class ActivationWriter:
         if not path.exists():
             atomic_write_json(path, ours)
             return
-        old, new = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(ours)
-        changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-        if changed:
-            lines = "".join(
-                f"\n  {key}: {old.get(key, '(absent)')} -> {new.get(key, '(absent)')}" for key in changed
-            )
+        lines = differences(json.loads(path.read_text(encoding="utf-8")), ours)
+        if lines:
             raise UserError(
                 f"{self.root} holds another collection; it differs (there -> now) in:{lines}\n"
                 "choose another directory, or remove this one"
             )
+
+    @classmethod
+    def reopen(cls, root: Path | str, *, owns: Callable[[int], bool] | None = None) -> Self:
+        """The writer of a collection that was begun, as its collection.json describes it.
+
+        Raises:
+            UserError: there is none, or it is damaged.
+        """
+        path = Path(root) / COLLECTION
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            drawn = told.get("subsampling")
+            return cls(
+                root,
+                streams=[exact_fields(Stream, stream) for stream in told["streams"].values()],
+                header=told["header"],
+                with_images=told["with_images"],
+                subsampling=None if drawn is None else exact_fields(Subsampling, drawn),
+                owns=owns,
+            )
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"{path} cannot be read ({error!r}); run `diffusae collect`") from error
 
     def finished_groups(self) -> dict[int, Group]:
         """The groups with a journal and with shards of the right size; all others are to be redone."""
@@ -162,7 +193,8 @@ class ActivationWriter:
                 split=filling.split,
                 count=filling.count,
                 rejected=tuple(filling.rejected),
-                image_size=filling.image_size,
+                # Of its own pictures only: what came before it must not show in a journal.
+                image_size=filling.image_size if IMAGES in tars else None,
                 shards=tuple(
                     Shard(
                         path=names[folder],
@@ -180,7 +212,7 @@ class ActivationWriter:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise self._disk_full(index, images=filling.count + 1 if filling else 1) from error
-        self._image_size = group.image_size
+        self._image_size = group.image_size or self._image_size
         return group
 
     def _folders(self, with_images: bool) -> list[str]:
@@ -195,14 +227,20 @@ class ActivationWriter:
             "groups are kept. Free some space and run the same command again"
         )
 
-    def finish(self) -> Manifest:
-        """Write the manifest over all finished groups and return it.
+    def missing_groups(self, count: int | None = None) -> list[int]:
+        """The groups that are not finished, of `count` groups; None: of those up to the last finished one."""
+        groups = self.finished_groups()
+        count = max(groups, default=0) + 1 if count is None else count
+        return [index for index in range(count) if index not in groups]
+
+    def finish(self, count: int | None = None) -> Manifest:
+        """Write the manifest over all finished groups, which must be `count` where it is given, and return it.
 
         Raises:
-            UserError: no group is finished, one is missing in between, or groups differ in picture size.
+            UserError: no group is finished, one is missing, or groups differ in picture size.
         """
         groups = self.finished_groups()
-        missing = [index for index in range(max(groups, default=0) + 1) if index not in groups]
+        missing = self.missing_groups(count)
         if missing:
             raise UserError(f"groups {missing} of {self.root} are not finished; run the same command again")
         sizes = {group.image_size for group in groups.values()} - {None}
@@ -226,6 +264,16 @@ class ActivationWriter:
         )
         atomic_write_json(self.root / MANIFEST, manifest.to_json())
         return manifest
+
+
+def differences(there: Any, now: Any) -> str:
+    """What differs between two nested dicts, a line each with both values; "" where nothing does."""
+    old, new = _flat(there), _flat(now)
+    return "".join(
+        f"\n  {key}: {old.get(key, '(absent)')} -> {new.get(key, '(absent)')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    )
 
 
 def _is_another_live_process(pid: int) -> bool:

@@ -1,4 +1,9 @@
-"""The places in a denoiser that can be hooked: its 2D transformer blocks, by dotted module path."""
+"""The places in a denoiser that can be hooked: its transformer blocks, by dotted module path.
+
+In a U-Net they are the 2D transformers, whose inputs and outputs are feature maps; in a transformer they are the members
+of its lists of blocks (`transformer_blocks.11`, `single_transformer_blocks.3`), whose inputs and outputs are one vector a
+position, with the text as a stream of its own beside the picture's where attention is joint.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,9 @@ from torch import nn
 
 from diffusae.errors import UserError, together, unknown
 
+COMPONENTS = ("unet", "transformer")
+"""What pipelines call their denoiser."""
+
 
 @dataclass(frozen=True)
 class HookpointInfo:
@@ -19,29 +27,74 @@ class HookpointInfo:
     path: str
     d_in: int
     """Channels of the block's input, output and update."""
-    level: int
-    """How often the latent has been halved where the block sits."""
+    level: int = 0
+    """How often the denoiser has halved its finest grid where the block sits; 0 throughout in a transformer."""
+    kind: str = Transformer2DModel.__name__
+    """The block's class."""
 
-    def grid(self, latent_height: int, latent_width: int) -> tuple[int, int]:
-        """(h, w) of the block's positions for a latent of this size; odd sizes halve upwards."""
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """(h, w) of the block's positions where the finest grid has this size; odd sizes halve upwards."""
         scale = 2**self.level
-        return -(-latent_height // scale), -(-latent_width // scale)
+        return -(-height // scale), -(-width // scale)
 
 
 def denoiser_of(pipe: Any) -> nn.Module:
-    """The pipeline's U-Net; `UserError` for a pipeline without one."""
-    denoiser = getattr(pipe, "unet", None)
-    if not isinstance(denoiser, nn.Module):
-        raise UserError(
-            f"{type(pipe).__name__} has no U-Net ('unet'); hookpoints are the transformer blocks of a U-Net: "
-            "use a pipeline of the Stable Diffusion 1, 2 or XL kind"
-        )
-    return denoiser
+    """The pipeline's U-Net or transformer; `UserError` for a pipeline without one."""
+    for component in COMPONENTS:
+        denoiser = getattr(pipe, component, None)
+        if isinstance(denoiser, nn.Module):
+            return denoiser
+    raise UserError(
+        f"{type(pipe).__name__} has no U-Net ('unet') and no transformer ('transformer'), whose blocks could be hooked; "
+        "use a text-to-image pipeline of diffusers"
+    )
 
 
 def list_hookpoints(denoiser: nn.Module) -> dict[str, HookpointInfo]:
-    """{path: info} of every 2D transformer block (`down_blocks.2.attentions.1`, ...), in module order."""
+    """{path: info} of every transformer block (`mid_block.attentions.0`, `transformer_blocks.11`), in module order."""
     levels = _levels(denoiser)
+    return _of_unet(denoiser, levels) if levels else _of_transformer(denoiser)
+
+
+def find(known: Mapping[str, HookpointInfo], wanted: str | int) -> HookpointInfo:
+    """The hookpoint of a path, or of a place in the list: 0 is the first, -1 the last.
+
+    Raises:
+        UserError: no such path or place; the valid ones are listed.
+    """
+    if isinstance(wanted, int):
+        if not -len(known) <= wanted < len(known):
+            raise UserError(
+                f"hookpoint {wanted} does not exist: the model has {len(known)}; give 0 to {len(known) - 1}, or a path"
+            )
+        return list(known.values())[wanted]
+    if wanted not in known:
+        raise unknown("hookpoint", wanted, known)
+    return known[wanted]
+
+
+def find_all(
+    known: Mapping[str, HookpointInfo], hookpoints: Mapping[str, str | int]
+) -> dict[str, HookpointInfo]:
+    """{block: info} of {block: path or place}; one `UserError` names every one that does not exist."""
+    found: dict[str, HookpointInfo] = {}
+    faults = []
+    for block, wanted in hookpoints.items():
+        try:
+            found[block] = find(known, wanted)
+        except UserError as error:
+            faults.append(f"block {block!r}: {error}")
+    together(faults)
+    return found
+
+
+def resolve_all(denoiser: nn.Module, hookpoints: Mapping[str, str | int]) -> dict[str, nn.Module]:
+    """{block: module} of {block: path or place}; one `UserError` names every one that does not exist."""
+    found = find_all(list_hookpoints(denoiser), hookpoints)
+    return {block: denoiser.get_submodule(info.path) for block, info in found.items()}
+
+
+def _of_unet(denoiser: nn.Module, levels: dict[str, int]) -> dict[str, HookpointInfo]:
     found: dict[str, HookpointInfo] = {}
     for path, module in denoiser.named_modules():
         section = next((name for name in levels if path.startswith(f"{name}.")), None)
@@ -51,26 +104,24 @@ def list_hookpoints(denoiser: nn.Module) -> dict[str, HookpointInfo]:
     return found
 
 
-def resolve(denoiser: nn.Module, path: str) -> nn.Module:
-    """The transformer block at `path`; `UserError` that lists the valid paths when there is none."""
-    if path not in list_hookpoints(denoiser):
-        raise unknown(f"hookpoint of this {type(denoiser).__name__}:", path, list_hookpoints(denoiser))
-    return denoiser.get_submodule(path)
-
-
-def resolve_all(denoiser: nn.Module, hookpoints: Mapping[str, str]) -> dict[str, nn.Module]:
-    """{block: module} of {block: path}; one `UserError` names every path that does not exist."""
-    known = list_hookpoints(denoiser)
-    together(
-        f"block {block!r}: {unknown('hookpoint', path, known)}"
-        for block, path in hookpoints.items()
-        if path not in known
-    )
-    return {block: denoiser.get_submodule(path) for block, path in hookpoints.items()}
+def _of_transformer(denoiser: nn.Module) -> dict[str, HookpointInfo]:
+    config: Any = getattr(denoiser, "config", None)
+    if config is None or "num_attention_heads" not in config or "attention_head_dim" not in config:
+        return {}
+    d_in = config["num_attention_heads"] * config["attention_head_dim"]
+    lists = {name: each for name, each in denoiser.named_children() if name.endswith("blocks")}
+    return {
+        f"{name}.{place}": HookpointInfo(path=f"{name}.{place}", d_in=d_in, kind=type(block).__name__)
+        for name, blocks in lists.items()
+        if isinstance(blocks, nn.ModuleList)
+        for place, block in enumerate(blocks)
+    }
 
 
 def _levels(denoiser: nn.Module) -> dict[str, int]:
     """{section: halvings} of a U-Net, e.g. {"down_blocks.0": 0, "mid_block": 3}, read off its resamplers."""
+    if not hasattr(denoiser, "mid_block"):
+        return {}
     levels: dict[str, int] = {}
     level = 0
     for i, block in enumerate(getattr(denoiser, "down_blocks", ())):

@@ -82,6 +82,14 @@ def load_pipeline(
     return pipe
 
 
+def is_hub_id(source: str | Path) -> bool:
+    """Whether `source` is "owner/name" rather than a folder."""
+    path, name = Path(source).expanduser(), str(source)
+    if isinstance(source, Path) or path.is_dir() or path.is_absolute():
+        return False
+    return not name.startswith((".", "~")) and name.count("/") == 1
+
+
 def _folder_of(
     source: str | Path, *, revision: str | None, variant: str | None, unused: dict[str, Any]
 ) -> Path:
@@ -126,7 +134,15 @@ def _ddim(scheduler: Any) -> DDIMScheduler:
 
     DDIM's own default clips x0 to [-1, 1], which is for pixels: latents are clipped only where the config
     says so.
+
+    Raises:
+        UserError: a flow-matching scheduler, which has no such noise schedule.
     """
+    if not hasattr(scheduler, "alphas_cumprod"):
+        raise UserError(
+            f"{type(scheduler).__name__} is no noise schedule that DDIM could run on (flow matching); set "
+            "model.scheduler=keep"
+        )
     made = DDIMScheduler.from_config(scheduler.config, clip_sample=scheduler.config.get("clip_sample", False))
     assert isinstance(made, DDIMScheduler)
     return made

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,42 +35,36 @@ def t_of(index: int, steps: int) -> float:
     return 1.0 if steps == 1 else 1.0 - index / (steps - 1)
 
 
-def timestep_at(scheduler: Any, steps: int, t: float) -> float:
+Schedule = Callable[[Any, int], torch.Tensor]
+"""schedule(scheduler, steps) -> the scheduler's timesteps in a run of `steps` steps; the scheduler is left as it is."""
+
+
+def plain_schedule(scheduler: Any, steps: int) -> torch.Tensor:
+    """The timesteps of a scheduler that needs to know no more than their number."""
+    own = copy.deepcopy(scheduler)
+    own.set_timesteps(steps)
+    return own.timesteps
+
+
+def timestep_at(scheduler: Any, steps: int, t: float, *, schedule: Schedule = plain_schedule) -> float:
     """The value that `scheduler` itself gives to the step nearest to `t`, in a run of `steps` steps.
 
-    The scheduler is left as it is. `UserError` for one that calls the denoiser more often than once a step
+    A pipeline whose schedule depends on the picture's size gives its own `schedule`. `UserError` for one that calls the denoiser more often than once a step
     (PNDM, Heun), since a timestep would not tell its calls apart.
     """
     index = step_index(t, steps)
-    own = copy.deepcopy(scheduler)
     try:
-        own.set_timesteps(steps)
+        timesteps = schedule(scheduler, steps)
     except ValueError as error:
         raise UserError(
             f"{type(scheduler).__name__} cannot take {steps} steps; lower the number of steps"
         ) from error
-    timesteps: torch.Tensor = own.timesteps
     if len(timesteps) != steps or len(timesteps.unique()) != steps:
         raise UserError(
             f"{type(scheduler).__name__} calls the denoiser {len(timesteps)} times for {steps} steps, at "
             f"{len(timesteps.unique())} timesteps; hooks need one call and one timestep a step: use DDIM"
         )
     return timesteps[index].item()
-
-
-def timesteps_at(scheduler: Any, steps: int, times: Iterable[float]) -> dict[float, float]:
-    """`timestep_at` for several times, as {t: timestep}; `UserError` when two of them fall on one step."""
-    found: dict[float, float] = {}
-    for t in times:
-        timestep = timestep_at(scheduler, steps, t)
-        twin = next((other for other, value in found.items() if value == timestep and other != t), None)
-        if twin is not None:
-            raise UserError(
-                f"t={twin} and t={t} fall on one step (index {step_index(t, steps)} of {steps}); "
-                "drop one of them or raise the number of steps"
-            )
-        found[t] = timestep
-    return found
 
 
 def _check_steps(steps: int) -> None:

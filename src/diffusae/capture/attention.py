@@ -15,12 +15,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
+from diffusers.models.embeddings import apply_rotary_emb
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffusae.backbone.branches import rows_of, running_branches
-from diffusae.backbone.hookpoints import denoiser_of, list_hookpoints
-from diffusae.capture.hooks import check_visited, hook_blocks
+from diffusae.backbone.branches import rows_of
+from diffusae.backbone.hookpoints import denoiser_of, find_all, list_hookpoints
+from diffusae.backbone.text_attention import text_attentions
+from diffusae.capture.hooks import Moment, check_visited, hook_blocks
 from diffusae.errors import UserError
 
 
@@ -36,49 +38,60 @@ class CapturedAttention:
 
 @contextmanager
 def capture_cross_attention(
-    pipe: Any, timesteps: Collection[float], *, hookpoints: Mapping[str, str] | None = None
+    pipe: Any, timesteps: Collection[float], *, hookpoints: Mapping[str, str | int] | None = None
 ) -> Iterator[CapturedAttention]:
-    """Record the conditional branch's cross-attention at the wanted scheduler timesteps.
+    """Record the conditional branch's attention to the text at the wanted scheduler timesteps.
 
-    `hookpoints` is {block: module path}; None takes every transformer block, under its path. A block of
-    several layers gives the mean over them. The layers' attention processors stay as they are: the
-    probabilities are computed beside them, at the wanted timesteps only, from the layer's own inputs and
-    projections, so pictures do not change by a bit.
+    `hookpoints` is {block: module path, or place}; None takes every transformer block that reads the text through an
+    attention of its own, under its path (FLUX: the double-stream blocks). A block of several layers gives the mean over
+    them. The layers' attention processors stay as they are: the probabilities are computed beside them, at the wanted
+    timesteps only, from the layer's own inputs and projections, so pictures do not change by a bit. In joint attention
+    (Stable Diffusion 3, FLUX) picture positions attend to picture and text at once: the text's share is scaled to sum to 1.
     """
     if not timesteps:
         raise UserError("no timestep is wanted; name at least one to record")
     denoiser = denoiser_of(pipe)
+    known = list_hookpoints(denoiser)
     if hookpoints is None:
-        hookpoints = {path: path for path in list_hookpoints(denoiser)}
+        hookpoints = {path: path for path in known if text_attentions(denoiser, path)}
+    infos = find_all(known, hookpoints)
     wanted = frozenset(timesteps)
     captured = CapturedAttention()
     parts: defaultdict[tuple[str, float], defaultdict[int, list[Tensor]]] = defaultdict(
         lambda: defaultdict(list)
     )
 
-    def note_grid(block: str, _timestep: float, _before: Tensor, after: Tensor) -> None:
-        captured.grids[block] = (after.shape[-2], after.shape[-1])
+    def note_grid(block: str, moment: Moment, _before: Tensor, _after: Tensor) -> None:
+        captured.grids[block] = moment.grid
 
     with ExitStack() as stack:
         clock = stack.enter_context(hook_blocks(pipe, hookpoints, note_grid, timesteps=wanted))
 
         def hook_for(block: str, layer: int) -> Callable[..., None]:
             def hook(attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                if clock.now is None or clock.now not in wanted:
+                if clock.now is None or clock.now not in wanted or "cond" not in clock.branches():
                     return
                 queries = args[0] if args else kwargs["hidden_states"]
-                rows = rows_of("cond", len(queries), running_branches(pipe))
+                rows = rows_of("cond", len(queries), clock.branches())
                 words = kwargs["encoder_hidden_states"]
-                mask = kwargs.get("attention_mask")
-                probabilities = cross_attention(
-                    attention, queries[rows], words[rows], mask=None if mask is None else mask[rows]
-                )
-                parts[block, clock.now][layer].append(probabilities.mean(dim=1).cpu())
+                if getattr(attention, "add_k_proj", None) is not None:
+                    rotary = kwargs.get("image_rotary_emb")
+                    mean = joint_attention(attention, queries[rows], words[rows], rotary=rotary)
+                else:
+                    mask = kwargs.get("attention_mask")
+                    mask = None if mask is None else mask[rows]
+                    mean = cross_attention(attention, queries[rows], words[rows], mask=mask).mean(dim=1)
+                parts[block, clock.now][layer].append(mean.cpu())
 
             return hook
 
-        for block, path in hookpoints.items():
-            for layer, attention in enumerate(_cross_attentions(denoiser, path)):
+        for block, info in infos.items():
+            attentions = text_attentions(denoiser, info.path)
+            if not attentions:
+                raise UserError(
+                    f"{info.path} has no cross-attention; name a block whose layers read the prompt"
+                )
+            for layer, attention in enumerate(attentions):
                 handle = attention.register_forward_pre_hook(hook_for(block, layer), with_kwargs=True)
                 stack.callback(handle.remove)
         yield captured
@@ -108,8 +121,43 @@ def cross_attention(
     return (scores if mask is None else scores + mask[:, None].float()).softmax(dim=-1)
 
 
-def word_tokens(tokenizer: Any, prompt: str, word: str) -> list[int]:
-    """The positions of `word`'s tokens in the encoded prompt, start token counted; [] when it has none."""
+def joint_attention(
+    attention: Any,
+    picture: Float[Tensor, "rows positions d_in"],
+    words: Float[Tensor, "rows tokens d_in"],
+    *,
+    rotary: tuple[Tensor, Tensor] | None = None,
+) -> Float[Tensor, "rows positions tokens"]:
+    """The picture positions' attention to the text, mean over heads, by a joint layer's own projections, float32.
+
+    softmax(Q K^T / sqrt(d_head)) over the text's keys: what joint attention gives to the text, scaled to sum to 1. Head by
+    head, since positions x tokens is large here.
+    """
+    heads: int = attention.heads
+    query = _normed(attention.to_q(picture), heads, attention.norm_q)
+    key = _normed(attention.add_k_proj(words), heads, getattr(attention, "norm_added_k", None))
+    if rotary is not None:  # text first, then the picture, as the layer itself joins them
+        tokens = words.shape[1]
+        key = apply_rotary_emb(key, tuple(each[:tokens] for each in rotary))
+        query = apply_rotary_emb(query, tuple(each[tokens:] for each in rotary))
+    assert isinstance(query, Tensor) and isinstance(key, Tensor)
+    total = torch.zeros(len(picture), picture.shape[1], words.shape[1], device=picture.device)
+    for head in range(heads):
+        scores = query[:, head].float() @ key[:, head].float().transpose(-1, -2) * query.shape[-1] ** -0.5
+        total += scores.softmax(dim=-1)
+    return total / heads
+
+
+def _normed(projected: Tensor, heads: int, norm: nn.Module | None) -> Float[Tensor, "rows heads n d_head"]:
+    split = projected.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return split if norm is None else norm(split)
+
+
+def word_tokens(tokenizer: Any, prompt: str, word: str, *, limit: int | None = None) -> list[int]:
+    """The positions of `word`'s tokens in the encoded prompt, start token counted; [] when it has none.
+
+    `limit` is the length that the pipeline cuts prompts to; None: the tokenizer's own.
+    """
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(
             f"{type(tokenizer).__name__} gives no character offsets; use a fast tokenizer (transformers 5)"
@@ -119,22 +167,13 @@ def word_tokens(tokenizer: Any, prompt: str, word: str) -> list[int]:
         return []
     spans = [match.span() for match in re.finditer(rf"(?<!\w){pattern}(?!\w)", prompt, flags=re.IGNORECASE)]
     encoded = tokenizer(
-        prompt, truncation=True, max_length=tokenizer.model_max_length, return_offsets_mapping=True
+        prompt, truncation=True, max_length=limit or tokenizer.model_max_length, return_offsets_mapping=True
     )
     return [
         position
         for position, (start, end) in enumerate(encoded["offset_mapping"])
         if any(start < stop and end > begin for begin, stop in spans)
     ]
-
-
-def _cross_attentions(denoiser: nn.Module, path: str) -> list[Attention]:
-    """The cross-attention of each layer of the 2D transformer block at `path`."""
-    layers: Any = denoiser.get_submodule(path).transformer_blocks
-    found = [layer.attn2 for layer in layers if layer.attn2 is not None and layer.attn2.is_cross_attention]
-    if not found:
-        raise UserError(f"{path} has no cross-attention; name a block whose layers read the prompt")
-    return found
 
 
 def mean_map(

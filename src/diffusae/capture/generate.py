@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -12,8 +14,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.branches import CONDITIONINGS, check_conditionings, planned_branches
-from diffusae.backbone.hookpoints import denoiser_of
 from diffusae.capture.hooks import CapturedUpdates, UpdateKey, capture_updates
 from diffusae.errors import UserError, together
 
@@ -40,7 +42,9 @@ def generate(
     *,
     steps: int,
     guidance: float,
-    hookpoints: Mapping[str, str] | None = None,
+    true_guidance: float | None = None,
+    text_tokens: int | None = None,
+    hookpoints: Mapping[str, str | int] | None = None,
     timesteps: Collection[float] = (),
     conditionings: Collection[str] = CONDITIONINGS,
     decode: bool = True,
@@ -56,8 +60,10 @@ def generate(
     another batch size may be rounded differently (about 1e-6, relative, in float32). The first latents are
     drawn on the CPU in float32, so they are the same on every device.
 
-    `hookpoints` is {block: module path}, `timesteps` are the scheduler's own values; without either nothing
-    is recorded. `height` and `width` in pixels default to the model's size. Without `decode` the decoder does
+    `guidance` is the pipeline's `guidance_scale`; `true_guidance` above 1 makes FLUX run a second, unconditional pass a
+    step under the empty prompt. `text_tokens` is the length that prompts are padded and cut to, where the pipeline lets one
+    choose (T5). `hookpoints` is {block: module path, or place}, `timesteps` are the scheduler's own values; without either
+    nothing is recorded. `height` and `width` in pixels default to the model's size. Without `decode` the decoder does
     not run. `progress` is called with the index of each finished step. Out of memory becomes a `UserError`
     with the batch size to try.
     """
@@ -70,37 +76,38 @@ def generate(
         faults.append(f"seed {min(seeds)} is negative; seeds count from 0")
     if steps < 1:
         faults.append(f"steps={steps} is below 1; a run takes at least one step")
+    adapter = adapter_of(pipe)
+    unit = math.lcm(8, pipe.vae_scale_factor * adapter.patch)
     for name, pixels in (("height", height), ("width", width)):
-        if pixels is not None and (pixels < 8 or pixels % 8):
+        if pixels is not None and (pixels < unit or pixels % unit):
             faults.append(
-                f"{name}={pixels} is not a multiple of 8; give one, such as {max(8, pixels // 8 * 8)}"
+                f"{name}={pixels} is not a multiple of {unit}; give one, such as {max(unit, pixels // unit * unit)}"
             )
     if bool(hookpoints) != bool(timesteps):
         faults.append(
             "recording needs both hookpoints and timesteps, and one of them is empty; give both or neither"
         )
     together(faults)
-    denoiser: Any = denoiser_of(pipe)
+    denoiser = adapter.denoiser
     if hookpoints:
-        check_conditionings(conditionings, planned_branches(denoiser, guidance))
-    size = denoiser.config.sample_size
-    default_height, default_width = (size, size) if isinstance(size, int) else size
+        planned = planned_branches(denoiser, guidance, layout=adapter.layout, true_guidance=true_guidance)
+        check_conditionings(conditionings, planned)
     scale = pipe.vae_scale_factor
+    default_height, default_width = _default_size(pipe, denoiser)
     height, width = height or default_height * scale, width or default_width * scale
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     latents = first_latents(
         generators,
-        channels=denoiser.config.in_channels,
+        channels=adapter.latent_channels,
         height=height // scale,
         width=width // scale,
     )
     final: list[Tensor] = []
 
-    def on_step_end(_pipe: Any, index: int, _timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        final[:] = [tensors["latents"]]
+    def on_step_end(index: int, latents: Tensor) -> None:
+        final[:] = [latents]
         if progress is not None:
             progress(index)
-        return {}
 
     recording = (
         capture_updates(pipe, hookpoints, timesteps, conditionings=conditionings, dtype=update_dtype)
@@ -114,11 +121,12 @@ def generate(
                 height=height,
                 width=width,
                 num_inference_steps=steps,
-                guidance_scale=guidance,
                 generator=generators,
-                latents=latents.to(device=pipe.device, dtype=denoiser.dtype),
+                latents=adapter.pack(latents).to(device=pipe.device, dtype=denoiser.dtype),
                 output_type="np" if decode else "latent",
-                callback_on_step_end=on_step_end,
+                **adapter.guidance(guidance, true_guidance, len(prompts)),
+                **call_options(pipe, text_tokens=text_tokens),
+                **_told(pipe, on_step_end),
             )
     except torch.OutOfMemoryError as error:
         remedy = (
@@ -138,7 +146,8 @@ def generate(
     places = {
         f"{block} at timestep {t:g}, {name}": update for (block, t, name), update in captured.updates.items()
     }
-    places["final latents"] = latents = final[0].float().cpu()
+    latents = adapter.unpack(final[0], height // scale, width // scale).float().cpu()
+    places["final latents"] = latents
     if decode:
         places["decoded picture"] = torch.from_numpy(output.images)
     return Generation(
@@ -148,6 +157,42 @@ def generate(
         grids=captured.grids,
         nonfinite=nonfinite_places(places),
     )
+
+
+def call_options(pipe: Any, *, text_tokens: int | None) -> dict[str, Any]:
+    """What every call of a pipeline is given, so that it does what it is asked for and nothing besides.
+
+    PixArt would change the picture's size to the nearest that it was trained on, and rewrite captions.
+    """
+    known = _parameters(pipe)
+    options: dict[str, Any] = {
+        name: False for name in ("use_resolution_binning", "clean_caption") if name in known
+    }
+    if text_tokens is not None and "max_sequence_length" in known:
+        options["max_sequence_length"] = text_tokens
+    return options
+
+
+def _told(pipe: Any, on_step_end: Callable[[int, Tensor], None]) -> dict[str, Any]:
+    """The argument that makes a pipeline tell its latents after each step: newer pipelines have another than older ones."""
+    if "callback_on_step_end" not in _parameters(pipe):
+        return {"callback": lambda index, _timestep, latents: on_step_end(index, latents)}
+
+    def callback(_pipe: Any, index: int, _timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        on_step_end(index, tensors["latents"])
+        return {}
+
+    return {"callback_on_step_end": callback}
+
+
+def _parameters(pipe: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(type(pipe).__call__).parameters
+
+
+def _default_size(pipe: Any, denoiser: Any) -> tuple[int, int]:
+    """(height, width) of the latents of a picture of the model's own size."""
+    size = denoiser.config.get("sample_size") or pipe.default_sample_size
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def first_latents(

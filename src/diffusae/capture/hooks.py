@@ -7,7 +7,7 @@ section 3).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,47 +16,77 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffusae.backbone.branches import CONDITIONINGS, check_conditionings, rows_of, running_branches
-from diffusae.backbone.hookpoints import denoiser_of, resolve_all
+from diffusae.backbone.branches import CONDITIONINGS, ToldBranches, check_conditionings, rows_of
+from diffusae.backbone.hookpoints import denoiser_of, find_all, list_hookpoints
 from diffusae.capture.clock import Clock, running_clock
+from diffusae.capture.offload import Offload
 from diffusae.errors import UserError
 
 UpdateKey = tuple[str, float, str]
 """(block, the scheduler's timestep, conditioning)"""
 
-Visit = Callable[[str, float, Tensor, Tensor], Tensor | None]
-"""visit(block, timestep, input, output) -> another output, or None to keep it; all are [rows, d_in, h, w]."""
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a hooked block is in a pipeline's call."""
+
+    timestep: float
+    """The scheduler's own value."""
+    grid: tuple[int, int]
+    """(h, w) of the block's positions, row-major; text is no part of them."""
+    branches: ToldBranches
+    """Called, it gives the guidance branches along the batch."""
+
+
+Visit = Callable[[str, Moment, Tensor, Tensor], Tensor | None]
+"""visit(block, moment, input, output) -> another output, or None to keep it; all are [rows, positions, d_in]."""
 
 
 @contextmanager
 def hook_blocks(
-    pipe: Any, hookpoints: Mapping[str, str], visit: Visit, *, timesteps: Collection[float] | None = None
+    pipe: Any,
+    hookpoints: Mapping[str, str | int],
+    visit: Visit,
+    *,
+    timesteps: Collection[float] | None = None,
 ) -> Iterator[Clock]:
     """Call `visit` after each hooked block at the wanted scheduler timesteps (None: at all).
 
-    `hookpoints` is {block: module path}. At other timesteps a hook costs one comparison. Contexts nest: a
-    hook sees the output as the contexts entered before it left it. The hooks are gone afterwards, after an
-    exception too.
+    `hookpoints` is {block: module path, or place in `list_hookpoints`}. `visit` sees the picture's stream alone: feature
+    maps as one vector a position, and of a joint block that returns text and picture the latter. At other timesteps a
+    hook costs one comparison. Contexts nest: a hook sees the output as the contexts entered before it left it. The hooks
+    are gone afterwards, after an exception too.
     """
     denoiser = denoiser_of(pipe)
-    modules = resolve_all(denoiser, hookpoints)
+    infos = find_all(list_hookpoints(denoiser), hookpoints)
     wanted = None if timesteps is None else frozenset(timesteps)
     with ExitStack() as stack:
-        clock = stack.enter_context(running_clock(denoiser))
+        clock = stack.enter_context(running_clock(pipe))
 
         def hook_for(block: str) -> Callable[..., Any]:
+            info = infos[block]
+
             def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
                 now = clock.now
                 if now is None or (wanted is not None and now not in wanted):
                     return None
                 before = args[0] if args else kwargs["hidden_states"]
-                replacement = visit(block, now, before, _sample(output))
-                return None if replacement is None else _with_sample(output, replacement)
+                after = _picture(output, before)
+                grid = (before.shape[-2], before.shape[-1]) if before.ndim == 4 else info.grid(*clock.size)
+                moment = Moment(now, grid, clock.branches)
+                replacement = visit(block, moment, _positions(before, grid), _positions(after, grid))
+                if replacement is None:
+                    return None
+                if after.ndim == 4:
+                    replacement = replacement.transpose(1, 2).unflatten(2, grid)
+                return _with_picture(output, before, replacement)
 
             return hook
 
-        for block, module in modules.items():
-            handle = module.register_forward_hook(hook_for(block), with_kwargs=True)
+        for block, info in infos.items():
+            handle = denoiser.get_submodule(info.path).register_forward_hook(
+                hook_for(block), with_kwargs=True
+            )
             stack.callback(handle.remove)
         yield clock
 
@@ -74,7 +104,7 @@ class CapturedUpdates:
 @contextmanager
 def capture_updates(
     pipe: Any,
-    hookpoints: Mapping[str, str],
+    hookpoints: Mapping[str, str | int],
     timesteps: Collection[float],
     *,
     conditionings: Collection[str] = CONDITIONINGS,
@@ -91,23 +121,26 @@ def capture_updates(
     check_conditionings(conditionings, CONDITIONINGS)
     captured = CapturedUpdates()
     parts: defaultdict[UpdateKey, list[Tensor]] = defaultdict(list)
+    offload = Offload()
 
-    def record(block: str, timestep: float, before: Tensor, after: Tensor) -> None:
-        grid = (after.shape[-2], after.shape[-1])
-        if captured.grids.setdefault(block, grid) != grid:
+    def record(block: str, moment: Moment, before: Tensor, after: Tensor) -> None:
+        if captured.grids.setdefault(block, moment.grid) != moment.grid:
             raise UserError(
-                f"{block} changed its grid from {captured.grids[block]} to {grid}; record one picture size"
+                f"{block} changed its grid from {captured.grids[block]} to {moment.grid}; record one picture size"
             )
-        branches = running_branches(pipe)
-        for conditioning in conditionings:
-            rows = rows_of(conditioning, len(after), branches)
-            update = to_positions(after[rows] - before[rows])
-            parts[block, timestep, conditioning].append(update.to(device="cpu", dtype=dtype or update.dtype))
+        for conditioning in moment.branches.held(conditionings):
+            rows = rows_of(conditioning, len(after), moment.branches())
+            update = after[rows] - before[rows]
+            parts[block, moment.timestep, conditioning].append(offload(update, dtype or update.dtype))
 
     with hook_blocks(pipe, hookpoints, record, timesteps=timesteps) as clock:
         yield captured
     check_visited(timesteps, clock)
-    captured.updates.update((key, torch.cat(part)) for key, part in parts.items())
+    offload.wait()
+    check_conditionings(conditionings, tuple(dict.fromkeys(conditioning for *_, conditioning in parts)))
+    captured.updates.update(
+        (key, part[0] if len(part) == 1 else torch.cat(part)) for key, part in parts.items()
+    )
 
 
 def to_positions(images: Float[Tensor, "rows d_in h w"]) -> Float[Tensor, "rows h*w d_in"]:
@@ -127,15 +160,41 @@ def check_visited(timesteps: Collection[float], clock: Clock) -> None:
         )
 
 
-def _sample(output: Any) -> Tensor:
-    """The tensor in what a block returns: a tensor, a tuple, or a Transformer2DModelOutput."""
+def _positions(stream: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A block's input or output as one vector a position."""
+    if stream.ndim == 4:
+        return to_positions(stream)
+    if stream.shape[1] != grid[0] * grid[1]:
+        raise UserError(
+            f"the block holds {stream.shape[1]} positions, and the picture's grid is {grid[0]} x {grid[1]}: it mixes text "
+            "and picture in one stream; hook another block"
+        )
+    return stream
+
+
+def _place(output: Sequence[Any], before: Tensor) -> int:
+    """Which of several outputs is the picture's stream: the one of the input's shape, the last where several are.
+
+    Joint blocks return (text, picture), 2D transformers (picture,).
+    """
+    same = [i for i, each in enumerate(output) if isinstance(each, Tensor) and each.shape == before.shape]
+    if not same:
+        raise UserError("the block returns nothing of its input's shape, so it has no update; hook another")
+    return same[-1]
+
+
+def _picture(output: Any, before: Tensor) -> Tensor:
+    """The picture's stream in what a block returns: a tensor, a tuple, or a Transformer2DModelOutput."""
     if isinstance(output, Tensor):
         return output
-    return output[0] if isinstance(output, tuple) else output.sample
+    return output[_place(output, before)] if isinstance(output, tuple) else output.sample
 
 
-def _with_sample(output: Any, sample: Tensor) -> Any:
-    """`output` with another tensor in it, in the same form."""
+def _with_picture(output: Any, before: Tensor, picture: Tensor) -> Any:
+    """`output` with another picture's stream in it, in the same form."""
     if isinstance(output, Tensor):
-        return sample
-    return (sample, *output[1:]) if isinstance(output, tuple) else type(output)(sample=sample)
+        return picture
+    if not isinstance(output, tuple):
+        return type(output)(sample=picture)
+    place = _place(output, before)
+    return (*output[:place], picture, *output[place + 1 :])

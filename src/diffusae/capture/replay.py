@@ -6,37 +6,43 @@ twice. The pipeline itself is called as ever.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
+from diffusae.backbone.branches import Branches
 from diffusae.backbone.hookpoints import denoiser_of
 from diffusae.capture.clock import running_clock
 from diffusae.errors import UserError
 
+Outputs = dict[float, dict[Branches, Any]]
+"""{the scheduler's timestep: {the pass's branches: what the denoiser returned}}; one pass holds both where guidance is one
+batch."""
+
 
 @contextmanager
-def recorded_outputs(pipe: Any) -> Iterator[dict[float, Any]]:
-    """{the scheduler's timestep: what the denoiser returned}, of the one pipeline call made inside.
+def recorded_outputs(pipe: Any) -> Iterator[Outputs]:
+    """What the denoiser returned at each timestep in each pass, of the one pipeline call made inside.
 
     Raises:
-        UserError: a timestep comes twice, so that its outputs could not be told apart.
+        UserError: a timestep comes twice for one branch, so that its outputs could not be told apart.
     """
-    outputs: dict[float, Any] = {}
-    denoiser = denoiser_of(pipe)
-    with running_clock(denoiser) as clock:
+    outputs: Outputs = {}
+    with running_clock(pipe) as clock:
 
         def keep(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
             assert clock.now is not None
-            if clock.now in outputs:
+            passes = outputs.setdefault(clock.now, {})
+            branches = clock.branches()
+            if branches in passes:
                 raise UserError(
                     f"timestep {clock.now:g} comes twice; record one call of a DDIM-like scheduler"
                 )
-            outputs[clock.now] = output
+            passes[branches] = output
 
-        handle = denoiser.register_forward_hook(keep)
+        handle = denoiser_of(pipe).register_forward_hook(keep)
         try:
             yield outputs
         finally:
@@ -44,7 +50,7 @@ def recorded_outputs(pipe: Any) -> Iterator[dict[float, Any]]:
 
 
 @contextmanager
-def replayed_outputs(pipe: Any, outputs: Mapping[float, Any], timesteps: Collection[float]) -> Iterator[None]:
+def replayed_outputs(pipe: Any, outputs: Outputs, timesteps: Collection[float]) -> Iterator[None]:
     """At these timesteps the denoiser returns what is in `outputs` and does not run; its blocks' hooks do not either.
 
     The calls made inside must be those of the recording: the same prompts, seeds and settings. The denoiser is itself
@@ -59,11 +65,11 @@ def replayed_outputs(pipe: Any, outputs: Mapping[float, Any], timesteps: Collect
     denoiser: Any = denoiser_of(pipe)
     replayed, run = frozenset(timesteps), denoiser.forward
 
-    with running_clock(denoiser) as clock:
+    with running_clock(pipe) as clock:
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             if clock.now in replayed:
-                return outputs[clock.now]
+                return outputs[clock.now][clock.branches()]
             return run(*args, **kwargs)
 
         denoiser.forward = forward

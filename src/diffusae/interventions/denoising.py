@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
 import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusae.backbone.hookpoints import denoiser_of
-from diffusae.capture.hooks import hook_blocks, to_positions
+from diffusae.backbone.adapters import adapter_of
+from diffusae.capture.hooks import Moment, hook_blocks
 from diffusae.errors import UserError
 from diffusae.interventions.edits import Edit
 
@@ -23,7 +25,7 @@ def denoising_errors(
     latents: Float[Tensor, "n c h w"],
     noise: Float[Tensor, "n c h w"],
     timestep: float,
-    states: Float[Tensor, "n tokens d"],
+    conditions: Mapping[str, Any],
 ) -> Float[Tensor, " n"]:
     """The mean squared error of the denoiser's prediction, picture by picture, in what the model was trained to predict.
 
@@ -32,35 +34,46 @@ def denoising_errors(
         latents: of clean pictures, in the denoiser's scale.
         noise: standard normal, as much as is added.
         timestep: the scheduler's own value.
-        states: the text encoder's output: of the captions for the branch `cond`, of the empty caption for `uncond`.
+        conditions: what else the denoiser takes, such as the text encoder's output: of the captions for the branch `cond`,
+            of the empty caption for `uncond`.
     """
-    denoiser: Any = denoiser_of(pipe)
-    latents, noise, states = (
-        each.to(device=pipe.device, dtype=denoiser.dtype) for each in (latents, noise, states)
-    )
-    times = torch.full((len(latents),), int(timestep), device=pipe.device)
-    noised = pipe.scheduler.add_noise(latents, noise, times)
-    wanted = _target(pipe.scheduler, latents, noise, times)
+    adapter = adapter_of(pipe)
+    latents, noise = (each.to(device=pipe.device, dtype=adapter.denoiser.dtype) for each in (latents, noise))
+    noised, wanted = _noised_and_target(pipe.scheduler, latents, noise, timestep)
 
-    def visit(_path: str, _timestep: float, before: Tensor, after: Tensor) -> Tensor:
+    def visit(_path: str, moment: Moment, before: Tensor, after: Tensor) -> Tensor:
         assert edit is not None
-        grid = (after.shape[-2], after.shape[-1])
-        return before + edit(to_positions(after - before), grid).transpose(1, 2).unflatten(2, grid)
+        return before + edit(after - before, moment.grid)
 
     hooks = nullcontext() if edit is None else hook_blocks(pipe, {edit.hookpoint: edit.hookpoint}, visit)
     with hooks:
-        predicted = denoiser(noised, times, encoder_hidden_states=states, return_dict=False)[0]
+        predicted = adapter.predict(conditions, noised, timestep)
     return (predicted.float() - wanted.float()).square().flatten(1).mean(dim=1).cpu()
 
 
-def _target(scheduler: Any, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
-    kind = scheduler.config.prediction_type
+def _noised_and_target(
+    scheduler: Any, latents: Tensor, noise: Tensor, timestep: float
+) -> tuple[Tensor, Tensor]:
+    """The denoiser's input at a timestep, and what it was trained to predict there.
+
+    Flow matching: x_t = (1 - sigma) x_0 + sigma noise, and the velocity noise - x_0 (arXiv 2403.03206, eq. 13-14). Other
+    schedulers share their noise schedule with DDIM, whatever form they step in.
+    """
+    if not hasattr(scheduler, "alphas_cumprod"):
+        sigma = timestep / scheduler.config.num_train_timesteps
+        return (1 - sigma) * latents + sigma * noise, noise - latents
+    own: Any = (
+        scheduler if isinstance(scheduler, DDIMScheduler) else DDIMScheduler.from_config(scheduler.config)
+    )
+    times = torch.full((len(latents),), int(timestep), device=latents.device)
+    noised = own.add_noise(latents, noise, times)
+    kind = own.config.prediction_type
     if kind == "epsilon":
-        return noise
+        return noised, noise
     if kind == "v_prediction":
-        return scheduler.get_velocity(latents, noise, times)
+        return noised, own.get_velocity(latents, noise, times)
     if kind == "sample":
-        return latents
+        return noised, latents
     raise UserError(
         f"the scheduler predicts {kind!r}; denoising errors know epsilon, v_prediction and sample"
     )

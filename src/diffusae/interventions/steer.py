@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusae.backbone.branches import rows_of, running_branches
+from diffusae.backbone.branches import check_conditionings, rows_of
 from diffusae.backbone.schedule import t_of
-from diffusae.capture.hooks import hook_blocks, to_positions
+from diffusae.capture.hooks import Moment, hook_blocks
 from diffusae.errors import UserError
 from diffusae.interventions.edits import Edit
 
@@ -44,29 +44,33 @@ def steer(pipe: Any, edits: Sequence[Edit]) -> Iterator[Steering]:
     steering = Steering(dict.fromkeys(range(len(edits)), 0), dict.fromkeys(range(len(edits)), 0.0))
     paths = list(dict.fromkeys(edit.hookpoint for edit in edits))
     clock = _NormalisedTime(pipe)
+    reached: dict[int, set[str]] = {number: set() for number in range(len(edits))}
 
-    def visit(path: str, timestep: float, before: Tensor, after: Tensor) -> Tensor | None:
-        t = clock.at(timestep)
+    def visit(path: str, moment: Moment, before: Tensor, after: Tensor) -> Tensor | None:
+        t = clock.at(moment.timestep)
         acting = [(n, edit) for n, edit in enumerate(edits) if edit.hookpoint == path and edit.acts_at(t)]
         if not acting:
             return None
-        grid = (after.shape[-2], after.shape[-1])
-        branches = running_branches(pipe)
         edited = after.clone()
         for number, edit in acting:
-            steering.steps[number] += 1
-            for conditioning in edit.conditionings:
-                rows = rows_of(conditioning, len(after), branches)
-                update = to_positions(edited[rows] - before[rows])
-                changed = edit(update, grid)
+            held = moment.branches.held(edit.conditionings)
+            reached[number].update(held)
+            steering.steps[number] += bool(held)
+            for conditioning in held:
+                rows = rows_of(conditioning, len(after), moment.branches())
+                update = edited[rows] - before[rows]
+                changed = edit(update, moment.grid)
                 longest = float(update.norm(dim=-1).max())
                 change = float((changed - update).norm(dim=-1).max()) / (longest or 1.0)
                 steering.largest_change[number] = max(steering.largest_change[number], change)
-                edited[rows] = before[rows] + changed.transpose(1, 2).unflatten(2, grid)
+                edited[rows] = before[rows] + changed
         return edited
 
     with hook_blocks(pipe, {path: path for path in paths}, visit):
         yield steering
+    for number, branches in reached.items():
+        if branches:  # it acted, but in two passes a branch of it may never have come
+            check_conditionings(edits[number].conditionings, tuple(branches))
     for number, edit in enumerate(edits):
         if not steering.steps[number]:
             logger.warning(

@@ -20,8 +20,8 @@ OWNER = ".lock.json"
 
 
 @contextmanager
-def directory_lock(directory: Path | str) -> Iterator[None]:
-    """Hold `directory` (made where it is missing) while the block runs.
+def directory_lock(directory: Path | str, *, wait_s: float = 0) -> Iterator[None]:
+    """Hold `directory` (made where it is missing) while the block runs; wait `wait_s` seconds for it at the most.
 
     The lock is the kernel's, so it ends with its owner, killed or not; a small file beside it says whose
     it is.
@@ -33,7 +33,7 @@ def directory_lock(directory: Path | str) -> Iterator[None]:
     directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(directory / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=wait_s)
     except Timeout:
         raise UserError(
             f"{directory} is in use by {_owner(directory)}; wait for it, stop it, or choose another directory"
@@ -47,6 +47,20 @@ def directory_lock(directory: Path | str) -> Iterator[None]:
     finally:
         (directory / OWNER).unlink(missing_ok=True)
         lock.release()
+
+
+def holder(directory: Path | str) -> str | None:
+    """Who holds `directory`, in words; None where nobody does."""
+    directory = Path(directory)
+    if not (directory / LOCK).exists():
+        return None
+    lock = FileLock(directory / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return _owner(directory)
+    lock.release()
+    return None
 
 
 def _owner(directory: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,11 @@ from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, require_sound
 from diffusae.activations.schema import Stream
 from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.sparsity import Codes
 from diffusae.stages.study import Study
+
+MOST_PRE_ACTIVATIONS = 2**28
+"""Numbers at a time: 1 GB in float32."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,16 @@ def coded_split(study: Study, manifest: Manifest, sae: SparseAutoencoder, split:
     require_sound(study.activations, manifest, streams=[stream.folder])
     image_ids, stored = load_updates(study.activations, manifest, stream, split)
     updates = torch.from_numpy(stored).float()
-    codes = sae.encode(updates)
+    codes = _encoded(sae, updates)
     texts = {prompt.image_id: prompt.text for prompt in study.prompts}
     return CodedSplit(image_ids, [texts[i] for i in image_ids], updates, codes.values, codes.indices)
+
+
+def _encoded(sae: SparseAutoencoder, updates: Tensor) -> Codes:
+    """The codes of all pictures, in pieces where the dense pre-activations would not fit."""
+    pictures, positions, _ = updates.shape
+    pieces = math.ceil(pictures * positions * sae.d_sae / MOST_PRE_ACTIVATIONS)
+    if pieces <= 1:
+        return sae.encode(updates)
+    each = [sae.encode(piece) for piece in updates.chunk(pieces)]
+    return Codes(torch.cat([codes.values for codes in each]), torch.cat([codes.indices for codes in each]))

@@ -10,12 +10,13 @@ from typing import Any
 from diffusae.activations.schema import Stream
 from diffusae.activations.subsampling import Subsampling, most_positions
 from diffusae.backbone.describe import Description
+from diffusae.backbone.hookpoints import find
 from diffusae.backbone.schedule import step_index
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.stages.study import Study
 
 ATTENTION = "attention"
-"""The stream that holds the model's own cross-attention: positions of the latent x tokens of the prompt."""
+"""The stream that holds the model's own attention to the text: positions of the finest grid x tokens of the prompt."""
 
 SEEN_SPLITS = ("dictionary", "tune", "test")
 """The splits whose pictures someone looks at later; the others are never decoded."""
@@ -32,8 +33,8 @@ def groups_of(prompts: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
             yield rest[start : start + size]
 
 
-def latent_of(study: Study, description: Description) -> tuple[int, int]:
-    """(height, width) of the study's latents."""
+def finest_grid(study: Study, description: Description) -> tuple[int, int]:
+    """(height, width) of the denoiser's finest grid: a U-Net's latents, a transformer's picture tokens."""
     model = study.cfg.model
     return model.height // description.scale, model.width // description.scale
 
@@ -41,11 +42,11 @@ def latent_of(study: Study, description: Description) -> tuple[int, int]:
 def streams_of(
     study: Study, description: Description, timestep: Callable[[float], float], tokens: int
 ) -> list[Stream]:
-    """The streams of all cells of the grid, and one of cross-attention over `tokens` a timestep.
+    """The streams of all cells of the grid, and one of attention over `tokens` a timestep where the model has such layers.
 
     `timestep` gives the scheduler's own value at a time t.
     """
-    model, grid, latent = study.cfg.model, study.cfg.grid, latent_of(study, description)
+    model, grid, finest = study.cfg.model, study.cfg.grid, finest_grid(study, description)
     streams = []
     for t in grid.timesteps:
         when: dict[str, Any] = {
@@ -54,21 +55,24 @@ def streams_of(
             "timestep": timestep(t),
         }
         for block in grid.blocks:
-            info = description.hookpoints[model.hookpoints[block]]
+            info = find(description.hookpoints, model.hookpoints[block])
             streams += [
                 Stream(
                     block=block,
                     conditioning=branch,
                     hookpoint=info.path,
-                    grid=info.grid(*latent),
+                    grid=info.grid(*finest),
                     d_in=info.d_in,
                     **when,
                 )
                 for branch in grid.conditionings
             ]
-        streams.append(
-            Stream(block=ATTENTION, conditioning="cond", hookpoint="attn2", grid=latent, d_in=tokens, **when)
-        )
+        if description.reads_text:
+            streams.append(
+                Stream(
+                    block=ATTENTION, conditioning="cond", hookpoint="attn2", grid=finest, d_in=tokens, **when
+                )
+            )
     return streams
 
 

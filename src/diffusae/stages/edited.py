@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusae.backbone.load import load_pipeline
 from diffusae.backbone.schedule import t_of
 from diffusae.capture.generate import generate
 from diffusae.capture.replay import recorded_outputs, replayed_outputs
@@ -20,6 +19,7 @@ from diffusae.interventions.edits import ROUNDING, Change, Edit, PerPicture
 from diffusae.interventions.steer import steer
 from diffusae.interventions.windows import Window
 from diffusae.prompts.prompt_set import Prompt
+from diffusae.stages.model import load_model, sampling
 from diffusae.stages.progress import progress_bar
 from diffusae.stages.study import Study, build
 
@@ -73,13 +73,7 @@ class EditedPictures:
     @cached_property
     def pipe(self) -> Any:
         """The model, loaded when the first picture is made."""
-        return load_pipeline(
-            self.model.source,
-            dtype=getattr(torch, self.model.dtype),
-            device="cuda" if torch.cuda.is_available() else "cpu",
-            revision=self.model.revision,
-            scheduler=self.model.scheduler,
-        )
+        return load_model(self.model)
 
     @cached_property
     def annotator(self) -> Any:
@@ -137,10 +131,7 @@ class EditedPictures:
             self.pipe,
             [trial.prompt.text for trial in batch],
             [trial.prompt.seed for trial in batch],
-            steps=self.steps,
-            guidance=self.model.guidance,
-            height=self.model.height,
-            width=self.model.width,
+            **sampling(self.model, steps=self.steps),
         )
         assert made.images is not None
         return made.images

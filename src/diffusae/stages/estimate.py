@@ -6,7 +6,12 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from omegaconf import OmegaConf
 
 from diffusae.activations.journal import read_journals, size_of
 from diffusae.activations.schema import Stream
@@ -33,18 +38,24 @@ _TOKENS_OF_A_WORD = 2
 class StreamEstimate:
     """One stream of the collection; `trained` unless it is the cross-attention, which gets no SAE.
 
-    `vectors` are counted by split, `bytes` are those of its shards.
+    `vectors` are counted by split, `bytes` are those of its shards, `steps` those of the training of one SAE.
     """
 
     stream: Stream
     trained: bool
     vectors: dict[str, int]
     bytes: int
+    steps: int
 
     @property
     def training_vectors(self) -> int:
         """Vectors that an SAE trains on in one epoch."""
         return self.vectors.get(TRAINING_SPLIT, 0)
+
+    @property
+    def training_numbers_bytes(self) -> int:
+        """Bytes of the training vectors' float16 numbers alone, as papers count: no captions, no headers."""
+        return 2 * self.training_vectors * self.stream.d_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +67,8 @@ class Estimate:
         denoiser_passes: single pictures through the denoiser; guidance takes two a step.
         streams: every stream of the collection.
         image_bytes: of the pictures' shards, at most: as if PNG compressed nothing.
-        steps, batch_size: of the training of one SAE.
+        batch_size: of the training of one SAE.
+        saes_a_cell: how many are trained at each cell, one for each k.
     """
 
     pictures: dict[str, int]
@@ -64,8 +76,8 @@ class Estimate:
     denoiser_passes: int
     streams: tuple[StreamEstimate, ...]
     image_bytes: int
-    steps: int
     batch_size: int
+    saes_a_cell: int
 
     @property
     def trained(self) -> list[StreamEstimate]:
@@ -82,14 +94,22 @@ class Estimate:
         """Bytes of the whole collection."""
         return self.stream_bytes + self.image_bytes
 
-    @property
-    def vectors_seen(self) -> int:
+    def vectors_seen(self, stream: StreamEstimate) -> int:
         """Vectors that the training of one SAE sees, epoch after epoch."""
-        return self.steps * self.batch_size
+        return stream.steps * self.batch_size
 
 
-def estimate(study: Study, description: Description) -> Estimate:
+def estimate(
+    study: Study,
+    description: Description,
+    *,
+    positions_per_image: int | Literal["configured"] | None = "configured",
+) -> Estimate:
     """Count a study through. Nothing is loaded: shapes come from `description`, captions from the prompts.
+
+    Args:
+        positions_per_image: stored of a training picture, where another number than the study's is asked about;
+            None: the whole grid.
 
     Raises:
         UserError: the limits of `activations` leave a picture without a position.
@@ -98,10 +118,17 @@ def estimate(study: Study, description: Description) -> Estimate:
     # No scheduler is at hand; sizes do not depend on its timesteps.
     streams = streams_of(study, description, lambda t: t, description.tokens)
     groups = [
-        ([_json_size(prompt) for prompt in group], group[0].split)
+        (np.array([_json_size(prompt) for prompt in group]), group[0].split)
         for group in groups_of(prompts, study.cfg.activations.group_size)
     ]
-    subsampling = subsampling_of(study)
+    if positions_per_image == "configured":
+        subsampling = subsampling_of(study)
+    elif positions_per_image is None:
+        subsampling = None
+    else:
+        subsampling = Subsampling(
+            splits=(TRAINING_SPLIT,), positions_per_image=positions_per_image, seed=study.cfg.seed
+        )
     pictures = dict(Counter(prompt.split for prompt in prompts))
     sizes: dict[tuple[int, int], int] = {}
     counted = []
@@ -112,7 +139,11 @@ def estimate(study: Study, description: Description) -> Estimate:
         vectors = {split: count * _kept(stream, split, subsampling) for split, count in pictures.items()}
         counted.append(
             StreamEstimate(
-                stream=stream, trained=stream.block != ATTENTION, vectors=vectors, bytes=sizes[shape]
+                stream=stream,
+                trained=stream.block != ATTENTION,
+                vectors=vectors,
+                bytes=sizes[shape],
+                steps=_steps_at(study, stream),
             )
         )
     seen = [texts for texts, split in groups if split in SEEN_SPLITS]
@@ -120,11 +151,11 @@ def estimate(study: Study, description: Description) -> Estimate:
     return Estimate(
         pictures=pictures,
         decoded=sum(len(texts) for texts in seen),
-        denoiser_passes=len(prompts) * model.steps * (2 if model.guidance > 1 else 1),
+        denoiser_passes=len(prompts) * model.steps * len(study.branches),
         streams=tuple(counted),
-        image_bytes=sum(tar_size([*texts, *[png] * len(texts)]) for texts in seen),
-        steps=study.cfg.trainer.steps,
+        image_bytes=sum(tar_size(np.concatenate([texts, np.full(len(texts), png)])) for texts in seen),
         batch_size=study.cfg.activations.batch_size,
+        saes_a_cell=len(study.cfg.grid.k or [None]),
     )
 
 
@@ -138,29 +169,40 @@ def bytes_finished(root: Path) -> int:
     )
 
 
+def _steps_at(study: Study, stream: Stream) -> int:
+    """The steps of the training at one cell: a study may give blocks different ones."""
+    cfg = study.cfg
+    if stream.block == ATTENTION:
+        return 0
+    there = OmegaConf.merge(cfg, {"block": {"name": stream.block}, "timestep": {"t": stream.t}})
+    return there.trainer.steps
+
+
 def _kept(stream: Stream, split: str, subsampling: Subsampling | None) -> int:
     return stream.positions if subsampling is None else subsampling.kept(split, stream.positions)
 
 
 def _stream_bytes(
-    stream: Stream, groups: Sequence[tuple[list[int], str]], subsampling: Subsampling | None
+    stream: Stream, groups: Sequence[tuple[np.ndarray, str]], subsampling: Subsampling | None
 ) -> int:
     total = 0
     for texts, split in groups:
         kept = _kept(stream, split, subsampling)
         # "positions": [...], with the longest number for each.
         listed = 16 + kept * (len(str(stream.positions - 1)) + 2) if kept < stream.positions else 0
-        members = [size for text in texts for size in (text + listed, npy_size(kept, stream.d_in))]
-        total += tar_size(members)
+        arrays = np.full(len(texts), npy_size(kept, stream.d_in))
+        total += tar_size(np.concatenate([texts + listed, arrays]))
     return total
 
 
 def _json_size(prompt: Prompt) -> int:
     """Bytes of what a sample tells of its picture."""
-    told = {
-        "prompt": prompt.text,
-        "seed": prompt.seed,
-        "split": prompt.split,
-        "word_tokens": {word: [10] * _TOKENS_OF_A_WORD for word in words_of(prompt.text)},
-    }
-    return len(json.dumps(told).encode())
+    return _text_size(prompt.text) + len(str(prompt.seed)) + len(prompt.split)
+
+
+@lru_cache(maxsize=100_000)
+def _text_size(text: str) -> int:
+    """The same without the digits of the seed and the name of the split."""
+    words = {word: [10] * _TOKENS_OF_A_WORD for word in words_of(text)}
+    told = {"prompt": text, "seed": 0, "split": "", "word_tokens": words}
+    return len(json.dumps(told).encode()) - 1

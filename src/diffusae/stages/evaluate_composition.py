@@ -60,7 +60,7 @@ def composition_results(study: Study, embedding: Callable[[], WordEmbedding]) ->
     second = [annotations.second[i].get(noun) for i, noun in zip(test.groups, test.nouns, strict=True)]
     # What changes over t as the prediction does is kept object by object, for curves over t.
     by_object = {
-        "cross_attention": _cross_attention(study, manifest, tuning, test),
+        **_cross_attention(study, manifest, tuning, test),
         **linear_probes(fitting, tuned_on, tested),
     }
     beside: dict[str, Estimate] = {
@@ -119,10 +119,12 @@ def _split(
     return coded.updates, build_split(pictures, grid=stream_of(study, manifest).grid, known_nouns=known)
 
 
-def _cross_attention(study: Study, manifest: Manifest, tuning: Split, test: Split) -> Tensor:
+def _cross_attention(study: Study, manifest: Manifest, tuning: Split, test: Split) -> dict[str, Tensor]:
     """IoU of each test object with the model's own attention to the noun at the same moment, each map scaled by its
-    own range.
+    own range; nothing where the model's attention could not be recorded.
     """
+    if not any(stream.block == ATTENTION for stream in manifest.streams):
+        return {}
     stream = manifest.stream(ATTENTION, study.cell.t, "cond")
 
     def maps(split: Split, name: str) -> Tensor:
@@ -133,6 +135,7 @@ def _cross_attention(study: Study, manifest: Manifest, tuning: Split, test: Spli
         ]
         return torch.stack(found).reshape(-1, *stream.grid)
 
-    return baselines.score_map_iou(
+    iou = baselines.score_map_iou(
         maps(tuning, "tune"), maps(test, "test"), tuning=tuning, test=test, per_map=True
     )
+    return {"cross_attention": iou}

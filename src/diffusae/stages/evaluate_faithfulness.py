@@ -11,15 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import DictConfig
 from torch import Tensor
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, read_images, require_sound
 from diffusae.activations.schema import IMAGES
-from diffusae.backbone.load import SchedulerChoice, load_pipeline
-from diffusae.backbone.schedule import step_index, t_of, timestep_at
+from diffusae.backbone.adapters import adapter_of
+from diffusae.backbone.latents import encode_pictures
+from diffusae.backbone.schedule import step_index, t_of
+from diffusae.capture.conditions import conditions
 from diffusae.capture.generate import first_latents, generate
-from diffusae.capture.replay import recorded_outputs, replayed_outputs
+from diffusae.capture.replay import Outputs, recorded_outputs, replayed_outputs
 from diffusae.errors import UserError
 from diffusae.evaluation.faithfulness_gate import CONTROL, MEAN, OWN, Gate, Outcome, faithfulness_results
 from diffusae.evaluation.result import Result
@@ -28,6 +31,7 @@ from diffusae.interventions.edits import Edit, Reconstruct, ReplaceBy
 from diffusae.interventions.steer import steer
 from diffusae.sae.storage import load_sae
 from diffusae.stages.codes import stream_of
+from diffusae.stages.model import load_model, sampling, scheduler_timestep
 from diffusae.stages.study import Study, build
 
 
@@ -66,21 +70,17 @@ def faithfulness_rows(study: Study, _embedding: Any) -> list[Result]:
 class Request:
     """What decides the unedited pictures."""
 
-    source: str
-    revision: str | None
-    dtype: str
-    scheduler: SchedulerChoice
-    batch_size: int
-    steps: int
-    guidance: float
-    height: int
-    width: int
+    model: DictConfig
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
 
+    def __hash__(self) -> int:
+        return hash((self.prompts, self.seeds))
+
     def batches(self) -> list[slice]:
         """The pictures in batches."""
-        return [slice(i, i + self.batch_size) for i in range(0, len(self.prompts), self.batch_size)]
+        size = self.model.batch_size
+        return [slice(i, i + size) for i in range(0, len(self.prompts), size)]
 
     def generate(self, pipe: Any, batch: slice) -> np.ndarray:
         """One batch of pictures."""
@@ -88,10 +88,7 @@ class Request:
             pipe,
             self.prompts[batch],
             self.seeds[batch],
-            steps=self.steps,
-            guidance=self.guidance,
-            height=self.height,
-            width=self.width,
+            **sampling(self.model),
         )
         assert made.images is not None
         return made.images
@@ -104,7 +101,7 @@ class Reference:
     request: Request
     pipe: Any
     pictures: np.ndarray
-    outputs: Sequence[dict[float, Any]]
+    outputs: Sequence[Outputs]
 
     def again(self, edit: Edit) -> np.ndarray:
         """The same pictures under an edit. The steps before it acts are replayed."""
@@ -113,7 +110,7 @@ class Reference:
             before = [
                 timestep
                 for index, timestep in enumerate(outputs)
-                if t_of(index, self.request.steps) > edit.window[0]
+                if t_of(index, self.request.model.steps) > edit.window[0]
             ]
             with ExitStack() as stack:
                 stack.enter_context(replayed_outputs(self.pipe, outputs, before))
@@ -125,13 +122,7 @@ class Reference:
 @lru_cache(maxsize=1)
 def reference(request: Request) -> Reference:
     """Made once for all cells of a study that one process evaluates."""
-    pipe: Any = load_pipeline(
-        request.source,
-        dtype=getattr(torch, request.dtype),
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        revision=request.revision,
-        scheduler=request.scheduler,
-    )
+    pipe = load_model(request.model)
     pictures, recorded = [], []
     for batch in request.batches():
         with recorded_outputs(pipe) as outputs:
@@ -141,20 +132,14 @@ def reference(request: Request) -> Reference:
 
 
 def _request(study: Study, n: int) -> Request:
-    model = study.cfg.model
     prompts = [prompt for prompt in study.prompts if prompt.split == "test"][:n]
     if not prompts:
         raise UserError("the split test has no prompts; raise prompts.counts.test")
     return Request(
-        **{
-            name: model[name]
-            for name in (
-                "source", "revision", "dtype", "scheduler", "batch_size", "steps", "guidance", "height", "width",
-            )
-        },
+        study.cfg.model,
         prompts=tuple(prompt.text for prompt in prompts),
         seeds=tuple(prompt.seed for prompt in prompts),
-    )  # fmt: skip
+    )
 
 
 def _edits(study: Study, manifest: Manifest, pipe: Any, half_width: float) -> dict[str, Edit]:
@@ -179,28 +164,31 @@ def _edits(study: Study, manifest: Manifest, pipe: Any, half_width: float) -> di
 
 @torch.no_grad()
 def _denoising_inputs(study: Study, manifest: Manifest, pipe: Any, n: int) -> dict[str, Any]:
-    """Latents of test pictures, noise of their own seeds, the cell's timestep, and the branch's text states."""
+    """Latents of test pictures, noise of their own seeds, the cell's timestep, and the branch's conditions by batch."""
     rows = list(islice(read_images(study.activations, manifest, "test"), n))
-    batch = study.cfg.model.batch_size
-    pixels = torch.from_numpy(np.stack([picture for _, picture, _ in rows]))
-    pixels = pixels.permute(0, 3, 1, 2).to(pipe.device, pipe.vae.dtype) / 127.5 - 1
-    latents = torch.cat([pipe.vae.encode(part).latent_dist.mean for part in pixels.split(batch)])
+    model, adapter = study.cfg.model, adapter_of(pipe)
+    batch = model.batch_size
+    pictures = torch.from_numpy(np.stack([picture for _, picture, _ in rows]))
+    latents = encode_pictures(pipe, pictures, batch_size=batch)
     generators = [torch.Generator().manual_seed(meta["seed"]) for *_, meta in rows]
     _, channels, height, width = latents.shape
-    texts = [meta["prompt"] if study.cell.conditioning == "cond" else "" for *_, meta in rows]
-    states: list[Tensor] = [
-        pipe.encode_prompt(texts[i : i + batch], pipe.device, 1, False)[0]
-        for i in range(0, len(texts), batch)
-    ]
+    asked = sampling(model)
+    asked.pop("steps")
+    texts = [meta["prompt"] for *_, meta in rows]
     return {
-        "latents": latents * pipe.vae.config.scaling_factor,
+        "latents": latents,
         "noise": first_latents(generators, channels=channels, height=height, width=width),
-        "states": torch.cat(states),
-        "timestep": timestep_at(pipe.scheduler, study.cfg.model.steps, study.cell.t),
+        "conditions": [
+            conditions(pipe, texts[i : i + batch], study.cell.conditioning, **asked)
+            for i in range(0, len(texts), batch)
+        ],
+        "timestep": scheduler_timestep(pipe, adapter, model, study.cell.t),
     }
 
 
 def _errors(pipe: Any, edit: Edit | None, inputs: dict[str, Any], batch: int) -> Tensor:
-    tensors = {name: inputs[name].split(batch) for name in ("latents", "noise", "states")}
-    parts = [dict(zip(tensors, part, strict=True)) for part in zip(*tensors.values(), strict=True)]
+    batches = zip(
+        inputs["latents"].split(batch), inputs["noise"].split(batch), inputs["conditions"], strict=True
+    )
+    parts = [dict(zip(("latents", "noise", "conditions"), part, strict=True)) for part in batches]
     return torch.cat([denoising_errors(pipe, edit, timestep=inputs["timestep"], **part) for part in parts])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.reader import load_updates
+from diffusae.activations.reader import read_updates
 from diffusae.evaluation.reconstruction import CodeSums, PictureSums, fit_pca, reconstruction_results
 from diffusae.evaluation.result import Result
 from diffusae.sae.autoencoder import SparseAutoencoder
@@ -28,9 +30,11 @@ def reconstruction_rows(study: Study, _embedding: Any) -> list[Result]:
     manifest = Manifest.load(study.activations)
     split = coded_split(study, manifest, sae, "test")
     stream = stream_of(study, manifest)
-    _, training = load_updates(study.activations, manifest, stream, "train")
     pictures = math.ceil(PCA_PICTURES * stream.positions / manifest.positions(stream, "train"))
-    vectors = torch.from_numpy(training[:pictures]).float().flatten(0, 1)
+    training = islice(
+        read_updates(study.activations, manifest, stream, "train"), pictures
+    )  # never all of them
+    vectors = torch.from_numpy(np.stack([each.updates for each in training])).float().flatten(0, 1)
     k = max(1, round(float((split.values > 0).sum(dim=-1).float().mean())))
     pca = fit_pca(vectors, min(k, sae.d_in))
     untrained = SparseAutoencoder(sae.d_in, sae.d_sae, TopK(k), seed=study.cfg.seed)

@@ -14,13 +14,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +28,7 @@ from rich.text import Text
 
 from diffusae.errors import USER_FAULT, UserError
 from diffusae.files import atomic_write_json
+from diffusae.stages.lost_jobs import LOST, tell_lost_jobs
 from diffusae.stages.study import Study
 
 log = logging.getLogger(__name__)
@@ -85,8 +86,12 @@ class OutcomeTable(Callback):
     """Ends a multirun with the table of its jobs, and with an exit code other than 0 where one failed.
 
     A job that fails is told at once and then counts as returned for Hydra, so that its sweeper goes on. Outcomes lie
-    as small files beside the logs until the end: a launcher may run jobs in other processes, or on other machines.
+    as small files beside the logs until the end: a launcher may run jobs in other processes, or on other machines. A
+    job that has begun and says nothing more was killed.
     """
+
+    open: ClassVar[OutcomeTable | None] = None
+    """That of this process' multirun, from its start to its table."""
 
     def __init__(self) -> None:
         self._kept = Path("outcomes")
@@ -97,10 +102,16 @@ class OutcomeTable(Callback):
         self._kept = Path(config.hydra.sweep.dir).absolute() / f".outcomes-{time.time_ns()}"
         self._kept.mkdir(parents=True)
         atexit.register(shutil.rmtree, self._kept, ignore_errors=True)
+        OutcomeTable.open = self
+        if "submitit" in str(OmegaConf.select(config, "hydra.launcher._target_")):
+            atexit.register(tell_lost_jobs(self._lost))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note the time."""
+        """Note the time, and that the job has begun."""
         self._begun = time.monotonic()
+        if config.hydra.mode == RunMode.MULTIRUN:
+            job = list(OmegaConf.select(config, "hydra.overrides.task") or ())
+            self._keep(config.hydra.job.num, Outcome(_cell_name(config), "failed", LOST, " ".join(job)))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Keep the job's outcome."""
@@ -121,14 +132,34 @@ class OutcomeTable(Callback):
             " ".join(job_return.overrides or ()),
             time.monotonic() - self._begun,
         )
-        atomic_write_json(self._kept / f"{config.hydra.job.num:06d}.json", asdict(row))
+        self._keep(config.hydra.job.num, row)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the table."""
-        files = sorted(self._kept.glob("*.json"))
-        outcomes = [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in files]
-        if not print_outcomes(_shortened(outcomes)):
+        OutcomeTable.open = None
+        if not print_outcomes(_shortened(self._outcomes())):
             raise SystemExit(USER_FAULT)  # Hydra turns a callback's other errors into warnings
+
+    def end_broken(self, error: BaseException) -> bool:
+        """Print the table of a multirun whose launcher gave up; False: no job had begun, so there is none to print."""
+        OutcomeTable.open = None
+        outcomes = self._outcomes()
+        if outcomes:
+            log.error("the launcher gave up: %s; jobs that are not in the table never began", reason(error))
+            print_outcomes(_shortened(outcomes))
+        return bool(outcomes)
+
+    def _lost(self, number: int, overrides: Sequence[str], why: str) -> None:
+        begun = self._kept / f"{number:06d}.json"
+        cell = json.loads(begun.read_text(encoding="utf-8"))["cell"] if begun.exists() else ""
+        self._keep(number, Outcome(cell, "failed", why, " ".join(overrides)))
+
+    def _keep(self, number: int, outcome: Outcome) -> None:
+        atomic_write_json(self._kept / f"{number:06d}.json", asdict(outcome))
+
+    def _outcomes(self) -> list[Outcome]:
+        files = sorted(self._kept.glob("*.json"))
+        return [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in files]
 
 
 def _cell_name(cfg: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,20 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
-from diffusae.backbone.describe import describe
 from diffusae.files import atomic_write_json
 from diffusae.runs.disk import free_bytes
 from diffusae.stages import probe
+from diffusae.stages.alternatives import alternatives, with_captions
 from diffusae.stages.collect import check_hookpoints
 from diffusae.stages.collection import SEEN_SPLITS, TRAINING_SPLIT
 from diffusae.stages.estimate import Estimate, StreamEstimate, bytes_finished, estimate
+from diffusae.stages.model import describe_model
 from diffusae.stages.study import Study
 
 log = logging.getLogger(__name__)
 
 PLAN = "plan.json"
+_WIDTH = 110
 
 
 @dataclass(frozen=True)
@@ -41,28 +44,38 @@ class Rates:
     def training(self, study: Estimate, stream: StreamEstimate) -> float | None:
         """Seconds that one SAE takes."""
         rate = self.vectors_per_second.get(stream.stream.d_in)
-        return None if rate is None else study.vectors_seen / rate
+        return None if rate is None else study.vectors_seen(stream) / rate
 
     def training_of_all(self, study: Estimate) -> float | None:
         """Seconds that all SAEs take, one after the other."""
         each = [self.training(study, stream) for stream in study.trained]
-        return None if None in each else sum(seconds for seconds in each if seconds is not None)
+        if None in each:
+            return None
+        return study.saes_a_cell * sum(seconds for seconds in each if seconds is not None)
 
 
 def plan(cfg: DictConfig) -> None:
-    """Print what the study will take, and write it to `plan.json` in its directory."""
-    study = Study(cfg)
+    """Print what the study will take and what storing less would save, and write both to `plan.json` in its directory."""
+    study, assumed = with_captions(Study(cfg))
     study.check()
-    description = describe(cfg.model.source, revision=cfg.model.revision)
+    description = describe_model(cfg.model)
     check_hookpoints(study, description)
+    if assumed:
+        log.warning("%s", assumed)
     counted = estimate(study, description)
+    others = alternatives(study, description)
     console = Console()
+    console.width = max(console.width, _WIDTH)  # numbers that are cut are of no use
     console.print(_sizes(study, counted))
     rates = _rates(study, counted)
     free, there = free_bytes(study.activations), bytes_finished(study.activations)
     console.print(_cells(counted, rates))
+    console.print(_savings(counted, others))
     console.print(_totals(counted, rates, free=free, there=there))
-    atomic_write_json(study.directory / PLAN, _json(study, counted, rates, free=free, there=there))
+    told = _json(study, counted, rates, free=free, there=there)
+    told["captions"] = "assumed" if assumed else "read"
+    told["alternatives"] = [_json_of_alternative(kept, other) for kept, other in others.items()]
+    atomic_write_json(study.directory / PLAN, told)
     console.print(f"written to {study.directory / PLAN}", soft_wrap=True)
 
 
@@ -103,8 +116,7 @@ def _cells(counted: Estimate, rates: Rates) -> Table:
     names = ("stream", "grid", "d_in", "train", "other", "disk", "epochs", "time")
     table = Table(
         *(Column(name, no_wrap=True) for name in names),
-        title="vectors and bytes a stream; "
-        f"one SAE sees {counted.vectors_seen:,} vectors in {counted.steps:,} steps",
+        title="vectors and bytes a stream; " + _told_training(counted),
         box=SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,
@@ -113,25 +125,82 @@ def _cells(counted: Estimate, rates: Rates) -> Table:
         height, width = each.stream.grid
         others = sum(each.vectors.values()) - each.training_vectors
         row = [each.stream.folder, f"{height}x{width}", str(each.stream.d_in)]
-        row += [f"{each.training_vectors:,}", f"{others:,}", _bytes(each.bytes)]
+        row += [_count(each.training_vectors), _count(others), _bytes(each.bytes)]
         if each.trained:
-            epochs = counted.vectors_seen / each.training_vectors if each.training_vectors else 0.0
+            epochs = counted.vectors_seen(each) / each.training_vectors if each.training_vectors else 0.0
             row += [f"{epochs:.1f}", _duration(rates.training(counted, each))]
         table.add_row(*row)
     return table
+
+
+def _told_training(counted: Estimate) -> str:
+    """Steps and vectors of one SAE's training, by block where blocks differ."""
+    steps = {each.stream.block: each.steps for each in counted.trained}
+    if len(set(steps.values())) == 1:
+        count = next(iter(steps.values()))
+        return f"one SAE sees {count * counted.batch_size:,} vectors in {count:,} steps"
+    return "steps of one SAE: " + ", ".join(f"{block} {count:,}" for block, count in steps.items())
+
+
+def _savings(counted: Estimate, others: Mapping[int | None, Estimate]) -> Table:
+    """What storing fewer positions of each training picture would save."""
+    names = ("kept a picture", "vectors, most", "least", "updates", "saves", "epochs, most")
+    table = Table(
+        *(Column(name, no_wrap=True) for name in names),
+        title="what storing less would save",
+        caption="training pictures only: activations.positions_per_image, or max_vectors a cell",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    for kept, other in others.items():
+        vectors = [each.training_vectors for each in other.trained]
+        saved = counted.stream_bytes - other.stream_bytes
+        epochs = _most_epochs(other)
+        table.add_row(
+            "whole grid" if kept is None else f"{kept} positions",
+            _count(max(vectors, default=0)),
+            _count(min(vectors, default=0)),
+            _bytes(other.stream_bytes),
+            "-" if not saved else f"{'' if saved > 0 else '-'}{_bytes(abs(saved))}",
+            "-" if epochs is None else f"{epochs:.1f}",
+        )
+    return table
+
+
+def _most_epochs(counted: Estimate) -> float | None:
+    each = [
+        counted.vectors_seen(one) / one.training_vectors for one in counted.trained if one.training_vectors
+    ]
+    return max(each, default=None)
+
+
+def _json_of_alternative(kept: int | None, counted: Estimate) -> dict[str, Any]:
+    vectors = [each.training_vectors for each in counted.trained]
+    return {
+        "positions_per_image": kept,
+        "max_vectors": max(vectors, default=0),
+        "updates_bytes": counted.stream_bytes,
+        "bytes": counted.bytes_to_collect,
+        "most_epochs": _most_epochs(counted),
+    }
 
 
 def _totals(counted: Estimate, rates: Rates, *, free: int, there: int) -> Table:
     table = Table("in total", "", title="what it takes")
     vectors = sum(sum(each.vectors.values()) for each in counted.streams)
     table.add_row("vectors", f"{vectors:,}")
+    numbers = sum(each.training_numbers_bytes for each in counted.trained)
+    table.add_row("training vectors' float16 numbers alone", _bytes(numbers))
     table.add_row("shards of updates", _bytes(counted.stream_bytes))
     table.add_row("shards of pictures, at most", _bytes(counted.image_bytes))
     table.add_row("of these, there already", _bytes(there))
     fits = "" if counted.bytes_to_collect - there <= free else "  DOES NOT FIT: collect will refuse"
     table.add_row("free disk", f"{_bytes(free)}{fits}")
     table.add_row("collect", _duration(rates.generation(counted)))
-    table.add_row(f"train {len(counted.trained)} SAEs", _duration(rates.training_of_all(counted)))
+    table.add_row(
+        f"train {len(counted.trained) * counted.saes_a_cell} SAEs", _duration(rates.training_of_all(counted))
+    )
     return table
 
 
@@ -149,7 +218,9 @@ def _json(study: Study, counted: Estimate, rates: Rates, *, free: int, there: in
                 "vectors": each.vectors,
                 "bytes": each.bytes,
                 "trained": each.trained,
-                "epochs": counted.vectors_seen / each.training_vectors
+                "training_numbers_bytes": each.training_numbers_bytes,
+                "training_steps": each.steps if each.trained else None,
+                "epochs": counted.vectors_seen(each) / each.training_vectors
                 if each.trained and each.training_vectors
                 else None,
                 "training_seconds": rates.training(counted, each) if each.trained else None,
@@ -158,9 +229,9 @@ def _json(study: Study, counted: Estimate, rates: Rates, *, free: int, there: in
         ],
         "training": {
             "split": TRAINING_SPLIT,
-            "steps": counted.steps,
             "batch_size": counted.batch_size,
-            "vectors_seen": counted.vectors_seen,
+            "saes_a_cell": counted.saes_a_cell,
+            "numbers_bytes": sum(each.training_numbers_bytes for each in counted.trained),
         },
         "bytes": {
             "updates": counted.stream_bytes,
@@ -174,6 +245,10 @@ def _json(study: Study, counted: Estimate, rates: Rates, *, free: int, there: in
         },
         "seconds": {"collect": rates.generation(counted), "train": rates.training_of_all(counted)},
     }
+
+
+def _count(count: int) -> str:
+    return f"{count / 1e6:,.2f} M" if count >= 1_000_000 else f"{count:,}"
 
 
 def _bytes(count: int) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
-from diffusae.backbone.load import load_pipeline
 from diffusae.capture.generate import generate
 from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.stages.model import load_model, sampling
 from diffusae.stages.study import Study
 
 _FEW, _MORE = 1, 3
@@ -27,13 +26,7 @@ def seconds_per_picture(study: Study) -> float:
     """
     model = study.cfg.model
     device = _device()
-    pipe: Any = load_pipeline(
-        model.source,
-        dtype=getattr(torch, model.dtype),
-        device=device,
-        revision=model.revision,
-        scheduler=model.scheduler,
-    )
+    pipe = load_model(model)
     batch = study.prompts[: model.batch_size]
 
     def make(steps: int) -> None:
@@ -41,10 +34,7 @@ def seconds_per_picture(study: Study) -> float:
             pipe,
             [prompt.text for prompt in batch],
             [prompt.seed for prompt in batch],
-            steps=steps,
-            guidance=model.guidance,
-            height=model.height,
-            width=model.width,
+            **sampling(model, steps=steps),
         )
 
     make(_FEW)  # the first call is slower than all others

@@ -41,7 +41,8 @@ def steer(cfg: DictConfig) -> bool:
     directory = study.directory / "steer" / _name(cfg)
     determines = {
         "cell": study.cell.coordinates(),
-        **{name: study.part(name) for name in ("intervention", "model", "strengths", "conditionings")},
+        "model": study.model_determines(),
+        **{name: study.part(name) for name in ("intervention", "strengths", "conditionings")},
         **{name: cfg[name] for name in ("prompt", "concept", "picture_seed", "preserve_norm")},
     }
     parents = {

@@ -15,9 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusae.activations.mirror import mirror
 from diffusae.activations.schema import Cell
-from diffusae.backbone.branches import CONDITIONINGS
+from diffusae.backbone.adapters import Layout
+from diffusae.backbone.branches import CONDITIONINGS, Branches, configured_branches
 from diffusae.backbone.schedule import step_index
 from diffusae.errors import UserError, together, unknown
+from diffusae.interventions.windows import WINDOWS, window_at
 from diffusae.miniature.folder import SHIPPED
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
 from diffusae.sae.precision import AUTO, SelectionPrecision
@@ -25,6 +27,11 @@ from diffusae.sae.sparsity import Sparsity
 from diffusae.stages.processes import process_faults
 
 OmegaConf.register_new_resolver("shipped_miniature", lambda: str(SHIPPED), replace=True)
+OmegaConf.register_new_resolver(
+    "by_window", lambda t, *values: values[list(WINDOWS.values()).index(window_at(t))], replace=True
+)
+
+DTYPES = ("float32", "float16", "bfloat16")
 
 # Numbers that several parts rely on: dotted name, type, least and greatest value.
 _NUMBERS: tuple[tuple[str, type, float, float], ...] = (
@@ -56,6 +63,8 @@ _NUMBERS: tuple[tuple[str, type, float, float], ...] = (
 
 # The same for numbers that may be null.
 _OPTIONAL_NUMBERS: tuple[tuple[str, type, float, float], ...] = (
+    ("model.true_guidance", float, 0, 100),
+    ("model.text_tokens", int, 1, 512),
     ("activations.positions_per_image", int, 1, 10**9),
     ("activations.max_vectors", int, 1, 10**15),
     ("stability.seed", int, 0, 2**63),
@@ -193,6 +202,20 @@ class Study:
         """One resolved part of the configuration as plain values."""
         return OmegaConf.to_container(self.cfg[name], resolve=True)  # type: ignore[return-value]
 
+    @property
+    def branches(self) -> Branches:
+        """The branches of guidance that the study's model runs, as its configuration has it."""
+        model = self.cfg.model
+        return configured_branches(model.guidance_layout, model.guidance, model.true_guidance)
+
+    def model_determines(self) -> dict[str, Any]:
+        """What of the model's configuration decides its results: not what only describes it, and no option that is off."""
+        model = self.part("model")
+        for name in ("architecture", "guidance_layout", "latent_scale"):
+            model.pop(name)
+        off = {"true_guidance": None, "text_tokens": None, "variant": None, "compile": False}
+        return {name: value for name, value in model.items() if name not in off or value != off[name]}
+
     def check(self) -> None:
         """Refuse what cannot work, every fault in one `UserError`, before anything is loaded."""
         together(self._faults())
@@ -222,7 +245,12 @@ class Study:
             except UserError as error:
                 yield str(error)
         for block in dict.fromkeys([cfg.block.name, *cfg.grid.blocks]):
-            if block not in cfg.model.hookpoints:
+            if cfg.model.hookpoints.get(block, "") is None:
+                yield (
+                    f"block {block} of model {cfg.model.name} is not said to be any; give model.hookpoints.{block} a path or "
+                    "a place that `diffusae hookpoints` lists, or leave the block out of block and grid.blocks"
+                )
+            elif block not in cfg.model.hookpoints:
                 yield str(unknown(f"block of model {cfg.model.name}:", block, cfg.model.hookpoints))
         taken: dict[int, float] = {}
         for t in cfg.grid.timesteps:
@@ -233,15 +261,34 @@ class Study:
                 and (twin := taken.setdefault(step_index(t, cfg.model.steps), t)) != t
             ):
                 yield f"grid.timesteps: t={twin} and t={t} fall on one of {cfg.model.steps} steps; drop one of them"
-        guided = "model.guidance" in wrong or cfg.model.guidance > 1
+        if cfg.model.dtype not in DTYPES:
+            yield str(unknown("model.dtype", cfg.model.dtype, DTYPES))
+        if not isinstance(cfg.model.compile, bool):
+            yield f"model.compile={cfg.model.compile} must be true or false"
+        if cfg.model.guidance_layout not in (None, *get_args(Layout)):
+            yield str(unknown("model.guidance_layout", cfg.model.guidance_layout, get_args(Layout)))
+        guided = "model.guidance" in wrong or "uncond" in self.branches
         for branch in dict.fromkeys([cfg.conditioning.branch, *cfg.grid.conditionings]):
             if branch not in CONDITIONINGS:
                 yield str(unknown("conditioning", branch, CONDITIONINGS))
             elif branch == "uncond" and not guided:
-                yield (
-                    f"conditioning uncond needs classifier-free guidance, and model.guidance={cfg.model.guidance} "
-                    "has none; raise it above 1, or choose conditioning=cond and grid.conditionings=[cond]"
-                )
+                yield self._why_no_uncond()
+
+    def _why_no_uncond(self) -> str:
+        model = self.cfg.model
+        otherwise = "choose conditioning=cond and grid.conditionings=[cond]"
+        if model.guidance_layout == "two_passes":
+            return (
+                f"conditioning uncond needs classifier-free guidance, and {model.name} runs without: it was distilled to take "
+                f"model.guidance={model.guidance} as an input, so each step is one pass, with the prompt. Set "
+                f"model.true_guidance above 1 for a second pass a step with the empty prompt (twice the time), or {otherwise}"
+            )
+        if model.guidance_layout == "none":
+            return f"conditioning uncond needs classifier-free guidance, which {model.name} does not have; {otherwise}"
+        return (
+            f"conditioning uncond needs classifier-free guidance, and model.guidance={model.guidance} "
+            f"has none; raise it above 1, or {otherwise}"
+        )
 
 
 def _is_number(value: Any) -> bool:

@@ -69,6 +69,13 @@ def _members(cfg: DictConfig) -> dict[str, Study]:
             f"several trainings would be called {', '.join(twins)}; let sae.tag name what differs, such as "
             "'k${sae.k}', and give every k once"
         )
+    steps = {study.cell.block: study.cfg.trainer.steps for study in studies}
+    if len(set(steps.values())) > 1:
+        told = ", ".join(f"{block} {count}" for block, count in steps.items())
+        raise UserError(
+            f"trainings side by side take equally many steps, trainer.steps gives {told}; train these blocks one after the "
+            "other with grid.blocks"
+        )
     return dict(zip(names, studies, strict=True))
 
 
@@ -84,6 +91,7 @@ def _begun(directory: Path, studies: Mapping[str, Study]) -> list[str]:
 
 
 def _train(cfg: DictConfig, studies: Mapping[str, Study], directory: Path) -> None:
+    cfg = next(iter(studies.values())).cfg  # steps may be those of the blocks
     streams: dict[str, ActivationDataModule] = {}
     for study in studies.values():
         if study.cell.key not in streams:

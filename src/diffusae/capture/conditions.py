@@ -1,0 +1,79 @@
+"""What a pipeline gives its denoiser besides latents and time: taken from the first call that it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffusae.backbone.adapters import adapter_of
+from diffusae.backbone.branches import rows_of
+from diffusae.capture.clock import running_clock
+from diffusae.capture.generate import call_options
+
+
+class _Taken(Exception):
+    """Ends a pipeline's call once it has told what was wanted."""
+
+
+@torch.no_grad()
+def conditions(
+    pipe: Any,
+    prompts: Sequence[str],
+    conditioning: str,
+    *,
+    guidance: float,
+    true_guidance: float | None = None,
+    text_tokens: int | None = None,
+    height: int,
+    width: int,
+) -> dict[str, Any]:
+    """The denoiser's arguments by name for one branch of guidance: text states, pooled states, sizes, masks, positions.
+
+    The pipeline is called as for a picture and stopped at its first pass of that branch, so every kind of pipeline
+    prepares them itself.
+
+    Raises:
+        UserError: a branch that the call does not run.
+    """
+    adapter = adapter_of(pipe)
+    taken: dict[str, Any] = {}
+    with running_clock(pipe) as clock:
+
+        def take(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if conditioning in clock.branches():
+                given = adapter.given(args, kwargs)
+                batch = len(given[adapter.varying[0]])
+                rows = rows_of(conditioning, batch, clock.branches())
+                taken.update({name: _part(value, rows, batch) for name, value in given.items()})
+                raise _Taken
+
+        handle = adapter.denoiser.register_forward_pre_hook(take, with_kwargs=True)
+        try:
+            pipe(
+                prompt=list(prompts),
+                num_inference_steps=2,
+                height=height,
+                width=width,
+                output_type="latent",
+                **adapter.guidance(guidance, true_guidance, len(prompts)),
+                **call_options(pipe, text_tokens=text_tokens),
+            )
+        except _Taken:
+            pass
+        finally:
+            handle.remove()
+    if not taken:
+        rows_of(conditioning, len(prompts), ("cond",))  # explains what is missing
+    return {name: value for name, value in taken.items() if name not in adapter.varying}
+
+
+def _part(value: Any, rows: slice, batch: int) -> Any:
+    """The rows of whatever lies along the batch; in a batch of one branch that is everything."""
+    if isinstance(value, Tensor):
+        return value[rows] if value.ndim and len(value) == batch else value
+    if isinstance(value, dict):
+        return {name: _part(each, rows, batch) for name, each in value.items()}
+    return value

@@ -1,0 +1,56 @@
+"""A compiled denoiser makes the same pictures, and its blocks are hooked as ever."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from diffusae.backbone.adapters import adapter_of
+from diffusae.backbone.compiled import COMPILED, compile_denoiser
+from diffusae.backbone.hookpoints import denoiser_of
+from diffusae.capture.attention import capture_cross_attention
+from diffusae.capture.generate import Generation, generate
+from diffusae.interventions.edits import Edit
+from diffusae.interventions.steer import steer
+from tiny_families import FAMILIES, PIXELS, tiny_family
+
+
+def make(pipe: Any, family: str) -> Generation:
+    unit = pipe.vae_scale_factor * adapter_of(pipe).patch
+    times = adapter_of(pipe).schedule(pipe.scheduler, 2, (PIXELS // unit) ** 2).tolist()
+    options = FAMILIES[family].asked | {"steps": 2, "height": PIXELS, "width": PIXELS}
+    with capture_cross_attention(pipe, times) as attention:
+        made = generate(
+            pipe, ["a cat"], [1], hookpoints=FAMILIES[family].hookpoints, timesteps=times, **options
+        )
+    assert attention.maps
+    return made
+
+
+@pytest.mark.parametrize("family", [pytest.param("sd", marks=pytest.mark.slow), "flux"])
+def test_a_compiled_denoiser_is_hooked_and_edited_as_ever(family: str) -> None:
+    """With a backend that traces and does not generate code: what is compiled is the same, without the minutes."""
+    pipe = tiny_family(family)
+    plain = make(pipe, family)
+    layers = sum(isinstance(module, COMPILED) for module in denoiser_of(pipe).modules())
+    assert compile_denoiser(pipe, backend="eager") == layers > 0
+    compiled = make(pipe, family)
+    torch.testing.assert_close(compiled.latents, plain.latents, rtol=1e-4, atol=1e-4)
+    assert compiled.updates.keys() == plain.updates.keys()
+    for key, update in compiled.updates.items():
+        torch.testing.assert_close(update, plain.updates[key], rtol=1e-3, atol=1e-3)
+    edit = Edit(FAMILIES[family].blocks["mid"][0], lambda updates, _grid: -updates)
+    with steer(pipe, [edit]) as steering:
+        edited = make(pipe, family)
+    assert steering.steps == {0: 2}
+    assert not torch.allclose(edited.latents, compiled.latents, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_generated_code_makes_the_same_picture() -> None:
+    pipe = tiny_family("sd")
+    plain = make(pipe, "sd")
+    compile_denoiser(pipe)
+    torch.testing.assert_close(make(pipe, "sd").latents, plain.latents, rtol=1e-3, atol=1e-3)

@@ -1,0 +1,79 @@
+"""What capture costs generation: calls with hooks and without, in turns. `make bench` prints the ratios."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from diffusae.backbone.load import load_pipeline
+from diffusae.backbone.schedule import timestep_at
+from diffusae.capture.attention import capture_cross_attention
+from diffusae.capture.generate import generate
+from diffusae.capture.hooks import hook_blocks
+from diffusae.miniature.folder import SHIPPED
+
+pytestmark = pytest.mark.slow
+
+HOOKPOINTS = {
+    "down": "down_blocks.0.attentions.0",
+    "mid": "mid_block.attentions.0",
+    "up": "up_blocks.0.attentions.1",
+}
+STEPS, PICTURES, ROUNDS = 25, 2, 11
+
+
+def interval(ratios: list[float]) -> tuple[float, float, float]:
+    """The median of paired ratios, and its 95 % bootstrap interval."""
+    drawn = np.random.default_rng(0).choice(ratios, size=(4000, len(ratios)))
+    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
+    return statistics.median(ratios), float(low), float(high)
+
+
+def test_generation_with_capture_against_generation_without() -> None:
+    """The default study: three blocks and both branches at three of 25 steps; with the attention to the text, and without
+    any timestep wanted (hooks that find nothing to do)."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pipe = load_pipeline(SHIPPED, dtype=torch.float32, device=device)
+    timesteps = [timestep_at(pipe.scheduler, STEPS, t) for t in (1.0, 0.5, 0.0)]
+    captions, seeds = ["a red fish and a blue house , flat"] * PICTURES, list(range(PICTURES))
+
+    def run(**options: object) -> None:
+        generate(pipe, captions, seeds, steps=STEPS, guidance=4.0, decode=False, **options)  # type: ignore[arg-type]
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    def captured() -> None:
+        run(hookpoints=HOOKPOINTS, timesteps=timesteps)
+
+    def with_attention() -> None:
+        with capture_cross_attention(pipe, timesteps):
+            captured()
+
+    def idle() -> None:
+        with hook_blocks(pipe, HOOKPOINTS, lambda *_: None, timesteps=[-1.0]):
+            run()
+
+    works: dict[str, Callable[[], object]] = {"without": run, "again": run, "idle hooks": idle}
+    works |= {"updates": captured, "updates and attention": with_attention}
+    # On a CPU its own seconds count: those of a busy machine's other programs would hide a hundredth.
+    clock = time.perf_counter if device == "cuda" else time.process_time
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(-1, ROUNDS):  # a first round that does not count
+        for name, work in works.items():
+            start = clock()
+            work()
+            if number >= 0:
+                times[name].append(clock() - start)
+    for name in list(works)[1:]:
+        ratios = [each / base for each, base in zip(times[name], times["without"], strict=True)]
+        median, low, high = interval(ratios)
+        print(
+            f"\ngeneration, {PICTURES} pictures of {STEPS} steps, {device}, {name}: {median:.4f} x without [{low:.4f}, {high:.4f}]"
+        )
+    ratio, *_ = interval([a / b for a, b in zip(times["updates"], times["without"], strict=True)])
+    assert 0.5 < ratio < 1.5  # beyond this the machine was too noisy to say anything

@@ -1,0 +1,107 @@
+"""All stages on a small random pipeline of every family, loaded from its folder: the same commands, another model=."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from PIL import Image
+
+from diffusae.activations.manifest import Manifest
+from diffusae.activations.reader import load_updates
+from diffusae.backbone.describe import describe
+from diffusae.cli import config_directory
+from diffusae.concepts.dictionary import ConceptDictionary
+from diffusae.errors import UserError
+from diffusae.evaluation.result import load_results
+from diffusae.stages.collect import collect
+from diffusae.stages.evaluate import evaluate
+from diffusae.stages.label import label
+from diffusae.stages.steer import steer
+from diffusae.stages.study import Study
+from diffusae.stages.train import train
+from tiny_families import FAMILIES, PIXELS, tiny_family
+
+# The miniature's annotator looks at noise here: whatever it believes to see is labelled, however small and far off.
+LENIENT = [
+    "annotator.minimum_pixels=1",
+    "dictionary.iou_threshold=0.001",
+    "dictionary.activation_threshold=0.0",
+]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def folder(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / family
+    tiny_family(family).save_pretrained(folder)
+    return folder
+
+
+def composed(stage: str, family: str, folder: Path, *overrides: str) -> DictConfig:
+    tiny = FAMILIES[family]
+    options = [f"model.{name}={value}" for name, value in tiny.asked.items()]
+    # A place in the list of blocks is as good as a path.
+    known = list(describe(folder).hookpoints)
+    options += [
+        f"model.hookpoints.{block}={path}" for block, path in tiny.hookpoints.items() if block != "mid"
+    ]
+    options += [f"model.hookpoints.mid={known.index(str(tiny.hookpoints['mid']))}"]
+    options += [f"model.source={folder}", f"model.height={PIXELS}", f"model.width={PIXELS}", "model.steps=3"]
+    grid = ["grid.timesteps=[1.0,0.0]", "grid.blocks=[mid]", "block=mid", "timestep=early"]
+    base = ["debug=tiny", "model=custom", *options, *grid, *LENIENT, f"paths.outputs={folder.parent}"]
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        return compose(stage, overrides=[*base, *overrides])
+
+
+def test_collect_train_label_evaluate_and_steer(family: str, folder: Path) -> None:
+    def study(stage: str, *overrides: str) -> Any:
+        return composed(stage, family, folder, *overrides)
+
+    assert collect(study("collect"))
+    cfg = study("train")
+    manifest, (_, grid, d_in) = Manifest.load(Study(cfg).activations), FAMILIES[family].blocks["mid"]
+    for conditioning in ("cond", "uncond"):
+        stream = manifest.stream("mid", 1.0, conditioning)
+        assert (stream.grid, stream.d_in) == (grid, d_in)
+    _, cond = load_updates(Study(cfg).activations, manifest, manifest.stream("mid", 1.0, "cond"), "test")
+    _, uncond = load_updates(Study(cfg).activations, manifest, manifest.stream("mid", 1.0, "uncond"), "test")
+    assert cond.shape == (6, grid[0] * grid[1], d_in)
+    assert np.abs(cond.astype(float) - uncond).max() > 1e-3
+    assert train(cfg)
+    assert label(study("label"))
+    dictionary = ConceptDictionary.load(Study(cfg).concepts)
+    nouns = sorted(set(dictionary.table["label"]))
+    assert nouns
+    for metric in ("reconstruction", "composition", "faithfulness"):
+        few = ["evaluation.pictures=2", "evaluation.denoising_pictures=2"] if metric == "faithfulness" else []
+        evaluate(study("evaluate", f"evaluation={metric}", *few))
+        rows = load_results(Study(cfg).evaluation(metric) / "results.json")
+        assert rows and all(row.cell["model"] == "custom" for row in rows)
+        if metric == "composition":
+            assert "cross_attention" in rows[0].baselines
+        if metric == "faithfulness":
+            control = {row.metric: row for row in rows}["picture_ssim"].baselines["with_error"]
+            assert control.value == pytest.approx(1, abs=1e-3)
+    asked = [f"concept={nouns[0]}", "prompt=a red fish", "strengths=[4.0]", "conditionings=[cond]"]
+    assert steer(study("steer", *asked))
+    (directory,) = (Study(cfg).directory / "steer").iterdir()
+    before, after = (np.asarray(Image.open(directory / f"{name}.png")) for name in ("before", "strength-4"))
+    assert before.shape == (PIXELS, PIXELS, 3)
+    assert not np.array_equal(before, after)
+
+
+def test_what_a_configuration_says_wrongly_of_its_model_is_told_together(family: str, folder: Path) -> None:
+    wrong = ["model.hookpoints.mid=99", "model.latent_scale=4", "model.height=60"]
+    with pytest.raises(UserError, match="3 faults") as raised:
+        collect(composed("collect", family, folder, "name=wrong", *wrong))
+    for part in ("hookpoint 99 does not exist", "latent_scale=4, but the model's is 8", "model.height=60"):
+        assert part in str(raised.value)

@@ -1,0 +1,150 @@
+"""The paper's experiment, planned without weights, captions or a GPU: its arithmetic is the paper's."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from diffusae.cli import config_directory
+from diffusae.errors import UserError
+from diffusae.interventions.windows import window_at
+from diffusae.stages import plan as stage
+from diffusae.stages import probe
+from diffusae.stages.run import at
+from diffusae.stages.study import Study
+from diffusae.stages.train_grid import _members
+
+from .sd14_folder import write_sd14
+
+
+def composed(*overrides: str, root: str = "plan") -> DictConfig:
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        return compose(root, overrides=list(overrides))
+
+
+def planned(directory: Path, experiment: str, *overrides: str) -> dict:
+    source = write_sd14(directory / "sd14")
+    told = [f"experiment={experiment}", f"model.source={source}", f"paths.outputs={directory}", *overrides]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe, "load_model", None)
+        patch.setattr(probe, "SparseAutoencoder", None)
+        stage.plan(composed(*told))
+    return json.loads((directory / experiment / "plan.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory) -> dict:
+    return planned(tmp_path_factory.mktemp("paper"), "paper_sd14")
+
+
+def test_the_plan_reproduces_the_papers_disk_sizes(paper):
+    numbers = {each["folder"]: each["training_numbers_bytes"] for each in paper["streams"] if each["trained"]}
+    assert len(numbers) == 18
+    for folder, count in numbers.items():
+        assert round(count / 1e9) == (33 if folder.startswith("mid") else 131), folder
+    assert round(paper["training"]["numbers_bytes"] / 1e12, 2) == 1.77
+    assert paper["training"]["numbers_bytes"] == sum(numbers.values())
+
+
+def test_the_plan_has_the_papers_grids_steps_and_one_epoch(paper):
+    for each in paper["streams"]:
+        if each["trained"]:
+            mid = each["folder"].startswith("mid")
+            assert (each["grid"], each["d_in"]) == ([8, 8] if mid else [16, 16], 1280)
+            assert each["training_steps"] == (3125 if mid else 12500)
+            assert each["epochs"] == pytest.approx(1)
+    assert paper["pictures"] == {
+        "train": 200_000,
+        "validation": 200,
+        "dictionary": 40_000,
+        "tune": 500,
+        "test": 5000,
+    }
+    assert paper["captions"] == "assumed"
+
+
+def test_hours_follow_from_the_rates_that_are_given(paper, tmp_path):
+    pictures = sum(paper["pictures"].values())
+    assert paper["seconds"]["collect"] == pytest.approx(3.02 * pictures)
+    vectors = 2 * 3 * 2 * (51.2e6 * 2 + 12.8e6)  # k, t, branches; down and up, mid
+    assert paper["seconds"]["train"] == pytest.approx(vectors / 14200)
+    other = planned(tmp_path, "paper_sd14", "plan.seconds_per_picture=0.5", "plan.vectors_per_second=null")
+    assert other["seconds"] == {"collect": pytest.approx(0.5 * pictures), "train": None}
+
+
+def test_storing_less_is_laid_beside_the_whole(paper):
+    whole, *fewer = paper["alternatives"]
+    assert whole["positions_per_image"] is None
+    assert [each["positions_per_image"] for each in fewer] == [64, 16, 4]
+    sizes = [each["updates_bytes"] for each in (whole, *fewer)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert whole["updates_bytes"] == paper["bytes"]["updates"]
+    assert [each["max_vectors"] for each in fewer] == [64 * 200_000, 16 * 200_000, 4 * 200_000]
+    # The training pictures' share shrinks in proportion: what remains is the other splits' whole grids.
+    assert sizes[1] - sizes[2] == pytest.approx(4 * (sizes[2] - sizes[3]), rel=0.03)
+
+
+def test_the_small_experiment_fits_its_hundred_gigabytes(tmp_path, capsys):
+    small = planned(tmp_path, "paper_sd14_small")
+    assert (
+        small["bytes"]["updates"] + small["bytes"]["pictures_at_most"] < 85e9
+    )  # masks and SAEs need room too
+    assert {each["training_steps"] for each in small["streams"] if each["trained"]} == {3125}
+    shown = capsys.readouterr().out
+    assert "what storing less would save" in shown
+    assert "16 positions" in shown
+    assert "24 positions" in shown  # as configured
+
+
+def test_the_configuration_states_the_papers_settings():
+    cfg = composed("experiment=paper_sd14", root="run")
+    assert (cfg.model.steps, cfg.model.guidance, cfg.model.height, cfg.model.scheduler) == (
+        50,
+        7.5,
+        512,
+        "ddim",
+    )
+    assert dict(cfg.model.hookpoints) == {
+        "down": "down_blocks.2.attentions.1", "mid": "mid_block.attentions.0", "up": "up_blocks.1.attentions.0",
+    }  # fmt: skip
+    assert (cfg.sae.d_sae, cfg.sae.lr, cfg.sae.k_aux, cfg.sae.aux_coefficient) == (5120, 1e-4, 256, 1 / 32)
+    assert (cfg.activations.batch_size, list(cfg.grid.k)) == (4096, [10, 20])
+    assert (cfg.dictionary.activation_threshold, cfg.dictionary.iou_threshold) == (0.1, 0.5)
+    study = Study(cfg)
+    assert len(study.grid) == 18
+    steps = {cell.block: at(cell, cfg).cfg.trainer.steps for cell in study.grid}
+    assert steps == {"down": 12500, "mid": 3125, "up": 12500}
+
+
+@pytest.mark.parametrize(
+    ("moment", "beta_spatial", "beta_global"), [("early", 4000, 10), ("middle", 400, 10), ("final", 1000, 8)]
+)
+def test_each_window_has_its_strengths(moment, beta_spatial, beta_global):
+    options = ["experiment=paper_sd14", f"timestep={moment}"]
+    spatial = composed(*options, "evaluation=spatial_paper", root="evaluate").evaluation
+    assert spatial.paper_beta == beta_spatial
+    assert spatial.strengths[-1] == beta_spatial
+    assert list(spatial.regions) == ["top_left", "top_right", "bottom_left", "bottom_right"]
+    everywhere = composed(*options, "evaluation=global_paper", root="evaluate").evaluation
+    assert everywhere.paper_beta == beta_global
+    assert everywhere.test_prompts == 1000
+    assert {window_at(t) for t in (1.0, 0.5, 0.0)} == {(1.0, 0.6), (0.6, 0.2), (0.2, 0.0)}
+
+
+def test_side_by_side_training_refuses_blocks_of_different_steps():
+    options = ["experiment=paper_sd14", "embedding=minilm"]
+    with pytest.raises(UserError, match=r"trainer.steps gives down 12500, mid 3125, up 12500"):
+        _members(composed(*options, root="train_grid"))
+    members = _members(composed(*options, "grid.blocks=[down,up]", root="train_grid"))
+    assert len(members) == 2 * 3 * 2 * 2
+
+
+def test_without_weights_captions_or_a_network_the_plain_command_is_enough(tmp_path, monkeypatch):
+    cfg = composed("experiment=paper_sd14_small", f"paths.outputs={tmp_path}")
+    if "architecture" not in cfg.model:
+        pytest.skip("this version has no architectures of its own")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    stage.plan(cfg)
+    assert (tmp_path / "paper_sd14_small" / "plan.json").exists()
