@@ -49,6 +49,29 @@ def test_a_compiled_denoiser_is_hooked_and_edited_as_ever(family: str) -> None:
 
 
 @pytest.mark.slow
+def test_every_shape_is_compiled_once_however_many_there_are() -> None:
+    """More variants than torch compiles by itself, and nothing again at the second call."""
+    graphs: list[int] = []
+
+    def counting(graph: Any, _inputs: Any) -> Any:
+        graphs.append(1)
+        return graph.forward
+
+    pipe = tiny_family("sd")
+    denoiser: Any = denoiser_of(pipe)
+    compile_denoiser(pipe, backend=counting)
+    words = torch.zeros(1, 16, 32)
+    with torch.no_grad():
+        for size in range(8, 28, 2):  # ten sizes, each a variant of every layer
+            denoiser(torch.zeros(1, 4, size, size), 1, words)
+        first = len(graphs)
+        for size in range(8, 28, 2):
+            denoiser(torch.zeros(1, 4, size, size), 1, words)
+    assert first > 3 * 10
+    assert len(graphs) == first
+
+
+@pytest.mark.slow
 def test_generated_code_makes_the_same_picture() -> None:
     pipe = tiny_family("sd")
     plain = make(pipe, "sd")
