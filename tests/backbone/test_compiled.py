@@ -20,7 +20,7 @@ from tiny_families import FAMILIES, PIXELS, tiny_family
 def make(pipe: Any, family: str) -> Generation:
     unit = pipe.vae_scale_factor * adapter_of(pipe).patch
     times = adapter_of(pipe).schedule(pipe.scheduler, 2, (PIXELS // unit) ** 2).tolist()
-    options = FAMILIES[family].asked | {"steps": 2, "height": PIXELS, "width": PIXELS}
+    options: dict[str, Any] = FAMILIES[family].asked | {"steps": 2, "height": PIXELS, "width": PIXELS}
     with capture_cross_attention(pipe, times) as attention:
         made = generate(
             pipe, ["a cat"], [1], hookpoints=FAMILIES[family].hookpoints, timesteps=times, **options
