@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import pytest
@@ -84,7 +85,7 @@ def test_flux_has_its_double_stream_blocks_first_and_then_the_single_ones() -> N
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 def test_a_models_config_says_what_its_architecture_is(path: Path) -> None:
     """Hookpoints with the shapes in their comments, the guidance's layout, the latents' scale, and the pipeline's class."""
-    model = OmegaConf.load(path)
+    model: Any = OmegaConf.load(path)
     described = describe(model.source, architecture=model.architecture, text_tokens=model.get("text_tokens"))
     comments = dict(re.findall(r"^  (\w+): \S+ # (\d+x\d+x\d+)", path.read_text(), re.MULTILINE))
     assert set(comments) == set(model.hookpoints) == {"down", "mid", "up"}
@@ -120,7 +121,9 @@ def test_the_true_sizes_run_and_give_the_announced_grids_on_the_meta_device(name
     config, words = denoiser.config, 77
     with torch.device("meta"):
         width = config.get("cross_attention_dim") or config.get("joint_attention_dim")
-        given = {"encoder_hidden_states": torch.zeros(1, words, config.get("caption_channels") or width)}
+        given: dict[str, Any] = {
+            "encoder_hidden_states": torch.zeros(1, words, config.get("caption_channels") or width)
+        }
         if "pooled_projection_dim" in config:
             given["pooled_projections"] = torch.zeros(1, config.pooled_projection_dim)
         if config.get("addition_embed_type") == "text_time":

@@ -20,7 +20,7 @@ from tiny_families import FAMILIES, PIXELS, tiny_family
 def make(pipe: Any, family: str) -> Generation:
     unit = pipe.vae_scale_factor * adapter_of(pipe).patch
     times = adapter_of(pipe).schedule(pipe.scheduler, 2, (PIXELS // unit) ** 2).tolist()
-    options = FAMILIES[family].asked | {"steps": 2, "height": PIXELS, "width": PIXELS}
+    options: dict[str, Any] = FAMILIES[family].asked | {"steps": 2, "height": PIXELS, "width": PIXELS}
     with capture_cross_attention(pipe, times) as attention:
         made = generate(
             pipe, ["a cat"], [1], hookpoints=FAMILIES[family].hookpoints, timesteps=times, **options
@@ -46,6 +46,29 @@ def test_a_compiled_denoiser_is_hooked_and_edited_as_ever(family: str) -> None:
         edited = make(pipe, family)
     assert steering.steps == {0: 2}
     assert not torch.allclose(edited.latents, compiled.latents, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_every_shape_is_compiled_once_however_many_there_are() -> None:
+    """More variants than torch compiles by itself, and nothing again at the second call."""
+    graphs: list[int] = []
+
+    def counting(graph: Any, _inputs: Any) -> Any:
+        graphs.append(1)
+        return graph.forward
+
+    pipe = tiny_family("sd")
+    denoiser: Any = denoiser_of(pipe)
+    compile_denoiser(pipe, backend=counting)
+    words = torch.zeros(1, 16, 32)
+    with torch.no_grad():
+        for size in range(8, 28, 2):  # ten sizes, each a variant of every layer
+            denoiser(torch.zeros(1, 4, size, size), 1, words)
+        first = len(graphs)
+        for size in range(8, 28, 2):
+            denoiser(torch.zeros(1, 4, size, size), 1, words)
+    assert first > 3 * 10
+    assert len(graphs) == first
 
 
 @pytest.mark.slow

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
+from diffusers.pipelines.pixart_alpha.pipeline_pixart_sigma import PixArtSigmaPipeline
 from torch import Tensor
 
 from diffusae.backbone.adapters import adapter_of
@@ -299,3 +301,19 @@ def test_half_precision_is_captured_at_the_schedulers_own_timesteps(family: str,
     assert {timestep for _, timestep, _ in made.updates} == set(times)
     assert all(update.dtype == dtype for update in made.updates.values())
     assert made.nonfinite == {} and made.latents.dtype == torch.float32
+
+
+def test_a_pipeline_that_no_config_names_is_hooked_as_it_is() -> None:
+    """PixArt-Sigma: another class with the same kind of denoiser."""
+    parts = tiny_family("pixart").components
+    config = {name: value for name, value in parts["transformer"].config.items() if not name.startswith("_")}
+    denoiser = PixArtTransformer2DModel(**(config | {"use_additional_conditions": False}))
+    names = ("tokenizer", "text_encoder", "vae", "scheduler")
+    other: Any = PixArtSigmaPipeline(transformer=denoiser, **{name: parts[name] for name in names})
+    other.set_progress_bar_config(disable=True)
+    times = timesteps(other)
+    made = make(other, "pixart", hookpoints={"any": 1, "last": -1}, timesteps=times)
+    assert set(made.updates) == {
+        (block, timestep, branch) for block in ("any", "last") for timestep in times for branch in ("cond", "uncond")
+    }  # fmt: skip
+    assert made.grids == {"any": (4, 4), "last": (4, 4)}

@@ -138,8 +138,9 @@ def joint_attention(
     key = _normed(attention.add_k_proj(words), heads, getattr(attention, "norm_added_k", None))
     if rotary is not None:  # text first, then the picture, as the layer itself joins them
         tokens = words.shape[1]
-        key = apply_rotary_emb(key, tuple(each[:tokens] for each in rotary))
-        query = apply_rotary_emb(query, tuple(each[tokens:] for each in rotary))
+        for_words: Any = tuple(each[:tokens] for each in rotary)
+        for_picture: Any = tuple(each[tokens:] for each in rotary)
+        key, query = apply_rotary_emb(key, for_words), apply_rotary_emb(query, for_picture)
     assert isinstance(query, Tensor) and isinstance(key, Tensor)
     total = torch.zeros(len(picture), picture.shape[1], words.shape[1], device=picture.device)
     for head in range(heads):
