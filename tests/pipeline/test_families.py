@@ -117,7 +117,7 @@ def test_what_lies_before_an_edit_is_made_once_and_replayed_in_every_batch(
     study = Study(composed("evaluate", family, folder, *options))
     study.check()
     prompts = [Prompt(f"p{n}", text, n, "test") for n, text in enumerate(("a cat", "dogs", "a red fish"))]
-    edited = [Trial(prompt, (lambda updates, _: 3 * updates,)) for prompt in (prompts[2], prompts[0])]
+    edited = [Trial(prompt, (lambda updates, _: 100 * updates,)) for prompt in (prompts[2], prompts[0])]
 
     def made(pictures: EditedPictures, trials: list[Trial]) -> tuple[int, np.ndarray]:
         """How often a block ran, and the pictures."""
