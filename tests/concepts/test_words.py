@@ -60,6 +60,11 @@ def test_the_longest_label_at_a_place_wins_and_its_words_count_for_no_other(text
     assert ANIMALS.labels_in(text) == labels
 
 
+def test_a_text_tells_by_which_words_it_names_a_label():
+    found = ANIMALS.named_in("Two puppies, a dog's bone and a hot-dog")
+    assert found == {"dog": {"puppies", "dog"}, "hot dog": {"hot", "dog"}}
+
+
 def test_a_vocabulary_is_the_tuple_of_its_labels():
     assert tuple(ANIMALS) == ANIMALS and isinstance(ANIMALS, tuple)
     assert Vocabulary.of(ANIMALS) is ANIMALS

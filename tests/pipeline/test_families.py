@@ -14,11 +14,14 @@ from PIL import Image
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates
 from diffusae.backbone.describe import describe
+from diffusae.backbone.hookpoints import denoiser_of
 from diffusae.cli import config_directory
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.errors import UserError
 from diffusae.evaluation.result import load_results
+from diffusae.prompts.prompt_set import Prompt
 from diffusae.stages.collect import collect
+from diffusae.stages.edited import EditedPictures, Place, Trial
 from diffusae.stages.evaluate import evaluate
 from diffusae.stages.label import label
 from diffusae.stages.steer import steer
@@ -81,9 +84,13 @@ def test_collect_train_label_evaluate_and_steer(family: str, folder: Path) -> No
     dictionary = ConceptDictionary.load(Study(cfg).concepts)
     nouns = sorted(set(dictionary.table["label"]))
     assert nouns
-    for metric in ("reconstruction", "composition", "faithfulness"):
-        few = ["evaluation.pictures=2", "evaluation.denoising_pictures=2"] if metric == "faithfulness" else []
-        evaluate(study("evaluate", f"evaluation={metric}", *few))
+    few = {
+        "faithfulness": ["evaluation.pictures=2", "evaluation.denoising_pictures=2"],
+        "spatial": ["evaluation.tune_prompts=1", "evaluation.test_prompts=1", "evaluation.strengths=[4.0]",
+                    "evaluation.regions=[top_left]", "evaluation.steps=3"],
+    }  # fmt: skip
+    for metric in ("reconstruction", "composition", "faithfulness", "spatial"):
+        evaluate(study("evaluate", f"evaluation={metric}", *few.get(metric, [])))
         rows = load_results(Study(cfg).evaluation(metric) / "results.json")
         assert rows and all(row.cell["model"] == "custom" for row in rows)
         if metric == "composition":
@@ -97,6 +104,40 @@ def test_collect_train_label_evaluate_and_steer(family: str, folder: Path) -> No
     before, after = (np.asarray(Image.open(directory / f"{name}.png")) for name in ("before", "strength-4"))
     assert before.shape == (PIXELS, PIXELS, 3)
     assert not np.array_equal(before, after)
+
+
+@pytest.mark.parametrize("conditionings", [["cond", "uncond"], ["cond"]])
+def test_what_lies_before_an_edit_is_made_once_and_replayed_in_every_batch(
+    family: str, folder: Path, conditionings: list[str]
+) -> None:
+    """With guidance (one batch, two passes) and without; the last of three steps is edited."""
+    options = ["model.steps=3", f"grid.conditionings=[{','.join(conditionings)}]", "conditioning=cond"]
+    if len(conditionings) == 1:
+        options += ["model.true_guidance=null"] if family == "flux" else ["model.guidance=1.0"]
+    study = Study(composed("evaluate", family, folder, *options))
+    study.check()
+    prompts = [Prompt(f"p{n}", text, n, "test") for n, text in enumerate(("a cat", "dogs", "a red fish"))]
+    edited = [Trial(prompt, (lambda updates, _: 100 * updates,)) for prompt in (prompts[2], prompts[0])]
+
+    def made(pictures: EditedPictures, trials: list[Trial]) -> tuple[int, np.ndarray]:
+        """How often a block ran, and the pictures."""
+        runs: list[int] = []
+        block = denoiser_of(pictures.pipe).get_submodule(str(FAMILIES[family].hookpoints["down"]))
+        handle = block.register_forward_hook(lambda *_: runs.append(1))
+        images = [image for image, _ in pictures.make(trials, what="pictures")]
+        handle.remove()
+        return len(runs), np.stack(images).astype(int)
+
+    def fresh() -> EditedPictures:
+        return EditedPictures(study, [Place("mid", (0.2, 0.0))], conditionings=conditionings)
+
+    passes = 2 if family == "flux" and len(conditionings) == 2 else 1
+    (whole, alone), pictures = made(fresh(), edited), fresh()
+    plain, unedited = made(pictures, [Trial(prompt) for prompt in prompts])
+    rest, replayed = made(pictures, edited)
+    assert (whole, plain, rest) == (3 * passes, 3 * passes, passes)
+    assert np.abs(replayed - alone).max() <= 1
+    assert np.abs(replayed - unedited[[2, 0]]).max() > 1
 
 
 def test_what_a_configuration_says_wrongly_of_its_model_is_told_together(family: str, folder: Path) -> None:

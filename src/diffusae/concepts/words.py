@@ -167,15 +167,21 @@ class Vocabulary(tuple[str, ...]):
 
     def labels_in(self, text: str) -> list[str]:
         """The labels that a text names, once each, in the vocabulary's order (rule 2)."""
+        found = self.named_in(text)
+        return [label for label in self if label in found]
+
+    def named_in(self, text: str) -> dict[str, set[str]]:
+        """The labels that a text names, each with the words by which it does, as `normal_words` gives them."""
         words = normal_words(text)
-        found: set[str] = set()
+        found: dict[str, set[str]] = {}
         place = 0
         while place < len(words):
             for length in range(min(self._longest, len(words) - place), 0, -1):
-                if (label := self._meant.get(tuple(words[place : place + length]))) is not None:
-                    found.add(label)
+                name = words[place : place + length]
+                if (label := self._meant.get(tuple(name))) is not None:
+                    found.setdefault(label, set()).update(name)
                     place += length
                     break
             else:
                 place += 1
-        return [label for label in self if label in found]
+        return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusae.backbone.branches import Branches
 from diffusae.backbone.schedule import t_of
 from diffusae.capture.generate import generate
-from diffusae.capture.replay import recorded_outputs, replayed_outputs
+from diffusae.capture.replay import Outputs, recorded_outputs, replayed_outputs
 from diffusae.interventions.edits import ROUNDING, Change, Edit, PerPicture
 from diffusae.interventions.steer import steer
 from diffusae.interventions.windows import Window
@@ -68,12 +69,17 @@ class EditedPictures:
         self.steps = steps or self.model.steps
         self._first = max(place.window[0] for place in places)
         self._study = study
-        self._before: dict[str, dict[float, Tensor]] = {}
+        self._before: dict[str, dict[float, dict[Branches, Tensor]]] = {}
 
     @cached_property
     def pipe(self) -> Any:
         """The model, loaded when the first picture is made."""
         return load_model(self.model)
+
+    @property
+    def device(self) -> Any:
+        """Where the model is, and where the autoencoders of its edits have to be."""
+        return self.pipe.device
 
     @cached_property
     def annotator(self) -> Any:
@@ -136,19 +142,35 @@ class EditedPictures:
         assert made.images is not None
         return made.images
 
-    def _keep(self, batch: Sequence[Trial], outputs: Mapping[float, Any]) -> None:
-        """The denoiser's outputs before the first place, a row a branch, by prompt."""
-        for index, (timestep, (sample, *_)) in enumerate(outputs.items()):
+    def _keep(self, batch: Sequence[Trial], outputs: Outputs) -> None:
+        """The denoiser's outputs before the first place, by prompt, timestep and pass: a row a branch of the pass.
+
+        They wait on the CPU: an evaluation has hundreds of prompts. A pipeline that takes another output than a tuple
+        is not replayed.
+        """
+        for index, (timestep, passes) in enumerate(outputs.items()):
             if t_of(index, len(outputs)) <= self._first + ROUNDING:
                 break
-            for row, trial in enumerate(batch):
-                self._before.setdefault(trial.prompt.image_id, {})[timestep] = sample[row :: len(batch)]
+            for branches, output in passes.items():
+                if not isinstance(output, tuple):
+                    continue
+                sample = output[0].cpu()
+                for row, trial in enumerate(batch):
+                    kept = self._before.setdefault(trial.prompt.image_id, {}).setdefault(timestep, {})
+                    kept[branches] = sample[row :: len(batch)].clone()
 
-    def _replayed(self, batch: Sequence[Trial]) -> dict[float, Any]:
+    def _replayed(self, batch: Sequence[Trial]) -> Outputs:
         """What the denoiser returns for this batch before the first place; empty where that is not known of all."""
         known = [self._before.get(trial.prompt.image_id, {}) for trial in batch]
         return {
-            timestep: (torch.stack([each[timestep] for each in known], dim=1).flatten(0, 1),)
-            for timestep in known[0]
+            timestep: {
+                branches: (
+                    torch.stack([each[timestep][branches] for each in known], dim=1)
+                    .flatten(0, 1)
+                    .to(self.device),
+                )
+                for branches in passes
+            }
+            for timestep, passes in known[0].items()
             if all(timestep in each for each in known)
         }

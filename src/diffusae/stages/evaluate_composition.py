@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 import torch
@@ -14,7 +15,7 @@ from diffusae.activations.reader import read_updates
 from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.embeddings import WordEmbedding, embed_labels
-from diffusae.concepts.words import Vocabulary
+from diffusae.concepts.words import Vocabulary, normal_words
 from diffusae.evaluation import composition_baselines as baselines
 from diffusae.evaluation.composition import (
     ConceptSpace,
@@ -60,7 +61,7 @@ def composition_results(study: Study, embedding: Callable[[], WordEmbedding]) ->
     second = [annotations.second[i].get(noun) for i, noun in zip(test.groups, test.nouns, strict=True)]
     # What changes over t as the prediction does is kept object by object, for curves over t.
     by_object = {
-        **_cross_attention(study, manifest, tuning, test),
+        **_cross_attention(study, manifest, vocabulary, tuning, test),
         **linear_probes(fitting, tuned_on, tested),
     }
     beside: dict[str, Estimate] = {
@@ -68,10 +69,7 @@ def composition_results(study: Study, embedding: Callable[[], WordEmbedding]) ->
         "centre_prior": baselines.centre_prior(tuning, test, **resampling),
         "centre_disc": baselines.centre_disc(tuning, test, **resampling),
         "other_picture": baselines.other_picture(scores, test, threshold=tuned.threshold.value, **resampling),
-        **{
-            name: bootstrap_mean(iou.numpy(), groups=test.groups, **resampling)
-            for name, iou in by_object.items()
-        },
+        **{name: _mean_of_known(iou, test.groups, **resampling) for name, iou in by_object.items()},
         "annotator_ceiling": baselines.annotator_ceiling(
             test, [None if mask is None else torch.as_tensor(mask) for mask in second], **resampling
         ),
@@ -119,23 +117,50 @@ def _split(
     return coded.updates, build_split(pictures, grid=stream_of(study, manifest).grid, known_nouns=known)
 
 
-def _cross_attention(study: Study, manifest: Manifest, tuning: Split, test: Split) -> dict[str, Tensor]:
+def tokens_naming(
+    label: str, text: str, word_tokens: Mapping[str, Sequence[int]], vocabulary: tuple[str, ...]
+) -> list[int]:
+    """The places of the tokens by which a caption names a label: of its plural, synonym, and all its words.
+
+    Args:
+        word_tokens: the places of each word of the caption; none for one that was cut off.
+    """
+    naming = Vocabulary.of(vocabulary).named_in(text).get(label, set())
+    return sorted({
+        token for word, tokens in word_tokens.items() if naming & set(normal_words(word)) for token in tokens
+    })  # fmt: skip
+
+
+def _cross_attention(
+    study: Study, manifest: Manifest, vocabulary: tuple[str, ...], tuning: Split, test: Split
+) -> dict[str, Tensor]:
     """IoU of each test object with the model's own attention to the noun at the same moment, each map scaled by its
-    own range; nothing where the model's attention could not be recorded.
+    own range; NaN where the noun's tokens were cut off; nothing where the model's attention could not be recorded.
     """
     if not any(stream.block == ATTENTION for stream in manifest.streams):
         return {}
     stream = manifest.stream(ATTENTION, study.cell.t, "cond")
 
-    def maps(split: Split, name: str) -> Tensor:
+    def maps(split: Split, name: str) -> tuple[Tensor, Tensor]:
+        """Maps, and which of them there are."""
         samples = {s.image_id: s for s in read_updates(study.activations, manifest, stream, name)}
-        found = [
-            torch.from_numpy(samples[i].updates[:, samples[i].meta["word_tokens"][noun]]).float().mean(dim=1)
-            for i, noun in zip(split.groups, split.nouns, strict=True)
-        ]
-        return torch.stack(found).reshape(-1, *stream.grid)
+        found = torch.zeros(len(split.nouns), stream.positions)
+        known = torch.zeros(len(split.nouns), dtype=torch.bool)
+        for row, (i, noun) in enumerate(zip(split.groups, split.nouns, strict=True)):
+            meta = samples[i].meta
+            tokens = tokens_naming(noun, meta["prompt"], meta["word_tokens"], vocabulary)
+            if tokens:
+                found[row] = torch.from_numpy(samples[i].updates[:, tokens]).float().mean(dim=1)
+                known[row] = True
+        return found.reshape(-1, *stream.grid), known
 
-    iou = baselines.score_map_iou(
-        maps(tuning, "tune"), maps(test, "test"), tuning=tuning, test=test, per_map=True
-    )
-    return {"cross_attention": iou}
+    # A map of zeros has the same IoU at every threshold, so that it has no say in the choice.
+    (tuning_maps, _), (test_maps, known) = maps(tuning, "tune"), maps(test, "test")
+    iou = baselines.score_map_iou(tuning_maps, test_maps, tuning=tuning, test=test, per_map=True)
+    return {"cross_attention": torch.where(known, iou, math.nan)}
+
+
+def _mean_of_known(iou: Tensor, pictures: Sequence[str], **resampling: int) -> Estimate:
+    known = iou.isfinite()
+    groups = [picture for picture, there in zip(pictures, known.tolist(), strict=True) if there]
+    return bootstrap_mean(iou[known].numpy(), groups=groups, **resampling)

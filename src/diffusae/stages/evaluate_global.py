@@ -260,6 +260,8 @@ class _Restyler:
             for case, method, strength in wanted
             if all((method, case.factor, case.target) in block.directions for block in self.edited)
         ]
+        for block in self.edited:
+            block.sae.to(self.pictures.device)
         made = self.pictures.make(
             [Trial(job[0].prompt, self._changes(*job)) for job in jobs], what="edited pictures"
         )

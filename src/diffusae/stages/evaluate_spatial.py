@@ -197,6 +197,7 @@ class _Mover:
             if case.noun in self.directions[method]
         ]
         unedited = {case.prompt.image_id: Trial(case.prompt) for case in cases}
+        self.sae.to(self.pictures.device)
         trials = [
             Trial(
                 case.prompt, (SpatialMove(self.sae, direction, self.regions[case.region], strength=strength),)

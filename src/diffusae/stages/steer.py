@@ -106,12 +106,14 @@ def _change(study: Study, pictures: EditedPictures) -> Strengthened:
             raise UserError(
                 f"no picture of the split dictionary shows {cfg.concept}, or all do; collect more pictures"
             )
+        sae.to(pictures.device)
         return lambda strength: GlobalPush(sae, direction, strength=strength)
     dictionary = ConceptDictionary.load(study.concepts)
     latents = dictionary.latents_of(cfg.concept)
     if not latents:
         raise unknown(f"concept in {study.cell_name}", cfg.concept, sorted(set(dictionary.table["label"])))
     log.info("%s: latents %s of %s", cfg.concept, ", ".join(map(str, latents)), study.cell_name)
+    sae.to(pictures.device)
     if options["name"] == "spatial":
         region, direction = Region(options["region"]), concept_direction(sae, latents)
         return lambda strength: SpatialMove(

@@ -1,0 +1,76 @@
+"""Every `diffusae ...` line in a code block of README.md and docs/ composes, with options that exist, and passes the checks."""
+
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from diffusae.cli import STAGES, config_directory
+from diffusae.stages.study import Study
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SUMMARISED = ("miniature", "hookpoints")  # stages that study nothing, and whose models may have no grid
+
+
+def commands(page: Path) -> dict[str, tuple[str, ...]]:
+    """{place: words after `diffusae`} of a page's code blocks; variables that a block sets are filled in."""
+    found: dict[str, tuple[str, ...]] = {}
+    variables: dict[str, str] = {}
+    inside = False
+    text = re.sub(r"\\\n", "  ", page.read_text(encoding="utf-8"))
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith("```"):
+            inside, variables = not inside, {}
+        elif inside and (assigned := re.match(r'([A-Z]+)="(.*?)"', line)):
+            variables[assigned[1]] = assigned[2]
+        elif inside and (command := re.match(r"(?:srun )?diffusae +(.+)", line)):
+            filled = command[1]
+            for name, value in variables.items():
+                filled = filled.replace(f"${name}", value)
+            words = tuple(word for word in shlex.split(filled, comments=True) if word != "...")
+            found[f"{page.name}:{number}"] = words
+    return found
+
+
+COMMANDS = {place: words for page in PAGES for place, words in commands(page).items()}
+
+
+@cache
+def parser() -> OverridesParser:
+    return OverridesParser.create()
+
+
+def one_job(overrides: list[str]) -> list[str]:
+    """The overrides of a multirun's last job; a value that a page leaves to the reader (`...`) is left out."""
+    given = [each for each in overrides if not each.endswith("=...")]
+    for parsed in parser().parse_overrides(given):
+        if parsed.is_sweep_override():
+            *_, last = parsed.sweep_string_iterator()
+            given[given.index(str(parsed.input_line))] = f"{parsed.get_key_element()}={last}"
+    return given
+
+
+def test_pages_have_commands_and_no_variable_is_left_open():
+    assert len(COMMANDS) > 60
+    assert {words[0] for words in COMMANDS.values()} - {"--help"} <= set(STAGES)
+    assert {name for words in COMMANDS.values() for word in words for name in re.findall(r"\$\w+", word)} <= {
+        "$SLURM_ARRAY_TASK_ID",
+        "$SLURM_ARRAY_TASK_COUNT",
+    }
+
+
+@pytest.mark.parametrize("place", COMMANDS)
+def test_a_documented_command_composes_and_passes_the_checks(place):
+    stage, *words = COMMANDS[place]
+    if stage == "--help":
+        return
+    overrides = [re.sub(r"\$\w+", "1", word) for word in words if word not in ("-m", "--help")]
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        cfg = compose(stage, overrides=one_job(overrides))
+    if stage not in SUMMARISED:
+        Study(cfg).check()
