@@ -16,7 +16,7 @@ import pytest
 
 from diffusae.activations import hashed_tar
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.reader import read_images, read_updates
+from diffusae.activations.reader import read_images, read_updates, verify
 from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError
 
@@ -48,6 +48,23 @@ def test_journal_and_manifest_hashes_are_those_of_the_files(collection):
 def test_equal_records_give_equal_bytes(writer, record):
     first = writer().write_group(0, [record(0)])
     assert writer().write_group(0, [record(0)]) == first
+
+
+def test_a_group_may_leave_a_stream_out_and_the_manifest_counts_nothing_there(writer, record, streams):
+    mid, up = streams
+    made = writer()
+    thin = replace(record(0), updates={mid.folder: record(0).updates[mid.folder]})
+    made.write_group(0, [thin], leave_out=[up.folder])
+    made.write_group(1, [record(1, "test")])
+    assert list(made.finished_groups()) == [0, 1]
+    manifest = made.finish()
+    assert manifest.shards(up.folder, "train") == ()
+    assert (manifest.vectors(up, "train"), manifest.vectors(up, "test")) == (0, 2)
+    assert manifest.vectors(mid, "train") == 6
+    assert verify(made.root, manifest) == []
+    assert [sample.image_id for sample in read_updates(made.root, manifest, up, "test")] == ["img0001"]
+    with pytest.raises(UserError, match="give exactly these"):
+        made.write_group(2, [record(2)], leave_out=[up.folder])
 
 
 def test_finished_groups_survive_a_new_writer_and_cut_ones_do_not(collection, writer):

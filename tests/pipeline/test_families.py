@@ -110,14 +110,14 @@ def test_collect_train_label_evaluate_and_steer(family: str, folder: Path) -> No
 def test_what_lies_before_an_edit_is_made_once_and_replayed_in_every_batch(
     family: str, folder: Path, conditionings: list[str]
 ) -> None:
-    """With guidance (one batch, two passes) and without; the last of three steps is edited."""
-    options = ["model.steps=3", f"grid.conditionings=[{','.join(conditionings)}]", "conditioning=cond"]
+    """With guidance (one batch, two passes) and without; the last two of four steps are edited."""
+    options = ["model.steps=4", f"grid.conditionings=[{','.join(conditionings)}]", "conditioning=cond"]
     if len(conditionings) == 1:
         options += ["model.true_guidance=null"] if family == "flux" else ["model.guidance=1.0"]
     study = Study(composed("evaluate", family, folder, *options))
     study.check()
     prompts = [Prompt(f"p{n}", text, n, "test") for n, text in enumerate(("a cat", "dogs", "a red fish"))]
-    edited = [Trial(prompt, (lambda updates, _: 100 * updates,)) for prompt in (prompts[2], prompts[0])]
+    edited = [Trial(prompt, (lambda updates, _: 10 * updates,)) for prompt in (prompts[2], prompts[0])]
 
     def made(pictures: EditedPictures, trials: list[Trial]) -> tuple[int, np.ndarray]:
         """How often a block ran, and the pictures."""
@@ -129,13 +129,13 @@ def test_what_lies_before_an_edit_is_made_once_and_replayed_in_every_batch(
         return len(runs), np.stack(images).astype(int)
 
     def fresh() -> EditedPictures:
-        return EditedPictures(study, [Place("mid", (0.2, 0.0))], conditionings=conditionings)
+        return EditedPictures(study, [Place("mid", (0.4, 0.0))], conditionings=conditionings)
 
     passes = 2 if family == "flux" and len(conditionings) == 2 else 1
     (whole, alone), pictures = made(fresh(), edited), fresh()
     plain, unedited = made(pictures, [Trial(prompt) for prompt in prompts])
     rest, replayed = made(pictures, edited)
-    assert (whole, plain, rest) == (3 * passes, 3 * passes, passes)
+    assert (whole, plain, rest) == (4 * passes, 4 * passes, 2 * passes)
     assert np.abs(replayed - alone).max() <= 1
     assert np.abs(replayed - unedited[[2, 0]]).max() > 1
 

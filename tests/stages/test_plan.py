@@ -17,6 +17,7 @@ from diffusae.errors import UserError
 from diffusae.stages import collect as collecting
 from diffusae.stages import plan as stage
 from diffusae.stages import probe
+from diffusae.stages.collection import SEEN_SPLITS
 from diffusae.stages.estimate import bytes_finished, estimate
 from diffusae.stages.study import Study
 
@@ -58,6 +59,9 @@ def test_the_estimate_is_what_is_then_collected(collected):
         assert each.vectors == {split: manifest.vectors(stream, split) for split in manifest.splits}
         stored = sum(shard.bytes for shard in manifest.entries if shard.stream == stream.folder)
         assert each.bytes == pytest.approx(stored, rel=0.03)
+        # Nothing trains on attention: only splits that are looked at have it.
+        splits = {split for split, count in each.vectors.items() if count}
+        assert splits == set(manifest.splits if each.trained else SEEN_SPLITS)
     pictures = sum(shard.bytes for shard in manifest.entries if shard.stream == IMAGES)
     assert pictures <= counted.image_bytes
     assert counted.pictures == {split: counts["images"] for split, counts in manifest.splits.items()}
@@ -93,7 +97,7 @@ def test_a_study_that_keeps_all_is_signed_as_before_there_was_a_choice(tmp_path)
 def test_the_cap_is_never_exceeded_and_less_than_a_position_a_picture_below_it(tmp_path):
     for cap in (8, 100, 511, 512, 10_000):
         study = Study(composed(tmp_path, f"activations.max_vectors={cap}"))
-        for each in estimate(study, describe(study.cfg.model.source)).streams:
+        for each in estimate(study, describe(study.cfg.model.source)).trained:
             whole = 8 * each.stream.positions
             assert each.training_vectors <= min(cap, whole)
             assert each.training_vectors > min(cap, whole) - 8

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -156,12 +156,20 @@ class ActivationWriter:
                 found[index] = group
         return found
 
-    def write_group(self, index: int, records: Iterable[ImageRecord], *, with_images: bool = True) -> Group:
+    def write_group(
+        self,
+        index: int,
+        records: Iterable[ImageRecord],
+        *,
+        with_images: bool = True,
+        leave_out: Collection[str] = (),
+    ) -> Group:
         """Write one group of images, all of one split, and its journal; return the journal.
 
         Records are written as they come, so a generator keeps one image in memory. An image with an update
         that is not finite as float16 is rejected in every stream, logged, counted and kept in the journal's
-        `rejected`. `with_images=False` leaves this group's pictures out: then they need not be decoded.
+        `rejected`. `with_images=False` leaves this group's pictures out: then they need not be decoded. `leave_out` names
+        folders of streams that this group has no shard of; its records come without them.
 
         Raises:
             UserError: an empty group, mixed splits, a double id, shapes not the streams', or a full disk.
@@ -170,7 +178,9 @@ class ActivationWriter:
         # Neither file may vouch for shards that are about to change.
         (self.root / MANIFEST).unlink(missing_ok=True)
         journal.unlink(missing_ok=True)
-        names = {folder: f"{folder}/shard-{index:06d}.tar" for folder in self._folders(with_images)}
+        streams = {folder: stream for folder, stream in self.streams.items() if folder not in leave_out}
+        folders = [*streams, *([IMAGES] if self.with_images and with_images else [])]
+        names = {folder: f"{folder}/shard-{index:06d}.tar" for folder in folders}
         filling = None
         try:
             with ExitStack() as stack:
@@ -179,7 +189,7 @@ class ActivationWriter:
                     for folder, name in names.items()
                 }
                 filling = GroupFilling(
-                    streams=self.streams,
+                    streams=streams,
                     tars=tars,
                     image_size=self._image_size,
                     subsampling=self.subsampling,
@@ -214,9 +224,6 @@ class ActivationWriter:
             raise self._disk_full(index, images=filling.count + 1 if filling else 1) from error
         self._image_size = group.image_size or self._image_size
         return group
-
-    def _folders(self, with_images: bool) -> list[str]:
-        return [*self.streams, *([IMAGES] if self.with_images and with_images else [])]
 
     def _disk_full(self, index: int, *, images: int) -> UserError:
         each = bytes_per_image(list(self.streams.values()), image_size=self._image_size) / 1e6

@@ -35,6 +35,7 @@ from diffusae.stages.collection import (
     SEEN_SPLITS,
     finest_grid,
     groups_of,
+    stored_in,
     streams_of,
     subsampling_of,
     words_of,
@@ -202,9 +203,11 @@ def _generate(
     with progress_bar("pictures", total=total, done=done) as (advance, _):
         for index, group in groups:
             if index not in finished:
-                seen = group[0].split in SEEN_SPLITS
+                split = group[0].split
+                seen = split in SEEN_SPLITS
                 records = recorder.records(group, advance, decode=seen)
-                written = writer.write_group(index, records, with_images=seen)
+                left_out = [stream.folder for stream in streams if not stored_in(stream, split)]
+                written = writer.write_group(index, records, with_images=seen, leave_out=left_out)
                 for rejected in written.rejected:
                     log.warning("rejected: %s", rejected)
     return writer
@@ -300,11 +303,12 @@ class _Recorder:
         self.streams = streams
 
     def records(self, prompts: Sequence[Prompt], advance: Advance, *, decode: bool) -> Iterator[ImageRecord]:
-        """One record a prompt; `advance(count)` is called after each batch."""
-        timesteps = sorted({stream.timestep for stream in self.streams})
+        """One record a prompt, all of one split; `advance(count)` is called after each batch."""
+        streams = [stream for stream in self.streams if stored_in(stream, prompts[0].split)]
+        timesteps = sorted({stream.timestep for stream in streams})
         for start in range(0, len(prompts), self.model.batch_size):
             batch = prompts[start : start + self.model.batch_size]
-            with self._attention(timesteps) as attention:
+            with self._attention(streams, timesteps) as attention:
                 made = generate(
                     self.pipe,
                     [prompt.text for prompt in batch],
@@ -324,7 +328,7 @@ class _Recorder:
                 stream.folder: maps[stream.timestep]
                 if stream.block == ATTENTION
                 else made.updates[stream.block, stream.timestep, stream.conditioning]
-                for stream in self.streams
+                for stream in streams
             }
             for row, prompt in enumerate(batch):
                 yield ImageRecord(
@@ -338,8 +342,10 @@ class _Recorder:
                 )
             advance(len(batch))
 
-    def _attention(self, timesteps: Sequence[float]) -> AbstractContextManager[CapturedAttention | None]:
-        if any(stream.block == ATTENTION for stream in self.streams):
+    def _attention(
+        self, streams: Sequence[Stream], timesteps: Sequence[float]
+    ) -> AbstractContextManager[CapturedAttention | None]:
+        if any(stream.block == ATTENTION for stream in streams):
             return capture_cross_attention(self.pipe, timesteps)
         return nullcontext()
 

@@ -16,13 +16,19 @@ from diffusae.prompts.prompt_set import Prompt
 from diffusae.stages.study import Study
 
 ATTENTION = "attention"
-"""The stream that holds the model's own attention to the text: positions of the finest grid x tokens of the prompt."""
+"""The stream that holds the model's own attention to the text: positions of the finest grid x tokens of the prompt, of
+`SEEN_SPLITS`."""
 
 SEEN_SPLITS = ("dictionary", "tune", "test")
 """The splits whose pictures someone looks at later; the others are never decoded."""
 
 TRAINING_SPLIT = "train"
 """The one split whose positions may be thinned: validation, labels and composition need whole grids."""
+
+
+def stored_in(stream: Stream, split: str) -> bool:
+    """Whether a stream has shards of a split: attention is a baseline for what is looked at, and nothing trains on it."""
+    return stream.block != ATTENTION or split in SEEN_SPLITS
 
 
 def groups_of(prompts: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:

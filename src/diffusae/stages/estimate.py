@@ -24,6 +24,7 @@ from diffusae.stages.collection import (
     SEEN_SPLITS,
     TRAINING_SPLIT,
     groups_of,
+    stored_in,
     streams_of,
     subsampling_of,
     words_of,
@@ -130,13 +131,17 @@ def estimate(
             splits=(TRAINING_SPLIT,), positions_per_image=positions_per_image, seed=study.cfg.seed
         )
     pictures = dict(Counter(prompt.split for prompt in prompts))
-    sizes: dict[tuple[int, int], int] = {}
+    sizes: dict[tuple[int, int, bool], int] = {}
     counted = []
     for stream in streams:
-        shape = (stream.positions, stream.d_in)
+        shape = (stream.positions, stream.d_in, stream.block == ATTENTION)
         if shape not in sizes:
-            sizes[shape] = _stream_bytes(stream, groups, subsampling)
-        vectors = {split: count * _kept(stream, split, subsampling) for split, count in pictures.items()}
+            there = [(texts, split) for texts, split in groups if stored_in(stream, split)]
+            sizes[shape] = _stream_bytes(stream, there, subsampling)
+        vectors = {
+            split: count * _kept(stream, split, subsampling) if stored_in(stream, split) else 0
+            for split, count in pictures.items()
+        }
         counted.append(
             StreamEstimate(
                 stream=stream,
