@@ -132,12 +132,13 @@ def test_workers_resume_where_a_single_process_stopped(collection, given):
         assert same(list(resumed), whole[given:])
 
 
-@pytest.mark.parametrize("reader", ["mapped", "webdataset"])
-def test_two_ranks_see_each_vector_once_an_epoch(collection, reader):
+@pytest.mark.parametrize(("reader", "workers"), [("mapped", 0), ("webdataset", 0), ("mapped", 3)])
+def test_two_ranks_see_each_vector_once_an_epoch(collection, reader, workers):
+    """Two ranks of three workers are more than there are shards."""
     whole = epoch_of(module(collection[0], batch_size=4).train_dataloader(), 0)
     ranks = []
     for rank in range(2):
-        loader = module(collection[0], batch_size=4, reader=reader).train_dataloader()
+        loader = module(collection[0], batch_size=4, reader=reader, workers=workers).train_dataloader()
         loader.share(rank, 2)
         ranks.append(epoch_of(loader, 0))
     for batch, *parts in zip(whole, *ranks, strict=True):

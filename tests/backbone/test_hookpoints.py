@@ -5,7 +5,7 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
-from diffusae.backbone.hookpoints import HookpointInfo, denoiser_of, find, list_hookpoints, resolve_all
+from diffusae.backbone.hookpoints import HookpointInfo, denoiser_of, find, find_all, list_hookpoints
 from diffusae.errors import UserError
 
 
@@ -50,9 +50,10 @@ def test_the_announced_grid_is_the_one_that_runs(pipe, height: int, width: int) 
     assert seen == {path: info.grid(height, width) for path, info in list_hookpoints(pipe.unet).items()}
 
 
-def test_a_path_resolves_to_its_module(pipe) -> None:
-    modules = resolve_all(pipe.unet, {"mid": "mid_block.attentions.0", "same": -1})
-    assert modules["mid"] is modules["same"] is pipe.unet.mid_block.attentions[0]
+def test_a_path_and_a_place_are_found_by_their_block(pipe) -> None:
+    found = find_all(list_hookpoints(pipe.unet), {"mid": "mid_block.attentions.0", "last": -1})
+    assert found["mid"].path == "mid_block.attentions.0"
+    assert found["last"].path == list(list_hookpoints(pipe.unet))[-1]
 
 
 def test_a_place_counts_through_the_list_and_outside_of_it_is_refused(pipe) -> None:
@@ -67,13 +68,15 @@ def test_an_unknown_hookpoint_lists_the_valid_ones(pipe, path: str) -> None:
     with pytest.raises(
         UserError, match=r"down_blocks\.0\.attentions\.0, .*mid_block\.attentions\.0, .*up_blocks"
     ) as error:
-        resolve_all(pipe.unet, {"block": path})
+        find_all(list_hookpoints(pipe.unet), {"block": path})
     assert repr(path) in str(error.value)
 
 
 def test_all_unknown_hookpoints_are_reported_together(pipe) -> None:
     with pytest.raises(UserError, match="2 faults") as error:
-        resolve_all(pipe.unet, {"a": "nowhere", "mid": "mid_block.attentions.0", "b": "nothing"})
+        find_all(
+            list_hookpoints(pipe.unet), {"a": "nowhere", "mid": "mid_block.attentions.0", "b": "nothing"}
+        )
     assert "block 'a'" in str(error.value) and "block 'b'" in str(error.value)
 
 

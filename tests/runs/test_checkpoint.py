@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch.utils.data import IterableDataset
 
+from diffusae.errors import UserError
 from diffusae.runs.checkpoint import Checkpoints
 from diffusae.runs.lightning_logger import JsonlLogger
 from diffusae.runs.metric_log import read_metrics
@@ -132,6 +133,34 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path, u
     assert "step-000000008.ckpt is damaged" in caplog.text
     train(tmp_path)
     assert_ends_the_same(tmp_path, uninterrupted)
+
+
+def test_a_step_that_breaks_the_weights_leaves_the_finite_checkpoint_before_it_as_the_newest(tmp_path):
+    module = SAEModule(SparseAutoencoder(8, 24, BatchTopK(3), seed=1), dead_after_vectors=40)
+    module.initialise(torch.randn(64, 8, generator=torch.Generator().manual_seed(99)))
+    checkpoints = Checkpoints(tmp_path, every=1, logs=[])
+    breaks = pl.callbacks.LambdaCallback(
+        on_before_optimizer_step=lambda trainer, each, _: (
+            each.autoencoder.W_enc.grad.fill_(torch.nan) if trainer.global_step == 2 else None
+        )
+    )
+    trainer = pl.Trainer(
+        max_steps=STEPS,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[breaks, checkpoints],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+    # The loss of the step itself is finite, and that of the next as well: latents that are not finite are not active.
+    with pytest.raises(UserError, match="the loss is nan at step 4"):
+        trainer.fit(module, Batches())
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert newest.step == 2
+    saved = torch.load(newest.path, weights_only=True)["state_dict"]
+    assert all(torch.isfinite(weights).all() for weights in saved.values())
 
 
 def test_only_the_last_two_checkpoints_are_kept_and_none_after_clearing(tmp_path):

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from diffusae.errors import UserError
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.module import SAEModule
-from diffusae.sae.sparsity import TopK
+from diffusae.sae.sparsity import JumpReLU, TopK
 
 
 def planted(n, *, d_in=16, n_features=24, active=2, seed=0):
@@ -60,6 +60,17 @@ def test_training_recovers_a_planted_dictionary():
     assert (best > 0.95).float().mean() > 0.8
     assert trainer.callback_metrics["val/explained_variance"] > 0.9
     assert trainer.callback_metrics["val/l0"] <= 2
+
+
+def test_jumprelu_comes_to_the_planted_number_of_active_latents():
+    vectors, _ = planted(3072)
+    sae = SparseAutoencoder(16, 48, JumpReLU(48, l0=0.02), encoder_bias=True, seed=0)
+    module = SAEModule(sae, dead_after_vectors=512, lr=3e-3, decay_steps=100, total_steps=360)
+    module.initialise(vectors)
+    trainer = trainer_of(epochs=15)
+    trainer.fit(module, loader_of(vectors), DataLoader(vectors[:512], batch_size=128))  # type: ignore[arg-type]
+    assert 1.5 < trainer.callback_metrics["val/l0"] < 3
+    assert trainer.callback_metrics["val/explained_variance"] > 0.9
 
 
 def test_every_validation_figure_is_logged():

@@ -88,12 +88,6 @@ def find_all(
     return found
 
 
-def resolve_all(denoiser: nn.Module, hookpoints: Mapping[str, str | int]) -> dict[str, nn.Module]:
-    """{block: module} of {block: path or place}; one `UserError` names every one that does not exist."""
-    found = find_all(list_hookpoints(denoiser), hookpoints)
-    return {block: denoiser.get_submodule(info.path) for block, info in found.items()}
-
-
 def _of_unet(denoiser: nn.Module, levels: dict[str, int]) -> dict[str, HookpointInfo]:
     found: dict[str, HookpointInfo] = {}
     for path, module in denoiser.named_modules():

@@ -25,7 +25,6 @@ NAMED: dict[str, tuple[float, float, float, float]] = {
     "right": (0, 1, 0.5, 1),
     "whole": (0, 1, 0, 1),
 }
-QUADRANTS = ("top_left", "top_right", "bottom_left", "bottom_right")
 _RESOLUTION = 256
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from diffusae.files import atomic_path, atomic_write_json, sha256_of
 from diffusae.runs.metric_log import MetricLog, read_metrics
@@ -48,9 +49,15 @@ class Checkpoints(pl.Callback):
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Write a checkpoint of the steps done, unless there is one; every process must call it."""
+        """Write a checkpoint of the steps done, unless there is one; every process must call it.
+
+        Weights that are not finite are not saved: from them a training could only fail again.
+        """
         path = self.directory / f"step-{trainer.global_step:09d}.ckpt"
         if path.with_suffix(".json").exists():
+            return
+        if not all(torch.isfinite(weights).all() for weights in trainer.lightning_module.parameters()):
+            logger.warning("the weights are not finite after step %d: no checkpoint", trainer.global_step)
             return
         if not trainer.is_global_zero:
             trainer.save_checkpoint(path)  # takes part in the collective; the first rank alone writes

@@ -233,16 +233,20 @@ class JumpReLU(Penalised):
     threshold; the paper's estimate takes it from the pre-activations within half a `bandwidth` of the threshold
     (its equations 11 and 12). A threshold is kept at 0 or above.
 
+    The penalty moves nothing but thresholds, and Adam moves these by about the learning rate a step, however large
+    `l0` is. So few steps leave them near where they begin, with more active latents than `l0` would give in the end.
+    The paper begins at 0.001 times the vectors' norm and takes very many steps; the default here suits hundreds.
+
     Args:
         d_sae: latents.
         l0: the penalty of one active latent, in shares of the vectors' variance.
-        bandwidth, first_threshold: in scaled units, as pre-activations are.
+        bandwidth, first_threshold: in scaled units, as pre-activations are; their deviation is about 1 at first.
     """
 
     name = "jumprelu"
 
     def __init__(
-        self, d_sae: int, *, l0: float, bandwidth: float = 0.1, first_threshold: float = 0.1
+        self, d_sae: int, *, l0: float, bandwidth: float = 0.1, first_threshold: float = 1.0
     ) -> None:
         super().__init__()
         together(

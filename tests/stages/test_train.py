@@ -1,0 +1,150 @@
+"""`train` on shards that are not what they should be, and what its record says of choices that it made itself."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from diffusae.activations.manifest import Manifest
+from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.writer import ActivationWriter
+from diffusae.cli import config_directory
+from diffusae.errors import UserError
+from diffusae.files import sha256_of
+from diffusae.runs.record import read_record, run_record
+from diffusae.sae.storage import load_sae
+from diffusae.stages import train as stage
+from diffusae.stages.study import Study
+
+TRAINING = "mid/t1.00/cond/shard-000000.tar"
+
+
+@pytest.fixture
+def activations(tmp_path) -> Path:
+    """Two streams that differ by nothing but the step: 20 training pictures of 10 vectors, and 3 for validation."""
+    streams = [
+        Stream(block="mid", t=t, conditioning="cond", hookpoint="mid_block.attentions.0", step_index=index,
+               timestep=timestep, grid=(2, 5), d_in=32)
+        for t, index, timestep in ((1.0, 0, 801), (0.0, 4, 1))
+    ]  # fmt: skip
+    root = tmp_path / "activations"
+    with run_record(root, stage="collect", config={}, determines={}, parents={}, seed=0):
+        writer = ActivationWriter(root, streams=streams, header={"model": "toy"}, with_images=False)
+        for group, (split, count) in enumerate([("train", 20), ("validation", 3)]):
+            rng = np.random.default_rng(group)
+            records = [
+                ImageRecord(
+                    image_id=f"g{group}i{n}",
+                    prompt="",
+                    seed=n,
+                    split=split,
+                    updates={each.folder: rng.normal(size=(10, 32)).astype(np.float32) for each in streams},
+                )
+                for n in range(count)
+            ]
+            writer.write_group(group, records)
+        writer.finish()
+    return root
+
+
+@pytest.fixture
+def composed(activations) -> Callable[..., DictConfig]:
+    def make(*overrides: str) -> DictConfig:
+        cell = ["timestep=early", "block=mid", "conditioning=cond", "trainer.accelerator=cpu"]
+        paths = [f"paths.outputs={activations.parent}", f"paths.activations={activations}"]
+        with initialize_config_dir(str(config_directory()), version_base="1.3"):
+            return compose("train", overrides=["debug=tiny", *cell, *paths, *overrides])
+
+    return make
+
+
+def put_nan(activations: Path, *, image: int) -> None:
+    """Write a NaN into one picture's shard, and hashes that fit, as a program that does not check would."""
+    path = activations / TRAINING
+    before = sha256_of(path)
+    content = bytearray(path.read_bytes())
+    place = content.index(f"g0i{image}.npy".encode())
+    values = content.index(b"\n", content.index(b"NUMPY", place)) + 1
+    content[values : values + 2] = np.float16(np.nan).tobytes()
+    path.write_bytes(content)
+    for told in (activations / "manifest.json", activations / "groups" / "000000.json"):
+        told.write_text(told.read_text().replace(before, sha256_of(path)))
+    Manifest.load(activations)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_nan_in_a_shard_ends_training_with_the_step_and_keeps_the_finite_checkpoint(activations, composed):
+    put_nan(activations, image=7)
+    # Two batches hold all vectors, so one of the first two has it; nothing was saved before either.
+    study = Study(composed("trainer.checkpoint_every=1", "activations.batch_size=100"))
+    with pytest.raises(UserError, match=r"the loss is nan at step [01]; .* activations that are not finite"):
+        stage.train(study.cfg)
+    record = read_record(study.sae)
+    assert record is not None
+    assert record.status == "failed"
+    assert "the loss is nan" in str(record.error)
+    assert not (study.sae / "sae.safetensors").exists()
+    for path in (study.sae / "checkpoints").glob("*.ckpt"):
+        saved = torch.load(path, weights_only=True)["state_dict"]
+        assert all(torch.isfinite(weights).all() for weights in saved.values())
+
+
+def test_a_shard_of_another_step_with_equal_shapes_is_named_before_training(activations, composed):
+    foreign = activations / TRAINING.replace("t1.00", "t0.00")
+    expected, found = sha256_of(activations / TRAINING), sha256_of(foreign)
+    assert expected != found
+    shutil.copy(foreign, activations / TRAINING)
+    study = Study(composed())
+    with pytest.raises(
+        UserError, match=f"{TRAINING}: hash: expected sha256 {expected}, found sha256 {found}"
+    ):
+        stage.train(study.cfg)
+    assert not (study.sae / "checkpoints").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_record_tells_what_auto_chose_and_a_stopped_training_goes_on_with_it(composed, monkeypatch):
+    study = Study(composed())
+    assert study.cfg.sae.selection_precision == "auto"
+    monkeypatch.setattr(stage, "fastest", lambda _device: "bfloat16")
+    with pytest.raises(KeyboardInterrupt), stage.recorded(study):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(stage, "fastest", lambda _device: "float32")
+    assert stage.selection_precision(study) == "bfloat16"
+    stage.train(study.cfg)
+    record = read_record(study.sae)
+    assert record is not None
+    assert record.status == "finished"
+    assert record.config["sae"]["selection_precision"] == "bfloat16"
+    # What was taken is no part of the signature: auto on another machine finds this training finished.
+    assert record.determines["sae"]["selection_precision"] == "auto"
+    assert stage.train(study.cfg) is False
+    assert stage.selection_precision(Study(composed("sae.selection_precision=int8"))) == "int8"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_ema_saves_the_moving_average_of_the_weights(composed, monkeypatch):
+    steps: list[torch.Tensor] = []
+    project = stage.SparseAutoencoder.project
+
+    def watched(sae) -> None:
+        project(sae)
+        steps.append(sae.W_enc.detach().clone())
+
+    monkeypatch.setattr(stage.SparseAutoencoder, "project", watched)
+    study = Study(composed("sae.ema=0.5", "sae.selection_precision=float32", "trainer.validate_every=4"))
+    stage.train(study.cfg)
+    average = steps[0]
+    for weights in steps[1:]:
+        average = 0.5 * average + 0.5 * weights
+    saved = load_sae(study.sae)[0]
+    assert len(steps) == 10
+    torch.testing.assert_close(saved.W_enc.data, average)
+    assert not torch.allclose(saved.W_enc, steps[-1], atol=1e-4)
+    assert json.loads((study.sae / "cfg.json").read_text())["metadata"]["validation"]["val/l0"] <= 4
