@@ -65,9 +65,7 @@ def word_embedding(study: Study, node: DictConfig | None = None) -> WordEmbeddin
 @lru_cache(maxsize=1)
 def _text_parts(source: str, revision: str | None) -> tuple[Any, Any]:
     """The model's tokenizer and text encoder, loaded once for all cells of a process."""
-    pipe: Any = load_pipeline(
-        source, dtype=torch.float32, device="cpu", revision=revision, scheduler="keep"
-    )
+    pipe: Any = load_pipeline(source, dtype=torch.float32, device="cpu", revision=revision, scheduler="keep")
     return pipe.tokenizer, pipe.text_encoder
 
 
