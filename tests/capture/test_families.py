@@ -306,7 +306,9 @@ def test_half_precision_is_captured_at_the_schedulers_own_timesteps(family: str,
 def test_a_pipeline_that_no_config_names_is_hooked_as_it_is() -> None:
     """PixArt-Sigma: another class with the same kind of denoiser."""
     parts = tiny_family("pixart").components
-    config = {name: value for name, value in parts["transformer"].config.items() if not name.startswith("_")}
+    config: dict[str, Any] = {
+        name: value for name, value in parts["transformer"].config.items() if not name.startswith("_")
+    }
     denoiser = PixArtTransformer2DModel(**(config | {"use_additional_conditions": False}))
     names = ("tokenizer", "text_encoder", "vae", "scheduler")
     other: Any = PixArtSigmaPipeline(transformer=denoiser, **{name: parts[name] for name in names})
