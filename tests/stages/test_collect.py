@@ -62,9 +62,9 @@ class Tokenizer:
 def test_captions_beyond_the_tokenizer_are_counted_and_named_by_their_lines(caplog):
     long = [Prompt(f"{n:06d}", "a b c d", n, "train", f"captions.txt, line {n + 7}") for n in range(12)]
     short = Prompt("000012", "a b c", 12, "train")
-    assert stage._told_truncations(Tokenizer(), [short, *long]) == 12
+    assert stage._told_truncations(Tokenizer(), 5, [short, *long]) == 12
     assert (
         "12 of 13 prompts exceed 5 tokens and are truncated: captions.txt, line 7 ('a b c d')" in caplog.text
     )
     assert "line 16" in caplog.text and "line 17" not in caplog.text and "and 2 more" in caplog.text
-    assert stage._told_truncations(Tokenizer(), [short]) == 0
+    assert stage._told_truncations(Tokenizer(), 5, [short]) == 0

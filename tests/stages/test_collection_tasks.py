@@ -120,7 +120,7 @@ def test_a_merge_names_the_part_that_is_missing_and_the_groups_that_come_twice(p
     ("override", "shown"),
     [
         ("model.steps=3", r"model.steps: 2 -> 3"),
-        ("model.dtype=float64", r"model.dtype: \"float32\" -> \"float64\""),
+        ("model.dtype=bfloat16", r"model.dtype: \"float32\" -> \"bfloat16\""),
         ("seed=1", r"seed: 0 -> 1"),
         ("model.name=other", r"model.name: \"miniature\" -> \"other\""),
     ],

@@ -12,7 +12,6 @@ from diffusae.errors import UserError
 from diffusae.interventions.windows import window_at
 from diffusae.stages import plan as stage
 from diffusae.stages import probe
-from diffusae.stages.run import at
 from diffusae.stages.study import Study
 from diffusae.stages.train_grid import _members
 
@@ -114,7 +113,7 @@ def test_the_configuration_states_the_papers_settings():
     assert (cfg.dictionary.activation_threshold, cfg.dictionary.iou_threshold) == (0.1, 0.5)
     study = Study(cfg)
     assert len(study.grid) == 18
-    steps = {cell.block: at(cell, cfg).cfg.trainer.steps for cell in study.grid}
+    steps = {cell.block: study.at(cell).cfg.trainer.steps for cell in study.grid}
     assert steps == {"down": 12500, "mid": 3125, "up": 12500}
 
 

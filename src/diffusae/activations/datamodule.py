@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.mapped import MappedShard
-from diffusae.activations.mirror import fetch_ahead
+from diffusae.activations.mirror import MIRROR, fetch_ahead
 from diffusae.activations.order import EpochOrder, check_sizes
 from diffusae.activations.reader import REMEDY, Sample, read_updates, require_sound
 from diffusae.activations.scattered import ScatteredRows, Table, scattered_batches
@@ -214,7 +214,14 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
             order, images, d_in=self.stream.d_in, first=first
         )
         if self.workers:
-            chunks = DataLoader(chunks, batch_size=None, num_workers=self.workers)  # type: ignore[arg-type]
+            # Fetching runs threads, and a process that is forked from one with threads may never get a lock.
+            start = "spawn" if (self.root / MIRROR).exists() else None
+            chunks = DataLoader(
+                chunks,  # type: ignore[arg-type]
+                batch_size=None,
+                num_workers=self.workers,
+                multiprocessing_context=start,
+            )
         for chunk in chunks:
             for batch in chunk[skipped:]:
                 if self._given == len(self):
