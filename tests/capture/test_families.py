@@ -309,7 +309,8 @@ def test_a_pipeline_that_no_config_names_is_hooked_as_it_is() -> None:
     config: dict[str, Any] = {
         name: value for name, value in parts["transformer"].config.items() if not name.startswith("_")
     }
-    denoiser = PixArtTransformer2DModel(**(config | {"use_additional_conditions": False}))
+    config["use_additional_conditions"] = False
+    denoiser = PixArtTransformer2DModel(**config)
     names = ("tokenizer", "text_encoder", "vae", "scheduler")
     other: Any = PixArtSigmaPipeline(transformer=denoiser, **{name: parts[name] for name in names})
     other.set_progress_bar_config(disable=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EMAWeightAveraging
+from pytorch_lightning.callbacks import EMAWeightAveraging, LambdaCallback
 from torch.utils.data import IterableDataset
 
 from diffusae.errors import UserError
@@ -139,7 +139,7 @@ def test_a_step_that_breaks_the_weights_leaves_the_finite_checkpoint_before_it_a
     module = SAEModule(SparseAutoencoder(8, 24, BatchTopK(3), seed=1), dead_after_vectors=40)
     module.initialise(torch.randn(64, 8, generator=torch.Generator().manual_seed(99)))
     checkpoints = Checkpoints(tmp_path, every=1, logs=[])
-    breaks = pl.callbacks.LambdaCallback(
+    breaks = LambdaCallback(
         on_before_optimizer_step=lambda trainer, each, _: (
             each.autoencoder.W_enc.grad.fill_(torch.nan) if trainer.global_step == 2 else None
         )
