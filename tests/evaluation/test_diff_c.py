@@ -29,7 +29,7 @@ def weights(model: DiffC) -> list[torch.Tensor]:
 def test_the_network_is_the_papers():
     model = DiffC(1280, {"class": 37}, width=1024, generator=torch.Generator().manual_seed(0))
     assert model.normalise.weight is None  # without affine
-    assert [tuple(layer.weight.shape) for layer in (model.first, *model.strided)] == [
+    assert [tuple(next(layer.parameters()).shape) for layer in (model.first, *model.strided)] == [
         (1024, 1280, 3, 3),
         *[(1024, 1024, 3, 3)] * 3,
     ]

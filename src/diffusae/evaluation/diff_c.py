@@ -82,8 +82,9 @@ class DiffC(nn.Module):
         # A list: a task may be called as nn.ModuleDict allows no key to be.
         self.heads = nn.ModuleList(nn.Linear(width, count) for count in classes.values())
         for layer in (self.first, *self.strided, *self.heads):
-            bound = 1 / math.sqrt(layer.weight[0].numel())
-            for parameter in layer.parameters():
+            weight, bias = layer.parameters()
+            bound = 1 / math.sqrt(weight[0].numel())
+            for parameter in (weight, bias):
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
 
     def forward(self, features: Float[Tensor, "n C h w"]) -> dict[str, Float[Tensor, "n classes"]]:

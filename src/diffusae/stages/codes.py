@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from jaxtyping import Float, Float16
 from torch import Tensor
 
 from diffusae.activations.manifest import Manifest
@@ -54,3 +56,18 @@ def _encoded(sae: SparseAutoencoder, updates: Tensor) -> Codes:
         return sae.encode(updates)
     each = [sae.encode(piece) for piece in updates.chunk(pieces)]
     return Codes(torch.cat([codes.values for codes in each]), torch.cat([codes.indices for codes in each]))
+
+
+def pooled_codes(
+    sae: SparseAutoencoder, updates: Float16[np.ndarray, "n P d_in"]
+) -> Float[np.ndarray, "n d_sae"]:
+    """The mean over positions of every latent's map, picture by picture: Revelio's pooled codes."""
+    n, positions, _ = updates.shape
+    at_once = max(1, MOST_PRE_ACTIVATIONS // (positions * sae.d_sae))
+    pooled = np.zeros((n, sae.d_sae), dtype=np.float32)
+    for start in range(0, n, at_once):
+        codes = sae.encode(torch.from_numpy(updates[start : start + at_once]).float())
+        values, indices = codes.values.detach().flatten(1), codes.indices.flatten(1).long()
+        sums = torch.zeros(len(values), sae.d_sae).scatter_add_(1, indices, values.float())
+        pooled[start : start + at_once] = (sums / positions).numpy()
+    return pooled

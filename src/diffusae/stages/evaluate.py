@@ -20,7 +20,10 @@ from diffusae.stages.evaluate_cohesion import cohesion_rows
 from diffusae.stages.evaluate_composition import composition_results
 from diffusae.stages.evaluate_faithfulness import faithfulness_rows
 from diffusae.stages.evaluate_global import edited_studies, global_rows
+from diffusae.stages.evaluate_knowledge import knowledge_results
 from diffusae.stages.evaluate_latents import latent_rows, other_sae
+from diffusae.stages.evaluate_purity import PANEL as PURITY_PANEL
+from diffusae.stages.evaluate_purity import purity_panel, purity_results
 from diffusae.stages.evaluate_reconstruction import reconstruction_rows
 from diffusae.stages.evaluate_spatial import spatial_rows
 from diffusae.stages.label import word_embedding
@@ -41,6 +44,8 @@ METRICS: dict[str, tuple[Callable[[Study, Embedding], list[Result]], tuple[str, 
     "cohesion": (cohesion_rows, ("label",)),
     "latents": (latent_rows, ("train", "annotate")),
     "faithfulness": (faithfulness_rows, ("train", "annotate")),
+    "purity": (purity_results, ("train",)),
+    "knowledge": (knowledge_results, ("train",)),
 }
 
 
@@ -94,6 +99,8 @@ def evaluate_cell(study: Study, mirror: WandbMirror, embedding: Embedding) -> No
     mirror.summary({f"test/{result.metric}": result.value for result in results if result.value is not None})
     if pictures := captioned(directory):
         mirror.panel(panel_name(metric), pictures)
+    if metric == "purity" and mirror.mode != "disabled":
+        mirror.panel(PURITY_PANEL, purity_panel(study))
 
 
 def _spread(result: Result) -> tuple[Any, int]:
@@ -104,6 +111,8 @@ def _determines(study: Study) -> dict[str, Any]:
     parts = {name: study.part(name) for name in ("evaluation", "embedding")}
     if study.cfg.evaluation.name in JUDGED:
         parts["annotator"] = determining(study.part("annotator"))
+    if study.cfg.evaluation.get("name_by_tagger"):
+        parts["tagger"] = determining(study.part("tagger"))
     return {"cell": study.cell.coordinates(), **parts, "seed": study.cfg.seed}
 
 
@@ -112,6 +121,9 @@ def _parents(study: Study, metric: str) -> dict[str, str]:
     parents = {stage: parent_signature(directories[stage], stage=stage) for stage in METRICS[metric][1]}
     if metric == "latents" and (other := other_sae(study)) is not None:
         parents["other"] = parent_signature(other, stage="train")
+    if metric == "knowledge" and study.cfg.evaluation.random_activations is not None:
+        beside = study.directory / study.cfg.evaluation.random_activations
+        parents["collect random_weights"] = parent_signature(beside, stage="collect")
     if global_rows is METRICS[metric][0]:
         for there in edited_studies(study):
             parents[f"train {there.cell_name}"] = parent_signature(there.sae, stage="train")
