@@ -19,10 +19,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
-from scipy.stats import binomtest
+from jaxtyping import Int
 
 from diffusae.evaluation.label_probe import Reading
+from diffusae.evaluation.proportion import share
 from diffusae.evaluation.result import NO_DATA, Estimate, Result
 
 VERSION = 1
@@ -30,20 +30,11 @@ READERS = ("updates", "codes", "diff_c")
 PREFIX = "accuracy_"
 
 
-def accuracy(correct: Bool[np.ndarray, " n"]) -> Estimate:
-    """The share that is true, with Wilson's 95 % interval; none: no data."""
-    n, hits = len(correct), int(np.sum(correct))
-    if n == 0:
-        return NO_DATA
-    interval = binomtest(hits, n).proportion_ci(0.95, method="wilson")
-    return Estimate(hits / n, (float(interval.low), float(interval.high)), n)
-
-
 def majority(fitting: Int[np.ndarray, " n"], test: Int[np.ndarray, " m"]) -> Estimate:
     """The accuracy of always naming the most frequent class of the fitting pictures (of equal ones the first)."""
     if len(fitting) == 0:
         return NO_DATA
-    return accuracy(test == np.bincount(fitting).argmax())
+    return share(test == np.bincount(fitting).argmax())
 
 
 def knowledge_row(
@@ -61,7 +52,7 @@ def knowledge_row(
         told |= {"tune_accuracy": reading.tune_accuracy, **reading.chosen}
     return Result(
         metric=f"{PREFIX}{task}_{reader}",
-        estimate=NO_DATA if reading is None else accuracy(reading.correct),
+        estimate=NO_DATA if reading is None else share(reading.correct),
         higher_is_better=True,
         unit="accuracy",
         cell=dict(cell),

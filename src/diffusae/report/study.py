@@ -212,7 +212,8 @@ class Study:
         model: of the denoiser that was studied.
         facts: what to say about how it was made, in this order: steps, guidance, pictures a split, commit,
             versions, device, date. The page adds nothing of its own, such as the time: the same study gives the same page.
-        contact_sheet: generated pictures, to judge the model by eye.
+        contact_sheet: generated pictures, to judge the model by eye, or those that were given to it.
+        given: whether the pictures were given to the model, not made by it.
         results: rows as `diffusae.evaluation.result.Result.to_json` gives them, of all metrics and cells.
         emergence: rows of the curves over t, as `diffusae.evaluation.emergence.emergence_result` makes them.
         three_stages: rows of the three-stage table, as `diffusae.stages.three_stages` makes them.
@@ -220,6 +221,7 @@ class Study:
         examples: pictures before and after interventions.
         predictions: prompts for "one prompt over time".
         concepts: for the gallery, in the order in which to show them within a cell.
+        pure: the purest latents of each cell, with what their top pictures share.
         runs: what was run.
     """
 
@@ -227,6 +229,7 @@ class Study:
     model: str
     facts: Mapping[str, str] = field(default_factory=dict)
     contact_sheet: Sequence[Picture] = ()
+    given: bool = False
     results: Sequence[Mapping[str, Any]] = ()
     emergence: Sequence[Mapping[str, Any]] = ()
     three_stages: Sequence[Mapping[str, Any]] = ()
@@ -234,6 +237,7 @@ class Study:
     examples: Sequence[Examples] = ()
     predictions: Sequence[Prediction] = ()
     concepts: Sequence[Concept] = ()
+    pure: Sequence[Concept] = ()
     runs: Sequence[RunRow] = ()
 
 

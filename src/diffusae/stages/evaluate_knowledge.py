@@ -17,8 +17,9 @@ from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.activations.reader import read_images
 from diffusae.errors import UserError, together, unknown
 from diffusae.evaluation.diff_c import Training, predicted, train_diff_c
-from diffusae.evaluation.knowledge import READERS, accuracy, knowledge_row, majority
+from diffusae.evaluation.knowledge import READERS, knowledge_row, majority
 from diffusae.evaluation.label_probe import Examples, Reading, linear_probe
+from diffusae.evaluation.proportion import share
 from diffusae.evaluation.result import NO_DATA, Estimate, Result
 from diffusae.files import atomic_path, sha256_of
 from diffusae.sae.storage import load_sae
@@ -245,7 +246,7 @@ def _averaged_to(picture: np.ndarray, side: int) -> np.ndarray:
 
 
 def _estimate(reading: Reading | None) -> Estimate:
-    return NO_DATA if reading is None else accuracy(reading.correct)
+    return NO_DATA if reading is None else share(reading.correct)
 
 
 def _save_pictures(

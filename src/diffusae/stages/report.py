@@ -31,6 +31,7 @@ from diffusae.runs.record import RunRecord, read_record, signature
 from diffusae.stages.before_after import load_examples
 from diffusae.stages.emergence import STAGE as EMERGENCE
 from diffusae.stages.emergence import summarise_emergence
+from diffusae.stages.evaluate_purity import caption_of, load_purest, shared_labels
 from diffusae.stages.study import Study
 from diffusae.stages.three_stages import STAGE as THREE_STAGES
 from diffusae.stages.three_stages import (
@@ -95,7 +96,7 @@ def _page(study: Study, records: list[tuple[Path, RunRecord]]) -> Page:
     captions = {image_id: meta["prompt"] for image_id, _, meta in held_out["test"]}
     made = Run(os.path.relpath(study.activations, study.directory))
     sheet = [
-        Picture(caption=meta["prompt"], image=picture, note=f"seed {meta['seed']}", run=made)
+        Picture(caption=caption_of(meta), image=picture, note=f"seed {meta['seed']}", run=made)
         for _, picture, meta in held_out["test"][:SHEET_PICTURES]
     ]
     return Page(
@@ -103,6 +104,7 @@ def _page(study: Study, records: list[tuple[Path, RunRecord]]) -> Page:
         model=study.cfg.model.name,
         facts=_facts(manifest, records),
         contact_sheet=sheet,
+        given=manifest.header.get("collection") == "pictures",
         results=[result.to_json() for result in results],
         emergence=[curve.to_json() for curve in curves],
         three_stages=[row.to_json() for row in _results(records, THREE_STAGES)],
@@ -110,6 +112,7 @@ def _page(study: Study, records: list[tuple[Path, RunRecord]]) -> Page:
         examples=list(_examples(study)),
         predictions=list(_predictions(study, cells, results, captions, images)),
         concepts=[concept for cell, name in cells for concept in _concepts(study, cell, name, images)],
+        pure=list(_pure(study, records, images)),
         runs=[
             RunRow(
                 stage=record.stage,
@@ -253,3 +256,34 @@ def _concepts(study: Study, cell: Cell, name: str, images: Images) -> Iterator[C
             pictures=[(images[i], heat.numpy()) for i, heat in zip(image_ids, maps, strict=True)],
             run=_run(study, directory),
         )
+
+
+def _pure(study: Study, records: list[tuple[Path, RunRecord]], images: Images) -> Iterator[Concept]:
+    """The purest latents of every cell whose purity is evaluated; those whose pictures are not at hand are left out."""
+    for path, record in records:
+        directory = path.parent
+        if record.stage != "evaluate" or record.status != "finished" or directory.parent.name != "purity":
+            continue
+        cell = Cell(**record.determines["cell"])
+        gallery, table = load_purest(directory)
+        tasks = [name.removesuffix("_label") for name in table.columns if name.endswith("_label")]
+        n_top = record.config["evaluation"]["n_top"]
+        for latent, image_ids, maps in zip(gallery.latents, gallery.image_ids, gallery.maps, strict=True):
+            row: Any = table.loc[latent]
+            shared = shared_labels(table, latent, tasks)
+            if isinstance(row.get("name"), str):
+                shared = [(f"tagger: {row['name']}", float(row["name_share"])), *shared]
+            yield Concept(
+                cell_key=directory.name,
+                block=cell.block,
+                t=cell.t,
+                conditioning=cell.conditioning,
+                latent=latent,
+                labels=[(name, round(share * n_top)) for name, share in shared],
+                purity=None,
+                firing_frequency=float(row["picture_share"]),
+                pictures=[
+                    (images[i], heat.numpy()) for i, heat in zip(image_ids, maps, strict=True) if i in images
+                ],
+                run=_run(study, directory),
+            )
