@@ -32,7 +32,7 @@ from diffusae.files import atomic_path
 from diffusae.report.montage import montage
 from diffusae.sae.storage import load_sae
 from diffusae.stages.codes import pooled_codes, stream_of
-from diffusae.stages.labelled import LabelledSplit, Tasks, label_tasks, labelled_split
+from diffusae.stages.labelled import LabelledSplit, Tasks, caption_of, label_tasks, labelled_split
 from diffusae.stages.study import Study, build
 
 TABLE = "latents.parquet"
@@ -141,11 +141,6 @@ def _tagged(
             tags[image_id] = tagger.tag(picture[None], vocabulary, captions)[0]
     named = [majority_tag([tags[split.image_ids[row]] for row in each]) for each in top.pictures]
     return [each and each[0] for each in named], [np.nan if each is None else each[1] for each in named]
-
-
-def caption_of(meta: Mapping[str, Any]) -> str:
-    """What there is to say of a given picture: its prompt where one was given, else its labels."""
-    return meta["prompt"] or ", ".join(str(name) for name in meta.get("labels", {}).values())
 
 
 def load_purest(directory: Path) -> tuple[Gallery, pd.DataFrame]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float16, Int
@@ -80,3 +81,9 @@ def labelled_split(root: Path, manifest: Manifest, stream: Stream, split: str, t
                 )
             classes[task][row] = numbers[task][name]
     return LabelledSplit(image_ids, updates, classes)
+
+
+def caption_of(meta: Mapping[str, Any]) -> str:
+    """A generated picture's prompt; a given one's labels, or its name where it has none."""
+    labels = meta.get("labels")
+    return meta["prompt"] if labels is None else ", ".join(labels.values()) or meta["name"]
