@@ -29,8 +29,8 @@ def study_in(outputs: Path, *overrides: str, evaluation: str = "knowledge", stag
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         cfg = compose(
             stage,
-            overrides=["name=made", f"paths.outputs={outputs}", "block=mid", "timestep.t=0.5", "conditioning=uncond",
-                       "grid.timesteps=[0.5]", "grid.blocks=[mid]", "grid.conditionings=[uncond]", "logger.mode=disabled",
+            overrides=["name=made", f"paths.outputs={outputs}", "collection=pictures_world", "block=mid", "timestep.t=0.5",
+                       "grid.timesteps=[0.5]", "grid.blocks=[mid]", "logger.mode=disabled",
                        f"evaluation={evaluation}", *overrides],
         )  # fmt: skip
     return Study(cfg)
@@ -61,8 +61,9 @@ def picture_number(n: int, split: str, *, knows: bool = True) -> ImageRecord:
 
 def place_collection(root: Path, *, knows: bool = True, counts: dict[str, int] | None = None) -> None:
     """What `diffusae collect collection=pictures_world` leaves, with `knows=False` of random weights."""
-    header = {"model": "miniature", "source": "made", "scheduler": "DDIM", "steps": 50, "guidance": 4.0,
-              "truncated_prompts": 0, "collection": "pictures", "label_tasks": TASKS}  # fmt: skip
+    header = {"model": "miniature", "source": "made", "scheduler": "DDIM", "steps": 50, "collection": "pictures", "prompt": "",
+              "record": "update", "pooled": False, "random_weights": not knows, "undecodable_pictures": 0,
+              "label_tasks": TASKS}  # fmt: skip
     with run_record(root, stage="collect", config={}, determines={"knows": knows}, parents={}, seed=0):
         writer = ActivationWriter(root, streams=[STREAM], header=header)
         for index, (split, count) in enumerate((counts or COUNTS).items()):

@@ -143,3 +143,9 @@ def test_one_task_may_have_too_little_and_the_others_still_have_figures(tmp_path
     assert found["accuracy_object_diff_c"].value is None
     assert found["accuracy_place_updates"].value is not None
     assert found["accuracy_place_diff_c"].estimate.n == 12
+
+
+def test_generated_pictures_have_no_labels_and_the_error_says_which_collection_has(tmp_path):
+    study = study_in(tmp_path, "collection=generation", "conditioning=cond")
+    with pytest.raises(UserError, match=r"metric knowledge needs class labels.*collection=pictures_world"):
+        evaluate(study.cfg)

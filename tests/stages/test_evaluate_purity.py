@@ -11,6 +11,7 @@ from diffusae.errors import UserError
 from diffusae.evaluation.result import load_results
 from diffusae.stages.evaluate import evaluate
 from diffusae.stages.evaluate_purity import load_purest, purity_panel, shared_labels
+from diffusae.stages.report import report
 from labelled_collection import TASKS, place_collection, place_sae, study_in
 
 OVERRIDES = ["evaluation.n_latents=3", "evaluation.n_draws=50", "evaluation.gallery_latents=2"]
@@ -121,3 +122,26 @@ def test_a_collection_without_labels_is_refused_with_the_remedy(tmp_path):
     place_sae(study)
     with pytest.raises(UserError, match="carries no class labels; collect given pictures"):
         evaluate(study.cfg)
+
+
+def test_the_report_shows_accuracies_and_the_purest_latents_of_given_pictures(tmp_path):
+    """All that a study of knowledge leaves, on one page."""
+    for evaluation, overrides in (
+        ("purity", OVERRIDES),
+        ("knowledge", ["evaluation.readers=[updates,codes]", "evaluation.random_activations=null"]),
+    ):
+        study = study_in(tmp_path, *overrides, evaluation=evaluation)
+        if evaluation == "purity":
+            place_collection(study.activations)
+            place_sae(study)
+        evaluate(study.cfg)
+    report(study_in(tmp_path, stage="report").cfg)
+    page = (tmp_path / "made" / "report" / "index.html").read_text()
+    for part in (
+        "What the model was given",
+        "Read best: object",
+        "The purest latents",
+        "object fish",
+        "fish, left",
+    ):
+        assert part in page, part
