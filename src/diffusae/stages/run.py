@@ -225,5 +225,5 @@ def _config_of(metric: str, settings: Mapping[str, Any]) -> DictConfig:
         for name in settings
         if name not in cfg.evaluation
     )
-    cfg.evaluation.update(settings)
+    cfg.evaluation.merge_with(dict(settings))
     return cfg
