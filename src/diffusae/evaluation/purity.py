@@ -200,7 +200,8 @@ def majority_labels(top: TopPictures, labels: Labels) -> tuple[list[str], Float[
     """The most frequent class of each judged latent's top pictures (of equal ones the first), and its share."""
     classes = labels.classes[top.pictures]
     counts = np.stack([(classes == each).sum(axis=1) for each in range(len(labels.names))], axis=1)
-    return [labels.names[each] for each in counts.argmax(axis=1).tolist()], counts.max(
+    names = list(labels.names)
+    return [names[each] for each in counts.argmax(axis=1).tolist()], counts.max(
         axis=1
     ) / classes.shape[1]
 

@@ -175,7 +175,8 @@ def _best(rows: Sequence[Row]) -> Best | None:
     if not known:
         return None
     best = max(known, key=lambda row: float(row.details.get("tune_accuracy", 0.0)))
-    low, high = best.figure.ci95 or (best.figure.value, best.figure.value)
+    value = best.figure.value or 0.0
+    low, high = best.figure.ci95 or (value, value)
     alike = sum(
         row.figure.ci95 is not None and row.figure.ci95[0] <= high and row.figure.ci95[1] >= low
         for row in known
