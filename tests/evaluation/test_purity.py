@@ -9,6 +9,7 @@ from diffusae.errors import UserError
 from diffusae.evaluation.purity import (
     Judging,
     Labels,
+    class_counts,
     label_entropies,
     majority_labels,
     majority_tag,
@@ -31,14 +32,17 @@ def planted(n_classes=4, a_class=30, seed=0):
 
 def test_entropy_and_sigma_of_hand_worked_pictures():
     classes = np.array([[0, 0, 0, 0], [0, 0, 3, 3], [0, 1, 2, 3]])
-    np.testing.assert_allclose(label_entropies(classes, 4), [0, 1, 2])
-    np.testing.assert_allclose(sigma_label(classes), [0, 1.5, math.sqrt(1.25)])
+    counts = class_counts(classes, 4)
+    assert counts.tolist() == [[4, 0, 0, 0], [2, 0, 0, 2], [1, 1, 1, 1]]
+    np.testing.assert_allclose(label_entropies(counts), [0, 1, 2])
+    np.testing.assert_allclose(sigma_label(counts), [0, 1.5, math.sqrt(1.25)])
+    np.testing.assert_allclose(sigma_label(counts), classes.std(axis=1))
 
 
 def test_sigma_hangs_on_the_numbering_and_entropy_does_not():
-    near, far = np.array([[0, 0, 1, 1]]), np.array([[0, 0, 3, 3]])  # the same two classes, numbered otherwise
+    near, far = np.array([[2, 2, 0, 0]]), np.array([[2, 0, 0, 2]])  # the same two classes, numbered otherwise
     assert sigma_label(near) < sigma_label(far)
-    assert label_entropies(near, 4) == label_entropies(far, 4)
+    assert label_entropies(near) == label_entropies(far)
 
 
 def test_top_pictures_are_the_strongest_of_those_asked_for():

@@ -18,7 +18,7 @@ or no latent to judge, is no data.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -33,7 +33,6 @@ from diffusae.evaluation.result import NO_DATA, Estimate, Result, bootstrap_mean
 
 VERSION = 1
 ENTROPY, SIGMA = "label_entropy", "sigma_label"
-_NUMBERS_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,15 +83,20 @@ def top_pictures(
     return TopPictures(strongest, pictures[order] if len(strongest) else np.zeros((0, judging.n_top), int))
 
 
-def label_entropies(classes: Int[np.ndarray, "... n_top"], n_classes: int) -> NDArray[np.float64]:
-    """Bits, over the last axis."""
-    counts = np.stack([(classes == each).sum(axis=-1) for each in range(n_classes)], axis=-1)
+def class_counts(classes: Int[np.ndarray, "... n_top"], n_classes: int) -> Int[np.ndarray, "... classes"]:
+    """How many of the pictures of the last axis have each class."""
+    return np.stack([(classes == each).sum(axis=-1) for each in range(n_classes)], axis=-1)
+
+
+def label_entropies(counts: Int[np.ndarray, "... classes"]) -> NDArray[np.float64]:
+    """Bits of counted classes."""
     return entropy_bits(counts)
 
 
-def sigma_label(classes: Int[np.ndarray, "... n_top"]) -> NDArray[np.float64]:
-    """The paper's figure, over the last axis."""
-    return classes.astype(np.float64).std(axis=-1)
+def sigma_label(counts: Int[np.ndarray, "... classes"]) -> NDArray[np.float64]:
+    """The paper's figure of counted classes."""
+    numbers, shares = np.arange(counts.shape[-1]), counts / counts.sum(axis=-1, keepdims=True)
+    return np.sqrt(((shares @ numbers**2) - (shares @ numbers) ** 2).clip(min=0))
 
 
 def purity_rows(
@@ -109,36 +113,33 @@ def purity_rows(
     rows = []
     for task, each in labels.items():
         top = top_pictures(strengths, each.pictures, judging)
-        n_classes, own = len(each.names), each.classes[top.pictures]
-        measures = {ENTROPY: partial(label_entropies, n_classes=n_classes), SIGMA: sigma_label}
+        own = class_counts(each.classes[top.pictures], len(each.names))
+        drawn = {
+            "random_pictures": _random_pictures(each, top, judging.n_draws, seed),
+            "shuffled_labels": _shuffled_labels(each, top, judging.n_draws, seed),
+        }
         details: dict[str, Any] = {
             "task": task,
-            "n_classes": n_classes,
+            "n_classes": len(each.names),
             "n_pictures": len(each.pictures),
             "n_judged": len(top.latents),
             "n_top": judging.n_top,
         }
-        for name, measure in measures.items():
+        for name, measure, unit in (
+            (ENTROPY, label_entropies, "bits"),
+            (SIGMA, sigma_label, "class numbers"),
+        ):
             values = measure(own)
-            found = NO_DATA if len(values) == 0 else mean(values)
-            baselines = {
-                baseline: _over_draws(drawn, measure)
-                for baseline, drawn in (
-                    ("random_pictures", _random_pictures(each, top, judging.n_draws, seed)),
-                    ("shuffled_labels", _shuffled_labels(each, top, judging.n_draws, seed)),
-                )
-            }
-            more = {} if name == ENTROPY else _of_other_orders(own, n_classes, judging.n_draws, seed)
-            unit = "bits" if name == ENTROPY else "class numbers"
+            more = {} if name == ENTROPY else _of_other_orders(own, judging.n_draws, seed)
             rows.append(
                 Result(
-                    f"{name}_{task}",
-                    found,
-                    False,
-                    unit,
-                    dict(cell),
-                    baselines,
-                    details | more,
+                    metric=f"{name}_{task}",
+                    estimate=NO_DATA if len(values) == 0 else mean(values),
+                    higher_is_better=False,
+                    unit=unit,
+                    cell=dict(cell),
+                    baselines={each: _over_draws(counts, measure) for each, counts in drawn.items()},
+                    details=details | more,
                     version=VERSION,
                 )
             )
@@ -147,63 +148,52 @@ def purity_rows(
 
 def _random_pictures(
     labels: Labels, top: TopPictures, n_draws: int, seed: int
-) -> Iterator[Int[np.ndarray, "latents n_top"]]:
-    """Classes of random labelled pictures, different ones a latent, once a draw."""
-    generator, pool = np.random.default_rng(seed), labels.classes[labels.pictures]
+) -> list[Int[np.ndarray, "latents classes"]]:
+    """Class counts of random labelled pictures, different ones a latent, once a draw."""
+    if len(top.latents) == 0:
+        return []
     latents, n_top = top.pictures.shape
-    rows_at_once = max(1, _NUMBERS_AT_ONCE // max(len(pool), 1))
-    for _ in range(n_draws if latents else 0):
-        chosen = [
-            np.argpartition(generator.random((size, len(pool)), dtype=np.float32), n_top - 1, axis=1)[
-                :, :n_top
-            ]
-            for start in range(0, latents, rows_at_once)
-            for size in (min(rows_at_once, latents - start),)
-        ]
-        yield pool[np.concatenate(chosen)]
+    pool = class_counts(labels.classes[labels.pictures], len(labels.names))
+    generator = np.random.default_rng(seed)
+    # Pictures without being put back: what counts is only how many of each class.
+    return [generator.multivariate_hypergeometric(pool, n_top, size=latents) for _ in range(n_draws)]
 
 
 def _shuffled_labels(
     labels: Labels, top: TopPictures, n_draws: int, seed: int
-) -> Iterator[Int[np.ndarray, "latents n_top"]]:
-    """Classes of the latents' own top pictures, once a shuffling of the labels over pictures."""
-    generator = np.random.default_rng([seed, 1])
+) -> list[Int[np.ndarray, "latents classes"]]:
+    """Class counts of the latents' own top pictures, once a shuffling of the labels over pictures."""
+    generator, shuffled, counts = np.random.default_rng([seed, 1]), labels.classes.copy(), []
     for _ in range(n_draws if len(top.latents) else 0):
-        shuffled = labels.classes.copy()
         shuffled[labels.pictures] = generator.permutation(labels.classes[labels.pictures])
-        yield shuffled[top.pictures]
+        counts.append(class_counts(shuffled[top.pictures], len(labels.names)))
+    return counts
 
 
-def _over_draws(drawn: Iterator[Int[np.ndarray, "latents n_top"]], measure: Any) -> Estimate:
+def _over_draws(counts: Sequence[Int[np.ndarray, "latents classes"]], measure: Any) -> Estimate:
     """Mean over latents, then mean and 95 % range over draws; n counts latents."""
-    means, latents = [], 0
-    for classes in drawn:
-        latents = len(classes)
-        means.append(float(measure(classes).mean()))
-    return (
-        Estimate(float(np.mean(means)), percentile_interval(np.array(means)), latents) if means else NO_DATA
-    )
+    if not counts:
+        return NO_DATA
+    means = np.array([measure(each).mean() for each in counts])
+    return Estimate(float(means.mean()), percentile_interval(means), len(counts[0]))
 
 
-def _of_other_orders(
-    own: Int[np.ndarray, "latents n_top"], n_classes: int, n_draws: int, seed: int
-) -> dict[str, Any]:
+def _of_other_orders(own: Int[np.ndarray, "latents classes"], n_draws: int, seed: int) -> dict[str, Any]:
     """What sigma_label would be had the classes been numbered otherwise."""
     if len(own) == 0:
         return {}
-    generator = np.random.default_rng([seed, 2])
-    found = [float(sigma_label(generator.permutation(n_classes)[own]).mean()) for _ in range(n_draws)]
+    generator, n_classes = np.random.default_rng([seed, 2]), own.shape[1]
+    found = [sigma_label(own[:, generator.permutation(n_classes)]).mean() for _ in range(n_draws)]
     return {"other_orders": list(percentile_interval(np.array(found)))}
 
 
 def majority_labels(top: TopPictures, labels: Labels) -> tuple[list[str], Float[np.ndarray, " latents"]]:
     """The most frequent class of each judged latent's top pictures (of equal ones the first), and its share."""
-    classes = labels.classes[top.pictures]
-    counts = np.stack([(classes == each).sum(axis=1) for each in range(len(labels.names))], axis=1)
+    counts = class_counts(labels.classes[top.pictures], len(labels.names))
     names = list(labels.names)
-    return [names[each] for each in counts.argmax(axis=1).tolist()], counts.max(
-        axis=1
-    ) / classes.shape[1]
+    return [names[each] for each in counts.argmax(axis=1).tolist()], counts.max(axis=1) / top.pictures.shape[
+        1
+    ]
 
 
 def majority_tag(tags: Sequence[Sequence[str]]) -> tuple[str, float] | None:

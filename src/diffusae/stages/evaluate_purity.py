@@ -20,6 +20,7 @@ from diffusae.evaluation.purity import (
     Judging,
     Labels,
     TopPictures,
+    class_counts,
     label_entropies,
     majority_labels,
     majority_tag,
@@ -98,13 +99,13 @@ def _table(
     )
     for task, each in labels.items():
         top = top_pictures(strengths, each.pictures, judging)
-        classes = each.classes[top.pictures]
+        counts = class_counts(each.classes[top.pictures], len(each.names))
         names, shares = majority_labels(top, each)
         figures = pd.DataFrame(
             {
                 "latent": top.latents,
-                f"{task}_entropy": label_entropies(classes, len(each.names)),
-                f"{task}_sigma": sigma_label(classes),
+                f"{task}_entropy": label_entropies(counts),
+                f"{task}_sigma": sigma_label(counts),
                 f"{task}_label": names,
                 f"{task}_share": shares,
             }
