@@ -58,7 +58,8 @@ def coded_samples(
     require_sound(study.activations, manifest, streams=[stream.folder])
     samples = read_updates(study.activations, manifest, stream, split)
     updates = [torch.from_numpy(np.array(sample.updates)).float() for sample in samples]
-    return [(each, *sae.encode(each)) for each in updates]
+    codes = map(sae.encode, updates)
+    return [(each, values, indices) for each, (values, indices) in zip(updates, codes, strict=True)]
 
 
 def _texts(study: Study, image_ids: Sequence[str]) -> list[str]:
