@@ -174,7 +174,7 @@ def block_directions(
     }
     fired = torch.zeros(sae.d_sae, dtype=torch.bool)
     for sample in read_updates(study.activations, manifest, stream, "dictionary"):
-        updates = torch.from_numpy(np.asarray(sample.updates)).float()
+        updates = torch.from_numpy(sample.updates.astype(np.float32))
         codes = sae.encode_dense(updates)
         fired |= (codes > 0).any(dim=0)
         objects = share_of_positions(list(masks[sample.image_id].values()), stream.grid) > COVERED

@@ -165,7 +165,7 @@ def _contrasts(study: Study, sae: SparseAutoencoder, nouns: Sequence[str]) -> di
     masks = Annotations.load(study.annotations).masks
     contrasts = {noun: Contrast(sae.d_in, sae.d_sae) for noun in nouns}
     for sample in read_updates(study.activations, manifest, stream, "dictionary"):
-        updates = torch.from_numpy(np.asarray(sample.updates)).float()
+        updates = torch.from_numpy(sample.updates.astype(np.float32))
         codes = sae.encode_dense(updates)
         shown = masks[sample.image_id]
         ground = share_of_positions(list(shown.values()), stream.grid) < OUTSIDE
