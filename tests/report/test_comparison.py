@@ -130,7 +130,7 @@ def test_the_first_metric_that_has_figures_counts():
 
 
 def test_csv_has_a_line_a_row_and_empty_fields_where_there_are_no_data():
-    rows = list(csv.DictReader(io.StringIO(comparison_csv(compare(PAPER, [ours("lpips", 0.6)])))))
+    rows = list(csv.DictReader(io.StringIO(comparison_csv(compare(PAPER, [ours("style_lpips", 0.6)])))))
     assert len(rows) == len(PAPER.rows)
     (row,) = [row for row in rows if row["ours"]]
     assert (row["metric"], row["theirs"], row["ci95_low"]) == ("lpips", "0.653", "0.58")
