@@ -138,7 +138,7 @@ def test_csv_has_a_line_a_row_and_empty_fields_where_there_are_no_data():
 
 
 def test_another_model_than_the_papers_is_said():
-    figure = ours("lpips", 0.6)
+    figure = ours("style_lpips", 0.6)
     other = Ours(**{**vars(figure), "cell": {**figure.cell, "model": "miniature"}})
     told = comparison_markdown(PAPER, compare(PAPER, [other]), experiment="x")
     assert "another model (miniature)" in told
