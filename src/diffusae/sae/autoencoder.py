@@ -263,7 +263,12 @@ class SparseAutoencoder(nn.Module):
         gains = self.gains
         if bool((gains.max() - gains.min()) > 1e-6 * gains.max()):  # inputs are scaled channel by channel
             return self.encode(x).values.norm(dim=-1)
-        return self.sparsity.values(self.pre_activations(x)).norm(dim=-1) * gains.mean()
+        vectors = x.reshape(-1, x.shape[-1])
+        norms = [
+            self.sparsity.values(self.pre_activations(rows)).norm(dim=-1)
+            for rows in vectors.split(BLOCK if x.device.type == "cpu" else max(1, len(vectors)))
+        ]
+        return torch.cat(norms).view(x.shape[:-1]) * gains.mean()
 
     @torch.no_grad()
     def encode_dense(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_sae"]:
