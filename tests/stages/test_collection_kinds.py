@@ -18,6 +18,7 @@ from diffusae.files import sha256_of
 from diffusae.runs.record import read_record
 from diffusae.stages import collect as stage
 from diffusae.stages import record_pictures, record_text
+from diffusae.stages.annotate import annotate
 from diffusae.stages.evaluate import evaluate, kind_faults, needed
 from diffusae.stages.report import report
 from diffusae.stages.study import Study
@@ -240,6 +241,12 @@ def test_an_autoencoder_is_trained_on_tokens_evaluated_and_reported(texts) -> No
     report(study_in(outputs, *TEXT, *sae, stage="report").cfg)
     page = (study.directory / "report" / "index.html").read_text()
     assert "outputs of text encoders" in page and "text_1" in page
+
+
+def test_texts_have_no_pictures_to_annotate(texts) -> None:
+    study, _ = texts
+    with pytest.raises(UserError, match=r"keeps no pictures \(collection=text\)"):
+        annotate(study_in(study.directory.parent, *TEXT, stage="annotate").cfg)
 
 
 def test_a_collection_of_given_pictures_is_reported_with_their_labels(world) -> None:

@@ -13,6 +13,7 @@ from diffusae.activations.reader import read_images, require_sound
 from diffusae.activations.schema import IMAGES
 from diffusae.concepts.annotations import annotate_pictures
 from diffusae.concepts.annotators import Images
+from diffusae.errors import UserError
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
 from diffusae.sources import fingerprint
@@ -40,6 +41,10 @@ def annotate_into(study: Study) -> bool:
         return False
     annotator = build(study.cfg.annotator)
     manifest = Manifest.load(study.activations)
+    if manifest.image_size is None:
+        raise UserError(
+            f"{study.activations} keeps no pictures (collection={study.kind}), so none can be annotated or label a latent"
+        )
     require_sound(study.activations, manifest, streams=[IMAGES])
     with run_record(
         study.annotations,
