@@ -131,6 +131,10 @@ class Concept:
             _check_map(name, heat)
 
 
+TARGET_REGION = "target_region"
+"""In the place of a method: the picture that shows where an object is to be."""
+
+
 @dataclass(frozen=True, eq=False)
 class EditedPicture:
     """One picture of a case: how it was edited, how hard, whether the edit reached its aim, and its pixels."""
@@ -144,6 +148,11 @@ class EditedPicture:
         _check_image(f"the picture edited by {self.method!r}", self.image)
 
     @property
+    def shows_region(self) -> bool:
+        """Whether it only shows where the edit is to act."""
+        return self.method == TARGET_REGION
+
+    @property
     def unedited(self) -> bool:
         """Whether nothing was edited."""
         return self.method == "no_edit"
@@ -152,6 +161,8 @@ class EditedPicture:
     def caption(self) -> str:
         """Such as "concepts x 3, reached"."""
         name = self.method.replace("_", " ")
+        if self.shows_region:
+            return name
         if self.unedited:
             return f"{name}, there already" if self.success else name
         return f"{name} x {self.strength:g}, {'reached' if self.success else 'not reached'}"

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from diffusae.stages.before_after import load_examples
 from diffusae.stages.emergence import STAGE as EMERGENCE
 from diffusae.stages.emergence import summarise_emergence
 from diffusae.stages.evaluate_purity import load_purest, shared_labels
+from diffusae.stages.how_collected import how_collected
 from diffusae.stages.labelled import caption_of
 from diffusae.stages.study import Study
 from diffusae.stages.three_stages import STAGE as THREE_STAGES
@@ -147,31 +148,13 @@ def _facts(manifest: Manifest, records: list[tuple[Path, RunRecord]]) -> dict[st
     samples = "prompts" if header.get("collection") == "text" else "pictures"
     return {
         "model": f"{header['model']} ({header['source']})",
-        **_how_collected(header),
+        **how_collected(header),
         samples: splits,
         f"rejected {samples}": str(sum(counts["rejected"] for counts in manifest.splits.values())),
         "collected": f"{first.started} on {first.device}",
         "commit": f"{first.git_commit}{changed}" if first.git_commit else "not from a repository",
         "versions": ", ".join(f"{name} {version}" for name, version in first.versions.items() if version),
     }
-
-
-def _how_collected(header: Mapping[str, Any]) -> dict[str, str]:
-    """What the report says of the pass that recorded everything, by kind of collection."""
-    truncated = {"truncated prompts": str(header.get("truncated_prompts"))}
-    if header.get("collection") == "text":
-        return {"collection": "outputs of text encoders' layers, token by token", **truncated}
-    if header.get("collection") == "pictures":
-        prompt = repr(header["prompt"]) if header["prompt"] else "the empty prompt"
-        weights = ", the denoiser's weights drawn at random" if header["random_weights"] else ""
-        pooled = ", mean over positions" if header["pooled"] else ""
-        return {
-            "collection": f"given pictures, one pass a time t under {prompt}: {header['record']}s{pooled}{weights}",
-            "times": f"{header['scheduler']}, of {header['steps']} steps",
-            "pictures that do not decode": str(header["undecodable_pictures"]),
-        }
-    sampling = f"{header['scheduler']}, {header['steps']} steps, guidance {header['guidance']}"
-    return {"sampling": sampling, **truncated}
 
 
 def _predictions(
