@@ -1,0 +1,122 @@
+"""The layers of a pipeline's text encoders, by name: `text_9` is layer 9 (from 0) of the first, `text2_9` and `text3_9` of
+the second and third.
+
+A layer gives one vector a token, [prompts, tokens, d_in], alone (CLIP) or first in a tuple (T5). Not every layer reaches the
+denoiser: Stable Diffusion XL reads the last but one, FLUX of its first encoder no more than one pooled vector.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from diffusae.errors import UserError, together
+
+ENCODERS: Mapping[str, str] = {"text": "text_encoder", "text2": "text_encoder_2", "text3": "text_encoder_3"}
+"""{how a layer's name begins: what pipelines call the encoder}"""
+
+_NAME = re.compile(r"(text[23]?)_(\d+)")
+# transformers 5 has no `text_model` around a plain CLIPTextModel's layers, and one around a projected one's.
+_LISTS = ("encoder.layers", "text_model.encoder.layers", "encoder.block")
+
+
+@dataclass(frozen=True)
+class TextLayer:
+    """One layer: its name, its encoder's place in the pipeline, its own path there, and the width of a token's vector."""
+
+    name: str
+    encoder: str
+    path: str
+    d_in: int
+
+    @property
+    def tokenizer(self) -> str:
+        """What the pipeline calls the tokenizer that feeds the encoder."""
+        return self.encoder.replace("text_encoder", "tokenizer")
+
+    @property
+    def hookpoint(self) -> str:
+        """The dotted path of the layer under the pipeline: `text_encoder.encoder.layers.9`."""
+        return f"{self.encoder}.{self.path}"
+
+
+def names_text_layer(block: str) -> bool:
+    """Whether a block's name is that of a text encoder's layer, existing or not."""
+    return _NAME.fullmatch(block) is not None
+
+
+def list_text_layers(pipe: Any) -> dict[str, TextLayer]:
+    """{name: layer} of every text encoder of a loaded pipeline, encoder by encoder, from the first layer on."""
+    return _listed(lambda encoder: getattr(pipe, encoder, None))
+
+
+def find_text_layer(known: Mapping[str, TextLayer], name: str) -> TextLayer:
+    """The layer called `name`; `UserError` lists the valid names for one that does not exist."""
+    if name not in known:
+        raise UserError(
+            f"text layer {name!r} does not exist; the model's text encoders have {told(known) or 'none'}"
+        )
+    return known[name]
+
+
+def find_text_layers(known: Mapping[str, TextLayer], names: Iterable[str]) -> dict[str, TextLayer]:
+    """{name: layer}; one `UserError` for every name that does not exist."""
+    found: dict[str, TextLayer] = {}
+    faults = []
+    for name in names:
+        try:
+            found[name] = find_text_layer(known, name)
+        except UserError as error:
+            faults.append(str(error))
+    together(faults)
+    return found
+
+
+def text_layer(pipe: Any, name: str) -> nn.Module:
+    """The module of a loaded pipeline's text layer.
+
+    Raises:
+        UserError: there is no such layer; the valid ones are listed.
+    """
+    layer = find_text_layer(list_text_layers(pipe), name)
+    return getattr(pipe, layer.encoder).get_submodule(layer.path)
+
+
+def told(known: Iterable[str]) -> str:
+    """Layers' names in short, an encoder at a time: `text_0 to text_11, text2_0 to text2_31`."""
+    ends: dict[str, list[str]] = {}
+    for name in known:
+        ends.setdefault(name.split("_")[0], []).append(name)
+    return ", ".join(f"{names[0]} to {names[-1]}" if len(names) > 1 else names[0] for names in ends.values())
+
+
+def _listed(encoder_of: Callable[[str], Any]) -> dict[str, TextLayer]:
+    found: dict[str, TextLayer] = {}
+    for short, encoder in ENCODERS.items():
+        module = encoder_of(encoder)
+        if not isinstance(module, nn.Module):
+            continue
+        path, layers = _layers(module, encoder)
+        d_in = module.config.hidden_size  # T5's configuration answers to this name too
+        for place in range(len(layers)):
+            name = f"{short}_{place}"
+            found[name] = TextLayer(name=name, encoder=encoder, path=f"{path}.{place}", d_in=d_in)
+    return found
+
+
+def _layers(module: nn.Module, encoder: str) -> tuple[str, nn.ModuleList]:
+    for path in _LISTS:
+        try:
+            layers = module.get_submodule(path)
+        except AttributeError:
+            continue
+        if isinstance(layers, nn.ModuleList):
+            return path, layers
+    raise UserError(
+        f"the layers of {encoder}, a {type(module).__name__}, are not where CLIP and T5 keep them ({', '.join(_LISTS)}); "
+        "use a pipeline with one of these"
+    )
