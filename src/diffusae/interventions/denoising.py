@@ -39,7 +39,7 @@ def denoising_errors(
     """
     adapter = adapter_of(pipe)
     latents, noise = (each.to(device=pipe.device, dtype=adapter.denoiser.dtype) for each in (latents, noise))
-    noised, wanted = _noised_and_target(pipe.scheduler, latents, noise, timestep)
+    noised, wanted = noised_and_target(pipe.scheduler, latents, noise, timestep)
 
     def visit(_path: str, moment: Moment, before: Tensor, after: Tensor) -> Tensor:
         assert edit is not None
@@ -51,7 +51,7 @@ def denoising_errors(
     return (predicted.float() - wanted.float()).square().flatten(1).mean(dim=1).cpu()
 
 
-def _noised_and_target(
+def noised_and_target(
     scheduler: Any, latents: Tensor, noise: Tensor, timestep: float
 ) -> tuple[Tensor, Tensor]:
     """The denoiser's input at a timestep, and what it was trained to predict there.
