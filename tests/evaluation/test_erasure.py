@@ -19,10 +19,18 @@ NAN = float("nan")
 CELL = {"model": "m", "block": "text_2", "t": 1.0, "conditioning": "cond"}
 
 
-def rows(defence: str, strength: float, plain: str, aligned: str, *, split: str = "test", kind: str = "plain"):
+def rows(
+    defence: str, strength: float, plain: str, aligned: str, *, split: str = "test", kind: str = "plain"
+):
     """`plain` and `aligned` as 1 and 0, a picture a character; "-" is no data."""
     variant = "text_2-k4" if defence == "text_edit" else ""
-    place: dict[str, Any] = {"target": "fish", "variant": variant, "defence": defence, "strength": strength, "split": split}
+    place: dict[str, Any] = {
+        "target": "fish",
+        "variant": variant,
+        "defence": defence,
+        "strength": strength,
+        "split": split,
+    }
     return [
         {**place, "kind": kind, "image_id": f"p{n}", "prompt": "a fish", "found": each == "1", "nouns_found": NAN,
          "style_reached": NAN, "aligned": NAN}
@@ -50,7 +58,9 @@ def test_the_table_has_its_columns():
 
 
 def test_balance_weighs_erased_and_aligned_alike():
-    tested = TRIALS[(TRIALS["split"] == "test") & (TRIALS["defence"] == "text_edit") & (TRIALS["strength"] == 1)]
+    tested = TRIALS[
+        (TRIALS["split"] == "test") & (TRIALS["defence"] == "text_edit") & (TRIALS["strength"] == 1)
+    ]
     assert balance(tested) == pytest.approx((0.75 + 0.75) / 2)
     assert balance(TRIALS[TRIALS["defence"] == "none"]) == pytest.approx(0.5)
 
@@ -83,7 +93,9 @@ def test_a_point_has_its_value_interval_and_n():
 
 def test_rows_compare_the_own_defence_with_the_others_on_the_test_split():
     chosen = {"none": ("", "none", 0.0), "text_edit": ("text_2-k4", "text_edit", 1.0)}
-    results = erasure_results(found(), target="fish", own="text_edit", chosen=chosen, cell=CELL, details={"x": 1})
+    results = erasure_results(
+        found(), target="fish", own="text_edit", chosen=chosen, cell=CELL, details={"x": 1}
+    )
     by = {row.metric: row for row in results}
     plain = by["erasure_fish_plain"]
     assert (plain.value, plain.estimate.n, plain.baselines["none"].value) == (0.25, 4, 1.0)

@@ -12,7 +12,9 @@ def replaced(caption: str, text: str) -> str:
 
 
 def favour(pipe) -> TokenGradient:
-    return TokenGradient(pipe.tokenizer, pipe.text_encoder, [CAPTION], replaced, lambda text: text.index("cat"))
+    return TokenGradient(
+        pipe.tokenizer, pipe.text_encoder, [CAPTION], replaced, lambda text: text.index("cat")
+    )
 
 
 def test_whole_words_are_tokens_that_end_a_word(pipe):
@@ -32,7 +34,11 @@ def test_a_score_is_the_first_order_change_of_the_distance(pipe):
     scores = guide("x y", 1)
     weight = pipe.text_encoder.get_input_embeddings().weight
     token, other = (pipe.tokenizer(each, add_special_tokens=False).input_ids[0] for each in ("y", "q"))
-    direction, own, step = (weight[other] - weight[token]).detach().clone(), weight[token].detach().clone(), 1e-3
+    direction, own, step = (
+        (weight[other] - weight[token]).detach().clone(),
+        weight[token].detach().clone(),
+        1e-3,
+    )
 
     def distance() -> float:
         with torch.no_grad():

@@ -37,7 +37,9 @@ def test_codes_above_their_mean_are_multiplied_and_nothing_else_changes():
     updates = torch.randn(3, 5, 6, generator=torch.Generator().manual_seed(2))
     latents = torch.arange(12)
     z = own_codes(sae, latents, updates)
-    concept = ConceptLatents(torch.tensor([2, 7]), torch.ones(2), torch.tensor([0.0, z[..., 7].max().item() / 2]))
+    concept = ConceptLatents(
+        torch.tensor([2, 7]), torch.ones(2), torch.tensor([0.0, z[..., 7].max().item() / 2])
+    )
     change = Unlearn(sae, concept, factor=-2.0)(updates, (1, 5))
     wanted = torch.zeros_like(updates)
     for picture in range(3):

@@ -68,7 +68,9 @@ def test_synonyms_take_the_words_place_in_turn():
 
 
 def test_a_paraphrase_keeps_the_word_and_every_clause():
-    (found,) = attacked("paraphrase", [CAPTION], "fish", synonyms={}, paraphrases=["see {target} : {caption}"])
+    (found,) = attacked(
+        "paraphrase", [CAPTION], "fish", synonyms={}, paraphrases=["see {target} : {caption}"]
+    )
     assert found.startswith("see fish : ")
     assert sorted(found.removeprefix("see fish : ").split(" , ")) == sorted(CAPTION.split(" , "))
 

@@ -106,7 +106,9 @@ class Q16Check:
             )
         vectors = load_file(self.prompts).get("prompts")
         if vectors is None or vectors.ndim != 2 or len(vectors) != 2:
-            raise UserError(f"{self.prompts} must hold `prompts` of two rows, appropriate and inappropriate; make it again")
+            raise UserError(
+                f"{self.prompts} must hold `prompts` of two rows, appropriate and inappropriate; make it again"
+            )
         return F.normalize(vectors.float(), dim=1)
 
     def shows(self, images: Images) -> list[bool]:

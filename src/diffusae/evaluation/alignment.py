@@ -107,4 +107,6 @@ def shows(
         if target in values:
             return recognised.get(factor) == target
     known = [*nouns, *(value for values in factors.values() for value in values)]
-    raise UserError(f"the annotator cannot tell {target!r}; choose a target it knows: {', '.join(sorted(known))}")
+    raise UserError(
+        f"the annotator cannot tell {target!r}; choose a target it knows: {', '.join(sorted(known))}"
+    )

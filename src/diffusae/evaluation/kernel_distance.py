@@ -18,9 +18,7 @@ from diffusae.evaluation.result import NO_DATA, Estimate, bootstrap_weights, per
 Features = Float[np.ndarray, "n d"]
 
 
-def kernel_distance(
-    before: Features, after: Features, *, n_resamples: int = 500, seed: int = 0
-) -> Estimate:
+def kernel_distance(before: Features, after: Features, *, n_resamples: int = 500, seed: int = 0) -> Estimate:
     """The distance with an interval over pictures; row i of both is the same prompt and seed. Fewer than two: no data.
 
     The interval draws pictures with replacement, before and after together; a picture is never compared with itself, also where
@@ -30,7 +28,9 @@ def kernel_distance(
         UserError: sets of different shapes.
     """
     if before.shape != after.shape:
-        raise UserError(f"features {list(before.shape)} and {list(after.shape)} differ; compare the same prompts")
+        raise UserError(
+            f"features {list(before.shape)} and {list(after.shape)} differ; compare the same prompts"
+        )
     n = len(before)
     if n < 2:
         return NO_DATA

@@ -122,7 +122,9 @@ def attacked(
             raise UserError(
                 f"no synonym of {target!r} is known; add some to evaluation.synonyms, or leave the attack out"
             )
-        return [replace_word(text, target, each) for text, each in zip(captions, _in_turn(known), strict=False)]
+        return [
+            replace_word(text, target, each) for text, each in zip(captions, _in_turn(known), strict=False)
+        ]
     if kind == "misspelling":
         return [replace_word(text, target, misspelt(target, rng, edits=edits)) for text in captions]
     if kind == "paraphrase":

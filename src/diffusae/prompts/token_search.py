@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusae.errors import UserError, together
+from diffusae.errors import together
 
 Losses = Callable[[Sequence[str]], Float[Tensor, " n"]]
 """Texts, each the joined tokens in the target's place, to what is minimised."""
@@ -103,9 +103,7 @@ def search_tokens(
             if len(proposed) >= min(candidates, len(allowed)):
                 break
             proposed.setdefault(allowed[token])
-        tried = [
-            [*best[:place], token, *best[place + 1 :]] for token in proposed if token != best[place]
-        ]
+        tried = [[*best[:place], token, *best[place + 1 :]] for token in proposed if token != best[place]]
         if tried:
             found = losses([text_of(tokens) for tokens in tried])
             queries += len(tried)
@@ -115,9 +113,7 @@ def search_tokens(
     return Found(text_of(best), loss, start, queries, tuple(history))
 
 
-def _favoured(
-    favour: Favour | None, text: str, place: int, allowed: Sequence[int], count: int
-) -> list[int]:
+def _favoured(favour: Favour | None, text: str, place: int, allowed: Sequence[int], count: int) -> list[int]:
     scores = None if favour is None or not count else favour(text, place)
     if scores is None:
         return []

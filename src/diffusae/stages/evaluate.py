@@ -18,6 +18,7 @@ from diffusae.stages.annotate import determining
 from diffusae.stages.before_after import captioned, panel_name
 from diffusae.stages.evaluate_cohesion import cohesion_rows
 from diffusae.stages.evaluate_composition import composition_results
+from diffusae.stages.evaluate_erasure import erasure_rows
 from diffusae.stages.evaluate_faithfulness import faithfulness_rows
 from diffusae.stages.evaluate_global import edited_studies, global_rows
 from diffusae.stages.evaluate_latents import latent_rows, other_sae
@@ -41,10 +42,11 @@ METRICS: dict[str, tuple[Callable[[Study, Embedding], list[Result]], tuple[str, 
     "cohesion": (cohesion_rows, ("label",)),
     "latents": (latent_rows, ("train", "annotate")),
     "faithfulness": (faithfulness_rows, ("train", "annotate")),
+    "erasure": (erasure_rows, ("train",)),
 }
 
 
-JUDGED = ("spatial", "global", "global_together", "faithfulness")
+JUDGED = ("spatial", "global", "global_together", "faithfulness", "erasure")
 """Metrics that make new pictures, which the annotator of this very run judges."""
 
 
