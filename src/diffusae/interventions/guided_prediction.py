@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffusae.backbone.noising import is_flow_matching, noised
 from diffusae.capture.generate import generate
 from diffusae.errors import UserError
 from diffusae.interventions.defences import Defence
-from diffusae.interventions.denoising import noised_and_target
 
 
 class GuidedPredictions:
@@ -47,7 +47,7 @@ class GuidedPredictions:
         batch_size: int,
         **asked: Any,
     ) -> None:
-        if not hasattr(pipe.scheduler, "alphas_cumprod"):
+        if is_flow_matching(pipe.scheduler):
             raise UserError(
                 f"{type(pipe.scheduler).__name__} does not noise as DDIM does; leave the white-box attack out of evaluation.attacks"
             )
@@ -86,9 +86,8 @@ class GuidedPredictions:
         clean, noise = self.latents[list(places)], self.noise[list(places)]
 
         def scale_model_input(sample: Tensor, timestep: Any = None) -> Tensor:
-            noised, _ = noised_and_target(scheduler, clean, noise, float(timestep))
-            times = len(sample) // len(noised)
-            return torch.cat([noised] * times).to(sample)
+            seen_now = noised(scheduler, clean, noise, float(timestep))
+            return torch.cat([seen_now] * (len(sample) // len(seen_now))).to(sample)
 
         def step(model_output: Tensor, timestep: Any, sample: Tensor, **_: Any) -> tuple[Tensor]:
             seen.append(model_output.float().cpu())
