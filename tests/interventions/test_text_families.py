@@ -67,7 +67,7 @@ def run(
     return made.latents, seen[-2:]
 
 
-def negative(family: str) -> dict[str, Any]:
+def unguided(family: str) -> dict[str, Any]:
     return {"true_guidance": None} if family == "flux" else {"guidance": 1.0}
 
 
@@ -116,7 +116,7 @@ def test_a_strength_of_0_leaves_the_picture_to_the_bit_and_warns(pipes, family, 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_uncond_cannot_be_steered_without_guidance(pipes, family) -> None:
     pipe, layer = pipes[family], LAYERS[family][0]
-    with pytest.raises(UserError, match="uncond.*without guidance"):
+    with pytest.raises(UserError, match=r"uncond.*without guidance"):
         run(pipe, family, [edit_of(pipe, layer)], **unguided(family))
     steered, _ = run(pipe, family, [edit_of(pipe, layer, conditionings=("cond",))], **unguided(family))
     assert not torch.equal(steered, run(pipe, family, **unguided(family))[0])
@@ -125,7 +125,7 @@ def test_uncond_cannot_be_steered_without_guidance(pipes, family) -> None:
 def test_zeros_in_the_place_of_a_negative_prompt_are_told(pipes) -> None:
     pipe = pipes["sdxl"]
     pipe.register_to_config(force_zeros_for_empty_prompt=True)
-    with pytest.raises(UserError, match="takes zeros.*give a negative prompt"):
+    with pytest.raises(UserError, match=r"takes zeros.*give a negative prompt"):
         run(pipe, "sdxl", [edit_of(pipe, "text_0")])
     assert run(pipe, "sdxl", [edit_of(pipe, "text_0", conditionings=("cond",))])[0].isfinite().all()
 
