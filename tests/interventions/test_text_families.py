@@ -149,3 +149,19 @@ def test_a_layer_after_the_one_that_is_read_changes_nothing_and_is_told(pipes, c
     same, _ = run(pipe, "sdxl", [edit_of(pipe, "text_1", conditionings=("cond",))])
     assert torch.equal(same, plain)
     assert "edit 0 at text_1 changed nothing" in caplog.text
+
+
+def test_skipped_layers_are_seen_where_an_edit_changes_nothing(pipes, caplog) -> None:
+    """With clip_skip=1 the tiny prompt's encoding is what enters layer 0; of the negative prompt nothing is skipped."""
+    pipe = pipes["sdxl"]
+
+    def encoded(*conditionings: str) -> Any:
+        with steer(pipe, [edit_of(pipe, "text_0", conditionings=conditionings)]):
+            return pipe.encode_prompt("a cat", negative_prompt="dogs", clip_skip=1)
+
+    plain = pipe.encode_prompt("a cat", negative_prompt="dogs", clip_skip=1)
+    assert torch.equal(encoded("cond")[0], plain[0])
+    assert "edit 0 at text_0 changed nothing" in caplog.text
+    caplog.clear()
+    assert not torch.equal(encoded("uncond")[1], plain[1])
+    assert not caplog.text
