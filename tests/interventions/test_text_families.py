@@ -67,7 +67,7 @@ def run(
     return made.latents, seen[-2:]
 
 
-def negative(family: str) -> dict[str, Any]:
+def unguided(family: str) -> dict[str, Any]:
     return {"true_guidance": None} if family == "flux" else {"guidance": 1.0}
 
 
@@ -116,7 +116,7 @@ def test_a_strength_of_0_leaves_the_picture_to_the_bit_and_warns(pipes, family, 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_uncond_cannot_be_steered_without_guidance(pipes, family) -> None:
     pipe, layer = pipes[family], LAYERS[family][0]
-    with pytest.raises(UserError, match="uncond.*without guidance"):
+    with pytest.raises(UserError, match=r"uncond.*without guidance"):
         run(pipe, family, [edit_of(pipe, layer)], **unguided(family))
     steered, _ = run(pipe, family, [edit_of(pipe, layer, conditionings=("cond",))], **unguided(family))
     assert not torch.equal(steered, run(pipe, family, **unguided(family))[0])
@@ -125,7 +125,7 @@ def test_uncond_cannot_be_steered_without_guidance(pipes, family) -> None:
 def test_zeros_in_the_place_of_a_negative_prompt_are_told(pipes) -> None:
     pipe = pipes["sdxl"]
     pipe.register_to_config(force_zeros_for_empty_prompt=True)
-    with pytest.raises(UserError, match="takes zeros.*give a negative prompt"):
+    with pytest.raises(UserError, match=r"takes zeros.*give a negative prompt"):
         run(pipe, "sdxl", [edit_of(pipe, "text_0")])
     assert run(pipe, "sdxl", [edit_of(pipe, "text_0", conditionings=("cond",))])[0].isfinite().all()
 
@@ -149,3 +149,19 @@ def test_a_layer_after_the_one_that_is_read_changes_nothing_and_is_told(pipes, c
     same, _ = run(pipe, "sdxl", [edit_of(pipe, "text_1", conditionings=("cond",))])
     assert torch.equal(same, plain)
     assert "edit 0 at text_1 changed nothing" in caplog.text
+
+
+def test_skipped_layers_are_seen_where_an_edit_changes_nothing(pipes, caplog) -> None:
+    """With clip_skip=1 the tiny prompt's encoding is what enters layer 0; of the negative prompt nothing is skipped."""
+    pipe = pipes["sdxl"]
+
+    def encoded(*conditionings: str) -> Any:
+        with steer(pipe, [edit_of(pipe, "text_0", conditionings=conditionings)]):
+            return pipe.encode_prompt("a cat", negative_prompt="dogs", clip_skip=1)
+
+    plain = pipe.encode_prompt("a cat", negative_prompt="dogs", clip_skip=1)
+    assert torch.equal(encoded("cond")[0], plain[0])
+    assert "edit 0 at text_0 changed nothing" in caplog.text
+    caplog.clear()
+    assert not torch.equal(encoded("uncond")[1], plain[1])
+    assert not caplog.text

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusae.backbone.branches import CONDITIONINGS
-from diffusae.errors import UserError, together
+from diffusae.errors import together
 from diffusae.sae.autoencoder import SparseAutoencoder
 
 

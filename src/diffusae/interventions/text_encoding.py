@@ -265,7 +265,7 @@ class _Encodings:
             )
         change = strength * vectors
         if told:
-            longest = float(x.norm(dim=-1).max())
+            longest = float(x.detach().norm(dim=-1).max())
             self._note(number, float(change.norm(dim=-1).max()) / (longest or 1.0))
         return (x.float() + change).to(x.dtype)
 
