@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from diffusae.backbone.text_layers import names_text_layer
-from diffusae.errors import UserError, together, unknown
+from diffusae.errors import together, unknown
 from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
 from diffusae.files import atomic_path
 from diffusae.interventions.text import TextEdit
@@ -149,12 +149,12 @@ def outcomes_of(
     examples: int,
 ) -> list[Outcome]:
     """Every case without an edit and at each strength that is asked of it; the first `examples` of a kind at all."""
-    whole = {id(case) for kind in kinds_of(cases) for case in kind[:examples]}
+    whole = {case for kind in kinds_of(cases) for case in kind[:examples]}
     jobs = [
         (case, strength, edit)
         for (concept, strength), edit in edits.items()
         for case in cases
-        if case.concept == concept and (case.wanted(strength) or id(case) in whole)
+        if case.concept == concept and (case.wanted(strength) or case in whole)
     ]
     plain = {case.prompt.image_id: Trial(case.prompt) for case in cases}
     trials = [Trial(case.prompt, text=(edit,)) for case, _, edit in jobs]
