@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from diffusae.backbone.describe import describe
 from diffusae.backbone.text_layers import (
     find_text_layers,
     list_text_layers,
@@ -62,3 +63,27 @@ def test_names_are_told_from_those_of_blocks() -> None:
     assert all(map(names_text_layer, ["text_0", "text2_11", "text3_22"]))
     assert not any(map(names_text_layer, ["mid", "text", "text4_1", "text_x", "atext_1", "text_1x"]))
     assert told(["text_0", "text_1", "text3_0"]) == "text_0 to text_1, text3_0"
+
+
+def test_published_encoders_have_the_papers_layers_before_any_weights() -> None:
+    known = {
+        name: describe("owner/name", architecture=name, text_layers=True).text_layers
+        for name in ("sd14", "sdxl_turbo", "sd3", "flux_dev", "pixart_alpha")
+    }
+    assert {name: told(layers) for name, layers in known.items()} == {
+        "sd14": "text_0 to text_11",
+        "sdxl_turbo": "text_0 to text_11, text2_0 to text2_31",
+        "sd3": "text_0 to text_11, text2_0 to text2_31, text3_0 to text3_23",
+        "flux_dev": "text_0 to text_11, text2_0 to text2_23",
+        "pixart_alpha": "text_0 to text_23",
+    }
+    ninth, t5 = known["sd14"]["text_9"], known["flux_dev"]["text2_22"]
+    assert (ninth.d_in, ninth.tokens) == (768, 77)
+    assert (t5.d_in, t5.tokens, t5.hookpoint) == (4096, 512, "text_encoder_2.encoder.block.22")
+
+
+def test_a_folders_encoders_are_those_of_the_loaded_pipeline(tmp_path) -> None:
+    pipe = tiny_family("sd")
+    pipe.save_pretrained(tmp_path)
+    assert describe(tmp_path, text_layers=True).text_layers == list_text_layers(pipe)
+    assert describe(tmp_path).text_layers == {}

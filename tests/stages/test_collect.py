@@ -10,6 +10,7 @@ from diffusae.prompts.prompt_set import Prompt
 from diffusae.stages import collect as stage
 from diffusae.stages.collection import groups_of
 from diffusae.stages.study import Study
+from diffusae.stages.truncation import told_truncations
 
 
 def study_in(directory, *overrides):
@@ -62,9 +63,9 @@ class Tokenizer:
 def test_captions_beyond_the_tokenizer_are_counted_and_named_by_their_lines(caplog):
     long = [Prompt(f"{n:06d}", "a b c d", n, "train", f"captions.txt, line {n + 7}") for n in range(12)]
     short = Prompt("000012", "a b c", 12, "train")
-    assert stage._told_truncations(Tokenizer(), 5, [short, *long]) == 12
+    assert told_truncations(Tokenizer(), 5, [short, *long]) == 12
     assert (
         "12 of 13 prompts exceed 5 tokens and are truncated: captions.txt, line 7 ('a b c d')" in caplog.text
     )
     assert "line 16" in caplog.text and "line 17" not in caplog.text and "and 2 more" in caplog.text
-    assert stage._told_truncations(Tokenizer(), 5, [short]) == 0
+    assert told_truncations(Tokenizer(), 5, [short]) == 0

@@ -20,7 +20,7 @@ from diffusae.activations.manifest import Manifest
 from diffusae.activations.mapped import MappedShard
 from diffusae.activations.mirror import MIRROR, fetch_ahead
 from diffusae.activations.order import EpochOrder, check_sizes
-from diffusae.activations.reader import REMEDY, Sample, read_updates, require_sound
+from diffusae.activations.reader import REMEDY, read_updates, require_sound
 from diffusae.activations.scattered import ScatteredRows, Table, scattered_batches
 from diffusae.activations.schema import Shard, Stream
 from diffusae.activations.shuffle import Recycled, chunk_of_batches, sequential_batches
@@ -30,31 +30,41 @@ Reader = Literal["mapped", "webdataset"]
 
 
 class _MappedImages:
-    """The images of the epoch's sequence out of memory-mapped shards."""
+    """The images of the epoch's sequence out of memory-mapped shards; in a ragged collection, single vectors."""
 
-    def __init__(self, root: Path, shards: Sequence[Shard], stream: Stream, positions: int) -> None:
-        self.root, self.shards, self.stream, self.positions = root, shards, stream, positions
-        self.ends = list(accumulate(shard.samples for shard in shards))
+    def __init__(
+        self, root: Path, shards: Sequence[Shard], stream: Stream, positions: int, *, ragged: bool
+    ) -> None:
+        self.root, self.shards, self.stream = root, shards, stream
+        self.positions, self.ragged = positions, ragged
+        self.ends = list(accumulate(shard.units for shard in shards))
         self._open: tuple[int, MappedShard] | None = None
 
     def __call__(self, image: int) -> np.ndarray:
         shard, index = self._find(image)
-        return shard.updates(index)
+        return shard.vector(index) if self.ragged else shard.updates(index)
 
     def place(self, image: int) -> tuple[Table, int, int]:
         """Where the image lies, without touching it."""
         shard, index = self._find(image)
+        if self.ragged:
+            return shard.table, int(shard.slot_of_vector[index]), 1
         return shard.table, *shard.slots(index)
 
     def _find(self, image: int) -> tuple[MappedShard, int]:
         number = bisect_right(self.ends, image)
         if self._open is None or self._open[0] != number:
             shard = MappedShard(
-                self.root, self.shards[number], self.stream, positions=self.positions, remedy=REMEDY
+                self.root,
+                self.shards[number],
+                self.stream,
+                positions=self.positions,
+                remedy=REMEDY,
+                ragged=self.ragged,
             )
             self._open = number, shard
             _ahead(self.root, self.shards[number + 1 : number + 2])
-        return self._open[1], image - self.ends[number] + self.shards[number].samples
+        return self._open[1], image - self.ends[number] + self.shards[number].units
 
 
 def _ahead(root: Path, shards: Sequence[Shard]) -> None:
@@ -63,29 +73,38 @@ def _ahead(root: Path, shards: Sequence[Shard]) -> None:
 
 
 class _StreamedImages:
-    """The images of the epoch's sequence through webdataset, shard by shard from the one that is asked for first."""
+    """The images of the epoch's sequence through webdataset, shard by shard from the one that is asked for first; in a
+    ragged collection, single vectors.
+    """
 
     def __init__(
         self, root: Path, manifest: Manifest, shards: Sequence[Shard], stream: Stream, split: str
     ) -> None:
         self.read = partial(read_updates, root, manifest, stream, split)
-        self.root, self.shards = root, shards
-        self.ends = list(accumulate(shard.samples for shard in shards))
+        self.root, self.shards, self.ragged = root, shards, manifest.ragged
+        self.ends = list(accumulate(shard.units for shard in shards))
         self._at = -1
-        self._samples: Iterator[Sample] = iter(())
+        self._units: Iterator[np.ndarray] = iter(())
         self._updates = np.empty(0)
 
     def __call__(self, image: int) -> np.ndarray:
         number = bisect_right(self.ends, image)
         if self._at < 0 or image < self._at or number > 1 + bisect_right(self.ends, self._at):
-            self._samples = self.read(shards=self.shards[number:])
-            self._at = self.ends[number] - self.shards[number].samples - 1
+            self._units = self._read(self.shards[number:])
+            self._at = self.ends[number] - self.shards[number].units - 1
         while self._at < image:
-            self._updates = next(self._samples).updates
+            self._updates = next(self._units)
             self._at += 1
-            if self._at + self.shards[number].samples == self.ends[number]:  # a shard's first
+            if self._at + self.shards[number].units == self.ends[number]:  # a shard's first
                 _ahead(self.root, self.shards[number + 1 : number + 2])
         return self._updates
+
+    def _read(self, shards: Sequence[Shard]) -> Iterator[np.ndarray]:
+        for sample in self.read(shards=shards):
+            if self.ragged:
+                yield from sample.updates[:, None]
+            else:
+                yield sample.updates
 
 
 class _Chunks(IterableDataset[list[Tensor] | list[ScatteredRows]]):
@@ -169,8 +188,8 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
 
     def _order(self) -> EpochOrder:
         return EpochOrder(
-            images=sum(shard.samples for shard in self._shards),
-            positions=self._positions,
+            images=sum(shard.units for shard in self._shards),
+            positions=self.manifest.positions_of_unit(self.stream, self.split),
             batch_size=self.batch_size,
             buffer_vectors=self.buffer_vectors,
             seed=self.seed,
@@ -207,7 +226,14 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
         first, skipped = divmod(self._given, order.batches_of_chunk)
         shards = [self._shards[index] for index in order.shards(len(self._shards))]
         if self.reader == "mapped":
-            images = partial(_MappedImages, self.root, shards, self.stream, self._positions)
+            images = partial(
+                _MappedImages,
+                self.root,
+                shards,
+                self.stream,
+                self._positions,
+                ragged=self.manifest.ragged,
+            )
         else:
             images = partial(_StreamedImages, self.root, self.manifest, shards, self.stream, self.split)
         chunks: Iterable[list[Tensor] | list[ScatteredRows]] = _Chunks(

@@ -36,6 +36,7 @@ class GroupFilling:
         tars: folder (or `images`) -> open tar. Pictures are kept where there is a tar for them.
         image_size: (height, width) of the collection's pictures where it is known already.
         subsampling: which positions are stored; None: all.
+        ragged: records differ in length, and name the positions of their rows.
     """
 
     def __init__(
@@ -45,8 +46,11 @@ class GroupFilling:
         tars: Mapping[str, HashedTar],
         image_size: tuple[int, int] | None,
         subsampling: Subsampling | None = None,
+        ragged: bool = False,
     ) -> None:
-        self.subsampling = subsampling
+        self.subsampling, self.ragged = subsampling, ragged
+        self.vectors = dict.fromkeys(streams, 0)
+        """folder -> vectors written."""
         self.streams, self.tars, self.image_size = streams, tars, image_size
         self.split: str | None = None
         self.count = 0
@@ -76,14 +80,16 @@ class GroupFilling:
         text = _json_bytes(details)
         drawn: dict[int, np.ndarray] = {}
         for folder, array in updates.items():
-            size = len(array)
-            if self.subsampling is None or self.subsampling.kept(record.split, size) == size:
-                self.tars[folder].add(record.image_id, npy=npy_bytes(array), json=text)
-                continue
-            if size not in drawn:
-                drawn[size] = self.subsampling.draw(record.image_id, size)
-            told = _json_bytes({**details, "positions": drawn[size].tolist()})
-            self.tars[folder].add(record.image_id, npy=npy_bytes(array[drawn[size]]), json=told)
+            size, told = len(array), text
+            positions = np.asarray(record.positions[folder]) if record.positions else np.arange(size)
+            if self.subsampling is not None and self.subsampling.kept(record.split, size) < size:
+                if size not in drawn:
+                    drawn[size] = self.subsampling.draw(record.image_id, size)
+                array, positions = array[drawn[size]], positions[drawn[size]]
+            if self.ragged or len(array) < size:
+                told = _json_bytes({**details, "positions": positions.tolist()})
+            self.tars[folder].add(record.image_id, npy=npy_bytes(array), json=told)
+            self.vectors[folder] += len(array)
         if image is not None:
             self.tars[IMAGES].add(record.image_id, png=png_bytes(image), json=text)
         self.count += 1
@@ -97,14 +103,27 @@ class GroupFilling:
         arrays = {}
         for folder, stream in self.streams.items():
             array = np.asarray(record.updates[folder])
-            if array.shape != (stream.positions, stream.d_in):
+            shape = (self._positions(record, stream), stream.d_in)
+            if array.shape != shape:
                 raise UserError(
                     f"image {record.image_id!r} at {folder} has shape {array.shape}, the stream has "
-                    f"{(stream.positions, stream.d_in)} [positions, d_in]; check the hookpoint's grid"
+                    f"{shape} [positions, d_in]; check the hookpoint's grid"
                 )
             with np.errstate(over="ignore"):  # an overflow becomes inf here and is rejected
                 arrays[folder] = np.ascontiguousarray(array, dtype=np.float16)
         return arrays
+
+    def _positions(self, record: ImageRecord, stream: Stream) -> int:
+        """How many rows a record has in a stream."""
+        if not self.ragged:
+            return stream.positions
+        named = list((record.positions or {}).get(stream.folder, ()))
+        if not named or named != sorted(set(named)) or named[0] < 0 or named[-1] >= stream.positions:
+            raise UserError(
+                f"image {record.image_id!r} at {stream.folder} has the positions {named}; give at least one, ascending, "
+                f"from 0 to {stream.positions - 1}"
+            )
+        return len(named)
 
     def _checked_image(self, record: ImageRecord) -> np.ndarray:
         image = record.image

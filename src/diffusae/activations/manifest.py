@@ -27,6 +27,7 @@ class Manifest:
         splits: split -> {"images": accepted, "rejected": refused for a non-finite update}.
         entries: every shard, in the order of their groups.
         subsampling: which positions some splits keep; None where every picture keeps its whole grid.
+        ragged: samples differ in length, and each names its positions; shards count their vectors.
     """
 
     schema_version: int
@@ -36,6 +37,7 @@ class Manifest:
     splits: Mapping[str, Mapping[str, int]]
     entries: tuple[Shard, ...]
     subsampling: Subsampling | None = None
+    ragged: bool = False
 
     @classmethod
     def load(cls, root: Path | str) -> Manifest:
@@ -77,22 +79,25 @@ class Manifest:
                 subsampling=exact_fields(Subsampling, value["subsampling"])
                 if "subsampling" in value
                 else None,
+                ragged=value.get("ragged", False),
             )
         except UserError as error:
             raise UserError(f"{path}: {error}; run `diffusae collect` to write it again") from error
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON, as `load` reads it. `subsampling` is there only where something is left out."""
+        """Plain JSON, as `load` reads it. `subsampling` and `ragged` are there only where they say something."""
         value = {
             "schema_version": self.schema_version,
             "header": dict(self.header),
             "streams": [asdict(stream) for stream in self.streams],
             "image_size": self.image_size,
             "splits": {split: dict(counts) for split, counts in self.splits.items()},
-            "shards": [asdict(shard) for shard in self.entries],
+            "shards": [shard.to_json() for shard in self.entries],
         }
         if self.subsampling is not None:
             value["subsampling"] = self.subsampling.to_json()
+        if self.ragged:
+            value["ragged"] = True
         return value
 
     def stream(self, block: str, t: float, conditioning: str) -> Stream:
@@ -122,11 +127,18 @@ class Manifest:
 
     def vectors(self, stream: Stream, split: str) -> int:
         """How many update vectors a stream holds in one split."""
-        samples = sum(shard.samples for shard in self.shards(stream.folder, split))
-        return samples * self.positions(stream, split)
+        units = sum(shard.units for shard in self.shards(stream.folder, split))
+        return units * self.positions_of_unit(stream, split)
+
+    def positions_of_unit(self, stream: Stream, split: str) -> int:
+        """Vectors of one unit of `Shard.units`."""
+        return 1 if self.ragged else self.positions(stream, split)
 
     def positions(self, stream: Stream, split: str) -> int:
-        """How many update vectors one image of a split has: those of the whole grid, unless the split is thinned."""
+        """How many update vectors one image of a split has: those of the whole grid, unless the split is thinned.
+
+        In a ragged collection it is the most that one can have.
+        """
         if self.subsampling is None:
             return stream.positions
         return self.subsampling.kept(split, stream.positions)

@@ -6,11 +6,12 @@ import math
 import mmap
 import tarfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float16
+from jaxtyping import Float16, Int
 from torch import Tensor
 
 from diffusae.activations.mirror import open_shard
@@ -24,10 +25,11 @@ from diffusae.errors import UserError
 class _Sample:
     key: str
     offset: int
+    rows: int
 
 
 class MappedShard:
-    """One shard of a stream, read where it lies, with `positions` vectors an image.
+    """One shard of a stream, read where it lies, with `positions` vectors an image, or at most so many where it is `ragged`.
 
     Raises:
         UserError: the file is missing or cut, has members that are not `<key>.json` and `<key>.npy`, a key twice,
@@ -35,10 +37,16 @@ class MappedShard:
     """
 
     def __init__(
-        self, root: Path | str, shard: Shard, stream: Stream, *, positions: int, remedy: str
+        self,
+        root: Path | str,
+        shard: Shard,
+        stream: Stream,
+        *,
+        positions: int,
+        remedy: str,
+        ragged: bool = False,
     ) -> None:
-        self.shape = (positions, stream.d_in)
-        self._bytes = 2 * positions * stream.d_in
+        self.shape, self.ragged = (positions, stream.d_in), ragged
         try:
             file = open_shard(root, shard)
         except FileNotFoundError:
@@ -58,6 +66,19 @@ class MappedShard:
         self.table: Float16[Tensor, "slots d_in"] = numbers.as_strided((slots, stream.d_in), (self._unit, 1))
         """The file as every stretch of d_in numbers that could be a vector; the stretches overlap."""
 
+    @cached_property
+    def slot_of_vector(self) -> Int[np.ndarray, " vectors"]:
+        """The row of `table` that is each vector, sample by sample."""
+        step = self.shape[1] // self._unit
+        return np.concatenate(
+            [self.slots(i)[0] + step * np.arange(sample.rows) for i, sample in enumerate(self._samples)]
+        )
+
+    def vector(self, index: int) -> Float16[np.ndarray, "1 d_in"]:
+        """One vector of the shard, counted through all samples, where it lies in the file."""
+        start = 2 * self._unit * int(self.slot_of_vector[index])
+        return self._data[start : start + 2 * self.shape[1]].view(np.float16)[None]
+
     def slots(self, index: int) -> tuple[int, int]:
         """The row of `table` that is an image's first vector, and the rows from one vector to the next."""
         return self._samples[index].offset // (2 * self._unit), self.shape[1] // self._unit
@@ -71,8 +92,9 @@ class MappedShard:
 
     def updates(self, index: int) -> Float16[np.ndarray, "positions d_in"]:
         """One image's updates where they lie in the file; what is written to them never reaches it."""
-        start = self._samples[index].offset
-        return self._data[start : start + self._bytes].view(np.float16).reshape(self.shape)
+        start, rows = self._samples[index].offset, self._samples[index].rows
+        stop = start + 2 * rows * self.shape[1]
+        return self._data[start:stop].view(np.float16).reshape(rows, self.shape[1])
 
     def _index(self, shard: Shard, remedy: str) -> list[_Sample]:
         names: set[str] = set()
@@ -89,7 +111,7 @@ class MappedShard:
                     raise UserError(f"{shard.path}: member {member.name!r} comes twice; {remedy}")
                 names.add(member.name)
                 if extension == "npy":
-                    samples.append(_Sample(key, self._numbers(shard, member, remedy)))
+                    samples.append(_Sample(key, *self._numbers(shard, member, remedy)))
         except tarfile.TarError as error:
             raise UserError(f"{shard.path} is cut or damaged ({error}); {remedy}") from error
         lacking = [sample.key for sample in samples if f"{sample.key}.json" not in names]
@@ -101,22 +123,28 @@ class MappedShard:
             raise UserError(
                 f"{shard.path} is cut: it has {len(samples)} samples, expected {shard.samples}; {remedy}"
             )
+        rows = sum(sample.rows for sample in samples)
+        if shard.vectors is not None and rows != shard.vectors:
+            raise UserError(f"{shard.path} has {rows} vectors, expected {shard.vectors}; {remedy}")
         return samples
 
-    def _numbers(self, shard: Shard, member: Member, remedy: str) -> int:
-        """Where an .npy member's numbers begin."""
+    def _numbers(self, shard: Shard, member: Member, remedy: str) -> tuple[int, int]:
+        """Where an .npy member's numbers begin, and its rows."""
         try:
             dtype, shape, offset = npy_header(self._data[member.offset : member.offset + 256].tobytes())
         except ValueError as error:
             raise UserError(
                 f"{shard.path}: member {member.name} cannot be read ({error}); {remedy}"
             ) from error
-        if shape != self.shape or dtype != np.float16:
+        fits = shape == self.shape or (
+            self.ragged and len(shape) == 2 and 0 < shape[0] <= self.shape[0] and shape[1] == self.shape[1]
+        )
+        if not fits or dtype != np.float16:
             raise UserError(
                 f"{shard.path}: sample {member.name.partition('.')[0]!r} is {dtype} {shape}, the manifest's "
                 f"stream {shard.stream} is float16 {self.shape}; shards of different collections are mixed: {remedy}"
             )
         start = member.offset + offset
-        if start + self._bytes > min(len(self._data), member.offset + member.size):
+        if start + 2 * shape[0] * shape[1] > min(len(self._data), member.offset + member.size):
             raise UserError(f"{shard.path} is cut: {member.name} ends after the file; {remedy}")
-        return start
+        return start, shape[0]

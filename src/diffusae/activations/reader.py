@@ -132,9 +132,11 @@ def read_updates(
         UserError: a shard is missing or cut, a member foreign, a key double, a shape not the stream's.
     """
     shards = manifest.shards(stream.folder, split) if shards is None else shards
-    shape = (manifest.positions(stream, split), stream.d_in)
+    most = manifest.positions(stream, split)
     for shard, sample in _samples(Path(root), shards, kind="npy"):
         updates = sample["npy"]
+        told = len(sample["json"].get("positions", ())) if manifest.ragged else most
+        shape = (told if 0 < told <= most else most, stream.d_in)
         if updates.shape != shape or updates.dtype != np.float16:
             raise UserError(
                 f"{shard.path}: sample {sample['__key__']!r} is {updates.dtype} {updates.shape}, the manifest's "
@@ -160,7 +162,15 @@ def read_images(
 def load_updates(
     root: Path | str, manifest: Manifest, stream: Stream, split: str
 ) -> tuple[list[str], Float16[np.ndarray, "images positions d_in"]]:
-    """All ids and updates of a stream and split, in one array: for sets that fit in memory."""
+    """All ids and updates of a stream and split, in one array: for sets that fit in memory.
+
+    Raises:
+        UserError: as `read_updates`, and for a ragged collection, whose samples make no array.
+    """
+    if manifest.ragged:
+        raise UserError(
+            f"the samples of {root} differ in length (one vector a token) and make no array; read them one by one"
+        )
     shards = manifest.shards(stream.folder, split)
     updates = np.empty(
         (sum(shard.samples for shard in shards), manifest.positions(stream, split), stream.d_in),

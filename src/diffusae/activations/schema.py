@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Self
 
 import numpy as np
@@ -144,6 +144,8 @@ class ImageRecord:
         image_id: letters, digits, `_` and `-`, at most 80 characters; unique in the collection.
         prompt: the caption. seed: the seed of its noise. split: the set that it belongs to.
         updates: stream folder -> [positions, d_in], any float dtype; stored as float16.
+        positions: stream folder -> the positions of its grid that the rows of `updates` are, ascending. In a ragged
+            collection every stream has them; elsewhere none has, and rows are the whole grid.
         image: uint8 [height, width, 3], or None where images are not kept.
         meta: further plain JSON, stored beside prompt, seed and split.
     """
@@ -153,6 +155,7 @@ class ImageRecord:
     seed: int
     split: str
     updates: Mapping[str, np.ndarray]
+    positions: Mapping[str, Sequence[int]] | None = None
     image: np.ndarray | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
 
@@ -174,7 +177,10 @@ class ImageRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One finished tar; `path` is relative to the root, `stream` its stream's folder or `images`."""
+    """One finished tar; `path` is relative to the root, `stream` its stream's folder or `images`.
+
+    `vectors` counts its update vectors in a ragged collection; None where every sample has equally many.
+    """
 
     path: str
     stream: str
@@ -182,6 +188,19 @@ class Shard:
     samples: int
     bytes: int
     sha256: str
+    vectors: int | None = None
+
+    @property
+    def units(self) -> int:
+        """What an epoch deals out: samples, or single vectors where samples differ in length."""
+        return self.samples if self.vectors is None else self.vectors
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; `vectors` is there only where it says something."""
+        value = asdict(self)
+        if self.vectors is None:
+            value.pop("vectors")
+        return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +217,13 @@ class Group:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, with the shards keyed by path."""
         shards = {
-            s.path: {"stream": s.stream, "sha256": s.sha256, "bytes": s.bytes, "samples": s.samples}
+            s.path: {
+                "stream": s.stream,
+                "sha256": s.sha256,
+                "bytes": s.bytes,
+                "samples": s.samples,
+                **({} if s.vectors is None else {"vectors": s.vectors}),
+            }
             for s in self.shards
         }
         return {
@@ -227,9 +252,10 @@ class Group:
 
 
 def exact_fields(kind: type, value: Mapping[str, Any]) -> Any:
-    """Build a dataclass from a JSON object. Raises `UserError` where a field is missing or unknown."""
+    """Build a dataclass from a JSON object. Raises `UserError` where a field without default is missing, or one is unknown."""
     known = {f.name for f in fields(kind)}
-    missing, foreign = sorted(known - set(value)), sorted(set(value) - known)
+    needed = {f.name for f in fields(kind) if f.default is MISSING}
+    missing, foreign = sorted(needed - set(value)), sorted(set(value) - known)
     if missing or foreign:
         raise UserError(
             f"a {kind.__name__.lower()} has the fields {', '.join(sorted(known))}; "

@@ -47,6 +47,7 @@ class ActivationWriter:
         header: plain JSON on the collection as a whole (model, scheduler, steps, guidance, ...).
         with_images: keep the pictures too.
         subsampling: which positions are stored; None: all. Records come with whole grids either way.
+        ragged: samples differ in length; every record names the positions of its rows.
         owns: whether this writer may write a group. With others at work beside it on other groups, it clears up
             after killed writers of its own groups alone.
 
@@ -62,6 +63,7 @@ class ActivationWriter:
         header: Mapping[str, Any],
         with_images: bool = True,
         subsampling: Subsampling | None = None,
+        ragged: bool = False,
         owns: Callable[[int], bool] | None = None,
     ) -> None:
         self.root = Path(root)
@@ -78,7 +80,7 @@ class ActivationWriter:
                 f"two streams share a folder ({', '.join(twice)}); choose timesteps at least 0.01 apart"
             )
         self.with_images = with_images
-        self.subsampling = subsampling
+        self.subsampling, self.ragged = subsampling, ragged
         self.header = plain_json("the header", header)
         self._remove_stale_temporaries()
         self._claim_root()
@@ -109,6 +111,8 @@ class ActivationWriter:
         }
         if self.subsampling is not None:
             described["subsampling"] = self.subsampling.to_json()
+        if self.ragged:
+            described["ragged"] = True
         ours = plain_json("the collection", described)
         path = self.root / COLLECTION
         if not path.exists():
@@ -138,6 +142,7 @@ class ActivationWriter:
                 header=told["header"],
                 with_images=told["with_images"],
                 subsampling=None if drawn is None else exact_fields(Subsampling, drawn),
+                ragged=told.get("ragged", False),
                 owns=owns,
             )
         except (OSError, ValueError, KeyError, AttributeError) as error:
@@ -193,6 +198,7 @@ class ActivationWriter:
                     tars=tars,
                     image_size=self._image_size,
                     subsampling=self.subsampling,
+                    ragged=self.ragged,
                 )
                 for record in records:
                     filling.add(record)
@@ -213,6 +219,7 @@ class ActivationWriter:
                         samples=filling.count,
                         bytes=tar.bytes,
                         sha256=tar.sha256,
+                        vectors=filling.vectors[folder] if self.ragged and folder in streams else None,
                     )
                     for folder, tar in tars.items()
                 ),
@@ -268,6 +275,7 @@ class ActivationWriter:
             splits=splits,
             entries=tuple(shard for _, group in sorted(groups.items()) for shard in group.shards),
             subsampling=self.subsampling,
+            ragged=self.ragged,
         )
         atomic_write_json(self.root / MANIFEST, manifest.to_json())
         return manifest

@@ -7,7 +7,7 @@ The configuration comes from the pipeline's folder, from the hub, or, for the mo
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from diffusae.backbone.adapters import Layout, adapter_for
 from diffusae.backbone.hookpoints import COMPONENTS, HookpointInfo, list_hookpoints
 from diffusae.backbone.load import is_hub_id
 from diffusae.backbone.text_attention import reads_text
+from diffusae.backbone.text_layers import ENCODERS, TextLayer, describe_text_layers
 from diffusae.errors import UserError, unknown
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
@@ -37,6 +38,7 @@ class Description:
         tokens: of a padded prompt, as the denoiser attends to them first.
         layout: how guidance runs.
         reads_text: whether its attention to the text can be recorded.
+        text_layers: {name: layer of a text encoder}, where it was asked for.
     """
 
     pipeline: str
@@ -46,6 +48,7 @@ class Description:
     tokens: int
     layout: Layout
     reads_text: bool
+    text_layers: dict[str, TextLayer] = field(default_factory=dict)
 
 
 def known_architectures() -> list[str]:
@@ -59,15 +62,18 @@ def describe(
     revision: str | None = None,
     architecture: str | None = None,
     text_tokens: int | None = None,
+    text_layers: bool = False,
 ) -> Description:
     """Build the denoiser of a folder or hub id on the meta device and list its hookpoints.
 
-    For a hub id, `architecture` names the shipped sizes that are read in its place; then nothing is downloaded.
+    For a hub id, `architecture` names the shipped sizes that are read in its place; then nothing is downloaded. With
+    `text_layers`, those of its text encoders are listed too.
 
     Raises:
         UserError: the configuration cannot be had (the message names what would serve), or no such architecture.
     """
-    if architecture is not None and is_hub_id(source):
+    shipped = architecture is not None and is_hub_id(source)
+    if shipped:
         if architecture not in known_architectures():
             raise unknown("architecture", architecture, known_architectures())
         parts = json.loads((ARCHITECTURES / f"{architecture}.json").read_text(encoding="utf-8"))
@@ -85,6 +91,13 @@ def describe(
         tokens=adapter.tokens(pipeline, parts["text_tokens"], text_tokens),
         layout=adapter.layout,
         reads_text=reads_text(denoiser),
+        text_layers=describe_text_layers(
+            parts["text_encoders"] if shipped else _text_encoders(source, revision),
+            pipeline=pipeline,
+            text_tokens=text_tokens,
+        )
+        if text_layers
+        else {},
     )
 
 
@@ -93,6 +106,26 @@ def build_denoiser(config: dict[str, Any]) -> Any:
     kind = getattr(diffusers, config["_class_name"])
     with torch.device("meta"):
         return kind.from_config(config)
+
+
+def _text_encoders(source: str | Path, revision: str | None) -> dict[str, dict[str, Any]]:
+    """{encoder: its configuration} of a folder or hub id."""
+    try:
+        index: Any = DiffusionPipeline.load_config(source, revision=revision)
+        return {
+            name: {
+                **_AnyConfig.load_config(source, subfolder=name, revision=revision),  # pyright: ignore[reportGeneralTypeIssues]
+                "_class_name": index[name][1],
+            }
+            for name in ENCODERS.values()
+            if index.get(name, [None])[0] is not None
+        }
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"the text encoders' configurations of {str(source)!r} cannot be read ({reason}); set model.source to a local "
+            "folder in the diffusers layout, with text_encoder/config.json and those of further encoders"
+        ) from error
 
 
 def _published(source: str | Path, revision: str | None) -> dict[str, Any]:

@@ -7,11 +7,14 @@ denoiser: Stable Diffusion XL reads the last but one, FLUX of its first encoder 
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+import transformers
 from torch import nn
 
 from diffusae.errors import UserError, together
@@ -21,17 +24,21 @@ ENCODERS: Mapping[str, str] = {"text": "text_encoder", "text2": "text_encoder_2"
 
 _NAME = re.compile(r"(text[23]?)_(\d+)")
 # transformers 5 has no `text_model` around a plain CLIPTextModel's layers, and one around a projected one's.
+_TEXT_LIMIT = "max_sequence_length"
 _LISTS = ("encoder.layers", "text_model.encoder.layers", "encoder.block")
 
 
 @dataclass(frozen=True)
 class TextLayer:
-    """One layer: its name, its encoder's place in the pipeline, its own path there, and the width of a token's vector."""
+    """One layer: its name, its encoder's place in the pipeline, its own path there, the width of a token's vector, and the
+    tokens of a padded prompt.
+    """
 
     name: str
     encoder: str
     path: str
     d_in: int
+    tokens: int
 
     @property
     def tokenizer(self) -> str:
@@ -49,9 +56,49 @@ def names_text_layer(block: str) -> bool:
     return _NAME.fullmatch(block) is not None
 
 
-def list_text_layers(pipe: Any) -> dict[str, TextLayer]:
-    """{name: layer} of every text encoder of a loaded pipeline, encoder by encoder, from the first layer on."""
-    return _listed(lambda encoder: getattr(pipe, encoder, None))
+def list_text_layers(pipe: Any, *, text_tokens: int | None = None) -> dict[str, TextLayer]:
+    """{name: layer} of every text encoder of a loaded pipeline, encoder by encoder, from the first layer on.
+
+    `text_tokens` is the length that T5 prompts are padded and cut to; None: the pipeline's own.
+    """
+    encoders = {encoder: getattr(pipe, encoder, None) for encoder in ENCODERS.values()}
+    return layers_of(encoders, pipeline=type(pipe), text_tokens=text_tokens)
+
+
+def describe_text_layers(
+    configs: Mapping[str, Mapping[str, Any]], *, pipeline: type, text_tokens: int | None = None
+) -> dict[str, TextLayer]:
+    """The same before any weights are there: {encoder: configuration with its `_class_name`}, built on the meta device."""
+    encoders = {}
+    for encoder, config in configs.items():
+        kind = getattr(transformers, config["_class_name"])
+        values = {name: value for name, value in config.items() if name != "_class_name"}
+        with torch.device("meta"):
+            encoders[encoder] = kind(kind.config_class(**values))
+    return layers_of(encoders, pipeline=pipeline, text_tokens=text_tokens)
+
+
+def layers_of(
+    encoders: Mapping[str, Any], *, pipeline: type, text_tokens: int | None = None
+) -> dict[str, TextLayer]:
+    """{name: layer} of encoders by what the pipeline calls them; what is no module is left out."""
+    found: dict[str, TextLayer] = {}
+    for short, encoder in ENCODERS.items():
+        module = encoders.get(encoder)
+        if not isinstance(module, nn.Module):
+            continue
+        path, layers = _layers(module, encoder)
+        config: Any = module.config
+        for place in range(len(layers)):
+            name = f"{short}_{place}"
+            found[name] = TextLayer(
+                name=name,
+                encoder=encoder,
+                path=f"{path}.{place}",
+                d_in=config.hidden_size,  # T5's configuration answers to this name too
+                tokens=_tokens(config, pipeline, text_tokens),
+            )
+    return found
 
 
 def find_text_layer(known: Mapping[str, TextLayer], name: str) -> TextLayer:
@@ -94,18 +141,12 @@ def told(known: Iterable[str]) -> str:
     return ", ".join(f"{names[0]} to {names[-1]}" if len(names) > 1 else names[0] for names in ends.values())
 
 
-def _listed(encoder_of: Callable[[str], Any]) -> dict[str, TextLayer]:
-    found: dict[str, TextLayer] = {}
-    for short, encoder in ENCODERS.items():
-        module = encoder_of(encoder)
-        if not isinstance(module, nn.Module):
-            continue
-        path, layers = _layers(module, encoder)
-        d_in = module.config.hidden_size  # T5's configuration answers to this name too
-        for place in range(len(layers)):
-            name = f"{short}_{place}"
-            found[name] = TextLayer(name=name, encoder=encoder, path=f"{path}.{place}", d_in=d_in)
-    return found
+def _tokens(config: Any, pipeline: type, text_tokens: int | None) -> int:
+    """Tokens of a padded prompt: all that CLIP has positions for; of T5 as asked, else as the pipeline's call has it."""
+    if hasattr(config, "max_position_embeddings"):
+        return config.max_position_embeddings
+    known = inspect.signature(pipeline.__call__).parameters  # pyright: ignore[reportFunctionMemberAccess]
+    return text_tokens or (known[_TEXT_LIMIT].default if _TEXT_LIMIT in known else 512)
 
 
 def _layers(module: nn.Module, encoder: str) -> tuple[str, nn.ModuleList]:

@@ -7,11 +7,11 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from jaxtyping import Float
 from torch import Tensor
 
 from diffusae.backbone.adapters import adapter_of
+from diffusae.backbone.noising import as_ddim, is_flow_matching, noised
 from diffusae.capture.hooks import Moment, hook_blocks
 from diffusae.errors import UserError
 from diffusae.interventions.edits import Edit
@@ -39,7 +39,7 @@ def denoising_errors(
     """
     adapter = adapter_of(pipe)
     latents, noise = (each.to(device=pipe.device, dtype=adapter.denoiser.dtype) for each in (latents, noise))
-    noised, wanted = _noised_and_target(pipe.scheduler, latents, noise, timestep)
+    seen, wanted = _noised_and_target(pipe.scheduler, latents, noise, timestep)
 
     def visit(_path: str, moment: Moment, before: Tensor, after: Tensor) -> Tensor:
         assert edit is not None
@@ -47,33 +47,28 @@ def denoising_errors(
 
     hooks = nullcontext() if edit is None else hook_blocks(pipe, {edit.hookpoint: edit.hookpoint}, visit)
     with hooks:
-        predicted = adapter.predict(conditions, noised, timestep)
+        predicted = adapter.predict(conditions, seen, timestep)
     return (predicted.float() - wanted.float()).square().flatten(1).mean(dim=1).cpu()
 
 
 def _noised_and_target(
     scheduler: Any, latents: Tensor, noise: Tensor, timestep: float
 ) -> tuple[Tensor, Tensor]:
-    """The denoiser's input at a timestep, and what it was trained to predict there.
-
-    Flow matching: x_t = (1 - sigma) x_0 + sigma noise, and the velocity noise - x_0 (arXiv 2403.03206, eq. 13-14). Other
-    schedulers share their noise schedule with DDIM, whatever form they step in.
+    """The denoiser's input at a timestep, and what it was trained to predict there; of flow matching the velocity
+    noise - x_0 (arXiv 2403.03206, eq. 14).
     """
-    if not hasattr(scheduler, "alphas_cumprod"):
-        sigma = timestep / scheduler.config.num_train_timesteps
-        return (1 - sigma) * latents + sigma * noise, noise - latents
-    own: Any = (
-        scheduler if isinstance(scheduler, DDIMScheduler) else DDIMScheduler.from_config(scheduler.config)
-    )
-    times = torch.full((len(latents),), int(timestep), device=latents.device)
-    noised = own.add_noise(latents, noise, times)
+    seen = noised(scheduler, latents, noise, timestep)
+    if is_flow_matching(scheduler):
+        return seen, noise - latents
+    own = as_ddim(scheduler)
     kind = own.config.prediction_type
     if kind == "epsilon":
-        return noised, noise
+        return seen, noise
     if kind == "v_prediction":
-        return noised, own.get_velocity(latents, noise, times)
+        times = torch.full((len(latents),), int(timestep), device=latents.device)
+        return seen, own.get_velocity(latents, noise, times)
     if kind == "sample":
-        return noised, latents
+        return seen, latents
     raise UserError(
         f"the scheduler predicts {kind!r}; denoising errors know epsilon, v_prediction and sample"
     )

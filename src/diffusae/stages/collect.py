@@ -1,45 +1,28 @@
-"""Collect: one generation pass that records every cell of the grid, and the pictures."""
+"""Collect: one pass that records every cell of the grid: of pictures that are generated or given, or of texts."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.activations.parts import Part
 from diffusae.activations.reader import discard_damaged, verify
-from diffusae.activations.schema import ImageRecord, Stream
 from diffusae.activations.writer import ActivationWriter
-from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.describe import Description
 from diffusae.backbone.hookpoints import find
-from diffusae.capture.attention import CapturedAttention, capture_cross_attention, mean_map, word_tokens
-from diffusae.capture.generate import generate
+from diffusae.backbone.text_layers import find_text_layers
 from diffusae.errors import UserError, together
-from diffusae.prompts.prompt_set import Prompt
 from diffusae.runs.disk import require_free
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import RunRecord, run_record, state
-from diffusae.sources import fingerprint
-from diffusae.stages.collection import (
-    ATTENTION,
-    SEEN_SPLITS,
-    finest_grid,
-    groups_of,
-    stored_in,
-    streams_of,
-    subsampling_of,
-    words_of,
-)
+from diffusae.stages.collection import SEEN_SPLITS, groups_of, stored_in, subsampling_of
 from diffusae.stages.collection_tasks import STAGE as COLLECT_PART
 from diffusae.stages.collection_tasks import (
     WAIT_S,
@@ -51,19 +34,20 @@ from diffusae.stages.collection_tasks import (
     require_same,
 )
 from diffusae.stages.estimate import bytes_finished, estimate
-from diffusae.stages.model import describe_model, load_model, sampling, scheduler_timestep
-from diffusae.stages.progress import Advance, progress_bar
+from diffusae.stages.model import describe_model, load_model
+from diffusae.stages.progress import progress_bar
+from diffusae.stages.recording import Recording, recording_of
 from diffusae.stages.study import Study
 
 log = logging.getLogger(__name__)
 
 
 def collect(cfg: DictConfig) -> bool:
-    """Generate the study's pictures once and write the updates of every cell; whole groups are never redone. False: it is
-    finished already.
+    """Record everything once and write the updates of every cell; whole groups are never redone. False: it is finished
+    already.
 
     With `collect.shard=i/n`, only this task's share, beside the other tasks; the last one to end finishes the whole. With
-    `collect.merge`, nothing is generated: the parts of other directories are brought together.
+    `collect.merge`, nothing is recorded: the parts of other directories are brought together.
     """
     study = Study(cfg)
     study.check()
@@ -92,9 +76,9 @@ def collect_into(study: Study) -> bool:
     if state(study.activations, determines=determines, parents={}) == "finished" and _sound(study):
         log.info("%s is collected already", study.activations)
         return False
-    description = _checked(study)
+    ready = _checked(study)
     with _recorded(study, study.activations, "collect", determines):
-        _generate(study, determines, description).finish()
+        _record(study, ready).finish()
     return True
 
 
@@ -103,7 +87,7 @@ def _collect_part(study: Study, part: Part) -> bool:
     root, determines = study.activations, _determines(study)
     place, groups = part.directory(root), _count_groups(study)
     begun = state(place, determines=determines, parents={}) != "finished"
-    description = _checked(study) if begun else None  # refused before anything is written
+    ready = _checked(study) if begun else None  # refused before anything is written
     record = partial(_recorded, study, place, COLLECT_PART, determines)
     with part_lock(root, part, determines, record if begun else nullcontext) as held:
         skipped = not begun and _own_sound(root, part, groups)
@@ -112,19 +96,35 @@ def _collect_part(study: Study, part: Part) -> bool:
         else:
             if not begun:
                 held.enter_context(record())
-            _generate(study, determines, description or _checked(study), part)
+            _record(study, ready or _checked(study), part)
         whole = state(root, determines=determines, parents={}) == "finished" and (root / MANIFEST).exists()
         if not (skipped and whole):
             end_part(study, part, held, determines=determines, groups=groups)
     return not skipped
 
 
-def _checked(study: Study) -> Description:
-    """The model's description, once hookpoints and disk are found to do."""
-    description = describe_model(study.cfg.model)
+@dataclass(frozen=True)
+class _Ready:
+    """What is found to do before the model loads; `wanted` are the ids of what can be recorded."""
+
+    description: Description
+    recording: Recording
+    wanted: frozenset[str]
+
+
+def _checked(study: Study) -> _Ready:
+    """Refuse hookpoints, disks and pictures that do not do."""
+    description = describe_model(study.cfg.model, text_layers=study.kind == "text")
     check_hookpoints(study, description)
     _require_disk(study, description)
-    return description
+    recording = recording_of(study)
+    wanted = frozenset(prompt.image_id for prompt in recording.prompts())
+    for group in groups_of(study.prompts, study.cfg.activations.group_size):
+        if wanted.isdisjoint(prompt.image_id for prompt in group):
+            raise UserError(
+                f"nothing is left of a group of {len(group)} pictures, from {group[0].where} on; raise activations.group_size"
+            )
+    return _Ready(description, recording, wanted)
 
 
 def _own_sound(root: Path, part: Part, groups: int) -> bool:
@@ -158,56 +158,39 @@ def _recorded(
     )
 
 
-def _generate(
-    study: Study, determines: dict[str, Any], description: Description, part: Part | None = None
-) -> ActivationWriter:
-    """Generate and write every group that is not finished, of one task or of all."""
-    model = study.cfg.model
+def _record(study: Study, ready: _Ready, part: Part | None = None) -> ActivationWriter:
+    """Record and write every group that is not finished, of one task or of all."""
     groups = [
-        (index, group)
+        (index, [prompt for prompt in group if prompt.image_id in ready.wanted])
         for index, group in enumerate(groups_of(study.prompts, study.cfg.activations.group_size))
         if part is None or part.owns(index)
     ]
-    pipe = load_model(model)
-    adapter = adapter_of(pipe)
-    tokenizer, tokens = adapter.words(pipe, model.text_tokens)
-    told = _told_truncations(tokenizer, tokens, study.prompts)
-    streams = streams_of(
-        study,
-        description,
-        lambda t: scheduler_timestep(pipe, adapter, model, t),
-        tokens,
-    )
-    header = {
-        "model": model.name,
-        "source": determines["model"]["source"],
-        "scheduler": type(pipe.scheduler).__name__,
-        "steps": model.steps,
-        "guidance": model.guidance,
-        "truncated_prompts": told,
-    }
+    recording = ready.recording
+    begun = recording.begin(load_model(study.cfg.model), ready.description)
     # What is collected here is written by the first and compared by the others.
     shared = nullcontext() if part is None else directory_lock(study.activations, wait_s=WAIT_S)
     with shared:
         writer = ActivationWriter(
             study.activations,
-            streams=streams,
-            header=header,
+            streams=begun.streams,
+            header=begun.header,
+            with_images=recording.keeps_pictures,
             subsampling=subsampling_of(study),
+            ragged=recording.ragged,
             owns=None if part is None else part.owns,
         )
     finished = writer.finished_groups()
-    recorder = _Recorder(study, pipe, streams, finest_grid(study, description))
     done = sum(len(group) for index, group in groups if index in finished)
     total = sum(len(group) for _, group in groups)
-    with progress_bar("pictures", total=total, done=done) as (advance, _):
+    with progress_bar(recording.what, total=total, done=done) as (advance, _):
         for index, group in groups:
             if index not in finished:
                 split = group[0].split
-                seen = split in SEEN_SPLITS
-                records = recorder.records(group, advance, decode=seen)
-                left_out = [stream.folder for stream in streams if not stored_in(stream, split)]
-                written = writer.write_group(index, records, with_images=seen, leave_out=left_out)
+                records = begun.records(group, advance)
+                left_out = [stream.folder for stream in begun.streams if not stored_in(stream, split)]
+                written = writer.write_group(
+                    index, records, with_images=split in SEEN_SPLITS, leave_out=left_out
+                )
                 for rejected in written.rejected:
                     log.warning("rejected: %s", rejected)
     return writer
@@ -215,19 +198,10 @@ def _generate(
 
 def _determines(study: Study) -> dict[str, Any]:
     """What decides the bytes of a collection."""
-    model = study.model_determines()
-    model.pop("batch_size")
-    source = fingerprint(model["source"])
-    if source is not None:
-        model["source"] = f"files {source}"
-    prompts = json.dumps([[p.image_id, p.text, p.seed, p.split] for p in study.prompts])
     limits = {name: study.cfg.activations[name] for name in ("positions_per_image", "max_vectors")}
     limits = {name: value for name, value in limits.items() if value is not None}
     return {
-        "model": model,
-        "grid": study.part("grid"),
-        "prompts": hashlib.sha256(prompts.encode()).hexdigest()[:16],
-        "counts": study.part("prompts")["counts"],
+        **recording_of(study).determines(),
         "seed": study.cfg.seed,
         "group_size": study.cfg.activations.group_size,
         **({"subsampling": limits} if limits else {}),
@@ -248,9 +222,12 @@ def _sound(study: Study) -> bool:
 
 
 def check_hookpoints(study: Study, description: Description) -> None:
-    """Raise one `UserError` for every configured hookpoint that the model does not have, and for every other thing that
-    its configuration says of it and that is not so.
+    """Raise one `UserError` for every configured hookpoint or text layer that the model does not have, and for every other
+    thing that its configuration says of it and that is not so.
     """
+    if study.kind == "text":
+        find_text_layers(description.text_layers, dict.fromkeys([study.cell.block, *study.cfg.grid.blocks]))
+        return
     model, faults = study.cfg.model, []
     for block, wanted in model.hookpoints.items():
         if wanted is None:  # model=custom: a block that this study leaves out
@@ -276,82 +253,3 @@ def _require_disk(study: Study, description: Description) -> None:
     needed = estimate(study, description).bytes_to_collect - bytes_finished(study.activations)
     if not study.cfg.activations.ignore_free_disk:
         require_free(study.activations, max(needed, 0))
-
-
-def _told_truncations(tokenizer: Any, limit: int, prompts: Sequence[Prompt]) -> int:
-    """Count the captions that the text encoder will see cut off, and say so."""
-    lengths = [len(ids) for ids in tokenizer([p.text for p in prompts]).input_ids]
-    cut = [p for p, length in zip(prompts, lengths, strict=True) if length > limit]
-    if cut:
-        log.warning(
-            "%d of %d prompts exceed %d tokens and are truncated: %s%s",
-            len(cut),
-            len(prompts),
-            limit,
-            "; ".join(f"{p.where or f'prompt {p.image_id}'} ({p.text[:60]!r})" for p in cut[:10]),
-            f"; and {len(cut) - 10} more" if len(cut) > 10 else "",
-        )
-    return len(cut)
-
-
-class _Recorder:
-    """Turns prompts into records, batch by batch."""
-
-    def __init__(self, study: Study, pipe: Any, streams: Sequence[Stream], finest: tuple[int, int]) -> None:
-        self.model, self.grid, self.pipe, self.finest = study.cfg.model, study.cfg.grid, pipe, finest
-        self.tokenizer, self.tokens = adapter_of(pipe).words(pipe, self.model.text_tokens)
-        self.streams = streams
-
-    def records(self, prompts: Sequence[Prompt], advance: Advance, *, decode: bool) -> Iterator[ImageRecord]:
-        """One record a prompt, all of one split; `advance(count)` is called after each batch."""
-        streams = [stream for stream in self.streams if stored_in(stream, prompts[0].split)]
-        timesteps = sorted({stream.timestep for stream in streams})
-        for start in range(0, len(prompts), self.model.batch_size):
-            batch = prompts[start : start + self.model.batch_size]
-            with self._attention(streams, timesteps) as attention:
-                made = generate(
-                    self.pipe,
-                    [prompt.text for prompt in batch],
-                    [prompt.seed for prompt in batch],
-                    **sampling(self.model),
-                    hookpoints={block: self.model.hookpoints[block] for block in self.grid.blocks},
-                    timesteps=timesteps,
-                    conditionings=self.grid.conditionings,
-                    decode=decode,
-                )
-            for row, places in made.nonfinite.items():
-                log.warning(
-                    "not finite: %r, seed %d: %s", batch[row].text, batch[row].seed, ", ".join(places)
-                )
-            maps = {} if attention is None else self._maps(attention, timesteps)
-            tensors = {
-                stream.folder: maps[stream.timestep]
-                if stream.block == ATTENTION
-                else made.updates[stream.block, stream.timestep, stream.conditioning]
-                for stream in streams
-            }
-            for row, prompt in enumerate(batch):
-                yield ImageRecord(
-                    image_id=prompt.image_id,
-                    prompt=prompt.text,
-                    seed=prompt.seed,
-                    split=prompt.split,
-                    updates={folder: tensor[row].float().numpy() for folder, tensor in tensors.items()},
-                    image=None if made.images is None else made.images[row],
-                    meta={"word_tokens": self._word_tokens(prompt.text)},
-                )
-            advance(len(batch))
-
-    def _attention(
-        self, streams: Sequence[Stream], timesteps: Sequence[float]
-    ) -> AbstractContextManager[CapturedAttention | None]:
-        if any(stream.block == ATTENTION for stream in streams):
-            return capture_cross_attention(self.pipe, timesteps)
-        return nullcontext()
-
-    def _maps(self, attention: CapturedAttention, timesteps: Sequence[float]) -> dict[float, Tensor]:
-        return {t: mean_map(attention, t, grid=self.finest)[..., : self.tokens] for t in timesteps}
-
-    def _word_tokens(self, text: str) -> dict[str, list[int]]:
-        """Where each word of a caption stands among its tokens, so that later stages need no tokenizer."""
-        return {word: word_tokens(self.tokenizer, text, word, limit=self.tokens) for word in words_of(text)}

@@ -12,7 +12,9 @@ from diffusae.activations.subsampling import Subsampling, most_positions
 from diffusae.backbone.describe import Description
 from diffusae.backbone.hookpoints import find
 from diffusae.backbone.schedule import step_index
+from diffusae.backbone.text_layers import find_text_layers
 from diffusae.prompts.prompt_set import Prompt
+from diffusae.sources import fingerprint
 from diffusae.stages.study import Study
 
 ATTENTION = "attention"
@@ -50,8 +52,12 @@ def streams_of(
 ) -> list[Stream]:
     """The streams of all cells of the grid, and one of attention over `tokens` a timestep where the model has such layers.
 
-    `timestep` gives the scheduler's own value at a time t.
+    `timestep` gives the scheduler's own value at a time t. Of given pictures attention is not recorded; of text encoders
+    there is one stream a layer.
     """
+    if study.kind == "text":
+        return _text_streams(study, description, timestep)
+    pooled = study.kind == "pictures" and study.cfg.collection.pooled
     model, grid, finest = study.cfg.model, study.cfg.grid, finest_grid(study, description)
     streams = []
     for t in grid.timesteps:
@@ -67,19 +73,48 @@ def streams_of(
                     block=block,
                     conditioning=branch,
                     hookpoint=info.path,
-                    grid=info.grid(*finest),
+                    grid=(1, 1) if pooled else info.grid(*finest),
                     d_in=info.d_in,
                     **when,
                 )
                 for branch in grid.conditionings
             ]
-        if description.reads_text:
+        if study.kind == "generation" and description.reads_text:
             streams.append(
                 Stream(
                     block=ATTENTION, conditioning="cond", hookpoint="attn2", grid=finest, d_in=tokens, **when
                 )
             )
     return streams
+
+
+def _text_streams(study: Study, description: Description, timestep: Callable[[float], float]) -> list[Stream]:
+    """One stream a layer, of as many positions as a padded prompt has tokens; samples hold the prompt's own."""
+    layers = find_text_layers(description.text_layers, study.cfg.grid.blocks)
+    (t,), (branch,) = study.cfg.grid.timesteps, study.cfg.grid.conditionings
+    return [
+        Stream(
+            block=name,
+            t=t,
+            conditioning=branch,
+            hookpoint=layer.hookpoint,
+            step_index=0,
+            timestep=timestep(t),
+            grid=(1, layer.tokens),
+            d_in=layer.d_in,
+        )
+        for name, layer in layers.items()
+    ]
+
+
+def source_determines(study: Study) -> dict[str, Any]:
+    """What of the model's configuration decides a collection, its folder by its contents."""
+    model = study.model_determines()
+    model.pop("batch_size")
+    source = fingerprint(model["source"])
+    if source is not None:
+        model["source"] = f"files {source}"
+    return model
 
 
 def subsampling_of(study: Study) -> Subsampling | None:

@@ -29,13 +29,14 @@ def load_model(model: DictConfig) -> Any:
     return pipe
 
 
-def describe_model(model: DictConfig) -> Description:
-    """The model before its weights."""
+def describe_model(model: DictConfig, *, text_layers: bool = False) -> Description:
+    """The model before its weights, with its text encoders' layers where they are wanted."""
     return describe(
         model.source,
         revision=model.revision,
         architecture=model.architecture,
         text_tokens=model.text_tokens,
+        text_layers=text_layers,
     )
 
 

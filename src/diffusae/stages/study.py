@@ -16,17 +16,19 @@ from omegaconf import DictConfig, OmegaConf
 from diffusae.activations.mirror import mirror
 from diffusae.activations.schema import Cell
 from diffusae.backbone.adapters import Layout
-from diffusae.backbone.branches import CONDITIONINGS, Branches, configured_branches
-from diffusae.backbone.schedule import step_index
+from diffusae.backbone.branches import Branches, configured_branches
 from diffusae.errors import UserError, together, unknown
 from diffusae.interventions.windows import WINDOWS, window_at
 from diffusae.miniature.folder import SHIPPED
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
 from diffusae.sae.precision import AUTO, SelectionPrecision
 from diffusae.sae.sparsity import Sparsity
+from diffusae.stages.given_pictures import GivenPictures, branch_of_prompt, collection_faults
+from diffusae.stages.grid_checks import conditioning_faults, grid_faults, is_number
 from diffusae.stages.processes import process_faults
 
 OmegaConf.register_new_resolver("shipped_miniature", lambda: str(SHIPPED), replace=True)
+OmegaConf.register_new_resolver("branch_of_prompt", branch_of_prompt, replace=True)
 OmegaConf.register_new_resolver(
     "by_window", lambda t, *values: values[list(WINDOWS.values()).index(window_at(t))], replace=True
 )
@@ -176,9 +178,21 @@ class Study:
             for conditioning in grid.conditionings
         ]
 
+    @property
+    def kind(self) -> str:
+        """What is collected: `generation`, `pictures` or `text`."""
+        return self.cfg.collection.kind
+
+    @cached_property
+    def given(self) -> GivenPictures:
+        """The given pictures of a study that collects from some."""
+        return GivenPictures.of(self.part("collection"), build(self.cfg.collection.source))
+
     @cached_property
     def prompts(self) -> list[Prompt]:
-        """Every prompt of the study, numbered and seeded."""
+        """Every prompt of the study, numbered and seeded; of given pictures, one a picture."""
+        if self.kind == "pictures":
+            return self.given.prompts(self.cfg.collection.prompt, first_seed=self.cfg.seed)
         prompts = self.part("prompts")
         check_counts(prompts["counts"], open_ended=prompts.get("split") == "hash")
         return number_prompts(build(self.cfg.prompts).texts(), first_seed=self.cfg.seed)
@@ -245,23 +259,9 @@ class Study:
                 self.sparsity().check(cfg.sae.d_sae)
             except UserError as error:
                 yield str(error)
-        for block in dict.fromkeys([cfg.block.name, *cfg.grid.blocks]):
-            if cfg.model.hookpoints.get(block, "") is None:
-                yield (
-                    f"block {block} of model {cfg.model.name} is not said to be any; give model.hookpoints.{block} a path or "
-                    "a place that `diffusae hookpoints` lists, or leave the block out of block and grid.blocks"
-                )
-            elif block not in cfg.model.hookpoints:
-                yield str(unknown(f"block of model {cfg.model.name}:", block, cfg.model.hookpoints))
-        taken: dict[int, float] = {}
-        for t in cfg.grid.timesteps:
-            if not _is_number(t) or not 0 <= t <= 1:
-                yield f"grid.timesteps: t={t} lies outside [0, 1] (1 = first reverse step); choose one between"
-            elif (
-                "model.steps" not in wrong
-                and (twin := taken.setdefault(step_index(t, cfg.model.steps), t)) != t
-            ):
-                yield f"grid.timesteps: t={twin} and t={t} fall on one of {cfg.model.steps} steps; drop one of them"
+        steps = None if "model.steps" in wrong else cfg.model.steps
+        yield from grid_faults(cfg, steps=steps)
+        yield from collection_faults(cfg)
         if cfg.model.dtype not in DTYPES:
             yield str(unknown("model.dtype", cfg.model.dtype, DTYPES))
         if not isinstance(cfg.model.compile, bool):
@@ -269,36 +269,12 @@ class Study:
         if cfg.model.guidance_layout not in (None, *get_args(Layout)):
             yield str(unknown("model.guidance_layout", cfg.model.guidance_layout, get_args(Layout)))
         guided = "model.guidance" in wrong or "uncond" in self.branches
-        for branch in dict.fromkeys([cfg.conditioning.branch, *cfg.grid.conditionings]):
-            if branch not in CONDITIONINGS:
-                yield str(unknown("conditioning", branch, CONDITIONINGS))
-            elif branch == "uncond" and not guided:
-                yield self._why_no_uncond()
-
-    def _why_no_uncond(self) -> str:
-        model = self.cfg.model
-        otherwise = "choose conditioning=cond and grid.conditionings=[cond]"
-        if model.guidance_layout == "two_passes":
-            return (
-                f"conditioning uncond needs classifier-free guidance, and {model.name} runs without: it was distilled to take "
-                f"model.guidance={model.guidance} as an input, so each step is one pass, with the prompt. Set "
-                f"model.true_guidance above 1 for a second pass a step with the empty prompt (twice the time), or {otherwise}"
-            )
-        if model.guidance_layout == "none":
-            return f"conditioning uncond needs classifier-free guidance, which {model.name} does not have; {otherwise}"
-        return (
-            f"conditioning uncond needs classifier-free guidance, and model.guidance={model.guidance} "
-            f"has none; raise it above 1, or {otherwise}"
-        )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+        yield from conditioning_faults(cfg, guided=guided)
 
 
 def _number_fault(cfg: DictConfig, name: str, kind: type, least: float, greatest: float) -> str | None:
     value = OmegaConf.select(cfg, name)
     whole = kind is int
-    if _is_number(value) and (isinstance(value, int) or not whole) and least <= value <= greatest:
+    if is_number(value) and (isinstance(value, int) or not whole) and least <= value <= greatest:
         return None
     return f"{name}={value} must be a {'whole ' if whole else ''}number from {least:g} to {greatest:g}"

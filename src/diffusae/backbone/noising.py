@@ -1,0 +1,35 @@
+"""Clean latents on their way to noise, as a pipeline's own scheduler mixes them at one of its timesteps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from jaxtyping import Float
+from torch import Tensor
+
+
+def noised(
+    scheduler: Any, latents: Float[Tensor, "n c h w"], noise: Float[Tensor, "n c h w"], timestep: float
+) -> Float[Tensor, "n c h w"]:
+    """What the denoiser was trained to see of `latents` at the scheduler's own timestep.
+
+    Flow matching: x_t = (1 - sigma) x_0 + sigma noise (arXiv 2403.03206, eq. 13). Other schedulers share their noise
+    schedule with DDIM, whatever form they step in: x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) noise.
+    """
+    if is_flow_matching(scheduler):
+        sigma = timestep / scheduler.config.num_train_timesteps
+        return (1 - sigma) * latents + sigma * noise
+    times = torch.full((len(latents),), int(timestep), device=latents.device)
+    return as_ddim(scheduler).add_noise(latents, noise, times)
+
+
+def is_flow_matching(scheduler: Any) -> bool:
+    """Whether a scheduler's noise lies on the straight line from picture to noise."""
+    return not hasattr(scheduler, "alphas_cumprod")
+
+
+def as_ddim(scheduler: Any) -> Any:
+    """A DDIM scheduler on the noise schedule of one that is not flow matching."""
+    return scheduler if isinstance(scheduler, DDIMScheduler) else DDIMScheduler.from_config(scheduler.config)

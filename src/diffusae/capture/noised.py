@@ -1,0 +1,103 @@
+"""What a denoiser's blocks do with given pictures: noised to a chosen time, one pass each, no generation.
+
+Revelio (arXiv 2411.16725, section 3) looks at the features of real pictures this way, with an empty prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffusae.backbone.adapters import adapter_of
+from diffusae.backbone.branches import planned_branches
+from diffusae.backbone.noising import noised
+from diffusae.capture.conditions import conditions
+from diffusae.capture.generate import first_latents
+from diffusae.capture.hooks import Moment, hook_blocks
+from diffusae.capture.offload import Offload
+from diffusae.errors import UserError
+
+Quantity = Literal["update", "output"]
+"""Of a block: output minus input, or its output."""
+
+_SOME_GUIDANCE = 2.0
+"""Enough for a pipeline to run its unconditional branch; what that branch is given does not depend on it."""
+
+Given = Callable[[int], Mapping[str, Any]]
+"""given(n) -> what else the denoiser takes for n pictures, such as the text encoder's output."""
+
+
+def prompted(pipe: Any, prompt: str, **asked: Any) -> Given:
+    """What the denoiser is given beside the pictures under one prompt for all; asked of the pipeline once a batch size.
+
+    `asked` is what `conditions` takes. An empty prompt is the unconditional branch of a guided call, whatever guidance is
+    asked for: not every pipeline encodes it as it encodes an empty caption (Stable Diffusion XL sets it to zeros). A model
+    without such a branch is given the empty caption.
+    """
+    adapter = adapter_of(pipe)
+    branch = "cond"
+    if not prompt:
+        name = "true_guidance" if adapter.layout == "two_passes" else "guidance"
+        asked = asked | {name: max(asked.get(name) or 0.0, _SOME_GUIDANCE)}
+        scales = {"true_guidance": asked.get("true_guidance"), "layout": adapter.layout}
+        if "uncond" in planned_branches(adapter.denoiser, asked["guidance"], **scales):
+            branch = "uncond"
+    made: dict[int, Mapping[str, Any]] = {}
+
+    def given(count: int) -> Mapping[str, Any]:
+        if count not in made:
+            made[count] = conditions(pipe, [prompt] * count, branch, **asked)
+        return made[count]
+
+    return given
+
+
+@torch.no_grad()
+def capture_noised(
+    pipe: Any,
+    latents: Float[Tensor, "n c h w"],
+    seeds: Sequence[int],
+    given: Given,
+    *,
+    hookpoints: Mapping[str, str | int],
+    timesteps: Collection[float],
+    record: Quantity = "update",
+    pooled: bool = False,
+) -> dict[tuple[str, float], Float[Tensor, "n positions d_in"]]:
+    """{(block, timestep): what the block did}, on the CPU in the model's dtype (pooled: in float32).
+
+    Args:
+        latents: of clean pictures, in the denoiser's scale (`encode_pictures`).
+        seeds: each fixes one picture's noise, drawn on the CPU in float32; it is the same at every timestep.
+        given: what else the denoiser takes.
+        timesteps: the scheduler's own values.
+        pooled: the mean over positions, as one position.
+    """
+    adapter = adapter_of(pipe)
+    count, *shape = latents.shape
+    if len(seeds) != count:
+        raise UserError(f"{count} pictures have {len(seeds)} seeds; give one seed a picture")
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    noise = first_latents(generators, channels=shape[0], height=shape[1], width=shape[2])
+    latents, noise = (each.to(device=pipe.device, dtype=adapter.denoiser.dtype) for each in (latents, noise))
+    found: dict[tuple[str, float], Tensor] = {}
+    offload = Offload()
+    at: list[float] = []
+
+    def visit(block: str, _moment: Moment, before: Tensor, after: Tensor) -> None:
+        seen = after - before if record == "update" else after
+        if pooled:
+            seen = seen.float().mean(dim=1, keepdim=True)
+        found[block, at[-1]] = offload(seen, seen.dtype)
+
+    others = given(count)
+    with hook_blocks(pipe, hookpoints, visit):
+        for timestep in timesteps:
+            at.append(timestep)
+            adapter.predict(others, noised(pipe.scheduler, latents, noise, timestep), timestep)
+    offload.wait()
+    return found

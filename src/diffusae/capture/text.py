@@ -1,0 +1,92 @@
+"""What layers of a pipeline's text encoders give for prompts: one vector a token, as the pipeline itself encodes them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from diffusae.backbone.text_layers import TextLayer
+from diffusae.capture.generate import call_options
+from diffusae.errors import UserError
+
+
+@dataclass(frozen=True)
+class TokenOutputs:
+    """One layer's output for `n` prompts, on the CPU, and which of its rows are the prompt's own."""
+
+    outputs: Float[Tensor, "n tokens d_in"]
+    ids: Int[Tensor, "n tokens"]
+    """As the tokenizer gives them, padding included."""
+    lengths: Int[Tensor, " n"]
+    """Tokens of each prompt up to its end token, that included; what follows is padding."""
+
+
+@torch.no_grad()
+def capture_text(
+    pipe: Any, layers: Mapping[str, TextLayer], prompts: Sequence[str], *, text_tokens: int | None = None
+) -> dict[str, TokenOutputs]:
+    """{name: outputs} of these layers for prompts, through the pipeline's own `encode_prompt`.
+
+    The output is the layer's: the residual stream after it, before the encoder's last normalisation.
+
+    Raises:
+        UserError: the pipeline does not run an encoder with its prompts.
+    """
+    seen: dict[str, Tensor] = {}
+    ids: dict[str, Tensor] = {}
+    with ExitStack() as stack:
+        for encoder in {layer.encoder for layer in layers.values()}:
+            module: nn.Module = getattr(pipe, encoder)
+
+            def note(
+                _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], encoder: str = encoder
+            ) -> None:
+                ids.setdefault(encoder, (args[0] if args else kwargs["input_ids"]).cpu())
+
+            stack.callback(module.register_forward_pre_hook(note, with_kwargs=True).remove)
+        for name, layer in layers.items():
+
+            def keep(_module: nn.Module, _args: Any, output: Any, name: str = name) -> None:
+                seen.setdefault(name, (output[0] if isinstance(output, tuple) else output).detach().cpu())
+
+            module = getattr(pipe, layer.encoder).get_submodule(layer.path)
+            stack.callback(module.register_forward_hook(keep).remove)
+        _encode(pipe, list(prompts), text_tokens)
+    found = {}
+    for name, layer in layers.items():
+        if name not in seen or len(seen[name]) != len(prompts):
+            raise UserError(
+                f"{type(pipe).__name__} does not run {layer.encoder} once with its prompts; choose another layer"
+            )
+        end = getattr(pipe, layer.tokenizer).eos_token_id
+        found[name] = TokenOutputs(seen[name], ids[layer.encoder], lengths_of(ids[layer.encoder], end))
+    return found
+
+
+def lengths_of(ids: Int[Tensor, "n tokens"], end: int) -> Int[Tensor, " n"]:
+    """Tokens up to the first end token, that included; all where there is none. CLIP may pad with end tokens."""
+    is_end = ids == end
+    first = is_end.int().argmax(dim=1) + 1
+    return torch.where(is_end.any(dim=1), first, torch.full_like(first, ids.shape[1]))
+
+
+def _encode(pipe: Any, prompts: list[str], text_tokens: int | None) -> None:
+    """Call `encode_prompt` of any pipeline for its prompts alone."""
+    known = inspect.signature(pipe.encode_prompt).parameters
+    wanted: dict[str, Any] = {
+        "prompt": prompts,
+        "prompt_2": None,
+        "prompt_3": None,
+        "device": pipe.device,
+        "num_images_per_prompt": 1,
+        "do_classifier_free_guidance": False,
+        **call_options(pipe, text_tokens=text_tokens),
+    }
+    pipe.encode_prompt(**{name: value for name, value in wanted.items() if name in known})

@@ -1,0 +1,77 @@
+"""Pictures of the world as a source of given pictures: drawn on the spot, with everything about them known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import UInt8
+
+from diffusae.miniature.captions import captioned_scene
+from diffusae.miniature.shapes import NOUNS
+from diffusae.miniature.styles import COLOURS, STYLES
+from diffusae.miniature.world import SIZE, Scene, render
+
+FIRST_SCENE = 10_000_000
+"""Scene seeds from here on; those of prompts and of the miniature's own training are lower."""
+
+PLACES = ("top_left", "top_right", "bottom_left", "bottom_right")
+MOST_OBJECTS = 3
+
+
+class WorldPictures:
+    """Drawn scenes of the world, dealt out to the splits, of captions that the miniature was never trained on.
+
+    Args:
+        counts: split name to the number of pictures.
+    """
+
+    drawn = True
+
+    def __init__(self, counts: Mapping[str, int]) -> None:
+        self.counts = dict(counts)
+
+    def listed(self) -> list[tuple[str, str | None, dict[str, str]]]:
+        """Every picture with its split and its labels; the same counts give the same pictures."""
+        splits = [split for split, count in self.counts.items() for _ in range(count)]
+        return [
+            (f"scene {FIRST_SCENE + place}", split, labels_of(scene_of(place)))
+            for place, split in enumerate(splits)
+        ]
+
+    def tasks(self) -> dict[str, list[str]]:
+        """{task: its classes}: object, colour and place of pictures with one object, count and style of all."""
+        counts = [str(count) for count in range(1, MOST_OBJECTS + 1)]
+        return {
+            "object": list(NOUNS),
+            "colour": list(COLOURS),
+            "place": list(PLACES),
+            "count": counts,
+            "style": list(STYLES),
+        }
+
+    def picture(self, place: int) -> UInt8[np.ndarray, "height width 3"]:
+        """The drawn scene."""
+        return render(scene_of(place)).picture
+
+    def fingerprint(self) -> str:
+        """The first scene: all else follows from the counts."""
+        return f"world from scene {FIRST_SCENE}"
+
+
+@lru_cache(maxsize=1 << 16)
+def scene_of(place: int) -> Scene:
+    """The scene of a place in the list."""
+    return captioned_scene(FIRST_SCENE + place, held_out=True)[0]
+
+
+def labels_of(scene: Scene) -> dict[str, str]:
+    """{task: class} of a scene. What one object is, its colour and the quadrant of its centre say nothing of several."""
+    labels = {"count": str(len(scene.things)), "style": scene.style}
+    if len(scene.things) == 1:
+        (thing,) = scene.things
+        row = "top" if thing.y < SIZE / 2 else "bottom"
+        column = "left" if thing.x < SIZE / 2 else "right"
+        labels |= {"object": thing.noun, "colour": thing.colour, "place": f"{row}_{column}"}
+    return labels

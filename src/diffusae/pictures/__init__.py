@@ -1,0 +1,1 @@
+"""Given pictures from files, with their labels."""
