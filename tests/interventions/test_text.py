@@ -155,9 +155,12 @@ def test_nested_text_edits_add_up_and_none_enters_the_other_ones_concept_prompt(
 def test_afterwards_nothing_is_left_also_after_an_error():
     pipe = tiny_pipeline()
     before = run(pipe)
-    with pytest.raises(RuntimeError, match="stop"), steer(pipe, [edit()]):
-        run(pipe)
+
+    def stop(*_):
         raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"), steer(pipe, [edit()]):
+        run(pipe, callback_on_step_end=stop)
     assert not {"encode_prompt", "check_inputs"} & set(vars(pipe))
     for module in (pipe.text_encoder, text_layer(pipe, "text_0"), pipe.unet):
         assert not module._forward_hooks and not module._forward_pre_hooks

@@ -138,11 +138,11 @@ class ErasureBenchmark:
         return lambda strength: text_edit(layer, sae, prompts, strength, conditionings)
 
     def _baselines(self, target: str) -> dict[str, list[Defence]]:
-        strengths, concept = self.settings["strengths"], self.targets[target][0]
+        strengths = self.settings["strengths"]
         asked = self.pictures.asked
         make = {
-            kinds.NEGATIVE_PROMPT: lambda: [kinds.negative_prompt(concept)],
-            kinds.SAFE_GUIDANCE: lambda: kinds.safe(concept, strengths[kinds.SAFE_GUIDANCE], **asked),
+            kinds.NEGATIVE_PROMPT: lambda: [kinds.negative_prompt(target)],
+            kinds.SAFE_GUIDANCE: lambda: kinds.safe(target, strengths[kinds.SAFE_GUIDANCE], **asked),
             kinds.WORD_REMOVAL: lambda: [kinds.word_removal(lambda text: without_words(text, [target]))],
             kinds.ABLATION: lambda: self._update_ablations(target, strengths[kinds.ABLATION]),
         }

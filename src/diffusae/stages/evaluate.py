@@ -24,6 +24,7 @@ from diffusae.stages.evaluate_global import edited_studies, global_rows
 from diffusae.stages.evaluate_latents import latent_rows, other_sae
 from diffusae.stages.evaluate_reconstruction import reconstruction_rows
 from diffusae.stages.evaluate_spatial import spatial_rows
+from diffusae.stages.evaluate_steering import steering_rows
 from diffusae.stages.label import word_embedding
 from diffusae.stages.study import Study
 from diffusae.stages.train import mirror_of
@@ -42,11 +43,12 @@ METRICS: dict[str, tuple[Callable[[Study, Embedding], list[Result]], tuple[str, 
     "cohesion": (cohesion_rows, ("label",)),
     "latents": (latent_rows, ("train", "annotate")),
     "faithfulness": (faithfulness_rows, ("train", "annotate")),
+    "steering": (steering_rows, ("train",)),
     "erasure": (erasure_rows, ("train",)),
 }
 
 
-JUDGED = ("spatial", "global", "global_together", "faithfulness", "erasure")
+JUDGED = ("spatial", "global", "global_together", "faithfulness", "steering", "erasure")
 """Metrics that make new pictures, which the annotator of this very run judges."""
 
 
