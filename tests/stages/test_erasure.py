@@ -135,8 +135,8 @@ def test_settings_that_cannot_work_are_refused_together(tmp_path):
         "evaluation.lists=[{name:mine,file:x,target:dog}]",
     ).part("evaluation")  # fmt: skip
     with pytest.raises(UserError) as raised:
-        check_settings(settings)
-    for part in ("'prayer'", "'typo'", "test_prompts=0", "synonyms knows none of 'fish'", "'huge'", "no concept prompt",
+        check_settings("mid", settings)
+    for part in ("block mid is none", "'prayer'", "'typo'", "test_prompts=0", "synonyms knows none of 'fish'", "'huge'", "no concept prompt",
                  "'file'", "'dog'", "lists[0].path is missing"):  # fmt: skip
         assert part in str(raised.value)
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from diffusae.backbone.text_layers import names_text_layer
 from diffusae.errors import UserError, together, unknown
 from diffusae.evaluation.result import Result
 from diffusae.interventions import defences as kinds
@@ -23,7 +24,7 @@ BASELINES = (kinds.NEGATIVE_PROMPT, kinds.SAFE_GUIDANCE, kinds.WORD_REMOVAL, kin
 def erasure_rows(study: Study, _embedding: Any) -> list[Result]:
     """Rows of every target; trials.parquet has a row a picture, points.parquet a row a figure of the trade-off."""
     settings = study.part("evaluation")
-    check_settings(settings)
+    check_settings(study.cell.block, settings)
     targets = list(targets_of(settings))
     pictures = DefendedPictures(study, steps=settings["steps"])
     pictures.require(targets)
@@ -34,9 +35,12 @@ def erasure_rows(study: Study, _embedding: Any) -> list[Result]:
     return results
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
+def check_settings(block: str, settings: Mapping[str, Any]) -> None:
     """Refuse what cannot be evaluated, all in one `UserError`."""
-    faults = [
+    faults = [] if names_text_layer(block) else [
+        f"evaluation=erasure steers a text encoder's layer, and block {block} is none; set collection=text block.name=text_2"
+    ]
+    faults += [
         f"evaluation.{name}={settings[name]} must be at least 1; raise it"
         for name in ("tune_prompts", "test_prompts")
         if settings[name] < 1
