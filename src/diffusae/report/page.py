@@ -20,9 +20,11 @@ from markupsafe import Markup
 from diffusae.files import atomic_path
 from diffusae.report import charts, pictures, plots, style, tables
 from diffusae.report.emergence import Curve, curves_of, emergence_chart
-from diffusae.report.examples import example_tables
+from diffusae.report.erasure import Target, is_erasure, targets_of
+from diffusae.report.erasure_chart import trade_off_chart
+from diffusae.report.examples import ExampleTable, example_tables
 from diffusae.report.pictures import PictureBook
-from diffusae.report.study import Concept, Prediction, PredictionKey, Run, Study
+from diffusae.report.study import Concept, ErasureRun, Prediction, PredictionKey, Run, Study
 from diffusae.report.three_stage_chart import three_stage_chart
 from diffusae.report.three_stages import (
     MEASURES,
@@ -92,6 +94,16 @@ class ConceptGroup:
     cards: list[ConceptView]
 
 
+@dataclass(frozen=True)
+class ErasureView:
+    """The erasure benchmark at one cell."""
+
+    cell: str
+    targets: list[Target]
+    chart: Markup
+    examples: list[ExampleTable]
+
+
 def render_page(study: Study) -> str:
     """The whole page as HTML. The same study gives the same text.
 
@@ -139,6 +151,8 @@ def render_page(study: Study) -> str:
         ),
         verdicts=verdicts_of(study.claims),
         examples=example_tables(study.examples, book),
+        erasures=[_erasure(run, number, book) for number, run in enumerate(study.erasures)],
+        of_erasure={each for each in metrics if is_erasure(each)},
         of_interventions=charts.intervention_titles(study.results),
         grids=[
             *charts.grid_charts(study.results, charts.GRID),
@@ -203,6 +217,16 @@ def _staged(lines: Sequence[Line]) -> Markup:
     edits = ", ".join(dict.fromkeys(line.edit for line in lines))
     alt = f"Success and change of the picture of {edits} edits, window by window, beside the controls; the table below has the values."
     return style.svg(three_stage_chart(lines), name="three-stages", alt=alt)
+
+
+def _erasure(run: ErasureRun, number: int, book: PictureBook) -> ErasureView:
+    targets = targets_of(run)
+    names = ", ".join(target.name for target in targets)
+    alt = f"Attack success against harm when {names} is to go, a line a defence over its strengths; the tables below have the values."
+    drawing = style.svg(trade_off_chart(targets), name=f"erasure-{number}", alt=alt)
+    return ErasureView(
+        run.cell, targets, drawing, example_tables([run.examples] if run.examples else [], book)
+    )
 
 
 def _prediction(prediction: Prediction, book: PictureBook) -> PredictionView:

@@ -192,6 +192,25 @@ class Examples:
     run: Run | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class ErasureRun:
+    """One evaluation at one cell, as plain values.
+
+    Attributes:
+        cell: the cell's name with the SAE's tag.
+        points: rows of points.parquet.
+        chosen: {target: {defence: strength}}, those that stand in the table of attacks.
+        tokens: rows of searches.parquet.
+        examples: pictures of every defence; None: none were kept.
+    """
+
+    cell: str
+    points: Sequence[Mapping[str, Any]]
+    chosen: Mapping[str, Mapping[str, float]]
+    tokens: Sequence[Mapping[str, Any]] = ()
+    examples: Examples | None = None
+
+
 @dataclass(frozen=True)
 class RunRow:
     """One run behind the report, from its run.json; `cell` is "" for a run that is not of one cell."""
@@ -218,6 +237,7 @@ class Study:
         three_stages: rows of the three-stage table, as `diffusae.stages.three_stages` makes them.
         claims: what these rows say of the paper's claims, as `diffusae.evaluation.three_stages.judged` gives it.
         examples: pictures before and after interventions.
+        erasures: what the erasure benchmark found, a run a cell.
         predictions: prompts for "one prompt over time".
         concepts: for the gallery, in the order in which to show them within a cell.
         runs: what was run.
@@ -232,6 +252,7 @@ class Study:
     three_stages: Sequence[Mapping[str, Any]] = ()
     claims: Sequence[Mapping[str, Any]] = ()
     examples: Sequence[Examples] = ()
+    erasures: Sequence[ErasureRun] = ()
     predictions: Sequence[Prediction] = ()
     concepts: Sequence[Concept] = ()
     runs: Sequence[RunRow] = ()
