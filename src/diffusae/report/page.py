@@ -22,6 +22,8 @@ from diffusae.report import charts, pictures, plots, style, tables
 from diffusae.report.emergence import Curve, curves_of, emergence_chart
 from diffusae.report.examples import example_tables
 from diffusae.report.pictures import PictureBook
+from diffusae.report.steering import METRICS as STEERING
+from diffusae.report.steering import strength_lines, strip_tables
 from diffusae.report.study import Concept, Prediction, PredictionKey, Run, Study
 from diffusae.report.three_stage_chart import three_stage_chart
 from diffusae.report.three_stages import (
@@ -140,6 +142,9 @@ def render_page(study: Study) -> str:
         verdicts=verdicts_of(study.claims),
         examples=example_tables(study.examples, book),
         of_interventions=charts.intervention_titles(study.results),
+        steering_lines=strength_lines(study.results),
+        steering_tables=strip_tables(study.strips, book),
+        of_steering=STEERING,
         grids=[
             *charts.grid_charts(study.results, charts.GRID),
             *charts.intervention_charts(study.results),

@@ -31,6 +31,7 @@ from diffusae.runs.record import RunRecord, read_record, signature
 from diffusae.stages.before_after import load_examples
 from diffusae.stages.emergence import STAGE as EMERGENCE
 from diffusae.stages.emergence import summarise_emergence
+from diffusae.stages.strips import strips_of
 from diffusae.stages.study import Study
 from diffusae.stages.three_stages import STAGE as THREE_STAGES
 from diffusae.stages.three_stages import (
@@ -108,6 +109,7 @@ def _page(study: Study, records: list[tuple[Path, RunRecord]]) -> Page:
         three_stages=[row.to_json() for row in _results(records, THREE_STAGES)],
         claims=claims_in(study),
         examples=list(_examples(study)),
+        strips=list(strips_of(study.directory)),
         predictions=list(_predictions(study, cells, results, captions, images)),
         concepts=[concept for cell, name in cells for concept in _concepts(study, cell, name, images)],
         runs=[
