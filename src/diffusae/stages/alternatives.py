@@ -32,7 +32,8 @@ def with_captions(study: Study) -> tuple[Study, str]:
     """The study itself, or one with assumed captions and a sentence that says so, where no file of captions is named."""
     prompts = study.cfg.prompts
     if (
-        "path" not in prompts
+        study.kind == "pictures"
+        or "path" not in prompts
         or prompts.path is not None
         or any(count is None for count in prompts.counts.values())
     ):

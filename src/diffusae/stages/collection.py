@@ -56,7 +56,7 @@ def streams_of(
     there is one stream a layer.
     """
     if study.kind == "text":
-        return _text_streams(study, description, timestep)
+        return _text_streams(study, description)
     pooled = study.kind == "pictures" and study.cfg.collection.pooled
     model, grid, finest = study.cfg.model, study.cfg.grid, finest_grid(study, description)
     streams = []
@@ -88,8 +88,10 @@ def streams_of(
     return streams
 
 
-def _text_streams(study: Study, description: Description, timestep: Callable[[float], float]) -> list[Stream]:
-    """One stream a layer, of as many positions as a padded prompt has tokens; samples hold the prompt's own."""
+def _text_streams(study: Study, description: Description) -> list[Stream]:
+    """One stream a layer, of as many positions as a padded prompt has tokens; samples hold the prompt's own. They belong to no
+    timestep of the scheduler and have 0 in its place.
+    """
     layers = find_text_layers(description.text_layers, study.cfg.grid.blocks)
     (t,), (branch,) = study.cfg.grid.timesteps, study.cfg.grid.conditionings
     return [
@@ -99,7 +101,7 @@ def _text_streams(study: Study, description: Description, timestep: Callable[[fl
             conditioning=branch,
             hookpoint=layer.hookpoint,
             step_index=0,
-            timestep=timestep(t),
+            timestep=0,
             grid=(1, layer.tokens),
             d_in=layer.d_in,
         )

@@ -34,6 +34,9 @@ from diffusae.stages.study import Study
 _TOKENS_OF_A_WORD = 2
 """An estimate, for the list of each word's tokens: the tokenizer is not loaded."""
 
+_LABELS_BYTES = 150
+"""An estimate of what a sample tells of a given picture: its labels and its name."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StreamEstimate:
@@ -65,7 +68,8 @@ class Estimate:
 
     Args:
         pictures: split -> pictures. decoded: those among them that are decoded and kept as PNG.
-        denoiser_passes: single pictures through the denoiser; guidance takes two a step.
+        denoiser_passes: single pictures through the denoiser; guidance takes two a step. A given picture takes one a time t, a
+            text none.
         streams: every stream of the collection.
         image_bytes: of the pictures' shards, at most: as if PNG compressed nothing.
         batch_size: of the training of one SAE.
@@ -118,8 +122,13 @@ def estimate(
     model, prompts = study.cfg.model, study.prompts
     # No scheduler is at hand; sizes do not depend on its timesteps.
     streams = streams_of(study, description, lambda t: t, description.tokens)
+    text = study.kind == "text"
     groups = [
-        (np.array([_json_size(prompt) for prompt in group]), group[0].split)
+        _Group(
+            np.array([_json_size(study.kind, prompt) for prompt in group]),
+            np.array([_tokens_of(prompt.text) for prompt in group]) if text else None,
+            group[0].split,
+        )
         for group in groups_of(prompts, study.cfg.activations.group_size)
     ]
     if positions_per_image == "configured":
@@ -136,12 +145,12 @@ def estimate(
     for stream in streams:
         shape = (stream.positions, stream.d_in, stream.block == ATTENTION)
         if shape not in sizes:
-            there = [(texts, split) for texts, split in groups if stored_in(stream, split)]
+            there = [group for group in groups if stored_in(stream, group.split)]
             sizes[shape] = _stream_bytes(stream, there, subsampling)
-        vectors = {
-            split: count * _kept(stream, split, subsampling) if stored_in(stream, split) else 0
-            for split, count in pictures.items()
-        }
+        vectors = dict.fromkeys(pictures, 0)
+        for group in groups:
+            if stored_in(stream, group.split):
+                vectors[group.split] += int(group.kept(stream, subsampling).sum())
         counted.append(
             StreamEstimate(
                 stream=stream,
@@ -151,12 +160,13 @@ def estimate(
                 steps=_steps_at(study, stream),
             )
         )
-    seen = [texts for texts, split in groups if split in SEEN_SPLITS]
+    seen = [] if text else [group.texts for group in groups if group.split in SEEN_SPLITS]
+    passes = {"generation": model.steps * len(study.branches), "pictures": len(study.cfg.grid.timesteps)}
     png = model.height * model.width * 3 + 1024
     return Estimate(
         pictures=pictures,
         decoded=sum(len(texts) for texts in seen),
-        denoiser_passes=len(prompts) * model.steps * len(study.branches),
+        denoiser_passes=len(prompts) * passes.get(study.kind, 0),
         streams=tuple(counted),
         image_bytes=sum(tar_size(np.concatenate([texts, np.full(len(texts), png)])) for texts in seen),
         batch_size=study.cfg.activations.batch_size,
@@ -183,26 +193,42 @@ def _steps_at(study: Study, stream: Stream) -> int:
     return there.trainer.steps
 
 
-def _kept(stream: Stream, split: str, subsampling: Subsampling | None) -> int:
-    return stream.positions if subsampling is None else subsampling.kept(split, stream.positions)
+@dataclass(frozen=True)
+class _Group:
+    """One group: the bytes of what each sample tells, the tokens of each text (None: pictures), and the split."""
+
+    texts: np.ndarray
+    tokens: np.ndarray | None
+    split: str
+
+    def kept(self, stream: Stream, subsampling: Subsampling | None) -> np.ndarray:
+        """Vectors of each sample."""
+        most = stream.positions if subsampling is None else subsampling.kept(self.split, stream.positions)
+        return np.minimum(most, np.full(len(self.texts), most) if self.tokens is None else self.tokens)
 
 
-def _stream_bytes(
-    stream: Stream, groups: Sequence[tuple[np.ndarray, str]], subsampling: Subsampling | None
-) -> int:
+def _stream_bytes(stream: Stream, groups: Sequence[_Group], subsampling: Subsampling | None) -> int:
     total = 0
-    for texts, split in groups:
-        kept = _kept(stream, split, subsampling)
+    for group in groups:
+        kept = group.kept(stream, subsampling)
         # "positions": [...], with the longest number for each.
-        listed = 16 + kept * (len(str(stream.positions - 1)) + 2) if kept < stream.positions else 0
-        arrays = np.full(len(texts), npy_size(kept, stream.d_in))
-        total += tar_size(np.concatenate([texts + listed, arrays]))
+        listed = 16 + kept * (len(str(stream.positions - 1)) + 2)
+        if group.tokens is None:
+            listed[kept == stream.positions] = 0
+        arrays = npy_size(0) + kept * (npy_size(stream.d_in) - npy_size(0))
+        total += tar_size(np.concatenate([group.texts + listed, arrays]))
     return total
 
 
-def _json_size(prompt: Prompt) -> int:
-    """Bytes of what a sample tells of its picture."""
-    return _text_size(prompt.text) + len(str(prompt.seed)) + len(prompt.split)
+def _tokens_of(text: str) -> int:
+    """An estimate: the tokenizer is not loaded."""
+    return 2 + round(1.4 * len(text.split()))
+
+
+def _json_size(kind: str, prompt: Prompt) -> int:
+    """Bytes of what a sample tells of its picture or text."""
+    size = _text_size(prompt.text) + len(str(prompt.seed)) + len(prompt.split)
+    return size + (_LABELS_BYTES if kind == "pictures" else 0)
 
 
 @lru_cache(maxsize=100_000)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from omegaconf import DictConfig
 
 from diffusae.concepts.embeddings import WordEmbedding
-from diffusae.errors import unknown
+from diffusae.errors import together, unknown
 from diffusae.evaluation.result import Result, load_results, save_results
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
@@ -46,6 +46,12 @@ METRICS: dict[str, tuple[Callable[[Study, Embedding], list[Result]], tuple[str, 
 }
 
 
+OF_GENERATION = ("composition", "spatial", "global", "global_together", "faithfulness")
+"""Metrics that need pictures generated of captions: another kind of collection has none."""
+
+OF_PICTURES = ("cohesion", "latents")
+"""Metrics that need pictures, generated or given."""
+
 JUDGED = ("spatial", "global", "global_together", "faithfulness", "steering")
 """Metrics that make new pictures, which the annotator of this very run judges."""
 
@@ -55,6 +61,7 @@ def evaluate(cfg: DictConfig) -> bool:
     study = Study(cfg)
     study.check()
     metric = cfg.evaluation.name
+    together(kind_faults(study, [metric]))
     finished = evaluated(study, metric)
     if finished:
         log.info("%s is evaluated already", study.evaluation(metric))
@@ -64,6 +71,23 @@ def evaluate(cfg: DictConfig) -> bool:
     for result in load_results(study.evaluation(metric) / "results.json"):
         log.info("%s = %s, 95 %% interval %s, n = %d", result.metric, result.value, *_spread(result))
     return not finished
+
+
+def needed(metrics: Iterable[str]) -> set[str]:
+    """The stages that these metrics are made from; labelling reads annotations."""
+    stages = {stage for metric in metrics for stage in METRICS[metric][1]}
+    return stages | ({"annotate"} if "label" in stages else set())
+
+
+def kind_faults(study: Study, metrics: Iterable[str]) -> Iterator[str]:
+    """Every metric that the study's kind of collection cannot have."""
+    for metric in metrics:
+        if study.kind != "generation" and metric in OF_GENERATION:
+            yield f"metric {metric} needs pictures generated of captions, which collection={study.kind} has not; leave it out"
+        elif study.kind == "text" and metric in OF_PICTURES:
+            yield f"metric {metric} needs pictures, which collection=text has not; leave it out"
+        elif metric in OF_PICTURES and study.kind == "pictures" and study.cfg.collection.pooled:
+            yield f"metric {metric} needs the positions of pictures; set collection.pooled=false"
 
 
 def evaluated(study: Study, metric: str) -> bool:

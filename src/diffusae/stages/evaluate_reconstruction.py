@@ -16,7 +16,7 @@ from diffusae.evaluation.result import Result
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
 from diffusae.sae.storage import load_sae
-from diffusae.stages.codes import coded_split, stream_of
+from diffusae.stages.codes import coded_samples, stream_of
 from diffusae.stages.study import Study
 
 PCA_PICTURES = 64
@@ -28,19 +28,21 @@ def reconstruction_rows(study: Study, _embedding: Any) -> list[Result]:
     """Explained variance, FVU, scaled MSE, L0 and dead fraction on the test split."""
     sae, _ = load_sae(study.sae)
     manifest = Manifest.load(study.activations)
-    split = coded_split(study, manifest, sae, "test")
+    samples = coded_samples(study, manifest, sae, "test")
     stream = stream_of(study, manifest)
-    pictures = math.ceil(PCA_PICTURES * stream.positions / manifest.positions(stream, "train"))
+    held = manifest.vectors(stream, "train") / manifest.splits["train"]["images"]
+    pictures = math.ceil(PCA_PICTURES * stream.positions / held)
     training = islice(
         read_updates(study.activations, manifest, stream, "train"), pictures
     )  # never all of them
-    vectors = torch.from_numpy(np.stack([each.updates for each in training])).float().flatten(0, 1)
-    k = max(1, round(float((split.values > 0).sum(dim=-1).float().mean())))
+    vectors = torch.from_numpy(np.concatenate([each.updates for each in training])).float()
+    active = torch.cat([(values > 0).sum(dim=-1) for _, values, _ in samples])
+    k = max(1, round(float(active.float().mean())))
     pca = fit_pca(vectors, min(k, sae.d_in))
     untrained = SparseAutoencoder(sae.d_in, sae.d_sae, TopK(k), seed=study.cfg.seed)
     untrained.initialise(vectors)
     sums, codes = PictureSums(), {"sae": CodeSums(sae.d_sae), "untrained": CodeSums(sae.d_sae)}
-    for updates, values, indices in zip(split.updates, split.values, split.indices, strict=True):
+    for updates, values, indices in samples:
         random = untrained.encode(updates)
         codes["sae"].add(values, indices)
         codes["untrained"].add(*random)

@@ -58,7 +58,7 @@ def plan(cfg: DictConfig) -> None:
     """Print what the study will take and what storing less would save, and write both to `plan.json` in its directory."""
     study, assumed = with_captions(Study(cfg))
     study.check()
-    description = describe_model(cfg.model)
+    description = describe_model(cfg.model, text_layers=study.kind == "text")
     check_hookpoints(study, description)
     if assumed:
         log.warning("%s", assumed)
@@ -67,6 +67,8 @@ def plan(cfg: DictConfig) -> None:
     console = Console()
     console.width = max(console.width, _WIDTH)  # numbers that are cut are of no use
     console.print(_sizes(study, counted))
+    if study.kind == "text":
+        console.print("tokens are counted as 2 and 1.4 a word: the tokenizer is not loaded")
     rates = _rates(study, counted)
     free, there = free_bytes(study.activations), bytes_finished(study.activations)
     console.print(_cells(counted, rates))
@@ -85,7 +87,11 @@ def _rates(study: Study, counted: Estimate) -> Rates:
     seconds, vectors = settings.seconds_per_picture, settings.vectors_per_second
     widths = sorted({stream.stream.d_in for stream in counted.trained})
     by_width: dict[int, float] = {} if vectors is None else dict.fromkeys(widths, float(vectors))
-    if settings.probe and seconds is None:
+    if settings.probe and seconds is None and study.kind != "generation":
+        log.info(
+            "a picture or prompt is measured for collection=generation only; give plan.seconds_per_picture"
+        )
+    elif settings.probe and seconds is None:
         if source.is_dir():
             log.info("measuring a picture")
             seconds = probe.seconds_per_picture(study)
@@ -104,7 +110,7 @@ def _rates(study: Study, counted: Estimate) -> Rates:
 def _sizes(study: Study, counted: Estimate) -> Table:
     table = Table("split", "pictures", "kept as", title=f"pictures of {study.name}")
     for split, count in counted.pictures.items():
-        kept = "updates and PNG" if split in SEEN_SPLITS else "updates"
+        kept = "updates and PNG" if split in SEEN_SPLITS and counted.decoded else "updates"
         table.add_row(split, f"{count:,}", kept)
     table.add_row(
         "all", f"{sum(counted.pictures.values()):,}", f"{counted.denoiser_passes:,} denoiser passes"

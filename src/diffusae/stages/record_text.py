@@ -6,13 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from diffusae.activations.schema import ImageRecord
-from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.describe import Description
 from diffusae.backbone.text_layers import find_text_layers, list_text_layers
 from diffusae.capture.text import capture_text
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.stages.collection import source_determines, streams_of
-from diffusae.stages.model import scheduler_timestep
 from diffusae.stages.progress import Advance
 from diffusae.stages.record_generation import prompts_hash
 from diffusae.stages.study import Study
@@ -56,17 +54,12 @@ class _Encoding:
     """Turns captions into records, batch by batch."""
 
     def __init__(self, study: Study, pipe: Any, description: Description) -> None:
-        model, adapter = study.cfg.model, adapter_of(pipe)
+        model = study.cfg.model
         self.model, self.pipe = model, pipe
         self.start_token = study.cfg.collection.start_token
         known = list_text_layers(pipe, text_tokens=model.text_tokens)
         self.layers = find_text_layers(known, study.cfg.grid.blocks)
-        self.streams = streams_of(
-            study,
-            description,
-            lambda t: scheduler_timestep(pipe, adapter, model, t),
-            description.tokens,
-        )
+        self.streams = streams_of(study, description, lambda t: t, description.tokens)
         limits = {layer.tokenizer: layer.tokens for layer in self.layers.values()}
         self.header = {
             "collection": "text",

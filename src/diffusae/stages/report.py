@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +90,16 @@ def _page(study: Study, records: list[tuple[Path, RunRecord]]) -> Page:
     results, curves = _results(records, "evaluate"), _results(records, EMERGENCE)
     manifest = Manifest.load(study.activations)
     held_out = {
-        split: list(read_images(study.activations, manifest, split)) for split in ("dictionary", "test")
+        split: list(read_images(study.activations, manifest, split))
+        if manifest.image_size and split in manifest.splits
+        else []
+        for split in ("dictionary", "test")
     }
     images: Images = {image_id: picture for rows in held_out.values() for image_id, picture, _ in rows}
-    captions = {image_id: meta["prompt"] for image_id, _, meta in held_out["test"]}
+    captions = {image_id: _caption(meta) for image_id, _, meta in held_out["test"]}
     made = Run(os.path.relpath(study.activations, study.directory))
     sheet = [
-        Picture(caption=meta["prompt"], image=picture, note=f"seed {meta['seed']}", run=made)
+        Picture(caption=_caption(meta), image=picture, note=f"seed {meta['seed']}", run=made)
         for _, picture, meta in held_out["test"][:SHEET_PICTURES]
     ]
     return Page(
@@ -139,16 +142,40 @@ def _facts(manifest: Manifest, records: list[tuple[Path, RunRecord]]) -> dict[st
     header, first = manifest.header, records[0][1]
     splits = ", ".join(f"{counts['images']} {split}" for split, counts in manifest.splits.items())
     changed = " with uncommitted changes" if first.git_dirty else ""
+    samples = "prompts" if header.get("collection") == "text" else "pictures"
     return {
         "model": f"{header['model']} ({header['source']})",
-        "sampling": f"{header['scheduler']}, {header['steps']} steps, guidance {header['guidance']}",
-        "pictures": splits,
-        "rejected pictures": str(sum(counts["rejected"] for counts in manifest.splits.values())),
-        "truncated prompts": str(header["truncated_prompts"]),
+        **_how_collected(header),
+        samples: splits,
+        f"rejected {samples}": str(sum(counts["rejected"] for counts in manifest.splits.values())),
         "collected": f"{first.started} on {first.device}",
         "commit": f"{first.git_commit}{changed}" if first.git_commit else "not from a repository",
         "versions": ", ".join(f"{name} {version}" for name, version in first.versions.items() if version),
     }
+
+
+def _how_collected(header: Mapping[str, Any]) -> dict[str, str]:
+    """What the report says of the pass that recorded everything, by kind of collection."""
+    truncated = {"truncated prompts": str(header.get("truncated_prompts"))}
+    if header.get("collection") == "text":
+        return {"collection": "outputs of text encoders' layers, token by token", **truncated}
+    if header.get("collection") == "pictures":
+        prompt = repr(header["prompt"]) if header["prompt"] else "the empty prompt"
+        weights = ", the denoiser's weights drawn at random" if header["random_weights"] else ""
+        pooled = ", mean over positions" if header["pooled"] else ""
+        return {
+            "collection": f"given pictures, one pass a time t under {prompt}: {header['record']}s{pooled}{weights}",
+            "times": f"{header['scheduler']}, of {header['steps']} steps",
+            "pictures that do not decode": str(header["undecodable_pictures"]),
+        }
+    sampling = f"{header['scheduler']}, {header['steps']} steps, guidance {header['guidance']}"
+    return {"sampling": sampling, **truncated}
+
+
+def _caption(meta: Mapping[str, Any]) -> str:
+    """A generated picture's prompt; a given one's labels."""
+    labels = meta.get("labels")
+    return meta["prompt"] if labels is None else ", ".join(labels.values()) or meta["name"]
 
 
 def _predictions(

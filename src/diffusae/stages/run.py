@@ -19,7 +19,7 @@ from diffusae.errors import UserError, together, unknown
 from diffusae.runs.lock import directory_lock
 from diffusae.stages.annotate import annotate
 from diffusae.stages.collect import collect
-from diffusae.stages.evaluate import METRICS, evaluate_cell, evaluated
+from diffusae.stages.evaluate import METRICS, evaluate_cell, evaluated, kind_faults, needed
 from diffusae.stages.evaluate_global import edited_studies
 from diffusae.stages.label import label_cell, labelled, word_embedding
 from diffusae.stages.outcomes import Outcome, print_outcomes, reason
@@ -43,7 +43,8 @@ def run(cfg: DictConfig) -> None:
     chosen = _chosen_metrics(study)
     with directory_lock(study.directory):
         collect(cfg)
-        annotate(cfg)
+        if "annotate" in needed(metric for metrics in chosen.values() for metric in metrics):
+            annotate(cfg)
         if cfg.side_by_side:
             train_grid(cfg)
         failures = _cells(study, chosen)
@@ -72,7 +73,9 @@ def _cells(study: Study, chosen: Mapping[Cell, Sequence[str]]) -> list[str]:
     log.info("%d of %d cells are finished", len(cells) - len(waiting), len(cells))
     outcomes = {one.cell_name: Outcome(one.cell_name, "skipped") for one in map(_one, cells.values())}
     rounds: list[Callable[[Studies], None]] = [
-        lambda studies: _carry_out(_part(studies, everywhere, True), embedding),
+        lambda studies: _carry_out(
+            _part(studies, everywhere, True), embedding, label="label" in needed(studies)
+        ),
         lambda studies: _evaluate(_part(studies, everywhere, False), embedding),
     ]
     with progress_bar("cells", total=len(waiting)) as (advance, name):
@@ -121,19 +124,20 @@ def _finished(studies: Studies) -> bool:
     ]
     return (
         all(map(trained, [one, *_twin(one), *edited]))
-        and labelled(one)
+        and ("label" not in needed(studies) or labelled(one))
         and all(evaluated(study, metric) for metric, study in studies.items())
     )
 
 
-def _carry_out(studies: Studies, embedding: Callable[[], WordEmbedding]) -> None:
+def _carry_out(studies: Studies, embedding: Callable[[], WordEmbedding], *, label: bool) -> None:
     one = _one(studies)
     for twin in _twin(one):
         with mirror_of(twin) as mirror:
             train_cell(twin, mirror)
     with mirror_of(one) as mirror:
         train_cell(one, mirror)
-        label_cell(one, mirror, embedding())
+        if label:
+            label_cell(one, mirror, embedding())
         for study in studies.values():
             evaluate_cell(study, mirror, embedding)
 
@@ -186,6 +190,10 @@ def _chosen_metrics(study: Study) -> dict[Cell, list[str]]:
         ]
     for name, cells in {**named, "stability.cells": study.cfg.stability.cells or []}.items():
         faults += [str(unknown(f"cell in {name}:", cell, keys)) for cell in cells if cell not in keys]
+    if not faults:
+        faults += kind_faults(
+            study, dict.fromkeys([*everywhere, *(m for m, cells in somewhere.items() if cells)])
+        )
     together(faults)
     return {
         cell: [*everywhere, *(metric for metric, cells in somewhere.items() if cell.key in cells)]
