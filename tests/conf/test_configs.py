@@ -22,7 +22,10 @@ from diffusae.concepts.style_scores import StyleScorer
 from diffusae.concepts.taggers import CaptionTagger, SimilarityTagger
 from diffusae.errors import UserError
 from diffusae.miniature.annotator import MiniatureAnnotator
+from diffusae.miniature.pictures import WorldPictures
 from diffusae.miniature.prompts import WorldPrompts
+from diffusae.pictures.folder import PictureFolder
+from diffusae.pictures.tars import WebDatasetPictures
 from diffusae.prompts.caption_source import FilePrompts
 from diffusae.sae.sparsity import SPARSITIES
 from diffusae.stages import collect, evaluate, label, train
@@ -136,6 +139,7 @@ def test_no_part_is_out_of_reach_of_the_configs():
         if inspect.isclass(kind) and hasattr(kind, "embed") and not getattr(kind, "_is_protocol", False)
     }
     parts |= {each.__name__ for each in (WorldPrompts, FilePrompts, MiniatureAnnotator)}
+    parts |= {each.__name__ for each in (WorldPictures, PictureFolder, WebDatasetPictures)}
     parts |= {each.__name__ for each in SPARSITIES.values()}
     parts |= {each.__name__ for each in (CaptionTagger, SimilarityTagger, FlorenceTagger, RamTagger)}
     parts |= {each.__name__ for each in (PictureAnnotator, GroundedSam, GroundingDino, Sam, ClipSeg)}

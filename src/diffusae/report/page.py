@@ -24,6 +24,8 @@ from diffusae.report.erasure import Target, is_erasure, targets_of
 from diffusae.report.erasure_chart import trade_off_chart
 from diffusae.report.examples import ExampleTable, example_tables
 from diffusae.report.pictures import PictureBook
+from diffusae.report.steering import METRICS as STEERING
+from diffusae.report.steering import strength_lines, strip_tables
 from diffusae.report.study import Concept, ErasureRun, Prediction, PredictionKey, Run, Study
 from diffusae.report.three_stage_chart import three_stage_chart
 from diffusae.report.three_stages import (
@@ -154,6 +156,9 @@ def render_page(study: Study) -> str:
         erasures=[_erasure(run, number, book) for number, run in enumerate(study.erasures)],
         of_erasure={each for each in metrics if is_erasure(each)},
         of_interventions=charts.intervention_titles(study.results),
+        steering_lines=strength_lines(study.results),
+        steering_tables=strip_tables(study.strips, book),
+        of_steering=STEERING,
         grids=[
             *charts.grid_charts(study.results, charts.GRID),
             *charts.intervention_charts(study.results),

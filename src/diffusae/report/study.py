@@ -211,6 +211,39 @@ class ErasureRun:
     examples: Examples | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Steered:
+    """One picture of a strip.
+
+    Attributes:
+        strength: lambda; 0: not steered.
+        success: whether the concept is there (lambda above 0) or gone; None: not looked at.
+    """
+
+    strength: float
+    success: bool | None
+    image: UInt8[np.ndarray, "H W 3"]
+
+    def __post_init__(self) -> None:
+        _check_image(f"the picture steered by {self.strength:g}", self.image)
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """One prompt steered by one concept at several strengths.
+
+    Attributes:
+        case: such as "towards neon".
+        place: the layer and its SAE's tag, such as "text_2 · k32".
+    """
+
+    case: str
+    prompt: str
+    place: str
+    pictures: Sequence[Steered]
+    run: Run | None = None
+
+
 @dataclass(frozen=True)
 class RunRow:
     """One run behind the report, from its run.json; `cell` is "" for a run that is not of one cell."""
@@ -238,6 +271,7 @@ class Study:
         claims: what these rows say of the paper's claims, as `diffusae.evaluation.three_stages.judged` gives it.
         examples: pictures before and after interventions.
         erasures: what the erasure benchmark found, a run a cell.
+        strips: prompts steered through the text encoder, over lambda.
         predictions: prompts for "one prompt over time".
         concepts: for the gallery, in the order in which to show them within a cell.
         runs: what was run.
@@ -253,6 +287,7 @@ class Study:
     claims: Sequence[Mapping[str, Any]] = ()
     examples: Sequence[Examples] = ()
     erasures: Sequence[ErasureRun] = ()
+    strips: Sequence[Strip] = ()
     predictions: Sequence[Prediction] = ()
     concepts: Sequence[Concept] = ()
     runs: Sequence[RunRow] = ()

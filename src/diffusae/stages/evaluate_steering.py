@@ -270,7 +270,7 @@ def _rows(
         baselines = {UNEDITED: share(field, _of(tested, named, 0.0))}
         if metric == "steering_towards":  # what a caption that names the concept reaches without an edit
             other = _of(splits["test"], True, 0.0)
-            baselines["named_in_caption"] = share("shows", other)
+            baselines["named_in_caption_ceiling"] = share("shows", other)
         yield Result(
             metric=metric,
             estimate=share(field, _of(tested, named, best)),

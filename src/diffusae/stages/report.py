@@ -32,6 +32,7 @@ from diffusae.stages.before_after import load_examples
 from diffusae.stages.emergence import STAGE as EMERGENCE
 from diffusae.stages.emergence import summarise_emergence
 from diffusae.stages.erasure_shown import erasures_shown
+from diffusae.stages.strips import strips_of
 from diffusae.stages.study import Study
 from diffusae.stages.three_stages import STAGE as THREE_STAGES
 from diffusae.stages.three_stages import (
@@ -113,6 +114,7 @@ def _page(study: Study, records: list[tuple[Path, RunRecord]]) -> Page:
         claims=claims_in(study),
         examples=list(_examples(study)),
         erasures=list(erasures_shown(study, _run)),
+        strips=list(strips_of(study.directory)),
         predictions=list(_predictions(study, cells, results, captions, images)),
         concepts=[concept for cell, name in cells for concept in _concepts(study, cell, name, images)],
         runs=[

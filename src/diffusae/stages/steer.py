@@ -54,12 +54,13 @@ def steer(cfg: DictConfig) -> bool:
         "conditionings": list(cfg.conditionings),
         **{name: cfg[name] for name in ("prompt", "concept", "picture_seed", "preserve_norm")},
     }
-    parents = {"train": parent_signature(study.sae, stage="train")}
+    parents: dict[str, str] = {}
     if not by_text:
+        parents["train"] = parent_signature(study.sae, stage="train")
         parents["label"] = parent_signature(study.concepts, stage="label")
     if text is not None:
         determines["text"] = text.determines() | ({} if by_text else {"strength": cfg.with_text.strength})
-        parents["text"] = parent_signature(text.study.sae, stage="train")
+        parents["text"] = text.trained()
     if state(directory, determines=determines, parents=parents) == "finished":
         log.info("%s is there already", directory / "strip.png")
         return False
@@ -185,7 +186,13 @@ def _faults(study: Study, by_text: bool) -> list[str]:
     if by_text:
         if not faults:
             conditionings = list(cfg.conditionings)
-            faults += faults_of(study, concept=cfg.concept, strengths=strengths, conditionings=conditionings)
+            faults += faults_of(
+                study,
+                layer=cfg.intervention.layer,
+                concept=cfg.concept,
+                strengths=strengths,
+                conditionings=conditionings,
+            )
         if beside.concept is not None:
             faults.append("with_text is for other interventions; leave it out with intervention=text")
         if cfg.preserve_norm:
@@ -196,7 +203,11 @@ def _faults(study: Study, by_text: bool) -> list[str]:
     if beside.concept is not None:
         conditionings = list(beside.conditionings)
         faults += faults_of(
-            study, concept=beside.concept, strengths=[beside.strength], conditionings=conditionings
+            study,
+            layer=beside.layer,
+            concept=beside.concept,
+            strengths=[beside.strength],
+            conditionings=conditionings,
         )
     return faults
 

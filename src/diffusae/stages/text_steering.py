@@ -11,9 +11,12 @@ from typing import Any
 from omegaconf import DictConfig
 
 from diffusae.activations.schema import Cell
+from diffusae.backbone.text_layers import find_text_layer, names_text_layer
 from diffusae.errors import UserError, unknown
 from diffusae.interventions.text import TextEdit
+from diffusae.runs.record import parent_signature
 from diffusae.sae.storage import load_sae
+from diffusae.stages.model import describe_model
 from diffusae.stages.study import Study
 
 
@@ -48,6 +51,16 @@ class Steered:
             "concept_prompts": self.prompts,
             "conditionings": list(self.conditionings),
         }
+
+    def trained(self) -> str:
+        """The signature of the layer's SAE.
+
+        Raises:
+            UserError: there is none, or no such layer; then the valid ones are listed.
+        """
+        if not self.study.sae.exists():
+            find_text_layer(describe_model(self.study.cfg.model, text_layers=True).text_layers, self.layer)
+        return parent_signature(self.study.sae, stage="train")
 
     def edits(self, device: Any) -> Callable[[float], TextEdit]:
         """The edit of a strength."""
@@ -86,13 +99,15 @@ def at_layer(study: Study, layer: str, *, name: str | None = None, sae_tag: str 
 
 
 def faults_of(
-    study: Study, *, concept: str, strengths: list[float], conditionings: list[str]
+    study: Study, *, layer: str, concept: str, strengths: list[float], conditionings: list[str]
 ) -> Iterator[str]:
     """What cannot steer in this study, before anything is loaded."""
     try:
         prompts_of(study.cfg, concept)
     except UserError as error:
         yield str(error)
+    if not names_text_layer(layer):
+        yield f"layer {layer!r} is no layer of a text encoder; take one such as text_2 (text2_ and text3_ for further encoders)"
     wrong = [strength for strength in strengths if not math.isfinite(strength) or strength == 0]
     if wrong or not strengths:
         yield (

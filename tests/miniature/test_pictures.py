@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from diffusae.miniature.pictures import PLACES, WorldPictures, labels_of, scene_of
+from diffusae.miniature.world import Scene, Thing, render
+
+COUNTS = {"train": 12, "test": 6}
+
+
+def thing(noun: str, x: float, y: float) -> Thing:
+    return Thing(noun, "red", x, y, 12.0, 0.0, False)
+
+
+@pytest.mark.parametrize(("x", "y", "place"), [
+    (31.9, 31.9, "top_left"), (32.1, 31.9, "top_right"), (31.9, 32.1, "bottom_left"), (50, 50, "bottom_right"),
+])  # fmt: skip
+def test_one_object_has_all_labels_and_its_centres_quadrant_is_its_place(
+    x: float, y: float, place: str
+) -> None:
+    scene = Scene((thing("fish", x, y),), "neon", "fog", "smooth", 0)
+    assert labels_of(scene) == {
+        "object": "fish", "colour": "red", "place": place, "count": "1", "style": "neon",
+    }  # fmt: skip
+
+
+def test_several_objects_have_their_number_and_style_alone() -> None:
+    scene = Scene((thing("fish", 15, 15), thing("house", 48, 48)), "flat", "fog", "smooth", 0)
+    assert labels_of(scene) == {"count": "2", "style": "flat"}
+
+
+def test_pictures_are_those_of_their_scenes_in_the_splits_asked_for() -> None:
+    source = WorldPictures(COUNTS)
+    listed = source.listed()
+    assert [split for _, split, _ in listed] == ["train"] * 12 + ["test"] * 6
+    assert listed == WorldPictures(COUNTS).listed()
+    assert np.array_equal(source.picture(3), render(scene_of(3)).picture)
+    assert len({name for name, *_ in listed}) == 18
+    tasks = source.tasks()
+    assert tasks["place"] == list(PLACES)
+    for *_, labels in listed:
+        assert all(label in tasks[task] for task, label in labels.items())
+    assert {len(labels) for *_, labels in listed} == {2, 5}
