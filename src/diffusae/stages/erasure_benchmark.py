@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,8 @@ from diffusae.stages.erasure_attacks import (
 )
 from diffusae.stages.erasure_saes import UpdateAblation, text_edit, text_saes
 from diffusae.stages.study import Study
+
+log = logging.getLogger(__name__)
 
 TRIALS, POINTS, SEARCHES = "trials.parquet", "points.parquet", "searches.parquet"
 
@@ -188,8 +191,15 @@ class ErasureBenchmark:
                 attacked = in_words(kind, asks, target, self.settings, seed=seed)
                 for defence in chosen.values():
                     self._try(target, defence, attacked, "test", kind)
-        if searched := [kind for kind in SEARCHED if kind in self.settings["attacks"]]:
-            shown = [seen.picture if seen.found else None for seen in undefended]
+        searched = [kind for kind in SEARCHED if kind in self.settings["attacks"]]
+        shown = [seen.picture if seen.found else None for seen in undefended]
+        if searched and not any(each is not None for each in shown):
+            log.warning(
+                "%s: no undefended picture of the tuning split shows it, so tokens are not searched for; raise "
+                "evaluation.tune_prompts",
+                target,
+            )
+        elif searched:
             search = TokenAttack(
                 self.pictures, prompts.named["tune"], shown, target, self.settings["search"], seed=seed
             )
