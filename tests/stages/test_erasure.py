@@ -15,6 +15,7 @@ from diffusae.stages import erasure_benchmark, evaluate_erasure
 from diffusae.stages.before_after import load_examples
 from diffusae.stages.defended import Ask, DefendedPictures
 from diffusae.stages.erasure_attacks import first_place, listed
+from diffusae.stages.erasure_benchmark import ErasureBenchmark
 from diffusae.stages.erasure_saes import updates_study
 from diffusae.stages.evaluate_erasure import check_settings
 from diffusae.stages.study import Study
@@ -158,6 +159,25 @@ def test_a_users_list_is_read_with_bad_lines_named(tmp_path):
         listed({"name": "mine", "path": str(path), "column": "prompt"}, seed=0)
     with pytest.raises(UserError, match="is no file"):
         listed({"name": "mine", "path": str(tmp_path / "none.csv")}, seed=0)
+
+
+def test_a_list_stands_in_for_plain_prompts_of_a_target_that_no_caption_names(tmp_path, monkeypatch):
+    path = tmp_path / "mine.txt"
+    path.write_text("bare\nunclothed\nstripped\n")
+    study = study_of(
+        tmp_path, "evaluation.targets=[{name:nudity,prompts:[naked]}]", "evaluation.defences=[]",
+        f"evaluation.lists=[{{name:mine,path:{path},target:nudity}}]",
+    )  # fmt: skip
+    monkeypatch.setattr(
+        erasure_benchmark, "text_saes", lambda _: {"own": ("text_2", SparseAutoencoder(128, 256, TopK(8)))}
+    )
+    benchmark = ErasureBenchmark(
+        study, settings := study.part("evaluation"), DefendedPictures(study, steps=1)
+    )
+    prompts = benchmark._prompts("nudity")
+    assert [ask.prompt for ask in prompts.named["tune"]] == ["bare"]
+    assert [ask.prompt for ask in prompts.named["test"]] == ["unclothed", "stripped"]
+    assert len(prompts.others["test"]) == settings["test_prompts"]
 
 
 def test_captions_that_are_judged_never_choose_the_ablations_latents(tmp_path):

@@ -45,6 +45,7 @@ from diffusae.stages.study import Study
 
 log = logging.getLogger(__name__)
 
+SPLITS = ("tune", "test")
 TRIALS, POINTS, SEARCHES = "trials.parquet", "points.parquet", "searches.parquet"
 
 
@@ -116,13 +117,25 @@ class ErasureBenchmark:
         return pd.DataFrame(self.trials, columns=list(COLUMNS))
 
     def _prompts(self, target: str) -> _Prompts:
+        """Captions that name the target, and others; of a target that none names, such as nudity, its first list stands in."""
         found = _Prompts({}, {})
-        for split in ("tune", "test"):
-            wanted = self.settings[f"{split}_prompts"]
+        plain = {
+            split: named(
+                [Ask.plain(prompt) for prompt in self.study.prompts if prompt.split == split], target
+            )
+            for split in SPLITS
+        }
+        own = next((each for each in self.settings["lists"] if each["target"] == target), None)
+        if own is not None and not any(plain.values()):
+            asks, first = listed(own, seed=self.study.cfg.seed), self.settings["tune_prompts"]
+            plain = {"tune": asks[:first], "test": asks[first:]}
+        for split in SPLITS:
+            wanted, known = self.settings[f"{split}_prompts"], set(plain[split])
             asks = [Ask.plain(prompt) for prompt in self.study.prompts if prompt.split == split]
-            found.named[split] = named(asks, target)[:wanted]
-            found.others[split] = [ask for ask in asks if not self.pictures.read(ask.caption).names(target)
-                                   and ask not in named([ask], target)][:wanted]  # fmt: skip
+            found.named[split] = plain[split][:wanted]
+            found.others[split] = [
+                ask for ask in asks if ask not in known and not self.pictures.read(ask.caption).names(target)
+            ][:wanted]
             together(
                 f"the split {split} has {len(each)} prompts that {words} {target!r}, evaluation.{split}_prompts asks for {wanted}; "
                 f"raise prompts.counts.{split}, or lower it"
