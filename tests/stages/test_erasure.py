@@ -180,16 +180,11 @@ def test_a_list_stands_in_for_plain_prompts_of_a_target_that_no_caption_names(tm
     assert len(prompts.others["test"]) == settings["test_prompts"]
 
 
-def test_captions_that_are_judged_never_choose_the_ablations_latents(tmp_path):
-    there = updates_study(
-        study_of(tmp_path, "evaluation.updates.counts={train:4,validation:0,dictionary:4,tune:0,test:0}")
-    )
+def test_the_experiment_of_updates_stands_beside_the_study_with_cells_of_the_denoiser(tmp_path):
+    there = updates_study(study_of(tmp_path, "evaluation.updates.counts={train:4,validation:0,dictionary:4,tune:0,test:0}"))
     assert there.name == "miniature_updates"
     assert [cell.key for cell in there.grid] == ["down-t1.00-cond", "down-t0.50-cond", "down-t0.00-cond"]
-    with pytest.raises(UserError, match="among those that are judged"):
-        updates_study(
-            study_of(tmp_path, "evaluation.updates.counts={train:60,validation:0,dictionary:4,tune:0,test:0}")
-        )
+    there.check()
 
 
 def test_the_place_of_a_word_is_counted_in_characters():
