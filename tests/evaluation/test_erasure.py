@@ -85,9 +85,9 @@ def found() -> pd.DataFrame:
 
 def test_a_point_has_its_value_interval_and_n():
     table = found()
-    (row,) = table[(table["kind"] == "synonym")].itertuples()
-    assert (row.measure, row.value, row.n) == ("found", 0.75, 4)
-    assert row.low < 0.75 < row.high
+    (row,) = table[(table["kind"] == "synonym")].to_dict("records")
+    assert (row["measure"], row["value"], row["n"]) == ("found", 0.75, 4)
+    assert row["low"] < 0.75 < row["high"]
     assert set(table["measure"]) == {"found", "nouns_found", "style_reached", "aligned", "kernel_distance"}
 
 

@@ -29,8 +29,10 @@ def erasure_rows(study: Study, _embedding: Any) -> list[Result]:
     pictures = DefendedPictures(study, steps=settings["steps"])
     pictures.require(targets)
     benchmark = ErasureBenchmark(study, settings, pictures)
-    results = [row for target in targets for row in benchmark.of(target)]
-    benchmark.save()
+    results: list[Result] = []
+    for target in targets:
+        results += benchmark.of(target)
+        benchmark.save()  # of the targets so far
     log.info("%d pictures were generated", pictures.made)
     return results
 
