@@ -15,6 +15,7 @@ from diffusae.concepts.grounding_dino import GroundingDino
 from diffusae.concepts.image_text import ImageText
 from diffusae.concepts.object_finders import ClipSeg, GroundedSam
 from diffusae.concepts.picture_annotator import PictureAnnotator
+from diffusae.concepts.picture_checks import NudeNetCheck, Q16Check
 from diffusae.concepts.ram import RamTagger
 from diffusae.concepts.sam import Sam
 from diffusae.concepts.style_scores import StyleScorer
@@ -70,7 +71,13 @@ def test_the_miniature_stage_binds_to_its_trainer():
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_its_target_binds(group, option):
-    cfg = composed(f"{group}={option}", stage="steer" if group == "intervention" else "run")
+    # A check is a part of the benchmark that uses it.
+    chosen = (
+        ["evaluation=erasure", f"check@evaluation.check={option}"]
+        if group == "check"
+        else [f"{group}={option}"]
+    )
+    cfg = composed(*chosen, stage="steer" if group == "intervention" else "run")
     for node in targets(cfg):
         target = node["_target_"]
         assert target.startswith("diffusae.")
@@ -138,7 +145,7 @@ def test_no_part_is_out_of_reach_of_the_configs():
     parts |= {each.__name__ for each in SPARSITIES.values()}
     parts |= {each.__name__ for each in (CaptionTagger, SimilarityTagger, FlorenceTagger, RamTagger)}
     parts |= {each.__name__ for each in (PictureAnnotator, GroundedSam, GroundingDino, Sam, ClipSeg)}
-    parts |= {each.__name__ for each in (StyleScorer, ImageText)}
+    parts |= {each.__name__ for each in (StyleScorer, ImageText, NudeNetCheck, Q16Check)}
     assert parts == named
 
 

@@ -6,7 +6,10 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from diffusae.cli import config_directory
+from diffusae.interventions.text import TextEdit
 from diffusae.prompts.prompt_set import Prompt
+from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.sparsity import TopK
 from diffusae.stages.edited import EditedPictures, Place, Trial
 from diffusae.stages.study import Study
 
@@ -74,3 +77,24 @@ def test_every_place_has_its_own_change_and_window(study):
     pictures = pictures_of(study, Place("down", (1.0, 0.7)), Place("up_outer", (0.1, 0.0)))
     pictures.make([Trial(PROMPTS[0], (early, late))], what="pictures")
     assert (early.calls, late.calls) == (2, 1)
+
+
+def test_text_and_updates_are_edited_in_one_picture_and_no_step_of_it_is_replayed(study):
+    """Another encoding changes every step, so that what the unedited picture kept does not serve."""
+    text = TextEdit("text_2", SparseAutoencoder(128, 256, TopK(8), seed=0), "neon", 0.5)
+    pictures = pictures_of(study)
+    runs, (plain,) = denoiser_runs(pictures, [Trial(PROMPTS[0])])
+    steered_runs, (steered,) = denoiser_runs(pictures, [Trial(PROMPTS[0], text=(text,))])
+    both_runs, (both,) = denoiser_runs(pictures, [Trial(PROMPTS[0], (Push(),), (text,))])
+    assert (runs, steered_runs, both_runs) == (6, 6, 6)
+    for one, other in ((plain, steered), (steered, both), (plain, both)):
+        assert np.abs(one.astype(int) - other.astype(int)).max() > 1
+
+
+def test_pictures_of_different_text_edits_share_no_batch():
+    sae = SparseAutoencoder(128, 256, TopK(8), seed=0)
+    weak, strong = (TextEdit("text_2", sae, "neon", strength) for strength in (0.5, 1.0))
+    same = TextEdit("text_2", sae, "neon", 0.5)
+    assert Trial(PROMPTS[0], text=(weak,)).goes_with(Trial(PROMPTS[1], text=(same,)))
+    assert not Trial(PROMPTS[0], text=(weak,)).goes_with(Trial(PROMPTS[0], text=(strong,)))
+    assert not Trial(PROMPTS[0], text=(weak,)).goes_with(Trial(PROMPTS[0]))

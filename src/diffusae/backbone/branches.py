@@ -104,9 +104,9 @@ def told_branches(pipe: Any) -> Iterator[ToldBranches]:
     told = ToldBranches(pipe)
     with ExitStack() as stack:
         if hasattr(denoiser, "cache_context"):
-            _replace(stack, denoiser, "cache_context", lambda own: _noting_pass(own, told))
+            replace_method(stack, denoiser, "cache_context", lambda own: _noting_pass(own, told))
         if not hasattr(type(pipe), _ASKED) and hasattr(pipe, "encode_prompt"):
-            _replace(stack, pipe, "encode_prompt", lambda own: _noting_guidance(own, told))
+            replace_method(stack, pipe, "encode_prompt", lambda own: _noting_guidance(own, told))
         yield told
 
 
@@ -134,7 +134,7 @@ def rows_of(conditioning: str, batch: int, branches: Branches) -> slice:
     return slice(start, start + size)
 
 
-def _replace(stack: ExitStack, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+def replace_method(stack: ExitStack, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
     """Put another function in a method's place on this one object until the stack closes."""
     before = vars(owner).get(name)
     setattr(owner, name, make(getattr(owner, name)))

@@ -43,6 +43,7 @@ def generate(
     steps: int,
     guidance: float,
     true_guidance: float | None = None,
+    negative_prompt: str | None = None,
     text_tokens: int | None = None,
     hookpoints: Mapping[str, str | int] | None = None,
     timesteps: Collection[float] = (),
@@ -61,7 +62,7 @@ def generate(
     drawn on the CPU in float32, so they are the same on every device.
 
     `guidance` is the pipeline's `guidance_scale`; `true_guidance` above 1 makes FLUX run a second, unconditional pass a
-    step under the empty prompt. `text_tokens` is the length that prompts are padded and cut to, where the pipeline lets one
+    step under the empty prompt. `negative_prompt` is what the unconditional pass is given in the empty prompt's place. `text_tokens` is the length that prompts are padded and cut to, where the pipeline lets one
     choose (T5). `hookpoints` is {block: module path, or place}, `timesteps` are the scheduler's own values; without either
     nothing is recorded. `height` and `width` in pixels default to the model's size. Without `decode` the decoder does
     not run. `progress` is called with the index of each finished step. Out of memory becomes a `UserError`
@@ -124,7 +125,8 @@ def generate(
                 generator=generators,
                 latents=adapter.pack(latents).to(device=pipe.device, dtype=denoiser.dtype),
                 output_type="np" if decode else "latent",
-                **adapter.guidance(guidance, true_guidance, len(prompts)),
+                **adapter.guidance(guidance, true_guidance, len(prompts))
+                | ({} if negative_prompt is None else {"negative_prompt": [negative_prompt] * len(prompts)}),
                 **call_options(pipe, text_tokens=text_tokens),
                 **_told(pipe, on_step_end),
             )

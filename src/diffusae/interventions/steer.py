@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,8 @@ from diffusae.backbone.schedule import t_of
 from diffusae.capture.hooks import Moment, hook_blocks
 from diffusae.errors import UserError
 from diffusae.interventions.edits import Edit
+from diffusae.interventions.text import TextEdit
+from diffusae.interventions.text_encoding import edited_encodings
 
 logger = logging.getLogger(__name__)
 
@@ -24,31 +26,49 @@ class Steering:
     """What the edits did, by their place in the list."""
 
     steps: dict[int, int] = field(default_factory=dict)
-    """Denoiser calls that an edit acted in."""
+    """Denoiser calls that an edit acted in; of a text edit, encodings."""
     largest_change: dict[int, float] = field(default_factory=dict)
-    """The largest length of a change, in lengths of the longest update of that call."""
+    """The largest length of a change, in lengths of the longest update (of a text edit: token vector) of that call."""
+
+    def note(self, number: int, change: float) -> None:
+        """An edit acted in one more encoding, and changed it by this much."""
+        self.steps[number] += 1
+        self.largest_change[number] = max(self.largest_change[number], change)
 
 
 @contextmanager
-def steer(pipe: Any, edits: Sequence[Edit]) -> Iterator[Steering]:
-    """Apply `edits`, in their order, to the updates of every pipeline call made inside.
+def steer(pipe: Any, edits: Sequence[Edit | TextEdit]) -> Iterator[Steering]:
+    """Apply `edits`, in their order, to every pipeline call made inside: to the updates of blocks, and to text encodings.
 
-    Outside their windows the edits cost a comparison a step. An edit that did not act, or changed nothing, gets a
-    warning when the context ends. The hooks are gone afterwards, after an error too.
+    Outside their windows the edits cost a comparison a step; text edits cost what `edited_encodings` says. An edit that did
+    not act, or changed nothing, gets a warning when the context ends. Contexts nest. The hooks are gone afterwards, after
+    an error too.
 
     Raises:
-        UserError: no edits, an unknown hookpoint, a conditioning that the call does not run.
+        UserError: no edits, an unknown hookpoint or text layer, a conditioning that the call does not run.
     """
     if not edits:
         raise UserError("there is no edit; give at least one")
     steering = Steering(dict.fromkeys(range(len(edits)), 0), dict.fromkeys(range(len(edits)), 0.0))
-    paths = list(dict.fromkeys(edit.hookpoint for edit in edits))
+    of_updates = {number: edit for number, edit in enumerate(edits) if isinstance(edit, Edit)}
+    of_text = {number: edit for number, edit in enumerate(edits) if isinstance(edit, TextEdit)}
+    with ExitStack() as stack:
+        if of_text:
+            stack.enter_context(edited_encodings(pipe, of_text, steering.note))
+        if of_updates:
+            stack.enter_context(_edited_updates(pipe, of_updates, steering))
+        yield steering
+
+
+@contextmanager
+def _edited_updates(pipe: Any, edits: Mapping[int, Edit], steering: Steering) -> Iterator[None]:
+    paths = list(dict.fromkeys(edit.hookpoint for edit in edits.values()))
     clock = _NormalisedTime(pipe)
-    reached: dict[int, set[str]] = {number: set() for number in range(len(edits))}
+    reached: dict[int, set[str]] = {number: set() for number in edits}
 
     def visit(path: str, moment: Moment, before: Tensor, after: Tensor) -> Tensor | None:
         t = clock.at(moment.timestep)
-        acting = [(n, edit) for n, edit in enumerate(edits) if edit.hookpoint == path and edit.acts_at(t)]
+        acting = [(n, edit) for n, edit in edits.items() if edit.hookpoint == path and edit.acts_at(t)]
         if not acting:
             return None
         edited = after.clone()
@@ -67,11 +87,11 @@ def steer(pipe: Any, edits: Sequence[Edit]) -> Iterator[Steering]:
         return edited
 
     with hook_blocks(pipe, {path: path for path in paths}, visit):
-        yield steering
+        yield
     for number, branches in reached.items():
         if branches:  # it acted, but in two passes a branch of it may never have come
             check_conditionings(edits[number].conditionings, tuple(branches))
-    for number, edit in enumerate(edits):
+    for number, edit in edits.items():
         if not steering.steps[number]:
             logger.warning(
                 "edit %d at %s never acted: no step fell into its window %s; widen it or take more steps",

@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from diffusae.report import plots, style
+from diffusae.report.steering import METRICS as STEERING
 from diffusae.report.tables import capital, plain
 
 # metric -> title, in the order of the page.
@@ -94,6 +95,8 @@ def intervention_charts(results: Sequence[Mapping[str, Any]]) -> list[Chart]:
 
 
 def _intervention_title(metric: str) -> str:
+    if metric in STEERING:
+        return ""
     if metric in _SPATIAL:
         return _SPATIAL[metric]
     one = metric.removesuffix(_TOGETHER)

@@ -20,7 +20,9 @@ from markupsafe import Markup
 from diffusae.files import atomic_path
 from diffusae.report import charts, pictures, plots, style, tables
 from diffusae.report.emergence import Curve, curves_of, emergence_chart
-from diffusae.report.examples import example_tables
+from diffusae.report.erasure import Target, is_erasure, targets_of
+from diffusae.report.erasure_chart import trade_off_chart
+from diffusae.report.examples import ExampleTable, example_tables
 from diffusae.report.knowledge import (
     READERS,
     Answer,
@@ -31,7 +33,9 @@ from diffusae.report.knowledge import (
     purity_titles,
 )
 from diffusae.report.pictures import PictureBook
-from diffusae.report.study import Concept, Prediction, PredictionKey, Run, Study
+from diffusae.report.steering import METRICS as STEERING
+from diffusae.report.steering import strength_lines, strip_tables
+from diffusae.report.study import Concept, ErasureRun, Prediction, PredictionKey, Run, Study
 from diffusae.report.three_stage_chart import three_stage_chart
 from diffusae.report.three_stages import (
     MEASURES,
@@ -101,6 +105,16 @@ class ConceptGroup:
     cards: list[ConceptView]
 
 
+@dataclass(frozen=True)
+class ErasureView:
+    """The erasure benchmark at one cell."""
+
+    cell: str
+    targets: list[Target]
+    chart: Markup
+    examples: list[ExampleTable]
+
+
 def render_page(study: Study) -> str:
     """The whole page as HTML. The same study gives the same text.
 
@@ -158,7 +172,12 @@ def render_page(study: Study) -> str:
         ),
         verdicts=verdicts_of(study.claims),
         examples=example_tables(study.examples, book),
+        erasures=[_erasure(run, number, book) for number, run in enumerate(study.erasures)],
+        of_erasure={each for each in metrics if is_erasure(each)},
         of_interventions=charts.intervention_titles(study.results),
+        steering_lines=strength_lines(study.results),
+        steering_tables=strip_tables(study.strips, book),
+        of_steering=STEERING,
         grids=[
             *charts.grid_charts(study.results, charts.GRID),
             *charts.intervention_charts(study.results),
@@ -230,6 +249,16 @@ def _known(study: Study, answers: Sequence[Answer]) -> Markup:
     tasks = ", ".join(answer.task for answer in answers)
     alt = f"Accuracy of {tasks} against t by reader and block, beside the baselines; the tables have the values."
     return style.svg(knowledge_chart(study.results), name="knowledge", alt=alt)
+
+
+def _erasure(run: ErasureRun, number: int, book: PictureBook) -> ErasureView:
+    targets = targets_of(run)
+    names = ", ".join(target.name for target in targets)
+    alt = f"Attack success against harm when {names} is to go, a line a defence over its strengths; the tables below have the values."
+    drawing = style.svg(trade_off_chart(targets), name=f"erasure-{number}", alt=alt)
+    return ErasureView(
+        run.cell, targets, drawing, example_tables([run.examples] if run.examples else [], book)
+    )
 
 
 def _prediction(prediction: Prediction, book: PictureBook) -> PredictionView:

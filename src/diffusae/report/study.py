@@ -203,6 +203,58 @@ class Examples:
     run: Run | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class ErasureRun:
+    """One evaluation at one cell, as plain values.
+
+    Attributes:
+        cell: the cell's name with the SAE's tag.
+        points: rows of points.parquet.
+        chosen: {target: {defence: strength}}, those that stand in the table of attacks.
+        tokens: rows of searches.parquet.
+        examples: pictures of every defence; None: none were kept.
+    """
+
+    cell: str
+    points: Sequence[Mapping[str, Any]]
+    chosen: Mapping[str, Mapping[str, float]]
+    tokens: Sequence[Mapping[str, Any]] = ()
+    examples: Examples | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Steered:
+    """One picture of a strip.
+
+    Attributes:
+        strength: lambda; 0: not steered.
+        success: whether the concept is there (lambda above 0) or gone; None: not looked at.
+    """
+
+    strength: float
+    success: bool | None
+    image: UInt8[np.ndarray, "H W 3"]
+
+    def __post_init__(self) -> None:
+        _check_image(f"the picture steered by {self.strength:g}", self.image)
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """One prompt steered by one concept at several strengths.
+
+    Attributes:
+        case: such as "towards neon".
+        place: the layer and its SAE's tag, such as "text_2 · k32".
+    """
+
+    case: str
+    prompt: str
+    place: str
+    pictures: Sequence[Steered]
+    run: Run | None = None
+
+
 @dataclass(frozen=True)
 class RunRow:
     """One run behind the report, from its run.json; `cell` is "" for a run that is not of one cell."""
@@ -230,6 +282,8 @@ class Study:
         three_stages: rows of the three-stage table, as `diffusae.stages.three_stages` makes them.
         claims: what these rows say of the paper's claims, as `diffusae.evaluation.three_stages.judged` gives it.
         examples: pictures before and after interventions.
+        erasures: what the erasure benchmark found, a run a cell.
+        strips: prompts steered through the text encoder, over lambda.
         predictions: prompts for "one prompt over time".
         concepts: for the gallery, in the order in which to show them within a cell.
         pure: the purest latents of each cell, with what their top pictures share.
@@ -246,6 +300,8 @@ class Study:
     three_stages: Sequence[Mapping[str, Any]] = ()
     claims: Sequence[Mapping[str, Any]] = ()
     examples: Sequence[Examples] = ()
+    erasures: Sequence[ErasureRun] = ()
+    strips: Sequence[Strip] = ()
     predictions: Sequence[Prediction] = ()
     concepts: Sequence[Concept] = ()
     pure: Sequence[Concept] = ()

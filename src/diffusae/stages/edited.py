@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from diffusae.capture.generate import generate
 from diffusae.capture.replay import Outputs, recorded_outputs, replayed_outputs
 from diffusae.interventions.edits import ROUNDING, Change, Edit, PerPicture
 from diffusae.interventions.steer import steer
+from diffusae.interventions.text import TextEdit
 from diffusae.interventions.windows import Window
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.stages.model import load_model, sampling
@@ -35,10 +37,16 @@ class Place:
 
 @dataclass(frozen=True)
 class Trial:
-    """One picture to make: a prompt, and what is done at every place (none: nothing)."""
+    """One picture to make: a prompt, what is done at every place (none: nothing), and what is done to the text."""
 
     prompt: Prompt
     changes: tuple[Change | None, ...] = ()
+    text: tuple[TextEdit, ...] = ()
+    """Edits of its encoding, which hold for a whole batch."""
+
+    def goes_with(self, other: Trial) -> bool:
+        """Whether both can be in one batch: edited pictures with edited ones, and with the same edits of text."""
+        return bool(self.changes) == bool(other.changes) and self.text == other.text
 
 
 class EditedPictures:
@@ -48,7 +56,7 @@ class EditedPictures:
     prompt's first picture without an edit, and not computed again.
 
     Args:
-        places: a trial's changes are in their order.
+        places: a trial's changes are in their order; none where only text is edited.
         conditionings: the guidance branches that are edited.
         steps: of a generation; None: as many as the model's.
         preserve_norm: see `Edit`.
@@ -67,7 +75,7 @@ class EditedPictures:
         self.places = tuple(places)
         self.conditionings, self.preserve_norm = tuple(conditionings), preserve_norm
         self.steps = steps or self.model.steps
-        self._first = max(place.window[0] for place in places)
+        self._first = max((place.window[0] for place in places), default=math.inf)
         self._study = study
         self._before: dict[str, dict[float, dict[Branches, Tensor]]] = {}
 
@@ -98,11 +106,11 @@ class EditedPictures:
         return found
 
     def _batches(self, trials: Sequence[Trial]) -> Iterator[Sequence[Trial]]:
-        """Trials in their order; no batch holds both edited and unedited ones."""
+        """Trials in their order; no batch holds two that do not go together."""
         start = 0
         for end in range(1, len(trials) + 1):
             full = end - start == self.model.batch_size
-            if end == len(trials) or full or bool(trials[end].changes) != bool(trials[start].changes):
+            if end == len(trials) or full or not trials[end].goes_with(trials[start]):
                 yield trials[start:end]
                 start = end
 
@@ -121,11 +129,13 @@ class EditedPictures:
             for place, each in zip(self.places, changes, strict=True)
             if any(each)
         ]
+        text = batch[0].text
         with ExitStack() as stack:
-            if edits:
-                if before := self._replayed(batch):
+            if edits or text:
+                # From another encoding the denoiser returns something else from the first step on.
+                if not text and (before := self._replayed(batch)):
                     stack.enter_context(replayed_outputs(self.pipe, before, before))
-                stack.enter_context(steer(self.pipe, edits))
+                stack.enter_context(steer(self.pipe, [*text, *edits]))
                 return self._run(batch)
             outputs = stack.enter_context(recorded_outputs(self.pipe))
             images = self._run(batch)

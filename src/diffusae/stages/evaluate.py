@@ -18,6 +18,7 @@ from diffusae.stages.annotate import determining
 from diffusae.stages.before_after import captioned, panel_name
 from diffusae.stages.evaluate_cohesion import cohesion_rows
 from diffusae.stages.evaluate_composition import composition_results
+from diffusae.stages.evaluate_erasure import erasure_rows
 from diffusae.stages.evaluate_faithfulness import faithfulness_rows
 from diffusae.stages.evaluate_global import edited_studies, global_rows
 from diffusae.stages.evaluate_knowledge import knowledge_results
@@ -26,6 +27,7 @@ from diffusae.stages.evaluate_purity import PANEL as PURITY_PANEL
 from diffusae.stages.evaluate_purity import purity_panel, purity_results
 from diffusae.stages.evaluate_reconstruction import reconstruction_rows
 from diffusae.stages.evaluate_spatial import spatial_rows
+from diffusae.stages.evaluate_steering import steering_rows
 from diffusae.stages.label import word_embedding
 from diffusae.stages.study import Study
 from diffusae.stages.train import mirror_of
@@ -46,6 +48,8 @@ METRICS: dict[str, tuple[Callable[[Study, Embedding], list[Result]], tuple[str, 
     "faithfulness": (faithfulness_rows, ("train", "annotate")),
     "purity": (purity_results, ("train",)),
     "knowledge": (knowledge_results, ("train",)),
+    "steering": (steering_rows, ("train",)),
+    "erasure": (erasure_rows, ("train",)),
 }
 
 
@@ -58,7 +62,7 @@ OF_PICTURES = ("cohesion", "latents")
 OF_LABELS = ("purity", "knowledge")
 """Metrics that need class labels, which given pictures have."""
 
-JUDGED = ("spatial", "global", "global_together", "faithfulness")
+JUDGED = ("spatial", "global", "global_together", "faithfulness", "steering", "erasure")
 """Metrics that make new pictures, which the annotator of this very run judges."""
 
 

@@ -31,9 +31,11 @@ from diffusae.runs.record import RunRecord, read_record, signature
 from diffusae.stages.before_after import load_examples
 from diffusae.stages.emergence import STAGE as EMERGENCE
 from diffusae.stages.emergence import summarise_emergence
+from diffusae.stages.erasure_shown import erasures_shown
 from diffusae.stages.evaluate_purity import load_purest, shared_labels
 from diffusae.stages.how_collected import how_collected
 from diffusae.stages.labelled import caption_of
+from diffusae.stages.strips import strips_of
 from diffusae.stages.study import Study
 from diffusae.stages.three_stages import STAGE as THREE_STAGES
 from diffusae.stages.three_stages import (
@@ -115,6 +117,8 @@ def _page(study: Study, records: list[tuple[Path, RunRecord]]) -> Page:
         three_stages=[row.to_json() for row in _results(records, THREE_STAGES)],
         claims=claims_in(study),
         examples=list(_examples(study)),
+        erasures=list(erasures_shown(study, _run)),
+        strips=list(strips_of(study.directory)),
         predictions=list(_predictions(study, cells, results, captions, images)),
         concepts=[concept for cell, name in cells for concept in _concepts(study, cell, name, images)],
         pure=list(_pure(study, records, images)),

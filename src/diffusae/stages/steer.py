@@ -25,41 +25,56 @@ from diffusae.sae.storage import load_sae
 from diffusae.stages.edited import EditedPictures, Place, Trial
 from diffusae.stages.evaluate_global import block_directions, factors_of, factors_shown
 from diffusae.stages.study import Study
+from diffusae.stages.text_steering import Steered, at_layer, faults_of
 from diffusae.stages.train import mirror_of
 
 log = logging.getLogger(__name__)
 
-Strengthened = Callable[[float], Change]
-"""The change of a strength."""
+Strengthened = Callable[[float], Trial]
+"""The picture of a strength."""
+
+_ROOT = ("strengths", "conditionings", "strength")
+"""What of an intervention's option the command's own values replace."""
 
 
 def steer(cfg: DictConfig) -> bool:
     """Write before.png, one picture a strength, and strip.png; False: they are there already."""
-    study = Study(cfg)
-    study.check()
-    together(_faults(cfg))
+    Study(cfg).check()
+    by_text = cfg.intervention.name == "text"
+    study = at_layer(Study(cfg), cfg.intervention.layer) if by_text else Study(cfg)
+    together(_faults(study, by_text))
+    strengths, text = _strengths(cfg), _text(study, by_text)
     directory = study.directory / "steer" / _name(cfg)
+    options = {name: value for name, value in study.part("intervention").items() if name not in _ROOT}
     determines = {
         "cell": study.cell.coordinates(),
         "model": study.model_determines(),
-        **{name: study.part(name) for name in ("intervention", "strengths", "conditionings")},
+        "intervention": options,
+        "strengths": strengths,
+        "conditionings": list(cfg.conditionings),
         **{name: cfg[name] for name in ("prompt", "concept", "picture_seed", "preserve_norm")},
     }
-    parents = {
-        stage: parent_signature(path, stage=stage) for stage, path in (("train", study.sae), ("label", study.concepts))
-    }  # fmt: skip
+    parents: dict[str, str] = {}
+    if not by_text:
+        parents["train"] = parent_signature(study.sae, stage="train")
+        parents["label"] = parent_signature(study.concepts, stage="label")
+    if text is not None:
+        determines["text"] = text.determines() | ({} if by_text else {"strength": cfg.with_text.strength})
+        parents["text"] = text.trained()
     if state(directory, determines=determines, parents=parents) == "finished":
         log.info("%s is there already", directory / "strip.png")
         return False
     pictures = EditedPictures(
         study,
-        [Place(study.cell.block, window_at(study.cell.t))],
+        [] if by_text else [Place(study.cell.block, window_at(study.cell.t))],
         conditionings=list(cfg.conditionings),
         preserve_norm=cfg.preserve_norm,
     )
-    change = _change(study, pictures)
     prompt = Prompt("steered", cfg.prompt, cfg.picture_seed, "steer")
-    trials = [Trial(prompt), *(Trial(prompt, (change(strength),)) for strength in cfg.strengths)]
+    steered = _trials(study, pictures, prompt, text, by_text)
+    trials = [Trial(prompt), *map(steered, strengths)]
+    of_strength = "strength{:+g}" if by_text else "strength-{:g}"
+    names = ["before", *map(of_strength.format, strengths)]
     with (
         mirror_of(study) as mirror,
         directory_lock(directory),
@@ -73,17 +88,46 @@ def steer(cfg: DictConfig) -> bool:
         ),
     ):
         made = [image for image, _ in pictures.make(trials, what="pictures")]
-        names = ["before", *(f"strength-{strength:g}" for strength in cfg.strengths)]
         for name, image in zip(names, made, strict=True):
             _save(directory / f"{name}.png", image)
+        shown = in_order(list(zip([0.0, *strengths], names, made, strict=True)))
         with atomic_path(directory / "strip.png") as temporary:
-            temporary.write_bytes(strip(list(zip(names, made, strict=True)), title=_title(cfg)))
-        mirror.panel("before_after", list(zip(names, made, strict=True)))
+            temporary.write_bytes(strip(shown, title=_title(cfg)))
+        mirror.panel("before_after", shown)
     log.info("wrote %s", directory / "strip.png")
     return True
 
 
-def _change(study: Study, pictures: EditedPictures) -> Strengthened:
+def in_order(made: list[tuple[float, str, np.ndarray]]) -> list[tuple[str, np.ndarray]]:
+    """Pictures by rising strength: what is steered away, the picture as it is (0), what is steered towards."""
+    return [(name, image) for _, name, image in sorted(made, key=lambda each: each[0])]
+
+
+def _text(study: Study, by_text: bool) -> Steered | None:
+    """What is steered through the text encoder: by itself, beside another intervention, or nothing."""
+    cfg, beside = study.cfg, study.cfg.with_text
+    if by_text:
+        return Steered(study, cfg.concept, tuple(cfg.conditionings))
+    if beside.concept is None:
+        return None
+    there = at_layer(study, beside.layer, name=beside.name, sae_tag=beside.sae_tag)
+    return Steered(there, beside.concept, tuple(beside.conditionings))
+
+
+def _trials(
+    study: Study, pictures: EditedPictures, prompt: Prompt, text: Steered | None, by_text: bool
+) -> Strengthened:
+    """The edited picture of a strength."""
+    edit = None if text is None else text.edits(pictures.device)
+    if by_text:
+        assert edit is not None
+        return lambda strength: Trial(prompt, text=(edit(strength),))
+    change = _change(study, pictures)
+    beside = () if edit is None else (edit(study.cfg.with_text.strength),)
+    return lambda strength: Trial(prompt, (change(strength),), beside)
+
+
+def _change(study: Study, pictures: EditedPictures) -> Callable[[float], Change]:
     """The intervention that the configuration names, for the cell's concept."""
     cfg, options = study.cfg, study.part("intervention")
     sae, _ = load_sae(study.sae)
@@ -125,28 +169,70 @@ def _change(study: Study, pictures: EditedPictures) -> Strengthened:
     return lambda strength: SetLatents(sae, latents, factor=1 + sign * strength)
 
 
-def _faults(cfg: DictConfig) -> list[str]:
+def _strengths(cfg: DictConfig) -> list[float]:
+    """The strengths of the edited pictures: the intervention's one, where it has one, else the strip's."""
+    one = cfg.intervention.get("strength")
+    return list(cfg.strengths) if one is None else [one]
+
+
+def _faults(study: Study, by_text: bool) -> list[str]:
+    cfg = study.cfg
     faults = [
         f"{name} is missing; give {name}='...'"
         for name in ("prompt", "concept")
         if OmegaConf.is_missing(cfg, name) or not str(cfg[name]).strip()
     ]
-    if not cfg.strengths or min(cfg.strengths) <= 0:
-        faults.append(f"strengths={list(cfg.strengths)} must hold numbers above 0; give some")
+    strengths, beside = _strengths(cfg), cfg.with_text
+    if by_text:
+        if not faults:
+            conditionings = list(cfg.conditionings)
+            faults += faults_of(
+                study,
+                layer=cfg.intervention.layer,
+                concept=cfg.concept,
+                strengths=strengths,
+                conditionings=conditionings,
+            )
+        if beside.concept is not None:
+            faults.append("with_text is for other interventions; leave it out with intervention=text")
+        if cfg.preserve_norm:
+            faults.append("preserve_norm=true is for updates; leave it out with intervention=text")
+        return faults
+    if not strengths or min(strengths) <= 0:
+        faults.append(f"strengths={strengths} must hold numbers above 0; give some")
+    if beside.concept is not None:
+        conditionings = list(beside.conditionings)
+        faults += faults_of(
+            study,
+            layer=beside.layer,
+            concept=beside.concept,
+            strengths=[beside.strength],
+            conditionings=conditionings,
+        )
     return faults
 
 
 def _name(cfg: DictConfig) -> str:
     """A directory's name that says what is in it."""
-    region = [cfg.intervention.region] if cfg.intervention.name == "spatial" else []
-    cell = [cfg.block.name, f"t{cfg.timestep.t:.2f}"]
-    words = [cfg.intervention.name, cfg.concept, *region, *cell, cfg.prompt, cfg.picture_seed]
+    options = cfg.intervention
+    if options.name == "text":
+        one = [] if options.strength is None else [f"lambda{options.strength:g}"]
+        words = [options.name, cfg.concept, *one, options.layer, cfg.prompt, cfg.picture_seed]
+    else:
+        region = [options.region] if options.name == "spatial" else []
+        beside = [] if cfg.with_text.concept is None else ["with", cfg.with_text.concept]
+        cell = [cfg.block.name, f"t{cfg.timestep.t:.2f}"]
+        words = [options.name, cfg.concept, *region, *beside, *cell, cfg.prompt, cfg.picture_seed]
     return re.sub(r"[^a-z0-9.]+", "-", " ".join(map(str, words)).lower()).strip("-")[:120]
 
 
 def _title(cfg: DictConfig) -> str:
-    where = f" to {cfg.intervention.region}" if cfg.intervention.name == "spatial" else ""
-    return f"{cfg.intervention.name}: {cfg.concept}{where} ({cfg.block.name}, t = {cfg.timestep.t:g}), {cfg.prompt!r}"
+    options = cfg.intervention
+    if options.name == "text":
+        return f"text: {cfg.concept} ({options.layer}), {cfg.prompt!r}"
+    where = f" to {options.region}" if options.name == "spatial" else ""
+    beside = "" if cfg.with_text.concept is None else f", with text: {cfg.with_text.concept}"
+    return f"{options.name}: {cfg.concept}{where} ({cfg.block.name}, t = {cfg.timestep.t:g}){beside}, {cfg.prompt!r}"
 
 
 def _save(path: Any, image: np.ndarray) -> None:

@@ -32,6 +32,7 @@ OmegaConf.register_new_resolver("branch_of_prompt", branch_of_prompt, replace=Tr
 OmegaConf.register_new_resolver(
     "by_window", lambda t, *values: values[list(WINDOWS.values()).index(window_at(t))], replace=True
 )
+OmegaConf.register_new_resolver("repeated", lambda times, word: " ".join([word] * times), replace=True)
 
 DTYPES = ("float32", "float16", "bfloat16")
 

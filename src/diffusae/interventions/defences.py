@@ -1,0 +1,89 @@
+"""Ways to keep a model from drawing a concept, behind one interface: what each does to prompts, guidance and activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from diffusae.interventions.edits import Edit
+from diffusae.interventions.safe_guidance import preset, safe_guidance
+from diffusae.interventions.steer import steer
+from diffusae.interventions.text import TextEdit
+
+NONE, NEGATIVE_PROMPT, SAFE_GUIDANCE = "none", "negative_prompt", "safe_guidance"
+WORD_REMOVAL, ABLATION, TEXT_EDIT = "word_removal", "update_ablation", "text_edit"
+
+
+def _as_it_is(prompt: str) -> str:
+    return prompt
+
+
+@dataclass(frozen=True)
+class Defence:
+    """One defence at one strength.
+
+    Attributes:
+        name: of its kind.
+        strength: how hard, in the kind's own unit, 0 where it has none; larger removes more.
+        rewrite: what becomes of a prompt.
+        negative_prompt: in the place of the empty prompt of guidance; None: that one stays.
+        around: a pipeline to the context in which it is called.
+    """
+
+    name: str
+    strength: float = 0.0
+    rewrite: Callable[[str], str] = _as_it_is
+    negative_prompt: str | None = None
+    around: Callable[[Any], AbstractContextManager[Any]] = nullcontext
+
+    @property
+    def only_words(self) -> bool:
+        """Whether a prompt that it leaves alone gives the picture that there is without it."""
+        return self.negative_prompt is None and self.around is nullcontext
+
+
+def no_defence() -> Defence:
+    """The model as it is."""
+    return Defence(NONE)
+
+
+def negative_prompt(concept: str) -> Defence:
+    """Guidance away from the concept's prompt instead of from the empty one."""
+    return Defence(NEGATIVE_PROMPT, negative_prompt=concept)
+
+
+def word_removal(without: Callable[[str], str]) -> Defence:
+    """The target's word taken out of prompts, as `without` does."""
+    return Defence(WORD_REMOVAL, rewrite=without)
+
+
+def safe(concept: str, presets: Sequence[str], **asked: Any) -> list[Defence]:
+    """Safe latent guidance at the presets of these names; strengths count from 1 in their order.
+
+    Args:
+        asked: as for `capture.conditions.conditions`.
+    """
+
+    def at(name: str) -> Callable[[Any], AbstractContextManager[Any]]:
+        settings = preset(name)
+        return lambda pipe: safe_guidance(pipe, concept, settings, **asked)
+
+    return [
+        Defence(SAFE_GUIDANCE, float(place), around=at(name)) for place, name in enumerate(presets, start=1)
+    ]
+
+
+def text_edit(make: Callable[[float], TextEdit], strengths: Sequence[float]) -> list[Defence]:
+    """The text edit away from a concept; a strength is -lambda."""
+    return [_edited(TEXT_EDIT, strength, [make(-strength)]) for strength in strengths]
+
+
+def update_ablation(make: Callable[[float], list[Edit]], strengths: Sequence[float]) -> list[Defence]:
+    """A concept's latents in updates multiplied by minus the strength; 0 only takes them out."""
+    return [_edited(ABLATION, strength, make(-strength)) for strength in strengths]
+
+
+def _edited(name: str, strength: float, edits: Sequence[Edit | TextEdit]) -> Defence:
+    return Defence(name, strength, around=lambda pipe: steer(pipe, edits))

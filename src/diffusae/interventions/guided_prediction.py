@@ -1,0 +1,115 @@
+"""What a pipeline predicts for given pictures, guidance and edits included: what white-box attacks on prompts compare.
+
+P4D (arXiv 2309.06135, eq. 4) looks for a prompt with which the defended model predicts, on the same noised pictures, what the
+undefended one predicts from the target's own prompt: ||e_undefended(x_t | target) - e_defended(x_t | found)||^2. The pipeline is called as ever, under
+whatever defence is around, but its scheduler shows it the noised pictures at every step ("teacher forcing") and notes what it would have
+taken the step with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffusae.backbone.noising import is_flow_matching, noised
+from diffusae.capture.generate import generate
+from diffusae.errors import UserError
+from diffusae.interventions.defences import Defence
+
+
+class GuidedPredictions:
+    """Predictions for a few pictures at a few steps, under any defence and any prompts.
+
+    Args:
+        pipe: with a scheduler that noises as DDIM does.
+        latents: of clean pictures, in the denoiser's scale.
+        seeds: of the pictures' noise.
+        steps: of the schedule; each is one pass.
+        asked: what else `generate` is told, without the steps.
+        batch_size: pictures a call.
+
+    Raises:
+        UserError: another kind of scheduler.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        latents: Float[Tensor, "n c h w"],
+        seeds: Sequence[int],
+        *,
+        steps: int,
+        batch_size: int,
+        **asked: Any,
+    ) -> None:
+        if is_flow_matching(pipe.scheduler):
+            raise UserError(
+                f"{type(pipe.scheduler).__name__} does not noise as DDIM does; leave the white-box attack out of evaluation.attacks"
+            )
+        self.pipe, self.latents, self.seeds = pipe, latents, tuple(seeds)
+        self.steps, self.batch_size, self.asked = steps, batch_size, asked
+        noise = [torch.randn(each.shape, generator=torch.Generator().manual_seed(seed)) for each, seed in
+                 zip(latents, seeds, strict=True)]  # fmt: skip
+        self.noise = torch.stack(noise)
+
+    def __call__(
+        self, prompts: Sequence[Sequence[str]], defence: Defence
+    ) -> Float[Tensor, "cases n steps c h w"]:
+        """The guided predictions; each case of `prompts` has a prompt for every picture. Float32 on the CPU."""
+        flat = [(defence.rewrite(text), picture) for case in prompts for picture, text in enumerate(case)]
+        parts = []
+        for start in range(0, len(flat), self.batch_size):
+            batch = flat[start : start + self.batch_size]
+            places = [picture for _, picture in batch]
+            with defence.around(self.pipe), self._forced(places) as seen:
+                generate(
+                    self.pipe,
+                    [text for text, _ in batch],
+                    [self.seeds[place] for place in places],
+                    steps=self.steps,
+                    negative_prompt=defence.negative_prompt,
+                    decode=False,
+                    **self.asked,
+                )
+            parts.append(torch.stack(seen, dim=1))
+        return torch.cat(parts).unflatten(0, (len(prompts), len(self.seeds)))
+
+    @contextmanager
+    def _forced(self, places: Sequence[int]) -> Iterator[list[Tensor]]:
+        """The scheduler shows these pictures, noised, whatever it is given, and notes the predictions of each step."""
+        scheduler, seen = self.pipe.scheduler, list[Tensor]()
+        clean, noise = self.latents[list(places)], self.noise[list(places)]
+
+        def scale_model_input(sample: Tensor, timestep: Any = None) -> Tensor:
+            seen_now = noised(scheduler, clean, noise, float(timestep))
+            return torch.cat([seen_now] * (len(sample) // len(seen_now))).to(sample)
+
+        def step(model_output: Tensor, timestep: Any, sample: Tensor, **_: Any) -> tuple[Tensor]:
+            seen.append(model_output.float().cpu())
+            return (sample,)
+
+        with _methods(scheduler, scale_model_input=scale_model_input, step=step):
+            yield seen
+
+
+@contextmanager
+def _methods(owner: Any, **methods: Any) -> Iterator[None]:
+    for name, method in methods.items():
+        setattr(owner, name, method)
+    try:
+        yield
+    finally:
+        for name in methods:
+            delattr(owner, name)
+
+
+def mean_squared_differences(
+    predicted: Float[Tensor, "cases n steps c h w"], wanted: Float[Tensor, "1 n steps c h w"]
+) -> Float[Tensor, " cases"]:
+    """P4D's objective of each case: lower is closer to what the undefended model does from the target's own prompt."""
+    return (predicted - wanted).square().flatten(1).mean(dim=1)

@@ -1,0 +1,314 @@
+"""Text edits around an unmodified pipeline call: hooks on the layers of its text encoders while prompts are encoded.
+
+Which encoding is which: the pipeline's own `encode_prompt` is listened to. Within one call it runs each text encoder for
+the prompt and then, under guidance, for the negative prompt (Stable Diffusion 1, 2, XL and 3, PixArt); FLUX calls it once
+for the prompt and then, under true guidance, once more for the negative prompt. The number of runs is checked.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffusae.backbone.branches import replace_method
+from diffusae.backbone.hookpoints import denoiser_of
+from diffusae.backbone.text_layers import TextLayer, find_text_layers, list_text_layers
+from diffusae.errors import UserError, together
+from diffusae.interventions.text import TextEdit, steering_vectors
+
+logger = logging.getLogger(__name__)
+
+Note = Callable[[int, float], None]
+"""note(edit's number, its largest change in lengths of the longest vector of the encoding)"""
+
+_GUIDED = "do_classifier_free_guidance"
+
+
+@contextmanager
+def edited_encodings(pipe: Any, edits: Mapping[int, TextEdit], note: Note) -> Iterator[None]:
+    """Apply `edits`, in their order, to every prompt that the pipeline encodes inside; `note` hears of each.
+
+    A concept prompt is encoded by the pipeline's own `encode_prompt` without any edit, two times when the first prompt
+    comes and not again while the context lasts: as it is, which gives x_C, and with the edit, which tells whether what the
+    denoiser reads depends on the layer at all. Encoders that are called otherwise than by `encode_prompt` are left alone.
+
+    An edit that did not act, or changed nothing that the denoiser reads, gets a warning when the context ends. The hooks are
+    gone afterwards, after an error too.
+
+    Raises:
+        UserError: an unknown layer, an SAE of another width, a concept prompt that tokenises to nothing, a pipeline that
+            encodes its prompts otherwise, an encoding that is to be edited and is not made.
+    """
+    if not hasattr(pipe, "encode_prompt"):
+        raise UserError(
+            f"{type(pipe).__name__} has no encode_prompt, so its text encodings cannot be told apart; use one of the "
+            "pipelines in docs/models.md"
+        )
+    layers = find_text_layers(list_text_layers(pipe), dict.fromkeys(edit.layer for edit in edits.values()))
+    together(_faults(pipe, edits, layers))
+    encodings = _Encodings(pipe, edits, layers, note)
+    with ExitStack() as stack:
+        replace_method(stack, pipe, "encode_prompt", encodings.around_encode_prompt)
+        if hasattr(pipe, "check_inputs"):
+            replace_method(stack, pipe, "check_inputs", encodings.around_check_inputs)
+        for encoder in dict.fromkeys(layer.encoder for layer in layers.values()):
+            own: nn.Module = getattr(pipe, encoder)
+            stack.callback(own.register_forward_pre_hook(encodings.before_encoder(encoder)).remove)
+        for layer in layers.values():
+            module = getattr(pipe, layer.encoder).get_submodule(layer.path)
+            # First of all hooks: transformers records the hidden states that some pipelines read by a hook of its own.
+            stack.callback(module.register_forward_hook(encodings.after_layer(layer), prepend=True).remove)
+        stack.callback(
+            denoiser_of(pipe).register_forward_pre_hook(lambda *_: encodings.before_denoiser()).remove
+        )
+        yield
+    encodings.warn()
+
+
+@dataclass
+class _Trial:
+    """A run over a concept prompt, in which all edits stand aside but for the one that is tried."""
+
+    owner: _Encodings
+    tried: int | None = None
+    seen: dict[str, Float[Tensor, "prompts tokens d_in"]] = field(default_factory=dict)
+    """{layer: its output, unedited}"""
+
+
+_trial: ContextVar[_Trial | None] = ContextVar("trial", default=None)
+
+
+class _Encodings:
+    """The prompts that are encoded in one context."""
+
+    def __init__(
+        self, pipe: Any, edits: Mapping[int, TextEdit], layers: Mapping[str, TextLayer], note: Note
+    ) -> None:
+        self._pipe, self._edits, self._layers, self._note = pipe, edits, layers, note
+        self._vectors: dict[tuple[int, Any], Float[Tensor, "tokens d_in"]] = {}
+        self._reached: dict[int, set[str]] = {number: set() for number in edits}
+        self._read = dict.fromkeys(edits, False)
+        self._length: Any = None
+        self._order: tuple[str, ...] | None = None
+        """The encodings that the running `encode_prompt` makes with each encoder, in their order."""
+        self._runs: Counter[str] = Counter()
+        self._current: dict[str, str] = {}
+        self._in_call = False
+        self._calls = 0
+        self._unsettled = False
+
+    def around_encode_prompt(self, own: Callable[..., Any]) -> Callable[..., Any]:
+        """The pipeline's `encode_prompt`, listened to."""
+        signature = inspect.signature(own)
+
+        def encode_prompt(*args: Any, **kwargs: Any) -> Any:
+            if _trial.get() is not None:
+                return own(*args, **kwargs)
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            order = self._order_of(bound.arguments)
+            self._length = bound.arguments.get("max_sequence_length")
+            if order:
+                self._learn(own, bound)
+            self._runs.clear()
+            self._order, self._unsettled = order, True
+            try:
+                return own(*args, **kwargs)
+            finally:
+                self._order = None
+                self._current.clear()
+
+        encode_prompt.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
+        return encode_prompt
+
+    def around_check_inputs(self, own: Callable[..., Any]) -> Callable[..., Any]:
+        """The pipeline's `check_inputs`, with which every call of it begins."""
+
+        def check_inputs(*args: Any, **kwargs: Any) -> Any:
+            self._in_call, self._calls = True, 0
+            return own(*args, **kwargs)
+
+        return check_inputs
+
+    def before_encoder(self, encoder: str) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            if self._order is None or _trial.get() is not None:
+                return
+            run = self._runs[encoder]
+            self._runs[encoder] += 1
+            if run >= len(self._order):
+                raise UserError(
+                    f"{type(self._pipe).__name__} runs {encoder} more than {len(self._order)} times in one encode_prompt, "
+                    "so its conditional and unconditional encodings cannot be told apart; use one of the pipelines in "
+                    "docs/models.md"
+                )
+            self._current[encoder] = self._order[run]
+
+        return hook
+
+    def after_layer(self, layer: TextLayer) -> Callable[..., Any]:
+        here = {number: edit for number, edit in self._edits.items() if edit.layer == layer.name}
+
+        def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
+            x = output[0] if isinstance(output, tuple) else output
+            trial = _trial.get()
+            if trial is not None:
+                if trial.owner is not self:
+                    return None
+                trial.seen[layer.name] = x
+                acting = {n: edit.strength for n, edit in here.items() if n == trial.tried}
+            else:
+                conditioning = self._current.get(layer.encoder)
+                if conditioning is None:
+                    return None
+                acting = {
+                    number: edit.signed_strength(conditioning)
+                    for number, edit in here.items()
+                    if conditioning in edit.conditionings
+                }
+                for number in acting:
+                    self._reached[number].add(conditioning)
+            for number, strength in acting.items():
+                x = self._added(number, strength, x, told=trial is None)
+            if not acting:
+                return None
+            return (x, *output[1:]) if isinstance(output, tuple) else x
+
+        return hook
+
+    def before_denoiser(self) -> None:
+        """The first denoiser call after prompts were encoded: what was to be edited is encoded now or never."""
+        if not self._unsettled:
+            return
+        self._unsettled = self._in_call = False
+        self._calls = 0
+        for number, edit in self._edits.items():
+            missing = [each for each in edit.conditionings if each not in self._reached[number]]
+            if missing:
+                raise UserError(self._missing(number, missing[0]))
+
+    def warn(self) -> None:
+        """Of edits that did not act, or to no effect."""
+        for number, edit in self._edits.items():
+            if not self._reached[number]:
+                logger.warning("edit %d at %s never acted: no prompt was encoded", number, edit.layer)
+            elif not self._read[number]:
+                logger.warning(
+                    "edit %d at %s changed nothing: its strength is %g, or the denoiser reads no layer from this one on; "
+                    "take another strength, or an earlier layer",
+                    number, edit.layer, edit.strength,
+                )  # fmt: skip
+
+    def _order_of(self, given: Mapping[str, Any]) -> tuple[str, ...]:
+        """The encodings that an `encode_prompt` with these arguments makes, in their order; embeddings given are not made."""
+        made = given.get("prompt_embeds") is None
+        if _GUIDED in given:
+            unconditional = given[_GUIDED] and given.get("negative_prompt_embeds") is None
+            order = ("cond",) * made + ("uncond",) * bool(unconditional)
+        else:  # one encoding a call: the first of a pipeline's call is the prompt's
+            order = (("cond", "uncond")[min(self._calls, 1)],) * made
+            if self._calls > 1:
+                raise UserError(
+                    f"{type(self._pipe).__name__} calls encode_prompt more than twice a picture, so its encodings cannot be "
+                    "told apart; use one of the pipelines in docs/models.md"
+                )
+            self._calls += self._in_call
+        if given.get("prompt_embeds") is not None or given.get("negative_prompt_embeds") is not None:
+            logger.warning(
+                "the prompt was given as embeddings: they are steered only if they were made inside this context"
+            )
+        return order
+
+    def _learn(self, own: Callable[..., Any], bound: inspect.BoundArguments) -> None:
+        """Encode the concept prompts as the running call encodes its prompt, at most once a length."""
+        for number, edit in self._edits.items():
+            if (number, self._length) in self._vectors:
+                continue
+            concept = inspect.BoundArguments(bound.signature, bound.arguments.copy())
+            concept.arguments.update(_concept_arguments(concept.arguments, list(edit.prompts)))
+            if "cond" not in edit.conditionings and "clip_skip" in concept.arguments:
+                concept.arguments["clip_skip"] = None  # pipelines skip layers of the prompt's encoding alone
+            plain, seen = self._tried(own, concept, None)
+            self._vectors[number, self._length] = steering_vectors(edit.sae, seen[edit.layer])
+            edited, _ = self._tried(own, concept, number)
+            self._read[number] |= _differ(plain, edited)
+
+    @torch.no_grad()
+    def _tried(
+        self, own: Callable[..., Any], concept: inspect.BoundArguments, number: int | None
+    ) -> tuple[Any, dict[str, Tensor]]:
+        trial = _Trial(self, number)
+        token = _trial.set(trial)
+        try:
+            return own(*concept.args, **concept.kwargs), trial.seen
+        finally:
+            _trial.reset(token)
+
+    def _added(
+        self, number: int, strength: float, x: Float[Tensor, "prompts tokens d_in"], *, told: bool
+    ) -> Float[Tensor, "prompts tokens d_in"]:
+        vectors = self._vectors[number, self._length].to(x.device)
+        if len(vectors) != x.shape[1]:
+            raise UserError(
+                f"a prompt of {x.shape[1]} tokens cannot be steered by a concept prompt of {len(vectors)}: the pipeline pads "
+                "them to different lengths; use one of the pipelines in docs/models.md"
+            )
+        change = strength * vectors
+        if told:
+            longest = float(x.detach().norm(dim=-1).max())
+            self._note(number, float(change.norm(dim=-1).max()) / (longest or 1.0))
+        return (x.float() + change).to(x.dtype)
+
+    def _missing(self, number: int, conditioning: str) -> str:
+        edit = self._edits[number]
+        start = f"edit {number} at {edit.layer} is to act on {conditioning}, but no text was encoded for it: "
+        if conditioning == "cond":
+            return (
+                start
+                + "the prompt was given as embeddings; give it as text, or make the embeddings inside the context"
+            )
+        return start + (
+            "the call runs without guidance, or takes zeros or given embeddings in its place (Stable Diffusion XL without a "
+            "negative prompt); raise the guidance scale (FLUX: true_guidance), give a negative prompt, or edit 'cond' alone"
+        )
+
+
+def _faults(pipe: Any, edits: Mapping[int, TextEdit], layers: Mapping[str, TextLayer]) -> Iterator[str]:
+    for number, edit in edits.items():
+        layer = layers[edit.layer]
+        if edit.sae.d_in != layer.d_in:
+            yield (
+                f"edit {number}: {edit.layer} gives vectors of {layer.d_in}, and its SAE takes {edit.sae.d_in}; train one on "
+                "this layer"
+            )
+        tokenizer = getattr(pipe, layer.tokenizer)
+        for prompt in edit.prompts:
+            tokens = tokenizer(prompt, add_special_tokens=False).input_ids
+            if not set(tokens) - set(tokenizer.all_special_ids):
+                yield (
+                    f"concept prompt {prompt!r} tokenises to nothing that {layer.tokenizer} knows; use other words"
+                )
+
+
+def _concept_arguments(given: Mapping[str, Any], prompts: list[str]) -> dict[str, Any]:
+    """What `encode_prompt` is given for concept prompts: the text for every encoder, no negative prompt, no embeddings."""
+    changed: dict[str, Any] = {"prompt": prompts, "num_images_per_prompt": 1, _GUIDED: False}
+    changed |= {"prompt_2": None, "prompt_3": None, "prompt_attention_mask": None}
+    changed |= {name: None for name in given if name.endswith("_embeds")}
+    return {name: value for name, value in changed.items() if name in given}
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Whether any tensor in the results of two `encode_prompt` is another."""
+    pairs = zip(one, other, strict=True) if isinstance(one, tuple) else [(one, other)]
+    return any(isinstance(a, Tensor) and not torch.equal(a, b) for a, b in pairs)

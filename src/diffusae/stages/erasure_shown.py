@@ -1,0 +1,64 @@
+"""What the report shows of finished erasure benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from diffusae.evaluation.result import Result, load_results
+from diffusae.report.study import ErasureRun, Examples, Run
+from diffusae.runs.record import read_record
+from diffusae.stages.before_after import load_examples
+from diffusae.stages.erasure_benchmark import POINTS, SEARCHES
+from diffusae.stages.study import Study
+
+METRIC = "erasure"
+
+
+def finished_erasures(study: Study) -> list[Path]:
+    """The directories of every finished evaluation, by cell."""
+    found = []
+    for path in sorted((study.directory / "evaluation" / METRIC).glob("*/run.json")):
+        record = read_record(path.parent)
+        if record is not None and record.status == "finished":
+            found.append(path.parent)
+    return found
+
+
+def erasures_shown(study: Study, run_of: Any) -> Iterator[ErasureRun]:
+    """One for each; `run_of` gives the run of a directory, as the report links it."""
+    for directory in finished_erasures(study):
+        results = load_results(directory / "results.json")
+        searches = directory / SEARCHES
+        yield ErasureRun(
+            cell=directory.name,
+            points=pd.read_parquet(directory / POINTS).to_dict("records"),  # type: ignore[arg-type]
+            chosen={str(row.details["target"]): _strengths(row) for row in results},
+            tokens=pd.read_parquet(searches).to_dict("records") if searches.exists() else [],  # type: ignore[arg-type]
+            examples=_examples(directory, results, run_of(study, directory)),
+        )
+
+
+def _strengths(row: Result) -> dict[str, float]:
+    return {str(name): float(each) for name, each in row.details["strengths"].items()}
+
+
+def _examples(directory: Path, results: list[Result], run: Run) -> Examples | None:
+    cases = load_examples(directory)
+    if not cases or not results:
+        return None
+    cell = results[0].cell
+    return Examples(
+        edit=METRIC,
+        window="whole",
+        bounds=(1.0, 0.0),
+        blocks=[str(cell["block"])],
+        t=float(cell["t"]),
+        conditioning=str(cell["conditioning"]),
+        tag=str(results[0].details["tag"]),
+        cases=cases,
+        run=run,
+    )

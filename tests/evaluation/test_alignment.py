@@ -1,0 +1,59 @@
+"""What a caption asks for and whether a picture shows it, by hand."""
+
+import pytest
+
+from diffusae.concepts.words import Vocabulary
+from diffusae.errors import UserError
+from diffusae.evaluation.alignment import Aligned, Asked, alignment, asked_for, shows
+
+NOUNS = Vocabulary(("fish", "boat", "star"))
+FACTORS = {"style": ("flat", "neon"), "tone": ("night", "fog")}
+CAPTION = "a red fish and a blue boat at night , neon"
+
+
+def read(caption: str) -> Asked:
+    return asked_for(caption, NOUNS.named_in, FACTORS)
+
+
+def test_a_caption_asks_for_nouns_their_colours_and_a_style():
+    asked = read(CAPTION)
+    assert set(asked.nouns) == {"fish", "boat"}
+    assert asked.colours == {"fish": "red", "boat": "blue"}
+    assert asked.factors == {"style": "neon"}
+    assert read("nothing of that kind") == Asked()
+    assert read("a drawing of a fish").colours == {}
+
+
+def test_without_the_target_the_rest_is_still_asked_for():
+    rest = read(CAPTION).without("fish")
+    assert (rest.nouns, rest.colours, rest.factors) == (("boat",), {"boat": "blue"}, {"style": "neon"})
+    assert read(CAPTION).without("neon").factors == {}
+    assert read(CAPTION).names("neon")
+    assert not rest.names("fish")
+
+
+@pytest.mark.parametrize(
+    ("found", "colours", "style", "wanted"),
+    [
+        ({"fish", "boat"}, {"fish": "red", "boat": "blue"}, "neon", Aligned(1.0, 1.0, 1.0)),
+        ({"fish", "boat"}, {"fish": "red", "boat": "green"}, "neon", Aligned(1.0, 1.0, 0.0)),
+        ({"fish"}, {"fish": "red"}, "neon", Aligned(0.5, 1.0, 0.0)),
+        ({"fish", "boat", "star"}, {}, "flat", Aligned(1.0, 0.0, 0.0)),
+        ({"fish", "boat"}, {}, "neon", Aligned(1.0, 1.0, 1.0)),  # an annotator that tells no colours
+    ],
+)
+def test_a_picture_is_aligned_where_all_is_right(found, colours, style, wanted):
+    assert alignment(read(CAPTION), found=found, colours=colours, factors={"style": style}) == wanted
+
+
+def test_a_caption_that_asks_for_nothing_is_no_data():
+    assert alignment(Asked(), found={"fish"}, colours={}, factors={}) == Aligned(None, None, None)
+
+
+def test_a_target_is_a_noun_or_a_value_and_an_unknown_one_is_refused():
+    known = {"nouns": NOUNS, "factors": FACTORS}
+    assert shows("fish", found={"fish"}, recognised={"style": "flat"}, **known)
+    assert not shows("fish", found={"boat"}, recognised={"style": "neon"}, **known)
+    assert shows("neon", found=set(), recognised={"style": "neon"}, **known)
+    with pytest.raises(UserError, match=r"cannot tell 'house'.*boat, fish"):
+        shows("house", found=set(), recognised={}, **known)

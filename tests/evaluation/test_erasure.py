@@ -1,0 +1,108 @@
+"""Shares of erasure and harm, by hand."""
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from diffusae.evaluation.erasure import (
+    COLUMNS,
+    balance,
+    chosen_strength,
+    erasure_results,
+    harm,
+    points,
+)
+from diffusae.evaluation.result import Estimate
+
+NAN = float("nan")
+CELL = {"model": "m", "block": "text_2", "t": 1.0, "conditioning": "cond"}
+
+
+def rows(
+    defence: str, strength: float, plain: str, aligned: str, *, split: str = "test", kind: str = "plain"
+):
+    """`plain` and `aligned` as 1 and 0, a picture a character; "-" is no data."""
+    variant = "text_2-k4" if defence == "text_edit" else ""
+    place: dict[str, Any] = {
+        "target": "fish",
+        "variant": variant,
+        "defence": defence,
+        "strength": strength,
+        "split": split,
+    }
+    return [
+        {**place, "kind": kind, "image_id": f"p{n}", "prompt": "a fish", "found": each == "1", "nouns_found": NAN,
+         "style_reached": NAN, "aligned": NAN}
+        for n, each in enumerate(plain)
+    ] + [
+        {**place, "kind": "others", "image_id": f"o{n}", "prompt": "a boat", "found": False,
+         "nouns_found": 0.5, "style_reached": NAN if each == "-" else float(each),
+         "aligned": NAN if each == "-" else float(each)}
+        for n, each in enumerate(aligned)
+    ]  # fmt: skip
+
+
+TRIALS = pd.DataFrame([
+    *rows("none", 0, "1111", "1111"),
+    *rows("text_edit", 1, "0001", "1110"),
+    *rows("text_edit", 1, "0111", "", kind="synonym"),
+    *rows("text_edit", 2, "0000", "1000"),
+    *rows("text_edit", 2, "0000", "1000", split="tune"),
+    *rows("text_edit", 1, "0001", "11-1", split="tune"),
+])  # fmt: skip
+
+
+def test_the_table_has_its_columns():
+    assert tuple(TRIALS.columns) == COLUMNS
+
+
+def test_balance_weighs_erased_and_aligned_alike():
+    tested = TRIALS[
+        (TRIALS["split"] == "test") & (TRIALS["defence"] == "text_edit") & (TRIALS["strength"] == 1)
+    ]
+    assert balance(tested) == pytest.approx((0.75 + 0.75) / 2)
+    assert balance(TRIALS[TRIALS["defence"] == "none"]) == pytest.approx(0.5)
+
+
+def test_a_strength_is_chosen_on_the_rows_that_are_given():
+    tune = TRIALS[TRIALS["split"] == "tune"]
+    # Strength 1: (.75 + 1) / 2 = .875 of the three with data; strength 2: (1 + .25) / 2.
+    assert chosen_strength(tune, [2, 1]) == (1, {"1": 0.875, "2": 0.625})
+    alike = pd.DataFrame([*rows("text_edit", 1, "0", "1"), *rows("text_edit", 2, "0", "1")])
+    assert chosen_strength(alike, [2, 1])[0] == 1
+
+
+def test_no_data_does_not_count():
+    assert harm(pd.DataFrame(rows("none", 0, "", "1-0-")), "style_reached").n == 2
+    assert harm(pd.DataFrame(rows("none", 0, "", "--")), "aligned") == Estimate(None)
+
+
+def found() -> pd.DataFrame:
+    distances = {("fish", "", "none", 0.0): Estimate(0.0, (0.0, 0.1), 4)}
+    return points(TRIALS, distances, n_resamples=50)
+
+
+def test_a_point_has_its_value_interval_and_n():
+    table = found()
+    (row,) = table[(table["kind"] == "synonym")].to_dict("records")
+    assert (row["measure"], row["value"], row["n"]) == ("found", 0.75, 4)
+    assert row["low"] < 0.75 < row["high"]
+    assert set(table["measure"]) == {"found", "nouns_found", "style_reached", "aligned", "kernel_distance"}
+
+
+def test_rows_compare_the_own_defence_with_the_others_on_the_test_split():
+    chosen = {"none": ("", "none", 0.0), "text_edit": ("text_2-k4", "text_edit", 1.0)}
+    results = erasure_results(
+        found(), target="fish", own="text_edit", chosen=chosen, cell=CELL, details={"x": 1}
+    )
+    by = {row.metric: row for row in results}
+    plain = by["erasure_fish_plain"]
+    assert (plain.value, plain.estimate.n, plain.baselines["none"].value) == (0.25, 4, 1.0)
+    assert not plain.higher_is_better
+    assert plain.details["strengths"] == {"none": 0.0, "text_edit": 1.0}
+    assert by["erasure_fish_synonym"].baselines == {}
+    assert by["erasure_fish_others_aligned"].value == 0.75
+    assert by["erasure_fish_others_kernel_distance"].value is None
+    assert by["erasure_fish_others_kernel_distance"].baselines["none"].value == 0.0
+    assert all(row.cell == CELL and row.details["x"] == 1 for row in results)

@@ -1,0 +1,119 @@
+"""The section of erasure: what it says of hand-made points, and what it draws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from diffusae.errors import UserError
+from diffusae.report.erasure import targets_of
+from diffusae.report.erasure_chart import trade_off_chart
+from diffusae.report.page import render_page
+from diffusae.report.study import EditedPicture, ErasureRun, Example, Examples, Study
+
+CELL = "text_2-t1.00-cond-k32"
+NAN = float("nan")
+MARKUP = "<b>fish</b>"
+
+
+def point(
+    defence: str, strength: float, kind: str, measure: str, value: float, **other: Any
+) -> dict[str, Any]:
+    known = not np.isnan(value)
+    return {
+        "target": MARKUP, "variant": CELL if defence == "text_edit" else "", "defence": defence, "strength": strength,
+        "split": "test", "kind": kind, "measure": measure, "value": value, "low": value - 0.1 if known else NAN,
+        "high": value + 0.1 if known else NAN, "n": 24 if known else 0,
+    } | other  # fmt: skip
+
+
+POINTS = [
+    point("text_edit", 0.5, "plain", "found", 0.75),
+    point("text_edit", 0.5, "others", "aligned", 0.95),
+    point("text_edit", 1.0, "plain", "found", 0.125),
+    point("text_edit", 1.0, "others", "aligned", 0.875),
+    point("text_edit", 1.0, "synonym", "found", 0.0625),
+    point("text_edit", 1.0, "plain", "found", 0.3125, variant="text_1-t1.00-cond-k32", n=12),
+    point("text_edit", 1.0, "plain", "found", 0.9999, split="tune"),
+    point("none", 0.0, "plain", "found", 0.9375),
+    point("none", 0.0, "others", "aligned", 0.9),
+    point("none", 0.0, "others", "kernel_distance", NAN),
+]
+TOKENS = [
+    {"target": MARKUP, "kind": "tokens_defended", "defence": "text_edit", "strength": 1.0, "tokens": "moon a", "loss": 0.25,
+     "start": 0.5, "queries": 65}
+]  # fmt: skip
+
+
+@pytest.fixture
+def run() -> ErasureRun:
+    image = np.zeros((4, 4, 3), np.uint8)
+    pictures = [EditedPicture("no_edit", 0.0, False, image), EditedPicture("text_edit", 1.0, True, image)]
+    examples = Examples(
+        "erasure",
+        "whole",
+        (1.0, 0.0),
+        ["text_2"],
+        1.0,
+        "cond",
+        "k32",
+        [Example("fish to go", "a fish", pictures)],
+    )
+    return ErasureRun(CELL, POINTS, {MARKUP: {"none": 0.0, "text_edit": 1.0}}, TOKENS, examples)
+
+
+def test_a_curve_has_a_point_a_strength_and_the_chosen_one_is_told_apart(run):
+    (target,) = targets_of(run)
+    assert list(target.curves) == ["none", "text_edit"]
+    assert [(each.strength, each.attack.value, each.aligned.value, each.chosen) for each in target.curves["text_edit"]] == [
+        (0.5, 0.75, 0.95, False), (1.0, 0.125, 0.875, True),
+    ]  # fmt: skip
+
+
+def test_the_table_has_chosen_strengths_alone_and_leaves_out_what_is_no_data(run):
+    (target,) = targets_of(run)
+    none, own = target.lines
+    assert target.kinds == ["plain", "synonym"]
+    assert set(none.attacks) == {"plain"}
+    assert own.attacks["synonym"].value == 0.0625
+    assert none.harms["kernel_distance"].value is None
+
+
+def test_other_autoencoders_stand_behind_the_studys_own(run):
+    (target,) = targets_of(run)
+    assert [(each.name, each.strength) for each in target.variants] == [
+        (CELL, 0.5), (CELL, 1.0), ("text_1-t1.00-cond-k32", 1.0),
+    ]  # fmt: skip
+    alone = [row for row in POINTS if row["variant"] in ("", CELL)]
+    assert targets_of(ErasureRun(CELL, alone, run.chosen))[0].variants == []
+
+
+def test_harm_goes_to_the_right_and_attack_success_upwards(run):
+    (panel,) = trade_off_chart(targets_of(run)).axes
+    lines = {line.get_label(): line for line in panel.get_lines()}
+    assert np.asarray(lines["text edit"].get_xydata()) == pytest.approx(
+        np.array([[0.05, 0.75], [0.125, 0.125]])
+    )
+    assert np.asarray(lines["none"].get_xydata()) == pytest.approx(np.array([[0.1, 0.9375]]))
+    with pytest.raises(UserError, match="no erasure to draw"):
+        trade_off_chart([])
+
+
+def test_the_page_shows_figures_tokens_and_pictures_and_escapes_names(run):
+    rows = [
+        {"metric": "erasure_fish_plain", "value": 0.125, "ci95": [0.0, 0.3], "n": 24, "higher_is_better": False, "unit": "share",
+         "cell": {"model": "m", "block": "text_2", "t": 1.0, "conditioning": "cond"}, "baselines": {}, "details": {}, "version": 1}
+    ]  # fmt: skip
+    page = render_page(Study("steerers", "miniature", results=rows, erasures=[run]))
+    for text in ("0.12", "0.06", "moon a", "Other layers, widths and k (3)", "fish to go", 'id="erasure"'):
+        assert text in page
+    assert MARKUP not in page.replace("aria-label", "")
+    assert "0.9999" not in page
+    assert 'id="erasure"' not in render_page(Study("steerers", "miniature"))
+
+
+def test_a_row_that_lacks_a_field_is_refused(run):
+    with pytest.raises(UserError, match="evaluate this cell again"):
+        targets_of(ErasureRun(CELL, [{"split": "test"}], run.chosen))
