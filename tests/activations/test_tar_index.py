@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusae.activations.hashed_tar import hashed_tar
-from diffusae.activations.tar_index import Member, members_of
+from diffusae.activations.tar_index import Member, members_of, read_members
 
 
 def mapped(path: Path) -> mmap.mmap:
@@ -23,6 +23,12 @@ def by_tarfile(path: Path) -> list[Member]:
         return [Member(member.name, member.offset_data, member.size) for member in tar]
 
 
+def contents_by_tarfile(path: Path) -> list[tuple[str, bytes]]:
+    with tarfile.open(path) as tar:
+        files = ((member.name, tar.extractfile(member)) for member in tar)
+        return [(name, file.read()) for name, file in files if file is not None]
+
+
 @given(sizes=st.lists(st.integers(0, 2000), max_size=8))
 def test_our_tars_are_indexed_as_tarfile_does(tmp_path_factory, sizes):
     path = tmp_path_factory.mktemp("tar") / "a.tar"
@@ -31,6 +37,8 @@ def test_our_tars_are_indexed_as_tarfile_does(tmp_path_factory, sizes):
             tar.add(f"k{number}", npy=bytes(size), json=b"{}")
     assert members_of(mapped(path)) == by_tarfile(path)
     assert len(by_tarfile(path)) == 2 * len(sizes)
+    with open(path, "rb") as file:
+        assert list(read_members(file)) == contents_by_tarfile(path)
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -47,6 +55,23 @@ def test_tars_of_other_writers_are_read_too(tmp_path, form, name):
     assert members_of(mapped(path)) == by_tarfile(path)
 
 
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_plain_members_before_and_after_an_unusual_one_are_read_in_their_order(tmp_path, form):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=form) as tar:
+        for number, name in enumerate(("first.npy", "d" * 90 + "/" + "x" * 60 + ".npy", "last.json")):
+            info = tarfile.TarInfo(name)
+            info.size = 700 + number
+            tar.addfile(info, io.BytesIO(bytes([number]) * info.size))
+        folder = tarfile.TarInfo("folder")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+    with open(path, "rb") as file:
+        found = list(read_members(file))
+    assert found == contents_by_tarfile(path)
+    assert [len(data) for _, data in found[:3]] == [700, 701, 702]
+
+
 def test_a_flipped_header_and_a_missing_end_are_damage(tmp_path):
     path = tmp_path / "a.tar"
     with hashed_tar(path) as tar:
@@ -56,6 +81,8 @@ def test_a_flipped_header_and_a_missing_end_are_damage(tmp_path):
     path.write_bytes(content)
     with pytest.raises(tarfile.TarError):
         members_of(mapped(path))
+    with pytest.raises(tarfile.TarError), open(path, "rb") as file:
+        list(read_members(file))
     content[3] ^= 1
     for length in (512 + 1024, 512 + 1024 + 100, 700):
         path.write_bytes(content[:length])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -30,9 +32,11 @@ def test_every_encoders_layers_are_listed_and_give_a_vector_of_the_told_width_a_
     assert list(known) == LAYERS[family]
     for name, layer in known.items():
         seen: list[torch.Tensor] = []
-        handle = text_layer(pipe, name).register_forward_hook(
-            lambda _m, _a, output, seen=seen: seen.append(output[0] if isinstance(output, tuple) else output)
-        )
+
+        def keep(_module: object, _args: object, output: Any, seen: list[torch.Tensor] = seen) -> None:
+            seen.append(output[0] if isinstance(output, tuple) else output)
+
+        handle = text_layer(pipe, name).register_forward_hook(keep)
         with torch.no_grad():
             getattr(pipe, layer.encoder)(torch.tensor([[3, 4, 5, 1]]))
         handle.remove()

@@ -26,7 +26,7 @@ HOOKPOINTS = {
     "mid": "mid_block.attentions.0",
     "up": "up_blocks.0.attentions.1",
 }
-STEPS, PICTURES, ROUNDS = 25, 2, 11
+STEPS, PICTURES, ROUNDS = 50, 2, 11
 
 
 def interval(ratios: list[float]) -> tuple[float, float, float]:
@@ -37,7 +37,7 @@ def interval(ratios: list[float]) -> tuple[float, float, float]:
 
 
 def test_generation_with_capture_against_generation_without() -> None:
-    """The default study: three blocks and both branches at three of 25 steps; with the attention to the text, and without
+    """The default study: three blocks and both branches at three of 50 steps; with the attention to the text, and without
     any timestep wanted (hooks that find nothing to do)."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pipe = load_pipeline(SHIPPED, dtype=torch.float32, device=device)

@@ -73,7 +73,9 @@ def test_the_miniature_stage_binds_to_its_trainer():
 def test_every_option_composes_and_its_target_binds(group, option):
     # A check is a part of the benchmark that uses it.
     chosen = (
-        ["evaluation=erasure", f"check@evaluation.check={option}"] if group == "check" else [f"{group}={option}"]
+        ["evaluation=erasure", f"check@evaluation.check={option}"]
+        if group == "check"
+        else [f"{group}={option}"]
     )
     cfg = composed(*chosen, stage="steer" if group == "intervention" else "run")
     for node in targets(cfg):

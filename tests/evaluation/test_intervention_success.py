@@ -65,6 +65,7 @@ def test_a_restyled_picture_by_hand():
     before = (noisy(), [0.6, 0.3, 0.1], ["cat", "fish"])
     judged = restyled(1, before=before, after=(noisy(), [0.5, 0.4, 0.1], ["cat", "fish", "star"]))
     assert judged.rose and not judged.reached and judged.kept
+    assert (judged.score_before, judged.score_after) == (0.3, 0.4) and judged.gain == pytest.approx(0.1)
     assert judged.similarity == pytest.approx(1.0)
     judged = restyled(1, before=before, after=(255 - noisy(), [0.2, 0.7, 0.1], ["fish"]))
     assert judged.reached and not judged.kept

@@ -36,6 +36,13 @@ def test_a_painted_mask_is_its_bright_pixels(tmp_path):
     assert torch.equal(region.mask((20, 40)), torch.from_numpy(pixels > 0))
 
 
+def test_a_region_is_shown_by_darkening_the_rest():
+    picture = np.full((4, 4, 3), 200, np.uint8)
+    lit = Region("top_left").lit(picture)
+    assert (lit[:2, :2] == 200).all() and (lit[2:] == 50).all() and (lit[:, 2:] == 50).all()
+    assert (picture == 200).all() and lit.dtype == np.uint8
+
+
 def test_what_is_no_region_is_refused(tmp_path):
     with pytest.raises(UserError, match="top_left"):
         Region("topleft")

@@ -6,7 +6,7 @@ import pytest
 from diffusae.miniature.pictures import PLACES, WorldPictures, labels_of, scene_of
 from diffusae.miniature.world import Scene, Thing, render
 
-COUNTS = {"train": 12, "test": 6}
+COUNTS = {"train": 30, "test": 6}
 
 
 def thing(noun: str, x: float, y: float) -> Thing:
@@ -33,10 +33,10 @@ def test_several_objects_have_their_number_and_style_alone() -> None:
 def test_pictures_are_those_of_their_scenes_in_the_splits_asked_for() -> None:
     source = WorldPictures(COUNTS)
     listed = source.listed()
-    assert [split for _, split, _ in listed] == ["train"] * 12 + ["test"] * 6
+    assert [split for _, split, _ in listed] == ["train"] * 30 + ["test"] * 6
     assert listed == WorldPictures(COUNTS).listed()
     assert np.array_equal(source.picture(3), render(scene_of(3)).picture)
-    assert len({name for name, *_ in listed}) == 18
+    assert len({name for name, *_ in listed}) == 36
     tasks = source.tasks()
     assert tasks["place"] == list(PLACES)
     for *_, labels in listed:

@@ -50,6 +50,7 @@ def test_a_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fitting_takes_the_middle_and_leaves_a_picture_of_the_size_alone() -> None:
     picture = np.zeros((10, 30, 3), dtype=np.uint8)
     picture[:, 10:20] = 200  # the middle square
-    assert (fitted(picture, 5, 5) == 200).all()
+    middle = fitted(picture, 5, 5).astype(int)
+    assert np.abs(middle - 200).max() < 15  # but for what a good filter lets in at the edge
     assert fitted(picture, 5, 15).shape == (5, 15, 3)
     assert fitted(picture, 10, 30) is picture

@@ -50,7 +50,7 @@ def test_every_directory_of_the_contract_is_there(study):
         "activations/manifest.json",
         "activations/mid/t1.00/uncond/shard-000000.tar",
         "activations/images/shard-000002.tar",
-        "annotations/masks.safetensors",
+        "annotations/objects.parquet",
         f"sae/{cell}/sae.safetensors",
         f"sae/{cell}/metrics.jsonl",
         f"concepts/{cell}/dictionary.parquet",

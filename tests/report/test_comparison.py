@@ -130,7 +130,7 @@ def test_the_first_metric_that_has_figures_counts():
 
 
 def test_csv_has_a_line_a_row_and_empty_fields_where_there_are_no_data():
-    rows = list(csv.DictReader(io.StringIO(comparison_csv(compare(PAPER, [ours("lpips", 0.6)])))))
+    rows = list(csv.DictReader(io.StringIO(comparison_csv(compare(PAPER, [ours("style_lpips", 0.6)])))))
     assert len(rows) == len(PAPER.rows)
     (row,) = [row for row in rows if row["ours"]]
     assert (row["metric"], row["theirs"], row["ci95_low"]) == ("lpips", "0.653", "0.58")
@@ -138,7 +138,7 @@ def test_csv_has_a_line_a_row_and_empty_fields_where_there_are_no_data():
 
 
 def test_another_model_than_the_papers_is_said():
-    figure = ours("lpips", 0.6)
+    figure = ours("style_lpips", 0.6)
     other = Ours(**{**vars(figure), "cell": {**figure.cell, "model": "miniature"}})
     told = comparison_markdown(PAPER, compare(PAPER, [other]), experiment="x")
     assert "another model (miniature)" in told

@@ -93,7 +93,9 @@ def test_other_autoencoders_stand_behind_the_studys_own(run):
 def test_harm_goes_to_the_right_and_attack_success_upwards(run):
     (panel,) = trade_off_chart(targets_of(run)).axes
     lines = {line.get_label(): line for line in panel.get_lines()}
-    assert np.asarray(lines["text edit"].get_xydata()) == pytest.approx(np.array([[0.05, 0.75], [0.125, 0.125]]))
+    assert np.asarray(lines["text edit"].get_xydata()) == pytest.approx(
+        np.array([[0.05, 0.75], [0.125, 0.125]])
+    )
     assert np.asarray(lines["none"].get_xydata()) == pytest.approx(np.array([[0.1, 0.9375]]))
     with pytest.raises(UserError, match="no erasure to draw"):
         trade_off_chart([])

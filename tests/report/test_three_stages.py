@@ -71,7 +71,7 @@ def test_every_place_of_every_window_has_its_mark_at_its_value_from_left_to_righ
         "down\n1.00",
         "down\n0.80",
         "down\n0.50",
-        "3 blocks\n0.50",
+        "3\nblocks\n0.50",
         "down\n0.10",
     ]
 

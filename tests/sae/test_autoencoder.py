@@ -3,7 +3,7 @@ import torch
 
 from diffusae.errors import UserError
 from diffusae.sae.autoencoder import InputScaling, SparseAutoencoder, geometric_median
-from diffusae.sae.sparsity import Codes, TopK
+from diffusae.sae.sparsity import BatchTopK, Codes, JumpReLU, MatryoshkaTopK, ReLU, TopK
 
 SCALINGS = ["none", "mean_norm", "standardise"]
 
@@ -116,3 +116,18 @@ def test_the_geometric_median_is_where_the_distances_sum_to_least():
 def test_the_geometric_median_ignores_one_far_point():
     points = torch.cat([torch.zeros(9, 2), torch.tensor([[1000.0, 0.0]])])
     torch.testing.assert_close(geometric_median(points), torch.zeros(2), atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+@pytest.mark.parametrize(
+    "sparsity", [TopK(3), MatryoshkaTopK(3, prefixes=[4]), BatchTopK(3), JumpReLU(16, l0=3), ReLU(l1=0.1)]
+)
+def test_the_lengths_of_codes_are_those_of_their_values(scaling, sparsity):
+    x = torch.randn(2, 30, 8, generator=torch.Generator().manual_seed(0)) * torch.linspace(1, 4, 8) + 2
+    sae = SparseAutoencoder(8, 16, sparsity, input_scaling=scaling, seed=0)
+    sae.initialise(x.flatten(0, 1))
+    sae(x)  # a threshold is learnt in training
+    sae.eval()
+    norms = sae.code_norms(x)
+    assert norms.shape == (2, 30) and float(norms.max()) > 0
+    torch.testing.assert_close(norms, sae.encode(x).values.norm(dim=-1))

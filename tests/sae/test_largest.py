@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from diffusae.sae.largest import GROUP, largest
+from diffusae.sae.largest import GROUP, largest, largest_values
 
 
 @pytest.mark.parametrize("columns", [64 * GROUP, 64 * GROUP + 1, 8])
@@ -34,3 +34,12 @@ def test_in_bfloat16_the_largest_above_zero_are_those_of_topk():
     expected = torch.topk(values, 8, dim=-1).values.relu()
     assert torch.equal(found.relu().sort(dim=-1, descending=True).values, expected)
     assert torch.equal(values.gather(-1, indices), found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("columns", "k"), [(7, 7), (40, 3), (512, 10), (1024, 1), (2048, 5)])
+def test_the_values_alone_are_those_of_the_k_largest(columns, k, dtype):
+    values = torch.rand(3, 5, columns, generator=torch.Generator().manual_seed(columns)).to(dtype)
+    found = largest_values(values, k)
+    assert found.shape == (3, 5, k)
+    assert torch.equal(found.sort(dim=-1).values, torch.topk(values, k).values.sort(dim=-1).values)

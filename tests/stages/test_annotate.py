@@ -12,6 +12,7 @@ from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.object_finders import ClipSeg
 from diffusae.evaluation.result import load_results
+from diffusae.report.comparison import load_reference
 from diffusae.stages.annotate import annotate, determining
 from diffusae.stages.collect import collect
 from diffusae.stages.evaluate import _determines, evaluate
@@ -143,6 +144,11 @@ def test_interventions_are_judged_by_clipseg_and_clip(config, annotated, monkeyp
         "watercolour",
     }
     assert np.isfinite(table["similarity"]).all()
+    figures = {row.metric for row in load_results(root / "global" / "mid-t0.00-cond-k4" / "results.json")}
+    answering = [
+        row.ours for row in load_reference("arxiv_2504_15473").rows if row.table.startswith("Global")
+    ]
+    assert answering and all(figures & {*ours} for ours in answering if ours != ["style_lpips"])
     assert (
         json.loads((root / "global" / "mid-t0.00-cond-k4" / "run.json").read_text())["status"] == "finished"
     )

@@ -1,24 +1,49 @@
-"""Encoding a split in pieces gives the codes of encoding it whole."""
+"""Encoding a split in pieces gives the codes of encoding it whole, and holds no more than a piece."""
 
 import pytest
 import torch
 
+from diffusae.activations.manifest import Manifest
+from diffusae.activations.reader import load_updates
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
 from diffusae.stages import codes
+from diffusae.stages.collect import collect
+from diffusae.stages.study import Study
+
+STUDY = ["debug=tiny", "model.steps=2", "grid.timesteps=[0.0]", "grid.blocks=[mid]", "grid.conditionings=[cond]",
+         "timestep=final", "prompts.counts={train: 2, validation: 1, dictionary: 7, tune: 1, test: 1}"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    from hydra import compose, initialize_config_dir
+
+    from diffusae.cli import config_directory
+
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        cfg = compose("collect", overrides=[*STUDY, f"paths.outputs={tmp_path_factory.mktemp('outputs')}"])
+    collect(cfg)
+    return Study(cfg)
 
 
 @pytest.mark.parametrize("pictures_at_once", [1, 3, 7])
-def test_pieces_are_the_whole(monkeypatch, pictures_at_once):
-    updates = torch.randn(7, 6, 8, generator=torch.Generator().manual_seed(0))
-    sae = SparseAutoencoder(8, 16, TopK(3), seed=0)
+@pytest.mark.parametrize("keep_updates", [True, False])
+def test_pieces_are_the_whole(study, monkeypatch, pictures_at_once, keep_updates):
+    manifest = Manifest.load(study.activations)
+    stream = codes.stream_of(study, manifest)
+    image_ids, stored = load_updates(study.activations, manifest, stream, "dictionary")
+    updates = torch.from_numpy(stored).float()
+    sae = SparseAutoencoder(stream.d_in, 16, TopK(3), seed=0)
     sae.initialise(updates.flatten(0, 1))
     whole = sae.encode(updates)
     calls = []
     encode = SparseAutoencoder.encode
     monkeypatch.setattr(SparseAutoencoder, "encode", lambda self, x: calls.append(len(x)) or encode(self, x))
-    monkeypatch.setattr(codes, "MOST_PRE_ACTIVATIONS", pictures_at_once * 6 * 16)
-    found = codes._encoded(sae, updates)
+    monkeypatch.setattr(codes, "MOST_PRE_ACTIVATIONS", pictures_at_once * stream.positions * 16)
+    found = codes.coded_split(study, manifest, sae, "dictionary", keep_updates=keep_updates)
+    assert found.image_ids == image_ids and len(found.prompts) == 7
     assert torch.equal(found.indices.sort(dim=-1).values, whole.indices.sort(dim=-1).values)
     assert torch.allclose(found.values.sort(dim=-1).values, whole.values.sort(dim=-1).values, rtol=1e-5)
-    assert max(calls) <= pictures_at_once and sum(calls) == 7
+    assert max(calls) == pictures_at_once and sum(calls) == 7
+    assert torch.equal(found.updates, updates if keep_updates else updates[:0])

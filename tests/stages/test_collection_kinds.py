@@ -18,6 +18,7 @@ from diffusae.files import sha256_of
 from diffusae.runs.record import read_record
 from diffusae.stages import collect as stage
 from diffusae.stages import record_pictures, record_text
+from diffusae.stages.annotate import annotate
 from diffusae.stages.evaluate import evaluate, kind_faults, needed
 from diffusae.stages.report import report
 from diffusae.stages.study import Study
@@ -96,7 +97,7 @@ def test_given_pictures_carry_their_labels_and_the_manifest_names_the_tasks(worl
 
 def test_pooled_outputs_are_the_means_of_whole_ones(tmp_path: Path) -> None:
     few = ["collection=pictures_world", "grid.blocks=[mid]", "grid.timesteps=[0.5]", "collection.record=output",
-           "collection.counts={train: 2, validation: 1}"]  # fmt: skip
+           "collection.counts={train: 2, validation: 1, dictionary: 0, tune: 0, test: 0}"]  # fmt: skip
     (whole, manifest), (pooled, thin) = (
         collected(tmp_path, *few, f"name=pooled-{flag}", f"collection.pooled={flag}")
         for flag in ("false", "true")
@@ -116,7 +117,7 @@ def test_a_denoiser_drawn_anew_is_told_and_gives_other_updates(world, tmp_path: 
         load_updates(s.activations, m, stream, "train")[1] for s, m in ((study, manifest), (other, drawn))
     )
     assert np.abs(ours.astype(float) - theirs).max() > 0.1
-    with pytest.raises(UserError, match=r"(?s)differs.*random_weights: True -> False"):
+    with pytest.raises(UserError, match=r"(?s)differs.*random_weights: true -> false"):
         stage.collect(study_in(tmp_path, *WORLD).cfg)
 
 
@@ -236,10 +237,16 @@ def test_an_autoencoder_is_trained_on_tokens_evaluated_and_reported(texts) -> No
     assert (study.directory / "sae" / "text_1-t1.00-cond-k8" / "sae.safetensors").exists()
     rows = {row.metric: row for row in load_results(evaluated.evaluation("reconstruction") / "results.json")}
     manifest = Manifest.load(study.activations)
-    assert rows["fvu"].n == manifest.vectors(manifest.streams[0], "test")
+    assert rows["fvu"].estimate.n == manifest.vectors(manifest.streams[0], "test")
     report(study_in(outputs, *TEXT, *sae, stage="report").cfg)
     page = (study.directory / "report" / "index.html").read_text()
     assert "outputs of text encoders" in page and "text_1" in page
+
+
+def test_texts_have_no_pictures_to_annotate(texts) -> None:
+    study, _ = texts
+    with pytest.raises(UserError, match=r"keeps no pictures \(collection=text\)"):
+        annotate(study_in(study.directory.parent, *TEXT, stage="annotate").cfg)
 
 
 def test_a_collection_of_given_pictures_is_reported_with_their_labels(world) -> None:

@@ -181,7 +181,9 @@ def test_a_list_stands_in_for_plain_prompts_of_a_target_that_no_caption_names(tm
 
 
 def test_the_experiment_of_updates_stands_beside_the_study_with_cells_of_the_denoiser(tmp_path):
-    there = updates_study(study_of(tmp_path, "evaluation.updates.counts={train:4,validation:0,dictionary:4,tune:0,test:0}"))
+    there = updates_study(
+        study_of(tmp_path, "evaluation.updates.counts={train:4,validation:0,dictionary:4,tune:0,test:0}")
+    )
     assert there.name == "miniature_updates"
     assert [cell.key for cell in there.grid] == ["down-t1.00-cond", "down-t0.50-cond", "down-t0.00-cond"]
     there.check()

@@ -50,6 +50,14 @@ def test_the_grid_follows_the_pictures_size_and_no_path_is_cut(offline, capsys):
     assert found[56] == ["56", "single_transformer_blocks.37", "FluxSingleTransformerBlock", "3072", "64x32"]
 
 
+def test_the_layers_of_every_text_encoder_are_named(offline, capsys):
+    hookpoints(composed("model=sd3"))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["text_encoder", "text_0", "...", "text_11", "768", "77"] in lines
+    assert ["text_encoder_2", "text2_0", "...", "text2_31", "1280", "77"] in lines
+    assert ["text_encoder_3", "text3_0", "...", "text3_23", "4096", "256"] in lines
+
+
 def test_the_miniature_is_read_from_its_folder(capsys):
     hookpoints(composed())
     named = {row[5]: row[1] for row in rows(capsys.readouterr().out) if len(row) == 6}

@@ -15,13 +15,14 @@ import numpy as np
 from jaxtyping import Float16, UInt8
 from PIL import Image
 from webdataset.autodecode import Decoder, DecodingError
-from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expander
+from webdataset.tariterators import base_plus_ext, group_by_keys
 
 from diffusae.activations.journal import journal_path, read_journals, size_of
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.activations.mirror import Mirror, open_shard
 from diffusae.activations.npy import npy_array
 from diffusae.activations.schema import IMAGES, Shard, Stream
+from diffusae.activations.tar_index import read_members
 from diffusae.errors import UserError
 from diffusae.files import sha256_of
 
@@ -190,8 +191,7 @@ def _samples(root: Path, shards: Iterable[Shard], *, kind: str) -> Iterator[tupl
         count = 0
         try:
             with open_shard(root, shard) as file:
-                opened = tar_file_expander([{"url": shard.path, "stream": _InLargePieces(file)}])
-                members = _only_expected(opened, shard=shard, kinds=(kind, "json"))
+                members = _only_expected(_members(file, shard), shard=shard, kinds=(kind, "json"))
                 for sample in map(_DECODER, group_by_keys(members)):
                     key = sample["__key__"]
                     if key in seen:
@@ -218,16 +218,11 @@ def _samples(root: Path, shards: Iterable[Shard], *, kind: str) -> Iterator[tupl
             )
 
 
-class _InLargePieces:
-    """A file that gives more than is asked for: tarfile's stream, which webdataset opens, asks for 10 kB at a time and
-    keeps what it does not need yet.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def read(self, size: int) -> bytes:
-        return self._file.read(max(size, _PIECE))
+def _members(file: BinaryIO, shard: Shard) -> Iterator[dict[str, Any]]:
+    """A tar's members as webdataset's own tar stage gives them; the empty one marks the end."""
+    for name, data in read_members(file):
+        yield {"fname": name, "data": data, "__url__": shard.path}
+    yield {}
 
 
 def _only_expected(
@@ -259,7 +254,5 @@ def _decode(extension: str, data: bytes) -> Any:
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         return np.asarray(image.convert("RGB"))
 
-
-_PIECE = 1 << 18
 
 _DECODER = Decoder([_decode], pre=[], post=[])

@@ -1,10 +1,11 @@
-"""Where the members of a tar in memory lie."""
+"""The members of a tar: where they lie in memory, or one after the other from a file."""
 
 from __future__ import annotations
 
 import mmap
 import tarfile
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
 
 _BLOCK = tarfile.BLOCKSIZE
 _END = bytes(_BLOCK)
@@ -41,6 +42,35 @@ def members_of(tar: mmap.mmap) -> list[Member]:
         found.append(member)
         offset = member.offset + -(-member.size // _BLOCK) * _BLOCK
     raise tarfile.ReadError("it has no end mark")
+
+
+def read_members(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of every regular file of a tar, in their order; bytes are copied once, where tarfile's stream copies
+    them four times. From the first header on that is not plain, tarfile reads.
+
+    Raises:
+        tarfile.TarError: it is cut or damaged.
+    """
+    while True:
+        start = file.tell()
+        header = file.read(_BLOCK)
+        if header == _END:
+            return
+        if len(header) < _BLOCK:
+            raise tarfile.ReadError("it has no end mark")
+        member = _plain(header, start + _BLOCK)
+        if member is None:
+            break
+        padding = -member.size % _BLOCK
+        data = file.read(member.size)
+        if len(data) < member.size or len(file.read(padding)) < padding:
+            raise tarfile.ReadError(f"{member.name} is cut")
+        yield member.name, data
+    file.seek(start)
+    with tarfile.open(fileobj=file, mode="r:") as opened:
+        for each in opened:
+            if (content := opened.extractfile(each)) is not None:
+                yield each.name, content.read()
 
 
 def _plain(header: bytes, start: int) -> Member | None:

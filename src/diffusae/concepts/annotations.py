@@ -2,21 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from diffusae.concepts.annotators import Annotator, BoolImage, Images
 from diffusae.errors import UserError
 from diffusae.files import atomic_path
 
 Masks = dict[str, BoolImage]
+Picture = tuple[str, Images, str]
+"""Image id, uint8 [H, W, 3], caption."""
+
+LOOKS = ("first", "second")
+_COLUMNS = ("look", "image_id", "noun", "height", "width", "mask")
+
+
+class PackedMasks(Mapping[str, Masks]):
+    """Image id -> noun -> bool [H, W], each mask packed until it is looked at: some 2 kB at 512 x 512 instead of 262.
+
+    A picture in which nothing was found has an empty entry.
+    """
+
+    def __init__(self, image_ids: Iterable[str] = ()) -> None:
+        self._packed: dict[str, dict[str, tuple[int, int, bytes]]] = {image_id: {} for image_id in image_ids}
+
+    def add(self, image_id: str, masks: Mapping[str, BoolImage]) -> None:
+        """Keep the masks of one picture."""
+        self._packed[image_id] = {
+            noun: (*mask.shape, zlib.compress(np.packbits(mask).tobytes(), 1)) for noun, mask in masks.items()
+        }
+
+    def rows(self) -> Iterator[tuple[str, str, int, int, bytes]]:
+        """(image id, noun, height, width, packed mask) of every mask."""
+        for image_id, packed in self._packed.items():
+            for noun, mask in packed.items():
+                yield image_id, noun, *mask
+
+    def restore(self, image_id: str, noun: str, height: int, width: int, packed: bytes) -> None:
+        """The inverse of one of `rows`."""
+        self._packed[image_id][noun] = (height, width, packed)
+
+    def nouns(self, image_id: str) -> list[str]:
+        """What was found in a picture, without its masks."""
+        return list(self._packed[image_id])
+
+    def __getitem__(self, image_id: str) -> Masks:
+        found = {}
+        for noun, (height, width, packed) in self._packed[image_id].items():
+            bits = np.frombuffer(zlib.decompress(packed), np.uint8)
+            found[noun] = np.unpackbits(bits, count=height * width).reshape(height, width).astype(np.bool_)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
 
 
 @dataclass(frozen=True)
@@ -24,28 +71,22 @@ class Annotations:
     """Masks by picture.
 
     Attributes:
-        masks: image id -> noun -> bool [H, W]. A picture in which nothing was found has an empty entry.
+        masks: image id -> noun -> bool [H, W].
         second: the same from a second look at each picture, for the annotator's own noise.
         described: one row a picture: image_id, style.
     """
 
-    masks: Mapping[str, Masks]
-    second: Mapping[str, Masks]
+    masks: PackedMasks
+    second: PackedMasks
     described: pd.DataFrame
 
     def save(self, directory: Path | str) -> None:
-        """Write objects.parquet, pictures.parquet and masks.safetensors, atomically."""
+        """Write objects.parquet and pictures.parquet, atomically; a mask is its bits, row by row, compressed by zlib."""
         directory = Path(directory)
-        rows = [
-            (look, image_id, noun, mask)
-            for look, found in (("first", self.masks), ("second", self.second))
-            for image_id, masks in found.items()
-            for noun, mask in masks.items()
-        ]
-        stack = np.stack([mask for *_, mask in rows]) if rows else np.zeros((0, 1, 1), bool)
-        with atomic_path(directory / "masks.safetensors") as temporary:
-            save_file({"masks": torch.from_numpy(stack)}, temporary)
-        objects = pd.DataFrame([row[:3] for row in rows], columns=["look", "image_id", "noun"])
+        looks = zip(LOOKS, (self.masks, self.second), strict=True)
+        objects = pd.DataFrame(
+            [(look, *row) for look, found in looks for row in found.rows()], columns=list(_COLUMNS)
+        )
         for name, table in (("objects", objects), ("pictures", self.described)):
             with atomic_path(directory / f"{name}.parquet") as temporary:
                 table.to_parquet(temporary, engine="pyarrow", index=False)
@@ -55,36 +96,34 @@ class Annotations:
         """What `save` wrote; `UserError` when a file is missing or unreadable."""
         directory = Path(directory)
         try:
-            objects = pd.read_parquet(directory / "objects.parquet", engine="pyarrow")
+            objects = pd.read_parquet(directory / "objects.parquet", engine="pyarrow", columns=list(_COLUMNS))
             described = pd.read_parquet(directory / "pictures.parquet", engine="pyarrow")
-            stack = load_file(directory / "masks.safetensors")["masks"].numpy()
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            found = {look: PackedMasks(described["image_id"]) for look in LOOKS}
+            for look, *row in objects.itertuples(index=False):
+                found[look].restore(*row)
+        except (OSError, ValueError, KeyError) as error:
             problem = f"{directory} holds no readable annotations ({type(error).__name__}: {error})"
             raise UserError(f"{problem}; remove it and run `diffusae annotate`") from error
-        found: dict[str, dict[str, Masks]] = {
-            look: {image_id: {} for image_id in described["image_id"]} for look in ("first", "second")
-        }
-        for row, (look, image_id, noun) in enumerate(objects.itertuples(index=False)):
-            found[look][image_id][noun] = stack[row]
         return cls(masks=found["first"], second=found["second"], described=described)
 
 
-def annotate_pictures(
-    annotator: Annotator, image_ids: Sequence[str], pictures: Images, captions: Sequence[str] | None = None
-) -> Annotations:
-    """Annotate pictures uint8 [n, H, W, 3], and each a second time in the mirror; `captions` as in `Annotator`.
+def annotate_pictures(annotator: Annotator, pictures: Iterable[Picture], *, at_once: int = 64) -> Annotations:
+    """Annotate pictures as they come, and each a second time in the mirror; no more than `at_once` are held.
 
     The mirrored picture shows the same objects; where its masks, mirrored back, differ from the first, the
     annotator is unsure. Their IoU bounds what any prediction of these masks can reach.
     """
-    first = annotator.annotate(pictures, captions)
-    second = annotator.annotate(np.ascontiguousarray(pictures[:, :, ::-1]), captions)
-    described = pd.DataFrame({"image_id": list(image_ids), "style": [found.style for found in first]})
-    return Annotations(
-        masks={i: dict(found.masks) for i, found in zip(image_ids, first, strict=True)},
-        second={
-            i: {noun: np.ascontiguousarray(mask[:, ::-1]) for noun, mask in found.masks.items()}
-            for i, found in zip(image_ids, second, strict=True)
-        },
-        described=described,
-    )
+    masks, second = PackedMasks(), PackedMasks()
+    described: list[tuple[str, str | None]] = []
+    coming = iter(pictures)
+    while some := list(islice(coming, at_once)):
+        image_ids, images, captions = zip(*some, strict=True)
+        stack = np.stack(images)
+        for image_id, found in zip(image_ids, annotator.annotate(stack, captions), strict=True):
+            masks.add(image_id, found.masks)
+            described.append((image_id, found.style))
+        mirrored = annotator.annotate(np.ascontiguousarray(stack[:, :, ::-1]), captions)
+        for image_id, found in zip(image_ids, mirrored, strict=True):
+            second.add(image_id, {noun: mask[:, ::-1] for noun, mask in found.masks.items()})
+    table = pd.DataFrame(described, columns=["image_id", "style"])
+    return Annotations(masks=masks, second=second, described=table)

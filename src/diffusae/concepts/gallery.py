@@ -76,9 +76,20 @@ def build_gallery(
     `codes_of` gives the codes (values [P, k], indices [P, k]) of an image id. It is asked once for each
     picture.
     """
-    grid = (dictionary.facts["grid"][0], dictionary.facts["grid"][1])
     top = dictionary.latents.set_index("latent")["top_images"]
     image_ids = [list(top[latent])[:n_pictures] for latent in latents]
+    return gallery_of(
+        latents, image_ids, codes_of, (dictionary.facts["grid"][0], dictionary.facts["grid"][1])
+    )
+
+
+def gallery_of(
+    latents: Sequence[int],
+    image_ids: list[list[str]],
+    codes_of: Callable[[str], tuple[Tensor, Tensor]],
+    grid: tuple[int, int],
+) -> Gallery:
+    """The maps of `latents`, each on its own pictures; see `build_gallery`."""
     shown_on: dict[str, list[int]] = {}
     for latent, pictures in zip(latents, image_ids, strict=True):
         for image_id in pictures:

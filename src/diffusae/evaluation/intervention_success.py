@@ -72,12 +72,17 @@ class Restyled:
     Attributes:
         rose: whether the target's score is higher than without the edit (the paper's success).
         reached: whether the target is now the picture's most likely style.
+        score_before, score_after: the target's score without and with the edit; with CLIP, cosines.
+        gain: the second less the first.
         similarity: structural similarity to the picture without the edit, range [-1, 1]; 1 = unchanged.
         kept: whether every object found before is still found.
     """
 
     rose: bool
     reached: bool
+    score_before: float
+    score_after: float
+    gain: float
     similarity: float
     kept: bool
 
@@ -95,6 +100,9 @@ def restyled(
     assert isinstance(similarity, torch.Tensor)
     return Restyled(
         rose=new_scores[target] > old_scores[target],
+        score_before=float(old_scores[target]),
+        score_after=float(new_scores[target]),
+        gain=float(new_scores[target]) - float(old_scores[target]),
         reached=int(np.argmax(new_scores)) == target,
         similarity=float(similarity),
         kept=set(old_nouns) <= set(new_nouns),

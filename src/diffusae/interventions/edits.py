@@ -80,7 +80,7 @@ def code_norms(sae: SparseAutoencoder, updates: Updates) -> Float[Tensor, "pictu
     *Open* in the paper, which does not say which norm. Concept vectors have unit length and are nearly orthogonal, so
     this one is about the length of the update less the bias: a strength of 1 adds about as much as is there.
     """
-    return sae.encode(updates).values.norm(dim=-1)
+    return sae.code_norms(updates)
 
 
 def concept_direction(sae: SparseAutoencoder, latents: Sequence[int]) -> Float[Tensor, " d_in"]:

@@ -18,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from wandb_workspaces import expr
 
+from diffusae.report.knowledge import answers_of, by_task
 from diffusae.report.plots import TIME_LABEL
 from diffusae.report.tables import capital, plain, rows_of
 from diffusae.report.three_stages import Measure, controls_of, lines_of
@@ -26,6 +27,22 @@ CHART = "diffusae-heatmap"
 COLUMNS = ["cell line", "t", "value", "low", "high", "n"]
 STAGES_TABLE = "three_stages"
 STAGES_FIGURE = "three_stages/figure"
+KNOWLEDGE_TABLE = "knowledge"
+KNOWLEDGE_FIGURE = "knowledge/figure"
+KNOWLEDGE_COLUMNS = [
+    "task",
+    "reader",
+    "block",
+    "t",
+    "accuracy",
+    "low",
+    "high",
+    "n",
+    "majority",
+    "pixels",
+    "random weights, best cell",
+    "cells like it",
+]
 STAGES_COLUMNS = [
     "window",
     "edit",
@@ -177,6 +194,18 @@ def parts_of(shown: Dashboard) -> list[Part]:
             ],
         ),
         Part(
+            "Knowledge",
+            "Which block and which t know what: labels of given pictures, read from updates, codes and pixels. The figure, and for each "
+            "task and reader the cell that the tuning pictures choose.",
+            False,
+            [
+                wr.MediaBrowser(title="Accuracy by task", media_keys=[KNOWLEDGE_FIGURE], num_columns=1),
+                wr.WeavePanelSummaryTable(table_name=KNOWLEDGE_TABLE),
+            ]
+            if by_task(shown.results)
+            else [],
+        ),
+        Part(
             "Interventions",
             "What the concepts cause when they are added in one window of generation, beside the controls on the same pictures: "
             "the three-stage table, and its figure.",
@@ -301,6 +330,25 @@ def stage_rows(results: Sequence[Row]) -> list[list[Any]]:
         ]
         for line in lines_of(results)
         for method in ("concepts", *controls_of([line]))
+    ]
+
+
+def knowledge_rows(results: Sequence[Row]) -> list[list[Any]]:
+    """The rows of the overview run's table of knowledge, in the order of KNOWLEDGE_COLUMNS: one a task and reader."""
+    return [
+        [
+            answer.task,
+            reader,
+            best.row.block,
+            best.row.t,
+            best.row.figure.value,
+            *(best.row.figure.ci95 or (None, None)),
+            best.row.figure.n,
+            *(each and each.value for each in (answer.majority, answer.pixels, answer.random)),
+            best.alike,
+        ]
+        for answer in answers_of(results)
+        for reader, best in answer.best.items()
     ]
 
 

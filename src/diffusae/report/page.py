@@ -23,6 +23,15 @@ from diffusae.report.emergence import Curve, curves_of, emergence_chart
 from diffusae.report.erasure import Target, is_erasure, targets_of
 from diffusae.report.erasure_chart import trade_off_chart
 from diffusae.report.examples import ExampleTable, example_tables
+from diffusae.report.knowledge import (
+    READERS,
+    Answer,
+    answers_of,
+    knowledge_chart,
+    knowledge_headline,
+    knowledge_metrics,
+    purity_titles,
+)
 from diffusae.report.pictures import PictureBook
 from diffusae.report.steering import METRICS as STEERING
 from diffusae.report.steering import strength_lines, strip_tables
@@ -116,6 +125,7 @@ def render_page(study: Study) -> str:
     metrics = {str(row["metric"]) for row in study.results}
     emergence = curves_of(study.emergence)
     stages = lines_of(study.three_stages)
+    answers = answers_of(study.results)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -135,7 +145,16 @@ def render_page(study: Study) -> str:
     )
     return environment.get_template(TEMPLATE).render(
         study=study,
-        headline=tables.headline(study.results),
+        headline=knowledge_headline(answers)
+        if answers and "composition" not in metrics
+        else tables.headline(study.results),
+        answers=answers,
+        readers=[name for name in READERS if any(name in each.best for each in answers)],
+        reader_names=READERS,
+        known=_known(study, answers) if answers else None,
+        purity=charts.grid_charts(study.results, purity_titles(study.results)),
+        of_knowledge=knowledge_metrics(study.results),
+        pure=_concept_groups(study.pure, book),
         sheet=[(each, book.picture(each.image, alt=each.caption)) for each in study.contact_sheet],
         curves=_curves(study) if "composition" in metrics else None,
         emergence=emergence,
@@ -168,7 +187,9 @@ def render_page(study: Study) -> str:
         of_quality=charts.quality_metrics(study.results),
         predictions=[_prediction(each, book) for each in study.predictions],
         concepts=_concept_groups(study.concepts, book),
-        block_colours=style.block_colours(tables.blocks_of(concept.block for concept in study.concepts)),
+        block_colours=style.block_colours(
+            tables.blocks_of(concept.block for concept in (*study.concepts, *study.pure))
+        ),
         failed=[run for run in study.runs if run.status != "finished"],
         definitions=book.definitions,
     )
@@ -222,6 +243,12 @@ def _staged(lines: Sequence[Line]) -> Markup:
     edits = ", ".join(dict.fromkeys(line.edit for line in lines))
     alt = f"Success and change of the picture of {edits} edits, window by window, beside the controls; the table below has the values."
     return style.svg(three_stage_chart(lines), name="three-stages", alt=alt)
+
+
+def _known(study: Study, answers: Sequence[Answer]) -> Markup:
+    tasks = ", ".join(answer.task for answer in answers)
+    alt = f"Accuracy of {tasks} against t by reader and block, beside the baselines; the tables have the values."
+    return style.svg(knowledge_chart(study.results), name="knowledge", alt=alt)
 
 
 def _erasure(run: ErasureRun, number: int, book: PictureBook) -> ErasureView:

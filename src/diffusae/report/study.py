@@ -131,6 +131,10 @@ class Concept:
             _check_map(name, heat)
 
 
+TARGET_REGION = "target_region"
+"""In the place of a method: the picture that shows where an object is to be."""
+
+
 @dataclass(frozen=True, eq=False)
 class EditedPicture:
     """One picture of a case: how it was edited, how hard, whether the edit reached its aim, and its pixels."""
@@ -144,6 +148,11 @@ class EditedPicture:
         _check_image(f"the picture edited by {self.method!r}", self.image)
 
     @property
+    def shows_region(self) -> bool:
+        """Whether it only shows where the edit is to act."""
+        return self.method == TARGET_REGION
+
+    @property
     def unedited(self) -> bool:
         """Whether nothing was edited."""
         return self.method == "no_edit"
@@ -152,6 +161,8 @@ class EditedPicture:
     def caption(self) -> str:
         """Such as "concepts x 3, reached"."""
         name = self.method.replace("_", " ")
+        if self.shows_region:
+            return name
         if self.unedited:
             return f"{name}, there already" if self.success else name
         return f"{name} x {self.strength:g}, {'reached' if self.success else 'not reached'}"
@@ -264,7 +275,8 @@ class Study:
         model: of the denoiser that was studied.
         facts: what to say about how it was made, in this order: steps, guidance, pictures a split, commit,
             versions, device, date. The page adds nothing of its own, such as the time: the same study gives the same page.
-        contact_sheet: generated pictures, to judge the model by eye.
+        contact_sheet: generated pictures, to judge the model by eye, or those that were given to it.
+        given: whether the pictures were given to the model, not made by it.
         results: rows as `diffusae.evaluation.result.Result.to_json` gives them, of all metrics and cells.
         emergence: rows of the curves over t, as `diffusae.evaluation.emergence.emergence_result` makes them.
         three_stages: rows of the three-stage table, as `diffusae.stages.three_stages` makes them.
@@ -274,6 +286,7 @@ class Study:
         strips: prompts steered through the text encoder, over lambda.
         predictions: prompts for "one prompt over time".
         concepts: for the gallery, in the order in which to show them within a cell.
+        pure: the purest latents of each cell, with what their top pictures share.
         runs: what was run.
     """
 
@@ -281,6 +294,7 @@ class Study:
     model: str
     facts: Mapping[str, str] = field(default_factory=dict)
     contact_sheet: Sequence[Picture] = ()
+    given: bool = False
     results: Sequence[Mapping[str, Any]] = ()
     emergence: Sequence[Mapping[str, Any]] = ()
     three_stages: Sequence[Mapping[str, Any]] = ()
@@ -290,6 +304,7 @@ class Study:
     strips: Sequence[Strip] = ()
     predictions: Sequence[Prediction] = ()
     concepts: Sequence[Concept] = ()
+    pure: Sequence[Concept] = ()
     runs: Sequence[RunRow] = ()
 
 

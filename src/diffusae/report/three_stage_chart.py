@@ -216,7 +216,9 @@ def _finish_panel(
     labels = {
         line.slot: "\n".join(
             [
-                line.blocks[0] if len(line.blocks) == 1 else f"{len(line.blocks)} blocks",
+                line.blocks[0].replace("_", "_\n")
+                if len(line.blocks) == 1
+                else f"{len(line.blocks)}\nblocks",
                 f"{line.t:.2f}",
                 *([line.conditioning] if several else []),
                 *([line.tag] if tags else []),

@@ -258,6 +258,19 @@ class SparseAutoencoder(nn.Module):
         return Codes(values * self.gains[indices], indices)
 
     @torch.no_grad()
+    def code_norms(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, ...]:
+        """The length of every code, as of `encode(x).values`; which latents are active is not sought where it does not matter."""
+        gains = self.gains
+        if bool((gains.max() - gains.min()) > 1e-6 * gains.max()):  # inputs are scaled channel by channel
+            return self.encode(x).values.norm(dim=-1)
+        vectors = x.reshape(-1, x.shape[-1])
+        norms = [
+            self.sparsity.values(self.pre_activations(rows)).norm(dim=-1)
+            for rows in vectors.split(BLOCK if x.device.type == "cpu" else max(1, len(vectors)))
+        ]
+        return torch.cat(norms).view(x.shape[:-1]) * gains.mean()
+
+    @torch.no_grad()
     def encode_dense(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_sae"]:
         """The same codes as a dense tensor, zero where a latent is not active."""
         values, indices = self.encode(x)

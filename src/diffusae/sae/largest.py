@@ -7,12 +7,16 @@ is left to sort is small.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 GROUP = 8
 """Entries of a group: 5120 columns make 640 groups and 80 groups of groups; at k = 20, 160 and 160 are searched after."""
+
+SHORT = 1024
+"""Longer rows are faster searched by groups."""
 
 
 def largest(values: Float[Tensor, "... d"], k: int) -> tuple[Float[Tensor, "... k"], Int[Tensor, "... k"]]:
@@ -36,3 +40,11 @@ def largest(values: Float[Tensor, "... d"], k: int) -> tuple[Float[Tensor, "... 
     columns = columns.flatten(-2)
     found = torch.topk(values.gather(-1, columns), k, dim=-1, sorted=False)
     return found.values, columns.gather(-1, found.indices)
+
+
+def largest_values(values: Float[Tensor, "... d"], k: int) -> Float[Tensor, "... k"]:
+    """The values of `largest` without their places: in half the time on a CPU where rows are short."""
+    if values.device.type != "cpu" or values.dtype != torch.float32 or values.shape[-1] > SHORT:
+        return largest(values, k)[0]
+    first = values.shape[-1] - k  # NumPy partitions with vector instructions, and torch.topk does not
+    return torch.from_numpy(np.partition(values.numpy(), first, axis=-1)[..., first:])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from diffusae.errors import UserError, together, unknown
 from diffusae.sae.across_processes import anywhere, largest_of_all, least_of_all
-from diffusae.sae.largest import largest
+from diffusae.sae.largest import largest, largest_values
 
 
 class Codes(NamedTuple):
@@ -43,6 +43,10 @@ class Sparsity(nn.Module, ABC):
     @abstractmethod
     def forward(self, pre_activations: Float[Tensor, "... d_sae"]) -> Codes:
         """The codes; how they are chosen may differ between training and use (`self.training`)."""
+
+    def values(self, pre_activations: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... n"]:
+        """The values of the codes alone, where nobody asks which latents they are of."""
+        return self(pre_activations).values
 
     @abstractmethod
     def check(self, d_sae: int) -> None:
@@ -76,6 +80,9 @@ class TopK(Sparsity):
         # ReLU keeps the order, so it can wait until only k values are left.
         values, indices = largest(pre_activations, self.k)
         return Codes(values.relu(), indices)
+
+    def values(self, pre_activations: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... k"]:
+        return largest_values(pre_activations, self.k).relu()
 
     def check(self, d_sae: int) -> None:
         if self.k > d_sae:
@@ -149,6 +156,9 @@ class BatchTopK(TopK):
         self._follow(codes.values)
         shape = (*pre_activations.shape[:-1], -1)
         return Codes(codes.values.reshape(shape), codes.indices.reshape(shape))
+
+    def values(self, pre_activations: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... n"]:
+        return self(pre_activations).values  # not the k largest of every row
 
     def _largest_of_batch(self, pre_activations: Float[Tensor, "rows d_sae"]) -> Codes:
         """Exact, though only the largest of every row are sorted out: they are widened until none is missed."""

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from omegaconf import DictConfig
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_images, require_sound
 from diffusae.activations.schema import IMAGES
 from diffusae.concepts.annotations import annotate_pictures
+from diffusae.concepts.annotators import Images
+from diffusae.errors import UserError
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
 from diffusae.sources import fingerprint
 from diffusae.stages.collection import SEEN_SPLITS
+from diffusae.stages.progress import progress_bar
 from diffusae.stages.study import Study, build
 
 log = logging.getLogger(__name__)
@@ -38,6 +41,10 @@ def annotate_into(study: Study) -> bool:
         return False
     annotator = build(study.cfg.annotator)
     manifest = Manifest.load(study.activations)
+    if manifest.image_size is None:
+        raise UserError(
+            f"{study.activations} keeps no pictures (collection={study.kind}), so none can be annotated or label a latent"
+        )
     require_sound(study.activations, manifest, streams=[IMAGES])
     with run_record(
         study.annotations,
@@ -47,14 +54,21 @@ def annotate_into(study: Study) -> bool:
         parents=parents,
         seed=study.cfg.seed,
     ):
-        rows = [row for split in SEEN_SPLITS for row in read_images(study.activations, manifest, split)]
-        pictures = np.stack([picture for _, picture, _ in rows])
-        image_ids, captions = [image_id for image_id, *_ in rows], [meta["prompt"] for *_, meta in rows]
-        found = annotate_pictures(annotator, image_ids, pictures, captions)
+        found = annotate_pictures(annotator, _pictures(study, manifest))
         found.save(study.annotations)
-        empty = sum(not masks for masks in found.masks.values())
-        log.info("annotated %d pictures; in %d nothing was found", len(rows), empty)
+        empty = sum(not found.masks.nouns(image_id) for image_id in found.masks)
+        log.info("annotated %d pictures; in %d nothing was found", len(found.masks), empty)
     return True
+
+
+def _pictures(study: Study, manifest: Manifest) -> Iterator[tuple[str, Images, str]]:
+    """The pictures of all held-out splits with their captions, one at a time."""
+    total = sum(manifest.splits[split]["images"] for split in SEEN_SPLITS)
+    with progress_bar("pictures annotated", total=total) as (advance, _):
+        for split in SEEN_SPLITS:
+            for image_id, picture, meta in read_images(study.activations, manifest, split):
+                yield image_id, picture, meta["prompt"]
+                advance(1)
 
 
 _INDIFFERENT = ("batch_size", "boxes_at_once", "pairs_at_once", "cache", "device")

@@ -27,7 +27,7 @@ class Kept:
     Attributes:
         case: what was to happen, such as "fish to top_left".
         image_id, prompt: of the picture.
-        method: no_edit, concepts, or a control.
+        method: no_edit, concepts, or a control; target_region shows where an object is to be.
         strength: of the edit; 0 without.
         success: whether it happened.
         picture: uint8 [height, width, 3].

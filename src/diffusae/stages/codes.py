@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float16
 from torch import Tensor
 
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.reader import load_updates, read_updates, require_sound
+from diffusae.activations.reader import read_updates, require_sound
 from diffusae.activations.schema import Stream
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import Codes
@@ -23,13 +24,13 @@ MOST_PRE_ACTIVATIONS = 2**28
 
 @dataclass(frozen=True)
 class CodedSplit:
-    """One split at one cell: float32 `updates` [n, P, d_in], codes `values` and `indices` [n, P, k]."""
+    """One split at one cell: codes `values` and `indices` [n, P, k], and float32 `updates` [n, P, d_in] where they are kept."""
 
     image_ids: list[str]
     prompts: list[str]
-    updates: Tensor
     values: Tensor
     indices: Tensor
+    updates: Tensor
 
 
 def stream_of(study: Study, manifest: Manifest) -> Stream:
@@ -37,14 +38,35 @@ def stream_of(study: Study, manifest: Manifest) -> Stream:
     return manifest.stream(study.cell.block, study.cell.t, study.cell.conditioning)
 
 
-def coded_split(study: Study, manifest: Manifest, sae: SparseAutoencoder, split: str) -> CodedSplit:
-    """Read and encode one split; its shards are verified first."""
+def coded_split(
+    study: Study, manifest: Manifest, sae: SparseAutoencoder, split: str, *, keep_updates: bool = True
+) -> CodedSplit:
+    """Read and encode one split; its shards are verified first. Without the updates (they are then empty) memory
+    holds the codes and one piece.
+    """
     stream = stream_of(study, manifest)
     require_sound(study.activations, manifest, streams=[stream.folder])
-    image_ids, stored = load_updates(study.activations, manifest, stream, split)
-    updates = torch.from_numpy(stored).float()
-    codes = _encoded(sae, updates)
-    return CodedSplit(image_ids, _texts(study, image_ids), updates, codes.values, codes.indices)
+    positions = manifest.positions(stream, split)
+    at_once = max(1, MOST_PRE_ACTIVATIONS // (positions * sae.d_sae))
+    image_ids: list[str] = []
+    codes: list[Codes] = []
+    updates = [torch.empty(0, positions, stream.d_in)]
+    samples = read_updates(study.activations, manifest, stream, split)
+    while some := list(islice(samples, at_once)):
+        piece = torch.from_numpy(np.stack([sample.updates for sample in some])).float()
+        image_ids += [sample.image_id for sample in some]
+        codes.append(sae.encode(piece))
+        if keep_updates:
+            updates.append(piece)
+    if not codes:
+        codes.append(sae.encode(updates[0]))
+    return CodedSplit(
+        image_ids,
+        _texts(study, image_ids),
+        values=torch.cat([each.values for each in codes]),
+        indices=torch.cat([each.indices for each in codes]),
+        updates=torch.cat(updates),
+    )
 
 
 def coded_samples(
@@ -58,7 +80,8 @@ def coded_samples(
     require_sound(study.activations, manifest, streams=[stream.folder])
     samples = read_updates(study.activations, manifest, stream, split)
     updates = [torch.from_numpy(np.array(sample.updates)).float() for sample in samples]
-    return [(each, *sae.encode(each)) for each in updates]
+    codes = map(sae.encode, updates)
+    return [(each, values, indices) for each, (values, indices) in zip(updates, codes, strict=True)]
 
 
 def _texts(study: Study, image_ids: Sequence[str]) -> list[str]:
@@ -68,11 +91,16 @@ def _texts(study: Study, image_ids: Sequence[str]) -> list[str]:
     return [texts[image_id] for image_id in image_ids]
 
 
-def _encoded(sae: SparseAutoencoder, updates: Tensor) -> Codes:
-    """The codes of all pictures, in pieces where the dense pre-activations would not fit."""
-    pictures, positions, _ = updates.shape
-    pieces = math.ceil(pictures * positions * sae.d_sae / MOST_PRE_ACTIVATIONS)
-    if pieces <= 1:
-        return sae.encode(updates)
-    each = [sae.encode(piece) for piece in updates.chunk(pieces)]
-    return Codes(torch.cat([codes.values for codes in each]), torch.cat([codes.indices for codes in each]))
+def pooled_codes(
+    sae: SparseAutoencoder, updates: Float16[np.ndarray, "n P d_in"]
+) -> Float[np.ndarray, "n d_sae"]:
+    """The mean over positions of every latent's map, picture by picture: Revelio's pooled codes."""
+    n, positions, _ = updates.shape
+    at_once = max(1, MOST_PRE_ACTIVATIONS // (positions * sae.d_sae))
+    pooled = np.zeros((n, sae.d_sae), dtype=np.float32)
+    for start in range(0, n, at_once):
+        codes = sae.encode(torch.from_numpy(updates[start : start + at_once]).float())
+        values, indices = codes.values.detach().flatten(1), codes.indices.flatten(1).long()
+        sums = torch.zeros(len(values), sae.d_sae).scatter_add_(1, indices, values.float())
+        pooled[start : start + at_once] = (sums / positions).numpy()
+    return pooled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import logging
 import os
@@ -19,12 +20,16 @@ from diffusae.report.dashboard import (
     CHART,
     COLUMNS,
     HEATMAP,
+    KNOWLEDGE_COLUMNS,
+    KNOWLEDGE_FIGURE,
+    KNOWLEDGE_TABLE,
     STAGES_COLUMNS,
     STAGES_FIGURE,
     STAGES_TABLE,
     Dashboard,
     curve_points,
     grid_rows,
+    knowledge_rows,
     pixels,
     report_of,
     specifications,
@@ -32,6 +37,7 @@ from diffusae.report.dashboard import (
     title,
     workspace_of,
 )
+from diffusae.report.knowledge import by_task, knowledge_chart
 from diffusae.report.plots import grid_heatmap
 from diffusae.report.three_stage_chart import three_stage_chart
 from diffusae.report.three_stages import lines_of
@@ -42,6 +48,7 @@ from diffusae.runs.wandb_mode import mode_of
 from diffusae.runs.wandb_save import save_online
 from diffusae.stages.before_after import FILE as EXAMPLES
 from diffusae.stages.before_after import PANEL, panel_name
+from diffusae.stages.evaluate_purity import PANEL as PURITY
 from diffusae.stages.study import Study
 from diffusae.stages.three_stages import STAGE as THREE_STAGES
 from diffusae.stages.three_stages import Evaluated, evaluated_interventions, summarise_three_stages
@@ -59,19 +66,21 @@ def dashboard(cfg: DictConfig) -> bool:
     results = _results(study)
     interventions = _interventions(study)
     settings = study.part("dashboard")
-    measured = {row["metric"] for row in results}
-    metrics = [metric for metric in settings["metrics"] if metric in measured]
+    measured = list(dict.fromkeys(str(row["metric"]) for row in results))
+    named = {wanted: fnmatch.filter(measured, wanted) for wanted in settings["metrics"]}
+    metrics = list(dict.fromkeys(metric for found in named.values() for metric in found))
     if not metrics:
         raise UserError(
             f"{study.directory} has no result of {', '.join(settings['metrics'])} with sae.tag={cfg.sae.tag}; run "
             "`diffusae evaluate`, or choose others of dashboard.metrics"
         )
-    if absent := [metric for metric in settings["metrics"] if metric not in metrics]:
+    if absent := [wanted for wanted, found in named.items() if not found]:
         log.info("not evaluated and therefore not shown: %s", ", ".join(absent))
     made_of: dict[str, Any] = {"results": results, "settings": settings}
     if interventions:
         made_of["interventions"] = interventions
     pictured = {panel_name(each.metric) for each in _evaluated(study) if (each.directory / EXAMPLES).exists()}
+    pictured |= {PURITY} if any((study.directory / "evaluation" / "purity").glob("*/gallery.json")) else set()
     shown = Dashboard(
         project=cfg.logger.project,
         entity=cfg.logger.entity or "",
@@ -80,7 +89,9 @@ def dashboard(cfg: DictConfig) -> bool:
         results=results,
         metrics=metrics,
         training=settings["training"],
-        galleries=[name for name in settings["galleries"] if not name.startswith(PANEL) or name in pictured],
+        galleries=[
+            name for name in settings["galleries"] if not name.startswith((PANEL, PURITY)) or name in pictured
+        ],
         interventions=interventions,
     )
     with directory_lock(study.directory / "dashboard"):
@@ -159,6 +170,10 @@ def _fill(overview: WandbMirror, shown: Dashboard) -> None:
         overview.table(f"grid/{metric}", COLUMNS, grid_rows(shown.results, metric))
         drawn = pixels(grid_heatmap(shown.results, metric))
         overview.panel(f"heatmap/{metric}", [(title(metric), drawn)])
+    if by_task(shown.results):
+        overview.table(KNOWLEDGE_TABLE, KNOWLEDGE_COLUMNS, knowledge_rows(shown.results))
+        drawn = pixels(knowledge_chart(shown.results))
+        overview.panel(KNOWLEDGE_FIGURE, [("Accuracy by task, reader and block", drawn)])
     if shown.interventions:
         overview.table(STAGES_TABLE, STAGES_COLUMNS, stage_rows(shown.interventions))
         drawn = pixels(three_stage_chart(lines_of(shown.interventions)))

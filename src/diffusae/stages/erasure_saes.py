@@ -143,9 +143,7 @@ class UpdateAblation:
         """From the pictures of the split `dictionary`: a picture shows the concept where its caption names it. Short captions
         come twice by chance; those that are judged choose nothing."""
         manifest = Manifest.load(study.activations)
-        texts = {
-            prompt.image_id: prompt.text for prompt in study.prompts if prompt.text not in self._judged
-        }
+        texts = {prompt.image_id: prompt.text for prompt in study.prompts if prompt.text not in self._judged}
         codes = (
             (
                 sae.encode_dense(torch.from_numpy(np.asarray(sample.updates)).float()).mean(dim=0),

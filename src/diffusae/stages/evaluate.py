@@ -21,7 +21,10 @@ from diffusae.stages.evaluate_composition import composition_results
 from diffusae.stages.evaluate_erasure import erasure_rows
 from diffusae.stages.evaluate_faithfulness import faithfulness_rows
 from diffusae.stages.evaluate_global import edited_studies, global_rows
+from diffusae.stages.evaluate_knowledge import knowledge_results
 from diffusae.stages.evaluate_latents import latent_rows, other_sae
+from diffusae.stages.evaluate_purity import PANEL as PURITY_PANEL
+from diffusae.stages.evaluate_purity import purity_panel, purity_results
 from diffusae.stages.evaluate_reconstruction import reconstruction_rows
 from diffusae.stages.evaluate_spatial import spatial_rows
 from diffusae.stages.evaluate_steering import steering_rows
@@ -43,6 +46,8 @@ METRICS: dict[str, tuple[Callable[[Study, Embedding], list[Result]], tuple[str, 
     "cohesion": (cohesion_rows, ("label",)),
     "latents": (latent_rows, ("train", "annotate")),
     "faithfulness": (faithfulness_rows, ("train", "annotate")),
+    "purity": (purity_results, ("train",)),
+    "knowledge": (knowledge_results, ("train",)),
     "steering": (steering_rows, ("train",)),
     "erasure": (erasure_rows, ("train",)),
 }
@@ -53,6 +58,9 @@ OF_GENERATION = ("composition", "spatial", "global", "global_together", "faithfu
 
 OF_PICTURES = ("cohesion", "latents")
 """Metrics that need pictures, generated or given."""
+
+OF_LABELS = ("purity", "knowledge")
+"""Metrics that need class labels, which given pictures have."""
 
 JUDGED = ("spatial", "global", "global_together", "faithfulness", "steering", "erasure")
 """Metrics that make new pictures, which the annotator of this very run judges."""
@@ -86,6 +94,11 @@ def kind_faults(study: Study, metrics: Iterable[str]) -> Iterator[str]:
     for metric in metrics:
         if study.kind != "generation" and metric in OF_GENERATION:
             yield f"metric {metric} needs pictures generated of captions, which collection={study.kind} has not; leave it out"
+        elif study.kind != "pictures" and metric in OF_LABELS:
+            yield (
+                f"metric {metric} needs class labels, which collection={study.kind} has not; choose given pictures such as "
+                "collection=pictures_world, or leave it out"
+            )
         elif study.kind == "text" and metric in OF_PICTURES:
             yield f"metric {metric} needs pictures, which collection=text has not; leave it out"
         elif metric in OF_PICTURES and study.kind == "pictures" and study.cfg.collection.pooled:
@@ -122,6 +135,8 @@ def evaluate_cell(study: Study, mirror: WandbMirror, embedding: Embedding) -> No
     mirror.summary({f"test/{result.metric}": result.value for result in results if result.value is not None})
     if pictures := captioned(directory):
         mirror.panel(panel_name(metric), pictures)
+    if metric == "purity" and mirror.mode != "disabled":
+        mirror.panel(PURITY_PANEL, purity_panel(study))
 
 
 def _spread(result: Result) -> tuple[Any, int]:
@@ -132,6 +147,8 @@ def _determines(study: Study) -> dict[str, Any]:
     parts = {name: study.part(name) for name in ("evaluation", "embedding")}
     if study.cfg.evaluation.name in JUDGED:
         parts["annotator"] = determining(study.part("annotator"))
+    if study.cfg.evaluation.get("name_by_tagger"):
+        parts["tagger"] = determining(study.part("tagger"))
     return {"cell": study.cell.coordinates(), **parts, "seed": study.cfg.seed}
 
 
@@ -140,6 +157,9 @@ def _parents(study: Study, metric: str) -> dict[str, str]:
     parents = {stage: parent_signature(directories[stage], stage=stage) for stage in METRICS[metric][1]}
     if metric == "latents" and (other := other_sae(study)) is not None:
         parents["other"] = parent_signature(other, stage="train")
+    if metric == "knowledge" and study.cfg.evaluation.random_activations is not None:
+        beside = study.directory / study.cfg.evaluation.random_activations
+        parents["collect random_weights"] = parent_signature(beside, stage="collect")
     if global_rows is METRICS[metric][0]:
         for there in edited_studies(study):
             parents[f"train {there.cell_name}"] = parent_signature(there.sae, stage="train")

@@ -39,9 +39,13 @@ def erasure_rows(study: Study, _embedding: Any) -> list[Result]:
 
 def check_settings(block: str, settings: Mapping[str, Any]) -> None:
     """Refuse what cannot be evaluated, all in one `UserError`."""
-    faults = [] if names_text_layer(block) else [
-        f"evaluation=erasure steers a text encoder's layer, and block {block} is none; set collection=text block.name=text_2"
-    ]
+    faults = (
+        []
+        if names_text_layer(block)
+        else [
+            f"evaluation=erasure steers a text encoder's layer, and block {block} is none; set collection=text block.name=text_2"
+        ]
+    )
     faults += [
         f"evaluation.{name}={settings[name]} must be at least 1; raise it"
         for name in ("tune_prompts", "test_prompts")

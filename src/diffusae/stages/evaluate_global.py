@@ -174,7 +174,7 @@ def block_directions(
     }
     fired = torch.zeros(sae.d_sae, dtype=torch.bool)
     for sample in read_updates(study.activations, manifest, stream, "dictionary"):
-        updates = torch.from_numpy(np.asarray(sample.updates)).float()
+        updates = torch.from_numpy(sample.updates.astype(np.float32))
         codes = sae.encode_dense(updates)
         fired |= (codes > 0).any(dim=0)
         objects = share_of_positions(list(masks[sample.image_id].values()), stream.grid) > COVERED
@@ -346,12 +346,21 @@ def _results(
     unedited = {
         "rose": 0.0,
         "reached": 0.0,
+        "score_before": None,
+        "score_after": None,
+        "gain": 0.0,
         "similarity": 1.0,
         FEATURE_DISTANCE: 0.0,
         LPIPS: 0.0,
         "kept": 1.0,
     }
-    units = {"similarity": "SSIM", FEATURE_DISTANCE: "mean distance of two pictures", LPIPS: "LPIPS"}
+    scores = dict.fromkeys(("score_before", "score_after", "gain"), "the annotator's score")
+    units = {
+        **scores,
+        "similarity": "SSIM",
+        FEATURE_DISTANCE: "mean distance of two pictures",
+        LPIPS: "LPIPS",
+    }
     details = {
         "factor": factor,
         "blocks": list(blocks),
@@ -375,7 +384,9 @@ def _results(
             unit=units.get(column, "share"),
             cell=study.cell.coordinates(),
             baselines={
-                UNEDITED: Estimate(unedited[column], None, n),
+                UNEDITED: estimate("concepts", "score_before")
+                if (known := unedited[column]) is None
+                else Estimate(known, None, n),
                 **{method: estimate(method, column) for method in METHODS[1:]},
             },
             details=details,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def latent_rows(study: Study, _embedding: Any) -> list[Result]:
     )
     sae, _ = load_sae(study.sae)
     manifest = Manifest.load(study.activations)
-    split = coded_split(study, manifest, sae, "test")
+    split = coded_split(study, manifest, sae, "test", keep_updates=False)
     grid = stream_of(study, manifest).grid
     stability = random = None
     if (path := other_sae(study)) is not None:
@@ -81,14 +82,14 @@ def _with_shuffled_positions(split: CodedSplit, seed: int) -> CodedSplit:
         torch.stack([each[order] for each, order in zip(tensor, orders, strict=True)])
         for tensor in (split.values, split.indices)
     )
-    return CodedSplit(split.image_ids, split.prompts, split.updates, values, indices)
+    return dataclasses.replace(split, values=values, indices=indices)
 
 
 def _votes(annotations: Annotations, image_ids: list[str]) -> dict[str, Votes]:
     """The labels of every picture: the nouns that were found, and its style where the annotator knows styles."""
     styles = annotations.described.set_index("image_id")["style"]
     return {
-        "noun": {image_id: sorted(annotations.masks[image_id]) for image_id in image_ids},
+        "noun": {image_id: sorted(annotations.masks.nouns(image_id)) for image_id in image_ids},
         "style": {
             image_id: [style] if isinstance(style := styles[image_id], str) else [] for image_id in image_ids
         },

@@ -26,6 +26,7 @@ from diffusae.interventions.edits import SpatialMove, concept_direction
 from diffusae.interventions.regions import Region
 from diffusae.interventions.windows import window_at
 from diffusae.prompts.prompt_set import Prompt
+from diffusae.report.study import TARGET_REGION
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
 from diffusae.stages.before_after import Kept, save_examples
@@ -93,7 +94,7 @@ def spatial_rows(study: Study, _embedding: Any) -> list[Result]:
     tested = mover.outcomes(cases["test"], {method: [strength] for method, strength in best.items()})
     directory = study.evaluation("spatial")
     _save_table(directory, tuned=tuned, tested=tested)
-    save_examples(directory, list(_examples(tested, settings["examples"])))
+    save_examples(directory, list(_examples(tested, mover.regions, settings["examples"])))
     return _results(study, tested, tuned, best, settings)
 
 
@@ -165,7 +166,7 @@ def _contrasts(study: Study, sae: SparseAutoencoder, nouns: Sequence[str]) -> di
     masks = Annotations.load(study.annotations).masks
     contrasts = {noun: Contrast(sae.d_in, sae.d_sae) for noun in nouns}
     for sample in read_updates(study.activations, manifest, stream, "dictionary"):
-        updates = torch.from_numpy(np.asarray(sample.updates)).float()
+        updates = torch.from_numpy(sample.updates.astype(np.float32))
         codes = sae.encode_dense(updates)
         shown = masks[sample.image_id]
         ground = share_of_positions(list(shown.values()), stream.grid) < OUTSIDE
@@ -254,8 +255,10 @@ def _save_table(directory: Any, **splits: Sequence[Outcome]) -> None:
         pd.DataFrame(rows).to_parquet(temporary, engine="pyarrow", index=False)
 
 
-def _examples(tested: Sequence[Outcome], count: int) -> Iterable[Kept]:
-    """The first cases of different prompts, each prompt with the next region, by every method that has a direction."""
+def _examples(tested: Sequence[Outcome], regions: Mapping[str, Region], count: int) -> Iterable[Kept]:
+    """The first cases of different prompts, each prompt with the next region: the region on the unedited picture, then
+    the picture of every method that has a direction.
+    """
     of_prompt: dict[str, list[Case]] = defaultdict(list)
     for each in _of(tested, UNEDITED):
         of_prompt[each.case.prompt.image_id].append(each.case)
@@ -263,10 +266,16 @@ def _examples(tested: Sequence[Outcome], count: int) -> Iterable[Kept]:
     for case in chosen:
         for each in tested:
             if each.case == case:
+                about = {
+                    "case": f"{case.noun} to {case.region}",
+                    "image_id": case.prompt.image_id,
+                    "prompt": case.prompt.text,
+                }
+                if each.method == UNEDITED:
+                    lit = regions[case.region].lit(each.picture)
+                    yield Kept(**about, method=TARGET_REGION, strength=0.0, success=False, picture=lit)
                 yield Kept(
-                    case=f"{case.noun} to {case.region}",
-                    image_id=case.prompt.image_id,
-                    prompt=case.prompt.text,
+                    **about,
                     method=each.method,
                     strength=each.strength,
                     success=each.moved.success,

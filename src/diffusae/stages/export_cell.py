@@ -18,6 +18,7 @@ from diffusae.sae.exchange import export_sae
 from diffusae.sae.folded import CodeUnits
 from diffusae.sae.storage import load_sae
 from diffusae.stages.codes import stream_of
+from diffusae.stages.how_collected import how_collected
 from diffusae.stages.study import Study
 
 log = logging.getLogger(__name__)
@@ -78,12 +79,11 @@ def _data(study: Study) -> dict[str, Any]:
         return {}
     manifest = Manifest.load(study.activations)
     stream = stream_of(study, manifest)
-    header = manifest.header
     return {
         "prompts and pictures": ", ".join(f"{n['images']} {split}" for split, n in manifest.splits.items()),
         "training vectors": manifest.vectors(stream, "train"),
         "positions a picture": stream.positions,
-        "sampling": f"{header['scheduler']}, {header['steps']} steps, guidance {header['guidance']}",
+        **{what: how for what, how in how_collected(manifest.header).items() if what != "truncated prompts"},
     }
 
 

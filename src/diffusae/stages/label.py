@@ -87,7 +87,7 @@ def label_cell(study: Study, mirror: WandbMirror, embedding: WordEmbedding) -> N
     ):
         sae, _ = load_sae(study.sae)
         manifest = Manifest.load(study.activations)
-        split = coded_split(study, manifest, sae, "dictionary")
+        split = coded_split(study, manifest, sae, "dictionary", keep_updates=False)
         masks = Annotations.load(study.annotations).masks
         codes = {i: (v, x) for i, v, x in zip(split.image_ids, split.values, split.indices, strict=True)}
         dictionary: ConceptDictionary = build_dictionary(

@@ -25,8 +25,8 @@ from diffusae.stages.study import Study
 
 log = logging.getLogger(__name__)
 
-_INDIFFERENT = ("guidance", "true_guidance", "compile")
-"""Of the model's configuration: what a pass under one prompt does not depend on. (`guidance` is an input of FLUX, and kept there.)"""
+_INDIFFERENT = ("guidance", "true_guidance")
+"""Of a model that guides in one batch: what a pass under one prompt does not depend on. (FLUX takes guidance as an input.)"""
 
 
 class RecordPictures:
@@ -49,7 +49,7 @@ class RecordPictures:
         if collection["random_weights"]:
             kept["random_weights_seed"] = collection["random_weights_seed"]
         model = source_determines(study)
-        if study.cfg.model.guidance_layout != "two_passes":
+        if study.cfg.model.guidance_layout == "one_batch":
             model = {name: value for name, value in model.items() if name not in _INDIFFERENT}
         return {
             "model": model,

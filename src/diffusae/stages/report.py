@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,9 @@ from diffusae.stages.before_after import load_examples
 from diffusae.stages.emergence import STAGE as EMERGENCE
 from diffusae.stages.emergence import summarise_emergence
 from diffusae.stages.erasure_shown import erasures_shown
+from diffusae.stages.evaluate_purity import load_purest, shared_labels
+from diffusae.stages.how_collected import how_collected
+from diffusae.stages.labelled import caption_of
 from diffusae.stages.strips import strips_of
 from diffusae.stages.study import Study
 from diffusae.stages.three_stages import STAGE as THREE_STAGES
@@ -97,10 +100,10 @@ def _page(study: Study, records: list[tuple[Path, RunRecord]]) -> Page:
         for split in ("dictionary", "test")
     }
     images: Images = {image_id: picture for rows in held_out.values() for image_id, picture, _ in rows}
-    captions = {image_id: _caption(meta) for image_id, _, meta in held_out["test"]}
+    captions = {image_id: caption_of(meta) for image_id, _, meta in held_out["test"]}
     made = Run(os.path.relpath(study.activations, study.directory))
     sheet = [
-        Picture(caption=_caption(meta), image=picture, note=f"seed {meta['seed']}", run=made)
+        Picture(caption=caption_of(meta), image=picture, note=f"seed {meta['seed']}", run=made)
         for _, picture, meta in held_out["test"][:SHEET_PICTURES]
     ]
     return Page(
@@ -108,6 +111,7 @@ def _page(study: Study, records: list[tuple[Path, RunRecord]]) -> Page:
         model=study.cfg.model.name,
         facts=_facts(manifest, records),
         contact_sheet=sheet,
+        given=manifest.header.get("collection") == "pictures",
         results=[result.to_json() for result in results],
         emergence=[curve.to_json() for curve in curves],
         three_stages=[row.to_json() for row in _results(records, THREE_STAGES)],
@@ -117,6 +121,7 @@ def _page(study: Study, records: list[tuple[Path, RunRecord]]) -> Page:
         strips=list(strips_of(study.directory)),
         predictions=list(_predictions(study, cells, results, captions, images)),
         concepts=[concept for cell, name in cells for concept in _concepts(study, cell, name, images)],
+        pure=list(_pure(study, records, images)),
         runs=[
             RunRow(
                 stage=record.stage,
@@ -147,37 +152,13 @@ def _facts(manifest: Manifest, records: list[tuple[Path, RunRecord]]) -> dict[st
     samples = "prompts" if header.get("collection") == "text" else "pictures"
     return {
         "model": f"{header['model']} ({header['source']})",
-        **_how_collected(header),
+        **how_collected(header),
         samples: splits,
         f"rejected {samples}": str(sum(counts["rejected"] for counts in manifest.splits.values())),
         "collected": f"{first.started} on {first.device}",
         "commit": f"{first.git_commit}{changed}" if first.git_commit else "not from a repository",
         "versions": ", ".join(f"{name} {version}" for name, version in first.versions.items() if version),
     }
-
-
-def _how_collected(header: Mapping[str, Any]) -> dict[str, str]:
-    """What the report says of the pass that recorded everything, by kind of collection."""
-    truncated = {"truncated prompts": str(header.get("truncated_prompts"))}
-    if header.get("collection") == "text":
-        return {"collection": "outputs of text encoders' layers, token by token", **truncated}
-    if header.get("collection") == "pictures":
-        prompt = repr(header["prompt"]) if header["prompt"] else "the empty prompt"
-        weights = ", the denoiser's weights drawn at random" if header["random_weights"] else ""
-        pooled = ", mean over positions" if header["pooled"] else ""
-        return {
-            "collection": f"given pictures, one pass a time t under {prompt}: {header['record']}s{pooled}{weights}",
-            "times": f"{header['scheduler']}, of {header['steps']} steps",
-            "pictures that do not decode": str(header["undecodable_pictures"]),
-        }
-    sampling = f"{header['scheduler']}, {header['steps']} steps, guidance {header['guidance']}"
-    return {"sampling": sampling, **truncated}
-
-
-def _caption(meta: Mapping[str, Any]) -> str:
-    """A generated picture's prompt; a given one's labels."""
-    labels = meta.get("labels")
-    return meta["prompt"] if labels is None else ", ".join(labels.values()) or meta["name"]
 
 
 def _predictions(
@@ -284,3 +265,34 @@ def _concepts(study: Study, cell: Cell, name: str, images: Images) -> Iterator[C
             pictures=[(images[i], heat.numpy()) for i, heat in zip(image_ids, maps, strict=True)],
             run=_run(study, directory),
         )
+
+
+def _pure(study: Study, records: list[tuple[Path, RunRecord]], images: Images) -> Iterator[Concept]:
+    """The purest latents of every cell whose purity is evaluated; those whose pictures are not at hand are left out."""
+    for path, record in records:
+        directory = path.parent
+        if record.stage != "evaluate" or record.status != "finished" or directory.parent.name != "purity":
+            continue
+        cell = Cell(**record.determines["cell"])
+        gallery, table = load_purest(directory)
+        tasks = [name.removesuffix("_label") for name in table.columns if name.endswith("_label")]
+        n_top = record.config["evaluation"]["n_top"]
+        for latent, image_ids, maps in zip(gallery.latents, gallery.image_ids, gallery.maps, strict=True):
+            row: Any = table.loc[latent]
+            shared = shared_labels(table, latent, tasks)
+            if isinstance(row.get("name"), str):
+                shared = [(f"tagger: {row['name']}", float(row["name_share"])), *shared]
+            yield Concept(
+                cell_key=directory.name,
+                block=cell.block,
+                t=cell.t,
+                conditioning=cell.conditioning,
+                latent=latent,
+                labels=[(name, round(share * n_top)) for name, share in shared],
+                purity=None,
+                firing_frequency=float(row["picture_share"]),
+                pictures=[
+                    (images[i], heat.numpy()) for i, heat in zip(image_ids, maps, strict=True) if i in images
+                ],
+                run=_run(study, directory),
+            )

@@ -24,6 +24,7 @@ from diffusae.stages.evaluate_global import edited_studies
 from diffusae.stages.label import label_cell, labelled, word_embedding
 from diffusae.stages.outcomes import Outcome, print_outcomes, reason
 from diffusae.stages.progress import progress_bar
+from diffusae.stages.random_weights import random_study
 from diffusae.stages.report import report
 from diffusae.stages.study import Study
 from diffusae.stages.train import mirror_of, train_cell, trained
@@ -43,6 +44,8 @@ def run(cfg: DictConfig) -> None:
     chosen = _chosen_metrics(study)
     with directory_lock(study.directory):
         collect(cfg)
+        for beside in _of_random_weights(study, chosen):
+            collect(beside.cfg)
         if "annotate" in needed(metric for metrics in chosen.values() for metric in metrics):
             annotate(cfg)
         if cfg.side_by_side:
@@ -54,6 +57,14 @@ def run(cfg: DictConfig) -> None:
             f"{len(failures)} of {len(study.grid)} cells failed: {', '.join(failures)}; the same command runs only "
             "these again"
         )
+
+
+def _of_random_weights(study: Study, chosen: Mapping[Cell, Sequence[str]]) -> list[Study]:
+    """The collection of random weights beside the study's own, where some cell's knowledge is compared with it."""
+    if not any("knowledge" in metrics for metrics in chosen.values()):
+        return []
+    settings = _config_of("knowledge", study.part("metric_settings").get("knowledge", {})).evaluation
+    return [] if settings.random_activations is None else [random_study(study, settings.random_activations)]
 
 
 def _cells(study: Study, chosen: Mapping[Cell, Sequence[str]]) -> list[str]:
@@ -214,5 +225,5 @@ def _config_of(metric: str, settings: Mapping[str, Any]) -> DictConfig:
         for name in settings
         if name not in cfg.evaluation
     )
-    cfg.evaluation.update(settings)
+    cfg.evaluation.merge_with(dict(settings))
     return cfg

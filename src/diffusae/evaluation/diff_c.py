@@ -1,0 +1,216 @@
+"""Diff-C: the light convolutional classifier of Revelio (arXiv 2411.16725) on frozen features of a denoiser.
+
+Batch norm without affine -> 3x3 convolution C -> width -> three 3x3 convolutions of stride 2 -> global average pool ->
+linear. The paper: width 1024, learning rate 1e-4, 90 epochs, batches of 16. Open there, and chosen here: ReLU after every
+convolution, padding 1, Adam, the weights of the last epoch. Deliberate difference: one trunk may carry a head for each of
+several tasks, whose losses are averaged over the labels that a picture has; a head a training is the paper's.
+
+Weights, order of pictures and therefore results follow from the seed; a training that is stopped goes on from its last
+checkpoint as if it had never stopped (on CPUs to the bit).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffusae.errors import UserError, together
+from diffusae.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+NO_LABEL = -1
+"""The class of a picture for which a task is not defined."""
+
+Targets = Mapping[str, Int[Tensor, " n"]]
+"""Task -> the class of every picture, or `NO_LABEL`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a Diff-C is trained; `UserError` with every value that is out of range."""
+
+    width: int = 1024
+    lr: float = 1e-4
+    epochs: int = 90
+    batch_size: int = 16
+    checkpoint_every: int = 10
+    """Epochs between two checkpoints."""
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"diff_c.{name}={value} must be a whole number from {least}; raise it"
+            for name, least in (("width", 1), ("epochs", 1), ("batch_size", 2), ("checkpoint_every", 1))
+            if not isinstance(value := getattr(self, name), int) or value < least
+        ]
+        if not 0 < self.lr < 1:
+            faults.append(f"diff_c.lr={self.lr} must lie between 0 and 1; change it")
+        together(faults)
+
+
+class DiffC(nn.Module):
+    """The network, with one linear head a task.
+
+    Args:
+        channels: of the features (d_in).
+        classes: task -> number of its classes.
+        width: channels of every convolution.
+        generator: draws the weights, as PyTorch's own layers would.
+    """
+
+    def __init__(
+        self, channels: int, classes: Mapping[str, int], *, width: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.normalise = nn.BatchNorm2d(channels, affine=False)
+        self.first = nn.Conv2d(channels, width, 3, padding=1)
+        self.strided = nn.ModuleList(nn.Conv2d(width, width, 3, stride=2, padding=1) for _ in range(3))
+        self.tasks = list(classes)
+        # A list: a task may be called as nn.ModuleDict allows no key to be.
+        self.heads = nn.ModuleList(nn.Linear(width, count) for count in classes.values())
+        for layer in (self.first, *self.strided, *self.heads):
+            weight, bias = layer.parameters()
+            bound = 1 / math.sqrt(weight[0].numel())
+            for parameter in (weight, bias):
+                nn.init.uniform_(parameter, -bound, bound, generator=generator)
+
+    def forward(self, features: Float[Tensor, "n C h w"]) -> dict[str, Float[Tensor, "n classes"]]:
+        """Logits of every task."""
+        x = F.relu(self.first(self.normalise(features)))
+        for convolution in self.strided:
+            x = F.relu(convolution(x))
+        pooled = x.mean(dim=(2, 3))
+        return {task: head(pooled) for task, head in zip(self.tasks, self.heads, strict=True)}
+
+
+def train_diff_c(
+    features: Float[Tensor, "n C h w"],
+    targets: Targets,
+    *,
+    classes: Mapping[str, int],
+    training: Training,
+    seed: int,
+    device: str | torch.device = "cpu",
+    checkpoint: Path | None = None,
+) -> DiffC:
+    """Train on pictures of which each has a label in some task, and give the network in evaluation mode.
+
+    Args:
+        features: of any float dtype; they are cast batch by batch.
+        checkpoint: a file that is written every so many epochs, and gone on from where it is of this very training.
+
+    Raises:
+        UserError: fewer than two pictures, a picture without any label, a loss that is not finite.
+    """
+    n = len(features)
+    if n < 2:
+        raise UserError(
+            f"Diff-C needs two fitting pictures with a label or more, there are {n}; collect more"
+        )
+    labelled = torch.stack([targets[task] != NO_LABEL for task in classes]).any(dim=0)
+    if not labelled.all():
+        raise UserError(
+            f"{int((~labelled).sum())} fitting pictures have no label in any task; leave them out"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    model = DiffC(features.shape[1], classes, width=training.width, generator=generator).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=training.lr)
+    identity = json.dumps([asdict(training), dict(classes), seed, list(features.shape)], sort_keys=True)
+    first = _resumed(checkpoint, model, optimizer, identity)
+    model.train()
+    for epoch in range(first, training.epochs):
+        for rows in _batches(n, training.batch_size, seed=seed, epoch=epoch):
+            logits = model(features[rows].float().to(device))
+            loss = _mean_loss(logits, {task: targets[task][rows].to(device) for task in classes})
+            if not torch.isfinite(loss):
+                raise UserError(f"Diff-C's loss is {loss.item()} in epoch {epoch}; lower diff_c.lr")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        done = epoch + 1
+        if checkpoint is not None and done % training.checkpoint_every == 0 and done < training.epochs:
+            _save(checkpoint, model, optimizer, done, identity)
+    return model.eval()
+
+
+@torch.no_grad()
+def predicted(
+    model: DiffC, features: Float[Tensor, "n C h w"], *, batch_size: int = 256
+) -> dict[str, Int[np.ndarray, " n"]]:
+    """The class that each task's head names, for every picture."""
+    device = model.first.weight.device
+    pieces = [
+        {task: logits.argmax(dim=1).cpu() for task, logits in model(part.float().to(device)).items()}
+        for part in features.split(batch_size)
+    ]
+    return {task: torch.cat([piece[task] for piece in pieces]).numpy() for task in model.tasks}
+
+
+def _batches(n: int, size: int, *, seed: int, epoch: int) -> Iterator[Int[Tensor, " rows"]]:
+    """The pictures of one epoch in an order of its own. A last one that is not full is left out, where there are others:
+    batch norm would let few pictures count for many.
+    """
+    order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(n))
+    for start in range(0, n if n < size else n - size + 1, size):
+        yield order[start : start + size]
+
+
+def _mean_loss(logits: Mapping[str, Tensor], targets: Targets) -> Tensor:
+    """Cross-entropy of every label that is there, averaged within a task and then over tasks."""
+    losses = [
+        F.cross_entropy(logits[task], targets[task], ignore_index=NO_LABEL)
+        for task in logits
+        if bool((targets[task] != NO_LABEL).any())
+    ]
+    return torch.stack(losses).mean()
+
+
+def _save(path: Path, model: DiffC, optimizer: torch.optim.Adam, epochs: int, identity: str) -> None:
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
+    with atomic_path(path) as temporary:
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+            temporary,
+            metadata={"epochs": str(epochs), "identity": identity},
+        )
+
+
+def _resumed(path: Path | None, model: DiffC, optimizer: torch.optim.Adam, identity: str) -> int:
+    """Load a checkpoint of this very training, and give the epochs that were done; 0 without one."""
+    if path is None or not path.exists():
+        return 0
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = file.metadata()
+            if told["identity"] != identity:
+                log.warning("%s is of another training; Diff-C begins anew", path)
+                return 0
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        log.warning("%s cannot be read (%s); Diff-C begins anew", path, error)
+        return 0
+    model.load_state_dict(
+        {name.removeprefix("model."): each for name, each in tensors.items() if name.startswith("model.")}
+    )
+    state: dict[int, dict[str, Any]] = {}
+    for name, each in tensors.items():
+        if name.startswith("adam."):
+            _, index, entry = name.split(".", 2)
+            state.setdefault(int(index), {})[entry] = each
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return int(told["epochs"])

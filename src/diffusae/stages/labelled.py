@@ -1,0 +1,89 @@
+"""Pictures with class labels at one cell: what purity and knowledge start from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float16, Int
+
+from diffusae.activations.manifest import Manifest
+from diffusae.activations.reader import read_updates, require_sound
+from diffusae.activations.schema import Stream
+from diffusae.errors import UserError, together, unknown
+
+NO_LABEL = -1
+Tasks = Mapping[str, Sequence[str]]
+"""Task -> its class names; a class is counted by its place in them."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledSplit:
+    """One split at one stream: stored updates [n, P, d_in], and task -> the class of every picture, or `NO_LABEL`."""
+
+    image_ids: list[str]
+    updates: Float16[np.ndarray, "n P d_in"]
+    classes: dict[str, Int[np.ndarray, " n"]]
+
+    def labelled(self, task: str) -> Int[np.ndarray, " m"]:
+        """The pictures with a label in this task."""
+        return np.flatnonzero(self.classes[task] != NO_LABEL)
+
+
+def label_tasks(manifest: Manifest, chosen: Sequence[str] | None) -> Tasks:
+    """The tasks of a collection, or those chosen of them.
+
+    Raises:
+        UserError: a collection without labels, or tasks that it does not have.
+    """
+    tasks = manifest.header.get("label_tasks")
+    if not tasks:
+        raise UserError(
+            "this collection carries no class labels; collect given pictures with labels, such as collection=pictures_world"
+        )
+    together(
+        str(unknown("task in evaluation.tasks:", each, tasks)) for each in chosen or () if each not in tasks
+    )
+    return {task: list(tasks[task]) for task in chosen or tasks}
+
+
+def labelled_split(root: Path, manifest: Manifest, stream: Stream, split: str, tasks: Tasks) -> LabelledSplit:
+    """Read one split with its labels; its shards are verified first.
+
+    Raises:
+        UserError: a damaged shard, thinned positions, or a label that is none of its task's classes.
+    """
+    require_sound(root, manifest, streams=[stream.folder])
+    shards = manifest.shards(stream.folder, split)
+    if manifest.positions(stream, split) != stream.positions:
+        raise UserError(
+            f"split {split} keeps {manifest.positions(stream, split)} of {stream.positions} positions of {stream.folder}, "
+            "and a picture's average needs all; choose a split that is not thinned"
+        )
+    n = sum(shard.samples for shard in shards)
+    updates = np.empty((n, stream.positions, stream.d_in), dtype=np.float16)
+    classes = {task: np.full(n, NO_LABEL) for task in tasks}
+    numbers = {task: {name: number for number, name in enumerate(names)} for task, names in tasks.items()}
+    image_ids = []
+    for row, sample in enumerate(read_updates(root, manifest, stream, split, shards=shards)):
+        updates[row] = sample.updates
+        image_ids.append(sample.image_id)
+        for task, name in sample.meta.get("labels", {}).items():
+            if task not in tasks:
+                continue
+            if name not in numbers[task]:
+                raise UserError(
+                    f"picture {sample.image_id} has the {task} label {name!r}, which the manifest does not list "
+                    f"({', '.join(tasks[task])}); collect again"
+                )
+            classes[task][row] = numbers[task][name]
+    return LabelledSplit(image_ids, updates, classes)
+
+
+def caption_of(meta: Mapping[str, Any]) -> str:
+    """A generated picture's prompt; a given one's labels, or its name where it has none."""
+    labels = meta.get("labels")
+    return meta["prompt"] if labels is None else ", ".join(labels.values()) or meta["name"]

@@ -1,0 +1,69 @@
+"""Annotations: pictures are looked at as they come, and masks survive packing and the disk bit by bit."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from diffusae.concepts.annotations import Annotations, PackedMasks, annotate_pictures
+from diffusae.concepts.annotators import Annotation
+from diffusae.errors import UserError
+
+
+@given(arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=19)), st.booleans())
+def test_a_packed_mask_is_the_mask(mask, turned):
+    masks = PackedMasks(["a", "b"])
+    masks.add("a", {"fish": mask.T[::-1] if turned else mask})  # not contiguous
+    assert np.array_equal(masks["a"]["fish"], mask.T[::-1] if turned else mask)
+    assert masks["b"] == {} and list(masks) == ["a", "b"] and masks.nouns("a") == ["fish"]
+
+
+class _Bright:
+    """Finds the bright pixels of a picture, and remembers how many pictures it was shown at once."""
+
+    def __init__(self):
+        self.shown = []
+
+    def annotate(self, images, captions):
+        assert len(captions) == len(images)
+        self.shown.append(len(images))
+        masks = [image[..., 0] > 200 for image in images]
+        return [
+            Annotation({"light": mask} if mask.any() else {}, factors={"style": "flat"}) for mask in masks
+        ]
+
+
+def _pictures(n):
+    for row in range(n):
+        picture = np.zeros((4, 6, 3), np.uint8)
+        if row % 2:
+            picture[1, row] = 255
+        yield f"picture-{row}", picture, "a light"
+
+
+def test_no_more_pictures_than_asked_for_are_looked_at_together_and_a_second_time_in_the_mirror(tmp_path):
+    annotator = _Bright()
+    found = annotate_pictures(annotator, _pictures(5), at_once=2)
+    assert annotator.shown == [2, 2, 2, 2, 1, 1]
+    found.save(tmp_path)
+    for each in (found, Annotations.load(tmp_path)):
+        assert list(each.masks) == list(each.second) == [f"picture-{row}" for row in range(5)]
+        assert each.masks["picture-2"] == {} and np.argwhere(each.masks["picture-3"]["light"]).tolist() == [
+            [1, 3]
+        ]
+        assert np.argwhere(each.second["picture-3"]["light"]).tolist() == [[1, 3]], "mirrored back"
+        assert each.described["style"].tolist() == ["flat"] * 5
+
+
+def test_a_damaged_or_foreign_table_is_named_with_the_remedy(tmp_path):
+    annotate_pictures(_Bright(), _pictures(2)).save(tmp_path)
+    pd.DataFrame({"look": ["first"], "image_id": ["picture-0"], "noun": ["light"]}).to_parquet(
+        tmp_path / "objects.parquet"
+    )
+    with pytest.raises(UserError, match="run `diffusae annotate`"):
+        Annotations.load(tmp_path)
+    (tmp_path / "objects.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match="no readable annotations"):
+        Annotations.load(tmp_path)

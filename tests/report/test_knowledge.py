@@ -1,0 +1,173 @@
+"""What the page makes of accuracies: which cell is best, which baselines are cleared, and the figure."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import same_color
+
+from diffusae.errors import UserError
+from diffusae.report.dashboard import KNOWLEDGE_COLUMNS, knowledge_rows
+from diffusae.report.knowledge import (
+    READERS,
+    answers_of,
+    by_task,
+    knowledge_chart,
+    knowledge_headline,
+    knowledge_metrics,
+    purity_titles,
+)
+from diffusae.report.page import render_page
+from report.rows import figure, result
+
+BASELINES = {"majority": figure(0.2, (0.15, 0.25), 100), "pixels": figure(0.4, (0.3, 0.5), 100)}
+
+
+def read(task, reader, block, t, value, *, tune, random=None):
+    """A row as `diffusae.evaluation.knowledge.knowledge_row` makes it; the interval is 0.1 wide."""
+    own = figure(None) if value is None else figure(value, (value - 0.05, value + 0.05), 100)
+    beside = dict(BASELINES)
+    if random is not None:
+        beside["random_weights"] = figure(random, (random - 0.05, random + 0.05), 100)
+    row = result(block, t, "uncond", own, metric=f"accuracy_{task}_{reader}", baselines=beside)
+    row["details"] = {"task": task, "reader": reader, "n_classes": 6, "tune_accuracy": tune}
+    return row
+
+
+@pytest.fixture
+def rows():
+    return [
+        read("style", "updates", "mid", 1.0, 0.30, tune=0.3, random=0.1),
+        read("style", "updates", "mid", 0.0, 0.70, tune=0.9, random=0.2),
+        read("style", "updates", "up", 0.0, 0.75, tune=0.8, random=0.3),
+        read("style", "updates", "up", 1.0, None, tune=0.0),
+        read("style", "diff_c", "mid", 0.0, 0.95, tune=0.85, random=0.9),
+        read("object", "updates", "mid", 0.0, 0.45, tune=0.5, random=0.2),
+    ]
+
+
+def test_the_cell_is_chosen_by_tuning_pictures_and_not_by_its_own_figure(rows):
+    style, _ = answers_of(rows)
+    best = style.best["updates"]
+    assert (best.row.block, best.row.t, best.row.figure.value) == ("mid", 0.0, 0.70)  # not up, which has 0.75
+    assert (best.alike, best.cells) == (2, 3)  # 0.65 to 0.75 overlaps with 0.70 to 0.80; one cell has no data
+    assert style.leading[0] == "updates"
+    assert style.n_classes == 6
+
+
+def test_the_rival_of_random_weights_is_their_best_cell_whatever_the_reader(rows):
+    style, object_ = answers_of(rows)
+    assert style.random is not None
+    assert style.random.value == 0.9
+    assert style.uncleared == ["random weights"]
+    assert object_.uncleared == ["pixels"]  # 0.40 to 0.50 against 0.30 to 0.50
+
+
+def test_the_headline_names_every_task_and_what_is_not_cleared(rows):
+    told = knowledge_headline(answers_of(rows))
+    assert "style 0.70 (mid, t = 0.00, linear probe, updates); object 0.45" in told.finding
+    assert "In 0 of 2 tasks" in told.verdict
+    assert "Not cleared: style: random weights; object: pixels." in told.verdict
+    assert told.cleared is False
+    clear = knowledge_headline(answers_of(rows[:3]))
+    assert clear.cleared is True
+    assert "Not cleared" not in clear.verdict
+
+
+def test_the_figure_has_a_column_a_task_and_a_line_of_panels_a_reader(rows):
+    drawn = knowledge_chart(rows)
+    style_updates, object_updates, style_diff_c, object_diff_c = drawn.axes
+    assert [panel.get_title(loc="left") for panel in (style_updates, object_updates)] == ["style", "object"]
+    assert style_diff_c.get_ylabel() == "Diff-C\nupdates"
+    assert style_updates.get_xlim()[0] > style_updates.get_xlim()[1]
+    mid = [line for line in style_updates.get_lines() if same_color(line.get_color(), "#d55e00")]
+    np.testing.assert_array_equal(mid[0].get_xydata(), [[1.0, 0.30], [0.0, 0.70]])
+    np.testing.assert_array_equal(mid[1].get_xydata(), [[1.0, 0.1], [0.0, 0.2]])  # random weights
+    assert not object_diff_c.get_lines()
+    labels = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert labels == ["mid", "up", "random weights", "pixels", "majority class"]
+
+
+def test_nothing_of_the_figure_lies_outside_the_picture():
+    tasks = ("object", "colour", "place", "count", "style")
+    drawn = knowledge_chart(
+        [
+            read(task, reader, block, t, 0.5, tune=0.5, random=0.4)
+            for task in tasks
+            for reader in READERS
+            for block in ("down", "mid", "up", "up_outer")
+            for t in (1.0, 0.5, 0.0)
+        ]
+    )
+    renderer = FigureCanvasAgg(drawn).get_renderer()
+    drawn.draw(renderer)
+    boxes = [panel.get_tightbbox(renderer) for panel in drawn.axes]
+    boxes += [legend.get_window_extent(renderer) for legend in drawn.legends]
+    for box in boxes:
+        assert box is not None
+        assert box.x0 >= 0 and box.y0 >= 0
+        assert box.x1 <= drawn.bbox.width and box.y1 <= drawn.bbox.height
+
+
+def test_the_page_has_the_figure_the_table_and_every_cell(rows, study):
+    entropy = result(
+        "mid",
+        0.0,
+        "uncond",
+        figure(0.9, (0.8, 1.0), 50),
+        metric="label_entropy_style",
+        higher_is_better=False,
+    )
+    page = render_page(
+        replace(
+            study, results=[*rows, entropy], given=True, pure=study.concepts[:1], predictions=(), concepts=()
+        )
+    )
+    for part in ("Which block and which moment know what?", "What the model was given", 'href="#knowledge"', "like it: 2 of 3 cells",
+                 "Accuracy style updates of every cell", "Label entropy style of every cell", "The purest latents", "active in 2.1 % of pictures"):  # fmt: skip
+        assert part in page, part
+    assert "composition was not evaluated" not in page
+    assert page.count("Accuracy style updates of every cell") == 1
+    assert "latent 412" in page
+
+
+def test_a_page_without_accuracies_has_no_such_section(study):
+    assert 'id="knowledge"' not in render_page(study)
+
+
+def test_metrics_of_knowledge_and_purity_are_told_apart_from_others(rows):
+    others = [
+        result("mid", 0.0, "cond", figure(1.0), metric=name)
+        for name in ("composition", "noun_entropy", "label_entropy_style", "sigma_label_style")
+    ]
+    assert knowledge_metrics([*rows, *others]) == {
+        "accuracy_style_updates", "accuracy_style_diff_c", "accuracy_object_updates", "label_entropy_style", "sigma_label_style",
+    }  # fmt: skip
+    assert purity_titles(others) == {"label_entropy_style": "Style of a latent's top pictures: bits"}
+
+
+def test_the_dashboards_table_has_a_row_a_task_and_reader(rows):
+    table = knowledge_rows(rows)
+    assert all(len(row) == len(KNOWLEDGE_COLUMNS) for row in table)
+    assert table[0] == [
+        "style",
+        "updates",
+        "mid",
+        0.0,
+        0.70,
+        pytest.approx(0.65),
+        0.75,
+        100,
+        0.2,
+        0.4,
+        0.9,
+        2,
+    ]
+
+
+def test_no_accuracies_and_rows_that_do_not_say_their_task_are_refused():
+    with pytest.raises(UserError, match="evaluation=knowledge"):
+        knowledge_chart([])
+    with pytest.raises(UserError, match="incomplete"):
+        by_task([result("mid", 0.0, "cond", figure(1.0), metric="accuracy_style_updates")])
