@@ -43,7 +43,7 @@ def rows(
     ]  # fmt: skip
 
 
-TRIALS = pd.DataFrame([
+TRIALS: Any = pd.DataFrame([
     *rows("none", 0, "1111", "1111"),
     *rows("text_edit", 1, "0001", "1110"),
     *rows("text_edit", 1, "0111", "", kind="synonym"),
@@ -78,7 +78,7 @@ def test_no_data_does_not_count():
     assert harm(pd.DataFrame(rows("none", 0, "", "--")), "aligned") == Estimate(None)
 
 
-def found() -> pd.DataFrame:
+def found() -> Any:
     distances = {("fish", "", "none", 0.0): Estimate(0.0, (0.0, 0.1), 4)}
     return points(TRIALS, distances, n_resamples=50)
 

@@ -26,16 +26,18 @@ FOUND, DISTANCE, BALANCE = "found", "kernel_distance", "balance"
 COLUMNS = ("target", "variant", "defence", "strength", "split", "kind", "image_id", "prompt", "found", *HARMS)
 """Of the table of trials. `variant` names the autoencoder behind a defence, "" where it has none; figures that are no data are NaN."""
 
+Table = Any
+"""A pandas DataFrame, whose published types lose themselves at the first selection of rows."""
 Point = tuple[str, str, float]
 """(variant, defence, strength)"""
 
 
-def attack_success(trials: pd.DataFrame) -> Estimate:
+def attack_success(trials: Table) -> Estimate:
     """Of these rows."""
     return share(trials["found"].tolist())
 
 
-def harm(trials: pd.DataFrame, measure: str, *, n_resamples: int = 2000, seed: int = 0) -> Estimate:
+def harm(trials: Table, measure: str, *, n_resamples: int = 2000, seed: int = 0) -> Estimate:
     """One of `HARMS` over these rows; rows without data do not count."""
     values = trials[measure].dropna().astype(float).tolist()
     if measure == "nouns_found":
@@ -43,14 +45,14 @@ def harm(trials: pd.DataFrame, measure: str, *, n_resamples: int = 2000, seed: i
     return share(value > 0.5 for value in values)
 
 
-def balance(trials: pd.DataFrame) -> float:
+def balance(trials: Table) -> float:
     """Of the rows of one defence at one strength, plain prompts and others."""
     plain = attack_success(trials[trials["kind"] == PLAIN]).value
     aligned = harm(trials[trials["kind"] == OTHERS], "aligned").value
     return ((1 - plain if plain is not None else 0.0) + (aligned or 0.0)) / 2
 
 
-def chosen_strength(trials: pd.DataFrame, strengths: Sequence[float]) -> tuple[float, dict[str, float]]:
+def chosen_strength(trials: Table, strengths: Sequence[float]) -> tuple[float, dict[str, float]]:
     """The strength with the highest balance, the smallest of equals; and the balance of each, for the record."""
     by = {strength: balance(trials[trials["strength"] == strength]) for strength in sorted(strengths)}
     best = max(by, key=lambda strength: (round(by[strength], 9), -strength))
@@ -58,12 +60,12 @@ def chosen_strength(trials: pd.DataFrame, strengths: Sequence[float]) -> tuple[f
 
 
 def points(
-    trials: pd.DataFrame,
+    trials: Table,
     distances: Mapping[tuple[str, str, str, float], Estimate],
     *,
     n_resamples: int = 2000,
     seed: int = 0,
-) -> pd.DataFrame:
+) -> Table:
     """One row a target, variant, defence, strength, split, kind and measure: `value`, `low`, `high` (NaN: none), `n`.
 
     Args:
@@ -84,7 +86,7 @@ def points(
 
     keys = ["target", "variant", "defence", "strength", "split", "kind"]
     for key, group in trials.groupby(keys, sort=False):
-        place = tuple(key)
+        place: tuple[Any, ...] = tuple(key)
         if place[-1] == OTHERS:
             for measure in HARMS:
                 add(place, measure, harm(group, measure, n_resamples=n_resamples, seed=seed))
@@ -104,7 +106,7 @@ def estimate_of(row: Any) -> Estimate:
 
 
 def erasure_results(
-    found: pd.DataFrame,
+    found: Table,
     *,
     target: str,
     own: str,

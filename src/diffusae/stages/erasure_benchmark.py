@@ -16,6 +16,7 @@ from diffusae.evaluation.erasure import (
     OTHERS,
     PLAIN,
     Point,
+    Table,
     chosen_strength,
     erasure_results,
     points,
@@ -98,7 +99,7 @@ class ErasureBenchmark:
             | {"tag": self.study.cfg.sae.tag, "steps": self.pictures.steps},
         )
 
-    def points(self) -> pd.DataFrame:
+    def points(self) -> Table:
         """The figures of all trials so far."""
         return points(
             self._table(), self.distances, n_resamples=self.settings["n_resamples"], seed=self.study.cfg.seed
@@ -113,7 +114,7 @@ class ErasureBenchmark:
                 table.to_parquet(temporary, engine="pyarrow", index=False)
         save_examples(directory, self.kept)
 
-    def _table(self) -> pd.DataFrame:
+    def _table(self) -> Table:
         return pd.DataFrame(self.trials, columns=list(COLUMNS))
 
     def _prompts(self, target: str) -> _Prompts:
