@@ -24,7 +24,7 @@ from diffusae.stages.steer import in_order, steer
 from diffusae.stages.study import Study
 from diffusae.stages.train import train
 
-TEXT = ["collection=text", "debug=tiny", "model.steps=3", "prompts.counts={train:24,validation:8,dictionary:0,tune:24,test:24}"]  # fmt: skip
+TEXT = ["collection=text", "debug=tiny", "model.steps=3", "prompts.counts={train:24,validation:8,dictionary:0,tune:24,test:60}"]  # fmt: skip
 PROMPT = "a flat drawing of a red fish"
 STEER = ["intervention=text", "concept=neon", f"prompt={PROMPT}"]
 
@@ -66,7 +66,7 @@ def pixels(path: Path) -> np.ndarray:
 def test_a_strip_has_both_signs_of_lambda_around_the_picture_as_it_is(trained):
     directory = directory_of(trained, "strengths=[-1,0.5]")
     assert directory.name == "text-neon-text-2-a-flat-drawing-of-a-red-fish-0"
-    assert {path.name for path in directory.iterdir()} == {
+    assert {path.name for path in directory.iterdir() if not path.name.startswith(".")} == {
         "before.png", "strength-1.png", "strength+0.5.png", "strip.png", "run.json",
     }  # fmt: skip
     before, away, towards = (pixels(directory / f"{n}.png") for n in ("before", "strength-1", "strength+0.5"))
