@@ -9,6 +9,7 @@ import atexit
 import json
 import logging
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -145,7 +146,11 @@ class OutcomeTable(Callback):
         OutcomeTable.open = None
         outcomes = self._outcomes()
         if outcomes:
-            log.error("the launcher gave up: %s; jobs that are not in the table never began", reason(error))
+            # Not to the log: in this process Hydra's may show nothing of ours.
+            print(
+                f"the launcher gave up: {reason(error)}; jobs that are not in the table never began",
+                file=sys.stderr,
+            )
             print_outcomes(_shortened(outcomes))
         return bool(outcomes)
 
