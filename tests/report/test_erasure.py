@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffusae.errors import UserError
-from diffusae.report.erasure import targets_of
+from diffusae.report.erasure import erasure_headline, targets_of
 from diffusae.report.erasure_chart import trade_off_chart
 from diffusae.report.page import render_page
 from diffusae.report.study import EditedPicture, ErasureRun, Example, Examples, Study
@@ -79,6 +79,22 @@ def test_the_table_has_chosen_strengths_alone_and_leaves_out_what_is_no_data(run
     assert set(none.attacks) == {"plain"}
     assert own.attacks["synonym"].value == 0.0625
     assert none.harms["kernel_distance"].value is None
+
+
+def test_the_headline_tells_what_is_left_of_the_target_and_of_the_others_and_who_suffers(run):
+    (target,) = targets_of(run)
+    headline = erasure_headline([target])
+    assert "0.12 (without: 0.94) of the prompts that name it" in headline.finding
+    assert "0.88 (without: 0.90) of the others" in headline.finding
+    assert (
+        headline.cleared and "for 1 of 1 targets; no harm to other prompts is told apart" in headline.verdict
+    )
+    points = [point("text_edit", 1.0, "others", "aligned", 0.5) if p["kind"] == "others" and p["strength"] == 1 else p
+              for p in POINTS]  # fmt: skip
+    (harmed,) = targets_of(ErasureRun(CELL, points, {MARKUP: {"none": 0.0, "text_edit": 1.0}}, TOKENS, None))
+    assert not erasure_headline([harmed]).cleared
+    assert f"other prompts suffer by whole intervals for {MARKUP}" in erasure_headline([harmed]).verdict
+    assert erasure_headline([]).cleared is None
 
 
 def test_other_autoencoders_stand_behind_the_studys_own(run):

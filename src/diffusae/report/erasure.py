@@ -9,7 +9,7 @@ from typing import Any
 
 from diffusae.errors import UserError
 from diffusae.report.study import ErasureRun
-from diffusae.report.tables import Figure
+from diffusae.report.tables import Figure, Headline
 
 PREFIX = "erasure_"
 """What the metrics' names begin with."""
@@ -17,7 +17,8 @@ NONE, OWN = "none", "text_edit"
 PLAIN, OTHERS = "plain", "others"
 DEFENCES = (NONE, OWN, "negative_prompt", "safe_guidance", "word_removal", "update_ablation")
 """In the order of the page; others follow."""
-HARMS = ("nouns_found", "style_reached", "aligned", "kernel_distance")
+_ALIGNED = "aligned"
+HARMS = ("nouns_found", "style_reached", _ALIGNED, "kernel_distance")
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,50 @@ def targets_of(run: ErasureRun) -> list[Target]:
         raise UserError(
             f"a row of the erasure benchmark is incomplete ({error!r}); evaluate this cell again"
         ) from error
+
+
+def erasure_headline(targets: Sequence[Target]) -> Headline:
+    """The findings in sentences: what the text edit leaves of every target, and of the prompts that do not ask for it."""
+    sentences, harmed, kept = [], [], []
+    for target in targets:
+        lines = {line.defence: line for line in target.lines}
+        if not {NONE, OWN} <= lines.keys():
+            continue
+        without, own = lines[NONE], lines[OWN]
+        sentences.append(
+            f"steered away from {target.name}, {_from_to(without.attacks.get(PLAIN), own.attacks.get(PLAIN))} of the prompts that name "
+            f"it still show it, and {_from_to(without.harms.get(_ALIGNED), own.harms.get(_ALIGNED))} of the others are drawn as asked"
+        )
+        if not _below(own.attacks.get(PLAIN), without.attacks.get(PLAIN)):
+            kept.append(target.name)
+        if _below(own.harms.get(_ALIGNED), without.harms.get(_ALIGNED)):
+            harmed.append(target.name)
+    if not sentences:
+        return Headline("No erasure results yet.", "", "", None)
+    verdict = (
+        f"Fewer show it, by whole intervals, for {len(sentences) - len(kept)} of {len(sentences)} targets"
+    )
+    verdict += f" (not {', '.join(kept)})" if kept else ""
+    verdict += (
+        f"; other prompts suffer by whole intervals for {', '.join(harmed)}."
+        if harmed
+        else "; no harm to other prompts is told apart."
+    )
+    finding = "; ".join(sentences)
+    return Headline(f"{finding[0].upper()}{finding[1:]}.", verdict, "", not kept and not harmed)
+
+
+def _from_to(before: Figure | None, after: Figure | None) -> str:
+    told = [
+        "no data" if each is None or each.value is None else f"{each.value:.2f}" for each in (before, after)
+    ]
+    return f"{told[1]} (without: {told[0]})"
+
+
+def _below(figure: Figure | None, other: Figure | None) -> bool:
+    """Whether a figure lies below another by whole intervals."""
+    intervals = [None if each is None else each.ci95 for each in (figure, other)]
+    return intervals[0] is not None and intervals[1] is not None and intervals[0][1] < intervals[1][0]
 
 
 def is_erasure(metric: str) -> bool:

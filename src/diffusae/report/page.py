@@ -20,7 +20,7 @@ from markupsafe import Markup
 from diffusae.files import atomic_path
 from diffusae.report import charts, pictures, plots, style, tables
 from diffusae.report.emergence import Curve, curves_of, emergence_chart
-from diffusae.report.erasure import Target, is_erasure, targets_of
+from diffusae.report.erasure import Target, erasure_headline, is_erasure, targets_of
 from diffusae.report.erasure_chart import trade_off_chart
 from diffusae.report.examples import ExampleTable, example_tables
 from diffusae.report.knowledge import (
@@ -126,6 +126,7 @@ def render_page(study: Study) -> str:
     emergence = curves_of(study.emergence)
     stages = lines_of(study.three_stages)
     answers = answers_of(study.results)
+    erasures = [_erasure(run, number, book) for number, run in enumerate(study.erasures)]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -145,9 +146,8 @@ def render_page(study: Study) -> str:
     )
     return environment.get_template(TEMPLATE).render(
         study=study,
-        headline=knowledge_headline(answers)
-        if answers and "composition" not in metrics
-        else tables.headline(study.results),
+        headline=_headline(study, answers, erasures),
+        aside=bool(answers or erasures or study.strips),
         answers=answers,
         readers=[name for name in READERS if any(name in each.best for each in answers)],
         reader_names=READERS,
@@ -172,7 +172,7 @@ def render_page(study: Study) -> str:
         ),
         verdicts=verdicts_of(study.claims),
         examples=example_tables(study.examples, book),
-        erasures=[_erasure(run, number, book) for number, run in enumerate(study.erasures)],
+        erasures=erasures,
         of_erasure={each for each in metrics if is_erasure(each)},
         of_interventions=charts.intervention_titles(study.results),
         steering_lines=strength_lines(study.results),
@@ -249,6 +249,16 @@ def _known(study: Study, answers: Sequence[Answer]) -> Markup:
     tasks = ", ".join(answer.task for answer in answers)
     alt = f"Accuracy of {tasks} against t by reader and block, beside the baselines; the tables have the values."
     return style.svg(knowledge_chart(study.results), name="knowledge", alt=alt)
+
+
+def _headline(study: Study, answers: Sequence[Answer], erasures: Sequence[ErasureView]) -> tables.Headline:
+    """Composition's where it was evaluated, else what was asked instead."""
+    if all(row["metric"] != "composition" for row in study.results):
+        if answers:
+            return knowledge_headline(answers)
+        if erasures:
+            return erasure_headline([target for view in erasures for target in view.targets])
+    return tables.headline(study.results)
 
 
 def _erasure(run: ErasureRun, number: int, book: PictureBook) -> ErasureView:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ _SLOTS, _GAP, _ROW, _BETWEEN = (0.4, 0.58), 0.18, 1.25, 0.3
 _NAME = 0.78
 _CHANCE: dict[str, Any] = {"color": MUTED, "linewidth": 1.0, "linestyle": BASELINE_LINES[0]}
 _LEFT, _MIDDLE, _RIGHT, _WIDTH = 0.85, 0.85, 0.1, 11.5
+_ENTRY = 1.6  # of the legend, where it does not fit into one line
 
 
 def three_stage_chart(lines: Sequence[Line]) -> Drawing:
@@ -42,8 +44,10 @@ def three_stage_chart(lines: Sequence[Line]) -> Drawing:
     slot = _slot(lines)
     places, bands = _places(lines, slot)
     span = bands[-1][3]
-    top, bottom = 0.78, 0.42
+    handles = _legend(lines)
     width = _LEFT + 2 * span + _MIDDLE + _RIGHT
+    columns = len(handles) if width > 7.5 else max(1, int(width / _ENTRY))
+    top, bottom = 0.58 + 0.2 * math.ceil(len(handles) / columns), 0.42
     height = top + len(edits) * _ROW + (len(edits) - 1) * _BETWEEN + bottom
     colours = block_colours(blocks_of(line.block for line in lines))
     with matplotlib.rc_context(STYLE):
@@ -60,12 +64,11 @@ def three_stage_chart(lines: Sequence[Line]) -> Drawing:
                 of_edit = [line for line in lines if line.edit == edit]
                 _draw_panel(panel, of_edit, places, colours, slot=slot, success=title == "success")
                 _finish_panel(panel, edit, lines, places, bands, first=row == 0, last=row == len(edits) - 1)
-        handles = _legend(lines)
         figure.legend(
             handles=handles,
             loc="upper left",
             bbox_to_anchor=(0.12 / width, 1),
-            ncols=len(handles) if width > 7.5 else 3,
+            ncols=columns,
             borderpad=0,
             columnspacing=1.3,
             handletextpad=0.5,
