@@ -139,7 +139,7 @@ def test_out_of_memory_names_the_batch_size_to_try_and_keeps_what_was_done(tmp_p
 
 def test_the_stages_table_of_annotations_is_made_of_it(tmp_path):
     annotator = PictureAnnotator(Finder(), styles=Styles(), vocabulary=WORDS)  # type: ignore[arg-type]
-    annotate_pictures(annotator, ["a", "b"], pictures(2), ["x", "y"]).save(tmp_path)
+    annotate_pictures(annotator, zip(["a", "b"], pictures(2), ["x", "y"], strict=True)).save(tmp_path)
     found = Annotations.load(tmp_path)
     assert found.masks["a"]["fish"].sum() == 32
     np.testing.assert_array_equal(found.masks["b"]["fish"], found.second["b"]["fish"])

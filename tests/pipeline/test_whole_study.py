@@ -156,7 +156,17 @@ def test_run_compares_seeds_trains_side_by_side_and_edits_blocks_together(tmp_pa
     )
     together = load_results(root / "evaluation" / "global_together" / "down-t0.00-cond-k4" / "results.json")
     assert {row.metric for row in together} == {
-        f"tone_{column}_together" for column in ("rose", "reached", "similarity", "feature_distance", "kept")
+        f"tone_{column}_together"
+        for column in (
+            "rose",
+            "reached",
+            "score_before",
+            "score_after",
+            "gain",
+            "similarity",
+            "feature_distance",
+            "kept",
+        )
     }
     assert together[0].details["blocks"] == ["down", "mid"]
     again = diffusae(*command, outputs=tmp_path)
