@@ -23,10 +23,14 @@ def test_a_packed_mask_is_the_mask(mask, turned):
 class _Bright:
     """Finds the bright pixels of a picture, and remembers how many pictures it was shown at once."""
 
+    labels = ("light",)
+    factors = {"style": ("flat",)}  # noqa: RUF012
+
     def __init__(self):
         self.shown = []
 
-    def annotate(self, images, captions):
+    def annotate(self, images, /, captions=None):
+        assert captions is not None
         assert len(captions) == len(images)
         self.shown.append(len(images))
         masks = [image[..., 0] > 200 for image in images]

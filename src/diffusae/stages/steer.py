@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+from torch import Tensor
 
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.errors import UserError, together, unknown
@@ -21,9 +22,11 @@ from diffusae.prompts.prompt_set import Prompt
 from diffusae.report.strip import strip
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
+from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
 from diffusae.stages.edited import EditedPictures, Place, Trial
 from diffusae.stages.evaluate_global import block_directions, factors_of, factors_shown
+from diffusae.stages.evaluate_spatial import directions_of
 from diffusae.stages.study import Study
 from diffusae.stages.text_steering import Steered, at_layer, faults_of
 from diffusae.stages.train import mirror_of
@@ -154,19 +157,33 @@ def _change(study: Study, pictures: EditedPictures) -> Callable[[float], Change]
         return lambda strength: GlobalPush(sae, direction, strength=strength)
     dictionary = ConceptDictionary.load(study.concepts)
     latents = dictionary.latents_of(cfg.concept)
+    if not latents and options["name"] == "spatial":
+        # Early dictionaries are small; the latents that tell the noun from empty ground serve, as in evaluation=spatial.
+        told = directions_of(study, sae, [cfg.concept], n_latents=options["n_latents"])["concepts"]
+        if cfg.concept in told:
+            log.info(
+                "%s: no entry in the dictionary of %s; the %d latents that tell it from empty ground",
+                cfg.concept, study.cell_name, options["n_latents"],
+            )  # fmt: skip
+            sae.to(pictures.device)
+            return _moves(sae, told[cfg.concept], options)
     if not latents:
         raise unknown(f"concept in {study.cell_name}", cfg.concept, sorted(set(dictionary.table["label"])))
     log.info("%s: latents %s of %s", cfg.concept, ", ".join(map(str, latents)), study.cell_name)
     sae.to(pictures.device)
     if options["name"] == "spatial":
-        region, direction = Region(options["region"]), concept_direction(sae, latents)
-        return lambda strength: SpatialMove(
-            sae, direction, region, strength=strength, outside=options["outside"]
-        )
+        return _moves(sae, concept_direction(sae, latents), options)
     if options["name"] == "clamp":
         return lambda strength: SetLatents(sae, latents, clamp=strength)
     sign = -1 if options["name"] == "ablate" else 1
     return lambda strength: SetLatents(sae, latents, factor=1 + sign * strength)
+
+
+def _moves(
+    sae: SparseAutoencoder, direction: Tensor, options: Mapping[str, Any]
+) -> Callable[[float], Change]:
+    region = Region(options["region"])
+    return lambda strength: SpatialMove(sae, direction, region, strength=strength, outside=options["outside"])
 
 
 def _strengths(cfg: DictConfig) -> list[float]:
