@@ -1,8 +1,9 @@
 """One training step of TopK SAEs as public libraries carry it out, through their own code.
 
-Each class takes (d_in, d_sae, k, dead latents); `step(x)` is one whole step: forward, backward, Adam, bookkeeping.
+Each class takes (d_in, d_sae, k, dead latents, lr); `step(x)` is one whole step: forward, backward, Adam, bookkeeping.
 With dead > 0, AuxK is on and that many latents count as dead at every step; what AuxK does with them is the library's
-own choice. Libraries are imported where they are used: any may be missing.
+own choice. `reconstructed(x)` is x_hat after the steps made. Libraries are imported where they are used: any may be
+missing.
 """
 
 import sys
@@ -20,12 +21,12 @@ LONG_AGO = 10**9
 class Sparsify:
     """eai-sparsify: what `Trainer.fit` does around a `SparseCoder`, whose loop is tied to a language model."""
 
-    def __init__(self, d_in: int, d_sae: int, k: int, dead: int) -> None:
+    def __init__(self, d_in: int, d_sae: int, k: int, dead: int = 0, lr: float = 1e-4) -> None:
         from sparsify.config import SparseCoderConfig  # type: ignore[import-not-found]
         from sparsify.sparse_coder import SparseCoder  # type: ignore[import-not-found]
 
         self.coder = SparseCoder(d_in, SparseCoderConfig(num_latents=d_sae, k=k))
-        self.optimizer = torch.optim.Adam(self.coder.parameters(), lr=1e-4)
+        self.optimizer = torch.optim.Adam(self.coder.parameters(), lr=lr)
         self.since_fired = torch.zeros(d_sae, dtype=torch.long)
         self.dead = dead
 
@@ -41,6 +42,10 @@ class Sparsify:
         fired[out.latent_indices.flatten()] = True
         self.since_fired += len(x)
         self.since_fired[fired] = 0
+
+    @torch.no_grad()
+    def reconstructed(self, x: Tensor) -> Tensor:
+        return self.coder(x).sae_out
 
 
 class LeftOut(ModuleType):
@@ -64,7 +69,7 @@ def without_pictures() -> None:
 class Overcomplete:
     """overcomplete: `train_sae` over one batch. Its AuxK takes half of all latents, dead or not."""
 
-    def __init__(self, d_in: int, d_sae: int, k: int, dead: int) -> None:
+    def __init__(self, d_in: int, d_sae: int, k: int, dead: int = 0, lr: float = 1e-4) -> None:
         without_pictures()
         from overcomplete.sae import TopKSAE  # type: ignore[import-not-found]
         from overcomplete.sae.losses import top_k_auxiliary_loss  # type: ignore[import-not-found]
@@ -75,7 +80,7 @@ class Overcomplete:
 
         self.train = train_sae
         self.sae = TopKSAE(d_in, d_sae, top_k=k)
-        self.optimizer = torch.optim.Adam(self.sae.parameters(), lr=1e-4)
+        self.optimizer = torch.optim.Adam(self.sae.parameters(), lr=lr)
         self.criterion: Callable[..., Tensor] = top_k_auxiliary_loss if dead else error
 
     def step(self, x: Tensor) -> None:
@@ -83,28 +88,43 @@ class Overcomplete:
             self.sae, [x], self.criterion, self.optimizer, nb_epochs=1, monitoring=0, device="cpu"
         )  # fmt: skip
 
+    @torch.no_grad()
+    def reconstructed(self, x: Tensor) -> Tensor:
+        return self.sae(x)[2]
+
 
 class DictionaryLearning:
     """dictionary-learning: `TopKTrainer.update`."""
 
-    def __init__(self, d_in: int, d_sae: int, k: int, dead: int) -> None:
+    def __init__(self, d_in: int, d_sae: int, k: int, dead: int = 0, lr: float = 1e-4) -> None:
         from dictionary_learning.trainers.top_k import TopKTrainer  # type: ignore[import-not-found]
 
         self.trainer = TopKTrainer(
-            steps=10**6, activation_dim=d_in, dict_size=d_sae, k=k, layer=0, lm_name="", device="cpu", lr=1e-4,
+            steps=10**6, activation_dim=d_in, dict_size=d_sae, k=k, layer=0, lm_name="", device="cpu", lr=lr,
             auxk_alpha=1 / 32 if dead else 0,
         )  # fmt: skip
-        self.dead = dead
+        self.dead, self.auxiliary_loss = dead, self.trainer.get_auxiliary_loss
+        self.trainer.get_auxiliary_loss = self.with_dead_latents
+
+    def with_dead_latents(self, *arguments: Tensor) -> Tensor:
+        # Not before the step: it forgets about latents that fire before it comes to AuxK.
+        self.trainer.num_tokens_since_fired[: self.dead] = LONG_AGO
+        loss = self.auxiliary_loss(*arguments)
+        assert self.trainer.dead_features == self.dead
+        return loss
 
     def step(self, x: Tensor) -> None:
-        self.trainer.num_tokens_since_fired[: self.dead] = LONG_AGO
         self.trainer.update(1, x)  # step 0 would fit the bias
+
+    @torch.no_grad()
+    def reconstructed(self, x: Tensor) -> Tensor:
+        return self.trainer.ae(x)
 
 
 class SAELens:
     """sae-lens: `SAETrainer.step`."""
 
-    def __init__(self, d_in: int, d_sae: int, k: int, dead: int) -> None:
+    def __init__(self, d_in: int, d_sae: int, k: int, dead: int = 0, lr: float = 1e-4) -> None:
         from sae_lens.config import SAETrainerConfig  # type: ignore[import-not-found]
         from sae_lens.saes.topk_sae import (  # type: ignore[import-not-found]
             TopKTrainingSAE,
@@ -113,7 +133,7 @@ class SAELens:
         from sae_lens.training.sae_trainer import SAETrainer  # type: ignore[import-not-found]
 
         config = SAETrainerConfig(
-            total_training_samples=10**9, train_batch_size_samples=4096, lr=1e-4, lr_end=1e-4
+            total_training_samples=10**9, train_batch_size_samples=4096, lr=lr, lr_end=lr
         )
         sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=d_in, d_sae=d_sae, k=k))
         nothing: Iterator[Tensor] = iter(())
@@ -122,7 +142,12 @@ class SAELens:
 
     def step(self, x: Tensor) -> None:
         self.trainer.n_forward_passes_since_fired[: self.dead] = LONG_AGO
+        assert self.trainer.dead_neurons.sum() == self.dead
         self.trainer.step(x)
+
+    @torch.no_grad()
+    def reconstructed(self, x: Tensor) -> Tensor:
+        return self.trainer.sae(x)
 
 
 PUBLIC = {
@@ -131,3 +156,14 @@ PUBLIC = {
     "dictionary-learning": DictionaryLearning,
     "sae-lens": SAELens,
 }
+
+
+def public_trainers(d_in: int, d_sae: int, k: int, *, dead: int = 0, lr: float = 1e-4) -> dict[str, Any]:
+    """A trainer of every library that is installed; the others are told on stdout."""
+    trainers = {}
+    for name, trainer_of in PUBLIC.items():
+        try:
+            trainers[name] = trainer_of(d_in, d_sae, k, dead, lr)
+        except ImportError as error:
+            print(f"  {name}: left out, {error}; `make setup-compare` installs it")
+    return trainers

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.paired import Work, in_turns
-from benchmarks.public_trainers import LONG_AGO, PUBLIC
+from benchmarks.public_trainers import LONG_AGO, public_trainers
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.losses import normalised_error
 from diffusae.sae.module import ADAM_EPSILON, SAEModule
@@ -19,7 +20,8 @@ from diffusae.sae.sparsity import TopK
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-D_IN, D_SAE, K, BATCH, DEAD = 1280, 5120, 20, 4096, 1024
+D_IN, EXPANSION, K, BATCH, DEAD = 1280, 4, 20, 4096, 1024
+D_SAE = EXPANSION * D_IN
 PRECISIONS: tuple[SelectionPrecision, ...] = ("float32", "bfloat16", "int8")
 TOLERANCE = 0.005
 
@@ -38,7 +40,8 @@ class Ours:
     def __init__(
         self, x: Tensor, precision: SelectionPrecision, *, dead: int = 0, k_aux: int = 256, lr: float = 1e-4
     ) -> None:
-        sae = SparseAutoencoder(x.shape[1], D_SAE, TopK(K), selection_precision=precision)
+        d_in = x.shape[1]
+        sae = SparseAutoencoder(d_in, EXPANSION * d_in, TopK(K), selection_precision=precision)
         self.module = SAEModule(sae, dead_after_vectors=LONG_AGO // 2, k_aux=k_aux, lr=lr)
         self.module.initialise(x)
         self.module.log_dict = lambda *_args, **_values: None  # type: ignore[method-assign]
@@ -55,12 +58,16 @@ class Ours:
         self.module.autoencoder.project()
         return float(loss.detach())
 
+    def reconstructed(self, x: Tensor) -> Tensor:
+        return self.module.autoencoder(x)  # type: ignore[no-any-return]
+
 
 class Dense:
     """The same step written densely, with autograd and plain Adam: the reference of the losses."""
 
     def __init__(self, x: Tensor, *, lr: float) -> None:
-        self.sae = SparseAutoencoder(x.shape[1], D_SAE, TopK(K))
+        d_in = x.shape[1]
+        self.sae = SparseAutoencoder(d_in, EXPANSION * d_in, TopK(K))
         module = SAEModule(self.sae, dead_after_vectors=LONG_AGO)
         module.initialise(x)
         self.variance = module.total_variance
@@ -80,19 +87,22 @@ class Dense:
         sae.project()
         return float(loss.detach())
 
+    def reconstructed(self, x: Tensor) -> Tensor:
+        return self.sae(x)  # type: ignore[no-any-return]
 
-def batch_of(directions: Tensor, seed: int) -> Tensor:
+
+def batch_of(directions: Tensor, seed: int, *, rows: int = BATCH) -> Tensor:
     """Sums of 20 of the directions in each vector, and noise that no dictionary can explain."""
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randint(len(directions), (BATCH, K), generator=generator)
-    strength = torch.rand(BATCH, K, generator=generator)
-    noise = torch.randn(BATCH, directions.shape[1], generator=generator)
+    chosen = torch.randint(len(directions), (rows, K), generator=generator)
+    strength = torch.rand(rows, K, generator=generator)
+    noise = torch.randn(rows, directions.shape[1], generator=generator)
     return F.embedding_bag(chosen, directions, per_sample_weights=strength, mode="sum") + 0.02 * noise
 
 
-def planted_directions() -> Tensor:
+def planted_directions(d_in: int = D_IN) -> Tensor:
     # With the autoencoders' own seed, 0, they would begin with these very directions.
-    drawn = torch.randn(D_SAE // 2, D_IN, generator=torch.Generator().manual_seed(2504))
+    drawn = torch.randn(EXPANSION * d_in // 2, d_in, generator=torch.Generator().manual_seed(2504))
     return F.normalize(drawn, dim=1)
 
 
@@ -107,14 +117,8 @@ def test_our_step_beside_the_public_ones(dead):
         name: (lambda trainer=trainer: trainer.step(x)) for name, trainer in ours.items()
     }
     print(f"\nSAE step, d_in {D_IN}, d_sae {D_SAE}, k {K}, batch {BATCH}, {dead} dead latents, one thread")
-    public = []
-    for name, trainer_of in PUBLIC.items():
-        try:
-            trainer = trainer_of(D_IN, D_SAE, K, dead)
-        except ImportError as error:
-            print(f"  {name}: left out, {error}; `make setup-compare` installs it")
-            continue
-        public.append(name)
+    public = public_trainers(D_IN, D_SAE, K, dead=dead)
+    for name, trainer in public.items():
         steps[name] = lambda trainer=trainer: trainer.step(x)
     times = in_turns(steps, rounds=9, clock=time.process_time)
     for name, measured in times.items():
@@ -147,3 +151,27 @@ def test_losses_after_200_steps_beside_the_dense_step():
         excess = statistics.mean(losses[precision][-last:]) / dense - 1
         print(f"  ours, {precision}: {100 * excess:+.3f} %")
         assert abs(excess) < TOLERANCE
+
+
+def test_fvu_of_all_trainers_after_200_equal_steps_at_a_quarter_of_the_size():
+    """Every library begins with its own initialisation and has the same data, batches and learning rate."""
+    d_in, rows, steps, lr = D_IN // 4, BATCH // 4, 200, 1e-3
+    directions = planted_directions(d_in)
+    first, new = (batch_of(directions, seed, rows=rows) for seed in (1, 10**6))
+    trainers: dict[str, Any] = {f"ours, {name}": Ours(first, name, lr=lr) for name in PRECISIONS}
+    trainers["dense float32"] = Dense(first, lr=lr)
+    trainers |= public_trainers(d_in, EXPANSION * d_in, K, lr=lr)
+    for step in range(steps):
+        x = batch_of(directions, 1 + step, rows=rows)
+        for trainer in trainers.values():
+            trainer.step(x)
+    print(f"\nFVU of new data after {steps} steps, d_in {d_in}, d_sae {EXPANSION * d_in}, batch {rows}")
+    spread = (new - new.mean(dim=0)).square().sum()
+    fvu = {
+        name: float((trainer.reconstructed(new) - new).square().sum() / spread)
+        for name, trainer in trainers.items()
+    }
+    for name, value in fvu.items():
+        print(f"  {name}: {value:.4f}")
+    for precision in PRECISIONS:
+        assert fvu[f"ours, {precision}"] == pytest.approx(fvu["dense float32"], rel=TOLERANCE)
