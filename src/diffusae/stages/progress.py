@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
+import pytorch_lightning as pl
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -36,3 +38,30 @@ def progress_bar(what: str, *, total: int, done: int = 0) -> Iterator[tuple[Adva
             progress.update(bar, description=description)
 
         yield advance, name
+
+
+class TrainingProgress(pl.Callback):
+    """The bar over the steps of a whole training. (Lightning's own bars know of epochs only.)"""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            bar = progress_bar("steps", total=trainer.max_steps, done=trainer.global_step)
+            self._advance, self._name = self._open.enter_context(bar)
+            self._shown = trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_args: Any, **_kwargs: Any) -> None:
+        step = trainer.global_step
+        if trainer.is_global_zero and (step % trainer.log_every_n_steps == 0 or step == trainer.max_steps):
+            self._advance(step - self._shown)
+            self._shown = step
+            if (fvu := trainer.callback_metrics.get("train/fvu")) is not None:
+                self._name(f"steps, FVU {float(fvu):.3f}")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._open.close()
+
+    def on_exception(self, *_args: Any) -> None:
+        self._open.close()

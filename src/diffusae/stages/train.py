@@ -27,6 +27,7 @@ from diffusae.sae.module import SAEModule
 from diffusae.sae.precision import AUTO, SelectionPrecision, fastest
 from diffusae.sae.storage import save_sae
 from diffusae.stages.processes import leads, processes, started_outside, strategy_of
+from diffusae.stages.progress import TrainingProgress
 from diffusae.stages.study import Study
 
 log = logging.getLogger(__name__)
@@ -175,10 +176,10 @@ def trainer_of(
         val_check_interval=cfg.trainer.validate_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        callbacks=[*averaging, *callbacks],
+        callbacks=[*averaging, *callbacks, *([TrainingProgress()] if progress else [])],
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=progress,
+        enable_progress_bar=False,
     )
 
 
