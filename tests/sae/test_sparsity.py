@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from hypothesis import given
@@ -194,6 +196,38 @@ def test_selection_in_bfloat16_keeps_the_values_in_full_precision(name):
     chosen = dense(scaled.codes, 20) > 0
     exact = ((x - sae.b) @ sae.W_enc.T + sae.b_enc).relu() * chosen
     torch.testing.assert_close(x + scaled.error, exact @ sae.W_dec + sae.b)
+
+
+@pytest.mark.parametrize("encoder_bias", [False, True])
+@pytest.mark.parametrize("name", ["topk", "batchtopk", "matryoshka"])
+@pytest.mark.parametrize(("precision", "others"), [("bfloat16", 0), ("int8", 4)])
+def test_a_search_in_few_bits_ends_with_the_latents_and_values_of_float32(
+    name, precision, others, encoder_bias
+):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(500, 256, generator=generator)
+    bias = 0.3 * torch.randn(1024, generator=generator)
+    kinds = {"topk": TopK(8), "batchtopk": BatchTopK(8), "matryoshka": MatryoshkaTopK(8, prefixes=[64])}
+    found = {}
+    for each in ("float32", precision):
+        sae = SparseAutoencoder(256, 1024, copy.deepcopy(kinds[name]), selection_precision=each,
+                                encoder_bias=encoder_bias)  # fmt: skip
+        with torch.no_grad():
+            sae.b_enc.copy_(bias)
+        found[each] = dense(sae.scaled_pass(x).codes, 1024)
+    same = (found[precision] > 0) & (found["float32"] > 0)
+    assert (found["float32"] > 0).sum() == (found[precision] > 0).sum() == 8 * 500
+    assert 8 * 500 - same.sum() <= others  # of 4000; without spare candidates 40 in bfloat16 and 80 in int8
+    torch.testing.assert_close(found[precision][same], found["float32"][same], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["topk", "batchtopk", "matryoshka"])
+def test_validation_chooses_in_full_precision(name):
+    torch.manual_seed(0)
+    sae = SparseAutoencoder(32, 20, EXAMPLES[name], selection_precision="bfloat16")
+    exact = SparseAutoencoder(32, 20, EXAMPLES[name])
+    x = torch.randn(9, 32)
+    assert torch.equal(sae.eval().scaled_pass(x).errors, exact.eval().scaled_pass(x).errors)
 
 
 @pytest.mark.parametrize("name", SPARSITIES)

@@ -6,6 +6,7 @@ Emergence, section 3, has S = TopK(ReLU(.)) and no b_enc.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -17,7 +18,7 @@ from diffusae.errors import UserError, unknown
 from diffusae.sae.precision import SelectionPrecision
 from diffusae.sae.quantised import Quantised, product, quantised
 from diffusae.sae.sparse_ops import Entries, chosen_errors, row_products, sparse_decode
-from diffusae.sae.sparsity import BatchTopK, Codes, MatryoshkaTopK, Penalised, Sparsity
+from diffusae.sae.sparsity import BatchTopK, Codes, MatryoshkaTopK, Penalised, Sparsity, TopK
 
 InputScaling = Literal["none", "mean_norm", "standardise"]
 
@@ -61,16 +62,17 @@ class SparseAutoencoder(nn.Module):
         d_sae: latents.
         sparsity: what chooses the active latents, for example `TopK(20)`.
         encoder_bias: learn b_enc as well; without, it stays 0, as in the paper.
-        selection_precision: of the product that chooses latents in training. "bfloat16" (fast on GPUs and on CPUs
-            with AMX) and "int8" (fast on CPUs with VNNI; on other devices it means bfloat16) choose nearly the
-            same; the values of the chosen ones are computed in full precision either way. Use (`encode`) is
+        selection_precision: of the product that latents are sought by in training: "bfloat16" (fast on GPUs and on
+            CPUs with AMX) or "int8" (fast on CPUs with VNNI; on other devices it means bfloat16). It finds a few
+            candidates more than are wanted, among which float32 values choose. Validation and use (`encode`) are
             always in full precision.
         input_scaling: "none"; "mean_norm": divided by one number such that the mean norm is sqrt(d_in);
             "standardise": every entry to mean 0 and standard deviation 1. Fitted by `initialise`.
+        encoder_norm: of W_enc's rows at the beginning.
         seed: of the random directions that the decoder begins with.
 
     Raises:
-        UserError: d_in or d_sae below 1, k above d_sae, an unknown scaling.
+        UserError: d_in or d_sae below 1, k above d_sae, an encoder_norm of 0 or less, an unknown scaling.
     """
 
     input_shift: Tensor
@@ -85,6 +87,7 @@ class SparseAutoencoder(nn.Module):
         encoder_bias: bool = False,
         selection_precision: SelectionPrecision = "float32",
         input_scaling: InputScaling = "mean_norm",
+        encoder_norm: float = 1.0,
         seed: int = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
@@ -94,6 +97,8 @@ class SparseAutoencoder(nn.Module):
             raise UserError(
                 f"d_in={d_in} and d_sae={d_sae} must be at least 1; raise sae.expansion or sae.d_sae"
             )
+        if not encoder_norm > 0:
+            raise UserError(f"encoder_norm={encoder_norm} must be above 0; raise sae.encoder_norm")
         sparsity.check(d_sae)
         if selection_precision not in get_args(SelectionPrecision):
             raise unknown("selection precision", selection_precision, get_args(SelectionPrecision))
@@ -105,7 +110,7 @@ class SparseAutoencoder(nn.Module):
         # Drawn on the CPU, so that a seed means the same directions on every device.
         drawn = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed), dtype=dtype)
         directions = F.normalize(drawn, dim=1).to(device)
-        self.W_enc = nn.Parameter(directions.clone())
+        self.W_enc = nn.Parameter(encoder_norm * directions)
         self.W_dec = nn.Parameter(directions)
         self.b = nn.Parameter(torch.zeros(d_in, device=device, dtype=dtype))
         self.b_enc = nn.Parameter(torch.zeros(d_sae, device=device, dtype=dtype), requires_grad=encoder_bias)
@@ -162,61 +167,74 @@ class SparseAutoencoder(nn.Module):
         """
         if isinstance(self.sparsity, Penalised):
             return self._dense_pass(self.scale(x) - self.b, self.sparsity)
-        centred, codes, values, entries, parts = self._choose(x)
+        assert isinstance(self.sparsity, TopK)
+        centred, codes, values, entries, parts = self._choose(x, self.sparsity)
         errors = chosen_errors(
             centred, values, entries, parts, b=self.b, W_enc=self.W_enc, b_enc=self.b_enc, W_dec=self.W_dec
         )
         return ScaledPass(centred, errors, codes)
 
     @torch.no_grad()
-    def _choose(self, x: Float[Tensor, "batch d_in"]) -> tuple[Tensor, Codes, Tensor, Entries, Entries]:
+    def _choose(
+        self, x: Float[Tensor, "batch d_in"], sparsity: TopK
+    ) -> tuple[Tensor, Codes, Tensor, Entries, Entries]:
         """What a choosing sparsity chooses: x less b, scaled; the codes; their values as entries, whole and in parts."""
         # scale(x) - b in one pass
         centred = torch.addcmul(
             -self.input_shift / self.input_scale - self.b, x.to(self.b.dtype), 1 / self.input_scale
         )
-        codes = self._selected(centred)
-        if isinstance(self.sparsity, MatryoshkaTopK):
+        if self.training and self.selection_precision != "float32":
+            candidates = self._found(centred, sparsity.candidates, self.selection_precision)
+            codes = sparsity.choose(self._in_full_precision(candidates, centred))
+        else:
+            codes = self._found(centred, sparsity, "float32")
+        if isinstance(sparsity, MatryoshkaTopK):
             indices, order = codes.indices.sort(dim=1)
             codes = Codes(codes.values.gather(1, order), indices)
-        chosen = codes.values > 0
-        by_count = isinstance(self.sparsity, BatchTopK)  # rows have few active latents or many
-        if by_count:
-            entries = Entries.where(chosen, codes.indices, d_sae=self.d_sae)
-            values = codes.values[chosen]
-        else:
-            entries = Entries.every(codes.indices, d_sae=self.d_sae)
-            values = codes.values.flatten()
-        if self.selection_precision != "float32":
-            values = entries.inner(centred, self.W_enc)
-            if self.encoder_bias:
-                values += self.b_enc[entries.columns]
-            if by_count:
-                exact = values.new_zeros(chosen.shape).masked_scatter_(chosen, values.relu())
-            else:
-                exact = values.relu().reshape(chosen.shape)
-            codes = Codes(exact, codes.indices)
-        parts = entries
-        if isinstance(self.sparsity, MatryoshkaTopK):
-            parts = entries.cut(self.sparsity.prefixes)
+        entries, values = self._entries(codes)
+        parts = entries.cut(sparsity.prefixes) if isinstance(sparsity, MatryoshkaTopK) else entries
         return centred, codes, values, entries, parts
 
-    def _selected(self, centred: Float[Tensor, "batch d_in"]) -> Codes:
-        """The codes that the sparsity chooses by a product in `selection_precision`."""
+    def _entries(self, codes: Codes) -> tuple[Entries, Float[Tensor, " n"]]:
+        """Codes as entries with their values; rows that have few active latents or many give the active ones only."""
+        if isinstance(self.sparsity, BatchTopK):
+            active = codes.values > 0
+            return Entries.where(active, codes.indices, d_sae=self.d_sae), codes.values[active]
+        return Entries.every(codes.indices, d_sae=self.d_sae), codes.values.flatten()
+
+    def _in_full_precision(self, codes: Codes, centred: Float[Tensor, "batch d_in"]) -> Codes:
+        """The same latents with their pre-activations computed anew."""
+        entries, values = self._entries(codes)
+        values = entries.inner(centred, self.W_enc)
+        if self.encoder_bias:
+            values += self.b_enc[entries.columns]
+        if isinstance(self.sparsity, BatchTopK):
+            return Codes(
+                values.new_zeros(codes.values.shape).masked_scatter_(codes.values > 0, values), codes.indices
+            )
+        return Codes(values.view(codes.values.shape), codes.indices)
+
+    def _found(
+        self,
+        centred: Float[Tensor, "batch d_in"],
+        search: Callable[[Tensor], Codes],
+        precision: SelectionPrecision,
+    ) -> Codes:
+        """What `search` finds among the pre-activations, multiplied in `precision`."""
         # Pre-activations that are still in the cache are searched faster than those of a whole batch.
         at_once = BLOCK if self.sparsity.by_row and centred.device.type == "cpu" else max(1, len(centred))
-        weights = self._selection_weights(centred.device)
-        blocks = [self.sparsity(self._selection_product(rows, weights)) for rows in centred.split(at_once)]
+        weights = self._weights(precision, centred.device)
+        blocks = [search(self._product(rows, weights)) for rows in centred.split(at_once)]
         if len(blocks) == 1:
             return blocks[0]
         return Codes(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
 
-    def _selection_weights(self, device: torch.device) -> Tensor | Quantised:
-        if self.selection_precision == "int8" and device.type == "cpu":
+    def _weights(self, precision: SelectionPrecision, device: torch.device) -> Tensor | Quantised:
+        if precision == "int8" and device.type == "cpu":
             return quantised(self.W_enc)
-        return self.W_enc if self.selection_precision == "float32" else self.W_enc.to(torch.bfloat16)
+        return self.W_enc if precision == "float32" else self.W_enc.to(torch.bfloat16)
 
-    def _selection_product(
+    def _product(
         self, centred: Float[Tensor, "rows d_in"], weights: Tensor | Quantised
     ) -> Float[Tensor, "rows d_sae"]:
         """The pre-activations that latents are chosen by, in memory that is used again for the next ones."""

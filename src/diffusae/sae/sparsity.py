@@ -19,6 +19,10 @@ from diffusae.errors import UserError, together, unknown
 from diffusae.sae.across_processes import anywhere, largest_of_all, least_of_all
 from diffusae.sae.largest import largest, largest_values
 
+SPARE = 4
+"""Candidates a row beyond k. Of the 20 largest of 5120 Gaussian pre-activations, those sought in bfloat16 (relative
+error .003) then miss none in 20,000, those sought in int8 (.011) one in 10,000; without spare ones, 1 % and 2 %."""
+
 
 class Codes(NamedTuple):
     """Sparse codes. An entry is active where its value is above 0; the index of another means nothing."""
@@ -83,6 +87,15 @@ class TopK(Sparsity):
 
     def values(self, pre_activations: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... k"]:
         return largest_values(pre_activations, self.k).relu()
+
+    def candidates(self, pre_activations: Float[Tensor, "... d_sae"]) -> Codes:
+        """The latents that may be active where pre-activations are known in few bits: `SPARE` a row more than k."""
+        return Codes(*largest(pre_activations, min(self.k + SPARE, pre_activations.shape[-1])))
+
+    def choose(self, candidates: Codes) -> Codes:
+        """The codes by the candidates' pre-activations in full precision."""
+        values, chosen = torch.topk(candidates.values, self.k, dim=-1, sorted=False)
+        return Codes(values.relu(), candidates.indices.gather(-1, chosen))
 
     def check(self, d_sae: int) -> None:
         if self.k > d_sae:
@@ -152,28 +165,35 @@ class BatchTopK(TopK):
         if not self.training:
             active = pre_activations > self.threshold
             return narrowest(torch.where(active, pre_activations, 0).relu())
-        codes = self._largest_of_batch(pre_activations.flatten(0, -2))
+        codes = self._largest_of_batch(pre_activations.flatten(0, -2), self.k)
         self._follow(codes.values)
         shape = (*pre_activations.shape[:-1], -1)
         return Codes(codes.values.reshape(shape), codes.indices.reshape(shape))
 
+    def candidates(self, pre_activations: Float[Tensor, "rows d_sae"]) -> Codes:
+        return self._largest_of_batch(pre_activations, min(self.k + SPARE, pre_activations.shape[1]))
+
+    def choose(self, candidates: Codes) -> Codes:
+        kept, _ = largest_of_all(candidates.values.flatten(), self.k * len(candidates.values))
+        values = _only(kept, candidates.values)
+        self._follow(values)
+        return Codes(values, candidates.indices)
+
     def values(self, pre_activations: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... n"]:
         return self(pre_activations).values  # not the k largest of every row
 
-    def _largest_of_batch(self, pre_activations: Float[Tensor, "rows d_sae"]) -> Codes:
-        """Exact, though only the largest of every row are sorted out: they are widened until none is missed."""
+    def _largest_of_batch(self, pre_activations: Float[Tensor, "rows d_sae"], k: int) -> Codes:
+        """The k * rows largest. Exact, though only the largest of every row are sorted out: they are widened until none is missed."""
         d_sae = pre_activations.shape[1]
-        width = min(4 * self.k, d_sae)
+        width = min(4 * k, d_sae)
         while True:
             values, indices = largest(pre_activations, width)
-            kept, least = largest_of_all(values.flatten(), self.k * len(values))
+            kept, least = largest_of_all(values.flatten(), k * len(values))
             # Below 0 nothing is active, so nothing is missed.
             if width == d_sae or not anywhere((values.amin(dim=1) > least.clamp_min(0)).any()):
                 break
             width = min(2 * width, d_sae)
-        dense = torch.zeros_like(values).flatten()
-        dense[kept] = values.flatten()[kept].relu()
-        return Codes(dense.reshape(values.shape), indices)
+        return Codes(_only(kept, values), indices)
 
     @torch.no_grad()
     def _follow(self, values: Tensor) -> None:
@@ -187,6 +207,13 @@ class BatchTopK(TopK):
 
     def config(self) -> dict[str, Any]:
         return {"k": self.k, "threshold_rate": self.threshold_rate}
+
+
+def _only(kept: Int[Tensor, " kept"], values: Float[Tensor, "rows n"]) -> Float[Tensor, "rows n"]:
+    """The values at these places of the flattened ones, and 0 at all others and below 0."""
+    dense = torch.zeros_like(values).flatten()
+    dense[kept] = values.flatten()[kept].relu()
+    return dense.view(values.shape)
 
 
 class Penalised(Sparsity):

@@ -133,6 +133,7 @@ def module_of(study: Study, d_in: int) -> SAEModule:
             encoder_bias=settings.encoder_bias,
             selection_precision=selection_precision(study),
             input_scaling=settings.input_scaling,
+            encoder_norm=settings.encoder_norm,
             seed=study.cfg.seed,
         ),
         lr=settings.lr,
