@@ -136,5 +136,5 @@ def test_the_lengths_of_codes_are_those_of_their_values(scaling, sparsity):
 def test_encoder_rows_begin_as_decoder_rows_at_the_norm_asked_for():
     sae = SparseAutoencoder(6, 20, TopK(3), encoder_norm=0.3)
     torch.testing.assert_close(sae.W_enc, 0.3 * sae.W_dec)
-    with pytest.raises(UserError, match="encoder_norm=0 must be above 0; raise sae.encoder_norm"):
+    with pytest.raises(UserError, match=r"encoder_norm=0 must be above 0; raise sae.encoder_norm"):
         SparseAutoencoder(6, 20, TopK(3), encoder_norm=0)

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from diffusae.sae import sparse_ops
@@ -76,15 +77,20 @@ def test_products_with_ragged_entries_equal_the_dense_ones():
     torch.testing.assert_close(entries.inner(left, weight), (left @ weight.T)[rows, entries.columns])
 
 
-def test_the_chosen_errors_have_the_gradients_of_dense_autograd():
+@pytest.mark.parametrize(
+    "used", [(True, False), (False, True), (True, True)], ids=["errors", "squares", "both"]
+)
+@pytest.mark.parametrize("cuts", [[], [2, 5]], ids=["whole", "prefixes"])
+def test_the_chosen_errors_and_their_squares_have_the_gradients_of_dense_autograd(used, cuts):
     entries, rows = ragged()
     generator = torch.Generator().manual_seed(2)
-    x, W_enc, W_dec, b, b_enc, upstream = (
+    ends = [*cuts, 7]
+    x, W_enc, W_dec, b, b_enc, *upstream = (
         torch.randn(*shape, generator=generator, dtype=torch.float64)
-        for shape in ((4, 3), (7, 3), (7, 3), (3,), (7,), (4, 3, 3))
+        for shape in ((4, 3), (7, 3), (7, 3), (3,), (7,), (4, len(ends), 3), (len(ends),))
     )
     weights = [w.requires_grad_() for w in (b, W_enc, b_enc, W_dec)]
-    parts = entries.cut([2, 5])
+    parts = entries.cut(cuts) if cuts else entries
 
     def dense():
         pre = (x - b) @ W_enc.T + b_enc
@@ -92,8 +98,8 @@ def test_the_chosen_errors_have_the_gradients_of_dense_autograd():
             (rows, entries.columns), torch.tensor(1.0).double()
         )
         z = pre.relu() * chosen
-        x_hat = torch.stack([z[:, :end] @ W_dec[:end] + b for end in (2, 5, 7)], dim=1)
-        return x_hat - x[:, None]
+        errors = torch.stack([z[:, :end] @ W_dec[:end] + b for end in ends], dim=1) - x[:, None]
+        return errors, errors.square().sum(dim=(0, 2))
 
     def sparse():
         with torch.no_grad():
@@ -102,8 +108,12 @@ def test_the_chosen_errors_have_the_gradients_of_dense_autograd():
         return chosen_errors(centred, pre, entries, parts, b=b, W_enc=W_enc, b_enc=b_enc, W_dec=W_dec)
 
     torch.testing.assert_close(sparse(), dense())
-    ours = torch.autograd.grad(sparse(), weights, upstream)
-    theirs = torch.autograd.grad(dense(), weights, upstream)
+    ours, theirs = (
+        torch.autograd.grad(
+            sum((part * up).sum() for part, up, use in zip(made, upstream, used, strict=True) if use), weights
+        )
+        for made in (sparse(), dense())
+    )
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other)
 

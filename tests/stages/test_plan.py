@@ -105,7 +105,7 @@ def test_the_cap_is_never_exceeded_and_less_than_a_position_a_picture_below_it(t
 
 
 def test_given_rates_are_all_it_takes_and_nothing_is_loaded(tmp_path, unloadable, monkeypatch, capsys):
-    monkeypatch.setattr(probe, "SparseAutoencoder", None)
+    monkeypatch.setattr(probe, "module_of", None)
     stage.plan(composed(tmp_path, *GIVEN))
     told = json.loads((tmp_path / "tiny" / "plan.json").read_text())
     assert told["pictures"] == {"train": 8, "validation": 4, "dictionary": 8, "tune": 6, "test": 6}
@@ -128,7 +128,7 @@ def test_rates_that_are_not_given_are_measured(tmp_path):
 
 
 def test_without_rates_time_is_not_made_up(tmp_path, unloadable, monkeypatch, capsys):
-    monkeypatch.setattr(probe, "SparseAutoencoder", None)
+    monkeypatch.setattr(probe, "module_of", None)
     stage.plan(composed(tmp_path, "plan.probe=false"))
     told = json.loads((tmp_path / "tiny" / "plan.json").read_text())
     assert told["seconds"] == {"collect": None, "train": None}

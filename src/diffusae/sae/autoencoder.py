@@ -30,12 +30,14 @@ class ScaledPass(NamedTuple):
     """One pass in scaled units as training needs it, differentiable in the weights.
 
     `errors` are x_hat - x, of the reconstructions from the first latents only, where the sparsity asks for such
-    prefixes, and last of the whole; `penalty` is the sparsity's own term of the loss.
+    prefixes, and last of the whole; `squared_errors` are the sums over the batch of their squared norms, and `penalty`
+    is the sparsity's own term of the loss.
     """
 
     centred: Float[Tensor, "batch d_in"]
     """x - b"""
     errors: Float[Tensor, "batch prefixes d_in"]
+    squared_errors: Float[Tensor, " prefixes"]
     codes: Codes
     penalty: Float[Tensor, ""] | None = None
 
@@ -169,10 +171,10 @@ class SparseAutoencoder(nn.Module):
             return self._dense_pass(self.scale(x) - self.b, self.sparsity)
         assert isinstance(self.sparsity, TopK)
         centred, codes, values, entries, parts = self._choose(x, self.sparsity)
-        errors = chosen_errors(
+        errors, squared = chosen_errors(
             centred, values, entries, parts, b=self.b, W_enc=self.W_enc, b_enc=self.b_enc, W_dec=self.W_dec
         )
-        return ScaledPass(centred, errors, codes)
+        return ScaledPass(centred, errors, squared, codes)
 
     @torch.no_grad()
     def _choose(
@@ -260,7 +262,8 @@ class SparseAutoencoder(nn.Module):
         latents = torch.arange(self.d_sae, device=z.device).expand_as(z)
         penalty = sparsity.penalty(pre_activations, z, math.sqrt(self.d_in))
         errors = (z @ self.W_dec - centred).unsqueeze(1)
-        return ScaledPass(centred, errors, Codes(z.detach(), latents), penalty=penalty)
+        squared = errors.square().sum(dim=(0, 2))
+        return ScaledPass(centred, errors, squared, Codes(z.detach(), latents), penalty)
 
     def pre_activations(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_sae"]:
         """W_enc (x - b) + b_enc of every latent, in scaled units: the numbers that the sparsity compares.

@@ -15,7 +15,7 @@ from torchmetrics import MeanMetric
 from diffusae.errors import UserError, together
 from diffusae.sae.across_processes import world_size
 from diffusae.sae.autoencoder import ScaledPass, SparseAutoencoder
-from diffusae.sae.losses import auxk_loss, longest_inactive, normalised_error, total_variance
+from diffusae.sae.losses import auxk_loss, longest_inactive, total_variance
 from diffusae.sae.metrics import L0, FiringHistogram, Reconstruction, decoder_similarity
 from diffusae.sae.sparsity import Codes
 
@@ -165,7 +165,8 @@ class SAEModule(pl.LightningModule):
 
     def _loss(self, scaled: ScaledPass) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """The error, the mean of all prefixes where the sparsity has them, plus the sparsity's penalty; and the FVU."""
-        errors = normalised_error(scaled.errors, self.total_variance)
+        # A process may get no part of a short last batch: its error is 0.
+        errors = scaled.squared_errors / max(len(scaled.centred), 1) / self.total_variance
         loss = errors.mean()
         return loss if scaled.penalty is None else loss + scaled.penalty, errors[-1]
 

@@ -126,8 +126,9 @@ def chosen_errors(
     W_enc: Float[Tensor, "d_sae d_in"],
     b_enc: Float[Tensor, " d_sae"],
     W_dec: Float[Tensor, "d_sae d_in"],
-) -> Float[Tensor, "rows prefixes d_in"]:
-    """x_hat - x with x_hat = relu(W_enc (x - b) + b_enc) W_dec + b at the chosen entries, differentiable in the weights.
+) -> tuple[Float[Tensor, "rows prefixes d_in"], Float[Tensor, " prefixes"]]:
+    """x_hat - x with x_hat = relu(W_enc (x - b) + b_enc) W_dec + b at the chosen entries, and the sum over the rows of
+    their squared norms. Both are differentiable in the weights, the sum at less cost.
 
     Args:
         centred: the vectors less b, a constant.
@@ -143,6 +144,7 @@ class _ChosenErrors(torch.autograd.Function):
 
     dW_dec = Z^T G, dW_enc = E^T (x - b), db_enc = E^T 1, db = G^T 1 - (E W_enc)^T 1 = G^T 1 - W_enc^T db_enc. Both
     products with a transposed sparse matrix are sums of rows over the entries sorted by latent, and share the sort.
+    G is a number times a matrix: for the squares of a single prefix the matrix is the errors, and is not made anew.
     """
 
     @staticmethod
@@ -156,28 +158,46 @@ class _ChosenErrors(torch.autograd.Function):
         pre_activations: Tensor,
         entries: Entries,
         parts: Entries,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         values = pre_activations.relu()
-        ctx.save_for_backward(centred, W_enc, W_dec, values)
-        ctx.entries, ctx.parts = entries, parts
-        sums = parts.times(values, W_dec).unflatten(0, (len(centred), parts.cuts))
-        if sums.shape[1] > 1:
-            sums = sums.cumsum(dim=1)
+        errors = parts.times(values, W_dec).unflatten(0, (len(centred), parts.cuts))
+        if errors.shape[1] > 1:
+            errors = errors.cumsum(dim=1)
         # b, which x_hat adds, and the b of x - b cancel.
-        return sums.sub_(centred.unsqueeze(1))
+        errors = errors.sub_(centred.unsqueeze(1))
+        ctx.save_for_backward(centred, W_enc, W_dec, values, errors)
+        ctx.entries, ctx.parts = entries, parts
+        ctx.set_materialize_grads(False)
+        return errors, torch.linalg.vector_norm(errors, dim=-1).square().sum(dim=0)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        centred, W_enc, W_dec, values = ctx.saved_tensors
-        entries, parts, gradient = ctx.entries, ctx.parts, gradients[0]
-        of_x_hat = gradient.sum(dim=(0, 1))
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        centred, W_enc, W_dec, values, errors = ctx.saved_tensors
+        entries, parts = ctx.entries, ctx.parts
+        gradient, times = _gradient_of_errors(errors, *gradients)
+        of_x_hat = gradient.sum(dim=(0, 1)) * times
         if gradient.shape[1] > 1:  # a part is in its prefix and all later ones
             gradient = gradient.flip(1).cumsum(dim=1).flip(1)
         gradient = gradient.flatten(0, 1).contiguous()
-        of_values = parts.inner(gradient, W_dec) * (values > 0)
+        of_values = parts.inner(gradient, W_dec) * (values > 0) * times
         order, starts = entries.by_column()
 
-        of_W_dec = sums_of_rows(gradient, parts.rows[order], starts, values[order])
+        of_W_dec = sums_of_rows(gradient, parts.rows[order], starts, values[order] * times)
         of_W_enc = sums_of_rows(centred, entries.rows[order], starts, of_values[order])
         of_b_enc = values.new_zeros(entries.d_sae).index_add_(0, entries.columns, of_values)
         return None, of_x_hat - of_b_enc @ W_enc, of_W_enc, of_b_enc, of_W_dec, None, None, None
+
+
+def _gradient_of_errors(
+    errors: Float[Tensor, "rows prefixes d_in"],
+    of_errors: Float[Tensor, "rows prefixes d_in"] | None,
+    of_squares: Float[Tensor, " prefixes"] | None,
+) -> tuple[Float[Tensor, "rows prefixes d_in"], Float[Tensor, ""]]:
+    """The gradient by the errors, whether they were used themselves or their squares, as a matrix and what it is times of."""
+    one = errors.new_ones(())
+    if of_squares is None:
+        return (torch.zeros_like(errors) if of_errors is None else of_errors), one
+    if of_errors is None and len(of_squares) == 1:
+        return errors, 2 * of_squares[0]
+    gradient = errors * (2 * of_squares.unsqueeze(1))
+    return (gradient if of_errors is None else gradient + of_errors), one

@@ -8,9 +8,10 @@ from collections.abc import Callable
 import torch
 
 from diffusae.capture.generate import generate
-from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.module import adam
 from diffusae.stages.model import load_model, sampling
 from diffusae.stages.study import Study
+from diffusae.stages.train import module_of
 
 _FEW, _MORE = 1, 3
 """Sampling steps of the two generations that are compared."""
@@ -48,30 +49,21 @@ def vectors_per_second(study: Study, d_in: int) -> float:
 
     Reading, validation and the revival of dead latents are left out.
     """
-    sae, device = study.cfg.sae, _device()
-    autoencoder = SparseAutoencoder(
-        d_in,
-        sae.d_sae,
-        study.sparsity(),
-        encoder_bias=sae.encoder_bias,
-        input_scaling=sae.input_scaling,
-        device=device,
-    )
-    optimizer = torch.optim.Adam(autoencoder.parameters(), lr=sae.lr)
+    device = _device()
+    module = module_of(study, d_in).to(device)
+    optimizer = adam(module.autoencoder.parameters(), lr=module.lr, betas=module.betas)
     generator = torch.Generator().manual_seed(study.cfg.seed)
     vectors = torch.randn(study.cfg.activations.batch_size, d_in, generator=generator).to(device)
-    autoencoder.initialise(vectors)
+    module.initialise(vectors)
 
     def train(steps: int) -> None:
         for _ in range(steps):
-            made = autoencoder.scaled_pass(vectors)
-            loss = made.error.square().mean()
-            if made.penalty is not None:
-                loss = loss + made.penalty
+            loss, _ = module.training_loss(vectors)
             optimizer.zero_grad()
             loss.backward()
+            module.autoencoder.project_decoder_gradient()
             optimizer.step()
-            autoencoder.project()
+            module.autoencoder.project()
 
     train(2)
     return _TRAINING_STEPS * len(vectors) / _timed(lambda: train(_TRAINING_STEPS), device)
