@@ -187,7 +187,7 @@ class SparseAutoencoder(nn.Module):
         else:
             entries = Entries.every(codes.indices, d_sae=self.d_sae)
             values = codes.values.flatten()
-        if self.selection_precision != "float32":
+        if self._precision != "float32":
             values = entries.inner(centred, self.W_enc)
             if self.encoder_bias:
                 values += self.b_enc[entries.columns]
@@ -202,7 +202,7 @@ class SparseAutoencoder(nn.Module):
         return centred, codes, values, entries, parts
 
     def _selected(self, centred: Float[Tensor, "batch d_in"]) -> Codes:
-        """The codes that the sparsity chooses by a product in `selection_precision`."""
+        """The codes that the sparsity chooses, in training by a product in `selection_precision`."""
         # Pre-activations that are still in the cache are searched faster than those of a whole batch.
         at_once = BLOCK if self.sparsity.by_row and centred.device.type == "cpu" else max(1, len(centred))
         weights = self._selection_weights(centred.device)
@@ -211,10 +211,15 @@ class SparseAutoencoder(nn.Module):
             return blocks[0]
         return Codes(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
 
+    @property
+    def _precision(self) -> SelectionPrecision:
+        """Of the choice that is due: validation chooses as use will."""
+        return self.selection_precision if self.training else "float32"
+
     def _selection_weights(self, device: torch.device) -> Tensor | Quantised:
-        if self.selection_precision == "int8" and device.type == "cpu":
+        if self._precision == "int8" and device.type == "cpu":
             return quantised(self.W_enc)
-        return self.W_enc if self.selection_precision == "float32" else self.W_enc.to(torch.bfloat16)
+        return self.W_enc if self._precision == "float32" else self.W_enc.to(torch.bfloat16)
 
     def _selection_product(
         self, centred: Float[Tensor, "rows d_in"], weights: Tensor | Quantised

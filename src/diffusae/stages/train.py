@@ -11,7 +11,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.loggers.logger import Logger
 
 from diffusae.activations.datamodule import ActivationDataModule
@@ -23,6 +22,7 @@ from diffusae.runs.record import parent_signature, read_record, run_record, stat
 from diffusae.runs.stop_together import StopTogether, one_command
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.callbacks import LastValidation, MovingAverage
 from diffusae.sae.module import SAEModule
 from diffusae.sae.precision import AUTO, SelectionPrecision, fastest
 from diffusae.sae.storage import save_sae
@@ -161,7 +161,7 @@ def trainer_of(
     cfg: DictConfig, logger: Logger, callbacks: Sequence[pl.Callback], *, progress: bool
 ) -> pl.Trainer:
     """The trainer of one training, or of several side by side."""
-    averaging = [] if cfg.sae.ema is None else [EMAWeightAveraging(decay=cfg.sae.ema, use_buffers=False)]
+    averaging = [] if cfg.sae.ema is None else [MovingAverage(decay=cfg.sae.ema)]
     return pl.Trainer(
         max_steps=cfg.trainer.steps,
         max_epochs=-1,
@@ -175,7 +175,7 @@ def trainer_of(
         val_check_interval=cfg.trainer.validate_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        callbacks=[*averaging, *callbacks],
+        callbacks=[*averaging, LastValidation(), *callbacks],  # a checkpoint is of what those before it leave
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=progress,
