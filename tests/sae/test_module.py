@@ -107,7 +107,7 @@ def test_two_trainings_with_the_same_seed_are_bit_equal():
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("selection_precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("selection_precision", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("name", SPARSITIES)
 def test_the_gradients_of_the_whole_loss_are_those_of_dense_autograd(name, selection_precision):
     sparsity = {
