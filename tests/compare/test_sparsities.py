@@ -27,9 +27,9 @@ pytestmark = [pytest.mark.compare, pytest.mark.filterwarnings("ignore")]
 D_IN, D_SAE, BATCH = 12, 40, 64
 
 
-def ours(sparsity: Sparsity) -> SparseAutoencoder:
+def ours(sparsity: Sparsity, **options) -> SparseAutoencoder:
     """An autoencoder whose weights, biases included, are all different from zero and from one another."""
-    sae = SparseAutoencoder(D_IN, D_SAE, sparsity, encoder_bias=True, input_scaling="none", seed=2)
+    sae = SparseAutoencoder(D_IN, D_SAE, sparsity, encoder_bias=True, input_scaling="none", seed=2, **options)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         sae.W_enc += 0.1 * torch.randn(D_SAE, D_IN, generator=generator)
@@ -189,6 +189,27 @@ def test_relu_with_l1_is_the_standard_one_of_sae_lens():
         with torch.no_grad():
             model.W_dec.grad -= (model.W_dec.grad * model.W_dec).sum(dim=1, keepdim=True) * model.W_dec
     torch.testing.assert_close(sae.W_dec.grad, theirs.W_dec.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["relu", "topk"])
+def test_a_free_decoder_is_that_of_sae_lens(kind: str):
+    sae, x = ours(ReLU(l1=0.3) if kind == "relu" else TopK(5), decoder_norm="free"), vectors()
+    with torch.no_grad():
+        sae.W_dec *= torch.linspace(0.5, 2, D_SAE)[:, None]
+    if kind == "relu":
+        theirs = sae_lens(StandardTrainingSAE, StandardTrainingSAEConfig, sae)
+    else:
+        theirs = sae_lens(
+            TopKTrainingSAE, TopKTrainingSAEConfig, sae, k=5, rescale_acts_by_decoder_norm=False,
+            use_sparse_activations=False,
+        )  # fmt: skip
+    output = stepped(theirs, x, **({"l1": 0.3 / D_IN**0.5} if kind == "relu" else {}))
+    found = sae.scaled_pass(x)
+    loss = squared_error(found.error) + (0 if found.penalty is None else found.penalty)
+    torch.testing.assert_close(loss, output.loss)
+    loss.backward()
+    sae.project_decoder_gradient()
+    assert_same_gradients(sae, theirs)
 
 
 def test_jumprelu_is_that_of_sae_lens():

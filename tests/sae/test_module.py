@@ -143,7 +143,7 @@ def test_the_gradients_of_the_whole_loss_are_those_of_dense_autograd(name, selec
     # Of the jump's own gradients there are other tests: here they are taken from it.
     z = sparsity.activate(pre) if isinstance(sparsity, Penalised) else pre.relu() * mask
     errors = [
-        z[:, :end] @ sae.W_dec[:end] + sae.b - scaled for end in getattr(sparsity, "prefixes", ()) + (20,)
+        z[:, :end] @ sae.W_dec[:end] + sae.b - scaled for end in (*getattr(sparsity, "prefixes", ()), 20)
     ]
     main = sum(error.square().sum(dim=1).mean() / variance for error in errors) / len(errors)
     if isinstance(sparsity, Penalised):

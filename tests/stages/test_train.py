@@ -130,6 +130,21 @@ def test_the_record_tells_what_auto_chose_and_a_stopped_training_goes_on_with_it
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_training_with_first_values_of_younger_options_is_signed_as_before_there_was_a_choice(composed):
+    known = {
+        "d_sae", "encoder_bias", "selection_precision", "input_scaling", "lr", "aux_coefficient", "k_aux",
+        "dead_after_vectors", "warmup_steps", "decay_steps", "gradient_clip", "ema", "tag", "k", "sparsity",
+    }  # fmt: skip
+    study = Study(composed())
+    assert study.sae_determines().keys() == known
+    stage.train(study.cfg)
+    for changed in ("sae.initial_bias=zero", "sae.decoder_norm=free", "sae.adam_epsilon=1e-8"):
+        name = changed.partition("=")[0]
+        with pytest.raises(UserError, match=rf"differs[^\n]*\n  {name}: \(absent\) -> "):
+            stage.train(composed(changed))
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_ema_saves_the_moving_average_of_the_weights_with_decoder_rows_of_unit_norm(composed, monkeypatch):
     steps: list[tuple[torch.Tensor, torch.Tensor]] = []
     step = stage.SAEModule.optimizer_step
@@ -182,9 +197,14 @@ def test_a_training_killed_after_its_last_step_ends_with_the_average_and_the_fig
     settings = ["sae.ema=0.5", "trainer.checkpoint_every=5"]  # of 10 steps
     whole, killed = (Study(composed(*settings, f"name={name}")) for name in ("whole", "killed"))
     stage.train(whole.cfg)
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(stage, "save_trained", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        stage.train(killed.cfg)
+
+    def kill(*_) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage, "save_trained", kill)
+        with pytest.raises(KeyboardInterrupt):
+            stage.train(killed.cfg)
     assert not (killed.sae / "sae.safetensors").exists()
     stage.train(killed.cfg)
     for name in ("sae.safetensors", "cfg.json", "metrics.jsonl"):

@@ -69,6 +69,7 @@ def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = Fal
         )
         resumed = checkpoints.resume() if leader else checkpoints.newest()
         if resumed is None:
+            # Of the validation pictures: a training batch taken here would be missing from the first epoch.
             module.initialise(next(iter(data.val_dataloader())))
         elif leader:
             log.info("%s goes on from step %d", cell.key, resumed.step)
@@ -132,9 +133,13 @@ def module_of(study: Study, d_in: int) -> SAEModule:
             encoder_bias=settings.encoder_bias,
             selection_precision=selection_precision(study),
             input_scaling=settings.input_scaling,
+            initial_bias=settings.initial_bias,
+            decoder_norm=settings.decoder_norm,
             seed=study.cfg.seed,
         ),
         lr=settings.lr,
+        betas=tuple(settings.adam_betas),
+        epsilon=settings.adam_epsilon,
         aux_coefficient=settings.aux_coefficient,
         k_aux=settings.k_aux,
         dead_after_vectors=settings.dead_after_vectors,
@@ -241,11 +246,10 @@ def mirror_of(study: Study) -> Iterator[WandbMirror]:
 
 def _determines(study: Study) -> dict[str, Any]:
     """What decides the weights; the rest of the configuration (logging, paths, verification) does not."""
-    trainer = study.part("trainer")
     return {
         "cell": study.cell.coordinates(),
-        "sae": study.part("sae"),
-        "steps": trainer["steps"],
+        "sae": study.sae_determines(),
+        "steps": study.part("trainer")["steps"],
         "batch_size": study.cfg.activations.batch_size,
         "buffer_vectors": study.cfg.activations.buffer_vectors,
         "seed": study.cfg.seed,
