@@ -1,6 +1,6 @@
 """The training pass of every sparsity against public libraries: codes, loss and every gradient of the same weights."""
 
-# pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportOptionalOperand=false, reportOperatorIssue=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportOptionalOperand=false, reportOptionalMemberAccess=false, reportOperatorIssue=false
 # The other libraries lie in an environment of their own; without them their attributes are unknown.
 
 from pathlib import Path

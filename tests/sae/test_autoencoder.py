@@ -107,7 +107,7 @@ def test_a_free_decoder_keeps_norms_and_gradients_and_still_gives_codes_in_data_
     sae = SparseAutoencoder(6, 20, TopK(3), decoder_norm="free", input_scaling="none", seed=2)
     x = torch.randn(9, 6, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        sae.W_dec *= torch.linspace(0.5, 2, 20)[:, None]
+        sae.W_dec.mul_(torch.linspace(0.5, 2, 20)[:, None])
     rows = sae.W_dec.detach().clone()
     scaled = sae.scaled_pass(x)
     scaled.error.square().sum().backward()

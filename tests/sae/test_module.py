@@ -243,6 +243,13 @@ def test_inactive_latents_age_by_vectors_and_firing_makes_them_young():
     since = module.vectors_since_fired
     assert since.min() == 0
     assert set(since.tolist()) <= {0, 128, 256, 384}
+    before, batch = since.clone(), planted(50, seed=1)[0]
+    codes = module.autoencoder.scaled_pass(batch).codes
+    fired = set(codes.indices[codes.values > 0].tolist())
+    module.training_loss(batch)
+    expected = [0 if latent in fired else int(before[latent]) + 50 for latent in range(48)]
+    assert 0 < len(fired) < 48
+    assert since.tolist() == expected
 
 
 def test_the_learning_rate_warms_up_stays_and_decays():

@@ -110,7 +110,8 @@ class SparseAutoencoder(nn.Module):
             if chosen not in get_args(known):
                 raise unknown(what, chosen, get_args(known))
         self.d_in, self.d_sae, self.input_scaling = d_in, d_sae, input_scaling
-        self.encoder_bias, self.selection_precision = encoder_bias, selection_precision
+        self.encoder_bias = encoder_bias
+        self.selection_precision: SelectionPrecision = selection_precision
         self.initial_bias, self.decoder_norm = initial_bias, decoder_norm
         self.sparsity = sparsity.to(device=device, dtype=dtype)
         # Drawn on the CPU, so that a seed means the same directions on every device.
