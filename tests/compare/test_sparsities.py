@@ -1,10 +1,13 @@
 """The training pass of every sparsity against public libraries: codes, loss and every gradient of the same weights."""
 
-# pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportOptionalOperand=false, reportOperatorIssue=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportOptionalOperand=false, reportOptionalMemberAccess=false, reportOperatorIssue=false
 # The other libraries lie in an environment of their own; without them their attributes are unknown.
+
+from pathlib import Path
 
 import pytest
 import torch
+from sae_lens import SAE
 from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
 from sae_lens.saes.jumprelu_sae import JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig
 from sae_lens.saes.matryoshka_batchtopk_sae import (
@@ -24,9 +27,9 @@ pytestmark = [pytest.mark.compare, pytest.mark.filterwarnings("ignore")]
 D_IN, D_SAE, BATCH = 12, 40, 64
 
 
-def ours(sparsity: Sparsity) -> SparseAutoencoder:
+def ours(sparsity: Sparsity, **options) -> SparseAutoencoder:
     """An autoencoder whose weights, biases included, are all different from zero and from one another."""
-    sae = SparseAutoencoder(D_IN, D_SAE, sparsity, encoder_bias=True, input_scaling="none", seed=2)
+    sae = SparseAutoencoder(D_IN, D_SAE, sparsity, encoder_bias=True, input_scaling="none", seed=2, **options)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         sae.W_enc += 0.1 * torch.randn(D_SAE, D_IN, generator=generator)
@@ -77,7 +80,7 @@ def assert_same_gradients(sae: SparseAutoencoder, theirs, scale: float = 1.0) ->
         "b_enc": (sae.b_enc.grad, theirs.b_enc.grad),
     }
     for name, (found, expected) in pairs.items():
-        torch.testing.assert_close(found * scale, expected, rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(found * scale, expected, rtol=1e-4, atol=1e-5 * scale, msg=name)
 
 
 def dense(codes) -> torch.Tensor:
@@ -135,6 +138,38 @@ def test_auxk_is_that_of_eai_sparsify():
     variance = (x - x.mean(dim=0)).square().sum(dim=1).mean()
     found = auxk_loss(sae, scaled.centred, scaled.error, dead, variance)
     torch.testing.assert_close(found, expected)
+    found.backward()
+    expected.backward()
+    torch.testing.assert_close(sae.W_dec.grad.to_dense(), theirs.W_dec.grad, rtol=1e-4, atol=1e-6)
+    assert not theirs.encoder.weight.grad.any()  # they drop the encoder's gradient
+
+
+def test_auxk_has_the_gradients_of_sae_lens():
+    sae, x = ours(TopK(5)), vectors()
+    theirs = sae_lens(
+        TopKTrainingSAE, TopKTrainingSAEConfig, sae, k=5, rescale_acts_by_decoder_norm=False,
+        use_sparse_activations=False,
+    )  # fmt: skip
+    dead = torch.arange(3, D_SAE, 9)
+    mask = torch.zeros(D_SAE, dtype=torch.bool)
+    mask[dead] = True
+    pre = theirs.encode_with_hidden_pre(x)[1]
+    expected = theirs.calculate_topk_aux_loss(
+        sae_in=x, sae_out=theirs(x), hidden_pre=pre.relu(), dead_neuron_mask=mask
+    )
+    scaled = sae.scaled_pass(x)
+    found = auxk_loss(sae, scaled.centred, scaled.error, dead, torch.tensor(1.0))
+    scale = (D_IN // 2) / len(dead)  # they scale it by the dead
+    torch.testing.assert_close(found, expected * scale)
+    found.backward()
+    (expected * scale).backward()
+    for name, mine, other in (
+        ("W_enc", sae.W_enc, theirs.W_enc.grad.T),
+        ("b_enc", sae.b_enc, theirs.b_enc.grad),
+        ("W_dec", sae.W_dec, theirs.W_dec.grad),
+    ):
+        assert other.abs().max() > 0
+        torch.testing.assert_close(mine.grad.to_dense(), other, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_relu_with_l1_is_the_standard_one_of_sae_lens():
@@ -154,6 +189,27 @@ def test_relu_with_l1_is_the_standard_one_of_sae_lens():
         with torch.no_grad():
             model.W_dec.grad -= (model.W_dec.grad * model.W_dec).sum(dim=1, keepdim=True) * model.W_dec
     torch.testing.assert_close(sae.W_dec.grad, theirs.W_dec.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["relu", "topk"])
+def test_a_free_decoder_is_that_of_sae_lens(kind: str):
+    sae, x = ours(ReLU(l1=0.3) if kind == "relu" else TopK(5), decoder_norm="free"), vectors()
+    with torch.no_grad():
+        sae.W_dec *= torch.linspace(0.5, 2, D_SAE)[:, None]
+    if kind == "relu":
+        theirs = sae_lens(StandardTrainingSAE, StandardTrainingSAEConfig, sae)
+    else:
+        theirs = sae_lens(
+            TopKTrainingSAE, TopKTrainingSAEConfig, sae, k=5, rescale_acts_by_decoder_norm=False,
+            use_sparse_activations=False,
+        )  # fmt: skip
+    output = stepped(theirs, x, **({"l1": 0.3 / D_IN**0.5} if kind == "relu" else {}))
+    found = sae.scaled_pass(x)
+    loss = squared_error(found.error) + (0 if found.penalty is None else found.penalty)
+    torch.testing.assert_close(loss, output.loss)
+    loss.backward()
+    sae.project_decoder_gradient()
+    assert_same_gradients(sae, theirs)
 
 
 def test_jumprelu_is_that_of_sae_lens():
@@ -193,16 +249,36 @@ def test_batchtopk_is_that_of_sae_lens_and_so_is_its_threshold():
     torch.testing.assert_close(float(sae.sparsity.get_buffer("threshold")), float(theirs.topk_threshold))
 
 
-def test_matryoshka_prefixes_are_those_of_sae_lens_where_all_latents_may_fire():
-    # Theirs exists for BatchTopK only; with k = d_sae neither of the two chooses anything.
-    sae, x = ours(MatryoshkaTopK(D_SAE, prefixes=[7, 20])), vectors()
+def test_batchtopk_in_use_is_the_jumprelu_that_sae_lens_makes_of_it(tmp_path: Path):
+    sae, x = ours(BatchTopK(5, threshold_rate=0.25)), vectors()
     theirs = sae_lens(
-        MatryoshkaBatchTopKTrainingSAE, MatryoshkaBatchTopKTrainingSAEConfig, sae, k=D_SAE,
-        matryoshka_widths=[7, 20, D_SAE], rescale_acts_by_decoder_norm=False, use_sparse_activations=False,
+        BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, sae, k=5, topk_threshold_lr=1.0,
+        rescale_acts_by_decoder_norm=False, use_sparse_activations=False,
     )  # fmt: skip
-    output = stepped(theirs, x)
+    stepped(theirs, x)
+    sae.scaled_pass(x)
+    sae.project()
+    theirs.save_inference_model(str(tmp_path))
+    used = SAE.load_from_disk(tmp_path)
+    new = 2 * vectors().flip(1)
+    codes = sae.eval().encode_dense(new)
+    assert len(set((codes > 0).sum(dim=1).tolist())) > 1  # rows share one threshold, not one number
+    torch.testing.assert_close(codes, used.encode(new))
+    torch.testing.assert_close(sae(new), used.decode(used.encode(new)))
+
+
+@pytest.mark.parametrize("prefixes", [[20], [7, 20]])
+def test_matryoshka_is_that_of_sae_lens_row_by_row(prefixes: list[int]):
+    # Theirs exists for BatchTopK only: of a batch with one row that is TopK.
+    sae, x = ours(MatryoshkaTopK(5, prefixes=prefixes)), vectors()
+    theirs = sae_lens(
+        MatryoshkaBatchTopKTrainingSAE, MatryoshkaBatchTopKTrainingSAEConfig, sae, k=5,
+        matryoshka_widths=[*prefixes, D_SAE], rescale_acts_by_decoder_norm=False, use_sparse_activations=False,
+    )  # fmt: skip
+    rows = [stepped(theirs, row[None]) for row in x]
     found = sae.scaled_pass(x)
+    torch.testing.assert_close(dense(found.codes), torch.cat([row.feature_acts for row in rows]))
     errors = torch.stack([squared_error(each) for each in found.errors.unbind(dim=1)])
-    torch.testing.assert_close(errors.sum(), output.loss)
-    errors.mean().backward()
-    assert_same_gradients(sae, theirs, scale=3.0)
+    torch.testing.assert_close(errors.sum(), torch.stack([row.loss for row in rows]).mean())
+    errors.sum().backward()
+    assert_same_gradients(sae, theirs, scale=float(BATCH))  # theirs have added up

@@ -189,6 +189,21 @@ def test_every_annotator_is_built_with_every_tagger_before_any_model_is_looked_f
         (["sae=matryoshka", "sae.sparsity.prefixes=[64,512]"], "must stay below d_sae=512"),
         (["sae=relu", "sae.l1=-1"], "l1=-1 must not be below 0"),
         (["sae.k=many"], r"sae.k=many must be a whole number"),
+        (["sae.input_scaling=std"], r"unknown sae.input_scaling 'std'; known: mean_norm, none, standardise"),
+        (
+            ["sae.initial_bias=median"],
+            r"unknown sae.initial_bias 'median'; known: geometric_median, mean, zero",
+        ),
+        (["sae.decoder_norm=1"], r"unknown sae.decoder_norm '1'; known: free, unit"),
+        (["sae.lr=-1"], r"sae.lr=-1 must be a number from"),
+        (["sae.ema=1"], r"sae.ema=1 must be a number from 0 to 1, or null"),
+        (["sae.gradient_clip=0"], r"sae.gradient_clip=0 must be a number from .*, or null"),
+        (["sae.adam_betas=[0.9,1]"], r"sae.adam_betas=\[0.9, 1\] must be two numbers from 0 to below 1"),
+        (["sae.dead_after_vectors=0"], r"sae.dead_after_vectors=0 must be a whole number from 1"),
+        (
+            ["trainer.steps=100"],
+            r"sae.warmup_steps=50 \+ sae.decay_steps=100 exceed trainer.steps=100; lower them",
+        ),
         (
             ["grid.blocks=[mid,side]"],
             r"unknown block of model miniature: 'side'; known: down, down_inner, mid, up",

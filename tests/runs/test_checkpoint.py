@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EMAWeightAveraging, LambdaCallback
+from pytorch_lightning.callbacks import LambdaCallback
 from torch.utils.data import IterableDataset
 
 from diffusae.errors import UserError
@@ -16,6 +16,7 @@ from diffusae.runs.checkpoint import Checkpoints
 from diffusae.runs.lightning_logger import JsonlLogger
 from diffusae.runs.metric_log import read_metrics
 from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.callbacks import MovingAverage
 from diffusae.sae.module import SAEModule
 from diffusae.sae.sparsity import BatchTopK
 
@@ -71,7 +72,7 @@ def train(directory: Path, fate: Fate | None = None, every: int = 4) -> None:
         accelerator="cpu",
         logger=JsonlLogger(directory / "metrics.jsonl"),
         log_every_n_steps=1,
-        callbacks=[EMAWeightAveraging(decay=0.9, use_buffers=False), checkpoints, *([fate] if fate else [])],
+        callbacks=[MovingAverage(decay=0.9), checkpoints, *([fate] if fate else [])],
         gradient_clip_val=1.0,
         enable_checkpointing=False,
         enable_model_summary=False,

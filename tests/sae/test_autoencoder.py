@@ -89,6 +89,43 @@ def test_the_projected_gradient_is_orthogonal_to_the_decoder():
     torch.testing.assert_close((sae.W_dec.grad * sae.W_dec).sum(dim=1), torch.zeros(20, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("where", ["geometric_median", "mean", "zero"])
+def test_the_bias_begins_where_it_is_told_to(where):
+    vectors = torch.randn(50, 4, generator=torch.Generator().manual_seed(3)).exp()
+    sae = SparseAutoencoder(4, 8, TopK(2), input_scaling="none", initial_bias=where)
+    sae.initialise(vectors)
+    expected = {
+        "geometric_median": geometric_median(vectors),
+        "mean": vectors.mean(dim=0),
+        "zero": torch.zeros(4),
+    }
+    torch.testing.assert_close(sae.b.data, expected[where])
+    assert len({tuple(value.tolist()) for value in expected.values()}) == 3
+
+
+def test_a_free_decoder_keeps_norms_and_gradients_and_still_gives_codes_in_data_units():
+    sae = SparseAutoencoder(6, 20, TopK(3), decoder_norm="free", input_scaling="none", seed=2)
+    x = torch.randn(9, 6, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        sae.W_dec.mul_(torch.linspace(0.5, 2, 20)[:, None])
+    rows = sae.W_dec.detach().clone()
+    scaled = sae.scaled_pass(x)
+    scaled.error.square().sum().backward()
+    assert sae.W_dec.grad is not None
+    gradient = sae.W_dec.grad.clone()
+    sae.project_decoder_gradient()
+    sae.project()
+    assert torch.equal(sae.W_dec, rows)
+    assert torch.equal(sae.W_dec.grad, gradient)
+    torch.testing.assert_close(sae(x), x + scaled.error)
+    torch.testing.assert_close(sae.directions.norm(dim=1), torch.ones(20))
+
+
+def test_an_unknown_choice_lists_the_known_ones():
+    with pytest.raises(UserError, match="unknown decoder norm 'none'; known: free, unit"):
+        SparseAutoencoder(4, 8, TopK(2), decoder_norm="none")  # type: ignore[arg-type]
+
+
 def test_k_above_d_sae_is_refused_with_the_remedy():
     with pytest.raises(UserError, match=r"^k=9000 exceeds d_sae=5120; lower sae\.k$"):
         SparseAutoencoder(640, 5120, TopK(9000))

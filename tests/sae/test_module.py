@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from diffusae.errors import UserError
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.module import SAEModule
-from diffusae.sae.sparsity import JumpReLU, TopK
+from diffusae.sae.sparsity import SPARSITIES, BatchTopK, JumpReLU, MatryoshkaTopK, Penalised, ReLU, TopK
 
 
 def planted(n, *, d_in=16, n_features=24, active=2, seed=0):
@@ -28,9 +28,10 @@ def module_of(vectors, *, d_sae=48, **options):
     return module
 
 
-def trainer_of(*, epochs=1):
+def trainer_of(*, epochs=1, **options):
     return pl.Trainer(
         max_epochs=epochs,
+        **options,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
@@ -106,6 +107,85 @@ def test_two_trainings_with_the_same_seed_are_bit_equal():
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize("selection_precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("name", SPARSITIES)
+def test_the_gradients_of_the_whole_loss_are_those_of_dense_autograd(name, selection_precision):
+    sparsity = {
+        "topk": TopK(3),
+        "batchtopk": BatchTopK(3),
+        "matryoshka": MatryoshkaTopK(3, prefixes=[4, 10]),
+        "jumprelu": JumpReLU(20, l0=0.01),
+        "relu": ReLU(l1=0.1),
+    }[name]
+    generator = torch.Generator().manual_seed(5)
+    x = 2 + torch.randn(9, 6, generator=generator).double() * torch.arange(1, 7)
+    sae = SparseAutoencoder(
+        6, 20, sparsity, encoder_bias=True, input_scaling="standardise", dtype=torch.float64,
+        selection_precision=selection_precision,
+    )  # fmt: skip
+    module = SAEModule(sae, dead_after_vectors=100, aux_coefficient=0.3, k_aux=5).double()
+    module.initialise(x)
+    dead = [1, 4, 5, 11, 19]
+    module.vectors_since_fired[dead] = 100
+    with torch.no_grad():
+        for weight in (sae.W_enc, sae.b_enc, sae.b):
+            weight += 0.2 * torch.randn(weight.shape, generator=generator)
+        sae.W_enc[dead] *= 0.1  # hardly ever chosen
+    chosen = sae.scaled_pass(x).codes
+    mask = torch.zeros(9, 20).scatter_add_(1, chosen.indices, (chosen.values > 0).float()) > 0
+    weights = [weight for weight in sae.parameters() if weight.requires_grad]
+    loss, measured = module.training_loss(x)
+    ours = torch.autograd.grad(loss, weights)
+
+    scaled = (x - sae.input_shift) / sae.input_scale
+    variance = (scaled - scaled.mean(dim=0)).square().sum(dim=1).mean()
+    pre = (scaled - sae.b) @ sae.W_enc.T + sae.b_enc
+    # Of the jump's own gradients there are other tests: here they are taken from it.
+    z = sparsity.activate(pre) if isinstance(sparsity, Penalised) else pre.relu() * mask
+    errors = [
+        z[:, :end] @ sae.W_dec[:end] + sae.b - scaled for end in (*getattr(sparsity, "prefixes", ()), 20)
+    ]
+    main = sum(error.square().sum(dim=1).mean() / variance for error in errors) / len(errors)
+    if isinstance(sparsity, Penalised):
+        main = main + sparsity.penalty(pre, z, 6**0.5)
+    dead_pre = (scaled - sae.b).detach() @ sae.W_enc[dead].T + sae.b_enc[dead]
+    left = -errors[-1].detach() - dead_pre.relu() @ sae.W_dec[dead]
+    aux = left.square().sum(dim=1).mean() / variance
+    expected = main + 0.3 * aux
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(measured["aux_loss"], aux.detach())
+    theirs = torch.autograd.grad(expected, weights)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert other.abs().max() > 0
+        torch.testing.assert_close(mine.to_dense(), other)
+
+
+def test_the_gradient_is_clipped_after_what_would_lengthen_decoder_rows_is_removed():
+    class Watched(SAEModule):
+        steps = 0
+
+        def configure_gradient_clipping(self, *args, **kwargs):
+            W_dec, gradients = (
+                self.autoencoder.W_dec,
+                [w.grad for w in self.parameters() if w.grad is not None],
+            )
+            assert W_dec.grad is not None
+            along = (W_dec.grad * W_dec).sum(dim=1)
+            assert along.norm() < 1e-5 * W_dec.grad.norm()
+            assert torch.nn.utils.get_total_norm(gradients) > 0.01
+            super().configure_gradient_clipping(*args, **kwargs)
+            torch.testing.assert_close(
+                float(torch.nn.utils.get_total_norm(gradients)), 0.01, rtol=1e-3, atol=0
+            )
+            self.steps += 1
+
+    vectors, _ = planted(512)
+    module = Watched(SparseAutoencoder(16, 48, TopK(2), seed=0), dead_after_vectors=512, lr=3e-3)
+    module.initialise(vectors)
+    trainer_of(gradient_clip_val=0.01).fit(module, loader_of(vectors))
+    assert module.steps == 4
+
+
 def test_auxk_revives_latents_that_are_too_weak_to_be_chosen():
     vectors, _ = planted(1024)
     alive = []
@@ -163,6 +243,13 @@ def test_inactive_latents_age_by_vectors_and_firing_makes_them_young():
     since = module.vectors_since_fired
     assert since.min() == 0
     assert set(since.tolist()) <= {0, 128, 256, 384}
+    before, batch = since.clone(), planted(50, seed=1)[0]
+    codes = module.autoencoder.scaled_pass(batch).codes
+    fired = set(codes.indices[codes.values > 0].tolist())
+    module.training_loss(batch)
+    expected = [0 if latent in fired else int(before[latent]) + 50 for latent in range(48)]
+    assert 0 < len(fired) < 48
+    assert since.tolist() == expected
 
 
 def test_the_learning_rate_warms_up_stays_and_decays():

@@ -16,18 +16,20 @@ from diffusae.runs.checkpoint import Checkpoints
 from diffusae.runs.lightning_logger import JsonlLogger, MemberLogger
 from diffusae.runs.metric_log import read_metrics
 from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.callbacks import LastValidation, MovingAverage
 from diffusae.sae.module import SAEModule
 from diffusae.sae.side_by_side import Member, SideBySide
-from diffusae.sae.sparsity import BatchTopK, JumpReLU, MatryoshkaTopK, TopK
+from diffusae.sae.sparsity import BatchTopK, JumpReLU, MatryoshkaTopK, ReLU, TopK
 
 STEPS = 23
 GRIDS = {"mid": (2, 5), "up": (3, 4)}  # epochs of 8 and of 10 batches
 MEMBERS = {
-    "mid-k3": ("mid", lambda: TopK(3)),
-    "mid-k1": ("mid", lambda: TopK(1)),
-    "mid-nested": ("mid", lambda: MatryoshkaTopK(3, prefixes=[6])),
-    "up-t0.5": ("up", lambda: BatchTopK(3)),
-    "up-jump": ("up", lambda: JumpReLU(24, l0=0.01)),
+    "mid-k3": ("mid", lambda: TopK(3), {}),
+    "mid-k1": ("mid", lambda: TopK(1), {"selection_precision": "bfloat16"}),
+    "mid-nested": ("mid", lambda: MatryoshkaTopK(3, prefixes=[6]), {"input_scaling": "standardise"}),
+    "up-t0.5": ("up", lambda: BatchTopK(3), {"selection_precision": "int8"}),
+    "up-jump": ("up", lambda: JumpReLU(24, l0=0.01), {"encoder_bias": True}),
+    "up-l1": ("up", lambda: ReLU(l1=0.3), {"encoder_bias": True, "input_scaling": "none"}),
 }
 FIT = {
     "max_steps": STEPS,
@@ -82,7 +84,8 @@ def stream(root: Path, block: str) -> ActivationDataModule:
 
 
 def module(name: str, data: ActivationDataModule) -> SAEModule:
-    sae = SparseAutoencoder(6, 24, MEMBERS[name][1](), seed=1)
+    _, sparsity, options = MEMBERS[name]
+    sae = SparseAutoencoder(6, 24, sparsity(), seed=1, **options)  # type: ignore[arg-type]
     made = SAEModule(
         sae, dead_after_vectors=40, lr=1e-2, warmup_steps=3, decay_steps=5, total_steps=STEPS, k_aux=4
     )
@@ -90,16 +93,20 @@ def module(name: str, data: ActivationDataModule) -> SAEModule:
     return made
 
 
+def hooks() -> list[pl.Callback]:
+    return [MovingAverage(decay=0.8), LastValidation()]
+
+
 def alone(root: Path, name: str, log: Path) -> tuple[dict[str, torch.Tensor], list[dict]]:
     data = stream(root, MEMBERS[name][0])
     made = module(name, data)
-    pl.Trainer(**FIT, logger=JsonlLogger(log)).fit(made, datamodule=data)
+    pl.Trainer(**FIT, logger=JsonlLogger(log), callbacks=hooks()).fit(made, datamodule=data)
     return made.state_dict(), read_metrics(log)
 
 
 def together(root: Path, directory: Path, *, stop_after: int | None = None):
     streams = {block: stream(root, block) for block in GRIDS}
-    members = {name: Member(block, module(name, streams[block])) for name, (block, _) in MEMBERS.items()}
+    members = {name: Member(block, module(name, streams[block])) for name, (block, *_) in MEMBERS.items()}
     logs = {name: directory / f"{name}.jsonl" for name in members}
     batches = {name: len(streams[member.stream].train_dataloader()) for name, member in members.items()}
     checkpoints = Checkpoints(directory / "checkpoints", every=5, logs=list(logs.values()))
@@ -110,7 +117,9 @@ def together(root: Path, directory: Path, *, stop_after: int | None = None):
             if trainer.global_step == stop_after:
                 raise KeyboardInterrupt
 
-    trainer = pl.Trainer(**FIT, logger=MemberLogger(logs, batches=batches), callbacks=[Stop(), checkpoints])
+    trainer = pl.Trainer(
+        **FIT, logger=MemberLogger(logs, batches=batches), callbacks=[*hooks(), Stop(), checkpoints]
+    )
     side_by_side = SideBySide(members)
     try:
         trainer.fit(
@@ -135,6 +144,7 @@ def test_every_member_ends_as_it_ends_alone(collection, tmp_path):
     for name in MEMBERS:
         expected = alone(collection, name, tmp_path / f"{name}.jsonl")
         assert len(expected[1]) > STEPS // 2
+        assert any(row.get("train/aux_loss", 0) > 0 for row in expected[1]) or name == "up-l1"  # none is dead
         assert_same(found[name], expected)
 
 

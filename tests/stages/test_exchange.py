@@ -58,6 +58,7 @@ def test_an_export_holds_the_autoencoder_and_its_card(trained, tmp_path):
             "- conditioning: cond",
             "- val/fvu: 0.25",
             "- lr: 0.002",
+            "- k: 4",
             "## Limits",
             "load_from_disk",
         ):

@@ -1,6 +1,5 @@
 """`train` on shards that are not what they should be, and what its record says of choices that it made itself."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,9 @@ from diffusae.activations.writer import ActivationWriter
 from diffusae.cli import config_directory
 from diffusae.errors import UserError
 from diffusae.files import sha256_of
+from diffusae.runs.metric_log import read_metrics
 from diffusae.runs.record import read_record, run_record
+from diffusae.sae.metrics import Reconstruction, decoder_similarity
 from diffusae.sae.storage import load_sae
 from diffusae.stages import train as stage
 from diffusae.stages.study import Study
@@ -129,22 +130,82 @@ def test_the_record_tells_what_auto_chose_and_a_stopped_training_goes_on_with_it
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_ema_saves_the_moving_average_of_the_weights(composed, monkeypatch):
-    steps: list[torch.Tensor] = []
-    project = stage.SparseAutoencoder.project
+def test_a_training_with_first_values_of_younger_options_is_signed_as_before_there_was_a_choice(composed):
+    known = {
+        "d_sae", "encoder_bias", "selection_precision", "input_scaling", "lr", "aux_coefficient", "k_aux",
+        "dead_after_vectors", "warmup_steps", "decay_steps", "gradient_clip", "ema", "tag", "k", "sparsity",
+    }  # fmt: skip
+    study = Study(composed())
+    assert study.sae_determines().keys() == known
+    stage.train(study.cfg)
+    for changed in ("sae.initial_bias=zero", "sae.decoder_norm=free", "sae.adam_epsilon=1e-8"):
+        name = changed.partition("=")[0]
+        with pytest.raises(UserError, match=rf"differs[^\n]*\n  {name}: \(absent\) -> "):
+            stage.train(composed(changed))
 
-    def watched(sae) -> None:
-        project(sae)
-        steps.append(sae.W_enc.detach().clone())
 
-    monkeypatch.setattr(stage.SparseAutoencoder, "project", watched)
+@pytest.mark.filterwarnings("ignore")
+def test_ema_saves_the_moving_average_of_the_weights_with_decoder_rows_of_unit_norm(composed, monkeypatch):
+    steps: list[tuple[torch.Tensor, torch.Tensor]] = []
+    step = stage.SAEModule.optimizer_step
+
+    def watched(module, *args, **kwargs) -> None:
+        step(module, *args, **kwargs)
+        steps.append((module.autoencoder.W_enc.detach().clone(), module.autoencoder.W_dec.detach().clone()))
+
+    monkeypatch.setattr(stage.SAEModule, "optimizer_step", watched)
     study = Study(composed("sae.ema=0.5", "sae.selection_precision=float32", "trainer.validate_every=4"))
     stage.train(study.cfg)
-    average = steps[0]
-    for weights in steps[1:]:
-        average = 0.5 * average + 0.5 * weights
+    W_enc, W_dec = steps[0]
+    for encoder, decoder in steps[1:]:
+        W_enc = 0.5 * W_enc + 0.5 * encoder
+        W_dec = torch.nn.functional.normalize(0.5 * W_dec + 0.5 * decoder, dim=1)
     saved = load_sae(study.sae)[0]
     assert len(steps) == 10
-    torch.testing.assert_close(saved.W_enc.data, average)
-    assert not torch.allclose(saved.W_enc, steps[-1], atol=1e-4)
-    assert json.loads((study.sae / "cfg.json").read_text())["metadata"]["validation"]["val/l0"] <= 4
+    torch.testing.assert_close(saved.W_enc.data, W_enc)
+    torch.testing.assert_close(saved.W_dec.data, W_dec)
+    torch.testing.assert_close(saved.W_dec.norm(dim=1), torch.ones(64))
+    assert not torch.allclose(saved.W_enc, steps[-1][0], atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("ema", ["null", "0.5"])
+@pytest.mark.parametrize("validate_every", [4, 5, 20])
+def test_the_saved_figures_are_of_the_saved_weights_whenever_validation_was_last_due(
+    composed, ema, validate_every
+):
+    study = Study(composed(f"sae.ema={ema}", f"trainer.validate_every={validate_every}"))  # of 10 steps
+    stage.train(study.cfg)
+    sae, metadata = load_sae(study.sae)
+    vectors = torch.cat(list(stage.data_of(study).val_dataloader()))
+    reconstruction = Reconstruction(sae.d_in)
+    reconstruction.update(sae(vectors), vectors)
+    expected = reconstruction.compute() | decoder_similarity(sae.directions)
+    found = metadata["validation"]
+    assert {name: found[f"val/{name}"] for name in expected} == pytest.approx(
+        {name: float(value) for name, value in expected.items()}, rel=1e-5
+    )
+    rows = [row for row in read_metrics(study.sae / "metrics.jsonl") if "val/fvu" in row]
+    assert len(rows) == {4: 3, 5: 2, 20: 1}[validate_every]
+    assert (rows[-1]["step"], rows[-1]["val/fvu"]) == (9, found["val/fvu"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_training_killed_after_its_last_step_ends_with_the_average_and_the_figures_of_one_that_was_not(
+    composed, monkeypatch
+):
+    settings = ["sae.ema=0.5", "trainer.checkpoint_every=5"]  # of 10 steps
+    whole, killed = (Study(composed(*settings, f"name={name}")) for name in ("whole", "killed"))
+    stage.train(whole.cfg)
+
+    def kill(*_) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage, "save_trained", kill)
+        with pytest.raises(KeyboardInterrupt):
+            stage.train(killed.cfg)
+    assert not (killed.sae / "sae.safetensors").exists()
+    stage.train(killed.cfg)
+    for name in ("sae.safetensors", "cfg.json", "metrics.jsonl"):
+        assert (killed.sae / name).read_bytes() == (whole.sae / name).read_bytes()

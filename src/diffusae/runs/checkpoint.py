@@ -33,6 +33,9 @@ class Checkpoint:
 class Checkpoints(pl.Callback):
     """Writes `step-<n>.ckpt` and, last, `step-<n>.json` with its SHA-256, every so many steps and on SIGTERM.
 
+    Not after the last step of `max_steps`: from there Lightning would neither validate nor end the training (put the
+    moving average in the weights' place), so a training that is killed before its result is saved goes on from before.
+
     Args:
         directory: of this training alone.
         every: steps between two checkpoints.
@@ -49,11 +52,13 @@ class Checkpoints(pl.Callback):
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Write a checkpoint of the steps done, unless there is one; every process must call it.
+        """Write a checkpoint of the steps done, unless there is one or none is left; every process must call it.
 
         Weights that are not finite are not saved: from them a training could only fail again.
         """
         path = self.directory / f"step-{trainer.global_step:09d}.ckpt"
+        if trainer.global_step == trainer.max_steps:
+            return
         if path.with_suffix(".json").exists():
             return
         if not all(torch.isfinite(weights).all() for weights in trainer.lightning_module.parameters()):

@@ -21,6 +21,8 @@ from diffusae.sae.sparse_ops import Entries, chosen_errors, row_products, sparse
 from diffusae.sae.sparsity import BatchTopK, Codes, MatryoshkaTopK, Penalised, Sparsity, TopK
 
 InputScaling = Literal["none", "mean_norm", "standardise"]
+InitialBias = Literal["geometric_median", "mean", "zero"]
+DecoderNorm = Literal["unit", "free"]
 
 BLOCK = 256
 """Rows whose pre-activations are computed and searched together on a CPU: 5 MB of them at d_sae = 5120."""
@@ -56,8 +58,8 @@ class SparseAutoencoder(nn.Module):
     where f_c = `directions[c]` has unit norm. So a code says how far its latent moves the update, whatever
     the scaling.
 
-    Weights: `W_enc` and `W_dec` are both [d_sae, d_in]; rows of `W_dec` have unit norm, and `W_enc` begins as
-    its copy (both *open* in the paper; a public relative with the same numbers does so).
+    Weights: `W_enc` and `W_dec` are both [d_sae, d_in]; rows of `W_dec` begin with unit norm and by default keep it,
+    and `W_enc` begins as their copy (both *open* in the paper; a public relative with the same numbers does so).
 
     Args:
         d_in: entries of a vector.
@@ -70,11 +72,13 @@ class SparseAutoencoder(nn.Module):
             always in full precision.
         input_scaling: "none"; "mean_norm": divided by one number such that the mean norm is sqrt(d_in);
             "standardise": every entry to mean 0 and standard deviation 1. Fitted by `initialise`.
+        initial_bias: where `initialise` puts b among the vectors.
+        decoder_norm: "unit": training brings rows of W_dec back to unit norm; "free": it leaves them as they are.
         encoder_norm: of W_enc's rows at the beginning.
         seed: of the random directions that the decoder begins with.
 
     Raises:
-        UserError: d_in or d_sae below 1, k above d_sae, an encoder_norm of 0 or less, an unknown scaling.
+        UserError: d_in or d_sae below 1, k above d_sae, an encoder_norm of 0 or less, an unknown scaling or other choice.
     """
 
     input_shift: Tensor
@@ -89,6 +93,8 @@ class SparseAutoencoder(nn.Module):
         encoder_bias: bool = False,
         selection_precision: SelectionPrecision = "float32",
         input_scaling: InputScaling = "mean_norm",
+        initial_bias: InitialBias = "geometric_median",
+        decoder_norm: DecoderNorm = "unit",
         encoder_norm: float = 1.0,
         seed: int = 0,
         device: torch.device | str | None = None,
@@ -102,12 +108,18 @@ class SparseAutoencoder(nn.Module):
         if not encoder_norm > 0:
             raise UserError(f"encoder_norm={encoder_norm} must be above 0; raise sae.encoder_norm")
         sparsity.check(d_sae)
-        if selection_precision not in get_args(SelectionPrecision):
-            raise unknown("selection precision", selection_precision, get_args(SelectionPrecision))
-        if input_scaling not in get_args(InputScaling):
-            raise unknown("input scaling", input_scaling, get_args(InputScaling))
+        for what, chosen, known in (
+            ("selection precision", selection_precision, SelectionPrecision),
+            ("input scaling", input_scaling, InputScaling),
+            ("initial bias", initial_bias, InitialBias),
+            ("decoder norm", decoder_norm, DecoderNorm),
+        ):
+            if chosen not in get_args(known):
+                raise unknown(what, chosen, get_args(known))
         self.d_in, self.d_sae, self.input_scaling = d_in, d_sae, input_scaling
-        self.encoder_bias, self.selection_precision = encoder_bias, selection_precision
+        self.encoder_bias = encoder_bias
+        self.selection_precision: SelectionPrecision = selection_precision
+        self.initial_bias, self.decoder_norm = initial_bias, decoder_norm
         self.sparsity = sparsity.to(device=device, dtype=dtype)
         # Drawn on the CPU, so that a seed means the same directions on every device.
         drawn = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed), dtype=dtype)
@@ -122,7 +134,7 @@ class SparseAutoencoder(nn.Module):
 
     @torch.no_grad()
     def initialise(self, vectors: Float[Tensor, "n d_in"]) -> None:
-        """Fit the input scaling to `vectors` (a first, mixed batch) and put b at their geometric median.
+        """Fit the input scaling to `vectors` and put b where `initial_bias` says, by default at their geometric median.
 
         Raises:
             UserError: no vectors, wrong width, or values that are not finite.
@@ -142,7 +154,9 @@ class SparseAutoencoder(nn.Module):
             deviation = vectors.std(dim=0, correction=0)
             # A constant entry has nothing to scale; 1 keeps it finite.
             self.input_scale.copy_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
-        self.b.copy_(geometric_median(self.scale(vectors)))
+        if self.initial_bias != "zero":
+            scaled = self.scale(vectors)
+            self.b.copy_(scaled.mean(dim=0) if self.initial_bias == "mean" else geometric_median(scaled))
 
     def scale(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_in"]:
         """Data units to scaled units."""
@@ -260,7 +274,9 @@ class SparseAutoencoder(nn.Module):
         pre_activations = F.linear(centred, self.W_enc, self.b_enc)
         z = sparsity.activate(pre_activations)
         latents = torch.arange(self.d_sae, device=z.device).expand_as(z)
-        penalty = sparsity.penalty(pre_activations, z, math.sqrt(self.d_in))
+        # With free norms, codes would escape a penalty by shrinking while decoder rows grow.
+        weighted = z if self.decoder_norm == "unit" else z * self.W_dec.norm(dim=1)
+        penalty = sparsity.penalty(pre_activations, weighted, math.sqrt(self.d_in))
         errors = (z @ self.W_dec - centred).unsqueeze(1)
         squared = errors.square().sum(dim=(0, 2))
         return ScaledPass(centred, errors, squared, Codes(z.detach(), latents), penalty)
@@ -309,13 +325,14 @@ class SparseAutoencoder(nn.Module):
     @torch.no_grad()
     def project(self) -> None:
         """Bring the weights back to where they belong after a step moved them: rows of W_dec to unit norm."""
-        self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp_min_(1e-12))
+        if self.decoder_norm == "unit":
+            self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp_min_(1e-12))
         self.sparsity.project()
 
     @torch.no_grad()
     def project_decoder_gradient(self) -> None:
         """Remove from W_dec's gradient what would only lengthen its rows: the normalisation would undo it."""
-        if self.W_dec.grad is not None:
+        if self.decoder_norm == "unit" and self.W_dec.grad is not None:
             parallel = row_products(self.W_dec.grad, self.W_dec).unsqueeze(1)
             self.W_dec.grad.addcmul_(parallel, self.W_dec, value=-1)
 

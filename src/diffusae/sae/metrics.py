@@ -72,7 +72,7 @@ class Reconstruction(Metric):
 
 
 class L0(Metric):
-    """Mean number of active latents a vector. Range [0, k]."""
+    """Mean number of active latents a vector. Range [0, k] where a row has at most k, else [0, d_sae]."""
 
     full_state_update = False
     active: Tensor

@@ -21,7 +21,7 @@ from diffusae.sae.sparsity import Codes
 
 logger = logging.getLogger(__name__)
 
-ADAM_EPSILON = 6.25e-10  # rare latents have tiny gradients: the default 1e-8 would freeze them
+ADAM_EPSILON = 6.25e-10  # rare latents have tiny gradients: Adam's usual 1e-8 would freeze them
 WARN_DEAD_FRACTION = 0.5
 
 
@@ -38,7 +38,7 @@ class SAEModule(pl.LightningModule):
     `val/dead_fraction` (never fired in that set). The errors of `val/` are in data units; losses are in scaled units.
 
     Args:
-        lr: Adam's learning rate, after warm-up.
+        lr, betas, epsilon: Adam's; lr after warm-up.
         dead_after_vectors: vectors without firing after which a latent counts as dead (*open* in the paper).
             It must be well below the vectors of the whole training, or AuxK never acts.
         aux_coefficient, k_aux: AuxK's weight and the most latents that it revives at once; 0 switches it off.
@@ -59,6 +59,7 @@ class SAEModule(pl.LightningModule):
         dead_after_vectors: int,
         lr: float = 1e-4,
         betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = ADAM_EPSILON,
         aux_coefficient: float = 1 / 32,
         k_aux: int = 256,
         warmup_steps: int = 0,
@@ -66,7 +67,7 @@ class SAEModule(pl.LightningModule):
         total_steps: int | None = None,
     ) -> None:
         super().__init__()
-        positive = {"lr": lr, "dead_after_vectors": dead_after_vectors}
+        positive = {"lr": lr, "epsilon": epsilon, "dead_after_vectors": dead_after_vectors}
         counts = {"aux_coefficient": aux_coefficient, "k_aux": k_aux}
         counts |= {"warmup_steps": warmup_steps, "decay_steps": decay_steps}
         faults = [
@@ -84,7 +85,7 @@ class SAEModule(pl.LightningModule):
             )
         together(faults)
         self.autoencoder = autoencoder
-        self.lr, self.betas = lr, betas
+        self.lr, self.betas, self.epsilon = lr, betas, epsilon
         self.aux_coefficient, self.k_aux, self.dead_after_vectors = aux_coefficient, k_aux, dead_after_vectors
         self.warmup_steps, self.decay_steps, self.total_steps = warmup_steps, decay_steps, total_steps
         # 0 = not initialised. A buffer, so that a resumed training finds it in its checkpoint.
@@ -237,7 +238,7 @@ class SAEModule(pl.LightningModule):
         self.autoencoder.project()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = adam(self.autoencoder.parameters(), lr=self.lr, betas=self.betas)
+        optimizer = adam(self.autoencoder.parameters(), self)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -259,6 +260,6 @@ class SAEModule(pl.LightningModule):
             )
 
 
-def adam(parameters: Any, *, lr: float, betas: tuple[float, float]) -> torch.optim.Adam:
-    """The optimiser of all trainings; `parameters` as `torch.optim.Adam` takes them."""
-    return torch.optim.Adam(parameters, lr=lr, betas=betas, eps=ADAM_EPSILON, fused=True)
+def adam(parameters: Any, module: SAEModule) -> torch.optim.Adam:
+    """The optimiser of all trainings, with the module's settings; `parameters` as `torch.optim.Adam` takes them."""
+    return torch.optim.Adam(parameters, lr=module.lr, betas=module.betas, eps=module.epsilon, fused=True)

@@ -50,8 +50,11 @@ class SideBySide(pl.LightningModule):
         super().__init__()
         if not members:
             raise UserError("there is nothing to train; name one cell at least")
-        if len({(each.module.lr, each.module.betas) for each in members.values()}) > 1:
-            raise UserError("trainings side by side need one learning rate; train the others by themselves")
+        modules = [each.module for each in members.values()]
+        if len({(module.lr, module.betas, module.epsilon) for module in modules}) > 1:
+            raise UserError(
+                "trainings side by side need one learning rate and Adam; train the others by themselves"
+            )
         self.members = dict(members)
         self.streams = list(dict.fromkeys(member.stream for member in members.values()))
         for index, member in enumerate(members.values()):
@@ -121,7 +124,7 @@ class SideBySide(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         modules = [module for _, module in self._modules_by_name()]
         groups = [{"params": list(module.autoencoder.parameters())} for module in modules]
-        optimizer = adam(groups, lr=modules[0].lr, betas=modules[0].betas)
+        optimizer = adam(groups, modules[0])
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [module.lr_factor for module in modules])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

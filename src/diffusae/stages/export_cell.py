@@ -92,8 +92,10 @@ def _training(record: RunRecord) -> dict[str, Any]:
     if record.stage != "train":
         return {name: value for name, value in record.determines.items() if name != "cell"}
     settings = record.determines
+    sae = record.config.get("sae", settings["sae"])  # in which "auto" is what it took
+    sparsity = {name: value for name, value in sae["sparsity"].items() if name != "_target_"}
     return {
-        **{name: value for name, value in settings["sae"].items() if not isinstance(value, dict)},
+        **{name: value for name, value in (sae | sparsity).items() if name != "sparsity"},
         **{name: settings[name] for name in ("steps", "batch_size", "seed")},
     }
 

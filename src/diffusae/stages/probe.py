@@ -51,7 +51,7 @@ def vectors_per_second(study: Study, d_in: int) -> float:
     """
     device = _device()
     module = module_of(study, d_in).to(device)
-    optimizer = adam(module.autoencoder.parameters(), lr=module.lr, betas=module.betas)
+    optimizer = adam(module.autoencoder.parameters(), module)
     generator = torch.Generator().manual_seed(study.cfg.seed)
     vectors = torch.randn(study.cfg.activations.batch_size, d_in, generator=generator).to(device)
     module.initialise(vectors)

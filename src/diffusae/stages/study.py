@@ -21,6 +21,7 @@ from diffusae.errors import UserError, together, unknown
 from diffusae.interventions.windows import WINDOWS, window_at
 from diffusae.miniature.folder import SHIPPED
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
+from diffusae.sae.autoencoder import DecoderNorm, InitialBias, InputScaling
 from diffusae.sae.precision import AUTO, SelectionPrecision
 from diffusae.sae.sparsity import Sparsity
 from diffusae.stages.given_pictures import GivenPictures, branch_of_prompt, collection_faults
@@ -51,6 +52,14 @@ _NUMBERS: tuple[tuple[str, type, float, float], ...] = (
     ("activations.workers", int, 0, 1000),
     ("activations.fetch_attempts", int, 1, 1000),
     ("sae.d_sae", int, 1, 10**7),
+    ("sae.encoder_norm", float, 1e-9, 10**9),
+    ("sae.lr", float, 1e-12, 1e3),
+    ("sae.adam_epsilon", float, 1e-30, 1),
+    ("sae.aux_coefficient", float, 0, 1e6),
+    ("sae.k_aux", int, 0, 10**7),
+    ("sae.dead_after_vectors", int, 1, 10**15),
+    ("sae.warmup_steps", int, 0, 10**9),
+    ("sae.decay_steps", int, 0, 10**9),
     ("trainer.steps", int, 1, 10**9),
     ("trainer.validate_every", int, 1, 10**9),
     ("trainer.checkpoint_every", int, 1, 10**9),
@@ -68,6 +77,8 @@ _NUMBERS: tuple[tuple[str, type, float, float], ...] = (
 _OPTIONAL_NUMBERS: tuple[tuple[str, type, float, float], ...] = (
     ("model.true_guidance", float, 0, 100),
     ("model.text_tokens", int, 1, 512),
+    ("sae.gradient_clip", float, 1e-9, 10**9),
+    ("sae.ema", float, 0, 1 - 1e-9),
     ("activations.positions_per_image", int, 1, 10**9),
     ("activations.max_vectors", int, 1, 10**15),
     ("stability.seed", int, 0, 2**63),
@@ -75,6 +86,14 @@ _OPTIONAL_NUMBERS: tuple[tuple[str, type, float, float], ...] = (
     ("plan.seconds_per_picture", float, 1e-9, 10**9),
     ("plan.vectors_per_second", float, 1e-9, 10**15),
 )
+
+
+_SAE_CHOICES = {
+    "selection_precision": (AUTO, *get_args(SelectionPrecision)),
+    "input_scaling": get_args(InputScaling),
+    "initial_bias": get_args(InitialBias),
+    "decoder_norm": get_args(DecoderNorm),
+}
 
 
 def build(node: DictConfig, **values: Any) -> Any:
@@ -231,6 +250,21 @@ class Study:
         off = {"true_guidance": None, "text_tokens": None, "variant": None, "compile": False}
         return {name: value for name, value in model.items() if name not in off or value != off[name]}
 
+    def sae_determines(self) -> dict[str, Any]:
+        """What of the autoencoder's configuration decides it; younger options only where they are not at their first value."""
+        first = {
+            "initial_bias": "geometric_median",
+            "decoder_norm": "unit",
+            "encoder_norm": 1.0,
+            "adam_betas": [0.9, 0.999],
+            "adam_epsilon": 6.25e-10,
+        }
+        return {
+            name: value
+            for name, value in self.part("sae").items()
+            if name not in first or value != first[name]
+        }
+
     def check(self) -> None:
         """Refuse what cannot work, every fault in one `UserError`, before anything is loaded."""
         together(self._faults())
@@ -244,9 +278,19 @@ class Study:
                 yield f"{fault}, or null"
         if not isinstance(cfg.activations.ignore_free_disk, bool):
             yield f"activations.ignore_free_disk={cfg.activations.ignore_free_disk} must be true or false"
-        precisions = (AUTO, *get_args(SelectionPrecision))
-        if cfg.sae.selection_precision not in precisions:
-            yield str(unknown("sae.selection_precision", cfg.sae.selection_precision, precisions))
+        for name, known in _SAE_CHOICES.items():
+            if cfg.sae[name] not in known:
+                yield str(unknown(f"sae.{name}", cfg.sae[name], known))
+        betas = cfg.sae.adam_betas
+        if len(betas) != 2 or not all(is_number(beta) and 0 <= beta < 1 for beta in betas):
+            yield f"sae.adam_betas={list(betas)} must be two numbers from 0 to below 1"
+        if not wrong.keys() & {"sae.warmup_steps", "sae.decay_steps", "trainer.steps"}:
+            scheduled = cfg.sae.warmup_steps + cfg.sae.decay_steps
+            if scheduled > cfg.trainer.steps:
+                yield (
+                    f"sae.warmup_steps={cfg.sae.warmup_steps} + sae.decay_steps={cfg.sae.decay_steps} exceed "
+                    f"trainer.steps={cfg.trainer.steps}; lower them"
+                )
         if not wrong.keys() & {
             "trainer.devices", "trainer.num_nodes", "activations.batch_size", "activations.buffer_vectors"
         }:  # fmt: skip

@@ -11,7 +11,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.loggers.logger import Logger
 
 from diffusae.activations.datamodule import ActivationDataModule
@@ -23,6 +22,7 @@ from diffusae.runs.record import parent_signature, read_record, run_record, stat
 from diffusae.runs.stop_together import StopTogether, one_command
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.callbacks import LastValidation, MovingAverage
 from diffusae.sae.module import SAEModule
 from diffusae.sae.precision import AUTO, SelectionPrecision, fastest
 from diffusae.sae.storage import save_sae
@@ -70,6 +70,7 @@ def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = Fal
         )
         resumed = checkpoints.resume() if leader else checkpoints.newest()
         if resumed is None:
+            # Of the validation pictures: a training batch taken here would be missing from the first epoch.
             module.initialise(next(iter(data.val_dataloader())))
         elif leader:
             log.info("%s goes on from step %d", cell.key, resumed.step)
@@ -133,10 +134,14 @@ def module_of(study: Study, d_in: int) -> SAEModule:
             encoder_bias=settings.encoder_bias,
             selection_precision=selection_precision(study),
             input_scaling=settings.input_scaling,
+            initial_bias=settings.initial_bias,
+            decoder_norm=settings.decoder_norm,
             encoder_norm=settings.encoder_norm,
             seed=study.cfg.seed,
         ),
         lr=settings.lr,
+        betas=tuple(settings.adam_betas),
+        epsilon=settings.adam_epsilon,
         aux_coefficient=settings.aux_coefficient,
         k_aux=settings.k_aux,
         dead_after_vectors=settings.dead_after_vectors,
@@ -163,7 +168,7 @@ def trainer_of(
     cfg: DictConfig, logger: Logger, callbacks: Sequence[pl.Callback], *, progress: bool
 ) -> pl.Trainer:
     """The trainer of one training, or of several side by side."""
-    averaging = [] if cfg.sae.ema is None else [EMAWeightAveraging(decay=cfg.sae.ema, use_buffers=False)]
+    averaging = [] if cfg.sae.ema is None else [MovingAverage(decay=cfg.sae.ema)]
     return pl.Trainer(
         max_steps=cfg.trainer.steps,
         max_epochs=-1,
@@ -177,7 +182,8 @@ def trainer_of(
         val_check_interval=cfg.trainer.validate_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        callbacks=[*averaging, *callbacks, *([TrainingProgress()] if progress else [])],
+        # A checkpoint is of what those before it leave.
+        callbacks=[*averaging, LastValidation(), *callbacks, *([TrainingProgress()] if progress else [])],
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
@@ -243,11 +249,10 @@ def mirror_of(study: Study) -> Iterator[WandbMirror]:
 
 def _determines(study: Study) -> dict[str, Any]:
     """What decides the weights; the rest of the configuration (logging, paths, verification) does not."""
-    trainer = study.part("trainer")
     return {
         "cell": study.cell.coordinates(),
-        "sae": study.part("sae"),
-        "steps": trainer["steps"],
+        "sae": study.sae_determines(),
+        "steps": study.part("trainer")["steps"],
         "batch_size": study.cfg.activations.batch_size,
         "buffer_vectors": study.cfg.activations.buffer_vectors,
         "seed": study.cfg.seed,
