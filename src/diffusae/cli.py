@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusae.errors import USER_FAULT, UserError
+from diffusae.memory import keep_freed_memory
 
 STAGES: dict[str, str] = {
     "run": "collect -> annotate -> train -> label -> evaluate -> report, over the whole grid",
@@ -104,6 +105,7 @@ def _run(stage: str) -> None:
     # Our options of hydra/launcher have the names of the plugins' own, whose types they keep.
     for message in (".*LeafSpec.*", ".*smaller than the logging interval.*", r"\s*'hydra/launcher/"):
         warnings.filterwarnings("ignore", message=message)
+    keep_freed_memory()
     hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=stage)(task)()
 
 
