@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from diffusae.sae import module as module_file
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.module import SAEModule
 from diffusae.sae.sparsity import BatchTopK, JumpReLU, MatryoshkaTopK, ReLU, TopK
@@ -23,8 +22,9 @@ SPARSITIES = {
 @pytest.fixture(autouse=True)
 def _any_device_for_adam(monkeypatch):
     """The fused Adam knows which devices there are."""
+    adam = torch.optim.Adam
     monkeypatch.setattr(
-        module_file, "adam", lambda parameters, **options: torch.optim.Adam(parameters, eps=1e-9, **options)
+        torch.optim, "Adam", lambda parameters, **options: adam(parameters, **options | {"fused": False})
     )
 
 
