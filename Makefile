@@ -7,7 +7,7 @@ COMPARE_VENV := .venv-compare
 COMPARE_BIN := $(COMPARE_VENV)/bin
 COMPARE_READY := $(COMPARE_VENV)/.ready
 
-.PHONY: demo test test-slow test-gpu test-compare check lint types bench setup setup-compare clean
+.PHONY: demo test test-slow test-gpu test-compare check lint types bench bench-gpu setup setup-compare clean
 
 demo: setup ## the whole study of the miniature, from generation to report
 	$(BIN)/diffusae run experiment=miniature
@@ -21,8 +21,8 @@ test-slow: setup
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu
 
-test-compare: setup-compare ## our exports and imports against the libraries they are for
-	$(COMPARE_BIN)/python -m pytest -m compare tests/compare
+test-compare: setup-compare ## our exports and imports against the libraries they are for; our Triton kernels without a GPU
+	TRITON_INTERPRET=1 $(COMPARE_BIN)/python -m pytest -m compare tests/compare tests/sae/test_triton_kernels.py
 
 check: lint types test ## what CI runs
 
@@ -35,6 +35,9 @@ types: setup
 
 bench: setup-compare ## ratios of our parts to their limits and to public libraries
 	$(COMPARE_BIN)/python -m pytest tests/benchmarks -m slow -s
+
+bench-gpu: setup-compare ## the same for the training step on a CUDA device
+	$(COMPARE_BIN)/python -m pytest tests/benchmarks/test_gpu_step.py -m gpu -s
 
 setup: $(READY)
 

@@ -1,11 +1,12 @@
 """One training step of TopK SAEs as public libraries carry it out, through their own code.
 
-Each class takes (d_in, d_sae, k, dead latents, lr); `step(x)` is one whole step: forward, backward, Adam, bookkeeping.
+Each class takes (d_in, d_sae, k, dead latents, lr, device); `step(x)` is one whole step: forward, backward, Adam, bookkeeping.
 With dead > 0, AuxK is on and that many latents count as dead at every step; what AuxK does with them is the library's
 own choice. `reconstructed(x)` is x_hat after the steps made. Libraries are imported where they are used: any may be
 missing.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -21,13 +22,19 @@ LONG_AGO = 10**9
 class Sparsify:
     """eai-sparsify: what `Trainer.fit` does around a `SparseCoder`, whose loop is tied to a language model."""
 
-    def __init__(self, d_in: int, d_sae: int, k: int, dead: int = 0, lr: float = 1e-4) -> None:
+    def __init__(
+        self, d_in: int, d_sae: int, k: int, dead: int = 0, lr: float = 1e-4, device: str = "cpu"
+    ) -> None:
+        if (
+            device == "cpu"
+        ):  # its decoder in Triton is for GPUs, and it would take it wherever there is Triton
+            os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")
         from sparsify.config import SparseCoderConfig  # type: ignore[import-not-found]
         from sparsify.sparse_coder import SparseCoder  # type: ignore[import-not-found]
 
-        self.coder = SparseCoder(d_in, SparseCoderConfig(num_latents=d_sae, k=k))
+        self.coder = SparseCoder(d_in, SparseCoderConfig(num_latents=d_sae, k=k), device=device)
         self.optimizer = torch.optim.Adam(self.coder.parameters(), lr=lr)
-        self.since_fired = torch.zeros(d_sae, dtype=torch.long)
+        self.since_fired = torch.zeros(d_sae, dtype=torch.long, device=device)
         self.dead = dead
 
     def step(self, x: Tensor) -> None:
@@ -38,7 +45,7 @@ class Sparsify:
         self.coder.remove_gradient_parallel_to_decoder_directions()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        fired = torch.zeros(len(self.since_fired), dtype=torch.bool)
+        fired = torch.zeros_like(self.since_fired, dtype=torch.bool)
         fired[out.latent_indices.flatten()] = True
         self.since_fired += len(x)
         self.since_fired[fired] = 0
@@ -69,7 +76,9 @@ def without_pictures() -> None:
 class Overcomplete:
     """overcomplete: `train_sae` over one batch. Its AuxK takes half of all latents, dead or not."""
 
-    def __init__(self, d_in: int, d_sae: int, k: int, dead: int = 0, lr: float = 1e-4) -> None:
+    def __init__(
+        self, d_in: int, d_sae: int, k: int, dead: int = 0, lr: float = 1e-4, device: str = "cpu"
+    ) -> None:
         without_pictures()
         from overcomplete.sae import TopKSAE  # type: ignore[import-not-found]
         from overcomplete.sae.losses import top_k_auxiliary_loss  # type: ignore[import-not-found]
@@ -78,15 +87,15 @@ class Overcomplete:
         def error(x: Tensor, x_hat: Tensor, *_rest: Tensor) -> Tensor:
             return (x - x_hat).square().mean()
 
-        self.train = train_sae
-        self.sae = TopKSAE(d_in, d_sae, top_k=k)
+        self.train, self.device = train_sae, device
+        self.sae = TopKSAE(d_in, d_sae, top_k=k, device=device)
         self.optimizer = torch.optim.Adam(self.sae.parameters(), lr=lr)
         self.criterion: Callable[..., Tensor] = top_k_auxiliary_loss if dead else error
 
     def step(self, x: Tensor) -> None:
         self.train(
-            self.sae, [x], self.criterion, self.optimizer, nb_epochs=1, monitoring=0, device="cpu"
-        )  # fmt: skip
+            self.sae, [x], self.criterion, self.optimizer, nb_epochs=1, monitoring=0, device=self.device
+        )
 
     @torch.no_grad()
     def reconstructed(self, x: Tensor) -> Tensor:
@@ -96,11 +105,13 @@ class Overcomplete:
 class DictionaryLearning:
     """dictionary-learning: `TopKTrainer.update`."""
 
-    def __init__(self, d_in: int, d_sae: int, k: int, dead: int = 0, lr: float = 1e-4) -> None:
+    def __init__(
+        self, d_in: int, d_sae: int, k: int, dead: int = 0, lr: float = 1e-4, device: str = "cpu"
+    ) -> None:
         from dictionary_learning.trainers.top_k import TopKTrainer  # type: ignore[import-not-found]
 
         self.trainer = TopKTrainer(
-            steps=10**6, activation_dim=d_in, dict_size=d_sae, k=k, layer=0, lm_name="", device="cpu", lr=lr,
+            steps=10**6, activation_dim=d_in, dict_size=d_sae, k=k, layer=0, lm_name="", device=device, lr=lr,
             auxk_alpha=1 / 32 if dead else 0,
         )  # fmt: skip
         self.dead, self.auxiliary_loss = dead, self.trainer.get_auxiliary_loss
@@ -124,7 +135,9 @@ class DictionaryLearning:
 class SAELens:
     """sae-lens: `SAETrainer.step`."""
 
-    def __init__(self, d_in: int, d_sae: int, k: int, dead: int = 0, lr: float = 1e-4) -> None:
+    def __init__(
+        self, d_in: int, d_sae: int, k: int, dead: int = 0, lr: float = 1e-4, device: str = "cpu"
+    ) -> None:
         from sae_lens.config import SAETrainerConfig  # type: ignore[import-not-found]
         from sae_lens.saes.topk_sae import (  # type: ignore[import-not-found]
             TopKTrainingSAE,
@@ -133,9 +146,9 @@ class SAELens:
         from sae_lens.training.sae_trainer import SAETrainer  # type: ignore[import-not-found]
 
         config = SAETrainerConfig(
-            total_training_samples=10**9, train_batch_size_samples=4096, lr=lr, lr_end=lr
+            total_training_samples=10**9, train_batch_size_samples=4096, lr=lr, lr_end=lr, device=device
         )
-        sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=d_in, d_sae=d_sae, k=k))
+        sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=d_in, d_sae=d_sae, k=k, device=device))
         nothing: Iterator[Tensor] = iter(())
         self.trainer: Any = SAETrainer(config, sae, nothing)
         self.dead = dead
@@ -158,12 +171,14 @@ PUBLIC = {
 }
 
 
-def public_trainers(d_in: int, d_sae: int, k: int, *, dead: int = 0, lr: float = 1e-4) -> dict[str, Any]:
+def public_trainers(
+    d_in: int, d_sae: int, k: int, *, dead: int = 0, lr: float = 1e-4, device: str = "cpu"
+) -> dict[str, Any]:
     """A trainer of every library that is installed; the others are told on stdout."""
     trainers = {}
     for name, trainer_of in PUBLIC.items():
         try:
-            trainers[name] = trainer_of(d_in, d_sae, k, dead, lr)
+            trainers[name] = trainer_of(d_in, d_sae, k, dead, lr, device)
         except ImportError as error:
             print(f"  {name}: left out, {error}; `make setup-compare` installs it")
     return trainers

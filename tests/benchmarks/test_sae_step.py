@@ -13,6 +13,7 @@ from torch import Tensor
 from benchmarks.paired import Work, in_turns
 from benchmarks.public_trainers import LONG_AGO, public_trainers
 from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.kernels import KernelsName
 from diffusae.sae.losses import normalised_error
 from diffusae.sae.module import ADAM_EPSILON, SAEModule
 from diffusae.sae.precision import SelectionPrecision
@@ -39,11 +40,20 @@ class Ours:
     """`SAEModule`'s training step without Lightning's loop."""
 
     def __init__(
-        self, x: Tensor, precision: SelectionPrecision, *, dead: int = 0, k_aux: int = 256, lr: float = 1e-4
+        self,
+        x: Tensor,
+        precision: SelectionPrecision,
+        *,
+        dead: int = 0,
+        k_aux: int = 256,
+        lr: float = 1e-4,
+        kernels: KernelsName = "torch",
     ) -> None:
         d_in = x.shape[1]
-        sae = SparseAutoencoder(d_in, EXPANSION * d_in, TopK(K), selection_precision=precision)
-        self.module = SAEModule(sae, dead_after_vectors=LONG_AGO // 2, k_aux=k_aux, lr=lr)
+        sae = SparseAutoencoder(
+            d_in, EXPANSION * d_in, TopK(K), selection_precision=precision, kernels=kernels
+        )
+        self.module = SAEModule(sae, dead_after_vectors=LONG_AGO // 2, k_aux=k_aux, lr=lr).to(x.device)
         self.module.initialise(x)
         self.module.log_dict = lambda *_args, **_values: None  # type: ignore[method-assign]
         self.optimizer = torch.optim.Adam(sae.parameters(), lr=lr, eps=ADAM_EPSILON, fused=True)

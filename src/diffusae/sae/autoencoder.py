@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusae.errors import UserError, unknown
+from diffusae.sae.kernels import KernelsName, kernels_by_name
 from diffusae.sae.precision import SelectionPrecision
 from diffusae.sae.quantised import Quantised, product, quantised
 from diffusae.sae.sparse_ops import Entries, chosen_errors, row_products, sparse_decode
@@ -70,6 +71,8 @@ class SparseAutoencoder(nn.Module):
             CPUs with AMX) or "int8" (fast on CPUs with VNNI; on other devices it means bfloat16). It finds a few
             candidates more than are wanted, among which float32 values choose. Validation and use (`encode`) are
             always in full precision.
+        kernels: what computes with the chosen latents in training: "torch" (its own kernels) or "triton" (ours, on
+            CUDA devices alone). Use (`decode`) is always with torch's.
         input_scaling: "none"; "mean_norm": divided by one number such that the mean norm is sqrt(d_in);
             "standardise": every entry to mean 0 and standard deviation 1. Fitted by `initialise`.
         initial_bias: where `initialise` puts b among the vectors.
@@ -78,7 +81,8 @@ class SparseAutoencoder(nn.Module):
         seed: of the random directions that the decoder begins with.
 
     Raises:
-        UserError: d_in or d_sae below 1, k above d_sae, an encoder_norm of 0 or less, an unknown scaling or other choice.
+        UserError: d_in or d_sae below 1, k above d_sae, an encoder_norm of 0 or less, an unknown scaling or other choice,
+            Triton kernels where there is no Triton.
     """
 
     input_shift: Tensor
@@ -92,6 +96,7 @@ class SparseAutoencoder(nn.Module):
         *,
         encoder_bias: bool = False,
         selection_precision: SelectionPrecision = "float32",
+        kernels: KernelsName = "torch",
         input_scaling: InputScaling = "mean_norm",
         initial_bias: InitialBias = "geometric_median",
         decoder_norm: DecoderNorm = "unit",
@@ -120,6 +125,7 @@ class SparseAutoencoder(nn.Module):
         self.encoder_bias = encoder_bias
         self.selection_precision: SelectionPrecision = selection_precision
         self.initial_bias, self.decoder_norm = initial_bias, decoder_norm
+        self.kernels = kernels_by_name(kernels)
         self.sparsity = sparsity.to(device=device, dtype=dtype)
         # Drawn on the CPU, so that a seed means the same directions on every device.
         drawn = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed), dtype=dtype)
@@ -215,8 +221,10 @@ class SparseAutoencoder(nn.Module):
         """Codes as entries with their values; rows that have few active latents or many give the active ones only."""
         if isinstance(self.sparsity, BatchTopK):
             active = codes.values > 0
-            return Entries.where(active, codes.indices, d_sae=self.d_sae), codes.values[active]
-        return Entries.every(codes.indices, d_sae=self.d_sae), codes.values.flatten()
+            entries = Entries.where(active, codes.indices, d_sae=self.d_sae, kernels=self.kernels)
+            return entries, codes.values[active]
+        entries = Entries.every(codes.indices, d_sae=self.d_sae, kernels=self.kernels)
+        return entries, codes.values.flatten()
 
     def _in_full_precision(self, codes: Codes, centred: Float[Tensor, "batch d_in"]) -> Codes:
         """The same latents with their pre-activations computed anew."""

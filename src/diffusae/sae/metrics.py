@@ -155,7 +155,7 @@ def decoder_similarity(directions: Float[Tensor, "d_sae d_in"]) -> dict[str, Ten
     sampled = torch.arange(0, d_sae, -(-d_sae // _SAMPLED_LATENTS), device=directions.device)
     unit = F.normalize(directions, dim=1)
     cosines = unit[sampled] @ unit.T
-    cosines[torch.arange(len(sampled)), sampled] = -torch.inf
+    cosines[torch.arange(len(sampled), device=sampled.device), sampled] = -torch.inf
     nearest = cosines.amax(dim=1)
     return {
         "decoder_similarity": nearest.mean(),

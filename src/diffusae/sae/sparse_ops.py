@@ -7,7 +7,7 @@ are not zero. What cannot be avoided is one dense product: the pre-activations.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -31,71 +31,17 @@ def sparse_decode(
     return product.reshape(*indices.shape[:-1], rows.shape[1])
 
 
-class Entries:
-    """The entries of a sparse [rows, d_sae] matrix, row after row: entry i is column `columns[i]` of its row.
-
-    Args:
-        columns: int64 [n]. starts: int64 [rows], where each row's entries begin.
-        cuts: rows that were made of each row by `cut`.
-    """
-
-    def __init__(
-        self, columns: Int[Tensor, " n"], starts: Int[Tensor, " rows"], *, d_sae: int, cuts: int = 1
-    ) -> None:
-        self.columns, self.starts, self.d_sae, self.cuts = columns, starts, d_sae, cuts
-        ends = torch.cat([starts[1:], starts.new_tensor([len(columns)])])
-        self.rows = torch.repeat_interleave(ends - starts, output_size=len(columns))
-        """int64 [n], each entry's row."""
-
-    @classmethod
-    def every(cls, indices: Int[Tensor, "rows k"], *, d_sae: int) -> Entries:
-        """All k entries of every row."""
-        rows, k = indices.shape
-        return cls(indices.flatten(), torch.arange(0, rows * k, k, device=indices.device), d_sae=d_sae)
-
-    @classmethod
-    def where(cls, active: Bool[Tensor, "rows k"], indices: Int[Tensor, "rows k"], *, d_sae: int) -> Entries:
-        """The active entries of every row."""
-        counts = active.sum(dim=1)
-        return cls(indices[active], counts.cumsum(0) - counts, d_sae=d_sae)
-
-    def cut(self, columns: Sequence[int]) -> Entries:
-        """The same entries with every row cut before each of these columns: row r becomes the rows
-        r * (1 + len(columns)) + (0, 1, ...). Within a row the columns must rise.
-        """
-        bounds = torch.tensor(columns, device=self.columns.device)
-        part = torch.bucketize(self.columns, bounds, right=True)
-        bag = self.rows * (len(columns) + 1) + part
-        counts = torch.bincount(bag, minlength=len(self.starts) * (len(columns) + 1))
-        return Entries(self.columns, counts.cumsum(0) - counts, d_sae=self.d_sae, cuts=len(columns) + 1)
-
-    def times(self, values: Float[Tensor, " n"], weight: Float[Tensor, "d_sae d"]) -> Float[Tensor, "rows d"]:
-        """Z @ weight."""
-        return sums_of_rows(weight, self.columns, self.starts, values)
-
-    def inner(self, left: Float[Tensor, "rows d"], right: Float[Tensor, "d_sae d"]) -> Float[Tensor, " n"]:
-        """left[row] . right[column] of every entry: (left @ right^T) where Z is not zero."""
-        # The gradient of `times` by its values is this product, and torch has a kernel for it.
-        return torch.ops.aten._embedding_bag_per_sample_weights_backward(
-            left.contiguous(), right, self.columns, self.starts, self.rows, mode=0
-        )
-
-    def by_column(self) -> tuple[Int[Tensor, " n"], Int[Tensor, " d_sae"]]:
-        """The order that sorts the entries by column, and where each column begins in it."""
-        # Short keys are sorted several times faster.
-        short = torch.int16 if self.d_sae <= torch.iinfo(torch.int16).max else torch.int32
-        order = torch.argsort(self.columns.to(short), stable=True)
-        counts = torch.bincount(self.columns, minlength=self.d_sae)
-        return order, counts.cumsum(0) - counts
-
-
 def sums_of_rows(
     dense: Float[Tensor, "n d"],
     rows: Int[Tensor, " entries"],
     starts: Int[Tensor, " sums"],
     weights: Float[Tensor, " entries"],
+    *,
+    uneven: bool = False,
 ) -> Float[Tensor, "sums d"]:
     """Weighted sums of rows of `dense`: sum i is of the entries from starts[i] up to the next start.
+
+    `uneven`, that some are far longer than others, matters to kernels that split these.
 
     On a CPU, columns are taken so many at a time that those of all rows stay in the core's own cache while rows are
     picked from all over it. The result is the same to the bit.
@@ -108,6 +54,119 @@ def sums_of_rows(
         for part in dense.split(columns, dim=1)
     ]
     return torch.cat(sums, dim=1)
+
+
+def inner_products(
+    left: Float[Tensor, "rows d"],
+    right: Float[Tensor, "columns d"],
+    rows: Int[Tensor, " n"],
+    columns: Int[Tensor, " n"],
+    starts: Int[Tensor, " rows"],
+) -> Float[Tensor, " n"]:
+    """left[rows[i]] . right[columns[i]] of every entry; the entries of a row follow one another from its start."""
+    # The gradient of `sums_of_rows` by its weights is this product, and torch has a kernel for it.
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        left.contiguous(), right, columns, starts, rows, mode=0
+    )
+
+
+class _SumsOfRows(Protocol):
+    def __call__(
+        self, dense: Tensor, rows: Tensor, starts: Tensor, weights: Tensor, *, uneven: bool = False
+    ) -> Tensor: ...
+
+
+class _InnerProducts(Protocol):
+    def __call__(
+        self, left: Tensor, right: Tensor, rows: Tensor, columns: Tensor, starts: Tensor
+    ) -> Tensor: ...
+
+
+class Kernels(NamedTuple):
+    """What computes with entries, as `sums_of_rows` and `inner_products` do to rounding."""
+
+    sums_of_rows: _SumsOfRows
+    inner_products: _InnerProducts
+
+
+TORCH = Kernels(sums_of_rows, inner_products)
+
+
+class Entries:
+    """The entries of a sparse [rows, d_sae] matrix, row after row: entry i is column `columns[i]` of its row.
+
+    Args:
+        columns: int64 [n]. starts: int64 [rows], where each row's entries begin.
+        cuts: rows that were made of each row by `cut`.
+        kernels: what computes with them.
+    """
+
+    def __init__(
+        self,
+        columns: Int[Tensor, " n"],
+        starts: Int[Tensor, " rows"],
+        *,
+        d_sae: int,
+        cuts: int = 1,
+        kernels: Kernels = TORCH,
+    ) -> None:
+        self.columns, self.starts, self.d_sae, self.cuts = columns, starts, d_sae, cuts
+        self.kernels = kernels
+        ends = torch.cat([starts[1:], starts.new_tensor([len(columns)])])
+        self.rows = torch.repeat_interleave(ends - starts, output_size=len(columns))
+        """int64 [n], each entry's row."""
+
+    @classmethod
+    def every(cls, indices: Int[Tensor, "rows k"], *, d_sae: int, kernels: Kernels = TORCH) -> Entries:
+        """All k entries of every row."""
+        rows, k = indices.shape
+        starts = torch.arange(0, rows * k, k, device=indices.device)
+        return cls(indices.flatten(), starts, d_sae=d_sae, kernels=kernels)
+
+    @classmethod
+    def where(
+        cls,
+        active: Bool[Tensor, "rows k"],
+        indices: Int[Tensor, "rows k"],
+        *,
+        d_sae: int,
+        kernels: Kernels = TORCH,
+    ) -> Entries:
+        """The active entries of every row."""
+        counts = active.sum(dim=1)
+        return cls(indices[active], counts.cumsum(0) - counts, d_sae=d_sae, kernels=kernels)
+
+    def cut(self, columns: Sequence[int]) -> Entries:
+        """The same entries with every row cut before each of these columns: row r becomes the rows
+        r * (1 + len(columns)) + (0, 1, ...). Within a row the columns must rise.
+        """
+        bounds = torch.tensor(columns, device=self.columns.device)
+        part = torch.bucketize(self.columns, bounds, right=True)
+        bag = self.rows * (len(columns) + 1) + part
+        counts = torch.bincount(bag, minlength=len(self.starts) * (len(columns) + 1))
+        return Entries(
+            self.columns,
+            counts.cumsum(0) - counts,
+            d_sae=self.d_sae,
+            cuts=len(columns) + 1,
+            kernels=self.kernels,
+        )
+
+    def times(self, values: Float[Tensor, " n"], weight: Float[Tensor, "d_sae d"]) -> Float[Tensor, "rows d"]:
+        """Z @ weight."""
+        return self.kernels.sums_of_rows(weight, self.columns, self.starts, values)
+
+    def inner(self, left: Float[Tensor, "rows d"], right: Float[Tensor, "d_sae d"]) -> Float[Tensor, " n"]:
+        """left[row] . right[column] of every entry: (left @ right^T) where Z is not zero."""
+        return self.kernels.inner_products(left, right, self.rows, self.columns, self.starts)
+
+    def by_column(self) -> tuple[Int[Tensor, " n"], Int[Tensor, " d_sae"]]:
+        """The order that sorts the entries by column, and where each column begins in it."""
+        # Short keys are sorted several times faster.
+        short = torch.int16 if self.d_sae <= torch.iinfo(torch.int16).max else torch.int32
+        order = torch.argsort(self.columns.to(short), stable=True)
+        counts = torch.bincount(self.columns, minlength=self.d_sae)
+        return order, counts.cumsum(0) - counts
 
 
 def row_products(left: Float[Tensor, "rows d"], right: Float[Tensor, "rows d"]) -> Float[Tensor, " rows"]:
@@ -182,8 +241,9 @@ class _ChosenErrors(torch.autograd.Function):
         of_values = parts.inner(gradient, W_dec) * (values > 0) * times
         order, starts = entries.by_column()
 
-        of_W_dec = sums_of_rows(gradient, parts.rows[order], starts, values[order] * times)
-        of_W_enc = sums_of_rows(centred, entries.rows[order], starts, of_values[order])
+        sums = entries.kernels.sums_of_rows  # of latents, of which some may be active everywhere
+        of_W_dec = sums(gradient, parts.rows[order], starts, values[order] * times, uneven=True)
+        of_W_enc = sums(centred, entries.rows[order], starts, of_values[order], uneven=True)
         of_b_enc = values.new_zeros(entries.d_sae).index_add_(0, entries.columns, of_values)
         return None, of_x_hat - of_b_enc @ W_enc, of_W_enc, of_b_enc, of_W_dec, None, None, None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import hydra
+import torch
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
@@ -22,6 +23,7 @@ from diffusae.interventions.windows import WINDOWS, window_at
 from diffusae.miniature.folder import SHIPPED
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
 from diffusae.sae.autoencoder import DecoderNorm, InitialBias, InputScaling
+from diffusae.sae.kernels import KernelsName, check_device, kernels_by_name
 from diffusae.sae.precision import AUTO, SelectionPrecision
 from diffusae.sae.sparsity import Sparsity
 from diffusae.stages.given_pictures import GivenPictures, branch_of_prompt, collection_faults
@@ -242,6 +244,13 @@ class Study:
         model = self.cfg.model
         return configured_branches(model.guidance_layout, model.guidance, model.true_guidance)
 
+    @property
+    def device_type(self) -> str:
+        """What autoencoders are trained on, as torch names it."""
+        accelerator = self.cfg.trainer.accelerator
+        on_gpu = accelerator in ("cuda", "gpu") or (accelerator == "auto" and torch.cuda.is_available())
+        return "cuda" if on_gpu else "cpu"
+
     def model_determines(self) -> dict[str, Any]:
         """What of the model's configuration decides its results: not what only describes it, and no option that is off."""
         model = self.part("model")
@@ -291,6 +300,7 @@ class Study:
                     f"sae.warmup_steps={cfg.sae.warmup_steps} + sae.decay_steps={cfg.sae.decay_steps} exceed "
                     f"trainer.steps={cfg.trainer.steps}; lower them"
                 )
+        yield from self._kernel_faults()
         if not wrong.keys() & {
             "trainer.devices", "trainer.num_nodes", "activations.batch_size", "activations.buffer_vectors"
         }:  # fmt: skip
@@ -314,6 +324,18 @@ class Study:
             yield str(unknown("model.guidance_layout", cfg.model.guidance_layout, get_args(Layout)))
         guided = "model.guidance" in wrong or "uncond" in self.branches
         yield from conditioning_faults(cfg, guided=guided)
+
+    def _kernel_faults(self) -> Iterator[str]:
+        """Kernels that there are not; where the stage trains, also those that do not run here."""
+        kernels = self.cfg.trainer.kernels
+        if kernels not in get_args(KernelsName):
+            yield str(unknown("trainer.kernels", kernels, get_args(KernelsName)))
+        elif self.cfg.stage in ("train", "train_grid", "run"):
+            try:
+                kernels_by_name(kernels)
+                check_device(kernels, self.device_type)
+            except UserError as error:
+                yield str(error)
 
 
 def _number_fault(cfg: DictConfig, name: str, kind: type, least: float, greatest: float) -> str | None:

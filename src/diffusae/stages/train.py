@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from omegaconf import DictConfig
 from pytorch_lightning.loggers.logger import Logger
 
@@ -133,6 +132,7 @@ def module_of(study: Study, d_in: int) -> SAEModule:
             study.sparsity(),
             encoder_bias=settings.encoder_bias,
             selection_precision=selection_precision(study),
+            kernels=study.cfg.trainer.kernels,
             input_scaling=settings.input_scaling,
             initial_bias=settings.initial_bias,
             decoder_norm=settings.decoder_norm,
@@ -159,9 +159,7 @@ def selection_precision(study: Study) -> SelectionPrecision:
     begun = read_record(study.sae)
     if begun is not None and begun.status != "finished":
         return begun.config["sae"]["selection_precision"]
-    accelerator = study.cfg.trainer.accelerator
-    on_gpu = accelerator in ("cuda", "gpu") or (accelerator == "auto" and torch.cuda.is_available())
-    return fastest("cuda" if on_gpu else "cpu")
+    return fastest(study.device_type)
 
 
 def trainer_of(
