@@ -20,6 +20,7 @@ from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
 from sparsify import SparseCoder, SparseCoderConfig
 
 from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.exchange import import_sae
 from diffusae.sae.losses import auxk_loss
 from diffusae.sae.sparsity import BatchTopK, JumpReLU, MatryoshkaTopK, ReLU, Sparsity, TopK
 
@@ -265,6 +266,7 @@ def test_batchtopk_in_use_is_the_jumprelu_that_sae_lens_makes_of_it(tmp_path: Pa
     assert len(set((codes > 0).sum(dim=1).tolist())) > 1  # rows share one threshold, not one number
     torch.testing.assert_close(codes, used.encode(new))
     torch.testing.assert_close(sae(new), used.decode(used.encode(new)))
+    torch.testing.assert_close(import_sae(tmp_path)(new), sae(new))
 
 
 @pytest.mark.parametrize("prefixes", [[20], [7, 20]])

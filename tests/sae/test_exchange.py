@@ -197,6 +197,11 @@ def test_an_unknown_format_lists_the_known(tmp_path):
         ("sae_lens", {"reshape_activations": "hook_z"}, 'reshape_activations="hook_z" must be'),
         ("sae_lens", {"architecture": "gated"}, "unknown sae-lens architecture 'gated'; known: jumprelu"),
         ("sae_lens", {"architecture": "transcoder"}, "unknown sae-lens architecture 'transcoder'"),
+        (
+            "sae_lens",
+            {"architecture": "batchtopk"},
+            r"training checkpoint .* save_inference_model\(\) writes",
+        ),
         ("sae_lens", {"architecture": "standard", "activation_fn": "topk"}, 'activation_fn="topk" must be'),
         ("sae_lens", {"finetuning_scaling_factor": True}, "finetuning_scaling_factor=true must be"),
         ("sae_lens", {"k": 0}, "k=0 must be a whole number from 1"),

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from diffusae.errors import unknown
+from diffusae.errors import UserError, unknown
 from diffusae.files import atomic_path, atomic_write_json
 from diffusae.sae.folded import Folded, jump_relu
 from diffusae.sae.foreign_files import CONFIG_NAME, read_config, read_weights, require, whole_number
@@ -24,6 +24,8 @@ LAYOUT_VERSION = "6.54.12"
 """The version whose layout is written: SAELens reads configs without one as those of before its version 6."""
 _TENSORS = ("W_enc", "W_dec", "b_enc", "b_dec")
 _ARCHITECTURES: Mapping[type[Sparsity], str] = {TopK: "topk", ReLU: "standard", JumpReLU: "jumprelu"}
+_TRAINED_ONLY = ("batchtopk", "matryoshka_batchtopk")
+"""What SAELens has in its training checkpoints alone: for use it writes them as `jumprelu`."""
 
 
 def write(directory: Path, folded: Folded, metadata: Mapping[str, Any]) -> None:
@@ -58,6 +60,11 @@ def read(directory: Path) -> Folded:
     """
     config = read_config(directory)
     architecture = config.get("architecture", "standard")
+    if architecture in _TRAINED_ONLY:
+        raise UserError(
+            f"{directory} holds a training checkpoint of SAELens ({architecture}); import what its "
+            "save_inference_model() writes"
+        )
     if architecture not in _ARCHITECTURES.values():
         raise unknown("sae-lens architecture", architecture, _ARCHITECTURES.values())
     _refuse_what_differs(config)
