@@ -148,3 +148,34 @@ def test_ema_saves_the_moving_average_of_the_weights(composed, monkeypatch):
     torch.testing.assert_close(saved.W_enc.data, average)
     assert not torch.allclose(saved.W_enc, steps[-1], atol=1e-4)
     assert json.loads((study.sae / "cfg.json").read_text())["metadata"]["validation"]["val/l0"] <= 4
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("place", "validate_every", "checkpoint_every"),
+    [
+        ("save_trained", 5, 5),  # after the last step, which is a checkpoint's and has a validation
+        ("validate", 5, 5),  # in the validation of a checkpoint's step
+        ("save_trained", 4, 9),  # after a checkpoint that no validation follows
+    ],
+)
+def test_a_training_stopped_at_a_validation_or_its_end_goes_on_to_the_same_average_and_figures(
+    composed, monkeypatch, place, validate_every, checkpoint_every
+):
+    def study(name: str) -> Study:
+        every = [f"trainer.validate_every={validate_every}", f"trainer.checkpoint_every={checkpoint_every}"]
+        return Study(composed("sae.ema=0.5", "sae.selection_precision=float32", f"name={name}", *every))
+
+    def kill(*_args: object, **_values: object) -> None:
+        raise KeyError("killed")
+
+    whole, stopped = study("whole"), study("stopped")
+    stage.train(whole.cfg)
+    with monkeypatch.context() as killing:
+        killing.setattr(*((stage, place) if place == "save_trained" else (stage.SAEModule, place)), kill)
+        with pytest.raises(KeyError, match="killed"):
+            stage.train(stopped.cfg)
+    stage.train(stopped.cfg)
+    for name in ("sae.safetensors", "metrics.jsonl", "cfg.json"):
+        assert (stopped.sae / name).read_bytes() == (whole.sae / name).read_bytes(), name
+    assert json.loads((stopped.sae / "cfg.json").read_text())["metadata"]["validation"].keys() >= {"val/l0"}

@@ -88,7 +88,7 @@ def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = Fal
             )
         if not leader:
             return
-        measured = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        measured = last_validation(metrics)
         save_trained(study, module, data, measured)
         checkpoints.clear()
         if mirror is not None:
@@ -102,6 +102,14 @@ def mirror_log(metrics: Path, mirror: WandbMirror) -> None:
     for row in read_metrics(metrics):
         figures = {key: value for key, value in row.items() if key not in ("step", "nonfinite")}
         mirror.log(figures, step=row["step"])
+
+
+def last_validation(metrics: Path) -> dict[str, float]:
+    """The figures of the last validation by the log: it may have been that of a process that was killed since."""
+    last = {}
+    for row in read_metrics(metrics):
+        last = {key: value for key, value in row.items() if key.startswith("val/")} or last
+    return last
 
 
 def data_of(study: Study) -> ActivationDataModule:

@@ -23,6 +23,7 @@ from diffusae.sae.side_by_side import Member, SideBySide
 from diffusae.stages.study import Study
 from diffusae.stages.train import (
     data_of,
+    last_validation,
     mirror_log,
     mirror_of,
     module_of,
@@ -124,14 +125,7 @@ def _train(cfg: DictConfig, studies: Mapping[str, Study], directory: Path) -> No
         trainer.fit(
             module, datamodule=data, ckpt_path=None if resumed is None else resumed.path, weights_only=True
         )
-        measured = {
-            name: {
-                key.removeprefix(f"{name}/"): float(value)
-                for key, value in trainer.callback_metrics.items()
-                if key.startswith(f"{name}/val/")
-            }
-            for name in members
-        }
+        measured = {name: last_validation(path) for name, path in metrics.items()}
         for name, study in waiting.items():
             member = members[name]
             save_trained(study, member.module, streams[member.stream], measured[name])
