@@ -20,6 +20,7 @@ from diffusae.files import sha256_of
 from diffusae.runs.record import read_record, run_record
 from diffusae.sae.storage import load_sae
 from diffusae.stages import train as stage
+from diffusae.stages import train_grid
 from diffusae.stages.study import Study
 
 TRAINING = "mid/t1.00/cond/shard-000000.tar"
@@ -55,11 +56,11 @@ def activations(tmp_path) -> Path:
 
 @pytest.fixture
 def composed(activations) -> Callable[..., DictConfig]:
-    def make(*overrides: str) -> DictConfig:
+    def make(*overrides: str, command: str = "train") -> DictConfig:
         cell = ["timestep=early", "block=mid", "conditioning=cond", "trainer.accelerator=cpu"]
         paths = [f"paths.outputs={activations.parent}", f"paths.activations={activations}"]
         with initialize_config_dir(str(config_directory()), version_base="1.3"):
-            return compose("train", overrides=["debug=tiny", *cell, *paths, *overrides])
+            return compose(command, overrides=["debug=tiny", *cell, *paths, *overrides])
 
     return make
 
@@ -179,3 +180,28 @@ def test_a_training_stopped_at_a_validation_or_its_end_goes_on_to_the_same_avera
     for name in ("sae.safetensors", "metrics.jsonl", "cfg.json"):
         assert (stopped.sae / name).read_bytes() == (whole.sae / name).read_bytes(), name
     assert json.loads((stopped.sae / "cfg.json").read_text())["metadata"]["validation"].keys() >= {"val/l0"}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_grid_that_was_stopped_goes_on_with_its_own_configuration_alone(composed, monkeypatch):
+    one = ["grid.timesteps=[1.0]", "grid.blocks=[mid]", "grid.conditionings=[cond]"]
+    one += ["sae.selection_precision=float32", "trainer.checkpoint_every=2"]
+
+    def kill(*_args: object) -> None:
+        raise KeyError("killed")
+
+    with monkeypatch.context() as killing:
+        killing.setattr(train_grid, "save_trained", kill)
+        with pytest.raises(KeyError, match="killed"):
+            train_grid.train_grid(composed(*one, "sae.lr=0.01", command="train_grid"))
+    cfg = composed(*one, command="train_grid")
+    with pytest.raises(UserError, match=r"sae.lr: 0.01 -> 0.002"):
+        train_grid.train_grid(cfg)
+    sae = Study(cfg).sae
+    shutil.rmtree(sae)  # as the message advises
+    assert list(sae.parent.glob(".grid-*/checkpoints/*.ckpt"))
+    train_grid.train_grid(cfg)
+    single = Study(composed("name=single", *one))
+    stage.train(single.cfg)
+    assert (sae / "sae.safetensors").read_bytes() == (single.sae / "sae.safetensors").read_bytes()
+    assert not list(sae.parent.glob(".grid-*"))

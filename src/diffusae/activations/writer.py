@@ -116,7 +116,13 @@ class ActivationWriter:
         if not path.exists():
             atomic_write_json(path, ours)
             return
-        lines = differences(json.loads(path.read_text(encoding="utf-8")), ours)
+        try:
+            there = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(
+                f"{path} is damaged ({error}); remove it and run the same command again"
+            ) from error
+        lines = differences(there, ours)
         if lines:
             raise UserError(
                 f"{self.root} holds another collection; it differs (there -> now) in:{lines}\n"

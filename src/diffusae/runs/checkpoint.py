@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from diffusae.files import atomic_path, atomic_write_json, sha256_of
 from diffusae.runs.metric_log import MetricLog, read_metrics
@@ -28,6 +30,19 @@ class Checkpoint:
 
     path: Path
     step: int
+
+
+class InPlace(TorchCheckpointIO):
+    """Writes a checkpoint where it is to lie. Lightning's own way leads through the machine's temporary folder, which may be
+    small, and where a kill would leave it.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        buffer = io.BytesIO()  # torch hides what goes wrong with a file
+        torch.save(checkpoint, buffer)
+        Path(path).write_bytes(buffer.getbuffer())
 
 
 class AfterStep(pl.Callback):

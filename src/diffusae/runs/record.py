@@ -89,7 +89,7 @@ def read_record(directory: Path | str) -> RunRecord | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}); remove {directory} and run again") from error
+        raise UserError(f"{path} is damaged ({error!r}); remove it and run the same command again") from error
 
 
 def state(directory: Path | str, *, determines: Mapping[str, Any], parents: Mapping[str, str]) -> State:

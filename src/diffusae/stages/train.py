@@ -15,11 +15,11 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.loggers.logger import Logger
 
 from diffusae.activations.datamodule import ActivationDataModule
-from diffusae.runs.checkpoint import Checkpoints
+from diffusae.runs.checkpoint import Checkpoints, InPlace
 from diffusae.runs.lightning_logger import JsonlLogger
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.metric_log import read_metrics
-from diffusae.runs.record import parent_signature, read_record, run_record, state
+from diffusae.runs.record import parent_signature, read_record, run_record, run_signature, state
 from diffusae.runs.stop_together import StopTogether, one_command
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.sae.autoencoder import SparseAutoencoder
@@ -47,6 +47,11 @@ def train(cfg: DictConfig) -> bool:
 def trained(study: Study) -> bool:
     """Whether this very training is finished; `UserError` where another one's result is in its place."""
     return state(study.sae, determines=_determines(study), parents=_parents(study)) == "finished"
+
+
+def training_signature(study: Study) -> str:
+    """What decides this training's weights, in one value."""
+    return run_signature(determines=_determines(study), parents=_parents(study))
 
 
 def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = False) -> None:
@@ -184,6 +189,7 @@ def trainer_of(
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         callbacks=[*averaging, *callbacks],
+        plugins=InPlace(),
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=progress,

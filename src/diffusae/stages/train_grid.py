@@ -31,6 +31,7 @@ from diffusae.stages.train import (
     save_trained,
     trained,
     trainer_of,
+    training_signature,
 )
 
 log = logging.getLogger(__name__)
@@ -81,13 +82,21 @@ def _members(cfg: DictConfig) -> dict[str, Study]:
 
 
 def _begun(directory: Path, studies: Mapping[str, Study]) -> list[str]:
-    """The trainings to carry out together: those of a run that was killed, else all that are not finished."""
+    """The trainings to carry out together: those of a run of this very configuration that was killed, else all that are
+    not finished.
+    """
     waiting = [name for name, study in studies.items() if not trained(study)]
+    if not waiting:
+        return []
     told = directory / "members.json"
-    if waiting and told.exists():
-        return json.loads(told.read_text(encoding="utf-8"))
-    if waiting:
-        atomic_write_json(told, waiting)
+    try:
+        begun = json.loads(told.read_text(encoding="utf-8"))
+        if begun == {name: training_signature(studies[name]) for name in begun}:
+            return list(begun)
+    except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is damaged
+        pass
+    shutil.rmtree(directory, ignore_errors=True)  # checkpoints of another configuration
+    atomic_write_json(told, {name: training_signature(studies[name]) for name in waiting})
     return waiting
 
 
