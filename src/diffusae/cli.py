@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -38,6 +39,18 @@ STAGES: dict[str, str] = {
 }
 FUNCTIONS = {"export": "export_cell", "import": "import_cell"}
 """Stages whose module and function have another name: `import` is a word of Python's."""
+
+
+_FREE_SPACE = "what is finished is kept: free some space and run the same command again"
+_REMEDIES = {
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
+    errno.EROFS: "choose another directory with paths.outputs",
+    errno.EACCES: "allow this user to read it, and to write below paths.outputs",
+    errno.EISDIR: "a file belongs there: move the directory away",
+    errno.ENOTDIR: "a directory belongs there: move the file away",
+}
+"""What the user can do about the faults of files."""
 
 
 def config_directory() -> Path:
@@ -132,6 +145,9 @@ def _explained(error: BaseException, stage: str) -> str | None:
         return "this launcher is not installed; pip install 'diffusae[cluster]' has joblib's and submitit's"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command goes on"
+    if isinstance(error, OSError) and error.errno in _REMEDIES:
+        where = "" if error.filename is None else f"{error.filename}: "
+        return f"{where}{error.strerror}; {_REMEDIES[error.errno]}"
     return None
 
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +133,16 @@ def test_workers_resume_where_a_single_process_stopped(collection, given):
         resumed = module(collection[0], reader=reader, workers=workers).train_dataloader()
         resumed.load_state_dict(state)
         assert same(list(resumed), whole[given:])
+
+
+def test_a_worker_outlives_the_sigterm_that_a_scheduler_sends_to_every_process(collection):
+    whole = epoch_of(module(collection[0]).train_dataloader(), 0)
+    batches = iter(module(collection[0], workers=1).train_dataloader())
+    first = next(batches)
+    (worker,) = multiprocessing.active_children()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGTERM)
+    assert same([first, *batches], whole)
 
 
 @pytest.mark.parametrize(("reader", "workers"), [("mapped", 0), ("webdataset", 0), ("mapped", 3)])

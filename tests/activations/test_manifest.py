@@ -48,6 +48,24 @@ def test_a_missing_field_is_named_at_every_level(collection):
         Manifest.load(root)
 
 
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        (lambda value: value.update(streams=5), "'int' object is not iterable"),
+        (lambda value: value.update(image_size=7), "'int' object is not iterable"),
+        (lambda value: value.update(splits=[]), "'list' object has no attribute"),
+        (lambda value: value["streams"][0].update(grid="ab"), "not supported between"),
+        (lambda value: value["shards"][0].update(samples="8"), "samples='8' of shard .* whole number from 0"),
+        (lambda value: value["shards"][0].update(bytes=None), "bytes=None of shard"),
+        (lambda value: value["shards"][0].update(samples=-1), "samples=-1 of shard"),
+    ],
+)
+def test_a_field_of_another_kind_names_the_manifest_and_the_command_that_writes_it(collection, edit, told):
+    edited(collection[0], edit)
+    with pytest.raises(UserError, match=f"manifest.json: .*{told}.*run `diffusae collect`"):
+        Manifest.load(collection[0])
+
+
 def test_a_cut_manifest_is_a_user_error(collection):
     path = collection[0] / "manifest.json"
     path.write_text(path.read_text()[:-20])

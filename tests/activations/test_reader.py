@@ -112,6 +112,18 @@ def test_every_damaged_shard_is_named_with_expected_and_found_in_one_error(colle
     assert verify(root, manifest, streams=["down/t0.00/cond"]) == []
 
 
+def test_a_directory_in_a_shards_place_is_unreadable_whatever_its_size(collection):
+    root, manifest = collection
+    (root / SHARD).unlink()
+    (root / SHARD).mkdir()
+    size = (root / SHARD).stat().st_size
+    entries = tuple(
+        replace(shard, bytes=size) if shard.path == SHARD else shard for shard in manifest.entries
+    )
+    (fault,) = verify(root, replace(manifest, entries=entries))
+    assert (fault.shard, fault.kind, fault.found) == (SHARD, "unreadable", "Is a directory")
+
+
 def test_after_discarding_the_next_writer_redoes_just_the_damaged_groups(collection, writer, record):
     root, manifest = collection
     flip_a_byte(root / SHARD)

@@ -255,3 +255,14 @@ def test_a_group_may_go_without_pictures(writer, record):
     assert not manifest.shards("images", "train")
     assert [image_id for image_id, *_ in read_images(made.root, manifest, "test")] == ["img0003", "img0004"]
     assert made.finished_groups().keys() == {0, 1}
+
+
+def test_a_damaged_description_of_the_collection_names_the_file_to_remove_and_costs_no_group(writer, record):
+    made = writer()
+    made.write_group(0, [record(0)])
+    path = made.root / "groups/collection.json"
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(UserError, match=r"collection.json is damaged .*; remove it and run the same command"):
+        writer()
+    path.unlink()
+    assert list(writer().finished_groups()) == [0]

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import LambdaCallback
 from torch.utils.data import IterableDataset
 
 from diffusae.errors import UserError
-from diffusae.runs.checkpoint import Checkpoints
+from diffusae.runs.checkpoint import Checkpoints, InPlace
 from diffusae.runs.lightning_logger import JsonlLogger
 from diffusae.runs.metric_log import read_metrics
 from diffusae.sae.autoencoder import SparseAutoencoder
@@ -74,6 +74,7 @@ def train(directory: Path, fate: Fate | None = None, every: int = 4) -> None:
         log_every_n_steps=1,
         callbacks=[MovingAverage(decay=0.9), checkpoints, *([fate] if fate else [])],
         gradient_clip_val=1.0,
+        plugins=InPlace(),
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
@@ -162,6 +163,19 @@ def test_a_step_that_breaks_the_weights_leaves_the_finite_checkpoint_before_it_a
     assert newest.step == 2
     saved = torch.load(newest.path, weights_only=True)["state_dict"]
     assert all(torch.isfinite(weights).all() for weights in saved.values())
+
+
+def test_a_disk_that_fills_names_the_checkpoint_and_the_one_before_it_serves(tmp_path, uninterrupted):
+    (tmp_path / "checkpoints").mkdir()
+    full = tmp_path / "checkpoints" / f"step-000000008.ckpt.{os.getpid()}.partial"
+    full.symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: '.*/step-000000008\.ckpt'"):
+        train(tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir() if path.suffix == ".ckpt"] == [
+        "step-000000004.ckpt"
+    ]
+    train(tmp_path)
+    assert_ends_the_same(tmp_path, uninterrupted)
 
 
 def test_only_the_last_two_checkpoints_are_kept_and_none_after_clearing(tmp_path):

@@ -151,3 +151,14 @@ def test_commit_and_dirty_flag_are_those_of_the_repository(tmp_path: Path, monke
     assert ask() == (git("rev-parse", "HEAD"), False)
     (tmp_path / "source.py").write_text("changed")
     assert ask() == (git("rev-parse", "HEAD"), True)
+
+
+def test_what_a_killed_process_left_of_a_file_goes_with_the_next_run_and_that_of_others_stays(tmp_path: Path):
+    done = subprocess.Popen(["true"])
+    done.wait()
+    dead, alive = tmp_path / f"sae.safetensors.{done.pid}.partial", tmp_path / "plan.json.1.partial"
+    for path in (dead, alive):
+        path.write_text("")
+    with run(tmp_path):
+        assert not dead.exists()
+    assert alive.exists()

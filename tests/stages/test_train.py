@@ -1,5 +1,6 @@
 """`train` on shards that are not what they should be, and what its record says of choices that it made itself."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from diffusae.runs.record import read_record, run_record
 from diffusae.sae.metrics import Reconstruction, decoder_similarity
 from diffusae.sae.storage import load_sae
 from diffusae.stages import train as stage
+from diffusae.stages import train_grid
 from diffusae.stages.study import Study
 
 TRAINING = "mid/t1.00/cond/shard-000000.tar"
@@ -56,11 +58,11 @@ def activations(tmp_path) -> Path:
 
 @pytest.fixture
 def composed(activations) -> Callable[..., DictConfig]:
-    def make(*overrides: str) -> DictConfig:
+    def make(*overrides: str, command: str = "train") -> DictConfig:
         cell = ["timestep=early", "block=mid", "conditioning=cond", "trainer.accelerator=cpu"]
         paths = [f"paths.outputs={activations.parent}", f"paths.activations={activations}"]
         with initialize_config_dir(str(config_directory()), version_base="1.3"):
-            return compose("train", overrides=["debug=tiny", *cell, *paths, *overrides])
+            return compose(command, overrides=["debug=tiny", *cell, *paths, *overrides])
 
     return make
 
@@ -191,21 +193,56 @@ def test_the_saved_figures_are_of_the_saved_weights_whenever_validation_was_last
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_training_killed_after_its_last_step_ends_with_the_average_and_the_figures_of_one_that_was_not(
-    composed, monkeypatch
+@pytest.mark.parametrize(
+    ("place", "validate_every", "checkpoint_every"),
+    [
+        ("save_trained", 5, 5),  # after the last step, which is a checkpoint's and has a validation
+        ("validate", 5, 5),  # in the validation of a checkpoint's step
+        ("save_trained", 4, 9),  # after a checkpoint that no validation follows
+    ],
+)
+def test_a_training_stopped_at_a_validation_or_its_end_goes_on_to_the_same_average_and_figures(
+    composed, monkeypatch, place, validate_every, checkpoint_every
 ):
-    settings = ["sae.ema=0.5", "trainer.checkpoint_every=5"]  # of 10 steps
-    whole, killed = (Study(composed(*settings, f"name={name}")) for name in ("whole", "killed"))
+    def study(name: str) -> Study:
+        every = [f"trainer.validate_every={validate_every}", f"trainer.checkpoint_every={checkpoint_every}"]
+        return Study(composed("sae.ema=0.5", "sae.selection_precision=float32", f"name={name}", *every))
+
+    def kill(*_args: object, **_values: object) -> None:
+        raise KeyError("killed")
+
+    whole, stopped = study("whole"), study("stopped")
     stage.train(whole.cfg)
+    with monkeypatch.context() as killing:
+        killing.setattr(*((stage, place) if place == "save_trained" else (stage.SAEModule, place)), kill)
+        with pytest.raises(KeyError, match="killed"):
+            stage.train(stopped.cfg)
+    stage.train(stopped.cfg)
+    for name in ("sae.safetensors", "metrics.jsonl", "cfg.json"):
+        assert (stopped.sae / name).read_bytes() == (whole.sae / name).read_bytes(), name
+    assert json.loads((stopped.sae / "cfg.json").read_text())["metadata"]["validation"].keys() >= {"val/l0"}
 
-    def kill(*_) -> None:
-        raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched:
-        patched.setattr(stage, "save_trained", kill)
-        with pytest.raises(KeyboardInterrupt):
-            stage.train(killed.cfg)
-    assert not (killed.sae / "sae.safetensors").exists()
-    stage.train(killed.cfg)
-    for name in ("sae.safetensors", "cfg.json", "metrics.jsonl"):
-        assert (killed.sae / name).read_bytes() == (whole.sae / name).read_bytes()
+@pytest.mark.filterwarnings("ignore")
+def test_a_grid_that_was_stopped_goes_on_with_its_own_configuration_alone(composed, monkeypatch):
+    one = ["grid.timesteps=[1.0]", "grid.blocks=[mid]", "grid.conditionings=[cond]"]
+    one += ["sae.selection_precision=float32", "trainer.checkpoint_every=2"]
+
+    def kill(*_args: object) -> None:
+        raise KeyError("killed")
+
+    with monkeypatch.context() as killing:
+        killing.setattr(train_grid, "save_trained", kill)
+        with pytest.raises(KeyError, match="killed"):
+            train_grid.train_grid(composed(*one, "sae.lr=0.01", command="train_grid"))
+    cfg = composed(*one, command="train_grid")
+    with pytest.raises(UserError, match=r"sae.lr: 0.01 -> 0.002"):
+        train_grid.train_grid(cfg)
+    sae = Study(cfg).sae
+    shutil.rmtree(sae)  # as the message advises
+    assert list(sae.parent.glob(".grid-*/checkpoints/*.ckpt"))
+    train_grid.train_grid(cfg)
+    single = Study(composed("name=single", *one))
+    stage.train(single.cfg)
+    assert (sae / "sae.safetensors").read_bytes() == (single.sae / "sae.safetensors").read_bytes()
+    assert not list(sae.parent.glob(".grid-*"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -138,6 +139,13 @@ class _Chunks(IterableDataset[list[Tensor] | list[ScatteredRows]]):
             yield chunk_of_batches(self.order, chunk, images, d_in=self.d_in, memory=memory)
 
 
+def _leave_sigterm_to_the_training(_worker: int) -> None:
+    """A scheduler sends it to every process of a job, but the training needs its workers up to its checkpoint. They end
+    with it, however it ends.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
     """Batches of shuffled vectors; the order depends on (seed, epoch), sizes and shards, and on nothing else.
 
@@ -247,6 +255,7 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
                 batch_size=None,
                 num_workers=self.workers,
                 multiprocessing_context=start,
+                worker_init_fn=_leave_sigterm_to_the_training,
             )
         for chunk in chunks:
             for batch in chunk[skipped:]:

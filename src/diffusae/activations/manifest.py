@@ -74,14 +74,14 @@ class Manifest:
                 header=value["header"],
                 streams=tuple(exact_fields(Stream, stream) for stream in value["streams"]),
                 image_size=tuple(value["image_size"]) if value["image_size"] else None,
-                splits=value["splits"],
+                splits={split: dict(counts) for split, counts in value["splits"].items()},
                 entries=tuple(exact_fields(Shard, shard) for shard in value["shards"]),
                 subsampling=exact_fields(Subsampling, value["subsampling"])
                 if "subsampling" in value
                 else None,
                 ragged=value.get("ragged", False),
             )
-        except UserError as error:
+        except (UserError, TypeError, AttributeError) as error:  # the latter where a field is of another kind
             raise UserError(f"{path}: {error}; run `diffusae collect` to write it again") from error
 
     def to_json(self) -> dict[str, Any]:

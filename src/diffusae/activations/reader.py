@@ -33,7 +33,7 @@ REMEDY = "run `diffusae collect` with the same settings: it redoes the groups of
 
 @dataclass(frozen=True)
 class Fault:
-    """One shard that is not what the manifest says: kind is `missing`, `size` or `hash`."""
+    """One shard that is not what the manifest says: kind is `missing`, `size`, `hash` or `unreadable`."""
 
     shard: str
     kind: str
@@ -80,8 +80,14 @@ def verify(
             faults.append(Fault(shard.path, "missing", f"{shard.bytes} bytes", "no file"))
         elif size != shard.bytes:
             faults.append(Fault(shard.path, "size", f"{shard.bytes} bytes", f"{size} bytes"))
-        elif deep and (digest := sha256_of(path)) != shard.sha256:
-            faults.append(Fault(shard.path, "hash", f"sha256 {shard.sha256}", f"sha256 {digest}"))
+        elif deep:
+            try:
+                digest = sha256_of(path)
+            except OSError as error:
+                faults.append(Fault(shard.path, "unreadable", "a file that can be read", str(error.strerror)))
+            else:
+                if digest != shard.sha256:
+                    faults.append(Fault(shard.path, "hash", f"sha256 {shard.sha256}", f"sha256 {digest}"))
     return faults
 
 

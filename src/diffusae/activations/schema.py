@@ -190,6 +190,14 @@ class Shard:
     sha256: str
     vectors: int | None = None
 
+    def __post_init__(self) -> None:
+        counts = {"samples": self.samples, "bytes": self.bytes, "vectors": self.vectors or 0}
+        together(
+            f"{name}={count!r} of shard {self.path} must be a whole number from 0"
+            for name, count in counts.items()
+            if type(count) is not int or count < 0
+        )
+
     @property
     def units(self) -> int:
         """What an epoch deals out: samples, or single vectors where samples differ in length."""

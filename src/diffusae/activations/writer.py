@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -31,7 +30,7 @@ from diffusae.activations.schema import (
 )
 from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError
-from diffusae.files import TEMPORARY_SUFFIX, atomic_write_json
+from diffusae.files import TEMPORARY_SUFFIX, atomic_write_json, is_left_over
 
 logger = logging.getLogger(__name__)
 
@@ -96,8 +95,7 @@ class ActivationWriter:
                     logger.info("removing %s, left by a task that was killed", path)
                     path.unlink(missing_ok=True)
                 continue
-            owner = re.search(rf"\.(\d+){re.escape(TEMPORARY_SUFFIX)}$", path.name)
-            if owner and not _is_another_live_process(int(owner[1])):
+            if is_left_over(path):
                 logger.info("removing %s, left by a writer that was killed", path)
                 path.unlink(missing_ok=True)
 
@@ -118,7 +116,13 @@ class ActivationWriter:
         if not path.exists():
             atomic_write_json(path, ours)
             return
-        lines = differences(json.loads(path.read_text(encoding="utf-8")), ours)
+        try:
+            there = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(
+                f"{path} is damaged ({error}); remove it and run the same command again"
+            ) from error
+        lines = differences(there, ours)
         if lines:
             raise UserError(
                 f"{self.root} holds another collection; it differs (there -> now) in:{lines}\n"
@@ -289,18 +293,6 @@ def differences(there: Any, now: Any) -> str:
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     )
-
-
-def _is_another_live_process(pid: int) -> bool:
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from diffusae.files import atomic_path, atomic_write_json, sha256_of
 from diffusae.runs.metric_log import MetricLog, read_metrics
@@ -30,7 +32,51 @@ class Checkpoint:
     step: int
 
 
-class Checkpoints(pl.Callback):
+class InPlace(TorchCheckpointIO):
+    """Writes a checkpoint where it is to lie. Lightning's own way leads through the machine's temporary folder, which may be
+    small, and where a kill would leave it.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        buffer = io.BytesIO()  # torch hides what goes wrong with a file
+        torch.save(checkpoint, buffer)
+        Path(path).write_bytes(buffer.getbuffer())
+
+
+class AfterStep(pl.Callback):
+    """Calls `after_step` where a training may be left and taken up again: when all that belongs to a step is done.
+
+    That is after its validation where it has one: Lightning does not make up for it. And not after the last step, whose
+    weights are not the result yet (`on_train_end` averages them) and of which Lightning takes up nothing.
+    """
+
+    def after_step(self, trainer: pl.Trainer) -> None:
+        """What is to be done; Lightning ends the training afterwards where a SIGTERM was received."""
+        raise NotImplementedError
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_args: Any, **_kwargs: Any) -> None:
+        if not _is_last(trainer) and not _has_validation(trainer):
+            self.after_step(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, *_args: Any, **_kwargs: Any) -> None:
+        if not _is_last(trainer) and not trainer.sanity_checking:
+            self.after_step(trainer)
+
+
+def _is_last(trainer: pl.Trainer) -> bool:
+    return trainer.global_step == trainer.max_steps
+
+
+def _has_validation(trainer: pl.Trainer) -> bool:
+    """Whether validation follows the step at hand, which our trainings count through all epochs."""
+    if trainer.check_val_every_n_epoch is not None or not trainer.enable_validation:
+        return False
+    return trainer.global_step % trainer.val_check_batch == 0
+
+
+class Checkpoints(AfterStep):
     """Writes `step-<n>.ckpt` and, last, `step-<n>.json` with its SHA-256, every so many steps and on SIGTERM.
 
     Not after the last step of `max_steps`: from there Lightning would neither validate nor end the training (put the
@@ -46,8 +92,7 @@ class Checkpoints(pl.Callback):
         self.directory, self.every = Path(directory), every
         self.metric_logs = [Path(log) for log in logs]
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_args: Any, **_kwargs: Any) -> None:
-        # Lightning ends the training after this hook where a SIGTERM was received.
+    def after_step(self, trainer: pl.Trainer) -> None:
         if trainer.global_step % self.every == 0 or trainer.received_sigterm:
             self.save(trainer)
 

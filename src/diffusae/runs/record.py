@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diffusae.errors import UserError
-from diffusae.files import atomic_write_json
+from diffusae.files import TEMPORARY_SUFFIX, atomic_write_json, is_left_over
 
 RECORD = "run.json"
 PACKAGES = (
@@ -89,7 +89,7 @@ def read_record(directory: Path | str) -> RunRecord | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}); remove {directory} and run again") from error
+        raise UserError(f"{path} is damaged ({error!r}); remove it and run the same command again") from error
 
 
 def state(directory: Path | str, *, determines: Mapping[str, Any], parents: Mapping[str, str]) -> State:
@@ -144,12 +144,16 @@ def run_record(
 ) -> Iterator[RunRecord]:
     """Keep `directory`'s run.json while the block runs: `running`, then `finished`, or `failed` with its error.
 
-    A run that is killed stays `running`; `state` calls it unfinished. The caller holds the directory's lock.
+    A run that is killed stays `running`; `state` calls it unfinished, and the temporary files that it left in the
+    directory go when the next one begins. The caller holds the directory's lock.
 
     Raises:
         UserError: the directory holds a run with another signature.
     """
     state(directory, determines=determines, parents=parents)
+    for temporary in Path(directory).glob(f"*{TEMPORARY_SUFFIX}"):
+        if is_left_over(temporary):
+            temporary.unlink(missing_ok=True)
     commit, dirty = _git()
     record = RunRecord(
         stage=stage,

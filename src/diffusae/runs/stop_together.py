@@ -12,13 +12,14 @@ import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from diffusae.errors import UserError
+from diffusae.runs.checkpoint import AfterStep
 
 
 class Stopped(Exception):
     """Leaves a training whose checkpoint is written."""
 
 
-class StopTogether(pl.Callback):
+class StopTogether(AfterStep):
     """Ends the training of all processes after the same step, with a checkpoint, when `asked` was set.
 
     A signal reaches one process at any moment, but all must save at one step: so the first one tells the others.
@@ -28,7 +29,7 @@ class StopTogether(pl.Callback):
         self.save = save
         self.asked = torch.multiprocessing.get_context("spawn").Event()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_args: Any, **_kwargs: Any) -> None:
+    def after_step(self, trainer: pl.Trainer) -> None:
         if trainer.strategy.broadcast(self.asked.is_set()):
             self.save(trainer)
             trainer.strategy.barrier()  # the first that ends ends the others

@@ -167,7 +167,7 @@ class BatchTopK(TopK):
             return narrowest(torch.where(active, pre_activations, 0).relu())
         codes = self._largest_of_batch(pre_activations.flatten(0, -2), self.k)
         self._follow(codes.values)
-        shape = (*pre_activations.shape[:-1], -1)
+        shape = (*pre_activations.shape[:-1], codes.values.shape[1])
         return Codes(codes.values.reshape(shape), codes.indices.reshape(shape))
 
     def candidates(self, pre_activations: Float[Tensor, "rows d_sae"]) -> Codes:
@@ -257,7 +257,7 @@ class ReLU(Penalised):
         return pre_activations.relu()
 
     def penalty(self, pre_activations: Tensor, z: Tensor, norm: float) -> Float[Tensor, ""]:
-        return self.l1 * z.sum(dim=-1).mean() / norm
+        return self.l1 * _mean_of_rows(z.sum(dim=-1)) / norm
 
     def config(self) -> dict[str, Any]:
         return {"l1": self.l1}
@@ -303,7 +303,7 @@ class JumpReLU(Penalised):
 
     def penalty(self, pre_activations: Tensor, z: Tensor, norm: float) -> Float[Tensor, ""]:
         active = _Step.apply(pre_activations, self.threshold, self.bandwidth)
-        return self.l0 * active.sum(dim=-1).mean()  # type: ignore[no-any-return]
+        return self.l0 * _mean_of_rows(active.sum(dim=-1))
 
     def check(self, d_sae: int) -> None:
         if len(self.threshold) != d_sae:
@@ -323,6 +323,11 @@ class JumpReLU(Penalised):
             "bandwidth": self.bandwidth,
             "first_threshold": self.first_threshold,
         }
+
+
+def _mean_of_rows(figures: Float[Tensor, " rows"]) -> Float[Tensor, ""]:
+    """Their mean; 0 of none, where a process gets no part of a short last batch."""
+    return figures.sum() / max(len(figures), 1)
 
 
 def _near(pre_activations: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:

@@ -13,11 +13,11 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers.logger import Logger
 
 from diffusae.activations.datamodule import ActivationDataModule
-from diffusae.runs.checkpoint import Checkpoints
+from diffusae.runs.checkpoint import Checkpoints, InPlace
 from diffusae.runs.lightning_logger import JsonlLogger
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.metric_log import read_metrics
-from diffusae.runs.record import parent_signature, read_record, run_record, state
+from diffusae.runs.record import parent_signature, read_record, run_record, run_signature, state
 from diffusae.runs.stop_together import StopTogether, one_command
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.sae.autoencoder import SparseAutoencoder
@@ -47,6 +47,11 @@ def train(cfg: DictConfig) -> bool:
 def trained(study: Study) -> bool:
     """Whether this very training is finished; `UserError` where another one's result is in its place."""
     return state(study.sae, determines=_determines(study), parents=_parents(study)) == "finished"
+
+
+def training_signature(study: Study) -> str:
+    """What decides this training's weights, in one value."""
+    return run_signature(determines=_determines(study), parents=_parents(study))
 
 
 def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = False) -> None:
@@ -89,7 +94,7 @@ def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = Fal
             )
         if not leader:
             return
-        measured = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        measured = last_validation(metrics)
         save_trained(study, module, data, measured)
         checkpoints.clear()
         if mirror is not None:
@@ -103,6 +108,14 @@ def mirror_log(metrics: Path, mirror: WandbMirror) -> None:
     for row in read_metrics(metrics):
         figures = {key: value for key, value in row.items() if key not in ("step", "nonfinite")}
         mirror.log(figures, step=row["step"])
+
+
+def last_validation(metrics: Path) -> dict[str, float]:
+    """The figures of the last validation by the log: it may have been that of a process that was killed since."""
+    last = {}
+    for row in read_metrics(metrics):
+        last = {key: value for key, value in row.items() if key.startswith("val/")} or last
+    return last
 
 
 def data_of(study: Study) -> ActivationDataModule:
@@ -182,6 +195,7 @@ def trainer_of(
         num_sanity_val_steps=0,
         # A checkpoint is of what those before it leave.
         callbacks=[*averaging, LastValidation(), *callbacks, *([TrainingProgress()] if progress else [])],
+        plugins=InPlace(),
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,

@@ -23,6 +23,7 @@ from diffusae.sae.side_by_side import Member, SideBySide
 from diffusae.stages.study import Study
 from diffusae.stages.train import (
     data_of,
+    last_validation,
     mirror_log,
     mirror_of,
     module_of,
@@ -30,6 +31,7 @@ from diffusae.stages.train import (
     save_trained,
     trained,
     trainer_of,
+    training_signature,
 )
 
 log = logging.getLogger(__name__)
@@ -80,13 +82,21 @@ def _members(cfg: DictConfig) -> dict[str, Study]:
 
 
 def _begun(directory: Path, studies: Mapping[str, Study]) -> list[str]:
-    """The trainings to carry out together: those of a run that was killed, else all that are not finished."""
+    """The trainings to carry out together: those of a run of this very configuration that was killed, else all that are
+    not finished.
+    """
     waiting = [name for name, study in studies.items() if not trained(study)]
+    if not waiting:
+        return []
     told = directory / "members.json"
-    if waiting and told.exists():
-        return json.loads(told.read_text(encoding="utf-8"))
-    if waiting:
-        atomic_write_json(told, waiting)
+    try:
+        begun = json.loads(told.read_text(encoding="utf-8"))
+        if begun == {name: training_signature(studies[name]) for name in begun}:
+            return list(begun)
+    except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is damaged
+        pass
+    shutil.rmtree(directory, ignore_errors=True)  # checkpoints of another configuration
+    atomic_write_json(told, {name: training_signature(studies[name]) for name in waiting})
     return waiting
 
 
@@ -124,14 +134,7 @@ def _train(cfg: DictConfig, studies: Mapping[str, Study], directory: Path) -> No
         trainer.fit(
             module, datamodule=data, ckpt_path=None if resumed is None else resumed.path, weights_only=True
         )
-        measured = {
-            name: {
-                key.removeprefix(f"{name}/"): float(value)
-                for key, value in trainer.callback_metrics.items()
-                if key.startswith(f"{name}/val/")
-            }
-            for name in members
-        }
+        measured = {name: last_validation(path) for name, path in metrics.items()}
         for name, study in waiting.items():
             member = members[name]
             save_trained(study, member.module, streams[member.stream], measured[name])
