@@ -24,17 +24,21 @@ FLOATS = ("dense", "left", "right")
 TYPES = dict.fromkeys(("rows", "starts", "owners"), "*i64") | dict.fromkeys(("n_sums", "n", "d"), "i32")
 TYPES |= dict.fromkeys(("weights", "out", "partial"), "*fp32")
 KERNELS = {
-    "sums": (ours.sum_kernel, None),
-    "sums to the first chunk's end": (ours.sum_kernel, ours.CHUNK),
-    "later chunks": (ours.later_chunks_kernel, ours.CHUNK),
-    "adding later chunks": (ours.add_later_chunks_kernel, ours.CHUNK),
-    "inner products": (ours.inner_kernel, None),
+    "sums": (ours.sum_kernel, None, ours.COLUMNS),
+    "sums to the first chunk's end": (ours.sum_kernel, ours.CHUNK, ours.COLUMNS),
+    "sums to the first chunk's end, of numbers": (ours.sum_kernel, ours.CHUNK, 1),
+    "later chunks": (ours.later_chunks_kernel, ours.CHUNK, ours.COLUMNS),
+    "later chunks, of numbers": (ours.later_chunks_kernel, ours.CHUNK, 1),
+    "adding later chunks": (ours.add_later_chunks_kernel, ours.CHUNK, ours.COLUMNS),
+    "adding later chunks, of numbers": (ours.add_later_chunks_kernel, ours.CHUNK, 1),
+    "inner products": (ours.inner_kernel, None, ours.COLUMNS),
 }
 
 
-def compiled(kernel: Any, capability: int, floats: str, chunk: int | None) -> Any:
-    """The kernel for d_in and pointers that are multiples of 16, as they are in trainings."""
-    values = {"ACC": tl.float32, "ENTRIES": ours.ENTRIES, "COLUMNS": ours.COLUMNS, "CHUNK": chunk}
+def compiled(kernel: Any, capability: int, floats: str, chunk: int | None, columns: int) -> Any:
+    """The kernel for pointers and numbers that are multiples of 16, as they are in trainings; single columns are 1."""
+    values = {"ACC": tl.float32, "ENTRIES": ours.ENTRIES, "COLUMNS": columns, "CHUNK": chunk}
+    values |= {"d": 1} if columns == 1 else {}
     types = TYPES | dict.fromkeys(FLOATS, floats) | {"columns": "*i64"} | dict.fromkeys(values, "constexpr")
     names = kernel.arg_names
     source = ASTSource(
@@ -66,9 +70,11 @@ def barriers_in_loops(ptx: list[str]) -> int:
 
 if __name__ == "__main__":
     used = {
-        f"sm_{capability}, {name}, {floats[1:]}": use(compiled(kernel, int(capability), floats, chunk))
+        f"sm_{capability}, {name}, {floats[1:]}": use(
+            compiled(kernel, int(capability), floats, chunk, columns)
+        )
         for capability in sys.argv[1:]
-        for name, (kernel, chunk) in KERNELS.items()
+        for name, (kernel, chunk, columns) in KERNELS.items()
         for floats in ("*fp32", "*bf16")
     }
     print(json.dumps(used, indent=1))

@@ -1,6 +1,7 @@
 """Training and validation keep to the device of their vectors: seen on a pretend one, where mixing raises."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ SPARSITIES = {
 @pytest.fixture(autouse=True)
 def _any_device_for_adam(monkeypatch):
     """The fused Adam knows which devices there are."""
-    adam = torch.optim.Adam
+    adam: Any = torch.optim.Adam
     monkeypatch.setattr(
         torch.optim, "Adam", lambda parameters, **options: adam(parameters, **options | {"fused": False})
     )
@@ -35,18 +36,19 @@ def _new_parameters_on_conversion():
     torch.__future__.set_overwrite_module_params_on_conversion(False)
 
 
-def figures(name: str, precision: str, scaling: str, *, elsewhere: bool) -> dict[str, torch.Tensor]:
+def figures(name: str, precision: Any, scaling: Any, *, elsewhere: bool) -> dict[str, Any]:
     """What two steps with AuxK, a validation and a use of the autoencoder give."""
     x = torch.randn(24, 20, generator=torch.Generator().manual_seed(1))
     sae = SparseAutoencoder(
         20, 32, SPARSITIES[name](), encoder_bias=True, selection_precision=precision, input_scaling=scaling
-    )  # type: ignore[arg-type]
+    )
     module = SAEModule(sae, dead_after_vectors=1000, k_aux=8)
     module._trainer = SimpleNamespace(sanity_checking=False)  # type: ignore[assignment]
     if elsewhere:
         module, x = module._apply(lambda tensor: Elsewhere(tensor.detach())), Elsewhere(x)
     module.initialise(x)
-    optimizer = module.configure_optimizers()["optimizer"]
+    optimizer: Any = module.configure_optimizers()
+    optimizer = optimizer["optimizer"]
     for _ in range(2):
         module.vectors_since_fired[8:24] = 2000
         optimizer.zero_grad()

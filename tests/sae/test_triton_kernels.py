@@ -58,7 +58,7 @@ LENGTHS = {
 @pytest.mark.parametrize("uneven", [False, True])
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 def test_sums_of_rows_are_torchs_to_rounding(lengths, uneven):
-    for d in (7, 300):  # less than one block of columns, and more than one
+    for d in (1, 7, 300):  # less than one block of columns, and more than one
         given = entries_of(lengths, d)
         found = triton_kernels.sums_of_rows(*given, uneven=uneven)
         torch.testing.assert_close(found, sums_of_rows(*given), rtol=1e-5, atol=1e-5)
@@ -157,7 +157,7 @@ def test_every_kernel_compiles_for_gpus_without_spilling_registers(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     kernels = json.loads(done.stdout)
-    assert len(kernels) == 20
+    assert len(kernels) == 32
     for name, use in kernels.items():
         assert use["LOCAL"] == use["STACK"] == 0, name
         assert use["REG"] <= 64, name  # 8 programs of 4 warps fill the registers of a multiprocessor

@@ -146,6 +146,16 @@ def test_a_training_with_first_values_of_younger_options_is_signed_as_before_the
             stage.train(composed(changed))
 
 
+def test_the_kernels_reach_the_autoencoder_and_the_record_and_are_no_part_of_the_signature(
+    composed, monkeypatch
+):
+    monkeypatch.setattr("diffusae.sae.autoencoder.kernels_by_name", lambda name: f"{name}'s")
+    study = Study(composed("trainer.kernels=triton"))
+    assert stage.module_of(study, 32).autoencoder.kernels == "triton's"
+    assert study.config()["trainer"]["kernels"] == "triton"  # as run.json has it
+    assert stage._determines(study) == stage._determines(Study(composed()))
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_ema_saves_the_moving_average_of_the_weights_with_decoder_rows_of_unit_norm(composed, monkeypatch):
     steps: list[tuple[torch.Tensor, torch.Tensor]] = []

@@ -244,7 +244,9 @@ class _ChosenErrors(torch.autograd.Function):
         sums = entries.kernels.sums_of_rows  # of latents, of which some may be active everywhere
         of_W_dec = sums(gradient, parts.rows[order], starts, values[order] * times, uneven=True)
         of_W_enc = sums(centred, entries.rows[order], starts, of_values[order], uneven=True)
-        of_b_enc = values.new_zeros(entries.d_sae).index_add_(0, entries.columns, of_values)
+        # Not by index_add_: on a GPU it adds in any order.
+        of_b_enc = sums(of_values.unsqueeze(1), order, starts, torch.ones_like(of_values), uneven=True)
+        of_b_enc = of_b_enc.squeeze(1)
         return None, of_x_hat - of_b_enc @ W_enc, of_W_enc, of_b_enc, of_W_dec, None, None, None
 
 

@@ -9,6 +9,9 @@ The sizes follow from that reasoning and from what compilers say (no spilled reg
 not been tuned on a GPU.
 """
 
+# pyright: reportMissingImports=false, reportIndexIssue=false
+# Triton need not be installed.
+
 from __future__ import annotations
 
 from typing import Any
