@@ -26,14 +26,25 @@ def test_equal_entries_give_k_different_columns():
     assert all(len(set(row)) == 5 for row in indices.tolist())
 
 
-def test_in_bfloat16_the_largest_above_zero_are_those_of_topk():
-    values = torch.randn(5, 64 * GROUP, generator=torch.Generator().manual_seed(0)).bfloat16()
-    values[0, 3:] = -values[0, 3:].abs()  # a row with three entries above 0
-    values[0, :3] = torch.tensor([1.0, 2.0, 3.0])
-    found, indices = largest(values, 8)
-    expected = torch.topk(values, 8, dim=-1).values.relu()
+@pytest.fixture(params=[1, 4], ids=["one_thread", "four_threads"])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("columns", [20, 64 * GROUP, 64 * GROUP + 1, 2**15, 2**16])
+@pytest.mark.parametrize("k", [1, 8, 20])
+def test_in_bfloat16_the_largest_above_zero_are_those_of_topk(columns, k, threads):
+    values = torch.randn(2, 3, columns, generator=torch.Generator().manual_seed(0)).bfloat16()
+    values[0, 0, 3:] = -values[0, 0, 3:].abs()  # a row with three entries above 0
+    values[0, 0, :3] = torch.tensor([1.0, 2.0, 3.0])
+    found, indices = largest(values, k)
+    expected = torch.topk(values, k, dim=-1).values.relu()
     assert torch.equal(found.relu().sort(dim=-1, descending=True).values, expected)
     assert torch.equal(values.gather(-1, indices), found)
+    assert all(len(set(row)) == k for row in indices.flatten(0, 1).tolist())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
