@@ -21,7 +21,7 @@ from diffusae.sae.largest import largest, largest_values
 
 SPARE = 4
 """Candidates a row beyond k. Of the 20 largest of 5120 Gaussian pre-activations, those sought in bfloat16 (relative
-error .003) then miss none in 20,000, those sought in int8 (.011) one in 10,000; without spare ones, 1 % and 2 %."""
+error .003) then miss none in 20,000, those sought in int8 (.011) two in 10,000; without spare ones, 1 % and 2 %."""
 
 
 class Codes(NamedTuple):
