@@ -3,6 +3,7 @@
 import os
 from importlib.util import find_spec
 
+import pytest
 import torch
 
 if not torch.cuda.is_available():
@@ -10,3 +11,9 @@ if not torch.cuda.is_available():
     os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")
 
 collect_ignore_glob = [] if find_spec("sae_lens") and find_spec("sparsify") else ["test_*.py"]
+
+
+@pytest.fixture(autouse=True)
+def _same_weights_every_time():
+    """The other libraries draw their weights anew, from a seed that differs from run to run."""
+    torch.manual_seed(0)
