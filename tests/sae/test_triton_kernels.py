@@ -160,5 +160,5 @@ def test_every_kernel_compiles_for_gpus_without_spilling_registers(tmp_path):
     assert len(kernels) == 32
     for name, use in kernels.items():
         assert use["LOCAL"] == use["STACK"] == 0, name
-        assert use["REG"] <= 64, name  # 8 programs of 4 warps fill the registers of a multiprocessor
+        assert use["REG"] <= 128, name  # a multiprocessor holds four programs at the least
         assert use["barriers_in_loops"] == 0, name

@@ -1,13 +1,17 @@
 """The erasure benchmark on the shipped miniature, as small as it goes: what is tried, what is written, what is refused."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 from diffusae.cli import config_directory
 from diffusae.errors import UserError
 from diffusae.evaluation.result import Result
+from diffusae.interventions.unlearning import ConceptLatents
 from diffusae.prompts.attacks import names_word
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
@@ -16,7 +20,7 @@ from diffusae.stages.before_after import load_examples
 from diffusae.stages.defended import Ask, DefendedPictures
 from diffusae.stages.erasure_attacks import first_place, listed
 from diffusae.stages.erasure_benchmark import ErasureBenchmark
-from diffusae.stages.erasure_saes import updates_study
+from diffusae.stages.erasure_saes import UpdateAblation, updates_study
 from diffusae.stages.evaluate_erasure import check_settings
 from diffusae.stages.study import Study
 
@@ -192,3 +196,14 @@ def test_the_experiment_of_updates_stands_beside_the_study_with_cells_of_the_den
 def test_the_place_of_a_word_is_counted_in_characters():
     assert first_place("a starfish and fish", "fish") == 15
     assert np.all([first_place("fish", "fish") == 0])
+
+
+def test_an_ablation_has_its_autoencoders_where_the_model_is(tmp_path, monkeypatch):
+    ablation = object.__new__(UpdateAblation)
+    study, sae = updates_study(study_of(tmp_path)), SparseAutoencoder(4, 8, TopK(2))
+    ablation._cells = [(study, sae)]
+    ablation._pictures = SimpleNamespace(pipe=SimpleNamespace(device=torch.device("meta")))  # type: ignore[assignment]
+    concept = ConceptLatents(torch.tensor([1]), torch.ones(1), torch.ones(1))
+    monkeypatch.setattr(ablation, "_latents", lambda *_: concept)
+    (edit,) = ablation.edits("fish")(0.0)
+    assert edit.change.sae.W_enc.is_meta

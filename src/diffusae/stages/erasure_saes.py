@@ -126,6 +126,8 @@ class UpdateAblation:
         found = [(one, sae, self._latents(one, sae, target)) for one, sae in self._cells]
 
         def at(factor: float) -> list[Edit]:
+            for _, sae, _ in found:
+                sae.to(self._pictures.pipe.device)  # where the updates are that it edits
             return [
                 Edit(
                     one.cfg.model.hookpoints[one.cell.block],
@@ -146,7 +148,9 @@ class UpdateAblation:
         texts = {prompt.image_id: prompt.text for prompt in study.prompts if prompt.text not in self._judged}
         codes = (
             (
-                sae.encode_dense(torch.from_numpy(np.asarray(sample.updates)).float()).mean(dim=0),
+                sae.encode_dense(torch.from_numpy(np.asarray(sample.updates)).float().to(sae.W_enc.device))
+                .mean(dim=0)
+                .cpu(),
                 self._pictures.read(texts[sample.image_id]).names(target),
             )
             for sample in read_updates(study.activations, manifest, stream_of(study, manifest), "dictionary")
