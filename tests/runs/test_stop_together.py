@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import LambdaCallback
-from pytorch_lightning.demos.boring_classes import BoringModel
+from pytorch_lightning.demos.boring_classes import BoringModel, RandomDataset
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch.utils.data import DataLoader
 
 from diffusae.runs.stop_together import StopTogether, one_command
 
@@ -37,6 +37,6 @@ def test_a_process_that_is_told_saves_and_leaves_after_the_step_at_hand(tell: Ca
     before = signal.getsignal(signal.SIGTERM)
     model = BoringModel()
     with pytest.raises(SIGTERMException), one_command(stop):
-        trainer.fit(model, torch.utils.data.DataLoader(torch.ones(20, 32)))
+        trainer.fit(model, DataLoader(RandomDataset(32, 20)))
     assert saved == [4] == [trainer.global_step]
     assert signal.getsignal(signal.SIGTERM) is before
