@@ -146,7 +146,8 @@ def _explained(error: BaseException, stage: str) -> str | None:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command goes on"
     if isinstance(error, OSError) and error.errno in _REMEDIES:
-        where = "" if error.filename is None else f"{error.filename}: "
+        path = error.filename2 or error.filename  # of a rename, the name that was to be
+        where = "" if path is None else f"{path}: "
         return f"{where}{error.strerror}; {_REMEDIES[error.errno]}"
     return None
 

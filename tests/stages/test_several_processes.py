@@ -105,13 +105,16 @@ def test_two_processes_leave_the_files_of_one(two):
 def test_two_processes_that_are_stopped_go_on_to_the_same_weights(outputs, two):
     arguments = command(outputs, "stopped", "trainer.devices=2", "trainer.checkpoint_every=1")
     process = subprocess.Popen(
-        [sys.executable, "-m", "diffusae", *arguments], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "diffusae", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     checkpoints = outputs / "stopped" / "sae" / CELL / "checkpoints"
     until = time.monotonic() + 150
     while not list(checkpoints.glob("step-*.json")) and time.monotonic() < until:
         time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # as a scheduler does
     _, told = process.communicate(timeout=100)
     assert process.returncode == 128 + signal.SIGTERM, told[-2000:]
     assert "the same command goes on" in told

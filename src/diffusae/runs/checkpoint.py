@@ -71,9 +71,10 @@ def _is_last(trainer: pl.Trainer) -> bool:
 
 def _has_validation(trainer: pl.Trainer) -> bool:
     """Whether validation follows the step at hand, which our trainings count through all epochs."""
-    if trainer.check_val_every_n_epoch is not None or not trainer.enable_validation:
+    every = trainer.val_check_batch
+    if trainer.check_val_every_n_epoch is not None or not trainer.enable_validation or every is None:
         return False
-    return trainer.global_step % trainer.val_check_batch == 0
+    return trainer.global_step % every == 0
 
 
 class Checkpoints(AfterStep):

@@ -20,17 +20,26 @@ class Stopped(Exception):
 
 
 class StopTogether(AfterStep):
-    """Ends the training of all processes after the same step, with a checkpoint, when `asked` was set.
+    """Ends the training of all processes after the same step, with a checkpoint, when one of them was sent a SIGTERM or
+    `asked` was set.
 
-    A signal reaches one process at any moment, but all must save at one step: so the first one tells the others.
+    A signal reaches each process at another moment, or one alone, but all must save at one step: so they agree on it.
     """
 
     def __init__(self, save: Callable[[pl.Trainer], None]) -> None:
         self.save = save
         self.asked = torch.multiprocessing.get_context("spawn").Event()
+        self._told = False
+
+    def on_train_start(self, *_args: Any, **_kwargs: Any) -> None:
+        # In place of Lightning's handler, which ends this process alone and leaves the others waiting for it.
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    def _on_sigterm(self, *_: Any) -> None:
+        self._told = True
 
     def after_step(self, trainer: pl.Trainer) -> None:
-        if trainer.strategy.broadcast(self.asked.is_set()):
+        if trainer.strategy.reduce_boolean_decision(self._told or self.asked.is_set(), all=False):
             self.save(trainer)
             trainer.strategy.barrier()  # the first that ends ends the others
             raise Stopped
@@ -38,7 +47,7 @@ class StopTogether(AfterStep):
 
 @contextmanager
 def one_command(stop: StopTogether) -> Iterator[None]:
-    """Around `fit` where its processes are started here: SIGTERM stops them all, and their errors are ours."""
+    """Around `fit` of several processes: SIGTERM stops them all, and the errors of those that are started here are ours."""
 
     def on_sigterm(*_: Any) -> None:
         stop.asked.set()
@@ -46,6 +55,8 @@ def one_command(stop: StopTogether) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, on_sigterm)
     try:
         yield
+    except Stopped:  # of a process that was started from outside
+        raise SIGTERMException from None
     except torch.multiprocessing.ProcessRaisedException as error:
         if stop.asked.is_set():
             raise SIGTERMException from None

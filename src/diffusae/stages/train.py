@@ -82,10 +82,11 @@ def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = Fal
         # Processes that are started here get a copy of everything but the mirror.
         logger = JsonlLogger(metrics, mirror=None if started_here else mirror)
         callbacks: list[pl.Callback] = [checkpoints]
-        if started_here:
-            callbacks.append(stop := StopTogether(checkpoints.save))
+        stop = StopTogether(checkpoints.save) if processes(cfg) > 1 else None
+        if stop is not None:
+            callbacks.append(stop)
         trainer = trainer_of(cfg, logger, callbacks, progress=progress)
-        with one_command(stop) if started_here else nullcontext():
+        with nullcontext() if stop is None else one_command(stop):
             trainer.fit(
                 module,
                 datamodule=data,
