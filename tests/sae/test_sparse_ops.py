@@ -108,13 +108,15 @@ def test_the_chosen_errors_and_their_squares_have_the_gradients_of_dense_autogra
         return chosen_errors(centred, pre, entries, parts, b=b, W_enc=W_enc, b_enc=b_enc, W_dec=W_dec)
 
     torch.testing.assert_close(sparse(), dense())
-    ours, theirs = (
-        torch.autograd.grad(
-            sum((part * up).sum() for part, up, use in zip(made, upstream, used, strict=True) if use), weights
-        )
-        for made in (sparse(), dense())
-    )
-    for mine, other in zip(ours, theirs, strict=True):
+
+    def gradients(made):
+        total = torch.zeros((), dtype=torch.float64)
+        for part, of_part, use in zip(made, upstream, used, strict=True):
+            if use:
+                total = total + (part * of_part).sum()
+        return torch.autograd.grad(total, weights)
+
+    for mine, other in zip(gradients(sparse()), gradients(dense()), strict=True):
         torch.testing.assert_close(mine, other)
 
 

@@ -9,8 +9,8 @@ from diffusae.stages.progress import TrainingProgress
 
 def train(*callbacks: pl.Callback) -> None:
     trainer = pl.Trainer(max_steps=150, max_epochs=-1, limit_train_batches=20, accelerator="cpu", logger=False,
-                         log_every_n_steps=10, enable_checkpointing=False, enable_model_summary=False,
-                         enable_progress_bar=False, callbacks=[TrainingProgress(), *callbacks])  # fmt: skip
+                         enable_checkpointing=False, enable_model_summary=False,
+                         enable_progress_bar=False, callbacks=[TrainingProgress(every=10), *callbacks])  # fmt: skip
     trainer.fit(BoringModel())
 
 

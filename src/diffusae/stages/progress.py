@@ -41,9 +41,12 @@ def progress_bar(what: str, *, total: int, done: int = 0) -> Iterator[tuple[Adva
 
 
 class TrainingProgress(pl.Callback):
-    """The bar over the steps of a whole training. (Lightning's own bars know of epochs only.)"""
+    """The bar over the steps of a whole training, brought up to date every so many steps. (Lightning's own bars know of
+    epochs only.)
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, *, every: int) -> None:
+        self.every = every
         self._open = ExitStack()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -54,7 +57,7 @@ class TrainingProgress(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_args: Any, **_kwargs: Any) -> None:
         step = trainer.global_step
-        if trainer.is_global_zero and (step % trainer.log_every_n_steps == 0 or step == trainer.max_steps):
+        if trainer.is_global_zero and (step % self.every == 0 or step == trainer.max_steps):
             self._advance(step - self._shown)
             self._shown = step
             if (fvu := trainer.callback_metrics.get("train/fvu")) is not None:

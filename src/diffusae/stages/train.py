@@ -181,6 +181,7 @@ def trainer_of(
 ) -> pl.Trainer:
     """The trainer of one training, or of several side by side."""
     averaging = [] if cfg.sae.ema is None else [MovingAverage(decay=cfg.sae.ema)]
+    bar = [TrainingProgress(every=cfg.trainer.log_every)] if progress else []
     return pl.Trainer(
         max_steps=cfg.trainer.steps,
         max_epochs=-1,
@@ -195,7 +196,7 @@ def trainer_of(
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         # A checkpoint is of what those before it leave.
-        callbacks=[*averaging, LastValidation(), *callbacks, *([TrainingProgress()] if progress else [])],
+        callbacks=[*averaging, LastValidation(), *callbacks, *bar],
         plugins=InPlace(),
         enable_checkpointing=False,
         enable_model_summary=False,
