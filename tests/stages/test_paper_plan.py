@@ -28,7 +28,7 @@ def planned(directory: Path, experiment: str, *overrides: str) -> dict:
     told = [f"experiment={experiment}", f"model.source={source}", f"paths.outputs={directory}", *overrides]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe, "load_model", None)
-        patch.setattr(probe, "SparseAutoencoder", None)
+        patch.setattr(probe, "module_of", None)
         stage.plan(composed(*told))
     return json.loads((directory / experiment / "plan.json").read_text())
 
