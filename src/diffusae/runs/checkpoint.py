@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,16 +46,16 @@ class InPlace(TorchCheckpointIO):
         Path(path).write_bytes(buffer.getbuffer())
 
 
-class AfterStep(pl.Callback):
+class AfterStep(pl.Callback, ABC):
     """Calls `after_step` where a training may be left and taken up again: when all that belongs to a step is done.
 
     That is after its validation where it has one: Lightning does not make up for it. And not after the last step, whose
     weights are not the result yet (`on_train_end` averages them) and of which Lightning takes up nothing.
     """
 
+    @abstractmethod
     def after_step(self, trainer: pl.Trainer) -> None:
         """What is to be done; Lightning ends the training afterwards where a SIGTERM was received."""
-        raise NotImplementedError
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_args: Any, **_kwargs: Any) -> None:
         if not _is_last(trainer) and not _has_validation(trainer):
