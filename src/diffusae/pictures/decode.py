@@ -70,12 +70,12 @@ def _decoded(stream: BinaryIO) -> UInt8[np.ndarray, "height width 3"]:
         # MPO is a photo with a second one that no viewer shows.
         if image.format != "MPO" and getattr(image, "is_animated", False):
             raise Undecodable("it has several frames or pages; save one of them")
-        turned = ImageOps.exif_transpose(image)
-        if turned.mode in ("I", "F"):
+        if image.mode in ("I", "F"):
             raise Undecodable("its values have 32 bits; save it with 8")
-        if turned.mode.startswith("I;16"):
-            return np.asarray(Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8)).convert("RGB"))
-        return np.asarray(turned.convert("RGB"))
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode.startswith("I;16"):
+            return np.asarray(Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB"))
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _what(head: bytes) -> str:
