@@ -18,13 +18,14 @@ SETTINGS = ("grid", "emergence", "three_stages")
 def contents_of(study: Study, runs: list[Kept]) -> str:
     """One value for all that a page is made of: the status and the contents of every run, and how they are summarised."""
     settings = {name: study.part(name) for name in SETTINGS}
-    return signature(settings | {"runs": sorted(map(_said, runs), key=str)})
+    return signature(settings | {"runs": sorted((_said(study, run) for run in runs), key=str)})
 
 
-def _said(run: Kept) -> list[str | None]:
+def _said(study: Study, run: Kept) -> list[str | None]:
+    place = run.directory.relative_to(study.directory).as_posix()
     if run.record is None:
-        return [str(run.directory), run.status]
-    return [str(run.directory), run.status, run.record.signature, run.record.started, run.record.contents]
+        return [place, run.status]
+    return [place, run.status, run.record.signature, run.record.started, run.record.contents]
 
 
 def stamp(page: Path, contents: str) -> None:
