@@ -11,6 +11,7 @@ from typing import Any
 from diffusae.activations.schema import IMAGES, SCHEMA_VERSION, Shard, Stream, exact_fields, stream_folder
 from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError, unknown
+from diffusae.files import verified
 
 MANIFEST = "manifest.json"
 
@@ -48,7 +49,9 @@ class Manifest:
         """
         path = Path(root) / MANIFEST
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
+            value = json.loads(verified(path).read_text(encoding="utf-8"))
+        except UserError:
+            raise
         except FileNotFoundError:
             raise UserError(
                 f"no {MANIFEST} in {root}: the collection is not finished; run `diffusae collect`"

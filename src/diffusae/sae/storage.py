@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from diffusae.errors import UserError
-from diffusae.files import atomic_path, atomic_write_json, sha256_of
+from diffusae.files import atomic_path, atomic_write_json, sha256_of, verified
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import sparsity_from_config
 
@@ -52,12 +52,15 @@ def load_sae(
         UserError: a file is missing, damaged (its SHA-256 differs), or of another format.
     """
     directory = Path(directory)
-    weights, remedy = directory / WEIGHTS_NAME, f"train this cell again, or copy {directory} again"
+    weights, remedy = (
+        directory / WEIGHTS_NAME,
+        f"remove {directory} and train this cell again, or copy it again",
+    )
     for path in (directory / CONFIG_NAME, weights):
         if not path.is_file():
             raise UserError(f"{path} is missing; {remedy}")
     try:
-        config = json.loads((directory / CONFIG_NAME).read_text(encoding="utf-8"))
+        config = json.loads(verified(directory / CONFIG_NAME).read_text(encoding="utf-8"))
         if config["format_version"] != FORMAT_VERSION:
             raise UserError(
                 f"{directory / CONFIG_NAME} has format {config['format_version']}, "
