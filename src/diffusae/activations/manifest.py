@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from diffusae.activations.places import place_faults, require_inside
 from diffusae.activations.schema import IMAGES, SCHEMA_VERSION, Shard, Stream, exact_fields, stream_folder
 from diffusae.activations.subsampling import Subsampling
-from diffusae.errors import UserError, unknown
+from diffusae.errors import UserError, together, unknown
 
 MANIFEST = "manifest.json"
 
@@ -44,9 +45,11 @@ class Manifest:
         """Read `manifest.json` below `root`.
 
         Raises:
-            UserError: the collection is unfinished, of another schema version, or its manifest is damaged.
+            UserError: the collection is unfinished, of another schema version, its manifest is damaged or names files
+                outside `root`, or a link in it leads out.
         """
         path = Path(root) / MANIFEST
+        require_inside(root)
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -68,6 +71,8 @@ class Manifest:
         ]
         if missing:
             raise UserError(f"{path} lacks {', '.join(missing)}; run `diffusae collect` to write it again")
+        if isinstance(value["shards"], list):
+            together(place_faults(value["shards"], path))
         try:
             return cls(
                 schema_version=version,

@@ -19,7 +19,7 @@ from webdataset.tariterators import base_plus_ext, group_by_keys
 
 from diffusae.activations.journal import journal_path, read_journals, size_of
 from diffusae.activations.manifest import MANIFEST, Manifest
-from diffusae.activations.mirror import Mirror, open_shard
+from diffusae.activations.mirror import MIRROR, SOURCE_REMEDY, is_mirror, open_shard
 from diffusae.activations.npy import npy_array
 from diffusae.activations.schema import IMAGES, Shard, Stream
 from diffusae.activations.tar_index import read_members
@@ -66,7 +66,7 @@ def verify(
 
     In a mirror of a collection that lies elsewhere, shards that are not here yet are no fault.
     """
-    mirrored = Mirror.of(root) is not None
+    mirrored = is_mirror(root)
     wanted = None if streams is None else set(streams)
     faults = []
     for shard in manifest.entries:
@@ -99,14 +99,15 @@ def require_sound(
     In a mirror, damaged shards are removed with a warning: they are fetched again when they are read.
     """
     faults = verify(root, manifest, streams=streams, deep=deep)
-    if Mirror.of(root) is not None:
+    if is_mirror(root):
         for fault in faults:
             log.warning("the local copy of %s; it is fetched again", fault)
             (Path(root) / fault.shard).unlink()
         return
     if faults:
         lines = "".join(f"\n  {fault}" for fault in faults)
-        raise UserError(f"{len(faults)} shards of {root} are not what {MANIFEST} says:{lines}\n{REMEDY}")
+        remedy = SOURCE_REMEDY if (Path(root) / MIRROR).exists() else REMEDY
+        raise UserError(f"{len(faults)} shards of {root} are not what {MANIFEST} says:{lines}\n{remedy}")
 
 
 def discard_damaged(root: Path | str, faults: Sequence[Fault]) -> list[int]:

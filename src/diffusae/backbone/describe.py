@@ -14,6 +14,7 @@ from typing import Any
 import diffusers
 import torch
 from diffusers.configuration_utils import ConfigMixin
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from diffusae.backbone.adapters import Layout, adapter_for
@@ -21,6 +22,7 @@ from diffusae.backbone.hookpoints import COMPONENTS, HookpointInfo, list_hookpoi
 from diffusae.backbone.load import is_hub_id
 from diffusae.backbone.text_attention import reads_text
 from diffusae.backbone.text_layers import ENCODERS, TextLayer, describe_text_layers
+from diffusae.backbone.trusted import model_class, require_trusted
 from diffusae.errors import UserError, unknown
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
@@ -103,7 +105,7 @@ def describe(
 
 def build_denoiser(config: dict[str, Any]) -> Any:
     """The denoiser of a configuration with its `_class_name`, on the meta device: shapes without memory."""
-    kind = getattr(diffusers, config["_class_name"])
+    kind = model_class("diffusers", config.get("_class_name"), ModelMixin)
     with torch.device("meta"):
         return kind.from_config(config)
 
@@ -132,6 +134,8 @@ def _published(source: str | Path, revision: str | None) -> dict[str, Any]:
     """The configurations of a folder or hub id."""
     try:
         index: Any = DiffusionPipeline.load_config(source, revision=revision)
+        if Path(source).expanduser().is_dir():
+            require_trusted(Path(source).expanduser(), index)
         component = next((name for name in COMPONENTS if name in index), None)
         if component is None:
             raise UserError(

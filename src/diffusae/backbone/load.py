@@ -17,6 +17,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from safetensors import SafetensorError
 from torch import nn
 
+from diffusae.backbone.trusted import require_trusted
 from diffusae.errors import UserError, unknown
 from diffusae.sources import first_line, local_folder, refuse_pickles
 
@@ -55,6 +56,7 @@ def load_pipeline(
     with _quiet():
         folder = _folder_of(source, revision=revision, variant=variant, unused=unused)
         components = _read_index(folder)
+        require_trusted(folder, components)
         _refuse_pickles(folder, components.keys() - unused.keys())
         options: dict[str, Any] = {name: None for name in unused if name in components}
         if not safety_checker and "requires_safety_checker" in components:
@@ -120,6 +122,10 @@ def _read_index(folder: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise UserError(f"{folder / _INDEX} is not JSON: {error}; copy the folder again") from error
+    if not isinstance(index, dict):
+        raise UserError(
+            f"{folder / _INDEX} must hold an object with the pipeline's components; copy the folder again"
+        )
     return index
 
 

@@ -17,6 +17,7 @@ import torch
 import transformers
 from torch import nn
 
+from diffusae.backbone.trusted import model_class
 from diffusae.errors import UserError, together
 
 ENCODERS: Mapping[str, str] = {"text": "text_encoder", "text2": "text_encoder_2", "text3": "text_encoder_3"}
@@ -71,7 +72,7 @@ def describe_text_layers(
     """The same before any weights are there: {encoder: configuration with its `_class_name`}, built on the meta device."""
     encoders = {}
     for encoder, config in configs.items():
-        kind = getattr(transformers, config["_class_name"])
+        kind = model_class("transformers", config.get("_class_name"), transformers.PreTrainedModel)
         values = {name: value for name, value in config.items() if name != "_class_name"}
         with torch.device("meta"):
             encoders[encoder] = kind(kind.config_class(**values))
