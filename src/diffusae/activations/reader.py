@@ -28,6 +28,8 @@ from diffusae.files import sha256_of
 
 log = logging.getLogger(__name__)
 
+MOST_PIXELS = 8192 * 8192
+"""Of a collection's picture: the largest that a model is configured for."""
 REMEDY = "run `diffusae collect` with the same settings: it redoes the groups of damaged shards and no other"
 
 
@@ -259,6 +261,8 @@ def _decode(extension: str, data: bytes) -> Any:
         return json.loads(data)
     assert extension == ".png", extension  # `_only_expected` has refused all else
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        if image.width * image.height > MOST_PIXELS:  # a small file can say that it is as large as it likes
+            raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS}")
         return np.asarray(image.convert("RGB"))
 
 

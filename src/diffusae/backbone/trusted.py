@@ -43,7 +43,7 @@ def require_trusted(folder: Path, index: Mapping[str, Any]) -> None:
         UserError: with every such wish.
     """
     require_own_files(folder)
-    together(f"{folder}: {fault}; its files are not used" for fault in _faults(folder, index))
+    together(f"{folder} does not load: {fault}; its files are not used" for fault in _faults(folder, index))
 
 
 def model_class(library: str, name: Any, base: type) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,8 @@ def _fetched(
 
 def _require_cell(study: Study, d_in: int, metadata: dict[str, Any], *, where: str) -> None:
     """Refuse an SAE of another cell, unless told to, and one that cannot take this cell's updates."""
-    found, ours = metadata.get("cell", {}), study.cell.coordinates()
+    told, ours = metadata.get("cell"), study.cell.coordinates()
+    found = told if isinstance(told, Mapping) else {}  # another's file may say anything
     differing = [
         f"{name} {found.get(name)} -> {value}" for name, value in ours.items() if found.get(name) != value
     ]
