@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from diffusae.masking import masked_json
+
 TEMPORARY_SUFFIX = ".partial"
 
 
@@ -55,8 +57,8 @@ def _is_another_live_process(pid: int) -> bool:
 
 
 def atomic_write_json(path: Path | str, value: Any) -> None:
-    """Write `value` as indented JSON under its final name only when it is whole. NaN and infinities are refused."""
-    text = json.dumps(value, indent=2, allow_nan=False, sort_keys=False)
+    """Write `value` as indented JSON under its final name only when it is whole. NaN and infinities are refused, secrets masked."""
+    text = masked_json(json.dumps(value, indent=2, allow_nan=False, sort_keys=False), indent=2)
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 

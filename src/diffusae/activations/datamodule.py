@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.mapped import MappedShard
-from diffusae.activations.mirror import MIRROR, fetch_ahead
+from diffusae.activations.mirror import Copies, fetch_ahead, is_mirror
 from diffusae.activations.order import EpochOrder, check_sizes
 from diffusae.activations.reader import REMEDY, read_updates, require_sound
 from diffusae.activations.scattered import ScatteredRows, Table, scattered_batches
@@ -123,6 +123,7 @@ class _Chunks(IterableDataset[list[Tensor] | list[ScatteredRows]]):
         first: int,
     ) -> None:
         self.order, self.images, self.d_in, self.first = order, images, d_in, first
+        self.copies = Copies()  # known to workers too, which are started anew
 
     def __iter__(self) -> Iterator[list[Tensor] | list[ScatteredRows]]:
         worker = get_worker_info()
@@ -249,7 +250,7 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
         )
         if self.workers:
             # Fetching runs threads, and a process that is forked from one with threads may never get a lock.
-            start = "spawn" if (self.root / MIRROR).exists() else None
+            start = "spawn" if is_mirror(self.root) else None
             chunks = DataLoader(
                 chunks,  # type: ignore[arg-type]
                 batch_size=None,

@@ -11,6 +11,7 @@ import torch
 import transformers
 from torch import nn
 
+from diffusae.backbone.trusted import model_class
 from diffusae.errors import UserError, together
 from diffusae.parsing import first_words, read_json, shown
 from diffusae.tensor_files import read_header
@@ -67,19 +68,12 @@ def on_meta(config: dict[str, Any], told_by: object) -> nn.Module:
         UserError: no such class, or it makes nothing of this configuration.
     """
     check_sizes(config, told_by)
-    library, names = (
-        (diffusers, [config["_class_name"]])
-        if "_class_name" in config
-        else (transformers, config.get("architectures"))
-    )
-    name = names[0] if isinstance(names, list) and names else None
-    kind = getattr(library, name, None) if isinstance(name, str) and name.isidentifier() else None
-    base = diffusers.ModelMixin if library is diffusers else transformers.PreTrainedModel
-    if not (isinstance(kind, type) and issubclass(kind, base)):
-        raise UserError(
-            f"{told_by}: {shown(name)} is no model of {library.__name__} {library.__version__}; install a newer one, or {REMEDY}"
-        )
-    made: Any = kind
+    if "_class_name" in config:
+        kind = model_class("diffusers", config["_class_name"], diffusers.ModelMixin)
+    else:
+        names = config.get("architectures")
+        name = names[0] if isinstance(names, list) and names else None
+        kind = model_class("transformers", name, transformers.PreTrainedModel)
     try:
         with torch.device("meta"):
             return (
@@ -88,7 +82,7 @@ def on_meta(config: dict[str, Any], told_by: object) -> nn.Module:
                 else made(made.config_class.from_dict(config))
             )
     except Exception as error:  # a constructor raises whatever its values lead to
-        raise UserError(f"{told_by} makes no {name} ({first_words(error)}); {REMEDY}") from error
+        raise UserError(f"{told_by} makes no {kind.__name__} ({first_words(error)}); {REMEDY}") from error
 
 
 def require_weights(folder: Path, name: str) -> None:

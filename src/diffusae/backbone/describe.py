@@ -23,6 +23,7 @@ from diffusae.backbone.hookpoints import COMPONENTS, HookpointInfo, list_hookpoi
 from diffusae.backbone.load import is_hub_id
 from diffusae.backbone.text_attention import reads_text
 from diffusae.backbone.text_layers import ENCODERS, TextLayer, describe_text_layers
+from diffusae.backbone.trusted import require_trusted
 from diffusae.errors import UserError, unknown
 from diffusae.parsing import of_type, read_json, shown
 
@@ -156,6 +157,8 @@ def _published(source: str | Path, revision: str | None) -> dict[str, Any]:
     needed = "model_index.json, vae/config.json, text_encoder/config.json, and unet/config.json or transformer/config.json"
     with _named(source, "the configuration", needed):
         index = _config_of(source, revision)
+        if Path(source).expanduser().is_dir():
+            require_trusted(Path(source).expanduser(), index)
         component = next((name for name in COMPONENTS if name in index), None)
         if component is None:
             raise UserError(

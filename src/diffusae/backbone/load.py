@@ -16,6 +16,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import nn
 
 from diffusae.backbone.component_configs import REMEDY, require_weights
+from diffusae.backbone.trusted import require_trusted
 from diffusae.errors import UserError, unknown
 from diffusae.parsing import read_json
 from diffusae.sources import first_line, local_folder, refuse_pickles
@@ -55,6 +56,7 @@ def load_pipeline(
     with _quiet():
         folder = _folder_of(source, revision=revision, variant=variant, unused=unused)
         components = _read_index(folder)
+        require_trusted(folder, components)
         needed = components.keys() - unused.keys()
         _refuse_pickles(folder, needed)
         for name in sorted(needed):

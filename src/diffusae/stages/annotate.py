@@ -39,7 +39,7 @@ def annotate_into(study: Study) -> bool:
     if state(study.annotations, determines=determines, parents=parents) == "finished":
         log.info("%s is annotated already", study.annotations)
         return False
-    annotator = build(study.cfg.annotator)
+    annotator = build(study.cfg.annotator, "annotator")
     manifest = Manifest.load(study.activations)
     if manifest.image_size is None:
         raise UserError(
