@@ -70,7 +70,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         KEY, Annotation({"cat": MASK}, {"cat": "red"}, {"style": "oil"}, {"style": [0.1, 0.9]})
     )
     with run_record(
-        root, stage="train", config={"a": 1}, determines={"a": 1}, parents={"collect": "0" * 16}, seed=0
+        root / "run",
+        stage="train",
+        config={"a": 1},
+        determines={"a": 1},
+        parents={"collect": "0" * 16},
+        seed=0,
     ):
         pass
     (root / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": null}\n')
@@ -144,13 +149,13 @@ def test_a_damaged_entry_of_the_cache_is_none_or_whole(root, data):
 
 @given(st.data())
 def test_damaged_records(root, data):
-    path = root / "run.json"
+    path = root / "run" / "run.json"
     text = data.draw(st.one_of(mutated_json(json.loads(path.read_bytes())), mutated(path.read_bytes())))
     with replaced(path, text):
         with only_user_errors():
-            read_record(root)
+            read_record(root / "run")
         with only_user_errors():
-            state(root, determines={"a": 1}, parents={"collect": "0" * 16})
+            state(root / "run", determines={"a": 1}, parents={"collect": "0" * 16})
 
 
 @given(

@@ -11,6 +11,7 @@ from diffusae.activations.places import place_faults, require_inside
 from diffusae.activations.schema import IMAGES, SCHEMA_VERSION, Shard, Stream, stream_folder
 from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError, together, unknown
+from diffusae.files import verified
 from diffusae.parsing import read_json, reading, shown, typed
 
 MANIFEST = "manifest.json"
@@ -51,7 +52,7 @@ class Manifest:
         path, remedy = Path(root) / MANIFEST, "run `diffusae collect` to write it again"
         require_inside(root)
         try:
-            value = read_json(path, remedy=remedy)
+            value = read_json(verified(path), remedy=remedy)
         except FileNotFoundError:
             raise UserError(
                 f"no {MANIFEST} in {root}: the collection is not finished; run `diffusae collect`"

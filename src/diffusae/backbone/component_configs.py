@@ -77,9 +77,9 @@ def on_meta(config: dict[str, Any], told_by: object) -> nn.Module:
     try:
         with torch.device("meta"):
             return (
-                made.from_config(config)
-                if library is diffusers
-                else made(made.config_class.from_dict(config))
+                kind.from_config(config)
+                if "_class_name" in config
+                else kind(kind.config_class.from_dict(config))
             )
     except Exception as error:  # a constructor raises whatever its values lead to
         raise UserError(f"{told_by} makes no {kind.__name__} ({first_words(error)}); {REMEDY}") from error

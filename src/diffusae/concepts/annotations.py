@@ -13,7 +13,7 @@ import pandas as pd
 
 from diffusae.concepts.annotators import Annotator, BoolImage, Images
 from diffusae.errors import UserError
-from diffusae.files import atomic_path
+from diffusae.files import atomic_path, verified
 from diffusae.parsing import reading
 from diffusae.table_files import Kind, read_table
 
@@ -122,9 +122,9 @@ class Annotations:
         directory = Path(directory)
         remedy = f"remove {directory} and run `diffusae annotate`"
         try:
-            objects = read_table(directory / "objects.parquet", _COLUMNS, remedy=remedy)
+            objects = read_table(verified(directory / "objects.parquet"), _COLUMNS, remedy=remedy)
             described = read_table(
-                directory / "pictures.parquet", {"image_id": "text", "style": "any"}, remedy=remedy
+                verified(directory / "pictures.parquet"), {"image_id": "text", "style": "any"}, remedy=remedy
             )
         except FileNotFoundError as error:
             raise UserError(f"{error.filename} is missing; {remedy}") from None

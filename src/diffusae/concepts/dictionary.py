@@ -25,7 +25,7 @@ from diffusae.concepts.embeddings import WordEmbedding, embed_labels
 from diffusae.concepts.maps import LabelOverlap, Mask, label_masks
 from diffusae.concepts.statistics import LatentStatistics
 from diffusae.errors import UserError, together
-from diffusae.files import atomic_path, atomic_write_json
+from diffusae.files import atomic_path, atomic_write_json, verified
 from diffusae.parsing import of_type, read_json, reading, typed
 from diffusae.table_files import Kind, read_table
 from diffusae.tensor_files import read_tensors
@@ -98,16 +98,16 @@ class ConceptDictionary:
         remedy = f"remove {directory} and label this cell again"
         try:
             path = directory / "dictionary.json"
-            value = read_json(path, remedy=remedy)
+            value = read_json(verified(path), remedy=remedy)
             with reading(path, remedy=remedy):
                 head = typed(_Head, value)
                 if head.format_version != FORMAT_VERSION:
                     raise UserError(f"it has format {head.format_version}, expected {FORMAT_VERSION}")
-            latents = read_table(directory / "latents.parquet", _LATENT_COLUMNS, remedy=remedy)
+            latents = read_table(verified(directory / "latents.parquet"), _LATENT_COLUMNS, remedy=remedy)
             for column in ("top_images", "top_values"):
                 latents[column] = [list(row) for row in latents[column]]
-            table = read_table(directory / "dictionary.parquet", _TABLE_COLUMNS, remedy=remedy)
-            tensors = read_tensors(directory / "embeddings.safetensors", remedy=remedy)
+            table = read_table(verified(directory / "dictionary.parquet"), _TABLE_COLUMNS, remedy=remedy)
+            tensors = read_tensors(verified(directory / "embeddings.safetensors"), remedy=remedy)
         except FileNotFoundError as error:
             raise UserError(f"{error.filename} is missing; {remedy}") from None
         with reading(directory, remedy=remedy):

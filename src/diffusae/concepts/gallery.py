@@ -14,7 +14,7 @@ from torch import Tensor
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.maps import maps_of
 from diffusae.errors import UserError, together
-from diffusae.files import atomic_path, atomic_write_json
+from diffusae.files import atomic_path, atomic_write_json, verified
 from diffusae.parsing import read_json, reading, typed
 from diffusae.tensor_files import read_tensors
 
@@ -48,10 +48,10 @@ class Gallery:
         remedy = f"remove {directory}, and the same command makes it again"
         try:
             path = directory / "gallery.json"
-            value = read_json(path, remedy=remedy)
+            value = read_json(verified(path), remedy=remedy)
             with reading(path, remedy=remedy):
                 head = typed(_Head, value)
-            tensors = read_tensors(directory / "gallery.safetensors", remedy=remedy)
+            tensors = read_tensors(verified(directory / "gallery.safetensors"), remedy=remedy)
         except FileNotFoundError as error:
             raise UserError(f"{error.filename} is missing; {remedy}") from None
         with reading(directory, remedy=remedy):

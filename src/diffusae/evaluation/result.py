@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diffusae.errors import UserError
-from diffusae.files import atomic_write_json
+from diffusae.files import atomic_write_json, verified
 from diffusae.parsing import of_type, read_json, reading, typed
 
 Interval = tuple[float, float]
@@ -122,7 +122,7 @@ def load_results(path: Path | str) -> list[Result]:
     """Read results.json. Raises `UserError` where it is missing or is not a list of rows."""
     remedy = f"remove {Path(path).parent} and evaluate this cell again"
     try:
-        rows = read_json(path, remedy=remedy, kind=list)
+        rows = read_json(verified(path), remedy=remedy, kind=list)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; {remedy}") from None
     with reading(path, remedy=remedy):

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from diffusae.errors import UserError
-from diffusae.files import atomic_path, atomic_write_json, sha256_of
+from diffusae.files import atomic_path, atomic_write_json, sha256_of, verified
 from diffusae.parsing import of_type, read_json, reading, shown, typed
 from diffusae.sae.autoencoder import InputScaling, SparseAutoencoder
 from diffusae.sae.sparsity import sparsity_from_config
@@ -54,9 +54,12 @@ def load_sae(
             compared before anything of that size is made.
     """
     directory = Path(directory)
-    weights, remedy = directory / WEIGHTS_NAME, f"train this cell again, or copy {directory} again"
+    weights, remedy = (
+        directory / WEIGHTS_NAME,
+        f"remove {directory} and train this cell again, or copy it again",
+    )
     try:
-        config = _read_config(directory / CONFIG_NAME, remedy)
+        config = _read_config(verified(directory / CONFIG_NAME), remedy)
         header = read_header(weights, remedy=remedy)
         with reading(weights, remedy=remedy):
             if (found := sha256_of(weights)) != config.sha256:
