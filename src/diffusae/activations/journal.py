@@ -6,7 +6,9 @@ import json
 import logging
 from pathlib import Path
 
+from diffusae.activations.places import place_faults
 from diffusae.activations.schema import GROUPS, Group
+from diffusae.errors import together
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +24,7 @@ def read_journals(root: Path) -> dict[int, Group]:
     for path in sorted((root / GROUPS).glob("[0-9]*.json")):
         try:
             group = Group.from_json(json.loads(path.read_text(encoding="utf-8")))
+            together(place_faults([shard.to_json() for shard in group.shards], path))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             logger.warning("the journal %s is damaged (%r); its group counts as unfinished", path, error)
             continue

@@ -21,7 +21,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
@@ -103,7 +103,8 @@ class OutcomeTable(Callback):
         """Make room for the outcomes, and keep secrets out of the multirun.yaml that the sweeper writes of this configuration
         (its jobs compose their own).
         """
-        with open_dict(config):
+        free = ["readonly", "struct"]
+        with flag_override(config, free, [False, False]), flag_override(config.hydra, free, [False, False]):
             config.merge_with(masked_value(OmegaConf.to_container(config, resolve=False)))
         self._kept = Path(config.hydra.sweep.dir).absolute() / f".outcomes-{time.time_ns()}"
         self._kept.mkdir(parents=True)
