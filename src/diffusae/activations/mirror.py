@@ -9,7 +9,6 @@ What the file says is never obeyed: a directory may come from anyone. Only where
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import tempfile
@@ -29,6 +28,7 @@ from diffusae.activations.transport import Source, digest_of
 from diffusae.errors import UserError
 from diffusae.files import TEMPORARY_SUFFIX, atomic_path, atomic_write_json, sha256_of
 from diffusae.masking import masked
+from diffusae.parsing import read_json, reading, typed
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +66,13 @@ class Mirror:
     @classmethod
     def of(cls, root: Path | str) -> Mirror | None:
         """What the file in this directory says; None where there is none."""
-        path = Path(root) / MIRROR
+        path, remedy = Path(root) / MIRROR, f"remove {root} and begin anew"
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            value = read_json(path, remedy=remedy)
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, RecursionError) as error:
-            raise UserError(f"{path} is damaged ({error}); remove {root} and begin anew") from error
+        with reading(path, remedy=remedy):
+            return typed(cls, value)
 
     def is_of(self, source: Source) -> bool:
         """Whether it is a copy of what lies at that very URL."""
