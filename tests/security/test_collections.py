@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from diffusae.activations import transport
+from diffusae.activations.journal import read_journals
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.merge import merge_parts
 from diffusae.activations.mirror import MIRROR, fetch_ahead, forget, mirror, open_shard
@@ -150,8 +151,6 @@ def test_a_journal_that_names_a_file_outside_is_no_journal(downloaded, tmp_path)
     path.write_text(json.dumps(value))
     discard_damaged(downloaded, verify(downloaded, Manifest.load(downloaded)))
     assert (tmp_path / "victim").read_text() == "mine"
-    from diffusae.activations.journal import read_journals
-
     assert 0 not in read_journals(downloaded)
 
 

@@ -193,11 +193,12 @@ class Shard:
 
     def __post_init__(self) -> None:
         counts = {"samples": self.samples, "bytes": self.bytes, "vectors": self.vectors or 0}
-        together(
+        faults = [
             f"{name}={count!r} of shard {self.path} must be a whole number from 0"
             for name, count in counts.items()
             if type(count) is not int or count < 0
-        )
+        ]
+        together(place_faults([asdict(self)], "it") + faults)
 
     @property
     def units(self) -> int:

@@ -73,7 +73,7 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> bool:
             *(Text(masked(text)) for text in (each.cell, *middle)),  # Text: no markup in names and messages
             Text(each.outcome, style=STYLES[each.outcome]),
             f"{each.seconds:.1f}",
-            Text(each.why or ("finished already" if each.outcome == "skipped" else "")),
+            Text(masked(each.why) or ("finished already" if each.outcome == "skipped" else "")),
         )
     console = Console(stderr=True)
     if not console.is_terminal:  # a log takes whole lines
