@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from diffusae.activations.places import place_faults
 from diffusae.errors import together, unknown
 from diffusae.parsing import of_type, typed
 
