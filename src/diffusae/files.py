@@ -168,16 +168,11 @@ def told_outputs(record: Mapping[str, Any]) -> Outputs | None:
         for told in outputs.values()
     ):
         raise ValueError("its outputs are no files with size, mtime_ns and sha256")
-    if elsewhere := [name for name in outputs if not _is_name(name)]:
-        raise ValueError(f"its output {elsewhere[0]!r} is no name of a file beside it")
+    if led_out := [name for name in outputs if Path(name).name != name or name in ("", "..") or set(name) & {"\0", "\\"}]:
+        raise ValueError(f"it lists {led_out[0]!r}, and a run's outputs lie directly in its directory")
     if CHECKSUM not in record:
         raise ValueError("it has outputs and no checksum")
     return outputs
-
-
-def _is_name(name: str) -> bool:
-    """Whether it is a file's name, and no way to another directory."""
-    return name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
 
 
 def output_fault(path: Path, expected: Mapping[str, Any], *, read: bool = False) -> str | None:
