@@ -9,6 +9,7 @@ from typing import Any
 
 from diffusae.activations.places import place_faults, require_inside
 from diffusae.activations.schema import IMAGES, SCHEMA_VERSION, Shard, Stream, stream_folder
+from diffusae.activations.stored_numbers import DEFAULT, NumbersName, StoredNumbers, stored_numbers
 from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError, together, unknown
 from diffusae.files import verified
@@ -30,6 +31,7 @@ class Manifest:
         entries: every shard, in the order of their groups.
         subsampling: which positions some splits keep; None where every picture keeps its whole grid.
         ragged: samples differ in length, and each names its positions; shards count their vectors.
+        dtype: how the numbers of updates are stored.
     """
 
     schema_version: int
@@ -40,6 +42,7 @@ class Manifest:
     entries: tuple[Shard, ...]
     subsampling: Subsampling | None = None
     ragged: bool = False
+    dtype: NumbersName = DEFAULT
 
     @classmethod
     def load(cls, root: Path | str) -> Manifest:
@@ -88,14 +91,19 @@ class Manifest:
             elif (shard.vectors is not None) != (self.ragged and shard.stream != IMAGES):
                 yield f"vectors of shard {shard.path} are counted where samples differ in length (ragged), and nowhere else"
             elif (stream := streams.get(shard.stream)) is not None:
-                least = shard.units * self.positions_of_unit(stream, shard.split) * stream.d_in * 2
+                least = (
+                    shard.units
+                    * self.positions_of_unit(stream, shard.split)
+                    * stream.d_in
+                    * self.numbers.bytes
+                )
                 if shard.bytes < least:
                     yield f"shard {shard.path} has {shard.bytes} bytes; its updates alone need {least}"
             elif shard.stream != IMAGES:
                 yield str(unknown(f"stream of shard {shard.path}", shard.stream, streams))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON, as `load` reads it. `subsampling` and `ragged` are there only where they say something."""
+        """Plain JSON, as `load` reads it. `subsampling`, `ragged` and `dtype` are there only where they say something."""
         value = {
             "schema_version": self.schema_version,
             "header": dict(self.header),
@@ -108,7 +116,14 @@ class Manifest:
             value["subsampling"] = self.subsampling.to_json()
         if self.ragged:
             value["ragged"] = True
+        if self.dtype != DEFAULT:
+            value["dtype"] = self.dtype
         return value
+
+    @property
+    def numbers(self) -> StoredNumbers:
+        """How the numbers of updates are stored and read."""
+        return stored_numbers(self.dtype)
 
     def stream(self, block: str, t: float, conditioning: str) -> Stream:
         """The stream at these coordinates; t counts to two decimals, as in the folder's name.

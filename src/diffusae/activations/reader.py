@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from jaxtyping import Float16, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 from webdataset.autodecode import Decoder, DecodingError
 from webdataset.tariterators import base_plus_ext, group_by_keys
@@ -48,13 +48,13 @@ class Fault:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image at one stream: float16 [positions, d_in], and its prompt, seed, split and further meta.
+    """One image at one stream: [positions, d_in] of `Manifest.numbers.read` (float16 or float32), and its prompt, seed, split and further meta.
 
     Where positions were left out, `meta["positions"]` lists those that are there, row by row.
     """
 
     image_id: str
-    updates: Float16[np.ndarray, "positions d_in"]
+    updates: Float[np.ndarray, "positions d_in"]
     meta: dict[str, Any]
 
 
@@ -147,12 +147,12 @@ def read_updates(
         updates = sample["npy"]
         told = len(sample["json"].get("positions", ())) if manifest.ragged else most
         shape = (told if 0 < told <= most else most, stream.d_in)
-        if updates.shape != shape or updates.dtype != np.float16:
+        if updates.shape != shape or updates.dtype != manifest.numbers.stored:
             raise UserError(
                 f"{shard.path}: sample {sample['__key__']!r} is {updates.dtype} {updates.shape}, the manifest's "
-                f"stream {stream.folder} is float16 {shape}; shards of different collections are mixed: {REMEDY}"
+                f"stream {stream.folder} is {manifest.numbers.stored} {shape}; shards of different collections are mixed: {REMEDY}"
             )
-        yield Sample(sample["__key__"], updates, sample["json"])
+        yield Sample(sample["__key__"], manifest.numbers.decode(updates), sample["json"])
 
 
 def read_images(
@@ -171,7 +171,7 @@ def read_images(
 
 def load_updates(
     root: Path | str, manifest: Manifest, stream: Stream, split: str
-) -> tuple[list[str], Float16[np.ndarray, "images positions d_in"]]:
+) -> tuple[list[str], Float[np.ndarray, "images positions d_in"]]:
     """All ids and updates of a stream and split, in one array: for sets that fit in memory.
 
     Raises:
@@ -184,7 +184,7 @@ def load_updates(
     shards = manifest.shards(stream.folder, split)
     updates = np.empty(
         (sum(shard.samples for shard in shards), manifest.positions(stream, split), stream.d_in),
-        dtype=np.float16,
+        dtype=manifest.numbers.read,
     )
     ids = []
     for row, sample in enumerate(read_updates(root, manifest, stream, split, shards=shards)):

@@ -64,7 +64,7 @@ def labelled_split(root: Path, manifest: Manifest, stream: Stream, split: str, t
             "and a picture's average needs all; choose a split that is not thinned"
         )
     n = sum(shard.samples for shard in shards)
-    updates = np.empty((n, stream.positions, stream.d_in), dtype=np.float16)
+    updates = np.empty((n, stream.positions, stream.d_in), dtype=manifest.numbers.read)
     classes = {task: np.full(n, NO_LABEL) for task in tasks}
     numbers = {task: {name: number for number, name in enumerate(names)} for task, names in tasks.items()}
     image_ids = []
