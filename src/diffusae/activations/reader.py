@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +24,7 @@ from diffusae.activations.schema import IMAGES, Shard, Stream
 from diffusae.activations.tar_index import read_members
 from diffusae.errors import UserError
 from diffusae.files import sha256_of
+from diffusae.parsing import json_value, of_type
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,18 @@ def read_updates(
                 f"{shard.path}: sample {sample['__key__']!r} is {updates.dtype} {updates.shape}, the manifest's "
                 f"stream {stream.folder} is {manifest.numbers.stored} {shape}; shards of different collections are mixed: {REMEDY}"
             )
+        _check_positions(shard, sample, rows=len(updates), most=stream.positions)
         yield Sample(sample["__key__"], manifest.numbers.decode(updates), sample["json"])
+
+
+def _check_positions(shard: Shard, sample: dict[str, Any], *, rows: int, most: int) -> None:
+    """Where a sample lists its positions, they are as many as its rows, ascending, and of the grid."""
+    if (told := sample["json"].get("positions")) is None:
+        return
+    if len(told) != rows or told != sorted(set(told)) or told[0] < 0 or told[-1] >= most:
+        raise UserError(
+            f"{shard.path}: sample {sample['__key__']!r} must list {rows} ascending positions from 0 to {most - 1}; {REMEDY}"
+        )
 
 
 def read_images(
@@ -258,12 +269,24 @@ def _decode(extension: str, data: bytes) -> Any:
     if extension == ".npy":
         return npy_array(data)
     if extension == ".json":
-        return json.loads(data)
+        return _meta(data)
     assert extension == ".png", extension  # `_only_expected` has refused all else
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         if image.width * image.height > MOST_PIXELS:  # a small file can say that it is as large as it likes
             raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS}")
         return np.asarray(image.convert("RGB"))
+
+
+_META = {
+    "prompt": str, "seed": int, "split": str, "name": str, "labels": dict[str, str], "positions": list[int],
+    "word_tokens": dict[str, list[int]],
+}  # fmt: skip
+"""What a sample tells of its picture, where it does; more is plain JSON."""
+
+
+def _meta(data: bytes) -> dict[str, Any]:
+    told = of_type(json_value(data), dict, "it")
+    return told | {name: of_type(told[name], kind, name) for name, kind in _META.items() if name in told}
 
 
 _DECODER = Decoder([_decode], pre=[], post=[])
