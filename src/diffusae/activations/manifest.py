@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -85,6 +86,15 @@ class Manifest:
             yield "two streams share a folder"
         if self.image_size is not None and min(self.image_size) < 1:
             yield f"image_size={self.image_size} must be (height, width), both at least 1"
+        held: Counter[tuple[str, str]] = Counter()
+        for shard in self.entries:
+            held[shard.split, shard.stream] += shard.samples
+        for (split, stream), samples in held.items():
+            if split in self.splits and samples != self.splits[split].get("images"):
+                yield f"split {split} has {self.splits[split].get('images')} images, its shards of {stream} hold {samples}"
+        for split, counts in self.splits.items():
+            if counts.keys() != {"images", "rejected"} or min(counts.values()) < 0:
+                yield f"split {split} must have counts of images and rejected, has {dict(counts)}"
         for shard in self.entries:
             if shard.split not in self.splits:
                 yield str(unknown(f"split of shard {shard.path}", shard.split, self.splits))

@@ -7,6 +7,7 @@ import logging
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -170,14 +171,9 @@ def read_images(
     root: Path | str, manifest: Manifest, split: str
 ) -> Iterator[tuple[str, UInt8[np.ndarray, "height width 3"], dict[str, Any]]]:
     """The pictures of one split as (image id, uint8 [height, width, 3], meta). Raises as `read_updates` does."""
-    for shard, sample in _samples(Path(root), manifest.shards(IMAGES, split), kind="png"):
-        image = sample["png"]
-        if image.shape[:2] != manifest.image_size:
-            raise UserError(
-                f"{shard.path}: picture {sample['__key__']!r} has size {image.shape[:2]}, the manifest says "
-                f"{manifest.image_size}; shards of different collections are mixed: {REMEDY}"
-            )
-        yield sample["__key__"], image, sample["json"]
+    shards = manifest.shards(IMAGES, split)
+    for _, sample in _samples(Path(root), shards, kind="png", image_size=manifest.image_size):
+        yield sample["__key__"], sample["png"], sample["json"]
 
 
 def load_updates(
@@ -204,15 +200,20 @@ def load_updates(
     return ids, updates
 
 
-def _samples(root: Path, shards: Iterable[Shard], *, kind: str) -> Iterator[tuple[Shard, dict[str, Any]]]:
-    """The decoded samples of these shards, each with exactly the members `kind` and `json`, and a new key."""
+def _samples(
+    root: Path, shards: Iterable[Shard], *, kind: str, image_size: tuple[int, int] | None = None
+) -> Iterator[tuple[Shard, dict[str, Any]]]:
+    """The decoded samples of these shards, each with exactly the members `kind` and `json`, and a new key; pictures are of
+    `image_size`.
+    """
     seen: set[str] = set()
+    decoder = Decoder([partial(_decode, image_size=image_size)], pre=[], post=[])
     for shard in shards:
         count = 0
         try:
             with open_shard(root, shard) as file:
                 members = _only_expected(_members(file, shard), shard=shard, kinds=(kind, "json"))
-                for sample in map(_DECODER, group_by_keys(members)):
+                for sample in map(decoder, group_by_keys(members)):
                     key = sample["__key__"]
                     if key in seen:
                         raise UserError(f"{shard.path}: key {key!r} comes twice or interleaved; {REMEDY}")
@@ -264,7 +265,7 @@ def _only_expected(
         yield member
 
 
-def _decode(extension: str, data: bytes) -> Any:
+def _decode(extension: str, data: bytes, *, image_size: tuple[int, int] | None) -> Any:
     """The only decoder; webdataset's own would run pickles."""
     if extension == ".npy":
         return npy_array(data)
@@ -272,6 +273,11 @@ def _decode(extension: str, data: bytes) -> Any:
         return _meta(data)
     assert extension == ".png", extension  # `_only_expected` has refused all else
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        if (image.height, image.width) != image_size:  # before it is decoded: a small file may claim any size
+            raise UserError(
+                f"it has size {(image.height, image.width)}, the manifest says {image_size}; shards of different collections are "
+                "mixed"
+            )
         if image.width * image.height > MOST_PIXELS:  # a small file can say that it is as large as it likes
             raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS}")
         return np.asarray(image.convert("RGB"))
@@ -287,6 +293,3 @@ _META = {
 def _meta(data: bytes) -> dict[str, Any]:
     told = of_type(json_value(data), dict, "it")
     return told | {name: of_type(told[name], kind, name) for name, kind in _META.items() if name in told}
-
-
-_DECODER = Decoder([_decode], pre=[], post=[])
