@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from diffusae.activations.places import place_faults
 from diffusae.activations.schema import GROUPS, Group
-from diffusae.errors import UserError
+from diffusae.errors import UserError, together
 from diffusae.parsing import read_json, reading
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ def _read(path: Path) -> Group:
         group = Group.from_json(value)
         if path.name != journal_path(path, group.index).name:
             raise UserError(f"it is the journal of group {group.index}")
+        together(place_faults([shard.to_json() for shard in group.shards], path))
         return group
 
 

@@ -16,6 +16,7 @@ from diffusae.activations.mirror import MIRROR, SOURCE_REMEDY
 from diffusae.activations.parts import Part
 from diffusae.activations.places import require_inside
 from diffusae.activations.reader import discard_damaged, verify
+from diffusae.activations.stored_numbers import DEFAULT
 from diffusae.activations.writer import ActivationWriter
 from diffusae.backbone.describe import Description
 from diffusae.backbone.hookpoints import find
@@ -185,6 +186,7 @@ def _record(study: Study, ready: _Ready, part: Part | None = None) -> Activation
             with_images=recording.keeps_pictures,
             subsampling=subsampling_of(study),
             ragged=recording.ragged,
+            dtype=study.cfg.activations.dtype,
             owns=None if part is None else part.owns,
         )
     finished = writer.finished_groups()
@@ -213,6 +215,7 @@ def _determines(study: Study) -> dict[str, Any]:
         "seed": study.cfg.seed,
         "group_size": study.cfg.activations.group_size,
         **({"subsampling": limits} if limits else {}),
+        **({} if study.cfg.activations.dtype == DEFAULT else {"dtype": study.cfg.activations.dtype}),
     }
 
 

@@ -173,7 +173,7 @@ def _facts(manifest: Manifest, records: list[tuple[Path, RunRecord]]) -> dict[st
     changed = " with uncommitted changes" if first.git_dirty else ""
     samples = "prompts" if header.get("collection") == "text" else "pictures"
     return {
-        "model": f"{header['model']} ({header['source']})",
+        "model": f"{header.get('model')} ({header.get('source')})",
         **how_collected(header),
         samples: splits,
         f"rejected {samples}": str(sum(counts["rejected"] for counts in manifest.splits.values())),
