@@ -17,6 +17,7 @@ from diffusers.configuration_utils import ConfigMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from diffusae.backbone.adapters import Layout, adapter_for
+from diffusae.backbone.families import require_adapter, require_text_to_image
 from diffusae.backbone.hookpoints import COMPONENTS, HookpointInfo, list_hookpoints
 from diffusae.backbone.load import is_hub_id
 from diffusae.backbone.text_attention import reads_text
@@ -137,6 +138,8 @@ def _published(source: str | Path, revision: str | None) -> dict[str, Any]:
             raise UserError(
                 f"{index['_class_name']} has no U-Net and no transformer whose blocks could be hooked"
             )
+        require_adapter(index)
+        require_text_to_image(index["_class_name"])
         text: Any = _AnyConfig.load_config(source, subfolder="text_encoder", revision=revision)
         return {
             "pipeline": index["_class_name"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from safetensors import SafetensorError
 from torch import nn
 
+from diffusae.backbone.families import require_adapter
 from diffusae.errors import UserError, unknown
 from diffusae.sources import first_line, local_folder, refuse_pickles
 
@@ -25,6 +27,8 @@ log = logging.getLogger(__name__)
 SchedulerChoice = Literal["ddim", "keep"]
 
 _INDEX = "model_index.json"
+_VARIANT = re.compile(r"[^.]+\.([^.]+?)(?:-\d+-of-\d+)?\.safetensors")
+"""`diffusion_pytorch_model.fp16.safetensors`, `model.fp16-00001-of-00002.safetensors`."""
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 """Optional components that text-to-image sampling does without; the first two judge finished pictures, the third takes image prompts."""
 
@@ -55,7 +59,9 @@ def load_pipeline(
     with _quiet():
         folder = _folder_of(source, revision=revision, variant=variant, unused=unused)
         components = _read_index(folder)
+        require_adapter(components)
         _refuse_pickles(folder, components.keys() - unused.keys())
+        _refuse_another_variant(folder, components.keys() - unused.keys(), variant)
         options: dict[str, Any] = {name: None for name in unused if name in components}
         if not safety_checker and "requires_safety_checker" in components:
             options["requires_safety_checker"] = False
@@ -127,6 +133,19 @@ def _refuse_pickles(folder: Path, names: Iterable[str]) -> None:
     """`UserError` for a component whose weights exist as pickles only: reading those can run code."""
     for name in sorted(names):
         refuse_pickles(folder / name)
+
+
+def _refuse_another_variant(folder: Path, names: Iterable[str], variant: str | None) -> None:
+    """`UserError` for a component whose weights exist under the names of another variant only."""
+    for name in sorted(names):
+        files = [path.name for path in sorted((folder / name).glob("*.safetensors"))]
+        found = {match[1] if match else None for match in map(_VARIANT.fullmatch, files)}
+        if found and variant is None and None not in found:
+            stored = sorted(each for each in found if each)
+            raise UserError(
+                f"{folder / name} holds its weights under the name of a variant only ({files[0]}); set "
+                f"model.variant={stored[0]}"
+            )
 
 
 def _ddim(scheduler: Any) -> DDIMScheduler:
