@@ -75,7 +75,7 @@ def test_weights_of_a_variant_alone_name_the_setting(tmp_path: Path) -> None:
         load_pipeline(tmp_path, dtype=torch.float32, device="cpu")
     weights = tmp_path / "text_encoder" / "model.fp16.safetensors"
     weights.rename(weights.with_name("model.fp16-00001-of-00001.safetensors"))
-    with pytest.raises(UserError, match="model.variant=fp16"):
+    with pytest.raises(UserError, match=r"model.variant=fp16"):
         load_pipeline(tmp_path, dtype=torch.float32, device="cpu")
 
 
