@@ -61,9 +61,9 @@ def test_a_pipeline_that_needs_a_picture_is_listed_by_no_stage(folder: Path) -> 
 
 
 def test_a_folder_with_code_of_its_own_is_one_message(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"unet is \['mine', 'MyUNet'\], which is code of the folder's own"):
+    with pytest.raises(UserError, match="only components of diffusers and transformers are loaded"):
         describe(renamed(folder, "StableDiffusionPipeline", unet=["mine", "MyUNet"]))
-    with pytest.raises(UserError, match=r"_class_name is .*code of the folder's own"):
+    with pytest.raises(UserError, match="a pipeline of the folder's own code"):
         describe(renamed(folder, ["pipeline", "MyPipeline"]))  # type: ignore[arg-type]
 
 

@@ -23,28 +23,21 @@ DENOISERS = (
 
 
 def require_adapter(index: Mapping[str, Any]) -> None:
-    """`UserError` for a pipeline whose denoiser no adapter knows, or that asks for code of its folder's own.
+    """`UserError` for a pipeline whose denoiser no adapter knows.
 
     Args:
         index: what its model_index.json says: the pipeline's class, and {component: [library, class]}.
     """
-    pipeline = index.get("_class_name")
-    denoisers = {name: index[name] for name in COMPONENTS if index.get(name) not in (None, [None, None])}
-    for name, entry in {"_class_name": ["diffusers", pipeline], **denoisers}.items():
-        if not isinstance(entry, list | tuple) or entry[0] != "diffusers" or isinstance(entry[1], list):
-            raise UserError(
-                f"{pipeline} does not load: {name} is {index[name]}, which is code of the folder's own, and that is never run; "
-                "use a pipeline of diffusers"
-            )
-    for _, kind in denoisers.values():
-        if kind not in DENOISERS:
-            raise UserError(
-                f"{pipeline} is not served: its denoiser is a {kind}, and there are adapters for {', '.join(DENOISERS)}; "
-                f"{ADAPTER_NEEDS}"
-            )
+    for name in COMPONENTS:
+        match index.get(name):
+            case [str(), str() as kind] if kind not in DENOISERS:
+                raise UserError(
+                    f"{index.get('_class_name')} is not served: its denoiser is a {kind}, and there are adapters for "
+                    f"{', '.join(DENOISERS)}; {ADAPTER_NEEDS}"
+                )
 
 
-def require_text_to_image(name: object) -> None:
+def require_text_to_image(name: str) -> None:
     """`UserError` for a pipeline, by the name of its class, that does not make a picture of a prompt alone."""
     if name in TEXT_TO_IMAGE:
         return
