@@ -2,28 +2,45 @@
 
 import os
 import pickle
+import random
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hypothesis import settings
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
+from hypothesis import HealthCheck, settings
 
 from diffusae.cli import config_directory
 
 torch.set_num_threads(1)
 
-settings.register_profile("untimed", deadline=None)  # a busy machine must not fail a test
+# A busy machine must not fail a test, nor chance: the same examples every time.
+settings.register_profile(
+    "untimed", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+# Other examples every time, and many (`make test-faults`); the seed that the header shows gives them again.
+settings.register_profile(
+    "faults",
+    deadline=None,
+    max_examples=5000,
+    print_blob=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
 settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _every_file_of_conf_is_read_once():
     """The tests compose some thousand configs, and Hydra reads thirty files for one: a third of its time."""
-    read, kept = FileConfigSource.load_config, {}
+    Plugins.instance()  # which registers the kinds of sources
+    files: Any = SourcesRegistry.instance().resolve("file")
+    read, kept = files.load_config, {}
 
-    def load_config(self: FileConfigSource, config_path: str):
+    def load_config(self: Any, config_path: str) -> Any:
         if self.path != str(config_directory()):
             return read(self, config_path)
         if config_path not in kept:
@@ -31,10 +48,22 @@ def _every_file_of_conf_is_read_once():
         return pickle.loads(kept[config_path])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FileConfigSource, "load_config", load_config)
+        patch.setattr(files, "load_config", load_config)
         yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The folders that take longest begin, so that no process of `make test` waits for the other at the end."""
     items.sort(key=lambda item: {"pipeline": 0, "stages": 1}.get(item.path.parent.name, 2))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--hypothesis-profile") == "faults" and config.getoption("--hypothesis-seed") is None:
+        config.option.hypothesis_seed = str(random.randrange(2**32))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return (
+        f"hypothesis seed: {config.getoption('--hypothesis-seed') or 'none (the same examples every time)'}"
+    )

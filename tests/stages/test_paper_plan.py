@@ -69,8 +69,11 @@ def test_hours_follow_from_the_rates_that_are_given(paper, tmp_path):
     assert paper["seconds"]["collect"] == pytest.approx(3.02 * pictures)
     vectors = 2 * 3 * 2 * (51.2e6 * 2 + 12.8e6)  # k, t, branches; down and up, mid
     assert paper["seconds"]["train"] == pytest.approx(vectors / 14200)
-    other = planned(tmp_path, "paper_sd14", "plan.seconds_per_picture=0.5", "plan.vectors_per_second=null")
-    assert other["seconds"] == {"collect": pytest.approx(0.5 * pictures), "train": None}
+    few = "prompts.counts={train: 200, validation: 0, dictionary: 40, tune: 5, test: 5}"
+    other = planned(
+        tmp_path, "paper_sd14", few, "plan.seconds_per_picture=0.5", "plan.vectors_per_second=null"
+    )
+    assert other["seconds"] == {"collect": pytest.approx(0.5 * 250), "train": None}
 
 
 def test_storing_less_is_laid_beside_the_whole(paper):
@@ -130,6 +133,17 @@ def test_each_window_has_its_strengths(moment, beta_spatial, beta_global):
     assert everywhere.paper_beta == beta_global
     assert everywhere.test_prompts == 1000
     assert {window_at(t) for t in (1.0, 0.5, 0.0)} == {(1.0, 0.6), (0.6, 0.2), (0.2, 0.0)}
+
+
+def test_the_experiment_names_the_papers_annotators_and_its_distance():
+    """Tags, boxes and masks name the latents; CLIPSeg and CLIP judge interventions (arXiv 2504.15473, sections 4 and 6)."""
+    dictionary = composed("experiment=paper_sd14", root="annotate").annotator.objects
+    assert dictionary._target_.endswith(".GroundedSam") and dictionary.tagger._target_.endswith(".RamTagger")
+    judged = composed("experiment=paper_sd14_interventions", "evaluation=global_paper", root="evaluate")
+    assert judged.name == "paper_sd14"
+    assert judged.annotator.objects._target_.endswith(".ClipSeg")
+    assert judged.annotator.objects.tagger._target_.endswith(".CaptionTagger")
+    assert judged.evaluation.lpips == "alex"
 
 
 def test_side_by_side_training_refuses_blocks_of_different_steps():
