@@ -32,9 +32,11 @@ from diffusae.miniature.gate import (
 )
 from diffusae.miniature.train import MiniatureTraining
 from diffusae.runs.lock import directory_lock
-from diffusae.stages import study as _study  # noqa: F401  (registers the resolver of the shipped folder)
+from diffusae.stages.processes import device_fault
+from diffusae.stages.resolvers import register_resolvers
 
 log = logging.getLogger(__name__)
+register_resolvers()
 
 SHIPPED_BYTES = 24 * 10**6
 """What the shipped weights may weigh together."""
@@ -44,6 +46,8 @@ SHEET = (5, 12)
 
 def miniature(cfg: DictConfig) -> None:
     """Do one part, or all of them one after the other; what is trained already is not trained again."""
+    if fault := device_fault(cfg.training.accelerator, setting="training.accelerator"):
+        raise UserError(fault)
     training = MiniatureTraining(cfg.directory, **cfg.training)
     parts: dict[str, Callable[[], Any]] = {
         "autoencoder": training.autoencoder,

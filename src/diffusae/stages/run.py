@@ -22,13 +22,16 @@ from diffusae.stages.collect import collect
 from diffusae.stages.evaluate import METRICS, evaluate_cell, evaluated, kind_faults, needed
 from diffusae.stages.evaluate_global import edited_studies
 from diffusae.stages.label import label_cell, labelled, word_embedding
-from diffusae.stages.outcomes import Outcome, print_outcomes, reason
+from diffusae.stages.faults import is_users, reason
+from diffusae.stages.outcomes import Outcome, print_outcomes
 from diffusae.stages.progress import progress_bar
 from diffusae.stages.random_weights import random_study
 from diffusae.stages.report import report
+from diffusae.stages.resolvers import expand_home
 from diffusae.stages.study import Study
 from diffusae.stages.train import mirror_of, train_cell, trained
 from diffusae.stages.train_grid import train_grid
+from diffusae.stopping import raise_if_received
 
 log = logging.getLogger(__name__)
 
@@ -89,25 +92,31 @@ def _cells(study: Study, chosen: Mapping[Cell, Sequence[str]]) -> list[str]:
         ),
         lambda studies: _evaluate(_part(studies, everywhere, False), embedding),
     ]
-    with progress_bar("cells", total=len(waiting)) as (advance, name):
+    again = [studies for studies in waiting if _part(studies, everywhere, False)]
+    with progress_bar("cells", total=len(waiting) + len(again)) as (advance, name):
         for number, carry_out in enumerate(rounds):
-            for studies in waiting:
+            for studies in again if number else waiting:
                 cell, begun = _one(studies).cell_name, monotonic()
                 before = outcomes[cell]
-                if before.outcome == "failed":
-                    continue
-                name(f"cell {cell}")
-                try:
-                    carry_out(studies)
-                    outcomes[cell] = Outcome(cell, "done", seconds=before.seconds + monotonic() - begun)
-                except Exception as error:
-                    log.exception("cell %s failed", cell)
-                    outcomes[cell] = Outcome(
-                        cell, "failed", reason(error), seconds=before.seconds + monotonic() - begun
-                    )
-                advance(number == 0)
+                if before.outcome != "failed":
+                    name(f"{'interventions at ' if number else ''}{cell}")
+                    outcomes[cell] = _outcome(cell, lambda work=carry_out, of=studies: work(of), before, begun)
+                advance(1)
     print_outcomes(list(outcomes.values()))
     return [cell for cell, each in outcomes.items() if each.outcome == "failed"]
+
+
+def _outcome(cell: str, work: Callable[[], None], before: Outcome, begun: float) -> Outcome:
+    """What becomes of a cell in one round; a signal to stop is no failure of the cell."""
+    outcome, why = "done", ""
+    try:
+        work()
+    except Exception as error:
+        raise_if_received()  # what it broke on its way is no failure either
+        outcome, why = "failed", reason(error)
+        log.error("cell %s failed: %s", cell, why, exc_info=None if is_users(error) else error)
+    raise_if_received()
+    return Outcome(cell, outcome, why, seconds=before.seconds + monotonic() - begun)
 
 
 Studies = Mapping[str, Study]
@@ -226,4 +235,5 @@ def _config_of(metric: str, settings: Mapping[str, Any]) -> DictConfig:
         if name not in cfg.evaluation
     )
     cfg.evaluation.merge_with(dict(settings))
+    expand_home(cfg)
     return cfg
