@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
-from omegaconf import DictConfig
+from hydra.errors import ConfigCompositionException, HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from diffusae.cli.configs import Composer
 from diffusae.cli.quoting import TEXTS, no_text, swept, unreadable
@@ -61,15 +63,18 @@ class CommandLine:
         search = [each.input_line for each in overrides if each.key_or_group == "hydra.searchpath"]
         choices = [each for each in overrides if _is_group(composer, each, search)]
         together(_choice_faults(composer, choices, search))
-        cfg = _composed(composer, stage, [*search, *(_first(each) for each in choices)])
-        values = [each for each in overrides if each not in choices]
-        together(_value_faults(cfg, values))
-        cfg = composer.compose([_first(each) for each in overrides])
+        together(_text_faults(overrides))
+        try:
+            cfg = composer.compose([_first(each) for each in overrides])
+        except HydraException:
+            there = _composed(composer, stage, [*search, *(_first(each) for each in choices)])
+            together(_unknown(there, [each for each in overrides if each not in choices]))
+            raise
         if cfg.get("stage", stage) != stage:
             raise UserError(
                 f"-cn {self.config_name} is the configuration of `diffusae {cfg.stage}`; use that command"
             )
-        together(name_faults(cfg))
+        together([*_references(cfg, overrides), *name_faults(cfg)])
         return cfg
 
 
@@ -78,15 +83,12 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _parsed(composer: Composer, overrides: Sequence[str]) -> list[Any]:
-    from hydra.errors import OverrideParseException
-
     parser, found, faults = composer.parser(), [], []
     for index, text in enumerate(overrides):
         try:
             found.append(parser.parse_override(text))
-        except OverrideParseException:
-            if (fault := unreadable(overrides, index)) not in faults:
-                faults.append(fault)
+        except HydraException:
+            faults.append(unreadable(overrides, index))
     together(_once(faults))
     return found
 
@@ -127,8 +129,6 @@ def _choice_faults(composer: Composer, choices: Sequence[Any], search: Sequence[
 
 
 def _composed(composer: Composer, stage: str, overrides: Sequence[str]) -> DictConfig:
-    from hydra.errors import ConfigCompositionException
-
     try:
         return composer.compose(overrides)
     except ConfigCompositionException as error:
@@ -141,17 +141,33 @@ def _composed(composer: Composer, stage: str, overrides: Sequence[str]) -> DictC
         ) from error
 
 
-def _value_faults(cfg: DictConfig, values: Sequence[Any]) -> Iterator[str]:
+def _unknown(cfg: DictConfig, values: Sequence[Any]) -> Iterator[str]:
     for override in values:
-        key = override.key_or_group
-        if not (override.is_add() or override.is_force_add()) and (fault := unknown_setting(cfg, key)):
+        added = override.is_add() or override.is_force_add()
+        if not added and (fault := unknown_setting(cfg, override.key_or_group)):
             yield fault
-        elif override.is_sweep_override():
+
+
+def _text_faults(overrides: Sequence[Any]) -> Iterator[str]:
+    """What is said of texts that read as something else, and of names that are swept over."""
+    for override in overrides:
+        key = override.key_or_group
+        if override.is_sweep_override():
             if key == "name":
                 named = [name_fault(key, each, nested=True) for each in override.sweep_string_iterator()]
                 yield from filter(None, named)
         elif key in TEXTS and not isinstance(value := override.value(), str | None):
-            yield str(no_text(override.input_line, value))
+            yield no_text(override.input_line, value)
+
+
+def _references(cfg: DictConfig, overrides: Sequence[Any]) -> Iterator[str]:
+    """What is said of texts in which `${...}` names no setting."""
+    for override in overrides:
+        if override.key_or_group in TEXTS:
+            try:
+                OmegaConf.select(cfg, override.key_or_group)
+            except OmegaConfBaseException:
+                yield no_text(override.input_line, None)
 
 
 def unknown_setting(cfg: DictConfig, dotted: str) -> str | None:

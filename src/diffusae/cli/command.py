@@ -87,7 +87,10 @@ def _run(stage: str, arguments: list[str]) -> None:
     cfg = line.checked(stage)
     logs = where_logs_go(cfg, multirun=line.multirun)
     if logs:
-        print(f"diffusae {stage}: nothing can be written to the study's logs; they are shown here alone", file=sys.stderr)
+        print(
+            f"diffusae {stage}: nothing can be written to the study's logs; they are shown here alone",
+            file=sys.stderr,
+        )
     import hydra
 
     # Overrides first: one of Hydra's flags would take the next word for its value.

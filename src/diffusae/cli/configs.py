@@ -58,17 +58,9 @@ class Composer:
         return OverridesParser.create(config_loader=self._loader)
 
     def groups(self) -> dict[str, list[str]]:
-        """Every group of options and what it offers; `hydra`'s own are left out."""
-        found: dict[str, list[str]] = {}
-        waiting = [""]
-        while waiting:
-            parent = waiting.pop()
-            for name in self._loader.list_groups(parent):
-                group = f"{parent}/{name}" if parent else name
-                if group != "hydra":
-                    waiting.append(group)
-                    found[group] = self.options(group)
-        return {group: names for group, names in sorted(found.items()) if names}
+        """Every group of options and what it offers; of Hydra's own, the launchers."""
+        names = sorted({*self._loader.list_groups(""), "hydra/launcher"} - {"hydra"})
+        return {group: options for group in names if (options := self.options(group))}
 
     def options(self, group: str, overrides: Sequence[str] = ()) -> list[str]:
         """What a group offers; nothing where it is no group. Private options (`_common`) are parts of others."""

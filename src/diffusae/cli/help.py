@@ -51,7 +51,9 @@ def versions() -> str:
 
     at = commit()
     told = [f"diffusae {_version('diffusae')}{f' (commit {at})' if at else ''}"]
-    told += [f"{name} {_version(name)}" for name in ("torch", "diffusers", "transformers", "pytorch-lightning")]
+    told += [
+        f"{name} {_version(name)}" for name in ("torch", "diffusers", "transformers", "pytorch-lightning")
+    ]
     return ", ".join(told)
 
 
@@ -64,7 +66,7 @@ def _listed(head: str, names: list[str], *, lead: str) -> str:
     """`head` and the names, in lines that fit."""
     import textwrap
 
-    text = f"{head} {', '.join(names)}"
+    text = head + ", ".join(names)
     return textwrap.fill(
         text, _WIDTH, initial_indent=lead, subsequent_indent=lead + " " * 4, break_on_hyphens=False
     )

@@ -6,8 +6,6 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from diffusae.errors import UserError
-
 TEXTS = ("prompt", "concept", "with_text.concept", "collection.prompt")
 """Settings that hold free text."""
 
@@ -21,7 +19,12 @@ def quoted(override: str) -> str:
         value = value[1:-1]  # the user's own quotes, in which something is not escaped
     # A backslash before `${`, and twice those that stand before it, or it would name another setting.
     text = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", value)
-    return shlex.quote(f"{key}={QuotedString(text=text, quote=Quote.single).with_quotes()}")
+    return _for_shell(f"{key}={QuotedString(text=text, quote=Quote.single).with_quotes()}")
+
+
+def _for_shell(word: str) -> str:
+    """In double quotes where nothing in them means something to a shell: that reads better than quotes of single quotes."""
+    return shlex.quote(word) if re.search(r'["\\$`!]', word) else f'"{word}"'
 
 
 def unreadable(overrides: Sequence[str], index: int) -> str:
@@ -51,10 +54,8 @@ def swept(override: str) -> str:
     )
 
 
-def no_text(override: str, value: object) -> UserError:
-    """The error for a text that reads as a number, a list or the like."""
+def no_text(override: str, value: object) -> str:
+    """What is said of a text that reads as a number, a list, or (None) as the name of another setting."""
     kind = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "a mapping"}
-    key = override.partition("=")[0]
-    return UserError(
-        f"{override!r} reads as {kind.get(type(value), 'no text')}, and {key} is a text; so it works:\n  {quoted(override)}"
-    )
+    key, read = override.partition("=")[0], kind.get(type(value), "the name of another setting")
+    return f"{override!r} reads as {read}, and {key} is a text; so it works:\n  {quoted(override)}"

@@ -24,7 +24,10 @@ _QUIET = ("pytorch_lightning", "lightning_fabric", "httpx", "httpx2", "matplotli
 def settle() -> None:
     """Before anything is imported: a home for libraries that keep caches, and streams that take any character."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to the command as they are, and are told once
-    for library in ("TRANSFORMERS", "DIFFUSERS"):  # they warn at every import or load of what does not matter here
+    for library in (
+        "TRANSFORMERS",
+        "DIFFUSERS",
+    ):  # they warn at every import or load of what does not matter here
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     _give_home()
     logging.raiseExceptions = False  # a log whose reader has gone (`| head`) is no fault of the work

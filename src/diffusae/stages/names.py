@@ -49,7 +49,9 @@ def name_fault(setting: str, value: Any, *, nested: bool = False) -> str | None:
     if text.startswith("~"):
         return f"{shown} begins with '~', and it is a name, no path; paths.outputs says where things lie"
     if text.startswith("/"):
-        return f"{shown} is a path, and must be a name below paths.outputs; set paths.outputs to another place"
+        return (
+            f"{shown} is a path, and must be a name below paths.outputs; set paths.outputs to another place"
+        )
     parts = text.split("/")
     if len(parts) > 1 and not nested:
         return f"{shown} holds a '/', and becomes the name of one directory; leave it out"

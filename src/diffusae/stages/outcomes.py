@@ -160,7 +160,9 @@ class OutcomeTable(Callback):
 
 
 def _cell_name(cfg: Any) -> str:
-    from diffusae.stages.study import Study  # a study's parts take seconds to import: not before the first job
+    from diffusae.stages.study import (
+        Study,
+    )  # a study's parts take seconds to import: not before the first job
 
     try:
         return Study(cfg).cell_name

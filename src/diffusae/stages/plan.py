@@ -21,7 +21,6 @@ from diffusae.stages.collect import check_hookpoints
 from diffusae.stages.collection import SEEN_SPLITS, TRAINING_SPLIT
 from diffusae.stages.estimate import Estimate, StreamEstimate, bytes_finished, estimate
 from diffusae.stages.model import describe_model
-from diffusae.stages.out_of_memory import tells_memory
 from diffusae.stages.study import Study
 
 log = logging.getLogger(__name__)

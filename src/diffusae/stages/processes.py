@@ -90,7 +90,9 @@ def process_faults(cfg: DictConfig) -> Iterator[str]:
         )
 
 
-def device_fault(accelerator: object, devices: object = 1, *, setting: str = "trainer.accelerator") -> str | None:
+def device_fault(
+    accelerator: object, devices: object = 1, *, setting: str = "trainer.accelerator"
+) -> str | None:
     """What is wrong with the device that a training is to run on, here; None where it is at hand.
 
     Args:

@@ -125,7 +125,9 @@ class _Works:
                 _Shown(lambda work: "" if work.total is None else f"{work.done}/{work.total}"),
                 _Shown(lambda work: pace(work.rate, work.what) if work.rate else ""),
                 _Shown(lambda work: duration(work.clock() - work.begun)),
-                _Shown(lambda work: "" if work.seconds_left is None else f"{duration(work.seconds_left)} left"),
+                _Shown(
+                    lambda work: "" if work.seconds_left is None else f"{duration(work.seconds_left)} left"
+                ),
                 console=console,
                 transient=True,
             )

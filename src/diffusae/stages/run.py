@@ -21,8 +21,8 @@ from diffusae.stages.annotate import annotate
 from diffusae.stages.collect import collect
 from diffusae.stages.evaluate import METRICS, evaluate_cell, evaluated, kind_faults, needed
 from diffusae.stages.evaluate_global import edited_studies
-from diffusae.stages.label import label_cell, labelled, word_embedding
 from diffusae.stages.faults import is_users, reason
+from diffusae.stages.label import label_cell, labelled, word_embedding
 from diffusae.stages.outcomes import Outcome, print_outcomes
 from diffusae.stages.progress import progress_bar
 from diffusae.stages.random_weights import random_study
@@ -100,7 +100,9 @@ def _cells(study: Study, chosen: Mapping[Cell, Sequence[str]]) -> list[str]:
                 before = outcomes[cell]
                 if before.outcome != "failed":
                     name(f"{'interventions at ' if number else ''}{cell}")
-                    outcomes[cell] = _outcome(cell, lambda work=carry_out, of=studies: work(of), before, begun)
+                    outcomes[cell] = _outcome(
+                        cell, lambda work=carry_out, of=studies: work(of), before, begun
+                    )
                 advance(1)
     print_outcomes(list(outcomes.values()))
     return [cell for cell, each in outcomes.items() if each.outcome == "failed"]
