@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from diffusae.memory import keep_freed_memory
+from diffusae.stages.read_only import takes_files
 from diffusae.stages.resolvers import home_of
 
 # Devices and tips, told again for every cell; every request to a hub; caches of figures.
@@ -69,15 +70,8 @@ def where_logs_go(cfg: DictConfig, *, multirun: bool) -> list[str]:
     So a study on a read-only disk can be planned, reported on and compared.
     """
     setting = "hydra.sweep.dir" if multirun else "hydra.run.dir"
-    place = Path(home_of(str(OmegaConf.select(cfg, setting)))).absolute()
-    if _takes_files(place):
+    if takes_files(Path(home_of(str(OmegaConf.select(cfg, setting))))):
         return []
     elsewhere = tempfile.mkdtemp(prefix="diffusae-logs-")
     atexit.register(shutil.rmtree, elsewhere, ignore_errors=True)
     return [f"{setting}={elsewhere}"]
-
-
-def _takes_files(directory: Path) -> bool:
-    while not directory.exists() and directory != directory.parent:
-        directory = directory.parent
-    return not directory.is_dir() or os.access(directory, os.W_OK | os.X_OK)

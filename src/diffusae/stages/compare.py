@@ -26,6 +26,7 @@ from diffusae.report.comparison import (
     compare as lay_beside,
 )
 from diffusae.runs.record import read_record
+from diffusae.stages.read_only import results_directory
 from diffusae.stages.study import Study
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ def compare(cfg: DictConfig) -> None:
     if not ours:
         log.warning("%s holds no results yet: every row is without data", study.directory / "evaluation")
     lines = lay_beside(reference, ours)
-    place = study.directory / "compare" / reference.id
+    place = results_directory(cfg) / "compare" / reference.id
     atomic_write_json(place.with_suffix(".json"), [asdict(line) for line in lines])
     for suffix, text in (
         (".csv", comparison_csv(lines)),

@@ -44,7 +44,7 @@ from diffusae.report.three_stages import lines_of
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import read_record, signature
 from diffusae.runs.wandb_mirror import WandbMirror
-from diffusae.runs.wandb_mode import mode_of
+from diffusae.runs.wandb_mode import mode_of, valid_run_id
 from diffusae.runs.wandb_save import save_online
 from diffusae.stages.before_after import FILE as EXAMPLES
 from diffusae.stages.before_after import PANEL, panel_name
@@ -85,7 +85,7 @@ def dashboard(cfg: DictConfig) -> bool:
         project=cfg.logger.project,
         entity=cfg.logger.entity or "",
         experiment=study.name,
-        overview=f"{study.name}-{signature(made_of)}",
+        overview=valid_run_id(f"{study.name}-{signature(made_of)}"),
         results=results,
         metrics=metrics,
         training=settings["training"],

@@ -1,4 +1,4 @@
-"""Plan: what a study will take, told before anything loads, and how long, at given or measured rates."""
+"""Plan: what a study will take, counted from its configuration, and how long, at rates that are given or measured by a probe."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from diffusae.stages.collect import check_hookpoints
 from diffusae.stages.collection import SEEN_SPLITS, TRAINING_SPLIT
 from diffusae.stages.estimate import Estimate, StreamEstimate, bytes_finished, estimate
 from diffusae.stages.model import describe_model
+from diffusae.stages.read_only import results_directory
 from diffusae.stages.study import Study
 
 log = logging.getLogger(__name__)
@@ -77,8 +78,9 @@ def plan(cfg: DictConfig) -> None:
     told = _json(study, counted, rates, free=free, there=there)
     told["captions"] = "assumed" if assumed else "read"
     told["alternatives"] = [_json_of_alternative(kept, other) for kept, other in others.items()]
-    atomic_write_json(study.directory / PLAN, told)
-    console.print(f"written to {study.directory / PLAN}", soft_wrap=True)
+    place = results_directory(cfg) / PLAN
+    atomic_write_json(place, told)
+    console.print(f"written to {place}", soft_wrap=True)
 
 
 def _rates(study: Study, counted: Estimate) -> Rates:

@@ -35,6 +35,7 @@ from diffusae.stages.erasure_shown import erasures_shown
 from diffusae.stages.evaluate_purity import load_purest, shared_labels
 from diffusae.stages.how_collected import how_collected
 from diffusae.stages.labelled import caption_of
+from diffusae.stages.read_only import left_out_where_read_only, results_directory
 from diffusae.stages.strips import strips_of
 from diffusae.stages.study import Study
 from diffusae.stages.three_stages import STAGE as THREE_STAGES
@@ -59,12 +60,14 @@ def report(cfg: DictConfig) -> None:
     Curves over t are summarised first, of grids with enough moments, and the three-stage table of all interventions.
     """
     study = Study(cfg)
-    summarise_emergence(study)
-    summarise_three_stages(study)
+    with left_out_where_read_only("a curve of emergence"):
+        summarise_emergence(study)
+    with left_out_where_read_only("the three-stage table"):
+        summarise_three_stages(study)
     records = _records(study.directory)
     if not records:
         raise UserError(f"{study.directory} holds no finished run; run `diffusae run` or its stages first")
-    page = study.directory / "report" / "index.html"
+    page = results_directory(cfg) / "report" / "index.html"
     shown = signature({str(path.parent): record.signature for path, record in records})
     stamp = page.with_name("shows.txt")
     if page.exists() and stamp.exists() and stamp.read_text() == shown:

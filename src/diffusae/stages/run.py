@@ -17,6 +17,7 @@ from diffusae.activations.schema import Cell
 from diffusae.concepts.embeddings import WordEmbedding
 from diffusae.errors import UserError, together, unknown
 from diffusae.runs.lock import directory_lock
+from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.stages.annotate import annotate
 from diffusae.stages.collect import collect
 from diffusae.stages.evaluate import METRICS, evaluate_cell, evaluated, kind_faults, needed
@@ -24,7 +25,7 @@ from diffusae.stages.evaluate_global import edited_studies
 from diffusae.stages.faults import is_users, reason
 from diffusae.stages.label import label_cell, labelled, word_embedding
 from diffusae.stages.outcomes import Outcome, print_outcomes
-from diffusae.stages.progress import progress_bar
+from diffusae.stages.progress import at_work, progress_bar
 from diffusae.stages.random_weights import random_study
 from diffusae.stages.report import report
 from diffusae.stages.resolvers import expand_home
@@ -54,7 +55,8 @@ def run(cfg: DictConfig) -> None:
         if cfg.side_by_side:
             train_grid(cfg)
         failures = _cells(study, chosen)
-        report(cfg)
+        with at_work("the report"):
+            report(cfg)
     if failures:
         raise UserError(
             f"{len(failures)} of {len(study.grid)} cells failed: {', '.join(failures)}; the same command runs only "
@@ -155,20 +157,25 @@ def _carry_out(studies: Studies, embedding: Callable[[], WordEmbedding], *, labe
     one = _one(studies)
     for twin in _twin(one):
         with mirror_of(twin) as mirror:
-            train_cell(twin, mirror)
+            train_cell(twin, mirror, progress=True)
     with mirror_of(one) as mirror:
-        train_cell(one, mirror)
+        train_cell(one, mirror, progress=True)
         if label:
-            label_cell(one, mirror, embedding())
-        for study in studies.values():
-            evaluate_cell(study, mirror, embedding)
+            with at_work("labelling"):
+                label_cell(one, mirror, embedding())
+        _evaluate_by(studies, mirror, embedding)
 
 
 def _evaluate(studies: Studies, embedding: Callable[[], WordEmbedding]) -> None:
     if studies:
         with mirror_of(_one(studies)) as mirror:
-            for study in studies.values():
-                evaluate_cell(study, mirror, embedding)
+            _evaluate_by(studies, mirror, embedding)
+
+
+def _evaluate_by(studies: Studies, mirror: WandbMirror, embedding: Callable[[], WordEmbedding]) -> None:
+    for metric, study in studies.items():
+        with at_work(f"evaluation={metric}"):
+            evaluate_cell(study, mirror, embedding)
 
 
 def _twin(study: Study) -> list[Study]:
