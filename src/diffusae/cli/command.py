@@ -17,6 +17,14 @@ from diffusae.stopping import StopSignal, received, stopped_by_signals
 _HOW = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped by SIGTERM"}
 
 
+class _Failed(BaseException):
+    """Carries the error of a single job past Hydra, which would print a line of its own before the message."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
 def main() -> None:
     """Run the stage that the first argument names."""
     with stopped_by_signals():
@@ -40,14 +48,15 @@ def _main(arguments: list[str]) -> None:
         raise SystemExit(_stopped(stage, number)) from None
     except BrokenPipeError:
         raise
-    except Exception as error:
+    except (Exception, _Failed) as caught:
+        error = caught.error if isinstance(caught, _Failed) else caught
         if (number := received()) is not None:  # what a signal to stop broke on its way
             raise SystemExit(_stopped(stage, number)) from None
         if _told_of_jobs(error):
             raise SystemExit(USER_FAULT) from None
         message = _explained(error, stage)
         if message is None:
-            raise
+            raise error from error.__cause__
         print(f"diffusae {stage}: {message}", file=sys.stderr)
         raise SystemExit(USER_FAULT) from None
 
@@ -100,21 +109,33 @@ def _run(stage: str, arguments: list[str]) -> None:
 
 def _task(stage: str) -> Callable[[Any], object]:
     """The stage as Hydra's task, imported when its first job begins: in this process, or in one of a launcher's."""
-    name = module_of(stage)
 
     def task(cfg: Any) -> object:
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
         from diffusae.cli.surroundings import quieten
         from diffusae.stages.progress import at_work
         from diffusae.stages.resolvers import expand_home
 
-        function = getattr(importlib.import_module(f"diffusae.stages.{name}"), name)
-        quieten()
-        expand_home(cfg)
-        with at_work(stage):
-            return function(cfg)
+        try:
+            function = _function(stage)
+            quieten()
+            expand_home(cfg)
+            with at_work(stage):
+                return function(cfg)
+        except Exception as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:  # the table of jobs tells it
+                raise
+            raise _Failed(error) from None
 
-    task.__module__ = f"diffusae.stages.{name}"  # by which Hydra names the log
+    task.__module__ = f"diffusae.stages.{module_of(stage)}"  # by which Hydra names the log
     return task
+
+
+def _function(stage: str) -> Callable[[Any], object]:
+    name = module_of(stage)
+    return getattr(importlib.import_module(f"diffusae.stages.{name}"), name)
 
 
 def _signal_of(error: BaseException) -> int | None:
