@@ -335,9 +335,9 @@ def test_whoever_stops_a_run_does_not_wait_for_a_network_that_hangs(fake, monkey
     monkeypatch.setenv("FAKE_OFFLINE", "hang")
     wb = mirror(fake.parent, timeout_s=1000)
     with pytest.raises(SystemExit), wb:
-        while wb._process is None:
-            time.sleep(0.01)
-        raise SystemExit(130)
+        sys.exit(130)
+    while wb._process is None:
+        time.sleep(0.01)
     wb._process.kill()
     assert not fake.exists()
 

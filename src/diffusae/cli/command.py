@@ -150,6 +150,8 @@ def _signal_of(error: BaseException) -> int | None:
 
 def _stopped(stage: str, number: int) -> int:
     """Tell that a signal ended the work, in one line; the exit code."""
+    if (outcomes := sys.modules.get("diffusae.stages.outcomes")) is not None:
+        outcomes.OutcomeTable.open = None  # there is no table of what was not finished
     how = _HOW.get(signal.Signals(number), f"stopped by signal {number}")
     print(f"diffusae {stage}: {how}; the same command goes on", file=sys.stderr)
     return 128 + number
