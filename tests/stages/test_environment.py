@@ -10,10 +10,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from diffusae.cli import surroundings
 from diffusae.errors import UserError
 from diffusae.memory import is_out_of_memory
-from diffusae.stages import processes, read_only
+from diffusae.stages import logs, processes
 from diffusae.stages.faults import REMEDIES, explained, reason
 from diffusae.stages.out_of_memory import tells_memory
 from diffusae.stages.resolvers import expand_home
@@ -150,27 +149,11 @@ def test_no_temporary_directory_names_the_variable():
     assert "TMPDIR" in str(explained(error))
 
 
-def test_a_study_where_nothing_can_be_written_has_its_results_elsewhere(monkeypatch, tmp_path, caplog):
-    monkeypatch.chdir(tmp_path)
-    paths = {"experiment": str(tmp_path / "study"), "results": None}
-    cfg = OmegaConf.create({"name": "sub/x", "paths": paths})
-    assert read_only.results_directory(cfg) == tmp_path / "study"
-    monkeypatch.setattr(read_only, "takes_files", lambda _: False)
-    assert str(read_only.results_directory(cfg)) == "sub-x-results"
-    assert "takes no files: results go to" in caplog.text
-    cfg.paths.results = str(tmp_path / "mine")
-    assert read_only.results_directory(cfg) == tmp_path / "mine"
-    with read_only.left_out_where_read_only("a table"):
-        raise OSError(errno.EROFS, "Read-only file system")
-    with pytest.raises(OSError, match="full"), read_only.left_out_where_read_only("a table"):
-        raise OSError(errno.ENOSPC, "full")
-
-
 def test_the_log_of_a_study_where_nothing_can_be_written_lies_elsewhere(monkeypatch):
     cfg = OmegaConf.create({"hydra": {"run": {"dir": "x/logs"}, "sweep": {"dir": "x/logs"}}})
-    assert surroundings.where_logs_go(cfg, multirun=False) == []
-    monkeypatch.setattr(surroundings, "takes_files", lambda _: False)
-    (override,) = surroundings.where_logs_go(cfg, multirun=True)
+    assert logs.where_logs_go(cfg, multirun=False) == []
+    monkeypatch.setattr(logs, "is_writable", lambda _: False)
+    (override,) = logs.where_logs_go(cfg, multirun=True)
     name, _, place = override.partition("=")
     assert name == "hydra.sweep.dir" and os.path.isdir(place)
 

@@ -85,7 +85,7 @@ def _run(stage: str, arguments: list[str]) -> None:
     from diffusae.cli.arguments import CommandLine
     from diffusae.cli.configs import config_directory
     from diffusae.cli.help import stage_help
-    from diffusae.cli.surroundings import where_logs_go
+    from diffusae.stages.logs import where_logs_go
     from diffusae.stages.resolvers import register_resolvers
 
     register_resolvers()

@@ -9,14 +9,9 @@ import shutil
 import sys
 import tempfile
 import warnings
-from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from diffusae.memory import keep_freed_memory
-from diffusae.stages.read_only import takes_files
-from diffusae.stages.resolvers import home_of
 
 # Devices and tips, told again for every cell; every request to a hub; caches of figures.
 _QUIET = ("pytorch_lightning", "lightning_fabric", "httpx", "httpx2", "matplotlib")
@@ -62,16 +57,3 @@ def quieten() -> None:
         if talking is not None:
             talking.disable_progress_bar()
             talking.set_verbosity_error()
-
-
-def where_logs_go(cfg: DictConfig, *, multirun: bool) -> list[str]:
-    """Overrides for a study whose disk takes no log: it is shown alone, and Hydra's own files go to a temporary directory.
-
-    So a study on a read-only disk can be planned, reported on and compared.
-    """
-    setting = "hydra.sweep.dir" if multirun else "hydra.run.dir"
-    if takes_files(Path(home_of(str(OmegaConf.select(cfg, setting))))):
-        return []
-    elsewhere = tempfile.mkdtemp(prefix="diffusae-logs-")
-    atexit.register(shutil.rmtree, elsewhere, ignore_errors=True)
-    return [f"{setting}={elsewhere}"]
