@@ -38,13 +38,14 @@ def test_one_process_leads_and_trains_whatever_rank_its_shell_left(monkeypatch, 
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(rank_zero_only, "rank", 3)
     assert processes.leads(ONE)
+    logger = JsonlLogger(tmp_path / "metrics.jsonl")
     trainer = pl.Trainer(
-        plugins=processes.environment_of(ONE), devices=1, accelerator="cpu", logger=JsonlLogger(tmp_path / "metrics.jsonl"),
+        plugins=[*processes.environment_of(ONE)], devices=1, accelerator="cpu", logger=logger,
         max_steps=2, limit_val_batches=0, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         log_every_n_steps=1,
     )  # fmt: skip
     assert trainer.is_global_zero and trainer.world_size == 1
-    trainer.logger.log_metrics({"loss": 1.0}, step=0)
+    logger.log_metrics({"loss": 1.0}, step=0)
     assert (tmp_path / "metrics.jsonl").read_text()
     trainer.fit(BoringModel())
     assert trainer.global_step == 2

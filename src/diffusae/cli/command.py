@@ -30,7 +30,8 @@ def main() -> None:
     with stopped_by_signals():
         try:
             _main(sys.argv[1:])
-            sys.stdout and sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
         except BrokenPipeError:
             _leave_pipe()
 

@@ -84,7 +84,7 @@ def _of_the_system(error: BaseException) -> str | None:
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (found := re.search(r"(?:os error |\[[Ee]rrno )(\d+)", str(error))):
         number = int(found[1])
-    if number not in REMEDIES:
+    if number is None or number not in REMEDIES:
         return None
     path = None
     if isinstance(error, OSError):

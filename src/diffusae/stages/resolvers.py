@@ -33,7 +33,8 @@ def home_of(path: str) -> str:
 
 def expand_home(cfg: DictConfig | ListConfig) -> None:
     """Put the home in the place of `~` in every setting that begins with `~/`, whichever part reads it."""
-    for key in list(cfg.keys()) if isinstance(cfg, DictConfig) else range(len(cfg)):
+    keys: Any = list(cfg.keys()) if isinstance(cfg, DictConfig) else range(len(cfg))
+    for key in keys:
         node = cfg._get_node(key)
         if isinstance(node, DictConfig | ListConfig):
             if not (node._is_none() or node._is_interpolation() or node._is_missing()):
