@@ -62,7 +62,9 @@ def test_the_time_left_comes_of_all_units_since_the_beginning():
     assert work.seconds_left == pytest.approx(13 * 600 - 240)
     work.description = "mid-t0.50-cond"
     assert work.told() == "mid-t0.50-cond: 5/18 cells, 6 cells/h, 2 h 06 min left"
-    clock.now += 100_000
+    clock.now += 1560  # that unit takes three times as long as the others: 3000 s for three
+    assert work.seconds_left == pytest.approx(13 * 3000 / 3)
+    work.advance(13)
     assert work.seconds_left == 0
 
 

@@ -57,10 +57,15 @@ class Work:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds to the end at that rate; the unit at hand has run since the last one was finished."""
+        """Seconds to the end at that rate, less those of the unit at hand; one that takes longer than the others counts as one
+        more that is finished now.
+        """
         if self.total is None or self.rate is None:
             return None
-        return max((self.total - self.done) / self.rate - (self.clock() - self.last), 0.0)
+        now, remaining = self.clock(), self.total - self.done
+        if now - self.last <= 1 / self.rate:
+            return remaining / self.rate - (now - self.last) if remaining else 0.0
+        return remaining * (now - self.begun) / (self.done - self.first + 1)
 
     def told(self) -> str:
         """One clause of a log's line."""
