@@ -78,11 +78,12 @@ def test_a_signal_that_something_swallowed_is_raised_again_at_the_next_question(
     raise_if_received()
 
 
-def test_what_was_ignored_from_outside_stays_ignored():
+def test_a_job_that_a_script_starts_beside_itself_is_interrupted_too():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with stopped_by_signals():
+        with pytest.raises(StopSignal), stopped_by_signals():
             send(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
 

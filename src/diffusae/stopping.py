@@ -55,7 +55,7 @@ def raise_if_received() -> None:
 def stopped_by_signals() -> Iterator[None]:
     """While the block runs, SIGINT and SIGTERM raise `StopSignal` in the main thread; the old handlers come back.
 
-    A signal that this process was started to ignore (nohup, a shell's background job) stays ignored.
+    So do jobs that a script starts with `&`, whose shell has them ignore SIGINT.
     """
     global _active, _received
     if threading.current_thread() is not threading.main_thread():
@@ -63,9 +63,8 @@ def stopped_by_signals() -> Iterator[None]:
         return
     _active, _received = True, None
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number, handler in before.items():
-        if handler != signal.SIG_IGN:
-            signal.signal(number, _on_signal)
+    for number in SIGNALS:
+        signal.signal(number, _on_signal)
     try:
         yield
     finally:
