@@ -5,6 +5,6 @@ Nothing here imports a stage before its configuration is composed and checked: s
 
 from diffusae.cli.command import _explained, main
 from diffusae.cli.configs import config_directory
-from diffusae.cli.stage_list import STAGES
+from diffusae.cli.stage_list import FUNCTIONS, STAGES
 
-__all__ = ["STAGES", "_explained", "config_directory", "main"]
+__all__ = ["FUNCTIONS", "STAGES", "_explained", "config_directory", "main"]

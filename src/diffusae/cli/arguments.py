@@ -20,11 +20,14 @@ from diffusae.stages.names import name_fault, name_faults
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What follows the stage: overrides, and Hydra's flags in the order in which they were given."""
+    """What follows the stage: overrides, and Hydra's flags in the order in which they were given. `help` and `shows` (--cfg,
+    --info) run nothing.
+    """
 
     overrides: tuple[str, ...]
     flags: tuple[str, ...]
     help: bool
+    shows: bool
     multirun: bool
     config_dir: str | None
     config_name: str | None
@@ -51,7 +54,13 @@ class CommandLine:
                 flags.append(argument)
         sweeps = found.multirun or any(each == "hydra.mode=MULTIRUN" for each in found.overrides)
         return cls(
-            tuple(found.overrides), tuple(flags), found.help, sweeps, found.config_dir, found.config_name
+            tuple(found.overrides),
+            tuple(flags),
+            help=found.help,
+            shows=bool(found.cfg or found.info),
+            multirun=sweeps,
+            config_dir=found.config_dir,
+            config_name=found.config_name,
         )
 
     def checked(self, stage: str) -> DictConfig:

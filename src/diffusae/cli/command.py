@@ -10,7 +10,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
-from diffusae.cli.stage_list import STAGES, module_of
+from diffusae.cli.stage_list import FUNCTIONS, STAGES
 from diffusae.errors import USER_FAULT
 from diffusae.stopping import StopSignal, received, stopped_by_signals
 
@@ -95,7 +95,7 @@ def _run(stage: str, arguments: list[str]) -> None:
         print(stage_help(stage, line))
         return
     cfg = line.checked(stage)
-    logs = where_logs_go(cfg, multirun=line.multirun)
+    logs = [] if line.shows else where_logs_go(cfg, multirun=line.multirun)
     if logs:
         print(
             f"diffusae {stage}: nothing can be written to the study's logs; they are shown here alone",
@@ -130,12 +130,12 @@ def _task(stage: str) -> Callable[[Any], object]:
                 raise
             raise _Failed(error) from None
 
-    task.__module__ = f"diffusae.stages.{module_of(stage)}"  # by which Hydra names the log
+    task.__module__ = f"diffusae.stages.{FUNCTIONS.get(stage, stage)}"  # by which Hydra names the log
     return task
 
 
 def _function(stage: str) -> Callable[[Any], object]:
-    name = module_of(stage)
+    name = FUNCTIONS.get(stage, stage)
     return getattr(importlib.import_module(f"diffusae.stages.{name}"), name)
 
 

@@ -25,9 +25,5 @@ STAGES: dict[str, str] = {
 CHOICES = {"evaluate": "evaluation", "steer": "intervention"}
 """Stages of whose configuration one group says what is done."""
 
-_MODULES = {"export": "export_cell", "import": "import_cell"}
-
-
-def module_of(stage: str) -> str:
-    """The module and the function of a stage: `import` is a word of Python's."""
-    return _MODULES.get(stage, stage)
+FUNCTIONS = {"export": "export_cell", "import": "import_cell"}
+"""Stages whose module and function have another name: `import` is a word of Python's."""
