@@ -66,7 +66,7 @@ def load_sae(
                 f"{directory / CONFIG_NAME} has format {config['format_version']}, "
                 f"expected {FORMAT_VERSION}; {remedy}"
             )
-        found = sha256_of(weights)
+        found = sha256_of(verified(weights))
         if found != config["sha256"]:
             raise UserError(
                 f"{weights} is damaged: SHA-256 is {found}, expected {config['sha256']}; {remedy}"
