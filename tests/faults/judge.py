@@ -1,0 +1,99 @@
+"""What a disturbed study must have in common with an undisturbed one: every byte, but for what is named here."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from diffusae.files import TEMPORARY_SUFFIX
+
+Outcome = Literal["identical", "remedied", "lost", "wrong", "unclear"]
+"""identical: the same command alone leaves every byte as it was to be. remedied: an error named what to do, and that leads
+there. lost: a file is missing, or nothing that the messages say leads to an end. wrong: a command says that all is well, and
+a byte differs. unclear: a traceback, another exit code, or something left lying about.
+"""
+
+OF_THE_MOMENT = {
+    ".lock", ".lock.json", ".mirror.lock", ".log", ".tar.lock"
+}  # fmt: skip
+"""Endings of files that say who works, or what was said when: they are no result."""
+
+RUN_JSON = ("started", "finished", "duration_s", "pid", "host", "error")
+"""Fields of run.json that say when, how long and by whom."""
+
+_DURATION = re.compile(rb'<td class="num">[^<]*</td><td><code>')
+"""How long a stage took, in the report's table of runs."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One file that is not as it should be."""
+
+    path: str
+    what: Literal["missing", "differs", "left over"]
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.what}"
+
+
+def is_result(path: Path) -> bool:
+    """Whether a file belongs to what is compared."""
+    return not any(path.name.endswith(ending) for ending in OF_THE_MOMENT)
+
+
+def contents(path: Path) -> bytes:
+    """A file's bytes without what legitimately differs between two runs."""
+    data = path.read_bytes()
+    if path.name == "run.json":
+        return json.dumps(_without_moment(json.loads(data)), sort_keys=True).encode()
+    if path.suffix == ".html":
+        return _DURATION.sub(b"", data)
+    return data
+
+
+def _without_moment(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in RUN_JSON}
+
+
+def differences(expected: Path, found: Path) -> list[Difference]:
+    """Every file below `found` that differs from the one below `expected`."""
+    names = {
+        folder: {str(path.relative_to(folder)) for path in folder.rglob("*") if _counts(path)}
+        for folder in (expected, found)
+    }
+    missing = [Difference(name, "missing") for name in sorted(names[expected] - names[found])]
+    extra = [Difference(name, "left over") for name in sorted(names[found] - names[expected])]
+    differing = [
+        Difference(name, "differs")
+        for name in sorted(names[expected] & names[found])
+        if not _same(expected / name, found / name)
+    ]
+    return missing + differing + extra
+
+
+def _counts(path: Path) -> bool:
+    return path.is_file() and is_result(path)
+
+
+def _same(expected: Path, found: Path) -> bool:
+    try:
+        return contents(expected) == contents(found)
+    except ValueError:  # a run.json that is none
+        return False
+
+
+def judged(found: list[Difference], *, remedied: bool) -> Outcome:
+    """The outcome of a study that was brought to its end with exit code 0."""
+    kinds = {difference.what for difference in found}
+    if "differs" in kinds:
+        return "wrong"
+    if "missing" in kinds:
+        return "lost"
+    if any(not difference.path.endswith(TEMPORARY_SUFFIX) for difference in found):
+        return "wrong"
+    if kinds:
+        return "unclear"
+    return "remedied" if remedied else "identical"
