@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "diffusae"
-GROUND = {"errors", "files", "memory", "sources"}
+GROUND = {"errors", "files", "memory", "parsing", "sources", "table_files", "tensor_files"}
 ALLOWED = {
     "capture": {"backbone"},
     "interventions": {"backbone", "capture", "sae"},

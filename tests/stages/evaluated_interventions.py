@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pandas as pd
 from PIL import Image
 
 from diffusae.evaluation.result import Estimate, Result, bootstrap_mean, save_results
+from diffusae.files import outputs_in, write_sealed
 from diffusae.interventions.windows import window_at
-from diffusae.runs.record import run_record
+from diffusae.runs.record import RECORD, read_record, run_record
 from diffusae.stages.study import Study
 
 REGIONS = ("top_left", "top_right", "bottom_left", "bottom_right")
@@ -111,6 +113,13 @@ def place_global(
     shown = [("mosaic", method, bool(first.get(method, [0.0])[0]), png((40, 90, 200), (20, 20)))
              for method in METHODS if method in first or method == "no_edit"]  # fmt: skip
     return _place(study, metric, cell, tag, results, {"pictures": table}, shown)
+
+
+def record_again(directory: Path) -> None:
+    """Let run.json tell the files as they are now: they were changed by hand, and are to count as what was evaluated."""
+    record = read_record(directory)
+    assert record is not None
+    write_sealed(directory / RECORD, asdict(replace(record, outputs=outputs_in(directory))))
 
 
 def _row(

@@ -10,7 +10,7 @@ from diffusae.evaluation.result import Result, load_results, save_results
 from diffusae.runs.record import read_record
 from diffusae.stages.study import Study
 from diffusae.stages.three_stages import claims_in, summarise_three_stages, window_name
-from stages.evaluated_interventions import place_global, place_spatial
+from stages.evaluated_interventions import place_global, place_spatial, record_again
 from stages.test_emergence import study_in
 
 SPATIAL = {
@@ -62,6 +62,7 @@ def test_only_the_test_cases_at_the_chosen_strength_are_compared(tmp_path):
         strength=99.0, success=False
     )
     pd.concat([cases, other]).to_parquet(directory / "objects.parquet", index=False)
+    record_again(directory)
     summarise_three_stages(study)
     assert find(study, "spatial_success").details["differences"]["no_edit"]["value"] == pytest.approx(5 / 8)
 
@@ -72,6 +73,7 @@ def test_a_case_that_the_concepts_lack_is_left_out_of_the_difference(tmp_path):
     cases = pd.read_parquet(directory / "objects.parquet")
     lost = (cases["method"] == "concepts") & (cases["region"] == "top_left")
     cases[~lost].to_parquet(directory / "objects.parquet", index=False)
+    record_again(directory)
     summarise_three_stages(study)
     found = find(study, "spatial_success").details["differences"]["no_edit"]
     assert found["value"] == pytest.approx(5 / 6)  # of the other regions
@@ -137,6 +139,7 @@ def test_results_without_their_cases_are_in_the_table_without_a_difference(tmp_p
     study = study_in(tmp_path)
     directory = place_spatial(study, SPATIAL)
     (directory / "objects.parquet").unlink()
+    record_again(directory)
     summarise_three_stages(study)
     row = find(study, "spatial_success")
     assert row.value == pytest.approx(7 / 8)
@@ -204,6 +207,7 @@ def test_a_metric_that_the_table_does_not_know_is_told_and_left_out(tmp_path, ca
     found = load_results(directory / "results.json")
     strange = Result("spatial_charm", found[0].estimate, True, "x", found[0].cell, {}, found[0].details)
     save_results(directory / "results.json", [*found, strange])
+    record_again(directory)
     summarise_three_stages(study)
     assert "spatial_charm has no place in the three-stage table" in caplog.text
     assert "spatial_charm" not in {row.metric for row in rows(study)}

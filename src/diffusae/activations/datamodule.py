@@ -8,6 +8,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
+from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -139,6 +141,16 @@ class _Chunks(IterableDataset[list[Tensor] | list[ScatteredRows]]):
             yield chunk_of_batches(self.order, chunk, images, d_in=self.d_in, memory=memory)
 
 
+def _server_of_workers() -> BaseContext:
+    """Workers fork from a process without threads that has imported what they need.
+
+    Fetching runs threads, and a process that is forked from one with threads may never get a lock.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
 def _leave_sigterm_to_the_training(_worker: int) -> None:
     """A scheduler sends it to every process of a job, but the training needs its workers up to its checkpoint. They end
     with it, however it ends.
@@ -248,8 +260,7 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
             order, images, d_in=self.stream.d_in, first=first
         )
         if self.workers:
-            # Fetching runs threads, and a process that is forked from one with threads may never get a lock.
-            start = "spawn" if (self.root / MIRROR).exists() else None
+            start = _server_of_workers() if (self.root / MIRROR).exists() else None
             chunks = DataLoader(
                 chunks,  # type: ignore[arg-type]
                 batch_size=None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -16,6 +15,7 @@ from diffusae.activations.schema import Group
 from diffusae.activations.writer import COLLECTION, differences
 from diffusae.errors import UserError, together
 from diffusae.files import TEMPORARY_SUFFIX, atomic_write_json, sha256_of
+from diffusae.parsing import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -75,13 +75,11 @@ def merge_parts(root: Path | str, sources: Sequence[Path | str], *, groups: int)
 
 def _collection(place: Path) -> Any:
     try:
-        return json.loads((place / COLLECTION).read_text(encoding="utf-8"))
+        return read_json(place / COLLECTION, remedy="collect this part again")
     except FileNotFoundError:
         raise UserError(
             f"{place} holds no part of a collection ({COLLECTION} is not there); check collect.merge"
         ) from None
-    except ValueError as error:
-        raise UserError(f"{place / COLLECTION} is damaged ({error}); collect this part again") from error
 
 
 def _require_equal(told: dict[Path, Any]) -> None:

@@ -6,7 +6,6 @@ and samples are those of the collection itself.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -25,6 +24,7 @@ from diffusae.activations.schema import Shard
 from diffusae.activations.transport import Source, digest_of
 from diffusae.errors import UserError, together
 from diffusae.files import TEMPORARY_SUFFIX, atomic_path, atomic_write_json, sha256_of
+from diffusae.parsing import read_json, reading, typed
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +57,13 @@ class Mirror:
     @classmethod
     def of(cls, root: Path | str) -> Mirror | None:
         """The mirror in this directory; None where it is a collection that was made here."""
-        path = Path(root) / MIRROR
+        path, remedy = Path(root) / MIRROR, f"remove {root} and begin anew"
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            value = read_json(path, remedy=remedy)
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{path} is damaged ({error}); remove {root} and begin anew") from error
+        with reading(path, remedy=remedy):
+            return typed(cls, value)
 
 
 def mirror(

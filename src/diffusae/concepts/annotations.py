@@ -13,7 +13,7 @@ import pandas as pd
 
 from diffusae.concepts.annotators import Annotator, BoolImage, Images
 from diffusae.errors import UserError
-from diffusae.files import atomic_path
+from diffusae.files import atomic_path, verified
 
 Masks = dict[str, BoolImage]
 Picture = tuple[str, Images, str]
@@ -96,11 +96,15 @@ class Annotations:
         """What `save` wrote; `UserError` when a file is missing or unreadable."""
         directory = Path(directory)
         try:
-            objects = pd.read_parquet(directory / "objects.parquet", engine="pyarrow", columns=list(_COLUMNS))
-            described = pd.read_parquet(directory / "pictures.parquet", engine="pyarrow")
+            objects = pd.read_parquet(
+                verified(directory / "objects.parquet"), engine="pyarrow", columns=list(_COLUMNS)
+            )
+            described = pd.read_parquet(verified(directory / "pictures.parquet"), engine="pyarrow")
             found = {look: PackedMasks(described["image_id"]) for look in LOOKS}
             for look, *row in objects.itertuples(index=False):
                 found[look].restore(*row)
+        except UserError:
+            raise
         except (OSError, ValueError, KeyError) as error:
             problem = f"{directory} holds no readable annotations ({type(error).__name__}: {error})"
             raise UserError(f"{problem}; remove it and run `diffusae annotate`") from error

@@ -27,7 +27,7 @@ from diffusae.concepts.embeddings import WordEmbedding, embed_labels
 from diffusae.concepts.maps import LabelOverlap, Mask, label_masks
 from diffusae.concepts.statistics import LatentStatistics
 from diffusae.errors import UserError
-from diffusae.files import atomic_path, atomic_write_json
+from diffusae.files import atomic_path, atomic_write_json, verified
 
 FORMAT_VERSION = 1
 
@@ -93,26 +93,27 @@ class ConceptDictionary:
         Raises:
             UserError: a file is missing, unreadable or of another format.
         """
-        directory, remedy = Path(directory), "label this cell again"
+        directory = Path(directory)
+        remedy = f"remove {directory} and label this cell again"
         names = ("dictionary.json", "dictionary.parquet", "latents.parquet", "embeddings.safetensors")
         for name in names:
             if not (directory / name).is_file():
                 raise UserError(f"{directory / name} is missing; {remedy}")
         try:
-            head = json.loads((directory / names[0]).read_text(encoding="utf-8"))
+            head = json.loads(verified(directory / names[0]).read_text(encoding="utf-8"))
             if head["format_version"] != FORMAT_VERSION:
                 raise UserError(
                     f"{directory} has format {head['format_version']}, expected {FORMAT_VERSION}; {remedy}"
                 )
-            latents = pd.read_parquet(directory / names[2], engine="pyarrow")
+            latents = pd.read_parquet(verified(directory / names[2]), engine="pyarrow")
             for column in ("top_images", "top_values"):
                 latents[column] = [list(row) for row in latents[column]]
             return cls(
-                table=pd.read_parquet(directory / names[1], engine="pyarrow"),
+                table=pd.read_parquet(verified(directory / names[1]), engine="pyarrow"),
                 latents=latents,
                 labels=head["labels"],
                 facts=head["facts"],
-                **load_file(directory / names[3]),
+                **load_file(verified(directory / names[3])),
             )
         except UserError:
             raise

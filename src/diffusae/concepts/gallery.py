@@ -16,7 +16,7 @@ from torch import Tensor
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.maps import maps_of
 from diffusae.errors import UserError
-from diffusae.files import atomic_path, atomic_write_json
+from diffusae.files import atomic_path, atomic_write_json, verified
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,15 @@ class Gallery:
         """What `save` wrote; `UserError` when a file is missing or unreadable."""
         directory = Path(directory)
         try:
-            head = json.loads((directory / "gallery.json").read_text(encoding="utf-8"))
-            tensors = load_file(directory / "gallery.safetensors")
+            head = json.loads(verified(directory / "gallery.json").read_text(encoding="utf-8"))
+            tensors = load_file(verified(directory / "gallery.safetensors"))
             maps = [tensors[str(latent)] for latent in head["latents"]]
             return cls(latents=head["latents"], image_ids=head["image_ids"], maps=maps)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except UserError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             problem = f"{directory} holds no readable gallery ({type(error).__name__}: {error})"
-            raise UserError(f"{problem}; label this cell again") from error
+            raise UserError(f"{problem}; remove it, and the same command makes it again") from error
 
 
 def most_telling_latents(dictionary: ConceptDictionary, n: int) -> list[int]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diffusae.errors import UserError
-from diffusae.files import atomic_write_json
+from diffusae.files import atomic_write_json, verified
 
 Interval = tuple[float, float]
 RESULT_VERSION = 1
@@ -116,12 +116,18 @@ def save_results(path: Path | str, results: Sequence[Result]) -> None:
 def load_results(path: Path | str) -> list[Result]:
     """Read results.json. Raises `UserError` where it is missing or is not a list of rows."""
     try:
-        rows = json.loads(Path(path).read_text(encoding="utf-8"))
+        rows = json.loads(verified(path).read_text(encoding="utf-8"))
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not readable as results ({error}); evaluate this cell again") from error
+        raise UserError(f"{path} is not readable as results ({error}); {_again(path)}") from error
     if not isinstance(rows, list):
-        raise UserError(f"{path} must hold a list of rows; evaluate this cell again")
+        raise UserError(f"{path} must hold a list of rows; {_again(path)}")
     return [Result.from_json(row) for row in rows]
+
+
+def _again(path: Path | str) -> str:
+    return f"remove {Path(path).parent} and evaluate this cell again"
 
 
 def bootstrap_weights(n_groups: int, *, n_resamples: int, seed: int) -> NDArray[np.float64]:

@@ -1,10 +1,11 @@
-"""run.json: what made a directory's contents, and whether they are finished."""
+"""run.json: what made a directory's contents, what they are to the bit, and whether they are finished."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import json
+import logging
 import os
 import platform
 import socket
@@ -12,16 +13,28 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from diffusae.errors import UserError
-from diffusae.files import TEMPORARY_SUFFIX, atomic_write_json, is_left_over
+from diffusae.files import (
+    RECORD,
+    TEMPORARY_SUFFIX,
+    Outputs,
+    again,
+    is_left_over,
+    output_fault,
+    outputs_in,
+    read_sealed,
+    told_outputs,
+    write_sealed,
+)
 
-RECORD = "run.json"
+log = logging.getLogger(__name__)
+
 PACKAGES = (
     "diffusae",
     "torch",
@@ -35,6 +48,7 @@ PACKAGES = (
 )
 
 State = Literal["absent", "finished", "unfinished"]
+Status = Literal["running", "finished", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +58,12 @@ class RunRecord:
     `determines` are the values that decide the result, `parents` the signatures of the runs it was made from;
     the two make the `signature`. `config` is the whole resolved configuration. `git_dirty` tells whether the
     sources differed from `git_commit`; both are None outside a repository. Times are UTC, `duration_s`
-    seconds.
+    seconds. `outputs` are the run's files, once it is finished; `made_from` has the `contents` of the parents. Records of
+    earlier versions have neither, and what they say is not checked.
     """
 
     stage: str
-    status: Literal["running", "finished", "failed"]
+    status: Status
     signature: str
     determines: Mapping[str, Any]
     parents: Mapping[str, str]
@@ -64,6 +79,35 @@ class RunRecord:
     finished: str | None = None
     duration_s: float | None = None
     error: str | None = None
+    outputs: Outputs | None = None
+    made_from: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def contents(self) -> str | None:
+        """One value for the bytes of all outputs; None where they are not recorded."""
+        if self.outputs is None:
+            return None
+        return signature({name: told["sha256"] for name, told in self.outputs.items()})
+
+
+class Parent(str):
+    """The signature of a finished run, for a later run's `parents`; `contents` are those of its record."""
+
+    contents: str | None
+
+    def __new__(cls, signature: str, contents: str | None = None) -> Parent:
+        parent = super().__new__(cls, signature)
+        parent.contents = contents
+        return parent
+
+    @classmethod
+    def of(cls, record: RunRecord) -> Parent:
+        """The parent that a record describes."""
+        return cls(record.signature, record.contents)
+
+
+class DamagedRecord(UserError):
+    """A run.json that is not as it was written."""
 
 
 def signature(values: Mapping[str, Any]) -> str:
@@ -81,24 +125,63 @@ def run_signature(*, determines: Mapping[str, Any], parents: Mapping[str, str]) 
 
 
 def read_record(directory: Path | str) -> RunRecord | None:
-    """The directory's run.json, or None where there is none. Raises `UserError` where it is damaged."""
+    """The directory's run.json, or None where there is none.
+
+    Raises:
+        DamagedRecord: it is not as it was written.
+        UserError: it is no file, or may not be read.
+    """
     path = Path(directory) / RECORD
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        return RunRecord(**{field.name: value[field.name] for field in fields(RunRecord)})
+        value = read_sealed(path)
+        told_outputs(value)
+        record = RunRecord(
+            **{
+                each.name: value[each.name]
+                for each in fields(RunRecord)
+                if each.name in value or (each.default is MISSING and each.default_factory is MISSING)
+            }
+        )
+        if record.status not in get_args(Status):
+            raise ValueError(f"its status is {record.status!r}")
+        return record
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}); remove it and run the same command again") from error
+        raise DamagedRecord(
+            f"{path} is damaged ({error!r}); remove it and run the same command again"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}); move it away and run the same command again"
+        ) from error
+
+
+def run_fault(directory: Path | str, record: RunRecord, *, read: bool = False) -> str | None:
+    """Why a run does not count as finished, in words: its status, or an output that is missing or changed.
+
+    Outputs are looked at by size and time, and read where these differ, or all with `read`.
+    """
+    if record.status != "finished":
+        return f"{directory}: its run is {record.status}"
+    for name, told in (record.outputs or {}).items():
+        if fault := output_fault(Path(directory) / name, told, read=read):
+            return f"damaged: {fault}"
+    return None
 
 
 def state(directory: Path | str, *, determines: Mapping[str, Any], parents: Mapping[str, str]) -> State:
-    """Whether `directory` holds this very run: not at all, finished, or begun (running, failed or killed).
+    """Whether `directory` holds this very run: not at all, finished, or unfinished: running, failed, killed, with an
+    output that is missing or changed, or made from other contents of its parents than there are now.
 
     Raises:
         UserError: it holds a run with another signature; the difference is shown key by key.
     """
-    found = read_record(directory)
+    try:
+        found = read_record(directory)
+    except DamagedRecord as error:
+        warn_once(f"{Path(directory) / RECORD} is damaged ({error.__cause__!r}): its run is made again")
+        found = None
     if found is None:
         return "absent"
     if found.signature != run_signature(determines=determines, parents=parents):
@@ -113,14 +196,35 @@ def state(directory: Path | str, *, determines: Mapping[str, Any], parents: Mapp
             f"{directory} holds another run of {found.stage}; it differs (there -> now) in:{''.join(lines)}\n"
             "choose another experiment name or directory, or remove this one"
         )
-    return "finished" if found.status == "finished" else "unfinished"
+    if found.status != "finished":
+        return "unfinished"
+    if fault := run_fault(directory, found) or _outdated(directory, found, parents):
+        warn_once(f"{fault}: this run is made again")
+        return "unfinished"
+    return "finished"
 
 
-def parent_signature(directory: Path | str, *, stage: str) -> str:
+def _outdated(directory: Path | str, found: RunRecord, parents: Mapping[str, str]) -> str | None:
+    """Which parent has been made again since, with other contents."""
+    for stage, parent in parents.items():
+        now, then = getattr(parent, "contents", None), found.made_from.get(stage)
+        if now is not None and then is not None and now != then:
+            return f"{directory} was made from other results of {stage} than there are now"
+    return None
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """What several steps of a command find out, told once."""
+    log.warning("%s", message)
+
+
+def parent_signature(directory: Path | str, *, stage: str) -> Parent:
     """The signature of the finished run in `directory`, for a later run's `parents`.
 
     Raises:
-        UserError: there is none or it is not finished; `stage` names the command that makes it.
+        UserError: there is none, it is not finished, or an output of it is missing or changed; `stage` names the command
+            that makes it.
     """
     found = read_record(directory)
     if found is None or found.status != "finished":
@@ -128,7 +232,9 @@ def parent_signature(directory: Path | str, *, stage: str) -> str:
         raise UserError(
             f"a finished run of {stage} is needed in {directory}, found {have}; run `diffusae {stage}`"
         )
-    return found.signature
+    if fault := run_fault(directory, found):
+        raise UserError(f"{fault}; {again(found.stage)}")
+    return Parent.of(found)
 
 
 @contextmanager
@@ -145,12 +251,14 @@ def run_record(
     """Keep `directory`'s run.json while the block runs: `running`, then `finished`, or `failed` with its error.
 
     A run that is killed stays `running`; `state` calls it unfinished, and the temporary files that it left in the
-    directory go when the next one begins. The caller holds the directory's lock.
+    directory go when the next one begins. The caller holds the directory's lock. At the end the files of the directory
+    are its outputs (`diffusae.files.outputs_in`).
 
     Raises:
-        UserError: the directory holds a run with another signature.
+        UserError: the directory holds a run with another signature, or a directory where a file is to be.
     """
     state(directory, determines=determines, parents=parents)
+    _require_files(directory)
     for temporary in Path(directory).glob(f"*{TEMPORARY_SUFFIX}"):
         if is_left_over(temporary):
             temporary.unlink(missing_ok=True)
@@ -170,15 +278,23 @@ def run_record(
         host=socket.gethostname(),
         pid=os.getpid(),
         started=_now(),
+        made_from={
+            name: contents
+            for name, parent in parents.items()
+            if (contents := getattr(parent, "contents", None)) is not None
+        },
     )
     path = Path(directory) / RECORD
-    atomic_write_json(path, asdict(record))
+    write_sealed(path, asdict(record))
     begun = time.monotonic()
 
     def close(status: Literal["finished", "failed"], error: str | None) -> None:
         seconds = round(time.monotonic() - begun, 3)
-        ended = replace(record, status=status, finished=_now(), duration_s=seconds, error=error)
-        atomic_write_json(path, asdict(ended))
+        outputs = outputs_in(directory) if status == "finished" else None
+        ended = replace(
+            record, status=status, finished=_now(), duration_s=seconds, error=error, outputs=outputs
+        )
+        write_sealed(path, asdict(ended))
 
     try:
         yield record
@@ -186,6 +302,20 @@ def run_record(
         close("failed", f"{type(error).__name__}: {error}")
         raise
     close("finished", None)
+
+
+def _require_files(directory: Path | str) -> None:
+    """Refuse a directory in the place of an output before it is made, not after."""
+    try:
+        found = read_record(directory)
+    except DamagedRecord:
+        return
+    for name in (found and found.outputs) or {}:
+        if (Path(directory) / name).is_dir():
+            raise UserError(
+                f"{Path(directory) / name} is a directory, and a file of this run belongs there; move it away, and the same "
+                "command makes the file again"
+            )
 
 
 def _canonical(values: Any) -> str:

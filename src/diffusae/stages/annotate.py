@@ -28,15 +28,21 @@ def annotate(cfg: DictConfig) -> bool:
     """Annotate the pictures of the splits `dictionary`, `tune` and `test`; False: it is finished already."""
     study = Study(cfg)
     study.check()
+    if annotated(study):  # asked before the lock too: a disk that cannot be written has none
+        log.info("%s is annotated already", study.annotations)
+        return False
     with directory_lock(study.annotations):
         return annotate_into(study)
 
 
+def annotated(study: Study) -> bool:
+    """Whether these very annotations are finished; `UserError` where another annotator's are in their place."""
+    return state(study.annotations, determines=_determines(study), parents=_parents(study)) == "finished"
+
+
 def annotate_into(study: Study) -> bool:
     """`annotate` for a caller that holds the lock."""
-    determines: dict[str, Any] = {"annotator": determining(study.part("annotator"))}
-    parents = {"collect": parent_signature(study.activations, stage="collect")}
-    if state(study.annotations, determines=determines, parents=parents) == "finished":
+    if annotated(study):
         log.info("%s is annotated already", study.annotations)
         return False
     if study.kind == "generation":  # given pictures are whatever the user says they are
@@ -52,8 +58,8 @@ def annotate_into(study: Study) -> bool:
         study.annotations,
         stage="annotate",
         config=study.config(),
-        determines=determines,
-        parents=parents,
+        determines=_determines(study),
+        parents=_parents(study),
         seed=study.cfg.seed,
     ):
         found = annotate_pictures(annotator, _pictures(study, manifest))
@@ -82,6 +88,14 @@ def annotator_faults(study: Study) -> Iterator[str]:
             "annotator=grounded_sam or annotator=clipseg, or, if the pictures are of the same kind, name the model in "
             "annotator.models"
         )
+
+
+def _determines(study: Study) -> dict[str, Any]:
+    return {"annotator": determining(study.part("annotator"))}
+
+
+def _parents(study: Study) -> dict[str, str]:
+    return {"collect": parent_signature(study.activations, stage="collect")}
 
 
 _INDIFFERENT = ("batch_size", "boxes_at_once", "pairs_at_once", "cache", "device", "models")

@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
 from diffusae.errors import UserError
-from diffusae.files import atomic_path
+from diffusae.files import atomic_path, verified
 from diffusae.report.study import EditedPicture, Example
 
 FILE = "examples.parquet"
@@ -69,9 +69,11 @@ def load_examples(directory: Path) -> list[Example]:
     path = directory / FILE
     if not path.exists():
         return []
-    table = pd.read_parquet(path)
+    table = pd.read_parquet(verified(path))
     if missing := [name for name in _COLUMNS if name not in table]:
-        raise UserError(f"{path} lacks {', '.join(missing)}; evaluate this cell again")
+        raise UserError(
+            f"{path} lacks {', '.join(missing)}; evaluate this cell again, once {directory} is removed"
+        )
     found: dict[tuple[str, str], list[EditedPicture]] = {}
     prompts: dict[tuple[str, str], str] = {}
     for case, image_id, prompt, method, strength, success, png in zip(
@@ -100,5 +102,5 @@ def _decoded(png: bytes, path: Path) -> np.ndarray:
             return np.asarray(picture.convert("RGB"))
     except (UnidentifiedImageError, OSError, TypeError) as error:
         raise UserError(
-            f"{path} holds a picture that does not decode ({error}); evaluate this cell again"
+            f"{path} holds a picture that does not decode ({error}); evaluate this cell again, once its directory is removed"
         ) from error

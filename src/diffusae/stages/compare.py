@@ -25,7 +25,8 @@ from diffusae.report.comparison import (
 from diffusae.report.comparison import (
     compare as lay_beside,
 )
-from diffusae.runs.record import read_record
+from diffusae.runs.disk import where_writable
+from diffusae.runs.survey import runs_below
 from diffusae.stages.study import Study
 
 log = logging.getLogger(__name__)
@@ -44,23 +45,28 @@ def compare(cfg: DictConfig) -> None:
         log.warning("%s holds no results yet: every row is without data", study.directory / "evaluation")
     lines = lay_beside(reference, ours)
     place = study.directory / "compare" / reference.id
-    atomic_write_json(place.with_suffix(".json"), [asdict(line) for line in lines])
-    for suffix, text in (
-        (".csv", comparison_csv(lines)),
-        (".md", comparison_markdown(reference, lines, experiment=study.name)),
-    ):
-        with atomic_path(place.with_suffix(suffix)) as temporary:
-            temporary.write_text(text, encoding="utf-8")
     _show(study.name, reference, lines)
-    log.info("written to %s.json, .csv and .md", place)
+    with where_writable(place, otherwise="the comparison is shown and not kept"):
+        atomic_write_json(place.with_suffix(".json"), [asdict(line) for line in lines])
+        for suffix, text in (
+            (".csv", comparison_csv(lines)),
+            (".md", comparison_markdown(reference, lines, experiment=study.name)),
+        ):
+            with atomic_path(place.with_suffix(suffix)) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        log.info("written to %s.json, .csv and .md", place)
 
 
 def figures_below(directory: Path) -> Iterator[Ours]:
     """The rows of every results.json below a study's directory, with the k of the SAE from the run.json beside it."""
+    runs = {run.directory: run for run in runs_below(directory / "evaluation", read=("evaluate",))}
+    for run in runs.values():
+        if run.fault is not None:
+            log.warning("left out: %s", run.fault)
     for path in sorted((directory / "evaluation").rglob("results.json")):
-        record = read_record(path.parent)
-        if record is not None and record.status != "finished":
-            log.warning("%s is left out: its run is %s", path, record.status)
+        run = runs.get(path.parent)
+        record = None if run is None else run.record
+        if run is not None and run.fault is not None:
             continue
         sae = {} if record is None else record.config.get("sae", {})
         for result in load_results(path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import logging
 import os
 from dataclasses import replace
@@ -15,7 +14,7 @@ from omegaconf import DictConfig
 from diffusae.activations.schema import Cell
 from diffusae.errors import UserError
 from diffusae.evaluation.result import load_results
-from diffusae.files import atomic_write_json
+from diffusae.files import CHECKSUM, read_sealed, write_sealed
 from diffusae.report.dashboard import (
     CHART,
     COLUMNS,
@@ -42,7 +41,8 @@ from diffusae.report.plots import grid_heatmap
 from diffusae.report.three_stage_chart import three_stage_chart
 from diffusae.report.three_stages import lines_of
 from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import read_record, signature
+from diffusae.runs.record import signature
+from diffusae.runs.survey import finished_runs, runs_below
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.runs.wandb_mode import mode_of
 from diffusae.runs.wandb_save import save_online
@@ -62,6 +62,8 @@ def dashboard(cfg: DictConfig) -> bool:
     """Build the dashboard of all cells of `sae.tag` that are evaluated; False: it shows just that already."""
     study = Study(cfg)
     study.check()
+    # Read before anything is made of them, so that a damaged one is left out of all.
+    runs_below(study.directory / "evaluation", read=("evaluate", THREE_STAGES))
     summarise_three_stages(study)
     results = _results(study)
     interventions = _interventions(study)
@@ -80,7 +82,7 @@ def dashboard(cfg: DictConfig) -> bool:
     if interventions:
         made_of["interventions"] = interventions
     pictured = {panel_name(each.metric) for each in _evaluated(study) if (each.directory / EXAMPLES).exists()}
-    pictured |= {PURITY} if any((study.directory / "evaluation" / "purity").glob("*/gallery.json")) else set()
+    pictured |= {PURITY} if any(finished_runs(study.directory / "evaluation" / "purity", "*")) else set()
     shown = Dashboard(
         project=cfg.logger.project,
         entity=cfg.logger.entity or "",
@@ -101,20 +103,18 @@ def dashboard(cfg: DictConfig) -> bool:
 def _results(study: Study) -> list[dict[str, Any]]:
     """The rows of every finished evaluation of the autoencoders with the study's tag."""
     rows = []
-    for path in sorted((study.directory / "evaluation").glob("*/*/results.json")):
-        record = read_record(path.parent)
-        # Curves over t and other summaries are of no single cell.
-        if record is not None and record.stage == "evaluate" and record.status == "finished":
+    for directory, record in finished_runs(study.directory / "evaluation", "*/*"):
+        if record.stage == "evaluate":  # curves over t and other summaries are of no single cell
             tag = study.cfg.sae.tag
-            found = load_results(path)
-            rows += [row.to_json() for row in found if path.parent.name == f"{Cell(**row.cell).key}-{tag}"]
+            found = load_results(directory / "results.json")
+            rows += [row.to_json() for row in found if directory.name == f"{Cell(**row.cell).key}-{tag}"]
     return rows
 
 
 def _interventions(study: Study) -> list[dict[str, Any]]:
     """The rows of the three-stage table that are of the study's tag."""
-    path = study.directory / "evaluation" / THREE_STAGES / "results.json"
-    rows = load_results(path) if path.exists() else []
+    there = finished_runs(study.directory / "evaluation" / THREE_STAGES, ".")
+    rows = [row for directory, _ in there for row in load_results(directory / "results.json")]
     return [row.to_json() for row in rows if row.details["tag"] == study.cfg.sae.tag]
 
 
@@ -125,7 +125,7 @@ def _evaluated(study: Study) -> list[Evaluated]:
 def _show(study: Study, shown: Dashboard) -> bool:
     settings = study.cfg.logger
     path = study.directory / "dashboard" / FILE
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known = _known(path)
     online = mode_of(settings.mode, os.environ) == "online"
     if known.get("overview") == shown.overview and (known["saved"] or not online):
         log.info("the dashboard is up to date: %s", _where(path, known["saved"]))
@@ -150,7 +150,7 @@ def _show(study: Study, shown: Dashboard) -> bool:
             chart={"name": CHART, "spec": HEATMAP},
             timeout_s=settings.timeout_s,
         )
-    atomic_write_json(path, {"overview": shown.overview, "saved": saved, **specifications(shown)})
+    write_sealed(path, {"overview": shown.overview, "saved": saved, **specifications(shown)})
     log.info("the dashboard: %s", _where(path, saved))
     if not saved:
         log.info(
@@ -159,6 +159,18 @@ def _show(study: Study, shown: Dashboard) -> bool:
             mirror.directory,
         )
     return True
+
+
+def _known(path: Path) -> dict[str, Any]:
+    """What the dashboard's file says; nothing where there is none or it is damaged, so that it is written again."""
+    try:
+        known = read_sealed(path)
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        log.warning("%s is damaged (%s): it is made again", path, error)
+        return {}
+    return known if CHECKSUM in known else {}
 
 
 def _fill(overview: WandbMirror, shown: Dashboard) -> None:

@@ -15,8 +15,10 @@ import pandas as pd
 
 from diffusae.evaluation.emergence import Emergence, Item, emergence, emergence_result, paired
 from diffusae.evaluation.result import NO_DATA, Result, load_results, save_results
+from diffusae.files import verified
 from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import RunRecord, read_record, run_record, state
+from diffusae.runs.record import Parent, RunRecord, run_record, state
+from diffusae.runs.survey import finished_runs
 from diffusae.stages.study import Study
 
 log = logging.getLogger(__name__)
@@ -47,12 +49,10 @@ def summarise_emergence(study: Study) -> None:
 def _evaluated(study: Study) -> dict[Curve, Evaluated]:
     """The finished evaluations of composition, by curve and t."""
     found: dict[Curve, Evaluated] = defaultdict(dict)
-    for path in sorted((study.directory / "evaluation" / "composition").glob("*/run.json")):
-        record = read_record(path.parent)
-        if record is not None and record.status == "finished":
-            cell = record.determines["cell"]
-            curve = (cell["block"], cell["conditioning"], record.config["sae"]["tag"])
-            found[curve][float(cell["t"])] = (path.parent, record)
+    for directory, record in finished_runs(study.directory / "evaluation" / "composition", "*"):
+        cell = record.determines["cell"]
+        curve = (cell["block"], cell["conditioning"], record.config["sae"]["tag"])
+        found[curve][float(cell["t"])] = (directory, record)
     return found
 
 
@@ -62,7 +62,7 @@ def _summarise(study: Study, curve: Curve, cells: Evaluated, settings: dict[str,
     cell = {"model": study.cfg.model.name, "block": block, "conditioning": conditioning}
     seed = study.cfg.seed
     determines = {"curve": {**cell, "tag": tag}, "timesteps": list(cells), **settings, "seed": seed}
-    parents = {f"evaluate {path.name}": record.signature for path, record in cells.values()}
+    parents = {f"evaluate {path.name}": Parent.of(record) for path, record in cells.values()}
     if state(directory, determines=determines, parents=parents) == "finished":
         return
     with (
@@ -83,7 +83,7 @@ def _summarise(study: Study, curve: Curve, cells: Evaluated, settings: dict[str,
 def _result(
     cells: dict[float, Path], cell: dict[str, Any], tag: str, settings: dict[str, Any], seed: int
 ) -> Result:
-    tables = {t: pd.read_parquet(path / "objects.parquet") for t, path in cells.items()}
+    tables = {t: pd.read_parquet(verified(path / "objects.parquet")) for t, path in cells.items()}
     readers = [
         name
         for name in tables[max(tables)].columns

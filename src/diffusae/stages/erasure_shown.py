@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from diffusae.evaluation.result import Result, load_results
+from diffusae.files import verified
 from diffusae.report.study import ErasureRun, Examples, Run
-from diffusae.runs.record import read_record
+from diffusae.runs.survey import finished_runs
 from diffusae.stages.before_after import load_examples
 from diffusae.stages.erasure_benchmark import POINTS, SEARCHES
 from diffusae.stages.study import Study
@@ -20,12 +21,7 @@ METRIC = "erasure"
 
 def finished_erasures(study: Study) -> list[Path]:
     """The directories of every finished evaluation, by cell."""
-    found = []
-    for path in sorted((study.directory / "evaluation" / METRIC).glob("*/run.json")):
-        record = read_record(path.parent)
-        if record is not None and record.status == "finished":
-            found.append(path.parent)
-    return found
+    return [directory for directory, _ in finished_runs(study.directory / "evaluation" / METRIC, "*")]
 
 
 def erasures_shown(study: Study, run_of: Any) -> Iterator[ErasureRun]:
@@ -35,9 +31,9 @@ def erasures_shown(study: Study, run_of: Any) -> Iterator[ErasureRun]:
         searches = directory / SEARCHES
         yield ErasureRun(
             cell=directory.name,
-            points=pd.read_parquet(directory / POINTS).to_dict("records"),  # type: ignore[arg-type]
+            points=pd.read_parquet(verified(directory / POINTS)).to_dict("records"),  # type: ignore[arg-type]
             chosen={str(row.details["target"]): _strengths(row) for row in results},
-            tokens=pd.read_parquet(searches).to_dict("records") if searches.exists() else [],  # type: ignore[arg-type]
+            tokens=pd.read_parquet(verified(searches)).to_dict("records") if searches.exists() else [],  # type: ignore[arg-type]
             examples=_examples(directory, results, run_of(study, directory)),
         )
 

@@ -29,7 +29,7 @@ from diffusae.evaluation.purity import (
     top_pictures,
 )
 from diffusae.evaluation.result import Result
-from diffusae.files import atomic_path
+from diffusae.files import atomic_path, verified
 from diffusae.report.montage import montage
 from diffusae.sae.storage import load_sae
 from diffusae.stages.codes import pooled_codes, stream_of
@@ -146,7 +146,7 @@ def _tagged(
 
 def load_purest(directory: Path) -> tuple[Gallery, pd.DataFrame]:
     """The gallery of a finished evaluation, and the table of its latents, by latent."""
-    return Gallery.load(directory), pd.read_parquet(directory / TABLE).set_index("latent")
+    return Gallery.load(directory), pd.read_parquet(verified(directory / TABLE)).set_index("latent")
 
 
 def shared_labels(table: pd.DataFrame, latent: int, tasks: Sequence[str]) -> list[tuple[str, float]]:

@@ -13,6 +13,7 @@ from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.evaluation.result import Result, load_results
 from diffusae.report.card import ModelCard, write_card
 from diffusae.runs.record import RunRecord, parent_signature, read_record
+from diffusae.runs.survey import finished_runs
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.exchange import export_sae
 from diffusae.sae.folded import CodeUnits
@@ -102,14 +103,14 @@ def _training(record: RunRecord) -> dict[str, Any]:
 
 def _results(study: Study, signature: str) -> list[Result]:
     """The finished results that were measured on this very SAE."""
-    concepts = read_record(study.concepts)
     of_sae = {signature}
-    if concepts is not None and concepts.parents.get("train") == signature:
-        of_sae.add(concepts.signature)
+    for _, concepts in finished_runs(study.concepts, "."):
+        if concepts.parents.get("train") == signature:
+            of_sae.add(concepts.signature)
     found: list[Result] = []
     for metric in ("reconstruction", "composition"):
         directory = study.evaluation(metric)
-        record = read_record(directory)
-        if record is not None and record.status == "finished" and of_sae & set(record.parents.values()):
-            found += load_results(directory / "results.json")
+        for _, record in finished_runs(directory, "."):
+            if of_sae & set(record.parents.values()):
+                found += load_results(directory / "results.json")
     return found

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from diffusae.files import atomic_write_json
-from diffusae.runs.disk import free_bytes
+from diffusae.runs.disk import free_bytes, where_writable
 from diffusae.stages import probe
 from diffusae.stages.alternatives import alternatives, with_captions
 from diffusae.stages.collect import check_hookpoints
@@ -77,8 +77,9 @@ def plan(cfg: DictConfig) -> None:
     told = _json(study, counted, rates, free=free, there=there)
     told["captions"] = "assumed" if assumed else "read"
     told["alternatives"] = [_json_of_alternative(kept, other) for kept, other in others.items()]
-    atomic_write_json(study.directory / PLAN, told)
-    console.print(f"written to {study.directory / PLAN}", soft_wrap=True)
+    with where_writable(study.directory / PLAN, otherwise="the plan is shown and not kept"):
+        atomic_write_json(study.directory / PLAN, told)
+        console.print(f"written to {study.directory / PLAN}", soft_wrap=True)
 
 
 def _rates(study: Study, counted: Estimate) -> Rates:

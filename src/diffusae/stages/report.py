@@ -5,29 +5,26 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from omegaconf import DictConfig
-from safetensors.torch import load_file
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_images
 from diffusae.activations.schema import Cell
-from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.gallery import Gallery
-from diffusae.errors import UserError
-from diffusae.evaluation.masks import upsample
+from diffusae.errors import UserError, together
 from diffusae.evaluation.result import Result, load_results
 from diffusae.report.page import write_report
-from diffusae.report.study import Concept, Examples, Picture, Prediction, Run, RunRow
+from diffusae.report.study import Concept, Examples, Picture, Run, RunRow
 from diffusae.report.study import Study as Page
-from diffusae.runs.record import RunRecord, read_record, signature
+from diffusae.runs.disk import require_writable, where_writable
+from diffusae.runs.record import RunRecord, warn_once
+from diffusae.runs.survey import Kept, runs_below
 from diffusae.stages.before_after import load_examples
 from diffusae.stages.emergence import STAGE as EMERGENCE
 from diffusae.stages.emergence import summarise_emergence
@@ -35,6 +32,8 @@ from diffusae.stages.erasure_shown import erasures_shown
 from diffusae.stages.evaluate_purity import load_purest, shared_labels
 from diffusae.stages.how_collected import how_collected
 from diffusae.stages.labelled import caption_of
+from diffusae.stages.predictions_shown import predictions_shown
+from diffusae.stages.report_stamp import contents_of, is_shown, stamp
 from diffusae.stages.strips import strips_of
 from diffusae.stages.study import Study
 from diffusae.stages.three_stages import STAGE as THREE_STAGES
@@ -48,7 +47,8 @@ from diffusae.stages.three_stages import (
 log = logging.getLogger(__name__)
 
 SHEET_PICTURES = 48
-PREDICTED_PROMPTS = 3
+SHOWN = ("annotate", "label", "evaluate", "steer", EMERGENCE, THREE_STAGES)
+"""Stages whose outputs the page shows."""
 
 Images = dict[str, np.ndarray]
 
@@ -59,43 +59,56 @@ def report(cfg: DictConfig) -> None:
     Curves over t are summarised first, of grids with enough moments, and the three-stage table of all interventions.
     """
     study = Study(cfg)
-    summarise_emergence(study)
-    summarise_three_stages(study)
-    records = _records(study.directory)
-    if not records:
-        raise UserError(f"{study.directory} holds no finished run; run `diffusae run` or its stages first")
-    page = study.directory / "report" / "index.html"
-    shown = signature({str(path.parent): record.signature for path, record in records})
-    stamp = page.with_name("shows.txt")
-    if page.exists() and stamp.exists() and stamp.read_text() == shown:
+    page = Path(cfg.paths.report) / "index.html"
+    if is_shown(page, contents_of(study, runs_below(study.directory))):
         log.info("the report is up to date: %s", page)
         return
-    write_report(page, _page(study, records))
-    stamp.write_text(shown)
+    require_writable(page.parent, instead="paths.report")
+    # What the page is made of is read before anything is made of it: what is damaged is left out of all.
+    runs_below(study.directory, read=SHOWN)
+    faults = list(_summarised(study))
+    runs = _in_order(runs_below(study.directory))
+    if not any(run.fault is None for run in runs):
+        raise UserError(f"{study.directory} holds no finished run; run `diffusae run` or its stages first")
+    for run in runs:
+        if run.fault is not None:
+            warn_once(f"left out: {run.fault}")
+    write_report(page, _page(study, runs))
+    stamp(page, contents_of(study, runs))
     log.info("the report: %s", page.absolute())
+    together(faults)
 
 
-def _records(directory: Path) -> list[tuple[Path, RunRecord]]:
-    """Every run.json of the experiment, in the order of its stages."""
+def _summarised(study: Study) -> Iterator[str]:
+    """Bring the curves and the table up to date; what cannot be is said, and does not keep the page from being drawn."""
+    for summarise in (summarise_emergence, summarise_three_stages):
+        try:
+            with where_writable(study.directory / "evaluation", otherwise="the report has no new summaries"):
+                summarise(study)
+        except UserError as error:
+            yield str(error)
+
+
+def _in_order(runs: list[Kept]) -> list[Kept]:
+    """Every run of the experiment, in the order of its stages; those without a readable record last."""
     order = ("collect", "annotate", "train", "label", "evaluate", EMERGENCE, THREE_STAGES)
-    found = [
-        (path, record) for path in sorted(directory.rglob("run.json")) if (record := read_record(path.parent))
-    ]
-    return sorted(found, key=lambda row: order.index(row[1].stage) if row[1].stage in order else len(order))
+    place = {stage: number for number, stage in enumerate(order)}
+    return sorted(runs, key=lambda run: place.get(run.stage, len(order)))
 
 
-def _page(study: Study, records: list[tuple[Path, RunRecord]]) -> Page:
+def _page(study: Study, runs: list[Kept]) -> Page:
     """All that the page shows."""
+    records = [(run.directory, run.record) for run in runs if run.record is not None and run.fault is None]
     cells = [
-        (Cell(**record.determines["cell"]), path.parent.name)
-        for path, record in records
-        if record.stage == "label" and record.status == "finished"
+        (Cell(**record.determines["cell"]), directory.name)
+        for directory, record in records
+        if record.stage == "label"
     ]
     results, curves = _results(records, "evaluate"), _results(records, EMERGENCE)
-    manifest = Manifest.load(study.activations)
+    manifest = _manifest(study)
     held_out = {
         split: list(read_images(study.activations, manifest, split))
-        if manifest.image_size and split in manifest.splits
+        if manifest is not None and manifest.image_size and split in manifest.splits
         else []
         for split in ("dictionary", "test")
     }
@@ -109,39 +122,48 @@ def _page(study: Study, records: list[tuple[Path, RunRecord]]) -> Page:
     return Page(
         name=study.name,
         model=study.cfg.model.name,
-        facts=_facts(manifest, records),
+        facts={} if manifest is None else _facts(manifest, records),
         contact_sheet=sheet,
-        given=manifest.header.get("collection") == "pictures",
+        given=manifest is not None and manifest.header.get("collection") == "pictures",
         results=[result.to_json() for result in results],
         emergence=[curve.to_json() for curve in curves],
         three_stages=[row.to_json() for row in _results(records, THREE_STAGES)],
         claims=claims_in(study),
         examples=list(_examples(study)),
-        erasures=list(erasures_shown(study, _run)),
+        erasures=list(erasures_shown(study, run_of)),
         strips=list(strips_of(study.directory)),
-        predictions=list(_predictions(study, cells, results, captions, images)),
+        predictions=list(predictions_shown(study, cells, captions, images, run_of)),
         concepts=[concept for cell, name in cells for concept in _concepts(study, cell, name, images)],
         pure=list(_pure(study, records, images)),
         runs=[
             RunRow(
-                stage=record.stage,
-                cell="" if record.stage in ("collect", "annotate", THREE_STAGES) else path.parent.name,
-                status=record.status,
-                duration_s=record.duration_s,
-                signature=record.signature,
+                stage=run.stage,
+                cell="" if run.stage in ("collect", "annotate", THREE_STAGES) else run.directory.name,
+                status=run.status,
+                duration_s=None if run.record is None else run.record.duration_s,
+                signature="" if run.record is None else run.record.signature,
             )
-            for path, record in records
+            for run in runs
         ],
     )
+
+
+def _manifest(study: Study) -> Manifest | None:
+    """The collection's manifest; None, said, where the collection is not finished or has been removed."""
+    try:
+        return Manifest.load(study.activations)
+    except UserError as error:
+        log.warning("the report shows no pictures: %s", error)
+        return None
 
 
 def _results(records: list[tuple[Path, RunRecord]], stage: str) -> list[Result]:
     """All rows of a stage's finished runs."""
     return [
         result
-        for path, record in records
-        if record.stage == stage and record.status == "finished"
-        for result in load_results(path.parent / "results.json")
+        for directory, record in records
+        if record.stage == stage
+        for result in load_results(directory / "results.json")
     ]
 
 
@@ -161,50 +183,6 @@ def _facts(manifest: Manifest, records: list[tuple[Path, RunRecord]]) -> dict[st
     }
 
 
-def _predictions(
-    study: Study,
-    cells: list[tuple[Cell, str]],
-    results: list[Result],
-    captions: dict[str, str],
-    images: Images,
-) -> Iterator[Prediction]:
-    """The first test pictures that show two objects or more, at every cell."""
-    masks = Annotations.load(study.annotations).masks if cells else {}
-    shown = _prompts_to_show(study, cells)
-    by_picture: dict[str, dict[str, dict]] = {i: {"predicted": {}, "iou": {}} for i in shown}
-    runs: dict[tuple[str, str, float], Run] = {}
-    thresholds = {
-        tuple(r.cell.values()): r.details["threshold"] for r in results if r.metric == "composition"
-    }
-    for cell, name in cells:
-        directory = study.directory / "evaluation" / "composition" / name
-        if not (directory / "results.json").exists():
-            continue
-        runs[cell.block, cell.conditioning, cell.t] = _run(study, directory)
-        objects = pd.read_parquet(directory / "objects.parquet")
-        scores = load_file(directory / "scores.safetensors")["scores"].float()
-        columns = [objects[column].tolist() for column in ("image_id", "noun", "iou")]
-        for score, image_id, noun, iou in zip(scores, *columns, strict=True):
-            if image_id not in shown:
-                continue
-            height, width = images[image_id].shape[:2]
-            mask = upsample(score[None], (height, width))[0] >= thresholds[tuple(cell.coordinates().values())]
-            key = (cell.block, cell.conditioning, cell.t, noun)
-            by_picture[image_id]["predicted"][key] = (score.numpy(), mask.numpy())
-            by_picture[image_id]["iou"][key] = iou
-    for image_id, found in by_picture.items():
-        nouns = sorted({key[3] for key in found["predicted"]})
-        yield Prediction(
-            caption=captions[image_id],
-            image=images[image_id],
-            nouns=nouns,
-            true_masks={noun: masks[image_id][noun] for noun in nouns},
-            predicted=found["predicted"],
-            iou=found["iou"],
-            runs=runs,
-        )
-
-
 def _examples(study: Study) -> Iterator[Examples]:
     """Pictures before and after, of every finished intervention that kept some."""
     for each in evaluated_interventions(study):
@@ -222,21 +200,11 @@ def _examples(study: Study) -> Iterator[Examples]:
             conditioning=str(row.cell["conditioning"]),
             tag=each.tag,
             cases=cases,
-            run=_run(study, each.directory),
+            run=run_of(study, each.directory),
         )
 
 
-def _prompts_to_show(study: Study, cells: list[tuple[Cell, str]]) -> list[str]:
-    """The first test pictures in which two of the caption's nouns or more were found."""
-    for _, name in cells:
-        path = study.directory / "evaluation" / "composition" / name / "objects.parquet"
-        if path.exists():
-            counts = Counter(pd.read_parquet(path)["image_id"].tolist())
-            return [image_id for image_id, count in counts.items() if count >= 2][:PREDICTED_PROMPTS]
-    return []
-
-
-def _run(study: Study, directory: Path) -> Run:
+def run_of(study: Study, directory: Path) -> Run:
     """The run of one cell in a directory."""
     logger = study.cfg.logger
     path = [logger.project, study.wandb_id(directory.name)]
@@ -262,16 +230,17 @@ def _concepts(study: Study, cell: Cell, name: str, images: Images) -> Iterator[C
             labels=list(dictionary.labels_of(latent).items()),
             purity=None if math.isnan(purity) else purity,
             firing_frequency=float(latents.at[latent, "firing_frequency"]),
-            pictures=[(images[i], heat.numpy()) for i, heat in zip(image_ids, maps, strict=True)],
-            run=_run(study, directory),
+            pictures=[
+                (images[i], heat.numpy()) for i, heat in zip(image_ids, maps, strict=True) if i in images
+            ],
+            run=run_of(study, directory),
         )
 
 
 def _pure(study: Study, records: list[tuple[Path, RunRecord]], images: Images) -> Iterator[Concept]:
     """The purest latents of every cell whose purity is evaluated; those whose pictures are not at hand are left out."""
-    for path, record in records:
-        directory = path.parent
-        if record.stage != "evaluate" or record.status != "finished" or directory.parent.name != "purity":
+    for directory, record in records:
+        if record.stage != "evaluate" or directory.parent.name != "purity":
             continue
         cell = Cell(**record.determines["cell"])
         gallery, table = load_purest(directory)
@@ -294,5 +263,5 @@ def _pure(study: Study, records: list[tuple[Path, RunRecord]], images: Images) -
                 pictures=[
                     (images[i], heat.numpy()) for i, heat in zip(image_ids, maps, strict=True) if i in images
                 ],
-                run=_run(study, directory),
+                run=run_of(study, directory),
             )

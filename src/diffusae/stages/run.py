@@ -51,12 +51,24 @@ def run(cfg: DictConfig) -> None:
         if cfg.side_by_side:
             train_grid(cfg)
         failures = _cells(study, chosen)
-        report(cfg)
+        undrawn = _undrawn(cfg, quietly=bool(failures))
     if failures:
         raise UserError(
             f"{len(failures)} of {len(study.grid)} cells failed: {', '.join(failures)}; the same command runs only "
-            "these again"
+            f"these again{undrawn}"
         )
+
+
+def _undrawn(cfg: DictConfig, *, quietly: bool) -> str:
+    """Draw the report. Where it fails beside cells (`quietly`), why: it must not hide which cells failed."""
+    try:
+        report(cfg)
+    except Exception as error:
+        if not quietly:
+            raise
+        log.debug("the report failed", exc_info=error)
+        return f". The report is not complete: {reason(error)}"
+    return ""
 
 
 def _of_random_weights(study: Study, chosen: Mapping[Cell, Sequence[str]]) -> list[Study]:

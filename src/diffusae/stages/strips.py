@@ -9,32 +9,27 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from diffusae.errors import UserError
+from diffusae.files import verified
 from diffusae.report.study import Run, Steered, Strip
-from diffusae.runs.record import RunRecord, read_record
+from diffusae.runs.record import RunRecord
+from diffusae.runs.survey import finished_runs
 from diffusae.stages.before_after import load_examples
 from diffusae.stages.evaluate_steering import METRIC
 
 
 def strips_of(directory: Path) -> Iterator[Strip]:
     """Every finished strip below an experiment's directory, evaluations first."""
-    for path, record in _finished(directory / "evaluation" / METRIC):
+    for path, record in finished_runs(directory / "evaluation" / METRIC, "*"):
         for example in load_examples(path):
             pictures = [Steered(each.strength, each.success, each.image) for each in example.pictures]
             yield Strip(example.case, example.prompt, _place(record), pictures, _run(directory, path))
-    for path, record in _finished(directory / "steer"):
+    for path, record in finished_runs(directory / "steer", "*"):
         made = record.determines
         if made["intervention"]["name"] != "text":
             continue
         pictures = [Steered(0.0, None, _read(path / "before.png"))]
         pictures += [Steered(s, None, _read(path / f"strength{s:+g}.png")) for s in made["strengths"]]
         yield Strip(made["concept"], made["prompt"], _place(record), pictures, _run(directory, path))
-
-
-def _finished(directory: Path) -> Iterator[tuple[Path, RunRecord]]:
-    for path in sorted(directory.glob("*/run.json")):
-        record = read_record(path.parent)
-        if record is not None and record.status == "finished":
-            yield path.parent, record
 
 
 def _place(record: RunRecord) -> str:
@@ -48,7 +43,7 @@ def _run(directory: Path, path: Path) -> Run:
 
 def _read(path: Path) -> np.ndarray:
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
+        with Image.open(verified(path), formats=["PNG"]) as picture:
             return np.asarray(picture.convert("RGB"))
     except (FileNotFoundError, UnidentifiedImageError, OSError) as error:
         raise UserError(

@@ -18,11 +18,12 @@ import pandas as pd
 
 from diffusae.evaluation.result import NO_DATA, Estimate, Result, load_results, save_results
 from diffusae.evaluation.three_stages import difference_to, judged, paired_difference, standing
-from diffusae.files import atomic_path, atomic_write_json
+from diffusae.files import atomic_path, atomic_write_json, verified
 from diffusae.interventions.regions import Region
 from diffusae.interventions.windows import WINDOWS
 from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import RECORD, RunRecord, read_record, run_record, run_signature
+from diffusae.runs.record import RECORD, Parent, RunRecord, run_record, run_signature, state
+from diffusae.runs.survey import finished_runs
 from diffusae.stages.study import Study
 
 log = logging.getLogger(__name__)
@@ -75,15 +76,13 @@ def summarise_three_stages(study: Study) -> None:
     directory = study.directory / "evaluation" / STAGE
     settings, seed = study.part(STAGE), study.cfg.seed
     determines = {**settings, "seed": seed}
-    parents = {f"evaluate {each.name}": each.record.signature for each in found}
+    parents = {f"evaluate {each.name}": Parent.of(each.record) for each in found}
+    if _is_there(directory, determines, parents):
+        return
     with directory_lock(directory):
-        there = read_record(directory)
-        if there is not None:
-            if there.status == "finished" and there.signature == run_signature(
-                determines=determines, parents=parents
-            ):
-                return
-            (directory / RECORD).unlink()
+        (directory / RECORD).unlink(
+            missing_ok=True
+        )  # a table of other interventions is no other run's result
         with run_record(
             directory,
             stage=STAGE,
@@ -100,24 +99,30 @@ def summarise_three_stages(study: Study) -> None:
     log.info("the three-stage table of %d interventions: %s", len(found), directory)
 
 
+def _is_there(directory: Path, determines: Mapping[str, Any], parents: Mapping[str, str]) -> bool:
+    """Whether the table of these very interventions is there and whole."""
+    wanted = run_signature(determines=determines, parents=parents)
+    return any(
+        record.signature == wanted and state(directory, determines=determines, parents=parents) == "finished"
+        for _, record in finished_runs(directory, ".")
+    )
+
+
 def claims_in(study: Study) -> list[dict[str, Any]]:
     """What the table says of the paper's claims; none where there is no finished table."""
     directory = study.directory / "evaluation" / STAGE
-    record = read_record(directory)
-    if record is None or record.status != "finished":
+    if not any(finished_runs(directory, ".")):
         return []
-    return json.loads((directory / "claims.json").read_text(encoding="utf-8"))
+    return json.loads(verified(directory / "claims.json").read_text(encoding="utf-8"))
 
 
 def evaluated_interventions(study: Study) -> list[Evaluated]:
     """The finished evaluations of every intervention, by metric and cell."""
-    found = []
-    for metric in INTERVENTIONS:
-        for path in sorted((study.directory / "evaluation" / metric).glob("*/run.json")):
-            record = read_record(path.parent)
-            if record is not None and record.status == "finished":
-                found.append(Evaluated(path.parent, metric, record))
-    return found
+    return [
+        Evaluated(directory, metric, record)
+        for metric in INTERVENTIONS
+        for directory, record in finished_runs(study.directory / "evaluation" / metric, "*")
+    ]
 
 
 def window_name(window: Sequence[float]) -> str:
@@ -129,7 +134,7 @@ def window_name(window: Sequence[float]) -> str:
 
 def _rows_of(evaluated: Evaluated, settings: Mapping[str, Any], seed: int) -> list[Result]:
     path = next((path for name in _CASES if (path := evaluated.directory / name).exists()), None)
-    cases = None if path is None else pd.read_parquet(path)
+    cases = None if path is None else pd.read_parquet(verified(path))
     rows = []
     for row in load_results(evaluated.directory / "results.json"):
         edit, column, together = _parts(evaluated, row)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,14 @@ from diffusae.runs.checkpoint import Checkpoints, InPlace
 from diffusae.runs.lightning_logger import JsonlLogger
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.metric_log import read_metrics
-from diffusae.runs.record import parent_signature, read_record, run_record, run_signature, state
+from diffusae.runs.record import (
+    DamagedRecord,
+    parent_signature,
+    read_record,
+    run_record,
+    run_signature,
+    state,
+)
 from diffusae.runs.stop_together import StopTogether, one_command
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.sae.autoencoder import SparseAutoencoder
@@ -170,9 +177,10 @@ def selection_precision(study: Study) -> SelectionPrecision:
     chosen = study.cfg.sae.selection_precision
     if chosen != AUTO:
         return chosen
-    begun = read_record(study.sae)
-    if begun is not None and begun.status != "finished":
-        return begun.config["sae"]["selection_precision"]
+    with suppress(DamagedRecord):
+        begun = read_record(study.sae)
+        if begun is not None and begun.stage == "train":  # also one that is made again
+            return begun.config["sae"]["selection_precision"]
     return fastest(study.device_type)
 
 
