@@ -26,13 +26,12 @@ def cut(path: Path, random: Random) -> bool:
 
 
 def turn_a_bit(path: Path, random: Random) -> bool:
-    """Turn one bit and leave the times as they are, as a disk does. False: the file is empty."""
-    data, stat = bytearray(path.read_bytes()), path.stat()
+    """Turn one bit. False: the file is empty."""
+    data = bytearray(path.read_bytes())
     if not data:
         return False
     data[random.randrange(len(data))] ^= 1 << random.randrange(8)
     path.write_bytes(data)
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     return True
 
 
@@ -120,8 +119,12 @@ def _damaged(
     snapshots: Snapshots, before: Path, step: Step, path: str, way: str, seed: int, read: bool, room: Path
 ) -> Verdict | None:
     directory = room / "study"
+    damaged = directory / OUTPUTS / path
     snapshots.place(before, directory)
-    if not WAYS[way](directory / OUTPUTS / path, Random(seed)):
+    times = damaged.stat()
+    if not WAYS[way](damaged, Random(seed)):
         return None
+    if read and way == "one bit":  # as a disk does it, without a trace in the times: whoever reads the file must see it
+        os.utime(damaged, ns=(times.st_atime_ns, times.st_mtime_ns))
     reference = snapshots.after(step.name)
     return to_the_end(step, directory, reference, unread=path if read else None)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import pkgutil
 import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusae.cli import FUNCTIONS, STAGES
+from diffusae import stages
 from faults.command import Blow, Ended, run
 from faults.study import OUTPUTS, SOURCE, STEPS, Step
 
@@ -51,8 +52,8 @@ def import_all() -> None:
     """Import what the stages need, as the command itself would: the processes of the commands are forked from this one."""
     for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
-    for stage in STAGES:
-        importlib.import_module(f"diffusae.stages.{FUNCTIONS.get(stage, stage)}")
+    for module in pkgutil.iter_modules(stages.__path__, "diffusae.stages."):
+        importlib.import_module(module.name)
 
 
 def build(root: Path, steps: list[Step] | None = None) -> Snapshots:

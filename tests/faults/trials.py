@@ -73,7 +73,8 @@ def carry_out(trials: Sequence[Trial], directory: Path, *, jobs: int) -> list[Re
 
 
 def _work(trials: Sequence[Trial], ahead: int, directory: Path) -> None:
-    while data := os.read(ahead, 4):
+    parent = os.getppid()
+    while (data := os.read(ahead, 4)) and os.getppid() == parent:
         (number,) = struct.unpack("I", data)
         trial, begun = trials[number], time.monotonic()
         try:
