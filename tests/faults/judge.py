@@ -19,8 +19,9 @@ a byte differs. unclear: a traceback, another exit code, or something left lying
 OF_THE_MOMENT = (".lock", ".lock.json", ".log", "shows.json")
 """Endings of files that say who works, what was said when, and from runs of which times a report is made: no results."""
 
-RUN_JSON = ("started", "finished", "duration_s", "pid", "host", "checksum")
-"""Fields of run.json that say when, how long and by whom, and the checksum of it all. Times of its outputs are of this kind."""
+RUN_JSON = ("started", "finished", "duration_s", "pid", "host", "config", "checksum")
+"""Fields of run.json that say when, how long and by which command, and the checksum of it all (`label` annotates where that is
+needed, with its own `config`; what decides a result is in `determines`). Times of its outputs are of this kind."""
 
 _DURATION = re.compile(rb'<td class="num">[^<]*</td><td><code>')
 """How long a stage took, in the report's table of runs."""

@@ -1,4 +1,7 @@
-"""Doing what a message says: `remove PATH`, `move PATH away`, or run the command that it names. Nothing is guessed."""
+"""Doing what a message says: `remove PATH`, `move PATH away`, or run the command that it names. Nothing is guessed.
+
+Where a message names a stage and, as another way, `diffusae run`, the stage is run; of several cells, for each.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from faults.study import Step, chain_before
 _COMMAND = re.compile(r"`diffusae (\w+)")
 _PATH = re.compile(r"outputs/[^\s:;,'\"()]+")
 _AWAY = re.compile(r"\b(remove|move)\b")
+_ALONE = {"train_grid": "train"}
+"""A stage that does the work of another one over the whole grid."""
 _SAME = re.compile(r"run (?:the same command|it) again|the same command")
 
 
@@ -36,9 +41,10 @@ def carry_out(message: str, directory: Path, before: Step) -> str | None:
         if there is not None:
             shutil.rmtree(there) if there.is_dir() else there.unlink()
             done.append(f"removed {there.relative_to(directory)}")
-    stages = {stage for stage in _COMMAND.findall(message) if stage != before.stage}
+    named = set(_COMMAND.findall(message))
+    stages = (named - {"run"} or named) - {before.stage}
     for step in chain_before(before):
-        if step.stage in stages:
+        if stages & {step.stage, _ALONE.get(step.stage), "run"}:
             ended = run(step.command, directory)
             done.append(f"{step.name} ({ended.code})")
             if ended.code:
