@@ -226,13 +226,14 @@ def _sound(study: Study) -> bool:
     """Whether a finished collection is whole; damaged groups are named and given up, so that they are redone."""
     try:
         faults = verify(study.activations, Manifest.load(study.activations))
+        missing = ActivationWriter.reopen(study.activations).missing_groups(_count_groups(study))
     except UserError as error:
         log.warning("%s", error)
         return False
     for fault in faults:
         log.warning("damaged: %s", fault)
     discard_damaged(study.activations, faults)
-    return not faults
+    return not faults and not missing
 
 
 def check_hookpoints(study: Study, description: Description) -> None:

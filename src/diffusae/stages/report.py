@@ -72,7 +72,7 @@ def report(cfg: DictConfig) -> None:
         raise UserError(f"{study.directory} holds no finished run; run `diffusae run` or its stages first")
     for run in runs:
         if run.fault is not None:
-            warn_once(f"left out: {run.fault}")
+            warn_once(run.left_out)
     write_report(page, _page(study, runs))
     stamp(page, _contents(study, runs))
     log.info("the report: %s", page.absolute())
