@@ -173,7 +173,7 @@ def test_a_study_with_a_foreign_part_is_refused(tmp_path, override):
 
 def test_a_message_of_the_command_holds_no_secret(monkeypatch, capsys):
     made, hooks = logging.getLogRecordFactory(), (sys.excepthook, threading.excepthook)
-    monkeypatch.setattr(sys, "argv", ["diffusae", "train", f"activations.sourc=https://h/?token={SECRET}"])
+    monkeypatch.setattr(sys, "argv", ["diffusae", "train", f'activations.sourc="https://h/?token={SECRET}"'])
     try:
         with pytest.raises(SystemExit):
             main()
