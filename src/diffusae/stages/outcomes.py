@@ -18,25 +18,22 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffusae.errors import USER_FAULT, UserError
+from diffusae.errors import USER_FAULT
 from diffusae.files import atomic_path, atomic_write_json
 from diffusae.masking import mask_output, masked, masked_value
+from diffusae.stages.faults import is_users, reason
 from diffusae.stages.lost_jobs import LOST, tell_lost_jobs
-from diffusae.stages.study import Study
+from diffusae.stopping import raise_if_received
 
 log = logging.getLogger(__name__)
 
-USERS = (UserError, HydraException, OmegaConfBaseException)
-"""Errors that are the user's to mend."""
 STYLES = {"done": "green", "skipped": "dim", "failed": "bold red"}
 
 
@@ -49,12 +46,6 @@ class Outcome:
     why: str = ""
     job: str = ""
     seconds: float = 0.0
-
-
-def reason(error: BaseException) -> str:
-    """An error in one line; the type's name too where the error is none of the user's."""
-    text = masked(" ".join(str(error).split()))
-    return text if isinstance(error, USERS) else f"{type(error).__name__}: {text}"
 
 
 def print_outcomes(outcomes: Sequence[Outcome]) -> bool:
@@ -126,8 +117,9 @@ class OutcomeTable(Callback):
             if job_return.return_value is False:
                 outcome = "skipped"
         except Exception as error:
+            raise_if_received()  # what a signal to stop broke is no failure of the job
             outcome, why = "failed", reason(error)
-            log.error(why, exc_info=None if isinstance(error, USERS) else error)
+            log.error(why, exc_info=None if is_users(error) else error)
             job_return.return_value, job_return.status = None, JobStatus.COMPLETED
         row = Outcome(
             _cell_name(job_return.cfg),
@@ -180,6 +172,10 @@ def _mask_yaml(path: Path) -> None:
 
 
 def _cell_name(cfg: Any) -> str:
+    from diffusae.stages.study import (
+        Study,
+    )  # a study's parts take seconds to import: not before the first job
+
     try:
         return Study(cfg).cell_name
     except Exception:  # the job's own failure says what is wrong, or its stage knows no cells
