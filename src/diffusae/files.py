@@ -168,6 +168,8 @@ def told_outputs(record: Mapping[str, Any]) -> Outputs | None:
         for told in outputs.values()
     ):
         raise ValueError("its outputs are no files with size, mtime_ns and sha256")
+    if led_out := [name for name in outputs if Path(name).name != name or name in ("", "..") or "\0" in name]:
+        raise ValueError(f"it lists {led_out[0]!r}, and a run's outputs lie directly in its directory")
     if CHECKSUM not in record:
         raise ValueError("it has outputs and no checksum")
     return outputs
