@@ -155,11 +155,12 @@ def _server_of_workers() -> BaseContext:
     return context
 
 
-def _leave_sigterm_to_the_training(_worker: int) -> None:
-    """A scheduler sends it to every process of a job, but the training needs its workers up to its checkpoint. They end
-    with it, however it ends.
+def _leave_signals_to_the_training(_worker: int) -> None:
+    """A scheduler, or Ctrl-C, sends them to every process of a job, but the training needs its workers up to its checkpoint.
+    They end with it, however it ends.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
@@ -261,7 +262,7 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
                 batch_size=None,
                 num_workers=self.workers,
                 multiprocessing_context=start,
-                worker_init_fn=_leave_sigterm_to_the_training,
+                worker_init_fn=_leave_signals_to_the_training,
             )
         for chunk in chunks:
             for batch in chunk[skipped:]:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from diffusae.activations.places import place_faults
 from diffusae.errors import together, unknown
 from diffusae.parsing import of_type, typed
 
@@ -193,11 +194,12 @@ class Shard:
 
     def __post_init__(self) -> None:
         counts = {"samples": self.samples, "bytes": self.bytes, "vectors": self.vectors or 0}
-        together(
+        faults = [
             f"{name}={count!r} of shard {self.path} must be a whole number from 0"
             for name, count in counts.items()
             if type(count) is not int or count < 0
-        )
+        ]
+        together(place_faults([asdict(self)], "it") + faults)
 
     @property
     def units(self) -> int:

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from diffusae.activations.group_filling import GroupFilling, plain_json
 from diffusae.activations.hashed_tar import hashed_tar
-from diffusae.activations.journal import journal_path, read_journals, size_of
+from diffusae.activations.journal import journal_path, read_journals, read_note, size_of
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.activations.schema import (
     GROUPS,
@@ -29,8 +29,8 @@ from diffusae.activations.schema import (
 from diffusae.activations.stored_numbers import DEFAULT, NumbersName, stored_numbers
 from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError
-from diffusae.files import TEMPORARY_SUFFIX, atomic_write_json, is_left_over
-from diffusae.parsing import read_json, reading, typed
+from diffusae.files import TEMPORARY_SUFFIX, atomic_write_json, is_left_over, write_sealed
+from diffusae.parsing import reading, typed
 
 logger = logging.getLogger(__name__)
 
@@ -131,9 +131,9 @@ class ActivationWriter:
         ours = plain_json("the collection", described)
         path = self.root / COLLECTION
         try:
-            there = read_json(path, remedy="remove it and run the same command again")
+            there = read_note(path, remedy="remove it and run the same command again")
         except FileNotFoundError:
-            atomic_write_json(path, ours)
+            write_sealed(path, ours)
             return
         lines = differences(there, ours)
         if lines:
@@ -151,7 +151,7 @@ class ActivationWriter:
         """
         path, remedy = Path(root) / COLLECTION, "run `diffusae collect`"
         try:
-            value = read_json(path, remedy=remedy)
+            value = read_note(path, remedy=remedy)
         except FileNotFoundError:
             raise UserError(f"{path} is missing; {remedy}") from None
         with reading(path, remedy=remedy):
@@ -245,7 +245,7 @@ class ActivationWriter:
                     for folder, tar in tars.items()
                 ),
             )
-            atomic_write_json(journal, group.to_json())
+            write_sealed(journal, group.to_json())
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise

@@ -1,4 +1,4 @@
-"""Plan: what a study will take, told before anything loads, and how long, at given or measured rates."""
+"""Plan: what a study will take, counted from its configuration, and how long, at rates that are given or measured by a probe."""
 
 from __future__ import annotations
 
