@@ -54,7 +54,10 @@ def load_sae(
             compared before anything of that size is made.
     """
     directory = Path(directory)
-    weights, remedy = directory / WEIGHTS_NAME, f"train this cell again, or copy {directory} again"
+    weights, remedy = (
+        directory / WEIGHTS_NAME,
+        f"remove {directory} and train this cell again, or copy it again",
+    )
     try:
         config = _read_config(verified(directory / CONFIG_NAME), remedy)
         header = read_header(weights, remedy=remedy)
