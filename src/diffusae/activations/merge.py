@@ -15,7 +15,7 @@ from diffusae.activations.parts import parts_at, told_missing
 from diffusae.activations.schema import Group
 from diffusae.activations.writer import COLLECTION, differences
 from diffusae.errors import UserError, together
-from diffusae.files import TEMPORARY_SUFFIX, atomic_write_json, sha256_of
+from diffusae.files import TEMPORARY_SUFFIX, atomic_write_json, flush_directory, sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -112,5 +112,6 @@ def _bring(source: Path, target: Path, *, bytes_: int, sha256: str) -> None:
                 f"{source} has the SHA-256 {digest}, its journal says {sha256}; collect this part again"
             )
         os.replace(temporary, target)
+        flush_directory(target.parent)
     finally:
         temporary.unlink(missing_ok=True)

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from diffusae.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 
@@ -63,13 +65,29 @@ class MetricLog:
 
 
 def read_metrics(path: Path | str) -> list[dict[str, Any]]:
-    """All whole rows of a metric log; a cut last line is left out. A missing file has none."""
+    """All whole rows of a metric log; a cut last line is left out. A missing file has none.
+
+    Raises:
+        UserError: a line is no row of metrics.
+    """
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError:
         return []
     whole = content[: content.rfind(b"\n") + 1]
-    return [json.loads(line) for line in whole.splitlines()]
+    rows = []
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("it is no JSON object")
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"{path} is damaged: line {number} is no row of metrics ({error}); remove {Path(path).parent}, and the same "
+                "command makes it again"
+            ) from error
+        rows.append(row)
+    return rows
 
 
 def plain_value(value: Any) -> Any:
