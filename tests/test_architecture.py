@@ -6,7 +6,18 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "diffusae"
-GROUND = {"errors", "files", "memory", "sources"}
+GROUND = {
+    "contents",
+    "errors",
+    "files",
+    "masking",
+    "memory",
+    "parsing",
+    "sources",
+    "table_files",
+    "tar_samples",
+    "tensor_files",
+}
 ALLOWED = {
     "capture": {"backbone"},
     "interventions": {"backbone", "capture", "sae"},

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusae.errors import USER_FAULT, UserError
+from diffusae.masking import mask_output, masked
 from diffusae.memory import keep_freed_memory
 
 STAGES: dict[str, str] = {
@@ -62,6 +63,7 @@ def config_directory() -> Path:
 
 def main() -> None:
     """Run the stage that the first argument names."""
+    mask_output()
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_usage())
@@ -93,7 +95,7 @@ def main() -> None:
         message = _explained(error, stage)
         if message is None:
             raise
-        print(f"diffusae {stage}: {message}", file=sys.stderr)
+        print(masked(f"diffusae {stage}: {message}"), file=sys.stderr)
         raise SystemExit(USER_FAULT) from None
 
 

@@ -21,6 +21,12 @@ def unknown(kind: str, name: object, known: Iterable[object]) -> UserError:
     return UserError(f"unknown {kind} {str(name)!r}; known: {', '.join(names) or '(none)'}.{hint}")
 
 
+def refuse_text(name: str, value: object) -> None:
+    """`UserError` where one text stands in the place of several: Python would take it for a list of its letters."""
+    if isinstance(value, str):
+        raise UserError(f"{name}={value!r} is one text where a list of texts is needed; give [{value!r}]")
+
+
 def together(faults: Iterable[str]) -> None:
     """Raise one `UserError` that lists every fault; do nothing when there is none."""
     found = list(faults)

@@ -51,18 +51,34 @@ def test_a_missing_field_is_named_at_every_level(collection):
 @pytest.mark.parametrize(
     ("edit", "told"),
     [
-        (lambda value: value.update(streams=5), "'int' object is not iterable"),
-        (lambda value: value.update(image_size=7), "'int' object is not iterable"),
-        (lambda value: value.update(splits=[]), "'list' object has no attribute"),
-        (lambda value: value["streams"][0].update(grid="ab"), "not supported between"),
-        (lambda value: value["shards"][0].update(samples="8"), "samples='8' of shard .* whole number from 0"),
-        (lambda value: value["shards"][0].update(bytes=None), "bytes=None of shard"),
+        (lambda value: value.update(streams=5), "streams of a manifest must be a list, is 5"),
+        (lambda value: value.update(image_size=7), "image_size of a manifest must be a list, is 7"),
+        (lambda value: value.update(splits=[]), "splits of a manifest must be a JSON object, is a list of 0"),
+        (lambda value: value["streams"][0].update(grid="ab"), 'grid of a stream must be a list, is "ab"'),
+        (
+            lambda value: value["streams"][0].update(d_in=True),
+            "d_in of a stream must be a whole number, is true",
+        ),
+        (
+            lambda value: value["shards"][0].update(samples="8"),
+            "samples of a shard must be a whole number, is ",
+        ),
+        (
+            lambda value: value["shards"][0].update(bytes=None),
+            "bytes of a shard must be a whole number, is null",
+        ),
         (lambda value: value["shards"][0].update(samples=-1), "samples=-1 of shard"),
+        (lambda value: value["shards"][0].update(split="trian"), "Did you mean 'train'?"),
+        (lambda value: value["shards"][0].update(stream="mid/t0.60/cond"), "unknown stream of shard mid"),
+        (lambda value: value["shards"][0].update(samples=10**9), "its updates alone need 48000000000"),
+        (lambda value: value["shards"][0].update(vectors=3), "and nowhere else"),
+        (lambda value: value["streams"].append(value["streams"][0]), "two streams share a folder"),
+        (lambda value: value.update(image_size=[0, 8]), "both at least 1"),
     ],
 )
 def test_a_field_of_another_kind_names_the_manifest_and_the_command_that_writes_it(collection, edit, told):
     edited(collection[0], edit)
-    with pytest.raises(UserError, match=f"manifest.json: .*{told}.*run `diffusae collect`"):
+    with pytest.raises(UserError, match=f"manifest.json is damaged: .*{told}.*run `diffusae collect`"):
         Manifest.load(collection[0])
 
 

@@ -8,6 +8,7 @@ import fsspec
 import pytest
 import torch
 
+from command import serve
 from diffusae.activations import transport
 from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.activations.manifest import Manifest
@@ -94,6 +95,7 @@ def test_batches_are_those_of_the_collection_by_every_kind_of_url(there, here, s
 
 @pytest.mark.parametrize("reader", ["mapped", "webdataset"])
 def test_workers_fetch_over_http_and_give_the_same_batches(there, here, server, reader):
+    serve()  # from which the workers fork
     mirror(here, server.url)
     assert same(batches(here, reader=reader, workers=2), batches(there))
     paths = [path for path, _ in server.asked if path.endswith(".tar")]

@@ -46,6 +46,13 @@ def test_reading_makes_no_copy():
         saved(np.asfortranarray(np.ones((2, 3)))),
         saved(np.ones(4))[:-1],
         b"\x93NUMPY\x02\x00" + saved(np.ones(2))[8:],
+        saved(np.ones(4)) + b"more",
+        saved(np.ones(4, dtype=">f2")),
+        saved(np.array(["text"])),
+        saved(np.zeros(2, dtype=[("a", "<f2")])),
+        saved(np.ones((4, 1))).replace(b"(4, 1)", b"(-4,-1"),
+        saved(np.ones((4, 1))).replace(b"(4, 1), ", b"((((((((("),
+        saved(np.ones(4)).replace(b"(4,)", b"(9999999999,)"),
     ],
 )
 def test_anything_else_is_refused(data):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from diffusae.activations.hashed_tar import hashed_tar
 from diffusae.activations.tar_index import Member, members_of, read_members
+from fuzz.mutations import tar_headers, with_checksum
 
 
 def mapped(path: Path) -> mmap.mmap:
@@ -84,7 +85,45 @@ def test_a_flipped_header_and_a_missing_end_are_damage(tmp_path):
     with pytest.raises(tarfile.TarError), open(path, "rb") as file:
         list(read_members(file))
     content[3] ^= 1
-    for length in (512 + 1024, 512 + 1024 + 100, 700):
+    for length, told in (
+        (512 + 1024, "no end mark"),
+        (512 + 1024 + 100, "no end mark"),
+        (700, "'a.npy' is cut"),
+    ):
         path.write_bytes(content[:length])
-        with pytest.raises(tarfile.ReadError, match="no end mark"):
+        with pytest.raises(tarfile.ReadError, match=told):
             members_of(mapped(path))
+
+
+@pytest.mark.parametrize(
+    "size", [b"-0000001024\0", b"\xff" * 10 + b"\xfe\x00", b"77777777777\0", b"\x80" + b"\x7f" * 11]
+)
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_size_below_0_or_beyond_the_file_is_damage_and_no_endless_loop(tmp_path, size, number):
+    path = tmp_path / "a.tar"
+    with hashed_tar(path) as tar:
+        tar.add("a", npy=bytes(1000), json=b"{}")
+    content = path.read_bytes()
+    start = tar_headers(content)[number]
+    header = content[start : start + 124] + size + content[start + 136 : start + 512]
+    path.write_bytes(content[:start] + with_checksum(header) + content[start + 512 :])
+    with pytest.raises(tarfile.TarError):
+        members_of(mapped(path))
+    with pytest.raises(tarfile.TarError), open(path, "rb") as file:
+        list(read_members(file))
+
+
+def test_a_damaged_header_after_an_unusual_member_is_damage(tmp_path):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
+        for name in ("x" * 150, "second", "third"):
+            info = tarfile.TarInfo(name)
+            info.size = 10
+            tar.addfile(info, io.BytesIO(bytes(10)))
+    content = bytearray(path.read_bytes())
+    content[content.index(b"third")] ^= 1  # here tarfile stops without a word
+    path.write_bytes(content)
+    with pytest.raises(tarfile.ReadError, match="the header at byte 3072 is damaged"):
+        members_of(mapped(path))
+    with pytest.raises(tarfile.ReadError, match="is damaged"), open(path, "rb") as file:
+        list(read_members(file))

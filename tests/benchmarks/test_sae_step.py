@@ -12,10 +12,11 @@ from torch import Tensor
 
 from benchmarks.paired import Work, in_turns
 from benchmarks.public_trainers import LONG_AGO, public_trainers
+from diffusae.sae import sparsity
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.kernels import KernelsName
 from diffusae.sae.losses import normalised_error
-from diffusae.sae.module import ADAM_EPSILON, SAEModule
+from diffusae.sae.module import ADAM_EPSILON, SAEModule, adam
 from diffusae.sae.precision import SelectionPrecision
 from diffusae.sae.sparsity import TopK
 
@@ -48,15 +49,21 @@ class Ours:
         k_aux: int = 256,
         lr: float = 1e-4,
         kernels: KernelsName = "torch",
+        encoder_norm: float = 1.0,
     ) -> None:
         d_in = x.shape[1]
         sae = SparseAutoencoder(
-            d_in, EXPANSION * d_in, TopK(K), selection_precision=precision, kernels=kernels
+            d_in,
+            EXPANSION * d_in,
+            TopK(K),
+            selection_precision=precision,
+            kernels=kernels,
+            encoder_norm=encoder_norm,
         )
         self.module = SAEModule(sae, dead_after_vectors=LONG_AGO // 2, k_aux=k_aux, lr=lr).to(x.device)
         self.module.initialise(x)
         self.module.log_dict = lambda *_args, **_values: None  # type: ignore[method-assign]
-        self.optimizer = torch.optim.Adam(sae.parameters(), lr=lr, eps=ADAM_EPSILON, fused=True)
+        self.optimizer = adam(sae.parameters(), self.module)
         self.dead = dead
 
     def step(self, x: Tensor) -> float:
@@ -189,19 +196,24 @@ def losses_at_the_end(
     return {name: statistics.mean(each[-LAST:]) for name, each in losses.items()}
 
 
-def test_fvu_of_all_trainers_after_200_equal_steps_at_a_quarter_of_the_size():
+@pytest.mark.parametrize("lr", [1e-3, 3e-3])
+def test_fvu_of_all_trainers_after_200_equal_steps_at_a_quarter_of_the_size(lr):
     """Every library begins with its own initialisation and has the same data, batches and learning rate."""
-    d_in, rows, lr = D_IN // 4, BATCH // 4, 1e-3
+    d_in, rows = D_IN // 4, BATCH // 4
     directions = planted_directions(d_in)
     first, new = (batch_of(directions, seed, rows=rows) for seed in (1, 10**6))
     trainers: dict[str, Any] = {f"ours, {name}": Ours(first, name, lr=lr) for name in PRECISIONS}
+    for norm in (0.58, 0.1):  # as eai-sparsify's and sae-lens' encoders begin
+        trainers[f"ours, encoder_norm {norm}"] = Ours(first, "float32", lr=lr, encoder_norm=norm)
     trainers["dense float32"] = Dense(first, lr=lr)
     trainers |= public_trainers(d_in, EXPANSION * d_in, K, lr=lr)
     for step in range(STEPS):
         x = batch_of(directions, 1 + step, rows=rows)
         for trainer in trainers.values():
             trainer.step(x)
-    print(f"\nFVU of new data after {STEPS} steps, d_in {d_in}, d_sae {EXPANSION * d_in}, batch {rows}")
+    print(
+        f"\nFVU of new data after {STEPS} steps, d_in {d_in}, d_sae {EXPANSION * d_in}, batch {rows}, lr {lr}"
+    )
     spread = (new - new.mean(dim=0)).square().sum()
     fvu = {
         name: float((trainer.reconstructed(new) - new).square().sum() / spread)
@@ -209,5 +221,37 @@ def test_fvu_of_all_trainers_after_200_equal_steps_at_a_quarter_of_the_size():
     }
     for name, value in fvu.items():
         print(f"  {name}: {value:.4f}")
-    for precision in PRECISIONS:
-        assert fvu[f"ours, {precision}"] == pytest.approx(fvu["dense float32"], rel=TOLERANCE)
+    assert max(fvu.values()) < 1
+    if lr == 1e-3:  # at the higher rate rounding has grown into other courses by then
+        for precision in PRECISIONS:
+            assert fvu[f"ours, {precision}"] == pytest.approx(fvu["dense float32"], rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_how_many_latents_a_search_in_few_bits_misses(precision, monkeypatch):
+    """Of float32's K of every vector, at five moments of a training, with the spare candidates and without."""
+    rows, directions = 1024, planted_directions()
+    trainer = Ours(batch_of(directions, 1, rows=rows), precision, lr=3e-3)
+    sae = trainer.module.autoencoder
+
+    def chosen(x: Tensor, how: SelectionPrecision, spare: int) -> Tensor:
+        sae.selection_precision = how
+        with monkeypatch.context() as patch:
+            patch.setattr(sparsity, "SPARE", spare)
+            codes = sae.scaled_pass(x).codes
+        sae.selection_precision = precision
+        return torch.zeros(rows, D_SAE, dtype=torch.bool).scatter_(1, codes.indices, codes.values > 0)
+
+    print(f"\nlatents of {K} a vector that a search in {precision} misses, d_in {D_IN}, d_sae {D_SAE}")
+    for step in range(161):
+        x = batch_of(directions, 1 + step, rows=rows)
+        if step % 40 == 0:
+            exact = chosen(x, "float32", 0)
+            missed = {
+                spare: float((exact & ~chosen(x, precision, spare)).sum()) / rows
+                for spare in (0, sparsity.SPARE)
+            }
+            told = ", ".join(f"{count:.4f} with {spare} spare candidates" for spare, count in missed.items())
+            print(f"  after {step} steps: {told}")
+            assert missed[sparsity.SPARE] < 0.001 * K
+        trainer.step(x)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from command import diffusae
 from diffusae.evaluation.result import load_results
 
 COMMON = ["debug=tiny", "metrics=[reconstruction]", "model.batch_size=8", "activations.group_size=8"]
@@ -25,10 +24,7 @@ STUDIES = {
 @pytest.mark.parametrize("kind", ["text", pytest.param("pictures", marks=pytest.mark.slow)])
 def test_a_study_without_generated_pictures_runs_whole(kind: str, tmp_path: Path) -> None:
     overrides, cell = STUDIES[kind]
-
-    command = [sys.executable, "-m", "diffusae", "run", *COMMON, *overrides, f"paths.outputs={tmp_path}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr[-3000:]
+    diffusae("run", *COMMON, *overrides, f"paths.outputs={tmp_path}")
     root = tmp_path / "tiny"
     rows = load_results(root / "evaluation" / "reconstruction" / cell / "results.json")
     assert all(row.baselines for row in rows if row.metric == "fvu")

@@ -31,6 +31,7 @@ from tiny_families import FAMILIES, PIXELS, tiny_family
 
 # The miniature's annotator looks at noise here: whatever it believes to see is labelled, however small and far off.
 LENIENT = [
+    "annotator.models=null",
     "annotator.minimum_pixels=1",
     "dictionary.iou_threshold=0.001",
     "dictionary.activation_threshold=0.0",

@@ -8,8 +8,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from command import Started
 from diffusae.cli import config_directory
 from diffusae.files import sha256_of
 from diffusae.runs.record import read_record
@@ -28,17 +27,16 @@ SMALL = [
 ]  # fmt: skip
 
 
-def start(*arguments: str, outputs: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "diffusae", *arguments, *SMALL, f"paths.outputs={outputs}"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(*arguments: str, outputs: Path) -> Started:
+    return Started(*arguments, *SMALL, f"paths.outputs={outputs}")
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    _, told = process.communicate(timeout=600)
-    return process.returncode, told
+def ended(process: Started) -> tuple[int, str]:
+    done = process.ended(timeout=600)
+    return done.returncode, done.stderr
 
 
-def kill_when(told: Callable[[], int | None], beside: subprocess.Popen[str]) -> None:
+def kill_when(told: Callable[[], int | None], beside: Started) -> None:
     """SIGKILL the process that `told` names, as soon as it names one."""
     while (pid := told()) is None:
         assert beside.poll() is None, ended(beside)
@@ -89,6 +87,7 @@ def journals_of(outputs: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in outputs.rglob("[0-9]*.json")}
 
 
+@pytest.mark.slow  # tasks of one process are compared with the single run in stages/test_collection_tasks
 def test_a_collection_in_two_tasks_of_submitit_one_killed_and_run_again_is_the_single_runs(single, tmp_path):
     code, told = collect_in_two_tasks(tmp_path, kill=True)
     assert code == 2, told[-3000:]

@@ -1,11 +1,11 @@
 """A study of given pictures from drawing to page, through the real command."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from command import diffusae
 
 pytestmark = pytest.mark.slow
 
@@ -22,9 +22,7 @@ STUDY = [
 
 
 def run(outputs: Path) -> str:
-    command = [sys.executable, "-m", "diffusae", "run", *STUDY, f"paths.outputs={outputs}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = diffusae("run", *STUDY, f"paths.outputs={outputs}")
     return done.stdout + done.stderr
 
 

@@ -4,9 +4,7 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import command
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.evaluation.result import load_results
 from diffusae.runs.metric_log import read_metrics
@@ -25,10 +24,7 @@ CELLS = ["grid.timesteps=[1.0,0.0]", "grid.blocks=[mid]"]
 
 
 def diffusae(*arguments: str, outputs: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "diffusae", *arguments, f"paths.outputs={outputs}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
-    assert not check or done.returncode == 0, done.stderr[-3000:]
-    return done
+    return command.diffusae(*arguments, f"paths.outputs={outputs}", check=check)
 
 
 def results_of(outputs: Path) -> dict[str, list]:
@@ -107,7 +103,12 @@ def test_a_metric_for_a_cell_that_the_grid_lacks_is_refused(study):
 
 @pytest.mark.parametrize("metric", ["spatial", "global"])
 def test_interventions_are_judged_beside_their_controls(study, metric, tmp_path):
-    few = ["evaluation.strengths=[1.0]", "evaluation.tune_prompts=1", "evaluation.test_prompts=2"]
+    few = [
+        "evaluation.strengths=[1.0]",
+        "evaluation.tune_prompts=1",
+        "evaluation.test_prompts=2",
+        "evaluation.steps=5",
+    ]
     diffusae("evaluate", f"evaluation={metric}", *few, "debug=tiny", *CELLS, "timestep=early", outputs=study)
     directory = study / "tiny" / "evaluation" / metric / "mid-t1.00-cond-k4"
     rows = {row.metric: row for row in load_results(directory / "results.json")}
@@ -133,11 +134,11 @@ def test_interventions_are_judged_beside_their_controls(study, metric, tmp_path)
 
 def test_run_compares_seeds_trains_side_by_side_and_edits_blocks_together(tmp_path):
     grid = ["grid.timesteps=[0.0]", "grid.blocks=[down,mid]", "grid.conditionings=[cond]"]
-    few = "{strengths: [1.0], tune_prompts: 1, test_prompts: 2, factors: [tone], under_objects: []}"
+    few = "{strengths: [1.0], tune_prompts: 1, test_prompts: 2, steps: 5, factors: [tone], under_objects: []}"
     more = ["side_by_side=true", "stability.seed=1", "stability.cells=[mid-t0.00-cond]", "metrics=[latents]",
             "metrics_at.global_together=[down-t0.00-cond]", f"+metric_settings.global_together={few}"]  # fmt: skip
-    command = ["run", "debug=tiny", *grid, *more, "logger.mode=disabled"]
-    diffusae(*command, outputs=tmp_path)
+    words = ["run", "debug=tiny", *grid, *more, "logger.mode=disabled"]
+    diffusae(*words, outputs=tmp_path)
     root = tmp_path / "tiny"
     assert sorted(path.name for path in (root / "sae").iterdir() if path.name[0] != ".") == [
         "down-t0.00-cond-k4", "mid-t0.00-cond-k4", "mid-t0.00-cond-k4-seed1"
@@ -169,10 +170,10 @@ def test_run_compares_seeds_trains_side_by_side_and_edits_blocks_together(tmp_pa
         )
     }
     assert together[0].details["blocks"] == ["down", "mid"]
-    again = diffusae(*command, outputs=tmp_path)
+    again = diffusae(*words, outputs=tmp_path)
     assert {row[1] for row in table_of(again)} == {"skipped"}
-    command[-2] = "+metric_settings.global_together={strength: 2}"
-    wrong = diffusae(*command, outputs=tmp_path, check=False)
+    words[-2] = "+metric_settings.global_together={strength: 2}"
+    wrong = diffusae(*words, outputs=tmp_path, check=False)
     assert wrong.returncode == 2
     assert "unknown value in metric_settings.global_together: 'strength'" in wrong.stderr
 
@@ -321,18 +322,15 @@ def test_a_second_run_finds_everything_finished_and_changes_nothing(study):
 
 def test_a_run_killed_at_any_place_goes_on_and_ends_with_the_same_numbers(study, tmp_path):
     outputs = tmp_path / "killed"
-    command = [sys.executable, "-m", "diffusae", "run", "debug=tiny", *CELLS, f"paths.outputs={outputs}"]
     for sign in ("activations/groups/000001.json", "sae/mid-t1.00-cond-k4/run.json", "evaluation"):
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
+        process = command.Started("run", "debug=tiny", *CELLS, f"paths.outputs={outputs}")
         deadline = time.monotonic() + 200
         while (
             not (outputs / "tiny" / sign).exists() and time.monotonic() < deadline and process.poll() is None
         ):
             time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.ended()
         assert (outputs / "tiny" / sign).exists()
     diffusae("run", "debug=tiny", *CELLS, outputs=outputs)
     assert results_of(outputs) == results_of(study)

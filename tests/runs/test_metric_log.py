@@ -77,7 +77,5 @@ def test_every_plain_row_comes_back(rows: list[dict]):
 def test_a_damaged_line_is_named_with_its_number(tmp_path: Path, line):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 0}\n' + line + b"\n")
-    with pytest.raises(
-        UserError, match=r"metrics\.jsonl is damaged: line 2 .*the same command makes it again"
-    ):
+    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged: .*; remove line 2"):
         read_metrics(path)

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from command import serve
 from diffusae.sae.across_processes import anywhere, largest_of_all, least_of_all, world_size
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.module import SAEModule
@@ -48,11 +49,12 @@ def in_one_process(rank: int, store: Path, vector: torch.Tensor, expected: list[
 
 def test_several_processes_keep_the_largest_of_all_and_share_a_batch_of_which_one_has_no_part(tmp_path):
     vector = torch.randn(1, 8, generator=torch.Generator().manual_seed(1))
+    serve()
     mp.start_processes(
         in_one_process,
         args=(tmp_path / "store", vector, losses_of(vector)),
         nprocs=len(PARTS),
-        start_method="spawn",
+        start_method="forkserver",
     )
 
 

@@ -60,5 +60,8 @@ def test_a_configuration_that_is_no_configuration_is_refused(saved, text):
 def test_a_configuration_of_other_shapes_is_refused(saved):
     path = saved[0] / "cfg.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"d_sae": 21}))
-    with pytest.raises(UserError, match="no readable SAE"):
+    with pytest.raises(
+        UserError,
+        match=r"cfg.json is damaged: d_sae=21, .* do not fit W_dec of sae.safetensors, which is \[20, 6\] of F32",
+    ):
         load_sae(saved[0])

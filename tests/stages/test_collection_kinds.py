@@ -296,6 +296,21 @@ def test_guidance_decides_nothing_of_given_pictures(tmp_path: Path) -> None:
     assert stage._determines(study_in(tmp_path, *WORLD, "model.steps=6")) != one
 
 
+def test_an_annotator_made_for_another_models_pictures_is_refused(tmp_path: Path) -> None:
+    other = study_in(tmp_path, "model=sd14")
+    refusal = "this annotator judges pictures of miniature alone, and model.name=sd14; choose annotator=grounded_sam"
+    for metric in ("composition", "cohesion", "spatial"):
+        (fault,) = kind_faults(other, [metric])
+        assert fault.startswith(refusal)
+    assert not list(kind_faults(other, ["reconstruction"]))
+    for options in (["annotator=clipseg"], ["annotator.models=[miniature,sd14]"], ["annotator.models=null"]):
+        assert not list(kind_faults(study_in(tmp_path, "model=sd14", *options), ["composition", "spatial"]))
+    given = study_in(
+        tmp_path, *WORLD, "model=sd14"
+    )  # drawn pictures of the world, whatever model looks at them
+    assert not list(kind_faults(given, ["latents"]))
+
+
 def test_metrics_say_which_stages_and_which_kind_of_collection_they_need(tmp_path: Path) -> None:
     assert needed(["reconstruction"]) == {"train"}
     assert needed(["cohesion"]) == {"label", "annotate"}

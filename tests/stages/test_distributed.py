@@ -70,6 +70,7 @@ def trained(root: Path, log: Path, *, processes: int) -> tuple[dict[str, torch.T
     return {name: value.clone() for name, value in module.state_dict().items()}, read_metrics(log)
 
 
+@pytest.mark.slow  # `diffusae train` in two processes is compared with one in test_several_processes
 @pytest.mark.filterwarnings("ignore")
 def test_two_processes_give_the_loss_and_the_weights_of_one(collection, tmp_path):
     one, alone = trained(collection, tmp_path / "one.jsonl", processes=1)

@@ -132,6 +132,17 @@ def test_each_window_has_its_strengths(moment, beta_spatial, beta_global):
     assert {window_at(t) for t in (1.0, 0.5, 0.0)} == {(1.0, 0.6), (0.6, 0.2), (0.2, 0.0)}
 
 
+def test_the_experiment_names_the_papers_annotators_and_its_distance():
+    """Tags, boxes and masks name the latents; CLIPSeg and CLIP judge interventions (arXiv 2504.15473, sections 4 and 6)."""
+    dictionary = composed("experiment=paper_sd14", root="annotate").annotator.objects
+    assert dictionary._target_.endswith(".GroundedSam") and dictionary.tagger._target_.endswith(".RamTagger")
+    judged = composed("experiment=paper_sd14_interventions", "evaluation=global_paper", root="evaluate")
+    assert judged.name == "paper_sd14"
+    assert judged.annotator.objects._target_.endswith(".ClipSeg")
+    assert judged.annotator.objects.tagger._target_.endswith(".CaptionTagger")
+    assert judged.evaluation.lpips == "alex"
+
+
 def test_side_by_side_training_refuses_blocks_of_different_steps():
     options = ["experiment=paper_sd14", "embedding=minilm"]
     with pytest.raises(UserError, match=r"trainer.steps gives down 12500, mid 3125, up 12500"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
+from command import serve
 from diffusae.activations import transport
 from diffusae.activations.schema import ImageRecord, Stream
 from diffusae.activations.writer import ActivationWriter
@@ -49,6 +50,7 @@ def made(tmp_path_factory):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_training_from_a_server_gives_the_same_weights_and_signature(made, tmp_path, workers):
+    serve()  # from which workers fork
     here = Study(config("train", made))
     with served(here.activations) as server:
         cfg = config("train", tmp_path, f"activations.source={server.url}", f"activations.workers={workers}")

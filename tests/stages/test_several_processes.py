@@ -14,6 +14,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
+from command import Started, diffusae
 from diffusae.activations.schema import ImageRecord, Stream
 from diffusae.activations.writer import ActivationWriter
 from diffusae.cli import config_directory
@@ -63,13 +64,7 @@ def command(outputs: Path, name: str, *arguments: str) -> list[str]:
 
 
 def train(outputs: Path, name: str, *arguments: str) -> Path:
-    done = subprocess.run(
-        [sys.executable, "-m", "diffusae", *command(outputs, name, *arguments)],
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    diffusae(*command(outputs, name, *arguments))
     return outputs / name / "sae" / CELL
 
 
@@ -104,20 +99,15 @@ def test_two_processes_leave_the_files_of_one(two):
 @pytest.mark.slow
 def test_two_processes_that_are_stopped_go_on_to_the_same_weights(outputs, two):
     arguments = command(outputs, "stopped", "trainer.devices=2", "trainer.checkpoint_every=1")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "diffusae", *arguments],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = Started(*arguments)
     checkpoints = outputs / "stopped" / "sae" / CELL / "checkpoints"
     until = time.monotonic() + 150
     while not list(checkpoints.glob("step-*.json")) and time.monotonic() < until:
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGTERM)  # as a scheduler does
-    _, told = process.communicate(timeout=100)
-    assert process.returncode == 128 + signal.SIGTERM, told[-2000:]
-    assert "the same command goes on" in told
+    process.kill(signal.SIGTERM)  # as a scheduler does
+    done = process.ended(timeout=100)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr[-2000:]
+    assert "the same command goes on" in done.stderr
     assert list(checkpoints.glob("step-*.json"))
     resumed = train(outputs, "stopped", "trainer.devices=2", "trainer.checkpoint_every=1")
     whole, parts = load_file(two / "sae.safetensors"), load_file(resumed / "sae.safetensors")

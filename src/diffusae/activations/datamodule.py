@@ -8,6 +8,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
+from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -19,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.mapped import MappedShard
-from diffusae.activations.mirror import MIRROR, fetch_ahead
+from diffusae.activations.mirror import Copies, fetch_ahead, is_mirror
 from diffusae.activations.order import EpochOrder, check_sizes
 from diffusae.activations.reader import REMEDY, read_updates, require_sound
 from diffusae.activations.scattered import ScatteredRows, Table, scattered_batches
@@ -123,6 +125,7 @@ class _Chunks(IterableDataset[list[Tensor] | list[ScatteredRows]]):
         first: int,
     ) -> None:
         self.order, self.images, self.d_in, self.first = order, images, d_in, first
+        self.copies = Copies()  # known to workers too, which are started anew
 
     def __iter__(self) -> Iterator[list[Tensor] | list[ScatteredRows]]:
         worker = get_worker_info()
@@ -137,6 +140,16 @@ class _Chunks(IterableDataset[list[Tensor] | list[ScatteredRows]]):
         memory = None if worker else np.empty((min(size, self.order.vectors), self.d_in), dtype=np.float16)
         for chunk in range(self.first + offset, self.order.chunks, stride):
             yield chunk_of_batches(self.order, chunk, images, d_in=self.d_in, memory=memory)
+
+
+def _server_of_workers() -> BaseContext:
+    """Workers fork from a process without threads that has imported what they need.
+
+    Fetching runs threads, and a process that is forked from one with threads may never get a lock.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _leave_sigterm_to_the_training(_worker: int) -> None:
@@ -249,7 +262,7 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
         )
         if self.workers:
             # Fetching runs threads, and a process that is forked from one with threads may never get a lock.
-            start = "spawn" if (self.root / MIRROR).exists() else None
+            start = _server_of_workers() if is_mirror(self.root) else None
             chunks = DataLoader(
                 chunks,  # type: ignore[arg-type]
                 batch_size=None,

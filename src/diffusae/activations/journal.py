@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 
 from diffusae.activations.schema import GROUPS, Group
+from diffusae.errors import UserError
+from diffusae.parsing import read_json, reading
 
 logger = logging.getLogger(__name__)
 
@@ -21,12 +22,20 @@ def read_journals(root: Path) -> dict[int, Group]:
     found = {}
     for path in sorted((root / GROUPS).glob("[0-9]*.json")):
         try:
-            group = Group.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            logger.warning("the journal %s is damaged (%r); its group counts as unfinished", path, error)
-            continue
-        found[group.index] = group
+            found[int(path.stem)] = _read(path)
+        except (UserError, FileNotFoundError, ValueError) as error:
+            logger.warning("%s", error)
     return found
+
+
+def _read(path: Path) -> Group:
+    remedy = "its group counts as unfinished"
+    value = read_json(path, remedy=remedy)
+    with reading(path, remedy=remedy):
+        group = Group.from_json(value)
+        if path.name != journal_path(path, group.index).name:
+            raise UserError(f"it is the journal of group {group.index}")
+        return group
 
 
 def size_of(path: Path) -> int | None:

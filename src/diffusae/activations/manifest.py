@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from diffusae.activations.schema import IMAGES, SCHEMA_VERSION, Shard, Stream, exact_fields, stream_folder
+from diffusae.activations.places import place_faults, require_inside
+from diffusae.activations.schema import IMAGES, SCHEMA_VERSION, Shard, Stream, stream_folder
 from diffusae.activations.subsampling import Subsampling
-from diffusae.errors import UserError, unknown
+from diffusae.errors import UserError, together, unknown
 from diffusae.files import verified
+from diffusae.parsing import read_json, reading, shown, typed
 
 MANIFEST = "manifest.json"
 
@@ -45,47 +46,53 @@ class Manifest:
         """Read `manifest.json` below `root`.
 
         Raises:
-            UserError: the collection is unfinished, of another schema version, or its manifest is damaged.
+            UserError: the collection is unfinished, of another schema version, its manifest is damaged or names files
+                outside `root`, or a link in it leads out.
         """
-        path = Path(root) / MANIFEST
+        path, remedy = Path(root) / MANIFEST, "run `diffusae collect` to write it again"
+        require_inside(root)
         try:
-            value = json.loads(verified(path).read_text(encoding="utf-8"))
-        except UserError:
-            raise
+            value = read_json(verified(path), remedy=remedy)
         except FileNotFoundError:
             raise UserError(
                 f"no {MANIFEST} in {root}: the collection is not finished; run `diffusae collect`"
             ) from None
-        except ValueError as error:
+        if (version := value.get("schema_version")) != SCHEMA_VERSION:
             raise UserError(
-                f"{path} is not JSON ({error}); run `diffusae collect` to write it again"
-            ) from error
-        version = value.get("schema_version") if isinstance(value, dict) else None
-        if version != SCHEMA_VERSION:
-            raise UserError(
-                f"{path} has schema version {version}, this diffusae reads {SCHEMA_VERSION}; "
+                f"{path} has schema version {shown(version)}, this diffusae reads {SCHEMA_VERSION}; "
                 "use the diffusae that wrote it, or collect again"
             )
         missing = [
             name for name in ("header", "streams", "image_size", "splits", "shards") if name not in value
         ]
         if missing:
-            raise UserError(f"{path} lacks {', '.join(missing)}; run `diffusae collect` to write it again")
-        try:
-            return cls(
-                schema_version=version,
-                header=value["header"],
-                streams=tuple(exact_fields(Stream, stream) for stream in value["streams"]),
-                image_size=tuple(value["image_size"]) if value["image_size"] else None,
-                splits={split: dict(counts) for split, counts in value["splits"].items()},
-                entries=tuple(exact_fields(Shard, shard) for shard in value["shards"]),
-                subsampling=exact_fields(Subsampling, value["subsampling"])
-                if "subsampling" in value
-                else None,
-                ragged=value.get("ragged", False),
-            )
-        except (UserError, TypeError, AttributeError) as error:  # the latter where a field is of another kind
-            raise UserError(f"{path}: {error}; run `diffusae collect` to write it again") from error
+            raise UserError(f"{path} lacks {', '.join(missing)}; {remedy}")
+        if isinstance(value["shards"], list):
+            together(place_faults(value["shards"], path))
+        with reading(path, remedy=remedy):
+            known = {field.name: value[field.name] for field in fields(cls) if field.name in value}
+            manifest = typed(cls, {**known, "entries": value["shards"]})
+            together(manifest.contradictions())
+        return manifest
+
+    def contradictions(self) -> Iterator[str]:
+        """Where the manifest cannot be true: a stream twice, shards of unknown streams or splits, or too small."""
+        streams = {stream.folder: stream for stream in self.streams}
+        if len(streams) < len(self.streams):
+            yield "two streams share a folder"
+        if self.image_size is not None and min(self.image_size) < 1:
+            yield f"image_size={self.image_size} must be (height, width), both at least 1"
+        for shard in self.entries:
+            if shard.split not in self.splits:
+                yield str(unknown(f"split of shard {shard.path}", shard.split, self.splits))
+            elif (shard.vectors is not None) != (self.ragged and shard.stream != IMAGES):
+                yield f"vectors of shard {shard.path} are counted where samples differ in length (ragged), and nowhere else"
+            elif (stream := streams.get(shard.stream)) is not None:
+                least = shard.units * self.positions_of_unit(stream, shard.split) * stream.d_in * 2
+                if shard.bytes < least:
+                    yield f"shard {shard.path} has {shard.bytes} bytes; its updates alone need {least}"
+            elif shard.stream != IMAGES:
+                yield str(unknown(f"stream of shard {shard.path}", shard.stream, streams))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, as `load` reads it. `subsampling` and `ragged` are there only where they say something."""

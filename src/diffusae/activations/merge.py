@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -12,10 +11,12 @@ from typing import Any
 
 from diffusae.activations.journal import journal_path, read_journals, size_of
 from diffusae.activations.parts import parts_at, told_missing
+from diffusae.activations.places import require_inside
 from diffusae.activations.schema import Group
 from diffusae.activations.writer import COLLECTION, differences
 from diffusae.errors import UserError, together
 from diffusae.files import TEMPORARY_SUFFIX, atomic_write_json, flush_directory, sha256_of
+from diffusae.parsing import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ def merge_parts(root: Path | str, sources: Sequence[Path | str], *, groups: int)
             or beyond the last, a shard whose size or hash is not its journal's. All of a kind in one error.
     """
     root, places = Path(root), [Path(source) for source in sources]
+    for place in (root, *places):
+        require_inside(place)
     told = {place: _collection(place) for place in places}
     if (root / COLLECTION).exists():
         told = {root: _collection(root), **told}
@@ -75,13 +78,11 @@ def merge_parts(root: Path | str, sources: Sequence[Path | str], *, groups: int)
 
 def _collection(place: Path) -> Any:
     try:
-        return json.loads((place / COLLECTION).read_text(encoding="utf-8"))
+        return read_json(place / COLLECTION, remedy="collect this part again")
     except FileNotFoundError:
         raise UserError(
             f"{place} holds no part of a collection ({COLLECTION} is not there); check collect.merge"
         ) from None
-    except ValueError as error:
-        raise UserError(f"{place / COLLECTION} is damaged ({error}); collect this part again") from error
 
 
 def _require_equal(told: dict[Path, Any]) -> None:

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+_KINDS = "biuf"
+"""Kinds of numbers that are read: truth values, whole numbers, floats."""
+
 
 def npy_bytes(array: np.ndarray) -> bytes:
     """The array as an .npy file."""
@@ -21,6 +24,9 @@ def npy_bytes(array: np.ndarray) -> bytes:
 def npy_array(data: bytes | memoryview) -> np.ndarray[Any, Any]:
     """The array of an .npy file, a view of `data`; `ValueError` for anything else, objects and pickles included."""
     dtype, shape, offset = npy_header(data)
+    size = math.prod(shape) * dtype.itemsize
+    if size != len(data) - offset:
+        raise ValueError(f"{dtype} {shape} takes {size} bytes, there are {len(data) - offset}")
     return np.frombuffer(data, dtype=dtype, count=math.prod(shape), offset=offset).reshape(shape)
 
 
@@ -28,7 +34,7 @@ def npy_header(data: bytes | memoryview) -> tuple[np.dtype, tuple[int, ...], int
     """Type, shape and the offset of the numbers of an .npy file of version 1.0, C order, from its first bytes.
 
     Raises:
-        ValueError: it is no such file.
+        ValueError: it is no such file, or holds anything but plain numbers in this machine's byte order.
     """
     return _parsed(bytes(data[: 10 + int.from_bytes(data[8:10], "little")]))
 
@@ -39,7 +45,12 @@ def _parsed(header: bytes) -> tuple[np.dtype, tuple[int, ...], int]:
     version = np.lib.format.read_magic(file)
     if version != (1, 0):
         raise ValueError(f"version {version} of the .npy format; 1.0 is read")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    if fortran or dtype.hasobject:
+    try:
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    except Exception as error:  # NumPy evaluates the header as Python, and every kind of error comes of that
+        raise ValueError(f"its header is damaged ({type(error).__name__}: {str(error)[:200]})") from error
+    if fortran or dtype.kind not in _KINDS or dtype.subdtype or not dtype.isnative:
         raise ValueError(f"an array of {dtype} {'in Fortran order ' if fortran else ''}is not read")
+    if any(type(side) is not int or side < 0 for side in shape):
+        raise ValueError(f"the shape {shape} is not made of whole numbers from 0")
     return dtype, shape, len(header)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import numpy as np
 
-from diffusae.errors import UserError, together, unknown
+from diffusae.errors import together, unknown
+from diffusae.parsing import of_type, typed
 
 SCHEMA_VERSION = 1
 CONDITIONINGS = ("cond", "uncond")
@@ -245,31 +246,13 @@ class Group:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """The inverse of `to_json`. Raises `KeyError` or `TypeError` on anything else."""
-        shards = tuple(
-            Shard(path=path, split=value["split"], **rest) for path, rest in value["shards"].items()
-        )
-        return cls(
-            index=value["index"],
-            split=value["split"],
-            count=value["count"],
-            rejected=tuple(value["rejected"]),
-            image_size=tuple(value["image_size"]) if value["image_size"] else None,
-            shards=shards,
-        )
-
-
-def exact_fields(kind: type, value: Mapping[str, Any]) -> Any:
-    """Build a dataclass from a JSON object. Raises `UserError` where a field without default is missing, or one is unknown."""
-    known = {f.name for f in fields(kind)}
-    needed = {f.name for f in fields(kind) if f.default is MISSING}
-    missing, foreign = sorted(needed - set(value)), sorted(set(value) - known)
-    if missing or foreign:
-        raise UserError(
-            f"a {kind.__name__.lower()} has the fields {', '.join(sorted(known))}; "
-            f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(foreign) or 'none'}"
-        )
-    return kind(**value)
+        """The inverse of `to_json`. Raises `UserError` on anything else."""
+        split, shards = value.get("split"), value.get("shards")
+        if isinstance(shards, dict):
+            shards = [
+                {**of_type(rest, dict, path), "path": path, "split": split} for path, rest in shards.items()
+            ]
+        return typed(cls, {**value, "shards": shards})
 
 
 def bytes_per_image(streams: Sequence[Stream], *, image_size: tuple[int, int] | None = None) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import mmap
+import os
+import re
 import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 _BLOCK = tarfile.BLOCKSIZE
 _END = bytes(_BLOCK)
+_OCTAL = re.compile(rb" *[0-7]+[ \0]*")
 
 
 class Member(NamedTuple):
@@ -23,10 +26,10 @@ def members_of(tar: mmap.mmap) -> list[Member]:
     """All members, in their order.
 
     Plain headers, which are all that our writer makes, are read here, ten times as fast as by tarfile; a tar with
-    anything else (links, long names, sparse files) goes through tarfile.
+    anything else (links, long names) goes through tarfile.
 
     Raises:
-        tarfile.TarError: it is cut or damaged.
+        tarfile.TarError: it is cut or damaged, or has a sparse member or a link.
     """
     found: list[Member] = []
     offset = 0
@@ -38,7 +41,10 @@ def members_of(tar: mmap.mmap) -> list[Member]:
             return found
         member = _plain(header, offset + _BLOCK)
         if member is None:
-            return _by_tarfile(tar)
+            return [
+                Member(each.name, each.offset_data, each.size) for _, each in _by_tarfile(tar, 0, len(tar))
+            ]
+        _require_inside(member, len(tar))
         found.append(member)
         offset = member.offset + -(-member.size // _BLOCK) * _BLOCK
     raise tarfile.ReadError("it has no end mark")
@@ -49,8 +55,10 @@ def read_members(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
     them four times. From the first header on that is not plain, tarfile reads.
 
     Raises:
-        tarfile.TarError: it is cut or damaged.
+        tarfile.TarError: it is cut or damaged, or has a sparse member or a link.
     """
+    length = file.seek(0, os.SEEK_END)
+    file.seek(0)
     while True:
         start = file.tell()
         header = file.read(_BLOCK)
@@ -61,32 +69,57 @@ def read_members(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
         member = _plain(header, start + _BLOCK)
         if member is None:
             break
-        padding = -member.size % _BLOCK
+        _require_inside(member, length)
         data = file.read(member.size)
-        if len(data) < member.size or len(file.read(padding)) < padding:
-            raise tarfile.ReadError(f"{member.name} is cut")
+        file.seek(-member.size % _BLOCK, os.SEEK_CUR)
         yield member.name, data
-    file.seek(start)
-    with tarfile.open(fileobj=file, mode="r:") as opened:
-        for each in opened:
-            if (content := opened.extractfile(each)) is not None:
-                yield each.name, content.read()
+    for opened, each in _by_tarfile(file, start, length):
+        if each.isreg() and (content := opened.extractfile(each)) is not None:
+            yield each.name, content.read()
 
 
 def _plain(header: bytes, start: int) -> Member | None:
     """The member of a plain header of a regular file; None for any other."""
-    try:
-        size, checksum = (int(header[a:b].rstrip(b" \0"), 8) for a, b in ((124, 136), (148, 156)))
-    except ValueError:
+    fields = header[124:136], header[148:156]
+    if not all(_OCTAL.fullmatch(field) for field in fields):
         return None
+    size, checksum = (int(field.rstrip(b" \0"), 8) for field in fields)
     # The sum is taken with the checksum's own 8 bytes as blanks.
     if sum(header) - sum(header[148:156]) + 8 * 32 != checksum:
         return None
     if header[156:157] not in (b"0", b"\0") or header[345] or b"\0" not in header[:100]:
         return None
-    return Member(header[:100].split(b"\0", 1)[0].decode(), start, size)
+    return Member(header[:100].split(b"\0", 1)[0].decode("utf-8", "surrogateescape"), start, size)
 
 
-def _by_tarfile(tar: mmap.mmap) -> list[Member]:
-    with tarfile.open(fileobj=tar, mode="r:") as opened:
-        return [Member(member.name, member.offset_data, member.size) for member in opened]
+def _require_inside(member: Member, length: int) -> None:
+    """A negative size would lead back to where the reading has been, a large one beyond the file."""
+    if not 0 <= member.size <= length - member.offset:
+        raise tarfile.ReadError(
+            f"{member.name!r} is cut: {member.size} bytes from byte {member.offset} on, in a file of {length}"
+        )
+
+
+def _by_tarfile(
+    file: BinaryIO | mmap.mmap, start: int, length: int
+) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """The members from byte `start` on; damage that tarfile passes over or has no name for is a `TarError` as well."""
+    file.seek(start)
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as opened:  # type: ignore[call-overload]
+            for each in opened:
+                if each.issparse() or each.islnk() or each.issym():
+                    raise tarfile.ReadError(
+                        f"{each.name!r} is a sparse file or a link, and must be a plain file"
+                    )
+                _require_inside(Member(each.name, each.offset_data, each.size), length)
+                yield opened, each
+            file.seek(opened.offset)  # where tarfile has stopped: without a word also at a damaged header
+            if file.read(_BLOCK) != _END:
+                raise tarfile.ReadError(
+                    f"the header at byte {opened.offset} is damaged, or it has no end mark"
+                )
+    except (tarfile.TarError, GeneratorExit):
+        raise
+    except Exception as error:  # of damaged headers tarfile raises what its arithmetic raises
+        raise tarfile.ReadError(f"a header is damaged ({type(error).__name__}: {error})") from error

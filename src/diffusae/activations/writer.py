@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,15 +25,26 @@ from diffusae.activations.schema import (
     Shard,
     Stream,
     bytes_per_image,
-    exact_fields,
 )
 from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError
 from diffusae.files import TEMPORARY_SUFFIX, atomic_write_json, is_left_over
+from diffusae.parsing import read_json, reading, typed
 
 logger = logging.getLogger(__name__)
 
 COLLECTION = f"{GROUPS}/collection.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Collection:
+    """What collection.json says beside its schema version."""
+
+    header: dict[str, Any]
+    with_images: bool
+    streams: dict[str, Stream]
+    subsampling: Subsampling | None = None
+    ragged: bool = False
 
 
 class ActivationWriter:
@@ -113,15 +123,11 @@ class ActivationWriter:
             described["ragged"] = True
         ours = plain_json("the collection", described)
         path = self.root / COLLECTION
-        if not path.exists():
+        try:
+            there = read_json(path, remedy="remove it and run the same command again")
+        except FileNotFoundError:
             atomic_write_json(path, ours)
             return
-        try:
-            there = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(
-                f"{path} is damaged ({error}); remove it and run the same command again"
-            ) from error
         lines = differences(there, ours)
         if lines:
             raise UserError(
@@ -136,23 +142,23 @@ class ActivationWriter:
         Raises:
             UserError: there is none, or it is damaged.
         """
-        path = Path(root) / COLLECTION
+        path, remedy = Path(root) / COLLECTION, "run `diffusae collect`"
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            drawn = told.get("subsampling")
-            return cls(
-                root,
-                streams=[exact_fields(Stream, stream) for stream in told["streams"].values()],
-                header=told["header"],
-                with_images=told["with_images"],
-                subsampling=None if drawn is None else exact_fields(Subsampling, drawn),
-                ragged=told.get("ragged", False),
-                owns=owns,
-            )
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{path} cannot be read ({error!r}); run `diffusae collect`") from error
+            value = read_json(path, remedy=remedy)
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing; {remedy}") from None
+        with reading(path, remedy=remedy):
+            value.pop("schema_version", None)
+            told = typed(_Collection, value)
+        return cls(
+            root,
+            streams=list(told.streams.values()),
+            header=told.header,
+            with_images=told.with_images,
+            subsampling=told.subsampling,
+            ragged=told.ragged,
+            owns=owns,
+        )
 
     def finished_groups(self) -> dict[int, Group]:
         """The groups with a journal and with shards of the right size; all others are to be redone."""

@@ -20,6 +20,18 @@ from diffusae.backbone.hookpoints import denoiser_of
 Layout = Literal["one_batch", "two_passes", "none"]
 """How classifier-free guidance runs: as one batch [uncond, cond], as a pass for each branch, or not at all."""
 
+ADAPTER_NEEDS = (
+    "an adapter would have to know how its latents lie, which grid and time its denoiser takes, and which rows of a call are "
+    "which branch of guidance (docs/models.md, 'Another model')"
+)
+DENOISERS = (
+    "UNet2DConditionModel",
+    "SD3Transformer2DModel",
+    "FluxTransformer2DModel",
+    "PixArtTransformer2DModel",
+)
+"""The classes of diffusers that the adapters below know."""
+
 _TEXT_LIMIT = "max_sequence_length"
 
 
@@ -61,8 +73,8 @@ class Adapter:
         height, width = given[self._parameters[0]].shape[-2:]
         return height // self.patch, width // self.patch
 
-    def timestep(self, pipe: Any, given: Mapping[str, Any]) -> Tensor | float:
-        """The scheduler's own timestep of a call."""
+    def timestep(self, pipe: Any, given: Mapping[str, Any], *, running: bool) -> Tensor | float:
+        """The scheduler's own timestep of a denoiser call; `running`: made by a running call of the pipeline."""
         return given["timestep"]
 
     def time_argument(self, timestep: float, count: int) -> Tensor:
@@ -142,10 +154,10 @@ class FluxAdapter(Adapter):
         height, width = (given["img_ids"].reshape(-1, 3)[:, 1:].amax(dim=0) + 1).int().tolist()
         return height, width
 
-    def timestep(self, pipe: Any, given: Mapping[str, Any]) -> Tensor | float:
+    def timestep(self, pipe: Any, given: Mapping[str, Any], *, running: bool) -> Tensor | float:
         """The pipeline's own, where it runs: the argument is a thousandth of it, rounded to the model's dtype."""
-        running = pipe.current_timestep if hasattr(pipe, "_current_timestep") else None
-        return given["timestep"] * 1000 if running is None else running
+        own = getattr(pipe, "_current_timestep", None) if running else None
+        return given["timestep"] * 1000 if own is None else own
 
     def time_argument(self, timestep: float, count: int) -> Tensor:
         return torch.full((count,), timestep / 1000, dtype=self.denoiser.dtype)
@@ -186,7 +198,8 @@ def adapter_of(pipe: Any) -> Adapter:
 
 
 def adapter_for(denoiser: nn.Module) -> Adapter:
-    """The adapter of a denoiser."""
+    """The adapter of a denoiser; of a compiled one, that of what it compiles."""
+    denoiser = getattr(denoiser, "_orig_mod", denoiser)
     return (FluxAdapter if type(denoiser).__name__ == "FluxTransformer2DModel" else Adapter)(denoiser)
 
 

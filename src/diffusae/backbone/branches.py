@@ -1,32 +1,22 @@
 """Classifier-free guidance: which rows of a hooked batch belong to which branch.
 
 Most pipelines (Stable Diffusion 1, 2, XL and 3, PixArt) run guidance as one batch `[uncond, cond]`; without guidance the
-batch is `cond` alone. Others (FLUX) run one pass a branch: then a batch holds one branch, and the pipeline tells which by
-the cache context that it opens around the pass.
+batch is `cond` alone. Others (FLUX) run one pass a branch. `layouts` knows which class does what; here the rows of each
+denoiser call are counted against the pictures that the running pipeline call asks for.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import nn
 
-from diffusae.backbone.adapters import Layout
-from diffusae.backbone.hookpoints import denoiser_of
-from diffusae.errors import UserError, unknown
-
-CONDITIONINGS = ("cond", "uncond")
-
-Branches = tuple[str, ...]
-"""The branches of one batch, in their order along it."""
-
-GUIDED: Branches = ("uncond", "cond")
-UNGUIDED: Branches = ("cond",)
-
-_ASKED = "do_classifier_free_guidance"
+from diffusae.backbone.adapters import ADAPTER_NEEDS, Layout, adapter_of
+from diffusae.backbone.calls import Call, calling_pipeline, followed_calls, running_call
+from diffusae.backbone.layouts import CONDITIONINGS, GUIDED, SKIPPED, UNGUIDED, Branches, Passes
+from diffusae.errors import UserError, refuse_text, unknown
 
 
 def configured_branches(layout: Layout | None, guidance: float, true_guidance: float | None) -> Branches:
@@ -55,63 +45,149 @@ def planned_branches(
 
 
 class ToldBranches:
-    """The branches of the running denoiser call, as the pipeline itself tells them."""
+    """The branches along the batch of the running (or last) denoiser call, counted from the pipeline call around it."""
 
-    def __init__(self, pipe: Any) -> None:
-        self._pipe = pipe
-        self.passes: list[str] = []
-        """The cache contexts that the call is in."""
-        self.asked: bool | None = None
-        """What the pipeline last asked `encode_prompt` for."""
+    def __init__(self, pipe: Any, layout: Branches | None = None) -> None:
+        check_layout(layout)
+        self._pipe, self._layout = pipe, None if layout is None else tuple(layout)
+        self._call: Call | None = None
+        self._answer: Branches | UserError = UserError(
+            f"{type(pipe).__name__} does not tell which rows of a denoiser call are which branch of guidance: it has not "
+            "called its denoiser yet"
+        )
+        self.all: Branches = ()
+        """The branches of all passes of the running step."""
+        self.rows = 0
 
     @property
-    def own_pass(self) -> bool:
-        """Whether the call is one branch's own pass."""
-        return bool(self.passes) and self.passes[-1] in CONDITIONINGS
+    def call(self) -> Call | None:
+        """The pipeline call that made the denoiser call; None for a loop of the caller's own."""
+        return self._call
 
     def __call__(self) -> Branches:
-        """The branches along the batch; `UserError` when the pipeline does not tell."""
-        if self.own_pass:
-            return (self.passes[-1],)
-        asked = getattr(self._pipe, _ASKED) if hasattr(type(self._pipe), _ASKED) else self.asked
-        if asked is None:
-            raise UserError(
-                f"{type(self._pipe).__name__} does not tell whether it guides in one [uncond, cond] batch or in two "
-                "passes; use one of the pipelines in docs/models.md, or one of that kind"
-            )
-        return GUIDED if asked else UNGUIDED
+        """The branches along the batch.
+
+        Raises:
+            UserError: whose they are is not known, or the rows are not pictures x branches.
+        """
+        if isinstance(self._answer, UserError):
+            raise self._answer
+        return self._answer
+
+    @property
+    def pictures(self) -> int:
+        """Pictures of the denoiser call."""
+        return self.rows // len(self())
 
     def held(self, conditionings: Iterable[str]) -> list[str]:
         """Those of the wanted conditionings that this call holds; the others come in passes of their own.
 
         Raises:
-            UserError: the call holds all branches there are, and not all that are wanted.
+            UserError: the step holds not all that are wanted.
         """
         branches = self()
-        if not self.own_pass:
-            check_conditionings(conditionings, branches)
+        check_conditionings(conditionings, self.all)
         return [each for each in conditionings if each in branches]
+
+    def begin(self, given: Mapping[str, Any], rows: int) -> None:
+        """A denoiser call with these arguments and so many rows begins."""
+        call, caller = running_call(), calling_pipeline()
+        if self._call is not None and self._call.running and (call is None or not call.within(self._call)):
+            raise UserError(
+                f"two calls of {type(self._pipe).__name__} run at once, so their steps cannot be told apart; run them one after "
+                "the other"
+            )
+        self._call, self.rows = call if call is not None and call.pipe is self._pipe else None, rows
+        try:
+            self._answer, self.all = self._counted(given, rows, caller)
+        except UserError as error:
+            self._answer, self.all = error, ()
+
+    def _counted(self, given: Mapping[str, Any], rows: int, caller: Any) -> tuple[Branches, Branches]:
+        """The branches of this pass, and those of all passes of its step."""
+        name, call = type(self._pipe).__name__, self._call
+        if caller is not None and (caller is not self._pipe or call is None):
+            raise UserError(
+                f"{type(caller).__name__} runs the denoiser of this {name}; give the pipeline that is called, before it is "
+                "called"
+            )
+        if call is None or call.passes_of is None:
+            if self._layout is None:
+                raise unknown_rows(self._pipe, own_loop=call is None)
+            passes: Passes = (self._layout,)
+        else:
+            passes = call.passes_of(self._pipe, call.arguments)
+        every = tuple(branch for branches in passes for branch in branches)
+        if given.get("skip_layers") is not None and call is not None:
+            branches: Branches = (SKIPPED,)
+        else:
+            number = 0 if call is None else call.passes.get(self, 0)
+            branches = passes[number % len(passes)]
+            if call is not None:
+                call.passes[self] = number + 1
+        pictures = None if call is None else call.pictures
+        if rows % len(branches) if pictures is None else rows != pictures * len(branches):
+            asked = "" if pictures is None else f" for {pictures} pictures"
+            raise UserError(
+                f"{name} runs its denoiser on {rows} rows{asked}, which is not a row a picture for each of {list(branches)}; "
+                "make prompts, embeddings and latents agree, and keep the batch as it is during the call"
+            )
+        return branches, every
+
+
+def unknown_rows(pipe: Any, *, own_loop: bool) -> UserError:
+    """The error for a denoiser call whose rows are not known."""
+    name = type(pipe).__name__
+    remedy = 'declare them, as in layout=("uncond", "cond")'
+    if own_loop:
+        return UserError(
+            f"{name} does not tell which rows are which branch of guidance: its denoiser was called outside of a call of the "
+            f"pipeline. In a loop of your own {remedy}"
+        )
+    return UserError(
+        f"{name} does not tell which rows of its denoiser calls are which branch of guidance: it is none of the pipelines in "
+        f"docs/models.md. If you know the rows, {remedy}; {ADAPTER_NEEDS}"
+    )
+
+
+def check_layout(layout: Branches | None) -> None:
+    """`UserError` for a declared layout that names no branch, or one twice."""
+    if layout is None:
+        return
+    refuse_text("layout", layout)
+    if not layout or len(set(layout)) != len(layout):
+        raise UserError(
+            f'layout={tuple(layout)} must name the branches along the batch once each, such as ("uncond", "cond")'
+        )
 
 
 @contextmanager
-def told_branches(pipe: Any) -> Iterator[ToldBranches]:
-    """Listen to what the pipeline tells of its branches while the context lasts; it is itself again afterwards.
+def told_branches(
+    pipe: Any, told: ToldBranches | None = None, *, then: Callable[[Mapping[str, Any]], None] | None = None
+) -> Iterator[ToldBranches]:
+    """Count the branches of every denoiser call while the context lasts; `then` is given each call's arguments by name.
 
-    It is told by the cache context around a pass (FLUX), by the pipeline's `do_classifier_free_guidance`, or by the
-    argument of that name to its `encode_prompt` (PixArt).
+    Errors wait until the branches are asked for, but for two calls at once.
     """
-    denoiser: Any = denoiser_of(pipe)
-    told = ToldBranches(pipe)
-    with ExitStack() as stack:
-        if hasattr(denoiser, "cache_context"):
-            replace_method(stack, denoiser, "cache_context", lambda own: _noting_pass(own, told))
-        if not hasattr(type(pipe), _ASKED) and hasattr(pipe, "encode_prompt"):
-            replace_method(stack, pipe, "encode_prompt", lambda own: _noting_guidance(own, told))
-        yield told
+    adapter, told = adapter_of(pipe), ToldBranches(pipe) if told is None else told
+
+    def begin(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = adapter.given(args, kwargs)
+        told.begin(given, len(given.get(adapter.varying[0], ())))
+        if then is not None:
+            then(given)
+
+    with followed_calls(pipe):
+        handle = adapter.denoiser.register_forward_pre_hook(begin, with_kwargs=True)
+        try:
+            yield told
+        finally:
+            handle.remove()
 
 
 def check_conditionings(conditionings: Iterable[str], branches: Branches) -> None:
     """`UserError` for a conditioning that does not exist or that these branches do not hold."""
+    refuse_text("conditionings", conditionings)
     for conditioning in conditionings:
         if conditioning not in CONDITIONINGS:
             raise unknown("conditioning", conditioning, CONDITIONINGS)
@@ -135,34 +211,17 @@ def rows_of(conditioning: str, batch: int, branches: Branches) -> slice:
 
 
 def replace_method(stack: ExitStack, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-    """Put another function in a method's place on this one object until the stack closes."""
+    """Put another function in a method's place on this one object until the stack closes.
+
+    What was on the object itself, such as an offloading wrapper, is there again afterwards; what another has put there
+    meanwhile stays.
+    """
     before = vars(owner).get(name)
-    setattr(owner, name, make(getattr(owner, name)))
-    stack.callback(lambda: delattr(owner, name) if before is None else setattr(owner, name, before))
+    ours = make(getattr(owner, name))
+    setattr(owner, name, ours)
 
+    def restore() -> None:
+        if vars(owner).get(name) is ours:
+            delattr(owner, name) if before is None else setattr(owner, name, before)
 
-def _noting_pass(own: Callable[..., Any], told: ToldBranches) -> Callable[..., Any]:
-    @contextmanager
-    def cache_context(name: str, **options: Any) -> Iterator[None]:
-        told.passes.append(name)
-        try:
-            with own(name, **options):
-                yield
-        finally:
-            told.passes.pop()
-
-    return cache_context
-
-
-def _noting_guidance(own: Callable[..., Any], told: ToldBranches) -> Callable[..., Any]:
-    signature = inspect.signature(own)
-
-    def encode_prompt(*args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        if _ASKED in bound.arguments:
-            told.asked = bound.arguments[_ASKED]
-        return own(*args, **kwargs)
-
-    encode_prompt.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
-    return encode_prompt
+    stack.callback(restore)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from diffusers.models.transformers.transformer_flux import FluxAttention
 from torch import nn
 
 from diffusae.backbone.hookpoints import denoiser_of
+from diffusae.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -39,3 +40,36 @@ def compile_denoiser(pipe: Any, *, backend: str | Callable[..., Any] = "inductor
         layer.forward = torch.compile(layer.forward, backend=backend, dynamic=False)  # type: ignore[method-assign]
     log.info("%d layers of the denoiser are compiled at their first call", len(layers))
     return len(layers)
+
+
+def refuse_compiled(denoiser: nn.Module, paths: Iterable[str] = ()) -> None:
+    """`UserError` where the denoiser, or a part of it around one of the blocks at `paths`, is compiled as a whole.
+
+    What runs then was traced before the hooks were set, so they would do nothing. The blocks' own `forward` may be compiled:
+    hooks lie around it.
+    """
+    around = {"": denoiser}
+    for path in paths:
+        names = path.split(".")
+        around |= {
+            ".".join(names[:n]): denoiser.get_submodule(".".join(names[:n])) for n in range(1, len(names))
+        }
+        if _calls_compiled(denoiser.get_submodule(path)):
+            around[path] = denoiser.get_submodule(path)
+    for path, module in around.items():
+        if _calls_compiled(module) or runs_compiled(module):
+            raise UserError(
+                f"{path or 'the denoiser'} ({type(module).__name__}) is compiled as a whole (torch.compile), so hooks in it do "
+                "nothing; leave that out and set model.compile=true (compile_denoiser), which compiles the layers that take "
+                "the time and leaves the hooks alone"
+            )
+
+
+def runs_compiled(module: nn.Module) -> bool:
+    """Whether the module's `forward` is compiled: then its parts' hooks do nothing, and its own run."""
+    return hasattr(module.forward, "_torchdynamo_orig_callable")
+
+
+def _calls_compiled(module: nn.Module) -> bool:
+    """Whether the module is compiled with its own hooks: `torch.compile(module)`, or `module.compile()`."""
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None

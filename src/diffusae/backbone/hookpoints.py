@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import nn
 
@@ -48,6 +49,11 @@ def denoiser_of(pipe: Any) -> nn.Module:
         f"{type(pipe).__name__} has no U-Net ('unet') and no transformer ('transformer'), whose blocks could be hooked; "
         "use a text-to-image pipeline of diffusers"
     )
+
+
+def execution_device(pipe: Any) -> torch.device:
+    """Where the pipeline computes: under offloading its weights lie elsewhere, and its own `device` is theirs."""
+    return getattr(pipe, "_execution_device", pipe.device)
 
 
 def list_hookpoints(denoiser: nn.Module) -> dict[str, HookpointInfo]:

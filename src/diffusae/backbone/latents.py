@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from diffusae.backbone.hookpoints import execution_device
+
 
 @torch.no_grad()
 def encode_pictures(
@@ -22,7 +24,7 @@ def encode_pictures(
     upcast = dtype == torch.float16 and config.get("force_upcast", False)
     if upcast:
         vae.to(torch.float32)
-    pixels = pictures.permute(0, 3, 1, 2).to(pipe.device, vae.dtype) / 127.5 - 1
+    pixels = pictures.permute(0, 3, 1, 2).to(execution_device(pipe), vae.dtype) / 127.5 - 1
     latents = torch.cat([vae.encode(part).latent_dist.mean for part in pixels.split(batch_size)])
     if upcast:
         vae.to(dtype)

@@ -49,8 +49,8 @@ def plain_schedule(scheduler: Any, steps: int) -> torch.Tensor:
 def timestep_at(scheduler: Any, steps: int, t: float, *, schedule: Schedule = plain_schedule) -> float:
     """The value that `scheduler` itself gives to the step nearest to `t`, in a run of `steps` steps.
 
-    A pipeline whose schedule depends on the picture's size gives its own `schedule`. `UserError` for one that calls the denoiser more often than once a step
-    (PNDM, Heun), since a timestep would not tell its calls apart.
+    A pipeline whose schedule depends on the picture's size gives its own `schedule`. `UserError` for one that calls the
+    denoiser more often than once a step (PNDM, Heun), since a timestep would not tell its calls apart.
     """
     index = step_index(t, steps)
     try:
@@ -65,6 +65,70 @@ def timestep_at(scheduler: Any, steps: int, t: float, *, schedule: Schedule = pl
             f"{len(timesteps.unique())} timesteps; hooks need one call and one timestep a step: use DDIM"
         )
     return timesteps[index].item()
+
+
+class RunningSchedule:
+    """The timesteps of the pipeline's scheduler as they are now: a call sets them anew.
+
+    Args:
+        pipe: whose scheduler is read; it may have none, as the holder of a denoiser in a loop of the caller's own.
+    """
+
+    def __init__(self, pipe: Any) -> None:
+        self._pipe = pipe
+        self._seen: Any = None
+        self._times: dict[float, float] = {}
+
+    def own(self, timestep: float, *, rounding: float) -> float | None:
+        """The scheduler's timestep that a denoiser was given as `timestep`, up to relative `rounding`; None where there is
+        none.
+
+        Raises:
+            UserError: several timesteps round to this one.
+        """
+        times = self._read()
+        if timestep in times:
+            return timestep
+        near = [each for each in times if abs(each - timestep) <= rounding * abs(timestep)]
+        if len(near) > 1:
+            raise UserError(
+                f"the denoiser's time {timestep:g} may be any of the scheduler's timesteps "
+                f"{', '.join(f'{each:g}' for each in near)}, which round to it; take fewer steps or model.dtype=float32"
+            )
+        return near[0] if near else None
+
+    def t(self, timestep: float) -> float:
+        """Normalised time of one of the scheduler's own timesteps: 1 - i / (N - 1), over those that differ.
+
+        Raises:
+            UserError: the scheduler has no such timestep.
+        """
+        times = self._read()
+        if timestep not in times:
+            raise self.missing(timestep)
+        return times[timestep]
+
+    def index(self, timestep: float) -> tuple[int, int]:
+        """(i, N): the place of one of the scheduler's own timesteps among those that differ, and their number."""
+        self.t(timestep)
+        return list(self._times).index(timestep), len(self._times)
+
+    def missing(self, timestep: float) -> UserError:
+        """The error for a time that is none of the scheduler's."""
+        times, kind = list(self._read()), type(getattr(self._pipe, "scheduler", None)).__name__
+        known = f"{len(times)} from {times[0]:g} to {times[-1]:g}" if times else "none"
+        return UserError(
+            f"the denoiser of {type(self._pipe).__name__} is given the time {timestep:g}, which is none of the timesteps of its "
+            f"{kind} ({known}); call scheduler.set_timesteps first, or use one of the pipelines in docs/models.md"
+        )
+
+    def _read(self) -> dict[float, float]:
+        now = getattr(getattr(self._pipe, "scheduler", None), "timesteps", None)
+        if now is not self._seen:
+            self._seen = now
+            values = dict.fromkeys([] if now is None else torch.as_tensor(now).tolist())
+            self._times = {float(value): t_of(index, len(values)) for index, value in enumerate(values)}
+        return self._times
 
 
 def _check_steps(steps: int) -> None:

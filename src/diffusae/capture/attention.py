@@ -20,9 +20,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusae.backbone.branches import rows_of
+from diffusae.backbone.compiled import refuse_compiled
 from diffusae.backbone.hookpoints import denoiser_of, find_all, list_hookpoints
+from diffusae.backbone.layouts import Branches
 from diffusae.backbone.text_attention import text_attentions
-from diffusae.capture.hooks import Moment, check_visited, hook_blocks
+from diffusae.capture.account import Account, check_visited
+from diffusae.capture.clock import Clock
+from diffusae.capture.hooks import Moment, hook_blocks
 from diffusae.errors import UserError
 
 
@@ -38,12 +42,17 @@ class CapturedAttention:
 
 @contextmanager
 def capture_cross_attention(
-    pipe: Any, timesteps: Collection[float], *, hookpoints: Mapping[str, str | int] | None = None
+    pipe: Any,
+    timesteps: Collection[float],
+    *,
+    hookpoints: Mapping[str, str | int] | None = None,
+    layout: Branches | None = None,
 ) -> Iterator[CapturedAttention]:
     """Record the conditional branch's attention to the text at the wanted scheduler timesteps.
 
     `hookpoints` is {block: module path, or place}; None takes every transformer block that reads the text through an
-    attention of its own, under its path (FLUX: the double-stream blocks). A block of several layers gives the mean over
+    attention of its own, under its path (FLUX: the double-stream blocks). `layout` is as for `capture_updates`, and so are
+    the errors. A block of several layers gives the mean over
     them. The layers' attention processors stay as they are: the probabilities are computed beside them, at the wanted
     timesteps only, from the layer's own inputs and projections, so pictures do not change by a bit. In joint attention
     (Stable Diffusion 3, FLUX) picture positions attend to picture and text at once: the text's share is scaled to sum to 1.
@@ -51,6 +60,7 @@ def capture_cross_attention(
     if not timesteps:
         raise UserError("no timestep is wanted; name at least one to record")
     denoiser = denoiser_of(pipe)
+    refuse_compiled(denoiser)
     known = list_hookpoints(denoiser)
     if hookpoints is None:
         hookpoints = {path: path for path in known if text_attentions(denoiser, path)}
@@ -61,11 +71,20 @@ def capture_cross_attention(
         lambda: defaultdict(list)
     )
 
+    account = Account(pipe, hookpoints, timesteps, ["cond"])
+
     def note_grid(block: str, moment: Moment, _before: Tensor, _after: Tensor) -> None:
         captured.grids[block] = moment.grid
+        if "cond" in moment.branches():
+            account.enter(clock, block, "cond")
+
+    def due(clock: Clock) -> Collection[str]:
+        return hookpoints if clock.now in wanted and "cond" in clock.branches() else ()
 
     with ExitStack() as stack:
-        clock = stack.enter_context(hook_blocks(pipe, hookpoints, note_grid, timesteps=wanted))
+        clock = stack.enter_context(
+            hook_blocks(pipe, hookpoints, note_grid, timesteps=wanted, layout=layout, due=due)
+        )
 
         def hook_for(block: str, layer: int) -> Callable[..., None]:
             def hook(attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -74,6 +93,8 @@ def capture_cross_attention(
                 queries = args[0] if args else kwargs["hidden_states"]
                 rows = rows_of("cond", len(queries), clock.branches())
                 words = kwargs["encoder_hidden_states"]
+                if isinstance(words, tuple):  # an IP-Adapter adds its pictures' tokens behind the text's
+                    words = words[0]
                 if getattr(attention, "add_k_proj", None) is not None:
                     rotary = kwargs.get("image_rotary_emb")
                     mean = joint_attention(attention, queries[rows], words[rows], rotary=rotary)
@@ -96,6 +117,7 @@ def capture_cross_attention(
                 stack.callback(handle.remove)
         yield captured
     check_visited(timesteps, clock)
+    account.close()
     for key, layers in parts.items():
         captured.maps[key] = torch.stack([torch.cat(calls) for calls in layers.values()]).mean(dim=0)
 
@@ -163,10 +185,9 @@ def word_tokens(tokenizer: Any, prompt: str, word: str, *, limit: int | None = N
         raise UserError(
             f"{type(tokenizer).__name__} gives no character offsets; use a fast tokenizer (transformers 5)"
         )
-    pattern = r"\s+".join(re.escape(part) for part in word.split())
-    if not pattern:
+    spans = _places(word, prompt)
+    if not spans:
         return []
-    spans = [match.span() for match in re.finditer(rf"(?<!\w){pattern}(?!\w)", prompt, flags=re.IGNORECASE)]
     encoded = tokenizer(
         prompt, truncation=True, max_length=limit or tokenizer.model_max_length, return_offsets_mapping=True
     )
@@ -175,6 +196,29 @@ def word_tokens(tokenizer: Any, prompt: str, word: str, *, limit: int | None = N
         for position, (start, end) in enumerate(encoded["offset_mapping"])
         if any(start < stop and end > begin for begin, stop in spans)
     ]
+
+
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f"
+    "\U00020000-\U0003ffff"
+)
+"""Scripts that write words without spaces: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
+
+
+def _places(word: str, text: str) -> list[tuple[int, int]]:
+    """(start, end) of every place of `word` in `text` where it stands by itself, whatever its case.
+
+    Letters of scripts without spaces end no word and begin none: 猫 is in 一只猫坐着, and so is cat in 一只cat.
+    """
+    parts = word.split()
+    if not parts:
+        return []
+    letter = rf"[^\W{_UNSPACED}]"
+    unspaced = re.compile(f"[{_UNSPACED}]")
+    before = "" if unspaced.match(parts[0][0]) else rf"(?<!{letter})"
+    after = "" if unspaced.match(parts[-1][-1]) else rf"(?!{letter})"
+    pattern = before + r"\s+".join(map(re.escape, parts)) + after
+    return [match.span() for match in re.finditer(pattern, text, flags=re.IGNORECASE)]
 
 
 def mean_map(

@@ -12,6 +12,7 @@ from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.branches import rows_of
 from diffusae.capture.clock import running_clock
 from diffusae.capture.generate import call_options
+from diffusae.errors import refuse_text
 
 
 class _Taken(Exception):
@@ -38,6 +39,7 @@ def conditions(
     Raises:
         UserError: a branch that the call does not run.
     """
+    refuse_text("prompts", prompts)
     adapter = adapter_of(pipe)
     taken: dict[str, Any] = {}
     with running_clock(pipe) as clock:
@@ -76,4 +78,6 @@ def _part(value: Any, rows: slice, batch: int) -> Any:
         return value[rows] if value.ndim and len(value) == batch else value
     if isinstance(value, dict):
         return {name: _part(each, rows, batch) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_part(each, rows, batch) for each in value)
     return value

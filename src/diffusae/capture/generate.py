@@ -15,9 +15,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from diffusae.backbone.adapters import adapter_of
-from diffusae.backbone.branches import CONDITIONINGS, check_conditionings, planned_branches
+from diffusae.backbone.branches import check_conditionings, planned_branches
+from diffusae.backbone.hookpoints import execution_device
+from diffusae.backbone.layouts import CONDITIONINGS, refuse_needing_a_picture
 from diffusae.capture.hooks import CapturedUpdates, UpdateKey, capture_updates
-from diffusae.errors import UserError, together
+from diffusae.errors import UserError, refuse_text, together
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def generate(
     not run. `progress` is called with the index of each finished step. Out of memory becomes a `UserError`
     with the batch size to try.
     """
+    refuse_text("prompts", prompts)
+    refuse_needing_a_picture(type(pipe))
     faults = []
     if not prompts:
         faults.append("there is no prompt; give at least one")
@@ -123,7 +127,7 @@ def generate(
                 width=width,
                 num_inference_steps=steps,
                 generator=generators,
-                latents=adapter.pack(latents).to(device=pipe.device, dtype=denoiser.dtype),
+                latents=adapter.pack(latents).to(device=execution_device(pipe), dtype=denoiser.dtype),
                 output_type="np" if decode else "latent",
                 **adapter.guidance(guidance, true_guidance, len(prompts))
                 | ({} if negative_prompt is None else {"negative_prompt": [negative_prompt] * len(prompts)}),
@@ -137,14 +141,8 @@ def generate(
             else "use a smaller picture or float16"
         )
         raise UserError(
-            f"out of memory with {len(prompts)} pictures at once on {pipe.device}; {remedy}"
+            f"out of memory with {len(prompts)} pictures at once on {execution_device(pipe)}; {remedy}"
         ) from error
-    for (block, timestep, _), update in captured.updates.items():
-        if len(update) != len(prompts):
-            raise UserError(
-                f"{block} ran {len(update) // len(prompts)} times at timestep {timestep:g}: this scheduler "
-                f"({type(pipe.scheduler).__name__}) calls the denoiser more often than once a step; use DDIM"
-            )
     places = {
         f"{block} at timestep {t:g}, {name}": update for (block, t, name), update in captured.updates.items()
     }

@@ -6,6 +6,7 @@ section 3).
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,17 +14,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffusae.backbone.branches import CONDITIONINGS, ToldBranches, check_conditionings, rows_of
+from diffusae.backbone.branches import ToldBranches, check_conditionings, rows_of, unknown_rows
+from diffusae.backbone.compiled import refuse_compiled
 from diffusae.backbone.hookpoints import denoiser_of, find_all, list_hookpoints
+from diffusae.backbone.layouts import CONDITIONINGS, Branches, passes_of
+from diffusae.capture.account import Account, check_visited
+from diffusae.capture.account import Key as UpdateKey
 from diffusae.capture.clock import Clock, running_clock
+from diffusae.capture.due import Due, DueBlocks
 from diffusae.capture.offload import Offload
 from diffusae.errors import UserError
 
-UpdateKey = tuple[str, float, str]
-"""(block, the scheduler's timestep, conditioning)"""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,8 @@ def hook_blocks(
     visit: Visit,
     *,
     timesteps: Collection[float] | None = None,
+    layout: Branches | None = None,
+    due: Due | None = None,
 ) -> Iterator[Clock]:
     """Call `visit` after each hooked block at the wanted scheduler timesteps (None: at all).
 
@@ -56,18 +64,41 @@ def hook_blocks(
     maps as one vector a position, and of a joint block that returns text and picture the latter. At other timesteps a
     hook costs one comparison. Contexts nest: a hook sees the output as the contexts entered before it left it. The hooks
     are gone afterwards, after an exception too.
+
+    Args:
+        layout: the branches along the batch in a loop of the caller's own over the denoiser, such as ("uncond", "cond").
+        due: with it, the rows of every denoiser call are counted before any block runs, and a block that is due and does not
+            run is an error.
+
+    Raises:
+        UserError: an unknown hookpoint, a compiled denoiser; with `due`, a call whose rows are not known, or a block that a
+            cache or layer skipping left out.
     """
     denoiser = denoiser_of(pipe)
+    refuse_compiled(denoiser)
     infos = find_all(list_hookpoints(denoiser), hookpoints)
+    refuse_compiled(denoiser, [info.path for info in infos.values()])
+    if (
+        due is not None
+        and layout is None
+        and isinstance(pipe, DiffusionPipeline)
+        and passes_of(type(pipe)) is None
+    ):
+        raise unknown_rows(pipe, own_loop=False)
     wanted = None if timesteps is None else frozenset(timesteps)
     with ExitStack() as stack:
-        clock = stack.enter_context(running_clock(pipe))
+        clock = stack.enter_context(running_clock(pipe, layout=layout))
+        looking = None if due is None else DueBlocks(denoiser, infos, clock, due, stack)
+        if looking is not None:
+            clock.watchers.append(looking.begin)
 
         def hook_for(block: str) -> Callable[..., Any]:
             info = infos[block]
 
             def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
                 now = clock.now
+                if looking is not None:
+                    looking.called(block)
                 if now is None or (wanted is not None and now not in wanted):
                     return None
                 before = args[0] if args else kwargs["hidden_states"]
@@ -89,6 +120,8 @@ def hook_blocks(
             )
             stack.callback(handle.remove)
         yield clock
+        if looking is not None:
+            looking.settle()
 
 
 @dataclass
@@ -109,12 +142,21 @@ def capture_updates(
     *,
     conditionings: Collection[str] = CONDITIONINGS,
     dtype: torch.dtype | None = None,
+    layout: Branches | None = None,
 ) -> Iterator[CapturedUpdates]:
     """Record the updates of all blocks at all wanted scheduler timesteps in the pipeline calls made inside.
 
+    How many pictures a call makes is read off its arguments, and every denoiser call must have a row for each of them in
+    each branch of guidance that the pipeline's class runs. In a loop of your own over the denoiser, `layout` names the
+    branches along the batch: `layout=("uncond", "cond")`; every call of it counts as further pictures.
+
     The update is computed in the model's dtype and then stored as `dtype` (None: as it is). Values are not
-    judged: what is not finite, or overflows a narrower `dtype`, is recorded as such. `UserError` when a
-    wanted timestep has not come by the end, or `uncond` is wanted of a call without guidance.
+    judged: what is not finite, or overflows a narrower `dtype`, is recorded as such; an update of exactly zero gets a
+    warning.
+
+    Raises:
+        UserError: rows that are not known or not counted right, before anything is recorded; a wanted timestep that has not
+            come by the end, or comes twice in a call; a block that did not run; `uncond` of a call without guidance.
     """
     if not timesteps:
         raise UserError("no timestep is wanted; name at least one to record")
@@ -122,6 +164,8 @@ def capture_updates(
     captured = CapturedUpdates()
     parts: defaultdict[UpdateKey, list[Tensor]] = defaultdict(list)
     offload = Offload()
+    account = Account(pipe, hookpoints, timesteps, conditionings)
+    wanted = frozenset(timesteps)
 
     def record(block: str, moment: Moment, before: Tensor, after: Tensor) -> None:
         if captured.grids.setdefault(block, moment.grid) != moment.grid:
@@ -129,35 +173,41 @@ def capture_updates(
                 f"{block} changed its grid from {captured.grids[block]} to {moment.grid}; record one picture size"
             )
         for conditioning in moment.branches.held(conditionings):
+            account.enter(clock, block, conditioning)
             rows = rows_of(conditioning, len(after), moment.branches())
             update = after[rows] - before[rows]
             parts[block, moment.timestep, conditioning].append(offload(update, dtype or update.dtype))
 
-    with hook_blocks(pipe, hookpoints, record, timesteps=timesteps) as clock:
+    def due(clock: Clock) -> Collection[str]:
+        return hookpoints if clock.now in wanted and clock.branches.held(conditionings) else ()
+
+    with hook_blocks(pipe, hookpoints, record, timesteps=timesteps, layout=layout, due=due) as clock:
         yield captured
     check_visited(timesteps, clock)
     offload.wait()
     check_conditionings(conditionings, tuple(dict.fromkeys(conditioning for *_, conditioning in parts)))
+    account.close()
     captured.updates.update(
         (key, part[0] if len(part) == 1 else torch.cat(part)) for key, part in parts.items()
     )
+    _warn_of_zeros(captured.updates)
+
+
+def _warn_of_zeros(updates: Mapping[UpdateKey, Float[Tensor, "pictures positions d_in"]]) -> None:
+    for (block, timestep, conditioning), update in updates.items():
+        suspects = (~update[:, 0].any(dim=-1)).nonzero().flatten().tolist()  # one position tells most apart
+        zero = [picture for picture in suspects if not update[picture].any()]
+        if zero:
+            logger.warning(
+                "the update of %s at timestep %g, %s, is exactly zero for %d of %d pictures, the first of them picture %d: "
+                "the block changed nothing there",
+                block, timestep, conditioning, len(zero), len(update), zero[0],
+            )  # fmt: skip
 
 
 def to_positions(images: Float[Tensor, "rows d_in h w"]) -> Float[Tensor, "rows h*w d_in"]:
     """Feature maps as one vector a position, positions row-major over (h, w)."""
     return images.flatten(2).transpose(1, 2)
-
-
-def check_visited(timesteps: Collection[float], clock: Clock) -> None:
-    """`UserError` when a wanted timestep never came."""
-    missing = sorted(set(timesteps) - set(clock.visited), reverse=True)
-    if missing:
-        visited = ", ".join(f"{t:g}" for t in dict.fromkeys(clock.visited))
-        came = visited or "none: the denoiser was not called"
-        raise UserError(
-            f"timestep {', '.join(f'{t:g}' for t in missing)} never came; those that came: {came}. "
-            "Take wanted timesteps from the scheduler that runs, with its number of steps"
-        )
 
 
 def _positions(stream: Tensor, grid: tuple[int, int]) -> Tensor:

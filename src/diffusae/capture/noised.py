@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.branches import planned_branches
+from diffusae.backbone.hookpoints import execution_device
 from diffusae.backbone.noising import noised
 from diffusae.capture.conditions import conditions
 from diffusae.capture.generate import first_latents
@@ -83,7 +84,9 @@ def capture_noised(
         raise UserError(f"{count} pictures have {len(seeds)} seeds; give one seed a picture")
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     noise = first_latents(generators, channels=shape[0], height=shape[1], width=shape[2])
-    latents, noise = (each.to(device=pipe.device, dtype=adapter.denoiser.dtype) for each in (latents, noise))
+    latents, noise = (
+        each.to(device=execution_device(pipe), dtype=adapter.denoiser.dtype) for each in (latents, noise)
+    )
     found: dict[tuple[str, float], Tensor] = {}
     offload = Offload()
     at: list[float] = []
@@ -95,7 +98,7 @@ def capture_noised(
         found[block, at[-1]] = offload(seen, seen.dtype)
 
     others = given(count)
-    with hook_blocks(pipe, hookpoints, visit):
+    with hook_blocks(pipe, hookpoints, visit, layout=("cond",), due=lambda _clock: hookpoints):
         for timestep in timesteps:
             at.append(timestep)
             adapter.predict(others, noised(pipe.scheduler, latents, noise, timestep), timestep)

@@ -6,14 +6,15 @@ twice. The pipeline itself is called as ever.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import nn
 
-from diffusae.backbone.branches import Branches
+from diffusae.backbone.branches import replace_method
 from diffusae.backbone.hookpoints import denoiser_of
+from diffusae.backbone.layouts import Branches
 from diffusae.capture.clock import running_clock
 from diffusae.errors import UserError
 
@@ -54,7 +55,7 @@ def replayed_outputs(pipe: Any, outputs: Outputs, timesteps: Collection[float]) 
     """At these timesteps the denoiser returns what is in `outputs` and does not run; its blocks' hooks do not either.
 
     The calls made inside must be those of the recording: the same prompts, seeds and settings. The denoiser is itself
-    again afterwards, after an exception too.
+    again afterwards, after an exception too, with whatever wrapper its `forward` had.
 
     Raises:
         UserError: a timestep that was not recorded.
@@ -63,17 +64,18 @@ def replayed_outputs(pipe: Any, outputs: Outputs, timesteps: Collection[float]) 
     if missing:
         raise UserError(f"timestep {missing[0]:g} was not recorded; record a whole call first")
     denoiser: Any = denoiser_of(pipe)
-    replayed, run = frozenset(timesteps), denoiser.forward
+    replayed = frozenset(timesteps)
 
-    with running_clock(pipe) as clock:
+    with ExitStack() as stack:
+        clock = stack.enter_context(running_clock(pipe))
 
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            if clock.now in replayed:
-                return outputs[clock.now][clock.branches()]
-            return run(*args, **kwargs)
+        def around(run: Callable[..., Any]) -> Callable[..., Any]:
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                if clock.now in replayed:
+                    return outputs[clock.now][clock.branches()]
+                return run(*args, **kwargs)
 
-        denoiser.forward = forward
-        try:
-            yield
-        finally:
-            del denoiser.forward
+            return forward
+
+        replace_method(stack, denoiser, "forward", around)
+        yield

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from diffusae.backbone.hookpoints import execution_device
 from diffusae.backbone.text_layers import TextLayer
 from diffusae.capture.generate import call_options
-from diffusae.errors import UserError
+from diffusae.errors import UserError, refuse_text
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ def capture_text(
     Raises:
         UserError: the pipeline does not run an encoder with its prompts.
     """
+    refuse_text("prompts", prompts)
     seen: dict[str, Tensor] = {}
     ids: dict[str, Tensor] = {}
     with ExitStack() as stack:
@@ -84,7 +86,7 @@ def _encode(pipe: Any, prompts: list[str], text_tokens: int | None) -> None:
         "prompt": prompts,
         "prompt_2": None,
         "prompt_3": None,
-        "device": pipe.device,
+        "device": execution_device(pipe),
         "num_images_per_prompt": 1,
         "do_classifier_free_guidance": False,
         **call_options(pipe, text_tokens=text_tokens),

@@ -42,6 +42,11 @@ class PerceptualDistance:
         self.net: Net = net
         self.batch_size, self.device = batch_size, torch.device(device)
 
+    def load(self) -> PerceptualDistance:
+        """Load the network now, so that a missing one is known before any picture is made; itself."""
+        _ = self._metric
+        return self
+
     @cached_property
     def _metric(self) -> Any:
         try:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from diffusae.errors import refuse_text
 from diffusae.interventions.edits import Edit
 from diffusae.interventions.safe_guidance import preset, safe_guidance
 from diffusae.interventions.steer import steer
@@ -65,6 +66,8 @@ def safe(concept: str, presets: Sequence[str], **asked: Any) -> list[Defence]:
     Args:
         asked: as for `capture.conditions.conditions`.
     """
+
+    refuse_text("presets", presets)
 
     def at(name: str) -> Callable[[Any], AbstractContextManager[Any]]:
         settings = preset(name)

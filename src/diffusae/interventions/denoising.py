@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusae.backbone.adapters import adapter_of
+from diffusae.backbone.hookpoints import execution_device
 from diffusae.backbone.noising import as_ddim, is_flow_matching, noised
 from diffusae.capture.hooks import Moment, hook_blocks
 from diffusae.errors import UserError
@@ -38,15 +39,19 @@ def denoising_errors(
             of the empty caption for `uncond`.
     """
     adapter = adapter_of(pipe)
-    latents, noise = (each.to(device=pipe.device, dtype=adapter.denoiser.dtype) for each in (latents, noise))
+    latents, noise = (
+        each.to(device=execution_device(pipe), dtype=adapter.denoiser.dtype) for each in (latents, noise)
+    )
     seen, wanted = _noised_and_target(pipe.scheduler, latents, noise, timestep)
 
     def visit(_path: str, moment: Moment, before: Tensor, after: Tensor) -> Tensor:
         assert edit is not None
         return before + edit(after - before, moment.grid)
 
-    hooks = nullcontext() if edit is None else hook_blocks(pipe, {edit.hookpoint: edit.hookpoint}, visit)
-    with hooks:
+    with ExitStack() as stack:
+        if edit is not None:
+            place = {edit.hookpoint: edit.hookpoint}
+            stack.enter_context(hook_blocks(pipe, place, visit, layout=("cond",), due=lambda _clock: place))
         predicted = adapter.predict(conditions, seen, timestep)
     return (predicted.float() - wanted.float()).square().flatten(1).mean(dim=1).cpu()
 

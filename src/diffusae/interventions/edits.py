@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from diffusae.errors import UserError, together, unknown
+from diffusae.errors import UserError, refuse_text, together, unknown
 from diffusae.interventions.regions import Region
 from diffusae.sae.autoencoder import SparseAutoencoder
 
@@ -51,6 +51,7 @@ class Edit:
     preserve_norm: bool = False
 
     def __post_init__(self) -> None:
+        refuse_text("conditionings", self.conditionings)
         first, last = self.window
         faults = []
         if not 0 <= last <= first <= 1:

@@ -9,16 +9,17 @@ taken the step with.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffusae.backbone.branches import replace_method
 from diffusae.backbone.noising import is_flow_matching, noised
 from diffusae.capture.generate import generate
-from diffusae.errors import UserError
+from diffusae.errors import UserError, refuse_text
 from diffusae.interventions.defences import Defence
 
 
@@ -61,6 +62,8 @@ class GuidedPredictions:
         self, prompts: Sequence[Sequence[str]], defence: Defence
     ) -> Float[Tensor, "cases n steps c h w"]:
         """The guided predictions; each case of `prompts` has a prompt for every picture. Float32 on the CPU."""
+        for case in (prompts, *prompts):
+            refuse_text("prompts", case)
         flat = [(defence.rewrite(text), picture) for case in prompts for picture, text in enumerate(case)]
         parts = []
         for start in range(0, len(flat), self.batch_size):
@@ -87,25 +90,22 @@ class GuidedPredictions:
 
         def scale_model_input(sample: Tensor, timestep: Any = None) -> Tensor:
             seen_now = noised(scheduler, clean, noise, float(timestep))
-            return torch.cat([seen_now] * (len(sample) // len(seen_now))).to(sample)
+            branches, left = divmod(len(sample), len(seen_now))
+            if left:
+                raise UserError(
+                    f"{type(self.pipe).__name__} runs {len(sample)} rows for {len(seen_now)} pictures; leave the white-box attack "
+                    "out of evaluation.attacks"
+                )
+            return torch.cat([seen_now] * branches).to(sample)
 
         def step(model_output: Tensor, timestep: Any, sample: Tensor, **_: Any) -> tuple[Tensor]:
             seen.append(model_output.float().cpu())
             return (sample,)
 
-        with _methods(scheduler, scale_model_input=scale_model_input, step=step):
+        with ExitStack() as stack:
+            replace_method(stack, scheduler, "scale_model_input", lambda _own: scale_model_input)
+            replace_method(stack, scheduler, "step", lambda _own: step)
             yield seen
-
-
-@contextmanager
-def _methods(owner: Any, **methods: Any) -> Iterator[None]:
-    for name, method in methods.items():
-        setattr(owner, name, method)
-    try:
-        yield
-    finally:
-        for name in methods:
-            delattr(owner, name)
 
 
 def mean_squared_differences(

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from diffusae.backbone.adapters import adapter_of
-from diffusae.backbone.branches import GUIDED, rows_of
-from diffusae.capture.clock import running_clock
+from diffusae.backbone.adapters import Adapter, adapter_of
+from diffusae.backbone.branches import rows_of
+from diffusae.backbone.calls import Call
+from diffusae.capture.clock import Clock, running_clock
 from diffusae.capture.conditions import conditions
 from diffusae.errors import UserError, unknown
 
@@ -82,57 +83,89 @@ def safe_guidance(
 ) -> Iterator[None]:
     """Guide every pipeline call made inside away from `concept`; the denoiser is itself again afterwards.
 
-    It runs a second, smaller pass a step; do not combine it with edits of updates, which would act in that one too.
+    It runs a second, smaller pass a step; do not combine it with edits of updates, which would act in that one too. Where
+    guidance runs in two passes (FLUX), first `cond` and then `uncond`, e_c is gone when e_u comes: with the true guidance
+    scale g, e_u + g gamma / (g - 1) in e_u's place leads to the same guided prediction.
 
     Args:
         asked: as for `conditions`: guidance, height, width and what else the pipeline is given.
 
     Raises:
-        UserError: the pipeline does not guide in one batch [uncond, cond].
+        UserError: the call runs without guidance, or its rows are not known.
     """
     adapter = adapter_of(pipe)
-    denoiser, latents_name = adapter.denoiser, adapter.varying[0]
     described = conditions(pipe, [concept], "cond", **asked)
-    run = denoiser.forward
-    state: dict[str, Tensor] = {}
-
     with running_clock(pipe) as clock:
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            if clock.branches() != GUIDED:
-                raise UserError(
-                    "safe guidance needs classifier-free guidance in one batch [uncond, cond]; leave it out for this model, "
-                    "or raise model.guidance above 1"
-                )
-            given = adapter.given(args, kwargs)
-            output = run(*args, **kwargs)
-            sample = output[0]
-            uncond, cond = (sample[rows_of(each, len(sample), GUIDED)].float() for each in GUIDED)
-            third = {
-                **_for_pictures(described, len(cond)),
-                latents_name: given[latents_name][rows_of("cond", len(sample), GUIDED)],
-                "timestep": given["timestep"],
-                "return_dict": False,
-            }
-            aimed = run(**third)[0].float()
-            index = _index(pipe.scheduler, clock.now)
-            if index == 0 or "nu" not in state:
-                state["nu"] = torch.zeros_like(cond)
-            gamma, state["nu"] = safety_term(uncond, cond, aimed, state["nu"], settings)
-            if index < settings.warmup * len(pipe.scheduler.timesteps):
-                return output
-            guided = torch.cat([sample[: len(uncond)], (cond - gamma).to(sample.dtype)])
-            return (guided, *output[1:])
-
-        denoiser.forward = forward
+        third = _Third(adapter, described, clock, settings)
+        handle = adapter.denoiser.register_forward_hook(third, with_kwargs=True)
         try:
             yield
         finally:
-            del denoiser.forward
+            handle.remove()
 
 
-def _index(scheduler: Any, timestep: float | None) -> int:
-    return [float(each) for each in scheduler.timesteps].index(float(timestep or 0.0))
+class _Third:
+    """A hook on the denoiser: runs the pass for the concept after the prompt's, and gives what guidance is to work with."""
+
+    def __init__(
+        self, adapter: Adapter, described: Mapping[str, Any], clock: Clock, settings: SafeGuidance
+    ) -> None:
+        self._adapter, self._described, self._clock, self._settings = adapter, described, clock, settings
+        self._call: Call | None = None
+        self._momentum: Tensor | None = None
+        self._seen: tuple[Tensor, Tensor] | None = None
+        """Of two passes the first: e_c and e_s."""
+
+    def __call__(
+        self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> Any:
+        told = self._clock.branches
+        branches = told()
+        if "uncond" not in told.all:
+            raise UserError(
+                "safe guidance needs classifier-free guidance, in one batch [uncond, cond] or in two passes; leave it out for "
+                "this model, or raise model.guidance (FLUX: model.true_guidance) above 1"
+            )
+        if told.call is not self._call:
+            self._call, self._momentum = told.call, None
+        sample = output[0]
+        part = {each: sample[rows_of(each, len(sample), branches)].float() for each in branches}
+        if "cond" in part:
+            rows = rows_of("cond", len(sample), branches)
+            self._seen = part["cond"], self._aimed(denoiser, self._adapter.given(args, kwargs), rows)
+        if "uncond" not in part or self._seen is None:
+            return None
+        gamma = self._gamma(part["uncond"], *self._seen)
+        if gamma is None:
+            return None
+        if "cond" in part:
+            changed, where = part["cond"] - gamma, rows_of("cond", len(sample), branches)
+        else:
+            assert told.call is not None  # two passes are known of a pipeline's own call alone
+            scale = told.call.arguments["true_cfg_scale"]
+            changed, where = part["uncond"] + scale / (scale - 1) * gamma, slice(None)
+        guided = sample.clone()
+        guided[where] = changed.to(sample.dtype)
+        return (guided, *output[1:]) if isinstance(output, tuple) else type(output)(sample=guided)
+
+    def _aimed(self, denoiser: nn.Module, given: Mapping[str, Any], rows: slice) -> Tensor:
+        """e_s: the concept's prediction on the prompt's latents; the pass is no call of the module, so its hooks rest."""
+        latents, time = (given[name] for name in self._adapter.varying)
+        third = {
+            **_for_pictures(self._described, rows.stop - rows.start),
+            self._adapter.varying[0]: latents[rows],
+            "timestep": time[rows] if isinstance(time, Tensor) and time.ndim and len(time) > 1 else time,
+            "return_dict": False,
+        }
+        return denoiser.forward(**third)[0].float()
+
+    def _gamma(self, uncond: Tensor, cond: Tensor, aimed: Tensor) -> Tensor | None:
+        """gamma of the step, None before the warm-up ends; the momentum goes on in any case."""
+        momentum = torch.zeros_like(cond) if self._momentum is None else self._momentum
+        gamma, self._momentum = safety_term(uncond, cond, aimed, momentum, self._settings)
+        assert self._clock.now is not None
+        index, count = self._clock.schedule.index(self._clock.now)
+        return None if index < self._settings.warmup * count else gamma
 
 
 def _for_pictures(described: Mapping[str, Any], count: int) -> dict[str, Any]:

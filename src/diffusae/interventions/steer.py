@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from diffusae.backbone.branches import check_conditionings, rows_of
-from diffusae.backbone.schedule import t_of
+from diffusae.backbone.layouts import Branches
+from diffusae.capture.clock import Clock
 from diffusae.capture.hooks import Moment, hook_blocks
 from diffusae.errors import UserError
 from diffusae.interventions.edits import Edit
@@ -37,15 +38,22 @@ class Steering:
 
 
 @contextmanager
-def steer(pipe: Any, edits: Sequence[Edit | TextEdit]) -> Iterator[Steering]:
+def steer(
+    pipe: Any, edits: Sequence[Edit | TextEdit], *, layout: Branches | None = None
+) -> Iterator[Steering]:
     """Apply `edits`, in their order, to every pipeline call made inside: to the updates of blocks, and to text encodings.
+
+    The rows of every denoiser call are counted, as in `capture_updates`; in a loop of your own over the denoiser `layout`
+    names the branches along the batch: `layout=("uncond", "cond")`. Branches that are neither, such as the perturbed one of
+    PAG, are left alone. Where a scheduler calls the denoiser more often than once a step, an edit acts in each of its calls.
 
     Outside their windows the edits cost a comparison a step; text edits cost what `edited_encodings` says. An edit that did
     not act, or changed nothing, gets a warning when the context ends. Contexts nest. The hooks are gone afterwards, after
     an error too.
 
     Raises:
-        UserError: no edits, an unknown hookpoint or text layer, a conditioning that the call does not run.
+        UserError: no edits, an unknown hookpoint or text layer, a conditioning that the call does not run; before anything is
+            edited, rows that are not known or not counted right; a block that does not run where an edit is to act.
     """
     if not edits:
         raise UserError("there is no edit; give at least one")
@@ -56,23 +64,31 @@ def steer(pipe: Any, edits: Sequence[Edit | TextEdit]) -> Iterator[Steering]:
         if of_text:
             stack.enter_context(edited_encodings(pipe, of_text, steering.note))
         if of_updates:
-            stack.enter_context(_edited_updates(pipe, of_updates, steering))
+            stack.enter_context(_edited_updates(pipe, of_updates, steering, layout))
         yield steering
 
 
 @contextmanager
-def _edited_updates(pipe: Any, edits: Mapping[int, Edit], steering: Steering) -> Iterator[None]:
-    paths = list(dict.fromkeys(edit.hookpoint for edit in edits.values()))
-    clock = _NormalisedTime(pipe)
+def _edited_updates(
+    pipe: Any, edits: Mapping[int, Edit], steering: Steering, layout: Branches | None
+) -> Iterator[None]:
+    paths = {edit.hookpoint: edit.hookpoint for edit in edits.values()}
     reached: dict[int, set[str]] = {number: set() for number in edits}
 
+    def acting_at(timestep: float) -> dict[int, Edit]:
+        t = clock.schedule.t(timestep)
+        return {number: edit for number, edit in edits.items() if edit.acts_at(t)}
+
+    def due(clock: Clock) -> Collection[str]:
+        acting = acting_at(clock.now) if clock.now is not None else {}
+        return {e.hookpoint for e in acting.values() if clock.branches.held(e.conditionings)}
+
     def visit(path: str, moment: Moment, before: Tensor, after: Tensor) -> Tensor | None:
-        t = clock.at(moment.timestep)
-        acting = [(n, edit) for n, edit in edits.items() if edit.hookpoint == path and edit.acts_at(t)]
+        acting = {n: edit for n, edit in acting_at(moment.timestep).items() if edit.hookpoint == path}
         if not acting:
             return None
         edited = after.clone()
-        for number, edit in acting:
+        for number, edit in acting.items():
             held = moment.branches.held(edit.conditionings)
             reached[number].update(held)
             steering.steps[number] += bool(held)
@@ -86,7 +102,7 @@ def _edited_updates(pipe: Any, edits: Mapping[int, Edit], steering: Steering) ->
                 edited[rows] = before[rows] + changed
         return edited
 
-    with hook_blocks(pipe, {path: path for path in paths}, visit):
+    with hook_blocks(pipe, paths, visit, layout=layout, due=due) as clock:
         yield
     for number, branches in reached.items():
         if branches:  # it acted, but in two passes a branch of it may never have come
@@ -102,20 +118,3 @@ def _edited_updates(pipe: Any, edits: Mapping[int, Edit], steering: Steering) ->
                 "edit %d at %s changed nothing: its latents were not active, or its strength is too small",
                 number, edit.hookpoint,
             )  # fmt: skip
-
-
-class _NormalisedTime:
-    """t of a scheduler's timestep in the running call."""
-
-    def __init__(self, pipe: Any) -> None:
-        self.pipe = pipe
-        self._timesteps: Tensor | None = None
-        self._times: dict[float, float] = {}
-
-    def at(self, timestep: float) -> float:
-        timesteps = self.pipe.scheduler.timesteps
-        if timesteps is not self._timesteps:
-            self._timesteps = timesteps
-            values = timesteps.tolist()
-            self._times = {float(value): t_of(index, len(values)) for index, value in enumerate(values)}
-        return self._times[float(timestep)]

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusae.backbone.branches import CONDITIONINGS
-from diffusae.errors import together
+from diffusae.errors import refuse_text, together
 from diffusae.sae.autoencoder import SparseAutoencoder
 
 
@@ -45,6 +45,7 @@ class TextEdit:
     conditionings: tuple[str, ...] = CONDITIONINGS
 
     def __post_init__(self) -> None:
+        refuse_text("conditionings", self.conditionings)
         faults = []
         if not self.prompts:
             faults.append("concept_prompts is empty; give at least one, such as 'neon style'")

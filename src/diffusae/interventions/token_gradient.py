@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from diffusae.errors import refuse_text
+
 
 def single_words(tokenizer: Any) -> list[str]:
     """The text of every token that is a whole word by itself and comes back as that token; "" for the others."""
@@ -43,6 +45,7 @@ class TokenGradient:
         replaced: Callable[[str, str], str],
         before: Callable[[str], int],
     ) -> None:
+        refuse_text("captions", captions)
         self.tokenizer, self.encoder = tokenizer, encoder
         self.captions, self.replaced = list(captions), replaced
         self.places = [len(self._ids([caption[: before(caption)]])[0]) - 1 for caption in captions]

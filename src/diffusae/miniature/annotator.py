@@ -147,9 +147,18 @@ class MiniatureAnnotator:
         folder: where `annotator.safetensors` and `annotator.json` lie.
         minimum_pixels: a smaller connected patch is noise and is dropped.
         batch_size: pictures a forward pass.
+        models: names of the models whose pictures it can judge, for the stages to check; None: not said.
     """
 
-    def __init__(self, folder: str | Path, *, minimum_pixels: int = 20, batch_size: int = 64) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        minimum_pixels: int = 20,
+        batch_size: int = 64,
+        models: Sequence[str] | None = None,
+    ) -> None:
+        self.models = models
         self.folder, self.minimum_pixels, self.batch_size = Path(folder), minimum_pixels, batch_size
         weights = self.folder / "annotator.safetensors"
         if not weights.exists():

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from diffusae.errors import UserError
+from diffusae.parsing import json_value, of_type, reading
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
     """All whole rows of a metric log; a cut last line is left out. A missing file has none.
 
     Raises:
-        UserError: a line is no row of metrics.
+        UserError: a line is damaged.
     """
     try:
         content = Path(path).read_bytes()
@@ -77,16 +77,8 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
     whole = content[: content.rfind(b"\n") + 1]
     rows = []
     for number, line in enumerate(whole.splitlines(), 1):
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError("it is no JSON object")
-        except (ValueError, RecursionError) as error:
-            raise UserError(
-                f"{path} is damaged: line {number} is no row of metrics ({error}); remove {Path(path).parent}, and the same "
-                "command makes it again"
-            ) from error
-        rows.append(row)
+        with reading(path, remedy=f"remove line {number}, or the file: training goes on without it"):
+            rows.append(of_type(json_value(line), dict, f"line {number}"))
     return rows
 
 

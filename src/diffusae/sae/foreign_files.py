@@ -3,67 +3,85 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from diffusae.errors import UserError
+from diffusae.errors import UserError, together
+from diffusae.parsing import read_json, reading, shown
+from diffusae.tensor_files import read_header, read_tensors
 
 CONFIG_NAME = "cfg.json"
+_FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 def read_config(directory: Path) -> dict[str, Any]:
     """`cfg.json` as a dict; `UserError` where it is missing or no JSON object."""
     path = directory / CONFIG_NAME
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, remedy="copy or save it again")
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing; name the directory that holds it beside the weights: source=DIR"
         ) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not readable as JSON ({error}); copy or save it again") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} must hold a JSON object, holds a {type(value).__name__}; save it again")
-    return value
 
 
-def read_weights(path: Path, names: Collection[str]) -> dict[str, Tensor]:
+def read_weights(path: Path, axes: Mapping[str, int], sizes: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors of exactly these names, in float64, so that what is folded in is rounded once.
 
+    Args:
+        path: of the safetensors file.
+        axes: name -> how many axes the tensor has.
+        sizes: the name and value of what the configuration says of d_sae and d_in, the axes of W_dec; None: nothing.
+
     Raises:
-        UserError: the file is missing or damaged, lacks a tensor or has one that we would ignore.
+        UserError: the file is missing or damaged, lacks a tensor or has one that we would ignore, a tensor is not made of
+            floats or has other axes, or W_dec another size than the configuration says.
     """
+    remedy = "copy or save it again"
     try:
-        found = load_file(path)
+        header = read_header(path, remedy=remedy)
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; copy or save it again") from None
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} is not readable as safetensors ({error}); copy or save it again") from error
-    if found.keys() != set(names):
+        raise UserError(f"{path} is missing; {remedy}") from None
+    if header.shapes.keys() != axes.keys():
         raise UserError(
-            f"{path} must hold {', '.join(sorted(names))}, holds {', '.join(sorted(found)) or 'nothing'}; "
+            f"{path} must hold {', '.join(sorted(axes))}, holds {', '.join(sorted(header.shapes))[:400] or 'nothing'}; "
             "only plain autoencoders of the named kind can be imported"
         )
-    return {name: tensor.double() for name, tensor in found.items()}
+    with reading(path, remedy=remedy):
+        together(
+            f"{name} must be floats with {axes[name]} axes, is {header.dtypes[name]} {list(shape)}"
+            for name, shape in header.shapes.items()
+            if header.dtypes[name] not in _FLOATS or len(shape) != axes[name]
+        )
+        together(
+            f"{CONFIG_NAME} says {name}={shown(told)}, W_dec has {size}"
+            for (name, told), size in zip(sizes.items(), header.shapes["W_dec"], strict=True)
+            if told is not None and told != size
+        )
+    return {name: tensor.double() for name, tensor in read_tensors(path, remedy=remedy).items()}
+
+
+def truth(config: Mapping[str, Any], name: str, *, absent: bool) -> bool:
+    """True or false; `UserError` for anything else."""
+    value = config.get(name, absent)
+    if not isinstance(value, bool):
+        raise UserError(f"{CONFIG_NAME}: {name}={shown(value)} must be true or false; save it again")
+    return value
 
 
 def require(config: Mapping[str, Any], name: str, *allowed: Any, why: str) -> None:
     """`UserError` unless the value is one of `allowed` or absent; `why` ends the sentence with a remedy."""
     if config.get(name, allowed[0]) not in allowed:
-        shown = " or ".join(json.dumps(value) for value in allowed)
-        raise UserError(f"{CONFIG_NAME}: {name}={json.dumps(config[name])} must be {shown}: {why}")
+        good = " or ".join(json.dumps(value) for value in allowed)
+        raise UserError(f"{CONFIG_NAME}: {name}={shown(config[name])} must be {good}: {why}")
 
 
 def whole_number(config: Mapping[str, Any], name: str) -> int:
     """A whole number from 1; `UserError` for anything else."""
     value = config.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(
-            f"{CONFIG_NAME}: {name}={json.dumps(value)} must be a whole number from 1; save it again"
-        )
+        raise UserError(f"{CONFIG_NAME}: {name}={shown(value)} must be a whole number from 1; save it again")
     return value

@@ -16,13 +16,14 @@ from safetensors.torch import save_file
 from diffusae.errors import UserError, unknown
 from diffusae.files import atomic_path, atomic_write_json
 from diffusae.sae.folded import Folded, jump_relu
-from diffusae.sae.foreign_files import CONFIG_NAME, read_config, read_weights, require, whole_number
+from diffusae.sae.foreign_files import CONFIG_NAME, read_config, read_weights, require, truth, whole_number
 from diffusae.sae.sparsity import JumpReLU, ReLU, Sparsity, TopK
 
 WEIGHTS_NAME = "sae_weights.safetensors"
 LAYOUT_VERSION = "6.54.12"
 """The version whose layout is written: SAELens reads configs without one as those of before its version 6."""
-_TENSORS = ("W_enc", "W_dec", "b_enc", "b_dec")
+_TENSORS = {"W_enc": 2, "W_dec": 2, "b_enc": 1, "b_dec": 1}
+"""Name -> axes."""
 _ARCHITECTURES: Mapping[type[Sparsity], str] = {TopK: "topk", ReLU: "standard", JumpReLU: "jumprelu"}
 _TRAINED_ONLY = ("batchtopk", "matryoshka_batchtopk")
 """What SAELens has in its training checkpoints alone: for use it writes them as `jumprelu`."""
@@ -68,18 +69,19 @@ def read(directory: Path) -> Folded:
     if architecture not in _ARCHITECTURES.values():
         raise unknown("sae-lens architecture", architecture, _ARCHITECTURES.values())
     _refuse_what_differs(config)
-    names = (*_TENSORS, "threshold") if architecture == "jumprelu" else _TENSORS
-    tensors = read_weights(directory / WEIGHTS_NAME, names)
+    axes = {**_TENSORS, "threshold": 1} if architecture == "jumprelu" else _TENSORS
+    sizes = {name: config.get(name) for name in ("d_sae", "d_in")}
+    tensors = read_weights(directory / WEIGHTS_NAME, axes, sizes)
     W_enc, b_enc, W_dec, b_dec = tensors["W_enc"].T, tensors["b_enc"], tensors["W_dec"], tensors["b_dec"]
     sparsity: Sparsity = ReLU(l1=0.0)
     if architecture == "topk":
         sparsity = TopK(whole_number(config, "k"))
     elif architecture == "jumprelu":
-        sparsity = jump_relu(tensors["threshold"].flatten())
+        sparsity = jump_relu(tensors["threshold"])
     plain = Folded(W_enc, b_enc, W_dec, b_dec, sparsity)  # shapes are checked before anything is computed
-    if not config.get("apply_b_dec_to_input", True):
+    if not truth(config, "apply_b_dec_to_input", absent=True):
         b_enc = b_enc + W_enc @ b_dec
-    if config.get("rescale_acts_by_decoder_norm", False):
+    if truth(config, "rescale_acts_by_decoder_norm", absent=False):
         norms = W_dec.norm(dim=1)
         W_enc, b_enc = norms[:, None] * W_enc, norms * b_enc
         W_dec = torch.nn.functional.normalize(W_dec, dim=1)

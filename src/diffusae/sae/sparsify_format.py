@@ -59,6 +59,8 @@ def read(directory: Path) -> Folded:
     require(config, "activation", "topk", why=remedy)
     for name in ("transcode", "skip_connection", "signed"):
         require(config, name, False, why=remedy)
-    tensors = read_weights(directory / WEIGHTS_NAME, _TENSORS)
+    sizes = {"num_latents": config.get("num_latents") or None, "d_in": config.get("d_in")}
+    axes = {name: 2 if ours.startswith("W") else 1 for name, ours in _TENSORS.items()}
+    tensors = read_weights(directory / WEIGHTS_NAME, axes, sizes)
     W_enc, b_enc, W_dec, b_dec = (tensors[name] for name in _TENSORS)
     return Folded(W_enc, b_enc, W_dec, b_dec, TopK(whole_number(config, "k")))

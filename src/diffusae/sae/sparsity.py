@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from diffusae.errors import UserError, together, unknown
+from diffusae.parsing import call_typed
 from diffusae.sae.across_processes import anywhere, largest_of_all, least_of_all
 from diffusae.sae.largest import largest, largest_values
 
@@ -374,7 +375,7 @@ SPARSITIES: Mapping[str, type[Sparsity]] = {
 
 
 def sparsity_from_config(name: str, config: Mapping[str, Any]) -> Sparsity:
-    """The sparsity `name` with the arguments that its `config()` gave; `UserError` for an unknown name."""
+    """The sparsity `name` with the arguments that its `config()` gave; `UserError` for an unknown name or other arguments."""
     if name not in SPARSITIES:
         raise unknown("sparsity", name, SPARSITIES)
-    return SPARSITIES[name](**config)
+    return call_typed(SPARSITIES[name], config, f"the sparsity {name}")

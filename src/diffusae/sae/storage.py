@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from diffusae.errors import UserError
 from diffusae.files import atomic_path, atomic_write_json, sha256_of, verified
-from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.parsing import of_type, read_json, reading, shown, typed
+from diffusae.sae.autoencoder import InputScaling, SparseAutoencoder
 from diffusae.sae.sparsity import sparsity_from_config
+from diffusae.tensor_files import Header, read_header, read_tensors
 
 WEIGHTS_NAME = "sae.safetensors"
 CONFIG_NAME = "cfg.json"
@@ -49,42 +50,81 @@ def load_sae(
     """The autoencoder and the metadata that `save_sae` wrote, the weights equal bit for bit.
 
     Raises:
-        UserError: a file is missing, damaged (its SHA-256 differs), or of another format.
+        UserError: a file is missing, damaged (its SHA-256 differs), of another format, or the two do not fit. Shapes are
+            compared before anything of that size is made.
     """
     directory = Path(directory)
     weights, remedy = (
         directory / WEIGHTS_NAME,
         f"remove {directory} and train this cell again, or copy it again",
     )
-    for path in (directory / CONFIG_NAME, weights):
-        if not path.is_file():
-            raise UserError(f"{path} is missing; {remedy}")
     try:
-        config = json.loads(verified(directory / CONFIG_NAME).read_text(encoding="utf-8"))
-        if config["format_version"] != FORMAT_VERSION:
-            raise UserError(
-                f"{directory / CONFIG_NAME} has format {config['format_version']}, "
-                f"expected {FORMAT_VERSION}; {remedy}"
-            )
-        found = sha256_of(verified(weights))
-        if found != config["sha256"]:
-            raise UserError(
-                f"{weights} is damaged: SHA-256 is {found}, expected {config['sha256']}; {remedy}"
-            )
-        sparsity = dict(config["sparsity"])
-        sae = SparseAutoencoder(
-            config["d_in"],
-            config["d_sae"],
-            sparsity_from_config(sparsity.pop("name"), sparsity),
-            encoder_bias=config["encoder_bias"],
-            input_scaling=config["input_scaling"],
-            dtype=getattr(torch, config["dtype"]),
-        )
-        sae.load_state_dict(load_file(weights))
-        return sae.eval().to(device), dict(config["metadata"])
-    except UserError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        config = _read_config(verified(directory / CONFIG_NAME), remedy)
+        header = read_header(weights, remedy=remedy)
+        with reading(weights, remedy=remedy):
+            if (found := sha256_of(verified(weights))) != config.sha256:
+                raise UserError(f"SHA-256 is {found}, expected {config.sha256}")
+        with reading(directory / CONFIG_NAME, remedy=remedy):
+            sae = _empty(config, header)
+        sae.load_state_dict(read_tensors(weights, remedy=remedy, shapes=_shapes(sae)))
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename or weights} is missing; {remedy}") from None
+    for name, tensor in sae.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise UserError(f"{weights}: {name} has values that are not finite; {remedy}")
+    return sae.eval().to(device), config.metadata
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Config:
+    """What cfg.json says."""
+
+    format_version: int
+    d_in: int
+    d_sae: int
+    sparsity: dict[str, Any]
+    encoder_bias: bool
+    input_scaling: InputScaling
+    dtype: Literal["float32", "float16", "bfloat16", "float64"]
+    sha256: str
+    metadata: dict[str, Any]
+
+
+_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
+"""Ours -> as safetensors calls it."""
+
+
+def _read_config(path: Path, remedy: str) -> _Config:
+    value = read_json(path, remedy=remedy)
+    with reading(path, remedy=remedy):
+        if (version := value.get("format_version")) != FORMAT_VERSION:
+            raise UserError(f"it has format {shown(version)}, expected {FORMAT_VERSION}")
+        return typed(_Config, value)
+
+
+def _empty(config: _Config, header: Header) -> SparseAutoencoder:
+    """The autoencoder before its weights, once the file is known to hold weights of that size.
+
+    Raises:
+        UserError: the weights have another shape or type than the configuration says.
+    """
+    arguments = dict(config.sparsity)
+    sizes = {arguments.get("d_sae", config.d_sae), config.d_sae}
+    found, kind = header.shapes.get("W_dec"), header.dtypes.get("W_dec")
+    if found != (config.d_sae, config.d_in) or len(sizes) > 1 or kind != _DTYPES[config.dtype]:
         raise UserError(
-            f"{directory} holds no readable SAE ({type(error).__name__}: {error}); {remedy}"
-        ) from error
+            f"d_sae={config.d_sae}, d_in={config.d_in}, dtype={config.dtype} and sparsity={config.sparsity} do not fit "
+            f"W_dec of {WEIGHTS_NAME}, which is {list(found or ())} of {kind}"
+        )
+    return SparseAutoencoder(
+        config.d_in,
+        config.d_sae,
+        sparsity_from_config(of_type(arguments.pop("name", None), str, "name of the sparsity"), arguments),
+        encoder_bias=config.encoder_bias,
+        input_scaling=config.input_scaling,
+        dtype=getattr(torch, config.dtype),
+    )
+
+
+def _shapes(sae: SparseAutoencoder) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in sae.state_dict().items()}

@@ -13,7 +13,7 @@ from diffusae.activations.reader import read_images, require_sound
 from diffusae.activations.schema import IMAGES
 from diffusae.concepts.annotations import annotate_pictures
 from diffusae.concepts.annotators import Images
-from diffusae.errors import UserError
+from diffusae.errors import UserError, together
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
 from diffusae.sources import fingerprint
@@ -45,7 +45,9 @@ def annotate_into(study: Study) -> bool:
     if annotated(study):
         log.info("%s is annotated already", study.annotations)
         return False
-    annotator = build(study.cfg.annotator)
+    if study.kind == "generation":  # given pictures are whatever the user says they are
+        together(annotator_faults(study))
+    annotator = build(study.cfg.annotator, "annotator")
     manifest = Manifest.load(study.activations)
     if manifest.image_size is None:
         raise UserError(
@@ -77,6 +79,17 @@ def _pictures(study: Study, manifest: Manifest) -> Iterator[tuple[str, Images, s
                 advance(1)
 
 
+def annotator_faults(study: Study) -> Iterator[str]:
+    """What is wrong where the annotator was made for other pictures than the study's model generates."""
+    models, model = study.cfg.annotator.get("models"), study.cfg.model.name
+    if models is not None and model not in models:
+        yield (
+            f"this annotator judges pictures of {', '.join(models)} alone, and model.name={model}; choose "
+            "annotator=grounded_sam or annotator=clipseg, or, if the pictures are of the same kind, name the model in "
+            "annotator.models"
+        )
+
+
 def _determines(study: Study) -> dict[str, Any]:
     return {"annotator": determining(study.part("annotator"))}
 
@@ -85,8 +98,8 @@ def _parents(study: Study) -> dict[str, str]:
     return {"collect": parent_signature(study.activations, stage="collect")}
 
 
-_INDIFFERENT = ("batch_size", "boxes_at_once", "pairs_at_once", "cache", "device")
-"""Settings of annotators that change how fast they are, and not what they find."""
+_INDIFFERENT = ("batch_size", "boxes_at_once", "pairs_at_once", "cache", "device", "models")
+"""Settings of annotators that do not change what they find."""
 
 
 def determining(settings: Any) -> Any:

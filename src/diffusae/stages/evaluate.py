@@ -14,7 +14,7 @@ from diffusae.evaluation.result import Result, load_results, save_results
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
 from diffusae.runs.wandb_mirror import WandbMirror
-from diffusae.stages.annotate import determining
+from diffusae.stages.annotate import annotator_faults, determining
 from diffusae.stages.before_after import captioned, panel_name
 from diffusae.stages.evaluate_cohesion import cohesion_rows
 from diffusae.stages.evaluate_composition import composition_results
@@ -90,7 +90,11 @@ def needed(metrics: Iterable[str]) -> set[str]:
 
 
 def kind_faults(study: Study, metrics: Iterable[str]) -> Iterator[str]:
-    """Every metric that the study's kind of collection cannot have."""
+    """Every metric that the study's kind of collection cannot have, and an annotator that cannot judge its pictures."""
+    metrics = list(metrics)
+    generated = study.kind == "generation" and "annotate" in needed(metrics)
+    if generated or any(metric in JUDGED for metric in metrics):
+        yield from annotator_faults(study)
     for metric in metrics:
         if study.kind != "generation" and metric in OF_GENERATION:
             yield f"metric {metric} needs pictures generated of captions, which collection={study.kind} has not; leave it out"

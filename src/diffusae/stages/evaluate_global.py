@@ -17,7 +17,7 @@ from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.maps import share_of_positions
 from diffusae.errors import UserError, together, unknown
 from diffusae.evaluation.intervention_success import FeatureDistance, Restyled, restyled
-from diffusae.evaluation.perceptual_distance import Net, PerceptualDistance
+from diffusae.evaluation.perceptual_distance import PerceptualDistance
 from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
 from diffusae.files import atomic_path
 from diffusae.interventions.directions import Contrast, neuron
@@ -67,6 +67,7 @@ def global_rows(study: Study, _embedding: Any) -> list[Result]:
     """For every factor: does its score rise, is the target reached, how much of the picture is kept."""
     settings = study.part("evaluation")
     check_settings(settings)
+    perceptual = None if settings["lpips"] is None else PerceptualDistance(settings["lpips"]).load()
     there = edited_studies(study)
     blocks = [each.cell.block for each in there]
     pictures = EditedPictures(
@@ -89,7 +90,7 @@ def global_rows(study: Study, _embedding: Any) -> list[Result]:
     plain = pictures.make(unedited, what="unedited pictures")
     before = {trial.prompt.image_id: made for trial, made in zip(unedited, plain, strict=True)}
     cases = {split: cases_of(each, before, names) for split, each in prompts.items()}
-    restyler = _Restyler(pictures, edited, before, names, lpips=settings["lpips"])
+    restyler = _Restyler(pictures, edited, before, names, perceptual=perceptual)
     tuned = restyler.judged([
         (case, method, strength)
         for case in cases["tune"] for method in METHODS for strength in settings["strengths"]
@@ -242,7 +243,7 @@ class _Restyler:
         before: Mapping[str, tuple[np.ndarray, Any]],
         names: Factors,
         *,
-        lpips: Net | None,
+        perceptual: PerceptualDistance | None,
     ) -> None:
         self.pictures, self.edited, self.before, self.names = pictures, edited, before, names
         self.distances: dict[str, Distance] = {}
@@ -250,8 +251,8 @@ class _Restyler:
             self.distances[FEATURE_DISTANCE] = FeatureDistance(
                 features, [each for each, _ in before.values()]
             )
-        if lpips is not None:
-            self.distances[LPIPS] = PerceptualDistance(lpips)
+        if perceptual is not None:
+            self.distances[LPIPS] = perceptual
 
     def judged(self, wanted: Sequence[tuple[Case, str, float]]) -> Judged:
         """One row an edited picture; cases without a direction in every block have none."""

@@ -1,0 +1,123 @@
+"""Which rows of a denoiser call belong to which branch of guidance: known by the pipeline's class and the running call.
+
+A pipeline makes one or more passes of its denoiser a step. Stable Diffusion 1, 2, XL and 3 and PixArt make one, with the
+batch [uncond, cond] under guidance and [cond] without. Perturbed-attention guidance (PAG, arXiv 2403.17377) appends a third
+branch. FLUX makes a pass for `cond`, and one for `uncond` if a true guidance scale and a negative prompt are given. A class
+that is not listed here is refused: its rows would be a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from diffusae.errors import UserError
+
+Branches = tuple[str, ...]
+"""The branches of one batch, in their order along it."""
+
+Passes = tuple[Branches, ...]
+"""The denoiser calls of one step, in their order."""
+
+CONDITIONINGS = ("cond", "uncond")
+GUIDED: Branches = ("uncond", "cond")
+UNGUIDED: Branches = ("cond",)
+
+PERTURBED = "perturbed"
+"""The conditional branch once more with its self-attention switched off (PAG)."""
+SKIPPED = "skipped"
+"""The conditional branch once more without some layers (`skip_guidance_layers` of Stable Diffusion 3): a pass of its own."""
+
+_ASKED = "do_classifier_free_guidance"
+
+PassesOf = Callable[[Any, Mapping[str, Any]], Passes]
+"""passes(pipeline, the call's arguments) -> the passes of the step that runs."""
+
+
+def _one_batch(pipe: Any, given: Mapping[str, Any]) -> Passes:
+    """Guidance may change between two steps of a call: the pipeline's own property knows, where it has one."""
+    guided = getattr(pipe, _ASKED) if hasattr(type(pipe), _ASKED) else given["guidance_scale"] > 1
+    return (GUIDED if guided else UNGUIDED,)
+
+
+def _perturbed(pipe: Any, given: Mapping[str, Any]) -> Passes:
+    (branches,) = _one_batch(pipe, given)
+    return ((*branches, PERTURBED) if pipe.do_perturbed_attention_guidance else branches,)
+
+
+def _pass_each(_pipe: Any, given: Mapping[str, Any]) -> Passes:
+    embedded = (given.get(f"negative_{name}prompt_embeds") is not None for name in ("", "pooled_"))
+    negative = given.get("negative_prompt") is not None or all(embedded)
+    guided = negative and given.get("true_cfg_scale", 1.0) > 1
+    return (("cond",), ("uncond",)) if guided else (("cond",),)
+
+
+TEXT_TO_IMAGE: Mapping[str, PassesOf] = {
+    "StableDiffusionPipeline": _one_batch,
+    "StableDiffusionXLPipeline": _one_batch,
+    "StableDiffusion3Pipeline": _one_batch,
+    "FluxPipeline": _pass_each,
+    "PixArtAlphaPipeline": _one_batch,
+    "PixArtSigmaPipeline": _one_batch,
+    "LatentConsistencyModelPipeline": _one_batch,
+    "KolorsPipeline": _one_batch,
+    "StableDiffusionPAGPipeline": _perturbed,
+    "StableDiffusionXLPAGPipeline": _perturbed,
+    "StableDiffusion3PAGPipeline": _perturbed,
+    "PixArtSigmaPAGPipeline": _perturbed,
+    "KolorsPAGPipeline": _perturbed,
+}
+"""Pipelines that make a picture of a prompt alone, by class: the stages can run them."""
+
+_WITH_A_PICTURE = {
+    _one_batch: (
+        "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline", "StableDiffusionDepth2ImgPipeline",
+        "StableDiffusionUpscalePipeline", "StableDiffusionAdapterPipeline", "StableDiffusionXLAdapterPipeline",
+        "StableDiffusionControlNetPipeline", "StableDiffusionControlNetImg2ImgPipeline",
+        "StableDiffusionControlNetInpaintPipeline", "StableDiffusionXLImg2ImgPipeline",
+        "StableDiffusionXLInpaintPipeline", "StableDiffusionXLControlNetPipeline",
+        "StableDiffusionXLControlNetImg2ImgPipeline", "StableDiffusionXLControlNetInpaintPipeline",
+        "StableDiffusionXLControlNetUnionPipeline", "StableDiffusionXLControlNetUnionImg2ImgPipeline",
+        "StableDiffusionXLControlNetUnionInpaintPipeline", "StableDiffusion3Img2ImgPipeline",
+        "StableDiffusion3InpaintPipeline", "StableDiffusion3ControlNetPipeline",
+        "StableDiffusion3ControlNetInpaintingPipeline", "LatentConsistencyModelImg2ImgPipeline", "KolorsImg2ImgPipeline",
+    ),
+    _perturbed: (
+        "StableDiffusionPAGImg2ImgPipeline", "StableDiffusionPAGInpaintPipeline", "StableDiffusionControlNetPAGPipeline",
+        "StableDiffusionControlNetPAGInpaintPipeline", "StableDiffusionXLPAGImg2ImgPipeline",
+        "StableDiffusionXLPAGInpaintPipeline", "StableDiffusionXLControlNetPAGPipeline",
+        "StableDiffusionXLControlNetPAGImg2ImgPipeline", "StableDiffusion3PAGImg2ImgPipeline",
+    ),
+    _pass_each: (
+        "FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxControlPipeline", "FluxControlImg2ImgPipeline",
+        "FluxControlInpaintPipeline", "FluxControlNetPipeline", "FluxControlNetImg2ImgPipeline",
+        "FluxControlNetInpaintPipeline", "FluxFillPipeline",
+    ),
+}  # fmt: skip
+
+KNOWN: Mapping[str, PassesOf] = {
+    **TEXT_TO_IMAGE,
+    **{name: passes for passes, names in _WITH_A_PICTURE.items() for name in names},
+}
+"""{class of diffusers: its passes}; a class that inherits its `__call__` counts as the class that it inherits it from."""
+
+
+def calling_class(kind: type) -> type:
+    """The class that defines what a call of this one does; the class itself where there is no call."""
+    return next((each for each in kind.__mro__ if "__call__" in vars(each)), kind)
+
+
+def passes_of(kind: type) -> PassesOf | None:
+    """How a pipeline of this class runs its guidance; None where that is not known."""
+    caller = calling_class(kind)
+    return KNOWN.get(caller.__name__) if caller.__module__.startswith("diffusers.") else None
+
+
+def refuse_needing_a_picture(kind: type) -> None:
+    """`UserError` for a pipeline that makes a picture of another picture: stages have prompts alone to give it."""
+    name = calling_class(kind).__name__
+    if name in KNOWN and name not in TEXT_TO_IMAGE:
+        raise UserError(
+            f"{name} needs a picture besides the prompt, so it cannot make one of a prompt alone; use a text-to-image "
+            "pipeline, or call it yourself inside capture_updates or steer"
+        )

@@ -1,0 +1,51 @@
+"""Reading Parquet tables: the columns that are needed are there, with values of their kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from diffusae.errors import UserError
+from diffusae.parsing import reading
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Kind = Literal["text", "whole", "number", "bytes", "any", "texts", "numbers"]
+
+
+def read_table(path: Path | str, columns: Mapping[str, Kind], *, remedy: str) -> pd.DataFrame:
+    """A table that has at least these columns; kinds in the plural are lists of any length in each row.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it is damaged, or lacks a column, or one is of another kind or has no value in some row.
+    """
+    import pandas as pd
+
+    with reading(path, remedy=remedy):
+        with open(path, "rb") as file:
+            table = pd.read_parquet(file, engine="pyarrow")
+        if missing := [name for name in columns if name not in table.columns]:
+            raise UserError(f"it lacks the columns {', '.join(missing)}")
+        wrong = [f"{name} ({kind})" for name, kind in columns.items() if not _fits(table[name], kind)]
+        if wrong:
+            raise UserError(f"columns are not of the kind that is expected: {', '.join(wrong)}")
+        return table
+
+
+def _fits(column: pd.Series, kind: Kind) -> bool:
+    import pandas as pd
+
+    types = pd.api.types
+    if kind == "any":
+        return True
+    if kind == "number":
+        return types.is_numeric_dtype(column) and not types.is_bool_dtype(column)
+    if kind == "whole":
+        return types.is_integer_dtype(column) and not column.isna().any()
+    if kind in ("texts", "numbers"):
+        inner = str if kind == "texts" else (int, float)
+        return all(hasattr(row, "__len__") and all(isinstance(each, inner) for each in row) for row in column)
+    return all(isinstance(each, str if kind == "text" else bytes) for each in column)

@@ -1,0 +1,34 @@
+"""What a reader may do with damaged bytes: read them, or raise `UserError`; and never take much memory."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from diffusae.errors import UserError
+
+MOST_BYTES = 100 << 20
+"""By which the process may grow at one damaged file of some kilobytes."""
+
+
+@contextmanager
+def only_user_errors() -> Iterator[None]:
+    """Let a `UserError` pass; anything else that is raised fails the test, and so does much memory."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with suppress(UserError):
+        yield
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert grown < MOST_BYTES, f"{grown} bytes more for one damaged file"
+
+
+@contextmanager
+def replaced(path: Path, data: bytes) -> Iterator[None]:
+    """`data` in the file's place while the block runs."""
+    before = path.read_bytes()
+    path.write_bytes(data)
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
