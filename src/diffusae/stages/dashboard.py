@@ -45,7 +45,7 @@ from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import signature
 from diffusae.runs.survey import finished_runs, runs_below
 from diffusae.runs.wandb_mirror import WandbMirror
-from diffusae.runs.wandb_mode import mode_of
+from diffusae.runs.wandb_mode import mode_of, valid_run_id
 from diffusae.runs.wandb_save import save_online
 from diffusae.stages.before_after import FILE as EXAMPLES
 from diffusae.stages.before_after import PANEL, panel_name
@@ -89,7 +89,7 @@ def dashboard(cfg: DictConfig) -> bool:
         project=cfg.logger.project,
         entity=cfg.logger.entity or "",
         experiment=study.name,
-        overview=f"{study.name}-{signature(made_of)}",
+        overview=valid_run_id(f"{study.name}-{signature(made_of)}"),
         results=results,
         metrics=metrics,
         training=settings["training"],

@@ -72,7 +72,7 @@ def report(cfg: DictConfig) -> None:
         raise UserError(f"{study.directory} holds no finished run; run `diffusae run` or its stages first")
     for run in runs:
         if run.fault is not None:
-            warn_once(f"left out: {run.fault}")
+            warn_once(run.left_out)
     write_report(page, _page(study, runs))
     stamp(page, _contents(study, runs))
     log.info("the report: %s", page.absolute())
@@ -186,7 +186,7 @@ def _facts(manifest: Manifest, records: list[tuple[Path, RunRecord]]) -> dict[st
     changed = " with uncommitted changes" if first.git_dirty else ""
     samples = "prompts" if header.get("collection") == "text" else "pictures"
     return {
-        "model": f"{header['model']} ({header['source']})",
+        "model": f"{header.get('model')} ({header.get('source')})",
         **how_collected(header),
         samples: splits,
         f"rejected {samples}": str(sum(counts["rejected"] for counts in manifest.splits.values())),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from diffusae.files import atomic_write_json, sha256_of
+from diffusae.parsing import read_json
 
 FILE = "shows.json"
 
@@ -18,7 +18,7 @@ def stamp(page: Path, contents: str) -> None:
 def is_shown(page: Path, contents: str) -> bool:
     """Whether the page is there as it was written, of these contents."""
     try:
-        return json.loads(page.with_name(FILE).read_text(encoding="utf-8")) == _stamp(page, contents)
+        return read_json(page.with_name(FILE), remedy="") == _stamp(page, contents)
     except (OSError, ValueError):  # there is none, or it is damaged
         return False
 
