@@ -6,7 +6,19 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "diffusae"
-GROUND = {"errors", "files", "memory", "parsing", "sources", "stopping", "table_files", "tensor_files"}
+GROUND = {
+    "contents",
+    "errors",
+    "files",
+    "masking",
+    "memory",
+    "parsing",
+    "sources",
+    "stopping",
+    "table_files",
+    "tar_samples",
+    "tensor_files",
+}
 ALLOWED = {
     "capture": {"backbone"},
     "interventions": {"backbone", "capture", "sae"},

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from diffusae.errors import UserError
+from diffusae.masking import masked_json
+from diffusae.parsing import json_value
 
 TEMPORARY_SUFFIX = ".partial"
 RECORD = "run.json"
@@ -95,8 +97,8 @@ def _is_another_live_process(pid: int) -> bool:
 
 
 def atomic_write_json(path: Path | str, value: Any, *, durable: bool = True) -> None:
-    """Write `value` as indented JSON under its final name only when it is whole. NaN and infinities are refused."""
-    text = json.dumps(value, indent=2, allow_nan=False, sort_keys=False)
+    """Write `value` as indented JSON under its final name only when it is whole. NaN and infinities are refused, secrets masked."""
+    text = masked_json(json.dumps(value, indent=2, allow_nan=False, sort_keys=False), indent=2)
     with atomic_path(path, durable=durable) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
@@ -122,10 +124,7 @@ def read_sealed(path: Path | str) -> dict[str, Any]:
     """
     if (size := Path(path).stat().st_size) > MOST_SEALED:
         raise ValueError(f"{size} bytes are too many, at most {MOST_SEALED} are expected")
-    try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except RecursionError:
-        raise ValueError("its values are nested too deeply") from None
+    value = json_value(Path(path).read_bytes())
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, found {type(value).__name__}")
     told = {name: each for name, each in value.items() if name != CHECKSUM}
@@ -169,6 +168,8 @@ def told_outputs(record: Mapping[str, Any]) -> Outputs | None:
         for told in outputs.values()
     ):
         raise ValueError("its outputs are no files with size, mtime_ns and sha256")
+    if led_out := [name for name in outputs if Path(name).name != name or name in ("", "..") or "\0" in name]:
+        raise ValueError(f"it lists {led_out[0]!r}, and a run's outputs lie directly in its directory")
     if CHECKSUM not in record:
         raise ValueError("it has outputs and no checksum")
     return outputs

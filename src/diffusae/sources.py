@@ -54,6 +54,22 @@ def local_folder(
         ) from error
 
 
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a file lies in the folder, links followed. In the hub's own cache files are links to the `blobs` beside."""
+    target, root = path.resolve(), folder.resolve()
+    blobs = [parent.parent / "blobs" for parent in (root, *root.parents) if parent.name == "snapshots"]
+    return any(target.is_relative_to(each) for each in (root, *blobs[:1]))
+
+
+def require_own_files(folder: Path) -> None:
+    """`UserError` for a folder with links that lead out of it: what they lead to is not the model's."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and not is_inside(path, folder):
+            raise UserError(
+                f"{path} is a link that leads out of {folder}, to {path.resolve()}; copy the file there in its place"
+            )
+
+
 def refuse_pickles(folder: Path) -> None:
     """`UserError` for a folder whose weights exist as pickles only: reading those can run code."""
     files = list(folder.glob("*"))

@@ -74,7 +74,7 @@ def test_every_flipped_bit_is_noticed_and_told(entry, caplog):
     for place in range(0, len(whole), 7):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         assert cache.get("abcd") is None, f"byte {place}"
-    assert "is corrupt" in caplog.text
+    assert "is damaged" in caplog.text
     path.write_bytes(whole)
     assert cache.get("abcd") is not None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from diffusae.errors import UserError
 
@@ -20,3 +21,14 @@ def only_user_errors() -> Iterator[None]:
         yield
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     assert grown < MOST_BYTES, f"{grown} bytes more for one damaged file"
+
+
+@contextmanager
+def replaced(path: Path, data: bytes) -> Iterator[None]:
+    """`data` in the file's place while the block runs."""
+    before = path.read_bytes()
+    path.write_bytes(data)
+    try:
+        yield
+    finally:
+        path.write_bytes(before)

@@ -127,7 +127,7 @@ def test_bad_jsonl_lines_are_named_with_what_is_wrong(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     faults = faults_of(tmp_path / "a.jsonl")
     assert list(faults) == ["line 2", "line 3", "line 4", "line 5"]
-    for part, fault in zip(("not JSON", "a list, not a JSON object", "no 'caption', only text", "is a int, not text"),
+    for part, fault in zip(("not JSON", "a list, not a JSON object", "no 'caption', only text", "is a number, not text"),
                            faults.values(), strict=True):  # fmt: skip
         assert part in fault
     assert rows_of(tmp_path / "a.jsonl")[5].text == ""  # null is an empty caption
@@ -181,7 +181,8 @@ def test_parquet_values_that_are_no_text_are_named(tmp_path):
     pq.write_table(pa.table({"caption": text, "score": [1, 2, 3]}), tmp_path / "a.parquet")
     rows = rows_of(tmp_path / "a.parquet")
     assert [(row.text, row.fault[:9]) for row in rows] == [("fine", ""), ("", "not UTF-8"), ("", "")]
-    assert "is a int, not text" in rows_of(tmp_path / "a.parquet", column="score")[0].fault
+    with pytest.raises(UserError, match=r"the column 'score' is of type int64, not text; set prompts.column"):
+        rows_of(tmp_path / "a.parquet", column="score")
 
 
 def test_parquet_is_read_in_pieces_of_bounded_size(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import pytest
 
 from diffusae import files
 from diffusae.errors import UserError
-from diffusae.files import atomic_path, sha256_of, verified
+from diffusae.files import atomic_path, sha256_of, told_outputs, verified
 from diffusae.runs.record import Parent, parent_signature, read_record, run_record, state
 from diffusae.runs.survey import finished_runs, runs_below
 
@@ -272,3 +272,14 @@ def test_a_file_system_that_cannot_flush_directories_does_and_a_faulty_disk_does
     with atomic_path(tmp_path / "a") as temporary:
         temporary.write_text("x")
     assert (tmp_path / "a").read_text() == "x"
+
+
+@pytest.mark.parametrize("name", ["../victim.txt", "/etc/hostname", "a/b", "..", ""])
+def test_an_output_that_a_record_places_elsewhere_is_refused_and_not_touched(tmp_path: Path, name: str):
+    victim = tmp_path / "victim.txt"
+    victim.write_text("mine")
+    before = victim.stat().st_mtime_ns
+    elsewhere = {name: {"size": 4, "mtime_ns": 1, "sha256": sha256_of(victim)}}
+    with pytest.raises(ValueError, match="lie directly in its directory"):
+        told_outputs({"outputs": elsewhere, "checksum": ""})
+    assert victim.stat().st_mtime_ns == before

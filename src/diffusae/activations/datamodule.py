@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.mapped import MappedShard
-from diffusae.activations.mirror import MIRROR, fetch_ahead
+from diffusae.activations.mirror import Copies, fetch_ahead, is_mirror
 from diffusae.activations.order import EpochOrder, check_sizes
 from diffusae.activations.reader import REMEDY, read_updates, require_sound
 from diffusae.activations.scattered import ScatteredRows, Table, scattered_batches
@@ -125,6 +125,7 @@ class _Chunks(IterableDataset[list[Tensor] | list[ScatteredRows]]):
         first: int,
     ) -> None:
         self.order, self.images, self.d_in, self.first = order, images, d_in, first
+        self.copies = Copies()  # known to workers too, which are started anew
 
     def __iter__(self) -> Iterator[list[Tensor] | list[ScatteredRows]]:
         worker = get_worker_info()
@@ -261,7 +262,8 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
             order, images, d_in=self.stream.d_in, first=first
         )
         if self.workers:
-            start = _server_of_workers() if (self.root / MIRROR).exists() else None
+            # Fetching runs threads, and a process that is forked from one with threads may never get a lock.
+            start = _server_of_workers() if is_mirror(self.root) else None
             chunks = DataLoader(
                 chunks,  # type: ignore[arg-type]
                 batch_size=None,

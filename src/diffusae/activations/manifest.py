@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from diffusae.activations.places import place_faults, require_inside
 from diffusae.activations.schema import IMAGES, SCHEMA_VERSION, Shard, Stream, stream_folder
 from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError, together, unknown
@@ -45,9 +46,11 @@ class Manifest:
         """Read `manifest.json` below `root`.
 
         Raises:
-            UserError: the collection is unfinished, of another schema version, or its manifest is damaged.
+            UserError: the collection is unfinished, of another schema version, its manifest is damaged or names files
+                outside `root`, or a link in it leads out.
         """
         path, remedy = Path(root) / MANIFEST, "run `diffusae collect` to write it again"
+        require_inside(root)
         try:
             value = read_json(verified(path), remedy=remedy)
         except FileNotFoundError:
@@ -64,6 +67,8 @@ class Manifest:
         ]
         if missing:
             raise UserError(f"{path} lacks {', '.join(missing)}; {remedy}")
+        if isinstance(value["shards"], list):
+            together(place_faults(value["shards"], path))
         with reading(path, remedy=remedy):
             known = {field.name: value[field.name] for field in fields(cls) if field.name in value}
             manifest = typed(cls, {**known, "entries": value["shards"]})

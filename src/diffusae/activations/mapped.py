@@ -145,6 +145,10 @@ class MappedShard:
                 f"stream {shard.stream} is float16 {self.shape}; shards of different collections are mixed: {remedy}"
             )
         start = member.offset + offset
+        if start % dtype.itemsize:
+            raise UserError(
+                f"{shard.path}: the numbers of {member.name} begin at the odd byte {start}; {remedy}"
+            )
         if start + 2 * shape[0] * shape[1] > min(len(self._data), member.offset + member.size):
             raise UserError(f"{shard.path} is cut: {member.name} ends after the file; {remedy}")
         return start, shape[0]

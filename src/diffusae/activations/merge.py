@@ -11,6 +11,7 @@ from typing import Any
 
 from diffusae.activations.journal import journal_path, read_journals, size_of
 from diffusae.activations.parts import parts_at, told_missing
+from diffusae.activations.places import require_inside
 from diffusae.activations.schema import Group
 from diffusae.activations.writer import COLLECTION, differences
 from diffusae.errors import UserError, together
@@ -37,6 +38,8 @@ def merge_parts(root: Path | str, sources: Sequence[Path | str], *, groups: int)
             or beyond the last, a shard whose size or hash is not its journal's. All of a kind in one error.
     """
     root, places = Path(root), [Path(source) for source in sources]
+    for place in (root, *places):
+        require_inside(place)
     told = {place: _collection(place) for place in places}
     if (root / COLLECTION).exists():
         told = {root: _collection(root), **told}

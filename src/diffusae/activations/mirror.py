@@ -2,28 +2,32 @@
 
 A mirror is an ordinary collection's directory with `mirror.json` in it; every reader opens shards by `open_shard`, so batches
 and samples are those of the collection itself.
+
+What the file says is never obeyed: a directory may come from anyone. Only where this process was given the URL by its own user
+(`mirror`) is anything fetched into the directory or removed from it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from filelock import FileLock
 
 from diffusae.activations.manifest import MANIFEST, Manifest
+from diffusae.activations.places import require_inside
 from diffusae.activations.schema import Shard
 from diffusae.activations.transport import Source, digest_of
-from diffusae.errors import UserError, together
+from diffusae.errors import UserError
 from diffusae.files import TEMPORARY_SUFFIX, atomic_path, atomic_write_json, sha256_of
+from diffusae.masking import masked
 from diffusae.parsing import read_json, reading, typed
 
 log = logging.getLogger(__name__)
@@ -33,7 +37,10 @@ RECORD = "run.json"
 """The collection's own record comes along: what is made from its updates names it as the parent."""
 
 _LOCK = ".mirror.lock"
-_SAFE = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
+SOURCE_REMEDY = (
+    f"it is a copy of a collection elsewhere ({MIRROR}), and nothing is fetched unless the command says from where: give "
+    "activations.source"
+)
 _EVICTED = 20
 """How often a shard may be taken away by another process between its fetching and its opening."""
 
@@ -43,20 +50,22 @@ class Mirror:
     """What `mirror.json` says.
 
     Args:
-        url: of the collection.
+        url: of the collection, without secrets.
         manifest: SHA-256 of its manifest, and so of every shard.
         attempts: see `Source`.
         most_bytes: of shards that are kept; the longest unused go first. None: all are kept.
+        url_sha256: of the whole URL, by which it is compared; None: the file is older, and `url` is whole.
     """
 
     url: str
     manifest: str
     attempts: int
     most_bytes: int | None
+    url_sha256: str | None = None
 
     @classmethod
     def of(cls, root: Path | str) -> Mirror | None:
-        """The mirror in this directory; None where it is a collection that was made here."""
+        """What the file in this directory says; None where there is none."""
         path, remedy = Path(root) / MIRROR, f"remove {root} and begin anew"
         try:
             value = read_json(path, remedy=remedy)
@@ -64,6 +73,50 @@ class Mirror:
             return None
         with reading(path, remedy=remedy):
             return typed(cls, value)
+
+    def is_of(self, source: Source) -> bool:
+        """Whether it is a copy of what lies at that very URL."""
+        if self.url_sha256 is None:
+            return self.url == source.url
+        return self.url_sha256 == digest_of(source.url.encode())
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A mirror as this process' own user has it."""
+
+    source: Source
+    most_bytes: int | None
+
+
+_copies: dict[Path, _Copy] = {}
+"""Directories that this process may fetch into and remove from. Filled by `mirror` alone, from the user's configuration."""
+
+
+class Copies:
+    """Takes along, into a process that is started anew, which directories are mirrors: make one part of what is sent there."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _take_along, (dict(_copies),)
+
+
+def _take_along(copies: Mapping[Path, _Copy]) -> Copies:
+    _copies.update(copies)
+    return Copies()
+
+
+def is_mirror(root: Path | str) -> bool:
+    """Whether this process may fetch into the directory."""
+    return _copy(root) is not None
+
+
+def forget(root: Path | str) -> None:
+    """The user gives no source for this directory (any more): it is read as it is."""
+    _copies.pop(Path(root).resolve(), None)
+
+
+def _copy(root: Path | str) -> _Copy | None:
+    return _copies.get(Path(root).resolve())
 
 
 def mirror(
@@ -89,33 +142,32 @@ def mirror(
     root = Path(root)
     source = Source(url, attempts=attempts)
     root.mkdir(parents=True, exist_ok=True)
+    require_inside(root)
     with FileLock(root / _LOCK):
         found = Mirror.of(root)
         if found is None and (root / MANIFEST).exists():
             raise UserError(
-                f"{root} holds a collection that was made here, not a copy of {url}; set activations.source=null, or "
+                f"{root} holds a collection that was made here, not a copy of {source.shown}; set activations.source=null, or "
                 "choose another name"
             )
-        if found is None or found.url != url or not (root / MANIFEST).exists():
+        if found is None or not found.is_of(source) or not (root / MANIFEST).exists():
             data = source.read(MANIFEST)
             digest = digest_of(data)
             if found is not None and (root / MANIFEST).exists() and found.manifest != digest:
                 raise UserError(
-                    f"{root} is a copy of {found.url}, and {url} holds another collection; choose another name, or "
-                    f"remove {root}"
+                    f"{root} is a copy of {masked(str(found.url))}, and {source.shown} holds another collection; choose another "
+                    f"name, or remove {root}"
                 )
-            _require(digest, manifest_sha256, url)
-            _place(
-                root, data, source, Mirror(url=url, manifest=digest, attempts=attempts, most_bytes=most_bytes)
-            )
+            _require(digest, manifest_sha256, source.shown)
+            _place(root, data, source, _mirror_of(source, digest, most_bytes))
         else:
             digest = found.manifest
             if (here := sha256_of(root / MANIFEST)) != digest:
                 raise UserError(
                     f"{root / MANIFEST} is damaged: SHA-256 is {here}, expected {digest}; remove it"
                 )
-            _require(digest, manifest_sha256, url)
-        wanted = Mirror(url=url, manifest=digest, attempts=attempts, most_bytes=most_bytes)
+            _require(digest, manifest_sha256, source.shown)
+        wanted = _mirror_of(source, digest, most_bytes)
         manifest = Manifest.load(root)
         largest = max((shard.bytes for shard in manifest.entries), default=0)
         if most_bytes is not None and most_bytes < largest:
@@ -124,7 +176,15 @@ def mirror(
             )
         if wanted != found:
             atomic_write_json(root / MIRROR, asdict(wanted))
+        _copies[root.resolve()] = _Copy(source, most_bytes)
         return manifest
+
+
+def _mirror_of(source: Source, digest: str, most_bytes: int | None) -> Mirror:
+    whole = digest_of(source.url.encode())
+    return Mirror(
+        url=source.shown, manifest=digest, attempts=source.attempts, most_bytes=most_bytes, url_sha256=whole
+    )
 
 
 def open_shard(root: Path | str, shard: Shard) -> BinaryIO:
@@ -132,13 +192,18 @@ def open_shard(root: Path | str, shard: Shard) -> BinaryIO:
 
     Raises:
         FileNotFoundError: it is missing, and this is no mirror.
-        UserError: it cannot be had.
+        UserError: it cannot be had; it is missing in a copy of a collection whose source the user has not given.
     """
     root = Path(root)
-    here = Mirror.of(root)
+    here = _copy(root)
     path = root / shard.path
     if here is None:
-        return open(path, "rb")
+        try:
+            return open(path, "rb")
+        except FileNotFoundError as error:
+            if (root / MIRROR).exists():
+                raise UserError(f"{shard.path} is not in {root}; {SOURCE_REMEDY}") from error
+            raise
     for _ in range(_EVICTED):
         if not path.exists():
             _fetch(root, here, shard)
@@ -158,7 +223,7 @@ def open_shard(root: Path | str, shard: Shard) -> BinaryIO:
 def fetch_ahead(root: Path | str, shard: Shard) -> None:
     """In a mirror, begin to fetch a shard that will be read soon. What goes wrong is told when it is read."""
     root = Path(root)
-    here = Mirror.of(root)
+    here = _copy(root)
     if here is None or (root / shard.path).exists():
         return
     if here.most_bytes is not None and here.most_bytes < 2 * shard.bytes:  # the one that is read now would go
@@ -173,15 +238,14 @@ def fetch_ahead(root: Path | str, shard: Shard) -> None:
     threading.Thread(target=fetch, name=f"fetch {shard.path}", daemon=True).start()
 
 
-def _fetch(root: Path, here: Mirror, shard: Shard) -> None:
+def _fetch(root: Path, here: _Copy, shard: Shard) -> None:
     path = root / shard.path
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
         if path.exists():  # another process was faster
             return
         log.info("fetching %s (%.1f MB)", shard.path, shard.bytes / 1e6)
-        source = Source(here.url, attempts=here.attempts)
-        source.fetch(shard.path, path, size=shard.bytes, sha256=shard.sha256)
+        here.source.fetch(shard.path, path, size=shard.bytes, sha256=shard.sha256)
     if here.most_bytes is not None:
         with FileLock(root / _LOCK):
             _make_room(root, here.most_bytes, keep=path)
@@ -209,27 +273,12 @@ def _place(root: Path, data: bytes, source: Source, said: Mirror) -> None:
     """Put the files in place, the manifest last, once all that it names is seen to lie below `root`."""
     with tempfile.TemporaryDirectory(dir=root, suffix=TEMPORARY_SUFFIX) as folder:
         (Path(folder) / MANIFEST).write_bytes(data)
-        manifest = Manifest.load(folder)
-    together(_faults(manifest.entries, source.url))
+        Manifest.load(folder)
     record = source.read(RECORD)
     atomic_write_json(root / MIRROR, asdict(said))
     for name, content in ((RECORD, record), (MANIFEST, data)):
         with atomic_path(root / name) as temporary:
             temporary.write_bytes(content)
-
-
-def _faults(shards: Iterable[Shard], url: str) -> list[str]:
-    """A manifest from elsewhere may say anything: no path of it may lead out of the directory, or into a command."""
-    paths = [shard.path for shard in shards]
-    bad = [
-        path
-        for path in paths
-        if not _SAFE.fullmatch(path) or ".." in path.split("/") or not path.endswith(".tar")
-    ]
-    faults = [f"{url}: the manifest names {path!r}, which is no shard's place; do not use it" for path in bad]
-    if len(set(paths)) != len(paths):
-        faults.append(f"{url}: the manifest names a shard twice; do not use it")
-    return faults
 
 
 def _require(digest: str, expected: str | None, url: str) -> None:

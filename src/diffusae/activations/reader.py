@@ -19,7 +19,7 @@ from webdataset.tariterators import base_plus_ext, group_by_keys
 
 from diffusae.activations.journal import journal_path, read_journals, size_of
 from diffusae.activations.manifest import MANIFEST, Manifest
-from diffusae.activations.mirror import Mirror, open_shard
+from diffusae.activations.mirror import MIRROR, SOURCE_REMEDY, is_mirror, open_shard
 from diffusae.activations.npy import npy_array
 from diffusae.activations.schema import IMAGES, Shard, Stream
 from diffusae.activations.tar_index import read_members
@@ -28,6 +28,8 @@ from diffusae.files import sha256_of
 
 log = logging.getLogger(__name__)
 
+MOST_PIXELS = 8192 * 8192
+"""Of a collection's picture: the largest that a model is configured for."""
 REMEDY = "run `diffusae collect` with the same settings: it redoes the groups of damaged shards and no other"
 
 
@@ -66,7 +68,7 @@ def verify(
 
     In a mirror of a collection that lies elsewhere, shards that are not here yet are no fault.
     """
-    mirrored = Mirror.of(root) is not None
+    mirrored = is_mirror(root)
     wanted = None if streams is None else set(streams)
     faults = []
     for shard in manifest.entries:
@@ -99,14 +101,15 @@ def require_sound(
     In a mirror, damaged shards are removed with a warning: they are fetched again when they are read.
     """
     faults = verify(root, manifest, streams=streams, deep=deep)
-    if Mirror.of(root) is not None:
+    if is_mirror(root):
         for fault in faults:
             log.warning("the local copy of %s; it is fetched again", fault)
             (Path(root) / fault.shard).unlink()
         return
     if faults:
         lines = "".join(f"\n  {fault}" for fault in faults)
-        raise UserError(f"{len(faults)} shards of {root} are not what {MANIFEST} says:{lines}\n{REMEDY}")
+        remedy = SOURCE_REMEDY if (Path(root) / MIRROR).exists() else REMEDY
+        raise UserError(f"{len(faults)} shards of {root} are not what {MANIFEST} says:{lines}\n{remedy}")
 
 
 def discard_damaged(root: Path | str, faults: Sequence[Fault]) -> list[int]:
@@ -258,6 +261,8 @@ def _decode(extension: str, data: bytes) -> Any:
         return json.loads(data)
     assert extension == ".png", extension  # `_only_expected` has refused all else
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        if image.width * image.height > MOST_PIXELS:  # a small file can say that it is as large as it likes
+            raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS}")
         return np.asarray(image.convert("RGB"))
 
 

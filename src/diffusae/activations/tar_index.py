@@ -29,7 +29,7 @@ def members_of(tar: mmap.mmap) -> list[Member]:
     anything else (links, long names) goes through tarfile.
 
     Raises:
-        tarfile.TarError: it is cut or damaged, or has a sparse member.
+        tarfile.TarError: it is cut or damaged, or has a sparse member or a link.
     """
     found: list[Member] = []
     offset = 0
@@ -55,7 +55,7 @@ def read_members(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
     them four times. From the first header on that is not plain, tarfile reads.
 
     Raises:
-        tarfile.TarError: it is cut or damaged, or has a sparse member.
+        tarfile.TarError: it is cut or damaged, or has a sparse member or a link.
     """
     length = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -74,7 +74,7 @@ def read_members(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
         file.seek(-member.size % _BLOCK, os.SEEK_CUR)
         yield member.name, data
     for opened, each in _by_tarfile(file, start, length):
-        if (content := opened.extractfile(each)) is not None:
+        if each.isreg() and (content := opened.extractfile(each)) is not None:
             yield each.name, content.read()
 
 
@@ -108,9 +108,9 @@ def _by_tarfile(
     try:
         with tarfile.open(fileobj=file, mode="r:") as opened:  # type: ignore[call-overload]
             for each in opened:
-                if each.issparse():
+                if each.issparse() or each.islnk() or each.issym():
                     raise tarfile.ReadError(
-                        f"{each.name!r} is a sparse file; write the tar without (tar --format=ustar)"
+                        f"{each.name!r} is a sparse file or a link, and must be a plain file"
                     )
                 _require_inside(Member(each.name, each.offset_data, each.size), length)
                 yield opened, each

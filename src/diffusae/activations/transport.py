@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import shlex
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from typing import Any
 
 from diffusae.errors import UserError
 from diffusae.files import TEMPORARY_SUFFIX, sha256_of
+from diffusae.masking import PIPE, has_userinfo, masked, masked_value
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +25,10 @@ PLACE = "{path}"
 PAUSE_S = 1.0
 """Seconds before the second attempt; twice as many before each further one."""
 
+MOST_READ = 512 << 20
+"""Bytes of a file that is read whole into memory: a manifest of two million shards has as many."""
+
 _PIECE = 8 << 20
-_PIPE = "pipe:"
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class Source:
     Credentials are those of the environment (AWS_..., HF_TOKEN, fsspec's own configuration), never of the URL.
 
     Raises:
-        UserError: a command without `{path}`, no attempts, a scheme that nothing installed can open.
+        UserError: a command without `{path}`, no attempts, a scheme that nothing installed can open, a user's name or token
+            in the URL.
     """
 
     url: str
@@ -48,18 +54,38 @@ class Source:
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise UserError(f"activations.fetch_attempts={self.attempts} must be at least 1")
-        if self.url.startswith(_PIPE):
+        if self.url.startswith(PIPE):
             if PLACE not in self.url:
                 raise UserError(
-                    f"activations.source={self.url} must hold {PLACE} where the file's place goes, such as "
+                    f"activations.source={self.shown} must hold {PLACE} where the file's place goes, such as "
                     f"'pipe:ssh host cat /data/{PLACE}'"
                 )
-        else:
-            _filesystem(self.url)
+            return
+        if has_userinfo(self.url):
+            raise UserError(
+                f"activations.source={self.shown} holds a user's name or token, which is refused; take it out and give "
+                "it by the environment: HF_TOKEN, AWS_..., FSSPEC_<PROTOCOL>_<NAME> (docs/remote.md)"
+            )
+        _filesystem(self.url)
+
+    @property
+    def shown(self) -> str:
+        """The URL as messages and files have it: without secrets, and of a command nothing but that it is one."""
+        return masked_value(self.url)
 
     def read(self, path: str) -> bytes:
-        """A small file, whole. Raises as `fetch` does."""
-        return _attempted(self, path, lambda: b"".join(self._pieces(path)))
+        """A small file, whole. Raises as `fetch` does, and `UserError` where it is larger than `MOST_READ`."""
+        return _attempted(self, path, lambda: self._read_once(path))
+
+    def _read_once(self, path: str) -> bytes:
+        data = bytearray()
+        for piece in self._pieces(path):
+            data += piece
+            if len(data) > MOST_READ:
+                raise UserError(
+                    f"{path} from {self.shown} has more than {MOST_READ} bytes; it is no such file: do not use it"
+                )
+        return bytes(data)
 
     def fetch(self, path: str, target: Path, *, size: int, sha256: str) -> None:
         """Write one file to `target`, which appears only whole and with this hash.
@@ -68,9 +94,11 @@ class Source:
         the server can do that.
 
         Raises:
-            UserError: there is no such file, it cannot be had, or it has another hash.
+            UserError: there is no such file, it cannot be had, it has another hash, or it is larger than the free disk.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
+        if size > (free := shutil.disk_usage(target.parent).free):
+            raise UserError(f"{path} has {size} bytes, {free} are free at {target.parent}; free some space")
         partial = target.with_name(f"{target.name}.{sha256[:16]}{TEMPORARY_SUFFIX}")
         _attempted(self, path, lambda: self._fetch_once(path, partial, size, sha256))
         os.replace(partial, target)
@@ -102,7 +130,7 @@ class Source:
                 yield from _numbered(self._pieces(path, begun), begun)
                 return
             except _NoResume:
-                log.info("%s of %s is fetched from the start: it cannot be continued", path, self.url)
+                log.info("%s of %s is fetched from the start: it cannot be continued", path, self.shown)
         yield from _numbered(self._pieces(path), 0)
 
     def _pieces(self, path: str, begun: int = 0) -> Iterator[bytes]:
@@ -119,13 +147,16 @@ class Source:
 
     @contextmanager
     def _opened(self, path: str, begun: int) -> Iterator[Any]:
-        if self.url.startswith(_PIPE):
+        if self.url.startswith(PIPE):
             from webdataset.gopen import gopen
 
             if begun:
                 raise _NoResume
-            with gopen(self.url.replace(PLACE, shlex.quote(path))) as file:
-                yield file
+            try:
+                with gopen(self.url.replace(PLACE, shlex.quote(path))) as file:
+                    yield file
+            except OSError as error:  # it repeats the command, which may hold a secret
+                raise OSError(_without_command(error)) from None
             return
         url = self.url.replace(PLACE, path) if PLACE in self.url else f"{self.url.rstrip('/')}/{path}"
         filesystem, place = _filesystem(url)
@@ -156,12 +187,12 @@ def _filesystem(url: str) -> tuple[Any, str]:
         return url_to_fs(url)
     except ImportError as error:
         raise UserError(
-            f"activations.source={url} cannot be opened: {error}; `pip install 'diffusae[remote]'` has what s3:// and "
+            f"activations.source={masked(url)} cannot be opened: {masked(str(error))}; `pip install 'diffusae[remote]'` has what s3:// and "
             "gs:// need"
         ) from error
     except ValueError as error:  # an unknown scheme
         raise UserError(
-            f"activations.source={url} cannot be opened: {error}; give s3://, hf://, https://, file:// or pipe:"
+            f"activations.source={masked(url)} cannot be opened: {masked(str(error))}; give s3://, hf://, https://, file:// or pipe:"
         ) from error
 
 
@@ -173,7 +204,7 @@ def _attempted(source: Source, path: str, ask: Any) -> Any:
         except FileNotFoundError as error:
             if not _hides_another(error.__cause__):
                 raise UserError(
-                    f"{path} is not to be found at {source.url}; see whether that is the collection's directory, "
+                    f"{path} is not to be found at {source.shown}; see whether that is the collection's directory, "
                     "and whole"
                 ) from error
             fault = error.__cause__  # type: ignore[assignment]
@@ -184,16 +215,16 @@ def _attempted(source: Source, path: str, ask: Any) -> Any:
         except Exception as error:  # every file system raises its own kinds
             fault = error
         if attempt < source.attempts:
-            log.warning("%s from %s: %s; attempt %d of %d follows", path, source.url, _told(fault),
+            log.warning("%s from %s: %s; attempt %d of %d follows", path, source.shown, _told(fault),
                         attempt + 1, source.attempts)  # fmt: skip
             time.sleep(PAUSE_S * 2 ** (attempt - 1))
     if isinstance(fault, _OtherContents):
         raise UserError(
-            f"{path} from {source.url} is not what the manifest says: {fault}; the collection there is damaged or has "
+            f"{path} from {source.shown} is not what the manifest says: {fault}; the collection there is damaged or has "
             "changed: mend it there, or remove the local copy's directory and begin anew"
         ) from fault
     raise UserError(
-        f"{path} cannot be had from {source.url} ({_told(fault)}, {source.attempts} attempts); the same command goes on "
+        f"{path} cannot be had from {source.shown} ({_told(fault)}, {source.attempts} attempts); the same command goes on "
         "when it can be reached, or copy the collection and set paths.activations to it"
     ) from fault
 
@@ -205,7 +236,13 @@ def _hides_another(cause: BaseException | None) -> bool:
 
 
 def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{type(error).__name__}: {masked(str(error))}" if str(error) else type(error).__name__
+
+
+def _without_command(error: OSError) -> str:
+    """What webdataset says of a command that failed, without the command: "exit 3"."""
+    found = re.search(r"(exit -?\d+) \(read\)", str(error))
+    return f"the command of activations.source failed ({found[1] if found else error.strerror or 'no exit code'})"
 
 
 def digest_of(data: bytes) -> str:

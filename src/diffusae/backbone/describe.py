@@ -7,23 +7,28 @@ The configuration comes from the pipeline's folder, from the hub, or, for the mo
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import diffusers
-import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from diffusae.backbone.adapters import Layout, adapter_for
+from diffusae.backbone.component_configs import REMEDY, component_config, on_meta
 from diffusae.backbone.hookpoints import COMPONENTS, HookpointInfo, list_hookpoints
 from diffusae.backbone.load import is_hub_id
 from diffusae.backbone.text_attention import reads_text
 from diffusae.backbone.text_layers import ENCODERS, TextLayer, describe_text_layers
+from diffusae.backbone.trusted import require_trusted
 from diffusae.errors import UserError, unknown
+from diffusae.parsing import of_type, read_json, shown
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
+_MOST_STAGES = 12
 
 
 @dataclass(frozen=True)
@@ -79,16 +84,23 @@ def describe(
         parts = json.loads((ARCHITECTURES / f"{architecture}.json").read_text(encoding="utf-8"))
     else:
         parts = _published(source, revision)
-    denoiser = build_denoiser(parts["denoiser"])
+    name = of_type(parts["pipeline"], str, "_class_name of the pipeline")
+    pipeline = getattr(diffusers, name, DiffusionPipeline)
+    if not (isinstance(pipeline, type) and issubclass(pipeline, DiffusionPipeline)):
+        raise UserError(
+            f"{name!r} of {str(source)!r} is no pipeline of diffusers; set model.source to a whole pipeline"
+        )
+    denoiser = build_denoiser(parts["denoiser"], told_by=source)
     adapter = adapter_for(denoiser)
-    latent_scale = 2 ** (len(parts["vae"]["block_out_channels"]) - 1)
-    pipeline = getattr(diffusers, parts["pipeline"], DiffusionPipeline)
+    latent_scale = 2 ** (_stages(parts["vae"], source) - 1)
     return Description(
-        pipeline=parts["pipeline"],
+        pipeline=name,
         hookpoints=list_hookpoints(denoiser),
         scale=latent_scale * adapter.patch,
         latent_scale=latent_scale,
-        tokens=adapter.tokens(pipeline, parts["text_tokens"], text_tokens),
+        tokens=adapter.tokens(
+            pipeline, of_type(parts["text_tokens"], int, "max_position_embeddings"), text_tokens
+        ),
         layout=adapter.layout,
         reads_text=reads_text(denoiser),
         text_layers=describe_text_layers(
@@ -101,57 +113,88 @@ def describe(
     )
 
 
-def build_denoiser(config: dict[str, Any]) -> Any:
-    """The denoiser of a configuration with its `_class_name`, on the meta device: shapes without memory."""
-    kind = getattr(diffusers, config["_class_name"])
-    with torch.device("meta"):
-        return kind.from_config(config)
+def build_denoiser(config: dict[str, Any], *, told_by: object = "the denoiser's configuration") -> Any:
+    """The denoiser of a configuration with its `_class_name`, on the meta device: shapes without memory.
+
+    Raises:
+        UserError: `told_by` names no model of diffusers, or its values make none.
+    """
+    return on_meta(config, told_by)
+
+
+def _stages(vae: dict[str, Any], source: object) -> int:
+    """How many sizes a VAE has; each halves the picture once more than the one before it."""
+    channels = vae.get("block_out_channels")
+    if not isinstance(channels, list) or not 0 < len(channels) <= _MOST_STAGES:
+        raise UserError(
+            f"the VAE of {str(source)!r} ({shown(vae.get('_class_name'))}) must have block_out_channels, a list of 1 to "
+            f"{_MOST_STAGES} numbers, has {shown(channels)}: how far it shrinks a picture is not known; choose another model"
+        )
+    return len(channels)
 
 
 def _text_encoders(source: str | Path, revision: str | None) -> dict[str, dict[str, Any]]:
     """{encoder: its configuration} of a folder or hub id."""
-    try:
-        index: Any = DiffusionPipeline.load_config(source, revision=revision)
+    with _named(
+        source, "the text encoders' configurations", "text_encoder/config.json and those of further encoders"
+    ):
+        index = _config_of(source, revision)
         return {
-            name: {
-                **_AnyConfig.load_config(source, subfolder=name, revision=revision),  # pyright: ignore[reportGeneralTypeIssues]
-                "_class_name": index[name][1],
-            }
+            name: {**_config_of(source, revision, name), "_class_name": _class_of(index, name)}
             for name in ENCODERS.values()
-            if index.get(name, [None])[0] is not None
+            if _class_of(index, name) is not None
         }
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"the text encoders' configurations of {str(source)!r} cannot be read ({reason}); set model.source to a local "
-            "folder in the diffusers layout, with text_encoder/config.json and those of further encoders"
-        ) from error
+
+
+def _class_of(index: dict[str, Any], name: str) -> str | None:
+    """The class of a component as model_index.json has it, `[library, class]`; None where it has none."""
+    entry = of_type(index.get(name, [None, None]), list, name)
+    return of_type(entry[1] if len(entry) == 2 else 0, str | None, f"{name}, which is [library, class],")
 
 
 def _published(source: str | Path, revision: str | None) -> dict[str, Any]:
     """The configurations of a folder or hub id."""
-    try:
-        index: Any = DiffusionPipeline.load_config(source, revision=revision)
+    needed = "model_index.json, vae/config.json, text_encoder/config.json, and unet/config.json or transformer/config.json"
+    with _named(source, "the configuration", needed):
+        index = _config_of(source, revision)
+        if Path(source).expanduser().is_dir():
+            require_trusted(Path(source).expanduser(), index)
         component = next((name for name in COMPONENTS if name in index), None)
         if component is None:
             raise UserError(
-                f"{index['_class_name']} has no U-Net and no transformer whose blocks could be hooked"
+                f"{shown(index.get('_class_name'))} has no U-Net and no transformer whose blocks could be hooked"
             )
-        text: Any = _AnyConfig.load_config(source, subfolder="text_encoder", revision=revision)
         return {
-            "pipeline": index["_class_name"],
-            "denoiser": _AnyConfig.load_config(source, subfolder=component, revision=revision),
-            "vae": _AnyConfig.load_config(source, subfolder="vae", revision=revision),
-            "text_tokens": text.get("max_position_embeddings", 0),
+            "pipeline": index.get("_class_name"),
+            "denoiser": _config_of(source, revision, component),
+            "vae": _config_of(source, revision, "vae"),
+            "text_tokens": _config_of(source, revision, "text_encoder").get("max_position_embeddings", 0),
         }
-    except (OSError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        reason = str(error).strip().splitlines()[0]
+
+
+def _config_of(source: str | Path, revision: str | None, component: str | None = None) -> dict[str, Any]:
+    """model_index.json or a component's config.json, of a folder or of the hub."""
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if component is not None:
+            return component_config(folder, component)
+        return read_json(folder / "model_index.json", remedy=REMEDY)
+    kind: Any = DiffusionPipeline if component is None else _AnyConfig
+    return of_type(kind.load_config(source, subfolder=component, revision=revision), dict, str(source))
+
+
+@contextmanager
+def _named(source: str | Path, what: str, needed: str) -> Iterator[None]:
+    """Say what would serve where a configuration cannot be had."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # the hub's clients have no common error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"the configuration of {str(source)!r} cannot be read ({reason}); set model.source to a local folder in "
-            "the diffusers layout (with model_index.json, vae/config.json, text_encoder/config.json, and unet/config.json "
-            f"or transformer/config.json), or model.architecture to one of {', '.join(known_architectures())}"
+            f"{what} of {str(source)!r} cannot be read ({reason}); set model.source to a local folder in the diffusers layout "
+            f"(with {needed}), or model.architecture to one of {', '.join(known_architectures())}"
         ) from error
 
 

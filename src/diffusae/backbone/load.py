@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,10 +13,12 @@ import torch
 import transformers.utils.logging as transformers_logging
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-from safetensors import SafetensorError
 from torch import nn
 
+from diffusae.backbone.component_configs import REMEDY, require_weights
+from diffusae.backbone.trusted import require_trusted
 from diffusae.errors import UserError, unknown
+from diffusae.parsing import read_json
 from diffusae.sources import first_line, local_folder, refuse_pickles
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,11 @@ def load_pipeline(
     with _quiet():
         folder = _folder_of(source, revision=revision, variant=variant, unused=unused)
         components = _read_index(folder)
-        _refuse_pickles(folder, components.keys() - unused.keys())
+        require_trusted(folder, components)
+        needed = components.keys() - unused.keys()
+        _refuse_pickles(folder, needed)
+        for name in sorted(needed):
+            require_weights(folder, name)
         options: dict[str, Any] = {name: None for name in unused if name in components}
         if not safety_checker and "requires_safety_checker" in components:
             options["requires_safety_checker"] = False
@@ -70,7 +75,7 @@ def load_pipeline(
                 low_cpu_mem_usage=False,
                 **options,
             )
-        except (OSError, ValueError, ImportError, AttributeError, SafetensorError) as error:
+        except Exception as error:  # of a damaged folder the libraries raise whatever its values lead to
             raise UserError(f"{folder} does not load as a diffusers pipeline: {first_line(error)}") from error
     # Components load in the dtype asked for or in the stored one, as their library pleases: convert them all.
     pipe = pipe.to(device=torch.device(device), dtype=dtype)
@@ -113,13 +118,11 @@ def _folder_of(
 def _read_index(folder: Path) -> dict[str, Any]:
     """The components that a pipeline folder declares."""
     try:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        index = read_json(folder / _INDEX, remedy=REMEDY)
     except FileNotFoundError as error:
         raise UserError(
             f"{folder} holds no {_INDEX}; model.source must be a whole pipeline in the diffusers layout"
         ) from error
-    except ValueError as error:
-        raise UserError(f"{folder / _INDEX} is not JSON: {error}; copy the folder again") from error
     return index
 
 

@@ -13,10 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-import transformers
 from torch import nn
 
+from diffusae.backbone.component_configs import on_meta
 from diffusae.errors import UserError, together
 
 ENCODERS: Mapping[str, str] = {"text": "text_encoder", "text2": "text_encoder_2", "text3": "text_encoder_3"}
@@ -71,10 +70,8 @@ def describe_text_layers(
     """The same before any weights are there: {encoder: configuration with its `_class_name`}, built on the meta device."""
     encoders = {}
     for encoder, config in configs.items():
-        kind = getattr(transformers, config["_class_name"])
         values = {name: value for name, value in config.items() if name != "_class_name"}
-        with torch.device("meta"):
-            encoders[encoder] = kind(kind.config_class(**values))
+        encoders[encoder] = on_meta({**values, "architectures": [config["_class_name"]]}, encoder)
     return layers_of(encoders, pipeline=pipeline, text_tokens=text_tokens)
 
 

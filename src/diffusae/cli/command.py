@@ -12,6 +12,7 @@ from typing import Any
 
 from diffusae.cli.stage_list import FUNCTIONS, STAGES
 from diffusae.errors import USER_FAULT
+from diffusae.masking import mask_output, masked
 from diffusae.stopping import StopSignal, received, stopped_by_signals
 
 _HOW = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped by SIGTERM"}
@@ -27,6 +28,7 @@ class _Failed(BaseException):
 
 def main() -> None:
     """Run the stage that the first argument names."""
+    mask_output()
     with stopped_by_signals():
         try:
             _main(sys.argv[1:])
@@ -58,7 +60,7 @@ def _main(arguments: list[str]) -> None:
         message = _explained(error, stage)
         if message is None:
             raise error from error.__cause__
-        print(f"diffusae {stage}: {message}", file=sys.stderr)
+        print(masked(f"diffusae {stage}: {message}"), file=sys.stderr)
         raise SystemExit(USER_FAULT) from None
 
 

@@ -6,15 +6,18 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from diffusae.concepts.annotators import Annotation
+from diffusae.errors import UserError
 from diffusae.files import atomic_path
+from diffusae.parsing import json_value, reading, typed
+from diffusae.tensor_files import read_header, read_tensors
 
 log = logging.getLogger(__name__)
 
@@ -68,25 +71,52 @@ class AnnotationCache:
         path = self.path(key)
         if not path.is_file():
             return None
+        remedy = "this picture is annotated again"
         try:
-            with safe_open(str(path), framework="numpy") as file:
-                metadata, bits = file.metadata() or {}, file.get_tensor("masks")
-            described = metadata["annotation"]
-            if metadata["sha256"] != _checksum(key, described, bits):
-                raise ValueError("its checksum differs")
-            value = json.loads(described)
-            height, width = value["size"]
-            flat = np.unpackbits(bits, axis=1, count=height * width) if len(bits) else bits
-            masks = flat.reshape(len(bits), height, width).astype(bool)
-            return Annotation(
-                masks=dict(zip(value["nouns"], masks, strict=True)),
-                colours=value["colours"],
-                factors=value["factors"],
-                scores=value["scores"],
-            )
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            log.warning("%s is corrupt (%s); this picture is annotated again", path, error)
+            with reading(path, remedy=remedy):
+                return _annotation(key, path, remedy)
+        except (UserError, FileNotFoundError) as error:
+            log.warning("%s", error)
             return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Described:
+    """What an entry says beside its masks."""
+
+    version: int
+    nouns: list[str]
+    size: tuple[int, int]
+    colours: dict[str, str]
+    factors: dict[str, str]
+    scores: dict[str, list[float]]
+
+
+def _annotation(key: str, path: Path, remedy: str) -> Annotation:
+    header = read_header(path, remedy=remedy)
+    bits = read_tensors(path, remedy=remedy, shapes={"masks": header.shapes.get("masks", ())})[
+        "masks"
+    ].numpy()
+    text = header.metadata["annotation"]
+    if header.metadata["sha256"] != _checksum(key, text, bits):
+        raise UserError("its checksum differs")
+    told = typed(_Described, json_value(text))
+    height, width = told.size
+    if (
+        min(told.size) < 1
+        or bits.dtype != np.uint8
+        or bits.shape != (len(told.nouns), -(-height * width // 8))
+    ):
+        raise UserError(
+            f"masks {list(bits.shape)} of {bits.dtype} are not those of {len(told.nouns)} nouns at {told.size}"
+        )
+    masks = np.unpackbits(bits, axis=1, count=height * width).reshape(len(bits), height, width).astype(bool)
+    return Annotation(
+        masks=dict(zip(told.nouns, masks, strict=True)),
+        colours=told.colours,
+        factors=told.factors,
+        scores=told.scores,
+    )
 
 
 def _checksum(key: str, described: str, bits: np.ndarray) -> str:

@@ -14,13 +14,19 @@ import pandas as pd
 from diffusae.concepts.annotators import Annotator, BoolImage, Images
 from diffusae.errors import UserError
 from diffusae.files import atomic_path, verified
+from diffusae.parsing import reading
+from diffusae.table_files import Kind, read_table
 
 Masks = dict[str, BoolImage]
 Picture = tuple[str, Images, str]
 """Image id, uint8 [H, W, 3], caption."""
 
 LOOKS = ("first", "second")
-_COLUMNS = ("look", "image_id", "noun", "height", "width", "mask")
+_COLUMNS: Mapping[str, Kind] = {
+    "look": "text", "image_id": "text", "noun": "text", "height": "whole", "width": "whole", "mask": "bytes",
+}  # fmt: skip
+_MOST_PIXELS = 2**28
+"""Of a mask: 16384 x 16384."""
 
 
 class PackedMasks(Mapping[str, Masks]):
@@ -45,7 +51,9 @@ class PackedMasks(Mapping[str, Masks]):
                 yield image_id, noun, *mask
 
     def restore(self, image_id: str, noun: str, height: int, width: int, packed: bytes) -> None:
-        """The inverse of one of `rows`."""
+        """The inverse of one of `rows`; `UserError` for a size that no picture has."""
+        if height < 1 or width < 1 or height * width > _MOST_PIXELS:
+            raise UserError(f"the mask of {noun!r} in picture {image_id!r} has the size {height} x {width}")
         self._packed[image_id][noun] = (height, width, packed)
 
     def nouns(self, image_id: str) -> list[str]:
@@ -55,7 +63,7 @@ class PackedMasks(Mapping[str, Masks]):
     def __getitem__(self, image_id: str) -> Masks:
         found = {}
         for noun, (height, width, packed) in self._packed[image_id].items():
-            bits = np.frombuffer(zlib.decompress(packed), np.uint8)
+            bits = np.frombuffer(_unpacked(packed, -(-height * width // 8), noun, image_id), np.uint8)
             found[noun] = np.unpackbits(bits, count=height * width).reshape(height, width).astype(np.bool_)
         return found
 
@@ -64,6 +72,23 @@ class PackedMasks(Mapping[str, Masks]):
 
     def __len__(self) -> int:
         return len(self._packed)
+
+
+def _unpacked(packed: bytes, size: int, noun: str, image_id: str) -> bytes:
+    """Decompressed bytes, which must be `size`; never more than one byte beyond that is made."""
+    unpacking = zlib.decompressobj()
+    try:
+        unpacked = unpacking.decompress(packed, size + 1)
+    except zlib.error as error:
+        unpacked, reason = b"", str(error)
+    else:
+        reason = f"{len(unpacked)} bytes or more, expected {size}"
+    if len(unpacked) != size or not unpacking.eof:
+        raise UserError(
+            f"the mask of {noun!r} in picture {image_id!r} is damaged ({reason}); remove the study's annotations and run "
+            "`diffusae annotate`"
+        )
+    return unpacked
 
 
 @dataclass(frozen=True)
@@ -95,19 +120,22 @@ class Annotations:
     def load(cls, directory: Path | str) -> Annotations:
         """What `save` wrote; `UserError` when a file is missing or unreadable."""
         directory = Path(directory)
+        remedy = f"remove {directory} and run `diffusae annotate`"
         try:
-            objects = pd.read_parquet(
-                verified(directory / "objects.parquet"), engine="pyarrow", columns=list(_COLUMNS)
+            objects = read_table(verified(directory / "objects.parquet"), _COLUMNS, remedy=remedy)
+            described = read_table(
+                verified(directory / "pictures.parquet"), {"image_id": "text", "style": "any"}, remedy=remedy
             )
-            described = pd.read_parquet(verified(directory / "pictures.parquet"), engine="pyarrow")
-            found = {look: PackedMasks(described["image_id"]) for look in LOOKS}
-            for look, *row in objects.itertuples(index=False):
-                found[look].restore(*row)
-        except UserError:
-            raise
-        except (OSError, ValueError, KeyError) as error:
-            problem = f"{directory} holds no readable annotations ({type(error).__name__}: {error})"
-            raise UserError(f"{problem}; remove it and run `diffusae annotate`") from error
+        except FileNotFoundError as error:
+            raise UserError(f"{error.filename} is missing; {remedy}") from None
+        found = {look: PackedMasks(described["image_id"]) for look in LOOKS}
+        with reading(directory / "objects.parquet", remedy=remedy):
+            for look, image_id, *mask in objects[list(_COLUMNS)].itertuples(index=False):
+                if look not in found or image_id not in found[look]:
+                    raise UserError(
+                        f"it has the look {look!r} of picture {image_id!r}, which pictures.parquet does not list"
+                    )
+                found[look].restore(image_id, *mask)
         return cls(masks=found["first"], second=found["second"], described=described)
 
 

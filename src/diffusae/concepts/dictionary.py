@@ -7,9 +7,8 @@ was gained.
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,17 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from diffusae.concepts.embeddings import WordEmbedding, embed_labels
 from diffusae.concepts.maps import LabelOverlap, Mask, label_masks
 from diffusae.concepts.statistics import LatentStatistics
-from diffusae.errors import UserError
+from diffusae.errors import UserError, together
 from diffusae.files import atomic_path, atomic_write_json, verified
+from diffusae.parsing import of_type, read_json, reading, typed
+from diffusae.table_files import Kind, read_table
+from diffusae.tensor_files import read_tensors
 
 FORMAT_VERSION = 1
 
@@ -91,35 +92,67 @@ class ConceptDictionary:
         """What `save` wrote.
 
         Raises:
-            UserError: a file is missing, unreadable or of another format.
+            UserError: a file is missing, unreadable or of another format, or the files do not fit each other.
         """
         directory = Path(directory)
         remedy = f"remove {directory} and label this cell again"
-        names = ("dictionary.json", "dictionary.parquet", "latents.parquet", "embeddings.safetensors")
-        for name in names:
-            if not (directory / name).is_file():
-                raise UserError(f"{directory / name} is missing; {remedy}")
         try:
-            head = json.loads(verified(directory / names[0]).read_text(encoding="utf-8"))
-            if head["format_version"] != FORMAT_VERSION:
-                raise UserError(
-                    f"{directory} has format {head['format_version']}, expected {FORMAT_VERSION}; {remedy}"
-                )
-            latents = pd.read_parquet(verified(directory / names[2]), engine="pyarrow")
+            path = directory / "dictionary.json"
+            value = read_json(verified(path), remedy=remedy)
+            with reading(path, remedy=remedy):
+                head = typed(_Head, value)
+                if head.format_version != FORMAT_VERSION:
+                    raise UserError(f"it has format {head.format_version}, expected {FORMAT_VERSION}")
+            latents = read_table(verified(directory / "latents.parquet"), _LATENT_COLUMNS, remedy=remedy)
             for column in ("top_images", "top_values"):
                 latents[column] = [list(row) for row in latents[column]]
-            return cls(
-                table=pd.read_parquet(verified(directory / names[1]), engine="pyarrow"),
-                latents=latents,
-                labels=head["labels"],
-                facts=head["facts"],
-                **load_file(verified(directory / names[3])),
+            table = read_table(verified(directory / "dictionary.parquet"), _TABLE_COLUMNS, remedy=remedy)
+            tensors = read_tensors(verified(directory / "embeddings.safetensors"), remedy=remedy)
+        except FileNotFoundError as error:
+            raise UserError(f"{error.filename} is missing; {remedy}") from None
+        with reading(directory, remedy=remedy):
+            found = cls(table=table, latents=latents, labels=head.labels, facts=head.facts, **tensors)
+            together(found.contradictions())
+        return found
+
+    def contradictions(self) -> Iterator[str]:
+        """Where the parts cannot be of one dictionary: counts, shapes or latents that do not fit each other."""
+        d_sae = of_type(self.facts.get("d_sae"), int, "d_sae")
+        of_type(self.facts.get("grid"), tuple[int, int], "grid")
+        if self.latents["latent"].tolist() != list(range(len(self.latents))) or len(self.latents) != d_sae:
+            yield f"latents.parquet must have one row for each of the {d_sae} latents, in their order"
+        if not self.table["latent"].between(0, d_sae - 1).all() or (self.table["count"] < 1).any():
+            yield f"dictionary.parquet must name latents from 0 to {d_sae - 1} and counts from 1"
+        labels, which, means = self.label_embeddings, self.embedded_latents, self.embeddings
+        if not (labels.ndim == means.ndim == 2 and which.ndim == 1 and not which.is_floating_point()):
+            yield "embeddings.safetensors must hold two tables of numbers and one list of latents"
+        elif (len(labels), len(means), labels.shape[1]) != (len(self.labels), len(which), means.shape[1]):
+            yield (
+                f"embeddings.safetensors has {list(labels.shape)} of labels and {list(means.shape)} of concepts, for "
+                f"{len(self.labels)} labels and {len(which)} latents"
             )
-        except UserError:
-            raise
-        except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
-            message = f"{directory} holds no readable dictionary ({type(error).__name__}: {error}); {remedy}"
-            raise UserError(message) from error
+        elif len(which) and not 0 <= int(which.min()) <= int(which.max()) < d_sae:
+            yield f"embeddings.safetensors must name latents from 0 to {d_sae - 1}"
+        elif not (torch.isfinite(labels).all() and torch.isfinite(means).all()):
+            yield "embeddings.safetensors has values that are not finite"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Head:
+    """What dictionary.json says."""
+
+    format_version: int
+    labels: list[str]
+    facts: dict[str, Any]
+
+
+_TABLE_COLUMNS: Mapping[str, Kind] = {
+    "latent": "whole", "label": "text", "count": "whole", "mean_iou": "number", "share": "number",
+}  # fmt: skip
+_LATENT_COLUMNS: Mapping[str, Kind] = {
+    "latent": "whole", "firing_frequency": "number", "mean_activation": "number", "purity": "number",
+    "top_images": "texts", "top_values": "numbers",
+}  # fmt: skip
 
 
 def build_dictionary(

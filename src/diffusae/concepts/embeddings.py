@@ -82,8 +82,10 @@ class MiniLMEmbedding:
         from transformers import AutoModel, AutoTokenizer
 
         path = str(get_model_path())
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        model = AutoModel.from_pretrained(path, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        model = AutoModel.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False, use_safetensors=True
+        )
         return tokenizer, model.eval().to(self._device)
 
     def known(self, word: str) -> bool:

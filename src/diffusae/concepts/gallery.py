@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.maps import maps_of
-from diffusae.errors import UserError
+from diffusae.errors import UserError, together
 from diffusae.files import atomic_path, atomic_write_json, verified
+from diffusae.parsing import read_json, reading, typed
+from diffusae.tensor_files import read_tensors
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,38 @@ class Gallery:
 
     @classmethod
     def load(cls, directory: Path | str) -> Gallery:
-        """What `save` wrote; `UserError` when a file is missing or unreadable."""
+        """What `save` wrote; `UserError` when a file is missing or unreadable, or the two do not fit each other."""
         directory = Path(directory)
+        remedy = f"remove {directory}, and the same command makes it again"
         try:
-            head = json.loads(verified(directory / "gallery.json").read_text(encoding="utf-8"))
-            tensors = load_file(verified(directory / "gallery.safetensors"))
-            maps = [tensors[str(latent)] for latent in head["latents"]]
-            return cls(latents=head["latents"], image_ids=head["image_ids"], maps=maps)
-        except UserError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            problem = f"{directory} holds no readable gallery ({type(error).__name__}: {error})"
-            raise UserError(f"{problem}; remove it, and the same command makes it again") from error
+            path = directory / "gallery.json"
+            value = read_json(verified(path), remedy=remedy)
+            with reading(path, remedy=remedy):
+                head = typed(_Head, value)
+            tensors = read_tensors(verified(directory / "gallery.safetensors"), remedy=remedy)
+        except FileNotFoundError as error:
+            raise UserError(f"{error.filename} is missing; {remedy}") from None
+        with reading(directory, remedy=remedy):
+            counts = {str(latent): len(ids) for latent, ids in zip(head.latents, head.image_ids, strict=True)}
+            if tensors.keys() != counts.keys() or len(counts) != len(head.latents):
+                raise UserError(
+                    f"the maps are of {len(tensors)} latents, gallery.json lists {len(head.latents)} others"
+                )
+            together(
+                f"latent {latent} has {counts[latent]} pictures and maps {list(maps.shape)}, which must be finite"
+                for latent, maps in tensors.items()
+                if maps.ndim != 3 or len(maps) != counts[latent] or not torch.isfinite(maps).all()
+            )
+        maps = [tensors[str(latent)] for latent in head.latents]
+        return cls(latents=head.latents, image_ids=head.image_ids, maps=maps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Head:
+    """What gallery.json says."""
+
+    latents: list[int]
+    image_ids: list[list[str]]
 
 
 def most_telling_latents(dictionary: ConceptDictionary, n: int) -> list[int]:

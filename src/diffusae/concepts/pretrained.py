@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 
 from diffusae.errors import UserError, unknown
-from diffusae.sources import fingerprint, first_line, local_folder, refuse_pickles
+from diffusae.sources import fingerprint, first_line, local_folder, refuse_pickles, require_own_files
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,7 @@ class Pretrained:
             revision=self.revision,
             download=download,
         )
+        require_own_files(folder)
         refuse_pickles(folder)
         return folder
 

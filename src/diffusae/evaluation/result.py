@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from diffusae.errors import UserError
 from diffusae.files import atomic_write_json, verified
+from diffusae.parsing import of_type, read_json, reading, typed
 
 Interval = tuple[float, float]
 RESULT_VERSION = 1
@@ -36,13 +36,17 @@ class Estimate:
         numbers = [number for number in (self.value, *(self.ci95 or ())) if number is not None]
         if not all(math.isfinite(number) for number in numbers):
             raise UserError(f"a result must be finite, got {self}; use None (n = 0) where there are no data")
-        if (self.value is None) != (self.n == 0) or (self.value is None and self.ci95 is not None):
+        if (
+            self.n < 0
+            or (self.value is None) != (self.n == 0)
+            or (self.value is None and self.ci95 is not None)
+        ):
             raise UserError(f"a value, its interval and n > 0 go together, got {self}")
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Estimate:
-        ci95 = row["ci95"]
-        return cls(value=row["value"], ci95=None if ci95 is None else (ci95[0], ci95[1]), n=row["n"])
+        """The estimate in a row, which may have more entries; `UserError` where one is missing or of another kind."""
+        return typed(cls, _entries(row, ("value", "ci95", "n")))
 
 
 NO_DATA = Estimate(None)
@@ -93,19 +97,20 @@ class Result:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Result:
         """The inverse of `to_json`; `UserError` for a row with other fields, or figures not finite."""
-        try:
-            return cls(
-                metric=row["metric"],
-                estimate=Estimate.from_json(row),
-                higher_is_better=row["higher_is_better"],
-                unit=row["unit"],
-                cell=dict(row["cell"]),
-                baselines={name: Estimate.from_json(each) for name, each in row["baselines"].items()},
-                details=dict(row["details"]),
-                version=row["version"],
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"not a row of results.json ({error!r}); evaluate this cell again") from error
+        names = ("metric", "higher_is_better", "unit", "cell", "baselines", "details", "version")
+        entries = _entries(row, names)
+        baselines = of_type(entries.pop("baselines"), dict, "baselines")
+        named = {name: _entries(each, ("value", "ci95", "n")) for name, each in baselines.items()}
+        estimate = _entries(row, ("value", "ci95", "n"))
+        return typed(cls, {**entries, "estimate": estimate, "baselines": named})
+
+
+def _entries(row: Any, names: Sequence[str]) -> dict[str, Any]:
+    """These entries of a row; `UserError` where one is missing."""
+    row = of_type(row, dict, "a row")
+    if missing := [name for name in names if name not in row]:
+        raise UserError(f"a row lacks {', '.join(missing)}")
+    return {name: row[name] for name in names}
 
 
 def save_results(path: Path | str, results: Sequence[Result]) -> None:
@@ -115,19 +120,13 @@ def save_results(path: Path | str, results: Sequence[Result]) -> None:
 
 def load_results(path: Path | str) -> list[Result]:
     """Read results.json. Raises `UserError` where it is missing or is not a list of rows."""
+    remedy = f"remove {Path(path).parent} and evaluate this cell again"
     try:
-        rows = json.loads(verified(path).read_text(encoding="utf-8"))
-    except UserError:
-        raise
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not readable as results ({error}); {_again(path)}") from error
-    if not isinstance(rows, list):
-        raise UserError(f"{path} must hold a list of rows; {_again(path)}")
-    return [Result.from_json(row) for row in rows]
-
-
-def _again(path: Path | str) -> str:
-    return f"remove {Path(path).parent} and evaluate this cell again"
+        rows = read_json(verified(path), remedy=remedy, kind=list)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; {remedy}") from None
+    with reading(path, remedy=remedy):
+        return [Result.from_json(row) for row in rows]
 
 
 def bootstrap_weights(n_groups: int, *, n_resamples: int, seed: int) -> NDArray[np.float64]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusae.errors import UserError, unknown
+from diffusae.errors import UserError, together, unknown
 
 WEIGHTS, CONFIG, CARD = "sae.safetensors", "cfg.json", "README.md"
 NEEDED = (WEIGHTS, CONFIG)
 ALLOWED = (WEIGHTS, CONFIG, CARD)
 """The files of one autoencoder; no other is ever fetched."""
 
+MOST_BYTES = {CONFIG: 16 << 20, CARD: 16 << 20}
+"""Of the files that are read whole. Weights are as large as they are; the disk must hold them."""
+
+_PART = re.compile(r"[^\\/:\x00-\x1f]+")
 _OF_GIT = (".gitattributes", ".gitignore")
 
 
@@ -65,7 +70,7 @@ def folder_of(files: Iterable[RemoteFile], *, folder: str | None, prefix: str, w
         UserError: there is none, or more than one; those there are are listed.
     """
     folders = {_parent(file.path) for file in files if _name(file.path) == CONFIG}
-    holding = sorted(each for each in folders if ".." not in each.split("/"))
+    holding = sorted(each for each in folders if _stays_below(each))
     if folder is not None:
         wanted = folder.strip("/.")
         if wanted not in holding:
@@ -85,8 +90,8 @@ def autoencoder_files(files: Iterable[RemoteFile], folder: str, *, where: str) -
     """The files of the autoencoder in `folder`, weights first.
 
     Raises:
-        UserError: one is missing, or others lie beside them, pickles above all: a folder that holds an autoencoder
-            holds nothing else.
+        UserError: one is missing or larger than such a file can be, or others lie beside them, pickles above all: a folder
+            that holds an autoencoder holds nothing else.
     """
     inside = {_name(file.path): file for file in files if _parent(file.path) == folder}
     place = f"{where}, folder {folder or '.'}"
@@ -102,7 +107,17 @@ def autoencoder_files(files: Iterable[RemoteFile], folder: str, *, where: str) -
             f"{place} holds {', '.join(foreign)} beside an SAE; only {', '.join(ALLOWED)} are taken, never pickles or code; "
             "ask its owner for a clean folder, or name another: folder=NAME"
         )
+    together(
+        f"{place}: {name} has {inside[name].size} bytes, more than the {most} that such a file may have; do not use it"
+        for name, most in MOST_BYTES.items()
+        if name in inside and inside[name].size > most
+    )
     return [inside[name] for name in ALLOWED if name in inside]
+
+
+def _stays_below(folder: str) -> bool:
+    """Whether a folder of a listing is one below any directory that it is fetched into."""
+    return not folder or all(part not in (".", "..") and _PART.fullmatch(part) for part in folder.split("/"))
 
 
 def _parent(path: str) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from diffusae.errors import UserError
 from diffusae.hub.contents import RemoteFile
+from diffusae.masking import masked
+from diffusae.sources import is_inside
 
 _NETWORK = ("httpx", "httpx2", "requests", "urllib3")
 """Libraries whose errors mean that the hub was not reached; which one is used depends on huggingface_hub's version."""
@@ -139,7 +141,7 @@ class HubRepository:
             if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in _NETWORK:
                 raise
             raise HubUnreachable(
-                f"the hub cannot be reached for {name} ({type(error).__name__}: {error})"
+                f"the hub cannot be reached for {name} ({type(error).__name__}: {masked(str(error))})"
             ) from error
 
 
@@ -162,8 +164,12 @@ class LocalRepository:
         ]
 
     def fetch(self, file: RemoteFile, directory: Path, commit: str) -> Path:
-        """A copy below `directory`."""
-        target = directory / file.path
+        """A copy below `directory`. Raises `UserError` for a link to somewhere else: what it leads to is nobody's SAE."""
+        target, source = directory / file.path, self.directory / file.path
+        if not is_inside(source, self.directory):
+            raise UserError(
+                f"{source} is a link that leads out of {self.directory}, to {source.resolve()}; copy the file there"
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self.directory / file.path, target)
+        shutil.copyfile(source, target)
         return target

@@ -80,7 +80,7 @@ def _painted(path: Path) -> Tensor:
         raise UserError(
             f"there is no region {path}; give a painted mask, or one of {', '.join(NAMED)}"
         ) from None
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
         raise UserError(f"{path} is not a picture ({error}); paint the region as a PNG") from error
     mask = torch.from_numpy(pixels >= 0.5).float()
     if not mask.any():

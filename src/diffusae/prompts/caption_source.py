@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -10,9 +9,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from diffusae.errors import UserError, together, unknown
-from diffusae.prompts.caption_files import Row, format_of, read_rows
+from diffusae.prompts.caption_files import check_whole, format_of, read_rows
+from diffusae.prompts.caption_paths import caption_paths
+from diffusae.prompts.csv_files import delimiter_of
+from diffusae.prompts.encodings import UTF_8, encoding_of
 from diffusae.prompts.hash_split import HashSplit
 from diffusae.prompts.prompt_set import check_counts
+from diffusae.prompts.rows import Row
 from diffusae.prompts.selection import Selection
 
 log = logging.getLogger(__name__)
@@ -27,20 +30,24 @@ BadLines = Literal["refuse", "skip"]
 
 
 class FilePrompts:
-    """The captions of one file, or of all files that a pattern such as `captions-*.parquet` matches, in their names' order.
+    """The captions of one file, or of all files of a folder or of a pattern such as `captions-*.parquet`, in their names' order.
 
-    Files are read once and as a stream, and no further than the counts need: what stands after the last caption that is
-    taken is neither read nor checked.
+    Files are read once and as a stream, and no further than the counts need: lines after the last caption that is taken are
+    neither read nor checked, and nor are further files. The file of that caption is checked to its end where it can tell
+    whether it is whole: a tar by its headers, a compressed file by its checksum.
 
     Args:
-        path: the file or pattern.
+        path: the file, folder or pattern.
         counts: split name to the number of pictures; with split="hash" they are upper bounds, and None is no bound.
         split: "order": the first captions are the first split's, as many as its count, and so on. "hash": a caption's split
             follows from its text (`HashSplit`).
         shares, split_seed: of the hash split, see there; unused with split="order".
         format: text, csv, jsonl, parquet or webdataset; None: told by the suffix.
         column: where captions stand; None: `caption`, in a tar the member `txt`.
-        bad_lines: "refuse" or "skip" what is empty, not UTF-8, not JSON and so on; both name it.
+        delimiter: of CSV, one character, or "tab"; None: a comma, in .tsv a tab.
+        encoding: of text, CSV, JSON lines and tars, one of `ENCODINGS`.
+        bad_lines: "refuse" or "skip" what is empty, not UTF-8, not JSON and so on; both name it. A damaged file is refused
+            either way.
         selection: further arguments of `Selection`.
 
     Raises:
@@ -57,6 +64,8 @@ class FilePrompts:
         split_seed: int = 0,
         format: str | None = None,
         column: str | None = None,
+        delimiter: str | None = None,
+        encoding: str = UTF_8,
         bad_lines: BadLines = "refuse",
         **selection: Any,
     ) -> None:
@@ -64,8 +73,12 @@ class FilePrompts:
         for name, value, known in (("split", split, Split), ("bad_lines", bad_lines, BadLines)):
             if value not in get_args(known):
                 faults.append(str(unknown(f"prompts.{name}:", value, get_args(known))))
+        if column is not None and (not isinstance(column, str) or not column):
+            faults.append(f"prompts.column={column!r} must be a name, or null for the usual one")
         together(faults)
-        self.paths = _paths(path)
+        self.delimiter = None if delimiter is None else delimiter_of(delimiter)
+        self.encoding = encoding_of(encoding)
+        self.paths = caption_paths(path, format)
         for each in self.paths:
             format_of(each, format)
         self.counts = check_counts(counts, open_ended=split == "hash")
@@ -92,6 +105,8 @@ class FilePrompts:
                 split_seed=self.split_seed,
                 format=self.format,
                 column=self.column,
+                delimiter=self.delimiter,
+                encoding=self.encoding,
                 bad_lines=self.bad_lines,
                 selection=tuple((n, tuple(v) if n == "where" else v) for n, v in self.selection.items()),
             )
@@ -107,6 +122,8 @@ def _read(
     split_seed: int,
     format: str | None,
     column: str | None,
+    delimiter: str | None,
+    encoding: str,
     bad_lines: BadLines,
     selection: tuple[tuple[str, Any], ...],
 ) -> tuple[Caption, ...]:
@@ -120,32 +137,45 @@ def _read(
     bad = _BadLines(bad_lines)
     read = 0
     paths = [path for path, *_ in files]
-    for path, row in _rows(paths, format=format, column=column, fields=chosen.fields):
+    how = {"format": format, "column": column, "delimiter": delimiter, "encoding": encoding}
+    for path, row in _rows(paths, fields=chosen.fields, **how):
         read += 1
         text = row.text.strip()
+        if row.ends:
+            raise UserError(f"{path}, {row.where}: {row.fault}")
         if row.fault or not text:
             bad.add(f"{path}, {row.where}: {row.fault or 'empty; remove it'}")
-        elif chosen.wants(text, row.fields):
+        elif _wants(chosen, text, row, path):
             deal.add(text, f"{path.name}, {row.where}")
             if deal.full:
+                check_whole(path, format=format)
                 break
     bad.tell()
     source = str(paths[0]) if len(paths) == 1 else f"the {len(paths)} files"
+    if read > bad.count and chosen.never_seen:
+        raise UserError(
+            f"no row of {source} has the column {', '.join(sorted(chosen.never_seen))}; mend prompts.where"
+        )
     reasons = ", ".join(f"{count} {reason}" for reason, count in chosen.left_out.most_common())
     if reasons:
         source += f" (left out: {reasons})"
     captions = deal.captions()
-    log.info("%d captions taken of the first %d in %s", len(captions), read, source)
+    log.info("captions taken: %d, of the first %d in %s", len(captions), read, source)
     deal.require(source)
     return captions
 
 
-def _rows(
-    paths: Sequence[Path], *, format: str | None, column: str | None, fields: Sequence[str]
-) -> Iterator[tuple[Path, Row]]:
+def _rows(paths: Sequence[Path], **how: Any) -> Iterator[tuple[Path, Row]]:
     for path in paths:
-        for row in read_rows(path, format=format, column=column, fields=fields):
+        for row in read_rows(path, **how):
             yield path, row
+
+
+def _wants(chosen: Selection, text: str, row: Row, path: Path) -> bool:
+    try:
+        return chosen.wants(text, row.fields)
+    except UserError as error:
+        raise UserError(f"{path}, {row.where}: {error}") from error
 
 
 class _InOrder:
@@ -170,7 +200,8 @@ class _InOrder:
     def require(self, source: str) -> None:
         if not self.full:
             raise UserError(
-                f"prompts.counts ask for {self.needed} captions, {source} has {len(self._found)}; lower the counts"
+                f"prompts.counts ask for {self.needed} caption{'s' * (self.needed != 1)}, {source} has {len(self._found)}; "
+                "lower the counts, or give more captions"
             )
 
 
@@ -206,8 +237,8 @@ class _ByHash:
         for split in sorted(self._open):
             if self.counts[split] is not None:
                 log.warning(
-                    "split %s gets %d captions of %s, fewer than prompts.counts.%s=%d",
-                    split, len(self._found[split]), source, split, self.counts[split],
+                    "split %s gets %d caption%s of %s, fewer than prompts.counts.%s=%d",
+                    split, len(self._found[split]), "s" * (len(self._found[split]) != 1), source, split, self.counts[split],
                 )  # fmt: skip
 
 
@@ -224,19 +255,20 @@ class _BadLines:
             self.first.append(fault)
 
     def tell(self) -> None:
-        more = [f"and {self.count - MOST_TOLD} more"] if self.count > MOST_TOLD else []
-        if self.policy == "refuse" and self.count:
-            together([*self.first, *more, "or leave bad lines out by prompts.bad_lines=skip"])
-        if self.count:
-            log.warning("%d bad lines are left out:\n  %s", self.count, "\n  ".join([*self.first, *more]))
-
-
-def _paths(path: str | Path | None) -> list[Path]:
-    if path is not None and Path(path).is_file():
-        return [Path(path)]
-    found = sorted(glob.glob(str(path))) if path is not None else []
-    if not found:
-        raise UserError(
-            f"prompts.path={path} is not a file, nor a pattern of any; give text, CSV, JSONL, Parquet or tar"
-        )
-    return [Path(each) for each in found]
+        if not self.count:
+            return
+        rest = self.count - len(self.first)
+        told = "\n  - ".join(["", *self.first, *([f"and {rest} more"] if rest else [])])
+        remedy = "Leave bad lines out by prompts.bad_lines=skip"
+        if any("not UTF-8" in fault for fault in self.first):
+            remedy += (
+                "; where a file has another encoding than UTF-8, name it by prompts.encoding, such as latin-1"
+            )
+        if self.policy == "skip":
+            log.warning(
+                "%s left out:%s", "1 bad line is" if self.count == 1 else f"{self.count} bad lines are", told
+            )
+        elif self.count == 1:
+            raise UserError(f"{self.first[0]}\n{remedy}")
+        else:
+            raise UserError(f"{self.count} bad lines:{told}\n{remedy}")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import operator
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from diffusae.errors import together, unknown
+from diffusae.errors import UserError, together, unknown
+from diffusae.prompts.conditions import Condition, is_missing
 
 SCRIPTS: Mapping[str, tuple[str, ...]] = {
     "latin": ("LATIN",),
@@ -26,16 +26,6 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
     "japanese": ("CJK", "HIRAGANA", "KATAKANA"),
 }
 """Script -> the words with which Unicode begins its letters' names."""
-
-_COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    "!=": operator.ne,
-    "==": operator.eq,
-    ">": operator.gt,
-    "<": operator.lt,
-}
-_CONDITION = re.compile(r"\s*([^<>=!]+?)\s*(>=|<=|!=|==|>|<)\s*(.*?)\s*")
 
 
 def normalised(text: str) -> str:
@@ -67,8 +57,8 @@ class Selection:
     Args:
         match: a regular expression that must be found in the caption, whatever its case.
         exclude: one that must not.
-        where: conditions on other columns, such as "aesthetic >= 6" or "nsfw == UNLIKELY": as numbers where both sides
-            are numbers, else as text (== and != only). A row without the column is left out.
+        where: conditions on other columns, such as "aesthetic >= 6" or "nsfw == UNLIKELY", see `Condition`. A row without a
+            value (null, NaN, empty) is left out.
         dedupe: take each caption once, case and white space apart.
         min_words, max_words: bounds on the words, both included; None: no upper one.
         script: one of `SCRIPTS`; min_script_share: the share of letters that must belong to it.
@@ -92,15 +82,18 @@ class Selection:
         faults: list[str] = []
         self._match = _pattern("match", match, faults)
         self._exclude = _pattern("exclude", exclude, faults)
-        self._conditions = [found for text in where if (found := _condition(text, faults))]
-        if min_words < 1 or (max_words is not None and max_words < min_words):
+        self._conditions = _conditions(where, faults)
+        if not isinstance(dedupe, bool):
+            faults.append(f"prompts.dedupe={dedupe} must be true or false")
+        bounds = (min_words, min_words if max_words is None else max_words)
+        if not all(type(bound) is int for bound in bounds) or not 1 <= bounds[0] <= bounds[1]:
             faults.append(
                 f"prompts.min_words={min_words} and prompts.max_words={max_words} leave no caption; "
-                "choose 1 <= min_words <= max_words"
+                "choose whole numbers with 1 <= min_words <= max_words"
             )
         if script is not None and script not in SCRIPTS:
             faults.append(str(unknown("prompts.script:", script, SCRIPTS)))
-        if not 0 < min_script_share <= 1:
+        if type(min_script_share) not in (int, float) or not 0 < min_script_share <= 1:
             faults.append(f"prompts.min_script_share={min_script_share} must be above 0 and at most 1")
         together(faults)
         self.dedupe, self.min_words, self.max_words = dedupe, min_words, max_words
@@ -108,14 +101,21 @@ class Selection:
         self._seen: set[bytes] = set()
         self.left_out: Counter[str] = Counter()
         """Reason -> captions left out."""
+        self.never_seen: set[str] = set(self.fields)
+        """Columns of the conditions that no row has had."""
 
     @property
     def fields(self) -> tuple[str, ...]:
         """The further columns that the conditions ask for."""
-        return tuple(dict.fromkeys(name for name, _, _ in self._conditions))
+        return tuple(dict.fromkeys(condition.name for condition in self._conditions))
 
     def wants(self, text: str, fields: Mapping[str, Any]) -> bool:
-        """Whether this caption is taken; asked again, a duplicate is not."""
+        """Whether this caption is taken; asked again, a duplicate is not.
+
+        Raises:
+            UserError: a condition cannot be compared with the row's value.
+        """
+        self.never_seen -= fields.keys()
         reason = self._reason(text, fields)
         if reason is not None:
             self.left_out[reason] += 1
@@ -131,9 +131,11 @@ class Selection:
             return "not matched"
         if self._exclude is not None and self._exclude.search(text):
             return "excluded"
-        for name, sign, value in self._conditions:
-            if not _holds(fields.get(name), sign, value):
-                return f"not {name} {sign} {value}"
+        for condition in self._conditions:
+            if is_missing(found := fields.get(condition.name)):
+                return f"without {condition.name}"
+            if not condition.holds(found):
+                return f"not {condition}"
         if self.script is not None and script_share(text, self.script) < self.min_script_share:
             return f"not in {self.script} script"
         if self.dedupe:
@@ -147,33 +149,19 @@ class Selection:
 def _pattern(name: str, text: str | None, faults: list[str]) -> re.Pattern[str] | None:
     try:
         return None if text is None else re.compile(text, re.IGNORECASE)
-    except re.error as error:
+    except (re.error, TypeError, OverflowError, RecursionError) as error:
         faults.append(f"prompts.{name}={text!r} is no regular expression ({error}); mend it")
         return None
 
 
-def _condition(text: str, faults: list[str]) -> tuple[str, str, str] | None:
-    found = _CONDITION.fullmatch(str(text))
-    if found is None:
-        faults.append(f"prompts.where: {text!r} must be COLUMN SIGN VALUE, such as 'aesthetic >= 6'")
-        return None
-    name, sign, value = found.groups()
-    if sign not in ("==", "!=") and _number(value) is None:
-        faults.append(f"prompts.where: {text!r} compares by {sign} with what is no number; use == or !=")
-    return name, sign, value
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
-
-
-def _holds(found: Any, sign: str, value: str) -> bool:
-    if found is None:
-        return False
-    ours, theirs = _number(found), _number(value)
-    if ours is not None and theirs is not None:
-        return _COMPARISONS[sign](ours, theirs)
-    return sign in ("==", "!=") and _COMPARISONS[sign](str(found), value)
+def _conditions(where: object, faults: list[str]) -> list[Condition]:
+    found: list[Condition] = []
+    if isinstance(where, str) or not isinstance(where, Sequence):
+        faults.append(f"prompts.where={where!r} must be a list of conditions, such as ['aesthetic >= 6']")
+        return found
+    for text in where:
+        try:
+            found.append(Condition(text))
+        except UserError as error:
+            faults.append(str(error))
+    return found

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from diffusae.errors import unknown
 from diffusae.files import atomic_path
+from diffusae.masking import masked
+from diffusae.report.markdown import as_text
 
 TEMPLATE = "card.md.j2"
 CARD_NAME = "README.md"
@@ -71,17 +74,21 @@ class ModelCard:
 
 def render_card(card: ModelCard) -> str:
     """The card as Markdown. The same card gives the same text."""
-    environment = Environment(  # Markdown: nothing to escape but what YAML would misread
+    environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=False,
+        autoescape=True,
+        finalize=as_text,  # an autoencoder's metadata may come from anyone: all of it is text, nothing is markup
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["quoted"] = json.dumps  # a JSON string is a YAML string
+    environment.filters["quoted"] = lambda value: Markup(
+        json.dumps(str(value))
+    )  # a JSON string is a YAML string
     library, loading = LIBRARIES[card.format]
-    return environment.get_template(TEMPLATE).render(card=card, library=library, loading=loading)
+    template = environment.get_template(TEMPLATE)
+    return masked(template.render(card=card, library=library, loading=Markup(loading)))
 
 
 def write_card(directory: Path | str, card: ModelCard) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusae.errors import UserError, unknown
+from diffusae.report.markdown import as_text
 
 PAPERS = Path(__file__).parent / "paper"
 _COORDINATES = ("block", "t", "conditioning")
@@ -216,7 +217,7 @@ def comparison_markdown(reference: Reference, lines: Sequence[Compared], *, expe
     """The lines as a Markdown page, a table for each of the paper's."""
     with_data = sum(line.ours is not None for line in lines)
     parts = [
-        f"# {experiment} beside {reference.title}",
+        f"# {as_text(experiment)} beside {as_text(reference.title)}",
         f"{reference.source}, figures of `{reference.model}`. {with_data} of {len(lines)} rows have data of ours.",
     ]
     others = sorted({line.model for line in lines if line.model and line.model != reference.model})
@@ -233,7 +234,9 @@ def comparison_markdown(reference: Reference, lines: Sequence[Compared], *, expe
 def _markdown_table(lines: Sequence[Compared]) -> str:
     head = ("metric", "cell", "k", "ours", "95 % interval", "n", "theirs", "difference", "theirs within")
     rows = [head, ("---",) * len(head), *(_cells(line) for line in lines)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return "\n".join(
+        "| " + " | ".join(as_text(each) if each != "---" else each for each in row) + " |" for row in rows
+    )
 
 
 def _cells(line: Compared) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from diffusae.files import atomic_path
+from diffusae.masking import masked
 from diffusae.report import charts, pictures, plots, style, tables
 from diffusae.report.emergence import Curve, curves_of, emergence_chart
 from diffusae.report.erasure import Target, erasure_headline, is_erasure, targets_of
@@ -197,7 +198,7 @@ def render_page(study: Study) -> str:
 
 def write_report(path: Path | str, study: Study) -> None:
     """Write the page to `path` (index.html), atomically; a page above 12 MB gets a warning."""
-    page = render_page(study).encode()
+    page = masked(render_page(study)).encode()
     if len(page) > HEAVY:
         logger.warning(
             "the report has %.1f MB, above %.0f MB: browsers will be slow; show fewer concepts or predictions",

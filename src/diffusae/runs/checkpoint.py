@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import shutil
 from abc import ABC, abstractmethod
@@ -16,7 +15,9 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from diffusae.errors import UserError
 from diffusae.files import atomic_path, atomic_write_json, sha256_of
+from diffusae.parsing import read_json, reading, typed
 from diffusae.runs.metric_log import MetricLog, read_metrics
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,12 @@ class InPlace(TorchCheckpointIO):
         buffer = io.BytesIO()  # torch hides what goes wrong with a file
         torch.save(checkpoint, buffer)
         Path(path).write_bytes(buffer.getbuffer())
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Tensors and plain values alone, whoever asks: a checkpoint may have been put there by anyone."""
+        return super().load_checkpoint(path, map_location=map_location, weights_only=True)
 
 
 class AfterStep(pl.Callback, ABC):
@@ -76,6 +83,37 @@ def _has_validation(trainer: pl.Trainer) -> bool:
     if trainer.check_val_every_n_epoch is not None or not trainer.enable_validation or every is None:
         return False
     return trainer.global_step % every == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """What the file beside a checkpoint says."""
+
+    sha256: str
+
+
+def _whole(path: Path, told: Path) -> int:
+    """The steps of a checkpoint, once its bytes are those that were written and read as one; no pickle is opened.
+
+    Raises:
+        FileNotFoundError, UserError: it is missing or damaged.
+    """
+    remedy = f"checkpoint {path.name} is not used, but an earlier one, or none"
+    value = read_json(told, remedy=remedy)
+    with reading(told, remedy=remedy):
+        expected = typed(_Told, value).sha256
+    with reading(path, remedy=remedy):
+        if (found := sha256_of(path)) != expected:
+            raise UserError(f"SHA-256 is {found}, expected {expected}")
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        step = int(path.stem.partition("-")[2])
+        if not state.keys() >= _PARTS or state["global_step"] != step:
+            raise UserError(f"it is no checkpoint of step {step}")
+        return step
+
+
+_PARTS = {"global_step", "state_dict", "optimizer_states", "loops"}
+"""Of Lightning's checkpoints, without which a training cannot go on."""
 
 
 class Checkpoints(AfterStep):
@@ -126,14 +164,9 @@ class Checkpoints(AfterStep):
         for told in sorted(self.directory.glob("step-*.json"), reverse=True):
             path = told.with_suffix(".ckpt")
             try:
-                expected = json.loads(told.read_text(encoding="utf-8"))
-                found = sha256_of(path)
-                if found == expected["sha256"]:
-                    return Checkpoint(path, int(path.stem.partition("-")[2]))
-                fault = f"SHA-256 is {found}, expected {expected['sha256']}"
-            except (OSError, ValueError, KeyError) as error:
-                fault = repr(error)
-            logger.warning("checkpoint %s is damaged (%s); an earlier one is used, or none", path, fault)
+                return Checkpoint(path, _whole(path, told))
+            except (UserError, FileNotFoundError) as error:
+                logger.warning("%s", error)
         return None
 
     def resume(self) -> Checkpoint | None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from diffusae.parsing import json_value, of_type, reading
+
 logger = logging.getLogger(__name__)
 
 
@@ -63,13 +65,21 @@ class MetricLog:
 
 
 def read_metrics(path: Path | str) -> list[dict[str, Any]]:
-    """All whole rows of a metric log; a cut last line is left out. A missing file has none."""
+    """All whole rows of a metric log; a cut last line is left out. A missing file has none.
+
+    Raises:
+        UserError: a line is damaged.
+    """
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError:
         return []
     whole = content[: content.rfind(b"\n") + 1]
-    return [json.loads(line) for line in whole.splitlines()]
+    rows = []
+    for number, line in enumerate(whole.splitlines(), 1):
+        with reading(path, remedy=f"remove line {number}, or the file: training goes on without it"):
+            rows.append(of_type(json_value(line), dict, f"line {number}"))
+    return rows
 
 
 def plain_value(value: Any) -> Any:

@@ -17,7 +17,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from diffusae.errors import UserError
 from diffusae.files import (
@@ -32,6 +32,7 @@ from diffusae.files import (
     told_outputs,
     write_sealed,
 )
+from diffusae.parsing import typed
 
 log = logging.getLogger(__name__)
 
@@ -135,16 +136,12 @@ def read_record(directory: Path | str) -> RunRecord | None:
     try:
         value = read_sealed(path)
         told_outputs(value)
-        record = RunRecord(
-            **{
-                each.name: value[each.name]
-                for each in fields(RunRecord)
-                if each.name in value or (each.default is MISSING and each.default_factory is MISSING)
-            }
-        )
-        if record.status not in get_args(Status):
-            raise ValueError(f"its status is {record.status!r}")
-        return record
+        known = {
+            each.name: value[each.name]
+            for each in fields(RunRecord)
+            if each.name in value or (each.default is MISSING and each.default_factory is MISSING)
+        }
+        return typed(RunRecord, known)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:

@@ -23,6 +23,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from diffusae.errors import UserError, unknown
+from diffusae.masking import masked_json
 from diffusae.runs.metric_log import plain_value
 from diffusae.runs.wandb_mode import MODES, Mode, mode_of, valid_run_id
 
@@ -254,7 +255,7 @@ class _Process:
     def send(self, request: Mapping[str, Any]) -> None:
         """Pass one request on. Raises `OSError` where the process is gone."""
         assert self._child.stdin is not None
-        self._child.stdin.write(json.dumps(request, default=str).encode() + b"\n")
+        self._child.stdin.write(masked_json(json.dumps(request, default=str)).encode() + b"\n")
         self._child.stdin.flush()
 
     def wait_for(self, wanted: str, *, timeout_s: float) -> tuple[str, str]:

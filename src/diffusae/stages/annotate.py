@@ -49,7 +49,7 @@ def annotate_into(study: Study) -> bool:
         return False
     if study.kind == "generation":  # given pictures are whatever the user says they are
         together(annotator_faults(study))
-    annotator = build(study.cfg.annotator)
+    annotator = build(study.cfg.annotator, "annotator")
     manifest = Manifest.load(study.activations)
     if manifest.image_size is None:
         raise UserError(

@@ -12,13 +12,16 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from diffusae.activations.manifest import MANIFEST, Manifest
+from diffusae.activations.mirror import MIRROR, SOURCE_REMEDY
 from diffusae.activations.parts import Part
+from diffusae.activations.places import require_inside
 from diffusae.activations.reader import discard_damaged, verify
 from diffusae.activations.writer import ActivationWriter
 from diffusae.backbone.describe import Description
 from diffusae.backbone.hookpoints import find
 from diffusae.backbone.text_layers import find_text_layers
 from diffusae.errors import UserError, together
+from diffusae.masking import masked_value
 from diffusae.runs.disk import require_free
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import RunRecord, run_record, state
@@ -52,6 +55,9 @@ def collect(cfg: DictConfig) -> bool:
     """
     study = Study(cfg)
     study.check()
+    require_inside(study.activations)
+    if cfg.activations.source is None and (study.activations / MIRROR).exists():
+        raise UserError(f"{study.activations} is not collected here: {SOURCE_REMEDY}, or choose another name")
     shard, sources = OmegaConf.select(cfg, "collect.shard"), OmegaConf.select(cfg, "collect.merge")
     if shard is not None and sources is not None:
         raise UserError(
@@ -71,7 +77,9 @@ def collect(cfg: DictConfig) -> bool:
 def collect_into(study: Study) -> bool:
     """`collect` for a caller that holds the lock."""
     if study.cfg.activations.source is not None:
-        log.info("%s: the collection is that of %s", study.activations, study.cfg.activations.source)
+        log.info(
+            "%s: the collection is that of %s", study.activations, masked_value(study.cfg.activations.source)
+        )
         return False
     determines = _determines(study)
     require_same(study.activations, determines)

@@ -75,13 +75,13 @@ class DefendedPictures:
     @cached_property
     def annotator(self) -> Any:
         """What finds objects and styles."""
-        return build(self._study.cfg.annotator)
+        return build(self._study.cfg.annotator, "annotator")
 
     @cached_property
     def check(self) -> PictureCheck | None:
         """What says that a target is there, where that is not the annotator."""
         node = self._study.cfg.evaluation.check
-        return build(node) if node else None
+        return build(node, "check") if node else None
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

@@ -92,7 +92,7 @@ class EditedPictures:
     @cached_property
     def annotator(self) -> Any:
         """What finds objects and styles."""
-        return build(self._study.cfg.annotator)
+        return build(self._study.cfg.annotator, "annotator")
 
     def make(self, trials: Sequence[Trial], *, what: str) -> list[tuple[np.ndarray, Any]]:
         """The picture, uint8 [height, width, 3], and the annotation of every trial."""

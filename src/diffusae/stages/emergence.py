@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from diffusae.errors import UserError
 from diffusae.evaluation.emergence import Emergence, Item, emergence, emergence_result, paired
 from diffusae.evaluation.result import NO_DATA, Result, load_results, save_results
 from diffusae.files import verified
@@ -57,8 +58,13 @@ def _evaluated(study: Study) -> dict[Curve, Evaluated]:
 
 
 def _summarise(study: Study, curve: Curve, cells: Evaluated, settings: dict[str, Any]) -> None:
-    directory = study.directory / "evaluation" / STAGE / "-".join(curve)
     block, conditioning, tag = curve
+    name = "-".join(map(str, curve))
+    if Path(name).name != name:  # it comes from run.json, and a study's directory may come from anyone
+        raise UserError(
+            f"a run.json of composition names the curve {name!r}, which is no name; remove its directory"
+        )
+    directory = study.directory / "evaluation" / STAGE / name
     cell = {"model": study.cfg.model.name, "block": block, "conditioning": conditioning}
     seed = study.cfg.seed
     determines = {"curve": {**cell, "tag": tag}, "timesteps": list(cells), **settings, "seed": seed}

@@ -41,7 +41,7 @@ def _rows(study: Study, words: WordEmbedding) -> list[Result]:
         counts[row[latent], column[label]] = count
     return cohesion_results(
         Items(counts, vectors),
-        vocabulary=embed_labels(words, build(study.cfg.annotator).labels)[1],
+        vocabulary=embed_labels(words, build(study.cfg.annotator, "annotator").labels)[1],
         embedding=words.name,
         cell=study.cell.coordinates(),
         minimum_items=settings["minimum_items"],

@@ -38,7 +38,7 @@ from diffusae.stages.study import Study, build
 
 def composition_results(study: Study, embedding: Callable[[], WordEmbedding]) -> list[Result]:
     """One row: mean IoU of predicted composition; beside it scores and objects are kept for the report."""
-    vocabulary = build(study.cfg.annotator).labels
+    vocabulary = build(study.cfg.annotator, "annotator").labels
     known, vectors = embed_labels(embedding(), vocabulary)
     manifest = Manifest.load(study.activations)
     dictionary = ConceptDictionary.load(study.concepts)

@@ -47,7 +47,7 @@ def faithfulness_rows(study: Study, _embedding: Any) -> list[Result]:
     made = reference(_request(study, settings["pictures"]))
     edits = _edits(study, manifest, made.pipe, settings["half_width"])
     denoising = _denoising_inputs(study, manifest, made.pipe, settings["denoising_pictures"])
-    annotator = build(study.cfg.annotator)
+    annotator = build(study.cfg.annotator, "annotator")
 
     def outcome(edit: Edit | None) -> Outcome:
         pictures = made.pictures if edit is None else made.again(edit)

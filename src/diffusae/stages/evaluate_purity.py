@@ -133,7 +133,7 @@ def _tagged(
         vocabulary = Vocabulary.of(list(dict.fromkeys(name for names in tasks.values() for name in names)))
     else:
         vocabulary = Vocabulary.read(settings["vocabulary"])
-    tagger: Tagger = build(study.cfg.tagger)
+    tagger: Tagger = build(study.cfg.tagger, "tagger")
     wanted = {split.image_ids[row] for row in np.unique(top.pictures)}
     tags: dict[str, list[str]] = {}
     for image_id, picture, meta in read_images(study.activations, manifest, settings["split"]):

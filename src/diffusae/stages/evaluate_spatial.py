@@ -71,7 +71,7 @@ def spatial_rows(study: Study, _embedding: Any) -> list[Result]:
     check_settings(settings)
     sae, _ = load_sae(study.sae)
     cases = {
-        split: cases_of(study.prompts, split, build(study.cfg.annotator).labels, settings)
+        split: cases_of(study.prompts, split, build(study.cfg.annotator, "annotator").labels, settings)
         for split in ("tune", "test")
     }
     nouns = sorted({case.noun for each in cases.values() for case in each})

@@ -36,7 +36,7 @@ def export_cell(cfg: DictConfig) -> None:
     directory = study.directory / "export" / cfg.format / study.cell_name
     facts = {
         **study.cell.coordinates(),
-        "hookpoint": metadata["hookpoint"],
+        "hookpoint": str(metadata.get("hookpoint", "unknown")),
         "sparsity": sae.sparsity.name,
         "diffusae_signature": signature,
         "diffusae_commit": record.git_commit,
@@ -57,12 +57,12 @@ def card_of(
         name=f"{study.name} {study.cell_name}",
         format=format,
         base_model=_base_model(study),
-        cell={**study.cell.coordinates(), "hookpoint": metadata["hookpoint"]},
+        cell={**study.cell.coordinates(), "hookpoint": metadata.get("hookpoint", "unknown")},
         shape={"d_in": sae.d_in, "d_sae": sae.d_sae, "sparsity": sae.sparsity.name},
         code_units=code_units,
         data=_data(study),
         training=_training(record),
-        validation=metadata["validation"],
+        validation=validation if isinstance(validation := metadata.get("validation"), Mapping) else {},
         results=[result.to_json() for result in _results(study, signature)],
         provenance={"signature": signature, "commit": record.git_commit or "not from a repository"},
     )

@@ -10,6 +10,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusae.errors import UserError
+from diffusae.masking import masked
 from diffusae.memory import is_out_of_memory
 
 _FREE_SPACE = "what is finished is kept: free some space and run the same command again"
@@ -75,7 +76,7 @@ def is_users(error: BaseException) -> bool:
 
 def reason(error: BaseException) -> str:
     """An error in one line; the type's name too where the error is none of the user's."""
-    text = " ".join((explained(error) or str(error)).split())
+    text = masked(" ".join((explained(error) or str(error)).split()))
     return text if is_users(error) else f"{type(error).__name__}: {text}"
 
 

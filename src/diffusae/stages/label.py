@@ -56,11 +56,11 @@ def word_embedding(study: Study, node: DictConfig | None = None) -> WordEmbeddin
     """The word embedding of the study, or of another config node; the model's own text encoder is handed its parts."""
     node = node or study.cfg.embedding
     assert node is not None
-    if not node["_target_"].endswith(TextEncoderEmbedding.__name__):
-        return build(node)
+    if not str(node.get("_target_")).endswith(TextEncoderEmbedding.__name__):
+        return build(node, "embedding")
     model = study.cfg.model
     tokenizer, text_encoder = _text_parts(model.source, model.revision)
-    return build(node, tokenizer=tokenizer, text_encoder=text_encoder)
+    return build(node, "embedding", tokenizer=tokenizer, text_encoder=text_encoder)
 
 
 @lru_cache(maxsize=1)

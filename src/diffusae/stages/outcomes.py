@@ -20,13 +20,14 @@ from typing import Any, ClassVar, Literal
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from diffusae.errors import USER_FAULT
 from diffusae.files import atomic_write_json
+from diffusae.masking import mask_output, masked, masked_value
 from diffusae.stages.faults import is_users, reason
 from diffusae.stages.lost_jobs import LOST, tell_lost_jobs
 from diffusae.stopping import raise_if_received
@@ -60,7 +61,7 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> bool:
     for each in outcomes:
         middle = [each.job] if jobs else []
         table.add_row(
-            *(Text(text) for text in (each.cell, *middle)),  # Text: no markup in names and messages
+            *(Text(masked(text)) for text in (each.cell, *middle)),  # Text: no markup in names and messages
             Text(each.outcome, style=STYLES[each.outcome]),
             f"{each.seconds:.1f}",
             Text(each.why or ("finished already" if each.outcome == "skipped" else "")),
@@ -90,7 +91,11 @@ class OutcomeTable(Callback):
         self._begun = 0.0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Make room for the outcomes."""
+        """Make room for the outcomes, and keep secrets out of the multirun.yaml that the sweeper writes of this configuration
+        (its jobs compose their own).
+        """
+        with open_dict(config):
+            config.merge_with(masked_value(OmegaConf.to_container(config, resolve=False)))
         self._kept = Path(config.hydra.sweep.dir).absolute() / f".outcomes-{time.time_ns()}"
         self._kept.mkdir(parents=True)
         atexit.register(shutil.rmtree, self._kept, ignore_errors=True)
@@ -99,7 +104,8 @@ class OutcomeTable(Callback):
             atexit.register(tell_lost_jobs(self._lost))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note the time, and that the job has begun."""
+        """Note the time, and that the job has begun; it may be in a process of its own, which masks nothing yet."""
+        mask_output()
         self._begun = time.monotonic()
         if config.hydra.mode == RunMode.MULTIRUN:
             job = list(OmegaConf.select(config, "hydra.overrides.task") or ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from diffusae.errors import UserError, together
 from diffusae.files import TEMPORARY_SUFFIX, sha256_of
 from diffusae.hub.contents import CONFIG, WEIGHTS, RemoteFile, autoencoder_files, folder_of
 from diffusae.hub.repository import HubRepository, HubUnreachable, LocalRepository
+from diffusae.runs.disk import free_bytes
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import read_record, run_record, state
 from diffusae.sae.storage import load_sae
@@ -59,7 +60,7 @@ def _pulled_before(study: Study) -> bool:
     return (
         found is not None
         and (found.stage, found.status) == ("pull", "finished")
-        and found.determines["repo"] == study.cfg.repo
+        and found.determines.get("repo") == study.cfg.repo
     )
 
 
@@ -106,7 +107,15 @@ def _pull_from(study: Study, repository: HubRepository | LocalRepository) -> boo
 def _fetched(
     repository: HubRepository | LocalRepository, files: Sequence[RemoteFile], directory: Path, commit: str
 ) -> list[Path]:
-    """The files, each of the size and hash that the repository lists."""
+    """The files, each of the size and hash that the repository lists.
+
+    Raises:
+        UserError: they are not, or the disk does not hold them.
+    """
+    if (needed := sum(file.size for file in files)) > (free := free_bytes(directory)):
+        raise UserError(
+            f"{repository.repo} lists {needed} bytes, {free} are free at {directory.parent}; free some space"
+        )
     local = [repository.fetch(file, directory, commit) for file in files]
     faults = [fault for file, path in zip(files, local, strict=True) if (fault := file.fault(path))]
     together(f"{repository.repo}: {fault}; pull it again" for fault in faults)
@@ -115,7 +124,8 @@ def _fetched(
 
 def _require_cell(study: Study, d_in: int, metadata: dict[str, Any], *, where: str) -> None:
     """Refuse an SAE of another cell, unless told to, and one that cannot take this cell's updates."""
-    found, ours = metadata.get("cell", {}), study.cell.coordinates()
+    told, ours = metadata.get("cell"), study.cell.coordinates()
+    found = told if isinstance(told, Mapping) else {}  # another's file may say anything
     differing = [
         f"{name} {found.get(name)} -> {value}" for name, value in ours.items() if found.get(name) != value
     ]

@@ -12,4 +12,5 @@ def random_study(study: Study, folder: str) -> Study:
     cfg = copy.deepcopy(study.cfg)
     cfg.collection.random_weights = True
     cfg.paths.activations = str(study.directory / folder)
+    cfg.activations.source = None  # which is that of the trained weights
     return Study(cfg)

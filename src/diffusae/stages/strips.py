@@ -45,7 +45,7 @@ def _read(path: Path) -> np.ndarray:
     try:
         with Image.open(verified(path), formats=["PNG"]) as picture:
             return np.asarray(picture.convert("RGB"))
-    except (FileNotFoundError, UnidentifiedImageError, OSError) as error:
+    except (FileNotFoundError, UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
         raise UserError(
             f"{path} is not readable as a picture ({error}); remove its directory and steer again"
         ) from error

@@ -9,22 +9,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
-import hydra
 import torch
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from diffusae.activations.mirror import mirror
+from diffusae.activations.mirror import forget, mirror
 from diffusae.activations.schema import Cell
 from diffusae.backbone.adapters import Layout
 from diffusae.backbone.branches import Branches, configured_branches
 from diffusae.errors import UserError, together, unknown
+from diffusae.masking import masked_value
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
 from diffusae.runs.wandb_mode import run_id
 from diffusae.sae.autoencoder import DecoderNorm, InitialBias, InputScaling
 from diffusae.sae.kernels import KernelsName, check_device, kernels_by_name
 from diffusae.sae.precision import AUTO, SelectionPrecision
 from diffusae.sae.sparsity import Sparsity
+from diffusae.stages.building import build
 from diffusae.stages.given_pictures import GivenPictures, collection_faults
 from diffusae.stages.grid_checks import conditioning_faults, grid_faults, is_number
 from diffusae.stages.names import name_faults
@@ -96,27 +96,6 @@ _SAE_CHOICES = {
 }
 
 
-def build(node: DictConfig, **values: Any) -> Any:
-    """Instantiate what a config node names with `_target_`; only parts of this package may be named."""
-    for target in (str(node.get("_target_", "")), *_targets(OmegaConf.to_container(node, resolve=True))):
-        if not target.startswith("diffusae."):
-            raise UserError(f"_target_={target!r} is refused: configs may only build parts of diffusae")
-    try:
-        return hydra.utils.instantiate(node, **values)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):  # what the part says itself, without Hydra's wrapping
-            raise error.__cause__ from None
-        raise
-
-
-def _targets(value: Any) -> list[str]:
-    """Every `_target_` in a configuration, however deep."""
-    if isinstance(value, dict):
-        own = [str(value["_target_"])] if "_target_" in value else []
-        return own + [target for child in value.values() for target in _targets(child)]
-    return [target for child in value for target in _targets(child)] if isinstance(value, list) else []
-
-
 @dataclass(frozen=True)
 class Study:
     """One experiment at one cell, as the stages see it."""
@@ -137,7 +116,9 @@ class Study:
     def activations(self) -> Path:
         """Where the collection lies; with `activations.source`, its local copy, whose manifest is fetched when there is none."""
         root, settings = Path(self.cfg.paths.activations).expanduser(), self.cfg.activations
-        if settings.source is not None:
+        if settings.source is None:
+            forget(root)
+        else:
             manifest = mirror(
                 root,
                 settings.source,
@@ -147,7 +128,7 @@ class Study:
             )
             if (model := manifest.header.get("model")) != self.cfg.model.name:
                 raise UserError(
-                    f"{settings.source} holds updates of model {model}, model.name={self.cfg.model.name}; choose model={model}"
+                    f"{masked_value(settings.source)} holds updates of model {model}, model.name={self.cfg.model.name}; choose model={model}"
                 )
         return root
 
@@ -205,7 +186,7 @@ class Study:
     @cached_property
     def given(self) -> GivenPictures:
         """The given pictures of a study that collects from some."""
-        return GivenPictures.of(self.part("collection"), build(self.cfg.collection.source))
+        return GivenPictures.of(self.part("collection"), build(self.cfg.collection.source, "source"))
 
     @cached_property
     def prompts(self) -> list[Prompt]:
@@ -214,7 +195,7 @@ class Study:
             return self.given.prompts(self.cfg.collection.prompt, first_seed=self.cfg.seed)
         prompts = self.part("prompts")
         check_counts(prompts["counts"], open_ended=prompts.get("split") == "hash")
-        return number_prompts(build(self.cfg.prompts).texts(), first_seed=self.cfg.seed)
+        return number_prompts(build(self.cfg.prompts, "prompts").texts(), first_seed=self.cfg.seed)
 
     def at(self, cell: Cell, *, k: int | None = None) -> Study:
         """The same configuration at another cell, and with another k where one is given."""
@@ -226,7 +207,7 @@ class Study:
 
     def sparsity(self) -> Sparsity:
         """What chooses the active latents of this study's autoencoders, newly built."""
-        return build(self.cfg.sae.sparsity)
+        return build(self.cfg.sae.sparsity, "sparsity")
 
     def config(self) -> dict[str, Any]:
         """The whole resolved configuration, for run.json."""

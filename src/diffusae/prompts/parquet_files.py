@@ -1,0 +1,87 @@
+"""Captions in Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from diffusae.errors import UserError
+from diffusae.prompts.csv_files import require_once
+from diffusae.prompts.rows import Reading, Row, of_value
+
+
+def parquet_rows(path: Path, how: Reading) -> Iterator[Row]:
+    """A caption a row."""
+    number = 0
+    try:
+        schema = pq.read_schema(path)
+        for name in how.names:
+            require_once(path, schema.names, name)
+        if not _is_text(schema.field(how.column).type):
+            raise UserError(
+                f"{path}: the column {how.column!r} is of type {schema.field(how.column).type}, not text; set prompts.column"
+            )
+        # A dictionary stays one: a text that is stored once would fill the memory where a million rows name it.
+        texts = [name for name in how.names if _is_text(schema.field(name).type)]
+        with pq.ParquetFile(path, read_dictionary=texts, page_checksum_verification=True) as file:
+            for batch in file.iter_batches(batch_size=how.rows_at_once, columns=list(how.names)):
+                columns = {name: _values(batch.column(name)) for name in how.names}
+                for values in zip(*columns.values(), strict=True):
+                    number += 1
+                    yield _row(f"row {number}", dict(zip(columns, values, strict=True)), how)
+    except (pa.ArrowException, OSError, MemoryError, OverflowError) as error:
+        told = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if number == 0:
+            raise UserError(
+                f"{path} is not readable as Parquet ({told}); copy it again, or set prompts.format"
+            ) from error
+        yield Row(
+            f"row {number + 1}",
+            "",
+            f"not readable ({told}); nothing after it is read; copy it again",
+            ends=True,
+        )
+
+
+def _row(where: str, values: dict[str, Any], how: Reading) -> Row:
+    for name, value in values.items():
+        if isinstance(value, UnicodeDecodeError):
+            return Row(where, "", "not UTF-8; write the column anew as UTF-8")
+        if isinstance(value, ValueError):
+            return Row(where, "", f"{name!r} has a value that cannot be read ({value}); write it anew")
+    return of_value(where, values[how.column], how.column, {name: values[name] for name in how.fields})
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    held = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(
+        test(held)
+        for test in (
+            pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view,
+            pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view,
+        )
+    )  # fmt: skip
+
+
+def _values(column: pa.Array) -> Iterator[Any]:
+    """The values one by one; of one that is not UTF-8, the error. Each entry of a dictionary is made once."""
+    if isinstance(column, pa.DictionaryArray):
+        made: dict[int | None, Any] = {None: None}
+        for index in column.indices.to_pylist():
+            if index not in made:
+                made[index] = _value(column.dictionary[index])
+            yield made[index]
+    else:
+        yield from map(_value, column)
+
+
+def _value(item: pa.Scalar) -> Any:
+    try:
+        value = item.as_py()
+        return value.decode("utf-8-sig") if isinstance(value, bytes) else value
+    except (UnicodeDecodeError, ValueError) as error:
+        return error

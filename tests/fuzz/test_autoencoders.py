@@ -1,0 +1,86 @@
+"""Damaged autoencoders, ours and those of other libraries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.exchange import FORMATS, detect, export_sae, import_sae
+from diffusae.sae.sparsity import BatchTopK, JumpReLU, MatryoshkaTopK, ReLU, Sparsity, TopK
+from diffusae.sae.storage import load_sae, save_sae
+from fuzz.mutations import mutated, mutated_json, mutated_safetensors
+from fuzz.only_user_errors import only_user_errors, replaced
+
+D_IN, D_SAE = 4, 10
+X = torch.ones(2, D_IN)
+SPARSITIES: dict[str, Sparsity] = {
+    "topk": TopK(3), "batchtopk": BatchTopK(3), "matryoshka": MatryoshkaTopK(3, prefixes=[5]), "relu": ReLU(l1=0.1),
+    "jumprelu": JumpReLU(D_SAE, l0=0.1),
+}  # fmt: skip
+
+
+def autoencoder(name: str) -> SparseAutoencoder:
+    sae = SparseAutoencoder(D_IN, D_SAE, SPARSITIES[name], input_scaling="none")
+    sae.initialise(torch.randn(20, D_IN))
+    return sae
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("ours")
+    for name in SPARSITIES:
+        save_sae(folder / name, autoencoder(name), {"cell": {"block": "mid"}})
+    return {name: folder / name for name in SPARSITIES}
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    folder = tmp_path_factory.mktemp("theirs")
+    kinds = [("sae_lens", "topk"), ("sae_lens", "relu"), ("sae_lens", "jumprelu"), ("eai_sparsify", "topk")]
+    for format, name in kinds:
+        export_sae(folder / format / name, autoencoder(name), format=format, metadata={})
+    return {kind: folder.joinpath(*kind) for kind in kinds}
+
+
+@given(st.sampled_from(sorted(SPARSITIES)), st.data())
+def test_damaged_configurations_of_ours(ours, name, data):
+    path = ours[name] / "cfg.json"
+    text = data.draw(st.one_of(mutated_json(json.loads(path.read_bytes())), mutated(path.read_bytes())))
+    with replaced(path, text), only_user_errors():
+        sae, metadata = load_sae(path.parent)
+        assert sae(X).shape == X.shape and isinstance(metadata, dict)
+
+
+@given(st.sampled_from(sorted(SPARSITIES)), st.data())
+def test_damaged_weights_of_ours_whose_hash_was_made_to_fit(ours, name, data):
+    path, config = ours[name] / "sae.safetensors", ours[name] / "cfg.json"
+    weights = data.draw(mutated_safetensors(path.read_bytes()))
+    told = {**json.loads(config.read_bytes()), "sha256": hashlib.sha256(weights).hexdigest()}
+    with replaced(path, weights), replaced(config, json.dumps(told).encode()), only_user_errors():
+        sae, _ = load_sae(path.parent)
+        assert torch.isfinite(sae.W_dec).all()
+        sae(X)
+
+
+@given(st.data())
+def test_damaged_configurations_of_others(theirs, data):
+    path = theirs[data.draw(st.sampled_from(sorted(theirs)))] / "cfg.json"
+    text = data.draw(st.one_of(mutated_json(json.loads(path.read_bytes())), mutated(path.read_bytes())))
+    with replaced(path, text), only_user_errors():
+        assert import_sae(path.parent)(X).shape == X.shape
+
+
+@given(st.data())
+def test_damaged_weights_of_others(theirs, data):
+    kind = data.draw(st.sampled_from(sorted(theirs)))
+    path = theirs[kind] / FORMATS[kind[0]].weights
+    with replaced(path, data.draw(mutated_safetensors(path.read_bytes()))), only_user_errors():
+        detect(path.parent)
+        import_sae(path.parent)(X)

@@ -1,0 +1,106 @@
+"""A configuration builds the parts that its options name, each in its own place, and nothing else."""
+
+import importlib
+import inspect
+
+import pytest
+from omegaconf import OmegaConf
+
+from diffusae.cli import config_directory
+from diffusae.errors import UserError
+from diffusae.stages.building import PLACES, build
+
+TOPK = "diffusae.sae.sparsity.TopK"
+
+
+def refused(node, place, match="refused"):
+    with pytest.raises(UserError, match=match):
+        build(OmegaConf.create(node), place)
+
+
+def of(name):
+    module, _, kind = f"diffusae.{name}".rpartition(".")
+    return getattr(importlib.import_module(module), kind)
+
+
+def named_by_options():
+    """(entry, target) of every option: an option of a group stands at the group's entry."""
+    found = set()
+
+    def walk(node, place):
+        if isinstance(node, dict):
+            if "_target_" in node:
+                found.add((place, node["_target_"]))
+            for name, each in node.items():
+                walk(each, name)
+
+    for path in config_directory().rglob("*.yaml"):
+        group = path.parent.relative_to(config_directory()).as_posix()
+        if group != "." and not group.startswith(
+            "hydra"
+        ):  # the user's own command line chooses Hydra's parts
+            walk(OmegaConf.to_container(OmegaConf.load(path), resolve=False), group)
+    return found
+
+
+def test_every_option_is_on_the_list_and_nothing_else():
+    assert named_by_options() == {(place, each) for place, at in PLACES.items() for each in at.targets}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_every_class_is_of_its_places_kind(place):
+    base = of(PLACES[place].base)
+    members = (
+        {name for name in vars(base) if not name.startswith("_")}
+        if getattr(base, "_is_protocol", False)
+        else set()
+    )
+    for name in PLACES[place].classes:
+        kind = of(name)
+        assert inspect.isclass(kind)
+        if members:
+            lacking = {each for each in members if not hasattr(kind, each)}
+            assert all(f"self.{each}" in inspect.getsource(kind) for each in lacking), (kind, lacking)
+        else:
+            assert issubclass(kind, base)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["diffusae.files.atomic_write_json", "diffusae.sae.storage.Path.touch", "diffusae.sae.storage.load_sae", "os.system",
+     "diffusae.stages.building.build", "diffusae.sae.sparsity.nn.Module", "diffusae.sae.sparsity.TopK.check", "builtins.eval",
+     "diffusae.sae.sparsity.SPARSITIES", " diffusae.sae.sparsity.TopK", "", None, 3, [TOPK], {"_target_": TOPK}],
+)  # fmt: skip
+def test_no_other_target_is_built(target, tmp_path):
+    refused({"_target_": target, "path": str(tmp_path / "P"), "value": "x"}, "sparsity")
+    refused({"_target_": target, "path": str(tmp_path / "P"), "value": "x"}, None)
+    assert not (tmp_path / "P").exists()
+
+
+@pytest.mark.parametrize("place", ["prompts", "source", "annotator", "tagger", "embedding", "check"])
+def test_a_class_of_another_place_is_refused(place):
+    refused({"_target_": TOPK, "k": 4}, place, match=f"refused for {place}")
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [{"k": {"_target_": TOPK, "k": 1}}, {"k": [{"_target_": "os.getcwd"}]}, {"k": {"a": {"model": {"_target_": "os.getcwd"}}}},
+     {"_partial_": True}, {"_args_": [4]}, {"_recursive_": False}, {"_convert_": "all"}, {"k": {"_partial_": True}}],
+)  # fmt: skip
+def test_parts_within_parts_and_tricks_are_refused(extra):
+    refused({"_target_": TOPK, "k": 4, **extra}, "sparsity")
+
+
+def test_a_setting_that_a_part_does_not_have_is_refused_by_name():
+    refused(
+        {"_target_": TOPK, "k": 4, "path": "P"}, "sparsity", match="unknown setting of TopK: 'path'; known: k"
+    )
+    refused({"_target_": TOPK}, "sparsity", match="TopK needs k; give sparsity.k=")
+    refused({"k": 4}, "sparsity", match="sparsity must name its class")
+
+
+def test_what_is_named_is_built_with_parts_in_it():
+    assert build(OmegaConf.create({"_target_": TOPK, "k": 4}), "sparsity").k == 4
+    node = {"_target_": "diffusae.concepts.object_finders.ClipSeg", "tagger": {"_target_": "diffusae.concepts.taggers.CaptionTagger"},
+            "source": "x"}  # fmt: skip
+    assert type(build(OmegaConf.create(node), "objects").tagger).__name__ == "CaptionTagger"

@@ -1,0 +1,124 @@
+"""Stages obey the command line alone."""
+
+import json
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from diffusae.activations.mirror import MIRROR
+from diffusae.activations.transport import digest_of
+from diffusae.cli import config_directory
+from diffusae.errors import UserError
+from diffusae.runs.record import read_record, run_record
+from diffusae.stages.collect import collect
+from diffusae.stages.emergence import _summarise
+from diffusae.stages.evaluate import evaluate
+from diffusae.stages.label import label
+from diffusae.stages.outcomes import Outcome, OutcomeTable, print_outcomes
+from diffusae.stages.study import Study
+from diffusae.stages.train import train
+
+SECRET = "s3cr3t-v4lue"
+
+
+def config(stage, outputs, *overrides):
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        return compose(
+            stage, overrides=["debug=tiny", f"paths.outputs={outputs}", "trainer.accelerator=cpu", *overrides]
+        )
+
+
+def test_no_stage_obeys_a_mirror_json(collection, tmp_path):
+    root, _ = collection
+    with run_record(root, stage="collect", config={}, determines={}, parents={}, seed=0):
+        pass
+    for shard in root.rglob("*.tar"):
+        shard.unlink()
+    url = f"pipe:touch {tmp_path}/PWNED; cat {{path}}"
+    digest = digest_of((root / "manifest.json").read_bytes())
+    said = {
+        "url": url,
+        "manifest": digest,
+        "attempts": 1,
+        "most_bytes": 1,
+        "url_sha256": digest_of(url.encode()),
+    }
+    (root / MIRROR).write_text(json.dumps(said))
+    before = sorted(root.rglob("*.json"))
+    for stage in (train, label, evaluate, collect):
+        with pytest.raises(UserError):
+            stage(config(stage.__name__, tmp_path, f"paths.activations={root}"))
+    assert not (tmp_path / "PWNED").exists() and sorted(root.rglob("*.json")) == before
+
+
+def test_a_link_in_an_unfinished_collection_is_refused_before_anything_is_written(tmp_path):
+    root, outside = tmp_path / "activations", tmp_path / "outside"
+    for path in (root, outside):
+        path.mkdir()
+    (root / "groups").symlink_to(outside)
+    with pytest.raises(UserError, match="leads out of the collection"):
+        collect(config("collect", tmp_path, f"paths.activations={root}"))
+    assert not any(outside.iterdir())
+
+
+def test_an_interpolation_in_a_file_is_text(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    text = "${oc.env:HF_TOKEN}"
+    with run_record(tmp_path, stage="train", config={"a": text}, determines={"a": text}, parents={}, seed=0):
+        pass
+    found = read_record(tmp_path)
+    assert found is not None and found.config["a"] == found.determines["a"] == text
+
+
+def test_a_curve_that_a_run_json_names_stays_in_the_study(tmp_path):
+    study = Study(config("report", tmp_path))
+    for curve in (("mid", "cond", "/../../../x"), ("../mid", "cond", "k10"), ("/mid", "cond", "k10")):
+        with pytest.raises(UserError, match="which is no name"):
+            _summarise(study, curve, {}, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_hydra_writes_of_a_sweep_holds_no_secret(tmp_path, capsys):
+    cfg = OmegaConf.create(
+        {
+            "activations": {"source": f"https://h/{{path}}?token={SECRET}"},
+            "hydra": {
+                "sweep": {"dir": str(tmp_path)},
+                "overrides": {"task": [f"activations.source=pipe:curl {SECRET}", "sae.k=4"]},
+                "launcher": {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"},
+            },
+            "name": "${hydra.sweep.dir}",
+        }
+    )
+    OmegaConf.set_readonly(cfg.hydra, True)
+    table = OutcomeTable()
+    try:
+        table.on_multirun_start(cfg)
+    finally:
+        OutcomeTable.open = None
+    assert SECRET not in OmegaConf.to_yaml(cfg) and cfg.name == str(tmp_path)
+    print_outcomes([Outcome("cell", "failed", f"https://me:{SECRET}@h", f"activations.source=pipe:{SECRET}")])
+    assert SECRET not in capsys.readouterr().err
+
+
+def test_a_source_with_a_token_is_refused_by_a_stage_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match="refused; take it out") as raised:
+        collect(config("collect", tmp_path, f"activations.source=https://me:{SECRET}@127.0.0.1:9/d"))
+    assert SECRET not in str(raised.value)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "sae.sparsity._target_=diffusae.files.atomic_write_json",
+        "prompts._target_=diffusae.sae.sparsity.TopK",
+        "+sae.sparsity._partial_=true",
+    ],
+)
+def test_a_study_with_a_foreign_part_is_refused(tmp_path, override):
+    with pytest.raises(UserError, match="refused"):
+        study = Study(config("train", tmp_path, override))
+        study.check()
+        study.prompts  # noqa: B018
