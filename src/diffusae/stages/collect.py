@@ -16,6 +16,7 @@ from diffusae.activations.mirror import MIRROR, SOURCE_REMEDY
 from diffusae.activations.parts import Part
 from diffusae.activations.places import require_inside
 from diffusae.activations.reader import discard_damaged, verify
+from diffusae.activations.stored_numbers import DEFAULT
 from diffusae.activations.writer import ActivationWriter
 from diffusae.backbone.describe import Description
 from diffusae.backbone.hookpoints import find
@@ -188,6 +189,7 @@ def _record(study: Study, ready: _Ready, part: Part | None = None) -> Activation
             with_images=recording.keeps_pictures,
             subsampling=subsampling_of(study),
             ragged=recording.ragged,
+            dtype=study.cfg.activations.dtype,
             owns=None if part is None else part.owns,
         )
     finished = writer.finished_groups()
@@ -216,6 +218,7 @@ def _determines(study: Study) -> dict[str, Any]:
         "seed": study.cfg.seed,
         "group_size": study.cfg.activations.group_size,
         **({"subsampling": limits} if limits else {}),
+        **({} if study.cfg.activations.dtype == DEFAULT else {"dtype": study.cfg.activations.dtype}),
     }
 
 
@@ -223,13 +226,14 @@ def _sound(study: Study) -> bool:
     """Whether a finished collection is whole; damaged groups are named and given up, so that they are redone."""
     try:
         faults = verify(study.activations, Manifest.load(study.activations))
+        missing = ActivationWriter.reopen(study.activations).missing_groups(_count_groups(study))
     except UserError as error:
         log.warning("%s", error)
         return False
     for fault in faults:
         log.warning("damaged: %s", fault)
     discard_damaged(study.activations, faults)
-    return not faults
+    return not faults and not missing
 
 
 def check_hookpoints(study: Study, description: Description) -> None:

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, flag_override
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -64,7 +64,7 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> bool:
             *(Text(masked(text)) for text in (each.cell, *middle)),  # Text: no markup in names and messages
             Text(each.outcome, style=STYLES[each.outcome]),
             f"{each.seconds:.1f}",
-            Text(each.why or ("finished already" if each.outcome == "skipped" else "")),
+            Text(masked(each.why) or ("finished already" if each.outcome == "skipped" else "")),
         )
     console = Console(stderr=True)
     if not console.is_terminal:  # a log takes whole lines
@@ -94,7 +94,8 @@ class OutcomeTable(Callback):
         """Make room for the outcomes, and keep secrets out of the multirun.yaml that the sweeper writes of this configuration
         (its jobs compose their own).
         """
-        with open_dict(config):
+        free = ["readonly", "struct"]
+        with flag_override(config, free, [False, False]), flag_override(config.hydra, free, [False, False]):
             config.merge_with(masked_value(OmegaConf.to_container(config, resolve=False)))
         self._kept = Path(config.hydra.sweep.dir).absolute() / f".outcomes-{time.time_ns()}"
         self._kept.mkdir(parents=True)

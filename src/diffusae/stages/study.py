@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusae.activations.mirror import forget, mirror
 from diffusae.activations.schema import Cell
+from diffusae.activations.stored_numbers import NumbersName
 from diffusae.backbone.adapters import Layout
 from diffusae.backbone.branches import Branches, configured_branches
 from diffusae.errors import UserError, together, unknown
@@ -298,6 +299,8 @@ class Study:
         steps = None if "model.steps" in wrong else cfg.model.steps
         yield from grid_faults(cfg, steps=steps)
         yield from collection_faults(cfg)
+        if cfg.activations.dtype not in get_args(NumbersName):
+            yield str(unknown("activations.dtype", cfg.activations.dtype, get_args(NumbersName)))
         if cfg.model.dtype not in DTYPES:
             yield str(unknown("model.dtype", cfg.model.dtype, DTYPES))
         if not isinstance(cfg.model.compile, bool):

@@ -234,12 +234,25 @@ def save_trained(
     study: Study, module: SAEModule, data: ActivationDataModule, measured: dict[str, float]
 ) -> None:
     """Write the trained autoencoder with its cell and last validation figures."""
+    _warn_of_a_poor_fit(study, measured.get("val/explained_variance"))
     metadata = {
         "cell": study.cell.coordinates(),
         "hookpoint": data.stream.hookpoint,
         "validation": measured,
     }
     save_sae(study.sae, module.autoencoder, metadata)
+
+
+def _warn_of_a_poor_fit(study: Study, explained: float | None) -> None:
+    """An SAE that is worse than the mean is no SAE, however well its training ended."""
+    if explained is None or explained >= 0:
+        return
+    sae = study.cfg.sae
+    log.warning(
+        "%s: this autoencoder is WORSE THAN THE MEAN of the vectors (explained variance %.3f in validation): nothing that is made "
+        "from it means anything. Lower sae.lr=%g, raise trainer.steps=%d, or choose another sae.input_scaling=%s; then train again",
+        study.cell_name, explained, sae.lr, study.cfg.trainer.steps, sae.input_scaling,
+    )  # fmt: skip
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.activations.together import TogetherDataModule
 from diffusae.errors import UserError
 from diffusae.files import atomic_write_json
+from diffusae.parsing import read_json
 from diffusae.runs.checkpoint import Checkpoints
 from diffusae.runs.lightning_logger import MemberLogger
 from diffusae.runs.record import signature
@@ -93,7 +93,7 @@ def _begun(directory: Path, studies: Mapping[str, Study]) -> list[str]:
         return []
     told = directory / "members.json"
     try:
-        begun = json.loads(told.read_text(encoding="utf-8"))
+        begun = read_json(told, remedy="")
         if begun == {name: training_signature(studies[name]) for name in begun}:
             return list(begun)
     except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is damaged
