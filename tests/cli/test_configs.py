@@ -25,7 +25,7 @@ def conf(folder: Path) -> Path:
 def test_a_users_own_conf_beside_an_installed_package_is_not_taken_for_ours(monkeypatch, tmp_path):
     package = installed(monkeypatch, tmp_path / "project" / "deps")
     conf(tmp_path / "project")
-    with pytest.raises(UserError, match="configuration is missing .*install the package again"):
+    with pytest.raises(UserError, match=r"configuration is missing .*install the package again"):
         configs.config_directory()
     ours = conf(package)
     assert configs.config_directory() == ours
