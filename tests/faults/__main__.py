@@ -58,7 +58,9 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="of all that is drawn; drawn anew by default, and printed")
     parser.add_argument("--trials", type=int, default=60, help="kills")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trials at the same time")
-    parser.add_argument("--only", default="", help="trials with this text in their name, such as 'damaged sae/'")
+    parser.add_argument(
+        "--only", default="", help="trials with this text in their name, such as 'damaged sae/'"
+    )
     parser.add_argument("--no-fuzz", action="store_true", help="leave the 5,000 inputs of every reader out")
     parser.add_argument("--directory", help="where the studies lie while they are tried")
     parser.add_argument("--write-page", action="store_true", help="put the table into docs/reliability.md")
@@ -71,7 +73,10 @@ def _trials(study: snapshots.Snapshots, seed: int, asked: argparse.Namespace) ->
     trials += damage_trials(study, Random(f"{seed} damage"))
     if full_disk.can_mount():
         return trials + full_disk.disk_trials(study, Random(f"{seed} disk"), each=2)
-    return [*trials, Trial("full disk", "every stage", "full disk: this user cannot mount one", lambda room: None)]
+    return [
+        *trials,
+        Trial("full disk", "every stage", "full disk: this user cannot mount one", lambda room: None),
+    ]
 
 
 def _fuzz(seed: int) -> Result:

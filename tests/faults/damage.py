@@ -124,7 +124,9 @@ def _damaged(
     times = damaged.stat()
     if not WAYS[way](damaged, Random(seed)):
         return None
-    if read and way == "one bit":  # as a disk does it, without a trace in the times: whoever reads the file must see it
+    if (
+        read and way == "one bit"
+    ):  # as a disk does it, without a trace in the times: whoever reads the file must see it
         os.utime(damaged, ns=(times.st_atime_ns, times.st_mtime_ns))
     reference = snapshots.after(step.name)
     return to_the_end(step, directory, reference, unread=path if read else None)

@@ -25,9 +25,7 @@ DRAWS = 4
 def disk_trials(snapshots: Snapshots, random: Random, each: int) -> list[Trial]:
     """So many trials a step."""
     return [
-        Trial(
-            "full disk", step.name, "full disk", partial(_filled, snapshots, step, random.getrandbits(64))
-        )
+        Trial("full disk", step.name, "full disk", partial(_filled, snapshots, step, random.getrandbits(64)))
         for step in STEPS.values()
         if step.name in snapshots.undisturbed
         for _ in range(each)

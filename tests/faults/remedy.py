@@ -52,4 +52,3 @@ def carry_out(message: str, directory: Path, before: Step) -> str | None:
     if done:
         return ", ".join(done)
     return "the same command" if _SAME.search(message) or before.stage in _COMMAND.findall(message) else None
-

@@ -66,7 +66,9 @@ def build(root: Path, steps: list[Step] | None = None) -> Snapshots:
         snapshots.place(snapshots.after(step.after), directory)
         ended = run(step.command, directory)
         if ended.code:
-            raise SystemExit(f"the undisturbed {step.name} failed with {ended.code}:\n{ended.stdout}\n{ended.stderr}")
+            raise SystemExit(
+                f"the undisturbed {step.name} failed with {ended.code}:\n{ended.stdout}\n{ended.stderr}"
+            )
         snapshots.undisturbed[step.name] = ended
         print(f"{step.name}: {ended.seconds:.1f} s, {ended.writes} writes", flush=True)
     for name in UNFINISHED.keys() & snapshots.undisturbed.keys():

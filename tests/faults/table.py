@@ -79,7 +79,9 @@ def _by_first_word(faults: Mapping[str, dict[str, int]]) -> dict[str, dict[str, 
 def _table(what: str, lines: Mapping[str, Mapping[str, int]]) -> str:
     shown = {"tried": "tried", **COLUMNS}
     head = f"| {what} | {' | '.join(shown.values())} |\n|---|{'--:|' * len(shown)}"
-    body = [f"| {name} | {' | '.join(str(line[column]) for column in shown)} |" for name, line in lines.items()]
+    body = [
+        f"| {name} | {' | '.join(str(line[column]) for column in shown)} |" for name, line in lines.items()
+    ]
     return "\n".join([head, *body])
 
 

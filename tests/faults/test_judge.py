@@ -25,7 +25,12 @@ from faults.trials import Result, Trial
 from faults.trials import carry_out as carry_out_trials
 
 STEP = Step("evaluate", ("evaluate",), None)
-RECORD = {"stage": "train", "pid": 1, "started": "now", "outputs": {"sae": {"size": 3, "mtime_ns": 1, "sha256": "a"}}}
+RECORD = {
+    "stage": "train",
+    "pid": 1,
+    "started": "now",
+    "outputs": {"sae": {"size": 3, "mtime_ns": 1, "sha256": "a"}},
+}
 
 
 def place(directory: Path, files: dict[str, str]) -> Path:
@@ -38,7 +43,10 @@ def place(directory: Path, files: dict[str, str]) -> Path:
 
 @pytest.fixture
 def reference(tmp_path: Path) -> Path:
-    return place(tmp_path / "reference", {"sae/a.bin": "right", "sae/b.bin": "right", "sae/run.json": json.dumps(RECORD)})
+    return place(
+        tmp_path / "reference",
+        {"sae/a.bin": "right", "sae/b.bin": "right", "sae/run.json": json.dumps(RECORD)},
+    )
 
 
 def says(monkeypatch: pytest.MonkeyPatch, *ends: tuple[int, str, dict[str, str]]) -> None:
@@ -54,7 +62,9 @@ def says(monkeypatch: pytest.MonkeyPatch, *ends: tuple[int, str, dict[str, str]]
 
 
 def test_a_wrong_byte_after_exit_0_is_silently_wrong(reference, tmp_path, monkeypatch):
-    study = place(tmp_path / "study", {"sae/a.bin": "wrong", "sae/b.bin": "right", "sae/run.json": json.dumps(RECORD)})
+    study = place(
+        tmp_path / "study", {"sae/a.bin": "wrong", "sae/b.bin": "right", "sae/run.json": json.dumps(RECORD)}
+    )
     says(monkeypatch, (0, "", {}))
     verdict = to_the_end(STEP, study, reference)
     assert (verdict.outcome, verdict.detail) == ("wrong", "tiny/sae/a.bin differs")
@@ -75,7 +85,9 @@ def test_what_is_as_it_was_to_be_is_identical(reference, tmp_path, monkeypatch):
 def test_a_remedy_is_carried_out_and_the_same_command_run_again(reference, tmp_path, monkeypatch):
     right = {"sae/a.bin": "right", "sae/b.bin": "right", "sae/run.json": json.dumps(RECORD)}
     study = place(tmp_path / "study", right | {"sae/cfg.json": "{"})
-    message = "diffusae evaluate: outputs/tiny/sae/cfg.json is damaged; remove it and run the same command again"
+    message = (
+        "diffusae evaluate: outputs/tiny/sae/cfg.json is damaged; remove it and run the same command again"
+    )
     says(monkeypatch, (2, message, {}), (0, "", {}))
     assert to_the_end(STEP, study, reference).outcome == "remedied"
     assert not (study / "outputs/tiny/sae/cfg.json").exists()
@@ -138,8 +150,12 @@ def test_how_a_command_must_end_after_a_signal(signal_, code, stderr, fault):
 def test_files_are_of_a_kind_by_their_names():
     assert kind_of("tiny/sae/mid-t1.00-cond-k4/cfg.json") == "sae/CELL/cfg.json"
     assert kind_of("tiny/activations/mid/t0.50/uncond/shard-000003.tar") == "activations/STREAM/shard-*.tar"
+    assert kind_of("copy/activations/mirror.json") == "COPY/mirror.json"
     assert kind_of("tiny/evaluation/latents/mid-t1.00-cond-k4/run.json") == "evaluation/METRIC/CELL/run.json"
-    assert kind_of("tiny/sae/.grid-0af3/checkpoints/step-000000003.ckpt") == "sae/.grid-*/checkpoints/step-*.ckpt"
+    assert (
+        kind_of("tiny/sae/.grid-0af3/checkpoints/step-000000003.ckpt")
+        == "sae/.grid-*/checkpoints/step-*.ckpt"
+    )
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -154,7 +170,9 @@ def test_a_directory_in_a_files_place_is_moved_away(tmp_path):
     study = place(tmp_path, {"sae/x": ""})
     place_ = study / "outputs/tiny/sae/cfg.json"
     place_.mkdir()
-    said = message_of("noise\ndiffusae evaluate: outputs/tiny/sae/cfg.json: Is a directory; move the directory away\n")
+    said = message_of(
+        "noise\ndiffusae evaluate: outputs/tiny/sae/cfg.json: Is a directory; move the directory away\n"
+    )
     assert carry_out(said, study, STEP) == "removed outputs/tiny/sae/cfg.json"
     assert not place_.exists()
 
@@ -193,7 +211,9 @@ def test_a_command_runs_in_a_process_of_its_own_and_a_blow_hits_it_at_its_write(
         os.write(1, f"done {sys.argv[1]}".encode())
 
     monkeypatch.setattr("diffusae.cli.main", main)
-    monkeypatch.setattr("atexit._run_exitfuncs", lambda: None)  # pytest's own would clear up in the new process
+    monkeypatch.setattr(
+        "atexit._run_exitfuncs", lambda: None
+    )  # pytest's own would clear up in the new process
     whole = run(["report"], tmp_path)
     assert (whole.code, whole.stdout, whole.writes, whole.hit) == (0, "done report", 3, False)
     for number in range(3):
