@@ -8,6 +8,7 @@ import torch
 from diffusae.backbone.hookpoints import list_hookpoints
 from diffusae.capture.attention import (
     CapturedAttention,
+    _places,
     capture_cross_attention,
     cross_attention,
     mean_map,
@@ -204,3 +205,50 @@ def test_the_mean_map_brings_every_block_of_that_timestep_to_one_grid() -> None:
     assert found.flatten().tolist() == [1.0, 1.5, 2.5, 3.0] * 2
     with pytest.raises(UserError, match="no attention was recorded at timestep 3"):
         mean_map(captured, 3.0, grid=(2, 4))
+
+
+@pytest.mark.parametrize(
+    ("word", "text", "places"),
+    [
+        ("猫", "一只猫坐着", [(2, 3)]),
+        ("ネコ", "白いネコとネコ", [(2, 4), (5, 7)]),
+        ("cat", "一只cat在cats里", [(2, 5)]),
+        ("cat", "a Cat, cats and a tomcat", [(2, 5)]),
+        ("red  fish", "a red fish", [(2, 10)]),
+        ("แมว", "แมวดำ", [(0, 3)]),
+        ("", "a cat", []),
+    ],
+)
+def test_words_are_found_where_no_space_parts_them(
+    word: str, text: str, places: list[tuple[int, int]]
+) -> None:
+    assert _places(word, text) == places
+
+
+@pytest.mark.parametrize("pictures", [1, 2])
+def test_an_ip_adapters_tokens_are_no_text(pipe, pictures: int) -> None:
+    """It gives the cross-attention (text, pictures' tokens): the probabilities are those over the text."""
+    attention = pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn2
+    words = torch.randn(2 * pictures, 16, 32)
+    handle = attention.register_forward_pre_hook(
+        lambda _m, args, kwargs: (
+            args,
+            kwargs | {"encoder_hidden_states": (words, [torch.randn(1, 1, 4, 32)])},
+        ),
+        with_kwargs=True,
+    )
+    own = attention.forward
+    attention.forward = lambda x, encoder_hidden_states, **kwargs: own(x, encoder_hidden_states[0], **kwargs)
+    try:
+        with (
+            torch.no_grad(),
+            capture_cross_attention(
+                pipe, [5], hookpoints={"mid": "mid_block.attentions.0"}, layout=("uncond", "cond")
+            ) as found,
+        ):
+            pipe.unet(torch.randn(2 * pictures, 4, 8, 8), 5, words)
+    finally:
+        handle.remove()
+        del attention.forward
+    assert found.maps["mid", 5].shape == (pictures, 16, 16)
+    torch.testing.assert_close(found.maps["mid", 5].sum(-1), torch.ones(pictures, 16))

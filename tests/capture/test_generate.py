@@ -6,8 +6,13 @@ import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 
+from counted_pipelines import as_class
+from diffusae.backbone.latents import encode_pictures
+from diffusae.backbone.text_layers import list_text_layers
 from diffusae.capture.generate import Generation, generate, to_uint8
 from diffusae.capture.hooks import hook_blocks
+from diffusae.capture.noised import capture_noised, prompted
+from diffusae.capture.text import capture_text
 from diffusae.errors import UserError
 from tiny_pipeline import HOOKPOINTS
 
@@ -176,3 +181,27 @@ def test_no_prompt_is_refused(pipe) -> None:
 def test_bytes_are_rounded_to_nearest_and_nonfinite_is_black() -> None:
     values = np.array([0.0, 0.5 / 255 + 1e-4, 1.0, 1.2, -0.2, np.nan, np.inf], dtype=np.float32)
     assert to_uint8(values).tolist() == [0, 1, 255, 255, 0, 0, 0]
+
+
+def test_what_computes_elsewhere_than_its_weights_lie_is_given_tensors_there(
+    pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under sequential offloading the weights are on the meta device, which is what the pipeline calls its device."""
+    plain = _generate(pipe)
+    pictures = torch.zeros(2, 16, 16, 3, dtype=torch.uint8)
+    layers = {"text_0": list_text_layers(pipe)["text_0"]}
+    monkeypatch.setattr(type(pipe), "device", property(lambda _pipe: torch.device("meta")))
+    monkeypatch.setattr(type(pipe), "_execution_device", property(lambda _pipe: torch.device("cpu")))
+    made = _generate(pipe)
+    assert np.array_equal(_images(made), _images(plain))
+    latents = encode_pictures(pipe, pictures, batch_size=2)
+    given = prompted(pipe, "", guidance=5.0, height=16, width=16)
+    mid = {"mid": HOOKPOINTS["mid"]}
+    found = capture_noised(pipe, latents, [1, 2], given, hookpoints=mid, timesteps=[501])
+    assert found["mid", 501].shape == (2, 16, 64)
+    assert len(capture_text(pipe, layers, ["a cat"])["text_0"].outputs) == 1
+
+
+def test_a_pipeline_that_needs_a_picture_is_refused_by_name(pipe) -> None:
+    with pytest.raises(UserError, match="StableDiffusionInpaintPipeline needs a picture besides the prompt"):
+        _generate(as_class(pipe, "StableDiffusionInpaintPipeline"))

@@ -6,8 +6,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from diffusae.activations.places import place_faults
 from diffusae.activations.schema import GROUPS, Group
-from diffusae.errors import UserError
+from diffusae.errors import UserError, together
 from diffusae.files import CHECKSUM, read_sealed
 from diffusae.parsing import reading
 
@@ -37,6 +38,7 @@ def _read(path: Path) -> Group:
         group = Group.from_json(value)
         if path.name != journal_path(path, group.index).name:
             raise UserError(f"it is the journal of group {group.index}")
+        together(place_faults([shard.to_json() for shard in group.shards], path))
         return group
 
 

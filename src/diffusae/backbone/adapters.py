@@ -20,18 +20,6 @@ from diffusae.backbone.hookpoints import denoiser_of
 Layout = Literal["one_batch", "two_passes", "none"]
 """How classifier-free guidance runs: as one batch [uncond, cond], as a pass for each branch, or not at all."""
 
-ADAPTER_NEEDS = (
-    "an adapter would have to know how its latents lie, which grid and time its denoiser takes, and which rows of a call are "
-    "which branch of guidance (docs/models.md, 'Another model')"
-)
-DENOISERS = (
-    "UNet2DConditionModel",
-    "SD3Transformer2DModel",
-    "FluxTransformer2DModel",
-    "PixArtTransformer2DModel",
-)
-"""The classes of diffusers that the adapters below know."""
-
 _TEXT_LIMIT = "max_sequence_length"
 
 

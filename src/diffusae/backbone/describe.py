@@ -19,6 +19,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from diffusae.backbone.adapters import Layout, adapter_for
 from diffusae.backbone.component_configs import REMEDY, component_config, on_meta
+from diffusae.backbone.families import require_adapter, require_text_to_image
 from diffusae.backbone.hookpoints import COMPONENTS, HookpointInfo, list_hookpoints
 from diffusae.backbone.load import is_hub_id
 from diffusae.backbone.text_attention import reads_text
@@ -164,6 +165,8 @@ def _published(source: str | Path, revision: str | None) -> dict[str, Any]:
             raise UserError(
                 f"{shown(index.get('_class_name'))} has no U-Net and no transformer whose blocks could be hooked"
             )
+        require_adapter(index)
+        require_text_to_image(of_type(index.get("_class_name"), str, "_class_name of the pipeline"))
         return {
             "pipeline": index.get("_class_name"),
             "denoiser": _config_of(source, revision, component),

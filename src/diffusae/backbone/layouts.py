@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from diffusae.errors import UserError
-
 Branches = tuple[str, ...]
 """The branches of one batch, in their order along it."""
 
@@ -60,12 +58,10 @@ TEXT_TO_IMAGE: Mapping[str, PassesOf] = {
     "PixArtAlphaPipeline": _one_batch,
     "PixArtSigmaPipeline": _one_batch,
     "LatentConsistencyModelPipeline": _one_batch,
-    "KolorsPipeline": _one_batch,
     "StableDiffusionPAGPipeline": _perturbed,
     "StableDiffusionXLPAGPipeline": _perturbed,
     "StableDiffusion3PAGPipeline": _perturbed,
     "PixArtSigmaPAGPipeline": _perturbed,
-    "KolorsPAGPipeline": _perturbed,
 }
 """Pipelines that make a picture of a prompt alone, by class: the stages can run them."""
 
@@ -80,7 +76,7 @@ _WITH_A_PICTURE = {
         "StableDiffusionXLControlNetUnionPipeline", "StableDiffusionXLControlNetUnionImg2ImgPipeline",
         "StableDiffusionXLControlNetUnionInpaintPipeline", "StableDiffusion3Img2ImgPipeline",
         "StableDiffusion3InpaintPipeline", "StableDiffusion3ControlNetPipeline",
-        "StableDiffusion3ControlNetInpaintingPipeline", "LatentConsistencyModelImg2ImgPipeline", "KolorsImg2ImgPipeline",
+        "StableDiffusion3ControlNetInpaintingPipeline", "LatentConsistencyModelImg2ImgPipeline",
     ),
     _perturbed: (
         "StableDiffusionPAGImg2ImgPipeline", "StableDiffusionPAGInpaintPipeline", "StableDiffusionControlNetPAGPipeline",
@@ -111,13 +107,3 @@ def passes_of(kind: type) -> PassesOf | None:
     """How a pipeline of this class runs its guidance; None where that is not known."""
     caller = calling_class(kind)
     return KNOWN.get(caller.__name__) if caller.__module__.startswith("diffusers.") else None
-
-
-def refuse_needing_a_picture(kind: type) -> None:
-    """`UserError` for a pipeline that makes a picture of another picture: stages have prompts alone to give it."""
-    name = calling_class(kind).__name__
-    if name in KNOWN and name not in TEXT_TO_IMAGE:
-        raise UserError(
-            f"{name} needs a picture besides the prompt, so it cannot make one of a prompt alone; use a text-to-image "
-            "pipeline, or call it yourself inside capture_updates or steer"
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import nn
 
 from diffusae.backbone.component_configs import REMEDY, require_weights
+from diffusae.backbone.families import require_adapter
 from diffusae.backbone.trusted import require_trusted
 from diffusae.errors import UserError, unknown
 from diffusae.parsing import read_json
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 SchedulerChoice = Literal["ddim", "keep"]
 
 _INDEX = "model_index.json"
+_VARIANT = re.compile(r"[^.]+\.([^.]+?)(?:-\d+-of-\d+)?\.safetensors")
+"""`diffusion_pytorch_model.fp16.safetensors`, `model.fp16-00001-of-00002.safetensors`."""
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 """Optional components that text-to-image sampling does without; the first two judge finished pictures, the third takes image prompts."""
 
@@ -57,8 +61,10 @@ def load_pipeline(
         folder = _folder_of(source, revision=revision, variant=variant, unused=unused)
         components = _read_index(folder)
         require_trusted(folder, components)
+        require_adapter(components)
         needed = components.keys() - unused.keys()
         _refuse_pickles(folder, needed)
+        _refuse_another_variant(folder, needed, variant)
         for name in sorted(needed):
             require_weights(folder, name)
         options: dict[str, Any] = {name: None for name in unused if name in components}
@@ -130,6 +136,19 @@ def _refuse_pickles(folder: Path, names: Iterable[str]) -> None:
     """`UserError` for a component whose weights exist as pickles only: reading those can run code."""
     for name in sorted(names):
         refuse_pickles(folder / name)
+
+
+def _refuse_another_variant(folder: Path, names: Iterable[str], variant: str | None) -> None:
+    """`UserError` for a component whose weights exist under the names of another variant only."""
+    for name in sorted(names):
+        files = [path.name for path in sorted((folder / name).glob("*.safetensors"))]
+        found = {match[1] if match else None for match in map(_VARIANT.fullmatch, files)}
+        if found and variant is None and None not in found:
+            stored = sorted(each for each in found if each)
+            raise UserError(
+                f"{folder / name} holds its weights under the name of a variant only ({files[0]}); set "
+                f"model.variant={stored[0]}"
+            )
 
 
 def _ddim(scheduler: Any) -> DDIMScheduler:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from diffusae.backbone.calls import Call
 from diffusae.capture.clock import Clock
 from diffusae.errors import UserError
@@ -28,30 +31,32 @@ class Account:
     ) -> None:
         self._pipe = pipe
         self._wanted = [(block, float(t), c) for t in timesteps for block in blocks for c in conditionings]
-        self._recorded: dict[Call, set[Key]] = {}
+        self._recorded: dict[Call | None, set[Key]] = {}
 
-    def enter(self, clock: Clock, block: str, conditioning: str) -> None:
-        """This is about to be recorded of the running call.
+    def enter(self, clock: Clock, block: str, conditioning: str) -> int:
+        """This is about to be recorded of the running call. Returns the call's number: its pictures come in that order.
 
         Raises:
             UserError: it was recorded of that call before: its scheduler comes to a timestep twice.
         """
         call, timestep = clock.branches.call, clock.now
-        if call is None or timestep is None:
-            return
+        assert timestep is not None
         recorded = self._recorded.setdefault(call, set())
         key = (block, float(timestep), conditioning)
-        if key in recorded:
+        if key in recorded and call is not None:
             raise UserError(
                 f"{block} ran 2 times at timestep {timestep:g}: this scheduler ({type(self._pipe.scheduler).__name__}) calls "
                 "the denoiser more often than once a step; use DDIM"
             )
         recorded.add(key)
+        return list(self._recorded).index(call)
 
     def close(self) -> None:
         """`UserError` for a call of which only a part was recorded, such as one that was stopped."""
         first = 0
         for call, recorded in self._recorded.items():
+            if call is None:
+                continue
             pictures = call.pictures or 1
             for key in self._wanted:
                 if key not in recorded:
@@ -62,6 +67,12 @@ class Account:
                         "another schedule; run the pictures again"
                     )
             first += pictures
+
+
+def in_order(parts: Iterable[tuple[int, Tensor]]) -> Tensor:
+    """The pictures of (number of the call, its part), call by call: a call made inside of another comes after it."""
+    tensors = [part for _, part in sorted(parts, key=lambda each: each[0])]
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 
 
 def numbered(pictures: int, first: int = 0) -> str:

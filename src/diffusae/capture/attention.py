@@ -24,7 +24,7 @@ from diffusae.backbone.compiled import refuse_compiled
 from diffusae.backbone.hookpoints import denoiser_of, find_all, list_hookpoints
 from diffusae.backbone.layouts import Branches
 from diffusae.backbone.text_attention import text_attentions
-from diffusae.capture.account import Account, check_visited
+from diffusae.capture.account import Account, check_visited, in_order
 from diffusae.capture.clock import Clock
 from diffusae.capture.hooks import Moment, hook_blocks
 from diffusae.errors import UserError
@@ -67,16 +67,21 @@ def capture_cross_attention(
     infos = find_all(known, hookpoints)
     wanted = frozenset(timesteps)
     captured = CapturedAttention()
-    parts: defaultdict[tuple[str, float], defaultdict[int, list[Tensor]]] = defaultdict(
+    parts: defaultdict[tuple[str, float], defaultdict[int, list[tuple[int, Tensor]]]] = defaultdict(
         lambda: defaultdict(list)
     )
 
+    fresh: defaultdict[str, dict[int, Tensor]] = defaultdict(dict)
+    """{block that runs: {layer: its map}}: the layers come before their block."""
     account = Account(pipe, hookpoints, timesteps, ["cond"])
 
     def note_grid(block: str, moment: Moment, _before: Tensor, _after: Tensor) -> None:
         captured.grids[block] = moment.grid
-        if "cond" in moment.branches():
-            account.enter(clock, block, "cond")
+        if "cond" not in moment.branches():
+            return
+        number = account.enter(clock, block, "cond")
+        for layer, mean in fresh.pop(block, {}).items():
+            parts[block, moment.timestep][layer].append((number, mean))
 
     def due(clock: Clock) -> Collection[str]:
         return hookpoints if clock.now in wanted and "cond" in clock.branches() else ()
@@ -102,7 +107,7 @@ def capture_cross_attention(
                     mask = kwargs.get("attention_mask")
                     mask = None if mask is None else mask[rows]
                     mean = cross_attention(attention, queries[rows], words[rows], mask=mask).mean(dim=1)
-                parts[block, clock.now][layer].append(mean.cpu())
+                fresh[block][layer] = mean.cpu()
 
             return hook
 
@@ -119,7 +124,7 @@ def capture_cross_attention(
     check_visited(timesteps, clock)
     account.close()
     for key, layers in parts.items():
-        captured.maps[key] = torch.stack([torch.cat(calls) for calls in layers.values()]).mean(dim=0)
+        captured.maps[key] = torch.stack([in_order(calls) for calls in layers.values()]).mean(dim=0)
 
 
 def cross_attention(

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.branches import check_conditionings, planned_branches
+from diffusae.backbone.families import refuse_needing_a_picture
 from diffusae.backbone.hookpoints import execution_device
-from diffusae.backbone.layouts import CONDITIONINGS, refuse_needing_a_picture
+from diffusae.backbone.layouts import CONDITIONINGS
 from diffusae.capture.hooks import CapturedUpdates, UpdateKey, capture_updates
 from diffusae.errors import UserError, refuse_text, together
 
@@ -71,7 +72,7 @@ def generate(
     with the batch size to try.
     """
     refuse_text("prompts", prompts)
-    refuse_needing_a_picture(type(pipe))
+    refuse_needing_a_picture(pipe)
     faults = []
     if not prompts:
         faults.append("there is no prompt; give at least one")

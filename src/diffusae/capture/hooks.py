@@ -22,7 +22,7 @@ from diffusae.backbone.branches import ToldBranches, check_conditionings, rows_o
 from diffusae.backbone.compiled import refuse_compiled
 from diffusae.backbone.hookpoints import denoiser_of, find_all, list_hookpoints
 from diffusae.backbone.layouts import CONDITIONINGS, Branches, passes_of
-from diffusae.capture.account import Account, check_visited
+from diffusae.capture.account import Account, check_visited, in_order
 from diffusae.capture.account import Key as UpdateKey
 from diffusae.capture.clock import Clock, running_clock
 from diffusae.capture.due import Due, DueBlocks
@@ -162,7 +162,7 @@ def capture_updates(
         raise UserError("no timestep is wanted; name at least one to record")
     check_conditionings(conditionings, CONDITIONINGS)
     captured = CapturedUpdates()
-    parts: defaultdict[UpdateKey, list[Tensor]] = defaultdict(list)
+    parts: defaultdict[UpdateKey, list[tuple[int, Tensor]]] = defaultdict(list)
     offload = Offload()
     account = Account(pipe, hookpoints, timesteps, conditionings)
     wanted = frozenset(timesteps)
@@ -173,10 +173,11 @@ def capture_updates(
                 f"{block} changed its grid from {captured.grids[block]} to {moment.grid}; record one picture size"
             )
         for conditioning in moment.branches.held(conditionings):
-            account.enter(clock, block, conditioning)
+            number = account.enter(clock, block, conditioning)
             rows = rows_of(conditioning, len(after), moment.branches())
             update = after[rows] - before[rows]
-            parts[block, moment.timestep, conditioning].append(offload(update, dtype or update.dtype))
+            part = number, offload(update, dtype or update.dtype)
+            parts[block, moment.timestep, conditioning].append(part)
 
     def due(clock: Clock) -> Collection[str]:
         return hookpoints if clock.now in wanted and clock.branches.held(conditionings) else ()
@@ -187,9 +188,7 @@ def capture_updates(
     offload.wait()
     check_conditionings(conditionings, tuple(dict.fromkeys(conditioning for *_, conditioning in parts)))
     account.close()
-    captured.updates.update(
-        (key, part[0] if len(part) == 1 else torch.cat(part)) for key, part in parts.items()
-    )
+    captured.updates.update((key, in_order(part)) for key, part in parts.items())
     _warn_of_zeros(captured.updates)
 
 
