@@ -78,7 +78,8 @@ def build(root: Path, steps: Sequence[Step]) -> Snapshots:
 
 def _kill_midway(snapshots: Snapshots, step: Step) -> None:
     directory = snapshots.unfinished(step.name)
-    for write in range(4, snapshots.undisturbed[step.name].writes + 1, 4):
+    writes = snapshots.undisturbed[step.name].writes
+    for write in range(4, writes + 1, max(4, writes // 20)):
         snapshots.place(snapshots.after(step.after), directory)
         run(step.command, directory, Blow(signal.SIGKILL, write=write))
         if UNFINISHED[step.name](directory / OUTPUTS):
