@@ -13,7 +13,7 @@ demo: setup ## the whole study of the miniature, from generation to report
 	$(BIN)/diffusae run experiment=miniature
 
 test: setup ## the tests (CPU, no network)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

@@ -14,6 +14,7 @@ GROUND = {
     "memory",
     "parsing",
     "sources",
+    "stopping",
     "table_files",
     "tar_samples",
     "tensor_files",

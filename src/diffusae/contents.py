@@ -1,10 +1,11 @@
-"""What a user's file holds by its first bytes, whatever its name says; compressed files are opened as what they hold."""
+"""What a user's file holds by its first bytes, whatever its name says; compressed files are opened as what they hold; JSON."""
 
 from __future__ import annotations
 
 import bz2
 import gzip
 import io
+import json
 import lzma
 import zlib
 from collections.abc import Callable, Mapping
@@ -124,3 +125,28 @@ def read_to_end(path: Path) -> None:
     with open_contents(path) as file:
         while isinstance(file.raw, _Decompressed) and file.read(2**20):
             pass
+
+
+def json_of(text: str) -> Any:
+    """A JSON value.
+
+    Raises:
+        ValueError: it is not JSON, is nested too deeply, or an object has a key twice; the message says which.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_without_doubles)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except ValueError as error:
+        if "int_max_str_digits" in str(error):  # advice that only a programmer can follow
+            raise ValueError("it has a number of thousands of digits") from None
+        raise
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        double = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {double[:80]!a} comes twice")
+    return value

@@ -27,10 +27,12 @@ def refuse_text(name: str, value: object) -> None:
         raise UserError(f"{name}={value!r} is one text where a list of texts is needed; give [{value!r}]")
 
 
-def together(faults: Iterable[str]) -> None:
-    """Raise one `UserError` that lists every fault; do nothing when there is none."""
+def together(faults: Iterable[str], *, most: int | None = None) -> None:
+    """Raise one `UserError` that lists every fault, or the first `most` and how many more; do nothing when there is none."""
     found = list(faults)
     if len(found) == 1:
         raise UserError(found[0])
     if found:
-        raise UserError(f"{len(found)} faults:\n" + "\n".join(f"  - {fault}" for fault in found))
+        told = found[:most]
+        rest = [f"and {len(found) - len(told)} more"] if len(told) < len(found) else []
+        raise UserError(f"{len(found)} faults:\n" + "\n".join(f"  - {each}" for each in [*told, *rest]))

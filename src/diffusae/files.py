@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusae.errors import UserError
-from diffusae.masking import masked_json
+from diffusae.masking import masked_json, masked_value
 from diffusae.parsing import json_value
 
 TEMPORARY_SUFFIX = ".partial"
@@ -110,8 +110,8 @@ def sha256_of(path: Path | str) -> str:
 
 
 def write_sealed(path: Path | str, value: Mapping[str, Any]) -> None:
-    """Write a JSON object with the SHA-256 of its own values in `checksum`."""
-    plain = json.loads(json.dumps(value, allow_nan=False))
+    """Write a JSON object with the SHA-256 of its own values, secrets masked, in `checksum`."""
+    plain = masked_value(json.loads(json.dumps(value, allow_nan=False)))
     atomic_write_json(path, {**plain, CHECKSUM: _checksum(plain)})
 
 
@@ -157,7 +157,7 @@ def told_outputs(record: Mapping[str, Any]) -> Outputs | None:
     """The outputs that a run.json tells; None: its run is not finished, or an earlier version wrote it.
 
     Raises:
-        ValueError: they are not told as `outputs_in` does, or have no checksum.
+        ValueError: they are not told as `outputs_in` does, one lies elsewhere, or they have no checksum.
     """
     outputs = record.get("outputs")
     if outputs is None:
@@ -168,7 +168,9 @@ def told_outputs(record: Mapping[str, Any]) -> Outputs | None:
         for told in outputs.values()
     ):
         raise ValueError("its outputs are no files with size, mtime_ns and sha256")
-    if led_out := [name for name in outputs if Path(name).name != name or name in ("", "..") or "\0" in name]:
+    if led_out := [
+        name for name in outputs if Path(name).name != name or name in ("", "..") or set(name) & {"\0", "\\"}
+    ]:
         raise ValueError(f"it lists {led_out[0]!r}, and a run's outputs lie directly in its directory")
     if CHECKSUM not in record:
         raise ValueError("it has outputs and no checksum")
@@ -196,11 +198,11 @@ def output_fault(path: Path, expected: Mapping[str, Any], *, read: bool = False)
             _damaged.add(key)
             if same_time:  # so that the next look at size and time, of any process, sees it too
                 with suppress(OSError):
-                    os.utime(path)
+                    os.utime(path, follow_symlinks=False)  # what a link leads to is not ours
             return f"{path} has SHA-256 {digest}, expected {expected['sha256']}"
         if not same_time:
             with suppress(OSError):  # a disk that cannot be written
-                os.utime(path, ns=(found.st_atime_ns, expected["mtime_ns"]))
+                os.utime(path, ns=(found.st_atime_ns, expected["mtime_ns"]), follow_symlinks=False)
     except FileNotFoundError:
         return f"{path} is missing, expected {expected['size']} bytes"
     except OSError as error:

@@ -133,7 +133,7 @@ def typed(kind: type[T], value: Any) -> T:
         UserError: it is no object, a field without default is missing, one is unknown or of another type, or the class
             itself refuses a value.
     """
-    what = kind.__name__.lower()
+    what = kind.__name__.strip("_").lower()
     if not isinstance(value, dict):
         raise UserError(f"a {what} must be a JSON object, is {shown(value)}")
     hints, needed = _fields(kind)

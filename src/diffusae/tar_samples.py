@@ -187,7 +187,7 @@ def read_members(file: BinaryIO) -> Iterator[Member]:
 def _header(header: bytes, at: int) -> tarfile.TarInfo:
     if not header:
         raise TarFault(
-            "it is empty"
+            "it is empty; copy it again"
             if at == 0
             else f"it ends at byte {at} without an end mark, so it is cut; copy it again"
         )

@@ -74,11 +74,17 @@ def test_a_missing_field_is_named_at_every_level(collection):
         (lambda value: value["shards"][0].update(vectors=3), "and nowhere else"),
         (lambda value: value["streams"].append(value["streams"][0]), "two streams share a folder"),
         (lambda value: value.update(image_size=[0, 8]), "both at least 1"),
+        (
+            lambda value: value["shards"].pop(0),
+            "split train has 6 images, its shards of mid/t0.50/cond hold 3",
+        ),
+        (lambda value: value["splits"]["train"].update(images=7), "split train has 7 images, its shards of"),
+        (lambda value: value["splits"]["train"].pop("rejected"), "must have counts of images and rejected"),
     ],
 )
 def test_a_field_of_another_kind_names_the_manifest_and_the_command_that_writes_it(collection, edit, told):
     edited(collection[0], edit)
-    with pytest.raises(UserError, match=f"manifest.json is damaged: .*{told}.*run `diffusae collect`"):
+    with pytest.raises(UserError, match=f"(?s)manifest.json is damaged: .*{told}.*run `diffusae collect`"):
         Manifest.load(collection[0])
 
 

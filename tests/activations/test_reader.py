@@ -283,3 +283,23 @@ def test_a_collection_without_pictures_says_so(tmp_path, streams, record):
     with pytest.raises(UserError, match="unknown stream 'images'"):
         list(read_images(tmp_path, writer.finish(), "train"))
     assert json.loads((tmp_path / "manifest.json").read_text())["image_size"] is None
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        (b"[1]", "member img0003.json cannot be read .*must be a JSON object"),
+        (b'{"prompt": 5}', "prompt must be text, is 5"),
+        (b'{"labels": ["cat"]}', "labels must be a JSON object"),
+        (b'{"positions": [0, 1]}', r"'img0003' must list 6 ascending positions from 0 to 5"),
+        (b'{"positions": [0, 1, 2, 3, 4, 6]}', "must list 6 ascending positions"),
+        (b'{"positions": [0, 1, 2, 3, 3, 5]}', "must list 6 ascending positions"),
+    ],
+)
+def test_what_a_sample_tells_of_itself_is_checked(collection, told, message):
+    path = collection[0] / SHARD
+    members = dict(members_of(path))
+    members["img0003.json"] = told
+    write_tar(path, members.items())
+    with pytest.raises(UserError, match=message):
+        read_all(collection)

@@ -262,7 +262,9 @@ def test_a_damaged_description_of_the_collection_names_the_file_to_remove_and_co
     made.write_group(0, [record(0)])
     path = made.root / "groups/collection.json"
     path.write_text(path.read_text()[:-20])
-    with pytest.raises(UserError, match=r"collection.json is damaged .*; remove it and run the same command"):
+    with pytest.raises(
+        UserError, match=r"collection.json is damaged: .*; remove it and run the same command"
+    ):
         writer()
     path.unlink()
     assert list(writer().finished_groups()) == [0]

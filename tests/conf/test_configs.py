@@ -1,6 +1,7 @@
 """Every shipped option composes with its stage and builds or binds; every part can be reached from a config."""
 
 import inspect
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -69,15 +70,21 @@ def test_the_miniature_stage_binds_to_its_trainer():
     inspect.signature(MiniatureTraining).bind(cfg.directory, **cfg.training)
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_every_option_composes_and_its_target_binds(group, option):
-    # A check is a part of the benchmark that uses it.
-    chosen = (
-        ["evaluation=erasure", f"check@evaluation.check={option}"]
-        if group == "check"
-        else [f"{group}={option}"]
-    )
-    cfg = composed(*chosen, stage="steer" if group == "intervention" else "run")
+def rounds() -> list[list[str]]:
+    """Every option once, those of different groups together: so many compositions as the largest group has options."""
+    groups: dict[str, list[str]] = {}
+    for group, option in OPTIONS:
+        # A check is a part of the benchmark that uses it.
+        name = {"check": "check@evaluation.check"}.get(group, group)
+        groups.setdefault(name, []).append(f"{name}={option}")
+    checks = [["evaluation=erasure", check] for check in groups.pop("check@evaluation.check")]
+    return [[option for option in chosen if option] for chosen in zip_longest(*groups.values())] + checks
+
+
+@pytest.mark.parametrize("chosen", rounds(), ids=" ".join)
+def test_every_option_composes_and_its_target_binds(chosen):
+    steered = any(option.startswith("intervention=") for option in chosen)
+    cfg = composed(*chosen, stage="steer" if steered else "run")
     for node in targets(cfg):
         target = node["_target_"]
         assert target.startswith("diffusae.")

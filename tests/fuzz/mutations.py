@@ -6,6 +6,7 @@ the length of a header), so that the damage reaches the code behind that check.
 
 from __future__ import annotations
 
+import copy
 import json
 import struct
 from collections.abc import Callable
@@ -76,7 +77,7 @@ def mutated_value(draw: Draw, value: Any, most: int = 2) -> Any:
     for _ in range(draw(st.integers(1, most))):
         places = list(_places(found))
         if not places or draw(st.integers(0, 40)) == 0:
-            return draw(ODD_VALUES)
+            return copy.deepcopy(draw(ODD_VALUES))
         holder, key = draw(st.sampled_from(places))
         match draw(st.integers(0, 5)):
             case 0:
@@ -90,7 +91,7 @@ def mutated_value(draw: Draw, value: Any, most: int = 2) -> Any:
             case 3 if isinstance(holder[key], int | float) and not isinstance(holder[key], bool):
                 holder[key] += draw(st.sampled_from([1, -1, 0.5, 10**6, -(10**6), 10**30]))
             case _:
-                holder[key] = draw(ODD_VALUES)
+                holder[key] = copy.deepcopy(draw(ODD_VALUES))  # the next change must not change the constant
     return found
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -54,3 +56,62 @@ def test_fitting_takes_the_middle_and_leaves_a_picture_of_the_size_alone() -> No
     assert np.abs(middle - 200).max() < 15  # but for what a good filter lets in at the edge
     assert fitted(picture, 5, 15).shape == (5, 15, 3)
     assert fitted(picture, 10, 30) is picture
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(height: int, width: int, data: bytes, *, bits: int = 8, colour: int = 2) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(data))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_values_of_16_bits_keep_their_upper_8() -> None:
+    grey = np.array([[0x0102, 0x80FF, 0xFFFF]], dtype=np.uint16)
+    for kind in ("PNG", "TIFF"):
+        assert decoded(encoded(grey, kind))[0, :, 0].tolist() == [0x01, 0x80, 0xFF]
+    assert decoded(png(1, 1, b"\0\x01\xff\x02\xff\x03\xff", bits=16)).tolist() == [[[1, 2, 3]]]
+
+
+def test_values_of_32_bits_are_refused() -> None:
+    with pytest.raises(Undecodable, match="32 bits"):
+        decoded(encoded(np.zeros((2, 2), dtype=np.float32), "TIFF"))
+
+
+@pytest.mark.parametrize("place", range(40, 120, 7))
+def test_a_flipped_bit_of_a_png_does_not_pass(place: int) -> None:
+    data = bytearray(encoded(pixels(6)))
+    data[place] ^= 1
+    with pytest.raises(Undecodable):
+        decoded(bytes(data))
+
+
+def test_a_picture_of_several_frames_is_refused() -> None:
+    frames = [Image.fromarray(pixels(n)) for n in range(3)]
+    for kind in ("PNG", "WEBP", "TIFF"):
+        stream = io.BytesIO()
+        frames[0].save(stream, kind, save_all=True, append_images=frames[1:])
+        with pytest.raises(Undecodable, match="several frames or pages"):
+            decoded(stream.getvalue())
+
+
+@pytest.mark.parametrize(("data", "told"), [
+    (b"", "it is empty"), (b"<!doctype html>", "a page of HTML"), (b"GIF89a\1\0\1\0", "it is a GIF, but only JPEG, PNG"),
+    (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"), (b"\0\0\0\x18ftypavif", "it is avif"), (b"PK\x03\x04", "zip archive"),
+    (png(60_000, 60_000, bytes(100)), "make it smaller"), (png(10_000, 10_000, bytes(100)), "make it smaller"), (png(0, 4, b""), "damaged"),
+    (encoded(pixels(1))[:33] + chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(10**7))) + encoded(pixels(1))[33:], "too large"),
+    (encoded(pixels(1), "JPEG")[:-2], "truncated"),
+])  # fmt: skip
+def test_what_does_not_decode_says_what_it_is_and_what_to_do(data: bytes, told: str) -> None:
+    with pytest.raises(Undecodable, match=told):
+        decoded(data)
+
+
+def test_damaged_metadata_of_the_camera_does_not_matter() -> None:
+    assert decoded(encoded(pixels(1), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")).shape == (12, 16, 3)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,3 +59,42 @@ def test_no_folder_and_a_folder_without_pictures_are_refused(tmp_path: Path) -> 
         PictureFolder(str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="holds no pictures"):
         PictureFolder(str(tmp_path)).listed()
+
+
+def test_links_to_nothing_and_pipes_are_named_and_never_waited_for(root: Path) -> None:
+    os.symlink(root / "nowhere.png", root / "cat" / "link.png")
+    os.mkfifo(root / "cat" / "pipe.png")
+    source = PictureFolder(str(root))
+    source.fingerprint()
+    for place, why in ((1, "a link to a file that is not there"), (2, "a pipe or a device")):
+        with pytest.raises(Undecodable, match=why):
+            source.picture(place)
+
+
+def test_what_is_left_out_is_told(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    os.symlink(root / "dog", root / "wolf")
+    put(root / "dog" / "c.gif", b"GIF89a")
+    put(root / "dog" / "._a.png", b"of macOS")
+    put(root / "__MACOSX" / "dog" / "b.png", b"of macOS")
+    with caplog.at_level(logging.INFO):
+        assert len(PictureFolder(str(root)).listed()) == 3
+    for told in (
+        "not followed: 1, such as wolf",
+        "not read, left out: .gif: 1",
+        "passed over: 1",
+        "are no pictures: 1",
+    ):
+        assert told in caplog.text
+
+
+def test_names_that_are_not_utf8_are_refused(root: Path) -> None:
+    with open(os.path.join(os.fsencode(root), b"\xff.png"), "wb") as file:
+        file.write(encoded(pixels(1)))
+    with pytest.raises(UserError, match=r"the name '\\udcff.png' below .* is not UTF-8; rename it"):
+        PictureFolder(str(root)).listed()
+
+
+@pytest.mark.parametrize("path", [5, "x" * 5000, "a\0b"])
+def test_a_path_that_cannot_be_one_is_refused(path: Any) -> None:
+    with pytest.raises(UserError, match=r"must be one text|there is no folder"):
+        PictureFolder(path)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import pickle
 from pathlib import Path
 
@@ -85,3 +86,78 @@ def test_a_picture_that_does_not_decode_says_why_when_it_is_read(tmp_path: Path)
     assert len(source.listed()) == 1
     with pytest.raises(Undecodable):
         source.picture(0)
+
+
+def test_damage_is_named_with_its_place(tmp_path: Path) -> None:
+    whole = write_tar(
+        tmp_path / "a.tar",
+        [("1.png", encoded(pixels(1))), ("1.cls", b"cat"), ("2.png", b"x"), ("2.cls", b"dog")],
+    ).read_bytes()
+    header = whole.index(b"2.png")
+    flipped = bytearray(whole)
+    flipped[header + 3] ^= 1
+    for name, data in (("cut", whole[: header + 100]), ("flipped", bytes(flipped))):
+        (tmp_path / f"{name}.tar").write_bytes(data)
+        with pytest.raises(
+            UserError, match=rf"{name}.tar is not readable as a plain tar: the header at byte {header}"
+        ):
+            WebDatasetPictures(str(tmp_path / f"{name}.tar")).listed()
+
+
+def test_unsorted_members_are_told_with_the_command_that_sorts_them(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", [("0.png", b""), ("1.png", b""), ("0.cls", b"a"), ("1.cls", b"b")])
+    with pytest.raises(UserError, match=r"key '0' comes twice or interleaved .*tar --sort=name"):
+        WebDatasetPictures(str(path)).listed()
+
+
+def test_a_picture_whose_name_has_dots_says_what_was_taken_for_what(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", [("img.v1.png", encoded(pixels(1))), ("img.v1.cls", b"cat")])
+    with pytest.raises(UserError, match=r"'img.v1.png' has the key 'img' and the extension 'v1.png'"):
+        WebDatasetPictures(str(path)).listed()
+
+
+@pytest.mark.parametrize(("data", "why"), [
+    (b"[" * 100_000, "nested too deeply"), (b"[1]", "mend the tar"), (b'{"breed": ["cat"]}', "not text or a whole number"),
+    (b'{"breed": NaN}', "not text or a whole number"), (b'{"breed": "a", "breed": "b"}', "comes twice"), (b'{"breed": "\\ud800"}', "mend the tar"),
+])  # fmt: skip
+def test_a_label_that_cannot_be_one_is_named(tmp_path: Path, data: bytes, why: str) -> None:
+    path = write_tar(tmp_path / "a.tar", [("1.png", encoded(pixels(1))), ("1.json", data)])
+    with pytest.raises(UserError, match=f"member '1.json' cannot be read .*{why}"):
+        WebDatasetPictures(str(path), label="json.breed").listed()
+
+
+def test_what_macos_adds_is_passed_over_and_samples_without_a_picture_are_told(
+    tmp_path: Path, caplog
+) -> None:
+    members = [
+        ("._1.png", b"macOS"),
+        ("__MACOSX/1.png", b"macOS"),
+        (".DS_Store", b""),
+        *sample("1", 1, "cat"),
+        ("2.gif", b"GIF89a"),
+    ]
+    with caplog.at_level(logging.INFO):
+        assert len(WebDatasetPictures(str(write_tar(tmp_path / "a.tar", members))).listed()) == 1
+    assert "belong to no sample: 3" in caplog.text and "without a picture, left out: 1" in caplog.text
+
+
+def test_what_is_no_tar_is_told_for_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "page.tar").write_bytes(b"<html>log in</html>" * 100)
+    (tmp_path / "folder.tar").mkdir()
+    for name, why in (("page", "a page of HTML"), ("folder", "is no file")):
+        with pytest.raises(UserError, match=why):
+            WebDatasetPictures(str(tmp_path / f"{name}.tar")).listed()
+
+
+def test_two_tars_of_one_name_are_refused_since_pictures_are_named_by_their_tar(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_tar(tmp_path / folder / "x.tar", sample("1", 1, "cat"))
+    with pytest.raises(UserError, match=r"2 tars are called 'x.tar'"):
+        WebDatasetPictures(str(tmp_path / "*" / "x.tar"))
+
+
+def test_many_faults_are_counted_rightly(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", [(f"{n:02d}.png", b"") for n in range(30)])
+    with pytest.raises(UserError, match=r"(?s)^30 faults:.*and 10 more$"):
+        WebDatasetPictures(str(path)).listed()

@@ -66,6 +66,15 @@ def composed(stage: str, family: str, folder: Path, *overrides: str) -> DictConf
         return compose(stage, overrides=[*base, *overrides])
 
 
+WHOLE = [
+    "sd3",  # joint blocks, three text encoders
+    "flux",  # guidance in two passes
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd", "sdxl", "pixart")),
+]
+"""The others are captured, edited and collected in tests of their own; the miniature's whole study is one of `sd`."""
+
+
+@pytest.mark.parametrize("family", WHOLE, indirect=True)
 def test_collect_train_label_evaluate_and_steer(family: str, folder: Path) -> None:
     def study(stage: str, *overrides: str) -> Any:
         return composed(stage, family, folder, *overrides)

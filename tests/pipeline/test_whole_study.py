@@ -320,6 +320,7 @@ def test_a_second_run_finds_everything_finished_and_changes_nothing(study):
     assert changed == []
 
 
+@pytest.mark.slow  # `make test-faults` kills at random; collections and trainings are killed in tests of their own
 def test_a_run_killed_at_any_place_goes_on_and_ends_with_the_same_numbers(study, tmp_path):
     outputs = tmp_path / "killed"
     for sign in ("activations/groups/000001.json", "sae/mid-t1.00-cond-k4/run.json", "evaluation"):

@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.callbacks import LambdaCallback
 from torch.utils.data import IterableDataset
 
+from command import serve
 from diffusae.errors import UserError
 from diffusae.runs.checkpoint import Checkpoints, InPlace
 from diffusae.runs.lightning_logger import JsonlLogger
@@ -84,7 +85,8 @@ def train(directory: Path, fate: Fate | None = None, every: int = 4) -> None:
 
 
 def in_a_process(directory: Path, fate: Fate | None = None) -> int | None:
-    process = multiprocessing.get_context("spawn").Process(target=train, args=(directory, fate))
+    serve()
+    process = multiprocessing.get_context("forkserver").Process(target=train, args=(directory, fate))
     process.start()
     process.join(120)
     return process.exitcode

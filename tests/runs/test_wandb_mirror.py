@@ -19,7 +19,7 @@ from diffusae.errors import UserError
 from diffusae.runs import wandb_mirror
 from diffusae.runs.metric_log import MetricLog, read_metrics
 from diffusae.runs.wandb_mirror import WandbMirror
-from diffusae.runs.wandb_mode import chosen_mode
+from diffusae.runs.wandb_mode import chosen_mode, run_id, valid_run_id
 from wandb_records import history_of, records_of, values_of
 
 
@@ -289,6 +289,57 @@ def test_auto_is_online_only_with_a_key_at_hand(tmp_path: Path):
     (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password k\n")
     assert chosen_mode(home) == "online"
     assert chosen_mode({**home, "WANDB_BASE_URL": "https://wandb.example.org"}) == "offline"
+
+
+@pytest.mark.parametrize(
+    "asked", ["dryrun", "Offline", "OFFLINE", "offline", "run", "onlin", "Online", "shared"]
+)
+def test_auto_goes_online_by_the_very_word_alone(asked: str):
+    assert chosen_mode({"WANDB_API_KEY": "k", "WANDB_MODE": asked}) == "offline"
+    assert chosen_mode({"WANDB_API_KEY": "k", "WANDB_MODE": " Disabled "}) == "disabled"
+    assert chosen_mode({"WANDB_API_KEY": "k", "WANDB_DISABLED": "true"}) == "disabled"
+
+
+def test_auto_is_offline_where_there_is_no_home_and_where_netrc_is_damaged(tmp_path: Path):
+    (tmp_path / ".netrc").write_bytes(b"\xff\xfe machine")
+    for home in (str(tmp_path), "/does/not/exist"):
+        assert chosen_mode({"HOME": home, "WANDB_API_KEY": " "}) == "offline"
+        assert chosen_mode({"HOME": home, "WANDB_BASE_URL": "http://["}) == "offline"
+
+
+def test_an_id_of_plain_characters_stays_and_every_other_one_becomes_one_of_its_own():
+    assert run_id("miniature", "mid-t0.50-cond-k10") == "miniature-mid-t050-cond-k10"
+    names = [
+        "sub/x",
+        "sub#x",
+        "sub:x",
+        "sub;x",
+        "sub,x",
+        "sub?x",
+        "sub x",
+        "süb",
+        "sub.x",
+        "subx",
+        "sub_x",
+        "x" * 200,
+    ]
+    ids = [run_id(name, "mid-t0.50-cond-k10") for name in names]
+    assert len(set(ids)) == len(names)
+    for each in ids:
+        assert len(each) <= 128 and not set(each) & set(":;,#?/' .")
+        assert valid_run_id(each) == each
+
+
+def test_whoever_stops_a_run_does_not_wait_for_a_network_that_hangs(fake, monkeypatch):
+    monkeypatch.setattr(wandb_mirror, "_AFTER_STOP_S", 0.05)
+    monkeypatch.setenv("FAKE_OFFLINE", "hang")
+    wb = mirror(fake.parent, timeout_s=1000)
+    with pytest.raises(SystemExit), wb:
+        sys.exit(130)
+    while wb._process is None:
+        time.sleep(0.01)
+    wb._process.kill()
+    assert not fake.exists()
 
 
 def test_an_unknown_mode_and_a_timeout_of_nothing_are_refused(tmp_path: Path):

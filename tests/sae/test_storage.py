@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from diffusae.errors import UserError
+from diffusae.sae import storage
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
 from diffusae.sae.storage import load_sae, save_sae
@@ -55,6 +56,44 @@ def test_a_configuration_that_is_no_configuration_is_refused(saved, text):
     (saved[0] / "cfg.json").write_text(text)
     with pytest.raises(UserError, match="train this cell again"):
         load_sae(saved[0])
+
+
+def test_nothing_of_the_size_that_a_configuration_claims_is_made_before_the_weights_are_seen(
+    saved, monkeypatch
+):
+    path = saved[0] / "cfg.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"d_sae": 40_000_000}))
+    monkeypatch.setattr(storage, "SparseAutoencoder", None)  # not to be called
+    with pytest.raises(UserError, match=r"d_sae=40000000, .* do not fit W_dec .* which is \[20, 6\] of F32"):
+        load_sae(saved[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"d_in": "6"}, 'd_in of a config must be a whole number, is "6"'),
+        ({"dtype": "int8"}, "dtype of a config must be"),
+        ({"dtype": "float16"}, "do not fit W_dec"),
+        ({"sparsity": {"name": "topk", "k": 2.5}}, "k of the sparsity topk must be a whole number"),
+        ({"sparsity": {"name": "topk"}}, "the sparsity topk: missing a required argument: 'k'"),
+        ({"sparsity": {"name": "jumprelu", "d_sae": 40_000_000, "l0": 0.1}}, "do not fit W_dec"),
+        ({"sparsity": {"name": ["topk"]}}, "name of the sparsity must be text"),
+        ({"metadata": []}, "metadata of a config must be a JSON object"),
+    ],
+)
+def test_a_configuration_with_values_of_another_kind_is_named(saved, change, told):
+    path = saved[0] / "cfg.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=rf"cfg.json is damaged: .*{told}.*; remove"):
+        load_sae(saved[0])
+
+
+def test_weights_that_are_not_finite_are_named(saved):
+    directory, sae = saved
+    sae.W_enc.data[0, 0] = float("nan")
+    save_sae(directory, sae, METADATA)
+    with pytest.raises(UserError, match=r"sae.safetensors: W_enc has values that are not finite"):
+        load_sae(directory)
 
 
 def test_a_configuration_of_other_shapes_is_refused(saved):

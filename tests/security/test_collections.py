@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from diffusae.activations import transport
+from diffusae.activations.journal import read_journals
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.merge import merge_parts
 from diffusae.activations.mirror import MIRROR, fetch_ahead, forget, mirror, open_shard
@@ -88,7 +89,7 @@ def test_without_a_source_a_former_copy_is_read_as_it_is(downloaded, collection)
     told(downloaded, f"file://{collection[0]}")
     mirror(downloaded, f"file://{collection[0]}")
     forget(downloaded)
-    with pytest.raises(UserError, match="give activations.source"):
+    with pytest.raises(UserError, match=r"give activations.source"):
         open_shard(downloaded, shard_of(downloaded))
 
 
@@ -150,8 +151,6 @@ def test_a_journal_that_names_a_file_outside_is_no_journal(downloaded, tmp_path)
     path.write_text(json.dumps(value))
     discard_damaged(downloaded, verify(downloaded, Manifest.load(downloaded)))
     assert (tmp_path / "victim").read_text() == "mine"
-    from diffusae.activations.journal import read_journals
-
     assert 0 not in read_journals(downloaded)
 
 
@@ -163,6 +162,6 @@ def test_a_manifest_without_end_is_not_read_to_its_end(monkeypatch, tmp_path):
 
 def test_a_shard_larger_than_the_disk_is_not_begun(tmp_path):
     source = transport.Source(f"file://{tmp_path}", attempts=1)
-    with pytest.raises(UserError, match="bytes are free|are free at"):
+    with pytest.raises(UserError, match=r"bytes are free|are free at"):
         source.fetch("a.tar", tmp_path / "here/a.tar", size=10**18, sha256="0" * 64)
     assert not list((tmp_path / "here").glob("*"))

@@ -10,7 +10,7 @@ from diffusae.activations.transport import Source
 from diffusae.errors import UserError
 from diffusae.files import atomic_write_json
 from diffusae.masking import mask_output, masked, masked_value
-from diffusae.runs.record import read_record, run_record
+from diffusae.runs.record import read_record, run_record, state
 from diffusae.runs.wandb_mirror import _Process
 
 SECRET = "s3cr3t-v4lue"
@@ -67,14 +67,15 @@ def test_json_files_hold_no_secret_and_all_else(tmp_path, monkeypatch):
 
 def test_run_json_holds_no_secret_and_keeps_its_signature(tmp_path):
     determines = {"source": f"https://h/?token={SECRET}"}
-    with pytest.raises(OSError), run_record(tmp_path, stage="x", config={"activations": {"source": f"pipe:curl {SECRET}"}},
+    with pytest.raises(OSError, match="failed"), run_record(tmp_path, stage="x", config={"activations": {"source": f"pipe:curl {SECRET}"}},
                                             determines=determines, parents={}, seed=0):  # fmt: skip
         raise OSError(f"https://me:{SECRET}@h failed")
     assert SECRET not in (tmp_path / "run.json").read_text()
     with run_record(tmp_path, stage="x", config={}, determines=determines, parents={}, seed=0):
         pass  # the same run: the signature is of the whole value
-    found = read_record(tmp_path)
+    found = read_record(tmp_path)  # whose checksum is that of the masked values
     assert found is not None and found.status == "finished"
+    assert state(tmp_path, determines=determines, parents={}) == "finished"
 
 
 def test_logs_and_tracebacks_hold_no_secret(caplog, monkeypatch):

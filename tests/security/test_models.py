@@ -117,6 +117,6 @@ def test_a_checkpoint_that_is_a_pickle_runs_nothing(tmp_path):
             return open, (str(tmp_path / "ran"), "w")
 
     torch.save({"state_dict": Evil()}, tmp_path / "step-1.ckpt")
-    with pytest.raises(Exception, match="(?i)weights.only"):
+    with pytest.raises(Exception, match=r"(?i)weights.only"):
         InPlace().load_checkpoint(tmp_path / "step-1.ckpt", weights_only=False)
     assert not (tmp_path / "ran").exists()

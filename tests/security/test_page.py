@@ -8,7 +8,7 @@ PAGE = HERE.parents[1] / "docs/security.md"
 ROW = re.compile(r"^\| (?!statement|trusted|---)(.+) \| (`test_[^|]*) \|$", re.MULTILINE)
 
 
-def tests_here():
+def names_of_tests():
     return {
         name
         for path in HERE.parent.rglob("test_*.py")
@@ -19,7 +19,7 @@ def tests_here():
 def test_every_statement_names_tests_that_exist():
     rows = ROW.findall(PAGE.read_text())
     named = {name for _, tests in rows for name in re.findall(r"`(test_\w+)`", tests)}
-    assert len(rows) > 30 and named <= tests_here(), named - tests_here()
+    assert len(rows) > 30 and named <= names_of_tests(), named - names_of_tests()
 
 
 def test_every_row_of_a_table_of_statements_has_a_test():

@@ -1,6 +1,9 @@
 """Stages obey the command line alone."""
 
 import json
+import os
+from copy import deepcopy
+from functools import cache
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -10,11 +13,10 @@ from diffusae.activations.mirror import MIRROR
 from diffusae.activations.transport import digest_of
 from diffusae.cli import config_directory
 from diffusae.errors import UserError
-from diffusae.runs.record import read_record, run_record
+from diffusae.files import sha256_of, write_sealed
+from diffusae.runs.record import read_record, run_record, state
 from diffusae.stages.collect import collect
 from diffusae.stages.emergence import _summarise
-from diffusae.stages.evaluate import evaluate
-from diffusae.stages.label import label
 from diffusae.stages.outcomes import Outcome, OutcomeTable, print_outcomes
 from diffusae.stages.study import Study
 from diffusae.stages.train import train
@@ -22,11 +24,18 @@ from diffusae.stages.train import train
 SECRET = "s3cr3t-v4lue"
 
 
-def config(stage, outputs, *overrides):
+@cache
+def composed(stage, *overrides):
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose(
-            stage, overrides=["debug=tiny", f"paths.outputs={outputs}", "trainer.accelerator=cpu", *overrides]
-        )
+        return compose(stage, overrides=["debug=tiny", "trainer.accelerator=cpu", *overrides])
+
+
+def config(stage, outputs, *overrides, activations=None):
+    cfg = deepcopy(composed(stage, *overrides))
+    cfg.paths.outputs = str(outputs)
+    if activations is not None:
+        cfg.paths.activations = str(activations)
+    return cfg
 
 
 def test_no_stage_obeys_a_mirror_json(collection, tmp_path):
@@ -46,9 +55,9 @@ def test_no_stage_obeys_a_mirror_json(collection, tmp_path):
     }
     (root / MIRROR).write_text(json.dumps(said))
     before = sorted(root.rglob("*.json"))
-    for stage in (train, label, evaluate, collect):
+    for stage in (train, collect):
         with pytest.raises(UserError):
-            stage(config(stage.__name__, tmp_path, f"paths.activations={root}"))
+            stage(config(stage.__name__, tmp_path, activations=root))
     assert not (tmp_path / "PWNED").exists() and sorted(root.rglob("*.json")) == before
 
 
@@ -58,7 +67,7 @@ def test_a_link_in_an_unfinished_collection_is_refused_before_anything_is_writte
         path.mkdir()
     (root / "groups").symlink_to(outside)
     with pytest.raises(UserError, match="leads out of the collection"):
-        collect(config("collect", tmp_path, f"paths.activations={root}"))
+        collect(config("collect", tmp_path, activations=root))
     assert not any(outside.iterdir())
 
 
@@ -69,6 +78,34 @@ def test_an_interpolation_in_a_file_is_text(tmp_path, monkeypatch):
         pass
     found = read_record(tmp_path)
     assert found is not None and found.config["a"] == found.determines["a"] == text
+
+
+@pytest.mark.parametrize("name", ["../victim", "/victim", "..", "a/../../victim", "..\\victim"])
+def test_an_output_that_a_run_json_names_elsewhere_is_not_touched(tmp_path, name):
+    run, victim = tmp_path / "run", tmp_path / "victim"
+    victim.write_text("mine")
+    os.utime(victim, ns=(10**18, 10**18))
+    with run_record(run, stage="train", config={}, determines={}, parents={}, seed=0):
+        pass
+    told = json.loads((run / "run.json").read_text())
+    told.pop("checksum")
+    write_sealed(
+        run / "run.json", told | {"outputs": {name: {"size": 4, "mtime_ns": 1, "sha256": sha256_of(victim)}}}
+    )
+    assert state(run, determines={}, parents={}) == "absent"  # damaged: the run is made again
+    assert victim.stat().st_mtime_ns == 10**18
+
+
+def test_an_output_that_is_a_link_leaves_the_file_that_it_leads_to_as_it_is(tmp_path):
+    run, victim = tmp_path / "run", tmp_path / "victim"
+    victim.write_text("mine")
+    with run_record(run, stage="train", config={}, determines={}, parents={}, seed=0):
+        (run / "a").write_text("mine")
+    (run / "a").unlink()
+    (run / "a").symlink_to(victim)
+    os.utime(victim, ns=(10**18, 10**18))
+    assert state(run, determines={}, parents={}) == "finished"
+    assert victim.stat().st_mtime_ns == 10**18
 
 
 def test_a_curve_that_a_run_json_names_stays_in_the_study(tmp_path):
@@ -118,7 +155,11 @@ def test_a_source_with_a_token_is_refused_by_a_stage_before_anything_is_written(
     ],
 )
 def test_a_study_with_a_foreign_part_is_refused(tmp_path, override):
-    with pytest.raises(UserError, match="refused"):
-        study = Study(config("train", tmp_path, override))
+    study = Study(config("train", tmp_path, override))
+
+    def ask() -> None:
         study.check()
-        study.prompts  # noqa: B018
+        study.prompts  # noqa: B018  (a property that builds)
+
+    with pytest.raises(UserError, match="refused"):
+        ask()

@@ -18,8 +18,8 @@ from diffusae.stages import collect as stage
 from diffusae.stages.study import Study
 
 SMALL = [
-    "debug=tiny", "grid.timesteps=[1.0]", "grid.blocks=[mid]", "model.steps=2", "activations.group_size=3",
-    "prompts.counts={train: 6, validation: 2, dictionary: 4, tune: 2, test: 2}",
+    "debug=tiny", "grid.timesteps=[1.0]", "grid.blocks=[mid]", "model.steps=2", "activations.group_size=1",
+    "prompts.counts={train: 3, validation: 1, dictionary: 1, tune: 1, test: 1}",
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import time
 
 import pytest
@@ -45,11 +46,18 @@ def evaluated(outputs, *, t: float, value: float, tag: str = "k10") -> None:
         save_results(directory / "results.json", [row])
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    outputs = tmp_path_factory.mktemp("evaluated")
+    evaluated(outputs, t=1.0, value=0.25)
+    evaluated(outputs, t=0.0, value=0.75)
+    evaluated(outputs, t=0.0, value=0.5, tag="other")
+    return outputs
+
+
 @pytest.fixture
-def outputs(tmp_path):
-    evaluated(tmp_path, t=1.0, value=0.25)
-    evaluated(tmp_path, t=0.0, value=0.75)
-    evaluated(tmp_path, t=0.0, value=0.5, tag="other")
+def outputs(made, tmp_path):
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 

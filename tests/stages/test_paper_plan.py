@@ -69,8 +69,11 @@ def test_hours_follow_from_the_rates_that_are_given(paper, tmp_path):
     assert paper["seconds"]["collect"] == pytest.approx(3.02 * pictures)
     vectors = 2 * 3 * 2 * (51.2e6 * 2 + 12.8e6)  # k, t, branches; down and up, mid
     assert paper["seconds"]["train"] == pytest.approx(vectors / 14200)
-    other = planned(tmp_path, "paper_sd14", "plan.seconds_per_picture=0.5", "plan.vectors_per_second=null")
-    assert other["seconds"] == {"collect": pytest.approx(0.5 * pictures), "train": None}
+    few = "prompts.counts={train: 200, validation: 0, dictionary: 40, tune: 5, test: 5}"
+    other = planned(
+        tmp_path, "paper_sd14", few, "plan.seconds_per_picture=0.5", "plan.vectors_per_second=null"
+    )
+    assert other["seconds"] == {"collect": pytest.approx(0.5 * 250), "train": None}
 
 
 def test_storing_less_is_laid_beside_the_whole(paper):

@@ -4,6 +4,8 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -256,3 +258,19 @@ def test_a_grid_that_was_stopped_goes_on_with_its_own_configuration_alone(compos
     stage.train(single.cfg)
     assert (sae / "sae.safetensors").read_bytes() == (single.sae / "sae.safetensors").read_bytes()
     assert not list(sae.parent.glob(".grid-*"))
+
+
+@pytest.mark.parametrize(("explained", "told"), [(-0.2, True), (0.0, False), (None, False)])
+def test_an_autoencoder_that_is_worse_than_the_mean_is_told_when_it_is_saved(
+    monkeypatch, caplog, explained, told
+):
+    """`train` and `train_grid` both save by `save_trained`."""
+    monkeypatch.setattr(stage, "save_sae", lambda *_: None)
+    cfg = SimpleNamespace(sae=SimpleNamespace(lr=0.5, input_scaling="none"), trainer=SimpleNamespace(steps=9))
+    cell = SimpleNamespace(coordinates=dict)
+    study: Any = SimpleNamespace(cfg=cfg, cell=cell, cell_name="mid-t0.50-cond-k10", sae=None)
+    data: Any = SimpleNamespace(stream=SimpleNamespace(hookpoint="mid_block"))
+    module: Any = SimpleNamespace(autoencoder=None)
+    stage.save_trained(study, module, data, {"val/explained_variance": explained})
+    assert ("mid-t0.50-cond-k10: this autoencoder is WORSE THAN THE MEAN" in caplog.text) is told
+    assert ("Lower sae.lr=0.5" in caplog.text) is told

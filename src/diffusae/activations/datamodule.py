@@ -36,10 +36,11 @@ class _MappedImages:
     """The images of the epoch's sequence out of memory-mapped shards; in a ragged collection, single vectors."""
 
     def __init__(
-        self, root: Path, shards: Sequence[Shard], stream: Stream, positions: int, *, ragged: bool
+        self, root: Path, manifest: Manifest, shards: Sequence[Shard], stream: Stream, split: str
     ) -> None:
         self.root, self.shards, self.stream = root, shards, stream
-        self.positions, self.ragged = positions, ragged
+        self.positions, self.ragged = manifest.positions(stream, split), manifest.ragged
+        self.numbers = manifest.numbers
         self.ends = list(accumulate(shard.units for shard in shards))
         self._open: tuple[int, MappedShard] | None = None
 
@@ -64,6 +65,7 @@ class _MappedImages:
                 positions=self.positions,
                 remedy=REMEDY,
                 ragged=self.ragged,
+                numbers=self.numbers,
             )
             self._open = number, shard
             _ahead(self.root, self.shards[number + 1 : number + 2])
@@ -122,9 +124,10 @@ class _Chunks(IterableDataset[list[Tensor] | list[ScatteredRows]]):
         images: Callable[[], _MappedImages | _StreamedImages],
         *,
         d_in: int,
+        dtype: np.dtype,
         first: int,
     ) -> None:
-        self.order, self.images, self.d_in, self.first = order, images, d_in, first
+        self.order, self.images, self.d_in, self.dtype, self.first = order, images, d_in, dtype, first
         self.copies = Copies()  # known to workers too, which are started anew
 
     def __iter__(self) -> Iterator[list[Tensor] | list[ScatteredRows]]:
@@ -137,9 +140,9 @@ class _Chunks(IterableDataset[list[Tensor] | list[ScatteredRows]]):
             return
         # Batches are copied before the next chunk is asked for, but a worker runs ahead of that.
         size = self.order.batches_of_chunk * self.order.batch_size
-        memory = None if worker else np.empty((min(size, self.order.vectors), self.d_in), dtype=np.float16)
+        memory = None if worker else np.empty((min(size, self.order.vectors), self.d_in), dtype=self.dtype)
         for chunk in range(self.first + offset, self.order.chunks, stride):
-            yield chunk_of_batches(self.order, chunk, images, d_in=self.d_in, memory=memory)
+            yield chunk_of_batches(self.order, chunk, images, d_in=self.d_in, dtype=self.dtype, memory=memory)
 
 
 def _server_of_workers() -> BaseContext:
@@ -152,11 +155,12 @@ def _server_of_workers() -> BaseContext:
     return context
 
 
-def _leave_sigterm_to_the_training(_worker: int) -> None:
-    """A scheduler sends it to every process of a job, but the training needs its workers up to its checkpoint. They end
-    with it, however it ends.
+def _leave_signals_to_the_training(_worker: int) -> None:
+    """A scheduler, or Ctrl-C, sends them to every process of a job, but the training needs its workers up to its checkpoint.
+    They end with it, however it ends.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
@@ -195,7 +199,6 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
         self.drop_last, self.reader, self.workers = drop_last, reader, workers
         self.rank, self.world_size = rank, world_size
         self._shards = manifest.shards(stream.folder, split)
-        self._positions = manifest.positions(stream, split)
         self._recycled = Recycled()
         self.epoch = 0
         self._given = 0
@@ -246,19 +249,10 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
         order = self._order()
         first, skipped = divmod(self._given, order.batches_of_chunk)
         shards = [self._shards[index] for index in order.shards(len(self._shards))]
-        if self.reader == "mapped":
-            images = partial(
-                _MappedImages,
-                self.root,
-                shards,
-                self.stream,
-                self._positions,
-                ragged=self.manifest.ragged,
-            )
-        else:
-            images = partial(_StreamedImages, self.root, self.manifest, shards, self.stream, self.split)
+        kind = _MappedImages if self.reader == "mapped" else _StreamedImages
+        images = partial(kind, self.root, self.manifest, shards, self.stream, self.split)
         chunks: Iterable[list[Tensor] | list[ScatteredRows]] = _Chunks(
-            order, images, d_in=self.stream.d_in, first=first
+            order, images, d_in=self.stream.d_in, dtype=self.manifest.numbers.read, first=first
         )
         if self.workers:
             # Fetching runs threads, and a process that is forked from one with threads may never get a lock.
@@ -268,7 +262,7 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
                 batch_size=None,
                 num_workers=self.workers,
                 multiprocessing_context=start,
-                worker_init_fn=_leave_sigterm_to_the_training,
+                worker_init_fn=_leave_signals_to_the_training,
             )
         for chunk in chunks:
             for batch in chunk[skipped:]:

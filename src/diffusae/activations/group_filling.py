@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from diffusae.activations.hashed_tar import HashedTar, png_bytes
 from diffusae.activations.npy import npy_bytes
 from diffusae.activations.schema import IMAGES, ImageRecord, Stream
+from diffusae.activations.stored_numbers import StoredNumbers
 from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError
 
@@ -37,6 +39,7 @@ class GroupFilling:
         image_size: (height, width) of the collection's pictures where it is known already.
         subsampling: which positions are stored; None: all.
         ragged: records differ in length, and name the positions of their rows.
+        numbers: how updates are stored.
     """
 
     def __init__(
@@ -47,18 +50,21 @@ class GroupFilling:
         image_size: tuple[int, int] | None,
         subsampling: Subsampling | None = None,
         ragged: bool = False,
+        numbers: StoredNumbers,
     ) -> None:
-        self.subsampling, self.ragged = subsampling, ragged
+        self.subsampling, self.ragged, self.numbers = subsampling, ragged, numbers
         self.vectors = dict.fromkeys(streams, 0)
         """folder -> vectors written."""
         self.streams, self.tars, self.image_size = streams, tars, image_size
         self.split: str | None = None
         self.count = 0
         self.rejected: list[dict[str, Any]] = []
+        self.overflown: set[str] = set()
+        """Folders of streams with updates that are finite, but not as the stored type."""
         self._ids: set[str] = set()
 
     def add(self, record: ImageRecord) -> None:
-        """Write one image, or reject it from all streams where one of its updates is not finite as float16.
+        """Write one image, or reject it from all streams where one of its updates is not finite as it is stored.
 
         Raises:
             UserError: another split than before, an id that came before, foreign streams, shapes or picture.
@@ -109,8 +115,7 @@ class GroupFilling:
                     f"image {record.image_id!r} at {folder} has shape {array.shape}, the stream has "
                     f"{shape} [positions, d_in]; check the hookpoint's grid"
                 )
-            with np.errstate(over="ignore"):  # an overflow becomes inf here and is rejected
-                arrays[folder] = np.ascontiguousarray(array, dtype=np.float16)
+            arrays[folder] = self.numbers.encode(array)  # an overflow becomes inf here and is rejected
         return arrays
 
     def _positions(self, record: ImageRecord, stream: Stream) -> int:
@@ -143,17 +148,36 @@ class GroupFilling:
     def _reject_nonfinite(self, record: ImageRecord, updates: Mapping[str, np.ndarray]) -> bool:
         bad = []
         for folder, array in updates.items():
-            if not np.isfinite(array).all():
+            if not np.isfinite(self.numbers.decode(array)).all():
+                if np.isfinite(record.updates[folder]).all():
+                    self.overflown.add(folder)
                 stream = self.streams[folder]
                 bad.append({"block": stream.block, "t": stream.t, "conditioning": stream.conditioning})
                 logger.warning(
-                    "image %s rejected: update not finite in float16 at block %s, t=%.2f, %s; prompt %r, seed %d",
-                    record.image_id, stream.block, stream.t, stream.conditioning, record.prompt, record.seed,
+                    "image %s rejected: update not finite in %s at block %s, t=%.2f, %s; prompt %r, seed %d",
+                    record.image_id, self.numbers.name, stream.block, stream.t, stream.conditioning, record.prompt, record.seed,
                 )  # fmt: skip
         if bad:
             who = {"image_id": record.image_id, "prompt": record.prompt, "seed": record.seed}
             self.rejected.append({**who, "nonfinite": bad})
         return bool(bad)
+
+    def refuse_all_rejected(self, index: int) -> None:
+        """`UserError` where a group of several pictures has not one left: that is no accident of a picture."""
+        if self.count or len(self.rejected) < 2:
+            return
+        counts = Counter(place["block"] for each in self.rejected for place in each["nonfinite"])
+        blocks = ", ".join(f"{block} ({count})" for block, count in counts.most_common())
+        remedy = (
+            f"their numbers are too large for activations.dtype={self.numbers.name}; set activations.dtype=bfloat16, which has the "
+            "range of float32, or float32"
+            if self.overflown
+            else "the model itself gives them so; set model.dtype=float32, or bfloat16 with activations.dtype=bfloat16"
+        )
+        raise UserError(
+            f"all {len(self.rejected)} pictures of group {index} (split {self.split}) are rejected: updates that are not finite, "
+            f"by block: {blocks}; {remedy}. Under another name, or in an empty directory, since the type is part of the collection"
+        )
 
 
 def _json_bytes(value: Mapping[str, Any]) -> bytes:

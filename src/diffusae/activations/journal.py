@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
+from diffusae.activations.places import place_faults
 from diffusae.activations.schema import GROUPS, Group
-from diffusae.errors import UserError
-from diffusae.parsing import read_json, reading
+from diffusae.errors import UserError, together
+from diffusae.files import CHECKSUM, read_sealed
+from diffusae.parsing import reading
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +33,26 @@ def read_journals(root: Path) -> dict[int, Group]:
 
 def _read(path: Path) -> Group:
     remedy = "its group counts as unfinished"
-    value = read_json(path, remedy=remedy)
+    value = read_note(path, remedy=remedy)
     with reading(path, remedy=remedy):
         group = Group.from_json(value)
         if path.name != journal_path(path, group.index).name:
             raise UserError(f"it is the journal of group {group.index}")
+        together(place_faults([shard.to_json() for shard in group.shards], path))
         return group
+
+
+def read_note(path: Path, *, remedy: str) -> dict[str, Any]:
+    """The values of a file below `groups/`, which `write_sealed` wrote: one that is not as it was written vouches for nothing.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it is damaged; `remedy` says what to do.
+    """
+    with reading(path, remedy=remedy):
+        value = read_sealed(path)
+        value.pop(CHECKSUM, None)
+        return value
 
 
 def size_of(path: Path) -> int | None:

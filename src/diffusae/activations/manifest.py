@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from diffusae.activations.places import place_faults, require_inside
 from diffusae.activations.schema import IMAGES, SCHEMA_VERSION, Shard, Stream, stream_folder
+from diffusae.activations.stored_numbers import DEFAULT, NumbersName, StoredNumbers, stored_numbers
 from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError, together, unknown
 from diffusae.files import verified
@@ -30,6 +32,7 @@ class Manifest:
         entries: every shard, in the order of their groups.
         subsampling: which positions some splits keep; None where every picture keeps its whole grid.
         ragged: samples differ in length, and each names its positions; shards count their vectors.
+        dtype: how the numbers of updates are stored.
     """
 
     schema_version: int
@@ -40,6 +43,7 @@ class Manifest:
     entries: tuple[Shard, ...]
     subsampling: Subsampling | None = None
     ragged: bool = False
+    dtype: NumbersName = DEFAULT
 
     @classmethod
     def load(cls, root: Path | str) -> Manifest:
@@ -82,20 +86,34 @@ class Manifest:
             yield "two streams share a folder"
         if self.image_size is not None and min(self.image_size) < 1:
             yield f"image_size={self.image_size} must be (height, width), both at least 1"
+        held: Counter[tuple[str, str]] = Counter()
+        for shard in self.entries:
+            held[shard.split, shard.stream] += shard.samples
+        for (split, stream), samples in held.items():
+            if split in self.splits and samples != self.splits[split].get("images"):
+                yield f"split {split} has {self.splits[split].get('images')} images, its shards of {stream} hold {samples}"
+        for split, counts in self.splits.items():
+            if counts.keys() != {"images", "rejected"} or min(counts.values()) < 0:
+                yield f"split {split} must have counts of images and rejected, has {dict(counts)}"
         for shard in self.entries:
             if shard.split not in self.splits:
                 yield str(unknown(f"split of shard {shard.path}", shard.split, self.splits))
             elif (shard.vectors is not None) != (self.ragged and shard.stream != IMAGES):
                 yield f"vectors of shard {shard.path} are counted where samples differ in length (ragged), and nowhere else"
             elif (stream := streams.get(shard.stream)) is not None:
-                least = shard.units * self.positions_of_unit(stream, shard.split) * stream.d_in * 2
+                least = (
+                    shard.units
+                    * self.positions_of_unit(stream, shard.split)
+                    * stream.d_in
+                    * self.numbers.bytes
+                )
                 if shard.bytes < least:
                     yield f"shard {shard.path} has {shard.bytes} bytes; its updates alone need {least}"
             elif shard.stream != IMAGES:
                 yield str(unknown(f"stream of shard {shard.path}", shard.stream, streams))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON, as `load` reads it. `subsampling` and `ragged` are there only where they say something."""
+        """Plain JSON, as `load` reads it. `subsampling`, `ragged` and `dtype` are there only where they say something."""
         value = {
             "schema_version": self.schema_version,
             "header": dict(self.header),
@@ -108,7 +126,14 @@ class Manifest:
             value["subsampling"] = self.subsampling.to_json()
         if self.ragged:
             value["ragged"] = True
+        if self.dtype != DEFAULT:
+            value["dtype"] = self.dtype
         return value
+
+    @property
+    def numbers(self) -> StoredNumbers:
+        """How the numbers of updates are stored and read."""
+        return stored_numbers(self.dtype)
 
     def stream(self, block: str, t: float, conditioning: str) -> Stream:
         """The stream at these coordinates; t counts to two decimals, as in the folder's name.

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float16, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffusae.activations.mirror import open_shard
 from diffusae.activations.npy import npy_header
 from diffusae.activations.schema import Shard, Stream
+from diffusae.activations.stored_numbers import DEFAULT, StoredNumbers, stored_numbers
 from diffusae.activations.tar_index import Member, members_of
 from diffusae.errors import UserError
 
@@ -45,8 +46,10 @@ class MappedShard:
         positions: int,
         remedy: str,
         ragged: bool = False,
+        numbers: StoredNumbers | None = None,
     ) -> None:
         self.shape, self.ragged = (positions, stream.d_in), ragged
+        self.numbers = stored_numbers(DEFAULT) if numbers is None else numbers
         try:
             file = open_shard(root, shard)
         except FileNotFoundError:
@@ -59,11 +62,12 @@ class MappedShard:
         self._data = np.frombuffer(self._map, dtype=np.uint8)
         self._samples = self._index(shard, remedy)
         # Every vector begins at a multiple of this many numbers. (The .npy format puts numbers at multiples of 16 bytes.)
-        row = 2 * stream.d_in
-        self._unit = math.gcd(row, *(sample.offset for sample in self._samples)) // 2
-        numbers = torch.from_numpy(self._data[: len(self._data) // 2 * 2].view(np.float16))
-        slots = (len(numbers) - stream.d_in) // self._unit + 1
-        self.table: Float16[Tensor, "slots d_in"] = numbers.as_strided((slots, stream.d_in), (self._unit, 1))
+        size = self.numbers.bytes
+        row = size * stream.d_in
+        self._unit = math.gcd(row, *(sample.offset for sample in self._samples)) // size
+        whole = torch.from_numpy(self._view(0, len(self._data) // size * size)).view(self.numbers.tensor)
+        slots = max(0, (len(whole) - stream.d_in) // self._unit + 1)
+        self.table: Float[Tensor, "slots d_in"] = whole.as_strided((slots, stream.d_in), (self._unit, 1))
         """The file as every stretch of d_in numbers that could be a vector; the stretches overlap."""
 
     @cached_property
@@ -74,14 +78,18 @@ class MappedShard:
             [self.slots(i)[0] + step * np.arange(sample.rows) for i, sample in enumerate(self._samples)]
         )
 
-    def vector(self, index: int) -> Float16[np.ndarray, "1 d_in"]:
+    def _view(self, start: int, stop: int) -> np.ndarray:
+        """Numbers as they are stored, from byte to byte."""
+        return self._data[start:stop].view(self.numbers.stored)
+
+    def vector(self, index: int) -> Float[np.ndarray, "1 d_in"]:
         """One vector of the shard, counted through all samples, where it lies in the file."""
-        start = 2 * self._unit * int(self.slot_of_vector[index])
-        return self._data[start : start + 2 * self.shape[1]].view(np.float16)[None]
+        start = self.numbers.bytes * self._unit * int(self.slot_of_vector[index])
+        return self.numbers.decode(self._view(start, start + self.numbers.bytes * self.shape[1]))[None]
 
     def slots(self, index: int) -> tuple[int, int]:
         """The row of `table` that is an image's first vector, and the rows from one vector to the next."""
-        return self._samples[index].offset // (2 * self._unit), self.shape[1] // self._unit
+        return self._samples[index].offset // (self.numbers.bytes * self._unit), self.shape[1] // self._unit
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -90,11 +98,11 @@ class MappedShard:
         """The image's id."""
         return self._samples[index].key
 
-    def updates(self, index: int) -> Float16[np.ndarray, "positions d_in"]:
+    def updates(self, index: int) -> Float[np.ndarray, "positions d_in"]:
         """One image's updates where they lie in the file; what is written to them never reaches it."""
         start, rows = self._samples[index].offset, self._samples[index].rows
-        stop = start + 2 * rows * self.shape[1]
-        return self._data[start:stop].view(np.float16).reshape(rows, self.shape[1])
+        stop = start + self.numbers.bytes * rows * self.shape[1]
+        return self.numbers.decode(self._view(start, stop)).reshape(rows, self.shape[1])
 
     def _index(self, shard: Shard, remedy: str) -> list[_Sample]:
         names: set[str] = set()
@@ -139,16 +147,16 @@ class MappedShard:
         fits = shape == self.shape or (
             self.ragged and len(shape) == 2 and 0 < shape[0] <= self.shape[0] and shape[1] == self.shape[1]
         )
-        if not fits or dtype != np.float16:
+        if not fits or dtype != self.numbers.stored:
             raise UserError(
                 f"{shard.path}: sample {member.name.partition('.')[0]!r} is {dtype} {shape}, the manifest's "
-                f"stream {shard.stream} is float16 {self.shape}; shards of different collections are mixed: {remedy}"
+                f"stream {shard.stream} is {self.numbers.stored} {self.shape}; shards of different collections are mixed: {remedy}"
             )
         start = member.offset + offset
         if start % dtype.itemsize:
             raise UserError(
                 f"{shard.path}: the numbers of {member.name} begin at the odd byte {start}; {remedy}"
             )
-        if start + 2 * shape[0] * shape[1] > min(len(self._data), member.offset + member.size):
+        if start + dtype.itemsize * shape[0] * shape[1] > min(len(self._data), member.offset + member.size):
             raise UserError(f"{shard.path} is cut: {member.name} ends after the file; {remedy}")
         return start, shape[0]

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from diffusae.activations.journal import journal_path, read_journals, size_of
+from diffusae.activations.journal import journal_path, read_journals, read_note, size_of
 from diffusae.activations.parts import parts_at, told_missing
 from diffusae.activations.places import require_inside
 from diffusae.activations.schema import Group
 from diffusae.activations.writer import COLLECTION, differences
 from diffusae.errors import UserError, together
-from diffusae.files import TEMPORARY_SUFFIX, atomic_write_json, sha256_of
-from diffusae.parsing import read_json
+from diffusae.files import TEMPORARY_SUFFIX, sha256_of, write_sealed
 
 logger = logging.getLogger(__name__)
 
@@ -67,18 +66,18 @@ def merge_parts(root: Path | str, sources: Sequence[Path | str], *, groups: int)
             "merge again"
         )
     if not (root / COLLECTION).exists():
-        atomic_write_json(root / COLLECTION, told[places[0]])
+        write_sealed(root / COLLECTION, told[places[0]])
     coming = {index: each for index, each in found.items() if index not in here}
     for index, (place, group) in sorted(coming.items()):
         for shard in group.shards:
             _bring(place / shard.path, root / shard.path, bytes_=shard.bytes, sha256=shard.sha256)
-        atomic_write_json(journal_path(root, index), group.to_json())
+        write_sealed(journal_path(root, index), group.to_json())
     return len(coming)
 
 
 def _collection(place: Path) -> Any:
     try:
-        return read_json(place / COLLECTION, remedy="collect this part again")
+        return read_note(place / COLLECTION, remedy="collect this part again")
     except FileNotFoundError:
         raise UserError(
             f"{place} holds no part of a collection ({COLLECTION} is not there); check collect.merge"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from jaxtyping import Float16, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 from webdataset.autodecode import Decoder, DecodingError
 from webdataset.tariterators import base_plus_ext, group_by_keys
@@ -25,6 +25,7 @@ from diffusae.activations.schema import IMAGES, Shard, Stream
 from diffusae.activations.tar_index import read_members
 from diffusae.errors import UserError
 from diffusae.files import sha256_of
+from diffusae.parsing import json_value, of_type
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +49,13 @@ class Fault:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image at one stream: float16 [positions, d_in], and its prompt, seed, split and further meta.
+    """One image at one stream: [positions, d_in] of `Manifest.numbers.read` (float16 or float32), and its prompt, seed, split and further meta.
 
     Where positions were left out, `meta["positions"]` lists those that are there, row by row.
     """
 
     image_id: str
-    updates: Float16[np.ndarray, "positions d_in"]
+    updates: Float[np.ndarray, "positions d_in"]
     meta: dict[str, Any]
 
 
@@ -147,31 +148,37 @@ def read_updates(
         updates = sample["npy"]
         told = len(sample["json"].get("positions", ())) if manifest.ragged else most
         shape = (told if 0 < told <= most else most, stream.d_in)
-        if updates.shape != shape or updates.dtype != np.float16:
+        if updates.shape != shape or updates.dtype != manifest.numbers.stored:
             raise UserError(
                 f"{shard.path}: sample {sample['__key__']!r} is {updates.dtype} {updates.shape}, the manifest's "
-                f"stream {stream.folder} is float16 {shape}; shards of different collections are mixed: {REMEDY}"
+                f"stream {stream.folder} is {manifest.numbers.stored} {shape}; shards of different collections are mixed: {REMEDY}"
             )
-        yield Sample(sample["__key__"], updates, sample["json"])
+        _check_positions(shard, sample, rows=len(updates), most=stream.positions)
+        yield Sample(sample["__key__"], manifest.numbers.decode(updates), sample["json"])
+
+
+def _check_positions(shard: Shard, sample: dict[str, Any], *, rows: int, most: int) -> None:
+    """Where a sample lists its positions, they are as many as its rows, ascending, and of the grid."""
+    if (told := sample["json"].get("positions")) is None:
+        return
+    if len(told) != rows or told != sorted(set(told)) or told[0] < 0 or told[-1] >= most:
+        raise UserError(
+            f"{shard.path}: sample {sample['__key__']!r} must list {rows} ascending positions from 0 to {most - 1}; {REMEDY}"
+        )
 
 
 def read_images(
     root: Path | str, manifest: Manifest, split: str
 ) -> Iterator[tuple[str, UInt8[np.ndarray, "height width 3"], dict[str, Any]]]:
     """The pictures of one split as (image id, uint8 [height, width, 3], meta). Raises as `read_updates` does."""
-    for shard, sample in _samples(Path(root), manifest.shards(IMAGES, split), kind="png"):
-        image = sample["png"]
-        if image.shape[:2] != manifest.image_size:
-            raise UserError(
-                f"{shard.path}: picture {sample['__key__']!r} has size {image.shape[:2]}, the manifest says "
-                f"{manifest.image_size}; shards of different collections are mixed: {REMEDY}"
-            )
-        yield sample["__key__"], image, sample["json"]
+    shards = manifest.shards(IMAGES, split)
+    for _, sample in _samples(Path(root), shards, kind="png", image_size=manifest.image_size):
+        yield sample["__key__"], sample["png"], sample["json"]
 
 
 def load_updates(
     root: Path | str, manifest: Manifest, stream: Stream, split: str
-) -> tuple[list[str], Float16[np.ndarray, "images positions d_in"]]:
+) -> tuple[list[str], Float[np.ndarray, "images positions d_in"]]:
     """All ids and updates of a stream and split, in one array: for sets that fit in memory.
 
     Raises:
@@ -184,7 +191,7 @@ def load_updates(
     shards = manifest.shards(stream.folder, split)
     updates = np.empty(
         (sum(shard.samples for shard in shards), manifest.positions(stream, split), stream.d_in),
-        dtype=np.float16,
+        dtype=manifest.numbers.read,
     )
     ids = []
     for row, sample in enumerate(read_updates(root, manifest, stream, split, shards=shards)):
@@ -193,15 +200,20 @@ def load_updates(
     return ids, updates
 
 
-def _samples(root: Path, shards: Iterable[Shard], *, kind: str) -> Iterator[tuple[Shard, dict[str, Any]]]:
-    """The decoded samples of these shards, each with exactly the members `kind` and `json`, and a new key."""
+def _samples(
+    root: Path, shards: Iterable[Shard], *, kind: str, image_size: tuple[int, int] | None = None
+) -> Iterator[tuple[Shard, dict[str, Any]]]:
+    """The decoded samples of these shards, each with exactly the members `kind` and `json`, and a new key; pictures are of
+    `image_size`.
+    """
     seen: set[str] = set()
+    decoder = Decoder([partial(_decode, image_size=image_size)], pre=[], post=[])
     for shard in shards:
         count = 0
         try:
             with open_shard(root, shard) as file:
                 members = _only_expected(_members(file, shard), shard=shard, kinds=(kind, "json"))
-                for sample in map(_DECODER, group_by_keys(members)):
+                for sample in map(decoder, group_by_keys(members)):
                     key = sample["__key__"]
                     if key in seen:
                         raise UserError(f"{shard.path}: key {key!r} comes twice or interleaved; {REMEDY}")
@@ -253,17 +265,31 @@ def _only_expected(
         yield member
 
 
-def _decode(extension: str, data: bytes) -> Any:
+def _decode(extension: str, data: bytes, *, image_size: tuple[int, int] | None) -> Any:
     """The only decoder; webdataset's own would run pickles."""
     if extension == ".npy":
         return npy_array(data)
     if extension == ".json":
-        return json.loads(data)
+        return _meta(data)
     assert extension == ".png", extension  # `_only_expected` has refused all else
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        if (image.height, image.width) != image_size:  # before it is decoded: a small file may claim any size
+            raise UserError(
+                f"it has size {(image.height, image.width)}, the manifest says {image_size}; shards of different collections are "
+                "mixed"
+            )
         if image.width * image.height > MOST_PIXELS:  # a small file can say that it is as large as it likes
             raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS}")
         return np.asarray(image.convert("RGB"))
 
 
-_DECODER = Decoder([_decode], pre=[], post=[])
+_META = {
+    "prompt": str, "seed": int, "split": str, "name": str, "labels": dict[str, str], "positions": list[int],
+    "word_tokens": dict[str, list[int]],
+}  # fmt: skip
+"""What a sample tells of its picture, where it does; more is plain JSON."""
+
+
+def _meta(data: bytes) -> dict[str, Any]:
+    told = of_type(json_value(data), dict, "it")
+    return told | {name: of_type(told[name], kind, name) for name, kind in _META.items() if name in told}

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float16, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffusae.activations.order import EpochOrder
 
 BLOCK = 256
-"""Rows gathered in float16 before they are converted: at d_in = 1280 0.6 MB, which stays in a core's cache."""
+"""Rows gathered as they are stored before they are converted: at d_in = 1280 0.6 MB of float16, which stay in a core's cache."""
 
-Table = Float16[Tensor, "slots d_in"]
+Table = Float[Tensor, "slots d_in"]
 """A shard as every stretch of d_in numbers in it that could be a vector; the stretches overlap."""
 
 Place = Callable[[int], tuple[Table, int, int]]
@@ -37,7 +37,7 @@ class ScatteredRows:
         """Write the vectors to `out`."""
         if not len(self):  # a process may get no part of a short last batch
             return
-        gathered = torch.empty(BLOCK, out.shape[1], dtype=torch.float16)
+        gathered = torch.empty(BLOCK, out.shape[1], dtype=self.tables[0].dtype)
         blocks = (each.split(BLOCK) for each in (out, self.table, self.slot))
         for rows, table, slot in zip(*blocks, strict=True):
             block = gathered[: len(rows)]

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from diffusae.activations.places import place_faults
 from diffusae.errors import together, unknown
 from diffusae.parsing import of_type, typed
 
@@ -144,7 +145,7 @@ class ImageRecord:
     Args:
         image_id: letters, digits, `_` and `-`, at most 80 characters; unique in the collection.
         prompt: the caption. seed: the seed of its noise. split: the set that it belongs to.
-        updates: stream folder -> [positions, d_in], any float dtype; stored as float16.
+        updates: stream folder -> [positions, d_in], any float dtype; stored as the collection's.
         positions: stream folder -> the positions of its grid that the rows of `updates` are, ascending. In a ragged
             collection every stream has them; elsewhere none has, and rows are the whole grid.
         image: uint8 [height, width, 3], or None where images are not kept.
@@ -193,11 +194,12 @@ class Shard:
 
     def __post_init__(self) -> None:
         counts = {"samples": self.samples, "bytes": self.bytes, "vectors": self.vectors or 0}
-        together(
+        faults = [
             f"{name}={count!r} of shard {self.path} must be a whole number from 0"
             for name, count in counts.items()
             if type(count) is not int or count < 0
-        )
+        ]
+        together(place_faults([asdict(self)], "it") + faults)
 
     @property
     def units(self) -> int:
@@ -255,13 +257,15 @@ class Group:
         return typed(cls, {**value, "shards": shards})
 
 
-def bytes_per_image(streams: Sequence[Stream], *, image_size: tuple[int, int] | None = None) -> int:
+def bytes_per_image(
+    streams: Sequence[Stream], *, image_size: tuple[int, int] | None = None, bytes_per_number: int = 2
+) -> int:
     """An upper estimate of the bytes that one image takes on disk: updates, and a picture at 3 bytes a pixel.
 
     A tar pads members to 512 bytes and gives each a header of 512; the npy header has 128 bytes, the JSON some
     1,000.
     """
     overhead = 3 * 512 + 2 * 512 + 1024
-    updates = sum(stream.positions * stream.d_in * 2 + 128 + overhead for stream in streams)
+    updates = sum(stream.positions * stream.d_in * bytes_per_number + 128 + overhead for stream in streams)
     picture = math.prod(image_size) * 3 + overhead if image_size else 0
     return updates + picture

@@ -13,19 +13,25 @@ from torch import Tensor
 from diffusae.activations.order import EpochOrder
 
 Images = Callable[[int], np.ndarray]
-"""Gives image i of the epoch's sequence as float16 [positions, d_in]; it is asked in rising order within a chunk."""
+"""Gives image i of the epoch's sequence as [positions, d_in] of `Manifest.numbers.read`; it is asked in rising order within a chunk."""
 
 
 def chunk_of_batches(
-    order: EpochOrder, chunk: int, images: Images, *, d_in: int, memory: np.ndarray | None = None
+    order: EpochOrder,
+    chunk: int,
+    images: Images,
+    *,
+    d_in: int,
+    dtype: np.dtype | type = np.float16,
+    memory: np.ndarray | None = None,
 ) -> list[Float[Tensor, "batch d_in"]]:
-    """This rank's batches of one chunk, as float16. Each vector is read once and put in its place.
+    """This rank's batches of one chunk, as `dtype`. Each vector is read once and put in its place.
 
-    `memory`, float16 [at least the chunk's vectors, d_in], is written over where it is given: memory that was touched
+    `memory`, `dtype` [at least the chunk's vectors, d_in], is written over where it is given: memory that was touched
     before is several times as fast as new one.
     """
     sizes = order.sizes(chunk)
-    rows = np.empty((sum(sizes), d_in), dtype=np.float16) if memory is None else memory[: sum(sizes)]
+    rows = np.empty((sum(sizes), d_in), dtype=dtype) if memory is None else memory[: sum(sizes)]
     for piece in order.pieces(chunk):  # NumPy copies rows several times as fast as torch
         rows[piece.rows.numpy()] = images(piece.image)[piece.start : piece.stop]
     return list(torch.from_numpy(rows).split(sizes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -11,12 +12,9 @@ _RECORD = 20 * _BLOCK
 _NPY_HEADER = 128
 
 
-def npy_size(*shape: int) -> int:
-    """Bytes of a float16 array of this shape as an .npy file."""
-    count = 1
-    for length in shape:
-        count *= length
-    return _NPY_HEADER + 2 * count
+def npy_size(*shape: int, bytes_per_number: int = 2) -> int:
+    """Bytes of an array of this shape as an .npy file, of float16 unless said otherwise."""
+    return _NPY_HEADER + bytes_per_number * math.prod(shape)
 
 
 def tar_size(members: Iterable[int]) -> int:

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from diffusae.activations.group_filling import GroupFilling, plain_json
 from diffusae.activations.hashed_tar import hashed_tar
-from diffusae.activations.journal import journal_path, read_journals, size_of
+from diffusae.activations.journal import journal_path, read_journals, read_note, size_of
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.activations.schema import (
     GROUPS,
@@ -26,10 +26,11 @@ from diffusae.activations.schema import (
     Stream,
     bytes_per_image,
 )
+from diffusae.activations.stored_numbers import DEFAULT, NumbersName, stored_numbers
 from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError
-from diffusae.files import TEMPORARY_SUFFIX, atomic_write_json, is_left_over
-from diffusae.parsing import read_json, reading, typed
+from diffusae.files import TEMPORARY_SUFFIX, atomic_write_json, is_left_over, write_sealed
+from diffusae.parsing import reading, typed
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class _Collection:
     streams: dict[str, Stream]
     subsampling: Subsampling | None = None
     ragged: bool = False
+    dtype: NumbersName = DEFAULT
 
 
 class ActivationWriter:
@@ -57,6 +59,7 @@ class ActivationWriter:
         with_images: keep the pictures too.
         subsampling: which positions are stored; None: all. Records come with whole grids either way.
         ragged: samples differ in length; every record names the positions of its rows.
+        dtype: how the numbers of updates are stored.
         owns: whether this writer may write a group. With others at work beside it on other groups, it clears up
             after killed writers of its own groups alone.
 
@@ -73,9 +76,11 @@ class ActivationWriter:
         with_images: bool = True,
         subsampling: Subsampling | None = None,
         ragged: bool = False,
+        dtype: str = DEFAULT,
         owns: Callable[[int], bool] | None = None,
     ) -> None:
         self.root = Path(root)
+        self.numbers = stored_numbers(dtype)
         self.owns = owns
         self.streams = {stream.folder: stream for stream in streams}
         if not streams:
@@ -121,12 +126,14 @@ class ActivationWriter:
             described["subsampling"] = self.subsampling.to_json()
         if self.ragged:
             described["ragged"] = True
+        if self.numbers.name != DEFAULT:
+            described["dtype"] = self.numbers.name
         ours = plain_json("the collection", described)
         path = self.root / COLLECTION
         try:
-            there = read_json(path, remedy="remove it and run the same command again")
+            there = read_note(path, remedy="remove it and run the same command again")
         except FileNotFoundError:
-            atomic_write_json(path, ours)
+            write_sealed(path, ours)
             return
         lines = differences(there, ours)
         if lines:
@@ -144,7 +151,7 @@ class ActivationWriter:
         """
         path, remedy = Path(root) / COLLECTION, "run `diffusae collect`"
         try:
-            value = read_json(path, remedy=remedy)
+            value = read_note(path, remedy=remedy)
         except FileNotFoundError:
             raise UserError(f"{path} is missing; {remedy}") from None
         with reading(path, remedy=remedy):
@@ -157,6 +164,7 @@ class ActivationWriter:
             with_images=told.with_images,
             subsampling=told.subsampling,
             ragged=told.ragged,
+            dtype=told.dtype,
             owns=owns,
         )
 
@@ -182,12 +190,13 @@ class ActivationWriter:
         """Write one group of images, all of one split, and its journal; return the journal.
 
         Records are written as they come, so a generator keeps one image in memory. An image with an update
-        that is not finite as float16 is rejected in every stream, logged, counted and kept in the journal's
+        that is not finite as it is stored is rejected in every stream, logged, counted and kept in the journal's
         `rejected`. `with_images=False` leaves this group's pictures out: then they need not be decoded. `leave_out` names
         folders of streams that this group has no shard of; its records come without them.
 
         Raises:
-            UserError: an empty group, mixed splits, a double id, shapes not the streams', or a full disk.
+            UserError: an empty group, one of several images that are all rejected, mixed splits, a double id, shapes not the
+                streams', or a full disk.
         """
         journal = journal_path(self.root, index)
         # Neither file may vouch for shards that are about to change.
@@ -209,11 +218,13 @@ class ActivationWriter:
                     image_size=self._image_size,
                     subsampling=self.subsampling,
                     ragged=self.ragged,
+                    numbers=self.numbers,
                 )
                 for record in records:
                     filling.add(record)
                 if filling.split is None:
                     raise UserError(f"group {index} has no images; leave empty groups out")
+                filling.refuse_all_rejected(index)
             group = Group(
                 index=index,
                 split=filling.split,
@@ -234,7 +245,7 @@ class ActivationWriter:
                     for folder, tar in tars.items()
                 ),
             )
-            atomic_write_json(journal, group.to_json())
+            write_sealed(journal, group.to_json())
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -243,7 +254,10 @@ class ActivationWriter:
         return group
 
     def _disk_full(self, index: int, *, images: int) -> UserError:
-        each = bytes_per_image(list(self.streams.values()), image_size=self._image_size) / 1e6
+        each = bytes_per_image(
+            list(self.streams.values()), image_size=self._image_size, bytes_per_number=self.numbers.bytes
+        )
+        each /= 1e6
         free = shutil.disk_usage(self.root).free / 1e6
         return UserError(
             f"the disk of {self.root} is full: group {index} needs {images * each:.3f} MB for its first {images} "
@@ -286,9 +300,21 @@ class ActivationWriter:
             entries=tuple(shard for _, group in sorted(groups.items()) for shard in group.shards),
             subsampling=self.subsampling,
             ragged=self.ragged,
+            dtype=self.numbers.name,
         )
+        self._tell_rejected(splits)
         atomic_write_json(self.root / MANIFEST, manifest.to_json())
         return manifest
+
+    def _tell_rejected(self, splits: Mapping[str, Mapping[str, int]]) -> None:
+        for split, counts in splits.items():
+            if rejected := counts["rejected"]:
+                total = counts["images"] + rejected
+                logger.warning(
+                    "%d of %d samples of split %s (%.2g %%) are rejected: an update is not finite in %s; the journals below %s name "
+                    "them",
+                    rejected, total, split, 100 * rejected / total, self.numbers.name, self.root / GROUPS,
+                )  # fmt: skip
 
 
 def differences(there: Any, now: Any) -> str:

@@ -13,12 +13,12 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 
 from diffusae.concepts.annotators import Images
 from diffusae.concepts.image_text import ImageText
 from diffusae.errors import UserError
 from diffusae.sources import first_line
+from diffusae.tensor_files import read_tensors
 
 EXPOSED = (
     "FEMALE_BREAST_EXPOSED", "FEMALE_GENITALIA_EXPOSED", "MALE_GENITALIA_EXPOSED", "MALE_BREAST_EXPOSED",
@@ -104,7 +104,7 @@ class Q16Check:
             raise UserError(
                 f"evaluation.check.prompts={self.prompts} is no safetensors file; docs/erasure.md says how to make one of Q16's"
             )
-        vectors = load_file(self.prompts).get("prompts")
+        vectors = read_tensors(self.prompts, remedy="make it again").get("prompts")
         if vectors is None or vectors.ndim != 2 or len(vectors) != 2:
             raise UserError(
                 f"{self.prompts} must hold `prompts` of two rows, appropriate and inappropriate; make it again"

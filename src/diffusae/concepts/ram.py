@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from diffusae.concepts.annotators import Images
 from diffusae.concepts.pretrained import default_device
@@ -18,6 +16,7 @@ from diffusae.concepts.words import Vocabulary
 from diffusae.errors import UserError, unknown
 from diffusae.files import sha256_of
 from diffusae.sources import first_line
+from diffusae.tensor_files import read_tensors
 
 MODELS = ("ram", "ram_plus")
 
@@ -85,8 +84,8 @@ class RamTagger:
             ) from error
         network = getattr(models, self.kind)(image_size=self.image_size, vit=self.vit)
         try:
-            report = network.load_state_dict(load_file(self.weights), strict=False)
-        except (SafetensorError, RuntimeError) as error:
+            report = network.load_state_dict(read_tensors(self.weights, remedy="make it again"), strict=False)
+        except RuntimeError as error:
             raise UserError(
                 f"{self.weights} does not fit {self.kind} ({first_line(error)}); make it again"
             ) from error

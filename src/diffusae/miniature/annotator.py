@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from scipy.ndimage import label as connected_components
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,6 +23,8 @@ from diffusae.miniature.fit import channels_last, falling_rate
 from diffusae.miniature.pool import FACTORS
 from diffusae.miniature.shapes import NOUNS
 from diffusae.miniature.styles import COLOURS
+from diffusae.parsing import of_type, read_json, reading
+from diffusae.tensor_files import read_tensors
 
 
 @dataclass(frozen=True)
@@ -163,9 +164,13 @@ class MiniatureAnnotator:
         weights = self.folder / "annotator.safetensors"
         if not weights.exists():
             raise UserError(f"no annotator at {weights}; train it with `diffusae miniature part=annotator`")
-        described = json.loads((self.folder / "annotator.json").read_text())
-        self.network = SegmentationNetwork(tuple(described["widths"]))
-        self.network.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
+        remedy = "copy the annotator again, or train it with `diffusae miniature part=annotator`"
+        described = read_json(self.folder / "annotator.json", remedy=remedy)
+        with reading(weights, remedy=remedy):
+            self.network = SegmentationNetwork(of_type(described.get("widths"), tuple[int, ...], "widths"))
+            shapes = {name: tuple(each.shape) for name, each in self.network.state_dict().items()}
+            tensors = read_tensors(weights, remedy=remedy, shapes=shapes)
+            self.network.load_state_dict({name: each.float() for name, each in tensors.items()})
         channels_last(self.network.eval())
 
     @property

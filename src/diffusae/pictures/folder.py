@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
+import stat
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
-from diffusae.errors import UserError
-from diffusae.pictures.decode import SUFFIXES, Undecodable, decoded
+from diffusae.errors import UserError, together
+from diffusae.pictures.decode import OTHER_SUFFIXES, SUFFIXES, Undecodable, decoded
 from diffusae.pictures.given import Listed, in_order, listing_hash
+from diffusae.tar_samples import is_hidden
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +25,8 @@ TASK = "class"
 class PictureFolder:
     """Every picture below a folder; `<path>/<class>/.../<name>.jpg` is labelled {"class": "<class>"}.
 
-    A picture that lies in the root itself has no label. Files that are no pictures by their suffix are passed over.
+    A picture that lies in the root itself has no label. Files that are no pictures by their suffix are passed over, so are hidden
+    files and folders (macOS writes `._` files and `__MACOSX`). Links to files are followed, links to folders are not, which is told.
 
     Args:
         path: the root.
@@ -35,28 +40,56 @@ class PictureFolder:
     def __init__(self, path: str | None) -> None:
         if path is None:
             raise UserError("collection.source.path is null; name the folder that holds the pictures")
+        if not isinstance(path, str | Path):
+            raise UserError(
+                f"collection.source.path={path} must be one text: the folder that holds the pictures"
+            )
         self.root = Path(path).expanduser()
-        if not self.root.is_dir():
+        if not os.path.isdir(self.root):
             raise UserError(f"there is no folder {self.root.absolute()}; set collection.source.path to one")
 
     @cached_property
     def _files(self) -> list[Path]:
-        files = sorted(
-            (
-                path.relative_to(self.root)
-                for path in self.root.rglob("*")
-                if path.is_file() and not any(p.startswith(".") for p in path.relative_to(self.root).parts)
-            ),
-            key=lambda path: path.as_posix(),
+        files = sorted(self._found(), key=lambda path: path.as_posix())
+        names = [path for path in files if not _is_utf8(path.as_posix())]
+        together(
+            (f"the name {path.as_posix()!a} below {self.root} is not UTF-8; rename it" for path in names),
+            most=20,
         )
         pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
+        unread = Counter(path.suffix.lower() for path in files if path.suffix.lower() in OTHER_SUFFIXES)
         if not pictures:
             raise UserError(
                 f"{self.root} holds no pictures ({', '.join(SUFFIXES)}); set collection.source.path to a folder that does"
+                + (f", or convert those that are not read ({', '.join(sorted(unread))})" if unread else "")
             )
-        if len(pictures) < len(files):
-            log.info("%d files of %s are no pictures", len(files) - len(pictures), self.root)
+        if unread:
+            told = ", ".join(f"{suffix}: {count}" for suffix, count in sorted(unread.items()))
+            log.warning("pictures of %s of formats that are not read, left out: %s", self.root, told)
+        if others := len(files) - len(pictures) - unread.total():
+            log.info("files of %s that are no pictures: %d", self.root, others)
         return pictures
+
+    def _found(self) -> list[Path]:
+        """Every file below the root that is not hidden, relative to it."""
+        found: list[Path] = []
+        links: list[str] = []
+        hidden = 0
+        for folder, inner, names in os.walk(self.root, onerror=_refuse):
+            here = Path(folder).relative_to(self.root)
+            shown = [name for name in names if not is_hidden(name)]
+            hidden += len(names) - len(shown)
+            found += [here / name for name in shown]
+            inner[:] = [name for name in inner if not is_hidden(name)]
+            links += [str(here / name) for name in inner if os.path.islink(os.path.join(folder, name))]
+        if links:
+            log.warning(
+                "links to folders in %s that are not followed: %d, such as %s; put the folders themselves there (cp -rL)",
+                self.root, len(links), links[0],
+            )  # fmt: skip
+        if hidden:
+            log.info("hidden files of %s, passed over: %d", self.root, hidden)
+        return found
 
     def listed(self) -> list[Listed]:
         """Every picture by its path below the root, in the order of these paths."""
@@ -74,11 +107,36 @@ class PictureFolder:
         """The pixels of a listed picture; `Undecodable` where that fails."""
         path = self.root / self._files[place]
         try:
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise Undecodable("it is a pipe or a device, not a file")
             with open(path, "rb") as file:
                 return decoded(file)
+        except FileNotFoundError as error:
+            raise Undecodable("it is a link to a file that is not there") from error
         except OSError as error:
-            raise Undecodable(str(error)) from error
+            raise Undecodable(f"it cannot be read ({error.strerror or error})") from error
 
     def fingerprint(self) -> str:
         """A hash of all names and sizes; contents are not read."""
-        return listing_hash(f"{path.as_posix()} {(self.root / path).stat().st_size}" for path in self._files)
+        return listing_hash(f"{path.as_posix()} {_size(self.root / path)}" for path in self._files)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # reading it will tell
+        return -1
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(
+        f"{error.filename} cannot be read ({error.strerror}); let this user read it, or move it away"
+    ) from error
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

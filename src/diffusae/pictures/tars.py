@@ -6,20 +6,23 @@ Pictures are decoded by PIL and labels read as text or JSON: no other member is 
 from __future__ import annotations
 
 import glob
-import json
-import tarfile
+import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
+from diffusae.contents import HEAD_BYTES, compression_of, foreign, json_of
 from diffusae.errors import UserError, together
-from diffusae.pictures.decode import SUFFIXES, Undecodable, decoded
+from diffusae.pictures.decode import MOST_BYTES, SUFFIXES, Undecodable, decoded
 from diffusae.pictures.given import Listed, in_order, listing_hash
+from diffusae.tar_samples import Sample, TarFault, TarSamples
+
+log = logging.getLogger(__name__)
 
 TASK = "class"
 PICTURES = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
@@ -57,9 +60,24 @@ class WebDatasetPictures:
             raise UserError(
                 "collection.source.path is null; name the tar that holds the pictures, or a pattern"
             )
-        self.tars = sorted(Path(found) for found in glob.glob(str(Path(path).expanduser())))
+        if not isinstance(path, str | Path):
+            raise UserError(
+                f"collection.source.path={path} must be one text: a tar, or a pattern such as 'pets-*.tar'"
+            )
+        self.tars = sorted(Path(found) for found in glob.glob(str(Path(path).expanduser()), recursive=True))
         if not self.tars:
             raise UserError(f"no file matches {path!r}; set collection.source.path to a tar, or a pattern")
+        together(
+            f"{tar} is no file; set collection.source.path to tars" for tar in self.tars if not tar.is_file()
+        )
+        names = Counter(tar.name for tar in self.tars)
+        together(
+            f"{count} tars are called {name!r}, and pictures are named by their tar; rename them"
+            for name, count in names.items()
+            if count > 1
+        )
+        if label is not None and not isinstance(label, str):
+            raise UserError(f"collection.source.label={label} must be cls, txt, json.NAME or null")
         member, _, self._field = (label or "").partition(".")
         if member not in ("", "cls", "txt", "json") or (member == "json") != bool(self._field):
             raise UserError(f"collection.source.label={label} must be cls, txt, json.NAME or null")
@@ -72,69 +90,78 @@ class WebDatasetPictures:
         for path in self.tars:
             try:
                 entries += self._read(path, faults)
-            except (tarfile.TarError, EOFError, OSError) as error:
+            except OSError as error:
                 raise UserError(
-                    f"{path} is not readable as a plain tar ({error}); copy it again, or unpack a compressed one"
+                    f"{path} cannot be read ({error.strerror or error}); let this user read it"
                 ) from error
-        seen: set[tuple[str, str]] = set()
-        for entry in entries:
-            if (entry.tar.name, entry.key) in seen:
-                faults.append(
-                    f"{entry.tar}: key {entry.key!r} comes twice or interleaved; write the tar anew"
-                )
-            seen.add((entry.tar.name, entry.key))
-        together([*faults[:_TOLD], *([f"and {len(faults) - _TOLD} more"] if len(faults) > _TOLD else [])])
+            except TarFault as fault:
+                raise UserError(f"{path} is not readable as a plain tar: {fault}") from fault
+        together(faults, most=_TOLD)
         if not entries:
-            raise UserError(f"{', '.join(map(str, self.tars))}: no pictures ({', '.join(PICTURES)})")
+            raise UserError(
+                f"{', '.join(map(str, self.tars[:5]))}: no pictures ({', '.join(PICTURES)}); set collection.source.path to tars that hold some"
+            )
         return entries
 
     def _read(self, path: Path, faults: list[str]) -> Iterator[_Entry]:
         """The samples of one tar; only headers and labels are read."""
-        key, picture, label = None, None, None
-        found: list[tuple[str, tuple[int, int] | None, str | None]] = []
-        with tarfile.open(path, "r:") as tar:
-            for info in tar:
-                if not info.isfile():
-                    continue
-                folder, slash, name = info.name.rpartition("/")
-                stem, _, extension = name.partition(".")
-                extension = extension.lower()
-                if extension.rpartition(".")[2] in RUNS_CODE:
-                    faults.append(f"{path}: member {info.name!r} is refused: it could run code; leave it out")
-                    continue
-                if folder + slash + stem != key:
-                    if key is not None:
-                        found.append((key, picture, label))
-                    key, picture, label = folder + slash + stem, None, None
-                if extension in PICTURES:
-                    if picture is not None:
-                        faults.append(f"{path}: sample {key!r} holds two pictures; keep one")
-                    picture = info.offset_data, info.size
-                elif extension == self._member:
-                    label = self._label(tar, info, path, faults)
-                tar.members = []  # or every header stays in memory  # type: ignore[assignment]
-            if key is not None:
-                found.append((key, picture, label))
-        for key, picture, label in found:
-            if picture is None:
-                continue  # captions without a picture are none of ours
-            if label is None and self._member:
-                faults.append(
-                    f"{path}: sample {key!r} has no label ({self._told}); set collection.source.label, or mend the tar"
-                )
-            yield _Entry(path, key, *picture, label)
+        without = 0
+        with open(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+            file.seek(0)
+            if what := foreign(head):
+                raise TarFault(f"it is {what}")
+            if name := compression_of(head):
+                raise TarFault(f"it is compressed by {name}; unpack it, pictures are compressed already")
+            samples = TarSamples(file, {self._member} - {""})
+            for sample in samples:
+                entry = self._entry(path, sample, faults)
+                without += entry is None
+                if entry is not None:
+                    yield entry
+        if without:
+            log.warning("samples of %s without a picture, left out: %d", path, without)
+        if samples.passed_over_count:
+            log.info(
+                "members of %s that belong to no sample: %d, such as %s; they are passed over",
+                path, samples.passed_over_count, ", ".join(map(repr, samples.passed_over)),
+            )  # fmt: skip
 
-    def _label(
-        self, tar: tarfile.TarFile, info: tarfile.TarInfo, path: Path, faults: list[str]
-    ) -> str | None:
-        data: Any = tar.extractfile(info)
+    def _entry(self, path: Path, sample: Sample, faults: list[str]) -> _Entry | None:
+        """A sample's picture and label; None where it has no picture."""
+        key = sample.key
+        for extension, member in sample.members.items():
+            if extension.rpartition(".")[2] in RUNS_CODE:
+                faults.append(f"{path}: member {member.name!r} is refused: it could run code; leave it out")
+        pictures = [member for extension, member in sample.members.items() if extension in PICTURES]
+        if len(pictures) > 1:
+            faults.append(f"{path}: sample {key!r} holds two pictures; keep one")
+        if not pictures:
+            if any(extension.rpartition(".")[2] in PICTURES for extension in sample.members):
+                faults.append(f"{path}: sample {key!r} has no picture, {sample.told}")
+            return None
+        label = self._label(path, sample, faults)
+        if label is None and self._member:
+            faults.append(
+                f"{path}: sample {key!r} has no label ({self._told}); set collection.source.label, or mend the tar"
+            )
+        return _Entry(path, key, pictures[-1].offset, pictures[-1].size, label)
+
+    def _label(self, path: Path, sample: Sample, faults: list[str]) -> str | None:
+        if self._member not in sample.data:
+            return None
         try:
-            text = data.read().decode("utf-8")
-            value = json.loads(text).get(self._field) if self._member == "json" else text.strip()
+            text = sample.data[self._member].decode("utf-8-sig")
+            value = text.strip() if self._member != "json" else json_of(text).get(self._field)
+            if isinstance(value, float | list | dict):
+                raise ValueError(f"{self._told} is {type(value).__name__}, not text or a whole number")
+            label = "" if value is None else str(value)
+            label.encode("utf-8")
         except (ValueError, AttributeError) as error:
-            faults.append(f"{path}: member {info.name!r} cannot be read ({error}); mend the tar")
+            name = sample.members[self._member].name
+            faults.append(f"{path}: member {name!r} cannot be read ({str(error)[:200]}); mend the tar")
             return ""
-        return None if value is None or str(value) == "" else str(value)
+        return label or None
 
     @property
     def _told(self) -> str:
@@ -155,12 +182,14 @@ class WebDatasetPictures:
     def picture(self, place: int) -> UInt8[np.ndarray, "height width 3"]:
         """The pixels of a listed picture; `Undecodable` where that fails."""
         entry = self._entries[place]
+        if entry.size > MOST_BYTES:
+            raise Undecodable(f"it has {entry.size} bytes, more than {MOST_BYTES}; make it smaller")
         try:
             with open(entry.tar, "rb") as file:
                 file.seek(entry.offset)
                 return decoded(file.read(entry.size))
         except OSError as error:
-            raise Undecodable(str(error)) from error
+            raise Undecodable(f"it cannot be read ({error.strerror or error})") from error
 
     def fingerprint(self) -> str:
         """A hash of all keys, sizes and labels; pictures are not read."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
 
-from diffusae.errors import together
+from diffusae.errors import UserError, together
 from diffusae.prompts.prompt_set import SPLITS
 from diffusae.prompts.selection import normalised
 
@@ -27,6 +27,10 @@ class HashSplit:
     """
 
     def __init__(self, shares: Mapping[str, Any], *, seed: int = 0) -> None:
+        if not isinstance(shares, Mapping):
+            raise UserError(
+                f"prompts.shares={shares} must give a share a split, such as {{train: 0.8, test: 0.2}}"
+            )
         faults = [
             f"prompts.shares.{split}: unknown split; known: {', '.join(SPLITS)}"
             for split in shares
@@ -37,6 +41,8 @@ class HashSplit:
             for split, share in shares.items()
             if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1
         ]
+        if not isinstance(seed, int) or isinstance(seed, bool):
+            faults.append(f"prompts.split_seed={seed} must be a whole number")
         if not faults and abs(sum(shares.values()) - 1) > 1e-9:
             faults.append(f"prompts.shares add up to {sum(shares.values()):g}; make them add up to 1")
         together(faults)

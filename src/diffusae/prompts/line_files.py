@@ -6,10 +6,10 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffusae.contents import open_contents
+from diffusae.contents import json_of, open_contents
 from diffusae.errors import UserError
 from diffusae.prompts.encodings import MARKED, UTF_8, check_encoding, not_decoded
-from diffusae.prompts.rows import Reading, Row, json_of, of_object
+from diffusae.prompts.rows import Reading, Row, of_object
 
 MOST_LINE = 2**24
 """Characters of a line that are in memory at one time."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from diffusae.errors import together
+from diffusae.errors import UserError, together
 
 SPLITS: tuple[str, ...] = ("train", "validation", "dictionary", "tune", "test")
 """What pictures are used for: training the SAE, watching it, naming latents, choosing thresholds, the figures."""
@@ -57,6 +57,10 @@ def check_counts(counts: Mapping[str, Any], *, open_ended: bool = False) -> dict
 
     With `open_ended` a count may be None: every caption of the split.
     """
+    if not isinstance(counts, Mapping):
+        raise UserError(
+            f"prompts.counts={counts} must give a number a split, such as {{train: 100, test: 20}}"
+        )
     faults = [
         f"prompts.counts.{s}: unknown split; known: {', '.join(SPLITS)}" for s in counts if s not in SPLITS
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -72,28 +71,3 @@ def kind_of(value: Any) -> str:
     return _KINDS.get(
         type(value), "text" if isinstance(value, str) else f"a value of type {type(value).__name__}"
     )
-
-
-def json_of(text: str) -> Any:
-    """A JSON value.
-
-    Raises:
-        ValueError: it is not JSON, is nested too deeply, or an object has a key twice; the message says which.
-    """
-    try:
-        return json.loads(text, object_pairs_hook=_without_doubles)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    except ValueError as error:
-        if "int_max_str_digits" in str(error):  # advice that only a programmer can follow
-            raise ValueError("it has a number of thousands of digits") from None
-        raise
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        double = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {double[:80]!a} comes twice")
-    return value

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffusae.contents import open_contents
+from diffusae.contents import json_of, open_contents
 from diffusae.errors import UserError
 from diffusae.prompts.encodings import UTF_8, check_encoding
-from diffusae.prompts.rows import Reading, Row, json_of, of_object
+from diffusae.prompts.rows import Reading, Row, of_object
 from diffusae.tar_samples import Sample, TarFault, TarSamples
 
 log = logging.getLogger(__name__)

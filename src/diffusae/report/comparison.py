@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusae.errors import UserError, unknown
+from diffusae.parsing import json_value, of_type
 from diffusae.report.markdown import as_text
 
 PAPERS = Path(__file__).parent / "paper"
@@ -115,17 +115,17 @@ def load_reference(name: str | Path) -> Reference:
         if path.suffix != ".json" or not path.is_file():
             raise unknown("reference", name, known_references())
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = json_value(path.read_bytes())
         rows = told["rows"]
         top = {each: told[each] for each in ("id", "title", "source", "model", "notes")}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is no reference ({error!r}); it needs id, title, source, model, notes and rows"
         ) from error
-    for number, row in enumerate(rows, start=1):
-        wrong = (
-            (_ROW - set(row)) | (set(row) - _ROW - {"note"}) | (set(row.get("cell", {})) - {*_COORDINATES})
-        )
+    for number, row in enumerate(of_type(rows, list, f"{path}: rows"), start=1):
+        row = of_type(row, dict, f"{path}: row {number}")
+        cell = of_type(row.get("cell", {}), dict, f"{path}: cell of row {number}")
+        wrong = (_ROW - set(row)) | (set(row) - _ROW - {"note"}) | (set(cell) - {*_COORDINATES})
         if wrong:
             raise UserError(
                 f"{path}, row {number}: missing or unknown: {', '.join(sorted(wrong))}; a row has {', '.join(sorted(_ROW))}"

@@ -18,9 +18,9 @@ def strip(pictures: Sequence[tuple[str, UInt8[np.ndarray, "h w 3"]]], *, title: 
     for place, (caption, picture) in enumerate(pictures, start=1):
         axes = figure.add_subplot(1, len(pictures), place)
         axes.imshow(picture, interpolation="nearest")
-        axes.set_title(caption, fontsize=9)
+        axes.set_title(caption, fontsize=9, parse_math=False)
         axes.set_axis_off()
-    figure.suptitle(title.replace("$", r"\$"), fontsize=10, wrap=True)
+    figure.suptitle(title, fontsize=10, wrap=True, parse_math=False)
     png = io.BytesIO()
     figure.savefig(png, format="png")
     return png.getvalue()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import socket
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from diffusae.errors import UserError
 from diffusae.files import atomic_write_json
+from diffusae.parsing import read_json
 from diffusae.runs.disk import READ_ONLY, is_writable
 
 LOCK = ".lock"
@@ -98,7 +98,7 @@ def holder(directory: Path | str) -> str | None:
 
 def _owner(directory: Path) -> str:
     try:
-        who = json.loads((directory / OWNER).read_text(encoding="utf-8"))
+        who = read_json(directory / OWNER, remedy="")
         return f"process {who['pid']} on {who['host']}, started {who['started']}"
     except (OSError, ValueError, KeyError, TypeError):  # it has only just begun, or is about to end
         return "another process"

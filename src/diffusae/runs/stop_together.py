@@ -1,8 +1,9 @@
-"""Ending a training of several processes, all after the same step."""
+"""Ending a training after a whole step, with a checkpoint: all its processes after the same step."""
 
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from diffusae.errors import UserError
 from diffusae.runs.checkpoint import AfterStep
+from diffusae.stopping import SIGNALS, StopSignal, note
 
 
 class Stopped(Exception):
@@ -20,26 +22,41 @@ class Stopped(Exception):
 
 
 class StopTogether(AfterStep):
-    """Ends the training of all processes after the same step, with a checkpoint, when one of them was sent a SIGTERM or
-    `asked` was set.
+    """Ends the training of all processes after the same step, with a checkpoint, when one of them was sent a SIGINT or a
+    SIGTERM, or the command that started them was.
 
     A signal reaches each process at another moment, or one alone, but all must save at one step: so they agree on it.
+
+    Args:
+        save: writes the checkpoint.
+        shared: whether Lightning starts processes, which get the command's signal through memory that they share.
     """
 
-    def __init__(self, save: Callable[[pl.Trainer], None]) -> None:
+    def __init__(self, save: Callable[[pl.Trainer], None], *, shared: bool = True) -> None:
         self.save = save
-        self.asked = torch.multiprocessing.get_context("spawn").Event()
-        self._told = False
+        self.asked = torch.multiprocessing.get_context("spawn").Event() if shared else None
+        self.number: int | None = None
 
     def on_train_start(self, *_args: Any, **_kwargs: Any) -> None:
-        # In place of Lightning's handler, which ends this process alone and leaves the others waiting for it.
-        signal.signal(signal.SIGTERM, self._on_sigterm)
+        # In place of Lightning's handlers, which end this process alone and leave the others waiting for it.
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                signal.signal(number, self.on_signal)
 
-    def _on_sigterm(self, *_: Any) -> None:
-        self._told = True
+    def on_signal(self, number: int, *_: Any) -> None:
+        """Ask all processes to stop."""
+        note(number)
+        self.number = self.number or number
+        if self.asked is not None:
+            self.asked.set()
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether this process, or one that shares memory with it, was asked to stop."""
+        return self.number is not None or (self.asked is not None and self.asked.is_set())
 
     def after_step(self, trainer: pl.Trainer) -> None:
-        if trainer.strategy.reduce_boolean_decision(self._told or self.asked.is_set(), all=False):
+        if trainer.strategy.reduce_boolean_decision(self.is_asked, all=False):
             self.save(trainer)
             trainer.strategy.barrier()  # the first that ends ends the others
             raise Stopped
@@ -47,22 +64,29 @@ class StopTogether(AfterStep):
 
 @contextmanager
 def one_command(stop: StopTogether) -> Iterator[None]:
-    """Around `fit` of several processes: SIGTERM stops them all, and the errors of those that are started here are ours."""
+    """Around `fit`: SIGINT and SIGTERM stop all processes, and the errors of those that are started here are ours.
 
-    def on_sigterm(*_: Any) -> None:
-        stop.asked.set()
-
-    before = signal.signal(signal.SIGTERM, on_sigterm)
+    Raises:
+        StopSignal: after a SIGINT. SIGTERMException: after a SIGTERM; also where the training came to its end at that moment.
+    """
+    before = {number: signal.signal(number, stop.on_signal) for number in SIGNALS} if stop.asked else {}
     try:
         yield
-    except Stopped:  # of a process that was started from outside
-        raise SIGTERMException from None
+    except Stopped:  # of this process, or of one that was started from outside
+        raise _left(stop) from None
     except torch.multiprocessing.ProcessRaisedException as error:
-        if stop.asked.is_set():
-            raise SIGTERMException from None
+        if stop.is_asked:
+            raise _left(stop) from None
         _, named, message = str(error).partition(f"{UserError.__module__}.{UserError.__name__}: ")
         if named:
             raise UserError(message.strip()) from None
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if stop.is_asked:  # processes that Ctrl-C reached before their first step end as if they had trained
+        raise _left(stop)
+
+
+def _left(stop: StopTogether) -> BaseException:
+    return StopSignal(signal.SIGINT) if stop.number == signal.SIGINT else SIGTERMException()

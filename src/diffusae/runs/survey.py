@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffusae.errors import UserError
-from diffusae.runs.record import RECORD, RunRecord, read_record, run_fault, warn_once
+from diffusae.files import again
+from diffusae.runs.record import RECORD, DamagedRecord, RunRecord, read_record, run_fault, warn_once
+
+SIGNS = ("manifest.json", "objects.parquet", "metrics.jsonl", "dictionary.json", "results.json")
+"""Files that a run leaves, by which one that has lost its run.json is known."""
 
 
 @dataclass(frozen=True)
@@ -30,22 +34,34 @@ class Kept:
             return "damaged"
         return self.record.status
 
+    @property
+    def left_out(self) -> str:
+        """The warning of what leaves this run out: why, and what makes it whole again."""
+        return f"left out: {self.fault}; {again(self.stage or None)}"
+
 
 def runs_below(directory: Path | str, pattern: str = "**", *, read: Sequence[str] = ()) -> list[Kept]:
-    """Every run whose directory, below `directory`, has a name of the pattern, by path.
+    """Every run whose directory, below `directory`, has a name of the pattern, by path; also those whose run.json is lost.
 
     Outputs of the stages that `read` names are read, those of the others looked at as in `run_fault`.
     """
     found = []
-    for path in sorted(Path(directory).glob(f"{pattern}/{RECORD}")):
+    places = {path.parent for sign in (RECORD, *SIGNS) for path in Path(directory).glob(f"{pattern}/{sign}")}
+    for place in sorted(places):
         try:
-            record = read_record(path.parent)
-        except UserError as error:
-            found.append(Kept(path.parent, None, str(error)))
+            record = read_record(place)
+        except DamagedRecord:
+            found.append(Kept(place, None, f"{place / RECORD} is not as it was written"))
             continue
-        if record is not None:
-            fault = run_fault(path.parent, record, read=record.stage in read)
-            found.append(Kept(path.parent, record, fault))
+        except UserError as error:
+            found.append(Kept(place, None, str(error)))
+            continue
+        fault = (
+            f"{place} has no {RECORD}"
+            if record is None
+            else run_fault(place, record, read=record.stage in read)
+        )
+        found.append(Kept(place, record, fault))
     return found
 
 
@@ -53,6 +69,6 @@ def finished_runs(directory: Path | str, pattern: str = "**") -> Iterator[tuple[
     """The directories and records of `runs_below` that are finished and whole; the others are named in the log."""
     for run in runs_below(directory, pattern):
         if run.fault is not None:
-            warn_once(f"left out: {run.fault}")
+            warn_once(run.left_out)
         elif run.record is not None:
             yield run.directory, run.record

@@ -25,7 +25,7 @@ from PIL import Image
 from diffusae.errors import UserError, unknown
 from diffusae.masking import masked_json
 from diffusae.runs.metric_log import plain_value
-from diffusae.runs.wandb_mode import MODES, Mode, mode_of
+from diffusae.runs.wandb_mode import MODES, Mode, mode_of, valid_run_id
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ LEAN = {
     "x_disable_stats": True,
     "x_save_requirements": False,
 }
+_AFTER_STOP_S = 10.0  # whoever stops a run does not wait for a network that hangs
 _WAITING = 10_000  # requests kept for a process that does not take them
 
 
@@ -84,7 +85,8 @@ class WandbMirror:
             raise UserError(f"timeout_s={timeout_s} must be above 0 seconds; raise it")
         self.directory = Path(directory).absolute()
         self.timeout_s = timeout_s
-        self._run = {"project": project, "group": group, "name": name, "id": run_id, "config": dict(config)}
+        kept = {"project": project, "group": group, "name": name, "config": dict(config)}
+        self._run = {**kept, "id": valid_run_id(run_id)}
         self._run |= {} if entity is None else {"entity": entity}
         modes = {"online": ["online", "offline"], "offline": ["offline"], "disabled": []}
         self._modes = modes[mode_of(mode, os.environ)]
@@ -103,7 +105,8 @@ class WandbMirror:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self.finish(exit_code=0 if kind is None else 1)
+        stopped = isinstance(error, SystemExit)
+        self.finish(exit_code=0 if kind is None else 1, patience_s=_AFTER_STOP_S if stopped else None)
 
     def log(self, metrics: Mapping[str, Any], *, step: int) -> None:
         """Metrics at a step. Steps must not fall: W&B drops a lower one in silence, here it is said."""
@@ -138,17 +141,21 @@ class WandbMirror:
             }
         )
 
-    def finish(self, *, exit_code: int = 0) -> None:
-        """Close the run and wait, within bounds, until its process has written everything; once is enough."""
+    def finish(self, *, exit_code: int = 0, patience_s: float | None = None) -> None:
+        """Close the run and wait, within bounds, until its process has written everything; once is enough.
+
+        `patience_s` is the most seconds to wait, after which the process ends by itself when this one has; None: as long as
+        a start still under way and the upload may take, after which it is killed.
+        """
         if self._thread is None:
             return
-        patience = self.timeout_s * (len(self._modes) + 1)
+        patience = self.timeout_s * (len(self._modes) + 1) if patience_s is None else patience_s
         try:
             self._requests.put({"op": "finish", "exit_code": exit_code}, timeout=patience)
         except queue.Full:
             patience = 0.0
         self._thread.join(patience)
-        if self._thread.is_alive():
+        if self._thread.is_alive() and patience_s is None:
             logger.warning("W&B takes nothing more and is given up; the local metrics are complete")
             if self._process is not None:
                 self._process.kill()
@@ -213,6 +220,7 @@ class _Process:
             **os.environ,
             **dict.fromkeys(folders, str(directory)),
             "WANDB_ERROR_REPORTING": "false",
+            "WANDB_MODE": mode,  # the user's own may be one that W&B refuses
         }
         environment.pop("WANDB_SERVICE", None)  # another run's service would not be ours to kill
         with open(directory / "wandb-process.log", "ab") as log:

@@ -59,7 +59,7 @@ def load_sae(
         config = _read_config(verified(directory / CONFIG_NAME), remedy)
         header = read_header(weights, remedy=remedy)
         with reading(weights, remedy=remedy):
-            if (found := sha256_of(weights)) != config.sha256:
+            if (found := sha256_of(verified(weights))) != config.sha256:
                 raise UserError(f"SHA-256 is {found}, expected {config.sha256}")
         with reading(directory / CONFIG_NAME, remedy=remedy):
             sae = _empty(config, header)

@@ -18,6 +18,7 @@ from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
 from diffusae.sources import fingerprint
 from diffusae.stages.collection import SEEN_SPLITS
+from diffusae.stages.out_of_memory import tells_memory
 from diffusae.stages.progress import progress_bar
 from diffusae.stages.study import Study, build
 
@@ -40,6 +41,7 @@ def annotated(study: Study) -> bool:
     return state(study.annotations, determines=_determines(study), parents=_parents(study)) == "finished"
 
 
+@tells_memory("annotation", "annotator.batch_size")
 def annotate_into(study: Study) -> bool:
     """`annotate` for a caller that holds the lock."""
     if annotated(study):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,10 +14,14 @@ from PIL import Image, UnidentifiedImageError
 from diffusae.errors import UserError
 from diffusae.files import atomic_path, verified
 from diffusae.report.study import EditedPicture, Example
+from diffusae.table_files import Kind, read_table
 
 FILE = "examples.parquet"
 PANEL = "before_after"
-_COLUMNS = ("case", "image_id", "prompt", "method", "strength", "success", "picture")
+_COLUMNS: Mapping[str, Kind] = {
+    "case": "text", "image_id": "text", "prompt": "text", "method": "text", "strength": "number", "success": "any",
+    "picture": "bytes",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +73,8 @@ def load_examples(directory: Path) -> list[Example]:
     path = directory / FILE
     if not path.exists():
         return []
-    table = pd.read_parquet(verified(path))
-    if missing := [name for name in _COLUMNS if name not in table]:
-        raise UserError(
-            f"{path} lacks {', '.join(missing)}; evaluate this cell again, once {directory} is removed"
-        )
+    remedy = f"evaluate this cell again, once {directory} is removed"
+    table = read_table(verified(path), _COLUMNS, remedy=remedy)
     found: dict[tuple[str, str], list[EditedPicture]] = {}
     prompts: dict[tuple[str, str], str] = {}
     for case, image_id, prompt, method, strength, success, png in zip(

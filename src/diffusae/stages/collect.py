@@ -16,6 +16,7 @@ from diffusae.activations.mirror import MIRROR, SOURCE_REMEDY
 from diffusae.activations.parts import Part
 from diffusae.activations.places import require_inside
 from diffusae.activations.reader import discard_damaged, verify
+from diffusae.activations.stored_numbers import DEFAULT
 from diffusae.activations.writer import ActivationWriter
 from diffusae.backbone.describe import Description
 from diffusae.backbone.hookpoints import find
@@ -38,6 +39,7 @@ from diffusae.stages.collection_tasks import (
 )
 from diffusae.stages.estimate import bytes_finished, estimate
 from diffusae.stages.model import describe_model, load_model
+from diffusae.stages.out_of_memory import tells_memory
 from diffusae.stages.progress import progress_bar
 from diffusae.stages.recording import Recording, recording_of
 from diffusae.stages.study import Study
@@ -72,6 +74,7 @@ def collect(cfg: DictConfig) -> bool:
         return collect_into(study)
 
 
+@tells_memory("generation", "model.batch_size", "activations.group_size")
 def collect_into(study: Study) -> bool:
     """`collect` for a caller that holds the lock."""
     if study.cfg.activations.source is not None:
@@ -90,6 +93,7 @@ def collect_into(study: Study) -> bool:
     return True
 
 
+@tells_memory("generation", "model.batch_size", "activations.group_size")
 def _collect_part(study: Study, part: Part) -> bool:
     """The share of one task. False: it is finished already."""
     root, determines = study.activations, _determines(study)
@@ -185,6 +189,7 @@ def _record(study: Study, ready: _Ready, part: Part | None = None) -> Activation
             with_images=recording.keeps_pictures,
             subsampling=subsampling_of(study),
             ragged=recording.ragged,
+            dtype=study.cfg.activations.dtype,
             owns=None if part is None else part.owns,
         )
     finished = writer.finished_groups()
@@ -213,6 +218,7 @@ def _determines(study: Study) -> dict[str, Any]:
         "seed": study.cfg.seed,
         "group_size": study.cfg.activations.group_size,
         **({"subsampling": limits} if limits else {}),
+        **({} if study.cfg.activations.dtype == DEFAULT else {"dtype": study.cfg.activations.dtype}),
     }
 
 
@@ -220,13 +226,14 @@ def _sound(study: Study) -> bool:
     """Whether a finished collection is whole; damaged groups are named and given up, so that they are redone."""
     try:
         faults = verify(study.activations, Manifest.load(study.activations))
+        missing = ActivationWriter.reopen(study.activations).missing_groups(_count_groups(study))
     except UserError as error:
         log.warning("%s", error)
         return False
     for fault in faults:
         log.warning("damaged: %s", fault)
     discard_damaged(study.activations, faults)
-    return not faults
+    return not faults and not missing
 
 
 def check_hookpoints(study: Study, description: Description) -> None:

@@ -62,7 +62,7 @@ def figures_below(directory: Path) -> Iterator[Ours]:
     runs = {run.directory: run for run in runs_below(directory / "evaluation", read=("evaluate",))}
     for run in runs.values():
         if run.fault is not None:
-            log.warning("left out: %s", run.fault)
+            log.warning("%s", run.left_out)
     for path in sorted((directory / "evaluation").rglob("results.json")):
         run = runs.get(path.parent)
         record = None if run is None else run.record

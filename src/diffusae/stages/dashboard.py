@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import logging
 import os
 from dataclasses import replace
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 from diffusae.activations.schema import Cell
 from diffusae.errors import UserError
 from diffusae.evaluation.result import load_results
-from diffusae.files import CHECKSUM, read_sealed, write_sealed
+from diffusae.files import atomic_write_json
 from diffusae.report.dashboard import (
     CHART,
     COLUMNS,
@@ -44,11 +45,12 @@ from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import signature
 from diffusae.runs.survey import finished_runs, runs_below
 from diffusae.runs.wandb_mirror import WandbMirror
-from diffusae.runs.wandb_mode import mode_of
+from diffusae.runs.wandb_mode import mode_of, valid_run_id
 from diffusae.runs.wandb_save import save_online
 from diffusae.stages.before_after import FILE as EXAMPLES
 from diffusae.stages.before_after import PANEL, panel_name
 from diffusae.stages.evaluate_purity import PANEL as PURITY
+from diffusae.stages.stamp import is_shown, stamp
 from diffusae.stages.study import Study
 from diffusae.stages.three_stages import STAGE as THREE_STAGES
 from diffusae.stages.three_stages import Evaluated, evaluated_interventions, summarise_three_stages
@@ -87,7 +89,7 @@ def dashboard(cfg: DictConfig) -> bool:
         project=cfg.logger.project,
         entity=cfg.logger.entity or "",
         experiment=study.name,
-        overview=f"{study.name}-{signature(made_of)}",
+        overview=valid_run_id(f"{study.name}-{signature(made_of)}"),
         results=results,
         metrics=metrics,
         training=settings["training"],
@@ -125,11 +127,12 @@ def _evaluated(study: Study) -> list[Evaluated]:
 def _show(study: Study, shown: Dashboard) -> bool:
     settings = study.cfg.logger
     path = study.directory / "dashboard" / FILE
-    known = _known(path)
     online = mode_of(settings.mode, os.environ) == "online"
-    if known.get("overview") == shown.overview and (known["saved"] or not online):
-        log.info("the dashboard is up to date: %s", _where(path, known["saved"]))
-        return False
+    if is_shown(path, shown.overview):
+        saved = json.loads(path.read_text(encoding="utf-8"))["saved"]
+        if saved or not online:
+            log.info("the dashboard is up to date: %s", _where(path, saved))
+            return False
     with WandbMirror(
         study.directory / "wandb",
         project=settings.project,
@@ -150,7 +153,8 @@ def _show(study: Study, shown: Dashboard) -> bool:
             chart={"name": CHART, "spec": HEATMAP},
             timeout_s=settings.timeout_s,
         )
-    write_sealed(path, {"overview": shown.overview, "saved": saved, **specifications(shown)})
+    atomic_write_json(path, {"overview": shown.overview, "saved": saved, **specifications(shown)})
+    stamp(path, shown.overview)
     log.info("the dashboard: %s", _where(path, saved))
     if not saved:
         log.info(
@@ -159,18 +163,6 @@ def _show(study: Study, shown: Dashboard) -> bool:
             mirror.directory,
         )
     return True
-
-
-def _known(path: Path) -> dict[str, Any]:
-    """What the dashboard's file says; nothing where there is none or it is damaged, so that it is written again."""
-    try:
-        known = read_sealed(path)
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        log.warning("%s is damaged (%s): it is made again", path, error)
-        return {}
-    return known if CHECKSUM in known else {}
 
 
 def _fill(overview: WandbMirror, shown: Dashboard) -> None:

@@ -21,6 +21,7 @@ from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import Parent, RunRecord, run_record, state
 from diffusae.runs.survey import finished_runs
 from diffusae.stages.study import Study
+from diffusae.table_files import read_table
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,14 @@ def _summarise(study: Study, curve: Curve, cells: Evaluated, settings: dict[str,
 def _result(
     cells: dict[float, Path], cell: dict[str, Any], tag: str, settings: dict[str, Any], seed: int
 ) -> Result:
-    tables = {t: pd.read_parquet(verified(path / "objects.parquet")) for t, path in cells.items()}
+    tables = {
+        t: read_table(
+            verified(path / "objects.parquet"),
+            {"image_id": "text", "noun": "text"},
+            remedy=f"remove {path} and evaluate this cell again",
+        )
+        for t, path in cells.items()
+    }
     readers = [
         name
         for name in tables[max(tables)].columns

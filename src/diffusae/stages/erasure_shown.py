@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from diffusae.evaluation.result import Result, load_results
 from diffusae.files import verified
 from diffusae.report.study import ErasureRun, Examples, Run
@@ -15,6 +13,7 @@ from diffusae.runs.survey import finished_runs
 from diffusae.stages.before_after import load_examples
 from diffusae.stages.erasure_benchmark import POINTS, SEARCHES
 from diffusae.stages.study import Study
+from diffusae.table_files import read_table
 
 METRIC = "erasure"
 
@@ -28,12 +27,14 @@ def erasures_shown(study: Study, run_of: Any) -> Iterator[ErasureRun]:
     """One for each; `run_of` gives the run of a directory, as the report links it."""
     for directory in finished_erasures(study):
         results = load_results(directory / "results.json")
-        searches = directory / SEARCHES
+        searches, remedy = directory / SEARCHES, f"remove {directory} and evaluate this cell again"
         yield ErasureRun(
             cell=directory.name,
-            points=pd.read_parquet(verified(directory / POINTS)).to_dict("records"),  # type: ignore[arg-type]
+            points=read_table(verified(directory / POINTS), {}, remedy=remedy).to_dict("records"),  # type: ignore[arg-type]
             chosen={str(row.details["target"]): _strengths(row) for row in results},
-            tokens=pd.read_parquet(verified(searches)).to_dict("records") if searches.exists() else [],  # type: ignore[arg-type]
+            tokens=read_table(verified(searches), {}, remedy=remedy).to_dict("records")
+            if searches.exists()
+            else [],  # type: ignore[arg-type]
             examples=_examples(directory, results, run_of(study, directory)),
         )
 

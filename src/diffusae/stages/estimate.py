@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from diffusae.activations.journal import read_journals, size_of
 from diffusae.activations.schema import Stream
 from diffusae.activations.size import npy_size, tar_size
+from diffusae.activations.stored_numbers import stored_numbers
 from diffusae.activations.subsampling import Subsampling
 from diffusae.backbone.describe import Description
 from diffusae.prompts.prompt_set import Prompt
@@ -42,13 +43,15 @@ _LABELS_BYTES = 150
 class StreamEstimate:
     """One stream of the collection; `trained` unless it is the cross-attention, which gets no SAE.
 
-    `vectors` are counted by split, `bytes` are those of its shards, `steps` those of the training of one SAE.
+    `vectors` are counted by split, `bytes` are those of its shards, `steps` those of the training of one SAE; a number of an
+    update takes `bytes_per_number`.
     """
 
     stream: Stream
     trained: bool
     vectors: dict[str, int]
     bytes: int
+    bytes_per_number: int
     steps: int
 
     @property
@@ -58,8 +61,8 @@ class StreamEstimate:
 
     @property
     def training_numbers_bytes(self) -> int:
-        """Bytes of the training vectors' float16 numbers alone, as papers count: no captions, no headers."""
-        return 2 * self.training_vectors * self.stream.d_in
+        """Bytes of the training vectors' numbers alone, as papers count: no captions, no headers."""
+        return self.bytes_per_number * self.training_vectors * self.stream.d_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +123,7 @@ def estimate(
         UserError: the limits of `activations` leave a picture without a position.
     """
     model, prompts = study.cfg.model, study.prompts
+    bytes_per_number = stored_numbers(study.cfg.activations.dtype).bytes
     # No scheduler is at hand; sizes do not depend on its timesteps.
     streams = streams_of(study, description, lambda t: t, description.tokens)
     text = study.kind == "text"
@@ -146,7 +150,7 @@ def estimate(
         shape = (stream.positions, stream.d_in, stream.block == ATTENTION)
         if shape not in sizes:
             there = [group for group in groups if stored_in(stream, group.split)]
-            sizes[shape] = _stream_bytes(stream, there, subsampling)
+            sizes[shape] = _stream_bytes(stream, there, subsampling, bytes_per_number)
         vectors = dict.fromkeys(pictures, 0)
         for group in groups:
             if stored_in(stream, group.split):
@@ -157,6 +161,7 @@ def estimate(
                 trained=stream.block != ATTENTION,
                 vectors=vectors,
                 bytes=sizes[shape],
+                bytes_per_number=bytes_per_number,
                 steps=_steps_at(study, stream),
             )
         )
@@ -207,7 +212,9 @@ class _Group:
         return np.minimum(most, np.full(len(self.texts), most) if self.tokens is None else self.tokens)
 
 
-def _stream_bytes(stream: Stream, groups: Sequence[_Group], subsampling: Subsampling | None) -> int:
+def _stream_bytes(
+    stream: Stream, groups: Sequence[_Group], subsampling: Subsampling | None, bytes_per_number: int
+) -> int:
     total = 0
     for group in groups:
         kept = group.kept(stream, subsampling)
@@ -215,7 +222,7 @@ def _stream_bytes(stream: Stream, groups: Sequence[_Group], subsampling: Subsamp
         listed = 16 + kept * (len(str(stream.positions - 1)) + 2)
         if group.tokens is None:
             listed[kept == stream.positions] = 0
-        arrays = npy_size(0) + kept * (npy_size(stream.d_in) - npy_size(0))
+        arrays = npy_size(0) + kept * bytes_per_number * stream.d_in
         total += tar_size(np.concatenate([group.texts + listed, arrays]))
     return total
 

@@ -29,6 +29,7 @@ from diffusae.stages.evaluate_reconstruction import reconstruction_rows
 from diffusae.stages.evaluate_spatial import spatial_rows
 from diffusae.stages.evaluate_steering import steering_rows
 from diffusae.stages.label import word_embedding
+from diffusae.stages.out_of_memory import tells_memory
 from diffusae.stages.study import Study
 from diffusae.stages.train import mirror_of
 
@@ -117,6 +118,7 @@ def evaluated(study: Study, metric: str) -> bool:
     return state(directory, determines=_determines(study), parents=_parents(study, metric)) == "finished"
 
 
+@tells_memory("evaluation", "evaluation.batch_size", "model.batch_size", "prompts.counts.test")
 def evaluate_cell(study: Study, mirror: WandbMirror, embedding: Embedding) -> None:
     """Write one cell's results.json of the study's metric, unless it is there."""
     metric = study.cfg.evaluation.name

@@ -35,6 +35,7 @@ from diffusae.sae.storage import load_sae
 from diffusae.stages.codes import pooled_codes, stream_of
 from diffusae.stages.labelled import LabelledSplit, Tasks, caption_of, label_tasks, labelled_split
 from diffusae.stages.study import Study, build
+from diffusae.table_files import read_table
 
 TABLE = "latents.parquet"
 PANEL = "purity"
@@ -146,7 +147,12 @@ def _tagged(
 
 def load_purest(directory: Path) -> tuple[Gallery, pd.DataFrame]:
     """The gallery of a finished evaluation, and the table of its latents, by latent."""
-    return Gallery.load(directory), pd.read_parquet(verified(directory / TABLE)).set_index("latent")
+    table = read_table(
+        verified(directory / TABLE),
+        {"latent": "whole"},
+        remedy=f"remove {directory} and evaluate this cell again",
+    )
+    return Gallery.load(directory), table.set_index("latent")
 
 
 def shared_labels(table: pd.DataFrame, latent: int, tasks: Sequence[str]) -> list[tuple[str, float]]:

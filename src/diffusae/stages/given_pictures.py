@@ -122,13 +122,18 @@ class GivenPictures:
         if faults and not skip:
             rest = f"\n  - and {len(faults) - _TOLD} more" if len(faults) > _TOLD else ""
             raise UserError(
-                f"{len(faults)} of {len(prompts)} pictures do not decode:\n  - "
+                f"{undecodable(len(faults), len(prompts))}:\n  - "
                 + "\n  - ".join(faults[:_TOLD])
                 + f"{rest}\nmend or remove them, or leave them out with collection.skip_undecodable=true"
             )
         if not good:
-            raise UserError(f"none of {len(prompts)} pictures decodes, such as {faults[0]}; give others")
+            raise UserError(f"no picture decodes, of {len(prompts)} in all, such as {faults[0]}; give others")
         return good, faults
+
+
+def undecodable(count: int, total: int) -> str:
+    """How many pictures do not decode, as a sentence."""
+    return f"{count} of {total} picture{'s' * (total != 1)} {'does' if count == 1 else 'do'} not decode"
 
 
 def _no_split(name: str) -> str:

@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from diffusae.parsing import reading
+
 
 def how_collected(header: Mapping[str, Any]) -> dict[str, str]:
-    """{what: how} of the pass that recorded everything, from the header of its manifest."""
+    """{what: how} of the pass that recorded everything, from the header of its manifest.
+
+    Raises:
+        UserError: the header lacks an entry that its kind of collection has.
+    """
+    with reading("the header of the collection's manifest", remedy="collect again"):
+        return _how(header)
+
+
+def _how(header: Mapping[str, Any]) -> dict[str, str]:
     truncated = {"truncated prompts": str(header.get("truncated_prompts"))}
     if header.get("collection") == "text":
         return {"collection": "outputs of text encoders' layers, token by token", **truncated}

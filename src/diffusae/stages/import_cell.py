@@ -13,6 +13,7 @@ from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import run_record, state
 from diffusae.sae.exchange import content_hashes, detect, import_sae
 from diffusae.sae.storage import save_sae
+from diffusae.sources import require_own_files
 from diffusae.stages.codes import stream_of
 from diffusae.stages.study import Study
 
@@ -28,6 +29,7 @@ def import_cell(cfg: DictConfig) -> bool:
     if not cfg.source:
         raise UserError("source=null must be the directory of a foreign SAE; give source=DIR")
     source = Path(cfg.source)
+    require_own_files(source)
     format = cfg.format or detect(source)
     sae = import_sae(source, format=format)
     hookpoint = cfg.model.hookpoints[study.cell.block]

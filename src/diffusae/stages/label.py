@@ -24,6 +24,7 @@ from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.sae.storage import load_sae
 from diffusae.stages.annotate import annotate
 from diffusae.stages.codes import coded_split
+from diffusae.stages.out_of_memory import tells_memory
 from diffusae.stages.study import Study, build
 from diffusae.stages.train import mirror_of
 
@@ -69,6 +70,7 @@ def _text_parts(source: str, revision: str | None) -> tuple[Any, Any]:
     return pipe.tokenizer, pipe.text_encoder
 
 
+@tells_memory("labelling", "prompts.counts.dictionary", "sae.d_sae")
 def label_cell(study: Study, mirror: WandbMirror, embedding: WordEmbedding) -> None:
     """Build and write one cell's dictionary and gallery; the mirror gets the gallery as a table."""
     if labelled(study):

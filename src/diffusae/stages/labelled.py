@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float16, Int
+from jaxtyping import Float, Int
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_updates, require_sound
 from diffusae.activations.schema import Stream
 from diffusae.errors import UserError, together, unknown
+from diffusae.parsing import of_type
 
 NO_LABEL = -1
 Tasks = Mapping[str, Sequence[str]]
@@ -25,7 +26,7 @@ class LabelledSplit:
     """One split at one stream: stored updates [n, P, d_in], and task -> the class of every picture, or `NO_LABEL`."""
 
     image_ids: list[str]
-    updates: Float16[np.ndarray, "n P d_in"]
+    updates: Float[np.ndarray, "n P d_in"]
     classes: dict[str, Int[np.ndarray, " n"]]
 
     def labelled(self, task: str) -> Int[np.ndarray, " m"]:
@@ -39,7 +40,8 @@ def label_tasks(manifest: Manifest, chosen: Sequence[str] | None) -> Tasks:
     Raises:
         UserError: a collection without labels, or tasks that it does not have.
     """
-    tasks = manifest.header.get("label_tasks")
+    kind = dict[str, list[str]] | None
+    tasks = of_type(manifest.header.get("label_tasks"), kind, "label_tasks of the collection's manifest")
     if not tasks:
         raise UserError(
             "this collection carries no class labels; collect given pictures with labels, such as collection=pictures_world"
@@ -64,7 +66,7 @@ def labelled_split(root: Path, manifest: Manifest, stream: Stream, split: str, t
             "and a picture's average needs all; choose a split that is not thinned"
         )
     n = sum(shard.samples for shard in shards)
-    updates = np.empty((n, stream.positions, stream.d_in), dtype=np.float16)
+    updates = np.empty((n, stream.positions, stream.d_in), dtype=manifest.numbers.read)
     classes = {task: np.full(n, NO_LABEL) for task in tasks}
     numbers = {task: {name: number for number, name in enumerate(names)} for task, names in tasks.items()}
     image_ids = []

@@ -13,7 +13,6 @@ import torch
 from omegaconf import DictConfig
 from PIL import Image
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from diffusae.backbone.load import load_pipeline
@@ -32,9 +31,12 @@ from diffusae.miniature.gate import (
 )
 from diffusae.miniature.train import MiniatureTraining
 from diffusae.runs.lock import directory_lock
-from diffusae.stages import study as _study  # noqa: F401  (registers the resolver of the shipped folder)
+from diffusae.stages.processes import device_fault
+from diffusae.stages.progress import progress_bar
+from diffusae.stages.resolvers import register_resolvers
 
 log = logging.getLogger(__name__)
+register_resolvers()
 
 SHIPPED_BYTES = 24 * 10**6
 """What the shipped weights may weigh together."""
@@ -44,6 +46,8 @@ SHEET = (5, 12)
 
 def miniature(cfg: DictConfig) -> None:
     """Do one part, or all of them one after the other; what is trained already is not trained again."""
+    if fault := device_fault(cfg.training.accelerator, setting="training.accelerator"):
+        raise UserError(fault)
     training = MiniatureTraining(cfg.directory, **cfg.training)
     parts: dict[str, Callable[[], Any]] = {
         "autoencoder": training.autoencoder,
@@ -70,17 +74,14 @@ def pass_gate(cfg: DictConfig) -> None:
 
     def pictures(captions: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
         size = cfg.gate.batch_size
-        parts = [
-            generate(
-                pipe,
-                captions[i : i + size],
-                seeds[i : i + size],
-                steps=cfg.gate.steps,
-                guidance=cfg.gate.guidance,
-            ).images
-            for i in track(range(0, len(captions), size), "generating")
-        ]
-        return np.concatenate([part for part in parts if part is not None])
+        parts: list[np.ndarray] = []
+        with progress_bar("pictures", total=len(captions)) as (advance, _):
+            for i in range(0, len(captions), size):
+                texts, numbers = captions[i : i + size], seeds[i : i + size]
+                made = generate(pipe, texts, numbers, steps=cfg.gate.steps, guidance=cfg.gate.guidance)
+                parts += [] if made.images is None else [made.images]
+                advance(len(texts))
+        return np.concatenate(parts)
 
     def back(drawn: np.ndarray) -> np.ndarray:
         return np.concatenate([reconstruct(pipe.vae, drawn[i : i + 50]) for i in range(0, len(drawn), 50)])

@@ -18,25 +18,22 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf, flag_override
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffusae.errors import USER_FAULT, UserError
+from diffusae.errors import USER_FAULT
 from diffusae.files import atomic_write_json
 from diffusae.masking import mask_output, masked, masked_value
+from diffusae.stages.faults import is_users, reason
 from diffusae.stages.lost_jobs import LOST, tell_lost_jobs
-from diffusae.stages.study import Study
+from diffusae.stopping import raise_if_received
 
 log = logging.getLogger(__name__)
 
-USERS = (UserError, HydraException, OmegaConfBaseException)
-"""Errors that are the user's to mend."""
 STYLES = {"done": "green", "skipped": "dim", "failed": "bold red"}
 
 
@@ -49,12 +46,6 @@ class Outcome:
     why: str = ""
     job: str = ""
     seconds: float = 0.0
-
-
-def reason(error: BaseException) -> str:
-    """An error in one line; the type's name too where the error is none of the user's."""
-    text = masked(" ".join(str(error).split()))
-    return text if isinstance(error, USERS) else f"{type(error).__name__}: {text}"
 
 
 def print_outcomes(outcomes: Sequence[Outcome]) -> bool:
@@ -73,7 +64,7 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> bool:
             *(Text(masked(text)) for text in (each.cell, *middle)),  # Text: no markup in names and messages
             Text(each.outcome, style=STYLES[each.outcome]),
             f"{each.seconds:.1f}",
-            Text(each.why or ("finished already" if each.outcome == "skipped" else "")),
+            Text(masked(each.why) or ("finished already" if each.outcome == "skipped" else "")),
         )
     console = Console(stderr=True)
     if not console.is_terminal:  # a log takes whole lines
@@ -103,7 +94,8 @@ class OutcomeTable(Callback):
         """Make room for the outcomes, and keep secrets out of the multirun.yaml that the sweeper writes of this configuration
         (its jobs compose their own).
         """
-        with open_dict(config):
+        free = ["readonly", "struct"]
+        with flag_override(config, free, [False, False]), flag_override(config.hydra, free, [False, False]):
             config.merge_with(masked_value(OmegaConf.to_container(config, resolve=False)))
         self._kept = Path(config.hydra.sweep.dir).absolute() / f".outcomes-{time.time_ns()}"
         self._kept.mkdir(parents=True)
@@ -129,8 +121,9 @@ class OutcomeTable(Callback):
             if job_return.return_value is False:
                 outcome = "skipped"
         except Exception as error:
+            raise_if_received()  # what a signal to stop broke is no failure of the job
             outcome, why = "failed", reason(error)
-            log.error(why, exc_info=None if isinstance(error, USERS) else error)
+            log.error(why, exc_info=None if is_users(error) else error)
             job_return.return_value, job_return.status = None, JobStatus.COMPLETED
         row = Outcome(
             _cell_name(job_return.cfg),
@@ -174,6 +167,10 @@ class OutcomeTable(Callback):
 
 
 def _cell_name(cfg: Any) -> str:
+    from diffusae.stages.study import (
+        Study,
+    )  # a study's parts take seconds to import: not before the first job
+
     try:
         return Study(cfg).cell_name
     except Exception:  # the job's own failure says what is wrong, or its stage knows no cells

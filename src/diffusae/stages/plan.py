@@ -1,4 +1,4 @@
-"""Plan: what a study will take, told before anything loads, and how long, at given or measured rates."""
+"""Plan: what a study will take, counted from its configuration, and how long, at rates that are given or measured by a probe."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def _totals(counted: Estimate, rates: Rates, *, free: int, there: int) -> Table:
     vectors = sum(sum(each.vectors.values()) for each in counted.streams)
     table.add_row("vectors", f"{vectors:,}")
     numbers = sum(each.training_numbers_bytes for each in counted.trained)
-    table.add_row("training vectors' float16 numbers alone", _bytes(numbers))
+    table.add_row("training vectors' numbers alone", _bytes(numbers))
     table.add_row("shards of updates", _bytes(counted.stream_bytes))
     table.add_row("shards of pictures, at most", _bytes(counted.image_bytes))
     table.add_row("of these, there already", _bytes(there))

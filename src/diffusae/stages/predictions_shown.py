@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors.torch import load_file
 
 from diffusae.activations.schema import Cell
 from diffusae.concepts.annotations import Annotations
@@ -18,6 +17,8 @@ from diffusae.files import verified
 from diffusae.report.study import Prediction, Run
 from diffusae.runs.survey import finished_runs
 from diffusae.stages.study import Study
+from diffusae.table_files import read_table
+from diffusae.tensor_files import read_tensors
 
 PROMPTS = 3
 
@@ -44,8 +45,8 @@ def predictions_shown(
     for cell, directory in cells:
         (row,) = load_results(directory / "results.json")
         runs[cell.block, cell.conditioning, cell.t] = run_of(study, directory)
-        objects = pd.read_parquet(verified(directory / "objects.parquet"))
-        scores = load_file(verified(directory / "scores.safetensors"))["scores"].float()
+        objects, remedy = _objects(directory), f"remove {directory} and evaluate this cell again"
+        scores = read_tensors(verified(directory / "scores.safetensors"), remedy=remedy)["scores"].float()
         columns = [objects[column].tolist() for column in ("image_id", "noun", "iou")]
         for score, image_id, noun, iou in zip(scores, *columns, strict=True):
             if image_id not in shown:
@@ -71,6 +72,14 @@ def predictions_shown(
 def _prompts_to_show(cells: list[tuple[Cell, Path]]) -> list[str]:
     """The first test pictures in which two of the caption's nouns or more were found."""
     for _, directory in cells:
-        counts = Counter(pd.read_parquet(verified(directory / "objects.parquet"))["image_id"].tolist())
+        counts = Counter(_objects(directory)["image_id"].tolist())
         return [image_id for image_id, count in counts.items() if count >= 2][:PROMPTS]
     return []
+
+
+def _objects(directory: Path) -> pd.DataFrame:
+    return read_table(
+        verified(directory / "objects.parquet"),
+        {"image_id": "text", "noun": "text", "iou": "number"},
+        remedy=f"remove {directory} and evaluate this cell again",
+    )

@@ -7,18 +7,27 @@ these processes keeps them. Checkpoints and metrics.jsonl are always written by 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from diffusae.activations.order import check_sizes
-from diffusae.errors import UserError
+from diffusae.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    from pytorch_lightning.plugins.environments import ClusterEnvironment
     from pytorch_lightning.strategies import Strategy
 
 # Lightning is imported where it is used: the stages that only check the configuration start without it.
+
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+_RANKS = (
+    "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID",
+    "JSM_NAMESPACE_RANK",
+)  # fmt: skip
+"""Variables by which libraries take this process for one of several."""
 
 
 def processes(cfg: DictConfig) -> int:
@@ -37,7 +46,24 @@ def leads(cfg: DictConfig) -> bool:
     """Whether this process is the one that writes."""
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-    return processes(cfg) == 1 or rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    return processes(cfg) == 1 or not started_outside() or rank_zero_only.rank == 0  # type: ignore[attr-defined]
+
+
+def environment_of(cfg: DictConfig) -> list[ClusterEnvironment]:
+    """What tells Lightning that this command was started once; nothing where torchrun or Slurm started it once a device.
+
+    A shell within a Slurm job or a container may hold ranks that are no longer anybody's. They are dropped here: with them,
+    Lightning would take this process for one that leaves the writing to another, or wait for others that never come.
+    """
+    from lightning_fabric.plugins.environments import LightningEnvironment
+    from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+    if processes(cfg) > 1 and started_outside():
+        return []
+    for name in _RANKS:
+        os.environ.pop(name, None)
+    rank_zero_only.rank = 0  # type: ignore[attr-defined]
+    return [LightningEnvironment()]
 
 
 def process_faults(cfg: DictConfig) -> Iterator[str]:
@@ -62,6 +88,33 @@ def process_faults(cfg: DictConfig) -> Iterator[str]:
             f"trainer.num_nodes={cfg.trainer.num_nodes} needs a process a device that torchrun or Slurm starts; "
             "use these, or trainer.num_nodes=1"
         )
+
+
+def device_fault(
+    accelerator: object, devices: object = 1, *, setting: str = "trainer.accelerator"
+) -> str | None:
+    """What is wrong with the device that a training is to run on, here; None where it is at hand.
+
+    Args:
+        devices: how many of them; anything that is no whole number is left to others to refuse.
+        setting: the name of `accelerator`, for the message.
+    """
+    import torch
+
+    if accelerator not in ACCELERATORS:
+        return str(unknown(setting, accelerator, ACCELERATORS))
+    gpus = {"cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+            "mps": int(torch.backends.mps.is_available())}  # fmt: skip
+    gpus["gpu"] = gpus["cuda"] or gpus["mps"]
+    asked = "gpu" if accelerator == "auto" and gpus["gpu"] else accelerator
+    if asked in gpus and not gpus[asked]:
+        kind = {"cuda": "CUDA device", "mps": "Apple GPU", "gpu": "GPU"}[str(asked)]
+        return f"{setting}={accelerator}, but torch has no {kind} here; use {setting}=cpu, or auto"
+    there = gpus.get(str(asked)) or max(os.cpu_count() or 1, 2)
+    if isinstance(devices, int) and devices > there:
+        kind = "GPUs" if asked in gpus else "CPU cores"
+        return f"trainer.devices={devices}, but there are {there} {kind} here; use at most {there}"
+    return None
 
 
 def strategy_of(cfg: DictConfig) -> Strategy | str:

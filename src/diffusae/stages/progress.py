@@ -1,41 +1,225 @@
-"""The one progress bar of the stages: what is at hand, how much is done, the rate, and the time left."""
+"""What is at work, how much is done, how fast, and the time left: bars on a terminal, a line a minute in a log.
+
+Works may lie within each other, such as the pictures of a metric within a cell within a grid. The outermost one of a stage
+is opened by the command; a thread tells all of them together once a minute, also where nothing advances.
+"""
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.text import Text
 
-Advance = Callable[[int], None]
+log = logging.getLogger(__name__)
+
+Advance = Callable[..., None]
+
+INTERVAL_S = 60.0
+"""Seconds between two lines of a log."""
+
+
+@dataclass(eq=False)
+class Work:
+    """Something that takes long: `done` of `total` units `what`; without a total, one piece of unknown length."""
+
+    what: str
+    total: int | None = None
+    done: int = 0
+    description: str = ""
+    clock: Callable[[], float] = monotonic
+    first: int = field(init=False)
+    begun: float = field(init=False)
+    last: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.first, self.begun = self.done, self.clock()
+        self.last = self.begun
+
+    def advance(self, count: int) -> None:
+        """`count` more units are done."""
+        if count:
+            self.done, self.last = self.done + count, self.clock()
+
+    @property
+    def rate(self) -> float | None:
+        """Units a second, over all that were finished since the beginning; None before the first."""
+        seconds = self.last - self.begun
+        return (self.done - self.first) / seconds if self.done > self.first and seconds > 0 else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds to the end at that rate, less those of the unit at hand; one that takes longer than the others counts as one
+        more that is finished now.
+        """
+        if self.total is None or self.rate is None:
+            return None
+        now, remaining = self.clock(), self.total - self.done
+        if now - self.last <= 1 / self.rate:
+            return remaining / self.rate - (now - self.last) if remaining else 0.0
+        return remaining * (now - self.begun) / (self.done - self.first + 1)
+
+    def told(self) -> str:
+        """One clause of a log's line."""
+        name = self.description or self.what
+        if self.total is None:
+            return f"{name} for {duration(self.clock() - self.begun)}"
+        told = f"{'' if name == self.what else f'{name}: '}{self.done}/{self.total} {self.what}"
+        if self.rate is None or self.seconds_left is None:
+            return f"{told}, begun {duration(self.clock() - self.begun)} ago"
+        return f"{told}, {pace(self.rate, self.what)}, {duration(self.seconds_left)} left"
+
+    def ended(self) -> str:
+        """The line that stays."""
+        speed = f", {pace(self.rate, self.what)}" if self.rate else ""
+        return f"{self.what} {self.done}/{self.total}{speed}, {duration(self.clock() - self.begun)}"
+
+
+def pace(rate: float, what: str) -> str:
+    """A rate in the unit in which it is a number above 1: a second, a minute, or an hour."""
+    for seconds, unit in ((1, "s"), (60, "min")):
+        if rate * seconds >= 1:
+            return f"{rate * seconds:.1f} {what}/{unit}"
+    return f"{rate * 3600:.2g} {what}/h"
+
+
+def duration(seconds: float) -> str:
+    """Such as "42 s", "7 min 05 s" or "3 h 12 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class _Shown(ProgressColumn):
+    """A column that is computed from the work."""
+
+    def __init__(self, text: Callable[[Work], str]) -> None:
+        super().__init__()
+        self._text = text
+
+    def render(self, task: Task) -> Text:
+        return Text(self._text(task.fields["work"]))
+
+
+class _Works:
+    """The works of this process, outermost first, and how they are shown."""
+
+    open: ClassVar[list[Work]] = []
+    bars: ClassVar[Progress | None] = None
+    stop: ClassVar[threading.Event | None] = None
+
+    @classmethod
+    def begin(cls) -> None:
+        """Show the first work: bars on a terminal, else a thread that writes to the log."""
+        console = Console()
+        if console.is_terminal:
+            cls.bars = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                _Shown(lambda work: "" if work.total is None else f"{work.done}/{work.total}"),
+                _Shown(lambda work: pace(work.rate, work.what) if work.rate else ""),
+                _Shown(lambda work: duration(work.clock() - work.begun)),
+                _Shown(
+                    lambda work: "" if work.seconds_left is None else f"{duration(work.seconds_left)} left"
+                ),
+                console=console,
+                transient=True,
+            )
+            cls.bars.start()
+        else:
+            cls.stop = threading.Event()
+            threading.Thread(target=cls._tell, args=(cls.stop,), name="progress", daemon=True).start()
+
+    @classmethod
+    def end(cls) -> None:
+        """Show nothing more."""
+        if cls.bars is not None:
+            cls.bars.stop()
+        if cls.stop is not None:
+            cls.stop.set()
+        cls.bars = cls.stop = None
+
+    @classmethod
+    def _tell(cls, stop: threading.Event) -> None:
+        while not stop.wait(INTERVAL_S):
+            line = "; ".join(work.told() for work in list(cls.open))
+            if logging.getLogger().handlers:
+                log.info("%s", line)
+            else:  # a process that Lightning started has no log of its own
+                _print(line)
+
+    @classmethod
+    def tell_end(cls, work: Work) -> None:
+        """Leave a line of what is done."""
+        if cls.bars is not None:
+            cls.bars.console.print(Text(work.ended()))
+        else:
+            _print(work.ended())
+
+
+def _print(line: str) -> None:
+    with suppress(OSError, ValueError):  # nobody reads it any more, and the work goes on
+        print(line, flush=True)
+
+
+@contextmanager
+def _shown(work: Work) -> Iterator[Callable[[], None]]:
+    """Show a work while the block runs; yield what brings its bar up to date."""
+    if not _Works.open:
+        _Works.begin()
+    _Works.open.append(work)
+    bars = _Works.bars
+    bar = None if bars is None else bars.add_task(work.description or work.what, total=work.total, work=work)
+
+    def update() -> None:
+        if bars is not None and bar is not None:
+            bars.update(bar, completed=work.done, description=work.description or work.what)
+
+    update()
+    try:
+        yield update
+    finally:
+        _Works.open.remove(work)
+        if bars is not None and bar is not None:
+            bars.remove_task(bar)
+        if work.total is not None:
+            _Works.tell_end(work)
+        if not _Works.open:
+            _Works.end()
+
+
+@contextmanager
+def at_work(what: str) -> Iterator[None]:
+    """Something of unknown length, such as "labelling mid-t0.50-cond-k10"."""
+    with _shown(Work(what)):
+        yield
 
 
 @contextmanager
 def progress_bar(what: str, *, total: int, done: int = 0) -> Iterator[tuple[Advance, Callable[[str], None]]]:
     """Yield `advance(count)` and `name(description)`; nothing is shown where nothing is left to do."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    rate = TextColumn("{task.fields[rate]}")
-    with Progress(
-        *columns, rate, TimeElapsedColumn(), TimeRemainingColumn(), disable=done >= total
-    ) as progress:
-        bar = progress.add_task(what, total=total, completed=done, rate="")
+    work = Work(what, total, done)
+    with ExitStack() as stack:
+        update = stack.enter_context(_shown(work)) if done < total else lambda: None
 
         def advance(count: int = 1) -> None:
-            progress.advance(bar, count)
-            speed = progress.tasks[0].speed
-            progress.update(bar, rate=f"{speed:.2f} {what}/s" if speed else "")
+            work.advance(count)
+            update()
 
         def name(description: str) -> None:
-            progress.update(bar, description=description)
+            work.description = description
+            update()
 
         yield advance, name
 
@@ -61,7 +245,7 @@ class TrainingProgress(pl.Callback):
             self._advance(step - self._shown)
             self._shown = step
             if (fvu := trainer.callback_metrics.get("train/fvu")) is not None:
-                self._name(f"steps, FVU {float(fvu):.3f}")
+                self._name(f"training, FVU {float(fvu):.3f}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._open.close()

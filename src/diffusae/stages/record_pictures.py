@@ -19,6 +19,7 @@ from diffusae.capture.noised import capture_noised, prompted
 from diffusae.pictures.decode import fitted
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.stages.collection import SEEN_SPLITS, source_determines, streams_of
+from diffusae.stages.given_pictures import undecodable
 from diffusae.stages.model import sampling, scheduler_timestep
 from diffusae.stages.progress import Advance
 from diffusae.stages.study import Study
@@ -65,9 +66,9 @@ class RecordPictures:
         self.skipped = len(faults)
         if faults:
             log.warning(
-                "%d of %d pictures do not decode and are left out: %s%s",
-                len(faults),
-                len(study.prompts),
+                "%s and %s left out: %s%s",
+                undecodable(len(faults), len(study.prompts)),
+                "is" if len(faults) == 1 else "are",
                 "; ".join(faults[:10]),
                 f"; and {len(faults) - 10} more" if len(faults) > 10 else "",
             )

@@ -23,7 +23,7 @@ from diffusae.report.page import write_report
 from diffusae.report.study import Concept, Examples, Picture, Run, RunRow
 from diffusae.report.study import Study as Page
 from diffusae.runs.disk import require_writable, where_writable
-from diffusae.runs.record import RunRecord, warn_once
+from diffusae.runs.record import RunRecord, signature, warn_once
 from diffusae.runs.survey import Kept, runs_below
 from diffusae.stages.before_after import load_examples
 from diffusae.stages.emergence import STAGE as EMERGENCE
@@ -33,7 +33,7 @@ from diffusae.stages.evaluate_purity import load_purest, shared_labels
 from diffusae.stages.how_collected import how_collected
 from diffusae.stages.labelled import caption_of
 from diffusae.stages.predictions_shown import predictions_shown
-from diffusae.stages.report_stamp import contents_of, is_shown, stamp
+from diffusae.stages.stamp import is_shown, stamp
 from diffusae.stages.strips import strips_of
 from diffusae.stages.study import Study
 from diffusae.stages.three_stages import STAGE as THREE_STAGES
@@ -60,7 +60,7 @@ def report(cfg: DictConfig) -> None:
     """
     study = Study(cfg)
     page = Path(cfg.paths.report) / "index.html"
-    if is_shown(page, contents_of(study, runs_below(study.directory))):
+    if is_shown(page, _contents(study, runs_below(study.directory))):
         log.info("the report is up to date: %s", page)
         return
     require_writable(page.parent, instead="paths.report")
@@ -72,9 +72,9 @@ def report(cfg: DictConfig) -> None:
         raise UserError(f"{study.directory} holds no finished run; run `diffusae run` or its stages first")
     for run in runs:
         if run.fault is not None:
-            warn_once(f"left out: {run.fault}")
+            warn_once(run.left_out)
     write_report(page, _page(study, runs))
-    stamp(page, contents_of(study, runs))
+    stamp(page, _contents(study, runs))
     log.info("the report: %s", page.absolute())
     together(faults)
 
@@ -87,6 +87,19 @@ def _summarised(study: Study) -> Iterator[str]:
                 summarise(study)
         except UserError as error:
             yield str(error)
+
+
+def _contents(study: Study, runs: list[Kept]) -> str:
+    """One value for all that a page is made of: the status and the contents of every run, and how they are summarised."""
+    settings = {name: study.part(name) for name in ("grid", EMERGENCE, THREE_STAGES)}
+    return signature(settings | {"runs": sorted((_said(study, run) for run in runs), key=str)})
+
+
+def _said(study: Study, run: Kept) -> list[str | None]:
+    place = run.directory.relative_to(study.directory).as_posix()
+    if run.record is None:
+        return [place, run.status]
+    return [place, run.status, run.record.signature, run.record.started, run.record.contents]
 
 
 def _in_order(runs: list[Kept]) -> list[Kept]:
@@ -173,7 +186,7 @@ def _facts(manifest: Manifest, records: list[tuple[Path, RunRecord]]) -> dict[st
     changed = " with uncommitted changes" if first.git_dirty else ""
     samples = "prompts" if header.get("collection") == "text" else "pictures"
     return {
-        "model": f"{header['model']} ({header['source']})",
+        "model": f"{header.get('model')} ({header.get('source')})",
         **how_collected(header),
         samples: splits,
         f"rejected {samples}": str(sum(counts["rejected"] for counts in manifest.splits.values())),

@@ -17,18 +17,22 @@ from diffusae.activations.schema import Cell
 from diffusae.concepts.embeddings import WordEmbedding
 from diffusae.errors import UserError, together, unknown
 from diffusae.runs.lock import directory_lock
+from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.stages.annotate import annotate
 from diffusae.stages.collect import collect
 from diffusae.stages.evaluate import METRICS, evaluate_cell, evaluated, kind_faults, needed
 from diffusae.stages.evaluate_global import edited_studies
+from diffusae.stages.faults import is_users, reason
 from diffusae.stages.label import label_cell, labelled, word_embedding
-from diffusae.stages.outcomes import Outcome, print_outcomes, reason
-from diffusae.stages.progress import progress_bar
+from diffusae.stages.outcomes import Outcome, print_outcomes
+from diffusae.stages.progress import at_work, progress_bar
 from diffusae.stages.random_weights import random_study
 from diffusae.stages.report import report
+from diffusae.stages.resolvers import expand_home
 from diffusae.stages.study import Study
 from diffusae.stages.train import mirror_of, train_cell, trained
 from diffusae.stages.train_grid import train_grid
+from diffusae.stopping import raise_if_received
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +55,8 @@ def run(cfg: DictConfig) -> None:
         if cfg.side_by_side:
             train_grid(cfg)
         failures = _cells(study, chosen)
-        undrawn = _undrawn(cfg, quietly=bool(failures))
+        with at_work("the report"):
+            undrawn = _undrawn(cfg, quietly=bool(failures))
     if failures:
         raise UserError(
             f"{len(failures)} of {len(study.grid)} cells failed: {', '.join(failures)}; the same command runs only "
@@ -64,6 +69,7 @@ def _undrawn(cfg: DictConfig, *, quietly: bool) -> str:
     try:
         report(cfg)
     except Exception as error:
+        raise_if_received()
         if not quietly:
             raise
         log.debug("the report failed", exc_info=error)
@@ -101,25 +107,33 @@ def _cells(study: Study, chosen: Mapping[Cell, Sequence[str]]) -> list[str]:
         ),
         lambda studies: _evaluate(_part(studies, everywhere, False), embedding),
     ]
-    with progress_bar("cells", total=len(waiting)) as (advance, name):
+    again = [studies for studies in waiting if _part(studies, everywhere, False)]
+    with progress_bar("cells", total=len(waiting) + len(again)) as (advance, name):
         for number, carry_out in enumerate(rounds):
-            for studies in waiting:
+            for studies in again if number else waiting:
                 cell, begun = _one(studies).cell_name, monotonic()
                 before = outcomes[cell]
-                if before.outcome == "failed":
-                    continue
-                name(f"cell {cell}")
-                try:
-                    carry_out(studies)
-                    outcomes[cell] = Outcome(cell, "done", seconds=before.seconds + monotonic() - begun)
-                except Exception as error:
-                    log.exception("cell %s failed", cell)
-                    outcomes[cell] = Outcome(
-                        cell, "failed", reason(error), seconds=before.seconds + monotonic() - begun
+                if before.outcome != "failed":
+                    name(f"{'interventions at ' if number else ''}{cell}")
+                    outcomes[cell] = _outcome(
+                        cell, lambda work=carry_out, of=studies: work(of), before, begun
                     )
-                advance(number == 0)
+                advance(1)
     print_outcomes(list(outcomes.values()))
     return [cell for cell, each in outcomes.items() if each.outcome == "failed"]
+
+
+def _outcome(cell: str, work: Callable[[], None], before: Outcome, begun: float) -> Outcome:
+    """What becomes of a cell in one round; a signal to stop is no failure of the cell."""
+    outcome, why = "done", ""
+    try:
+        work()
+    except Exception as error:
+        raise_if_received()  # what it broke on its way is no failure either
+        outcome, why = "failed", reason(error)
+        log.error("cell %s failed: %s", cell, why, exc_info=None if is_users(error) else error)
+    raise_if_received()
+    return Outcome(cell, outcome, why, seconds=before.seconds + monotonic() - begun)
 
 
 Studies = Mapping[str, Study]
@@ -156,20 +170,25 @@ def _carry_out(studies: Studies, embedding: Callable[[], WordEmbedding], *, labe
     one = _one(studies)
     for twin in _twin(one):
         with mirror_of(twin) as mirror:
-            train_cell(twin, mirror)
+            train_cell(twin, mirror, progress=True)
     with mirror_of(one) as mirror:
-        train_cell(one, mirror)
+        train_cell(one, mirror, progress=True)
         if label:
-            label_cell(one, mirror, embedding())
-        for study in studies.values():
-            evaluate_cell(study, mirror, embedding)
+            with at_work("labelling"):
+                label_cell(one, mirror, embedding())
+        _evaluate_by(studies, mirror, embedding)
 
 
 def _evaluate(studies: Studies, embedding: Callable[[], WordEmbedding]) -> None:
     if studies:
         with mirror_of(_one(studies)) as mirror:
-            for study in studies.values():
-                evaluate_cell(study, mirror, embedding)
+            _evaluate_by(studies, mirror, embedding)
+
+
+def _evaluate_by(studies: Studies, mirror: WandbMirror, embedding: Callable[[], WordEmbedding]) -> None:
+    for metric, study in studies.items():
+        with at_work(f"evaluation={metric}"):
+            evaluate_cell(study, mirror, embedding)
 
 
 def _twin(study: Study) -> list[Study]:
@@ -238,4 +257,5 @@ def _config_of(metric: str, settings: Mapping[str, Any]) -> DictConfig:
         if name not in cfg.evaluation
     )
     cfg.evaluation.merge_with(dict(settings))
+    expand_home(cfg)
     return cfg

@@ -27,6 +27,7 @@ from diffusae.sae.storage import load_sae
 from diffusae.stages.edited import EditedPictures, Place, Trial
 from diffusae.stages.evaluate_global import block_directions, factors_of, factors_shown
 from diffusae.stages.evaluate_spatial import directions_of
+from diffusae.stages.out_of_memory import tells_memory
 from diffusae.stages.study import Study
 from diffusae.stages.text_steering import Steered, at_layer, faults_of
 from diffusae.stages.train import mirror_of
@@ -40,6 +41,7 @@ _ROOT = ("strengths", "conditionings", "strength")
 """What of an intervention's option the command's own values replace."""
 
 
+@tells_memory("generation", "model.batch_size")
 def steer(cfg: DictConfig) -> bool:
     """Write before.png, one picture a strength, and strip.png; False: they are there already."""
     Study(cfg).check()

@@ -14,29 +14,28 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusae.activations.mirror import forget, mirror
 from diffusae.activations.schema import Cell
+from diffusae.activations.stored_numbers import NumbersName
 from diffusae.backbone.adapters import Layout
 from diffusae.backbone.branches import Branches, configured_branches
 from diffusae.errors import UserError, together, unknown
-from diffusae.interventions.windows import WINDOWS, window_at
 from diffusae.masking import masked_value
-from diffusae.miniature.folder import SHIPPED
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
+from diffusae.runs.wandb_mode import run_id
 from diffusae.sae.autoencoder import DecoderNorm, InitialBias, InputScaling
 from diffusae.sae.kernels import KernelsName, check_device, kernels_by_name
 from diffusae.sae.precision import AUTO, SelectionPrecision
 from diffusae.sae.sparsity import Sparsity
 from diffusae.stages.building import build
-from diffusae.stages.given_pictures import GivenPictures, branch_of_prompt, collection_faults
+from diffusae.stages.given_pictures import GivenPictures, collection_faults
 from diffusae.stages.grid_checks import conditioning_faults, grid_faults, is_number
-from diffusae.stages.processes import process_faults
+from diffusae.stages.names import name_faults
+from diffusae.stages.processes import device_fault, process_faults
+from diffusae.stages.resolvers import register_resolvers
 
-OmegaConf.register_new_resolver("shipped_miniature", lambda: str(SHIPPED), replace=True)
-OmegaConf.register_new_resolver("branch_of_prompt", branch_of_prompt, replace=True)
-OmegaConf.register_new_resolver(
-    "by_window", lambda t, *values: values[list(WINDOWS.values()).index(window_at(t))], replace=True
-)
-OmegaConf.register_new_resolver("repeated", lambda times, word: " ".join([word] * times), replace=True)
+register_resolvers()
 
+TRAINING = ("train", "train_grid", "run")
+"""Stages that train, and so need the device that `trainer` names."""
 DTYPES = ("float32", "float16", "bfloat16")
 
 # Numbers that several parts rely on: dotted name, type, least and greatest value.
@@ -112,12 +111,12 @@ class Study:
     @property
     def directory(self) -> Path:
         """`outputs/<name>`."""
-        return Path(self.cfg.paths.experiment)
+        return Path(self.cfg.paths.experiment).expanduser()
 
     @cached_property
     def activations(self) -> Path:
         """Where the collection lies; with `activations.source`, its local copy, whose manifest is fetched when there is none."""
-        root, settings = Path(self.cfg.paths.activations), self.cfg.activations
+        root, settings = Path(self.cfg.paths.activations).expanduser(), self.cfg.activations
         if settings.source is None:
             forget(root)
         else:
@@ -153,7 +152,7 @@ class Study:
 
     def wandb_id(self, cell_name: str) -> str:
         """The id of a cell's W&B run."""
-        return f"{self.name}-{cell_name}".replace(".", "")
+        return run_id(self.name, cell_name)
 
     @property
     def sae(self) -> Path:
@@ -261,6 +260,7 @@ class Study:
 
     def _faults(self) -> Iterator[str]:
         cfg = self.cfg
+        yield from name_faults(cfg)
         wrong = {number[0]: fault for number in _NUMBERS if (fault := _number_fault(cfg, *number))}
         yield from wrong.values()
         for number in _OPTIONAL_NUMBERS:
@@ -282,6 +282,8 @@ class Study:
                     f"trainer.steps={cfg.trainer.steps}; lower them"
                 )
         yield from self._kernel_faults()
+        if cfg.stage in TRAINING and (fault := device_fault(cfg.trainer.accelerator, cfg.trainer.devices)):
+            yield fault
         if not wrong.keys() & {
             "trainer.devices", "trainer.num_nodes", "activations.batch_size", "activations.buffer_vectors"
         }:  # fmt: skip
@@ -297,6 +299,8 @@ class Study:
         steps = None if "model.steps" in wrong else cfg.model.steps
         yield from grid_faults(cfg, steps=steps)
         yield from collection_faults(cfg)
+        if cfg.activations.dtype not in get_args(NumbersName):
+            yield str(unknown("activations.dtype", cfg.activations.dtype, get_args(NumbersName)))
         if cfg.model.dtype not in DTYPES:
             yield str(unknown("model.dtype", cfg.model.dtype, DTYPES))
         if not isinstance(cfg.model.compile, bool):
@@ -311,7 +315,7 @@ class Study:
         kernels = self.cfg.trainer.kernels
         if kernels not in get_args(KernelsName):
             yield str(unknown("trainer.kernels", kernels, get_args(KernelsName)))
-        elif self.cfg.stage in ("train", "train_grid", "run"):
+        elif self.cfg.stage in TRAINING:
             try:
                 kernels_by_name(kernels)
                 check_device(kernels, self.device_type)

@@ -6,7 +6,6 @@ that another configuration could claim.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,10 +20,12 @@ from diffusae.evaluation.three_stages import difference_to, judged, paired_diffe
 from diffusae.files import atomic_path, atomic_write_json, verified
 from diffusae.interventions.regions import Region
 from diffusae.interventions.windows import WINDOWS
+from diffusae.parsing import read_json
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import RECORD, Parent, RunRecord, run_record, run_signature, state
 from diffusae.runs.survey import finished_runs
 from diffusae.stages.study import Study
+from diffusae.table_files import read_table
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,9 @@ def claims_in(study: Study) -> list[dict[str, Any]]:
     directory = study.directory / "evaluation" / STAGE
     if not any(finished_runs(directory, ".")):
         return []
-    return json.loads(verified(directory / "claims.json").read_text(encoding="utf-8"))
+    return read_json(
+        verified(directory / "claims.json"), remedy=f"remove {directory} and report again", kind=list
+    )
 
 
 def evaluated_interventions(study: Study) -> list[Evaluated]:
@@ -134,7 +137,11 @@ def window_name(window: Sequence[float]) -> str:
 
 def _rows_of(evaluated: Evaluated, settings: Mapping[str, Any], seed: int) -> list[Result]:
     path = next((path for name in _CASES if (path := evaluated.directory / name).exists()), None)
-    cases = None if path is None else pd.read_parquet(verified(path))
+    cases = (
+        None
+        if path is None
+        else read_table(verified(path), {}, remedy=f"remove {path.parent} and evaluate this cell again")
+    )
     rows = []
     for row in load_results(evaluated.directory / "results.json"):
         edit, column, together = _parts(evaluated, row)

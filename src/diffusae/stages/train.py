@@ -32,7 +32,8 @@ from diffusae.sae.callbacks import LastValidation, MovingAverage
 from diffusae.sae.module import SAEModule
 from diffusae.sae.precision import AUTO, SelectionPrecision, fastest
 from diffusae.sae.storage import save_sae
-from diffusae.stages.processes import leads, processes, started_outside, strategy_of
+from diffusae.stages.out_of_memory import tells_memory
+from diffusae.stages.processes import environment_of, leads, processes, started_outside, strategy_of
 from diffusae.stages.progress import TrainingProgress
 from diffusae.stages.study import Study
 
@@ -61,6 +62,7 @@ def training_signature(study: Study) -> str:
     return run_signature(determines=_determines(study), parents=_parents(study))
 
 
+@tells_memory("training", "activations.batch_size", "sae.d_sae", "activations.buffer_vectors")
 def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = False) -> None:
     """Train one cell and write sae.safetensors, cfg.json, metrics.jsonl and run.json.
 
@@ -88,12 +90,9 @@ def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = Fal
         started_here = processes(cfg) > 1 and not started_outside()
         # Processes that are started here get a copy of everything but the mirror.
         logger = JsonlLogger(metrics, mirror=None if started_here else mirror)
-        callbacks: list[pl.Callback] = [checkpoints]
-        stop = StopTogether(checkpoints.save) if processes(cfg) > 1 else None
-        if stop is not None:
-            callbacks.append(stop)
-        trainer = trainer_of(cfg, logger, callbacks, progress=progress)
-        with nullcontext() if stop is None else one_command(stop):
+        stop = StopTogether(checkpoints.save, shared=started_here)
+        trainer = trainer_of(cfg, logger, [checkpoints, stop], progress=progress)
+        with one_command(stop):
             trainer.fit(
                 module,
                 datamodule=data,
@@ -205,7 +204,7 @@ def trainer_of(
         num_sanity_val_steps=0,
         # A checkpoint is of what those before it leave.
         callbacks=[*averaging, LastValidation(), *callbacks, *bar],
-        plugins=InPlace(),
+        plugins=[InPlace(), *environment_of(cfg)],
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
@@ -235,12 +234,25 @@ def save_trained(
     study: Study, module: SAEModule, data: ActivationDataModule, measured: dict[str, float]
 ) -> None:
     """Write the trained autoencoder with its cell and last validation figures."""
+    _warn_of_a_poor_fit(study, measured.get("val/explained_variance"))
     metadata = {
         "cell": study.cell.coordinates(),
         "hookpoint": data.stream.hookpoint,
         "validation": measured,
     }
     save_sae(study.sae, module.autoencoder, metadata)
+
+
+def _warn_of_a_poor_fit(study: Study, explained: float | None) -> None:
+    """An SAE that is worse than the mean is no SAE, however well its training ended."""
+    if explained is None or explained >= 0:
+        return
+    sae = study.cfg.sae
+    log.warning(
+        "%s: this autoencoder is WORSE THAN THE MEAN of the vectors (explained variance %.3f in validation): nothing that is made "
+        "from it means anything. Lower sae.lr=%g, raise trainer.steps=%d, or choose another sae.input_scaling=%s; then train again",
+        study.cell_name, explained, sae.lr, study.cfg.trainer.steps, sae.input_scaling,
+    )  # fmt: skip
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Mapping
@@ -16,10 +15,13 @@ from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.activations.together import TogetherDataModule
 from diffusae.errors import UserError
 from diffusae.files import atomic_write_json
+from diffusae.parsing import read_json
 from diffusae.runs.checkpoint import Checkpoints
 from diffusae.runs.lightning_logger import MemberLogger
 from diffusae.runs.record import signature
+from diffusae.runs.stop_together import StopTogether, one_command
 from diffusae.sae.side_by_side import Member, SideBySide
+from diffusae.stages.out_of_memory import tells_memory
 from diffusae.stages.study import Study
 from diffusae.stages.train import (
     data_of,
@@ -37,6 +39,7 @@ from diffusae.stages.train import (
 log = logging.getLogger(__name__)
 
 
+@tells_memory("training side by side", "activations.batch_size", "sae.d_sae", "activations.buffer_vectors")
 def train_grid(cfg: DictConfig) -> bool:
     """Train what is not finished of `grid`: its cells, each with every k of `grid.k`.
 
@@ -90,7 +93,7 @@ def _begun(directory: Path, studies: Mapping[str, Study]) -> list[str]:
         return []
     told = directory / "members.json"
     try:
-        begun = json.loads(told.read_text(encoding="utf-8"))
+        begun = read_json(told, remedy="")
         if begun == {name: training_signature(studies[name]) for name in begun}:
             return list(begun)
     except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is damaged
@@ -130,10 +133,15 @@ def _train(cfg: DictConfig, studies: Mapping[str, Study], directory: Path) -> No
         else:
             log.info("%d trainings go on from step %d", len(members), resumed.step)
         batches = {name: len(streams[member.stream].train_dataloader()) for name, member in members.items()}
-        trainer = trainer_of(cfg, MemberLogger(metrics, batches=batches), [checkpoints], progress=True)
-        trainer.fit(
-            module, datamodule=data, ckpt_path=None if resumed is None else resumed.path, weights_only=True
-        )
+        stop = StopTogether(checkpoints.save)
+        trainer = trainer_of(cfg, MemberLogger(metrics, batches=batches), [checkpoints, stop], progress=True)
+        with one_command(stop):
+            trainer.fit(
+                module,
+                datamodule=data,
+                ckpt_path=None if resumed is None else resumed.path,
+                weights_only=True,
+            )
         measured = {name: last_validation(path) for name, path in metrics.items()}
         for name, study in waiting.items():
             member = members[name]

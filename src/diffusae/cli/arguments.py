@@ -1,0 +1,204 @@
+"""The command line of one stage: flags anywhere between the overrides, and every override checked before a stage is imported."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+from hydra.errors import ConfigCompositionException, HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from diffusae.cli.configs import Composer
+from diffusae.cli.quoting import TEXTS, no_text, swept, unreadable
+from diffusae.errors import UserError, together, unknown
+from diffusae.stages.names import name_fault, name_faults
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What follows the stage: overrides, and Hydra's flags in the order in which they were given. `help` and `shows` (--cfg,
+    --info) run nothing.
+    """
+
+    overrides: tuple[str, ...]
+    flags: tuple[str, ...]
+    help: bool
+    shows: bool
+    multirun: bool
+    config_dir: str | None
+    config_name: str | None
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str]) -> CommandLine:
+        """Raises `UserError` for flags that there are not, or that would do harm."""
+        from hydra._internal.utils import get_args_parser
+
+        parser: argparse.ArgumentParser = get_args_parser()
+        parser.error = _refuse
+        found = parser.parse_intermixed_args(list(arguments))
+        if found.config_path is not None:
+            raise UserError(
+                "--config-path would take the place of diffusae's own configs; --config-dir DIR adds yours"
+            )
+        if found.experimental_rerun is not None:
+            raise UserError("--experimental-rerun reads a pickle, which diffusae never does; leave it out")
+        rest, flags = list(found.overrides), []
+        for argument in arguments:
+            if rest and argument == rest[0]:
+                rest.pop(0)
+            else:
+                flags.append(argument)
+        sweeps = found.multirun or any(each == "hydra.mode=MULTIRUN" for each in found.overrides)
+        return cls(
+            tuple(found.overrides),
+            tuple(flags),
+            help=found.help,
+            shows=bool(found.cfg or found.info),
+            multirun=sweeps,
+            config_dir=found.config_dir,
+            config_name=found.config_name,
+        )
+
+    def checked(self, stage: str) -> DictConfig:
+        """The configuration of the first job; `UserError` for every override that cannot be."""
+        composer = Composer(stage, config_dir=self.config_dir, config_name=self.config_name)
+        overrides = _parsed(composer, self.overrides)
+        if not self.multirun:
+            together(swept(each.input_line) for each in overrides if each.is_sweep_override())
+        search = [each.input_line for each in overrides if each.key_or_group == "hydra.searchpath"]
+        choices = [each for each in overrides if _is_group(composer, each, search)]
+        together(_choice_faults(composer, choices, search))
+        together(_text_faults(overrides))
+        try:
+            cfg = composer.compose([_first(each) for each in overrides])
+        except HydraException:
+            there = _composed(composer, stage, [*search, *(_first(each) for each in choices)])
+            together(_unknown(there, [each for each in overrides if each not in choices]))
+            raise
+        if cfg.get("stage", stage) != stage:
+            raise UserError(
+                f"-cn {self.config_name} is the configuration of `diffusae {cfg.stage}`; use that command"
+            )
+        together([*_references(cfg, overrides), *name_faults(cfg)])
+        return cfg
+
+
+def _refuse(message: str) -> NoReturn:
+    raise UserError(f"{message}; `diffusae STAGE --help` says what there is")
+
+
+def _parsed(composer: Composer, overrides: Sequence[str]) -> list[Any]:
+    parser, found, faults = composer.parser(), [], []
+    for index, text in enumerate(overrides):
+        try:
+            found.append(parser.parse_override(text))
+        except HydraException:
+            faults.append(unreadable(overrides, index))
+    together(_once(faults))
+    return found
+
+
+def _once(faults: Sequence[str]) -> list[str]:
+    """Faults with different remedies: words of one text that was not quoted have the same."""
+    return list({fault.rpartition("\n")[2]: fault for fault in reversed(faults)}.values())[::-1]
+
+
+def _first(override: Any) -> str:
+    """The override, or the first value of a sweep."""
+    if not override.is_sweep_override():
+        return override.input_line
+    return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
+
+
+def _chosen(override: Any) -> list[str]:
+    """The options that an override of a group names."""
+    if override.is_delete():
+        return []
+    if override.is_sweep_override():
+        return [str(value) for value in override.sweep_string_iterator()]
+    value = override.value()
+    return [str(each) for each in (value if isinstance(value, list) else [value]) if each is not None]
+
+
+def _is_group(composer: Composer, override: Any, search: Sequence[str]) -> bool:
+    return "." not in override.key_or_group and bool(composer.options(override.key_or_group, search))
+
+
+def _choice_faults(composer: Composer, choices: Sequence[Any], search: Sequence[str]) -> Iterator[str]:
+    for override in choices:
+        for chosen in _chosen(override):
+            group, _, name = f"{override.key_or_group}/{chosen.removesuffix('.yaml')}".rpartition("/")
+            known = composer.options(group, search)
+            if name not in known:
+                yield str(unknown(f"option of {group}:", chosen, known))
+
+
+def _composed(composer: Composer, stage: str, overrides: Sequence[str]) -> DictConfig:
+    try:
+        return composer.compose(overrides)
+    except ConfigCompositionException as error:
+        _, there, rest = str(error).partition("Could not override '")
+        group = rest.partition("'")[0].partition("@")[0]
+        if not there or not composer.options(group):
+            raise
+        raise UserError(
+            f"the group {group!r} is not among the defaults of `diffusae {stage}`; leave it out, or add it with +{group}=..."
+        ) from error
+
+
+def _unknown(cfg: DictConfig, values: Sequence[Any]) -> Iterator[str]:
+    for override in values:
+        added = override.is_add() or override.is_force_add()
+        if not added and (fault := unknown_setting(cfg, override.key_or_group)):
+            yield fault
+
+
+def _text_faults(overrides: Sequence[Any]) -> Iterator[str]:
+    """What is said of texts that read as something else, and of names that are swept over."""
+    for override in overrides:
+        key = override.key_or_group
+        if override.is_sweep_override():
+            if key == "name":
+                named = [name_fault(key, each, nested=True) for each in override.sweep_string_iterator()]
+                yield from filter(None, named)
+        elif key in TEXTS and not isinstance(value := override.value(), str | None):
+            yield no_text(override.input_line, value)
+
+
+def _references(cfg: DictConfig, overrides: Sequence[Any]) -> Iterator[str]:
+    """What is said of texts in which `${...}` names no setting."""
+    for override in overrides:
+        if override.key_or_group in TEXTS:
+            try:
+                OmegaConf.select(cfg, override.key_or_group)
+            except OmegaConfBaseException:
+                yield no_text(override.input_line, None)
+
+
+def unknown_setting(cfg: DictConfig, dotted: str) -> str | None:
+    """What is said of a setting that the configuration does not have, with the names that it has there; None where it is one."""
+    node: Any = cfg
+    parts = dotted.replace("/", ".").split(".")
+    for depth, part in enumerate(parts):
+        above = ".".join(parts[:depth])
+        if not isinstance(node, DictConfig) or node._is_interpolation():
+            return None  # a list, or what another setting says
+        if node._is_none() or part not in node.keys():  # noqa: SIM118  (`in` leaves out what is still to be given)
+            names = sorted(str(key) for key in node if key not in ("hydra", "stage"))
+            close = get_close_matches(part, names, n=1) or (_elsewhere(cfg, part) if len(parts) == 1 else [])
+            hint = ".".join([*parts[:depth], close[0], *parts[depth + 1 :]]) if close else ""
+            where = f"under {above}" if above else "at the top"
+            told = f"unknown setting {dotted!r}; valid names {where}: {', '.join(names)}."
+            return f"{told} Did you mean {hint!r}?" if hint else told
+        node = node._get_node(part)
+    return None
+
+
+def _elsewhere(cfg: DictConfig, name: str) -> list[str]:
+    """The settings of this very name one level down."""
+    inner = [(str(key), cfg._get_node(key)) for key in cfg if key != "hydra"]
+    return [f"{key}.{name}" for key, node in inner if isinstance(node, DictConfig) and name in node.keys()]  # noqa: SIM118

@@ -1,0 +1,79 @@
+"""`--help` and `--version`, made from what there is."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from diffusae.cli.arguments import CommandLine
+from diffusae.cli.configs import Composer, config_directory
+from diffusae.cli.stage_list import CHOICES, STAGES
+
+_WIDTH = 118
+
+
+def usage() -> str:
+    """What `diffusae --help` prints: the stages, and what the groups that name a job offer."""
+    rows = "\n".join(f"  {name:<11}{what}" for name, what in STAGES.items())
+    chosen = "\n".join(
+        _listed(f"{stage} {group}=", _options(group), lead="  ") for stage, group in CHOICES.items()
+    )
+    papers = sorted(path.stem for path in (Path(__file__).parents[1] / "report" / "paper").glob("*.json"))
+    return (
+        f"usage: diffusae STAGE [overrides]\n\nstages:\n{rows}\n\n{chosen}\n"
+        f"{_listed('compare reference=', papers, lead='  ')}\n\n"
+        "diffusae STAGE --help     the groups of its configuration, their options, and its own settings\n"
+        "diffusae STAGE --cfg job  all its settings with their values\n"
+        "diffusae --version        of diffusae and the libraries that decide results\n\n"
+        "-m runs a job for every combination:\n"
+        "  diffusae train -m timestep=early,middle,final block=down,mid,up conditioning=cond,uncond"
+    )
+
+
+def stage_help(stage: str, line: CommandLine) -> str:
+    """What `diffusae STAGE --help` prints: groups with their options, the user's own included, and the stage's own settings."""
+    composer = Composer(stage, config_dir=line.config_dir, config_name=line.config_name)
+    groups = "\n".join(_listed(f"{group}=", names, lead="  ") for group, names in composer.groups().items())
+    root = (config_directory() / f"{stage}.yaml").read_text(encoding="utf-8").strip()
+    own = "\n".join(f"  {text}" for text in root.splitlines())
+    return (
+        f"diffusae {stage}: {STAGES[stage]}\n\n"
+        f"groups, chosen with group=option (+group=option where the stage has none of its own):\n{groups}\n\n"
+        f"the stage's own settings, beside those of the groups ({stage}.yaml):\n{own}\n\n"
+        f"diffusae {stage} --cfg job shows all settings with their values; setting=value changes one, "
+        "--config-dir DIR adds your own options."
+    )
+
+
+def versions() -> str:
+    """What `diffusae --version` prints: one line, with the commit where the sources are a repository."""
+    from diffusae.stages.versions import commit
+
+    at = commit()
+    told = [f"diffusae {_version('diffusae')}{f' (commit {at})' if at else ''}"]
+    told += [
+        f"{name} {_version(name)}" for name in ("torch", "diffusers", "transformers", "pytorch-lightning")
+    ]
+    return ", ".join(told)
+
+
+def _options(group: str) -> list[str]:
+    found = sorted(path.stem for path in (config_directory() / group).glob("*.yaml"))
+    return [name for name in found if not name.startswith("_")]
+
+
+def _listed(head: str, names: list[str], *, lead: str) -> str:
+    """`head` and the names, in lines that fit."""
+    import textwrap
+
+    text = head + ", ".join(names)
+    return textwrap.fill(
+        text, _WIDTH, initial_indent=lead, subsequent_indent=lead + " " * 4, break_on_hyphens=False
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,29 @@
+"""The stages: their names, what each does in a line, and where it is."""
+
+from __future__ import annotations
+
+STAGES: dict[str, str] = {
+    "run": "collect -> annotate -> train -> label -> evaluate -> report, over the whole grid",
+    "plan": "estimate pictures, vectors, disk and time of a study; a short probe measures the model (plan.probe=false: none)",
+    "hookpoints": "list every block of the model that can be hooked, with d_in and grid",
+    "collect": "generate pictures once and record every cell's updates",
+    "annotate": "find the objects in the held-out pictures",
+    "train": "train the sparse autoencoder of one cell",
+    "train_grid": "train every cell of `grid`, and every k of grid.k, side by side in one process",
+    "label": "build the concept dictionary of one cell",
+    "evaluate": "evaluate one cell by one metric",
+    "steer": "one prompt with a concept edited, over strengths",
+    "export": "write one cell's autoencoder for another library (format=...)",
+    "import": "place another library's autoencoder as one cell's (source=DIR)",
+    "push": "publish one cell's autoencoder and its card on a model hub (repo=OWNER/NAME; dry_run=true shows what would go)",
+    "pull": "place an autoencoder from a hub, or from a directory, as one cell's (repo=OWNER/NAME)",
+    "report": "render the HTML report of what is finished",
+    "compare": "lay what is evaluated beside a paper's own figures (reference=...)",
+    "dashboard": "build a W&B workspace and report of what is evaluated; without a key, write them to a file",
+    "miniature": "train, assemble and measure the miniature model (part=...)",
+}
+CHOICES = {"evaluate": "evaluation", "steer": "intervention"}
+"""Stages of whose configuration one group says what is done."""
+
+FUNCTIONS = {"export": "export_cell", "import": "import_cell"}
+"""Stages whose module and function have another name: `import` is a word of Python's."""

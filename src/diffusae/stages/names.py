@@ -1,0 +1,64 @@
+"""Settings that become the names of files and directories."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+LONGEST_BYTES = 180
+"""Of one name: file systems take 255, of which suffixes and the rest of a cell's name need some."""
+
+NESTED = ("name", "with_text.name", "evaluation.random_activations")
+"""May hold slashes, for a directory below a directory."""
+
+PLAIN = ("block.name", "sae.tag", "evaluation.other_tag", "with_text.sae_tag")
+LISTS = ("grid.blocks",)
+
+
+def name_faults(cfg: DictConfig) -> Iterator[str]:
+    """Every setting that cannot be the name of a file; those that are absent or null are left out, but for `name`."""
+    for setting in (*NESTED, *PLAIN):
+        value = OmegaConf.select(cfg, setting)
+        if value is not None and (fault := name_fault(setting, value, nested=setting in NESTED)):
+            yield fault
+    if "name" in cfg and cfg.name is None:
+        yield "name=null is empty; give the experiment a name"
+    for setting in LISTS:
+        for value in OmegaConf.select(cfg, setting) or []:
+            if fault := name_fault(setting, value):
+                yield fault
+
+
+def name_fault(setting: str, value: Any, *, nested: bool = False) -> str | None:
+    """Why `value` cannot be the name of a file or directory; None where it can.
+
+    Args:
+        nested: whether it may hold slashes, each part a name of its own.
+    """
+    shown = f"{setting}={value!r}"
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return f"{shown} must be a name: letters, digits, '-', '_', '.'; give one"
+    text = str(value)
+    if not text.strip():
+        return f"{setting} is empty; give it a name, such as {setting}=first"
+    if re.search(r"[\x00-\x1f\x7f\\]", text):
+        return f"{shown} holds a character that no file name should have; leave it out"
+    if text.startswith("~"):
+        return f"{shown} begins with '~', and it is a name, no path; paths.outputs says where things lie"
+    if text.startswith("/"):
+        return (
+            f"{shown} is a path, and must be a name below paths.outputs; set paths.outputs to another place"
+        )
+    parts = text.split("/")
+    if len(parts) > 1 and not nested:
+        return f"{shown} holds a '/', and becomes the name of one directory; leave it out"
+    if any(part in ("", ".", "..") for part in parts):
+        return f"{shown} leads out of its place or to itself ('.', '..' or nothing between slashes); give plain names"
+    if any(part != part.strip() for part in parts):
+        return f"{shown} begins or ends with a space; leave it out"
+    if any(len(part.encode()) > LONGEST_BYTES for part in parts):
+        return f"{shown[:60]}... is longer than {LONGEST_BYTES} bytes; give a shorter one"
+    return None

@@ -1,0 +1,11 @@
+"""Which sources these are."""
+
+from __future__ import annotations
+
+from diffusae.runs.record import _git
+
+
+def commit() -> str | None:
+    """The commit of the sources, with a `+` where they differ from it; None outside a repository."""
+    found, changed = _git()
+    return None if found is None else f"{found[:12]}{'+' if changed else ''}"

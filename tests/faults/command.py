@@ -1,0 +1,191 @@
+"""One `diffusae` command in a process of its own, and the blow that may hit it.
+
+The process is forked from this one, which has imported all that the stages need: importing takes longer than a small stage.
+It is a real process, with its own session, and the signals that hit it are real ones.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusae import cli
+
+TIME_LIMIT_S = 240.0
+AGAIN_S = 0.05
+NOTES = ("stdout.txt", "stderr.txt", "writes.txt", "struck.txt")
+"""Between the first and the second signal of a double blow."""
+
+
+@dataclass(frozen=True)
+class Blow:
+    """A signal that hits a command.
+
+    Args:
+        signal: SIGKILL, SIGTERM or SIGINT.
+        after_s: seconds after its start; None: `write` says when.
+        write: at this write to a file below the directory (opening, renaming, removing), counted from 1; None: `after_s`
+            says when.
+        twice: once more shortly after, as by an impatient user.
+    """
+
+    signal: signal.Signals
+    after_s: float | None = None
+    write: int | None = None
+    twice: bool = False
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended.
+
+    Args:
+        code: the exit code as a shell shows it.
+        seconds: from start to end.
+        writes: to files below the directory; 0 where it was killed.
+        hit: whether the blow came before the end.
+    """
+
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+    writes: int
+    hit: bool
+
+
+def run(
+    arguments: Sequence[str], directory: Path, blow: Blow | None = None, *, notes: Path | None = None
+) -> Ended:
+    """Run `diffusae ARGUMENTS` in `directory`; what it says goes into files below `notes` (default: `directory`)."""
+    notes = notes or directory
+    begun = time.monotonic()
+    pid = os.fork()
+    if pid == 0:
+        _be_the_command(arguments, directory, notes, blow)
+    hit = _strike(pid, blow) if blow is not None and blow.after_s is not None else False
+    code = os.waitstatus_to_exitcode(_wait(pid, TIME_LIMIT_S))
+    seconds = time.monotonic() - begun
+    stdout, stderr, writes, struck = (_taken(notes / name) for name in NOTES)
+    code = 128 - code if code < 0 else code
+    return Ended(code, stdout, stderr, seconds, int(writes or 0), hit or bool(struck))
+
+
+def _taken(path: Path) -> str:
+    """The text of a note, which is removed; empty where there is none."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _strike(pid: int, blow: Blow) -> bool:
+    """Send the signal in time; False: the command had ended before."""
+    assert blow.after_s is not None
+    if _wait(pid, blow.after_s, reap=False) is not None:
+        return False
+    os.kill(pid, blow.signal)
+    if blow.twice and _wait(pid, AGAIN_S, reap=False) is None:
+        os.kill(pid, blow.signal)
+    return True
+
+
+def _wait(pid: int, seconds: float, *, reap: bool = True) -> Any:
+    """The status of a process when it has ended; past `seconds`, None, or the end of it where it is to be reaped."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if reap:
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                return status
+        elif os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return 0
+        time.sleep(0.003)
+    if not reap:
+        return None
+    os.killpg(pid, signal.SIGKILL)
+    return os.waitpid(pid, 0)[1]
+
+
+def _be_the_command(arguments: Sequence[str], directory: Path, notes: Path, blow: Blow | None) -> None:
+    """In the new process: become the command, and never return."""
+    os.setsid()
+    os.chdir(directory)
+    for number, path in enumerate((Path(os.devnull), notes / NOTES[0], notes / NOTES[1])):
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
+    sys.argv = ["diffusae", *arguments]
+    writes, code = Writes(directory, notes, blow), 1
+    sys.addaudithook(writes)
+    try:
+        code = _exit_code(cli.main)
+        count = writes.count
+        (notes / NOTES[2]).write_text(str(count), encoding="utf-8")
+    finally:
+        os._exit(code)
+
+
+def _exit_code(main: Callable[[], None]) -> int:
+    """What the interpreter itself would make of the end of `main`."""
+    code = 0
+    try:
+        main()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        code = 128 + signal.SIGINT
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    try:
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    return code
+
+
+class Writes:
+    """An audit hook that counts the writes below a directory, and strikes at the one that a blow names."""
+
+    def __init__(self, directory: Path, notes: Path, blow: Blow | None) -> None:
+        self.directory, self.notes, self.blow = directory, notes, blow
+        self.count = 0
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in ("open", "os.rename", "os.remove") or not _is_write(event, arguments):
+            return
+        if self.directory not in (self.directory / os.fsdecode(arguments[0])).parents:
+            return
+        self.count += 1
+        if self.blow is not None and self.count == self.blow.write:
+            os.write(os.open(self.notes / NOTES[3], os.O_CREAT | os.O_WRONLY), b"struck")
+            for _ in range(1 + self.blow.twice):
+                os.kill(os.getpid(), self.blow.signal)
+
+
+def _is_write(event: str, arguments: tuple[Any, ...]) -> bool:
+    """Whether an audit event changes a file; `open` tells a mode, or flags where it comes from `os.open`."""
+    if not isinstance(arguments[0], str | bytes | os.PathLike):
+        return False
+    if event != "open":
+        return True
+    _, mode, flags = arguments
+    return bool(flags & (os.O_WRONLY | os.O_RDWR)) if mode is None else bool(set(mode) & set("wax+"))

@@ -1,0 +1,132 @@
+"""Trials that damage a file: cut, one bit turned, emptied, removed, a directory in its place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from random import Random
+
+from faults.ending import Verdict, to_the_end
+from faults.judge import is_result
+from faults.kinds import files_of, kinds_among
+from faults.snapshots import UNFINISHED, Snapshots
+from faults.study import OUTPUTS, STEPS, Step
+from faults.trials import Trial
+
+
+def cut(path: Path, random: Random) -> bool:
+    """Keep a beginning of the file. False: it is too short for that."""
+    size = path.stat().st_size
+    if size < 2:
+        return False
+    os.truncate(path, random.randrange(1, size))
+    return True
+
+
+def turn_a_bit(path: Path, random: Random) -> bool:
+    """Turn one bit. False: the file is empty."""
+    data = bytearray(path.read_bytes())
+    if not data:
+        return False
+    data[random.randrange(len(data))] ^= 1 << random.randrange(8)
+    path.write_bytes(data)
+    return True
+
+
+def empty(path: Path, random: Random) -> bool:
+    """Cut the file to nothing. False: it is so already."""
+    if not path.stat().st_size:
+        return False
+    os.truncate(path, 0)
+    return True
+
+
+def remove(path: Path, random: Random) -> bool:
+    """Remove the file."""
+    path.unlink()
+    return True
+
+
+def put_a_directory(path: Path, random: Random) -> bool:
+    """Put an empty directory in the file's place."""
+    path.unlink()
+    path.mkdir()
+    return True
+
+
+WAYS: Mapping[str, Callable[[Path, Random], bool]] = {
+    "truncated": cut,
+    "one bit": turn_a_bit,
+    "empty": empty,
+    "missing": remove,
+    "a directory": put_a_directory,
+}
+
+
+def damage_trials(snapshots: Snapshots, random: Random) -> list[Trial]:
+    """Every kind of file in every way: before the command that wrote it, and before one that reads it for the first time."""
+    trials: list[Trial] = []
+    for step in _writers(snapshots):
+        written = files_of(snapshots.after(step.name)) - files_of(snapshots.after(step.after))
+        known = {trial.row for trial in trials}
+        new = {kind: files for kind, files in kinds_among(written).items() if kind not in known}
+        trials += _of_kinds(snapshots, random, new, step, snapshots.after(step.name), step, "again")
+        for kind, files in new.items():
+            if readers := [each for each in _readers(snapshots, step) if is_result(Path(kind))]:
+                reader = random.choice(readers)
+                before = snapshots.after(reader.after)
+                trials += _of_kinds(snapshots, random, {kind: files}, step, before, reader, "read")
+    for name in sorted(UNFINISHED.keys() & snapshots.undisturbed.keys()):
+        step, before = STEPS[name], snapshots.unfinished(name)
+        kinds = kinds_among(files_of(before) - files_of(snapshots.after(step.after)))
+        named = {f"{kind} (unfinished {name})": files for kind, files in kinds.items()}
+        trials += _of_kinds(snapshots, random, named, step, before, step, "again")
+    return trials
+
+
+def _writers(snapshots: Snapshots) -> list[Step]:
+    return [step for step in STEPS.values() if step.name in snapshots.undisturbed and step.name != "run"]
+
+
+def _readers(snapshots: Snapshots, writer: Step) -> list[Step]:
+    """The steps that read what a step writes; those of `train` read what `train_grid` wrote, which is the same."""
+    name = "train_grid" if writer.name == "train" else writer.name
+    return [step for step in _writers(snapshots) if name in step.reads]
+
+
+def _of_kinds(
+    snapshots: Snapshots,
+    random: Random,
+    kinds: Mapping[str, list[str]],
+    writer: Step,
+    before: Path,
+    step: Step,
+    when: str,
+) -> list[Trial]:
+    trials = []
+    for kind, files in kinds.items():
+        for way in WAYS:
+            path = random.choice(files)
+            do = partial(_damaged, snapshots, before, step, path, way, random.getrandbits(64), when == "read")
+            told = way if when == "again" else f"{way}, then {step.name}"
+            trials.append(Trial("damaged", kind, told, do))
+    return trials
+
+
+def _damaged(
+    snapshots: Snapshots, before: Path, step: Step, path: str, way: str, seed: int, read: bool, room: Path
+) -> Verdict | None:
+    directory = room / "study"
+    damaged = directory / OUTPUTS / path
+    snapshots.place(before, directory)
+    times = damaged.stat()
+    if not WAYS[way](damaged, Random(seed)):
+        return None
+    if (
+        read and way == "one bit"
+    ):  # as a disk does it, without a trace in the times: whoever reads the file must see it
+        os.utime(damaged, ns=(times.st_atime_ns, times.st_mtime_ns))
+    reference = snapshots.after(step.name)
+    return to_the_end(step, directory, reference, unread=path if read else None)

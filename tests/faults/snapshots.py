@@ -1,0 +1,87 @@
+"""The undisturbed study after every step, which trials begin with and are compared with."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffusae import stages
+from faults.command import Blow, Ended, run
+from faults.study import OUTPUTS, SOURCE, STEPS, Step
+
+UNFINISHED: dict[str, Callable[[Path], bool]] = {
+    "collect": lambda outputs: len(list(outputs.glob("*/activations/groups/0*.json"))) == 2,
+    "train": lambda outputs: len(list(outputs.glob("*/sae/*/checkpoints/*.json"))) == 2,
+    "train_grid": lambda outputs: len(list(outputs.glob("*/sae/.grid*/checkpoints/*.json"))) == 2,
+}
+"""Steps that keep more while they work than when they are done, and when there is some of it to damage."""
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """Copies of the study by step.
+
+    Args:
+        root: where they lie.
+        undisturbed: how each step ended.
+    """
+
+    root: Path
+    undisturbed: dict[str, Ended]
+
+    def after(self, name: str | None) -> Path:
+        """The study after a step; None: an empty directory."""
+        return self.root / ("nothing" if name is None else name)
+
+    def unfinished(self, name: str) -> Path:
+        """The study whose step was killed midway."""
+        return self.root / f"{name}, unfinished"
+
+    def place(self, source: Path, directory: Path) -> None:
+        """Put a copy of `source` into an empty directory, with its times."""
+        shutil.copytree(source, directory, dirs_exist_ok=True, symlinks=True)
+
+
+def import_all() -> None:
+    """Import what the stages need, as the command itself would: the processes of the commands are forked from this one."""
+    for library in ("TRANSFORMERS", "DIFFUSERS"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    for module in pkgutil.iter_modules(stages.__path__, "diffusae.stages."):
+        importlib.import_module(module.name)
+
+
+def build(root: Path, steps: list[Step] | None = None) -> Snapshots:
+    """Run every step (or these) undisturbed and keep the study after each; then those that are unfinished."""
+    snapshots = Snapshots(root, {})
+    snapshots.after(None).mkdir(parents=True)
+    os.environ[SOURCE] = str(root / "collect" / OUTPUTS / "tiny" / "activations")
+    for step in steps or STEPS.values():
+        directory = snapshots.after(step.name)
+        snapshots.place(snapshots.after(step.after), directory)
+        ended = run(step.command, directory)
+        if ended.code:
+            raise SystemExit(
+                f"the undisturbed {step.name} failed with {ended.code}:\n{ended.stdout}\n{ended.stderr}"
+            )
+        snapshots.undisturbed[step.name] = ended
+        print(f"{step.name}: {ended.seconds:.1f} s, {ended.writes} writes", flush=True)
+    for name in UNFINISHED.keys() & snapshots.undisturbed.keys():
+        _kill_midway(snapshots, STEPS[name])
+    return snapshots
+
+
+def _kill_midway(snapshots: Snapshots, step: Step) -> None:
+    directory = snapshots.unfinished(step.name)
+    for write in range(4, snapshots.undisturbed[step.name].writes + 1, 4):
+        snapshots.place(snapshots.after(step.after), directory)
+        run(step.command, directory, Blow(signal.SIGKILL, write=write))
+        if UNFINISHED[step.name](directory / OUTPUTS):
+            return
+        shutil.rmtree(directory)
+    raise SystemExit(f"no moment was found at which {step.name} is half done")

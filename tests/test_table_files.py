@@ -1,0 +1,44 @@
+"""Tables are read with the columns and kinds that are needed."""
+
+import pandas as pd
+import pytest
+
+from diffusae.errors import UserError
+from diffusae.table_files import read_table
+
+TABLE = pd.DataFrame(
+    {"n": [1, 2], "x": [0.5, None], "name": ["a", None], "ids": [["a"], []], "png": [b"1", b"2"]}
+)
+
+
+@pytest.fixture
+def path(tmp_path):
+    TABLE.to_parquet(tmp_path / "x.parquet")
+    return tmp_path / "x.parquet"
+
+
+def test_a_table_with_what_is_needed_is_read(path):
+    kinds = {"n": "whole", "x": "number", "name": "any", "ids": "texts", "png": "bytes"}
+    assert read_table(path, kinds, remedy="make it again")["n"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"n": "whole", "gone": "any"}, "it lacks the columns gone"),
+        (
+            {"x": "whole", "name": "text", "n": "number"},
+            r"not of the kind that is expected: x \(whole\), name \(text\)",
+        ),
+        ({"ids": "numbers", "png": "text"}, r"ids \(numbers\), png \(text\)"),
+    ],
+)
+def test_missing_columns_and_other_kinds_are_told(path, columns, told):
+    with pytest.raises(UserError, match=rf"x.parquet is damaged: .*{told}; make it again"):
+        read_table(path, columns, remedy="make it again")
+
+
+def test_a_cut_table_is_told(path):
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"x.parquet is damaged \(Arrow.*; make it again"):
+        read_table(path, {}, remedy="make it again")
