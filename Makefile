@@ -7,7 +7,10 @@ COMPARE_VENV := .venv-compare
 COMPARE_BIN := $(COMPARE_VENV)/bin
 COMPARE_READY := $(COMPARE_VENV)/.ready
 
-.PHONY: demo test test-slow test-gpu test-compare check lint types bench bench-gpu setup setup-compare clean
+SEED ?=
+TRIALS ?= 60
+
+.PHONY: demo test test-slow test-faults test-gpu test-compare check lint types bench bench-gpu setup setup-compare clean
 
 demo: setup ## the whole study of the miniature, from generation to report
 	$(BIN)/diffusae run experiment=miniature
@@ -17,6 +20,10 @@ test: setup ## the tests (CPU, no network)
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+# 25 minutes on two slow cores, and then the fuzzed readers with 5,000 inputs each (docs/reliability.md).
+test-faults: setup ## kill, damage and fill small studies; SEED= and TRIALS= repeat a campaign, its table goes into the docs
+	PYTHONPATH=src:tests $(BIN)/python -m faults --trials $(TRIALS) $(if $(SEED),--seed $(SEED)) --write-page
 
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu

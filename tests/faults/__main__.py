@@ -21,6 +21,7 @@ from diffusae.files import atomic_write_json
 from faults import full_disk, snapshots
 from faults.damage import damage_trials
 from faults.kills import kill_trials
+from faults.study import STEPS
 from faults.table import as_json, as_markdown, failures, write_into
 from faults.trials import Result, Trial, carry_out
 
@@ -46,7 +47,7 @@ def main() -> int:
 
 def _tried(root: Path, seed: int, asked: argparse.Namespace) -> list[Result]:
     snapshots.import_all()
-    study = snapshots.build(root / "snapshots")
+    study = snapshots.build(root / "snapshots", [STEPS[name] for name in asked.steps])
     trials = _trials(study, seed, asked)
     wanted = [each for each in trials if asked.only in f"{each.group} {each.row} {each.fault}"]
     (root / "trials").mkdir()

@@ -20,7 +20,7 @@ from typing import Any
 
 from diffusae import cli
 
-TIME_LIMIT_S = 240.0
+TIME_LIMIT_S = 600.0
 AGAIN_S = 0.05
 NOTES = ("stdout.txt", "stderr.txt", "writes.txt", "struck.txt")
 """Between the first and the second signal of a double blow."""

@@ -11,7 +11,6 @@ from random import Random
 
 from faults.command import Blow, Ended, run
 from faults.ending import Verdict, to_the_end
-from faults.remedy import message_of
 from faults.snapshots import Snapshots
 from faults.study import STEPS, Step
 from faults.trials import Trial
@@ -76,6 +75,6 @@ def fault_of(ended: Ended, kind: signal.Signals) -> str | None:
         return f"traceback after {kind.name}: {last}"
     if ended.code != 128 + kind:
         return f"exit code {ended.code} after {kind.name}: {last}"
-    if ended.stderr.strip() and not message_of(ended.stderr):
-        return f"no line of ours after {kind.name}: {last}"
+    if ended.stderr.strip() and "the same command goes on" not in ended.stderr:
+        return f"no word of how to go on after {kind.name}: {last}"
     return None

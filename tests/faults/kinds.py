@@ -10,7 +10,8 @@ from pathlib import Path
 from faults.study import OUTPUTS
 
 _PATTERNS = (
-    (r"^[^/]+/", ""),  # the experiment's name
+    (r"^copy/activations/", "COPY/"),  # of a collection elsewhere
+    (r"^(tiny|copy)/", ""),  # the experiments' names
     (r"\b(down|mid|up)-(t\d\.\d\d-)?(un)?cond(-\w+)?", "CELL"),
     (r"\b(down|mid|up)/t\d\.\d\d/(un)?cond", "STREAM"),
     (r"\bt\d\.\d\d\b", "T"),

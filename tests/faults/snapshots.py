@@ -7,7 +7,7 @@ import os
 import pkgutil
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,12 +56,12 @@ def import_all() -> None:
         importlib.import_module(module.name)
 
 
-def build(root: Path, steps: list[Step] | None = None) -> Snapshots:
-    """Run every step (or these) undisturbed and keep the study after each; then those that are unfinished."""
+def build(root: Path, steps: Sequence[Step]) -> Snapshots:
+    """Run these steps undisturbed and keep the study after each; then those that are unfinished."""
     snapshots = Snapshots(root, {})
     snapshots.after(None).mkdir(parents=True)
     os.environ[SOURCE] = str(root / "collect" / OUTPUTS / "tiny" / "activations")
-    for step in steps or STEPS.values():
+    for step in steps:
         directory = snapshots.after(step.name)
         snapshots.place(snapshots.after(step.after), directory)
         ended = run(step.command, directory)
@@ -78,7 +78,8 @@ def build(root: Path, steps: list[Step] | None = None) -> Snapshots:
 
 def _kill_midway(snapshots: Snapshots, step: Step) -> None:
     directory = snapshots.unfinished(step.name)
-    for write in range(4, snapshots.undisturbed[step.name].writes + 1, 4):
+    writes = snapshots.undisturbed[step.name].writes
+    for write in range(4, writes + 1, max(4, writes // 20)):
         snapshots.place(snapshots.after(step.after), directory)
         run(step.command, directory, Blow(signal.SIGKILL, write=write))
         if UNFINISHED[step.name](directory / OUTPUTS):

@@ -150,6 +150,7 @@ def test_how_a_command_must_end_after_a_signal(signal_, code, stderr, fault):
 def test_files_are_of_a_kind_by_their_names():
     assert kind_of("tiny/sae/mid-t1.00-cond-k4/cfg.json") == "sae/CELL/cfg.json"
     assert kind_of("tiny/activations/mid/t0.50/uncond/shard-000003.tar") == "activations/STREAM/shard-*.tar"
+    assert kind_of("copy/activations/mirror.json") == "COPY/mirror.json"
     assert kind_of("tiny/evaluation/latents/mid-t1.00-cond-k4/run.json") == "evaluation/METRIC/CELL/run.json"
     assert (
         kind_of("tiny/sae/.grid-0af3/checkpoints/step-000000003.ckpt")
