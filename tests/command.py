@@ -20,6 +20,7 @@ from unittest.mock import patch
 
 from diffusae.cli import FUNCTIONS, STAGES
 
+_ENVIRONMENT = dict(os.environ)
 _FORKS = multiprocessing.get_context("forkserver")
 _IMPORTS = [
     *(f"diffusae.stages.{FUNCTIONS.get(stage, stage)}" for stage in STAGES),
@@ -30,8 +31,9 @@ _IMPORTS = [
 def serve() -> None:
     """Start the server of this test process, unless it runs. Whatever else forks from it has the imports as well."""
     _FORKS.set_forkserver_preload(_IMPORTS)
-    # Its modules are those of the tests, wherever the package is installed from.
-    with patch.dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))):
+    # Its modules are those of the tests, wherever the package is installed from, and see nothing that one test set.
+    path = os.pathsep.join(filter(None, sys.path))
+    with patch.dict(os.environ, {**_ENVIRONMENT, "PYTHONPATH": path}, clear=True):
         forkserver.ensure_running()
 
 

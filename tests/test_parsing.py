@@ -87,15 +87,15 @@ def test_lists_become_tuples_and_objects_dataclasses():
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"size": [1, 2, 3]}, "size of a outer must have 2 entries, has 3"),
-        ({"size": [1, True]}, "an entry of size of a outer must be a whole number, is true"),
-        ({"kind": "c"}, 'kind of a outer must be "a" or "b", is "c"'),
+        ({"size": [1, 2, 3]}, "size of an outer must have 2 entries, has 3"),
+        ({"size": [1, True]}, "an entry of size of an outer must be a whole number, is true"),
+        ({"kind": "c"}, 'kind of an outer must be "a" or "b", is "c"'),
         ({"kind": ["a"]}, "is a list of 1"),
-        ({"inner": [{"n": 1.0}]}, "n of a inner must be a whole number, is 1.0"),
-        ({"inner": {}}, "inner of a outer must be a list, is a JSON object of 0"),
-        ({"names": {"x": "1"}}, "'x' in names of a outer must be a number, is \"1\""),
+        ({"inner": [{"n": 1.0}]}, "n of an inner must be a whole number, is 1.0"),
+        ({"inner": {}}, "inner of an outer must be a list, is a JSON object of 0"),
+        ({"names": {"x": "1"}}, "'x' in names of an outer must be a number, is \"1\""),
         ({"names": {"x": 10**400}}, "is a number of more than 20 digits"),
-        ({"note": 5}, "note of a outer must be text, is 5"),
+        ({"note": 5}, "note of an outer must be text, is 5"),
         ({"extra": 5}, "missing: none; unknown: extra"),
     ],
 )
@@ -105,9 +105,9 @@ def test_values_of_another_type_are_told_with_their_place(change, told):
 
 
 def test_a_missing_field_is_told():
-    with pytest.raises(UserError, match=r"a inner has the fields n; missing: n; unknown: none"):
+    with pytest.raises(UserError, match=r"an inner has the fields n; missing: n; unknown: none"):
         typed(Inner, {})
-    with pytest.raises(UserError, match="a inner must be a JSON object, is null"):
+    with pytest.raises(UserError, match="an inner must be a JSON object, is null"):
         typed(Inner, None)
 
 

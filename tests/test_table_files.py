@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from diffusae.errors import UserError
-from diffusae.table_files import read_table
+from diffusae.table_files import Kind, read_table
 
 TABLE = pd.DataFrame(
     {"n": [1, 2], "x": [0.5, None], "name": ["a", None], "ids": [["a"], []], "png": [b"1", b"2"]}
@@ -18,7 +18,7 @@ def path(tmp_path):
 
 
 def test_a_table_with_what_is_needed_is_read(path):
-    kinds = {"n": "whole", "x": "number", "name": "any", "ids": "texts", "png": "bytes"}
+    kinds: dict[str, Kind] = {"n": "whole", "x": "number", "name": "any", "ids": "texts", "png": "bytes"}
     assert read_table(path, kinds, remedy="make it again")["n"].tolist() == [1, 2]
 
 

@@ -134,7 +134,7 @@ def json_of(text: str) -> Any:
         ValueError: it is not JSON, is nested too deeply, or an object has a key twice; the message says which.
     """
     try:
-        return json.loads(text, object_pairs_hook=_without_doubles)
+        return _DECODER.decode(text.removeprefix("\ufeff"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except ValueError as error:
@@ -150,3 +150,6 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         double = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the key {double[:80]!a} comes twice")
     return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_without_doubles)

@@ -133,17 +133,18 @@ def typed(kind: type[T], value: Any) -> T:
         UserError: it is no object, a field without default is missing, one is unknown or of another type, or the class
             itself refuses a value.
     """
-    what = kind.__name__.strip("_").lower()
+    name = kind.__name__.strip("_").lower()
+    what = f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
     if not isinstance(value, dict):
-        raise UserError(f"a {what} must be a JSON object, is {shown(value)}")
+        raise UserError(f"{what} must be a JSON object, is {shown(value)}")
     hints, needed = _fields(kind)
     if not needed <= value.keys() <= hints.keys():
         missing, foreign = sorted(needed - value.keys()), sorted(value.keys() - hints.keys())
         raise UserError(
-            f"a {what} has the fields {', '.join(sorted(hints))}; "
+            f"{what} has the fields {', '.join(sorted(hints))}; "
             f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(foreign)[:200] or 'none'}"
         )
-    return kind(**{name: of_type(each, hints[name], f"{name} of a {what}") for name, each in value.items()})
+    return kind(**{key: of_type(each, hints[key], f"{key} of {what}") for key, each in value.items()})
 
 
 @cache

@@ -20,7 +20,10 @@ UNET = "UNet2DConditionModel"
             "transformer_layers_per_block=5000 must not be above 1000",
         ),
         ({"sample_size": 40_000_000}, "sample_size=40000000 must not be above 1024"),
-        ({"cross_attention_dim": 10**400}, "a number of more than 20 digits must not be above 16777216"),
+        (
+            {"cross_attention_dim": 10**400},
+            "cross_attention_dim=a number of more than 20 digits must not be above 16777216",
+        ),
         ({"block_out_channels": [1] * 2000}, "block_out_channels=2000 must not be above 1000"),
     ],
 )

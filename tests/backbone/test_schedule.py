@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusae.backbone.schedule import step_index, t_of, timestep_at
+from diffusae.backbone.schedule import RunningSchedule, step_index, t_of, timestep_at
 from diffusae.errors import UserError
 
 
@@ -92,3 +95,20 @@ def test_a_scheduler_that_visits_a_timestep_twice_is_refused() -> None:
 def test_more_steps_than_the_scheduler_has_are_refused() -> None:
     with pytest.raises(UserError, match="2000 steps"):
         timestep_at(DDIMScheduler(), 2000, 0.5)
+
+
+def test_a_time_that_was_rounded_is_the_schedulers_nearest_and_an_ambiguous_one_is_refused() -> None:
+    schedule = RunningSchedule(
+        SimpleNamespace(scheduler=SimpleNamespace(timesteps=torch.tensor([1000.0, 500.0, 499.0, 499.0])))
+    )
+    assert schedule.own(500, rounding=0.0) == 500
+    assert schedule.own(500.2, rounding=0.001) == 500  # 499 is 1.2 away, and 0.5 is allowed
+    assert schedule.own(0.5, rounding=0.001) is None  # a thousandth of it, or a sigma, is another scale
+    assert [schedule.t(each) for each in (1000, 500, 499)] == [1.0, 0.5, 0.0]
+    assert schedule.index(499) == (2, 3)
+    with pytest.raises(UserError, match=r"500, 499, which round to it"):
+        schedule.own(499.5, rounding=0.01)
+    with pytest.raises(
+        UserError, match=r"SimpleNamespace is given the time 0.5, which is none .* \(3 from 1000 to 499\)"
+    ):
+        schedule.t(0.5)

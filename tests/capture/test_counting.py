@@ -38,7 +38,9 @@ def flux() -> Any:
     return tiny_family("flux")
 
 
-def captured(pipe: Any, call: Any, times: Any = TIMES, place: Any = MID, **options: Any) -> Any:
+def captured(
+    pipe: Any, call: Any, times: Any = TIMES, place: Any = MID, **options: Any
+) -> tuple[Any, list[Tensor]]:
     """(what is recorded, what a plain hook sees in each denoiser call)."""
     denoiser = getattr(pipe, "unet", None) or pipe.transformer
     with plain_hook(denoiser, place["mid"]) as seen, capture_updates(pipe, place, times, **options) as found:
@@ -46,9 +48,9 @@ def captured(pipe: Any, call: Any, times: Any = TIMES, place: Any = MID, **optio
     return found.updates, [update for _, update in seen]
 
 
-def check(updates: Any, seen: list[Tensor], pictures: int, times: Any, *branches: tuple[str, ...]) -> None:
+def check(found: tuple[Any, list[Tensor]], pictures: int, times: Any, *branches: tuple[str, ...]) -> None:
     """The recorded rows are the plain hook's, where call i of a step holds `branches[i]`; what no name stands for is left out."""
-    expected = {}
+    (updates, seen), expected = found, {}
     for number, update in enumerate(seen):
         step, part = divmod(number, len(branches))
         assert len(update) == pictures * len(branches[part])
@@ -80,7 +82,7 @@ def test_perturbed_attention_guidance_has_a_third_branch_that_is_neither(pipe, p
         found = captured(
             pag, lambda options=options: pag(**arguments(pictures, **options)), conditionings=wanted
         )
-        check(*found, pictures, TIMES, branches)
+        check(found, pictures, TIMES, branches)
 
 
 @pytest.mark.parametrize("pictures", [1, 2])
@@ -89,10 +91,10 @@ def test_skipped_layers_make_a_second_pass_that_is_neither(sd3, pictures: int) -
     sd3.scheduler.set_timesteps(3)
     times = sd3.scheduler.timesteps.tolist()
     # The block that is skipped runs once a step, its neighbour in the extra pass too.
-    check(*captured(sd3, lambda: sd3(**longer(pictures, **skip)), times, JOINT), pictures, times, BOTH)
+    check(captured(sd3, lambda: sd3(**longer(pictures, **skip)), times, JOINT), pictures, times, BOTH)
     place = {"mid": "transformer_blocks.0"}
     found = captured(sd3, lambda: sd3(**longer(pictures, **skip)), times, place)
-    check(*found, pictures, times, BOTH, ("skipped",))
+    check(found, pictures, times, BOTH, ("skipped",))
 
 
 @pytest.mark.parametrize("pictures", [1, 2])
@@ -108,7 +110,7 @@ def test_flux_with_a_picture_makes_one_pass_or_two_as_its_call_asks(
     branches = [("cond",), ("uncond",)] if true_guidance > 1 else [("cond",)]
     wanted = [name for (name,) in branches]
     found = captured(other, lambda: other(**options), times, JOINT, conditionings=wanted)
-    check(*found, pictures, times, *branches)
+    check(found, pictures, times, *branches)
 
 
 def test_flux_without_a_negative_prompt_makes_one_pass_whatever_its_true_guidance(flux) -> None:
@@ -131,9 +133,9 @@ def test_pictures_are_counted_by_prompts_embeddings_and_pictures_a_prompt(pipe, 
         (given | several, 2 * pictures),
     ):
         found = captured(pipe, lambda options=options: pipe(**arguments(pictures, **options)))
-        check(*found, count, TIMES, BOTH)
+        check(found, count, TIMES, BOTH)
     if pictures == 1:
-        check(*captured(pipe, lambda: pipe(**arguments(1, prompt="a cat"))), 1, TIMES, BOTH)
+        check(captured(pipe, lambda: pipe(**arguments(1, prompt="a cat"))), 1, TIMES, BOTH)
 
 
 @pytest.mark.parametrize("pictures", [1, 2])
@@ -181,9 +183,9 @@ def test_a_loop_of_ones_own_declares_its_layout_or_is_refused(pipe, pictures: in
             pipe(**arguments(2, guidance_scale=earlier))
         with pytest.raises(UserError, match=r"In a loop of your own declare them, as in layout="):
             captured(pipe, own, [667])
-        check(*captured(pipe, own, [667], layout=BOTH), pictures, [667], BOTH)
+        check(captured(pipe, own, [667], layout=BOTH), pictures, [667], BOTH)
         updates, seen = captured(pipe, own, [667], layout=("cond",), conditionings=["cond"])
-        check(updates, seen, rows, [667], ("cond",))
+        check((updates, seen), rows, [667], ("cond",))
     with pytest.raises(UserError, match="layout='cond' is one text"):
         captured(pipe, own, [667], layout="cond")
     with pytest.raises(UserError, match="once each"):
@@ -199,7 +201,7 @@ def test_of_two_pipelines_with_one_denoiser_the_one_that_runs_counts(pipe, pictu
     options = arguments(pictures, image=image, strength=0.7, latents=None)
     options.pop("latents")
     pipe(**arguments(2, guidance_scale=1.0))
-    check(*captured(other, lambda: other(**options), TIMES[1:]), pictures, TIMES[1:], BOTH)
+    check(captured(other, lambda: other(**options), TIMES[1:]), pictures, TIMES[1:], BOTH)
     with pytest.raises(
         UserError, match="StableDiffusionImg2ImgPipeline runs the denoiser of this StableDiffusionPipeline"
     ):
@@ -326,7 +328,7 @@ def test_a_call_that_ends_early_leaves_no_part_in_silence(pipe) -> None:
 
     with pytest.raises(UserError, match=r"not recorded at timestep 334.*for pictures 0 to 1.*ended early"):
         captured(pipe, call)
-    check(*captured(pipe, lambda: pipe(**arguments(1))), 1, TIMES, BOTH)
+    check(captured(pipe, lambda: pipe(**arguments(1))), 1, TIMES, BOTH)
 
 
 def test_a_call_inside_of_a_call_is_counted_by_itself(pipe) -> None:
@@ -371,7 +373,7 @@ def test_calls_of_two_threads_at_once_are_refused_and_one_after_the_other_are_co
         thread.start()
         thread.join()
 
-    check(*captured(pipe, alone), 1, TIMES, BOTH)
+    check(captured(pipe, alone), 1, TIMES, BOTH)
 
 
 def test_contexts_that_end_in_any_order_leave_the_pipeline_as_it_was(pipe) -> None:
@@ -398,10 +400,10 @@ def test_a_subclass_counts_as_the_class_whose_call_it_inherits(pipe) -> None:
     heir, mine = (kind(**pipe.components, requires_safety_checker=False) for kind in (Heir, Mine))
     for each in (heir, mine):
         each.set_progress_bar_config(disable=True)
-    check(*captured(heir, lambda: heir(**arguments(2))), 2, TIMES, BOTH)
+    check(captured(heir, lambda: heir(**arguments(2))), 2, TIMES, BOTH)
     with pytest.raises(UserError, match="Mine does not tell"):
         captured(mine, lambda: mine(**arguments(2)))
-    check(*captured(mine, lambda: mine(**arguments(2)), layout=BOTH), 2, TIMES, BOTH)
+    check(captured(mine, lambda: mine(**arguments(2)), layout=BOTH), 2, TIMES, BOTH)
 
 
 def test_texts_in_the_place_of_lists_of_texts_are_refused(pipe) -> None:

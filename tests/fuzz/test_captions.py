@@ -9,6 +9,7 @@ import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -77,14 +78,14 @@ SETTINGS = st.fixed_dictionaries(
 )
 
 
-def read(path: Path, settings: dict[str, object]) -> None:
+def read(path: Path, settings: dict[str, Any]) -> None:
     """Read all captions; those that are taken are text that can be seen and written."""
     caption_source._read.cache_clear()  # files of one size follow each other within a tick of the clock
     with only_user_errors():
-        counts = {"train": None}
+        counts: dict[str, int | None] = {"train": None}
         for _, text, where in FilePrompts(
             path, counts, split="hash", shares={"train": 1}, **settings
-        ).texts():  # type: ignore[arg-type]
+        ).texts():
             assert text.strip() and not caption_fault(text)
             (text + where).encode("utf-8")
 
@@ -108,7 +109,7 @@ def test_valid_files_are_read_whole(folder: Path, name: str) -> None:
 @pytest.mark.parametrize("name", VALID)
 @given(data=st.data())
 def test_damaged_bytes(folder: Path, name: str, data: st.DataObject) -> None:
-    settings = data.draw(st.one_of(st.just({"bad_lines": "skip"}), SETTINGS))
+    settings: dict[str, Any] = data.draw(st.one_of(st.just({"bad_lines": "skip"}), SETTINGS))
     if name == "b.txt":
         settings["encoding"] = "utf-16"
     path = folder / name
@@ -128,20 +129,20 @@ def test_damage_to_compressed_files_and_inside_them(
 
 
 @given(lines=st.lists(mutated_json(ROWS[1]), min_size=1, max_size=4), settings=SETTINGS)
-def test_json_lines_of_other_values(folder: Path, lines: list[bytes], settings: dict[str, object]) -> None:
+def test_json_lines_of_other_values(folder: Path, lines: list[bytes], settings: dict[str, Any]) -> None:
     (folder / "a.jsonl").write_bytes(b"\n".join(lines))
     read(folder / "a.jsonl", settings)
 
 
 @given(data=mutated_tar(VALID["a.tar"]), settings=SETTINGS)
-def test_tars_with_other_headers(folder: Path, data: bytes, settings: dict[str, object]) -> None:
+def test_tars_with_other_headers(folder: Path, data: bytes, settings: dict[str, Any]) -> None:
     (folder / "a.tar").write_bytes(data)
     read(folder / "a.tar", settings)
 
 
 @given(text=st.text(), settings=SETTINGS, name=st.sampled_from(["a.txt", "a.csv", "a.jsonl"]))
 def test_any_text_in_the_place_of_a_caption(
-    folder: Path, text: str, settings: dict[str, object], name: str
+    folder: Path, text: str, settings: dict[str, Any], name: str
 ) -> None:
     data = {"a.txt": text, "a.csv": f'caption,score\n"{text}",1\n', "a.jsonl": json.dumps({"caption": text})}[
         name

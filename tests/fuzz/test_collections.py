@@ -26,7 +26,7 @@ from diffusae.activations.reader import load_updates, read_images, read_updates,
 from diffusae.activations.schema import ImageRecord, Stream
 from diffusae.activations.writer import COLLECTION, ActivationWriter
 from fuzz.mutations import mutated, mutated_json, mutated_npy, mutated_tar
-from fuzz.only_user_errors import only_user_errors, replaced
+from fuzz.only_user_errors import only_user_errors, replaced, unsealed
 
 STREAM = Stream(block="mid", t=0.5, conditioning="cond", hookpoint="mid_block.attentions.0", step_index=2, timestep=401,
                 grid=(2, 3), d_in=4)  # fmt: skip
@@ -69,7 +69,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def json_of(root: Path) -> Callable[[str], Any]:
-    return lambda name: json.loads((root / name).read_text())
+    return lambda name: unsealed((root / name).read_bytes())
 
 
 def read_shard(root: Path, manifest: Manifest) -> None:

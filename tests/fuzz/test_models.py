@@ -42,7 +42,7 @@ def test_damaged_configurations_are_described_or_named(folder, name, data):
         assert all(info.d_in > 0 for info in described.hookpoints.values())
 
 
-@settings(max_examples=settings.default.max_examples // 5)  # each loads a pipeline
+@settings(max_examples=settings().max_examples // 5)  # each loads a pipeline
 @given(st.sampled_from(CONFIGS), st.data())
 def test_damaged_configurations_are_loaded_or_named(folder, name, data):
     path = folder / name

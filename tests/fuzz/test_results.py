@@ -24,7 +24,7 @@ from diffusae.runs.checkpoint import Checkpoints
 from diffusae.runs.metric_log import read_metrics
 from diffusae.runs.record import read_record, run_record, state
 from fuzz.mutations import mutated, mutated_json, mutated_safetensors
-from fuzz.only_user_errors import only_user_errors, replaced
+from fuzz.only_user_errors import only_user_errors, replaced, unsealed
 
 MASK = np.eye(5, 7, dtype=bool)
 KEY = "0" * 64
@@ -150,7 +150,7 @@ def test_a_damaged_entry_of_the_cache_is_none_or_whole(root, data):
 @given(st.data())
 def test_damaged_records(root, data):
     path = root / "run" / "run.json"
-    text = data.draw(st.one_of(mutated_json(json.loads(path.read_bytes())), mutated(path.read_bytes())))
+    text = data.draw(st.one_of(mutated_json(unsealed(path.read_bytes())), mutated(path.read_bytes())))
     with replaced(path, text):
         with only_user_errors():
             read_record(root / "run")

@@ -414,6 +414,7 @@ def test_a_multirun_in_which_nothing_fails_ends_with_zero(study):
     ]
 
 
+@pytest.mark.slow  # eighteen jobs; its file is composed in conf/test_sweeps, and a multirun ends in its table above
 def test_a_sweep_file_ends_in_the_same_table(study):
     done = diffusae("train", "-m", "debug=tiny", "+sweeps=timestep_block", *CELLS, outputs=study, check=False)
     assert done.returncode == 2

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import errno
 import shutil
 from types import SimpleNamespace
 
 import pytest
 
 from diffusae.errors import UserError
-from diffusae.runs.disk import require_free
+from diffusae.runs.disk import require_free, where_writable
 
 
 def test_what_fits_passes_and_what_does_not_is_refused_with_both_numbers(tmp_path, monkeypatch):
@@ -25,3 +26,16 @@ def test_a_directory_that_is_not_made_yet_counts_as_its_parents_disk(tmp_path):
     with pytest.raises(UserError):
         require_free(tmp_path / "not" / "yet", 10**18)
     assert not (tmp_path / "not").exists()
+
+
+def test_what_nothing_needs_later_is_left_unwritten_on_a_disk_that_cannot_be_written_alone(tmp_path, caplog):
+    with where_writable(tmp_path / "plan.json", otherwise="the plan is shown and not kept"):
+        raise OSError(errno.EROFS, "Read-only file system")
+    assert (
+        "plan.json cannot be written (Read-only file system): the plan is shown and not kept" in caplog.text
+    )
+    with (
+        pytest.raises(OSError, match="No space"),
+        where_writable(tmp_path / "plan.json", otherwise=""),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")

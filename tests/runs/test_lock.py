@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import socket
@@ -64,3 +66,39 @@ def test_an_owner_that_has_not_said_its_name_is_still_an_owner(tmp_path: Path):
         (tmp_path / lock.OWNER).write_text("{")
         with pytest.raises(UserError, match="in use by another process"), directory_lock(tmp_path):
             pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch, number):
+    def refuse(_descriptor: int, _operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with (
+        pytest.raises(UserError, match=r"its file system has no file locks .*paths.outputs"),
+        directory_lock(tmp_path),
+    ):
+        pass
+
+
+def test_a_name_that_is_too_long_is_named(tmp_path: Path):
+    with (
+        pytest.raises(UserError, match=r"takes no name as long as 'kkkk.*sae.tag"),
+        directory_lock(tmp_path / ("k" * 300)),
+    ):
+        pass
+
+
+def test_a_directory_that_cannot_be_written_needs_no_lock(tmp_path: Path, monkeypatch):
+    def refuse(*_args, **_options) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with (
+        pytest.raises(OSError, match="Read-only"),
+        directory_lock(tmp_path),
+    ):  # another reason: it could be written
+        pass
+    monkeypatch.setattr(os, "access", lambda _path, mode: not mode & os.W_OK)
+    with directory_lock(tmp_path):
+        assert not (tmp_path / lock.OWNER).exists()

@@ -5,10 +5,12 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffusae.errors import UserError
 from diffusae.runs.metric_log import MetricLog, read_metrics
 
 
@@ -69,3 +71,11 @@ def test_every_plain_row_comes_back(rows: list[dict]):
             for one in rows:
                 log.log(one)
         assert read_metrics(path) == rows
+
+
+@pytest.mark.parametrize("line", [b'{"step": 1', b"[1]", b"\xff", b"[" * 100_000])
+def test_a_damaged_line_is_named_with_its_number(tmp_path: Path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 0}\n' + line + b"\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged: .*; remove line 2"):
+        read_metrics(path)

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -13,9 +14,9 @@ from diffusae.stages.building import PLACES, build
 TOPK = "diffusae.sae.sparsity.TopK"
 
 
-def refused(node, place, match="refused"):
+def refused(node: Any, place, match="refused"):
     with pytest.raises(UserError, match=match):
-        build(OmegaConf.create(node), place)
+        build(OmegaConf.create(node), place)  # type: ignore[arg-type]
 
 
 def of(name):

@@ -104,4 +104,6 @@ def test_a_picture_that_says_it_is_huge_is_not_decoded(monkeypatch):
     data = io.BytesIO()
     Image.new("RGB", (101, 1)).save(data, format="PNG")
     with pytest.raises(ValueError, match="101 x 1 pixels are more than 100"):
-        reader._decode(".png", data.getvalue())
+        reader._decode(".png", data.getvalue(), image_size=(1, 101))
+    with pytest.raises(UserError, match="the manifest says"):
+        reader._decode(".png", data.getvalue(), image_size=(1, 1))

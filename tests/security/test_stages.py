@@ -1,7 +1,10 @@
 """Stages obey the command line alone."""
 
 import json
+import logging
 import os
+import sys
+import threading
 from copy import deepcopy
 from functools import cache
 
@@ -11,10 +14,11 @@ from omegaconf import OmegaConf
 
 from diffusae.activations.mirror import MIRROR
 from diffusae.activations.transport import digest_of
-from diffusae.cli import config_directory
+from diffusae.cli import config_directory, main
 from diffusae.errors import UserError
 from diffusae.files import sha256_of, write_sealed
 from diffusae.runs.record import read_record, run_record, state
+from diffusae.stages import outcomes
 from diffusae.stages.collect import collect
 from diffusae.stages.emergence import _summarise
 from diffusae.stages.outcomes import Outcome, OutcomeTable, print_outcomes
@@ -116,25 +120,27 @@ def test_a_curve_that_a_run_json_names_stays_in_the_study(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_hydra_writes_of_a_sweep_holds_no_secret(tmp_path, capsys):
+def test_what_hydra_writes_of_a_sweep_holds_no_secret(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(outcomes, "mask_output", lambda: None)
+    command = f"activations.source=pipe:curl {SECRET} {{path}}"
     cfg = OmegaConf.create(
         {
             "activations": {"source": f"https://h/{{path}}?token={SECRET}"},
             "hydra": {
                 "sweep": {"dir": str(tmp_path)},
-                "overrides": {"task": [f"activations.source=pipe:curl {SECRET}", "sae.k=4"]},
-                "launcher": {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"},
+                "overrides": {"task": [command, "sae.k=4"]},
+                "mode": None,
             },
             "name": "${hydra.sweep.dir}",
         }
     )
-    OmegaConf.set_readonly(cfg.hydra, True)
-    table = OutcomeTable()
-    try:
-        table.on_multirun_start(cfg)
-    finally:
-        OutcomeTable.open = None
-    assert SECRET not in OmegaConf.to_yaml(cfg) and cfg.name == str(tmp_path)
+    OmegaConf.save(cfg, tmp_path / "multirun.yaml")  # as Hydra's sweeper does
+    OutcomeTable().on_job_start(cfg)
+    written = OmegaConf.load(tmp_path / "multirun.yaml")
+    assert SECRET not in (tmp_path / "multirun.yaml").read_text()
+    assert written.hydra.overrides.task == ["activations.source=pipe:***", "sae.k=4"]
+    assert written.name == str(tmp_path)
+    assert cfg.hydra.overrides.task[0] == command  # the job itself has it whole
     print_outcomes([Outcome("cell", "failed", f"https://me:{SECRET}@h", f"activations.source=pipe:{SECRET}")])
     assert SECRET not in capsys.readouterr().err
 
@@ -163,3 +169,16 @@ def test_a_study_with_a_foreign_part_is_refused(tmp_path, override):
 
     with pytest.raises(UserError, match="refused"):
         ask()
+
+
+def test_a_message_of_the_command_holds_no_secret(monkeypatch, capsys):
+    made, hooks = logging.getLogRecordFactory(), (sys.excepthook, threading.excepthook)
+    monkeypatch.setattr(sys, "argv", ["diffusae", "train", f'activations.sourc="https://h/?token={SECRET}"'])
+    try:
+        with pytest.raises(SystemExit):
+            main()
+    finally:
+        logging.setLogRecordFactory(made)
+        sys.excepthook, threading.excepthook = hooks
+    told = capsys.readouterr()
+    assert "activations.sourc" in told.err and SECRET not in told.out + told.err

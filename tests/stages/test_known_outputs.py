@@ -34,11 +34,12 @@ GALLERY = Gallery(latents=[0], image_ids=[["a"]], maps=[torch.ones(1, 4, 4)])
 
 
 def dictionary() -> ConceptDictionary:
-    latents = pd.DataFrame({"latent": [0], "purity": [1.0], "top_images": [["a"]], "top_values": [[1.0]]})
+    figures = {name: [1.0] for name in ("purity", "firing_frequency", "mean_activation")}
+    latents = pd.DataFrame({"latent": [0], **figures, "top_images": [["a"]], "top_values": [[1.0]]})
     table = pd.DataFrame({"latent": [0], "label": ["cat"], "count": [2], "mean_iou": [0.7], "share": [1.0]})
     vectors = torch.ones(1, 8)
     return ConceptDictionary(
-        table, latents, ["cat"], vectors, torch.tensor([0]), vectors.clone(), {"d_sae": 4}
+        table, latents, ["cat"], vectors, torch.tensor([0]), vectors.clone(), {"d_sae": 1, "grid": [2, 2]}
     )
 
 

@@ -196,7 +196,7 @@ def test_a_study_on_a_disk_that_cannot_be_written_is_up_to_date_compared_and_rep
     cfg.emergence.n_resamples = 10  # now it is not
     with pytest.raises(UserError, match=r"report cannot be written.*paths\.report=DIRECTORY"):
         report(cfg)
-    compare(OmegaConf.merge({**read_only.cfg}, {"reference": "arxiv_2504_15473"}))
+    compare(OmegaConf.create({**read_only.cfg, "reference": "arxiv_2504_15473"}))
     assert "the comparison is shown and not kept" in caplog.text
     elsewhere = read_only.cfg.copy()
     elsewhere.paths.report = str(tmp_path / "elsewhere")

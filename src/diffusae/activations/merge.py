@@ -15,7 +15,7 @@ from diffusae.activations.places import require_inside
 from diffusae.activations.schema import Group
 from diffusae.activations.writer import COLLECTION, differences
 from diffusae.errors import UserError, together
-from diffusae.files import TEMPORARY_SUFFIX, sha256_of, write_sealed
+from diffusae.files import TEMPORARY_SUFFIX, flush_directory, sha256_of, write_sealed
 
 logger = logging.getLogger(__name__)
 
@@ -112,5 +112,6 @@ def _bring(source: Path, target: Path, *, bytes_: int, sha256: str) -> None:
                 f"{source} has the SHA-256 {digest}, its journal says {sha256}; collect this part again"
             )
         os.replace(temporary, target)
+        flush_directory(target.parent)
     finally:
         temporary.unlink(missing_ok=True)

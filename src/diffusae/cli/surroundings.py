@@ -25,6 +25,7 @@ def settle() -> None:
         "DIFFUSERS",
     ):  # they warn at every import or load of what does not matter here
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    _quieten_warnings()
     _give_home()
     logging.raiseExceptions = False  # a log whose reader has gone (`| head`) is no fault of the work
     for stream in (sys.stdout, sys.stderr):
@@ -44,14 +45,18 @@ def _give_home() -> None:
         os.environ["USER"] = f"uid{os.getuid()}"
 
 
+def _quieten_warnings() -> None:
+    # Our options of hydra/launcher have the names of the plugins' own, whose types they keep.
+    for message in (".*LeafSpec.*", ".*smaller than the logging interval.*", r"\s*'hydra/launcher/"):
+        warnings.filterwarnings("ignore", message=message)
+
+
 def quieten() -> None:
     """After a stage is imported: no bars and warnings of libraries that nobody can act on."""
     keep_freed_memory()
     for name in _QUIET:  # Lightning sets its own level when it is imported
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Our options of hydra/launcher have the names of the plugins' own, whose types they keep.
-    for message in (".*LeafSpec.*", ".*smaller than the logging interval.*", r"\s*'hydra/launcher/"):
-        warnings.filterwarnings("ignore", message=message)
+    _quieten_warnings()
     for library in ("transformers", "diffusers"):
         talking: Any = sys.modules.get(f"{library}.utils.logging")
         if talking is not None:

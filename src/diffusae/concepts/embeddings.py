@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusae.concepts.words import words_of
-from diffusae.errors import UserError, unknown
+from diffusae.errors import UserError, refuse_text, unknown
 
 TokenPooling = Literal["last", "mean"]
 
@@ -95,6 +95,7 @@ class MiniLMEmbedding:
 
     @torch.no_grad()
     def embed(self, words: Sequence[str]) -> Float[Tensor, "n d"]:
+        refuse_text("words", words)
         tokenizer, model = self._parts
         batch = tokenizer(list(words), padding=True, truncation=True, return_tensors="pt").to(self._device)
         hidden = model(**batch).last_hidden_state
@@ -142,6 +143,7 @@ class Word2VecEmbedding:
         return word.replace(" ", "_") in self._vectors
 
     def embed(self, words: Sequence[str]) -> Float[Tensor, "n d"]:
+        refuse_text("words", words)
         rows = [torch.from_numpy(self._vectors[word.replace(" ", "_")].copy()) for word in words]
         return F.normalize(torch.stack(rows).float(), dim=1)
 
@@ -172,6 +174,7 @@ class TextEncoderEmbedding:
 
     @torch.no_grad()
     def embed(self, words: Sequence[str]) -> Float[Tensor, "n d"]:
+        refuse_text("words", words)
         return F.normalize(torch.stack([self._embed_one(word) for word in words]), dim=1)
 
     def _word_tokens(self, word: str) -> list[int]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffusae.concepts.annotators import Images
 from diffusae.concepts.pretrained import Pretrained, in_batches
-from diffusae.errors import UserError
+from diffusae.errors import UserError, refuse_text
 
 _TEXTS_AT_ONCE = 256
 
@@ -71,6 +71,7 @@ class ImageText:
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
         """One unit vector a text; each text is read once in the object's life."""
+        refuse_text("texts", texts)
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         vectors = in_batches(self._read, new, size=_TEXTS_AT_ONCE, setting="texts")
         self._known.update(zip(new, vectors, strict=True))

@@ -18,7 +18,7 @@ from diffusae.concepts.object_finders import ObjectFinder
 from diffusae.concepts.pretrained import in_batches
 from diffusae.concepts.style_scores import StyleScorer
 from diffusae.concepts.words import Vocabulary
-from diffusae.errors import UserError
+from diffusae.errors import UserError, refuse_text
 
 EVERYDAY = Path(__file__).with_name("everyday_nouns.txt")
 """The vocabulary that is taken where none is given."""
@@ -102,6 +102,7 @@ class PictureAnnotator:
 
     def annotate(self, images: Images, /, captions: Sequence[str] | None = None) -> list[Annotation]:
         """One annotation for each picture of uint8 [n, H, W, 3]; masks have the pictures' size."""
+        refuse_text("captions", captions)
         if captions is not None and len(captions) != len(images):
             raise UserError(f"{len(captions)} captions for {len(images)} pictures; give one a picture")
         if not self.objects.reads_captions:

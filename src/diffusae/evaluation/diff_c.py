@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusae.errors import UserError, together
 from diffusae.files import atomic_path
+from diffusae.parsing import reading
+from diffusae.tensor_files import Header, read_header, read_tensors, require_shapes
 
 log = logging.getLogger(__name__)
 
@@ -194,15 +195,18 @@ def _resumed(path: Path | None, model: DiffC, optimizer: torch.optim.Adam, ident
     """Load a checkpoint of this very training, and give the epochs that were done; 0 without one."""
     if path is None or not path.exists():
         return 0
+    remedy = "Diff-C begins anew"
     try:
-        with safe_open(path, framework="pt") as file:
-            told = file.metadata()
-            if told["identity"] != identity:
-                log.warning("%s is of another training; Diff-C begins anew", path)
-                return 0
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
-        log.warning("%s cannot be read (%s); Diff-C begins anew", path, error)
+        told = read_header(path, remedy=remedy)
+        if told.metadata.get("identity") != identity:
+            log.warning("%s is of another training; %s", path, remedy)
+            return 0
+        with reading(path, remedy=remedy):
+            _require_fitting(told, model)
+            epochs = int(told.metadata["epochs"])
+        tensors = read_tensors(path, remedy=remedy)
+    except UserError as error:
+        log.warning("%s", error)
         return 0
     model.load_state_dict(
         {name.removeprefix("model."): each for name, each in tensors.items() if name.startswith("model.")}
@@ -213,4 +217,15 @@ def _resumed(path: Path | None, model: DiffC, optimizer: torch.optim.Adam, ident
             _, index, entry = name.split(".", 2)
             state.setdefault(int(index), {})[entry] = each
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return int(told["epochs"])
+    return epochs
+
+
+def _require_fitting(told: Header, model: DiffC) -> None:
+    """`UserError` unless a checkpoint holds this model's weights, and of each what Adam keeps (a scalar, or of its shape)."""
+    weights = {f"model.{name}": tuple(each.shape) for name, each in model.state_dict().items()}
+    kept = {name: shape for name, shape in told.shapes.items() if not name.startswith("adam.")}
+    require_shapes(Header(kept, {}), weights)
+    parameters = [tuple(each.shape) for each in model.parameters()]
+    for name, shape in told.shapes.items():
+        if name.startswith("adam.") and shape not in ((), parameters[int(name.split(".", 2)[1])]):
+            raise UserError(f"{name} has the shape {list(shape)}")

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from diffusae.errors import UserError, unknown
+from diffusae.errors import UserError, refuse_text, unknown
 
 KINDS = ("synonym", "misspelling", "paraphrase")
 """The attacks that need nothing but the words; `token_search` has those that need a model."""
@@ -48,6 +48,7 @@ def replace_word(text: str, word: str, by: str) -> str:
 
 def without_words(text: str, words: Sequence[str]) -> str:
     """The text without these words; what is left closes up, and a text of nothing else becomes empty."""
+    refuse_text("words", words)
     for word in words:
         text = _pattern(word).sub("", text)
     return re.sub(r"\s+", " ", text).strip()

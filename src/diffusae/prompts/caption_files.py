@@ -94,7 +94,8 @@ def read_rows(
         _check_kind(path, name)
         how = Reading(column or found.column or "", fields, delimiter, encoding, ROWS_AT_ONCE)
         for row in found.read(path, how):
-            yield row if row.fault or not row.text else row._replace(fault=caption_fault(row.text))
+            fault = caption_fault(row.text) if row.text and not row.fault else ""
+            yield row._replace(fault=fault) if fault else row
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror or error}); let this user read it, or copy it again"

@@ -30,7 +30,7 @@ def caption_fault(text: str) -> str:
             )
     elif not text.isascii() and not any(map(_is_seen, text)):
         return f"nothing but characters that do not show alone ({_named(text.strip()[:1])}); remove it"
-    if text.strip().casefold() in _MISSING:
+    if len(text) < 20 and text.strip().casefold() in _MISSING:
         return f"{text.strip()!r} stands for a missing caption; remove it"
     return ""
 
@@ -38,6 +38,8 @@ def caption_fault(text: str) -> str:
 def untyped_fault(text: str) -> str:
     """The same for what only a format without types can hide in text: numbers and lists."""
     text = text.strip()
+    if text[:1] not in "+-.0123456789iI[":
+        return ""
     if _NUMBER.fullmatch(text):
         return f"the number {text[:40]}, not a caption; set prompts.column, or mend it"
     if re.fullmatch(r"\[\s*(['\"]).*\1\s*,?\s*\]", text, re.DOTALL):

@@ -49,7 +49,7 @@ def csv_rows(path: Path, how: Reading) -> Iterator[Row]:
                 yield Row(where, "", f"{counted}; quote captions with {delimiter!r}")
                 continue
             text, *others = [row[place] for place in places] if row else [""]
-            bad = any(not_decoded(cell, how.encoding) for cell in (text, *others))
+            bad = any(not cell.isascii() and not_decoded(cell, how.encoding) for cell in (text, *others))
             fault = f"not {how.encoding.upper()}; save the file as UTF-8" if bad else ""
             yield Row(
                 where,

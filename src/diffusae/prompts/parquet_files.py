@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,10 @@ def parquet_rows(path: Path, how: Reading) -> Iterator[Row]:
         texts = [name for name in how.names if _is_text(schema.field(name).type)]
         with pq.ParquetFile(path, read_dictionary=texts, page_checksum_verification=True) as file:
             for batch in file.iter_batches(batch_size=how.rows_at_once, columns=list(how.names)):
-                columns = {name: _values(batch.column(name)) for name in how.names}
-                for values in zip(*columns.values(), strict=True):
+                columns = [_values(batch.column(name)) for name in how.names]
+                for values in zip(*columns, strict=True):
                     number += 1
-                    yield _row(f"row {number}", dict(zip(columns, values, strict=True)), how)
+                    yield _row(f"row {number}", values, how)
     except (pa.ArrowException, OSError, MemoryError, OverflowError) as error:
         told = (str(error).strip() or type(error).__name__).splitlines()[0]
         if number == 0:
@@ -47,13 +47,15 @@ def parquet_rows(path: Path, how: Reading) -> Iterator[Row]:
         )
 
 
-def _row(where: str, values: dict[str, Any], how: Reading) -> Row:
-    for name, value in values.items():
+def _row(where: str, values: Sequence[Any], how: Reading) -> Row:
+    """The row of the values of `how.names`."""
+    for name, value in zip(how.names, values, strict=True):
         if isinstance(value, UnicodeDecodeError):
             return Row(where, "", "not UTF-8; write the column anew as UTF-8")
         if isinstance(value, ValueError):
             return Row(where, "", f"{name!r} has a value that cannot be read ({value}); write it anew")
-    return of_value(where, values[how.column], how.column, {name: values[name] for name in how.fields})
+    fields = dict(zip(how.names, values, strict=True)) if how.fields else {}
+    return of_value(where, values[0], how.column, fields)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -68,11 +70,18 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _values(column: pa.Array) -> Iterator[Any]:
-    """The values one by one; of one that is not UTF-8, the error. Each entry of a dictionary is made once."""
+    """The values one by one; of one that is not UTF-8, the error. Each entry of a dictionary is made once.
+
+    Raises:
+        pa.ArrowInvalid: the column points outside of its own data.
+    """
+    column.validate()
     if isinstance(column, pa.DictionaryArray):
         made: dict[int | None, Any] = {None: None}
         for index in column.indices.to_pylist():
             if index not in made:
+                if not 0 <= index < len(column.dictionary):
+                    raise pa.ArrowInvalid(f"entry {index} of a dictionary of {len(column.dictionary)}")
                 made[index] = _value(column.dictionary[index])
             yield made[index]
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 _KINDS: Mapping[type, str] = {
@@ -37,7 +38,7 @@ class Reading:
     encoding: str = "utf-8"
     rows_at_once: int = 1024
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """All columns that are read, once each."""
         return tuple(dict.fromkeys((self.column, *self.fields)))

@@ -135,7 +135,7 @@ class Selection:
             if is_missing(found := fields.get(condition.name)):
                 return f"without {condition.name}"
             if not condition.holds(found):
-                return f"not {condition}"
+                return f"failing {condition}"
         if self.script is not None and script_share(text, self.script) < self.min_script_share:
             return f"not in {self.script} script"
         if self.dedupe:

@@ -66,7 +66,7 @@ def _acquired(lock: FileLock, directory: Path, wait_s: float) -> bool:
                 f"{directory}: the file system takes no name as long as {directory.name!r}; give a shorter name (sae.tag, name)"
             ) from None
         if error.errno in NO_LOCKS:
-            raise _without_locks(directory, error.strerror) from None
+            raise _without_locks(directory, str(error.strerror)) from None
         if error.errno in READ_ONLY and directory.is_dir() and not is_writable(directory):
             return False
         raise

@@ -51,7 +51,7 @@ def runs_below(directory: Path | str, pattern: str = "**", *, read: Sequence[str
         try:
             record = read_record(place)
         except DamagedRecord:
-            found.append(Kept(place, None, f"{place / RECORD} is not as it was written"))
+            found.append(Kept(place, None, f"{place / RECORD} is damaged, not as it was written"))
             continue
         except UserError as error:
             found.append(Kept(place, None, str(error)))

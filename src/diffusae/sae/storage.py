@@ -54,12 +54,15 @@ def load_sae(
             compared before anything of that size is made.
     """
     directory = Path(directory)
-    weights, remedy = directory / WEIGHTS_NAME, f"train this cell again, or copy {directory} again"
+    weights, remedy = (
+        directory / WEIGHTS_NAME,
+        f"remove {directory} and train this cell again, or copy it again",
+    )
     try:
         config = _read_config(verified(directory / CONFIG_NAME), remedy)
-        header = read_header(weights, remedy=remedy)
+        header = read_header(verified(weights), remedy=remedy)
         with reading(weights, remedy=remedy):
-            if (found := sha256_of(verified(weights))) != config.sha256:
+            if (found := sha256_of(weights)) != config.sha256:
                 raise UserError(f"SHA-256 is {found}, expected {config.sha256}")
         with reading(directory / CONFIG_NAME, remedy=remedy):
             sae = _empty(config, header)

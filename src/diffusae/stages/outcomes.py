@@ -20,13 +20,13 @@ from typing import Any, ClassVar, Literal
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from diffusae.errors import USER_FAULT
-from diffusae.files import atomic_write_json
+from diffusae.files import atomic_path, atomic_write_json
 from diffusae.masking import mask_output, masked, masked_value
 from diffusae.stages.faults import is_users, reason
 from diffusae.stages.lost_jobs import LOST, tell_lost_jobs
@@ -91,12 +91,7 @@ class OutcomeTable(Callback):
         self._begun = 0.0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Make room for the outcomes, and keep secrets out of the multirun.yaml that the sweeper writes of this configuration
-        (its jobs compose their own).
-        """
-        free = ["readonly", "struct"]
-        with flag_override(config, free, [False, False]), flag_override(config.hydra, free, [False, False]):
-            config.merge_with(masked_value(OmegaConf.to_container(config, resolve=False)))
+        """Make room for the outcomes."""
         self._kept = Path(config.hydra.sweep.dir).absolute() / f".outcomes-{time.time_ns()}"
         self._kept.mkdir(parents=True)
         atexit.register(shutil.rmtree, self._kept, ignore_errors=True)
@@ -107,6 +102,7 @@ class OutcomeTable(Callback):
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Note the time, and that the job has begun; it may be in a process of its own, which masks nothing yet."""
         mask_output()
+        _mask_yaml(Path(config.hydra.sweep.dir) / "multirun.yaml")
         self._begun = time.monotonic()
         if config.hydra.mode == RunMode.MULTIRUN:
             job = list(OmegaConf.select(config, "hydra.overrides.task") or ())
@@ -164,6 +160,15 @@ class OutcomeTable(Callback):
     def _outcomes(self) -> list[Outcome]:
         files = sorted(self._kept.glob("*.json"))
         return [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in files]
+
+
+def _mask_yaml(path: Path) -> None:
+    """Mask the secrets in what Hydra's sweeper has written of a multirun, its overrides among it, before a job begins."""
+    if not path.exists() or (text := path.read_text(encoding="utf-8")) == masked(text):
+        return
+    shown = masked_value(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
+    with atomic_path(path) as temporary:
+        OmegaConf.save(OmegaConf.create(shown), temporary)
 
 
 def _cell_name(cfg: Any) -> str:

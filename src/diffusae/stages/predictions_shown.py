@@ -38,11 +38,11 @@ def predictions_shown(
         directory.name: directory
         for directory, _ in finished_runs(study.directory / "evaluation" / "composition", "*")
     }
-    cells = [(cell, evaluated[name]) for cell, name in cells if name in evaluated]
-    shown = [image_id for image_id in _prompts_to_show(cells) if image_id in images]
+    there = [(cell, evaluated[name]) for cell, name in cells if name in evaluated]
+    shown = [image_id for image_id in _prompts_to_show(there) if image_id in images]
     by_picture: dict[str, dict[str, dict]] = {i: {"predicted": {}, "iou": {}} for i in shown}
     runs: dict[tuple[str, str, float], Run] = {}
-    for cell, directory in cells:
+    for cell, directory in there:
         (row,) = load_results(directory / "results.json")
         runs[cell.block, cell.conditioning, cell.t] = run_of(study, directory)
         objects, remedy = _objects(directory), f"remove {directory} and evaluate this cell again"

@@ -14,12 +14,13 @@ from omegaconf import DictConfig
 
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.errors import UserError, together
-from diffusae.files import TEMPORARY_SUFFIX, sha256_of
+from diffusae.files import TEMPORARY_SUFFIX, flush_directory, sha256_of
 from diffusae.hub.contents import CONFIG, WEIGHTS, RemoteFile, autoencoder_files, folder_of
 from diffusae.hub.repository import HubRepository, HubUnreachable, LocalRepository
 from diffusae.runs.disk import free_bytes
 from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import read_record, run_record, state
+from diffusae.runs.record import run_record, state
+from diffusae.runs.survey import finished_runs
 from diffusae.sae.storage import load_sae
 from diffusae.stages.codes import stream_of
 from diffusae.stages.study import Study
@@ -56,11 +57,9 @@ def _repository(cfg: DictConfig) -> HubRepository | LocalRepository:
 
 
 def _pulled_before(study: Study) -> bool:
-    found = read_record(study.sae)
-    return (
-        found is not None
-        and (found.stage, found.status) == ("pull", "finished")
-        and found.determines.get("repo") == study.cfg.repo
+    return any(
+        record.stage == "pull" and record.determines.get("repo") == study.cfg.repo
+        for _, record in finished_runs(study.sae, ".")
     )
 
 
@@ -100,6 +99,7 @@ def _pull_from(study: Study, repository: HubRepository | LocalRepository) -> boo
         ):
             for path in sorted(local, key=lambda path: path.name == CONFIG):  # the configuration last
                 os.replace(path, study.sae / path.name)
+            flush_directory(study.sae)
     log.info("%s: an SAE of %d latents, %s, from %s", study.sae, sae.d_sae, sae.sparsity.name, where)
     return True
 

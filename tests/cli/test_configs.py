@@ -1,0 +1,40 @@
+"""Where the configuration is found: ours, and never a `conf` that happens to lie beside the package."""
+
+from pathlib import Path
+
+import pytest
+
+from diffusae.cli import configs
+from diffusae.errors import UserError
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
+    """The package as if it lay in `folder`."""
+    package = folder / "diffusae"
+    (package / "cli").mkdir(parents=True)
+    monkeypatch.setattr(configs, "__file__", str(package / "cli" / "configs.py"))
+    return package
+
+
+def conf(folder: Path) -> Path:
+    (folder / "conf").mkdir(parents=True)
+    (folder / "conf" / "base.yaml").write_text("name: x\n")
+    return folder / "conf"
+
+
+def test_a_users_own_conf_beside_an_installed_package_is_not_taken_for_ours(monkeypatch, tmp_path):
+    package = installed(monkeypatch, tmp_path / "project" / "deps")
+    conf(tmp_path / "project")
+    with pytest.raises(UserError, match=r"configuration is missing .*install the package again"):
+        configs.config_directory()
+    ours = conf(package)
+    assert configs.config_directory() == ours
+
+
+def test_in_a_checkout_it_lies_beside_the_sources(monkeypatch, tmp_path):
+    installed(monkeypatch, tmp_path / "src")
+    (tmp_path / "conf").mkdir()
+    with pytest.raises(UserError, match="is missing"):
+        configs.config_directory()
+    (tmp_path / "conf" / "base.yaml").write_text("name: x\n")
+    assert configs.config_directory() == tmp_path / "conf"
