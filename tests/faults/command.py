@@ -124,6 +124,8 @@ def _be_the_command(arguments: Sequence[str], directory: Path, notes: Path, blow
     os.chdir(directory)
     for number, path in enumerate((Path(os.devnull), notes / NOTES[0], notes / NOTES[1])):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
+    for number in (signal.SIGINT, signal.SIGTERM):  # until `main` takes them
+        signal.signal(number, signal.SIG_DFL)
     sys.argv = ["diffusae", *arguments]
     writes, code = Writes(directory, notes, blow), 1
     sys.addaudithook(writes)

@@ -23,8 +23,8 @@ RUN_JSON = ("started", "finished", "duration_s", "pid", "host", "config", "check
 """Fields of run.json that say when, how long and by which command, and the checksum of it all (`label` annotates where that is
 needed, with its own `config`; what decides a result is in `determines`). Times of its outputs are of this kind."""
 
-_DURATION = re.compile(rb'<td class="num">[^<]*</td><td><code>')
-"""How long a stage took, in the report's table of runs."""
+_TIMES = re.compile(rb'<td class="num">[^<]*</td><td><code>|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00')
+"""In the report: how long a stage took, and when the collection was made."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def contents(path: Path) -> bytes:
     if path.name == "run.json":
         return json.dumps(_without_moment(json.loads(data)), sort_keys=True).encode()
     if path.suffix == ".html":
-        return _DURATION.sub(b"", data)
+        return _TIMES.sub(b"", data)
     return data
 
 
