@@ -1,5 +1,6 @@
 """The erasure benchmark on the shipped miniature, as small as it goes: what is tried, what is written, what is refused."""
 
+import gzip
 from types import SimpleNamespace
 
 import numpy as np
@@ -163,6 +164,16 @@ def test_a_users_list_is_read_with_bad_lines_named(tmp_path):
         listed({"name": "mine", "path": str(path), "column": "prompt"}, seed=0)
     with pytest.raises(UserError, match="is no file"):
         listed({"name": "mine", "path": str(tmp_path / "none.csv")}, seed=0)
+    path.write_bytes("prompt;year\na naked fish;2019\n".encode("utf-16"))
+    asks = listed(
+        {"name": "mine", "path": str(path), "column": "prompt", "delimiter": ";", "encoding": "utf-16"},
+        seed=0,
+    )
+    assert [ask.prompt for ask in asks] == ["a naked fish"]
+    cut = tmp_path / "cut.csv.gz"
+    cut.write_bytes(gzip.compress(b"prompt\n" + b"a fish\n" * 9)[:-9])
+    with pytest.raises(UserError, match="cut"):  # behind the prompts that were asked for, too
+        listed({"name": "mine", "path": str(cut), "most": 1}, seed=0)
 
 
 def test_a_list_stands_in_for_plain_prompts_of_a_target_that_no_caption_names(tmp_path, monkeypatch):

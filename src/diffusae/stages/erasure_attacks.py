@@ -22,7 +22,9 @@ from diffusae.stages.defended import Ask, DefendedPictures
 TRANSFER, DEFENDED = "tokens_transfer", "tokens_defended"
 SEARCHED = (TRANSFER, DEFENDED)
 """Tokens found against the undefended model, and against the defended one itself."""
-_LIST = ("name", "path", "format", "column", "target", "most")
+_HOW = ("format", "column", "delimiter", "encoding")
+"""How a user's list is read, as captions are (docs/prompts.md)."""
+_LIST = ("name", "path", *_HOW, "target", "most")
 
 
 def targets_of(settings: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -84,13 +86,13 @@ def listed(values: Mapping[str, Any], *, seed: int) -> list[Ask]:
     Raises:
         UserError: bad lines, named by number; no prompt.
     """
-    name, path, rows = values["name"], Path(values["path"]), []
+    name, path, rows = values["name"], Path(values["path"]).expanduser(), []
     if not path.is_file():
         raise UserError(f"evaluation.lists: {name} at {path} is no file; give the file of the list")
-    for row in read_rows(path, format=values.get("format"), column=values.get("column")):
-        rows.append(row)
-        if values.get("most") is not None and len(rows) >= values["most"]:
-            break
+    most, how = values.get("most"), {each: values[each] for each in _HOW if values.get(each) is not None}
+    for row in read_rows(path, **{"format": None, "column": None} | how):
+        if most is None or len(rows) < most or row.ends:  # a damaged file is refused, wherever it is damaged
+            rows.append(row)
     together(
         f"{path}, {row.where}: {row.fault or 'empty; remove it'}"
         for row in rows
