@@ -102,7 +102,7 @@ class OutcomeTable(Callback):
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Note the time, and that the job has begun; it may be in a process of its own, which masks nothing yet."""
         mask_output()
-        _mask_yaml(Path(config.hydra.sweep.dir) / "multirun.yaml")
+        _mask_yaml(Path(OmegaConf.select(config, "hydra.sweep.dir") or ".") / "multirun.yaml")
         self._begun = time.monotonic()
         if config.hydra.mode == RunMode.MULTIRUN:
             job = list(OmegaConf.select(config, "hydra.overrides.task") or ())
