@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -78,7 +79,8 @@ def _filled(snapshots: Snapshots, step: Step, seed: int, room: Path) -> Verdict 
             if "Traceback" in ended.stderr or ended.code != 2 or "space" not in said:
                 return Verdict("unclear", f"exit {ended.code}: {said or ended.stderr.strip()[-300:]}")
             leave_free(disk, 128 << 20)
-            return to_the_end(step, disk, snapshots.after(step.name))
+            verdict = to_the_end(step, disk, snapshots.after(step.name))
+            return replace(verdict, outcome="remedied") if verdict.outcome == "identical" else verdict
     return None
 
 
