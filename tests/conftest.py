@@ -67,3 +67,8 @@ def pytest_report_header(config: pytest.Config) -> str:
     return (
         f"hypothesis seed: {config.getoption('--hypothesis-seed') or 'none (the same examples every time)'}"
     )
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes are named by their count: those of a compressed file hold the time, and every worker must name a test alike."""
+    return f"{argname} of {len(val)} bytes" if isinstance(val, bytes) else None

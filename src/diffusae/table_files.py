@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from diffusae.errors import UserError
 from diffusae.parsing import reading
@@ -26,7 +26,7 @@ def read_table(path: Path | str, columns: Mapping[str, Kind], *, remedy: str) ->
 
     with reading(path, remedy=remedy):
         with open(path, "rb") as file:
-            table = pd.read_parquet(file, engine="pyarrow")
+            table: Any = pd.read_parquet(file, engine="pyarrow")
         if missing := [name for name in columns if name not in table.columns]:
             raise UserError(f"it lacks the columns {', '.join(missing)}")
         wrong = [f"{name} ({kind})" for name, kind in columns.items() if not _fits(table[name], kind)]
@@ -35,7 +35,7 @@ def read_table(path: Path | str, columns: Mapping[str, Kind], *, remedy: str) ->
         return table
 
 
-def _fits(column: pd.Series, kind: Kind) -> bool:
+def _fits(column: Any, kind: Kind) -> bool:
     import pandas as pd
 
     types = pd.api.types

@@ -19,6 +19,7 @@ def by_signal(_stop: StopTogether) -> None:
 
 
 def by_the_command(stop: StopTogether) -> None:
+    assert stop.asked is not None
     stop.asked.set()
 
 

@@ -121,7 +121,8 @@ class ConceptDictionary:
         of_type(self.facts.get("grid"), tuple[int, int], "grid")
         if self.latents["latent"].tolist() != list(range(len(self.latents))) or len(self.latents) != d_sae:
             yield f"latents.parquet must have one row for each of the {d_sae} latents, in their order"
-        if not self.table["latent"].between(0, d_sae - 1).all() or (self.table["count"] < 1).any():
+        entries: Any = self.table  # pandas' own types do not tell a column from a table
+        if not entries["latent"].between(0, d_sae - 1).all() or (entries["count"] < 1).any():
             yield f"dictionary.parquet must name latents from 0 to {d_sae - 1} and counts from 1"
         labels, which, means = self.label_embeddings, self.embedded_latents, self.embeddings
         if not (labels.ndim == means.ndim == 2 and which.ndim == 1 and not which.is_floating_point()):

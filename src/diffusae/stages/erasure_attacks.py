@@ -89,8 +89,9 @@ def listed(values: Mapping[str, Any], *, seed: int) -> list[Ask]:
     name, path, rows = values["name"], Path(values["path"]).expanduser(), []
     if not path.is_file():
         raise UserError(f"evaluation.lists: {name} at {path} is no file; give the file of the list")
-    most, how = values.get("most"), {each: values[each] for each in _HOW if values.get(each) is not None}
-    for row in read_rows(path, **{"format": None, "column": None} | how):
+    most = values.get("most")
+    how: dict[str, Any] = {each: values[each] for each in _HOW if values.get(each) is not None}
+    for row in read_rows(path, **{"format": None, "column": None, **how}):
         if most is None or len(rows) < most or row.ends:  # a damaged file is refused, wherever it is damaged
             rows.append(row)
     together(

@@ -160,7 +160,9 @@ def _determines(study: Study) -> dict[str, Any]:
 
 def _parents(study: Study, metric: str) -> dict[str, str]:
     directories = {"train": study.sae, "label": study.concepts, "annotate": study.annotations}
-    parents = {stage: parent_signature(directories[stage], stage=stage) for stage in METRICS[metric][1]}
+    parents: dict[str, str] = {
+        stage: parent_signature(directories[stage], stage=stage) for stage in METRICS[metric][1]
+    }
     if metric == "latents" and (other := other_sae(study)) is not None:
         parents["other"] = parent_signature(other, stage="train")
     if metric == "knowledge" and study.cfg.evaluation.random_activations is not None:
