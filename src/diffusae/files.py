@@ -153,7 +153,7 @@ def outputs_in(directory: Path | str) -> Outputs:
     return found
 
 
-def told_outputs(record: Mapping[str, Any]) -> Outputs | None:
+def recorded_outputs(record: Mapping[str, Any]) -> Outputs | None:
     """The outputs that a run.json tells; None: its run is not finished, or an earlier version wrote it.
 
     Raises:
@@ -231,16 +231,20 @@ def verified(path: Path | str) -> Path:
     record = path.with_name(RECORD)
     try:
         told = read_sealed(record)
-        outputs = told_outputs(told)
+        outputs = recorded_outputs(told)
     except FileNotFoundError:
         return path
     except (OSError, ValueError) as error:
-        raise UserError(f"{record} is damaged ({error!r}); {again()}") from error
+        raise UserError(f"{record} is damaged ({error}); {again()}") from error
     if outputs is None:
         return path
     if path.name not in outputs:
         raise UserError(
             f"{path} is not among the outputs that {record} lists: {', '.join(outputs) or '(none)'}; move it away"
+        )
+    if path.is_dir():
+        raise UserError(
+            f"{path} is a directory, and a file belongs there: move it away; then {again(told.get('stage'))}"
         )
     if fault := output_fault(path, outputs[path.name], read=True):
         raise UserError(f"damaged: {fault}; {again(told.get('stage'))}")

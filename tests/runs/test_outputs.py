@@ -13,7 +13,7 @@ import pytest
 
 from diffusae import files
 from diffusae.errors import UserError
-from diffusae.files import atomic_path, sha256_of, told_outputs, verified
+from diffusae.files import atomic_path, recorded_outputs, sha256_of, verified
 from diffusae.runs.record import Parent, parent_signature, read_record, run_record, state
 from diffusae.runs.survey import finished_runs, runs_below
 
@@ -281,5 +281,5 @@ def test_an_output_that_a_record_places_elsewhere_is_refused_and_not_touched(tmp
     before = victim.stat().st_mtime_ns
     elsewhere = {name: {"size": 4, "mtime_ns": 1, "sha256": sha256_of(victim)}}
     with pytest.raises(ValueError, match="lie directly in its directory"):
-        told_outputs({"outputs": elsewhere, "checksum": ""})
+        recorded_outputs({"outputs": elsewhere, "checksum": ""})
     assert victim.stat().st_mtime_ns == before

@@ -29,7 +29,7 @@ from diffusae.files import (
     output_fault,
     outputs_in,
     read_sealed,
-    told_outputs,
+    recorded_outputs,
     write_sealed,
 )
 from diffusae.parsing import typed
@@ -135,7 +135,7 @@ def read_record(directory: Path | str) -> RunRecord | None:
     path = Path(directory) / RECORD
     try:
         value = read_sealed(path)
-        told_outputs(value)
+        recorded_outputs(value)
         known = {
             each.name: value[each.name]
             for each in fields(RunRecord)
