@@ -243,8 +243,9 @@ def verified(path: Path | str) -> Path:
             f"{path} is not among the outputs that {record} lists: {', '.join(outputs) or '(none)'}; move it away"
         )
     if path.is_dir():
+        size = outputs[path.name]["size"]
         raise UserError(
-            f"{path} is a directory, and a file belongs there: move it away; then {again(told.get('stage'))}"
+            f"{path} is a directory, expected a file of {size} bytes: move it away; then {again(told.get('stage'))}"
         )
     if fault := output_fault(path, outputs[path.name], read=True):
         raise UserError(f"damaged: {fault}; {again(told.get('stage'))}")
