@@ -103,6 +103,11 @@ def atomic_write_json(path: Path | str, value: Any, *, durable: bool = True) -> 
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def digest_of(data: bytes) -> str:
+    """SHA-256 of bytes, as hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def sha256_of(path: Path | str) -> str:
     """The SHA-256 of a file's bytes, as hexadecimal digits."""
     with open(path, "rb") as file:

@@ -125,6 +125,24 @@ def test_sigterm_leaves_a_checkpoint_of_the_very_step(tmp_path, uninterrupted):
     assert_ends_the_same(tmp_path, uninterrupted)
 
 
+def test_a_digit_that_turned_in_the_metric_log_costs_the_checkpoints_after_it(
+    tmp_path, uninterrupted, caplog
+):
+    assert in_a_process(tmp_path, Fate(10, signal.SIGKILL)) == -signal.SIGKILL
+    log = tmp_path / "metrics.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    assert b'"step": 5' in lines[5]  # after the checkpoint of step 4, before that of step 8
+    turned = lines[5].replace(b'"step": 5', b'"step": 7')
+    log.write_bytes(b"".join([*lines[:5], turned, *lines[6:]]))
+    found = Checkpoints(tmp_path / "checkpoints", every=4, logs=[log]).newest()
+    assert found is not None and found.step == 4
+    assert "metrics.jsonl is damaged" in caplog.text
+    log.write_bytes(b"".join([lines[0].replace(b"0", b"1"), *lines[1:]]))
+    assert Checkpoints(tmp_path / "checkpoints", every=4, logs=[log]).newest() is None
+    train(tmp_path)
+    assert_ends_the_same(tmp_path, uninterrupted)
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path, uninterrupted, caplog):
     assert in_a_process(tmp_path, Fate(10, signal.SIGKILL)) == -signal.SIGKILL
     newest = tmp_path / "checkpoints" / "step-000000008.ckpt"

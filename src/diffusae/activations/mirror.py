@@ -24,9 +24,9 @@ from filelock import FileLock
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.activations.places import require_inside
 from diffusae.activations.schema import Shard
-from diffusae.activations.transport import Source, digest_of
+from diffusae.activations.transport import Source
 from diffusae.errors import UserError
-from diffusae.files import TEMPORARY_SUFFIX, atomic_path, atomic_write_json, sha256_of
+from diffusae.files import TEMPORARY_SUFFIX, atomic_path, atomic_write_json, digest_of, sha256_of
 from diffusae.masking import masked
 from diffusae.parsing import read_json, reading, typed
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -243,8 +242,3 @@ def _without_command(error: OSError) -> str:
     """What webdataset says of a command that failed, without the command: "exit 3"."""
     found = re.search(r"(exit -?\d+) \(read\)", str(error))
     return f"the command of activations.source failed ({found[1] if found else error.strerror or 'no exit code'})"
-
-
-def digest_of(data: bytes) -> str:
-    """SHA-256 of bytes, as hexadecimal digits."""
-    return hashlib.sha256(data).hexdigest()

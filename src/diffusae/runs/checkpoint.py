@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from diffusae.errors import UserError
-from diffusae.files import atomic_path, atomic_write_json, sha256_of
+from diffusae.files import atomic_path, atomic_write_json, digest_of, sha256_of
 from diffusae.parsing import read_json, reading, typed
 from diffusae.runs.metric_log import MetricLog, read_metrics
 
@@ -86,25 +87,46 @@ def _has_validation(trainer: pl.Trainer) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Told:
-    """What the file beside a checkpoint says."""
+class _Beginning:
+    """What a metric log held when a checkpoint was written: its first `size` bytes, and their SHA-256."""
 
+    size: int
     sha256: str
 
+    @classmethod
+    def of(cls, log: Path, size: int | None = None) -> _Beginning:
+        """The first `size` bytes of a log, or all that are there; a missing log is an empty one."""
+        content = log.read_bytes()[:size] if log.is_file() else b""
+        return cls(size=len(content), sha256=digest_of(content))
 
-def _whole(path: Path, told: Path) -> int:
-    """The steps of a checkpoint, once its bytes are those that were written and read as one; no pickle is opened.
+
+@dataclass(frozen=True, kw_only=True)
+class _Note:
+    """What the file beside a checkpoint says: the SHA-256 of the checkpoint, and the metric logs up to it."""
+
+    sha256: str
+    logs: dict[str, _Beginning] = field(default_factory=dict)
+
+
+def _whole(path: Path, note: Path, logs: Mapping[str, Path]) -> int:
+    """The steps of a checkpoint, once its bytes, and those of the metric logs up to it, are those that were written; no
+    pickle is opened.
 
     Raises:
         FileNotFoundError, UserError: it is missing or damaged.
     """
     remedy = f"checkpoint {path.name} is not used, but an earlier one, or none"
-    value = read_json(told, remedy=remedy)
-    with reading(told, remedy=remedy):
-        expected = typed(_Told, value).sha256
+    value = read_json(note, remedy=remedy)
+    with reading(note, remedy=remedy):
+        expected = typed(_Note, value)
+    for name in logs.keys() & expected.logs.keys():
+        beginning = expected.logs[name]
+        with reading(logs[name], remedy=remedy):
+            if _Beginning.of(logs[name], beginning.size) != beginning:
+                raise UserError(f"its first {beginning.size} bytes are not those that the training wrote")
     with reading(path, remedy=remedy):
-        if (found := sha256_of(path)) != expected:
-            raise UserError(f"SHA-256 is {found}, expected {expected}")
+        if (found := sha256_of(path)) != expected.sha256:
+            raise UserError(f"SHA-256 is {found}, expected {expected.sha256}")
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         step = int(path.stem.partition("-")[2])
         if not state.keys() >= _PARTS or state["global_step"] != step:
@@ -117,7 +139,8 @@ _PARTS = {"global_step", "state_dict", "optimizer_states", "loops"}
 
 
 class Checkpoints(AfterStep):
-    """Writes `step-<n>.ckpt` and, last, `step-<n>.json` with its SHA-256, every so many steps and on SIGTERM.
+    """Writes `step-<n>.ckpt` every so many steps and on SIGTERM, and then `step-<n>.json` with the SHA-256 of it and of the
+    metric logs so far.
 
     Not after the last step of `max_steps`: from there Lightning would neither validate nor end the training (put the
     moving average in the weights' place), so a training that is killed before its result is saved goes on from before.
@@ -130,7 +153,7 @@ class Checkpoints(AfterStep):
 
     def __init__(self, directory: Path | str, *, every: int, logs: Sequence[Path | str]) -> None:
         self.directory, self.every = Path(directory), every
-        self.metric_logs = [Path(log) for log in logs]
+        self.metric_logs = {os.path.relpath(log, directory): Path(log) for log in logs}
 
     def after_step(self, trainer: pl.Trainer) -> None:
         if trainer.global_step % self.every == 0 or trainer.received_sigterm:
@@ -154,17 +177,18 @@ class Checkpoints(AfterStep):
             return
         with atomic_path(path) as temporary:
             trainer.save_checkpoint(temporary)
-        atomic_write_json(path.with_suffix(".json"), {"sha256": sha256_of(path)})
+        logs = {name: _Beginning.of(log) for name, log in self.metric_logs.items()}
+        atomic_write_json(path.with_suffix(".json"), asdict(_Note(sha256=sha256_of(path), logs=logs)))
         for old in sorted(self.directory.glob("step-*.json"))[:-KEPT]:
             old.unlink()
             old.with_suffix(".ckpt").unlink(missing_ok=True)
 
     def newest(self) -> Checkpoint | None:
         """The newest whole checkpoint, or None. A damaged one is named, and the one before it is taken."""
-        for told in sorted(self.directory.glob("step-*.json"), reverse=True):
-            path = told.with_suffix(".ckpt")
+        for note in sorted(self.directory.glob("step-*.json"), reverse=True):
+            path = note.with_suffix(".ckpt")
             try:
-                return Checkpoint(path, _whole(path, told))
+                return Checkpoint(path, _whole(path, note, self.metric_logs))
             except (UserError, FileNotFoundError) as error:
                 logger.warning("%s", error)
         return None
@@ -172,7 +196,7 @@ class Checkpoints(AfterStep):
     def resume(self) -> Checkpoint | None:
         """`newest`, with the metric logs cut back to its steps; without a checkpoint the logs are removed."""
         found = self.newest()
-        for path in self.metric_logs:
+        for path in self.metric_logs.values():
             if found is None:
                 path.unlink(missing_ok=True)
             elif path.exists():
