@@ -254,7 +254,7 @@ class SAEModule(pl.LightningModule):
     def _refuse_non_finite(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):
             raise UserError(
-                f"the loss is {float(loss)} at step {self.global_step}; lower the learning rate "
+                f"the loss is {float(loss.detach())} at step {self.global_step}; lower the learning rate "
                 f"(now {self.lr:g}), or look for activations that are not finite. "
                 "The last checkpoint before this step is good"
             )
