@@ -7,11 +7,8 @@ from pathlib import Path
 
 from faults.command import Ended, run
 from faults.judge import Difference, Outcome, differences, judged
-from faults.remedy import carry_out, message_of
+from faults.remedy import ROUNDS, carry_out, message_of
 from faults.study import OUTPUTS, Step
-
-ROUNDS = 5
-"""Remedies that are carried out one after another at the most."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +63,10 @@ def _fault(ended: Ended) -> str | None:
 
 
 def _warnings(ended: Ended) -> str:
-    """The warnings of a command that went on in spite of them."""
-    lines = ended.stdout.splitlines()
-    return "\n".join(line for line in lines if "[WARNING]" in line or "[ERROR]" in line)
+    """The warnings, with a command as their remedy, of a command that went on in spite of them."""
+    return "\n".join(
+        line for line in ended.stdout.splitlines() if "[WARNING]" in line and "`diffusae" in line
+    )
 
 
 def _first_line(text: str) -> str:

@@ -15,6 +15,8 @@ from faults.study import Step, chain_before
 _COMMAND = re.compile(r"`diffusae (\w+)")
 _PATH = re.compile(r"outputs/[^\s:;,'\"()]+")
 _AWAY = re.compile(r"\b(remove|move)\b")
+ROUNDS = 3
+"""Remedies that a command needs at the most before it ends well."""
 _ALONE = {"train_grid": "train"}
 """A stage that does the work of another one over the whole grid."""
 _SAME = re.compile(r"run (?:the same command|it) again|the same command")
@@ -41,14 +43,21 @@ def carry_out(message: str, directory: Path, before: Step) -> str | None:
         if there is not None:
             shutil.rmtree(there) if there.is_dir() else there.unlink()
             done.append(f"removed {there.relative_to(directory)}")
-    named = set(_COMMAND.findall(message))
-    stages = (named - {"run"} or named) - {before.stage}
+    commands = set(_COMMAND.findall(message))
+    stages = (commands - {"run"} or commands) - {before.stage}
     for step in chain_before(before):
         if stages & {step.stage, _ALONE.get(step.stage), "run"}:
-            ended = run(step.command, directory)
-            done.append(f"{step.name} ({ended.code})")
-            if ended.code:
-                return f"{', '.join(done)}: {message_of(ended.stderr)}" if len(done) > 1 else None
+            done.append(_run_through(step, directory))
     if done:
         return ", ".join(done)
-    return "the same command" if _SAME.search(message) or before.stage in _COMMAND.findall(message) else None
+    return "the same command" if _SAME.search(message) or before.stage in commands else None
+
+
+def _run_through(step: Step, directory: Path) -> str:
+    """Run a step that a message names, and do what its own messages say."""
+    ended, told = run(step.command, directory), step.name
+    for _ in range(ROUNDS):
+        if ended.code == 0 or (further := carry_out(message_of(ended.stderr), directory, step)) is None:
+            break
+        ended, told = run(step.command, directory), f"{told} ({further})"
+    return told if ended.code == 0 else f"{told} (exit {ended.code})"
