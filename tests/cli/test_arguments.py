@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from cli_trials import command
+from diffusae.cli.arguments import CommandLine
 from diffusae.cli.quoting import quoted
 
 
@@ -141,3 +142,8 @@ def test_help_is_made_of_what_there_is(diffusae):
 
 def test_the_version_is_that_of_the_libraries_too(diffusae):
     assert re.match(r"diffusae \d.*torch 2.*diffusers 0", diffusae("--version").out)
+
+
+def test_a_name_that_follows_from_hydras_own_values_is_left_to_the_job():
+    line = CommandLine.parse(["-m", "sae=topk,batchtopk", "sae.tag=${hydra:runtime.choices.sae}-${seed}"])
+    assert line.checked("train").name == "miniature"

@@ -60,6 +60,10 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--trials", type=int, default=60, help="kills")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trials at the same time")
     parser.add_argument(
+        "--steps", nargs="+", choices=list(STEPS), default=list(STEPS), metavar="STEP",
+        help=f"the first of these, in their order: {', '.join(STEPS)}",
+    )  # fmt: skip
+    parser.add_argument(
         "--only", default="", help="trials with this text in their name, such as 'damaged sae/'"
     )
     parser.add_argument("--no-fuzz", action="store_true", help="leave the 5,000 inputs of every reader out")

@@ -430,9 +430,9 @@ def test_a_sweep_file_ends_in_the_same_table(study):
     ("arguments", "message"),
     [
         (["trane"], "unknown stage 'trane'. Did you mean 'train'?"),
-        (["train", "block=side"], "Available options in 'block'"),
+        (["train", "block=side"], "unknown option of block: 'side'; known: down, down_inner, mid"),
         (["train", "sae.kk=3"], "valid names under sae"),
-        (["train", "model=sd99"], "Available options in 'model'"),
+        (["train", "model=sd99"], "unknown option of model: 'sd99'; known: custom, flux_dev"),
         (["train"], "run `diffusae collect`"),
     ],
 )

@@ -58,7 +58,7 @@ def test_a_missing_column_and_a_picture_that_does_not_decode_are_named(tmp_path)
     kept(tmp_path)
     path = tmp_path / "examples.parquet"
     pd.read_parquet(path).drop(columns="strength").to_parquet(path, index=False)
-    with pytest.raises(UserError, match=r"lacks strength; evaluate this cell again"):
+    with pytest.raises(UserError, match=r"lacks the columns strength; evaluate this cell again"):
         load_examples(tmp_path)
 
 

@@ -13,6 +13,7 @@ from diffusae.stages.evaluate import evaluate
 from diffusae.stages.evaluate_purity import load_purest, purity_panel, shared_labels
 from diffusae.stages.report import report
 from labelled_collection import TASKS, place_collection, place_sae, study_in
+from stages.evaluated_interventions import record_again
 
 OVERRIDES = ["evaluation.n_latents=3", "evaluation.n_draws=50", "evaluation.gallery_latents=2"]
 
@@ -92,7 +93,7 @@ class Colours:
 def test_a_tagger_names_a_latent_by_the_tag_that_most_of_its_top_pictures_get(tmp_path, monkeypatch):
     from diffusae.stages import evaluate_purity
 
-    monkeypatch.setattr(evaluate_purity, "build", lambda _node: Colours())
+    monkeypatch.setattr(evaluate_purity, "build", lambda _node, _place: Colours())
     study = study_in(tmp_path, *OVERRIDES, "evaluation.name_by_tagger=true", evaluation="purity")
     place_collection(study.activations)
     place_sae(study)
@@ -119,6 +120,7 @@ def test_a_collection_without_labels_is_refused_with_the_remedy(tmp_path):
     told = json.loads(manifest.read_text())
     del told["header"]["label_tasks"]
     manifest.write_text(json.dumps(told))
+    record_again(study.activations)
     place_sae(study)
     with pytest.raises(UserError, match="carries no class labels; collect given pictures"):
         evaluate(study.cfg)

@@ -26,6 +26,7 @@ from diffusae.sae.storage import load_sae
 from diffusae.stages import train as stage
 from diffusae.stages import train_grid
 from diffusae.stages.study import Study
+from stages.evaluated_interventions import record_again
 
 TRAINING = "mid/t1.00/cond/shard-000000.tar"
 
@@ -80,6 +81,7 @@ def put_nan(activations: Path, *, image: int) -> None:
     path.write_bytes(content)
     for told in (activations / "manifest.json", activations / "groups" / "000000.json"):
         told.write_text(told.read_text().replace(before, sha256_of(path)))
+    record_again(activations)
     Manifest.load(activations)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 LONGEST_BYTES = 180
 """Of one name: file systems take 255, of which suffixes and the rest of a cell's name need some."""
@@ -19,9 +20,15 @@ LISTS = ("grid.blocks",)
 
 
 def name_faults(cfg: DictConfig) -> Iterator[str]:
-    """Every setting that cannot be the name of a file; those that are absent or null are left out, but for `name`."""
+    """Every setting that cannot be the name of a file; those that are absent or null are left out, but for `name`.
+
+    So are those that follow from Hydra's own values (`${hydra:runtime.choices.sae}`) before a job runs.
+    """
     for setting in (*NESTED, *PLAIN):
-        value = OmegaConf.select(cfg, setting)
+        try:
+            value = OmegaConf.select(cfg, setting)
+        except InterpolationResolutionError:
+            continue
         if value is not None and (fault := name_fault(setting, value, nested=setting in NESTED)):
             yield fault
     if "name" in cfg and cfg.name is None:
