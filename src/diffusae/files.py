@@ -84,6 +84,13 @@ def is_left_over(path: Path) -> bool:
     return owner is not None and not _is_another_live_process(int(owner[1]))
 
 
+def remove_left_overs(directory: Path | str) -> None:
+    """Remove the temporary files that killed processes of this machine left directly in a directory, if there is one."""
+    for temporary in Path(directory).glob(f"*{TEMPORARY_SUFFIX}"):
+        if is_left_over(temporary):
+            temporary.unlink(missing_ok=True)
+
+
 def _is_another_live_process(pid: int) -> bool:
     if pid == os.getpid():
         return False

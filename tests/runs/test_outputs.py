@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -272,6 +273,16 @@ def test_a_file_system_that_cannot_flush_directories_does_and_a_faulty_disk_does
     with atomic_path(tmp_path / "a") as temporary:
         temporary.write_text("x")
     assert (tmp_path / "a").read_text() == "x"
+
+
+def test_what_a_killed_process_left_goes_and_what_a_live_one_writes_stays(tmp_path: Path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (tmp_path / f"report.json.{gone.pid}.partial").write_text("{")
+    (tmp_path / f"report.json.{os.getppid()}.partial").write_text("{")
+    files.remove_left_overs(tmp_path)
+    files.remove_left_overs(tmp_path / "nowhere")
+    assert [path.name for path in tmp_path.iterdir()] == [f"report.json.{os.getppid()}.partial"]
 
 
 @pytest.mark.parametrize("name", ["../victim.txt", "/etc/hostname", "a/b", "..", ""])

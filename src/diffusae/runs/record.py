@@ -22,14 +22,13 @@ from typing import Any, Literal
 from diffusae.errors import UserError
 from diffusae.files import (
     RECORD,
-    TEMPORARY_SUFFIX,
     Outputs,
     again,
-    is_left_over,
     output_fault,
     outputs_in,
     read_sealed,
     recorded_outputs,
+    remove_left_overs,
     write_sealed,
 )
 from diffusae.parsing import typed
@@ -256,9 +255,7 @@ def run_record(
     """
     state(directory, determines=determines, parents=parents)
     _require_files(directory)
-    for temporary in Path(directory).glob(f"*{TEMPORARY_SUFFIX}"):
-        if is_left_over(temporary):
-            temporary.unlink(missing_ok=True)
+    remove_left_overs(directory)
     commit, dirty = _git()
     record = RunRecord(
         stage=stage,

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from diffusae.evaluation.result import load_results
-from diffusae.files import atomic_path, atomic_write_json
+from diffusae.files import atomic_path, atomic_write_json, remove_left_overs
 from diffusae.report.comparison import (
     Compared,
     Ours,
@@ -47,6 +47,7 @@ def compare(cfg: DictConfig) -> None:
     place = study.directory / "compare" / reference.id
     _show(study.name, reference, lines)
     with where_writable(place, otherwise="the comparison is shown and not kept"):
+        remove_left_overs(place.parent)
         atomic_write_json(place.with_suffix(".json"), [asdict(line) for line in lines])
         for suffix, text in (
             (".csv", comparison_csv(lines)),

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from diffusae.activations.schema import Cell
 from diffusae.errors import UserError
 from diffusae.evaluation.result import load_results
-from diffusae.files import atomic_write_json
+from diffusae.files import atomic_write_json, remove_left_overs
 from diffusae.report.dashboard import (
     CHART,
     COLUMNS,
@@ -153,6 +153,7 @@ def _show(study: Study, shown: Dashboard) -> bool:
             chart={"name": CHART, "spec": HEATMAP},
             timeout_s=settings.timeout_s,
         )
+    remove_left_overs(path.parent)
     atomic_write_json(path, {"overview": shown.overview, "saved": saved, **specifications(shown)})
     stamp(path, shown.overview)
     log.info("the dashboard: %s", _where(path, saved))

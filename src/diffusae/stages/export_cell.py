@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.evaluation.result import Result, load_results
+from diffusae.files import remove_left_overs
 from diffusae.report.card import ModelCard, write_card
 from diffusae.runs.record import RunRecord, parent_signature, read_record
 from diffusae.runs.survey import finished_runs
@@ -41,6 +42,7 @@ def export_cell(cfg: DictConfig) -> None:
         "diffusae_signature": signature,
         "diffusae_commit": record.git_commit,
     }
+    remove_left_overs(directory)
     units = export_sae(directory, sae, format=cfg.format, metadata=facts)
     write_card(directory, card_of(study, sae, metadata, format=cfg.format, code_units=units))
     log.info("%s is written", directory)

@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
-from diffusae.files import atomic_write_json
+from diffusae.files import atomic_write_json, remove_left_overs
 from diffusae.runs.disk import free_bytes, where_writable
 from diffusae.stages import probe
 from diffusae.stages.alternatives import alternatives, with_captions
@@ -78,6 +78,7 @@ def plan(cfg: DictConfig) -> None:
     told["captions"] = "assumed" if assumed else "read"
     told["alternatives"] = [_json_of_alternative(kept, other) for kept, other in others.items()]
     with where_writable(study.directory / PLAN, otherwise="the plan is shown and not kept"):
+        remove_left_overs(study.directory)
         atomic_write_json(study.directory / PLAN, told)
         console.print(f"written to {study.directory / PLAN}", soft_wrap=True)
 

@@ -19,6 +19,7 @@ from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.gallery import Gallery
 from diffusae.errors import UserError, together
 from diffusae.evaluation.result import Result, load_results
+from diffusae.files import remove_left_overs
 from diffusae.report.page import write_report
 from diffusae.report.study import Concept, Examples, Picture, Run, RunRow
 from diffusae.report.study import Study as Page
@@ -73,6 +74,7 @@ def report(cfg: DictConfig) -> None:
     for run in runs:
         if run.fault is not None:
             warn_once(run.left_out)
+    remove_left_overs(page.parent)
     write_report(page, _page(study, runs))
     stamp(page, _contents(study, runs))
     log.info("the report: %s", page.absolute())
