@@ -101,7 +101,8 @@ def _facts(seed: int, asked: argparse.Namespace, seconds: float) -> dict[str, An
     ).stdout.strip()
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "command": f"`make test-faults SEED={seed} TRIALS={asked.trials}`",
+        "command": f"`make test-faults SEED={seed} TRIALS={asked.trials}`"
+        + (", without the fuzzed readers" if asked.no_fuzz else ""),
         "commit": commit,
         "machine": f"{_processor()}, {os.cpu_count()} cores, {asked.jobs} trials at a time",
         "minutes": round(seconds / 60),
