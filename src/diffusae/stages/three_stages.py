@@ -44,6 +44,8 @@ _MEASURE = {
     "rest_changed": "distance",
     "feature_distance": "distance",
 }
+_LEFT_OUT = ("score_before", "score_after", "gain")
+"""Measures of global edits that the table does not show: `success` says whether the score rose."""
 _COLUMN = {"recognised": "found", "rest_changed": "rest"}
 _SHARES = ("success", "reached", "kept")
 _CASE = ("image_id", "noun", "region", "target")
@@ -146,6 +148,8 @@ def _rows_of(evaluated: Evaluated, settings: Mapping[str, Any], seed: int) -> li
     for row in load_results(evaluated.directory / "results.json"):
         edit, column, together = _parts(evaluated, row)
         measure = _MEASURE.get(column, column)
+        if measure in _LEFT_OUT:
+            continue
         if measure not in MEASURES:
             log.warning("%s: %s has no place in the three-stage table", evaluated.name, row.metric)
             continue
