@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from diffusae.activations import transport
-from diffusae.activations.transport import Source, digest_of
+from diffusae.activations.transport import Source
 from diffusae.errors import UserError
+from diffusae.files import digest_of
 from local_server import served
 
 DATA = np.random.default_rng(0).bytes(1_000_000)

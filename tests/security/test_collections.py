@@ -11,8 +11,8 @@ from diffusae.activations.manifest import Manifest
 from diffusae.activations.merge import merge_parts
 from diffusae.activations.mirror import MIRROR, fetch_ahead, forget, mirror, open_shard
 from diffusae.activations.reader import discard_damaged, require_sound, verify
-from diffusae.activations.transport import digest_of
 from diffusae.errors import UserError
+from diffusae.files import digest_of
 
 SHARD = "mid/t0.50/cond/shard-000000.tar"
 

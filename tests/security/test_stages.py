@@ -13,10 +13,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from diffusae.activations.mirror import MIRROR
-from diffusae.activations.transport import digest_of
 from diffusae.cli import config_directory, main
 from diffusae.errors import UserError
-from diffusae.files import sha256_of, write_sealed
+from diffusae.files import digest_of, sha256_of, write_sealed
 from diffusae.runs.record import read_record, run_record, state
 from diffusae.stages import outcomes
 from diffusae.stages.collect import collect
