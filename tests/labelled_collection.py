@@ -15,7 +15,7 @@ from diffusae.runs.record import run_record
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
 from diffusae.sae.storage import save_sae
-from diffusae.stages.study import Study
+from diffusae.study.study import Study
 
 TASKS = {"object": ["fish", "bird", "star"], "place": ["left", "right"]}
 GRID, D_IN = (4, 4), 8

@@ -9,7 +9,7 @@ from diffusae.concepts.words import Vocabulary, normal_words, plurals, words_of
 from diffusae.errors import UserError
 from diffusae.miniature.captions import captioned_scene
 from diffusae.miniature.shapes import NOUNS
-from diffusae.stages.evaluate_composition import nouns_in
+from diffusae.metrics.composition import nouns_in
 
 ANIMALS = Vocabulary(
     ["dog", "cat", "hot dog", "person", "glass", "glasses", "cell phone", "glass of wine"],

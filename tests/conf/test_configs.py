@@ -31,7 +31,7 @@ from diffusae.prompts.caption_source import FilePrompts
 from diffusae.sae.sparsity import SPARSITIES
 from diffusae.stages import collect, evaluate, label, train
 from diffusae.stages.run import _chosen_metrics
-from diffusae.stages.study import Study, build
+from diffusae.study.study import Study, build
 
 CONF = config_directory()
 OPTIONS = sorted(

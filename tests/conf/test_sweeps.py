@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
 
 from diffusae.cli import STAGES, config_directory
-from diffusae.stages.study import Study
+from diffusae.study.study import Study
 
 FOLDER = config_directory().parent / "sweeps"
 FILES = sorted((FOLDER / "wandb").glob("*.yaml"))

@@ -86,7 +86,7 @@ def staged(
     tag: str = "k10",
     unit: str = "share",
 ) -> dict[str, Any]:
-    """A row of the three-stage table as `diffusae.stages.three_stages` makes it."""
+    """A row of the three-stage table as `diffusae.summaries.three_stages` makes it."""
     return {
         "metric": f"{edit}_{measure}",
         **own,

@@ -8,7 +8,7 @@ from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.kernels import check_device, kernels_by_name
 from diffusae.sae.sparse_ops import TORCH
 from diffusae.sae.sparsity import TopK
-from diffusae.stages.study import Study
+from diffusae.study.study import Study
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from diffusae.cli import config_directory
 from diffusae.errors import UserError
-from diffusae.stages.building import PLACES, build
+from diffusae.study.building import PLACES, build
 
 TOPK = "diffusae.sae.sparsity.TopK"
 
@@ -69,7 +69,7 @@ def test_every_class_is_of_its_places_kind(place):
 @pytest.mark.parametrize(
     "target",
     ["diffusae.files.atomic_write_json", "diffusae.sae.storage.Path.touch", "diffusae.sae.storage.load_sae", "os.system",
-     "diffusae.stages.building.build", "diffusae.sae.sparsity.nn.Module", "diffusae.sae.sparsity.TopK.check", "builtins.eval",
+     "diffusae.study.building.build", "diffusae.sae.sparsity.nn.Module", "diffusae.sae.sparsity.TopK.check", "builtins.eval",
      "diffusae.sae.sparsity.SPARSITIES", " diffusae.sae.sparsity.TopK", "", None, 3, [TOPK], {"_target_": TOPK}],
 )  # fmt: skip
 def test_no_other_target_is_built(target, tmp_path):

@@ -16,7 +16,7 @@ from diffusae.evaluation.result import Estimate, Result, bootstrap_mean, save_re
 from diffusae.files import outputs_in, write_sealed
 from diffusae.interventions.windows import window_at
 from diffusae.runs.record import RECORD, read_record, run_record
-from diffusae.stages.study import Study
+from diffusae.study.study import Study
 
 REGIONS = ("top_left", "top_right", "bottom_left", "bottom_right")
 METHODS = ("no_edit", "concepts", "difference_of_means", "random_latent", "neuron")

@@ -17,7 +17,7 @@ from diffusae.stages.annotate import annotate, determining
 from diffusae.stages.collect import collect
 from diffusae.stages.evaluate import _determines, evaluate
 from diffusae.stages.label import label
-from diffusae.stages.study import Study
+from diffusae.study.study import Study
 from diffusae.stages.train import train
 from tiny_annotators import WORDS, TinyAnnotators
 

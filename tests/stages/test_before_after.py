@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from diffusae.errors import UserError
-from diffusae.stages.before_after import captioned, load_examples, panel_name
+from diffusae.report.before_after import captioned, load_examples, panel_name
 from stages.evaluated_interventions import png
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)

@@ -7,9 +7,9 @@ from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
-from diffusae.stages import codes
+from diffusae.labelling import codes
 from diffusae.stages.collect import collect
-from diffusae.stages.study import Study
+from diffusae.study.study import Study
 
 STUDY = ["debug=tiny", "model.steps=2", "grid.timesteps=[0.0]", "grid.blocks=[mid]", "grid.conditionings=[cond]",
          "timestep=final", "prompts.counts={train: 2, validation: 1, dictionary: 7, tune: 1, test: 1}"]  # fmt: skip

@@ -8,9 +8,9 @@ from diffusae.cli import config_directory
 from diffusae.errors import UserError
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.stages import collect as stage
-from diffusae.stages.collection import groups_of
-from diffusae.stages.study import Study
-from diffusae.stages.truncation import told_truncations
+from diffusae.collecting.streams import groups_of
+from diffusae.study.study import Study
+from diffusae.collecting.truncation import told_truncations
 
 
 def study_in(directory, *overrides):

@@ -17,11 +17,12 @@ from diffusae.evaluation.result import load_results
 from diffusae.files import sha256_of
 from diffusae.runs.record import read_record
 from diffusae.stages import collect as stage
-from diffusae.stages import record_pictures, record_text
+from diffusae.collecting import pictures as record_pictures
+from diffusae.collecting import texts as record_text
 from diffusae.stages.annotate import annotate
 from diffusae.stages.evaluate import evaluate, kind_faults, needed
 from diffusae.stages.report import report
-from diffusae.stages.study import Study
+from diffusae.study.study import Study
 from diffusae.stages.train import train
 from picture_files import encoded, pixels, put, sample, write_tar
 

@@ -15,7 +15,7 @@ from diffusae.files import sha256_of
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import read_record
 from diffusae.stages import collect as stage
-from diffusae.stages.study import Study
+from diffusae.study.study import Study
 
 SMALL = [
     "debug=tiny", "grid.timesteps=[1.0]", "grid.blocks=[mid]", "model.steps=2", "activations.group_size=1",
@@ -158,7 +158,7 @@ def test_two_tasks_of_one_part_are_refused_and_so_is_all_beside_a_part(tmp_path,
 
 
 def test_a_part_beside_a_run_of_the_whole_is_refused(tmp_path, unloadable, monkeypatch):
-    monkeypatch.setattr("diffusae.stages.collection_tasks.WAIT_S", 0.1)
+    monkeypatch.setattr("diffusae.collecting.tasks.WAIT_S", 0.1)
     with (
         directory_lock(study_in(tmp_path).activations),
         pytest.raises(UserError, match=r"activations is in use by process"),

@@ -3,8 +3,8 @@
 import pytest
 
 from diffusae.concepts.words import Vocabulary
-from diffusae.stages.collection import words_of
-from diffusae.stages.evaluate_composition import tokens_naming
+from diffusae.collecting.streams import words_of
+from diffusae.metrics.composition import tokens_naming
 
 VOCABULARY = Vocabulary(["dog", "hot dog", "person", "fish"], {"dog": ["puppy"], "person": ["man"]})
 

@@ -17,7 +17,7 @@ from diffusae.evaluation.result import Estimate, Result, save_results
 from diffusae.runs import wandb_save
 from diffusae.runs.record import run_record
 from diffusae.stages.dashboard import dashboard
-from diffusae.stages.study import Study
+from diffusae.study.study import Study
 from stages.evaluated_interventions import place_spatial
 from wandb_records import history_of, records_of, values_of
 

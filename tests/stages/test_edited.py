@@ -10,8 +10,8 @@ from diffusae.interventions.text import TextEdit
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
-from diffusae.stages.edited import EditedPictures, Place, Trial
-from diffusae.stages.study import Study
+from diffusae.steering.edited import EditedPictures, Place, Trial
+from diffusae.study.study import Study
 
 PROMPTS = [
     Prompt(f"p{n}", text, n, "test")

@@ -16,14 +16,15 @@ from diffusae.interventions.unlearning import ConceptLatents
 from diffusae.prompts.attacks import names_word
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
-from diffusae.stages import erasure_benchmark, evaluate_erasure
-from diffusae.stages.before_after import load_examples
-from diffusae.stages.defended import Ask, DefendedPictures
-from diffusae.stages.erasure_attacks import first_place, listed
-from diffusae.stages.erasure_benchmark import ErasureBenchmark
-from diffusae.stages.erasure_saes import UpdateAblation, updates_study
-from diffusae.stages.evaluate_erasure import check_settings
-from diffusae.stages.study import Study
+from diffusae.benchmarks.erasure import benchmark as erasure_benchmark
+from diffusae.metrics import erasure as evaluate_erasure
+from diffusae.report.before_after import load_examples
+from diffusae.benchmarks.erasure.defended import Ask, DefendedPictures
+from diffusae.benchmarks.erasure.attacks import first_place, listed
+from diffusae.benchmarks.erasure.benchmark import ErasureBenchmark
+from diffusae.benchmarks.erasure.autoencoders import UpdateAblation, updates_study
+from diffusae.metrics.erasure import check_settings
+from diffusae.study.study import Study
 
 SMALL = [
     "evaluation=erasure", "block.name=text_2", "evaluation.steps=2", "evaluation.tune_prompts=1", "evaluation.test_prompts=2",

@@ -8,7 +8,7 @@ import pytest
 
 from diffusae.errors import UserError
 from diffusae.evaluation.result import load_results
-from diffusae.stages import evaluate_knowledge
+from diffusae.metrics import knowledge as evaluate_knowledge
 from diffusae.stages.evaluate import evaluate
 from labelled_collection import COUNTS, place_all, place_collection, place_sae, study_in
 

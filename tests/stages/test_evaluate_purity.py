@@ -10,7 +10,7 @@ from diffusae.concepts.gallery import Gallery
 from diffusae.errors import UserError
 from diffusae.evaluation.result import load_results
 from diffusae.stages.evaluate import evaluate
-from diffusae.stages.evaluate_purity import load_purest, purity_panel, shared_labels
+from diffusae.metrics.purity import load_purest, purity_panel, shared_labels
 from diffusae.stages.report import report
 from labelled_collection import TASKS, place_collection, place_sae, study_in
 from stages.evaluated_interventions import record_again
@@ -91,7 +91,7 @@ class Colours:
 
 
 def test_a_tagger_names_a_latent_by_the_tag_that_most_of_its_top_pictures_get(tmp_path, monkeypatch):
-    from diffusae.stages import evaluate_purity
+    from diffusae.metrics import purity as evaluate_purity
 
     monkeypatch.setattr(evaluate_purity, "build", lambda _node, _place: Colours())
     study = study_in(tmp_path, *OVERRIDES, "evaluation.name_by_tagger=true", evaluation="purity")

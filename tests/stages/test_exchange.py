@@ -15,7 +15,7 @@ from diffusae.sae.sparsity import TopK
 from diffusae.sae.storage import load_sae, save_sae
 from diffusae.stages.export_cell import export_cell
 from diffusae.stages.import_cell import import_cell
-from diffusae.stages.study import Study
+from diffusae.study.study import Study
 
 X = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
 

@@ -21,7 +21,7 @@ from diffusae.sae.storage import load_sae, save_sae
 from diffusae.stages.export_cell import export_cell
 from diffusae.stages.pull import pull
 from diffusae.stages.push import push
-from diffusae.stages.study import Study
+from diffusae.study.study import Study
 from local_hub import TOKEN, local_hub
 
 X = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))

@@ -22,10 +22,10 @@ from diffusae.runs.record import read_record, run_record, state
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
 from diffusae.sae.storage import load_sae, save_sae
-from diffusae.stages.before_after import load_examples
-from diffusae.stages.emergence import summarise_emergence
-from diffusae.stages.evaluate_purity import load_purest
-from diffusae.stages.three_stages import claims_in, summarise_three_stages
+from diffusae.report.before_after import load_examples
+from diffusae.summaries.emergence import summarise_emergence
+from diffusae.metrics.purity import load_purest
+from diffusae.summaries.three_stages import claims_in, summarise_three_stages
 from runs.test_outputs import flip_a_bit
 from stages.evaluated_interventions import place_spatial
 from stages.test_emergence import TIMES, evaluate, study_in

@@ -9,7 +9,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from diffusae.errors import UserError
-from diffusae.stages.outcomes import Outcome, OutcomeTable, print_outcomes, reason
+from diffusae.jobs.outcomes import Outcome, OutcomeTable, print_outcomes, reason
 
 LONG = "k=900 exceeds [bold]d_sae=64[/]; " + "lower sae.k, " * 30
 

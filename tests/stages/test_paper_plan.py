@@ -11,8 +11,8 @@ from diffusae.cli import config_directory
 from diffusae.errors import UserError
 from diffusae.interventions.windows import window_at
 from diffusae.stages import plan as stage
-from diffusae.stages import probe
-from diffusae.stages.study import Study
+from diffusae.planning import probe
+from diffusae.study.study import Study
 from diffusae.stages.train_grid import _members
 
 from .sd14_folder import write_sd14

@@ -16,10 +16,10 @@ from diffusae.cli import config_directory
 from diffusae.errors import UserError
 from diffusae.stages import collect as collecting
 from diffusae.stages import plan as stage
-from diffusae.stages import probe
-from diffusae.stages.collection import SEEN_SPLITS
-from diffusae.stages.estimate import bytes_finished, estimate
-from diffusae.stages.study import Study
+from diffusae.planning import probe
+from diffusae.collecting.streams import SEEN_SPLITS
+from diffusae.planning.estimate import bytes_finished, estimate
+from diffusae.study.study import Study
 
 GIVEN = ["plan.seconds_per_picture=2.0", "plan.vectors_per_second=1000"]
 THINNED = ["activations.positions_per_image=8", "grid.timesteps=[1.0,0.0]", "grid.blocks=[mid]"]

@@ -8,8 +8,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.demos.boring_classes import BoringModel
 from rich.console import Console as Terminal
 
-from diffusae.stages import progress
-from diffusae.stages.progress import TrainingProgress, Work, at_work, duration, pace, progress_bar
+from diffusae.jobs import progress
+from diffusae.jobs.progress import TrainingProgress, Work, at_work, duration, pace, progress_bar
 
 
 def train(*callbacks: pl.Callback) -> None:

@@ -14,7 +14,7 @@ from diffusae.cli import config_directory
 from diffusae.errors import UserError
 from diffusae.runs.record import read_record, run_record
 from diffusae.stages.collect import collect
-from diffusae.stages.study import Study
+from diffusae.study.study import Study
 from diffusae.stages.train import train
 from local_server import served
 

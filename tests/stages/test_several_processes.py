@@ -21,7 +21,7 @@ from diffusae.cli import config_directory
 from diffusae.errors import UserError
 from diffusae.runs.metric_log import read_metrics
 from diffusae.runs.record import read_record, run_record
-from diffusae.stages.study import Study
+from diffusae.study.study import Study
 
 CELL = "mid-t1.00-cond-batchtopk-k4"
 COMMAND = [

@@ -8,8 +8,8 @@ import pytest
 
 from diffusae.evaluation.result import Result, load_results, save_results
 from diffusae.runs.record import read_record
-from diffusae.stages.study import Study
-from diffusae.stages.three_stages import claims_in, summarise_three_stages, window_name
+from diffusae.study.study import Study
+from diffusae.summaries.three_stages import claims_in, summarise_three_stages, window_name
 from stages.evaluated_interventions import place_global, place_spatial, record_again
 from stages.test_emergence import study_in
 

@@ -25,7 +25,7 @@ from diffusae.sae.metrics import Reconstruction, decoder_similarity
 from diffusae.sae.storage import load_sae
 from diffusae.stages import train as stage
 from diffusae.stages import train_grid
-from diffusae.stages.study import Study
+from diffusae.study.study import Study
 from stages.evaluated_interventions import record_again
 
 TRAINING = "mid/t1.00/cond/shard-000000.tar"

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from diffusae.cli.configs import Composer
 from diffusae.cli.quoting import TEXTS, no_text, swept, unreadable
 from diffusae.errors import UserError, together, unknown
-from diffusae.stages.names import name_fault, name_faults
+from diffusae.study.names import name_fault, name_faults
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,8 @@ def _run(stage: str, arguments: list[str]) -> None:
     from diffusae.cli.arguments import CommandLine
     from diffusae.cli.configs import config_directory
     from diffusae.cli.help import stage_help
-    from diffusae.stages.logs import where_logs_go
-    from diffusae.stages.resolvers import register_resolvers
+    from diffusae.cli.logs import where_logs_go
+    from diffusae.study.resolvers import register_resolvers
 
     register_resolvers()
     line = CommandLine.parse(arguments)
@@ -118,8 +118,8 @@ def _task(stage: str) -> Callable[[Any], object]:
         from hydra.types import RunMode
 
         from diffusae.cli.surroundings import quieten
-        from diffusae.stages.progress import at_work
-        from diffusae.stages.resolvers import expand_home
+        from diffusae.jobs.progress import at_work
+        from diffusae.study.resolvers import expand_home
 
         try:
             function = _function(stage)
@@ -153,7 +153,7 @@ def _signal_of(error: BaseException) -> int | None:
 
 def _stopped(stage: str, number: int) -> int:
     """Tell that a signal ended the work, in one line; the exit code."""
-    if (outcomes := sys.modules.get("diffusae.stages.outcomes")) is not None:
+    if (outcomes := sys.modules.get("diffusae.jobs.outcomes")) is not None:
         outcomes.OutcomeTable.open = None  # there is no table of what was not finished
     how = _HOW.get(signal.Signals(number), f"stopped by signal {number}")
     print(f"diffusae {stage}: {how}; the same command goes on", file=sys.stderr)
@@ -169,7 +169,7 @@ def _leave_pipe() -> None:
 
 def _told_of_jobs(error: Exception) -> bool:
     """Whether a multirun that its launcher broke off has been told job by job."""
-    outcomes = sys.modules.get("diffusae.stages.outcomes")  # no multirun has begun where it is not imported
+    outcomes = sys.modules.get("diffusae.jobs.outcomes")  # no multirun has begun where it is not imported
     return (
         outcomes is not None
         and outcomes.OutcomeTable.open is not None
@@ -181,7 +181,7 @@ def _explained(error: BaseException, stage: str) -> str | None:
     """One message for a fault of the user's, None for a fault of ours."""
     from hydra.errors import HydraException
 
-    from diffusae.stages.faults import explained
+    from diffusae.jobs.faults import explained
 
     told = explained(error)
     if told is not None and isinstance(error, HydraException):

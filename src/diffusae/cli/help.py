@@ -47,7 +47,7 @@ def stage_help(stage: str, line: CommandLine) -> str:
 
 def versions() -> str:
     """What `diffusae --version` prints: one line, with the commit where the sources are a repository."""
-    from diffusae.stages.versions import commit
+    from diffusae.study.versions import commit
 
     at = commit()
     told = [f"diffusae {_version('diffusae')}{f' (commit {at})' if at else ''}"]

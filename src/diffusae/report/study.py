@@ -279,7 +279,7 @@ class Study:
         given: whether the pictures were given to the model, not made by it.
         results: rows as `diffusae.evaluation.result.Result.to_json` gives them, of all metrics and cells.
         emergence: rows of the curves over t, as `diffusae.evaluation.emergence.emergence_result` makes them.
-        three_stages: rows of the three-stage table, as `diffusae.stages.three_stages` makes them.
+        three_stages: rows of the three-stage table, as `diffusae.summaries.three_stages` makes them.
         claims: what these rows say of the paper's claims, as `diffusae.evaluation.three_stages.judged` gives it.
         examples: pictures before and after interventions.
         erasures: what the erasure benchmark found, a run a cell.

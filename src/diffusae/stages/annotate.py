@@ -17,10 +17,10 @@ from diffusae.errors import UserError, together
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
 from diffusae.sources import fingerprint
-from diffusae.stages.collection import SEEN_SPLITS
-from diffusae.stages.out_of_memory import tells_memory
-from diffusae.stages.progress import progress_bar
-from diffusae.stages.study import Study, build
+from diffusae.collecting.streams import SEEN_SPLITS
+from diffusae.jobs.out_of_memory import tells_memory
+from diffusae.jobs.progress import progress_bar
+from diffusae.study.study import Study, build
 
 log = logging.getLogger(__name__)
 

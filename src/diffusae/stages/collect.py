@@ -26,9 +26,9 @@ from diffusae.masking import masked_value
 from diffusae.runs.disk import require_free
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import RunRecord, run_record, state
-from diffusae.stages.collection import SEEN_SPLITS, groups_of, stored_in, subsampling_of
-from diffusae.stages.collection_tasks import STAGE as COLLECT_PART
-from diffusae.stages.collection_tasks import (
+from diffusae.collecting.streams import SEEN_SPLITS, groups_of, stored_in, subsampling_of
+from diffusae.collecting.tasks import STAGE as COLLECT_PART
+from diffusae.collecting.tasks import (
     WAIT_S,
     end_part,
     merge,
@@ -37,12 +37,12 @@ from diffusae.stages.collection_tasks import (
     refuse_running,
     require_same,
 )
-from diffusae.stages.estimate import bytes_finished, estimate
-from diffusae.stages.model import describe_model, load_model
-from diffusae.stages.out_of_memory import tells_memory
-from diffusae.stages.progress import progress_bar
-from diffusae.stages.recording import Recording, recording_of
-from diffusae.stages.study import Study
+from diffusae.planning.estimate import bytes_finished, estimate
+from diffusae.study.model import describe_model, load_model
+from diffusae.jobs.out_of_memory import tells_memory
+from diffusae.jobs.progress import progress_bar
+from diffusae.collecting.recording import Recording, recording_of
+from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)
 

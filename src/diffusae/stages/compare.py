@@ -27,7 +27,7 @@ from diffusae.report.comparison import (
 )
 from diffusae.runs.disk import where_writable
 from diffusae.runs.survey import runs_below
-from diffusae.stages.study import Study
+from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)
 

@@ -47,13 +47,13 @@ from diffusae.runs.survey import finished_runs, runs_below
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.runs.wandb_mode import mode_of, valid_run_id
 from diffusae.runs.wandb_save import save_online
-from diffusae.stages.before_after import FILE as EXAMPLES
-from diffusae.stages.before_after import PANEL, panel_name
-from diffusae.stages.evaluate_purity import PANEL as PURITY
-from diffusae.stages.stamp import is_shown, stamp
-from diffusae.stages.study import Study
-from diffusae.stages.three_stages import STAGE as THREE_STAGES
-from diffusae.stages.three_stages import Evaluated, evaluated_interventions, summarise_three_stages
+from diffusae.report.before_after import FILE as EXAMPLES
+from diffusae.report.before_after import PANEL, panel_name
+from diffusae.metrics.purity import PANEL as PURITY
+from diffusae.report.stamp import is_shown, stamp
+from diffusae.study.study import Study
+from diffusae.summaries.three_stages import STAGE as THREE_STAGES
+from diffusae.summaries.three_stages import Evaluated, evaluated_interventions, summarise_three_stages
 
 log = logging.getLogger(__name__)
 

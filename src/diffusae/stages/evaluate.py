@@ -15,22 +15,22 @@ from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.stages.annotate import annotator_faults, determining
-from diffusae.stages.before_after import captioned, panel_name
-from diffusae.stages.evaluate_cohesion import cohesion_rows
-from diffusae.stages.evaluate_composition import composition_results
-from diffusae.stages.evaluate_erasure import erasure_rows
-from diffusae.stages.evaluate_faithfulness import faithfulness_rows
-from diffusae.stages.evaluate_global import edited_studies, global_rows
-from diffusae.stages.evaluate_knowledge import knowledge_results
-from diffusae.stages.evaluate_latents import latent_rows, other_sae
-from diffusae.stages.evaluate_purity import PANEL as PURITY_PANEL
-from diffusae.stages.evaluate_purity import purity_panel, purity_results
-from diffusae.stages.evaluate_reconstruction import reconstruction_rows
-from diffusae.stages.evaluate_spatial import spatial_rows
-from diffusae.stages.evaluate_steering import steering_rows
+from diffusae.report.before_after import captioned, panel_name
+from diffusae.metrics.cohesion import cohesion_rows
+from diffusae.metrics.composition import composition_results
+from diffusae.metrics.erasure import erasure_rows
+from diffusae.metrics.faithfulness import faithfulness_rows
+from diffusae.metrics.global_intervention import edited_studies, global_rows
+from diffusae.metrics.knowledge import knowledge_results
+from diffusae.metrics.latents import latent_rows, other_sae
+from diffusae.metrics.purity import PANEL as PURITY_PANEL
+from diffusae.metrics.purity import purity_panel, purity_results
+from diffusae.metrics.reconstruction import reconstruction_rows
+from diffusae.metrics.spatial_intervention import spatial_rows
+from diffusae.metrics.text_steering import steering_rows
 from diffusae.stages.label import word_embedding
-from diffusae.stages.out_of_memory import tells_memory
-from diffusae.stages.study import Study
+from diffusae.jobs.out_of_memory import tells_memory
+from diffusae.study.study import Study
 from diffusae.stages.train import mirror_of
 
 log = logging.getLogger(__name__)

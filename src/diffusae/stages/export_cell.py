@@ -19,9 +19,9 @@ from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.exchange import export_sae
 from diffusae.sae.folded import CodeUnits
 from diffusae.sae.storage import load_sae
-from diffusae.stages.codes import stream_of
-from diffusae.stages.how_collected import how_collected
-from diffusae.stages.study import Study
+from diffusae.labelling.codes import stream_of
+from diffusae.report.how_collected import how_collected
+from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)
 

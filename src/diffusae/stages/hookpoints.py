@@ -12,7 +12,7 @@ from diffusae.backbone.branches import configured_branches
 from diffusae.backbone.describe import Description
 from diffusae.backbone.hookpoints import find
 from diffusae.errors import UserError
-from diffusae.stages.model import describe_model
+from diffusae.study.model import describe_model
 
 _WIDTH = 100
 

@@ -14,8 +14,8 @@ from diffusae.runs.record import run_record, state
 from diffusae.sae.exchange import content_hashes, detect, import_sae
 from diffusae.sae.storage import save_sae
 from diffusae.sources import require_own_files
-from diffusae.stages.codes import stream_of
-from diffusae.stages.study import Study
+from diffusae.labelling.codes import stream_of
+from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)
 

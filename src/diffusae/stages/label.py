@@ -23,9 +23,9 @@ from diffusae.runs.record import parent_signature, run_record, state
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.sae.storage import load_sae
 from diffusae.stages.annotate import annotate
-from diffusae.stages.codes import coded_split
-from diffusae.stages.out_of_memory import tells_memory
-from diffusae.stages.study import Study, build
+from diffusae.labelling.codes import coded_split
+from diffusae.jobs.out_of_memory import tells_memory
+from diffusae.study.study import Study, build
 from diffusae.stages.train import mirror_of
 
 log = logging.getLogger(__name__)

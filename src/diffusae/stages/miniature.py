@@ -31,9 +31,9 @@ from diffusae.miniature.gate import (
 )
 from diffusae.miniature.train import MiniatureTraining
 from diffusae.runs.lock import directory_lock
-from diffusae.stages.processes import device_fault
-from diffusae.stages.progress import progress_bar
-from diffusae.stages.resolvers import register_resolvers
+from diffusae.jobs.processes import device_fault
+from diffusae.jobs.progress import progress_bar
+from diffusae.study.resolvers import register_resolvers
 
 log = logging.getLogger(__name__)
 register_resolvers()

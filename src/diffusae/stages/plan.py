@@ -15,13 +15,13 @@ from rich.table import Column, Table
 
 from diffusae.files import atomic_write_json, remove_left_overs
 from diffusae.runs.disk import free_bytes, where_writable
-from diffusae.stages import probe
-from diffusae.stages.alternatives import alternatives, with_captions
+from diffusae.planning import probe
+from diffusae.planning.alternatives import alternatives, with_captions
 from diffusae.stages.collect import check_hookpoints
-from diffusae.stages.collection import SEEN_SPLITS, TRAINING_SPLIT
-from diffusae.stages.estimate import Estimate, StreamEstimate, bytes_finished, estimate
-from diffusae.stages.model import describe_model
-from diffusae.stages.study import Study
+from diffusae.collecting.streams import SEEN_SPLITS, TRAINING_SPLIT
+from diffusae.planning.estimate import Estimate, StreamEstimate, bytes_finished, estimate
+from diffusae.study.model import describe_model
+from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import run_record, state
 from diffusae.runs.survey import finished_runs
 from diffusae.sae.storage import load_sae
-from diffusae.stages.codes import stream_of
-from diffusae.stages.study import Study
+from diffusae.labelling.codes import stream_of
+from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from diffusae.runs.record import parent_signature
 from diffusae.sae.exchange import FORMATS
 from diffusae.sae.storage import load_sae
 from diffusae.stages.export_cell import card_of, export_cell
-from diffusae.stages.study import Study
+from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)
 

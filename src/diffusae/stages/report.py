@@ -26,19 +26,19 @@ from diffusae.report.study import Study as Page
 from diffusae.runs.disk import require_writable, where_writable
 from diffusae.runs.record import RunRecord, signature, warn_once
 from diffusae.runs.survey import Kept, runs_below
-from diffusae.stages.before_after import load_examples
-from diffusae.stages.emergence import STAGE as EMERGENCE
-from diffusae.stages.emergence import summarise_emergence
-from diffusae.stages.erasure_shown import erasures_shown
-from diffusae.stages.evaluate_purity import load_purest, shared_labels
-from diffusae.stages.how_collected import how_collected
-from diffusae.stages.labelled import caption_of
-from diffusae.stages.predictions_shown import predictions_shown
-from diffusae.stages.stamp import is_shown, stamp
-from diffusae.stages.strips import strips_of
-from diffusae.stages.study import Study
-from diffusae.stages.three_stages import STAGE as THREE_STAGES
-from diffusae.stages.three_stages import (
+from diffusae.report.before_after import load_examples
+from diffusae.summaries.emergence import STAGE as EMERGENCE
+from diffusae.summaries.emergence import summarise_emergence
+from diffusae.report.erasure_shown import erasures_shown
+from diffusae.metrics.purity import load_purest, shared_labels
+from diffusae.report.how_collected import how_collected
+from diffusae.labelling.labelled_pictures import caption_of
+from diffusae.report.predictions_shown import predictions_shown
+from diffusae.report.stamp import is_shown, stamp
+from diffusae.report.strips import strips_of
+from diffusae.study.study import Study
+from diffusae.summaries.three_stages import STAGE as THREE_STAGES
+from diffusae.summaries.three_stages import (
     claims_in,
     evaluated_interventions,
     summarise_three_stages,

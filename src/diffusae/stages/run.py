@@ -21,15 +21,15 @@ from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.stages.annotate import annotate
 from diffusae.stages.collect import collect
 from diffusae.stages.evaluate import METRICS, evaluate_cell, evaluated, kind_faults, needed
-from diffusae.stages.evaluate_global import edited_studies
-from diffusae.stages.faults import is_users, reason
+from diffusae.metrics.global_intervention import edited_studies
+from diffusae.jobs.faults import is_users, reason
 from diffusae.stages.label import label_cell, labelled, word_embedding
-from diffusae.stages.outcomes import Outcome, print_outcomes
-from diffusae.stages.progress import at_work, progress_bar
-from diffusae.stages.random_weights import random_study
+from diffusae.jobs.outcomes import Outcome, print_outcomes
+from diffusae.jobs.progress import at_work, progress_bar
+from diffusae.collecting.random_weights import random_study
 from diffusae.stages.report import report
-from diffusae.stages.resolvers import expand_home
-from diffusae.stages.study import Study
+from diffusae.study.resolvers import expand_home
+from diffusae.study.study import Study
 from diffusae.stages.train import mirror_of, train_cell, trained
 from diffusae.stages.train_grid import train_grid
 from diffusae.stopping import raise_if_received

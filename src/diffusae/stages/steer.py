@@ -24,12 +24,12 @@ from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
-from diffusae.stages.edited import EditedPictures, Place, Trial
-from diffusae.stages.evaluate_global import block_directions, factors_of, factors_shown
-from diffusae.stages.evaluate_spatial import directions_of
-from diffusae.stages.out_of_memory import tells_memory
-from diffusae.stages.study import Study
-from diffusae.stages.text_steering import Steered, at_layer, faults_of
+from diffusae.steering.edited import EditedPictures, Place, Trial
+from diffusae.metrics.global_intervention import block_directions, factors_of, factors_shown
+from diffusae.metrics.spatial_intervention import directions_of
+from diffusae.jobs.out_of_memory import tells_memory
+from diffusae.study.study import Study
+from diffusae.steering.text_steering import Steered, at_layer, faults_of
 from diffusae.stages.train import mirror_of
 
 log = logging.getLogger(__name__)

@@ -32,10 +32,10 @@ from diffusae.sae.callbacks import LastValidation, MovingAverage
 from diffusae.sae.module import SAEModule
 from diffusae.sae.precision import AUTO, SelectionPrecision, fastest
 from diffusae.sae.storage import save_sae
-from diffusae.stages.out_of_memory import tells_memory
-from diffusae.stages.processes import environment_of, leads, processes, started_outside, strategy_of
-from diffusae.stages.progress import TrainingProgress
-from diffusae.stages.study import Study
+from diffusae.jobs.out_of_memory import tells_memory
+from diffusae.jobs.processes import environment_of, leads, processes, started_outside, strategy_of
+from diffusae.jobs.progress import TrainingProgress
+from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def training_signature(study: Study) -> str:
 def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = False) -> None:
     """Train one cell and write sae.safetensors, cfg.json, metrics.jsonl and run.json.
 
-    Where other processes train the same (`diffusae.stages.processes`), only the one that leads writes, with a mirror.
+    Where other processes train the same (`diffusae.jobs.processes`), only the one that leads writes, with a mirror.
     """
     if trained(study):
         return

@@ -21,8 +21,8 @@ from diffusae.runs.lightning_logger import MemberLogger
 from diffusae.runs.record import signature
 from diffusae.runs.stop_together import StopTogether, one_command
 from diffusae.sae.side_by_side import Member, SideBySide
-from diffusae.stages.out_of_memory import tells_memory
-from diffusae.stages.study import Study
+from diffusae.jobs.out_of_memory import tells_memory
+from diffusae.study.study import Study
 from diffusae.stages.train import (
     data_of,
     last_validation,

@@ -1,0 +1,148 @@
+"""Recording the model while it makes pictures of captions: updates of every cell, its attention to the text, the pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from torch import Tensor
+
+from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.backbone.adapters import adapter_of
+from diffusae.backbone.describe import Description
+from diffusae.capture.attention import CapturedAttention, capture_cross_attention, mean_map, word_tokens
+from diffusae.capture.generate import generate
+from diffusae.prompts.prompt_set import Prompt
+from diffusae.collecting.streams import (
+    ATTENTION,
+    SEEN_SPLITS,
+    finest_grid,
+    source_determines,
+    stored_in,
+    streams_of,
+    words_of,
+)
+from diffusae.study.model import sampling, scheduler_timestep
+from diffusae.jobs.progress import Advance
+from diffusae.study.study import Study
+from diffusae.collecting.truncation import told_truncations
+
+log = logging.getLogger(__name__)
+
+
+class RecordGeneration:
+    """Pictures of the study's captions, made as ever."""
+
+    what = "pictures"
+    ragged = False
+    keeps_pictures = True
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+
+    def determines(self) -> dict[str, Any]:
+        """The model, the grid and the captions."""
+        study = self.study
+        return {
+            "model": source_determines(study),
+            "grid": study.part("grid"),
+            "prompts": prompts_hash(study.prompts),
+            "counts": study.part("prompts")["counts"],
+        }
+
+    def prompts(self) -> list[Prompt]:
+        """Every caption."""
+        return self.study.prompts
+
+    def begin(self, pipe: Any, description: Description) -> _Generating:
+        """Tell which captions are cut off, and be ready."""
+        return _Generating(self.study, pipe, description)
+
+
+def prompts_hash(prompts: Sequence[Prompt]) -> str:
+    """One hash over ids, captions, seeds and splits."""
+    told = json.dumps([[p.image_id, p.text, p.seed, p.split] for p in prompts])
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+class _Generating:
+    """Turns prompts into records, batch by batch."""
+
+    def __init__(self, study: Study, pipe: Any, description: Description) -> None:
+        model = study.cfg.model
+        self.model, self.grid, self.pipe = model, study.cfg.grid, pipe
+        self.finest = finest_grid(study, description)
+        adapter = adapter_of(pipe)
+        self.tokenizer, self.tokens = adapter.words(pipe, model.text_tokens)
+        self.streams = streams_of(
+            study,
+            description,
+            lambda t: scheduler_timestep(pipe, adapter, model, t),
+            self.tokens,
+        )
+        self.header = {
+            "model": model.name,
+            "source": source_determines(study)["source"],
+            "scheduler": type(pipe.scheduler).__name__,
+            "steps": model.steps,
+            "guidance": model.guidance,
+            "truncated_prompts": told_truncations(self.tokenizer, self.tokens, study.prompts),
+        }
+
+    def records(self, prompts: Sequence[Prompt], advance: Advance) -> Iterator[ImageRecord]:
+        """One record a prompt; pictures are decoded where someone looks at them later."""
+        streams = [stream for stream in self.streams if stored_in(stream, prompts[0].split)]
+        timesteps = sorted({stream.timestep for stream in streams})
+        for start in range(0, len(prompts), self.model.batch_size):
+            batch = prompts[start : start + self.model.batch_size]
+            with self._attention(streams, timesteps) as attention:
+                made = generate(
+                    self.pipe,
+                    [prompt.text for prompt in batch],
+                    [prompt.seed for prompt in batch],
+                    **sampling(self.model),
+                    hookpoints={block: self.model.hookpoints[block] for block in self.grid.blocks},
+                    timesteps=timesteps,
+                    conditionings=self.grid.conditionings,
+                    decode=prompts[0].split in SEEN_SPLITS,
+                )
+            for row, places in made.nonfinite.items():
+                log.warning(
+                    "not finite: %r, seed %d: %s", batch[row].text, batch[row].seed, ", ".join(places)
+                )
+            maps = {} if attention is None else self._maps(attention, timesteps)
+            tensors = {
+                stream.folder: maps[stream.timestep]
+                if stream.block == ATTENTION
+                else made.updates[stream.block, stream.timestep, stream.conditioning]
+                for stream in streams
+            }
+            for row, prompt in enumerate(batch):
+                yield ImageRecord(
+                    image_id=prompt.image_id,
+                    prompt=prompt.text,
+                    seed=prompt.seed,
+                    split=prompt.split,
+                    updates={folder: tensor[row].float().numpy() for folder, tensor in tensors.items()},
+                    image=None if made.images is None else made.images[row],
+                    meta={"word_tokens": self._word_tokens(prompt.text)},
+                )
+            advance(len(batch))
+
+    def _attention(
+        self, streams: Sequence[Stream], timesteps: Sequence[float]
+    ) -> AbstractContextManager[CapturedAttention | None]:
+        if any(stream.block == ATTENTION for stream in streams):
+            return capture_cross_attention(self.pipe, timesteps)
+        return nullcontext()
+
+    def _maps(self, attention: CapturedAttention, timesteps: Sequence[float]) -> dict[float, Tensor]:
+        return {t: mean_map(attention, t, grid=self.finest)[..., : self.tokens] for t in timesteps}
+
+    def _word_tokens(self, text: str) -> dict[str, list[int]]:
+        """Where each word of a caption stands among its tokens, so that later stages need no tokenizer."""
+        return {word: word_tokens(self.tokenizer, text, word, limit=self.tokens) for word in words_of(text)}

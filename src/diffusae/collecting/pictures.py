@@ -1,0 +1,150 @@
+"""Recording what the denoiser does with given pictures: encoded, noised to each t, one pass under one prompt."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from diffusae.activations.schema import ImageRecord
+from diffusae.backbone.adapters import adapter_of
+from diffusae.backbone.describe import Description
+from diffusae.backbone.latents import encode_pictures
+from diffusae.backbone.random_weights import with_random_denoiser
+from diffusae.capture.noised import capture_noised, prompted
+from diffusae.pictures.decode import fitted
+from diffusae.prompts.prompt_set import Prompt
+from diffusae.collecting.streams import SEEN_SPLITS, source_determines, streams_of
+from diffusae.study.given_pictures import undecodable
+from diffusae.study.model import sampling, scheduler_timestep
+from diffusae.jobs.progress import Advance
+from diffusae.study.study import Study
+
+log = logging.getLogger(__name__)
+
+_INDIFFERENT = ("guidance", "true_guidance")
+"""Of a model that guides in one batch: what a pass under one prompt does not depend on. (FLUX takes guidance as an input.)"""
+
+
+class RecordPictures:
+    """The study's given pictures."""
+
+    what = "pictures"
+    ragged = False
+    keeps_pictures = True
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.skipped = 0
+
+    def determines(self) -> dict[str, Any]:
+        """The model, the grid, the pictures with their labels, and how they are recorded."""
+        study = self.study
+        collection = study.part("collection")
+        names = ("kind", "prompt", "record", "pooled", "skip_undecodable", "random_weights")
+        kept = {name: collection[name] for name in names}
+        if collection["random_weights"]:
+            kept["random_weights_seed"] = collection["random_weights_seed"]
+        model = source_determines(study)
+        if study.cfg.model.guidance_layout == "one_batch":
+            model = {name: value for name, value in model.items() if name not in _INDIFFERENT}
+        return {
+            "model": model,
+            "grid": study.part("grid"),
+            "collection": kept,
+            "pictures": study.given.listing,
+        }
+
+    def prompts(self) -> list[Prompt]:
+        """The pictures that decode, each as a prompt; where others are not to be skipped they are refused."""
+        study = self.study
+        good, faults = study.given.decodable(study.prompts, skip=study.cfg.collection.skip_undecodable)
+        self.skipped = len(faults)
+        if faults:
+            log.warning(
+                "%s and %s left out: %s%s",
+                undecodable(len(faults), len(study.prompts)),
+                "is" if len(faults) == 1 else "are",
+                "; ".join(faults[:10]),
+                f"; and {len(faults) - 10} more" if len(faults) > 10 else "",
+            )
+        return good
+
+    def begin(self, pipe: Any, description: Description) -> _Passing:
+        """Draw the denoiser's weights anew where that is asked for, and be ready."""
+        return _Passing(self.study, pipe, description, skipped=self.skipped)
+
+
+class _Passing:
+    """Turns pictures into records, batch by batch."""
+
+    def __init__(self, study: Study, pipe: Any, description: Description, *, skipped: int) -> None:
+        model, collection = study.cfg.model, study.cfg.collection
+        self.model, self.collection, self.grid = model, collection, study.cfg.grid
+        self.given, self.pipe = study.given, pipe
+        if collection.random_weights:
+            with_random_denoiser(pipe, seed=collection.random_weights_seed)
+        adapter = adapter_of(pipe)
+        self.streams = streams_of(
+            study,
+            description,
+            lambda t: scheduler_timestep(pipe, adapter, model, t),
+            description.tokens,
+        )
+        self.header = {
+            "collection": "pictures",
+            "model": model.name,
+            "source": source_determines(study)["source"],
+            "scheduler": type(pipe.scheduler).__name__,
+            "steps": model.steps,
+            "prompt": collection.prompt,
+            "record": collection.record,
+            "pooled": collection.pooled,
+            "random_weights": collection.random_weights,
+            "undecodable_pictures": skipped,
+            "label_tasks": study.given.source.tasks(),
+        }
+        asked = sampling(model)
+        asked.pop("steps")
+        self.conditions = prompted(pipe, collection.prompt, **asked)
+
+    def records(self, prompts: Sequence[Prompt], advance: Advance) -> Iterator[ImageRecord]:
+        """One record a picture; the pictures themselves are kept where someone looks at them later."""
+        seen = prompts[0].split in SEEN_SPLITS
+        timesteps = {stream.timestep for stream in self.streams}
+        for start in range(0, len(prompts), self.model.batch_size):
+            batch = prompts[start : start + self.model.batch_size]
+            pictures = np.stack([self._picture(prompt) for prompt in batch])
+            found = capture_noised(
+                self.pipe,
+                encode_pictures(self.pipe, torch.from_numpy(pictures), batch_size=len(batch)),
+                [prompt.seed for prompt in batch],
+                self.conditions,
+                hookpoints={block: self.model.hookpoints[block] for block in self.grid.blocks},
+                timesteps=sorted(timesteps),
+                record=self.collection.record,
+                pooled=self.collection.pooled,
+            )
+            for row, prompt in enumerate(batch):
+                given = self.given[prompt.image_id]
+                yield ImageRecord(
+                    image_id=prompt.image_id,
+                    prompt=prompt.text,
+                    seed=prompt.seed,
+                    split=prompt.split,
+                    updates={
+                        stream.folder: found[stream.block, stream.timestep][row].float().numpy()
+                        for stream in self.streams
+                    },
+                    image=pictures[row] if seen else None,
+                    meta={"labels": dict(given.labels), "name": given.name},
+                )
+            advance(len(batch))
+
+    def _picture(self, prompt: Prompt) -> UInt8[np.ndarray, "height width 3"]:
+        picture = self.given.source.picture(self.given[prompt.image_id].place)
+        return fitted(picture, self.model.height, self.model.width)

@@ -1,0 +1,137 @@
+"""What a study's collection consists of, known before the model loads: groups, streams, kept positions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from diffusae.activations.schema import Stream
+from diffusae.activations.subsampling import Subsampling, most_positions
+from diffusae.backbone.describe import Description
+from diffusae.backbone.hookpoints import find
+from diffusae.backbone.schedule import step_index
+from diffusae.backbone.text_layers import find_text_layers
+from diffusae.prompts.prompt_set import Prompt
+from diffusae.sources import fingerprint
+from diffusae.study.study import Study
+
+ATTENTION = "attention"
+"""The stream that holds the model's own attention to the text: positions of the finest grid x tokens of the prompt, of
+`SEEN_SPLITS`."""
+
+SEEN_SPLITS = ("dictionary", "tune", "test")
+"""The splits whose pictures someone looks at later; the others are never decoded."""
+
+TRAINING_SPLIT = "train"
+"""The one split whose positions may be thinned: validation, labels and composition need whole grids."""
+
+
+def stored_in(stream: Stream, split: str) -> bool:
+    """Whether a stream has shards of a split: attention is a baseline for what is looked at, and nothing trains on it."""
+    return stream.block != ATTENTION or split in SEEN_SPLITS
+
+
+def groups_of(prompts: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
+    """Pictures of one split in groups of at most `size`, in the prompts' order."""
+    for _, same in groupby(prompts, key=lambda prompt: prompt.split):
+        rest = list(same)
+        for start in range(0, len(rest), size):
+            yield rest[start : start + size]
+
+
+def finest_grid(study: Study, description: Description) -> tuple[int, int]:
+    """(height, width) of the denoiser's finest grid: a U-Net's latents, a transformer's picture tokens."""
+    model = study.cfg.model
+    return model.height // description.scale, model.width // description.scale
+
+
+def streams_of(
+    study: Study, description: Description, timestep: Callable[[float], float], tokens: int
+) -> list[Stream]:
+    """The streams of all cells of the grid, and one of attention over `tokens` a timestep where the model has such layers.
+
+    `timestep` gives the scheduler's own value at a time t. Of given pictures attention is not recorded; of text encoders
+    there is one stream a layer.
+    """
+    if study.kind == "text":
+        return _text_streams(study, description)
+    pooled = study.kind == "pictures" and study.cfg.collection.pooled
+    model, grid, finest = study.cfg.model, study.cfg.grid, finest_grid(study, description)
+    streams = []
+    for t in grid.timesteps:
+        when: dict[str, Any] = {
+            "t": t,
+            "step_index": step_index(t, model.steps),
+            "timestep": timestep(t),
+        }
+        for block in grid.blocks:
+            info = find(description.hookpoints, model.hookpoints[block])
+            streams += [
+                Stream(
+                    block=block,
+                    conditioning=branch,
+                    hookpoint=info.path,
+                    grid=(1, 1) if pooled else info.grid(*finest),
+                    d_in=info.d_in,
+                    **when,
+                )
+                for branch in grid.conditionings
+            ]
+        if study.kind == "generation" and description.reads_text:
+            streams.append(
+                Stream(
+                    block=ATTENTION, conditioning="cond", hookpoint="attn2", grid=finest, d_in=tokens, **when
+                )
+            )
+    return streams
+
+
+def _text_streams(study: Study, description: Description) -> list[Stream]:
+    """One stream a layer, of as many positions as a padded prompt has tokens; samples hold the prompt's own. They belong to no
+    timestep of the scheduler and have 0 in its place.
+    """
+    layers = find_text_layers(description.text_layers, study.cfg.grid.blocks)
+    (t,), (branch,) = study.cfg.grid.timesteps, study.cfg.grid.conditionings
+    return [
+        Stream(
+            block=name,
+            t=t,
+            conditioning=branch,
+            hookpoint=layer.hookpoint,
+            step_index=0,
+            timestep=0,
+            grid=(1, layer.tokens),
+            d_in=layer.d_in,
+        )
+        for name, layer in layers.items()
+    ]
+
+
+def source_determines(study: Study) -> dict[str, Any]:
+    """What of the model's configuration decides a collection, its folder by its contents."""
+    model = study.model_determines()
+    model.pop("batch_size")
+    source = fingerprint(model["source"])
+    if source is not None:
+        model["source"] = f"files {source}"
+    return model
+
+
+def subsampling_of(study: Study) -> Subsampling | None:
+    """Which positions of training pictures are stored; None: all."""
+    settings = study.cfg.activations
+    most = most_positions(
+        positions_per_image=settings.positions_per_image,
+        max_vectors=settings.max_vectors,
+        images=sum(prompt.split == TRAINING_SPLIT for prompt in study.prompts),
+    )
+    if most is None:
+        return None
+    return Subsampling(splits=(TRAINING_SPLIT,), positions_per_image=most, seed=study.cfg.seed)
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a caption whose tokens a record tells."""
+    return sorted(set(re.findall(r"\w+", text)))

@@ -1,0 +1,103 @@
+"""Recording what layers of the text encoders make of captions, token by token; padding is not stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from diffusae.activations.schema import ImageRecord
+from diffusae.backbone.describe import Description
+from diffusae.backbone.text_layers import find_text_layers, list_text_layers
+from diffusae.capture.text import capture_text
+from diffusae.prompts.prompt_set import Prompt
+from diffusae.collecting.streams import source_determines, streams_of
+from diffusae.jobs.progress import Advance
+from diffusae.collecting.generation import prompts_hash
+from diffusae.study.study import Study
+from diffusae.collecting.truncation import told_truncations
+
+_OF_ENCODERS = ("name", "source", "revision", "variant", "dtype", "text_tokens")
+"""Of the model's configuration: what a text encoder's outputs depend on."""
+
+
+class RecordText:
+    """The study's captions as its text encoders see them."""
+
+    what = "prompts"
+    ragged = True
+    keeps_pictures = False
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+
+    def determines(self) -> dict[str, Any]:
+        """The encoders, their layers and the captions."""
+        study = self.study
+        model = source_determines(study)
+        return {
+            "model": {name: model[name] for name in _OF_ENCODERS if name in model},
+            "grid": study.part("grid"),
+            "collection": study.part("collection"),
+            "prompts": prompts_hash(study.prompts),
+        }
+
+    def prompts(self) -> list[Prompt]:
+        """Every caption."""
+        return self.study.prompts
+
+    def begin(self, pipe: Any, description: Description) -> _Encoding:
+        """Tell which captions are cut off, and be ready."""
+        return _Encoding(self.study, pipe, description)
+
+
+class _Encoding:
+    """Turns captions into records, batch by batch."""
+
+    def __init__(self, study: Study, pipe: Any, description: Description) -> None:
+        model = study.cfg.model
+        self.model, self.pipe = model, pipe
+        self.start_token = study.cfg.collection.start_token
+        known = list_text_layers(pipe, text_tokens=model.text_tokens)
+        self.layers = find_text_layers(known, study.cfg.grid.blocks)
+        self.streams = streams_of(study, description, lambda t: t, description.tokens)
+        limits = {layer.tokenizer: layer.tokens for layer in self.layers.values()}
+        self.header = {
+            "collection": "text",
+            "model": model.name,
+            "source": source_determines(study)["source"],
+            "start_token": self.start_token,
+            "truncated_prompts": max(
+                told_truncations(getattr(pipe, name), limit, study.prompts) for name, limit in limits.items()
+            ),
+        }
+
+    def records(self, prompts: Sequence[Prompt], advance: Advance) -> Iterator[ImageRecord]:
+        """One record a caption, each stream with the tokens that its encoder's tokenizer cuts it into."""
+        for start in range(0, len(prompts), self.model.batch_size):
+            batch = prompts[start : start + self.model.batch_size]
+            found = capture_text(
+                self.pipe,
+                self.layers,
+                [prompt.text for prompt in batch],
+                text_tokens=self.model.text_tokens,
+            )
+            for row, prompt in enumerate(batch):
+                updates, positions, tokens = {}, {}, {}
+                for stream in self.streams:
+                    layer, seen = self.layers[stream.block], found[stream.block]
+                    tokenizer = getattr(self.pipe, layer.tokenizer)
+                    ids = seen.ids[row, : int(seen.lengths[row])].tolist()
+                    first = int(not self.start_token and ids[0] == tokenizer.bos_token_id and len(ids) > 1)
+                    updates[stream.folder] = seen.outputs[row, first : len(ids)].float().numpy()
+                    positions[stream.folder] = list(range(first, len(ids)))
+                    tokens[layer.tokenizer] = tokenizer.convert_ids_to_tokens(ids)
+                yield ImageRecord(
+                    image_id=prompt.image_id,
+                    prompt=prompt.text,
+                    seed=prompt.seed,
+                    split=prompt.split,
+                    updates=updates,
+                    positions=positions,
+                    meta={"tokens": tokens},
+                )
+            advance(len(batch))

@@ -1,0 +1,192 @@
+"""What became of each job of a multirun, and of each cell of `run`: one table at the end, whatever the launcher.
+
+Hydra's own end of a multirun is the first error alone, after which its sweeper stops.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from diffusae.errors import USER_FAULT
+from diffusae.files import atomic_path, atomic_write_json
+from diffusae.masking import mask_output, masked, masked_value
+from diffusae.jobs.faults import is_users, reason
+from diffusae.jobs.lost_jobs import LOST, tell_lost_jobs
+from diffusae.stopping import raise_if_received
+
+log = logging.getLogger(__name__)
+
+STYLES = {"done": "green", "skipped": "dim", "failed": "bold red"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One line of the table. `job` is what sets it apart from the others, `why` is said of a failure."""
+
+    cell: str
+    outcome: Literal["done", "skipped", "failed"]
+    why: str = ""
+    job: str = ""
+    seconds: float = 0.0
+
+
+def print_outcomes(outcomes: Sequence[Outcome]) -> bool:
+    """Print the table of every outcome; return whether none failed."""
+    counts = Counter(each.outcome for each in outcomes)
+    said = ", ".join(f"{counts[name]} {name}" for name in STYLES if counts[name])
+    failed = counts["failed"]
+    table = Table(title=f"{failed} of {len(outcomes)} jobs failed ({said})" if failed else said)
+    jobs = any(each.job for each in outcomes)
+    for column in ("cell", *(("job",) if jobs else ()), "outcome", "seconds", "why"):
+        justify = "right" if column == "seconds" else "left"
+        table.add_column(column, overflow="fold", justify=justify, no_wrap=column == "cell")
+    for each in outcomes:
+        middle = [each.job] if jobs else []
+        table.add_row(
+            *(Text(masked(text)) for text in (each.cell, *middle)),  # Text: no markup in names and messages
+            Text(each.outcome, style=STYLES[each.outcome]),
+            f"{each.seconds:.1f}",
+            Text(masked(each.why) or ("finished already" if each.outcome == "skipped" else "")),
+        )
+    console = Console(stderr=True)
+    if not console.is_terminal:  # a log takes whole lines
+        console = Console(stderr=True, width=Console(width=100_000).measure(table).maximum)
+    console.print(table)
+    if failed:
+        console.print("The same command runs only the failed ones again.")
+    return not failed
+
+
+class OutcomeTable(Callback):
+    """Ends a multirun with the table of its jobs, and with an exit code other than 0 where one failed.
+
+    A job that fails is told at once and then counts as returned for Hydra, so that its sweeper goes on. Outcomes lie
+    as small files beside the logs until the end: a launcher may run jobs in other processes, or on other machines. A
+    job that has begun and says nothing more was killed.
+    """
+
+    open: ClassVar[OutcomeTable | None] = None
+    """That of this process' multirun, from its start to its table."""
+
+    def __init__(self) -> None:
+        self._kept = Path("outcomes")
+        self._begun = 0.0
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Make room for the outcomes."""
+        self._kept = Path(config.hydra.sweep.dir).absolute() / f".outcomes-{time.time_ns()}"
+        self._kept.mkdir(parents=True)
+        atexit.register(shutil.rmtree, self._kept, ignore_errors=True)
+        OutcomeTable.open = self
+        if "submitit" in str(OmegaConf.select(config, "hydra.launcher._target_")):
+            atexit.register(tell_lost_jobs(self._lost))
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note the time, and that the job has begun; it may be in a process of its own, which masks nothing yet."""
+        mask_output()
+        _mask_yaml(Path(OmegaConf.select(config, "hydra.sweep.dir") or ".") / "multirun.yaml")
+        self._begun = time.monotonic()
+        if config.hydra.mode == RunMode.MULTIRUN:
+            job = list(OmegaConf.select(config, "hydra.overrides.task") or ())
+            self._keep(config.hydra.job.num, Outcome(_cell_name(config), "failed", LOST, " ".join(job)))
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Keep the job's outcome."""
+        if config.hydra.mode != RunMode.MULTIRUN:
+            return
+        outcome, why = "done", ""
+        try:
+            if job_return.return_value is False:
+                outcome = "skipped"
+        except Exception as error:
+            raise_if_received()  # what a signal to stop broke is no failure of the job
+            outcome, why = "failed", reason(error)
+            log.error(why, exc_info=None if is_users(error) else error)
+            job_return.return_value, job_return.status = None, JobStatus.COMPLETED
+        row = Outcome(
+            _cell_name(job_return.cfg),
+            outcome,
+            why,
+            " ".join(job_return.overrides or ()),
+            time.monotonic() - self._begun,
+        )
+        self._keep(config.hydra.job.num, row)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print the table."""
+        OutcomeTable.open = None
+        if not print_outcomes(_shortened(self._outcomes())):
+            raise SystemExit(USER_FAULT)  # Hydra turns a callback's other errors into warnings
+
+    def end_broken(self, error: BaseException) -> bool:
+        """Print the table of a multirun whose launcher gave up; False: no job had begun, so there is none to print."""
+        OutcomeTable.open = None
+        outcomes = self._outcomes()
+        if outcomes:
+            # Not to the log: in this process Hydra's may show nothing of ours.
+            print(
+                f"the launcher gave up: {reason(error)}; jobs that are not in the table never began",
+                file=sys.stderr,
+            )
+            print_outcomes(_shortened(outcomes))
+        return bool(outcomes)
+
+    def _lost(self, number: int, overrides: Sequence[str], why: str) -> None:
+        begun = self._kept / f"{number:06d}.json"
+        cell = json.loads(begun.read_text(encoding="utf-8"))["cell"] if begun.exists() else ""
+        self._keep(number, Outcome(cell, "failed", why, " ".join(overrides)))
+
+    def _keep(self, number: int, outcome: Outcome) -> None:
+        atomic_write_json(self._kept / f"{number:06d}.json", asdict(outcome))
+
+    def _outcomes(self) -> list[Outcome]:
+        files = sorted(self._kept.glob("*.json"))
+        return [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in files]
+
+
+def _mask_yaml(path: Path) -> None:
+    """Mask the secrets in what Hydra's sweeper has written of a multirun, its overrides among it, before a job begins."""
+    if not path.exists() or (text := path.read_text(encoding="utf-8")) == masked(text):
+        return
+    shown = masked_value(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
+    with atomic_path(path) as temporary:
+        OmegaConf.save(OmegaConf.create(shown), temporary)
+
+
+def _cell_name(cfg: Any) -> str:
+    from diffusae.study.study import (
+        Study,
+    )  # a study's parts take seconds to import: not before the first job
+
+    try:
+        return Study(cfg).cell_name
+    except Exception:  # the job's own failure says what is wrong, or its stage knows no cells
+        return ""
+
+
+def _shortened(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The same, each job named by those of its overrides that not all share."""
+    named = [each.job.split(" ") for each in outcomes]
+    counts = Counter(override for overrides in named for override in set(overrides))
+    return [
+        Outcome(**{**asdict(each), "job": " ".join(o for o in overrides if counts[o] < len(outcomes))})
+        for each, overrides in zip(outcomes, named, strict=True)
+    ]

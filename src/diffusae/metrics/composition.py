@@ -1,0 +1,166 @@
+"""Composition at one cell: thresholds from the tuning split, figures and baselines from the test split."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from diffusae.activations.manifest import Manifest
+from diffusae.activations.reader import read_updates
+from diffusae.concepts.annotations import Annotations
+from diffusae.concepts.dictionary import ConceptDictionary
+from diffusae.concepts.embeddings import WordEmbedding, embed_labels
+from diffusae.concepts.words import Vocabulary, normal_words
+from diffusae.evaluation import composition_baselines as baselines
+from diffusae.evaluation.composition import (
+    ConceptSpace,
+    Picture,
+    Split,
+    build_split,
+    evaluate,
+    predict_scores,
+    settings_grid,
+    tune,
+)
+from diffusae.evaluation.linear_probe import linear_probes
+from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
+from diffusae.files import atomic_path
+from diffusae.sae.storage import load_sae
+from diffusae.labelling.codes import coded_split, stream_of
+from diffusae.collecting.streams import ATTENTION
+from diffusae.study.study import Study, build
+
+
+def composition_results(study: Study, embedding: Callable[[], WordEmbedding]) -> list[Result]:
+    """One row: mean IoU of predicted composition; beside it scores and objects are kept for the report."""
+    vocabulary = build(study.cfg.annotator, "annotator").labels
+    known, vectors = embed_labels(embedding(), vocabulary)
+    manifest = Manifest.load(study.activations)
+    dictionary = ConceptDictionary.load(study.concepts)
+    space = ConceptSpace(
+        d_sae=dictionary.facts["d_sae"],
+        latents=dictionary.embedded_latents,
+        embeddings=dictionary.embeddings,
+        nouns=dict(zip(known, vectors, strict=True)),
+        centre=vectors.mean(dim=0),
+    )
+    annotations = Annotations.load(study.annotations)
+    nouns_by_split = {"dictionary": None, "tune": vocabulary, "test": vocabulary}
+    fitting, tuned_on, tested = (
+        _split(study, manifest, annotations, known, split, named) for split, named in nouns_by_split.items()
+    )
+    tuning, test = tuned_on[1], tested[1]
+    tuned = tune(tuning, space, settings_grid(**study.part("evaluation")["settings"]))
+    resampling = {"n_resamples": study.cfg.evaluation.n_resamples, "seed": study.cfg.seed}
+    scores = predict_scores(test, space, tuned.settings)
+    second = [annotations.second[i].get(noun) for i, noun in zip(test.groups, test.nouns, strict=True)]
+    # What changes over t as the prediction does is kept object by object, for curves over t.
+    by_object = {
+        **_cross_attention(study, manifest, vocabulary, tuning, test),
+        **linear_probes(fitting, tuned_on, tested),
+    }
+    beside: dict[str, Estimate] = {
+        "chance": baselines.chance(test, **resampling),
+        "centre_prior": baselines.centre_prior(tuning, test, **resampling),
+        "centre_disc": baselines.centre_disc(tuning, test, **resampling),
+        "other_picture": baselines.other_picture(scores, test, threshold=tuned.threshold.value, **resampling),
+        **{name: _mean_of_known(iou, test.groups, **resampling) for name, iou in by_object.items()},
+        "annotator_ceiling": baselines.annotator_ceiling(
+            test, [None if mask is None else torch.as_tensor(mask) for mask in second], **resampling
+        ),
+    }
+    result, rows = evaluate(test, space, tuned, cell=study.cell.coordinates(), baselines=beside, **resampling)
+    directory = study.evaluation("composition")
+    with atomic_path(directory / "scores.safetensors") as temporary:
+        save_file({"scores": scores.half().contiguous()}, temporary)
+    with atomic_path(directory / "objects.parquet") as temporary:
+        table = pd.DataFrame(rows, columns=["image_id", "noun", "iou"])
+        columns = {name: iou.numpy() for name, iou in by_object.items()}
+        table.assign(**columns).to_parquet(temporary, engine="pyarrow", index=False)
+    return [result]
+
+
+def nouns_in(text: str, vocabulary: tuple[str, ...]) -> list[str]:
+    """The labels that a caption names; plurals, synonyms and labels of several words: see `concepts/words.py`."""
+    return Vocabulary.of(vocabulary).labels_in(text)
+
+
+def _split(
+    study: Study,
+    manifest: Manifest,
+    annotations: Annotations,
+    known: list[str],
+    split: str,
+    named: tuple[str, ...] | None,
+) -> tuple[Tensor, Split]:
+    """Updates [n, P, d_in] and objects of a split: those of the nouns of `named` that the caption names; None: all
+    that the annotator found.
+    """
+    sae, _ = load_sae(study.sae)
+    coded = coded_split(study, manifest, sae, split)
+    rows = zip(coded.image_ids, coded.prompts, coded.values, coded.indices, strict=True)
+    pictures = [
+        Picture(
+            image_id,
+            values,
+            indices,
+            known if named is None else nouns_in(text, named),
+            annotations.masks[image_id],
+        )
+        for image_id, text, values, indices in rows
+    ]
+    return coded.updates, build_split(pictures, grid=stream_of(study, manifest).grid, known_nouns=known)
+
+
+def tokens_naming(
+    label: str, text: str, word_tokens: Mapping[str, Sequence[int]], vocabulary: tuple[str, ...]
+) -> list[int]:
+    """The places of the tokens by which a caption names a label: of its plural, synonym, and all its words.
+
+    Args:
+        word_tokens: the places of each word of the caption; none for one that was cut off.
+    """
+    naming = Vocabulary.of(vocabulary).named_in(text).get(label, set())
+    return sorted({
+        token for word, tokens in word_tokens.items() if naming & set(normal_words(word)) for token in tokens
+    })  # fmt: skip
+
+
+def _cross_attention(
+    study: Study, manifest: Manifest, vocabulary: tuple[str, ...], tuning: Split, test: Split
+) -> dict[str, Tensor]:
+    """IoU of each test object with the model's own attention to the noun at the same moment, each map scaled by its
+    own range; NaN where the noun's tokens were cut off; nothing where the model's attention could not be recorded.
+    """
+    if not any(stream.block == ATTENTION for stream in manifest.streams):
+        return {}
+    stream = manifest.stream(ATTENTION, study.cell.t, "cond")
+
+    def maps(split: Split, name: str) -> tuple[Tensor, Tensor]:
+        """Maps, and which of them there are."""
+        samples = {s.image_id: s for s in read_updates(study.activations, manifest, stream, name)}
+        found = torch.zeros(len(split.nouns), stream.positions)
+        known = torch.zeros(len(split.nouns), dtype=torch.bool)
+        for row, (i, noun) in enumerate(zip(split.groups, split.nouns, strict=True)):
+            meta = samples[i].meta
+            tokens = tokens_naming(noun, meta["prompt"], meta["word_tokens"], vocabulary)
+            if tokens:
+                found[row] = torch.from_numpy(samples[i].updates[:, tokens]).float().mean(dim=1)
+                known[row] = True
+        return found.reshape(-1, *stream.grid), known
+
+    # A map of zeros has the same IoU at every threshold, so that it has no say in the choice.
+    (tuning_maps, _), (test_maps, known) = maps(tuning, "tune"), maps(test, "test")
+    iou = baselines.score_map_iou(tuning_maps, test_maps, tuning=tuning, test=test, per_map=True)
+    return {"cross_attention": torch.where(known, iou, math.nan)}
+
+
+def _mean_of_known(iou: Tensor, pictures: Sequence[str], **resampling: int) -> Estimate:
+    known = iou.isfinite()
+    groups = [picture for picture, there in zip(pictures, known.tolist(), strict=True) if there]
+    return bootstrap_mean(iou[known].numpy(), groups=groups, **resampling)

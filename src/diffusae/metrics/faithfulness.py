@@ -1,0 +1,194 @@
+"""Faithfulness at one cell: pictures made again with the reconstruction, the mean or nothing in the update's place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from diffusae.activations.manifest import Manifest
+from diffusae.activations.reader import load_updates, read_images, require_sound
+from diffusae.activations.schema import IMAGES
+from diffusae.backbone.adapters import adapter_of
+from diffusae.backbone.latents import encode_pictures
+from diffusae.backbone.schedule import step_index, t_of
+from diffusae.capture.conditions import conditions
+from diffusae.capture.generate import first_latents, generate
+from diffusae.capture.replay import Outputs, recorded_outputs, replayed_outputs
+from diffusae.errors import UserError
+from diffusae.evaluation.faithfulness_gate import CONTROL, MEAN, OWN, Gate, Outcome, faithfulness_results
+from diffusae.evaluation.result import Result
+from diffusae.interventions.denoising import denoising_errors
+from diffusae.interventions.edits import Edit, Reconstruct, ReplaceBy
+from diffusae.interventions.steer import steer
+from diffusae.sae.storage import load_sae
+from diffusae.labelling.codes import stream_of
+from diffusae.study.model import load_model, sampling, scheduler_timestep
+from diffusae.study.study import Study, build
+
+
+def faithfulness_rows(study: Study, _embedding: Any) -> list[Result]:
+    """Rows of the cell; the mean update is, position by position, that of the split `dictionary`."""
+    settings = study.part("evaluation")
+    gate = Gate(**settings["gate"])
+    for name in ("pictures", "denoising_pictures"):
+        if settings[name] < 1:
+            raise UserError(f"{name}={settings[name]} must be at least 1; raise evaluation.{name}")
+    manifest = Manifest.load(study.activations)
+    require_sound(study.activations, manifest, streams=[IMAGES, stream_of(study, manifest).folder])
+    made = reference(_request(study, settings["pictures"]))
+    edits = _edits(study, manifest, made.pipe, settings["half_width"])
+    denoising = _denoising_inputs(study, manifest, made.pipe, settings["denoising_pictures"])
+    annotator = build(study.cfg.annotator, "annotator")
+
+    def outcome(edit: Edit | None) -> Outcome:
+        pictures = made.pictures if edit is None else made.again(edit)
+        nouns = [set(found.masks) for found in annotator.annotate(pictures, list(made.request.prompts))]
+        return Outcome(_errors(made.pipe, edit, denoising, study.cfg.model.batch_size), pictures, nouns)
+
+    return faithfulness_results(
+        outcome(None),
+        {name: outcome(edit) for name, edit in edits.items()},
+        gate=gate,
+        cell=study.cell.coordinates(),
+        details={"half_width": settings["half_width"], "n_pictures": len(made.pictures)},
+        n_halves=settings["n_halves"],
+        n_resamples=settings["n_resamples"],
+        seed=study.cfg.seed,
+    )
+
+
+@dataclass(frozen=True)
+class Request:
+    """What decides the unedited pictures."""
+
+    model: DictConfig
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    def __hash__(self) -> int:
+        return hash((self.prompts, self.seeds))
+
+    def batches(self) -> list[slice]:
+        """The pictures in batches."""
+        size = self.model.batch_size
+        return [slice(i, i + size) for i in range(0, len(self.prompts), size)]
+
+    def generate(self, pipe: Any, batch: slice) -> np.ndarray:
+        """One batch of pictures."""
+        made = generate(
+            pipe,
+            self.prompts[batch],
+            self.seeds[batch],
+            **sampling(self.model),
+        )
+        assert made.images is not None
+        return made.images
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The pipeline, its unedited pictures, and what its denoiser returned for each batch of them."""
+
+    request: Request
+    pipe: Any
+    pictures: np.ndarray
+    outputs: Sequence[Outputs]
+
+    def again(self, edit: Edit) -> np.ndarray:
+        """The same pictures under an edit. The steps before it acts are replayed."""
+        parts = []
+        for batch, outputs in zip(self.request.batches(), self.outputs, strict=True):
+            before = [
+                timestep
+                for index, timestep in enumerate(outputs)
+                if t_of(index, self.request.model.steps) > edit.window[0]
+            ]
+            with ExitStack() as stack:
+                stack.enter_context(replayed_outputs(self.pipe, outputs, before))
+                stack.enter_context(steer(self.pipe, [edit]))
+                parts.append(self.request.generate(self.pipe, batch))
+        return np.concatenate(parts)
+
+
+@lru_cache(maxsize=1)
+def reference(request: Request) -> Reference:
+    """Made once for all cells of a study that one process evaluates."""
+    pipe = load_model(request.model)
+    pictures, recorded = [], []
+    for batch in request.batches():
+        with recorded_outputs(pipe) as outputs:
+            pictures.append(request.generate(pipe, batch))
+        recorded.append(outputs)
+    return Reference(request, pipe, np.concatenate(pictures), recorded)
+
+
+def _request(study: Study, n: int) -> Request:
+    prompts = [prompt for prompt in study.prompts if prompt.split == "test"][:n]
+    if not prompts:
+        raise UserError("the split test has no prompts; raise prompts.counts.test")
+    return Request(
+        study.cfg.model,
+        prompts=tuple(prompt.text for prompt in prompts),
+        seeds=tuple(prompt.seed for prompt in prompts),
+    )
+
+
+def _edits(study: Study, manifest: Manifest, pipe: Any, half_width: float) -> dict[str, Edit]:
+    if not 0 <= half_width <= 1:
+        raise UserError(f"half_width={half_width} must lie in [0, 1]; change evaluation.half_width")
+    stream = stream_of(study, manifest)
+    sae = load_sae(study.sae)[0].to(pipe.device)
+    _, stored = load_updates(study.activations, manifest, stream, "dictionary")
+    steps = study.cfg.model.steps
+    t = t_of(step_index(study.cell.t, steps), steps)
+    changes = {
+        OWN: Reconstruct(sae),
+        MEAN: ReplaceBy(torch.from_numpy(stored).float().mean(dim=0)),
+        CONTROL: Reconstruct(sae, with_error=True),
+    }
+    window = (min(t + half_width, 1.0), max(t - half_width, 0.0))
+    return {
+        name: Edit(stream.hookpoint, change, window=window, conditionings=(study.cell.conditioning,))
+        for name, change in changes.items()
+    }
+
+
+@torch.no_grad()
+def _denoising_inputs(study: Study, manifest: Manifest, pipe: Any, n: int) -> dict[str, Any]:
+    """Latents of test pictures, noise of their own seeds, the cell's timestep, and the branch's conditions by batch."""
+    rows = list(islice(read_images(study.activations, manifest, "test"), n))
+    model, adapter = study.cfg.model, adapter_of(pipe)
+    batch = model.batch_size
+    pictures = torch.from_numpy(np.stack([picture for _, picture, _ in rows]))
+    latents = encode_pictures(pipe, pictures, batch_size=batch)
+    generators = [torch.Generator().manual_seed(meta["seed"]) for *_, meta in rows]
+    _, channels, height, width = latents.shape
+    asked = sampling(model)
+    asked.pop("steps")
+    texts = [meta["prompt"] for *_, meta in rows]
+    return {
+        "latents": latents,
+        "noise": first_latents(generators, channels=channels, height=height, width=width),
+        "conditions": [
+            conditions(pipe, texts[i : i + batch], study.cell.conditioning, **asked)
+            for i in range(0, len(texts), batch)
+        ],
+        "timestep": scheduler_timestep(pipe, adapter, model, study.cell.t),
+    }
+
+
+def _errors(pipe: Any, edit: Edit | None, inputs: dict[str, Any], batch: int) -> Tensor:
+    batches = zip(
+        inputs["latents"].split(batch), inputs["noise"].split(batch), inputs["conditions"], strict=True
+    )
+    parts = [dict(zip(("latents", "noise", "conditions"), part, strict=True)) for part in batches]
+    return torch.cat([denoising_errors(pipe, edit, timestep=inputs["timestep"], **part) for part in parts])

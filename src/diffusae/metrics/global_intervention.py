@@ -1,0 +1,397 @@
+"""Global intervention at one cell: styles added everywhere by their concepts, beside the controls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from diffusae.activations.manifest import Manifest
+from diffusae.activations.reader import read_images, read_updates
+from diffusae.concepts.annotations import Annotations
+from diffusae.concepts.maps import share_of_positions
+from diffusae.errors import UserError, together, unknown
+from diffusae.evaluation.intervention_success import FeatureDistance, Restyled, restyled
+from diffusae.evaluation.perceptual_distance import PerceptualDistance
+from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
+from diffusae.files import atomic_path
+from diffusae.interventions.directions import Contrast, neuron
+from diffusae.interventions.edits import Change, GlobalPush, concept_direction
+from diffusae.interventions.windows import window_at
+from diffusae.prompts.prompt_set import Prompt
+from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.storage import load_sae
+from diffusae.report.before_after import Kept, save_examples
+from diffusae.labelling.codes import stream_of
+from diffusae.steering.edited import EditedPictures, Place, Trial
+from diffusae.study.study import Study
+
+METHODS = ("concepts", "difference_of_means", "random_latent", "neuron")
+UNEDITED = "no_edit"
+COVERED = 0.3
+"""Share of a position that objects cover at the least to count as theirs."""
+FEATURE_DISTANCE, LPIPS = "feature_distance", "lpips"
+TOGETHER = "_together"
+"""What the metrics' names end in where several blocks are edited."""
+
+Distance = Callable[[np.ndarray, np.ndarray], Sequence[float]]
+"""How far apart pictures are, pair by pair."""
+
+Factors = Mapping[str, Sequence[str]]
+"""Factor, such as style, to the names of its values, in the order of the annotator's scores."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One picture that is to take on one value of a factor."""
+
+    prompt: Prompt
+    factor: str
+    target: str
+
+
+@dataclass(frozen=True)
+class BlockDirections:
+    """One edited block: its SAE, and {(method, factor, value): direction of unit length}."""
+
+    sae: SparseAutoencoder
+    directions: dict[tuple[str, str, str], Tensor]
+
+
+def global_rows(study: Study, _embedding: Any) -> list[Result]:
+    """For every factor: does its score rise, is the target reached, how much of the picture is kept."""
+    settings = study.part("evaluation")
+    check_settings(settings)
+    perceptual = None if settings["lpips"] is None else PerceptualDistance(settings["lpips"]).load()
+    there = edited_studies(study)
+    blocks = [each.cell.block for each in there]
+    pictures = EditedPictures(
+        study,
+        [Place(block, window_at(study.cell.t)) for block in blocks],
+        conditionings=settings["conditionings"],
+        steps=settings["steps"],
+    )
+    factors_of(pictures.annotator, settings["under_objects"])  # refuses unknown ones
+    names = factors_of(pictures.annotator, settings["factors"])
+    shown = factors_shown(study, pictures.annotator)
+    edited = [
+        block_directions(
+            each, shown, names, n_latents=settings["n_latents"], under_objects=settings["under_objects"]
+        )
+        for each in there
+    ]
+    prompts = {split: _prompts(study, split, settings) for split in ("tune", "test")}
+    unedited = [Trial(prompt) for each in prompts.values() for prompt in each]
+    plain = pictures.make(unedited, what="unedited pictures")
+    before = {trial.prompt.image_id: made for trial, made in zip(unedited, plain, strict=True)}
+    cases = {split: cases_of(each, before, names) for split, each in prompts.items()}
+    restyler = _Restyler(pictures, edited, before, names, perceptual=perceptual)
+    tuned = restyler.judged([
+        (case, method, strength)
+        for case in cases["tune"] for method in METHODS for strength in settings["strengths"]
+    ]).table  # fmt: skip
+    best = {
+        (method, factor): max(settings["strengths"], key=lambda s, m=method, f=factor: _score(tuned, m, f, s))
+        for method in METHODS
+        for factor in names
+    }
+    tested = restyler.judged([
+        (case, method, best[method, case.factor]) for case in cases["test"] for method in METHODS
+    ])  # fmt: skip
+    directory = study.evaluation(settings["name"])
+    table = pd.concat([tuned.assign(split="tune"), tested.table.assign(split="test")])
+    with atomic_path(directory / "pictures.parquet") as temporary:
+        table.to_parquet(temporary, engine="pyarrow", index=False)
+    save_examples(directory, list(_examples(tested, cases["test"], before, settings["examples"])))
+    return [
+        row
+        for factor in names
+        for row in _results(study, factor, tested.table, tuned, best, settings, blocks)
+    ]
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse what cannot be evaluated, all in one `UserError`."""
+    faults = [
+        f"evaluation.{name}={settings[name]} must be at least 1; raise it"
+        for name in ("tune_prompts", "test_prompts", "n_latents")
+        if settings[name] < 1
+    ]
+    if not settings["strengths"] or min(settings["strengths"]) <= 0:
+        faults.append(f"evaluation.strengths={settings['strengths']} must hold numbers above 0; give some")
+    if not settings["factors"]:
+        faults.append("evaluation.factors is empty; name a factor, such as style")
+    together(faults)
+
+
+def cases_of(
+    prompts: Sequence[Prompt], before: Mapping[str, tuple[np.ndarray, Any]], names: Factors
+) -> list[Case]:
+    """One target a prompt and factor: a value that the unedited picture does not show, each as often as the others."""
+    cases = []
+    for factor, values in names.items():
+        for number, prompt in enumerate(prompts):
+            scores = before[prompt.image_id][1].scores[factor]
+            others = [value for n, value in enumerate(values) if n != int(np.argmax(scores))]
+            cases.append(Case(prompt, factor, others[number % len(others)]))
+    return cases
+
+
+def edited_studies(study: Study) -> list[Study]:
+    """The study at each block that its evaluation edits, all at the cell's t and branch."""
+    found = []
+    for block in study.cfg.evaluation.blocks or [study.cell.block]:
+        cfg = study.cfg.copy()
+        cfg.block.name = block
+        found.append(Study(cfg))
+    return found
+
+
+def block_directions(
+    study: Study,
+    shown: Mapping[str, Mapping[str, str]],
+    names: Factors,
+    *,
+    n_latents: int,
+    under_objects: Collection[str],
+) -> BlockDirections:
+    """The directions of every value in the study's block, from the pictures of the dictionary split.
+
+    Pictures with a value are set against the others: by their spatial means, or, for the factors that show
+    `under_objects`, by the positions that objects cover. `concepts`: the `n_latents` latents that tell them apart best,
+    weighted. `difference_of_means` and `neuron` come from the same updates; `random_latent` is one that fires there.
+    """
+    masks = Annotations.load(study.annotations).masks
+    sae, _ = load_sae(study.sae)
+    manifest = Manifest.load(study.activations)
+    stream = stream_of(study, manifest)
+    contrasts = {
+        (factor, value): Contrast(sae.d_in, sae.d_sae) for factor, values in names.items() for value in values
+    }
+    fired = torch.zeros(sae.d_sae, dtype=torch.bool)
+    for sample in read_updates(study.activations, manifest, stream, "dictionary"):
+        updates = torch.from_numpy(sample.updates.astype(np.float32))
+        codes = sae.encode_dense(updates)
+        fired |= (codes > 0).any(dim=0)
+        objects = share_of_positions(list(masks[sample.image_id].values()), stream.grid) > COVERED
+        for (factor, value), contrast in contrasts.items():
+            u, z = (
+                each[objects] if factor in under_objects else each.mean(dim=0, keepdim=True)
+                for each in (updates, codes)
+            )
+            having = torch.full((len(u),), shown[sample.image_id][factor] == value)
+            contrast.add(u, z, having=having, lacking=~having)
+    alive = fired.nonzero().squeeze(1).tolist()
+    drawn = np.random.default_rng(study.cfg.seed)
+    found: dict[tuple[str, str, str], Tensor] = {}
+    for (factor, value), contrast in contrasts.items():
+        found["random_latent", factor, value] = concept_direction(sae, [int(drawn.choice(alive))])
+        if not contrast.complete:
+            continue
+        if (telling := contrast.telling(n_latents)) is not None:
+            found["concepts", factor, value] = telling.direction(sae)
+        found["difference_of_means", factor, value] = contrast.difference_of_means()
+        found["neuron", factor, value] = neuron(found["difference_of_means", factor, value])
+    return BlockDirections(sae, found)
+
+
+def factors_of(annotator: Any, wanted: Sequence[str] | None) -> Factors:
+    """The factors that the annotator tells, all of them or those `wanted`; `UserError` for one that it does not."""
+    known: Factors = getattr(annotator, "factors", {})
+    wanted = list(known) if wanted is None else wanted
+    for factor in wanted:
+        if factor not in known:
+            raise unknown("factor of this annotator", factor, known)
+    return {factor: known[factor] for factor in wanted}
+
+
+def factors_shown(study: Study, annotator: Any) -> dict[str, dict[str, str]]:
+    """What each picture of the dictionary split shows: {image id: {factor: value}}."""
+    rows = list(read_images(study.activations, Manifest.load(study.activations), "dictionary"))
+    pictures = np.stack([picture for _, picture, _ in rows])
+    annotations = annotator.annotate(pictures, [meta["prompt"] for *_, meta in rows])
+    return {image_id: found.factors for (image_id, *_), found in zip(rows, annotations, strict=True)}
+
+
+def _prompts(study: Study, split: str, settings: Mapping[str, Any]) -> list[Prompt]:
+    found = [prompt for prompt in study.prompts if prompt.split == split][: settings[f"{split}_prompts"]]
+    if not found:
+        raise UserError(f"split {split!r} has no prompts; raise prompts.counts.{split}")
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """The outcomes of edited pictures, a row each, and the pictures in the same order."""
+
+    table: pd.DataFrame
+    pictures: list[np.ndarray]
+
+
+class _Restyler:
+    """Makes the pictures of cases, and judges them against the unedited ones."""
+
+    def __init__(
+        self,
+        pictures: EditedPictures,
+        edited: Sequence[BlockDirections],
+        before: Mapping[str, tuple[np.ndarray, Any]],
+        names: Factors,
+        *,
+        perceptual: PerceptualDistance | None,
+    ) -> None:
+        self.pictures, self.edited, self.before, self.names = pictures, edited, before, names
+        self.distances: dict[str, Distance] = {}
+        if (features := getattr(pictures.annotator, "features", None)) is not None:
+            self.distances[FEATURE_DISTANCE] = FeatureDistance(
+                features, [each for each, _ in before.values()]
+            )
+        if perceptual is not None:
+            self.distances[LPIPS] = perceptual
+
+    def judged(self, wanted: Sequence[tuple[Case, str, float]]) -> Judged:
+        """One row an edited picture; cases without a direction in every block have none."""
+        jobs = [
+            (case, method, strength)
+            for case, method, strength in wanted
+            if all((method, case.factor, case.target) in block.directions for block in self.edited)
+        ]
+        for block in self.edited:
+            block.sae.to(self.pictures.device)
+        made = self.pictures.make(
+            [Trial(job[0].prompt, self._changes(*job)) for job in jobs], what="edited pictures"
+        )
+        images = [image for image, _ in made]
+        old_images = [self.before[case.prompt.image_id][0] for case, *_ in jobs]
+        distances = {
+            name: distance(np.stack(images), np.stack(old_images)) if images else []
+            for name, distance in self.distances.items()
+        }
+        rows = []
+        for number, ((case, method, strength), (image, found)) in enumerate(zip(jobs, made, strict=True)):
+            old_image, old = self.before[case.prompt.image_id]
+            outcome: Restyled = restyled(
+                list(self.names[case.factor]).index(case.target),
+                before=(old_image, old.scores[case.factor], list(old.masks)),
+                after=(image, found.scores[case.factor], list(found.masks)),
+            )
+            rows.append({"method": method, "factor": case.factor, "target": case.target, "strength": strength,
+                         "image_id": case.prompt.image_id, "prompt": case.prompt.text, **vars(outcome),
+                         **{name: values[number] for name, values in distances.items()}})  # fmt: skip
+        return Judged(pd.DataFrame(rows), images)
+
+    def _changes(self, case: Case, method: str, strength: float) -> tuple[Change, ...]:
+        return tuple(
+            GlobalPush(block.sae, block.directions[method, case.factor, case.target], strength=strength)
+            for block in self.edited
+        )
+
+
+def _examples(
+    tested: Judged, cases: Sequence[Case], before: Mapping[str, tuple[np.ndarray, Any]], count: int
+) -> Iterator[Kept]:
+    """The first cases of each factor: the unedited picture, then every method's."""
+    for factor in dict.fromkeys(case.factor for case in cases):
+        for case in [each for each in cases if each.factor == factor][:count]:
+            about = {"case": case.target, "image_id": case.prompt.image_id, "prompt": case.prompt.text}
+            yield Kept(
+                **about, method=UNEDITED, strength=0.0, success=False, picture=before[case.prompt.image_id][0]
+            )
+            for row, picture in zip(tested.table.to_dict("records"), tested.pictures, strict=True):
+                if (row["image_id"], row["factor"]) == (case.prompt.image_id, factor):
+                    yield Kept(
+                        **about,
+                        method=row["method"],
+                        strength=row["strength"],
+                        success=row["rose"],
+                        picture=picture,
+                    )
+
+
+def _of(table: pd.DataFrame, method: str, factor: str, strength: float) -> pd.DataFrame:
+    return table.query("method == @method and factor == @factor and strength == @strength")
+
+
+def _score(table: pd.DataFrame, method: str, factor: str, strength: float) -> tuple[float, float]:
+    """What the strength is chosen by: scores that rose and targets reached, both alike; then the weaker edit."""
+    rows = _of(table, method, factor, strength)
+    rose, reached = (float(np.mean(rows[column].tolist() or [0.0])) for column in ("rose", "reached"))
+    return (rose + reached) / 2, -strength
+
+
+def _results(
+    study: Study,
+    factor: str,
+    tested: pd.DataFrame,
+    tuned: pd.DataFrame,
+    best: Mapping[tuple[str, str], float],
+    settings: Mapping[str, Any],
+    blocks: Sequence[str],
+) -> list[Result]:
+    def estimate(method: str, column: str) -> Estimate:
+        rows = _of(tested, method, factor, best[method, factor])
+        return bootstrap_mean(
+            rows[column].astype(float).tolist(),
+            groups=rows["image_id"].tolist(),
+            n_resamples=settings["n_resamples"],
+            seed=study.cfg.seed,
+        )
+
+    n = len(_of(tested, "random_latent", factor, best["random_latent", factor]))
+    # By the choice of the targets, no picture shows its own before the edit.
+    unedited = {
+        "rose": 0.0,
+        "reached": 0.0,
+        "score_before": None,
+        "score_after": None,
+        "gain": 0.0,
+        "similarity": 1.0,
+        FEATURE_DISTANCE: 0.0,
+        LPIPS: 0.0,
+        "kept": 1.0,
+    }
+    scores = dict.fromkeys(("score_before", "score_after", "gain"), "the annotator's score")
+    units = {
+        **scores,
+        "similarity": "SSIM",
+        FEATURE_DISTANCE: "mean distance of two pictures",
+        LPIPS: "LPIPS",
+    }
+    details = {
+        "factor": factor,
+        "blocks": list(blocks),
+        "window": list(window_at(study.cell.t)),
+        "conditionings": settings["conditionings"],
+        "n_latents": settings["n_latents"],
+        "strength": best["concepts", factor],
+        "strengths": {method: best[method, factor] for method in METHODS},
+        "tuning": {
+            method: {
+                str(s): round(float(_score(tuned, method, factor, s)[0]), 4) for s in settings["strengths"]
+            }
+            for method in METHODS
+        },
+    }
+    return [
+        Result(
+            metric=f"{factor}_{column}{TOGETHER if len(blocks) > 1 else ''}",
+            estimate=estimate("concepts", column),
+            higher_is_better=column not in (FEATURE_DISTANCE, LPIPS),
+            unit=units.get(column, "share"),
+            cell=study.cell.coordinates(),
+            baselines={
+                UNEDITED: estimate("concepts", "score_before")
+                if (known := unedited[column]) is None
+                else Estimate(known, None, n),
+                **{method: estimate(method, column) for method in METHODS[1:]},
+            },
+            details=details,
+        )
+        for column in unedited
+        if column in tested
+    ]

@@ -1,0 +1,96 @@
+"""Latent statistics at one cell, from the codes of the test pictures; no picture is made or decoded again."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffusae.activations.manifest import Manifest
+from diffusae.concepts.annotations import Annotations
+from diffusae.concepts.statistics import LatentStatistics
+from diffusae.evaluation.label_entropy import Votes
+from diffusae.evaluation.latents import Judging, latent_results, latent_table, stability_of
+from diffusae.evaluation.result import Result
+from diffusae.files import atomic_path
+from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.storage import load_sae
+from diffusae.labelling.codes import CodedSplit, coded_split, stream_of
+from diffusae.study.study import Study
+
+
+def latent_rows(study: Study, _embedding: Any) -> list[Result]:
+    """Summary rows; the table of all latents is written beside them as latents.parquet."""
+    settings = study.part("evaluation")
+    judging = Judging(
+        n_top=settings["n_top"],
+        minimum_pictures=settings["minimum_pictures"],
+        context_free=settings["context_free"],
+        n_draws=settings["n_draws"],
+    )
+    sae, _ = load_sae(study.sae)
+    manifest = Manifest.load(study.activations)
+    split = coded_split(study, manifest, sae, "test", keep_updates=False)
+    grid = stream_of(study, manifest).grid
+    stability = random = None
+    if (path := other_sae(study)) is not None:
+        other, _ = load_sae(path)
+        drawn = SparseAutoencoder(other.d_in, other.d_sae, other.sparsity, seed=study.cfg.seed)
+        stability, random = stability_of(*(each.directions.detach() for each in (sae, other, drawn)))
+    votes = _votes(Annotations.load(study.annotations), split.image_ids)
+    table = latent_table(
+        _statistics(split, sae.d_sae, grid, n_top=judging.n_top),
+        votes=votes,
+        judging=judging,
+        stability=stability,
+    )
+    shuffled = _statistics(_with_shuffled_positions(split, study.cfg.seed), sae.d_sae, grid, n_top=1)
+    with atomic_path(study.evaluation("latents") / "latents.parquet") as temporary:
+        table.to_parquet(temporary, engine="pyarrow", index=False)
+    return latent_results(
+        table,
+        votes=votes,
+        judging=judging,
+        shuffled_position_share=shuffled["position_share"].tolist(),
+        random_stability=None if random is None else random.tolist(),
+        cell=study.cell.coordinates(),
+        n_resamples=settings["n_resamples"],
+        seed=study.cfg.seed,
+    )
+
+
+def other_sae(study: Study) -> Path | None:
+    """The directory of the SAE that stability compares with; None where none is given."""
+    tag = study.cfg.evaluation.other_tag
+    return None if tag is None else study.directory / "sae" / f"{study.cell.key}-{tag}"
+
+
+def _statistics(split: CodedSplit, d_sae: int, grid: tuple[int, int], *, n_top: int) -> Any:
+    statistics = LatentStatistics(d_sae, grid, n_top=n_top)
+    for image_id, values, indices in zip(split.image_ids, split.values, split.indices, strict=True):
+        statistics.add(image_id, values, indices)
+    return statistics.table()
+
+
+def _with_shuffled_positions(split: CodedSplit, seed: int) -> CodedSplit:
+    """The same codes, each picture's positions in an order of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    orders = [torch.randperm(split.values.shape[1], generator=generator) for _ in split.image_ids]
+    values, indices = (
+        torch.stack([each[order] for each, order in zip(tensor, orders, strict=True)])
+        for tensor in (split.values, split.indices)
+    )
+    return dataclasses.replace(split, values=values, indices=indices)
+
+
+def _votes(annotations: Annotations, image_ids: list[str]) -> dict[str, Votes]:
+    """The labels of every picture: the nouns that were found, and its style where the annotator knows styles."""
+    styles = annotations.described.set_index("image_id")["style"]
+    return {
+        "noun": {image_id: sorted(annotations.masks.nouns(image_id)) for image_id in image_ids},
+        "style": {
+            image_id: [style] if isinstance(style := styles[image_id], str) else [] for image_id in image_ids
+        },
+    }

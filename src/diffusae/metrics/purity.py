@@ -1,0 +1,185 @@
+"""Purity at one cell: the codes of labelled pictures against their true classes, and a gallery of the purest latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from diffusae.activations.manifest import Manifest
+from diffusae.activations.reader import read_images
+from diffusae.concepts.gallery import Gallery, gallery_of
+from diffusae.concepts.taggers import Tagger
+from diffusae.concepts.words import Vocabulary
+from diffusae.evaluation.purity import (
+    Judging,
+    Labels,
+    TopPictures,
+    class_counts,
+    label_entropies,
+    majority_labels,
+    majority_tag,
+    purity_rows,
+    sigma_label,
+    top_pictures,
+)
+from diffusae.evaluation.result import Result
+from diffusae.files import atomic_path, verified
+from diffusae.report.montage import montage
+from diffusae.sae.storage import load_sae
+from diffusae.labelling.codes import pooled_codes, stream_of
+from diffusae.labelling.labelled_pictures import LabelledSplit, Tasks, caption_of, label_tasks, labelled_split
+from diffusae.study.study import Study, build
+from diffusae.table_files import read_table
+
+TABLE = "latents.parquet"
+PANEL = "purity"
+
+
+def purity_results(study: Study, _embedding: Any) -> list[Result]:
+    """Two rows a task; beside them latents.parquet, one row a judged latent, and the gallery of the purest."""
+    settings = study.part("evaluation")
+    judging = Judging(n_top=settings["n_top"], n_latents=settings["n_latents"], n_draws=settings["n_draws"])
+    manifest = Manifest.load(study.activations)
+    tasks, stream = label_tasks(manifest, settings["tasks"]), stream_of(study, manifest)
+    split = labelled_split(study.activations, manifest, stream, settings["split"], tasks)
+    sae, _ = load_sae(study.sae)
+    strengths = pooled_codes(sae, split.updates)
+    labels = {task: Labels(split.classes[task], names) for task, names in tasks.items()}
+    overall = top_pictures(strengths, np.arange(len(strengths)), judging)
+    table = _table(strengths, split, labels, overall, judging)
+    if settings["name_by_tagger"]:
+        table["name"], table["name_share"] = _tagged(study, manifest, tasks, split, overall)
+    shown = _purest(table, list(tasks), settings["gallery_latents"])
+    top = dict(zip(table["latent"], table["top_images"], strict=True))
+    rows = {image_id: row for row, image_id in enumerate(split.image_ids)}
+
+    def codes_of(image_id: str) -> tuple[torch.Tensor, torch.Tensor]:
+        codes = sae.encode(torch.from_numpy(split.updates[rows[image_id]]).float())
+        return codes.values.detach(), codes.indices
+
+    gallery = gallery_of(
+        shown, [list(top[latent])[: settings["gallery_pictures"]] for latent in shown], codes_of, stream.grid
+    )
+    directory = study.evaluation("purity")
+    gallery.save(directory)
+    with atomic_path(directory / TABLE) as temporary:
+        table.to_parquet(temporary, engine="pyarrow", index=False)
+    return purity_rows(
+        strengths,
+        labels,
+        judging=judging,
+        cell=study.cell.coordinates(),
+        n_resamples=settings["n_resamples"],
+        seed=study.cfg.seed,
+    )
+
+
+def _table(
+    strengths: np.ndarray,
+    split: LabelledSplit,
+    labels: Mapping[str, Labels],
+    overall: TopPictures,
+    judging: Judging,
+) -> pd.DataFrame:
+    """One row a judged latent, the strongest first. `top_images` are of all pictures; what follows a task's name is of its
+    labelled pictures: entropy (bits), sigma, the most frequent label and its share; NaN where it is active in too few.
+    """
+    table = pd.DataFrame(
+        {
+            "latent": overall.latents,
+            "mean_activation": strengths[:, overall.latents].mean(axis=0),
+            "picture_share": (strengths[:, overall.latents] > 0).mean(axis=0),
+            "top_images": [[split.image_ids[row] for row in each] for each in overall.pictures],
+        }
+    )
+    for task, each in labels.items():
+        top = top_pictures(strengths, each.pictures, judging)
+        counts = class_counts(each.classes[top.pictures], len(each.names))
+        names, shares = majority_labels(top, each)
+        figures = pd.DataFrame(
+            {
+                "latent": top.latents,
+                f"{task}_entropy": label_entropies(counts),
+                f"{task}_sigma": sigma_label(counts),
+                f"{task}_label": names,
+                f"{task}_share": shares,
+            }
+        )
+        table = table.merge(figures, on="latent", how="left")
+    return table
+
+
+def _purest(table: pd.DataFrame, tasks: Sequence[str], a_task: int) -> list[int]:
+    """The purest latents of every task (of equal ones the strongest), the tasks in turn, each latent once."""
+    best = [
+        table.sort_values(f"{task}_share", ascending=False, kind="stable")["latent"][:a_task].tolist()
+        for task in tasks
+    ]
+    mixed = chain.from_iterable(zip_longest(*best))
+    return list(dict.fromkeys(int(latent) for latent in mixed if latent is not None))
+
+
+def _tagged(
+    study: Study, manifest: Manifest, tasks: Tasks, split: LabelledSplit, top: TopPictures
+) -> tuple[list[str | None], list[float]]:
+    """What the tagger calls most of each latent's top pictures, and the share of them that it calls so."""
+    settings = study.part("evaluation")
+    if settings["vocabulary"] is None:
+        vocabulary = Vocabulary.of(list(dict.fromkeys(name for names in tasks.values() for name in names)))
+    else:
+        vocabulary = Vocabulary.read(settings["vocabulary"])
+    tagger: Tagger = build(study.cfg.tagger, "tagger")
+    wanted = {split.image_ids[row] for row in np.unique(top.pictures)}
+    tags: dict[str, list[str]] = {}
+    for image_id, picture, meta in read_images(study.activations, manifest, settings["split"]):
+        if image_id in wanted:
+            captions = [caption_of(meta)] if tagger.reads_captions else None
+            tags[image_id] = tagger.tag(picture[None], vocabulary, captions)[0]
+    named = [majority_tag([tags[split.image_ids[row]] for row in each]) for each in top.pictures]
+    return [each and each[0] for each in named], [np.nan if each is None else each[1] for each in named]
+
+
+def load_purest(directory: Path) -> tuple[Gallery, pd.DataFrame]:
+    """The gallery of a finished evaluation, and the table of its latents, by latent."""
+    table = read_table(
+        verified(directory / TABLE),
+        {"latent": "whole"},
+        remedy=f"remove {directory} and evaluate this cell again",
+    )
+    return Gallery.load(directory), table.set_index("latent")
+
+
+def shared_labels(table: pd.DataFrame, latent: int, tasks: Sequence[str]) -> list[tuple[str, float]]:
+    """What most of a latent's top pictures are, task by task, the largest share first: such as ("style neon", 0.9)."""
+    row: Any = table.loc[latent]
+    found = [
+        (f"{task} {row[f'{task}_label']}", float(row[f"{task}_share"]))
+        for task in tasks
+        if isinstance(row[f"{task}_label"], str)
+    ]
+    return sorted(found, key=lambda each: -each[1])
+
+
+def purity_panel(study: Study) -> list[tuple[str, np.ndarray]]:
+    """The gallery as `WandbMirror.panel` takes it."""
+    manifest, settings = Manifest.load(study.activations), study.part("evaluation")
+    tasks = list(label_tasks(manifest, settings["tasks"]))
+    gallery, table = load_purest(study.evaluation("purity"))
+    wanted = {image_id for each in gallery.image_ids for image_id in each}
+    images = {
+        image_id: picture
+        for image_id, picture, _ in read_images(study.activations, manifest, settings["split"])
+        if image_id in wanted
+    }
+    pictures = []
+    for latent, image_ids, maps in zip(gallery.latents, gallery.image_ids, gallery.maps, strict=True):
+        told = ", ".join(f"{name} {share:.0%}" for name, share in shared_labels(table, latent, tasks))
+        drawn = montage([(images[i], heat.numpy()) for i, heat in zip(image_ids, maps, strict=True)])
+        pictures.append((f"latent {latent}: {told}", drawn))
+    return pictures

@@ -1,0 +1,59 @@
+"""Reconstruction at one cell: the SAE beside an untrained one and PCA with as many numbers a vector."""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffusae.activations.manifest import Manifest
+from diffusae.activations.reader import read_updates
+from diffusae.evaluation.reconstruction import CodeSums, PictureSums, fit_pca, reconstruction_results
+from diffusae.evaluation.result import Result
+from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.sparsity import TopK
+from diffusae.sae.storage import load_sae
+from diffusae.labelling.codes import coded_samples, stream_of
+from diffusae.study.study import Study
+
+PCA_PICTURES = 64
+"""Training pictures that PCA is fitted on: thousands of vectors for some hundred dimensions. More where they are
+thinned, so that there are as many vectors."""
+
+
+def reconstruction_rows(study: Study, _embedding: Any) -> list[Result]:
+    """Explained variance, FVU, scaled MSE, L0 and dead fraction on the test split."""
+    sae, _ = load_sae(study.sae)
+    manifest = Manifest.load(study.activations)
+    samples = coded_samples(study, manifest, sae, "test")
+    stream = stream_of(study, manifest)
+    held = manifest.vectors(stream, "train") / manifest.splits["train"]["images"]
+    pictures = math.ceil(PCA_PICTURES * stream.positions / held)
+    training = islice(
+        read_updates(study.activations, manifest, stream, "train"), pictures
+    )  # never all of them
+    vectors = torch.from_numpy(np.concatenate([each.updates for each in training])).float()
+    active = torch.cat([(values > 0).sum(dim=-1) for _, values, _ in samples])
+    k = max(1, round(float(active.float().mean())))
+    pca = fit_pca(vectors, min(k, sae.d_in))
+    untrained = SparseAutoencoder(sae.d_in, sae.d_sae, TopK(k), seed=study.cfg.seed)
+    untrained.initialise(vectors)
+    sums, codes = PictureSums(), {"sae": CodeSums(sae.d_sae), "untrained": CodeSums(sae.d_sae)}
+    for updates, values, indices in samples:
+        random = untrained.encode(updates)
+        codes["sae"].add(values, indices)
+        codes["untrained"].add(*random)
+        sums.add(
+            updates,
+            {"sae": sae(updates), "untrained": untrained.decode(random), "pca": pca.reconstruct(updates)},
+        )
+    return reconstruction_results(
+        sums,
+        codes,
+        cell=study.cell.coordinates(),
+        n_resamples=study.cfg.evaluation.n_resamples,
+        seed=study.cfg.seed,
+    )

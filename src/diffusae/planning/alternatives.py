@@ -1,0 +1,58 @@
+"""What a plan asks beyond the study as it is configured: captions that are not at hand yet, and storing less."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from diffusae.backbone.describe import Description
+from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
+from diffusae.collecting.streams import subsampling_of
+from diffusae.planning.estimate import Estimate, estimate
+from diffusae.study.study import Study
+
+KEPT: tuple[int | None, ...] = (None, 64, 16, 4)
+"""Positions of each training picture that a plan compares, beside those that are configured; None: the whole grid."""
+
+ASSUMED_CAPTION = "a photo of a small brown dog that lies on a blue sofa at home"
+"""As long as the mean caption of LAION-COCO; only the shards' few hundred bytes of text a picture depend on it."""
+
+
+class WithoutCaptions(Study):
+    """A study whose captions are not at hand: as many as its counts ask for, all alike."""
+
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        """Prompts that have the right number, splits and seeds."""
+        counts = check_counts(self.part("prompts")["counts"])
+        texts = [(split, ASSUMED_CAPTION) for split, count in counts.items() for _ in range(count or 0)]
+        return number_prompts(texts, first_seed=self.cfg.seed)
+
+
+def with_captions(study: Study) -> tuple[Study, str]:
+    """The study itself, or one with assumed captions and a sentence that says so, where no file of captions is named."""
+    prompts = study.cfg.prompts
+    if (
+        study.kind == "pictures"
+        or "path" not in prompts
+        or prompts.path is not None
+        or any(count is None for count in prompts.counts.values())
+    ):
+        return study, ""
+    return WithoutCaptions(study.cfg), (
+        f"prompts.path is null: counted with captions of {len(ASSUMED_CAPTION)} characters, as many as prompts.counts "
+        "ask for; name the file for the exact size"
+    )
+
+
+def alternatives(study: Study, description: Description) -> dict[int | None, Estimate]:
+    """{positions kept of a training picture: the study with them}, the most first."""
+    whole = estimate(study, description, positions_per_image=None)
+    most = max([each.stream.positions for each in whole.trained] or [1])
+    thinned = subsampling_of(study)
+    kept_ones = {*KEPT, *([] if thinned is None else [thinned.positions_per_image])} - {None}
+    found: dict[int | None, Estimate] = {None: whole}
+    found |= {
+        kept: estimate(study, description, positions_per_image=kept)
+        for kept in sorted((each for each in kept_ones if each is not None and each < most), reverse=True)
+    }
+    return found

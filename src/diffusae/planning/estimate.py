@@ -1,0 +1,246 @@
+"""What a study will take, from its configuration alone: pictures, vectors, bytes, training steps."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from diffusae.activations.journal import read_journals, size_of
+from diffusae.activations.schema import Stream
+from diffusae.activations.size import npy_size, tar_size
+from diffusae.activations.stored_numbers import stored_numbers
+from diffusae.activations.subsampling import Subsampling
+from diffusae.backbone.describe import Description
+from diffusae.prompts.prompt_set import Prompt
+from diffusae.collecting.streams import (
+    ATTENTION,
+    SEEN_SPLITS,
+    TRAINING_SPLIT,
+    groups_of,
+    stored_in,
+    streams_of,
+    subsampling_of,
+    words_of,
+)
+from diffusae.study.study import Study
+
+_TOKENS_OF_A_WORD = 2
+"""An estimate, for the list of each word's tokens: the tokenizer is not loaded."""
+
+_LABELS_BYTES = 150
+"""An estimate of what a sample tells of a given picture: its labels and its name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamEstimate:
+    """One stream of the collection; `trained` unless it is the cross-attention, which gets no SAE.
+
+    `vectors` are counted by split, `bytes` are those of its shards, `steps` those of the training of one SAE; a number of an
+    update takes `bytes_per_number`.
+    """
+
+    stream: Stream
+    trained: bool
+    vectors: dict[str, int]
+    bytes: int
+    bytes_per_number: int
+    steps: int
+
+    @property
+    def training_vectors(self) -> int:
+        """Vectors that an SAE trains on in one epoch."""
+        return self.vectors.get(TRAINING_SPLIT, 0)
+
+    @property
+    def training_numbers_bytes(self) -> int:
+        """Bytes of the training vectors' numbers alone, as papers count: no captions, no headers."""
+        return self.bytes_per_number * self.training_vectors * self.stream.d_in
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A study in numbers.
+
+    Args:
+        pictures: split -> pictures. decoded: those among them that are decoded and kept as PNG.
+        denoiser_passes: single pictures through the denoiser; guidance takes two a step. A given picture takes one a time t, a
+            text none.
+        streams: every stream of the collection.
+        image_bytes: of the pictures' shards, at most: as if PNG compressed nothing.
+        batch_size: of the training of one SAE.
+        saes_a_cell: how many are trained at each cell, one for each k.
+    """
+
+    pictures: dict[str, int]
+    decoded: int
+    denoiser_passes: int
+    streams: tuple[StreamEstimate, ...]
+    image_bytes: int
+    batch_size: int
+    saes_a_cell: int
+
+    @property
+    def trained(self) -> list[StreamEstimate]:
+        """The streams that get an SAE: the cells of the grid."""
+        return [each for each in self.streams if each.trained]
+
+    @property
+    def stream_bytes(self) -> int:
+        """Bytes of all shards of updates."""
+        return sum(each.bytes for each in self.streams)
+
+    @property
+    def bytes_to_collect(self) -> int:
+        """Bytes of the whole collection."""
+        return self.stream_bytes + self.image_bytes
+
+    def vectors_seen(self, stream: StreamEstimate) -> int:
+        """Vectors that the training of one SAE sees, epoch after epoch."""
+        return stream.steps * self.batch_size
+
+
+def estimate(
+    study: Study,
+    description: Description,
+    *,
+    positions_per_image: int | Literal["configured"] | None = "configured",
+) -> Estimate:
+    """Count a study through. Nothing is loaded: shapes come from `description`, captions from the prompts.
+
+    Args:
+        positions_per_image: stored of a training picture, where another number than the study's is asked about;
+            None: the whole grid.
+
+    Raises:
+        UserError: the limits of `activations` leave a picture without a position.
+    """
+    model, prompts = study.cfg.model, study.prompts
+    bytes_per_number = stored_numbers(study.cfg.activations.dtype).bytes
+    # No scheduler is at hand; sizes do not depend on its timesteps.
+    streams = streams_of(study, description, lambda t: t, description.tokens)
+    text = study.kind == "text"
+    groups = [
+        _Group(
+            np.array([_json_size(study.kind, prompt) for prompt in group]),
+            np.array([_tokens_of(prompt.text) for prompt in group]) if text else None,
+            group[0].split,
+        )
+        for group in groups_of(prompts, study.cfg.activations.group_size)
+    ]
+    if positions_per_image == "configured":
+        subsampling = subsampling_of(study)
+    elif positions_per_image is None:
+        subsampling = None
+    else:
+        subsampling = Subsampling(
+            splits=(TRAINING_SPLIT,), positions_per_image=positions_per_image, seed=study.cfg.seed
+        )
+    pictures = dict(Counter(prompt.split for prompt in prompts))
+    sizes: dict[tuple[int, int, bool], int] = {}
+    counted = []
+    for stream in streams:
+        shape = (stream.positions, stream.d_in, stream.block == ATTENTION)
+        if shape not in sizes:
+            there = [group for group in groups if stored_in(stream, group.split)]
+            sizes[shape] = _stream_bytes(stream, there, subsampling, bytes_per_number)
+        vectors = dict.fromkeys(pictures, 0)
+        for group in groups:
+            if stored_in(stream, group.split):
+                vectors[group.split] += int(group.kept(stream, subsampling).sum())
+        counted.append(
+            StreamEstimate(
+                stream=stream,
+                trained=stream.block != ATTENTION,
+                vectors=vectors,
+                bytes=sizes[shape],
+                bytes_per_number=bytes_per_number,
+                steps=_steps_at(study, stream),
+            )
+        )
+    seen = [] if text else [group.texts for group in groups if group.split in SEEN_SPLITS]
+    passes = {"generation": model.steps * len(study.branches), "pictures": len(study.cfg.grid.timesteps)}
+    png = model.height * model.width * 3 + 1024
+    return Estimate(
+        pictures=pictures,
+        decoded=sum(len(texts) for texts in seen),
+        denoiser_passes=len(prompts) * passes.get(study.kind, 0),
+        streams=tuple(counted),
+        image_bytes=sum(tar_size(np.concatenate([texts, np.full(len(texts), png)])) for texts in seen),
+        batch_size=study.cfg.activations.batch_size,
+        saes_a_cell=len(study.cfg.grid.k or [None]),
+    )
+
+
+def bytes_finished(root: Path) -> int:
+    """Bytes of the finished groups of a collection, which a collecting stage leaves as they are."""
+    return sum(
+        shard.bytes
+        for group in read_journals(root).values()
+        for shard in group.shards
+        if size_of(root / shard.path) == shard.bytes
+    )
+
+
+def _steps_at(study: Study, stream: Stream) -> int:
+    """The steps of the training at one cell: a study may give blocks different ones."""
+    cfg = study.cfg
+    if stream.block == ATTENTION:
+        return 0
+    there = OmegaConf.merge(cfg, {"block": {"name": stream.block}, "timestep": {"t": stream.t}})
+    return there.trainer.steps
+
+
+@dataclass(frozen=True)
+class _Group:
+    """One group: the bytes of what each sample tells, the tokens of each text (None: pictures), and the split."""
+
+    texts: np.ndarray
+    tokens: np.ndarray | None
+    split: str
+
+    def kept(self, stream: Stream, subsampling: Subsampling | None) -> np.ndarray:
+        """Vectors of each sample."""
+        most = stream.positions if subsampling is None else subsampling.kept(self.split, stream.positions)
+        return np.minimum(most, np.full(len(self.texts), most) if self.tokens is None else self.tokens)
+
+
+def _stream_bytes(
+    stream: Stream, groups: Sequence[_Group], subsampling: Subsampling | None, bytes_per_number: int
+) -> int:
+    total = 0
+    for group in groups:
+        kept = group.kept(stream, subsampling)
+        # "positions": [...], with the longest number for each.
+        listed = 16 + kept * (len(str(stream.positions - 1)) + 2)
+        if group.tokens is None:
+            listed[kept == stream.positions] = 0
+        arrays = npy_size(0) + kept * bytes_per_number * stream.d_in
+        total += tar_size(np.concatenate([group.texts + listed, arrays]))
+    return total
+
+
+def _tokens_of(text: str) -> int:
+    """An estimate: the tokenizer is not loaded."""
+    return 2 + round(1.4 * len(text.split()))
+
+
+def _json_size(kind: str, prompt: Prompt) -> int:
+    """Bytes of what a sample tells of its picture or text."""
+    size = _text_size(prompt.text) + len(str(prompt.seed)) + len(prompt.split)
+    return size + (_LABELS_BYTES if kind == "pictures" else 0)
+
+
+@lru_cache(maxsize=100_000)
+def _text_size(text: str) -> int:
+    """The same without the digits of the seed and the name of the split."""
+    words = {word: [10] * _TOKENS_OF_A_WORD for word in words_of(text)}
+    told = {"prompt": text, "seed": 0, "split": "", "word_tokens": words}
+    return len(json.dumps(told).encode()) - 1

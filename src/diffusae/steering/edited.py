@@ -1,0 +1,186 @@
+"""Pictures with edits, and what the annotator finds in them: what the intervention evaluations and `steer` share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusae.backbone.branches import Branches
+from diffusae.backbone.schedule import t_of
+from diffusae.capture.generate import generate
+from diffusae.capture.replay import Outputs, recorded_outputs, replayed_outputs
+from diffusae.interventions.edits import ROUNDING, Change, Edit, PerPicture
+from diffusae.interventions.steer import steer
+from diffusae.interventions.text import TextEdit
+from diffusae.interventions.windows import Window
+from diffusae.prompts.prompt_set import Prompt
+from diffusae.study.model import load_model, sampling
+from diffusae.jobs.progress import progress_bar
+from diffusae.study.study import Study, build
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an edit acts: a block's name in the model's hookpoints, and a part of the generation."""
+
+    block: str
+    window: Window
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One picture to make: a prompt, what is done at every place (none: nothing), and what is done to the text."""
+
+    prompt: Prompt
+    changes: tuple[Change | None, ...] = ()
+    text: tuple[TextEdit, ...] = ()
+    """Edits of its encoding, which hold for a whole batch."""
+
+    def goes_with(self, other: Trial) -> bool:
+        """Whether both can be in one batch: edited pictures with edited ones, and with the same edits of text."""
+        return bool(self.changes) == bool(other.changes) and self.text == other.text
+
+
+class EditedPictures:
+    """Generates pictures with the study's model, edited at the given places.
+
+    What the denoiser returns for a prompt before the first place is the same in all its pictures: it is kept from the
+    prompt's first picture without an edit, and not computed again.
+
+    Args:
+        places: a trial's changes are in their order; none where only text is edited.
+        conditionings: the guidance branches that are edited.
+        steps: of a generation; None: as many as the model's.
+        preserve_norm: see `Edit`.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        places: Sequence[Place],
+        *,
+        conditionings: Sequence[str],
+        steps: int | None = None,
+        preserve_norm: bool = False,
+    ) -> None:
+        self.model = study.cfg.model
+        self.places = tuple(places)
+        self.conditionings, self.preserve_norm = tuple(conditionings), preserve_norm
+        self.steps = steps or self.model.steps
+        self._first = max((place.window[0] for place in places), default=math.inf)
+        self._study = study
+        self._before: dict[str, dict[float, dict[Branches, Tensor]]] = {}
+
+    @cached_property
+    def pipe(self) -> Any:
+        """The model, loaded when the first picture is made."""
+        return load_model(self.model)
+
+    @property
+    def device(self) -> Any:
+        """Where the model is, and where the autoencoders of its edits have to be."""
+        return self.pipe.device
+
+    @cached_property
+    def annotator(self) -> Any:
+        """What finds objects and styles."""
+        return build(self._study.cfg.annotator, "annotator")
+
+    def make(self, trials: Sequence[Trial], *, what: str) -> list[tuple[np.ndarray, Any]]:
+        """The picture, uint8 [height, width, 3], and the annotation of every trial."""
+        found: list[tuple[np.ndarray, Any]] = []
+        with progress_bar(what, total=len(trials)) as (advance, _):
+            for batch in self._batches(trials):
+                images = self._generate(batch)
+                captions = [trial.prompt.text for trial in batch]
+                found += zip(images, self.annotator.annotate(images, captions), strict=True)
+                advance(len(batch))
+        return found
+
+    def _batches(self, trials: Sequence[Trial]) -> Iterator[Sequence[Trial]]:
+        """Trials in their order; no batch holds two that do not go together."""
+        start = 0
+        for end in range(1, len(trials) + 1):
+            full = end - start == self.model.batch_size
+            if end == len(trials) or full or not trials[end].goes_with(trials[start]):
+                yield trials[start:end]
+                start = end
+
+    def _generate(self, batch: Sequence[Trial]) -> np.ndarray:
+        changes = [
+            [trial.changes[n] if trial.changes else None for trial in batch] for n in range(len(self.places))
+        ]
+        edits = [
+            Edit(
+                self.model.hookpoints[place.block],
+                PerPicture(each),
+                window=place.window,
+                conditionings=self.conditionings,
+                preserve_norm=self.preserve_norm,
+            )
+            for place, each in zip(self.places, changes, strict=True)
+            if any(each)
+        ]
+        text = batch[0].text
+        with ExitStack() as stack:
+            if edits or text:
+                # From another encoding the denoiser returns something else from the first step on.
+                if not text and (before := self._replayed(batch)):
+                    stack.enter_context(replayed_outputs(self.pipe, before, before))
+                stack.enter_context(steer(self.pipe, [*text, *edits]))
+                return self._run(batch)
+            outputs = stack.enter_context(recorded_outputs(self.pipe))
+            images = self._run(batch)
+        self._keep(batch, outputs)
+        return images
+
+    def _run(self, batch: Sequence[Trial]) -> np.ndarray:
+        made = generate(
+            self.pipe,
+            [trial.prompt.text for trial in batch],
+            [trial.prompt.seed for trial in batch],
+            **sampling(self.model, steps=self.steps),
+        )
+        assert made.images is not None
+        return made.images
+
+    def _keep(self, batch: Sequence[Trial], outputs: Outputs) -> None:
+        """The denoiser's outputs before the first place, by prompt, timestep and pass: a row a branch of the pass.
+
+        They wait on the CPU: an evaluation has hundreds of prompts. A pipeline that takes another output than a tuple
+        is not replayed.
+        """
+        for index, (timestep, passes) in enumerate(outputs.items()):
+            if t_of(index, len(outputs)) <= self._first + ROUNDING:
+                break
+            for branches, output in passes.items():
+                if not isinstance(output, tuple):
+                    continue
+                sample = output[0].cpu()
+                for row, trial in enumerate(batch):
+                    kept = self._before.setdefault(trial.prompt.image_id, {}).setdefault(timestep, {})
+                    kept[branches] = sample[row :: len(batch)].clone()
+
+    def _replayed(self, batch: Sequence[Trial]) -> Outputs:
+        """What the denoiser returns for this batch before the first place; empty where that is not known of all."""
+        known = [self._before.get(trial.prompt.image_id, {}) for trial in batch]
+        return {
+            timestep: {
+                branches: (
+                    torch.stack([each[timestep][branches] for each in known], dim=1)
+                    .flatten(0, 1)
+                    .to(self.device),
+                )
+                for branches in passes
+            }
+            for timestep, passes in known[0].items()
+            if all(timestep in each for each in known)
+        }

@@ -1,0 +1,288 @@
+"""The three-stage table: all finished interventions side by side, window by window; `report` and `dashboard` make it.
+
+It is made of whatever is evaluated, and made again when there is more: unlike other results it has no cell of its own
+that another configuration could claim.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from diffusae.evaluation.result import NO_DATA, Estimate, Result, load_results, save_results
+from diffusae.evaluation.three_stages import difference_to, judged, paired_difference, standing
+from diffusae.files import atomic_path, atomic_write_json, verified
+from diffusae.interventions.regions import Region
+from diffusae.interventions.windows import WINDOWS
+from diffusae.parsing import read_json
+from diffusae.runs.lock import directory_lock
+from diffusae.runs.record import RECORD, Parent, RunRecord, run_record, run_signature, state
+from diffusae.runs.survey import finished_runs
+from diffusae.study.study import Study
+from diffusae.table_files import read_table
+
+log = logging.getLogger(__name__)
+
+STAGE = "three_stages"
+INTERVENTIONS = ("spatial", "global", "global_together")
+OWN = "concepts"
+"""The method whose figures are a row's own; the others are its baselines."""
+TOGETHER = "_together"
+
+MEASURES = ("success", "reached", "kept", "distance", "similarity", "lpips", "sufficient_strength")
+"""What a row of the table can hold: `distance` is the change of the rest (RMS) in spatial rows, and the annotator's
+feature distance in global ones."""
+_MEASURE = {
+    "rose": "success",
+    "recognised": "kept",
+    "rest_changed": "distance",
+    "feature_distance": "distance",
+}
+_LEFT_OUT = ("score_before", "score_after", "gain")
+"""Measures of global edits that the table does not show: `success` says whether the score rose."""
+_COLUMN = {"recognised": "found", "rest_changed": "rest"}
+_SHARES = ("success", "reached", "kept")
+_CASE = ("image_id", "noun", "region", "target")
+_CASES = ("objects.parquet", "pictures.parquet")
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One finished evaluation of an intervention."""
+
+    directory: Path
+    metric: str
+    record: RunRecord
+
+    @property
+    def name(self) -> str:
+        """Such as "spatial/down-t0.80-cond-k10"."""
+        return f"{self.metric}/{self.directory.name}"
+
+    @property
+    def tag(self) -> str:
+        """The SAE's tag."""
+        return str(self.record.config["sae"]["tag"])
+
+
+def summarise_three_stages(study: Study) -> None:
+    """Write the table of all finished interventions, unless it is there already or there are none."""
+    found = list(evaluated_interventions(study))
+    if not found:
+        return
+    directory = study.directory / "evaluation" / STAGE
+    settings, seed = study.part(STAGE), study.cfg.seed
+    determines = {**settings, "seed": seed}
+    parents = {f"evaluate {each.name}": Parent.of(each.record) for each in found}
+    if _is_there(directory, determines, parents):
+        return
+    with directory_lock(directory):
+        (directory / RECORD).unlink(
+            missing_ok=True
+        )  # a table of other interventions is no other run's result
+        with run_record(
+            directory,
+            stage=STAGE,
+            config=study.config(),
+            determines=determines,
+            parents=parents,
+            seed=seed,
+        ):
+            results = [row for each in found for row in _rows_of(each, settings, seed)]
+            with atomic_path(directory / "table.parquet") as temporary:
+                table_of(results).to_parquet(temporary, engine="pyarrow", index=False)
+            atomic_write_json(directory / "claims.json", judged(results, margin=settings["margin"]))
+            save_results(directory / "results.json", results)
+    log.info("the three-stage table of %d interventions: %s", len(found), directory)
+
+
+def _is_there(directory: Path, determines: Mapping[str, Any], parents: Mapping[str, str]) -> bool:
+    """Whether the table of these very interventions is there and whole."""
+    wanted = run_signature(determines=determines, parents=parents)
+    return any(
+        record.signature == wanted and state(directory, determines=determines, parents=parents) == "finished"
+        for _, record in finished_runs(directory, ".")
+    )
+
+
+def claims_in(study: Study) -> list[dict[str, Any]]:
+    """What the table says of the paper's claims; none where there is no finished table."""
+    directory = study.directory / "evaluation" / STAGE
+    if not any(finished_runs(directory, ".")):
+        return []
+    return read_json(
+        verified(directory / "claims.json"), remedy=f"remove {directory} and report again", kind=list
+    )
+
+
+def evaluated_interventions(study: Study) -> list[Evaluated]:
+    """The finished evaluations of every intervention, by metric and cell."""
+    return [
+        Evaluated(directory, metric, record)
+        for metric in INTERVENTIONS
+        for directory, record in finished_runs(study.directory / "evaluation" / metric, "*")
+    ]
+
+
+def window_name(window: Sequence[float]) -> str:
+    """ "early", "middle", "final", or the two ends of another window."""
+    first, last = float(window[0]), float(window[1])
+    named = {bounds: name for name, bounds in WINDOWS.items()}
+    return named.get((first, last), f"{first:g} to {last:g}")
+
+
+def _rows_of(evaluated: Evaluated, settings: Mapping[str, Any], seed: int) -> list[Result]:
+    path = next((path for name in _CASES if (path := evaluated.directory / name).exists()), None)
+    cases = (
+        None
+        if path is None
+        else read_table(verified(path), {}, remedy=f"remove {path.parent} and evaluate this cell again")
+    )
+    rows = []
+    for row in load_results(evaluated.directory / "results.json"):
+        edit, column, together = _parts(evaluated, row)
+        measure = _MEASURE.get(column, column)
+        if measure in _LEFT_OUT:
+            continue
+        if measure not in MEASURES:
+            log.warning("%s: %s has no place in the three-stage table", evaluated.name, row.metric)
+            continue
+        differences = _differences(row, cases, _COLUMN.get(column, column), settings["n_resamples"], seed)
+        margin = settings["margin"] if measure in _SHARES else None
+        kept = {name: row.details[name] for name in ("strengths", "conditionings") if name in row.details}
+        rows.append(
+            Result(
+                metric=row.metric,
+                estimate=row.estimate,
+                higher_is_better=row.higher_is_better,
+                unit=row.unit,
+                cell=row.cell,
+                baselines=row.baselines,
+                details={
+                    "window": window_name(row.details["window"]),
+                    "bounds": list(row.details["window"]),
+                    "edit": edit,
+                    "together": together,
+                    "measure": measure,
+                    "blocks": list(row.details.get("blocks") or [row.cell["block"]]),
+                    "tag": evaluated.tag,
+                    "chance": _chance(evaluated) if (edit, measure) == ("spatial", "success") else None,
+                    "differences": {name: asdict(each) for name, each in differences.items()},
+                    "standing": {
+                        name: standing(each, higher_is_better=row.higher_is_better, margin=margin)
+                        for name, each in differences.items()
+                    },
+                    **kept,
+                },
+                version=row.version,
+            )
+        )
+    return rows
+
+
+def _parts(evaluated: Evaluated, row: Result) -> tuple[str, str, bool]:
+    """What is edited, which figure a row is, and whether several blocks were edited together."""
+    edit = str(row.details.get("factor", "spatial"))
+    column = row.metric.removeprefix(f"{edit}_").removesuffix(TOGETHER)
+    return edit, column, evaluated.metric.endswith(TOGETHER) or len(row.details.get("blocks") or ()) > 1
+
+
+def _chance(evaluated: Evaluated) -> float | None:
+    """The share of the picture that a region covers, on average: what a centre of mass thrown at random hits."""
+    regions = evaluated.record.config.get("evaluation", {}).get("regions") or []
+    shares = [shares_of(str(region)) for region in regions]
+    return sum(shares) / len(shares) if shares else None
+
+
+@cache
+def shares_of(region: str) -> float:
+    """The share of the picture that a region covers."""
+    return float(Region(region).mask((64, 64)).float().mean())
+
+
+def _differences(
+    row: Result, cases: pd.DataFrame | None, column: str, n_resamples: int, seed: int
+) -> dict[str, Estimate]:
+    """Concepts minus each control, of the same cases where they are kept; a control that is a constant needs none."""
+    found = {}
+    for name, baseline in row.baselines.items():
+        own, pictures = _values(row, cases, column, OWN)
+        other, _ = _values(row, cases, column, name)
+        if own and other:
+            found[name] = paired_difference(own, other, pictures=pictures, n_resamples=n_resamples, seed=seed)
+        elif name == "no_edit" and "factor" in row.details and baseline.value is not None:
+            # Of a picture that is compared with itself: 0 or 1 by definition.
+            found[name] = difference_to(baseline.value, row.estimate)
+    return {name: each for name, each in found.items() if each.n}
+
+
+def _values(
+    row: Result, cases: pd.DataFrame | None, column: str, method: str
+) -> tuple[dict[Hashable, float], dict[Hashable, Hashable]]:
+    """The outcome of every test case of a method at its chosen strength, and the picture of every case."""
+    if cases is None or column not in cases:
+        return {}, {}
+    chosen = (cases["split"] == "test") & (cases["method"] == method)
+    if "factor" in cases:
+        chosen &= cases["factor"] == row.details.get("factor")
+    strengths = row.details.get("strengths", {})
+    if method in strengths:
+        chosen &= (cases["strength"] - float(strengths[method])).abs() < 1e-9
+    table = cases[chosen]
+    keys = list(zip(*(table[name].tolist() for name in _CASE if name in table), strict=True))
+    # What was not measured, such as the features' distance of an annotator without features, is None: NaN here.
+    values = [float("nan") if each is None else float(each) for each in table[column].tolist()]
+    pictures = table["image_id"].tolist()
+    return dict(zip(keys, values, strict=True)), dict(zip(keys, pictures, strict=True))
+
+
+def table_of(results: list[Result]) -> pd.DataFrame:
+    """One row a window, edit, cell and method: every measure with its interval and n, and the concepts' difference to
+    each control. What is not known is NaN (counts: 0)."""
+    lines: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in results:
+        details = row.details
+        for method, estimate in {OWN: row.estimate, **row.baselines}.items():
+            place = {
+                "window": details["window"],
+                "first": float(details["bounds"][0]),
+                "last": float(details["bounds"][1]),
+                "edit": details["edit"],
+                "together": details["together"],
+                "blocks": "+".join(details["blocks"]),
+                **row.cell,
+                "tag": details["tag"],
+                "method": method,
+            }
+            line = lines.setdefault(tuple(place.values()), {**place, **_nothing()})
+            line["strength"] = float(details.get("strengths", {}).get(method, 0.0))
+            measure = details["measure"]
+            line |= _columns(measure, estimate)
+            difference = details["differences"].get(method)
+            line |= _columns(
+                f"{measure}_difference", NO_DATA if difference is None else Estimate.from_json(difference)
+            )
+            lines[tuple(place.values())] = line
+    return pd.DataFrame(list(lines.values()))
+
+
+def _nothing() -> dict[str, Any]:
+    return {"strength": 0.0} | {
+        name: value
+        for measure in MEASURES
+        for each in (measure, f"{measure}_difference")
+        for name, value in _columns(each, NO_DATA).items()
+    }
+
+
+def _columns(name: str, estimate: Estimate) -> dict[str, Any]:
+    nan = float("nan")
+    low, high = estimate.ci95 or (nan, nan)
+    value = nan if estimate.value is None else estimate.value
+    return {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_n": estimate.n}
