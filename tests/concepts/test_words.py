@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from diffusae.concepts.words import Vocabulary, normal_words, plurals, words_of
 from diffusae.errors import UserError
+from diffusae.metrics.composition import nouns_in
 from diffusae.miniature.captions import captioned_scene
 from diffusae.miniature.shapes import NOUNS
-from diffusae.metrics.composition import nouns_in
 
 ANIMALS = Vocabulary(
     ["dog", "cat", "hot dog", "person", "glass", "glasses", "cell phone", "glass of wine"],

@@ -21,12 +21,12 @@ from diffusae.errors import UserError
 from diffusae.evaluation.result import load_results
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.stages.collect import collect
-from diffusae.steering.edited import EditedPictures, Place, Trial
 from diffusae.stages.evaluate import evaluate
 from diffusae.stages.label import label
 from diffusae.stages.steer import steer
-from diffusae.study.study import Study
 from diffusae.stages.train import train
+from diffusae.steering.edited import EditedPictures, Place, Trial
+from diffusae.study.study import Study
 from tiny_families import FAMILIES, PIXELS, tiny_family
 
 # The miniature's annotator looks at noise here: whatever it believes to see is labelled, however small and far off.

@@ -13,8 +13,8 @@ from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, read_updates
 from diffusae.cli import config_directory
 from diffusae.stages.collect import collect
-from diffusae.study.study import Study
 from diffusae.stages.train import train
+from diffusae.study.study import Study
 from tiny_families import FAMILIES, PIXELS, T5_TOKENS, tiny_family
 from tiny_pipeline import TOKENS
 

@@ -16,13 +16,13 @@ from diffusae.activations.mirror import MIRROR
 from diffusae.cli import config_directory, main
 from diffusae.errors import UserError
 from diffusae.files import digest_of, sha256_of, write_sealed
-from diffusae.runs.record import read_record, run_record, state
 from diffusae.jobs import outcomes
-from diffusae.stages.collect import collect
-from diffusae.summaries.emergence import _summarise
 from diffusae.jobs.outcomes import Outcome, OutcomeTable, print_outcomes
-from diffusae.study.study import Study
+from diffusae.runs.record import read_record, run_record, state
+from diffusae.stages.collect import collect
 from diffusae.stages.train import train
+from diffusae.study.study import Study
+from diffusae.summaries.emergence import _summarise
 
 SECRET = "s3cr3t-v4lue"
 

@@ -12,13 +12,15 @@ from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.object_finders import ClipSeg
 from diffusae.evaluation.result import load_results
+from diffusae.labelling.annotate import determining
+from diffusae.metrics.evaluate import _determines
 from diffusae.report.comparison import load_reference
-from diffusae.stages.annotate import annotate, determining
+from diffusae.stages.annotate import annotate
 from diffusae.stages.collect import collect
-from diffusae.stages.evaluate import _determines, evaluate
+from diffusae.stages.evaluate import evaluate
 from diffusae.stages.label import label
-from diffusae.study.study import Study
 from diffusae.stages.train import train
+from diffusae.study.study import Study
 from tiny_annotators import WORDS, TinyAnnotators
 
 STUDY = ["debug=tiny", "model.steps=2", "grid.timesteps=[0.0]", "grid.blocks=[mid]", "grid.conditionings=[cond]",

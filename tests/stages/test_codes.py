@@ -5,9 +5,9 @@ import torch
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates
+from diffusae.labelling import codes
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
-from diffusae.labelling import codes
 from diffusae.stages.collect import collect
 from diffusae.study.study import Study
 

@@ -12,18 +12,19 @@ from hydra import compose, initialize_config_dir
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, read_images, read_updates
 from diffusae.cli import config_directory
+from diffusae.collecting import pictures as record_pictures
+from diffusae.collecting import texts as record_text
 from diffusae.errors import UserError
 from diffusae.evaluation.result import load_results
 from diffusae.files import sha256_of
+from diffusae.metrics.evaluate import kind_faults, needed
 from diffusae.runs.record import read_record
 from diffusae.stages import collect as stage
-from diffusae.collecting import pictures as record_pictures
-from diffusae.collecting import texts as record_text
 from diffusae.stages.annotate import annotate
-from diffusae.stages.evaluate import evaluate, kind_faults, needed
+from diffusae.stages.evaluate import evaluate
 from diffusae.stages.report import report
-from diffusae.study.study import Study
 from diffusae.stages.train import train
+from diffusae.study.study import Study
 from picture_files import encoded, pixels, put, sample, write_tar
 
 SMALL = ["debug=tiny", "model.batch_size=3", "activations.group_size=3", "model.steps=5"]

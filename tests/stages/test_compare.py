@@ -8,8 +8,9 @@ from hydra import compose, initialize_config_dir
 
 from diffusae.cli import config_directory
 from diffusae.evaluation.result import Estimate, Result, save_results
+from diffusae.report.compared import figures_below
 from diffusae.runs.record import run_record
-from diffusae.stages.compare import compare, figures_below
+from diffusae.stages.compare import compare
 
 
 def composed(directory: Path, *overrides: str):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from diffusae.concepts.words import Vocabulary
 from diffusae.collecting.streams import words_of
+from diffusae.concepts.words import Vocabulary
 from diffusae.metrics.composition import tokens_naming
 
 VOCABULARY = Vocabulary(["dog", "hot dog", "person", "fish"], {"dog": ["puppy"], "person": ["man"]})

@@ -13,8 +13,8 @@ from diffusae.cli import config_directory
 from diffusae.errors import UserError
 from diffusae.evaluation.result import Estimate, Result, load_results, save_results
 from diffusae.runs.record import read_record, run_record
-from diffusae.summaries.emergence import summarise_emergence
 from diffusae.study.study import Study
+from diffusae.summaries.emergence import summarise_emergence
 
 TIMES = (1.0, 0.5, 0.0)
 IOU = {1.0: 0.1, 0.5: 0.3, 0.0: 0.5}

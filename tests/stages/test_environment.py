@@ -10,12 +10,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from diffusae.errors import UserError
-from diffusae.memory import is_out_of_memory
 from diffusae.cli import logs
+from diffusae.errors import UserError
 from diffusae.jobs import processes
 from diffusae.jobs.faults import REMEDIES, explained, reason
 from diffusae.jobs.out_of_memory import tells_memory
+from diffusae.memory import is_out_of_memory
 from diffusae.study.resolvers import expand_home
 
 ONE = OmegaConf.create({"stage": "train", "trainer": {"devices": 1, "num_nodes": 1}})

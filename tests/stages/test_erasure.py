@@ -9,21 +9,21 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from diffusae.benchmarks.erasure import benchmark as erasure_benchmark
+from diffusae.benchmarks.erasure.attacks import first_place, listed
+from diffusae.benchmarks.erasure.autoencoders import UpdateAblation, updates_study
+from diffusae.benchmarks.erasure.benchmark import ErasureBenchmark
+from diffusae.benchmarks.erasure.defended import Ask, DefendedPictures
 from diffusae.cli import config_directory
 from diffusae.errors import UserError
 from diffusae.evaluation.result import Result
 from diffusae.interventions.unlearning import ConceptLatents
+from diffusae.metrics import erasure as evaluate_erasure
+from diffusae.metrics.erasure import check_settings
 from diffusae.prompts.attacks import names_word
+from diffusae.report.before_after import load_examples
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
-from diffusae.benchmarks.erasure import benchmark as erasure_benchmark
-from diffusae.metrics import erasure as evaluate_erasure
-from diffusae.report.before_after import load_examples
-from diffusae.benchmarks.erasure.defended import Ask, DefendedPictures
-from diffusae.benchmarks.erasure.attacks import first_place, listed
-from diffusae.benchmarks.erasure.benchmark import ErasureBenchmark
-from diffusae.benchmarks.erasure.autoencoders import UpdateAblation, updates_study
-from diffusae.metrics.erasure import check_settings
 from diffusae.study.study import Study
 
 SMALL = [

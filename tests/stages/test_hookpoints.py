@@ -10,9 +10,9 @@ from hydra import compose, initialize_config_dir
 from diffusae.backbone import load
 from diffusae.cli import config_directory
 from diffusae.errors import UserError
-from diffusae.study import model as loading
 from diffusae.stages.hookpoints import hookpoints
 from diffusae.stages.plan import plan
+from diffusae.study import model as loading
 
 
 @pytest.fixture

@@ -18,13 +18,13 @@ from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.gallery import Gallery
 from diffusae.errors import UserError
 from diffusae.evaluation.result import load_results
+from diffusae.metrics.purity import load_purest
+from diffusae.report.before_after import load_examples
 from diffusae.runs.record import read_record, run_record, state
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
 from diffusae.sae.storage import load_sae, save_sae
-from diffusae.report.before_after import load_examples
 from diffusae.summaries.emergence import summarise_emergence
-from diffusae.metrics.purity import load_purest
 from diffusae.summaries.three_stages import claims_in, summarise_three_stages
 from runs.test_outputs import flip_a_bit
 from stages.evaluated_interventions import place_spatial

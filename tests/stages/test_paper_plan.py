@@ -10,10 +10,10 @@ from omegaconf import DictConfig
 from diffusae.cli import config_directory
 from diffusae.errors import UserError
 from diffusae.interventions.windows import window_at
-from diffusae.stages import plan as stage
 from diffusae.planning import probe
+from diffusae.stages import plan as stage
 from diffusae.study.study import Study
-from diffusae.stages.train_grid import _members
+from diffusae.training.train_grid import grid_members
 
 from .sd14_folder import write_sd14
 
@@ -149,8 +149,8 @@ def test_the_experiment_names_the_papers_annotators_and_its_distance():
 def test_side_by_side_training_refuses_blocks_of_different_steps():
     options = ["experiment=paper_sd14", "embedding=minilm"]
     with pytest.raises(UserError, match=r"trainer.steps gives down 12500, mid 3125, up 12500"):
-        _members(composed(*options, root="train_grid"))
-    members = _members(composed(*options, "grid.blocks=[down,up]", root="train_grid"))
+        grid_members(composed(*options, root="train_grid"))
+    members = grid_members(composed(*options, "grid.blocks=[down,up]", root="train_grid"))
     assert len(members) == 2 * 3 * 2 * 2
 
 

@@ -14,8 +14,8 @@ from diffusae.cli import config_directory
 from diffusae.errors import UserError
 from diffusae.runs.record import read_record, run_record
 from diffusae.stages.collect import collect
-from diffusae.study.study import Study
 from diffusae.stages.train import train
+from diffusae.study.study import Study
 from local_server import served
 
 

@@ -11,10 +11,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from diffusae.errors import UserError
+from diffusae.report.compared import figures_below
 from diffusae.report.page import write_report
 from diffusae.report.study import Study as Page
 from diffusae.runs.record import run_record
-from diffusae.stages.compare import compare, figures_below
+from diffusae.stages.compare import compare
 from diffusae.stages.report import report
 from runs.test_outputs import flip_a_bit
 from stages.evaluated_interventions import place_spatial

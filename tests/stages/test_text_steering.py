@@ -16,13 +16,14 @@ from PIL import Image
 from diffusae.cli import config_directory
 from diffusae.errors import UserError
 from diffusae.evaluation.result import load_results
+from diffusae.metrics.text_steering import Case, cases_of, check_settings
 from diffusae.report.before_after import load_examples
 from diffusae.stages.collect import collect
 from diffusae.stages.evaluate import evaluate
-from diffusae.metrics.text_steering import Case, cases_of, check_settings
-from diffusae.stages.steer import in_order, steer
-from diffusae.study.study import Study
+from diffusae.stages.steer import steer
 from diffusae.stages.train import train
+from diffusae.steering.trials import in_order
+from diffusae.study.study import Study
 
 TEXT = ["collection=text", "debug=tiny", "model.steps=3", "prompts.counts={train:24,validation:8,dictionary:0,tune:24,test:60}"]  # fmt: skip
 PROMPT = "a flat drawing of a red fish"

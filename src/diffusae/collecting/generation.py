@@ -16,7 +16,6 @@ from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.describe import Description
 from diffusae.capture.attention import CapturedAttention, capture_cross_attention, mean_map, word_tokens
 from diffusae.capture.generate import generate
-from diffusae.prompts.prompt_set import Prompt
 from diffusae.collecting.streams import (
     ATTENTION,
     SEEN_SPLITS,
@@ -26,10 +25,11 @@ from diffusae.collecting.streams import (
     streams_of,
     words_of,
 )
-from diffusae.study.model import sampling, scheduler_timestep
-from diffusae.jobs.progress import Advance
-from diffusae.study.study import Study
 from diffusae.collecting.truncation import told_truncations
+from diffusae.jobs.progress import Advance
+from diffusae.prompts.prompt_set import Prompt
+from diffusae.study.model import sampling, scheduler_timestep
+from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)
 

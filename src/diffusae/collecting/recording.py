@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 from diffusae.activations.schema import ImageRecord, Stream
 from diffusae.backbone.describe import Description
-from diffusae.prompts.prompt_set import Prompt
-from diffusae.jobs.progress import Advance
 from diffusae.collecting.generation import RecordGeneration
 from diffusae.collecting.pictures import RecordPictures
 from diffusae.collecting.texts import RecordText
+from diffusae.jobs.progress import Advance
+from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.study import Study
 
 

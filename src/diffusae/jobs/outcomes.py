@@ -27,9 +27,9 @@ from rich.text import Text
 
 from diffusae.errors import USER_FAULT
 from diffusae.files import atomic_path, atomic_write_json
-from diffusae.masking import mask_output, masked, masked_value
 from diffusae.jobs.faults import is_users, reason
 from diffusae.jobs.lost_jobs import LOST, tell_lost_jobs
+from diffusae.masking import mask_output, masked, masked_value
 from diffusae.stopping import raise_if_received
 
 log = logging.getLogger(__name__)

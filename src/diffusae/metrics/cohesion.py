@@ -11,7 +11,7 @@ from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.embeddings import WordEmbedding, embed_labels
 from diffusae.evaluation.cohesion import Items, cohesion_results
 from diffusae.evaluation.result import Result
-from diffusae.stages.label import word_embedding
+from diffusae.labelling.label import word_embedding
 from diffusae.study.study import Study, build
 
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffusae.backbone.text_layers import names_text_layer
+from diffusae.benchmarks.erasure.attacks import check_attacks, targets_of
+from diffusae.benchmarks.erasure.benchmark import ErasureBenchmark
+from diffusae.benchmarks.erasure.defended import DefendedPictures
 from diffusae.errors import UserError, together, unknown
 from diffusae.evaluation.result import Result
 from diffusae.interventions import defences as kinds
 from diffusae.interventions.safe_guidance import preset
-from diffusae.benchmarks.erasure.defended import DefendedPictures
-from diffusae.benchmarks.erasure.attacks import check_attacks, targets_of
-from diffusae.benchmarks.erasure.benchmark import ErasureBenchmark
 from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)

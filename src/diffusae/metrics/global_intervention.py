@@ -23,11 +23,11 @@ from diffusae.files import atomic_path
 from diffusae.interventions.directions import Contrast, neuron
 from diffusae.interventions.edits import Change, GlobalPush, concept_direction
 from diffusae.interventions.windows import window_at
+from diffusae.labelling.codes import stream_of
 from diffusae.prompts.prompt_set import Prompt
+from diffusae.report.before_after import Kept, save_examples
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
-from diffusae.report.before_after import Kept, save_examples
-from diffusae.labelling.codes import stream_of
 from diffusae.steering.edited import EditedPictures, Place, Trial
 from diffusae.study.study import Study
 

@@ -30,10 +30,10 @@ from diffusae.evaluation.purity import (
 )
 from diffusae.evaluation.result import Result
 from diffusae.files import atomic_path, verified
-from diffusae.report.montage import montage
-from diffusae.sae.storage import load_sae
 from diffusae.labelling.codes import pooled_codes, stream_of
 from diffusae.labelling.labelled_pictures import LabelledSplit, Tasks, caption_of, label_tasks, labelled_split
+from diffusae.report.montage import montage
+from diffusae.sae.storage import load_sae
 from diffusae.study.study import Study, build
 from diffusae.table_files import read_table
 

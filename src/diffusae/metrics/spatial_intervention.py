@@ -25,14 +25,14 @@ from diffusae.interventions.directions import Contrast, neuron
 from diffusae.interventions.edits import SpatialMove, concept_direction
 from diffusae.interventions.regions import Region
 from diffusae.interventions.windows import window_at
+from diffusae.labelling.codes import stream_of
+from diffusae.metrics.composition import nouns_in
 from diffusae.prompts.prompt_set import Prompt
+from diffusae.report.before_after import Kept, save_examples
 from diffusae.report.study import TARGET_REGION
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
-from diffusae.report.before_after import Kept, save_examples
-from diffusae.labelling.codes import stream_of
 from diffusae.steering.edited import EditedPictures, Place, Trial
-from diffusae.metrics.composition import nouns_in
 from diffusae.study.study import Study, build
 
 INSIDE, OUTSIDE = 0.5, 0.05

@@ -17,8 +17,8 @@ from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
 from diffusae.files import atomic_path
 from diffusae.interventions.text import TextEdit
 from diffusae.prompts.prompt_set import Prompt
-from diffusae.sae.storage import load_sae
 from diffusae.report.before_after import Kept, save_examples
+from diffusae.sae.storage import load_sae
 from diffusae.steering.edited import EditedPictures, Trial
 from diffusae.study.study import Study
 

@@ -11,7 +11,7 @@ from diffusae.capture.generate import generate
 from diffusae.sae.module import adam
 from diffusae.study.model import load_model, sampling
 from diffusae.study.study import Study
-from diffusae.stages.train import module_of
+from diffusae.training.train import module_of
 
 _FEW, _MORE = 1, 3
 """Sampling steps of the two generations that are compared."""

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from diffusae.benchmarks.erasure.benchmark import POINTS, SEARCHES
 from diffusae.evaluation.result import Result, load_results
 from diffusae.files import verified
+from diffusae.report.before_after import load_examples
 from diffusae.report.study import ErasureRun, Examples, Run
 from diffusae.runs.survey import finished_runs
-from diffusae.report.before_after import load_examples
-from diffusae.benchmarks.erasure.benchmark import POINTS, SEARCHES
 from diffusae.study.study import Study
 from diffusae.table_files import read_table
 

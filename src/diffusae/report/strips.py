@@ -10,11 +10,11 @@ from PIL import Image, UnidentifiedImageError
 
 from diffusae.errors import UserError
 from diffusae.files import verified
+from diffusae.metrics.text_steering import METRIC
+from diffusae.report.before_after import load_examples
 from diffusae.report.study import Run, Steered, Strip
 from diffusae.runs.record import RunRecord
 from diffusae.runs.survey import finished_runs
-from diffusae.report.before_after import load_examples
-from diffusae.metrics.text_steering import METRIC
 
 
 def strips_of(directory: Path) -> Iterator[Strip]:

@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from typing import Any
 
 from omegaconf import DictConfig
 
-from diffusae.activations.manifest import Manifest
-from diffusae.activations.reader import read_images, require_sound
-from diffusae.activations.schema import IMAGES
-from diffusae.concepts.annotations import annotate_pictures
-from diffusae.concepts.annotators import Images
-from diffusae.errors import UserError, together
+from diffusae.labelling.annotate import annotate_into, annotated
 from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import parent_signature, run_record, state
-from diffusae.sources import fingerprint
-from diffusae.collecting.streams import SEEN_SPLITS
-from diffusae.jobs.out_of_memory import tells_memory
-from diffusae.jobs.progress import progress_bar
-from diffusae.study.study import Study, build
+from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)
 
@@ -34,82 +22,3 @@ def annotate(cfg: DictConfig) -> bool:
         return False
     with directory_lock(study.annotations):
         return annotate_into(study)
-
-
-def annotated(study: Study) -> bool:
-    """Whether these very annotations are finished; `UserError` where another annotator's are in their place."""
-    return state(study.annotations, determines=_determines(study), parents=_parents(study)) == "finished"
-
-
-@tells_memory("annotation", "annotator.batch_size")
-def annotate_into(study: Study) -> bool:
-    """`annotate` for a caller that holds the lock."""
-    if annotated(study):
-        log.info("%s is annotated already", study.annotations)
-        return False
-    if study.kind == "generation":  # given pictures are whatever the user says they are
-        together(annotator_faults(study))
-    annotator = build(study.cfg.annotator, "annotator")
-    manifest = Manifest.load(study.activations)
-    if manifest.image_size is None:
-        raise UserError(
-            f"{study.activations} keeps no pictures (collection={study.kind}), so none can be annotated or label a latent"
-        )
-    require_sound(study.activations, manifest, streams=[IMAGES])
-    with run_record(
-        study.annotations,
-        stage="annotate",
-        config=study.config(),
-        determines=_determines(study),
-        parents=_parents(study),
-        seed=study.cfg.seed,
-    ):
-        found = annotate_pictures(annotator, _pictures(study, manifest))
-        found.save(study.annotations)
-        empty = sum(not found.masks.nouns(image_id) for image_id in found.masks)
-        log.info("annotated %d pictures; in %d nothing was found", len(found.masks), empty)
-    return True
-
-
-def _pictures(study: Study, manifest: Manifest) -> Iterator[tuple[str, Images, str]]:
-    """The pictures of all held-out splits with their captions, one at a time."""
-    total = sum(manifest.splits[split]["images"] for split in SEEN_SPLITS)
-    with progress_bar("pictures annotated", total=total) as (advance, _):
-        for split in SEEN_SPLITS:
-            for image_id, picture, meta in read_images(study.activations, manifest, split):
-                yield image_id, picture, meta["prompt"]
-                advance(1)
-
-
-def annotator_faults(study: Study) -> Iterator[str]:
-    """What is wrong where the annotator was made for other pictures than the study's model generates."""
-    models, model = study.cfg.annotator.get("models"), study.cfg.model.name
-    if models is not None and model not in models:
-        yield (
-            f"this annotator judges pictures of {', '.join(models)} alone, and model.name={model}; choose "
-            "annotator=grounded_sam or annotator=clipseg, or, if the pictures are of the same kind, name the model in "
-            "annotator.models"
-        )
-
-
-def _determines(study: Study) -> dict[str, Any]:
-    return {"annotator": determining(study.part("annotator"))}
-
-
-def _parents(study: Study) -> dict[str, str]:
-    return {"collect": parent_signature(study.activations, stage="collect")}
-
-
-_INDIFFERENT = ("batch_size", "boxes_at_once", "pairs_at_once", "cache", "device", "models")
-"""Settings of annotators that do not change what they find."""
-
-
-def determining(settings: Any) -> Any:
-    """What of an annotator's settings determines its result; local model folders by their contents."""
-    if not isinstance(settings, dict):
-        return [determining(each) for each in settings] if isinstance(settings, list) else settings
-    kept = {name: determining(value) for name, value in settings.items() if name not in _INDIFFERENT}
-    for name in ("folder", "source"):
-        if isinstance(kept.get(name), str) and (files := fingerprint(kept[name])) is not None:
-            kept[name] = f"files {files}"
-    return kept

@@ -3,61 +3,33 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import logging
-import os
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from diffusae.activations.schema import Cell
 from diffusae.errors import UserError
-from diffusae.evaluation.result import load_results
-from diffusae.files import atomic_write_json, remove_left_overs
+from diffusae.metrics.purity import PANEL as PURITY
+from diffusae.report.before_after import FILE as EXAMPLES
+from diffusae.report.before_after import PANEL, panel_name
 from diffusae.report.dashboard import (
-    CHART,
-    COLUMNS,
-    HEATMAP,
-    KNOWLEDGE_COLUMNS,
-    KNOWLEDGE_FIGURE,
-    KNOWLEDGE_TABLE,
-    STAGES_COLUMNS,
-    STAGES_FIGURE,
-    STAGES_TABLE,
     Dashboard,
-    curve_points,
-    grid_rows,
-    knowledge_rows,
-    pixels,
-    report_of,
-    specifications,
-    stage_rows,
-    title,
-    workspace_of,
 )
-from diffusae.report.knowledge import by_task, knowledge_chart
-from diffusae.report.plots import grid_heatmap
-from diffusae.report.three_stage_chart import three_stage_chart
-from diffusae.report.three_stages import lines_of
+from diffusae.report.dashboard_contents import (
+    show_dashboard,
+    shown_evaluations,
+    shown_interventions,
+    shown_results,
+)
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import signature
 from diffusae.runs.survey import finished_runs, runs_below
-from diffusae.runs.wandb_mirror import WandbMirror
-from diffusae.runs.wandb_mode import mode_of, valid_run_id
-from diffusae.runs.wandb_save import save_online
-from diffusae.report.before_after import FILE as EXAMPLES
-from diffusae.report.before_after import PANEL, panel_name
-from diffusae.metrics.purity import PANEL as PURITY
-from diffusae.report.stamp import is_shown, stamp
+from diffusae.runs.wandb_mode import valid_run_id
 from diffusae.study.study import Study
 from diffusae.summaries.three_stages import STAGE as THREE_STAGES
-from diffusae.summaries.three_stages import Evaluated, evaluated_interventions, summarise_three_stages
+from diffusae.summaries.three_stages import summarise_three_stages
 
 log = logging.getLogger(__name__)
-
-FILE = "wandb.json"
 
 
 def dashboard(cfg: DictConfig) -> bool:
@@ -67,8 +39,8 @@ def dashboard(cfg: DictConfig) -> bool:
     # Read before anything is made of them, so that a damaged one is left out of all.
     runs_below(study.directory / "evaluation", read=("evaluate", THREE_STAGES))
     summarise_three_stages(study)
-    results = _results(study)
-    interventions = _interventions(study)
+    results = shown_results(study)
+    interventions = shown_interventions(study)
     settings = study.part("dashboard")
     measured = list(dict.fromkeys(str(row["metric"]) for row in results))
     named = {wanted: fnmatch.filter(measured, wanted) for wanted in settings["metrics"]}
@@ -83,7 +55,9 @@ def dashboard(cfg: DictConfig) -> bool:
     made_of: dict[str, Any] = {"results": results, "settings": settings}
     if interventions:
         made_of["interventions"] = interventions
-    pictured = {panel_name(each.metric) for each in _evaluated(study) if (each.directory / EXAMPLES).exists()}
+    pictured = {
+        panel_name(each.metric) for each in shown_evaluations(study) if (each.directory / EXAMPLES).exists()
+    }
     pictured |= {PURITY} if any(finished_runs(study.directory / "evaluation" / "purity", "*")) else set()
     shown = Dashboard(
         project=cfg.logger.project,
@@ -99,96 +73,4 @@ def dashboard(cfg: DictConfig) -> bool:
         interventions=interventions,
     )
     with directory_lock(study.directory / "dashboard"):
-        return _show(study, shown)
-
-
-def _results(study: Study) -> list[dict[str, Any]]:
-    """The rows of every finished evaluation of the autoencoders with the study's tag."""
-    rows = []
-    for directory, record in finished_runs(study.directory / "evaluation", "*/*"):
-        if record.stage == "evaluate":  # curves over t and other summaries are of no single cell
-            tag = study.cfg.sae.tag
-            found = load_results(directory / "results.json")
-            rows += [row.to_json() for row in found if directory.name == f"{Cell(**row.cell).key}-{tag}"]
-    return rows
-
-
-def _interventions(study: Study) -> list[dict[str, Any]]:
-    """The rows of the three-stage table that are of the study's tag."""
-    there = finished_runs(study.directory / "evaluation" / THREE_STAGES, ".")
-    rows = [row for directory, _ in there for row in load_results(directory / "results.json")]
-    return [row.to_json() for row in rows if row.details["tag"] == study.cfg.sae.tag]
-
-
-def _evaluated(study: Study) -> list[Evaluated]:
-    return [each for each in evaluated_interventions(study) if each.tag == study.cfg.sae.tag]
-
-
-def _show(study: Study, shown: Dashboard) -> bool:
-    settings = study.cfg.logger
-    path = study.directory / "dashboard" / FILE
-    online = mode_of(settings.mode, os.environ) == "online"
-    if is_shown(path, shown.overview):
-        saved = json.loads(path.read_text(encoding="utf-8"))["saved"]
-        if saved or not online:
-            log.info("the dashboard is up to date: %s", _where(path, saved))
-            return False
-    with WandbMirror(
-        study.directory / "wandb",
-        project=settings.project,
-        entity=settings.entity,
-        group=settings.group,
-        name=f"{study.name} overview",
-        run_id=shown.overview,
-        config={"overview": shown.overview},
-        mode=settings.mode,
-        timeout_s=settings.timeout_s,
-    ) as mirror:
-        _fill(mirror, shown)
-    saved = None
-    if mirror.mode == "online":
-        saved = save_online(
-            lambda entity: _built(shown, entity),
-            entity=settings.entity,
-            chart={"name": CHART, "spec": HEATMAP},
-            timeout_s=settings.timeout_s,
-        )
-    remove_left_overs(path.parent)
-    atomic_write_json(path, {"overview": shown.overview, "saved": saved, **specifications(shown)})
-    stamp(path, shown.overview)
-    log.info("the dashboard: %s", _where(path, saved))
-    if not saved:
-        log.info(
-            "it holds the specifications of a W&B workspace and report. To see them in W&B, send the runs with `wandb sync "
-            "%s/wandb/offline-run-*`, set WANDB_API_KEY, and give this command again with logger.mode=online",
-            mirror.directory,
-        )
-    return True
-
-
-def _fill(overview: WandbMirror, shown: Dashboard) -> None:
-    """Log what is of no single cell: the figures against t, and each metric's heat map as a table and as a picture."""
-    points = curve_points(shown.results, shown.metrics)
-    for step, point in enumerate(points):
-        overview.log(point, step=step)
-    for metric in shown.metrics:
-        overview.table(f"grid/{metric}", COLUMNS, grid_rows(shown.results, metric))
-        drawn = pixels(grid_heatmap(shown.results, metric))
-        overview.panel(f"heatmap/{metric}", [(title(metric), drawn)])
-    if by_task(shown.results):
-        overview.table(KNOWLEDGE_TABLE, KNOWLEDGE_COLUMNS, knowledge_rows(shown.results))
-        drawn = pixels(knowledge_chart(shown.results))
-        overview.panel(KNOWLEDGE_FIGURE, [("Accuracy by task, reader and block", drawn)])
-    if shown.interventions:
-        overview.table(STAGES_TABLE, STAGES_COLUMNS, stage_rows(shown.interventions))
-        drawn = pixels(three_stage_chart(lines_of(shown.interventions)))
-        overview.panel(STAGES_FIGURE, [("Interventions by window", drawn)])
-
-
-def _built(shown: Dashboard, entity: str) -> dict[str, Any]:
-    there = replace(shown, entity=entity)
-    return {"workspace": workspace_of(there), "report": report_of(there)}
-
-
-def _where(path: Path, saved: dict[str, str] | None) -> str:
-    return ", ".join(saved.values()) if saved else str(path)
+        return show_dashboard(study, shown)

@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 import logging
-from functools import lru_cache
-from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
-from diffusae.activations.manifest import Manifest
-from diffusae.activations.reader import read_images
-from diffusae.backbone.load import load_pipeline
-from diffusae.concepts.annotations import Annotations
-from diffusae.concepts.dictionary import ConceptDictionary, build_dictionary
-from diffusae.concepts.embeddings import TextEncoderEmbedding, WordEmbedding
-from diffusae.concepts.gallery import Gallery, build_gallery, most_telling_latents
-from diffusae.concepts.maps import LabelOverlap
-from diffusae.report.montage import montage
-from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import parent_signature, run_record, state
-from diffusae.runs.wandb_mirror import WandbMirror
-from diffusae.sae.storage import load_sae
+from diffusae.labelling.label import label_cell, labelled, word_embedding
 from diffusae.stages.annotate import annotate
-from diffusae.labelling.codes import coded_split
-from diffusae.jobs.out_of_memory import tells_memory
-from diffusae.study.study import Study, build
-from diffusae.stages.train import mirror_of
+from diffusae.study.study import Study
+from diffusae.training.train import mirror_of
 
 log = logging.getLogger(__name__)
-
-STATISTICS = ("purity", "firing_frequency", "mean_activation")
-"""Columns of the dictionary's latents that the table of concepts shows."""
 
 
 def label(cfg: DictConfig) -> bool:
@@ -45,108 +25,3 @@ def label(cfg: DictConfig) -> bool:
     with mirror_of(study) as mirror:
         label_cell(study, mirror, word_embedding(study))
     return True
-
-
-def labelled(study: Study) -> bool:
-    """Whether this very labelling is finished; `UserError` where another one's result is in its place."""
-    return state(study.concepts, determines=_determines(study), parents=_parents(study)) == "finished"
-
-
-def word_embedding(study: Study, node: DictConfig | None = None) -> WordEmbedding:
-    """The word embedding of the study, or of another config node; the model's own text encoder is handed its parts."""
-    node = node or study.cfg.embedding
-    assert node is not None
-    if not str(node.get("_target_")).endswith(TextEncoderEmbedding.__name__):
-        return build(node, "embedding")
-    model = study.cfg.model
-    tokenizer, text_encoder = _text_parts(model.source, model.revision)
-    return build(node, "embedding", tokenizer=tokenizer, text_encoder=text_encoder)
-
-
-@lru_cache(maxsize=1)
-def _text_parts(source: str, revision: str | None) -> tuple[Any, Any]:
-    """The model's tokenizer and text encoder, loaded once for all cells of a process."""
-    pipe: Any = load_pipeline(source, dtype=torch.float32, device="cpu", revision=revision, scheduler="keep")
-    return pipe.tokenizer, pipe.text_encoder
-
-
-@tells_memory("labelling", "prompts.counts.dictionary", "sae.d_sae")
-def label_cell(study: Study, mirror: WandbMirror, embedding: WordEmbedding) -> None:
-    """Build and write one cell's dictionary and gallery; the mirror gets the gallery as a table."""
-    if labelled(study):
-        return
-    settings = study.part("dictionary")
-    with (
-        directory_lock(study.concepts),
-        run_record(
-            study.concepts,
-            stage="label",
-            config=study.config(),
-            determines=_determines(study),
-            parents=_parents(study),
-            seed=study.cfg.seed,
-        ),
-    ):
-        sae, _ = load_sae(study.sae)
-        manifest = Manifest.load(study.activations)
-        split = coded_split(study, manifest, sae, "dictionary", keep_updates=False)
-        masks = Annotations.load(study.annotations).masks
-        codes = {i: (v, x) for i, v, x in zip(split.image_ids, split.values, split.indices, strict=True)}
-        dictionary: ConceptDictionary = build_dictionary(
-            ((image_id, pair, masks[image_id]) for image_id, pair in codes.items()),
-            d_sae=sae.d_sae,
-            grid=manifest.stream(study.cell.block, study.cell.t, study.cell.conditioning).grid,
-            embedding=embedding,
-            overlap=LabelOverlap(
-                activation_threshold=settings["activation_threshold"],
-                scaling=settings["scaling"],
-                resize=settings["resize"],
-            ),
-            iou_threshold=settings["iou_threshold"],
-            min_count=settings["min_count"],
-            minimum_area=settings["minimum_area"],
-            include_background=settings["include_background"],
-        )
-        dictionary.save(study.concepts)
-        shown = most_telling_latents(dictionary, settings["gallery_latents"])
-        gallery = build_gallery(dictionary, shown, codes.__getitem__)
-        gallery.save(study.concepts)
-    if mirror.mode != "disabled":
-        columns, rows = _concepts(study, manifest, dictionary, gallery)
-        mirror.table("concepts", columns, rows)
-        mirror.panel(
-            "gallery", [(f"latent {latent}: {labels}", drawn) for latent, _, labels, *_, drawn in rows]
-        )
-
-
-def _concepts(
-    study: Study, manifest: Manifest, dictionary: ConceptDictionary, gallery: Gallery
-) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of the table of concepts: the gallery's latents, each with its pictures."""
-    named = {image_id for image_ids in gallery.image_ids for image_id in image_ids}
-    images = {
-        image_id: picture
-        for image_id, picture, _ in read_images(study.activations, manifest, "dictionary")
-        if image_id in named
-    }
-    main: Any = dictionary.table.drop_duplicates("latent").set_index("latent")
-    latents: Any = dictionary.latents.set_index("latent")
-    rows = []
-    for latent, image_ids, maps in zip(gallery.latents, gallery.image_ids, gallery.maps, strict=True):
-        labels = ", ".join(f"{label} ({count})" for label, count in dictionary.labels_of(latent).items())
-        figures = [float(main.at[latent, "mean_iou"]), *map(float, latents.loc[latent, list(STATISTICS)])]
-        pictures = [(images[i], heat.numpy()) for i, heat in zip(image_ids, maps, strict=True)]
-        rows.append([latent, main.at[latent, "label"], labels, *figures, montage(pictures)])
-    return ["latent", "main label", "labels", "mean_iou", *STATISTICS, "pictures"], rows
-
-
-def _determines(study: Study) -> dict[str, Any]:
-    embedding, dictionary = study.part("embedding"), study.part("dictionary")
-    return {"cell": study.cell.coordinates(), "embedding": embedding, "dictionary": dictionary}
-
-
-def _parents(study: Study) -> dict[str, str]:
-    return {
-        "train": parent_signature(study.sae, stage="train"),
-        "annotate": parent_signature(study.annotations, stage="annotate"),
-    }

@@ -3,45 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from omegaconf import DictConfig
-from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
-from diffusae.backbone.load import load_pipeline
-from diffusae.capture.generate import generate
 from diffusae.errors import UserError, unknown
-from diffusae.files import atomic_path, atomic_write_json
-from diffusae.miniature.annotator import MiniatureAnnotator
-from diffusae.miniature.autoencoder import reconstruct
-from diffusae.miniature.folder import size_in_bytes
-from diffusae.miniature.gate import (
-    Figure,
-    check_annotator,
-    check_autoencoder,
-    check_generation,
-    check_layouts,
-)
+from diffusae.jobs.processes import device_fault
+from diffusae.miniature.measured import pass_gate
 from diffusae.miniature.train import MiniatureTraining
 from diffusae.runs.lock import directory_lock
-from diffusae.jobs.processes import device_fault
-from diffusae.jobs.progress import progress_bar
-from diffusae.study.resolvers import register_resolvers
 
 log = logging.getLogger(__name__)
-register_resolvers()
-
-SHIPPED_BYTES = 24 * 10**6
-"""What the shipped weights may weigh together."""
-SHEET = (5, 12)
-"""Rows and columns of the contact sheet."""
 
 
 def miniature(cfg: DictConfig) -> None:
@@ -63,67 +37,3 @@ def miniature(cfg: DictConfig) -> None:
             if cfg.part in ("all", name):
                 log.info("miniature: %s", name)
                 part()
-
-
-def pass_gate(cfg: DictConfig) -> None:
-    """Measure the folder, print and write every figure, and raise `UserError` when a bound is not kept."""
-    pipe: Any = load_pipeline(
-        cfg.folder, dtype=torch.float32, device="cuda" if torch.cuda.is_available() else "cpu"
-    )
-    annotator = MiniatureAnnotator(Path(cfg.folder) / "annotator")
-
-    def pictures(captions: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
-        size = cfg.gate.batch_size
-        parts: list[np.ndarray] = []
-        with progress_bar("pictures", total=len(captions)) as (advance, _):
-            for i in range(0, len(captions), size):
-                texts, numbers = captions[i : i + size], seeds[i : i + size]
-                made = generate(pipe, texts, numbers, steps=cfg.gate.steps, guidance=cfg.gate.guidance)
-                parts += [] if made.images is None else [made.images]
-                advance(len(texts))
-        return np.concatenate(parts)
-
-    def back(drawn: np.ndarray) -> np.ndarray:
-        return np.concatenate([reconstruct(pipe.vae, drawn[i : i + 50]) for i in range(0, len(drawn), 50)])
-
-    generated, sheet = check_generation(pictures, annotator.annotate, n=cfg.gate.pictures)
-    figures = [
-        Figure(
-            "weights (MB)",
-            size_in_bytes(Path(cfg.folder)) / 1e6,
-            None,
-            1,
-            SHIPPED_BYTES / 1e6,
-            at_least=False,
-        ),
-        *check_autoencoder(back),
-        *check_annotator(annotator.annotate, back),
-        *generated,
-        *check_layouts(pictures, annotator.annotate),
-    ]
-    directory = Path(cfg.directory)
-    rows, columns = SHEET
-    with atomic_path(directory / "contact_sheet.png") as temporary:
-        shown = [np.concatenate(list(sheet[r * columns : (r + 1) * columns]), axis=1) for r in range(rows)]
-        Image.fromarray(np.concatenate(shown)).save(temporary, format="PNG")
-    atomic_write_json(
-        directory / "gate.json", [asdict(figure) | {"passed": figure.passed} for figure in figures]
-    )
-    _print(figures)
-    failed = [figure.name for figure in figures if not figure.passed]
-    if failed:
-        raise UserError(
-            f"the gate is not passed: {', '.join(failed)}; train longer, the training goes on where it ended"
-        )
-
-
-def _print(figures: Sequence[Figure]) -> None:
-    table = Table(title="The gate")
-    for column in ("figure", "value", "95 % interval", "n", "bound", ""):
-        table.add_column(column)
-    for f in figures:
-        interval = "" if f.ci95 is None else f"{f.ci95[0]:.3f} - {f.ci95[1]:.3f}"
-        bound = "" if f.bound is None else f"{'>=' if f.at_least else '<='} {f.bound:.2f}"
-        mark = "" if f.bound is None else ("passed" if f.passed else "FAILED")
-        table.add_row(f.name, f"{f.value:.3f}", interval, str(f.n), bound, mark)
-    Console().print(table)

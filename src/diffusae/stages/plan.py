@@ -3,55 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Column, Table
 
+from diffusae.collecting.collect import check_hookpoints
 from diffusae.files import atomic_write_json, remove_left_overs
-from diffusae.runs.disk import free_bytes, where_writable
-from diffusae.planning import probe
 from diffusae.planning.alternatives import alternatives, with_captions
-from diffusae.stages.collect import check_hookpoints
-from diffusae.collecting.streams import SEEN_SPLITS, TRAINING_SPLIT
-from diffusae.planning.estimate import Estimate, StreamEstimate, bytes_finished, estimate
+from diffusae.planning.estimate import bytes_finished, estimate
+from diffusae.planning.tables import (
+    PLAN,
+    WIDTH,
+    alternative_json,
+    cells_table,
+    measured_rates,
+    plan_json,
+    savings_table,
+    sizes_table,
+    totals_table,
+)
+from diffusae.runs.disk import free_bytes, where_writable
 from diffusae.study.model import describe_model
 from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)
-
-PLAN = "plan.json"
-_WIDTH = 110
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Seconds a picture, and vectors a second by d_in; None or absent where nobody gave or measured them."""
-
-    seconds_per_picture: float | None
-    vectors_per_second: dict[int, float]
-
-    def generation(self, study: Estimate) -> float | None:
-        """Seconds that the pictures take."""
-        each = self.seconds_per_picture
-        return None if each is None else each * sum(study.pictures.values())
-
-    def training(self, study: Estimate, stream: StreamEstimate) -> float | None:
-        """Seconds that one SAE takes."""
-        rate = self.vectors_per_second.get(stream.stream.d_in)
-        return None if rate is None else study.vectors_seen(stream) / rate
-
-    def training_of_all(self, study: Estimate) -> float | None:
-        """Seconds that all SAEs take, one after the other."""
-        each = [self.training(study, stream) for stream in study.trained]
-        if None in each:
-            return None
-        return study.saes_a_cell * sum(seconds for seconds in each if seconds is not None)
 
 
 def plan(cfg: DictConfig) -> None:
@@ -65,210 +40,19 @@ def plan(cfg: DictConfig) -> None:
     counted = estimate(study, description)
     others = alternatives(study, description)
     console = Console()
-    console.width = max(console.width, _WIDTH)  # numbers that are cut are of no use
-    console.print(_sizes(study, counted))
+    console.width = max(console.width, WIDTH)  # numbers that are cut are of no use
+    console.print(sizes_table(study, counted))
     if study.kind == "text":
         console.print("tokens are counted as 2 and 1.4 a word: the tokenizer is not loaded")
-    rates = _rates(study, counted)
+    rates = measured_rates(study, counted)
     free, there = free_bytes(study.activations), bytes_finished(study.activations)
-    console.print(_cells(counted, rates))
-    console.print(_savings(counted, others))
-    console.print(_totals(counted, rates, free=free, there=there))
-    told = _json(study, counted, rates, free=free, there=there)
+    console.print(cells_table(counted, rates))
+    console.print(savings_table(counted, others))
+    console.print(totals_table(counted, rates, free=free, there=there))
+    told = plan_json(study, counted, rates, free=free, there=there)
     told["captions"] = "assumed" if assumed else "read"
-    told["alternatives"] = [_json_of_alternative(kept, other) for kept, other in others.items()]
+    told["alternatives"] = [alternative_json(kept, other) for kept, other in others.items()]
     with where_writable(study.directory / PLAN, otherwise="the plan is shown and not kept"):
         remove_left_overs(study.directory)
         atomic_write_json(study.directory / PLAN, told)
         console.print(f"written to {study.directory / PLAN}", soft_wrap=True)
-
-
-def _rates(study: Study, counted: Estimate) -> Rates:
-    """Rates as given, and the others measured where that needs no download."""
-    settings, source = study.cfg.plan, Path(study.cfg.model.source).expanduser()
-    seconds, vectors = settings.seconds_per_picture, settings.vectors_per_second
-    widths = sorted({stream.stream.d_in for stream in counted.trained})
-    by_width: dict[int, float] = {} if vectors is None else dict.fromkeys(widths, float(vectors))
-    if settings.probe and seconds is None and study.kind != "generation":
-        log.info(
-            "a picture or prompt is measured for collection=generation only; give plan.seconds_per_picture"
-        )
-    elif settings.probe and seconds is None:
-        if source.is_dir():
-            log.info("measuring a picture")
-            seconds = probe.seconds_per_picture(study)
-        else:
-            log.warning(
-                "model.source=%s is no local folder, and nothing is downloaded to measure it; give "
-                "plan.seconds_per_picture for an estimate of time",
-                source,
-            )
-    if settings.probe and vectors is None:
-        log.info("measuring training steps")
-        by_width = {d_in: probe.vectors_per_second(study, d_in) for d_in in widths}
-    return Rates(seconds, by_width)
-
-
-def _sizes(study: Study, counted: Estimate) -> Table:
-    table = Table("split", "pictures", "kept as", title=f"pictures of {study.name}")
-    for split, count in counted.pictures.items():
-        kept = "updates and PNG" if split in SEEN_SPLITS and counted.decoded else "updates"
-        table.add_row(split, f"{count:,}", kept)
-    table.add_row(
-        "all", f"{sum(counted.pictures.values()):,}", f"{counted.denoiser_passes:,} denoiser passes"
-    )
-    return table
-
-
-def _cells(counted: Estimate, rates: Rates) -> Table:
-    names = ("stream", "grid", "d_in", "train", "other", "disk", "epochs", "time")
-    table = Table(
-        *(Column(name, no_wrap=True) for name in names),
-        title="vectors and bytes a stream; " + _told_training(counted),
-        box=SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-    )
-    for each in counted.streams:
-        height, width = each.stream.grid
-        others = sum(each.vectors.values()) - each.training_vectors
-        row = [each.stream.folder, f"{height}x{width}", str(each.stream.d_in)]
-        row += [_count(each.training_vectors), _count(others), _bytes(each.bytes)]
-        if each.trained:
-            epochs = counted.vectors_seen(each) / each.training_vectors if each.training_vectors else 0.0
-            row += [f"{epochs:.1f}", _duration(rates.training(counted, each))]
-        table.add_row(*row)
-    return table
-
-
-def _told_training(counted: Estimate) -> str:
-    """Steps and vectors of one SAE's training, by block where blocks differ."""
-    steps = {each.stream.block: each.steps for each in counted.trained}
-    if len(set(steps.values())) == 1:
-        count = next(iter(steps.values()))
-        return f"one SAE sees {count * counted.batch_size:,} vectors in {count:,} steps"
-    return "steps of one SAE: " + ", ".join(f"{block} {count:,}" for block, count in steps.items())
-
-
-def _savings(counted: Estimate, others: Mapping[int | None, Estimate]) -> Table:
-    """What storing fewer positions of each training picture would save."""
-    names = ("kept a picture", "vectors, most", "least", "updates", "saves", "epochs, most")
-    table = Table(
-        *(Column(name, no_wrap=True) for name in names),
-        title="what storing less would save",
-        caption="training pictures only: activations.positions_per_image, or max_vectors a cell",
-        box=SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-    )
-    for kept, other in others.items():
-        vectors = [each.training_vectors for each in other.trained]
-        saved = counted.stream_bytes - other.stream_bytes
-        epochs = _most_epochs(other)
-        table.add_row(
-            "whole grid" if kept is None else f"{kept} positions",
-            _count(max(vectors, default=0)),
-            _count(min(vectors, default=0)),
-            _bytes(other.stream_bytes),
-            "-" if not saved else f"{'' if saved > 0 else '-'}{_bytes(abs(saved))}",
-            "-" if epochs is None else f"{epochs:.1f}",
-        )
-    return table
-
-
-def _most_epochs(counted: Estimate) -> float | None:
-    each = [
-        counted.vectors_seen(one) / one.training_vectors for one in counted.trained if one.training_vectors
-    ]
-    return max(each, default=None)
-
-
-def _json_of_alternative(kept: int | None, counted: Estimate) -> dict[str, Any]:
-    vectors = [each.training_vectors for each in counted.trained]
-    return {
-        "positions_per_image": kept,
-        "max_vectors": max(vectors, default=0),
-        "updates_bytes": counted.stream_bytes,
-        "bytes": counted.bytes_to_collect,
-        "most_epochs": _most_epochs(counted),
-    }
-
-
-def _totals(counted: Estimate, rates: Rates, *, free: int, there: int) -> Table:
-    table = Table("in total", "", title="what it takes")
-    vectors = sum(sum(each.vectors.values()) for each in counted.streams)
-    table.add_row("vectors", f"{vectors:,}")
-    numbers = sum(each.training_numbers_bytes for each in counted.trained)
-    table.add_row("training vectors' numbers alone", _bytes(numbers))
-    table.add_row("shards of updates", _bytes(counted.stream_bytes))
-    table.add_row("shards of pictures, at most", _bytes(counted.image_bytes))
-    table.add_row("of these, there already", _bytes(there))
-    fits = "" if counted.bytes_to_collect - there <= free else "  DOES NOT FIT: collect will refuse"
-    table.add_row("free disk", f"{_bytes(free)}{fits}")
-    table.add_row("collect", _duration(rates.generation(counted)))
-    table.add_row(
-        f"train {len(counted.trained) * counted.saes_a_cell} SAEs", _duration(rates.training_of_all(counted))
-    )
-    return table
-
-
-def _json(study: Study, counted: Estimate, rates: Rates, *, free: int, there: int) -> dict[str, Any]:
-    return {
-        "experiment": study.name,
-        "pictures": counted.pictures,
-        "pictures_decoded": counted.decoded,
-        "denoiser_passes": counted.denoiser_passes,
-        "streams": [
-            {
-                "folder": each.stream.folder,
-                "grid": list(each.stream.grid),
-                "d_in": each.stream.d_in,
-                "vectors": each.vectors,
-                "bytes": each.bytes,
-                "trained": each.trained,
-                "training_numbers_bytes": each.training_numbers_bytes,
-                "training_steps": each.steps if each.trained else None,
-                "epochs": counted.vectors_seen(each) / each.training_vectors
-                if each.trained and each.training_vectors
-                else None,
-                "training_seconds": rates.training(counted, each) if each.trained else None,
-            }
-            for each in counted.streams
-        ],
-        "training": {
-            "split": TRAINING_SPLIT,
-            "batch_size": counted.batch_size,
-            "saes_a_cell": counted.saes_a_cell,
-            "numbers_bytes": sum(each.training_numbers_bytes for each in counted.trained),
-        },
-        "bytes": {
-            "updates": counted.stream_bytes,
-            "pictures_at_most": counted.image_bytes,
-            "there_already": there,
-            "free": free,
-        },
-        "rates": {
-            "seconds_per_picture": rates.seconds_per_picture,
-            "vectors_per_second": {str(d_in): rate for d_in, rate in rates.vectors_per_second.items()},
-        },
-        "seconds": {"collect": rates.generation(counted), "train": rates.training_of_all(counted)},
-    }
-
-
-def _count(count: int) -> str:
-    return f"{count / 1e6:,.2f} M" if count >= 1_000_000 else f"{count:,}"
-
-
-def _bytes(count: int) -> str:
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if count >= size:
-            return f"{count / size:.2f} {unit}"
-    return f"{count / 1e3:.1f} kB"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "not measured"
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
-from huggingface_hub import get_token
 from omegaconf import DictConfig
 
-from diffusae.activations.manifest import MANIFEST, Manifest
-from diffusae.errors import UserError, together
-from diffusae.files import TEMPORARY_SUFFIX, flush_directory, sha256_of
-from diffusae.hub.contents import CONFIG, WEIGHTS, RemoteFile, autoencoder_files, folder_of
-from diffusae.hub.repository import HubRepository, HubUnreachable, LocalRepository
-from diffusae.runs.disk import free_bytes
-from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import run_record, state
-from diffusae.runs.survey import finished_runs
-from diffusae.sae.storage import load_sae
-from diffusae.labelling.codes import stream_of
+from diffusae.errors import UserError
+from diffusae.hub.contents import CONFIG, WEIGHTS
+from diffusae.hub.pulled import pull_from, pulled_before, repository_of
+from diffusae.hub.repository import HubUnreachable
 from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)
@@ -36,108 +23,13 @@ def pull(cfg: DictConfig) -> bool:
     study.check()
     if not cfg.repo:
         raise UserError("repo=null must name a repository or a directory; give repo=OWNER/NAME")
-    repository = _repository(cfg)
+    repository = repository_of(cfg)
     try:
-        return _pull_from(study, repository)
+        return pull_from(study, repository)
     except HubUnreachable as error:
-        if _pulled_before(study):
+        if pulled_before(study):
             log.warning("%s; %s, which was pulled before, serves", error, study.sae)
             return False
         raise HubUnreachable(
             f"{error}; to do without it, put {WEIGHTS} and {CONFIG} of the SAE into a directory and give repo=DIRECTORY"
         ) from error
-
-
-def _repository(cfg: DictConfig) -> HubRepository | LocalRepository:
-    if Path(cfg.repo).is_dir():
-        return LocalRepository(Path(cfg.repo))
-    return HubRepository(
-        cfg.repo, revision=cfg.revision, token=get_token(), timeout_s=cfg.timeout_s, endpoint=cfg.endpoint
-    )
-
-
-def _pulled_before(study: Study) -> bool:
-    return any(
-        record.stage == "pull" and record.determines.get("repo") == study.cfg.repo
-        for _, record in finished_runs(study.sae, ".")
-    )
-
-
-def _pull_from(study: Study, repository: HubRepository | LocalRepository) -> bool:
-    cfg, where = study.cfg, repository.repo
-    commit = repository.commit()
-    listed = repository.files(commit)
-    folder = folder_of(listed, folder=cfg.folder, prefix=study.cell.key, where=where)
-    files = autoencoder_files(listed, folder, where=where)
-    study.sae.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=study.sae.parent, suffix=TEMPORARY_SUFFIX) as temporary:
-        local = _fetched(repository, files, Path(temporary), commit)
-        got = local[0].parent
-        sae, metadata = load_sae(got)  # checks the weights against the hash in cfg.json
-        _require_cell(study, sae.d_in, metadata, where=where)
-        determines = {
-            "cell": study.cell.coordinates(),
-            "repo": Path(where).name
-            if isinstance(repository, LocalRepository)
-            else where,  # no path goes into a card
-            "folder": folder,
-            "files": {name: sha256_of(got / name) for name in (WEIGHTS, CONFIG)},
-        }
-        if state(study.sae, determines=determines, parents={}) == "finished":
-            log.info("%s is pulled already", study.sae)
-            return False
-        with (
-            directory_lock(study.sae),
-            run_record(
-                study.sae,
-                stage="pull",
-                config=study.config() | {"commit": commit},
-                determines=determines,
-                parents={},
-                seed=None,
-            ),
-        ):
-            for path in sorted(local, key=lambda path: path.name == CONFIG):  # the configuration last
-                os.replace(path, study.sae / path.name)
-            flush_directory(study.sae)
-    log.info("%s: an SAE of %d latents, %s, from %s", study.sae, sae.d_sae, sae.sparsity.name, where)
-    return True
-
-
-def _fetched(
-    repository: HubRepository | LocalRepository, files: Sequence[RemoteFile], directory: Path, commit: str
-) -> list[Path]:
-    """The files, each of the size and hash that the repository lists.
-
-    Raises:
-        UserError: they are not, or the disk does not hold them.
-    """
-    if (needed := sum(file.size for file in files)) > (free := free_bytes(directory)):
-        raise UserError(
-            f"{repository.repo} lists {needed} bytes, {free} are free at {directory.parent}; free some space"
-        )
-    local = [repository.fetch(file, directory, commit) for file in files]
-    faults = [fault for file, path in zip(files, local, strict=True) if (fault := file.fault(path))]
-    together(f"{repository.repo}: {fault}; pull it again" for fault in faults)
-    return local
-
-
-def _require_cell(study: Study, d_in: int, metadata: dict[str, Any], *, where: str) -> None:
-    """Refuse an SAE of another cell, unless told to, and one that cannot take this cell's updates."""
-    told, ours = metadata.get("cell"), study.cell.coordinates()
-    found = told if isinstance(told, Mapping) else {}  # another's file may say anything
-    differing = [
-        f"{name} {found.get(name)} -> {value}" for name, value in ours.items() if found.get(name) != value
-    ]
-    if differing and not study.cfg.another_cell:
-        raise UserError(
-            f"the SAE in {where} was trained on another cell (there -> here): {', '.join(differing)}; choose its cell by "
-            "timestep.t, block and conditioning, or another_cell=true"
-        )
-    if (Path(study.cfg.paths.activations) / MANIFEST).is_file():
-        expected = stream_of(study, Manifest.load(study.activations)).d_in
-        if d_in != expected:
-            raise UserError(
-                f"the SAE in {where} takes vectors of d_in={d_in}, the updates of {study.cell.key} have {expected}; "
-                "choose the cell that it was trained on"
-            )

@@ -15,10 +15,11 @@ from diffusae.files import sha256_of
 from diffusae.hub.contents import CARD, CONFIG, WEIGHTS, RemoteFile, listing_lines
 from diffusae.hub.repository import HubRepository, HubUnreachable
 from diffusae.report.card import render_card
+from diffusae.report.card_contents import card_of
 from diffusae.runs.record import parent_signature
 from diffusae.sae.exchange import FORMATS
 from diffusae.sae.storage import load_sae
-from diffusae.stages.export_cell import card_of, export_cell
+from diffusae.stages.export_cell import export_cell
 from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)

@@ -14,25 +14,25 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from diffusae.activations.schema import Cell
+from diffusae.collecting.random_weights import random_study
 from diffusae.concepts.embeddings import WordEmbedding
 from diffusae.errors import UserError, together, unknown
+from diffusae.jobs.faults import is_users, reason
+from diffusae.jobs.outcomes import Outcome, print_outcomes
+from diffusae.jobs.progress import at_work, progress_bar
+from diffusae.labelling.label import label_cell, labelled, word_embedding
+from diffusae.metrics.evaluate import METRICS, evaluate_cell, evaluated, kind_faults, needed
+from diffusae.metrics.global_intervention import edited_studies
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.stages.annotate import annotate
 from diffusae.stages.collect import collect
-from diffusae.stages.evaluate import METRICS, evaluate_cell, evaluated, kind_faults, needed
-from diffusae.metrics.global_intervention import edited_studies
-from diffusae.jobs.faults import is_users, reason
-from diffusae.stages.label import label_cell, labelled, word_embedding
-from diffusae.jobs.outcomes import Outcome, print_outcomes
-from diffusae.jobs.progress import at_work, progress_bar
-from diffusae.collecting.random_weights import random_study
 from diffusae.stages.report import report
-from diffusae.study.resolvers import expand_home
-from diffusae.study.study import Study
-from diffusae.stages.train import mirror_of, train_cell, trained
 from diffusae.stages.train_grid import train_grid
 from diffusae.stopping import raise_if_received
+from diffusae.study.resolvers import expand_home
+from diffusae.study.study import Study
+from diffusae.training.train import mirror_of, train_cell, trained
 
 log = logging.getLogger(__name__)
 

@@ -3,42 +3,34 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable, Mapping
-from typing import Any
 
-import numpy as np
-from omegaconf import DictConfig, OmegaConf
-from PIL import Image
-from torch import Tensor
+from omegaconf import DictConfig
 
-from diffusae.concepts.dictionary import ConceptDictionary
-from diffusae.errors import UserError, together, unknown
+from diffusae.errors import together
 from diffusae.files import atomic_path
-from diffusae.interventions.edits import Change, GlobalPush, SetLatents, SpatialMove, concept_direction
-from diffusae.interventions.regions import Region
 from diffusae.interventions.windows import window_at
+from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.report.strip import strip
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
-from diffusae.sae.autoencoder import SparseAutoencoder
-from diffusae.sae.storage import load_sae
 from diffusae.steering.edited import EditedPictures, Place, Trial
-from diffusae.metrics.global_intervention import block_directions, factors_of, factors_shown
-from diffusae.metrics.spatial_intervention import directions_of
-from diffusae.jobs.out_of_memory import tells_memory
+from diffusae.steering.text_steering import at_layer
+from diffusae.steering.trials import (
+    ROOT,
+    directory_name,
+    in_order,
+    save_picture,
+    steer_faults,
+    strengths_of,
+    text_of,
+    title_of,
+    trials_of,
+)
 from diffusae.study.study import Study
-from diffusae.steering.text_steering import Steered, at_layer, faults_of
-from diffusae.stages.train import mirror_of
+from diffusae.training.train import mirror_of
 
 log = logging.getLogger(__name__)
-
-Strengthened = Callable[[float], Trial]
-"""The picture of a strength."""
-
-_ROOT = ("strengths", "conditionings", "strength")
-"""What of an intervention's option the command's own values replace."""
 
 
 @tells_memory("generation", "model.batch_size")
@@ -47,10 +39,10 @@ def steer(cfg: DictConfig) -> bool:
     Study(cfg).check()
     by_text = cfg.intervention.name == "text"
     study = at_layer(Study(cfg), cfg.intervention.layer) if by_text else Study(cfg)
-    together(_faults(study, by_text))
-    strengths, text = _strengths(cfg), _text(study, by_text)
-    directory = study.directory / "steer" / _name(cfg)
-    options = {name: value for name, value in study.part("intervention").items() if name not in _ROOT}
+    together(steer_faults(study, by_text))
+    strengths, text = strengths_of(cfg), text_of(study, by_text)
+    directory = study.directory / "steer" / directory_name(cfg)
+    options = {name: value for name, value in study.part("intervention").items() if name not in ROOT}
     determines = {
         "cell": study.cell.coordinates(),
         "model": study.model_determines(),
@@ -76,7 +68,7 @@ def steer(cfg: DictConfig) -> bool:
         preserve_norm=cfg.preserve_norm,
     )
     prompt = Prompt("steered", cfg.prompt, cfg.picture_seed, "steer")
-    steered = _trials(study, pictures, prompt, text, by_text)
+    steered = trials_of(study, pictures, prompt, text, by_text)
     trials = [Trial(prompt), *map(steered, strengths)]
     of_strength = "strength{:+g}" if by_text else "strength-{:g}"
     names = ["before", *map(of_strength.format, strengths)]
@@ -94,166 +86,10 @@ def steer(cfg: DictConfig) -> bool:
     ):
         made = [image for image, _ in pictures.make(trials, what="pictures")]
         for name, image in zip(names, made, strict=True):
-            _save(directory / f"{name}.png", image)
+            save_picture(directory / f"{name}.png", image)
         shown = in_order(list(zip([0.0, *strengths], names, made, strict=True)))
         with atomic_path(directory / "strip.png") as temporary:
-            temporary.write_bytes(strip(shown, title=_title(cfg)))
+            temporary.write_bytes(strip(shown, title=title_of(cfg)))
         mirror.panel("before_after", shown)
     log.info("wrote %s", directory / "strip.png")
     return True
-
-
-def in_order(made: list[tuple[float, str, np.ndarray]]) -> list[tuple[str, np.ndarray]]:
-    """Pictures by rising strength: what is steered away, the picture as it is (0), what is steered towards."""
-    return [(name, image) for _, name, image in sorted(made, key=lambda each: each[0])]
-
-
-def _text(study: Study, by_text: bool) -> Steered | None:
-    """What is steered through the text encoder: by itself, beside another intervention, or nothing."""
-    cfg, beside = study.cfg, study.cfg.with_text
-    if by_text:
-        return Steered(study, cfg.concept, tuple(cfg.conditionings))
-    if beside.concept is None:
-        return None
-    there = at_layer(study, beside.layer, name=beside.name, sae_tag=beside.sae_tag)
-    return Steered(there, beside.concept, tuple(beside.conditionings))
-
-
-def _trials(
-    study: Study, pictures: EditedPictures, prompt: Prompt, text: Steered | None, by_text: bool
-) -> Strengthened:
-    """The edited picture of a strength."""
-    edit = None if text is None else text.edits(pictures.device)
-    if by_text:
-        assert edit is not None
-        return lambda strength: Trial(prompt, text=(edit(strength),))
-    change = _change(study, pictures)
-    beside = () if edit is None else (edit(study.cfg.with_text.strength),)
-    return lambda strength: Trial(prompt, (change(strength),), beside)
-
-
-def _change(study: Study, pictures: EditedPictures) -> Callable[[float], Change]:
-    """The intervention that the configuration names, for the cell's concept."""
-    cfg, options = study.cfg, study.part("intervention")
-    sae, _ = load_sae(study.sae)
-    if options["name"] == "global":
-        annotator = pictures.annotator
-        factors = factors_of(annotator, None)
-        factor = next((name for name, values in factors.items() if cfg.concept in values), None)
-        if factor is None:
-            raise unknown("style", cfg.concept, [value for values in factors.values() for value in values])
-        shown = factors_shown(study, annotator)
-        found = block_directions(
-            study,
-            shown,
-            {factor: factors[factor]},
-            n_latents=options["n_latents"],
-            under_objects=options["under_objects"],
-        )
-        direction = found.directions.get(("concepts", factor, cfg.concept))
-        if direction is None:
-            raise UserError(
-                f"no picture of the split dictionary shows {cfg.concept}, or all do; collect more pictures"
-            )
-        sae.to(pictures.device)
-        return lambda strength: GlobalPush(sae, direction, strength=strength)
-    dictionary = ConceptDictionary.load(study.concepts)
-    latents = dictionary.latents_of(cfg.concept)
-    if not latents and options["name"] == "spatial":
-        # Early dictionaries are small; the latents that tell the noun from empty ground serve, as in evaluation=spatial.
-        told = directions_of(study, sae, [cfg.concept], n_latents=options["n_latents"])["concepts"]
-        if cfg.concept in told:
-            log.info(
-                "%s: no entry in the dictionary of %s; the %d latents that tell it from empty ground",
-                cfg.concept, study.cell_name, options["n_latents"],
-            )  # fmt: skip
-            sae.to(pictures.device)
-            return _moves(sae, told[cfg.concept], options)
-    if not latents:
-        raise unknown(f"concept in {study.cell_name}", cfg.concept, sorted(set(dictionary.table["label"])))
-    log.info("%s: latents %s of %s", cfg.concept, ", ".join(map(str, latents)), study.cell_name)
-    sae.to(pictures.device)
-    if options["name"] == "spatial":
-        return _moves(sae, concept_direction(sae, latents), options)
-    if options["name"] == "clamp":
-        return lambda strength: SetLatents(sae, latents, clamp=strength)
-    sign = -1 if options["name"] == "ablate" else 1
-    return lambda strength: SetLatents(sae, latents, factor=1 + sign * strength)
-
-
-def _moves(
-    sae: SparseAutoencoder, direction: Tensor, options: Mapping[str, Any]
-) -> Callable[[float], Change]:
-    region = Region(options["region"])
-    return lambda strength: SpatialMove(sae, direction, region, strength=strength, outside=options["outside"])
-
-
-def _strengths(cfg: DictConfig) -> list[float]:
-    """The strengths of the edited pictures: the intervention's one, where it has one, else the strip's."""
-    one = cfg.intervention.get("strength")
-    return list(cfg.strengths) if one is None else [one]
-
-
-def _faults(study: Study, by_text: bool) -> list[str]:
-    cfg = study.cfg
-    faults = [
-        f"{name} is missing; give {name}='...'"
-        for name in ("prompt", "concept")
-        if OmegaConf.is_missing(cfg, name) or not str(cfg[name]).strip()
-    ]
-    strengths, beside = _strengths(cfg), cfg.with_text
-    if by_text:
-        if not faults:
-            conditionings = list(cfg.conditionings)
-            faults += faults_of(
-                study,
-                layer=cfg.intervention.layer,
-                concept=cfg.concept,
-                strengths=strengths,
-                conditionings=conditionings,
-            )
-        if beside.concept is not None:
-            faults.append("with_text is for other interventions; leave it out with intervention=text")
-        if cfg.preserve_norm:
-            faults.append("preserve_norm=true is for updates; leave it out with intervention=text")
-        return faults
-    if not strengths or min(strengths) <= 0:
-        faults.append(f"strengths={strengths} must hold numbers above 0; give some")
-    if beside.concept is not None:
-        conditionings = list(beside.conditionings)
-        faults += faults_of(
-            study,
-            layer=beside.layer,
-            concept=beside.concept,
-            strengths=[beside.strength],
-            conditionings=conditionings,
-        )
-    return faults
-
-
-def _name(cfg: DictConfig) -> str:
-    """A directory's name that says what is in it."""
-    options = cfg.intervention
-    if options.name == "text":
-        one = [] if options.strength is None else [f"lambda{options.strength:g}"]
-        words = [options.name, cfg.concept, *one, options.layer, cfg.prompt, cfg.picture_seed]
-    else:
-        region = [options.region] if options.name == "spatial" else []
-        beside = [] if cfg.with_text.concept is None else ["with", cfg.with_text.concept]
-        cell = [cfg.block.name, f"t{cfg.timestep.t:.2f}"]
-        words = [options.name, cfg.concept, *region, *beside, *cell, cfg.prompt, cfg.picture_seed]
-    return re.sub(r"[^a-z0-9.]+", "-", " ".join(map(str, words)).lower()).strip("-")[:120]
-
-
-def _title(cfg: DictConfig) -> str:
-    options = cfg.intervention
-    if options.name == "text":
-        return f"text: {cfg.concept} ({options.layer}), {cfg.prompt!r}"
-    where = f" to {options.region}" if options.name == "spatial" else ""
-    beside = "" if cfg.with_text.concept is None else f", with text: {cfg.with_text.concept}"
-    return f"{options.name}: {cfg.concept}{where} ({cfg.block.name}, t = {cfg.timestep.t:g}){beside}, {cfg.prompt!r}"
-
-
-def _save(path: Any, image: np.ndarray) -> None:
-    with atomic_path(path) as temporary:
-        Image.fromarray(image).save(temporary, format="PNG")

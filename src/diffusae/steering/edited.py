@@ -21,9 +21,9 @@ from diffusae.interventions.edits import ROUNDING, Change, Edit, PerPicture
 from diffusae.interventions.steer import steer
 from diffusae.interventions.text import TextEdit
 from diffusae.interventions.windows import Window
+from diffusae.jobs.progress import progress_bar
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.model import load_model, sampling
-from diffusae.jobs.progress import progress_bar
 from diffusae.study.study import Study, build
 
 

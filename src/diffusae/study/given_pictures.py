@@ -11,11 +11,11 @@ from omegaconf import DictConfig
 
 from diffusae.capture.noised import Quantity
 from diffusae.errors import UserError, unknown
+from diffusae.jobs.progress import progress_bar
 from diffusae.pictures.decode import Undecodable
 from diffusae.pictures.given import GivenPicture, PictureSource, dealt, listing_hash
 from diffusae.prompts.hash_split import HashSplit
 from diffusae.prompts.prompt_set import SPLITS, Prompt, check_counts
-from diffusae.jobs.progress import progress_bar
 
 KINDS = ("generation", "pictures", "text")
 

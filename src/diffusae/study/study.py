@@ -18,6 +18,7 @@ from diffusae.activations.stored_numbers import NumbersName
 from diffusae.backbone.adapters import Layout
 from diffusae.backbone.branches import Branches, configured_branches
 from diffusae.errors import UserError, together, unknown
+from diffusae.jobs.processes import device_fault, process_faults
 from diffusae.masking import masked_value
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
 from diffusae.runs.wandb_mode import run_id
@@ -29,7 +30,6 @@ from diffusae.study.building import build
 from diffusae.study.given_pictures import GivenPictures, collection_faults
 from diffusae.study.grid_checks import conditioning_faults, grid_faults, is_number
 from diffusae.study.names import name_faults
-from diffusae.jobs.processes import device_fault, process_faults
 from diffusae.study.resolvers import register_resolvers
 
 register_resolvers()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from diffusae.backbone.latents import encode_pictures
+from diffusae.benchmarks.erasure.defended import Ask, DefendedPictures
 from diffusae.errors import UserError, together, unknown
 from diffusae.interventions.defences import Defence, no_defence
 from diffusae.interventions.guided_prediction import GuidedPredictions, mean_squared_differences
@@ -17,7 +18,6 @@ from diffusae.interventions.token_gradient import TokenGradient, single_words
 from diffusae.prompts.attacks import KINDS, attacked, names_word, replace_word
 from diffusae.prompts.caption_files import read_rows
 from diffusae.prompts.token_search import Found, allowed_tokens, search_tokens
-from diffusae.benchmarks.erasure.defended import Ask, DefendedPictures
 
 TRANSFER, DEFENDED = "tokens_transfer", "tokens_defended"
 SEARCHED = (TRANSFER, DEFENDED)

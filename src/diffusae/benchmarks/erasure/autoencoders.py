@@ -15,18 +15,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_updates
+from diffusae.benchmarks.erasure.defended import DefendedPictures
 from diffusae.errors import together, unknown
 from diffusae.interventions.edits import Edit
 from diffusae.interventions.text import TextEdit
 from diffusae.interventions.unlearning import ConceptLatents, Unlearn, concept_latents
 from diffusae.interventions.windows import window_at
+from diffusae.labelling.codes import stream_of
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
-from diffusae.labelling.codes import stream_of
 from diffusae.stages.collect import collect
-from diffusae.benchmarks.erasure.defended import DefendedPictures
 from diffusae.study.study import Study
-from diffusae.stages.train import mirror_of, train_cell, trained
+from diffusae.training.train import mirror_of, train_cell, trained
 
 GENERATION = {"kind": "generation"}
 

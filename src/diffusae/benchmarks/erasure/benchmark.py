@@ -10,6 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from diffusae.benchmarks.erasure.attacks import (
+    SEARCHED,
+    TRANSFER,
+    TokenAttack,
+    in_words,
+    listed,
+    named,
+    targets_of,
+    with_tokens,
+)
+from diffusae.benchmarks.erasure.autoencoders import UpdateAblation, text_edit, text_saes
+from diffusae.benchmarks.erasure.defended import Ask, DefendedPictures, Seen
 from diffusae.errors import together
 from diffusae.evaluation.erasure import (
     COLUMNS,
@@ -28,20 +40,8 @@ from diffusae.interventions import defences as kinds
 from diffusae.interventions.defences import Defence
 from diffusae.prompts.attacks import without_words
 from diffusae.prompts.token_search import Found
-from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.report.before_after import Kept, save_examples
-from diffusae.benchmarks.erasure.defended import Ask, DefendedPictures, Seen
-from diffusae.benchmarks.erasure.attacks import (
-    SEARCHED,
-    TRANSFER,
-    TokenAttack,
-    in_words,
-    listed,
-    named,
-    targets_of,
-    with_tokens,
-)
-from diffusae.benchmarks.erasure.autoencoders import UpdateAblation, text_edit, text_saes
+from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)

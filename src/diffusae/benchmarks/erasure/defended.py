@@ -15,9 +15,9 @@ from diffusae.concepts.words import Vocabulary
 from diffusae.errors import UserError
 from diffusae.evaluation.alignment import Aligned, Asked, alignment, asked_for, shows
 from diffusae.interventions.defences import Defence
+from diffusae.jobs.progress import progress_bar
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.model import load_model, sampling
-from diffusae.jobs.progress import progress_bar
 from diffusae.study.study import Study, build
 
 

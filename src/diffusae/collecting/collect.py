@@ -1,0 +1,238 @@
+"""Recording every cell of the grid in one pass, group by group, and merging the parts of several tasks."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from diffusae.activations.manifest import MANIFEST, Manifest
+from diffusae.activations.parts import Part
+from diffusae.activations.reader import discard_damaged, verify
+from diffusae.activations.stored_numbers import DEFAULT
+from diffusae.activations.writer import ActivationWriter
+from diffusae.backbone.describe import Description
+from diffusae.backbone.hookpoints import find
+from diffusae.backbone.text_layers import find_text_layers
+from diffusae.collecting.recording import Recording, recording_of
+from diffusae.collecting.streams import SEEN_SPLITS, groups_of, stored_in, subsampling_of
+from diffusae.collecting.tasks import STAGE as COLLECT_PART
+from diffusae.collecting.tasks import (
+    WAIT_S,
+    end_part,
+    merge,
+    own_faults,
+    part_lock,
+    require_same,
+)
+from diffusae.errors import UserError, together
+from diffusae.jobs.out_of_memory import tells_memory
+from diffusae.jobs.progress import progress_bar
+from diffusae.masking import masked_value
+from diffusae.planning.estimate import bytes_finished, estimate
+from diffusae.runs.disk import require_free
+from diffusae.runs.lock import directory_lock
+from diffusae.runs.record import RunRecord, run_record, state
+from diffusae.study.model import describe_model, load_model
+from diffusae.study.study import Study
+
+log = logging.getLogger(__name__)
+
+
+@tells_memory("generation", "model.batch_size", "activations.group_size")
+def collect_into(study: Study) -> bool:
+    """`collect` for a caller that holds the lock."""
+    if study.cfg.activations.source is not None:
+        log.info(
+            "%s: the collection is that of %s", study.activations, masked_value(study.cfg.activations.source)
+        )
+        return False
+    determines = _determines(study)
+    require_same(study.activations, determines)
+    if state(study.activations, determines=determines, parents={}) == "finished" and _sound(study):
+        log.info("%s is collected already", study.activations)
+        return False
+    ready = _checked(study)
+    with _recorded(study, study.activations, "collect", determines):
+        _record(study, ready).finish()
+    return True
+
+
+@tells_memory("generation", "model.batch_size", "activations.group_size")
+def collect_part(study: Study, part: Part) -> bool:
+    """The share of one task. False: it is finished already."""
+    root, determines = study.activations, _determines(study)
+    place, groups = part.directory(root), _count_groups(study)
+    begun = state(place, determines=determines, parents={}) != "finished"
+    ready = _checked(study) if begun else None  # refused before anything is written
+    record = partial(_recorded, study, place, COLLECT_PART, determines)
+    with part_lock(root, part, determines, record if begun else nullcontext) as held:
+        skipped = not begun and _own_sound(root, part, groups)
+        if skipped:
+            log.info("%s of %s is collected already", part, root)
+        else:
+            if not begun:
+                held.enter_context(record())
+            _record(study, ready or _checked(study), part)
+        whole = state(root, determines=determines, parents={}) == "finished" and (root / MANIFEST).exists()
+        if not (skipped and whole):
+            end_part(study, part, held, determines=determines, groups=groups)
+    return not skipped
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """What is found to do before the model loads; `wanted` are the ids of what can be recorded."""
+
+    description: Description
+    recording: Recording
+    wanted: frozenset[str]
+
+
+def _checked(study: Study) -> _Ready:
+    """Refuse hookpoints, disks and pictures that do not do."""
+    description = describe_model(study.cfg.model, text_layers=study.kind == "text")
+    check_hookpoints(study, description)
+    _require_disk(study, description)
+    recording = recording_of(study)
+    wanted = frozenset(prompt.image_id for prompt in recording.prompts())
+    for group in groups_of(study.prompts, study.cfg.activations.group_size):
+        if wanted.isdisjoint(prompt.image_id for prompt in group):
+            raise UserError(
+                f"nothing is left of a group of {len(group)} pictures, from {group[0].where} on; raise activations.group_size"
+            )
+    return _Ready(description, recording, wanted)
+
+
+def _own_sound(root: Path, part: Part, groups: int) -> bool:
+    """Whether a finished task's share is whole; damaged groups are named and given up."""
+    faults = own_faults(root, part)
+    for fault in faults:
+        log.warning("damaged: %s", fault)
+    discard_damaged(root, faults)
+    missing = ActivationWriter.reopen(root, owns=part.owns).missing_groups(groups)
+    return not any(part.owns(index) for index in missing)
+
+
+def merge_parts(study: Study, sources: list[str]) -> bool:
+    determines = _determines(study)
+    if state(study.activations, determines=determines, parents={}) == "finished" and _sound(study):
+        log.info("%s is collected already", study.activations)
+        return False
+    merge(study, sources, determines=determines, groups=_count_groups(study))
+    return True
+
+
+def _count_groups(study: Study) -> int:
+    return sum(1 for _ in groups_of(study.prompts, study.cfg.activations.group_size))
+
+
+def _recorded(
+    study: Study, place: Path, stage: str, determines: dict[str, Any]
+) -> AbstractContextManager[RunRecord]:
+    return run_record(
+        place, stage=stage, config=study.config(), determines=determines, parents={}, seed=study.cfg.seed
+    )
+
+
+def _record(study: Study, ready: _Ready, part: Part | None = None) -> ActivationWriter:
+    """Record and write every group that is not finished, of one task or of all."""
+    groups = [
+        (index, [prompt for prompt in group if prompt.image_id in ready.wanted])
+        for index, group in enumerate(groups_of(study.prompts, study.cfg.activations.group_size))
+        if part is None or part.owns(index)
+    ]
+    recording = ready.recording
+    begun = recording.begin(load_model(study.cfg.model), ready.description)
+    # What is collected here is written by the first and compared by the others.
+    shared = nullcontext() if part is None else directory_lock(study.activations, wait_s=WAIT_S)
+    with shared:
+        writer = ActivationWriter(
+            study.activations,
+            streams=begun.streams,
+            header=begun.header,
+            with_images=recording.keeps_pictures,
+            subsampling=subsampling_of(study),
+            ragged=recording.ragged,
+            dtype=study.cfg.activations.dtype,
+            owns=None if part is None else part.owns,
+        )
+    finished = writer.finished_groups()
+    done = sum(len(group) for index, group in groups if index in finished)
+    total = sum(len(group) for _, group in groups)
+    with progress_bar(recording.what, total=total, done=done) as (advance, _):
+        for index, group in groups:
+            if index not in finished:
+                split = group[0].split
+                records = begun.records(group, advance)
+                left_out = [stream.folder for stream in begun.streams if not stored_in(stream, split)]
+                written = writer.write_group(
+                    index, records, with_images=split in SEEN_SPLITS, leave_out=left_out
+                )
+                for rejected in written.rejected:
+                    log.warning("rejected: %s", rejected)
+    return writer
+
+
+def _determines(study: Study) -> dict[str, Any]:
+    """What decides the bytes of a collection."""
+    limits = {name: study.cfg.activations[name] for name in ("positions_per_image", "max_vectors")}
+    limits = {name: value for name, value in limits.items() if value is not None}
+    return {
+        **recording_of(study).determines(),
+        "seed": study.cfg.seed,
+        "group_size": study.cfg.activations.group_size,
+        **({"subsampling": limits} if limits else {}),
+        **({} if study.cfg.activations.dtype == DEFAULT else {"dtype": study.cfg.activations.dtype}),
+    }
+
+
+def _sound(study: Study) -> bool:
+    """Whether a finished collection is whole; damaged groups are named and given up, so that they are redone."""
+    try:
+        faults = verify(study.activations, Manifest.load(study.activations))
+        missing = ActivationWriter.reopen(study.activations).missing_groups(_count_groups(study))
+    except UserError as error:
+        log.warning("%s", error)
+        return False
+    for fault in faults:
+        log.warning("damaged: %s", fault)
+    discard_damaged(study.activations, faults)
+    return not faults and not missing
+
+
+def check_hookpoints(study: Study, description: Description) -> None:
+    """Raise one `UserError` for every configured hookpoint or text layer that the model does not have, and for every other
+    thing that its configuration says of it and that is not so.
+    """
+    if study.kind == "text":
+        find_text_layers(description.text_layers, dict.fromkeys([study.cell.block, *study.cfg.grid.blocks]))
+        return
+    model, faults = study.cfg.model, []
+    for block, wanted in model.hookpoints.items():
+        if wanted is None:  # model=custom: a block that this study leaves out
+            continue
+        try:
+            find(description.hookpoints, wanted)
+        except UserError as error:
+            faults.append(f"block {block} of model {model.name}: {error}")
+    for name, found in (("guidance_layout", description.layout), ("latent_scale", description.latent_scale)):
+        if model[name] not in (None, found, "none"):
+            faults.append(f"model.{name}={model[name]}, but the model's is {found}; set that, or null")
+    for side in ("height", "width"):
+        if model[side] % description.scale:
+            lower = max(1, model[side] // description.scale) * description.scale
+            faults.append(
+                f"model.{side}={model[side]} is not a multiple of {description.scale}; give one, such as {lower}"
+            )
+    together(faults)
+
+
+def _require_disk(study: Study, description: Description) -> None:
+    """Refuse what the free disk cannot hold beside what is finished already."""
+    needed = estimate(study, description).bytes_to_collect - bytes_finished(study.activations)
+    if not study.cfg.activations.ignore_free_disk:
+        require_free(study.activations, max(needed, 0))

@@ -1,0 +1,91 @@
+"""What a model card says of one cell's autoencoder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusae.activations.manifest import MANIFEST, Manifest
+from diffusae.evaluation.result import Result, load_results
+from diffusae.labelling.codes import stream_of
+from diffusae.report.card import ModelCard
+from diffusae.report.how_collected import how_collected
+from diffusae.runs.record import RunRecord, parent_signature, read_record
+from diffusae.runs.survey import finished_runs
+from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.folded import CodeUnits
+from diffusae.study.study import Study
+
+log = logging.getLogger(__name__)
+
+
+def card_of(
+    study: Study, sae: SparseAutoencoder, metadata: Mapping[str, Any], *, format: str, code_units: CodeUnits
+) -> ModelCard:
+    """The card of the study's autoencoder, with the results that were measured on this very one."""
+    signature = parent_signature(study.sae, stage="train")
+    record = read_record(study.sae)
+    assert record is not None  # or it would have no signature
+    return ModelCard(
+        name=f"{study.name} {study.cell_name}",
+        format=format,
+        base_model=_base_model(study),
+        cell={**study.cell.coordinates(), "hookpoint": metadata.get("hookpoint", "unknown")},
+        shape={"d_in": sae.d_in, "d_sae": sae.d_sae, "sparsity": sae.sparsity.name},
+        code_units=code_units,
+        data=_data(study),
+        training=_training(record),
+        validation=validation if isinstance(validation := metadata.get("validation"), Mapping) else {},
+        results=[result.to_json() for result in _results(study, signature)],
+        provenance={"signature": signature, "commit": record.git_commit or "not from a repository"},
+    )
+
+
+def _base_model(study: Study) -> str:
+    """The hub id, or the model's short name where it is a folder: a folder's path means nothing elsewhere."""
+    source = str(study.cfg.model.source)
+    return study.cfg.model.name if Path(source).is_absolute() or Path(source).is_dir() else source
+
+
+def _data(study: Study) -> dict[str, Any]:
+    """What the collection says of itself; nothing where it has been removed."""
+    if not (study.activations / MANIFEST).is_file():
+        return {}
+    manifest = Manifest.load(study.activations)
+    stream = stream_of(study, manifest)
+    return {
+        "prompts and pictures": ", ".join(f"{n['images']} {split}" for split, n in manifest.splits.items()),
+        "training vectors": manifest.vectors(stream, "train"),
+        "positions a picture": stream.positions,
+        **{what: how for what, how in how_collected(manifest.header).items() if what != "truncated prompts"},
+    }
+
+
+def _training(record: RunRecord) -> dict[str, Any]:
+    """The settings of the training that the SAE's own run.json holds; of an import, what was imported."""
+    if record.stage != "train":
+        return {name: value for name, value in record.determines.items() if name != "cell"}
+    settings = record.determines
+    sae = record.config.get("sae", settings["sae"])  # in which "auto" is what it took
+    sparsity = {name: value for name, value in sae["sparsity"].items() if name != "_target_"}
+    return {
+        **{name: value for name, value in (sae | sparsity).items() if name != "sparsity"},
+        **{name: settings[name] for name in ("steps", "batch_size", "seed")},
+    }
+
+
+def _results(study: Study, signature: str) -> list[Result]:
+    """The finished results that were measured on this very SAE."""
+    of_sae = {signature}
+    for _, concepts in finished_runs(study.concepts, "."):
+        if concepts.parents.get("train") == signature:
+            of_sae.add(concepts.signature)
+    found: list[Result] = []
+    for metric in ("reconstruction", "composition"):
+        directory = study.evaluation(metric)
+        for _, record in finished_runs(directory, "."):
+            if of_sae & set(record.parents.values()):
+                found += load_results(directory / "results.json")
+    return found

@@ -1,0 +1,285 @@
+"""Training one sparse autoencoder on the updates of one cell."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+from pytorch_lightning.loggers.logger import Logger
+
+from diffusae.activations.datamodule import ActivationDataModule
+from diffusae.jobs.out_of_memory import tells_memory
+from diffusae.jobs.processes import environment_of, leads, processes, started_outside, strategy_of
+from diffusae.jobs.progress import TrainingProgress
+from diffusae.runs.checkpoint import Checkpoints, InPlace
+from diffusae.runs.lightning_logger import JsonlLogger
+from diffusae.runs.lock import directory_lock
+from diffusae.runs.metric_log import read_metrics
+from diffusae.runs.record import (
+    DamagedRecord,
+    parent_signature,
+    read_record,
+    run_record,
+    run_signature,
+    state,
+)
+from diffusae.runs.stop_together import StopTogether, one_command
+from diffusae.runs.wandb_mirror import WandbMirror
+from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.callbacks import LastValidation, MovingAverage
+from diffusae.sae.module import SAEModule
+from diffusae.sae.precision import AUTO, SelectionPrecision, fastest
+from diffusae.sae.storage import save_sae
+from diffusae.study.study import Study
+
+log = logging.getLogger(__name__)
+
+
+def trained(study: Study) -> bool:
+    """Whether this very training is finished; `UserError` where another one's result is in its place."""
+    return state(study.sae, determines=_determines(study), parents=_parents(study)) == "finished"
+
+
+def training_signature(study: Study) -> str:
+    """What decides this training's weights, in one value."""
+    return run_signature(determines=_determines(study), parents=_parents(study))
+
+
+@tells_memory("training", "activations.batch_size", "sae.d_sae", "activations.buffer_vectors")
+def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = False) -> None:
+    """Train one cell and write sae.safetensors, cfg.json, metrics.jsonl and run.json.
+
+    Where other processes train the same (`diffusae.jobs.processes`), only the one that leads writes, with a mirror.
+    """
+    if trained(study):
+        return
+    cfg, cell, leader = study.cfg, study.cell, leads(study.cfg)
+    data = data_of(study)
+    pl.seed_everything(cfg.seed, verbose=False)
+    module = module_of(study, data.d_in)
+    with recorded(study) if leader else nullcontext():
+        if leader:
+            data.prepare_data()
+        metrics = study.sae / "metrics.jsonl"
+        checkpoints = Checkpoints(
+            study.sae / "checkpoints", every=cfg.trainer.checkpoint_every, logs=[metrics]
+        )
+        resumed = checkpoints.resume() if leader else checkpoints.newest()
+        if resumed is None:
+            # Of the validation pictures: a training batch taken here would be missing from the first epoch.
+            module.initialise(next(iter(data.val_dataloader())))
+        elif leader:
+            log.info("%s goes on from step %d", cell.key, resumed.step)
+        started_here = processes(cfg) > 1 and not started_outside()
+        # Processes that are started here get a copy of everything but the mirror.
+        logger = JsonlLogger(metrics, mirror=None if started_here else mirror)
+        stop = StopTogether(checkpoints.save, shared=started_here)
+        trainer = trainer_of(cfg, logger, [checkpoints, stop], progress=progress)
+        with one_command(stop):
+            trainer.fit(
+                module,
+                datamodule=data,
+                ckpt_path=None if resumed is None else resumed.path,
+                weights_only=True,
+            )
+        if not leader:
+            return
+        measured = last_validation(metrics)
+        save_trained(study, module, data, measured)
+        checkpoints.clear()
+        if mirror is not None:
+            if started_here:
+                mirror_log(metrics, mirror)
+            mirror.summary(measured)
+
+
+def mirror_log(metrics: Path, mirror: WandbMirror) -> None:
+    """Give the mirror what a training wrote without it."""
+    for row in read_metrics(metrics):
+        figures = {key: value for key, value in row.items() if key not in ("step", "nonfinite")}
+        mirror.log(figures, step=row["step"])
+
+
+def last_validation(metrics: Path) -> dict[str, float]:
+    """The figures of the last validation by the log: it may have been that of a process that was killed since."""
+    last = {}
+    for row in read_metrics(metrics):
+        last = {key: value for key, value in row.items() if key.startswith("val/")} or last
+    return last
+
+
+def data_of(study: Study) -> ActivationDataModule:
+    """The batches of the study's cell."""
+    settings = study.cfg.activations
+    return ActivationDataModule(
+        study.activations,
+        block=study.cell.block,
+        t=study.cell.t,
+        conditioning=study.cell.conditioning,
+        batch_size=settings.batch_size,
+        buffer_vectors=settings.buffer_vectors,
+        seed=study.cfg.seed,
+        reader=settings.reader,
+        workers=settings.workers,
+        verify=settings.verify,
+    )
+
+
+def module_of(study: Study, d_in: int) -> SAEModule:
+    """The study's autoencoder and how it is trained, not yet initialised."""
+    settings = study.cfg.sae
+    return SAEModule(
+        SparseAutoencoder(
+            d_in,
+            settings.d_sae,
+            study.sparsity(),
+            encoder_bias=settings.encoder_bias,
+            selection_precision=selection_precision(study),
+            kernels=study.cfg.trainer.kernels,
+            input_scaling=settings.input_scaling,
+            initial_bias=settings.initial_bias,
+            decoder_norm=settings.decoder_norm,
+            encoder_norm=settings.encoder_norm,
+            seed=study.cfg.seed,
+        ),
+        lr=settings.lr,
+        betas=tuple(settings.adam_betas),
+        epsilon=settings.adam_epsilon,
+        aux_coefficient=settings.aux_coefficient,
+        k_aux=settings.k_aux,
+        dead_after_vectors=settings.dead_after_vectors,
+        warmup_steps=settings.warmup_steps,
+        decay_steps=settings.decay_steps,
+        total_steps=study.cfg.trainer.steps,
+    )
+
+
+def selection_precision(study: Study) -> SelectionPrecision:
+    """`sae.selection_precision`, where "auto" is what is fast here, or what the training that goes on began with."""
+    chosen = study.cfg.sae.selection_precision
+    if chosen != AUTO:
+        return chosen
+    with suppress(DamagedRecord):
+        begun = read_record(study.sae)
+        if begun is not None and begun.stage == "train":  # also one that is made again
+            return begun.config["sae"]["selection_precision"]
+    return fastest(study.device_type)
+
+
+def trainer_of(
+    cfg: DictConfig, logger: Logger, callbacks: Sequence[pl.Callback], *, progress: bool
+) -> pl.Trainer:
+    """The trainer of one training, or of several side by side."""
+    averaging = [] if cfg.sae.ema is None else [MovingAverage(decay=cfg.sae.ema)]
+    bar = [TrainingProgress(every=cfg.trainer.log_every)] if progress else []
+    return pl.Trainer(
+        max_steps=cfg.trainer.steps,
+        max_epochs=-1,
+        accelerator=cfg.trainer.accelerator,
+        devices=cfg.trainer.devices,
+        num_nodes=cfg.trainer.num_nodes,
+        strategy=strategy_of(cfg),
+        gradient_clip_val=cfg.sae.gradient_clip,
+        logger=logger,
+        log_every_n_steps=cfg.trainer.log_every,
+        val_check_interval=cfg.trainer.validate_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        # A checkpoint is of what those before it leave.
+        callbacks=[*averaging, LastValidation(), *callbacks, *bar],
+        plugins=[InPlace(), *environment_of(cfg)],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+
+
+@contextmanager
+def recorded(study: Study) -> Iterator[None]:
+    """The lock and the run.json of the study's training."""
+    config = study.config()
+    config["sae"]["selection_precision"] = selection_precision(study)
+    with (
+        directory_lock(study.sae),
+        run_record(
+            study.sae,
+            stage="train",
+            config=config,
+            determines=_determines(study),
+            parents=_parents(study),
+            seed=study.cfg.seed,
+        ),
+    ):
+        yield
+
+
+def save_trained(
+    study: Study, module: SAEModule, data: ActivationDataModule, measured: dict[str, float]
+) -> None:
+    """Write the trained autoencoder with its cell and last validation figures."""
+    _warn_of_a_poor_fit(study, measured.get("val/explained_variance"))
+    metadata = {
+        "cell": study.cell.coordinates(),
+        "hookpoint": data.stream.hookpoint,
+        "validation": measured,
+    }
+    save_sae(study.sae, module.autoencoder, metadata)
+
+
+def _warn_of_a_poor_fit(study: Study, explained: float | None) -> None:
+    """An SAE that is worse than the mean is no SAE, however well its training ended."""
+    if explained is None or explained >= 0:
+        return
+    sae = study.cfg.sae
+    log.warning(
+        "%s: this autoencoder is WORSE THAN THE MEAN of the vectors (explained variance %.3f in validation): nothing that is made "
+        "from it means anything. Lower sae.lr=%g, raise trainer.steps=%d, or choose another sae.input_scaling=%s; then train again",
+        study.cell_name, explained, sae.lr, study.cfg.trainer.steps, sae.input_scaling,
+    )  # fmt: skip
+
+
+@contextmanager
+def mirror_of(study: Study) -> Iterator[WandbMirror]:
+    """The cell's W&B run: its coordinates in the config, the same run for every stage."""
+    settings = study.cfg.logger
+    config = {
+        "experiment": study.name,
+        **study.cell.coordinates(),
+        "sparsity": study.sparsity().name,
+        **study.sparsity().config(),
+        "d_sae": study.cfg.sae.d_sae,
+        "study": study.config(),
+    }
+    with WandbMirror(
+        study.directory / "wandb",
+        project=settings.project,
+        entity=settings.entity,
+        group=settings.group,
+        name=study.cell_name,
+        run_id=study.wandb_id(study.cell_name),
+        config=config,
+        mode=settings.mode,
+        timeout_s=settings.timeout_s,
+    ) as mirror:
+        yield mirror
+
+
+def _determines(study: Study) -> dict[str, Any]:
+    """What decides the weights; the rest of the configuration (logging, paths, verification) does not."""
+    return {
+        "cell": study.cell.coordinates(),
+        "sae": study.sae_determines(),
+        "steps": study.part("trainer")["steps"],
+        "batch_size": study.cfg.activations.batch_size,
+        "buffer_vectors": study.cfg.activations.buffer_vectors,
+        "seed": study.cfg.seed,
+    }
+
+
+def _parents(study: Study) -> dict[str, str]:
+    return {"collect": parent_signature(study.activations, stage="collect")}
