@@ -5,11 +5,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from diffusae.cli import config_directory
-from diffusae.collecting.streams import groups_of
 from diffusae.collecting.truncation import told_truncations
 from diffusae.errors import UserError
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.stages import collect as stage
+from diffusae.study.streams import groups_of
 from diffusae.study.study import Study
 
 

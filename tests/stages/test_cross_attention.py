@@ -2,9 +2,9 @@
 
 import pytest
 
-from diffusae.collecting.streams import words_of
 from diffusae.concepts.words import Vocabulary
 from diffusae.metrics.composition import tokens_naming
+from diffusae.study.streams import words_of
 
 VOCABULARY = Vocabulary(["dog", "hot dog", "person", "fish"], {"dog": ["puppy"], "person": ["man"]})
 

@@ -9,7 +9,7 @@ import pytest
 from diffusae.concepts.gallery import Gallery
 from diffusae.errors import UserError
 from diffusae.evaluation.result import load_results
-from diffusae.metrics.purity import load_purest, purity_panel, shared_labels
+from diffusae.report.purest import load_purest, purity_panel, shared_labels
 from diffusae.stages.evaluate import evaluate
 from diffusae.stages.report import report
 from labelled_collection import TASKS, place_collection, place_sae, study_in

@@ -18,8 +18,8 @@ from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.gallery import Gallery
 from diffusae.errors import UserError
 from diffusae.evaluation.result import load_results
-from diffusae.metrics.purity import load_purest
 from diffusae.report.before_after import load_examples
+from diffusae.report.purest import load_purest
 from diffusae.runs.record import read_record, run_record, state
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK

@@ -13,12 +13,12 @@ from diffusae.activations.reader import read_updates
 from diffusae.activations.schema import IMAGES
 from diffusae.backbone.describe import describe
 from diffusae.cli import config_directory
-from diffusae.collecting.streams import SEEN_SPLITS
 from diffusae.errors import UserError
 from diffusae.planning import probe
 from diffusae.planning.estimate import bytes_finished, estimate
 from diffusae.stages import collect as collecting
 from diffusae.stages import plan as stage
+from diffusae.study.streams import SEEN_SPLITS
 from diffusae.study.study import Study
 
 GIVEN = ["plan.seconds_per_picture=2.0", "plan.vectors_per_second=1000"]

@@ -15,10 +15,7 @@ from diffusae.activations.reader import discard_damaged, verify
 from diffusae.activations.stored_numbers import DEFAULT
 from diffusae.activations.writer import ActivationWriter
 from diffusae.backbone.describe import Description
-from diffusae.backbone.hookpoints import find
-from diffusae.backbone.text_layers import find_text_layers
 from diffusae.collecting.recording import Recording, recording_of
-from diffusae.collecting.streams import SEEN_SPLITS, groups_of, stored_in, subsampling_of
 from diffusae.collecting.tasks import STAGE as COLLECT_PART
 from diffusae.collecting.tasks import (
     WAIT_S,
@@ -26,9 +23,10 @@ from diffusae.collecting.tasks import (
     merge,
     own_faults,
     part_lock,
+    refuse_running,
     require_same,
 )
-from diffusae.errors import UserError, together
+from diffusae.errors import UserError
 from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.jobs.progress import progress_bar
 from diffusae.masking import masked_value
@@ -36,10 +34,18 @@ from diffusae.planning.estimate import bytes_finished, estimate
 from diffusae.runs.disk import require_free
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import RunRecord, run_record, state
-from diffusae.study.model import describe_model, load_model
+from diffusae.study.model import check_hookpoints, describe_model, load_model
+from diffusae.study.streams import SEEN_SPLITS, groups_of, stored_in, subsampling_of
 from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)
+
+
+def collect_alone(study: Study) -> bool:
+    """`collect_into` under the collection's lock, where no other task is at work. False: it is finished already."""
+    with directory_lock(study.activations):
+        refuse_running(study.activations)
+        return collect_into(study)
 
 
 @tells_memory("generation", "model.batch_size", "activations.group_size")
@@ -202,33 +208,6 @@ def _sound(study: Study) -> bool:
         log.warning("damaged: %s", fault)
     discard_damaged(study.activations, faults)
     return not faults and not missing
-
-
-def check_hookpoints(study: Study, description: Description) -> None:
-    """Raise one `UserError` for every configured hookpoint or text layer that the model does not have, and for every other
-    thing that its configuration says of it and that is not so.
-    """
-    if study.kind == "text":
-        find_text_layers(description.text_layers, dict.fromkeys([study.cell.block, *study.cfg.grid.blocks]))
-        return
-    model, faults = study.cfg.model, []
-    for block, wanted in model.hookpoints.items():
-        if wanted is None:  # model=custom: a block that this study leaves out
-            continue
-        try:
-            find(description.hookpoints, wanted)
-        except UserError as error:
-            faults.append(f"block {block} of model {model.name}: {error}")
-    for name, found in (("guidance_layout", description.layout), ("latent_scale", description.latent_scale)):
-        if model[name] not in (None, found, "none"):
-            faults.append(f"model.{name}={model[name]}, but the model's is {found}; set that, or null")
-    for side in ("height", "width"):
-        if model[side] % description.scale:
-            lower = max(1, model[side] // description.scale) * description.scale
-            faults.append(
-                f"model.{side}={model[side]} is not a multiple of {description.scale}; give one, such as {lower}"
-            )
-    together(faults)
 
 
 def _require_disk(study: Study, description: Description) -> None:

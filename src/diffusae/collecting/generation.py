@@ -16,7 +16,11 @@ from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.describe import Description
 from diffusae.capture.attention import CapturedAttention, capture_cross_attention, mean_map, word_tokens
 from diffusae.capture.generate import generate
-from diffusae.collecting.streams import (
+from diffusae.collecting.truncation import told_truncations
+from diffusae.jobs.progress import Advance
+from diffusae.prompts.prompt_set import Prompt
+from diffusae.study.model import sampling, scheduler_timestep
+from diffusae.study.streams import (
     ATTENTION,
     SEEN_SPLITS,
     finest_grid,
@@ -25,10 +29,6 @@ from diffusae.collecting.streams import (
     streams_of,
     words_of,
 )
-from diffusae.collecting.truncation import told_truncations
-from diffusae.jobs.progress import Advance
-from diffusae.prompts.prompt_set import Prompt
-from diffusae.study.model import sampling, scheduler_timestep
 from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)

@@ -16,12 +16,12 @@ from diffusae.backbone.describe import Description
 from diffusae.backbone.latents import encode_pictures
 from diffusae.backbone.random_weights import with_random_denoiser
 from diffusae.capture.noised import capture_noised, prompted
-from diffusae.collecting.streams import SEEN_SPLITS, source_determines, streams_of
 from diffusae.jobs.progress import Advance
 from diffusae.pictures.decode import fitted
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.given_pictures import undecodable
 from diffusae.study.model import sampling, scheduler_timestep
+from diffusae.study.streams import SEEN_SPLITS, source_determines, streams_of
 from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)

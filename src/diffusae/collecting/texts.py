@@ -10,10 +10,10 @@ from diffusae.backbone.describe import Description
 from diffusae.backbone.text_layers import find_text_layers, list_text_layers
 from diffusae.capture.text import capture_text
 from diffusae.collecting.generation import prompts_hash
-from diffusae.collecting.streams import source_determines, streams_of
 from diffusae.collecting.truncation import told_truncations
 from diffusae.jobs.progress import Advance
 from diffusae.prompts.prompt_set import Prompt
+from diffusae.study.streams import source_determines, streams_of
 from diffusae.study.study import Study
 
 _OF_ENCODERS = ("name", "source", "revision", "variant", "dtype", "text_tokens")

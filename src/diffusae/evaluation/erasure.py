@@ -156,3 +156,6 @@ def erasure_results(
         for metric, kind, measure, higher, unit in asked
         if own in chosen
     ]
+
+
+TRIALS, POINTS, SEARCHES = "trials.parquet", "points.parquet", "searches.parquet"

@@ -172,12 +172,11 @@ def _mask_yaml(path: Path) -> None:
 
 
 def _cell_name(cfg: Any) -> str:
-    from diffusae.study.study import (
-        Study,
-    )  # a study's parts take seconds to import: not before the first job
+    from diffusae.activations.schema import Cell  # not before the first job: composing stays fast
 
     try:
-        return Study(cfg).cell_name
+        cell = Cell(cfg.model.name, cfg.block.name, cfg.timestep.t, cfg.conditioning.branch)
+        return f"{cell.key}-{cfg.sae.tag}"
     except Exception:  # the job's own failure says what is wrong, or its stage knows no cells
         return ""
 

@@ -9,7 +9,6 @@ from typing import Any
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_images, require_sound
 from diffusae.activations.schema import IMAGES
-from diffusae.collecting.streams import SEEN_SPLITS
 from diffusae.concepts.annotations import annotate_pictures
 from diffusae.concepts.annotators import Images
 from diffusae.errors import UserError, together
@@ -17,6 +16,7 @@ from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.jobs.progress import progress_bar
 from diffusae.runs.record import parent_signature, run_record, state
 from diffusae.sources import fingerprint
+from diffusae.study.streams import SEEN_SPLITS
 from diffusae.study.study import Study, build
 
 log = logging.getLogger(__name__)

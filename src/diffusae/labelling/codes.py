@@ -13,9 +13,9 @@ from torch import Tensor
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_updates, require_sound
-from diffusae.activations.schema import Stream
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import Codes
+from diffusae.study.streams import stream_of
 from diffusae.study.study import Study
 
 MOST_PRE_ACTIVATIONS = 2**28
@@ -31,11 +31,6 @@ class CodedSplit:
     values: Tensor
     indices: Tensor
     updates: Tensor
-
-
-def stream_of(study: Study, manifest: Manifest) -> Stream:
-    """The recorded stream of the study's cell."""
-    return manifest.stream(study.cell.block, study.cell.t, study.cell.conditioning)
 
 
 def coded_split(

@@ -19,7 +19,7 @@ from diffusae.concepts.gallery import Gallery, build_gallery, most_telling_laten
 from diffusae.concepts.maps import LabelOverlap
 from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.labelling.codes import coded_split
-from diffusae.report.montage import montage
+from diffusae.pictures.montage import montage
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
 from diffusae.runs.wandb_mirror import WandbMirror

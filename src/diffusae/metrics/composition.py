@@ -12,7 +12,6 @@ from torch import Tensor
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_updates
-from diffusae.collecting.streams import ATTENTION
 from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.embeddings import WordEmbedding, embed_labels
@@ -31,8 +30,9 @@ from diffusae.evaluation.composition import (
 from diffusae.evaluation.linear_probe import linear_probes
 from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
 from diffusae.files import atomic_path
-from diffusae.labelling.codes import coded_split, stream_of
+from diffusae.labelling.codes import coded_split
 from diffusae.sae.storage import load_sae
+from diffusae.study.streams import ATTENTION, stream_of
 from diffusae.study.study import Study, build
 
 

@@ -15,18 +15,20 @@ from diffusae.metrics.cohesion import cohesion_rows
 from diffusae.metrics.composition import composition_results
 from diffusae.metrics.erasure import erasure_rows
 from diffusae.metrics.faithfulness import faithfulness_rows
-from diffusae.metrics.global_intervention import edited_studies, global_rows
+from diffusae.metrics.global_intervention import global_rows
 from diffusae.metrics.knowledge import knowledge_results
 from diffusae.metrics.latents import latent_rows, other_sae
 from diffusae.metrics.purity import PANEL as PURITY_PANEL
-from diffusae.metrics.purity import purity_panel, purity_results
+from diffusae.metrics.purity import purity_results
 from diffusae.metrics.reconstruction import reconstruction_rows
 from diffusae.metrics.spatial_intervention import spatial_rows
 from diffusae.metrics.text_steering import steering_rows
 from diffusae.report.before_after import captioned, panel_name
+from diffusae.report.purest import purity_panel
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
 from diffusae.runs.wandb_mirror import WandbMirror
+from diffusae.steering.global_directions import edited_studies
 from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)

@@ -29,9 +29,9 @@ from diffusae.evaluation.result import Result
 from diffusae.interventions.denoising import denoising_errors
 from diffusae.interventions.edits import Edit, Reconstruct, ReplaceBy
 from diffusae.interventions.steer import steer
-from diffusae.labelling.codes import stream_of
 from diffusae.sae.storage import load_sae
 from diffusae.study.model import load_model, sampling, scheduler_timestep
+from diffusae.study.streams import stream_of
 from diffusae.study.study import Study, build
 
 

@@ -2,48 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
-from diffusae.activations.manifest import Manifest
-from diffusae.activations.reader import read_images, read_updates
-from diffusae.concepts.annotations import Annotations
-from diffusae.concepts.maps import share_of_positions
-from diffusae.errors import UserError, together, unknown
+from diffusae.errors import UserError, together
 from diffusae.evaluation.intervention_success import FeatureDistance, Restyled, restyled
 from diffusae.evaluation.perceptual_distance import PerceptualDistance
 from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
 from diffusae.files import atomic_path
-from diffusae.interventions.directions import Contrast, neuron
-from diffusae.interventions.edits import Change, GlobalPush, concept_direction
+from diffusae.interventions.edits import Change, GlobalPush
 from diffusae.interventions.windows import window_at
-from diffusae.labelling.codes import stream_of
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.report.before_after import Kept, save_examples
-from diffusae.sae.autoencoder import SparseAutoencoder
-from diffusae.sae.storage import load_sae
 from diffusae.steering.edited import EditedPictures, Place, Trial
+from diffusae.steering.global_directions import (
+    BlockDirections,
+    Factors,
+    block_directions,
+    edited_studies,
+    factors_of,
+    factors_shown,
+)
 from diffusae.study.study import Study
 
 METHODS = ("concepts", "difference_of_means", "random_latent", "neuron")
 UNEDITED = "no_edit"
-COVERED = 0.3
-"""Share of a position that objects cover at the least to count as theirs."""
 FEATURE_DISTANCE, LPIPS = "feature_distance", "lpips"
 TOGETHER = "_together"
 """What the metrics' names end in where several blocks are edited."""
 
 Distance = Callable[[np.ndarray, np.ndarray], Sequence[float]]
 """How far apart pictures are, pair by pair."""
-
-Factors = Mapping[str, Sequence[str]]
-"""Factor, such as style, to the names of its values, in the order of the annotator's scores."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +46,6 @@ class Case:
     prompt: Prompt
     factor: str
     target: str
-
-
-@dataclass(frozen=True)
-class BlockDirections:
-    """One edited block: its SAE, and {(method, factor, value): direction of unit length}."""
-
-    sae: SparseAutoencoder
-    directions: dict[tuple[str, str, str], Tensor]
 
 
 def global_rows(study: Study, _embedding: Any) -> list[Result]:
@@ -140,82 +125,6 @@ def cases_of(
             others = [value for n, value in enumerate(values) if n != int(np.argmax(scores))]
             cases.append(Case(prompt, factor, others[number % len(others)]))
     return cases
-
-
-def edited_studies(study: Study) -> list[Study]:
-    """The study at each block that its evaluation edits, all at the cell's t and branch."""
-    found = []
-    for block in study.cfg.evaluation.blocks or [study.cell.block]:
-        cfg = study.cfg.copy()
-        cfg.block.name = block
-        found.append(Study(cfg))
-    return found
-
-
-def block_directions(
-    study: Study,
-    shown: Mapping[str, Mapping[str, str]],
-    names: Factors,
-    *,
-    n_latents: int,
-    under_objects: Collection[str],
-) -> BlockDirections:
-    """The directions of every value in the study's block, from the pictures of the dictionary split.
-
-    Pictures with a value are set against the others: by their spatial means, or, for the factors that show
-    `under_objects`, by the positions that objects cover. `concepts`: the `n_latents` latents that tell them apart best,
-    weighted. `difference_of_means` and `neuron` come from the same updates; `random_latent` is one that fires there.
-    """
-    masks = Annotations.load(study.annotations).masks
-    sae, _ = load_sae(study.sae)
-    manifest = Manifest.load(study.activations)
-    stream = stream_of(study, manifest)
-    contrasts = {
-        (factor, value): Contrast(sae.d_in, sae.d_sae) for factor, values in names.items() for value in values
-    }
-    fired = torch.zeros(sae.d_sae, dtype=torch.bool)
-    for sample in read_updates(study.activations, manifest, stream, "dictionary"):
-        updates = torch.from_numpy(sample.updates.astype(np.float32))
-        codes = sae.encode_dense(updates)
-        fired |= (codes > 0).any(dim=0)
-        objects = share_of_positions(list(masks[sample.image_id].values()), stream.grid) > COVERED
-        for (factor, value), contrast in contrasts.items():
-            u, z = (
-                each[objects] if factor in under_objects else each.mean(dim=0, keepdim=True)
-                for each in (updates, codes)
-            )
-            having = torch.full((len(u),), shown[sample.image_id][factor] == value)
-            contrast.add(u, z, having=having, lacking=~having)
-    alive = fired.nonzero().squeeze(1).tolist()
-    drawn = np.random.default_rng(study.cfg.seed)
-    found: dict[tuple[str, str, str], Tensor] = {}
-    for (factor, value), contrast in contrasts.items():
-        found["random_latent", factor, value] = concept_direction(sae, [int(drawn.choice(alive))])
-        if not contrast.complete:
-            continue
-        if (telling := contrast.telling(n_latents)) is not None:
-            found["concepts", factor, value] = telling.direction(sae)
-        found["difference_of_means", factor, value] = contrast.difference_of_means()
-        found["neuron", factor, value] = neuron(found["difference_of_means", factor, value])
-    return BlockDirections(sae, found)
-
-
-def factors_of(annotator: Any, wanted: Sequence[str] | None) -> Factors:
-    """The factors that the annotator tells, all of them or those `wanted`; `UserError` for one that it does not."""
-    known: Factors = getattr(annotator, "factors", {})
-    wanted = list(known) if wanted is None else wanted
-    for factor in wanted:
-        if factor not in known:
-            raise unknown("factor of this annotator", factor, known)
-    return {factor: known[factor] for factor in wanted}
-
-
-def factors_shown(study: Study, annotator: Any) -> dict[str, dict[str, str]]:
-    """What each picture of the dictionary split shows: {image id: {factor: value}}."""
-    rows = list(read_images(study.activations, Manifest.load(study.activations), "dictionary"))
-    pictures = np.stack([picture for _, picture, _ in rows])
-    annotations = annotator.annotate(pictures, [meta["prompt"] for *_, meta in rows])
-    return {image_id: found.factors for (image_id, *_), found in zip(rows, annotations, strict=True)}
 
 
 def _prompts(study: Study, split: str, settings: Mapping[str, Any]) -> list[Prompt]:

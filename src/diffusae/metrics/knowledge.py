@@ -22,9 +22,10 @@ from diffusae.evaluation.label_probe import Examples, Reading, linear_probe
 from diffusae.evaluation.proportion import share
 from diffusae.evaluation.result import NO_DATA, Estimate, Result
 from diffusae.files import atomic_path, sha256_of
-from diffusae.labelling.codes import pooled_codes, stream_of
+from diffusae.labelling.codes import pooled_codes
 from diffusae.labelling.labelled_pictures import LabelledSplit, Tasks, label_tasks, labelled_split
 from diffusae.sae.storage import load_sae
+from diffusae.study.streams import stream_of
 from diffusae.study.study import Study
 
 TABLE = "pictures.parquet"

@@ -15,9 +15,10 @@ from diffusae.evaluation.label_entropy import Votes
 from diffusae.evaluation.latents import Judging, latent_results, latent_table, stability_of
 from diffusae.evaluation.result import Result
 from diffusae.files import atomic_path
-from diffusae.labelling.codes import CodedSplit, coded_split, stream_of
+from diffusae.labelling.codes import CodedSplit, coded_split
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
+from diffusae.study.streams import stream_of
 from diffusae.study.study import Study
 
 

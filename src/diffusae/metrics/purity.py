@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_images
-from diffusae.concepts.gallery import Gallery, gallery_of
+from diffusae.concepts.gallery import gallery_of
 from diffusae.concepts.taggers import Tagger
 from diffusae.concepts.words import Vocabulary
 from diffusae.evaluation.purity import (
@@ -29,15 +28,14 @@ from diffusae.evaluation.purity import (
     top_pictures,
 )
 from diffusae.evaluation.result import Result
-from diffusae.files import atomic_path, verified
-from diffusae.labelling.codes import pooled_codes, stream_of
+from diffusae.files import atomic_path
+from diffusae.labelling.codes import pooled_codes
 from diffusae.labelling.labelled_pictures import LabelledSplit, Tasks, caption_of, label_tasks, labelled_split
-from diffusae.report.montage import montage
+from diffusae.report.purest import TABLE
 from diffusae.sae.storage import load_sae
+from diffusae.study.streams import stream_of
 from diffusae.study.study import Study, build
-from diffusae.table_files import read_table
 
-TABLE = "latents.parquet"
 PANEL = "purity"
 
 
@@ -143,43 +141,3 @@ def _tagged(
             tags[image_id] = tagger.tag(picture[None], vocabulary, captions)[0]
     named = [majority_tag([tags[split.image_ids[row]] for row in each]) for each in top.pictures]
     return [each and each[0] for each in named], [np.nan if each is None else each[1] for each in named]
-
-
-def load_purest(directory: Path) -> tuple[Gallery, pd.DataFrame]:
-    """The gallery of a finished evaluation, and the table of its latents, by latent."""
-    table = read_table(
-        verified(directory / TABLE),
-        {"latent": "whole"},
-        remedy=f"remove {directory} and evaluate this cell again",
-    )
-    return Gallery.load(directory), table.set_index("latent")
-
-
-def shared_labels(table: pd.DataFrame, latent: int, tasks: Sequence[str]) -> list[tuple[str, float]]:
-    """What most of a latent's top pictures are, task by task, the largest share first: such as ("style neon", 0.9)."""
-    row: Any = table.loc[latent]
-    found = [
-        (f"{task} {row[f'{task}_label']}", float(row[f"{task}_share"]))
-        for task in tasks
-        if isinstance(row[f"{task}_label"], str)
-    ]
-    return sorted(found, key=lambda each: -each[1])
-
-
-def purity_panel(study: Study) -> list[tuple[str, np.ndarray]]:
-    """The gallery as `WandbMirror.panel` takes it."""
-    manifest, settings = Manifest.load(study.activations), study.part("evaluation")
-    tasks = list(label_tasks(manifest, settings["tasks"]))
-    gallery, table = load_purest(study.evaluation("purity"))
-    wanted = {image_id for each in gallery.image_ids for image_id in each}
-    images = {
-        image_id: picture
-        for image_id, picture, _ in read_images(study.activations, manifest, settings["split"])
-        if image_id in wanted
-    }
-    pictures = []
-    for latent, image_ids, maps in zip(gallery.latents, gallery.image_ids, gallery.maps, strict=True):
-        told = ", ".join(f"{name} {share:.0%}" for name, share in shared_labels(table, latent, tasks))
-        drawn = montage([(images[i], heat.numpy()) for i, heat in zip(image_ids, maps, strict=True)])
-        pictures.append((f"latent {latent}: {told}", drawn))
-    return pictures

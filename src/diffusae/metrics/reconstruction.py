@@ -13,10 +13,11 @@ from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_updates
 from diffusae.evaluation.reconstruction import CodeSums, PictureSums, fit_pca, reconstruction_results
 from diffusae.evaluation.result import Result
-from diffusae.labelling.codes import coded_samples, stream_of
+from diffusae.labelling.codes import coded_samples
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
 from diffusae.sae.storage import load_sae
+from diffusae.study.streams import stream_of
 from diffusae.study.study import Study
 
 PCA_PICTURES = 64

@@ -30,10 +30,8 @@ from diffusae.miniature.gate import (
     check_generation,
     check_layouts,
 )
-from diffusae.study.resolvers import register_resolvers
 
 log = logging.getLogger(__name__)
-register_resolvers()
 
 SHIPPED_BYTES = 24 * 10**6
 """What the shipped weights may weigh together."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cached_property
 
 from diffusae.backbone.describe import Description
-from diffusae.collecting.streams import subsampling_of
 from diffusae.planning.estimate import Estimate, estimate
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
+from diffusae.study.streams import subsampling_of
 from diffusae.study.study import Study
 
 KEPT: tuple[int | None, ...] = (None, 64, 16, 4)

@@ -19,7 +19,8 @@ from diffusae.activations.size import npy_size, tar_size
 from diffusae.activations.stored_numbers import stored_numbers
 from diffusae.activations.subsampling import Subsampling
 from diffusae.backbone.describe import Description
-from diffusae.collecting.streams import (
+from diffusae.prompts.prompt_set import Prompt
+from diffusae.study.streams import (
     ATTENTION,
     SEEN_SPLITS,
     TRAINING_SPLIT,
@@ -29,7 +30,6 @@ from diffusae.collecting.streams import (
     subsampling_of,
     words_of,
 )
-from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.study import Study
 
 _TOKENS_OF_A_WORD = 2

@@ -11,9 +11,9 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
-from diffusae.collecting.streams import SEEN_SPLITS, TRAINING_SPLIT
 from diffusae.planning import probe
 from diffusae.planning.estimate import Estimate, StreamEstimate
+from diffusae.study.streams import SEEN_SPLITS, TRAINING_SPLIT
 from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)

@@ -9,13 +9,13 @@ from typing import Any
 
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.evaluation.result import Result, load_results
-from diffusae.labelling.codes import stream_of
 from diffusae.report.card import ModelCard
 from diffusae.report.how_collected import how_collected
 from diffusae.runs.record import RunRecord, parent_signature, read_record
 from diffusae.runs.survey import finished_runs
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.folded import CodeUnits
+from diffusae.study.streams import stream_of
 from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from diffusae.benchmarks.erasure.benchmark import POINTS, SEARCHES
+from diffusae.evaluation.erasure import POINTS, SEARCHES
 from diffusae.evaluation.result import Result, load_results
 from diffusae.files import verified
 from diffusae.report.before_after import load_examples

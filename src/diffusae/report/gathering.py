@@ -19,11 +19,11 @@ from diffusae.concepts.gallery import Gallery
 from diffusae.errors import UserError
 from diffusae.evaluation.result import Result, load_results
 from diffusae.labelling.labelled_pictures import caption_of
-from diffusae.metrics.purity import load_purest, shared_labels
 from diffusae.report.before_after import load_examples
 from diffusae.report.erasure_shown import erasures_shown
 from diffusae.report.how_collected import how_collected
 from diffusae.report.predictions_shown import predictions_shown
+from diffusae.report.purest import load_purest, shared_labels
 from diffusae.report.strips import strips_of
 from diffusae.report.study import Concept, Examples, Picture, Run, RunRow
 from diffusae.report.study import Study as Page

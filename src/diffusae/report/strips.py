@@ -10,7 +10,6 @@ from PIL import Image, UnidentifiedImageError
 
 from diffusae.errors import UserError
 from diffusae.files import verified
-from diffusae.metrics.text_steering import METRIC
 from diffusae.report.before_after import load_examples
 from diffusae.report.study import Run, Steered, Strip
 from diffusae.runs.record import RunRecord
@@ -19,7 +18,7 @@ from diffusae.runs.survey import finished_runs
 
 def strips_of(directory: Path) -> Iterator[Strip]:
     """Every finished strip below an experiment's directory, evaluations first."""
-    for path, record in finished_runs(directory / "evaluation" / METRIC, "*"):
+    for path, record in finished_runs(directory / "evaluation" / "steering", "*"):
         for example in load_examples(path):
             pictures = [Steered(each.strength, each.success, each.image) for each in example.pictures]
             yield Strip(example.case, example.prompt, _place(record), pictures, _run(directory, path))

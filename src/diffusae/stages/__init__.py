@@ -1,1 +1,1 @@
-"""The stages: wiring only. Read train.py first; run.py chains them."""
+"""The commands, one a file: what a command reads, what it calls, what it writes. Read train.py first."""

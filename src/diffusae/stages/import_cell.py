@@ -9,12 +9,12 @@ from omegaconf import DictConfig
 
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.errors import UserError
-from diffusae.labelling.codes import stream_of
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import run_record, state
 from diffusae.sae.exchange import content_hashes, detect, import_sae
 from diffusae.sae.storage import save_sae
 from diffusae.sources import require_own_files
+from diffusae.study.streams import stream_of
 from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,6 @@ import logging
 from omegaconf import DictConfig
 from rich.console import Console
 
-from diffusae.collecting.collect import check_hookpoints
 from diffusae.files import atomic_write_json, remove_left_overs
 from diffusae.planning.alternatives import alternatives, with_captions
 from diffusae.planning.estimate import bytes_finished, estimate
@@ -23,7 +22,7 @@ from diffusae.planning.tables import (
     totals_table,
 )
 from diffusae.runs.disk import free_bytes, where_writable
-from diffusae.study.model import describe_model
+from diffusae.study.model import check_hookpoints, describe_model
 from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)

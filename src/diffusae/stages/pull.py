@@ -8,9 +8,9 @@ from omegaconf import DictConfig
 
 from diffusae.errors import UserError
 from diffusae.hub.contents import CONFIG, WEIGHTS
-from diffusae.hub.pulled import pull_from, pulled_before, repository_of
 from diffusae.hub.repository import HubUnreachable
 from diffusae.study.study import Study
+from diffusae.training.pulled import pull_from, pulled_before, repository_of
 
 log = logging.getLogger(__name__)
 

@@ -22,13 +22,13 @@ from diffusae.jobs.outcomes import Outcome, print_outcomes
 from diffusae.jobs.progress import at_work, progress_bar
 from diffusae.labelling.label import label_cell, labelled, word_embedding
 from diffusae.metrics.evaluate import METRICS, evaluate_cell, evaluated, kind_faults, needed
-from diffusae.metrics.global_intervention import edited_studies
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.stages.annotate import annotate
 from diffusae.stages.collect import collect
 from diffusae.stages.report import report
 from diffusae.stages.train_grid import train_grid
+from diffusae.steering.global_directions import edited_studies
 from diffusae.stopping import raise_if_received
 from diffusae.study.resolvers import expand_home
 from diffusae.study.study import Study

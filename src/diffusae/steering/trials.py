@@ -17,12 +17,12 @@ from diffusae.errors import UserError, unknown
 from diffusae.files import atomic_path
 from diffusae.interventions.edits import Change, GlobalPush, SetLatents, SpatialMove, concept_direction
 from diffusae.interventions.regions import Region
-from diffusae.metrics.global_intervention import block_directions, factors_of, factors_shown
-from diffusae.metrics.spatial_intervention import directions_of
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
 from diffusae.steering.edited import EditedPictures, Trial
+from diffusae.steering.global_directions import block_directions, factors_of, factors_shown
+from diffusae.steering.spatial_directions import directions_of
 from diffusae.steering.text_steering import Steered, at_layer, faults_of
 from diffusae.study.study import Study
 

@@ -1,1 +1,1 @@
-""""""
+"""What a run is: the configuration as a study, its cells, names and checks."""

@@ -10,8 +10,12 @@ from omegaconf import DictConfig
 from diffusae.backbone.adapters import Adapter
 from diffusae.backbone.compiled import compile_denoiser
 from diffusae.backbone.describe import Description, describe
+from diffusae.backbone.hookpoints import find
 from diffusae.backbone.load import load_pipeline
 from diffusae.backbone.schedule import timestep_at
+from diffusae.backbone.text_layers import find_text_layers
+from diffusae.errors import UserError, together
+from diffusae.study.study import Study
 
 
 def load_model(model: DictConfig) -> Any:
@@ -56,3 +60,30 @@ def scheduler_timestep(pipe: Any, adapter: Adapter, model: DictConfig, t: float)
         t,
         schedule=lambda scheduler, steps: adapter.schedule(scheduler, steps, positions),
     )
+
+
+def check_hookpoints(study: Study, description: Description) -> None:
+    """Raise one `UserError` for every configured hookpoint or text layer that the model does not have, and for every other
+    thing that its configuration says of it and that is not so.
+    """
+    if study.kind == "text":
+        find_text_layers(description.text_layers, dict.fromkeys([study.cell.block, *study.cfg.grid.blocks]))
+        return
+    model, faults = study.cfg.model, []
+    for block, wanted in model.hookpoints.items():
+        if wanted is None:  # model=custom: a block that this study leaves out
+            continue
+        try:
+            find(description.hookpoints, wanted)
+        except UserError as error:
+            faults.append(f"block {block} of model {model.name}: {error}")
+    for name, found in (("guidance_layout", description.layout), ("latent_scale", description.latent_scale)):
+        if model[name] not in (None, found, "none"):
+            faults.append(f"model.{name}={model[name]}, but the model's is {found}; set that, or null")
+    for side in ("height", "width"):
+        if model[side] % description.scale:
+            lower = max(1, model[side] // description.scale) * description.scale
+            faults.append(
+                f"model.{side}={model[side]} is not a multiple of {description.scale}; give one, such as {lower}"
+            )
+    together(faults)

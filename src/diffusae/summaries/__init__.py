@@ -1,1 +1,1 @@
-""""""
+"""Results over many cells: curves of emergence and the three-stage table."""

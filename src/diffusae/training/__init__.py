@@ -1,1 +1,1 @@
-""""""
+"""Training the autoencoders of cells, and placing those from elsewhere."""

@@ -1,1 +1,1 @@
-""""""
+"""The erasure benchmark: defences, attacks on them, and the harm that they do."""

@@ -16,15 +16,15 @@ from omegaconf import DictConfig, OmegaConf
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_updates
 from diffusae.benchmarks.erasure.defended import DefendedPictures
+from diffusae.collecting.collect import collect_alone
 from diffusae.errors import together, unknown
 from diffusae.interventions.edits import Edit
 from diffusae.interventions.text import TextEdit
 from diffusae.interventions.unlearning import ConceptLatents, Unlearn, concept_latents
 from diffusae.interventions.windows import window_at
-from diffusae.labelling.codes import stream_of
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
-from diffusae.stages.collect import collect
+from diffusae.study.streams import stream_of
 from diffusae.study.study import Study
 from diffusae.training.train import mirror_of, train_cell, trained
 
@@ -111,7 +111,7 @@ class UpdateAblation:
     def __init__(self, study: Study, pictures: DefendedPictures) -> None:
         there = updates_study(study)
         there.check()
-        collect(there.cfg)
+        collect_alone(there)
         self._percentile = float(study.part("evaluation")["updates"]["percentile"])
         self._cells: list[tuple[Study, SparseAutoencoder]] = []
         for cell in there.grid:

@@ -27,6 +27,9 @@ from diffusae.evaluation.erasure import (
     COLUMNS,
     OTHERS,
     PLAIN,
+    POINTS,
+    SEARCHES,
+    TRIALS,
     Point,
     Table,
     chosen_strength,
@@ -47,7 +50,6 @@ from diffusae.study.study import Study
 log = logging.getLogger(__name__)
 
 SPLITS = ("tune", "test")
-TRIALS, POINTS, SEARCHES = "trials.parquet", "points.parquet", "searches.parquet"
 
 
 @dataclass(frozen=True)

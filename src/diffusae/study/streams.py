@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+from diffusae.activations.manifest import Manifest
 from diffusae.activations.schema import Stream
 from diffusae.activations.subsampling import Subsampling, most_positions
 from diffusae.backbone.describe import Description
@@ -135,3 +136,8 @@ def subsampling_of(study: Study) -> Subsampling | None:
 def words_of(text: str) -> list[str]:
     """The words of a caption whose tokens a record tells."""
     return sorted(set(re.findall(r"\w+", text)))
+
+
+def stream_of(study: Study, manifest: Manifest) -> Stream:
+    """The recorded stream of the study's cell."""
+    return manifest.stream(study.cell.block, study.cell.t, study.cell.conditioning)

@@ -17,12 +17,12 @@ from diffusae.errors import UserError, together
 from diffusae.files import TEMPORARY_SUFFIX, flush_directory, sha256_of
 from diffusae.hub.contents import CONFIG, WEIGHTS, RemoteFile, autoencoder_files, folder_of
 from diffusae.hub.repository import HubRepository, LocalRepository
-from diffusae.labelling.codes import stream_of
 from diffusae.runs.disk import free_bytes
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import run_record, state
 from diffusae.runs.survey import finished_runs
 from diffusae.sae.storage import load_sae
+from diffusae.study.streams import stream_of
 from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)

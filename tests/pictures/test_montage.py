@@ -1,6 +1,6 @@
 import numpy as np
 
-from diffusae.report.montage import OPACITY, montage
+from diffusae.pictures.montage import OPACITY, montage
 from diffusae.report.pictures import heat_colours
 
 

@@ -1,0 +1,114 @@
+"""The directions that change a whole picture: of the concepts of a style or tone, and of the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusae.activations.manifest import Manifest
+from diffusae.activations.reader import read_images, read_updates
+from diffusae.concepts.annotations import Annotations
+from diffusae.concepts.maps import share_of_positions
+from diffusae.errors import unknown
+from diffusae.interventions.directions import Contrast, neuron
+from diffusae.interventions.edits import concept_direction
+from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.storage import load_sae
+from diffusae.study.streams import stream_of
+from diffusae.study.study import Study
+
+
+@dataclass(frozen=True)
+class BlockDirections:
+    """One edited block: its SAE, and {(method, factor, value): direction of unit length}."""
+
+    sae: SparseAutoencoder
+    directions: dict[tuple[str, str, str], Tensor]
+
+
+def edited_studies(study: Study) -> list[Study]:
+    """The study at each block that its evaluation edits, all at the cell's t and branch."""
+    found = []
+    for block in study.cfg.evaluation.blocks or [study.cell.block]:
+        cfg = study.cfg.copy()
+        cfg.block.name = block
+        found.append(Study(cfg))
+    return found
+
+
+def block_directions(
+    study: Study,
+    shown: Mapping[str, Mapping[str, str]],
+    names: Factors,
+    *,
+    n_latents: int,
+    under_objects: Collection[str],
+) -> BlockDirections:
+    """The directions of every value in the study's block, from the pictures of the dictionary split.
+
+    Pictures with a value are set against the others: by their spatial means, or, for the factors that show
+    `under_objects`, by the positions that objects cover. `concepts`: the `n_latents` latents that tell them apart best,
+    weighted. `difference_of_means` and `neuron` come from the same updates; `random_latent` is one that fires there.
+    """
+    masks = Annotations.load(study.annotations).masks
+    sae, _ = load_sae(study.sae)
+    manifest = Manifest.load(study.activations)
+    stream = stream_of(study, manifest)
+    contrasts = {
+        (factor, value): Contrast(sae.d_in, sae.d_sae) for factor, values in names.items() for value in values
+    }
+    fired = torch.zeros(sae.d_sae, dtype=torch.bool)
+    for sample in read_updates(study.activations, manifest, stream, "dictionary"):
+        updates = torch.from_numpy(sample.updates.astype(np.float32))
+        codes = sae.encode_dense(updates)
+        fired |= (codes > 0).any(dim=0)
+        objects = share_of_positions(list(masks[sample.image_id].values()), stream.grid) > COVERED
+        for (factor, value), contrast in contrasts.items():
+            u, z = (
+                each[objects] if factor in under_objects else each.mean(dim=0, keepdim=True)
+                for each in (updates, codes)
+            )
+            having = torch.full((len(u),), shown[sample.image_id][factor] == value)
+            contrast.add(u, z, having=having, lacking=~having)
+    alive = fired.nonzero().squeeze(1).tolist()
+    drawn = np.random.default_rng(study.cfg.seed)
+    found: dict[tuple[str, str, str], Tensor] = {}
+    for (factor, value), contrast in contrasts.items():
+        found["random_latent", factor, value] = concept_direction(sae, [int(drawn.choice(alive))])
+        if not contrast.complete:
+            continue
+        if (telling := contrast.telling(n_latents)) is not None:
+            found["concepts", factor, value] = telling.direction(sae)
+        found["difference_of_means", factor, value] = contrast.difference_of_means()
+        found["neuron", factor, value] = neuron(found["difference_of_means", factor, value])
+    return BlockDirections(sae, found)
+
+
+def factors_of(annotator: Any, wanted: Sequence[str] | None) -> Factors:
+    """The factors that the annotator tells, all of them or those `wanted`; `UserError` for one that it does not."""
+    known: Factors = getattr(annotator, "factors", {})
+    wanted = list(known) if wanted is None else wanted
+    for factor in wanted:
+        if factor not in known:
+            raise unknown("factor of this annotator", factor, known)
+    return {factor: known[factor] for factor in wanted}
+
+
+def factors_shown(study: Study, annotator: Any) -> dict[str, dict[str, str]]:
+    """What each picture of the dictionary split shows: {image id: {factor: value}}."""
+    rows = list(read_images(study.activations, Manifest.load(study.activations), "dictionary"))
+    pictures = np.stack([picture for _, picture, _ in rows])
+    annotations = annotator.annotate(pictures, [meta["prompt"] for *_, meta in rows])
+    return {image_id: found.factors for (image_id, *_), found in zip(rows, annotations, strict=True)}
+
+
+COVERED = 0.3
+"""Share of a position that objects cover at the least to count as theirs."""
+
+Factors = Mapping[str, Sequence[str]]
+"""Factor, such as style, to the names of its values, in the order of the annotator's scores."""

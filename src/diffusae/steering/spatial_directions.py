@@ -1,0 +1,74 @@
+"""The directions that move an object: of its concepts, and of the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusae.activations.manifest import Manifest
+from diffusae.activations.reader import read_updates
+from diffusae.concepts.annotations import Annotations
+from diffusae.concepts.dictionary import ConceptDictionary
+from diffusae.concepts.maps import share_of_positions
+from diffusae.interventions.directions import Contrast, neuron
+from diffusae.interventions.edits import concept_direction
+from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.study.streams import stream_of
+from diffusae.study.study import Study
+
+
+def directions_of(
+    study: Study, sae: SparseAutoencoder, nouns: Sequence[str], *, n_latents: int
+) -> Directions:
+    """The direction of every noun by every method, from the pictures of the dictionary split.
+
+    `concepts`: the latents that tell positions under the noun from empty ground best, weighted. `dictionary_concepts`:
+    every latent whose dictionary entry holds the noun (the paper's C_o). `difference_of_means` and `neuron` come from
+    the same positions' updates. `random_latent` is one that fires there and that no noun's entry holds, drawn from the
+    study's seed.
+    """
+    contrasts = _contrasts(study, sae, nouns)
+    dictionary = ConceptDictionary.load(study.concepts)
+    alive = dictionary.latents.loc[dictionary.latents["pictures_active"] > 0, "latent"]
+    free = sorted(set(alive.tolist()) - set(dictionary.table["latent"].tolist())) or alive.tolist()
+    drawn = np.random.default_rng(study.cfg.seed)
+    found: dict[str, dict[str, Tensor]] = {method: {} for method in METHODS}
+    for noun in nouns:
+        if contrasts[noun].complete:
+            if (telling := contrasts[noun].telling(n_latents)) is not None:
+                found["concepts"][noun] = telling.direction(sae)
+            found["difference_of_means"][noun] = contrasts[noun].difference_of_means()
+            found["neuron"][noun] = neuron(found["difference_of_means"][noun])
+        if latents := dictionary.latents_of(noun):
+            found["dictionary_concepts"][noun] = concept_direction(sae, latents)
+        found["random_latent"][noun] = concept_direction(sae, [int(drawn.choice(free))])
+    return found
+
+
+def _contrasts(study: Study, sae: SparseAutoencoder, nouns: Sequence[str]) -> dict[str, Contrast]:
+    """Of every noun: positions that it covers against positions that nothing covers."""
+    manifest = Manifest.load(study.activations)
+    stream = stream_of(study, manifest)
+    masks = Annotations.load(study.annotations).masks
+    contrasts = {noun: Contrast(sae.d_in, sae.d_sae) for noun in nouns}
+    for sample in read_updates(study.activations, manifest, stream, "dictionary"):
+        updates = torch.from_numpy(sample.updates.astype(np.float32))
+        codes = sae.encode_dense(updates)
+        shown = masks[sample.image_id]
+        ground = share_of_positions(list(shown.values()), stream.grid) < OUTSIDE
+        for noun, contrast in contrasts.items():
+            covered = share_of_positions([shown[noun]] if noun in shown else [], stream.grid) > INSIDE
+            contrast.add(updates, codes, having=covered, lacking=ground)
+    return contrasts
+
+
+INSIDE, OUTSIDE = 0.5, 0.05
+"""Shares of a position that an object covers at the least, and at the most, to count as the object or as ground."""
+
+METHODS = ("concepts", "dictionary_concepts", "difference_of_means", "random_latent", "neuron")
+
+Directions = Mapping[str, Mapping[str, Tensor]]
+"""{method: {noun: direction of unit length}}; a noun may be missing."""
