@@ -17,9 +17,9 @@ from diffusae.concepts.dictionary import ConceptDictionary, build_dictionary
 from diffusae.concepts.embeddings import TextEncoderEmbedding, WordEmbedding
 from diffusae.concepts.gallery import Gallery, build_gallery, most_telling_latents
 from diffusae.concepts.maps import LabelOverlap
+from diffusae.concepts.montage import montage
 from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.labelling.codes import coded_split
-from diffusae.pictures.montage import montage
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature, run_record, state
 from diffusae.runs.wandb_mirror import WandbMirror

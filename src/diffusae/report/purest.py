@@ -12,9 +12,9 @@ import pandas as pd
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_images
 from diffusae.concepts.gallery import Gallery
+from diffusae.concepts.montage import montage
 from diffusae.files import verified
 from diffusae.labelling.labelled_pictures import label_tasks
-from diffusae.pictures.montage import montage
 from diffusae.study.study import Study
 from diffusae.table_files import read_table
 

@@ -14,8 +14,10 @@ from diffusae.jobs.processes import device_fault
 from diffusae.miniature.measured import pass_gate
 from diffusae.miniature.train import MiniatureTraining
 from diffusae.runs.lock import directory_lock
+from diffusae.study.resolvers import register_resolvers
 
 log = logging.getLogger(__name__)
+register_resolvers()
 
 
 def miniature(cfg: DictConfig) -> None:

@@ -1,6 +1,6 @@
 import numpy as np
 
-from diffusae.pictures.montage import OPACITY, montage
+from diffusae.concepts.montage import OPACITY, montage
 from diffusae.report.pictures import heat_colours
 
 
