@@ -18,7 +18,9 @@ class Ended:
     err: str
 
 
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ended]:
     """A function that runs `diffusae` with the words it is given."""
 
     def run(*words: str) -> Ended:

@@ -1,7 +1,8 @@
-"""The command `diffusae` in a process of its own, forked from a server that has imported what the stages need.
+"""The command `diffusae` in a process of its own, forked from a server that has imported what the
+stages need.
 
-`python -m diffusae` imports for ten seconds on a slow machine; a forked process is there at once. It has a process group,
-exit codes and signals as any other, and its output goes to files.
+`python -m diffusae` imports for ten seconds on a slow machine; a forked process is there at once.
+It has a process group, exit codes and signals as any other, and its output goes to files.
 """
 
 from __future__ import annotations
@@ -29,16 +30,21 @@ _IMPORTS = [
 
 
 def serve() -> None:
-    """Start the server of this test process, unless it runs. Whatever else forks from it has the imports as well."""
+    """Start the server of this test process, unless it runs. Whatever else forks from it has the
+    imports as well.
+    """
     _FORKS.set_forkserver_preload(_IMPORTS)
-    # Its modules are those of the tests, wherever the package is installed from, and see nothing that one test set.
+    # Its modules are those of the tests, wherever the package is installed from, and see nothing
+    # that one test set.
     path = os.pathsep.join(filter(None, sys.path))
     with patch.dict(os.environ, {**_ENVIRONMENT, "PYTHONPATH": path}, clear=True):
         forkserver.ensure_running()
 
 
 class Started:
-    """A command that runs. `arguments` are what stands after `diffusae`; `environment` replaces that of the tests."""
+    """A command that runs. `arguments` are what stands after `diffusae`; `environment` replaces
+    that of the tests.
+    """
 
     def __init__(self, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         self.arguments = arguments

@@ -1,7 +1,8 @@
-"""Compile our Triton kernels for a GPU that need not be here: `python tests/compile_triton_kernels.py 80 90`.
+"""Compile our Triton kernels for a GPU that need not be here: `python
+tests/compile_triton_kernels.py 80 90`.
 
-Prints as JSON what each takes of a multiprocessor: registers a thread (REG), bytes of spilled ones a thread (LOCAL,
-STACK) and static shared memory in bytes a program (SHARED).
+Prints as JSON what each takes of a multiprocessor: registers a thread (REG), bytes of spilled ones
+a thread (LOCAL, STACK) and static shared memory in bytes a program (SHARED).
 """
 
 # pyright: reportMissingImports=false
@@ -21,7 +22,9 @@ from triton.compiler import ASTSource
 from diffusae.sae import triton_kernels as ours
 
 FLOATS = ("dense", "left", "right")
-TYPES = dict.fromkeys(("rows", "starts", "owners"), "*i64") | dict.fromkeys(("n_sums", "n", "d"), "i32")
+TYPES = dict.fromkeys(("rows", "starts", "owners"), "*i64") | dict.fromkeys(
+    ("n_sums", "n", "d"), "i32"
+)
 TYPES |= dict.fromkeys(("weights", "out", "partial"), "*fp32")
 KERNELS = {
     "sums": (ours.sum_kernel, None, ours.COLUMNS),
@@ -36,10 +39,17 @@ KERNELS = {
 
 
 def compiled(kernel: Any, capability: int, floats: str, chunk: int | None, columns: int) -> Any:
-    """The kernel for pointers and numbers that are multiples of 16, as they are in trainings; single columns are 1."""
+    """The kernel for pointers and numbers that are multiples of 16, as they are in trainings;
+    single columns are 1.
+    """
     values = {"ACC": tl.float32, "ENTRIES": ours.ENTRIES, "COLUMNS": columns, "CHUNK": chunk}
     values |= {"d": 1} if columns == 1 else {}
-    types = TYPES | dict.fromkeys(FLOATS, floats) | {"columns": "*i64"} | dict.fromkeys(values, "constexpr")
+    types = (
+        TYPES
+        | dict.fromkeys(FLOATS, floats)
+        | {"columns": "*i64"}
+        | dict.fromkeys(values, "constexpr")
+    )
     names = kernel.arg_names
     source = ASTSource(
         kernel,
@@ -56,16 +66,30 @@ def use(code: Any) -> dict[str, int]:
         file.write(code.asm["cubin"])
         file.flush()
         tool = triton.knobs.nvidia.cuobjdump.path
-        told = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True)
-    counts = {name: int(count) for name, count in re.findall(r"(\w+):(\d+)", told.stdout) if name.isupper()}
+        told = subprocess.run(
+            [tool, "-res-usage", file.name], capture_output=True, text=True, check=True
+        )
+    counts = {
+        name: int(count)
+        for name, count in re.findall(r"(\w+):(\d+)", told.stdout)
+        if name.isupper()
+    }
     return counts | {"barriers_in_loops": barriers_in_loops(code.asm["ptx"].splitlines())}
 
 
 def barriers_in_loops(ptx: list[str]) -> int:
     """Barriers between a label and a later jump back to it."""
-    labels = {line.strip().split(":")[0]: i for i, line in enumerate(ptx) if line.strip().startswith("$L")}
-    jumps = ((i, match[1]) for i, line in enumerate(ptx) if (match := re.search(r"bra\S*\s+(\$L\w+);", line)))
-    return sum("bar.sync" in line for i, to in jumps if labels[to] < i for line in ptx[labels[to] : i])
+    labels = {
+        line.strip().split(":")[0]: i for i, line in enumerate(ptx) if line.strip().startswith("$L")
+    }
+    jumps = (
+        (i, match[1])
+        for i, line in enumerate(ptx)
+        if (match := re.search(r"bra\S*\s+(\$L\w+);", line))
+    )
+    return sum(
+        "bar.sync" in line for i, to in jumps if labels[to] < i for line in ptx[labels[to] : i]
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""One thread a test process: `make test` runs a process a core, and threads that wait for each other waste both."""
+"""One thread a test process: `make test` runs a process a core, and threads that wait for each
+other waste both.
+"""
 
 import os
 import pickle
@@ -21,7 +23,8 @@ torch.set_num_threads(1)
 settings.register_profile(
     "untimed", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
-# Other examples every time, and many (`make test-faults`); the seed that the header shows gives them again.
+# Other examples every time, and many (`make test-faults`); the seed that the header shows gives
+# them again.
 settings.register_profile(
     "faults",
     deadline=None,
@@ -35,7 +38,9 @@ settings.load_profile("untimed")
 
 @pytest.fixture(scope="session", autouse=True)
 def _every_file_of_conf_is_read_once():
-    """The tests compose some thousand configs, and Hydra reads thirty files for one: a third of its time."""
+    """The tests compose some thousand configs, and Hydra reads thirty files for one: a third of its
+    time.
+    """
     Plugins.instance()  # which registers the kinds of sources
     files: Any = SourcesRegistry.instance().resolve("file")
     read, kept = files.load_config, {}
@@ -53,22 +58,30 @@ def _every_file_of_conf_is_read_once():
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The folders that take longest begin, so that no process of `make test` waits for the other at the end."""
+    """The folders that take longest begin, so that no process of `make test` waits for the other at
+    the end.
+    """
     items.sort(key=lambda item: {"pipeline": 0, "stages": 1}.get(item.path.parent.name, 2))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--hypothesis-profile") == "faults" and config.getoption("--hypothesis-seed") is None:
+    if (
+        config.getoption("--hypothesis-profile") == "faults"
+        and config.getoption("--hypothesis-seed") is None
+    ):
         config.option.hypothesis_seed = str(random.randrange(2**32))
 
 
 def pytest_report_header(config: pytest.Config) -> str:
     return (
-        f"hypothesis seed: {config.getoption('--hypothesis-seed') or 'none (the same examples every time)'}"
+        "hypothesis seed:"
+        f" {config.getoption('--hypothesis-seed') or 'none (the same examples every time)'}"
     )
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Bytes are named by their count: those of a compressed file hold the time, and every worker must name a test alike."""
+    """Bytes are named by their count: those of a compressed file hold the time, and every worker
+    must name a test alike.
+    """
     return f"{argname} of {len(val)} bytes" if isinstance(val, bytes) else None

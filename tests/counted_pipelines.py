@@ -1,4 +1,6 @@
-"""What the tests of counting share: pipelines of real classes from the tiny ones' parts, and a plain hook of their own."""
+"""What the tests of counting share: pipelines of real classes from the tiny ones' parts, and a
+plain hook of their own.
+"""
 
 from __future__ import annotations
 
@@ -30,18 +32,26 @@ def as_class(pipe: Any, name: str, **parts: Any) -> Any:
 def arguments(pictures: int, **options: Any) -> dict[str, Any]:
     """Of a call of a Stable Diffusion pipeline of the tiny size: three guided steps."""
     latents = torch.randn(pictures, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    given: dict[str, Any] = {"prompt": PROMPTS[:pictures], "num_inference_steps": 3, "guidance_scale": 5.0}
+    given: dict[str, Any] = {
+        "prompt": PROMPTS[:pictures],
+        "num_inference_steps": 3,
+        "guidance_scale": 5.0,
+    }
     return given | {"latents": latents, "output_type": "latent"} | options
 
 
 def longer(pictures: int, **options: Any) -> dict[str, Any]:
     """Of a call of a family with T5."""
-    return arguments(pictures, max_sequence_length=T5_TOKENS, height=PIXELS, width=PIXELS, **options)
+    return arguments(
+        pictures, max_sequence_length=T5_TOKENS, height=PIXELS, width=PIXELS, **options
+    )
 
 
 @contextmanager
 def plain_hook(denoiser: Any, path: str) -> Iterator[list[tuple[float, Tensor]]]:
-    """[(the denoiser's time argument, output minus input of one block)] of every call, by PyTorch alone."""
+    """[(the denoiser's time argument, output minus input of one block)] of every call, by PyTorch
+    alone.
+    """
     seen: list[tuple[float, Tensor]] = []
     times: list[float] = []
 

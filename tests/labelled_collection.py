@@ -1,4 +1,6 @@
-"""A collection of labelled pictures, made by hand: updates, pictures and an autoencoder in which everything is planted."""
+"""A collection of labelled pictures, made by hand: updates, pictures and an autoencoder in which
+everything is planted.
+"""
 
 from __future__ import annotations
 
@@ -20,25 +22,45 @@ from diffusae.study.study import Study
 TASKS = {"object": ["fish", "bird", "star"], "place": ["left", "right"]}
 GRID, D_IN = (4, 4), 8
 COUNTS = {"dictionary": 60, "tune": 30, "test": 60}
-STREAM = Stream(block="mid", t=0.5, conditioning="uncond", hookpoint="mid_block.attentions.0", step_index=24,
-                timestep=501.0, grid=GRID, d_in=D_IN)  # fmt: skip
+STREAM = Stream(
+    block="mid",
+    t=0.5,
+    conditioning="uncond",
+    hookpoint="mid_block.attentions.0",
+    step_index=24,
+    timestep=501.0,
+    grid=GRID,
+    d_in=D_IN,
+)
 
 
-def study_in(outputs: Path, *overrides: str, evaluation: str = "knowledge", stage: str = "evaluate") -> Study:
+def study_in(
+    outputs: Path, *overrides: str, evaluation: str = "knowledge", stage: str = "evaluate"
+) -> Study:
     """The study of the one cell."""
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         cfg = compose(
             stage,
-            overrides=["name=made", f"paths.outputs={outputs}", "collection=pictures_world", "block=mid", "timestep.t=0.5",
-                       "grid.timesteps=[0.5]", "grid.blocks=[mid]", "logger.mode=disabled",
-                       f"evaluation={evaluation}", *overrides],
-        )  # fmt: skip
+            overrides=[
+                "name=made",
+                f"paths.outputs={outputs}",
+                "collection=pictures_world",
+                "block=mid",
+                "timestep.t=0.5",
+                "grid.timesteps=[0.5]",
+                "grid.blocks=[mid]",
+                "logger.mode=disabled",
+                f"evaluation={evaluation}",
+                *overrides,
+            ],
+        )
     return Study(cfg)
 
 
 def picture_number(n: int, split: str, *, knows: bool = True) -> ImageRecord:
-    """Picture n: channel 0, 1 or 2 is strong where its object is, on the left or the right half; every third picture has no
-    object label. The pixels show the place (one half is bright) and not the object. `knows=False`: noise alone.
+    """Picture n: channel 0, 1 or 2 is strong where its object is, on the left or the right half;
+    every third picture has no object label. The pixels show the place (one half is bright) and not
+    the object. `knows=False`: noise alone.
     """
     rng = np.random.default_rng([n, list(COUNTS).index(split)])
     kind, side = int(rng.integers(3)), int(rng.integers(2))
@@ -59,12 +81,28 @@ def picture_number(n: int, split: str, *, knows: bool = True) -> ImageRecord:
     )
 
 
-def place_collection(root: Path, *, knows: bool = True, counts: dict[str, int] | None = None) -> None:
-    """What `diffusae collect collection=pictures_world` leaves, with `knows=False` of random weights."""
-    header = {"model": "miniature", "source": "made", "scheduler": "DDIM", "steps": 50, "collection": "pictures", "prompt": "",
-              "record": "update", "pooled": False, "random_weights": not knows, "undecodable_pictures": 0,
-              "label_tasks": TASKS}  # fmt: skip
-    with run_record(root, stage="collect", config={}, determines={"knows": knows}, parents={}, seed=0):
+def place_collection(
+    root: Path, *, knows: bool = True, counts: dict[str, int] | None = None
+) -> None:
+    """What `diffusae collect collection=pictures_world` leaves, with `knows=False` of random
+    weights.
+    """
+    header = {
+        "model": "miniature",
+        "source": "made",
+        "scheduler": "DDIM",
+        "steps": 50,
+        "collection": "pictures",
+        "prompt": "",
+        "record": "update",
+        "pooled": False,
+        "random_weights": not knows,
+        "undecodable_pictures": 0,
+        "label_tasks": TASKS,
+    }
+    with run_record(
+        root, stage="collect", config={}, determines={"knows": knows}, parents={}, seed=0
+    ):
         writer = ActivationWriter(root, streams=[STREAM], header=header)
         for index, (split, count) in enumerate((counts or COUNTS).items()):
             writer.write_group(index, [picture_number(n, split, knows=knows) for n in range(count)])
@@ -78,7 +116,9 @@ def place_sae(study: Study) -> None:
     with torch.no_grad():
         sae.W_enc.copy_(directions)
         sae.W_dec.copy_(directions)
-    with run_record(study.sae, stage="train", config=study.config(), determines={}, parents={}, seed=0):
+    with run_record(
+        study.sae, stage="train", config=study.config(), determines={}, parents={}, seed=0
+    ):
         save_sae(study.sae, sae, {})
 
 

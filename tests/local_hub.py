@@ -1,4 +1,6 @@
-"""A model hub in little: the endpoints that huggingface_hub's own client asks when it pushes and pulls."""
+"""A model hub in little: the endpoints that huggingface_hub's own client asks when it pushes and
+pulls.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ _RESOLVE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 class Hub:
     """Its repositories: name -> path -> contents. `private`: name -> whether it was made so.
 
-    `gated`: repositories that nobody may read. `lies`: path -> what a download gives instead of the contents. `silence_s`: waits
-    so long before every answer.
+    `gated`: repositories that nobody may read. `lies`: path -> what a download gives instead of the
+    contents. `silence_s`: waits so long before every answer.
     """
 
     def __init__(self) -> None:
@@ -35,7 +37,9 @@ class Hub:
         self.url = ""
 
     def sha(self, repo: str) -> str:
-        names = sorted((path, hashlib.sha1(data).hexdigest()) for path, data in self.repos[repo].items())
+        names = sorted(
+            (path, hashlib.sha1(data).hexdigest()) for path, data in self.repos[repo].items()
+        )
         return hashlib.sha1(json.dumps(names).encode()).hexdigest()
 
 
@@ -61,7 +65,9 @@ def local_hub() -> Iterator[Hub]:
             if found := _MODEL.fullmatch(path):
                 repo, kind, revision = found.groups()
                 if self._known(repo, revision):
-                    self._json(self._tree(repo) if kind == "tree" else {"id": repo, "sha": hub.sha(repo)})
+                    self._json(
+                        self._tree(repo) if kind == "tree" else {"id": repo, "sha": hub.sha(repo)}
+                    )
             elif found := _RESOLVE.fullmatch(path):
                 repo, revision, name = found.groups()
                 if self._known(repo, revision):
@@ -95,7 +101,8 @@ def local_hub() -> Iterator[Hub]:
                     self._json(
                         {
                             "files": [
-                                {"path": n, "uploadMode": "regular", "shouldIgnore": False} for n in names
+                                {"path": n, "uploadMode": "regular", "shouldIgnore": False}
+                                for n in names
                             ]
                         }
                     )
@@ -109,9 +116,13 @@ def local_hub() -> Iterator[Hub]:
                     hub.commits.append(value["value"]["summary"])
                 else:
                     assert (value["key"], value["value"]["encoding"]) == ("file", "base64")
-                    hub.repos[repo][value["value"]["path"]] = base64.b64decode(value["value"]["content"])
+                    hub.repos[repo][value["value"]["path"]] = base64.b64decode(
+                        value["value"]["content"]
+                    )
             sha = hub.sha(repo)
-            self._json({"success": True, "commitUrl": f"{hub.url}/{repo}/commit/{sha}", "commitOid": sha})
+            self._json(
+                {"success": True, "commitUrl": f"{hub.url}/{repo}/commit/{sha}", "commitOid": sha}
+            )
 
         def _known(self, repo: str, revision: str | None) -> bool:
             if repo not in hub.repos:
@@ -125,18 +136,25 @@ def local_hub() -> Iterator[Hub]:
             return False
 
         def _tree(self, repo: str) -> list[dict]:
-            """Large files are of git-lfs, as on the real one: with SHA-256; small ones have git's hash."""
+            """Large files are of git-lfs, as on the real one: with SHA-256; small ones have git's
+            hash.
+            """
             entries: list[dict] = []
             for path, data in hub.repos[repo].items():
                 oid = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
                 entry = {"type": "file", "path": path, "size": len(data), "oid": oid}
                 if path.endswith(".safetensors"):
-                    lfs = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 132}
+                    lfs = {
+                        "oid": hashlib.sha256(data).hexdigest(),
+                        "size": len(data),
+                        "pointerSize": 132,
+                    }
                     entry |= {"lfs": lfs, "oid": "0" * 40}
                 entries.append(entry)
             folders = {path.rpartition("/")[0] for path in hub.repos[repo]} - {""}
             return entries + [
-                {"type": "directory", "path": f, "oid": "1" * 40, "size": 0} for f in sorted(folders)
+                {"type": "directory", "path": f, "oid": "1" * 40, "size": 0}
+                for f in sorted(folders)
             ]
 
         def _body(self) -> bytes:
@@ -152,7 +170,9 @@ def local_hub() -> Iterator[Hub]:
         def _json(self, value: object) -> None:
             self._answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
-        def _answer(self, status: int, data: bytes = b"", headers: dict[str, str] | None = None) -> None:
+        def _answer(
+            self, status: int, data: bytes = b"", headers: dict[str, str] | None = None
+        ) -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
             for name, value in (headers or {}).items():
@@ -163,7 +183,9 @@ def local_hub() -> Iterator[Hub]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    )
     thread.start()
     hub.url = f"http://127.0.0.1:{server.server_port}"
     try:

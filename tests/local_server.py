@@ -12,8 +12,9 @@ from pathlib import Path
 class Served:
     """What the server does and has done.
 
-    `ranges`: whether it honours ranges. `cuts`: path -> bytes after which the next answer of this file ends. `faults`: so many next
-    answers are 503. `asked`: (path, first byte) of every GET that was answered with contents.
+    `ranges`: whether it honours ranges. `cuts`: path -> bytes after which the next answer of this
+    file ends. `faults`: so many next answers are 503. `asked`: (path, first byte) of every GET that
+    was answered with contents.
     """
 
     def __init__(self, root: Path) -> None:
@@ -60,7 +61,9 @@ def served(root: Path) -> Iterator[Served]:
             if asked and state.ranges:
                 first, last = asked.removeprefix("bytes=").split("-")
                 start, end = int(first), min(int(last) + 1, end) if last else end
-                self._head(206, end - start, **{"Content-Range": f"bytes {start}-{end - 1}/{len(data)}"})
+                self._head(
+                    206, end - start, **{"Content-Range": f"bytes {start}-{end - 1}/{len(data)}"}
+                )
             else:
                 self._head(200, end)
             if body:
@@ -80,7 +83,9 @@ def served(root: Path) -> Iterator[Served]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    )
     thread.start()
     state.url = f"http://127.0.0.1:{server.server_port}"
     try:

@@ -40,10 +40,17 @@ def test_a_bomb_is_refused_before_it_fills_anything(tmp_path, monkeypatch):
         read_to_end(tmp_path / "a.gz")
 
 
-@pytest.mark.parametrize(("head", "what"), [
-    (b"\n<!DOCTYPE html>", "a page of HTML"), (b"<HTML><body>", "a page of HTML"), (b"<?xml version='1.0'?>", "a page of HTML or XML"),
-    (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"), (b"PK\x03\x04", "a zip archive"), (b"a fish", ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("head", "what"),
+    [
+        (b"\n<!DOCTYPE html>", "a page of HTML"),
+        (b"<HTML><body>", "a page of HTML"),
+        (b"<?xml version='1.0'?>", "a page of HTML or XML"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"PK\x03\x04", "a zip archive"),
+        (b"a fish", ""),
+    ],
+)
 def test_pages_pointers_and_archives_are_told_with_the_remedy(head, what):
     assert what in foreign(head) and bool(what) == bool(foreign(head))
 
@@ -54,10 +61,15 @@ def test_a_page_inside_a_compressed_file_is_told(tmp_path):
         open_contents(tmp_path / "a.gz")
 
 
-@pytest.mark.parametrize(("text", "why"), [
-    ("[" * 100_000, "nested too deeply"), ('{"a": 1, "a": 2}', "the key 'a' comes twice"), ("1" * 5000, "thousands of digits"),
-    ("{", "Expecting"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": 1, "a": 2}', "the key 'a' comes twice"),
+        ("1" * 5000, "thousands of digits"),
+        ("{", "Expecting"),
+    ],
+)
 def test_json_that_cannot_be_read_says_why(text, why):
     with pytest.raises(ValueError, match=why):
         json_of(text)

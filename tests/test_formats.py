@@ -1,6 +1,8 @@
-"""docs/formats.md, followed to the letter: what diffusae writes, read with the standard library and numpy.
+"""docs/formats.md, followed to the letter: what diffusae writes, read with the standard library and
+numpy.
 
-The reading half of this file (`foreign_...`) imports nothing of diffusae; the tests compare it with diffusae's own.
+The reading half of this file (`foreign_...`) imports nothing of diffusae; the tests compare it with
+diffusae's own.
 """
 
 import hashlib
@@ -48,7 +50,8 @@ def foreign_positions(manifest: dict, image_id: str, split: str, count: int) -> 
     if thinned is None or split not in thinned["splits"] or thinned["positions_per_image"] >= count:
         return list(range(count))
     by_hash = sorted(
-        range(count), key=lambda p: hashlib.sha256(f"{thinned['seed']}/{image_id}/{p}".encode()).digest()
+        range(count),
+        key=lambda p: hashlib.sha256(f"{thinned['seed']}/{image_id}/{p}".encode()).digest(),
     )
     return sorted(by_hash[: thinned["positions_per_image"]])
 
@@ -67,8 +70,12 @@ def foreign_tensors(path: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def foreign_topk(weights: dict[str, np.ndarray], k: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Codes [n, d_sae] and reconstructions [n, d_in] of vectors [n, d_in], both in the units of the data."""
+def foreign_topk(
+    weights: dict[str, np.ndarray], k: int, x: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes [n, d_sae] and reconstructions [n, d_in] of vectors [n, d_in], both in the units of the
+    data.
+    """
     scaled = (x - weights["input_shift"]) / weights["input_scale"]
     a = (scaled - weights["b"]) @ weights["W_enc"].T + weights["b_enc"]
     largest = np.argsort(-a, axis=1)[:, :k]
@@ -77,7 +84,12 @@ def foreign_topk(weights: dict[str, np.ndarray], k: int, x: np.ndarray) -> tuple
     rows = weights["W_dec"] * weights["input_scale"]
     gains = np.linalg.norm(rows, axis=1)
     z = z * gains
-    return z, z @ (rows / gains[:, None]) + weights["b"] * weights["input_scale"] + weights["input_shift"]
+    return (
+        z,
+        z @ (rows / gains[:, None])
+        + weights["b"] * weights["input_scale"]
+        + weights["input_shift"],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -125,14 +137,20 @@ def test_every_shard_has_the_bytes_samples_and_hash_of_the_manifest(study, manif
         assert path.stat().st_size == shard["bytes"]
         assert hashlib.sha256(path.read_bytes()).hexdigest() == shard["sha256"]
         assert len(foreign_shard(path)) == shard["samples"]
-    on_disk = {str(p.relative_to(study / "activations")) for p in (study / "activations").rglob("*.tar")}
+    on_disk = {
+        str(p.relative_to(study / "activations")) for p in (study / "activations").rglob("*.tar")
+    }
     assert on_disk == {shard["path"] for shard in manifest["shards"]}
 
 
 def test_the_journals_hold_the_shards_of_the_manifest(study, manifest):
-    journals = [json.loads(p.read_text()) for p in sorted((study / "activations/groups").glob("0*.json"))]
+    journals = [
+        json.loads(p.read_text()) for p in sorted((study / "activations/groups").glob("0*.json"))
+    ]
     told = {
-        path: (s["sha256"], s["samples"]) for journal in journals for path, s in journal["shards"].items()
+        path: (s["sha256"], s["samples"])
+        for journal in journals
+        for path, s in journal["shards"].items()
     }
     assert told == {s["path"]: (s["sha256"], s["samples"]) for s in manifest["shards"]}
     for split, counts in manifest["splits"].items():
@@ -153,7 +171,10 @@ def test_vectors_equal_those_that_diffusae_reads_and_stand_where_the_format_says
             found = foreign_updates(root, manifest, stream, split)
             ours = list(
                 read_updates(
-                    root, own, own.stream(stream["block"], stream["t"], stream["conditioning"]), split
+                    root,
+                    own,
+                    own.stream(stream["block"], stream["t"], stream["conditioning"]),
+                    split,
                 )
             )
             assert list(found) == [sample.image_id for sample in ours]
@@ -197,14 +218,18 @@ def test_the_autoencoder_encodes_and_decodes_in_numpy_as_diffusae_does(study, ma
     weights = foreign_tensors(directory / "sae.safetensors")
     assert config["format_version"] == 2
     assert config["sparsity"] == {"name": "topk", "k": 4}
-    assert hashlib.sha256((directory / "sae.safetensors").read_bytes()).hexdigest() == config["sha256"]
+    assert (
+        hashlib.sha256((directory / "sae.safetensors").read_bytes()).hexdigest() == config["sha256"]
+    )
     d_in, d_sae = config["d_in"], config["d_sae"]
     assert {name: tensor.shape for name, tensor in weights.items()} == {
         "W_enc": (d_sae, d_in), "W_dec": (d_sae, d_in), "b": (d_in,), "b_enc": (d_sae,),
         "input_shift": (d_in,), "input_scale": (d_in,),
     }  # fmt: skip
     np.testing.assert_allclose(np.linalg.norm(weights["W_dec"], axis=1), 1, rtol=1e-5)
-    (stream,) = (s for s in manifest["streams"] if (s["block"], s["conditioning"]) == ("mid", "cond"))
+    (stream,) = (
+        s for s in manifest["streams"] if (s["block"], s["conditioning"]) == ("mid", "cond")
+    )
     stored = foreign_updates(study / "activations", manifest, stream, "test")
     x = np.concatenate([updates for _, updates in stored.values()]).astype(np.float32)
     z, x_hat = foreign_topk(weights, config["sparsity"]["k"], x)
@@ -213,7 +238,9 @@ def test_the_autoencoder_encodes_and_decodes_in_numpy_as_diffusae_does(study, ma
     codes = sae.encode_dense(torch.from_numpy(x)).numpy()
     assert (codes > 0).sum() > len(x)
     np.testing.assert_allclose(z, codes, rtol=1e-3, atol=1e-4 * codes.max())
-    np.testing.assert_allclose(x_hat, sae(torch.from_numpy(x)).numpy(), rtol=1e-3, atol=1e-4 * abs(x).max())
+    np.testing.assert_allclose(
+        x_hat, sae(torch.from_numpy(x)).numpy(), rtol=1e-3, atol=1e-4 * abs(x).max()
+    )
 
 
 def test_metrics_and_records_are_plain_json(study):
@@ -236,7 +263,9 @@ def test_the_page_names_every_field_that_is_written(study, manifest):
         manifest["header"],
         manifest["subsampling"],
     ]
-    written += [json.loads(p.read_text()) for p in sorted((study / "activations/groups").glob("*.json"))]
+    written += [
+        json.loads(p.read_text()) for p in sorted((study / "activations/groups").glob("*.json"))
+    ]
     written += [json.loads(p.read_text()) for p in study.rglob("run.json")]
     written.append(json.loads((study / "sae/mid-t0.50-cond-k4/cfg.json").read_text()))
     missing = {name for value in written for name in value if f"`{name}`" not in page}

@@ -29,7 +29,11 @@ print(faults(5))
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")
 def test_pages_that_were_freed_are_not_asked_of_the_kernel_again():
     faults = {
-        how: int(subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, check=True).stdout)
+        how: int(
+            subprocess.run(
+                [sys.executable, "-c", PROGRAM, how], capture_output=True, check=True
+            ).stdout
+        )
         for how in ("given back", "kept")
     }
     assert faults["kept"] * 10 < faults["given back"]

@@ -45,10 +45,13 @@ def test_a_file_is_named_with_the_remedy(tmp_path, monkeypatch):
     path.write_text("[1]")
     assert read_json(path, remedy="make it again", kind=list) == [1]
     with pytest.raises(
-        UserError, match=r"a.json is damaged: it must hold a JSON object, holds a list of 1; make it again"
+        UserError,
+        match=r"a.json is damaged: it must hold a JSON object, holds a list of 1; make it again",
     ):
         read_json(path, remedy="make it again")
-    with pytest.raises(UserError, match=rf"{tmp_path} cannot be read \(Is a directory\); make it again"):
+    with pytest.raises(
+        UserError, match=rf"{tmp_path} cannot be read \(Is a directory\); make it again"
+    ):
         read_json(tmp_path, remedy="make it again")
     monkeypatch.setattr(parsing, "MOST_BYTES", 2)
     with pytest.raises(UserError, match="it has 3 bytes, which is more than the 2 that are read"):
@@ -57,7 +60,9 @@ def test_a_file_is_named_with_the_remedy(tmp_path, monkeypatch):
 
 def test_whatever_a_parser_raises_is_one_error():
     with (
-        pytest.raises(UserError, match=r"x.bin is damaged \(ZeroDivisionError: division by zero\); copy it"),
+        pytest.raises(
+            UserError, match=r"x.bin is damaged \(ZeroDivisionError: division by zero\); copy it"
+        ),
         reading("x.bin", remedy="copy it"),
     ):
         raise ZeroDivisionError("division by zero")

@@ -21,7 +21,9 @@ def test_a_folder_serves_and_nothing_is_downloaded(tmp_path):
     assert found(tmp_path, download=download) == tmp_path.resolve()
 
 
-@pytest.mark.parametrize("source", ["/nowhere/at/all", "./here", "name", "a/b/c", Path("owner/name")])
+@pytest.mark.parametrize(
+    "source", ["/nowhere/at/all", "./here", "name", "a/b/c", Path("owner/name")]
+)
 def test_what_is_neither_a_folder_nor_a_hub_id_is_refused_with_its_setting(source):
     with pytest.raises(
         UserError, match=r"is no hub id.*set part\.source to a folder that holds config\.json"

@@ -1,4 +1,6 @@
-"""Ctrl-C and SIGTERM, wherever they come: one line, an exit code, and nothing that takes them for a failure."""
+"""Ctrl-C and SIGTERM, wherever they come: one line, an exit code, and nothing that takes them for a
+failure.
+"""
 
 import os
 import signal
@@ -26,7 +28,9 @@ def at_work(monkeypatch, capsys, tmp_path):
 
     def run(stage, *words):
         monkeypatch.setattr("diffusae.cli.command._function", lambda _: stage)
-        return command(monkeypatch, capsys)("train", "debug=tiny", f"paths.outputs={tmp_path}", *words)
+        return command(monkeypatch, capsys)(
+            "train", "debug=tiny", f"paths.outputs={tmp_path}", *words
+        )
 
     return run
 
@@ -40,7 +44,9 @@ def swallowed(_cfg: object, number: int = signal.SIGINT) -> None:
 
 @pytest.mark.parametrize(("number", "code", "how"), SENT)
 def test_a_stage_that_is_told_to_stop_ends_with_one_line_and_its_code(at_work, number, code, how):
-    before = signal.getsignal(signal.SIGINT)  # ignored, where the tests themselves run in the background
+    before = signal.getsignal(
+        signal.SIGINT
+    )  # ignored, where the tests themselves run in the background
     for stage in (lambda _cfg: send(number), lambda _cfg: swallowed(_cfg, number)):
         ended = at_work(stage)
         assert ended.code == code
@@ -98,7 +104,9 @@ def test_a_second_ctrl_c_ends_the_process_at_once():
         "        except BaseException: pass\n"
         "print('went on')\n"
     )
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+    )
     assert ended.returncode == 130
     assert "went on" not in ended.stdout and ended.stderr.strip().startswith("ended at once")
 

@@ -18,7 +18,13 @@ def path(tmp_path):
 
 
 def test_a_table_with_what_is_needed_is_read(path):
-    kinds: dict[str, Kind] = {"n": "whole", "x": "number", "name": "any", "ids": "texts", "png": "bytes"}
+    kinds: dict[str, Kind] = {
+        "n": "whole",
+        "x": "number",
+        "name": "any",
+        "ids": "texts",
+        "png": "bytes",
+    }
     assert read_table(path, kinds, remedy="make it again")["n"].tolist() == [1, 2]
 
 

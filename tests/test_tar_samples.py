@@ -8,7 +8,9 @@ import pytest
 from diffusae.tar_samples import TarFault, TarSamples, key_of
 
 
-def tar_of(*members: tuple[str | tarfile.TarInfo, bytes], format: int = tarfile.USTAR_FORMAT) -> bytes:
+def tar_of(
+    *members: tuple[str | tarfile.TarInfo, bytes], format: int = tarfile.USTAR_FORMAT
+) -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=format) as tar:
         for name, data in members:
@@ -64,7 +66,9 @@ def test_a_flipped_bit_in_a_header_is_refused_with_its_place():
 
 
 def test_a_header_of_zeros_and_joined_tars_are_not_taken_for_the_end():
-    with pytest.raises(TarFault, match=r"follow the end mark at byte 1024 \(the first at byte 1536\)"):
+    with pytest.raises(
+        TarFault, match=r"follow the end mark at byte 1024 \(the first at byte 1536\)"
+    ):
         read(WHOLE[:1024] + bytes(512) + WHOLE[1536:])
     with pytest.raises(TarFault, match="joined"):
         read(WHOLE + WHOLE)
@@ -76,10 +80,17 @@ def test_a_size_that_cannot_be_is_refused_without_memory_or_time(size):
         read(with_size(WHOLE, size))
 
 
-@pytest.mark.parametrize(("kind", "what"), [
-    (tarfile.SYMTYPE, "is a link.*--dereference"), (tarfile.LNKTYPE, "is a link.*--hard-dereference"),
-    (tarfile.FIFOTYPE, "is a pipe"), (tarfile.CHRTYPE, "is a device"), (tarfile.GNUTYPE_SPARSE, "is sparse"), (b"V", "unknown type"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        (tarfile.SYMTYPE, "is a link.*--dereference"),
+        (tarfile.LNKTYPE, "is a link.*--hard-dereference"),
+        (tarfile.FIFOTYPE, "is a pipe"),
+        (tarfile.CHRTYPE, "is a device"),
+        (tarfile.GNUTYPE_SPARSE, "is sparse"),
+        (b"V", "unknown type"),
+    ],
+)
 def test_what_is_no_regular_file_is_refused(kind, what):
     with pytest.raises(TarFault, match=what):
         read(tar_of((of_type(kind), b"")))
@@ -113,16 +124,29 @@ def test_a_text_is_read_up_to_a_limit():
 def test_hidden_members_and_those_without_extension_are_passed_over_and_counted():
     samples = TarSamples(
         io.BytesIO(
-            tar_of(("._0.txt", b""), ("__MACOSX/0.txt", b""), ("README", b""), ("./0.txt", b"a fish"))
+            tar_of(
+                ("._0.txt", b""), ("__MACOSX/0.txt", b""), ("README", b""), ("./0.txt", b"a fish")
+            )
         ),
         {"txt"},
     )
     assert [sample.key for sample in samples] == ["./0"]
-    assert (samples.passed_over_count, samples.passed_over) == (3, ["._0.txt", "__MACOSX/0.txt", "README"])
+    assert (samples.passed_over_count, samples.passed_over) == (
+        3,
+        ["._0.txt", "__MACOSX/0.txt", "README"],
+    )
 
 
-@pytest.mark.parametrize(("name", "expected"), [
-    ("a.b/c.txt", ("a.b/c", "txt")), ("c.v1.TXT", ("c", "v1.txt")), (".c.txt", None), ("c", None), ("c.", None), (".x/c.txt", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.b/c.txt", ("a.b/c", "txt")),
+        ("c.v1.TXT", ("c", "v1.txt")),
+        (".c.txt", None),
+        ("c", None),
+        ("c.", None),
+        (".x/c.txt", None),
+    ],
+)
 def test_the_key_ends_at_the_first_dot_of_the_name(name, expected):
     assert key_of(name) == expected

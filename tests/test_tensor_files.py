@@ -25,10 +25,18 @@ def test_a_header_tells_shapes_types_and_metadata(path):
 
 
 def test_other_names_and_shapes_are_refused_all_in_one_error(path):
-    assert read_tensors(path, remedy="copy it", shapes={"a": (2, 3), "b": (4,)})["b"].tolist() == [1, 1, 1, 1]
+    assert read_tensors(path, remedy="copy it", shapes={"a": (2, 3), "b": (4,)})["b"].tolist() == [
+        1,
+        1,
+        1,
+        1,
+    ]
     with pytest.raises(
         UserError,
-        match=r"(?s)2 faults.*a must be \[40000000, 3\], is \[2, 3\].*b must be \[5\], is \[4\]; copy it",
+        match=(
+            r"(?s)2 faults.*a must be \[40000000, 3\], is \[2, 3\].*b must be \[5\], is \[4\];"
+            r" copy it"
+        ),
     ):
         read_tensors(path, remedy="copy it", shapes={"a": (40_000_000, 3), "b": (5,)})
     with pytest.raises(UserError, match=r"must hold the tensors a; it holds a, b; copy it"):

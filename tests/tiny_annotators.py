@@ -10,7 +10,10 @@ import torch
 import transformers as t
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-WORDS = [*["fish", "house", "tree", "traffic", "light", "hot", "dog", "boat", "star", "heart"], "##s"]
+WORDS = [
+    *["fish", "house", "tree", "traffic", "light", "hot", "dog", "boat", "star", "heart"],
+    "##s",
+]
 
 
 def bert_tokenizer(words=WORDS) -> t.PreTrainedTokenizerFast:
@@ -30,7 +33,14 @@ def bert_tokenizer(words=WORDS) -> t.PreTrainedTokenizerFast:
 
 
 def clip_tokenizer() -> t.PreTrainedTokenizerFast:
-    words = ["<|pad|>", "<|unk|>", "<|startoftext|>", "<|endoftext|>", *["a", "photo", "of"], *WORDS]
+    words = [
+        "<|pad|>",
+        "<|unk|>",
+        "<|startoftext|>",
+        "<|endoftext|>",
+        *["a", "photo", "of"],
+        *WORDS,
+    ]
     made = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<|unk|>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     made.post_processor = processors.TemplateProcessing(
@@ -53,8 +63,14 @@ _SMALL: dict[str, Any] = {
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
 }
-_TEXT: dict[str, Any] = _SMALL | {"vocab_size": len(clip_tokenizer()), "max_position_embeddings": 16, "projection_dim": 16,
-                  "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}  # fmt: skip
+_TEXT: dict[str, Any] = _SMALL | {
+    "vocab_size": len(clip_tokenizer()),
+    "max_position_embeddings": 16,
+    "projection_dim": 16,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+    "pad_token_id": 0,
+}
 _VISION: dict[str, Any] = _SMALL | {"image_size": 32, "patch_size": 8, "projection_dim": 16}
 
 
@@ -85,7 +101,9 @@ def grounding_dino(folder: Path) -> None:
     )
     t.GroundingDinoForObjectDetection(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    t.GroundingDinoImageProcessorPil(size={"shortest_edge": 96, "longest_edge": 128}).save_pretrained(folder)
+    t.GroundingDinoImageProcessorPil(
+        size={"shortest_edge": 96, "longest_edge": 128}
+    ).save_pretrained(folder)
 
 
 def sam(folder: Path) -> None:
@@ -102,21 +120,27 @@ def sam(folder: Path) -> None:
             global_attn_indexes=[0],
             **side,
         ),
-        prompt_encoder_config=t.SamPromptEncoderConfig(hidden_size=16, mask_input_channels=4, **side),
+        prompt_encoder_config=t.SamPromptEncoderConfig(
+            hidden_size=16, mask_input_channels=4, **side
+        ),
         mask_decoder_config=t.SamMaskDecoderConfig(
-            hidden_size=16, mlp_dim=16, num_hidden_layers=1, num_attention_heads=2, iou_head_hidden_dim=16
+            hidden_size=16,
+            mlp_dim=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            iou_head_hidden_dim=16,
         ),
     )
     t.SamModel(config).save_pretrained(folder)
-    t.SamImageProcessorPil(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}).save_pretrained(
-        folder
-    )
+    t.SamImageProcessorPil(
+        size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}
+    ).save_pretrained(folder)
 
 
 def clip(folder: Path) -> None:
-    t.CLIPModel(t.CLIPConfig(text_config=_TEXT, vision_config=_VISION, projection_dim=16)).save_pretrained(
-        folder
-    )
+    t.CLIPModel(
+        t.CLIPConfig(text_config=_TEXT, vision_config=_VISION, projection_dim=16)
+    ).save_pretrained(folder)
     clip_tokenizer().save_pretrained(folder)
     t.CLIPImageProcessorPil(
         size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
@@ -184,15 +208,33 @@ def florence2(folder: Path) -> None:
     )
     ones = [1, 1, 1, 1]
     config = t.Florence2Config(
-        vision_config={"embed_dim": [8, 8, 8, 8], "num_heads": ones, "num_groups": ones, "depths": ones,
-                       "window_size": 2, "projection_dim": 16},
-        text_config={"model_type": "bart", "vocab_size": len(words), "d_model": 16, "encoder_layers": 1,
-                     "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
-                     "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "max_position_embeddings": 128,
-                     "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2,
-                     "forced_eos_token_id": 2},
+        vision_config={
+            "embed_dim": [8, 8, 8, 8],
+            "num_heads": ones,
+            "num_groups": ones,
+            "depths": ones,
+            "window_size": 2,
+            "projection_dim": 16,
+        },
+        text_config={
+            "model_type": "bart",
+            "vocab_size": len(words),
+            "d_model": 16,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 16,
+            "decoder_ffn_dim": 16,
+            "max_position_embeddings": 128,
+            "bos_token_id": 0,
+            "pad_token_id": 1,
+            "eos_token_id": 2,
+            "decoder_start_token_id": 2,
+            "forced_eos_token_id": 2,
+        },
         image_token_id=4,
-    )  # fmt: skip
+    )
     t.Florence2ForConditionalGeneration(config).save_pretrained(folder)
     pictures: Any = t.CLIPImageProcessorPil(size={"height": 64, "width": 64}, do_center_crop=False)
     pictures.image_seq_length = 5
@@ -222,7 +264,9 @@ class TinyAnnotators:
 
 
 class Space:
-    """Pictures and texts in a plane: a picture's mean grey is its angle, a text's angle is given."""
+    """Pictures and texts in a plane: a picture's mean grey is its angle, a text's angle is
+    given.
+    """
 
     def __init__(self, angles, *, bias=None):
         self.angles, self.read = angles, []

@@ -1,4 +1,5 @@
-"""A pipeline with random weights of every family that conf/model names: 64 px pictures, latents 8 x 8, d_in 32 to 64.
+"""A pipeline with random weights of every family that conf/model names: 64 px pictures, latents 8 x
+8, d_in 32 to 64.
 
 Each is of the published class, with text encoders and tokenizers made on the spot.
 """
@@ -19,10 +20,16 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from diffusers.pipelines.pixart_alpha.pipeline_pixart_alpha import PixArtAlphaPipeline
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
-from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
+from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import (
+    StableDiffusion3Pipeline,
+)
+from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import (
+    StableDiffusionXLPipeline,
+)
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
+    FlowMatchEulerDiscreteScheduler,
+)
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -56,7 +63,11 @@ class Family:
 
 def text_encoder(kind: Any = CLIPTextModel, **options: Any) -> Any:
     """A CLIP text encoder of two layers over the tiny tokenizer's tokens."""
-    config: dict[str, Any] = {"vocab_size": len(tiny_tokenizer()), "hidden_size": 32, "intermediate_size": 37}
+    config: dict[str, Any] = {
+        "vocab_size": len(tiny_tokenizer()),
+        "hidden_size": 32,
+        "intermediate_size": 37,
+    }
     config |= {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": TOKENS}
     config |= {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "projection_dim": 32}
     return kind(CLIPTextConfig(**(config | options)))
@@ -76,18 +87,33 @@ def _t5(width: int) -> Any:
 def _t5_tokenizer() -> Any:
     """Letters as tokens, and " cat" as one."""
     letters = [(letter, -3.0) for letter in string.ascii_lowercase]
-    vocabulary: Any = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *letters, ("▁cat", -1.0)]
+    vocabulary: Any = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("▁", -2.0),
+        *letters,
+        ("▁cat", -1.0),
+    ]
     return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=T5_TOKENS)
 
 
 def _vae(channels: int, **options: Any) -> Any:
     config: dict[str, Any] = {"block_out_channels": (8, 8, 16, 16), "latent_channels": channels}
-    config |= {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    config |= {
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+    }
     return AutoencoderKL(**config, norm_num_groups=4, sample_size=PIXELS, **options)
 
 
 def _unet(**options: Any) -> Any:
-    config: dict[str, Any] = {"sample_size": 8, "in_channels": 4, "out_channels": 4, "layers_per_block": 1}
+    config: dict[str, Any] = {
+        "sample_size": 8,
+        "in_channels": 4,
+        "out_channels": 4,
+        "layers_per_block": 1,
+    }
     config |= {"block_out_channels": (32, 64), "norm_num_groups": 8, "attention_head_dim": 4}
     config |= {
         "down_block_types": ("CrossAttnDownBlock2D",) * 2,
@@ -225,7 +251,8 @@ _UNET = {
     "up": ("up_blocks.1.attentions.0", (8, 8), 32),
 }
 _TRANSFORMER = {
-    block: (f"transformer_blocks.{place}", (4, 4), 32) for place, block in enumerate(("down", "mid", "up"))
+    block: (f"transformer_blocks.{place}", (4, 4), 32)
+    for place, block in enumerate(("down", "mid", "up"))
 }
 _PIXART = {block: (path, grid, 48) for block, (path, grid, _) in _TRANSFORMER.items()}
 _FLUX = {**_TRANSFORMER, "up": ("single_transformer_blocks.1", (4, 4), 32)}
@@ -240,7 +267,8 @@ FAMILIES = {
 
 
 def tiny_family(name: str, seed: int = 0) -> Any:
-    """A fresh pipeline of a family on the CPU in float32, the same for the same seed; global randomness is untouched.
+    """A fresh pipeline of a family on the CPU in float32, the same for the same seed; global
+    randomness is untouched.
 
     What reads the text is made strong, so that prompts and branches differ by more than rounding.
     """

@@ -1,4 +1,5 @@
-"""A Stable Diffusion pipeline with random weights, small enough for every test: 8x8 latents, 16x16 pictures.
+"""A Stable Diffusion pipeline with random weights, small enough for every test: 8x8 latents, 16x16
+pictures.
 
 Its cross-attention is made strong, so that prompts and branches differ by more than rounding.
 """
@@ -35,7 +36,9 @@ def tiny_tokenizer() -> CLIPTokenizer:
 
 
 def tiny_pipeline(seed: int = 0) -> StableDiffusionPipeline:
-    """A fresh pipeline on the CPU in float32, the same for the same seed; global randomness is untouched."""
+    """A fresh pipeline on the CPU in float32, the same for the same seed; global randomness is
+    untouched.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         unet = UNet2DConditionModel(

@@ -1,4 +1,6 @@
-"""Reading an offline W&B run back from its file, without W&B's own reader: protobuf messages, framed as a LevelDB log."""
+"""Reading an offline W&B run back from its file, without W&B's own reader: protobuf messages,
+framed as a LevelDB log.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ def records_of(directory: Path, run_id: str = "*") -> list[Record]:
     """The records of the one offline run of that id below `directory`."""
     (path,) = (directory / "wandb").glob(f"offline-run-*/run-{run_id}.wandb")
     data, records, message = path.read_bytes(), [], b""
-    block, header = 32768, struct.Struct("<IHB")  # checksum, length, kind: 1 whole, 2 first, 3 middle, 4 last
+    block, header = (
+        32768,
+        struct.Struct("<IHB"),
+    )  # checksum, length, kind: 1 whole, 2 first, 3 middle, 4 last
     at = 7  # the file's own magic
     while at + header.size <= len(data):
         left = block - at % block

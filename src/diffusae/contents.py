@@ -1,4 +1,6 @@
-"""What a user's file holds by its first bytes, whatever its name says; compressed files are opened as what they hold; JSON."""
+"""What a user's file holds by its first bytes, whatever its name says; compressed files are opened
+as what they hold; JSON.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ HEAD_BYTES = 4096
 """Enough to tell what a file is."""
 
 FREE_BYTES, MOST_EXPANSION = 2**28, 200
-"""A compressed file may hold so many bytes, and beyond them so many times its own size: text shrinks to a tenth, bombs to a thousandth."""
+"""A compressed file may hold so many bytes, and beyond them so many times its own size: text
+shrinks to a tenth, bombs to a thousandth.
+"""
 
 _DECOMPRESSORS: Mapping[bytes, tuple[str, Callable[[BinaryIO], Any]]] = {
     b"\x1f\x8b": ("gzip", gzip.open),
@@ -26,7 +30,9 @@ _DECOMPRESSORS: Mapping[bytes, tuple[str, Callable[[BinaryIO], Any]]] = {
     b"\xfd7zXZ\0": ("xz", lzma.open),
 }
 _FOREIGN: Mapping[bytes, str] = {
-    b"version https://git-lfs.github.com/": "a pointer of Git LFS in place of the file; fetch the file with `git lfs pull`",
+    b"version https://git-lfs.github.com/": (
+        "a pointer of Git LFS in place of the file; fetch the file with `git lfs pull`"
+    ),
     b"PK\x03\x04": "a zip archive; unpack it",
     b"(\xb5/\xfd": "compressed by zstd; unpack it with `zstd -d`, or compress it by gzip",
     b'\x04"M\x18': "compressed by lz4; unpack it, or compress it by gzip",
@@ -38,13 +44,16 @@ _PAGES = (b"<!doctype html", b"<html", b"<?xml", b"<head")
 
 
 def foreign(head: bytes) -> str:
-    """What a file is that nothing here reads, with the remedy, by its first bytes; "" where they do not tell.
+    """What a file is that nothing here reads, with the remedy, by its first bytes; "" where they do
+    not tell.
 
-    A download that needs a login, or that failed, often leaves the HTML or XML of a page under the name of the file.
+    A download that needs a login, or that failed, often leaves the HTML or XML of a page under the
+    name of the file.
     """
     if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:16].lower().startswith(_PAGES):
         return (
-            "a page of HTML or XML, such as a login or an error page, in place of the file; download it again"
+            "a page of HTML or XML, such as a login or an error page, in place of the file;"
+            " download it again"
         )
     return next((what for magic, what in _FOREIGN.items() if head.startswith(magic)), "")
 
@@ -58,8 +67,8 @@ def open_contents(path: Path) -> io.BufferedReader[Any]:
     """Open a file as bytes, through its compression where it has one; `peek` shows the first bytes.
 
     Raises:
-        UserError: it is a page, an archive or another file of `foreign`; while it is read: it is cut or damaged, or it is a bomb
-            (`MOST_EXPANSION`).
+        UserError: it is a page, an archive or another file of `foreign`; while it is read: it is
+            cut or damaged, or it is a bomb (`MOST_EXPANSION`).
     """
     file = open(path, "rb")  # noqa: SIM115 - the caller closes it
     try:
@@ -98,14 +107,14 @@ class _Decompressed(io.RawIOBase):
         except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, MemoryError) as error:
             told = str(error) or type(error).__name__
             raise UserError(
-                f"{self._path} is cut or damaged: its {self._name} data cannot be read beyond byte {self._given} "
-                f"of what it holds ({told}); copy it again"
+                f"{self._path} is cut or damaged: its {self._name} data cannot be read beyond byte"
+                f" {self._given} of what it holds ({told}); copy it again"
             ) from error
         self._given += count
         if self._given > FREE_BYTES and self._given > MOST_EXPANSION * self._file.tell():
             raise UserError(
-                f"{self._path} holds more than {MOST_EXPANSION} times its own size, as a file that is made to fill the "
-                "memory; unpack it first if it is meant"
+                f"{self._path} holds more than {MOST_EXPANSION} times its own size, as a file that"
+                " is made to fill the memory; unpack it first if it is meant"
             )
         return count
 
@@ -131,7 +140,8 @@ def json_of(text: str) -> Any:
     """A JSON value.
 
     Raises:
-        ValueError: it is not JSON, is nested too deeply, or an object has a key twice; the message says which.
+        ValueError: it is not JSON, is nested too deeply, or an object has a key twice; the message
+            says which.
     """
     try:
         return _DECODER.decode(text.removeprefix("\ufeff"))

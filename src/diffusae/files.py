@@ -1,8 +1,8 @@
-"""Writing files so that a kill at any moment leaves either the old file, the new file, or a temporary one; and reading
-them so that what is read is what was written.
+"""Writing files so that a kill at any moment leaves either the old file, the new file, or a
+temporary one; and reading them so that what is read is what was written.
 
-A finished run's `run.json` (`diffusae.runs.record`) has the size, the time and the SHA-256 of every output beside it;
-whoever reads an output asks `verified` for it.
+A finished run's `run.json` (`diffusae.runs.record`) has the size, the time and the SHA-256 of every
+output beside it; whoever reads an output asks `verified` for it.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ Outputs = Mapping[str, Mapping[str, Any]]
 
 @contextmanager
 def atomic_path(path: Path | str, *, durable: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes the final name on success and is removed on error.
+    """Yield a temporary path beside `path`; it takes the final name on success and is removed on
+    error.
 
-    The data are flushed to the disk before the rename, so the final name never shows a cut file, and the rename after it,
-    so that what is said to be finished is so after a loss of power. `durable=False` leaves both to the system, for what
-    nobody relies on.
+    The data are flushed to the disk before the rename, so the final name never shows a cut file,
+    and the rename after it, so that what is said to be finished is so after a loss of power.
+    `durable=False` leaves both to the system, for what nobody relies on.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +65,9 @@ def atomic_path(path: Path | str, *, durable: bool = True) -> Iterator[Path]:
 
 
 def flush_directory(directory: Path | str) -> None:
-    """Bring the names in a directory to the disk; where the file system has no such thing, nothing is done."""
+    """Bring the names in a directory to the disk; where the file system has no such thing, nothing
+    is done.
+    """
     try:
         descriptor = os.open(directory, os.O_RDONLY)
     except OSError:
@@ -79,13 +82,17 @@ def flush_directory(directory: Path | str) -> None:
 
 
 def is_left_over(path: Path) -> bool:
-    """Whether a temporary file is that of a process of this machine that was killed before the rename."""
+    """Whether a temporary file is that of a process of this machine that was killed before the
+    rename.
+    """
     owner = re.search(rf"\.(\d{{1,9}}){re.escape(TEMPORARY_SUFFIX)}$", path.name)
     return owner is not None and not _is_another_live_process(int(owner[1]))
 
 
 def remove_left_overs(directory: Path | str) -> None:
-    """Remove the temporary files that killed processes of this machine left directly in a directory, if there is one."""
+    """Remove the temporary files that killed processes of this machine left directly in a
+    directory, if there is one.
+    """
     for temporary in Path(directory).glob(f"*{TEMPORARY_SUFFIX}"):
         if is_left_over(temporary):
             temporary.unlink(missing_ok=True)
@@ -104,7 +111,9 @@ def _is_another_live_process(pid: int) -> bool:
 
 
 def atomic_write_json(path: Path | str, value: Any, *, durable: bool = True) -> None:
-    """Write `value` as indented JSON under its final name only when it is whole. NaN and infinities are refused, secrets masked."""
+    """Write `value` as indented JSON under its final name only when it is whole. NaN and infinities
+    are refused, secrets masked.
+    """
     text = masked_json(json.dumps(value, indent=2, allow_nan=False, sort_keys=False), indent=2)
     with atomic_path(path, durable=durable) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -128,7 +137,8 @@ def write_sealed(path: Path | str, value: Mapping[str, Any]) -> None:
 
 
 def read_sealed(path: Path | str) -> dict[str, Any]:
-    """The object that `write_sealed` wrote, `checksum` included; one without a `checksum` is given as it is.
+    """The object that `write_sealed` wrote, `checksum` included; one without a `checksum` is given
+    as it is.
 
     Raises:
         OSError: there is no such file, or it cannot be read.
@@ -146,12 +156,14 @@ def read_sealed(path: Path | str) -> dict[str, Any]:
 
 
 def _checksum(value: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
 
 
 def outputs_in(directory: Path | str) -> Outputs:
-    """The outputs of a run that has just ended: every file directly in its directory but run.json, hidden files and
-    temporaries.
+    """The outputs of a run that has just ended: every file directly in its directory but run.json,
+    hidden files and temporaries.
     """
     found = {}
     for path in sorted(Path(directory).iterdir()):
@@ -166,24 +178,31 @@ def outputs_in(directory: Path | str) -> Outputs:
 
 
 def recorded_outputs(record: Mapping[str, Any]) -> Outputs | None:
-    """The outputs that a run.json tells; None: its run is not finished, or an earlier version wrote it.
+    """The outputs that a run.json tells; None: its run is not finished, or an earlier version wrote
+    it.
 
     Raises:
-        ValueError: they are not told as `outputs_in` does, one lies elsewhere, or they have no checksum.
+        ValueError: they are not told as `outputs_in` does, one lies elsewhere, or they have no
+            checksum.
     """
     outputs = record.get("outputs")
     if outputs is None:
         return None
     kinds = {"size": int, "mtime_ns": int, "sha256": str}
     if not isinstance(outputs, dict) or not all(
-        isinstance(told, dict) and all(isinstance(told.get(name), kind) for name, kind in kinds.items())
+        isinstance(told, dict)
+        and all(isinstance(told.get(name), kind) for name, kind in kinds.items())
         for told in outputs.values()
     ):
         raise ValueError("its outputs are no files with size, mtime_ns and sha256")
     if led_out := [
-        name for name in outputs if Path(name).name != name or name in ("", "..") or set(name) & {"\0", "\\"}
+        name
+        for name in outputs
+        if Path(name).name != name or name in ("", "..") or set(name) & {"\0", "\\"}
     ]:
-        raise ValueError(f"it lists {led_out[0]!r}, and a run's outputs lie directly in its directory")
+        raise ValueError(
+            f"it lists {led_out[0]!r}, and a run's outputs lie directly in its directory"
+        )
     if CHECKSUM not in record:
         raise ValueError("it has outputs and no checksum")
     return outputs
@@ -192,8 +211,8 @@ def recorded_outputs(record: Mapping[str, Any]) -> Outputs | None:
 def output_fault(path: Path, expected: Mapping[str, Any], *, read: bool = False) -> str | None:
     """How an output differs from what its run left, in words; None: in nothing.
 
-    Its content is looked at where its size or time differ (a copy's times do; they are then set as they were), and with
-    `read` always.
+    Its content is looked at where its size or time differ (a copy's times do; they are then set as
+    they were), and with `read` always.
     """
     try:
         found = path.stat()
@@ -223,7 +242,9 @@ def output_fault(path: Path, expected: Mapping[str, Any], *, read: bool = False)
 
 
 _damaged: set[tuple[str, int, int]] = set()
-"""Files that were found damaged although size and time are as they were: path, time, time of change."""
+"""Files that were found damaged although size and time are as they were: path, time, time of
+change.
+"""
 
 
 @lru_cache(maxsize=4096)
@@ -234,10 +255,12 @@ def _digest_of(path: str, _mtime_ns: int, _ctime_ns: int) -> str:
 def verified(path: Path | str) -> Path:
     """The path of an output, once its bytes are those that the run.json beside it tells.
 
-    Nothing is compared where there is no run.json, its run is not finished, or an earlier version wrote it.
+    Nothing is compared where there is no run.json, its run is not finished, or an earlier version
+    wrote it.
 
     Raises:
-        UserError: the file is missing, its bytes are others, or the run did not make it; or run.json is damaged.
+        UserError: the file is missing, its bytes are others, or the run did not make it; or
+            run.json is damaged.
     """
     path = Path(path)
     record = path.with_name(RECORD)
@@ -252,12 +275,14 @@ def verified(path: Path | str) -> Path:
         return path
     if path.name not in outputs:
         raise UserError(
-            f"{path} is not among the outputs that {record} lists: {', '.join(outputs) or '(none)'}; move it away"
+            f"{path} is not among the outputs that {record} lists:"
+            f" {', '.join(outputs) or '(none)'}; move it away"
         )
     if path.is_dir():
         size = outputs[path.name]["size"]
         raise UserError(
-            f"{path} is a directory, expected a file of {size} bytes: move it away; then {again(told.get('stage'))}"
+            f"{path} is a directory, expected a file of {size} bytes: move it away; then"
+            f" {again(told.get('stage'))}"
         )
     if fault := output_fault(path, outputs[path.name], read=True):
         raise UserError(f"damaged: {fault}; {again(told.get('stage'))}")

@@ -1,7 +1,9 @@
-"""Secrets never leave the process: what is written, logged, printed or sent is masked here, and nowhere else.
+"""Secrets never leave the process: what is written, logged, printed or sent is masked here, and
+nowhere else.
 
-Secret are the credentials in a URL, the command of a `pipe:` source, authorisation headers, and the values of environment
-variables whose names say so (`HF_TOKEN`, `WANDB_API_KEY`, `AWS_SECRET_ACCESS_KEY`, `..._PASSWORD`, ...).
+Secret are the credentials in a URL, the command of a `pipe:` source, authorisation headers, and the
+values of environment variables whose names say so (`HF_TOKEN`, `WANDB_API_KEY`,
+`AWS_SECRET_ACCESS_KEY`, `..._PASSWORD`, ...).
 """
 
 from __future__ import annotations
@@ -25,9 +27,11 @@ _PARAMETER = re.compile(
     re.IGNORECASE,
 )
 _HEADER = re.compile(
-    r"(authorization['\"]?\s*[:=]\s*['\"]?(?:(?:bearer|basic|token)\s+)?)[^\s'\"<>\\]+", re.IGNORECASE
+    r"(authorization['\"]?\s*[:=]\s*['\"]?(?:(?:bearer|basic|token)\s+)?)[^\s'\"<>\\]+",
+    re.IGNORECASE,
 )
-# Where a command ends cannot be seen: all up to the end of the line goes, in a page up to the next closing tag.
+# Where a command ends cannot be seen: all up to the end of the line goes, in a page up to the next
+# closing tag.
 _COMMAND = re.compile(rf"(?:(?<=['\"]){PIPE}|\b{PIPE}(?=\S))(?!\*\*\*)(?:(?!</)[^\n])*")
 _SUSPECT = re.compile(rf"://|{PIPE}|[?&;#][^\s=]*=|authorization", re.IGNORECASE)
 _SECRET_WORDS = frozenset(
@@ -52,7 +56,9 @@ _SECRET_WORDS = frozenset(
 _PLACES = ("_FILE", "_PATH", "_DIR", "_SOCK", "_URL", "_URI", "_HOME", "_ID")
 """Endings of variables that say where a secret lies, which is none."""
 _SHORTEST = 8
-"""Characters of the shortest value of a variable that is looked for: shorter ones occur by chance."""
+"""Characters of the shortest value of a variable that is looked for: shorter ones occur by
+chance.
+"""
 
 
 def masked(text: str) -> str:
@@ -67,7 +73,9 @@ def masked(text: str) -> str:
 
 
 def masked_value(value: Any) -> Any:
-    """The same of every string in plain JSON, names of entries included; a string that is a `pipe:` source goes whole."""
+    """The same of every string in plain JSON, names of entries included; a string that is a `pipe:`
+    source goes whole.
+    """
     if isinstance(value, str):
         return PIPE + HIDDEN if value.lstrip().startswith(PIPE) else masked(value)
     if isinstance(value, Mapping):
@@ -76,18 +84,26 @@ def masked_value(value: Any) -> Any:
 
 
 def masked_json(text: str, **how: Any) -> str:
-    """JSON text with masked strings; `how` is `json.dumps`'s, needed only where something is masked."""
-    suspect = _SUSPECT.search(text) or any(json.dumps(secret)[1:-1] in text for secret in _of_environment())
+    """JSON text with masked strings; `how` is `json.dumps`'s, needed only where something is
+    masked.
+    """
+    suspect = _SUSPECT.search(text) or any(
+        json.dumps(secret)[1:-1] in text for secret in _of_environment()
+    )
     return json.dumps(masked_value(json.loads(text)), **how) if suspect else text
 
 
 def has_userinfo(url: str) -> bool:
-    """Whether a URL carries a user's name or token before the host, a chained one (`simplecache::https://...`) included."""
+    """Whether a URL carries a user's name or token before the host, a chained one
+    (`simplecache::https://...`) included.
+    """
     return _USERINFO.search(url) is not None
 
 
 def mask_output() -> None:
-    """From now on this process logs no secret, by no handler, and shows none in a traceback. Once is enough."""
+    """From now on this process logs no secret, by no handler, and shows none in a traceback. Once
+    is enough.
+    """
     make = logging.getLogRecordFactory()
     if getattr(make, "masks", False):
         return
@@ -104,14 +120,20 @@ def mask_output() -> None:
 
     record.masks = True  # type: ignore[attr-defined]
     logging.setLogRecordFactory(record)
-    sys.excepthook = lambda *error: sys.stderr.write(masked("".join(traceback.format_exception(*error))))
+    sys.excepthook = lambda *error: sys.stderr.write(
+        masked("".join(traceback.format_exception(*error)))
+    )
     threading.excepthook = lambda told: sys.stderr.write(
-        masked("".join(traceback.format_exception(told.exc_type, told.exc_value, told.exc_traceback)))
+        masked(
+            "".join(traceback.format_exception(told.exc_type, told.exc_value, told.exc_traceback))
+        )
     )
 
 
 def _of_environment() -> list[str]:
-    """Values of variables whose names say that they are secret, the longest first: one may hold another."""
+    """Values of variables whose names say that they are secret, the longest first: one may hold
+    another.
+    """
     found = {
         value
         for name, value in os.environ.items()

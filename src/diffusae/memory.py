@@ -7,12 +7,15 @@ import platform
 
 KEPT_BYTES = 2**30
 LARGEST_BLOCK_BYTES = 2**28
-"""Larger blocks are given back, so that the process never holds on to much of what it does not need."""
+"""Larger blocks are given back, so that the process never holds on to much of what it does not
+need.
+"""
 
 # From glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
-# torch raises a plain RuntimeError for most of these; the last three are a worker or a process that the kernel ended.
+# torch raises a plain RuntimeError for most of these; the last three are a worker or a process that
+# the kernel ended.
 _SIGNS = (
     "can't allocate memory",
     "Cannot allocate memory",
@@ -28,10 +31,12 @@ _SIGNS = (
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed for the next step, up to `KEPT_BYTES`, in place of giving it back to the kernel.
+    """Have glibc keep what is freed for the next step, up to `KEPT_BYTES`, in place of giving it
+    back to the kernel.
 
-    torch has no memory of its own for tensors on a CPU. The kernel would clear every page of every large tensor anew:
-    5 % of a training step at SD 1.4's size and 7 % of collecting with the miniature. Other C libraries are left alone.
+    torch has no memory of its own for tensors on a CPU. The kernel would clear every page of every
+    large tensor anew: 5 % of a training step at SD 1.4's size and 7 % of collecting with the
+    miniature. Other C libraries are left alone.
     """
     if platform.libc_ver()[0] != "glibc":
         return
@@ -41,7 +46,9 @@ def keep_freed_memory() -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error, or what it was raised from, says that memory ran out: of the machine, the GPU or a worker."""
+    """Whether an error, or what it was raised from, says that memory ran out: of the machine, the
+    GPU or a worker.
+    """
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, MemoryError) or type(seen).__name__ == "OutOfMemoryError":

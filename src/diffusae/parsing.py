@@ -1,4 +1,5 @@
-"""Reading files that may be damaged or may come from anywhere: every fault becomes one `UserError` that names the file.
+"""Reading files that may be damaged or may come from anywhere: every fault becomes one `UserError`
+that names the file.
 
 JSON is read with limits, and its objects become dataclasses whose fields have the annotated types.
 """
@@ -21,17 +22,20 @@ from diffusae.errors import UserError
 MOST_BYTES = 256 << 20
 """Of a JSON file: a manifest of a million shards has about as much."""
 MOST_DEEP = 64
-"""Levels of lists and objects in each other. Ours have below 10, and code that walks through JSON recurses."""
+"""Levels of lists and objects in each other. Ours have below 10, and code that walks through JSON
+recurses.
+"""
 
 T = TypeVar("T")
 
 
 @contextmanager
 def reading(path: Path | str, *, remedy: str) -> Iterator[None]:
-    """Turn whatever reading a damaged file raises in the block into a `UserError` with the file, the reason and the remedy.
+    """Turn whatever reading a damaged file raises in the block into a `UserError` with the file,
+    the reason and the remedy.
 
-    The block only parses; it does nothing that could fail for another reason. A missing file passes as `FileNotFoundError`,
-    since it means something else to every reader.
+    The block only parses; it does nothing that could fail for another reason. A missing file passes
+    as `FileNotFoundError`, since it means something else to every reader.
     """
     try:
         yield
@@ -39,7 +43,9 @@ def reading(path: Path | str, *, remedy: str) -> Iterator[None]:
         raise
     except UserError as error:
         text = str(error)
-        raise error if str(path) in text else UserError(f"{path} is damaged: {text}; {remedy}") from error
+        raise (
+            error if str(path) in text else UserError(f"{path} is damaged: {text}; {remedy}")
+        ) from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}); {remedy}") from error
     except (
@@ -64,7 +70,9 @@ def read_json(path: Path | str, *, remedy: str, kind: type = dict) -> Any:
     path = Path(path)
     with reading(path, remedy=remedy):
         if (size := path.stat().st_size) > MOST_BYTES:
-            raise UserError(f"it has {size} bytes, which is more than the {MOST_BYTES} that are read as JSON")
+            raise UserError(
+                f"it has {size} bytes, which is more than the {MOST_BYTES} that are read as JSON"
+            )
         value = json_value(path.read_bytes())
         if not isinstance(value, kind):
             raise UserError(f"it must hold {_NAMES[kind]}, holds {shown(value)}")
@@ -75,8 +83,8 @@ def json_value(text: bytes | str) -> Any:
     """A JSON value of plain numbers and text.
 
     Raises:
-        UserError: it is not JSON in UTF-8, an object has a key twice, it is nested too deeply, a number is NaN or infinite, or
-            text has characters that UTF-8 cannot hold.
+        UserError: it is not JSON in UTF-8, an object has a key twice, it is nested too deeply, a
+            number is NaN or infinite, or text has characters that UTF-8 cannot hold.
     """
     try:
         decoded = text if isinstance(text, str) else bytes(text).decode("utf-8")
@@ -93,7 +101,9 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
-        raise UserError(f"an object has the key {next(n for n in names if names.count(n) > 1)[:80]!r} twice")
+        raise UserError(
+            f"an object has the key {next(n for n in names if names.count(n) > 1)[:80]!r} twice"
+        )
     return value
 
 
@@ -127,11 +137,12 @@ def _check_text(text: str) -> None:
 
 
 def typed(kind: type[T], value: Any) -> T:
-    """Build a dataclass from a JSON object, each field of the type that it is annotated with; inner dataclasses too.
+    """Build a dataclass from a JSON object, each field of the type that it is annotated with; inner
+    dataclasses too.
 
     Raises:
-        UserError: it is no object, a field without default is missing, one is unknown or of another type, or the class
-            itself refuses a value.
+        UserError: it is no object, a field without default is missing, one is unknown or of another
+            type, or the class itself refuses a value.
     """
     name = kind.__name__.strip("_").lower()
     what = f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
@@ -141,10 +152,12 @@ def typed(kind: type[T], value: Any) -> T:
     if not needed <= value.keys() <= hints.keys():
         missing, foreign = sorted(needed - value.keys()), sorted(value.keys() - hints.keys())
         raise UserError(
-            f"{what} has the fields {', '.join(sorted(hints))}; "
-            f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(foreign)[:200] or 'none'}"
+            f"{what} has the fields {', '.join(sorted(hints))}; missing:"
+            f" {', '.join(missing) or 'none'}; unknown: {', '.join(foreign)[:200] or 'none'}"
         )
-    return kind(**{key: of_type(each, hints[key], f"{key} of {what}") for key, each in value.items()})
+    return kind(
+        **{key: of_type(each, hints[key], f"{key} of {what}") for key, each in value.items()}
+    )
 
 
 @cache
@@ -158,7 +171,8 @@ def call_typed(call: Callable[..., T], arguments: Mapping[str, Any], what: str) 
     """Call with arguments out of a JSON object, each of the type that it is annotated with.
 
     Raises:
-        UserError: an argument is missing, unknown or of another type, or the call refuses a value; `what` says of what.
+        UserError: an argument is missing, unknown or of another type, or the call refuses a value;
+            `what` says of what.
     """
     made = call.__init__ if isinstance(call, type) else call
     hints = get_type_hints(made)
@@ -166,17 +180,27 @@ def call_typed(call: Callable[..., T], arguments: Mapping[str, Any], what: str) 
         signature(call).bind(**arguments)
     except TypeError as error:
         raise UserError(f"{what}: {error}") from error
-    return call(**{name: of_type(each, hints[name], f"{name} of {what}") for name, each in arguments.items()})
+    return call(
+        **{
+            name: of_type(each, hints[name], f"{name} of {what}")
+            for name, each in arguments.items()
+        }
+    )
 
 
 def of_type(value: Any, kind: Any, name: str) -> Any:
-    """A JSON value as the type `kind`: lists become tuples where that is asked for, objects dataclasses.
+    """A JSON value as the type `kind`: lists become tuples where that is asked for, objects
+    dataclasses.
 
     Raises:
         UserError: it is of another type; `name` says whose value it is.
     """
     origin, inner = get_origin(kind), get_args(kind)
-    if kind is Any or (kind is float and type(value) is int and abs(value) < 2**53) or type(value) is kind:
+    if (
+        kind is Any
+        or (kind is float and type(value) is int and abs(value) < 2**53)
+        or type(value) is kind
+    ):
         return value
     if kind is None or kind is types.NoneType:
         fits = value is None
@@ -189,7 +213,9 @@ def of_type(value: Any, kind: Any, name: str) -> Any:
     elif origin in (tuple, list, Sequence) and isinstance(value, list | tuple):
         return _items(value, origin, inner, name)
     elif origin in (dict, Mapping) and isinstance(value, dict):
-        return {key: of_type(each, inner[1], f"{key[:80]!r} in {name}") for key, each in value.items()}
+        return {
+            key: of_type(each, inner[1], f"{key[:80]!r} in {name}") for key, each in value.items()
+        }
     else:
         fits = False
     if not fits:
@@ -208,7 +234,9 @@ def _any_of(value: Any, kinds: Iterable[Any], name: str) -> Any:
         value is not None and len(faults) == 2 and types.NoneType in kinds
     ):  # what it must be says more than "or nothing"
         raise faults[0]
-    raise UserError(f"{name} must be {' or '.join(_name(kind) for kind in kinds)}, is {shown(value)}")
+    raise UserError(
+        f"{name} must be {' or '.join(_name(kind) for kind in kinds)}, is {shown(value)}"
+    )
 
 
 def _items(value: Sequence[Any], origin: Any, inner: tuple[Any, ...], name: str) -> Any:
@@ -216,16 +244,26 @@ def _items(value: Sequence[Any], origin: Any, inner: tuple[Any, ...], name: str)
         if len(value) != len(inner):
             raise UserError(f"{name} must have {len(inner)} entries, has {len(value)}")
         return tuple(
-            of_type(each, kind, f"an entry of {name}") for each, kind in zip(value, inner, strict=True)
+            of_type(each, kind, f"an entry of {name}")
+            for each, kind in zip(value, inner, strict=True)
         )
     found = [of_type(each, inner[0], f"an entry of {name}") for each in value]
     return tuple(found) if origin is tuple else found
 
 
 _NAMES: dict[Any, str] = {
-    int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null", None: "null",
-    dict: "a JSON object", list: "a list", tuple: "a list", Mapping: "a JSON object", Sequence: "a list",
-}  # fmt: skip
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    types.NoneType: "null",
+    None: "null",
+    dict: "a JSON object",
+    list: "a list",
+    tuple: "a list",
+    Mapping: "a JSON object",
+    Sequence: "a list",
+}
 
 
 def _name(kind: Any) -> str:

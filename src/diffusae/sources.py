@@ -1,4 +1,6 @@
-"""Where a pretrained model's files are: a local folder, or a hub id that is downloaded once. Never a pickle."""
+"""Where a pretrained model's files are: a local folder, or a hub id that is downloaded once. Never
+a pickle.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ def local_folder(
     revision: str | None,
     download: Callable[[str], Any],
 ) -> Path:
-    """The local folder of `source`: that folder, or what `download` fetches for a hub id ("owner/name").
+    """The local folder of `source`: that folder, or what `download` fetches for a hub id
+    ("owner/name").
 
     Args:
         setting: the config value that names the source, for the messages.
@@ -30,43 +33,58 @@ def local_folder(
         revision: the branch, tag or commit that `download` asks for.
 
     Raises:
-        UserError: neither a folder nor a hub id, or the hub does not serve it; the message names the folder that would.
+        UserError: neither a folder nor a hub id, or the hub does not serve it; the message names
+            the folder that would.
     """
     local = Path(source).expanduser()
     if local.is_dir():
         return local.resolve()
     name = str(source)
-    if isinstance(source, Path) or local.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+    if (
+        isinstance(source, Path)
+        or local.is_absolute()
+        or name.startswith((".", "~"))
+        or name.count("/") != 1
+    ):
         raise UserError(
             f"there is no folder {local.absolute()}, and {name!r} is no hub id (owner/name); "
             f"set {setting} to a folder that holds {holds}, or to a hub id"
         )
     try:
         return Path(download(name))
-    except Exception as error:  # the hub's clients have no common error, and the remedy is the same for all
+    except (
+        Exception
+    ) as error:  # the hub's clients have no common error, and the remedy is the same for all
         serving = Path.cwd() / "models" / name.replace("/", "--")
         pinned = f" --revision {revision}" if revision else ""
         raise UserError(
-            f"the hub did not serve {name!r} (revision {revision or 'main'}): {first_line(_root(error))}\n"
-            f"A local copy would serve: set {setting}={serving} once that folder holds {holds}. "
-            f"Where the hub can be reached, this makes it:\n"
-            f"  hf download {name}{pinned} --local-dir {serving}"
+            f"the hub did not serve {name!r} (revision {revision or 'main'}):"
+            f" {first_line(_root(error))}\nA local copy would serve: set {setting}={serving} once"
+            f" that folder holds {holds}. Where the hub can be reached, this makes it:\n  hf"
+            f" download {name}{pinned} --local-dir {serving}"
         ) from error
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Whether a file lies in the folder, links followed. In the hub's own cache files are links to the `blobs` beside."""
+    """Whether a file lies in the folder, links followed. In the hub's own cache files are links to
+    the `blobs` beside.
+    """
     target, root = path.resolve(), folder.resolve()
-    blobs = [parent.parent / "blobs" for parent in (root, *root.parents) if parent.name == "snapshots"]
+    blobs = [
+        parent.parent / "blobs" for parent in (root, *root.parents) if parent.name == "snapshots"
+    ]
     return any(target.is_relative_to(each) for each in (root, *blobs[:1]))
 
 
 def require_own_files(folder: Path) -> None:
-    """`UserError` for a folder with links that lead out of it: what they lead to is not the model's."""
+    """`UserError` for a folder with links that lead out of it: what they lead to is not the
+    model's.
+    """
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() and not is_inside(path, folder):
             raise UserError(
-                f"{path} is a link that leads out of {folder}, to {path.resolve()}; copy the file there in its place"
+                f"{path} is a link that leads out of {folder}, to {path.resolve()}; copy the file"
+                " there in its place"
             )
 
 
@@ -81,7 +99,9 @@ def refuse_pickles(folder: Path) -> None:
         )
 
 
-def fingerprint(folder: str | Path, *, suffixes: Iterable[str] = (".safetensors", ".json")) -> str | None:
+def fingerprint(
+    folder: str | Path, *, suffixes: Iterable[str] = (".safetensors", ".json")
+) -> str | None:
     """One hash over the names and contents of a local model folder's files; None for a hub id."""
     root = Path(folder)
     if not root.is_dir():

@@ -1,4 +1,6 @@
-"""Ctrl-C (SIGINT) and SIGTERM: the first one leaves the work in order, a second Ctrl-C ends the process at once."""
+"""Ctrl-C (SIGINT) and SIGTERM: the first one leaves the work in order, a second Ctrl-C ends the
+process at once.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ _received: int | None = None
 class StopSignal(SystemExit):
     """Leaves whatever is at work, with the exit code 128 + `number`.
 
-    It is no `Exception`, so nothing takes it for a failure of the work, and no `KeyboardInterrupt`, which Lightning swallows.
+    It is no `Exception`, so nothing takes it for a failure of the work, and no `KeyboardInterrupt`,
+    which Lightning swallows.
     """
 
     def __init__(self, number: int) -> None:
@@ -33,7 +36,9 @@ def received() -> int | None:
 
 
 def note(number: int) -> None:
-    """Remember a signal that came in during `stopped_by_signals`; a second Ctrl-C ends the process. Handlers call it."""
+    """Remember a signal that came in during `stopped_by_signals`; a second Ctrl-C ends the process.
+    Handlers call it.
+    """
     global _received
     if not _active:
         return
@@ -46,14 +51,17 @@ def note(number: int) -> None:
 
 
 def raise_if_received() -> None:
-    """Raise `StopSignal` where a signal came in and something swallowed it (a finaliser, a library's `except`)."""
+    """Raise `StopSignal` where a signal came in and something swallowed it (a finaliser, a
+    library's `except`).
+    """
     if _received is not None:
         raise StopSignal(_received)
 
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """While the block runs, SIGINT and SIGTERM raise `StopSignal` in the main thread; the old handlers come back.
+    """While the block runs, SIGINT and SIGTERM raise `StopSignal` in the main thread; the old
+    handlers come back.
 
     So do jobs that a script starts with `&`, whose shell has them ignore SIGINT.
     """

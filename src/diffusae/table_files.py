@@ -16,11 +16,13 @@ Kind = Literal["text", "whole", "number", "bytes", "any", "texts", "numbers"]
 
 
 def read_table(path: Path | str, columns: Mapping[str, Kind], *, remedy: str) -> pd.DataFrame:
-    """A table that has at least these columns; kinds in the plural are lists of any length in each row.
+    """A table that has at least these columns; kinds in the plural are lists of any length in each
+    row.
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: it is damaged, or lacks a column, or one is of another kind or has no value in some row.
+        UserError: it is damaged, or lacks a column, or one is of another kind or has no value in
+            some row.
     """
     import pandas as pd
 
@@ -29,7 +31,9 @@ def read_table(path: Path | str, columns: Mapping[str, Kind], *, remedy: str) ->
             table: Any = pd.read_parquet(file, engine="pyarrow")
         if missing := [name for name in columns if name not in table.columns]:
             raise UserError(f"it lacks the columns {', '.join(missing)}")
-        wrong = [f"{name} ({kind})" for name, kind in columns.items() if not _fits(table[name], kind)]
+        wrong = [
+            f"{name} ({kind})" for name, kind in columns.items() if not _fits(table[name], kind)
+        ]
         if wrong:
             raise UserError(f"columns are not of the kind that is expected: {', '.join(wrong)}")
         return table
@@ -47,5 +51,8 @@ def _fits(column: Any, kind: Kind) -> bool:
         return types.is_integer_dtype(column) and not column.isna().any()
     if kind in ("texts", "numbers"):
         inner = str if kind == "texts" else (int, float)
-        return all(hasattr(row, "__len__") and all(isinstance(each, inner) for each in row) for row in column)
+        return all(
+            hasattr(row, "__len__") and all(isinstance(each, inner) for each in row)
+            for row in column
+        )
     return all(isinstance(each, str if kind == "text" else bytes) for each in column)

@@ -1,7 +1,8 @@
-"""A user's WebDataset tar, read strictly: every header is checked up to the end mark, and members are grouped into samples.
+"""A user's WebDataset tar, read strictly: every header is checked up to the end mark, and members
+are grouped into samples.
 
-`tarfile` ends at the first header that it cannot read and follows links and sparse maps; here each of these is a fault with its
-place. Headers themselves are read by `tarfile.TarInfo`.
+`tarfile` ends at the first header that it cannot read and follows links and sparse maps; here each
+of these is a fault with its place. Headers themselves are read by `tarfile.TarInfo`.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Member(NamedTuple):
 class Sample:
     """The members of one key: by extension, and the bytes of those that were asked for.
 
-    As WebDataset has it, a member's key ends at the first dot of its file name, and the rest is the extension.
+    As WebDataset has it, a member's key ends at the first dot of its file name, and the rest is the
+    extension.
     """
 
     key: str
@@ -56,12 +58,15 @@ class Sample:
 
     @property
     def told(self) -> str:
-        """What the sample has, for a message, where dots in names may have made other keys than were meant."""
+        """What the sample has, for a message, where dots in names may have made other keys than
+        were meant.
+        """
         name = next(iter(self.members.values())).name
         extension = name.rpartition("/")[2].partition(".")[2]
         return (
-            f"only {', '.join(sorted(self.members))[:200]} (the key ends at the first dot of a name: {name!r} has the key "
-            f"{self.key!r} and the extension {extension!r}; rename the members if another key is meant)"
+            f"only {', '.join(sorted(self.members))[:200]} (the key ends at the first dot of a"
+            f" name: {name!r} has the key {self.key!r} and the extension {extension!r}; rename the"
+            " members if another key is meant)"
         )
 
 
@@ -76,12 +81,14 @@ class TarSamples:
     def __init__(self, file: BinaryIO, read: Collection[str]) -> None:
         self._file, self._read = file, read
         self.passed_over: list[str] = []
-        """The first members that are no part of a sample: hidden ones (macOS writes `._` files), those without an extension."""
+        """The first members that are no part of a sample: hidden ones (macOS writes `._` files),
+        those without an extension.
+        """
         self.passed_over_count = 0
 
     def __iter__(self) -> Iterator[Sample]:
-        """Raises:
-        TarFault: the tar is cut or damaged, or a sample is not in one piece. The samples before it came whole.
+        """Raises: TarFault: the tar is cut or damaged, or a sample is not in one piece. The samples
+        before it came whole.
         """
         sample: Sample | None = None
         keys: set[str] = set()
@@ -104,13 +111,16 @@ class TarSamples:
                     yield sample
                 if key in keys:
                     raise TarFault(
-                        f"the key {key!r} comes twice or interleaved with others (again at byte {member.offset - _BLOCK}); "
-                        "the members of a sample stand together: write the tar anew, sorted (tar --sort=name)"
+                        f"the key {key!r} comes twice or interleaved with others (again at byte"
+                        f" {member.offset - _BLOCK}); the members of a sample stand together: write"
+                        " the tar anew, sorted (tar --sort=name)"
                     )
                 keys.add(key)
                 sample = Sample(key)
             if extension in sample.members:
-                raise TarFault(f"the member {member.name!r} comes twice; write the tar anew with one of them")
+                raise TarFault(
+                    f"the member {member.name!r} comes twice; write the tar anew with one of them"
+                )
             sample.members[extension] = member
             if extension in self._read:
                 sample.data[extension] = self._text(member)
@@ -120,12 +130,14 @@ class TarSamples:
     def _text(self, member: Member) -> bytes:
         if member.size > MOST_TEXT_BYTES:
             raise TarFault(
-                f"the member {member.name!r} has {member.size} bytes, which is more than the {MOST_TEXT_BYTES} of a text; mend it"
+                f"the member {member.name!r} has {member.size} bytes, which is more than the"
+                f" {MOST_TEXT_BYTES} of a text; mend it"
             )
         data = self._file.read(member.size)
         if len(data) < member.size:
             raise TarFault(
-                f"it is cut in the member {member.name!r} at byte {member.offset + len(data)}; copy it again"
+                f"it is cut in the member {member.name!r} at byte {member.offset + len(data)}; copy"
+                " it again"
             )
         return data
 
@@ -146,15 +158,18 @@ def key_of(name: str) -> tuple[str, str] | None:
 
 def is_hidden(name: str) -> bool:
     """Whether a path leads through a hidden file or folder, or one that macOS adds to archives."""
-    return any((part.startswith(".") and part != ".") or part == "__MACOSX" for part in name.split("/"))
+    return any(
+        (part.startswith(".") and part != ".") or part == "__MACOSX" for part in name.split("/")
+    )
 
 
 def read_members(file: BinaryIO) -> Iterator[Member]:
-    """The regular files of a tar; whoever takes a member may read its bytes from `file`, which stands there.
+    """The regular files of a tar; whoever takes a member may read its bytes from `file`, which
+    stands there.
 
     Raises:
-        TarFault: a header is damaged, the tar is cut or has no end mark, bytes follow the end mark, or a member is a link, a
-            device, sparse, or has a name that leads out of the tar.
+        TarFault: a header is damaged, the tar is cut or has no end mark, bytes follow the end mark,
+            or a member is a link, a device, sparse, or has a name that leads out of the tar.
     """
     length = _length(file)
     at, name = 0, ""
@@ -165,7 +180,8 @@ def read_members(file: BinaryIO) -> Iterator[Member]:
         if info.type in _ABOUT_THE_NEXT:
             if size > MOST_TEXT_BYTES:
                 raise TarFault(
-                    f"the header at byte {at} is damaged: {size} bytes of a member's name; copy it again"
+                    f"the header at byte {at} is damaged: {size} bytes of a member's name; copy it"
+                    " again"
                 )
             data = file.read(size)
             _require(len(data) == size, f"it is cut in the header at byte {at}; copy it again")
@@ -195,10 +211,12 @@ def _header(header: bytes, at: int) -> tarfile.TarInfo:
         info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
         raise TarFault(
-            f"the header at byte {at} cannot be read ({error}), so the tar is cut or damaged here; copy it again"
+            f"the header at byte {at} cannot be read ({error}), so the tar is cut or damaged here;"
+            " copy it again"
         ) from error
     _require(
-        info.size >= 0, f"the header at byte {at} is damaged: a size of {info.size} bytes; copy it again"
+        info.size >= 0,
+        f"the header at byte {at} is damaged: a size of {info.size} bytes; copy it again",
     )
     return info
 
@@ -211,14 +229,17 @@ def _check(member: Member, kind: bytes, length: int | None) -> None:
         raise TarFault(f"the name of the member {name!r} is not UTF-8; rename it") from error
     if kind not in (*_REGULAR, tarfile.DIRTYPE):
         raise TarFault(
-            f"the member {name!r} {_REFUSED.get(kind, f'has the unknown type {kind!r}; leave it out')}"
+            f"the member {name!r}"
+            f" {_REFUSED.get(kind, f'has the unknown type {kind!r}; leave it out')}"
         )
     if not name or name.startswith("/") or ".." in name.split("/"):
-        raise TarFault(f"the name of the member {name!r} is empty or leads out of the tar; rename it")
+        raise TarFault(
+            f"the name of the member {name!r} is empty or leads out of the tar; rename it"
+        )
     if kind != tarfile.DIRTYPE and length is not None and member.offset + member.size > length:
         raise TarFault(
-            f"it is cut or damaged: the member {name!r} has {member.size} bytes from byte {member.offset} on, the tar ends at {length}; "
-            "copy it again"
+            f"it is cut or damaged: the member {name!r} has {member.size} bytes from byte"
+            f" {member.offset} on, the tar ends at {length}; copy it again"
         )
 
 
@@ -273,8 +294,8 @@ def _require_nothing_more(file: BinaryIO, at: int) -> None:
         if block.strip(b"\0"):
             place += len(block) - len(block.lstrip(b"\0"))
             raise TarFault(
-                f"bytes follow the end mark at byte {at} (the first at byte {place}), as in a damaged tar or in two joined ones; "
-                "copy it again, or give the tars one by one"
+                f"bytes follow the end mark at byte {at} (the first at byte {place}), as in a"
+                " damaged tar or in two joined ones; copy it again, or give the tars one by one"
             )
         place += len(block)
 

@@ -1,4 +1,6 @@
-"""Reading safetensors: what a file holds is known and compared before anything of that size is made."""
+"""Reading safetensors: what a file holds is known and compared before anything of that size is
+made.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,8 @@ def require_shapes(header: Header, shapes: Mapping[str, Shape]) -> None:
     """`UserError` unless the file holds exactly these names in these shapes."""
     if header.shapes.keys() != shapes.keys():
         raise UserError(
-            f"it must hold the tensors {', '.join(sorted(shapes))}; it holds {', '.join(sorted(header.shapes))[:400] or 'none'}"
+            f"it must hold the tensors {', '.join(sorted(shapes))}; it holds"
+            f" {', '.join(sorted(header.shapes))[:400] or 'none'}"
         )
     together(
         f"{name} must be {list(shape)}, is {list(header.shapes[name])}"

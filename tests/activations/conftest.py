@@ -1,4 +1,6 @@
-"""A small real collection: two streams, two training groups and a validation group of three pictures each."""
+"""A small real collection: two streams, two training groups and a validation group of three
+pictures each.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def record(streams: list[Stream]) -> Callable[..., ImageRecord]:
 
     def make(n: int, split: str = "train") -> ImageRecord:
         rng = np.random.default_rng(n)
-        updates = {s.folder: rng.normal(size=(s.positions, s.d_in)).astype(np.float32) for s in streams}
+        updates = {
+            s.folder: rng.normal(size=(s.positions, s.d_in)).astype(np.float32) for s in streams
+        }
         image = rng.integers(0, 256, size=(6, 8, 3), dtype=np.uint8)
         return ImageRecord(image_id=f"img{n:04d}", prompt=f"picture {n}", seed=n, split=split,
                            updates=updates, image=image, meta={"noun": "cat"})  # fmt: skip

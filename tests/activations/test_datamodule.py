@@ -43,21 +43,30 @@ def all_rows(batches: list[Tensor]) -> list[list[float]]:
 
 def test_sizes_are_those_of_the_stream(collection):
     data = module(collection[0])
-    assert (data.d_in, data.grid, data.vectors("train"), data.vectors("validation")) == (4, (2, 3), 36, 18)
+    assert (data.d_in, data.grid, data.vectors("train"), data.vectors("validation")) == (
+        4,
+        (2, 3),
+        36,
+        18,
+    )
     assert (len(data.train_dataloader()), len(data.val_dataloader())) == (8, 4)
 
 
 def test_an_epoch_holds_every_vector_once_and_the_next_in_another_order(collection, record):
     loader = module(collection[0]).train_dataloader()
     first, second = epoch_of(loader, 0), epoch_of(loader, 1)
-    written = np.concatenate([record(n).updates["mid/t0.50/cond"].astype(np.float16) for n in range(6)])
+    written = np.concatenate(
+        [record(n).updates["mid/t0.50/cond"].astype(np.float16) for n in range(6)]
+    )
     assert all_rows(first) == all_rows(second) == sorted(written.astype(np.float32).tolist())
     assert not same(first, second)
     assert same(first, epoch_of(module(collection[0]).train_dataloader(), 0))
 
 
 def test_validation_batches_keep_the_order_of_the_shards(collection, record):
-    written = np.concatenate([record(n).updates["mid/t0.50/cond"].astype(np.float16) for n in range(6, 9)])
+    written = np.concatenate(
+        [record(n).updates["mid/t0.50/cond"].astype(np.float16) for n in range(6, 9)]
+    )
     found = torch.cat(list(module(collection[0]).val_dataloader()))
     np.testing.assert_array_equal(found.numpy(), written.astype(np.float32))
 
@@ -117,7 +126,9 @@ def test_a_buffer_beyond_the_set_changes_neither_order_nor_memory(collection):
 
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("reader", ["mapped", "webdataset"])
-def test_the_batches_are_the_same_with_any_reader_and_any_number_of_workers(collection, reader, workers):
+def test_the_batches_are_the_same_with_any_reader_and_any_number_of_workers(
+    collection, reader, workers
+):
     plain = module(collection[0]).train_dataloader()
     other = module(collection[0], reader=reader, workers=workers).train_dataloader()
     for epoch in (0, 1):
@@ -151,7 +162,9 @@ def test_two_ranks_see_each_vector_once_an_epoch(collection, reader, workers):
     whole = epoch_of(module(collection[0], batch_size=4).train_dataloader(), 0)
     ranks = []
     for rank in range(2):
-        loader = module(collection[0], batch_size=4, reader=reader, workers=workers).train_dataloader()
+        loader = module(
+            collection[0], batch_size=4, reader=reader, workers=workers
+        ).train_dataloader()
         loader.share(rank, 2)
         ranks.append(epoch_of(loader, 0))
     for batch, *parts in zip(whole, *ranks, strict=True):
@@ -188,9 +201,18 @@ class Recorder(pl.LightningModule):
 
 def fit(root: Path, model: Recorder, folder: Path, resume: Path | None = None) -> None:
     saver = ModelCheckpoint(dirpath=folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
-    trainer = pl.Trainer(max_epochs=3, accelerator="cpu", logger=False, callbacks=[saver],
-                         num_sanity_val_steps=0, enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
-    trainer.fit(model, datamodule=module(root), ckpt_path=resume, weights_only=False if resume else None)
+    trainer = pl.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[saver],
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(
+        model, datamodule=module(root), ckpt_path=resume, weights_only=False if resume else None
+    )
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -198,7 +220,9 @@ def fit(root: Path, model: Recorder, folder: Path, resume: Path | None = None) -
 def test_a_training_resumed_by_lightning_sees_the_batches_of_an_uninterrupted_one(
     collection, tmp_path, steps: int
 ):
-    """Eight batches an epoch: resumed within the first and second epoch, and at both epochs' ends."""
+    """Eight batches an epoch: resumed within the first and second epoch, and at both epochs'
+    ends.
+    """
     root, _ = collection
     whole = Recorder()
     fit(root, whole, tmp_path / "whole")

@@ -53,8 +53,14 @@ def test_a_missing_field_is_named_at_every_level(collection):
     [
         (lambda value: value.update(streams=5), "streams of a manifest must be a list, is 5"),
         (lambda value: value.update(image_size=7), "image_size of a manifest must be a list, is 7"),
-        (lambda value: value.update(splits=[]), "splits of a manifest must be a JSON object, is a list of 0"),
-        (lambda value: value["streams"][0].update(grid="ab"), 'grid of a stream must be a list, is "ab"'),
+        (
+            lambda value: value.update(splits=[]),
+            "splits of a manifest must be a JSON object, is a list of 0",
+        ),
+        (
+            lambda value: value["streams"][0].update(grid="ab"),
+            'grid of a stream must be a list, is "ab"',
+        ),
         (
             lambda value: value["streams"][0].update(d_in=True),
             "d_in of a stream must be a whole number, is true",
@@ -69,8 +75,14 @@ def test_a_missing_field_is_named_at_every_level(collection):
         ),
         (lambda value: value["shards"][0].update(samples=-1), "samples=-1 of shard"),
         (lambda value: value["shards"][0].update(split="trian"), "Did you mean 'train'?"),
-        (lambda value: value["shards"][0].update(stream="mid/t0.60/cond"), "unknown stream of shard mid"),
-        (lambda value: value["shards"][0].update(samples=10**9), "its updates alone need 48000000000"),
+        (
+            lambda value: value["shards"][0].update(stream="mid/t0.60/cond"),
+            "unknown stream of shard mid",
+        ),
+        (
+            lambda value: value["shards"][0].update(samples=10**9),
+            "its updates alone need 48000000000",
+        ),
         (lambda value: value["shards"][0].update(vectors=3), "and nowhere else"),
         (lambda value: value["streams"].append(value["streams"][0]), "two streams share a folder"),
         (lambda value: value.update(image_size=[0, 8]), "both at least 1"),
@@ -78,13 +90,23 @@ def test_a_missing_field_is_named_at_every_level(collection):
             lambda value: value["shards"].pop(0),
             "split train has 6 images, its shards of mid/t0.50/cond hold 3",
         ),
-        (lambda value: value["splits"]["train"].update(images=7), "split train has 7 images, its shards of"),
-        (lambda value: value["splits"]["train"].pop("rejected"), "must have counts of images and rejected"),
+        (
+            lambda value: value["splits"]["train"].update(images=7),
+            "split train has 7 images, its shards of",
+        ),
+        (
+            lambda value: value["splits"]["train"].pop("rejected"),
+            "must have counts of images and rejected",
+        ),
     ],
 )
-def test_a_field_of_another_kind_names_the_manifest_and_the_command_that_writes_it(collection, edit, told):
+def test_a_field_of_another_kind_names_the_manifest_and_the_command_that_writes_it(
+    collection, edit, told
+):
     edited(collection[0], edit)
-    with pytest.raises(UserError, match=f"(?s)manifest.json is damaged: .*{told}.*run `diffusae collect`"):
+    with pytest.raises(
+        UserError, match=f"(?s)manifest.json is damaged: .*{told}.*run `diffusae collect`"
+    ):
         Manifest.load(collection[0])
 
 

@@ -60,7 +60,10 @@ def test_updates_are_those_that_webdataset_reads(collection):
             lambda n, d: [(n, npy(np.zeros((6, 5), np.float16)) if n.endswith("npy") else d)],
             r"float16 \(6, 5\)",
         ),
-        (lambda n, d: [(n, npy(np.zeros((6, 4), np.float32)) if n.endswith("npy") else d)], "is float32"),
+        (
+            lambda n, d: [(n, npy(np.zeros((6, 4), np.float32)) if n.endswith("npy") else d)],
+            "is float32",
+        ),
         (lambda n, d: [(n, b"no array" * 10 if n.endswith("npy") else d)], "cannot be read"),
         (lambda n, d: [(n, d[:140] if n.endswith("npy") else d)], "is cut"),
     ],

@@ -1,4 +1,6 @@
-"""A mirror gives the samples and batches of the collection, fetches each shard once, and trusts nothing."""
+"""A mirror gives the samples and batches of the collection, fetches each shard once, and trusts
+nothing.
+"""
 
 import json
 import shutil
@@ -80,7 +82,9 @@ def in_memory(there):
 
 @pytest.mark.parametrize("reader", ["mapped", "webdataset"])
 @pytest.mark.parametrize("kind", ["file", "memory", "pipe", "http"])
-def test_batches_are_those_of_the_collection_by_every_kind_of_url(there, here, server, kind, reader):
+def test_batches_are_those_of_the_collection_by_every_kind_of_url(
+    there, here, server, kind, reader
+):
     url = {
         "file": f"file://{there}",
         "memory": in_memory(there),
@@ -90,7 +94,9 @@ def test_batches_are_those_of_the_collection_by_every_kind_of_url(there, here, s
     assert mirror(here, url) == Manifest.load(there)
     assert shards_in(here) == []  # on demand
     assert same(batches(here, reader=reader), batches(there, reader=reader))
-    assert shards_in(here) == [f"{MID}/shard-00000{n}.tar" for n in range(3)]  # of this stream alone
+    assert shards_in(here) == [
+        f"{MID}/shard-00000{n}.tar" for n in range(3)
+    ]  # of this stream alone
 
 
 @pytest.mark.parametrize("reader", ["mapped", "webdataset"])
@@ -104,7 +110,9 @@ def test_workers_fetch_over_http_and_give_the_same_batches(there, here, server, 
 
 def test_pictures_and_samples_are_those_of_the_collection(there, here, server):
     manifest = mirror(here, server.url)
-    theirs = [sample.image_id for sample in read_updates(there, manifest, manifest.streams[1], "train")]
+    theirs = [
+        sample.image_id for sample in read_updates(there, manifest, manifest.streams[1], "train")
+    ]
     assert [
         sample.image_id for sample in read_updates(here, manifest, manifest.streams[1], "train")
     ] == theirs
@@ -169,7 +177,9 @@ def test_a_shard_that_is_another_than_the_manifest_says_is_never_read(there, her
     data = bytearray(path.read_bytes())
     data[-20] ^= 1
     path.write_bytes(data)
-    with pytest.raises(UserError, match=r"shard-000000.tar from file.* is not what the manifest says"):
+    with pytest.raises(
+        UserError, match=r"shard-000000.tar from file.* is not what the manifest says"
+    ):
         batches(here)
     assert not (here / MID / "shard-000000.tar").exists()
 
@@ -179,7 +189,9 @@ def test_a_local_shard_that_is_damaged_is_fetched_again(there, here, server, cap
     first = batches(here)
     (here / MID / "shard-000001.tar").write_bytes(b"damaged")
     require_sound(here, manifest)
-    assert "shard-000001.tar: size" in caplog.text and not (here / MID / "shard-000001.tar").exists()
+    assert (
+        "shard-000001.tar: size" in caplog.text and not (here / MID / "shard-000001.tar").exists()
+    )
     assert same(batches(here), first)
 
 
@@ -217,7 +229,9 @@ def test_a_cache_that_cannot_hold_one_shard_is_refused(there, here):
 
 def test_a_manifest_of_another_hash_is_refused(there, here):
     expected = sha256_of(there / "manifest.json")
-    with pytest.raises(UserError, match=rf"has SHA-256 {expected}, activations.source_sha256 is 00"):
+    with pytest.raises(
+        UserError, match=rf"has SHA-256 {expected}, activations.source_sha256 is 00"
+    ):
         mirror(here, f"file://{there}", manifest_sha256="00")
     assert not (here / "manifest.json").exists()
     mirror(here, f"file://{there}", manifest_sha256=expected)

@@ -17,7 +17,9 @@ from diffusae.activations.writer import ActivationWriter
 
 
 def same_image_share(*, images: int, positions: int, batch_size: int, buffer_vectors: int) -> float:
-    """The share of pairs of batch members that come from one image, over an epoch's whole batches."""
+    """The share of pairs of batch members that come from one image, over an epoch's whole
+    batches.
+    """
     order = EpochOrder(images=images, positions=positions, batch_size=batch_size,
                        buffer_vectors=buffer_vectors, seed=0, epoch=0)  # fmt: skip
     same = pairs = 0
@@ -62,9 +64,19 @@ def private_bytes() -> int:
 
 
 def batches_of(root: Path, *, images: int, **options) -> ShuffledBatches:
-    """Shuffled batches of 4096 vectors with 256 entries, 128 KB an image as float32, 16 MB a buffer."""
-    stream = Stream(block="mid", t=0.5, conditioning="cond", hookpoint="mid", step_index=0, timestep=1,
-                    grid=(8, 16), d_in=256)  # fmt: skip
+    """Shuffled batches of 4096 vectors with 256 entries, 128 KB an image as float32, 16 MB a
+    buffer.
+    """
+    stream = Stream(
+        block="mid",
+        t=0.5,
+        conditioning="cond",
+        hookpoint="mid",
+        step_index=0,
+        timestep=1,
+        grid=(8, 16),
+        d_in=256,
+    )
     writer = ActivationWriter(root, streams=[stream], header={}, with_images=False)
     updates = np.ones((128, 256), dtype=np.float16)
     for group in range(images // 64):
@@ -81,8 +93,16 @@ def batches_of(root: Path, *, images: int, **options) -> ShuffledBatches:
                 for n in range(64)
             ),
         )
-    return ShuffledBatches(root, manifest=writer.finish(), stream=stream, split="train", batch_size=4096,
-                           buffer_vectors=16384, seed=0, **options)  # fmt: skip
+    return ShuffledBatches(
+        root,
+        manifest=writer.finish(),
+        stream=stream,
+        split="train",
+        batch_size=4096,
+        buffer_vectors=16384,
+        seed=0,
+        **options,
+    )
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="RssAnon is Linux's")

@@ -1,4 +1,6 @@
-"""Collections whose samples differ in length: one vector a token, and no two texts have equally many."""
+"""Collections whose samples differ in length: one vector a token, and no two texts have equally
+many.
+"""
 
 from __future__ import annotations
 
@@ -18,24 +20,40 @@ from diffusae.activations.subsampling import Subsampling
 from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError
 
-STREAM = Stream(block="text_1", t=1.0, conditioning="cond", hookpoint="text_encoder.encoder.layers.1",
-                step_index=0, timestep=0, grid=(1, 9), d_in=4)  # fmt: skip
+STREAM = Stream(
+    block="text_1",
+    t=1.0,
+    conditioning="cond",
+    hookpoint="text_encoder.encoder.layers.1",
+    step_index=0,
+    timestep=0,
+    grid=(1, 9),
+    d_in=4,
+)
 LENGTHS = [3, 1, 9, 5, 2, 7, 4, 6]
 
 
 def text(n: int, split: str = "train", first: int = 0) -> ImageRecord:
     """Text number n: row i of it holds 100 n + i."""
     length = LENGTHS[n % len(LENGTHS)]
-    updates = np.repeat(100.0 * n + np.arange(length)[:, None], STREAM.d_in, axis=1).astype(np.float32)
+    updates = np.repeat(100.0 * n + np.arange(length)[:, None], STREAM.d_in, axis=1).astype(
+        np.float32
+    )
     return ImageRecord(
-        image_id=f"{n:06d}", prompt=f"text {n}", seed=n, split=split, updates={STREAM.folder: updates},
+        image_id=f"{n:06d}",
+        prompt=f"text {n}",
+        seed=n,
+        split=split,
+        updates={STREAM.folder: updates},
         positions={STREAM.folder: list(range(first, first + length))},
-    )  # fmt: skip
+    )
 
 
 def collected(root: Path, **options: object) -> Manifest:
     """Two training groups of three texts, and a validation group of two."""
-    writer = ActivationWriter(root, streams=[STREAM], header={}, with_images=False, ragged=True, **options)  # type: ignore[arg-type]
+    writer = ActivationWriter(
+        root, streams=[STREAM], header={}, with_images=False, ragged=True, **options
+    )  # type: ignore[arg-type]
     for index, (split, numbers) in enumerate(
         [("train", range(3)), ("train", range(3, 6)), ("validation", (6, 7))]
     ):
@@ -60,7 +78,11 @@ def numbers(batches: list[torch.Tensor]) -> list[float]:
 def test_shards_count_their_vectors_and_samples_name_their_positions(
     tmp_path: Path, manifest: Manifest
 ) -> None:
-    assert [(shard.samples, shard.vectors) for shard in manifest.entries] == [(3, 13), (3, 14), (2, 10)]
+    assert [(shard.samples, shard.vectors) for shard in manifest.entries] == [
+        (3, 13),
+        (3, 14),
+        (2, 10),
+    ]
     assert manifest.vectors(STREAM, "train") == 27 and manifest.vectors(STREAM, "validation") == 10
     assert Manifest.load(tmp_path) == manifest and manifest.ragged
     samples = list(read_updates(tmp_path, manifest, STREAM, "train"))
@@ -101,7 +123,9 @@ def test_a_resumed_pass_goes_on_where_it_was(tmp_path: Path, manifest: Manifest)
 
 
 def test_validation_comes_in_the_order_of_the_texts(tmp_path: Path, manifest: Manifest) -> None:
-    batches = SequentialBatches(tmp_path, manifest=manifest, stream=STREAM, split="validation", batch_size=4)
+    batches = SequentialBatches(
+        tmp_path, manifest=manifest, stream=STREAM, split="validation", batch_size=4
+    )
     assert numbers(list(batches)) == [600, 601, 602, 603, 700, 701, 702, 703, 704, 705]
     assert len(batches) == 3
 
@@ -113,7 +137,9 @@ def test_thinned_texts_keep_some_of_their_own_tokens(tmp_path: Path) -> None:
         length = LENGTHS[int(sample.image_id)]
         kept = sample.meta["positions"]
         assert len(kept) == min(4, length) == len(sample.updates)
-        assert sample.updates[:, 0].tolist() == [100 * int(sample.image_id) + position for position in kept]
+        assert sample.updates[:, 0].tolist() == [
+            100 * int(sample.image_id) + position for position in kept
+        ]
     assert manifest.vectors(STREAM, "train") == sum(min(4, length) for length in LENGTHS[:6])
     assert manifest.vectors(STREAM, "validation") == 10
     assert sorted(numbers(list(data(tmp_path).train_dataloader())))[:3] == [0, 1, 2]
@@ -135,9 +161,16 @@ def test_a_killed_collection_goes_on_and_is_the_same(tmp_path: Path) -> None:
     assert files[0] == files[1]
 
 
-@pytest.mark.parametrize(("positions", "told"), [
-    ([0, 1], "shape"), ([2, 1, 0], "ascending"), ([0, 0, 1], "ascending"), ([7, 8, 9], "from 0 to 8"), (None, "at least one"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("positions", "told"),
+    [
+        ([0, 1], "shape"),
+        ([2, 1, 0], "ascending"),
+        ([0, 0, 1], "ascending"),
+        ([7, 8, 9], "from 0 to 8"),
+        (None, "at least one"),
+    ],
+)
 def test_positions_that_do_not_fit_are_refused(
     tmp_path: Path, positions: list[int] | None, told: str
 ) -> None:

@@ -35,8 +35,16 @@ SHARD = "mid/t0.50/cond/shard-000001.tar"
 @given(st.data())
 def test_updates_ids_and_meta_come_back_as_written(data: st.DataObject):
     height, width, d_in = (data.draw(st.integers(1, 4)) for _ in range(3))
-    stream = Stream(block="b", t=data.draw(st.floats(0, 1)), conditioning="cond", hookpoint="h", step_index=0,
-                    timestep=1, grid=(height, width), d_in=d_in)  # fmt: skip
+    stream = Stream(
+        block="b",
+        t=data.draw(st.floats(0, 1)),
+        conditioning="cond",
+        hookpoint="h",
+        step_index=0,
+        timestep=1,
+        grid=(height, width),
+        d_in=d_in,
+    )
     ids = data.draw(st.lists(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}", fullmatch=True),
                              min_size=1, max_size=5, unique=True))  # fmt: skip
     finite = hnp.arrays(np.float16, (height * width, d_in), elements=st.floats(-1e3, 1e3, width=16))
@@ -51,12 +59,19 @@ def test_updates_ids_and_meta_come_back_as_written(data: st.DataObject):
         writer.write_group(0, records)
         writer.finish()
         manifest = Manifest.load(root)
-        samples = list(read_updates(root, manifest, manifest.stream("b", stream.t, "cond"), "train"))
+        samples = list(
+            read_updates(root, manifest, manifest.stream("b", stream.t, "cond"), "train")
+        )
     assert [sample.image_id for sample in samples] == ids
     for sample, record in zip(samples, records, strict=True):
         assert sample.updates.dtype == np.float16
         np.testing.assert_array_equal(sample.updates, record.updates[stream.folder])
-        assert sample.meta == {"prompt": record.prompt, "seed": record.seed, "split": "train", **record.meta}
+        assert sample.meta == {
+            "prompt": record.prompt,
+            "seed": record.seed,
+            "split": "train",
+            **record.meta,
+        }
 
 
 def test_pictures_come_back_bit_for_bit(collection, record):
@@ -104,8 +119,9 @@ def test_every_damaged_shard_is_named_with_expected_and_found_in_one_error(colle
     with pytest.raises(UserError, match="3 shards") as caught:
         require_sound(root, manifest)
     for fault in faults.values():
-        assert f"{fault.shard}: {fault.kind}: expected {fault.expected}, found {fault.found}" in str(
-            caught.value
+        assert (
+            f"{fault.shard}: {fault.kind}: expected {fault.expected}, found {fault.found}"
+            in str(caught.value)
         )
     assert "diffusae collect" in str(caught.value)
     assert [fault.kind for fault in verify(root, manifest, deep=False)] == ["missing", "size"]
@@ -124,7 +140,9 @@ def test_a_directory_in_a_shards_place_is_unreadable_whatever_its_size(collectio
     assert (fault.shard, fault.kind, fault.found) == (SHARD, "unreadable", "Is a directory")
 
 
-def test_after_discarding_the_next_writer_redoes_just_the_damaged_groups(collection, writer, record):
+def test_after_discarding_the_next_writer_redoes_just_the_damaged_groups(
+    collection, writer, record
+):
     root, manifest = collection
     flip_a_byte(root / SHARD)
     assert discard_damaged(root, verify(root, manifest)) == [1]
@@ -177,12 +195,18 @@ def read_all(collection) -> None:
         pass
 
 
-@pytest.mark.parametrize("extension", ["pyd", "pkl", "pickle", "pth", "npz", "pyd.gz", "txt", "NPY"])
-def test_a_foreign_member_is_refused_by_name_and_never_run(collection, tmp_path: Path, extension: str):
+@pytest.mark.parametrize(
+    "extension", ["pyd", "pkl", "pickle", "pth", "npz", "pyd.gz", "txt", "NPY"]
+)
+def test_a_foreign_member_is_refused_by_name_and_never_run(
+    collection, tmp_path: Path, extension: str
+):
     path = collection[0] / SHARD
     evil = pickle.dumps(Bomb(tmp_path / "ran"))
     write_tar(path, [*members_of(path), (f"img0003.{extension}", evil)])
-    with pytest.raises(UserError, match=rf"shard-000001.tar: member 'img0003.{extension}' is refused"):
+    with pytest.raises(
+        UserError, match=rf"shard-000001.tar: member 'img0003.{extension}' is refused"
+    ):
         read_all(collection)
     assert not (tmp_path / "ran").exists()
 
@@ -225,7 +249,9 @@ def test_interleaved_keys_are_refused(collection):
 def test_a_key_that_another_shard_had_is_refused(collection):
     root, _ = collection
     write_tar(root / SHARD, members_of(root / "mid/t0.50/cond/shard-000000.tar"))
-    with pytest.raises(UserError, match=r"shard-000001.tar: key 'img0000' comes twice or interleaved"):
+    with pytest.raises(
+        UserError, match=r"shard-000001.tar: key 'img0000' comes twice or interleaved"
+    ):
         read_all(collection)
 
 
@@ -241,7 +267,9 @@ def test_a_foreign_shape_or_dtype_shows_both(collection, array: np.ndarray, foun
     members = dict(members_of(path))
     members["img0005.npy"] = npy(array)
     write_tar(path, members.items())
-    with pytest.raises(UserError, match=rf"'img0005' is {found}, the manifest's stream .* float16 \(6, 4\)"):
+    with pytest.raises(
+        UserError, match=rf"'img0005' is {found}, the manifest's stream .* float16 \(6, 4\)"
+    ):
         read_all(collection)
 
 

@@ -21,7 +21,9 @@ def test_all_faults_of_a_cell_come_in_one_error():
         Cell("", "../up", 1.5, "con")
     message = str(caught.value)
     assert "4 faults" in message
-    assert all(part in message for part in ("model's name", "'../up'", "t=1.5", "Did you mean 'cond'?"))
+    assert all(
+        part in message for part in ("model's name", "'../up'", "t=1.5", "Did you mean 'cond'?")
+    )
 
 
 @pytest.mark.parametrize("block", ["images", "groups", "a/b", "a-b", "", "."])
@@ -48,7 +50,9 @@ def test_an_image_id_that_tar_or_webdataset_would_mangle_is_refused(image_id: st
 
 def test_meta_cannot_shadow_the_prompt():
     with pytest.raises(UserError, match="reserved names \\['prompt'\\]"):
-        ImageRecord(image_id="a", prompt="p", seed=0, split="train", updates={}, meta={"prompt": "q"})
+        ImageRecord(
+            image_id="a", prompt="p", seed=0, split="train", updates={}, meta={"prompt": "q"}
+        )
 
 
 def test_the_estimate_of_bytes_lies_above_the_truth(collection, streams: list[Stream]):

@@ -31,7 +31,13 @@ def shuffled(
 ) -> list[list[int]]:
     sizes = {"batch_size": 8, "buffer_vectors": 32, **sizes}
     order = EpochOrder(
-        images=images, positions=positions, seed=seed, epoch=epoch, rank=rank, world_size=world_size, **sizes
+        images=images,
+        positions=positions,
+        seed=seed,
+        epoch=epoch,
+        rank=rank,
+        world_size=world_size,
+        **sizes,
     )
     arrays = numbered(images, positions)
     chunks = (chunk_of_batches(order, c, arrays.__getitem__, d_in=2) for c in range(order.chunks))
@@ -46,7 +52,9 @@ def shuffled(
     extra=st.integers(0, 40),
     seed=st.integers(0, 2**40),
 )
-def test_every_vector_comes_exactly_once_in_full_batches(images, positions, batch_size, extra, seed):
+def test_every_vector_comes_exactly_once_in_full_batches(
+    images, positions, batch_size, extra, seed
+):
     buffer = batch_size + extra
     batches = shuffled(images, positions, seed=seed, batch_size=batch_size, buffer_vectors=buffer)
     assert sorted(chain.from_iterable(batches)) == list(range(images * positions))

@@ -1,4 +1,6 @@
-"""Updates as float16, bfloat16 and float32: what is written, what every reader gives, and what does not fit."""
+"""Updates as float16, bfloat16 and float32: what is written, what every reader gives, and what does
+not fit.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,14 @@ from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError
 
 STREAM = Stream(
-    block="mid", t=0.5, conditioning="cond", hookpoint="m", step_index=2, timestep=401, grid=(2, 3), d_in=5
+    block="mid",
+    t=0.5,
+    conditioning="cond",
+    hookpoint="m",
+    step_index=2,
+    timestep=401,
+    grid=(2, 3),
+    d_in=5,
 )  # odd rows
 NAMES = ("float16", "bfloat16", "float32")
 
@@ -29,7 +38,9 @@ def updates_of(n: int) -> np.ndarray:
 
 def record(n: int, split: str = "train", updates: np.ndarray | None = None) -> ImageRecord:
     found = updates_of(n) if updates is None else updates
-    return ImageRecord(image_id=f"i{n}", prompt="p", seed=n, split=split, updates={STREAM.folder: found})
+    return ImageRecord(
+        image_id=f"i{n}", prompt="p", seed=n, split=split, updates={STREAM.folder: found}
+    )
 
 
 def collected(root: Path, dtype: str) -> Manifest:
@@ -61,13 +72,24 @@ def test_every_reader_gives_the_rounded_numbers(tmp_path, dtype):
     rows = np.concatenate([expected(n, dtype) for n in range(3)])
     readers: list[tuple[Reader, int]] = [("mapped", 0), ("webdataset", 0), ("mapped", 1)]
     for reader, workers in readers if dtype == "bfloat16" else readers[:2]:
-        data = ActivationDataModule(tmp_path, block="mid", t=0.5, conditioning="cond", batch_size=4, buffer_vectors=8, seed=0,
-                                    reader=reader, workers=workers)  # fmt: skip
+        data = ActivationDataModule(
+            tmp_path,
+            block="mid",
+            t=0.5,
+            conditioning="cond",
+            batch_size=4,
+            buffer_vectors=8,
+            seed=0,
+            reader=reader,
+            workers=workers,
+        )
         batches = torch.cat([batch.clone() for batch in data.train_dataloader()])
         assert batches.dtype == torch.float32
         np.testing.assert_array_equal(np.sort(batches.numpy(), axis=0), np.sort(rows, axis=0))
         validation = torch.cat(list(data.val_dataloader()))
-        np.testing.assert_array_equal(validation, np.concatenate([expected(n, dtype) for n in (3, 4)]))
+        np.testing.assert_array_equal(
+            validation, np.concatenate([expected(n, dtype) for n in (3, 4)])
+        )
 
 
 def test_float16_is_named_nowhere_so_that_collections_stay_what_they_were(tmp_path):
@@ -79,25 +101,34 @@ def test_a_shard_of_another_type_than_the_manifest_says_is_refused(tmp_path):
     collected(tmp_path, "bfloat16")
     path = tmp_path / "manifest.json"
     path.write_text(path.read_text().replace('"dtype": "bfloat16"', '"dtype": "float16"'))
-    with pytest.raises(UserError, match=r"is uint16 \(6, 5\), the manifest's stream .* is float16 \(6, 5\)"):
+    with pytest.raises(
+        UserError, match=r"is uint16 \(6, 5\), the manifest's stream .* is float16 \(6, 5\)"
+    ):
         list(read_updates(tmp_path, Manifest.load(tmp_path), STREAM, "train"))
 
 
 def test_an_unknown_type_lists_the_known(tmp_path):
-    with pytest.raises(UserError, match=r"unknown activations.dtype 'bfloat61'; .* Did you mean 'bfloat16'"):
+    with pytest.raises(
+        UserError, match=r"unknown activations.dtype 'bfloat61'; .* Did you mean 'bfloat16'"
+    ):
         ActivationWriter(tmp_path, streams=[STREAM], header={}, dtype="bfloat61")
 
 
-def test_a_group_whose_pictures_all_overflow_stops_with_the_block_and_the_type_that_holds_them(tmp_path):
+def test_a_group_whose_pictures_all_overflow_stops_with_the_block_and_the_type_that_holds_them(
+    tmp_path,
+):
     large = [record(n, updates=np.full((6, 5), 1e5)) for n in range(2)]
     writer = ActivationWriter(tmp_path / "a", streams=[STREAM], header={}, with_images=False)
     for _ in range(2):  # the same command stops again: the group never counts as finished
         with pytest.raises(
-            UserError, match=r"all 2 pictures of group 0 .* mid \(2\); .* activations.dtype=bfloat16"
+            UserError,
+            match=r"all 2 pictures of group 0 .* mid \(2\); .* activations.dtype=bfloat16",
         ):
             writer.write_group(0, large)
         assert writer.finished_groups() == {}
-    wide = ActivationWriter(tmp_path / "b", streams=[STREAM], header={}, with_images=False, dtype="bfloat16")
+    wide = ActivationWriter(
+        tmp_path / "b", streams=[STREAM], header={}, with_images=False, dtype="bfloat16"
+    )
     assert wide.write_group(0, large).count == 2
 
 
@@ -109,9 +140,12 @@ def test_a_group_that_the_model_itself_gives_as_nan_names_the_models_type(tmp_pa
 
 def test_the_share_of_rejected_pictures_is_told_at_the_end(tmp_path, caplog):
     writer = ActivationWriter(tmp_path, streams=[STREAM], header={}, with_images=False)
-    writer.write_group(0, [record(0), record(1, updates=np.full((6, 5), 1e5)), record(2), record(3)])
+    writer.write_group(
+        0, [record(0), record(1, updates=np.full((6, 5), 1e5)), record(2), record(3)]
+    )
     with caplog.at_level(logging.WARNING):
         writer.finish()
     assert (
-        "1 of 4 samples of split train (25 %) are rejected: an update is not finite in float16" in caplog.text
+        "1 of 4 samples of split train (25 %) are rejected: an update is not finite in float16"
+        in caplog.text
     )

@@ -1,4 +1,6 @@
-"""Thinned training splits: which positions are kept, and that whatever reads them gets these very vectors."""
+"""Thinned training splits: which positions are kept, and that whatever reads them gets these very
+vectors.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,19 @@ from diffusae.files import sha256_of
 THINNED = Subsampling(splits=("train",), positions_per_image=4, seed=3)
 
 
-def collect(root: Path, streams, record, *, group_size: int, subsampling: Subsampling | None) -> Manifest:
+def collect(
+    root: Path, streams, record, *, group_size: int, subsampling: Subsampling | None
+) -> Manifest:
     """Six training pictures and three for validation."""
-    writer = ActivationWriter(root, streams=streams, header={"model": "toy"}, subsampling=subsampling)
+    writer = ActivationWriter(
+        root, streams=streams, header={"model": "toy"}, subsampling=subsampling
+    )
     index = 0
     for split, numbers in (("train", range(6)), ("validation", range(6, 9))):
         for start in range(0, len(numbers), group_size):
-            writer.write_group(index, [record(n, split) for n in numbers[start : start + group_size]])
+            writer.write_group(
+                index, [record(n, split) for n in numbers[start : start + group_size]]
+            )
             index += 1
     return writer.finish()
 
@@ -58,23 +66,43 @@ def test_fewer_positions_are_a_part_of_more():
 
 
 def test_every_place_is_kept_about_equally_often():
-    counts = np.bincount(np.concatenate([THINNED.draw(str(n), 16) for n in range(2000)]), minlength=16)
+    counts = np.bincount(
+        np.concatenate([THINNED.draw(str(n), 16) for n in range(2000)]), minlength=16
+    )
     assert abs(counts - 500).max() < 5 * np.sqrt(2000 * 0.25 * 0.75)
 
 
 @pytest.mark.parametrize(
     ("positions_per_image", "max_vectors", "most"),
-    [(None, None, None), (5, None, 5), (None, 100, 10), (None, 109, 10), (5, 100, 5), (20, 100, 10)],
+    [
+        (None, None, None),
+        (5, None, 5),
+        (None, 100, 10),
+        (None, 109, 10),
+        (5, 100, 5),
+        (20, 100, 10),
+    ],
 )
-def test_the_cap_is_shared_equally_and_the_stricter_limit_holds(positions_per_image, max_vectors, most):
-    assert most_positions(positions_per_image=positions_per_image, max_vectors=max_vectors, images=10) == most
+def test_the_cap_is_shared_equally_and_the_stricter_limit_holds(
+    positions_per_image, max_vectors, most
+):
+    assert (
+        most_positions(positions_per_image=positions_per_image, max_vectors=max_vectors, images=10)
+        == most
+    )
 
 
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ({"positions_per_image": 0, "max_vectors": None}, "positions_per_image=0 must be at least 1"),
-        ({"positions_per_image": None, "max_vectors": 9}, "max_vectors=9 is below the 10 training pictures"),
+        (
+            {"positions_per_image": 0, "max_vectors": None},
+            "positions_per_image=0 must be at least 1",
+        ),
+        (
+            {"positions_per_image": None, "max_vectors": 9},
+            "max_vectors=9 is below the 10 training pictures",
+        ),
     ],
 )
 def test_limits_that_leave_a_picture_empty_are_refused(limits, message):
@@ -82,7 +110,9 @@ def test_limits_that_leave_a_picture_empty_are_refused(limits, message):
         most_positions(images=10, **limits)
 
 
-def test_each_kept_vector_is_the_whole_collections_at_that_position(thinned, tmp_path, streams, record):
+def test_each_kept_vector_is_the_whole_collections_at_that_position(
+    thinned, tmp_path, streams, record
+):
     root, manifest = thinned
     whole = tmp_path / "whole"
     everything = collect(whole, streams, record, group_size=2, subsampling=None)
@@ -113,7 +143,8 @@ def test_other_splits_keep_their_whole_grids_byte_for_byte(thinned, tmp_path, st
         assert sha256_of(whole / path) == sha256_of(thinned[0] / path)
     # A grid that has no more positions than are kept is not touched either: up has two.
     assert all(
-        sha256_of(whole / p) == sha256_of(thinned[0] / p) for p in ["up/t1.00/uncond/shard-000000.tar"]
+        sha256_of(whole / p) == sha256_of(thinned[0] / p)
+        for p in ["up/t1.00/uncond/shard-000000.tar"]
     )
 
 
@@ -137,7 +168,9 @@ def test_a_collection_that_keeps_all_says_nothing_of_subsampling(collection):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_both_readers_give_every_kept_vector_once_in_the_same_batches(thinned, workers):
     root, manifest = thinned
-    stored = np.concatenate([s.updates for s in read_updates(root, manifest, manifest.streams[0], "train")])
+    stored = np.concatenate(
+        [s.updates for s in read_updates(root, manifest, manifest.streams[0], "train")]
+    )
     epochs = []
     for reader in ("mapped", "webdataset"):
         data = ActivationDataModule(

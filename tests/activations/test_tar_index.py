@@ -60,7 +60,9 @@ def test_tars_of_other_writers_are_read_too(tmp_path, form, name):
 def test_plain_members_before_and_after_an_unusual_one_are_read_in_their_order(tmp_path, form):
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w", format=form) as tar:
-        for number, name in enumerate(("first.npy", "d" * 90 + "/" + "x" * 60 + ".npy", "last.json")):
+        for number, name in enumerate(
+            ("first.npy", "d" * 90 + "/" + "x" * 60 + ".npy", "last.json")
+        ):
             info = tarfile.TarInfo(name)
             info.size = 700 + number
             tar.addfile(info, io.BytesIO(bytes([number]) * info.size))

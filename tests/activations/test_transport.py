@@ -101,14 +101,18 @@ def test_faults_of_the_server_are_outlived(server, tmp_path):
     server.faults = 2
     assert fetched(Source(server.url, attempts=3), tmp_path) == DATA
     server.faults = 2
-    with pytest.raises(UserError, match=r"cannot be had from http.*2 attempts.*the same command goes on"):
+    with pytest.raises(
+        UserError, match=r"cannot be had from http.*2 attempts.*the same command goes on"
+    ):
         Source(server.url, attempts=2).read("mid/shard.tar")
 
 
 def test_other_contents_than_the_manifests_are_refused(there, tmp_path):
     for data in (DATA[:-1] + b"!", DATA + b"!"):
         (there / "mid/shard.tar").write_bytes(data)
-        with pytest.raises(UserError, match=rf"not what the manifest says: expected sha256 {SHA}, found"):
+        with pytest.raises(
+            UserError, match=rf"not what the manifest says: expected sha256 {SHA}, found"
+        ):
             fetched(Source(f"file://{there}"), tmp_path)
         assert not list((tmp_path / "here").rglob("*.*"))
     (there / "mid/shard.tar").write_bytes(DATA[:-1])

@@ -50,7 +50,9 @@ def test_equal_records_give_equal_bytes(writer, record):
     assert writer().write_group(0, [record(0)]) == first
 
 
-def test_a_group_may_leave_a_stream_out_and_the_manifest_counts_nothing_there(writer, record, streams):
+def test_a_group_may_leave_a_stream_out_and_the_manifest_counts_nothing_there(
+    writer, record, streams
+):
     mid, up = streams
     made = writer()
     thin = replace(record(0), updates={mid.folder: record(0).updates[mid.folder]})
@@ -62,7 +64,9 @@ def test_a_group_may_leave_a_stream_out_and_the_manifest_counts_nothing_there(wr
     assert (manifest.vectors(up, "train"), manifest.vectors(up, "test")) == (0, 2)
     assert manifest.vectors(mid, "train") == 6
     assert verify(made.root, manifest) == []
-    assert [sample.image_id for sample in read_updates(made.root, manifest, up, "test")] == ["img0001"]
+    assert [sample.image_id for sample in read_updates(made.root, manifest, up, "test")] == [
+        "img0001"
+    ]
     with pytest.raises(UserError, match="give exactly these"):
         made.write_group(2, [record(2)], leave_out=[up.folder])
 
@@ -75,7 +79,9 @@ def test_finished_groups_survive_a_new_writer_and_cut_ones_do_not(collection, wr
     assert list(writer().finished_groups()) == [0]
 
 
-def test_a_group_that_is_written_again_withdraws_manifest_and_journal_first(collection, writer, record):
+def test_a_group_that_is_written_again_withdraws_manifest_and_journal_first(
+    collection, writer, record
+):
     root, _ = collection
 
     def dies():
@@ -105,7 +111,8 @@ def records(index, die):
         if die and n == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         updates = {stream.folder: np.full((4096, 8), index, dtype=np.float32)}
-        yield ImageRecord(image_id=f"g{index}n{n}", prompt="p", seed=n, split="train", updates=updates)
+        name = f"g{index}n{n}"
+        yield ImageRecord(image_id=name, prompt="p", seed=n, split="train", updates=updates)
 
 writer = ActivationWriter(sys.argv[1], streams=[stream], header={}, with_images=False)
 print("finished before:", sorted(writer.finished_groups()))
@@ -126,8 +133,12 @@ def test_a_writer_killed_in_mid_group_leaves_only_temporaries_and_the_next_redoe
     def run(die: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-u", "-c", KILLED_WRITER, str(root), die],
-            env={**os.environ, "PYTHONPATH": source}, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+            env={**os.environ, "PYTHONPATH": source},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
 
     assert run("1").returncode == -signal.SIGKILL
     shards = sorted(path.name for path in (root / "mid/t0.00/cond").iterdir())
@@ -154,7 +165,9 @@ def test_the_temporary_of_a_writer_that_still_runs_is_left_alone(collection, wri
     assert theirs.exists()
 
 
-def test_a_nonfinite_update_rejects_the_image_from_every_stream_and_is_counted(writer, record, caplog):
+def test_a_nonfinite_update_rejects_the_image_from_every_stream_and_is_counted(
+    writer, record, caplog
+):
     broken = record(1)
     broken.updates["up/t1.00/uncond"][0, 0] = 1e6  # finite as float32, infinite as float16
     made = writer()
@@ -168,7 +181,9 @@ def test_a_nonfinite_update_rejects_the_image_from_every_stream_and_is_counted(w
             "nonfinite": [{"block": "up", "t": 1.0, "conditioning": "uncond"}],
         },
     )
-    assert all(word in caplog.text for word in ("img0001", "'picture 1'", "seed 1", "block up", "t=1.00"))
+    assert all(
+        word in caplog.text for word in ("img0001", "'picture 1'", "seed 1", "block up", "t=1.00")
+    )
     manifest = made.finish()
     assert manifest.splits["train"] == {"images": 2, "rejected": 1}
     for stream in manifest.streams:
@@ -253,11 +268,16 @@ def test_a_group_may_go_without_pictures(writer, record):
     made.write_group(1, [record(n, "test") for n in range(3, 5)])
     manifest = made.finish()
     assert not manifest.shards("images", "train")
-    assert [image_id for image_id, *_ in read_images(made.root, manifest, "test")] == ["img0003", "img0004"]
+    assert [image_id for image_id, *_ in read_images(made.root, manifest, "test")] == [
+        "img0003",
+        "img0004",
+    ]
     assert made.finished_groups().keys() == {0, 1}
 
 
-def test_a_damaged_description_of_the_collection_names_the_file_to_remove_and_costs_no_group(writer, record):
+def test_a_damaged_description_of_the_collection_names_the_file_to_remove_and_costs_no_group(
+    writer, record
+):
     made = writer()
     made.write_group(0, [record(0)])
     path = made.root / "groups/collection.json"

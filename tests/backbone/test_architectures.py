@@ -1,4 +1,6 @@
-"""The published sizes of every model that conf/model names, built without memory: hookpoints, widths and grids."""
+"""The published sizes of every model that conf/model names, built without memory: hookpoints,
+widths and grids.
+"""
 
 from __future__ import annotations
 
@@ -23,35 +25,103 @@ MODELS = sorted(
     if path.stem not in ("_common", "custom", "miniature")
 )
 
-# {architecture: (blocks, latent channels, pixels of the default size, {path: (h, w, d_in)})}, from the papers and model
-# cards named in the architectures' files.
+# {architecture: (blocks, latent channels, pixels of the default size, {path: (h, w, d_in)})}, from
+# the papers and model cards named in the architectures' files.
 PUBLISHED = {
-    "sd14": (16, 4, 512, {"down_blocks.0.attentions.0": (64, 64, 320), "down_blocks.1.attentions.1": (32, 32, 640),
-                          "down_blocks.2.attentions.1": (16, 16, 1280), "mid_block.attentions.0": (8, 8, 1280),
-                          "up_blocks.1.attentions.0": (16, 16, 1280), "up_blocks.3.attentions.2": (64, 64, 320)}),
-    "sd15": (16, 4, 512, {"down_blocks.2.attentions.1": (16, 16, 1280), "mid_block.attentions.0": (8, 8, 1280),
-                          "up_blocks.1.attentions.0": (16, 16, 1280)}),
-    "sd21": (16, 4, 768, {"down_blocks.2.attentions.1": (24, 24, 1280), "mid_block.attentions.0": (12, 12, 1280),
-                          "up_blocks.1.attentions.0": (24, 24, 1280)}),
-    "sdxl": (11, 4, 1024, {"down_blocks.1.attentions.0": (64, 64, 640), "down_blocks.2.attentions.1": (32, 32, 1280),
-                           "mid_block.attentions.0": (32, 32, 1280), "up_blocks.0.attentions.1": (32, 32, 1280)}),
-    "sdxl_turbo": (11, 4, 512, {"down_blocks.2.attentions.1": (16, 16, 1280), "mid_block.attentions.0": (16, 16, 1280),
-                                "up_blocks.0.attentions.0": (16, 16, 1280), "up_blocks.0.attentions.1": (16, 16, 1280)}),
-    "sd3": (24, 16, 1024, {"transformer_blocks.0": (64, 64, 1536), "transformer_blocks.23": (64, 64, 1536)}),
-    "flux_schnell": (57, 16, 1024, {"transformer_blocks.18": (64, 64, 3072),
-                                    "single_transformer_blocks.37": (64, 64, 3072)}),
-    "flux_dev": (57, 16, 1024, {"transformer_blocks.0": (64, 64, 3072),
-                                "single_transformer_blocks.0": (64, 64, 3072)}),
-    "pixart_alpha": (28, 4, 1024, {"transformer_blocks.0": (64, 64, 1152), "transformer_blocks.27": (64, 64, 1152)}),
-}  # fmt: skip
+    "sd14": (
+        16,
+        4,
+        512,
+        {
+            "down_blocks.0.attentions.0": (64, 64, 320),
+            "down_blocks.1.attentions.1": (32, 32, 640),
+            "down_blocks.2.attentions.1": (16, 16, 1280),
+            "mid_block.attentions.0": (8, 8, 1280),
+            "up_blocks.1.attentions.0": (16, 16, 1280),
+            "up_blocks.3.attentions.2": (64, 64, 320),
+        },
+    ),
+    "sd15": (
+        16,
+        4,
+        512,
+        {
+            "down_blocks.2.attentions.1": (16, 16, 1280),
+            "mid_block.attentions.0": (8, 8, 1280),
+            "up_blocks.1.attentions.0": (16, 16, 1280),
+        },
+    ),
+    "sd21": (
+        16,
+        4,
+        768,
+        {
+            "down_blocks.2.attentions.1": (24, 24, 1280),
+            "mid_block.attentions.0": (12, 12, 1280),
+            "up_blocks.1.attentions.0": (24, 24, 1280),
+        },
+    ),
+    "sdxl": (
+        11,
+        4,
+        1024,
+        {
+            "down_blocks.1.attentions.0": (64, 64, 640),
+            "down_blocks.2.attentions.1": (32, 32, 1280),
+            "mid_block.attentions.0": (32, 32, 1280),
+            "up_blocks.0.attentions.1": (32, 32, 1280),
+        },
+    ),
+    "sdxl_turbo": (
+        11,
+        4,
+        512,
+        {
+            "down_blocks.2.attentions.1": (16, 16, 1280),
+            "mid_block.attentions.0": (16, 16, 1280),
+            "up_blocks.0.attentions.0": (16, 16, 1280),
+            "up_blocks.0.attentions.1": (16, 16, 1280),
+        },
+    ),
+    "sd3": (
+        24,
+        16,
+        1024,
+        {"transformer_blocks.0": (64, 64, 1536), "transformer_blocks.23": (64, 64, 1536)},
+    ),
+    "flux_schnell": (
+        57,
+        16,
+        1024,
+        {"transformer_blocks.18": (64, 64, 3072), "single_transformer_blocks.37": (64, 64, 3072)},
+    ),
+    "flux_dev": (
+        57,
+        16,
+        1024,
+        {"transformer_blocks.0": (64, 64, 3072), "single_transformer_blocks.0": (64, 64, 3072)},
+    ),
+    "pixart_alpha": (
+        28,
+        4,
+        1024,
+        {"transformer_blocks.0": (64, 64, 1152), "transformer_blocks.27": (64, 64, 1152)},
+    ),
+}
 
-# Millions of parameters of the denoisers, as their papers or cards give them; a wrong width or depth would show.
+# Millions of parameters of the denoisers, as their papers or cards give them; a wrong width or
+# depth would show.
 PARAMETERS = {"sd14": 860, "sd15": 860, "sd21": 866, "sdxl": 2567, "sdxl_turbo": 2567, "sd3": 2028}
 PARAMETERS |= {"flux_schnell": 11_891, "flux_dev": 11_901, "pixart_alpha": 611}
 
 
 def test_every_configured_model_has_its_published_architecture_and_none_is_left_over():
-    assert {path.stem for path in MODELS} == set(known_architectures()) == set(PUBLISHED) == set(PARAMETERS)
+    assert (
+        {path.stem for path in MODELS}
+        == set(known_architectures())
+        == set(PUBLISHED)
+        == set(PARAMETERS)
+    )
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -74,19 +144,29 @@ def test_the_denoiser_has_the_published_number_of_parameters_and_latent_channels
     assert all(parameter.is_meta for parameter in denoiser.parameters())
     millions = sum(parameter.numel() for parameter in denoiser.parameters()) / 1e6
     assert millions == pytest.approx(PARAMETERS[name], rel=0.005)
-    assert adapter_for(denoiser).latent_channels == parts["vae"]["latent_channels"] == PUBLISHED[name][1]
+    assert (
+        adapter_for(denoiser).latent_channels
+        == parts["vae"]["latent_channels"]
+        == PUBLISHED[name][1]
+    )
 
 
 def test_flux_has_its_double_stream_blocks_first_and_then_the_single_ones() -> None:
-    kinds = [info.kind for info in describe("owner/name", architecture="flux_dev").hookpoints.values()]
+    kinds = [
+        info.kind for info in describe("owner/name", architecture="flux_dev").hookpoints.values()
+    ]
     assert kinds == ["FluxTransformerBlock"] * 19 + ["FluxSingleTransformerBlock"] * 38
 
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 def test_a_models_config_says_what_its_architecture_is(path: Path) -> None:
-    """Hookpoints with the shapes in their comments, the guidance's layout, the latents' scale, and the pipeline's class."""
+    """Hookpoints with the shapes in their comments, the guidance's layout, the latents' scale, and
+    the pipeline's class.
+    """
     model: Any = OmegaConf.load(path)
-    described = describe(model.source, architecture=model.architecture, text_tokens=model.get("text_tokens"))
+    described = describe(
+        model.source, architecture=model.architecture, text_tokens=model.get("text_tokens")
+    )
     comments = dict(re.findall(r"^  (\w+): \S+ # (\d+x\d+x\d+)", path.read_text(), re.MULTILINE))
     assert set(comments) == set(model.hookpoints) == {"down", "mid", "up"}
     finest = (model.height // described.scale, model.width // described.scale)
@@ -105,7 +185,9 @@ def test_a_models_config_says_what_its_architecture_is(path: Path) -> None:
     "name", sorted(set(PUBLISHED) - {"sd15", "sdxl_turbo", "flux_schnell"})
 )  # sizes of others
 def test_the_true_sizes_run_and_give_the_announced_grids_on_the_meta_device(name: str) -> None:
-    """One denoiser call of one picture: every block's output has as many positions and channels as was announced."""
+    """One denoiser call of one picture: every block's output has as many positions and channels as
+    was announced.
+    """
     _, channels, pixels, _ = PUBLISHED[name]
     parts = OmegaConf.to_container(OmegaConf.load(ARCHITECTURES / f"{name}.json"))
     assert isinstance(parts, dict)
@@ -130,7 +212,10 @@ def test_the_true_sizes_run_and_give_the_announced_grids_on_the_meta_device(name
             added = {"text_embeds": torch.zeros(1, 1280), "time_ids": torch.zeros(1, 6)}
             given["added_cond_kwargs"] = added
         if config.get("caption_channels"):
-            given["added_cond_kwargs"] = {"resolution": torch.zeros(1, 2), "aspect_ratio": torch.zeros(1, 1)}
+            given["added_cond_kwargs"] = {
+                "resolution": torch.zeros(1, 2),
+                "aspect_ratio": torch.zeros(1, 1),
+            }
         if "axes_dims_rope" in config:
             given |= {"img_ids": torch.zeros((side // 2) ** 2, 3), "txt_ids": torch.zeros(words, 3)}
             given["guidance"] = torch.ones(1) if config.guidance_embeds else None
@@ -140,7 +225,9 @@ def test_the_true_sizes_run_and_give_the_announced_grids_on_the_meta_device(name
     for path, info in list_hookpoints(denoiser).items():
         height, width = info.grid(*finest)
         unet = info.kind == "Transformer2DModel"
-        assert seen[path] == ((1, info.d_in, height, width) if unet else (1, height * width, info.d_in))
+        assert seen[path] == (
+            (1, info.d_in, height, width) if unet else (1, height * width, info.d_in)
+        )
 
 
 def test_an_unknown_architecture_lists_the_known() -> None:

@@ -6,18 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from diffusae.backbone.branches import (
-    check_conditionings,
-    planned_branches,
-    rows_of,
-    told_branches,
-)
+from diffusae.backbone.branches import check_conditionings, planned_branches, rows_of, told_branches
 from diffusae.errors import UserError
 
 
 def test_a_guided_batch_is_uncond_first_then_cond() -> None:
     batch = torch.arange(4)[:, None]
-    halves = {name: batch[rows_of(name, 4, ("uncond", "cond"))].tolist() for name in ("uncond", "cond")}
+    halves = {
+        name: batch[rows_of(name, 4, ("uncond", "cond"))].tolist() for name in ("uncond", "cond")
+    }
     assert halves == {"uncond": [[0], [1]], "cond": [[2], [3]]}
 
 
@@ -60,5 +57,8 @@ def test_a_guidance_distilled_model_has_no_uncond() -> None:
 
 def test_a_pipeline_that_does_not_tell_its_branches_is_refused() -> None:
     silent = SimpleNamespace(unet=nn.Identity())
-    with told_branches(silent) as told, pytest.raises(UserError, match="SimpleNamespace does not tell"):
+    with (
+        told_branches(silent) as told,
+        pytest.raises(UserError, match="SimpleNamespace does not tell"),
+    ):
         told()

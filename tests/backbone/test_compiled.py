@@ -20,7 +20,11 @@ from tiny_families import FAMILIES, PIXELS, tiny_family
 def make(pipe: Any, family: str) -> Generation:
     unit = pipe.vae_scale_factor * adapter_of(pipe).patch
     times = adapter_of(pipe).schedule(pipe.scheduler, 2, (PIXELS // unit) ** 2).tolist()
-    options: dict[str, Any] = FAMILIES[family].asked | {"steps": 2, "height": PIXELS, "width": PIXELS}
+    options: dict[str, Any] = FAMILIES[family].asked | {
+        "steps": 2,
+        "height": PIXELS,
+        "width": PIXELS,
+    }
     with capture_cross_attention(pipe, times) as attention:
         made = generate(
             pipe, ["a cat"], [1], hookpoints=FAMILIES[family].hookpoints, timesteps=times, **options
@@ -31,7 +35,9 @@ def make(pipe: Any, family: str) -> Generation:
 
 @pytest.mark.parametrize("family", [pytest.param("sd", marks=pytest.mark.slow), "flux"])
 def test_a_compiled_denoiser_is_hooked_and_edited_as_ever(family: str) -> None:
-    """With a backend that traces and does not generate code: what is compiled is the same, without the minutes."""
+    """With a backend that traces and does not generate code: what is compiled is the same, without
+    the minutes.
+    """
     pipe = tiny_family(family)
     plain = make(pipe, family)
     layers = sum(isinstance(module, COMPILED) for module in denoiser_of(pipe).modules())

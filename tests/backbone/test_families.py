@@ -1,4 +1,6 @@
-"""Families without an adapter, and pipelines that want more than a prompt, are named when they are listed or loaded."""
+"""Families without an adapter, and pipelines that want more than a prompt, are named when they are
+listed or loaded.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def test_a_family_without_an_adapter_is_named_with_what_an_adapter_would_need(
 ) -> None:
     parts = {"_class_name": name, "transformer": ["diffusers", STRANGE[name]]}
     (tmp_path / "model_index.json").write_text(json.dumps(parts))
-    refused = rf"{name} is not served: its denoiser is a {STRANGE[name]}.*an adapter would have to know"
+    refused = (
+        rf"{name} is not served: its denoiser is a {STRANGE[name]}.*an adapter would have to know"
+    )
     with pytest.raises(UserError, match=refused):
         describe(tmp_path)
     with pytest.raises(UserError, match=refused):
@@ -56,7 +60,9 @@ def test_a_pipeline_that_needs_a_picture_is_listed_by_no_stage(folder: Path) -> 
     for name in ("StableDiffusionInpaintPipeline", "StableDiffusionImg2ImgPipeline"):
         with pytest.raises(UserError, match=f"{name} needs a picture besides the prompt"):
             describe(renamed(folder, name))
-    with pytest.raises(UserError, match="StableDiffusionInstructPix2PixPipeline is none of the pipelines"):
+    with pytest.raises(
+        UserError, match="StableDiffusionInstructPix2PixPipeline is none of the pipelines"
+    ):
         describe(renamed(folder, "StableDiffusionInstructPix2PixPipeline"))
 
 
@@ -70,7 +76,8 @@ def test_a_folder_with_code_of_its_own_is_one_message(folder: Path) -> None:
 def test_weights_of_a_variant_alone_name_the_setting(tmp_path: Path) -> None:
     tiny_pipeline().save_pretrained(tmp_path, variant="fp16")
     with pytest.raises(
-        UserError, match=r"text_encoder holds its weights .*model\.fp16\.safetensors.* set model.variant=fp16"
+        UserError,
+        match=r"text_encoder holds its weights .*model\.fp16\.safetensors.* set model.variant=fp16",
     ):
         load_pipeline(tmp_path, dtype=torch.float32, device="cpu")
     weights = tmp_path / "text_encoder" / "model.fp16.safetensors"

@@ -47,7 +47,9 @@ def test_the_announced_grid_is_the_one_that_runs(pipe, height: int, width: int) 
         pipe.unet(torch.zeros(1, 4, height, width), 1, torch.zeros(1, 16, 32))
     for handle in handles:
         handle.remove()
-    assert seen == {path: info.grid(height, width) for path, info in list_hookpoints(pipe.unet).items()}
+    assert seen == {
+        path: info.grid(height, width) for path, info in list_hookpoints(pipe.unet).items()
+    }
 
 
 def test_a_path_and_a_place_are_found_by_their_block(pipe) -> None:
@@ -75,7 +77,8 @@ def test_an_unknown_hookpoint_lists_the_valid_ones(pipe, path: str) -> None:
 def test_all_unknown_hookpoints_are_reported_together(pipe) -> None:
     with pytest.raises(UserError, match="2 faults") as error:
         find_all(
-            list_hookpoints(pipe.unet), {"a": "nowhere", "mid": "mid_block.attentions.0", "b": "nothing"}
+            list_hookpoints(pipe.unet),
+            {"a": "nowhere", "mid": "mid_block.attentions.0", "b": "nothing"},
         )
     assert "block 'a'" in str(error.value) and "block 'b'" in str(error.value)
 

@@ -1,4 +1,6 @@
-"""Encoding is what decoding inverts: the pipelines' own scale and shift, and float32 where half precision overflows."""
+"""Encoding is what decoding inverts: the pipelines' own scale and shift, and float32 where half
+precision overflows.
+"""
 
 from __future__ import annotations
 

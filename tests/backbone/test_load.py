@@ -37,7 +37,9 @@ def _load(folder: Path | str, **options):
 
 
 def _modules(pipe) -> dict[str, torch.nn.Module]:
-    return {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    return {
+        name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)
+    }
 
 
 def _picture(pipe) -> torch.Tensor:
@@ -105,7 +107,9 @@ def test_an_unknown_scheduler_lists_the_known(saved: Path) -> None:
         _load(saved, scheduler="euler")
 
 
-def test_loading_and_sampling_show_no_progress_bar_and_settings_come_back(saved: Path, capfd) -> None:
+def test_loading_and_sampling_show_no_progress_bar_and_settings_come_back(
+    saved: Path, capfd
+) -> None:
     libraries = (diffusers.utils.logging, transformers.utils.logging)
     before = [library.is_progress_bar_enabled() for library in libraries]
     _picture(_load(saved))
@@ -136,7 +140,9 @@ def test_an_unreachable_hub_names_the_folder_that_would_serve(tmp_path: Path, mo
         _load("some-owner/some-model", revision="v2")
     folder = tmp_path / "models" / "some-owner--some-model"
     assert f"model.source={folder}" in str(error.value)
-    assert f"hf download some-owner/some-model --revision v2 --local-dir {folder}" in str(error.value)
+    assert f"hf download some-owner/some-model --revision v2 --local-dir {folder}" in str(
+        error.value
+    )
 
 
 def test_pickled_weights_are_refused_by_name(own_copy: Path) -> None:
@@ -174,7 +180,9 @@ def test_a_spoilt_index_is_a_users_error(own_copy: Path) -> None:
     ("key", "value", "file"),
     [("unet", ["evil", "Evil"], "unet/evil.py"), ("_class_name", ["evil", "Evil"], "evil.py")],
 )
-def test_code_in_a_models_folder_is_never_run(own_copy: Path, key: str, value: list[str], file: str) -> None:
+def test_code_in_a_models_folder_is_never_run(
+    own_copy: Path, key: str, value: list[str], file: str
+) -> None:
     trace = own_copy / "ran"
     (own_copy / file).write_text(f"open({str(trace)!r}, 'w')\nclass Evil: pass\n")
     index = json.loads((own_copy / "model_index.json").read_text())

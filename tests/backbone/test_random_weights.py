@@ -18,7 +18,9 @@ def test_the_denoiser_alone_is_drawn_anew_from_its_seed(family: str) -> None:
     assert torch.equal(torch.get_rng_state(), state)
     drawn = [denoiser_of(pipe) for pipe in pipes]
     weights = [each.state_dict() for each in drawn]
-    matrices = [name for name, value in trained.items() if value.ndim > 1 and value.is_floating_point()]
+    matrices = [
+        name for name, value in trained.items() if value.ndim > 1 and value.is_floating_point()
+    ]
     assert weights[0].keys() == trained.keys() and not drawn[0].training
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in trained)
     assert not any(
@@ -26,5 +28,8 @@ def test_the_denoiser_alone_is_drawn_anew_from_its_seed(family: str) -> None:
     )
     assert not all(torch.equal(weights[0][name], weights[2][name]) for name in matrices)
     assert list_hookpoints(drawn[0]) == list_hookpoints(denoiser_of(tiny_family(family)))
-    encoder, untouched = pipes[0].text_encoder.state_dict(), tiny_family(family).text_encoder.state_dict()
+    encoder, untouched = (
+        pipes[0].text_encoder.state_dict(),
+        tiny_family(family).text_encoder.state_dict(),
+    )
     assert all(torch.equal(encoder[name], untouched[name]) for name in untouched)

@@ -27,11 +27,15 @@ from diffusae.errors import UserError
         (0.7, 1, 0),
     ],
 )
-def test_step_index_is_the_nearest_step_and_ties_go_to_the_later(t: float, steps: int, index: int) -> None:
+def test_step_index_is_the_nearest_step_and_ties_go_to_the_later(
+    t: float, steps: int, index: int
+) -> None:
     assert step_index(t, steps) == index
 
 
-@given(st.integers(1, 1000).flatmap(lambda steps: st.tuples(st.integers(0, steps - 1), st.just(steps))))
+@given(
+    st.integers(1, 1000).flatmap(lambda steps: st.tuples(st.integers(0, steps - 1), st.just(steps)))
+)
 def test_t_of_a_step_leads_back_to_that_step(step: tuple[int, int]) -> None:
     index, steps = step
     assert step_index(t_of(index, steps), steps) == index
@@ -97,18 +101,25 @@ def test_more_steps_than_the_scheduler_has_are_refused() -> None:
         timestep_at(DDIMScheduler(), 2000, 0.5)
 
 
-def test_a_time_that_was_rounded_is_the_schedulers_nearest_and_an_ambiguous_one_is_refused() -> None:
+def test_a_time_that_was_rounded_is_the_schedulers_nearest_and_an_ambiguous_one_is_refused() -> (
+    None
+):
     schedule = RunningSchedule(
-        SimpleNamespace(scheduler=SimpleNamespace(timesteps=torch.tensor([1000.0, 500.0, 499.0, 499.0])))
+        SimpleNamespace(
+            scheduler=SimpleNamespace(timesteps=torch.tensor([1000.0, 500.0, 499.0, 499.0]))
+        )
     )
     assert schedule.own(500, rounding=0.0) == 500
     assert schedule.own(500.2, rounding=0.001) == 500  # 499 is 1.2 away, and 0.5 is allowed
-    assert schedule.own(0.5, rounding=0.001) is None  # a thousandth of it, or a sigma, is another scale
+    assert (
+        schedule.own(0.5, rounding=0.001) is None
+    )  # a thousandth of it, or a sigma, is another scale
     assert [schedule.t(each) for each in (1000, 500, 499)] == [1.0, 0.5, 0.0]
     assert schedule.index(499) == (2, 3)
     with pytest.raises(UserError, match=r"500, 499, which round to it"):
         schedule.own(499.5, rounding=0.01)
     with pytest.raises(
-        UserError, match=r"SimpleNamespace is given the time 0.5, which is none .* \(3 from 1000 to 499\)"
+        UserError,
+        match=r"SimpleNamespace is given the time 0.5, which is none .* \(3 from 1000 to 499\)",
     ):
         schedule.t(0.5)

@@ -26,14 +26,18 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("family", LAYERS)
-def test_every_encoders_layers_are_listed_and_give_a_vector_of_the_told_width_a_token(family: str) -> None:
+def test_every_encoders_layers_are_listed_and_give_a_vector_of_the_told_width_a_token(
+    family: str,
+) -> None:
     pipe = tiny_family(family)
     known = list_text_layers(pipe)
     assert list(known) == LAYERS[family]
     for name, layer in known.items():
         seen: list[torch.Tensor] = []
 
-        def keep(_module: object, _args: object, output: Any, seen: list[torch.Tensor] = seen) -> None:
+        def keep(
+            _module: object, _args: object, output: Any, seen: list[torch.Tensor] = seen
+        ) -> None:
             seen.append(output[0] if isinstance(output, tuple) else output)
 
         handle = text_layer(pipe, name).register_forward_hook(keep)
@@ -65,7 +69,9 @@ def test_all_layers_that_do_not_exist_are_named_together() -> None:
 
 def test_names_are_told_from_those_of_blocks() -> None:
     assert all(map(names_text_layer, ["text_0", "text2_11", "text3_22"]))
-    assert not any(map(names_text_layer, ["mid", "text", "text4_1", "text_x", "atext_1", "text_1x"]))
+    assert not any(
+        map(names_text_layer, ["mid", "text", "text4_1", "text_x", "atext_1", "text_1x"])
+    )
     assert told(["text_0", "text_1", "text3_0"]) == "text_0 to text_1, text3_0"
 
 

@@ -23,9 +23,11 @@ def paired(first: Work, second: Work, *, rounds: int = 9) -> float:
 def in_turns(
     works: dict[str, Work], *, rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
-    """Seconds of each of `works` in rounds A B C A B C ..., after one run of each that does not count.
+    """Seconds of each of `works` in rounds A B C A B C ..., after one run of each that does not
+    count.
 
-    `time.process_time` as the clock leaves out what other programs take of the core; it fits work in one process alone.
+    `time.process_time` as the clock leaves out what other programs take of the core; it fits work
+    in one process alone.
     """
     for work in works.values():
         work()

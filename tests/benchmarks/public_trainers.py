@@ -1,9 +1,9 @@
 """One training step of TopK SAEs as public libraries carry it out, through their own code.
 
-Each class takes (d_in, d_sae, k, dead latents, lr, device); `step(x)` is one whole step: forward, backward, Adam, bookkeeping.
-With dead > 0, AuxK is on and that many latents count as dead at every step; what AuxK does with them is the library's
-own choice. `reconstructed(x)` is x_hat after the steps made. Libraries are imported where they are used: any may be
-missing.
+Each class takes (d_in, d_sae, k, dead latents, lr, device); `step(x)` is one whole step: forward,
+backward, Adam, bookkeeping. With dead > 0, AuxK is on and that many latents count as dead at every
+step; what AuxK does with them is the library's own choice. `reconstructed(x)` is x_hat after the
+steps made. Libraries are imported where they are used: any may be missing.
 """
 
 import os
@@ -20,7 +20,9 @@ LONG_AGO = 10**9
 
 
 class Sparsify:
-    """eai-sparsify: what `Trainer.fit` does around a `SparseCoder`, whose loop is tied to a language model."""
+    """eai-sparsify: what `Trainer.fit` does around a `SparseCoder`, whose loop is tied to a
+    language model.
+    """
 
     def __init__(
         self, d_in: int, d_sae: int, k: int, dead: int = 0, lr: float = 1e-4, device: str = "cpu"
@@ -66,7 +68,8 @@ class LeftOut(ModuleType):
 def without_pictures() -> None:
     """Let overcomplete be imported where there is no torchvision for this torch.
 
-    Its vision models need that, and its plots a matplotlib of before 3.9; its SAEs and their training need neither.
+    Its vision models need that, and its plots a matplotlib of before 3.9; its SAEs and their
+    training need neither.
     """
     if find_spec("overcomplete") is not None and find_spec("torchvision") is None:
         for part in ("overcomplete.models", "overcomplete.visualization"):
@@ -94,7 +97,13 @@ class Overcomplete:
 
     def step(self, x: Tensor) -> None:
         self.train(
-            self.sae, [x], self.criterion, self.optimizer, nb_epochs=1, monitoring=0, device=self.device
+            self.sae,
+            [x],
+            self.criterion,
+            self.optimizer,
+            nb_epochs=1,
+            monitoring=0,
+            device=self.device,
         )
 
     @torch.no_grad()
@@ -111,9 +120,16 @@ class DictionaryLearning:
         from dictionary_learning.trainers.top_k import TopKTrainer  # type: ignore[import-not-found]
 
         self.trainer = TopKTrainer(
-            steps=10**6, activation_dim=d_in, dict_size=d_sae, k=k, layer=0, lm_name="", device=device, lr=lr,
+            steps=10**6,
+            activation_dim=d_in,
+            dict_size=d_sae,
+            k=k,
+            layer=0,
+            lm_name="",
+            device=device,
+            lr=lr,
             auxk_alpha=1 / 32 if dead else 0,
-        )  # fmt: skip
+        )
         self.dead, self.auxiliary_loss = dead, self.trainer.get_auxiliary_loss
         self.trainer.get_auxiliary_loss = self.with_dead_latents
 
@@ -146,7 +162,11 @@ class SAELens:
         from sae_lens.training.sae_trainer import SAETrainer  # type: ignore[import-not-found]
 
         config = SAETrainerConfig(
-            total_training_samples=10**9, train_batch_size_samples=4096, lr=lr, lr_end=lr, device=device
+            total_training_samples=10**9,
+            train_batch_size_samples=4096,
+            lr=lr,
+            lr_end=lr,
+            device=device,
         )
         sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=d_in, d_sae=d_sae, k=k, device=device))
         nothing: Iterator[Tensor] = iter(())

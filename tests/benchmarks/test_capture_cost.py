@@ -1,4 +1,6 @@
-"""What capture costs generation: calls with hooks and without, in turns. `make bench` prints the ratios."""
+"""What capture costs generation: calls with hooks and without, in turns. `make bench` prints the
+ratios.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,9 @@ def interval(ratios: list[float]) -> tuple[float, float, float]:
 
 
 def test_generation_with_capture_against_generation_without() -> None:
-    """The default study: three blocks and both branches at three of 50 steps; with the attention to the text, and without
-    any timestep wanted (hooks that find nothing to do)."""
+    """The default study: three blocks and both branches at three of 50 steps; with the attention to
+    the text, and without any timestep wanted (hooks that find nothing to do).
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pipe = load_pipeline(SHIPPED, dtype=torch.float32, device=device)
     timesteps = [timestep_at(pipe.scheduler, STEPS, t) for t in (1.0, 0.5, 0.0)]
@@ -62,7 +65,8 @@ def test_generation_with_capture_against_generation_without() -> None:
 
     works: dict[str, Callable[[], object]] = {"without": run, "again": run, "idle hooks": idle}
     works |= {"updates": captured, "updates and attention": with_attention}
-    # On a CPU its own seconds count: those of a busy machine's other programs would hide a hundredth.
+    # On a CPU its own seconds count: those of a busy machine's other programs would hide a
+    # hundredth.
     clock = time.perf_counter if device == "cuda" else time.process_time
     times: dict[str, list[float]] = {name: [] for name in works}
     for number in range(-1, ROUNDS):  # a first round that does not count
@@ -76,7 +80,8 @@ def test_generation_with_capture_against_generation_without() -> None:
         median, low, high = interval(ratios)
         least = min(times[name]) / min(times["without"])
         print(
-            f"\ngeneration, {PICTURES} pictures of {STEPS} steps, {device}, {name}: {median:.4f} x without [{low:.4f}, {high:.4f}]; fastest of {ROUNDS}: {least:.4f} x"
+            f"\ngeneration, {PICTURES} pictures of {STEPS} steps, {device}, {name}: {median:.4f} x"
+            f" without [{low:.4f}, {high:.4f}]; fastest of {ROUNDS}: {least:.4f} x"
         )
     ratio, *_ = interval([a / b for a, b in zip(times["updates"], times["without"], strict=True)])
     assert 0.5 < ratio < 1.5  # beyond this the machine was too noisy to say anything
@@ -88,7 +93,9 @@ def timed_hooks() -> Iterator[list[float]]:
     spent = [0.0]
 
     def timed(register: Callable[..., object]) -> Callable[..., object]:
-        def registering(module: nn.Module, hook: Callable[..., object], **options: object) -> object:
+        def registering(
+            module: nn.Module, hook: Callable[..., object], **options: object
+        ) -> object:
             def counting(*args: object, **kwargs: object) -> object:
                 start = time.process_time()
                 try:
@@ -106,10 +113,14 @@ def timed_hooks() -> Iterator[list[float]]:
         yield spent
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="an accelerator works on while its hooks return")
+@pytest.mark.skipif(
+    torch.cuda.is_available(), reason="an accelerator works on while its hooks return"
+)
 @pytest.mark.parametrize("attention", [False, True])
 def test_the_share_of_a_generation_that_is_spent_in_hooks(attention: bool) -> None:
-    """Hooks and the rest of one and the same run: steadier than two runs where a machine is busy."""
+    """Hooks and the rest of one and the same run: steadier than two runs where a machine is
+    busy.
+    """
     pipe = load_pipeline(SHIPPED, dtype=torch.float32, device="cpu")
     timesteps = [timestep_at(pipe.scheduler, STEPS, t) for t in (1.0, 0.5, 0.0)]
     captions, seeds = ["a red fish and a blue house , flat"] * PICTURES, list(range(PICTURES))
@@ -120,13 +131,21 @@ def test_the_share_of_a_generation_that_is_spent_in_hooks(attention: bool) -> No
             reading = capture_cross_attention(pipe, timesteps) if attention else nullcontext()
             with reading:
                 generate(
-                    pipe, captions, seeds, steps=STEPS, guidance=4.0, decode=False, hookpoints=HOOKPOINTS, timesteps=timesteps
-                )  # fmt: skip
+                    pipe,
+                    captions,
+                    seeds,
+                    steps=STEPS,
+                    guidance=4.0,
+                    decode=False,
+                    hookpoints=HOOKPOINTS,
+                    timesteps=timesteps,
+                )
         whole = time.process_time() - start
         shares.append(spent[0] / (whole - spent[0]))
     median, low, high = interval(shares)
     what = "updates and attention" if attention else "updates"
     print(
-        f"\nin hooks, {PICTURES} pictures of {STEPS} steps, {what}: {median:.4f} of the rest [{low:.4f}, {high:.4f}]"
+        f"\nin hooks, {PICTURES} pictures of {STEPS} steps, {what}: {median:.4f} of the rest"
+        f" [{low:.4f}, {high:.4f}]"
     )
     assert 0 < median < 0.5

@@ -1,7 +1,8 @@
-"""A training step on a GPU: ours with torch's kernels and with our own, beside public libraries and the matrix limit.
+"""A training step on a GPU: ours with torch's kernels and with our own, beside public libraries and
+the matrix limit.
 
-`make bench-gpu` prints it. `make bench` runs the same code on the CPU with few and short vectors, so that it is known
-to run; those times mean nothing.
+`make bench-gpu` prints it. `make bench` runs the same code on the CPU with few and short vectors,
+so that it is known to run; those times mean nothing.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def milliseconds(works: dict[str, Work], scale: Scale) -> dict[str, list[float]]
             torch.cuda.synchronize()
 
     times = in_turns(
-        {name: (lambda work=work: finished(work)) for name, work in works.items()}, rounds=scale.rounds
+        {name: lambda work=work: finished(work) for name, work in works.items()},
+        rounds=scale.rounds,
     )
     return {name: [1e3 * second for second in seconds] for name, seconds in times.items()}
 
@@ -83,8 +85,8 @@ def triton_runs(device_type: str) -> bool:
 
 @pytest.mark.parametrize("with_auxk", [False, True], ids=["without_auxk", "with_auxk"])
 def test_our_step_with_torch_compile(scale: Scale, with_auxk: bool) -> None:
-    """It takes the loss in parts: where the step looks at numbers (is the loss finite, which latents are dead) a graph
-    ends. The projections are whole graphs.
+    """It takes the loss in parts: where the step looks at numbers (is the loss finite, which
+    latents are dead) a graph ends. The projections are whole graphs.
     """
     if "nnsight" in sys.modules:
         pytest.skip("nnsight, which dictionary-learning brings, replaces parts of torch.compile")
@@ -100,7 +102,7 @@ def test_our_step_with_torch_compile(scale: Scale, with_auxk: bool) -> None:
     module = made["projections and loss compiled"].module
     module.training_loss = torch.compile(module.training_loss)  # type: ignore[method-assign]
     works: dict[str, Work] = {
-        name: (lambda trainer=trainer: trainer.step(x)) for name, trainer in made.items()
+        name: lambda trainer=trainer: trainer.step(x) for name, trainer in made.items()
     }
     for work in works.values():
         work()  # another shape of the dead latents is compiled for once more
@@ -108,7 +110,8 @@ def test_our_step_with_torch_compile(scale: Scale, with_auxk: bool) -> None:
     print(f"\nour step, {'with' if with_auxk else 'without'} AuxK, on {device_name(scale)}")
     for name, measured in times.items():
         print(
-            f"  {name}: {statistics.median(measured):.2f} ms, {ratio(measured, times['as it is']):.2f} x as it is"
+            f"  {name}: {statistics.median(measured):.2f} ms,"
+            f" {ratio(measured, times['as it is']):.2f} x as it is"
         )
     losses = [trainer.step(x) for trainer in made.values()]
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-3)
@@ -131,8 +134,8 @@ def test_our_step_beside_the_public_ones_and_the_matrix_limit(
     x = batch_of(planted_directions(scale.d_in), 1, rows=scale.batch).to(scale.device)
     d_sae = EXPANSION * scale.d_in
     print(
-        f"\nSAE step on {device_name(scale)}, d_in {scale.d_in}, d_sae {d_sae}, k {K}, batch {scale.batch}, {dead} dead "
-        f"latents; float32 products: {precision}"
+        f"\nSAE step on {device_name(scale)}, d_in {scale.d_in}, d_sae {d_sae}, k {K}, batch"
+        f" {scale.batch}, {dead} dead latents; float32 products: {precision}"
     )
     with float32_products_in(precision):
         trainers: dict[str, Any] = {"ours, torch": Ours(x, "bfloat16", dead=dead)}
@@ -141,15 +144,19 @@ def test_our_step_beside_the_public_ones_and_the_matrix_limit(
         ours = list(trainers)
         trainers |= public_trainers(scale.d_in, d_sae, K, dead=dead, device=scale.device)
         works: dict[str, Work] = {
-            name: (lambda trainer=trainer: trainer.step(x)) for name, trainer in trainers.items()
+            name: lambda trainer=trainer: trainer.step(x) for name, trainer in trainers.items()
         }
         low, weights = x.bfloat16(), torch.randn(d_sae, scale.d_in, device=x.device).bfloat16()
         out = torch.empty(scale.batch, d_sae, dtype=torch.bfloat16, device=x.device)
-        works["matrix limit: the bfloat16 encoder product"] = lambda: torch.mm(low, weights.T, out=out)
+        works["matrix limit: the bfloat16 encoder product"] = lambda: torch.mm(
+            low, weights.T, out=out
+        )
         times = milliseconds(works, scale)
     for name, measured in times.items():
         middle = statistics.median(measured)
-        ratios = ", ".join(f"{ratio(measured, times[mine]):.2f} x {mine}" for mine in ours if mine != name)
+        ratios = ", ".join(
+            f"{ratio(measured, times[mine]):.2f} x {mine}" for mine in ours if mine != name
+        )
         print(f"  {name}: {middle:.2f} ms, {1e3 * scale.batch / middle:,.0f} vectors/s, {ratios}")
         assert middle > 0
 
@@ -160,7 +167,9 @@ def device_name(scale: Scale) -> str:
 
 def bytes_per_ms(scale: Scale) -> float:
     """Read and written by a copy of much more than a cache holds: what the memory can do."""
-    much = torch.empty(2**28 if scale.device == "cuda" else 2**20, dtype=torch.float32, device=scale.device)
+    much = torch.empty(
+        2**28 if scale.device == "cuda" else 2**20, dtype=torch.float32, device=scale.device
+    )
     there = torch.empty_like(much)
     times = milliseconds({"copy": lambda: there.copy_(much)}, scale)["copy"]
     return 2 * much.numel() * much.element_size() / statistics.median(times)
@@ -170,7 +179,10 @@ def chosen(scale: Scale, hot: int) -> Tensor:
     """Latents [batch, k] of random vectors, the first `hot` of them active in every one."""
     generator = torch.Generator().manual_seed(0)
     d_sae = EXPANSION * scale.d_in
-    rows = [hot + torch.randperm(d_sae - hot, generator=generator)[: K - hot] for _ in range(scale.batch)]
+    rows = [
+        hot + torch.randperm(d_sae - hot, generator=generator)[: K - hot]
+        for _ in range(scale.batch)
+    ]
     always = torch.arange(hot).expand(scale.batch, hot)
     return torch.cat([always, torch.stack(rows)], dim=1).to(scale.device)
 
@@ -213,7 +225,8 @@ def products(scale: Scale, kernels: Kernels, hot: int) -> Products:
 def test_our_kernels_beside_torchs_and_the_memory(scale: Scale, hot: int) -> None:
     rate = bytes_per_ms(scale)
     print(
-        f"\nparts of a step on {device_name(scale)}, {hot} latents active everywhere; {rate / 1e6:.0f} GB/s copied"
+        f"\nparts of a step on {device_name(scale)}, {hot} latents active everywhere;"
+        f" {rate / 1e6:.0f} GB/s copied"
     )
     kinds = {"torch": TORCH}
     if triton_runs(scale.device):
@@ -224,12 +237,17 @@ def test_our_kernels_beside_torchs_and_the_memory(scale: Scale, hot: int) -> Non
         for kind in parts.values():
             torch.testing.assert_close(kind.works[part](), expected, rtol=1e-4, atol=1e-3)
         times = milliseconds({name: kind.works[part] for name, kind in parts.items()}, scale)
-        told = ", ".join(f"{name} {statistics.median(measured):.3f} ms" for name, measured in times.items())
+        told = ", ".join(
+            f"{name} {statistics.median(measured):.3f} ms" for name, measured in times.items()
+        )
         if "triton" in times:
             told += f", triton is {ratio(times['torch'], times['triton']):.2f} times as fast"
-        least, gathered = (bytes_[part] / rate for bytes_ in (parts["torch"].least, parts["torch"].gathered))
+        least, gathered = (
+            bytes_[part] / rate for bytes_ in (parts["torch"].least, parts["torch"].gathered)
+        )
         print(
-            f"  {part}: {told}; every byte once from memory {least:.3f} ms, every row picked {gathered:.3f} ms"
+            f"  {part}: {told}; every byte once from memory {least:.3f} ms, every row picked"
+            f" {gathered:.3f} ms"
         )
 
 
@@ -239,9 +257,15 @@ def test_other_sizes_of_our_kernels(scale: Scale, monkeypatch: pytest.MonkeyPatc
         pytest.skip("no Triton kernels run here")
     from diffusae.sae import triton_kernels
 
-    print(f"\nms of decoding, inner products and a weight gradient with a hot latent on {device_name(scale)}")
+    print(
+        "\nms of decoding, inner products and a weight gradient with a hot latent on"
+        f" {device_name(scale)}"
+    )
     settings = [
-        (entries, columns, warps) for entries in (4, 8, 16) for columns in (128, 256) for warps in (2, 4, 8)
+        (entries, columns, warps)
+        for entries in (4, 8, 16)
+        for columns in (128, 256)
+        for warps in (2, 4, 8)
     ]
     for entries, columns, warps in settings if scale.device == "cuda" else settings[:2]:
         monkeypatch.setattr(triton_kernels, "ENTRIES", entries)

@@ -1,4 +1,6 @@
-"""Ratios of our parts to their limits: `make bench` prints them. Times of one machine say little, ratios travel."""
+"""Ratios of our parts to their limits: `make bench` prints them. Times of one machine say little,
+ratios travel.
+"""
 
 import pytest
 import torch
@@ -11,7 +13,9 @@ from diffusae.sae.sparsity import TopK
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(("d_in", "d_sae", "k", "batch"), [(128, 512, 16, 512), (1280, 5120, 20, 1024)])
+@pytest.mark.parametrize(
+    ("d_in", "d_sae", "k", "batch"), [(128, 512, 16, 512), (1280, 5120, 20, 1024)]
+)
 def test_sae_step_against_its_encoder_product(d_in, d_sae, k, batch):
     x = torch.randn(batch, d_in)
     module = SAEModule(SparseAutoencoder(d_in, d_sae, TopK(k)), dead_after_vectors=10**9)
@@ -28,5 +32,8 @@ def test_sae_step_against_its_encoder_product(d_in, d_sae, k, batch):
         module.autoencoder.project()
 
     ratio = paired(step, lambda: x @ weights.T)
-    print(f"\nSAE step, d_in {d_in}, d_sae {d_sae}, k {k}, batch {batch}: {ratio:.1f} x its encoder product")
+    print(
+        f"\nSAE step, d_in {d_in}, d_sae {d_sae}, k {k}, batch {batch}: {ratio:.1f} x its encoder"
+        " product"
+    )
     assert ratio > 1  # the product is part of the step: anything below is a broken measurement

@@ -1,4 +1,6 @@
-"""Our training step beside those of public libraries, and what it loses by choosing latents in few bits."""
+"""Our training step beside those of public libraries, and what it loses by choosing latents in few
+bits.
+"""
 
 import statistics
 import time
@@ -60,7 +62,9 @@ class Ours:
             kernels=kernels,
             encoder_norm=encoder_norm,
         )
-        self.module = SAEModule(sae, dead_after_vectors=LONG_AGO // 2, k_aux=k_aux, lr=lr).to(x.device)
+        self.module = SAEModule(sae, dead_after_vectors=LONG_AGO // 2, k_aux=k_aux, lr=lr).to(
+            x.device
+        )
         self.module.initialise(x)
         self.module.log_dict = lambda *_args, **_values: None  # type: ignore[method-assign]
         self.optimizer = adam(sae.parameters(), self.module)
@@ -115,12 +119,16 @@ def batch_of(directions: Tensor, seed: int, *, rows: int = BATCH) -> Tensor:
     chosen = torch.randint(len(directions), (rows, K), generator=generator)
     strength = torch.rand(rows, K, generator=generator)
     noise = torch.randn(rows, directions.shape[1], generator=generator)
-    return F.embedding_bag(chosen, directions, per_sample_weights=strength, mode="sum") + 0.02 * noise
+    return (
+        F.embedding_bag(chosen, directions, per_sample_weights=strength, mode="sum") + 0.02 * noise
+    )
 
 
 def planted_directions(d_in: int = D_IN, *, seed: int = 0) -> Tensor:
     # With the autoencoders' own seed, 0, they would begin with these very directions.
-    drawn = torch.randn(EXPANSION * d_in // 2, d_in, generator=torch.Generator().manual_seed(2504 + seed))
+    drawn = torch.randn(
+        EXPANSION * d_in // 2, d_in, generator=torch.Generator().manual_seed(2504 + seed)
+    )
     return F.normalize(drawn, dim=1)
 
 
@@ -130,11 +138,16 @@ def test_our_step_beside_the_public_ones(dead):
     ours = {f"ours, {precision}": Ours(x, precision, dead=dead) for precision in PRECISIONS}
     if dead:  # the libraries take d_in / 2 dead latents of a row
         for precision in PRECISIONS:
-            ours[f"ours, {precision}, k_aux {D_IN // 2}"] = Ours(x, precision, dead=dead, k_aux=D_IN // 2)
+            ours[f"ours, {precision}, k_aux {D_IN // 2}"] = Ours(
+                x, precision, dead=dead, k_aux=D_IN // 2
+            )
     steps: dict[str, Work] = {
-        name: (lambda trainer=trainer: trainer.step(x)) for name, trainer in ours.items()
+        name: lambda trainer=trainer: trainer.step(x) for name, trainer in ours.items()
     }
-    print(f"\nSAE step, d_in {D_IN}, d_sae {D_SAE}, k {K}, batch {BATCH}, {dead} dead latents, one thread")
+    print(
+        f"\nSAE step, d_in {D_IN}, d_sae {D_SAE}, k {K}, batch {BATCH}, {dead} dead latents, one"
+        " thread"
+    )
     public = public_trainers(D_IN, D_SAE, K, dead=dead)
     for name, trainer in public.items():
         steps[name] = lambda trainer=trainer: trainer.step(x)
@@ -147,14 +160,20 @@ def test_our_step_beside_the_public_ones(dead):
             mine: statistics.median(b / a for a, b in zip(times[mine], times[name], strict=True))
             for mine in ours
         }
-        print(f"  {name} takes " + ", ".join(f"{ratio:.1f} x {mine}" for mine, ratio in ratios.items()))
+        print(
+            f"  {name} takes "
+            + ", ".join(f"{ratio:.1f} x {mine}" for mine, ratio in ratios.items())
+        )
         assert min(ratios.values()) > 0
 
 
 def test_losses_after_200_steps_beside_the_dense_step():
     """At the size and the learning rate that times are measured at."""
     losses = losses_at_the_end(D_IN, BATCH, directions=planted_directions(), first_seed=1, lr=1e-4)
-    print(f"\nloss, mean of the last {LAST} of {STEPS} steps; the dense float32 step: {losses['dense']:.5f}")
+    print(
+        f"\nloss, mean of the last {LAST} of {STEPS} steps; the dense float32 step:"
+        f" {losses['dense']:.5f}"
+    )
     for precision in PRECISIONS:
         excess = losses[precision] / losses["dense"] - 1
         print(f"  ours, {precision}: {100 * excess:+.3f} %")
@@ -162,7 +181,9 @@ def test_losses_after_200_steps_beside_the_dense_step():
 
 
 def test_losses_where_they_fall_fast_beside_the_dense_step_with_rows_in_another_order():
-    """There a rounding error grows into another course: how much of that is rounding alone, the dense step tells itself."""
+    """There a rounding error grows into another course: how much of that is rounding alone, the
+    dense step tells itself.
+    """
     d_in, rows, runs = D_IN // 4, BATCH // 4, 10
     excess: dict[str, list[float]] = {}
     for run in range(runs):
@@ -172,7 +193,10 @@ def test_losses_where_they_fall_fast_beside_the_dense_step_with_rows_in_another_
         )
         for name, loss in losses.items():
             excess.setdefault(name, []).append(100 * (loss / losses["dense"] - 1))
-    print(f"\nloss after {STEPS} steps beside the dense step's, d_in {d_in}, batch {rows}, {runs} data sets")
+    print(
+        f"\nloss after {STEPS} steps beside the dense step's, d_in {d_in}, batch {rows}, {runs}"
+        " data sets"
+    )
     for name, percent in excess.items():
         mean, error = statistics.mean(percent), statistics.stdev(percent) / runs**0.5
         print(f"  {name}: {mean:+.2f} % (standard error {error:.2f})")
@@ -182,7 +206,9 @@ def test_losses_where_they_fall_fast_beside_the_dense_step_with_rows_in_another_
 def losses_at_the_end(
     d_in: int, rows: int, *, directions: Tensor, first_seed: int, lr: float, reordered: bool = False
 ) -> dict[str, float]:
-    """Training losses, the means of the last steps, on the same batches; "reordered" is dense on permuted rows."""
+    """Training losses, the means of the last steps, on the same batches; "reordered" is dense on
+    permuted rows.
+    """
     first = batch_of(directions, first_seed, rows=rows)
     trainers: dict[str, Dense | Ours] = {"dense": Dense(first, lr=lr)}
     if reordered:
@@ -198,7 +224,9 @@ def losses_at_the_end(
 
 @pytest.mark.parametrize("lr", [1e-3, 3e-3])
 def test_fvu_of_all_trainers_after_200_equal_steps_at_a_quarter_of_the_size(lr):
-    """Every library begins with its own initialisation and has the same data, batches and learning rate."""
+    """Every library begins with its own initialisation and has the same data, batches and learning
+    rate.
+    """
     d_in, rows = D_IN // 4, BATCH // 4
     directions = planted_directions(d_in)
     first, new = (batch_of(directions, seed, rows=rows) for seed in (1, 10**6))
@@ -212,7 +240,8 @@ def test_fvu_of_all_trainers_after_200_equal_steps_at_a_quarter_of_the_size(lr):
         for trainer in trainers.values():
             trainer.step(x)
     print(
-        f"\nFVU of new data after {STEPS} steps, d_in {d_in}, d_sae {EXPANSION * d_in}, batch {rows}, lr {lr}"
+        f"\nFVU of new data after {STEPS} steps, d_in {d_in}, d_sae {EXPANSION * d_in}, batch"
+        f" {rows}, lr {lr}"
     )
     spread = (new - new.mean(dim=0)).square().sum()
     fvu = {
@@ -229,7 +258,9 @@ def test_fvu_of_all_trainers_after_200_equal_steps_at_a_quarter_of_the_size(lr):
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_how_many_latents_a_search_in_few_bits_misses(precision, monkeypatch):
-    """Of float32's K of every vector, at five moments of a training, with the spare candidates and without."""
+    """Of float32's K of every vector, at five moments of a training, with the spare candidates and
+    without.
+    """
     rows, directions = 1024, planted_directions()
     trainer = Ours(batch_of(directions, 1, rows=rows), precision, lr=3e-3)
     sae = trainer.module.autoencoder
@@ -240,9 +271,13 @@ def test_how_many_latents_a_search_in_few_bits_misses(precision, monkeypatch):
             patch.setattr(sparsity, "SPARE", spare)
             codes = sae.scaled_pass(x).codes
         sae.selection_precision = precision
-        return torch.zeros(rows, D_SAE, dtype=torch.bool).scatter_(1, codes.indices, codes.values > 0)
+        return torch.zeros(rows, D_SAE, dtype=torch.bool).scatter_(
+            1, codes.indices, codes.values > 0
+        )
 
-    print(f"\nlatents of {K} a vector that a search in {precision} misses, d_in {D_IN}, d_sae {D_SAE}")
+    print(
+        f"\nlatents of {K} a vector that a search in {precision} misses, d_in {D_IN}, d_sae {D_SAE}"
+    )
     for step in range(161):
         x = batch_of(directions, 1 + step, rows=rows)
         if step % 40 == 0:
@@ -251,7 +286,9 @@ def test_how_many_latents_a_search_in_few_bits_misses(precision, monkeypatch):
                 spare: float((exact & ~chosen(x, precision, spare)).sum()) / rows
                 for spare in (0, sparsity.SPARE)
             }
-            told = ", ".join(f"{count:.4f} with {spare} spare candidates" for spare, count in missed.items())
+            told = ", ".join(
+                f"{count:.4f} with {spare} spare candidates" for spare, count in missed.items()
+            )
             print(f"  after {step} steps: {told}")
             assert missed[sparsity.SPARE] < 0.001 * K
         trainer.step(x)

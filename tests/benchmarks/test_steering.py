@@ -1,4 +1,6 @@
-"""What an edit costs: the same generation with an edit that acts at every step, with one that never acts, and without."""
+"""What an edit costs: the same generation with an edit that acts at every step, with one that never
+acts, and without.
+"""
 
 import statistics
 import time
@@ -47,7 +49,9 @@ class Timed:
 
 
 def share_inside(edited, change):
-    """The seconds inside a change over those of the rest of the same run, in per cent: steadier than two runs."""
+    """The seconds inside a change over those of the rest of the same run, in per cent: steadier
+    than two runs.
+    """
     timed = Timed(change)
     run = edited(timed)
     run()
@@ -59,7 +63,9 @@ def share_inside(edited, change):
 
 
 def shares(times, *, skipped):
-    """{work: (median, low, high)}: what each takes beyond the plain one, in per cent of it; `skipped` rounds at both ends."""
+    """{work: (median, low, high)}: what each takes beyond the plain one, in per cent of it;
+    `skipped` rounds at both ends.
+    """
     plain = times["no edit"]
     found = {}
     for name, taken in times.items():
@@ -91,13 +97,15 @@ def test_the_cost_of_an_edit(capsys):
         "spatial, every step": work(Edit(HOOKPOINT, move)),
         "global, every step": work(Edit(HOOKPOINT, push)),
         "spatial, in the early window": work(Edit(HOOKPOINT, move, window=(1.0, 0.6))),
-        # In a branch that does act, but never in this window: DDIM's 10 steps have no t between .99 and .9.
+        # In a branch that does act, but never in this window: DDIM's 10 steps have no t between .99
+        # and .9.
         "never acts": work(Edit(HOOKPOINT, move, window=(0.99, 0.9))),
     }
     times = in_turns(works, rounds=15, clock=time.process_time)
     with capsys.disabled():
         print(
-            "\nan edit's share of the time of generation (miniature, 8 pictures, one thread; medians of 15 rounds)"
+            "\nan edit's share of the time of generation (miniature, 8 pictures, one thread;"
+            " medians of 15 rounds)"
         )
         for name, (median, low, high) in shares(times, skipped=3).items():
             print(f"{name:30s} {median:+.2f} %   (rounds: {low:+.2f} to {high:+.2f} %)")
@@ -109,9 +117,14 @@ def test_the_cost_of_an_edit(capsys):
 
 
 def test_the_cost_of_an_edit_at_the_true_size_of_stable_diffusion(capsys):
-    """Random weights: an edit's arithmetic does not depend on them. One picture, two steps with guidance."""
+    """Random weights: an edit's arithmetic does not depend on them. One picture, two steps with
+    guidance.
+    """
     pipe = sd()
-    pipe.unet, pipe.text_encoder = random_unet(), text_encoder(hidden_size=768, num_attention_heads=12)
+    pipe.unet, pipe.text_encoder = (
+        random_unet(),
+        text_encoder(hidden_size=768, num_attention_heads=12),
+    )
     pipe.set_progress_bar_config(disable=True)
     sae = SparseAutoencoder(1280, 5120, TopK(k=10), seed=0)
     direction = torch.nn.functional.normalize(torch.ones(1280), dim=0)
@@ -134,7 +147,10 @@ def test_the_cost_of_an_edit_at_the_true_size_of_stable_diffusion(capsys):
         {"no edit": work(), "spatial, every step": work(edit)}, rounds=4, clock=time.process_time
     )
     with capsys.disabled():
-        print("\nthe same for Stable Diffusion 1.4's U-Net, 16 x 16 x 1280 and 5,120 latents (4 rounds)")
+        print(
+            "\nthe same for Stable Diffusion 1.4's U-Net, 16 x 16 x 1280 and 5,120 latents (4"
+            " rounds)"
+        )
         for name, (median, low, high) in shares(times, skipped=0).items():
             print(f"{name:30s} {median:+.2f} %   (rounds: {low:+.2f} to {high:+.2f} %)")
         share = share_inside(lambda timed: work(Edit(hookpoint, timed)), move)

@@ -42,7 +42,9 @@ def _one_core() -> Iterator[None]:
 def records(group: int) -> Iterator[ImageRecord]:
     each = IMAGES // GROUPS
     for n in range(group * each, (group + 1) * each):
-        updates = np.random.default_rng(n).standard_normal(SHAPE, dtype=np.float32).astype(np.float16)
+        updates = (
+            np.random.default_rng(n).standard_normal(SHAPE, dtype=np.float32).astype(np.float16)
+        )
         yield ImageRecord(
             image_id=f"i{n}", prompt="", seed=n, split="train", updates={STREAM.folder: updates}
         )
@@ -97,7 +99,10 @@ def test_readers_beside_webdataset_and_the_limit(collection, tmp_path):
         for first in range(0, VECTORS, BATCH):
             out.copy_(torch.from_numpy(mapped[first : first + BATCH]))
 
-    mapped_batches, streamed_batches = shuffled(collection, "mapped"), shuffled(collection, "webdataset")
+    mapped_batches, streamed_batches = (
+        shuffled(collection, "mapped"),
+        shuffled(collection, "webdataset"),
+    )
     one = manifest.shards(STREAM.folder, "train")[0]
     works: dict[str, Work] = {
         "raw memory map, unshuffled": conversion,
@@ -110,13 +115,17 @@ def test_readers_beside_webdataset_and_the_limit(collection, tmp_path):
     counts["webdataset, vector by vector"] = one.samples * STREAM.positions // BATCH * BATCH
     times = in_turns(works, rounds=5, clock=time.process_time)
     speeds = {name: counts[name] / statistics.median(measured) for name, measured in times.items()}
-    print(f"\nstreaming, {VECTORS} vectors of {STREAM.d_in}, batch {BATCH}, buffer {BUFFER}, one thread")
+    print(
+        f"\nstreaming, {VECTORS} vectors of {STREAM.d_in}, batch {BATCH}, buffer {BUFFER}, one"
+        " thread"
+    )
     for name, speed in speeds.items():
         print(f"  {name}: {speed / 1e3:.0f}k vectors/s")
     limit, plain = speeds["raw memory map, unshuffled"], speeds["webdataset, vector by vector"]
     for name in ("ours, mapped", "ours, webdataset"):
         print(
-            f"  {name}: {speeds[name] / limit:.2f} x the raw memory map, {speeds[name] / plain:.1f} x webdataset"
+            f"  {name}: {speeds[name] / limit:.2f} x the raw memory map, {speeds[name] / plain:.1f}"
+            " x webdataset"
         )
         assert speeds[name] > 0
 
@@ -127,7 +136,8 @@ def test_waiting_for_data_beside_a_training_step(collection):
     readers: tuple[Reader, ...] = ("mapped", "webdataset")
     streams = {reader: shuffled(collection, reader) for reader in readers}
     works: dict[str, Work] = {
-        reader: lambda batches=batches: sum(map(len, batches)) for reader, batches in streams.items()
+        reader: lambda batches=batches: sum(map(len, batches))
+        for reader, batches in streams.items()
     }
     times = in_turns({**works, "step": lambda: trainer.step(x)}, rounds=5, clock=time.process_time)
     batches = VECTORS / BATCH
@@ -148,7 +158,9 @@ def test_writer_beside_plain_webdataset(tmp_path):
 
     def ours() -> None:
         root = tmp_path / f"ours{next(numbers)}"
-        ActivationWriter(root, streams=[STREAM], header={}, with_images=False).write_group(0, images)
+        ActivationWriter(root, streams=[STREAM], header={}, with_images=False).write_group(
+            0, images
+        )
 
     def plain() -> None:
         with open(tmp_path / f"plain{next(numbers)}.tar", "wb") as file:
@@ -165,7 +177,12 @@ def test_writer_beside_plain_webdataset(tmp_path):
 
     times = in_turns({"ours": ours, "plain": plain}, rounds=7)
     ratio = statistics.median(a / b for a, b in zip(times["ours"], times["plain"], strict=True))
-    ours_speed, plain_speed = (size / statistics.median(times[name]) / 1e6 for name in ("ours", "plain"))
-    print(f"\nwriting with checks, SHA-256 and rename: {ours_speed:.0f} MB/s, {ratio:.2f} x the time of")
+    ours_speed, plain_speed = (
+        size / statistics.median(times[name]) / 1e6 for name in ("ours", "plain")
+    )
+    print(
+        f"\nwriting with checks, SHA-256 and rename: {ours_speed:.0f} MB/s, {ratio:.2f} x the"
+        " time of"
+    )
     print(f"plain webdataset: {plain_speed:.0f} MB/s")
     assert ratio > 0

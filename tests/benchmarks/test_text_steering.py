@@ -1,4 +1,6 @@
-"""What steering through the text encoder costs: the same generation with a text edit and without, in turns."""
+"""What steering through the text encoder costs: the same generation with a text edit and without,
+in turns.
+"""
 
 import statistics
 from contextlib import nullcontext
@@ -24,7 +26,9 @@ ROUNDS = 11
 
 @pytest.mark.parametrize("pictures", [1, 8])
 def test_the_cost_of_steering_through_the_text_encoder(capsys, pictures):
-    """One context a generation: the concept prompt is encoded anew in each, which is the dearest way to use it."""
+    """One context a generation: the concept prompt is encoded anew in each, which is the dearest
+    way to use it.
+    """
     torch.set_num_threads(1)
     pipe = load_pipeline(SHIPPED, dtype=torch.float32, device="cpu")
     sae = SparseAutoencoder(128, 512, TopK(k=32), seed=0)
@@ -49,18 +53,21 @@ def test_the_cost_of_steering_through_the_text_encoder(capsys, pictures):
         "steered, cond alone": work(TextEdit("text_2", sae, "neon style", 0.5, ("cond",))),
     }
     steered, plain_picture = (
-        cast(torch.Tensor, work(*edits)()) for edits in ([TextEdit("text_2", sae, "neon style", 0.5)], [])
+        cast(torch.Tensor, work(*edits)())
+        for edits in ([TextEdit("text_2", sae, "neon style", 0.5)], [])
     )
     assert not torch.equal(steered, plain_picture)
     times = in_turns(works, rounds=ROUNDS)
     plain = times.pop("not steered")
     with capsys.disabled():
         print(
-            f"\nsteering's share of the time of generation (miniature, {pictures} pictures of {STEPS} steps, one thread; "
-            f"medians of {ROUNDS} rounds; not steered {statistics.median(plain):.2f} s)"
+            f"\nsteering's share of the time of generation (miniature, {pictures} pictures of"
+            f" {STEPS} steps, one thread; medians of {ROUNDS} rounds; not steered"
+            f" {statistics.median(plain):.2f} s)"
         )
         for name, taken in times.items():
             ratios = sorted(a / b - 1 for a, b in zip(taken, plain, strict=True))
             print(
-                f"{name:30s} {100 * statistics.median(ratios):+.2f} %   (rounds: {100 * ratios[2]:+.2f} to {100 * ratios[-3]:+.2f} %)"
+                f"{name:30s} {100 * statistics.median(ratios):+.2f} %   (rounds:"
+                f" {100 * ratios[2]:+.2f} to {100 * ratios[-3]:+.2f} %)"
             )

@@ -1,4 +1,6 @@
-"""What writing costs a collection: seconds in the writer beside those in which pictures are made."""
+"""What writing costs a collection: seconds in the writer beside those in which pictures are
+made.
+"""
 
 import time
 from collections.abc import Iterator
@@ -14,13 +16,17 @@ from diffusae.stages.collect import collect
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-COUNTS = [f"prompts.counts.{split}=32" for split in ("train", "validation", "dictionary", "tune", "test")]
+COUNTS = [
+    f"prompts.counts.{split}=32" for split in ("train", "validation", "dictionary", "tune", "test")
+]
 
 
 def test_the_share_of_a_collection_that_is_spent_writing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The demo's collection of 32 pictures a split: tars, PNGs, hashes, flushes to the disk, renames, journals."""
+    """The demo's collection of 32 pictures a split: tars, PNGs, hashes, flushes to the disk,
+    renames, journals.
+    """
     write_group = ActivationWriter.write_group
     making, writing = [], []
 
@@ -45,7 +51,11 @@ def test_the_share_of_a_collection_that_is_spent_writing(
 
     monkeypatch.setattr(ActivationWriter, "write_group", timed)
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        collect(compose("collect", overrides=["experiment=miniature", f"paths.outputs={tmp_path}", *COUNTS]))
+        collect(
+            compose(
+                "collect", overrides=["experiment=miniature", f"paths.outputs={tmp_path}", *COUNTS]
+            )
+        )
     print()
     for split, made, written in zip(COUNTS, making, writing, strict=True):
         print(f"{split}: writing takes {100 * written / made:.2f} % of making the pictures")

@@ -66,16 +66,22 @@ def test_hooks_are_gone_after_an_exception(pipe) -> None:
 
 @torch.no_grad()
 def test_the_probabilities_are_the_ones_the_stock_layer_attends_with(pipe) -> None:
-    """Values averaged by them and projected give the output of the layer, which keeps them to itself."""
+    """Values averaged by them and projected give the output of the layer, which keeps them to
+    itself.
+    """
     layer = pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn2
     generator = torch.Generator().manual_seed(0)
     queries = torch.randn(2, 16, layer.to_q.in_features, generator=generator)
     words = torch.randn(2, TOKENS, 32, generator=generator)
     probabilities = cross_attention(layer, queries, words)
-    assert probabilities.std() > 0.05  # far from uniform, which averaging any values would not tell apart
+    assert (
+        probabilities.std() > 0.05
+    )  # far from uniform, which averaging any values would not tell apart
     values = layer.to_v(words).unflatten(-1, (layer.heads, -1)).transpose(1, 2)
     output = layer.to_out[0]((probabilities @ values).transpose(1, 2).flatten(2))
-    torch.testing.assert_close(output, layer(queries, encoder_hidden_states=words), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        output, layer(queries, encoder_hidden_states=words), rtol=1e-4, atol=1e-4
+    )
 
 
 @torch.no_grad()
@@ -95,7 +101,9 @@ def test_the_conditional_half_is_what_is_recorded(pipe) -> None:
         ("cond", ("a cat", "dogs"), 1.0),
         ("uncond", ("", ""), 1.0),
     ):
-        with capture_cross_attention(pipe, [667], hookpoints={"mid": HOOKPOINTS["mid"]}) as captured:
+        with capture_cross_attention(
+            pipe, [667], hookpoints={"mid": HOOKPOINTS["mid"]}
+        ) as captured:
             _run(pipe, prompts, guidance)
         maps[name] = captured.maps["mid", 667]
     torch.testing.assert_close(maps["guided"], maps["cond"], rtol=1e-4, atol=1e-5)
@@ -119,11 +127,15 @@ def test_a_block_of_several_layers_gives_their_mean(pipe) -> None:
     inputs = []
     for layer in layers:
         layer.attn2.register_forward_hook(
-            lambda _module, args, kwargs, _output: inputs.append((args[0], kwargs["encoder_hidden_states"])),
+            lambda _module, args, kwargs, _output: inputs.append(
+                (args[0], kwargs["encoder_hidden_states"])
+            ),
             with_kwargs=True,
         )
     try:
-        with capture_cross_attention(pipe, [667], hookpoints={"mid": HOOKPOINTS["mid"]}) as captured:
+        with capture_cross_attention(
+            pipe, [667], hookpoints={"mid": HOOKPOINTS["mid"]}
+        ) as captured:
             _run(pipe)
         first, second = (
             cross_attention(layer.attn2, queries[2:], words[2:]).mean(dim=1)
@@ -156,7 +168,10 @@ def test_updates_and_attention_are_recorded_in_one_run(pipe) -> None:
 
 
 def test_a_timestep_that_never_came_is_an_error(pipe) -> None:
-    with pytest.raises(UserError, match="timestep 500 never came"), capture_cross_attention(pipe, [500]):
+    with (
+        pytest.raises(UserError, match="timestep 500 never came"),
+        capture_cross_attention(pipe, [500]),
+    ):
         _run(pipe)
     with pytest.raises(UserError, match="no timestep"), capture_cross_attention(pipe, []):
         pass
@@ -177,14 +192,22 @@ def test_a_timestep_that_never_came_is_an_error(pipe) -> None:
         ("ab cdefghijklmn cat", "cat", []),  # cut off: 16 tokens hold start, 14 letters and end
     ],
 )
-def test_a_word_is_found_as_a_whole_at_all_its_places(prompt: str, word: str, tokens: list[int]) -> None:
+def test_a_word_is_found_as_a_whole_at_all_its_places(
+    prompt: str, word: str, tokens: list[int]
+) -> None:
     assert word_tokens(tiny_tokenizer(), prompt, word) == tokens
 
 
 def test_token_positions_are_those_of_the_prompt_as_the_pipeline_encodes_it(pipe) -> None:
-    ids = pipe.tokenizer("two cats", padding="max_length", max_length=TOKENS, truncation=True).input_ids
+    ids = pipe.tokenizer(
+        "two cats", padding="max_length", max_length=TOKENS, truncation=True
+    ).input_ids
     columns = word_tokens(pipe.tokenizer, "two cats", "cats")
-    assert pipe.tokenizer.convert_ids_to_tokens([ids[column] for column in columns]) == ["ca", "t", "s</w>"]
+    assert pipe.tokenizer.convert_ids_to_tokens([ids[column] for column in columns]) == [
+        "ca",
+        "t",
+        "s</w>",
+    ]
 
 
 def test_a_tokenizer_without_offsets_is_refused() -> None:
@@ -227,7 +250,9 @@ def test_words_are_found_where_no_space_parts_them(
 
 @pytest.mark.parametrize("pictures", [1, 2])
 def test_an_ip_adapters_tokens_are_no_text(pipe, pictures: int) -> None:
-    """It gives the cross-attention (text, pictures' tokens): the probabilities are those over the text."""
+    """It gives the cross-attention (text, pictures' tokens): the probabilities are those over the
+    text.
+    """
     attention = pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn2
     words = torch.randn(2 * pictures, 16, 32)
     handle = attention.register_forward_pre_hook(
@@ -238,7 +263,9 @@ def test_an_ip_adapters_tokens_are_no_text(pipe, pictures: int) -> None:
         with_kwargs=True,
     )
     own = attention.forward
-    attention.forward = lambda x, encoder_hidden_states, **kwargs: own(x, encoder_hidden_states[0], **kwargs)
+    attention.forward = lambda x, encoder_hidden_states, **kwargs: own(
+        x, encoder_hidden_states[0], **kwargs
+    )
     try:
         with (
             torch.no_grad(),

@@ -1,4 +1,5 @@
-"""Rows of a denoiser call are counted, not assumed: pictures of the running call times the branches of its class.
+"""Rows of a denoiser call are counted, not assumed: pictures of the running call times the branches
+of its class.
 
 Everything recorded is compared with a plain hook of this file's own, for one picture and for two.
 """
@@ -43,13 +44,20 @@ def captured(
 ) -> tuple[Any, list[Tensor]]:
     """(what is recorded, what a plain hook sees in each denoiser call)."""
     denoiser = getattr(pipe, "unet", None) or pipe.transformer
-    with plain_hook(denoiser, place["mid"]) as seen, capture_updates(pipe, place, times, **options) as found:
+    with (
+        plain_hook(denoiser, place["mid"]) as seen,
+        capture_updates(pipe, place, times, **options) as found,
+    ):
         call()
     return found.updates, [update for _, update in seen]
 
 
-def check(found: tuple[Any, list[Tensor]], pictures: int, times: Any, *branches: tuple[str, ...]) -> None:
-    """The recorded rows are the plain hook's, where call i of a step holds `branches[i]`; what no name stands for is left out."""
+def check(
+    found: tuple[Any, list[Tensor]], pictures: int, times: Any, *branches: tuple[str, ...]
+) -> None:
+    """The recorded rows are the plain hook's, where call i of a step holds `branches[i]`; what no
+    name stands for is left out.
+    """
     (updates, seen), expected = found, {}
     for number, update in enumerate(seen):
         step, part = divmod(number, len(branches))
@@ -65,13 +73,20 @@ def test_every_class_that_is_known_exists_and_takes_what_is_read_of_its_calls() 
     for name in KNOWN:
         kind = getattr(diffusers, name)
         parameters = set(inspect.signature(kind.__call__).parameters)
-        assert parameters >= {"prompt", "prompt_embeds", "num_images_per_prompt", "guidance_scale"}, name
+        assert parameters >= {
+            "prompt",
+            "prompt_embeds",
+            "num_images_per_prompt",
+            "guidance_scale",
+        }, name
         assert passes_of(kind) is KNOWN[name]
     assert TEXT_TO_IMAGE.keys() < KNOWN.keys()
 
 
 @pytest.mark.parametrize("pictures", [1, 2])
-def test_perturbed_attention_guidance_has_a_third_branch_that_is_neither(pipe, pictures: int) -> None:
+def test_perturbed_attention_guidance_has_a_third_branch_that_is_neither(
+    pipe, pictures: int
+) -> None:
     pag = as_class(pipe, "StableDiffusionPAGPipeline")
     for options, branches in (
         ({}, (*BOTH, "perturbed")),
@@ -87,11 +102,17 @@ def test_perturbed_attention_guidance_has_a_third_branch_that_is_neither(pipe, p
 
 @pytest.mark.parametrize("pictures", [1, 2])
 def test_skipped_layers_make_a_second_pass_that_is_neither(sd3, pictures: int) -> None:
-    skip = {"skip_guidance_layers": [1], "skip_layer_guidance_start": -1.0, "skip_layer_guidance_stop": 2.0}
+    skip = {
+        "skip_guidance_layers": [1],
+        "skip_layer_guidance_start": -1.0,
+        "skip_layer_guidance_stop": 2.0,
+    }
     sd3.scheduler.set_timesteps(3)
     times = sd3.scheduler.timesteps.tolist()
     # The block that is skipped runs once a step, its neighbour in the extra pass too.
-    check(captured(sd3, lambda: sd3(**longer(pictures, **skip)), times, JOINT), pictures, times, BOTH)
+    check(
+        captured(sd3, lambda: sd3(**longer(pictures, **skip)), times, JOINT), pictures, times, BOTH
+    )
     place = {"mid": "transformer_blocks.0"}
     found = captured(sd3, lambda: sd3(**longer(pictures, **skip)), times, place)
     check(found, pictures, times, BOTH, ("skipped",))
@@ -104,7 +125,11 @@ def test_flux_with_a_picture_makes_one_pass_or_two_as_its_call_asks(
 ) -> None:
     other = as_class(flux, "FluxImg2ImgPipeline")
     options = longer(pictures, image=torch.rand(pictures, 3, 64, 64), strength=0.7, latents=None)
-    options |= {"true_cfg_scale": true_guidance, "negative_prompt": [""] * pictures, "num_inference_steps": 4}
+    options |= {
+        "true_cfg_scale": true_guidance,
+        "negative_prompt": [""] * pictures,
+        "num_inference_steps": 4,
+    }
     other(**options)
     times = other.scheduler.timesteps.tolist()[-3:]  # 0.7 of 4 steps
     branches = [("cond",), ("uncond",)] if true_guidance > 1 else [("cond",)]
@@ -122,7 +147,9 @@ def test_flux_without_a_negative_prompt_makes_one_pass_whatever_its_true_guidanc
 
 
 @pytest.mark.parametrize("pictures", [1, 2])
-def test_pictures_are_counted_by_prompts_embeddings_and_pictures_a_prompt(pipe, pictures: int) -> None:
+def test_pictures_are_counted_by_prompts_embeddings_and_pictures_a_prompt(
+    pipe, pictures: int
+) -> None:
     embedded, negative = pipe.encode_prompt(PROMPTS[:pictures], "cpu", 1, True)
     several = {"num_images_per_prompt": 2, "latents": None}
     given = {"prompt": None, "prompt_embeds": embedded, "negative_prompt_embeds": negative}
@@ -139,7 +166,9 @@ def test_pictures_are_counted_by_prompts_embeddings_and_pictures_a_prompt(pipe, 
 
 
 @pytest.mark.parametrize("pictures", [1, 2])
-def test_guidance_that_ends_within_a_call_changes_the_branches_from_that_step_on(pipe, pictures: int) -> None:
+def test_guidance_that_ends_within_a_call_changes_the_branches_from_that_step_on(
+    pipe, pictures: int
+) -> None:
     def stop(pipe: Any, index: int, _t: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if index:
             return {}
@@ -158,15 +187,24 @@ def test_guidance_that_ends_within_a_call_changes_the_branches_from_that_step_on
 
 def test_a_batch_that_shrinks_or_disagrees_with_the_prompts_is_refused_by_name(pipe) -> None:
     def shrink(_pipe: Any, index: int, _t: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        first = {"latents": tensors["latents"][:1], "prompt_embeds": tensors["prompt_embeds"][[0, 2]]}
+        first = {
+            "latents": tensors["latents"][:1],
+            "prompt_embeds": tensors["prompt_embeds"][[0, 2]],
+        }
         return {} if index else first
 
     options = arguments(
-        2, callback_on_step_end=shrink, callback_on_step_end_tensor_inputs=["latents", "prompt_embeds"]
+        2,
+        callback_on_step_end=shrink,
+        callback_on_step_end_tensor_inputs=["latents", "prompt_embeds"],
     )
-    with pytest.raises(UserError, match="StableDiffusionPipeline runs its denoiser on 2 rows for 2 pictures"):
+    with pytest.raises(
+        UserError, match="StableDiffusionPipeline runs its denoiser on 2 rows for 2 pictures"
+    ):
         captured(pipe, lambda: pipe(**options))
-    with pytest.raises(UserError, match="StableDiffusionPipeline runs its denoiser on 4 rows for 1 pictures"):
+    with pytest.raises(
+        UserError, match="StableDiffusionPipeline runs its denoiser on 4 rows for 1 pictures"
+    ):
         captured(pipe, lambda: pipe(**arguments(2, prompt="a cat")))
 
 
@@ -203,7 +241,8 @@ def test_of_two_pipelines_with_one_denoiser_the_one_that_runs_counts(pipe, pictu
     pipe(**arguments(2, guidance_scale=1.0))
     check(captured(other, lambda: other(**options), TIMES[1:]), pictures, TIMES[1:], BOTH)
     with pytest.raises(
-        UserError, match="StableDiffusionImg2ImgPipeline runs the denoiser of this StableDiffusionPipeline"
+        UserError,
+        match="StableDiffusionImg2ImgPipeline runs the denoiser of this StableDiffusionPipeline",
     ):
         captured(pipe, lambda: other(**options), TIMES[1:])
     with pytest.raises(UserError, match="StableDiffusionImg2ImgPipeline runs"):
@@ -218,7 +257,9 @@ def test_a_timestep_that_comes_twice_is_the_error_that_generate_gives(
     pipe, monkeypatch: pytest.MonkeyPatch, name: str, pictures: int
 ) -> None:
     monkeypatch.setattr(
-        pipe, "scheduler", getattr(diffusers, name).from_config(pipe.scheduler.config, skip_prk_steps=True)
+        pipe,
+        "scheduler",
+        getattr(diffusers, name).from_config(pipe.scheduler.config, skip_prk_steps=True),
     )
     pipe.scheduler.set_timesteps(3)
     times = pipe.scheduler.timesteps.tolist()
@@ -227,7 +268,13 @@ def test_a_timestep_that_comes_twice_is_the_error_that_generate_gives(
         captured(pipe, lambda: pipe(**arguments(pictures)), times)
     with pytest.raises(UserError, match=match):
         generate(
-            pipe, PROMPTS[:pictures], range(pictures), steps=3, guidance=5.0, hookpoints=MID, timesteps=times
+            pipe,
+            PROMPTS[:pictures],
+            range(pictures),
+            steps=3,
+            guidance=5.0,
+            hookpoints=MID,
+            timesteps=times,
         )
     once = [time for time in times if times.count(time) == 1][:1]  # what comes once is recorded
     updates, _ = captured(pipe, lambda: pipe(**arguments(pictures)), once)
@@ -237,7 +284,9 @@ def test_a_timestep_that_comes_twice_is_the_error_that_generate_gives(
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("pictures", [1, 2])
 def test_a_block_that_gives_a_kept_output_is_named(pipe, pictures: int, inside: bool) -> None:
-    """As DeepCache does: every second step a block returns what it returned before, whenever that is set up."""
+    """As DeepCache does: every second step a block returns what it returned before, whenever that
+    is set up.
+    """
     block = pipe.unet.get_submodule(MID["mid"])
     own, kept = block.forward, []
 
@@ -253,16 +302,21 @@ def test_a_block_that_gives_a_kept_output_is_named(pipe, pictures: int, inside: 
     try:
         if not inside:
             block.forward = forward
-        with pytest.raises(UserError, match=rf"mid \(mid_block.* did not run.* at timestep 334 for {named}"):
+        with pytest.raises(
+            UserError, match=rf"mid \(mid_block.* did not run.* at timestep 334 for {named}"
+        ):
             captured(pipe, call)
     finally:
         del block.forward
 
 
 def test_a_block_that_is_passed_by_is_named(pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipe.unet.mid_block, "forward", lambda hidden_states, *_, **__: hidden_states)
+    monkeypatch.setattr(
+        pipe.unet.mid_block, "forward", lambda hidden_states, *_, **__: hidden_states
+    )
     with pytest.raises(
-        UserError, match=r"mid .* did not run, or not as itself, at timestep 667 for pictures 0 to 1"
+        UserError,
+        match=r"mid .* did not run, or not as itself, at timestep 667 for pictures 0 to 1",
     ):
         captured(pipe, lambda: pipe(**arguments(2)))
 
@@ -309,7 +363,9 @@ def test_a_compiled_denoiser_names_the_setting_that_serves(
     if how == "whole":
         monkeypatch.setattr(pipe, "unet", torch.compile(pipe.unet, backend="eager"))
     elif how == "method":
-        monkeypatch.setattr(pipe.unet, "_compiled_call_impl", pipe.unet._call_impl)  # as unet.compile() does
+        monkeypatch.setattr(
+            pipe.unet, "_compiled_call_impl", pipe.unet._call_impl
+        )  # as unet.compile() does
     else:
         monkeypatch.setattr(pipe.unet, "forward", torch.compile(pipe.unet.forward, backend="eager"))
     for context in (capture_updates(pipe, MID, [667]), capture_cross_attention(pipe, [667])):
@@ -326,7 +382,9 @@ def test_a_call_that_ends_early_leaves_no_part_in_silence(pipe) -> None:
             pipe(**arguments(2, callback_on_step_end=fail))
         pipe(**arguments(1))
 
-    with pytest.raises(UserError, match=r"not recorded at timestep 334.*for pictures 0 to 1.*ended early"):
+    with pytest.raises(
+        UserError, match=r"not recorded at timestep 334.*for pictures 0 to 1.*ended early"
+    ):
         captured(pipe, call)
     check(captured(pipe, lambda: pipe(**arguments(1))), 1, TIMES, BOTH)
 

@@ -1,4 +1,6 @@
-"""Capture in a pipeline of every family: updates to the bit, branches told apart, pictures left alone."""
+"""Capture in a pipeline of every family: updates to the bit, branches told apart, pictures left
+alone.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def pipe(family: str) -> Any:
     return tiny_family(family)
 
 
-def timesteps(pipe: Any, *, height: int = PIXELS, width: int = PIXELS, steps: int = STEPS) -> list[float]:
+def timesteps(
+    pipe: Any, *, height: int = PIXELS, width: int = PIXELS, steps: int = STEPS
+) -> list[float]:
     adapter = adapter_of(pipe)
     unit = pipe.vae_scale_factor * adapter.patch
     return adapter.schedule(pipe.scheduler, steps, (height // unit) * (width // unit)).tolist()
@@ -55,7 +59,9 @@ def unguided(family: str) -> dict[str, Any]:
 
 @contextmanager
 def spied(pipe: Any, path: str) -> Iterator[list[Tensor]]:
-    """Output minus input of one block in every denoiser call, by replacing its forward: nothing shared with hooks."""
+    """Output minus input of one block in every denoiser call, by replacing its forward: nothing
+    shared with hooks.
+    """
     module, seen = denoiser_of(pipe).get_submodule(path), []
     forward = module.forward
 
@@ -78,7 +84,11 @@ def test_the_update_is_output_minus_input_to_the_bit(pipe: Any, family: str, blo
     times = timesteps(pipe)
     with spied(pipe, path) as seen:
         made = make(pipe, family, hookpoints={block: path}, timesteps=times)
-    passes = seen if family != "flux" else [torch.cat(seen[i : i + 2][::-1]) for i in range(0, len(seen), 2)]
+    passes = (
+        seen
+        if family != "flux"
+        else [torch.cat(seen[i : i + 2][::-1]) for i in range(0, len(seen), 2)]
+    )
     assert len(passes) == STEPS
     for timestep, delta in zip(times, passes, strict=True):
         for conditioning, half in (("uncond", delta[:2]), ("cond", delta[2:])):
@@ -90,15 +100,23 @@ def test_the_update_is_output_minus_input_to_the_bit(pipe: Any, family: str, blo
 
 
 def test_cond_and_uncond_are_told_apart_as_separate_runs_show(pipe: Any, family: str) -> None:
-    """At the first step a guided run's branches are the unguided runs of its prompts and of empty ones."""
+    """At the first step a guided run's branches are the unguided runs of its prompts and of empty
+    ones.
+    """
     first = timesteps(pipe)[:1]
     wanted: dict[str, Any] = {"hookpoints": FAMILIES[family].hookpoints, "timesteps": first}
     guided = make(pipe, family, **wanted).updates
     alone = {
-        name: make(pipe, family, prompts, conditionings=["cond"], **wanted, **unguided(family)).updates
+        name: (
+            make(
+                pipe, family, prompts, conditionings=["cond"], **wanted, **unguided(family)
+            ).updates
+        )
         for name, prompts in (("cond", PROMPTS), ("uncond", ("", "")))
     }
-    zeroed = family == "sdxl" and pipe.config.force_zeros_for_empty_prompt  # its empty prompt is not encoded
+    zeroed = (
+        family == "sdxl" and pipe.config.force_zeros_for_empty_prompt
+    )  # its empty prompt is not encoded
     for block in FAMILIES[family].blocks:
         for name, other in (("cond", "uncond"), ("uncond", "cond")):
             update, same = guided[block, first[0], name], alone[name][block, first[0], "cond"]
@@ -113,15 +131,22 @@ def test_pictures_with_hooks_are_the_pictures_without_to_the_bit(pipe: Any, fami
         without = make(pipe, family, **options)
         with capture_cross_attention(pipe, times):
             hooked = make(
-                pipe, family, hookpoints=FAMILIES[family].hookpoints, timesteps=times, conditionings=["cond"], **options
-            )  # fmt: skip
+                pipe,
+                family,
+                hookpoints=FAMILIES[family].hookpoints,
+                timesteps=times,
+                conditionings=["cond"],
+                **options,
+            )
         assert torch.equal(hooked.latents, without.latents)
         assert hooked.images is not None and without.images is not None
         assert np.array_equal(hooked.images, without.images)
         assert hooked.images.std() > 1  # a picture, not one colour
     modules = list(denoiser_of(pipe).modules())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
-    assert not {"cache_context", "encode_prompt"} & (vars(pipe).keys() | vars(denoiser_of(pipe)).keys())
+    assert not {"cache_context", "encode_prompt"} & (
+        vars(pipe).keys() | vars(denoiser_of(pipe)).keys()
+    )
 
 
 def test_generate_makes_the_picture_that_the_pipeline_itself_makes(pipe: Any, family: str) -> None:
@@ -153,7 +178,9 @@ def test_latents_are_packed_and_unpacked_without_loss(pipe: Any) -> None:
 
 
 def test_positions_are_row_major_over_the_picture(pipe: Any, family: str) -> None:
-    """A change of the latents at one place of a picture that is not square changes the first block's update there most."""
+    """A change of the latents at one place of a picture that is not square changes the first
+    block's update there most.
+    """
     adapter, height, width = adapter_of(pipe), 64, 128
     given: dict[str, Any] = conditions(
         pipe, ["a cat"], "cond", **FAMILIES[family].asked, height=height, width=width
@@ -185,9 +212,13 @@ def test_uncond_of_an_unguided_call_is_refused_before_anything_runs(pipe: Any, f
     steps: list[int] = []
     with pytest.raises(UserError, match="no uncond branch"):
         make(
-            pipe, family, hookpoints=FAMILIES[family].hookpoints, timesteps=timesteps(pipe), progress=steps.append,
+            pipe,
+            family,
+            hookpoints=FAMILIES[family].hookpoints,
+            timesteps=timesteps(pipe),
+            progress=steps.append,
             **unguided(family),
-        )  # fmt: skip
+        )
     assert steps == []
     with (
         pytest.raises(UserError, match="no uncond branch"),
@@ -222,7 +253,9 @@ def test_a_picture_depends_neither_on_its_place_nor_on_its_batch(pipe: Any, fami
     assert not torch.allclose(together.latents[0], together.latents[1])
 
 
-def test_attention_to_the_text_is_recorded_over_the_picture_and_sums_to_one(pipe: Any, family: str) -> None:
+def test_attention_to_the_text_is_recorded_over_the_picture_and_sums_to_one(
+    pipe: Any, family: str
+) -> None:
     times, adapter = timesteps(pipe), adapter_of(pipe)
     tokenizer, tokens = adapter.words(pipe, FAMILIES[family].asked.get("text_tokens"))
     with capture_cross_attention(pipe, times) as captured:
@@ -254,10 +287,18 @@ def test_conditions_are_what_the_pipeline_gives_its_denoiser(
     pipe: Any, family: str, conditioning: str
 ) -> None:
     """One pass with them is the branch of the pipeline's own first pass."""
-    first, adapter, mid = timesteps(pipe)[0], adapter_of(pipe), {"mid": FAMILIES[family].blocks["mid"][0]}
+    first, adapter, mid = (
+        timesteps(pipe)[0],
+        adapter_of(pipe),
+        {"mid": FAMILIES[family].blocks["mid"][0]},
+    )
     own = make(pipe, family, hookpoints=mid, timesteps=[first]).updates["mid", first, conditioning]
-    given = conditions(pipe, PROMPTS, conditioning, **FAMILIES[family].asked, height=PIXELS, width=PIXELS)
-    latents = torch.stack([torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(s)) for s in SEEDS])
+    given = conditions(
+        pipe, PROMPTS, conditioning, **FAMILIES[family].asked, height=PIXELS, width=PIXELS
+    )
+    latents = torch.stack(
+        [torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(s)) for s in SEEDS]
+    )
     found: list[Tensor] = []
     with (
         torch.no_grad(),
@@ -269,7 +310,9 @@ def test_conditions_are_what_the_pipeline_gives_its_denoiser(
 
 
 def test_joint_attention_is_what_the_layer_computes() -> None:
-    """Against the layer's own scaled dot product, with one value a text token and none for the picture."""
+    """Against the layer's own scaled dot product, with one value a text token and none for the
+    picture.
+    """
     pipe = tiny_family("flux")
     layer = pipe.transformer.transformer_blocks[0].attn
     picture, words = torch.randn(2, 4, 32), torch.randn(2, 3, 32)
@@ -293,8 +336,12 @@ def test_joint_attention_is_what_the_layer_computes() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_captured_at_the_schedulers_own_timesteps(family: str, dtype: torch.dtype) -> None:
-    """FLUX hands its denoiser a thousandth of the timestep, rounded to the model's dtype: the scheduler's is recorded."""
+def test_half_precision_is_captured_at_the_schedulers_own_timesteps(
+    family: str, dtype: torch.dtype
+) -> None:
+    """FLUX hands its denoiser a thousandth of the timestep, rounded to the model's dtype: the
+    scheduler's is recorded.
+    """
     half = tiny_family(family).to(dtype)
     times = timesteps(half, steps=5)
     made = make(half, family, hookpoints=FAMILIES[family].hookpoints, timesteps=times, steps=5)
@@ -307,7 +354,9 @@ def test_a_pipeline_that_no_config_names_is_hooked_as_it_is() -> None:
     """PixArt-Sigma: another class with the same kind of denoiser."""
     parts = tiny_family("pixart").components
     config: dict[str, Any] = {
-        name: value for name, value in parts["transformer"].config.items() if not name.startswith("_")
+        name: value
+        for name, value in parts["transformer"].config.items()
+        if not name.startswith("_")
     }
     config["use_additional_conditions"] = False
     denoiser = PixArtTransformer2DModel(**config)
@@ -317,6 +366,9 @@ def test_a_pipeline_that_no_config_names_is_hooked_as_it_is() -> None:
     times = timesteps(other)
     made = make(other, "pixart", hookpoints={"any": 1, "last": -1}, timesteps=times)
     assert set(made.updates) == {
-        (block, timestep, branch) for block in ("any", "last") for timestep in times for branch in ("cond", "uncond")
-    }  # fmt: skip
+        (block, timestep, branch)
+        for block in ("any", "last")
+        for timestep in times
+        for branch in ("cond", "uncond")
+    }
     assert made.grids == {"any": (4, 4), "last": (4, 4)}

@@ -21,7 +21,12 @@ SEEDS = [5, 6, 7]
 
 
 def _generate(pipe, prompts=PROMPTS, seeds=SEEDS, **options) -> Generation:
-    options = {"steps": 3, "guidance": 5.0, "hookpoints": HOOKPOINTS, "timesteps": (667, 1)} | options
+    options = {
+        "steps": 3,
+        "guidance": 5.0,
+        "hookpoints": HOOKPOINTS,
+        "timesteps": (667, 1),
+    } | options
     return generate(pipe, prompts, seeds, **options)
 
 
@@ -35,8 +40,12 @@ def test_shapes_and_types(pipe) -> None:
     assert _images(made).shape == (3, 16, 16, 3) and _images(made).dtype == np.uint8
     assert made.latents.shape == (3, 4, 8, 8) and made.latents.dtype == torch.float32
     assert made.grids == {"down": (8, 8), "mid": (4, 4), "up": (8, 8)}
-    assert {key: tuple(update.shape) for key, update in made.updates.items() if key[0] == "mid"} == {
-        ("mid", t, conditioning): (3, 16, 64) for t in (667, 1) for conditioning in ("cond", "uncond")
+    assert {
+        key: tuple(update.shape) for key, update in made.updates.items() if key[0] == "mid"
+    } == {
+        ("mid", t, conditioning): (3, 16, 64)
+        for t in (667, 1)
+        for conditioning in ("cond", "uncond")
     }
     assert made.nonfinite == {}
 
@@ -46,19 +55,29 @@ def test_pictures_are_those_of_the_pipeline_itself(pipe) -> None:
         [torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in SEEDS]
     )
     stock = pipe(
-        PROMPTS, num_inference_steps=3, guidance_scale=5.0, latents=latents.clone(), output_type="pil"
+        PROMPTS,
+        num_inference_steps=3,
+        guidance_scale=5.0,
+        latents=latents.clone(),
+        output_type="pil",
     ).images
     made = _generate(pipe)
     assert np.array_equal(_images(made), np.stack([np.asarray(image) for image in stock]))
     stock = pipe(
-        PROMPTS, num_inference_steps=3, guidance_scale=5.0, latents=latents.clone(), output_type="latent"
+        PROMPTS,
+        num_inference_steps=3,
+        guidance_scale=5.0,
+        latents=latents.clone(),
+        output_type="latent",
     ).images
     assert torch.equal(made.latents, stock)
 
 
 def test_recording_changes_no_picture(pipe) -> None:
     made, plain = _generate(pipe), _generate(pipe, hookpoints=None, timesteps=())
-    assert np.array_equal(_images(made), _images(plain)) and torch.equal(made.latents, plain.latents)
+    assert np.array_equal(_images(made), _images(plain)) and torch.equal(
+        made.latents, plain.latents
+    )
     assert plain.updates == {} and plain.grids == {}
 
 
@@ -80,7 +99,9 @@ def test_nothing_is_decoded_when_decoding_is_off(pipe, monkeypatch: pytest.Monke
 def test_a_picture_depends_neither_on_its_place_nor_on_its_batch(
     pipe, monkeypatch: pytest.MonkeyPatch, scheduler: str
 ) -> None:
-    """Up to rounding, for another batch size may sum in another order. DDPM draws noise at each step."""
+    """Up to rounding, for another batch size may sum in another order. DDPM draws noise at each
+    step.
+    """
     if scheduler == "ddpm":
         ddpm = DDPMScheduler.from_config(pipe.scheduler.config)
         monkeypatch.setattr(pipe, "scheduler", ddpm)
@@ -118,12 +139,14 @@ def test_progress_is_told_each_step(pipe) -> None:
 
 
 def test_updates_can_be_kept_in_half(pipe) -> None:
-    assert {update.dtype for update in _generate(pipe, update_dtype=torch.float16).updates.values()} == {
-        torch.float16
-    }
+    assert {
+        update.dtype for update in _generate(pipe, update_dtype=torch.float16).updates.values()
+    } == {torch.float16}
 
 
-def test_without_guidance_cond_alone_is_recorded_and_uncond_explained_before_anything_runs(pipe) -> None:
+def test_without_guidance_cond_alone_is_recorded_and_uncond_explained_before_anything_runs(
+    pipe,
+) -> None:
     made = _generate(pipe, guidance=1.0, conditionings=["cond"])
     assert {key[2] for key in made.updates} == {"cond"}
     steps: list[int] = []
@@ -144,7 +167,9 @@ def test_a_nonfinite_update_is_named_with_its_picture(pipe) -> None:
     assert made.updates["mid", 1, "cond"][1, 0, 0].isinf()
 
 
-def test_a_scheduler_that_visits_a_timestep_twice_is_refused(pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_that_visits_a_timestep_twice_is_refused(
+    pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
         pipe, "scheduler", PNDMScheduler.from_config(pipe.scheduler.config, skip_prk_steps=True)
     )
@@ -186,12 +211,16 @@ def test_bytes_are_rounded_to_nearest_and_nonfinite_is_black() -> None:
 def test_what_computes_elsewhere_than_its_weights_lie_is_given_tensors_there(
     pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under sequential offloading the weights are on the meta device, which is what the pipeline calls its device."""
+    """Under sequential offloading the weights are on the meta device, which is what the pipeline
+    calls its device.
+    """
     plain = _generate(pipe)
     pictures = torch.zeros(2, 16, 16, 3, dtype=torch.uint8)
     layers = {"text_0": list_text_layers(pipe)["text_0"]}
     monkeypatch.setattr(type(pipe), "device", property(lambda _pipe: torch.device("meta")))
-    monkeypatch.setattr(type(pipe), "_execution_device", property(lambda _pipe: torch.device("cpu")))
+    monkeypatch.setattr(
+        type(pipe), "_execution_device", property(lambda _pipe: torch.device("cpu"))
+    )
     made = _generate(pipe)
     assert np.array_equal(_images(made), _images(plain))
     latents = encode_pictures(pipe, pictures, batch_size=2)
@@ -203,5 +232,7 @@ def test_what_computes_elsewhere_than_its_weights_lie_is_given_tensors_there(
 
 
 def test_a_pipeline_that_needs_a_picture_is_refused_by_name(pipe) -> None:
-    with pytest.raises(UserError, match="StableDiffusionInpaintPipeline needs a picture besides the prompt"):
+    with pytest.raises(
+        UserError, match="StableDiffusionInpaintPipeline needs a picture besides the prompt"
+    ):
         _generate(as_class(pipe, "StableDiffusionInpaintPipeline"))

@@ -36,7 +36,9 @@ def _hooks(pipe) -> int:
 
 @contextmanager
 def _spied(pipe, path: str) -> Iterator[list[Tensor]]:
-    """Output minus input of one block at every step, by replacing its forward: nothing shared with hooks."""
+    """Output minus input of one block at every step, by replacing its forward: nothing shared with
+    hooks.
+    """
     module, seen = pipe.unet.get_submodule(path), []
     forward = module.forward
 
@@ -54,7 +56,10 @@ def _spied(pipe, path: str) -> Iterator[list[Tensor]]:
 
 @pytest.mark.parametrize("block", HOOKPOINTS)
 def test_the_update_is_output_minus_input_to_the_bit(pipe, block: str) -> None:
-    with _spied(pipe, HOOKPOINTS[block]) as seen, capture_updates(pipe, HOOKPOINTS, [334, 1]) as captured:
+    with (
+        _spied(pipe, HOOKPOINTS[block]) as seen,
+        capture_updates(pipe, HOOKPOINTS, [334, 1]) as captured,
+    ):
         _run(pipe)
     height, width = GRIDS[block]
     for timestep, delta in ((334, seen[1]), (1, seen[2])):
@@ -67,7 +72,10 @@ def test_the_update_is_output_minus_input_to_the_bit(pipe, block: str) -> None:
 
 
 def test_positions_are_row_major_over_a_grid_that_is_not_square(pipe) -> None:
-    with _spied(pipe, HOOKPOINTS["mid"]) as seen, capture_updates(pipe, HOOKPOINTS, [667]) as captured:
+    with (
+        _spied(pipe, HOOKPOINTS["mid"]) as seen,
+        capture_updates(pipe, HOOKPOINTS, [667]) as captured,
+    ):
         _run(pipe, latents=torch.randn(2, 4, 8, 12), height=16, width=24)
     assert captured.grids == {"down": (8, 12), "mid": (4, 6), "up": (8, 12)}
     assert torch.equal(captured.updates["mid", 667, "cond"][1, 2 * 6 + 5], seen[0][3, :, 2, 5])
@@ -141,7 +149,10 @@ def test_hooks_are_gone_after_an_exception_which_passes_unchanged(pipe) -> None:
 
 
 def test_hooks_are_gone_after_an_unknown_hookpoint(pipe) -> None:
-    with pytest.raises(UserError, match=r"known: .*mid_block"), capture_updates(pipe, {"x": "nowhere"}, [1]):
+    with (
+        pytest.raises(UserError, match=r"known: .*mid_block"),
+        capture_updates(pipe, {"x": "nowhere"}, [1]),
+    ):
         pass
     assert _hooks(pipe) == 0
 
@@ -169,7 +180,9 @@ def test_the_timestep_not_the_count_of_calls_is_what_is_recorded(pipe) -> None:
 
 
 def test_a_timestep_that_never_came_is_an_error_that_shows_those_that_did(pipe) -> None:
-    refused = pytest.raises(UserError, match=r"timestep 500, 2 never came; those that came: 667, 334, 1\.")
+    refused = pytest.raises(
+        UserError, match=r"timestep 500, 2 never came; those that came: 667, 334, 1\."
+    )
     with refused, capture_updates(pipe, HOOKPOINTS, [667, 500, 2]):
         _run(pipe)
     with (
@@ -185,7 +198,10 @@ def test_no_timestep_at_all_is_refused(pipe) -> None:
 
 
 def test_uncond_of_an_unguided_call_explains_itself(pipe) -> None:
-    with pytest.raises(UserError, match="no uncond branch"), capture_updates(pipe, HOOKPOINTS, [667]):
+    with (
+        pytest.raises(UserError, match="no uncond branch"),
+        capture_updates(pipe, HOOKPOINTS, [667]),
+    ):
         _run(pipe, guidance=1.0)
     assert _hooks(pipe) == 0
 
@@ -200,7 +216,10 @@ def test_a_change_of_picture_size_is_refused(pipe) -> None:
 def test_unwanted_steps_touch_no_tensor(pipe) -> None:
     visited = []
     with hook_blocks(
-        pipe, HOOKPOINTS, lambda block, moment, *_: visited.append((block, moment.timestep)), timesteps=[334]
+        pipe,
+        HOOKPOINTS,
+        lambda block, moment, *_: visited.append((block, moment.timestep)),
+        timesteps=[334],
     ):
         _run(pipe)
     assert visited == [("down", 334), ("mid", 334), ("up", 334)]
@@ -219,7 +238,9 @@ def test_without_timesteps_every_step_is_visited(pipe) -> None:
 def test_a_replacement_changes_the_run_and_the_order_of_contexts_decides_what_is_seen(
     pipe, edit_first: bool
 ) -> None:
-    """An edit removes the update: entered first, the recording sees zeros; entered second, the original."""
+    """An edit removes the update: entered first, the recording sees zeros; entered second, the
+    original.
+    """
     mid = {"mid": HOOKPOINTS["mid"]}
     edit = hook_blocks(pipe, mid, lambda _block, _t, before, _after: before, timesteps=[667])
     with capture_updates(pipe, mid, [667]) as plain:
@@ -237,7 +258,9 @@ def test_a_replacement_changes_the_run_and_the_order_of_contexts_decides_what_is
 
 
 @pytest.mark.parametrize("return_dict", [True, False])
-def test_both_forms_of_a_blocks_output_are_read_and_replaced_in_kind(pipe, return_dict: bool) -> None:
+def test_both_forms_of_a_blocks_output_are_read_and_replaced_in_kind(
+    pipe, return_dict: bool
+) -> None:
     block = pipe.unet.mid_block.attentions[0]
     x, words = torch.randn(1, 64, 4, 4), torch.randn(1, 16, 32)
     with (
@@ -275,7 +298,9 @@ def test_a_block_that_mixes_text_and_picture_in_one_stream_is_refused() -> None:
 
 
 def test_of_several_outputs_the_one_of_the_inputs_shape_is_the_picture() -> None:
-    """Joint blocks return (text, picture), others (picture, text); where both have one shape, the last is the picture."""
+    """Joint blocks return (text, picture), others (picture, text); where both have one shape, the
+    last is the picture.
+    """
     before, text, after = torch.zeros(1, 4, 3), torch.ones(1, 2, 3), torch.full((1, 4, 3), 2.0)
     assert _picture((text, after), before) is after
     assert _picture((after, text), before) is after

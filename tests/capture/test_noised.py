@@ -1,4 +1,6 @@
-"""Given pictures through a pipeline of every family: what its blocks do is what they do in a generation run."""
+"""Given pictures through a pipeline of every family: what its blocks do is what they do in a
+generation run.
+"""
 
 from __future__ import annotations
 
@@ -43,11 +45,19 @@ def times_of(pipe: Any) -> list[float]:
     return adapter.schedule(pipe.scheduler, STEPS, (PIXELS // unit) ** 2).tolist()
 
 
-def captured(pipe: Any, family: str, latents: torch.Tensor, prompt: str = "", **options: Any) -> Any:
+def captured(
+    pipe: Any, family: str, latents: torch.Tensor, prompt: str = "", **options: Any
+) -> Any:
     given = prompted(pipe, prompt, **FAMILIES[family].asked, **SIZE)
     return capture_noised(
-        pipe, latents, SEEDS, given, hookpoints=FAMILIES[family].hookpoints, timesteps=times_of(pipe), **options
-    )  # fmt: skip
+        pipe,
+        latents,
+        SEEDS,
+        given,
+        hookpoints=FAMILIES[family].hookpoints,
+        timesteps=times_of(pipe),
+        **options,
+    )
 
 
 def in_a_generation(pipe: Any, family: str, latents: torch.Tensor, prompt: str) -> Any:
@@ -58,17 +68,24 @@ def in_a_generation(pipe: Any, family: str, latents: torch.Tensor, prompt: str) 
     noise = first_latents(
         generators, **dict(zip(("channels", "height", "width"), latents.shape[1:], strict=True))
     )
-    seen = [adapter.pack(noised(pipe.scheduler, latents, noise, t)) for t in times] + [adapter.pack(latents)]
+    seen = [adapter.pack(noised(pipe.scheduler, latents, noise, t)) for t in times] + [
+        adapter.pack(latents)
+    ]
     told: dict[str, Any] = {"callback_on_step_end": lambda _p, i, _t, _k: {"latents": seen[i + 1]}}
     if family == "pixart":  # which has only the older callback: one call a step
         told = {"callback": lambda i, _t, now: now.copy_(seen[i + 1])}
     tokens = asked.pop("text_tokens", None)
     with capture_updates(pipe, FAMILIES[family].hookpoints, times) as got:
         pipe(
-            prompt=[prompt] * 2, num_inference_steps=STEPS, latents=seen[0], output_type="latent", **SIZE,
+            prompt=[prompt] * 2,
+            num_inference_steps=STEPS,
+            latents=seen[0],
+            output_type="latent",
+            **SIZE,
             **adapter.guidance(asked["guidance"], asked.get("true_guidance"), 2),
-            **call_options(pipe, text_tokens=tokens), **told,
-        )  # fmt: skip
+            **call_options(pipe, text_tokens=tokens),
+            **told,
+        )
     return got.updates
 
 
@@ -76,7 +93,10 @@ def in_a_generation(pipe: Any, family: str, latents: torch.Tensor, prompt: str) 
 def test_a_given_pictures_updates_are_those_of_a_generation_run_with_its_latents(
     pipe: Any, family: str, latents: torch.Tensor, prompt: str, branch: str
 ) -> None:
-    ours, theirs = captured(pipe, family, latents, prompt), in_a_generation(pipe, family, latents, "a cat")
+    ours, theirs = (
+        captured(pipe, family, latents, prompt),
+        in_a_generation(pipe, family, latents, "a cat"),
+    )
     assert set(ours) == {(block, t) for block, t, _ in theirs}
     for (block, t), update in ours.items():
         torch.testing.assert_close(update, theirs[block, t, branch], rtol=1e-4, atol=1e-5)
@@ -87,7 +107,10 @@ def test_a_given_pictures_updates_are_those_of_a_generation_run_with_its_latents
 def test_outputs_and_means_over_positions_are_what_they_say(
     pipe: Any, family: str, latents: torch.Tensor
 ) -> None:
-    update, output = captured(pipe, family, latents), captured(pipe, family, latents, record="output")
+    update, output = (
+        captured(pipe, family, latents),
+        captured(pipe, family, latents, record="output"),
+    )
     pooled = captured(pipe, family, latents, record="output", pooled=True)
     for key, whole in output.items():
         assert whole.shape == update[key].shape == (2, *update[key].shape[1:])
@@ -102,14 +125,23 @@ def test_each_picture_has_its_own_noise_whatever_batch_it_is_in(
     together = captured(pipe, family, latents)
     given = prompted(pipe, "", **FAMILIES[family].asked, **SIZE)
     alone = capture_noised(
-        pipe, latents[1:], SEEDS[1:], given, hookpoints=FAMILIES[family].hookpoints, timesteps=times_of(pipe)
+        pipe,
+        latents[1:],
+        SEEDS[1:],
+        given,
+        hookpoints=FAMILIES[family].hookpoints,
+        timesteps=times_of(pipe),
     )
     for key, update in alone.items():
         torch.testing.assert_close(update[0], together[key][1], rtol=1e-4, atol=1e-5)
 
 
-def test_a_model_that_runs_unguided_still_takes_the_empty_prompt_as_its_unconditional_branch() -> None:
-    pipe = tiny_family("sdxl")  # whose unconditional branch is zeros, not the empty caption's states
+def test_a_model_that_runs_unguided_still_takes_the_empty_prompt_as_its_unconditional_branch() -> (
+    None
+):
+    pipe = tiny_family(
+        "sdxl"
+    )  # whose unconditional branch is zeros, not the empty caption's states
     asked = {"guidance": 0.0, **SIZE}
     states = prompted(pipe, "", **asked)(2)["encoder_hidden_states"]
     assert states.shape[0] == 2 and not states.any()

@@ -1,4 +1,6 @@
-"""A replayed call gives the same picture without running the denoiser, and leaves nothing behind."""
+"""A replayed call gives the same picture without running the denoiser, and leaves nothing
+behind.
+"""
 
 import pytest
 import torch
@@ -25,7 +27,9 @@ def test_a_replayed_call_is_the_recorded_one_and_runs_only_the_rest(pipe):
     with (
         replayed_outputs(pipe, outputs, TIMESTEPS[:2]),
         hook_blocks(
-            pipe, {"mid": HOOKPOINTS["mid"]}, lambda _block, moment, *_: visited.append(moment.timestep)
+            pipe,
+            {"mid": HOOKPOINTS["mid"]},
+            lambda _block, moment, *_: visited.append(moment.timestep),
         ),
     ):
         assert torch.equal(run(pipe), whole)
@@ -45,5 +49,8 @@ def test_the_denoiser_is_itself_again_after_an_error(pipe):
 def test_what_cannot_be_told_apart_or_was_not_recorded_is_refused(pipe):
     with pytest.raises(UserError, match="comes twice"), recorded_outputs(pipe):
         [run(pipe) for _ in range(2)]
-    with pytest.raises(UserError, match="timestep 5 was not recorded"), replayed_outputs(pipe, {}, [5.0]):
+    with (
+        pytest.raises(UserError, match="timestep 5 was not recorded"),
+        replayed_outputs(pipe, {}, [5.0]),
+    ):
         pass

@@ -30,21 +30,33 @@ def test_every_layer_gives_what_its_encoder_computes_for_the_tokens_it_is_given(
         assert seen.outputs.shape == (3, layer.tokens, layer.d_in)
         assert layer.tokens == (TOKENS if clip else T5_TOKENS)
         masked = type(pipe).__name__.startswith("PixArt")  # whose T5 does not look at padding
-        mask = {"attention_mask": torch.arange(layer.tokens)[None] < seen.lengths[:, None]} if masked else {}
+        mask = (
+            {"attention_mask": torch.arange(layer.tokens)[None] < seen.lengths[:, None]}
+            if masked
+            else {}
+        )
         with torch.no_grad():
             states = encoder(seen.ids, output_hidden_states=True, **mask).hidden_states
         place = int(name.rpartition("_")[2])
         if clip or place == 0:  # T5 normalises the last of its states
             torch.testing.assert_close(seen.outputs, states[place + 1], rtol=1e-5, atol=1e-5)
         tokenizer = getattr(pipe, layer.tokenizer)
-        for ids, length, text in zip(seen.ids.tolist(), seen.lengths.tolist(), PROMPTS, strict=True):
+        for ids, length, text in zip(
+            seen.ids.tolist(), seen.lengths.tolist(), PROMPTS, strict=True
+        ):
             assert ids[:length] == tokenizer(text).input_ids  # padding is none of it
-            assert all(each in (tokenizer.pad_token_id, tokenizer.eos_token_id) for each in ids[length:])
+            assert all(
+                each in (tokenizer.pad_token_id, tokenizer.eos_token_id) for each in ids[length:]
+            )
 
 
-def test_hooks_are_gone_afterwards_whatever_happens(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hooks_are_gone_afterwards_whatever_happens(
+    pipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layers = list_text_layers(pipe)
-    modules = [module for layer in layers.values() for module in getattr(pipe, layer.encoder).modules()]
+    modules = [
+        module for layer in layers.values() for module in getattr(pipe, layer.encoder).modules()
+    ]
 
     def hooks() -> list[int]:  # transformers may have some of its own
         return [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules]

@@ -1,4 +1,6 @@
-"""Stable Diffusion 1.4's U-Net at its true size, with random weights: one captured step on a CPU."""
+"""Stable Diffusion 1.4's U-Net at its true size, with random weights: one captured step on a
+CPU.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,9 @@ SHAPES = {
 
 def random_unet() -> Any:
     """860 million parameters in float32, 3.4 GB; norms as they begin, all else small."""
-    unet = build_denoiser(json.loads((ARCHITECTURES / "sd14.json").read_text())["denoiser"]).to_empty(
-        device="cpu"
-    )
+    unet = build_denoiser(
+        json.loads((ARCHITECTURES / "sd14.json").read_text())["denoiser"]
+    ).to_empty(device="cpu")
     generator = torch.Generator().manual_seed(0)
     for module in unet.modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -40,7 +42,10 @@ def random_unet() -> Any:
 @pytest.mark.timeout(1500)
 def test_one_step_of_stable_diffusion_1_4_is_captured_at_the_papers_shapes() -> None:
     pipe = sd()
-    pipe.unet, pipe.text_encoder = random_unet(), text_encoder(hidden_size=768, num_attention_heads=12)
+    pipe.unet, pipe.text_encoder = (
+        random_unet(),
+        text_encoder(hidden_size=768, num_attention_heads=12),
+    )
     pipe.set_progress_bar_config(disable=True)
     seen: dict[str, torch.Tensor] = {}
     for block, (path, _) in SHAPES.items():
@@ -50,9 +55,17 @@ def test_one_step_of_stable_diffusion_1_4_is_captured_at_the_papers_shapes() -> 
     times = [1]
     with capture_cross_attention(pipe, times, hookpoints={"mid": SHAPES["mid"][0]}) as attention:
         made = generate(
-            pipe, ["a cat"], [0], steps=1, guidance=7.5, decode=False, height=512, width=512, timesteps=times,
+            pipe,
+            ["a cat"],
+            [0],
+            steps=1,
+            guidance=7.5,
+            decode=False,
+            height=512,
+            width=512,
+            timesteps=times,
             hookpoints={block: path for block, (path, _) in SHAPES.items()},
-        )  # fmt: skip
+        )
     assert made.latents.shape == (1, 4, 64, 64)
     assert made.nonfinite == {}
     for block, (_, (height, width, d_in)) in SHAPES.items():

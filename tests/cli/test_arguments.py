@@ -25,7 +25,13 @@ def diffusae(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("train experiment=paper_sd4", "unknown option of experiment: 'paper_sd4'; known: miniature, .*Did you mean 'paper_sd14'"),
+        (
+            "train experiment=paper_sd4",
+            (
+                "unknown option of experiment: 'paper_sd4'; known: miniature, .*Did you mean"
+                " 'paper_sd14'"
+            ),
+        ),
         ("train debug=tinny", "unknown option of debug: 'tinny'; known: tiny. Did you mean 'tiny'"),
         ("evaluate evaluation=compositon", "Did you mean 'composition'"),
         ("train +sweeps=timestep_blok", "Did you mean 'timestep_block'"),
@@ -35,8 +41,14 @@ def diffusae(monkeypatch, capsys, tmp_path):
         ("train model=_common", "unknown option of model: '_common'; known: custom, flux_dev"),
         ("collect +collection=_pictures", "unknown option of collection: '_pictures'"),
         ("train annotator=_styles", "'_styles'; known: clipseg, grounded_sam, miniature"),
-        ("train sweeps=timestep_block", r"'sweeps' is not among the defaults of `diffusae train`.*\+sweeps="),
-        ("train sae=relu sae.k=8", "unknown setting 'sae.k'; valid names under sae: .*k_aux, l1, lr,"),
+        (
+            "train sweeps=timestep_block",
+            r"'sweeps' is not among the defaults of `diffusae train`.*\+sweeps=",
+        ),
+        (
+            "train sae=relu sae.k=8",
+            "unknown setting 'sae.k'; valid names under sae: .*k_aux, l1, lr,",
+        ),
         ("train sea.k=8", "Did you mean 'sae.k'"),
         ("train k=8", "Did you mean 'sae.k'"),
         ("train sae.kk=8 traner.steps=3", "2 faults:\n.*'sae.k'.*\n.*'trainer.steps'"),
@@ -49,7 +61,7 @@ def diffusae(monkeypatch, capsys, tmp_path):
         ("-m train", "The stage comes first"),
         ("trian", "Did you mean 'train'"),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_exist_is_named_with_what_does(diffusae, words, told):
     ended = diffusae(*words.split())
     assert ended.code == 2
@@ -60,10 +72,21 @@ def test_what_does_not_exist_is_named_with_what_does(diffusae, words, told):
 @pytest.mark.parametrize(
     "setting",
     [
-        "name=", "name=../x", "name=/absolute", "name='~/x'", "name=a/../..", "name=a//b", "name='x '", "name='a\x01'", "name=null",
-        f"name={'x' * 300}", "sae.tag=a/b", "sae.tag=..", "block.name=../x",
+        "name=",
+        "name=../x",
+        "name=/absolute",
+        "name='~/x'",
+        "name=a/../..",
+        "name=a//b",
+        "name='x '",
+        "name='a\x01'",
+        "name=null",
+        f"name={'x' * 300}",
+        "sae.tag=a/b",
+        "sae.tag=..",
+        "block.name=../x",
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_the_name_of_a_directory_is_refused_in_one_line(diffusae, tmp_path, setting):
     ended = diffusae("train", setting)
     assert ended.code == 2
@@ -78,10 +101,19 @@ def test_every_name_of_a_sweep_is_looked_at(diffusae):
 @pytest.mark.parametrize(
     "override",
     [
-        "prompt=it's a fish", "prompt=a fish (red)", "paths.outputs=/data/year=2019/x", "prompt=café", "prompt=a, b", "prompt=12",
-        "prompt=true", "prompt=[a]", "prompt=costs ${x}", "paths.outputs=~/x", "prompt={a: 1}",
+        "prompt=it's a fish",
+        "prompt=a fish (red)",
+        "paths.outputs=/data/year=2019/x",
+        "prompt=café",
+        "prompt=a, b",
+        "prompt=12",
+        "prompt=true",
+        "prompt=[a]",
+        "prompt=costs ${x}",
+        "paths.outputs=~/x",
+        "prompt={a: 1}",
     ],
-)  # fmt: skip
+)
 def test_the_override_that_a_message_prints_is_the_very_text(diffusae, override):
     key, _, text = override.partition("=")
     ended = diffusae("steer", override, "concept=fish")
@@ -145,5 +177,7 @@ def test_the_version_is_that_of_the_libraries_too(diffusae):
 
 
 def test_a_name_that_follows_from_hydras_own_values_is_left_to_the_job():
-    line = CommandLine.parse(["-m", "sae=topk,batchtopk", "sae.tag=${hydra:runtime.choices.sae}-${seed}"])
+    line = CommandLine.parse(
+        ["-m", "sae=topk,batchtopk", "sae.tag=${hydra:runtime.choices.sae}-${seed}"]
+    )
     assert line.checked("train").name == "miniature"

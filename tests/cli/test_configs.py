@@ -1,4 +1,6 @@
-"""Where the configuration is found: ours, and never a `conf` that happens to lie beside the package."""
+"""Where the configuration is found: ours, and never a `conf` that happens to lie beside the
+package.
+"""
 
 from pathlib import Path
 

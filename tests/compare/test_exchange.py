@@ -1,6 +1,7 @@
 """Our exports loaded by the libraries they are for, and what those libraries save loaded by us.
 
-The numbers are those of sae-lens 6.54.12 and eai-sparsify 1.3.3; tolerances are float32 rounding at values of some tens.
+The numbers are those of sae-lens 6.54.12 and eai-sparsify 1.3.3; tolerances are float32 rounding at
+values of some tens.
 """
 
 # pyright: reportMissingImports=false
@@ -20,7 +21,9 @@ from diffusae.sae.sparsity import BatchTopK, JumpReLU, MatryoshkaTopK, ReLU, Spa
 pytestmark = pytest.mark.compare
 
 D_IN, D_SAE = 16, 64
-VECTORS = torch.randn(300, D_IN, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.5, 8, D_IN)
+VECTORS = torch.randn(300, D_IN, generator=torch.Generator().manual_seed(0)) * torch.linspace(
+    0.5, 8, D_IN
+)
 CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-4}
 SCALINGS: tuple[InputScaling, ...] = ("none", "mean_norm", "standardise")
 

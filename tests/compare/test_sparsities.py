@@ -1,7 +1,10 @@
-"""The training pass of every sparsity against public libraries: codes, loss and every gradient of the same weights."""
+"""The training pass of every sparsity against public libraries: codes, loss and every gradient of
+the same weights.
+"""
 
-# pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportOptionalOperand=false, reportOptionalMemberAccess=false, reportOperatorIssue=false
-# The other libraries lie in an environment of their own; without them their attributes are unknown.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false,
+# reportOptionalOperand=false, reportOptionalMemberAccess=false, reportOperatorIssue=false The other
+# libraries lie in an environment of their own; without them their attributes are unknown.
 
 from pathlib import Path
 
@@ -29,8 +32,12 @@ D_IN, D_SAE, BATCH = 12, 40, 64
 
 
 def ours(sparsity: Sparsity, **options) -> SparseAutoencoder:
-    """An autoencoder whose weights, biases included, are all different from zero and from one another."""
-    sae = SparseAutoencoder(D_IN, D_SAE, sparsity, encoder_bias=True, input_scaling="none", seed=2, **options)
+    """An autoencoder whose weights, biases included, are all different from zero and from one
+    another.
+    """
+    sae = SparseAutoencoder(
+        D_IN, D_SAE, sparsity, encoder_bias=True, input_scaling="none", seed=2, **options
+    )
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         sae.W_enc += 0.1 * torch.randn(D_SAE, D_IN, generator=generator)
@@ -134,7 +141,9 @@ def test_auxk_is_that_of_eai_sparsify():
     dead = torch.arange(0, D_SAE, 9)  # 5, below their k_aux of d_in / 2
     mask = torch.zeros(D_SAE, dtype=torch.bool)
     mask[dead] = True
-    expected = theirs(x, dead_mask=mask).auxk_loss * (D_IN // 2) / len(dead)  # they scale it by the dead
+    expected = (
+        theirs(x, dead_mask=mask).auxk_loss * (D_IN // 2) / len(dead)
+    )  # they scale it by the dead
     scaled = sae.scaled_pass(x)
     variance = (x - x.mean(dim=0)).square().sum(dim=1).mean()
     found = auxk_loss(sae, scaled.centred, scaled.error, dead, variance)
@@ -188,7 +197,9 @@ def test_relu_with_l1_is_the_standard_one_of_sae_lens():
     # Along its rows the decoder's gradient differs by that norm's; training removes just that part.
     for model in (sae, theirs):
         with torch.no_grad():
-            model.W_dec.grad -= (model.W_dec.grad * model.W_dec).sum(dim=1, keepdim=True) * model.W_dec
+            model.W_dec.grad -= (model.W_dec.grad * model.W_dec).sum(
+                dim=1, keepdim=True
+            ) * model.W_dec
     torch.testing.assert_close(sae.W_dec.grad, theirs.W_dec.grad, rtol=1e-4, atol=1e-5)
 
 
@@ -247,7 +258,9 @@ def test_batchtopk_is_that_of_sae_lens_and_so_is_its_threshold():
         later = vectors() * (1 + step)
         stepped(theirs, later)
         sae.scaled_pass(later)
-    torch.testing.assert_close(float(sae.sparsity.get_buffer("threshold")), float(theirs.topk_threshold))
+    torch.testing.assert_close(
+        float(sae.sparsity.get_buffer("threshold")), float(theirs.topk_threshold)
+    )
 
 
 def test_batchtopk_in_use_is_the_jumprelu_that_sae_lens_makes_of_it(tmp_path: Path):
@@ -274,9 +287,14 @@ def test_matryoshka_is_that_of_sae_lens_row_by_row(prefixes: list[int]):
     # Theirs exists for BatchTopK only: of a batch with one row that is TopK.
     sae, x = ours(MatryoshkaTopK(5, prefixes=prefixes)), vectors()
     theirs = sae_lens(
-        MatryoshkaBatchTopKTrainingSAE, MatryoshkaBatchTopKTrainingSAEConfig, sae, k=5,
-        matryoshka_widths=[*prefixes, D_SAE], rescale_acts_by_decoder_norm=False, use_sparse_activations=False,
-    )  # fmt: skip
+        MatryoshkaBatchTopKTrainingSAE,
+        MatryoshkaBatchTopKTrainingSAEConfig,
+        sae,
+        k=5,
+        matryoshka_widths=[*prefixes, D_SAE],
+        rescale_acts_by_decoder_norm=False,
+        use_sparse_activations=False,
+    )
     rows = [stepped(theirs, row[None]) for row in x]
     found = sae.scaled_pass(x)
     torch.testing.assert_close(dense(found.codes), torch.cat([row.feature_acts for row in rows]))

@@ -18,7 +18,11 @@ def same(first, second):
     for noun, mask in first.masks.items():
         assert second.masks[noun].dtype == np.bool_
         np.testing.assert_array_equal(mask, second.masks[noun])
-    assert (first.factors, first.scores, first.colours) == (second.factors, second.scores, second.colours)
+    assert (first.factors, first.scores, first.colours) == (
+        second.factors,
+        second.scores,
+        second.colours,
+    )
 
 
 @given(

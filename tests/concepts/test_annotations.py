@@ -1,4 +1,6 @@
-"""Annotations: pictures are looked at as they come, and masks survive packing and the disk bit by bit."""
+"""Annotations: pictures are looked at as they come, and masks survive packing and the disk bit by
+bit.
+"""
 
 import numpy as np
 import pandas as pd
@@ -21,7 +23,9 @@ def test_a_packed_mask_is_the_mask(mask, turned):
 
 
 class _Bright:
-    """Finds the bright pixels of a picture, and remembers how many pictures it was shown at once."""
+    """Finds the bright pixels of a picture, and remembers how many pictures it was shown at
+    once.
+    """
 
     labels = ("light",)
     factors = {"style": ("flat",)}  # noqa: RUF012
@@ -35,7 +39,8 @@ class _Bright:
         self.shown.append(len(images))
         masks = [image[..., 0] > 200 for image in images]
         return [
-            Annotation({"light": mask} if mask.any() else {}, factors={"style": "flat"}) for mask in masks
+            Annotation({"light": mask} if mask.any() else {}, factors={"style": "flat"})
+            for mask in masks
         ]
 
 
@@ -47,16 +52,18 @@ def _pictures(n):
         yield f"picture-{row}", picture, "a light"
 
 
-def test_no_more_pictures_than_asked_for_are_looked_at_together_and_a_second_time_in_the_mirror(tmp_path):
+def test_no_more_pictures_than_asked_for_are_looked_at_together_and_a_second_time_in_the_mirror(
+    tmp_path,
+):
     annotator = _Bright()
     found = annotate_pictures(annotator, _pictures(5), at_once=2)
     assert annotator.shown == [2, 2, 2, 2, 1, 1]
     found.save(tmp_path)
     for each in (found, Annotations.load(tmp_path)):
         assert list(each.masks) == list(each.second) == [f"picture-{row}" for row in range(5)]
-        assert each.masks["picture-2"] == {} and np.argwhere(each.masks["picture-3"]["light"]).tolist() == [
-            [1, 3]
-        ]
+        assert each.masks["picture-2"] == {} and np.argwhere(
+            each.masks["picture-3"]["light"]
+        ).tolist() == [[1, 3]]
         assert np.argwhere(each.second["picture-3"]["light"]).tolist() == [[1, 3]], "mirrored back"
         assert each.described["style"].tolist() == ["flat"] * 5
 

@@ -1,10 +1,12 @@
-"""From pixels to masks on rendered pictures whose truth is known, through the true processors and all of our own code.
+"""From pixels to masks on rendered pictures whose truth is known, through the true processors and
+all of our own code.
 
-No pretrained weights exist here. In the place of the two networks stand functions of their input tensors that answer as
-perfect ones would: they know a picture by its pixels as they arrive, find labels by their token ids, and give logits,
-boxes and low-resolution mask logits in the networks' own frames. What is tested is what lies between: order in batches,
-the coordinates on the way (picture -> shares -> pixels -> SAM's padded frame -> picture), thresholds, labels. How well
-real weights find things is not.
+No pretrained weights exist here. In the place of the two networks stand functions of their input
+tensors that answer as perfect ones would: they know a picture by its pixels as they arrive, find
+labels by their token ids, and give logits, boxes and low-resolution mask logits in the networks'
+own frames. What is tested is what lies between: order in batches, the coordinates on the way
+(picture -> shares -> pixels -> SAM's padded frame -> picture), thresholds, labels. How well real
+weights find things is not.
 """
 
 from types import SimpleNamespace
@@ -36,7 +38,9 @@ def box_of(mask):
 
 
 class Worlds:
-    """Rendered pictures of one size with their masks; knows which is which from pixels that a processor prepared."""
+    """Rendered pictures of one size with their masks; knows which is which from pixels that a
+    processor prepared.
+    """
 
     def __init__(self, seed, n, crop):
         rng = np.random.default_rng(seed)
@@ -44,18 +48,26 @@ class Worlds:
         window = (slice(*crop[0]), slice(*crop[1]))
         self.pictures = np.stack([each.picture[window] for each in drawn])
         self.masks = [
-            {NAMES[noun]: mask[window] for noun, mask in each.masks.items() if mask[window].sum() > 30}
+            {
+                NAMES[noun]: mask[window]
+                for noun, mask in each.masks.items()
+                if mask[window].sum() > 30
+            }
             for each in drawn
         ]
         self.captions = [" and ".join(f"a red {name}" for name in masks) for masks in self.masks]
-        self._thumbs = self._thumbnails(torch.from_numpy(self.pictures).permute(0, 3, 1, 2).float() / 255)
+        self._thumbs = self._thumbnails(
+            torch.from_numpy(self.pictures).permute(0, 3, 1, 2).float() / 255
+        )
 
     @staticmethod
     def _thumbnails(pixels):
         return F.interpolate(pixels, (8, 8), mode="area")
 
     def which(self, pixels, mean, deviation):
-        """The numbers of the pictures whose prepared pixels [n, 3, h, w] these are; without padding."""
+        """The numbers of the pictures whose prepared pixels [n, 3, h, w] these are; without
+        padding.
+        """
         scale = [torch.tensor(each)[None, :, None, None] for each in (mean, deviation)]
         seen = self._thumbnails(pixels * scale[1] + scale[0])
         distance = (seen[:, None] - self._thumbs[None]).abs().mean(dim=(2, 3, 4))
@@ -81,10 +93,13 @@ class PerfectDino:
             for query, (name, mask) in enumerate(self.worlds.masks[picture].items()):
                 left, top, right, bottom = box_of(mask)
                 centre = [(left + right) / 2 / width, (top + bottom) / 2 / height]
-                boxes[n, query] = torch.tensor([*centre, (right - left) / width, (bottom - top) / height])
+                boxes[n, query] = torch.tensor(
+                    [*centre, (right - left) / width, (bottom - top) / height]
+                )
                 name_ids = TOKENIZER(name, add_special_tokens=False)["input_ids"]
                 for place in range(len(ids)):
-                    # A whole phrase, as in ". toy fish .", gets its true strength; a part of another one less.
+                    # A whole phrase, as in ". toy fish .", gets its true strength; a part of
+                    # another one less.
                     if ids[place : place + len(name_ids)] == name_ids and ids[place - 1] in (2, 5):
                         logits[n, query, place : place + len(name_ids)] = 2.0
                 for place, token in enumerate(ids):
@@ -109,7 +124,9 @@ class PerfectSam:
             "padding lies right and below"
         )
         picture = pixels[:, :, :rows, :columns]
-        return torch.tensor(self.worlds.which(picture, self.processor.image_mean, self.processor.image_std))
+        return torch.tensor(
+            self.worlds.which(picture, self.processor.image_mean, self.processor.image_std)
+        )
 
     def __call__(self, *, image_embeddings, input_boxes, multimask_output):
         masks = self.worlds.masks[int(image_embeddings)]
@@ -136,17 +153,23 @@ def annotator_of(worlds, *, vocabulary, batch_size, **thresholds):
     detector.__dict__["_parts"] = (dino, TOKENIZER, pictures)
     processor = SamProcessor(SamImageProcessorPil())
     segmenter.__dict__["_parts"] = (PerfectSam(worlds, processor.image_processor), processor)
-    detector.__dict__["_from"] = segmenter.__dict__["_from"] = SimpleNamespace(identity=str, dtype="float32")
+    detector.__dict__["_from"] = segmenter.__dict__["_from"] = SimpleNamespace(
+        identity=str, dtype="float32"
+    )
     return (
         PictureAnnotator(
-            GroundedSam(CaptionTagger(), detector, segmenter), vocabulary=vocabulary, batch_size=batch_size
+            GroundedSam(CaptionTagger(), detector, segmenter),
+            vocabulary=vocabulary,
+            batch_size=batch_size,
         ),
         dino,
     )
 
 
 @pytest.mark.parametrize(
-    "crop", [((0, 64), (0, 64)), ((8, 56), (0, 64)), ((0, 64), (0, 40))], ids=["64x64", "48x64", "64x40"]
+    "crop",
+    [((0, 64), (0, 64)), ((8, 56), (0, 64)), ((0, 64), (0, 40))],
+    ids=["64x64", "48x64", "64x40"],
 )
 def test_masks_of_every_named_object_lie_where_it_was_drawn(crop):
     worlds = Worlds(seed=3, n=6, crop=crop)
@@ -182,16 +205,23 @@ def test_thresholds_above_a_networks_certainty_leave_nothing_and_nothing_is_no_d
     certain = float(torch.tensor(2.0).sigmoid())
     for threshold, there in ((certain - 0.01, True), (certain + 0.01, False)):
         annotator, _ = annotator_of(
-            worlds, vocabulary=Vocabulary(list(NAMES.values())), batch_size=2, box_threshold=threshold
+            worlds,
+            vocabulary=Vocabulary(list(NAMES.values())),
+            batch_size=2,
+            box_threshold=threshold,
         )
         found = annotator.annotate(worlds.pictures, worlds.captions)
         assert [bool(each.masks) for each in found] == [there] * 3
 
 
-def test_a_caption_that_names_what_is_not_there_finds_nothing_and_one_without_nouns_asks_for_nothing():
+def test_a_caption_that_names_what_is_not_there_finds_nothing():
     worlds = Worlds(seed=6, n=2, crop=((0, 64), (0, 64)))
-    annotator, dino = annotator_of(worlds, vocabulary=Vocabulary(list(NAMES.values())), batch_size=2)
-    absent = next(name for name in NAMES.values() if all(name not in masks for masks in worlds.masks))
+    annotator, dino = annotator_of(
+        worlds, vocabulary=Vocabulary(list(NAMES.values())), batch_size=2
+    )
+    absent = next(
+        name for name in NAMES.values() if all(name not in masks for masks in worlds.masks)
+    )
     first, second = annotator.annotate(worlds.pictures, [f"a {absent}", "a mood"])
     assert first.masks == {} and second.masks == {}
     assert dino.asked == [0]
@@ -199,10 +229,17 @@ def test_a_caption_that_names_what_is_not_there_finds_nothing_and_one_without_no
 
 def test_pictures_whose_caption_names_nothing_do_not_shift_the_others():
     worlds = Worlds(seed=8, n=4, crop=((0, 64), (0, 64)))
-    annotator, dino = annotator_of(worlds, vocabulary=Vocabulary(list(NAMES.values())), batch_size=4)
+    annotator, dino = annotator_of(
+        worlds, vocabulary=Vocabulary(list(NAMES.values())), batch_size=4
+    )
     captions = ["a mood", worlds.captions[1], "fog", worlds.captions[3]]
     found = annotator.annotate(worlds.pictures, captions)
-    assert [set(each.masks) for each in found] == [set(), set(worlds.masks[1]), set(), set(worlds.masks[3])]
+    assert [set(each.masks) for each in found] == [
+        set(),
+        set(worlds.masks[1]),
+        set(),
+        set(worlds.masks[3]),
+    ]
     assert dino.asked == [1, 3]
 
 

@@ -32,7 +32,9 @@ def picture(name, left_latent, right_latent, **masks):
 
 def build(*pictures, **options):
     overlap = LabelOverlap(resize="mask_to_grid")
-    return build_dictionary(pictures, d_sae=6, grid=GRID, embedding=Axes(), overlap=overlap, **options)
+    return build_dictionary(
+        pictures, d_sae=6, grid=GRID, embedding=Axes(), overlap=overlap, **options
+    )
 
 
 PICTURES = (
@@ -130,7 +132,9 @@ def test_a_cut_or_missing_file_is_refused(tmp_path, name):
         ConceptDictionary.load(tmp_path)
 
 
-@pytest.mark.parametrize("options", [{"iou_threshold": 1.0}, {"min_count": 0}, {"minimum_area": -0.1}])
+@pytest.mark.parametrize(
+    "options", [{"iou_threshold": 1.0}, {"min_count": 0}, {"minimum_area": -0.1}]
+)
 def test_settings_out_of_range_are_refused(options):
     with pytest.raises(UserError):
         build(*PICTURES, **options)

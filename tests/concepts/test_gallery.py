@@ -15,7 +15,12 @@ CODES = {
 @pytest.fixture
 def dictionary():
     table = pd.DataFrame(
-        {"latent": [0, 0, 1], "label": ["cat", "dog", "cat"], "count": [6, 4, 5], "share": [0.6, 0.4, 1.0]}
+        {
+            "latent": [0, 0, 1],
+            "label": ["cat", "dog", "cat"],
+            "count": [6, 4, 5],
+            "share": [0.6, 0.4, 1.0],
+        }
     )
     latents = pd.DataFrame({"latent": [0, 1, 2], "top_images": [["a", "b"], ["a"], []]})
     empty = torch.zeros(0)

@@ -38,9 +38,20 @@ def test_boxes_become_corners_in_pixels_within_the_picture_and_take_the_best_lab
     found = read(
         GroundingDino("unused", box_threshold=0.3, text_threshold=0.25),
         labels,
-        {1: [0.9, 0.1, 0.1, 0.2, 0.0], 3: [0.1, 0.8, 0.0, 0.2, 0.5], 4: [0.1, 0.7, 0.5, 0.2, 0.0], 6: [0.0, 0.7, 0.6, 0.2, 0.2]},
-        [[0.5, 0.5, 0.5, 0.2], [0.1, 0.1, 0.4, 0.4], [0.5, 0.5, 1.0, 1.0], [0.5, 0.5, 0.1, 0.1], [0.5, 0.5, 0.1, 0.1]],
-    )  # fmt: skip
+        {
+            1: [0.9, 0.1, 0.1, 0.2, 0.0],
+            3: [0.1, 0.8, 0.0, 0.2, 0.5],
+            4: [0.1, 0.7, 0.5, 0.2, 0.0],
+            6: [0.0, 0.7, 0.6, 0.2, 0.2],
+        },
+        [
+            [0.5, 0.5, 0.5, 0.2],
+            [0.1, 0.1, 0.4, 0.4],
+            [0.5, 0.5, 1.0, 1.0],
+            [0.5, 0.5, 0.1, 0.1],
+            [0.5, 0.5, 0.1, 0.1],
+        ],
+    )
     assert [box.label for box in found] == ["fish", "traffic light", "light", "traffic light"][:3]
     assert [round(box.score, 3) for box in found] == [0.9, 0.8, 0.6]
     assert found[0].corners == pytest.approx((50, 40, 150, 60))
@@ -70,7 +81,13 @@ def test_a_label_of_several_words_is_as_likely_as_its_words_on_average():
 
 def test_chances_of_dots_and_special_tokens_name_nothing():
     assert (
-        read(GroundingDino("unused"), ["fish"], {0: [0.9], 2: [0.9], 3: [0.9]}, [[0.5, 0.5, 0.2, 0.2]]) == []
+        read(
+            GroundingDino("unused"),
+            ["fish"],
+            {0: [0.9], 2: [0.9], 3: [0.9]},
+            [[0.5, 0.5, 0.2, 0.2]],
+        )
+        == []
     )
 
 
@@ -106,9 +123,17 @@ def test_boxes_and_scores_are_those_of_the_librarys_own_reading():
 
 def test_of_boxes_that_overlap_much_the_best_stays_whatever_their_labels():
     detector = GroundingDino("unused", nms_iou=0.5)
-    boxes = [Box("cat", 0.5, (0, 0, 10, 10)), Box("dog", 0.9, (0, 0, 10, 9)), Box("dog", 0.4, (5, 0, 15, 10))]
+    boxes = [
+        Box("cat", 0.5, (0, 0, 10, 10)),
+        Box("dog", 0.9, (0, 0, 10, 9)),
+        Box("dog", 0.4, (5, 0, 15, 10)),
+    ]
     assert detector._without_doubles(boxes) == [boxes[1], boxes[2]]
-    assert GroundingDino("unused", nms_iou=1.0)._without_doubles(boxes) == [boxes[1], boxes[0], boxes[2]]
+    assert GroundingDino("unused", nms_iou=1.0)._without_doubles(boxes) == [
+        boxes[1],
+        boxes[0],
+        boxes[2],
+    ]
 
 
 CORNERS = st.tuples(*[st.integers(0, 12)] * 4).map(
@@ -119,16 +144,21 @@ CORNERS = st.tuples(*[st.integers(0, 12)] * 4).map(
 @given(first=CORNERS, second=CORNERS)
 def test_iou_of_boxes_counts_pixels(first, second):
     pixels = [
-        {(x, y) for x in range(box[0], box[2]) for y in range(box[1], box[3])} for box in (first, second)
+        {(x, y) for x in range(box[0], box[2]) for y in range(box[1], box[3])}
+        for box in (first, second)
     ]
     union = len(pixels[0] | pixels[1])
-    assert box_iou(first, second) == pytest.approx(len(pixels[0] & pixels[1]) / union if union else 0)
+    assert box_iou(first, second) == pytest.approx(
+        len(pixels[0] & pixels[1]) / union if union else 0
+    )
 
 
 def test_the_model_is_asked_for_each_pictures_own_labels_and_not_at_all_without(tiny, noise):
     detector = GroundingDino(tiny["grounding_dino"], **ALL)
     found = detector.detect(noise, [["fish", "hot dog"], [], ["tree"]])
-    assert len(found[0]) > 5 and found[1] == [] and len(found[2]) > 5, "a random model's queries pass 1e-6"
+    assert len(found[0]) > 5 and found[1] == [] and len(found[2]) > 5, (
+        "a random model's queries pass 1e-6"
+    )
     assert {box.label for box in found[0]} <= {"fish", "hot dog"}
     assert {box.label for box in found[2]} == {"tree"}
     for box in found[0] + found[2]:
@@ -169,5 +199,11 @@ def test_labels_that_do_not_fit_into_one_text_take_several(tiny):
 def test_settings_out_of_range_are_refused_together():
     with pytest.raises(UserError) as raised:
         GroundingDino("unused", box_threshold=0, text_threshold=2, nms_iou=-1, labels_at_once=0)
-    for part in ("4 faults", "box_threshold=0", "text_threshold=2", "nms_iou=-1", "labels_at_once=0"):
+    for part in (
+        "4 faults",
+        "box_threshold=0",
+        "text_threshold=2",
+        "nms_iou=-1",
+        "labels_at_once=0",
+    ):
         assert part in str(raised.value)

@@ -17,7 +17,8 @@ from diffusae.concepts.maps import (
 )
 from diffusae.errors import UserError
 
-# Four positions on a 2x2 grid. Latent 7 fires at 0 and 3, latent 2 at 1; the entry of latent 9 is inactive.
+# Four positions on a 2x2 grid. Latent 7 fires at 0 and 3, latent 2 at 1; the entry of latent 9 is
+# inactive.
 VALUES = torch.tensor([[2.0, 0.0], [5.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
 INDICES = torch.tensor([[7, 9], [2, 9], [9, 7], [7, 9]])
 
@@ -36,7 +37,9 @@ def test_maps_of_chosen_latents_are_zero_where_they_are_silent():
 
 
 def test_scaling_by_hand():
-    maps = torch.tensor([[[1.0, 2.0], [3.0, 5.0]], [[0.0, 0.0], [0.0, 0.0]], [[4.0, 4.0], [4.0, 4.0]]])
+    maps = torch.tensor(
+        [[[1.0, 2.0], [3.0, 5.0]], [[0.0, 0.0], [0.0, 0.0]], [[4.0, 4.0], [4.0, 4.0]]]
+    )
     by_max, by_range = scale_maps(maps, "max"), scale_maps(maps, "minmax")
     torch.testing.assert_close(by_max[0], torch.tensor([[0.2, 0.4], [0.6, 1.0]]))
     torch.testing.assert_close(by_range[0], torch.tensor([[0.0, 0.25], [0.5, 1.0]]))
@@ -101,7 +104,8 @@ def test_maps_resized_to_the_mask_overlap_with_a_mask_of_its_size():
     mask = torch.zeros(1, 8, 8, dtype=torch.bool)
     mask[0, :4, 4:] = True
     _, iou = LabelOverlap(activation_threshold=0.5)(VALUES, INDICES, mask, (2, 2))
-    # Bilinear from position 1 (upper right): above .5 in the 4x4 quadrant, but for its inner corner.
+    # Bilinear from position 1 (upper right): above .5 in the 4x4 quadrant, but for its inner
+    # corner.
     assert 0.8 < iou[0, 0] <= 1
     assert iou[1, 0] < 0.1
 

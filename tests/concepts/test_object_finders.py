@@ -26,13 +26,17 @@ def test_heat_is_the_librarys_own_resized_to_the_picture(tiny, noise):
     )
     with torch.no_grad():
         logits = model(**inputs).logits
-    expected = torch.nn.functional.interpolate(logits[:, None], size=(48, 64), mode="bilinear")[:, 0]
+    expected = torch.nn.functional.interpolate(logits[:, None], size=(48, 64), mode="bilinear")[
+        :, 0
+    ]
     torch.testing.assert_close(heat, expected.sigmoid())
     torch.testing.assert_close(finder.heat(noise[:1], ["fish"]), heat[:1], atol=1e-4, rtol=1e-4)
 
 
 class Answer:
-    """Stands for the model: a bright square whose place is the picture's first pixel, for the first token only."""
+    """Stands for the model: a bright square whose place is the picture's first pixel, for the first
+    token only.
+    """
 
     device, dtype = torch.device("cpu"), torch.float32
 
@@ -46,7 +50,9 @@ class Answer:
             if self.word in ids:
                 right, lower = int(pixels[0, 0, 0] > 0), int(pixels[1, 0, 0] > 0)
                 logits[n, lower * 16 + 4 : lower * 16 + 12, right * 16 + 4 : right * 16 + 12] = 5.0
-        return type("Output", (), {"logits": logits.squeeze(0)})  # one pair: the library leaves the axis out
+        return type(
+            "Output", (), {"logits": logits.squeeze(0)}
+        )  # one pair: the library leaves the axis out
 
 
 @pytest.mark.parametrize("at_once", [1, 4, 32])
@@ -68,11 +74,14 @@ def test_the_centre_of_mass_of_a_mask_is_where_the_heat_is(tiny, at_once):
     for number, instances in enumerate(found):
         masks = dict(instances)
         assert masks["fish"].shape == (40, 80)
-        assert [in_region(masks["fish"], region) for region in regions] == [n == number for n in range(4)]
+        assert [in_region(masks["fish"], region) for region in regions] == [
+            n == number for n in range(4)
+        ]
         if "tree" in masks:
             assert not masks["tree"].any()
     row, column = centre_of_mass(dict(found[1])["fish"])
-    # The square spans rows 4 to 12 and columns 20 to 28 of 32: its middle is a quarter down and three quarters right.
+    # The square spans rows 4 to 12 and columns 20 to 28 of 32: its middle is a quarter down and
+    # three quarters right.
     assert (row, column) == pytest.approx((40 / 4 - 0.5, 80 * 3 / 4 - 0.5), abs=0.6)
 
 

@@ -14,7 +14,9 @@ WORDS = ["fish", "tree"]
 
 
 class Finder:
-    """Finds a fish wherever a picture is bright; `looks` are the sizes of the batches that it saw."""
+    """Finds a fish wherever a picture is bright; `looks` are the sizes of the batches that it
+    saw.
+    """
 
     def __init__(self, *, reads_captions=False, threshold=128):
         self.reads_captions, self.threshold, self.looks = reads_captions, threshold, []
@@ -49,7 +51,9 @@ def pictures(n, *, bright=4):
 
 def test_masks_styles_and_scores_are_told_in_the_annotations_fields():
     annotator = PictureAnnotator(Finder(), styles=Styles(), vocabulary=WORDS)  # type: ignore[arg-type]
-    dark, lit = annotator.annotate(np.concatenate([pictures(1), np.full((1, 8, 10, 3), 250, np.uint8)]))
+    dark, lit = annotator.annotate(
+        np.concatenate([pictures(1), np.full((1, 8, 10, 3), 250, np.uint8)])
+    )
     assert list(dark.masks) == ["fish"] and dark.masks["fish"].sum() == 8 * 4
     assert dark.factors == {"tone": "night"} and lit.factors == {"tone": "day"}
     assert dark.scores["tone"] == pytest.approx([200 * 0.4 / 255, 1 - 200 * 0.4 / 255])
@@ -102,7 +106,9 @@ def test_a_corrupt_entry_is_annotated_again(tmp_path, caplog):
     broken.write_bytes(broken.read_bytes()[:-1])
     again = annotator.annotate(pictures(3))
     assert finder.looks == [3, 1] and str(broken) in caplog.text
-    assert all((a.masks["fish"] == b.masks["fish"]).all() for a, b in zip(first, again, strict=True))
+    assert all(
+        (a.masks["fish"] == b.masks["fish"]).all() for a, b in zip(first, again, strict=True)
+    )
     annotator.annotate(pictures(3))
     assert finder.looks == [3, 1], "it was written anew"
 
@@ -139,7 +145,9 @@ def test_out_of_memory_names_the_batch_size_to_try_and_keeps_what_was_done(tmp_p
 
 def test_the_stages_table_of_annotations_is_made_of_it(tmp_path):
     annotator = PictureAnnotator(Finder(), styles=Styles(), vocabulary=WORDS)  # type: ignore[arg-type]
-    annotate_pictures(annotator, zip(["a", "b"], pictures(2), ["x", "y"], strict=True)).save(tmp_path)
+    annotate_pictures(annotator, zip(["a", "b"], pictures(2), ["x", "y"], strict=True)).save(
+        tmp_path
+    )
     found = Annotations.load(tmp_path)
     assert found.masks["a"]["fish"].sum() == 32
     np.testing.assert_array_equal(found.masks["b"]["fish"], found.second["b"]["fish"])

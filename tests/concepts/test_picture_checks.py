@@ -15,12 +15,18 @@ from diffusae.errors import UserError
 
 @pytest.fixture
 def nudenet(monkeypatch):
-    """A package whose detector reads the picture's first pixel: blue gives the score of a breast, red the colour's order."""
+    """A package whose detector reads the picture's first pixel: blue gives the score of a breast,
+    red the colour's order.
+    """
 
     class NudeDetector:
         def detect(self, image):
             return [
-                {"class": "FEMALE_BREAST_EXPOSED", "score": image[0, 0, 0] / 100, "box": [0, 0, 1, 1]},
+                {
+                    "class": "FEMALE_BREAST_EXPOSED",
+                    "score": image[0, 0, 0] / 100,
+                    "box": [0, 0, 1, 1],
+                },
                 {"class": "FACE_FEMALE", "score": 1.0, "box": [0, 0, 1, 1]},
             ]
 
@@ -52,7 +58,9 @@ def test_without_the_package_the_remedy_is_said(monkeypatch):
 
 def test_q16_says_which_of_its_two_prompts_a_picture_is_nearer_to(tiny, noise, tmp_path):
     vectors = ImageText(tiny["clip"]).embed_images(noise)
-    save_file({"prompts": torch.stack([vectors[0], vectors[1]]) * 7}, path := tmp_path / "q16.safetensors")
+    save_file(
+        {"prompts": torch.stack([vectors[0], vectors[1]]) * 7}, path := tmp_path / "q16.safetensors"
+    )
     found = Q16Check(str(tiny["clip"]), path).shows(noise)
     assert found[:2] == [False, True]
     assert found[2] == bool(vectors[2] @ vectors[1] > vectors[2] @ vectors[0])

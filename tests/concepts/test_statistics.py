@@ -12,7 +12,9 @@ def dense_pictures(n, d_sae=5, grid=(2, 3), k=2, seed=0):
     positions = grid[0] * grid[1]
     codes, dense = [], torch.zeros(n, d_sae, positions)
     for picture in range(n):
-        indices = torch.stack([torch.randperm(d_sae, generator=generator)[:k] for _ in range(positions)])
+        indices = torch.stack(
+            [torch.randperm(d_sae, generator=generator)[:k] for _ in range(positions)]
+        )
         values = torch.randn(positions, k, generator=generator).relu()
         dense[picture].T.scatter_(1, indices, values)
         codes.append((values, indices))
@@ -32,7 +34,9 @@ def test_the_table_equals_numpy_over_dense_maps(monkeypatch, merge_every):
     np.testing.assert_allclose(table["mean_activation"], dense.mean(axis=(0, 2)), rtol=1e-6)
     np.testing.assert_allclose(table["map_variance"], dense.var(axis=0).mean(axis=1), rtol=1e-6)
     between_positions = dense.mean(axis=0).var(axis=1)
-    np.testing.assert_allclose(table["position_share"], between_positions / dense.var(axis=(0, 2)), rtol=1e-5)
+    np.testing.assert_allclose(
+        table["position_share"], between_positions / dense.var(axis=(0, 2)), rtol=1e-5
+    )
     spatial_means = dense.mean(axis=2)
     for latent in range(5):
         order = np.argsort(-spatial_means[:, latent], kind="stable")[:4]

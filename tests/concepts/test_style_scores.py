@@ -11,7 +11,9 @@ from tiny_annotators import Space, greys
 
 def test_a_score_is_the_cosine_with_the_mean_of_a_values_words():
     space = Space({"a": 0, "b": 90, "c": 60})
-    scorer = StyleScorer(space, {"style": {"first": ["a", "b"], "second": ["c"]}, "tone": ["a", "b"]})  # type: ignore[arg-type]
+    scorer = StyleScorer(
+        space, {"style": {"first": ["a", "b"], "second": ["c"]}, "tone": ["a", "b"]}
+    )  # type: ignore[arg-type]
     assert scorer.factors == {"style": ("first", "second"), "tone": ("a", "b")}
     low, high = scorer.score(greys(0, 90))
     # The mean of the directions 0 and 90 is the direction 45.
@@ -31,7 +33,9 @@ def test_a_true_clip_model_scores_pictures_alone_and_in_batches_alike(tiny, nois
     scorer = StyleScorer(ImageText(tiny["clip"]), {"style": ["fish", "tree", "house"]})
     together = scorer.score(noise)
     for row, each in enumerate(together):
-        assert scorer.score(noise[row : row + 1])[0]["style"] == pytest.approx(each["style"], abs=1e-5)
+        assert scorer.score(noise[row : row + 1])[0]["style"] == pytest.approx(
+            each["style"], abs=1e-5
+        )
         assert all(-1 <= score <= 1 for score in each["style"])
     assert len({tuple(each["style"]) for each in together}) == 3
 
@@ -40,14 +44,18 @@ def test_an_annotators_features_are_the_scorers_vectors_in_batches_of_any_size(t
     scorer = StyleScorer(model := ImageText(tiny["clip"]), {"style": ["fish", "tree"]})
     annotator = PictureAnnotator(None, styles=scorer, vocabulary=["fish"], batch_size=2)  # type: ignore[arg-type]
     assert annotator.features is not None
-    torch.testing.assert_close(annotator.features(noise), model.embed_images(noise), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        annotator.features(noise), model.embed_images(noise), atol=1e-5, rtol=1e-4
+    )
     assert PictureAnnotator(None, vocabulary=["fish"]).features is None  # type: ignore[arg-type]
 
 
 def test_factors_that_compare_nothing_are_refused_together():
     with pytest.raises(UserError) as raised:
         StyleScorer(
-            ImageText("unused"), {"style": ["one"], "tone": {"a": [], "b": ["b"]}}, templates=["{}", "word"]
+            ImageText("unused"),
+            {"style": ["one"], "tone": {"a": [], "b": ["b"]}},
+            templates=["{}", "word"],
         )
     for part in ("3 faults", "style has 1 values", "tone.a has no words", "'word' must hold {}"):
         assert part in str(raised.value)

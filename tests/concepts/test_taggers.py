@@ -62,7 +62,9 @@ def test_vectors_are_the_librarys_own_and_scores_fit_its_logits(tiny, noise, nam
     logits = out.logits_per_image
     if name == "siglip":
         assert space.by_probability
-        torch.testing.assert_close(space.scores(pictures, words), logits.sigmoid(), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            space.scores(pictures, words), logits.sigmoid(), atol=1e-5, rtol=1e-4
+        )
     else:
         expected = logits / model.logit_scale.exp().item()
         torch.testing.assert_close(space.scores(pictures, words), expected, atol=1e-5, rtol=1e-4)
@@ -78,23 +80,29 @@ def test_a_model_without_vectors_of_texts_is_refused(tiny):
 
 def test_a_tagger_of_a_true_clip_model_names_labels(tiny, noise):
     found = SimilarityTagger(ImageText(tiny["clip"]), most=2).tag(noise, WORDS, None)
-    assert [len(each) for each in found] == [2, 2, 2] and {label for each in found for label in each} <= set(
-        WORDS
-    )
+    assert [len(each) for each in found] == [2, 2, 2] and {
+        label for each in found for label in each
+    } <= set(WORDS)
 
 
 def test_florence_generates_and_its_answers_are_read(tiny, noise):
     tagger = FlorenceTagger(tiny["florence2"], max_new_tokens=6)
     found = tagger.tag(noise, WORDS, None)
     assert len(found) == 3 and {label for each in found for label in each} <= set(WORDS)
-    spoken = "</s><s>puppies<loc_1><loc_2><loc_30><loc_40>toy tree<loc_5><loc_5><loc_9><loc_9>fish<loc_1><loc_1><loc_3><loc_3></s><pad>"
+    spoken = (
+        "</s><s>puppies<loc_1><loc_2><loc_30><loc_40>toy"
+        " tree<loc_5><loc_5><loc_9><loc_9>fish<loc_1><loc_1><loc_3><loc_3></s><pad>"
+    )
     assert tagger._labels(spoken, (48, 64), WORDS) == ["fish", "dog"], "a toy tree is no tree"
     assert tagger._labels("</s><s></s>", (48, 64), WORDS) == []
     for task, text in (
         ("caption", "</s><s>A puppy under a tree.</s><pad>"),
         (
             "regions",
-            "</s><s>puppy under a<loc_1><loc_2><loc_30><loc_40>tall tree<loc_5><loc_5><loc_9><loc_9></s>",
+            (
+                "</s><s>puppy under a<loc_1><loc_2><loc_30><loc_40>tall"
+                " tree<loc_5><loc_5><loc_9><loc_9></s>"
+            ),
         ),
     ):
         other = FlorenceTagger(tiny["florence2"], task=task)
@@ -134,18 +142,24 @@ def ram(monkeypatch):
 
 def test_rams_tags_are_read_through_its_interface(ram, tmp_path, noise):
     weights = tmp_path / "ram.safetensors"
-    save_file({"visual_encoder.weight": torch.ones(1, 1), "visual_encoder.bias": torch.ones(1)}, weights)
+    save_file(
+        {"visual_encoder.weight": torch.ones(1, 1), "visual_encoder.bias": torch.ones(1)}, weights
+    )
     tagger = RamTagger(weights, image_size=8)
     assert tagger.tag(noise, WORDS, None) == [["fish", "dog"], [], ["tree"]]
     save_file({"visual_encoder.weight": torch.ones(1, 1)}, tmp_path / "cut.safetensors")
-    with pytest.raises(UserError, match=r"lacks 1 weights of ram_plus \(such as visual_encoder\.bias\)"):
+    with pytest.raises(
+        UserError, match=r"lacks 1 weights of ram_plus \(such as visual_encoder\.bias\)"
+    ):
         RamTagger(tmp_path / "cut.safetensors", image_size=8).tag(noise, WORDS, None)
 
 
 def test_without_ram_the_user_is_told_what_to_install_or_choose(monkeypatch, tmp_path, noise):
     monkeypatch.setitem(sys.modules, "ram", None)  # what an import of a missing package meets
     save_file({"a": torch.ones(1)}, tmp_path / "ram.safetensors")
-    with pytest.raises(UserError, match=r"RAM is not installed.*pip install git\+https.*tagger=florence2"):
+    with pytest.raises(
+        UserError, match=r"RAM is not installed.*pip install git\+https.*tagger=florence2"
+    ):
         RamTagger(tmp_path / "ram.safetensors").tag(noise, WORDS, None)
     (tmp_path / "ram.pth").write_bytes(b"")
     for path in ("ram.pth", "none.safetensors"):

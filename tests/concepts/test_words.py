@@ -13,7 +13,11 @@ from diffusae.miniature.shapes import NOUNS
 
 ANIMALS = Vocabulary(
     ["dog", "cat", "hot dog", "person", "glass", "glasses", "cell phone", "glass of wine"],
-    {"dog": ["puppy", "hound"], "cell phone": ["phone", "mobile-phone"], "person": ["man", "woman"]},
+    {
+        "dog": ["puppy", "hound"],
+        "cell phone": ["phone", "mobile-phone"],
+        "person": ["man", "woman"],
+    },
 )
 
 
@@ -192,7 +196,9 @@ def test_words_of_a_label_for_embeddings():
 @given(seed=st.integers(0, 2**31), held_out=st.booleans())
 def test_captions_of_the_world_name_what_a_search_for_whole_words_finds(seed, held_out):
     _, text = captioned_scene(seed, held_out=held_out)
-    whole = [noun for noun in NOUNS if re.search(rf"(?<!\w){re.escape(noun)}(?!\w)", text, re.IGNORECASE)]
+    whole = [
+        noun for noun in NOUNS if re.search(rf"(?<!\w){re.escape(noun)}(?!\w)", text, re.IGNORECASE)
+    ]
     assert nouns_in(text, NOUNS) == whole and whole
 
 
@@ -200,7 +206,9 @@ WORDS = st.text("abcdefghij", min_size=1, max_size=4)
 PHRASES = st.lists(WORDS, min_size=1, max_size=3).map(" ".join)
 
 
-@given(labels=st.lists(PHRASES, min_size=1, max_size=6, unique=True), text=st.lists(WORDS, max_size=12))
+@given(
+    labels=st.lists(PHRASES, min_size=1, max_size=6, unique=True), text=st.lists(WORDS, max_size=12)
+)
 def test_every_label_means_itself_and_labels_of_a_text_stand_in_it(labels, text):
     vocabulary = Vocabulary(labels)
     for label in labels:

@@ -1,4 +1,6 @@
-"""Every shipped option composes with its stage and builds or binds; every part can be reached from a config."""
+"""Every shipped option composes with its stage and builds or binds; every part can be reached from
+a config.
+"""
 
 import inspect
 from itertools import zip_longest
@@ -71,14 +73,18 @@ def test_the_miniature_stage_binds_to_its_trainer():
 
 
 def rounds() -> list[list[str]]:
-    """Every option once, those of different groups together: so many compositions as the largest group has options."""
+    """Every option once, those of different groups together: so many compositions as the largest
+    group has options.
+    """
     groups: dict[str, list[str]] = {}
     for group, option in OPTIONS:
         # A check is a part of the benchmark that uses it.
         name = {"check": "check@evaluation.check"}.get(group, group)
         groups.setdefault(name, []).append(f"{name}={option}")
     checks = [["evaluation=erasure", check] for check in groups.pop("check@evaluation.check")]
-    return [[option for option in chosen if option] for chosen in zip_longest(*groups.values())] + checks
+    return [
+        [option for option in chosen if option] for chosen in zip_longest(*groups.values())
+    ] + checks
 
 
 @pytest.mark.parametrize("chosen", rounds(), ids=" ".join)
@@ -103,7 +109,9 @@ def test_every_experiment_composes_and_passes_the_checks(path: Path):
 
 
 def test_an_experiment_has_the_last_word_over_a_stages_root():
-    assert list(composed("experiment=miniature", stage="run").metrics_at.spatial) == ["down-t1.00-cond"]
+    assert list(composed("experiment=miniature", stage="run").metrics_at.spatial) == [
+        "down-t1.00-cond"
+    ]
     assert list(composed(stage="run").metrics_at.spatial) == []
 
 
@@ -112,7 +120,9 @@ def test_the_full_study_names_only_cells_and_settings_that_exist():
     chosen = _chosen_metrics(Study(cfg))
     assert len(chosen) == 88
     for metric, settings in cfg.metric_settings.items():
-        option = composed("experiment=miniature_full", f"evaluation={metric}", stage="run").evaluation
+        option = composed(
+            "experiment=miniature_full", f"evaluation={metric}", stage="run"
+        ).evaluation
         assert set(settings) <= set(option)
 
 
@@ -145,13 +155,19 @@ def test_no_part_is_out_of_reach_of_the_configs():
     parts = {
         name
         for name, kind in vars(embeddings).items()
-        if inspect.isclass(kind) and hasattr(kind, "embed") and not getattr(kind, "_is_protocol", False)
+        if inspect.isclass(kind)
+        and hasattr(kind, "embed")
+        and not getattr(kind, "_is_protocol", False)
     }
     parts |= {each.__name__ for each in (WorldPrompts, FilePrompts, MiniatureAnnotator)}
     parts |= {each.__name__ for each in (WorldPictures, PictureFolder, WebDatasetPictures)}
     parts |= {each.__name__ for each in SPARSITIES.values()}
-    parts |= {each.__name__ for each in (CaptionTagger, SimilarityTagger, FlorenceTagger, RamTagger)}
-    parts |= {each.__name__ for each in (PictureAnnotator, GroundedSam, GroundingDino, Sam, ClipSeg)}
+    parts |= {
+        each.__name__ for each in (CaptionTagger, SimilarityTagger, FlorenceTagger, RamTagger)
+    }
+    parts |= {
+        each.__name__ for each in (PictureAnnotator, GroundedSam, GroundingDino, Sam, ClipSeg)
+    }
     parts |= {each.__name__ for each in (StyleScorer, ImageText, NudeNetCheck, Q16Check)}
     assert parts == named
 
@@ -164,16 +180,22 @@ def test_a_config_cannot_build_what_is_not_ours():
 def test_a_config_cannot_build_what_is_not_ours_inside_what_is():
     with pytest.raises(UserError, match=r"os\.system.*refused"):
         build(
-            composed("annotator=grounded_sam", "+annotator.objects.detector.x._target_=os.system").annotator
+            composed(
+                "annotator=grounded_sam", "+annotator.objects.detector.x._target_=os.system"
+            ).annotator
         )
 
 
 @pytest.mark.parametrize("tagger", ["caption", "clip", "siglip", "florence2", "ram"])
 @pytest.mark.parametrize("annotator", ["grounded_sam", "clipseg"])
-def test_every_annotator_is_built_with_every_tagger_before_any_model_is_looked_for(annotator, tagger):
+def test_every_annotator_is_built_with_every_tagger_before_any_model_is_looked_for(
+    annotator, tagger
+):
     overrides = [f"annotator={annotator}", f"tagger={tagger}"]
     made = build(
-        composed(*overrides, *(["tagger.weights=ram.safetensors"] if tagger == "ram" else [])).annotator
+        composed(
+            *overrides, *(["tagger.weights=ram.safetensors"] if tagger == "ram" else [])
+        ).annotator
     )
     assert isinstance(made, PictureAnnotator)
     assert isinstance(made.objects, GroundedSam | ClipSeg)
@@ -181,7 +203,9 @@ def test_every_annotator_is_built_with_every_tagger_before_any_model_is_looked_f
         type(made.objects.tagger)
         .__name__.lower()
         .startswith(
-            {"clip": "similarity", "siglip": "similarity", "florence2": "florence"}.get(tagger, tagger)
+            {"clip": "similarity", "siglip": "similarity", "florence2": "florence"}.get(
+                tagger, tagger
+            )
         )
     )
     assert made.labels.label_of("puppies") == "dog"
@@ -196,7 +220,10 @@ def test_every_annotator_is_built_with_every_tagger_before_any_model_is_looked_f
         (["sae=matryoshka", "sae.sparsity.prefixes=[64,512]"], "must stay below d_sae=512"),
         (["sae=relu", "sae.l1=-1"], "l1=-1 must not be below 0"),
         (["sae.k=many"], r"sae.k=many must be a whole number"),
-        (["sae.input_scaling=std"], r"unknown sae.input_scaling 'std'; known: mean_norm, none, standardise"),
+        (
+            ["sae.input_scaling=std"],
+            r"unknown sae.input_scaling 'std'; known: mean_norm, none, standardise",
+        ),
         (
             ["sae.initial_bias=median"],
             r"unknown sae.initial_bias 'median'; known: geometric_median, mean, zero",
@@ -205,7 +232,10 @@ def test_every_annotator_is_built_with_every_tagger_before_any_model_is_looked_f
         (["sae.lr=-1"], r"sae.lr=-1 must be a number from"),
         (["sae.ema=1"], r"sae.ema=1 must be a number from 0 to 1, or null"),
         (["sae.gradient_clip=0"], r"sae.gradient_clip=0 must be a number from .*, or null"),
-        (["sae.adam_betas=[0.9,1]"], r"sae.adam_betas=\[0.9, 1\] must be two numbers from 0 to below 1"),
+        (
+            ["sae.adam_betas=[0.9,1]"],
+            r"sae.adam_betas=\[0.9, 1\] must be two numbers from 0 to below 1",
+        ),
         (["sae.dead_after_vectors=0"], r"sae.dead_after_vectors=0 must be a whole number from 1"),
         (
             ["trainer.steps=100"],
@@ -223,7 +253,10 @@ def test_every_annotator_is_built_with_every_tagger_before_any_model_is_looked_f
         (["three_stages.margin=0"], r"three_stages.margin=0 must be a number from"),
         (
             ["model=flux_dev"],
-            r"uncond needs .* flux_dev runs without: it was distilled .* model.true_guidance above 1",
+            (
+                r"uncond needs .* flux_dev runs without: it was distilled .* model.true_guidance"
+                r" above 1"
+            ),
         ),
         (["model=sdxl_turbo"], r"uncond needs .* model.guidance=0.0 has none"),
         (["model.guidance_layout=none"], r"uncond needs .* which miniature does not have"),
@@ -270,12 +303,23 @@ def test_a_distilled_model_is_studied_without_uncond_or_with_a_pass_of_its_own(o
 
 
 def test_what_only_describes_a_model_is_no_part_of_a_signature():
-    """Nor is an option that is off: studies that were finished before these options existed stay finished."""
+    """Nor is an option that is off: studies that were finished before these options existed stay
+    finished.
+    """
     determines = Study(composed()).model_determines()
     assert set(determines) == {
-        "name", "source", "revision", "dtype", "hookpoints", "scheduler", "steps", "guidance", "height", "width",
+        "name",
+        "source",
+        "revision",
+        "dtype",
+        "hookpoints",
+        "scheduler",
+        "steps",
+        "guidance",
+        "height",
+        "width",
         "batch_size",
-    }  # fmt: skip
+    }
     assert Study(composed("model.compile=true")).model_determines()["compile"] is True
 
 

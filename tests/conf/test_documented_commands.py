@@ -1,4 +1,6 @@
-"""Every `diffusae ...` line in a code block of README.md and docs/ composes, with options that exist, and passes the checks."""
+"""Every `diffusae ...` line in a code block of README.md and docs/ composes, with options that
+exist, and passes the checks.
+"""
 
 import re
 import shlex
@@ -14,11 +16,16 @@ from diffusae.study.study import Study
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SUMMARISED = ("miniature", "hookpoints")  # stages that study nothing, and whose models may have no grid
+SUMMARISED = (
+    "miniature",
+    "hookpoints",
+)  # stages that study nothing, and whose models may have no grid
 
 
 def commands(page: Path) -> dict[str, tuple[str, ...]]:
-    """{place: words after `diffusae`} of a page's code blocks; variables that a block sets are filled in."""
+    """{place: words after `diffusae`} of a page's code blocks; variables that a block sets are
+    filled in.
+    """
     found: dict[str, tuple[str, ...]] = {}
     variables: dict[str, str] = {}
     inside = False
@@ -46,7 +53,9 @@ def parser() -> OverridesParser:
 
 
 def one_job(overrides: list[str]) -> list[str]:
-    """The overrides of a multirun's last job; a value that a page leaves to the reader (`...`) is left out."""
+    """The overrides of a multirun's last job; a value that a page leaves to the reader (`...`) is
+    left out.
+    """
     given = [each for each in overrides if not each.endswith("=...")]
     for parsed in parser().parse_overrides(given):
         if parsed.is_sweep_override():
@@ -58,10 +67,9 @@ def one_job(overrides: list[str]) -> list[str]:
 def test_pages_have_commands_and_no_variable_is_left_open():
     assert len(COMMANDS) > 60
     assert {words[0] for words in COMMANDS.values()} - {"--help"} <= set(STAGES)
-    assert {name for words in COMMANDS.values() for word in words for name in re.findall(r"\$\w+", word)} <= {
-        "$SLURM_ARRAY_TASK_ID",
-        "$SLURM_ARRAY_TASK_COUNT",
-    }
+    assert {
+        name for words in COMMANDS.values() for word in words for name in re.findall(r"\$\w+", word)
+    } <= {"$SLURM_ARRAY_TASK_ID", "$SLURM_ARRAY_TASK_COUNT"}
 
 
 @pytest.mark.parametrize("place", COMMANDS)

@@ -1,4 +1,6 @@
-"""Every W&B sweep file: read and turned into commands by W&B's own agent code, then composed by Hydra."""
+"""Every W&B sweep file: read and turned into commands by W&B's own agent code, then composed by
+Hydra.
+"""
 
 from itertools import product
 from pathlib import Path
@@ -8,7 +10,11 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
+from wandb.sdk.launch.sweeps.utils import (
+    create_sweep_command,
+    create_sweep_command_args,
+    load_sweep_config,
+)
 
 from diffusae.cli import STAGES, config_directory
 from diffusae.study.study import Study
@@ -28,7 +34,9 @@ def grid_of(sweep: dict[str, Any]) -> list[dict[str, Any]]:
 
 def command_of(sweep: dict[str, Any], values: dict[str, Any]) -> list[str]:
     """The command line that W&B's agent makes of one run."""
-    told = create_sweep_command_args({"args": {name: {"value": value} for name, value in values.items()}})
+    told = create_sweep_command_args(
+        {"args": {name: {"value": value} for name, value in values.items()}}
+    )
     told["program"] = [sweep["program"]]
     words: list[str] = []
     for word in create_sweep_command(list(sweep["command"])):
@@ -75,5 +83,7 @@ def test_the_hydra_sweep_of_the_same_name_has_the_same_grid_and_group(path: Path
         [f"{name}={values}" for name, values in params.items()]
     )
     swept = {each.key_or_group: list(each.sweep_string_iterator()) for each in overrides}
-    assert swept == {name: list(map(str, given["values"])) for name, given in sweep["parameters"].items()}
+    assert swept == {
+        name: list(map(str, given["values"])) for name, given in sweep["parameters"].items()
+    }
     assert f"logger.group={twin['logger']['group']}" in sweep["command"]

@@ -27,7 +27,9 @@ def items(counts, embeddings=((1.0, 0.0), (0.0, 1.0))) -> Items:
 
 
 def rows(given: Items, **options):
-    found = cohesion_results(given, vocabulary=given.embeddings, embedding="by hand", cell=CELL, **options)
+    found = cohesion_results(
+        given, vocabulary=given.embeddings, embedding="by hand", cell=CELL, **options
+    )
     return {row.metric: row for row in found}
 
 
@@ -54,9 +56,13 @@ def test_both_agree_with_a_slow_reference_and_so_does_a_weighted_resample():
     given = Items(counts, vectors)
     means = []
     for row, each in zip(counts.tolist(), cohesion(given).tolist(), strict=True):
-        members = torch.cat([vectors[label][None].repeat(count, 1) for label, count in enumerate(row)])
+        members = torch.cat(
+            [vectors[label][None].repeat(count, 1) for label, count in enumerate(row)]
+        )
         means.append(members.mean(dim=0))
-        assert F.cosine_similarity(members, means[-1][None]).mean().item() == pytest.approx(each, abs=1e-6)
+        assert F.cosine_similarity(members, means[-1][None]).mean().item() == pytest.approx(
+            each, abs=1e-6
+        )
     for drawn in ([0, 1, 2, 3, 4, 5], [0, 0, 2, 3, 3, 3]):
         pairs = [
             F.cosine_similarity(means[a], means[b], dim=0).item()
@@ -103,7 +109,9 @@ def test_concepts_of_too_few_items_are_left_out_and_told():
 
 
 def test_every_row_names_its_embedding():
-    assert all(row.details["embedding"] == "by hand" for row in rows(items([[2, 0], [0, 2]])).values())
+    assert all(
+        row.details["embedding"] == "by hand" for row in rows(items([[2, 0], [0, 2]])).values()
+    )
 
 
 def test_without_concepts_there_are_no_data_and_a_single_one_has_no_separability():

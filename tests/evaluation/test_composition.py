@@ -68,7 +68,8 @@ def test_top_n_keeps_the_most_active_labelled_concepts():
 
 
 def test_centring_removes_what_all_labels_share():
-    # Minus (.5, .5): cat and dog point opposite ways, and the half-half concept has no direction left.
+    # Minus (.5, .5): cat and dog point opposite ways, and the half-half concept has no direction
+    # left.
     assert scores(top_n=1, centred=True)[0] == pytest.approx([1, -1, 0, -1])
 
 
@@ -81,14 +82,18 @@ def test_relative_scores_span_the_labelled_positions():
 def test_a_picture_without_any_labelled_concept_scores_lowest_everywhere():
     silent = picture("a", [[3]] * 4, [[1.0]] * 4, cat=mask(0))
     assert predict_scores(split_of(silent), SPACE, Settings()).unique().tolist() == [-1]
-    assert predict_scores(split_of(silent), SPACE, Settings(scale="relative")).unique().tolist() == [0]
+    assert predict_scores(
+        split_of(silent), SPACE, Settings(scale="relative")
+    ).unique().tolist() == [0]
 
 
 def test_a_dictionary_without_entries_scores_lowest_everywhere():
     # An empty dictionary does not even know how long an embedding is.
     nothing = replace(SPACE, latents=torch.zeros(0, dtype=torch.long), embeddings=torch.zeros(0, 0))
     assert predict_scores(split_of(example()), nothing, Settings()).unique().tolist() == [-1]
-    assert predict_scores(split_of(example()), nothing, Settings(scale="relative")).unique().tolist() == [0]
+    assert predict_scores(
+        split_of(example()), nothing, Settings(scale="relative")
+    ).unique().tolist() == [0]
 
 
 def test_an_inactive_entry_is_no_concept():
@@ -106,7 +111,13 @@ def test_pictures_are_scored_alike_alone_and_together():
 def test_nouns_without_mask_or_embedding_are_counted_as_no_data():
     empty = np.zeros((1, 8), dtype=bool)
     each = picture(
-        "a", [[0]] * 4, [[1.0]] * 4, ("cat", "dog", "ufo", "car", "cat"), cat=mask(1), ufo=mask(2), car=empty
+        "a",
+        [[0]] * 4,
+        [[1.0]] * 4,
+        ("cat", "dog", "ufo", "car", "cat"),
+        cat=mask(1),
+        ufo=mask(2),
+        car=empty,
     )
     split = split_of(each)
     assert (split.nouns, split.n_unannotated, split.n_unembedded) == (["cat"], 2, 1)
@@ -137,7 +148,11 @@ def test_tuning_finds_a_setting_that_locates_and_evaluation_confirms_it():
     assert result.value == pytest.approx(np.mean([row.iou for row in rows]))
     assert result.value is not None
     assert result.value > 0.9
-    assert (result.estimate.n, result.baselines, result.cell) == (10, {"chance": chance}, {"t": 1.0})
+    assert (result.estimate.n, result.baselines, result.cell) == (
+        10,
+        {"chance": chance},
+        {"t": 1.0},
+    )
     assert result.details["settings"]["top_n"] == tuned.settings.top_n
 
 
@@ -150,7 +165,9 @@ def test_the_interval_is_over_pictures_not_objects():
 
 def test_a_test_split_without_objects_is_no_data():
     test = split_of(replace(example(), masks={}))
-    result, rows = evaluate(test, SPACE, tune(left_cats(3), SPACE, [Settings()]), cell={}, baselines={})
+    result, rows = evaluate(
+        test, SPACE, tune(left_cats(3), SPACE, [Settings()]), cell={}, baselines={}
+    )
     assert (result.value, result.estimate.n, rows) == (None, 0, [])
     assert result.details["n_unannotated"] == 2
 

@@ -12,7 +12,9 @@ QUICK = Training(width=16, lr=3e-3, epochs=12, batch_size=16, checkpoint_every=3
 
 
 def corner_pictures(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """[n, 4, 8, 8] noise; channel 0 is bright in one quarter: the class is which one. Their mean over places tells nothing."""
+    """[n, 4, 8, 8] noise; channel 0 is bright in one quarter: the class is which one. Their mean
+    over places tells nothing.
+    """
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(n, 4, 8, 8, generator=generator) * 0.3
     classes = torch.randint(4, (n,), generator=generator)
@@ -60,7 +62,9 @@ def test_heads_share_a_trunk_and_a_picture_teaches_only_the_tasks_that_it_has_a_
     targets = {"place": place.clone(), "items": torch.full_like(place, NO_LABEL)}
     targets["place"][:40] = NO_LABEL
     targets["items"][:40] = bright[:40]
-    model = train_diff_c(features, targets, classes={"place": 4, "items": 2}, training=QUICK, seed=0)
+    model = train_diff_c(
+        features, targets, classes={"place": 4, "items": 2}, training=QUICK, seed=0
+    )
     unseen, truth = corner_pictures(100, 1)
     answers = predicted(model, unseen)
     assert set(answers) == {"place", "items"}
@@ -72,8 +76,12 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not():
     short = Training(width=8, lr=1e-3, epochs=2)
 
     def trained(seed: int) -> list[torch.Tensor]:
-        torch.manual_seed(np.random.default_rng().integers(2**31))  # the global state must not matter
-        return weights(train_diff_c(features, {"x": classes}, classes={"x": 4}, training=short, seed=seed))
+        torch.manual_seed(
+            np.random.default_rng().integers(2**31)
+        )  # the global state must not matter
+        return weights(
+            train_diff_c(features, {"x": classes}, classes={"x": 4}, training=short, seed=seed)
+        )
 
     assert all(torch.equal(a, b) for a, b in zip(trained(0), trained(0), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(trained(0), trained(1), strict=True))
@@ -90,7 +98,12 @@ def test_a_stopped_training_ends_as_one_that_was_not_to_the_bit(tmp_path, monkey
 
     def train(checkpoint=None):
         return train_diff_c(
-            features, {"x": classes}, classes={"x": 4}, training=training, seed=0, checkpoint=checkpoint
+            features,
+            {"x": classes},
+            classes={"x": 4},
+            training=training,
+            seed=0,
+            checkpoint=checkpoint,
         )
 
     whole = weights(train())
@@ -164,7 +177,9 @@ def test_what_cannot_be_trained_is_refused():
     with pytest.raises(UserError, match="two fitting pictures"):
         train_diff_c(features[:1], {"x": classes[:1]}, classes={"x": 4}, training=QUICK, seed=0)
     with pytest.raises(UserError, match="32 fitting pictures have no label"):
-        train_diff_c(features, {"x": torch.full((32,), NO_LABEL)}, classes={"x": 4}, training=QUICK, seed=0)
+        train_diff_c(
+            features, {"x": torch.full((32,), NO_LABEL)}, classes={"x": 4}, training=QUICK, seed=0
+        )
     features[3, 0, 0, 0] = torch.inf
     with pytest.raises(UserError, match=r"lower diff_c\.lr"):
         train_diff_c(features, {"x": classes}, classes={"x": 4}, training=QUICK, seed=0)

@@ -15,7 +15,11 @@ TIMES = (1.0, 0.5, 0.0)
 def tables(curves, times: Any = TIMES, noun="cat") -> dict[float, dict[tuple[str, str], Any]]:
     """One object a picture, each with its own curve; None is no data."""
     return {
-        t: {(str(number), noun): curve[i] for number, curve in enumerate(curves) if curve[i] is not None}
+        t: {
+            (str(number), noun): curve[i]
+            for number, curve in enumerate(curves)
+            if curve[i] is not None
+        }
         for i, t in enumerate(times)
     }
 
@@ -96,7 +100,8 @@ def curves_of(n, seed=0, noise=0.1):
 
 
 def test_the_interval_is_that_of_whole_pictures_drawn_alike_for_all_moments():
-    # Two objects a picture in the first five pictures, one in the others: drawn one by one, in plain Python.
+    # Two objects a picture in the first five pictures, one in the others: drawn one by one, in
+    # plain Python.
     first, second = tables(curves_of(9)), tables(curves_of(5, seed=1), noun="dog")
     both = {t: {**first[t], **second[t]} for t in TIMES}
     found = emergence(paired(both), share=0.9, n_resamples=300, seed=7)
@@ -105,7 +110,9 @@ def test_the_interval_is_that_of_whole_pictures_drawn_alike_for_all_moments():
         curve = []
         for t in TIMES:
             drawn = [
-                score for (picture, _), score in both[t].items() for _ in range(int(weights[int(picture)]))
+                score
+                for (picture, _), score in both[t].items()
+                for _ in range(int(weights[int(picture)]))
             ]
             curve.append(sum(drawn) / len(drawn))
         target = 0.9 * curve[-1]
@@ -125,7 +132,7 @@ def test_pairing_keeps_what_objects_share_out_of_the_interval():
     assert found.reached.ci95 is not None
     low, high = found.reached.ci95
     assert high - low < 1e-9
-    (_, final) = found.curve[-1]
+    _, final = found.curve[-1]
     assert final.ci95 is not None
     assert final.ci95[1] - final.ci95[0] > 0.1
 
@@ -215,7 +222,9 @@ def test_a_moment_more_on_the_straight_line_changes_nothing(curve, share, where)
     times = np.linspace(1, 0, len(curve))
     between = times[0] + where * (times[1] - times[0])
     value = curve[0] + where * (curve[1] - curve[0])
-    finer = settled(np.insert(times, 1, between), np.array([np.insert(curve, 1, value)]), share=share)[0]
+    finer = settled(
+        np.insert(times, 1, between), np.array([np.insert(curve, 1, value)]), share=share
+    )[0]
     coarse = at(curve, share)
     # A rounding of the added value may put it on the other side of a target that it only touches.
     touches = abs(value - share * curve[-1]) < 1e-12 or abs(curve[0] - share * curve[-1]) < 1e-12
@@ -245,5 +254,7 @@ def test_the_row_has_the_curve_its_baselines_and_what_a_flat_curve_has():
 
 def test_a_row_without_data_is_one_of_no_data():
     nothing = emergence(paired({}), share=0.9)
-    row = emergence_result(nothing, share=0.9, cell={}, baselines={"noun_probe": nothing}, chance=NO_DATA)
+    row = emergence_result(
+        nothing, share=0.9, cell={}, baselines={"noun_probe": nothing}, chance=NO_DATA
+    )
     assert (row.value, row.baselines) == (None, {"noun_probe": NO_DATA, "flat_curve": NO_DATA})

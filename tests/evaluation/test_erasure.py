@@ -20,7 +20,13 @@ CELL = {"model": "m", "block": "text_2", "t": 1.0, "conditioning": "cond"}
 
 
 def rows(
-    defence: str, strength: float, plain: str, aligned: str, *, split: str = "test", kind: str = "plain"
+    defence: str,
+    strength: float,
+    plain: str,
+    aligned: str,
+    *,
+    split: str = "test",
+    kind: str = "plain",
 ):
     """`plain` and `aligned` as 1 and 0, a picture a character; "-" is no data."""
     variant = "text_2-k4" if defence == "text_edit" else ""
@@ -32,15 +38,30 @@ def rows(
         "split": split,
     }
     return [
-        {**place, "kind": kind, "image_id": f"p{n}", "prompt": "a fish", "found": each == "1", "nouns_found": NAN,
-         "style_reached": NAN, "aligned": NAN}
+        {
+            **place,
+            "kind": kind,
+            "image_id": f"p{n}",
+            "prompt": "a fish",
+            "found": each == "1",
+            "nouns_found": NAN,
+            "style_reached": NAN,
+            "aligned": NAN,
+        }
         for n, each in enumerate(plain)
     ] + [
-        {**place, "kind": "others", "image_id": f"o{n}", "prompt": "a boat", "found": False,
-         "nouns_found": 0.5, "style_reached": NAN if each == "-" else float(each),
-         "aligned": NAN if each == "-" else float(each)}
+        {
+            **place,
+            "kind": "others",
+            "image_id": f"o{n}",
+            "prompt": "a boat",
+            "found": False,
+            "nouns_found": 0.5,
+            "style_reached": NAN if each == "-" else float(each),
+            "aligned": NAN if each == "-" else float(each),
+        }
         for n, each in enumerate(aligned)
-    ]  # fmt: skip
+    ]
 
 
 TRIALS: Any = pd.DataFrame([
@@ -88,7 +109,13 @@ def test_a_point_has_its_value_interval_and_n():
     (row,) = table[(table["kind"] == "synonym")].to_dict("records")
     assert (row["measure"], row["value"], row["n"]) == ("found", 0.75, 4)
     assert row["low"] < 0.75 < row["high"]
-    assert set(table["measure"]) == {"found", "nouns_found", "style_reached", "aligned", "kernel_distance"}
+    assert set(table["measure"]) == {
+        "found",
+        "nouns_found",
+        "style_reached",
+        "aligned",
+        "kernel_distance",
+    }
 
 
 def test_rows_compare_the_own_defence_with_the_others_on_the_test_split():

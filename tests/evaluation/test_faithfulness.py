@@ -59,11 +59,9 @@ def test_pictures_of_another_size_are_refused():
 
 
 def test_content_kept_is_the_iou_of_nouns_and_two_empty_pictures_are_no_data():
-    assert content_kept([{"cat"}, {"cat", "dog"}, set(), {"car"}], [{"cat"}, {"cat"}, set(), set()]) == [
-        1,
-        0.5,
-        0,
-    ]
+    assert content_kept(
+        [{"cat"}, {"cat", "dog"}, set(), {"car"}], [{"cat"}, {"cat"}, set(), set()]
+    ) == [1, 0.5, 0]
 
 
 def test_content_distance_is_half_the_sum_of_differences():

@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from diffusae.errors import UserError
-from diffusae.evaluation.faithfulness_gate import CONTROL, MEAN, OWN, Gate, Outcome, faithfulness_results
+from diffusae.evaluation.faithfulness_gate import (
+    CONTROL,
+    MEAN,
+    OWN,
+    Gate,
+    Outcome,
+    faithfulness_results,
+)
 
 CELL = {"model": "m", "block": "mid", "t": 0.5, "conditioning": "cond"}
 
@@ -42,9 +49,9 @@ def test_one_missed_threshold_makes_it_unreliable_and_is_named(edited, failing):
     usable = rows(edited)["usable"]
     assert usable.value == 0
     assert usable.details["gate"] == "unreliable"
-    assert [name for name, holds in usable.details.items() if name.endswith("_passed") and not holds] == [
-        f"{failing}_passed"
-    ]
+    assert [
+        name for name, holds in usable.details.items() if name.endswith("_passed") and not holds
+    ] == [f"{failing}_passed"]
 
 
 def test_the_control_passes_and_the_mean_update_does_not():

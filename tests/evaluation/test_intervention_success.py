@@ -38,7 +38,9 @@ def test_an_object_is_where_its_centre_is():
 
 
 def test_a_lost_object_is_no_success():
-    lost = moved("cat", TOP_LEFT, before=(picture(0), {"cat": mask((3, 3))}), after=(picture(0), {}))
+    lost = moved(
+        "cat", TOP_LEFT, before=(picture(0), {"cat": mask((3, 3))}), after=(picture(0), {})
+    )
     assert not lost.found and not lost.success
 
 
@@ -65,7 +67,9 @@ def test_a_restyled_picture_by_hand():
     before = (noisy(), [0.6, 0.3, 0.1], ["cat", "fish"])
     judged = restyled(1, before=before, after=(noisy(), [0.5, 0.4, 0.1], ["cat", "fish", "star"]))
     assert judged.rose and not judged.reached and judged.kept
-    assert (judged.score_before, judged.score_after) == (0.3, 0.4) and judged.gain == pytest.approx(0.1)
+    assert (judged.score_before, judged.score_after) == (0.3, 0.4) and judged.gain == pytest.approx(
+        0.1
+    )
     assert judged.similarity == pytest.approx(1.0)
     judged = restyled(1, before=before, after=(255 - noisy(), [0.2, 0.7, 0.1], ["fish"]))
     assert judged.reached and not judged.kept

@@ -10,7 +10,8 @@ from diffusae.evaluation.result import NO_DATA
 
 def test_two_pictures_by_hand():
     # Standardised by the first set (mean 0, deviation 1): before -1, 1; after 1, 3. k = (xy + 1)^3.
-    # Before: k(-1, 1) = 0. After: k(1, 3) = 64. Across, different pictures: k(-1, 3) = -8 and k(1, 1) = 8: mean 0.
+    # Before: k(-1, 1) = 0. After: k(1, 3) = 64. Across, different pictures: k(-1, 3) = -8 and k(1,
+    # 1) = 8: mean 0.
     found = kernel_distance(np.array([[-1.0], [1.0]]), np.array([[1.0], [3.0]]), n_resamples=10)
     assert found.value == pytest.approx(0 + 64 - 2 * 0)
     assert found.n == 2

@@ -10,7 +10,9 @@ VOTES = {"a": ["cat"], "b": ["cat"], "c": ["dog"], "d": ["cat", "dog"], "e": [],
 
 
 def test_entropy_is_in_bits_and_needs_no_normalised_shares():
-    np.testing.assert_allclose(entropy_bits(np.array([[4, 0, 0], [1, 1, 0], [2, 2, 2]])), [0, 1, np.log2(3)])
+    np.testing.assert_allclose(
+        entropy_bits(np.array([[4, 0, 0], [1, 1, 0], [2, 2, 2]])), [0, 1, np.log2(3)]
+    )
     assert np.isnan(entropy_bits(np.zeros(3)))
 
 

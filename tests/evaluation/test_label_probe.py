@@ -1,4 +1,6 @@
-"""The linear probe on features whose accuracy is known, and against its own optimality conditions."""
+"""The linear probe on features whose accuracy is known, and against its own optimality
+conditions.
+"""
 
 import numpy as np
 import pytest
@@ -72,7 +74,9 @@ def test_coordinates_of_the_pictures_own_space_give_the_same_answer_as_the_featu
 def test_a_feature_that_never_varies_and_one_of_another_scale_change_nothing():
     plain = splits(8, signal=3.0)
     odd = [
-        Examples(np.hstack([each.features * 1e3, np.full((len(each.classes), 1), 7.0)]), each.classes)
+        Examples(
+            np.hstack([each.features * 1e3, np.full((len(each.classes), 1), 7.0)]), each.classes
+        )
         for each in plain
     ]
     first, second = linear_probe(*plain, n_classes=CLASSES), linear_probe(*odd, n_classes=CLASSES)
@@ -91,7 +95,8 @@ def test_a_class_that_was_never_shown_is_never_named():
 
 def test_a_common_scale_is_chosen_where_many_small_features_are_noise():
     small = [
-        np.random.default_rng([7, seed]).normal(size=(n, 400)) / 100 for seed, n in enumerate((200, 100, 400))
+        np.random.default_rng([7, seed]).normal(size=(n, 400)) / 100
+        for seed, n in enumerate((200, 100, 400))
     ]
     mixed = [
         Examples(np.hstack([each.features, noise]), each.classes)

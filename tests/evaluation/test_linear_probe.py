@@ -8,8 +8,12 @@ from diffusae.evaluation.linear_probe import RidgeProbe, linear_probes, noun_sha
 GRID = (4, 4)
 
 
-def scene(name: str, cells: dict[str, list[int]], weights: dict[str, int], *, d: int = 5, seed: int = 0):
-    """A picture whose update holds, at the cells of a noun, one unit of the channel that the noun has."""
+def scene(
+    name: str, cells: dict[str, list[int]], weights: dict[str, int], *, d: int = 5, seed: int = 0
+):
+    """A picture whose update holds, at the cells of a noun, one unit of the channel that the noun
+    has.
+    """
     generator = torch.Generator().manual_seed(seed)
     updates = 0.05 * torch.randn(16, d, generator=generator)
     masks = {}
@@ -33,7 +37,9 @@ def scenes(first: int, n: int, weights: dict[str, int]):
 
 def test_the_ridge_probe_is_ridge_regression():
     generator = torch.Generator().manual_seed(1)
-    x = torch.randn(50, 4, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 5.0, 0.1, 2.0])
+    x = torch.randn(50, 4, generator=generator, dtype=torch.float64) * torch.tensor(
+        [1.0, 5.0, 0.1, 2.0]
+    )
     y = torch.randn(50, 2, generator=generator, dtype=torch.float64)
     ridge = 0.3
     standard = (x - x.mean(0)) / x.std(0, correction=0)

@@ -5,14 +5,23 @@ from hypothesis import strategies as st
 from torchmetrics.functional.classification import binary_jaccard_index
 
 from diffusae.errors import UserError
-from diffusae.evaluation.masks import choose_threshold, iou_at, iou_curve, mask_iou, relative, upsample
+from diffusae.evaluation.masks import (
+    choose_threshold,
+    iou_at,
+    iou_curve,
+    mask_iou,
+    relative,
+    upsample,
+)
 
 
 @given(st.integers(0, 10_000))
 def test_mask_iou_equals_torchmetrics(seed):
     generator = torch.Generator().manual_seed(seed)
     first, second = torch.rand(2, 3, 4, 4, generator=generator) < 0.5
-    expected = [binary_jaccard_index(a.int(), b.int()).item() for a, b in zip(first, second, strict=True)]
+    expected = [
+        binary_jaccard_index(a.int(), b.int()).item() for a, b in zip(first, second, strict=True)
+    ]
     assert mask_iou(first, second).tolist() == pytest.approx(expected)
 
 
@@ -34,7 +43,8 @@ def test_the_curve_equals_cutting_at_every_threshold(seed, n):
     masks = torch.rand(n, 6, 6, generator=generator) < 0.4
     thresholds = torch.linspace(0, 1, 11)
     expected = [iou_at(scores, masks, t).mean().item() for t in thresholds.tolist()]
-    # A threshold as a Python number and as float32 may differ in the last bit, as in `iou_at`'s own use.
+    # A threshold as a Python number and as float32 may differ in the last bit, as in `iou_at`'s own
+    # use.
     assert iou_curve(scores, masks, thresholds).tolist() == pytest.approx(expected, abs=1e-9)
 
 
@@ -48,7 +58,9 @@ def test_the_chosen_threshold_is_the_best_of_the_curve():
 
 def test_no_objects_to_tune_on_are_refused():
     with pytest.raises(UserError, match="enlarge the tuning split"):
-        choose_threshold(torch.zeros(0, 2, 2), torch.zeros(0, 4, 4, dtype=torch.bool), torch.zeros(1))
+        choose_threshold(
+            torch.zeros(0, 2, 2), torch.zeros(0, 4, 4, dtype=torch.bool), torch.zeros(1)
+        )
 
 
 def test_relative_scores_use_each_maps_own_range():

@@ -14,22 +14,35 @@ PICTURES = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.ui
 
 
 def alexnet_layers(*_, **__):
-    """The layers of AlexNet with random weights: torchvision, whose they are, is not at hand in the tests."""
+    """The layers of AlexNet with random weights: torchvision, whose they are, is not at hand in the
+    tests.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(
-            nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2),
-            nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
-            nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(), nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(),
-            nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2),
-        )  # fmt: skip
+            nn.Conv2d(3, 64, 11, 4, 2),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2),
+            nn.Conv2d(64, 192, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2),
+            nn.Conv2d(192, 384, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(384, 256, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(256, 256, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2),
+        )
 
 
 @pytest.fixture
 def torchvision(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
     monkeypatch.setattr("torchmetrics.image.lpip._TORCHVISION_AVAILABLE", True)
-    monkeypatch.setattr("torchmetrics.functional.image.lpips._get_tv_model_features", alexnet_layers)
+    monkeypatch.setattr(
+        "torchmetrics.functional.image.lpips._get_tv_model_features", alexnet_layers
+    )
 
 
 def test_a_picture_has_no_distance_to_itself_and_a_stronger_change_is_farther(torchvision):
@@ -56,7 +69,9 @@ def test_without_torchvision_the_user_is_told_what_to_install(monkeypatch):
         PerceptualDistance()(PICTURES, PICTURES)
 
 
-def test_weights_that_cannot_be_fetched_are_told_with_the_folder_that_serves(torchvision, monkeypatch):
+def test_weights_that_cannot_be_fetched_are_told_with_the_folder_that_serves(
+    torchvision, monkeypatch
+):
     def fail(*_, **__):
         raise OSError("no route")
 
@@ -66,7 +81,9 @@ def test_weights_that_cannot_be_fetched_are_told_with_the_folder_that_serves(tor
 
 
 def test_settings_and_pictures_that_do_not_fit_are_refused():
-    with pytest.raises(UserError, match=r"unknown network of LPIPS 'resnet'; known: alex, squeeze, vgg"):
+    with pytest.raises(
+        UserError, match=r"unknown network of LPIPS 'resnet'; known: alex, squeeze, vgg"
+    ):
         PerceptualDistance("resnet")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="batch_size=0"):
         PerceptualDistance(batch_size=0)

@@ -22,7 +22,9 @@ CELL = {"model": "miniature", "block": "mid", "t": 0.5, "conditioning": "uncond"
 
 
 def planted(n_classes=4, a_class=30, seed=0):
-    """Pictures of evenly many classes, and strengths of: a latent a class (pure), 40 random ones, a silent one."""
+    """Pictures of evenly many classes, and strengths of: a latent a class (pure), 40 random ones, a
+    silent one.
+    """
     rng = np.random.default_rng(seed)
     classes = rng.permutation(np.repeat(np.arange(n_classes), a_class))
     pure = (classes[:, None] == np.arange(n_classes)) * rng.uniform(2, 3, (len(classes), n_classes))
@@ -40,7 +42,10 @@ def test_entropy_and_sigma_of_hand_worked_pictures():
 
 
 def test_sigma_hangs_on_the_numbering_and_entropy_does_not():
-    near, far = np.array([[2, 2, 0, 0]]), np.array([[2, 0, 0, 2]])  # the same two classes, numbered otherwise
+    near, far = (
+        np.array([[2, 2, 0, 0]]),
+        np.array([[2, 0, 0, 2]]),
+    )  # the same two classes, numbered otherwise
     assert sigma_label(near) < sigma_label(far)
     assert label_entropies(near) == label_entropies(far)
 
@@ -56,7 +61,12 @@ def test_a_latent_that_is_active_in_too_few_pictures_is_not_judged_and_the_stron
     strengths, classes = planted()
     judging = Judging(n_top=10, n_latents=4)
     top = top_pictures(strengths, np.arange(len(classes)), judging)
-    assert sorted(top.latents.tolist()) == [0, 1, 2, 3]  # not the silent one; the pure ones are the strongest
+    assert sorted(top.latents.tolist()) == [
+        0,
+        1,
+        2,
+        3,
+    ]  # not the silent one; the pure ones are the strongest
     few = top_pictures(strengths, np.arange(len(classes)), Judging(n_top=40))
     assert not set(few.latents.tolist()) & {0, 1, 2, 3, 44}  # pure latents have 30 pictures
 
@@ -127,5 +137,7 @@ def test_the_majority_tag_counts_a_picture_once_and_the_first_of_equal_tags_wins
 
 
 def test_all_settings_out_of_range_are_told_together():
-    with pytest.raises(UserError, match=r"3 faults[\s\S]*n_top=1[\s\S]*n_latents=0[\s\S]*n_draws=0"):
+    with pytest.raises(
+        UserError, match=r"3 faults[\s\S]*n_top=1[\s\S]*n_latents=0[\s\S]*n_draws=0"
+    ):
         Judging(n_top=1, n_latents=0, n_draws=0)

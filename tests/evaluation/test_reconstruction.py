@@ -5,7 +5,12 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import r2_score
 
 from diffusae.errors import UserError
-from diffusae.evaluation.reconstruction import CodeSums, PictureSums, fit_pca, reconstruction_results
+from diffusae.evaluation.reconstruction import (
+    CodeSums,
+    PictureSums,
+    fit_pca,
+    reconstruction_results,
+)
 from diffusae.evaluation.result import NO_DATA
 
 
@@ -35,19 +40,26 @@ def test_the_error_metrics_equal_sklearn_over_all_vectors():
 
 def test_the_interval_equals_a_slow_bootstrap_over_pictures():
     x, x_hat = pictures(12)
-    low, high = sums_of(x, sae=x_hat).estimates("sae", n_resamples=1000, seed=1)["fvu"].ci95 or (0, 0)
+    low, high = sums_of(x, sae=x_hat).estimates("sae", n_resamples=1000, seed=1)["fvu"].ci95 or (
+        0,
+        0,
+    )
     generator, slow = np.random.default_rng(5), []
     for _ in range(1000):
         drawn = generator.integers(0, 12, 12)
         some, some_hat = x[drawn].flatten(0, 1), x_hat[drawn].flatten(0, 1)
-        slow.append(((some - some_hat).square().sum() / (some - some.mean(dim=0)).square().sum()).item())
+        slow.append(
+            ((some - some_hat).square().sum() / (some - some.mean(dim=0)).square().sum()).item()
+        )
     assert (low, high) == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])), rel=0.06)
 
 
 def test_predicting_the_mean_of_the_split_explains_nothing():
     x, _ = pictures(6)
     mean = x.flatten(0, 1).mean(dim=0).expand_as(x)
-    assert sums_of(x, mean=mean).estimates("mean")["explained_variance"].value == pytest.approx(0, abs=1e-6)
+    assert sums_of(x, mean=mean).estimates("mean")["explained_variance"].value == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_vectors_that_do_not_vary_are_no_data():
@@ -64,11 +76,15 @@ def test_reconstructions_must_stay_the_same():
 
 def test_pca_equals_sklearn():
     vectors = (
-        torch.randn(60, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([5.0, 3, 2, 1, 0.5]) + 1
+        torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
+        * torch.tensor([5.0, 3, 2, 1, 0.5])
+        + 1
     )
     expected = PCA(2).fit(vectors.numpy())
     projected = torch.from_numpy(expected.inverse_transform(expected.transform(vectors.numpy())))
-    torch.testing.assert_close(fit_pca(vectors, 2).reconstruct(vectors), projected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        fit_pca(vectors, 2).reconstruct(vectors), projected, atol=1e-4, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("k", [0, 6])

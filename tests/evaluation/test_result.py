@@ -22,22 +22,23 @@ finite = st.floats(-1e6, 1e6)
 estimates = st.one_of(
     st.just(NO_DATA),
     st.builds(
-        Estimate,
-        finite,
-        st.one_of(st.none(), st.tuples(finite, finite)),
-        st.integers(1, 10**6),
+        Estimate, finite, st.one_of(st.none(), st.tuples(finite, finite)), st.integers(1, 10**6)
     ),
 )
 
 
 @given(estimates, st.dictionaries(st.text(), estimates, max_size=3), st.booleans())
 def test_a_row_survives_json(estimate, baselines, higher):
-    row = Result("composition", estimate, higher, "IoU", CELL, baselines, {"threshold": 0.5}, version=3)
+    row = Result(
+        "composition", estimate, higher, "IoU", CELL, baselines, {"threshold": 0.5}, version=3
+    )
     assert Result.from_json(json.loads(json.dumps(row.to_json()))) == row
 
 
 def test_a_row_has_the_fields_of_the_contract():
-    row = Result("composition", Estimate(0.3, (0.2, 0.4), 7), True, "IoU", CELL, {"chance": NO_DATA})
+    row = Result(
+        "composition", Estimate(0.3, (0.2, 0.4), 7), True, "IoU", CELL, {"chance": NO_DATA}
+    )
     assert row.to_json() == {
         "metric": "composition",
         "value": 0.3,
@@ -68,7 +69,10 @@ def test_figures_that_are_not_finite_or_lack_data_are_refused(fields):
 
 
 def test_results_survive_a_file(tmp_path):
-    rows = [Result("a", NO_DATA, True, "IoU", CELL), Result("b", Estimate(1.0, None, 2), False, "share")]
+    rows = [
+        Result("a", NO_DATA, True, "IoU", CELL),
+        Result("b", Estimate(1.0, None, 2), False, "share"),
+    ]
     save_results(tmp_path / "results.json", rows)
     assert load_results(tmp_path / "results.json") == rows
 
@@ -104,7 +108,9 @@ def test_values_of_one_picture_are_resampled_together():
     # Ten copies of each of 20 values say no more than the 20 values.
     values = np.random.default_rng(0).normal(size=20)
     once = bootstrap_mean(values, seed=3)
-    copied = bootstrap_mean(np.repeat(values, 10), groups=np.repeat(np.arange(20), 10).tolist(), seed=3)
+    copied = bootstrap_mean(
+        np.repeat(values, 10), groups=np.repeat(np.arange(20), 10).tolist(), seed=3
+    )
     assert copied.ci95 == pytest.approx(once.ci95)
     assert copied.n == 200
 

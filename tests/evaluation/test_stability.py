@@ -19,7 +19,9 @@ def test_partners_are_found_whatever_their_order():
 
 def test_no_two_latents_share_a_partner():
     # Both rows are nearest to the first; only one may have it.
-    found = matched_cosines(torch.tensor([[1.0, 0.0], [0.8, 0.6]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    found = matched_cosines(
+        torch.tensor([[1.0, 0.0], [0.8, 0.6]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    )
     assert sorted(found.tolist()) == pytest.approx([0.6, 1.0])
 
 
@@ -27,7 +29,9 @@ def test_the_sum_is_the_best_of_all_assignments():
     generator = torch.Generator().manual_seed(0)
     one, other = (torch.randn(4, 3, generator=generator) for _ in range(2))
     cosines = F.normalize(one, dim=1) @ F.normalize(other, dim=1).T
-    best = max(sum(float(cosines[i, j]) for i, j in enumerate(order)) for order in permutations(range(4)))
+    best = max(
+        sum(float(cosines[i, j]) for i, j in enumerate(order)) for order in permutations(range(4))
+    )
     assert float(matched_cosines(one, other).sum()) == pytest.approx(best, abs=1e-5)
 
 

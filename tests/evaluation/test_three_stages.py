@@ -45,7 +45,11 @@ def test_methods_that_differ_in_every_case_alike_are_told_apart_where_their_own_
 
 
 def test_cases_of_one_picture_are_resampled_together():
-    own = {(picture, region): float(picture == "p0") for picture in ("p0", "p1") for region in range(50)}
+    own = {
+        (picture, region): float(picture == "p0")
+        for picture in ("p0", "p1")
+        for region in range(50)
+    }
     other = dict.fromkeys(own, 0.0)
     assert difference(own, other, {case: case[0] for case in own}).ci95 == (0.0, 1.0)
     one = dict.fromkeys(own, "p0")
@@ -79,7 +83,11 @@ def test_standing_is_told_by_the_interval_and_the_direction(ci95, higher, margin
     assert standing(Estimate(0.0, ci95, 5), higher_is_better=higher, margin=margin) == expected
 
 
-UP, NOT, OPEN = Estimate(0.5, (0.3, 0.7), 9), Estimate(0.0, (-0.1, 0.05), 9), Estimate(0.1, (-0.1, 0.3), 9)
+UP, NOT, OPEN = (
+    Estimate(0.5, (0.3, 0.7), 9),
+    Estimate(0.0, (-0.1, 0.05), 9),
+    Estimate(0.1, (-0.1, 0.3), 9),
+)
 
 
 @pytest.mark.parametrize(
@@ -104,17 +112,32 @@ def test_a_wider_interval_never_turns_a_rise_into_its_contrary(low, width, margi
     assert wide is None or wide is narrow or (narrow is True and low + width + 0.2 < margin)
 
 
-def row(window: str, edit: str, *differences: Estimate, measure: str = "success", t: float = 0.8) -> Result:
+def row(
+    window: str, edit: str, *differences: Estimate, measure: str = "success", t: float = 0.8
+) -> Result:
     named = {
-        name: asdict(each) for name, each in zip(("no_edit", "random_latent"), differences, strict=False)
+        name: asdict(each)
+        for name, each in zip(("no_edit", "random_latent"), differences, strict=False)
     }
-    details: dict[str, Any] = {"window": window, "edit": edit, "measure": measure, "tag": "k10", "blocks": ["down"],
-                               "differences": named}  # fmt: skip
-    return Result(f"{edit}_success", Estimate(0.9, (0.8, 1.0), 9), True, "share", {"t": t}, {}, details)
+    details: dict[str, Any] = {
+        "window": window,
+        "edit": edit,
+        "measure": measure,
+        "tag": "k10",
+        "blocks": ["down"],
+        "differences": named,
+    }
+    return Result(
+        f"{edit}_success", Estimate(0.9, (0.8, 1.0), 9), True, "share", {"t": t}, {}, details
+    )
 
 
 def verdict(rows: list[Result], window: str, edit: str) -> dict[str, Any]:
-    return next(each for each in judged(rows, margin=0.1) if (each["window"], each["edit"]) == (window, edit))
+    return next(
+        each
+        for each in judged(rows, margin=0.1)
+        if (each["window"], each["edit"]) == (window, edit)
+    )
 
 
 @pytest.mark.parametrize(

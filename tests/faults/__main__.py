@@ -56,9 +56,13 @@ def _tried(root: Path, seed: int, asked: argparse.Namespace) -> list[Result]:
 
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
-    parser.add_argument("--seed", type=int, help="of all that is drawn; drawn anew by default, and printed")
+    parser.add_argument(
+        "--seed", type=int, help="of all that is drawn; drawn anew by default, and printed"
+    )
     parser.add_argument("--trials", type=int, default=60, help="kills")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trials at the same time")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="trials at the same time"
+    )
     parser.add_argument(
         "--steps", nargs="+", choices=list(STEPS), default=list(STEPS), metavar="STEP",
         help=f"the first of these, in their order: {', '.join(STEPS)}",
@@ -66,9 +70,13 @@ def _asked() -> argparse.Namespace:
     parser.add_argument(
         "--only", default="", help="trials with this text in their name, such as 'damaged sae/'"
     )
-    parser.add_argument("--no-fuzz", action="store_true", help="leave the 5,000 inputs of every reader out")
+    parser.add_argument(
+        "--no-fuzz", action="store_true", help="leave the 5,000 inputs of every reader out"
+    )
     parser.add_argument("--directory", help="where the studies lie while they are tried")
-    parser.add_argument("--write-page", action="store_true", help="put the table into docs/reliability.md")
+    parser.add_argument(
+        "--write-page", action="store_true", help="put the table into docs/reliability.md"
+    )
     parser.add_argument("--json", type=Path, default=REPOSITORY / "outputs" / "faults.json")
     return parser.parse_args()
 
@@ -80,7 +88,9 @@ def _trials(study: snapshots.Snapshots, seed: int, asked: argparse.Namespace) ->
         return trials + full_disk.disk_trials(study, Random(f"{seed} disk"), each=2)
     return [
         *trials,
-        Trial("full disk", "every stage", "full disk: this user cannot mount one", lambda room: None),
+        Trial(
+            "full disk", "every stage", "full disk: this user cannot mount one", lambda room: None
+        ),
     ]
 
 
@@ -97,12 +107,16 @@ def _fuzz(seed: int) -> Result:
 
 def _facts(seed: int, asked: argparse.Namespace, seconds: float) -> dict[str, Any]:
     commit = subprocess.run(
-        ["git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+        ["git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
     ).stdout.strip()
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "command": f"`make test-faults SEED={seed} TRIALS={asked.trials}`"
-        + (", without the fuzzed readers" if asked.no_fuzz else ""),
+        "command": (
+            f"`make test-faults SEED={seed} TRIALS={asked.trials}`"
+            + (", without the fuzzed readers" if asked.no_fuzz else "")
+        ),
         "commit": commit,
         "machine": f"{_processor()}, {os.cpu_count()} cores, {asked.jobs} trials at a time",
         "minutes": round(seconds / 60),
@@ -112,7 +126,9 @@ def _facts(seed: int, asked: argparse.Namespace, seconds: float) -> dict[str, An
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        return next(
+            line.partition(":")[2].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         return platform.machine()
 

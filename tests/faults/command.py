@@ -1,7 +1,8 @@
 """One `diffusae` command in a process of its own, and the blow that may hit it.
 
-The process is forked from this one, which has imported all that the stages need: importing takes longer than a small stage.
-It is a real process, with its own session, and the signals that hit it are real ones.
+The process is forked from this one, which has imported all that the stages need: importing takes
+longer than a small stage. It is a real process, with its own session, and the signals that hit it
+are real ones.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Blow:
     Args:
         signal: SIGKILL, SIGTERM or SIGINT.
         after_s: seconds after its start; None: `write` says when.
-        write: at this write to a file below the directory (opening, renaming, removing), counted from 1; None: `after_s`
-            says when.
+        write: at this write to a file below the directory (opening, renaming, removing), counted
+            from 1; None: `after_s` says when.
         twice: once more shortly after, as by an impatient user.
     """
 
@@ -64,9 +65,15 @@ class Ended:
 
 
 def run(
-    arguments: Sequence[str], directory: Path, blow: Blow | None = None, *, notes: Path | None = None
+    arguments: Sequence[str],
+    directory: Path,
+    blow: Blow | None = None,
+    *,
+    notes: Path | None = None,
 ) -> Ended:
-    """Run `diffusae ARGUMENTS` in `directory`; what it says goes into files below `notes` (default: `directory`)."""
+    """Run `diffusae ARGUMENTS` in `directory`; what it says goes into files below `notes` (default:
+    `directory`).
+    """
     notes = notes or directory
     begun = time.monotonic()
     pid = os.fork()
@@ -102,7 +109,9 @@ def _strike(pid: int, blow: Blow) -> bool:
 
 
 def _wait(pid: int, seconds: float, *, reap: bool = True) -> Any:
-    """The status of a process when it has ended; past `seconds`, None, or the end of it where it is to be reaped."""
+    """The status of a process when it has ended; past `seconds`, None, or the end of it where it is
+    to be reaped.
+    """
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if reap:
@@ -118,7 +127,9 @@ def _wait(pid: int, seconds: float, *, reap: bool = True) -> Any:
     return os.waitpid(pid, 0)[1]
 
 
-def _be_the_command(arguments: Sequence[str], directory: Path, notes: Path, blow: Blow | None) -> None:
+def _be_the_command(
+    arguments: Sequence[str], directory: Path, notes: Path, blow: Blow | None
+) -> None:
     """In the new process: become the command, and never return."""
     os.setsid()
     os.chdir(directory)
@@ -165,7 +176,9 @@ def _exit_code(main: Callable[[], None]) -> int:
 
 
 class Writes:
-    """An audit hook that counts the writes below a directory, and strikes at the one that a blow names."""
+    """An audit hook that counts the writes below a directory, and strikes at the one that a blow
+    names.
+    """
 
     def __init__(self, directory: Path, notes: Path, blow: Blow | None) -> None:
         self.directory, self.notes, self.blow = directory, notes, blow
@@ -184,10 +197,14 @@ class Writes:
 
 
 def _is_write(event: str, arguments: tuple[Any, ...]) -> bool:
-    """Whether an audit event changes a file; `open` tells a mode, or flags where it comes from `os.open`."""
+    """Whether an audit event changes a file; `open` tells a mode, or flags where it comes from
+    `os.open`.
+    """
     if not isinstance(arguments[0], str | bytes | os.PathLike):
         return False
     if event != "open":
         return True
     _, mode, flags = arguments
-    return bool(flags & (os.O_WRONLY | os.O_RDWR)) if mode is None else bool(set(mode) & set("wax+"))
+    return (
+        bool(flags & (os.O_WRONLY | os.O_RDWR)) if mode is None else bool(set(mode) & set("wax+"))
+    )

@@ -66,7 +66,9 @@ WAYS: Mapping[str, Callable[[Path, Random], bool]] = {
 
 
 def damage_trials(snapshots: Snapshots, random: Random) -> list[Trial]:
-    """Every kind of file in every way: before the command that wrote it, and before one that reads it for the first time."""
+    """Every kind of file in every way: before the command that wrote it, and before one that reads
+    it for the first time.
+    """
     trials: list[Trial] = []
     for step in _writers(snapshots):
         written = files_of(snapshots.after(step.name)) - files_of(snapshots.after(step.after))
@@ -87,11 +89,15 @@ def damage_trials(snapshots: Snapshots, random: Random) -> list[Trial]:
 
 
 def _writers(snapshots: Snapshots) -> list[Step]:
-    return [step for step in STEPS.values() if step.name in snapshots.undisturbed and step.name != "run"]
+    return [
+        step for step in STEPS.values() if step.name in snapshots.undisturbed and step.name != "run"
+    ]
 
 
 def _readers(snapshots: Snapshots, writer: Step) -> list[Step]:
-    """The steps that read what a step writes; those of `train` read what `train_grid` wrote, which is the same."""
+    """The steps that read what a step writes; those of `train` read what `train_grid` wrote, which
+    is the same.
+    """
     name = "train_grid" if writer.name == "train" else writer.name
     return [step for step in _writers(snapshots) if name in step.reads]
 
@@ -109,14 +115,23 @@ def _of_kinds(
     for kind, files in kinds.items():
         for way in WAYS:
             path = random.choice(files)
-            do = partial(_damaged, snapshots, before, step, path, way, random.getrandbits(64), when == "read")
+            do = partial(
+                _damaged, snapshots, before, step, path, way, random.getrandbits(64), when == "read"
+            )
             told = way if when == "again" else f"{way}, then {step.name}"
             trials.append(Trial("damaged", kind, told, do))
     return trials
 
 
 def _damaged(
-    snapshots: Snapshots, before: Path, step: Step, path: str, way: str, seed: int, read: bool, room: Path
+    snapshots: Snapshots,
+    before: Path,
+    step: Step,
+    path: str,
+    way: str,
+    seed: int,
+    read: bool,
+    room: Path,
 ) -> Verdict | None:
     directory = room / "study"
     damaged = directory / OUTPUTS / path

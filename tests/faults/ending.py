@@ -19,7 +19,9 @@ class Verdict:
     detail: str
 
 
-def to_the_end(step: Step, directory: Path, reference: Path, *, unread: str | None = None) -> Verdict:
+def to_the_end(
+    step: Step, directory: Path, reference: Path, *, unread: str | None = None
+) -> Verdict:
     """Run the step's command, do what its messages say, and compare with the undisturbed study.
 
     Args:
@@ -47,9 +49,12 @@ def to_the_end(step: Step, directory: Path, reference: Path, *, unread: str | No
 def _judge_the_rest(ended: Ended, found: list[Difference], done: list[str]) -> Verdict:
     if ended.code:
         return Verdict(
-            "lost", "; ".join([*done, f"exit {ended.code} without a remedy: {message_of(ended.stderr)}"])
+            "lost",
+            "; ".join([*done, f"exit {ended.code} without a remedy: {message_of(ended.stderr)}"]),
         )
-    shown = ", ".join(map(str, found[:4])) + (f" and {len(found) - 4} more" if len(found) > 4 else "")
+    shown = ", ".join(map(str, found[:4])) + (
+        f" and {len(found) - 4} more" if len(found) > 4 else ""
+    )
     return Verdict(judged(found, remedied=bool(done)), "; ".join([*done, shown]))
 
 

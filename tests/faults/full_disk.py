@@ -26,7 +26,12 @@ DRAWS = 4
 def disk_trials(snapshots: Snapshots, random: Random, each: int) -> list[Trial]:
     """So many trials a step."""
     return [
-        Trial("full disk", step.name, "full disk", partial(_filled, snapshots, step, random.getrandbits(64)))
+        Trial(
+            "full disk",
+            step.name,
+            "full disk",
+            partial(_filled, snapshots, step, random.getrandbits(64)),
+        )
         for step in STEPS.values()
         if step.name in snapshots.undisturbed
         for _ in range(each)
@@ -77,10 +82,14 @@ def _filled(snapshots: Snapshots, step: Step, seed: int, room: Path) -> Verdict 
                 continue
             said = message_of(ended.stderr)
             if "Traceback" in ended.stderr or ended.code != 2 or "space" not in said:
-                return Verdict("unclear", f"exit {ended.code}: {said or ended.stderr.strip()[-300:]}")
+                return Verdict(
+                    "unclear", f"exit {ended.code}: {said or ended.stderr.strip()[-300:]}"
+                )
             leave_free(disk, 128 << 20)
             verdict = to_the_end(step, disk, snapshots.after(step.name))
-            return replace(verdict, outcome="remedied") if verdict.outcome == "identical" else verdict
+            return (
+                replace(verdict, outcome="remedied") if verdict.outcome == "identical" else verdict
+            )
     return None
 
 

@@ -1,4 +1,6 @@
-"""What a disturbed study must have in common with an undisturbed one: every byte, but for what is named here."""
+"""What a disturbed study must have in common with an undisturbed one: every byte, but for what is
+named here.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,22 @@ from typing import Any, Literal
 from diffusae.files import TEMPORARY_SUFFIX
 
 Outcome = Literal["identical", "remedied", "lost", "wrong", "unclear"]
-"""identical: the same command alone leaves every byte as it was to be. remedied: an error named what to do, and that leads
-there. lost: a file is missing, or nothing that the messages say leads to an end. wrong: a command says that all is well, and
-a byte differs. unclear: a traceback, another exit code, or something left lying about.
+"""identical: the same command alone leaves every byte as it was to be. remedied: an error named
+what to do, and that leads there. lost: a file is missing, or nothing that the messages say leads to
+an end. wrong: a command says that all is well, and a byte differs. unclear: a traceback, another
+exit code, or something left lying about.
 """
 
 OF_THE_MOMENT = (".lock", ".lock.json", ".log", "shows.json")
-"""Endings of files that say who works, what was said when, and from runs of which times a report is made: no results."""
+"""Endings of files that say who works, what was said when, and from runs of which times a report is
+made: no results.
+"""
 
 RUN_JSON = ("started", "finished", "duration_s", "pid", "host", "config", "checksum")
-"""Fields of run.json that say when, how long and by which command, and the checksum of it all (`label` annotates where that is
-needed, with its own `config`; what decides a result is in `determines`). Times of its outputs are of this kind."""
+"""Fields of run.json that say when, how long and by which command, and the checksum of it all
+(`label` annotates where that is needed, with its own `config`; what decides a result is in
+`determines`). Times of its outputs are of this kind.
+"""
 
 _TIMES = re.compile(rb'<td class="num">[^<]*</td><td><code>|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00')
 """In the report: how long a stage took, and when the collection was made."""

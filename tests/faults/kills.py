@@ -31,13 +31,21 @@ def kill_trials(snapshots: Snapshots, random: Random, count: int) -> list[Trial]
     for number in range(count):
         step = STEPS[names[number % len(names)]]
         kind, pattern = faults[number % len(faults)]
-        kill = partial(_killed, snapshots, step, kind, pattern, random.getrandbits(64), number % 2 == 0)
+        kill = partial(
+            _killed, snapshots, step, kind, pattern, random.getrandbits(64), number % 2 == 0
+        )
         trials.append(Trial("killed", step.name, f"{kind.name} {pattern}", kill))
     return trials
 
 
 def _killed(
-    snapshots: Snapshots, step: Step, kind: signal.Signals, pattern: str, seed: int, by_time: bool, room: Path
+    snapshots: Snapshots,
+    step: Step,
+    kind: signal.Signals,
+    pattern: str,
+    seed: int,
+    by_time: bool,
+    room: Path,
 ) -> Verdict | None:
     random, undisturbed = Random(seed), snapshots.undisturbed[step.name]
     directory = room / "study"
@@ -66,7 +74,8 @@ def _killed(
 def fault_of(ended: Ended, kind: signal.Signals) -> str | None:
     """What is wrong with how a command ended after a signal; None: nothing.
 
-    SIGKILL cannot be answered. The others end with 128 + signal and one line; code 0 is right where all was done.
+    SIGKILL cannot be answered. The others end with 128 + signal and one line; code 0 is right where
+    all was done.
     """
     if kind == signal.SIGKILL or ended.code == 0:
         return None

@@ -1,6 +1,8 @@
-"""Doing what a message says: `remove PATH`, `move PATH away`, or run the command that it names. Nothing is guessed.
+"""Doing what a message says: `remove PATH`, `move PATH away`, or run the command that it names.
+Nothing is guessed.
 
-Where a message names a stage and, as another way, `diffusae run`, the stage is run; of several cells, for each.
+Where a message names a stage and, as another way, `diffusae run`, the stage is run; of several
+cells, for each.
 """
 
 from __future__ import annotations
@@ -57,7 +59,10 @@ def _run_through(step: Step, directory: Path) -> str:
     """Run a step that a message names, and do what its own messages say."""
     ended, told = run(step.command, directory), step.name
     for _ in range(ROUNDS):
-        if ended.code == 0 or (further := carry_out(message_of(ended.stderr), directory, step)) is None:
+        if (
+            ended.code == 0
+            or (further := carry_out(message_of(ended.stderr), directory, step)) is None
+        ):
             break
         ended, told = run(step.command, directory), f"{told} ({further})"
     return told if ended.code == 0 else f"{told} (exit {ended.code})"

@@ -20,7 +20,9 @@ UNFINISHED: dict[str, Callable[[Path], bool]] = {
     "train": lambda outputs: len(list(outputs.glob("*/sae/*/checkpoints/*.json"))) == 2,
     "train_grid": lambda outputs: len(list(outputs.glob("*/sae/.grid*/checkpoints/*.json"))) == 2,
 }
-"""Steps that keep more while they work than when they are done, and when there is some of it to damage."""
+"""Steps that keep more while they work than when they are done, and when there is some of it to
+damage.
+"""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,9 @@ class Snapshots:
 
 
 def import_all() -> None:
-    """Import what the stages need, as the command itself would: the processes of the commands are forked from this one."""
+    """Import what the stages need, as the command itself would: the processes of the commands are
+    forked from this one.
+    """
     for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     for module in pkgutil.iter_modules(stages.__path__, "diffusae.stages."):
@@ -67,7 +71,8 @@ def build(root: Path, steps: Sequence[Step]) -> Snapshots:
         ended = run(step.command, directory)
         if ended.code:
             raise SystemExit(
-                f"the undisturbed {step.name} failed with {ended.code}:\n{ended.stdout}\n{ended.stderr}"
+                f"the undisturbed {step.name} failed with"
+                f" {ended.code}:\n{ended.stdout}\n{ended.stderr}"
             )
         snapshots.undisturbed[step.name] = ended
         print(f"{step.name}: {ended.seconds:.1f} s, {ended.writes} writes", flush=True)

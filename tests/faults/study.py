@@ -1,6 +1,7 @@
 """The study of the campaign: its commands, one after another, as small as they go.
 
-Every stage is there. A step begins from what the steps before it have left, so each can be disturbed by itself.
+Every stage is there. A step begins from what the steps before it have left, so each can be
+disturbed by itself.
 """
 
 from __future__ import annotations
@@ -13,16 +14,34 @@ SOURCE = "DIFFUSAE_FAULTS_SOURCE"
 """The environment's name for the place of the collection that is copied."""
 
 SMALL = (
-    "debug=tiny", "grid.timesteps=[1.0,0.0]", "grid.blocks=[mid]", "grid.conditionings=[cond]",
-    "prompts.counts={train: 4, validation: 2, dictionary: 4, tune: 6, test: 6}", "model.steps=3",
-    "activations.group_size=4", "activations.ignore_free_disk=true", "sae.d_sae=32", "sae.dead_after_vectors=200",
-    "trainer.steps=12", "trainer.validate_every=6", "trainer.checkpoint_every=3", "emergence.moments=2",
-    "emergence.n_resamples=50", "three_stages.n_resamples=50", "logger.mode=disabled", f"paths.outputs={OUTPUTS}",
-)  # fmt: skip
+    "debug=tiny",
+    "grid.timesteps=[1.0,0.0]",
+    "grid.blocks=[mid]",
+    "grid.conditionings=[cond]",
+    "prompts.counts={train: 4, validation: 2, dictionary: 4, tune: 6, test: 6}",
+    "model.steps=3",
+    "activations.group_size=4",
+    "activations.ignore_free_disk=true",
+    "sae.d_sae=32",
+    "sae.dead_after_vectors=200",
+    "trainer.steps=12",
+    "trainer.validate_every=6",
+    "trainer.checkpoint_every=3",
+    "emergence.moments=2",
+    "emergence.n_resamples=50",
+    "three_stages.n_resamples=50",
+    "logger.mode=disabled",
+    f"paths.outputs={OUTPUTS}",
+)
 """Given to every command: they are of one study."""
 
-FEW = ("evaluation.strengths=[1.0]", "evaluation.tune_prompts=1", "evaluation.test_prompts=1", "evaluation.steps=3",
-       "evaluation.n_resamples=50")  # fmt: skip
+FEW = (
+    "evaluation.strengths=[1.0]",
+    "evaluation.tune_prompts=1",
+    "evaluation.test_prompts=1",
+    "evaluation.steps=3",
+    "evaluation.n_resamples=50",
+)
 
 
 @dataclass(frozen=True)
@@ -56,31 +75,100 @@ def _metric(metric: str, after: str, *more: str, reads: tuple[str, ...]) -> Step
     return Step(metric, ("evaluate", f"evaluation={metric}", "timestep=early", *more), after, reads)
 
 
-STEPS = {step.name: step for step in (
-    Step("collect", ("collect",), None),
-    Step("annotate", ("annotate",), "collect", ("collect",)),
-    Step("train", ("train", "timestep=early"), "annotate", ("collect",)),
-    Step("train_grid", ("train_grid",), "annotate", ("collect",)),
-    Step("label", ("label", "timestep=early"), "train_grid", ("collect", "annotate", "train_grid")),
-    Step("label final", ("label", "timestep=final"), "label", ("collect", "annotate", "train_grid")),
-    Step("composition final", ("evaluate", "timestep=final", "evaluation.n_resamples=50"), "label final",
-         ("collect", "annotate", "train_grid", "label final")),
-    _metric("composition", "composition final", "evaluation.n_resamples=50",
-            reads=("collect", "annotate", "train_grid", "label")),
-    _metric("reconstruction", "composition", reads=("collect", "train_grid")),
-    _metric("cohesion", "reconstruction", reads=("collect", "label")),
-    _metric("latents", "cohesion", reads=("collect", "train_grid", "annotate")),
-    _metric("spatial", "latents", *FEW, "evaluation.regions=[top_left,top_right]",
-            reads=("collect", "label", "annotate")),
-    _metric("global", "spatial", *FEW, "evaluation.factors=[tone]", reads=("collect", "train_grid", "annotate")),
-    Step("report", ("report",), "global",
-         ("collect", "annotate", "label", "composition", "composition final", "spatial", "global")),
-    Step("export", ("export", "timestep=early"), "report", ("train_grid", "composition", "reconstruction")),
-    Step("compare", ("compare",), "export", ("composition", "reconstruction", "spatial")),
-    Step("mirror", ("train", "timestep=early", "name=copy", f"activations.source=file://${{oc.env:{SOURCE}}}"), None),
-    Step("run", ("run", "side_by_side=true", "metrics_at.spatial=[mid-t1.00-cond]",
-                 "+metric_settings={spatial: {strengths: [1.0], tune_prompts: 1, test_prompts: 1, steps: 3}}"), None),
-)}  # fmt: skip
+STEPS = {
+    step.name: step
+    for step in (
+        Step("collect", ("collect",), None),
+        Step("annotate", ("annotate",), "collect", ("collect",)),
+        Step("train", ("train", "timestep=early"), "annotate", ("collect",)),
+        Step("train_grid", ("train_grid",), "annotate", ("collect",)),
+        Step(
+            "label",
+            ("label", "timestep=early"),
+            "train_grid",
+            ("collect", "annotate", "train_grid"),
+        ),
+        Step(
+            "label final",
+            ("label", "timestep=final"),
+            "label",
+            ("collect", "annotate", "train_grid"),
+        ),
+        Step(
+            "composition final",
+            ("evaluate", "timestep=final", "evaluation.n_resamples=50"),
+            "label final",
+            ("collect", "annotate", "train_grid", "label final"),
+        ),
+        _metric(
+            "composition",
+            "composition final",
+            "evaluation.n_resamples=50",
+            reads=("collect", "annotate", "train_grid", "label"),
+        ),
+        _metric("reconstruction", "composition", reads=("collect", "train_grid")),
+        _metric("cohesion", "reconstruction", reads=("collect", "label")),
+        _metric("latents", "cohesion", reads=("collect", "train_grid", "annotate")),
+        _metric(
+            "spatial",
+            "latents",
+            *FEW,
+            "evaluation.regions=[top_left,top_right]",
+            reads=("collect", "label", "annotate"),
+        ),
+        _metric(
+            "global",
+            "spatial",
+            *FEW,
+            "evaluation.factors=[tone]",
+            reads=("collect", "train_grid", "annotate"),
+        ),
+        Step(
+            "report",
+            ("report",),
+            "global",
+            (
+                "collect",
+                "annotate",
+                "label",
+                "composition",
+                "composition final",
+                "spatial",
+                "global",
+            ),
+        ),
+        Step(
+            "export",
+            ("export", "timestep=early"),
+            "report",
+            ("train_grid", "composition", "reconstruction"),
+        ),
+        Step("compare", ("compare",), "export", ("composition", "reconstruction", "spatial")),
+        Step(
+            "mirror",
+            (
+                "train",
+                "timestep=early",
+                "name=copy",
+                f"activations.source=file://${{oc.env:{SOURCE}}}",
+            ),
+            None,
+        ),
+        Step(
+            "run",
+            (
+                "run",
+                "side_by_side=true",
+                "metrics_at.spatial=[mid-t1.00-cond]",
+                (
+                    "+metric_settings={spatial: {strengths: [1.0], tune_prompts: 1, test_prompts:"
+                    " 1, steps: 3}}"
+                ),
+            ),
+            None,
+        ),
+    )
+}
 
 
 def chain_before(step: Step) -> list[Step]:

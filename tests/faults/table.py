@@ -29,7 +29,9 @@ def counted(results: Sequence[Result], by: str) -> dict[str, dict[str, int]]:
     """The outcomes by `row` or `fault`: how often each, and how many were tried."""
     table: dict[str, dict[str, int]] = {}
     for result in results:
-        line = table.setdefault(getattr(result, by), dict.fromkeys(("tried", *COLUMNS, "not tried"), 0))
+        line = table.setdefault(
+            getattr(result, by), dict.fromkeys(("tried", *COLUMNS, "not tried"), 0)
+        )
         line["tried"] += result.tried
         line[result.outcome] += 1
     return table
@@ -42,12 +44,23 @@ def as_json(results: Sequence[Result], facts: Mapping[str, Any]) -> dict[str, An
         "facts": dict(facts),
         "total": counted(results, "group"),
         "rows": [
-            {"group": group, "row": row, "fault": fault,
-             **counted([each for each in results if (each.group, each.row, each.fault) == (group, row, fault)], "row")[row]}
+            {
+                "group": group,
+                "row": row,
+                "fault": fault,
+                **counted(
+                    [
+                        each
+                        for each in results
+                        if (each.group, each.row, each.fault) == (group, row, fault)
+                    ],
+                    "row",
+                )[row],
+            }
             for group, row, fault in rows
         ],
         "trials": [asdict(result) for result in results],
-    }  # fmt: skip
+    }
 
 
 def as_markdown(results: Sequence[Result], facts: Mapping[str, Any]) -> str:
@@ -80,7 +93,8 @@ def _table(what: str, lines: Mapping[str, Mapping[str, int]]) -> str:
     shown = {"tried": "tried", **COLUMNS}
     head = f"| {what} | {' | '.join(shown.values())} |\n|---|{'--:|' * len(shown)}"
     body = [
-        f"| {name} | {' | '.join(str(line[column]) for column in shown)} |" for name, line in lines.items()
+        f"| {name} | {' | '.join(str(line[column]) for column in shown)} |"
+        for name, line in lines.items()
     ]
     return "\n".join([head, *body])
 

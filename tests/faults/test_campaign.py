@@ -17,11 +17,32 @@ TESTS = Path(__file__).parents[1]
 @pytest.mark.timeout(900)
 def test_two_stages_survive_kills_and_a_damaged_file(tmp_path):
     told = tmp_path / "faults.json"
-    command = [sys.executable, "-m", "faults", "--seed", "3", "--trials", "3", "--steps", "collect", "annotate",
-               "--no-fuzz", "--jobs", "1", "--directory", str(tmp_path), "--json", str(told)]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)])}
+    command = [
+        sys.executable,
+        "-m",
+        "faults",
+        "--seed",
+        "3",
+        "--trials",
+        "3",
+        "--steps",
+        "collect",
+        "annotate",
+        "--no-fuzz",
+        "--jobs",
+        "1",
+        "--directory",
+        str(tmp_path),
+        "--json",
+        str(told),
+    ]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)])
+    }
     for only in ("killed", "annotations/objects.parquet"):
-        done = subprocess.run([*command, "--only", only], env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            [*command, "--only", only], env=environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         assert "seed 3\n" in done.stdout
         (total,) = json.loads(told.read_text())["total"].values()

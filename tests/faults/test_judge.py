@@ -1,4 +1,6 @@
-"""The campaign's own judgement: a wrong byte, a missing file and an error without a remedy are seen for what they are."""
+"""The campaign's own judgement: a wrong byte, a missing file and an error without a remedy are seen
+for what they are.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def reference(tmp_path: Path) -> Path:
 
 
 def says(monkeypatch: pytest.MonkeyPatch, *ends: tuple[int, str, dict[str, str]]) -> None:
-    """Let the command end so, one time after the other: exit code, stderr, and the files that it leaves."""
+    """Let the command end so, one time after the other: exit code, stderr, and the files that it
+    leaves.
+    """
     waiting = list(ends)
 
     def run(arguments, directory: Path, *_args) -> Ended:
@@ -63,7 +67,8 @@ def says(monkeypatch: pytest.MonkeyPatch, *ends: tuple[int, str, dict[str, str]]
 
 def test_a_wrong_byte_after_exit_0_is_silently_wrong(reference, tmp_path, monkeypatch):
     study = place(
-        tmp_path / "study", {"sae/a.bin": "wrong", "sae/b.bin": "right", "sae/run.json": json.dumps(RECORD)}
+        tmp_path / "study",
+        {"sae/a.bin": "wrong", "sae/b.bin": "right", "sae/run.json": json.dumps(RECORD)},
     )
     says(monkeypatch, (0, "", {}))
     verdict = to_the_end(STEP, study, reference)
@@ -77,7 +82,11 @@ def test_a_missing_output_after_exit_0_is_lost(reference, tmp_path, monkeypatch)
 
 
 def test_what_is_as_it_was_to_be_is_identical(reference, tmp_path, monkeypatch):
-    files = {"sae/a.bin": "right", "sae/b.bin": "right", "sae/run.json": json.dumps(RECORD | {"pid": 2})}
+    files = {
+        "sae/a.bin": "right",
+        "sae/b.bin": "right",
+        "sae/run.json": json.dumps(RECORD | {"pid": 2}),
+    }
     says(monkeypatch, (0, "", files))
     assert to_the_end(STEP, tmp_path / "study", reference).outcome == "identical"
 
@@ -86,14 +95,17 @@ def test_a_remedy_is_carried_out_and_the_same_command_run_again(reference, tmp_p
     right = {"sae/a.bin": "right", "sae/b.bin": "right", "sae/run.json": json.dumps(RECORD)}
     study = place(tmp_path / "study", right | {"sae/cfg.json": "{"})
     message = (
-        "diffusae evaluate: outputs/tiny/sae/cfg.json is damaged; remove it and run the same command again"
+        "diffusae evaluate: outputs/tiny/sae/cfg.json is damaged; remove it and run the same"
+        " command again"
     )
     says(monkeypatch, (2, message, {}), (0, "", {}))
     assert to_the_end(STEP, study, reference).outcome == "remedied"
     assert not (study / "outputs/tiny/sae/cfg.json").exists()
 
 
-def test_an_error_without_a_remedy_is_lost_and_one_that_does_not_help_too(reference, tmp_path, monkeypatch):
+def test_an_error_without_a_remedy_is_lost_and_one_that_does_not_help_too(
+    reference, tmp_path, monkeypatch
+):
     says(monkeypatch, (2, "diffusae evaluate: something is wrong", {}))
     assert to_the_end(STEP, tmp_path / "a", reference).outcome == "lost"
     says(monkeypatch, *[(2, "diffusae evaluate: run the same command again", {})] * ending.ROUNDS)
@@ -106,9 +118,19 @@ def test_a_traceback_is_never_right(reference, tmp_path, monkeypatch):
 
 
 def test_a_file_that_lies_about_is_no_identical_study(reference, tmp_path):
-    study = place(tmp_path / "study", {"sae/a.bin": "right", "sae/b.bin": "right", "sae/run.json": json.dumps(RECORD),
-                                       "sae/a.bin.17.partial": "", "sae/.lock": ""})  # fmt: skip
-    assert differences(reference, study) == [Difference("outputs/tiny/sae/a.bin.17.partial", "left over")]
+    study = place(
+        tmp_path / "study",
+        {
+            "sae/a.bin": "right",
+            "sae/b.bin": "right",
+            "sae/run.json": json.dumps(RECORD),
+            "sae/a.bin.17.partial": "",
+            "sae/.lock": "",
+        },
+    )
+    assert differences(reference, study) == [
+        Difference("outputs/tiny/sae/a.bin.17.partial", "left over")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -121,14 +143,18 @@ def test_a_file_that_lies_about_is_no_identical_study(reference, tmp_path):
     ],
 )
 def test_of_run_json_times_and_the_process_may_differ(reference, tmp_path, changed, same):
-    files = {"sae/a.bin": "right", "sae/b.bin": "right", "sae/run.json": json.dumps(RECORD | changed)}
+    files = {
+        "sae/a.bin": "right",
+        "sae/b.bin": "right",
+        "sae/run.json": json.dumps(RECORD | changed),
+    }
     assert (differences(reference, place(tmp_path / "study", files)) == []) == same
 
 
 def test_locks_and_logs_are_no_results():
-    assert [is_result(Path(name)) for name in (".lock", "train.log", "run.json", "sae.safetensors")] == [
-        False, False, True, True
-    ]  # fmt: skip
+    assert [
+        is_result(Path(name)) for name in (".lock", "train.log", "run.json", "sae.safetensors")
+    ] == [False, False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -149,9 +175,15 @@ def test_how_a_command_must_end_after_a_signal(signal_, code, stderr, fault):
 
 def test_files_are_of_a_kind_by_their_names():
     assert kind_of("tiny/sae/mid-t1.00-cond-k4/cfg.json") == "sae/CELL/cfg.json"
-    assert kind_of("tiny/activations/mid/t0.50/uncond/shard-000003.tar") == "activations/STREAM/shard-*.tar"
+    assert (
+        kind_of("tiny/activations/mid/t0.50/uncond/shard-000003.tar")
+        == "activations/STREAM/shard-*.tar"
+    )
     assert kind_of("copy/activations/mirror.json") == "COPY/mirror.json"
-    assert kind_of("tiny/evaluation/latents/mid-t1.00-cond-k4/run.json") == "evaluation/METRIC/CELL/run.json"
+    assert (
+        kind_of("tiny/evaluation/latents/mid-t1.00-cond-k4/run.json")
+        == "evaluation/METRIC/CELL/run.json"
+    )
     assert (
         kind_of("tiny/sae/.grid-0af3/checkpoints/step-000000003.ckpt")
         == "sae/.grid-*/checkpoints/step-*.ckpt"
@@ -171,7 +203,8 @@ def test_a_directory_in_a_files_place_is_moved_away(tmp_path):
     place_ = study / "outputs/tiny/sae/cfg.json"
     place_.mkdir()
     said = message_of(
-        "noise\ndiffusae evaluate: outputs/tiny/sae/cfg.json: Is a directory; move the directory away\n"
+        "noise\ndiffusae evaluate: outputs/tiny/sae/cfg.json: Is a directory; move the directory"
+        " away\n"
     )
     assert carry_out(said, study, STEP) == "removed outputs/tiny/sae/cfg.json"
     assert not place_.exists()
@@ -188,7 +221,11 @@ def test_lost_wrong_and_unclear_trials_fail_the_campaign_and_stand_in_its_table(
     write_into(page, as_markdown(results, {"seed": 1}))
     text = page.read_text()
     assert "| sae/CELL/cfg.json | 5 | 1 | 1 | 1 | 1 | 1 |" in text
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "an earlier table" not in text
+    assert (
+        text.startswith("before\n")
+        and text.endswith("\nafter\n")
+        and "an earlier table" not in text
+    )
 
 
 def test_trials_are_shared_out_and_one_that_fails_is_told(tmp_path):
@@ -197,14 +234,19 @@ def test_trials_are_shared_out_and_one_that_fails_is_told(tmp_path):
     def fails(room: Path) -> Verdict:
         raise OSError("no room")
 
-    trials = [Trial("killed", "train", "SIGKILL", lambda room: Verdict("identical", str(room.is_dir()))),
-              Trial("killed", "label", "SIGKILL", fails), Trial("full disk", "label", "full", lambda room: None)]  # fmt: skip
+    trials = [
+        Trial("killed", "train", "SIGKILL", lambda room: Verdict("identical", str(room.is_dir()))),
+        Trial("killed", "label", "SIGKILL", fails),
+        Trial("full disk", "label", "full", lambda room: None),
+    ]
     results = carry_out_trials(trials, tmp_path, jobs=2)
     assert [result.outcome for result in results] == ["identical", "unclear", "not tried"]
     assert results[0].detail == "True"
 
 
-def test_a_command_runs_in_a_process_of_its_own_and_a_blow_hits_it_at_its_write(tmp_path, monkeypatch):
+def test_a_command_runs_in_a_process_of_its_own_and_a_blow_hits_it_at_its_write(
+    tmp_path, monkeypatch
+):
     def main() -> None:
         for number in range(3):
             (tmp_path / str(number)).write_text("x")

@@ -82,12 +82,17 @@ def _work(trials: Sequence[Trial], ahead: int, directory: Path) -> None:
                 verdict = trial.carry_out(room)
         except Exception as error:
             verdict = Verdict("unclear", f"the campaign itself failed: {error!r}")
-        outcome, detail = ("not tried", "") if verdict is None else (verdict.outcome, verdict.detail)
+        outcome, detail = (
+            ("not tried", "") if verdict is None else (verdict.outcome, verdict.detail)
+        )
         result = Result(trial.group, trial.row, trial.fault, outcome, detail)
         (directory / f"{number}.json").write_text(json.dumps(asdict(result)), encoding="utf-8")
         seconds = time.monotonic() - begun
-        print(f"{number + 1}/{len(trials)} {trial.group}: {trial.row}, {trial.fault}: {outcome} ({seconds:.1f} s)"
-              f"{'' if outcome == 'identical' or not detail else ' | ' + detail}", flush=True)  # fmt: skip
+        print(
+            f"{number + 1}/{len(trials)} {trial.group}: {trial.row}, {trial.fault}: {outcome}"
+            f" ({seconds:.1f} s){'' if outcome == 'identical' or not detail else ' | ' + detail}",
+            flush=True,
+        )
     os._exit(0)
 
 
@@ -102,5 +107,7 @@ def _room(directory: Path) -> Iterator[Path]:
 
 def _result_of(trial: Trial, path: Path) -> Result:
     if not path.exists():
-        return Result(trial.group, trial.row, trial.fault, "unclear", "the process of the trial ended")
+        return Result(
+            trial.group, trial.row, trial.fault, "unclear", "the process of the trial ended"
+        )
     return Result(**json.loads(path.read_text(encoding="utf-8")))

@@ -1,7 +1,8 @@
 """Strategies that damage valid files: blindly by their bytes, or by what a format says where.
 
-`mutated` suits every file. The others know a format and keep what its outermost check asks for (a tar header's checksum,
-the length of a header), so that the damage reaches the code behind that check.
+`mutated` suits every file. The others know a format and keep what its outermost check asks for (a
+tar header's checksum, the length of a header), so that the damage reaches the code behind that
+check.
 """
 
 from __future__ import annotations
@@ -22,25 +23,77 @@ _BLOCK = 512
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 EXTREME_BYTES = st.sampled_from(
-    [struct.pack(form, number) for form, number in (
-        ("<Q", 2**64 - 1), ("<Q", 2**63 - 1), ("<q", -1), ("<Q", 2**40), ("<I", 2**32 - 1), ("<i", -(2**31)),
-        (">Q", 2**62), (">I", 2**31), ("<H", 2**16 - 1), ("<d", float("nan")), ("<d", float("inf")), ("<Q", 0),
-    )]
-)  # fmt: skip
+    [
+        struct.pack(form, number)
+        for form, number in (
+            ("<Q", 2**64 - 1),
+            ("<Q", 2**63 - 1),
+            ("<q", -1),
+            ("<Q", 2**40),
+            ("<I", 2**32 - 1),
+            ("<i", -(2**31)),
+            (">Q", 2**62),
+            (">I", 2**31),
+            ("<H", 2**16 - 1),
+            ("<d", float("nan")),
+            ("<d", float("inf")),
+            ("<Q", 0),
+        )
+    ]
+)
 
 ODD_VALUES = st.sampled_from(
     [
-        None, True, False, 0, 1, -1, 2**31, -(2**31), 2**63, -(2**63), 2**64, 10**400, 40_000_000, 10**12, 0.5, -0.0,
-        1e308, float("nan"), float("inf"), float("-inf"), "", "0", "../../x", "/etc/passwd", "a\0b", "\ud800", "x" * 100_000,
-        "<script>", [], {}, [[]], [{}], {"": {}}, [None], [0, 0], [-1, 10**12], ["a", 1, None], {"a": [1]}, DEEP, CUT_DEEP,
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        2**31,
+        -(2**31),
+        2**63,
+        -(2**63),
+        2**64,
+        10**400,
+        40_000_000,
+        10**12,
+        0.5,
+        -0.0,
+        1e308,
+        float("nan"),
+        float("inf"),
+        float("-inf"),
+        "",
+        "0",
+        "../../x",
+        "/etc/passwd",
+        "a\0b",
+        "\ud800",
+        "x" * 100_000,
+        "<script>",
+        [],
+        {},
+        [[]],
+        [{}],
+        {"": {}},
+        [None],
+        [0, 0],
+        [-1, 10**12],
+        ["a", 1, None],
+        {"a": [1]},
+        DEEP,
+        CUT_DEEP,
     ]
-)  # fmt: skip
+)
 """JSON values that a reader may not expect: other types, extremes, paths, deep and long ones."""
 
 
 @st.composite
 def mutated(draw: Draw, data: bytes, most: int = 3) -> bytes:
-    """`data` with one to `most` damages: flipped bits, cuts, slices removed, doubled, zeroed, swapped or replaced."""
+    """`data` with one to `most` damages: flipped bits, cuts, slices removed, doubled, zeroed,
+    swapped or replaced.
+    """
     found = bytearray(data)
     for _ in range(draw(st.integers(1, most))):
         start = draw(st.integers(0, len(found)))
@@ -72,7 +125,9 @@ def mutated(draw: Draw, data: bytes, most: int = 3) -> bytes:
 
 @st.composite
 def mutated_value(draw: Draw, value: Any, most: int = 2) -> Any:
-    """A JSON value with one to `most` of its inner values replaced, removed, renamed, doubled or added."""
+    """A JSON value with one to `most` of its inner values replaced, removed, renamed, doubled or
+    added.
+    """
     found = json.loads(json.dumps(value))
     for _ in range(draw(st.integers(1, most))):
         places = list(_places(found))
@@ -83,21 +138,25 @@ def mutated_value(draw: Draw, value: Any, most: int = 2) -> Any:
             case 0:
                 del holder[key]
             case 1 if isinstance(holder, dict):
-                holder[draw(st.sampled_from(["odd", "", "../../x", "\ud800", str(key) + " "]))] = holder.pop(
-                    key
+                holder[draw(st.sampled_from(["odd", "", "../../x", "\ud800", str(key) + " "]))] = (
+                    holder.pop(key)
                 )
             case 2 if isinstance(holder, list):
                 holder.insert(key, holder[key])
             case 3 if isinstance(holder[key], int | float) and not isinstance(holder[key], bool):
                 holder[key] += draw(st.sampled_from([1, -1, 0.5, 10**6, -(10**6), 10**30]))
             case _:
-                holder[key] = copy.deepcopy(draw(ODD_VALUES))  # the next change must not change the constant
+                holder[key] = copy.deepcopy(
+                    draw(ODD_VALUES)
+                )  # the next change must not change the constant
     return found
 
 
 @st.composite
 def mutated_json(draw: Draw, value: Any) -> bytes:
-    """The text of a mutated value: also NaN, a key twice, very deep nesting, a mark at its start, another encoding."""
+    """The text of a mutated value: also NaN, a key twice, very deep nesting, a mark at its start,
+    another encoding.
+    """
     found = draw(mutated_value(value))
     text = _text(found)
     match draw(st.integers(0, 15)):
@@ -115,7 +174,9 @@ def mutated_json(draw: Draw, value: Any) -> bytes:
 
 @st.composite
 def mutated_tar(draw: Draw, data: bytes) -> bytes:
-    """A tar with fields of its headers replaced under valid checksums; or members doubled, removed or swapped."""
+    """A tar with fields of its headers replaced under valid checksums; or members doubled, removed
+    or swapped.
+    """
     starts = tar_headers(data)
     if not starts:
         return draw(mutated(data))
@@ -129,7 +190,9 @@ def mutated_tar(draw: Draw, data: bytes) -> bytes:
         start = draw(st.sampled_from(starts))
         offset, length, values = draw(st.sampled_from(_TAR_FIELDS))
         header = found[start : start + _BLOCK].ljust(_BLOCK, b"\0")
-        header[offset : offset + length] = draw(st.sampled_from(values))[:length].ljust(length, b"\0")
+        header[offset : offset + length] = draw(st.sampled_from(values))[:length].ljust(
+            length, b"\0"
+        )
         found[start : start + _BLOCK] = with_checksum(bytes(header))
     return bytes(found)
 
@@ -154,26 +217,58 @@ def with_checksum(header: bytes) -> bytes:
 
 
 _SIZES = [
-    b"-0000000512", b"-0000001024\0", b"77777777777\0", b"00000000000\0", b"00000001777\0", b"           \0", b"0x200\0", b"1_0\0",
-    b" 12\0", b"\xff" * 12, b"\xff" * 10 + b"\xfe\x00", b"\x80" + bytes(10) + b"\x80", b"\x80" + b"\xff" * 11, b"\xb2\xb3\0",
-]  # fmt: skip
+    b"-0000000512",
+    b"-0000001024\0",
+    b"77777777777\0",
+    b"00000000000\0",
+    b"00000001777\0",
+    b"           \0",
+    b"0x200\0",
+    b"1_0\0",
+    b" 12\0",
+    b"\xff" * 12,
+    b"\xff" * 10 + b"\xfe\x00",
+    b"\x80" + bytes(10) + b"\x80",
+    b"\x80" + b"\xff" * 11,
+    b"\xb2\xb3\0",
+]
 """Sizes of a member: negative as text and to base 256, far beyond the file, none, no number."""
 _TAR_FIELDS = [
-    (0, 100, [b"", b"../../x.npy", b"/abs.npy", b"x" * 100, b"a.pyd", b"\xff\xfe.npy", b".npy", b"a.b.c.npy", b"a.json"]),
+    (
+        0,
+        100,
+        [
+            b"",
+            b"../../x.npy",
+            b"/abs.npy",
+            b"x" * 100,
+            b"a.pyd",
+            b"\xff\xfe.npy",
+            b".npy",
+            b"a.b.c.npy",
+            b"a.json",
+        ],
+    ),
     (124, 12, _SIZES),
     (124, 12, _SIZES),
-    (156, 1, [b"0", b"\0", b"1", b"2", b"3", b"5", b"7", b"x", b"g", b"L", b"K", b"S", b"V", b"\xff"]),
+    (
+        156,
+        1,
+        [b"0", b"\0", b"1", b"2", b"3", b"5", b"7", b"x", b"g", b"L", b"K", b"S", b"V", b"\xff"],
+    ),
     (157, 100, [b"", b"../../x", b"x" * 100]),
     (257, 8, [b"", b"ustar\x0000", b"ustar  \0", b"\xff" * 8]),
     (345, 155, [b"", b"../..", b"\xff" * 155]),
     (136, 12, [b"-0000000001\0", b"\xff" * 12, b"x"]),
-]  # fmt: skip
+]
 """(offset, length, values) of header fields: name, size, type, link, magic, prefix, time."""
 
 
 @st.composite
 def mutated_npy(draw: Draw, data: bytes) -> bytes:
-    """An .npy file whose header names another type, order or shape, has another length, version or is no dict."""
+    """An .npy file whose header names another type, order or shape, has another length, version or
+    is no dict.
+    """
     length = int.from_bytes(data[8:10], "little")
     body, version = data[10 + length :], data[6:8]
     header = data[10 : 10 + length].decode("latin1")
@@ -194,16 +289,55 @@ def mutated_npy(draw: Draw, data: bytes) -> bytes:
     return data[:6] + version + struct.pack("<H", len(encoded)) + encoded + body
 
 
-_DESCRS = ["'<f2'", "'>f2'", "'<f4'", "'|O'", "'<U9999999'", "'|V0'", "'<M8'", "''", "'nonsense'", "[('a', '<f2')]", "[]", "None", "5",
-           "'|S0'", "'<u2'", "b'<f2'", "('<f2', (2,))", "('<f2', (99999, 99999))"]  # fmt: skip
+_DESCRS = [
+    "'<f2'",
+    "'>f2'",
+    "'<f4'",
+    "'|O'",
+    "'<U9999999'",
+    "'|V0'",
+    "'<M8'",
+    "''",
+    "'nonsense'",
+    "[('a', '<f2')]",
+    "[]",
+    "None",
+    "5",
+    "'|S0'",
+    "'<u2'",
+    "b'<f2'",
+    "('<f2', (2,))",
+    "('<f2', (99999, 99999))",
+]
 _ORDERS = ["False", "True", "None", "0", "'x'", "__import__('os')"]
-_SHAPES = ["(2, 3)", "(6, 4)", "()", "(-1,)", "(0, 4)", "(10**3,)", "(99999999999, 99999999999)", "(6, 4, 1)", "(1,) * 99", "[6, 4]", "(6.0, 4)",
-           "('6', 4)", "(True, 4)", "None", "((((6", "(" * 500 + ")" * 500, "(-6, -4)", "(9223372036854775807, 4)", "(2, -9999999999)"]  # fmt: skip
+_SHAPES = [
+    "(2, 3)",
+    "(6, 4)",
+    "()",
+    "(-1,)",
+    "(0, 4)",
+    "(10**3,)",
+    "(99999999999, 99999999999)",
+    "(6, 4, 1)",
+    "(1,) * 99",
+    "[6, 4]",
+    "(6.0, 4)",
+    "('6', 4)",
+    "(True, 4)",
+    "None",
+    "((((6",
+    "(" * 500 + ")" * 500,
+    "(-6, -4)",
+    "(9223372036854775807, 4)",
+    "(2, -9999999999)",
+]
 
 
 @st.composite
 def mutated_safetensors(draw: Draw, data: bytes) -> bytes:
-    """A safetensors file with a mutated header of the right length, another length, or other damage."""
+    """A safetensors file with a mutated header of the right length, another length, or other
+    damage.
+    """
     (length,) = struct.unpack("<Q", data[:8])
     header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
     match draw(st.integers(0, 3)):
@@ -217,7 +351,13 @@ def mutated_safetensors(draw: Draw, data: bytes) -> bytes:
 
 def _places(value: Any) -> Any:
     """(holder, key or index) of every inner value."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, inner in items:
         yield value, key
         yield from _places(inner)

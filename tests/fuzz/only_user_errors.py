@@ -1,4 +1,6 @@
-"""What a reader may do with damaged bytes: read them, or raise `UserError`; and never take much memory."""
+"""What a reader may do with damaged bytes: read them, or raise `UserError`; and never take much
+memory.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ MOST_BYTES = 100 << 20
 
 @contextmanager
 def only_user_errors() -> Iterator[None]:
-    """Let a `UserError` pass; anything else that is raised fails the test, and so does much memory."""
+    """Let a `UserError` pass; anything else that is raised fails the test, and so does much
+    memory.
+    """
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with suppress(UserError):
         yield
@@ -37,5 +41,11 @@ def replaced(path: Path, data: bytes) -> Iterator[None]:
 
 
 def unsealed(text: bytes) -> dict[str, Any]:
-    """A JSON object without the checksum of its values, which would hide every other damage; and without what needs one."""
-    return {name: value for name, value in json.loads(text).items() if name not in ("checksum", "outputs")}
+    """A JSON object without the checksum of its values, which would hide every other damage; and
+    without what needs one.
+    """
+    return {
+        name: value
+        for name, value in json.loads(text).items()
+        if name not in ("checksum", "outputs")
+    }

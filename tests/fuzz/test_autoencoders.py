@@ -21,9 +21,12 @@ from fuzz.only_user_errors import only_user_errors, replaced
 D_IN, D_SAE = 4, 10
 X = torch.ones(2, D_IN)
 SPARSITIES: dict[str, Sparsity] = {
-    "topk": TopK(3), "batchtopk": BatchTopK(3), "matryoshka": MatryoshkaTopK(3, prefixes=[5]), "relu": ReLU(l1=0.1),
+    "topk": TopK(3),
+    "batchtopk": BatchTopK(3),
+    "matryoshka": MatryoshkaTopK(3, prefixes=[5]),
+    "relu": ReLU(l1=0.1),
     "jumprelu": JumpReLU(D_SAE, l0=0.1),
-}  # fmt: skip
+}
 
 
 def autoencoder(name: str) -> SparseAutoencoder:
@@ -43,7 +46,12 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
     folder = tmp_path_factory.mktemp("theirs")
-    kinds = [("sae_lens", "topk"), ("sae_lens", "relu"), ("sae_lens", "jumprelu"), ("eai_sparsify", "topk")]
+    kinds = [
+        ("sae_lens", "topk"),
+        ("sae_lens", "relu"),
+        ("sae_lens", "jumprelu"),
+        ("eai_sparsify", "topk"),
+    ]
     for format, name in kinds:
         export_sae(folder / format / name, autoencoder(name), format=format, metadata={})
     return {kind: folder.joinpath(*kind) for kind in kinds}
@@ -52,7 +60,9 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Pa
 @given(st.sampled_from(sorted(SPARSITIES)), st.data())
 def test_damaged_configurations_of_ours(ours, name, data):
     path = ours[name] / "cfg.json"
-    text = data.draw(st.one_of(mutated_json(json.loads(path.read_bytes())), mutated(path.read_bytes())))
+    text = data.draw(
+        st.one_of(mutated_json(json.loads(path.read_bytes())), mutated(path.read_bytes()))
+    )
     with replaced(path, text), only_user_errors():
         sae, metadata = load_sae(path.parent)
         assert sae(X).shape == X.shape and isinstance(metadata, dict)
@@ -72,7 +82,9 @@ def test_damaged_weights_of_ours_whose_hash_was_made_to_fit(ours, name, data):
 @given(st.data())
 def test_damaged_configurations_of_others(theirs, data):
     path = theirs[data.draw(st.sampled_from(sorted(theirs)))] / "cfg.json"
-    text = data.draw(st.one_of(mutated_json(json.loads(path.read_bytes())), mutated(path.read_bytes())))
+    text = data.draw(
+        st.one_of(mutated_json(json.loads(path.read_bytes())), mutated(path.read_bytes()))
+    )
     with replaced(path, text), only_user_errors():
         assert import_sae(path.parent)(X).shape == X.shape
 

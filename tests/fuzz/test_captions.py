@@ -25,7 +25,8 @@ from fuzz.only_user_errors import only_user_errors
 
 CAPTIONS = ["a red fish", "Öl auf Leinwand, ein 'Kreis'", "犬と猫", 'a "blue" house']
 ROWS = [
-    {"caption": text, "score": number / 2, "nsfw": number % 2 == 0} for number, text in enumerate(CAPTIONS)
+    {"caption": text, "score": number / 2, "nsfw": number % 2 == 0}
+    for number, text in enumerate(CAPTIONS)
 ]
 
 
@@ -64,7 +65,11 @@ VALID: dict[str, bytes] = {
     "a.parquet": parquet_bytes(),
     "a.tar": tar_bytes(),
 }
-COMPRESS: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress}
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+}
 
 # Settings that a file may suit or not.
 SETTINGS = st.fixed_dictionaries(
@@ -72,7 +77,9 @@ SETTINGS = st.fixed_dictionaries(
     optional={
         "encoding": st.sampled_from(["utf-16", "utf-16-le", "latin-1", "gb18030"]),
         "delimiter": st.sampled_from([";", "tab"]),
-        "where": st.sampled_from([["nsfw != true"], ["score >= 0.5", "nsfw == false"], ["score == 'x'"]]),
+        "where": st.sampled_from(
+            [["nsfw != true"], ["score >= 0.5", "nsfw == false"], ["score == 'x'"]]
+        ),
         "column": st.sampled_from(["caption", "json.caption", "score", "txt"]),
     },
 )
@@ -80,7 +87,8 @@ SETTINGS = st.fixed_dictionaries(
 
 def read(path: Path, settings: dict[str, Any]) -> None:
     """Read all captions; those that are taken are text that can be seen and written."""
-    caption_source._read.cache_clear()  # files of one size follow each other within a tick of the clock
+    # files of one size follow each other within a tick of the clock
+    caption_source._read.cache_clear()
     with only_user_errors():
         counts: dict[str, int | None] = {"train": None}
         for _, text, where in FilePrompts(
@@ -117,7 +125,11 @@ def test_damaged_bytes(folder: Path, name: str, data: st.DataObject) -> None:
     read(path, settings)
 
 
-@given(name=st.sampled_from(["a.jsonl", "a.tar"]), suffix=st.sampled_from([".gz", ".bz2"]), data=st.data())
+@given(
+    name=st.sampled_from(["a.jsonl", "a.tar"]),
+    suffix=st.sampled_from([".gz", ".bz2"]),
+    data=st.data(),
+)
 def test_damage_to_compressed_files_and_inside_them(
     folder: Path, name: str, suffix: str, data: st.DataObject
 ) -> None:
@@ -129,7 +141,9 @@ def test_damage_to_compressed_files_and_inside_them(
 
 
 @given(lines=st.lists(mutated_json(ROWS[1]), min_size=1, max_size=4), settings=SETTINGS)
-def test_json_lines_of_other_values(folder: Path, lines: list[bytes], settings: dict[str, Any]) -> None:
+def test_json_lines_of_other_values(
+    folder: Path, lines: list[bytes], settings: dict[str, Any]
+) -> None:
     (folder / "a.jsonl").write_bytes(b"\n".join(lines))
     read(folder / "a.jsonl", settings)
 
@@ -144,8 +158,10 @@ def test_tars_with_other_headers(folder: Path, data: bytes, settings: dict[str, 
 def test_any_text_in_the_place_of_a_caption(
     folder: Path, text: str, settings: dict[str, Any], name: str
 ) -> None:
-    data = {"a.txt": text, "a.csv": f'caption,score\n"{text}",1\n', "a.jsonl": json.dumps({"caption": text})}[
-        name
-    ]
+    data = {
+        "a.txt": text,
+        "a.csv": f'caption,score\n"{text}",1\n',
+        "a.jsonl": json.dumps({"caption": text}),
+    }[name]
     (folder / name).write_bytes(data.encode("utf-8", "surrogatepass"))
     read(folder / name, settings)

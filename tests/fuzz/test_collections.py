@@ -1,4 +1,6 @@
-"""Damaged collections: shards, arrays, captions of pictures, manifests, journals, mirrors, tasks."""
+"""Damaged collections: shards, arrays, captions of pictures, manifests, journals, mirrors,
+tasks.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,16 @@ from diffusae.activations.writer import COLLECTION, ActivationWriter
 from fuzz.mutations import mutated, mutated_json, mutated_npy, mutated_tar
 from fuzz.only_user_errors import only_user_errors, replaced, unsealed
 
-STREAM = Stream(block="mid", t=0.5, conditioning="cond", hookpoint="mid_block.attentions.0", step_index=2, timestep=401,
-                grid=(2, 3), d_in=4)  # fmt: skip
+STREAM = Stream(
+    block="mid",
+    t=0.5,
+    conditioning="cond",
+    hookpoint="mid_block.attentions.0",
+    step_index=2,
+    timestep=401,
+    grid=(2, 3),
+    d_in=4,
+)
 UPDATES = np.arange(24, dtype=np.float16).reshape(6, 4)
 PICTURE = np.arange(144, dtype=np.uint8).reshape(6, 8, 3)
 TOLD = {"prompt": "a cat", "seed": 1, "split": "train"}
@@ -53,10 +63,16 @@ def write_collection(root: Path) -> Path:
     writer = ActivationWriter(root, streams=[STREAM], header={"model": "toy"})
     for index, split in enumerate(("train", "validation")):
         records = [
-            ImageRecord(image_id=f"{key}{index}", prompt="a cat", seed=1, split=split, image=PICTURE,
-                        updates={STREAM.folder: UPDATES})
+            ImageRecord(
+                image_id=f"{key}{index}",
+                prompt="a cat",
+                seed=1,
+                split=split,
+                image=PICTURE,
+                updates={STREAM.folder: UPDATES},
+            )
             for key in "ab"
-        ]  # fmt: skip
+        ]
         writer.write_group(index, records)
     writer.finish()
     return root
@@ -76,13 +92,22 @@ def read_shard(root: Path, manifest: Manifest) -> None:
     """By both readers, every number."""
     with only_user_errors():
         assert all(
-            np.asarray(sample.updates).size for sample in read_updates(root, manifest, STREAM, "train")
+            np.asarray(sample.updates).size
+            for sample in read_updates(root, manifest, STREAM, "train")
         )
     with only_user_errors():
         shard = manifest.shards(STREAM.folder, "train")[0]
-        mapped = MappedShard(root, shard, STREAM, positions=STREAM.positions, remedy="collect again")
-        assert all(mapped.updates(i).shape == UPDATES.shape and mapped.key(i) for i in range(len(mapped)))
-        assert len(mapped.slot_of_vector) == 12 and mapped.vector(11).sum() is not None and len(mapped.table)
+        mapped = MappedShard(
+            root, shard, STREAM, positions=STREAM.positions, remedy="collect again"
+        )
+        assert all(
+            mapped.updates(i).shape == UPDATES.shape and mapped.key(i) for i in range(len(mapped))
+        )
+        assert (
+            len(mapped.slot_of_vector) == 12
+            and mapped.vector(11).sum() is not None
+            and len(mapped.table)
+        )
 
 
 @given(st.one_of(mutated_tar(SHARD), mutated(SHARD)))
@@ -115,7 +140,8 @@ def test_damaged_captions_of_pictures(root, text):
 def test_damaged_pictures(root, data):
     with replaced(root / "images" / "shard-000000.tar", data), only_user_errors():
         assert all(
-            picture.shape == (6, 8, 3) for _, picture, _ in read_images(root, Manifest.load(root), "train")
+            picture.shape == (6, 8, 3)
+            for _, picture, _ in read_images(root, Manifest.load(root), "train")
         )
 
 
@@ -150,7 +176,9 @@ def test_damaged_journals_cost_their_group_alone(root, json_of, data):
 
 @given(st.data())
 def test_a_damaged_description_of_a_collection(root, json_of, data):
-    text = data.draw(st.one_of(mutated_json(json_of(COLLECTION)), mutated((root / COLLECTION).read_bytes())))
+    text = data.draw(
+        st.one_of(mutated_json(json_of(COLLECTION)), mutated((root / COLLECTION).read_bytes()))
+    )
     with replaced(root / COLLECTION, text):
         with only_user_errors():
             ActivationWriter.reopen(root)

@@ -36,7 +36,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(st.sampled_from(CONFIGS[:4]), st.data())
 def test_damaged_configurations_are_described_or_named(folder, name, data):
     path = folder / name
-    text = data.draw(st.one_of(mutated_json(json.loads(path.read_bytes())), mutated(path.read_bytes())))
+    text = data.draw(
+        st.one_of(mutated_json(json.loads(path.read_bytes())), mutated(path.read_bytes()))
+    )
     with replaced(path, text), only_user_errors():
         described = describe(folder, text_layers=True)
         assert all(info.d_in > 0 for info in described.hookpoints.values())

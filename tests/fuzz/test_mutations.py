@@ -1,4 +1,6 @@
-"""The strategies give damage that passes a format's outermost check, and as much as the profile asks for."""
+"""The strategies give damage that passes a format's outermost check, and as much as the profile
+asks for.
+"""
 
 import io
 import struct
@@ -37,7 +39,10 @@ def test_headers_of_the_right_length_with_other_contents_are_among_the_damage():
     data = save({"a": torch.zeros(2, 3)})
 
     def passes(damaged: bytes) -> bool:
-        return damaged != data and struct.unpack("<Q", damaged[:8].ljust(8))[0] == len(damaged) - 8 - 24
+        return (
+            damaged != data
+            and struct.unpack("<Q", damaged[:8].ljust(8))[0] == len(damaged) - 8 - 24
+        )
 
     assert find(mutated_safetensors(data), passes, settings=settings(database=None))
 

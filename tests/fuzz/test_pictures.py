@@ -1,4 +1,6 @@
-"""Damaged pictures, folders and tars of them: pixels, a name for what does not decode, or one `UserError`."""
+"""Damaged pictures, folders and tars of them: pixels, a name for what does not decode, or one
+`UserError`.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,8 @@ def test_damaged_pictures(name: str, data: st.DataObject) -> None:
 def tar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tars")
     return write_tar(
-        folder / "whole.tar", [*sample("x/1", 1, "10"), *sample("x/2", 2, "9"), *sample("y", 3, "9")]
+        folder / "whole.tar",
+        [*sample("x/1", 1, "10"), *sample("x/2", 2, "9"), *sample("y", 3, "9")],
     )
 
 
@@ -91,7 +94,8 @@ NAMES = st.one_of(
 
 @given(
     files=st.lists(
-        st.tuples(NAMES, NAMES, st.sampled_from([*VALID.values(), b"", b"<html>", b"GIF89a"])), max_size=3
+        st.tuples(NAMES, NAMES, st.sampled_from([*VALID.values(), b"", b"<html>", b"GIF89a"])),
+        max_size=3,
     )
 )
 def test_folders_of_any_names(

@@ -1,4 +1,6 @@
-"""Damaged files between stages: dictionaries, galleries, annotations, results, records, checkpoints, metric logs."""
+"""Damaged files between stages: dictionaries, galleries, annotations, results, records,
+checkpoints, metric logs.
+"""
 
 from __future__ import annotations
 
@@ -32,22 +34,41 @@ KEY = "0" * 64
 
 def dictionary() -> ConceptDictionary:
     latents = pd.DataFrame(
-        {"latent": range(3), "firing_frequency": 0.5, "pictures_active": 1, "mean_activation": 1.0, "map_variance": 0.1,
-         "position_share": 0.1, "top_images": [["a"], ["a", "b"], []], "top_values": [[1.0], [2.0, 1.0], []], "purity": 1.0}
-    )  # fmt: skip
+        {
+            "latent": range(3),
+            "firing_frequency": 0.5,
+            "pictures_active": 1,
+            "mean_activation": 1.0,
+            "map_variance": 0.1,
+            "position_share": 0.1,
+            "top_images": [["a"], ["a", "b"], []],
+            "top_values": [[1.0], [2.0, 1.0], []],
+            "purity": 1.0,
+        }
+    )
     table = pd.DataFrame(
         {"latent": [0, 1], "label": ["cat", "dog"], "count": [2, 1], "mean_iou": 0.6, "share": 1.0}
     )
     return ConceptDictionary(
-        table=table, latents=latents, labels=["cat", "dog"], label_embeddings=torch.eye(2, 4), facts={"d_sae": 3, "grid": [2, 2]},
-        embedded_latents=torch.tensor([0, 1]), embeddings=torch.eye(2, 4),
-    )  # fmt: skip
+        table=table,
+        latents=latents,
+        labels=["cat", "dog"],
+        label_embeddings=torch.eye(2, 4),
+        facts={"d_sae": 3, "grid": [2, 2]},
+        embedded_latents=torch.tensor([0, 1]),
+        embeddings=torch.eye(2, 4),
+    )
 
 
 def checkpoint(step: int) -> bytes:
     file = io.BytesIO()
     torch.save(
-        {"global_step": step, "state_dict": {"w": torch.zeros(3)}, "optimizer_states": [], "loops": {"a": 1}},
+        {
+            "global_step": step,
+            "state_dict": {"w": torch.zeros(3)},
+            "optimizer_states": [],
+            "loops": {"a": 1},
+        },
         file,
     )
     return file.getvalue()
@@ -60,10 +81,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Gallery(latents=[1], image_ids=[["a", "b"]], maps=[torch.ones(2, 2, 2)]).save(root)
     masks = PackedMasks(["a", "b"])
     masks.add("a", {"cat": MASK})
-    Annotations(masks, masks, pd.DataFrame({"image_id": ["a", "b"], "style": ["oil", None]})).save(root)
+    Annotations(masks, masks, pd.DataFrame({"image_id": ["a", "b"], "style": ["oil", None]})).save(
+        root
+    )
     estimate = Estimate(0.5, (0.4, 0.6), 10)
     row = Result(
-        "iou", estimate, True, "IoU", {"block": "mid"}, {"chance": Estimate(0.1, None, 10)}, {"tag": "k10"}
+        "iou",
+        estimate,
+        True,
+        "IoU",
+        {"block": "mid"},
+        {"chance": Estimate(0.1, None, 10)},
+        {"tag": "k10"},
     )
     save_results(root / "results.json", [row, row])
     AnnotationCache(root).put(
@@ -105,7 +134,9 @@ def read_all(root: Path, name: str) -> None:
         else:
             found = ConceptDictionary.load(root)
             assert (
-                most_telling_latents(found, 2) and found.labels_of(0) and found.latents_of("cat") is not None
+                most_telling_latents(found, 2)
+                and found.labels_of(0)
+                and found.latents_of("cat") is not None
             )
 
 
@@ -150,7 +181,9 @@ def test_a_damaged_entry_of_the_cache_is_none_or_whole(root, data):
 @given(st.data())
 def test_damaged_records(root, data):
     path = root / "run" / "run.json"
-    text = data.draw(st.one_of(mutated_json(unsealed(path.read_bytes())), mutated(path.read_bytes())))
+    text = data.draw(
+        st.one_of(mutated_json(unsealed(path.read_bytes())), mutated(path.read_bytes()))
+    )
     with replaced(path, text):
         with only_user_errors():
             read_record(root / "run")
@@ -169,7 +202,9 @@ def test_a_damaged_checkpoint_is_passed_over(root, data, fits, told):
     for step, content in ((4, checkpoint(4)), (8, data)):
         path = made.directory / f"step-{step:09d}.ckpt"
         path.write_bytes(content)
-        path.with_suffix(".json").write_text(json.dumps({"sha256": hashlib.sha256(content).hexdigest()}))
+        path.with_suffix(".json").write_text(
+            json.dumps({"sha256": hashlib.sha256(content).hexdigest()})
+        )
     if not fits:
         path.with_suffix(".json").write_bytes(told)
     with only_user_errors():

@@ -1,4 +1,6 @@
-"""Edits act on the rows that are counted, as a plain hook of this file's own would edit them; nothing else is touched."""
+"""Edits act on the rows that are counted, as a plain hook of this file's own would edit them;
+nothing else is touched.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def edit(path: str, width: int, **options: Any) -> Edit:
 
 
 def by_hand(denoiser: Any, path: str, rows: Any, call: Any) -> Tensor:
-    """The call's picture where a plain hook adds ones to the block's input on `rows(batch)`; None: no row."""
+    """The call's picture where a plain hook adds ones to the block's input on `rows(batch)`; None:
+    no row.
+    """
 
     def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         before = args[0] if args else kwargs["hidden_states"]
@@ -60,7 +64,11 @@ def test_a_third_branch_is_left_alone(pipe, pictures: int, conditioning: str) ->
 @pytest.mark.parametrize("pictures", [1, 2])
 def test_a_pass_with_skipped_layers_is_left_alone(pictures: int) -> None:
     sd3 = tiny_family("sd3")
-    skip = {"skip_guidance_layers": [1], "skip_layer_guidance_start": -1.0, "skip_layer_guidance_stop": 2.0}
+    skip = {
+        "skip_guidance_layers": [1],
+        "skip_layer_guidance_start": -1.0,
+        "skip_layer_guidance_stop": 2.0,
+    }
     path = "transformer_blocks.0"
 
     def call() -> Any:
@@ -69,7 +77,9 @@ def test_a_pass_with_skipped_layers_is_left_alone(pictures: int) -> None:
     with steer(sd3, [edit(path, 32)]):
         edited = call().images
     cond = slice(pictures, 2 * pictures)
-    expected = by_hand(sd3.transformer, path, lambda rows: cond if rows > pictures else slice(0), call)
+    expected = by_hand(
+        sd3.transformer, path, lambda rows: cond if rows > pictures else slice(0), call
+    )
     torch.testing.assert_close(edited, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -83,14 +93,19 @@ def test_a_loop_of_ones_own_declares_its_layout_or_is_refused(pipe, pictures: in
         return pipe.unet(latents, 667, words).sample
 
     plain = own()
-    with pytest.raises(UserError, match="In a loop of your own declare"), steer(pipe, [edit(MID, 64)]):
+    with (
+        pytest.raises(UserError, match="In a loop of your own declare"),
+        steer(pipe, [edit(MID, 64)]),
+    ):
         own()
     with steer(pipe, [edit(MID, 64)], layout=BOTH):
         edited = own()
     assert torch.equal(edited[:pictures], plain[:pictures])
     assert (edited[pictures:] - plain[pictures:]).abs().amax(dim=(1, 2, 3)).min() > 1e-4
     with (
-        pytest.raises(UserError, match="time 5, which is none of the timesteps of its DDIMScheduler"),
+        pytest.raises(
+            UserError, match="time 5, which is none of the timesteps of its DDIMScheduler"
+        ),
         steer(pipe, [edit(MID, 64)], layout=BOTH),
     ):
         pipe.unet(latents, 5, words)
@@ -98,9 +113,16 @@ def test_a_loop_of_ones_own_declares_its_layout_or_is_refused(pipe, pictures: in
 
 def test_another_pipeline_with_the_same_denoiser_is_refused(pipe) -> None:
     other = as_class(pipe, "StableDiffusionImg2ImgPipeline")
-    refused = pytest.raises(UserError, match="StableDiffusionImg2ImgPipeline runs the denoiser of this")
+    refused = pytest.raises(
+        UserError, match="StableDiffusionImg2ImgPipeline runs the denoiser of this"
+    )
     with refused, steer(pipe, [edit(MID, 64)]):
-        other(prompt=PROMPTS, image=torch.rand(2, 3, 16, 16), num_inference_steps=2, output_type="latent")
+        other(
+            prompt=PROMPTS,
+            image=torch.rand(2, 3, 16, 16),
+            num_inference_steps=2,
+            output_type="latent",
+        )
 
 
 def test_an_edit_that_a_cache_passes_by_at_some_steps_is_named(pipe) -> None:
@@ -113,11 +135,15 @@ def test_an_edit_that_a_cache_passes_by_at_some_steps_is_named(pipe) -> None:
 
     block.forward = forward
     try:
-        refused = pytest.raises(UserError, match=r"did not run, .* at timestep 334 for pictures 0 to 1")
+        refused = pytest.raises(
+            UserError, match=r"did not run, .* at timestep 334 for pictures 0 to 1"
+        )
         with refused, steer(pipe, [edit(MID, 64)]):
             pipe(**arguments(2))
         kept.clear()
-        with steer(pipe, [edit(MID, 64, window=(1.0, 0.9))]) as steering:  # it runs where the edit acts
+        with steer(
+            pipe, [edit(MID, 64, window=(1.0, 0.9))]
+        ) as steering:  # it runs where the edit acts
             pipe(**arguments(2))
         assert steering.steps == {0: 1}
     finally:
@@ -140,7 +166,9 @@ def test_a_repeated_timestep_keeps_its_time(pipe, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("pictures", [1, 2])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_safe_guidance_is_its_formula_in_every_family(name: str, pictures: int) -> None:
-    """What the scheduler is given at the first step, from the denoiser's own outputs for no text, prompt and concept."""
+    """What the scheduler is given at the first step, from the denoiser's own outputs for no text,
+    prompt and concept.
+    """
     pipe, asked, two = tiny_family(name), FAMILIES[name].asked, name == "flux"
     denoiser = getattr(pipe, "unet", None) or pipe.transformer
     call = longer(pictures, latents=None, guidance_scale=asked["guidance"])

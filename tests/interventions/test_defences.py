@@ -28,8 +28,14 @@ CALL: dict[str, Any] = {"guidance": 5.0, "height": 16, "width": 16}
 def drawn(pipe: Any, defence: Defence, prompt: str = "a cat") -> torch.Tensor:
     with defence.around(pipe):
         return generate(
-            pipe, [defence.rewrite(prompt)], [3], steps=3, negative_prompt=defence.negative_prompt, decode=False, **CALL
-        ).latents  # fmt: skip
+            pipe,
+            [defence.rewrite(prompt)],
+            [3],
+            steps=3,
+            negative_prompt=defence.negative_prompt,
+            decode=False,
+            **CALL,
+        ).latents
 
 
 def every_defence() -> list[Defence]:
@@ -52,8 +58,13 @@ def test_every_defence_changes_the_picture_and_leaves_the_pipeline_as_it_was(pip
 def test_a_negative_prompt_is_the_pipelines_own(pipe):
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
     wanted = pipe(
-        ["a cat"], negative_prompt=["dogs"], num_inference_steps=3, guidance_scale=5.0, latents=latents, output_type="latent"
-    ).images  # fmt: skip
+        ["a cat"],
+        negative_prompt=["dogs"],
+        num_inference_steps=3,
+        guidance_scale=5.0,
+        latents=latents,
+        output_type="latent",
+    ).images
     assert torch.equal(drawn(pipe, negative_prompt("dogs")), wanted)
     assert negative_prompt("x").name == NEGATIVE_PROMPT
 
@@ -76,8 +87,12 @@ def test_a_guided_prediction_is_the_two_branches_combined_on_the_noised_picture(
     for step, t in enumerate(pipe.scheduler.timesteps):
         noised = pipe.scheduler.add_noise(made.latents[1:], made.noise[1:], t[None])
         with torch.no_grad():
-            uncond, cond = (pipe.unet(noised, t, encoder_hidden_states=each).sample for each in states)
-        torch.testing.assert_close(found[1, step][None], uncond + 5.0 * (cond - uncond), rtol=1e-3, atol=1e-3)
+            uncond, cond = (
+                pipe.unet(noised, t, encoder_hidden_states=each).sample for each in states
+            )
+        torch.testing.assert_close(
+            found[1, step][None], uncond + 5.0 * (cond - uncond), rtol=1e-3, atol=1e-3
+        )
     assert "step" not in vars(pipe.scheduler)
 
 
@@ -90,7 +105,9 @@ def test_cases_are_told_apart_whatever_the_batches(pipe):
         torch.testing.assert_close(made([case], every_defence()[0])[0], each, rtol=1e-4, atol=1e-4)
 
 
-def test_the_objective_vanishes_for_the_targets_own_prompt_without_a_defence_and_above_it_otherwise(pipe):
+def test_the_objective_vanishes_for_the_targets_own_prompt_without_a_defence_and_above_it_otherwise(
+    pipe,
+):
     made = predictions(pipe)
     wanted = made([["a cat", "a cat"]], no_defence())
     losses = mean_squared_differences(made([["a cat", "a cat"], ["b", "b"]], no_defence()), wanted)

@@ -11,7 +11,10 @@ from diffusae.sae.sparsity import TopK
 
 UPDATES = torch.tensor([[3.0, 0.0], [5.0, 2.0], [1.0, 4.0], [7.0, 9.0]])
 CODES = torch.tensor([[2.0, 0.0, 0.5], [4.0, 0.0, 0.5], [1.0, 6.0, 0.5], [9.0, 9.0, 9.0]])
-HAVING, LACKING = torch.tensor([True, True, False, False]), torch.tensor([False, False, True, False])
+HAVING, LACKING = (
+    torch.tensor([True, True, False, False]),
+    torch.tensor([False, False, True, False]),
+)
 
 
 def contrast(having=HAVING, lacking=LACKING):
@@ -35,7 +38,7 @@ def test_a_difference_needs_both_sides_and_a_difference():
         contrast(having=all_of_them, lacking=all_of_them).difference_of_means()
 
 
-def test_telling_latents_are_those_whose_codes_are_larger_with_the_property_weighted_by_the_difference():
+def test_telling_latents_have_larger_codes_with_the_property_and_the_difference_as_weight():
     found = contrast().telling(3)
     assert found is not None
     # Mean codes (3, 0, .5) with it and (1, 6, .5) without: only latent 0 is larger.
@@ -57,7 +60,10 @@ def test_the_most_telling_latent_differs_most_in_standard_deviations():
 
 
 def test_no_latent_tells_what_no_code_is_larger_with():
-    assert contrast(having=LACKING, lacking=torch.tensor([False, False, False, True])).telling(3) is None
+    assert (
+        contrast(having=LACKING, lacking=torch.tensor([False, False, False, True])).telling(3)
+        is None
+    )
 
 
 @given(st.integers(0, 2**31), st.integers(1, 5))
@@ -87,8 +93,18 @@ def test_a_neuron_is_the_strongest_entry_with_its_sign():
     assert neuron(torch.tensor([0.3, -0.9, 0.5])).tolist() == [0.0, -1.0, 0.0]
 
 
-@pytest.mark.parametrize(("t", "name"), [(1.0, "early"), (0.8, "early"), (0.6, "early"), (0.5, "middle"),
-                                         (0.2, "middle"), (0.1, "final"), (0.0, "final")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("t", "name"),
+    [
+        (1.0, "early"),
+        (0.8, "early"),
+        (0.6, "early"),
+        (0.5, "middle"),
+        (0.2, "middle"),
+        (0.1, "final"),
+        (0.0, "final"),
+    ],
+)
 def test_every_t_has_its_window(t, name):
     assert window_at(t) == WINDOWS[name]
 

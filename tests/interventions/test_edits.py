@@ -1,4 +1,6 @@
-"""Edits by hand: an SAE whose concept vectors are the axes, so that codes can be read off the update."""
+"""Edits by hand: an SAE whose concept vectors are the axes, so that codes can be read off the
+update.
+"""
 
 import pytest
 import torch
@@ -36,18 +38,24 @@ def axes() -> SparseAutoencoder:
 def test_a_move_adds_inside_and_subtracts_outside_by_the_length_of_the_code(axes):
     both = torch.tensor([1.0, 0.0, 1.0])
     change = SpatialMove(axes, both, Region("top_left"), strength=0.5)(UPDATES, GRID)
-    expected = torch.tensor([[2.5, 0, 2.5], [-1, 0, -1], [0, 0, 0], [-0.5 * 26**0.5, 0, -0.5 * 26**0.5]])
+    expected = torch.tensor(
+        [[2.5, 0, 2.5], [-1, 0, -1], [0, 0, 0], [-0.5 * 26**0.5, 0, -0.5 * 26**0.5]]
+    )
     torch.testing.assert_close(change[0], expected)
 
 
 def test_keeping_the_outside_leaves_it_alone(axes):
     first = torch.tensor([1.0, 0.0, 0.0])
     change = SpatialMove(axes, first, Region("top"), strength=1.0, outside="keep")(UPDATES, GRID)
-    torch.testing.assert_close(change[0], torch.tensor([[5.0, 0, 0], [2.0, 0, 0], [0, 0, 0], [0, 0, 0]]))
+    torch.testing.assert_close(
+        change[0], torch.tensor([[5.0, 0, 0], [2.0, 0, 0], [0, 0, 0], [0, 0, 0]])
+    )
 
 
 def test_the_direction_of_several_concepts_has_unit_length(axes):
-    torch.testing.assert_close(concept_direction(axes, [0, 2]), torch.tensor([1.0, 0.0, 1.0]) / 2**0.5)
+    torch.testing.assert_close(
+        concept_direction(axes, [0, 2]), torch.tensor([1.0, 0.0, 1.0]) / 2**0.5
+    )
 
 
 def test_every_picture_gets_its_own_change_and_none_is_left_alone(axes):
@@ -91,7 +99,9 @@ def test_an_ablated_latent_is_no_longer_active(axes):
 
 
 def test_preserving_the_norm_turns_a_vector_and_does_not_lengthen_it(axes):
-    edit = Edit("block", SpatialMove(axes, THIRD, Region("whole"), strength=1.0), preserve_norm=True)
+    edit = Edit(
+        "block", SpatialMove(axes, THIRD, Region("whole"), strength=1.0), preserve_norm=True
+    )
     edited = edit(UPDATES, GRID)
     torch.testing.assert_close(edited.norm(dim=-1), UPDATES.norm(dim=-1))
     torch.testing.assert_close(edited[0, 0], torch.tensor([3.0, 4.0, 5.0]) / 50**0.5 * 5)

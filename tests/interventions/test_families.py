@@ -1,4 +1,6 @@
-"""Edits in a pipeline of every family: where and when they were asked for, in the branch asked for, and nothing before."""
+"""Edits in a pipeline of every family: where and when they were asked for, in the branch asked for,
+and nothing before.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def sae_of(family: str, block: str) -> SparseAutoencoder:
 
 def move(family: str, block: str, **options: Any) -> Edit:
     sae = sae_of(family, block)
-    change = SpatialMove(sae, concept_direction(sae, [1, 2]), Region("left"), strength=2.0, outside="keep")
+    change = SpatialMove(
+        sae, concept_direction(sae, [1, 2]), Region("left"), strength=2.0, outside="keep"
+    )
     return Edit(FAMILIES[family].blocks[block][0], change, **options)
 
 
@@ -74,11 +78,16 @@ def test_an_edit_acts_where_and_when_it_was_asked_to_and_nowhere_before(
     left = Region("left").shares(grid) > 0.5
     assert (after - before)[:, left].norm(dim=-1).min() > 1e-2
     torch.testing.assert_close(after[:, ~left], before[:, ~left], rtol=1e-4, atol=1e-5)
-    # Nothing before: not at the step before, not in blocks before, not in the other branch at that step.
+    # Nothing before: not at the step before, not in blocks before, not in the other branch at that
+    # step.
     for block in blocks:
         for branch in ("cond", "uncond"):
-            assert torch.equal(edited.updates[block, first, branch], plain.updates[block, first, branch])
-        assert torch.equal(edited.updates[block, second, other], plain.updates[block, second, other])
+            assert torch.equal(
+                edited.updates[block, first, branch], plain.updates[block, first, branch]
+            )
+        assert torch.equal(
+            edited.updates[block, second, other], plain.updates[block, second, other]
+        )
     assert torch.equal(
         edited.updates["down", second, conditioning], plain.updates["down", second, conditioning]
     )
@@ -86,7 +95,9 @@ def test_an_edit_acts_where_and_when_it_was_asked_to_and_nowhere_before(
     assert not torch.equal(
         edited.updates["up", second, conditioning], plain.updates["up", second, conditioning]
     )
-    assert not torch.equal(edited.updates["down", last, "cond"], plain.updates["down", last, "cond"])
+    assert not torch.equal(
+        edited.updates["down", last, "cond"], plain.updates["down", last, "cond"]
+    )
     assert not torch.equal(edited.latents, plain.latents)
     assert torch.equal(run(pipe, family).latents, plain.latents)
 
@@ -99,7 +110,9 @@ def test_uncond_cannot_be_edited_in_a_run_without_guidance(pipe: Any, family: st
 
 
 @pytest.mark.parametrize("conditioning", ["cond", "uncond"])
-def test_the_denoising_error_is_told_in_every_family(pipe: Any, family: str, conditioning: str) -> None:
+def test_the_denoising_error_is_told_in_every_family(
+    pipe: Any, family: str, conditioning: str
+) -> None:
     given = conditions(
         pipe, ["a cat", "dogs"], conditioning, **FAMILIES[family].asked, height=PIXELS, width=PIXELS
     )
@@ -109,7 +122,11 @@ def test_the_denoising_error_is_told_in_every_family(pipe: Any, family: str, con
 
     def errors(change: Any = None) -> torch.Tensor:
         edit = None if change is None else Edit(FAMILIES[family].blocks["mid"][0], change)
-        options: dict[str, Any] = {"latents": latents, "noise": noise, "timestep": times_of(pipe)[1]}
+        options: dict[str, Any] = {
+            "latents": latents,
+            "noise": noise,
+            "timestep": times_of(pipe)[1],
+        }
         return denoising_errors(pipe, edit, conditions=given, **options)
 
     own = errors()
@@ -119,7 +136,9 @@ def test_the_denoising_error_is_told_in_every_family(pipe: Any, family: str, con
 
 
 def test_flow_matching_mixes_clean_and_noise_and_aims_at_their_difference(monkeypatch) -> None:
-    """sigma = 0.25: the input is 0.75 x_0 + 0.25 noise, and a prediction of zero errs by the mean of (noise - x_0)^2."""
+    """sigma = 0.25: the input is 0.75 x_0 + 0.25 noise, and a prediction of zero errs by the mean
+    of (noise - x_0)^2.
+    """
     pipe = tiny_family("flux")
     seen = []
 
@@ -129,6 +148,8 @@ def test_flow_matching_mixes_clean_and_noise_and_aims_at_their_difference(monkey
 
     monkeypatch.setattr(pipe.transformer, "forward", forward)
     latents, noise = torch.full((1, 4, 4, 4), 2.0), torch.full((1, 4, 4, 4), -2.0)
-    (error,) = denoising_errors(pipe, None, latents=latents, noise=noise, timestep=250.0, conditions={})
+    (error,) = denoising_errors(
+        pipe, None, latents=latents, noise=noise, timestep=250.0, conditions={}
+    )
     assert float(error) == 16.0
     assert seen[0].unique().tolist() == [1.0]

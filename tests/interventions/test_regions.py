@@ -9,10 +9,18 @@ from diffusae.interventions.regions import NAMED, Region
 
 def test_quadrants_split_an_even_grid():
     shares = torch.stack(
-        [Region(name).shares((4, 4)) for name in ("top_left", "top_right", "bottom_left", "bottom_right")]
+        [
+            Region(name).shares((4, 4))
+            for name in ("top_left", "top_right", "bottom_left", "bottom_right")
+        ]
     )
     assert torch.equal(shares.sum(dim=0), torch.ones(16))
-    assert shares[1].reshape(4, 4).tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert shares[1].reshape(4, 4).tolist() == [
+        [0, 0, 1, 1],
+        [0, 0, 1, 1],
+        [0, 0, 0, 0],
+        [0, 0, 0, 0],
+    ]
 
 
 def test_on_an_odd_grid_the_middle_belongs_to_both_halves():

@@ -53,7 +53,9 @@ def errors(pipe, change=None):
 def test_the_control_keeps_the_denoising_error_and_the_reconstruction_does_not(pipe):
     own = errors(pipe)
     assert own.shape == (2,)
-    torch.testing.assert_close(errors(pipe, Reconstruct(SAE, with_error=True)), own, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        errors(pipe, Reconstruct(SAE, with_error=True)), own, rtol=1e-4, atol=1e-6
+    )
     assert not torch.allclose(errors(pipe, Reconstruct(SAE)), own, rtol=1e-4)
 
 

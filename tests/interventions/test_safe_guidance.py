@@ -1,4 +1,6 @@
-"""Safe latent guidance: the formula by hand, and a whole call beside diffusers' own (deprecated) pipeline."""
+"""Safe latent guidance: the formula by hand, and a whole call beside diffusers' own (deprecated)
+pipeline.
+"""
 
 import warnings
 from typing import Any
@@ -8,7 +10,13 @@ import pytest
 import torch
 
 from diffusae.errors import UserError
-from diffusae.interventions.safe_guidance import PRESETS, SafeGuidance, preset, safe_guidance, safety_term
+from diffusae.interventions.safe_guidance import (
+    PRESETS,
+    SafeGuidance,
+    preset,
+    safe_guidance,
+    safety_term,
+)
 from tiny_pipeline import tiny_pipeline
 
 CALL: dict[str, Any] = {"guidance": 5.0, "height": 16, "width": 16}
@@ -31,13 +39,18 @@ def latents() -> torch.Tensor:
 
 def drawn(pipe: Any, output_type: str = "latent", **options: Any) -> Any:
     return pipe(
-        ["a cat", "dogs"], num_inference_steps=5, guidance_scale=5.0, latents=latents(), output_type=output_type, **options
-    ).images  # fmt: skip
+        ["a cat", "dogs"],
+        num_inference_steps=5,
+        guidance_scale=5.0,
+        latents=latents(),
+        output_type=output_type,
+        **options,
+    ).images
 
 
 @pytest.mark.parametrize("name", ["medium", "max"])
 def test_a_whole_call_is_that_of_diffusers_own_safe_pipeline(pipe, name):
-    from diffusers.pipelines.deprecated.stable_diffusion_safe.pipeline_stable_diffusion_safe import (
+    from diffusers.pipelines.deprecated.stable_diffusion_safe.pipeline_stable_diffusion_safe import (  # noqa: E501
         StableDiffusionPipelineSafe,
     )
 
@@ -74,7 +87,10 @@ def test_a_whole_call_is_that_of_diffusers_own_safe_pipeline(pipe, name):
 
 def test_the_pipeline_is_itself_again_afterwards_and_after_an_error(pipe):
     plain = drawn(pipe)
-    with pytest.raises(RuntimeError, match="stop"), safe_guidance(pipe, "cat", PRESETS["max"], **CALL):
+    with (
+        pytest.raises(RuntimeError, match="stop"),
+        safe_guidance(pipe, "cat", PRESETS["max"], **CALL),
+    ):
         raise RuntimeError("stop")
     assert torch.equal(drawn(pipe), plain)
     assert "forward" not in vars(pipe.unet)
@@ -87,7 +103,10 @@ def test_momentum_begins_anew_with_every_call(pipe):
 
 def test_without_guidance_and_by_an_unknown_name_it_is_refused():
     pipe = tiny_pipeline()
-    with safe_guidance(pipe, "cat", PRESETS["max"], **CALL), pytest.raises(UserError, match="one batch"):
+    with (
+        safe_guidance(pipe, "cat", PRESETS["max"], **CALL),
+        pytest.raises(UserError, match="one batch"),
+    ):
         pipe(["a cat"], num_inference_steps=2, guidance_scale=1.0, output_type="latent")
     with pytest.raises(UserError, match=r"unknown safe guidance 'huge'.*max, medium"):
         preset("huge")

@@ -69,7 +69,10 @@ def test_steps_before_the_window_are_those_of_the_unedited_run(pipe):
 
 
 def test_edits_compose_in_their_order(pipe):
-    first, second = move("mid", window=(1.0, 0.9)), move("mid", window=(1.0, 0.9), preserve_norm=True)
+    first, second = (
+        move("mid", window=(1.0, 0.9)),
+        move("mid", window=(1.0, 0.9), preserve_norm=True),
+    )
     plain, _ = captured(pipe)
     edited, _ = captured(pipe, [first, second])
     update = plain["mid", 667, "cond"]

@@ -23,7 +23,9 @@ D_TEXT = 32
 
 
 def sae_of(seed: int = 3, **options: Any) -> SparseAutoencoder:
-    """One with everything that can go wrong in the units: input scaling, both biases, gains that differ."""
+    """One with everything that can go wrong in the units: input scaling, both biases, gains that
+    differ.
+    """
     sae = SparseAutoencoder(
         D_TEXT, 48, TopK(4), encoder_bias=True, input_scaling="standardise", seed=seed, **options
     )
@@ -35,14 +37,22 @@ def sae_of(seed: int = 3, **options: Any) -> SparseAutoencoder:
     return sae.eval()
 
 
-def edit(strength: float = 0.5, prompts: Any = "cat", layer: str = "text_0", **options: Any) -> TextEdit:
+def edit(
+    strength: float = 0.5, prompts: Any = "cat", layer: str = "text_0", **options: Any
+) -> TextEdit:
     return TextEdit(layer, sae_of(), prompts, strength, **options)
 
 
-def run(pipe: Any, *, prompt: Any = ("a cat", "dogs"), guidance: float = 5.0, **options: Any) -> torch.Tensor:
+def run(
+    pipe: Any, *, prompt: Any = ("a cat", "dogs"), guidance: float = 5.0, **options: Any
+) -> torch.Tensor:
     rows = 1 if prompt is None or isinstance(prompt, str) else len(prompt)
     latents = torch.randn(
-        rows * options.get("num_images_per_prompt", 1), 4, 8, 8, generator=torch.Generator().manual_seed(1)
+        rows * options.get("num_images_per_prompt", 1),
+        4,
+        8,
+        8,
+        generator=torch.Generator().manual_seed(1),
     )
     given = list(prompt) if isinstance(prompt, tuple) else prompt
     return pipe(
@@ -56,10 +66,16 @@ def run(pipe: Any, *, prompt: Any = ("a cat", "dogs"), guidance: float = 5.0, **
 
 
 def layer_output(pipe: Any, prompt: str, layer: str) -> torch.Tensor:
-    """The layer's output for one padded prompt, [tokens, d_in], by a call of the text encoder alone."""
+    """The layer's output for one padded prompt, [tokens, d_in], by a call of the text encoder
+    alone.
+    """
     seen = []
-    handle = text_layer(pipe, layer).register_forward_hook(lambda _m, _a, output: seen.append(output))
-    tokens = pipe.tokenizer(prompt, padding="max_length", max_length=TOKENS, return_tensors="pt").input_ids
+    handle = text_layer(pipe, layer).register_forward_hook(
+        lambda _m, _a, output: seen.append(output)
+    )
+    tokens = pipe.tokenizer(
+        prompt, padding="max_length", max_length=TOKENS, return_tensors="pt"
+    ).input_ids
     with torch.no_grad():
         pipe.text_encoder(tokens)
     handle.remove()
@@ -67,7 +83,9 @@ def layer_output(pipe: Any, prompt: str, layer: str) -> torch.Tensor:
 
 
 def by_hand(sae: SparseAutoencoder, x: torch.Tensor) -> np.ndarray:
-    """W_dec ENC(x_C) in numpy, latent by latent: scale, subtract b, encode, ReLU, decode, and scale back without shift."""
+    """W_dec ENC(x_C) in numpy, latent by latent: scale, subtract b, encode, ReLU, decode, and scale
+    back without shift.
+    """
     w = {name: tensor.detach().double().numpy() for name, tensor in sae.state_dict().items()}
     scaled = (x.double().numpy() - w["input_shift"]) / w["input_scale"]
     added = np.zeros_like(scaled)
@@ -85,7 +103,9 @@ def test_the_layers_output_is_x_plus_lambda_times_decoded_codes_by_hand(pipe, la
     plain = layer_output(pipe, "dogs", layer)
     expected = by_hand(sae, layer_output(pipe, "cat", layer))
     with steer(pipe, [TextEdit(layer, sae, "cat", -0.7, conditionings=("cond",))]):
-        handle = text_layer(pipe, layer).register_forward_hook(lambda _m, _a, output: seen.append(output))
+        handle = text_layer(pipe, layer).register_forward_hook(
+            lambda _m, _a, output: seen.append(output)
+        )
         run(pipe, prompt="dogs")
         handle.remove()
     np.testing.assert_allclose(seen[-2][0], plain.numpy() - 0.7 * expected, rtol=1e-4, atol=1e-5)
@@ -127,7 +147,8 @@ def test_a_picture_depends_neither_on_its_neighbours_nor_on_pictures_per_prompt(
 def test_text_and_block_edits_act_together(pipe):
     sae = SparseAutoencoder(D_IN["mid"], 3 * D_IN["mid"], TopK(4), seed=5)
     move = Edit(
-        HOOKPOINTS["mid"], SpatialMove(sae, concept_direction(sae, [1, 2]), Region("left"), strength=2.0)
+        HOOKPOINTS["mid"],
+        SpatialMove(sae, concept_direction(sae, [1, 2]), Region("left"), strength=2.0),
     )
     made = {}
     for name, edits in {"text": [edit()], "block": [move], "both": [edit(), move]}.items():
@@ -169,19 +190,29 @@ def test_afterwards_nothing_is_left_also_after_an_error():
 
 def test_a_concept_prompt_is_encoded_once_a_context(pipe):
     calls = []
-    handle = pipe.text_encoder.register_forward_pre_hook(lambda _m, args: calls.append(len(args[0])))
+    handle = pipe.text_encoder.register_forward_pre_hook(
+        lambda _m, args: calls.append(len(args[0]))
+    )
     with steer(pipe, [edit(prompts=["cat", "dog"])]):
         run(pipe)
         first = list(calls)
         run(pipe)
     handle.remove()
-    assert first == [2, 2, 2, 2]  # two concept prompts, plain and edited; then two prompts, cond and uncond
+    assert first == [
+        2,
+        2,
+        2,
+        2,
+    ]  # two concept prompts, plain and edited; then two prompts, cond and uncond
     assert calls[4:] == [2, 2]
 
 
 def test_embeddings_that_were_given_are_not_steered_and_that_is_told(pipe, caplog):
     embeds, _ = pipe.encode_prompt(["a cat"], pipe.device, 1, False)
-    with pytest.raises(UserError, match="given as embeddings; give it as text"), steer(pipe, [edit()]):
+    with (
+        pytest.raises(UserError, match="given as embeddings; give it as text"),
+        steer(pipe, [edit()]),
+    ):
         run(pipe, prompt=None, prompt_embeds=embeds)
     assert "steered only if they were made inside this context" in caplog.text
 
@@ -234,5 +265,8 @@ def test_what_cannot_steer_is_refused_before_anything_runs(pipe, options, messag
 
 def test_an_sae_of_another_width_is_refused(pipe):
     narrow = TextEdit("text_0", SparseAutoencoder(8, 16, TopK(2)), "cat", 0.5)
-    with pytest.raises(UserError, match="vectors of 32, and its SAE takes 8"), steer(pipe, [narrow]):
+    with (
+        pytest.raises(UserError, match="vectors of 32, and its SAE takes 8"),
+        steer(pipe, [narrow]),
+    ):
         pass

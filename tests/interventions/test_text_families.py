@@ -1,4 +1,6 @@
-"""Text edits in a pipeline of every family: told apart by branch, at every layer of every text encoder."""
+"""Text edits in a pipeline of every family: told apart by branch, at every layer of every text
+encoder.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def pipes() -> dict[str, Any]:
 
 def edit_of(pipe: Any, layer: str, strength: float = 0.5, **options: Any) -> TextEdit:
     d_in = list_text_layers(pipe)[layer].d_in
-    return TextEdit(layer, SparseAutoencoder(d_in, 2 * d_in, TopK(4), seed=3), "cat", strength, **options)
+    return TextEdit(
+        layer, SparseAutoencoder(d_in, 2 * d_in, TopK(4), seed=3), "cat", strength, **options
+    )
 
 
 @contextmanager
@@ -63,7 +67,9 @@ def run(
         if edits:
             stack.enter_context(steer(pipe, edits))
         seen = stack.enter_context(outputs_of(text_layer(pipe, layer))) if layer else []
-        made = generate(pipe, PROMPTS, [1, 2], steps=2, height=PIXELS, width=PIXELS, decode=False, **asked)
+        made = generate(
+            pipe, PROMPTS, [1, 2], steps=2, height=PIXELS, width=PIXELS, decode=False, **asked
+        )
     return made.latents, seen[-2:]
 
 
@@ -89,7 +95,9 @@ def test_cond_gains_what_uncond_loses_and_each_is_switched_on_its_own(
             pipe, family, [edit_of(pipe, layer, conditionings=conditionings)], layer
         )
         torch.testing.assert_close(of_cond, cond + added if "cond" in conditionings else cond)
-        torch.testing.assert_close(of_uncond, uncond - added if "uncond" in conditionings else uncond)
+        torch.testing.assert_close(
+            of_uncond, uncond - added if "uncond" in conditionings else uncond
+        )
         assert not torch.equal(latents[conditionings], plain)
     assert not torch.equal(latents[("cond",)], latents[("uncond",)])
     again, _ = run(pipe, family)
@@ -118,7 +126,9 @@ def test_uncond_cannot_be_steered_without_guidance(pipes, family) -> None:
     pipe, layer = pipes[family], LAYERS[family][0]
     with pytest.raises(UserError, match=r"uncond.*without guidance"):
         run(pipe, family, [edit_of(pipe, layer)], **unguided(family))
-    steered, _ = run(pipe, family, [edit_of(pipe, layer, conditionings=("cond",))], **unguided(family))
+    steered, _ = run(
+        pipe, family, [edit_of(pipe, layer, conditionings=("cond",))], **unguided(family)
+    )
     assert not torch.equal(steered, run(pipe, family, **unguided(family))[0])
 
 
@@ -134,7 +144,9 @@ def test_zeros_in_the_place_of_a_negative_prompt_are_told(pipes) -> None:
 def test_the_layer_that_is_read_by_number_is_read_edited_also_after_a_call_without_edits(
     family, caplog
 ) -> None:
-    """transformers records hidden states by a hook that it installs at the first call: ours must come before it."""
+    """transformers records hidden states by a hook that it installs at the first call: ours must
+    come before it.
+    """
     pipe = tiny_family(family)
     plain, _ = run(pipe, family)
     steered, _ = run(pipe, family, [edit_of(pipe, "text2_0", conditionings=("cond",))])
@@ -143,7 +155,9 @@ def test_the_layer_that_is_read_by_number_is_read_edited_also_after_a_call_witho
 
 
 def test_a_layer_after_the_one_that_is_read_changes_nothing_and_is_told(pipes, caplog) -> None:
-    """Of its first encoder Stable Diffusion XL reads the last layer but one, and no pooled vector."""
+    """Of its first encoder Stable Diffusion XL reads the last layer but one, and no pooled
+    vector.
+    """
     pipe = pipes["sdxl"]
     plain, _ = run(pipe, "sdxl")
     same, _ = run(pipe, "sdxl", [edit_of(pipe, "text_1", conditionings=("cond",))])
@@ -152,7 +166,9 @@ def test_a_layer_after_the_one_that_is_read_changes_nothing_and_is_told(pipes, c
 
 
 def test_skipped_layers_are_seen_where_an_edit_changes_nothing(pipes, caplog) -> None:
-    """With clip_skip=1 the tiny prompt's encoding is what enters layer 0; of the negative prompt nothing is skipped."""
+    """With clip_skip=1 the tiny prompt's encoding is what enters layer 0; of the negative prompt
+    nothing is skipped.
+    """
     pipe = pipes["sdxl"]
 
     def encoded(*conditionings: str) -> Any:

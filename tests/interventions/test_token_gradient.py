@@ -33,7 +33,9 @@ def test_a_score_is_the_first_order_change_of_the_distance(pipe):
     guide = favour(pipe)
     scores = guide("x y", 1)
     weight = pipe.text_encoder.get_input_embeddings().weight
-    token, other = (pipe.tokenizer(each, add_special_tokens=False).input_ids[0] for each in ("y", "q"))
+    token, other = (
+        pipe.tokenizer(each, add_special_tokens=False).input_ids[0] for each in ("y", "q")
+    )
     direction, own, step = (
         (weight[other] - weight[token]).detach().clone(),
         weight[token].detach().clone(),

@@ -5,7 +5,12 @@ import torch
 
 from diffusae.errors import UserError
 from diffusae.interventions.edits import own_codes
-from diffusae.interventions.unlearning import ConceptLatents, Unlearn, concept_latents, concept_scores
+from diffusae.interventions.unlearning import (
+    ConceptLatents,
+    Unlearn,
+    concept_latents,
+    concept_scores,
+)
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
 

@@ -64,7 +64,10 @@ def test_a_perfect_annotator_passes_with_ones():
 
 def test_a_perfect_generator_passes_and_one_that_draws_other_scenes_fails():
     oracle = Oracle()
-    scenes = {text: scene for scene, text in (captioned_scene(10_000 + i, held_out=True) for i in range(20))}
+    scenes = {
+        text: scene
+        for scene, text in (captioned_scene(10_000 + i, held_out=True) for i in range(20))
+    }
 
     def obeys(captions, seeds):
         return np.stack([oracle.remember(scenes[text]) for text in captions])
@@ -75,7 +78,9 @@ def test_a_perfect_generator_passes_and_one_that_draws_other_scenes_fails():
     assert figures_by_name(figures)["found in the named colour"].value == 1.0
 
     def ignores(captions, seeds):
-        return np.stack([oracle.remember(captioned_scene(int(s), held_out=False)[0]) for s in seeds])
+        return np.stack(
+            [oracle.remember(captioned_scene(int(s), held_out=False)[0]) for s in seeds]
+        )
 
     figures, _ = check_generation(ignores, oracle.annotate, n=20)
     found = figures_by_name(figures)
@@ -88,7 +93,8 @@ def test_a_generator_that_repeats_its_layout_is_caught():
 
     def repeats(captions, seeds):
         by_text = {
-            text: captioned_scene(i, held_out=True)[0] for i, text in enumerate(dict.fromkeys(captions))
+            text: captioned_scene(i, held_out=True)[0]
+            for i, text in enumerate(dict.fromkeys(captions))
         }
         return np.stack([oracle.remember(by_text[text]) for text in captions])
 

@@ -13,9 +13,15 @@ def thing(noun: str, x: float, y: float) -> Thing:
     return Thing(noun, "red", x, y, 12.0, 0.0, False)
 
 
-@pytest.mark.parametrize(("x", "y", "place"), [
-    (31.9, 31.9, "top_left"), (32.1, 31.9, "top_right"), (31.9, 32.1, "bottom_left"), (50, 50, "bottom_right"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("x", "y", "place"),
+    [
+        (31.9, 31.9, "top_left"),
+        (32.1, 31.9, "top_right"),
+        (31.9, 32.1, "bottom_left"),
+        (50, 50, "bottom_right"),
+    ],
+)
 def test_one_object_has_all_labels_and_its_centres_quadrant_is_its_place(
     x: float, y: float, place: str
 ) -> None:

@@ -19,7 +19,9 @@ def test_other_words_fall_into_pieces_and_come_back():
 
 def test_no_caption_is_cut_off():
     tokenizer = build_tokenizer(vocabulary())
-    lengths = [len(tokenizer(captioned_scene(seed, held_out=False)[1])["input_ids"]) for seed in range(300)]
+    lengths = [
+        len(tokenizer(captioned_scene(seed, held_out=False)[1])["input_ids"]) for seed in range(300)
+    ]
     assert max(lengths) <= MAX_TOKENS
 
 
@@ -27,4 +29,6 @@ def test_the_tokenizer_survives_its_folder(tmp_path):
     tokenizer = build_tokenizer(vocabulary())
     tokenizer.save_pretrained(tmp_path)
     text = "a neon drawing of a red fish"
-    assert CLIPTokenizer.from_pretrained(tmp_path)(text)["input_ids"] == tokenizer(text)["input_ids"]
+    assert (
+        CLIPTokenizer.from_pretrained(tmp_path)(text)["input_ids"] == tokenizer(text)["input_ids"]
+    )

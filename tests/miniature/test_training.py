@@ -32,18 +32,24 @@ def test_training_lowers_the_error_and_resumes_where_it_stopped(pool, tmp_path):
     resumed = train_autoencoder(pool, tmp_path / "resumed", 5, 8)
     torch.manual_seed(0)
     start = AutoencoderTraining(steps=8)
-    crops = torch.stack([RandomCrops(pool.pictures, size=16, length=32, seed=1)[i] for i in range(16)])
+    crops = torch.stack(
+        [RandomCrops(pool.pictures, size=16, length=32, seed=1)[i] for i in range(16)]
+    )
     with torch.no_grad():
         errors = [
             float(
-                (each.autoencoder.decode(each.autoencoder.encode(crops).latent_dist.mean).sample - crops)
+                (
+                    each.autoencoder.decode(each.autoencoder.encode(crops).latent_dist.mean).sample
+                    - crops
+                )
                 .square()
                 .mean()
             )
             for each in (start, whole, resumed)
         ]
     assert errors[1] < errors[0]
-    # The posterior's noise is drawn anew after a resumption, so weights agree closely and not to the bit.
+    # The posterior's noise is drawn anew after a resumption, so weights agree closely and not to
+    # the bit.
     assert errors[2] == pytest.approx(errors[1], rel=0.2)
 
 
@@ -56,7 +62,8 @@ def test_a_finished_training_is_loaded_and_not_repeated(pool, tmp_path):
 
 def test_the_learning_rate_warms_up_stays_and_falls():
     rates = [
-        falling_rate(step, steps=1000, warmup=100, last_part=0.2) for step in (0, 49, 99, 500, 799, 900, 1000)
+        falling_rate(step, steps=1000, warmup=100, last_part=0.2)
+        for step in (0, 49, 99, 500, 799, 900, 1000)
     ]
     assert rates == pytest.approx([0.01, 0.5, 1.0, 1.0, 1.0, 0.5, 0.0])
 
@@ -93,7 +100,9 @@ def test_every_part_trains_and_the_folder_runs_in_plain_diffusers(tmp_path):
     pipe.set_progress_bar_config(disable=True)
     picture = pipe("a red fish", num_inference_steps=2, output_type="np").images
     assert picture.shape == (1, 64, 64, 3)
-    found = MiniatureAnnotator(tmp_path / "folder" / "annotator").annotate((picture * 255).astype(np.uint8))
+    found = MiniatureAnnotator(tmp_path / "folder" / "annotator").annotate(
+        (picture * 255).astype(np.uint8)
+    )
     assert len(found) == 1
 
 
@@ -112,7 +121,10 @@ def test_training_goes_on_from_a_folder_and_leaves_parts_of_no_steps_as_they_are
     )
     further.assemble(tmp_path / "further")
     kept, moved = (
-        [kind.from_pretrained(tmp_path / name / part).state_dict() for name in ("folder", "further")]
+        [
+            kind.from_pretrained(tmp_path / name / part).state_dict()
+            for name in ("folder", "further")
+        ]
         for kind, part in ((AutoencoderKL, "vae"), (UNet2DConditionModel, "unet"))
     )
     assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])

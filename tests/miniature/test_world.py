@@ -103,7 +103,9 @@ def test_where_tone_and_grain_are_unnamed_both_sides_occur():
 
 
 def test_signed_distance_is_negative_inside_and_grows_a_pixel_a_pixel():
-    field = placed_distance("heart", size=SIZE, centre=(32, 32), radius=16, angle=0.0, mirrored=False)
+    field = placed_distance(
+        "heart", size=SIZE, centre=(32, 32), radius=16, angle=0.0, mirrored=False
+    )
     assert field[32, 32] < -4
     assert field[0, 0] > 10
     slope = np.abs(np.diff(field[:8, 0]))
@@ -114,7 +116,10 @@ def test_signed_distance_is_negative_inside_and_grows_a_pixel_a_pixel():
 def test_silhouettes_fill_their_square_and_no_more(noun):
     inside = signed_distance_template(noun) < 0
     rows, columns = np.nonzero(inside)
-    low, high = np.array([rows.min(), columns.min()]) / 64 - 2, np.array([rows.max(), columns.max()]) / 64 - 2
+    low, high = (
+        np.array([rows.min(), columns.min()]) / 64 - 2,
+        np.array([rows.max(), columns.max()]) / 64 - 2,
+    )
     assert low.min() >= -1.05
     assert high.max() <= 1.05
     assert 0.15 < inside.mean() * 4 < 0.9
@@ -123,14 +128,21 @@ def test_silhouettes_fill_their_square_and_no_more(noun):
 def test_silhouettes_are_distinct():
     inside = {noun: (signed_distance_template(noun) < 0).ravel() for noun in NOUNS}
     pairs = [
-        (inside[a] & inside[b]).sum() / (inside[a] | inside[b]).sum() for a in NOUNS for b in NOUNS if a < b
+        (inside[a] & inside[b]).sum() / (inside[a] | inside[b]).sum()
+        for a in NOUNS
+        for b in NOUNS
+        if a < b
     ]
     assert max(pairs) < 0.8
 
 
 def test_a_mirrored_and_turned_object_is_the_same_object():
-    plain = placed_distance("boat", size=SIZE, centre=(32, 32), radius=14, angle=0.3, mirrored=False)
-    mirrored = placed_distance("boat", size=SIZE, centre=(32, 32), radius=14, angle=-0.3, mirrored=True)
+    plain = placed_distance(
+        "boat", size=SIZE, centre=(32, 32), radius=14, angle=0.3, mirrored=False
+    )
+    mirrored = placed_distance(
+        "boat", size=SIZE, centre=(32, 32), radius=14, angle=-0.3, mirrored=True
+    )
     assert (plain[:, ::-1] < 0).sum() == pytest.approx((mirrored < 0).sum(), rel=0.03)
     assert np.mean((plain[:, ::-1] < 0) == (mirrored < 0)) > 0.99
 
@@ -150,5 +162,7 @@ def test_styles_differ_within_objects_far_more_than_outside():
     inside = np.any(list(render(scene).masks.values()), axis=0)
     flat = render(scene).picture.astype(float)
     for style in set(STYLES) - {"flat"}:
-        changed = np.abs(render(with_factors(scene, style, "fog", "smooth")).picture - flat).mean(axis=2)
+        changed = np.abs(render(with_factors(scene, style, "fog", "smooth")).picture - flat).mean(
+            axis=2
+        )
         assert changed[inside].mean() > 4 * changed[~inside].mean()

@@ -101,17 +101,35 @@ def test_a_picture_of_several_frames_is_refused() -> None:
             decoded(stream.getvalue())
 
 
-@pytest.mark.parametrize(("data", "told"), [
-    (b"", "it is empty"), (b"<!doctype html>", "a page of HTML"), (b"GIF89a\1\0\1\0", "it is a GIF, but only JPEG, PNG"),
-    (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"), (b"\0\0\0\x18ftypavif", "it is avif"), (b"PK\x03\x04", "zip archive"),
-    (png(60_000, 60_000, bytes(100)), "make it smaller"), (png(10_000, 10_000, bytes(100)), "make it smaller"), (png(0, 4, b""), "damaged"),
-    (encoded(pixels(1))[:33] + chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(10**7))) + encoded(pixels(1))[33:], "too large"),
-    (encoded(pixels(1), "JPEG")[:-2], "truncated"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"", "it is empty"),
+        (b"<!doctype html>", "a page of HTML"),
+        (b"GIF89a\1\0\1\0", "it is a GIF, but only JPEG, PNG"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"\0\0\0\x18ftypavif", "it is avif"),
+        (b"PK\x03\x04", "zip archive"),
+        (png(60_000, 60_000, bytes(100)), "make it smaller"),
+        (png(10_000, 10_000, bytes(100)), "make it smaller"),
+        (png(0, 4, b""), "damaged"),
+        (
+            encoded(pixels(1))[:33]
+            + chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(10**7)))
+            + encoded(pixels(1))[33:],
+            "too large",
+        ),
+        (encoded(pixels(1), "JPEG")[:-2], "truncated"),
+    ],
+)
 def test_what_does_not_decode_says_what_it_is_and_what_to_do(data: bytes, told: str) -> None:
     with pytest.raises(Undecodable, match=told):
         decoded(data)
 
 
 def test_damaged_metadata_of_the_camera_does_not_matter() -> None:
-    assert decoded(encoded(pixels(1), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")).shape == (12, 16, 3)
+    assert decoded(encoded(pixels(1), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")).shape == (
+        12,
+        16,
+        3,
+    )

@@ -4,7 +4,9 @@ import pytest
 
 from diffusae.pictures.given import dealt, in_order
 
-NAMES = [(f"{kind}/{n:02d}.png", None, {"class": kind}) for kind in ("cat", "dog") for n in range(20)]
+NAMES = [
+    (f"{kind}/{n:02d}.png", None, {"class": kind}) for kind in ("cat", "dog") for n in range(20)
+]
 COUNTS: dict[str, int | None] = {"train": None, "test": None}
 
 
@@ -39,8 +41,15 @@ def test_a_source_with_splits_of_its_own_keeps_its_order() -> None:
     assert [(each.name, each.split) for each in found] == [("a", "train"), ("b", "test")]
 
 
-@pytest.mark.parametrize(("names", "expected"), [
-    (["b", "a", "b"], ["a", "b"]), (["10", "9", "1"], ["1", "9", "10"]), (["10", "9", "x"], ["10", "9", "x"]),
-])  # fmt: skip
-def test_classes_are_ordered_as_numbers_where_all_are_numbers(names: list[str], expected: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["b", "a", "b"], ["a", "b"]),
+        (["10", "9", "1"], ["1", "9", "10"]),
+        (["10", "9", "x"], ["10", "9", "x"]),
+    ],
+)
+def test_classes_are_ordered_as_numbers_where_all_are_numbers(
+    names: list[str], expected: list[str]
+) -> None:
     assert in_order(names) == expected

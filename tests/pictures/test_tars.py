@@ -40,7 +40,9 @@ def test_without_a_label_pictures_have_none(pattern: str) -> None:
 
 
 def test_a_missing_label_is_named(pattern: str) -> None:
-    with pytest.raises(UserError, match=r"sample 'x/1' has no label \(txt\); set collection.source.label"):
+    with pytest.raises(
+        UserError, match=r"sample 'x/1' has no label \(txt\); set collection.source.label"
+    ):
         WebDatasetPictures(pattern, label="txt").listed()
 
 
@@ -51,7 +53,9 @@ class Trap:
 
 @pytest.mark.parametrize("extension", ["pyd", "pickle", "pth", "x.pkl"])
 def test_a_member_that_could_run_code_is_refused_by_name(tmp_path: Path, extension: str) -> None:
-    path = write_tar(tmp_path / "a.tar", [*sample("1", 1, "cat"), (f"1.{extension}", pickle.dumps({}))])
+    path = write_tar(
+        tmp_path / "a.tar", [*sample("1", 1, "cat"), (f"1.{extension}", pickle.dumps({}))]
+    )
     with pytest.raises(UserError, match=rf"'1.{extension}' is refused: it could run code"):
         WebDatasetPictures(str(path)).listed()
 
@@ -68,7 +72,9 @@ def test_double_and_interleaved_keys_are_refused_by_name(tmp_path: Path) -> None
 
 
 def test_a_cut_tar_a_compressed_one_and_none_are_refused(tmp_path: Path) -> None:
-    whole = write_tar(tmp_path / "a.tar", [*sample("1", 1, "cat"), *sample("2", 2, "dog")]).read_bytes()
+    whole = write_tar(
+        tmp_path / "a.tar", [*sample("1", 1, "cat"), *sample("2", 2, "dog")]
+    ).read_bytes()
     (tmp_path / "cut.tar").write_bytes(whole[:700])
     (tmp_path / "packed.tar").write_bytes(gzip.compress(whole))
     for name in ("cut", "packed"):
@@ -99,27 +105,41 @@ def test_damage_is_named_with_its_place(tmp_path: Path) -> None:
     for name, data in (("cut", whole[: header + 100]), ("flipped", bytes(flipped))):
         (tmp_path / f"{name}.tar").write_bytes(data)
         with pytest.raises(
-            UserError, match=rf"{name}.tar is not readable as a plain tar: the header at byte {header}"
+            UserError,
+            match=rf"{name}.tar is not readable as a plain tar: the header at byte {header}",
         ):
             WebDatasetPictures(str(tmp_path / f"{name}.tar")).listed()
 
 
 def test_unsorted_members_are_told_with_the_command_that_sorts_them(tmp_path: Path) -> None:
-    path = write_tar(tmp_path / "a.tar", [("0.png", b""), ("1.png", b""), ("0.cls", b"a"), ("1.cls", b"b")])
+    path = write_tar(
+        tmp_path / "a.tar", [("0.png", b""), ("1.png", b""), ("0.cls", b"a"), ("1.cls", b"b")]
+    )
     with pytest.raises(UserError, match=r"key '0' comes twice or interleaved .*tar --sort=name"):
         WebDatasetPictures(str(path)).listed()
 
 
 def test_a_picture_whose_name_has_dots_says_what_was_taken_for_what(tmp_path: Path) -> None:
-    path = write_tar(tmp_path / "a.tar", [("img.v1.png", encoded(pixels(1))), ("img.v1.cls", b"cat")])
-    with pytest.raises(UserError, match=r"'img.v1.png' has the key 'img' and the extension 'v1.png'"):
+    path = write_tar(
+        tmp_path / "a.tar", [("img.v1.png", encoded(pixels(1))), ("img.v1.cls", b"cat")]
+    )
+    with pytest.raises(
+        UserError, match=r"'img.v1.png' has the key 'img' and the extension 'v1.png'"
+    ):
         WebDatasetPictures(str(path)).listed()
 
 
-@pytest.mark.parametrize(("data", "why"), [
-    (b"[" * 100_000, "nested too deeply"), (b"[1]", "mend the tar"), (b'{"breed": ["cat"]}', "not text or a whole number"),
-    (b'{"breed": NaN}', "not text or a whole number"), (b'{"breed": "a", "breed": "b"}', "comes twice"), (b'{"breed": "\\ud800"}', "mend the tar"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"[" * 100_000, "nested too deeply"),
+        (b"[1]", "mend the tar"),
+        (b'{"breed": ["cat"]}', "not text or a whole number"),
+        (b'{"breed": NaN}', "not text or a whole number"),
+        (b'{"breed": "a", "breed": "b"}', "comes twice"),
+        (b'{"breed": "\\ud800"}', "mend the tar"),
+    ],
+)
 def test_a_label_that_cannot_be_one_is_named(tmp_path: Path, data: bytes, why: str) -> None:
     path = write_tar(tmp_path / "a.tar", [("1.png", encoded(pixels(1))), ("1.json", data)])
     with pytest.raises(UserError, match=f"member '1.json' cannot be read .*{why}"):
@@ -138,7 +158,9 @@ def test_what_macos_adds_is_passed_over_and_samples_without_a_picture_are_told(
     ]
     with caplog.at_level(logging.INFO):
         assert len(WebDatasetPictures(str(write_tar(tmp_path / "a.tar", members))).listed()) == 1
-    assert "belong to no sample: 3" in caplog.text and "without a picture, left out: 1" in caplog.text
+    assert (
+        "belong to no sample: 3" in caplog.text and "without a picture, left out: 1" in caplog.text
+    )
 
 
 def test_what_is_no_tar_is_told_for_what_it_is(tmp_path: Path) -> None:
@@ -149,7 +171,9 @@ def test_what_is_no_tar_is_told_for_what_it_is(tmp_path: Path) -> None:
             WebDatasetPictures(str(tmp_path / f"{name}.tar")).listed()
 
 
-def test_two_tars_of_one_name_are_refused_since_pictures_are_named_by_their_tar(tmp_path: Path) -> None:
+def test_two_tars_of_one_name_are_refused_since_pictures_are_named_by_their_tar(
+    tmp_path: Path,
+) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         write_tar(tmp_path / folder / "x.tar", sample("1", 1, "cat"))

@@ -1,4 +1,6 @@
-"""`diffusae run` of given pictures and of texts, through the real command: nothing is annotated or labelled unasked."""
+"""`diffusae run` of given pictures and of texts, through the real command: nothing is annotated or
+labelled unasked.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +11,26 @@ import pytest
 from command import diffusae
 from diffusae.evaluation.result import load_results
 
-COMMON = ["debug=tiny", "metrics=[reconstruction]", "model.batch_size=8", "activations.group_size=8"]
+COMMON = [
+    "debug=tiny",
+    "metrics=[reconstruction]",
+    "model.batch_size=8",
+    "activations.group_size=8",
+]
 STUDIES = {
     "text": (["collection=text", "grid.blocks=[text_1]"], "text_1-t1.00-cond-k4"),
     "pictures": (
-        ["collection=pictures_world", "grid.blocks=[mid]", "grid.timesteps=[0.5]", "collection.pooled=true",
-         "activations.batch_size=16",
-         "collection.counts={train: 32, validation: 16, dictionary: 8, tune: 0, test: 16}"],
+        [
+            "collection=pictures_world",
+            "grid.blocks=[mid]",
+            "grid.timesteps=[0.5]",
+            "collection.pooled=true",
+            "activations.batch_size=16",
+            "collection.counts={train: 32, validation: 16, dictionary: 8, tune: 0, test: 16}",
+        ],
         "mid-t0.50-uncond-k4",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", ["text", pytest.param("pictures", marks=pytest.mark.slow)])

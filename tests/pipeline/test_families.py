@@ -1,4 +1,6 @@
-"""All stages on a small random pipeline of every family, loaded from its folder: the same commands, another model=."""
+"""All stages on a small random pipeline of every family, loaded from its folder: the same commands,
+another model=.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ from diffusae.steering.edited import EditedPictures, Place, Trial
 from diffusae.study.study import Study
 from tiny_families import FAMILIES, PIXELS, tiny_family
 
-# The miniature's annotator looks at noise here: whatever it believes to see is labelled, however small and far off.
+# The miniature's annotator looks at noise here: whatever it believes to see is labelled, however
+# small and far off.
 LENIENT = [
     "annotator.models=null",
     "annotator.minimum_pixels=1",
@@ -56,12 +59,26 @@ def composed(stage: str, family: str, folder: Path, *overrides: str) -> DictConf
     # A place in the list of blocks is as good as a path.
     known = list(describe(folder).hookpoints)
     options += [
-        f"model.hookpoints.{block}={path}" for block, path in tiny.hookpoints.items() if block != "mid"
+        f"model.hookpoints.{block}={path}"
+        for block, path in tiny.hookpoints.items()
+        if block != "mid"
     ]
     options += [f"model.hookpoints.mid={known.index(str(tiny.hookpoints['mid']))}"]
-    options += [f"model.source={folder}", f"model.height={PIXELS}", f"model.width={PIXELS}", "model.steps=3"]
+    options += [
+        f"model.source={folder}",
+        f"model.height={PIXELS}",
+        f"model.width={PIXELS}",
+        "model.steps=3",
+    ]
     grid = ["grid.timesteps=[1.0,0.0]", "grid.blocks=[mid]", "block=mid", "timestep=early"]
-    base = ["debug=tiny", "model=custom", *options, *grid, *LENIENT, f"paths.outputs={folder.parent}"]
+    base = [
+        "debug=tiny",
+        "model=custom",
+        *options,
+        *grid,
+        *LENIENT,
+        f"paths.outputs={folder.parent}",
+    ]
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         return compose(stage, overrides=[*base, *overrides])
 
@@ -71,7 +88,9 @@ WHOLE = [
     "flux",  # guidance in two passes
     *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd", "sdxl", "pixart")),
 ]
-"""The others are captured, edited and collected in tests of their own; the miniature's whole study is one of `sd`."""
+"""The others are captured, edited and collected in tests of their own; the miniature's whole study
+is one of `sd`.
+"""
 
 
 @pytest.mark.parametrize("family", WHOLE, indirect=True)
@@ -81,12 +100,19 @@ def test_collect_train_label_evaluate_and_steer(family: str, folder: Path) -> No
 
     assert collect(study("collect"))
     cfg = study("train")
-    manifest, (_, grid, d_in) = Manifest.load(Study(cfg).activations), FAMILIES[family].blocks["mid"]
+    manifest, (_, grid, d_in) = (
+        Manifest.load(Study(cfg).activations),
+        FAMILIES[family].blocks["mid"],
+    )
     for conditioning in ("cond", "uncond"):
         stream = manifest.stream("mid", 1.0, conditioning)
         assert (stream.grid, stream.d_in) == (grid, d_in)
-    _, cond = load_updates(Study(cfg).activations, manifest, manifest.stream("mid", 1.0, "cond"), "test")
-    _, uncond = load_updates(Study(cfg).activations, manifest, manifest.stream("mid", 1.0, "uncond"), "test")
+    _, cond = load_updates(
+        Study(cfg).activations, manifest, manifest.stream("mid", 1.0, "cond"), "test"
+    )
+    _, uncond = load_updates(
+        Study(cfg).activations, manifest, manifest.stream("mid", 1.0, "uncond"), "test"
+    )
     assert cond.shape == (6, grid[0] * grid[1], d_in)
     assert np.abs(cond.astype(float) - uncond).max() > 1e-3
     assert train(cfg)
@@ -96,9 +122,14 @@ def test_collect_train_label_evaluate_and_steer(family: str, folder: Path) -> No
     assert nouns
     few = {
         "faithfulness": ["evaluation.pictures=2", "evaluation.denoising_pictures=2"],
-        "spatial": ["evaluation.tune_prompts=1", "evaluation.test_prompts=1", "evaluation.strengths=[4.0]",
-                    "evaluation.regions=[top_left]", "evaluation.steps=3"],
-    }  # fmt: skip
+        "spatial": [
+            "evaluation.tune_prompts=1",
+            "evaluation.test_prompts=1",
+            "evaluation.strengths=[4.0]",
+            "evaluation.regions=[top_left]",
+            "evaluation.steps=3",
+        ],
+    }
     for metric in ("reconstruction", "composition", "faithfulness", "spatial"):
         evaluate(study("evaluate", f"evaluation={metric}", *few.get(metric, [])))
         rows = load_results(Study(cfg).evaluation(metric) / "results.json")
@@ -111,7 +142,9 @@ def test_collect_train_label_evaluate_and_steer(family: str, folder: Path) -> No
     asked = [f"concept={nouns[0]}", "prompt=a red fish", "strengths=[4.0]", "conditionings=[cond]"]
     assert steer(study("steer", *asked))
     (directory,) = (Study(cfg).directory / "steer").iterdir()
-    before, after = (np.asarray(Image.open(directory / f"{name}.png")) for name in ("before", "strength-4"))
+    before, after = (
+        np.asarray(Image.open(directory / f"{name}.png")) for name in ("before", "strength-4")
+    )
     assert before.shape == (PIXELS, PIXELS, 3)
     assert not np.array_equal(before, after)
 
@@ -121,13 +154,21 @@ def test_what_lies_before_an_edit_is_made_once_and_replayed_in_every_batch(
     family: str, folder: Path, conditionings: list[str]
 ) -> None:
     """With guidance (one batch, two passes) and without; the last two of four steps are edited."""
-    options = ["model.steps=4", f"grid.conditionings=[{','.join(conditionings)}]", "conditioning=cond"]
+    options = [
+        "model.steps=4",
+        f"grid.conditionings=[{','.join(conditionings)}]",
+        "conditioning=cond",
+    ]
     if len(conditionings) == 1:
         options += ["model.true_guidance=null"] if family == "flux" else ["model.guidance=1.0"]
     study = Study(composed("evaluate", family, folder, *options))
     study.check()
-    prompts = [Prompt(f"p{n}", text, n, "test") for n, text in enumerate(("a cat", "dogs", "a red fish"))]
-    edited = [Trial(prompt, (lambda updates, _: 10 * updates,)) for prompt in (prompts[2], prompts[0])]
+    prompts = [
+        Prompt(f"p{n}", text, n, "test") for n, text in enumerate(("a cat", "dogs", "a red fish"))
+    ]
+    edited = [
+        Trial(prompt, (lambda updates, _: 10 * updates,)) for prompt in (prompts[2], prompts[0])
+    ]
 
     def made(pictures: EditedPictures, trials: list[Trial]) -> tuple[int, np.ndarray]:
         """How often a block ran, and the pictures."""
@@ -150,9 +191,15 @@ def test_what_lies_before_an_edit_is_made_once_and_replayed_in_every_batch(
     assert np.abs(replayed - unedited[[2, 0]]).max() > 1
 
 
-def test_what_a_configuration_says_wrongly_of_its_model_is_told_together(family: str, folder: Path) -> None:
+def test_what_a_configuration_says_wrongly_of_its_model_is_told_together(
+    family: str, folder: Path
+) -> None:
     wrong = ["model.hookpoints.mid=99", "model.latent_scale=4", "model.height=60"]
     with pytest.raises(UserError, match="3 faults") as raised:
         collect(composed("collect", family, folder, "name=wrong", *wrong))
-    for part in ("hookpoint 99 does not exist", "latent_scale=4, but the model's is 8", "model.height=60"):
+    for part in (
+        "hookpoint 99 does not exist",
+        "latent_scale=4, but the model's is 8",
+        "model.height=60",
+    ):
         assert part in str(raised.value)

@@ -1,4 +1,6 @@
-"""Given pictures and texts collected from a small random pipeline of every family, and an autoencoder trained on each."""
+"""Given pictures and texts collected from a small random pipeline of every family, and an
+autoencoder trained on each.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,18 @@ def composed(stage: str, family: str, folder: Path, *overrides: str) -> DictConf
     tiny = FAMILIES[family]
     options = [f"model.{name}={value}" for name, value in tiny.asked.items()]
     options += [f"model.hookpoints.{block}={path}" for block, path in tiny.hookpoints.items()]
-    options += [f"model.source={folder}", f"model.height={PIXELS}", f"model.width={PIXELS}", "model.steps=3"]
-    few = ["activations.batch_size=8", "trainer.steps=4", "sae.d_sae=32", "activations.group_size=4"]
+    options += [
+        f"model.source={folder}",
+        f"model.height={PIXELS}",
+        f"model.width={PIXELS}",
+        "model.steps=3",
+    ]
+    few = [
+        "activations.batch_size=8",
+        "trainer.steps=4",
+        "sae.d_sae=32",
+        "activations.group_size=4",
+    ]
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         return compose(
             stage,
@@ -54,12 +66,23 @@ def composed(stage: str, family: str, folder: Path, *overrides: str) -> DictConf
         )
 
 
-def test_given_pictures_of_every_family_are_collected_and_trained_on(family: str, folder: Path) -> None:
-    asked = ["collection=pictures_world", "name=given", "grid.timesteps=[1.0,0.0]", "grid.blocks=[mid]", "timestep=early",
-             "collection.counts={train: 4, validation: 2, dictionary: 0, tune: 0, test: 2}"]  # fmt: skip
+def test_given_pictures_of_every_family_are_collected_and_trained_on(
+    family: str, folder: Path
+) -> None:
+    asked = [
+        "collection=pictures_world",
+        "name=given",
+        "grid.timesteps=[1.0,0.0]",
+        "grid.blocks=[mid]",
+        "timestep=early",
+        "collection.counts={train: 4, validation: 2, dictionary: 0, tune: 0, test: 2}",
+    ]
     assert collect(composed("collect", family, folder, *asked))
     cfg = composed("train", family, folder, *asked)
-    manifest, (_, grid, d_in) = Manifest.load(Study(cfg).activations), FAMILIES[family].blocks["mid"]
+    manifest, (_, grid, d_in) = (
+        Manifest.load(Study(cfg).activations),
+        FAMILIES[family].blocks["mid"],
+    )
     first, last = (manifest.stream("mid", t, "uncond") for t in (1.0, 0.0))
     assert (first.grid, first.d_in) == (grid, d_in) and first.timestep > last.timestep
     noise, clean = (
@@ -72,8 +95,13 @@ def test_given_pictures_of_every_family_are_collected_and_trained_on(family: str
 
 def test_texts_of_every_family_are_collected_and_trained_on(family: str, folder: Path) -> None:
     layer = LAST[family]
-    asked = ["collection=text", "name=words", f"grid.blocks=[text_0,{layer}]", f"block.name={layer}",
-             "prompts.counts={train: 6, validation: 2, dictionary: 0, tune: 0, test: 0}"]  # fmt: skip
+    asked = [
+        "collection=text",
+        "name=words",
+        f"grid.blocks=[text_0,{layer}]",
+        f"block.name={layer}",
+        "prompts.counts={train: 6, validation: 2, dictionary: 0, tune: 0, test: 0}",
+    ]
     assert collect(composed("collect", family, folder, *asked))
     cfg = composed("train", family, folder, *asked)
     manifest = Manifest.load(Study(cfg).activations)

@@ -1,4 +1,5 @@
-"""Collections and sweeps through other launchers: jobs in processes of their own, one of them really killed.
+"""Collections and sweeps through other launchers: jobs in processes of their own, one of them
+really killed.
 
 What comes out is compared with the single run's: every byte of the collection, every weight.
 """
@@ -22,9 +23,14 @@ from diffusae.runs.record import read_record
 from diffusae.stages.collect import collect
 
 SMALL = [
-    "debug=tiny", "logger.mode=disabled", "grid.timesteps=[1.0,0.0]", "grid.blocks=[mid]", "model.steps=4",
-    "activations.group_size=3", "prompts.counts={train: 24, validation: 4, dictionary: 4, tune: 2, test: 2}",
-]  # fmt: skip
+    "debug=tiny",
+    "logger.mode=disabled",
+    "grid.timesteps=[1.0,0.0]",
+    "grid.blocks=[mid]",
+    "model.steps=4",
+    "activations.group_size=3",
+    "prompts.counts={train: 24, validation: 4, dictionary: 4, tune: 2, test: 2}",
+]
 
 
 def start(*arguments: str, outputs: Path) -> Started:
@@ -87,8 +93,11 @@ def journals_of(outputs: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in outputs.rglob("[0-9]*.json")}
 
 
-@pytest.mark.slow  # tasks of one process are compared with the single run in stages/test_collection_tasks
-def test_a_collection_in_two_tasks_of_submitit_one_killed_and_run_again_is_the_single_runs(single, tmp_path):
+# tasks of one process are compared with the single run in stages/test_collection_tasks
+@pytest.mark.slow
+def test_a_collection_in_two_tasks_of_submitit_one_killed_and_run_again_is_the_single_runs(
+    single, tmp_path
+):
     code, told = collect_in_two_tasks(tmp_path, kill=True)
     assert code == 2, told[-3000:]
     assert "done" in row_of(told, "collect.shard=0/2")
@@ -120,13 +129,20 @@ def weights_of(outputs: Path) -> dict[str, str]:
     return {path.parent.name: sha256_of(path) for path in outputs.rglob("sae.safetensors")}
 
 
-SWEEP = ["train", "-m", "timestep=early,final", "block=mid", "conditioning=cond,uncond", "trainer.steps=80",
-         "trainer.checkpoint_every=5"]  # fmt: skip
+SWEEP = [
+    "train",
+    "-m",
+    "timestep=early,final",
+    "block=mid",
+    "conditioning=cond,uncond",
+    "trainer.steps=80",
+    "trainer.checkpoint_every=5",
+]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_sweep_of_four_cells_by_submitit_one_killed_and_run_again_has_the_weights_of_the_plain_sweep(
+def test_a_sweep_by_submitit_with_one_job_killed_and_run_again_has_the_weights_of_the_plain_sweep(
     single, tmp_path_factory
 ):
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "outputs"

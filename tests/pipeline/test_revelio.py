@@ -42,8 +42,16 @@ def test_one_command_collects_both_denoisers_and_evaluates_every_cell(study):
     assert [header["random_weights"] for header in both] == [False, True]
     for cell in ("mid-t0.50-uncond-k4", "down-t0.50-uncond-k4"):
         rows = json.loads((root / "evaluation" / "knowledge" / cell / "results.json").read_text())
-        assert {row["details"]["task"] for row in rows} == {"object", "colour", "place", "count", "style"}
-        assert all({"majority", "pixels", "random_weights"} <= set(row["baselines"]) for row in rows)
+        assert {row["details"]["task"] for row in rows} == {
+            "object",
+            "colour",
+            "place",
+            "count",
+            "style",
+        }
+        assert all(
+            {"majority", "pixels", "random_weights"} <= set(row["baselines"]) for row in rows
+        )
         assert (root / "evaluation" / "purity" / cell / "gallery.safetensors").exists()
     assert not (root / "annotations").exists()  # nothing here needs an annotator, or a dictionary
     assert not (root / "concepts").exists()
@@ -51,7 +59,9 @@ def test_one_command_collects_both_denoisers_and_evaluates_every_cell(study):
 
 def test_settings_inside_a_metrics_settings_keep_the_others(study):
     record = json.loads(
-        (study / "tiny" / "evaluation" / "knowledge" / "mid-t0.50-uncond-k4" / "run.json").read_text()
+        (
+            study / "tiny" / "evaluation" / "knowledge" / "mid-t0.50-uncond-k4" / "run.json"
+        ).read_text()
     )
     used = record["config"]["evaluation"]["diff_c"]
     assert (used["width"], used["epochs"], used["batch_size"]) == (4, 1, 16)

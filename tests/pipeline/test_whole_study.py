@@ -23,7 +23,9 @@ from wandb_records import history_of, records_of, values_of
 CELLS = ["grid.timesteps=[1.0,0.0]", "grid.blocks=[mid]"]
 
 
-def diffusae(*arguments: str, outputs: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+def diffusae(
+    *arguments: str, outputs: Path, check: bool = True
+) -> subprocess.CompletedProcess[str]:
     return command.diffusae(*arguments, f"paths.outputs={outputs}", check=check)
 
 
@@ -59,13 +61,19 @@ def test_every_directory_of_the_contract_is_there(study):
     ):
         assert (root / name).is_file(), name
     assert not list(root.rglob("*.partial"))
-    assert all(json.loads(path.read_text())["status"] == "finished" for path in root.rglob("run.json"))
+    assert all(
+        json.loads(path.read_text())["status"] == "finished" for path in root.rglob("run.json")
+    )
 
 
 def test_every_figure_has_n_an_interval_and_a_baseline(study):
     rows = [row for path in study.rglob("results.json") for row in load_results(path)]
     names = {"composition", "explained_variance", "dead_fraction", "l0", "cohesion", "separability"}
-    assert {row.metric for row in rows} >= names | {"noun_entropy", "context_free_fraction", "stability"}
+    assert {row.metric for row in rows} >= names | {
+        "noun_entropy",
+        "context_free_fraction",
+        "stability",
+    }
     for row in rows:
         if row.estimate.n > 1:
             assert row.estimate.ci95 is not None
@@ -89,7 +97,9 @@ def test_faithfulness_replaces_the_update_and_its_control_changes_nothing(study)
     shutil.rmtree(directory)
     assert rows["picture_ssim"].baselines["with_error"].value == pytest.approx(1, abs=1e-3)
     assert rows["content_kept"].baselines["with_error"].value == 1
-    assert rows["denoising_error_change"].baselines["with_error"].value == pytest.approx(0, abs=1e-4)
+    assert rows["denoising_error_change"].baselines["with_error"].value == pytest.approx(
+        0, abs=1e-4
+    )
     assert rows["denoising_error_change"].value != 0
     assert rows["usable"].details["gate"] in ("usable", "unreliable")
 
@@ -109,7 +119,15 @@ def test_interventions_are_judged_beside_their_controls(study, metric, tmp_path)
         "evaluation.test_prompts=2",
         "evaluation.steps=5",
     ]
-    diffusae("evaluate", f"evaluation={metric}", *few, "debug=tiny", *CELLS, "timestep=early", outputs=study)
+    diffusae(
+        "evaluate",
+        f"evaluation={metric}",
+        *few,
+        "debug=tiny",
+        *CELLS,
+        "timestep=early",
+        outputs=study,
+    )
     directory = study / "tiny" / "evaluation" / metric / "mid-t1.00-cond-k4"
     rows = {row.metric: row for row in load_results(directory / "results.json")}
     shutil.copytree(study / "tiny", tmp_path / "tiny")
@@ -121,22 +139,34 @@ def test_interventions_are_judged_beside_their_controls(study, metric, tmp_path)
     if metric == "spatial":
         found = rows["spatial_recognised"].baselines["no_edit"].value
         assert found is not None
-        # An unedited object that is found lies in one of the four quadrants: a quarter of the cases.
+        # An unedited object that is found lies in one of the four quadrants: a quarter of the
+        # cases.
         assert row.baselines["no_edit"].value == pytest.approx(found / 4)
     else:  # the report makes the three-stage table of it
         diffusae("report", "debug=tiny", *CELLS, "logger.mode=disabled", outputs=tmp_path)
         table = pd.read_parquet(tmp_path / "tiny" / "evaluation" / "three_stages" / "table.parquet")
         counts = table[table["edit"] == "style"].set_index("method")["reached_n"].to_dict()
         assert set(table["window"]) == {"early"}
-        assert counts == {name: each.n for name, each in {"concepts": row.estimate, **row.baselines}.items()}
+        assert counts == {
+            name: each.n for name, each in {"concepts": row.estimate, **row.baselines}.items()
+        }
         assert 'id="interventions"' in (tmp_path / "tiny" / "report" / "index.html").read_text()
 
 
 def test_run_compares_seeds_trains_side_by_side_and_edits_blocks_together(tmp_path):
     grid = ["grid.timesteps=[0.0]", "grid.blocks=[down,mid]", "grid.conditionings=[cond]"]
-    few = "{strengths: [1.0], tune_prompts: 1, test_prompts: 2, steps: 5, factors: [tone], under_objects: []}"
-    more = ["side_by_side=true", "stability.seed=1", "stability.cells=[mid-t0.00-cond]", "metrics=[latents]",
-            "metrics_at.global_together=[down-t0.00-cond]", f"+metric_settings.global_together={few}"]  # fmt: skip
+    few = (
+        "{strengths: [1.0], tune_prompts: 1, test_prompts: 2, steps: 5, factors: [tone],"
+        " under_objects: []}"
+    )
+    more = [
+        "side_by_side=true",
+        "stability.seed=1",
+        "stability.cells=[mid-t0.00-cond]",
+        "metrics=[latents]",
+        "metrics_at.global_together=[down-t0.00-cond]",
+        f"+metric_settings.global_together={few}",
+    ]
     words = ["run", "debug=tiny", *grid, *more, "logger.mode=disabled"]
     diffusae(*words, outputs=tmp_path)
     root = tmp_path / "tiny"
@@ -145,7 +175,8 @@ def test_run_compares_seeds_trains_side_by_side_and_edits_blocks_together(tmp_pa
     ]  # fmt: skip
     latents = {
         cell: {
-            row.metric: row for row in load_results(root / "evaluation" / "latents" / cell / "results.json")
+            row.metric: row
+            for row in load_results(root / "evaluation" / "latents" / cell / "results.json")
         }
         for cell in ("down-t0.00-cond-k4", "mid-t0.00-cond-k4")
     }
@@ -155,7 +186,9 @@ def test_run_compares_seeds_trains_side_by_side_and_edits_blocks_together(tmp_pa
         "stability" not in latents["down-t0.00-cond-k4"]
         or latents["down-t0.00-cond-k4"]["stability"].value is None
     )
-    together = load_results(root / "evaluation" / "global_together" / "down-t0.00-cond-k4" / "results.json")
+    together = load_results(
+        root / "evaluation" / "global_together" / "down-t0.00-cond-k4" / "results.json"
+    )
     assert {row.metric for row in together} == {
         f"tone_{column}_together"
         for column in (
@@ -180,17 +213,30 @@ def test_run_compares_seeds_trains_side_by_side_and_edits_blocks_together(tmp_pa
 
 def test_steer_writes_the_picture_before_and_after_and_a_strip(study):
     concept = ConceptDictionary.load(study / "tiny" / "concepts" / "mid-t1.00-cond-k4").labels[0]
-    asked = ["prompt=a flat drawing of a red fish", f"concept={concept}", "strengths=[2.0]", "timestep=early"]
+    asked = [
+        "prompt=a flat drawing of a red fish",
+        f"concept={concept}",
+        "strengths=[2.0]",
+        "timestep=early",
+    ]
     diffusae("steer", *asked, "debug=tiny", *CELLS, outputs=study)
     (directory,) = (study / "tiny" / "steer").iterdir()
-    before, after = (np.asarray(Image.open(directory / name)) for name in ("before.png", "strength-2.png"))
+    before, after = (
+        np.asarray(Image.open(directory / name)) for name in ("before.png", "strength-2.png")
+    )
     assert before.shape == after.shape == (64, 64, 3)
     assert (before != after).any()
     assert (directory / "strip.png").is_file()
     unknown = diffusae(
-        "steer", "prompt=a fish", "concept=submarine", "timestep=early", "debug=tiny", *CELLS, outputs=study,
+        "steer",
+        "prompt=a fish",
+        "concept=submarine",
+        "timestep=early",
+        "debug=tiny",
+        *CELLS,
+        outputs=study,
         check=False,
-    )  # fmt: skip
+    )
     shutil.rmtree(directory.parent)
     assert unknown.returncode == 2
     assert "'submarine'; known: " in unknown.stderr
@@ -202,7 +248,9 @@ def test_two_saes_of_one_cell_tell_how_stable_latents_are(study):
     diffusae("train", *options, "seed=1", "sae.tag=seed1", outputs=study)
     results = root / "evaluation" / "latents" / cell
     kept = results.rename(root / "kept")
-    diffusae("evaluate", "evaluation=latents", "evaluation.other_tag=seed1", *options, outputs=study)
+    diffusae(
+        "evaluate", "evaluation=latents", "evaluation.other_tag=seed1", *options, outputs=study
+    )
     rows = {row.metric: row for row in load_results(results / "results.json")}
     shutil.rmtree(results)
     kept.rename(results)
@@ -213,7 +261,12 @@ def test_two_saes_of_one_cell_tell_how_stable_latents_are(study):
 
 def test_the_saved_autoencoder_keeps_k_latents_active(study):
     sae, metadata = load_sae(study / "tiny" / "sae" / "mid-t0.00-cond-k4")
-    assert metadata["cell"] == {"model": "miniature", "block": "mid", "t": 0.0, "conditioning": "cond"}
+    assert metadata["cell"] == {
+        "model": "miniature",
+        "block": "mid",
+        "t": 0.0,
+        "conditioning": "cond",
+    }
     import torch
 
     codes = sae.encode(torch.randn(10, sae.d_in))
@@ -242,7 +295,12 @@ def test_the_report_makes_the_curves_over_t_of_what_is_evaluated(study, tmp_path
     for branch in ("cond", "uncond"):
         directory = tmp_path / "tiny" / "evaluation" / "emergence" / f"mid-{branch}-k4"
         (row,) = load_results(directory / "results.json")
-        assert set(row.baselines) == {"cross_attention", "noun_probe", "any_object_probe", "flat_curve"}
+        assert set(row.baselines) == {
+            "cross_attention",
+            "noun_probe",
+            "any_object_probe",
+            "flat_curve",
+        }
         for point, t in zip(row.details["curve"], (1.0, 0.0), strict=True):
             cell = tmp_path / "tiny" / "evaluation" / "composition" / f"mid-t{t:.2f}-{branch}-k4"
             (composition,) = load_results(cell / "results.json")
@@ -257,13 +315,21 @@ def test_composition_keeps_the_iou_of_every_object_for_each_reader_that_depends_
     objects = pd.read_parquet(directory / "objects.parquet")
     kept = {name: np.mean(objects[name].to_numpy()) for name in objects.columns[2:]}
     readers = ("cross_attention", "noun_probe", "any_object_probe")
-    assert kept == pytest.approx({"iou": row.value, **{name: row.baselines[name].value for name in readers}})
+    assert kept == pytest.approx(
+        {"iou": row.value, **{name: row.baselines[name].value for name in readers}}
+    )
 
 
 def test_metrics_of_training_and_validation_are_logged(study):
     rows = read_metrics(study / "tiny" / "sae" / "mid-t1.00-cond-k4" / "metrics.jsonl")
     names = {name for row in rows for name in row}
-    assert {"train/loss", "val/explained_variance", "val/l0", "val/dead_fraction", "val/fvu"} <= names
+    assert {
+        "train/loss",
+        "val/explained_variance",
+        "val/l0",
+        "val/dead_fraction",
+        "val/fvu",
+    } <= names
 
 
 def test_the_offline_wandb_run_of_a_cell_holds_the_figures_of_the_local_record(study):
@@ -282,11 +348,15 @@ def test_the_offline_wandb_run_of_a_cell_holds_the_figures_of_the_local_record(s
     for record in records:
         if record.HasField("summary"):
             summary |= values_of(record.summary.update)
-    (composition,) = load_results(study / "tiny" / "evaluation" / "composition" / cell / "results.json")
+    (composition,) = load_results(
+        study / "tiny" / "evaluation" / "composition" / cell / "results.json"
+    )
     assert summary.get("test/composition") == pytest.approx(composition.value)
 
 
-def test_every_cell_is_a_wandb_run_of_one_group_with_its_coordinates_and_the_same_metric_names(study):
+def test_every_cell_is_a_wandb_run_of_one_group_with_its_coordinates_and_the_same_metric_names(
+    study,
+):
     coordinates, names = set(), []
     for t in ("100", "000"):
         for conditioning in ("cond", "uncond"):
@@ -303,7 +373,9 @@ def test_every_cell_is_a_wandb_run_of_one_group_with_its_coordinates_and_the_sam
             }
             assert {"concepts", "train/loss", "val/l0", "test/composition"} <= logged
             names.append(logged)
-    assert coordinates == {("mid", t, branch, 4) for t in (1.0, 0.0) for branch in ("cond", "uncond")}
+    assert coordinates == {
+        ("mid", t, branch, 4) for t in (1.0, 0.0) for branch in ("cond", "uncond")
+    }
     assert all(each == names[0] for each in names)
 
 
@@ -316,18 +388,23 @@ def test_a_second_run_finds_everything_finished_and_changes_nothing(study):
     done = diffusae("run", "debug=tiny", *CELLS, "logger.mode=offline", outputs=study)
     assert "4 of 4 cells are finished" in done.stdout
     after = {path: path.stat().st_mtime_ns for path in before}
-    changed = [path.name for path in before if before[path] != after[path] and "logs" not in path.parts]
+    changed = [
+        path.name for path in before if before[path] != after[path] and "logs" not in path.parts
+    ]
     assert changed == []
 
 
-@pytest.mark.slow  # `make test-faults` kills at random; collections and trainings are killed in tests of their own
+# `make test-faults` kills at random; collections and trainings are killed in tests of their own
+@pytest.mark.slow
 def test_a_run_killed_at_any_place_goes_on_and_ends_with_the_same_numbers(study, tmp_path):
     outputs = tmp_path / "killed"
     for sign in ("activations/groups/000001.json", "sae/mid-t1.00-cond-k4/run.json", "evaluation"):
         process = command.Started("run", "debug=tiny", *CELLS, f"paths.outputs={outputs}")
         deadline = time.monotonic() + 200
         while (
-            not (outputs / "tiny" / sign).exists() and time.monotonic() < deadline and process.poll() is None
+            not (outputs / "tiny" / sign).exists()
+            and time.monotonic() < deadline
+            and process.poll() is None
         ):
             time.sleep(0.02)
         process.kill()
@@ -335,16 +412,22 @@ def test_a_run_killed_at_any_place_goes_on_and_ends_with_the_same_numbers(study,
         assert (outputs / "tiny" / sign).exists()
     diffusae("run", "debug=tiny", *CELLS, outputs=outputs)
     assert results_of(outputs) == results_of(study)
-    one, other = (load_sae(root / "tiny" / "sae" / "mid-t0.00-uncond-k4")[0] for root in (outputs, study))
+    one, other = (
+        load_sae(root / "tiny" / "sae" / "mid-t0.00-uncond-k4")[0] for root in (outputs, study)
+    )
     np.testing.assert_array_equal(one.W_dec.detach().numpy(), other.W_dec.detach().numpy())
 
 
 def test_another_configuration_in_place_is_refused_with_its_difference(study):
-    done = diffusae("train", "debug=tiny", "timestep=early", "sae.lr=0.5", *CELLS, outputs=study, check=False)
+    done = diffusae(
+        "train", "debug=tiny", "timestep=early", "sae.lr=0.5", *CELLS, outputs=study, check=False
+    )
     assert done.returncode == 2
     assert "sae.lr: 0.002 -> 0.5" in done.stderr
     assert "Traceback" not in done.stderr
-    done = diffusae("collect", "debug=tiny", "model.guidance=9.0", *CELLS, outputs=study, check=False)
+    done = diffusae(
+        "collect", "debug=tiny", "model.guidance=9.0", *CELLS, outputs=study, check=False
+    )
     assert done.returncode == 2
     assert "model.guidance: 4.0 -> 9.0" in done.stderr
 
@@ -414,14 +497,19 @@ def test_a_multirun_in_which_nothing_fails_ends_with_zero(study):
     ]
 
 
-@pytest.mark.slow  # eighteen jobs; its file is composed in conf/test_sweeps, and a multirun ends in its table above
+# eighteen jobs; its file is composed in conf/test_sweeps, and a multirun ends in its table above
+@pytest.mark.slow
 def test_a_sweep_file_ends_in_the_same_table(study):
-    done = diffusae("train", "-m", "debug=tiny", "+sweeps=timestep_block", *CELLS, outputs=study, check=False)
+    done = diffusae(
+        "train", "-m", "debug=tiny", "+sweeps=timestep_block", *CELLS, outputs=study, check=False
+    )
     assert done.returncode == 2
     outcomes = {row[0]: row[2] for row in table_of(done)}
     assert len(outcomes) == 18
     assert {cell for cell, outcome in outcomes.items() if outcome == "skipped"} == {
-        f"mid-t{t}-{conditioning}-k4" for t in ("1.00", "0.00") for conditioning in ("cond", "uncond")
+        f"mid-t{t}-{conditioning}-k4"
+        for t in ("1.00", "0.00")
+        for conditioning in ("cond", "uncond")
     }
     assert set(outcomes.values()) == {"skipped", "failed"}
 

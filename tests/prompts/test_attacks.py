@@ -26,7 +26,9 @@ def test_a_word_is_named_whole_and_in_the_plural_only():
 
 
 def test_a_word_is_replaced_wherever_it_stands_and_nothing_else_is():
-    assert replace_word("a fish , a starfish , fish", "fish", "carp") == "a carp , a starfish , carp"
+    assert (
+        replace_word("a fish , a starfish , fish", "fish", "carp") == "a carp , a starfish , carp"
+    )
     with pytest.raises(UserError, match="does not hold 'house'"):
         replace_word(CAPTION, "house", "hut")
 
@@ -42,7 +44,9 @@ def edit_distance(one: str, other: str) -> int:
     table[:, 0], table[0] = range(len(one) + 1), range(len(other) + 1)
     for i, a in enumerate(one, 1):
         for j, b in enumerate(other, 1):
-            table[i, j] = min(table[i - 1, j] + 1, table[i, j - 1] + 1, table[i - 1, j - 1] + (a != b))
+            table[i, j] = min(
+                table[i - 1, j] + 1, table[i, j - 1] + 1, table[i - 1, j - 1] + (a != b)
+            )
             if i > 1 and j > 1 and a == other[j - 2] and one[i - 2] == b:
                 table[i, j] = min(table[i, j], table[i - 2, j - 2] + 1)
     return int(table[-1, -1])
@@ -57,7 +61,9 @@ def test_a_misspelling_is_one_edit_away_and_never_the_word_itself(word):
 
 def test_the_same_seed_misspells_alike():
     captions = [CAPTION] * 4
-    first, again, other = (attacked("misspelling", captions, "fish", synonyms={}, seed=s) for s in (1, 1, 2))
+    first, again, other = (
+        attacked("misspelling", captions, "fish", synonyms={}, seed=s) for s in (1, 1, 2)
+    )
     assert first == again != other
 
 

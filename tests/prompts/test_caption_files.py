@@ -86,7 +86,9 @@ def test_every_format_gives_the_captions_in_order(tmp_path, name):
 @pytest.mark.parametrize("name", [name for name in WRITERS if name != "a.txt"])
 def test_other_columns_come_along(tmp_path, name):
     WRITERS[name](tmp_path / name)
-    assert [float(row.fields["score"]) for row in rows_of(tmp_path / name, fields=["score"])] == SCORES
+    assert [
+        float(row.fields["score"]) for row in rows_of(tmp_path / name, fields=["score"])
+    ] == SCORES
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.tsv", "a.jsonl"])
@@ -111,7 +113,10 @@ def test_lines_that_are_not_utf8_are_named(tmp_path):
     assert faults_of(tmp_path / "a.txt") == {"line 2": "not UTF-8 (byte 1); save the file as UTF-8"}
     (tmp_path / "a.csv").write_bytes(b'caption\n"two\nlines"\nbad \xff\nfine\n')
     rows = rows_of(tmp_path / "a.csv")
-    assert [(row.where, row.text) for row in rows][::2] == [("line 2", "two\nlines"), ("line 5", "fine")]
+    assert [(row.where, row.text) for row in rows][::2] == [
+        ("line 2", "two\nlines"),
+        ("line 5", "fine"),
+    ]
     assert faults_of(tmp_path / "a.csv") == {"line 4": "not UTF-8; save the file as UTF-8"}
 
 
@@ -127,8 +132,16 @@ def test_bad_jsonl_lines_are_named_with_what_is_wrong(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     faults = faults_of(tmp_path / "a.jsonl")
     assert list(faults) == ["line 2", "line 3", "line 4", "line 5"]
-    for part, fault in zip(("not JSON", "a list, not a JSON object", "no 'caption', only text", "is a number, not text"),
-                           faults.values(), strict=True):  # fmt: skip
+    for part, fault in zip(
+        (
+            "not JSON",
+            "a list, not a JSON object",
+            "no 'caption', only text",
+            "is a number, not text",
+        ),
+        faults.values(),
+        strict=True,
+    ):
         assert part in fault
     assert rows_of(tmp_path / "a.jsonl")[5].text == ""  # null is an empty caption
 
@@ -162,7 +175,11 @@ def test_bad_parquet_is_refused_and_a_damaged_row_group_is_named(tmp_path, monke
         rows_of(tmp_path / "bad.parquet")
     path = tmp_path / "a.parquet"
     pq.write_table(
-        pa.table({"caption": CAPTIONS}), path, row_group_size=2, compression="gzip", use_dictionary=False
+        pa.table({"caption": CAPTIONS}),
+        path,
+        row_group_size=2,
+        compression="gzip",
+        use_dictionary=False,
     )
     start = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
     data = bytearray(path.read_bytes())
@@ -177,23 +194,37 @@ def test_bad_parquet_is_refused_and_a_damaged_row_group_is_named(tmp_path, monke
 
 def test_parquet_values_that_are_no_text_are_named(tmp_path):
     binary = pa.array([b"fine", b"\xff\xfe", None]).view(pa.binary())
-    text = pa.StringArray.from_buffers(3, binary.buffers()[1], binary.buffers()[2], binary.buffers()[0], 1)
+    text = pa.StringArray.from_buffers(
+        3, binary.buffers()[1], binary.buffers()[2], binary.buffers()[0], 1
+    )
     pq.write_table(pa.table({"caption": text, "score": [1, 2, 3]}), tmp_path / "a.parquet")
     rows = rows_of(tmp_path / "a.parquet")
-    assert [(row.text, row.fault[:9]) for row in rows] == [("fine", ""), ("", "not UTF-8"), ("", "")]
-    with pytest.raises(UserError, match=r"the column 'score' is of type int64, not text; set prompts.column"):
+    assert [(row.text, row.fault[:9]) for row in rows] == [
+        ("fine", ""),
+        ("", "not UTF-8"),
+        ("", ""),
+    ]
+    with pytest.raises(
+        UserError, match=r"the column 'score' is of type int64, not text; set prompts.column"
+    ):
         rows_of(tmp_path / "a.parquet", column="score")
 
 
 def test_parquet_is_read_in_pieces_of_bounded_size(tmp_path, monkeypatch):
     write_parquet(tmp_path / "a.parquet")
     monkeypatch.setattr(caption_files, "ROWS_AT_ONCE", 3)
-    assert [row.where for row in rows_of(tmp_path / "a.parquet")] == ["row 1", "row 2", "row 3", "row 4"]
+    assert [row.where for row in rows_of(tmp_path / "a.parquet")] == [
+        "row 1",
+        "row 2",
+        "row 3",
+        "row 4",
+    ]
 
 
 def test_samples_without_a_caption_member_are_named(tmp_path):
     write_tar(
-        tmp_path / "a.tar", [("1.txt", b"a cat"), ("2.jpg", b""), ("3.txt", b"\xff"), ("4.txt", b"a dog")]
+        tmp_path / "a.tar",
+        [("1.txt", b"a cat"), ("2.jpg", b""), ("3.txt", b"\xff"), ("4.txt", b"a dog")],
     )
     rows = rows_of(tmp_path / "a.tar")
     assert [row.where for row in rows] == ["sample 1", "sample 2", "sample 3", "sample 4"]
@@ -205,7 +236,10 @@ def test_samples_without_a_caption_member_are_named(tmp_path):
 def test_a_caption_may_stand_in_the_json_member(tmp_path):
     write_samples(tmp_path / "a.tar")
     assert [row.text for row in rows_of(tmp_path / "a.tar", column="json.alt")] == CAPTIONS
-    assert "no 'caption', only score, alt" in rows_of(tmp_path / "a.tar", column="json.caption")[0].fault
+    assert (
+        "no 'caption', only score, alt"
+        in rows_of(tmp_path / "a.tar", column="json.caption")[0].fault
+    )
 
 
 def test_a_cut_tar_gives_what_is_whole_and_names_the_sample(tmp_path):

@@ -86,7 +86,9 @@ def test_counts_cap_each_split_without_moving_a_caption(file):
 def test_captions_come_split_by_split(file):
     splits = [
         split
-        for split, _ in pairs(FilePrompts(file(NUMBERED), dict.fromkeys(SHARES), split="hash", shares=SHARES))
+        for split, _ in pairs(
+            FilePrompts(file(NUMBERED), dict.fromkeys(SHARES), split="hash", shares=SHARES)
+        )
     ]
     assert splits == sorted(splits, key=["train", "dictionary", "test"].index)
 
@@ -97,7 +99,10 @@ def test_a_split_that_hash_leaves_short_is_told_and_an_empty_one_refused(file, c
     assert f"split test gets {len(found)} captions" in caplog.text
     with pytest.raises(UserError, match=r"no caption of .* falls into test"):
         FilePrompts(
-            file(["a cat"], "one.txt"), {"test": 1}, split="hash", shares={"train": 1 - 1e-9, "test": 1e-9}
+            file(["a cat"], "one.txt"),
+            {"test": 1},
+            split="hash",
+            shares={"train": 1 - 1e-9, "test": 1e-9},
         ).texts()
 
 
@@ -111,7 +116,9 @@ def test_files_of_a_pattern_are_read_in_the_order_of_their_names(file, tmp_path)
 def test_a_study_that_asks_again_reads_an_unchanged_file_once(file, monkeypatch):
     path, opened = file(["a cat", "a dog"]), []
     read = caption_source.read_rows
-    monkeypatch.setattr(caption_source, "read_rows", lambda *a, **b: opened.append(a) or read(*a, **b))
+    monkeypatch.setattr(
+        caption_source, "read_rows", lambda *a, **b: opened.append(a) or read(*a, **b)
+    )
     first = FilePrompts(path, {"train": 1}).texts()
     assert FilePrompts(path, {"train": 1}).texts() == first
     assert len(opened) == 1
@@ -125,7 +132,10 @@ def test_a_study_that_asks_again_reads_an_unchanged_file_once(file, monkeypatch)
         ({"split": "random"}, "unknown prompts.split: 'random'; known: hash, order"),
         ({"bad_lines": "mend"}, "unknown prompts.bad_lines: 'mend'"),
         ({"split": "hash"}, "prompts.shares add up to 0"),
-        ({"split": "hash", "shares": {"test": 1}}, "ask for train, which prompts.shares give nothing"),
+        (
+            {"split": "hash", "shares": {"test": 1}},
+            "ask for train, which prompts.shares give nothing",
+        ),
         ({"counts": {"train": None}}, "train=None must be a whole number"),
         ({"format": "xml"}, "unknown format of captions"),
         ({"script": "english"}, "unknown prompts.script"),

@@ -23,18 +23,41 @@ def test_what_somebody_can_see_is_a_caption(text):
     assert caption_fault(text) == ""
 
 
-@pytest.mark.parametrize(("text", "told"), [
-    ("\u200b", "U+200B ZERO WIDTH SPACE"), ("\u202e\u202c", "RIGHT-TO-LEFT OVERRIDE"), ("\u0301", "COMBINING ACUTE ACCENT"), ("\u3164", "HANGUL FILLER"),
-    ("\xad", "SOFT HYPHEN"), ("\ufe0f", "VARIATION SELECTOR"), ("\ufeff", "ZERO WIDTH NO-BREAK SPACE"),
-    ("a\x00b", "U+0000"), ("\x1b[31mred", "U+001B"), ("a\u2028b", "LINE SEPARATOR"), ("a \ud83d", "half of a surrogate pair"),
-    ("nan", "missing caption"), (" None", "missing caption"), ("NULL", "missing caption"), ("x" * 65_537, "65537 characters"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("\u200b", "U+200B ZERO WIDTH SPACE"),
+        ("\u202e\u202c", "RIGHT-TO-LEFT OVERRIDE"),
+        ("\u0301", "COMBINING ACUTE ACCENT"),
+        ("\u3164", "HANGUL FILLER"),
+        ("\xad", "SOFT HYPHEN"),
+        ("\ufe0f", "VARIATION SELECTOR"),
+        ("\ufeff", "ZERO WIDTH NO-BREAK SPACE"),
+        ("a\x00b", "U+0000"),
+        ("\x1b[31mred", "U+001B"),
+        ("a\u2028b", "LINE SEPARATOR"),
+        ("a \ud83d", "half of a surrogate pair"),
+        ("nan", "missing caption"),
+        (" None", "missing caption"),
+        ("NULL", "missing caption"),
+        ("x" * 65_537, "65537 characters"),
+    ],
+)
 def test_what_nobody_can_see_or_mean_is_told(text, told):
     assert told in caption_fault(text)
 
 
-@pytest.mark.parametrize(("text", "told"), [
-    ("7", "number 7"), ("-1.5e3", "number"), ("inf", "number"), ("['a', 'b']", "list"), ('["a"]', "list"), ("7 fish", ""), ("[a] fish", ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("7", "number 7"),
+        ("-1.5e3", "number"),
+        ("inf", "number"),
+        ("['a', 'b']", "list"),
+        ('["a"]', "list"),
+        ("7 fish", ""),
+        ("[a] fish", ""),
+    ],
+)
 def test_numbers_and_lists_in_files_without_types_are_told(text, told):
     assert told in untyped_fault(text) and bool(told) == bool(untyped_fault(text))

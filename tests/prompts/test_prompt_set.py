@@ -13,7 +13,9 @@ def test_ids_and_seeds_follow_the_place():
 
 
 def test_every_bad_prompt_is_named_in_one_error():
-    with pytest.raises(UserError, match=r"(?s)2 faults.*prompt 0.*unknown split 'exam'.*prompt 1 is empty"):
+    with pytest.raises(
+        UserError, match=r"(?s)2 faults.*prompt 0.*unknown split 'exam'.*prompt 1 is empty"
+    ):
         number_prompts([("exam", "a cat"), ("test", "  ")])
 
 
@@ -23,8 +25,13 @@ def test_no_prompts_at_all_is_an_error():
 
 
 def test_counts_may_be_open_only_where_that_has_a_meaning():
-    assert check_counts({"test": None, "train": 3, "tune": 0}, open_ended=True) == {"train": 3, "test": None}
+    assert check_counts({"test": None, "train": 3, "tune": 0}, open_ended=True) == {
+        "train": 3,
+        "test": None,
+    }
     with pytest.raises(UserError, match=r"prompts.counts.test=None must be a whole number from 0"):
         check_counts({"test": None})
-    with pytest.raises(UserError, match=r"(?s)exam: unknown split.*train=True must be a whole number"):
+    with pytest.raises(
+        UserError, match=r"(?s)exam: unknown split.*train=True must be a whole number"
+    ):
         check_counts({"exam": 1, "train": True})

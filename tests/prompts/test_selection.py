@@ -11,12 +11,18 @@ def taken(captions, fields=None, **settings):
 
 def test_patterns_keep_and_leave_out_whatever_the_case():
     captions = ["A Fish", "a cat", "a fishing cat"]
-    assert taken(captions, match=r"\bfish", exclude="CAT") == (["A Fish"], {"not matched": 1, "excluded": 1})
+    assert taken(captions, match=r"\bfish", exclude="CAT") == (
+        ["A Fish"],
+        {"not matched": 1, "excluded": 1},
+    )
 
 
 def test_words_are_bounded_on_both_sides_included():
     captions = ["one", "one two", "one two three", "one two three four"]
-    assert taken(captions, min_words=2, max_words=3) == (captions[1:3], {"too short": 1, "too long": 1})
+    assert taken(captions, min_words=2, max_words=3) == (
+        captions[1:3],
+        {"too short": 1, "too long": 1},
+    )
 
 
 def test_a_caption_is_taken_once_case_and_white_space_apart():
@@ -66,7 +72,10 @@ def test_the_share_of_a_script_counts_letters_alone(text, script, share):
 
 def test_captions_in_another_script_are_left_out():
     captions = ["a cat", "кот", "un chat à table"]  # French is not told from English
-    assert taken(captions, script="latin") == ([captions[0], captions[2]], {"not in latin script": 1})
+    assert taken(captions, script="latin") == (
+        [captions[0], captions[2]],
+        {"not in latin script": 1},
+    )
 
 
 def test_every_bad_setting_is_told_at_once():
@@ -78,6 +87,13 @@ def test_every_bad_setting_is_told_at_once():
             script="english",
             min_script_share=2,
         )
-    for part in ("6 faults", "match='('", "'aesthetic' must be COLUMN SIGN VALUE", "use == or !=", "max_words=0",
-                 "'english'; known: arabic, chinese", "min_script_share=2"):  # fmt: skip
+    for part in (
+        "6 faults",
+        "match='('",
+        "'aesthetic' must be COLUMN SIGN VALUE",
+        "use == or !=",
+        "max_words=0",
+        "'english'; known: arabic, chinese",
+        "min_script_share=2",
+    ):
         assert part in str(raised.value)

@@ -11,7 +11,9 @@ WORTH = {"a": 5.0, "red": 4.0, "boat": 1.0, "sh": 3.0, "moon": 0.0, "tree": 2.0}
 
 
 def losses(texts):
-    return torch.tensor([sum(WORTH[word] * 10**-n for n, word in enumerate(text.split())) for text in texts])
+    return torch.tensor(
+        [sum(WORTH[word] * 10**-n for n, word in enumerate(text.split())) for text in texts]
+    )
 
 
 def test_the_targets_word_and_what_holds_it_are_never_allowed():
@@ -52,7 +54,9 @@ def test_a_gradient_leads_to_the_best_token_among_many_in_one_round():
     def distance(texts):
         return torch.tensor([abs(words.index(text) - favourite) * 1.0 for text in texts])
 
-    guided = search_tokens(words, range(600), distance, length=1, rounds=1, candidates=4, favour=favour)
+    guided = search_tokens(
+        words, range(600), distance, length=1, rounds=1, candidates=4, favour=favour
+    )
     blind = search_tokens(words, range(600), distance, length=1, rounds=1, candidates=4)
     assert guided.loss == 0
     assert blind.loss > 0
@@ -61,7 +65,8 @@ def test_a_gradient_leads_to_the_best_token_among_many_in_one_round():
 def test_the_same_seed_finds_the_same():
     allowed = allowed_tokens(WORDS, without=["fish"])
     one, other = (
-        search_tokens(WORDS, allowed, losses, length=2, rounds=2, candidates=2, seed=3) for _ in range(2)
+        search_tokens(WORDS, allowed, losses, length=2, rounds=2, candidates=2, seed=3)
+        for _ in range(2)
     )
     assert one == other
 

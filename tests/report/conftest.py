@@ -29,7 +29,14 @@ def results() -> list[dict[str, Any]]:
         result("up", 0.0, "cond", figure(0.6123, (0.5811, 0.6477), 91), baselines=CHANCE),
         result("mid", 0.5, "uncond", figure(None), baselines=CHANCE),
         result("mid", 1.0, "cond", figure(0.3127, (0.2819, 0.3431), 87), baselines=CHANCE),
-        result("mid", 1.0, "cond", figure(0.0625, None, 64), metric="dead_fraction", higher_is_better=False),
+        result(
+            "mid",
+            1.0,
+            "cond",
+            figure(0.0625, None, 64),
+            metric="dead_fraction",
+            higher_is_better=False,
+        ),
     ]
 
 
@@ -41,7 +48,9 @@ def study(results: list[dict[str, Any]]) -> Study:
     mask = np.zeros((8, 8), dtype=bool)
     mask[2:5, 1:4] = True
     score = np.array([[0.9, 0.1], [0.2, 0.3]])
-    keys = [("mid", conditioning, t, "cat") for conditioning in ("cond", "uncond") for t in (1.0, 0.0)]
+    keys = [
+        ("mid", conditioning, t, "cat") for conditioning in ("cond", "uncond") for t in (1.0, 0.0)
+    ]
     return Study(
         name="miniature",
         model="tiny",
@@ -92,9 +101,14 @@ def study(results: list[dict[str, Any]]) -> Study:
 
 @pytest.fixture
 def intervened(study: Study) -> Study:
-    """The same study with a spatial intervention: its two rows, a claim, and a case with two pictures."""
+    """The same study with a spatial intervention: its two rows, a claim, and a case with two
+    pictures.
+    """
     image = study.contact_sheet[0].image
-    controls = {"no_edit": figure(0.2513, (0.1, 0.4), 24), "random_latent": figure(0.3126, (0.2, 0.5), 24)}
+    controls = {
+        "no_edit": figure(0.2513, (0.1, 0.4), 24),
+        "random_latent": figure(0.3126, (0.2, 0.5), 24),
+    }
     differences = {
         "no_edit": figure(0.6948, (0.5, 0.9), 20),
         "random_latent": figure(0.0312, (-0.2, 0.3), 20),
@@ -103,18 +117,46 @@ def intervened(study: Study) -> Study:
     return replace(
         study,
         three_stages=[
-            staged("spatial", figure(0.9461, (0.85, 1.0), 20), controls=controls, differences=differences,
-                   standing=standing, chance=0.25),
-            staged("spatial", figure(0.0543, (0.04, 0.07), 20), measure="distance", unit="RMS of full scale"),
+            staged(
+                "spatial",
+                figure(0.9461, (0.85, 1.0), 20),
+                controls=controls,
+                differences=differences,
+                standing=standing,
+                chance=0.25,
+            ),
+            staged(
+                "spatial",
+                figure(0.0543, (0.04, 0.07), 20),
+                measure="distance",
+                unit="RMS of full scale",
+            ),
         ],
-        claims=[claimed(True, [True]), claimed(None, [], window="final", text="texture can be changed")],
+        claims=[
+            claimed(True, [True]),
+            claimed(None, [], window="final", text="texture can be changed"),
+        ],
         examples=[
-            Examples("spatial", "early", (1.0, 0.6), ["down"], 0.8, "cond", "k10", [
-                Example("fish to top_left", "a blue fish", [
-                    EditedPicture("no_edit", 0.0, False, image),
-                    EditedPicture("concepts", 3.0, True, image[::-1].copy()),
-                    EditedPicture("random_latent", 1.0, False, image[:, ::-1].copy()),
-                ]),
-            ], Run("evaluation/spatial/down-t0.80-cond-k10", "p/mini-down-t080-cond-k10")),
+            Examples(
+                "spatial",
+                "early",
+                (1.0, 0.6),
+                ["down"],
+                0.8,
+                "cond",
+                "k10",
+                [
+                    Example(
+                        "fish to top_left",
+                        "a blue fish",
+                        [
+                            EditedPicture("no_edit", 0.0, False, image),
+                            EditedPicture("concepts", 3.0, True, image[::-1].copy()),
+                            EditedPicture("random_latent", 1.0, False, image[:, ::-1].copy()),
+                        ],
+                    )
+                ],
+                Run("evaluation/spatial/down-t0.80-cond-k10", "p/mini-down-t080-cond-k10"),
+            )
         ],
-    )  # fmt: skip
+    )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 
-def figure(value: float | None, ci95: tuple[float, float] | None = None, n: int = 0) -> dict[str, Any]:
+def figure(
+    value: float | None, ci95: tuple[float, float] | None = None, n: int = 0
+) -> dict[str, Any]:
     return {"value": value, "ci95": ci95, "n": n}
 
 
@@ -46,7 +48,9 @@ def emerged(
     tag: str = "k10",
 ) -> dict[str, Any]:
     """A row as `diffusae.evaluation.emergence.emergence_result` makes it."""
-    curve = [{"t": t, **figure(value, (value - 0.05, value + 0.05), 7)} for t, value in values.items()]
+    curve = [
+        {"t": t, **figure(value, (value - 0.05, value + 0.05), 7)} for t, value in values.items()
+    ]
     return {
         "metric": "emergence",
         **reached,
@@ -112,9 +116,15 @@ def staged(
 
 
 def claimed(
-    holds: bool | None, rises: list[bool | None], *, window: str = "early", text: str = "layout can be moved"
+    holds: bool | None,
+    rises: list[bool | None],
+    *,
+    window: str = "early",
+    text: str = "layout can be moved",
 ) -> dict[str, Any]:
-    """A claim as `diffusae.evaluation.three_stages.judged` gives it, with a cell for each of `rises`."""
+    """A claim as `diffusae.evaluation.three_stages.judged` gives it, with a cell for each of
+    `rises`.
+    """
     cell = {"model": "miniature", "block": "down", "t": 0.8, "conditioning": "cond"}
     over = {"no_edit": figure(0.7, (0.5, 0.9), 20), "random_latent": None}
     return {

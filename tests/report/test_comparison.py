@@ -1,4 +1,6 @@
-"""A paper's figures beside ours: which figure answers to which row, and what is said where none does."""
+"""A paper's figures beside ours: which figure answers to which row, and what is said where none
+does.
+"""
 
 import csv
 import io
@@ -60,7 +62,9 @@ def test_single_figures_are_as_printed(metric, cell, k, value):
 
 
 def test_scaled_mse_and_explained_variance_of_a_cell_fall_and_rise_together():
-    """A slip in typing the table would break it: of 36 cells, the error falls from k=10 to 20 and variance rises."""
+    """A slip in typing the table would break it: of 36 cells, the error falls from k=10 to 20 and
+    variance rises.
+    """
     values = {(row.metric, *row.cell.values(), row.k): row.value for row in PAPER.rows if row.k}
     for (metric, *cell, k), value in values.items():
         other = values[(metric, *cell, 30 - k)]
@@ -73,18 +77,24 @@ def test_the_guide_shows_the_same_table():
     page = (Path(__file__).parents[2] / "docs" / "reproduce.md").read_text(encoding="utf-8")
     columns = [("cond", 10), ("cond", 20), ("uncond", 10), ("uncond", 20)]
     shown = {}
-    for block, t, *cells in re.findall(r"^\| (down|mid|up) (0|\.5|1)" + r" \| (\S+ / \S+)" * 4, page, re.M):
+    for block, t, *cells in re.findall(
+        r"^\| (down|mid|up) (0|\.5|1)" + r" \| (\S+ / \S+)" * 4, page, re.M
+    ):
         for (conditioning, k), cell in zip(columns, cells, strict=True):
             error, variance = map(float, cell.split(" / "))
             shown["scaled_mse", block, float(t), conditioning, k] = error
             shown["explained_variance", block, float(t), conditioning, k] = round(variance / 100, 4)
-    assert shown == {(row.metric, *row.cell.values(), row.k): row.value for row in PAPER.rows if row.k}
+    assert shown == {
+        (row.metric, *row.cell.values(), row.k): row.value for row in PAPER.rows if row.k
+    }
 
 
 def test_a_row_without_a_figure_of_ours_is_no_data():
     lines = compare(PAPER, [])
     assert len(lines) == len(PAPER.rows)
-    assert all(line.ours is None and line.difference is None and line.within is None for line in lines)
+    assert all(
+        line.ours is None and line.difference is None and line.within is None for line in lines
+    )
     assert comparison_markdown(PAPER, lines, experiment="x").count("no data") == len(lines)
 
 
@@ -123,14 +133,19 @@ def test_a_figure_without_a_k_answers_to_every_k_and_a_row_without_a_block_to_ev
 
 def test_the_first_metric_that_has_figures_counts():
     both = [ours("style_rose", 0.5), ours("global_success", 0.7)]
-    of = lambda figures: [line.ours for line in compare(PAPER, figures) if line.metric == "global_success"]  # noqa: E731
+
+    def of(figures):
+        return [line.ours for line in compare(PAPER, figures) if line.metric == "global_success"]
+
     assert 0.7 in of(both) and 0.5 not in of(both)
     assert 0.5 in of(both[:1])
     assert 0.5 in of([both[0], ours("global_success", None)])
 
 
 def test_csv_has_a_line_a_row_and_empty_fields_where_there_are_no_data():
-    rows = list(csv.DictReader(io.StringIO(comparison_csv(compare(PAPER, [ours("style_lpips", 0.6)])))))
+    rows = list(
+        csv.DictReader(io.StringIO(comparison_csv(compare(PAPER, [ours("style_lpips", 0.6)]))))
+    )
     assert len(rows) == len(PAPER.rows)
     (row,) = [row for row in rows if row["ours"]]
     assert (row["metric"], row["theirs"], row["ci95_low"]) == ("lpips", "0.653", "0.58")
@@ -142,17 +157,28 @@ def test_another_model_than_the_papers_is_said():
     other = Ours(**{**vars(figure), "cell": {**figure.cell, "model": "miniature"}})
     told = comparison_markdown(PAPER, compare(PAPER, [other]), experiment="x")
     assert "another model (miniature)" in told
-    assert "another model" not in comparison_markdown(PAPER, compare(PAPER, [figure]), experiment="x")
+    assert "another model" not in comparison_markdown(
+        PAPER, compare(PAPER, [figure]), experiment="x"
+    )
 
 
 def test_references_are_listed_and_a_broken_row_is_named(tmp_path):
     with pytest.raises(UserError, match=r"unknown reference '2504'.*arxiv_2504_15473"):
         load_reference("2504")
     assert "arxiv_2504_15473" in known_references()
-    told = {"id": "x", "title": "", "source": "", "model": "m", "notes": [], "rows": [{"metric": "l0"}]}
+    told = {
+        "id": "x",
+        "title": "",
+        "source": "",
+        "model": "m",
+        "notes": [],
+        "rows": [{"metric": "l0"}],
+    }
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(told))
-    with pytest.raises(UserError, match=r"mine.json, row 1: missing or unknown: cell, higher_is_better"):
+    with pytest.raises(
+        UserError, match=r"mine.json, row 1: missing or unknown: cell, higher_is_better"
+    ):
         load_reference(path)
     path.write_text("[]")
     with pytest.raises(UserError, match="is no reference"):

@@ -24,7 +24,9 @@ RESULTS = [
     result("up", 0.0, "cond", figure(0.6, (0.5, 0.7), 91)),
     result("mid", 1.0, "cond", figure(0.3, (0.2, 0.4), 87)),
     result("mid", 0.0, "cond", figure(None)),
-    result("mid", 1.0, "cond", figure(0.06, None, 64), metric="dead_fraction", higher_is_better=False),
+    result(
+        "mid", 1.0, "cond", figure(0.06, None, 64), metric="dead_fraction", higher_is_better=False
+    ),
 ]
 STAGED = [
     staged(
@@ -53,7 +55,15 @@ def shown() -> Dashboard:
     )
 
 
-PARTS = ["The grid", "Over time", "Interventions", "Before and after", "Cells", "Training", "Concepts"]
+PARTS = [
+    "The grid",
+    "Over time",
+    "Interventions",
+    "Before and after",
+    "Cells",
+    "Training",
+    "Concepts",
+]
 
 
 def panels(specification: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -90,7 +100,11 @@ def test_the_workspace_has_a_heat_map_a_picture_and_a_curve_for_each_metric(show
     (query,) = charts[0]["userQuery"]["queryFields"]
     table = next(field for field in query["fields"] if field["name"] == "summaryTable")
     assert table["args"] == [{"name": "tableKey", "value": "grid/composition"}]
-    pictures = [panel["config"]["mediaKeys"] for panel in found["The grid"] if "mediaKeys" in panel["config"]]
+    pictures = [
+        panel["config"]["mediaKeys"]
+        for panel in found["The grid"]
+        if "mediaKeys" in panel["config"]
+    ]
     assert pictures == [["heatmap/composition"], ["heatmap/dead_fraction"]]
     first, second = (panel["config"] for panel in found["Over time"])
     assert (first["xAxis"], first["metrics"]) == (
@@ -121,7 +135,9 @@ def test_interventions_have_their_table_their_figure_and_the_pictures_of_each_ce
     figure_, table = found["Interventions"]
     assert figure_["config"]["mediaKeys"] == ["three_stages/figure"]
     assert "three_stages" in str(table)
-    assert [panel["config"]["mediaKeys"] for panel in found["Before and after"]] == [["before_after/spatial"]]
+    assert [panel["config"]["mediaKeys"] for panel in found["Before and after"]] == [
+        ["before_after/spatial"]
+    ]
 
 
 def test_the_table_of_interventions_has_a_row_a_method_with_the_concepts_lead_over_it():
@@ -138,7 +154,11 @@ def test_the_workspace_shows_the_experiments_cells_and_the_one_overview(shown):
     (runs,) = specifications(shown)["workspace"]["spec"]["section"]["runSets"]
     first, second = runs["filters"]["filters"]
     assert (first["key"]["name"], first["value"]) == ("experiment", "mini")
-    assert (second["key"]["name"], second["value"], second["connector"]) == ("overview", "mini-0123", "OR")
+    assert (second["key"]["name"], second["value"], second["connector"]) == (
+        "overview",
+        "mini-0123",
+        "OR",
+    )
     assert runs["runFeed"]["columnOrder"][1:] == [
         "config:block",
         "config:t",
@@ -163,7 +183,10 @@ def test_the_report_has_the_same_parts_each_with_the_runs_that_it_is_about(shown
 def test_a_part_without_panels_is_left_out(shown):
     from dataclasses import replace
 
-    names = [section.name for section in workspace_of(replace(shown, training=[], interventions=[])).sections]
+    names = [
+        section.name
+        for section in workspace_of(replace(shown, training=[], interventions=[])).sections
+    ]
     assert names == [name for name in PARTS if name not in ("Training", "Interventions")]
 
 

@@ -47,7 +47,9 @@ def test_curves_are_ordered_by_block_and_branch_whatever_the_order_of_the_rows()
 def test_a_line_a_curve_in_the_colour_of_its_block_with_time_from_one_to_zero() -> None:
     above, below = panels()
     lines = {line.get_label(): line for line in above.get_lines()}
-    np.testing.assert_array_equal(lines["up · cond"].get_xydata(), [[1.0, 0.1], [0.5, 0.2], [0.0, 0.4]])
+    np.testing.assert_array_equal(
+        lines["up · cond"].get_xydata(), [[1.0, 0.1], [0.5, 0.2], [0.0, 0.4]]
+    )
     assert same_color(lines["mid · cond"].get_color(), "#d55e00")
     assert lines["up · uncond"].get_linestyle() == "--"
     assert above.get_xlim()[0] > above.get_xlim()[1]
@@ -76,9 +78,14 @@ def test_the_figure_stands_beside_its_line_and_no_data_is_said() -> None:
 
 
 def test_curves_of_several_saes_carry_their_tags() -> None:
-    several = [emerged("mid", "cond", VALUES, figure(0.1, None, 7), tag=tag) for tag in ("k20", "k10")]
+    several = [
+        emerged("mid", "cond", VALUES, figure(0.1, None, 7), tag=tag) for tag in ("k20", "k10")
+    ]
     below = emergence_chart(curves_of(several)).axes[1]
-    assert [label.get_text() for label in below.get_yticklabels()] == ["mid · cond · k10", "mid · cond · k20"]
+    assert [label.get_text() for label in below.get_yticklabels()] == [
+        "mid · cond · k10",
+        "mid · cond · k20",
+    ]
 
 
 def test_nothing_of_the_chart_lies_outside_the_picture_or_on_another_text() -> None:

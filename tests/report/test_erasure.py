@@ -23,10 +23,18 @@ def point(
 ) -> dict[str, Any]:
     known = not np.isnan(value)
     return {
-        "target": MARKUP, "variant": CELL if defence == "text_edit" else "", "defence": defence, "strength": strength,
-        "split": "test", "kind": kind, "measure": measure, "value": value, "low": value - 0.1 if known else NAN,
-        "high": value + 0.1 if known else NAN, "n": 24 if known else 0,
-    } | other  # fmt: skip
+        "target": MARKUP,
+        "variant": CELL if defence == "text_edit" else "",
+        "defence": defence,
+        "strength": strength,
+        "split": "test",
+        "kind": kind,
+        "measure": measure,
+        "value": value,
+        "low": value - 0.1 if known else NAN,
+        "high": value + 0.1 if known else NAN,
+        "n": 24 if known else 0,
+    } | other
 
 
 POINTS = [
@@ -42,15 +50,26 @@ POINTS = [
     point("none", 0.0, "others", "kernel_distance", NAN),
 ]
 TOKENS = [
-    {"target": MARKUP, "kind": "tokens_defended", "defence": "text_edit", "strength": 1.0, "tokens": "moon a", "loss": 0.25,
-     "start": 0.5, "queries": 65}
-]  # fmt: skip
+    {
+        "target": MARKUP,
+        "kind": "tokens_defended",
+        "defence": "text_edit",
+        "strength": 1.0,
+        "tokens": "moon a",
+        "loss": 0.25,
+        "start": 0.5,
+        "queries": 65,
+    }
+]
 
 
 @pytest.fixture
 def run() -> ErasureRun:
     image = np.zeros((4, 4, 3), np.uint8)
-    pictures = [EditedPicture("no_edit", 0.0, False, image), EditedPicture("text_edit", 1.0, True, image)]
+    pictures = [
+        EditedPicture("no_edit", 0.0, False, image),
+        EditedPicture("text_edit", 1.0, True, image),
+    ]
     examples = Examples(
         "erasure",
         "whole",
@@ -67,9 +86,10 @@ def run() -> ErasureRun:
 def test_a_curve_has_a_point_a_strength_and_the_chosen_one_is_told_apart(run):
     (target,) = targets_of(run)
     assert list(target.curves) == ["none", "text_edit"]
-    assert [(each.strength, each.attack.value, each.aligned.value, each.chosen) for each in target.curves["text_edit"]] == [
-        (0.5, 0.75, 0.95, False), (1.0, 0.125, 0.875, True),
-    ]  # fmt: skip
+    assert [
+        (each.strength, each.attack.value, each.aligned.value, each.chosen)
+        for each in target.curves["text_edit"]
+    ] == [(0.5, 0.75, 0.95, False), (1.0, 0.125, 0.875, True)]
 
 
 def test_the_table_has_chosen_strengths_alone_and_leaves_out_what_is_no_data(run):
@@ -87,13 +107,25 @@ def test_the_headline_tells_what_is_left_of_the_target_and_of_the_others_and_who
     assert "0.12 (without: 0.94) of the prompts that name it" in headline.finding
     assert "0.88 (without: 0.90) of the others" in headline.finding
     assert (
-        headline.cleared and "for 1 of 1 targets; no harm to other prompts is told apart" in headline.verdict
+        headline.cleared
+        and "for 1 of 1 targets; no harm to other prompts is told apart" in headline.verdict
     )
-    points = [point("text_edit", 1.0, "others", "aligned", 0.5) if p["kind"] == "others" and p["strength"] == 1 else p
-              for p in POINTS]  # fmt: skip
-    (harmed,) = targets_of(ErasureRun(CELL, points, {MARKUP: {"none": 0.0, "text_edit": 1.0}}, TOKENS, None))
+    points = [
+        (
+            point("text_edit", 1.0, "others", "aligned", 0.5)
+            if p["kind"] == "others" and p["strength"] == 1
+            else p
+        )
+        for p in POINTS
+    ]
+    (harmed,) = targets_of(
+        ErasureRun(CELL, points, {MARKUP: {"none": 0.0, "text_edit": 1.0}}, TOKENS, None)
+    )
     assert not erasure_headline([harmed]).cleared
-    assert f"other prompts suffer by whole intervals for {MARKUP}" in erasure_headline([harmed]).verdict
+    assert (
+        f"other prompts suffer by whole intervals for {MARKUP}"
+        in erasure_headline([harmed]).verdict
+    )
     assert erasure_headline([]).cleared is None
 
 
@@ -119,11 +151,28 @@ def test_harm_goes_to_the_right_and_attack_success_upwards(run):
 
 def test_the_page_shows_figures_tokens_and_pictures_and_escapes_names(run):
     rows = [
-        {"metric": "erasure_fish_plain", "value": 0.125, "ci95": [0.0, 0.3], "n": 24, "higher_is_better": False, "unit": "share",
-         "cell": {"model": "m", "block": "text_2", "t": 1.0, "conditioning": "cond"}, "baselines": {}, "details": {}, "version": 1}
-    ]  # fmt: skip
+        {
+            "metric": "erasure_fish_plain",
+            "value": 0.125,
+            "ci95": [0.0, 0.3],
+            "n": 24,
+            "higher_is_better": False,
+            "unit": "share",
+            "cell": {"model": "m", "block": "text_2", "t": 1.0, "conditioning": "cond"},
+            "baselines": {},
+            "details": {},
+            "version": 1,
+        }
+    ]
     page = render_page(Study("steerers", "miniature", results=rows, erasures=[run]))
-    for text in ("0.12", "0.06", "moon a", "Other layers, widths and k (3)", "fish to go", 'id="erasure"'):
+    for text in (
+        "0.12",
+        "0.06",
+        "moon a",
+        "Other layers, widths and k (3)",
+        "fish to go",
+        'id="erasure"',
+    ):
         assert text in page
     assert MARKUP not in page.replace("aria-label", "")
     assert "0.9999" not in page

@@ -1,4 +1,6 @@
-"""What the page makes of accuracies: which cell is best, which baselines are cleared, and the figure."""
+"""What the page makes of accuracies: which cell is best, which baselines are cleared, and the
+figure.
+"""
 
 from dataclasses import replace
 
@@ -50,8 +52,15 @@ def rows():
 def test_the_cell_is_chosen_by_tuning_pictures_and_not_by_its_own_figure(rows):
     style, _ = answers_of(rows)
     best = style.best["updates"]
-    assert (best.row.block, best.row.t, best.row.figure.value) == ("mid", 0.0, 0.70)  # not up, which has 0.75
-    assert (best.alike, best.cells) == (2, 3)  # 0.65 to 0.75 overlaps with 0.70 to 0.80; one cell has no data
+    assert (best.row.block, best.row.t, best.row.figure.value) == (
+        "mid",
+        0.0,
+        0.70,
+    )  # not up, which has 0.75
+    assert (best.alike, best.cells) == (
+        2,
+        3,
+    )  # 0.65 to 0.75 overlaps with 0.70 to 0.80; one cell has no data
     assert style.leading[0] == "updates"
     assert style.n_classes == 6
 
@@ -78,7 +87,10 @@ def test_the_headline_names_every_task_and_what_is_not_cleared(rows):
 def test_the_figure_has_a_column_a_task_and_a_line_of_panels_a_reader(rows):
     drawn = knowledge_chart(rows)
     style_updates, object_updates, style_diff_c, object_diff_c = drawn.axes
-    assert [panel.get_title(loc="left") for panel in (style_updates, object_updates)] == ["style", "object"]
+    assert [panel.get_title(loc="left") for panel in (style_updates, object_updates)] == [
+        "style",
+        "object",
+    ]
     assert style_diff_c.get_ylabel() == "Diff-C\nupdates"
     assert style_updates.get_xlim()[0] > style_updates.get_xlim()[1]
     mid = [line for line in style_updates.get_lines() if same_color(line.get_color(), "#d55e00")]
@@ -121,11 +133,24 @@ def test_the_page_has_the_figure_the_table_and_every_cell(rows, study):
     )
     page = render_page(
         replace(
-            study, results=[*rows, entropy], given=True, pure=study.concepts[:1], predictions=(), concepts=()
+            study,
+            results=[*rows, entropy],
+            given=True,
+            pure=study.concepts[:1],
+            predictions=(),
+            concepts=(),
         )
     )
-    for part in ("Which block and which moment know what?", "What the model was given", 'href="#knowledge"', "like it: 2 of 3 cells",
-                 "Accuracy style updates of every cell", "Label entropy style of every cell", "The purest latents", "active in 2.1 % of pictures"):  # fmt: skip
+    for part in (
+        "Which block and which moment know what?",
+        "What the model was given",
+        'href="#knowledge"',
+        "like it: 2 of 3 cells",
+        "Accuracy style updates of every cell",
+        "Label entropy style of every cell",
+        "The purest latents",
+        "active in 2.1 % of pictures",
+    ):
         assert part in page, part
     assert "composition was not evaluated" not in page
     assert page.count("Accuracy style updates of every cell") == 1
@@ -142,9 +167,15 @@ def test_metrics_of_knowledge_and_purity_are_told_apart_from_others(rows):
         for name in ("composition", "noun_entropy", "label_entropy_style", "sigma_label_style")
     ]
     assert knowledge_metrics([*rows, *others]) == {
-        "accuracy_style_updates", "accuracy_style_diff_c", "accuracy_object_updates", "label_entropy_style", "sigma_label_style",
-    }  # fmt: skip
-    assert purity_titles(others) == {"label_entropy_style": "Style of a latent's top pictures: bits"}
+        "accuracy_style_updates",
+        "accuracy_style_diff_c",
+        "accuracy_object_updates",
+        "label_entropy_style",
+        "sigma_label_style",
+    }
+    assert purity_titles(others) == {
+        "label_entropy_style": "Style of a latent's top pictures: bits"
+    }
 
 
 def test_the_dashboards_table_has_a_row_a_task_and_reader(rows):

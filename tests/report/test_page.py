@@ -103,7 +103,9 @@ def test_page_loads_nothing_from_elsewhere(study: Study) -> None:
     for tag, attributes in Reader(text).elements:
         for name, value in attributes.items():
             if name in ("src", "href", "xlink:href", "srcset", "data", "action") and value:
-                allowed = ("#", "data:image/") if tag != "a" else ("#", "https://arxiv.org/abs/", "../")
+                allowed = (
+                    ("#", "data:image/") if tag != "a" else ("#", "https://arxiv.org/abs/", "../")
+                )
                 assert value.startswith(allowed), (tag, name, value[:60])
     assert "@import" not in text
     assert not re.search(r"url\((?!#)", text)
@@ -123,7 +125,11 @@ def test_text_from_outside_is_escaped_wherever_it_appears(study: Study) -> None:
         results=[
             {
                 **result(
-                    MARKUP, 1.0, MARKUP, figure(0.5, (0.4, 0.6), 3), baselines={MARKUP: figure(0.1, None, 1)}
+                    MARKUP,
+                    1.0,
+                    MARKUP,
+                    figure(0.5, (0.4, 0.6), 3),
+                    baselines={MARKUP: figure(0.1, None, 1)},
                 ),
                 "unit": MARKUP,
                 "metric": metric,
@@ -168,8 +174,12 @@ def test_text_from_outside_is_escaped_wherever_it_appears(study: Study) -> None:
                 Run(MARKUP, MARKUP),
             )
         ],
-        predictions=[Prediction(MARKUP, image, [MARKUP], {MARKUP: mask}, {key: (scores, mask)}, {key: 0.5})],
-        concepts=[Concept(MARKUP, MARKUP, 1.0, MARKUP, 1, [(MARKUP, 1)], 1.0, 0.1, [(image, scores)])],
+        predictions=[
+            Prediction(MARKUP, image, [MARKUP], {MARKUP: mask}, {key: (scores, mask)}, {key: 0.5})
+        ],
+        concepts=[
+            Concept(MARKUP, MARKUP, 1.0, MARKUP, 1, [(MARKUP, 1)], 1.0, 0.1, [(image, scores)])
+        ],
         runs=[RunRow(MARKUP, MARKUP, MARKUP, 1.0, MARKUP)],
     )
     text = render_page(hostile)
@@ -177,11 +187,15 @@ def test_text_from_outside_is_escaped_wherever_it_appears(study: Study) -> None:
     read = Reader(text)
     assert [tag for tag, _ in read.elements].count("script") == 1  # the page's own
     assert MARKUP in read.text
-    captions = [each["aria-label"] for tag, each in read.elements if tag == "svg" and "aria-label" in each]
+    captions = [
+        each["aria-label"] for tag, each in read.elements if tag == "svg" and "aria-label" in each
+    ]
     assert MARKUP in captions
 
 
-def test_every_number_of_the_rows_is_on_the_page(study: Study, results: list[dict[str, Any]]) -> None:
+def test_every_number_of_the_rows_is_on_the_page(
+    study: Study, results: list[dict[str, Any]]
+) -> None:
     text = Reader(render_page(study)).text
     for row in results:
         for each in (row, *row["baselines"].values()):
@@ -194,7 +208,10 @@ def test_every_number_of_the_rows_is_on_the_page(study: Study, results: list[dic
 
 def test_a_row_of_the_table_holds_its_own_cell_and_figures(study: Study) -> None:
     text = render_page(study)
-    rows = [" ".join(re.sub(r"<[^>]*>", " ", row).split()) for row in re.findall(r"<tr>.*?</tr>", text, re.S)]
+    rows = [
+        " ".join(re.sub(r"<[^>]*>", " ", row).split())
+        for row in re.findall(r"<tr>.*?</tr>", text, re.S)
+    ]
     assert "up 0.00 cond 0.612 [0.581, 0.648] 91 0.140 [0.120, 0.160] n = 80 none" in rows
     assert "mid 0.50 uncond no data 0 0.140 [0.120, 0.160] n = 80 –" in rows
     assert "mid 1.00 cond 0.062 64" in rows
@@ -206,11 +223,14 @@ def test_emergence_has_its_chart_and_every_figure_of_its_row(study: Study) -> No
     assert 'id="emergence"' in page
     assert "IoU over t of mid · cond" in page
     assert "stays above 90 % of its value" in text
-    rows = [" ".join(re.sub(r"<[^>]*>", " ", row).split()) for row in re.findall(r"<tr>.*?</tr>", page, re.S)]
+    rows = [
+        " ".join(re.sub(r"<[^>]*>", " ", row).split())
+        for row in re.findall(r"<tr>.*?</tr>", page, re.S)
+    ]
     assert (
-        "mid cond k10 0.246 [0.213, 0.280] between 0.50 and 0.00 83 0.152 [0.102, 0.202] 0.374 [0.324, 0.424] "
-        "0.200 [0.100, 0.300] 0.140 [0.120, 0.160] 0.579 [0.518, 0.629]"
-    ) in rows
+        "mid cond k10 0.246 [0.213, 0.280] between 0.50 and 0.00 83 0.152 [0.102, 0.202] 0.374"
+        " [0.324, 0.424] 0.200 [0.100, 0.300] 0.140 [0.120, 0.160] 0.579 [0.518, 0.629]" in rows
+    )
 
 
 def test_a_curve_that_hardly_rises_is_marked(study: Study) -> None:
@@ -226,17 +246,23 @@ def test_a_grid_without_a_curve_has_no_section_of_emergence(study: Study) -> Non
 
 
 def lines_of_tables(page: str) -> list[str]:
-    return [" ".join(re.sub(r"<[^>]*>", " ", row).split()) for row in re.findall(r"<tr.*?</tr>", page, re.S)]
+    return [
+        " ".join(re.sub(r"<[^>]*>", " ", row).split())
+        for row in re.findall(r"<tr.*?</tr>", page, re.S)
+    ]
 
 
-def test_interventions_have_a_line_each_with_the_concepts_lead_over_every_control(intervened: Study) -> None:
+def test_interventions_have_a_line_each_with_the_concepts_lead_over_every_control(
+    intervened: Study,
+) -> None:
     page = render_page(intervened)
     assert 'href="#interventions"' in page
     assert "Success and change of the picture of spatial edits" in page
     assert (
         "early 1 ≥ t ≥ 0.6 spatial down t = 0.80 · cond · k10 0.95 [0.85, 1.00] 20 "
         "0.25 ▲ +0.69 [+0.50, +0.90] 0.31 ? +0.03 [-0.20, +0.30] – 0.05 [0.04, 0.07]"
-    ) in lines_of_tables(page)
+        in lines_of_tables(page)
+    )
 
 
 def test_every_method_of_an_intervention_has_all_its_figures(intervened: Study) -> None:
@@ -250,9 +276,10 @@ def test_every_method_of_an_intervention_has_all_its_figures(intervened: Study) 
 def test_the_claims_are_told_in_words_made_from_their_figures(intervened: Study) -> None:
     rows = lines_of_tables(render_page(intervened))
     assert (
-        "early layout can be moved ✓ holds (1 cell: 1 above the controls) down · t = 0.80 · cond: 0.95 [0.85, 1.00], "
-        "n = 20; +0.70 [+0.50, +0.90] over no edit, not compared with random latent"
-    ) in rows
+        "early layout can be moved ✓ holds (1 cell: 1 above the controls) down · t = 0.80 · cond:"
+        " 0.95 [0.85, 1.00], n = 20; +0.70 [+0.50, +0.90] over no edit, not compared with random"
+        " latent" in rows
+    )
     assert "final texture can be changed – not evaluated –" in rows
     against = replace(intervened, claims=[claimed(False, [False])])
     assert "early layout can be moved ✗ does not hold (1 cell: 1 not above them)" in " ".join(
@@ -260,27 +287,39 @@ def test_the_claims_are_told_in_words_made_from_their_figures(intervened: Study)
     )
 
 
-def test_pictures_before_and_after_carry_their_outcome_and_link_to_their_run(intervened: Study) -> None:
+def test_pictures_before_and_after_carry_their_outcome_and_link_to_their_run(
+    intervened: Study,
+) -> None:
     page = render_page(intervened)
     section = page[page.index('id="interventions"') : page.index('id="grid"')]
     assert lines_of_tables(section)[-1] == "fish to top left a blue fish before ✓ × 3 ✗ × 1"
     record = "evaluation/spatial/down-t0.80-cond-k10/run.json"
-    link = f'<a class="run" href="../{record}" title="{record}, W&amp;B run p/mini-down-t080-cond-k10">'
+    link = (
+        f'<a class="run" href="../{record}" title="{record}, W&amp;B run'
+        ' p/mini-down-t080-cond-k10">'
+    )
     assert section.count(link) == 3
     for caption in ("no edit", "concepts x 3, reached", "random latent x 1, not reached"):
         assert f'aria-label="fish to top_left: {caption}"' in section
 
 
-def test_a_study_without_interventions_has_no_section_and_no_definitions_of_them(study: Study) -> None:
+def test_a_study_without_interventions_has_no_section_and_no_definitions_of_them(
+    study: Study,
+) -> None:
     page = render_page(study)
     assert 'id="interventions"' not in page
     assert 'href="#interventions"' not in page
     assert "Target reached" not in page and "Strength that suffices" not in page
 
 
-def test_the_grid_has_a_heat_map_of_every_success_and_the_section_their_tables(intervened: Study) -> None:
+def test_the_grid_has_a_heat_map_of_every_success_and_the_section_their_tables(
+    intervened: Study,
+) -> None:
     metrics = ("spatial_success", "spatial_rest_changed", "style_rose_together")
-    rows = [result("down", 0.8, "cond", figure(0.7391, (0.6, 0.8), 9), metric=metric) for metric in metrics]
+    rows = [
+        result("down", 0.8, "cond", figure(0.7391, (0.6, 0.8), 9), metric=metric)
+        for metric in metrics
+    ]
     page = render_page(replace(intervened, results=[*intervened.results, *rows]))
     grid, section = (
         page[page.index('id="grid"') :],
@@ -294,7 +333,9 @@ def test_the_grid_has_a_heat_map_of_every_success_and_the_section_their_tables(i
     assert "Spatial interventions: change of the rest (" in section
 
 
-def test_a_second_embedding_has_its_own_chart_and_table_in_the_section_of_quality(study: Study) -> None:
+def test_a_second_embedding_has_its_own_chart_and_table_in_the_section_of_quality(
+    study: Study,
+) -> None:
     rows = [
         result("mid", 1.0, "cond", figure(value, None, 40), metric=metric)
         for metric, value in (("cohesion", 0.8123), ("cohesion_text_encoder", 0.4567))
@@ -356,7 +397,9 @@ def test_a_concept_shows_labels_purity_frequency_and_its_pictures(study: Study) 
 
 
 def test_unfinished_runs_are_named(study: Study) -> None:
-    assert "2 runs, 1 not finished: train mid-t1.00-cond (failed)." in Reader(render_page(study)).text
+    assert (
+        "2 runs, 1 not finished: train mid-t1.00-cond (failed)." in Reader(render_page(study)).text
+    )
 
 
 def test_the_same_study_gives_the_same_page(study: Study) -> None:
@@ -389,7 +432,9 @@ def test_a_heavy_page_is_warned_about(
 
 def test_quotes_in_captions_survive_as_text(study: Study) -> None:
     caption = 'it\'s "<b>" & co'
-    shown = render_page(replace(study, contact_sheet=[Picture(caption, study.contact_sheet[0].image)]))
+    shown = render_page(
+        replace(study, contact_sheet=[Picture(caption, study.contact_sheet[0].image)])
+    )
     assert html.escape(caption).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in shown
 
 

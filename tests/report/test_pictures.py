@@ -12,7 +12,15 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from matplotlib.path import Path
 from PIL import Image
 
-from diffusae.report.pictures import PictureBook, heat, heat_colours, outline_path, pale, region, score_map
+from diffusae.report.pictures import (
+    PictureBook,
+    heat,
+    heat_colours,
+    outline_path,
+    pale,
+    region,
+    score_map,
+)
 
 
 def pixels_of(markup: str) -> np.ndarray:
@@ -49,7 +57,9 @@ def test_outline_of_nothing_is_empty() -> None:
 def test_outlines_enclose_exactly_the_mask(mask: np.ndarray) -> None:
     loops = loops_of(outline_path(mask))
     rows, columns = mask.shape
-    centres = np.stack(np.meshgrid(np.arange(columns) + 0.5, np.arange(rows) + 0.5), axis=-1).reshape(-1, 2)
+    centres = np.stack(
+        np.meshgrid(np.arange(columns) + 0.5, np.arange(rows) + 0.5), axis=-1
+    ).reshape(-1, 2)
     crossings = np.zeros(mask.size, dtype=int)
     for loop in loops:
         crossings += Path([*loop, loop[0]], closed=True).contains_points(centres)
@@ -77,9 +87,18 @@ def test_heat_map_keeps_its_orientation() -> None:
 
 
 def test_heat_is_relative_to_the_high_value_and_darkest_at_zero() -> None:
-    colours = heat_colours(np.array([[-1.0, 0.0, 1.0, 2.0, 5.0, np.nan]]), low=0.0, high=2.0)[0].astype(int)
+    colours = heat_colours(np.array([[-1.0, 0.0, 1.0, 2.0, 5.0, np.nan]]), low=0.0, high=2.0)[
+        0
+    ].astype(int)
     brightness = colours.sum(axis=1)
-    assert brightness[0] == brightness[1] == brightness[5] < brightness[2] < brightness[3] == brightness[4]
+    assert (
+        brightness[0]
+        == brightness[1]
+        == brightness[5]
+        < brightness[2]
+        < brightness[3]
+        == brightness[4]
+    )
 
 
 def test_a_flat_map_is_dark_and_a_score_map_uses_its_own_range() -> None:

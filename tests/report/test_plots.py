@@ -43,7 +43,12 @@ def test_curves_have_a_panel_a_block_with_time_running_from_one_to_zero() -> Non
 
 def test_block_is_the_colour_and_conditioning_the_line_style() -> None:
     values: dict[float, float | None] = {1.0: 0.2, 0.0: 0.5}
-    rows = [row for block in ("down", "mid") for c in ("cond", "uncond") for row in curve(block, c, values)]
+    rows = [
+        row
+        for block in ("down", "mid")
+        for c in ("cond", "uncond")
+        for row in curve(block, c, values)
+    ]
     panels = iou_curves(rows).axes
     for panel, colour in zip(panels, ("#0072b2", "#d55e00"), strict=True):
         assert line(panel, "cond").get_linestyle() == "-"
@@ -76,7 +81,11 @@ def test_curves_and_baselines_are_drawn_for_any_number_of_moments(n: int) -> Non
 def test_labels_of_close_baselines_do_not_overlap_and_keep_their_order() -> None:
     levels = {"a": 0.140, "b": 0.141, "c": 0.142, "d": 0.9}
     row = result(
-        "mid", 1.0, "cond", figure(0.5, None, 1), baselines={k: figure(v, None, 1) for k, v in levels.items()}
+        "mid",
+        1.0,
+        "cond",
+        figure(0.5, None, 1),
+        baselines={k: figure(v, None, 1) for k, v in levels.items()},
     )
     drawn = iou_curves([row])
     (panel,) = drawn.axes
@@ -86,7 +95,9 @@ def test_labels_of_close_baselines_do_not_overlap_and_keep_their_order() -> None
     assert middle - low == pytest.approx(high - middle)
     assert (low + middle + high) / 3 == pytest.approx(0.141)
     # 8 pt letters: the labels' distance on paper must exceed that.
-    points_a_unit = panel.get_position().height * drawn.get_figheight() * 72 / np.ptp(panel.get_ylim())
+    points_a_unit = (
+        panel.get_position().height * drawn.get_figheight() * 72 / np.ptp(panel.get_ylim())
+    )
     assert (middle - low) * points_a_unit > 8
 
 
@@ -112,7 +123,9 @@ def test_heat_map_puts_each_value_in_its_row_and_column() -> None:
     assert [label.get_text() for label in panel.get_xticklabels()] == ["1.00", "0.00"]
     bottom, top = panel.get_ylim()
     assert bottom > top  # the first line is the upper one
-    printed = {text.get_position(): text.get_text() for text in panel.texts if text.get_text() != "t"}
+    printed = {
+        text.get_position(): text.get_text() for text in panel.texts if text.get_text() != "t"
+    }
     assert printed == {
         (0.5, 0.5): "0.33",
         (1.5, 0.5): "–",
@@ -129,7 +142,10 @@ def test_heat_map_puts_each_value_in_its_row_and_column() -> None:
 def test_values_in_the_heat_map_contrast_with_their_cells() -> None:
     rows = [result("mid", t, "cond", figure(v, None, 1)) for t, v in ((1.0, 0.0), (0.0, 1.0))]
     (panel,) = grid_heatmap(rows, "composition").axes
-    assert [text.get_color() for text in panel.texts if text.get_text() != "t"] == ["black", "white"]
+    assert [text.get_color() for text in panel.texts if text.get_text() != "t"] == [
+        "black",
+        "white",
+    ]
 
 
 def test_charts_without_rows_are_refused() -> None:

@@ -25,17 +25,27 @@ def told(value: float, n: int = 8) -> dict[str, Any]:
 
 
 def rows() -> list[dict[str, Any]]:
-    """Towards alone: without an edit 0.125, at 0.5 0.375, at 1 0.875; objects kept 1, 0.875, 0.5. 1 was chosen."""
+    """Towards alone: without an edit 0.125, at 0.5 0.375, at 1 0.875; objects kept 1, 0.875, 0.5. 1
+    was chosen.
+    """
     cell = {"model": "miniature", "block": "text_2", "t": 1.0, "conditioning": "cond"}
     shares = {
         "steering_towards": {"0": told(0.125), "1": told(0.875), "0.5": told(0.375)},
         "steering_towards_kept": {"0": told(1.0), "1": told(0.5), "0.5": told(0.875)},
     }
     return [
-        {"metric": metric, **by["1"], "higher_is_better": True, "unit": "share", "cell": cell, "version": 1,
-         "baselines": {"no_edit": by["0"]}, "details": {"strength": 1.0, "by_strength": by}}
+        {
+            "metric": metric,
+            **by["1"],
+            "higher_is_better": True,
+            "unit": "share",
+            "cell": cell,
+            "version": 1,
+            "baselines": {"no_edit": by["0"]},
+            "details": {"strength": 1.0, "by_strength": by},
+        }
         for metric, by in shares.items()
-    ]  # fmt: skip
+    ]
 
 
 def test_strips_over_the_same_strengths_share_a_table_by_rising_strength():
@@ -56,17 +66,17 @@ def test_strips_over_the_same_strengths_share_a_table_by_rising_strength():
 
 def test_success_and_kept_objects_stand_by_strength_the_weakest_first():
     lines = strength_lines(rows())
-    assert [(line.strength, line.success.value, line.kept and line.kept.value) for line in lines] == [
-        (0.0, 0.125, 1.0),
-        (0.5, 0.375, 0.875),
-        (1.0, 0.875, 0.5),
-    ]
+    assert [
+        (line.strength, line.success.value, line.kept and line.kept.value) for line in lines
+    ] == [(0.0, 0.125, 1.0), (0.5, 0.375, 0.875), (1.0, 0.875, 0.5)]
     assert [line.chosen for line in lines] == [False, False, True]
     assert {line.direction for line in lines} == {"towards"}
 
 
 def test_the_page_shows_them_in_a_section_of_their_own_and_escapes_prompts():
-    study = Study("s", "miniature", results=rows(), strips=[strip("towards neon", {0.0: False, 1.0: True})])
+    study = Study(
+        "s", "miniature", results=rows(), strips=[strip("towards neon", {0.0: False, 1.0: True})]
+    )
     page = render_page(study)
     assert page.count('id="steering"') == 1
     assert "a flat &lt;fish&gt;" in page

@@ -9,7 +9,9 @@ from report.rows import CHANCE, figure, result
 
 
 def rows(block: str) -> list[dict[str, Any]]:
-    return [result(block, t, "cond", figure(0.3, (0.2, 0.4), 5), baselines=CHANCE) for t in (1.0, 0.0)]
+    return [
+        result(block, t, "cond", figure(0.3, (0.2, 0.4), 5), baselines=CHANCE) for t in (1.0, 0.0)
+    ]
 
 
 def test_blocks_of_any_name_get_colours_of_their_own() -> None:

@@ -66,7 +66,9 @@ def test_every_place_of_every_window_has_its_mark_at_its_value_from_left_to_righ
     assert all(same_color(line.get_markerfacecolor(), "#0072b2") for line in own)
     single, together, _ = from_left(style, "D")
     assert same_color(single.get_markerfacecolor(), "#0072b2")
-    assert not same_color(together.get_markerfacecolor(), "#0072b2")  # blocks together belong to no block
+    assert not same_color(
+        together.get_markerfacecolor(), "#0072b2"
+    )  # blocks together belong to no block
     assert [label.get_text() for label in style.get_xticklabels()] == [
         "down\n1.00",
         "down\n0.80",
@@ -88,14 +90,21 @@ def test_chance_is_drawn_at_every_place_that_has_one_and_named_once() -> None:
     spatial, _, style, change = drawn.axes
     dotted = [each for each in spatial.collections if each.get_label() == "chance"]
     assert [each.get_segments()[0][0][1] for each in dotted] == [0.25] * 3  # type: ignore[attr-defined]
-    assert not any(each.get_label() == "chance" for panel in (style, change) for each in panel.collections)
-    named = [text.get_text() for text in drawn.legends[0].get_texts() if "chance" in text.get_text()]
+    assert not any(
+        each.get_label() == "chance" for panel in (style, change) for each in panel.collections
+    )
+    named = [
+        text.get_text() for text in drawn.legends[0].get_texts() if "chance" in text.get_text()
+    ]
     assert named == ["chance 0.25"]
 
 
 def test_change_is_in_its_own_panel_with_its_own_unit_and_ssim_where_there_is_no_distance() -> None:
     _, spatial, _, style = panels()
-    assert (spatial.get_ylabel(), style.get_ylabel()) == ("change of the rest\n(RMS)", "feature distance")
+    assert (spatial.get_ylabel(), style.get_ylabel()) == (
+        "change of the rest\n(RMS)",
+        "feature distance",
+    )
     assert [float(line.get_ydata()[0]) for line in marks(style, "D")] == [0.3]  # type: ignore[index]
     row = staged("style", figure(0.8, None, 16), measure="similarity", unit="SSIM")
     assert three_stage_chart(lines_of([row])).axes[1].get_ylabel() == "SSIM\n(1: unchanged)"
@@ -103,7 +112,9 @@ def test_change_is_in_its_own_panel_with_its_own_unit_and_ssim_where_there_is_no
 
 def test_windows_are_named_with_their_ends_above_the_first_panels_alone() -> None:
     texts = [{text.get_text() for text in panel.texts} for panel in panels()]
-    assert {"early\n1 ≥ t ≥ 0.6", "middle\n0.6 ≥ t ≥ 0.2", "final\n0.2 ≥ t ≥ 0"} <= texts[0] & texts[1]
+    assert {"early\n1 ≥ t ≥ 0.6", "middle\n0.6 ≥ t ≥ 0.2", "final\n0.2 ≥ t ≥ 0"} <= texts[
+        0
+    ] & texts[1]
     assert not any("early" in text for text in texts[2] | texts[3])
 
 
@@ -126,7 +137,9 @@ def test_nothing_of_the_chart_lies_outside_the_picture_or_on_another_text(cells:
     drawn.draw(renderer)
     boxes = [text.get_window_extent(renderer) for panel in drawn.axes for text in panel.texts]
     boxes += [
-        label.get_window_extent(renderer) for panel in drawn.axes[-2:] for label in panel.get_xticklabels()
+        label.get_window_extent(renderer)
+        for panel in drawn.axes[-2:]
+        for label in panel.get_xticklabels()
     ]
     boxes += [panel.yaxis.label.get_window_extent(renderer) for panel in drawn.axes]
     boxes += [text.get_window_extent(renderer) for text in drawn.legends[0].get_texts()]
@@ -144,7 +157,13 @@ def test_a_mark_says_how_the_concepts_stand() -> None:
         "difference_of_means": "unclear",
     }
     (line,) = lines_of([staged("spatial", figure(0.9, None, 4), standing=standing)])
-    assert [line.measures["success"].mark(name) for name in (*standing, "other")] == ["▲", "▼", "=", "?", ""]
+    assert [line.measures["success"].mark(name) for name in (*standing, "other")] == [
+        "▲",
+        "▼",
+        "=",
+        "?",
+        "",
+    ]
 
 
 @pytest.mark.parametrize(

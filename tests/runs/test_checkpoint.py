@@ -25,7 +25,9 @@ STEPS = 14
 
 
 class Batches(IterableDataset):
-    """Five batches an epoch, which follow from (epoch, batch), with the state that Lightning keeps."""
+    """Five batches an epoch, which follow from (epoch, batch), with the state that Lightning
+    keeps.
+    """
 
     def __init__(self) -> None:
         self.epoch, self.given, self.skip = 0, 0, 0
@@ -37,7 +39,9 @@ class Batches(IterableDataset):
         self.given, self.skip = self.skip, 0
         while self.given < 5:
             self.given += 1
-            yield torch.randn(16, 8, generator=torch.Generator().manual_seed(10 * self.epoch + self.given))
+            yield torch.randn(
+                16, 8, generator=torch.Generator().manual_seed(10 * self.epoch + self.given)
+            )
         self.epoch += 1
 
     def state_dict(self):
@@ -59,11 +63,17 @@ class Fate(pl.Callback):
 
 
 def train(directory: Path, fate: Fate | None = None, every: int = 4) -> None:
-    """One training in `directory`, resumed where it can be; its weights go to weights.pt at the end."""
+    """One training in `directory`, resumed where it can be; its weights go to weights.pt at the
+    end.
+    """
     torch.manual_seed(0)
     sae = SparseAutoencoder(8, 24, BatchTopK(3), seed=1)
-    module = SAEModule(sae, dead_after_vectors=40, lr=1e-2, warmup_steps=3, decay_steps=4, total_steps=STEPS)
-    checkpoints = Checkpoints(directory / "checkpoints", every=every, logs=[directory / "metrics.jsonl"])
+    module = SAEModule(
+        sae, dead_after_vectors=40, lr=1e-2, warmup_steps=3, decay_steps=4, total_steps=STEPS
+    )
+    checkpoints = Checkpoints(
+        directory / "checkpoints", every=every, logs=[directory / "metrics.jsonl"]
+    )
     found = checkpoints.resume()
     if found is None:
         module.initialise(torch.randn(64, 8, generator=torch.Generator().manual_seed(99)))
@@ -86,7 +96,9 @@ def train(directory: Path, fate: Fate | None = None, every: int = 4) -> None:
 
 def in_a_process(directory: Path, fate: Fate | None = None) -> int | None:
     serve()
-    process = multiprocessing.get_context("forkserver").Process(target=train, args=(directory, fate))
+    process = multiprocessing.get_context("forkserver").Process(
+        target=train, args=(directory, fate)
+    )
     process.start()
     process.join(120)
     return process.exitcode
@@ -106,8 +118,14 @@ def assert_ends_the_same(directory: Path, other: Path) -> None:
     assert read_metrics(directory / "metrics.jsonl") == read_metrics(other / "metrics.jsonl")
 
 
-def test_a_training_killed_at_several_places_ends_with_the_same_weights_bit_for_bit(tmp_path, uninterrupted):
-    for step in (2, 6, 11):  # before the first checkpoint, in mid-epoch, and at an epoch's beginning
+def test_a_training_killed_at_several_places_ends_with_the_same_weights_bit_for_bit(
+    tmp_path, uninterrupted
+):
+    for step in (
+        2,
+        6,
+        11,
+    ):  # before the first checkpoint, in mid-epoch, and at an epoch's beginning
         assert in_a_process(tmp_path, Fate(step, signal.SIGKILL)) == -signal.SIGKILL
         assert not (tmp_path / "weights.pt").exists()
     assert in_a_process(tmp_path) == 0
@@ -143,13 +161,17 @@ def test_a_digit_that_turned_in_the_metric_log_costs_the_checkpoints_after_it(
     assert_ends_the_same(tmp_path, uninterrupted)
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path, uninterrupted, caplog):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
+    tmp_path, uninterrupted, caplog
+):
     assert in_a_process(tmp_path, Fate(10, signal.SIGKILL)) == -signal.SIGKILL
     newest = tmp_path / "checkpoints" / "step-000000008.ckpt"
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
-    found = Checkpoints(tmp_path / "checkpoints", every=4, logs=[tmp_path / "metrics.jsonl"]).newest()
+    found = Checkpoints(
+        tmp_path / "checkpoints", every=4, logs=[tmp_path / "metrics.jsonl"]
+    ).newest()
     assert found is not None
     assert found.step == 4
     assert "step-000000008.ckpt is damaged" in caplog.text
@@ -157,7 +179,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path, u
     assert_ends_the_same(tmp_path, uninterrupted)
 
 
-def test_a_step_that_breaks_the_weights_leaves_the_finite_checkpoint_before_it_as_the_newest(tmp_path):
+def test_a_step_that_breaks_the_weights_leaves_the_finite_checkpoint_before_it_as_the_newest(
+    tmp_path,
+):
     module = SAEModule(SparseAutoencoder(8, 24, BatchTopK(3), seed=1), dead_after_vectors=40)
     module.initialise(torch.randn(64, 8, generator=torch.Generator().manual_seed(99)))
     checkpoints = Checkpoints(tmp_path, every=1, logs=[])
@@ -175,7 +199,8 @@ def test_a_step_that_breaks_the_weights_leaves_the_finite_checkpoint_before_it_a
         enable_model_summary=False,
         enable_progress_bar=False,
     )
-    # The loss of the step itself is finite, and that of the next as well: latents that are not finite are not active.
+    # The loss of the step itself is finite, and that of the next as well: latents that are not
+    # finite are not active.
     with pytest.raises(UserError, match="the loss is nan at step 4"):
         trainer.fit(module, Batches())
     newest = checkpoints.newest()
@@ -185,15 +210,17 @@ def test_a_step_that_breaks_the_weights_leaves_the_finite_checkpoint_before_it_a
     assert all(torch.isfinite(weights).all() for weights in saved.values())
 
 
-def test_a_disk_that_fills_names_the_checkpoint_and_the_one_before_it_serves(tmp_path, uninterrupted):
+def test_a_disk_that_fills_names_the_checkpoint_and_the_one_before_it_serves(
+    tmp_path, uninterrupted
+):
     (tmp_path / "checkpoints").mkdir()
     full = tmp_path / "checkpoints" / f"step-000000008.ckpt.{os.getpid()}.partial"
     full.symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"No space left on device: '.*/step-000000008\.ckpt'"):
         train(tmp_path)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir() if path.suffix == ".ckpt"] == [
-        "step-000000004.ckpt"
-    ]
+    assert [
+        path.name for path in (tmp_path / "checkpoints").iterdir() if path.suffix == ".ckpt"
+    ] == ["step-000000004.ckpt"]
     train(tmp_path)
     assert_ends_the_same(tmp_path, uninterrupted)
 

@@ -28,11 +28,14 @@ def test_a_directory_that_is_not_made_yet_counts_as_its_parents_disk(tmp_path):
     assert not (tmp_path / "not").exists()
 
 
-def test_what_nothing_needs_later_is_left_unwritten_on_a_disk_that_cannot_be_written_alone(tmp_path, caplog):
+def test_what_nothing_needs_later_is_left_unwritten_on_a_disk_that_cannot_be_written_alone(
+    tmp_path, caplog
+):
     with where_writable(tmp_path / "plan.json", otherwise="the plan is shown and not kept"):
         raise OSError(errno.EROFS, "Read-only file system")
     assert (
-        "plan.json cannot be written (Read-only file system): the plan is shown and not kept" in caplog.text
+        "plan.json cannot be written (Read-only file system): the plan is shown and not kept"
+        in caplog.text
     )
     with (
         pytest.raises(OSError, match="No space"),

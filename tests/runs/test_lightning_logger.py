@@ -38,8 +38,15 @@ class Listener:
 def test_lightning_logs_the_same_rows_to_the_file_and_to_the_mirror(tmp_path: Path):
     mirror = Listener()
     logger = JsonlLogger(tmp_path / "metrics.jsonl", mirror=mirror)
-    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=logger, log_every_n_steps=1,
-                         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    trainer = pl.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=logger,
+        log_every_n_steps=1,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
     trainer.fit(Falling(), DataLoader(TensorDataset(torch.zeros(4, 1))))
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert [row["step"] for row in rows] == [0, 1, 2, 3]

@@ -24,12 +24,17 @@ with directory_lock(sys.argv[1]):
 """
 
 
-def test_a_second_process_is_refused_with_pid_host_and_start_until_the_first_is_killed(tmp_path: Path):
+def test_a_second_process_is_refused_with_pid_host_and_start_until_the_first_is_killed(
+    tmp_path: Path,
+):
     source = str(Path(lock.__file__).parents[2])
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path / "run")], env={**os.environ, "PYTHONPATH": source},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", HOLDER, str(tmp_path / "run")],
+        env={**os.environ, "PYTHONPATH": source},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert holder.stdin is not None
     assert holder.stdout is not None
     with holder.stdin, holder.stdout:
@@ -49,7 +54,10 @@ def test_a_second_process_is_refused_with_pid_host_and_start_until_the_first_is_
 def test_the_same_process_is_refused_too_and_its_own_info_survives_that(tmp_path: Path):
     with directory_lock(tmp_path):
         for _ in range(2):
-            with pytest.raises(UserError, match=f"process {os.getpid()} "), directory_lock(tmp_path):
+            with (
+                pytest.raises(UserError, match=f"process {os.getpid()} "),
+                directory_lock(tmp_path),
+            ):
                 pass
 
 

@@ -32,7 +32,9 @@ def test_a_log_that_is_opened_again_goes_on(tmp_path: Path):
 def test_what_is_not_finite_becomes_null_and_is_named(tmp_path: Path):
     path = tmp_path / "metrics.jsonl"
     with MetricLog(path) as log:
-        log.log({"step": 1, "loss": math.nan, "l0": torch.tensor(torch.inf), "fvu": np.float32(0.5)})
+        log.log(
+            {"step": 1, "loss": math.nan, "l0": torch.tensor(torch.inf), "fvu": np.float32(0.5)}
+        )
     assert read_metrics(path) == [
         {"step": 1, "loss": None, "l0": None, "fvu": 0.5, "nonfinite": ["loss", "l0"]}
     ]

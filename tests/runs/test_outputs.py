@@ -1,4 +1,6 @@
-"""Finished means: every output is there, as it was written. Five ways to damage a file, and what each reader says."""
+"""Finished means: every output is there, as it was written. Five ways to damage a file, and what
+each reader says.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +45,12 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
-def make(directory: Path, content: bytes = b"figures", *, stage: str = "label", parents=None) -> None:
-    with run_record(directory, stage=stage, config={}, determines=DETERMINES, parents=parents or {}, seed=0):
+def make(
+    directory: Path, content: bytes = b"figures", *, stage: str = "label", parents=None
+) -> None:
+    with run_record(
+        directory, stage=stage, config={}, determines=DETERMINES, parents=parents or {}, seed=0
+    ):
         with atomic_path(directory / "one.parquet") as temporary:
             temporary.write_bytes(content)
         with atomic_path(directory / "two.json") as temporary:
@@ -114,7 +120,9 @@ def test_a_flipped_bit_that_a_reader_found_is_known_to_other_processes(run):
 def test_a_copy_is_read_once_and_then_finished_by_its_times(run, tmp_path, monkeypatch):
     shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copyfile)
     reads: list[str] = []
-    monkeypatch.setattr(files, "sha256_of", lambda path: (reads.append(Path(path).name), sha256_of(path))[1])
+    monkeypatch.setattr(
+        files, "sha256_of", lambda path: (reads.append(Path(path).name), sha256_of(path))[1]
+    )
     assert [found(tmp_path / "copy") for _ in range(3)] == ["finished"] * 3
     assert sorted(reads) == ["one.parquet", "two.json"]
 
@@ -127,14 +135,18 @@ def test_a_copy_on_a_disk_that_cannot_be_written_is_read_once_a_process(run, tmp
 
     reads: list[str] = []
     monkeypatch.setattr(os, "utime", refuse)
-    monkeypatch.setattr(files, "sha256_of", lambda path: (reads.append(Path(path).name), sha256_of(path))[1])
+    monkeypatch.setattr(
+        files, "sha256_of", lambda path: (reads.append(Path(path).name), sha256_of(path))[1]
+    )
     assert [found(tmp_path / "copy") for _ in range(3)] == ["finished"] * 3
     assert sorted(reads) == ["one.parquet", "two.json"]
 
 
 def test_a_file_that_the_run_did_not_make_is_refused(run):
     (run / "results.json").write_text("[]")
-    with pytest.raises(UserError, match=r"results\.json is not among the outputs .*one\.parquet, two\.json"):
+    with pytest.raises(
+        UserError, match=r"results\.json is not among the outputs .*one\.parquet, two\.json"
+    ):
         verified(run / "results.json")
 
 
@@ -171,7 +183,9 @@ def test_every_value_of_the_record_is_under_its_checksum(run):
         changed = {**record, name: "another"}
         (run / "run.json").write_text(json.dumps(changed))
         assert found(run) == "absent", name
-    renamed = {("checksun" if name == "checksum" else name): value for name, value in record.items()}
+    renamed = {
+        ("checksun" if name == "checksum" else name): value for name, value in record.items()
+    }
     (run / "run.json").write_text(json.dumps(renamed))
     assert found(run) == "absent"
 
@@ -188,13 +202,13 @@ def test_a_record_may_say_anything(run, text):
 
 def test_a_directory_in_the_place_of_the_record_is_named(run):
     make_a_directory(run / "run.json")
-    with pytest.raises(UserError, match=r"run\.json cannot be read \(Is a directory\); move it away"):
+    with pytest.raises(
+        UserError, match=r"run\.json cannot be read \(Is a directory\); move it away"
+    ):
         found(run)
 
 
-def test_later_runs_stay_where_a_parent_is_made_again_to_the_bit_and_are_made_again_where_it_differs(
-    tmp_path,
-):
+def test_later_runs_are_made_again_where_a_parent_differs_and_only_there(tmp_path):
     make(tmp_path / "sae")
     parents = {"train": parent_signature(tmp_path / "sae", stage="train")}
     make(tmp_path / "concepts", parents=parents)
@@ -224,11 +238,17 @@ def test_a_survey_names_what_is_left_out_and_why(tmp_path, caplog):
     (tmp_path / "unreadable" / "run.json").write_text("{")
     with (
         pytest.raises(RuntimeError),
-        run_record(tmp_path / "failed", stage="label", config={}, determines=DETERMINES, parents={}, seed=0),
+        run_record(
+            tmp_path / "failed", stage="label", config={}, determines=DETERMINES, parents={}, seed=0
+        ),
     ):
         raise RuntimeError
     assert [path.name for path, _ in finished_runs(tmp_path, "*")] == ["whole"]
-    for words in ("two.json is missing", "unreadable/run.json is damaged", "failed: its run is failed"):
+    for words in (
+        "two.json is missing",
+        "unreadable/run.json is damaged",
+        "failed: its run is failed",
+    ):
         assert words in caplog.text
     assert {run.directory.name: run.status for run in runs_below(tmp_path)} == {
         "damaged": "damaged", "failed": "failed", "unreadable": "damaged", "whole": "finished"
@@ -286,7 +306,9 @@ def test_what_a_killed_process_left_goes_and_what_a_live_one_writes_stays(tmp_pa
 
 
 @pytest.mark.parametrize("name", ["../victim.txt", "/etc/hostname", "a/b", "..", ""])
-def test_an_output_that_a_record_places_elsewhere_is_refused_and_not_touched(tmp_path: Path, name: str):
+def test_an_output_that_a_record_places_elsewhere_is_refused_and_not_touched(
+    tmp_path: Path, name: str
+):
     victim = tmp_path / "victim.txt"
     victim.write_text("mine")
     before = victim.stat().st_mtime_ns

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from diffusae.errors import UserError
 from diffusae.runs import record
-from diffusae.runs.record import parent_signature, read_record, run_record, run_signature, signature, state
+from diffusae.runs.record import (
+    parent_signature,
+    read_record,
+    run_record,
+    run_signature,
+    signature,
+    state,
+)
 
 DETERMINES = {"sae": {"k": 10, "d_sae": 64}, "lr": 1e-4}
 PARENTS = {"collect": "0123456789abcdef"}
@@ -20,15 +27,24 @@ PARENTS = {"collect": "0123456789abcdef"}
 
 def run(directory: Path, *, determines=DETERMINES, parents=PARENTS):
     config = {**determines, "workers": 2}
-    return run_record(directory, stage="train", config=config, determines=determines, parents=parents, seed=3)
+    return run_record(
+        directory, stage="train", config=config, determines=determines, parents=parents, seed=3
+    )
 
 
 def test_a_signature_is_the_hash_of_canonical_json():
-    assert signature({"b": 1, "a": [1.5, None]}) == hashlib.sha256(b'{"a":[1.5,null],"b":1}').hexdigest()[:16]
+    assert (
+        signature({"b": 1, "a": [1.5, None]})
+        == hashlib.sha256(b'{"a":[1.5,null],"b":1}').hexdigest()[:16]
+    )
 
 
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -68,7 +84,9 @@ def test_a_run_is_running_inside_its_block_and_finished_after(tmp_path: Path):
     after = read_record(tmp_path)
     assert after is not None
     assert (after.status, after.error, after.stage, after.seed) == ("finished", None, "train", 3)
-    assert after.signature == made.signature == run_signature(determines=DETERMINES, parents=PARENTS)
+    assert (
+        after.signature == made.signature == run_signature(determines=DETERMINES, parents=PARENTS)
+    )
     assert after.config == {**DETERMINES, "workers": 2}
     assert after.versions["python"] == platform.python_version()
     assert after.versions["torch"]
@@ -137,7 +155,16 @@ def test_a_damaged_record_is_named(tmp_path: Path):
 
 def test_commit_and_dirty_flag_are_those_of_the_repository(tmp_path: Path, monkeypatch):
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e", *arguments]
+        command = [
+            "git",
+            "-C",
+            str(tmp_path),
+            "-c",
+            "user.name=n",
+            "-c",
+            "user.email=e",
+            *arguments,
+        ]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     (tmp_path / "source.py").write_text("")
@@ -153,7 +180,9 @@ def test_commit_and_dirty_flag_are_those_of_the_repository(tmp_path: Path, monke
     assert ask() == (git("rev-parse", "HEAD"), True)
 
 
-def test_what_a_killed_process_left_of_a_file_goes_with_the_next_run_and_that_of_others_stays(tmp_path: Path):
+def test_what_a_killed_process_left_of_a_file_goes_with_the_next_run_and_that_of_others_stays(
+    tmp_path: Path,
+):
     done = subprocess.Popen(["true"])
     done.wait()
     dead, alive = tmp_path / f"sae.safetensors.{done.pid}.partial", tmp_path / "plan.json.1.partial"

@@ -1,4 +1,6 @@
-"""Processes that train together end after one step; here a process that is told by a signal, and one that the command tells."""
+"""Processes that train together end after one step; here a process that is told by a signal, and
+one that the command tells.
+"""
 
 import os
 import signal
@@ -25,16 +27,24 @@ def by_the_command(stop: StopTogether) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("tell", [by_signal, by_the_command])
-def test_a_process_that_is_told_saves_and_leaves_after_the_step_at_hand(tell: Callable[[StopTogether], None]):
+def test_a_process_that_is_told_saves_and_leaves_after_the_step_at_hand(
+    tell: Callable[[StopTogether], None],
+):
     saved: list[int] = []
     stop = StopTogether(lambda trainer: saved.append(trainer.global_step))
     telling = LambdaCallback(
         on_train_batch_start=lambda trainer, *_: tell(stop) if trainer.global_step == 3 else None
     )
     trainer = pl.Trainer(
-        max_steps=9, accelerator="cpu", logger=False, callbacks=[telling, stop], limit_val_batches=0,
-        enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False,
-    )  # fmt: skip
+        max_steps=9,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[telling, stop],
+        limit_val_batches=0,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
     before = signal.getsignal(signal.SIGTERM)
     model = BoringModel()
     with pytest.raises(SIGTERMException), one_command(stop):

@@ -47,7 +47,10 @@ def exit_codes_of(records: list[Record]) -> list[int]:
 
 
 def test_an_offline_run_holds_what_the_local_log_holds(tmp_path: Path):
-    with MetricLog(tmp_path / "metrics.jsonl") as log, mirror(tmp_path / "wb", timeout_s=200.0) as wb:
+    with (
+        MetricLog(tmp_path / "metrics.jsonl") as log,
+        mirror(tmp_path / "wb", timeout_s=200.0) as wb,
+    ):
         for step in range(0, 40, 4):
             row = {"train/loss": 1 / (1 + step), "train/l0": np.float32(step / 2)}
             log.log({"step": step, **row})
@@ -101,7 +104,9 @@ def test_a_table_and_a_panel_keep_their_pictures_and_captions_below_the_director
     # The table is an artifact: what it consists of is staged until `wandb sync`.
     staged = [path.read_bytes() for path in (tmp_path / "wb" / "artifacts" / "staging").iterdir()]
     pictures = [
-        np.asarray(Image.open(io.BytesIO(content))) for content in staged if content[:4] == b"\x89PNG"
+        np.asarray(Image.open(io.BytesIO(content)))
+        for content in staged
+        if content[:4] == b"\x89PNG"
     ]
     assert {tuple(picture[0, 0].tolist()) for picture in pictures} == {(255, 0, 0), (0, 0, 255)}
     table, *_ = [json.loads(content) for content in staged if b'"columns"' in content]
@@ -120,9 +125,13 @@ def test_under_an_agent_of_a_wandb_sweep_the_run_is_the_sweeps_with_our_group_an
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
     monkeypatch.setenv("WANDB_RUN_ID", "given1")
     monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", "given.yaml")
-    with mirror(tmp_path / "wb", mode="offline", timeout_s=200.0, config={"block": "mid", "t": 1.0}) as wb:
+    with mirror(
+        tmp_path / "wb", mode="offline", timeout_s=200.0, config={"block": "mid", "t": 1.0}
+    ) as wb:
         wb.log({"loss": 1.0}, step=0)
-    (run,) = [record.run for record in records_of(tmp_path / "wb", "given1") if record.HasField("run")]
+    (run,) = [
+        record.run for record in records_of(tmp_path / "wb", "given1") if record.HasField("run")
+    ]
     assert (run.sweep_id, run.run_group, run.display_name) == ("sweep1", "sweep", "mid-t0.50-cond")
     config = values_of(run.config.update)
     assert (config["block"], config["t"], config["timestep"]) == ("mid", 1.0, "early")
@@ -131,7 +140,8 @@ def test_under_an_agent_of_a_wandb_sweep_the_run_is_the_sweeps_with_our_group_an
 KILLED = """
 import os, signal, sys, time
 from diffusae.runs.wandb_mirror import WandbMirror
-with WandbMirror(sys.argv[1], project="p", group=None, name="n", run_id="r", config={}, mode="offline", timeout_s=200.0) as wb:
+options = {"project": "p", "group": None, "name": "n", "run_id": "r", "config": {}}
+with WandbMirror(sys.argv[1], mode="offline", timeout_s=200.0, **options) as wb:
     for step in range(5):
         wb.log({"loss": step / 2}, step=step)
     while wb._requests.qsize():
@@ -197,7 +207,9 @@ def fake(tmp_path: Path, monkeypatch) -> Path:
     return tmp_path / "wb" / "fake.txt"
 
 
-@pytest.mark.parametrize(("fate", "said"), [("raise", "over quota"), ("hang", "not ready after 5 s")])
+@pytest.mark.parametrize(
+    ("fate", "said"), [("raise", "over quota"), ("hang", "not ready after 5 s")]
+)
 def test_online_that_fails_or_hangs_falls_back_to_offline_with_every_metric(
     fake, monkeypatch, caplog, fate, said
 ):

@@ -1,4 +1,6 @@
-"""Saving a chart, a workspace and a report by W&B's own client, to a stand-in for its server on this machine."""
+"""Saving a chart, a workspace and a report by W&B's own client, to a stand-in for its server on
+this machine.
+"""
 
 import json
 import os
@@ -24,7 +26,14 @@ USER = {
     "admin": False,
 }
 USER |= {"deletedAt": None, "apiKeys": {"edges": []}, "teams": {"edges": []}}
-PROJECT = {"id": "1", "name": "p", "entityName": "me", "createdAt": "x", "isBenchmark": False, "user": USER}
+PROJECT = {
+    "id": "1",
+    "name": "p",
+    "entityName": "me",
+    "createdAt": "x",
+    "isBenchmark": False,
+    "user": USER,
+}
 PAGE = {"endCursor": "a", "hasNextPage": False}
 
 
@@ -33,7 +42,12 @@ def answer(query: str, given: dict[str, Any]) -> dict[str, Any]:
     if "createCustomChart" in query:
         return {"createCustomChart": {"chart": {"id": "me/heat"}}}
     if "upsertView" in query:
-        view = {"id": "Vmlldzox", "name": "nw-abc-v", "displayName": given["displayName"], "description": ""}
+        view = {
+            "id": "Vmlldzox",
+            "name": "nw-abc-v",
+            "displayName": given["displayName"],
+            "description": "",
+        }
         view |= {
             "type": "runs",
             "project": {"name": "p", "entityName": "me"},
@@ -111,7 +125,9 @@ def saved(server: Server, home: Path) -> tuple[Any, str]:
     }
     given["PYTHONPATH"] = str(Path(wandb_save.__file__).parents[2])
     command = [sys.executable, "-c", SAVE]
-    done = subprocess.run(command, env=kept | given, cwd=home, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, env=kept | given, cwd=home, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     return json.loads(line.removeprefix("RESULT ")), done.stderr

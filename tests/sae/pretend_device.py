@@ -1,5 +1,5 @@
-"""A pretend GPU: tensors that lie on the CPU and say that they are elsewhere. An operation that mixes them with tensors
-of the CPU raises, as it does on a GPU.
+"""A pretend GPU: tensors that lie on the CPU and say that they are elsewhere. An operation that
+mixes them with tensors of the CPU raises, as it does on a GPU.
 """
 
 from __future__ import annotations
@@ -26,9 +26,14 @@ class Elsewhere(Tensor):
     @staticmethod
     def __new__(cls, here: Tensor) -> Elsewhere:
         made = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, here.shape, strides=here.stride(), storage_offset=here.storage_offset(), dtype=here.dtype,
-            layout=here.layout, device=ELSEWHERE,
-        )  # fmt: skip
+            cls,
+            here.shape,
+            strides=here.stride(),
+            storage_offset=here.storage_offset(),
+            dtype=here.dtype,
+            layout=here.layout,
+            device=ELSEWHERE,
+        )
         made.here = here
         return made
 
@@ -42,12 +47,17 @@ def carried_out(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     away = any(isinstance(tensor, Elsewhere) for tensor in tensors)
     # Single numbers may come from the CPU.
     mixed = away and any(not isinstance(tensor, Elsewhere) and tensor.ndim for tensor in tensors)
-    if (mixed and op not in COPIES) or any(type(tensor) is Tensor and tensor.is_meta for tensor in tensors):
+    if (mixed and op not in COPIES) or any(
+        type(tensor) is Tensor and tensor.is_meta for tensor in tensors
+    ):
         shapes = ", ".join(f"{type(tensor).__name__} {list(tensor.shape)}" for tensor in tensors)
         raise AssertionError(f"{op} mixes devices: {shapes}")
     target = kwargs.get("device")
     if target is not None:
-        away_after, kwargs = torch.device(target) == ELSEWHERE, kwargs | {"device": torch.device("cpu")}
+        away_after, kwargs = (
+            torch.device(target) == ELSEWHERE,
+            kwargs | {"device": torch.device("cpu")},
+        )
     else:
         away_after = away
     there = tree_map_only(Elsewhere, lambda tensor: tensor.here, (args, kwargs))
@@ -68,12 +78,18 @@ class _Factories(TorchDispatchMode):
 class _Literals(TorchFunctionMode):
     """Tensors of Python's numbers come about outside of torch's dispatcher."""
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         kwargs = kwargs or {}
         if function is Tensor.new_tensor and isinstance(args[0], Elsewhere):
             return Elsewhere(torch.tensor(args[1], **{"dtype": args[0].dtype, **kwargs}))
         literal = function in (torch.tensor, torch.as_tensor) and not isinstance(args[0], Tensor)
-        if literal and kwargs.get("device") is not None and torch.device(kwargs["device"]) == ELSEWHERE:
+        if (
+            literal
+            and kwargs.get("device") is not None
+            and torch.device(kwargs["device"]) == ELSEWHERE
+        ):
             return Elsewhere(function(*args, **kwargs | {"device": "cpu"}))
         return function(*args, **kwargs)
 

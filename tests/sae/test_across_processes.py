@@ -47,7 +47,9 @@ def in_one_process(rank: int, store: Path, vector: torch.Tensor, expected: list[
     dist.destroy_process_group()
 
 
-def test_several_processes_keep_the_largest_of_all_and_share_a_batch_of_which_one_has_no_part(tmp_path):
+def test_several_processes_keep_the_largest_of_all_and_share_a_batch_of_which_one_has_no_part(
+    tmp_path,
+):
     vector = torch.randn(1, 8, generator=torch.Generator().manual_seed(1))
     serve()
     mp.start_processes(

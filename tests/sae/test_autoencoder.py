@@ -37,7 +37,9 @@ def test_the_sparse_pass_has_the_gradients_of_dense_autograd(scaling):
 @pytest.mark.parametrize("scaling", SCALINGS)
 def test_codes_in_data_units_give_what_the_scaled_pass_gives(scaling):
     sae, vectors = fitted(scaling)
-    torch.testing.assert_close(sae(vectors), sae.unscale(sae.scale(vectors) + sae.scaled_pass(vectors).error))
+    torch.testing.assert_close(
+        sae(vectors), sae.unscale(sae.scale(vectors) + sae.scaled_pass(vectors).error)
+    )
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
@@ -51,7 +53,10 @@ def test_one_unit_of_a_code_moves_the_reconstruction_by_one(scaling):
 
 def test_dense_codes_hold_the_sparse_ones_and_zeros():
     sae, vectors = fitted()
-    codes, dense = sae.encode(vectors.reshape(2, 100, 6)), sae.encode_dense(vectors.reshape(2, 100, 6))
+    codes, dense = (
+        sae.encode(vectors.reshape(2, 100, 6)),
+        sae.encode_dense(vectors.reshape(2, 100, 6)),
+    )
     assert dense.shape == (2, 100, 20)
     assert torch.equal(dense.gather(2, codes.indices), codes.values)
     assert torch.equal(dense.count_nonzero(dim=2), (codes.values > 0).sum(dim=2))
@@ -86,7 +91,9 @@ def test_the_projected_gradient_is_orthogonal_to_the_decoder():
     sae.project_decoder_gradient()
     assert sae.W_dec.grad is not None
     assert sae.W_dec.grad.norm() > 0
-    torch.testing.assert_close((sae.W_dec.grad * sae.W_dec).sum(dim=1), torch.zeros(20, dtype=torch.float64))
+    torch.testing.assert_close(
+        (sae.W_dec.grad * sae.W_dec).sum(dim=1), torch.zeros(20, dtype=torch.float64)
+    )
 
 
 @pytest.mark.parametrize("where", ["geometric_median", "mean", "zero"])
@@ -136,14 +143,18 @@ def test_an_unknown_scaling_lists_the_known_ones():
         SparseAutoencoder(4, 8, TopK(2), input_scaling="std")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("vectors", [torch.zeros(0, 4), torch.zeros(3, 5), torch.full((3, 4), torch.nan)])
+@pytest.mark.parametrize(
+    "vectors", [torch.zeros(0, 4), torch.zeros(3, 5), torch.full((3, 4), torch.nan)]
+)
 def test_initialise_refuses_vectors_that_it_cannot_use(vectors):
     with pytest.raises(UserError):
         SparseAutoencoder(4, 8, TopK(2)).initialise(vectors)
 
 
 def test_the_geometric_median_is_where_the_distances_sum_to_least():
-    points = torch.randn(101, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).exp()
+    points = torch.randn(
+        101, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    ).exp()
     median = geometric_median(points, max_iterations=1000, tolerance=1e-9)
     least = (points - median).norm(dim=1).sum()
     for step in torch.cat([torch.eye(3), -torch.eye(3)]) * 0.01:
@@ -157,10 +168,14 @@ def test_the_geometric_median_ignores_one_far_point():
 
 @pytest.mark.parametrize("scaling", SCALINGS)
 @pytest.mark.parametrize(
-    "sparsity", [TopK(3), MatryoshkaTopK(3, prefixes=[4]), BatchTopK(3), JumpReLU(16, l0=3), ReLU(l1=0.1)]
+    "sparsity",
+    [TopK(3), MatryoshkaTopK(3, prefixes=[4]), BatchTopK(3), JumpReLU(16, l0=3), ReLU(l1=0.1)],
 )
 def test_the_lengths_of_codes_are_those_of_their_values(scaling, sparsity):
-    x = torch.randn(2, 30, 8, generator=torch.Generator().manual_seed(0)) * torch.linspace(1, 4, 8) + 2
+    x = (
+        torch.randn(2, 30, 8, generator=torch.Generator().manual_seed(0)) * torch.linspace(1, 4, 8)
+        + 2
+    )
     sae = SparseAutoencoder(8, 16, sparsity, input_scaling=scaling, seed=0)
     sae.initialise(x.flatten(0, 1))
     sae(x)  # a threshold is learnt in training

@@ -30,7 +30,9 @@ VECTORS = torch.randn(200, D_IN, generator=torch.Generator().manual_seed(1)) * t
 ) + torch.arange(D_IN)
 
 
-def trained_like(sparsity: str, scaling: Any, *, seed: int = 3, unit_rows: bool = True) -> SparseAutoencoder:
+def trained_like(
+    sparsity: str, scaling: Any, *, seed: int = 3, unit_rows: bool = True
+) -> SparseAutoencoder:
     """An autoencoder with every weight and threshold at some value of its own."""
     sae = SparseAutoencoder(
         D_IN, D_SAE, SPARSITIES[sparsity](), encoder_bias=True, input_scaling=scaling, seed=seed
@@ -50,9 +52,13 @@ def trained_like(sparsity: str, scaling: Any, *, seed: int = 3, unit_rows: bool 
 
 
 def foreign(path, weights_name):
-    """What the foreign formula gives, in float64 numpy and one vector and latent at a time: codes and x_hat."""
+    """What the foreign formula gives, in float64 numpy and one vector and latent at a time: codes
+    and x_hat.
+    """
     config = json.loads((path / "cfg.json").read_text())
-    tensors = {name: value.astype(np.float64) for name, value in load_file(path / weights_name).items()}
+    tensors = {
+        name: value.astype(np.float64) for name, value in load_file(path / weights_name).items()
+    }
     W_enc = tensors["W_enc"].T if "W_enc" in tensors else tensors["encoder.weight"]
     b_enc = tensors["b_enc"] if "b_enc" in tensors else tensors["encoder.bias"]
     codes = np.zeros((len(VECTORS), D_SAE))
@@ -76,7 +82,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("format", "sparsity", "scaling"), CASES)
-def test_the_foreign_formula_gives_our_codes_and_reconstructions(format, sparsity, scaling, tmp_path):
+def test_the_foreign_formula_gives_our_codes_and_reconstructions(
+    format, sparsity, scaling, tmp_path
+):
     sae = trained_like(sparsity, scaling)
     units = export_sae(tmp_path, sae, format=format, metadata={})
     codes, x_hat = foreign(tmp_path, FORMATS[format].weights)
@@ -96,7 +104,12 @@ def test_what_was_exported_comes_back_with_the_same_codes(format, sparsity, scal
     assert_close(back(VECTORS), sae(VECTORS), rtol=1e-4, atol=1e-4)
 
 
-@given(st.sampled_from(sorted(SPARSITIES)), st.sampled_from(SCALINGS), st.integers(0, 999), st.booleans())
+@given(
+    st.sampled_from(sorted(SPARSITIES)),
+    st.sampled_from(SCALINGS),
+    st.integers(0, 999),
+    st.booleans(),
+)
 def test_folding_changes_nothing_whatever_the_weights(sparsity, scaling, seed, unit_rows):
     sae = trained_like(sparsity, scaling, seed=seed, unit_rows=unit_rows).double()
     again = unfold(fold(sae))
@@ -112,7 +125,9 @@ def test_folding_changes_nothing_whatever_the_weights(sparsity, scaling, seed, u
 
 
 def test_an_imported_autoencoder_is_stored_like_any_other(tmp_path):
-    export_sae(tmp_path / "foreign", trained_like("jumprelu", "mean_norm"), format="sae_lens", metadata={})
+    export_sae(
+        tmp_path / "foreign", trained_like("jumprelu", "mean_norm"), format="sae_lens", metadata={}
+    )
     sae = import_sae(tmp_path / "foreign")
     save_sae(tmp_path / "own", sae, {})
     assert torch.equal(load_sae(tmp_path / "own")[0](VECTORS), sae(VECTORS))
@@ -131,7 +146,12 @@ def test_a_decoder_row_of_zeros_gives_no_nan(tmp_path):
 
 def test_metadata_and_units_stand_in_the_configuration_and_no_temporary_file_is_left(tmp_path):
     for format in FORMATS:
-        export_sae(tmp_path / format, trained_like("topk", "standardise"), format=format, metadata={"t": 0.5})
+        export_sae(
+            tmp_path / format,
+            trained_like("topk", "standardise"),
+            format=format,
+            metadata={"t": 0.5},
+        )
         metadata = json.loads((tmp_path / format / "cfg.json").read_text())["metadata"]
         assert (metadata["t"], metadata["code_units"]) == (0.5, "scaled")
         names = sorted(path.name for path in (tmp_path / format).iterdir())
@@ -139,7 +159,9 @@ def test_metadata_and_units_stand_in_the_configuration_and_no_temporary_file_is_
 
 
 def saved_with(tmp_path, format="sae_lens", sparsity="topk", **changes):
-    export_sae(tmp_path, trained_like(sparsity, "none", unit_rows=False), format=format, metadata={})
+    export_sae(
+        tmp_path, trained_like(sparsity, "none", unit_rows=False), format=format, metadata={}
+    )
     path = tmp_path / "cfg.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     return tmp_path
@@ -186,31 +208,53 @@ def test_sparsify_takes_topk_only_and_nothing_is_written(sparsity, tmp_path):
 
 
 def test_an_unknown_format_lists_the_known(tmp_path):
-    with pytest.raises(UserError, match=r"unknown format 'sae_lense'; known: eai_sparsify, sae_lens"):
+    with pytest.raises(
+        UserError, match=r"unknown format 'sae_lense'; known: eai_sparsify, sae_lens"
+    ):
         export_sae(tmp_path, trained_like("topk", "none"), format="sae_lense", metadata={})
 
 
 @pytest.mark.parametrize(
     ("format", "changes", "message"),
     [
-        ("sae_lens", {"normalize_activations": "layer_norm"}, 'normalize_activations="layer_norm" must be'),
+        (
+            "sae_lens",
+            {"normalize_activations": "layer_norm"},
+            'normalize_activations="layer_norm" must be',
+        ),
         ("sae_lens", {"reshape_activations": "hook_z"}, 'reshape_activations="hook_z" must be'),
-        ("sae_lens", {"architecture": "gated"}, "unknown sae-lens architecture 'gated'; known: jumprelu"),
+        (
+            "sae_lens",
+            {"architecture": "gated"},
+            "unknown sae-lens architecture 'gated'; known: jumprelu",
+        ),
         ("sae_lens", {"architecture": "transcoder"}, "unknown sae-lens architecture 'transcoder'"),
         (
             "sae_lens",
             {"architecture": "batchtopk"},
             r"training checkpoint .* save_inference_model\(\) writes",
         ),
-        ("sae_lens", {"architecture": "standard", "activation_fn": "topk"}, 'activation_fn="topk" must be'),
+        (
+            "sae_lens",
+            {"architecture": "standard", "activation_fn": "topk"},
+            'activation_fn="topk" must be',
+        ),
         ("sae_lens", {"finetuning_scaling_factor": True}, "finetuning_scaling_factor=true must be"),
         ("sae_lens", {"k": 0}, "k=0 must be a whole number from 1"),
         ("sae_lens", {"k": 99}, "k=99 exceeds d_sae=24"),
         ("sae_lens", {"k": 2.5}, "k=2.5 must be a whole number from 1"),
         ("sae_lens", {"d_sae": 40_000_000}, "cfg.json says d_sae=40000000, W_dec has 24"),
         ("sae_lens", {"d_in": [6]}, "cfg.json says d_in=a list of 1, W_dec has 6"),
-        ("sae_lens", {"apply_b_dec_to_input": "no"}, 'apply_b_dec_to_input="no" must be true or false'),
-        ("eai_sparsify", {"num_latents": 40_000_000}, "cfg.json says num_latents=40000000, W_dec has 24"),
+        (
+            "sae_lens",
+            {"apply_b_dec_to_input": "no"},
+            'apply_b_dec_to_input="no" must be true or false',
+        ),
+        (
+            "eai_sparsify",
+            {"num_latents": 40_000_000},
+            "cfg.json says num_latents=40000000, W_dec has 24",
+        ),
         ("eai_sparsify", {"activation": "groupmax"}, 'activation="groupmax" must be "topk"'),
         ("eai_sparsify", {"transcode": True}, "transcode=true must be false"),
         ("eai_sparsify", {"skip_connection": True}, "skip_connection=true must be false"),
@@ -243,7 +287,9 @@ def test_wrong_tensors_are_refused(format, tmp_path):
 def test_directories_that_hold_no_foreign_sae_are_told_apart(tmp_path):
     with pytest.raises(UserError, match="is no directory"):
         detect(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"must hold sae_weights.safetensors \(sae_lens\).*holds nothing"):
+    with pytest.raises(
+        UserError, match=r"must hold sae_weights.safetensors \(sae_lens\).*holds nothing"
+    ):
         detect(tmp_path)
     (tmp_path / "ae.pt").write_bytes(b"")
     with pytest.raises(UserError, match=r"ae.pt: pickles are never read"):

@@ -27,7 +27,9 @@ def test_torchs_kernels_are_the_default():
 
 
 def test_triton_kernels_without_triton_are_refused_with_the_remedy(without_triton):
-    with pytest.raises(UserError, match=r"not installed.*diffusae\[triton\].*trainer.kernels=torch"):
+    with pytest.raises(
+        UserError, match=r"not installed.*diffusae\[triton\].*trainer.kernels=torch"
+    ):
         SparseAutoencoder(4, 8, TopK(2), kernels="triton")
 
 
@@ -38,7 +40,9 @@ def test_triton_kernels_are_for_cuda_devices(without_triton):
     check_device("torch", "cpu")
 
 
-def test_kernels_that_do_not_run_here_are_told_with_all_other_faults_where_a_stage_trains(without_triton):
+def test_kernels_that_do_not_run_here_are_told_with_all_other_faults_where_a_stage_trains(
+    without_triton,
+):
     for stage in ("train", "train_grid", "run"):
         with pytest.raises(UserError, match="2 faults") as error:
             checked(stage, "trainer.kernels=triton", "sae.k=900")
@@ -47,5 +51,7 @@ def test_kernels_that_do_not_run_here_are_told_with_all_other_faults_where_a_sta
 
 
 def test_an_unknown_name_lists_the_kernels_that_there_are(without_triton):
-    with pytest.raises(UserError, match=r"unknown trainer\.kernels 'trition'; known: torch, triton"):
+    with pytest.raises(
+        UserError, match=r"unknown trainer\.kernels 'trition'; known: torch, triton"
+    ):
         checked("evaluate", "trainer.kernels=trition")

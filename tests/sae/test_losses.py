@@ -33,7 +33,8 @@ def hand_made_autoencoder():
 
 def test_auxk_by_hand():
     x, error = torch.tensor([[5.0, 1.0]]), torch.tensor([[-0.5, -3.0]])
-    # Latent 1 gives 2 * 1 along (0, 1); latent 2 is cut by ReLU: e - e_hat = (0.5, 1), squared 1.25, over 4.
+    # Latent 1 gives 2 * 1 along (0, 1); latent 2 is cut by ReLU: e - e_hat = (0.5, 1), squared
+    # 1.25, over 4.
     loss = auxk_loss(hand_made_autoencoder(), x, error, torch.tensor([1, 2]), torch.tensor(4.0))
     torch.testing.assert_close(loss, torch.tensor(1.25 / 4))
 
@@ -51,7 +52,9 @@ def test_auxk_moves_only_the_dead_latents_and_not_the_error():
 
 
 def test_only_latents_inactive_for_long_enough_are_dead():
-    assert longest_inactive(torch.tensor([0, 99, 100, 5, 250]), dead_after=100, k_aux=9).tolist() == [2, 4]
+    assert longest_inactive(
+        torch.tensor([0, 99, 100, 5, 250]), dead_after=100, k_aux=9
+    ).tolist() == [2, 4]
 
 
 def test_of_too_many_dead_latents_those_inactive_the_longest_are_taken():

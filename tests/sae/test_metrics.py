@@ -2,7 +2,13 @@ import pytest
 import torch
 from sklearn.metrics import r2_score
 
-from diffusae.sae.metrics import L0, FiringFrequency, FiringHistogram, Reconstruction, decoder_similarity
+from diffusae.sae.metrics import (
+    L0,
+    FiringFrequency,
+    FiringHistogram,
+    Reconstruction,
+    decoder_similarity,
+)
 from diffusae.sae.sparsity import Codes
 
 
@@ -69,7 +75,10 @@ def test_a_latent_is_alive_when_any_batch_fires_it():
 
 
 def test_the_histogram_puts_every_latent_in_one_bin():
-    n, counts = 20_000, [0, 1, 2, 20, 200, 2000, 2001, 20_000]  # a latent fires so many times out of n
+    n, counts = (
+        20_000,
+        [0, 1, 2, 20, 200, 2000, 2001, 20_000],
+    )  # a latent fires so many times out of n
     metric = FiringHistogram(len(counts))
     for latent, count in enumerate(counts):
         values = torch.cat([torch.ones(count, 1), torch.zeros(n - count, 1)])
@@ -107,5 +116,9 @@ def test_a_single_latent_is_like_no_other():
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_metrics_without_data_are_nan():
-    values = (L0().compute(), *FiringHistogram(3).compute().values(), *Reconstruction(2).compute().values())
+    values = (
+        L0().compute(),
+        *FiringHistogram(3).compute().values(),
+        *Reconstruction(2).compute().values(),
+    )
     assert all(value.isnan() for value in values)

@@ -9,16 +9,29 @@ from torch.utils.data import DataLoader
 from diffusae.errors import UserError
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.module import SAEModule
-from diffusae.sae.sparsity import SPARSITIES, BatchTopK, JumpReLU, MatryoshkaTopK, Penalised, ReLU, TopK
+from diffusae.sae.sparsity import (
+    SPARSITIES,
+    BatchTopK,
+    JumpReLU,
+    MatryoshkaTopK,
+    Penalised,
+    ReLU,
+    TopK,
+)
 
 
 def planted(n, *, d_in=16, n_features=24, active=2, seed=0):
     """Vectors that are sums of a few directions, and those directions."""
     generator = torch.Generator().manual_seed(seed)
     directions = F.normalize(torch.randn(n_features, d_in, generator=generator), dim=1)
-    chosen = torch.stack([torch.randperm(n_features, generator=generator)[:active] for _ in range(n)])
+    chosen = torch.stack(
+        [torch.randperm(n_features, generator=generator)[:active] for _ in range(n)]
+    )
     strength = 0.5 + torch.rand(n, active, generator=generator)
-    return F.embedding_bag(chosen, directions, per_sample_weights=strength, mode="sum") + 0.5, directions
+    return (
+        F.embedding_bag(chosen, directions, per_sample_weights=strength, mode="sum") + 0.5,
+        directions,
+    )
 
 
 def module_of(vectors, *, d_sae=48, **options):
@@ -49,14 +62,18 @@ def loader_of(vectors):
 def trained(vectors, *, epochs=1, validation=None, **options):
     module, trainer = module_of(vectors, **options), trainer_of(epochs=epochs)
     trainer.fit(
-        module, loader_of(vectors), None if validation is None else DataLoader(validation, batch_size=128)
+        module,
+        loader_of(vectors),
+        None if validation is None else DataLoader(validation, batch_size=128),
     )
     return module, trainer
 
 
 def test_training_recovers_a_planted_dictionary():
     vectors, directions = planted(3072)
-    module, trainer = trained(vectors, epochs=15, validation=vectors[:512], decay_steps=100, total_steps=360)
+    module, trainer = trained(
+        vectors, epochs=15, validation=vectors[:512], decay_steps=100, total_steps=360
+    )
     best = (directions @ module.autoencoder.directions.T).amax(dim=1)
     assert (best > 0.95).float().mean() > 0.8
     assert trainer.callback_metrics["val/explained_variance"] > 0.9
@@ -91,13 +108,18 @@ def test_every_validation_figure_is_logged():
     names |= {"decoder_similarity", "decoder_duplicates"}
     names |= {f"firing_{bound}" for bound in ("below_1e-4", "1e-4", "1e-3", "1e-2")}
     assert logged == {f"val/{name}" for name in names}
-    assert trainer.callback_metrics["val/fvu"] + trainer.callback_metrics["val/explained_variance"] == 1
+    assert (
+        trainer.callback_metrics["val/fvu"] + trainer.callback_metrics["val/explained_variance"]
+        == 1
+    )
 
 
 def test_decoder_rows_have_unit_norm_after_training():
     module, _ = trained(planted(256)[0])
     torch.testing.assert_close(module.autoencoder.W_dec.norm(dim=1), torch.ones(48))
-    assert not torch.equal(module.autoencoder.W_dec, SparseAutoencoder(16, 48, TopK(2), seed=0).W_dec)
+    assert not torch.equal(
+        module.autoencoder.W_dec, SparseAutoencoder(16, 48, TopK(2), seed=0).W_dec
+    )
 
 
 def test_two_trainings_with_the_same_seed_are_bit_equal():
@@ -143,7 +165,8 @@ def test_the_gradients_of_the_whole_loss_are_those_of_dense_autograd(name, selec
     # Of the jump's own gradients there are other tests: here they are taken from it.
     z = sparsity.activate(pre) if isinstance(sparsity, Penalised) else pre.relu() * mask
     errors = [
-        z[:, :end] @ sae.W_dec[:end] + sae.b - scaled for end in (*getattr(sparsity, "prefixes", ()), 20)
+        z[:, :end] @ sae.W_dec[:end] + sae.b - scaled
+        for end in (*getattr(sparsity, "prefixes", ()), 20)
     ]
     main = sum(error.square().sum(dim=1).mean() / variance for error in errors) / len(errors)
     if isinstance(sparsity, Penalised):
@@ -254,7 +277,11 @@ def test_inactive_latents_age_by_vectors_and_firing_makes_them_young():
 
 def test_the_learning_rate_warms_up_stays_and_decays():
     module = SAEModule(
-        SparseAutoencoder(4, 8, TopK(2)), dead_after_vectors=1, warmup_steps=4, decay_steps=2, total_steps=10
+        SparseAutoencoder(4, 8, TopK(2)),
+        dead_after_vectors=1,
+        warmup_steps=4,
+        decay_steps=2,
+        total_steps=10,
     )
     expected = [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 0.5, 0]
     assert [module.lr_factor(step) for step in range(11)] == expected

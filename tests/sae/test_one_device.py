@@ -1,4 +1,6 @@
-"""Training and validation keep to the device of their vectors: seen on a pretend one, where mixing raises."""
+"""Training and validation keep to the device of their vectors: seen on a pretend one, where mixing
+raises.
+"""
 
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +27,9 @@ def _any_device_for_adam(monkeypatch):
     """The fused Adam knows which devices there are."""
     adam: Any = torch.optim.Adam
     monkeypatch.setattr(
-        torch.optim, "Adam", lambda parameters, **options: adam(parameters, **options | {"fused": False})
+        torch.optim,
+        "Adam",
+        lambda parameters, **options: adam(parameters, **options | {"fused": False}),
     )
 
 
@@ -40,7 +44,12 @@ def figures(name: str, precision: Any, scaling: Any, *, elsewhere: bool) -> dict
     """What two steps with AuxK, a validation and a use of the autoencoder give."""
     x = torch.randn(24, 20, generator=torch.Generator().manual_seed(1))
     sae = SparseAutoencoder(
-        20, 32, SPARSITIES[name](), encoder_bias=True, selection_precision=precision, input_scaling=scaling
+        20,
+        32,
+        SPARSITIES[name](),
+        encoder_bias=True,
+        selection_precision=precision,
+        input_scaling=scaling,
     )
     module = SAEModule(sae, dead_after_vectors=1000, k_aux=8)
     module._trainer = SimpleNamespace(sanity_checking=False)  # type: ignore[assignment]
@@ -77,7 +86,9 @@ def test_training_validation_and_use_stay_on_the_device_of_their_vectors(name, p
     with pretend_device():
         found = figures(name, precision, scaling, elsewhere=True)
     # int8 means bfloat16 where there is no CPU.
-    expected = figures(name, "bfloat16" if precision == "int8" else precision, scaling, elsewhere=False)
+    expected = figures(
+        name, "bfloat16" if precision == "int8" else precision, scaling, elsewhere=False
+    )
     for figure, value in expected.items():
         assert isinstance(found[figure], Elsewhere), f"{figure} left the device"
         torch.testing.assert_close(found[figure].here, value, rtol=1e-4, atol=1e-5, equal_nan=True)

@@ -22,5 +22,8 @@ def test_a_row_of_zeros_stays_one():
 def test_the_product_is_off_by_about_one_percent_of_its_deviation():
     left, right = matrix(64, 1), matrix(96, 2)
     exact = left @ right.T
-    error = product(quantised(left), quantised(right), memory=torch.empty(64, 96, dtype=torch.int32)) - exact
+    error = (
+        product(quantised(left), quantised(right), memory=torch.empty(64, 96, dtype=torch.int32))
+        - exact
+    )
     assert error.std() < 0.015 * exact.std()

@@ -1,4 +1,6 @@
-"""Trainings side by side are the single trainings: weights to the bit, rows of figures to the digit."""
+"""Trainings side by side are the single trainings: weights to the bit, rows of figures to the
+digit.
+"""
 
 from pathlib import Path
 
@@ -26,7 +28,11 @@ GRIDS = {"mid": (2, 5), "up": (3, 4)}  # epochs of 8 and of 10 batches
 MEMBERS = {
     "mid-k3": ("mid", lambda: TopK(3), {}),
     "mid-k1": ("mid", lambda: TopK(1), {"selection_precision": "bfloat16"}),
-    "mid-nested": ("mid", lambda: MatryoshkaTopK(3, prefixes=[6]), {"input_scaling": "standardise"}),
+    "mid-nested": (
+        "mid",
+        lambda: MatryoshkaTopK(3, prefixes=[6]),
+        {"input_scaling": "standardise"},
+    ),
     "up-t0.5": ("up", lambda: BatchTopK(3), {"selection_precision": "int8"}),
     "up-jump": ("up", lambda: JumpReLU(24, l0=0.01), {"encoder_bias": True}),
     "up-l1": ("up", lambda: ReLU(l1=0.3), {"encoder_bias": True, "input_scaling": "none"}),
@@ -87,7 +93,13 @@ def module(name: str, data: ActivationDataModule) -> SAEModule:
     _, sparsity, options = MEMBERS[name]
     sae = SparseAutoencoder(6, 24, sparsity(), seed=1, **options)  # type: ignore[arg-type]
     made = SAEModule(
-        sae, dead_after_vectors=40, lr=1e-2, warmup_steps=3, decay_steps=5, total_steps=STEPS, k_aux=4
+        sae,
+        dead_after_vectors=40,
+        lr=1e-2,
+        warmup_steps=3,
+        decay_steps=5,
+        total_steps=STEPS,
+        k_aux=4,
     )
     made.initialise(next(iter(data.val_dataloader())))
     return made
@@ -106,9 +118,13 @@ def alone(root: Path, name: str, log: Path) -> tuple[dict[str, torch.Tensor], li
 
 def together(root: Path, directory: Path, *, stop_after: int | None = None):
     streams = {block: stream(root, block) for block in GRIDS}
-    members = {name: Member(block, module(name, streams[block])) for name, (block, *_) in MEMBERS.items()}
+    members = {
+        name: Member(block, module(name, streams[block])) for name, (block, *_) in MEMBERS.items()
+    }
     logs = {name: directory / f"{name}.jsonl" for name in members}
-    batches = {name: len(streams[member.stream].train_dataloader()) for name, member in members.items()}
+    batches = {
+        name: len(streams[member.stream].train_dataloader()) for name, member in members.items()
+    }
     checkpoints = Checkpoints(directory / "checkpoints", every=5, logs=list(logs.values()))
     resumed = checkpoints.resume()
 
@@ -130,7 +146,10 @@ def together(root: Path, directory: Path, *, stop_after: int | None = None):
         )
     except (KeyboardInterrupt, SystemExit):
         assert stop_after is not None
-    return {name: (member.module.state_dict(), read_metrics(logs[name])) for name, member in members.items()}
+    return {
+        name: (member.module.state_dict(), read_metrics(logs[name]))
+        for name, member in members.items()
+    }
 
 
 def assert_same(found, expected):
@@ -144,7 +163,9 @@ def test_every_member_ends_as_it_ends_alone(collection, tmp_path):
     for name in MEMBERS:
         expected = alone(collection, name, tmp_path / f"{name}.jsonl")
         assert len(expected[1]) > STEPS // 2
-        assert any(row.get("train/aux_loss", 0) > 0 for row in expected[1]) or name == "up-l1"  # none is dead
+        assert (
+            any(row.get("train/aux_loss", 0) > 0 for row in expected[1]) or name == "up-l1"
+        )  # none is dead
         assert_same(found[name], expected)
 
 
@@ -182,7 +203,8 @@ def test_a_checkpoint_of_other_streams_is_refused(collection):
 
 def test_different_learning_rates_are_refused():
     slow, fast = (
-        SAEModule(SparseAutoencoder(4, 8, TopK(1)), lr=lr, dead_after_vectors=10) for lr in (1e-3, 1e-2)
+        SAEModule(SparseAutoencoder(4, 8, TopK(1)), lr=lr, dead_after_vectors=10)
+        for lr in (1e-3, 1e-2)
     )
     with pytest.raises(UserError, match="one learning rate"):
         SideBySide({"a": Member("s", slow), "b": Member("s", fast)})

@@ -74,7 +74,9 @@ def test_products_with_ragged_entries_equal_the_dense_ones():
     dense = torch.zeros(4, 7).index_put((rows, entries.columns), values)
     torch.testing.assert_close(entries.times(values, weight), dense @ weight)
     left = torch.randn(4, 3, generator=generator)
-    torch.testing.assert_close(entries.inner(left, weight), (left @ weight.T)[rows, entries.columns])
+    torch.testing.assert_close(
+        entries.inner(left, weight), (left @ weight.T)[rows, entries.columns]
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,9 @@ def test_the_chosen_errors_and_their_squares_have_the_gradients_of_dense_autogra
         with torch.no_grad():
             centred = x - b
             pre = (centred @ W_enc.T + b_enc)[rows, entries.columns]
-        return chosen_errors(centred, pre, entries, parts, b=b, W_enc=W_enc, b_enc=b_enc, W_dec=W_dec)
+        return chosen_errors(
+            centred, pre, entries, parts, b=b, W_enc=W_enc, b_enc=b_enc, W_dec=W_dec
+        )
 
     torch.testing.assert_close(sparse(), dense())
 

@@ -19,13 +19,17 @@ from diffusae.sae.sparsity import (
 
 
 def dense(codes, d_sae):
-    return codes.values.new_zeros(*codes.values.shape[:-1], d_sae).scatter(-1, codes.indices, codes.values)
+    return codes.values.new_zeros(*codes.values.shape[:-1], d_sae).scatter(
+        -1, codes.indices, codes.values
+    )
 
 
 @given(rows=st.integers(1, 5), d_sae=st.integers(1, 30), data=st.data())
 def test_topk_equals_sorting_every_row(rows, d_sae, data):
     k = data.draw(st.integers(1, d_sae))
-    pre = torch.randn(rows, d_sae, generator=torch.Generator().manual_seed(data.draw(st.integers(0, 999))))
+    pre = torch.randn(
+        rows, d_sae, generator=torch.Generator().manual_seed(data.draw(st.integers(0, 999)))
+    )
     expected = torch.zeros_like(pre)
     for row in range(rows):
         for latent in sorted(range(d_sae), key=lambda latent: -float(pre[row, latent]))[:k]:
@@ -79,12 +83,15 @@ def test_batchtopk_shares_its_budget_between_the_rows():
 def test_batchtopk_equals_sorting_the_whole_batch(rows, d_sae, data):
     k = data.draw(st.integers(1, d_sae))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 999)))
-    # Rows of very different size: the budget goes to few of them, and the first guess of a width is too narrow.
+    # Rows of very different size: the budget goes to few of them, and the first guess of a width is
+    # too narrow.
     pre = torch.randn(rows, d_sae, generator=generator) * torch.logspace(0, 2, rows)[:, None]
     expected = torch.zeros_like(pre).flatten()
     best = pre.flatten().argsort(descending=True)[: k * rows]
     expected[best] = pre.flatten()[best].relu()
-    torch.testing.assert_close(dense(BatchTopK(k)(pre), d_sae), expected.reshape(rows, d_sae), rtol=0, atol=0)
+    torch.testing.assert_close(
+        dense(BatchTopK(k)(pre), d_sae), expected.reshape(rows, d_sae), rtol=0, atol=0
+    )
 
 
 def test_batchtopk_in_use_cuts_every_row_at_the_running_mean_of_the_smallest_kept_value():
@@ -172,7 +179,9 @@ def test_every_sparsity_has_the_gradients_of_plain_dense_autograd(name):
     torch.testing.assert_close(x + scaled.error, z @ sae.W_dec + sae.b)
     upstream = torch.randn(9, 6, dtype=torch.float64)
     ours = torch.autograd.grad(((x + scaled.error) * upstream).sum(), weights, retain_graph=True)
-    theirs = torch.autograd.grad(((z @ sae.W_dec + sae.b) * upstream).sum(), weights, retain_graph=True)
+    theirs = torch.autograd.grad(
+        ((z @ sae.W_dec + sae.b) * upstream).sum(), weights, retain_graph=True
+    )
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other)
 
@@ -190,7 +199,9 @@ def test_matryoshka_prefixes_are_decoded_from_the_first_latents_alone():
 @pytest.mark.parametrize("name", ["topk", "batchtopk", "matryoshka"])
 def test_selection_in_bfloat16_keeps_the_values_in_full_precision(name):
     torch.manual_seed(0)
-    sae = SparseAutoencoder(32, 20, EXAMPLES[name], selection_precision="bfloat16", input_scaling="none")
+    sae = SparseAutoencoder(
+        32, 20, EXAMPLES[name], selection_precision="bfloat16", input_scaling="none"
+    )
     x = torch.randn(9, 32)
     scaled = sae.scaled_pass(x)
     chosen = dense(scaled.codes, 20) > 0
@@ -207,7 +218,11 @@ def test_a_search_in_few_bits_ends_with_the_latents_and_values_of_float32(
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(500, 256, generator=generator)
     bias = 0.3 * torch.randn(1024, generator=generator)
-    kinds = {"topk": TopK(8), "batchtopk": BatchTopK(8), "matryoshka": MatryoshkaTopK(8, prefixes=[64])}
+    kinds = {
+        "topk": TopK(8),
+        "batchtopk": BatchTopK(8),
+        "matryoshka": MatryoshkaTopK(8, prefixes=[64]),
+    }
     found = {}
     for each in ("float32", precision):
         sae = SparseAutoencoder(256, 1024, copy.deepcopy(kinds[name]), selection_precision=each,
@@ -217,7 +232,9 @@ def test_a_search_in_few_bits_ends_with_the_latents_and_values_of_float32(
         found[each] = dense(sae.scaled_pass(x).codes, 1024)
     same = (found[precision] > 0) & (found["float32"] > 0)
     assert (found["float32"] > 0).sum() == (found[precision] > 0).sum() == 8 * 500
-    assert 8 * 500 - same.sum() <= others  # of 4000; without spare candidates 40 in bfloat16 and 80 in int8
+    assert (
+        8 * 500 - same.sum() <= others
+    )  # of 4000; without spare candidates 40 in bfloat16 and 80 in int8
     torch.testing.assert_close(found[precision][same], found["float32"][same], rtol=1e-4, atol=1e-5)
 
 
@@ -242,7 +259,10 @@ def test_every_sparsity_is_rebuilt_from_its_config(name):
     [
         (lambda: MatryoshkaTopK(2, prefixes=[]), "prefixes=.. must be numbers of latents from 1"),
         (lambda: MatryoshkaTopK(2, prefixes=[8, 4]), "must rise"),
-        (lambda: SparseAutoencoder(4, 8, MatryoshkaTopK(2, prefixes=[4, 8])), "must stay below d_sae=8"),
+        (
+            lambda: SparseAutoencoder(4, 8, MatryoshkaTopK(2, prefixes=[4, 8])),
+            "must stay below d_sae=8",
+        ),
         (lambda: BatchTopK(2, threshold_rate=0), "threshold_rate=0 must be in"),
         (lambda: ReLU(l1=-1), "l1=-1 must not be below 0"),
         (lambda: JumpReLU(8, l0=-1, bandwidth=0), "l0=-1 .*\n.*bandwidth=0 must be above 0"),

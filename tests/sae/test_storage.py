@@ -24,7 +24,12 @@ def test_a_loaded_autoencoder_is_bit_equal(saved):
     directory, sae = saved
     loaded, metadata = load_sae(directory)
     assert metadata == METADATA
-    assert (loaded.d_in, loaded.d_sae, loaded.sparsity.k, loaded.input_scaling) == (6, 20, 3, "standardise")
+    assert (loaded.d_in, loaded.d_sae, loaded.sparsity.k, loaded.input_scaling) == (
+        6,
+        20,
+        3,
+        "standardise",
+    )
     for name, tensor in sae.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
     x = torch.randn(5, 6)
@@ -51,7 +56,9 @@ def test_one_flipped_bit_in_the_weights_is_found(saved):
         load_sae(saved[0])
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format_version": 1}', '{"format_version": 99}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"format_version": 1}', '{"format_version": 99}']
+)
 def test_a_configuration_that_is_no_configuration_is_refused(saved, text):
     (saved[0] / "cfg.json").write_text(text)
     with pytest.raises(UserError, match="train this cell again"):
@@ -64,7 +71,9 @@ def test_nothing_of_the_size_that_a_configuration_claims_is_made_before_the_weig
     path = saved[0] / "cfg.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"d_sae": 40_000_000}))
     monkeypatch.setattr(storage, "SparseAutoencoder", None)  # not to be called
-    with pytest.raises(UserError, match=r"d_sae=40000000, .* do not fit W_dec .* which is \[20, 6\] of F32"):
+    with pytest.raises(
+        UserError, match=r"d_sae=40000000, .* do not fit W_dec .* which is \[20, 6\] of F32"
+    ):
         load_sae(saved[0])
 
 
@@ -101,6 +110,9 @@ def test_a_configuration_of_other_shapes_is_refused(saved):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"d_sae": 21}))
     with pytest.raises(
         UserError,
-        match=r"cfg.json is damaged: d_sae=21, .* do not fit W_dec of sae.safetensors, which is \[20, 6\] of F32",
+        match=(
+            r"cfg.json is damaged: d_sae=21, .* do not fit W_dec of sae.safetensors, which is \[20,"
+            r" 6\] of F32"
+        ),
     ):
         load_sae(saved[0])

@@ -1,5 +1,5 @@
-"""Our Triton kernels against torch's own. Where there is no GPU, Triton's interpreter carries them out on the CPU, and
-they are compiled for GPUs all the same.
+"""Our Triton kernels against torch's own. Where there is no GPU, Triton's interpreter carries them
+out on the CPU, and they are compiled for GPUs all the same.
 """
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
@@ -22,7 +22,9 @@ from diffusae.sae.sparsity import BatchTopK, MatryoshkaTopK, Sparsity, TopK
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("TRITON_INTERPRET=1 has to be set before anything is imported", allow_module_level=True)
+    pytest.skip(
+        "TRITON_INTERPRET=1 has to be set before anything is imported", allow_module_level=True
+    )
 pytest.importorskip("triton")
 
 from diffusae.sae import triton_kernels  # noqa: E402
@@ -78,7 +80,9 @@ def test_inner_products_are_torchs_to_rounding(lengths):
         left = torch.randn(len(lengths), d, generator=torch.Generator().manual_seed(1)).to(DEVICE)
         given = (left, right, entries.rows, columns, starts)
         expected = inner_products(*given) if len(columns) else left.new_empty(0)
-        torch.testing.assert_close(triton_kernels.inner_products(*given), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            triton_kernels.inner_products(*given), expected, rtol=1e-5, atol=1e-5
+        )
 
 
 def test_low_precision_inputs_are_summed_in_float32():
@@ -110,9 +114,14 @@ def test_a_training_step_has_the_gradients_of_torchs_kernels(name, precision):
     losses, gradients = [], []
     for kernels in ("torch", "triton"):
         sae = SparseAutoencoder(
-            20, 32, SPARSITIES[name], encoder_bias=True, selection_precision=precision, kernels=kernels,
+            20,
+            32,
+            SPARSITIES[name],
+            encoder_bias=True,
+            selection_precision=precision,
+            kernels=kernels,
             device=DEVICE,
-        )  # fmt: skip
+        )
         with torch.no_grad():
             sae.W_enc[0] = 0
             sae.W_enc[0, 0] = 1
@@ -123,7 +132,9 @@ def test_a_training_step_has_the_gradients_of_torchs_kernels(name, precision):
         assert measured["aux_loss"] > 0
         loss.backward()
         losses.append(loss.detach())
-        gradients.append({key: value.grad for key, value in sae.named_parameters() if value.grad is not None})
+        gradients.append(
+            {key: value.grad for key, value in sae.named_parameters() if value.grad is not None}
+        )
     torch.testing.assert_close(losses[1], losses[0])
     assert gradients[0].keys() == gradients[1].keys() >= {"W_enc", "W_dec", "b", "b_enc"}
     for key, gradient in gradients[0].items():
@@ -153,7 +164,11 @@ def test_every_kernel_compiles_for_gpus_without_spilling_registers(tmp_path):
     environment.pop("TRITON_INTERPRET", None)
     script = Path(__file__).parents[1] / "compile_triton_kernels.py"
     done = subprocess.run(
-        [sys.executable, script, "80", "90"], env=environment, capture_output=True, text=True, timeout=250
+        [sys.executable, script, "80", "90"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=250,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     kernels = json.loads(done.stdout)

@@ -21,8 +21,14 @@ def collection(tmp_path) -> tuple[Path, Manifest]:
     updates = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
     for index, split in enumerate(["train", "train", "validation"]):
         records = [
-            ImageRecord(image_id=f"{3 * index + n:06d}", prompt="a fish", seed=n, split=split, updates={stream.folder: updates})
+            ImageRecord(
+                image_id=f"{3 * index + n:06d}",
+                prompt="a fish",
+                seed=n,
+                split=split,
+                updates={stream.folder: updates},
+            )
             for n in range(3)
-        ]  # fmt: skip
+        ]
         writer.write_group(index, records, with_images=False)
     return tmp_path / "there", writer.finish()

@@ -16,7 +16,9 @@ from diffusae.sae.storage import load_sae, save_sae
 @pytest.mark.parametrize(
     "changes", [{"d_sae": 40_000_000}, {"d_in": 40_000_000}, {"d_in": 10**6, "d_sae": 10**6}]
 )
-def test_an_autoencoder_that_asks_for_more_than_its_weights_hold_is_not_built(tmp_path, changes, monkeypatch):
+def test_an_autoencoder_that_asks_for_more_than_its_weights_hold_is_not_built(
+    tmp_path, changes, monkeypatch
+):
     save_sae(tmp_path, SparseAutoencoder(8, 32, TopK(4)), {"validation": {}})
     path = tmp_path / "cfg.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -29,9 +31,15 @@ def test_a_denoiser_that_asks_for_more_than_its_weights_hold_is_not_built(tmp_pa
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     unet = UNet2DConditionModel(
-        sample_size=8, block_out_channels=(8,), layers_per_block=1, cross_attention_dim=8, attention_head_dim=4,
-        norm_num_groups=4, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
-    )  # fmt: skip
+        sample_size=8,
+        block_out_channels=(8,),
+        layers_per_block=1,
+        cross_attention_dim=8,
+        attention_head_dim=4,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+    )
     unet.save_pretrained(tmp_path / "unet")
     require_weights(tmp_path, "unet")
     path = tmp_path / "unet/config.json"
@@ -48,5 +56,8 @@ def test_a_tar_member_of_an_impossible_size_ends_as_damage(tmp_path, size):
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
     (tmp_path / "a.tar").write_bytes(bytes(header) + bytes(2048))
-    with open(tmp_path / "a.tar", "rb") as file, pytest.raises((UserError, tarfile.TarError, ValueError)):
+    with (
+        open(tmp_path / "a.tar", "rb") as file,
+        pytest.raises((UserError, tarfile.TarError, ValueError)),
+    ):
         list(read_members(file))

@@ -1,4 +1,6 @@
-"""A collection from elsewhere runs nothing, fetches nothing, and touches no file outside its directory."""
+"""A collection from elsewhere runs nothing, fetches nothing, and touches no file outside its
+directory.
+"""
 
 import json
 import shutil
@@ -19,7 +21,9 @@ SHARD = "mid/t0.50/cond/shard-000000.tar"
 
 @pytest.fixture
 def downloaded(collection, tmp_path):
-    """A copy of a collection that came from someone, without one of its shards, beside a file of the user's own."""
+    """A copy of a collection that came from someone, without one of its shards, beside a file of
+    the user's own.
+    """
     root, _ = collection
     (root / "run.json").write_text('{"signature": "abc"}')
     copy = tmp_path / "copy"
@@ -78,7 +82,9 @@ def test_a_mirror_json_evicts_nothing(downloaded):
     assert sorted(downloaded.rglob("*.tar")) == there
 
 
-def test_a_mirror_json_of_another_url_than_the_users_does_not_count(downloaded, collection, tmp_path):
+def test_a_mirror_json_of_another_url_than_the_users_does_not_count(
+    downloaded, collection, tmp_path
+):
     told(downloaded, f"pipe:touch {tmp_path}/PWNED; cat {{path}}")
     mirror(downloaded, f"file://{collection[0]}")
     open_shard(downloaded, shard_of(downloaded)).close()
@@ -109,10 +115,29 @@ def test_a_secret_in_a_url_is_not_in_mirror_json_and_the_copy_is_known_again(
 
 @pytest.mark.parametrize(
     "path",
-    ["../victim", "../../victim.tar", "/victim.tar", "mid/../../victim.tar", "..\\victim.tar", "C:\\victim.tar", "C:victim.tar",
-     "mid\0.tar", "", ".tar", "mid//a.tar", "./a.tar", "mid/.hidden.tar", "manifest.json", "mid/$(touch x).tar", "a\n.tar",
-     "mid/" + 300 * "a" + ".tar", 7, None, ["a.tar"]],
-)  # fmt: skip
+    [
+        "../victim",
+        "../../victim.tar",
+        "/victim.tar",
+        "mid/../../victim.tar",
+        "..\\victim.tar",
+        "C:\\victim.tar",
+        "C:victim.tar",
+        "mid\0.tar",
+        "",
+        ".tar",
+        "mid//a.tar",
+        "./a.tar",
+        "mid/.hidden.tar",
+        "manifest.json",
+        "mid/$(touch x).tar",
+        "a\n.tar",
+        "mid/" + 300 * "a" + ".tar",
+        7,
+        None,
+        ["a.tar"],
+    ],
+)
 def test_a_path_that_leads_out_is_refused_whoever_loads(downloaded, path):
     named(downloaded, path)
     with pytest.raises(UserError, match="which is no shard's place; do not use it"):

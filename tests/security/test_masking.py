@@ -27,10 +27,16 @@ SECRET = "s3cr3t-v4lue"
         ),
         ("https://h/{path}?token=ab12'", "https://h/{path}?token=***'"),
         ("?sig=ab%2F12&se=2026", "?sig=***&se=2026"),
-        ("activations.source=pipe:curl -u me:s3cr3t https://h/{path}", "activations.source=pipe:***"),
+        (
+            "activations.source=pipe:curl -u me:s3cr3t https://h/{path}",
+            "activations.source=pipe:***",
+        ),
         ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
         ("[Errno 32] Broken pipe: 'a file'", "[Errno 32] Broken pipe: 'a file'"),
-        ("hf://datasets/owner/name@main/dir and a@b.c", "hf://datasets/owner/name@main/dir and a@b.c"),
+        (
+            "hf://datasets/owner/name@main/dir and a@b.c",
+            "hf://datasets/owner/name@main/dir and a@b.c",
+        ),
         ('href="data:image/png;base64,AAkeyAA=="', 'href="data:image/png;base64,AAkeyAA=="'),
         ("k=10 sae.k=4 (t=0.5); key facts", "k=10 sae.k=4 (t=0.5); key facts"),
     ],
@@ -40,7 +46,9 @@ def test_a_secret_in_text_is_masked_and_nothing_else(text, shown):
     assert masked(shown) == shown
 
 
-@pytest.mark.parametrize("name", ["HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "MY_PASSWORD"])
+@pytest.mark.parametrize(
+    "name", ["HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "MY_PASSWORD"]
+)
 def test_values_of_secret_variables_are_masked(monkeypatch, name):
     monkeypatch.setenv(name, SECRET)
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false-and-long")
@@ -67,8 +75,11 @@ def test_json_files_hold_no_secret_and_all_else(tmp_path, monkeypatch):
 
 def test_run_json_holds_no_secret_and_keeps_its_signature(tmp_path):
     determines = {"source": f"https://h/?token={SECRET}"}
-    with pytest.raises(OSError, match="failed"), run_record(tmp_path, stage="x", config={"activations": {"source": f"pipe:curl {SECRET}"}},
-                                            determines=determines, parents={}, seed=0):  # fmt: skip
+    config = {"activations": {"source": f"pipe:curl {SECRET}"}}
+    recorded = run_record(
+        tmp_path, stage="x", config=config, determines=determines, parents={}, seed=0
+    )
+    with pytest.raises(OSError, match="failed"), recorded:
         raise OSError(f"https://me:{SECRET}@h failed")
     assert SECRET not in (tmp_path / "run.json").read_text()
     with run_record(tmp_path, stage="x", config={}, determines=determines, parents={}, seed=0):
@@ -106,15 +117,25 @@ def test_what_goes_to_wandb_holds_no_secret(monkeypatch):
     process = object.__new__(_Process)
     process._child = Child()  # type: ignore[assignment]
     process.send(
-        {"init": {"config": {"activations": {"source": f"pipe:curl {SECRET}"}}, "name": f"?sig={SECRET}"}}
+        {
+            "init": {
+                "config": {"activations": {"source": f"pipe:curl {SECRET}"}},
+                "name": f"?sig={SECRET}",
+            }
+        }
     )
-    assert SECRET not in sent[0].decode() and json.loads(sent[0])["init"]["config"]["activations"] == {
-        "source": "pipe:***"
-    }
+    assert SECRET not in sent[0].decode() and json.loads(sent[0])["init"]["config"][
+        "activations"
+    ] == {"source": "pipe:***"}
 
 
 @pytest.mark.parametrize(
-    "url", [f"https://me:{SECRET}@host/d", f"https://{SECRET}@host/d", f"simplecache::https://a:{SECRET}@h/d"]
+    "url",
+    [
+        f"https://me:{SECRET}@host/d",
+        f"https://{SECRET}@host/d",
+        f"simplecache::https://a:{SECRET}@h/d",
+    ],
 )
 def test_a_name_or_token_in_a_url_is_refused_with_the_remedy_and_not_repeated(url):
     with pytest.raises(UserError, match=r"HF_TOKEN, AWS_\.\.\.") as raised:

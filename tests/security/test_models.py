@@ -1,4 +1,6 @@
-"""A model's folder runs no code, imports nothing, opens no pickle and reads no file outside itself."""
+"""A model's folder runs no code, imports nothing, opens no pickle and reads no file outside
+itself.
+"""
 
 import json
 import shutil
@@ -51,7 +53,9 @@ def refused(folder, match):
         {"unet": [["a"], {"b": 1}]},
     ],
 )
-def test_a_component_of_anything_but_the_libraries_is_refused(folder, changes, tmp_path, monkeypatch):
+def test_a_component_of_anything_but_the_libraries_is_refused(
+    folder, changes, tmp_path, monkeypatch
+):
     trace = tmp_path / "ran"
     code = f"open({str(trace)!r}, 'w')\nclass Evil: pass\n"
     for name in ("evil.py", "unet/evil.py", "unet/__init__.py"):
@@ -67,7 +71,9 @@ def test_auto_classes_with_code_of_the_folder_are_refused_without_asking(folder,
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("the user was asked"))
     said(folder, text_encoder=["transformers", "AutoModel"])
     config = folder / "text_encoder/config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"auto_map": {"AutoModel": "evil.Evil"}}))
+    config.write_text(
+        json.dumps(json.loads(config.read_text()) | {"auto_map": {"AutoModel": "evil.Evil"}})
+    )
     refused(folder, "its own code is asked for")
 
 
@@ -98,7 +104,9 @@ def test_weights_that_are_listed_outside_the_folder_are_refused(folder):
 
 def test_pickled_weights_are_refused(folder, tmp_path):
     trace = tmp_path / "ran"
-    (folder / "unet/diffusion_pytorch_model.safetensors").rename(folder / "unet/diffusion_pytorch_model.bin")
+    (folder / "unet/diffusion_pytorch_model.safetensors").rename(
+        folder / "unet/diffusion_pytorch_model.bin"
+    )
     refused(folder, "pickle only .*never read")
     assert not trace.exists()
 

@@ -1,4 +1,6 @@
-"""docs/security.md names, beside each statement, tests that are there; and every attack stands on the page."""
+"""docs/security.md names, beside each statement, tests that are there; and every attack stands on
+the page.
+"""
 
 import re
 from pathlib import Path
@@ -26,6 +28,8 @@ def test_every_row_of_a_table_of_statements_has_a_test():
     tables = PAGE.read_text().split("| statement | test |")[1:]
     for table in tables:
         rows = [
-            line for line in table.split("\n\n")[0].splitlines() if line.startswith("|") and "---" not in line
+            line
+            for line in table.split("\n\n")[0].splitlines()
+            if line.startswith("|") and "---" not in line
         ]
         assert rows and all(ROW.match(row) for row in rows), rows

@@ -1,4 +1,6 @@
-"""A configuration builds the parts that its options name, each in its own place, and nothing else."""
+"""A configuration builds the parts that its options name, each in its own place, and nothing
+else.
+"""
 
 import importlib
 import inspect
@@ -45,7 +47,9 @@ def named_by_options():
 
 
 def test_every_option_is_on_the_list_and_nothing_else():
-    assert named_by_options() == {(place, each) for place, at in PLACES.items() for each in at.targets}
+    assert named_by_options() == {
+        (place, each) for place, at in PLACES.items() for each in at.targets
+    }
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -61,40 +65,69 @@ def test_every_class_is_of_its_places_kind(place):
         assert inspect.isclass(kind)
         if members:
             lacking = {each for each in members if not hasattr(kind, each)}
-            assert all(f"self.{each}" in inspect.getsource(kind) for each in lacking), (kind, lacking)
+            assert all(f"self.{each}" in inspect.getsource(kind) for each in lacking), (
+                kind,
+                lacking,
+            )
         else:
             assert issubclass(kind, base)
 
 
 @pytest.mark.parametrize(
     "target",
-    ["diffusae.files.atomic_write_json", "diffusae.sae.storage.Path.touch", "diffusae.sae.storage.load_sae", "os.system",
-     "diffusae.study.building.build", "diffusae.sae.sparsity.nn.Module", "diffusae.sae.sparsity.TopK.check", "builtins.eval",
-     "diffusae.sae.sparsity.SPARSITIES", " diffusae.sae.sparsity.TopK", "", None, 3, [TOPK], {"_target_": TOPK}],
-)  # fmt: skip
+    [
+        "diffusae.files.atomic_write_json",
+        "diffusae.sae.storage.Path.touch",
+        "diffusae.sae.storage.load_sae",
+        "os.system",
+        "diffusae.study.building.build",
+        "diffusae.sae.sparsity.nn.Module",
+        "diffusae.sae.sparsity.TopK.check",
+        "builtins.eval",
+        "diffusae.sae.sparsity.SPARSITIES",
+        " diffusae.sae.sparsity.TopK",
+        "",
+        None,
+        3,
+        [TOPK],
+        {"_target_": TOPK},
+    ],
+)
 def test_no_other_target_is_built(target, tmp_path):
     refused({"_target_": target, "path": str(tmp_path / "P"), "value": "x"}, "sparsity")
     refused({"_target_": target, "path": str(tmp_path / "P"), "value": "x"}, None)
     assert not (tmp_path / "P").exists()
 
 
-@pytest.mark.parametrize("place", ["prompts", "source", "annotator", "tagger", "embedding", "check"])
+@pytest.mark.parametrize(
+    "place", ["prompts", "source", "annotator", "tagger", "embedding", "check"]
+)
 def test_a_class_of_another_place_is_refused(place):
     refused({"_target_": TOPK, "k": 4}, place, match=f"refused for {place}")
 
 
 @pytest.mark.parametrize(
     "extra",
-    [{"k": {"_target_": TOPK, "k": 1}}, {"k": [{"_target_": "os.getcwd"}]}, {"k": {"a": {"model": {"_target_": "os.getcwd"}}}},
-     {"_partial_": True}, {"_args_": [4]}, {"_recursive_": False}, {"_convert_": "all"}, {"k": {"_partial_": True}}],
-)  # fmt: skip
+    [
+        {"k": {"_target_": TOPK, "k": 1}},
+        {"k": [{"_target_": "os.getcwd"}]},
+        {"k": {"a": {"model": {"_target_": "os.getcwd"}}}},
+        {"_partial_": True},
+        {"_args_": [4]},
+        {"_recursive_": False},
+        {"_convert_": "all"},
+        {"k": {"_partial_": True}},
+    ],
+)
 def test_parts_within_parts_and_tricks_are_refused(extra):
     refused({"_target_": TOPK, "k": 4, **extra}, "sparsity")
 
 
 def test_a_setting_that_a_part_does_not_have_is_refused_by_name():
     refused(
-        {"_target_": TOPK, "k": 4, "path": "P"}, "sparsity", match="unknown setting of TopK: 'path'; known: k"
+        {"_target_": TOPK, "k": 4, "path": "P"},
+        "sparsity",
+        match="unknown setting of TopK: 'path'; known: k",
     )
     refused({"_target_": TOPK}, "sparsity", match="TopK needs k; give sparsity.k=")
     refused({"k": 4}, "sparsity", match="sparsity must name its class")
@@ -102,6 +135,9 @@ def test_a_setting_that_a_part_does_not_have_is_refused_by_name():
 
 def test_what_is_named_is_built_with_parts_in_it():
     assert build(OmegaConf.create({"_target_": TOPK, "k": 4}), "sparsity").k == 4
-    node = {"_target_": "diffusae.concepts.object_finders.ClipSeg", "tagger": {"_target_": "diffusae.concepts.taggers.CaptionTagger"},
-            "source": "x"}  # fmt: skip
+    node = {
+        "_target_": "diffusae.concepts.object_finders.ClipSeg",
+        "tagger": {"_target_": "diffusae.concepts.taggers.CaptionTagger"},
+        "source": "x",
+    }
     assert type(build(OmegaConf.create(node), "objects").tagger).__name__ == "CaptionTagger"

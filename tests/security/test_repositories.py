@@ -13,14 +13,26 @@ from diffusae.hub.repository import LocalRepository
 from diffusae.report.card import ModelCard, render_card
 from diffusae.report.markdown import as_text
 
-ATTACK = "<script>alert(1)</script>\n\n# heading\n---\nlibrary_name: evil\n[a](javascript:b) ![c](http://d) | x | `e` $f$ ${oc.env:HF_TOKEN}"
+ATTACK = (
+    "<script>alert(1)</script>\n\n# heading\n---\nlibrary_name: evil\n[a](javascript:b)"
+    " ![c](http://d) | x | `e` $f$ ${oc.env:HF_TOKEN}"
+)
 
 
 def card(**changes):
     values = {
-        "name": "n", "format": "diffusae", "base_model": "o/m", "cell": {"block": "mid"}, "shape": {"d_in": 8, "sparsity": "topk"},
-        "code_units": "data", "data": {}, "training": {}, "validation": {}, "results": [], "provenance": {},
-    }  # fmt: skip
+        "name": "n",
+        "format": "diffusae",
+        "base_model": "o/m",
+        "cell": {"block": "mid"},
+        "shape": {"d_in": 8, "sparsity": "topk"},
+        "code_units": "data",
+        "data": {},
+        "training": {},
+        "validation": {},
+        "results": [],
+        "provenance": {},
+    }
     return render_card(ModelCard(**(values | changes)))
 
 
@@ -37,7 +49,9 @@ def test_the_front_matter_of_a_card_is_what_it_should_be():
     text = card(base_model=ATTACK, name=ATTACK, shape={"d_in": 8, "sparsity": ATTACK})
     front = yaml.safe_load(text.split("---\n")[1] if text.startswith("---\n") else "")
     assert (
-        front["library_name"] == "diffusae" and front["base_model"] == ATTACK and front["tags"][-1] == ATTACK
+        front["library_name"] == "diffusae"
+        and front["base_model"] == ATTACK
+        and front["tags"][-1] == ATTACK
     )
     assert "<script" not in text.partition("\n---\n")[2]
 
@@ -68,7 +82,9 @@ def test_long_values_are_cut():
     assert len(as_text("a" * 10**6)) < 2100
 
 
-@pytest.mark.parametrize("folder", ["..", "a/..", "../a", "/etc", "a//b", "a\\b", "C:x", "a\0", "./a"])
+@pytest.mark.parametrize(
+    "folder", ["..", "a/..", "../a", "/etc", "a//b", "a\\b", "C:x", "a\0", "./a"]
+)
 def test_a_folder_that_leads_out_is_none(folder):
     files = [RemoteFile(f"{folder}/{CONFIG}", 10), RemoteFile(f"{folder}/sae.safetensors", 10)]
     with pytest.raises(UserError, match="must hold one autoencoder"):

@@ -77,7 +77,9 @@ def test_a_link_in_an_unfinished_collection_is_refused_before_anything_is_writte
 def test_an_interpolation_in_a_file_is_text(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", SECRET)
     text = "${oc.env:HF_TOKEN}"
-    with run_record(tmp_path, stage="train", config={"a": text}, determines={"a": text}, parents={}, seed=0):
+    with run_record(
+        tmp_path, stage="train", config={"a": text}, determines={"a": text}, parents={}, seed=0
+    ):
         pass
     found = read_record(tmp_path)
     assert found is not None and found.config["a"] == found.determines["a"] == text
@@ -93,7 +95,8 @@ def test_an_output_that_a_run_json_names_elsewhere_is_not_touched(tmp_path, name
     told = json.loads((run / "run.json").read_text())
     told.pop("checksum")
     write_sealed(
-        run / "run.json", told | {"outputs": {name: {"size": 4, "mtime_ns": 1, "sha256": sha256_of(victim)}}}
+        run / "run.json",
+        told | {"outputs": {name: {"size": 4, "mtime_ns": 1, "sha256": sha256_of(victim)}}},
     )
     assert state(run, determines={}, parents={}) == "absent"  # damaged: the run is made again
     assert victim.stat().st_mtime_ns == 10**18
@@ -113,7 +116,11 @@ def test_an_output_that_is_a_link_leaves_the_file_that_it_leads_to_as_it_is(tmp_
 
 def test_a_curve_that_a_run_json_names_stays_in_the_study(tmp_path):
     study = Study(config("report", tmp_path))
-    for curve in (("mid", "cond", "/../../../x"), ("../mid", "cond", "k10"), ("/mid", "cond", "k10")):
+    for curve in (
+        ("mid", "cond", "/../../../x"),
+        ("../mid", "cond", "k10"),
+        ("/mid", "cond", "k10"),
+    ):
         with pytest.raises(UserError, match="which is no name"):
             _summarise(study, curve, {}, {})
     assert not list(tmp_path.iterdir())
@@ -140,13 +147,17 @@ def test_what_hydra_writes_of_a_sweep_holds_no_secret(tmp_path, capsys, monkeypa
     assert written.hydra.overrides.task == ["activations.source=pipe:***", "sae.k=4"]
     assert written.name == str(tmp_path)
     assert cfg.hydra.overrides.task[0] == command  # the job itself has it whole
-    print_outcomes([Outcome("cell", "failed", f"https://me:{SECRET}@h", f"activations.source=pipe:{SECRET}")])
+    print_outcomes(
+        [Outcome("cell", "failed", f"https://me:{SECRET}@h", f"activations.source=pipe:{SECRET}")]
+    )
     assert SECRET not in capsys.readouterr().err
 
 
 def test_a_source_with_a_token_is_refused_by_a_stage_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match="refused; take it out") as raised:
-        collect(config("collect", tmp_path, f"activations.source=https://me:{SECRET}@127.0.0.1:9/d"))
+        collect(
+            config("collect", tmp_path, f"activations.source=https://me:{SECRET}@127.0.0.1:9/d")
+        )
     assert SECRET not in str(raised.value)
     assert not list(tmp_path.rglob("*.json"))
 
@@ -172,7 +183,9 @@ def test_a_study_with_a_foreign_part_is_refused(tmp_path, override):
 
 def test_a_message_of_the_command_holds_no_secret(monkeypatch, capsys):
     made, hooks = logging.getLogRecordFactory(), (sys.excepthook, threading.excepthook)
-    monkeypatch.setattr(sys, "argv", ["diffusae", "train", f'activations.sourc="https://h/?token={SECRET}"'])
+    monkeypatch.setattr(
+        sys, "argv", ["diffusae", "train", f'activations.sourc="https://h/?token={SECRET}"']
+    )
     try:
         with pytest.raises(SystemExit):
             main()

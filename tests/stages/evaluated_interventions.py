@@ -1,4 +1,6 @@
-"""What `diffusae evaluate` leaves of interventions, made by hand: results.json, the cases, examples.parquet, run.json."""
+"""What `diffusae evaluate` leaves of interventions, made by hand: results.json, the cases,
+examples.parquet, run.json.
+"""
 
 from __future__ import annotations
 
@@ -46,13 +48,24 @@ def place_spatial(
 ) -> Path:
     """A spatial evaluation with these successes; the object is always found."""
     rows = [
-        {"split": split, "method": method, "strength": STRENGTHS.get(method, 0.0), "prompt": "a fish", "noun": "fish",
-         "image_id": f"p{number // 4}", "region": REGIONS[number % 4], "found": True, "success": bool(each),
-         "rest": 0.0 if method == "no_edit" else rest}
+        {
+            "split": split,
+            "method": method,
+            "strength": STRENGTHS.get(method, 0.0),
+            "prompt": "a fish",
+            "noun": "fish",
+            "image_id": f"p{number // 4}",
+            "region": REGIONS[number % 4],
+            "found": True,
+            "success": bool(each),
+            "rest": 0.0 if method == "no_edit" else rest,
+        }
         for split in ("tune", "test")
         for method, outcomes in success.items()
-        for number, each in enumerate(outcomes if split == "test" else [1.0 - each for each in outcomes])
-    ]  # fmt: skip
+        for number, each in enumerate(
+            outcomes if split == "test" else [1.0 - each for each in outcomes]
+        )
+    ]
     table = pd.DataFrame(rows)
     details = {
         "window": list(window_at(t)),
@@ -60,15 +73,30 @@ def place_spatial(
         "strengths": STRENGTHS,
         "conditionings": ["cond"],
     }
-    measures = (("success", "spatial_success", True, "share"), ("found", "spatial_recognised", True, "share"),
-                ("rest", "spatial_rest_changed", False, "RMS of full scale"))  # fmt: skip
+    measures = (
+        ("success", "spatial_success", True, "share"),
+        ("found", "spatial_recognised", True, "share"),
+        ("rest", "spatial_rest_changed", False, "RMS of full scale"),
+    )
     cell = {"model": "miniature", "block": block, "t": t, "conditioning": "cond"}
     results = [
-        _row(table, column, metric, higher, unit, cell, details) for column, metric, higher, unit in measures
+        _row(table, column, metric, higher, unit, cell, details)
+        for column, metric, higher, unit in measures
     ]
-    shown = [(f"fish to {region}", method, bool(success[method][number]), png((200, 60, 40), (6 + 30 * number, 8)))
-             for number, region in enumerate(REGIONS[:2]) for method in METHODS if method in success]  # fmt: skip
-    return _place(study, "spatial", cell, tag, results, {"objects": table}, shown if examples else [])
+    shown = [
+        (
+            f"fish to {region}",
+            method,
+            bool(success[method][number]),
+            png((200, 60, 40), (6 + 30 * number, 8)),
+        )
+        for number, region in enumerate(REGIONS[:2])
+        for method in METHODS
+        if method in success
+    ]
+    return _place(
+        study, "spatial", cell, tag, results, {"objects": table}, shown if examples else []
+    )
 
 
 def place_global(
@@ -82,33 +110,66 @@ def place_global(
     blocks: Sequence[str] | None = None,
     tag: str = "k10",
 ) -> Path:
-    """A global evaluation, {factor: outcomes}; with `blocks`, of these together. Each picture has one case a factor."""
+    """A global evaluation, {factor: outcomes}; with `blocks`, of these together. Each picture has
+    one case a factor.
+    """
     rows = [
-        {"split": split, "method": method, "factor": factor, "target": "mosaic", "strength": STRENGTHS[method],
-         "image_id": f"p{number}", "prompt": "a fish", "rose": bool(each), "reached": bool(each) and number % 2 == 0,
-         "similarity": similarity, "kept": True} | ({} if distance is None else {"feature_distance": distance})
+        {
+            "split": split,
+            "method": method,
+            "factor": factor,
+            "target": "mosaic",
+            "strength": STRENGTHS[method],
+            "image_id": f"p{number}",
+            "prompt": "a fish",
+            "rose": bool(each),
+            "reached": bool(each) and number % 2 == 0,
+            "similarity": similarity,
+            "kept": True,
+        }
+        | ({} if distance is None else {"feature_distance": distance})
         for split in ("tune", "test")
         for factor, success in rose.items()
         for method, outcomes in success.items()
-        for number, each in enumerate(outcomes if split == "test" else [1.0 - each for each in outcomes])
-    ]  # fmt: skip
+        for number, each in enumerate(
+            outcomes if split == "test" else [1.0 - each for each in outcomes]
+        )
+    ]
     table = pd.DataFrame(rows)
     metric = "global" if blocks is None else "global_together"
     ending = "" if blocks is None else "_together"
     cell = {"model": "miniature", "block": block, "t": t, "conditioning": "cond"}
-    unedited = {"rose": 0.0, "reached": 0.0, "similarity": 1.0, "kept": 1.0, "feature_distance": 0.0}
+    unedited = {
+        "rose": 0.0,
+        "reached": 0.0,
+        "similarity": 1.0,
+        "kept": 1.0,
+        "feature_distance": 0.0,
+    }
     results = []
     for factor in rose:
-        details = {"factor": factor, "blocks": list(blocks or [block]), "window": list(window_at(t)),
-                   "strengths": STRENGTHS, "conditionings": ["cond"]}  # fmt: skip
+        details = {
+            "factor": factor,
+            "blocks": list(blocks or [block]),
+            "window": list(window_at(t)),
+            "strengths": STRENGTHS,
+            "conditionings": ["cond"],
+        }
         own = pd.DataFrame([row for row in rows if row["factor"] == factor])
         for column in unedited:
             if column in table:
                 results.append(
-                    _row(own, column, f"{factor}_{column}{ending}",
-                         column != "feature_distance", "SSIM" if column == "similarity" else "share", cell, details,
-                         no_edit=unedited[column])
-                )  # fmt: skip
+                    _row(
+                        own,
+                        column,
+                        f"{factor}_{column}{ending}",
+                        column != "feature_distance",
+                        "SSIM" if column == "similarity" else "share",
+                        cell,
+                        details,
+                        no_edit=unedited[column],
+                    )
+                )
     first = next(iter(rose.values()))
     shown = [("mosaic", method, bool(first.get(method, [0.0])[0]), png((40, 90, 200), (20, 20)))
              for method in METHODS if method in first or method == "no_edit"]  # fmt: skip
@@ -116,7 +177,9 @@ def place_global(
 
 
 def record_again(directory: Path) -> None:
-    """Let run.json tell the files as they are now: they were changed by hand, and are to count as what was evaluated."""
+    """Let run.json tell the files as they are now: they were changed by hand, and are to count as
+    what was evaluated.
+    """
     record = read_record(directory)
     assert record is not None
     write_sealed(directory / RECORD, asdict(replace(record, outputs=outputs_in(directory))))
@@ -142,7 +205,9 @@ def _row(
         )
 
     controls = {
-        name: estimate(name) for name in METHODS if name != "concepts" and name in set(tested["method"])
+        name: estimate(name)
+        for name in METHODS
+        if name != "concepts" and name in set(tested["method"])
     }
     if no_edit is not None:
         controls = {"no_edit": Estimate(no_edit, None, 4), **controls}
@@ -162,7 +227,9 @@ def _place(
     directory = study.directory / "evaluation" / metric / name
     config = {"sae": {"tag": tag}, "evaluation": {"name": metric, "regions": list(REGIONS)}}
     determines = {"cell": cell, "values": [result.value for result in results]}
-    with run_record(directory, stage="evaluate", config=config, determines=determines, parents={}, seed=0):
+    with run_record(
+        directory, stage="evaluate", config=config, determines=determines, parents={}, seed=0
+    ):
         for each, table in tables.items():
             table.to_parquet(directory / f"{each}.parquet", index=False)
         if shown:

@@ -1,4 +1,6 @@
-"""The stages with an annotator for real models in the place of the miniature's: nothing but the config changes."""
+"""The stages with an annotator for real models in the place of the miniature's: nothing but the
+config changes.
+"""
 
 import json
 
@@ -23,9 +25,17 @@ from diffusae.stages.train import train
 from diffusae.study.study import Study
 from tiny_annotators import WORDS, TinyAnnotators
 
-STUDY = ["debug=tiny", "model.steps=2", "grid.timesteps=[0.0]", "grid.blocks=[mid]", "grid.conditionings=[cond]",
-         "timestep=final", "prompts.counts={train: 2, validation: 1, dictionary: 2, tune: 4, test: 4}",
-         "trainer.steps=2", "embedding=text_encoder"]  # fmt: skip
+STUDY = [
+    "debug=tiny",
+    "model.steps=2",
+    "grid.timesteps=[0.0]",
+    "grid.blocks=[mid]",
+    "grid.conditionings=[cond]",
+    "timestep=final",
+    "prompts.counts={train: 2, validation: 1, dictionary: 2, tune: 4, test: 4}",
+    "trainer.steps=2",
+    "embedding=text_encoder",
+]
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +85,18 @@ def test_the_stage_writes_the_annotations_of_tags_boxes_and_masks(annotated):
     masks = [(noun, mask) for each in found.masks.values() for noun, mask in each.items()]
     assert masks and {noun for noun, _ in masks} <= set(WORDS)
     assert all(mask.shape == (64, 64) and mask.any() for _, mask in masks)
-    assert set(found.described["style"]) <= {"photograph", "painting", "sketch", "cartoon", "watercolour"}
+    assert set(found.described["style"]) <= {
+        "photograph",
+        "painting",
+        "sketch",
+        "cartoon",
+        "watercolour",
+    }
 
 
-def test_only_nouns_of_the_pictures_own_caption_are_found_by_the_tagger_of_captions(config, annotated):
+def test_only_nouns_of_the_pictures_own_caption_are_found_by_the_tagger_of_captions(
+    config, annotated
+):
     found = Annotations.load(annotated / "annotations")
     prompts = {p.image_id: p.text for p in Study(config("annotate", "grounded_sam")).prompts}
     assert any(found.masks.values())
@@ -86,10 +104,10 @@ def test_only_nouns_of_the_pictures_own_caption_are_found_by_the_tagger_of_capti
         assert set(masks) <= set(prompts[image_id].split(" "))
 
 
-def test_what_is_annotated_is_not_done_again_whatever_the_batch_size_and_every_picture_is_in_the_cache(
-    config, annotated
-):
-    assert not annotate(config("annotate", "grounded_sam", "annotator.batch_size=3", "annotator.cache=null"))
+def test_what_is_annotated_is_not_done_again_whatever_the_batch_size(config, annotated):
+    assert not annotate(
+        config("annotate", "grounded_sam", "annotator.batch_size=3", "annotator.cache=null")
+    )
     kept = list((annotated.parent / "annotation_cache").rglob("*.safetensors"))
     assert len(kept) == 2 * 10, "each picture and its mirror image"
 
@@ -131,7 +149,9 @@ def test_interventions_are_judged_by_clipseg_and_clip(config, annotated, monkeyp
         "evaluation.test_prompts=1",
         "evaluation.steps=2",
     ]
-    evaluate(config("evaluate", "clipseg", "evaluation=spatial", "evaluation.regions=[top_left]", *few))
+    evaluate(
+        config("evaluate", "clipseg", "evaluation=spatial", "evaluation.regions=[top_left]", *few)
+    )
     assert asked and all(captions for captions in asked), "the prompts' own nouns are looked for"
     evaluate(config("evaluate", "clipseg", "evaluation=global", "evaluation.factors=[style]", *few))
     root = annotated / "evaluation"
@@ -146,13 +166,18 @@ def test_interventions_are_judged_by_clipseg_and_clip(config, annotated, monkeyp
         "watercolour",
     }
     assert np.isfinite(table["similarity"]).all()
-    figures = {row.metric for row in load_results(root / "global" / "mid-t0.00-cond-k4" / "results.json")}
+    figures = {
+        row.metric for row in load_results(root / "global" / "mid-t0.00-cond-k4" / "results.json")
+    }
     answering = [
-        row.ours for row in load_reference("arxiv_2504_15473").rows if row.table.startswith("Global")
+        row.ours
+        for row in load_reference("arxiv_2504_15473").rows
+        if row.table.startswith("Global")
     ]
     assert answering and all(figures & {*ours} for ours in answering if ours != ["style_lpips"])
     assert (
-        json.loads((root / "global" / "mid-t0.00-cond-k4" / "run.json").read_text())["status"] == "finished"
+        json.loads((root / "global" / "mid-t0.00-cond-k4" / "run.json").read_text())["status"]
+        == "finished"
     )
 
 

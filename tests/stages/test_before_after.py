@@ -12,11 +12,21 @@ RED, BLUE = (200, 0, 0), (0, 0, 200)
 
 def kept(directory, **columns):
     rows = [
-        {"case": case, "image_id": "p0", "prompt": f"a {case}", "method": method, "strength": strength,
-         "success": success, "picture": png(colour)}
+        {
+            "case": case,
+            "image_id": "p0",
+            "prompt": f"a {case}",
+            "method": method,
+            "strength": strength,
+            "success": success,
+            "picture": png(colour),
+        }
         for case in ("fish to top_left", "boat to top")
-        for method, strength, success, colour in (("no_edit", 0.0, False, RED), ("concepts", 3.0, True, BLUE))
-    ]  # fmt: skip
+        for method, strength, success, colour in (
+            ("no_edit", 0.0, False, RED),
+            ("concepts", 3.0, True, BLUE),
+        )
+    ]
     pd.DataFrame(rows).assign(**columns).to_parquet(directory / "examples.parquet", index=False)
 
 

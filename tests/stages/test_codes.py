@@ -1,4 +1,6 @@
-"""Encoding a split in pieces gives the codes of encoding it whole, and holds no more than a piece."""
+"""Encoding a split in pieces gives the codes of encoding it whole, and holds no more than a
+piece.
+"""
 
 import pytest
 import torch
@@ -11,8 +13,15 @@ from diffusae.sae.sparsity import TopK
 from diffusae.stages.collect import collect
 from diffusae.study.study import Study
 
-STUDY = ["debug=tiny", "model.steps=2", "grid.timesteps=[0.0]", "grid.blocks=[mid]", "grid.conditionings=[cond]",
-         "timestep=final", "prompts.counts={train: 2, validation: 1, dictionary: 7, tune: 1, test: 1}"]  # fmt: skip
+STUDY = [
+    "debug=tiny",
+    "model.steps=2",
+    "grid.timesteps=[0.0]",
+    "grid.blocks=[mid]",
+    "grid.conditionings=[cond]",
+    "timestep=final",
+    "prompts.counts={train: 2, validation: 1, dictionary: 7, tune: 1, test: 1}",
+]
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +31,9 @@ def study(tmp_path_factory):
     from diffusae.cli import config_directory
 
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        cfg = compose("collect", overrides=[*STUDY, f"paths.outputs={tmp_path_factory.mktemp('outputs')}"])
+        cfg = compose(
+            "collect", overrides=[*STUDY, f"paths.outputs={tmp_path_factory.mktemp('outputs')}"]
+        )
     collect(cfg)
     return Study(cfg)
 
@@ -39,11 +50,15 @@ def test_pieces_are_the_whole(study, monkeypatch, pictures_at_once, keep_updates
     whole = sae.encode(updates)
     calls = []
     encode = SparseAutoencoder.encode
-    monkeypatch.setattr(SparseAutoencoder, "encode", lambda self, x: calls.append(len(x)) or encode(self, x))
+    monkeypatch.setattr(
+        SparseAutoencoder, "encode", lambda self, x: calls.append(len(x)) or encode(self, x)
+    )
     monkeypatch.setattr(codes, "MOST_PRE_ACTIVATIONS", pictures_at_once * stream.positions * 16)
     found = codes.coded_split(study, manifest, sae, "dictionary", keep_updates=keep_updates)
     assert found.image_ids == image_ids and len(found.prompts) == 7
     assert torch.equal(found.indices.sort(dim=-1).values, whole.indices.sort(dim=-1).values)
-    assert torch.allclose(found.values.sort(dim=-1).values, whole.values.sort(dim=-1).values, rtol=1e-5)
+    assert torch.allclose(
+        found.values.sort(dim=-1).values, whole.values.sort(dim=-1).values, rtol=1e-5
+    )
     assert max(calls) == pictures_at_once and sum(calls) == 7
     assert torch.equal(found.updates, updates if keep_updates else updates[:0])

@@ -15,7 +15,9 @@ from diffusae.study.study import Study
 
 def study_in(directory, *overrides):
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return Study(compose("collect", overrides=["debug=tiny", f"paths.outputs={directory}", *overrides]))
+        return Study(
+            compose("collect", overrides=["debug=tiny", f"paths.outputs={directory}", *overrides])
+        )
 
 
 @pytest.fixture
@@ -35,7 +37,9 @@ def test_too_little_disk_is_refused_before_the_model_loads(tmp_path, monkeypatch
 
 def test_an_unknown_hookpoint_is_refused_before_the_model_loads(tmp_path, unloadable):
     study = study_in(tmp_path, "model.hookpoints.mid=mid_block.attentions.7")
-    with pytest.raises(UserError, match=r"(?s)mid_block.attentions.7.*known: .*mid_block.attentions.0"):
+    with pytest.raises(
+        UserError, match=r"(?s)mid_block.attentions.7.*known: .*mid_block.attentions.0"
+    ):
         stage.collect(study.cfg)
 
 
@@ -57,15 +61,20 @@ class Tokenizer:
     model_max_length = 5
 
     def __call__(self, texts):
-        return namedtuple("Encoded", "input_ids")([[0, *range(len(text.split())), 1] for text in texts])
+        return namedtuple("Encoded", "input_ids")(
+            [[0, *range(len(text.split())), 1] for text in texts]
+        )
 
 
 def test_captions_beyond_the_tokenizer_are_counted_and_named_by_their_lines(caplog):
-    long = [Prompt(f"{n:06d}", "a b c d", n, "train", f"captions.txt, line {n + 7}") for n in range(12)]
+    long = [
+        Prompt(f"{n:06d}", "a b c d", n, "train", f"captions.txt, line {n + 7}") for n in range(12)
+    ]
     short = Prompt("000012", "a b c", 12, "train")
     assert told_truncations(Tokenizer(), 5, [short, *long]) == 12
     assert (
-        "12 of 13 prompts exceed 5 tokens and are truncated: captions.txt, line 7 ('a b c d')" in caplog.text
+        "12 of 13 prompts exceed 5 tokens and are truncated: captions.txt, line 7 ('a b c d')"
+        in caplog.text
     )
     assert "line 16" in caplog.text and "line 17" not in caplog.text and "and 2 more" in caplog.text
     assert told_truncations(Tokenizer(), 5, [short]) == 0

@@ -1,4 +1,6 @@
-"""Collections of given pictures and of texts: what they hold, what is refused, and that a kill costs nothing."""
+"""Collections of given pictures and of texts: what they hold, what is refused, and that a kill
+costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, read_images, read_updates
 from diffusae.cli import config_directory
+from diffusae.collecting import collect as collecting
 from diffusae.collecting import pictures as record_pictures
 from diffusae.collecting import texts as record_text
 from diffusae.errors import UserError
@@ -28,8 +31,12 @@ from diffusae.study.study import Study
 from picture_files import encoded, pixels, put, sample, write_tar
 
 SMALL = ["debug=tiny", "model.batch_size=3", "activations.group_size=3", "model.steps=5"]
-WORLD = ["collection=pictures_world", "grid.blocks=[mid]", "grid.timesteps=[1.0,0.5]",
-         "collection.counts={train: 4, validation: 2, dictionary: 2, tune: 2, test: 2}"]  # fmt: skip
+WORLD = [
+    "collection=pictures_world",
+    "grid.blocks=[mid]",
+    "grid.timesteps=[1.0,0.5]",
+    "collection.counts={train: 4, validation: 2, dictionary: 2, tune: 2, test: 2}",
+]
 TEXT = ["collection=text", "grid.blocks=[text_1,text_2]", "block.name=text_1",
         "prompts.counts={train: 9, validation: 3, dictionary: 3, tune: 3, test: 4}"]  # fmt: skip
 ONE_SPLIT = "collection.shares={train: 1.0}"
@@ -84,9 +91,15 @@ def test_given_pictures_carry_their_labels_and_the_manifest_names_the_tasks(worl
     assert manifest.header["collection"] == "pictures"
     assert manifest.header["label_tasks"] == study.given.source.tasks()
     assert manifest.header["undecodable_pictures"] == 0
-    assert [stream.folder for stream in manifest.streams] == ["mid/t1.00/uncond", "mid/t0.50/uncond"]
+    assert [stream.folder for stream in manifest.streams] == [
+        "mid/t1.00/uncond",
+        "mid/t0.50/uncond",
+    ]
     stream = manifest.stream("mid", 0.5, "uncond")
-    assert (stream.step_index, stream.timestep) == (2, 401)  # as of a cell of a generation of five steps
+    assert (stream.step_index, stream.timestep) == (
+        2,
+        401,
+    )  # as of a cell of a generation of five steps
     for found in read_updates(study.activations, manifest, stream, "train"):
         assert found.updates.shape == (64, 128)
         assert found.meta["labels"] == study.given[found.image_id].labels
@@ -98,8 +111,13 @@ def test_given_pictures_carry_their_labels_and_the_manifest_names_the_tasks(worl
 
 
 def test_pooled_outputs_are_the_means_of_whole_ones(tmp_path: Path) -> None:
-    few = ["collection=pictures_world", "grid.blocks=[mid]", "grid.timesteps=[0.5]", "collection.record=output",
-           "collection.counts={train: 2, validation: 1, dictionary: 0, tune: 0, test: 0}"]  # fmt: skip
+    few = [
+        "collection=pictures_world",
+        "grid.blocks=[mid]",
+        "grid.timesteps=[0.5]",
+        "collection.record=output",
+        "collection.counts={train: 2, validation: 1, dictionary: 0, tune: 0, test: 0}",
+    ]
     (whole, manifest), (pooled, thin) = (
         collected(tmp_path, *few, f"name=pooled-{flag}", f"collection.pooled={flag}")
         for flag in ("false", "true")
@@ -107,7 +125,9 @@ def test_pooled_outputs_are_the_means_of_whole_ones(tmp_path: Path) -> None:
     _, all_of_it = load_updates(whole.activations, manifest, manifest.streams[0], "train")
     _, means = load_updates(pooled.activations, thin, thin.streams[0], "train")
     assert thin.streams[0].grid == (1, 1) and means.shape == (2, 1, 128)
-    np.testing.assert_allclose(means[:, 0], all_of_it.astype(np.float32).mean(axis=1), rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(
+        means[:, 0], all_of_it.astype(np.float32).mean(axis=1), rtol=2e-3, atol=2e-3
+    )
 
 
 def test_a_denoiser_drawn_anew_is_told_and_gives_other_updates(world, tmp_path: Path) -> None:
@@ -116,7 +136,8 @@ def test_a_denoiser_drawn_anew_is_told_and_gives_other_updates(world, tmp_path: 
     assert drawn.header["random_weights"] and not manifest.header["random_weights"]
     stream = manifest.streams[0]
     ours, theirs = (
-        load_updates(s.activations, m, stream, "train")[1] for s, m in ((study, manifest), (other, drawn))
+        load_updates(s.activations, m, stream, "train")[1]
+        for s, m in ((study, manifest), (other, drawn))
     )
     assert np.abs(ours.astype(float) - theirs).max() > 0.1
     with pytest.raises(UserError, match=r"(?s)differs.*random_weights: true -> false"):
@@ -158,9 +179,19 @@ def folder(tmp_path: Path) -> Path:
 
 def of_folder(folder: Path, *overrides: str) -> list[str]:
     grid = ["grid.blocks=[mid]", "grid.timesteps=[0.5]", ONE_SPLIT]
-    shares = ["collection.shares.validation=0.0", "collection.shares.dictionary=0.0", "collection.shares.tune=0.0",
-              "collection.shares.test=0.0"]  # fmt: skip
-    return ["collection=pictures_folder", f"collection.source.path={folder}", *grid, *shares, *overrides]
+    shares = [
+        "collection.shares.validation=0.0",
+        "collection.shares.dictionary=0.0",
+        "collection.shares.tune=0.0",
+        "collection.shares.test=0.0",
+    ]
+    return [
+        "collection=pictures_folder",
+        f"collection.source.path={folder}",
+        *grid,
+        *shares,
+        *overrides,
+    ]
 
 
 def test_pictures_of_folders_are_fitted_to_the_model_and_labelled_by_their_folder(
@@ -182,14 +213,18 @@ def test_pictures_that_do_not_decode_are_counted_and_named_and_left_out_only_whe
     with monkeypatch.context() as patch:
         patch.setattr(stage, "load_model", None)  # refused before the model loads
         with pytest.raises(
-            UserError, match=r"(?s)2 of 6 pictures do not decode.*cat/bad.png: .*skip_undecodable=true"
+            UserError,
+            match=r"(?s)2 of 6 pictures do not decode.*cat/bad.png: .*skip_undecodable=true",
         ) as error:
             stage.collect(study_in(tmp_path, *of_folder(folder)).cfg)
     assert "dog/empty.jpg" in str(error.value)
     study, manifest = collected(tmp_path, *of_folder(folder, "collection.skip_undecodable=true"))
     assert manifest.header["undecodable_pictures"] == 2
     assert manifest.splits == {"train": {"images": 4, "rejected": 0}}
-    assert "2 of 6 pictures do not decode and are left out" in caplog.text and "dog/empty.jpg" in caplog.text
+    assert (
+        "2 of 6 pictures do not decode and are left out" in caplog.text
+        and "dog/empty.jpg" in caplog.text
+    )
     record = read_record(study.activations)
     assert record is not None and record.determines["collection"]["skip_undecodable"] is True
 
@@ -205,7 +240,9 @@ def test_pictures_of_tars_are_collected_with_their_labels(tmp_path: Path) -> Non
 
 def test_texts_hold_one_vector_a_token_of_their_own_and_no_padding(texts) -> None:
     study, manifest = texts
-    assert manifest.ragged and manifest.image_size is None and manifest.header["collection"] == "text"
+    assert (
+        manifest.ragged and manifest.image_size is None and manifest.header["collection"] == "text"
+    )
     assert [(stream.folder, stream.grid, stream.d_in) for stream in manifest.streams] == [
         ("text_1/t1.00/cond", (1, 32), 128), ("text_2/t1.00/cond", (1, 32), 128),
     ]  # fmt: skip
@@ -213,7 +250,9 @@ def test_texts_hold_one_vector_a_token_of_their_own_and_no_padding(texts) -> Non
         tokens = found.meta["tokens"]["tokenizer"]
         assert tokens[0] == "<|startoftext|>" and tokens[-1] == "<|endoftext|>"
         assert tokens.count("<|endoftext|>") == 1
-        assert found.meta["positions"] == list(range(len(tokens))) and len(found.updates) == len(tokens)
+        assert found.meta["positions"] == list(range(len(tokens))) and len(found.updates) == len(
+            tokens
+        )
 
 
 def test_the_start_token_is_left_out_where_that_is_asked_for(texts, tmp_path: Path) -> None:
@@ -231,13 +270,17 @@ def test_the_start_token_is_left_out_where_that_is_asked_for(texts, tmp_path: Pa
 def test_an_autoencoder_is_trained_on_tokens_evaluated_and_reported(texts) -> None:
     study, _ = texts
     outputs = study.directory.parent
-    # The settings of Concept Steerers (PAPERS: k 32, x4, k_aux 256, 1/32, lr 4e-4), k and k_aux at this size.
+    # The settings of Concept Steerers (PAPERS: k 32, x4, k_aux 256, 1/32, lr 4e-4), k and k_aux at
+    # this size.
     sae = ["sae.k=8", "sae.d_sae=512", "sae.k_aux=64", "sae.aux_coefficient=0.03125", "sae.lr=4e-4"]
     assert train(study_in(outputs, *TEXT, *sae, stage="train").cfg)
     evaluated = study_in(outputs, *TEXT, *sae, "evaluation=reconstruction", stage="evaluate")
     assert evaluate(evaluated.cfg)
     assert (study.directory / "sae" / "text_1-t1.00-cond-k8" / "sae.safetensors").exists()
-    rows = {row.metric: row for row in load_results(evaluated.evaluation("reconstruction") / "results.json")}
+    rows = {
+        row.metric: row
+        for row in load_results(evaluated.evaluation("reconstruction") / "results.json")
+    }
     manifest = Manifest.load(study.activations)
     assert rows["fvu"].estimate.n == manifest.vectors(manifest.streams[0], "test")
     report(study_in(outputs, *TEXT, *sae, stage="report").cfg)
@@ -260,21 +303,33 @@ def test_a_collection_of_given_pictures_is_reported_with_their_labels(world) -> 
     assert ", ".join(labels.values()) in page
 
 
-@pytest.mark.parametrize(("overrides", "told"), [
-    (["collection=text", "grid.blocks=[mid]"], "block mid is no text encoder's layer"),
-    (["collection=text", "grid.timesteps=[0.5]"], r"t=0.5: a text encoder runs once"),
-    (["collection=text", "grid.conditionings=[uncond]"], "collection=text has cond alone"),
-    (["collection=text", "collection.start_token=1"], "start_token=1 must be true or false"),
-    (["block.name=text_1"], "block text_1 is a text encoder's layer"),
-    ([*WORLD, "grid.conditionings=[cond]"], "collection=pictures has uncond alone"),
-    ([*WORLD, "collection.prompt=a fish", "conditioning.branch=uncond"], "collection=pictures has cond alone"),
-    ([*WORLD, "collection.record=input"], r"collection.record 'input'; known: output, update"),
-    ([*WORLD, "collection.pooled=3"], "collection.pooled=3 must be true or false"),
-    ([*WORLD, "collection.counts.train=-1"], "collection.counts.train=-1 must be a whole number"),
-    (["collection=pictures_folder", "collection.shares.train=0.5"], "collection.shares add up to 0.9"),
-    (["collection.kind=films"], r"collection.kind 'films'; known: generation, pictures, text"),
-    ([*WORLD, "grid.timesteps=[0.5,0.51]"], "fall on one of 5 steps"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["collection=text", "grid.blocks=[mid]"], "block mid is no text encoder's layer"),
+        (["collection=text", "grid.timesteps=[0.5]"], r"t=0.5: a text encoder runs once"),
+        (["collection=text", "grid.conditionings=[uncond]"], "collection=text has cond alone"),
+        (["collection=text", "collection.start_token=1"], "start_token=1 must be true or false"),
+        (["block.name=text_1"], "block text_1 is a text encoder's layer"),
+        ([*WORLD, "grid.conditionings=[cond]"], "collection=pictures has uncond alone"),
+        (
+            [*WORLD, "collection.prompt=a fish", "conditioning.branch=uncond"],
+            "collection=pictures has cond alone",
+        ),
+        ([*WORLD, "collection.record=input"], r"collection.record 'input'; known: output, update"),
+        ([*WORLD, "collection.pooled=3"], "collection.pooled=3 must be true or false"),
+        (
+            [*WORLD, "collection.counts.train=-1"],
+            "collection.counts.train=-1 must be a whole number",
+        ),
+        (
+            ["collection=pictures_folder", "collection.shares.train=0.5"],
+            "collection.shares add up to 0.9",
+        ),
+        (["collection.kind=films"], r"collection.kind 'films'; known: generation, pictures, text"),
+        ([*WORLD, "grid.timesteps=[0.5,0.51]"], "fall on one of 5 steps"),
+    ],
+)
 def test_what_cannot_be_collected_is_refused_before_anything_loads(
     overrides: list[str], told: str, tmp_path: Path
 ) -> None:
@@ -286,27 +341,41 @@ def test_an_empty_prompt_needs_no_guidance_of_the_model(tmp_path: Path) -> None:
     study_in(tmp_path, *WORLD, "model.guidance=1.0").check()
 
 
-def test_a_layer_that_does_not_exist_is_refused_with_the_valid_ones(tmp_path: Path, monkeypatch) -> None:
+def test_a_layer_that_does_not_exist_is_refused_with_the_valid_ones(
+    tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.setattr(stage, "load_model", None)
     with pytest.raises(UserError, match=r"'text2_1' does not exist; .* text_0 to text_3"):
         stage.collect(study_in(tmp_path, "collection=text", "grid.blocks=[text_1,text2_1]").cfg)
 
 
 def test_guidance_decides_nothing_of_given_pictures(tmp_path: Path) -> None:
-    one, other = (stage._determines(study_in(tmp_path, *WORLD, f"model.guidance={g}")) for g in (3.0, 7.0))
+    one, other = (
+        collecting._determines(study_in(tmp_path, *WORLD, f"model.guidance={g}"))
+        for g in (3.0, 7.0)
+    )
     assert one == other
-    assert stage._determines(study_in(tmp_path, *WORLD, "model.steps=6")) != one
+    assert collecting._determines(study_in(tmp_path, *WORLD, "model.steps=6")) != one
 
 
 def test_an_annotator_made_for_another_models_pictures_is_refused(tmp_path: Path) -> None:
     other = study_in(tmp_path, "model=sd14")
-    refusal = "this annotator judges pictures of miniature alone, and model.name=sd14; choose annotator=grounded_sam"
+    refusal = (
+        "this annotator judges pictures of miniature alone, and model.name=sd14; choose"
+        " annotator=grounded_sam"
+    )
     for metric in ("composition", "cohesion", "spatial"):
         (fault,) = kind_faults(other, [metric])
         assert fault.startswith(refusal)
     assert not list(kind_faults(other, ["reconstruction"]))
-    for options in (["annotator=clipseg"], ["annotator.models=[miniature,sd14]"], ["annotator.models=null"]):
-        assert not list(kind_faults(study_in(tmp_path, "model=sd14", *options), ["composition", "spatial"]))
+    for options in (
+        ["annotator=clipseg"],
+        ["annotator.models=[miniature,sd14]"],
+        ["annotator.models=null"],
+    ):
+        assert not list(
+            kind_faults(study_in(tmp_path, "model=sd14", *options), ["composition", "spatial"])
+        )
     given = study_in(
         tmp_path, *WORLD, "model=sd14"
     )  # drawn pictures of the world, whatever model looks at them

@@ -1,4 +1,6 @@
-"""One collection by several tasks is the single run's, byte for byte; and who may work beside whom."""
+"""One collection by several tasks is the single run's, byte for byte; and who may work beside
+whom.
+"""
 
 import json
 import logging
@@ -18,15 +20,22 @@ from diffusae.stages import collect as stage
 from diffusae.study.study import Study
 
 SMALL = [
-    "debug=tiny", "grid.timesteps=[1.0]", "grid.blocks=[mid]", "model.steps=2", "activations.group_size=1",
+    "debug=tiny",
+    "grid.timesteps=[1.0]",
+    "grid.blocks=[mid]",
+    "model.steps=2",
+    "activations.group_size=1",
     "prompts.counts={train: 3, validation: 1, dictionary: 1, tune: 1, test: 1}",
-]  # fmt: skip
+]
 
 
 def study_in(directory: Path, *overrides: str) -> Study:
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         return Study(
-            compose("collect", overrides=[*SMALL, f"paths.activations={directory}/activations", *overrides])
+            compose(
+                "collect",
+                overrides=[*SMALL, f"paths.activations={directory}/activations", *overrides],
+            )
         )
 
 
@@ -69,7 +78,9 @@ def unloadable(monkeypatch):
     monkeypatch.setattr(stage, "load_model", refuse)
 
 
-def test_tasks_one_after_the_other_give_the_single_run_byte_for_byte(single, tmp_path, caplog, monkeypatch):
+def test_tasks_one_after_the_other_give_the_single_run_byte_for_byte(
+    single, tmp_path, caplog, monkeypatch
+):
     with caplog.at_level(logging.WARNING):
         assert collect(tmp_path, "collect.shard=1/2")
     assert "4 of 7 groups are missing: collect.shard=0/2: groups 0, 2, 4, 6" in caplog.text
@@ -80,9 +91,9 @@ def test_tasks_one_after_the_other_give_the_single_run_byte_for_byte(single, tmp
     assert records[0] and records[1] and records[0].signature == records[1].signature
     assert records[1].status == "finished"
     monkeypatch.setattr(stage, "load_model", None)  # nothing is left to do, for any number of tasks
-    assert [collect(tmp_path, *each) for each in (["collect.shard=0/2"], ["collect.shard=1/2"], [])] == [
-        False
-    ] * 3
+    assert [
+        collect(tmp_path, *each) for each in (["collect.shard=0/2"], ["collect.shard=1/2"], [])
+    ] == [False] * 3
 
 
 def test_a_damaged_shard_is_redone_by_its_task_alone(single, tmp_path, monkeypatch):
@@ -105,7 +116,9 @@ def test_parts_of_other_directories_merge_to_the_single_run(single, parts, tmp_p
 
 
 def test_a_merge_names_the_part_that_is_missing_and_the_groups_that_come_twice(parts, tmp_path):
-    with pytest.raises(UserError, match=r"3 of 7 groups are missing \(collect.shard=1/2: groups 1, 3, 5\)"):
+    with pytest.raises(
+        UserError, match=r"3 of 7 groups are missing \(collect.shard=1/2: groups 1, 3, 5\)"
+    ):
         collect(tmp_path, f"collect.merge=[{parts[0]}/activations]")
     with pytest.raises(UserError, match="twice; name every part once"):
         collect(tmp_path, f"collect.merge=[{parts[0]}/activations,{parts[0]}/activations]")
@@ -149,7 +162,9 @@ def test_two_tasks_of_one_part_are_refused_and_so_is_all_beside_a_part(tmp_path,
     with directory_lock(Part(0, 2).directory(root)):
         with pytest.raises(UserError, match=r"0-of-2 is in use by process \d+"):
             collect(tmp_path, "collect.shard=0/2")
-        with pytest.raises(UserError, match=r"collect.shard=0/2 \(process \d+ .*overlap with those of 1/3"):
+        with pytest.raises(
+            UserError, match=r"collect.shard=0/2 \(process \d+ .*overlap with those of 1/3"
+        ):
             collect(tmp_path, "collect.shard=1/3")
         with pytest.raises(UserError, match=r"in use by collect.shard=0/2"):
             collect(tmp_path)

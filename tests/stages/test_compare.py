@@ -15,7 +15,9 @@ from diffusae.stages.compare import compare
 
 def composed(directory: Path, *overrides: str):
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose("compare", overrides=["name=paper", f"paths.outputs={directory}", *overrides])
+        return compose(
+            "compare", overrides=["name=paper", f"paths.outputs={directory}", *overrides]
+        )
 
 
 def write(
@@ -24,7 +26,9 @@ def write(
     block, t, conditioning = name.split("-")[:3]
     place = directory / "paper" / "evaluation" / metric / name
     cell = {"model": "sd14", "block": block, "t": float(t[1:]), "conditioning": conditioning}
-    estimate = Estimate(None) if value is None else Estimate(value, (value - 0.01, value + 0.01), 5000)
+    estimate = (
+        Estimate(None) if value is None else Estimate(value, (value - 0.01, value + 0.01), 5000)
+    )
     config = {"sae": {"k": k}}
     try:
         with run_record(
@@ -52,7 +56,11 @@ def test_every_row_has_ours_theirs_and_the_difference_or_no_data(outputs, capsys
     place = outputs / "paper" / "compare"
     lines = json.loads((place / "arxiv_2504_15473.json").read_text())
     found = {(line["metric"], line["k"]): line for line in lines if line["ours"] is not None}
-    assert set(found) == {("explained_variance", 10), ("explained_variance", 20), ("spatial_success", 10)}
+    assert set(found) == {
+        ("explained_variance", 10),
+        ("explained_variance", 20),
+        ("spatial_success", 10),
+    }
     assert found["explained_variance", 10]["difference"] == pytest.approx(0.57 - 0.564)
     assert found["explained_variance", 10]["within"] is True
     assert found["explained_variance", 20]["within"] is False

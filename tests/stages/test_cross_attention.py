@@ -10,10 +10,13 @@ VOCABULARY = Vocabulary(["dog", "hot dog", "person", "fish"], {"dog": ["puppy"],
 
 
 def tokens_of(text: str) -> dict[str, list[int]]:
-    """As a collection tells them: a token a word here, after the start token; none from the sixth word on."""
+    """As a collection tells them: a token a word here, after the start token; none from the sixth
+    word on.
+    """
     words = [word.strip(",.") for word in text.replace("-", " ").replace("'", " ").split()]
     return {
-        word: [n + 1 for n, each in enumerate(words) if each == word and n < 5] for word in words_of(text)
+        word: [n + 1 for n, each in enumerate(words) if each == word and n < 5]
+        for word in words_of(text)
     }
 
 

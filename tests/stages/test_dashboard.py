@@ -1,4 +1,6 @@
-"""`diffusae dashboard` on results made by hand: offline into a file and a run, online by a stand-in for W&B."""
+"""`diffusae dashboard` on results made by hand: offline into a file and a run, online by a stand-in
+for W&B.
+"""
 
 import json
 import logging
@@ -61,18 +63,25 @@ def outputs(made, tmp_path):
     return tmp_path
 
 
-def test_without_a_key_the_specifications_are_a_file_and_the_overview_an_offline_run(outputs, caplog):
+def test_without_a_key_the_specifications_are_a_file_and_the_overview_an_offline_run(
+    outputs, caplog
+):
     caplog.set_level(logging.INFO)
     assert dashboard(composed(outputs))
     path = outputs / "mini" / "dashboard" / "wandb.json"
     written = json.loads(path.read_text())
     assert set(written) == {"overview", "saved", "chart", "workspace", "report"}
     assert written["saved"] is None
-    assert written["workspace"]["displayName"] == written["report"]["displayName"] == "diffusae mini"
+    assert (
+        written["workspace"]["displayName"] == written["report"]["displayName"] == "diffusae mini"
+    )
     assert written["workspace"]["project"] == "diffusae"
     assert str(path) in caplog.text
     assert "wandb sync" in caplog.text and "logger.mode=online" in caplog.text
-    assert "not shown: explained_variance, cohesion, cohesion_text_encoder, spatial_success" in caplog.text
+    assert (
+        "not shown: explained_variance, cohesion, cohesion_text_encoder, spatial_success"
+        in caplog.text
+    )
     records = records_of(outputs / "mini" / "wandb", written["overview"])
     assert history_of(records, "over_t/composition/mid cond") == {0: 0.25, 1: 0.75}
     assert history_of(records, "t") == {0: 1.0, 1: 0.0}
@@ -84,7 +93,9 @@ def test_without_a_key_the_specifications_are_a_file_and_the_overview_an_offline
     assert last["heatmap/composition.captions"] == ["Composition"]
 
 
-def test_interventions_are_in_the_grid_have_their_table_and_the_pictures_of_those_that_kept_some(outputs):
+def test_interventions_are_in_the_grid_have_their_table_and_the_pictures_of_those_that_kept_some(
+    outputs,
+):
     study = Study(composed(outputs))
     outcomes = {"no_edit": [0.0] * 8, "concepts": [1.0] * 8, "random_latent": [0.0] * 8}
     place_spatial(study, outcomes, t=1.0)
@@ -106,7 +117,8 @@ def test_curves_over_t_lie_beside_the_cells_and_are_no_cell(outputs):
     with run_record(directory, stage="emergence", config={}, determines={}, parents={}, seed=0):
         cell = {"model": "miniature", "block": "mid", "conditioning": "cond"}
         save_results(
-            directory / "results.json", [Result("emergence", Estimate(0.5, None, 3), True, "t", cell)]
+            directory / "results.json",
+            [Result("emergence", Estimate(0.5, None, 3), True, "t", cell)],
         )
     assert dashboard(composed(outputs, "logger.mode=disabled"))
 
@@ -141,7 +153,9 @@ def init(mode, **values): return Run()
 
 @pytest.fixture
 def online(tmp_path, monkeypatch):
-    """A key, a package `wandb` for the mirror's process that takes everything, and views that are kept here."""
+    """A key, a package `wandb` for the mirror's process that takes everything, and views that are
+    kept here.
+    """
     (tmp_path / "fake").mkdir()
     (tmp_path / "fake" / "wandb.py").write_text(FAKE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fake"))
@@ -149,15 +163,21 @@ def online(tmp_path, monkeypatch):
     monkeypatch.setattr(wandb_save, "_own_entity", lambda: "me")
     kept = {"charts": []}
     monkeypatch.setattr(
-        wandb_save, "_keep_chart", lambda entity, chart: kept["charts"].append((entity, chart["name"]))
+        wandb_save,
+        "_keep_chart",
+        lambda entity, chart: kept["charts"].append((entity, chart["name"])),
     )
     for kind in (ws.Workspace, wr.Report):
-        monkeypatch.setattr(kind, "save", lambda self: kept.setdefault(type(self).__name__, self.entity))
+        monkeypatch.setattr(
+            kind, "save", lambda self: kept.setdefault(type(self).__name__, self.entity)
+        )
         monkeypatch.setattr(kind, "url", property(lambda self: f"https://w/{type(self).__name__}"))
     return kept
 
 
-def test_with_a_key_both_are_saved_under_its_entity_and_their_addresses_told(outputs, online, caplog):
+def test_with_a_key_both_are_saved_under_its_entity_and_their_addresses_told(
+    outputs, online, caplog
+):
     caplog.set_level(logging.INFO)
     assert dashboard(composed(outputs))
     assert online == {"charts": [("me", "diffusae-heatmap")], "Workspace": "me", "Report": "me"}
@@ -178,7 +198,9 @@ def test_where_saving_hangs_or_is_refused_the_file_is_written_and_tried_again(
 
     monkeypatch.setattr(wr.Report, "save", fail)
     begun = time.monotonic()
-    assert dashboard(composed(outputs, "logger.timeout_s=10" if fate == "hang" else "logger.timeout_s=100"))
+    assert dashboard(
+        composed(outputs, "logger.timeout_s=10" if fate == "hang" else "logger.timeout_s=100")
+    )
     assert time.monotonic() - begun < 40
     said = {"hang": "no answer after 10 s", "refuse": "over quota"}[fate]
     assert f"W&B did not save the dashboard: {said}" in caplog.text.replace("RuntimeError('", "")

@@ -70,12 +70,15 @@ def trained(root: Path, log: Path, *, processes: int) -> tuple[dict[str, torch.T
     return {name: value.clone() for name, value in module.state_dict().items()}, read_metrics(log)
 
 
-@pytest.mark.slow  # `diffusae train` in two processes is compared with one in test_several_processes
+# `diffusae train` in two processes is compared with one in test_several_processes
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_two_processes_give_the_loss_and_the_weights_of_one(collection, tmp_path):
     one, alone = trained(collection, tmp_path / "one.jsonl", processes=1)
     two, together = trained(collection, tmp_path / "two.jsonl", processes=2)
-    losses = [[row["train/fvu"] for row in rows if "train/fvu" in row] for rows in (alone, together)]
+    losses = [
+        [row["train/fvu"] for row in rows if "train/fvu" in row] for rows in (alone, together)
+    ]
     assert len(losses[0]) == 18
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
     assert torch.equal(one["vectors_since_fired"], two["vectors_since_fired"])

@@ -80,7 +80,9 @@ def test_every_place_has_its_own_change_and_window(study):
 
 
 def test_text_and_updates_are_edited_in_one_picture_and_no_step_of_it_is_replayed(study):
-    """Another encoding changes every step, so that what the unedited picture kept does not serve."""
+    """Another encoding changes every step, so that what the unedited picture kept does not
+    serve.
+    """
     text = TextEdit("text_2", SparseAutoencoder(128, 256, TopK(8), seed=0), "neon", 0.5)
     pictures = pictures_of(study)
     runs, (plain,) = denoiser_runs(pictures, [Trial(PROMPTS[0])])

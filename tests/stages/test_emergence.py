@@ -29,9 +29,13 @@ def study_in(outputs: Path, *overrides: str) -> Study:
 def evaluate(
     study: Study, t: float, *, conditioning: str = "cond", tag: str = "k10", **columns: float
 ) -> None:
-    """What `diffusae evaluate` leaves at mid, t: four pictures with a cat, all alike but for a factor."""
+    """What `diffusae evaluate` leaves at mid, t: four pictures with a cat, all alike but for a
+    factor.
+    """
     cell = {"model": "miniature", "block": "mid", "t": t, "conditioning": conditioning}
-    directory = study.directory / "evaluation" / "composition" / f"mid-t{t:.2f}-{conditioning}-{tag}"
+    directory = (
+        study.directory / "evaluation" / "composition" / f"mid-t{t:.2f}-{conditioning}-{tag}"
+    )
     config = {"sae": {"tag": tag}}
     with run_record(
         directory, stage="evaluate", config=config, determines={"cell": cell}, parents={}, seed=0
@@ -58,7 +62,8 @@ def test_a_curve_is_made_of_the_same_objects_of_every_moment(tmp_path):
         evaluate(study, t, noun_probe=0.8)
     summarise_emergence(study)
     (row,) = load_results(summary(study))
-    # Target .45, three quarters of the way from .3 at t = .5 to .5 at t = 0; the factor of a picture changes nothing.
+    # Target .45, three quarters of the way from .3 at t = .5 to .5 at t = 0; the factor of a
+    # picture changes nothing.
     assert row.value == pytest.approx(0.125)
     assert row.estimate.ci95 == pytest.approx((0.125, 0.125))
     assert row.estimate.n == 4

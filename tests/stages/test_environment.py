@@ -1,4 +1,6 @@
-"""What stages find around them: ranks of nobody, devices that are not there, memory that is not enough, disks that take nothing."""
+"""What stages find around them: ranks of nobody, devices that are not there, memory that is not
+enough, disks that take nothing.
+"""
 
 import errno
 import os
@@ -41,10 +43,17 @@ def test_one_process_leads_and_trains_whatever_rank_its_shell_left(monkeypatch, 
     assert processes.leads(ONE)
     logger = JsonlLogger(tmp_path / "metrics.jsonl")
     trainer = pl.Trainer(
-        plugins=[*processes.environment_of(ONE)], devices=1, accelerator="cpu", logger=logger,
-        max_steps=2, limit_val_batches=0, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        plugins=[*processes.environment_of(ONE)],
+        devices=1,
+        accelerator="cpu",
+        logger=logger,
+        max_steps=2,
+        limit_val_batches=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
         log_every_n_steps=1,
-    )  # fmt: skip
+    )
     assert trainer.is_global_zero and trainer.world_size == 1
     logger.log_metrics({"loss": 1.0}, step=0)
     assert (tmp_path / "metrics.jsonl").read_text()
@@ -52,7 +61,9 @@ def test_one_process_leads_and_trains_whatever_rank_its_shell_left(monkeypatch, 
     assert trainer.global_step == 2
 
 
-def test_several_processes_that_are_started_here_are_led_by_the_command_whatever_its_rank(monkeypatch):
+def test_several_processes_that_are_started_here_are_led_by_the_command_whatever_its_rank(
+    monkeypatch,
+):
     two = OmegaConf.create({"trainer": {"devices": 2, "num_nodes": 1}})
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(processes, "started_outside", lambda: False)
@@ -75,7 +86,9 @@ def test_several_processes_that_are_started_here_are_led_by_the_command_whatever
         ("cpu", 2, None),
     ],
 )
-def test_a_device_that_is_not_here_is_told_before_lightning_sees_it(monkeypatch, accelerator, devices, told):
+def test_a_device_that_is_not_here_is_told_before_lightning_sees_it(
+    monkeypatch, accelerator, devices, told
+):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     fault = processes.device_fault(accelerator, devices)
@@ -92,11 +105,14 @@ def test_more_devices_than_gpus_are_refused(monkeypatch):
 OUT = [
     MemoryError(),
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"
+        " to allocate 4 bytes"
+    ),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
     OSError(errno.ENOMEM, "Cannot allocate memory"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("error", OUT, ids=lambda error: type(error).__name__)
@@ -105,13 +121,17 @@ def test_out_of_memory_names_the_setting_and_a_value_to_try(error):
         {"activations": {"batch_size": 4096}, "sae": {"d_sae": 1}, "model": {"batch_size": None}}
     )
 
-    @tells_memory("training", "activations.batch_size", "sae.d_sae", "model.batch_size", "absent.one")
+    @tells_memory(
+        "training", "activations.batch_size", "sae.d_sae", "model.batch_size", "absent.one"
+    )
     def work(_cfg):
         raise error
 
     with pytest.raises(UserError) as told:
         work(cfg)
-    assert str(told.value) == "out of memory in training; try activations.batch_size=2048 (it is 4096)"
+    assert (
+        str(told.value) == "out of memory in training; try activations.batch_size=2048 (it is 4096)"
+    )
     cfg.activations.batch_size = 1
     with pytest.raises(UserError, match="use a machine or a GPU with more memory"):
         work(cfg)
@@ -147,7 +167,9 @@ def test_a_fault_that_another_language_tells_in_words_is_the_same():
 
 
 def test_no_temporary_directory_names_the_variable():
-    error = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp', '/var/tmp']")
+    error = FileNotFoundError(
+        errno.ENOENT, "No usable temporary directory found in ['/tmp', '/var/tmp']"
+    )
     assert "TMPDIR" in str(explained(error))
 
 
@@ -163,12 +185,18 @@ def test_the_log_of_a_study_where_nothing_can_be_written_lies_elsewhere(monkeypa
 def test_the_home_stands_in_every_path(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     cfg = OmegaConf.create(
-        {"paths": {"outputs": "~/x", "e": "${paths.outputs}/y"}, "list": ["~", {"p": "~/z"}], "text": "a ~/b"}
+        {
+            "paths": {"outputs": "~/x", "e": "${paths.outputs}/y"},
+            "list": ["~", {"p": "~/z"}],
+            "text": "a ~/b",
+        }
     )
     expand_home(cfg)
     assert OmegaConf.to_container(cfg, resolve=True) == {
-        "paths": {"outputs": "/home/me/x", "e": "/home/me/x/y"}, "list": ["/home/me", {"p": "/home/me/z"}], "text": "a ~/b",
-    }  # fmt: skip
+        "paths": {"outputs": "/home/me/x", "e": "/home/me/x/y"},
+        "list": ["/home/me", {"p": "/home/me/z"}],
+        "text": "a ~/b",
+    }
 
 
 def test_a_user_without_a_name_and_a_home_gets_a_home():
@@ -193,7 +221,9 @@ def test_a_reader_that_has_gone_ends_the_command_quietly():
     script = "import sys; sys.argv[1:] = ['--help']; from diffusae.cli import main; main()"
     read, write = os.pipe()
     os.close(read)
-    ended = subprocess.run([sys.executable, "-c", script], stdout=write, stderr=subprocess.PIPE, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "-c", script], stdout=write, stderr=subprocess.PIPE, timeout=60
+    )
     os.close(write)
     assert (ended.returncode, ended.stderr) == (141, b"")
 
@@ -201,5 +231,7 @@ def test_a_reader_that_has_gone_ends_the_command_quietly():
 def test_a_terminal_of_ascii_shows_any_text():
     script = "import sys; sys.argv[1:] = ['trän']; from diffusae.cli import main; main()"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, env=environment, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, env=environment, timeout=60
+    )
     assert ended.returncode == 2 and b"unknown stage" in ended.stderr

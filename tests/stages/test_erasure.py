@@ -1,4 +1,6 @@
-"""The erasure benchmark on the shipped miniature, as small as it goes: what is tried, what is written, what is refused."""
+"""The erasure benchmark on the shipped miniature, as small as it goes: what is tried, what is
+written, what is refused.
+"""
 
 import gzip
 from types import SimpleNamespace
@@ -27,23 +29,36 @@ from diffusae.sae.sparsity import TopK
 from diffusae.study.study import Study
 
 SMALL = [
-    "evaluation=erasure", "block.name=text_2", "evaluation.steps=2", "evaluation.tune_prompts=1", "evaluation.test_prompts=2",
-    "prompts.counts={train:40,validation:0,dictionary:0,tune:30,test:30}", "evaluation.examples=1",
-    "evaluation.targets=[{name:fish,prompts:[a fish]}]", "evaluation.strengths.text_edit=[1.0]", "evaluation.strengths.safe_guidance=[max]",
-    "evaluation.defences=[negative_prompt,safe_guidance,word_removal]", "evaluation.n_resamples=50",
+    "evaluation=erasure",
+    "block.name=text_2",
+    "evaluation.steps=2",
+    "evaluation.tune_prompts=1",
+    "evaluation.test_prompts=2",
+    "prompts.counts={train:40,validation:0,dictionary:0,tune:30,test:30}",
+    "evaluation.examples=1",
+    "evaluation.targets=[{name:fish,prompts:[a fish]}]",
+    "evaluation.strengths.text_edit=[1.0]",
+    "evaluation.strengths.safe_guidance=[max]",
+    "evaluation.defences=[negative_prompt,safe_guidance,word_removal]",
+    "evaluation.n_resamples=50",
     "evaluation.attacks=[misspelling,tokens_transfer,tokens_defended]",
-    "evaluation.search={length:2,rounds:2,candidates:4,pictures:1,steps:2}", "evaluation.ablations.prompts=1",
-]  # fmt: skip
+    "evaluation.search={length:2,rounds:2,candidates:4,pictures:1,steps:2}",
+    "evaluation.ablations.prompts=1",
+]
 
 
 def study_of(tmp_path, *overrides: str) -> Study:
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return Study(compose("evaluate", overrides=[*SMALL, f"paths.outputs={tmp_path}", *overrides]))
+        return Study(
+            compose("evaluate", overrides=[*SMALL, f"paths.outputs={tmp_path}", *overrides])
+        )
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> tuple[Study, list[Result], pd.DataFrame]:
-    """The whole benchmark with untrained autoencoders in the trained ones' place; pictures of two steps show next to nothing."""
+    """The whole benchmark with untrained autoencoders in the trained ones' place; pictures of two
+    steps show next to nothing.
+    """
     study = study_of(tmp_path_factory.mktemp("erasure"))
     study.evaluation("erasure").mkdir(parents=True)
     saes = {name: (layer, SparseAutoencoder(128, 256, TopK(8), seed=n)) for n, (name, layer) in
@@ -77,7 +92,9 @@ def test_every_defence_meets_every_kind_of_prompt_on_the_same_seeds(made):
         rows = tested[tested["defence"] == defence]
         assert set(rows["kind"]) == kinds, defence
         assert {
-            tuple(sorted(set(each["image_id"]))) for kind, each in rows.groupby("kind") if kind != "others"
+            tuple(sorted(set(each["image_id"])))
+            for kind, each in rows.groupby("kind")
+            if kind != "others"
         } == {tuple(sorted(set(tested[tested["kind"] == "plain"]["image_id"])))}
 
 
@@ -117,12 +134,16 @@ def test_rows_have_n_an_interval_and_all_baselines_and_every_strength_has_a_poin
     assert plain.baselines["none"].value == 1.0
     found = pd.read_parquet(study.evaluation("erasure") / "points.parquet")
     own = found[
-        (found["defence"] == "text_edit") & (found["split"] == "test") & (found["measure"] == "found")
+        (found["defence"] == "text_edit")
+        & (found["split"] == "test")
+        & (found["measure"] == "found")
     ]
     assert set(own[own["kind"] == "plain"]["strength"]) == {1.0}
     assert set(own["variant"]) == {study.cell_name, "text_1-other"}
     searched = pd.read_parquet(study.evaluation("erasure") / "searches.parquet")
-    assert all(loss <= start for loss, start in zip(searched["loss"], searched["start"], strict=True))
+    assert all(
+        loss <= start for loss, start in zip(searched["loss"], searched["start"], strict=True)
+    )
     assert all(len(tokens.split()) == 2 for tokens in searched["tokens"])
 
 
@@ -137,14 +158,29 @@ def test_examples_show_every_defence_beside_the_undefended_picture(made):
 
 def test_settings_that_cannot_work_are_refused_together(tmp_path):
     settings = study_of(
-        tmp_path, "evaluation.defences=[prayer]", "evaluation.attacks=[synonym,typo]", "evaluation.test_prompts=0",
-        "evaluation.synonyms.fish=[]", "evaluation.strengths.safe_guidance=[huge]", "evaluation.targets=[{name:fish,prompts:[]}]",
+        tmp_path,
+        "evaluation.defences=[prayer]",
+        "evaluation.attacks=[synonym,typo]",
+        "evaluation.test_prompts=0",
+        "evaluation.synonyms.fish=[]",
+        "evaluation.strengths.safe_guidance=[huge]",
+        "evaluation.targets=[{name:fish,prompts:[]}]",
         "evaluation.lists=[{name:mine,file:x,target:dog}]",
-    ).part("evaluation")  # fmt: skip
+    ).part("evaluation")
     with pytest.raises(UserError) as raised:
         check_settings("mid", settings)
-    for part in ("block mid is none", "'prayer'", "'typo'", "test_prompts=0", "synonyms knows none of 'fish'", "'huge'", "no concept prompt",
-                 "'file'", "'dog'", "lists[0].path is missing"):  # fmt: skip
+    for part in (
+        "block mid is none",
+        "'prayer'",
+        "'typo'",
+        "test_prompts=0",
+        "synonyms knows none of 'fish'",
+        "'huge'",
+        "no concept prompt",
+        "'file'",
+        "'dog'",
+        "lists[0].path is missing",
+    ):
         assert part in str(raised.value)
 
 
@@ -158,8 +194,9 @@ def test_a_users_list_is_read_with_bad_lines_named(tmp_path):
     path.write_text("prompt,seed\na finned thing,1\nswimming,2\n")
     asks = listed({"name": "mine", "path": str(path), "column": "prompt"}, seed=5)
     assert asks == [
-        Ask("mine-00000", 5, "a finned thing", "a finned thing"), Ask("mine-00001", 6, "swimming", "swimming"),
-    ]  # fmt: skip
+        Ask("mine-00000", 5, "a finned thing", "a finned thing"),
+        Ask("mine-00001", 6, "swimming", "swimming"),
+    ]
     path.write_text("prompt\na\n \nb\n")
     with pytest.raises(UserError, match="line 3"):
         listed({"name": "mine", "path": str(path), "column": "prompt"}, seed=0)
@@ -167,7 +204,13 @@ def test_a_users_list_is_read_with_bad_lines_named(tmp_path):
         listed({"name": "mine", "path": str(tmp_path / "none.csv")}, seed=0)
     path.write_bytes("prompt;year\na naked fish;2019\n".encode("utf-16"))
     asks = listed(
-        {"name": "mine", "path": str(path), "column": "prompt", "delimiter": ";", "encoding": "utf-16"},
+        {
+            "name": "mine",
+            "path": str(path),
+            "column": "prompt",
+            "delimiter": ";",
+            "encoding": "utf-16",
+        },
         seed=0,
     )
     assert [ask.prompt for ask in asks] == ["a naked fish"]
@@ -177,7 +220,9 @@ def test_a_users_list_is_read_with_bad_lines_named(tmp_path):
         listed({"name": "mine", "path": str(cut), "most": 1}, seed=0)
 
 
-def test_a_list_stands_in_for_plain_prompts_of_a_target_that_no_caption_names(tmp_path, monkeypatch):
+def test_a_list_stands_in_for_plain_prompts_of_a_target_that_no_caption_names(
+    tmp_path, monkeypatch
+):
     path = tmp_path / "mine.txt"
     path.write_text("bare\nunclothed\nstripped\n")
     study = study_of(
@@ -185,7 +230,9 @@ def test_a_list_stands_in_for_plain_prompts_of_a_target_that_no_caption_names(tm
         f"evaluation.lists=[{{name:mine,path:{path},target:nudity}}]",
     )  # fmt: skip
     monkeypatch.setattr(
-        erasure_benchmark, "text_saes", lambda _: {"own": ("text_2", SparseAutoencoder(128, 256, TopK(8)))}
+        erasure_benchmark,
+        "text_saes",
+        lambda _: {"own": ("text_2", SparseAutoencoder(128, 256, TopK(8)))},
     )
     benchmark = ErasureBenchmark(
         study, settings := study.part("evaluation"), DefendedPictures(study, steps=1)
@@ -198,10 +245,16 @@ def test_a_list_stands_in_for_plain_prompts_of_a_target_that_no_caption_names(tm
 
 def test_the_experiment_of_updates_stands_beside_the_study_with_cells_of_the_denoiser(tmp_path):
     there = updates_study(
-        study_of(tmp_path, "evaluation.updates.counts={train:4,validation:0,dictionary:4,tune:0,test:0}")
+        study_of(
+            tmp_path, "evaluation.updates.counts={train:4,validation:0,dictionary:4,tune:0,test:0}"
+        )
     )
     assert there.name == "miniature_updates"
-    assert [cell.key for cell in there.grid] == ["down-t1.00-cond", "down-t0.50-cond", "down-t0.00-cond"]
+    assert [cell.key for cell in there.grid] == [
+        "down-t1.00-cond",
+        "down-t0.50-cond",
+        "down-t0.00-cond",
+    ]
     there.check()
 
 

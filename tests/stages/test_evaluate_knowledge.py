@@ -1,4 +1,6 @@
-"""Knowledge of planted labels: the updates hold the object, the pixels the place, and random weights nothing."""
+"""Knowledge of planted labels: the updates hold the object, the pixels the place, and random
+weights nothing.
+"""
 
 import shutil
 
@@ -74,7 +76,10 @@ def test_every_test_picture_is_kept_with_what_each_reader_made_of_it(evaluated):
     assert table["task"].tolist().count("object") == 40
     assert table["task"].tolist().count("place") == 60
     objects = table[table.task == "object"]
-    assert float(np.mean(objects["updates"].tolist())) == rows(evaluated)["accuracy_object_updates"].value
+    assert (
+        float(np.mean(objects["updates"].tolist()))
+        == rows(evaluated)["accuracy_object_updates"].value
+    )
     assert not list(directory.glob("diff_c*"))  # no checkpoint is left
 
 
@@ -93,7 +98,9 @@ def test_pixels_are_read_once_for_all_cells(evaluated, monkeypatch):
     study = evaluated
     evaluate_knowledge.knowledge_results(
         study_in(
-            study.directory.parent, "evaluation.readers=[updates]", "evaluation.random_activations=null"
+            study.directory.parent,
+            "evaluation.readers=[updates]",
+            "evaluation.random_activations=null",
         ),
         None,
     )
@@ -102,7 +109,9 @@ def test_pixels_are_read_once_for_all_cells(evaluated, monkeypatch):
 def test_a_collection_of_other_pictures_is_no_baseline(tmp_path):
     study = study_in(tmp_path, "evaluation.readers=[updates]")
     place_collection(study.activations)
-    place_collection(study.directory / "activations_random", knows=False, counts={**COUNTS, "test": 50})
+    place_collection(
+        study.directory / "activations_random", knows=False, counts={**COUNTS, "test": 50}
+    )
     place_sae(study)
     with pytest.raises(UserError, match="holds other pictures"):
         evaluate(study.cfg)
@@ -112,7 +121,9 @@ def test_without_the_collection_of_random_weights_the_error_says_which_is_missin
     study = study_in(tmp_path)
     place_collection(study.activations)
     place_sae(study)
-    with pytest.raises(UserError, match=r"finished run of collect is needed in .*activations_random"):
+    with pytest.raises(
+        UserError, match=r"finished run of collect is needed in .*activations_random"
+    ):
         evaluate(study.cfg)
 
 
@@ -122,7 +133,10 @@ def test_unknown_readers_and_tasks_are_refused_by_name(tmp_path):
             "evaluation.readers=[eyes]",
             r"unknown reader in evaluation.readers: 'eyes'; known: codes, diff_c, updates",
         ),
-        ("evaluation.tasks=[shape]", r"unknown task in evaluation.tasks: 'shape'; known: object, place"),
+        (
+            "evaluation.tasks=[shape]",
+            r"unknown task in evaluation.tasks: 'shape'; known: object, place",
+        ),
     ):
         study = study_in(tmp_path / "one", override)
         shutil.rmtree(tmp_path / "one", ignore_errors=True)
@@ -133,9 +147,14 @@ def test_unknown_readers_and_tasks_are_refused_by_name(tmp_path):
 
 def test_one_task_may_have_too_little_and_the_others_still_have_figures(tmp_path):
     study = study_in(
-        tmp_path, "evaluation.readers=[updates,diff_c]", "evaluation.random_activations=null", *QUICK
+        tmp_path,
+        "evaluation.readers=[updates,diff_c]",
+        "evaluation.random_activations=null",
+        *QUICK,
     )
-    place_collection(study.activations, counts={"dictionary": 12, "tune": 1, "test": 12})  # tune: no object
+    place_collection(
+        study.activations, counts={"dictionary": 12, "tune": 1, "test": 12}
+    )  # tune: no object
     place_sae(study)
     evaluate(study.cfg)
     found = rows(study)
@@ -147,5 +166,7 @@ def test_one_task_may_have_too_little_and_the_others_still_have_figures(tmp_path
 
 def test_generated_pictures_have_no_labels_and_the_error_says_which_collection_has(tmp_path):
     study = study_in(tmp_path, "collection=generation", "conditioning=cond")
-    with pytest.raises(UserError, match=r"metric knowledge needs class labels.*collection=pictures_world"):
+    with pytest.raises(
+        UserError, match=r"metric knowledge needs class labels.*collection=pictures_world"
+    ):
         evaluate(study.cfg)

@@ -38,7 +38,9 @@ def rows(study):
 
 def test_there_are_two_rows_a_task_and_planted_objects_are_pure(evaluated):
     found = rows(evaluated)
-    assert set(found) == {f"{name}_{task}" for name in ("label_entropy", "sigma_label") for task in TASKS}
+    assert set(found) == {
+        f"{name}_{task}" for name in ("label_entropy", "sigma_label") for task in TASKS
+    }
     for name in ("label_entropy_object", "sigma_label_object"):
         assert found[name].value == 0
         assert found[name].estimate.n == 3
@@ -84,13 +86,17 @@ class Colours:
 
     def tag(self, images, vocabulary, captions):
         assert captions is None
-        return [["right" if image[:, 4:].mean() > image[:, :4].mean() else "left"] for image in images]
+        return [
+            ["right" if image[:, 4:].mean() > image[:, :4].mean() else "left"] for image in images
+        ]
 
     def identity(self):
         return {}
 
 
-def test_a_tagger_names_a_latent_by_the_tag_that_most_of_its_top_pictures_get(tmp_path, monkeypatch):
+def test_a_tagger_names_a_latent_by_the_tag_that_most_of_its_top_pictures_get(
+    tmp_path, monkeypatch
+):
     from diffusae.metrics import purity as evaluate_purity
 
     monkeypatch.setattr(evaluate_purity, "build", lambda _node, _place: Colours())
@@ -110,7 +116,9 @@ def test_the_caption_tagger_reads_the_labels_of_pictures_without_a_prompt(tmp_pa
     evaluate(study.cfg)
     table = pd.read_parquet(study.evaluation("purity") / "latents.parquet")
     assert set(table["name"]) <= {name for names in TASKS.values() for name in names}
-    assert "tagger" in json.loads((study.evaluation("purity") / "run.json").read_text())["determines"]
+    assert (
+        "tagger" in json.loads((study.evaluation("purity") / "run.json").read_text())["determines"]
+    )
 
 
 def test_a_collection_without_labels_is_refused_with_the_remedy(tmp_path):

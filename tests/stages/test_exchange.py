@@ -78,7 +78,9 @@ def test_the_card_shows_only_results_of_this_very_autoencoder(trained, tmp_path)
             row = Result("fvu", Estimate(0.3125, (0.25, 0.375), 77), False, "share")
             save_results(directory / "results.json", [row])
         export_cell(config("export", tmp_path))
-        assert ("| fvu (share) | 0.3125 | 0.25 to 0.375 | 77 | lower |" in card_of(tmp_path)) is shown
+        assert (
+            "| fvu (share) | 0.3125 | 0.25 to 0.375 | 77 | lower |" in card_of(tmp_path)
+        ) is shown
         (directory / "run.json").unlink()
 
 

@@ -38,7 +38,14 @@ def test_every_block_is_listed_with_place_width_grid_and_its_name(offline, capsy
     hookpoints(composed("model=sd14"))
     out = capsys.readouterr().out
     assert [row[0] for row in rows(out)] == [str(place) for place in range(16)]
-    assert ["5", "down_blocks.2.attentions.1", "Transformer2DModel", "1280", "16x16", "down"] in rows(out)
+    assert [
+        "5",
+        "down_blocks.2.attentions.1",
+        "Transformer2DModel",
+        "1280",
+        "16x16",
+        "down",
+    ] in rows(out)
     assert ["15", "mid_block.attentions.0", "Transformer2DModel", "1280", "8x8", "mid"] in rows(out)
     assert "guidance: one_batch, branches at these settings: cond, uncond" in out
 
@@ -47,7 +54,13 @@ def test_the_grid_follows_the_pictures_size_and_no_path_is_cut(offline, capsys):
     hookpoints(composed("model=flux_schnell", "model.width=512"))
     found = rows(capsys.readouterr().out)
     assert len(found) == 57
-    assert found[56] == ["56", "single_transformer_blocks.37", "FluxSingleTransformerBlock", "3072", "64x32"]
+    assert found[56] == [
+        "56",
+        "single_transformer_blocks.37",
+        "FluxSingleTransformerBlock",
+        "3072",
+        "64x32",
+    ]
 
 
 def test_the_layers_of_every_text_encoder_are_named(offline, capsys):
@@ -68,18 +81,30 @@ def test_the_miniature_is_read_from_its_folder(capsys):
 def test_a_study_is_planned_from_the_published_sizes(offline, tmp_path, capsys, model):
     plan(
         composed(
-            f"model={model}", "debug=tiny", f"paths.outputs={tmp_path}", "plan.probe=false", stage="plan"
+            f"model={model}",
+            "debug=tiny",
+            f"paths.outputs={tmp_path}",
+            "plan.probe=false",
+            stage="plan",
         )
     )
     width = {"sdxl": "1280", "sd3": "1536", "pixart_alpha": "1152"}[model]
     grid = "32x32" if model == "sdxl" else "64x64"
-    found = [line.split() for line in capsys.readouterr().out.splitlines() if "mid/t1.00/cond" in line]
+    found = [
+        line.split() for line in capsys.readouterr().out.splitlines() if "mid/t1.00/cond" in line
+    ]
     assert found[0][:3] == ["mid/t1.00/cond", grid, width]
 
 
 def test_a_size_that_does_not_divide_into_positions_is_refused(offline, tmp_path):
     cfg = composed(
-        "model=sd3", "model.height=1000", f"paths.outputs={tmp_path}", "plan.probe=false", stage="plan"
+        "model=sd3",
+        "model.height=1000",
+        f"paths.outputs={tmp_path}",
+        "plan.probe=false",
+        stage="plan",
     )
-    with pytest.raises(UserError, match=r"model.height=1000 is not a multiple of 16; give one, such as 992"):
+    with pytest.raises(
+        UserError, match=r"model.height=1000 is not a multiple of 16; give one, such as 992"
+    ):
         plan(cfg)

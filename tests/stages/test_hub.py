@@ -127,21 +127,32 @@ def test_the_card_tells_the_cell_and_how_to_load(hub, trained, tmp_path):
 
 def test_other_formats_are_pushed_as_their_libraries_load_them(hub, trained, tmp_path):
     pushed(tmp_path, "format=sae_lens", "folder=lens")
-    assert sorted(hub.repos[REPO])[1:] == ["lens/README.md", "lens/cfg.json", "lens/sae_weights.safetensors"]
+    assert sorted(hub.repos[REPO])[1:] == [
+        "lens/README.md",
+        "lens/cfg.json",
+        "lens/sae_weights.safetensors",
+    ]
     with pytest.raises(UserError, match=r"lacks sae.safetensors; .* `diffusae import source=DIR`"):
         pulled(tmp_path / "b")
-    with pytest.raises(UserError, match=r"unknown format 'onnx'; known: diffusae, eai_sparsify, sae_lens"):
+    with pytest.raises(
+        UserError, match=r"unknown format 'onnx'; known: diffusae, eai_sparsify, sae_lens"
+    ):
         pushed(tmp_path, "format=onnx")
 
 
-def test_a_dry_run_shows_every_file_with_its_size_and_asks_nobody(trained, tmp_path, monkeypatch, caplog):
+def test_a_dry_run_shows_every_file_with_its_size_and_asks_nobody(
+    trained, tmp_path, monkeypatch, caplog
+):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setitem(HUB, "endpoint", "http://127.0.0.1:9")
     with caplog.at_level(logging.INFO):
         pushed(tmp_path, "dry_run=true")
     size = (trained.sae / "sae.safetensors").stat().st_size
     sha = json.loads((trained.sae / "cfg.json").read_text())["sha256"]
-    assert f"{CELL}/sae.safetensors" in caplog.text and f"{size / 1000:.1f} kB  sha256 {sha}" in caplog.text
+    assert (
+        f"{CELL}/sae.safetensors" in caplog.text
+        and f"{size / 1000:.1f} kB  sha256 {sha}" in caplog.text
+    )
     assert (
         f"{CELL}/README.md" in caplog.text
         and "together" in caplog.text
@@ -176,7 +187,9 @@ def test_a_missing_or_gated_repository_and_an_unknown_revision_are_told(hub, tra
             stage(config(stage.__name__, tmp_path))
 
 
-def test_no_network_is_told_at_once_with_the_directory_that_would_serve(trained, tmp_path, monkeypatch, hub):
+def test_no_network_is_told_at_once_with_the_directory_that_would_serve(
+    trained, tmp_path, monkeypatch, hub
+):
     monkeypatch.setitem(HUB, "endpoint", "http://127.0.0.1:9")
     with pytest.raises(
         HubUnreachable, match=r"cannot be reached.*sae.safetensors and cfg.json.*repo=DIRECTORY"
@@ -241,11 +254,15 @@ def test_weights_that_differ_from_their_own_configuration_are_refused(hub, train
 def test_pickles_and_foreign_files_beside_an_autoencoder_are_refused(hub, trained, tmp_path, name):
     pushed(tmp_path)
     hub.repos[REPO][f"{CELL}/{name}"] = b"code"
-    with pytest.raises(UserError, match=rf"holds {name} beside an SAE; only .* never pickles or code"):
+    with pytest.raises(
+        UserError, match=rf"holds {name} beside an SAE; only .* never pickles or code"
+    ):
         pulled(tmp_path / "b")
 
 
-def test_among_several_autoencoders_the_cells_own_is_found_or_the_folders_are_listed(hub, trained, tmp_path):
+def test_among_several_autoencoders_the_cells_own_is_found_or_the_folders_are_listed(
+    hub, trained, tmp_path
+):
     for folder in (CELL, "mid-t1.00-cond-k4", "other"):
         pushed(tmp_path, f"folder={folder}")
     assert pulled(tmp_path / "b")[0] is True
@@ -255,13 +272,17 @@ def test_among_several_autoencoders_the_cells_own_is_found_or_the_folders_are_li
     ):
         pulled(tmp_path / "c")
     assert pulled(tmp_path / "c", "folder=other")[0] is True
-    with pytest.raises(UserError, match=r"unknown folder of owner/saes: 'mid'; known: mid-t0.50-cond-k4, "):
+    with pytest.raises(
+        UserError, match=r"unknown folder of owner/saes: 'mid'; known: mid-t0.50-cond-k4, "
+    ):
         pulled(tmp_path / "d", "folder=mid")
 
 
 def test_an_autoencoder_of_another_cell_is_refused_unless_asked_for(hub, trained, tmp_path):
     pushed(tmp_path)
-    with pytest.raises(UserError, match=r"another cell \(there -> here\): t 0.5 -> 1.0; choose its cell"):
+    with pytest.raises(
+        UserError, match=r"another cell \(there -> here\): t 0.5 -> 1.0; choose its cell"
+    ):
         pulled(tmp_path / "b", "timestep=early")
     assert pulled(tmp_path / "b", "timestep=early", "another_cell=true")[0] is True
 

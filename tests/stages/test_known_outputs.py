@@ -1,4 +1,6 @@
-"""Every reader of a run's files knows their bytes: one flipped bit, size and time kept, is named, never used."""
+"""Every reader of a run's files knows their bytes: one flipped bit, size and time kept, is named,
+never used.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +38,18 @@ GALLERY = Gallery(latents=[0], image_ids=[["a"]], maps=[torch.ones(1, 4, 4)])
 def dictionary() -> ConceptDictionary:
     figures = {name: [1.0] for name in ("purity", "firing_frequency", "mean_activation")}
     latents = pd.DataFrame({"latent": [0], **figures, "top_images": [["a"]], "top_values": [[1.0]]})
-    table = pd.DataFrame({"latent": [0], "label": ["cat"], "count": [2], "mean_iou": [0.7], "share": [1.0]})
+    table = pd.DataFrame(
+        {"latent": [0], "label": ["cat"], "count": [2], "mean_iou": [0.7], "share": [1.0]}
+    )
     vectors = torch.ones(1, 8)
     return ConceptDictionary(
-        table, latents, ["cat"], vectors, torch.tensor([0]), vectors.clone(), {"d_sae": 1, "grid": [2, 2]}
+        table,
+        latents,
+        ["cat"],
+        vectors,
+        torch.tensor([0]),
+        vectors.clone(),
+        {"d_sae": 1, "grid": [2, 2]},
     )
 
 
@@ -56,13 +66,22 @@ def place_purity(directory: Path) -> None:
 
 
 def place_collection(directory: Path) -> None:
-    stream = Stream(block="mid", t=0.5, conditioning="cond", hookpoint="mid_block", step_index=1, timestep=1.0,
-                    grid=(1, 1), d_in=2)  # fmt: skip
+    stream = Stream(
+        block="mid",
+        t=0.5,
+        conditioning="cond",
+        hookpoint="mid_block",
+        step_index=1,
+        timestep=1.0,
+        grid=(1, 1),
+        d_in=2,
+    )
     writer = ActivationWriter(directory, streams=[stream], header={"model": "m"})
     updates = {stream.folder: torch.ones(1, 2).numpy()}
     image = torch.zeros(8, 8, 3).byte().numpy()
     writer.write_group(
-        0, [ImageRecord(image_id="a", prompt="", seed=0, split="test", updates=updates, image=image)]
+        0,
+        [ImageRecord(image_id="a", prompt="", seed=0, split="test", updates=updates, image=image)],
     )
     writer.finish()
 
@@ -124,7 +143,9 @@ def evaluated(tmp_path_factory):
     study = study_in(tmp_path_factory.mktemp("outputs"))
     for t in TIMES:
         evaluate(study, t)
-    place_spatial(study, {name: [1.0] * 8 for name in ("no_edit", "concepts", "random_latent")}, t=1.0)
+    place_spatial(
+        study, {name: [1.0] * 8 for name in ("no_edit", "concepts", "random_latent")}, t=1.0
+    )
     summarise_emergence(study)
     summarise_three_stages(study)
     return study
@@ -175,7 +196,9 @@ def test_a_damaged_summary_is_made_again_to_the_same_bytes(study, place):
     assert path.read_bytes() == before
 
 
-def test_a_summary_is_made_again_where_what_it_was_made_of_was_evaluated_again_with_another_result(study):
+def test_a_summary_is_made_again_where_what_it_was_made_of_was_evaluated_again_with_another_result(
+    study,
+):
     curve = study.directory / CURVE / "results.json"
     before = curve.read_bytes()
     evaluate(study, 1.0)  # the same figures
@@ -190,7 +213,9 @@ def test_a_summary_is_made_again_where_what_it_was_made_of_was_evaluated_again_w
 
 def test_a_damaged_evaluation_is_in_no_summary_and_named(study, caplog):
     (study.directory / SPATIAL / "objects.parquet").write_bytes(b"")
-    place_spatial(study, {name: [0.0] * 8 for name in ("no_edit", "concepts", "random_latent")}, t=0.1)
+    place_spatial(
+        study, {name: [0.0] * 8 for name in ("no_edit", "concepts", "random_latent")}, t=0.1
+    )
     summarise_three_stages(study)
     assert f"{SPATIAL}/objects.parquet has 0 bytes" in caplog.text
     record = read_record(study.directory / "evaluation" / "three_stages")

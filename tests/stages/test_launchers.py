@@ -1,4 +1,6 @@
-"""The options of hydra/launcher: they fit their plugins, and a Slurm array that never comes back is told job by job."""
+"""The options of hydra/launcher: they fit their plugins, and a Slurm array that never comes back is
+told job by job.
+"""
 
 import os
 import stat
@@ -23,7 +25,9 @@ SCHEMAS = {
 
 
 def test_every_launcher_has_a_schema_here():
-    assert {path.stem for path in (config_directory() / "hydra" / "launcher").glob("*.yaml")} == set(SCHEMAS)
+    assert {
+        path.stem for path in (config_directory() / "hydra" / "launcher").glob("*.yaml")
+    } == set(SCHEMAS)
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -37,7 +41,9 @@ def test_an_option_has_the_names_and_types_of_its_plugin(name):
 
 
 def test_a_launcher_that_is_not_installed_is_told_with_what_to_install():
-    error = RuntimeError("Unknown plugin class : 'hydra_plugins.hydra_submitit_launcher.SlurmLauncher'")
+    error = RuntimeError(
+        "Unknown plugin class : 'hydra_plugins.hydra_submitit_launcher.SlurmLauncher'"
+    )
     assert "pip install 'diffusae[cluster]'" in str(_explained(error, "train"))
     assert _explained(RuntimeError("something else"), "train") is None
 
@@ -48,8 +54,12 @@ def program(folder: Path, name: str, script: str) -> None:
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
-def test_a_slurm_array_is_handed_in_with_its_options_and_its_lost_jobs_fail(tmp_path, monkeypatch, capfd):
-    """Slurm's own programs are stand-ins: they keep the batch file, and say of every job that its node was lost."""
+def test_a_slurm_array_is_handed_in_with_its_options_and_its_lost_jobs_fail(
+    tmp_path, monkeypatch, capfd
+):
+    """Slurm's own programs are stand-ins: they keep the batch file, and say of every job that its
+    node was lost.
+    """
     programs = tmp_path / "bin"
     programs.mkdir()
     program(programs, "sbatch", f'cp "$1" {tmp_path}/batch.sh; echo Submitted batch job 42')
@@ -60,10 +70,20 @@ def test_a_slurm_array_is_handed_in_with_its_options_and_its_lost_jobs_fail(tmp_
     monkeypatch.setattr(submitit.SlurmJob, "_results_timeout_s", 0)
     asked = lambda job, force_check=False: job.watcher.is_done(job.job_id, mode="force")  # noqa: E731
     monkeypatch.setattr(submitit.SlurmJob, "done", asked)  # not once a minute only
-    monkeypatch.setattr(sys, "argv", [
-        "diffusae", "train", "-m", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "block=mid,up",
-        "debug=tiny", f"paths.outputs={tmp_path}",
-    ])  # fmt: skip
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "diffusae",
+            "train",
+            "-m",
+            "hydra/launcher=submitit_slurm",
+            "hydra.launcher.partition=gpu",
+            "block=mid,up",
+            "debug=tiny",
+            f"paths.outputs={tmp_path}",
+        ],
+    )
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2

@@ -1,4 +1,6 @@
-"""The table at the end of a multirun: errors of all kinds in one line, whatever the width and whoever launches."""
+"""The table at the end of a multirun: errors of all kinds in one line, whatever the width and
+whoever launches.
+"""
 
 import logging
 import pickle
@@ -46,11 +48,16 @@ def test_nothing_failed_is_said_as_such(capsys):
     assert "fail" not in told
 
 
-def test_outcomes_of_other_processes_come_together_in_the_order_of_the_jobs(tmp_path, capsys, caplog):
+def test_outcomes_of_other_processes_come_together_in_the_order_of_the_jobs(
+    tmp_path, capsys, caplog
+):
     table = OutcomeTable()
     start = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path / "logs")}}})
     table.on_multirun_start(start)
-    values = [(1, RuntimeError("boom"), ["debug=tiny", "block=up"]), (0, False, ["debug=tiny", "block=mid"])]
+    values = [
+        (1, RuntimeError("boom"), ["debug=tiny", "block=up"]),
+        (0, False, ["debug=tiny", "block=mid"]),
+    ]
     with warnings.catch_warnings(), caplog.at_level(logging.ERROR):
         warnings.simplefilter("error")
         for number, value, overrides in values:
@@ -64,5 +71,9 @@ def test_outcomes_of_other_processes_come_together_in_the_order_of_the_jobs(tmp_
         table.on_multirun_end(start)
     assert raised.value.code == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("│")]
-    assert ["block=mid" in lines[0], "skipped" in lines[0], "debug" in lines[0]] == [True, True, False]
+    assert ["block=mid" in lines[0], "skipped" in lines[0], "debug" in lines[0]] == [
+        True,
+        True,
+        False,
+    ]
     assert "block=up" in lines[1] and "RuntimeError: boom" in lines[1]

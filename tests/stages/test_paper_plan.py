@@ -1,4 +1,6 @@
-"""The paper's experiment, planned without weights, captions or a GPU: its arithmetic is the paper's."""
+"""The paper's experiment, planned without weights, captions or a GPU: its arithmetic is the
+paper's.
+"""
 
 import json
 from pathlib import Path
@@ -25,7 +27,12 @@ def composed(*overrides: str, root: str = "plan") -> DictConfig:
 
 def planned(directory: Path, experiment: str, *overrides: str) -> dict:
     source = write_sd14(directory / "sd14")
-    told = [f"experiment={experiment}", f"model.source={source}", f"paths.outputs={directory}", *overrides]
+    told = [
+        f"experiment={experiment}",
+        f"model.source={source}",
+        f"paths.outputs={directory}",
+        *overrides,
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe, "load_model", None)
         patch.setattr(probe, "module_of", None)
@@ -39,7 +46,11 @@ def paper(tmp_path_factory) -> dict:
 
 
 def test_the_plan_reproduces_the_papers_disk_sizes(paper):
-    numbers = {each["folder"]: each["training_numbers_bytes"] for each in paper["streams"] if each["trained"]}
+    numbers = {
+        each["folder"]: each["training_numbers_bytes"]
+        for each in paper["streams"]
+        if each["trained"]
+    }
     assert len(numbers) == 18
     for folder, count in numbers.items():
         assert round(count / 1e9) == (33 if folder.startswith("mid") else 131), folder
@@ -84,7 +95,8 @@ def test_storing_less_is_laid_beside_the_whole(paper):
     assert sizes == sorted(sizes, reverse=True)
     assert whole["updates_bytes"] == paper["bytes"]["updates"]
     assert [each["max_vectors"] for each in fewer] == [64 * 200_000, 16 * 200_000, 4 * 200_000]
-    # The training pictures' share shrinks in proportion: what remains is the other splits' whole grids.
+    # The training pictures' share shrinks in proportion: what remains is the other splits' whole
+    # grids.
     assert sizes[1] - sizes[2] == pytest.approx(4 * (sizes[2] - sizes[3]), rel=0.03)
 
 
@@ -109,9 +121,16 @@ def test_the_configuration_states_the_papers_settings():
         "ddim",
     )
     assert dict(cfg.model.hookpoints) == {
-        "down": "down_blocks.2.attentions.1", "mid": "mid_block.attentions.0", "up": "up_blocks.1.attentions.0",
-    }  # fmt: skip
-    assert (cfg.sae.d_sae, cfg.sae.lr, cfg.sae.k_aux, cfg.sae.aux_coefficient) == (5120, 1e-4, 256, 1 / 32)
+        "down": "down_blocks.2.attentions.1",
+        "mid": "mid_block.attentions.0",
+        "up": "up_blocks.1.attentions.0",
+    }
+    assert (cfg.sae.d_sae, cfg.sae.lr, cfg.sae.k_aux, cfg.sae.aux_coefficient) == (
+        5120,
+        1e-4,
+        256,
+        1 / 32,
+    )
     assert (cfg.activations.batch_size, list(cfg.grid.k)) == (4096, [10, 20])
     assert (cfg.dictionary.activation_threshold, cfg.dictionary.iou_threshold) == (0.1, 0.5)
     study = Study(cfg)
@@ -121,7 +140,8 @@ def test_the_configuration_states_the_papers_settings():
 
 
 @pytest.mark.parametrize(
-    ("moment", "beta_spatial", "beta_global"), [("early", 4000, 10), ("middle", 400, 10), ("final", 1000, 8)]
+    ("moment", "beta_spatial", "beta_global"),
+    [("early", 4000, 10), ("middle", 400, 10), ("final", 1000, 8)],
 )
 def test_each_window_has_its_strengths(moment, beta_spatial, beta_global):
     options = ["experiment=paper_sd14", f"timestep={moment}"]
@@ -136,10 +156,16 @@ def test_each_window_has_its_strengths(moment, beta_spatial, beta_global):
 
 
 def test_the_experiment_names_the_papers_annotators_and_its_distance():
-    """Tags, boxes and masks name the latents; CLIPSeg and CLIP judge interventions (arXiv 2504.15473, sections 4 and 6)."""
+    """Tags, boxes and masks name the latents; CLIPSeg and CLIP judge interventions (arXiv
+    2504.15473, sections 4 and 6).
+    """
     dictionary = composed("experiment=paper_sd14", root="annotate").annotator.objects
-    assert dictionary._target_.endswith(".GroundedSam") and dictionary.tagger._target_.endswith(".RamTagger")
-    judged = composed("experiment=paper_sd14_interventions", "evaluation=global_paper", root="evaluate")
+    assert dictionary._target_.endswith(".GroundedSam") and dictionary.tagger._target_.endswith(
+        ".RamTagger"
+    )
+    judged = composed(
+        "experiment=paper_sd14_interventions", "evaluation=global_paper", root="evaluate"
+    )
     assert judged.name == "paper_sd14"
     assert judged.annotator.objects._target_.endswith(".ClipSeg")
     assert judged.annotator.objects.tagger._target_.endswith(".CaptionTagger")

@@ -13,11 +13,12 @@ from diffusae.activations.reader import read_updates
 from diffusae.activations.schema import IMAGES
 from diffusae.backbone.describe import describe
 from diffusae.cli import config_directory
+from diffusae.collecting import collect as collecting
 from diffusae.errors import UserError
 from diffusae.planning import probe
 from diffusae.planning.estimate import bytes_finished, estimate
-from diffusae.stages import collect as collecting
 from diffusae.stages import plan as stage
+from diffusae.stages.collect import collect
 from diffusae.study.streams import SEEN_SPLITS
 from diffusae.study.study import Study
 
@@ -44,7 +45,7 @@ def collected(tmp_path_factory):
     """A thinned collection of the miniature, really generated."""
     directory = tmp_path_factory.mktemp("planned")
     study = Study(composed(directory, *THINNED, stage="collect"))
-    collecting.collect(study.cfg)
+    collect(study.cfg)
     return study
 
 
@@ -52,7 +53,9 @@ def test_the_estimate_is_what_is_then_collected(collected):
     manifest = Manifest.load(collected.activations)
     model = collected.cfg.model
     counted = estimate(collected, describe(model.source))
-    assert {each.stream.folder for each in counted.streams} == {stream.folder for stream in manifest.streams}
+    assert {each.stream.folder for each in counted.streams} == {
+        stream.folder for stream in manifest.streams
+    }
     for each in counted.streams:
         stream = manifest.stream(each.stream.block, each.stream.t, each.stream.conditioning)
         assert (stream.grid, stream.d_in) == (each.stream.grid, each.stream.d_in)
@@ -64,7 +67,9 @@ def test_the_estimate_is_what_is_then_collected(collected):
         assert splits == set(manifest.splits if each.trained else SEEN_SPLITS)
     pictures = sum(shard.bytes for shard in manifest.entries if shard.stream == IMAGES)
     assert pictures <= counted.image_bytes
-    assert counted.pictures == {split: counts["images"] for split, counts in manifest.splits.items()}
+    assert counted.pictures == {
+        split: counts["images"] for split, counts in manifest.splits.items()
+    }
     assert bytes_finished(collected.activations) == sum(shard.bytes for shard in manifest.entries)
 
 
@@ -80,14 +85,19 @@ def test_only_the_training_split_is_thinned(collected):
 
 
 @pytest.mark.parametrize(
-    "override", ["activations.positions_per_image=9", "activations.positions_per_image=null", "activations.max_vectors=9"]
-)  # fmt: skip
+    "override",
+    [
+        "activations.positions_per_image=9",
+        "activations.positions_per_image=null",
+        "activations.max_vectors=9",
+    ],
+)
 def test_other_limits_on_a_finished_collection_are_refused_with_the_difference(
     collected, unloadable, override
 ):
     cfg = composed(collected.cfg.paths.outputs, *THINNED, override, stage="collect")
     with pytest.raises(UserError, match=r"subsampling\.(positions_per_image: 8|max_vectors: )"):
-        collecting.collect(cfg)
+        collect(cfg)
 
 
 def test_a_study_that_keeps_all_is_signed_as_before_there_was_a_choice(tmp_path):
@@ -104,7 +114,9 @@ def test_the_cap_is_never_exceeded_and_less_than_a_position_a_picture_below_it(t
             assert each.vectors["test"] == 6 * each.stream.positions
 
 
-def test_given_rates_are_all_it_takes_and_nothing_is_loaded(tmp_path, unloadable, monkeypatch, capsys):
+def test_given_rates_are_all_it_takes_and_nothing_is_loaded(
+    tmp_path, unloadable, monkeypatch, capsys
+):
     monkeypatch.setattr(probe, "module_of", None)
     stage.plan(composed(tmp_path, *GIVEN))
     told = json.loads((tmp_path / "tiny" / "plan.json").read_text())
@@ -120,7 +132,9 @@ def test_given_rates_are_all_it_takes_and_nothing_is_loaded(tmp_path, unloadable
 
 
 def test_rates_that_are_not_given_are_measured(tmp_path):
-    stage.plan(composed(tmp_path, "grid.timesteps=[0.5]", "prompts.counts.train=1", "model.batch_size=1"))
+    stage.plan(
+        composed(tmp_path, "grid.timesteps=[0.5]", "prompts.counts.train=1", "model.batch_size=1")
+    )
     told = json.loads((tmp_path / "tiny" / "plan.json").read_text())
     assert told["rates"]["seconds_per_picture"] > 0
     assert told["rates"]["vectors_per_second"]["128"] > 0
@@ -158,25 +172,32 @@ def test_an_unknown_hookpoint_lists_those_that_exist(tmp_path, unloadable):
     ("override", "message"),
     [
         ("plan.seconds_per_picture=0", "plan.seconds_per_picture=0 must be a number from 1e-09"),
-        ("activations.positions_per_image=1.5", "positions_per_image=1.5 must be a whole number .*, or null"),
+        (
+            "activations.positions_per_image=1.5",
+            "positions_per_image=1.5 must be a whole number .*, or null",
+        ),
         ("activations.max_vectors=0", "max_vectors=0 must be a whole number from 1"),
         ("activations.max_vectors=7", "max_vectors=7 is below the 8 training pictures"),
         ("activations.ignore_free_disk=perhaps", "ignore_free_disk=perhaps must be true or false"),
     ],
 )
-def test_settings_that_cannot_hold_are_refused_before_anything_loads(tmp_path, unloadable, override, message):
+def test_settings_that_cannot_hold_are_refused_before_anything_loads(
+    tmp_path, unloadable, override, message
+):
     with pytest.raises(UserError, match=message):
         stage.plan(composed(tmp_path, override))
 
 
-def test_collect_refuses_what_does_not_fit_and_goes_on_when_told_to(tmp_path, monkeypatch, unloadable):
+def test_collect_refuses_what_does_not_fit_and_goes_on_when_told_to(
+    tmp_path, monkeypatch, unloadable
+):
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1_000_000))
     with pytest.raises(
         UserError, match=r"are needed .* 0.00 GB \(1000000 bytes\) are free.*ignore_free_disk=true"
     ):
-        collecting.collect(composed(tmp_path, stage="collect"))
+        collect(composed(tmp_path, stage="collect"))
     with pytest.raises(AssertionError, match="the model was loaded"):
-        collecting.collect(composed(tmp_path, "activations.ignore_free_disk=true", stage="collect"))
+        collect(composed(tmp_path, "activations.ignore_free_disk=true", stage="collect"))
 
 
 def test_the_plan_says_when_collect_would_refuse(tmp_path, monkeypatch, unloadable, capsys):

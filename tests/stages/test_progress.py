@@ -1,4 +1,6 @@
-"""What a person sees of long work: bars on a terminal, a line a minute in a log, and a time left that is right."""
+"""What a person sees of long work: bars on a terminal, a line a minute in a log, and a time left
+that is right.
+"""
 
 import logging
 import threading
@@ -13,9 +15,17 @@ from diffusae.jobs.progress import TrainingProgress, Work, at_work, duration, pa
 
 
 def train(*callbacks: pl.Callback) -> None:
-    trainer = pl.Trainer(max_steps=150, max_epochs=-1, limit_train_batches=20, accelerator="cpu", logger=False,
-                         enable_checkpointing=False, enable_model_summary=False,
-                         enable_progress_bar=False, callbacks=[TrainingProgress(every=10), *callbacks])  # fmt: skip
+    trainer = pl.Trainer(
+        max_steps=150,
+        max_epochs=-1,
+        limit_train_batches=20,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        callbacks=[TrainingProgress(every=10), *callbacks],
+    )
     trainer.fit(BoringModel())
 
 
@@ -74,7 +84,12 @@ def test_rates_and_durations_are_in_units_that_a_person_reads():
         "30.0 cells/min",
         "3 cells/h",
     ]
-    assert [duration(s) for s in (0.4, 59.6, 425, 11520)] == ["0 s", "1 min 00 s", "7 min 05 s", "3 h 12 min"]
+    assert [duration(s) for s in (0.4, 59.6, 425, 11520)] == [
+        "0 s",
+        "1 min 00 s",
+        "7 min 05 s",
+        "3 h 12 min",
+    ]
 
 
 class Told(logging.Handler):
@@ -108,7 +123,9 @@ def test_a_log_is_told_of_all_works_within_each_other_though_nothing_advances(to
             advance(1)
             assert told.enough.wait(20)
     inner = [line for line in told.lines if "pictures" in line]
-    assert inner and inner[-1].startswith("run for 0 s; cell mid: 3/18 cells, begun 0 s ago; 1/4 pictures, ")
+    assert inner and inner[-1].startswith(
+        "run for 0 s; cell mid: 3/18 cells, begun 0 s ago; 1/4 pictures, "
+    )
     assert "\x1b" not in capsys.readouterr().out
     assert not progress._Works.open and progress._Works.stop is None
 

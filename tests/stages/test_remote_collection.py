@@ -22,7 +22,13 @@ from local_server import served
 def config(stage, outputs, *overrides):
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         return compose(
-            stage, overrides=["debug=tiny", f"paths.outputs={outputs}", "trainer.accelerator=cpu", *overrides]
+            stage,
+            overrides=[
+                "debug=tiny",
+                f"paths.outputs={outputs}",
+                "trainer.accelerator=cpu",
+                *overrides,
+            ],
         )
 
 
@@ -38,11 +44,15 @@ def made(tmp_path_factory):
 
     def record(n, split):
         updates = {stream.folder: rng.normal(size=(16, 8)).astype(np.float32)}
-        return ImageRecord(image_id=f"{n:06d}", prompt="a fish", seed=n, split=split, updates=updates)
+        return ImageRecord(
+            image_id=f"{n:06d}", prompt="a fish", seed=n, split=split, updates=updates
+        )
 
     with run_record(root, stage="collect", config={}, determines={"seed": 0}, parents={}, seed=0):
         for index, split in enumerate(["train", "train", "validation"]):
-            writer.write_group(index, [record(8 * index + n, split) for n in range(8)], with_images=False)
+            writer.write_group(
+                index, [record(8 * index + n, split) for n in range(8)], with_images=False
+            )
         writer.finish()
     train(config("train", outputs))
     return outputs
@@ -53,7 +63,9 @@ def test_a_training_from_a_server_gives_the_same_weights_and_signature(made, tmp
     serve()  # from which workers fork
     here = Study(config("train", made))
     with served(here.activations) as server:
-        cfg = config("train", tmp_path, f"activations.source={server.url}", f"activations.workers={workers}")
+        cfg = config(
+            "train", tmp_path, f"activations.source={server.url}", f"activations.workers={workers}"
+        )
         assert train(cfg) is True
     there = Study(cfg).sae
     assert (there / "sae.safetensors").read_bytes() == (here.sae / "sae.safetensors").read_bytes()
@@ -65,19 +77,32 @@ def test_a_training_from_a_server_gives_the_same_weights_and_signature(made, tmp
 def test_collect_leaves_a_collection_elsewhere_as_it_is(made, tmp_path):
     root = Study(config("collect", made)).activations
     assert collect(config("collect", tmp_path, f"activations.source=file://{root}")) is False
-    assert json.loads((tmp_path / "tiny/activations/mirror.json").read_text())["url"] == f"file://{root}"
+    assert (
+        json.loads((tmp_path / "tiny/activations/mirror.json").read_text())["url"]
+        == f"file://{root}"
+    )
 
 
-def test_a_collection_of_another_model_or_at_no_place_is_refused_before_training(made, tmp_path, monkeypatch):
+def test_a_collection_of_another_model_or_at_no_place_is_refused_before_training(
+    made, tmp_path, monkeypatch
+):
     monkeypatch.setattr(transport, "PAUSE_S", 0.0)
     root = Study(config("collect", made)).activations
     with pytest.raises(
-        UserError, match=r"holds updates of model miniature, model.name=sd14; choose model=miniature"
+        UserError,
+        match=r"holds updates of model miniature, model.name=sd14; choose model=miniature",
     ):
         train(config("train", tmp_path, f"activations.source=file://{root}", "model=sd14"))
     with pytest.raises(UserError, match=r"manifest.json is not to be found at file:///nowhere"):
         train(config("train", tmp_path / "b", "activations.source=file:///nowhere"))
-    with pytest.raises(UserError, match=r"activations.cache_bytes=0 must be a whole number .* or null"):
+    with pytest.raises(
+        UserError, match=r"activations.cache_bytes=0 must be a whole number .* or null"
+    ):
         train(
-            config("train", tmp_path / "c", f"activations.source=file://{root}", "activations.cache_bytes=0")
+            config(
+                "train",
+                tmp_path / "c",
+                f"activations.source=file://{root}",
+                "activations.cache_bytes=0",
+            )
         )

@@ -41,7 +41,9 @@ def _sketched():
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory):
-    """A study without a collection, of three evaluations, their curve and an intervention, reported on."""
+    """A study without a collection, of three evaluations, their curve and an intervention, reported
+    on.
+    """
     study = study_in(tmp_path_factory.mktemp("outputs"))
     for t in TIMES:
         evaluate(study, t)
@@ -90,7 +92,12 @@ def failed(study) -> None:
 
     def fill() -> None:
         with run_record(
-            directory, stage="evaluate", config=config, determines={"cell": cell}, parents={}, seed=0
+            directory,
+            stage="evaluate",
+            config=config,
+            determines={"cell": cell},
+            parents={},
+            seed=0,
         ):
             (directory / "objects.parquet").write_bytes(b"cut")
             raise OSError(28, "No space left on device")
@@ -99,7 +106,9 @@ def failed(study) -> None:
         fill()
 
 
-def test_a_report_that_was_drawn_while_a_cell_had_failed_is_drawn_again_when_it_has_finished(study, caplog):
+def test_a_report_that_was_drawn_while_a_cell_had_failed_is_drawn_again_when_it_has_finished(
+    study, caplog
+):
     failed(study)
     assert drawn(study)
     assert "mid-t1.00-uncond-k10: its run is failed" in caplog.text
@@ -110,14 +119,20 @@ def test_a_report_that_was_drawn_while_a_cell_had_failed_is_drawn_again_when_it_
     assert "failed" not in page(study).read_text()
 
 
-@pytest.mark.parametrize("name", ["objects.parquet", "results.json", "examples.parquet", "run.json"])
+@pytest.mark.parametrize(
+    "name", ["objects.parquet", "results.json", "examples.parquet", "run.json"]
+)
 def test_a_damaged_evaluation_is_left_out_and_named_and_the_page_is_drawn(study, name, caplog):
     flip_a_bit(study.directory / SPATIAL / name)
     page(study).unlink()
     report(study.cfg)
     assert "left out: " in caplog.text and f"{SPATIAL}/{name}" in caplog.text
     rows, results, examples, curves = ast.literal_eval(page(study).read_text())
-    assert ("damaged" in [status for *_, status in rows]) and (results, examples, curves) == (3, 0, 1)
+    assert ("damaged" in [status for *_, status in rows]) and (results, examples, curves) == (
+        3,
+        0,
+        1,
+    )
 
 
 def test_a_half_finished_study_without_a_collection_has_a_page(study, monkeypatch):
@@ -169,7 +184,9 @@ def read_only(study, monkeypatch):
             raise OSError(30, "Read-only file system", str(path))
 
     monkeypatch.setattr(
-        os, "access", lambda path, mode: access(path, mode) and not (mode & os.W_OK and refused(path))
+        os,
+        "access",
+        lambda path, mode: access(path, mode) and not (mode & os.W_OK and refused(path)),
     )
     monkeypatch.setattr(os, "open", open_)
     real = Path.mkdir

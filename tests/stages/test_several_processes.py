@@ -1,4 +1,6 @@
-"""`diffusae train` over several processes: the weights of one, one record, one metric log, and it goes on after a stop."""
+"""`diffusae train` over several processes: the weights of one, one record, one metric log, and it
+goes on after a stop.
+"""
 
 import json
 import os
@@ -38,7 +40,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     step_index=0, timestep=801, grid=(2, 5), d_in=32)  # fmt: skip
     activations = root / "activations"
     with run_record(activations, stage="collect", config={}, determines={}, parents={}, seed=0):
-        writer = ActivationWriter(activations, streams=[stream], header={"model": "toy"}, with_images=False)
+        writer = ActivationWriter(
+            activations, streams=[stream], header={"model": "toy"}, with_images=False
+        )
         for index, (split, count) in enumerate([("train", 12), ("train", 8), ("validation", 3)]):
             rng = np.random.default_rng(index)
             writer.write_group(
@@ -59,7 +63,11 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(outputs: Path, name: str, *arguments: str) -> list[str]:
-    where = [f"paths.outputs={outputs}", f"name={name}", f"paths.activations={outputs / 'activations'}"]
+    where = [
+        f"paths.outputs={outputs}",
+        f"name={name}",
+        f"paths.activations={outputs / 'activations'}",
+    ]
     return [*COMMAND, *arguments, *where]
 
 
@@ -119,10 +127,21 @@ def test_two_processes_that_are_stopped_go_on_to_the_same_weights(outputs, two):
 def test_processes_that_torchrun_starts_leave_one_record(outputs, two):
     arguments = command(outputs, "torchrun", "trainer.devices=2")
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "diffusae",
-         *arguments],
-        capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node=2",
+            "-m",
+            "diffusae",
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     directory = outputs / "torchrun" / "sae" / CELL
     ours, theirs = load_file(two / "sae.safetensors"), load_file(directory / "sae.safetensors")
@@ -133,7 +152,12 @@ def test_processes_that_torchrun_starts_leave_one_record(outputs, two):
 
 
 def test_what_processes_cannot_share_is_told_with_all_other_faults():
-    overrides = ["trainer.devices=3", "trainer.num_nodes=2", "sae.k=900", "sae.selection_precision=int4"]
+    overrides = [
+        "trainer.devices=3",
+        "trainer.num_nodes=2",
+        "sae.k=900",
+        "sae.selection_precision=int4",
+    ]
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         cfg = compose("train", overrides=["debug=tiny", *overrides])
     with pytest.raises(UserError) as error:

@@ -1,4 +1,6 @@
-"""Steering through the text encoder, from its collection on: pictures, the strip, figures and strips of a study, refusals."""
+"""Steering through the text encoder, from its collection on: pictures, the strip, figures and
+strips of a study, refusals.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,12 @@ from diffusae.stages.train import train
 from diffusae.steering.trials import in_order
 from diffusae.study.study import Study
 
-TEXT = ["collection=text", "debug=tiny", "model.steps=3", "prompts.counts={train:24,validation:8,dictionary:0,tune:24,test:60}"]  # fmt: skip
+TEXT = [
+    "collection=text",
+    "debug=tiny",
+    "model.steps=3",
+    "prompts.counts={train:24,validation:8,dictionary:0,tune:24,test:60}",
+]
 PROMPT = "a flat drawing of a red fish"
 STEER = ["intervention=text", "concept=neon", f"prompt={PROMPT}"]
 
@@ -45,7 +52,9 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Composed:
 
 @pytest.fixture(scope="module")
 def trained(composed: Composed) -> Composed:
-    """A collection of two layers, and an autoencoder of one, by the very stages that a user runs."""
+    """A collection of two layers, and an autoencoder of one, by the very stages that a user
+    runs.
+    """
     collect(composed("collect", *TEXT))
     train(composed("train", *TEXT))
     return composed
@@ -70,7 +79,9 @@ def test_a_strip_has_both_signs_of_lambda_around_the_picture_as_it_is(trained):
     assert {path.name for path in directory.iterdir() if not path.name.startswith(".")} == {
         "before.png", "strength-1.png", "strength+0.5.png", "strip.png", "run.json",
     }  # fmt: skip
-    before, away, towards = (pixels(directory / f"{n}.png") for n in ("before", "strength-1", "strength+0.5"))
+    before, away, towards = (
+        pixels(directory / f"{n}.png") for n in ("before", "strength-1", "strength+0.5")
+    )
     assert before.shape == (64, 64, 3)
     for other in (away, towards):
         assert np.abs(other - before).max() > 0
@@ -92,8 +103,22 @@ def test_pictures_stand_by_rising_strength():
 
 
 def test_figures_and_strips_of_steering_are_evaluated(trained):
-    options = [*TEXT, "evaluation=steering", "evaluation.steps=3", "evaluation.tune_prompts=1", "evaluation.test_prompts=2"]  # fmt: skip
-    cfg = trained("evaluate", *options, "evaluation.strengths=[-1,0.5,1]", "~evaluation.concepts.mosaic", "~evaluation.concepts.watercolour", "~evaluation.concepts.fish", "evaluation.n_resamples=50")  # fmt: skip
+    options = [
+        *TEXT,
+        "evaluation=steering",
+        "evaluation.steps=3",
+        "evaluation.tune_prompts=1",
+        "evaluation.test_prompts=2",
+    ]
+    cfg = trained(
+        "evaluate",
+        *options,
+        "evaluation.strengths=[-1,0.5,1]",
+        "~evaluation.concepts.mosaic",
+        "~evaluation.concepts.watercolour",
+        "~evaluation.concepts.fish",
+        "evaluation.n_resamples=50",
+    )
     assert evaluate(cfg)
     directory = Study(cfg).evaluation("steering")
     rows = {row.metric: row for row in load_results(directory / "results.json")}
@@ -122,9 +147,9 @@ def test_figures_and_strips_of_steering_are_evaluated(trained):
 def test_captions_are_dealt_out_by_whether_they_name_the_concept(composed):
     prompts = Study(composed("evaluate", *TEXT)).prompts
     cases = cases_of(prompts, "test", ["neon"], 2)
-    assert [("neon" in case.prompt.text.split(), case.named) for case in cases] == [(True, True)] * 2 + [
-        (False, False)
-    ] * 2
+    assert [("neon" in case.prompt.text.split(), case.named) for case in cases] == [
+        (True, True)
+    ] * 2 + [(False, False)] * 2
     named, other = cases[0], cases[2]
     assert [named.wanted(-1), named.wanted(1), other.wanted(-1), other.wanted(1)] == [
         True,
@@ -143,14 +168,17 @@ def test_captions_are_dealt_out_by_whether_they_name_the_concept(composed):
         (["concept=submarine"], r"'submarine'; known: .*neon"),
         (["intervention.strength=0"], "finite numbers other than 0"),
         (["strengths=[]"], "finite numbers other than 0"),
-        (["model.guidance=1", "conditioning=cond", "grid.conditionings=[cond]"], "runs without classifier-free guidance"),
+        (
+            ["model.guidance=1", "conditioning=cond", "grid.conditionings=[cond]"],
+            "runs without classifier-free guidance",
+        ),
         (["intervention.layer=mid"], "'mid' is no layer of a text encoder"),
         (["intervention.layer=text_9"], r"'text_9' does not exist; .*text_0 to text_3"),
         (["intervention.layer=text_1"], "a finished run of train is needed"),
         (["preserve_norm=true"], "preserve_norm=true is for updates"),
         (["with_text.concept=night"], "with_text is for other interventions"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_steered_is_refused(trained, overrides, message):
     with pytest.raises(UserError, match=message):
         steer(trained("steer", *STEER, *overrides))

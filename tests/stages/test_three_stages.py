@@ -18,7 +18,11 @@ SPATIAL = {
     "concepts": [1, 1, 1, 0, 1, 1, 1, 1],
     "random_latent": [1, 0, 0, 0, 0, 0, 0, 1],
 }
-STYLE = {"concepts": [1, 1, 1, 1, 1, 0], "random_latent": [1, 0, 1, 0, 1, 0], "neuron": [1, 1, 1, 1, 1, 0]}
+STYLE = {
+    "concepts": [1, 1, 1, 1, 1, 0],
+    "random_latent": [1, 0, 1, 0, 1, 0],
+    "neuron": [1, 1, 1, 1, 1, 0],
+}
 
 
 def table(study: Study) -> pd.DataFrame:
@@ -64,7 +68,9 @@ def test_only_the_test_cases_at_the_chosen_strength_are_compared(tmp_path):
     pd.concat([cases, other]).to_parquet(directory / "objects.parquet", index=False)
     record_again(directory)
     summarise_three_stages(study)
-    assert find(study, "spatial_success").details["differences"]["no_edit"]["value"] == pytest.approx(5 / 8)
+    assert find(study, "spatial_success").details["differences"]["no_edit"][
+        "value"
+    ] == pytest.approx(5 / 8)
 
 
 def test_a_case_that_the_concepts_lack_is_left_out_of_the_difference(tmp_path):
@@ -98,12 +104,12 @@ def test_each_factor_is_an_edit_of_its_own_and_no_edit_is_a_constant(tmp_path):
     assert found.groupby("edit").size().to_dict() == {"grain": 4, "style": 4}
     style = found[found["edit"] == "style"].set_index("method")
     assert set(style["window"]) == {"middle"}
-    assert style.loc["concepts", ["success", "reached", "distance", "similarity"]].tolist() == pytest.approx(
-        [5 / 6, 3 / 6, 0.3, 0.8]
-    )
-    assert style.loc["no_edit", ["success_difference", "similarity_difference"]].tolist() == pytest.approx(
-        [5 / 6, -0.2]
-    )
+    assert style.loc[
+        "concepts", ["success", "reached", "distance", "similarity"]
+    ].tolist() == pytest.approx([5 / 6, 3 / 6, 0.3, 0.8])
+    assert style.loc[
+        "no_edit", ["success_difference", "similarity_difference"]
+    ].tolist() == pytest.approx([5 / 6, -0.2])
     assert style.loc["random_latent", "success_difference"] == pytest.approx(2 / 6)
     row = find(study, "style_rose")
     assert row.details["standing"]["no_edit"] == "better"
@@ -205,7 +211,9 @@ def test_a_metric_that_the_table_does_not_know_is_told_and_left_out(tmp_path, ca
     study = study_in(tmp_path)
     directory = place_spatial(study, SPATIAL)
     found = load_results(directory / "results.json")
-    strange = Result("spatial_charm", found[0].estimate, True, "x", found[0].cell, {}, found[0].details)
+    strange = Result(
+        "spatial_charm", found[0].estimate, True, "x", found[0].cell, {}, found[0].details
+    )
     save_results(directory / "results.json", [*found, strange])
     record_again(directory)
     summarise_three_stages(study)

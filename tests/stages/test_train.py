@@ -1,4 +1,6 @@
-"""`train` on shards that are not what they should be, and what its record says of choices that it made itself."""
+"""`train` on shards that are not what they should be, and what its record says of choices that it
+made itself.
+"""
 
 import json
 import shutil
@@ -26,6 +28,7 @@ from diffusae.sae.storage import load_sae
 from diffusae.stages import train as stage
 from diffusae.stages import train_grid
 from diffusae.study.study import Study
+from diffusae.training import train as training
 from stages.evaluated_interventions import record_again
 
 TRAINING = "mid/t1.00/cond/shard-000000.tar"
@@ -33,12 +36,22 @@ TRAINING = "mid/t1.00/cond/shard-000000.tar"
 
 @pytest.fixture
 def activations(tmp_path) -> Path:
-    """Two streams that differ by nothing but the step: 20 training pictures of 10 vectors, and 3 for validation."""
+    """Two streams that differ by nothing but the step: 20 training pictures of 10 vectors, and 3
+    for validation.
+    """
     streams = [
-        Stream(block="mid", t=t, conditioning="cond", hookpoint="mid_block.attentions.0", step_index=index,
-               timestep=timestep, grid=(2, 5), d_in=32)
+        Stream(
+            block="mid",
+            t=t,
+            conditioning="cond",
+            hookpoint="mid_block.attentions.0",
+            step_index=index,
+            timestep=timestep,
+            grid=(2, 5),
+            d_in=32,
+        )
         for t, index, timestep in ((1.0, 0, 801), (0.0, 4, 1))
-    ]  # fmt: skip
+    ]
     root = tmp_path / "activations"
     with run_record(root, stage="collect", config={}, determines={}, parents={}, seed=0):
         writer = ActivationWriter(root, streams=streams, header={"model": "toy"}, with_images=False)
@@ -50,7 +63,10 @@ def activations(tmp_path) -> Path:
                     prompt="",
                     seed=n,
                     split=split,
-                    updates={each.folder: rng.normal(size=(10, 32)).astype(np.float32) for each in streams},
+                    updates={
+                        each.folder: rng.normal(size=(10, 32)).astype(np.float32)
+                        for each in streams
+                    },
                 )
                 for n in range(count)
             ]
@@ -71,7 +87,9 @@ def composed(activations) -> Callable[..., DictConfig]:
 
 
 def put_nan(activations: Path, *, image: int) -> None:
-    """Write a NaN into one picture's shard, and hashes that fit, as a program that does not check would."""
+    """Write a NaN into one picture's shard, and hashes that fit, as a program that does not check
+    would.
+    """
     path = activations / TRAINING
     before = sha256_of(path)
     content = bytearray(path.read_bytes())
@@ -86,11 +104,15 @@ def put_nan(activations: Path, *, image: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_nan_in_a_shard_ends_training_with_the_step_and_keeps_the_finite_checkpoint(activations, composed):
+def test_a_nan_in_a_shard_ends_training_with_the_step_and_keeps_the_finite_checkpoint(
+    activations, composed
+):
     put_nan(activations, image=7)
     # Two batches hold all vectors, so one of the first two has it; nothing was saved before either.
     study = Study(composed("trainer.checkpoint_every=1", "activations.batch_size=100"))
-    with pytest.raises(UserError, match=r"the loss is nan at step [01]; .* activations that are not finite"):
+    with pytest.raises(
+        UserError, match=r"the loss is nan at step [01]; .* activations that are not finite"
+    ):
         stage.train(study.cfg)
     record = read_record(study.sae)
     assert record is not None
@@ -116,31 +138,49 @@ def test_a_shard_of_another_step_with_equal_shapes_is_named_before_training(acti
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_record_tells_what_auto_chose_and_a_stopped_training_goes_on_with_it(composed, monkeypatch):
+def test_the_record_tells_what_auto_chose_and_a_stopped_training_goes_on_with_it(
+    composed, monkeypatch
+):
     study = Study(composed())
     assert study.cfg.sae.selection_precision == "auto"
     monkeypatch.setattr(stage, "fastest", lambda _device: "bfloat16")
-    with pytest.raises(KeyboardInterrupt), stage.recorded(study):
+    with pytest.raises(KeyboardInterrupt), training.recorded(study):
         raise KeyboardInterrupt
     monkeypatch.setattr(stage, "fastest", lambda _device: "float32")
-    assert stage.selection_precision(study) == "bfloat16"
+    assert training.selection_precision(study) == "bfloat16"
     stage.train(study.cfg)
     record = read_record(study.sae)
     assert record is not None
     assert record.status == "finished"
     assert record.config["sae"]["selection_precision"] == "bfloat16"
-    # What was taken is no part of the signature: auto on another machine finds this training finished.
+    # What was taken is no part of the signature: auto on another machine finds this training
+    # finished.
     assert record.determines["sae"]["selection_precision"] == "auto"
     assert stage.train(study.cfg) is False
-    assert stage.selection_precision(Study(composed("sae.selection_precision=int8"))) == "int8"
+    assert training.selection_precision(Study(composed("sae.selection_precision=int8"))) == "int8"
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_training_with_first_values_of_younger_options_is_signed_as_before_there_was_a_choice(composed):
+def test_a_training_with_first_values_of_younger_options_is_signed_as_before_there_was_a_choice(
+    composed,
+):
     known = {
-        "d_sae", "encoder_bias", "selection_precision", "input_scaling", "lr", "aux_coefficient", "k_aux",
-        "dead_after_vectors", "warmup_steps", "decay_steps", "gradient_clip", "ema", "tag", "k", "sparsity",
-    }  # fmt: skip
+        "d_sae",
+        "encoder_bias",
+        "selection_precision",
+        "input_scaling",
+        "lr",
+        "aux_coefficient",
+        "k_aux",
+        "dead_after_vectors",
+        "warmup_steps",
+        "decay_steps",
+        "gradient_clip",
+        "ema",
+        "tag",
+        "k",
+        "sparsity",
+    }
     study = Study(composed())
     assert study.sae_determines().keys() == known
     stage.train(study.cfg)
@@ -155,22 +195,28 @@ def test_the_kernels_reach_the_autoencoder_and_the_record_and_are_no_part_of_the
 ):
     monkeypatch.setattr("diffusae.sae.autoencoder.kernels_by_name", lambda name: f"{name}'s")
     study = Study(composed("trainer.kernels=triton"))
-    assert stage.module_of(study, 32).autoencoder.kernels == "triton's"
+    assert training.module_of(study, 32).autoencoder.kernels == "triton's"
     assert study.config()["trainer"]["kernels"] == "triton"  # as run.json has it
-    assert stage._determines(study) == stage._determines(Study(composed()))
+    assert training._determines(study) == training._determines(Study(composed()))
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_ema_saves_the_moving_average_of_the_weights_with_decoder_rows_of_unit_norm(composed, monkeypatch):
+def test_ema_saves_the_moving_average_of_the_weights_with_decoder_rows_of_unit_norm(
+    composed, monkeypatch
+):
     steps: list[tuple[torch.Tensor, torch.Tensor]] = []
-    step = stage.SAEModule.optimizer_step
+    step = training.SAEModule.optimizer_step
 
     def watched(module, *args, **kwargs) -> None:
         step(module, *args, **kwargs)
-        steps.append((module.autoencoder.W_enc.detach().clone(), module.autoencoder.W_dec.detach().clone()))
+        steps.append(
+            (module.autoencoder.W_enc.detach().clone(), module.autoencoder.W_dec.detach().clone())
+        )
 
-    monkeypatch.setattr(stage.SAEModule, "optimizer_step", watched)
-    study = Study(composed("sae.ema=0.5", "sae.selection_precision=float32", "trainer.validate_every=4"))
+    monkeypatch.setattr(training.SAEModule, "optimizer_step", watched)
+    study = Study(
+        composed("sae.ema=0.5", "sae.selection_precision=float32", "trainer.validate_every=4")
+    )
     stage.train(study.cfg)
     W_enc, W_dec = steps[0]
     for encoder, decoder in steps[1:]:
@@ -190,10 +236,12 @@ def test_ema_saves_the_moving_average_of_the_weights_with_decoder_rows_of_unit_n
 def test_the_saved_figures_are_of_the_saved_weights_whenever_validation_was_last_due(
     composed, ema, validate_every
 ):
-    study = Study(composed(f"sae.ema={ema}", f"trainer.validate_every={validate_every}"))  # of 10 steps
+    study = Study(
+        composed(f"sae.ema={ema}", f"trainer.validate_every={validate_every}")
+    )  # of 10 steps
     stage.train(study.cfg)
     sae, metadata = load_sae(study.sae)
-    vectors = torch.cat(list(stage.data_of(study).val_dataloader()))
+    vectors = torch.cat(list(training.data_of(study).val_dataloader()))
     reconstruction = Reconstruction(sae.d_in)
     reconstruction.update(sae(vectors), vectors)
     expected = reconstruction.compute() | decoder_similarity(sae.directions)
@@ -219,8 +267,13 @@ def test_a_training_stopped_at_a_validation_or_its_end_goes_on_to_the_same_avera
     composed, monkeypatch, place, validate_every, checkpoint_every
 ):
     def study(name: str) -> Study:
-        every = [f"trainer.validate_every={validate_every}", f"trainer.checkpoint_every={checkpoint_every}"]
-        return Study(composed("sae.ema=0.5", "sae.selection_precision=float32", f"name={name}", *every))
+        every = [
+            f"trainer.validate_every={validate_every}",
+            f"trainer.checkpoint_every={checkpoint_every}",
+        ]
+        return Study(
+            composed("sae.ema=0.5", "sae.selection_precision=float32", f"name={name}", *every)
+        )
 
     def kill(*_args: object, **_values: object) -> None:
         raise KeyError("killed")
@@ -228,13 +281,17 @@ def test_a_training_stopped_at_a_validation_or_its_end_goes_on_to_the_same_avera
     whole, stopped = study("whole"), study("stopped")
     stage.train(whole.cfg)
     with monkeypatch.context() as killing:
-        killing.setattr(*((stage, place) if place == "save_trained" else (stage.SAEModule, place)), kill)
+        killing.setattr(
+            *((training, place) if place == "save_trained" else (training.SAEModule, place)), kill
+        )
         with pytest.raises(KeyError, match="killed"):
             stage.train(stopped.cfg)
     stage.train(stopped.cfg)
     for name in ("sae.safetensors", "metrics.jsonl", "cfg.json"):
         assert (stopped.sae / name).read_bytes() == (whole.sae / name).read_bytes(), name
-    assert json.loads((stopped.sae / "cfg.json").read_text())["metadata"]["validation"].keys() >= {"val/l0"}
+    assert json.loads((stopped.sae / "cfg.json").read_text())["metadata"]["validation"].keys() >= {
+        "val/l0"
+    }
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -268,11 +325,13 @@ def test_an_autoencoder_that_is_worse_than_the_mean_is_told_when_it_is_saved(
 ):
     """`train` and `train_grid` both save by `save_trained`."""
     monkeypatch.setattr(stage, "save_sae", lambda *_: None)
-    cfg = SimpleNamespace(sae=SimpleNamespace(lr=0.5, input_scaling="none"), trainer=SimpleNamespace(steps=9))
+    cfg = SimpleNamespace(
+        sae=SimpleNamespace(lr=0.5, input_scaling="none"), trainer=SimpleNamespace(steps=9)
+    )
     cell = SimpleNamespace(coordinates=dict)
     study: Any = SimpleNamespace(cfg=cfg, cell=cell, cell_name="mid-t0.50-cond-k10", sae=None)
     data: Any = SimpleNamespace(stream=SimpleNamespace(hookpoint="mid_block"))
     module: Any = SimpleNamespace(autoencoder=None)
-    stage.save_trained(study, module, data, {"val/explained_variance": explained})
+    training.save_trained(study, module, data, {"val/explained_variance": explained})
     assert ("mid-t0.50-cond-k10: this autoencoder is WORSE THAN THE MEAN" in caplog.text) is told
     assert ("Lower sae.lr=0.5" in caplog.text) is told

@@ -1,1 +1,3 @@
-"""Recorded updates on disk: schema, writer, reader, shuffle buffer, datamodule. The door to webdataset."""
+"""Recorded updates on disk: schema, writer, reader, shuffle buffer, datamodule. The door to
+webdataset.
+"""

@@ -33,7 +33,9 @@ Reader = Literal["mapped", "webdataset"]
 
 
 class _MappedImages:
-    """The images of the epoch's sequence out of memory-mapped shards; in a ragged collection, single vectors."""
+    """The images of the epoch's sequence out of memory-mapped shards; in a ragged collection,
+    single vectors.
+    """
 
     def __init__(
         self, root: Path, manifest: Manifest, shards: Sequence[Shard], stream: Stream, split: str
@@ -78,8 +80,8 @@ def _ahead(root: Path, shards: Sequence[Shard]) -> None:
 
 
 class _StreamedImages:
-    """The images of the epoch's sequence through webdataset, shard by shard from the one that is asked for first; in a
-    ragged collection, single vectors.
+    """The images of the epoch's sequence through webdataset, shard by shard from the one that is
+    asked for first; in a ragged collection, single vectors.
     """
 
     def __init__(
@@ -113,9 +115,11 @@ class _StreamedImages:
 
 
 class _Chunks(IterableDataset[list[Tensor] | list[ScatteredRows]]):
-    """The chunks of an epoch from one on; with DataLoader workers each makes every so manieth, in turn.
+    """The chunks of an epoch from one on; with DataLoader workers each makes every so manieth, in
+    turn.
 
-    Mapped shards are left where they are, and their vectors gathered batch by batch, unless another process does it.
+    Mapped shards are left where they are, and their vectors gathered batch by batch, unless another
+    process does it.
     """
 
     def __init__(
@@ -127,7 +131,13 @@ class _Chunks(IterableDataset[list[Tensor] | list[ScatteredRows]]):
         dtype: np.dtype,
         first: int,
     ) -> None:
-        self.order, self.images, self.d_in, self.dtype, self.first = order, images, d_in, dtype, first
+        self.order, self.images, self.d_in, self.dtype, self.first = (
+            order,
+            images,
+            d_in,
+            dtype,
+            first,
+        )
         self.copies = Copies()  # known to workers too, which are started anew
 
     def __iter__(self) -> Iterator[list[Tensor] | list[ScatteredRows]]:
@@ -140,9 +150,15 @@ class _Chunks(IterableDataset[list[Tensor] | list[ScatteredRows]]):
             return
         # Batches are copied before the next chunk is asked for, but a worker runs ahead of that.
         size = self.order.batches_of_chunk * self.order.batch_size
-        memory = None if worker else np.empty((min(size, self.order.vectors), self.d_in), dtype=self.dtype)
+        memory = (
+            None
+            if worker
+            else np.empty((min(size, self.order.vectors), self.d_in), dtype=self.dtype)
+        )
         for chunk in range(self.first + offset, self.order.chunks, stride):
-            yield chunk_of_batches(self.order, chunk, images, d_in=self.d_in, dtype=self.dtype, memory=memory)
+            yield chunk_of_batches(
+                self.order, chunk, images, d_in=self.d_in, dtype=self.dtype, memory=memory
+            )
 
 
 def _server_of_workers() -> BaseContext:
@@ -156,22 +172,25 @@ def _server_of_workers() -> BaseContext:
 
 
 def _leave_signals_to_the_training(_worker: int) -> None:
-    """A scheduler, or Ctrl-C, sends them to every process of a job, but the training needs its workers up to its checkpoint.
-    They end with it, however it ends.
+    """A scheduler, or Ctrl-C, sends them to every process of a job, but the training needs its
+    workers up to its checkpoint. They end with it, however it ends.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
-    """Batches of shuffled vectors; the order depends on (seed, epoch), sizes and shards, and on nothing else.
+    """Batches of shuffled vectors; the order depends on (seed, epoch), sizes and shards, and on
+    nothing else.
 
     Not on the number of workers, nor on the number of ranks: each rank gets its part of every batch
-    (`diffusae.activations.order`). Memory is bounded by one chunk of `buffer_vectors`, and by three a worker.
+    (`diffusae.activations.order`). Memory is bounded by one chunk of `buffer_vectors`, and by three
+    a worker.
 
-    Its state is (epoch, batches given). After `load_state_dict` the next pass begins at the next batch, so a resumed
-    run sees the batches of an uninterrupted one. `len` is known, which keeps Lightning from fetching a batch ahead (a
-    batch fetched ahead would count as given before it is trained on).
+    Its state is (epoch, batches given). After `load_state_dict` the next pass begins at the next
+    batch, so a resumed run sees the batches of an uninterrupted one. `len` is known, which keeps
+    Lightning from fetching a batch ahead (a batch fetched ahead would count as given before it is
+    trained on).
     """
 
     def __init__(
@@ -229,16 +248,22 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
 
     def __len__(self) -> int:
         return (
-            self._vectors // self.batch_size if self.drop_last else math.ceil(self._vectors / self.batch_size)
+            self._vectors // self.batch_size
+            if self.drop_last
+            else math.ceil(self._vectors / self.batch_size)
         )
 
     def share(self, rank: int, world_size: int) -> None:
-        """Give only this rank's part of every batch from now on; `UserError` where batches cannot be shared."""
+        """Give only this rank's part of every batch from now on; `UserError` where batches cannot
+        be shared.
+        """
         self.rank, self.world_size = rank, world_size
         self._order()
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next pass; a pass to resume is forgotten where it was of another epoch."""
+        """Choose the epoch of the next pass; a pass to resume is forgotten where it was of another
+        epoch.
+        """
         if epoch != self.epoch:
             self.epoch, self._given, self._skip = epoch, 0, 0
 
@@ -255,7 +280,8 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
             order, images, d_in=self.stream.d_in, dtype=self.manifest.numbers.read, first=first
         )
         if self.workers:
-            # Fetching runs threads, and a process that is forked from one with threads may never get a lock.
+            # Fetching runs threads, and a process that is forked from one with threads may never
+            # get a lock.
             start = _server_of_workers() if is_mirror(self.root) else None
             chunks = DataLoader(
                 chunks,  # type: ignore[arg-type]
@@ -269,7 +295,8 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
                 if self._given == len(self):
                     return
                 self._given += 1
-                # Made here and given away: who lets go of it before the next gets the same memory, still in the cache.
+                # Made here and given away: who lets go of it before the next gets the same memory,
+                # still in the cache.
                 yield self._in_float32(batch)
             skipped = 0
 
@@ -291,16 +318,20 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
         """Let the next pass go on after the batches given.
 
         Raises:
-            UserError: the state was saved with another seed, batch size, buffer, `drop_last` or number of
+            UserError: the state was saved with another seed, batch size, buffer, `drop_last` or
+                number of
             vectors.
         """
         ours = self._identity()
         changed = [
-            f"{name} {state.get(name)} -> {value}" for name, value in ours.items() if state.get(name) != value
+            f"{name} {state.get(name)} -> {value}"
+            for name, value in ours.items()
+            if state.get(name) != value
         ]
         if changed:
             raise UserError(
-                f"the checkpoint's batches cannot be continued: {'; '.join(changed)}; restore these values"
+                f"the checkpoint's batches cannot be continued: {'; '.join(changed)}; restore these"
+                " values"
             )
         self.epoch, self._given, self._skip = state["epoch"], 0, state["batches"]
 
@@ -329,7 +360,9 @@ class SequentialBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
 
     def __iter__(self) -> Iterator[Float[Tensor, "batch d_in"]]:
         samples = read_updates(self.root, self.manifest, self.stream, self.split)
-        yield from sequential_batches((sample.updates for sample in samples), batch_size=self.batch_size)
+        yield from sequential_batches(
+            (sample.updates for sample in samples), batch_size=self.batch_size
+        )
 
 
 class ActivationDataModule(pl.LightningDataModule):
@@ -347,7 +380,8 @@ class ActivationDataModule(pl.LightningDataModule):
         verify: compare the stream's shards with their hashes before the first batch.
 
     Raises:
-        UserError: an unfinished collection, an unknown stream or split, a split without vectors, bad sizes.
+        UserError: an unfinished collection, an unknown stream or split, a split without vectors,
+            bad sizes.
     """
 
     def __init__(
@@ -374,7 +408,9 @@ class ActivationDataModule(pl.LightningDataModule):
         self.train_split, self.validation_split = train_split, validation_split
         for split in (train_split, validation_split):
             if not self.vectors(split):
-                raise UserError(f"split {split!r} of {self.root} has no vectors; collect more prompts for it")
+                raise UserError(
+                    f"split {split!r} of {self.root} has no vectors; collect more prompts for it"
+                )
         self.batch_size = batch_size
         self.verify = verify
         self._train = ShuffledBatches(
@@ -405,12 +441,16 @@ class ActivationDataModule(pl.LightningDataModule):
         return self.manifest.vectors(self.stream, split)
 
     def prepare_data(self) -> None:
-        """Refuse damaged shards, all in one error. Lightning calls this once before the first batch."""
+        """Refuse damaged shards, all in one error. Lightning calls this once before the first
+        batch.
+        """
         if self.verify:
             require_sound(self.root, self.manifest, streams=[self.stream.folder])
 
     def train_dataloader(self) -> ShuffledBatches:
-        """The shuffled training batches; the same object every time, so that its place in the epoch is kept."""
+        """The shuffled training batches; the same object every time, so that its place in the epoch
+        is kept.
+        """
         if self.trainer is not None:
             self._train.share(self.trainer.global_rank, self.trainer.world_size)
         return self._train

@@ -1,4 +1,6 @@
-"""Checking the images of one group as they come, and writing each to all of the group's tars or to none."""
+"""Checking the images of one group as they come, and writing each to all of the group's tars or to
+none.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ logger = logging.getLogger(__name__)
 
 
 def plain_json(what: str, value: Any) -> Any:
-    """`value` as JSON will give it back. Raises `UserError` where it is not plain JSON (NaN included)."""
+    """`value` as JSON will give it back. Raises `UserError` where it is not plain JSON (NaN
+    included).
+    """
     try:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -64,22 +68,32 @@ class GroupFilling:
         self._ids: set[str] = set()
 
     def add(self, record: ImageRecord) -> None:
-        """Write one image, or reject it from all streams where one of its updates is not finite as it is stored.
+        """Write one image, or reject it from all streams where one of its updates is not finite as
+        it is stored.
 
         Raises:
-            UserError: another split than before, an id that came before, foreign streams, shapes or picture.
+            UserError: another split than before, an id that came before, foreign streams, shapes or
+                picture.
         """
         if record.split != (self.split or record.split):
             raise UserError(
-                f"a group holds one split, but has {self.split!r} and {record.split!r}; group by split"
+                f"a group holds one split, but has {self.split!r} and {record.split!r}; group by"
+                " split"
             )
         if record.image_id in self._ids:
-            raise UserError(f"image id {record.image_id!r} comes twice in one group; ids must be unique")
+            raise UserError(
+                f"image id {record.image_id!r} comes twice in one group; ids must be unique"
+            )
         self.split = record.split
         self._ids.add(record.image_id)
         updates = self._checked_updates(record)
         image = self._checked_image(record) if IMAGES in self.tars else None
-        details = {"prompt": record.prompt, "seed": record.seed, "split": record.split, **record.meta}
+        details = {
+            "prompt": record.prompt,
+            "seed": record.seed,
+            "split": record.split,
+            **record.meta,
+        }
         details = plain_json(f"meta of image {record.image_id!r}", details)
         if self._reject_nonfinite(record, updates):
             return
@@ -87,7 +101,9 @@ class GroupFilling:
         drawn: dict[int, np.ndarray] = {}
         for folder, array in updates.items():
             size, told = len(array), text
-            positions = np.asarray(record.positions[folder]) if record.positions else np.arange(size)
+            positions = (
+                np.asarray(record.positions[folder]) if record.positions else np.arange(size)
+            )
             if self.subsampling is not None and self.subsampling.kept(record.split, size) < size:
                 if size not in drawn:
                     drawn[size] = self.subsampling.draw(record.image_id, size)
@@ -112,10 +128,12 @@ class GroupFilling:
             shape = (self._positions(record, stream), stream.d_in)
             if array.shape != shape:
                 raise UserError(
-                    f"image {record.image_id!r} at {folder} has shape {array.shape}, the stream has "
-                    f"{shape} [positions, d_in]; check the hookpoint's grid"
+                    f"image {record.image_id!r} at {folder} has shape {array.shape}, the stream has"
+                    f" {shape} [positions, d_in]; check the hookpoint's grid"
                 )
-            arrays[folder] = self.numbers.encode(array)  # an overflow becomes inf here and is rejected
+            arrays[folder] = self.numbers.encode(
+                array
+            )  # an overflow becomes inf here and is rejected
         return arrays
 
     def _positions(self, record: ImageRecord, stream: Stream) -> int:
@@ -123,10 +141,15 @@ class GroupFilling:
         if not self.ragged:
             return stream.positions
         named = list((record.positions or {}).get(stream.folder, ()))
-        if not named or named != sorted(set(named)) or named[0] < 0 or named[-1] >= stream.positions:
+        if (
+            not named
+            or named != sorted(set(named))
+            or named[0] < 0
+            or named[-1] >= stream.positions
+        ):
             raise UserError(
-                f"image {record.image_id!r} at {stream.folder} has the positions {named}; give at least one, ascending, "
-                f"from 0 to {stream.positions - 1}"
+                f"image {record.image_id!r} at {stream.folder} has the positions {named}; give at"
+                f" least one, ascending, from 0 to {stream.positions - 1}"
             )
         return len(named)
 
@@ -135,12 +158,14 @@ class GroupFilling:
         if image is None or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             found = "none" if image is None else f"{image.dtype} {image.shape}"
             raise UserError(
-                f"image {record.image_id!r} must be uint8 [height, width, 3], is {found}; convert it"
+                f"image {record.image_id!r} must be uint8 [height, width, 3], is {found};"
+                " convert it"
             )
         size = (image.shape[0], image.shape[1])
         if size != (self.image_size or size):
             raise UserError(
-                f"image {record.image_id!r} has size {size}, those before have {self.image_size}; use one"
+                f"image {record.image_id!r} has size {size}, those before have {self.image_size};"
+                " use one"
             )
         self.image_size = size
         return image
@@ -152,31 +177,46 @@ class GroupFilling:
                 if np.isfinite(record.updates[folder]).all():
                     self.overflown.add(folder)
                 stream = self.streams[folder]
-                bad.append({"block": stream.block, "t": stream.t, "conditioning": stream.conditioning})
+                bad.append(
+                    {"block": stream.block, "t": stream.t, "conditioning": stream.conditioning}
+                )
                 logger.warning(
-                    "image %s rejected: update not finite in %s at block %s, t=%.2f, %s; prompt %r, seed %d",
-                    record.image_id, self.numbers.name, stream.block, stream.t, stream.conditioning, record.prompt, record.seed,
-                )  # fmt: skip
+                    "image %s rejected: update not finite in %s at block %s, t=%.2f, %s; prompt %r,"
+                    " seed %d",
+                    record.image_id,
+                    self.numbers.name,
+                    stream.block,
+                    stream.t,
+                    stream.conditioning,
+                    record.prompt,
+                    record.seed,
+                )
         if bad:
             who = {"image_id": record.image_id, "prompt": record.prompt, "seed": record.seed}
             self.rejected.append({**who, "nonfinite": bad})
         return bool(bad)
 
     def refuse_all_rejected(self, index: int) -> None:
-        """`UserError` where a group of several pictures has not one left: that is no accident of a picture."""
+        """`UserError` where a group of several pictures has not one left: that is no accident of a
+        picture.
+        """
         if self.count or len(self.rejected) < 2:
             return
         counts = Counter(place["block"] for each in self.rejected for place in each["nonfinite"])
         blocks = ", ".join(f"{block} ({count})" for block, count in counts.most_common())
         remedy = (
-            f"their numbers are too large for activations.dtype={self.numbers.name}; set activations.dtype=bfloat16, which has the "
-            "range of float32, or float32"
+            f"their numbers are too large for activations.dtype={self.numbers.name}; set"
+            " activations.dtype=bfloat16, which has the range of float32, or float32"
             if self.overflown
-            else "the model itself gives them so; set model.dtype=float32, or bfloat16 with activations.dtype=bfloat16"
+            else (
+                "the model itself gives them so; set model.dtype=float32, or bfloat16 with"
+                " activations.dtype=bfloat16"
+            )
         )
         raise UserError(
-            f"all {len(self.rejected)} pictures of group {index} (split {self.split}) are rejected: updates that are not finite, "
-            f"by block: {blocks}; {remedy}. Under another name, or in an empty directory, since the type is part of the collection"
+            f"all {len(self.rejected)} pictures of group {index} (split {self.split}) are rejected:"
+            f" updates that are not finite, by block: {blocks}; {remedy}. Under another name, or in"
+            " an empty directory, since the type is part of the collection"
         )
 
 

@@ -19,8 +19,9 @@ from diffusae.files import atomic_path
 class HashedTar:
     """An open shard; `bytes` and `sha256` are final once its `hashed_tar` block has ended.
 
-    Members are those that webdataset's own writer would write (owner and time fixed, so that equal samples give equal
-    bytes), but in whole pieces: tarfile's stream, which that writer uses, copies a member once per 10 kB of it.
+    Members are those that webdataset's own writer would write (owner and time fixed, so that equal
+    samples give equal bytes), but in whole pieces: tarfile's stream, which that writer uses, copies
+    a member once per 10 kB of it.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -58,7 +59,9 @@ class HashedTar:
 
 @contextmanager
 def hashed_tar(path: Path) -> Iterator[HashedTar]:
-    """Open a tar that appears as `path` when the block ends well, and leaves nothing when it fails."""
+    """Open a tar that appears as `path` when the block ends well, and leaves nothing when it
+    fails.
+    """
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         tar = HashedTar(file)
         yield tar

@@ -43,7 +43,8 @@ def _read(path: Path) -> Group:
 
 
 def read_note(path: Path, *, remedy: str) -> dict[str, Any]:
-    """The values of a file below `groups/`, which `write_sealed` wrote: one that is not as it was written vouches for nothing.
+    """The values of a file below `groups/`, which `write_sealed` wrote: one that is not as it was
+    written vouches for nothing.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -30,7 +30,8 @@ class Manifest:
         image_size: (height, width) of the pictures in pixels, or None where none are kept.
         splits: split -> {"images": accepted, "rejected": refused for a non-finite update}.
         entries: every shard, in the order of their groups.
-        subsampling: which positions some splits keep; None where every picture keeps its whole grid.
+        subsampling: which positions some splits keep; None where every picture keeps its whole
+            grid.
         ragged: samples differ in length, and each names its positions; shards count their vectors.
         dtype: how the numbers of updates are stored.
     """
@@ -50,8 +51,8 @@ class Manifest:
         """Read `manifest.json` below `root`.
 
         Raises:
-            UserError: the collection is unfinished, of another schema version, its manifest is damaged or names files
-                outside `root`, or a link in it leads out.
+            UserError: the collection is unfinished, of another schema version, its manifest is
+                damaged or names files outside `root`, or a link in it leads out.
         """
         path, remedy = Path(root) / MANIFEST, "run `diffusae collect` to write it again"
         require_inside(root)
@@ -63,11 +64,13 @@ class Manifest:
             ) from None
         if (version := value.get("schema_version")) != SCHEMA_VERSION:
             raise UserError(
-                f"{path} has schema version {shown(version)}, this diffusae reads {SCHEMA_VERSION}; "
-                "use the diffusae that wrote it, or collect again"
+                f"{path} has schema version {shown(version)}, this diffusae reads {SCHEMA_VERSION};"
+                " use the diffusae that wrote it, or collect again"
             )
         missing = [
-            name for name in ("header", "streams", "image_size", "splits", "shards") if name not in value
+            name
+            for name in ("header", "streams", "image_size", "splits", "shards")
+            if name not in value
         ]
         if missing:
             raise UserError(f"{path} lacks {', '.join(missing)}; {remedy}")
@@ -80,7 +83,9 @@ class Manifest:
         return manifest
 
     def contradictions(self) -> Iterator[str]:
-        """Where the manifest cannot be true: a stream twice, shards of unknown streams or splits, or too small."""
+        """Where the manifest cannot be true: a stream twice, shards of unknown streams or splits,
+        or too small.
+        """
         streams = {stream.folder: stream for stream in self.streams}
         if len(streams) < len(self.streams):
             yield "two streams share a folder"
@@ -91,7 +96,10 @@ class Manifest:
             held[shard.split, shard.stream] += shard.samples
         for (split, stream), samples in held.items():
             if split in self.splits and samples != self.splits[split].get("images"):
-                yield f"split {split} has {self.splits[split].get('images')} images, its shards of {stream} hold {samples}"
+                yield (
+                    f"split {split} has {self.splits[split].get('images')} images, its shards of"
+                    f" {stream} hold {samples}"
+                )
         for split, counts in self.splits.items():
             if counts.keys() != {"images", "rejected"} or min(counts.values()) < 0:
                 yield f"split {split} must have counts of images and rejected, has {dict(counts)}"
@@ -99,7 +107,10 @@ class Manifest:
             if shard.split not in self.splits:
                 yield str(unknown(f"split of shard {shard.path}", shard.split, self.splits))
             elif (shard.vectors is not None) != (self.ragged and shard.stream != IMAGES):
-                yield f"vectors of shard {shard.path} are counted where samples differ in length (ragged), and nowhere else"
+                yield (
+                    f"vectors of shard {shard.path} are counted where samples differ in length"
+                    " (ragged), and nowhere else"
+                )
             elif (stream := streams.get(shard.stream)) is not None:
                 least = (
                     shard.units
@@ -108,12 +119,17 @@ class Manifest:
                     * self.numbers.bytes
                 )
                 if shard.bytes < least:
-                    yield f"shard {shard.path} has {shard.bytes} bytes; its updates alone need {least}"
+                    yield (
+                        f"shard {shard.path} has {shard.bytes} bytes; its updates alone need"
+                        f" {least}"
+                    )
             elif shard.stream != IMAGES:
                 yield str(unknown(f"stream of shard {shard.path}", shard.stream, streams))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON, as `load` reads it. `subsampling`, `ragged` and `dtype` are there only where they say something."""
+        """Plain JSON, as `load` reads it. `subsampling`, `ragged` and `dtype` are there only where
+        they say something.
+        """
         value = {
             "schema_version": self.schema_version,
             "header": dict(self.header),
@@ -148,7 +164,8 @@ class Manifest:
         raise unknown("stream", folder, [stream.folder for stream in self.streams])
 
     def shards(self, stream: str, split: str) -> tuple[Shard, ...]:
-        """The shards of a stream (its folder, or `images`) in one split, in the order of their groups.
+        """The shards of a stream (its folder, or `images`) in one split, in the order of their
+        groups.
 
         Raises:
             UserError: an unknown stream or split, or `images` where no pictures are kept.
@@ -158,7 +175,9 @@ class Manifest:
             raise unknown("stream", stream, known)
         if split not in self.splits:
             raise unknown("split", split, self.splits)
-        return tuple(shard for shard in self.entries if shard.stream == stream and shard.split == split)
+        return tuple(
+            shard for shard in self.entries if shard.stream == stream and shard.split == split
+        )
 
     def vectors(self, stream: Stream, split: str) -> int:
         """How many update vectors a stream holds in one split."""
@@ -170,7 +189,8 @@ class Manifest:
         return 1 if self.ragged else self.positions(stream, split)
 
     def positions(self, stream: Stream, split: str) -> int:
-        """How many update vectors one image of a split has: those of the whole grid, unless the split is thinned.
+        """How many update vectors one image of a split has: those of the whole grid, unless the
+        split is thinned.
 
         In a ragged collection it is the most that one can have.
         """

@@ -30,11 +30,13 @@ class _Sample:
 
 
 class MappedShard:
-    """One shard of a stream, read where it lies, with `positions` vectors an image, or at most so many where it is `ragged`.
+    """One shard of a stream, read where it lies, with `positions` vectors an image, or at most so
+    many where it is `ragged`.
 
     Raises:
-        UserError: the file is missing or cut, has members that are not `<key>.json` and `<key>.npy`, a key twice,
-            another number of samples than the manifest says, or arrays of another shape or type.
+        UserError: the file is missing or cut, has members that are not `<key>.json` and
+            `<key>.npy`, a key twice, another number of samples than the manifest says, or arrays of
+            another shape or type.
     """
 
     def __init__(
@@ -61,21 +63,31 @@ class MappedShard:
                 raise UserError(f"{shard.path} is cut: it is empty; {remedy}") from None
         self._data = np.frombuffer(self._map, dtype=np.uint8)
         self._samples = self._index(shard, remedy)
-        # Every vector begins at a multiple of this many numbers. (The .npy format puts numbers at multiples of 16 bytes.)
+        # Every vector begins at a multiple of this many numbers. (The .npy format puts numbers at
+        # multiples of 16 bytes.)
         size = self.numbers.bytes
         row = size * stream.d_in
         self._unit = math.gcd(row, *(sample.offset for sample in self._samples)) // size
-        whole = torch.from_numpy(self._view(0, len(self._data) // size * size)).view(self.numbers.tensor)
+        whole = torch.from_numpy(self._view(0, len(self._data) // size * size)).view(
+            self.numbers.tensor
+        )
         slots = max(0, (len(whole) - stream.d_in) // self._unit + 1)
-        self.table: Float[Tensor, "slots d_in"] = whole.as_strided((slots, stream.d_in), (self._unit, 1))
-        """The file as every stretch of d_in numbers that could be a vector; the stretches overlap."""
+        self.table: Float[Tensor, "slots d_in"] = whole.as_strided(
+            (slots, stream.d_in), (self._unit, 1)
+        )
+        """The file as every stretch of d_in numbers that could be a vector; the stretches
+        overlap.
+        """
 
     @cached_property
     def slot_of_vector(self) -> Int[np.ndarray, " vectors"]:
         """The row of `table` that is each vector, sample by sample."""
         step = self.shape[1] // self._unit
         return np.concatenate(
-            [self.slots(i)[0] + step * np.arange(sample.rows) for i, sample in enumerate(self._samples)]
+            [
+                self.slots(i)[0] + step * np.arange(sample.rows)
+                for i, sample in enumerate(self._samples)
+            ]
         )
 
     def _view(self, start: int, stop: int) -> np.ndarray:
@@ -85,11 +97,18 @@ class MappedShard:
     def vector(self, index: int) -> Float[np.ndarray, "1 d_in"]:
         """One vector of the shard, counted through all samples, where it lies in the file."""
         start = self.numbers.bytes * self._unit * int(self.slot_of_vector[index])
-        return self.numbers.decode(self._view(start, start + self.numbers.bytes * self.shape[1]))[None]
+        return self.numbers.decode(self._view(start, start + self.numbers.bytes * self.shape[1]))[
+            None
+        ]
 
     def slots(self, index: int) -> tuple[int, int]:
-        """The row of `table` that is an image's first vector, and the rows from one vector to the next."""
-        return self._samples[index].offset // (self.numbers.bytes * self._unit), self.shape[1] // self._unit
+        """The row of `table` that is an image's first vector, and the rows from one vector to the
+        next.
+        """
+        return (
+            self._samples[index].offset // (self.numbers.bytes * self._unit),
+            self.shape[1] // self._unit,
+        )
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -99,7 +118,9 @@ class MappedShard:
         return self._samples[index].key
 
     def updates(self, index: int) -> Float[np.ndarray, "positions d_in"]:
-        """One image's updates where they lie in the file; what is written to them never reaches it."""
+        """One image's updates where they lie in the file; what is written to them never reaches
+        it.
+        """
         start, rows = self._samples[index].offset, self._samples[index].rows
         stop = start + self.numbers.bytes * rows * self.shape[1]
         return self.numbers.decode(self._view(start, stop)).reshape(rows, self.shape[1])
@@ -112,8 +133,8 @@ class MappedShard:
                 key, _, extension = member.name.partition(".")
                 if extension not in ("npy", "json"):
                     raise UserError(
-                        f"{shard.path}: member {member.name!r} is refused: only .npy and .json are read, "
-                        f"never pickles or anything else; {remedy}"
+                        f"{shard.path}: member {member.name!r} is refused: only .npy and .json are"
+                        f" read, never pickles or anything else; {remedy}"
                     )
                 if member.name in names:
                     raise UserError(f"{shard.path}: member {member.name!r} comes twice; {remedy}")
@@ -125,11 +146,13 @@ class MappedShard:
         lacking = [sample.key for sample in samples if f"{sample.key}.json" not in names]
         if lacking or len(names) != 2 * len(samples):
             raise UserError(
-                f"{shard.path}: samples lack their .npy or .json member: {lacking or 'some'}; {remedy}"
+                f"{shard.path}: samples lack their .npy or .json member: {lacking or 'some'};"
+                f" {remedy}"
             )
         if len(samples) != shard.samples:
             raise UserError(
-                f"{shard.path} is cut: it has {len(samples)} samples, expected {shard.samples}; {remedy}"
+                f"{shard.path} is cut: it has {len(samples)} samples, expected {shard.samples};"
+                f" {remedy}"
             )
         rows = sum(sample.rows for sample in samples)
         if shard.vectors is not None and rows != shard.vectors:
@@ -139,24 +162,33 @@ class MappedShard:
     def _numbers(self, shard: Shard, member: Member, remedy: str) -> tuple[int, int]:
         """Where an .npy member's numbers begin, and its rows."""
         try:
-            dtype, shape, offset = npy_header(self._data[member.offset : member.offset + 256].tobytes())
+            dtype, shape, offset = npy_header(
+                self._data[member.offset : member.offset + 256].tobytes()
+            )
         except ValueError as error:
             raise UserError(
                 f"{shard.path}: member {member.name} cannot be read ({error}); {remedy}"
             ) from error
         fits = shape == self.shape or (
-            self.ragged and len(shape) == 2 and 0 < shape[0] <= self.shape[0] and shape[1] == self.shape[1]
+            self.ragged
+            and len(shape) == 2
+            and 0 < shape[0] <= self.shape[0]
+            and shape[1] == self.shape[1]
         )
         if not fits or dtype != self.numbers.stored:
             raise UserError(
-                f"{shard.path}: sample {member.name.partition('.')[0]!r} is {dtype} {shape}, the manifest's "
-                f"stream {shard.stream} is {self.numbers.stored} {self.shape}; shards of different collections are mixed: {remedy}"
+                f"{shard.path}: sample {member.name.partition('.')[0]!r} is {dtype} {shape}, the"
+                f" manifest's stream {shard.stream} is {self.numbers.stored} {self.shape}; shards"
+                f" of different collections are mixed: {remedy}"
             )
         start = member.offset + offset
         if start % dtype.itemsize:
             raise UserError(
-                f"{shard.path}: the numbers of {member.name} begin at the odd byte {start}; {remedy}"
+                f"{shard.path}: the numbers of {member.name} begin at the odd byte {start};"
+                f" {remedy}"
             )
-        if start + dtype.itemsize * shape[0] * shape[1] > min(len(self._data), member.offset + member.size):
+        if start + dtype.itemsize * shape[0] * shape[1] > min(
+            len(self._data), member.offset + member.size
+        ):
             raise UserError(f"{shard.path} is cut: {member.name} ends after the file; {remedy}")
         return start, shape[0]

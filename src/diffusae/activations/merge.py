@@ -1,4 +1,6 @@
-"""Bringing the parts of one collection together that tasks have written to directories of their own."""
+"""Bringing the parts of one collection together that tasks have written to directories of their
+own.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,9 @@ logger = logging.getLogger(__name__)
 def merge_parts(root: Path | str, sources: Sequence[Path | str], *, groups: int) -> int:
     """Bring every group of `sources` into `root`, hashed on the way; return how many came.
 
-    Shards become hard links where both lie on one disk, copies elsewhere; the sources stay as they are. A group that
-    `root` holds already with the same hashes stays, so a merge that was stopped goes on. Nothing is written before
-    all is checked but the hashes.
+    Shards become hard links where both lie on one disk, copies elsewhere; the sources stay as they
+    are. A group that `root` holds already with the same hashes stays, so a merge that was stopped
+    goes on. Nothing is written before all is checked but the hashes.
 
     Args:
         root: the collection's directory; the caller holds its lock.
@@ -33,8 +35,9 @@ def merge_parts(root: Path | str, sources: Sequence[Path | str], *, groups: int)
         groups: how many groups the whole collection has.
 
     Raises:
-        UserError: sources that collect something else (both values shown), a group in two of them, groups missing
-            or beyond the last, a shard whose size or hash is not its journal's. All of a kind in one error.
+        UserError: sources that collect something else (both values shown), a group in two of them,
+            groups missing or beyond the last, a shard whose size or hash is not its journal's. All
+            of a kind in one error.
     """
     root, places = Path(root), [Path(source) for source in sources]
     for place in (root, *places):
@@ -48,22 +51,27 @@ def merge_parts(root: Path | str, sources: Sequence[Path | str], *, groups: int)
     for place in places:
         for index, group in read_journals(place).items():
             if index in found:
-                faults.append(f"group {index} lies in {found[index][0]} and in {place}; name one of them")
+                faults.append(
+                    f"group {index} lies in {found[index][0]} and in {place}; name one of them"
+                )
             elif index >= groups:
-                faults.append(f"group {index} of {place} is beyond the {groups} groups of this study")
+                faults.append(
+                    f"group {index} of {place} is beyond the {groups} groups of this study"
+                )
             found.setdefault(index, (place, group))
     here = read_journals(root)
     for index in sorted(here.keys() & found.keys()):
         if here[index] != found[index][1]:
             faults.append(
-                f"group {index} lies in {root} with other contents than in {found[index][0]}; remove one"
+                f"group {index} lies in {root} with other contents than in {found[index][0]};"
+                " remove one"
             )
     together(faults)
     if missing := sorted(set(range(groups)) - here.keys() - found.keys()):
         parts = {part for place in (root, *places) for part in parts_at(place)}
         raise UserError(
-            f"{len(missing)} of {groups} groups are missing ({told_missing(missing, parts)}); collect them, then "
-            "merge again"
+            f"{len(missing)} of {groups} groups are missing ({told_missing(missing, parts)});"
+            " collect them, then merge again"
         )
     if not (root / COLLECTION).exists():
         write_sealed(root / COLLECTION, told[places[0]])
@@ -80,7 +88,8 @@ def _collection(place: Path) -> Any:
         return read_note(place / COLLECTION, remedy="collect this part again")
     except FileNotFoundError:
         raise UserError(
-            f"{place} holds no part of a collection ({COLLECTION} is not there); check collect.merge"
+            f"{place} holds no part of a collection ({COLLECTION} is not there); check"
+            " collect.merge"
         ) from None
 
 
@@ -97,7 +106,8 @@ def _require_equal(told: dict[Path, Any]) -> None:
 def _bring(source: Path, target: Path, *, bytes_: int, sha256: str) -> None:
     if size_of(source) != bytes_:
         raise UserError(
-            f"{source} has {size_of(source)} bytes, its journal says {bytes_}; collect this part again"
+            f"{source} has {size_of(source)} bytes, its journal says {bytes_}; collect this part"
+            " again"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{target.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
@@ -109,7 +119,8 @@ def _bring(source: Path, target: Path, *, bytes_: int, sha256: str) -> None:
             shutil.copyfile(source, temporary)
         if (digest := sha256_of(temporary)) != sha256:
             raise UserError(
-                f"{source} has the SHA-256 {digest}, its journal says {sha256}; collect this part again"
+                f"{source} has the SHA-256 {digest}, its journal says {sha256}; collect this part"
+                " again"
             )
         os.replace(temporary, target)
         flush_directory(target.parent)

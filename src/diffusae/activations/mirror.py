@@ -1,10 +1,11 @@
-"""The local copy of a collection that lies elsewhere: its manifest at once, its shards when they are first read.
+"""The local copy of a collection that lies elsewhere: its manifest at once, its shards when they
+are first read.
 
-A mirror is an ordinary collection's directory with `mirror.json` in it; every reader opens shards by `open_shard`, so batches
-and samples are those of the collection itself.
+A mirror is an ordinary collection's directory with `mirror.json` in it; every reader opens shards
+by `open_shard`, so batches and samples are those of the collection itself.
 
-What the file says is never obeyed: a directory may come from anyone. Only where this process was given the URL by its own user
-(`mirror`) is anything fetched into the directory or removed from it.
+What the file says is never obeyed: a directory may come from anyone. Only where this process was
+given the URL by its own user (`mirror`) is anything fetched into the directory or removed from it.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ RECORD = "run.json"
 
 _LOCK = ".mirror.lock"
 SOURCE_REMEDY = (
-    f"it is a copy of a collection elsewhere ({MIRROR}), and nothing is fetched unless the command says from where: give "
-    "activations.source"
+    f"it is a copy of a collection elsewhere ({MIRROR}), and nothing is fetched unless the command"
+    " says from where: give activations.source"
 )
 _EVICTED = 20
 """How often a shard may be taken away by another process between its fetching and its opening."""
@@ -54,7 +55,8 @@ class Mirror:
         manifest: SHA-256 of its manifest, and so of every shard.
         attempts: see `Source`.
         most_bytes: of shards that are kept; the longest unused go first. None: all are kept.
-        url_sha256: of the whole URL, by which it is compared; None: the file is older, and `url` is whole.
+        url_sha256: of the whole URL, by which it is compared; None: the file is older, and `url` is
+            whole.
     """
 
     url: str
@@ -90,11 +92,15 @@ class _Copy:
 
 
 _copies: dict[Path, _Copy] = {}
-"""Directories that this process may fetch into and remove from. Filled by `mirror` alone, from the user's configuration."""
+"""Directories that this process may fetch into and remove from. Filled by `mirror` alone, from the
+user's configuration.
+"""
 
 
 class Copies:
-    """Takes along, into a process that is started anew, which directories are mirrors: make one part of what is sent there."""
+    """Takes along, into a process that is started anew, which directories are mirrors: make one
+    part of what is sent there.
+    """
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _take_along, (dict(_copies),)
@@ -129,15 +135,16 @@ def mirror(
 ) -> Manifest:
     """Make `root` a mirror of the collection at `url`, or find it one already; its manifest.
 
-    A mirror that exists asks nothing of the network, unless its URL is another than before: then both manifests must
-    be the same.
+    A mirror that exists asks nothing of the network, unless its URL is another than before: then
+    both manifests must be the same.
 
     Args:
         manifest_sha256: what the manifest must hash to; None: it is trusted as it comes.
 
     Raises:
-        UserError: `root` holds a collection that was made here or is of another place, or the one at `url` is unfinished,
-            is another than `manifest_sha256` says, or names files outside its directory.
+        UserError: `root` holds a collection that was made here or is of another place, or the one
+            at `url` is unfinished, is another than `manifest_sha256` says, or names files outside
+            its directory.
     """
     root = Path(root)
     source = Source(url, attempts=attempts)
@@ -147,16 +154,16 @@ def mirror(
         found = Mirror.of(root)
         if found is None and (root / MANIFEST).exists():
             raise UserError(
-                f"{root} holds a collection that was made here, not a copy of {source.shown}; set activations.source=null, or "
-                "choose another name"
+                f"{root} holds a collection that was made here, not a copy of {source.shown}; set"
+                " activations.source=null, or choose another name"
             )
         if found is None or not found.is_of(source) or not (root / MANIFEST).exists():
             data = source.read(MANIFEST)
             digest = digest_of(data)
             if found is not None and (root / MANIFEST).exists() and found.manifest != digest:
                 raise UserError(
-                    f"{root} is a copy of {masked(str(found.url))}, and {source.shown} holds another collection; choose another "
-                    f"name, or remove {root}"
+                    f"{root} is a copy of {masked(str(found.url))}, and {source.shown} holds"
+                    f" another collection; choose another name, or remove {root}"
                 )
             _require(digest, manifest_sha256, source.shown)
             _place(root, data, source, _mirror_of(source, digest, most_bytes))
@@ -172,7 +179,8 @@ def mirror(
         largest = max((shard.bytes for shard in manifest.entries), default=0)
         if most_bytes is not None and most_bytes < largest:
             raise UserError(
-                f"activations.cache_bytes={most_bytes} cannot hold the largest shard of {largest} bytes; raise it"
+                f"activations.cache_bytes={most_bytes} cannot hold the largest shard of {largest}"
+                " bytes; raise it"
             )
         if wanted != found:
             atomic_write_json(root / MIRROR, asdict(wanted))
@@ -183,16 +191,22 @@ def mirror(
 def _mirror_of(source: Source, digest: str, most_bytes: int | None) -> Mirror:
     whole = digest_of(source.url.encode())
     return Mirror(
-        url=source.shown, manifest=digest, attempts=source.attempts, most_bytes=most_bytes, url_sha256=whole
+        url=source.shown,
+        manifest=digest,
+        attempts=source.attempts,
+        most_bytes=most_bytes,
+        url_sha256=whole,
     )
 
 
 def open_shard(root: Path | str, shard: Shard) -> BinaryIO:
-    """A shard for reading; in a mirror it is fetched first where it is not here, and checked against its hash.
+    """A shard for reading; in a mirror it is fetched first where it is not here, and checked
+    against its hash.
 
     Raises:
         FileNotFoundError: it is missing, and this is no mirror.
-        UserError: it cannot be had; it is missing in a copy of a collection whose source the user has not given.
+        UserError: it cannot be had; it is missing in a copy of a collection whose source the user
+            has not given.
     """
     root = Path(root)
     here = _copy(root)
@@ -216,17 +230,22 @@ def open_shard(root: Path | str, shard: Shard) -> BinaryIO:
             os.utime(path, ns=(now, now))  # it is in use: the last to go
         return file
     raise UserError(
-        f"{shard.path} is taken away as soon as it is fetched; raise activations.cache_bytes={here.most_bytes}"
+        f"{shard.path} is taken away as soon as it is fetched; raise"
+        f" activations.cache_bytes={here.most_bytes}"
     )
 
 
 def fetch_ahead(root: Path | str, shard: Shard) -> None:
-    """In a mirror, begin to fetch a shard that will be read soon. What goes wrong is told when it is read."""
+    """In a mirror, begin to fetch a shard that will be read soon. What goes wrong is told when it
+    is read.
+    """
     root = Path(root)
     here = _copy(root)
     if here is None or (root / shard.path).exists():
         return
-    if here.most_bytes is not None and here.most_bytes < 2 * shard.bytes:  # the one that is read now would go
+    if (
+        here.most_bytes is not None and here.most_bytes < 2 * shard.bytes
+    ):  # the one that is read now would go
         return
 
     def fetch() -> None:
@@ -252,7 +271,9 @@ def _fetch(root: Path, here: _Copy, shard: Shard) -> None:
 
 
 def _make_room(root: Path, most_bytes: int, *, keep: Path) -> None:
-    """Remove the longest unused shards until the others fit. Who reads one goes on: its file is open."""
+    """Remove the longest unused shards until the others fit. Who reads one goes on: its file is
+    open.
+    """
     found = []
     for shard in Manifest.load(root).entries:
         try:
@@ -270,7 +291,9 @@ def _make_room(root: Path, most_bytes: int, *, keep: Path) -> None:
 
 
 def _place(root: Path, data: bytes, source: Source, said: Mirror) -> None:
-    """Put the files in place, the manifest last, once all that it names is seen to lie below `root`."""
+    """Put the files in place, the manifest last, once all that it names is seen to lie below
+    `root`.
+    """
     with tempfile.TemporaryDirectory(dir=root, suffix=TEMPORARY_SUFFIX) as folder:
         (Path(folder) / MANIFEST).write_bytes(data)
         Manifest.load(folder)
@@ -284,6 +307,6 @@ def _place(root: Path, data: bytes, source: Source, said: Mirror) -> None:
 def _require(digest: str, expected: str | None, url: str) -> None:
     if expected is not None and digest != expected:
         raise UserError(
-            f"the manifest at {url} has SHA-256 {digest}, activations.source_sha256 is {expected}; it is another "
-            "collection, or the value is mistyped"
+            f"the manifest at {url} has SHA-256 {digest}, activations.source_sha256 is {expected};"
+            " it is another collection, or the value is mistyped"
         )

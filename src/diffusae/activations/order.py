@@ -1,12 +1,14 @@
-"""Where every vector of an epoch goes: a pure function of seed, epoch and sizes, the same for any number of readers.
+"""Where every vector of an epoch goes: a pure function of seed, epoch and sizes, the same for any
+number of readers.
 
-Images come in one sequence (the shards permuted, each read from its beginning). Their vectors are cut into chunks
-of whole batches, as many as the shuffle buffer holds, and each chunk is permuted by itself. So a chunk can be made
-without its predecessors: workers take chunks in turn, and a resumed run starts at the chunk of its next batch.
+Images come in one sequence (the shards permuted, each read from its beginning). Their vectors are
+cut into chunks of whole batches, as many as the shuffle buffer holds, and each chunk is permuted by
+itself. So a chunk can be made without its predecessors: workers take chunks in turn, and a resumed
+run starts at the chunk of its next batch.
 
-Within a chunk, vectors lie in `LANES` lanes, contiguous and equally long, and every batch takes equally many vectors
-from each. With several ranks each takes whole lanes: it reads its own vectors only, and the batch that all ranks see
-together is the one that a single process sees.
+Within a chunk, vectors lie in `LANES` lanes, contiguous and equally long, and every batch takes
+equally many vectors from each. With several ranks each takes whole lanes: it reads its own vectors
+only, and the batch that all ranks see together is the one that a single process sees.
 """
 
 from __future__ import annotations
@@ -35,22 +37,29 @@ def generator(*numbers: int) -> torch.Generator:
 
 
 def check_sizes(*, batch_size: int, buffer_vectors: int, world_size: int = 1) -> None:
-    """Raise `UserError` unless 1 <= batch_size <= buffer_vectors, and the ranks can share a batch."""
+    """Raise `UserError` unless 1 <= batch_size <= buffer_vectors, and the ranks can share a
+    batch.
+    """
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size} must be at least 1; raise it")
     if buffer_vectors < batch_size:
-        raise UserError(f"buffer_vectors={buffer_vectors} is below batch_size={batch_size}; raise the buffer")
+        raise UserError(
+            f"buffer_vectors={buffer_vectors} is below batch_size={batch_size}; raise the buffer"
+        )
     lanes = math.gcd(batch_size, LANES)
     if lanes % world_size:
         raise UserError(
-            f"{world_size} processes cannot share batches of {batch_size}, which have {lanes} equal parts; "
-            f"take a number of processes that divides {LANES}, and a batch size that is a multiple of it"
+            f"{world_size} processes cannot share batches of {batch_size}, which have {lanes} equal"
+            f" parts; take a number of processes that divides {LANES}, and a batch size that is a"
+            " multiple of it"
         )
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Consecutive vectors of one image, `start` to `stop`, and the rows of the chunk that they go to."""
+    """Consecutive vectors of one image, `start` to `stop`, and the rows of the chunk that they go
+    to.
+    """
 
     image: int
     start: int
@@ -81,7 +90,9 @@ class EpochOrder:
 
     def __post_init__(self) -> None:
         check_sizes(
-            batch_size=self.batch_size, buffer_vectors=self.buffer_vectors, world_size=self.world_size
+            batch_size=self.batch_size,
+            buffer_vectors=self.buffer_vectors,
+            world_size=self.world_size,
         )
 
     @property
@@ -110,13 +121,17 @@ class EpochOrder:
         return [part * len(lanes)] * whole + ([rest] if self._tail(chunk) else [])
 
     def pieces(self, chunk: int) -> list[Piece]:
-        """Where this rank's vectors of a chunk go: row i of the chunk is row i of its batches, one after the other."""
+        """Where this rank's vectors of a chunk go: row i of the chunk is row i of its batches, one
+        after the other.
+        """
         whole, part, lanes = self._shape(chunk)
         width, tail = part * len(lanes), part * len(lanes) * whole
         pieces: list[Piece] = []
         for place, lane in enumerate(lanes):
             number = self.rank + place * self.world_size
-            slot = torch.randperm(len(lane), generator=generator(self.seed, self.epoch, 1 + chunk, number))
+            slot = torch.randperm(
+                len(lane), generator=generator(self.seed, self.epoch, 1 + chunk, number)
+            )
             batch = slot // part if part else torch.zeros_like(slot)
             rows = batch * width + place * part + (slot - batch * part)
             left_over = slot >= whole * part
@@ -138,7 +153,9 @@ class EpochOrder:
         return found
 
     def _shape(self, chunk: int) -> tuple[int, int, list[range]]:
-        """A chunk's whole batches, what each takes from a lane, and the lanes of this rank as ranges of vectors."""
+        """A chunk's whole batches, what each takes from a lane, and the lanes of this rank as
+        ranges of vectors.
+        """
         first = chunk * self.batches_of_chunk * self.batch_size
         count = min(self.batches_of_chunk * self.batch_size, self.vectors - first)
         lanes = math.gcd(self.batch_size, LANES)

@@ -1,6 +1,7 @@
 """One collection by several tasks: which groups a task writes, and what is still missing.
 
-Every group has its own shards and its own journal, so tasks that share a directory touch no file of each other's.
+Every group has its own shards and its own journal, so tasks that share a directory touch no file of
+each other's.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ PARTS = f"{GROUPS}/parts"
 
 @dataclass(frozen=True)
 class Part:
-    """Task `index` of `count`: it writes the groups whose number leaves `index` when divided by `count`.
+    """Task `index` of `count`: it writes the groups whose number leaves `index` when divided by
+    `count`.
 
-    Groups go round, so every task gets as many of each split as any other, one more or less: pictures of some
-    splits are decoded and cost more.
+    Groups go round, so every task gets as many of each split as any other, one more or less:
+    pictures of some splits are decoded and cost more.
 
     Raises:
         UserError: an index outside [0, count), a count below 1.
@@ -42,7 +44,8 @@ class Part:
         found = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", str(text))
         if found is None:
             raise UserError(
-                f"collect.shard={text} must be i/n, such as 0/4 for the first of four tasks; or null for one"
+                f"collect.shard={text} must be i/n, such as 0/4 for the first of four tasks; or"
+                " null for one"
             )
         return cls(int(found[1]), int(found[2]))
 
@@ -69,14 +72,17 @@ def parts_at(root: Path) -> dict[Part, Path]:
 
 
 def told_missing(missing: Collection[int], parts: Collection[Part]) -> str:
-    """The missing groups in words, each with the task that writes it where all tasks have one count."""
+    """The missing groups in words, each with the task that writes it where all tasks have one
+    count.
+    """
     counts = {part.count for part in parts}
     if len(counts) != 1:
         return f"groups {_short(sorted(missing))}"
     count = counts.pop()
     owners = sorted({group % count for group in missing})
     return "; ".join(
-        f"collect.shard={owner}/{count}: groups {_short([g for g in sorted(missing) if g % count == owner])}"
+        f"collect.shard={owner}/{count}: groups"
+        f" {_short([g for g in sorted(missing) if g % count == owner])}"
         for owner in owners
     )
 

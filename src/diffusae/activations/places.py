@@ -1,4 +1,6 @@
-"""A collection stays in its directory: no path that it names and no symbolic link in it leads out."""
+"""A collection stays in its directory: no path that it names and no symbolic link in it leads
+out.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,9 @@ _LONGEST = 255
 def place_faults(shards: Iterable[Any], told_by: Path | str) -> list[str]:
     """What is wrong with the paths and hashes of shards, as JSON has them, in words.
 
-    A path is made of letters, digits, `_`, `-` and dots that begin no part, ends in `.tar`, and comes once: nothing that could
-    lead out of the directory, into a command, or onto another file of the collection.
+    A path is made of letters, digits, `_`, `-` and dots that begin no part, ends in `.tar`, and
+    comes once: nothing that could lead out of the directory, into a command, or onto another file
+    of the collection.
     """
     faults, seen = [], set()
     for shard in shards:
@@ -28,7 +31,8 @@ def place_faults(shards: Iterable[Any], told_by: Path | str) -> list[str]:
         )
         if not isinstance(path, str) or len(path) > _LONGEST or not _PLACE.fullmatch(path):
             faults.append(
-                f"{told_by} names {str(path)[:_LONGEST]!r}, which is no shard's place; do not use it"
+                f"{told_by} names {str(path)[:_LONGEST]!r}, which is no shard's place; do not"
+                " use it"
             )
         elif path.lower() in seen:
             faults.append(f"{told_by} names the shard {path} twice; do not use it")
@@ -39,7 +43,8 @@ def place_faults(shards: Iterable[Any], told_by: Path | str) -> list[str]:
 
 
 def require_inside(root: Path | str) -> None:
-    """Refuse a collection with symbolic links that lead out of it. The collection's directory itself may be one.
+    """Refuse a collection with symbolic links that lead out of it. The collection's directory
+    itself may be one.
 
     Raises:
         UserError: with every such link.
@@ -52,7 +57,7 @@ def require_inside(root: Path | str) -> None:
             path = Path(folder, name)
             if path.is_symlink() and not path.resolve().is_relative_to(inside):
                 faults.append(
-                    f"{path} is a link that leads out of the collection, to {path.resolve()}; put the files themselves there, "
-                    "or make the collection's directory the link"
+                    f"{path} is a link that leads out of the collection, to {path.resolve()}; put"
+                    " the files themselves there, or make the collection's directory the link"
                 )
     together(faults)

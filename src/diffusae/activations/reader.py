@@ -1,4 +1,6 @@
-"""Reading a collection: verification first, then samples through webdataset with explicit decoders only."""
+"""Reading a collection: verification first, then samples through webdataset with explicit decoders
+only.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +33,17 @@ log = logging.getLogger(__name__)
 
 MOST_PIXELS = 8192 * 8192
 """Of a collection's picture: the largest that a model is configured for."""
-REMEDY = "run `diffusae collect` with the same settings: it redoes the groups of damaged shards and no other"
+REMEDY = (
+    "run `diffusae collect` with the same settings: it redoes the groups of damaged shards and no"
+    " other"
+)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One shard that is not what the manifest says: kind is `missing`, `size`, `hash` or `unreadable`."""
+    """One shard that is not what the manifest says: kind is `missing`, `size`, `hash` or
+    `unreadable`.
+    """
 
     shard: str
     kind: str
@@ -49,7 +56,8 @@ class Fault:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image at one stream: [positions, d_in] of `Manifest.numbers.read` (float16 or float32), and its prompt, seed, split and further meta.
+    """One image at one stream: [positions, d_in] of `Manifest.numbers.read` (float16 or float32),
+    and its prompt, seed, split and further meta.
 
     Where positions were left out, `meta["positions"]` lists those that are there, row by row.
     """
@@ -87,10 +95,14 @@ def verify(
             try:
                 digest = sha256_of(path)
             except OSError as error:
-                faults.append(Fault(shard.path, "unreadable", "a file that can be read", str(error.strerror)))
+                faults.append(
+                    Fault(shard.path, "unreadable", "a file that can be read", str(error.strerror))
+                )
             else:
                 if digest != shard.sha256:
-                    faults.append(Fault(shard.path, "hash", f"sha256 {shard.sha256}", f"sha256 {digest}"))
+                    faults.append(
+                        Fault(shard.path, "hash", f"sha256 {shard.sha256}", f"sha256 {digest}")
+                    )
     return faults
 
 
@@ -99,7 +111,8 @@ def require_sound(
 ) -> None:
     """`verify`, and raise one `UserError` that lists every fault and the remedy.
 
-    In a mirror, damaged shards are removed with a warning: they are fetched again when they are read.
+    In a mirror, damaged shards are removed with a warning: they are fetched again when they are
+    read.
     """
     faults = verify(root, manifest, streams=streams, deep=deep)
     if is_mirror(root):
@@ -110,13 +123,17 @@ def require_sound(
     if faults:
         lines = "".join(f"\n  {fault}" for fault in faults)
         remedy = SOURCE_REMEDY if (Path(root) / MIRROR).exists() else REMEDY
-        raise UserError(f"{len(faults)} shards of {root} are not what {MANIFEST} says:{lines}\n{remedy}")
+        raise UserError(
+            f"{len(faults)} shards of {root} are not what {MANIFEST} says:{lines}\n{remedy}"
+        )
 
 
 def discard_damaged(root: Path | str, faults: Sequence[Fault]) -> list[int]:
-    """Make the collection unfinished again at the groups of damaged shards, and return these groups' indices.
+    """Make the collection unfinished again at the groups of damaged shards, and return these
+    groups' indices.
 
-    The manifest goes first, then the groups' journals; the next `ActivationWriter` sees them as unfinished.
+    The manifest goes first, then the groups' journals; the next `ActivationWriter` sees them as
+    unfinished.
     """
     if not faults:
         return []
@@ -132,15 +149,22 @@ def discard_damaged(root: Path | str, faults: Sequence[Fault]) -> list[int]:
 
 
 def read_updates(
-    root: Path | str, manifest: Manifest, stream: Stream, split: str, *, shards: Iterable[Shard] | None = None
+    root: Path | str,
+    manifest: Manifest,
+    stream: Stream,
+    split: str,
+    *,
+    shards: Iterable[Shard] | None = None,
 ) -> Iterator[Sample]:
     """The samples of one stream and split, shard after shard.
 
     Args:
-        shards: the shards in the order wanted; by default all of the split, in the order of their groups.
+        shards: the shards in the order wanted; by default all of the split, in the order of their
+            groups.
 
     Raises:
-        UserError: a shard is missing or cut, a member foreign, a key double, a shape not the stream's.
+        UserError: a shard is missing or cut, a member foreign, a key double, a shape not the
+            stream's.
     """
     shards = manifest.shards(stream.folder, split) if shards is None else shards
     most = manifest.positions(stream, split)
@@ -150,27 +174,33 @@ def read_updates(
         shape = (told if 0 < told <= most else most, stream.d_in)
         if updates.shape != shape or updates.dtype != manifest.numbers.stored:
             raise UserError(
-                f"{shard.path}: sample {sample['__key__']!r} is {updates.dtype} {updates.shape}, the manifest's "
-                f"stream {stream.folder} is {manifest.numbers.stored} {shape}; shards of different collections are mixed: {REMEDY}"
+                f"{shard.path}: sample {sample['__key__']!r} is {updates.dtype} {updates.shape},"
+                f" the manifest's stream {stream.folder} is {manifest.numbers.stored} {shape};"
+                f" shards of different collections are mixed: {REMEDY}"
             )
         _check_positions(shard, sample, rows=len(updates), most=stream.positions)
         yield Sample(sample["__key__"], manifest.numbers.decode(updates), sample["json"])
 
 
 def _check_positions(shard: Shard, sample: dict[str, Any], *, rows: int, most: int) -> None:
-    """Where a sample lists its positions, they are as many as its rows, ascending, and of the grid."""
+    """Where a sample lists its positions, they are as many as its rows, ascending, and of the
+    grid.
+    """
     if (told := sample["json"].get("positions")) is None:
         return
     if len(told) != rows or told != sorted(set(told)) or told[0] < 0 or told[-1] >= most:
         raise UserError(
-            f"{shard.path}: sample {sample['__key__']!r} must list {rows} ascending positions from 0 to {most - 1}; {REMEDY}"
+            f"{shard.path}: sample {sample['__key__']!r} must list {rows} ascending positions from"
+            f" 0 to {most - 1}; {REMEDY}"
         )
 
 
 def read_images(
     root: Path | str, manifest: Manifest, split: str
 ) -> Iterator[tuple[str, UInt8[np.ndarray, "height width 3"], dict[str, Any]]]:
-    """The pictures of one split as (image id, uint8 [height, width, 3], meta). Raises as `read_updates` does."""
+    """The pictures of one split as (image id, uint8 [height, width, 3], meta). Raises as
+    `read_updates` does.
+    """
     shards = manifest.shards(IMAGES, split)
     for _, sample in _samples(Path(root), shards, kind="png", image_size=manifest.image_size):
         yield sample["__key__"], sample["png"], sample["json"]
@@ -186,7 +216,8 @@ def load_updates(
     """
     if manifest.ragged:
         raise UserError(
-            f"the samples of {root} differ in length (one vector a token) and make no array; read them one by one"
+            f"the samples of {root} differ in length (one vector a token) and make no array; read"
+            " them one by one"
         )
     shards = manifest.shards(stream.folder, split)
     updates = np.empty(
@@ -203,8 +234,8 @@ def load_updates(
 def _samples(
     root: Path, shards: Iterable[Shard], *, kind: str, image_size: tuple[int, int] | None = None
 ) -> Iterator[tuple[Shard, dict[str, Any]]]:
-    """The decoded samples of these shards, each with exactly the members `kind` and `json`, and a new key; pictures are of
-    `image_size`.
+    """The decoded samples of these shards, each with exactly the members `kind` and `json`, and a
+    new key; pictures are of `image_size`.
     """
     seen: set[str] = set()
     decoder = Decoder([partial(_decode, image_size=image_size)], pre=[], post=[])
@@ -216,11 +247,13 @@ def _samples(
                 for sample in map(decoder, group_by_keys(members)):
                     key = sample["__key__"]
                     if key in seen:
-                        raise UserError(f"{shard.path}: key {key!r} comes twice or interleaved; {REMEDY}")
+                        raise UserError(
+                            f"{shard.path}: key {key!r} comes twice or interleaved; {REMEDY}"
+                        )
                     if kind not in sample or "json" not in sample:
                         raise UserError(
-                            f"{shard.path}: sample {key!r} lacks its .{kind} or .json member, or keys are "
-                            f"interleaved; {REMEDY}"
+                            f"{shard.path}: sample {key!r} lacks its .{kind} or .json member, or"
+                            f" keys are interleaved; {REMEDY}"
                         )
                     seen.add(key)
                     count += 1
@@ -229,10 +262,13 @@ def _samples(
             raise UserError(f"{shard.path} is missing below {root}; {REMEDY}") from None
         except DecodingError as error:
             raise UserError(
-                f"{shard.path}: member {error.key}.{error.k} cannot be read ({error.__cause__}); {REMEDY}"
+                f"{shard.path}: member {error.key}.{error.k} cannot be read ({error.__cause__});"
+                f" {REMEDY}"
             ) from error
         except (tarfile.TarError, EOFError) as error:
-            raise UserError(f"{shard.path} is cut or damaged ({error.args[0]}); {REMEDY}") from error
+            raise UserError(
+                f"{shard.path} is cut or damaged ({error.args[0]}); {REMEDY}"
+            ) from error
         if count != shard.samples:
             raise UserError(
                 f"{shard.path} is cut: it has {count} samples, expected {shard.samples}; {REMEDY}"
@@ -249,15 +285,17 @@ def _members(file: BinaryIO, shard: Shard) -> Iterator[dict[str, Any]]:
 def _only_expected(
     members: Iterable[dict[str, Any]], *, shard: Shard, kinds: tuple[str, str]
 ) -> Iterator[dict[str, Any]]:
-    """Pass on a tar's members, and refuse by name what webdataset would skip, unpickle or mix up."""
+    """Pass on a tar's members, and refuse by name what webdataset would skip, unpickle or mix
+    up.
+    """
     names: set[str] = set()
     for member in members:
         if member:  # webdataset marks a shard's end with an empty member
             name = member["fname"]
             if base_plus_ext(name)[1] not in kinds:
                 raise UserError(
-                    f"{shard.path}: member {name!r} is refused: only .{kinds[0]} and .{kinds[1]} are read, "
-                    f"never pickles or anything else; {REMEDY}"
+                    f"{shard.path}: member {name!r} is refused: only .{kinds[0]} and .{kinds[1]}"
+                    f" are read, never pickles or anything else; {REMEDY}"
                 )
             if name in names:
                 raise UserError(f"{shard.path}: member {name!r} comes twice; {REMEDY}")
@@ -273,23 +311,35 @@ def _decode(extension: str, data: bytes, *, image_size: tuple[int, int] | None) 
         return _meta(data)
     assert extension == ".png", extension  # `_only_expected` has refused all else
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        if (image.height, image.width) != image_size:  # before it is decoded: a small file may claim any size
+        if (
+            image.height,
+            image.width,
+        ) != image_size:  # before it is decoded: a small file may claim any size
             raise UserError(
-                f"it has size {(image.height, image.width)}, the manifest says {image_size}; shards of different collections are "
-                "mixed"
+                f"it has size {(image.height, image.width)}, the manifest says {image_size}; shards"
+                " of different collections are mixed"
             )
-        if image.width * image.height > MOST_PIXELS:  # a small file can say that it is as large as it likes
+        if (
+            image.width * image.height > MOST_PIXELS
+        ):  # a small file can say that it is as large as it likes
             raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS}")
         return np.asarray(image.convert("RGB"))
 
 
 _META = {
-    "prompt": str, "seed": int, "split": str, "name": str, "labels": dict[str, str], "positions": list[int],
+    "prompt": str,
+    "seed": int,
+    "split": str,
+    "name": str,
+    "labels": dict[str, str],
+    "positions": list[int],
     "word_tokens": dict[str, list[int]],
-}  # fmt: skip
+}
 """What a sample tells of its picture, where it does; more is plain JSON."""
 
 
 def _meta(data: bytes) -> dict[str, Any]:
     told = of_type(json_value(data), dict, "it")
-    return told | {name: of_type(told[name], kind, name) for name, kind in _META.items() if name in told}
+    return told | {
+        name: of_type(told[name], kind, name) for name, kind in _META.items() if name in told
+    }

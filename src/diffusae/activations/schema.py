@@ -1,4 +1,6 @@
-"""What a collection of activations consists of: cells, streams, images, shards, and groups of images."""
+"""What a collection of activations consists of: cells, streams, images, shards, and groups of
+images.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,8 @@ def _coordinate_faults(block: str, t: float, conditioning: str) -> list[str]:
     faults = []
     if not _NAME.fullmatch(block) or block in (IMAGES, GROUPS):
         faults.append(
-            f"block {block!r} must consist of letters, digits and _, not be {IMAGES!r} or {GROUPS!r}; "
-            "give it a short name such as 'mid'"
+            f"block {block!r} must consist of letters, digits and _, not be {IMAGES!r} or"
+            f" {GROUPS!r}; give it a short name such as 'mid'"
         )
     if not 0.0 <= t <= 1.0:
         faults.append(
@@ -70,7 +72,9 @@ class Cell:
         if not self.model:
             faults.insert(0, "the model's name is empty; name the model")
         together(faults)
-        object.__setattr__(self, "t", float(self.t) + 0.0)  # turns -0.0 into 0.0, which prints differently
+        object.__setattr__(
+            self, "t", float(self.t) + 0.0
+        )  # turns -0.0 into 0.0, which prints differently
 
     @property
     def key(self) -> str:
@@ -113,7 +117,8 @@ class Stream:
         faults = _coordinate_faults(self.block, self.t, self.conditioning)
         if len(self.grid) != 2 or min(self.grid) < 1:
             faults.append(
-                f"grid={self.grid} must be (height, width), both at least 1; see the hookpoint's output"
+                f"grid={self.grid} must be (height, width), both at least 1; see the hookpoint's"
+                " output"
             )
         if self.d_in < 1:
             faults.append(f"d_in={self.d_in} must be at least 1; see the hookpoint's output")
@@ -130,7 +135,9 @@ class Stream:
 
     @property
     def positions(self) -> int:
-        """Places of the grid, height times width: the update vectors of an image that keeps them all."""
+        """Places of the grid, height times width: the update vectors of an image that keeps them
+        all.
+        """
         return self.grid[0] * self.grid[1]
 
     def cell(self, model: str) -> Cell:
@@ -146,8 +153,9 @@ class ImageRecord:
         image_id: letters, digits, `_` and `-`, at most 80 characters; unique in the collection.
         prompt: the caption. seed: the seed of its noise. split: the set that it belongs to.
         updates: stream folder -> [positions, d_in], any float dtype; stored as the collection's.
-        positions: stream folder -> the positions of its grid that the rows of `updates` are, ascending. In a ragged
-            collection every stream has them; elsewhere none has, and rows are the whole grid.
+        positions: stream folder -> the positions of its grid that the rows of `updates` are,
+            ascending. In a ragged collection every stream has them; elsewhere none has, and rows
+            are the whole grid.
         image: uint8 [height, width, 3], or None where images are not kept.
         meta: further plain JSON, stored beside prompt, seed and split.
     """
@@ -165,14 +173,18 @@ class ImageRecord:
         faults = []
         if not _IMAGE_ID.fullmatch(self.image_id):
             faults.append(
-                f"image id {self.image_id!r} must be at most 80 letters, digits, _ and -; rename the image"
+                f"image id {self.image_id!r} must be at most 80 letters, digits, _ and -; rename"
+                " the image"
             )
         if not _NAME.fullmatch(self.split):
-            faults.append(f"split {self.split!r} must consist of letters, digits and _; rename the split")
+            faults.append(
+                f"split {self.split!r} must consist of letters, digits and _; rename the split"
+            )
         taken = [name for name in _RESERVED_META if name in self.meta]
         if taken:
             faults.append(
-                f"meta of image {self.image_id!r} uses the reserved names {taken}; rename these entries"
+                f"meta of image {self.image_id!r} uses the reserved names {taken}; rename these"
+                " entries"
             )
         together(faults)
 
@@ -181,7 +193,8 @@ class ImageRecord:
 class Shard:
     """One finished tar; `path` is relative to the root, `stream` its stream's folder or `images`.
 
-    `vectors` counts its update vectors in a ragged collection; None where every sample has equally many.
+    `vectors` counts its update vectors in a ragged collection; None where every sample has equally
+    many.
     """
 
     path: str
@@ -216,7 +229,9 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """The journal of one finished group of images: its shards, and the images that were rejected."""
+    """The journal of one finished group of images: its shards, and the images that were
+    rejected.
+    """
 
     index: int
     split: str
@@ -252,20 +267,27 @@ class Group:
         split, shards = value.get("split"), value.get("shards")
         if isinstance(shards, dict):
             shards = [
-                {**of_type(rest, dict, path), "path": path, "split": split} for path, rest in shards.items()
+                {**of_type(rest, dict, path), "path": path, "split": split}
+                for path, rest in shards.items()
             ]
         return typed(cls, {**value, "shards": shards})
 
 
 def bytes_per_image(
-    streams: Sequence[Stream], *, image_size: tuple[int, int] | None = None, bytes_per_number: int = 2
+    streams: Sequence[Stream],
+    *,
+    image_size: tuple[int, int] | None = None,
+    bytes_per_number: int = 2,
 ) -> int:
-    """An upper estimate of the bytes that one image takes on disk: updates, and a picture at 3 bytes a pixel.
+    """An upper estimate of the bytes that one image takes on disk: updates, and a picture at 3
+    bytes a pixel.
 
-    A tar pads members to 512 bytes and gives each a header of 512; the npy header has 128 bytes, the JSON some
-    1,000.
+    A tar pads members to 512 bytes and gives each a header of 512; the npy header has 128 bytes,
+    the JSON some 1,000.
     """
     overhead = 3 * 512 + 2 * 512 + 1024
-    updates = sum(stream.positions * stream.d_in * bytes_per_number + 128 + overhead for stream in streams)
+    updates = sum(
+        stream.positions * stream.d_in * bytes_per_number + 128 + overhead for stream in streams
+    )
     picture = math.prod(image_size) * 3 + overhead if image_size else 0
     return updates + picture

@@ -13,7 +13,9 @@ from torch import Tensor
 from diffusae.activations.order import EpochOrder
 
 Images = Callable[[int], np.ndarray]
-"""Gives image i of the epoch's sequence as [positions, d_in] of `Manifest.numbers.read`; it is asked in rising order within a chunk."""
+"""Gives image i of the epoch's sequence as [positions, d_in] of `Manifest.numbers.read`; it is
+asked in rising order within a chunk.
+"""
 
 
 def chunk_of_batches(
@@ -27,8 +29,8 @@ def chunk_of_batches(
 ) -> list[Float[Tensor, "batch d_in"]]:
     """This rank's batches of one chunk, as `dtype`. Each vector is read once and put in its place.
 
-    `memory`, `dtype` [at least the chunk's vectors, d_in], is written over where it is given: memory that was touched
-    before is several times as fast as new one.
+    `memory`, `dtype` [at least the chunk's vectors, d_in], is written over where it is given:
+    memory that was touched before is several times as fast as new one.
     """
     sizes = order.sizes(chunk)
     rows = np.empty((sum(sizes), d_in), dtype=dtype) if memory is None else memory[: sum(sizes)]
@@ -38,20 +40,26 @@ def chunk_of_batches(
 
 
 class Recycled:
-    """Memory for float32 batches that is used again as soon as nobody holds the batch: new memory would have to be
-    touched page by page, which takes longer than all else.
+    """Memory for float32 batches that is used again as soon as nobody holds the batch: new memory
+    would have to be touched page by page, which takes longer than all else.
     """
 
     def __init__(self) -> None:
         self._free: list[Tensor] = []
 
     def batch(self, size: int, d_in: int) -> Float[Tensor, "size d_in"]:
-        """A float32 batch to be written to. Its memory comes back when its last tensor, or view of it, is gone."""
+        """A float32 batch to be written to. Its memory comes back when its last tensor, or view of
+        it, is gone.
+        """
         block = self._free.pop() if self._free else torch.empty(0)
         if block.numel() < size * d_in:
-            block = torch.empty(size * d_in)  # begins at a cache line, to which storing takes half the time
+            block = torch.empty(
+                size * d_in
+            )  # begins at a cache line, to which storing takes half the time
         rows = block[: size * d_in].view(size, d_in).numpy()
-        weakref.finalize(rows, self._free.append, block)  # a tensor keeps the array that it was made from
+        weakref.finalize(
+            rows, self._free.append, block
+        )  # a tensor keeps the array that it was made from
         return torch.from_numpy(rows)
 
 

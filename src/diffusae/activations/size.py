@@ -18,7 +18,11 @@ def npy_size(*shape: int, bytes_per_number: int = 2) -> int:
 
 
 def tar_size(members: Iterable[int]) -> int:
-    """Bytes of a shard with members of these sizes: a header block each, padded to blocks, with two empty ones at the end, in records."""
-    sizes = np.asarray(members if isinstance(members, np.ndarray) else list(members), dtype=np.int64)
+    """Bytes of a shard with members of these sizes: a header block each, padded to blocks, with two
+    empty ones at the end, in records.
+    """
+    sizes = np.asarray(
+        members if isinstance(members, np.ndarray) else list(members), dtype=np.int64
+    )
     blocks = int((_BLOCK + -(-sizes // _BLOCK) * _BLOCK).sum()) + 2 * _BLOCK
     return -(-blocks // _RECORD) * _RECORD

@@ -1,7 +1,7 @@
 """How the numbers of updates are stored: as float16, bfloat16 or float32.
 
-NumPy and the .npy format have no bfloat16: it is stored as uint16, whose 16 bits are those of the bfloat16 number (the upper
-half of a float32), and readers give it as float32.
+NumPy and the .npy format have no bfloat16: it is stored as uint16, whose 16 bits are those of the
+bfloat16 number (the upper half of a float32), and readers give it as float32.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class StoredNumbers:
 
     Attributes:
         name: as `activations.dtype` and the manifest call it.
-        stored: the type in the .npy file. read: the type that NumPy readers give. tensor: torch's type of the stored bits.
+        stored: the type in the .npy file. read: the type that NumPy readers give. tensor: torch's
+            type of the stored bits.
     """
 
     name: NumbersName
@@ -37,7 +38,9 @@ class StoredNumbers:
         return self.stored.itemsize
 
     def encode(self, array: np.ndarray) -> np.ndarray:
-        """Any floats as they are stored, rounded to the nearest; one beyond the range becomes infinite."""
+        """Any floats as they are stored, rounded to the nearest; one beyond the range becomes
+        infinite.
+        """
         if self.stored == self.read:
             with np.errstate(over="ignore"):
                 return np.ascontiguousarray(array, dtype=self.stored)

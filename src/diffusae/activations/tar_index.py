@@ -25,8 +25,8 @@ class Member(NamedTuple):
 def members_of(tar: mmap.mmap) -> list[Member]:
     """All members, in their order.
 
-    Plain headers, which are all that our writer makes, are read here, ten times as fast as by tarfile; a tar with
-    anything else (links, long names) goes through tarfile.
+    Plain headers, which are all that our writer makes, are read here, ten times as fast as by
+    tarfile; a tar with anything else (links, long names) goes through tarfile.
 
     Raises:
         tarfile.TarError: it is cut or damaged, or has a sparse member or a link.
@@ -42,7 +42,8 @@ def members_of(tar: mmap.mmap) -> list[Member]:
         member = _plain(header, offset + _BLOCK)
         if member is None:
             return [
-                Member(each.name, each.offset_data, each.size) for _, each in _by_tarfile(tar, 0, len(tar))
+                Member(each.name, each.offset_data, each.size)
+                for _, each in _by_tarfile(tar, 0, len(tar))
             ]
         _require_inside(member, len(tar))
         found.append(member)
@@ -51,8 +52,9 @@ def members_of(tar: mmap.mmap) -> list[Member]:
 
 
 def read_members(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of every regular file of a tar, in their order; bytes are copied once, where tarfile's stream copies
-    them four times. From the first header on that is not plain, tarfile reads.
+    """Name and bytes of every regular file of a tar, in their order; bytes are copied once, where
+    tarfile's stream copies them four times. From the first header on that is not plain, tarfile
+    reads.
 
     Raises:
         tarfile.TarError: it is cut or damaged, or has a sparse member or a link.
@@ -93,17 +95,22 @@ def _plain(header: bytes, start: int) -> Member | None:
 
 
 def _require_inside(member: Member, length: int) -> None:
-    """A negative size would lead back to where the reading has been, a large one beyond the file."""
+    """A negative size would lead back to where the reading has been, a large one beyond the
+    file.
+    """
     if not 0 <= member.size <= length - member.offset:
         raise tarfile.ReadError(
-            f"{member.name!r} is cut: {member.size} bytes from byte {member.offset} on, in a file of {length}"
+            f"{member.name!r} is cut: {member.size} bytes from byte {member.offset} on, in a file"
+            f" of {length}"
         )
 
 
 def _by_tarfile(
     file: BinaryIO | mmap.mmap, start: int, length: int
 ) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """The members from byte `start` on; damage that tarfile passes over or has no name for is a `TarError` as well."""
+    """The members from byte `start` on; damage that tarfile passes over or has no name for is a
+    `TarError` as well.
+    """
     file.seek(start)
     try:
         with tarfile.open(fileobj=file, mode="r:") as opened:  # type: ignore[call-overload]
@@ -114,7 +121,9 @@ def _by_tarfile(
                     )
                 _require_inside(Member(each.name, each.offset_data, each.size), length)
                 yield opened, each
-            file.seek(opened.offset)  # where tarfile has stopped: without a word also at a damaged header
+            file.seek(
+                opened.offset
+            )  # where tarfile has stopped: without a word also at a damaged header
             if file.read(_BLOCK) != _END:
                 raise tarfile.ReadError(
                     f"the header at byte {opened.offset} is damaged, or it has no end mark"

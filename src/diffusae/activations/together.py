@@ -15,7 +15,8 @@ from diffusae.errors import UserError
 
 
 class TogetherBatches(IterableDataset[dict[str, Float[Tensor, "batch d_in"]]]):
-    """One batch of every stream a step, for so many steps. A stream that ends begins its next epoch by itself.
+    """One batch of every stream a step, for so many steps. A stream that ends begins its next epoch
+    by itself.
 
     Like `ShuffledBatches` it can be saved and goes on at the next batch of every stream.
     """
@@ -46,11 +47,13 @@ class TogetherBatches(IterableDataset[dict[str, Float[Tensor, "batch d_in"]]]):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let the next pass go on after the steps given; `UserError` where the streams are others."""
+        """Let the next pass go on after the steps given; `UserError` where the streams are
+        others.
+        """
         if (found := sorted(state["streams"])) != sorted(self.streams):
             raise UserError(
-                f"the checkpoint has the streams {', '.join(found)}, not {', '.join(sorted(self.streams))}; "
-                "restore the grid, or remove the checkpoint"
+                f"the checkpoint has the streams {', '.join(found)}, not"
+                f" {', '.join(sorted(self.streams))}; restore the grid, or remove the checkpoint"
             )
         self._given = state["steps"]
         for name, stream in self.streams.items():
@@ -64,7 +67,9 @@ def _endless(stream: ShuffledBatches) -> Iterator[Tensor]:
 
 
 class TogetherDataModule(pl.LightningDataModule):
-    """The streams of several data modules, by name; a validation loader a stream, in the order of `streams`."""
+    """The streams of several data modules, by name; a validation loader a stream, in the order of
+    `streams`.
+    """
 
     def __init__(self, streams: Mapping[str, ActivationDataModule], *, steps: int) -> None:
         super().__init__()

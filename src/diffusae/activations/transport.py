@@ -1,4 +1,6 @@
-"""Files of a collection that lies elsewhere: any URL that fsspec opens, or a command whose output is the file."""
+"""Files of a collection that lies elsewhere: any URL that fsspec opens, or a command whose output
+is the file.
+"""
 
 from __future__ import annotations
 
@@ -35,16 +37,19 @@ class Source:
     """Where a collection lies.
 
     Args:
-        url: `s3://bucket/dir`, `hf://datasets/owner/name/dir`, `https://host/dir`, `file:///dir` or another that fsspec
-            knows; or `pipe:COMMAND`, a shell command that writes one file. `{path}` in it stands for a file's place below the
-            collection (quoted in a command, which needs it); without it the place is put behind the URL.
-        attempts: how often a file is asked for before it is given up; what came before a cut is kept.
+        url: `s3://bucket/dir`, `hf://datasets/owner/name/dir`, `https://host/dir`, `file:///dir` or
+            another that fsspec knows; or `pipe:COMMAND`, a shell command that writes one file.
+            `{path}` in it stands for a file's place below the collection (quoted in a command,
+            which needs it); without it the place is put behind the URL.
+        attempts: how often a file is asked for before it is given up; what came before a cut is
+            kept.
 
-    Credentials are those of the environment (AWS_..., HF_TOKEN, fsspec's own configuration), never of the URL.
+    Credentials are those of the environment (AWS_..., HF_TOKEN, fsspec's own configuration), never
+    of the URL.
 
     Raises:
-        UserError: a command without `{path}`, no attempts, a scheme that nothing installed can open, a user's name or token
-            in the URL.
+        UserError: a command without `{path}`, no attempts, a scheme that nothing installed can
+            open, a user's name or token in the URL.
     """
 
     url: str
@@ -56,24 +61,29 @@ class Source:
         if self.url.startswith(PIPE):
             if PLACE not in self.url:
                 raise UserError(
-                    f"activations.source={self.shown} must hold {PLACE} where the file's place goes, such as "
-                    f"'pipe:ssh host cat /data/{PLACE}'"
+                    f"activations.source={self.shown} must hold {PLACE} where the file's place"
+                    f" goes, such as 'pipe:ssh host cat /data/{PLACE}'"
                 )
             return
         if has_userinfo(self.url):
             raise UserError(
-                f"activations.source={self.shown} holds a user's name or token, which is refused; take it out and give "
-                "it by the environment: HF_TOKEN, AWS_..., FSSPEC_<PROTOCOL>_<NAME> (docs/remote.md)"
+                f"activations.source={self.shown} holds a user's name or token, which is refused;"
+                " take it out and give it by the environment: HF_TOKEN, AWS_...,"
+                " FSSPEC_<PROTOCOL>_<NAME> (docs/remote.md)"
             )
         _filesystem(self.url)
 
     @property
     def shown(self) -> str:
-        """The URL as messages and files have it: without secrets, and of a command nothing but that it is one."""
+        """The URL as messages and files have it: without secrets, and of a command nothing but that
+        it is one.
+        """
         return masked_value(self.url)
 
     def read(self, path: str) -> bytes:
-        """A small file, whole. Raises as `fetch` does, and `UserError` where it is larger than `MOST_READ`."""
+        """A small file, whole. Raises as `fetch` does, and `UserError` where it is larger than
+        `MOST_READ`.
+        """
         return _attempted(self, path, lambda: self._read_once(path))
 
     def _read_once(self, path: str) -> bytes:
@@ -82,22 +92,26 @@ class Source:
             data += piece
             if len(data) > MOST_READ:
                 raise UserError(
-                    f"{path} from {self.shown} has more than {MOST_READ} bytes; it is no such file: do not use it"
+                    f"{path} from {self.shown} has more than {MOST_READ} bytes; it is no such file:"
+                    " do not use it"
                 )
         return bytes(data)
 
     def fetch(self, path: str, target: Path, *, size: int, sha256: str) -> None:
         """Write one file to `target`, which appears only whole and with this hash.
 
-        What a cut connection or a kill leaves is a temporary file, and the next attempt asks for the rest alone, where
-        the server can do that.
+        What a cut connection or a kill leaves is a temporary file, and the next attempt asks for
+        the rest alone, where the server can do that.
 
         Raises:
-            UserError: there is no such file, it cannot be had, it has another hash, or it is larger than the free disk.
+            UserError: there is no such file, it cannot be had, it has another hash, or it is larger
+                than the free disk.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
         if size > (free := shutil.disk_usage(target.parent).free):
-            raise UserError(f"{path} has {size} bytes, {free} are free at {target.parent}; free some space")
+            raise UserError(
+                f"{path} has {size} bytes, {free} are free at {target.parent}; free some space"
+            )
         partial = target.with_name(f"{target.name}.{sha256[:16]}{TEMPORARY_SUFFIX}")
         _attempted(self, path, lambda: self._fetch_once(path, partial, size, sha256))
         os.replace(partial, target)
@@ -123,13 +137,17 @@ class Source:
             raise _OtherContents(f"expected sha256 {sha256}, found {digest}")
 
     def _from(self, path: str, begun: int) -> Iterator[tuple[int, bytes]]:
-        """Pieces with the place at which each begins: from byte `begun` on, or from the start where it must be."""
+        """Pieces with the place at which each begins: from byte `begun` on, or from the start where
+        it must be.
+        """
         if begun:
             try:
                 yield from _numbered(self._pieces(path, begun), begun)
                 return
             except _NoResume:
-                log.info("%s of %s is fetched from the start: it cannot be continued", path, self.shown)
+                log.info(
+                    "%s of %s is fetched from the start: it cannot be continued", path, self.shown
+                )
         yield from _numbered(self._pieces(path), 0)
 
     def _pieces(self, path: str, begun: int = 0) -> Iterator[bytes]:
@@ -157,11 +175,16 @@ class Source:
             except OSError as error:  # it repeats the command, which may hold a secret
                 raise OSError(_without_command(error)) from None
             return
-        url = self.url.replace(PLACE, path) if PLACE in self.url else f"{self.url.rstrip('/')}/{path}"
+        url = (
+            self.url.replace(PLACE, path) if PLACE in self.url else f"{self.url.rstrip('/')}/{path}"
+        )
         filesystem, place = _filesystem(url)
         over_http = "http" in (filesystem.protocol, *filesystem.protocol)
-        # From the start HTTP gives the file as one stream, whatever the server; later parts need ranges.
-        with filesystem.open(place, "rb", **({"block_size": 0} if over_http and not begun else {})) as file:
+        # From the start HTTP gives the file as one stream, whatever the server; later parts need
+        # ranges.
+        with filesystem.open(
+            place, "rb", **({"block_size": 0} if over_http and not begun else {})
+        ) as file:
             yield file
 
 
@@ -186,12 +209,13 @@ def _filesystem(url: str) -> tuple[Any, str]:
         return url_to_fs(url)
     except ImportError as error:
         raise UserError(
-            f"activations.source={masked(url)} cannot be opened: {masked(str(error))}; `pip install 'diffusae[remote]'` has what s3:// and "
-            "gs:// need"
+            f"activations.source={masked(url)} cannot be opened: {masked(str(error))}; `pip install"
+            " 'diffusae[remote]'` has what s3:// and gs:// need"
         ) from error
     except ValueError as error:  # an unknown scheme
         raise UserError(
-            f"activations.source={masked(url)} cannot be opened: {masked(str(error))}; give s3://, hf://, https://, file:// or pipe:"
+            f"activations.source={masked(url)} cannot be opened: {masked(str(error))}; give s3://,"
+            " hf://, https://, file:// or pipe:"
         ) from error
 
 
@@ -203,8 +227,8 @@ def _attempted(source: Source, path: str, ask: Any) -> Any:
         except FileNotFoundError as error:
             if not _hides_another(error.__cause__):
                 raise UserError(
-                    f"{path} is not to be found at {source.shown}; see whether that is the collection's directory, "
-                    "and whole"
+                    f"{path} is not to be found at {source.shown}; see whether that is the"
+                    " collection's directory, and whole"
                 ) from error
             fault = error.__cause__  # type: ignore[assignment]
         except _OtherContents as error:
@@ -214,24 +238,36 @@ def _attempted(source: Source, path: str, ask: Any) -> Any:
         except Exception as error:  # every file system raises its own kinds
             fault = error
         if attempt < source.attempts:
-            log.warning("%s from %s: %s; attempt %d of %d follows", path, source.shown, _told(fault),
-                        attempt + 1, source.attempts)  # fmt: skip
+            log.warning(
+                "%s from %s: %s; attempt %d of %d follows",
+                path,
+                source.shown,
+                _told(fault),
+                attempt + 1,
+                source.attempts,
+            )
             time.sleep(PAUSE_S * 2 ** (attempt - 1))
     if isinstance(fault, _OtherContents):
         raise UserError(
-            f"{path} from {source.shown} is not what the manifest says: {fault}; the collection there is damaged or has "
-            "changed: mend it there, or remove the local copy's directory and begin anew"
+            f"{path} from {source.shown} is not what the manifest says: {fault}; the collection"
+            " there is damaged or has changed: mend it there, or remove the local copy's directory"
+            " and begin anew"
         ) from fault
     raise UserError(
-        f"{path} cannot be had from {source.shown} ({_told(fault)}, {source.attempts} attempts); the same command goes on "
-        "when it can be reached, or copy the collection and set paths.activations to it"
+        f"{path} cannot be had from {source.shown} ({_told(fault)}, {source.attempts} attempts);"
+        " the same command goes on when it can be reached, or copy the collection and set"
+        " paths.activations to it"
     ) from fault
 
 
 def _hides_another(cause: BaseException | None) -> bool:
-    """Whether "not found" stands for something else: fsspec says it over HTTP whatever went wrong."""
+    """Whether "not found" stands for something else: fsspec says it over HTTP whatever went
+    wrong.
+    """
     over_http = type(cause).__module__.partition(".")[0] == "aiohttp"
-    return isinstance(cause, OSError) or (over_http and getattr(cause, "status", None) not in (404, 410))
+    return isinstance(cause, OSError) or (
+        over_http and getattr(cause, "status", None) not in (404, 410)
+    )
 
 
 def _told(error: Exception) -> str:
@@ -241,4 +277,7 @@ def _told(error: Exception) -> str:
 def _without_command(error: OSError) -> str:
     """What webdataset says of a command that failed, without the command: "exit 3"."""
     found = re.search(r"(exit -?\d+) \(read\)", str(error))
-    return f"the command of activations.source failed ({found[1] if found else error.strerror or 'no exit code'})"
+    return (
+        "the command of activations.source failed"
+        f" ({found[1] if found else error.strerror or 'no exit code'})"
+    )

@@ -1,4 +1,6 @@
-"""Writing a collection group by group, so that a kill at any moment costs the group at hand and no other."""
+"""Writing a collection group by group, so that a kill at any moment costs the group at hand and no
+other.
+"""
 
 from __future__ import annotations
 
@@ -50,21 +52,25 @@ class _Collection:
 
 
 class ActivationWriter:
-    """Writes groups of images into one tar a stream, each group whole or not at all, and the manifest last.
+    """Writes groups of images into one tar a stream, each group whole or not at all, and the
+    manifest last.
 
     Args:
-        root: the collection's directory. One writer at a time: the caller holds the directory's lock.
+        root: the collection's directory. One writer at a time: the caller holds the directory's
+            lock.
         streams: the streams that every image must come with.
         header: plain JSON on the collection as a whole (model, scheduler, steps, guidance, ...).
         with_images: keep the pictures too.
-        subsampling: which positions are stored; None: all. Records come with whole grids either way.
+        subsampling: which positions are stored; None: all. Records come with whole grids either
+            way.
         ragged: samples differ in length; every record names the positions of its rows.
         dtype: how the numbers of updates are stored.
-        owns: whether this writer may write a group. With others at work beside it on other groups, it clears up
-            after killed writers of its own groups alone.
+        owns: whether this writer may write a group. With others at work beside it on other groups,
+            it clears up after killed writers of its own groups alone.
 
     Raises:
-        UserError: two streams share a folder, or `root` holds another collection; the difference is shown.
+        UserError: two streams share a folder, or `root` holds another collection; the difference is
+            shown.
     """
 
     def __init__(
@@ -91,7 +97,8 @@ class ActivationWriter:
             folders = [stream.folder for stream in streams]
             twice = sorted({folder for folder in folders if folders.count(folder) > 1})
             raise UserError(
-                f"two streams share a folder ({', '.join(twice)}); choose timesteps at least 0.01 apart"
+                f"two streams share a folder ({', '.join(twice)}); choose timesteps at least 0.01"
+                " apart"
             )
         self.with_images = with_images
         self.subsampling, self.ragged = subsampling, ragged
@@ -169,12 +176,20 @@ class ActivationWriter:
         )
 
     def finished_groups(self) -> dict[int, Group]:
-        """The groups with a journal and with shards of the right size; all others are to be redone."""
+        """The groups with a journal and with shards of the right size; all others are to be
+        redone.
+        """
         found = {}
         for index, group in read_journals(self.root).items():
-            wrong = [shard.path for shard in group.shards if size_of(self.root / shard.path) != shard.bytes]
+            wrong = [
+                shard.path
+                for shard in group.shards
+                if size_of(self.root / shard.path) != shard.bytes
+            ]
             if wrong:
-                logger.warning("group %d counts as unfinished; missing or cut: %s", index, ", ".join(wrong))
+                logger.warning(
+                    "group %d counts as unfinished; missing or cut: %s", index, ", ".join(wrong)
+                )
             else:
                 found[index] = group
         return found
@@ -189,20 +204,23 @@ class ActivationWriter:
     ) -> Group:
         """Write one group of images, all of one split, and its journal; return the journal.
 
-        Records are written as they come, so a generator keeps one image in memory. An image with an update
-        that is not finite as it is stored is rejected in every stream, logged, counted and kept in the journal's
-        `rejected`. `with_images=False` leaves this group's pictures out: then they need not be decoded. `leave_out` names
-        folders of streams that this group has no shard of; its records come without them.
+        Records are written as they come, so a generator keeps one image in memory. An image with an
+        update that is not finite as it is stored is rejected in every stream, logged, counted and
+        kept in the journal's `rejected`. `with_images=False` leaves this group's pictures out: then
+        they need not be decoded. `leave_out` names folders of streams that this group has no shard
+        of; its records come without them.
 
         Raises:
-            UserError: an empty group, one of several images that are all rejected, mixed splits, a double id, shapes not the
-                streams', or a full disk.
+            UserError: an empty group, one of several images that are all rejected, mixed splits, a
+                double id, shapes not the streams', or a full disk.
         """
         journal = journal_path(self.root, index)
         # Neither file may vouch for shards that are about to change.
         (self.root / MANIFEST).unlink(missing_ok=True)
         journal.unlink(missing_ok=True)
-        streams = {folder: stream for folder, stream in self.streams.items() if folder not in leave_out}
+        streams = {
+            folder: stream for folder, stream in self.streams.items() if folder not in leave_out
+        }
         folders = [*streams, *([IMAGES] if self.with_images and with_images else [])]
         names = {folder: f"{folder}/shard-{index:06d}.tar" for folder in folders}
         filling = None
@@ -240,7 +258,9 @@ class ActivationWriter:
                         samples=filling.count,
                         bytes=tar.bytes,
                         sha256=tar.sha256,
-                        vectors=filling.vectors[folder] if self.ragged and folder in streams else None,
+                        vectors=(
+                            filling.vectors[folder] if self.ragged and folder in streams else None
+                        ),
                     )
                     for folder, tar in tars.items()
                 ),
@@ -255,24 +275,30 @@ class ActivationWriter:
 
     def _disk_full(self, index: int, *, images: int) -> UserError:
         each = bytes_per_image(
-            list(self.streams.values()), image_size=self._image_size, bytes_per_number=self.numbers.bytes
+            list(self.streams.values()),
+            image_size=self._image_size,
+            bytes_per_number=self.numbers.bytes,
         )
         each /= 1e6
         free = shutil.disk_usage(self.root).free / 1e6
         return UserError(
-            f"the disk of {self.root} is full: group {index} needs {images * each:.3f} MB for its first {images} "
-            f"images ({each:.3f} MB each), {free:.3f} MB are free; the {len(self.finished_groups())} finished "
-            "groups are kept. Free some space and run the same command again"
+            f"the disk of {self.root} is full: group {index} needs {images * each:.3f} MB for its"
+            f" first {images} images ({each:.3f} MB each), {free:.3f} MB are free; the"
+            f" {len(self.finished_groups())} finished groups are kept. Free some space and run the"
+            " same command again"
         )
 
     def missing_groups(self, count: int | None = None) -> list[int]:
-        """The groups that are not finished, of `count` groups; None: of those up to the last finished one."""
+        """The groups that are not finished, of `count` groups; None: of those up to the last
+        finished one.
+        """
         groups = self.finished_groups()
         count = max(groups, default=0) + 1 if count is None else count
         return [index for index in range(count) if index not in groups]
 
     def finish(self, count: int | None = None) -> Manifest:
-        """Write the manifest over all finished groups, which must be `count` where it is given, and return it.
+        """Write the manifest over all finished groups, which must be `count` where it is given, and
+        return it.
 
         Raises:
             UserError: no group is finished, one is missing, or groups differ in picture size.
@@ -280,11 +306,14 @@ class ActivationWriter:
         groups = self.finished_groups()
         missing = self.missing_groups(count)
         if missing:
-            raise UserError(f"groups {missing} of {self.root} are not finished; run the same command again")
+            raise UserError(
+                f"groups {missing} of {self.root} are not finished; run the same command again"
+            )
         sizes = {group.image_size for group in groups.values()} - {None}
         if len(sizes) > 1:
             raise UserError(
-                f"{self.root} mixes pictures of the sizes {sorted(map(str, sizes))}; collect them again"
+                f"{self.root} mixes pictures of the sizes {sorted(map(str, sizes))}; collect them"
+                " again"
             )
         splits: dict[str, dict[str, int]] = {}
         for group in groups.values():
@@ -311,14 +340,21 @@ class ActivationWriter:
             if rejected := counts["rejected"]:
                 total = counts["images"] + rejected
                 logger.warning(
-                    "%d of %d samples of split %s (%.2g %%) are rejected: an update is not finite in %s; the journals below %s name "
-                    "them",
-                    rejected, total, split, 100 * rejected / total, self.numbers.name, self.root / GROUPS,
-                )  # fmt: skip
+                    "%d of %d samples of split %s (%.2g %%) are rejected: an update is not finite"
+                    " in %s; the journals below %s name them",
+                    rejected,
+                    total,
+                    split,
+                    100 * rejected / total,
+                    self.numbers.name,
+                    self.root / GROUPS,
+                )
 
 
 def differences(there: Any, now: Any) -> str:
-    """What differs between two nested dicts, a line each with both values; "" where nothing does."""
+    """What differs between two nested dicts, a line each with both values; "" where nothing
+    does.
+    """
     old, new = _flat(there), _flat(now)
     return "".join(
         f"\n  {key}: {old.get(key, '(absent)')} -> {new.get(key, '(absent)')}"
@@ -332,7 +368,9 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         return {prefix: value}
     return {
-        key: leaf for name, inner in value.items() for key, leaf in _flat(inner, _join(prefix, name)).items()
+        key: leaf
+        for name, inner in value.items()
+        for key, leaf in _flat(inner, _join(prefix, name)).items()
     }
 
 

@@ -1,1 +1,3 @@
-"""The door to diffusers: load a pipeline, list its hookpoints, tell guidance branches and steps apart."""
+"""The door to diffusers: load a pipeline, list its hookpoints, tell guidance branches and steps
+apart.
+"""

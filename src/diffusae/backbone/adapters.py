@@ -1,7 +1,9 @@
-"""What differs between kinds of text-to-image pipelines: how latents lie, which grid they make, how a call is made.
+"""What differs between kinds of text-to-image pipelines: how latents lie, which grid they make, how
+a call is made.
 
-Everything else (the loop, hooks, edits) is the same for all. `Adapter` serves Stable Diffusion 1, 2, XL and 3, PixArt and
-other pipelines whose denoiser takes latents as pictures; `FluxAdapter` knows what FLUX does differently.
+Everything else (the loop, hooks, edits) is the same for all. `Adapter` serves Stable Diffusion 1,
+2, XL and 3, PixArt and other pipelines whose denoiser takes latents as pictures; `FluxAdapter`
+knows what FLUX does differently.
 """
 
 from __future__ import annotations
@@ -18,13 +20,16 @@ from torch import Tensor, nn
 from diffusae.backbone.hookpoints import denoiser_of
 
 Layout = Literal["one_batch", "two_passes", "none"]
-"""How classifier-free guidance runs: as one batch [uncond, cond], as a pass for each branch, or not at all."""
+"""How classifier-free guidance runs: as one batch [uncond, cond], as a pass for each branch, or not
+at all.
+"""
 
 _TEXT_LIMIT = "max_sequence_length"
 
 
 class Adapter:
-    """A pipeline whose denoiser takes latents as pictures, in patches of `patch` x `patch` where it is a transformer.
+    """A pipeline whose denoiser takes latents as pictures, in patches of `patch` x `patch` where it
+    is a transformer.
 
     Args:
         denoiser: the pipeline's U-Net or transformer; the meta device will do.
@@ -40,7 +45,11 @@ class Adapter:
     @property
     def patch(self) -> int:
         """Latent entries that one position of the finest grid spans along each side."""
-        return 1 if hasattr(self.denoiser, "mid_block") else int(self.denoiser.config.get("patch_size") or 1)
+        return (
+            1
+            if hasattr(self.denoiser, "mid_block")
+            else int(self.denoiser.config.get("patch_size") or 1)
+        )
 
     @property
     def latent_channels(self) -> int:
@@ -62,7 +71,9 @@ class Adapter:
         return height // self.patch, width // self.patch
 
     def timestep(self, pipe: Any, given: Mapping[str, Any], *, running: bool) -> Tensor | float:
-        """The scheduler's own timestep of a denoiser call; `running`: made by a running call of the pipeline."""
+        """The scheduler's own timestep of a denoiser call; `running`: made by a running call of the
+        pipeline.
+        """
         return given["timestep"]
 
     def time_argument(self, timestep: float, count: int) -> Tensor:
@@ -74,7 +85,9 @@ class Adapter:
         return latents
 
     def unpack(self, latents: Tensor, height: int, width: int) -> Float[Tensor, "n channels h w"]:
-        """The inverse of `pack`, for latents of this size; without channels that predict a variance (PixArt)."""
+        """The inverse of `pack`, for latents of this size; without channels that predict a variance
+        (PixArt).
+        """
         return latents[:, : self.latent_channels]
 
     def guidance(self, guidance: float, true_guidance: float | None, count: int) -> dict[str, Any]:
@@ -82,9 +95,11 @@ class Adapter:
         return {"guidance_scale": guidance}
 
     def schedule(self, scheduler: Any, steps: int, positions: int) -> Tensor:
-        """The scheduler's own timesteps of a call of `steps` steps over `positions` of the finest grid.
+        """The scheduler's own timesteps of a call of `steps` steps over `positions` of the finest
+        grid.
 
-        A flow-matching scheduler may shift them by the size of the picture. The scheduler is left as it is.
+        A flow-matching scheduler may shift them by the size of the picture. The scheduler is left
+        as it is.
         """
         own = copy.deepcopy(scheduler)
         own.set_timesteps(steps, **_shift(own, positions, 1.16))
@@ -96,7 +111,9 @@ class Adapter:
         latents: Float[Tensor, "n channels h w"],
         timestep: float,
     ) -> Float[Tensor, "n channels h w"]:
-        """One pass of the denoiser, with what the pipeline gives it besides latents and time as `conditions`."""
+        """One pass of the denoiser, with what the pipeline gives it besides latents and time as
+        `conditions`.
+        """
         output = self.denoiser(
             **{
                 **conditions,
@@ -112,20 +129,26 @@ class Adapter:
         return pipe.tokenizer, self.tokens(type(pipe), pipe.tokenizer.model_max_length, text_tokens)
 
     def tokens(self, pipeline: type, own: int, text_tokens: int | None) -> int:
-        """Tokens of a padded prompt: as asked, else as the pipeline's call pads, else the text encoder's `own` number."""
+        """Tokens of a padded prompt: as asked, else as the pipeline's call pads, else the text
+        encoder's `own` number.
+        """
         if len(self._joint()) or _TEXT_LIMIT not in inspect.signature(pipeline.__call__).parameters:
-            return own  # joint attention with a CLIP encoder in front (Stable Diffusion 3), or CLIP alone
+            # joint attention with a CLIP encoder in front (Stable Diffusion 3), or CLIP alone
+            return own
         return text_tokens or inspect.signature(pipeline.__call__).parameters[_TEXT_LIMIT].default
 
     def _joint(self) -> list[nn.Module]:
         blocks = getattr(self.denoiser, "transformer_blocks", ())
-        return [block for block in blocks if getattr(getattr(block, "attn", None), "add_k_proj", None)]
+        return [
+            block for block in blocks if getattr(getattr(block, "attn", None), "add_k_proj", None)
+        ]
 
 
 class FluxAdapter(Adapter):
     """FLUX: latents in packs of 2 x 2, time from 0 to 1, guidance as an input of the model.
 
-    A second pass for the unconditional branch runs only with `true_cfg_scale` above 1 and a negative prompt.
+    A second pass for the unconditional branch runs only with `true_cfg_scale` above 1 and a
+    negative prompt.
     """
 
     layout: Layout = "two_passes"
@@ -143,7 +166,9 @@ class FluxAdapter(Adapter):
         return height, width
 
     def timestep(self, pipe: Any, given: Mapping[str, Any], *, running: bool) -> Tensor | float:
-        """The pipeline's own, where it runs: the argument is a thousandth of it, rounded to the model's dtype."""
+        """The pipeline's own, where it runs: the argument is a thousandth of it, rounded to the
+        model's dtype.
+        """
         own = getattr(pipe, "_current_timestep", None) if running else None
         return given["timestep"] * 1000 if own is None else own
 
@@ -155,7 +180,9 @@ class FluxAdapter(Adapter):
         return split.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
     def unpack(self, latents: Tensor, height: int, width: int) -> Float[Tensor, "n channels h w"]:
-        split = latents.unflatten(1, (height // 2, width // 2)).unflatten(3, (-1, 2, 2))  # n h w c 2 2
+        split = latents.unflatten(1, (height // 2, width // 2)).unflatten(
+            3, (-1, 2, 2)
+        )  # n h w c 2 2
         return split.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
     def guidance(self, guidance: float, true_guidance: float | None, count: int) -> dict[str, Any]:
@@ -174,7 +201,9 @@ class FluxAdapter(Adapter):
         return own.timesteps
 
     def words(self, pipe: Any, text_tokens: int | None) -> tuple[Any, int]:
-        return pipe.tokenizer_2, self.tokens(type(pipe), pipe.tokenizer.model_max_length, text_tokens)
+        return pipe.tokenizer_2, self.tokens(
+            type(pipe), pipe.tokenizer.model_max_length, text_tokens
+        )
 
     def tokens(self, pipeline: type, own: int, text_tokens: int | None) -> int:
         return text_tokens or inspect.signature(pipeline.__call__).parameters[_TEXT_LIMIT].default
@@ -188,17 +217,23 @@ def adapter_of(pipe: Any) -> Adapter:
 def adapter_for(denoiser: nn.Module) -> Adapter:
     """The adapter of a denoiser; of a compiled one, that of what it compiles."""
     denoiser = getattr(denoiser, "_orig_mod", denoiser)
-    return (FluxAdapter if type(denoiser).__name__ == "FluxTransformer2DModel" else Adapter)(denoiser)
+    return (FluxAdapter if type(denoiser).__name__ == "FluxTransformer2DModel" else Adapter)(
+        denoiser
+    )
 
 
 def _shift(scheduler: Any, positions: int, max_shift: float) -> dict[str, float]:
     return (
-        {"mu": _mu(scheduler, positions, max_shift)} if scheduler.config.get("use_dynamic_shifting") else {}
+        {"mu": _mu(scheduler, positions, max_shift)}
+        if scheduler.config.get("use_dynamic_shifting")
+        else {}
     )
 
 
 def _mu(scheduler: Any, positions: int, max_shift: float) -> float:
-    """How far a flow-matching schedule is shifted: linear in the number of positions (FLUX's and SD 3's pipelines)."""
+    """How far a flow-matching schedule is shifted: linear in the number of positions (FLUX's and SD
+    3's pipelines).
+    """
     get = scheduler.config.get
     fewest, most = get("base_image_seq_len", 256), get("max_image_seq_len", 4096)
     least, greatest = get("base_shift", 0.5), get("max_shift", max_shift)

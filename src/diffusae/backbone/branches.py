@@ -1,8 +1,9 @@
 """Classifier-free guidance: which rows of a hooked batch belong to which branch.
 
-Most pipelines (Stable Diffusion 1, 2, XL and 3, PixArt) run guidance as one batch `[uncond, cond]`; without guidance the
-batch is `cond` alone. Others (FLUX) run one pass a branch. `layouts` knows which class does what; here the rows of each
-denoiser call are counted against the pictures that the running pipeline call asks for.
+Most pipelines (Stable Diffusion 1, 2, XL and 3, PixArt) run guidance as one batch `[uncond, cond]`;
+without guidance the batch is `cond` alone. Others (FLUX) run one pass a branch. `layouts` knows
+which class does what; here the rows of each denoiser call are counted against the pictures that the
+running pipeline call asks for.
 """
 
 from __future__ import annotations
@@ -20,10 +21,14 @@ from diffusae.backbone.layouts import CONDITIONINGS, GUIDED, SKIPPED, UNGUIDED, 
 from diffusae.errors import UserError, refuse_text, unknown
 
 
-def configured_branches(layout: Layout | None, guidance: float, true_guidance: float | None) -> Branches:
-    """The branches that a call with these scales runs at each step, whatever the denoiser; None: taken as one batch.
+def configured_branches(
+    layout: Layout | None, guidance: float, true_guidance: float | None
+) -> Branches:
+    """The branches that a call with these scales runs at each step, whatever the denoiser; None:
+    taken as one batch.
 
-    Guidance works above 1 only. Two passes are asked for by `true_guidance`: `guidance` is an input of such models.
+    Guidance works above 1 only. Two passes are asked for by `true_guidance`: `guidance` is an input
+    of such models.
     """
     if layout == "none":
         return UNGUIDED
@@ -38,23 +43,25 @@ def planned_branches(
     layout: Layout = "one_batch",
     true_guidance: float | None = None,
 ) -> Branches:
-    """`configured_branches` of this denoiser: a model distilled to take the scale as an input (latent consistency) has
-    no unconditional branch.
+    """`configured_branches` of this denoiser: a model distilled to take the scale as an input
+    (latent consistency) has no unconditional branch.
     """
     distilled = getattr(getattr(denoiser, "config", None), "time_cond_proj_dim", None) is not None
     return UNGUIDED if distilled else configured_branches(layout, guidance, true_guidance)
 
 
 class ToldBranches:
-    """The branches along the batch of the running (or last) denoiser call, counted from the pipeline call around it."""
+    """The branches along the batch of the running (or last) denoiser call, counted from the
+    pipeline call around it.
+    """
 
     def __init__(self, pipe: Any, layout: Branches | None = None) -> None:
         check_layout(layout)
         self._pipe, self._layout = pipe, None if layout is None else tuple(layout)
         self._call: Call | None = None
         self._answer: Branches | UserError = UserError(
-            f"{type(pipe).__name__} does not tell which rows of a denoiser call are which branch of guidance: it has not "
-            "called its denoiser yet"
+            f"{type(pipe).__name__} does not tell which rows of a denoiser call are which branch of"
+            " guidance: it has not called its denoiser yet"
         )
         self.all: Branches = ()
         """The branches of all passes of the running step."""
@@ -81,7 +88,8 @@ class ToldBranches:
         return self.rows // len(self())
 
     def held(self, conditionings: Iterable[str]) -> list[str]:
-        """Those of the wanted conditionings that this call holds; the others come in passes of their own.
+        """Those of the wanted conditionings that this call holds; the others come in passes of
+        their own.
 
         Raises:
             UserError: the step holds not all that are wanted.
@@ -93,10 +101,14 @@ class ToldBranches:
     def begin(self, given: Mapping[str, Any], rows: int) -> None:
         """A denoiser call with these arguments and so many rows begins."""
         call, caller = running_call(), calling_pipeline()
-        if self._call is not None and self._call.running and (call is None or not call.within(self._call)):
+        if (
+            self._call is not None
+            and self._call.running
+            and (call is None or not call.within(self._call))
+        ):
             raise UserError(
-                f"two calls of {type(self._pipe).__name__} run at once, so their steps cannot be told apart; run them one after "
-                "the other"
+                f"two calls of {type(self._pipe).__name__} run at once, so their steps cannot be"
+                " told apart; run them one after the other"
             )
         self._call, self.rows = call if call is not None and call.pipe is self._pipe else None, rows
         try:
@@ -104,13 +116,15 @@ class ToldBranches:
         except UserError as error:
             self._answer, self.all = error, ()
 
-    def _counted(self, given: Mapping[str, Any], rows: int, caller: Any) -> tuple[Branches, Branches]:
+    def _counted(
+        self, given: Mapping[str, Any], rows: int, caller: Any
+    ) -> tuple[Branches, Branches]:
         """The branches of this pass, and those of all passes of its step."""
         name, call = type(self._pipe).__name__, self._call
         if caller is not None and (caller is not self._pipe or call is None):
             raise UserError(
-                f"{type(caller).__name__} runs the denoiser of this {name}; give the pipeline that is called, before it is "
-                "called"
+                f"{type(caller).__name__} runs the denoiser of this {name}; give the pipeline that"
+                " is called, before it is called"
             )
         if call is None or call.passes_of is None:
             if self._layout is None:
@@ -130,8 +144,9 @@ class ToldBranches:
         if rows % len(branches) if pictures is None else rows != pictures * len(branches):
             asked = "" if pictures is None else f" for {pictures} pictures"
             raise UserError(
-                f"{name} runs its denoiser on {rows} rows{asked}, which is not a row a picture for each of {list(branches)}; "
-                "make prompts, embeddings and latents agree, and keep the batch as it is during the call"
+                f"{name} runs its denoiser on {rows} rows{asked}, which is not a row a picture for"
+                f" each of {list(branches)}; make prompts, embeddings and latents agree, and keep"
+                " the batch as it is during the call"
             )
         return branches, every
 
@@ -142,12 +157,12 @@ def unknown_rows(pipe: Any, *, own_loop: bool) -> UserError:
     remedy = 'declare them, as in layout=("uncond", "cond")'
     if own_loop:
         return UserError(
-            f"{name} does not tell which rows are which branch of guidance: its denoiser was called outside of a call of the "
-            f"pipeline. In a loop of your own {remedy}"
+            f"{name} does not tell which rows are which branch of guidance: its denoiser was called"
+            f" outside of a call of the pipeline. In a loop of your own {remedy}"
         )
     return UserError(
-        f"{name} does not tell which rows of its denoiser calls are which branch of guidance: it is none of the pipelines in "
-        f"docs/models.md. If you know the rows, {remedy}; {ADAPTER_NEEDS}"
+        f"{name} does not tell which rows of its denoiser calls are which branch of guidance: it is"
+        f" none of the pipelines in docs/models.md. If you know the rows, {remedy}; {ADAPTER_NEEDS}"
     )
 
 
@@ -158,15 +173,20 @@ def check_layout(layout: Branches | None) -> None:
     refuse_text("layout", layout)
     if not layout or len(set(layout)) != len(layout):
         raise UserError(
-            f'layout={tuple(layout)} must name the branches along the batch once each, such as ("uncond", "cond")'
+            f"layout={tuple(layout)} must name the branches along the batch once each, such as"
+            ' ("uncond", "cond")'
         )
 
 
 @contextmanager
 def told_branches(
-    pipe: Any, told: ToldBranches | None = None, *, then: Callable[[Mapping[str, Any]], None] | None = None
+    pipe: Any,
+    told: ToldBranches | None = None,
+    *,
+    then: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Iterator[ToldBranches]:
-    """Count the branches of every denoiser call while the context lasts; `then` is given each call's arguments by name.
+    """Count the branches of every denoiser call while the context lasts; `then` is given each
+    call's arguments by name.
 
     Errors wait until the branches are asked for, but for two calls at once.
     """
@@ -194,10 +214,10 @@ def check_conditionings(conditionings: Iterable[str], branches: Branches) -> Non
             raise unknown("conditioning", conditioning, CONDITIONINGS)
         if conditioning not in branches:
             raise UserError(
-                f"{conditioning!r} was asked for, but this run has no {conditioning} branch: the "
-                "unconditional pass exists only under classifier-free guidance, which needs a guidance "
-                "scale above 1 and a model that is not guidance-distilled; raise the guidance scale "
-                "(FLUX: true_guidance) or ask for 'cond' alone"
+                f"{conditioning!r} was asked for, but this run has no {conditioning} branch: the"
+                " unconditional pass exists only under classifier-free guidance, which needs a"
+                " guidance scale above 1 and a model that is not guidance-distilled; raise the"
+                " guidance scale (FLUX: true_guidance) or ask for 'cond' alone"
             )
 
 
@@ -205,7 +225,9 @@ def rows_of(conditioning: str, batch: int, branches: Branches) -> slice:
     """The rows of a hooked batch that belong to `conditioning`."""
     check_conditionings([conditioning], branches)
     if batch % len(branches):
-        raise UserError(f"a batch of {batch} rows does not divide into the branches {list(branches)}")
+        raise UserError(
+            f"a batch of {batch} rows does not divide into the branches {list(branches)}"
+        )
     size = batch // len(branches)
     start = branches.index(conditioning) * size
     return slice(start, start + size)
@@ -214,8 +236,8 @@ def rows_of(conditioning: str, batch: int, branches: Branches) -> slice:
 def replace_method(stack: ExitStack, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
     """Put another function in a method's place on this one object until the stack closes.
 
-    What was on the object itself, such as an offloading wrapper, is there again afterwards; what another has put there
-    meanwhile stays.
+    What was on the object itself, such as an offloading wrapper, is there again afterwards; what
+    another has put there meanwhile stays.
     """
     before = vars(owner).get(name)
     ours = make(getattr(owner, name))

@@ -1,4 +1,6 @@
-"""The pipeline call that is running: which pipeline, with which arguments, and so how many pictures it makes."""
+"""The pipeline call that is running: which pipeline, with which arguments, and so how many pictures
+it makes.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class Call:
 
     @property
     def pictures(self) -> int | None:
-        """How many pictures the arguments ask for: prompts x `num_images_per_prompt`; None where there are no prompts."""
+        """How many pictures the arguments ask for: prompts x `num_images_per_prompt`; None where
+        there are no prompts.
+        """
         prompt, embedded = self.arguments.get("prompt"), self.arguments.get("prompt_embeds")
         given = embedded if prompt is None else prompt
         if given is None:
@@ -59,7 +63,9 @@ def calling_pipeline() -> Any:
     """The pipeline that this code is called by, followed or not; None outside of all."""
     frame = sys._getframe(1)
     while frame is not None:
-        if frame.f_code.co_name == "__call__" and isinstance(frame.f_locals.get("self"), DiffusionPipeline):
+        if frame.f_code.co_name == "__call__" and isinstance(
+            frame.f_locals.get("self"), DiffusionPipeline
+        ):
             return frame.f_locals["self"]
         frame = frame.f_back
     return None
@@ -67,9 +73,11 @@ def calling_pipeline() -> Any:
 
 @contextmanager
 def followed_calls(pipe: Any) -> Iterator[None]:
-    """While the context lasts, `running_call` knows the calls of this pipeline; contexts may overlap in any order.
+    """While the context lasts, `running_call` knows the calls of this pipeline; contexts may
+    overlap in any order.
 
-    Python looks `__call__` up on the class, so the object is given a subclass of its own class for that time.
+    Python looks `__call__` up on the class, so the object is given a subclass of its own class for
+    that time.
     """
     if not callable(pipe):  # a denoiser's holder, whose owner runs a loop of their own
         yield

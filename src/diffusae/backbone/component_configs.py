@@ -1,4 +1,6 @@
-"""The configurations of a model folder's components. A folder may come from anyone: nothing is built before its size is known."""
+"""The configurations of a model folder's components. A folder may come from anyone: nothing is
+built before its size is known.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,18 @@ REMEDY = "copy the folder again"
 MOST_LAYERS = 1000
 """In any list of layers; the largest published model has below 100."""
 MOST_PLACES = 1024
-"""Of a side of the finest grid, for which some models compute a table at once; published ones have up to 384."""
+"""Of a side of the finest grid, for which some models compute a table at once; published ones have
+up to 384.
+"""
 MOST_CHANNELS = 2**24
 _LAYERS = ("layers", "num_blocks", "depth", "refiner_layers")
 _PLACES = ("sample_size", "pos_embed_max_size", "base_size", "image_size")
 
 
 def component_config(folder: Path, name: str) -> dict[str, Any]:
-    """`<name>/config.json`. Raises `FileNotFoundError` where there is none, `UserError` where it is damaged."""
+    """`<name>/config.json`. Raises `FileNotFoundError` where there is none, `UserError` where it is
+    damaged.
+    """
     return read_json(folder / name / "config.json", remedy=REMEDY)
 
 
@@ -55,14 +61,17 @@ def _numbers(value: Any, most: int) -> Iterator[tuple[Any, int]]:
     """Every number in a value, and the length of every list, each with its limit."""
     if isinstance(value, list):
         yield len(value), MOST_LAYERS
-    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+    for each in (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    ):
         yield from _numbers(each, most)
     if isinstance(value, int | float) and not isinstance(value, bool):
         yield value, most
 
 
 def on_meta(config: dict[str, Any], told_by: object) -> nn.Module:
-    """The module of a configuration with its `_class_name` (diffusers) or `architectures` (transformers): shapes without memory.
+    """The module of a configuration with its `_class_name` (diffusers) or `architectures`
+    (transformers): shapes without memory.
 
     Raises:
         UserError: no such class, or it makes nothing of this configuration.
@@ -82,7 +91,9 @@ def on_meta(config: dict[str, Any], told_by: object) -> nn.Module:
                 else kind(kind.config_class.from_dict(config))
             )
     except Exception as error:  # a constructor raises whatever its values lead to
-        raise UserError(f"{told_by} makes no {kind.__name__} ({first_words(error)}); {REMEDY}") from error
+        raise UserError(
+            f"{told_by} makes no {kind.__name__} ({first_words(error)}); {REMEDY}"
+        ) from error
 
 
 def require_weights(folder: Path, name: str) -> None:
@@ -98,12 +109,15 @@ def require_weights(folder: Path, name: str) -> None:
     files = sorted((folder / name).glob("*.safetensors"))
     if not files or not ("_class_name" in config or "architectures" in config):
         return
-    wanted = sum(each.numel() for each in on_meta(config, folder / name / "config.json").parameters())
+    wanted = sum(
+        each.numel() for each in on_meta(config, folder / name / "config.json").parameters()
+    )
     held = 0
     for path in files:
         for shape in read_header(path, remedy=REMEDY).shapes.values():
             held += torch.Size(shape).numel()
     if wanted > held:
         raise UserError(
-            f"{folder / name / 'config.json'} asks for {wanted} numbers, the weights beside it hold {held}; {REMEDY}"
+            f"{folder / name / 'config.json'} asks for {wanted} numbers, the weights beside it hold"
+            f" {held}; {REMEDY}"
         )

@@ -1,7 +1,8 @@
 """What a pipeline's denoiser looks like, read off its configuration alone: no weights are loaded.
 
-The configuration comes from the pipeline's folder, from the hub, or, for the models that conf/model names, from
-`architectures/`: the published sizes, so that a study can be planned before any weights are at hand.
+The configuration comes from the pipeline's folder, from the hub, or, for the models that conf/model
+names, from `architectures/`: the published sizes, so that a study can be planned before any weights
+are at hand.
 """
 
 from __future__ import annotations
@@ -72,11 +73,12 @@ def describe(
 ) -> Description:
     """Build the denoiser of a folder or hub id on the meta device and list its hookpoints.
 
-    For a hub id, `architecture` names the shipped sizes that are read in its place; then nothing is downloaded. With
-    `text_layers`, those of its text encoders are listed too.
+    For a hub id, `architecture` names the shipped sizes that are read in its place; then nothing is
+    downloaded. With `text_layers`, those of its text encoders are listed too.
 
     Raises:
-        UserError: the configuration cannot be had (the message names what would serve), or no such architecture.
+        UserError: the configuration cannot be had (the message names what would serve), or no such
+            architecture.
     """
     shipped = architecture is not None and is_hub_id(source)
     if shipped:
@@ -89,7 +91,8 @@ def describe(
     pipeline = getattr(diffusers, name, DiffusionPipeline)
     if not (isinstance(pipeline, type) and issubclass(pipeline, DiffusionPipeline)):
         raise UserError(
-            f"{name!r} of {str(source)!r} is no pipeline of diffusers; set model.source to a whole pipeline"
+            f"{name!r} of {str(source)!r} is no pipeline of diffusers; set model.source to a whole"
+            " pipeline"
         )
     denoiser = build_denoiser(parts["denoiser"], told_by=source)
     adapter = adapter_for(denoiser)
@@ -104,18 +107,23 @@ def describe(
         ),
         layout=adapter.layout,
         reads_text=reads_text(denoiser),
-        text_layers=describe_text_layers(
-            parts["text_encoders"] if shipped else _text_encoders(source, revision),
-            pipeline=pipeline,
-            text_tokens=text_tokens,
-        )
-        if text_layers
-        else {},
+        text_layers=(
+            describe_text_layers(
+                parts["text_encoders"] if shipped else _text_encoders(source, revision),
+                pipeline=pipeline,
+                text_tokens=text_tokens,
+            )
+            if text_layers
+            else {}
+        ),
     )
 
 
-def build_denoiser(config: dict[str, Any], *, told_by: object = "the denoiser's configuration") -> Any:
-    """The denoiser of a configuration with its `_class_name`, on the meta device: shapes without memory.
+def build_denoiser(
+    config: dict[str, Any], *, told_by: object = "the denoiser's configuration"
+) -> Any:
+    """The denoiser of a configuration with its `_class_name`, on the meta device: shapes without
+    memory.
 
     Raises:
         UserError: `told_by` names no model of diffusers, or its values make none.
@@ -128,8 +136,9 @@ def _stages(vae: dict[str, Any], source: object) -> int:
     channels = vae.get("block_out_channels")
     if not isinstance(channels, list) or not 0 < len(channels) <= _MOST_STAGES:
         raise UserError(
-            f"the VAE of {str(source)!r} ({shown(vae.get('_class_name'))}) must have block_out_channels, a list of 1 to "
-            f"{_MOST_STAGES} numbers, has {shown(channels)}: how far it shrinks a picture is not known; choose another model"
+            f"the VAE of {str(source)!r} ({shown(vae.get('_class_name'))}) must have"
+            f" block_out_channels, a list of 1 to {_MOST_STAGES} numbers, has {shown(channels)}:"
+            " how far it shrinks a picture is not known; choose another model"
         )
     return len(channels)
 
@@ -137,7 +146,9 @@ def _stages(vae: dict[str, Any], source: object) -> int:
 def _text_encoders(source: str | Path, revision: str | None) -> dict[str, dict[str, Any]]:
     """{encoder: its configuration} of a folder or hub id."""
     with _named(
-        source, "the text encoders' configurations", "text_encoder/config.json and those of further encoders"
+        source,
+        "the text encoders' configurations",
+        "text_encoder/config.json and those of further encoders",
     ):
         index = _config_of(source, revision)
         return {
@@ -148,14 +159,21 @@ def _text_encoders(source: str | Path, revision: str | None) -> dict[str, dict[s
 
 
 def _class_of(index: dict[str, Any], name: str) -> str | None:
-    """The class of a component as model_index.json has it, `[library, class]`; None where it has none."""
+    """The class of a component as model_index.json has it, `[library, class]`; None where it has
+    none.
+    """
     entry = of_type(index.get(name, [None, None]), list, name)
-    return of_type(entry[1] if len(entry) == 2 else 0, str | None, f"{name}, which is [library, class],")
+    return of_type(
+        entry[1] if len(entry) == 2 else 0, str | None, f"{name}, which is [library, class],"
+    )
 
 
 def _published(source: str | Path, revision: str | None) -> dict[str, Any]:
     """The configurations of a folder or hub id."""
-    needed = "model_index.json, vae/config.json, text_encoder/config.json, and unet/config.json or transformer/config.json"
+    needed = (
+        "model_index.json, vae/config.json, text_encoder/config.json, and unet/config.json or"
+        " transformer/config.json"
+    )
     with _named(source, "the configuration", needed):
         index = _config_of(source, revision)
         if Path(source).expanduser().is_dir():
@@ -163,7 +181,8 @@ def _published(source: str | Path, revision: str | None) -> dict[str, Any]:
         component = next((name for name in COMPONENTS if name in index), None)
         if component is None:
             raise UserError(
-                f"{shown(index.get('_class_name'))} has no U-Net and no transformer whose blocks could be hooked"
+                f"{shown(index.get('_class_name'))} has no U-Net and no transformer whose blocks"
+                " could be hooked"
             )
         require_adapter(index)
         require_text_to_image(of_type(index.get("_class_name"), str, "_class_name of the pipeline"))
@@ -171,11 +190,15 @@ def _published(source: str | Path, revision: str | None) -> dict[str, Any]:
             "pipeline": index.get("_class_name"),
             "denoiser": _config_of(source, revision, component),
             "vae": _config_of(source, revision, "vae"),
-            "text_tokens": _config_of(source, revision, "text_encoder").get("max_position_embeddings", 0),
+            "text_tokens": (
+                _config_of(source, revision, "text_encoder").get("max_position_embeddings", 0)
+            ),
         }
 
 
-def _config_of(source: str | Path, revision: str | None, component: str | None = None) -> dict[str, Any]:
+def _config_of(
+    source: str | Path, revision: str | None, component: str | None = None
+) -> dict[str, Any]:
     """model_index.json or a component's config.json, of a folder or of the hub."""
     folder = Path(source).expanduser()
     if folder.is_dir():
@@ -183,7 +206,9 @@ def _config_of(source: str | Path, revision: str | None, component: str | None =
             return component_config(folder, component)
         return read_json(folder / "model_index.json", remedy=REMEDY)
     kind: Any = DiffusionPipeline if component is None else _AnyConfig
-    return of_type(kind.load_config(source, subfolder=component, revision=revision), dict, str(source))
+    return of_type(
+        kind.load_config(source, subfolder=component, revision=revision), dict, str(source)
+    )
 
 
 @contextmanager
@@ -196,8 +221,9 @@ def _named(source: str | Path, what: str, needed: str) -> Iterator[None]:
     except Exception as error:  # the hub's clients have no common error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{what} of {str(source)!r} cannot be read ({reason}); set model.source to a local folder in the diffusers layout "
-            f"(with {needed}), or model.architecture to one of {', '.join(known_architectures())}"
+            f"{what} of {str(source)!r} cannot be read ({reason}); set model.source to a local"
+            f" folder in the diffusers layout (with {needed}), or model.architecture to one of"
+            f" {', '.join(known_architectures())}"
         ) from error
 
 

@@ -20,7 +20,10 @@ def hookpoint_table(model: DictConfig, description: Description) -> Table:
         if wanted is not None:
             names[find(known, wanted).path].append(str(block))
     made = Table(
-        *(Column(name, no_wrap=True) for name in ("place", "path", "class", "d_in", "grid", "block")),
+        *(
+            Column(name, no_wrap=True)
+            for name in ("place", "path", "class", "d_in", "grid", "block")
+        ),
         title=f"{model.name} at {model.height} x {model.width} px",
         box=SIMPLE_HEAD,
         collapse_padding=True,

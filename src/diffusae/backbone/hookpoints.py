@@ -1,8 +1,9 @@
 """The places in a denoiser that can be hooked: its transformer blocks, by dotted module path.
 
-In a U-Net they are the 2D transformers, whose inputs and outputs are feature maps; in a transformer they are the members
-of its lists of blocks (`transformer_blocks.11`, `single_transformer_blocks.3`), whose inputs and outputs are one vector a
-position, with the text as a stream of its own beside the picture's where attention is joint.
+In a U-Net they are the 2D transformers, whose inputs and outputs are feature maps; in a transformer
+they are the members of its lists of blocks (`transformer_blocks.11`,
+`single_transformer_blocks.3`), whose inputs and outputs are one vector a position, with the text as
+a stream of its own beside the picture's where attention is joint.
 """
 
 from __future__ import annotations
@@ -29,12 +30,16 @@ class HookpointInfo:
     d_in: int
     """Channels of the block's input, output and update."""
     level: int = 0
-    """How often the denoiser has halved its finest grid where the block sits; 0 throughout in a transformer."""
+    """How often the denoiser has halved its finest grid where the block sits; 0 throughout in a
+    transformer.
+    """
     kind: str = Transformer2DModel.__name__
     """The block's class."""
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """(h, w) of the block's positions where the finest grid has this size; odd sizes halve upwards."""
+        """(h, w) of the block's positions where the finest grid has this size; odd sizes halve
+        upwards.
+        """
         scale = 2**self.level
         return -(-height // scale), -(-width // scale)
 
@@ -46,18 +51,22 @@ def denoiser_of(pipe: Any) -> nn.Module:
         if isinstance(denoiser, nn.Module):
             return denoiser
     raise UserError(
-        f"{type(pipe).__name__} has no U-Net ('unet') and no transformer ('transformer'), whose blocks could be hooked; "
-        "use a text-to-image pipeline of diffusers"
+        f"{type(pipe).__name__} has no U-Net ('unet') and no transformer ('transformer'), whose"
+        " blocks could be hooked; use a text-to-image pipeline of diffusers"
     )
 
 
 def execution_device(pipe: Any) -> torch.device:
-    """Where the pipeline computes: under offloading its weights lie elsewhere, and its own `device` is theirs."""
+    """Where the pipeline computes: under offloading its weights lie elsewhere, and its own `device`
+    is theirs.
+    """
     return getattr(pipe, "_execution_device", pipe.device)
 
 
 def list_hookpoints(denoiser: nn.Module) -> dict[str, HookpointInfo]:
-    """{path: info} of every transformer block (`mid_block.attentions.0`, `transformer_blocks.11`), in module order."""
+    """{path: info} of every transformer block (`mid_block.attentions.0`, `transformer_blocks.11`),
+    in module order.
+    """
     levels = _levels(denoiser)
     return _of_unet(denoiser, levels) if levels else _of_transformer(denoiser)
 
@@ -71,7 +80,8 @@ def find(known: Mapping[str, HookpointInfo], wanted: str | int) -> HookpointInfo
     if isinstance(wanted, int):
         if not -len(known) <= wanted < len(known):
             raise UserError(
-                f"hookpoint {wanted} does not exist: the model has {len(known)}; give 0 to {len(known) - 1}, or a path"
+                f"hookpoint {wanted} does not exist: the model has {len(known)}; give 0 to"
+                f" {len(known) - 1}, or a path"
             )
         return list(known.values())[wanted]
     if wanted not in known:
@@ -82,7 +92,9 @@ def find(known: Mapping[str, HookpointInfo], wanted: str | int) -> HookpointInfo
 def find_all(
     known: Mapping[str, HookpointInfo], hookpoints: Mapping[str, str | int]
 ) -> dict[str, HookpointInfo]:
-    """{block: info} of {block: path or place}; one `UserError` names every one that does not exist."""
+    """{block: info} of {block: path or place}; one `UserError` names every one that does not
+    exist.
+    """
     found: dict[str, HookpointInfo] = {}
     faults = []
     for block, wanted in hookpoints.items():
@@ -111,7 +123,9 @@ def _of_transformer(denoiser: nn.Module) -> dict[str, HookpointInfo]:
     d_in = config["num_attention_heads"] * config["attention_head_dim"]
     lists = {name: each for name, each in denoiser.named_children() if name.endswith("blocks")}
     return {
-        f"{name}.{place}": HookpointInfo(path=f"{name}.{place}", d_in=d_in, kind=type(block).__name__)
+        f"{name}.{place}": HookpointInfo(
+            path=f"{name}.{place}", d_in=d_in, kind=type(block).__name__
+        )
         for name, blocks in lists.items()
         if isinstance(blocks, nn.ModuleList)
         for place, block in enumerate(blocks)
@@ -119,7 +133,9 @@ def _of_transformer(denoiser: nn.Module) -> dict[str, HookpointInfo]:
 
 
 def _levels(denoiser: nn.Module) -> dict[str, int]:
-    """{section: halvings} of a U-Net, e.g. {"down_blocks.0": 0, "mid_block": 3}, read off its resamplers."""
+    """{section: halvings} of a U-Net, e.g. {"down_blocks.0": 0, "mid_block": 3}, read off its
+    resamplers.
+    """
     if not hasattr(denoiser, "mid_block"):
         return {}
     levels: dict[str, int] = {}

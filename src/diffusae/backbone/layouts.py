@@ -1,9 +1,11 @@
-"""Which rows of a denoiser call belong to which branch of guidance: known by the pipeline's class and the running call.
+"""Which rows of a denoiser call belong to which branch of guidance: known by the pipeline's class
+and the running call.
 
-A pipeline makes one or more passes of its denoiser a step. Stable Diffusion 1, 2, XL and 3 and PixArt make one, with the
-batch [uncond, cond] under guidance and [cond] without. Perturbed-attention guidance (PAG, arXiv 2403.17377) appends a third
-branch. FLUX makes a pass for `cond`, and one for `uncond` if a true guidance scale and a negative prompt are given. A class
-that is not listed here is refused: its rows would be a guess.
+A pipeline makes one or more passes of its denoiser a step. Stable Diffusion 1, 2, XL and 3 and
+PixArt make one, with the batch [uncond, cond] under guidance and [cond] without.
+Perturbed-attention guidance (PAG, arXiv 2403.17377) appends a third branch. FLUX makes a pass for
+`cond`, and one for `uncond` if a true guidance scale and a negative prompt are given. A class that
+is not listed here is refused: its rows would be a guess.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ UNGUIDED: Branches = ("cond",)
 PERTURBED = "perturbed"
 """The conditional branch once more with its self-attention switched off (PAG)."""
 SKIPPED = "skipped"
-"""The conditional branch once more without some layers (`skip_guidance_layers` of Stable Diffusion 3): a pass of its own."""
+"""The conditional branch once more without some layers (`skip_guidance_layers` of Stable Diffusion
+3): a pass of its own.
+"""
 
 _ASKED = "do_classifier_free_guidance"
 
@@ -33,7 +37,9 @@ PassesOf = Callable[[Any, Mapping[str, Any]], Passes]
 
 
 def _one_batch(pipe: Any, given: Mapping[str, Any]) -> Passes:
-    """Guidance may change between two steps of a call: the pipeline's own property knows, where it has one."""
+    """Guidance may change between two steps of a call: the pipeline's own property knows, where it
+    has one.
+    """
     guided = getattr(pipe, _ASKED) if hasattr(type(pipe), _ASKED) else given["guidance_scale"] > 1
     return (GUIDED if guided else UNGUIDED,)
 
@@ -67,39 +73,66 @@ TEXT_TO_IMAGE: Mapping[str, PassesOf] = {
 
 _WITH_A_PICTURE = {
     _one_batch: (
-        "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline", "StableDiffusionDepth2ImgPipeline",
-        "StableDiffusionUpscalePipeline", "StableDiffusionAdapterPipeline", "StableDiffusionXLAdapterPipeline",
-        "StableDiffusionControlNetPipeline", "StableDiffusionControlNetImg2ImgPipeline",
-        "StableDiffusionControlNetInpaintPipeline", "StableDiffusionXLImg2ImgPipeline",
-        "StableDiffusionXLInpaintPipeline", "StableDiffusionXLControlNetPipeline",
-        "StableDiffusionXLControlNetImg2ImgPipeline", "StableDiffusionXLControlNetInpaintPipeline",
-        "StableDiffusionXLControlNetUnionPipeline", "StableDiffusionXLControlNetUnionImg2ImgPipeline",
-        "StableDiffusionXLControlNetUnionInpaintPipeline", "StableDiffusion3Img2ImgPipeline",
-        "StableDiffusion3InpaintPipeline", "StableDiffusion3ControlNetPipeline",
-        "StableDiffusion3ControlNetInpaintingPipeline", "LatentConsistencyModelImg2ImgPipeline",
+        "StableDiffusionImg2ImgPipeline",
+        "StableDiffusionInpaintPipeline",
+        "StableDiffusionDepth2ImgPipeline",
+        "StableDiffusionUpscalePipeline",
+        "StableDiffusionAdapterPipeline",
+        "StableDiffusionXLAdapterPipeline",
+        "StableDiffusionControlNetPipeline",
+        "StableDiffusionControlNetImg2ImgPipeline",
+        "StableDiffusionControlNetInpaintPipeline",
+        "StableDiffusionXLImg2ImgPipeline",
+        "StableDiffusionXLInpaintPipeline",
+        "StableDiffusionXLControlNetPipeline",
+        "StableDiffusionXLControlNetImg2ImgPipeline",
+        "StableDiffusionXLControlNetInpaintPipeline",
+        "StableDiffusionXLControlNetUnionPipeline",
+        "StableDiffusionXLControlNetUnionImg2ImgPipeline",
+        "StableDiffusionXLControlNetUnionInpaintPipeline",
+        "StableDiffusion3Img2ImgPipeline",
+        "StableDiffusion3InpaintPipeline",
+        "StableDiffusion3ControlNetPipeline",
+        "StableDiffusion3ControlNetInpaintingPipeline",
+        "LatentConsistencyModelImg2ImgPipeline",
     ),
     _perturbed: (
-        "StableDiffusionPAGImg2ImgPipeline", "StableDiffusionPAGInpaintPipeline", "StableDiffusionControlNetPAGPipeline",
-        "StableDiffusionControlNetPAGInpaintPipeline", "StableDiffusionXLPAGImg2ImgPipeline",
-        "StableDiffusionXLPAGInpaintPipeline", "StableDiffusionXLControlNetPAGPipeline",
-        "StableDiffusionXLControlNetPAGImg2ImgPipeline", "StableDiffusion3PAGImg2ImgPipeline",
+        "StableDiffusionPAGImg2ImgPipeline",
+        "StableDiffusionPAGInpaintPipeline",
+        "StableDiffusionControlNetPAGPipeline",
+        "StableDiffusionControlNetPAGInpaintPipeline",
+        "StableDiffusionXLPAGImg2ImgPipeline",
+        "StableDiffusionXLPAGInpaintPipeline",
+        "StableDiffusionXLControlNetPAGPipeline",
+        "StableDiffusionXLControlNetPAGImg2ImgPipeline",
+        "StableDiffusion3PAGImg2ImgPipeline",
     ),
     _pass_each: (
-        "FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxControlPipeline", "FluxControlImg2ImgPipeline",
-        "FluxControlInpaintPipeline", "FluxControlNetPipeline", "FluxControlNetImg2ImgPipeline",
-        "FluxControlNetInpaintPipeline", "FluxFillPipeline",
+        "FluxImg2ImgPipeline",
+        "FluxInpaintPipeline",
+        "FluxControlPipeline",
+        "FluxControlImg2ImgPipeline",
+        "FluxControlInpaintPipeline",
+        "FluxControlNetPipeline",
+        "FluxControlNetImg2ImgPipeline",
+        "FluxControlNetInpaintPipeline",
+        "FluxFillPipeline",
     ),
-}  # fmt: skip
+}
 
 KNOWN: Mapping[str, PassesOf] = {
     **TEXT_TO_IMAGE,
     **{name: passes for passes, names in _WITH_A_PICTURE.items() for name in names},
 }
-"""{class of diffusers: its passes}; a class that inherits its `__call__` counts as the class that it inherits it from."""
+"""{class of diffusers: its passes}; a class that inherits its `__call__` counts as the class that
+it inherits it from.
+"""
 
 
 def calling_class(kind: type) -> type:
-    """The class that defines what a call of this one does; the class itself where there is no call."""
+    """The class that defines what a call of this one does; the class itself where there is no
+    call.
+    """
     return next((each for each in kind.__mro__ if "__call__" in vars(each)), kind)
 
 

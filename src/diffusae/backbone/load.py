@@ -1,4 +1,6 @@
-"""Loading a text-to-image pipeline from a folder or the hub: safetensors only, no code from the model."""
+"""Loading a text-to-image pipeline from a folder or the hub: safetensors only, no code from the
+model.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ _INDEX = "model_index.json"
 _VARIANT = re.compile(r"[^.]+\.([^.]+?)(?:-\d+-of-\d+)?\.safetensors")
 """`diffusion_pytorch_model.fp16.safetensors`, `model.fp16-00001-of-00002.safetensors`."""
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
-"""Optional components that text-to-image sampling does without; the first two judge finished pictures, the third takes image prompts."""
+"""Optional components that text-to-image sampling does without; the first two judge finished
+pictures, the third takes image prompts.
+"""
 
 
 def load_pipeline(
@@ -46,13 +50,14 @@ def load_pipeline(
 ) -> DiffusionPipeline:
     """Load a diffusers pipeline with every component on `device` in `dtype`.
 
-    `source` is a folder in the diffusers layout or a hub id ("owner/name"), for which `revision` is a branch,
-    tag or commit; `variant` names a set of weight files ("fp16"). `scheduler="ddim"` puts a DDIM scheduler,
-    made from the pipeline's own noise schedule, in the place of its scheduler; "keep" leaves that. Progress
-    bars are off.
+    `source` is a folder in the diffusers layout or a hub id ("owner/name"), for which `revision` is
+    a branch, tag or commit; `variant` names a set of weight files ("fp16"). `scheduler="ddim"` puts
+    a DDIM scheduler, made from the pipeline's own noise schedule, in the place of its scheduler;
+    "keep" leaves that. Progress bars are off.
 
-    `UserError` when the hub does not serve the model (the message names the folder that would), when the
-    folder is not a pipeline, holds pickled weights only, or wants code of its own to be run.
+    `UserError` when the hub does not serve the model (the message names the folder that would),
+    when the folder is not a pipeline, holds pickled weights only, or wants code of its own to be
+    run.
     """
     if scheduler not in get_args(SchedulerChoice):
         raise unknown("scheduler", scheduler, get_args(SchedulerChoice))
@@ -81,9 +86,14 @@ def load_pipeline(
                 low_cpu_mem_usage=False,
                 **options,
             )
-        except Exception as error:  # of a damaged folder the libraries raise whatever its values lead to
-            raise UserError(f"{folder} does not load as a diffusers pipeline: {first_line(error)}") from error
-    # Components load in the dtype asked for or in the stored one, as their library pleases: convert them all.
+        except (
+            Exception
+        ) as error:  # of a damaged folder the libraries raise whatever its values lead to
+            raise UserError(
+                f"{folder} does not load as a diffusers pipeline: {first_line(error)}"
+            ) from error
+    # Components load in the dtype asked for or in the stored one, as their library pleases: convert
+    # them all.
     pipe = pipe.to(device=torch.device(device), dtype=dtype)
     _check_dtype(pipe, dtype)
     if scheduler == "ddim":
@@ -127,13 +137,16 @@ def _read_index(folder: Path) -> dict[str, Any]:
         index = read_json(folder / _INDEX, remedy=REMEDY)
     except FileNotFoundError as error:
         raise UserError(
-            f"{folder} holds no {_INDEX}; model.source must be a whole pipeline in the diffusers layout"
+            f"{folder} holds no {_INDEX}; model.source must be a whole pipeline in the diffusers"
+            " layout"
         ) from error
     return index
 
 
 def _refuse_pickles(folder: Path, names: Iterable[str]) -> None:
-    """`UserError` for a component whose weights exist as pickles only: reading those can run code."""
+    """`UserError` for a component whose weights exist as pickles only: reading those can run
+    code.
+    """
     for name in sorted(names):
         refuse_pickles(folder / name)
 
@@ -146,26 +159,28 @@ def _refuse_another_variant(folder: Path, names: Iterable[str], variant: str | N
         if found and variant is None and None not in found:
             stored = sorted(each for each in found if each)
             raise UserError(
-                f"{folder / name} holds its weights under the name of a variant only ({files[0]}); set "
-                f"model.variant={stored[0]}"
+                f"{folder / name} holds its weights under the name of a variant only ({files[0]});"
+                f" set model.variant={stored[0]}"
             )
 
 
 def _ddim(scheduler: Any) -> DDIMScheduler:
     """A DDIM scheduler on the noise schedule of `scheduler`.
 
-    DDIM's own default clips x0 to [-1, 1], which is for pixels: latents are clipped only where the config
-    says so.
+    DDIM's own default clips x0 to [-1, 1], which is for pixels: latents are clipped only where the
+    config says so.
 
     Raises:
         UserError: a flow-matching scheduler, which has no such noise schedule.
     """
     if not hasattr(scheduler, "alphas_cumprod"):
         raise UserError(
-            f"{type(scheduler).__name__} is no noise schedule that DDIM could run on (flow matching); set "
-            "model.scheduler=keep"
+            f"{type(scheduler).__name__} is no noise schedule that DDIM could run on (flow"
+            " matching); set model.scheduler=keep"
         )
-    made = DDIMScheduler.from_config(scheduler.config, clip_sample=scheduler.config.get("clip_sample", False))
+    made = DDIMScheduler.from_config(
+        scheduler.config, clip_sample=scheduler.config.get("clip_sample", False)
+    )
     assert isinstance(made, DDIMScheduler)
     return made
 
@@ -177,15 +192,17 @@ def _check_dtype(pipe: DiffusionPipeline, dtype: torch.dtype) -> None:
             others = {p.dtype for p in component.parameters() if p.is_floating_point()} - {dtype}
             if others:
                 raise UserError(
-                    f"{name} keeps parameters in {', '.join(map(str, others))} and will not become {dtype}; "
-                    "load the model in that dtype"
+                    f"{name} keeps parameters in {', '.join(map(str, others))} and will not become"
+                    f" {dtype}; load the model in that dtype"
                 )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Loading without progress bars; the libraries' settings are put back afterwards."""
-    shown = [lib for lib in (diffusers_logging, transformers_logging) if lib.is_progress_bar_enabled()]
+    shown = [
+        lib for lib in (diffusers_logging, transformers_logging) if lib.is_progress_bar_enabled()
+    ]
     for library in shown:
         library.disable_progress_bar()
     try:

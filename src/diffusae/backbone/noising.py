@@ -1,4 +1,6 @@
-"""Clean latents on their way to noise, as a pipeline's own scheduler mixes them at one of its timesteps."""
+"""Clean latents on their way to noise, as a pipeline's own scheduler mixes them at one of its
+timesteps.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,16 @@ from torch import Tensor
 
 
 def noised(
-    scheduler: Any, latents: Float[Tensor, "n c h w"], noise: Float[Tensor, "n c h w"], timestep: float
+    scheduler: Any,
+    latents: Float[Tensor, "n c h w"],
+    noise: Float[Tensor, "n c h w"],
+    timestep: float,
 ) -> Float[Tensor, "n c h w"]:
     """What the denoiser was trained to see of `latents` at the scheduler's own timestep.
 
-    Flow matching: x_t = (1 - sigma) x_0 + sigma noise (arXiv 2403.03206, eq. 13). Other schedulers share their noise
-    schedule with DDIM, whatever form they step in: x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) noise.
+    Flow matching: x_t = (1 - sigma) x_0 + sigma noise (arXiv 2403.03206, eq. 13). Other schedulers
+    share their noise schedule with DDIM, whatever form they step in: x_t = sqrt(alpha_bar) x_0 +
+    sqrt(1 - alpha_bar) noise.
     """
     if is_flow_matching(scheduler):
         sigma = timestep / scheduler.config.num_train_timesteps
@@ -32,4 +38,8 @@ def is_flow_matching(scheduler: Any) -> bool:
 
 def as_ddim(scheduler: Any) -> Any:
     """A DDIM scheduler on the noise schedule of one that is not flow matching."""
-    return scheduler if isinstance(scheduler, DDIMScheduler) else DDIMScheduler.from_config(scheduler.config)
+    return (
+        scheduler
+        if isinstance(scheduler, DDIMScheduler)
+        else DDIMScheduler.from_config(scheduler.config)
+    )

@@ -1,4 +1,6 @@
-"""A pipeline whose denoiser knows nothing: the same architecture with weights drawn anew, as a baseline."""
+"""A pipeline whose denoiser knows nothing: the same architecture with weights drawn anew, as a
+baseline.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,11 @@ from diffusae.backbone.hookpoints import COMPONENTS, denoiser_of
 
 
 def with_random_denoiser(pipe: Any, *, seed: int) -> None:
-    """Put a denoiser in the place of the pipeline's own, with the initial weights that its class draws from `seed`.
+    """Put a denoiser in the place of the pipeline's own, with the initial weights that its class
+    draws from `seed`.
 
-    Drawn on the CPU in float32, whatever the pipeline's device and dtype; global randomness is untouched.
+    Drawn on the CPU in float32, whatever the pipeline's device and dtype; global randomness is
+    untouched.
     """
     trained: Any = denoiser_of(pipe)
     with torch.random.fork_rng(devices=[]):

@@ -1,7 +1,7 @@
 """Normalised time, step indices and a scheduler's own timesteps.
 
-Time t runs from 1.0, the first reverse step, to 0.0, the last ("Emergence", arXiv 2504.15473, section 3):
-with N steps the step with index i has t = 1 - i / (N - 1).
+Time t runs from 1.0, the first reverse step, to 0.0, the last ("Emergence", arXiv 2504.15473,
+section 3): with N steps the step with index i has t = 1 - i / (N - 1).
 """
 
 from __future__ import annotations
@@ -20,15 +20,21 @@ _ROUNDING = 1e-9
 
 
 def step_index(t: float, steps: int) -> int:
-    """The index in [0, steps) of the reverse step nearest to `t` in [0, 1]; a tie goes to the later step."""
+    """The index in [0, steps) of the reverse step nearest to `t` in [0, 1]; a tie goes to the later
+    step.
+    """
     _check_steps(steps)
     if not 0.0 <= t <= 1.0:
-        raise UserError(f"t={t} lies outside [0, 1]; 1.0 is the first reverse step and 0.0 the last")
+        raise UserError(
+            f"t={t} lies outside [0, 1]; 1.0 is the first reverse step and 0.0 the last"
+        )
     return min(math.floor((1.0 - t) * (steps - 1) + 0.5 + _ROUNDING), steps - 1)
 
 
 def t_of(index: int, steps: int) -> float:
-    """The time in [0, 1] of the reverse step `index`; the only step of a one-step run has t = 1.0."""
+    """The time in [0, 1] of the reverse step `index`; the only step of a one-step run has t =
+    1.0.
+    """
     _check_steps(steps)
     if not 0 <= index < steps:
         raise UserError(f"step index {index} lies outside [0, {steps}); {steps} steps count from 0")
@@ -36,7 +42,9 @@ def t_of(index: int, steps: int) -> float:
 
 
 Schedule = Callable[[Any, int], torch.Tensor]
-"""schedule(scheduler, steps) -> the scheduler's timesteps in a run of `steps` steps; the scheduler is left as it is."""
+"""schedule(scheduler, steps) -> the scheduler's timesteps in a run of `steps` steps; the scheduler
+is left as it is.
+"""
 
 
 def plain_schedule(scheduler: Any, steps: int) -> torch.Tensor:
@@ -46,11 +54,15 @@ def plain_schedule(scheduler: Any, steps: int) -> torch.Tensor:
     return own.timesteps
 
 
-def timestep_at(scheduler: Any, steps: int, t: float, *, schedule: Schedule = plain_schedule) -> float:
-    """The value that `scheduler` itself gives to the step nearest to `t`, in a run of `steps` steps.
+def timestep_at(
+    scheduler: Any, steps: int, t: float, *, schedule: Schedule = plain_schedule
+) -> float:
+    """The value that `scheduler` itself gives to the step nearest to `t`, in a run of `steps`
+    steps.
 
-    A pipeline whose schedule depends on the picture's size gives its own `schedule`. `UserError` for one that calls the
-    denoiser more often than once a step (PNDM, Heun), since a timestep would not tell its calls apart.
+    A pipeline whose schedule depends on the picture's size gives its own `schedule`. `UserError`
+    for one that calls the denoiser more often than once a step (PNDM, Heun), since a timestep would
+    not tell its calls apart.
     """
     index = step_index(t, steps)
     try:
@@ -61,8 +73,9 @@ def timestep_at(scheduler: Any, steps: int, t: float, *, schedule: Schedule = pl
         ) from error
     if len(timesteps) != steps or len(timesteps.unique()) != steps:
         raise UserError(
-            f"{type(scheduler).__name__} calls the denoiser {len(timesteps)} times for {steps} steps, at "
-            f"{len(timesteps.unique())} timesteps; hooks need one call and one timestep a step: use DDIM"
+            f"{type(scheduler).__name__} calls the denoiser {len(timesteps)} times for {steps}"
+            f" steps, at {len(timesteps.unique())} timesteps; hooks need one call and one timestep"
+            " a step: use DDIM"
         )
     return timesteps[index].item()
 
@@ -71,7 +84,8 @@ class RunningSchedule:
     """The timesteps of the pipeline's scheduler as they are now: a call sets them anew.
 
     Args:
-        pipe: whose scheduler is read; it may have none, as the holder of a denoiser in a loop of the caller's own.
+        pipe: whose scheduler is read; it may have none, as the holder of a denoiser in a loop of
+            the caller's own.
     """
 
     def __init__(self, pipe: Any) -> None:
@@ -80,8 +94,8 @@ class RunningSchedule:
         self._times: dict[float, float] = {}
 
     def own(self, timestep: float, *, rounding: float) -> float | None:
-        """The scheduler's timestep that a denoiser was given as `timestep`, up to relative `rounding`; None where there is
-        none.
+        """The scheduler's timestep that a denoiser was given as `timestep`, up to relative
+        `rounding`; None where there is none.
 
         Raises:
             UserError: several timesteps round to this one.
@@ -92,13 +106,15 @@ class RunningSchedule:
         near = [each for each in times if abs(each - timestep) <= rounding * abs(timestep)]
         if len(near) > 1:
             raise UserError(
-                f"the denoiser's time {timestep:g} may be any of the scheduler's timesteps "
-                f"{', '.join(f'{each:g}' for each in near)}, which round to it; take fewer steps or model.dtype=float32"
+                f"the denoiser's time {timestep:g} may be any of the scheduler's timesteps"
+                f" {', '.join(f'{each:g}' for each in near)}, which round to it; take fewer steps"
+                " or model.dtype=float32"
             )
         return near[0] if near else None
 
     def t(self, timestep: float) -> float:
-        """Normalised time of one of the scheduler's own timesteps: 1 - i / (N - 1), over those that differ.
+        """Normalised time of one of the scheduler's own timesteps: 1 - i / (N - 1), over those that
+        differ.
 
         Raises:
             UserError: the scheduler has no such timestep.
@@ -109,7 +125,9 @@ class RunningSchedule:
         return times[timestep]
 
     def index(self, timestep: float) -> tuple[int, int]:
-        """(i, N): the place of one of the scheduler's own timesteps among those that differ, and their number."""
+        """(i, N): the place of one of the scheduler's own timesteps among those that differ, and
+        their number.
+        """
         self.t(timestep)
         return list(self._times).index(timestep), len(self._times)
 
@@ -118,8 +136,9 @@ class RunningSchedule:
         times, kind = list(self._read()), type(getattr(self._pipe, "scheduler", None)).__name__
         known = f"{len(times)} from {times[0]:g} to {times[-1]:g}" if times else "none"
         return UserError(
-            f"the denoiser of {type(self._pipe).__name__} is given the time {timestep:g}, which is none of the timesteps of its "
-            f"{kind} ({known}); call scheduler.set_timesteps first, or use one of the pipelines in docs/models.md"
+            f"the denoiser of {type(self._pipe).__name__} is given the time {timestep:g}, which is"
+            f" none of the timesteps of its {kind} ({known}); call scheduler.set_timesteps first,"
+            " or use one of the pipelines in docs/models.md"
         )
 
     def _read(self) -> dict[float, float]:
@@ -127,7 +146,9 @@ class RunningSchedule:
         if now is not self._seen:
             self._seen = now
             values = dict.fromkeys([] if now is None else torch.as_tensor(now).tolist())
-            self._times = {float(value): t_of(index, len(values)) for index, value in enumerate(values)}
+            self._times = {
+                float(value): t_of(index, len(values)) for index, value in enumerate(values)
+            }
         return self._times
 
 

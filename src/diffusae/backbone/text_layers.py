@@ -1,8 +1,9 @@
-"""The layers of a pipeline's text encoders, by name: `text_9` is layer 9 (from 0) of the first, `text2_9` and `text3_9` of
-the second and third.
+"""The layers of a pipeline's text encoders, by name: `text_9` is layer 9 (from 0) of the first,
+`text2_9` and `text3_9` of the second and third.
 
-A layer gives one vector a token, [prompts, tokens, d_in], alone (CLIP) or first in a tuple (T5). Not every layer reaches the
-denoiser: Stable Diffusion XL reads the last but one, FLUX of its first encoder no more than one pooled vector.
+A layer gives one vector a token, [prompts, tokens, d_in], alone (CLIP) or first in a tuple (T5).
+Not every layer reaches the denoiser: Stable Diffusion XL reads the last but one, FLUX of its first
+encoder no more than one pooled vector.
 """
 
 from __future__ import annotations
@@ -18,19 +19,24 @@ from torch import nn
 from diffusae.backbone.component_configs import on_meta
 from diffusae.errors import UserError, together
 
-ENCODERS: Mapping[str, str] = {"text": "text_encoder", "text2": "text_encoder_2", "text3": "text_encoder_3"}
+ENCODERS: Mapping[str, str] = {
+    "text": "text_encoder",
+    "text2": "text_encoder_2",
+    "text3": "text_encoder_3",
+}
 """{how a layer's name begins: what pipelines call the encoder}"""
 
 _NAME = re.compile(r"(text[23]?)_(\d+)")
-# transformers 5 has no `text_model` around a plain CLIPTextModel's layers, and one around a projected one's.
+# transformers 5 has no `text_model` around a plain CLIPTextModel's layers, and one around a
+# projected one's.
 _TEXT_LIMIT = "max_sequence_length"
 _LISTS = ("encoder.layers", "text_model.encoder.layers", "encoder.block")
 
 
 @dataclass(frozen=True)
 class TextLayer:
-    """One layer: its name, its encoder's place in the pipeline, its own path there, the width of a token's vector, and the
-    tokens of a padded prompt.
+    """One layer: its name, its encoder's place in the pipeline, its own path there, the width of a
+    token's vector, and the tokens of a padded prompt.
     """
 
     name: str
@@ -56,7 +62,8 @@ def names_text_layer(block: str) -> bool:
 
 
 def list_text_layers(pipe: Any, *, text_tokens: int | None = None) -> dict[str, TextLayer]:
-    """{name: layer} of every text encoder of a loaded pipeline, encoder by encoder, from the first layer on.
+    """{name: layer} of every text encoder of a loaded pipeline, encoder by encoder, from the first
+    layer on.
 
     `text_tokens` is the length that T5 prompts are padded and cut to; None: the pipeline's own.
     """
@@ -67,7 +74,9 @@ def list_text_layers(pipe: Any, *, text_tokens: int | None = None) -> dict[str, 
 def describe_text_layers(
     configs: Mapping[str, Mapping[str, Any]], *, pipeline: type, text_tokens: int | None = None
 ) -> dict[str, TextLayer]:
-    """The same before any weights are there: {encoder: configuration with its `_class_name`}, built on the meta device."""
+    """The same before any weights are there: {encoder: configuration with its `_class_name`}, built
+    on the meta device.
+    """
     encoders = {}
     for encoder, config in configs.items():
         values = {name: value for name, value in config.items() if name != "_class_name"}
@@ -102,7 +111,8 @@ def find_text_layer(known: Mapping[str, TextLayer], name: str) -> TextLayer:
     """The layer called `name`; `UserError` lists the valid names for one that does not exist."""
     if name not in known:
         raise UserError(
-            f"text layer {name!r} does not exist; the model's text encoders have {told(known) or 'none'}"
+            f"text layer {name!r} does not exist; the model's text encoders have"
+            f" {told(known) or 'none'}"
         )
     return known[name]
 
@@ -135,11 +145,15 @@ def told(known: Iterable[str]) -> str:
     ends: dict[str, list[str]] = {}
     for name in known:
         ends.setdefault(name.split("_")[0], []).append(name)
-    return ", ".join(f"{names[0]} to {names[-1]}" if len(names) > 1 else names[0] for names in ends.values())
+    return ", ".join(
+        f"{names[0]} to {names[-1]}" if len(names) > 1 else names[0] for names in ends.values()
+    )
 
 
 def _tokens(config: Any, pipeline: type, text_tokens: int | None) -> int:
-    """Tokens of a padded prompt: all that CLIP has positions for; of T5 as asked, else as the pipeline's call has it."""
+    """Tokens of a padded prompt: all that CLIP has positions for; of T5 as asked, else as the
+    pipeline's call has it.
+    """
     if hasattr(config, "max_position_embeddings"):
         return config.max_position_embeddings
     known = inspect.signature(pipeline.__call__).parameters  # pyright: ignore[reportFunctionMemberAccess]
@@ -155,6 +169,6 @@ def _layers(module: nn.Module, encoder: str) -> tuple[str, nn.ModuleList]:
         if isinstance(layers, nn.ModuleList):
             return path, layers
     raise UserError(
-        f"the layers of {encoder}, a {type(module).__name__}, are not where CLIP and T5 keep them ({', '.join(_LISTS)}); "
-        "use a pipeline with one of these"
+        f"the layers of {encoder}, a {type(module).__name__}, are not where CLIP and T5 keep them"
+        f" ({', '.join(_LISTS)}); use a pipeline with one of these"
     )

@@ -1,4 +1,6 @@
-"""What a model's folder may ask for: components of diffusers and transformers, weights that lie in it, and no code."""
+"""What a model's folder may ask for: components of diffusers and transformers, weights that lie in
+it, and no code.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ _RENAMED = {"CLIPFeatureExtractor": "CLIPImageProcessor"}
 
 
 def require_trusted(folder: Path, index: Mapping[str, Any]) -> None:
-    """Refuse a pipeline's folder that wants code of its own, parts of other libraries, or files outside itself.
+    """Refuse a pipeline's folder that wants code of its own, parts of other libraries, or files
+    outside itself.
 
     Args:
         index: what its model_index.json says.
@@ -43,29 +46,41 @@ def require_trusted(folder: Path, index: Mapping[str, Any]) -> None:
         UserError: with every such wish.
     """
     require_own_files(folder)
-    together(f"{folder} does not load: {fault}; its files are not used" for fault in _faults(folder, index))
+    together(
+        f"{folder} does not load: {fault}; its files are not used"
+        for fault in _faults(folder, index)
+    )
 
 
 def model_class(library: str, name: Any, base: type) -> Any:
-    """The class of a library that a configuration names; `UserError` where it is none, or is not a `base`."""
+    """The class of a library that a configuration names; `UserError` where it is none, or is not a
+    `base`.
+    """
     kind = (
-        getattr(_LIBRARIES[library], name, None) if isinstance(name, str) and _NAME.fullmatch(name) else None
+        getattr(_LIBRARIES[library], name, None)
+        if isinstance(name, str) and _NAME.fullmatch(name)
+        else None
     )
     if not (isinstance(kind, type) and issubclass(kind, base)):
         raise UserError(
-            f"the model's configuration names {name!r}, which is no model of the {library} that is installed; use a model of "
-            "that library, or a newer one"
+            f"the model's configuration names {name!r}, which is no model of the {library} that is"
+            " installed; use a model of that library, or a newer one"
         )
     return kind
 
 
 def _faults(folder: Path, index: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(index.get("_class_name"), str):
-        yield f"_class_name={index.get('_class_name')!r} asks for a pipeline of the folder's own code, which is never run"
+        yield (
+            f"_class_name={index.get('_class_name')!r} asks for a pipeline of the folder's own"
+            " code, which is never run"
+        )
     for name, entry in index.items():
         if isinstance(entry, list) and not name.startswith("_"):
             fault = (
-                _component_fault(folder, name, entry) if len(entry) == 2 and entry != [None, None] else None
+                _component_fault(folder, name, entry)
+                if len(entry) == 2 and entry != [None, None]
+                else None
             )
             if fault is not None:
                 yield f"component {name!r} is {entry}: {fault}"
@@ -84,20 +99,25 @@ def _component_fault(folder: Path, name: str, entry: list[Any]) -> str | None:
     if library not in _LIBRARIES:
         module = getattr(diffusers.pipelines, library, None) if _NAME.fullmatch(library) else None
         found = getattr(module, kind, None)
-        known = isinstance(found, type) and issubclass(found, (*_KINDS["diffusers"], *_KINDS["transformers"]))
+        known = isinstance(found, type) and issubclass(
+            found, (*_KINDS["diffusers"], *_KINDS["transformers"])
+        )
         return None if known else "only components of diffusers and transformers are loaded"
     found = getattr(_LIBRARIES[library], _RENAMED.get(kind, kind), None)
     if kind.startswith("Auto") and library == "transformers":
         return "its own code is asked for" if _has_own_code(folder / name) else None
     if not (isinstance(found, type) and issubclass(found, _KINDS[library])):
-        return f"the {library} that is installed has no such model, scheduler, tokenizer or processor"
+        return (
+            f"the {library} that is installed has no such model, scheduler, tokenizer or processor"
+        )
     return None
 
 
 def _has_own_code(component: Path) -> bool:
     """Whether a component's configuration names code beside it (`auto_map`)."""
     return any(
-        "auto_map" in path.read_text(encoding="utf-8", errors="replace") for path in component.glob("*.json")
+        "auto_map" in path.read_text(encoding="utf-8", errors="replace")
+        for path in component.glob("*.json")
     )
 
 
@@ -110,4 +130,7 @@ def _shard_faults(path: Path) -> Iterator[str]:
         yield f"{path.name} is damaged ({type(error).__name__})"
         return
     if outside and not path.name.endswith(".bin.index.json"):
-        yield f"{path.parent.name}/{path.name} names {outside[0]!r}, which is no safetensors file beside it"
+        yield (
+            f"{path.parent.name}/{path.name} names {outside[0]!r}, which is no safetensors file"
+            " beside it"
+        )

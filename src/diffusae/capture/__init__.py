@@ -1,1 +1,3 @@
-"""Reading a denoiser while it generates: updates of its transformer blocks, and its cross-attention."""
+"""Reading a denoiser while it generates: updates of its transformer blocks, and its
+cross-attention.
+"""

@@ -1,4 +1,6 @@
-"""What was recorded of which call: every block, timestep, branch and picture that was asked for, once."""
+"""What was recorded of which call: every block, timestep, branch and picture that was asked for,
+once.
+"""
 
 from __future__ import annotations
 
@@ -19,22 +21,29 @@ Key = tuple[str, float, str]
 class Account:
     """Of one context of recording.
 
-    In a loop of the caller's own over the denoiser every call counts as further pictures: nothing tells a new loop from a
-    timestep that comes twice.
+    In a loop of the caller's own over the denoiser every call counts as further pictures: nothing
+    tells a new loop from a timestep that comes twice.
 
     Args:
         blocks, timesteps, conditionings: what is to be recorded of each call of the pipeline.
     """
 
     def __init__(
-        self, pipe: Any, blocks: Collection[str], timesteps: Collection[float], conditionings: Collection[str]
+        self,
+        pipe: Any,
+        blocks: Collection[str],
+        timesteps: Collection[float],
+        conditionings: Collection[str],
     ) -> None:
         self._pipe = pipe
-        self._wanted = [(block, float(t), c) for t in timesteps for block in blocks for c in conditionings]
+        self._wanted = [
+            (block, float(t), c) for t in timesteps for block in blocks for c in conditionings
+        ]
         self._recorded: dict[Call | None, set[Key]] = {}
 
     def enter(self, clock: Clock, block: str, conditioning: str) -> int:
-        """This is about to be recorded of the running call. Returns the call's number: its pictures come in that order.
+        """This is about to be recorded of the running call. Returns the call's number: its pictures
+        come in that order.
 
         Raises:
             UserError: it was recorded of that call before: its scheduler comes to a timestep twice.
@@ -45,14 +54,17 @@ class Account:
         key = (block, float(timestep), conditioning)
         if key in recorded and call is not None:
             raise UserError(
-                f"{block} ran 2 times at timestep {timestep:g}: this scheduler ({type(self._pipe.scheduler).__name__}) calls "
-                "the denoiser more often than once a step; use DDIM"
+                f"{block} ran 2 times at timestep {timestep:g}: this scheduler"
+                f" ({type(self._pipe.scheduler).__name__}) calls the denoiser more often than once"
+                " a step; use DDIM"
             )
         recorded.add(key)
         return list(self._recorded).index(call)
 
     def close(self) -> None:
-        """`UserError` for a call of which only a part was recorded, such as one that was stopped."""
+        """`UserError` for a call of which only a part was recorded, such as one that was
+        stopped.
+        """
         first = 0
         for call, recorded in self._recorded.items():
             if call is None:
@@ -62,15 +74,18 @@ class Account:
                 if key not in recorded:
                     block, timestep, conditioning = key
                     raise UserError(
-                        f"{block} was not recorded at timestep {timestep:g}, {conditioning}, for {numbered(pictures, first)}, "
-                        f"although other timesteps of that call of {type(self._pipe).__name__} were: it ended early, or has "
-                        "another schedule; run the pictures again"
+                        f"{block} was not recorded at timestep {timestep:g}, {conditioning}, for"
+                        f" {numbered(pictures, first)}, although other timesteps of that call of"
+                        f" {type(self._pipe).__name__} were: it ended early, or has another"
+                        " schedule; run the pictures again"
                     )
             first += pictures
 
 
 def in_order(parts: Iterable[tuple[int, Tensor]]) -> Tensor:
-    """The pictures of (number of the call, its part), call by call: a call made inside of another comes after it."""
+    """The pictures of (number of the call, its part), call by call: a call made inside of another
+    comes after it.
+    """
     tensors = [part for _, part in sorted(parts, key=lambda each: each[0])]
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 

@@ -1,6 +1,7 @@
 """A model's own cross-attention maps: the baseline without an SAE for "where will the object be".
 
-In the manner of DAAM (arXiv 2210.04885): softmax probabilities of the cross-attention, averaged over heads.
+In the manner of DAAM (arXiv 2210.04885): softmax probabilities of the cross-attention, averaged
+over heads.
 """
 
 from __future__ import annotations
@@ -34,8 +35,12 @@ from diffusae.errors import UserError
 class CapturedAttention:
     """What `capture_cross_attention` recorded; complete once its context has ended."""
 
-    maps: dict[tuple[str, float], Float[Tensor, "pictures positions tokens"]] = field(default_factory=dict)
-    """{(block, timestep): probabilities}, float32 on the CPU; they sum to 1 over the padded prompt."""
+    maps: dict[tuple[str, float], Float[Tensor, "pictures positions tokens"]] = field(
+        default_factory=dict
+    )
+    """{(block, timestep): probabilities}, float32 on the CPU; they sum to 1 over the padded
+    prompt.
+    """
     grids: dict[str, tuple[int, int]] = field(default_factory=dict)
     """{block: (h, w)}; positions are row-major over it."""
 
@@ -50,12 +55,13 @@ def capture_cross_attention(
 ) -> Iterator[CapturedAttention]:
     """Record the conditional branch's attention to the text at the wanted scheduler timesteps.
 
-    `hookpoints` is {block: module path, or place}; None takes every transformer block that reads the text through an
-    attention of its own, under its path (FLUX: the double-stream blocks). `layout` is as for `capture_updates`, and so are
-    the errors. A block of several layers gives the mean over
-    them. The layers' attention processors stay as they are: the probabilities are computed beside them, at the wanted
-    timesteps only, from the layer's own inputs and projections, so pictures do not change by a bit. In joint attention
-    (Stable Diffusion 3, FLUX) picture positions attend to picture and text at once: the text's share is scaled to sum to 1.
+    `hookpoints` is {block: module path, or place}; None takes every transformer block that reads
+    the text through an attention of its own, under its path (FLUX: the double-stream blocks).
+    `layout` is as for `capture_updates`, and so are the errors. A block of several layers gives the
+    mean over them. The layers' attention processors stay as they are: the probabilities are
+    computed beside them, at the wanted timesteps only, from the layer's own inputs and projections,
+    so pictures do not change by a bit. In joint attention (Stable Diffusion 3, FLUX) picture
+    positions attend to picture and text at once: the text's share is scaled to sum to 1.
     """
     if not timesteps:
         raise UserError("no timestep is wanted; name at least one to record")
@@ -98,7 +104,9 @@ def capture_cross_attention(
                 queries = args[0] if args else kwargs["hidden_states"]
                 rows = rows_of("cond", len(queries), clock.branches())
                 words = kwargs["encoder_hidden_states"]
-                if isinstance(words, tuple):  # an IP-Adapter adds its pictures' tokens behind the text's
+                if isinstance(
+                    words, tuple
+                ):  # an IP-Adapter adds its pictures' tokens behind the text's
                     words = words[0]
                 if getattr(attention, "add_k_proj", None) is not None:
                     rotary = kwargs.get("image_rotary_emb")
@@ -106,7 +114,9 @@ def capture_cross_attention(
                 else:
                     mask = kwargs.get("attention_mask")
                     mask = None if mask is None else mask[rows]
-                    mean = cross_attention(attention, queries[rows], words[rows], mask=mask).mean(dim=1)
+                    mean = cross_attention(attention, queries[rows], words[rows], mask=mask).mean(
+                        dim=1
+                    )
                 fresh[block][layer] = mean.cpu()
 
             return hook
@@ -118,7 +128,9 @@ def capture_cross_attention(
                     f"{info.path} has no cross-attention; name a block whose layers read the prompt"
                 )
             for layer, attention in enumerate(attentions):
-                handle = attention.register_forward_pre_hook(hook_for(block, layer), with_kwargs=True)
+                handle = attention.register_forward_pre_hook(
+                    hook_for(block, layer), with_kwargs=True
+                )
                 stack.callback(handle.remove)
         yield captured
     check_visited(timesteps, clock)
@@ -134,8 +146,12 @@ def cross_attention(
     *,
     mask: Float[Tensor, "rows 1 tokens"] | None = None,
 ) -> Float[Tensor, "rows heads positions tokens"]:
-    """softmax(Q K^T / sqrt(d_head) + mask) over the tokens, in float32, by the layer's own projections."""
-    assert attention.to_k is not None  # None only in layers with added keys, which are no 2D transformer's
+    """softmax(Q K^T / sqrt(d_head) + mask) over the tokens, in float32, by the layer's own
+    projections.
+    """
+    assert (
+        attention.to_k is not None
+    )  # None only in layers with added keys, which are no 2D transformer's
     if attention.norm_cross:
         words = attention.norm_encoder_hidden_states(words)
     query = attention.to_q(queries).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
@@ -155,10 +171,11 @@ def joint_attention(
     *,
     rotary: tuple[Tensor, Tensor] | None = None,
 ) -> Float[Tensor, "rows positions tokens"]:
-    """The picture positions' attention to the text, mean over heads, by a joint layer's own projections, float32.
+    """The picture positions' attention to the text, mean over heads, by a joint layer's own
+    projections, float32.
 
-    softmax(Q K^T / sqrt(d_head)) over the text's keys: what joint attention gives to the text, scaled to sum to 1. Head by
-    head, since positions x tokens is large here.
+    softmax(Q K^T / sqrt(d_head)) over the text's keys: what joint attention gives to the text,
+    scaled to sum to 1. Head by head, since positions x tokens is large here.
     """
     heads: int = attention.heads
     query = _normed(attention.to_q(picture), heads, attention.norm_q)
@@ -171,30 +188,41 @@ def joint_attention(
     assert isinstance(query, Tensor) and isinstance(key, Tensor)
     total = torch.zeros(len(picture), picture.shape[1], words.shape[1], device=picture.device)
     for head in range(heads):
-        scores = query[:, head].float() @ key[:, head].float().transpose(-1, -2) * query.shape[-1] ** -0.5
+        scores = (
+            query[:, head].float()
+            @ key[:, head].float().transpose(-1, -2)
+            * query.shape[-1] ** -0.5
+        )
         total += scores.softmax(dim=-1)
     return total / heads
 
 
-def _normed(projected: Tensor, heads: int, norm: nn.Module | None) -> Float[Tensor, "rows heads n d_head"]:
+def _normed(
+    projected: Tensor, heads: int, norm: nn.Module | None
+) -> Float[Tensor, "rows heads n d_head"]:
     split = projected.unflatten(-1, (heads, -1)).transpose(1, 2)
     return split if norm is None else norm(split)
 
 
 def word_tokens(tokenizer: Any, prompt: str, word: str, *, limit: int | None = None) -> list[int]:
-    """The positions of `word`'s tokens in the encoded prompt, start token counted; [] when it has none.
+    """The positions of `word`'s tokens in the encoded prompt, start token counted; [] when it has
+    none.
 
     `limit` is the length that the pipeline cuts prompts to; None: the tokenizer's own.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(
-            f"{type(tokenizer).__name__} gives no character offsets; use a fast tokenizer (transformers 5)"
+            f"{type(tokenizer).__name__} gives no character offsets; use a fast tokenizer"
+            " (transformers 5)"
         )
     spans = _places(word, prompt)
     if not spans:
         return []
     encoded = tokenizer(
-        prompt, truncation=True, max_length=limit or tokenizer.model_max_length, return_offsets_mapping=True
+        prompt,
+        truncation=True,
+        max_length=limit or tokenizer.model_max_length,
+        return_offsets_mapping=True,
     )
     return [
         position
@@ -213,7 +241,8 @@ _UNSPACED = (
 def _places(word: str, text: str) -> list[tuple[int, int]]:
     """(start, end) of every place of `word` in `text` where it stands by itself, whatever its case.
 
-    Letters of scripts without spaces end no word and begin none: 猫 is in 一只猫坐着, and so is cat in 一只cat.
+    Letters of scripts without spaces end no word and begin none: 猫 is in 一只猫坐着, and so is cat
+    in 一只cat.
     """
     parts = word.split()
     if not parts:
@@ -229,7 +258,9 @@ def _places(word: str, text: str) -> list[tuple[int, int]]:
 def mean_map(
     captured: CapturedAttention, timestep: float, *, grid: tuple[int, int]
 ) -> Float[Tensor, "pictures positions tokens"]:
-    """All blocks' maps at a timestep, brought to one `grid` (bilinear) and averaged: a model's one answer at one step."""
+    """All blocks' maps at a timestep, brought to one `grid` (bilinear) and averaged: a model's one
+    answer at one step.
+    """
     resized = []
     for (block, at), maps in captured.maps.items():
         if at == timestep:

@@ -1,4 +1,6 @@
-"""Where a running denoiser call is: its timestep, its guidance branches and its grid, read from the call itself."""
+"""Where a running denoiser call is: its timestep, its guidance branches and its grid, read from the
+call itself.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from diffusae.errors import UserError
 
 
 class Clock:
-    """`now` is the scheduler's timestep of the running (or last) denoiser call; `visited` holds them all."""
+    """`now` is the scheduler's timestep of the running (or last) denoiser call; `visited` holds
+    them all.
+    """
 
     def __init__(self, pipe: Any, adapter: Adapter, branches: ToldBranches) -> None:
         self.now: float | None = None
@@ -39,7 +43,8 @@ class Clock:
         """A denoiser call with these arguments begins.
 
         Raises:
-            UserError: its rows have several timesteps, or, in a call of the pipeline, one that is not the scheduler's.
+            UserError: its rows have several timesteps, or, in a call of the pipeline, one that is
+                not the scheduler's.
         """
         running = self.branches.call is not None
         told = self._adapter.timestep(self._pipe, given, running=running)
@@ -65,8 +70,8 @@ class Clock:
 def running_clock(pipe: Any, *, layout: Branches | None = None) -> Iterator[Clock]:
     """A `Clock` that follows every call of the pipeline's denoiser while the context lasts.
 
-    It reads the call's own arguments, so that nothing has to be counted or reset between calls. `layout` names the branches
-    along the batch in a loop of the caller's own over the denoiser.
+    It reads the call's own arguments, so that nothing has to be counted or reset between calls.
+    `layout` names the branches along the batch in a loop of the caller's own over the denoiser.
 
     Raises:
         UserError: a compiled denoiser, on which hooks would do nothing; one that takes no time.
@@ -76,7 +81,8 @@ def running_clock(pipe: Any, *, layout: Branches | None = None) -> Iterator[Cloc
     adapter = adapter_of(pipe)
     if "timestep" not in inspect.signature(type(denoiser).forward).parameters:
         raise UserError(
-            f"{type(denoiser).__name__} takes no `timestep`; it is not a denoiser that can be hooked"
+            f"{type(denoiser).__name__} takes no `timestep`; it is not a denoiser that can be"
+            " hooked"
         )
     branches = ToldBranches(pipe, layout)
     clock = Clock(pipe, adapter, branches)
@@ -91,12 +97,16 @@ def _scalar(timestep: Tensor | float) -> float:
         return timestep.item()
     values = torch.unique(timestep)
     if len(values) != 1:
-        raise UserError(f"the batch mixes {len(values)} timesteps; a hooked call needs one for all its rows")
+        raise UserError(
+            f"the batch mixes {len(values)} timesteps; a hooked call needs one for all its rows"
+        )
     return values.item()
 
 
 def _rounding(timestep: Tensor | float) -> float:
-    """How far, relatively, a timestep may be from the scheduler's: what scaling it in its dtype loses, forth and back."""
+    """How far, relatively, a timestep may be from the scheduler's: what scaling it in its dtype
+    loses, forth and back.
+    """
     if isinstance(timestep, Tensor) and timestep.is_floating_point():
         return 2 * torch.finfo(timestep.dtype).eps
     return 0.0

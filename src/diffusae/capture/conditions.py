@@ -1,4 +1,6 @@
-"""What a pipeline gives its denoiser besides latents and time: taken from the first call that it makes."""
+"""What a pipeline gives its denoiser besides latents and time: taken from the first call that it
+makes.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +33,11 @@ def conditions(
     height: int,
     width: int,
 ) -> dict[str, Any]:
-    """The denoiser's arguments by name for one branch of guidance: text states, pooled states, sizes, masks, positions.
+    """The denoiser's arguments by name for one branch of guidance: text states, pooled states,
+    sizes, masks, positions.
 
-    The pipeline is called as for a picture and stopped at its first pass of that branch, so every kind of pipeline
-    prepares them itself.
+    The pipeline is called as for a picture and stopped at its first pass of that branch, so every
+    kind of pipeline prepares them itself.
 
     Raises:
         UserError: a branch that the call does not run.

@@ -1,4 +1,6 @@
-"""Blocks that must run in a denoiser call and do not: a cache or layer skipping leaves them out, or gives an old output."""
+"""Blocks that must run in a denoiser call and do not: a cache or layer skipping leaves them out, or
+gives an old output.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,11 @@ Due = Callable[[Clock], Collection[str]]
 
 
 class DueBlocks:
-    """Looks back at every denoiser call, when the next one begins and at the end, whether its due blocks have worked.
+    """Looks back at every denoiser call, when the next one begins and at the end, whether its due
+    blocks have worked.
 
-    A block has worked if it was called and, where its `forward` was replaced, one of its own layers was: what gives an output
-    that was kept from an earlier step calls the block alone.
+    A block has worked if it was called and, where its `forward` was replaced, one of its own layers
+    was: what gives an output that was kept from an earlier step calls the block alone.
     """
 
     def __init__(
@@ -33,7 +36,13 @@ class DueBlocks:
         due: Due,
         stack: ExitStack,
     ) -> None:
-        self._denoiser, self._infos, self._clock, self._due, self._stack = denoiser, infos, clock, due, stack
+        self._denoiser, self._infos, self._clock, self._due, self._stack = (
+            denoiser,
+            infos,
+            clock,
+            due,
+            stack,
+        )
         self._wanted: set[str] = set()
         self._called: set[str] = set()
         self._worked: set[str] = set()
@@ -64,15 +73,19 @@ class DueBlocks:
 
     def settle(self) -> None:
         """`UserError` for a block that was due in the last denoiser call and did not work."""
-        wanted, worked = self._wanted, self._called & (self._worked | (self._infos.keys() - self._watched))
+        wanted, worked = (
+            self._wanted,
+            self._called & (self._worked | (self._infos.keys() - self._watched)),
+        )
         self._wanted, self._called = set(), set()
         self._worked.clear()
         for block in sorted(wanted):
             cache = self._cache(self._denoiser.get_submodule(self._infos[block].path))
             if cache or block not in worked:
                 raise UserError(
-                    f"{block} ({self._infos[block].path}) did not run, or not as itself, at {self._at}: a cache or layer "
-                    "skipping left it out, or gave an output that was kept"
+                    f"{block} ({self._infos[block].path}) did not run, or not as itself, at"
+                    f" {self._at}: a cache or layer skipping left it out, or gave an output that"
+                    " was kept"
                     + (
                         f" ({cache}); call {type(self._denoiser).__name__}.disable_cache() first"
                         if cache
@@ -88,7 +101,8 @@ class DueBlocks:
             self._stack.callback(handle.remove)
 
     def _cache(self, module: nn.Module) -> str:
-        """The cache of diffusers that stands between the block and the denoiser; "" where there is none.
+        """The cache of diffusers that stands between the block and the denoiser; "" where there is
+        none.
 
         The first block runs at every step, but is given what the blocks behind it added earlier.
         """

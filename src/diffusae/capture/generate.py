@@ -35,7 +35,9 @@ class Generation:
     grids: dict[str, tuple[int, int]]
     """{block: (h, w)}; positions are row-major over it."""
     nonfinite: dict[int, list[str]]
-    """{picture: where it held a NaN or an infinity}: {3: ["mid at timestep 501, cond", "final latents"]}."""
+    """{picture: where it held a NaN or an infinity}: {3: ["mid at timestep 501, cond", "final
+    latents"]}.
+    """
 
 
 def generate(
@@ -57,18 +59,21 @@ def generate(
     update_dtype: torch.dtype | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Generation:
-    """Generate one picture a prompt, as one batch through the unmodified `pipe(...)`, and record updates.
+    """Generate one picture a prompt, as one batch through the unmodified `pipe(...)`, and record
+    updates.
 
-    Each picture has its own generator, seeded by its seed, for its first latent and for whatever noise the
-    scheduler draws: a picture depends neither on its neighbours nor on its place, except that sums over
-    another batch size may be rounded differently (about 1e-6, relative, in float32). The first latents are
-    drawn on the CPU in float32, so they are the same on every device.
+    Each picture has its own generator, seeded by its seed, for its first latent and for whatever
+    noise the scheduler draws: a picture depends neither on its neighbours nor on its place, except
+    that sums over another batch size may be rounded differently (about 1e-6, relative, in float32).
+    The first latents are drawn on the CPU in float32, so they are the same on every device.
 
-    `guidance` is the pipeline's `guidance_scale`; `true_guidance` above 1 makes FLUX run a second, unconditional pass a
-    step under the empty prompt. `negative_prompt` is what the unconditional pass is given in the empty prompt's place. `text_tokens` is the length that prompts are padded and cut to, where the pipeline lets one
-    choose (T5). `hookpoints` is {block: module path, or place}, `timesteps` are the scheduler's own values; without either
-    nothing is recorded. `height` and `width` in pixels default to the model's size. Without `decode` the decoder does
-    not run. `progress` is called with the index of each finished step. Out of memory becomes a `UserError`
+    `guidance` is the pipeline's `guidance_scale`; `true_guidance` above 1 makes FLUX run a second,
+    unconditional pass a step under the empty prompt. `negative_prompt` is what the unconditional
+    pass is given in the empty prompt's place. `text_tokens` is the length that prompts are padded
+    and cut to, where the pipeline lets one choose (T5). `hookpoints` is {block: module path, or
+    place}, `timesteps` are the scheduler's own values; without either nothing is recorded. `height`
+    and `width` in pixels default to the model's size. Without `decode` the decoder does not run.
+    `progress` is called with the index of each finished step. Out of memory becomes a `UserError`
     with the batch size to try.
     """
     refuse_text("prompts", prompts)
@@ -87,26 +92,27 @@ def generate(
     for name, pixels in (("height", height), ("width", width)):
         if pixels is not None and (pixels < unit or pixels % unit):
             faults.append(
-                f"{name}={pixels} is not a multiple of {unit}; give one, such as {max(unit, pixels // unit * unit)}"
+                f"{name}={pixels} is not a multiple of {unit}; give one, such as"
+                f" {max(unit, pixels // unit * unit)}"
             )
     if bool(hookpoints) != bool(timesteps):
         faults.append(
-            "recording needs both hookpoints and timesteps, and one of them is empty; give both or neither"
+            "recording needs both hookpoints and timesteps, and one of them is empty; give both or"
+            " neither"
         )
     together(faults)
     denoiser = adapter.denoiser
     if hookpoints:
-        planned = planned_branches(denoiser, guidance, layout=adapter.layout, true_guidance=true_guidance)
+        planned = planned_branches(
+            denoiser, guidance, layout=adapter.layout, true_guidance=true_guidance
+        )
         check_conditionings(conditionings, planned)
     scale = pipe.vae_scale_factor
     default_height, default_width = _default_size(pipe, denoiser)
     height, width = height or default_height * scale, width or default_width * scale
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     latents = first_latents(
-        generators,
-        channels=adapter.latent_channels,
-        height=height // scale,
-        width=width // scale,
+        generators, channels=adapter.latent_channels, height=height // scale, width=width // scale
     )
     final: list[Tensor] = []
 
@@ -116,7 +122,9 @@ def generate(
             progress(index)
 
     recording = (
-        capture_updates(pipe, hookpoints, timesteps, conditionings=conditionings, dtype=update_dtype)
+        capture_updates(
+            pipe, hookpoints, timesteps, conditionings=conditionings, dtype=update_dtype
+        )
         if hookpoints
         else nullcontext(CapturedUpdates())
     )
@@ -128,10 +136,16 @@ def generate(
                 width=width,
                 num_inference_steps=steps,
                 generator=generators,
-                latents=adapter.pack(latents).to(device=execution_device(pipe), dtype=denoiser.dtype),
+                latents=adapter.pack(latents).to(
+                    device=execution_device(pipe), dtype=denoiser.dtype
+                ),
                 output_type="np" if decode else "latent",
                 **adapter.guidance(guidance, true_guidance, len(prompts))
-                | ({} if negative_prompt is None else {"negative_prompt": [negative_prompt] * len(prompts)}),
+                | (
+                    {}
+                    if negative_prompt is None
+                    else {"negative_prompt": [negative_prompt] * len(prompts)}
+                ),
                 **call_options(pipe, text_tokens=text_tokens),
                 **_told(pipe, on_step_end),
             )
@@ -142,10 +156,12 @@ def generate(
             else "use a smaller picture or float16"
         )
         raise UserError(
-            f"out of memory with {len(prompts)} pictures at once on {execution_device(pipe)}; {remedy}"
+            f"out of memory with {len(prompts)} pictures at once on {execution_device(pipe)};"
+            f" {remedy}"
         ) from error
     places = {
-        f"{block} at timestep {t:g}, {name}": update for (block, t, name), update in captured.updates.items()
+        f"{block} at timestep {t:g}, {name}": update
+        for (block, t, name), update in captured.updates.items()
     }
     latents = adapter.unpack(final[0], height // scale, width // scale).float().cpu()
     places["final latents"] = latents
@@ -161,9 +177,11 @@ def generate(
 
 
 def call_options(pipe: Any, *, text_tokens: int | None) -> dict[str, Any]:
-    """What every call of a pipeline is given, so that it does what it is asked for and nothing besides.
+    """What every call of a pipeline is given, so that it does what it is asked for and nothing
+    besides.
 
-    PixArt would change the picture's size to the nearest that it was trained on, and rewrite captions.
+    PixArt would change the picture's size to the nearest that it was trained on, and rewrite
+    captions.
     """
     known = _parameters(pipe)
     options: dict[str, Any] = {
@@ -175,11 +193,15 @@ def call_options(pipe: Any, *, text_tokens: int | None) -> dict[str, Any]:
 
 
 def _told(pipe: Any, on_step_end: Callable[[int, Tensor], None]) -> dict[str, Any]:
-    """The argument that makes a pipeline tell its latents after each step: newer pipelines have another than older ones."""
+    """The argument that makes a pipeline tell its latents after each step: newer pipelines have
+    another than older ones.
+    """
     if "callback_on_step_end" not in _parameters(pipe):
         return {"callback": lambda index, _timestep, latents: on_step_end(index, latents)}
 
-    def callback(_pipe: Any, index: int, _timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def callback(
+        _pipe: Any, index: int, _timestep: Any, tensors: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         on_step_end(index, tensors["latents"])
         return {}
 
@@ -207,7 +229,9 @@ def first_latents(
 
 
 def nonfinite_places(tensors: Mapping[str, Float[Tensor, "n ..."]]) -> dict[int, list[str]]:
-    """{row: names of the tensors in which it holds a NaN or an infinity}, for the rows that have one."""
+    """{row: names of the tensors in which it holds a NaN or an infinity}, for the rows that have
+    one.
+    """
     faults: dict[int, list[str]] = {}
     for name, tensor in tensors.items():
         for row in torch.nonzero(~tensor.flatten(1).isfinite().all(dim=1)).flatten().tolist():
@@ -215,6 +239,13 @@ def nonfinite_places(tensors: Mapping[str, Float[Tensor, "n ..."]]) -> dict[int,
     return dict(sorted(faults.items()))
 
 
-def to_uint8(images: Float[np.ndarray, "n height width 3"]) -> UInt8[np.ndarray, "n height width 3"]:
+def to_uint8(
+    images: Float[np.ndarray, "n height width 3"],
+) -> UInt8[np.ndarray, "n height width 3"]:
     """Pictures in [0, 1] as bytes, rounded to nearest; what is not finite becomes black."""
-    return np.nan_to_num(images * 255, nan=0.0, posinf=0.0, neginf=0.0).round().clip(0, 255).astype(np.uint8)
+    return (
+        np.nan_to_num(images * 255, nan=0.0, posinf=0.0, neginf=0.0)
+        .round()
+        .clip(0, 255)
+        .astype(np.uint8)
+    )

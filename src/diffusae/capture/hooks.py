@@ -1,7 +1,8 @@
-"""Hooks on transformer blocks around an unmodified pipeline call: to see, replace or record what they do.
+"""Hooks on transformer blocks around an unmodified pipeline call: to see, replace or record what
+they do.
 
-The recorded quantity is the residual update of a block, output - input ("Emergence", arXiv 2504.15473,
-section 3).
+The recorded quantity is the residual update of a block, output - input ("Emergence", arXiv
+2504.15473, section 3).
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class Moment:
 
 
 Visit = Callable[[str, Moment, Tensor, Tensor], Tensor | None]
-"""visit(block, moment, input, output) -> another output, or None to keep it; all are [rows, positions, d_in]."""
+"""visit(block, moment, input, output) -> another output, or None to keep it; all are [rows,
+positions, d_in].
+"""
 
 
 @contextmanager
@@ -60,19 +63,21 @@ def hook_blocks(
 ) -> Iterator[Clock]:
     """Call `visit` after each hooked block at the wanted scheduler timesteps (None: at all).
 
-    `hookpoints` is {block: module path, or place in `list_hookpoints`}. `visit` sees the picture's stream alone: feature
-    maps as one vector a position, and of a joint block that returns text and picture the latter. At other timesteps a
-    hook costs one comparison. Contexts nest: a hook sees the output as the contexts entered before it left it. The hooks
-    are gone afterwards, after an exception too.
+    `hookpoints` is {block: module path, or place in `list_hookpoints`}. `visit` sees the picture's
+    stream alone: feature maps as one vector a position, and of a joint block that returns text and
+    picture the latter. At other timesteps a hook costs one comparison. Contexts nest: a hook sees
+    the output as the contexts entered before it left it. The hooks are gone afterwards, after an
+    exception too.
 
     Args:
-        layout: the branches along the batch in a loop of the caller's own over the denoiser, such as ("uncond", "cond").
-        due: with it, the rows of every denoiser call are counted before any block runs, and a block that is due and does not
-            run is an error.
+        layout: the branches along the batch in a loop of the caller's own over the denoiser, such
+            as ("uncond", "cond").
+        due: with it, the rows of every denoiser call are counted before any block runs, and a block
+            that is due and does not run is an error.
 
     Raises:
-        UserError: an unknown hookpoint, a compiled denoiser; with `due`, a call whose rows are not known, or a block that a
-            cache or layer skipping left out.
+        UserError: an unknown hookpoint, a compiled denoiser; with `due`, a call whose rows are not
+            known, or a block that a cache or layer skipping left out.
     """
     denoiser = denoiser_of(pipe)
     refuse_compiled(denoiser)
@@ -95,7 +100,9 @@ def hook_blocks(
         def hook_for(block: str) -> Callable[..., Any]:
             info = infos[block]
 
-            def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            def hook(
+                _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+            ) -> Any:
                 now = clock.now
                 if looking is not None:
                     looking.called(block)
@@ -103,9 +110,15 @@ def hook_blocks(
                     return None
                 before = args[0] if args else kwargs["hidden_states"]
                 after = _picture(output, before)
-                grid = (before.shape[-2], before.shape[-1]) if before.ndim == 4 else info.grid(*clock.size)
+                grid = (
+                    (before.shape[-2], before.shape[-1])
+                    if before.ndim == 4
+                    else info.grid(*clock.size)
+                )
                 moment = Moment(now, grid, clock.branches)
-                replacement = visit(block, moment, _positions(before, grid), _positions(after, grid))
+                replacement = visit(
+                    block, moment, _positions(before, grid), _positions(after, grid)
+                )
                 if replacement is None:
                     return None
                 if after.ndim == 4:
@@ -129,7 +142,9 @@ class CapturedUpdates:
     """What `capture_updates` recorded; complete once its context has ended."""
 
     updates: dict[UpdateKey, Float[Tensor, "pictures positions d_in"]] = field(default_factory=dict)
-    """On the CPU. Positions are row-major over the grid; the pictures of several calls follow on."""
+    """On the CPU. Positions are row-major over the grid; the pictures of several calls follow
+    on.
+    """
     grids: dict[str, tuple[int, int]] = field(default_factory=dict)
     """{block: (h, w)}"""
 
@@ -144,19 +159,22 @@ def capture_updates(
     dtype: torch.dtype | None = None,
     layout: Branches | None = None,
 ) -> Iterator[CapturedUpdates]:
-    """Record the updates of all blocks at all wanted scheduler timesteps in the pipeline calls made inside.
+    """Record the updates of all blocks at all wanted scheduler timesteps in the pipeline calls made
+    inside.
 
-    How many pictures a call makes is read off its arguments, and every denoiser call must have a row for each of them in
-    each branch of guidance that the pipeline's class runs. In a loop of your own over the denoiser, `layout` names the
-    branches along the batch: `layout=("uncond", "cond")`; every call of it counts as further pictures.
+    How many pictures a call makes is read off its arguments, and every denoiser call must have a
+    row for each of them in each branch of guidance that the pipeline's class runs. In a loop of
+    your own over the denoiser, `layout` names the branches along the batch: `layout=("uncond",
+    "cond")`; every call of it counts as further pictures.
 
-    The update is computed in the model's dtype and then stored as `dtype` (None: as it is). Values are not
-    judged: what is not finite, or overflows a narrower `dtype`, is recorded as such; an update of exactly zero gets a
-    warning.
+    The update is computed in the model's dtype and then stored as `dtype` (None: as it is). Values
+    are not judged: what is not finite, or overflows a narrower `dtype`, is recorded as such; an
+    update of exactly zero gets a warning.
 
     Raises:
-        UserError: rows that are not known or not counted right, before anything is recorded; a wanted timestep that has not
-            come by the end, or comes twice in a call; a block that did not run; `uncond` of a call without guidance.
+        UserError: rows that are not known or not counted right, before anything is recorded; a
+            wanted timestep that has not come by the end, or comes twice in a call; a block that did
+            not run; `uncond` of a call without guidance.
     """
     if not timesteps:
         raise UserError("no timestep is wanted; name at least one to record")
@@ -170,7 +188,8 @@ def capture_updates(
     def record(block: str, moment: Moment, before: Tensor, after: Tensor) -> None:
         if captured.grids.setdefault(block, moment.grid) != moment.grid:
             raise UserError(
-                f"{block} changed its grid from {captured.grids[block]} to {moment.grid}; record one picture size"
+                f"{block} changed its grid from {captured.grids[block]} to {moment.grid}; record"
+                " one picture size"
             )
         for conditioning in moment.branches.held(conditionings):
             number = account.enter(clock, block, conditioning)
@@ -182,11 +201,15 @@ def capture_updates(
     def due(clock: Clock) -> Collection[str]:
         return hookpoints if clock.now in wanted and clock.branches.held(conditionings) else ()
 
-    with hook_blocks(pipe, hookpoints, record, timesteps=timesteps, layout=layout, due=due) as clock:
+    with hook_blocks(
+        pipe, hookpoints, record, timesteps=timesteps, layout=layout, due=due
+    ) as clock:
         yield captured
     check_visited(timesteps, clock)
     offload.wait()
-    check_conditionings(conditionings, tuple(dict.fromkeys(conditioning for *_, conditioning in parts)))
+    check_conditionings(
+        conditionings, tuple(dict.fromkeys(conditioning for *_, conditioning in parts))
+    )
     account.close()
     captured.updates.update((key, in_order(part)) for key, part in parts.items())
     _warn_of_zeros(captured.updates)
@@ -194,14 +217,21 @@ def capture_updates(
 
 def _warn_of_zeros(updates: Mapping[UpdateKey, Float[Tensor, "pictures positions d_in"]]) -> None:
     for (block, timestep, conditioning), update in updates.items():
-        suspects = (~update[:, 0].any(dim=-1)).nonzero().flatten().tolist()  # one position tells most apart
+        suspects = (
+            (~update[:, 0].any(dim=-1)).nonzero().flatten().tolist()
+        )  # one position tells most apart
         zero = [picture for picture in suspects if not update[picture].any()]
         if zero:
             logger.warning(
-                "the update of %s at timestep %g, %s, is exactly zero for %d of %d pictures, the first of them picture %d: "
-                "the block changed nothing there",
-                block, timestep, conditioning, len(zero), len(update), zero[0],
-            )  # fmt: skip
+                "the update of %s at timestep %g, %s, is exactly zero for %d of %d pictures, the"
+                " first of them picture %d: the block changed nothing there",
+                block,
+                timestep,
+                conditioning,
+                len(zero),
+                len(update),
+                zero[0],
+            )
 
 
 def to_positions(images: Float[Tensor, "rows d_in h w"]) -> Float[Tensor, "rows h*w d_in"]:
@@ -215,25 +245,34 @@ def _positions(stream: Tensor, grid: tuple[int, int]) -> Tensor:
         return to_positions(stream)
     if stream.shape[1] != grid[0] * grid[1]:
         raise UserError(
-            f"the block holds {stream.shape[1]} positions, and the picture's grid is {grid[0]} x {grid[1]}: it mixes text "
-            "and picture in one stream; hook another block"
+            f"the block holds {stream.shape[1]} positions, and the picture's grid is {grid[0]} x"
+            f" {grid[1]}: it mixes text and picture in one stream; hook another block"
         )
     return stream
 
 
 def _place(output: Sequence[Any], before: Tensor) -> int:
-    """Which of several outputs is the picture's stream: the one of the input's shape, the last where several are.
+    """Which of several outputs is the picture's stream: the one of the input's shape, the last
+    where several are.
 
     Joint blocks return (text, picture), 2D transformers (picture,).
     """
-    same = [i for i, each in enumerate(output) if isinstance(each, Tensor) and each.shape == before.shape]
+    same = [
+        i
+        for i, each in enumerate(output)
+        if isinstance(each, Tensor) and each.shape == before.shape
+    ]
     if not same:
-        raise UserError("the block returns nothing of its input's shape, so it has no update; hook another")
+        raise UserError(
+            "the block returns nothing of its input's shape, so it has no update; hook another"
+        )
     return same[-1]
 
 
 def _picture(output: Any, before: Tensor) -> Tensor:
-    """The picture's stream in what a block returns: a tensor, a tuple, or a Transformer2DModelOutput."""
+    """The picture's stream in what a block returns: a tensor, a tuple, or a
+    Transformer2DModelOutput.
+    """
     if isinstance(output, Tensor):
         return output
     return output[_place(output, before)] if isinstance(output, tuple) else output.sample

@@ -1,6 +1,8 @@
-"""What a denoiser's blocks do with given pictures: noised to a chosen time, one pass each, no generation.
+"""What a denoiser's blocks do with given pictures: noised to a chosen time, one pass each, no
+generation.
 
-Revelio (arXiv 2411.16725, section 3) looks at the features of real pictures this way, with an empty prompt.
+Revelio (arXiv 2411.16725, section 3) looks at the features of real pictures this way, with an empty
+prompt.
 """
 
 from __future__ import annotations
@@ -26,18 +28,22 @@ Quantity = Literal["update", "output"]
 """Of a block: output minus input, or its output."""
 
 _SOME_GUIDANCE = 2.0
-"""Enough for a pipeline to run its unconditional branch; what that branch is given does not depend on it."""
+"""Enough for a pipeline to run its unconditional branch; what that branch is given does not depend
+on it.
+"""
 
 Given = Callable[[int], Mapping[str, Any]]
 """given(n) -> what else the denoiser takes for n pictures, such as the text encoder's output."""
 
 
 def prompted(pipe: Any, prompt: str, **asked: Any) -> Given:
-    """What the denoiser is given beside the pictures under one prompt for all; asked of the pipeline once a batch size.
+    """What the denoiser is given beside the pictures under one prompt for all; asked of the
+    pipeline once a batch size.
 
-    `asked` is what `conditions` takes. An empty prompt is the unconditional branch of a guided call, whatever guidance is
-    asked for: not every pipeline encodes it as it encodes an empty caption (Stable Diffusion XL sets it to zeros). A model
-    without such a branch is given the empty caption.
+    `asked` is what `conditions` takes. An empty prompt is the unconditional branch of a guided
+    call, whatever guidance is asked for: not every pipeline encodes it as it encodes an empty
+    caption (Stable Diffusion XL sets it to zeros). A model without such a branch is given the empty
+    caption.
     """
     adapter = adapter_of(pipe)
     branch = "cond"
@@ -69,11 +75,13 @@ def capture_noised(
     record: Quantity = "update",
     pooled: bool = False,
 ) -> dict[tuple[str, float], Float[Tensor, "n positions d_in"]]:
-    """{(block, timestep): what the block did}, on the CPU in the model's dtype (pooled: in float32).
+    """{(block, timestep): what the block did}, on the CPU in the model's dtype (pooled: in
+    float32).
 
     Args:
         latents: of clean pictures, in the denoiser's scale (`encode_pictures`).
-        seeds: each fixes one picture's noise, drawn on the CPU in float32; it is the same at every timestep.
+        seeds: each fixes one picture's noise, drawn on the CPU in float32; it is the same at every
+            timestep.
         given: what else the denoiser takes.
         timesteps: the scheduler's own values.
         pooled: the mean over positions, as one position.
@@ -85,7 +93,8 @@ def capture_noised(
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     noise = first_latents(generators, channels=shape[0], height=shape[1], width=shape[2])
     latents, noise = (
-        each.to(device=execution_device(pipe), dtype=adapter.denoiser.dtype) for each in (latents, noise)
+        each.to(device=execution_device(pipe), dtype=adapter.denoiser.dtype)
+        for each in (latents, noise)
     )
     found: dict[tuple[str, float], Tensor] = {}
     offload = Offload()

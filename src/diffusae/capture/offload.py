@@ -9,8 +9,8 @@ from torch import Tensor
 class Offload:
     """Copies tensors to the CPU.
 
-    From an accelerator they go into pinned memory while it computes on: what is returned must not be read before `wait`.
-    From the CPU nothing waits. A copy owns its memory and is contiguous.
+    From an accelerator they go into pinned memory while it computes on: what is returned must not
+    be read before `wait`. From the CPU nothing waits. A copy owns its memory and is contiguous.
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,9 @@ class Offload:
     def __call__(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         """A copy of `tensor` on the CPU as `dtype`."""
         if tensor.device.type != "cuda":
-            return tensor.detach().to("cpu", dtype, copy=True, memory_format=torch.contiguous_format)
+            return tensor.detach().to(
+                "cpu", dtype, copy=True, memory_format=torch.contiguous_format
+            )
         self._devices.add(tensor.device)
         ready = tensor.detach().to(dtype).contiguous()
         copy = torch.empty(ready.shape, dtype=dtype, pin_memory=True)

@@ -1,7 +1,8 @@
-"""A denoiser's outputs kept from one pipeline call and given again in the next, up to where the two part.
+"""A denoiser's outputs kept from one pipeline call and given again in the next, up to where the two
+part.
 
-Two calls of the same prompts and seeds are the same until something is changed; what comes before need not be computed
-twice. The pipeline itself is called as ever.
+Two calls of the same prompts and seeds are the same until something is changed; what comes before
+need not be computed twice. The pipeline itself is called as ever.
 """
 
 from __future__ import annotations
@@ -19,16 +20,19 @@ from diffusae.capture.clock import running_clock
 from diffusae.errors import UserError
 
 Outputs = dict[float, dict[Branches, Any]]
-"""{the scheduler's timestep: {the pass's branches: what the denoiser returned}}; one pass holds both where guidance is one
-batch."""
+"""{the scheduler's timestep: {the pass's branches: what the denoiser returned}}; one pass holds
+both where guidance is one batch.
+"""
 
 
 @contextmanager
 def recorded_outputs(pipe: Any) -> Iterator[Outputs]:
-    """What the denoiser returned at each timestep in each pass, of the one pipeline call made inside.
+    """What the denoiser returned at each timestep in each pass, of the one pipeline call made
+    inside.
 
     Raises:
-        UserError: a timestep comes twice for one branch, so that its outputs could not be told apart.
+        UserError: a timestep comes twice for one branch, so that its outputs could not be told
+            apart.
     """
     outputs: Outputs = {}
     with running_clock(pipe) as clock:
@@ -52,10 +56,12 @@ def recorded_outputs(pipe: Any) -> Iterator[Outputs]:
 
 @contextmanager
 def replayed_outputs(pipe: Any, outputs: Outputs, timesteps: Collection[float]) -> Iterator[None]:
-    """At these timesteps the denoiser returns what is in `outputs` and does not run; its blocks' hooks do not either.
+    """At these timesteps the denoiser returns what is in `outputs` and does not run; its blocks'
+    hooks do not either.
 
-    The calls made inside must be those of the recording: the same prompts, seeds and settings. The denoiser is itself
-    again afterwards, after an exception too, with whatever wrapper its `forward` had.
+    The calls made inside must be those of the recording: the same prompts, seeds and settings. The
+    denoiser is itself again afterwards, after an exception too, with whatever wrapper its `forward`
+    had.
 
     Raises:
         UserError: a timestep that was not recorded.

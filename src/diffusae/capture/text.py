@@ -1,4 +1,6 @@
-"""What layers of a pipeline's text encoders give for prompts: one vector a token, as the pipeline itself encodes them."""
+"""What layers of a pipeline's text encoders give for prompts: one vector a token, as the pipeline
+itself encodes them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from diffusae.errors import UserError, refuse_text
 
 @dataclass(frozen=True)
 class TokenOutputs:
-    """One layer's output for `n` prompts, on the CPU, and which of its rows are the prompt's own."""
+    """One layer's output for `n` prompts, on the CPU, and which of its rows are the prompt's
+    own.
+    """
 
     outputs: Float[Tensor, "n tokens d_in"]
     ids: Int[Tensor, "n tokens"]
@@ -31,11 +35,16 @@ class TokenOutputs:
 
 @torch.no_grad()
 def capture_text(
-    pipe: Any, layers: Mapping[str, TextLayer], prompts: Sequence[str], *, text_tokens: int | None = None
+    pipe: Any,
+    layers: Mapping[str, TextLayer],
+    prompts: Sequence[str],
+    *,
+    text_tokens: int | None = None,
 ) -> dict[str, TokenOutputs]:
     """{name: outputs} of these layers for prompts, through the pipeline's own `encode_prompt`.
 
-    The output is the layer's: the residual stream after it, before the encoder's last normalisation.
+    The output is the layer's: the residual stream after it, before the encoder's last
+    normalisation.
 
     Raises:
         UserError: the pipeline does not run an encoder with its prompts.
@@ -48,7 +57,10 @@ def capture_text(
             module: nn.Module = getattr(pipe, encoder)
 
             def note(
-                _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], encoder: str = encoder
+                _module: nn.Module,
+                args: tuple[Any, ...],
+                kwargs: dict[str, Any],
+                encoder: str = encoder,
             ) -> None:
                 ids.setdefault(encoder, (args[0] if args else kwargs["input_ids"]).cpu())
 
@@ -56,7 +68,9 @@ def capture_text(
         for name, layer in layers.items():
 
             def keep(_module: nn.Module, _args: Any, output: Any, name: str = name) -> None:
-                seen.setdefault(name, (output[0] if isinstance(output, tuple) else output).detach().cpu())
+                seen.setdefault(
+                    name, (output[0] if isinstance(output, tuple) else output).detach().cpu()
+                )
 
             module = getattr(pipe, layer.encoder).get_submodule(layer.path)
             stack.callback(module.register_forward_hook(keep).remove)
@@ -65,15 +79,20 @@ def capture_text(
     for name, layer in layers.items():
         if name not in seen or len(seen[name]) != len(prompts):
             raise UserError(
-                f"{type(pipe).__name__} does not run {layer.encoder} once with its prompts; choose another layer"
+                f"{type(pipe).__name__} does not run {layer.encoder} once with its prompts; choose"
+                " another layer"
             )
         end = getattr(pipe, layer.tokenizer).eos_token_id
-        found[name] = TokenOutputs(seen[name], ids[layer.encoder], lengths_of(ids[layer.encoder], end))
+        found[name] = TokenOutputs(
+            seen[name], ids[layer.encoder], lengths_of(ids[layer.encoder], end)
+        )
     return found
 
 
 def lengths_of(ids: Int[Tensor, "n tokens"], end: int) -> Int[Tensor, " n"]:
-    """Tokens up to the first end token, that included; all where there is none. CLIP may pad with end tokens."""
+    """Tokens up to the first end token, that included; all where there is none. CLIP may pad with
+    end tokens.
+    """
     is_end = ids == end
     first = is_end.int().argmax(dim=1) + 1
     return torch.where(is_end.any(dim=1), first, torch.full_like(first, ids.shape[1]))

@@ -1,6 +1,7 @@
 """The command `diffusae STAGE [overrides]`: every stage is a Hydra application of its own.
 
-Nothing here imports a stage before its configuration is composed and checked: stages take seconds to import.
+Nothing here imports a stage before its configuration is composed and checked: stages take seconds
+to import.
 """
 
 from diffusae.cli.command import _explained, main

@@ -1,4 +1,6 @@
-"""The command line of one stage: flags anywhere between the overrides, and every override checked before a stage is imported."""
+"""The command line of one stage: flags anywhere between the overrides, and every override checked
+before a stage is imported.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ from diffusae.study.names import name_fault, name_faults
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What follows the stage: overrides, and Hydra's flags in the order in which they were given. `help` and `shows` (--cfg,
-    --info) run nothing.
+    """What follows the stage: overrides, and Hydra's flags in the order in which they were given.
+    `help` and `shows` (--cfg, --info) run nothing.
     """
 
     overrides: tuple[str, ...]
@@ -42,10 +44,13 @@ class CommandLine:
         found = parser.parse_intermixed_args(list(arguments))
         if found.config_path is not None:
             raise UserError(
-                "--config-path would take the place of diffusae's own configs; --config-dir DIR adds yours"
+                "--config-path would take the place of diffusae's own configs; --config-dir DIR"
+                " adds yours"
             )
         if found.experimental_rerun is not None:
-            raise UserError("--experimental-rerun reads a pickle, which diffusae never does; leave it out")
+            raise UserError(
+                "--experimental-rerun reads a pickle, which diffusae never does; leave it out"
+            )
         rest, flags = list(found.overrides), []
         for argument in arguments:
             if rest and argument == rest[0]:
@@ -81,7 +86,8 @@ class CommandLine:
             raise
         if cfg.get("stage", stage) != stage:
             raise UserError(
-                f"-cn {self.config_name} is the configuration of `diffusae {cfg.stage}`; use that command"
+                f"-cn {self.config_name} is the configuration of `diffusae {cfg.stage}`; use that"
+                " command"
             )
         together([*_references(cfg, overrides), *name_faults(cfg)])
         return cfg
@@ -121,17 +127,25 @@ def _chosen(override: Any) -> list[str]:
     if override.is_sweep_override():
         return [str(value) for value in override.sweep_string_iterator()]
     value = override.value()
-    return [str(each) for each in (value if isinstance(value, list) else [value]) if each is not None]
+    return [
+        str(each) for each in (value if isinstance(value, list) else [value]) if each is not None
+    ]
 
 
 def _is_group(composer: Composer, override: Any, search: Sequence[str]) -> bool:
-    return "." not in override.key_or_group and bool(composer.options(override.key_or_group, search))
+    return "." not in override.key_or_group and bool(
+        composer.options(override.key_or_group, search)
+    )
 
 
-def _choice_faults(composer: Composer, choices: Sequence[Any], search: Sequence[str]) -> Iterator[str]:
+def _choice_faults(
+    composer: Composer, choices: Sequence[Any], search: Sequence[str]
+) -> Iterator[str]:
     for override in choices:
         for chosen in _chosen(override):
-            group, _, name = f"{override.key_or_group}/{chosen.removesuffix('.yaml')}".rpartition("/")
+            group, _, name = f"{override.key_or_group}/{chosen.removesuffix('.yaml')}".rpartition(
+                "/"
+            )
             known = composer.options(group, search)
             if name not in known:
                 yield str(unknown(f"option of {group}:", chosen, known))
@@ -146,7 +160,8 @@ def _composed(composer: Composer, stage: str, overrides: Sequence[str]) -> DictC
         if not there or not composer.options(group):
             raise
         raise UserError(
-            f"the group {group!r} is not among the defaults of `diffusae {stage}`; leave it out, or add it with +{group}=..."
+            f"the group {group!r} is not among the defaults of `diffusae {stage}`; leave it out, or"
+            f" add it with +{group}=..."
         ) from error
 
 
@@ -163,7 +178,9 @@ def _text_faults(overrides: Sequence[Any]) -> Iterator[str]:
         key = override.key_or_group
         if override.is_sweep_override():
             if key == "name":
-                named = [name_fault(key, each, nested=True) for each in override.sweep_string_iterator()]
+                named = [
+                    name_fault(key, each, nested=True) for each in override.sweep_string_iterator()
+                ]
                 yield from filter(None, named)
         elif key in TEXTS and not isinstance(value := override.value(), str | None):
             yield no_text(override.input_line, value)
@@ -180,7 +197,9 @@ def _references(cfg: DictConfig, overrides: Sequence[Any]) -> Iterator[str]:
 
 
 def unknown_setting(cfg: DictConfig, dotted: str) -> str | None:
-    """What is said of a setting that the configuration does not have, with the names that it has there; None where it is one."""
+    """What is said of a setting that the configuration does not have, with the names that it has
+    there; None where it is one.
+    """
     node: Any = cfg
     parts = dotted.replace("/", ".").split(".")
     for depth, part in enumerate(parts):
@@ -189,7 +208,9 @@ def unknown_setting(cfg: DictConfig, dotted: str) -> str | None:
             return None  # a list, or what another setting says
         if node._is_none() or part not in node.keys():  # noqa: SIM118  (`in` leaves out what is still to be given)
             names = sorted(str(key) for key in node if key not in ("hydra", "stage"))
-            close = get_close_matches(part, names, n=1) or (_elsewhere(cfg, part) if len(parts) == 1 else [])
+            close = get_close_matches(part, names, n=1) or (
+                _elsewhere(cfg, part) if len(parts) == 1 else []
+            )
             hint = ".".join([*parts[:depth], close[0], *parts[depth + 1 :]]) if close else ""
             where = f"under {above}" if above else "at the top"
             told = f"unknown setting {dotted!r}; valid names {where}: {', '.join(names)}."
@@ -201,4 +222,8 @@ def unknown_setting(cfg: DictConfig, dotted: str) -> str | None:
 def _elsewhere(cfg: DictConfig, name: str) -> list[str]:
     """The settings of this very name one level down."""
     inner = [(str(key), cfg._get_node(key)) for key in cfg if key != "hydra"]
-    return [f"{key}.{name}" for key, node in inner if isinstance(node, DictConfig) and name in node.keys()]  # noqa: SIM118
+    return [
+        f"{key}.{name}"
+        for key, node in inner
+        if isinstance(node, DictConfig) and name in node.keys()  # noqa: SIM118  (`in` leaves out what is still to be given)
+    ]

@@ -1,4 +1,6 @@
-"""From the command line to a stage: help, checks, the stage itself, and one message where it ends otherwise than well."""
+"""From the command line to a stage: help, checks, the stage itself, and one message where it ends
+otherwise than well.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ _HOW = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped by SIGTERM"}
 
 
 class _Failed(BaseException):
-    """Carries the error of a single job past Hydra, which would print a line of its own before the message."""
+    """Carries the error of a single job past Hydra, which would print a line of its own before the
+    message.
+    """
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -100,18 +104,23 @@ def _run(stage: str, arguments: list[str]) -> None:
     logs = [] if line.shows else where_logs_go(cfg, multirun=line.multirun)
     if logs:
         print(
-            f"diffusae {stage}: nothing can be written to the study's logs; they are shown here alone",
+            f"diffusae {stage}: nothing can be written to the study's logs; they are shown here"
+            " alone",
             file=sys.stderr,
         )
     import hydra
 
     # Overrides first: one of Hydra's flags would take the next word for its value.
     sys.argv = [f"diffusae {stage}", *line.overrides, *logs, *line.flags]
-    hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=stage)(_task(stage))()
+    hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=stage)(
+        _task(stage)
+    )()
 
 
 def _task(stage: str) -> Callable[[Any], object]:
-    """The stage as Hydra's task, imported when its first job begins: in this process, or in one of a launcher's."""
+    """The stage as Hydra's task, imported when its first job begins: in this process, or in one of
+    a launcher's.
+    """
 
     def task(cfg: Any) -> object:
         from hydra.core.hydra_config import HydraConfig
@@ -132,7 +141,9 @@ def _task(stage: str) -> Callable[[Any], object]:
                 raise
             raise _Failed(error) from None
 
-    task.__module__ = f"diffusae.stages.{FUNCTIONS.get(stage, stage)}"  # by which Hydra names the log
+    task.__module__ = (  # by which Hydra names the log
+        f"diffusae.stages.{FUNCTIONS.get(stage, stage)}"
+    )
     return task
 
 
@@ -147,7 +158,8 @@ def _signal_of(error: BaseException) -> int | None:
         return error.number
     if isinstance(error, KeyboardInterrupt):
         return signal.SIGINT
-    # Lightning's answer to SIGTERM, once the training's checkpoint is written, is an exit without a code.
+    # Lightning's answer to SIGTERM, once the training's checkpoint is written, is an exit without a
+    # code.
     return signal.SIGTERM if type(error).__name__ == "SIGTERMException" else received()
 
 
@@ -169,7 +181,9 @@ def _leave_pipe() -> None:
 
 def _told_of_jobs(error: Exception) -> bool:
     """Whether a multirun that its launcher broke off has been told job by job."""
-    outcomes = sys.modules.get("diffusae.jobs.outcomes")  # no multirun has begun where it is not imported
+    outcomes = sys.modules.get(
+        "diffusae.jobs.outcomes"
+    )  # no multirun has begun where it is not imported
     return (
         outcomes is not None
         and outcomes.OutcomeTable.open is not None

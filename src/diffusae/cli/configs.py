@@ -1,4 +1,6 @@
-"""Where the configuration lies, what options it offers, and composing it without importing a stage."""
+"""Where the configuration lies, what options it offers, and composing it without importing a
+stage.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +24,27 @@ def config_directory() -> Path:
     """
     package = Path(__file__).parents[1]
     places = [package / "conf"]
-    if package.parent.name == "src":  # a `conf` beside an installed package would be somebody else's
+    if (
+        package.parent.name == "src"
+    ):  # a `conf` beside an installed package would be somebody else's
         places.append(package.parents[1] / "conf")
     for place in places:
         if (place / ROOT).is_file():
             return place
     raise UserError(
-        f"diffusae's configuration is missing ({places[0] / ROOT}); install the package again: pip install --force-reinstall "
-        "diffusae"
+        f"diffusae's configuration is missing ({places[0] / ROOT}); install the package again: pip"
+        " install --force-reinstall diffusae"
     )
 
 
 class Composer:
-    """Composes one stage's configuration as Hydra will, with the user's own directory of configs where there is one."""
+    """Composes one stage's configuration as Hydra will, with the user's own directory of configs
+    where there is one.
+    """
 
-    def __init__(self, stage: str, *, config_dir: str | None = None, config_name: str | None = None) -> None:
+    def __init__(
+        self, stage: str, *, config_dir: str | None = None, config_name: str | None = None
+    ) -> None:
         from hydra._internal.config_loader_impl import ConfigLoaderImpl
         from hydra._internal.hydra import Hydra
         from hydra._internal.utils import create_config_search_path
@@ -45,7 +53,9 @@ class Composer:
         if config_dir is not None:
             folder = Path(config_dir).expanduser().absolute()
             if not folder.is_dir():
-                raise UserError(f"--config-dir: there is no directory {folder}; give one that holds configs")
+                raise UserError(
+                    f"--config-dir: there is no directory {folder}; give one that holds configs"
+                )
             path.prepend(provider="command-line", path=f"file://{folder}")
         self.root = config_name or stage
         self._loader = ConfigLoaderImpl(config_search_path=path)
@@ -63,7 +73,9 @@ class Composer:
         return {group: options for group in names if (options := self.options(group))}
 
     def options(self, group: str, overrides: Sequence[str] = ()) -> list[str]:
-        """What a group offers; nothing where it is no group. Private options (`_common`) are parts of others."""
+        """What a group offers; nothing where it is no group. Private options (`_common`) are parts
+        of others.
+        """
         from hydra.core.object_type import ObjectType
 
         names = self._loader.get_group_options(group, ObjectType.CONFIG, self.root, list(overrides))

@@ -18,41 +18,59 @@ def usage() -> str:
     chosen = "\n".join(
         _listed(f"{stage} {group}=", _options(group), lead="  ") for stage, group in CHOICES.items()
     )
-    papers = sorted(path.stem for path in (Path(__file__).parents[1] / "report" / "paper").glob("*.json"))
-    return (
-        f"usage: diffusae STAGE [overrides]\n\nstages:\n{rows}\n\n{chosen}\n"
-        f"{_listed('compare reference=', papers, lead='  ')}\n\n"
-        "diffusae STAGE --help     the groups of its configuration, their options, and its own settings\n"
-        "diffusae STAGE --cfg job  all its settings with their values\n"
-        "diffusae --version        of diffusae and the libraries that decide results\n\n"
-        "-m runs a job for every combination:\n"
-        "  diffusae train -m timestep=early,middle,final block=down,mid,up conditioning=cond,uncond"
+    papers = sorted(
+        path.stem for path in (Path(__file__).parents[1] / "report" / "paper").glob("*.json")
     )
+    compared = _listed("compare reference=", papers, lead="  ")
+    return f"""usage: diffusae STAGE [overrides]
+
+stages:
+{rows}
+
+{chosen}
+{compared}
+
+diffusae STAGE --help     the groups of its configuration, their options, and its own settings
+diffusae STAGE --cfg job  all its settings with their values
+diffusae --version        of diffusae and the libraries that decide results
+
+-m runs a job for every combination:
+  diffusae train -m timestep=early,middle,final block=down,mid,up conditioning=cond,uncond"""
 
 
 def stage_help(stage: str, line: CommandLine) -> str:
-    """What `diffusae STAGE --help` prints: groups with their options, the user's own included, and the stage's own settings."""
+    """What `diffusae STAGE --help` prints: groups with their options, the user's own included, and
+    the stage's own settings.
+    """
     composer = Composer(stage, config_dir=line.config_dir, config_name=line.config_name)
-    groups = "\n".join(_listed(f"{group}=", names, lead="  ") for group, names in composer.groups().items())
+    groups = "\n".join(
+        _listed(f"{group}=", names, lead="  ") for group, names in composer.groups().items()
+    )
     root = (config_directory() / f"{stage}.yaml").read_text(encoding="utf-8").strip()
     own = "\n".join(f"  {text}" for text in root.splitlines())
-    return (
-        f"diffusae {stage}: {STAGES[stage]}\n\n"
-        f"groups, chosen with group=option (+group=option where the stage has none of its own):\n{groups}\n\n"
-        f"the stage's own settings, beside those of the groups ({stage}.yaml):\n{own}\n\n"
-        f"diffusae {stage} --cfg job shows all settings with their values; setting=value changes one, "
-        "--config-dir DIR adds your own options."
-    )
+    return f"""diffusae {stage}: {STAGES[stage]}
+
+groups, chosen with group=option (+group=option where the stage has none of its own):
+{groups}
+
+the stage's own settings, beside those of the groups ({stage}.yaml):
+{own}
+
+diffusae {stage} --cfg job shows all settings with their values; setting=value changes one, \
+--config-dir DIR adds your own options."""
 
 
 def versions() -> str:
-    """What `diffusae --version` prints: one line, with the commit where the sources are a repository."""
+    """What `diffusae --version` prints: one line, with the commit where the sources are a
+    repository.
+    """
     from diffusae.study.versions import commit
 
     at = commit()
     told = [f"diffusae {_version('diffusae')}{f' (commit {at})' if at else ''}"]
     told += [
-        f"{name} {_version(name)}" for name in ("torch", "diffusers", "transformers", "pytorch-lightning")
+        f"{name} {_version(name)}"
+        for name in ("torch", "diffusers", "transformers", "pytorch-lightning")
     ]
     return ", ".join(told)
 

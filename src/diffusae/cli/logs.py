@@ -13,7 +13,8 @@ from diffusae.study.resolvers import home_of
 
 
 def where_logs_go(cfg: DictConfig, *, multirun: bool) -> list[str]:
-    """Overrides for a study whose disk takes no log: it is shown alone, and Hydra's own files go to a temporary directory.
+    """Overrides for a study whose disk takes no log: it is shown alone, and Hydra's own files go to
+    a temporary directory.
 
     So a study on a read-only disk can be planned, reported on and compared.
     """

@@ -1,4 +1,6 @@
-"""Overrides that Hydra's grammar refuses, or reads as something else than text: the same, quoted so that it works."""
+"""Overrides that Hydra's grammar refuses, or reads as something else than text: the same, quoted so
+that it works.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,16 @@ def quoted(override: str) -> str:
     key, _, value = override.partition("=")
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         value = value[1:-1]  # the user's own quotes, in which something is not escaped
-    # A backslash before `${`, and twice those that stand before it, or it would name another setting.
+    # A backslash before `${`, and twice those that stand before it, or it would name another
+    # setting.
     text = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", value)
     return _for_shell(f"{key}={QuotedString(text=text, quote=Quote.single).with_quotes()}")
 
 
 def _for_shell(word: str) -> str:
-    """In double quotes where nothing in them means something to a shell: that reads better than quotes of single quotes."""
+    """In double quotes where nothing in them means something to a shell: that reads better than
+    quotes of single quotes.
+    """
     return shlex.quote(word) if re.search(r'["\\$`!]', word) else f'"{word}"'
 
 
@@ -32,7 +37,9 @@ def unreadable(overrides: Sequence[str], index: int) -> str:
     override = overrides[index]
     key, equals, _ = override.partition("=")
     if equals and re.fullmatch(r"[+~]{0,2}[\w$][\w$.@:/-]*", key):
-        return f"{override!r} holds characters that must be quoted; so it works:\n  {quoted(override)}"
+        return (
+            f"{override!r} holds characters that must be quoted; so it works:\n  {quoted(override)}"
+        )
     before = index
     while before >= 0 and "=" not in overrides[before]:
         before -= 1
@@ -41,7 +48,10 @@ def unreadable(overrides: Sequence[str], index: int) -> str:
         end += 1
     if not equals and before >= 0:
         whole = " ".join(overrides[before : end + 1])
-        return f"{override!r} is no override (setting=value); a text with spaces must be quoted:\n  {quoted(whole)}"
+        return (
+            f"{override!r} is no override (setting=value); a text with spaces must be quoted:\n "
+            f" {quoted(whole)}"
+        )
     return f"{override!r} is no override; write setting=value"
 
 
@@ -55,7 +65,15 @@ def swept(override: str) -> str:
 
 
 def no_text(override: str, value: object) -> str:
-    """What is said of a text that reads as a number, a list, or (None) as the name of another setting."""
-    kind = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "a mapping"}
+    """What is said of a text that reads as a number, a list, or (None) as the name of another
+    setting.
+    """
+    kind = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        list: "a list",
+        dict: "a mapping",
+    }
     key, read = override.partition("=")[0], kind.get(type(value), "the name of another setting")
     return f"{override!r} reads as {read}, and {key} is a text; so it works:\n  {quoted(override)}"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 STAGES: dict[str, str] = {
     "run": "collect -> annotate -> train -> label -> evaluate -> report, over the whole grid",
-    "plan": "estimate pictures, vectors, disk and time of a study; a short probe measures the model (plan.probe=false: none)",
+    "plan": (
+        "estimate pictures, vectors, disk and time of a study; a short probe measures the model"
+        " (plan.probe=false: none)"
+    ),
     "hookpoints": "list every block of the model that can be hooked, with d_in and grid",
     "collect": "generate pictures once and record every cell's updates",
     "annotate": "find the objects in the held-out pictures",
@@ -15,11 +18,16 @@ STAGES: dict[str, str] = {
     "steer": "one prompt with a concept edited, over strengths",
     "export": "write one cell's autoencoder for another library (format=...)",
     "import": "place another library's autoencoder as one cell's (source=DIR)",
-    "push": "publish one cell's autoencoder and its card on a model hub (repo=OWNER/NAME; dry_run=true shows what would go)",
+    "push": (
+        "publish one cell's autoencoder and its card on a model hub (repo=OWNER/NAME; dry_run=true"
+        " shows what would go)"
+    ),
     "pull": "place an autoencoder from a hub, or from a directory, as one cell's (repo=OWNER/NAME)",
     "report": "render the HTML report of what is finished",
     "compare": "lay what is evaluated beside a paper's own figures (reference=...)",
-    "dashboard": "build a W&B workspace and report of what is evaluated; without a key, write them to a file",
+    "dashboard": (
+        "build a W&B workspace and report of what is evaluated; without a key, write them to a file"
+    ),
     "miniature": "train, assemble and measure the miniature model (part=...)",
 }
 CHOICES = {"evaluate": "evaluation", "steer": "intervention"}

@@ -1,4 +1,6 @@
-"""What a process finds around it: a home, a terminal, a disk that takes logs, libraries that talk too much."""
+"""What a process finds around it: a home, a terminal, a disk that takes logs, libraries that talk
+too much.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,12 @@ _QUIET = ("pytorch_lightning", "lightning_fabric", "httpx", "httpx2", "matplotli
 
 
 def settle() -> None:
-    """Before anything is imported: a home for libraries that keep caches, and streams that take any character."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to the command as they are, and are told once
+    """Before anything is imported: a home for libraries that keep caches, and streams that take any
+    character.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = (
+        "1"  # errors come to the command as they are, and are told once
+    )
     for library in (
         "TRANSFORMERS",
         "DIFFUSERS",
@@ -27,15 +33,21 @@ def settle() -> None:
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     _quieten_warnings()
     _give_home()
-    logging.raiseExceptions = False  # a log whose reader has gone (`| head`) is no fault of the work
+    logging.raiseExceptions = (
+        False  # a log whose reader has gone (`| head`) is no fault of the work
+    )
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
-            reconfigure(errors="backslashreplace")  # a caption of any language on a terminal of ASCII
+            reconfigure(
+                errors="backslashreplace"
+            )  # a caption of any language on a terminal of ASCII
 
 
 def _give_home() -> None:
-    """A container may run as a user without a name and a home, whom half of all libraries cannot do without."""
+    """A container may run as a user without a name and a home, whom half of all libraries cannot do
+    without.
+    """
     if os.path.expanduser("~") != "~":
         return
     home = tempfile.mkdtemp(prefix="diffusae-home-")
@@ -47,7 +59,11 @@ def _give_home() -> None:
 
 def _quieten_warnings() -> None:
     # Our options of hydra/launcher have the names of the plugins' own, whose types they keep.
-    for message in (".*LeafSpec.*", ".*smaller than the logging interval.*", r"\s*'hydra/launcher/"):
+    for message in (
+        ".*LeafSpec.*",
+        ".*smaller than the logging interval.*",
+        r"\s*'hydra/launcher/",
+    ):
         warnings.filterwarnings("ignore", message=message)
 
 

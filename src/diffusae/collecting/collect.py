@@ -1,4 +1,6 @@
-"""Recording every cell of the grid in one pass, group by group, and merging the parts of several tasks."""
+"""Recording every cell of the grid in one pass, group by group, and merging the parts of several
+tasks.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ log = logging.getLogger(__name__)
 
 
 def collect_alone(study: Study) -> bool:
-    """`collect_into` under the collection's lock, where no other task is at work. False: it is finished already."""
+    """`collect_into` under the collection's lock, where no other task is at work. False: it is
+    finished already.
+    """
     with directory_lock(study.activations):
         refuse_running(study.activations)
         return collect_into(study)
@@ -53,7 +57,9 @@ def collect_into(study: Study) -> bool:
     """`collect` for a caller that holds the lock."""
     if study.cfg.activations.source is not None:
         log.info(
-            "%s: the collection is that of %s", study.activations, masked_value(study.cfg.activations.source)
+            "%s: the collection is that of %s",
+            study.activations,
+            masked_value(study.cfg.activations.source),
         )
         return False
     determines = _determines(study)
@@ -83,7 +89,10 @@ def collect_part(study: Study, part: Part) -> bool:
             if not begun:
                 held.enter_context(record())
             _record(study, ready or _checked(study), part)
-        whole = state(root, determines=determines, parents={}) == "finished" and (root / MANIFEST).exists()
+        whole = (
+            state(root, determines=determines, parents={}) == "finished"
+            and (root / MANIFEST).exists()
+        )
         if not (skipped and whole):
             end_part(study, part, held, determines=determines, groups=groups)
     return not skipped
@@ -108,7 +117,8 @@ def _checked(study: Study) -> _Ready:
     for group in groups_of(study.prompts, study.cfg.activations.group_size):
         if wanted.isdisjoint(prompt.image_id for prompt in group):
             raise UserError(
-                f"nothing is left of a group of {len(group)} pictures, from {group[0].where} on; raise activations.group_size"
+                f"nothing is left of a group of {len(group)} pictures, from {group[0].where} on;"
+                " raise activations.group_size"
             )
     return _Ready(description, recording, wanted)
 
@@ -140,7 +150,12 @@ def _recorded(
     study: Study, place: Path, stage: str, determines: dict[str, Any]
 ) -> AbstractContextManager[RunRecord]:
     return run_record(
-        place, stage=stage, config=study.config(), determines=determines, parents={}, seed=study.cfg.seed
+        place,
+        stage=stage,
+        config=study.config(),
+        determines=determines,
+        parents={},
+        seed=study.cfg.seed,
     )
 
 
@@ -174,7 +189,9 @@ def _record(study: Study, ready: _Ready, part: Part | None = None) -> Activation
             if index not in finished:
                 split = group[0].split
                 records = begun.records(group, advance)
-                left_out = [stream.folder for stream in begun.streams if not stored_in(stream, split)]
+                left_out = [
+                    stream.folder for stream in begun.streams if not stored_in(stream, split)
+                ]
                 written = writer.write_group(
                     index, records, with_images=split in SEEN_SPLITS, leave_out=left_out
                 )
@@ -192,12 +209,16 @@ def _determines(study: Study) -> dict[str, Any]:
         "seed": study.cfg.seed,
         "group_size": study.cfg.activations.group_size,
         **({"subsampling": limits} if limits else {}),
-        **({} if study.cfg.activations.dtype == DEFAULT else {"dtype": study.cfg.activations.dtype}),
+        **(
+            {} if study.cfg.activations.dtype == DEFAULT else {"dtype": study.cfg.activations.dtype}
+        ),
     }
 
 
 def _sound(study: Study) -> bool:
-    """Whether a finished collection is whole; damaged groups are named and given up, so that they are redone."""
+    """Whether a finished collection is whole; damaged groups are named and given up, so that they
+    are redone.
+    """
     try:
         faults = verify(study.activations, Manifest.load(study.activations))
         missing = ActivationWriter.reopen(study.activations).missing_groups(_count_groups(study))

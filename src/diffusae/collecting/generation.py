@@ -1,4 +1,6 @@
-"""Recording the model while it makes pictures of captions: updates of every cell, its attention to the text, the pictures."""
+"""Recording the model while it makes pictures of captions: updates of every cell, its attention to
+the text, the pictures.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,12 @@ from torch import Tensor
 from diffusae.activations.schema import ImageRecord, Stream
 from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.describe import Description
-from diffusae.capture.attention import CapturedAttention, capture_cross_attention, mean_map, word_tokens
+from diffusae.capture.attention import (
+    CapturedAttention,
+    capture_cross_attention,
+    mean_map,
+    word_tokens,
+)
 from diffusae.capture.generate import generate
 from diffusae.collecting.truncation import told_truncations
 from diffusae.jobs.progress import Advance
@@ -79,10 +86,7 @@ class _Generating:
         adapter = adapter_of(pipe)
         self.tokenizer, self.tokens = adapter.words(pipe, model.text_tokens)
         self.streams = streams_of(
-            study,
-            description,
-            lambda t: scheduler_timestep(pipe, adapter, model, t),
-            self.tokens,
+            study, description, lambda t: scheduler_timestep(pipe, adapter, model, t), self.tokens
         )
         self.header = {
             "model": model.name,
@@ -112,13 +116,18 @@ class _Generating:
                 )
             for row, places in made.nonfinite.items():
                 log.warning(
-                    "not finite: %r, seed %d: %s", batch[row].text, batch[row].seed, ", ".join(places)
+                    "not finite: %r, seed %d: %s",
+                    batch[row].text,
+                    batch[row].seed,
+                    ", ".join(places),
                 )
             maps = {} if attention is None else self._maps(attention, timesteps)
             tensors = {
-                stream.folder: maps[stream.timestep]
-                if stream.block == ATTENTION
-                else made.updates[stream.block, stream.timestep, stream.conditioning]
+                stream.folder: (
+                    maps[stream.timestep]
+                    if stream.block == ATTENTION
+                    else made.updates[stream.block, stream.timestep, stream.conditioning]
+                )
                 for stream in streams
             }
             for row, prompt in enumerate(batch):
@@ -127,7 +136,9 @@ class _Generating:
                     prompt=prompt.text,
                     seed=prompt.seed,
                     split=prompt.split,
-                    updates={folder: tensor[row].float().numpy() for folder, tensor in tensors.items()},
+                    updates={
+                        folder: tensor[row].float().numpy() for folder, tensor in tensors.items()
+                    },
                     image=None if made.images is None else made.images[row],
                     meta={"word_tokens": self._word_tokens(prompt.text)},
                 )
@@ -140,9 +151,16 @@ class _Generating:
             return capture_cross_attention(self.pipe, timesteps)
         return nullcontext()
 
-    def _maps(self, attention: CapturedAttention, timesteps: Sequence[float]) -> dict[float, Tensor]:
+    def _maps(
+        self, attention: CapturedAttention, timesteps: Sequence[float]
+    ) -> dict[float, Tensor]:
         return {t: mean_map(attention, t, grid=self.finest)[..., : self.tokens] for t in timesteps}
 
     def _word_tokens(self, text: str) -> dict[str, list[int]]:
-        """Where each word of a caption stands among its tokens, so that later stages need no tokenizer."""
-        return {word: word_tokens(self.tokenizer, text, word, limit=self.tokens) for word in words_of(text)}
+        """Where each word of a caption stands among its tokens, so that later stages need no
+        tokenizer.
+        """
+        return {
+            word: word_tokens(self.tokenizer, text, word, limit=self.tokens)
+            for word in words_of(text)
+        }

@@ -1,4 +1,6 @@
-"""Recording what the denoiser does with given pictures: encoded, noised to each t, one pass under one prompt."""
+"""Recording what the denoiser does with given pictures: encoded, noised to each t, one pass under
+one prompt.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ from diffusae.study.study import Study
 log = logging.getLogger(__name__)
 
 _INDIFFERENT = ("guidance", "true_guidance")
-"""Of a model that guides in one batch: what a pass under one prompt does not depend on. (FLUX takes guidance as an input.)"""
+"""Of a model that guides in one batch: what a pass under one prompt does not depend on. (FLUX takes
+guidance as an input.)
+"""
 
 
 class RecordPictures:
@@ -60,9 +64,13 @@ class RecordPictures:
         }
 
     def prompts(self) -> list[Prompt]:
-        """The pictures that decode, each as a prompt; where others are not to be skipped they are refused."""
+        """The pictures that decode, each as a prompt; where others are not to be skipped they are
+        refused.
+        """
         study = self.study
-        good, faults = study.given.decodable(study.prompts, skip=study.cfg.collection.skip_undecodable)
+        good, faults = study.given.decodable(
+            study.prompts, skip=study.cfg.collection.skip_undecodable
+        )
         self.skipped = len(faults)
         if faults:
             log.warning(
@@ -113,7 +121,9 @@ class _Passing:
         self.conditions = prompted(pipe, collection.prompt, **asked)
 
     def records(self, prompts: Sequence[Prompt], advance: Advance) -> Iterator[ImageRecord]:
-        """One record a picture; the pictures themselves are kept where someone looks at them later."""
+        """One record a picture; the pictures themselves are kept where someone looks at them
+        later.
+        """
         seen = prompts[0].split in SEEN_SPLITS
         timesteps = {stream.timestep for stream in self.streams}
         for start in range(0, len(prompts), self.model.batch_size):

@@ -1,4 +1,5 @@
-"""What is collected, as the shared machinery of `collect` sees it: one class a kind, chosen by `collection.kind`.
+"""What is collected, as the shared machinery of `collect` sees it: one class a kind, chosen by
+`collection.kind`.
 
 Groups, shards, resuming, verifying, locks and tasks are the same for all kinds.
 """

@@ -1,7 +1,9 @@
-"""Several tasks at one collection: who may work beside whom, and the manifest when the last of them ends.
+"""Several tasks at one collection: who may work beside whom, and the manifest when the last of them
+ends.
 
-Whatever tasks share (what is collected, the run.json, the manifest) is written under the directory's own lock, which a
-task holds for moments; the lock of its part it holds as long as it works.
+Whatever tasks share (what is collected, the run.json, the manifest) is written under the
+directory's own lock, which a task holds for moments; the lock of its part it holds as long as it
+works.
 """
 
 from __future__ import annotations
@@ -51,21 +53,24 @@ def part_lock(
     determines: Mapping[str, Any],
     record: Callable[[], AbstractContextManager[object]],
 ) -> Iterator[ExitStack]:
-    """Hold a part of the collection with its `record`; the stack that is yielded lets go of both early.
+    """Hold a part of the collection with its `record`; the stack that is yielded lets go of both
+    early.
 
     The record is begun before another task may begin, so that the next one compares with it.
 
     Raises:
-        UserError: another process has this part, or all of it; tasks of another count are at work; or what lies
-            there is of another configuration, shown beside ours.
+        UserError: another process has this part, or all of it; tasks of another count are at work;
+            or what lies there is of another configuration, shown beside ours.
     """
     with ExitStack() as held:
         with directory_lock(root, wait_s=WAIT_S):
-            others = {each: who for each, who in running_parts(root).items() if each.count != part.count}
+            others = {
+                each: who for each, who in running_parts(root).items() if each.count != part.count
+            }
             if others:
                 raise UserError(
-                    f"{root} is in use by {_named(others)}, whose groups overlap with those of {part}; "
-                    f"use one number of tasks, or wait for them"
+                    f"{root} is in use by {_named(others)}, whose groups overlap with those of"
+                    f" {part}; use one number of tasks, or wait for them"
                 )
             require_same(root, determines)
             held.enter_context(directory_lock(part.directory(root)))
@@ -74,7 +79,9 @@ def part_lock(
 
 
 def require_same(root: Path, determines: Mapping[str, Any]) -> None:
-    """Raise `UserError`, both shown, where `root` or one of its parts holds a collection of another configuration."""
+    """Raise `UserError`, both shown, where `root` or one of its parts holds a collection of another
+    configuration.
+    """
     for place in (root, *parts_at(root).values()):
         state(place, determines=determines, parents={})
 
@@ -84,8 +91,12 @@ def own_faults(root: Path, part: Part) -> list[Fault]:
     faults = []
     for index, group in read_journals(root).items():
         for shard in group.shards if part.owns(index) else ():
-            if (root / shard.path).exists() and (digest := sha256_of(root / shard.path)) != shard.sha256:
-                faults.append(Fault(shard.path, "hash", f"sha256 {shard.sha256}", f"sha256 {digest}"))
+            if (root / shard.path).exists() and (
+                digest := sha256_of(root / shard.path)
+            ) != shard.sha256:
+                faults.append(
+                    Fault(shard.path, "hash", f"sha256 {shard.sha256}", f"sha256 {digest}")
+                )
     return faults
 
 
@@ -94,14 +105,17 @@ def end_part(
 ) -> None:
     """Let go of a part and, as the last of the tasks to end, finish the collection.
 
-    Tasks end one after the other under the directory's lock, and none can begin meanwhile: the last one sees no other.
+    Tasks end one after the other under the directory's lock, and none can begin meanwhile: the last
+    one sees no other.
     """
     root = study.activations
     with directory_lock(root, wait_s=WAIT_S):
         held.close()
         if running := running_parts(root):
             log.info(
-                "%s: done; %s still at work, the last to end finishes the collection", part, _named(running)
+                "%s: done; %s still at work, the last to end finishes the collection",
+                part,
+                _named(running),
             )
             return
         writer = ActivationWriter.reopen(root, owns=lambda _: False)
@@ -114,7 +128,9 @@ def end_part(
         finish(study, writer, determines=determines, groups=groups)
 
 
-def finish(study: Study, writer: ActivationWriter, *, determines: Mapping[str, Any], groups: int) -> Manifest:
+def finish(
+    study: Study, writer: ActivationWriter, *, determines: Mapping[str, Any], groups: int
+) -> Manifest:
     """Write the manifest over all groups, and the collection's own run.json."""
     with run_record(
         study.activations,
@@ -130,17 +146,21 @@ def finish(study: Study, writer: ActivationWriter, *, determines: Mapping[str, A
 
 
 def merge(study: Study, sources: list[str], *, determines: Mapping[str, Any], groups: int) -> None:
-    """Bring parts from directories of their own together and finish the collection. The caller holds its lock.
+    """Bring parts from directories of their own together and finish the collection. The caller
+    holds its lock.
 
     Raises:
-        UserError: as `merge_parts`, and for a source that a task works in, or whose run is of another configuration.
+        UserError: as `merge_parts`, and for a source that a task works in, or whose run is of
+            another configuration.
     """
     root = study.activations
     if twice := sorted({source for source in sources if sources.count(source) > 1}):
         raise UserError(f"collect.merge names {', '.join(twice)} twice; name every part once")
     for source in map(Path, sources):
         if not source.is_dir():
-            raise UserError(f"{source} is no directory; collect.merge takes the directories of parts")
+            raise UserError(
+                f"{source} is no directory; collect.merge takes the directories of parts"
+            )
         if source.resolve() == root.resolve():
             raise UserError(f"collect.merge names {source}, where the whole is to be; leave it out")
         refuse_running(source)
@@ -152,5 +172,6 @@ def merge(study: Study, sources: list[str], *, determines: Mapping[str, Any], gr
 
 def _named(running: Mapping[Part, str]) -> str:
     return ", ".join(
-        f"collect.shard={part} ({who})" for part, who in sorted(running.items(), key=lambda e: e[0].index)
+        f"collect.shard={part} ({who})"
+        for part, who in sorted(running.items(), key=lambda e: e[0].index)
     )

@@ -1,4 +1,6 @@
-"""Recording what layers of the text encoders make of captions, token by token; padding is not stored."""
+"""Recording what layers of the text encoders make of captions, token by token; padding is not
+stored.
+"""
 
 from __future__ import annotations
 
@@ -67,12 +69,15 @@ class _Encoding:
             "source": source_determines(study)["source"],
             "start_token": self.start_token,
             "truncated_prompts": max(
-                told_truncations(getattr(pipe, name), limit, study.prompts) for name, limit in limits.items()
+                told_truncations(getattr(pipe, name), limit, study.prompts)
+                for name, limit in limits.items()
             ),
         }
 
     def records(self, prompts: Sequence[Prompt], advance: Advance) -> Iterator[ImageRecord]:
-        """One record a caption, each stream with the tokens that its encoder's tokenizer cuts it into."""
+        """One record a caption, each stream with the tokens that its encoder's tokenizer cuts it
+        into.
+        """
         for start in range(0, len(prompts), self.model.batch_size):
             batch = prompts[start : start + self.model.batch_size]
             found = capture_text(
@@ -87,7 +92,9 @@ class _Encoding:
                     layer, seen = self.layers[stream.block], found[stream.block]
                     tokenizer = getattr(self.pipe, layer.tokenizer)
                     ids = seen.ids[row, : int(seen.lengths[row])].tolist()
-                    first = int(not self.start_token and ids[0] == tokenizer.bos_token_id and len(ids) > 1)
+                    first = int(
+                        not self.start_token and ids[0] == tokenizer.bos_token_id and len(ids) > 1
+                    )
                     updates[stream.folder] = seen.outputs[row, first : len(ids)].float().numpy()
                     positions[stream.folder] = list(range(first, len(ids)))
                     tokens[layer.tokenizer] = tokenizer.convert_ids_to_tokens(ids)

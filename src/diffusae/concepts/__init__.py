@@ -1,1 +1,3 @@
-"""Concepts: maps of latents, annotators, word embeddings, and the dictionary that names a cell's latents."""
+"""Concepts: maps of latents, annotators, word embeddings, and the dictionary that names a cell's
+latents.
+"""

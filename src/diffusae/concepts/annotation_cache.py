@@ -1,4 +1,6 @@
-"""What was found in a picture, kept by the picture's own hash, so that no model looks at it twice."""
+"""What was found in a picture, kept by the picture's own hash, so that no model looks at it
+twice.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ VERSION = 1
 
 
 def picture_key(picture: np.ndarray, context: Mapping[str, Any]) -> str:
-    """A hash of a picture's pixels and of all else that determines what is found in it (`context`, plain values)."""
+    """A hash of a picture's pixels and of all else that determines what is found in it (`context`,
+    plain values).
+    """
     told = json.dumps([VERSION, list(picture.shape), str(picture.dtype), context], sort_keys=True)
     digest = hashlib.sha256(told.encode())
     digest.update(np.ascontiguousarray(picture).tobytes())
@@ -33,7 +37,8 @@ def picture_key(picture: np.ndarray, context: Mapping[str, Any]) -> str:
 
 
 class AnnotationCache:
-    """One safetensors file a picture: its masks as bits, the rest as JSON, and a checksum over both.
+    """One safetensors file a picture: its masks as bits, the rest as JSON, and a checksum over
+    both.
 
     Files are written atomically, and a file that is not whole is told, ignored and written anew.
     """
@@ -108,9 +113,14 @@ def _annotation(key: str, path: Path, remedy: str) -> Annotation:
         or bits.shape != (len(told.nouns), -(-height * width // 8))
     ):
         raise UserError(
-            f"masks {list(bits.shape)} of {bits.dtype} are not those of {len(told.nouns)} nouns at {told.size}"
+            f"masks {list(bits.shape)} of {bits.dtype} are not those of {len(told.nouns)} nouns at"
+            f" {told.size}"
         )
-    masks = np.unpackbits(bits, axis=1, count=height * width).reshape(len(bits), height, width).astype(bool)
+    masks = (
+        np.unpackbits(bits, axis=1, count=height * width)
+        .reshape(len(bits), height, width)
+        .astype(bool)
+    )
     return Annotation(
         masks=dict(zip(told.nouns, masks, strict=True)),
         colours=told.colours,

@@ -1,4 +1,6 @@
-"""What an annotator found in a set of pictures, kept on disk so that no picture is annotated twice."""
+"""What an annotator found in a set of pictures, kept on disk so that no picture is annotated
+twice.
+"""
 
 from __future__ import annotations
 
@@ -23,25 +25,34 @@ Picture = tuple[str, Images, str]
 
 LOOKS = ("first", "second")
 _COLUMNS: Mapping[str, Kind] = {
-    "look": "text", "image_id": "text", "noun": "text", "height": "whole", "width": "whole", "mask": "bytes",
-}  # fmt: skip
+    "look": "text",
+    "image_id": "text",
+    "noun": "text",
+    "height": "whole",
+    "width": "whole",
+    "mask": "bytes",
+}
 _MOST_PIXELS = 2**28
 """Of a mask: 16384 x 16384."""
 
 
 class PackedMasks(Mapping[str, Masks]):
-    """Image id -> noun -> bool [H, W], each mask packed until it is looked at: some 2 kB at 512 x 512 instead of 262.
+    """Image id -> noun -> bool [H, W], each mask packed until it is looked at: some 2 kB at 512 x
+    512 instead of 262.
 
     A picture in which nothing was found has an empty entry.
     """
 
     def __init__(self, image_ids: Iterable[str] = ()) -> None:
-        self._packed: dict[str, dict[str, tuple[int, int, bytes]]] = {image_id: {} for image_id in image_ids}
+        self._packed: dict[str, dict[str, tuple[int, int, bytes]]] = {
+            image_id: {} for image_id in image_ids
+        }
 
     def add(self, image_id: str, masks: Mapping[str, BoolImage]) -> None:
         """Keep the masks of one picture."""
         self._packed[image_id] = {
-            noun: (*mask.shape, zlib.compress(np.packbits(mask).tobytes(), 1)) for noun, mask in masks.items()
+            noun: (*mask.shape, zlib.compress(np.packbits(mask).tobytes(), 1))
+            for noun, mask in masks.items()
         }
 
     def rows(self) -> Iterator[tuple[str, str, int, int, bytes]]:
@@ -53,7 +64,9 @@ class PackedMasks(Mapping[str, Masks]):
     def restore(self, image_id: str, noun: str, height: int, width: int, packed: bytes) -> None:
         """The inverse of one of `rows`; `UserError` for a size that no picture has."""
         if height < 1 or width < 1 or height * width > _MOST_PIXELS:
-            raise UserError(f"the mask of {noun!r} in picture {image_id!r} has the size {height} x {width}")
+            raise UserError(
+                f"the mask of {noun!r} in picture {image_id!r} has the size {height} x {width}"
+            )
         self._packed[image_id][noun] = (height, width, packed)
 
     def nouns(self, image_id: str) -> list[str]:
@@ -63,8 +76,12 @@ class PackedMasks(Mapping[str, Masks]):
     def __getitem__(self, image_id: str) -> Masks:
         found = {}
         for noun, (height, width, packed) in self._packed[image_id].items():
-            bits = np.frombuffer(_unpacked(packed, -(-height * width // 8), noun, image_id), np.uint8)
-            found[noun] = np.unpackbits(bits, count=height * width).reshape(height, width).astype(np.bool_)
+            bits = np.frombuffer(
+                _unpacked(packed, -(-height * width // 8), noun, image_id), np.uint8
+            )
+            found[noun] = (
+                np.unpackbits(bits, count=height * width).reshape(height, width).astype(np.bool_)
+            )
         return found
 
     def __iter__(self) -> Iterator[str]:
@@ -85,8 +102,8 @@ def _unpacked(packed: bytes, size: int, noun: str, image_id: str) -> bytes:
         reason = f"{len(unpacked)} bytes or more, expected {size}"
     if len(unpacked) != size or not unpacking.eof:
         raise UserError(
-            f"the mask of {noun!r} in picture {image_id!r} is damaged ({reason}); remove the study's annotations and run "
-            "`diffusae annotate`"
+            f"the mask of {noun!r} in picture {image_id!r} is damaged ({reason}); remove the"
+            " study's annotations and run `diffusae annotate`"
         )
     return unpacked
 
@@ -106,7 +123,9 @@ class Annotations:
     described: pd.DataFrame
 
     def save(self, directory: Path | str) -> None:
-        """Write objects.parquet and pictures.parquet, atomically; a mask is its bits, row by row, compressed by zlib."""
+        """Write objects.parquet and pictures.parquet, atomically; a mask is its bits, row by row,
+        compressed by zlib.
+        """
         directory = Path(directory)
         looks = zip(LOOKS, (self.masks, self.second), strict=True)
         objects = pd.DataFrame(
@@ -124,7 +143,9 @@ class Annotations:
         try:
             objects = read_table(verified(directory / "objects.parquet"), _COLUMNS, remedy=remedy)
             described = read_table(
-                verified(directory / "pictures.parquet"), {"image_id": "text", "style": "any"}, remedy=remedy
+                verified(directory / "pictures.parquet"),
+                {"image_id": "text", "style": "any"},
+                remedy=remedy,
             )
         except FileNotFoundError as error:
             raise UserError(f"{error.filename} is missing; {remedy}") from None
@@ -133,17 +154,21 @@ class Annotations:
             for look, image_id, *mask in objects[list(_COLUMNS)].itertuples(index=False):
                 if look not in found or image_id not in found[look]:
                     raise UserError(
-                        f"it has the look {look!r} of picture {image_id!r}, which pictures.parquet does not list"
+                        f"it has the look {look!r} of picture {image_id!r}, which pictures.parquet"
+                        " does not list"
                     )
                 found[look].restore(image_id, *mask)
         return cls(masks=found["first"], second=found["second"], described=described)
 
 
-def annotate_pictures(annotator: Annotator, pictures: Iterable[Picture], *, at_once: int = 64) -> Annotations:
-    """Annotate pictures as they come, and each a second time in the mirror; no more than `at_once` are held.
+def annotate_pictures(
+    annotator: Annotator, pictures: Iterable[Picture], *, at_once: int = 64
+) -> Annotations:
+    """Annotate pictures as they come, and each a second time in the mirror; no more than `at_once`
+    are held.
 
-    The mirrored picture shows the same objects; where its masks, mirrored back, differ from the first, the
-    annotator is unsure. Their IoU bounds what any prediction of these masks can reach.
+    The mirrored picture shows the same objects; where its masks, mirrored back, differ from the
+    first, the annotator is unsure. Their IoU bounds what any prediction of these masks can reach.
     """
     masks, second = PackedMasks(), PackedMasks()
     described: list[tuple[str, str | None]] = []

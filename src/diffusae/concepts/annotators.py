@@ -1,4 +1,6 @@
-"""What finds the objects in a picture. The paper's: RAM tags -> Grounding DINO boxes -> SAM masks."""
+"""What finds the objects in a picture. The paper's: RAM tags -> Grounding DINO boxes -> SAM
+masks.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ class Annotation:
     Attributes:
         masks: noun -> bool [H, W], all instances of the noun merged; never an empty mask.
         colours: noun -> colour name, where the annotator knows colours.
-        factors: what the whole picture is like, such as its style: factor -> the value with the highest score.
+        factors: what the whole picture is like, such as its style: factor -> the value with the
+            highest score.
         scores: factor -> the scores of all its values, in the order of the annotator's `factors`.
     """
 
@@ -44,7 +47,9 @@ class Annotator(Protocol):
 
     @property
     def factors(self) -> Mapping[str, Sequence[str]]:
-        """Factor, such as style, to its values, in the order of an annotation's scores; empty: it knows none."""
+        """Factor, such as style, to its values, in the order of an annotation's scores; empty: it
+        knows none.
+        """
         ...
 
     def annotate(self, images: Images, /, captions: Sequence[str] | None = None) -> Sequence[Any]:
@@ -56,7 +61,9 @@ class Annotator(Protocol):
 
 
 def merge_instances(instances: Iterable[tuple[str, BoolImage]]) -> dict[str, BoolImage]:
-    """One mask a noun: the union of its instances. Nouns of which nothing is visible are left out."""
+    """One mask a noun: the union of its instances. Nouns of which nothing is visible are left
+    out.
+    """
     merged: dict[str, BoolImage] = {}
     for noun, mask in instances:
         merged[noun] = merged[noun] | mask if noun in merged else mask.astype(np.bool_)

@@ -1,8 +1,8 @@
 """The concept dictionary of one cell: which nouns each latent stands for (Emergence, section 4).
 
-A latent gains a picture's label when its map, scaled to [0, 1] and cut at 0.1, has an IoU above 0.5 with the
-label's mask. A concept's embedding is the mean word vector of the objects that it gained, each as often as it
-was gained.
+A latent gains a picture's label when its map, scaled to [0, 1] and cut at 0.1, has an IoU above 0.5
+with the label's mask. A concept's embedding is the mean word vector of the objects that it gained,
+each as often as it was gained.
 """
 
 from __future__ import annotations
@@ -40,15 +40,16 @@ class ConceptDictionary:
     """The dictionary of one cell.
 
     Attributes:
-        table: one row a (latent, label): `count` pictures in which the latent gained the label, `mean_iou`
-            over those, `share` of the label in all that the latent gained (range (0, 1]; 1 = one noun
-            only). Sorted by latent, then by falling count.
-        latents: one row a latent of the SAE, see `LatentStatistics`, and `purity`: its largest `share`, NaN
-            without labels.
-        labels, label_embeddings: the labels of the table that the word embedding knows; their unit vectors.
-        embedded_latents, embeddings: the latents with such a label, ascending, and their concept embeddings:
-            the count-weighted mean of the label embeddings. Not of unit norm: the length tells how much the
-            labels agree.
+        table: one row a (latent, label): `count` pictures in which the latent gained the label,
+            `mean_iou` over those, `share` of the label in all that the latent gained (range (0, 1];
+            1 = one noun only). Sorted by latent, then by falling count.
+        latents: one row a latent of the SAE, see `LatentStatistics`, and `purity`: its largest
+            `share`, NaN without labels.
+        labels, label_embeddings: the labels of the table that the word embedding knows; their unit
+            vectors.
+        embedded_latents, embeddings: the latents with such a label, ascending, and their concept
+            embeddings: the count-weighted mean of the label embeddings. Not of unit norm: the
+            length tells how much the labels agree.
         facts: d_sae, grid, counts of pictures, the word embedding's name and every setting.
     """
 
@@ -61,16 +62,22 @@ class ConceptDictionary:
     facts: dict[str, Any]
 
     def labels_of(self, latent: int) -> dict[str, int]:
-        """The labels of a latent and their counts, the most frequent first; empty for an unlabelled one."""
+        """The labels of a latent and their counts, the most frequent first; empty for an unlabelled
+        one.
+        """
         rows = self.table[self.table["latent"] == latent]
         return dict(zip(rows["label"].tolist(), rows["count"].tolist(), strict=True))
 
     def latents_of(self, label: str) -> list[int]:
-        """Every latent whose entry holds the label (the paper's C_o), ascending; empty if there is none."""
+        """Every latent whose entry holds the label (the paper's C_o), ascending; empty if there is
+        none.
+        """
         return self.table.loc[self.table["label"] == label, "latent"].tolist()
 
     def save(self, directory: Path | str) -> None:
-        """Write the two tables, embeddings.safetensors and, last, dictionary.json, each atomically."""
+        """Write the two tables, embeddings.safetensors and, last, dictionary.json, each
+        atomically.
+        """
         directory = Path(directory)
         for name, table in (("dictionary", self.table), ("latents", self.latents)):
             with atomic_path(directory / f"{name}.parquet") as temporary:
@@ -92,7 +99,8 @@ class ConceptDictionary:
         """What `save` wrote.
 
         Raises:
-            UserError: a file is missing, unreadable or of another format, or the files do not fit each other.
+            UserError: a file is missing, unreadable or of another format, or the files do not fit
+                each other.
         """
         directory = Path(directory)
         remedy = f"remove {directory} and label this cell again"
@@ -102,35 +110,56 @@ class ConceptDictionary:
             with reading(path, remedy=remedy):
                 head = typed(_Head, value)
                 if head.format_version != FORMAT_VERSION:
-                    raise UserError(f"it has format {head.format_version}, expected {FORMAT_VERSION}")
-            latents = read_table(verified(directory / "latents.parquet"), _LATENT_COLUMNS, remedy=remedy)
+                    raise UserError(
+                        f"it has format {head.format_version}, expected {FORMAT_VERSION}"
+                    )
+            latents = read_table(
+                verified(directory / "latents.parquet"), _LATENT_COLUMNS, remedy=remedy
+            )
             for column in ("top_images", "top_values"):
                 latents[column] = [list(row) for row in latents[column]]
-            table = read_table(verified(directory / "dictionary.parquet"), _TABLE_COLUMNS, remedy=remedy)
+            table = read_table(
+                verified(directory / "dictionary.parquet"), _TABLE_COLUMNS, remedy=remedy
+            )
             tensors = read_tensors(verified(directory / "embeddings.safetensors"), remedy=remedy)
         except FileNotFoundError as error:
             raise UserError(f"{error.filename} is missing; {remedy}") from None
         with reading(directory, remedy=remedy):
-            found = cls(table=table, latents=latents, labels=head.labels, facts=head.facts, **tensors)
+            found = cls(
+                table=table, latents=latents, labels=head.labels, facts=head.facts, **tensors
+            )
             together(found.contradictions())
         return found
 
     def contradictions(self) -> Iterator[str]:
-        """Where the parts cannot be of one dictionary: counts, shapes or latents that do not fit each other."""
+        """Where the parts cannot be of one dictionary: counts, shapes or latents that do not fit
+        each other.
+        """
         d_sae = of_type(self.facts.get("d_sae"), int, "d_sae")
         of_type(self.facts.get("grid"), tuple[int, int], "grid")
-        if self.latents["latent"].tolist() != list(range(len(self.latents))) or len(self.latents) != d_sae:
-            yield f"latents.parquet must have one row for each of the {d_sae} latents, in their order"
+        if (
+            self.latents["latent"].tolist() != list(range(len(self.latents)))
+            or len(self.latents) != d_sae
+        ):
+            yield (
+                f"latents.parquet must have one row for each of the {d_sae} latents, in their order"
+            )
         entries: Any = self.table  # pandas' own types do not tell a column from a table
         if not entries["latent"].between(0, d_sae - 1).all() or (entries["count"] < 1).any():
             yield f"dictionary.parquet must name latents from 0 to {d_sae - 1} and counts from 1"
         labels, which, means = self.label_embeddings, self.embedded_latents, self.embeddings
-        if not (labels.ndim == means.ndim == 2 and which.ndim == 1 and not which.is_floating_point()):
+        if not (
+            labels.ndim == means.ndim == 2 and which.ndim == 1 and not which.is_floating_point()
+        ):
             yield "embeddings.safetensors must hold two tables of numbers and one list of latents"
-        elif (len(labels), len(means), labels.shape[1]) != (len(self.labels), len(which), means.shape[1]):
+        elif (len(labels), len(means), labels.shape[1]) != (
+            len(self.labels),
+            len(which),
+            means.shape[1],
+        ):
             yield (
-                f"embeddings.safetensors has {list(labels.shape)} of labels and {list(means.shape)} of concepts, for "
-                f"{len(self.labels)} labels and {len(which)} latents"
+                f"embeddings.safetensors has {list(labels.shape)} of labels and {list(means.shape)}"
+                f" of concepts, for {len(self.labels)} labels and {len(which)} latents"
             )
         elif len(which) and not 0 <= int(which.min()) <= int(which.max()) < d_sae:
             yield f"embeddings.safetensors must name latents from 0 to {d_sae - 1}"
@@ -151,9 +180,13 @@ _TABLE_COLUMNS: Mapping[str, Kind] = {
     "latent": "whole", "label": "text", "count": "whole", "mean_iou": "number", "share": "number",
 }  # fmt: skip
 _LATENT_COLUMNS: Mapping[str, Kind] = {
-    "latent": "whole", "firing_frequency": "number", "mean_activation": "number", "purity": "number",
-    "top_images": "texts", "top_values": "numbers",
-}  # fmt: skip
+    "latent": "whole",
+    "firing_frequency": "number",
+    "mean_activation": "number",
+    "purity": "number",
+    "top_images": "texts",
+    "top_values": "numbers",
+}
 
 
 def build_dictionary(
@@ -172,14 +205,15 @@ def build_dictionary(
     """Build the dictionary of one cell from held-out pictures, in one pass over them.
 
     Args:
-        pictures: (image id, (values [P, k], indices [P, k]), masks: noun -> bool [H, W]). A picture without
-            masks counts for the statistics of the latents, but not for labels.
+        pictures: (image id, (values [P, k], indices [P, k]), masks: noun -> bool [H, W]). A picture
+            without masks counts for the statistics of the latents, but not for labels.
         overlap: how maps and masks are compared.
         iou_threshold: a label is gained above this; 0.5 in the paper.
-        min_count: fewest pictures in which a latent must gain a label to keep it (*open*; 1 keeps all).
+        min_count: fewest pictures in which a latent must gain a label to keep it (*open*; 1 keeps
+            all).
         minimum_area: masks smaller than this share of the picture are left out (*open*).
-        include_background: also offer "background", all that no mask covers; the paper's tagger names skies
-            and grass.
+        include_background: also offer "background", all that no mask covers; the paper's tagger
+            names skies and grass.
         n_top: top pictures kept a latent.
 
     Raises:
@@ -191,14 +225,17 @@ def build_dictionary(
         raise UserError(f"min_count={min_count} must be at least 1; raise it")
     if not 0 <= minimum_area < 1:
         raise UserError(
-            f"minimum_area={minimum_area} is a share of the picture: it must lie in [0, 1); lower it"
+            f"minimum_area={minimum_area} is a share of the picture: it must lie in [0, 1);"
+            " lower it"
         )
     statistics = LatentStatistics(d_sae, grid, n_top=n_top)
     gained: defaultdict[tuple[int, str], list[float]] = defaultdict(list)
     n_annotated = 0
     for image_id, (values, indices), masks in pictures:
         statistics.add(image_id, values, indices)
-        labels, stack = label_masks(masks, minimum_area=minimum_area, include_background=include_background)
+        labels, stack = label_masks(
+            masks, minimum_area=minimum_area, include_background=include_background
+        )
         n_annotated += bool(labels)
         if not labels:
             continue
@@ -206,7 +243,9 @@ def build_dictionary(
         for row, which in torch.nonzero(iou > iou_threshold).tolist():
             gained[int(latents[row]), labels[which]].append(float(iou[row, which]))
     if statistics.n_pictures == 0:
-        raise UserError("there are no pictures to build a dictionary from; collect held-out pictures first")
+        raise UserError(
+            "there are no pictures to build a dictionary from; collect held-out pictures first"
+        )
     table = _label_table(gained, min_count=min_count)
     known, label_embeddings = embed_labels(embedding, sorted(set(table["label"])))
     embedded_latents, embeddings = _concept_embeddings(table, known, label_embeddings)
@@ -251,7 +290,9 @@ def _label_table(gained: Mapping[tuple[int, str], list[float]], *, min_count: in
             "label": pd.Series([label for _, label in pairs], dtype="str"),
             "count": np.array([len(kept[pair]) for pair in pairs], dtype=np.int64),
             "mean_iou": np.array([np.mean(kept[pair]) for pair in pairs], dtype=np.float64),
-            "share": np.array([len(kept[pair]) / totals[pair[0]] for pair in pairs], dtype=np.float64),
+            "share": np.array(
+                [len(kept[pair]) / totals[pair[0]] for pair in pairs], dtype=np.float64
+            ),
         }
     )
 

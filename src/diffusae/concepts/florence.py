@@ -1,4 +1,6 @@
-"""Florence-2 (arXiv 2311.06242) as a tagger, through transformers' own classes: no code from the model's folder."""
+"""Florence-2 (arXiv 2311.06242) as a tagger, through transformers' own classes: no code from the
+model's folder.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +15,28 @@ from diffusae.concepts.pretrained import Pretrained
 from diffusae.concepts.words import Vocabulary
 from diffusae.errors import UserError, unknown
 
-TASKS = {"objects": "<OD>", "regions": "<DENSE_REGION_CAPTION>", "caption": "<CAPTION>",
-         "detailed_caption": "<DETAILED_CAPTION>", "more_detailed_caption": "<MORE_DETAILED_CAPTION>"}  # fmt: skip
+TASKS = {
+    "objects": "<OD>",
+    "regions": "<DENSE_REGION_CAPTION>",
+    "caption": "<CAPTION>",
+    "detailed_caption": "<DETAILED_CAPTION>",
+    "more_detailed_caption": "<MORE_DETAILED_CAPTION>",
+}
 
 
 class FlorenceTagger:
-    """The labels that Florence-2 names, by its object detection or in what it writes about the picture.
+    """The labels that Florence-2 names, by its object detection or in what it writes about the
+    picture.
 
-    The folder must be in the format of transformers' `Florence2ForConditionalGeneration` (florence-community/...);
-    the first releases (microsoft/...) want code of their own to be run, which is refused.
+    The folder must be in the format of transformers' `Florence2ForConditionalGeneration`
+    (florence-community/...); the first releases (microsoft/...) want code of their own to be run,
+    which is refused.
 
     Args:
         source, revision, dtype, device: see `Pretrained`.
-        task: "objects" takes the classes that it detects, each as a whole; the others take the nouns of the regions'
-            descriptions or of a caption of growing length (*open* in the paper, which has another tagger).
+        task: "objects" takes the classes that it detects, each as a whole; the others take the
+            nouns of the regions' descriptions or of a caption of growing length (*open* in the
+            paper, which has another tagger).
         max_new_tokens, beams: of the generation, which is greedy but for the beams.
 
     Raises:
@@ -50,7 +60,8 @@ class FlorenceTagger:
             raise unknown("task of Florence-2", task, TASKS)
         if min(max_new_tokens, beams) < 1:
             raise UserError(
-                f"tagger.max_new_tokens={max_new_tokens} and tagger.beams={beams} must be at least 1; raise them"
+                f"tagger.max_new_tokens={max_new_tokens} and tagger.beams={beams} must be at least"
+                " 1; raise them"
             )
         self._from = Pretrained(source, "tagger.source", revision, dtype, device)
         self.task, self.max_new_tokens, self.beams = task, max_new_tokens, beams
@@ -71,7 +82,9 @@ class FlorenceTagger:
         return self._from.model(Florence2ForConditionalGeneration), self._from.processor()
 
     @torch.no_grad()
-    def tag(self, images: Images, vocabulary: Vocabulary, captions: Sequence[str] | None) -> list[list[str]]:
+    def tag(
+        self, images: Images, vocabulary: Vocabulary, captions: Sequence[str] | None
+    ) -> list[list[str]]:
         model, processor = self._parts
         task = TASKS[self.task]
         inputs = processor(images=list(images), text=[task] * len(images), return_tensors="pt").to(
@@ -83,7 +96,10 @@ class FlorenceTagger:
             num_beams=self.beams,
             do_sample=False,
         )
-        return [self._labels(text, images.shape[1:3], vocabulary) for text in processor.batch_decode(made)]
+        return [
+            self._labels(text, images.shape[1:3], vocabulary)
+            for text in processor.batch_decode(made)
+        ]
 
     def _labels(self, text: str, size: tuple[int, ...], vocabulary: Vocabulary) -> list[str]:
         """The labels in one generated text."""

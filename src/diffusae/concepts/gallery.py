@@ -39,11 +39,15 @@ class Gallery:
         with atomic_path(directory / "gallery.safetensors") as temporary:
             tensors = zip(self.latents, self.maps, strict=True)
             save_file({str(latent): maps.contiguous() for latent, maps in tensors}, temporary)
-        atomic_write_json(directory / "gallery.json", {"latents": self.latents, "image_ids": self.image_ids})
+        atomic_write_json(
+            directory / "gallery.json", {"latents": self.latents, "image_ids": self.image_ids}
+        )
 
     @classmethod
     def load(cls, directory: Path | str) -> Gallery:
-        """What `save` wrote; `UserError` when a file is missing or unreadable, or the two do not fit each other."""
+        """What `save` wrote; `UserError` when a file is missing or unreadable, or the two do not
+        fit each other.
+        """
         directory = Path(directory)
         remedy = f"remove {directory}, and the same command makes it again"
         try:
@@ -55,13 +59,18 @@ class Gallery:
         except FileNotFoundError as error:
             raise UserError(f"{error.filename} is missing; {remedy}") from None
         with reading(directory, remedy=remedy):
-            counts = {str(latent): len(ids) for latent, ids in zip(head.latents, head.image_ids, strict=True)}
+            counts = {
+                str(latent): len(ids)
+                for latent, ids in zip(head.latents, head.image_ids, strict=True)
+            }
             if tensors.keys() != counts.keys() or len(counts) != len(head.latents):
                 raise UserError(
-                    f"the maps are of {len(tensors)} latents, gallery.json lists {len(head.latents)} others"
+                    f"the maps are of {len(tensors)} latents, gallery.json lists"
+                    f" {len(head.latents)} others"
                 )
             together(
-                f"latent {latent} has {counts[latent]} pictures and maps {list(maps.shape)}, which must be finite"
+                f"latent {latent} has {counts[latent]} pictures and maps {list(maps.shape)}, which"
+                " must be finite"
                 for latent, maps in tensors.items()
                 if maps.ndim != 3 or len(maps) != counts[latent] or not torch.isfinite(maps).all()
             )
@@ -78,7 +87,9 @@ class _Head:
 
 
 def most_telling_latents(dictionary: ConceptDictionary, n: int) -> list[int]:
-    """Up to `n` latents to show, frequent and clear ones first: by count x share of their main label."""
+    """Up to `n` latents to show, frequent and clear ones first: by count x share of their main
+    label.
+    """
     main: dict[int, float] = {}
     columns = (dictionary.table[name].tolist() for name in ("latent", "count", "share"))
     for latent, count, share in zip(*columns, strict=True):
@@ -95,8 +106,8 @@ def build_gallery(
 ) -> Gallery:
     """The maps of `latents` on their `n_pictures` top pictures.
 
-    `codes_of` gives the codes (values [P, k], indices [P, k]) of an image id. It is asked once for each
-    picture.
+    `codes_of` gives the codes (values [P, k], indices [P, k]) of an image id. It is asked once for
+    each picture.
     """
     top = dictionary.latents.set_index("latent")["top_images"]
     image_ids = [list(top[latent])[:n_pictures] for latent in latents]
@@ -124,9 +135,11 @@ def gallery_of(
         latents=list(latents),
         image_ids=image_ids,
         maps=[
-            torch.stack([found[latent, image_id] for image_id in pictures])
-            if pictures
-            else torch.zeros(0, *grid)
+            (
+                torch.stack([found[latent, image_id] for image_id in pictures])
+                if pictures
+                else torch.zeros(0, *grid)
+            )
             for latent, pictures in zip(latents, image_ids, strict=True)
         ],
     )

@@ -18,7 +18,9 @@ from diffusae.errors import UserError, together
 
 @dataclass(frozen=True)
 class Box:
-    """One found object: its label, score in [0, 1], and corners (left, top, right, bottom) in pixels."""
+    """One found object: its label, score in [0, 1], and corners (left, top, right, bottom) in
+    pixels.
+    """
 
     label: str
     score: float
@@ -27,7 +29,9 @@ class Box:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Labels in one text, as the detector wants them: "dog. traffic light."; `spans` are the labels' characters."""
+    """Labels in one text, as the detector wants them: "dog. traffic light."; `spans` are the
+    labels' characters.
+    """
 
     text: str
     labels: tuple[str, ...]
@@ -47,19 +51,20 @@ class Prompt:
 class GroundingDino:
     """Finds boxes of given labels.
 
-    A label is a phrase of one text, and each box scores every token. A box is kept where its best token is above
-    `box_threshold`; its label is the phrase with the highest mean over the phrase's own tokens, above
-    `text_threshold`. (The library's own reading strings together all tokens above the text threshold, which makes
-    labels that nobody asked for out of two phrases; boxes and scores are the same, and a test compares them.)
+    A label is a phrase of one text, and each box scores every token. A box is kept where its best
+    token is above `box_threshold`; its label is the phrase with the highest mean over the phrase's
+    own tokens, above `text_threshold`. (The library's own reading strings together all tokens above
+    the text threshold, which makes labels that nobody asked for out of two phrases; boxes and
+    scores are the same, and a test compares them.)
 
     Args:
         source, revision, dtype, device: see `Pretrained`.
-        box_threshold, text_threshold: range (0, 1); *open* in the paper. The defaults of Grounded-SAM's RAM example
-            are 0.25 and 0.2.
-        nms_iou: of two boxes that overlap more than this, whatever their labels, the one with the higher score stays;
-            1 keeps all. *Open*; Grounded-SAM's example has 0.5.
-        labels_at_once: labels in one text at the most; None: as many as the model can read. Fewer disturb each other
-            less and take more passes.
+        box_threshold, text_threshold: range (0, 1); *open* in the paper. The defaults of
+            Grounded-SAM's RAM example are 0.25 and 0.2.
+        nms_iou: of two boxes that overlap more than this, whatever their labels, the one with the
+            higher score stays; 1 keeps all. *Open*; Grounded-SAM's example has 0.5.
+        labels_at_once: labels in one text at the most; None: as many as the model can read. Fewer
+            disturb each other less and take more passes.
 
     Raises:
         UserError: a setting out of range, all of them together.
@@ -87,10 +92,18 @@ class GroundingDino:
             if not 0 < value <= most
         ]
         if labels_at_once is not None and labels_at_once < 1:
-            faults.append(f"detector.labels_at_once={labels_at_once} must be at least 1, or null; raise it")
+            faults.append(
+                f"detector.labels_at_once={labels_at_once} must be at least 1, or null; raise it"
+            )
         together(faults)
-        self._from = Pretrained(source, "annotator.objects.detector.source", revision, dtype, device)
-        self.box_threshold, self.text_threshold, self.nms_iou = box_threshold, text_threshold, nms_iou
+        self._from = Pretrained(
+            source, "annotator.objects.detector.source", revision, dtype, device
+        )
+        self.box_threshold, self.text_threshold, self.nms_iou = (
+            box_threshold,
+            text_threshold,
+            nms_iou,
+        )
         self.labels_at_once = labels_at_once
 
     def identity(self) -> dict[str, Any]:
@@ -113,7 +126,9 @@ class GroundingDino:
         )
 
     def detect(self, images: Images, labels: Sequence[Sequence[str]]) -> list[list[Box]]:
-        """The boxes of each picture of uint8 [n, H, W, 3] for its own labels, by falling score; none for no labels."""
+        """The boxes of each picture of uint8 [n, H, W, 3] for its own labels, by falling score;
+        none for no labels.
+        """
         prompts = [self._prompts(each) for each in labels]
         boxes: list[list[Box]] = [[] for _ in prompts]
         for turn in range(max(map(len, prompts), default=0)):
@@ -134,7 +149,8 @@ class GroundingDino:
             length = len(tokenizer(f"{label.lower()}.", add_special_tokens=False)["input_ids"])
             if length > room:
                 raise UserError(
-                    f"the label {label!r} has {length} tokens; the detector reads {room}: shorten it"
+                    f"the label {label!r} has {length} tokens; the detector reads {room}:"
+                    " shorten it"
                 )
             if left < length or len(made[-1]) == self.labels_at_once:
                 made.append([])
@@ -175,7 +191,9 @@ class GroundingDino:
         offsets: Int[Tensor, "text 2"],
         size: tuple[int, int],
     ) -> list[Box]:
-        """The kept boxes of one picture; `boxes` are (centre x, centre y, width, height) in shares of the picture."""
+        """The kept boxes of one picture; `boxes` are (centre x, centre y, width, height) in shares
+        of the picture.
+        """
         height, width = size
         centre, extent = boxes[:, :2], boxes[:, 2:]
         corners = torch.cat([centre - extent / 2, centre + extent / 2], dim=1).clamp(0, 1)
@@ -184,7 +202,9 @@ class GroundingDino:
             [n for n, (start, end) in enumerate(offsets.tolist()) if first <= start < end <= last]
             for first, last in prompt.spans
         ]
-        read = [n for n, tokens in enumerate(places) if tokens]  # a label of unknown signs has no token
+        read = [
+            n for n, tokens in enumerate(places) if tokens
+        ]  # a label of unknown signs has no token
         if not read:
             return []
         means = torch.stack([chances[:, places[n]].mean(dim=1) for n in read], dim=1)
@@ -193,7 +213,9 @@ class GroundingDino:
         wide = (corners[:, 2:] > corners[:, :2]).all(dim=1)
         kept = (best > self.box_threshold) & (score > self.text_threshold) & wide
         return [
-            Box(prompt.labels[read[int(which[row])]], float(best[row]), tuple(corners[row].tolist()))
+            Box(
+                prompt.labels[read[int(which[row])]], float(best[row]), tuple(corners[row].tolist())
+            )
             for row in kept.nonzero()[:, 0].tolist()
         ]
 
@@ -206,7 +228,9 @@ class GroundingDino:
 
 
 def box_iou(first: tuple[float, ...], second: tuple[float, ...]) -> float:
-    """Intersection over union of two boxes (left, top, right, bottom); two without any area have 0."""
+    """Intersection over union of two boxes (left, top, right, bottom); two without any area have
+    0.
+    """
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
     shared = max(width, 0) * max(height, 0)

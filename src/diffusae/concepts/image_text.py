@@ -1,4 +1,6 @@
-"""Pictures and words in one space: CLIP (arXiv 2103.00020) or SigLIP (arXiv 2303.15343) through transformers."""
+"""Pictures and words in one space: CLIP (arXiv 2103.00020) or SigLIP (arXiv 2303.15343) through
+transformers.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ _TEXTS_AT_ONCE = 256
 
 
 class ImageText:
-    """Unit vectors of pictures and texts, whose cosine says how well they fit (the "CLIP score" divided by 100).
+    """Unit vectors of pictures and texts, whose cosine says how well they fit (the "CLIP score"
+    divided by 100).
 
     Args:
         source, revision, dtype, device: see `Pretrained`; a CLIP or SigLIP model.
@@ -50,14 +53,16 @@ class ImageText:
         model = self._from.model(AutoModel)
         if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
             raise UserError(
-                f"{self._from.folder} is a {type(model).__name__}, which has no vectors of pictures and texts; "
-                f"set {self._setting} to a CLIP or SigLIP model"
+                f"{self._from.folder} is a {type(model).__name__}, which has no vectors of pictures"
+                f" and texts; set {self._setting} to a CLIP or SigLIP model"
             )
         return model, self._from.tokenizer(), self._from.image_processor()
 
     @property
     def by_probability(self) -> bool:
-        """Whether the model gives each pair a probability of its own (SigLIP) and not just a cosine (CLIP)."""
+        """Whether the model gives each pair a probability of its own (SigLIP) and not just a cosine
+        (CLIP).
+        """
         return getattr(self._parts[0], "logit_bias", None) is not None
 
     @torch.no_grad()
@@ -77,8 +82,12 @@ class ImageText:
         self._known.update(zip(new, vectors, strict=True))
         return torch.stack([self._known[text] for text in texts])
 
-    def scores(self, images: Float[Tensor, "n d"], texts: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
-        """How well each picture fits each text: cosines, range [-1, 1], or for SigLIP probabilities; higher is better."""
+    def scores(
+        self, images: Float[Tensor, "n d"], texts: Float[Tensor, "m d"]
+    ) -> Float[Tensor, "n m"]:
+        """How well each picture fits each text: cosines, range [-1, 1], or for SigLIP
+        probabilities; higher is better.
+        """
         cosines = images @ texts.T
         if not self.by_probability:
             return cosines
@@ -93,7 +102,9 @@ class ImageText:
         padding = {"padding": "max_length" if self.by_probability else True, "max_length": longest}
         tokens = tokenizer(list(texts), truncation=True, return_tensors="pt", **padding)
         taken = {
-            name: tokens[name].to(model.device) for name in ("input_ids", "attention_mask") if name in tokens
+            name: tokens[name].to(model.device)
+            for name in ("input_ids", "attention_mask")
+            if name in tokens
         }
         if self.by_probability:
             taken.pop("attention_mask", None)  # the padding is read, as in training

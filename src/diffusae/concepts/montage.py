@@ -15,11 +15,15 @@ OPACITY = 0.6
 
 
 def montage(
-    pictures: Sequence[tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "h w"]]], *, side: int = SIDE
+    pictures: Sequence[tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "h w"]]],
+    *,
+    side: int = SIDE,
 ) -> UInt8[np.ndarray, "two_sides n_sides 3"]:
-    """The pictures, `side` pixels wide and high each, above the same pictures under their heat maps.
+    """The pictures, `side` pixels wide and high each, above the same pictures under their heat
+    maps.
 
-    All maps share one scale, from 0 to the highest value of any. Without pictures: one grey square above another.
+    All maps share one scale, from 0 to the highest value of any. Without pictures: one grey square
+    above another.
     """
     if not pictures:
         return np.full((2 * side, side, 3), 128, np.uint8)

@@ -1,4 +1,6 @@
-"""From pictures to masks of nouns: tags -> boxes -> masks (Emergence, section 4), or CLIPSeg's heat maps (section 6.1)."""
+"""From pictures to masks of nouns: tags -> boxes -> masks (Emergence, section 4), or CLIPSeg's heat
+maps (section 6.1).
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,12 @@ class ObjectFinder(Protocol):
         """Whether what it finds depends on the caption."""
         ...
 
-    def find(self, images: Images, vocabulary: Vocabulary, captions: Sequence[str] | None) -> list[Instances]:
-        """(label, mask of the picture's size) of every object in each picture of uint8 [n, H, W, 3]."""
+    def find(
+        self, images: Images, vocabulary: Vocabulary, captions: Sequence[str] | None
+    ) -> list[Instances]:
+        """(label, mask of the picture's size) of every object in each picture of uint8 [n, H, W,
+        3].
+        """
         ...
 
     def identity(self) -> dict[str, Any]:
@@ -41,7 +47,9 @@ class ObjectFinder(Protocol):
 
 
 class GroundedSam:
-    """Tags, boxes of the tagged nouns, and a mask in each box; one pass of each model over a batch of pictures."""
+    """Tags, boxes of the tagged nouns, and a mask in each box; one pass of each model over a batch
+    of pictures.
+    """
 
     def __init__(self, tagger: Tagger, detector: GroundingDino, segmenter: Sam) -> None:
         self.tagger, self.detector, self.segmenter = tagger, detector, segmenter
@@ -50,7 +58,9 @@ class GroundedSam:
     def reads_captions(self) -> bool:
         return self.tagger.reads_captions
 
-    def find(self, images: Images, vocabulary: Vocabulary, captions: Sequence[str] | None) -> list[Instances]:
+    def find(
+        self, images: Images, vocabulary: Vocabulary, captions: Sequence[str] | None
+    ) -> list[Instances]:
         boxes = self.detector.detect(images, self.tagger.tag(images, vocabulary, captions))
         masks = self.segmenter.segment(images, [[box.corners for box in each] for each in boxes])
         return [
@@ -92,7 +102,9 @@ class ClipSeg:
         device: str | None = None,
     ) -> None:
         if template.count("{}") != 1:
-            raise UserError(f"objects.template={template!r} must hold {{}} once, where the noun goes; add it")
+            raise UserError(
+                f"objects.template={template!r} must hold {{}} once, where the noun goes; add it"
+            )
         if not 0 < threshold < 1:
             raise UserError(f"objects.threshold={threshold} must lie in (0, 1); change it")
         if pairs_at_once < 1:
@@ -115,7 +127,9 @@ class ClipSeg:
             self._from.image_processor(),
         )
 
-    def find(self, images: Images, vocabulary: Vocabulary, captions: Sequence[str] | None) -> list[Instances]:
+    def find(
+        self, images: Images, vocabulary: Vocabulary, captions: Sequence[str] | None
+    ) -> list[Instances]:
         tags = self.tagger.tag(images, vocabulary, captions)
         pairs = [(row, label) for row, labels in enumerate(tags) for label in labels]
         found: list[Instances] = [[] for _ in tags]
@@ -128,10 +142,15 @@ class ClipSeg:
 
     @torch.no_grad()
     def heat(self, images: Images, nouns: Sequence[str]) -> Float[Tensor, "n H W"]:
-        """How likely each pixel of each picture shows its noun, range [0, 1], bilinearly resized to the picture."""
+        """How likely each pixel of each picture shows its noun, range [0, 1], bilinearly resized to
+        the picture.
+        """
         model, tokenizer, image_processor = self._parts
         text = tokenizer(
-            [self.template.format(noun) for noun in nouns], padding=True, truncation=True, return_tensors="pt"
+            [self.template.format(noun) for noun in nouns],
+            padding=True,
+            truncation=True,
+            return_tensors="pt",
         )
         pixels = image_processor(images=list(images), return_tensors="pt")["pixel_values"]
         logits = model(

@@ -1,4 +1,6 @@
-"""An annotator for real pictures, put together of an object finder and a style scorer, with a cache."""
+"""An annotator for real pictures, put together of an object finder and a style scorer, with a
+cache.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +29,22 @@ EVERYDAY = Path(__file__).with_name("everyday_nouns.txt")
 class PictureAnnotator:
     """Masks of nouns by an object finder, and scores of styles by a style scorer.
 
-    A noun of which nothing is found has no mask, and a picture in which nothing is found has none at all: no data.
+    A noun of which nothing is found has no mask, and a picture in which nothing is found has none
+    at all: no data.
 
     Args:
         objects: finds masks.
         styles: tells what pictures are like as a whole; None: no factors.
-        vocabulary: the nouns: labels, or a file (see `Vocabulary.read`); None: some 170 everyday nouns.
-        minimum_area: a noun whose mask covers a smaller share of the picture is not found (*open* in the paper).
+        vocabulary: the nouns: labels, or a file (see `Vocabulary.read`); None: some 170 everyday
+            nouns.
+        minimum_area: a noun whose mask covers a smaller share of the picture is not found (*open*
+            in the paper).
         cache: folder of what was found before; None: nothing is kept.
         batch_size: pictures that go through the models together, and are then kept.
 
     Raises:
-        UserError: a setting out of range, an unreadable vocabulary; in use: out of memory, with the batch size to try.
+        UserError: a setting out of range, an unreadable vocabulary; in use: out of memory, with the
+            batch size to try.
     """
 
     def __init__(
@@ -72,12 +78,16 @@ class PictureAnnotator:
 
     @property
     def factors(self) -> Mapping[str, Sequence[str]]:
-        """What it can tell of a whole picture: factor to its values, in the order of an annotation's scores."""
+        """What it can tell of a whole picture: factor to its values, in the order of an
+        annotation's scores.
+        """
         return {} if self.styles is None else self.styles.factors
 
     @property
     def features(self) -> Callable[[Images], Float[Tensor, "n d"]] | None:
-        """What describes whole pictures, for distances between them: the style scorer's vectors; None without one."""
+        """What describes whole pictures, for distances between them: the style scorer's vectors;
+        None without one.
+        """
         return None if self.styles is None else self._features
 
     def _features(self, images: Images) -> Float[Tensor, "n d"]:
@@ -88,7 +98,9 @@ class PictureAnnotator:
             return list(model.embed_images(images[list(rows)]))
 
         rows = range(len(images))
-        return torch.stack(in_batches(look, rows, size=self.batch_size, setting="annotator.batch_size"))
+        return torch.stack(
+            in_batches(look, rows, size=self.batch_size, setting="annotator.batch_size")
+        )
 
     @cached_property
     def _context(self) -> dict[str, Any]:
@@ -100,11 +112,15 @@ class PictureAnnotator:
             "minimum_area": self.minimum_area,
         }
 
-    def annotate(self, images: Images, /, captions: Sequence[str] | None = None) -> list[Annotation]:
+    def annotate(
+        self, images: Images, /, captions: Sequence[str] | None = None
+    ) -> list[Annotation]:
         """One annotation for each picture of uint8 [n, H, W, 3]; masks have the pictures' size."""
         refuse_text("captions", captions)
         if captions is not None and len(captions) != len(images):
-            raise UserError(f"{len(captions)} captions for {len(images)} pictures; give one a picture")
+            raise UserError(
+                f"{len(captions)} captions for {len(images)} pictures; give one a picture"
+            )
         if not self.objects.reads_captions:
             captions = None
         keys: list[str] = []
@@ -118,7 +134,9 @@ class PictureAnnotator:
         rows = [row for row in range(len(images)) if not keys or keys[row] not in known]
 
         def look(part: Sequence[int]) -> list[Annotation]:
-            found = self._look(images[list(part)], [captions[n] for n in part] if captions else None)
+            found = self._look(
+                images[list(part)], [captions[n] for n in part] if captions else None
+            )
             if self.cache is not None:
                 for row, each in zip(part, found, strict=True):
                     self.cache.put(keys[row], each)
@@ -141,9 +159,14 @@ class PictureAnnotator:
         return [
             Annotation(
                 masks={
-                    noun: mask for noun, mask in merge_instances(instances).items() if mask.sum() >= least
+                    noun: mask
+                    for noun, mask in merge_instances(instances).items()
+                    if mask.sum() >= least
                 },
-                factors={factor: self.factors[factor][int(np.argmax(row))] for factor, row in each.items()},
+                factors={
+                    factor: self.factors[factor][int(np.argmax(row))]
+                    for factor, row in each.items()
+                },
                 scores=each,
             )
             for instances, each in zip(

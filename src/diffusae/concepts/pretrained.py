@@ -1,6 +1,8 @@
-"""Pretrained vision models of transformers: safetensors only, no code of the model's, no torchvision, one message each.
+"""Pretrained vision models of transformers: safetensors only, no code of the model's, no
+torchvision, one message each.
 
-Pictures are prepared by the PIL-based processors whatever is installed, so that results do not depend on torchvision.
+Pictures are prepared by the PIL-based processors whatever is installed, so that results do not
+depend on torchvision.
 """
 
 from __future__ import annotations
@@ -17,7 +19,13 @@ import torch
 from safetensors import SafetensorError
 
 from diffusae.errors import UserError, unknown
-from diffusae.sources import fingerprint, first_line, local_folder, refuse_pickles, require_own_files
+from diffusae.sources import (
+    fingerprint,
+    first_line,
+    local_folder,
+    refuse_pickles,
+    require_own_files,
+)
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +55,8 @@ class Pretrained:
         device: None is the GPU where there is one.
 
     Raises:
-        UserError: an unknown dtype; where a model is loaded, no folder, an unreachable hub, pickled weights, weights
-            that do not fit.
+        UserError: an unknown dtype; where a model is loaded, no folder, an unreachable hub, pickled
+            weights, weights that do not fit.
     """
 
     source: str
@@ -79,7 +87,9 @@ class Pretrained:
         folder = local_folder(
             self.source,
             setting=self.setting,
-            holds="config.json, preprocessor_config.json, the tokenizer's files and model.safetensors",
+            holds=(
+                "config.json, preprocessor_config.json, the tokenizer's files and model.safetensors"
+            ),
             revision=self.revision,
             download=download,
         )
@@ -88,7 +98,9 @@ class Pretrained:
         return folder
 
     def identity(self) -> str:
-        """What tells this model from another: the files' hash of a local folder, or the hub id and its revision."""
+        """What tells this model from another: the files' hash of a local folder, or the hub id and
+        its revision.
+        """
         local = fingerprint(
             Path(self.source).expanduser(), suffixes=(".safetensors", ".json", ".txt", ".model")
         )
@@ -111,10 +123,17 @@ class Pretrained:
             )
         if missing := sorted(report["missing_keys"]):
             raise UserError(
-                f"{self.folder} holds no weights for {len(missing)} parts of {type(model).__name__} (such as "
-                f"{missing[0]}), which would stay random; set {self.setting} to a model of this kind"
+                f"{self.folder} holds no weights for {len(missing)} parts of {type(model).__name__}"
+                f" (such as {missing[0]}), which would stay random; set {self.setting} to a model"
+                " of this kind"
             )
-        log.info("loaded %s from %s as %s on %s", type(model).__name__, self.folder, self.dtype, self.where)
+        log.info(
+            "loaded %s from %s as %s on %s",
+            type(model).__name__,
+            self.folder,
+            self.dtype,
+            self.where,
+        )
         return model.eval().to(self.where)
 
     def tokenizer(self) -> Any:
@@ -136,7 +155,9 @@ class Pretrained:
             )
 
     def processor(self) -> Any:
-        """What prepares pictures and texts together, for models that mix them; pictures by PIL here too."""
+        """What prepares pictures and texts together, for models that mix them; pictures by PIL here
+        too.
+        """
         from transformers import AutoProcessor
 
         with self._told():
@@ -156,9 +177,14 @@ class Pretrained:
         except UserError:
             raise
         except _FAULTS as error:
-            hint = "; run: pip install diffusae[siglip]" if "sentencepiece" in str(error).lower() else ""
+            hint = (
+                "; run: pip install diffusae[siglip]"
+                if "sentencepiece" in str(error).lower()
+                else ""
+            )
             raise UserError(
-                f"{self.folder} does not load: {first_line(error)}{hint or f'; set {self.setting} to another'}"
+                f"{self.folder} does not load:"
+                f" {first_line(error)}{hint or f'; set {self.setting} to another'}"
             ) from error
         finally:
             if shown:
@@ -166,7 +192,11 @@ class Pretrained:
 
 
 def in_batches(
-    work: Callable[[Sequence[Item]], Sequence[Made]], items: Sequence[Item], *, size: int, setting: str
+    work: Callable[[Sequence[Item]], Sequence[Made]],
+    items: Sequence[Item],
+    *,
+    size: int,
+    setting: str,
 ) -> list[Made]:
     """`work` on `size` items at a time.
 
@@ -180,6 +210,10 @@ def in_batches(
         try:
             made += work(items[first : first + size])
         except (torch.OutOfMemoryError, MemoryError) as error:
-            remedy = f"try {setting}={size // 2}" if size > 1 else "use a smaller model or dtype: float16"
+            remedy = (
+                f"try {setting}={size // 2}"
+                if size > 1
+                else "use a smaller model or dtype: float16"
+            )
             raise UserError(f"out of memory with {setting}={size}; {remedy}") from error
     return made

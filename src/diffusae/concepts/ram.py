@@ -1,4 +1,6 @@
-"""The paper's tagger, RAM (arXiv 2306.03514), by adapter: its package is used where it is installed."""
+"""The paper's tagger, RAM (arXiv 2306.03514), by adapter: its package is used where it is
+installed.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,9 @@ MODELS = ("ram", "ram_plus")
 class RamTagger:
     """The tags of RAM or RAM++ that the vocabulary knows.
 
-    The package is no registry's: `pip install git+https://github.com/xinyu1205/recognize-anything`; it needs
-    torchvision and timm. Its weights come as a pickle, which is never read: docs/annotators.md has the command that
-    makes safetensors of them.
+    The package is no registry's: `pip install git+https://github.com/xinyu1205/recognize-anything`;
+    it needs torchvision and timm. Its weights come as a pickle, which is never read:
+    docs/annotators.md has the command that makes safetensors of them.
 
     Args:
         weights: the safetensors file.
@@ -36,7 +38,8 @@ class RamTagger:
         device: None is the GPU where there is one.
 
     Raises:
-        UserError: an unknown model; at the first use: the package or the weights are missing, or do not fit together.
+        UserError: an unknown model; at the first use: the package or the weights are missing, or do
+            not fit together.
     """
 
     reads_captions = False
@@ -67,8 +70,8 @@ class RamTagger:
     def _require_weights(self) -> None:
         if self.weights.suffix != ".safetensors" or not self.weights.is_file():
             raise UserError(
-                f"tagger.weights={self.weights} is no safetensors file; docs/annotators.md says how to make one of "
-                "RAM's checkpoint"
+                f"tagger.weights={self.weights} is no safetensors file; docs/annotators.md says how"
+                " to make one of RAM's checkpoint"
             )
 
     @cached_property
@@ -78,27 +81,32 @@ class RamTagger:
             from ram import get_transform, models  # type: ignore[import-not-found]
         except ImportError as error:
             raise UserError(
-                f"RAM is not installed ({first_line(error)}); run: "
-                "pip install git+https://github.com/xinyu1205/recognize-anything, or choose another tagger: "
-                "tagger=florence2, siglip, clip or caption"
+                f"RAM is not installed ({first_line(error)}); run: pip install"
+                " git+https://github.com/xinyu1205/recognize-anything, or choose another tagger:"
+                " tagger=florence2, siglip, clip or caption"
             ) from error
         network = getattr(models, self.kind)(image_size=self.image_size, vit=self.vit)
         try:
-            report = network.load_state_dict(read_tensors(self.weights, remedy="make it again"), strict=False)
+            report = network.load_state_dict(
+                read_tensors(self.weights, remedy="make it again"), strict=False
+            )
         except RuntimeError as error:
             raise UserError(
                 f"{self.weights} does not fit {self.kind} ({first_line(error)}); make it again"
             ) from error
-        # The text side and the label embeddings come with the package; the picture side must come from the weights.
+        # The text side and the label embeddings come with the package; the picture side must come
+        # from the weights.
         if missing := [name for name in report.missing_keys if name.startswith("visual_encoder")]:
             raise UserError(
-                f"{self.weights} lacks {len(missing)} weights of {self.kind} (such as {missing[0]}); "
-                "set tagger.model and tagger.vit to what they were trained for"
+                f"{self.weights} lacks {len(missing)} weights of {self.kind} (such as"
+                f" {missing[0]}); set tagger.model and tagger.vit to what they were trained for"
             )
         return network.eval().to(self.device), get_transform(image_size=self.image_size)
 
     @torch.no_grad()
-    def tag(self, images: Images, vocabulary: Vocabulary, captions: Sequence[str] | None) -> list[list[str]]:
+    def tag(
+        self, images: Images, vocabulary: Vocabulary, captions: Sequence[str] | None
+    ) -> list[list[str]]:
         network, transform = self._parts
         pixels = torch.stack([transform(Image.fromarray(image)) for image in images])
         tags = network.generate_tag(pixels.to(self.device))[0]

@@ -22,8 +22,8 @@ class Sam:
     Args:
         source, revision, dtype, device: see `Pretrained`.
         mask_threshold: logits above it belong to the mask; 0 is the model's own.
-        best_of_three: let the model make three masks a box and take the one that it thinks best, instead of one
-            (*open*; Grounded-SAM takes one).
+        best_of_three: let the model make three masks a box and take the one that it thinks best,
+            instead of one (*open*; Grounded-SAM takes one).
         boxes_at_once: boxes of one picture in one pass of the mask decoder.
 
     Raises:
@@ -43,7 +43,9 @@ class Sam:
     ) -> None:
         if boxes_at_once < 1:
             raise UserError(f"segmenter.boxes_at_once={boxes_at_once} must be at least 1; raise it")
-        self._from = Pretrained(source, "annotator.objects.segmenter.source", revision, dtype, device)
+        self._from = Pretrained(
+            source, "annotator.objects.segmenter.source", revision, dtype, device
+        )
         self.mask_threshold, self.best_of_three = mask_threshold, best_of_three
         self.boxes_at_once = boxes_at_once
 
@@ -64,8 +66,8 @@ class Sam:
 
     @torch.no_grad()
     def segment(self, images: Images, boxes: Sequence[Sequence[Corners]]) -> list[list[BoolImage]]:
-        """One mask of the picture's size for each box (left, top, right, bottom; pixels) of each picture of uint8
-        [n, H, W, 3]. Pictures without boxes are not looked at.
+        """One mask of the picture's size for each box (left, top, right, bottom; pixels) of each
+        picture of uint8 [n, H, W, 3]. Pictures without boxes are not looked at.
         """
         model, processor = self._parts
         rows = [row for row, each in enumerate(boxes) if each]
@@ -74,7 +76,9 @@ class Sam:
             return masks
         inputs = [
             processor(
-                images=images[row], input_boxes=[[list(box) for box in boxes[row]]], return_tensors="pt"
+                images=images[row],
+                input_boxes=[[list(box) for box in boxes[row]]],
+                return_tensors="pt",
             )
             for row in rows
         ]
@@ -95,7 +99,9 @@ class Sam:
     def _decode(self, embedding: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
         """One mask's logits a box, [boxes, 1, h, w]."""
         model, _ = self._parts
-        made = model(image_embeddings=embedding, input_boxes=boxes, multimask_output=self.best_of_three)
+        made = model(
+            image_embeddings=embedding, input_boxes=boxes, multimask_output=self.best_of_three
+        )
         logits, quality = made.pred_masks[0], made.iou_scores[0]
         best = quality.argmax(dim=1)
         return logits[torch.arange(len(best), device=best.device), best][:, None]

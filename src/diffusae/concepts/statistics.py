@@ -1,4 +1,6 @@
-"""What each latent does over the pictures, without labels: how often it fires, where, and in which most."""
+"""What each latent does over the pictures, without labels: how often it fires, where, and in which
+most.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,14 @@ class LatentStatistics:
     - `firing_frequency`: share of positions, over all pictures, where it is active; range [0, 1];
     - `pictures_active`: pictures with at least one active position;
     - `mean_activation`: mean over pictures of the spatial mean of its map (data units);
-    - `map_variance`: variance over pictures of the map, averaged over positions (paper: low = context-free);
-    - `position_share`: the share of the map's whole variance that lies between positions, not pictures;
-      range [0, 1], 1 = the same map in every picture. Unlike `map_variance` it compares latents of different
-      strength. NaN for a map that never varies, such as that of a latent that never fires;
-    - `top_images`, `top_values`: the pictures with the highest spatial means (the paper's ranking) and those
-      means, descending, only where above 0.
+    - `map_variance`: variance over pictures of the map, averaged over positions (paper: low =
+      context-free);
+    - `position_share`: the share of the map's whole variance that lies between positions, not
+      pictures; range [0, 1], 1 = the same map in every picture. Unlike `map_variance` it compares
+      latents of different strength. NaN for a map that never varies, such as that of a latent that
+      never fires;
+    - `top_images`, `top_values`: the pictures with the highest spatial means (the paper's ranking)
+      and those means, descending, only where above 0.
 
     Args:
         d_sae: latents.
@@ -57,7 +61,10 @@ class LatentStatistics:
         cells = latents * self._positions + positions
         self._sum.index_add_(0, cells, active)
         self._sum_of_squares.index_add_(0, cells, active.square())
-        means = torch.zeros(self._d_sae, dtype=torch.float64).index_add_(0, latents, active) / self._positions
+        means = (
+            torch.zeros(self._d_sae, dtype=torch.float64).index_add_(0, latents, active)
+            / self._positions
+        )
         self._recent_means.append(means.float())
         self._image_ids.append(image_id)
         if len(self._recent_means) == _PICTURES_BETWEEN_MERGES:
@@ -84,9 +91,9 @@ class LatentStatistics:
         map_variance = (second_moment - mean.square()).clamp_min(0).mean(dim=1)
         whole_variance = (second_moment.mean(dim=1) - mean.mean(dim=1).square()).clamp_min(0)
         # Law of total variance: the whole = between pictures (map_variance) + between positions.
-        position_share = torch.where(whole_variance > 0, 1 - map_variance / whole_variance, torch.nan).clamp(
-            0, 1
-        )
+        position_share = torch.where(
+            whole_variance > 0, 1 - map_variance / whole_variance, torch.nan
+        ).clamp(0, 1)
         kept = self._top_values > 0
         return pd.DataFrame(
             {
@@ -101,7 +108,8 @@ class LatentStatistics:
                     for pictures, keep in zip(self._top_pictures.T, kept.T, strict=True)
                 ],
                 "top_values": [
-                    values[keep].tolist() for values, keep in zip(self._top_values.T, kept.T, strict=True)
+                    values[keep].tolist()
+                    for values, keep in zip(self._top_values.T, kept.T, strict=True)
                 ],
             }
         )

@@ -1,4 +1,6 @@
-"""What a picture is like as a whole, by its likeness to words: the judge of global edits (Emergence, section 6.2)."""
+"""What a picture is like as a whole, by its likeness to words: the judge of global edits
+(Emergence, section 6.2).
+"""
 
 from __future__ import annotations
 
@@ -18,37 +20,39 @@ Words = Sequence[str] | Mapping[str, Sequence[str]]
 class StyleScorer:
     """For each factor, such as style, the likeness of a picture to each of its values.
 
-    A value's vector is the mean of the vectors of its words, as the paper has the mean CLIP text embedding of a
-    concept's words; its score is the cosine with the picture's vector (the CLIP score divided by 100), range [-1, 1].
-    Scores of several values are comparable, but no probabilities.
+    A value's vector is the mean of the vectors of its words, as the paper has the mean CLIP text
+    embedding of a concept's words; its score is the cosine with the picture's vector (the CLIP
+    score divided by 100), range [-1, 1]. Scores of several values are comparable, but no
+    probabilities.
 
     Args:
         model: see `ImageText`; CLIP, so that scores are cosines.
-        factors: factor to its values; values as a list of names, or as a mapping of a name to its words.
+        factors: factor to its values; values as a list of names, or as a mapping of a name to its
+            words.
         templates: sentences that each word stands in, whose vectors are averaged; `{}` is the word.
 
     Raises:
-        UserError: no factor, a factor with fewer than two values, a value without words, a template without its place
-            (all of them together).
+        UserError: no factor, a factor with fewer than two values, a value without words, a template
+            without its place (all of them together).
     """
 
     def __init__(
-        self,
-        model: ImageText,
-        factors: Mapping[str, Words],
-        *,
-        templates: Sequence[str] = ("{}",),
+        self, model: ImageText, factors: Mapping[str, Words], *, templates: Sequence[str] = ("{}",)
     ) -> None:
         self.words = {
-            factor: {v: tuple(w) for v, w in values.items()}
-            if isinstance(values, Mapping)
-            else {value: (value,) for value in values}
+            factor: (
+                {v: tuple(w) for v, w in values.items()}
+                if isinstance(values, Mapping)
+                else {value: (value,) for value in values}
+            )
             for factor, values in factors.items()
         }
         faults = [] if self.words else ["styles.factors is empty; name a factor and its values"]
         for factor, values in self.words.items():
             if len(values) < 2:
-                faults.append(f"styles.factors.{factor} has {len(values)} values; give at least 2 to compare")
+                faults.append(
+                    f"styles.factors.{factor} has {len(values)} values; give at least 2 to compare"
+                )
             faults += [
                 f"styles.factors.{factor}.{value} has no words; give some"
                 for value, words in values.items()
@@ -73,7 +77,11 @@ class StyleScorer:
         """For each picture of uint8 [n, H, W, 3]: factor to the scores of its values."""
         pictures = self.model.embed_images(images)
         scores = {
-            factor: (pictures @ torch.stack([self._vector(words) for words in values.values()]).T).tolist()
+            factor: (
+                (
+                    pictures @ torch.stack([self._vector(words) for words in values.values()]).T
+                ).tolist()
+            )
             for factor, values in self.words.items()
         }
         return [{factor: rows[n] for factor, rows in scores.items()} for n in range(len(images))]

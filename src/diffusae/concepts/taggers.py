@@ -1,4 +1,6 @@
-"""Taggers: which nouns are worth looking for in a picture. The paper's is RAM (arXiv 2306.03514)."""
+"""Taggers: which nouns are worth looking for in a picture. The paper's is RAM (arXiv
+2306.03514).
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,12 @@ class Tagger(Protocol):
         """Whether its tags depend on the caption."""
         ...
 
-    def tag(self, images: Images, vocabulary: Vocabulary, captions: Sequence[str] | None) -> list[list[str]]:
-        """Labels for each picture of uint8 [n, H, W, 3], in the vocabulary's order; an empty list names nothing."""
+    def tag(
+        self, images: Images, vocabulary: Vocabulary, captions: Sequence[str] | None
+    ) -> list[list[str]]:
+        """Labels for each picture of uint8 [n, H, W, 3], in the vocabulary's order; an empty list
+        names nothing.
+        """
         ...
 
     def identity(self) -> dict[str, Any]:
@@ -29,14 +35,17 @@ class Tagger(Protocol):
 
 
 class CaptionTagger:
-    """The caption's own nouns: what the picture was asked to show. Without captions, the whole vocabulary.
+    """The caption's own nouns: what the picture was asked to show. Without captions, the whole
+    vocabulary.
 
     It never names what the model added of itself, so that such things become background.
     """
 
     reads_captions = True
 
-    def tag(self, images: Images, vocabulary: Vocabulary, captions: Sequence[str] | None) -> list[list[str]]:
+    def tag(
+        self, images: Images, vocabulary: Vocabulary, captions: Sequence[str] | None
+    ) -> list[list[str]]:
         if captions is None:
             return [list(vocabulary) for _ in images]
         return [vocabulary.labels_in(caption) for caption in captions]
@@ -52,8 +61,8 @@ class SimilarityTagger:
         model: see `ImageText`.
         template: the sentence that a label stands in; `{}` is the label.
         most: labels a picture at the most.
-        least: a label must have at least this score: for CLIP a cosine (a picture's true labels lie near 0.2 to 0.3),
-            for SigLIP a probability. None: no bound, so `most` labels always.
+        least: a label must have at least this score: for CLIP a cosine (a picture's true labels lie
+            near 0.2 to 0.3), for SigLIP a probability. None: no bound, so `most` labels always.
 
     All of these are *open* in the paper, whose tagger has thresholds of its own.
 
@@ -72,21 +81,30 @@ class SimilarityTagger:
         least: float | None = None,
     ) -> None:
         if template.count("{}") != 1:
-            raise UserError(f"tagger.template={template!r} must hold {{}} once, where the label goes; add it")
+            raise UserError(
+                f"tagger.template={template!r} must hold {{}} once, where the label goes; add it"
+            )
         if most < 1:
             raise UserError(f"tagger.most={most} must be at least 1; raise it")
         self.model, self.template, self.most, self.least = model, template, most, least
 
-    def tag(self, images: Images, vocabulary: Vocabulary, captions: Sequence[str] | None) -> list[list[str]]:
+    def tag(
+        self, images: Images, vocabulary: Vocabulary, captions: Sequence[str] | None
+    ) -> list[list[str]]:
         texts = self.model.embed_texts([self.template.format(label) for label in vocabulary])
         scores = self.model.scores(self.model.embed_images(images), texts)
         values, places = scores.topk(min(self.most, len(vocabulary)), dim=1)
         return [
             [
                 vocabulary[n]
-                for n in sorted(place for value, place in row if self.least is None or value >= self.least)
+                for n in sorted(
+                    place for value, place in row if self.least is None or value >= self.least
+                )
             ]
-            for row in (zip(v, p, strict=True) for v, p in zip(values.tolist(), places.tolist(), strict=True))
+            for row in (
+                zip(v, p, strict=True)
+                for v, p in zip(values.tolist(), places.tolist(), strict=True)
+            )
         ]
 
     def identity(self) -> dict[str, Any]:

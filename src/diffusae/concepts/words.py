@@ -1,17 +1,20 @@
-"""Labels, and the other words for them: the one place that knows plurals, synonyms and labels of several words.
+"""Labels, and the other words for them: the one place that knows plurals, synonyms and labels of
+several words.
 
-Tags of a tagger, phrases of a detector, nouns of a caption and entries of a dictionary all become labels of one
-`Vocabulary`. The rules (*open* in the paper, section 4):
+Tags of a tagger, phrases of a detector, nouns of a caption and entries of a dictionary all become
+labels of one `Vocabulary`. The rules (*open* in the paper, section 4):
 
-1. Words are compared in lower case; hyphens, underscores and punctuation part words; a possessive "'s" is dropped.
-2. A label of several words ("traffic light") is one label. In a text, the longest label at a place wins and its words
-   count for no other: with "hot dog" in the vocabulary, "a hot dog" names no dog. Without it, it does: a vocabulary
-   should hold the compounds that it must not mistake.
-3. The plural of a label, or of one of its synonyms, means the label. The head of a phrase is its last word, or the
-   word before a preposition ("glasses of wine"). A word that is itself a label is never taken for another's plural.
+1. Words are compared in lower case; hyphens, underscores and punctuation part words; a possessive
+   "'s" is dropped.
+2. A label of several words ("traffic light") is one label. In a text, the longest label at a place
+   wins and its words count for no other: with "hot dog" in the vocabulary, "a hot dog" names no
+   dog. Without it, it does: a vocabulary should hold the compounds that it must not mistake.
+3. The plural of a label, or of one of its synonyms, means the label. The head of a phrase is its
+   last word, or the word before a preposition ("glasses of wine"). A word that is itself a label is
+   never taken for another's plural.
 4. A synonym means its label. Synonyms come from the vocabulary alone; none is guessed.
-5. A tag is one label or none: an article or a number before it is dropped, other words make it another thing ("toy
-   car" is no car unless the vocabulary says so).
+5. A tag is one label or none: an article or a number before it is dropped, other words make it
+   another thing ("toy car" is no car unless the vocabulary says so).
 6. For embeddings, a label that has no vector as a whole stands for its words (`words_of`).
 """
 
@@ -26,11 +29,24 @@ from pathlib import Path
 from diffusae.errors import UserError, together
 
 _IRREGULAR = {
-    "person": ("people", "persons"), "man": ("men",), "woman": ("women",), "child": ("children",), "foot": ("feet",),
-    "tooth": ("teeth",), "goose": ("geese",), "mouse": ("mice",), "ox": ("oxen",), "die": ("dice",),
-    "cactus": ("cacti", "cactuses"), "octopus": ("octopuses", "octopi"), "quiz": ("quizzes",),
-    **{same: (same,) for same in ("fish", "sheep", "deer", "moose", "bison", "salmon", "aircraft", "spacecraft")},
-}  # fmt: skip
+    "person": ("people", "persons"),
+    "man": ("men",),
+    "woman": ("women",),
+    "child": ("children",),
+    "foot": ("feet",),
+    "tooth": ("teeth",),
+    "goose": ("geese",),
+    "mouse": ("mice",),
+    "ox": ("oxen",),
+    "die": ("dice",),
+    "cactus": ("cacti", "cactuses"),
+    "octopus": ("octopuses", "octopi"),
+    "quiz": ("quizzes",),
+    **{
+        same: (same,)
+        for same in ("fish", "sheep", "deer", "moose", "bison", "salmon", "aircraft", "spacecraft")
+    },
+}
 _MEN = re.compile(r"(?<!hu)(?<!ger)(?<!ro)(?<!sha)(?<!talis)(?<!otto)man$")
 _PREPOSITIONS = frozenset({"of", "in", "with", "on", "for"})
 _COUNTS = {"two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"}
@@ -39,19 +55,27 @@ _BEFORE = {"a", "an", "the", "some", "several", "many"} | _COUNTS
 
 
 def words_of(label: str) -> list[str]:
-    """The words of a label, for what knows single words only: blanks, hyphens and underscores part them."""
+    """The words of a label, for what knows single words only: blanks, hyphens and underscores part
+    them.
+    """
     return [word for word in re.split(r"[\s_-]+", label) if word]
 
 
 @cache
 def plurals(phrase: str) -> tuple[str, ...]:
-    """Every form that the plural of an English noun phrase may have; more than one where usage or spelling differs.
+    """Every form that the plural of an English noun phrase may have; more than one where usage or
+    spelling differs.
 
-    Made for listed nouns, whose plurals are looked for in texts: a form too many ("rooves") is never met there.
+    Made for listed nouns, whose plurals are looked for in texts: a form too many ("rooves") is
+    never met there.
     """
     words = phrase.split()
-    head = next((i - 1 for i, word in enumerate(words) if i and word in _PREPOSITIONS), len(words) - 1)
-    return tuple(" ".join([*words[:head], form, *words[head + 1 :]]) for form in _plurals(words[head]))
+    head = next(
+        (i - 1 for i, word in enumerate(words) if i and word in _PREPOSITIONS), len(words) - 1
+    )
+    return tuple(
+        " ".join([*words[:head], form, *words[head + 1 :]]) for form in _plurals(words[head])
+    )
 
 
 def _plurals(word: str) -> tuple[str, ...]:
@@ -81,14 +105,16 @@ def normal_words(text: str) -> list[str]:
 class Vocabulary(tuple[str, ...]):
     """The labels, in their order, and what else they are called.
 
-    It is the tuple of its labels; what takes labels takes a vocabulary, and `Vocabulary.of` makes one of any labels.
+    It is the tuple of its labels; what takes labels takes a vocabulary, and `Vocabulary.of` makes
+    one of any labels.
 
     Args:
         labels: in the order in which they are told; each is kept as it is written.
         synonyms: label to its other names.
 
     Raises:
-        UserError: no label, a label without words, or a name that means two labels (all such faults together).
+        UserError: no label, a label without words, or a name that means two labels (all such faults
+            together).
     """
 
     _meant: dict[tuple[str, ...], str]
@@ -105,7 +131,9 @@ class Vocabulary(tuple[str, ...]):
         ]:
             words = tuple(normal_words(name))
             if label not in self:
-                faults.append(f"{name!r} is a synonym of {label!r}, which is no label; add the label")
+                faults.append(
+                    f"{name!r} is a synonym of {label!r}, which is no label; add the label"
+                )
             elif not words:
                 faults.append(f"the label {name!r} has no words; give it a name")
             elif words in names:
@@ -127,7 +155,8 @@ class Vocabulary(tuple[str, ...]):
 
     @classmethod
     def read(cls, path: Path | str) -> Vocabulary:
-        """A vocabulary from a text file: a label a line, its synonyms behind a colon, parted by commas; # comments.
+        """A vocabulary from a text file: a label a line, its synonyms behind a colon, parted by
+        commas; # comments.
 
         Raises:
             UserError: the file is missing or no UTF-8 text, or as above.
@@ -161,7 +190,9 @@ class Vocabulary(tuple[str, ...]):
         return None
 
     def labels_of(self, tags: Iterable[str]) -> list[str]:
-        """The labels that tags mean, once each, in the vocabulary's order; tags that mean none are left out."""
+        """The labels that tags mean, once each, in the vocabulary's order; tags that mean none are
+        left out.
+        """
         found = {self.label_of(tag) for tag in tags}
         return [label for label in self if label in found]
 
@@ -171,7 +202,9 @@ class Vocabulary(tuple[str, ...]):
         return [label for label in self if label in found]
 
     def named_in(self, text: str) -> dict[str, set[str]]:
-        """The labels that a text names, each with the words by which it does, as `normal_words` gives them."""
+        """The labels that a text names, each with the words by which it does, as `normal_words`
+        gives them.
+        """
         words = normal_words(text)
         found: dict[str, set[str]] = {}
         place = 0

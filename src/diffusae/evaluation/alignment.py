@@ -1,12 +1,16 @@
-"""Does a picture show what its caption asks for? Read from the caption's words and from what an annotator found.
+"""Does a picture show what its caption asks for? Read from the caption's words and from what an
+annotator found.
 
-A caption asks for the labels that it names (`nouns`), for the colour that stands right before a noun, and for a value of a
-factor, such as a style. Per picture, all in the range [0, 1], higher is better:
+A caption asks for the labels that it names (`nouns`), for the colour that stands right before a
+noun, and for a value of a factor, such as a style. Per picture, all in the range [0, 1], higher is
+better:
 
 - nouns_found: the share of the nouns that were found; no data (None) where the caption names none;
-- style_reached: 1 where the value of every factor that it names was recognised, else 0; no data where it names none;
-- aligned: 1 where every noun is found, every colour that is asked for is shown (as far as the annotator knows colours) and
-  every named factor is recognised, else 0. A caption that asks for nothing is no data.
+- style_reached: 1 where the value of every factor that it names was recognised, else 0; no data
+  where it names none;
+- aligned: 1 where every noun is found, every colour that is asked for is shown (as far as the
+  annotator knows colours) and every named factor is recognised, else 0. A caption that asks for
+  nothing is no data.
 """
 
 from __future__ import annotations
@@ -17,12 +21,28 @@ from dataclasses import dataclass, field
 from diffusae.errors import UserError
 
 COLOURS = (
-    "red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "brown", "black", "white", "grey", "gray",
-)  # fmt: skip
-"""Words that count as a colour before a noun; one that the annotator never tells is no data, and does not count."""
+    "red",
+    "orange",
+    "yellow",
+    "green",
+    "cyan",
+    "blue",
+    "purple",
+    "pink",
+    "brown",
+    "black",
+    "white",
+    "grey",
+    "gray",
+)
+"""Words that count as a colour before a noun; one that the annotator never tells is no data, and
+does not count.
+"""
 
 NounsIn = Callable[[str], Mapping[str, Collection[str]]]
-"""The labels that a text names, each with the words by which it does (`concepts.words.Vocabulary.named_in`)."""
+"""The labels that a text names, each with the words by which it does
+(`concepts.words.Vocabulary.named_in`).
+"""
 
 
 @dataclass(frozen=True)
@@ -61,8 +81,8 @@ def asked_for(
     """Read a caption.
 
     Args:
-        factors: factor to its values; a value counts where its name is a word of the caption. Only `style` is read: others, such
-            as a tone, may be named in other words than their values.
+        factors: factor to its values; a value counts where its name is a word of the caption. Only
+            `style` is read: others, such as a tone, may be named in other words than their values.
     """
     words = caption.lower().replace(",", " ").split()
     named = nouns_in(caption)
@@ -80,7 +100,9 @@ def asked_for(
 def alignment(
     asked: Asked, *, found: Collection[str], colours: Mapping[str, str], factors: Mapping[str, str]
 ) -> Aligned:
-    """Judge one picture by what was found in it: nouns, the colour of each, and the recognised values of factors."""
+    """Judge one picture by what was found in it: nouns, the colour of each, and the recognised
+    values of factors.
+    """
     nouns = [noun in found for noun in asked.nouns]
     right = [colours[noun] == colour for noun, colour in asked.colours.items() if noun in colours]
     reached = [factors.get(name) == value for name, value in asked.factors.items()]
@@ -93,9 +115,13 @@ def alignment(
 
 
 def shows(
-    target: str, *, nouns: Collection[str], factors: Mapping[str, Sequence[str]], found: Collection[str],
+    target: str,
+    *,
+    nouns: Collection[str],
+    factors: Mapping[str, Sequence[str]],
+    found: Collection[str],
     recognised: Mapping[str, str],
-) -> bool:  # fmt: skip
+) -> bool:
     """Whether a picture shows the target, a noun or a value of a factor.
 
     Raises:
@@ -108,5 +134,6 @@ def shows(
             return recognised.get(factor) == target
     known = [*nouns, *(value for values in factors.values() for value in values)]
     raise UserError(
-        f"the annotator cannot tell {target!r}; choose a target it knows: {', '.join(sorted(known))}"
+        f"the annotator cannot tell {target!r}; choose a target it knows:"
+        f" {', '.join(sorted(known))}"
     )

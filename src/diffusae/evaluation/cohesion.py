@@ -1,15 +1,17 @@
 """Cohesion and separability of concepts (Emergence, arXiv 2504.15473, appendix on concept metrics).
 
-A concept's items are the objects that its latent gained, each as often as it gained it. With the unit embeddings e_i
-of a concept's items and their mean m_c:
+A concept's items are the objects that its latent gained, each as often as it gained it. With the
+unit embeddings e_i of a concept's items and their mean m_c:
 
 - cohesion: the mean over concepts of mean_i cos(e_i, m_c). Range [-1, 1]; higher = purer.
-- separability: the mean over pairs of different concepts of cos(m_c, m_d). Range [-1, 1]; lower = better told apart.
+- separability: the mean over pairs of different concepts of cos(m_c, m_d). Range [-1, 1]; lower =
+  better told apart.
 
-Both hang on the embedding: a sentence model has a high floor, so its figures never stand beside another embedding's.
+Both hang on the embedding: a sentence model has a high floor, so its figures never stand beside
+another embedding's.
 
-Empty cases: no concept with enough items is no data; of a single concept, separability is no data. A mean of length 0
-(items that cancel out) has cosine 0 with everything.
+Empty cases: no concept with enough items is no data; of a single concept, separability is no data.
+A mean of length 0 (items that cancel out) has cosine 0 with everything.
 """
 
 from __future__ import annotations
@@ -56,8 +58,8 @@ class Items:
     def __post_init__(self) -> None:
         if self.counts.ndim != 2 or self.counts.shape[1] != len(self.embeddings):
             raise UserError(
-                f"counts {list(self.counts.shape)} need one embedding a label, got {len(self.embeddings)}; "
-                "embed every label"
+                f"counts {list(self.counts.shape)} need one embedding a label, got"
+                f" {len(self.embeddings)}; embed every label"
             )
         if (self.counts < 0).any():
             raise UserError("a count of items is negative; count from 0")
@@ -65,7 +67,9 @@ class Items:
     def with_at_least(self, minimum: int) -> Items:
         """The concepts of `minimum` items or more; `UserError` for a minimum below 1."""
         if minimum < 1:
-            raise UserError(f"minimum_items={minimum} must be at least 1; raise evaluation.minimum_items")
+            raise UserError(
+                f"minimum_items={minimum} must be at least 1; raise evaluation.minimum_items"
+            )
         return Items(self.counts[self.counts.sum(dim=1) >= minimum], self.embeddings)
 
 
@@ -85,8 +89,8 @@ def separability(items: Items, weights: NDArray[np.float64] | None = None) -> ND
     """The mean cosine of different concepts' centres, [resamples]; NaN where there is no pair.
 
     Args:
-        weights: how often each concept counts in each resample, [resamples, concepts]; once each by default. A concept
-            that is drawn twice makes no pair with itself.
+        weights: how often each concept counts in each resample, [resamples, concepts]; once each by
+            default. A concept that is drawn twice makes no pair with itself.
     """
     unit = centres(items).numpy()
     weights = np.ones((1, len(unit))) if weights is None else weights
@@ -97,7 +101,9 @@ def separability(items: Items, weights: NDArray[np.float64] | None = None) -> ND
 
 
 def shuffled(items: Items, generator: torch.Generator) -> Items:
-    """The same concepts with as many items each, drawn without replacement from all items of the cell."""
+    """The same concepts with as many items each, drawn without replacement from all items of the
+    cell.
+    """
     n_labels = items.counts.shape[1]
     sizes = items.counts.sum(dim=1)
     labels = torch.arange(n_labels).repeat_interleave(items.counts.sum(dim=0))
@@ -109,7 +115,9 @@ def shuffled(items: Items, generator: torch.Generator) -> Items:
 
 
 def random_pair(embeddings: Float[Tensor, "labels d"]) -> Estimate:
-    """The embedding's floor: the mean cosine of two different labels. n counts labels; under two: no data."""
+    """The embedding's floor: the mean cosine of two different labels. n counts labels; under two:
+    no data.
+    """
     n = len(embeddings)
     if n < 2:
         return NO_DATA
@@ -130,8 +138,9 @@ def cohesion_results(
 ) -> list[Result]:
     """The two rows of a cell, with intervals over concepts.
 
-    Baselines: `random_labels`, the same after all labels were shuffled over the latents (mean and 95 % range over the
-    shuffles); `random_pair`, the mean cosine of two different words of the `vocabulary`.
+    Baselines: `random_labels`, the same after all labels were shuffled over the latents (mean and
+    95 % range over the shuffles); `random_pair`, the mean cosine of two different words of the
+    `vocabulary`.
 
     Raises:
         UserError: fewer than one item or shuffle asked for.
@@ -144,7 +153,9 @@ def cohesion_results(
     generator = torch.Generator().manual_seed(seed)
     # Shuffled over all latents first: a latent of few items takes part, though it is not counted.
     shuffles = (
-        [shuffled(items, generator).with_at_least(minimum_items) for _ in range(n_shuffles)] if n else []
+        [shuffled(items, generator).with_at_least(minimum_items) for _ in range(n_shuffles)]
+        if n
+        else []
     )
     spread = {
         "cohesion": np.array([float(cohesion(each).mean()) for each in shuffles]),
@@ -181,7 +192,9 @@ def _separability(items: Items, *, n_resamples: int, seed: int) -> Estimate:
     if n < 2:
         return NO_DATA
     resampled = separability(items, bootstrap_weights(n, n_resamples=n_resamples, seed=seed))
-    return Estimate(float(separability(items)[0]), percentile_interval(resampled[np.isfinite(resampled)]), n)
+    return Estimate(
+        float(separability(items)[0]), percentile_interval(resampled[np.isfinite(resampled)]), n
+    )
 
 
 def _over_shuffles(values: NDArray[np.float64], n: int) -> Estimate:

@@ -1,12 +1,14 @@
-"""Composition prediction: where will a noun be, read from the concepts of one cell (Emergence, section 5).
+"""Composition prediction: where will a noun be, read from the concepts of one cell (Emergence,
+section 5).
 
-At each position the concepts that are most active and have a dictionary entry give a mean embedding. Its
-cosine with the noun's embedding is a score map, which is cut into a mask and compared with the annotator's
-mask by IoU. Nouns that have no embedding or that the annotator did not find are dropped and counted as no
-data, never as 0.
+At each position the concepts that are most active and have a dictionary entry give a mean
+embedding. Its cosine with the noun's embedding is a score map, which is cut into a mask and
+compared with the annotator's mask by IoU. Nouns that have no embedding or that the annotator did
+not find are dropped and counted as no data, never as 0.
 
-The paper states neither how many concepts a position has nor the threshold. `tune` chooses these and three
-more settings, all named in `Settings`, on the tuning split; `evaluate` applies the choice to the test split.
+The paper states neither how many concepts a position has nor the threshold. `tune` chooses these
+and three more settings, all named in `Settings`, on the tuning split; `evaluate` applies the choice
+to the test split.
 """
 
 from __future__ import annotations
@@ -48,8 +50,8 @@ class Picture:
 class Split:
     """The pictures of a split and its objects: a noun of a prompt with a mask and an embedding.
 
-    `picture[i]` is the row of object i's picture. `n_unannotated` and `n_unembedded` count the nouns without
-    data.
+    `picture[i]` is the row of object i's picture. `n_unannotated` and `n_unembedded` count the
+    nouns without data.
     """
 
     values: Float[Tensor, "n P k"]
@@ -95,8 +97,8 @@ class Settings:
         weighting: "activation": each concept counts by its activation; "uniform": all alike.
         centred: subtract the mean embedding of the label vocabulary from concepts and nouns first.
             Sentence embeddings share a large common part, which otherwise hides the differences.
-        scale: "absolute": one cosine for all pictures; "relative": each map is first scaled to [0, 1] by its
-            own range.
+        scale: "absolute": one cosine for all pictures; "relative": each map is first scaled to [0,
+            1] by its own range.
     """
 
     top_n: int = 5
@@ -114,13 +116,17 @@ class Settings:
 
     @property
     def thresholds(self) -> Float[Tensor, " t"]:
-        """The thresholds to try: cosines -1 ... 1, or shares 0 ... 1 of a map's range, in steps of 0.01."""
+        """The thresholds to try: cosines -1 ... 1, or shares 0 ... 1 of a map's range, in steps of
+        0.01.
+        """
         return torch.linspace(-1, 1, 201) if self.scale == "absolute" else torch.linspace(0, 1, 101)
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The best setting on the tuning split, its threshold, and the tuning IoU of every setting tried."""
+    """The best setting on the tuning split, its threshold, and the tuning IoU of every setting
+    tried.
+    """
 
     settings: Settings
     threshold: Threshold
@@ -138,7 +144,9 @@ def settings_grid(
     return [Settings(*choice) for choice in product(top_n, weighting, centred, scale)]
 
 
-def build_split(pictures: Iterable[Picture], *, grid: tuple[int, int], known_nouns: Iterable[str]) -> Split:
+def build_split(
+    pictures: Iterable[Picture], *, grid: tuple[int, int], known_nouns: Iterable[str]
+) -> Split:
     """Collect the pictures of a split. Empty masks count as not annotated.
 
     Raises:
@@ -151,7 +159,11 @@ def build_split(pictures: Iterable[Picture], *, grid: tuple[int, int], known_nou
     n_unannotated = n_unembedded = 0
     for row, picture in enumerate(pictures):
         for noun in dict.fromkeys(picture.nouns):
-            mask = torch.as_tensor(picture.masks[noun], dtype=torch.bool) if noun in picture.masks else None
+            mask = (
+                torch.as_tensor(picture.masks[noun], dtype=torch.bool)
+                if noun in picture.masks
+                else None
+            )
             if mask is None or not mask.any():
                 n_unannotated += 1
             elif noun not in known:
@@ -176,8 +188,8 @@ def build_split(pictures: Iterable[Picture], *, grid: tuple[int, int], known_nou
 def predict_scores(split: Split, space: ConceptSpace, settings: Settings) -> Float[Tensor, "m h w"]:
     """The score map of every object of a split.
 
-    A position without a labelled active concept has the lowest score: -1 (absolute) or 0 (relative, where 0
-    is also the lowest score among the map's labelled positions).
+    A position without a labelled active concept has the lowest score: -1 (absolute) or 0 (relative,
+    where 0 is also the lowest score among the map's labelled positions).
     """
     names = list(dict.fromkeys(split.nouns))
     if not names:
@@ -193,15 +205,22 @@ def predict_scores(split: Split, space: ConceptSpace, settings: Settings) -> Flo
     has_concept = labelled[split.picture].reshape(-1, *split.grid)
     if settings.scale == "absolute":
         return torch.where(has_concept, scores, _LOWEST_COSINE)
-    # Unlabelled positions must not stretch the range: they take the map's lowest labelled score first.
+    # Unlabelled positions must not stretch the range: they take the map's lowest labelled score
+    # first.
     lowest = torch.where(has_concept, scores, torch.inf).amin(dim=(1, 2), keepdim=True)
     return relative(torch.where(has_concept, scores, torch.where(lowest.isfinite(), lowest, 0.0)))
 
 
 def _cosines(
-    split: Split, space: ConceptSpace, settings: Settings, shift: Tensor, targets: Float[Tensor, "nouns d"]
+    split: Split,
+    space: ConceptSpace,
+    settings: Settings,
+    shift: Tensor,
+    targets: Float[Tensor, "nouns d"],
 ) -> tuple[Float[Tensor, "n P nouns"], Bool[Tensor, "n P"]]:
-    """Cosine of each position's mean concept embedding with each noun, and where there is such a concept."""
+    """Cosine of each position's mean concept embedding with each noun, and where there is such a
+    concept.
+    """
     unlabelled = len(space.latents)
     row_of = torch.full((space.d_sae,), unlabelled, dtype=torch.long)
     row_of[space.latents] = torch.arange(unlabelled)
@@ -215,16 +234,21 @@ def _cosines(
     if settings.weighting == "uniform":
         weights = (weights > 0).float()
     cosines = [
-        # The cosine does not depend on the weights' sum, so a weighted sum serves as the weighted mean.
-        F.normalize(F.embedding_bag(row, table, per_sample_weights=weight, mode="sum"), dim=1) @ targets.T
-        for row, weight in zip(rows.split(_POSITIONS_AT_ONCE), weights.split(_POSITIONS_AT_ONCE), strict=True)
+        # The cosine does not depend on the weights' sum, so a weighted sum serves as the weighted
+        # mean.
+        F.normalize(F.embedding_bag(row, table, per_sample_weights=weight, mode="sum"), dim=1)
+        @ targets.T
+        for row, weight in zip(
+            rows.split(_POSITIONS_AT_ONCE), weights.split(_POSITIONS_AT_ONCE), strict=True
+        )
     ]
     labelled = (weights > 0).any(dim=1)
     return torch.cat(cosines).reshape(n, positions, -1), labelled.reshape(n, positions)
 
 
 def tune(tuning: Split, space: ConceptSpace, grid: Sequence[Settings]) -> Tuned:
-    """Try every setting of `grid` on the tuning split; the highest mean IoU wins (the first of equals).
+    """Try every setting of `grid` on the tuning split; the highest mean IoU wins (the first of
+    equals).
 
     Raises:
         UserError: an empty grid, or a tuning split without objects.
@@ -234,7 +258,9 @@ def tune(tuning: Split, space: ConceptSpace, grid: Sequence[Settings]) -> Tuned:
     chosen = [
         (
             settings,
-            choose_threshold(predict_scores(tuning, space, settings), tuning.masks, settings.thresholds),
+            choose_threshold(
+                predict_scores(tuning, space, settings), tuning.masks, settings.thresholds
+            ),
         )
         for settings in grid
     ]
@@ -263,8 +289,8 @@ def evaluate(
 ) -> tuple[Result, list[ObjectIou]]:
     """Mean IoU on the test split with an interval over pictures, and every object's IoU.
 
-    Range [0, 1], higher is better. `n` counts objects; `details` holds the chosen settings and the nouns
-    without data.
+    Range [0, 1], higher is better. `n` counts objects; `details` holds the chosen settings and the
+    nouns without data.
     """
     iou = iou_at(predict_scores(test, space, tuned.settings), test.masks, tuned.threshold.value)
     rows = [
@@ -273,7 +299,9 @@ def evaluate(
     ]
     result = Result(
         metric="composition",
-        estimate=bootstrap_mean(iou.numpy(), groups=test.groups, n_resamples=n_resamples, seed=seed),
+        estimate=bootstrap_mean(
+            iou.numpy(), groups=test.groups, n_resamples=n_resamples, seed=seed
+        ),
         higher_is_better=True,
         unit="IoU",
         cell=dict(cell),

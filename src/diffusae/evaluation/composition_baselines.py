@@ -1,4 +1,5 @@
-"""What composition prediction is measured against. Each gives the mean IoU on the same test objects.
+"""What composition prediction is measured against. Each gives the mean IoU on the same test
+objects.
 
 What has a threshold or a radius chooses it on the tuning split, as the prediction itself does.
 """
@@ -19,11 +20,14 @@ from diffusae.evaluation.result import Estimate, bootstrap_mean
 _THRESHOLDS = torch.linspace(0, 1, 101)
 
 
-def chance(split: Split, *, per_object: int = 20, n_resamples: int = 2000, seed: int = 0) -> Estimate:
-    """Mean IoU of each mask with masks of the same noun in other pictures: what the noun alone is worth.
+def chance(
+    split: Split, *, per_object: int = 20, n_resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """Mean IoU of each mask with masks of the same noun in other pictures: what the noun alone is
+    worth.
 
-    Each object meets up to `per_object` others, drawn without replacement. An object whose noun is in no
-    other picture is no data.
+    Each object meets up to `per_object` others, drawn without replacement. An object whose noun is
+    in no other picture is no data.
     """
     generator = np.random.default_rng(seed)
     nouns, pictures = np.array(split.nouns), split.picture.numpy()
@@ -40,7 +44,8 @@ def chance(split: Split, *, per_object: int = 20, n_resamples: int = 2000, seed:
 
 
 def centre_prior(tuning: Split, test: Split, *, n_resamples: int = 2000, seed: int = 0) -> Estimate:
-    """The noun's mean mask over the tuning split, cut at the best threshold: the best guess without looking.
+    """The noun's mean mask over the tuning split, cut at the best threshold: the best guess without
+    looking.
 
     A noun that the tuning split lacks gets the mean of all its masks.
     """
@@ -50,8 +55,16 @@ def centre_prior(tuning: Split, test: Split, *, n_resamples: int = 2000, seed: i
         for noun in set(tuning.nouns)
     }
     return score_map_baseline(
-        torch.stack([by_noun[noun] for noun in tuning.nouns]) if tuning.nouns else overall[None][:0],
-        torch.stack([by_noun.get(noun, overall) for noun in test.nouns]) if test.nouns else overall[None][:0],
+        (
+            torch.stack([by_noun[noun] for noun in tuning.nouns])
+            if tuning.nouns
+            else overall[None][:0]
+        ),
+        (
+            torch.stack([by_noun.get(noun, overall) for noun in test.nouns])
+            if test.nouns
+            else overall[None][:0]
+        ),
         tuning=tuning,
         test=test,
         n_resamples=n_resamples,
@@ -96,10 +109,11 @@ def score_map_iou(
     test: Split,
     per_map: bool = False,
 ) -> Float[Tensor, " b"]:
-    """IoU of each test object with any score maps, one for each object of each split, such as cross-attention maps.
+    """IoU of each test object with any score maps, one for each object of each split, such as
+    cross-attention maps.
 
-    The threshold is chosen on the tuning split, out of 101 shares of the range of scores: the range of all
-    tuning maps, or with `per_map` each map's own.
+    The threshold is chosen on the tuning split, out of 101 shares of the range of scores: the range
+    of all tuning maps, or with `per_map` each map's own.
     """
     if per_map:
         tuning_scores, test_scores = relative(tuning_scores), relative(test_scores)
@@ -121,7 +135,8 @@ def other_picture(
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    """The prediction for the same noun in another picture, drawn at random: what this picture does not add.
+    """The prediction for the same noun in another picture, drawn at random: what this picture does
+    not add.
 
     An object whose noun is in no other picture is no data.
     """
@@ -135,7 +150,9 @@ def other_picture(
             partners.append(int(generator.choice(others)))
     iou = iou_at(test_scores[partners], test.masks[kept], threshold)
     groups = test.groups
-    return bootstrap_mean(iou.numpy(), groups=[groups[i] for i in kept], n_resamples=n_resamples, seed=seed)
+    return bootstrap_mean(
+        iou.numpy(), groups=[groups[i] for i in kept], n_resamples=n_resamples, seed=seed
+    )
 
 
 def annotator_ceiling(
@@ -145,9 +162,13 @@ def annotator_ceiling(
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    """IoU of the mask with a second annotation (or the truth) of the object; None: not found, no data."""
+    """IoU of the mask with a second annotation (or the truth) of the object; None: not found, no
+    data.
+    """
     kept = [index for index, mask in enumerate(second_masks) if mask is not None]
     second = [torch.as_tensor(mask, dtype=torch.bool) for mask in second_masks if mask is not None]
     iou = mask_iou(split.masks[kept], torch.stack(second)) if kept else torch.zeros(0)
     groups = split.groups
-    return bootstrap_mean(iou.numpy(), groups=[groups[i] for i in kept], n_resamples=n_resamples, seed=seed)
+    return bootstrap_mean(
+        iou.numpy(), groups=[groups[i] for i in kept], n_resamples=n_resamples, seed=seed
+    )

@@ -1,12 +1,14 @@
-"""Diff-C: the light convolutional classifier of Revelio (arXiv 2411.16725) on frozen features of a denoiser.
+"""Diff-C: the light convolutional classifier of Revelio (arXiv 2411.16725) on frozen features of a
+denoiser.
 
-Batch norm without affine -> 3x3 convolution C -> width -> three 3x3 convolutions of stride 2 -> global average pool ->
-linear. The paper: width 1024, learning rate 1e-4, 90 epochs, batches of 16. Open there, and chosen here: ReLU after every
-convolution, padding 1, Adam, the weights of the last epoch. Deliberate difference: one trunk may carry a head for each of
-several tasks, whose losses are averaged over the labels that a picture has; a head a training is the paper's.
+Batch norm without affine -> 3x3 convolution C -> width -> three 3x3 convolutions of stride 2 ->
+global average pool -> linear. The paper: width 1024, learning rate 1e-4, 90 epochs, batches of 16.
+Open there, and chosen here: ReLU after every convolution, padding 1, Adam, the weights of the last
+epoch. Deliberate difference: one trunk may carry a head for each of several tasks, whose losses are
+averaged over the labels that a picture has; a head a training is the paper's.
 
-Weights, order of pictures and therefore results follow from the seed; a training that is stopped goes on from its last
-checkpoint as if it had never stopped (on CPUs to the bit).
+Weights, order of pictures and therefore results follow from the seed; a training that is stopped
+goes on from its last checkpoint as if it had never stopped (on CPUs to the bit).
 """
 
 from __future__ import annotations
@@ -54,7 +56,12 @@ class Training:
     def __post_init__(self) -> None:
         faults = [
             f"diff_c.{name}={value} must be a whole number from {least}; raise it"
-            for name, least in (("width", 1), ("epochs", 1), ("batch_size", 2), ("checkpoint_every", 1))
+            for name, least in (
+                ("width", 1),
+                ("epochs", 1),
+                ("batch_size", 2),
+                ("checkpoint_every", 1),
+            )
             if not isinstance(value := getattr(self, name), int) or value < least
         ]
         if not 0 < self.lr < 1:
@@ -78,7 +85,9 @@ class DiffC(nn.Module):
         super().__init__()
         self.normalise = nn.BatchNorm2d(channels, affine=False)
         self.first = nn.Conv2d(channels, width, 3, padding=1)
-        self.strided = nn.ModuleList(nn.Conv2d(width, width, 3, stride=2, padding=1) for _ in range(3))
+        self.strided = nn.ModuleList(
+            nn.Conv2d(width, width, 3, stride=2, padding=1) for _ in range(3)
+        )
         self.tasks = list(classes)
         # A list: a task may be called as nn.ModuleDict allows no key to be.
         self.heads = nn.ModuleList(nn.Linear(width, count) for count in classes.values())
@@ -107,11 +116,13 @@ def train_diff_c(
     device: str | torch.device = "cpu",
     checkpoint: Path | None = None,
 ) -> DiffC:
-    """Train on pictures of which each has a label in some task, and give the network in evaluation mode.
+    """Train on pictures of which each has a label in some task, and give the network in evaluation
+    mode.
 
     Args:
         features: of any float dtype; they are cast batch by batch.
-        checkpoint: a file that is written every so many epochs, and gone on from where it is of this very training.
+        checkpoint: a file that is written every so many epochs, and gone on from where it is of
+            this very training.
 
     Raises:
         UserError: fewer than two pictures, a picture without any label, a loss that is not finite.
@@ -129,7 +140,9 @@ def train_diff_c(
     generator = torch.Generator().manual_seed(seed)
     model = DiffC(features.shape[1], classes, width=training.width, generator=generator).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=training.lr)
-    identity = json.dumps([asdict(training), dict(classes), seed, list(features.shape)], sort_keys=True)
+    identity = json.dumps(
+        [asdict(training), dict(classes), seed, list(features.shape)], sort_keys=True
+    )
     first = _resumed(checkpoint, model, optimizer, identity)
     model.train()
     for epoch in range(first, training.epochs):
@@ -142,7 +155,11 @@ def train_diff_c(
             loss.backward()
             optimizer.step()
         done = epoch + 1
-        if checkpoint is not None and done % training.checkpoint_every == 0 and done < training.epochs:
+        if (
+            checkpoint is not None
+            and done % training.checkpoint_every == 0
+            and done < training.epochs
+        ):
             _save(checkpoint, model, optimizer, done, identity)
     return model.eval()
 
@@ -154,15 +171,18 @@ def predicted(
     """The class that each task's head names, for every picture."""
     device = model.first.weight.device
     pieces = [
-        {task: logits.argmax(dim=1).cpu() for task, logits in model(part.float().to(device)).items()}
+        {
+            task: logits.argmax(dim=1).cpu()
+            for task, logits in model(part.float().to(device)).items()
+        }
         for part in features.split(batch_size)
     ]
     return {task: torch.cat([piece[task] for piece in pieces]).numpy() for task in model.tasks}
 
 
 def _batches(n: int, size: int, *, seed: int, epoch: int) -> Iterator[Int[Tensor, " rows"]]:
-    """The pictures of one epoch in an order of its own. A last one that is not full is left out, where there are others:
-    batch norm would let few pictures count for many.
+    """The pictures of one epoch in an order of its own. A last one that is not full is left out,
+    where there are others: batch norm would let few pictures count for many.
     """
     order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(n))
     for start in range(0, n if n < size else n - size + 1, size):
@@ -179,7 +199,9 @@ def _mean_loss(logits: Mapping[str, Tensor], targets: Targets) -> Tensor:
     return torch.stack(losses).mean()
 
 
-def _save(path: Path, model: DiffC, optimizer: torch.optim.Adam, epochs: int, identity: str) -> None:
+def _save(
+    path: Path, model: DiffC, optimizer: torch.optim.Adam, epochs: int, identity: str
+) -> None:
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
@@ -192,7 +214,9 @@ def _save(path: Path, model: DiffC, optimizer: torch.optim.Adam, epochs: int, id
 
 
 def _resumed(path: Path | None, model: DiffC, optimizer: torch.optim.Adam, identity: str) -> int:
-    """Load a checkpoint of this very training, and give the epochs that were done; 0 without one."""
+    """Load a checkpoint of this very training, and give the epochs that were done; 0 without
+    one.
+    """
     if path is None or not path.exists():
         return 0
     remedy = "Diff-C begins anew"
@@ -209,7 +233,11 @@ def _resumed(path: Path | None, model: DiffC, optimizer: torch.optim.Adam, ident
         log.warning("%s", error)
         return 0
     model.load_state_dict(
-        {name.removeprefix("model."): each for name, each in tensors.items() if name.startswith("model.")}
+        {
+            name.removeprefix("model."): each
+            for name, each in tensors.items()
+            if name.startswith("model.")
+        }
     )
     state: dict[int, dict[str, Any]] = {}
     for name, each in tensors.items():
@@ -221,7 +249,9 @@ def _resumed(path: Path | None, model: DiffC, optimizer: torch.optim.Adam, ident
 
 
 def _require_fitting(told: Header, model: DiffC) -> None:
-    """`UserError` unless a checkpoint holds this model's weights, and of each what Adam keeps (a scalar, or of its shape)."""
+    """`UserError` unless a checkpoint holds this model's weights, and of each what Adam keeps (a
+    scalar, or of its shape).
+    """
     weights = {f"model.{name}": tuple(each.shape) for name, each in model.state_dict().items()}
     kept = {name: shape for name, shape in told.shapes.items() if not name.startswith("adam.")}
     require_shapes(Header(kept, {}), weights)

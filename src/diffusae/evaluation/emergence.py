@@ -1,25 +1,31 @@
-"""When is composition there? The curve of a score over t, and the t at which it has reached most of its final value.
+"""When is composition there? The curve of a score over t, and the t at which it has reached most of
+its final value.
 
-The curve is the mean IoU of the same objects at every moment, from t = 1 (first reverse step) down to t = 0 (last).
-Its final value is the one at the smallest t, and the target is `share` of it (0.9: "t90"). The figure is **the largest
-t from which on the curve never lies below its target again**, linearly interpolated between the two moments around
-it. Emergence (arXiv 2504.15473, section 5) reads off three moments that composition is fixed by t = 0.5; it has no such
-figure, so the definition is ours:
+The curve is the mean IoU of the same objects at every moment, from t = 1 (first reverse step) down
+to t = 0 (last). Its final value is the one at the smallest t, and the target is `share` of it (0.9:
+"t90"). The figure is **the largest t from which on the curve never lies below its target again**,
+linearly interpolated between the two moments around it. Emergence (arXiv 2504.15473, section 5)
+reads off three moments that composition is fixed by t = 0.5; it has no such figure, so the
+definition is ours:
 
-- not the first crossing from t = 1 down: one high value of a noisy curve, followed by low ones, would count as
-  emergence, and the more moments are measured, the likelier is such a value. What is asked is from when on the
-  composition *stays* readable. `first_reached` has the first crossing too; for a curve that never falls they are equal;
-- not a fitted or monotone curve: it would need a shape that nobody knows, and hides a curve that falls again.
+- not the first crossing from t = 1 down: one high value of a noisy curve, followed by low ones,
+  would count as emergence, and the more moments are measured, the likelier is such a value. What is
+  asked is from when on the composition *stays* readable. `first_reached` has the first crossing
+  too; for a curve that never falls they are equal;
+- not a fitted or monotone curve: it would need a shape that nobody knows, and hides a curve that
+  falls again.
 
-A curve may lie above its final value on the way; that is no fault. Range: from the smallest to the largest t. Direction:
-a larger t is an earlier emergence. A curve at its target from the first moment on has the largest t, "or earlier".
+A curve may lie above its final value on the way; that is no fault. Range: from the smallest to the
+largest t. Direction: a larger t is an earlier emergence. A curve at its target from the first
+moment on has the largest t, "or earlier".
 
-Pairing: only objects with data at every moment make up the curve, so that no step in it comes from other objects; the
-rest is counted. The interval is a 95 % percentile bootstrap over pictures, drawn jointly for all moments, with target
-and final value anew in every resample; a resample whose final value is not positive says nothing and is left out.
+Pairing: only objects with data at every moment make up the curve, so that no step in it comes from
+other objects; the rest is counted. The interval is a 95 % percentile bootstrap over pictures, drawn
+jointly for all moments, with target and final value anew in every resample; a resample whose final
+value is not positive says nothing and is left out.
 
-Empty cases: a moment without any object is left out. No object at all, fewer than two moments, or a final value that
-is not positive: no data. One picture: no interval.
+Empty cases: a moment without any object is left out. No object at all, fewer than two moments, or a
+final value that is not positive: no data. One picture: no interval.
 """
 
 from __future__ import annotations
@@ -33,7 +39,13 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from diffusae.errors import UserError
-from diffusae.evaluation.result import NO_DATA, Estimate, Result, percentile_interval, resampled_means
+from diffusae.evaluation.result import (
+    NO_DATA,
+    Estimate,
+    Result,
+    percentile_interval,
+    resampled_means,
+)
 
 VERSION = 1
 
@@ -70,10 +82,12 @@ class Emergence:
     Attributes:
         curve: (t, mean score), t descending.
         reached: the t from which on the curve is never below its target again.
-        between: the two moments around `reached`, larger t first: how finely the grid can tell, which the interval does
-            not hold. None where it is the largest t or no data.
-        first_reached: the t of the first crossing from the largest t down; None where `reached` is no data.
-        rise: final minus first value, of the same objects; where its interval holds 0 there is hardly an emergence.
+        between: the two moments around `reached`, larger t first: how finely the grid can tell,
+            which the interval does not hold. None where it is the largest t or no data.
+        first_reached: the t of the first crossing from the largest t down; None where `reached` is
+            no data.
+        rise: final minus first value, of the same objects; where its interval holds 0 there is
+            hardly an emergence.
         n_incomplete: objects left out because a moment has no data of them.
     """
 
@@ -92,9 +106,12 @@ def paired(tables: Mapping[float, Mapping[Item, float]]) -> Paired:
         UserError: a t outside [0, 1].
     """
     if outside := [t for t in tables if not 0 <= t <= 1]:
-        raise UserError(f"t={outside[0]} lies outside [0, 1] (1 = first reverse step); give normalised times")
+        raise UserError(
+            f"t={outside[0]} lies outside [0, 1] (1 = first reverse step); give normalised times"
+        )
     known = {
-        t: {item: score for item, score in table.items() if np.isfinite(score)} for t, table in tables.items()
+        t: {item: score for item, score in table.items() if np.isfinite(score)}
+        for t, table in tables.items()
     }
     times = tuple(sorted((t for t, table in known.items() if table), reverse=True))
     seen = dict.fromkeys(item for t in times for item in known[t])
@@ -104,13 +121,16 @@ def paired(tables: Mapping[float, Mapping[Item, float]]) -> Paired:
 
 
 def emergence(paired: Paired, *, share: float, n_resamples: int = 2000, seed: int = 0) -> Emergence:
-    """The curve of the objects and the t at which it has reached `share` of its final value, see the module.
+    """The curve of the objects and the t at which it has reached `share` of its final value, see
+    the module.
 
     Raises:
         UserError: a share outside (0, 1].
     """
     if not 0 < share <= 1:
-        raise UserError(f"share={share} of the final value must be above 0 and at most 1, such as 0.9")
+        raise UserError(
+            f"share={share} of the final value must be above 0 and at most 1, such as 0.9"
+        )
     times, n = np.array(paired.times), len(paired.items)
     if n == 0 or len(times) == 0:
         return Emergence([], NO_DATA, None, None, NO_DATA, paired.n_incomplete)
@@ -129,7 +149,8 @@ def emergence(paired: Paired, *, share: float, n_resamples: int = 2000, seed: in
 
     columns = [None] * len(times) if drawn is None else list(drawn.T)
     curve = [
-        (float(t), estimate(value, column)) for t, value, column in zip(times, mean, columns, strict=True)
+        (float(t), estimate(value, column))
+        for t, value, column in zip(times, mean, columns, strict=True)
     ]
     rise = estimate(mean[-1] - mean[0], None if drawn is None else drawn[:, -1] - drawn[:, 0])
     if len(times) < 2 or mean[-1] <= 0:
@@ -146,16 +167,21 @@ def emergence(paired: Paired, *, share: float, n_resamples: int = 2000, seed: in
 
 
 def settled(
-    times: Float[NDArray[np.float64], " t"], curves: Float[NDArray[np.float64], "n t"], *, share: float
+    times: Float[NDArray[np.float64], " t"],
+    curves: Float[NDArray[np.float64], "n t"],
+    *,
+    share: float,
 ) -> Float[NDArray[np.float64], " n"]:
-    """Of each curve over descending times, the largest t from which on it is never below `share` of its last value.
+    """Of each curve over descending times, the largest t from which on it is never below `share` of
+    its last value.
 
     NaN where the last value is not positive.
     """
     final = curves[:, -1]
     target = share * final
     below = curves < target[:, None]
-    # The last moment below the target, -1 without one; the moment after it is at or above, as all later ones are.
+    # The last moment below the target, -1 without one; the moment after it is at or above, as all
+    # later ones are.
     last = np.where(below.any(axis=1), len(times) - 1 - below[:, ::-1].argmax(axis=1), -1)
     before, after = np.maximum(last, 0), np.minimum(last + 1, len(times) - 1)
     rows = np.arange(len(curves))
@@ -172,10 +198,12 @@ def emergence_result(
     chance: Estimate,
     details: Mapping[str, Any] | None = None,
 ) -> Result:
-    """The row of results.json: the t at which composition has emerged, beside that of other readers' curves.
+    """The row of results.json: the t at which composition has emerged, beside that of other
+    readers' curves.
 
-    `baselines` are curves of the same objects; `flat_curve` joins them, what any reader has that does not depend on t:
-    the largest t. `chance` is such a reader's score, for the figure. Higher is "better" in that it is earlier.
+    `baselines` are curves of the same objects; `flat_curve` joins them, what any reader has that
+    does not depend on t: the largest t. `chance` is such a reader's score, for the figure. Higher
+    is "better" in that it is earlier.
     """
     flat = Estimate(found.curve[0][0], None, found.reached.n) if found.reached.n else NO_DATA
     return Result(
@@ -208,7 +236,9 @@ def _first_crossing(times: NDArray[np.float64], curve: NDArray[np.float64], targ
 
 
 def _between(before: Any, after: Any, low: Any, high: Any, target: Any) -> Any:
-    """The t at which the straight line from (before, low) to (after, high) meets the target; `after` if it is flat."""
+    """The t at which the straight line from (before, low) to (after, high) meets the target;
+    `after` if it is flat.
+    """
     height = np.where(high > low, high - low, 1.0)
     part = np.where(high > low, (target - low) / height, 1.0)
     return before + part * (after - before)

@@ -1,22 +1,25 @@
-"""Faithfulness: what becomes of denoising, picture and content when a reconstruction takes the update's place.
+"""Faithfulness: what becomes of denoising, picture and content when a reconstruction takes the
+update's place.
 
-Explained variance weighs every direction of an update alike; the model does not. So the reconstruction is put in the
-update's place, as language models' SAEs are judged by the loss they recover (Gao et al., arXiv 2406.04093, section 4).
-With the denoising errors L as the model is, L' with the reconstruction and L0 with the mean update (sums over pictures):
+Explained variance weighs every direction of an update alike; the model does not. So the
+reconstruction is put in the update's place, as language models' SAEs are judged by the loss they
+recover (Gao et al., arXiv 2406.04093, section 4). With the denoising errors L as the model is, L'
+with the reconstruction and L0 with the mean update (sums over pictures):
 
 - denoising_error_change = L' / L - 1; range [-1, inf), lower is better, 0 = no change;
-- loss_recovered = 1 - (L' - L) / (L0 - L); range (-inf, inf), higher is better, 1 = as with the update, 0 = no better
-  than its mean;
-- picture_mse, picture_ssim: of the pictures with pixels in [0, 1] against the unedited ones; ranges [0, 1] (lower is
-  better) and [-1, 1] (higher is better);
-- content_kept: intersection over union of the nouns that the annotator finds before and after; range [0, 1], higher is
-  better;
-- content_distance: total variation distance between the distributions of nouns over all pictures before and after,
-  1/2 sum |p - q|; range [0, 1], lower is better. It is never below 0, so few pictures alone give some: `halves` is the
-  distance between random halves of the unedited pictures.
+- loss_recovered = 1 - (L' - L) / (L0 - L); range (-inf, inf), higher is better, 1 = as with the
+  update, 0 = no better than its mean;
+- picture_mse, picture_ssim: of the pictures with pixels in [0, 1] against the unedited ones; ranges
+  [0, 1] (lower is better) and [-1, 1] (higher is better);
+- content_kept: intersection over union of the nouns that the annotator finds before and after;
+  range [0, 1], higher is better;
+- content_distance: total variation distance between the distributions of nouns over all pictures
+  before and after, 1/2 sum |p - q|; range [0, 1], lower is better. It is never below 0, so few
+  pictures alone give some: `halves` is the distance between random halves of the unedited pictures.
 
-Empty cases: loss_recovered is no data where the mean update does no harm (L0 <= L); a picture in which nothing is found
-before and after is no data for content_kept; where nothing is found in any, content_distance is no data.
+Empty cases: loss_recovered is no data where the mean update does no harm (L0 <= L); a picture in
+which nothing is found before and after is no data for content_kept; where nothing is found in any,
+content_distance is no data.
 """
 
 from __future__ import annotations
@@ -71,7 +74,9 @@ def picture_mse(edited: Pictures, own: Pictures) -> Float[Tensor, " n"]:
 def picture_ssim(edited: Pictures, own: Pictures) -> Float[Tensor, " n"]:
     """The structural similarity of each picture (torchmetrics, Gaussian window of 11 pixels)."""
     _same(edited, own)
-    found = structural_similarity_index_measure(_unit(edited), _unit(own), data_range=1.0, reduction="none")
+    found = structural_similarity_index_measure(
+        _unit(edited), _unit(own), data_range=1.0, reduction="none"
+    )
     assert isinstance(found, Tensor)
     return found.reshape(-1)
 
@@ -82,11 +87,13 @@ def content_kept(edited: Nouns, own: Nouns) -> list[float]:
     return [len(after & before) / len(after | before) for after, before in pairs if after | before]
 
 
-def content_distance(edited: Nouns, own: Nouns, *, n_resamples: int = 2000, seed: int = 0) -> Estimate:
+def content_distance(
+    edited: Nouns, own: Nouns, *, n_resamples: int = 2000, seed: int = 0
+) -> Estimate:
     """The total variation distance of the nouns' distributions; n counts pictures.
 
-    The interval resamples pictures, before and after together. As a distance is pushed up by scatter, it is widened to
-    hold the value where it would not.
+    The interval resamples pictures, before and after together. As a distance is pushed up by
+    scatter, it is widened to hold the value where it would not.
     """
     after, before = _presence(edited, own)
     value = _total_variation(after.sum(axis=0), before.sum(axis=0))
@@ -112,16 +119,24 @@ def distance_of_halves(own: Nouns, *, n_halves: int = 200, seed: int = 0) -> Est
         one, other = order[:half], order[half : 2 * half]
         found.append(_total_variation(presence[one].sum(axis=0), presence[other].sum(axis=0)))
     known = np.array(found)[np.isfinite(found)]
-    return Estimate(float(known.mean()), percentile_interval(known), len(own)) if len(known) else NO_DATA
+    return (
+        Estimate(float(known.mean()), percentile_interval(known), len(own))
+        if len(known)
+        else NO_DATA
+    )
 
 
-def over_pictures(values: Tensor | Sequence[float], *, n_resamples: int = 2000, seed: int = 0) -> Estimate:
+def over_pictures(
+    values: Tensor | Sequence[float], *, n_resamples: int = 2000, seed: int = 0
+) -> Estimate:
     """The mean over pictures."""
     return bootstrap_mean(np.asarray(values, dtype=np.float64), n_resamples=n_resamples, seed=seed)
 
 
 def _ratio(above: Tensor, below: Tensor, *, n_resamples: int, seed: int) -> Estimate:
-    """sum(above) / sum(below) with a bootstrap over pictures; no data unless the sum below is above 0."""
+    """sum(above) / sum(below) with a bootstrap over pictures; no data unless the sum below is above
+    0.
+    """
     sums = np.stack([above.double().numpy(), below.double().numpy()], axis=1)
     if len(sums) == 0 or sums[:, 1].sum() <= 0:
         return NO_DATA
@@ -159,4 +174,6 @@ def _unit(pictures: Pictures) -> Float[Tensor, "n 3 height width"]:
 
 def _same(edited: Pictures, own: Pictures) -> None:
     if edited.shape != own.shape:
-        raise UserError(f"pictures {list(edited.shape)} and {list(own.shape)} differ; compare the same ones")
+        raise UserError(
+            f"pictures {list(edited.shape)} and {list(own.shape)} differ; compare the same ones"
+        )

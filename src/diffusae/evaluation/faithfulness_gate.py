@@ -1,4 +1,6 @@
-"""The rows of a cell's faithfulness, and the gate: may conclusions be drawn about the picture from this SAE?"""
+"""The rows of a cell's faithfulness, and the gate: may conclusions be drawn about the picture from
+this SAE?
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from diffusae.evaluation.result import NO_DATA, Estimate, Result
 
 VERSION = 1
 OWN, MEAN, CONTROL = "reconstruction", "mean_update", "with_error"
-"""What stands in the update's place: x_hat; the mean update; x_hat + its error, which must change nothing."""
+"""What stands in the update's place: x_hat; the mean update; x_hat + its error, which must change
+nothing.
+"""
 EDITS = (OWN, MEAN, CONTROL)
 
 
@@ -52,7 +56,9 @@ class Gate:
         for name, threshold in asked.items():
             value = figures.get(name)
             if threshold is not None and value is not None:
-                found[name] = value <= threshold if name == "content_distance" else value >= threshold
+                found[name] = (
+                    value <= threshold if name == "content_distance" else value >= threshold
+                )
         return found
 
 
@@ -84,7 +90,8 @@ def faithfulness_results(
 ) -> list[Result]:
     """Seven rows: the six figures and `usable`, 1 where the gate is passed and 0 where not.
 
-    Where `mean_update_passes_too`, the picture hardly hangs on this block at this moment: passing says nothing there.
+    Where `mean_update_passes_too`, the picture hardly hangs on this block at this moment: passing
+    says nothing there.
 
     Args:
         own: the model as it is.
@@ -94,12 +101,19 @@ def faithfulness_results(
         UserError: an edit is missing.
     """
     if missing := set(EDITS) - set(edited):
-        raise UserError(f"no outcome of {', '.join(sorted(missing))}; carry out all of {', '.join(EDITS)}")
+        raise UserError(
+            f"no outcome of {', '.join(sorted(missing))}; carry out all of {', '.join(EDITS)}"
+        )
     resampling = {"n_resamples": n_resamples, "seed": seed}
-    figures = {name: _figures(outcome, own, edited[MEAN], **resampling) for name, outcome in edited.items()}
+    figures = {
+        name: _figures(outcome, own, edited[MEAN], **resampling) for name, outcome in edited.items()
+    }
     other = _other_picture(own, **resampling)
     halves = measures.distance_of_halves(own.nouns, n_halves=n_halves, seed=seed)
-    passed = {name: gate.passed({key: e.value for key, e in each.items()}) for name, each in figures.items()}
+    passed = {
+        name: gate.passed({key: e.value for key, e in each.items()})
+        for name, each in figures.items()
+    }
     verdict = {
         "gate": _word(passed[OWN]),
         "mean_update_passes_too": bool(passed[MEAN]) and all(passed[MEAN].values()),
@@ -149,7 +163,9 @@ def faithfulness_results(
     return rows
 
 
-def _figures(outcome: Outcome, own: Outcome, ablated: Outcome, **resampling: int) -> dict[str, Estimate]:
+def _figures(
+    outcome: Outcome, own: Outcome, ablated: Outcome, **resampling: int
+) -> dict[str, Estimate]:
     errors = outcome.errors
     return {
         "loss_recovered": measures.loss_recovered(errors, own.errors, ablated.errors, **resampling),
@@ -167,7 +183,9 @@ def _pictures(outcome: Outcome, own: Outcome, **resampling: int) -> dict[str, Es
         "picture_ssim": measures.over_pictures(
             measures.picture_ssim(outcome.pictures, own.pictures), **resampling
         ),
-        "content_kept": measures.over_pictures(measures.content_kept(outcome.nouns, own.nouns), **resampling),
+        "content_kept": measures.over_pictures(
+            measures.content_kept(outcome.nouns, own.nouns), **resampling
+        ),
     }
 
 
@@ -176,7 +194,9 @@ def _other_picture(own: Outcome, **resampling: int) -> dict[str, Estimate]:
     if len(own.pictures) < 2:
         return {}
     nouns = [*own.nouns[1:], own.nouns[0]]
-    return _pictures(Outcome(own.errors, np.roll(own.pictures, -1, axis=0), nouns), own, **resampling)
+    return _pictures(
+        Outcome(own.errors, np.roll(own.pictures, -1, axis=0), nouns), own, **resampling
+    )
 
 
 def _usable(passed: Mapping[str, bool]) -> Estimate:

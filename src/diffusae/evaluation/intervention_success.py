@@ -1,4 +1,6 @@
-"""Did an edit do what it was for? Pure functions of pictures and of what an annotator found in them."""
+"""Did an edit do what it was for? Pure functions of pictures and of what an annotator found in
+them.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,10 @@ class Moved:
 
     Attributes:
         found: whether the annotator finds it after the edit.
-        success: whether its centre of mass then lies in the region; an object that is not found is none.
-        rest: root mean square change of the pixels that neither show the object before nor after; range [0, 1] of
-            full scale, lower = more is left alone.
+        success: whether its centre of mass then lies in the region; an object that is not found is
+            none.
+        rest: root mean square change of the pixels that neither show the object before nor after;
+            range [0, 1] of full scale, lower = more is left alone.
     """
 
     found: bool
@@ -36,12 +39,16 @@ def centre_of_mass(mask: Mask) -> tuple[float, float]:
     """(row, column) of a mask's centre in pixels; `UserError` for an empty mask, which has none."""
     rows, columns = np.nonzero(mask)
     if len(rows) == 0:
-        raise UserError("an empty mask has no centre; an object that was not found has no mask at all")
+        raise UserError(
+            "an empty mask has no centre; an object that was not found has no mask at all"
+        )
     return float(rows.mean()), float(columns.mean())
 
 
 def in_region(mask: Mask, region: Mask) -> bool:
-    """Whether the mask's centre of mass lies in the region (Emergence, section 6.1; a quadrant's chance is 0.25)."""
+    """Whether the mask's centre of mass lies in the region (Emergence, section 6.1; a quadrant's
+    chance is 0.25).
+    """
     row, column = centre_of_mass(mask)
     return bool(region[round(row), round(column)])
 
@@ -74,7 +81,8 @@ class Restyled:
         reached: whether the target is now the picture's most likely style.
         score_before, score_after: the target's score without and with the edit; with CLIP, cosines.
         gain: the second less the first.
-        similarity: structural similarity to the picture without the edit, range [-1, 1]; 1 = unchanged.
+        similarity: structural similarity to the picture without the edit, range [-1, 1]; 1 =
+            unchanged.
         kept: whether every object found before is still found.
     """
 
@@ -93,9 +101,13 @@ def restyled(
     before: tuple[Picture, Sequence[float], Sequence[str]],
     after: tuple[Picture, Sequence[float], Sequence[str]],
 ) -> Restyled:
-    """Judge one picture; `before` and `after` are pictures, scores of all styles, and the nouns found."""
+    """Judge one picture; `before` and `after` are pictures, scores of all styles, and the nouns
+    found.
+    """
     (old, old_scores, old_nouns), (new, new_scores, new_nouns) = before, after
-    with_edit, without = (torch.from_numpy(each).permute(2, 0, 1)[None].float() / 255 for each in (new, old))
+    with_edit, without = (
+        torch.from_numpy(each).permute(2, 0, 1)[None].float() / 255 for each in (new, old)
+    )
     similarity = structural_similarity_index_measure(with_edit, without, data_range=1.0)
     assert isinstance(similarity, torch.Tensor)
     return Restyled(
@@ -110,20 +122,25 @@ def restyled(
 
 
 class FeatureDistance:
-    """How far apart pictures are to a network, in mean distances of two different pictures: 0 = the same, 1 = another.
+    """How far apart pictures are to a network, in mean distances of two different pictures: 0 = the
+    same, 1 = another.
 
     Args:
         features: uint8 pictures [n, height, width, 3] to features [n, d], such as an annotator's.
         pictures: what to scale by, such as the unedited pictures; at least two.
     """
 
-    def __init__(self, features: Callable[[np.ndarray], torch.Tensor], pictures: Sequence[Picture]) -> None:
+    def __init__(
+        self, features: Callable[[np.ndarray], torch.Tensor], pictures: Sequence[Picture]
+    ) -> None:
         if len(pictures) < 2:
             raise UserError(
                 "distances are scaled by pairs of unedited pictures; evaluate two pictures or more"
             )
         self._features = features
-        self.mean_pair = float(torch.nn.functional.pdist(features(np.stack(pictures)).double()).mean())
+        self.mean_pair = float(
+            torch.nn.functional.pdist(features(np.stack(pictures)).double()).mean()
+        )
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> list[float]:
         """Pair by pair, of uint8 [n, height, width, 3]."""

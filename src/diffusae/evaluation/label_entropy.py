@@ -1,9 +1,10 @@
-"""Purity of latents: the entropy of the labels of their top pictures (after Revelio, arXiv 2411.16725, section 4).
+"""Purity of latents: the entropy of the labels of their top pictures (after Revelio, arXiv
+2411.16725, section 4).
 
-Revelio takes the standard deviation of the class numbers of a latent's top pictures, which hangs on the order of the
-classes; the entropy of the classes is the same idea without that. A picture of several labels gives each of them an
-equal part of one vote. With the shares p_l of the votes: H = -sum_l p_l log2 p_l, in bits; range [0, log2(labels)];
-lower = purer, 0 = one label only.
+Revelio takes the standard deviation of the class numbers of a latent's top pictures, which hangs on
+the order of the classes; the entropy of the classes is the same idea without that. A picture of
+several labels gives each of them an equal part of one vote. With the shares p_l of the votes: H =
+-sum_l p_l log2 p_l, in bits; range [0, log2(labels)]; lower = purer, 0 = one label only.
 
 Empty cases: pictures without a label do not vote; a latent without votes has NaN.
 """
@@ -55,7 +56,8 @@ class LabelVotes:
         )
 
     def of_random_pictures(self, sizes: Sequence[int], *, n_draws: int, seed: int) -> Estimate:
-        """The mean entropy where each latent's pictures are drawn at random instead, as many as it has.
+        """The mean entropy where each latent's pictures are drawn at random instead, as many as it
+        has.
 
         Mean and 95 % range over the draws; n counts latents.
         """
@@ -65,6 +67,8 @@ class LabelVotes:
         means = []
         for _ in range(n_draws):
             rows = [generator.permutation(len(self._matrix))[:size] for size in sizes]
-            means.append(np.nanmean([entropy_bits(self._matrix[each].sum(axis=0)) for each in rows]))
+            means.append(
+                np.nanmean([entropy_bits(self._matrix[each].sum(axis=0)) for each in rows])
+            )
         found = np.array(means)
         return Estimate(float(found.mean()), percentile_interval(found), len(sizes))

@@ -1,11 +1,14 @@
-"""A linear probe of class labels: multinomial logistic regression on one vector a picture (after Revelio, arXiv 2411.16725).
+"""A linear probe of class labels: multinomial logistic regression on one vector a picture (after
+Revelio, arXiv 2411.16725).
 
-With x less its mean and scaled by the fitting pictures, and class probabilities p = softmax(W x + b), it minimises
-mean_i -log p_i[y_i] + ridge / 2 |W|^2; the bias is free. Scaling ("each": every feature by its own standard deviation;
-"common": all by one, so that features that hardly vary stay small) and ridge are those with the smallest mean -log p on the
-tuning pictures (of equal ones the first and largest), so that test pictures choose nothing. All open in the paper.
+With x less its mean and scaled by the fitting pictures, and class probabilities p = softmax(W x +
+b), it minimises mean_i -log p_i[y_i] + ridge / 2 |W|^2; the bias is free. Scaling ("each": every
+feature by its own standard deviation; "common": all by one, so that features that hardly vary stay
+small) and ridge are those with the smallest mean -log p on the tuning pictures (of equal ones the
+first and largest), so that test pictures choose nothing. All open in the paper.
 
-The problem is convex and is solved by SciPy's L-BFGS from zero: the same pictures give the same answer, without a seed.
+The problem is convex and is solved by SciPy's L-BFGS from zero: the same pictures give the same
+answer, without a seed.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ _MOST_ITERATIONS = 300
 
 @dataclass(frozen=True)
 class Examples:
-    """Pictures with a label: one feature vector a picture, [n, d], and its class, [n], counted from 0.
+    """Pictures with a label: one feature vector a picture, [n, d], and its class, [n], counted from
+    0.
 
     Raises:
         UserError: features that are not finite, or not as many as classes.
@@ -42,11 +46,13 @@ class Examples:
     def __post_init__(self) -> None:
         if len(self.features) != len(self.classes):
             raise UserError(
-                f"{len(self.features)} features for {len(self.classes)} labels; give one label a picture"
+                f"{len(self.features)} features for {len(self.classes)} labels; give one label a"
+                " picture"
             )
         if not np.isfinite(self.features).all():
             raise UserError(
-                "a feature is not finite; collect these pictures again, and see what was rejected there"
+                "a feature is not finite; collect these pictures again, and see what was rejected"
+                " there"
             )
 
 
@@ -56,7 +62,8 @@ class Reading:
 
     Attributes:
         correct: of every test picture, whether its class was named.
-        tune_accuracy: the share of the tuning pictures whose class was named; it may choose between readers.
+        tune_accuracy: the share of the tuning pictures whose class was named; it may choose between
+            readers.
         chosen: what was chosen on the tuning pictures, as JSON values.
     """
 
@@ -82,9 +89,13 @@ def linear_probe(
     """
     for name, each in (("fitting", fitting), ("tuning", tuning), ("test", test)):
         if len(each.classes) == 0:
-            raise UserError(f"a probe needs {name} pictures with a label; collect some for that split")
+            raise UserError(
+                f"a probe needs {name} pictures with a label; collect some for that split"
+            )
         if each.classes.min() < 0 or each.classes.max() >= n_classes:
-            raise UserError(f"a class of a {name} picture lies outside 0 to {n_classes - 1}; leave it out")
+            raise UserError(
+                f"a class of a {name} picture lies outside 0 to {n_classes - 1}; leave it out"
+            )
     if not ridges or min(ridges) <= 0:
         raise UserError(f"ridges={list(ridges)} must be above 0; change evaluation.ridges")
     best = _Fit(np.inf, {}, np.zeros(0), np.zeros(0))
@@ -104,7 +115,9 @@ def linear_probe(
 
 @dataclass(frozen=True)
 class _Fit:
-    """One fit: its loss on the tuning pictures, what it was made with, and the classes that it names."""
+    """One fit: its loss on the tuning pictures, what it was made with, and the classes that it
+    names.
+    """
 
     loss: float
     chosen: dict[str, Any]
@@ -113,15 +126,17 @@ class _Fit:
 
 
 class _Scaled:
-    """Features less their mean over their scale; where pictures are fewer than features, in coordinates of the space that
-    they span, which changes neither the penalty nor the minimum: the best W lies in that space.
+    """Features less their mean over their scale; where pictures are fewer than features, in
+    coordinates of the space that they span, which changes neither the penalty nor the minimum: the
+    best W lies in that space.
     """
 
     def __init__(self, features: Float[np.ndarray, "n d"], *, common: bool) -> None:
         x = features.astype(np.float64)
         self._mean, deviation = x.mean(axis=0), x.std(axis=0)
         least = 1e-6 * max(deviation.max(), 1e-30)
-        # A feature that does not vary here would blow up a picture in which it does: it is left out.
+        # A feature that does not vary here would blow up a picture in which it does: it is left
+        # out.
         own = np.sqrt((deviation**2).mean()) if common else deviation
         self._scale = np.where(deviation > least, own, np.inf)
         self._directions: NDArray[np.float64] | None = None
@@ -151,7 +166,10 @@ def _fitted(
         penalised = weights[:-1]
         error = (np.exp(log_p) - wanted) / n
         gradient = np.vstack([x.T @ error + ridge * penalised, error.sum(axis=0)])
-        return float(-(log_p * wanted).sum() / n + ridge / 2 * (penalised**2).sum()), gradient.ravel()
+        return (
+            float(-(log_p * wanted).sum() / n + ridge / 2 * (penalised**2).sum()),
+            gradient.ravel(),
+        )
 
     found = minimize(
         objective,
@@ -167,6 +185,8 @@ def _logits(x: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.
     return x @ weights[:-1] + weights[-1]
 
 
-def _loss(x: NDArray[np.float64], classes: Int[np.ndarray, " n"], weights: NDArray[np.float64]) -> float:
+def _loss(
+    x: NDArray[np.float64], classes: Int[np.ndarray, " n"], weights: NDArray[np.float64]
+) -> float:
     """Mean -log p of the true classes, in nats."""
     return float(-log_softmax(_logits(x, weights), axis=1)[np.arange(len(x)), classes].mean())

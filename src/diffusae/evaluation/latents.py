@@ -1,14 +1,16 @@
 """The statistics of a cell's latents in one table, and what they say together.
 
-A latent that is active in fewer pictures than `minimum_pictures` is *rare*: it has a row, but its entropies are NaN and
-it counts in no summary.
+A latent that is active in fewer pictures than `minimum_pictures` is *rare*: it has a row, but its
+entropies are NaN and it counts in no summary.
 
 - noun_entropy, style_entropy: bits, see `label_entropy`; lower = purer.
-- context_free_fraction: the share of judged latents whose `position_share` (the share of a map's variance that lies
-  between positions, see `concepts.statistics`) reaches a threshold. The paper's context-free features have a low
-  variance over pictures (Emergence, arXiv 2504.15473, section 4); the share is that variance, freed of a latent's
-  strength. Range [0, 1]; they name nothing, so lower is better.
-- stability: mean cosine with the partner in an SAE of another seed, see `stability`; higher is better.
+- context_free_fraction: the share of judged latents whose `position_share` (the share of a map's
+  variance that lies between positions, see `concepts.statistics`) reaches a threshold. The paper's
+  context-free features have a low variance over pictures (Emergence, arXiv 2504.15473, section 4);
+  the share is that variance, freed of a latent's strength. Range [0, 1]; they name nothing, so
+  lower is better.
+- stability: mean cosine with the partner in an SAE of another seed, see `stability`; higher is
+  better.
 
 Empty cases: no judged latents, no labels, no other SAE are no data.
 """
@@ -49,7 +51,9 @@ class Judging:
             if (value := getattr(self, name)) < 1
         ]
         if not 0 < self.context_free <= 1:
-            faults.append(f"context_free={self.context_free} is a share: it must lie in (0, 1]; change it")
+            faults.append(
+                f"context_free={self.context_free} is a share: it must lie in (0, 1]; change it"
+            )
         together(faults)
 
 
@@ -60,10 +64,12 @@ def latent_table(
     judging: Judging,
     stability: Float[Tensor, " d_sae"] | None = None,
 ) -> pd.DataFrame:
-    """The statistics of every latent with `rare`, `context_free`, an entropy for each kind of label, and `stability`.
+    """The statistics of every latent with `rare`, `context_free`, an entropy for each kind of
+    label, and `stability`.
 
     Args:
-        statistics: one row a latent: `pictures_active`, `position_share` and `top_images` among its columns.
+        statistics: one row a latent: `pictures_active`, `position_share` and `top_images` among its
+            columns.
         votes: kind of label ("noun", "style") -> labels of every picture.
         stability: the cosine of each latent with its partner; NaN in the table where there is none.
     """
@@ -91,9 +97,9 @@ def latent_results(
 ) -> list[Result]:
     """The rows of a cell, with intervals over its judged latents.
 
-    Baselines: for entropies, as many pictures drawn at random; for context-free latents, the position shares of the same
-    codes with the positions of every picture shuffled; for stability, the partners of the same latents among random
-    directions.
+    Baselines: for entropies, as many pictures drawn at random; for context-free latents, the
+    position shares of the same codes with the positions of every picture shuffled; for stability,
+    the partners of the same latents among random directions.
     """
     mean = partial(bootstrap_mean, n_resamples=n_resamples, seed=seed)
     rare = table["rare"].to_numpy(dtype=bool)
@@ -107,19 +113,32 @@ def latent_results(
         "minimum_pictures": judging.minimum_pictures,
     }
 
-    def row(metric: str, own: Estimate, unit: str, beside: dict[str, Estimate], **more: Any) -> Result:
+    def row(
+        metric: str, own: Estimate, unit: str, beside: dict[str, Estimate], **more: Any
+    ) -> Result:
         return Result(
-            metric, own, metric == "stability", unit, dict(cell), beside, details | more, version=VERSION
+            metric,
+            own,
+            metric == "stability",
+            unit,
+            dict(cell),
+            beside,
+            details | more,
+            version=VERSION,
         )
 
     rows = []
     for kind, each in votes.items():
         entropies = judged[f"{kind}_entropy"].dropna()
-        sizes = [min(len(judged.at[index, "top_images"]), judging.n_top) for index in entropies.index]
+        sizes = [
+            min(len(judged.at[index, "top_images"]), judging.n_top) for index in entropies.index
+        ]
         chance = LabelVotes(each).of_random_pictures(sizes, n_draws=judging.n_draws, seed=seed)
         own = mean(entropies.to_numpy())
         rows.append(row(f"{kind}_entropy", own, "bits", {"random_pictures": chance}))
-    chance_share = np.asarray(shuffled_position_share, dtype=np.float64)[~rare] >= judging.context_free
+    chance_share = (
+        np.asarray(shuffled_position_share, dtype=np.float64)[~rare] >= judging.context_free
+    )
     rows.append(
         row(
             "context_free_fraction",
@@ -138,11 +157,11 @@ def latent_results(
 
 
 def stability_of(
-    directions: Float[Tensor, "m d"],
-    others: Float[Tensor, "n d"],
-    random: Float[Tensor, "n d"],
+    directions: Float[Tensor, "m d"], others: Float[Tensor, "n d"], random: Float[Tensor, "n d"]
 ) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
-    """Matched cosines with another SAE, and with random directions; `UserError` for the same SAE."""
+    """Matched cosines with another SAE, and with random directions; `UserError` for the same
+    SAE.
+    """
     if directions.shape == others.shape and bool((directions == others).all()):
         raise UserError(
             "the other SAE is this one: its stability is 1 by definition; name one of another seed"

@@ -1,9 +1,10 @@
 """What a supervised linear reader finds in the raw updates: why a cell's concepts are good or bad.
 
-A ridge regression from the update at one position to the share of each noun's mask there, fitted with the
-annotator's masks of the dictionary pictures. It sees the labels that an autoencoder never saw, so a prediction
-from concepts far below it loses what the updates hold, and one beside a low probe had nothing to find. (Emergence
-has no such figure; Revelio trains probes on the same features for other questions.)
+A ridge regression from the update at one position to the share of each noun's mask there, fitted
+with the annotator's masks of the dictionary pictures. It sees the labels that an autoencoder never
+saw, so a prediction from concepts far below it loses what the updates hold, and one beside a low
+probe had nothing to find. (Emergence has no such figure; Revelio trains probes on the same features
+for other questions.)
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class RidgeProbe:
 
 
 def noun_shares(split: Split, nouns: Sequence[str]) -> Float[Tensor, "n P nouns"]:
-    """The share of every position that each noun's mask covers; nouns that are not listed are left out."""
+    """The share of every position that each noun's mask covers; nouns that are not listed are left
+    out.
+    """
     height, width = split.grid
     shares = torch.zeros(len(split.image_ids), height * width, len(nouns))
     pooled = F.adaptive_avg_pool2d(split.masks[:, None].float(), split.grid).flatten(1)
@@ -69,9 +72,9 @@ def linear_probes(
     tuning: tuple[Float[Tensor, "m P d"], Split],
     test: tuple[Float[Tensor, "k P d"], Split],
 ) -> dict[str, Float[Tensor, " objects"]]:
-    """IoU of two probes with each test object: `noun_probe` for the noun itself, `any_object_probe` for objects
-    of all nouns alike (what knowing *where* without *what* is worth). Each is (updates, objects) of a split; ridge
-    and threshold are those with the highest IoU on the tuning split.
+    """IoU of two probes with each test object: `noun_probe` for the noun itself, `any_object_probe`
+    for objects of all nouns alike (what knowing *where* without *what* is worth). Each is (updates,
+    objects) of a split; ridge and threshold are those with the highest IoU on the tuning split.
     """
     nouns = sorted(set(fitting[1].nouns))
     shares = noun_shares(fitting[1], nouns)
@@ -81,7 +84,8 @@ def linear_probes(
 
     def maps(updates: Tensor, split: Split, ridge: float) -> tuple[Tensor, Tensor]:
         predicted = probe.predict(updates, ridge=ridge)[split.picture]
-        # A noun that the fitting pictures lack has no column of its own: it takes the one of any object.
+        # A noun that the fitting pictures lack has no column of its own: it takes the one of any
+        # object.
         column = torch.tensor([nouns.index(n) if n in nouns else len(nouns) for n in split.nouns])
         own = predicted[torch.arange(len(column)), :, column]
         return own.reshape(-1, *split.grid), predicted[..., -1].reshape(-1, *split.grid)

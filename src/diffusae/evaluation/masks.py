@@ -1,9 +1,9 @@
 """Score maps cut into masks, and how well those match an annotator's masks.
 
-A score map says how likely each place is to show the noun; the predicted mask is where score >= threshold,
-after bilinear interpolation to the mask's size. IoU has the range [0, 1], higher is better. Empty cases: an
-annotated mask is never empty (a noun that was not found is no data and never gets here); an empty predicted
-mask has IoU 0.
+A score map says how likely each place is to show the noun; the predicted mask is where score >=
+threshold, after bilinear interpolation to the mask's size. IoU has the range [0, 1], higher is
+better. Empty cases: an annotated mask is never empty (a noun that was not found is no data and
+never gets here); an empty predicted mask has IoU 0.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ _OBJECTS_AT_ONCE = 512
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold chosen on the tuning split: its mean IoU there, and the curve it was chosen from."""
+    """A threshold chosen on the tuning split: its mean IoU there, and the curve it was chosen
+    from.
+    """
 
     value: float
     tuning_iou: float
@@ -31,7 +33,9 @@ class Threshold:
 
 
 def upsample(scores: Float[Tensor, "m h w"], size: tuple[int, int]) -> Float[Tensor, "m H W"]:
-    """Bilinear interpolation (align_corners=False); maps that have the size already come back as they are."""
+    """Bilinear interpolation (align_corners=False); maps that have the size already come back as
+    they are.
+    """
     if tuple(scores.shape[1:]) == size:
         return scores
     return F.interpolate(scores[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
@@ -57,7 +61,9 @@ def iou_at(
     """IoU of each object's mask with its score map cut at one threshold."""
     parts = [
         mask_iou(upsample(score, _size(mask)) >= threshold, mask)
-        for score, mask in zip(scores.split(_OBJECTS_AT_ONCE), masks.split(_OBJECTS_AT_ONCE), strict=True)
+        for score, mask in zip(
+            scores.split(_OBJECTS_AT_ONCE), masks.split(_OBJECTS_AT_ONCE), strict=True
+        )
     ]
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 
@@ -65,12 +71,18 @@ def iou_at(
 def iou_curve(
     scores: Float[Tensor, "m h w"], masks: Bool[Tensor, "m H W"], thresholds: Float[Tensor, " t"]
 ) -> Float[Tensor, " t"]:
-    """Mean IoU at each of the ascending thresholds, from one histogram an object instead of t cuts."""
+    """Mean IoU at each of the ascending thresholds, from one histogram an object instead of t
+    cuts.
+    """
     t = len(thresholds)
     total = torch.zeros(t, dtype=torch.float64)
-    for score, mask in zip(scores.split(_OBJECTS_AT_ONCE), masks.split(_OBJECTS_AT_ONCE), strict=True):
+    for score, mask in zip(
+        scores.split(_OBJECTS_AT_ONCE), masks.split(_OBJECTS_AT_ONCE), strict=True
+    ):
         # A pixel in bin j passes the first j thresholds.
-        bins = torch.bucketize(upsample(score, _size(mask)).contiguous(), thresholds.to(score), right=True)
+        bins = torch.bucketize(
+            upsample(score, _size(mask)).contiguous(), thresholds.to(score), right=True
+        )
         cells = (bins.flatten(1) + torch.arange(len(score))[:, None] * (t + 1)).flatten()
         inside = mask.flatten().double()
         shape = (len(score), t + 1)
@@ -91,10 +103,14 @@ def choose_threshold(
         UserError: no objects to choose from.
     """
     if len(scores) == 0:
-        raise UserError("there is no annotated object to choose a threshold on; enlarge the tuning split")
+        raise UserError(
+            "there is no annotated object to choose a threshold on; enlarge the tuning split"
+        )
     curve = iou_curve(scores, masks, thresholds)
     best = int(curve.argmax())
-    return Threshold(float(thresholds[best]), float(curve[best]), thresholds.tolist(), curve.tolist())
+    return Threshold(
+        float(thresholds[best]), float(curve[best]), thresholds.tolist(), curve.tolist()
+    )
 
 
 def _at_least(histogram: Float[Tensor, "m bins"]) -> Float[Tensor, "m t"]:

@@ -1,4 +1,6 @@
-"""LPIPS (arXiv 1801.03924): how different two pictures look; the paper's distance of global edits (section 6.2)."""
+"""LPIPS (arXiv 1801.03924): how different two pictures look; the paper's distance of global edits
+(section 6.2).
+"""
 
 from __future__ import annotations
 
@@ -17,19 +19,22 @@ Pictures = UInt8[np.ndarray, "n height width 3"]
 
 
 class PerceptualDistance:
-    """LPIPS by torchmetrics, with torchvision's networks: the extra `lpips`. Nothing is loaded before it is used.
+    """LPIPS by torchmetrics, with torchvision's networks: the extra `lpips`. Nothing is loaded
+    before it is used.
 
-    Both libraries keep their weights as pickles of their own, which torch reads as weights only; torchvision fetches
-    its network's once.
+    Both libraries keep their weights as pickles of their own, which torch reads as weights only;
+    torchvision fetches its network's once.
 
     Args:
-        net: the network whose features are compared; "alex" is LPIPS' own default (*open* in the paper).
+        net: the network whose features are compared; "alex" is LPIPS' own default (*open* in the
+            paper).
         batch_size: pairs at a time.
         device: where it runs.
 
     Raises:
-        UserError: an unknown network or a batch size below 1; in use: torchvision is missing or does not fit torch,
-            the network's weights cannot be fetched, pictures of unequal sizes, out of memory.
+        UserError: an unknown network or a batch size below 1; in use: torchvision is missing or
+            does not fit torch, the network's weights cannot be fetched, pictures of unequal sizes,
+            out of memory.
     """
 
     def __init__(
@@ -43,7 +48,9 @@ class PerceptualDistance:
         self.batch_size, self.device = batch_size, torch.device(device)
 
     def load(self) -> PerceptualDistance:
-        """Load the network now, so that a missing one is known before any picture is made; itself."""
+        """Load the network now, so that a missing one is known before any picture is made;
+        itself.
+        """
         _ = self._metric
         return self
 
@@ -54,16 +61,21 @@ class PerceptualDistance:
             from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
             return LearnedPerceptualImagePatchSimilarity(self.net, normalize=True).to(self.device)
-        except (ImportError, RuntimeError) as error:  # a torchvision for another torch is a RuntimeError
+        except (
+            ImportError,
+            RuntimeError,
+        ) as error:  # a torchvision for another torch is a RuntimeError
             raise UserError(
-                f"LPIPS needs a torchvision that fits torch {torch.__version__} ({first_line(error)}); run: "
-                "pip install diffusae[lpips], or do without: SSIM needs nothing more"
+                f"LPIPS needs a torchvision that fits torch {torch.__version__}"
+                f" ({first_line(error)}); run: pip install diffusae[lpips], or do without: SSIM"
+                " needs nothing more"
             ) from error
         except OSError as error:
             folder = f"{torch.hub.get_dir()}/checkpoints"
             raise UserError(
-                f"the weights of torchvision's {self.net} could not be fetched ({first_line(error)}); put the file "
-                f"that torchvision names into {folder}, where it is looked for first"
+                f"the weights of torchvision's {self.net} could not be fetched"
+                f" ({first_line(error)}); put the file that torchvision names into {folder}, where"
+                " it is looked for first"
             ) from error
 
     @torch.no_grad()
@@ -77,7 +89,9 @@ class PerceptualDistance:
         found: list[float] = []
         for first in range(0, len(before), self.batch_size):
             pair = [
-                torch.from_numpy(each[first : first + self.batch_size]).to(self.device).permute(0, 3, 1, 2)
+                torch.from_numpy(each[first : first + self.batch_size])
+                .to(self.device)
+                .permute(0, 3, 1, 2)
                 / 255
                 for each in (before, after)
             ]

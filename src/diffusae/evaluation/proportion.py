@@ -1,4 +1,6 @@
-"""Shares of yes among yes and no, with Wilson's interval: it holds for few cases and at 0 and 1, where a bootstrap has no width."""
+"""Shares of yes among yes and no, with Wilson's interval: it holds for few cases and at 0 and 1,
+where a bootstrap has no width.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ Z95 = 1.959963984540054
 def share(outcomes: Iterable[bool]) -> Estimate:
     """The share of true outcomes; range [0, 1]; no outcomes: no data.
 
-    Wilson (1927): (p + z^2/2n +- z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n). The outcomes are taken as independent: one a picture.
+    Wilson (1927): (p + z^2/2n +- z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n). The outcomes are
+    taken as independent: one a picture.
     """
     given = [bool(each) for each in outcomes]
     n = len(given)

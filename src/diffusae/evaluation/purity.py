@@ -1,19 +1,24 @@
-"""Purity of latents against true class labels (Revelio, arXiv 2411.16725): do a latent's top pictures share a class?
+"""Purity of latents against true class labels (Revelio, arXiv 2411.16725): do a latent's top
+pictures share a class?
 
-A latent's top pictures are the `n_top` labelled pictures with the highest spatial means of its map. Two figures a task:
+A latent's top pictures are the `n_top` labelled pictures with the highest spatial means of its map.
+Two figures a task:
 
-- `label_entropy_<task>`: entropy of their class labels in bits, range [0, log2(min(classes, n_top))];
-- `sigma_label_<task>`: the paper's: standard deviation of their class numbers (divided by n_top: open in the paper), range
-  [0, (classes - 1) / 2]. It hangs on the order in which classes are numbered, so the figure is given beside what other
-  orders give (`details.other_orders`: the middle 95 % over random orders); the entropy does not.
+- `label_entropy_<task>`: entropy of their class labels in bits, range [0, log2(min(classes,
+  n_top))];
+- `sigma_label_<task>`: the paper's: standard deviation of their class numbers (divided by n_top:
+  open in the paper), range [0, (classes - 1) / 2]. It hangs on the order in which classes are
+  numbered, so the figure is given beside what other orders give (`details.other_orders`: the middle
+  95 % over random orders); the entropy does not.
 
-Lower is purer for both; both are means over the judged latents: of those that are active in `n_top` labelled pictures or more,
-the `n_latents` with the highest mean activation (the paper: "top 1000 latents by activation"). All have equally many top
-pictures, so that none is pure for want of pictures. Intervals: bootstrap over latents.
+Lower is purer for both; both are means over the judged latents: of those that are active in `n_top`
+labelled pictures or more, the `n_latents` with the highest mean activation (the paper: "top 1000
+latents by activation"). All have equally many top pictures, so that none is pure for want of
+pictures. Intervals: bootstrap over latents.
 
-Baselines: `random_pictures`, as many pictures drawn at random for every latent; `shuffled_labels`, the latents' own top
-pictures with the labels shuffled over pictures, which keeps that latents share top pictures. Empty case: a task without labels,
-or no latent to judge, is no data.
+Baselines: `random_pictures`, as many pictures drawn at random for every latent; `shuffled_labels`,
+the latents' own top pictures with the labels shuffled over pictures, which keeps that latents share
+top pictures. Empty case: a task without labels, or no latent to judge, is no data.
 """
 
 from __future__ import annotations
@@ -29,7 +34,13 @@ from numpy.typing import NDArray
 
 from diffusae.errors import together
 from diffusae.evaluation.label_entropy import entropy_bits
-from diffusae.evaluation.result import NO_DATA, Estimate, Result, bootstrap_mean, percentile_interval
+from diffusae.evaluation.result import (
+    NO_DATA,
+    Estimate,
+    Result,
+    bootstrap_mean,
+    percentile_interval,
+)
 
 VERSION = 1
 ENTROPY, SIGMA = "label_entropy", "sigma_label"
@@ -53,7 +64,9 @@ class Judging:
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels of all pictures in one task: the row of `names` that each has, [n]; -1: the task is not defined for it."""
+    """The labels of all pictures in one task: the row of `names` that each has, [n]; -1: the task
+    is not defined for it.
+    """
 
     classes: Int[np.ndarray, " n"]
     names: Sequence[str]
@@ -66,7 +79,9 @@ class Labels:
 
 @dataclass(frozen=True)
 class TopPictures:
-    """Judged latents, the strongest first, and the top pictures of each, [latents, n_top], the strongest first."""
+    """Judged latents, the strongest first, and the top pictures of each, [latents, n_top], the
+    strongest first.
+    """
 
     latents: Int[np.ndarray, " latents"]
     pictures: Int[np.ndarray, "latents n_top"]
@@ -75,15 +90,23 @@ class TopPictures:
 def top_pictures(
     strengths: Float[np.ndarray, "n d_sae"], pictures: Int[np.ndarray, " m"], judging: Judging
 ) -> TopPictures:
-    """The top pictures among `pictures` of the latents to be judged; of equal pictures the earlier comes first."""
+    """The top pictures among `pictures` of the latents to be judged; of equal pictures the earlier
+    comes first.
+    """
     among = strengths[pictures]
     judged = np.flatnonzero((among > 0).sum(axis=0) >= judging.n_top)
-    strongest = judged[np.argsort(-among[:, judged].sum(axis=0), kind="stable")][: judging.n_latents]
+    strongest = judged[np.argsort(-among[:, judged].sum(axis=0), kind="stable")][
+        : judging.n_latents
+    ]
     order = np.argsort(-among[:, strongest], axis=0, kind="stable")[: judging.n_top].T
-    return TopPictures(strongest, pictures[order] if len(strongest) else np.zeros((0, judging.n_top), int))
+    return TopPictures(
+        strongest, pictures[order] if len(strongest) else np.zeros((0, judging.n_top), int)
+    )
 
 
-def class_counts(classes: Int[np.ndarray, "... n_top"], n_classes: int) -> Int[np.ndarray, "... classes"]:
+def class_counts(
+    classes: Int[np.ndarray, "... n_top"], n_classes: int
+) -> Int[np.ndarray, "... classes"]:
     """How many of the pictures of the last axis have each class."""
     return np.stack([(classes == each).sum(axis=-1) for each in range(n_classes)], axis=-1)
 
@@ -138,7 +161,9 @@ def purity_rows(
                     higher_is_better=False,
                     unit=unit,
                     cell=dict(cell),
-                    baselines={each: _over_draws(counts, measure) for each, counts in drawn.items()},
+                    baselines={
+                        each: _over_draws(counts, measure) for each, counts in drawn.items()
+                    },
                     details=details | more,
                     version=VERSION,
                 )
@@ -156,13 +181,17 @@ def _random_pictures(
     pool = class_counts(labels.classes[labels.pictures], len(labels.names))
     generator = np.random.default_rng(seed)
     # Pictures without being put back: what counts is only how many of each class.
-    return [generator.multivariate_hypergeometric(pool, n_top, size=latents) for _ in range(n_draws)]
+    return [
+        generator.multivariate_hypergeometric(pool, n_top, size=latents) for _ in range(n_draws)
+    ]
 
 
 def _shuffled_labels(
     labels: Labels, top: TopPictures, n_draws: int, seed: int
 ) -> list[Int[np.ndarray, "latents classes"]]:
-    """Class counts of the latents' own top pictures, once a shuffling of the labels over pictures."""
+    """Class counts of the latents' own top pictures, once a shuffling of the labels over
+    pictures.
+    """
     generator, shuffled, counts = np.random.default_rng([seed, 1]), labels.classes.copy(), []
     for _ in range(n_draws if len(top.latents) else 0):
         shuffled[labels.pictures] = generator.permutation(labels.classes[labels.pictures])
@@ -178,7 +207,9 @@ def _over_draws(counts: Sequence[Int[np.ndarray, "latents classes"]], measure: A
     return Estimate(float(means.mean()), percentile_interval(means), len(counts[0]))
 
 
-def _of_other_orders(own: Int[np.ndarray, "latents classes"], n_draws: int, seed: int) -> dict[str, Any]:
+def _of_other_orders(
+    own: Int[np.ndarray, "latents classes"], n_draws: int, seed: int
+) -> dict[str, Any]:
     """What sigma_label would be had the classes been numbered otherwise."""
     if len(own) == 0:
         return {}
@@ -187,20 +218,24 @@ def _of_other_orders(own: Int[np.ndarray, "latents classes"], n_draws: int, seed
     return {"other_orders": list(percentile_interval(np.array(found)))}
 
 
-def majority_labels(top: TopPictures, labels: Labels) -> tuple[list[str], Float[np.ndarray, " latents"]]:
-    """The most frequent class of each judged latent's top pictures (of equal ones the first), and its share."""
+def majority_labels(
+    top: TopPictures, labels: Labels
+) -> tuple[list[str], Float[np.ndarray, " latents"]]:
+    """The most frequent class of each judged latent's top pictures (of equal ones the first), and
+    its share.
+    """
     counts = class_counts(labels.classes[top.pictures], len(labels.names))
     names = list(labels.names)
-    return [names[each] for each in counts.argmax(axis=1).tolist()], counts.max(axis=1) / top.pictures.shape[
-        1
-    ]
+    return [names[each] for each in counts.argmax(axis=1).tolist()], counts.max(
+        axis=1
+    ) / top.pictures.shape[1]
 
 
 def majority_tag(tags: Sequence[Sequence[str]]) -> tuple[str, float] | None:
     """The tag that most of a latent's top pictures have, and the share of pictures that have it.
 
-    `tags` has the tags of each picture, in the tagger's order; of equally frequent ones the one that comes first. None: no
-    picture was given a tag.
+    `tags` has the tags of each picture, in the tagger's order; of equally frequent ones the one
+    that comes first. None: no picture was given a tag.
     """
     counts: dict[str, int] = {}
     for each in tags:

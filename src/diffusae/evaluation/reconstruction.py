@@ -1,12 +1,16 @@
-"""Reconstruction of held-out updates by an SAE (Emergence, Table 1): intervals over pictures, and baselines.
+"""Reconstruction of held-out updates by an SAE (Emergence, Table 1): intervals over pictures, and
+baselines.
 
 Definitions as in `sae.metrics`: with E = sum ||x - x_hat||^2 and the mean m of all vectors,
 
-- fvu = E / sum ||x - m||^2, range [0, inf), lower is better; explained_variance = 1 - fvu, higher is better;
+- fvu = E / sum ||x - m||^2, range [0, inf), lower is better; explained_variance = 1 - fvu, higher
+  is better;
 - scaled_mse = E / sum ||x||^2, range [0, inf), lower is better;
-- l0: mean active latents a vector; dead_fraction: share of latents that are active nowhere in the split.
+- l0: mean active latents a vector; dead_fraction: share of latents that are active nowhere in the
+  split.
 
-Empty cases: no pictures, or vectors that do not vary (or are all zero, for scaled_mse), are no data.
+Empty cases: no pictures, or vectors that do not vary (or are all zero, for scaled_mse), are no
+data.
 """
 
 from __future__ import annotations
@@ -49,9 +53,13 @@ class Pca:
 
 
 def fit_pca(vectors: Float[Tensor, "n d"], k: int) -> Pca:
-    """The first `k` principal components of training vectors; `UserError` unless 1 <= k <= min(n, d)."""
+    """The first `k` principal components of training vectors; `UserError` unless 1 <= k <= min(n,
+    d).
+    """
     if not 1 <= k <= min(vectors.shape):
-        raise UserError(f"k={k} components need 1 <= k <= {min(vectors.shape)}; lower k or give more vectors")
+        raise UserError(
+            f"k={k} components need 1 <= k <= {min(vectors.shape)}; lower k or give more vectors"
+        )
     centred = vectors.double() - vectors.double().mean(dim=0)
     # Of the covariance, not of the vectors: d is small where n is large.
     _, eigenvectors = torch.linalg.eigh(centred.T @ centred)
@@ -59,9 +67,11 @@ def fit_pca(vectors: Float[Tensor, "n d"], k: int) -> Pca:
 
 
 class PictureSums:
-    """The sums, picture by picture, from which the error metrics follow; pictures are the bootstrap's groups.
+    """The sums, picture by picture, from which the error metrics follow; pictures are the
+    bootstrap's groups.
 
-    Call `add` once a picture with the vectors and each reconstruction by name: the SAE's and the baselines'.
+    Call `add` once a picture with the vectors and each reconstruction by name: the SAE's and the
+    baselines'.
     """
 
     def __init__(self) -> None:
@@ -75,10 +85,14 @@ class PictureSums:
         """The reconstructions seen so far."""
         return set(self._errors)
 
-    def add(self, x: Float[Tensor, "P d"], reconstructions: Mapping[str, Float[Tensor, "P d"]]) -> None:
+    def add(
+        self, x: Float[Tensor, "P d"], reconstructions: Mapping[str, Float[Tensor, "P d"]]
+    ) -> None:
         """Count one picture in. The names must be those of the first call."""
         if self._counts and set(reconstructions) != set(self._errors):
-            raise UserError(f"expected reconstructions {sorted(self._errors)}, got {sorted(reconstructions)}")
+            raise UserError(
+                f"expected reconstructions {sorted(self._errors)}, got {sorted(reconstructions)}"
+            )
         x = x.double()
         self._counts.append(len(x))
         self._energy.append(float(x.square().sum()))
@@ -86,15 +100,21 @@ class PictureSums:
         for name, x_hat in reconstructions.items():
             self._errors.setdefault(name, []).append(float((x - x_hat.double()).square().sum()))
 
-    def estimates(self, name: str, *, n_resamples: int = 2000, seed: int = 0) -> dict[str, Estimate]:
-        """The three error metrics of one reconstruction; n counts vectors. Seeds equal: resamples equal."""
+    def estimates(
+        self, name: str, *, n_resamples: int = 2000, seed: int = 0
+    ) -> dict[str, Estimate]:
+        """The three error metrics of one reconstruction; n counts vectors. Seeds equal: resamples
+        equal.
+        """
         n_pictures = len(self._counts)
         if n_pictures == 0:
             return dict.fromkeys(ERROR_METRICS, NO_DATA)
         point = self._metrics(name, np.ones((1, n_pictures)))
         spread: dict[str, NDArray[np.float64]] = {}
         if n_pictures > 1:
-            spread = self._metrics(name, bootstrap_weights(n_pictures, n_resamples=n_resamples, seed=seed))
+            spread = self._metrics(
+                name, bootstrap_weights(n_pictures, n_resamples=n_resamples, seed=seed)
+            )
         n = sum(self._counts)
         found = {}
         for metric, values in point.items():
@@ -162,14 +182,19 @@ def reconstruction_results(
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> list[Result]:
-    """The five rows of one cell: what is named `sae` in `sums` and `codes`; all others there are baselines.
+    """The five rows of one cell: what is named `sae` in `sums` and `codes`; all others there are
+    baselines.
 
-    Baselines worth adding: an SAE of the same size with random directions, and `fit_pca` with k components.
+    Baselines worth adding: an SAE of the same size with random directions, and `fit_pca` with k
+    components.
 
-    "mean" needs no reconstruction: predicting the split's mean has fvu 1 and explained variance 0 by
-    definition.
+    "mean" needs no reconstruction: predicting the split's mean has fvu 1 and explained variance 0
+    by definition.
     """
-    found = {name: sums.estimates(name, n_resamples=n_resamples, seed=seed) for name in sums.names | {sae}}
+    found = {
+        name: sums.estimates(name, n_resamples=n_resamples, seed=seed)
+        for name in sums.names | {sae}
+    }
     mean = {"fvu": 1.0, "explained_variance": 0.0}
     rows = []
     for metric, higher_is_better in ERROR_METRICS.items():
@@ -178,11 +203,14 @@ def reconstruction_results(
         if metric in mean and estimate.n > 0:
             baselines["mean"] = Estimate(mean[metric], None, estimate.n)
         rows.append(
-            Result(metric, estimate, higher_is_better, "ratio", dict(cell), baselines, version=VERSION)
+            Result(
+                metric, estimate, higher_is_better, "ratio", dict(cell), baselines, version=VERSION
+            )
         )
     l0 = {name: each.l0(n_resamples=n_resamples, seed=seed) for name, each in sorted(codes.items())}
     dead = {
-        name: each.dead_fraction(n_resamples=n_resamples, seed=seed) for name, each in sorted(codes.items())
+        name: each.dead_fraction(n_resamples=n_resamples, seed=seed)
+        for name, each in sorted(codes.items())
     }
     for metric, unit, each in (("l0", "latents per vector", l0), ("dead_fraction", "share", dead)):
         rows.append(Result(metric, each.pop(sae), False, unit, dict(cell), each, version=VERSION))

@@ -22,7 +22,8 @@ _WEIGHTS_AT_ONCE = 20_000_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval and the count behind it. `value` None means no data, and then n is 0.
+    """A figure with its 95 % interval and the count behind it. `value` None means no data, and then
+    n is 0.
 
     Raises:
         UserError: a value that is not finite, an interval without a value, n not matching.
@@ -35,7 +36,9 @@ class Estimate:
     def __post_init__(self) -> None:
         numbers = [number for number in (self.value, *(self.ci95 or ())) if number is not None]
         if not all(math.isfinite(number) for number in numbers):
-            raise UserError(f"a result must be finite, got {self}; use None (n = 0) where there are no data")
+            raise UserError(
+                f"a result must be finite, got {self}; use None (n = 0) where there are no data"
+            )
         if (
             self.n < 0
             or (self.value is None) != (self.n == 0)
@@ -45,7 +48,9 @@ class Estimate:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Estimate:
-        """The estimate in a row, which may have more entries; `UserError` where one is missing or of another kind."""
+        """The estimate in a row, which may have more entries; `UserError` where one is missing or
+        of another kind.
+        """
         return typed(cls, _entries(row, ("value", "ci95", "n")))
 
 
@@ -63,7 +68,8 @@ class Result:
         unit: of the value, for example "IoU".
         cell: model, block, t, conditioning.
         baselines: name -> estimate on the same data; chance at the least.
-        details: anything else that explains the figure (chosen settings, counts without data), JSON values.
+        details: anything else that explains the figure (chosen settings, counts without data), JSON
+            values.
         version: of the metric's definition.
     """
 
@@ -96,7 +102,9 @@ class Result:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Result:
-        """The inverse of `to_json`; `UserError` for a row with other fields, or figures not finite."""
+        """The inverse of `to_json`; `UserError` for a row with other fields, or figures not
+        finite.
+        """
         names = ("metric", "higher_is_better", "unit", "cell", "baselines", "details", "version")
         entries = _entries(row, names)
         baselines = of_type(entries.pop("baselines"), dict, "baselines")
@@ -130,11 +138,13 @@ def load_results(path: Path | str) -> list[Result]:
 
 
 def bootstrap_weights(n_groups: int, *, n_resamples: int, seed: int) -> NDArray[np.float64]:
-    """How often each group is drawn in each resample, [n_resamples, n_groups]; rows sum to n_groups."""
+    """How often each group is drawn in each resample, [n_resamples, n_groups]; rows sum to
+    n_groups.
+    """
     generator = np.random.default_rng(seed)
-    return generator.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_resamples).astype(
-        np.float64
-    )
+    return generator.multinomial(
+        n_groups, np.full(n_groups, 1 / n_groups), size=n_resamples
+    ).astype(np.float64)
 
 
 def percentile_interval(statistics: NDArray[np.float64]) -> Interval:
@@ -144,12 +154,17 @@ def percentile_interval(statistics: NDArray[np.float64]) -> Interval:
 
 
 def bootstrap_mean(
-    values: ArrayLike, *, groups: Sequence[Any] | None = None, n_resamples: int = 2000, seed: int = 0
+    values: ArrayLike,
+    *,
+    groups: Sequence[Any] | None = None,
+    n_resamples: int = 2000,
+    seed: int = 0,
 ) -> Estimate:
     """Mean, 95 % percentile bootstrap interval, and the number of values.
 
-    With `groups` (the picture of each value) whole groups are resampled: values of one picture are not
-    independent. No values: no data. A single group has no spread to resample, so its interval is None.
+    With `groups` (the picture of each value) whole groups are resampled: values of one picture are
+    not independent. No values: no data. A single group has no spread to resample, so its interval
+    is None.
 
     Raises: UserError: a value that is not finite, or groups of another length.
     """
@@ -175,9 +190,11 @@ def bootstrap_mean(
 def resampled_means(
     sums: NDArray[np.float64], counts: NDArray[np.float64], *, n_resamples: int, seed: int
 ) -> NDArray[np.float64]:
-    """Means of resampled groups, [n_resamples] or, of several values drawn jointly, [n_resamples, values].
+    """Means of resampled groups, [n_resamples] or, of several values drawn jointly, [n_resamples,
+    values].
 
-    `sums` has the sum of each group's values, [groups] or [groups, values]; `counts` how many they are.
+    `sums` has the sum of each group's values, [groups] or [groups, values]; `counts` how many they
+    are.
     """
     # In blocks: a whole weight matrix of a large split would not fit.
     block = max(1, _WEIGHTS_AT_ONCE // len(sums))

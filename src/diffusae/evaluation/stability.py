@@ -1,8 +1,10 @@
-"""Stability of latents over seeds: the cosine with their partner in another SAE of the same updates.
+"""Stability of latents over seeds: the cosine with their partner in another SAE of the same
+updates.
 
-Partners are matched one to one, so that the sum of cosines is largest (Hungarian method; compare "Sparse Autoencoders
-Trained on the Same Data Learn Different Features", arXiv 2501.16615). Range [-1, 1]; higher = more stable. Random
-directions reach some value too, which falls with d_in and rises with d_sae: compare with it.
+Partners are matched one to one, so that the sum of cosines is largest (Hungarian method; compare
+"Sparse Autoencoders Trained on the Same Data Learn Different Features", arXiv 2501.16615). Range
+[-1, 1]; higher = more stable. Random directions reach some value too, which falls with d_in and
+rises with d_sae: compare with it.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from torch import Tensor
 from diffusae.errors import UserError
 
 
-def matched_cosines(directions: Float[Tensor, "m d"], others: Float[Tensor, "n d"]) -> Float[Tensor, " m"]:
+def matched_cosines(
+    directions: Float[Tensor, "m d"], others: Float[Tensor, "n d"]
+) -> Float[Tensor, " m"]:
     """Each row's cosine with its partner in `others`.
 
     Raises:
@@ -24,11 +28,13 @@ def matched_cosines(directions: Float[Tensor, "m d"], others: Float[Tensor, "n d
     """
     if directions.shape[1] != others.shape[1]:
         raise UserError(
-            f"directions of {directions.shape[1]} and {others.shape[1]} entries cannot be compared; give SAEs of one cell"
+            f"directions of {directions.shape[1]} and {others.shape[1]} entries cannot be compared;"
+            " give SAEs of one cell"
         )
     if len(others) < len(directions):
         raise UserError(
-            f"{len(directions)} latents need as many partners, got {len(others)}; compare SAEs of one size"
+            f"{len(directions)} latents need as many partners, got {len(others)}; compare SAEs of"
+            " one size"
         )
     cosines = F.normalize(directions.double(), dim=1) @ F.normalize(others.double(), dim=1).T
     rows, columns = linear_sum_assignment(cosines.numpy(), maximize=True)

@@ -1,21 +1,23 @@
 """What interventions do in each window of generation, and whether that is what the paper says.
 
-A concept's edit is compared with each control **case by case**: the difference of the two outcomes of the same case (the
-same object to the same region, the same picture to the same style), averaged, with a 95 % percentile bootstrap over
-pictures. Two intervals that overlap say little about two methods tried on the same pictures; the interval of their
-difference does. Cases that one of the two lacks (a noun without a concept) are left out of the difference.
+A concept's edit is compared with each control **case by case**: the difference of the two outcomes
+of the same case (the same object to the same region, the same picture to the same style), averaged,
+with a 95 % percentile bootstrap over pictures. Two intervals that overlap say little about two
+methods tried on the same pictures; the interval of their difference does. Cases that one of the two
+lacks (a noun without a concept) are left out of the difference.
 
-`margin` is the smallest difference of a share that counts, so that "no effect" can be found and not only be missed:
+`margin` is the smallest difference of a share that counts, so that "no effect" can be found and not
+only be missed:
 
-- a success *rises* above a control where the interval of the difference lies above 0; it *does not* where the interval
-  excludes a rise of `margin` or more; else the data cannot tell (None);
+- a success *rises* above a control where the interval of the difference lies above 0; it *does not*
+  where the interval excludes a rise of `margin` or more; else the data cannot tell (None);
 - two figures are *alike* where the interval lies within (-margin, margin).
 
-The claims are those of Emergence (arXiv 2504.15473, sections 1 and 6): early, layout can be moved and style cannot;
-middle, layout is fixed and style can be steered; final, texture only. Each is asked of every cell that was evaluated in
-its window: success must rise above no edit **and** above a random latent pushed equally hard. "Can" holds where some
-cell does and fails where no cell does; "cannot" the other way round. With many cells "some cell" comes easier: how many
-were asked is told.
+The claims are those of Emergence (arXiv 2504.15473, sections 1 and 6): early, layout can be moved
+and style cannot; middle, layout is fixed and style can be steered; final, texture only. Each is
+asked of every cell that was evaluated in its window: success must rise above no edit **and** above
+a random latent pushed equally hard. "Can" holds where some cell does and fails where no cell does;
+"cannot" the other way round. With many cells "some cell" comes easier: how many were asked is told.
 
 A bootstrap of few pictures that all agree has no width: n stands beside every figure.
 """
@@ -35,7 +37,9 @@ AGAINST = ("no_edit", "random_latent")
 
 @dataclass(frozen=True)
 class Claim:
-    """A hypothesis about one window: a kind of edit that can, or cannot, change the picture there."""
+    """A hypothesis about one window: a kind of edit that can, or cannot, change the picture
+    there.
+    """
 
     window: str
     edit: str
@@ -62,12 +66,16 @@ def paired_difference(
     n_resamples: int,
     seed: int,
 ) -> Estimate:
-    """Mean of `own` minus `other` over the cases that have a finite value in both, resampled by picture.
+    """Mean of `own` minus `other` over the cases that have a finite value in both, resampled by
+    picture.
 
-    `pictures` has the picture of every case of `own`. No common case: no data. One picture: no interval.
+    `pictures` has the picture of every case of `own`. No common case: no data. One picture: no
+    interval.
     """
     cases = [
-        case for case in own if case in other and math.isfinite(own[case]) and math.isfinite(other[case])
+        case
+        for case in own
+        if case in other and math.isfinite(own[case]) and math.isfinite(other[case])
     ]
     return bootstrap_mean(
         [own[case] - other[case] for case in cases],
@@ -78,7 +86,9 @@ def paired_difference(
 
 
 def difference_to(value: float, own: Estimate) -> Estimate:
-    """The difference to a control that is the same number by definition, such as the SSIM of no edit, 1."""
+    """The difference to a control that is the same number by definition, such as the SSIM of no
+    edit, 1.
+    """
     if own.value is None:
         return own
     ci95 = None if own.ci95 is None else (own.ci95[0] - value, own.ci95[1] - value)
@@ -86,7 +96,9 @@ def difference_to(value: float, own: Estimate) -> Estimate:
 
 
 def standing(difference: Estimate, *, higher_is_better: bool, margin: float | None) -> str:
-    """How the concepts stand to a control: "better", "worse", "alike" (within `margin`; None: never) or "unclear"."""
+    """How the concepts stand to a control: "better", "worse", "alike" (within `margin`; None:
+    never) or "unclear".
+    """
     if difference.ci95 is None:
         return "unclear"
     low, high = difference.ci95
@@ -96,7 +108,9 @@ def standing(difference: Estimate, *, higher_is_better: bool, margin: float | No
 
 
 def rises(differences: Sequence[Estimate], *, margin: float) -> bool | None:
-    """Whether a success rises above all of several controls; None where that cannot be told, or nothing is compared."""
+    """Whether a success rises above all of several controls; None where that cannot be told, or
+    nothing is compared.
+    """
 
     def one(each: Estimate) -> bool | None:
         if each.ci95 is None:
@@ -110,12 +124,17 @@ def rises(differences: Sequence[Estimate], *, margin: float) -> bool | None:
 
 
 def judged(results: Sequence[Result], *, margin: float) -> list[dict[str, Any]]:
-    """Every claim with what each cell says of it, as JSON values: `holds` is true, false, or null where it is open.
+    """Every claim with what each cell says of it, as JSON values: `holds` is true, false, or null
+    where it is open.
 
-    `results` are the success rows of the three-stage table: `details` with `window`, `edit`, `measure`, `differences`.
+    `results` are the success rows of the three-stage table: `details` with `window`, `edit`,
+    `measure`, `differences`.
     """
     return [
-        {**asdict(claim), **_asked(claim, [row for row in results if _speaks_to(claim, row)], margin)}
+        {
+            **asdict(claim),
+            **_asked(claim, [row for row in results if _speaks_to(claim, row)], margin),
+        }
         for claim in CLAIMS
     ]
 

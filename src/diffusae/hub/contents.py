@@ -24,7 +24,9 @@ _OF_GIT = (".gitattributes", ".gitignore")
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file of a repository: its path there, bytes, and a hash: SHA-256, or git's own of a blob (SHA-1), or none."""
+    """One file of a repository: its path there, bytes, and a hash: SHA-256, or git's own of a blob
+    (SHA-1), or none.
+    """
 
     path: str
     size: int
@@ -50,7 +52,9 @@ def _sha256(path: Path) -> str:
 
 
 def git_oid(path: Path) -> str:
-    """The name that git gives a file's contents: the SHA-1 of "blob <size>", a zero byte, and the contents."""
+    """The name that git gives a file's contents: the SHA-1 of "blob <size>", a zero byte, and the
+    contents.
+    """
     digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
     with open(path, "rb") as file:
         while piece := file.read(1 << 20):
@@ -62,8 +66,8 @@ def folder_of(files: Iterable[RemoteFile], *, folder: str | None, prefix: str, w
     """The folder ("" for the top) that holds the autoencoder.
 
     Args:
-        folder: the one that is asked for; None: the only one there is, or the only one whose name begins with `prefix`
-            (a cell's).
+        folder: the one that is asked for; None: the only one there is, or the only one whose name
+            begins with `prefix` (a cell's).
         where: the repository, for messages.
 
     Raises:
@@ -81,7 +85,8 @@ def folder_of(files: Iterable[RemoteFile], *, folder: str | None, prefix: str, w
     if len(found) != 1:
         shown = ", ".join(each or "." for each in found) or "none"
         raise UserError(
-            f"{where} must hold one autoencoder of {prefix}, or one at all; folders with a {CONFIG}: {shown}; name one: folder=NAME"
+            f"{where} must hold one autoencoder of {prefix}, or one at all; folders with a"
+            f" {CONFIG}: {shown}; name one: folder=NAME"
         )
     return found[0]
 
@@ -90,25 +95,27 @@ def autoencoder_files(files: Iterable[RemoteFile], folder: str, *, where: str) -
     """The files of the autoencoder in `folder`, weights first.
 
     Raises:
-        UserError: one is missing or larger than such a file can be, or others lie beside them, pickles above all: a folder
-            that holds an autoencoder holds nothing else.
+        UserError: one is missing or larger than such a file can be, or others lie beside them,
+            pickles above all: a folder that holds an autoencoder holds nothing else.
     """
     inside = {_name(file.path): file for file in files if _parent(file.path) == folder}
     place = f"{where}, folder {folder or '.'}"
     missing = [name for name in NEEDED if name not in inside]
     if missing:
         raise UserError(
-            f"{place} lacks {', '.join(missing)}; it is no SAE in diffusae's own format (one in another library's is "
-            "downloaded and then taken by `diffusae import source=DIR`)"
+            f"{place} lacks {', '.join(missing)}; it is no SAE in diffusae's own format (one in"
+            " another library's is downloaded and then taken by `diffusae import source=DIR`)"
         )
     foreign = sorted(inside.keys() - set(ALLOWED) - set(_OF_GIT))
     if foreign:
         raise UserError(
-            f"{place} holds {', '.join(foreign)} beside an SAE; only {', '.join(ALLOWED)} are taken, never pickles or code; "
-            "ask its owner for a clean folder, or name another: folder=NAME"
+            f"{place} holds {', '.join(foreign)} beside an SAE; only {', '.join(ALLOWED)} are"
+            " taken, never pickles or code; ask its owner for a clean folder, or name another:"
+            " folder=NAME"
         )
     together(
-        f"{place}: {name} has {inside[name].size} bytes, more than the {most} that such a file may have; do not use it"
+        f"{place}: {name} has {inside[name].size} bytes, more than the {most} that such a file may"
+        " have; do not use it"
         for name, most in MOST_BYTES.items()
         if name in inside and inside[name].size > most
     )
@@ -117,7 +124,9 @@ def autoencoder_files(files: Iterable[RemoteFile], folder: str, *, where: str) -
 
 def _stays_below(folder: str) -> bool:
     """Whether a folder of a listing is one below any directory that it is fetched into."""
-    return not folder or all(part not in (".", "..") and _PART.fullmatch(part) for part in folder.split("/"))
+    return not folder or all(
+        part not in (".", "..") and _PART.fullmatch(part) for part in folder.split("/")
+    )
 
 
 def _parent(path: str) -> str:
@@ -131,7 +140,9 @@ def _name(path: str) -> str:
 def listing_lines(files: Sequence[RemoteFile]) -> list[str]:
     """One line a file: path, size, SHA-256; and the sum."""
     width = max((len(file.path) for file in files), default=0)
-    lines = [f"{file.path:<{width}}  {_size(file.size):>10}  sha256 {file.sha256}" for file in files]
+    lines = [
+        f"{file.path:<{width}}  {_size(file.size):>10}  sha256 {file.sha256}" for file in files
+    ]
     return [*lines, f"{'together':<{width}}  {_size(sum(file.size for file in files)):>10}"]
 
 

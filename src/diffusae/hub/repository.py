@@ -13,7 +13,9 @@ from diffusae.masking import masked
 from diffusae.sources import is_inside
 
 _NETWORK = ("httpx", "httpx2", "requests", "urllib3")
-"""Libraries whose errors mean that the hub was not reached; which one is used depends on huggingface_hub's version."""
+"""Libraries whose errors mean that the hub was not reached; which one is used depends on
+huggingface_hub's version.
+"""
 
 
 class HubUnreachable(UserError):
@@ -49,7 +51,8 @@ class HubRepository:
         """The commit that the revision stands for.
 
         Raises:
-            HubUnreachable: no answer. UserError: no such repository or revision, or no access to it.
+            HubUnreachable: no answer. UserError: no such repository or revision, or no access to
+                it.
         """
         with self._explained():
             info = self.api.repo_info(self.repo, revision=self.revision, timeout=self.timeout_s)
@@ -75,10 +78,13 @@ class HubRepository:
     def fetch(self, file: RemoteFile, directory: Path, commit: str) -> Path:
         """Download one file below `directory`; where it is now."""
         with self._explained():
-            return Path(self.api.hf_hub_download(self.repo, file.path, revision=commit, local_dir=directory))
+            return Path(
+                self.api.hf_hub_download(self.repo, file.path, revision=commit, local_dir=directory)
+            )
 
     def push(self, files: Mapping[str, Path | bytes], *, message: str, private: bool) -> str:
-        """Commit files (path in the repository -> contents) at once, in a repository that is made where there is none.
+        """Commit files (path in the repository -> contents) at once, in a repository that is made
+        where there is none.
 
         Returns:
             The commit's address.
@@ -91,8 +97,8 @@ class HubRepository:
 
         if self.token is None:
             raise UserError(
-                "pushing needs a token of the hub and there is none; set HF_TOKEN or run `hf auth login`; "
-                "dry_run=true shows what would go without one"
+                "pushing needs a token of the hub and there is none; set HF_TOKEN or run `hf auth"
+                " login`; dry_run=true shows what would go without one"
             )
         operations = [CommitOperationAdd(path, contents) for path, contents in files.items()]
         with self._explained():
@@ -113,15 +119,18 @@ class HubRepository:
         try:
             yield
         except errors.GatedRepoError as error:
-            raise UserError(f"{name} is gated: ask for access on its page and set HF_TOKEN") from error
+            raise UserError(
+                f"{name} is gated: ask for access on its page and set HF_TOKEN"
+            ) from error
         except errors.RevisionNotFoundError as error:
             raise UserError(
-                f"{self.repo} has no revision {self.revision!r}; leave revision out, or name another"
+                f"{self.repo} has no revision {self.revision!r}; leave revision out, or name"
+                " another"
             ) from error
         except errors.RepositoryNotFoundError as error:
             raise UserError(
-                f"there is no repository {self.repo} on the hub, or this token may not see it; mend repo=OWNER/NAME, or "
-                "set HF_TOKEN"
+                f"there is no repository {self.repo} on the hub, or this token may not see it; mend"
+                " repo=OWNER/NAME, or set HF_TOKEN"
             ) from error
         except errors.HFValidationError as error:
             raise UserError(f"repo={self.repo} must be OWNER/NAME: {error}") from error
@@ -129,8 +138,8 @@ class HubRepository:
             status = error.response.status_code
             if status in (401, 403):
                 raise UserError(
-                    f"the hub refuses this token for {name} ({status}); set HF_TOKEN to one that may, with the right "
-                    "to write for a push"
+                    f"the hub refuses this token for {name} ({status}); set HF_TOKEN to one that"
+                    " may, with the right to write for a push"
                 ) from error
             if status >= 500 or status == 429:
                 raise HubUnreachable(
@@ -138,10 +147,14 @@ class HubRepository:
                 ) from error
             raise UserError(f"the hub answers {status} for {name}: {error}") from error
         except Exception as error:
-            if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in _NETWORK:
+            if (
+                not isinstance(error, OSError)
+                and type(error).__module__.partition(".")[0] not in _NETWORK
+            ):
                 raise
             raise HubUnreachable(
-                f"the hub cannot be reached for {name} ({type(error).__name__}: {masked(str(error))})"
+                f"the hub cannot be reached for {name} ({type(error).__name__}:"
+                f" {masked(str(error))})"
             ) from error
 
 
@@ -160,15 +173,19 @@ class LocalRepository:
         """Every file below the directory."""
         paths = sorted(path for path in self.directory.rglob("*") if path.is_file())
         return [
-            RemoteFile(path.relative_to(self.directory).as_posix(), path.stat().st_size) for path in paths
+            RemoteFile(path.relative_to(self.directory).as_posix(), path.stat().st_size)
+            for path in paths
         ]
 
     def fetch(self, file: RemoteFile, directory: Path, commit: str) -> Path:
-        """A copy below `directory`. Raises `UserError` for a link to somewhere else: what it leads to is nobody's SAE."""
+        """A copy below `directory`. Raises `UserError` for a link to somewhere else: what it leads
+        to is nobody's SAE.
+        """
         target, source = directory / file.path, self.directory / file.path
         if not is_inside(source, self.directory):
             raise UserError(
-                f"{source} is a link that leads out of {self.directory}, to {source.resolve()}; copy the file there"
+                f"{source} is a link that leads out of {self.directory}, to {source.resolve()};"
+                " copy the file there"
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)

@@ -1,4 +1,6 @@
-"""Ways to keep a model from drawing a concept, behind one interface: what each does to prompts, guidance and activations."""
+"""Ways to keep a model from drawing a concept, behind one interface: what each does to prompts,
+guidance and activations.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,8 @@ def safe(concept: str, presets: Sequence[str], **asked: Any) -> list[Defence]:
         return lambda pipe: safe_guidance(pipe, concept, settings, **asked)
 
     return [
-        Defence(SAFE_GUIDANCE, float(place), around=at(name)) for place, name in enumerate(presets, start=1)
+        Defence(SAFE_GUIDANCE, float(place), around=at(name))
+        for place, name in enumerate(presets, start=1)
     ]
 
 
@@ -83,7 +86,9 @@ def text_edit(make: Callable[[float], TextEdit], strengths: Sequence[float]) -> 
     return [_edited(TEXT_EDIT, strength, [make(-strength)]) for strength in strengths]
 
 
-def update_ablation(make: Callable[[float], list[Edit]], strengths: Sequence[float]) -> list[Defence]:
+def update_ablation(
+    make: Callable[[float], list[Edit]], strengths: Sequence[float]
+) -> list[Defence]:
     """A concept's latents in updates multiplied by minus the strength; 0 only takes them out."""
     return [_edited(ABLATION, strength, make(-strength)) for strength in strengths]
 

@@ -1,4 +1,6 @@
-"""The denoising error of noised latents with a block's update edited: one pass of the denoiser, one guidance branch."""
+"""The denoising error of noised latents with a block's update edited: one pass of the denoiser, one
+guidance branch.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +30,22 @@ def denoising_errors(
     timestep: float,
     conditions: Mapping[str, Any],
 ) -> Float[Tensor, " n"]:
-    """The mean squared error of the denoiser's prediction, picture by picture, in what the model was trained to predict.
+    """The mean squared error of the denoiser's prediction, picture by picture, in what the model
+    was trained to predict.
 
     Args:
-        edit: of this block's update, whatever its window and conditionings; None: the model as it is.
+        edit: of this block's update, whatever its window and conditionings; None: the model as it
+            is.
         latents: of clean pictures, in the denoiser's scale.
         noise: standard normal, as much as is added.
         timestep: the scheduler's own value.
-        conditions: what else the denoiser takes, such as the text encoder's output: of the captions for the branch `cond`,
-            of the empty caption for `uncond`.
+        conditions: what else the denoiser takes, such as the text encoder's output: of the captions
+            for the branch `cond`, of the empty caption for `uncond`.
     """
     adapter = adapter_of(pipe)
     latents, noise = (
-        each.to(device=execution_device(pipe), dtype=adapter.denoiser.dtype) for each in (latents, noise)
+        each.to(device=execution_device(pipe), dtype=adapter.denoiser.dtype)
+        for each in (latents, noise)
     )
     seen, wanted = _noised_and_target(pipe.scheduler, latents, noise, timestep)
 
@@ -51,7 +56,9 @@ def denoising_errors(
     with ExitStack() as stack:
         if edit is not None:
             place = {edit.hookpoint: edit.hookpoint}
-            stack.enter_context(hook_blocks(pipe, place, visit, layout=("cond",), due=lambda _clock: place))
+            stack.enter_context(
+                hook_blocks(pipe, place, visit, layout=("cond",), due=lambda _clock: place)
+            )
         predicted = adapter.predict(conditions, seen, timestep)
     return (predicted.float() - wanted.float()).square().flatten(1).mean(dim=1).cpu()
 
@@ -59,8 +66,8 @@ def denoising_errors(
 def _noised_and_target(
     scheduler: Any, latents: Tensor, noise: Tensor, timestep: float
 ) -> tuple[Tensor, Tensor]:
-    """The denoiser's input at a timestep, and what it was trained to predict there; of flow matching the velocity
-    noise - x_0 (arXiv 2403.03206, eq. 14).
+    """The denoiser's input at a timestep, and what it was trained to predict there; of flow
+    matching the velocity noise - x_0 (arXiv 2403.03206, eq. 14).
     """
     seen = noised(scheduler, latents, noise, timestep)
     if is_flow_matching(scheduler):

@@ -1,4 +1,6 @@
-"""Directions to edit along: from an SAE's latents that tell a property, and from what needs no SAE, to compare with."""
+"""Directions to edit along: from an SAE's latents that tell a property, and from what needs no SAE,
+to compare with.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +17,23 @@ from diffusae.sae.autoencoder import SparseAutoencoder
 
 @dataclass(frozen=True)
 class TellingLatents:
-    """The latents that tell a property best, the best first, and how much larger their codes are with it (data units)."""
+    """The latents that tell a property best, the best first, and how much larger their codes are
+    with it (data units).
+    """
 
     latents: Int[Tensor, " m"]
     weights: Float[Tensor, " m"]
 
     def direction(self, sae: SparseAutoencoder) -> Float[Tensor, " d_in"]:
-        """sum_c w_c f_c, scaled to unit length: the paper's sum of concept vectors (Emergence, section 6), weighted."""
+        """sum_c w_c f_c, scaled to unit length: the paper's sum of concept vectors (Emergence,
+        section 6), weighted.
+        """
         return F.normalize(self.weights @ sae.directions.detach()[self.latents], dim=0)
 
 
 class Contrast:
-    """What sets apart the updates that have a property from those that lack it, gathered part by part.
+    """What sets apart the updates that have a property from those that lack it, gathered part by
+    part.
 
     Args:
         d_in: length of an update.
@@ -47,7 +54,9 @@ class Contrast:
         having: Bool[Tensor, " n"],
         lacking: Bool[Tensor, " n"],
     ) -> None:
-        """Count in some updates with their dense codes; those that neither have nor lack the property do not count."""
+        """Count in some updates with their dense codes; those that neither have nor lack the
+        property do not count.
+        """
         for row, chosen in enumerate((having, lacking)):
             if not chosen.any():
                 continue
@@ -62,7 +71,8 @@ class Contrast:
         return bool((self._counts > 0).all())
 
     def difference_of_means(self) -> Float[Tensor, " d_in"]:
-        """The "steering vector": mean of the updates that have the property less that of those that lack it, unit length.
+        """The "steering vector": mean of the updates that have the property less that of those that
+        lack it, unit length.
 
         Raises:
             UserError: no update on one side, or no difference.
@@ -80,20 +90,26 @@ class Contrast:
         difference = self._difference(self._codes)
         total = self._counts.sum()
         variance = self._squares / total - (self._codes.sum(dim=0) / total).square()
-        score = difference / variance.clamp_min(0).sqrt().float().clamp_min(torch.finfo(torch.float32).tiny)
+        score = difference / variance.clamp_min(0).sqrt().float().clamp_min(
+            torch.finfo(torch.float32).tiny
+        )
         best = score.topk(min(n_latents, len(score))).indices
         best = best[difference[best] > 0]
         return TellingLatents(best, difference[best]) if len(best) else None
 
     def _difference(self, sums: Float[Tensor, "2 d"]) -> Float[Tensor, " d"]:
         if not self.complete:
-            raise UserError("a contrast needs updates with the property and updates without; collect more")
+            raise UserError(
+                "a contrast needs updates with the property and updates without; collect more"
+            )
         means = sums / self._counts[:, None]
         return (means[0] - means[1]).float()
 
 
 def neuron(direction: Float[Tensor, " d_in"]) -> Float[Tensor, " d_in"]:
-    """The single entry of the update that comes closest to a direction, with its sign: a raw neuron, unit length."""
+    """The single entry of the update that comes closest to a direction, with its sign: a raw
+    neuron, unit length.
+    """
     axis = torch.zeros_like(direction)
     strongest = direction.abs().argmax()
     axis[strongest] = direction[strongest].sign()

@@ -1,8 +1,8 @@
 """What an edit does to the updates of a block (Emergence, section 6): adding to them.
 
-A *change* is called with updates [pictures, P, d_in] in data units and gives what to add. It works on the update
-itself, so an autoencoder's reconstruction error never enters the picture, but where `Reconstruct` asks what it does
-there. An `Edit` says where and when a change acts.
+A *change* is called with updates [pictures, P, d_in] in data units and gives what to add. It works
+on the update itself, so an autoencoder's reconstruction error never enters the picture, but where
+`Reconstruct` asks what it does there. An `Edit` says where and when a change acts.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Edit:
     Attributes:
         hookpoint: the block's module path.
         change: what is added.
-        window: (first, last) t at which it acts, both included, 1 = first reverse step; (0.6, 0.2) is the middle one
-            of the paper. Consecutive windows should not share an end.
+        window: (first, last) t at which it acts, both included, 1 = first reverse step; (0.6, 0.2)
+            is the middle one of the paper. Consecutive windows should not share an end.
         conditionings: the guidance branches that are edited.
         preserve_norm: scale every edited vector back to the length that it had.
 
@@ -56,14 +56,17 @@ class Edit:
         faults = []
         if not 0 <= last <= first <= 1:
             faults.append(
-                f"window=({first}, {last}) must fall from its first t to its last within [0, 1]; 1 is the first step"
+                f"window=({first}, {last}) must fall from its first t to its last within [0, 1]; 1"
+                " is the first step"
             )
         if not self.conditionings:
             faults.append("conditionings is empty; edit cond, uncond or both")
         together(faults)
 
     def acts_at(self, t: float) -> bool:
-        """Whether the step at normalised time t is in the window, up to the rounding of t = 1 - i / (N - 1)."""
+        """Whether the step at normalised time t is in the window, up to the rounding of t = 1 - i /
+        (N - 1).
+        """
         return self.window[1] - ROUNDING <= t <= self.window[0] + ROUNDING
 
     def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
@@ -78,16 +81,19 @@ class Edit:
 def code_norms(sae: SparseAutoencoder, updates: Updates) -> Float[Tensor, "pictures P"]:
     """|Z_ij|: the length of every position's code, in data units.
 
-    *Open* in the paper, which does not say which norm. Concept vectors have unit length and are nearly orthogonal, so
-    this one is about the length of the update less the bias: a strength of 1 adds about as much as is there.
+    *Open* in the paper, which does not say which norm. Concept vectors have unit length and are
+    nearly orthogonal, so this one is about the length of the update less the bias: a strength of 1
+    adds about as much as is there.
     """
     return sae.code_norms(updates)
 
 
 def concept_direction(sae: SparseAutoencoder, latents: Sequence[int]) -> Float[Tensor, " d_in"]:
-    """sum_c f_c over these latents, scaled to unit length, so that strengths compare whatever their number.
+    """sum_c f_c over these latents, scaled to unit length, so that strengths compare whatever their
+    number.
 
-    The paper adds the sum as it is; for m nearly orthogonal concepts its strength is ours times sqrt(m).
+    The paper adds the sum as it is; for m nearly orthogonal concepts its strength is ours times
+    sqrt(m).
 
     Raises:
         UserError: no latents, or latents that the SAE lacks.
@@ -103,7 +109,9 @@ class PerPicture:
 
     def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
         if len(updates) != len(self.changes):
-            raise UserError(f"{len(updates)} pictures need as many changes, got {len(self.changes)}")
+            raise UserError(
+                f"{len(updates)} pictures need as many changes, got {len(self.changes)}"
+            )
         added = [
             torch.zeros_like(one) if change is None else change(one, grid)
             for change, one in zip(self.changes, updates.split(1), strict=True)
@@ -114,9 +122,9 @@ class PerPicture:
 class SpatialMove:
     """Adds a direction inside a region and takes it away outside (Emergence, section 6.1).
 
-    delta_ij + beta |Z_ij| f inside; outside minus the same ("subtract", as the paper) or nothing ("keep"). A position
-    that lies partly inside gets its share of both. To remove the concept's own share outside instead, combine "keep"
-    with `SetLatents`.
+    delta_ij + beta |Z_ij| f inside; outside minus the same ("subtract", as the paper) or nothing
+    ("keep"). A position that lies partly inside gets its share of both. To remove the concept's own
+    share outside instead, combine "keep" with `SetLatents`.
 
     Args:
         sae: of the block and branch, trained at the window's t; its codes share the strength out.
@@ -155,13 +163,15 @@ class SpatialMove:
 class GlobalPush:
     """Adds a direction everywhere, by a fixed sum over the picture (Emergence, section 6.2).
 
-    delta_ij + beta~_ij f with beta~_ij = beta |Z_ij| / mean |Z|: positions share by the length of their codes. The
-    paper divides by the sum; the mean makes a strength independent of the grid (theirs is ours times P).
+    delta_ij + beta~_ij f with beta~_ij = beta |Z_ij| / mean |Z|: positions share by the length of
+    their codes. The paper divides by the sum; the mean makes a strength independent of the grid
+    (theirs is ours times P).
 
     Args:
         sae: whose codes share the strength out.
         direction: f, [d_in], such as the sum of concept vectors or a control's.
-        strength: beta, in lengths of the picture's mean update where `relative`, else in data units.
+        strength: beta, in lengths of the picture's mean update where `relative`, else in data
+            units.
     """
 
     def __init__(
@@ -174,12 +184,21 @@ class GlobalPush:
     ) -> None:
         if not strength > 0:
             raise UserError(f"strength={strength} must be above 0; raise intervention.strength")
-        self.sae, self.direction, self.strength, self.relative = sae, direction.detach(), strength, relative
+        self.sae, self.direction, self.strength, self.relative = (
+            sae,
+            direction.detach(),
+            strength,
+            relative,
+        )
 
     def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
         norms = code_norms(self.sae, updates)
         shares = norms / norms.mean(dim=1, keepdim=True).clamp_min(torch.finfo(norms.dtype).tiny)
-        size = updates.norm(dim=-1).mean(dim=1)[:, None] if self.relative else torch.ones_like(shares[:, :1])
+        size = (
+            updates.norm(dim=-1).mean(dim=1)[:, None]
+            if self.relative
+            else torch.ones_like(shares[:, :1])
+        )
         return (self.strength * size * shares)[..., None] * self.direction.to(updates.device)
 
 
@@ -189,7 +208,8 @@ class SetLatents:
     Args:
         latents: the latents c.
         factor: z' = factor * z; 0 ablates, 2 doubles.
-        clamp: z' = clamp where a latent is active, whatever it was; in data units. Either this or `factor`.
+        clamp: z' = clamp where a latent is active, whatever it was; in data units. Either this or
+            `factor`.
     """
 
     def __init__(
@@ -202,7 +222,9 @@ class SetLatents:
     ) -> None:
         self.latents = _checked(sae, latents)
         if (factor is None) == (clamp is None):
-            raise UserError("a latent is either multiplied or clamped; give factor or clamp, not both")
+            raise UserError(
+                "a latent is either multiplied or clamped; give factor or clamp, not both"
+            )
         if clamp is not None and clamp < 0:
             raise UserError(f"clamp={clamp} must not be below 0: codes never are; raise it")
         self.sae, self.factor, self.clamp = sae, factor, clamp
@@ -217,7 +239,8 @@ class Reconstruct:
     """Puts the SAE's reconstruction in the update's place: x_hat - x is added.
 
     Args:
-        with_error: put x_hat + (x - x_hat) there instead, which must change nothing up to rounding: the control.
+        with_error: put x_hat + (x - x_hat) there instead, which must change nothing up to rounding:
+            the control.
     """
 
     def __init__(self, sae: SparseAutoencoder, *, with_error: bool = False) -> None:
@@ -242,7 +265,8 @@ class ReplaceBy:
     def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
         if self.update.ndim == 2 and len(self.update) != updates.shape[1]:
             raise UserError(
-                f"an update of {len(self.update)} positions cannot stand in for {updates.shape[1]}; record it at this size"
+                f"an update of {len(self.update)} positions cannot stand in for {updates.shape[1]};"
+                " record it at this size"
             )
         return self.update.to(updates) - updates
 

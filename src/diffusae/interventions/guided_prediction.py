@@ -1,9 +1,11 @@
-"""What a pipeline predicts for given pictures, guidance and edits included: what white-box attacks on prompts compare.
+"""What a pipeline predicts for given pictures, guidance and edits included: what white-box attacks
+on prompts compare.
 
-P4D (arXiv 2309.06135, eq. 4) looks for a prompt with which the defended model predicts, on the same noised pictures, what the
-undefended one predicts from the target's own prompt: ||e_undefended(x_t | target) - e_defended(x_t | found)||^2. The pipeline is called as ever, under
-whatever defence is around, but its scheduler shows it the noised pictures at every step ("teacher forcing") and notes what it would have
-taken the step with.
+P4D (arXiv 2309.06135, eq. 4) looks for a prompt with which the defended model predicts, on the same
+noised pictures, what the undefended one predicts from the target's own prompt: ||e_undefended(x_t |
+target) - e_defended(x_t | found)||^2. The pipeline is called as ever, under whatever defence is
+around, but its scheduler shows it the noised pictures at every step ("teacher forcing") and notes
+what it would have taken the step with.
 """
 
 from __future__ import annotations
@@ -50,21 +52,30 @@ class GuidedPredictions:
     ) -> None:
         if is_flow_matching(pipe.scheduler):
             raise UserError(
-                f"{type(pipe.scheduler).__name__} does not noise as DDIM does; leave the white-box attack out of evaluation.attacks"
+                f"{type(pipe.scheduler).__name__} does not noise as DDIM does; leave the white-box"
+                " attack out of evaluation.attacks"
             )
         self.pipe, self.latents, self.seeds = pipe, latents, tuple(seeds)
         self.steps, self.batch_size, self.asked = steps, batch_size, asked
-        noise = [torch.randn(each.shape, generator=torch.Generator().manual_seed(seed)) for each, seed in
-                 zip(latents, seeds, strict=True)]  # fmt: skip
+        noise = [
+            torch.randn(each.shape, generator=torch.Generator().manual_seed(seed))
+            for each, seed in zip(latents, seeds, strict=True)
+        ]
         self.noise = torch.stack(noise)
 
     def __call__(
         self, prompts: Sequence[Sequence[str]], defence: Defence
     ) -> Float[Tensor, "cases n steps c h w"]:
-        """The guided predictions; each case of `prompts` has a prompt for every picture. Float32 on the CPU."""
+        """The guided predictions; each case of `prompts` has a prompt for every picture. Float32 on
+        the CPU.
+        """
         for case in (prompts, *prompts):
             refuse_text("prompts", case)
-        flat = [(defence.rewrite(text), picture) for case in prompts for picture, text in enumerate(case)]
+        flat = [
+            (defence.rewrite(text), picture)
+            for case in prompts
+            for picture, text in enumerate(case)
+        ]
         parts = []
         for start in range(0, len(flat), self.batch_size):
             batch = flat[start : start + self.batch_size]
@@ -84,7 +95,9 @@ class GuidedPredictions:
 
     @contextmanager
     def _forced(self, places: Sequence[int]) -> Iterator[list[Tensor]]:
-        """The scheduler shows these pictures, noised, whatever it is given, and notes the predictions of each step."""
+        """The scheduler shows these pictures, noised, whatever it is given, and notes the
+        predictions of each step.
+        """
         scheduler, seen = self.pipe.scheduler, list[Tensor]()
         clean, noise = self.latents[list(places)], self.noise[list(places)]
 
@@ -93,8 +106,8 @@ class GuidedPredictions:
             branches, left = divmod(len(sample), len(seen_now))
             if left:
                 raise UserError(
-                    f"{type(self.pipe).__name__} runs {len(sample)} rows for {len(seen_now)} pictures; leave the white-box attack "
-                    "out of evaluation.attacks"
+                    f"{type(self.pipe).__name__} runs {len(sample)} rows for {len(seen_now)}"
+                    " pictures; leave the white-box attack out of evaluation.attacks"
                 )
             return torch.cat([seen_now] * branches).to(sample)
 
@@ -111,5 +124,7 @@ class GuidedPredictions:
 def mean_squared_differences(
     predicted: Float[Tensor, "cases n steps c h w"], wanted: Float[Tensor, "1 n steps c h w"]
 ) -> Float[Tensor, " cases"]:
-    """P4D's objective of each case: lower is closer to what the undefended model does from the target's own prompt."""
+    """P4D's objective of each case: lower is closer to what the undefended model does from the
+    target's own prompt.
+    """
     return (predicted - wanted).square().flatten(1).mean(dim=1)

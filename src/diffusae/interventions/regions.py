@@ -32,7 +32,8 @@ class Region:
     """Where an edit acts, at any resolution.
 
     Args:
-        name: one of `NAMED`, or the path of a picture whose bright pixels (from half of white on) are the region.
+        name: one of `NAMED`, or the path of a picture whose bright pixels (from half of white on)
+            are the region.
 
     Raises:
         UserError: an unknown name, a file that is no picture, a picture without a bright pixel.
@@ -58,7 +59,8 @@ class Region:
         shares = F.adaptive_avg_pool2d(self._mask[None, None], grid).flatten()
         if float(shares.max()) < 0.5:
             raise UserError(
-                f"the region {self.name} covers no position of a {grid[0]} x {grid[1]} grid by half; paint a larger one"
+                f"the region {self.name} covers no position of a {grid[0]} x {grid[1]} grid by"
+                " half; paint a larger one"
             )
         return shares
 
@@ -66,8 +68,12 @@ class Region:
         """The region at a picture's size, bool [height, width]."""
         return F.adaptive_avg_pool2d(self._mask[None, None], size)[0, 0] >= 0.5
 
-    def lit(self, picture: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:
-        """A picture with everything outside the region darkened to a quarter: where an edit is to act."""
+    def lit(
+        self, picture: UInt8[np.ndarray, "height width 3"]
+    ) -> UInt8[np.ndarray, "height width 3"]:
+        """A picture with everything outside the region darkened to a quarter: where an edit is to
+        act.
+        """
         inside = self.mask(picture.shape[:2]).numpy()[..., None]
         return np.where(inside, picture, picture // 4)
 
@@ -84,5 +90,7 @@ def _painted(path: Path) -> Tensor:
         raise UserError(f"{path} is not a picture ({error}); paint the region as a PNG") from error
     mask = torch.from_numpy(pixels >= 0.5).float()
     if not mask.any():
-        raise UserError(f"{path} has no bright pixel, so the region is empty; paint it white on black")
+        raise UserError(
+            f"{path} has no bright pixel, so the region is empty; paint it white on black"
+        )
     return mask

@@ -1,14 +1,17 @@
-"""Safe latent guidance (SLD, Schramowski et al., arXiv 2211.05105): a third branch of guidance that leads away from a concept.
+"""Safe latent guidance (SLD, Schramowski et al., arXiv 2211.05105): a third branch of guidance that
+leads away from a concept.
 
-With the denoiser's predictions for no text e_u, for the prompt e_c and for the concept e_s, the guided prediction becomes
+With the denoiser's predictions for no text e_u, for the prompt e_c and for the concept e_s, the
+guided prediction becomes
 
     e_u + g (e_c - e_u - gamma),   gamma = mu * (e_s - e_u) + s_m nu          (eq. 3, 5-7)
     mu = min(1, |s_s (e_c - e_s)|) where e_c - e_s < lambda, else 0           (elementwise)
     nu' = beta nu + (1 - beta) gamma,  nu = 0 at the first step               (eq. 8)
 
-and gamma counts only after the warm-up, while nu is gathered from the first step on. The paper prints max(1, .) in mu, its code and
-diffusers' `StableDiffusionPipelineSafe` have min: so has this. That pipeline is deprecated and takes Stable Diffusion 1 only; here e_c - gamma
-is given to the pipeline in e_c's place, so its own guidance makes the formula of it, whatever the pipeline.
+and gamma counts only after the warm-up, while nu is gathered from the first step on. The paper
+prints max(1, .) in mu, its code and diffusers' `StableDiffusionPipelineSafe` have min: so has this.
+That pipeline is deprecated and takes Stable Diffusion 1 only; here e_c - gamma is given to the
+pipeline in e_c's place, so its own guidance makes the formula of it, whatever the pipeline.
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ class SafeGuidance:
 
     Attributes:
         scale: s_s, how soon a difference counts in full; 0 does nothing.
-        threshold: lambda, in the denoiser's units: above it the prompt leads away from the concept by itself.
+        threshold: lambda, in the denoiser's units: above it the prompt leads away from the concept
+            by itself.
         warmup: share of the steps before it acts, range [0, 1]; the paper's are steps of 50.
         momentum: s_m.
         beta: of the momentum, range [0, 1].
@@ -75,17 +79,14 @@ def safety_term(
 
 
 @contextmanager
-def safe_guidance(
-    pipe: Any,
-    concept: str,
-    settings: SafeGuidance,
-    **asked: Any,
-) -> Iterator[None]:
-    """Guide every pipeline call made inside away from `concept`; the denoiser is itself again afterwards.
+def safe_guidance(pipe: Any, concept: str, settings: SafeGuidance, **asked: Any) -> Iterator[None]:
+    """Guide every pipeline call made inside away from `concept`; the denoiser is itself again
+    afterwards.
 
-    It runs a second, smaller pass a step; do not combine it with edits of updates, which would act in that one too. Where
-    guidance runs in two passes (FLUX), first `cond` and then `uncond`, e_c is gone when e_u comes: with the true guidance
-    scale g, e_u + g gamma / (g - 1) in e_u's place leads to the same guided prediction.
+    It runs a second, smaller pass a step; do not combine it with edits of updates, which would act
+    in that one too. Where guidance runs in two passes (FLUX), first `cond` and then `uncond`, e_c
+    is gone when e_u comes: with the true guidance scale g, e_u + g gamma / (g - 1) in e_u's place
+    leads to the same guided prediction.
 
     Args:
         asked: as for `conditions`: guidance, height, width and what else the pipeline is given.
@@ -105,12 +106,19 @@ def safe_guidance(
 
 
 class _Third:
-    """A hook on the denoiser: runs the pass for the concept after the prompt's, and gives what guidance is to work with."""
+    """A hook on the denoiser: runs the pass for the concept after the prompt's, and gives what
+    guidance is to work with.
+    """
 
     def __init__(
         self, adapter: Adapter, described: Mapping[str, Any], clock: Clock, settings: SafeGuidance
     ) -> None:
-        self._adapter, self._described, self._clock, self._settings = adapter, described, clock, settings
+        self._adapter, self._described, self._clock, self._settings = (
+            adapter,
+            described,
+            clock,
+            settings,
+        )
         self._call: Call | None = None
         self._momentum: Tensor | None = None
         self._seen: tuple[Tensor, Tensor] | None = None
@@ -123,8 +131,9 @@ class _Third:
         branches = told()
         if "uncond" not in told.all:
             raise UserError(
-                "safe guidance needs classifier-free guidance, in one batch [uncond, cond] or in two passes; leave it out for "
-                "this model, or raise model.guidance (FLUX: model.true_guidance) above 1"
+                "safe guidance needs classifier-free guidance, in one batch [uncond, cond] or in"
+                " two passes; leave it out for this model, or raise model.guidance (FLUX:"
+                " model.true_guidance) above 1"
             )
         if told.call is not self._call:
             self._call, self._momentum = told.call, None
@@ -132,7 +141,10 @@ class _Third:
         part = {each: sample[rows_of(each, len(sample), branches)].float() for each in branches}
         if "cond" in part:
             rows = rows_of("cond", len(sample), branches)
-            self._seen = part["cond"], self._aimed(denoiser, self._adapter.given(args, kwargs), rows)
+            self._seen = (
+                part["cond"],
+                self._aimed(denoiser, self._adapter.given(args, kwargs), rows),
+            )
         if "uncond" not in part or self._seen is None:
             return None
         gamma = self._gamma(part["uncond"], *self._seen)
@@ -149,12 +161,16 @@ class _Third:
         return (guided, *output[1:]) if isinstance(output, tuple) else type(output)(sample=guided)
 
     def _aimed(self, denoiser: nn.Module, given: Mapping[str, Any], rows: slice) -> Tensor:
-        """e_s: the concept's prediction on the prompt's latents; the pass is no call of the module, so its hooks rest."""
+        """e_s: the concept's prediction on the prompt's latents; the pass is no call of the module,
+        so its hooks rest.
+        """
         latents, time = (given[name] for name in self._adapter.varying)
         third = {
             **_for_pictures(self._described, rows.stop - rows.start),
             self._adapter.varying[0]: latents[rows],
-            "timestep": time[rows] if isinstance(time, Tensor) and time.ndim and len(time) > 1 else time,
+            "timestep": (
+                time[rows] if isinstance(time, Tensor) and time.ndim and len(time) > 1 else time
+            ),
             "return_dict": False,
         }
         return denoiser.forward(**third)[0].float()

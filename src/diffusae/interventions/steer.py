@@ -29,7 +29,9 @@ class Steering:
     steps: dict[int, int] = field(default_factory=dict)
     """Denoiser calls that an edit acted in; of a text edit, encodings."""
     largest_change: dict[int, float] = field(default_factory=dict)
-    """The largest length of a change, in lengths of the longest update (of a text edit: token vector) of that call."""
+    """The largest length of a change, in lengths of the longest update (of a text edit: token
+    vector) of that call.
+    """
 
     def note(self, number: int, change: float) -> None:
         """An edit acted in one more encoding, and changed it by this much."""
@@ -41,19 +43,22 @@ class Steering:
 def steer(
     pipe: Any, edits: Sequence[Edit | TextEdit], *, layout: Branches | None = None
 ) -> Iterator[Steering]:
-    """Apply `edits`, in their order, to every pipeline call made inside: to the updates of blocks, and to text encodings.
+    """Apply `edits`, in their order, to every pipeline call made inside: to the updates of blocks,
+    and to text encodings.
 
-    The rows of every denoiser call are counted, as in `capture_updates`; in a loop of your own over the denoiser `layout`
-    names the branches along the batch: `layout=("uncond", "cond")`. Branches that are neither, such as the perturbed one of
-    PAG, are left alone. Where a scheduler calls the denoiser more often than once a step, an edit acts in each of its calls.
+    The rows of every denoiser call are counted, as in `capture_updates`; in a loop of your own over
+    the denoiser `layout` names the branches along the batch: `layout=("uncond", "cond")`. Branches
+    that are neither, such as the perturbed one of PAG, are left alone. Where a scheduler calls the
+    denoiser more often than once a step, an edit acts in each of its calls.
 
-    Outside their windows the edits cost a comparison a step; text edits cost what `edited_encodings` says. An edit that did
-    not act, or changed nothing, gets a warning when the context ends. Contexts nest. The hooks are gone afterwards, after
-    an error too.
+    Outside their windows the edits cost a comparison a step; text edits cost what
+    `edited_encodings` says. An edit that did not act, or changed nothing, gets a warning when the
+    context ends. Contexts nest. The hooks are gone afterwards, after an error too.
 
     Raises:
-        UserError: no edits, an unknown hookpoint or text layer, a conditioning that the call does not run; before anything is
-            edited, rows that are not known or not counted right; a block that does not run where an edit is to act.
+        UserError: no edits, an unknown hookpoint or text layer, a conditioning that the call does
+            not run; before anything is edited, rows that are not known or not counted right; a
+            block that does not run where an edit is to act.
     """
     if not edits:
         raise UserError("there is no edit; give at least one")
@@ -84,7 +89,9 @@ def _edited_updates(
         return {e.hookpoint for e in acting.values() if clock.branches.held(e.conditionings)}
 
     def visit(path: str, moment: Moment, before: Tensor, after: Tensor) -> Tensor | None:
-        acting = {n: edit for n, edit in acting_at(moment.timestep).items() if edit.hookpoint == path}
+        acting = {
+            n: edit for n, edit in acting_at(moment.timestep).items() if edit.hookpoint == path
+        }
         if not acting:
             return None
         edited = after.clone()
@@ -110,11 +117,16 @@ def _edited_updates(
     for number, edit in edits.items():
         if not steering.steps[number]:
             logger.warning(
-                "edit %d at %s never acted: no step fell into its window %s; widen it or take more steps",
-                number, edit.hookpoint, edit.window,
-            )  # fmt: skip
+                "edit %d at %s never acted: no step fell into its window %s; widen it or take more"
+                " steps",
+                number,
+                edit.hookpoint,
+                edit.window,
+            )
         elif not steering.largest_change[number]:
             logger.warning(
-                "edit %d at %s changed nothing: its latents were not active, or its strength is too small",
-                number, edit.hookpoint,
-            )  # fmt: skip
+                "edit %d at %s changed nothing: its latents were not active, or its strength is too"
+                " small",
+                number,
+                edit.hookpoint,
+            )

@@ -1,8 +1,10 @@
-"""Text edits around an unmodified pipeline call: hooks on the layers of its text encoders while prompts are encoded.
+"""Text edits around an unmodified pipeline call: hooks on the layers of its text encoders while
+prompts are encoded.
 
-Which encoding is which: the pipeline's own `encode_prompt` is listened to. Within one call it runs each text encoder for
-the prompt and then, under guidance, for the negative prompt (Stable Diffusion 1, 2, XL and 3, PixArt); FLUX calls it once
-for the prompt and then, under true guidance, once more for the negative prompt. The number of runs is checked.
+Which encoding is which: the pipeline's own `encode_prompt` is listened to. Within one call it runs
+each text encoder for the prompt and then, under guidance, for the negative prompt (Stable Diffusion
+1, 2, XL and 3, PixArt); FLUX calls it once for the prompt and then, under true guidance, once more
+for the negative prompt. The number of runs is checked.
 """
 
 from __future__ import annotations
@@ -36,25 +38,30 @@ _GUIDED = "do_classifier_free_guidance"
 
 @contextmanager
 def edited_encodings(pipe: Any, edits: Mapping[int, TextEdit], note: Note) -> Iterator[None]:
-    """Apply `edits`, in their order, to every prompt that the pipeline encodes inside; `note` hears of each.
+    """Apply `edits`, in their order, to every prompt that the pipeline encodes inside; `note` hears
+    of each.
 
-    A concept prompt is encoded by the pipeline's own `encode_prompt` without any edit, two times when the first prompt
-    comes and not again while the context lasts: as it is, which gives x_C, and with the edit, which tells whether what the
-    denoiser reads depends on the layer at all. Encoders that are called otherwise than by `encode_prompt` are left alone.
+    A concept prompt is encoded by the pipeline's own `encode_prompt` without any edit, two times
+    when the first prompt comes and not again while the context lasts: as it is, which gives x_C,
+    and with the edit, which tells whether what the denoiser reads depends on the layer at all.
+    Encoders that are called otherwise than by `encode_prompt` are left alone.
 
-    An edit that did not act, or changed nothing that the denoiser reads, gets a warning when the context ends. The hooks are
-    gone afterwards, after an error too.
+    An edit that did not act, or changed nothing that the denoiser reads, gets a warning when the
+    context ends. The hooks are gone afterwards, after an error too.
 
     Raises:
-        UserError: an unknown layer, an SAE of another width, a concept prompt that tokenises to nothing, a pipeline that
-            encodes its prompts otherwise, an encoding that is to be edited and is not made.
+        UserError: an unknown layer, an SAE of another width, a concept prompt that tokenises to
+            nothing, a pipeline that encodes its prompts otherwise, an encoding that is to be edited
+            and is not made.
     """
     if not hasattr(pipe, "encode_prompt"):
         raise UserError(
-            f"{type(pipe).__name__} has no encode_prompt, so its text encodings cannot be told apart; use one of the "
-            "pipelines in docs/models.md"
+            f"{type(pipe).__name__} has no encode_prompt, so its text encodings cannot be told"
+            " apart; use one of the pipelines in docs/models.md"
         )
-    layers = find_text_layers(list_text_layers(pipe), dict.fromkeys(edit.layer for edit in edits.values()))
+    layers = find_text_layers(
+        list_text_layers(pipe), dict.fromkeys(edit.layer for edit in edits.values())
+    )
     together(_faults(pipe, edits, layers))
     encodings = _Encodings(pipe, edits, layers, note)
     with ExitStack() as stack:
@@ -66,10 +73,15 @@ def edited_encodings(pipe: Any, edits: Mapping[int, TextEdit], note: Note) -> It
             stack.callback(own.register_forward_pre_hook(encodings.before_encoder(encoder)).remove)
         for layer in layers.values():
             module = getattr(pipe, layer.encoder).get_submodule(layer.path)
-            # First of all hooks: transformers records the hidden states that some pipelines read by a hook of its own.
-            stack.callback(module.register_forward_hook(encodings.after_layer(layer), prepend=True).remove)
+            # First of all hooks: transformers records the hidden states that some pipelines read by
+            # a hook of its own.
+            stack.callback(
+                module.register_forward_hook(encodings.after_layer(layer), prepend=True).remove
+            )
         stack.callback(
-            denoiser_of(pipe).register_forward_pre_hook(lambda *_: encodings.before_denoiser()).remove
+            denoiser_of(pipe)
+            .register_forward_pre_hook(lambda *_: encodings.before_denoiser())
+            .remove
         )
         yield
     encodings.warn()
@@ -100,7 +112,9 @@ class _Encodings:
         self._read = dict.fromkeys(edits, False)
         self._length: Any = None
         self._order: tuple[str, ...] | None = None
-        """The encodings that the running `encode_prompt` makes with each encoder, in their order."""
+        """The encodings that the running `encode_prompt` makes with each encoder, in their
+        order.
+        """
         self._runs: Counter[str] = Counter()
         self._current: dict[str, str] = {}
         self._in_call = False
@@ -148,9 +162,9 @@ class _Encodings:
             self._runs[encoder] += 1
             if run >= len(self._order):
                 raise UserError(
-                    f"{type(self._pipe).__name__} runs {encoder} more than {len(self._order)} times in one encode_prompt, "
-                    "so its conditional and unconditional encodings cannot be told apart; use one of the pipelines in "
-                    "docs/models.md"
+                    f"{type(self._pipe).__name__} runs {encoder} more than {len(self._order)} times"
+                    " in one encode_prompt, so its conditional and unconditional encodings cannot"
+                    " be told apart; use one of the pipelines in docs/models.md"
                 )
             self._current[encoder] = self._order[run]
 
@@ -187,7 +201,9 @@ class _Encodings:
         return hook
 
     def before_denoiser(self) -> None:
-        """The first denoiser call after prompts were encoded: what was to be edited is encoded now or never."""
+        """The first denoiser call after prompts were encoded: what was to be edited is encoded now
+        or never.
+        """
         if not self._unsettled:
             return
         self._unsettled = self._in_call = False
@@ -201,16 +217,22 @@ class _Encodings:
         """Of edits that did not act, or to no effect."""
         for number, edit in self._edits.items():
             if not self._reached[number]:
-                logger.warning("edit %d at %s never acted: no prompt was encoded", number, edit.layer)
+                logger.warning(
+                    "edit %d at %s never acted: no prompt was encoded", number, edit.layer
+                )
             elif not self._read[number]:
                 logger.warning(
-                    "edit %d at %s changed nothing: its strength is %g, or the denoiser reads no layer from this one on; "
-                    "take another strength, or an earlier layer",
-                    number, edit.layer, edit.strength,
-                )  # fmt: skip
+                    "edit %d at %s changed nothing: its strength is %g, or the denoiser reads no"
+                    " layer from this one on; take another strength, or an earlier layer",
+                    number,
+                    edit.layer,
+                    edit.strength,
+                )
 
     def _order_of(self, given: Mapping[str, Any]) -> tuple[str, ...]:
-        """The encodings that an `encode_prompt` with these arguments makes, in their order; embeddings given are not made."""
+        """The encodings that an `encode_prompt` with these arguments makes, in their order;
+        embeddings given are not made.
+        """
         made = given.get("prompt_embeds") is None
         if _GUIDED in given:
             unconditional = given[_GUIDED] and given.get("negative_prompt_embeds") is None
@@ -219,25 +241,34 @@ class _Encodings:
             order = (("cond", "uncond")[min(self._calls, 1)],) * made
             if self._calls > 1:
                 raise UserError(
-                    f"{type(self._pipe).__name__} calls encode_prompt more than twice a picture, so its encodings cannot be "
-                    "told apart; use one of the pipelines in docs/models.md"
+                    f"{type(self._pipe).__name__} calls encode_prompt more than twice a picture, so"
+                    " its encodings cannot be told apart; use one of the pipelines in"
+                    " docs/models.md"
                 )
             self._calls += self._in_call
-        if given.get("prompt_embeds") is not None or given.get("negative_prompt_embeds") is not None:
+        if (
+            given.get("prompt_embeds") is not None
+            or given.get("negative_prompt_embeds") is not None
+        ):
             logger.warning(
-                "the prompt was given as embeddings: they are steered only if they were made inside this context"
+                "the prompt was given as embeddings: they are steered only if they were made inside"
+                " this context"
             )
         return order
 
     def _learn(self, own: Callable[..., Any], bound: inspect.BoundArguments) -> None:
-        """Encode the concept prompts as the running call encodes its prompt, at most once a length."""
+        """Encode the concept prompts as the running call encodes its prompt, at most once a
+        length.
+        """
         for number, edit in self._edits.items():
             if (number, self._length) in self._vectors:
                 continue
             concept = inspect.BoundArguments(bound.signature, bound.arguments.copy())
             concept.arguments.update(_concept_arguments(concept.arguments, list(edit.prompts)))
             if "cond" not in edit.conditionings and "clip_skip" in concept.arguments:
-                concept.arguments["clip_skip"] = None  # pipelines skip layers of the prompt's encoding alone
+                concept.arguments["clip_skip"] = (
+                    None  # pipelines skip layers of the prompt's encoding alone
+                )
             plain, seen = self._tried(own, concept, None)
             self._vectors[number, self._length] = steering_vectors(edit.sae, seen[edit.layer])
             edited, _ = self._tried(own, concept, number)
@@ -260,8 +291,9 @@ class _Encodings:
         vectors = self._vectors[number, self._length].to(x.device)
         if len(vectors) != x.shape[1]:
             raise UserError(
-                f"a prompt of {x.shape[1]} tokens cannot be steered by a concept prompt of {len(vectors)}: the pipeline pads "
-                "them to different lengths; use one of the pipelines in docs/models.md"
+                f"a prompt of {x.shape[1]} tokens cannot be steered by a concept prompt of"
+                f" {len(vectors)}: the pipeline pads them to different lengths; use one of the"
+                " pipelines in docs/models.md"
             )
         change = strength * vectors
         if told:
@@ -271,37 +303,48 @@ class _Encodings:
 
     def _missing(self, number: int, conditioning: str) -> str:
         edit = self._edits[number]
-        start = f"edit {number} at {edit.layer} is to act on {conditioning}, but no text was encoded for it: "
+        start = (
+            f"edit {number} at {edit.layer} is to act on {conditioning}, but no text was encoded"
+            " for it: "
+        )
         if conditioning == "cond":
             return (
                 start
-                + "the prompt was given as embeddings; give it as text, or make the embeddings inside the context"
+                + "the prompt was given as embeddings; give it as text, or make the embeddings"
+                " inside the context"
             )
-        return start + (
-            "the call runs without guidance, or takes zeros or given embeddings in its place (Stable Diffusion XL without a "
-            "negative prompt); raise the guidance scale (FLUX: true_guidance), give a negative prompt, or edit 'cond' alone"
+        return (
+            start
+            + "the call runs without guidance, or takes zeros or given embeddings in its place"
+            " (Stable Diffusion XL without a negative prompt); raise the guidance scale (FLUX:"
+            " true_guidance), give a negative prompt, or edit 'cond' alone"
         )
 
 
-def _faults(pipe: Any, edits: Mapping[int, TextEdit], layers: Mapping[str, TextLayer]) -> Iterator[str]:
+def _faults(
+    pipe: Any, edits: Mapping[int, TextEdit], layers: Mapping[str, TextLayer]
+) -> Iterator[str]:
     for number, edit in edits.items():
         layer = layers[edit.layer]
         if edit.sae.d_in != layer.d_in:
             yield (
-                f"edit {number}: {edit.layer} gives vectors of {layer.d_in}, and its SAE takes {edit.sae.d_in}; train one on "
-                "this layer"
+                f"edit {number}: {edit.layer} gives vectors of {layer.d_in}, and its SAE takes"
+                f" {edit.sae.d_in}; train one on this layer"
             )
         tokenizer = getattr(pipe, layer.tokenizer)
         for prompt in edit.prompts:
             tokens = tokenizer(prompt, add_special_tokens=False).input_ids
             if not set(tokens) - set(tokenizer.all_special_ids):
                 yield (
-                    f"concept prompt {prompt!r} tokenises to nothing that {layer.tokenizer} knows; use other words"
+                    f"concept prompt {prompt!r} tokenises to nothing that {layer.tokenizer} knows;"
+                    " use other words"
                 )
 
 
 def _concept_arguments(given: Mapping[str, Any], prompts: list[str]) -> dict[str, Any]:
-    """What `encode_prompt` is given for concept prompts: the text for every encoder, no negative prompt, no embeddings."""
+    """What `encode_prompt` is given for concept prompts: the text for every encoder, no negative
+    prompt, no embeddings.
+    """
     changed: dict[str, Any] = {"prompt": prompts, "num_images_per_prompt": 1, _GUIDED: False}
     changed |= {"prompt_2": None, "prompt_3": None, "prompt_attention_mask": None}
     changed |= {name: None for name in given if name.endswith("_embeds")}

@@ -1,8 +1,11 @@
-"""Which tokens would move a prompt's encoding towards another's: the gradient that leads a token search.
+"""Which tokens would move a prompt's encoding towards another's: the gradient that leads a token
+search.
 
-The squared distance between the encoding (at the end token, where a causal text encoder has read everything) of the attacked captions
-and of the captions as they are, to first order in the embedding at the searched place: a token's score is -grad . E[token] (GCG, arXiv 2307.15043). It is
-the undefended encoder's: it proposes; what it proposes is judged by the attack's own objective, under the defence.
+The squared distance between the encoding (at the end token, where a causal text encoder has read
+everything) of the attacked captions and of the captions as they are, to first order in the
+embedding at the searched place: a token's score is -grad . E[token] (GCG, arXiv 2307.15043). It is
+the undefended encoder's: it proposes; what it proposes is judged by the attack's own objective,
+under the defence.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ from diffusae.errors import refuse_text
 
 
 def single_words(tokenizer: Any) -> list[str]:
-    """The text of every token that is a whole word by itself and comes back as that token; "" for the others."""
+    """The text of every token that is a whole word by itself and comes back as that token; "" for
+    the others.
+    """
     words = [""] * len(tokenizer)
     for token, place in tokenizer.get_vocab().items():
         word = token.removesuffix("</w>")
@@ -80,6 +85,8 @@ class TokenGradient:
         ids = self._ids(texts)
         longest = max(map(len, ids))
         end = self.tokenizer.eos_token_id
-        padded: Int[Tensor, "n tokens"] = torch.tensor([each + [end] * (longest - len(each)) for each in ids])
+        padded: Int[Tensor, "n tokens"] = torch.tensor(
+            [each + [end] * (longest - len(each)) for each in ids]
+        )
         hidden = self.encoder(padded.to(self.encoder.device)).last_hidden_state
         return hidden[torch.arange(len(ids)), torch.tensor([len(each) - 1 for each in ids])].float()

@@ -1,10 +1,13 @@
-"""Unlearning by a concept's latents in updates: SAeUron's scores and percentile rule (arXiv 2501.18052).
+"""Unlearning by a concept's latents in updates: SAeUron's scores and percentile rule (arXiv
+2501.18052).
 
-Per timestep, a latent's score is its mean code on pictures with the concept less its mean code on the others; the latents whose
-score lies above a percentile of all are the concept's, and while a picture is made their codes are multiplied by a number below 0
-wherever they exceed their mean, so that the concept is not only missing but pushed away. Two deliberate differences: SAeUron works on a
-block's output with one SAE for all steps, here it is the update with the SAE of the window's t; and its score divides the means by
-their sums over latents, which changes the order of latents only where the two groups differ in how much fires at all.
+Per timestep, a latent's score is its mean code on pictures with the concept less its mean code on
+the others; the latents whose score lies above a percentile of all are the concept's, and while a
+picture is made their codes are multiplied by a number below 0 wherever they exceed their mean, so
+that the concept is not only missing but pushed away. Two deliberate differences: SAeUron works on a
+block's output with one SAE for all steps, here it is the update with the SAE of the window's t; and
+its score divides the means by their sums over latents, which changes the order of latents only
+where the two groups differ in how much fires at all.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ from diffusae.sae.autoencoder import SparseAutoencoder
 
 @dataclass(frozen=True)
 class ConceptLatents:
-    """The latents c of a concept, the highest score first, with their scores and their mean codes over all (data units)."""
+    """The latents c of a concept, the highest score first, with their scores and their mean codes
+    over all (data units).
+    """
 
     latents: Int[Tensor, " m"]
     scores: Float[Tensor, " m"]
@@ -33,14 +38,16 @@ class ConceptLatents:
 def concept_scores(
     having: Float[Tensor, "n d_sae"], lacking: Float[Tensor, "m d_sae"]
 ) -> Float[Tensor, " d_sae"]:
-    """Mean code with the concept less mean code without; a row is one picture's mean over positions (data units).
+    """Mean code with the concept less mean code without; a row is one picture's mean over positions
+    (data units).
 
     Raises:
         UserError: a group without pictures.
     """
     if not len(having) or not len(lacking):
         raise UserError(
-            f"{len(having)} pictures show the concept and {len(lacking)} do not; scores need some of both: collect more"
+            f"{len(having)} pictures show the concept and {len(lacking)} do not; scores need some"
+            " of both: collect more"
         )
     return having.float().mean(dim=0) - lacking.float().mean(dim=0)
 
@@ -55,10 +62,13 @@ def concept_latents(
         percentile: range [0, 100); 99 keeps one in a hundred.
 
     Raises:
-        UserError: a percentile out of range, a group without pictures, no latent with a score above 0.
+        UserError: a percentile out of range, a group without pictures, no latent with a score above
+            0.
     """
     if not 0 <= percentile < 100:
-        raise UserError(f"percentile={percentile} must lie in [0, 100); change evaluation.defences.ablation")
+        raise UserError(
+            f"percentile={percentile} must lie in [0, 100); change evaluation.defences.ablation"
+        )
     given = list(codes)
     having, lacking = ([code for code, shown in given if shown is each] for each in (True, False))
     if not having or not lacking:
@@ -66,14 +76,17 @@ def concept_latents(
     scores = concept_scores(torch.stack(having), torch.stack(lacking))
     chosen = (scores >= torch.quantile(scores, percentile / 100)) & (scores > 0)
     if not chosen.any():
-        raise UserError("no latent fires more with the concept than without; train this cell for longer")
+        raise UserError(
+            "no latent fires more with the concept than without; train this cell for longer"
+        )
     order = scores.masked_fill(~chosen, -torch.inf).argsort(descending=True)[: int(chosen.sum())]
     means = torch.stack([code.float() for code, _ in given]).mean(dim=0)
     return ConceptLatents(order, scores[order], means[order])
 
 
 class Unlearn:
-    """A change that multiplies the concept's codes where they exceed their mean: x + sum_c (factor - 1) z_c f_c.
+    """A change that multiplies the concept's codes where they exceed their mean: x + sum_c (factor
+    - 1) z_c f_c.
 
     Args:
         sae: of the block and branch, trained at the window's t.

@@ -11,7 +11,8 @@ WINDOWS: dict[str, Window] = {"early": (1.0, 0.6), "middle": (0.6, 0.2), "final"
 
 
 def window_at(t: float) -> Window:
-    """The window that an SAE of this t is used in: the one that t lies in, the earlier one at a border.
+    """The window that an SAE of this t is used in: the one that t lies in, the earlier one at a
+    border.
 
     Raises:
         UserError: t outside [0, 1].

@@ -14,10 +14,15 @@ from diffusae.masking import masked
 from diffusae.memory import is_out_of_memory
 
 _FREE_SPACE = "what is finished is kept: free some space and run the same command again"
-_DISK = "the disk, or the network that it is reached by, does not answer as it should; run the same command again when it does"
+_DISK = (
+    "the disk, or the network that it is reached by, does not answer as it should; run the same"
+    " command again when it does"
+)
 _OTHER_PLACE = "choose another directory with paths.outputs"
 _SHORTER = "a name is too long for this disk: shorten name, sae.tag or paths.outputs"
-_OPEN_FILES = "too many files are open: raise the limit (ulimit -n 65536), or lower activations.workers"
+_OPEN_FILES = (
+    "too many files are open: raise the limit (ulimit -n 65536), or lower activations.workers"
+)
 REMEDIES = {
     errno.ENOSPC: _FREE_SPACE,
     errno.EDQUOT: _FREE_SPACE,
@@ -32,7 +37,10 @@ REMEDIES = {
     errno.ELOOP: "the link leads to itself: remove it",
     errno.EMFILE: _OPEN_FILES,
     errno.ENFILE: _OPEN_FILES,
-    errno.EAGAIN: "the machine takes no further process, or a lock is held: raise the limit (ulimit -u), or wait",
+    errno.EAGAIN: (
+        "the machine takes no further process, or a lock is held: raise the limit (ulimit -u), or"
+        " wait"
+    ),
     errno.EBUSY: "another program uses it: end that, and run the same command again",
     errno.ETXTBSY: "another program uses it: end that, and run the same command again",
     errno.EIO: _DISK,
@@ -56,11 +64,20 @@ def explained(error: BaseException) -> str | None:
     if isinstance(error, USERS):
         return str(error)
     if str(error).startswith("Unknown plugin class"):
-        return "this launcher is not installed; pip install 'diffusae[cluster]' has joblib's and submitit's"
+        return (
+            "this launcher is not installed; pip install 'diffusae[cluster]' has joblib's and"
+            " submitit's"
+        )
     if is_out_of_memory(error):
-        return "out of memory; lower activations.batch_size, model.batch_size or sae.d_sae, or use a larger machine"
+        return (
+            "out of memory; lower activations.batch_size, model.batch_size or sae.d_sae, or use a"
+            " larger machine"
+        )
     if isinstance(error, FileNotFoundError) and "usable temporary directory" in str(error):
-        return "no directory for temporary files can be written to; set the variable TMPDIR to one that can"
+        return (
+            "no directory for temporary files can be written to; set the variable TMPDIR to one"
+            " that can"
+        )
     cause: BaseException | None = error
     while cause is not None:
         if told := _of_the_system(cause):

@@ -1,6 +1,8 @@
-"""Jobs of submitit that never come back: killed, out of memory, cancelled. They fail; the others of the sweep go on.
+"""Jobs of submitit that never come back: killed, out of memory, cancelled. They fail; the others of
+the sweep go on.
 
-The launcher's own way is to raise at the first of them, while the others still run and nobody waits for them.
+The launcher's own way is to raise at the first of them, while the others still run and nobody waits
+for them.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ LOST = "its process ended before it could say why: killed, cancelled, out of mem
 
 
 def tell_lost_jobs(tell: Tell) -> Callable[[], None]:
-    """From here on, a job without a result is told and counts as returned; the function that comes back ends that."""
+    """From here on, a job without a result is told and counts as returned; the function that comes
+    back ends that.
+    """
     from submitit import Job, LocalJob
     from submitit.core.utils import FailedJobError, UncompletedJobError
 

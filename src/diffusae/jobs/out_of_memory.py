@@ -1,4 +1,6 @@
-"""Out of memory in one line: what was at work, and the settings that take less, with a value to try."""
+"""Out of memory in one line: what was at work, and the settings that take less, with a value to
+try.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,16 @@ Given = ParamSpec("Given")
 Made = TypeVar("Made")
 
 
-def tells_memory(work: str, *settings: str) -> Callable[[Callable[Given, Made]], Callable[Given, Made]]:
-    """A function that runs out of memory raises a `UserError` that names `settings`, each with half its value.
+def tells_memory(
+    work: str, *settings: str
+) -> Callable[[Callable[Given, Made]], Callable[Given, Made]]:
+    """A function that runs out of memory raises a `UserError` that names `settings`, each with half
+    its value.
 
     Args:
         work: what is at work, in a word or two.
-        settings: dotted names of whole numbers, the best remedy first. Those that are absent, null or 1 are left out.
+        settings: dotted names of whole numbers, the best remedy first. Those that are absent, null
+            or 1 are left out.
 
     The function's first argument is a configuration, or has one as `cfg`.
     """

@@ -1,4 +1,5 @@
-"""What became of each job of a multirun, and of each cell of `run`: one table at the end, whatever the launcher.
+"""What became of each job of a multirun, and of each cell of `run`: one table at the end, whatever
+the launcher.
 
 Hydra's own end of a multirun is the first error alone, after which its sweeper stops.
 """
@@ -39,7 +40,9 @@ STYLES = {"done": "green", "skipped": "dim", "failed": "bold red"}
 
 @dataclass(frozen=True)
 class Outcome:
-    """One line of the table. `job` is what sets it apart from the others, `why` is said of a failure."""
+    """One line of the table. `job` is what sets it apart from the others, `why` is said of a
+    failure.
+    """
 
     cell: str
     outcome: Literal["done", "skipped", "failed"]
@@ -61,7 +64,9 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> bool:
     for each in outcomes:
         middle = [each.job] if jobs else []
         table.add_row(
-            *(Text(masked(text)) for text in (each.cell, *middle)),  # Text: no markup in names and messages
+            *(
+                Text(masked(text)) for text in (each.cell, *middle)
+            ),  # Text: no markup in names and messages
             Text(each.outcome, style=STYLES[each.outcome]),
             f"{each.seconds:.1f}",
             Text(masked(each.why) or ("finished already" if each.outcome == "skipped" else "")),
@@ -76,11 +81,12 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> bool:
 
 
 class OutcomeTable(Callback):
-    """Ends a multirun with the table of its jobs, and with an exit code other than 0 where one failed.
+    """Ends a multirun with the table of its jobs, and with an exit code other than 0 where one
+    failed.
 
-    A job that fails is told at once and then counts as returned for Hydra, so that its sweeper goes on. Outcomes lie
-    as small files beside the logs until the end: a launcher may run jobs in other processes, or on other machines. A
-    job that has begun and says nothing more was killed.
+    A job that fails is told at once and then counts as returned for Hydra, so that its sweeper goes
+    on. Outcomes lie as small files beside the logs until the end: a launcher may run jobs in other
+    processes, or on other machines. A job that has begun and says nothing more was killed.
     """
 
     open: ClassVar[OutcomeTable | None] = None
@@ -100,13 +106,17 @@ class OutcomeTable(Callback):
             atexit.register(tell_lost_jobs(self._lost))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note the time, and that the job has begun; it may be in a process of its own, which masks nothing yet."""
+        """Note the time, and that the job has begun; it may be in a process of its own, which masks
+        nothing yet.
+        """
         mask_output()
         _mask_yaml(Path(OmegaConf.select(config, "hydra.sweep.dir") or ".") / "multirun.yaml")
         self._begun = time.monotonic()
         if config.hydra.mode == RunMode.MULTIRUN:
             job = list(OmegaConf.select(config, "hydra.overrides.task") or ())
-            self._keep(config.hydra.job.num, Outcome(_cell_name(config), "failed", LOST, " ".join(job)))
+            self._keep(
+                config.hydra.job.num, Outcome(_cell_name(config), "failed", LOST, " ".join(job))
+            )
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Keep the job's outcome."""
@@ -137,13 +147,16 @@ class OutcomeTable(Callback):
             raise SystemExit(USER_FAULT)  # Hydra turns a callback's other errors into warnings
 
     def end_broken(self, error: BaseException) -> bool:
-        """Print the table of a multirun whose launcher gave up; False: no job had begun, so there is none to print."""
+        """Print the table of a multirun whose launcher gave up; False: no job had begun, so there
+        is none to print.
+        """
         OutcomeTable.open = None
         outcomes = self._outcomes()
         if outcomes:
             # Not to the log: in this process Hydra's may show nothing of ours.
             print(
-                f"the launcher gave up: {reason(error)}; jobs that are not in the table never began",
+                f"the launcher gave up: {reason(error)}; jobs that are not in the table never"
+                " began",
                 file=sys.stderr,
             )
             print_outcomes(_shortened(outcomes))
@@ -163,7 +176,9 @@ class OutcomeTable(Callback):
 
 
 def _mask_yaml(path: Path) -> None:
-    """Mask the secrets in what Hydra's sweeper has written of a multirun, its overrides among it, before a job begins."""
+    """Mask the secrets in what Hydra's sweeper has written of a multirun, its overrides among it,
+    before a job begins.
+    """
     if not path.exists() or (text := path.read_text(encoding="utf-8")) == masked(text):
         return
     shown = masked_value(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
@@ -186,6 +201,8 @@ def _shortened(outcomes: Sequence[Outcome]) -> list[Outcome]:
     named = [each.job.split(" ") for each in outcomes]
     counts = Counter(override for overrides in named for override in set(overrides))
     return [
-        Outcome(**{**asdict(each), "job": " ".join(o for o in overrides if counts[o] < len(outcomes))})
+        Outcome(
+            **{**asdict(each), "job": " ".join(o for o in overrides if counts[o] < len(outcomes))}
+        )
         for each, overrides in zip(outcomes, named, strict=True)
     ]

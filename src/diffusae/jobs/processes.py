@@ -1,8 +1,9 @@
 """One training over several processes: who they are, who starts them, and who writes.
 
-On one machine Lightning starts the processes out of the command (`trainer.devices`), which alone keeps lock, run.json,
-W&B and the saved autoencoder. Over several machines torchrun or Slurm starts the command once a device; the first of
-these processes keeps them. Checkpoints and metrics.jsonl are always written by rank 0.
+On one machine Lightning starts the processes out of the command (`trainer.devices`), which alone
+keeps lock, run.json, W&B and the saved autoencoder. Over several machines torchrun or Slurm starts
+the command once a device; the first of these processes keeps them. Checkpoints and metrics.jsonl
+are always written by rank 0.
 """
 
 from __future__ import annotations
@@ -20,13 +21,21 @@ if TYPE_CHECKING:
     from pytorch_lightning.plugins.environments import ClusterEnvironment
     from pytorch_lightning.strategies import Strategy
 
-# Lightning is imported where it is used: the stages that only check the configuration start without it.
+# Lightning is imported where it is used: the stages that only check the configuration start without
+# it.
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 _RANKS = (
-    "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID",
+    "RANK",
+    "LOCAL_RANK",
+    "NODE_RANK",
+    "GROUP_RANK",
+    "WORLD_SIZE",
+    "SLURM_PROCID",
+    "SLURM_LOCALID",
+    "SLURM_NODEID",
     "JSM_NAMESPACE_RANK",
-)  # fmt: skip
+)
 """Variables by which libraries take this process for one of several."""
 
 
@@ -50,10 +59,12 @@ def leads(cfg: DictConfig) -> bool:
 
 
 def environment_of(cfg: DictConfig) -> list[ClusterEnvironment]:
-    """What tells Lightning that this command was started once; nothing where torchrun or Slurm started it once a device.
+    """What tells Lightning that this command was started once; nothing where torchrun or Slurm
+    started it once a device.
 
-    A shell within a Slurm job or a container may hold ranks that are no longer anybody's. They are dropped here: with them,
-    Lightning would take this process for one that leaves the writing to another, or wait for others that never come.
+    A shell within a Slurm job or a container may hold ranks that are no longer anybody's. They are
+    dropped here: with them, Lightning would take this process for one that leaves the writing to
+    another, or wait for others that never come.
     """
     from lightning_fabric.plugins.environments import LightningEnvironment
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -67,7 +78,9 @@ def environment_of(cfg: DictConfig) -> list[ClusterEnvironment]:
 
 
 def process_faults(cfg: DictConfig) -> Iterator[str]:
-    """What is wrong with `trainer.devices` and `trainer.num_nodes`, which are whole numbers from 1."""
+    """What is wrong with `trainer.devices` and `trainer.num_nodes`, which are whole numbers from
+    1.
+    """
     count = processes(cfg)
     if count == 1:
         return
@@ -78,15 +91,21 @@ def process_faults(cfg: DictConfig) -> Iterator[str]:
             world_size=count,
         )
     except UserError as error:
-        yield f"trainer.devices={cfg.trainer.devices}, trainer.num_nodes={cfg.trainer.num_nodes}: {error}"
+        yield (
+            f"trainer.devices={cfg.trainer.devices}, trainer.num_nodes={cfg.trainer.num_nodes}:"
+            f" {error}"
+        )
     if cfg.stage == "train_grid":
-        yield f"train_grid trains in one process, and trainer.devices={cfg.trainer.devices}; use `diffusae train -m`"
+        yield (
+            f"train_grid trains in one process, and trainer.devices={cfg.trainer.devices}; use"
+            " `diffusae train -m`"
+        )
     elif started_outside() and cfg.stage != "train":
         yield f"only `diffusae train` may be started once a device, not {cfg.stage}; start it once"
     elif cfg.trainer.num_nodes > 1 and not started_outside():
         yield (
-            f"trainer.num_nodes={cfg.trainer.num_nodes} needs a process a device that torchrun or Slurm starts; "
-            "use these, or trainer.num_nodes=1"
+            f"trainer.num_nodes={cfg.trainer.num_nodes} needs a process a device that torchrun or"
+            " Slurm starts; use these, or trainer.num_nodes=1"
         )
 
 
@@ -111,7 +130,9 @@ def device_fault(
         kind = {"cuda": "CUDA device", "mps": "Apple GPU", "gpu": "GPU"}[str(asked)]
         return f"{setting}={accelerator}, but torch has no {kind} here; use {setting}=cpu, or auto"
     there = gpus.get(str(asked)) or os.cpu_count() or 1
-    most = there if asked in gpus else 4 * there  # processes that share a core are slow, and no error
+    most = (
+        there if asked in gpus else 4 * there
+    )  # processes that share a core are slow, and no error
     if isinstance(devices, int) and devices > most:
         kind = "GPUs" if asked in gpus else "CPU cores"
         return f"trainer.devices={devices}, but there are {there} {kind} here; use at most {there}"

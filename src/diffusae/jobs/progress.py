@@ -1,7 +1,9 @@
-"""What is at work, how much is done, how fast, and the time left: bars on a terminal, a line a minute in a log.
+"""What is at work, how much is done, how fast, and the time left: bars on a terminal, a line a
+minute in a log.
 
-Works may lie within each other, such as the pictures of a metric within a cell within a grid. The outermost one of a stage
-is opened by the command; a thread tells all of them together once a minute, also where nothing advances.
+Works may lie within each other, such as the pictures of a metric within a cell within a grid. The
+outermost one of a stage is opened by the command; a thread tells all of them together once a
+minute, also where nothing advances.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ INTERVAL_S = 60.0
 
 @dataclass(eq=False)
 class Work:
-    """Something that takes long: `done` of `total` units `what`; without a total, one piece of unknown length."""
+    """Something that takes long: `done` of `total` units `what`; without a total, one piece of
+    unknown length.
+    """
 
     what: str
     total: int | None = None
@@ -51,14 +55,18 @@ class Work:
 
     @property
     def rate(self) -> float | None:
-        """Units a second, over all that were finished since the beginning; None before the first."""
+        """Units a second, over all that were finished since the beginning; None before the
+        first.
+        """
         seconds = self.last - self.begun
-        return (self.done - self.first) / seconds if self.done > self.first and seconds > 0 else None
+        return (
+            (self.done - self.first) / seconds if self.done > self.first and seconds > 0 else None
+        )
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds to the end at that rate, less those of the unit at hand; one that takes longer than the others counts as one
-        more that is finished now.
+        """Seconds to the end at that rate, less those of the unit at hand; one that takes longer
+        than the others counts as one more that is finished now.
         """
         if self.total is None or self.rate is None:
             return None
@@ -97,7 +105,11 @@ def duration(seconds: float) -> str:
     if whole < 60:
         return f"{whole} s"
     minutes, rest = divmod(whole, 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return (
+        f"{minutes} min {rest:02d} s"
+        if minutes < 60
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+    )
 
 
 class _Shown(ProgressColumn):
@@ -131,7 +143,9 @@ class _Works:
                 _Shown(lambda work: pace(work.rate, work.what) if work.rate else ""),
                 _Shown(lambda work: duration(work.clock() - work.begun)),
                 _Shown(
-                    lambda work: "" if work.seconds_left is None else f"{duration(work.seconds_left)} left"
+                    lambda work: (
+                        "" if work.seconds_left is None else f"{duration(work.seconds_left)} left"
+                    )
                 ),
                 console=console,
                 transient=True,
@@ -139,7 +153,9 @@ class _Works:
             cls.bars.start()
         else:
             cls.stop = threading.Event()
-            threading.Thread(target=cls._tell, args=(cls.stop,), name="progress", daemon=True).start()
+            threading.Thread(
+                target=cls._tell, args=(cls.stop,), name="progress", daemon=True
+            ).start()
 
     @classmethod
     def end(cls) -> None:
@@ -180,7 +196,11 @@ def _shown(work: Work) -> Iterator[Callable[[], None]]:
         _Works.begin()
     _Works.open.append(work)
     bars = _Works.bars
-    bar = None if bars is None else bars.add_task(work.description or work.what, total=work.total, work=work)
+    bar = (
+        None
+        if bars is None
+        else bars.add_task(work.description or work.what, total=work.total, work=work)
+    )
 
     def update() -> None:
         if bars is not None and bar is not None:
@@ -207,8 +227,12 @@ def at_work(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar(what: str, *, total: int, done: int = 0) -> Iterator[tuple[Advance, Callable[[str], None]]]:
-    """Yield `advance(count)` and `name(description)`; nothing is shown where nothing is left to do."""
+def progress_bar(
+    what: str, *, total: int, done: int = 0
+) -> Iterator[tuple[Advance, Callable[[str], None]]]:
+    """Yield `advance(count)` and `name(description)`; nothing is shown where nothing is left to
+    do.
+    """
     work = Work(what, total, done)
     with ExitStack() as stack:
         update = stack.enter_context(_shown(work)) if done < total else lambda: None
@@ -225,8 +249,8 @@ def progress_bar(what: str, *, total: int, done: int = 0) -> Iterator[tuple[Adva
 
 
 class TrainingProgress(pl.Callback):
-    """The bar over the steps of a whole training, brought up to date every so many steps. (Lightning's own bars know of
-    epochs only.)
+    """The bar over the steps of a whole training, brought up to date every so many steps.
+    (Lightning's own bars know of epochs only.)
     """
 
     def __init__(self, *, every: int) -> None:

@@ -23,8 +23,13 @@ log = logging.getLogger(__name__)
 
 
 def annotated(study: Study) -> bool:
-    """Whether these very annotations are finished; `UserError` where another annotator's are in their place."""
-    return state(study.annotations, determines=_determines(study), parents=_parents(study)) == "finished"
+    """Whether these very annotations are finished; `UserError` where another annotator's are in
+    their place.
+    """
+    return (
+        state(study.annotations, determines=_determines(study), parents=_parents(study))
+        == "finished"
+    )
 
 
 @tells_memory("annotation", "annotator.batch_size")
@@ -39,7 +44,8 @@ def annotate_into(study: Study) -> bool:
     manifest = Manifest.load(study.activations)
     if manifest.image_size is None:
         raise UserError(
-            f"{study.activations} keeps no pictures (collection={study.kind}), so none can be annotated or label a latent"
+            f"{study.activations} keeps no pictures (collection={study.kind}), so none can be"
+            " annotated or label a latent"
         )
     require_sound(study.activations, manifest, streams=[IMAGES])
     with run_record(
@@ -68,13 +74,15 @@ def _pictures(study: Study, manifest: Manifest) -> Iterator[tuple[str, Images, s
 
 
 def annotator_faults(study: Study) -> Iterator[str]:
-    """What is wrong where the annotator was made for other pictures than the study's model generates."""
+    """What is wrong where the annotator was made for other pictures than the study's model
+    generates.
+    """
     models, model = study.cfg.annotator.get("models"), study.cfg.model.name
     if models is not None and model not in models:
         yield (
-            f"this annotator judges pictures of {', '.join(models)} alone, and model.name={model}; choose "
-            "annotator=grounded_sam or annotator=clipseg, or, if the pictures are of the same kind, name the model in "
-            "annotator.models"
+            f"this annotator judges pictures of {', '.join(models)} alone, and model.name={model};"
+            " choose annotator=grounded_sam or annotator=clipseg, or, if the pictures are of the"
+            " same kind, name the model in annotator.models"
         )
 
 
@@ -91,10 +99,14 @@ _INDIFFERENT = ("batch_size", "boxes_at_once", "pairs_at_once", "cache", "device
 
 
 def determining(settings: Any) -> Any:
-    """What of an annotator's settings determines its result; local model folders by their contents."""
+    """What of an annotator's settings determines its result; local model folders by their
+    contents.
+    """
     if not isinstance(settings, dict):
         return [determining(each) for each in settings] if isinstance(settings, list) else settings
-    kept = {name: determining(value) for name, value in settings.items() if name not in _INDIFFERENT}
+    kept = {
+        name: determining(value) for name, value in settings.items() if name not in _INDIFFERENT
+    }
     for name in ("folder", "source"):
         if isinstance(kept.get(name), str) and (files := fingerprint(kept[name])) is not None:
             kept[name] = f"files {files}"

@@ -24,7 +24,9 @@ MOST_PRE_ACTIVATIONS = 2**28
 
 @dataclass(frozen=True)
 class CodedSplit:
-    """One split at one cell: codes `values` and `indices` [n, P, k], and float32 `updates` [n, P, d_in] where they are kept."""
+    """One split at one cell: codes `values` and `indices` [n, P, k], and float32 `updates` [n, P,
+    d_in] where they are kept.
+    """
 
     image_ids: list[str]
     prompts: list[str]
@@ -34,10 +36,15 @@ class CodedSplit:
 
 
 def coded_split(
-    study: Study, manifest: Manifest, sae: SparseAutoencoder, split: str, *, keep_updates: bool = True
+    study: Study,
+    manifest: Manifest,
+    sae: SparseAutoencoder,
+    split: str,
+    *,
+    keep_updates: bool = True,
 ) -> CodedSplit:
-    """Read and encode one split; its shards are verified first. Without the updates (they are then empty) memory
-    holds the codes and one piece.
+    """Read and encode one split; its shards are verified first. Without the updates (they are then
+    empty) memory holds the codes and one piece.
     """
     stream = stream_of(study, manifest)
     require_sound(study.activations, manifest, streams=[stream.folder])
@@ -67,7 +74,9 @@ def coded_split(
 def coded_samples(
     study: Study, manifest: Manifest, sae: SparseAutoencoder, split: str
 ) -> Sequence[tuple[Tensor, Tensor, Tensor]]:
-    """Updates [P, d_in], values and indices [P, k] of each sample, whose P may differ (texts); verified first."""
+    """Updates [P, d_in], values and indices [P, k] of each sample, whose P may differ (texts);
+    verified first.
+    """
     if not manifest.ragged:
         coded = coded_split(study, manifest, sae, split)
         return list(zip(coded.updates, coded.values, coded.indices, strict=True))

@@ -33,12 +33,18 @@ STATISTICS = ("purity", "firing_frequency", "mean_activation")
 
 
 def labelled(study: Study) -> bool:
-    """Whether this very labelling is finished; `UserError` where another one's result is in its place."""
-    return state(study.concepts, determines=_determines(study), parents=_parents(study)) == "finished"
+    """Whether this very labelling is finished; `UserError` where another one's result is in its
+    place.
+    """
+    return (
+        state(study.concepts, determines=_determines(study), parents=_parents(study)) == "finished"
+    )
 
 
 def word_embedding(study: Study, node: DictConfig | None = None) -> WordEmbedding:
-    """The word embedding of the study, or of another config node; the model's own text encoder is handed its parts."""
+    """The word embedding of the study, or of another config node; the model's own text encoder is
+    handed its parts.
+    """
     node = node or study.cfg.embedding
     assert node is not None
     if not str(node.get("_target_")).endswith(TextEncoderEmbedding.__name__):
@@ -51,7 +57,9 @@ def word_embedding(study: Study, node: DictConfig | None = None) -> WordEmbeddin
 @lru_cache(maxsize=1)
 def _text_parts(source: str, revision: str | None) -> tuple[Any, Any]:
     """The model's tokenizer and text encoder, loaded once for all cells of a process."""
-    pipe: Any = load_pipeline(source, dtype=torch.float32, device="cpu", revision=revision, scheduler="keep")
+    pipe: Any = load_pipeline(
+        source, dtype=torch.float32, device="cpu", revision=revision, scheduler="keep"
+    )
     return pipe.tokenizer, pipe.text_encoder
 
 
@@ -76,7 +84,9 @@ def label_cell(study: Study, mirror: WandbMirror, embedding: WordEmbedding) -> N
         manifest = Manifest.load(study.activations)
         split = coded_split(study, manifest, sae, "dictionary", keep_updates=False)
         masks = Annotations.load(study.annotations).masks
-        codes = {i: (v, x) for i, v, x in zip(split.image_ids, split.values, split.indices, strict=True)}
+        codes = {
+            i: (v, x) for i, v, x in zip(split.image_ids, split.values, split.indices, strict=True)
+        }
         dictionary: ConceptDictionary = build_dictionary(
             ((image_id, pair, masks[image_id]) for image_id, pair in codes.items()),
             d_sae=sae.d_sae,
@@ -100,7 +110,8 @@ def label_cell(study: Study, mirror: WandbMirror, embedding: WordEmbedding) -> N
         columns, rows = _concepts(study, manifest, dictionary, gallery)
         mirror.table("concepts", columns, rows)
         mirror.panel(
-            "gallery", [(f"latent {latent}: {labels}", drawn) for latent, _, labels, *_, drawn in rows]
+            "gallery",
+            [(f"latent {latent}: {labels}", drawn) for latent, _, labels, *_, drawn in rows],
         )
 
 
@@ -117,9 +128,16 @@ def _concepts(
     main: Any = dictionary.table.drop_duplicates("latent").set_index("latent")
     latents: Any = dictionary.latents.set_index("latent")
     rows = []
-    for latent, image_ids, maps in zip(gallery.latents, gallery.image_ids, gallery.maps, strict=True):
-        labels = ", ".join(f"{label} ({count})" for label, count in dictionary.labels_of(latent).items())
-        figures = [float(main.at[latent, "mean_iou"]), *map(float, latents.loc[latent, list(STATISTICS)])]
+    for latent, image_ids, maps in zip(
+        gallery.latents, gallery.image_ids, gallery.maps, strict=True
+    ):
+        labels = ", ".join(
+            f"{label} ({count})" for label, count in dictionary.labels_of(latent).items()
+        )
+        figures = [
+            float(main.at[latent, "mean_iou"]),
+            *map(float, latents.loc[latent, list(STATISTICS)]),
+        ]
         pictures = [(images[i], heat.numpy()) for i, heat in zip(image_ids, maps, strict=True)]
         rows.append([latent, main.at[latent, "label"], labels, *figures, montage(pictures)])
     return ["latent", "main label", "labels", "mean_iou", *STATISTICS, "pictures"], rows

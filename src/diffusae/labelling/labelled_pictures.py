@@ -23,7 +23,9 @@ Tasks = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True, eq=False)
 class LabelledSplit:
-    """One split at one stream: stored updates [n, P, d_in], and task -> the class of every picture, or `NO_LABEL`."""
+    """One split at one stream: stored updates [n, P, d_in], and task -> the class of every picture,
+    or `NO_LABEL`.
+    """
 
     image_ids: list[str]
     updates: Float[np.ndarray, "n P d_in"]
@@ -41,34 +43,45 @@ def label_tasks(manifest: Manifest, chosen: Sequence[str] | None) -> Tasks:
         UserError: a collection without labels, or tasks that it does not have.
     """
     kind = dict[str, list[str]] | None
-    tasks = of_type(manifest.header.get("label_tasks"), kind, "label_tasks of the collection's manifest")
+    tasks = of_type(
+        manifest.header.get("label_tasks"), kind, "label_tasks of the collection's manifest"
+    )
     if not tasks:
         raise UserError(
-            "this collection carries no class labels; collect given pictures with labels, such as collection=pictures_world"
+            "this collection carries no class labels; collect given pictures with labels, such as"
+            " collection=pictures_world"
         )
     together(
-        str(unknown("task in evaluation.tasks:", each, tasks)) for each in chosen or () if each not in tasks
+        str(unknown("task in evaluation.tasks:", each, tasks))
+        for each in chosen or ()
+        if each not in tasks
     )
     return {task: list(tasks[task]) for task in chosen or tasks}
 
 
-def labelled_split(root: Path, manifest: Manifest, stream: Stream, split: str, tasks: Tasks) -> LabelledSplit:
+def labelled_split(
+    root: Path, manifest: Manifest, stream: Stream, split: str, tasks: Tasks
+) -> LabelledSplit:
     """Read one split with its labels; its shards are verified first.
 
     Raises:
-        UserError: a damaged shard, thinned positions, or a label that is none of its task's classes.
+        UserError: a damaged shard, thinned positions, or a label that is none of its task's
+            classes.
     """
     require_sound(root, manifest, streams=[stream.folder])
     shards = manifest.shards(stream.folder, split)
     if manifest.positions(stream, split) != stream.positions:
         raise UserError(
-            f"split {split} keeps {manifest.positions(stream, split)} of {stream.positions} positions of {stream.folder}, "
-            "and a picture's average needs all; choose a split that is not thinned"
+            f"split {split} keeps {manifest.positions(stream, split)} of {stream.positions}"
+            f" positions of {stream.folder}, and a picture's average needs all; choose a split that"
+            " is not thinned"
         )
     n = sum(shard.samples for shard in shards)
     updates = np.empty((n, stream.positions, stream.d_in), dtype=manifest.numbers.read)
     classes = {task: np.full(n, NO_LABEL) for task in tasks}
-    numbers = {task: {name: number for number, name in enumerate(names)} for task, names in tasks.items()}
+    numbers = {
+        task: {name: number for number, name in enumerate(names)} for task, names in tasks.items()
+    }
     image_ids = []
     for row, sample in enumerate(read_updates(root, manifest, stream, split, shards=shards)):
         updates[row] = sample.updates
@@ -78,8 +91,8 @@ def labelled_split(root: Path, manifest: Manifest, stream: Stream, split: str, t
                 continue
             if name not in numbers[task]:
                 raise UserError(
-                    f"picture {sample.image_id} has the {task} label {name!r}, which the manifest does not list "
-                    f"({', '.join(tasks[task])}); collect again"
+                    f"picture {sample.image_id} has the {task} label {name!r}, which the manifest"
+                    f" does not list ({', '.join(tasks[task])}); collect again"
                 )
             classes[task][row] = numbers[task][name]
     return LabelledSplit(image_ids, updates, classes)

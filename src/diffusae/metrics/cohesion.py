@@ -1,4 +1,6 @@
-"""Cohesion and separability at one cell, from its dictionary's counts and the configured embedding."""
+"""Cohesion and separability at one cell, from its dictionary's counts and the configured
+embedding.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,16 @@ from diffusae.study.study import Study, build
 
 
 def cohesion_rows(study: Study, embedding: Callable[[], WordEmbedding]) -> list[Result]:
-    """Cohesion and separability in the study's embedding, then in each of `evaluation.also`, named after it.
+    """Cohesion and separability in the study's embedding, then in each of `evaluation.also`, named
+    after it.
 
     Labels that an embedding does not know are left out, and those of `leave_out`.
     """
     rows = _rows(study, embedding())
     for name, node in (study.cfg.evaluation.also or {}).items():
         rows += [
-            replace(row, metric=f"{row.metric}_{name}") for row in _rows(study, word_embedding(study, node))
+            replace(row, metric=f"{row.metric}_{name}")
+            for row in _rows(study, word_embedding(study, node))
         ]
     return rows
 
@@ -37,7 +41,9 @@ def _rows(study: Study, words: WordEmbedding) -> list[Result]:
     latents = sorted(set(known["latent"].tolist()))
     row = {latent: index for index, latent in enumerate(latents)}
     counts = torch.zeros(len(latents), len(labels), dtype=torch.long)
-    for latent, label, count in zip(*(known[name] for name in ("latent", "label", "count")), strict=True):
+    for latent, label, count in zip(
+        *(known[name] for name in ("latent", "label", "count")), strict=True
+    ):
         counts[row[latent], column[label]] = count
     return cohesion_results(
         Items(counts, vectors),

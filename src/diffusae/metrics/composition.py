@@ -1,4 +1,6 @@
-"""Composition at one cell: thresholds from the tuning split, figures and baselines from the test split."""
+"""Composition at one cell: thresholds from the tuning split, figures and baselines from the test
+split.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ from diffusae.study.study import Study, build
 
 
 def composition_results(study: Study, embedding: Callable[[], WordEmbedding]) -> list[Result]:
-    """One row: mean IoU of predicted composition; beside it scores and objects are kept for the report."""
+    """One row: mean IoU of predicted composition; beside it scores and objects are kept for the
+    report.
+    """
     vocabulary = build(study.cfg.annotator, "annotator").labels
     known, vectors = embed_labels(embedding(), vocabulary)
     manifest = Manifest.load(study.activations)
@@ -52,13 +56,16 @@ def composition_results(study: Study, embedding: Callable[[], WordEmbedding]) ->
     annotations = Annotations.load(study.annotations)
     nouns_by_split = {"dictionary": None, "tune": vocabulary, "test": vocabulary}
     fitting, tuned_on, tested = (
-        _split(study, manifest, annotations, known, split, named) for split, named in nouns_by_split.items()
+        _split(study, manifest, annotations, known, split, named)
+        for split, named in nouns_by_split.items()
     )
     tuning, test = tuned_on[1], tested[1]
     tuned = tune(tuning, space, settings_grid(**study.part("evaluation")["settings"]))
     resampling = {"n_resamples": study.cfg.evaluation.n_resamples, "seed": study.cfg.seed}
     scores = predict_scores(test, space, tuned.settings)
-    second = [annotations.second[i].get(noun) for i, noun in zip(test.groups, test.nouns, strict=True)]
+    second = [
+        annotations.second[i].get(noun) for i, noun in zip(test.groups, test.nouns, strict=True)
+    ]
     # What changes over t as the prediction does is kept object by object, for curves over t.
     by_object = {
         **_cross_attention(study, manifest, vocabulary, tuning, test),
@@ -68,13 +75,17 @@ def composition_results(study: Study, embedding: Callable[[], WordEmbedding]) ->
         "chance": baselines.chance(test, **resampling),
         "centre_prior": baselines.centre_prior(tuning, test, **resampling),
         "centre_disc": baselines.centre_disc(tuning, test, **resampling),
-        "other_picture": baselines.other_picture(scores, test, threshold=tuned.threshold.value, **resampling),
+        "other_picture": baselines.other_picture(
+            scores, test, threshold=tuned.threshold.value, **resampling
+        ),
         **{name: _mean_of_known(iou, test.groups, **resampling) for name, iou in by_object.items()},
         "annotator_ceiling": baselines.annotator_ceiling(
             test, [None if mask is None else torch.as_tensor(mask) for mask in second], **resampling
         ),
     }
-    result, rows = evaluate(test, space, tuned, cell=study.cell.coordinates(), baselines=beside, **resampling)
+    result, rows = evaluate(
+        test, space, tuned, cell=study.cell.coordinates(), baselines=beside, **resampling
+    )
     directory = study.evaluation("composition")
     with atomic_path(directory / "scores.safetensors") as temporary:
         save_file({"scores": scores.half().contiguous()}, temporary)
@@ -86,7 +97,9 @@ def composition_results(study: Study, embedding: Callable[[], WordEmbedding]) ->
 
 
 def nouns_in(text: str, vocabulary: tuple[str, ...]) -> list[str]:
-    """The labels that a caption names; plurals, synonyms and labels of several words: see `concepts/words.py`."""
+    """The labels that a caption names; plurals, synonyms and labels of several words: see
+    `concepts/words.py`.
+    """
     return Vocabulary.of(vocabulary).labels_in(text)
 
 
@@ -98,8 +111,8 @@ def _split(
     split: str,
     named: tuple[str, ...] | None,
 ) -> tuple[Tensor, Split]:
-    """Updates [n, P, d_in] and objects of a split: those of the nouns of `named` that the caption names; None: all
-    that the annotator found.
+    """Updates [n, P, d_in] and objects of a split: those of the nouns of `named` that the caption
+    names; None: all that the annotator found.
     """
     sae, _ = load_sae(study.sae)
     coded = coded_split(study, manifest, sae, split)
@@ -114,28 +127,37 @@ def _split(
         )
         for image_id, text, values, indices in rows
     ]
-    return coded.updates, build_split(pictures, grid=stream_of(study, manifest).grid, known_nouns=known)
+    return coded.updates, build_split(
+        pictures, grid=stream_of(study, manifest).grid, known_nouns=known
+    )
 
 
 def tokens_naming(
     label: str, text: str, word_tokens: Mapping[str, Sequence[int]], vocabulary: tuple[str, ...]
 ) -> list[int]:
-    """The places of the tokens by which a caption names a label: of its plural, synonym, and all its words.
+    """The places of the tokens by which a caption names a label: of its plural, synonym, and all
+    its words.
 
     Args:
         word_tokens: the places of each word of the caption; none for one that was cut off.
     """
     naming = Vocabulary.of(vocabulary).named_in(text).get(label, set())
-    return sorted({
-        token for word, tokens in word_tokens.items() if naming & set(normal_words(word)) for token in tokens
-    })  # fmt: skip
+    return sorted(
+        {
+            token
+            for word, tokens in word_tokens.items()
+            if naming & set(normal_words(word))
+            for token in tokens
+        }
+    )
 
 
 def _cross_attention(
     study: Study, manifest: Manifest, vocabulary: tuple[str, ...], tuning: Split, test: Split
 ) -> dict[str, Tensor]:
-    """IoU of each test object with the model's own attention to the noun at the same moment, each map scaled by its
-    own range; NaN where the noun's tokens were cut off; nothing where the model's attention could not be recorded.
+    """IoU of each test object with the model's own attention to the noun at the same moment, each
+    map scaled by its own range; NaN where the noun's tokens were cut off; nothing where the model's
+    attention could not be recorded.
     """
     if not any(stream.block == ATTENTION for stream in manifest.streams):
         return {}

@@ -1,4 +1,6 @@
-"""Erasure at one cell, an autoencoder of a text encoder's layer: is a concept gone, and what went with it?"""
+"""Erasure at one cell, an autoencoder of a text encoder's layer: is a concept gone, and what went
+with it?
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ BASELINES = (kinds.NEGATIVE_PROMPT, kinds.SAFE_GUIDANCE, kinds.WORD_REMOVAL, kin
 
 
 def erasure_rows(study: Study, _embedding: Any) -> list[Result]:
-    """Rows of every target; trials.parquet has a row a picture, points.parquet a row a figure of the trade-off."""
+    """Rows of every target; trials.parquet has a row a picture, points.parquet a row a figure of
+    the trade-off.
+    """
     settings = study.part("evaluation")
     check_settings(study.cell.block, settings)
     targets = list(targets_of(settings))
@@ -43,7 +47,8 @@ def check_settings(block: str, settings: Mapping[str, Any]) -> None:
         []
         if names_text_layer(block)
         else [
-            f"evaluation=erasure steers a text encoder's layer, and block {block} is none; set collection=text block.name=text_2"
+            f"evaluation=erasure steers a text encoder's layer, and block {block} is none; set"
+            " collection=text block.name=text_2"
         ]
     )
     faults += [

@@ -72,18 +72,23 @@ def needed(metrics: Iterable[str]) -> set[str]:
 
 
 def kind_faults(study: Study, metrics: Iterable[str]) -> Iterator[str]:
-    """Every metric that the study's kind of collection cannot have, and an annotator that cannot judge its pictures."""
+    """Every metric that the study's kind of collection cannot have, and an annotator that cannot
+    judge its pictures.
+    """
     metrics = list(metrics)
     generated = study.kind == "generation" and "annotate" in needed(metrics)
     if generated or any(metric in JUDGED for metric in metrics):
         yield from annotator_faults(study)
     for metric in metrics:
         if study.kind != "generation" and metric in OF_GENERATION:
-            yield f"metric {metric} needs pictures generated of captions, which collection={study.kind} has not; leave it out"
+            yield (
+                f"metric {metric} needs pictures generated of captions, which"
+                f" collection={study.kind} has not; leave it out"
+            )
         elif study.kind != "pictures" and metric in OF_LABELS:
             yield (
-                f"metric {metric} needs class labels, which collection={study.kind} has not; choose given pictures such as "
-                "collection=pictures_world, or leave it out"
+                f"metric {metric} needs class labels, which collection={study.kind} has not; choose"
+                " given pictures such as collection=pictures_world, or leave it out"
             )
         elif study.kind == "text" and metric in OF_PICTURES:
             yield f"metric {metric} needs pictures, which collection=text has not; leave it out"
@@ -92,11 +97,16 @@ def kind_faults(study: Study, metrics: Iterable[str]) -> Iterator[str]:
 
 
 def evaluated(study: Study, metric: str) -> bool:
-    """Whether this very evaluation is finished; `UserError` where another one's result is in its place."""
+    """Whether this very evaluation is finished; `UserError` where another one's result is in its
+    place.
+    """
     if metric not in METRICS:
         raise unknown("evaluation", metric, METRICS)
     directory = study.evaluation(metric)
-    return state(directory, determines=_determines(study), parents=_parents(study, metric)) == "finished"
+    return (
+        state(directory, determines=_determines(study), parents=_parents(study, metric))
+        == "finished"
+    )
 
 
 @tells_memory("evaluation", "evaluation.batch_size", "model.batch_size", "prompts.counts.test")
@@ -119,7 +129,9 @@ def evaluate_cell(study: Study, mirror: WandbMirror, embedding: Embedding) -> No
     ):
         results = METRICS[metric][0](study, embedding)
         save_results(directory / "results.json", results)
-    mirror.summary({f"test/{result.metric}": result.value for result in results if result.value is not None})
+    mirror.summary(
+        {f"test/{result.metric}": result.value for result in results if result.value is not None}
+    )
     if pictures := captioned(directory):
         mirror.panel(panel_name(metric), pictures)
     if metric == "purity" and mirror.mode != "disabled":

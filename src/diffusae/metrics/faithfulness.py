@@ -1,4 +1,6 @@
-"""Faithfulness at one cell: pictures made again with the reconstruction, the mean or nothing in the update's place."""
+"""Faithfulness at one cell: pictures made again with the reconstruction, the mean or nothing in the
+update's place.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,14 @@ from diffusae.capture.conditions import conditions
 from diffusae.capture.generate import first_latents, generate
 from diffusae.capture.replay import Outputs, recorded_outputs, replayed_outputs
 from diffusae.errors import UserError
-from diffusae.evaluation.faithfulness_gate import CONTROL, MEAN, OWN, Gate, Outcome, faithfulness_results
+from diffusae.evaluation.faithfulness_gate import (
+    CONTROL,
+    MEAN,
+    OWN,
+    Gate,
+    Outcome,
+    faithfulness_results,
+)
 from diffusae.evaluation.result import Result
 from diffusae.interventions.denoising import denoising_errors
 from diffusae.interventions.edits import Edit, Reconstruct, ReplaceBy
@@ -36,7 +45,9 @@ from diffusae.study.study import Study, build
 
 
 def faithfulness_rows(study: Study, _embedding: Any) -> list[Result]:
-    """Rows of the cell; the mean update is, position by position, that of the split `dictionary`."""
+    """Rows of the cell; the mean update is, position by position, that of the split
+    `dictionary`.
+    """
     settings = study.part("evaluation")
     gate = Gate(**settings["gate"])
     for name in ("pictures", "denoising_pictures"):
@@ -51,8 +62,12 @@ def faithfulness_rows(study: Study, _embedding: Any) -> list[Result]:
 
     def outcome(edit: Edit | None) -> Outcome:
         pictures = made.pictures if edit is None else made.again(edit)
-        nouns = [set(found.masks) for found in annotator.annotate(pictures, list(made.request.prompts))]
-        return Outcome(_errors(made.pipe, edit, denoising, study.cfg.model.batch_size), pictures, nouns)
+        nouns = [
+            set(found.masks) for found in annotator.annotate(pictures, list(made.request.prompts))
+        ]
+        return Outcome(
+            _errors(made.pipe, edit, denoising, study.cfg.model.batch_size), pictures, nouns
+        )
 
     return faithfulness_results(
         outcome(None),
@@ -84,19 +99,16 @@ class Request:
 
     def generate(self, pipe: Any, batch: slice) -> np.ndarray:
         """One batch of pictures."""
-        made = generate(
-            pipe,
-            self.prompts[batch],
-            self.seeds[batch],
-            **sampling(self.model),
-        )
+        made = generate(pipe, self.prompts[batch], self.seeds[batch], **sampling(self.model))
         assert made.images is not None
         return made.images
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The pipeline, its unedited pictures, and what its denoiser returned for each batch of them."""
+    """The pipeline, its unedited pictures, and what its denoiser returned for each batch of
+    them.
+    """
 
     request: Request
     pipe: Any
@@ -157,14 +169,18 @@ def _edits(study: Study, manifest: Manifest, pipe: Any, half_width: float) -> di
     }
     window = (min(t + half_width, 1.0), max(t - half_width, 0.0))
     return {
-        name: Edit(stream.hookpoint, change, window=window, conditionings=(study.cell.conditioning,))
+        name: Edit(
+            stream.hookpoint, change, window=window, conditionings=(study.cell.conditioning,)
+        )
         for name, change in changes.items()
     }
 
 
 @torch.no_grad()
 def _denoising_inputs(study: Study, manifest: Manifest, pipe: Any, n: int) -> dict[str, Any]:
-    """Latents of test pictures, noise of their own seeds, the cell's timestep, and the branch's conditions by batch."""
+    """Latents of test pictures, noise of their own seeds, the cell's timestep, and the branch's
+    conditions by batch.
+    """
     rows = list(islice(read_images(study.activations, manifest, "test"), n))
     model, adapter = study.cfg.model, adapter_of(pipe)
     batch = model.batch_size
@@ -188,7 +204,12 @@ def _denoising_inputs(study: Study, manifest: Manifest, pipe: Any, n: int) -> di
 
 def _errors(pipe: Any, edit: Edit | None, inputs: dict[str, Any], batch: int) -> Tensor:
     batches = zip(
-        inputs["latents"].split(batch), inputs["noise"].split(batch), inputs["conditions"], strict=True
+        inputs["latents"].split(batch),
+        inputs["noise"].split(batch),
+        inputs["conditions"],
+        strict=True,
     )
     parts = [dict(zip(("latents", "noise", "conditions"), part, strict=True)) for part in batches]
-    return torch.cat([denoising_errors(pipe, edit, timestep=inputs["timestep"], **part) for part in parts])
+    return torch.cat(
+        [denoising_errors(pipe, edit, timestep=inputs["timestep"], **part) for part in parts]
+    )

@@ -1,4 +1,6 @@
-"""Global intervention at one cell: styles added everywhere by their concepts, beside the controls."""
+"""Global intervention at one cell: styles added everywhere by their concepts, beside the
+controls.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ class Case:
 
 
 def global_rows(study: Study, _embedding: Any) -> list[Result]:
-    """For every factor: does its score rise, is the target reached, how much of the picture is kept."""
+    """For every factor: does its score rise, is the target reached, how much of the picture is
+    kept.
+    """
     settings = study.part("evaluation")
     check_settings(settings)
     perceptual = None if settings["lpips"] is None else PerceptualDistance(settings["lpips"]).load()
@@ -66,7 +70,11 @@ def global_rows(study: Study, _embedding: Any) -> list[Result]:
     shown = factors_shown(study, pictures.annotator)
     edited = [
         block_directions(
-            each, shown, names, n_latents=settings["n_latents"], under_objects=settings["under_objects"]
+            each,
+            shown,
+            names,
+            n_latents=settings["n_latents"],
+            under_objects=settings["under_objects"],
         )
         for each in there
     ]
@@ -81,7 +89,9 @@ def global_rows(study: Study, _embedding: Any) -> list[Result]:
         for case in cases["tune"] for method in METHODS for strength in settings["strengths"]
     ]).table  # fmt: skip
     best = {
-        (method, factor): max(settings["strengths"], key=lambda s, m=method, f=factor: _score(tuned, m, f, s))
+        (method, factor): max(
+            settings["strengths"], key=lambda s, m=method, f=factor: _score(tuned, m, f, s)
+        )
         for method in METHODS
         for factor in names
     }
@@ -108,7 +118,9 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         if settings[name] < 1
     ]
     if not settings["strengths"] or min(settings["strengths"]) <= 0:
-        faults.append(f"evaluation.strengths={settings['strengths']} must hold numbers above 0; give some")
+        faults.append(
+            f"evaluation.strengths={settings['strengths']} must hold numbers above 0; give some"
+        )
     if not settings["factors"]:
         faults.append("evaluation.factors is empty; name a factor, such as style")
     together(faults)
@@ -117,7 +129,9 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 def cases_of(
     prompts: Sequence[Prompt], before: Mapping[str, tuple[np.ndarray, Any]], names: Factors
 ) -> list[Case]:
-    """One target a prompt and factor: a value that the unedited picture does not show, each as often as the others."""
+    """One target a prompt and factor: a value that the unedited picture does not show, each as
+    often as the others.
+    """
     cases = []
     for factor, values in names.items():
         for number, prompt in enumerate(prompts):
@@ -128,7 +142,9 @@ def cases_of(
 
 
 def _prompts(study: Study, split: str, settings: Mapping[str, Any]) -> list[Prompt]:
-    found = [prompt for prompt in study.prompts if prompt.split == split][: settings[f"{split}_prompts"]]
+    found = [prompt for prompt in study.prompts if prompt.split == split][
+        : settings[f"{split}_prompts"]
+    ]
     if not found:
         raise UserError(f"split {split!r} has no prompts; raise prompts.counts.{split}")
     return found
@@ -182,21 +198,34 @@ class _Restyler:
             for name, distance in self.distances.items()
         }
         rows = []
-        for number, ((case, method, strength), (image, found)) in enumerate(zip(jobs, made, strict=True)):
+        for number, ((case, method, strength), (image, found)) in enumerate(
+            zip(jobs, made, strict=True)
+        ):
             old_image, old = self.before[case.prompt.image_id]
             outcome: Restyled = restyled(
                 list(self.names[case.factor]).index(case.target),
                 before=(old_image, old.scores[case.factor], list(old.masks)),
                 after=(image, found.scores[case.factor], list(found.masks)),
             )
-            rows.append({"method": method, "factor": case.factor, "target": case.target, "strength": strength,
-                         "image_id": case.prompt.image_id, "prompt": case.prompt.text, **vars(outcome),
-                         **{name: values[number] for name, values in distances.items()}})  # fmt: skip
+            rows.append(
+                {
+                    "method": method,
+                    "factor": case.factor,
+                    "target": case.target,
+                    "strength": strength,
+                    "image_id": case.prompt.image_id,
+                    "prompt": case.prompt.text,
+                    **vars(outcome),
+                    **{name: values[number] for name, values in distances.items()},
+                }
+            )
         return Judged(pd.DataFrame(rows), images)
 
     def _changes(self, case: Case, method: str, strength: float) -> tuple[Change, ...]:
         return tuple(
-            GlobalPush(block.sae, block.directions[method, case.factor, case.target], strength=strength)
+            GlobalPush(
+                block.sae, block.directions[method, case.factor, case.target], strength=strength
+            )
             for block in self.edited
         )
 
@@ -207,9 +236,17 @@ def _examples(
     """The first cases of each factor: the unedited picture, then every method's."""
     for factor in dict.fromkeys(case.factor for case in cases):
         for case in [each for each in cases if each.factor == factor][:count]:
-            about = {"case": case.target, "image_id": case.prompt.image_id, "prompt": case.prompt.text}
+            about = {
+                "case": case.target,
+                "image_id": case.prompt.image_id,
+                "prompt": case.prompt.text,
+            }
             yield Kept(
-                **about, method=UNEDITED, strength=0.0, success=False, picture=before[case.prompt.image_id][0]
+                **about,
+                method=UNEDITED,
+                strength=0.0,
+                success=False,
+                picture=before[case.prompt.image_id][0],
             )
             for row, picture in zip(tested.table.to_dict("records"), tested.pictures, strict=True):
                 if (row["image_id"], row["factor"]) == (case.prompt.image_id, factor):
@@ -227,9 +264,13 @@ def _of(table: pd.DataFrame, method: str, factor: str, strength: float) -> pd.Da
 
 
 def _score(table: pd.DataFrame, method: str, factor: str, strength: float) -> tuple[float, float]:
-    """What the strength is chosen by: scores that rose and targets reached, both alike; then the weaker edit."""
+    """What the strength is chosen by: scores that rose and targets reached, both alike; then the
+    weaker edit.
+    """
     rows = _of(table, method, factor, strength)
-    rose, reached = (float(np.mean(rows[column].tolist() or [0.0])) for column in ("rose", "reached"))
+    rose, reached = (
+        float(np.mean(rows[column].tolist() or [0.0])) for column in ("rose", "reached")
+    )
     return (rose + reached) / 2, -strength
 
 
@@ -281,7 +322,8 @@ def _results(
         "strengths": {method: best[method, factor] for method in METHODS},
         "tuning": {
             method: {
-                str(s): round(float(_score(tuned, method, factor, s)[0]), 4) for s in settings["strengths"]
+                str(s): round(float(_score(tuned, method, factor, s)[0]), 4)
+                for s in settings["strengths"]
             }
             for method in METHODS
         },
@@ -294,9 +336,11 @@ def _results(
             unit=units.get(column, "share"),
             cell=study.cell.coordinates(),
             baselines={
-                UNEDITED: estimate("concepts", "score_before")
-                if (known := unedited[column]) is None
-                else Estimate(known, None, n),
+                UNEDITED: (
+                    estimate("concepts", "score_before")
+                    if (known := unedited[column]) is None
+                    else Estimate(known, None, n)
+                ),
                 **{method: estimate(method, column) for method in METHODS[1:]},
             },
             details=details,

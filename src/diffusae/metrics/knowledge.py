@@ -1,4 +1,6 @@
-"""Knowledge at one cell: how well the labels of unseen pictures are read from updates, from codes, and by Diff-C."""
+"""Knowledge at one cell: how well the labels of unseen pictures are read from updates, from codes,
+and by Diff-C.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ Readings = dict[str, Reading | None]
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The pictures that readers are fitted on, those that choose, and those that give the figures."""
+    """The pictures that readers are fitted on, those that choose, and those that give the
+    figures.
+    """
 
     fitting: LabelledSplit
     tuning: LabelledSplit
@@ -46,7 +50,9 @@ class Splits:
 
 
 def knowledge_results(study: Study, _embedding: Any) -> list[Result]:
-    """One row a task and reader; beside them pictures.parquet: every test picture, and what each reader made of it."""
+    """One row a task and reader; beside them pictures.parquet: every test picture, and what each
+    reader made of it.
+    """
     settings = study.part("evaluation")
     together(
         str(unknown("reader in evaluation.readers:", each, READERS))
@@ -57,14 +63,18 @@ def knowledge_results(study: Study, _embedding: Any) -> list[Result]:
     tasks, splits, grid = _read(study, root, settings)
     found: dict[str, Readings] = {}
     if {"updates", "codes"} & set(settings["readers"]):
-        found["updates"] = _probed(splits, [_averaged(each) for each in splits], tasks, settings["ridges"])
+        found["updates"] = _probed(
+            splits, [_averaged(each) for each in splits], tasks, settings["ridges"]
+        )
     if "codes" in settings["readers"]:
         sae, _ = load_sae(study.sae)
         codes = [pooled_codes(sae, each.updates) for each in splits]
         found["codes"] = _probed(splits, codes, tasks, settings["ridges"])
     directory = study.evaluation("knowledge")
     if "diff_c" in settings["readers"]:
-        found["diff_c"] = _classified(study, splits, grid, tasks, training, directory / "diff_c.safetensors")
+        found["diff_c"] = _classified(
+            study, splits, grid, tasks, training, directory / "diff_c.safetensors"
+        )
     pixels = _pixel_readings(
         root,
         sha256_of(root / MANIFEST),
@@ -76,8 +86,14 @@ def knowledge_results(study: Study, _embedding: Any) -> list[Result]:
     random = _of_random_weights(study, splits, tasks, training, directory)
     rows = []
     for task, names in tasks.items():
-        fitting, test = (each.classes[task][each.labelled(task)] for each in (splits.fitting, splits.test))
-        details = {"n_classes": len(names), "n_fitting": len(fitting), "fit_split": settings["fit_split"]}
+        fitting, test = (
+            each.classes[task][each.labelled(task)] for each in (splits.fitting, splits.test)
+        )
+        details = {
+            "n_classes": len(names),
+            "n_fitting": len(fitting),
+            "fit_split": settings["fit_split"],
+        }
         for reader in settings["readers"]:
             baselines = {"majority": majority(fitting, test), "pixels": _estimate(pixels[task])}
             other = random.get("diff_c" if reader == "diff_c" else "updates")
@@ -104,7 +120,9 @@ def _training(settings: Mapping[str, Any]) -> Training:
     return Training(**{name: settings["diff_c"][name] for name in own})
 
 
-def _read(study: Study, root: Path, settings: Mapping[str, Any]) -> tuple[Tasks, Splits, tuple[int, int]]:
+def _read(
+    study: Study, root: Path, settings: Mapping[str, Any]
+) -> tuple[Tasks, Splits, tuple[int, int]]:
     """The tasks, splits and grid of the study's cell in a collection."""
     manifest = Manifest.load(root)
     tasks, stream = label_tasks(manifest, settings["tasks"]), stream_of(study, manifest)
@@ -129,12 +147,16 @@ def _probed(
             rows = split.labelled(task)
             examples.append(Examples(each[rows], split.classes[task][rows]))
         ready = _has_data([example.classes for example in examples])
-        found[task] = linear_probe(*examples, n_classes=len(names), ridges=ridges) if ready else None
+        found[task] = (
+            linear_probe(*examples, n_classes=len(names), ridges=ridges) if ready else None
+        )
     return found
 
 
 def _has_data(classes: Sequence[np.ndarray]) -> bool:
-    """Whether there is something to learn, to choose by and to test on: fitting pictures of two classes, and others."""
+    """Whether there is something to learn, to choose by and to test on: fitting pictures of two
+    classes, and others.
+    """
     fitting, *others = classes
     return len(np.unique(fitting)) > 1 and all(len(each) for each in others)
 
@@ -149,7 +171,9 @@ def _classified(
 ) -> Readings:
     """Diff-C on every task: together on one trunk, or each by itself."""
     ready = [
-        task for task in tasks if _has_data([each.classes[task][each.labelled(task)] for each in splits])
+        task
+        for task in tasks
+        if _has_data([each.classes[task][each.labelled(task)] for each in splits])
     ]
     groups = [ready] if study.cfg.evaluation.diff_c.together else [[task] for task in ready]
     found: Readings = dict.fromkeys(tasks)
@@ -167,7 +191,9 @@ def _classified(
             device="cuda" if torch.cuda.is_available() else "cpu",
             checkpoint=kept,
         )
-        tuned, tested = (predicted(model, _maps(each, grid)) for each in (splits.tuning, splits.test))
+        tuned, tested = (
+            predicted(model, _maps(each, grid)) for each in (splits.tuning, splits.test)
+        )
         for task in group:
             correct = [
                 (answers[task] == each.classes[task])[each.labelled(task)]
@@ -186,7 +212,9 @@ def _maps(split: LabelledSplit, grid: tuple[int, int]) -> torch.Tensor:
 def _of_random_weights(
     study: Study, splits: Splits, tasks: Tasks, training: Training, directory: Path
 ) -> dict[str, Readings]:
-    """The same readers on the same pictures and place of a denoiser with random weights; none where none is given."""
+    """The same readers on the same pictures and place of a denoiser with random weights; none where
+    none is given.
+    """
     settings = study.part("evaluation")
     if settings["random_activations"] is None:
         return {}
@@ -195,12 +223,14 @@ def _of_random_weights(
     for own, other in zip(splits, others, strict=True):
         if own.image_ids != other.image_ids:
             raise UserError(
-                f"{root} holds other pictures than {study.activations}: no baseline for them; collect it again with "
-                "collection.random_weights=true and else the same settings"
+                f"{root} holds other pictures than {study.activations}: no baseline for them;"
+                " collect it again with collection.random_weights=true and else the same settings"
             )
     found: dict[str, Readings] = {}
     if {"updates", "codes"} & set(settings["readers"]):
-        found["updates"] = _probed(others, [_averaged(each) for each in others], tasks, settings["ridges"])
+        found["updates"] = _probed(
+            others, [_averaged(each) for each in others], tasks, settings["ridges"]
+        )
     if "diff_c" in settings["readers"] and settings["diff_c"]["random_weights"]:
         kept = directory / "diff_c-random.safetensors"
         found["diff_c"] = _classified(study, others, grid, tasks, training, kept)
@@ -216,14 +246,17 @@ def _pixel_readings(
     chosen: tuple[str, ...],
     ridges: tuple[float, ...],
 ) -> Readings:
-    """The linear probe on the pictures themselves, averaged to squares of a side that the tuning pictures choose. It is the
-    same for all cells of a collection: a process computes it once.
+    """The linear probe on the pictures themselves, averaged to squares of a side that the tuning
+    pictures choose. It is the same for all cells of a collection: a process computes it once.
     """
     manifest = Manifest.load(root)
     tasks = label_tasks(manifest, chosen)
     stream = min(manifest.streams, key=lambda each: each.positions * each.d_in)
     splits = Splits(
-        *(labelled_split(root, manifest, stream, name, tasks) for name in (fit_split, "tune", "test"))
+        *(
+            labelled_split(root, manifest, stream, name, tasks)
+            for name in (fit_split, "tune", "test")
+        )
     )
     pictures = []
     for name, split in zip((fit_split, "tune", "test"), splits, strict=True):
@@ -231,10 +264,14 @@ def _pixel_readings(
         pictures.append([seen[image_id] for image_id in split.image_ids])
     best: Readings = dict.fromkeys(tasks)
     for side in sides:
-        features = [np.stack([_averaged_to(picture, side) for picture in each]) for each in pictures]
+        features = [
+            np.stack([_averaged_to(picture, side) for picture in each]) for each in pictures
+        ]
         for task, reading in _probed(splits, features, tasks, ridges).items():
             leading = best[task]
-            if reading is not None and (leading is None or reading.tune_accuracy > leading.tune_accuracy):
+            if reading is not None and (
+                leading is None or reading.tune_accuracy > leading.tune_accuracy
+            ):
                 chosen_with = {**reading.chosen, "pixel_side": side}
                 best[task] = Reading(reading.correct, reading.tune_accuracy, chosen_with)
     return best
@@ -258,7 +295,9 @@ def _save_pictures(
     pixels: Readings,
     random: Mapping[str, Readings],
 ) -> None:
-    """One row a task and test picture: its label, and whether each reader named it (a column a reader)."""
+    """One row a task and test picture: its label, and whether each reader named it (a column a
+    reader).
+    """
     readers = {
         **found,
         "pixels": pixels,

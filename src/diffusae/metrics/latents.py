@@ -1,4 +1,6 @@
-"""Latent statistics at one cell, from the codes of the test pictures; no picture is made or decoded again."""
+"""Latent statistics at one cell, from the codes of the test pictures; no picture is made or decoded
+again.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def latent_rows(study: Study, _embedding: Any) -> list[Result]:
     if (path := other_sae(study)) is not None:
         other, _ = load_sae(path)
         drawn = SparseAutoencoder(other.d_in, other.d_sae, other.sparsity, seed=study.cfg.seed)
-        stability, random = stability_of(*(each.directions.detach() for each in (sae, other, drawn)))
+        stability, random = stability_of(
+            *(each.directions.detach() for each in (sae, other, drawn))
+        )
     votes = _votes(Annotations.load(study.annotations), split.image_ids)
     table = latent_table(
         _statistics(split, sae.d_sae, grid, n_top=judging.n_top),
@@ -47,7 +51,9 @@ def latent_rows(study: Study, _embedding: Any) -> list[Result]:
         judging=judging,
         stability=stability,
     )
-    shuffled = _statistics(_with_shuffled_positions(split, study.cfg.seed), sae.d_sae, grid, n_top=1)
+    shuffled = _statistics(
+        _with_shuffled_positions(split, study.cfg.seed), sae.d_sae, grid, n_top=1
+    )
     with atomic_path(study.evaluation("latents") / "latents.parquet") as temporary:
         table.to_parquet(temporary, engine="pyarrow", index=False)
     return latent_results(
@@ -87,11 +93,14 @@ def _with_shuffled_positions(split: CodedSplit, seed: int) -> CodedSplit:
 
 
 def _votes(annotations: Annotations, image_ids: list[str]) -> dict[str, Votes]:
-    """The labels of every picture: the nouns that were found, and its style where the annotator knows styles."""
+    """The labels of every picture: the nouns that were found, and its style where the annotator
+    knows styles.
+    """
     styles = annotations.described.set_index("image_id")["style"]
     return {
         "noun": {image_id: sorted(annotations.masks.nouns(image_id)) for image_id in image_ids},
         "style": {
-            image_id: [style] if isinstance(style := styles[image_id], str) else [] for image_id in image_ids
+            image_id: [style] if isinstance(style := styles[image_id], str) else []
+            for image_id in image_ids
         },
     }

@@ -1,4 +1,6 @@
-"""Purity at one cell: the codes of labelled pictures against their true classes, and a gallery of the purest latents."""
+"""Purity at one cell: the codes of labelled pictures against their true classes, and a gallery of
+the purest latents.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,13 @@ from diffusae.evaluation.purity import (
 from diffusae.evaluation.result import Result
 from diffusae.files import atomic_path
 from diffusae.labelling.codes import pooled_codes
-from diffusae.labelling.labelled_pictures import LabelledSplit, Tasks, caption_of, label_tasks, labelled_split
+from diffusae.labelling.labelled_pictures import (
+    LabelledSplit,
+    Tasks,
+    caption_of,
+    label_tasks,
+    labelled_split,
+)
 from diffusae.report.purest import TABLE
 from diffusae.sae.storage import load_sae
 from diffusae.study.streams import stream_of
@@ -40,9 +48,13 @@ PANEL = "purity"
 
 
 def purity_results(study: Study, _embedding: Any) -> list[Result]:
-    """Two rows a task; beside them latents.parquet, one row a judged latent, and the gallery of the purest."""
+    """Two rows a task; beside them latents.parquet, one row a judged latent, and the gallery of the
+    purest.
+    """
     settings = study.part("evaluation")
-    judging = Judging(n_top=settings["n_top"], n_latents=settings["n_latents"], n_draws=settings["n_draws"])
+    judging = Judging(
+        n_top=settings["n_top"], n_latents=settings["n_latents"], n_draws=settings["n_draws"]
+    )
     manifest = Manifest.load(study.activations)
     tasks, stream = label_tasks(manifest, settings["tasks"]), stream_of(study, manifest)
     split = labelled_split(study.activations, manifest, stream, settings["split"], tasks)
@@ -62,7 +74,10 @@ def purity_results(study: Study, _embedding: Any) -> list[Result]:
         return codes.values.detach(), codes.indices
 
     gallery = gallery_of(
-        shown, [list(top[latent])[: settings["gallery_pictures"]] for latent in shown], codes_of, stream.grid
+        shown,
+        [list(top[latent])[: settings["gallery_pictures"]] for latent in shown],
+        codes_of,
+        stream.grid,
     )
     directory = study.evaluation("purity")
     gallery.save(directory)
@@ -85,8 +100,9 @@ def _table(
     overall: TopPictures,
     judging: Judging,
 ) -> pd.DataFrame:
-    """One row a judged latent, the strongest first. `top_images` are of all pictures; what follows a task's name is of its
-    labelled pictures: entropy (bits), sigma, the most frequent label and its share; NaN where it is active in too few.
+    """One row a judged latent, the strongest first. `top_images` are of all pictures; what follows
+    a task's name is of its labelled pictures: entropy (bits), sigma, the most frequent label and
+    its share; NaN where it is active in too few.
     """
     table = pd.DataFrame(
         {
@@ -114,9 +130,13 @@ def _table(
 
 
 def _purest(table: pd.DataFrame, tasks: Sequence[str], a_task: int) -> list[int]:
-    """The purest latents of every task (of equal ones the strongest), the tasks in turn, each latent once."""
+    """The purest latents of every task (of equal ones the strongest), the tasks in turn, each
+    latent once.
+    """
     best = [
-        table.sort_values(f"{task}_share", ascending=False, kind="stable")["latent"][:a_task].tolist()
+        table.sort_values(f"{task}_share", ascending=False, kind="stable")["latent"][
+            :a_task
+        ].tolist()
         for task in tasks
     ]
     mixed = chain.from_iterable(zip_longest(*best))
@@ -126,10 +146,14 @@ def _purest(table: pd.DataFrame, tasks: Sequence[str], a_task: int) -> list[int]
 def _tagged(
     study: Study, manifest: Manifest, tasks: Tasks, split: LabelledSplit, top: TopPictures
 ) -> tuple[list[str | None], list[float]]:
-    """What the tagger calls most of each latent's top pictures, and the share of them that it calls so."""
+    """What the tagger calls most of each latent's top pictures, and the share of them that it calls
+    so.
+    """
     settings = study.part("evaluation")
     if settings["vocabulary"] is None:
-        vocabulary = Vocabulary.of(list(dict.fromkeys(name for names in tasks.values() for name in names)))
+        vocabulary = Vocabulary.of(
+            list(dict.fromkeys(name for names in tasks.values() for name in names))
+        )
     else:
         vocabulary = Vocabulary.read(settings["vocabulary"])
     tagger: Tagger = build(study.cfg.tagger, "tagger")
@@ -140,4 +164,6 @@ def _tagged(
             captions = [caption_of(meta)] if tagger.reads_captions else None
             tags[image_id] = tagger.tag(picture[None], vocabulary, captions)[0]
     named = [majority_tag([tags[split.image_ids[row]] for row in each]) for each in top.pictures]
-    return [each and each[0] for each in named], [np.nan if each is None else each[1] for each in named]
+    return [each and each[0] for each in named], [
+        np.nan if each is None else each[1] for each in named
+    ]

@@ -1,4 +1,6 @@
-"""Reconstruction at one cell: the SAE beside an untrained one and PCA with as many numbers a vector."""
+"""Reconstruction at one cell: the SAE beside an untrained one and PCA with as many numbers a
+vector.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,12 @@ import torch
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_updates
-from diffusae.evaluation.reconstruction import CodeSums, PictureSums, fit_pca, reconstruction_results
+from diffusae.evaluation.reconstruction import (
+    CodeSums,
+    PictureSums,
+    fit_pca,
+    reconstruction_results,
+)
 from diffusae.evaluation.result import Result
 from diffusae.labelling.codes import coded_samples
 from diffusae.sae.autoencoder import SparseAutoencoder
@@ -21,8 +28,9 @@ from diffusae.study.streams import stream_of
 from diffusae.study.study import Study
 
 PCA_PICTURES = 64
-"""Training pictures that PCA is fitted on: thousands of vectors for some hundred dimensions. More where they are
-thinned, so that there are as many vectors."""
+"""Training pictures that PCA is fitted on: thousands of vectors for some hundred dimensions. More
+where they are thinned, so that there are as many vectors.
+"""
 
 
 def reconstruction_rows(study: Study, _embedding: Any) -> list[Result]:
@@ -49,7 +57,11 @@ def reconstruction_rows(study: Study, _embedding: Any) -> list[Result]:
         codes["untrained"].add(*random)
         sums.add(
             updates,
-            {"sae": sae(updates), "untrained": untrained.decode(random), "pca": pca.reconstruct(updates)},
+            {
+                "sae": sae(updates),
+                "untrained": untrained.decode(random),
+                "pca": pca.reconstruct(updates),
+            },
         )
     return reconstruction_results(
         sums,

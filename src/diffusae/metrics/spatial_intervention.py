@@ -1,4 +1,6 @@
-"""Spatial intervention at one cell: objects moved to each region by their concepts, beside the controls."""
+"""Spatial intervention at one cell: objects moved to each region by their concepts, beside the
+controls.
+"""
 
 from __future__ import annotations
 
@@ -51,12 +53,16 @@ class Outcome:
 
 
 def spatial_rows(study: Study, _embedding: Any) -> list[Result]:
-    """Success, recognisability, change of the rest and the strength that suffices, of the concepts and every control."""
+    """Success, recognisability, change of the rest and the strength that suffices, of the concepts
+    and every control.
+    """
     settings = study.part("evaluation")
     check_settings(settings)
     sae, _ = load_sae(study.sae)
     cases = {
-        split: cases_of(study.prompts, split, build(study.cfg.annotator, "annotator").labels, settings)
+        split: cases_of(
+            study.prompts, split, build(study.cfg.annotator, "annotator").labels, settings
+        )
         for split in ("tune", "test")
     }
     nouns = sorted({case.noun for each in cases.values() for case in each})
@@ -76,7 +82,9 @@ def spatial_rows(study: Study, _embedding: Any) -> list[Result]:
         method: max(settings["strengths"], key=lambda s, m=method: (_rate(_of(tuned, m, s)), -s))
         for method in METHODS
     }
-    tested = mover.outcomes(cases["test"], {method: [strength] for method, strength in best.items()})
+    tested = mover.outcomes(
+        cases["test"], {method: [strength] for method, strength in best.items()}
+    )
     directory = study.evaluation("spatial")
     _save_table(directory, tuned=tuned, tested=tested)
     save_examples(directory, list(_examples(tested, mover.regions, settings["examples"])))
@@ -91,7 +99,9 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         if settings[name] < 1
     ]
     if not settings["strengths"] or min(settings["strengths"]) <= 0:
-        faults.append(f"evaluation.strengths={settings['strengths']} must hold numbers above 0; give some")
+        faults.append(
+            f"evaluation.strengths={settings['strengths']} must hold numbers above 0; give some"
+        )
     if not settings["regions"]:
         faults.append("evaluation.regions is empty; name a region, such as top_left")
     together(faults)
@@ -100,18 +110,22 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 def cases_of(
     prompts: Sequence[Prompt], split: str, vocabulary: tuple[str, ...], settings: Mapping[str, Any]
 ) -> list[Case]:
-    """Every region for the first prompts of the split that name one object only, so that it is clear which to move.
+    """Every region for the first prompts of the split that name one object only, so that it is
+    clear which to move.
 
     Raises:
         UserError: the split has no such prompt.
     """
-    named = [(prompt, nouns_in(prompt.text, vocabulary)) for prompt in prompts if prompt.split == split]
+    named = [
+        (prompt, nouns_in(prompt.text, vocabulary)) for prompt in prompts if prompt.split == split
+    ]
     single = [(prompt, nouns[0]) for prompt, nouns in named if len(nouns) == 1][
         : settings[f"{split}_prompts"]
     ]
     if not single:
         raise UserError(
-            f"no prompt of split {split!r} names exactly one object that the annotator knows; give some"
+            f"no prompt of split {split!r} names exactly one object that the annotator knows; give"
+            " some"
         )
     return [Case(prompt, noun, region) for prompt, noun in single for region in settings["regions"]]
 
@@ -128,8 +142,12 @@ class _Mover:
     ) -> None:
         self.pictures, self.sae, self.directions, self.regions = pictures, sae, directions, regions
 
-    def outcomes(self, cases: Sequence[Case], strengths: Mapping[str, Sequence[float]]) -> list[Outcome]:
-        """No edit (strength 0) first, then every method at its strengths; cases without a direction are left out."""
+    def outcomes(
+        self, cases: Sequence[Case], strengths: Mapping[str, Sequence[float]]
+    ) -> list[Outcome]:
+        """No edit (strength 0) first, then every method at its strengths; cases without a direction
+        are left out.
+        """
         jobs = [
             (method, strength, case, self.directions[method][case.noun])
             for method, tried in strengths.items()
@@ -141,17 +159,24 @@ class _Mover:
         self.sae.to(self.pictures.device)
         trials = [
             Trial(
-                case.prompt, (SpatialMove(self.sae, direction, self.regions[case.region], strength=strength),)
+                case.prompt,
+                (SpatialMove(self.sae, direction, self.regions[case.region], strength=strength),),
             )
             for _, strength, case, direction in jobs
         ]
         made = self.pictures.make([*unedited.values(), *trials], what="edited pictures")
-        before = {i: (image, found.masks) for i, (image, found) in zip(unedited, made, strict=False)}
+        before = {
+            i: (image, found.masks) for i, (image, found) in zip(unedited, made, strict=False)
+        }
         size = next(iter(before.values()))[0].shape[:2]
         masks = {name: region.mask(size).numpy() for name, region in self.regions.items()}
 
-        def judged(method: str, strength: float, case: Case, after: tuple[np.ndarray, Any]) -> Outcome:
-            outcome = moved(case.noun, masks[case.region], before=before[case.prompt.image_id], after=after)
+        def judged(
+            method: str, strength: float, case: Case, after: tuple[np.ndarray, Any]
+        ) -> Outcome:
+            outcome = moved(
+                case.noun, masks[case.region], before=before[case.prompt.image_id], after=after
+            )
             return Outcome(method, strength, case, outcome, after[0])
 
         return [
@@ -166,7 +191,9 @@ class _Mover:
 
 
 def _of(outcomes: Iterable[Outcome], method: str, strength: float | None = None) -> list[Outcome]:
-    return [each for each in outcomes if each.method == method and strength in (None, each.strength)]
+    return [
+        each for each in outcomes if each.method == method and strength in (None, each.strength)
+    ]
 
 
 def _rate(outcomes: Sequence[Outcome]) -> float:
@@ -186,18 +213,28 @@ def _sufficient(outcomes: Iterable[Outcome]) -> dict[Case, float | None]:
 def _save_table(directory: Any, **splits: Sequence[Outcome]) -> None:
     names = {"tuned": "tune", "tested": "test"}
     rows = [
-        {"split": names[split], "method": each.method, "strength": each.strength, "prompt": each.case.prompt.text,
-         "noun": each.case.noun, "image_id": each.case.prompt.image_id, "region": each.case.region, **vars(each.moved)}
+        {
+            "split": names[split],
+            "method": each.method,
+            "strength": each.strength,
+            "prompt": each.case.prompt.text,
+            "noun": each.case.noun,
+            "image_id": each.case.prompt.image_id,
+            "region": each.case.region,
+            **vars(each.moved),
+        }
         for split, outcomes in splits.items()
         for each in outcomes
-    ]  # fmt: skip
+    ]
     with atomic_path(directory / "objects.parquet") as temporary:
         pd.DataFrame(rows).to_parquet(temporary, engine="pyarrow", index=False)
 
 
-def _examples(tested: Sequence[Outcome], regions: Mapping[str, Region], count: int) -> Iterable[Kept]:
-    """The first cases of different prompts, each prompt with the next region: the region on the unedited picture, then
-    the picture of every method that has a direction.
+def _examples(
+    tested: Sequence[Outcome], regions: Mapping[str, Region], count: int
+) -> Iterable[Kept]:
+    """The first cases of different prompts, each prompt with the next region: the region on the
+    unedited picture, then the picture of every method that has a direction.
     """
     of_prompt: dict[str, list[Case]] = defaultdict(list)
     for each in _of(tested, UNEDITED):
@@ -213,7 +250,9 @@ def _examples(tested: Sequence[Outcome], regions: Mapping[str, Region], count: i
                 }
                 if each.method == UNEDITED:
                     lit = regions[case.region].lit(each.picture)
-                    yield Kept(**about, method=TARGET_REGION, strength=0.0, success=False, picture=lit)
+                    yield Kept(
+                        **about, method=TARGET_REGION, strength=0.0, success=False, picture=lit
+                    )
                 yield Kept(
                     **about,
                     method=each.method,
@@ -241,7 +280,8 @@ def _results(
     def estimate(method: str, field: str) -> Estimate:
         outcomes = _of(tested, method)
         return mean(
-            [float(getattr(each.moved, field)) for each in outcomes], [each.case for each in outcomes]
+            [float(getattr(each.moved, field)) for each in outcomes],
+            [each.case for each in outcomes],
         )
 
     def sufficient(method: str) -> Estimate:
@@ -259,13 +299,19 @@ def _results(
             method: {str(s): round(_rate(_of(tuned, method, s)), 4) for s in settings["strengths"]}
             for method in METHODS
         },
-        "without_concept": sorted({c.noun for c in cases} - {each.case.noun for each in _of(tested, "concepts")}),
-        "without_dictionary_concept": sorted(
-            {c.noun for c in cases} - {each.case.noun for each in _of(tested, "dictionary_concepts")}
+        "without_concept": sorted(
+            {c.noun for c in cases} - {each.case.noun for each in _of(tested, "concepts")}
         ),
-    }  # fmt: skip
-    fields = (("success", "spatial_success", True, "share"), ("found", "spatial_recognised", True, "share"),
-              ("rest", "spatial_rest_changed", False, "RMS of full scale"))  # fmt: skip
+        "without_dictionary_concept": sorted(
+            {c.noun for c in cases}
+            - {each.case.noun for each in _of(tested, "dictionary_concepts")}
+        ),
+    }
+    fields = (
+        ("success", "spatial_success", True, "share"),
+        ("found", "spatial_recognised", True, "share"),
+        ("rest", "spatial_rest_changed", False, "RMS of full scale"),
+    )
     rows = [
         Result(
             metric=metric,

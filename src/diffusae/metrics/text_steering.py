@@ -1,4 +1,6 @@
-"""Steering at one cell, an autoencoder of a text encoder's layer: does a concept come into pictures, and does it go?"""
+"""Steering at one cell, an autoencoder of a text encoder's layer: does a concept come into
+pictures, and does it go?
+"""
 
 from __future__ import annotations
 
@@ -64,13 +66,19 @@ def steering_rows(study: Study, _embedding: Any) -> list[Result]:
     """Success and kept objects, towards and away; trials.parquet has a row a picture."""
     settings = study.part("evaluation")
     check_settings(study, settings)
-    pictures = EditedPictures(study, [], conditionings=settings["conditionings"], steps=settings["steps"])
+    pictures = EditedPictures(
+        study, [], conditionings=settings["conditionings"], steps=settings["steps"]
+    )
     known = {
         *pictures.annotator.labels,
         *(v for values in pictures.annotator.factors.values() for v in values),
     }
     together(
-        str(unknown("concept in evaluation.concepts, of those that the annotator knows,", concept, known))
+        str(
+            unknown(
+                "concept in evaluation.concepts, of those that the annotator knows,", concept, known
+            )
+        )
         for concept in settings["concepts"]
         if concept not in known
     )
@@ -85,11 +93,13 @@ def steering_rows(study: Study, _embedding: Any) -> list[Result]:
     }
     splits = {
         split: outcomes_of(
-            pictures, cases_of(study.prompts, split, settings["concepts"], settings[f"{split}_prompts"]), edits,
+            pictures,
+            cases_of(study.prompts, split, settings["concepts"], settings[f"{split}_prompts"]),
+            edits,
             examples=settings["examples"] if split == "test" else 0,
         )
         for split in ("tune", "test")
-    }  # fmt: skip
+    }
     directory = study.evaluation(METRIC)
     _save_table(directory, splits)
     save_examples(directory, list(_examples(splits["test"], settings["examples"])))
@@ -101,7 +111,8 @@ def check_settings(study: Study, settings: Mapping[str, Any]) -> None:
     faults = []
     if not names_text_layer(study.cell.block):
         faults.append(
-            f"block {study.cell.block} is no layer of a text encoder; set collection=text, and block.name to one such as text_2"
+            f"block {study.cell.block} is no layer of a text encoder; set collection=text, and"
+            " block.name to one such as text_2"
         )
     faults += [
         f"evaluation.{name}={settings[name]} must be at least 1; raise it"
@@ -110,18 +121,24 @@ def check_settings(study: Study, settings: Mapping[str, Any]) -> None:
     ]
     strengths = settings["strengths"]
     if not strengths or not all(math.isfinite(s) and s for s in strengths):
-        faults.append(f"evaluation.strengths={strengths} must be finite numbers other than 0; give some")
+        faults.append(
+            f"evaluation.strengths={strengths} must be finite numbers other than 0; give some"
+        )
     if not settings["concepts"]:
         faults.append("evaluation.concepts is empty; name one with its concept prompts")
     if "uncond" in settings["conditionings"] and "uncond" not in study.branches:
         faults.append(
-            f"{study.cfg.model.name} runs without classifier-free guidance; set evaluation.conditionings=[cond]"
+            f"{study.cfg.model.name} runs without classifier-free guidance; set"
+            " evaluation.conditionings=[cond]"
         )
     together(faults)
 
 
-def cases_of(prompts: Sequence[Prompt], split: str, concepts: Iterable[str], count: int) -> list[Case]:
-    """For every concept the split's first captions that name it, and the first that do not, `count` of each.
+def cases_of(
+    prompts: Sequence[Prompt], split: str, concepts: Iterable[str], count: int
+) -> list[Case]:
+    """For every concept the split's first captions that name it, and the first that do not, `count`
+    of each.
 
     Raises:
         UserError: the split has no caption of one kind for some concept.
@@ -130,11 +147,14 @@ def cases_of(prompts: Sequence[Prompt], split: str, concepts: Iterable[str], cou
     for concept in concepts:
         word = re.compile(rf"\b{re.escape(concept)}\b", re.IGNORECASE)
         for named in (True, False):
-            of_kind = [p for p in prompts if p.split == split and bool(word.search(p.text)) == named][:count]
+            of_kind = [
+                p for p in prompts if p.split == split and bool(word.search(p.text)) == named
+            ][:count]
             if not of_kind:
                 does = "names" if named else "does not name"
                 faults.append(
-                    f"no caption of split {split!r} {does} {concept!r}; raise prompts.counts.{split}, or leave it out"
+                    f"no caption of split {split!r} {does} {concept!r}; raise"
+                    f" prompts.counts.{split}, or leave it out"
                 )
             found += [Case(prompt, concept, named) for prompt in of_kind]
     together(faults)
@@ -148,7 +168,9 @@ def outcomes_of(
     *,
     examples: int,
 ) -> list[Outcome]:
-    """Every case without an edit and at each strength that is asked of it; the first `examples` of a kind at all."""
+    """Every case without an edit and at each strength that is asked of it; the first `examples` of
+    a kind at all.
+    """
     whole = {case for kind in kinds_of(cases) for case in kind[:examples]}
     jobs = [
         (case, strength, edit)
@@ -169,7 +191,10 @@ def outcomes_of(
 
     return [
         *(judged(case, 0.0, before[case.prompt.image_id]) for case in cases),
-        *(judged(case, s, after) for (case, s, _), after in zip(jobs, made[len(plain) :], strict=True)),
+        *(
+            judged(case, s, after)
+            for (case, s, _), after in zip(jobs, made[len(plain) :], strict=True)
+        ),
     ]
 
 
@@ -187,11 +212,19 @@ def _of(outcomes: Iterable[Outcome], named: bool, strength: float) -> list[Outco
 
 def _save_table(directory: Any, splits: Mapping[str, Sequence[Outcome]]) -> None:
     rows = [
-        {"split": split, "concept": each.case.concept, "named": each.case.named, "strength": each.strength,
-         "image_id": each.case.prompt.image_id, "prompt": each.case.prompt.text, "shows": each.shows, "kept": each.kept}
+        {
+            "split": split,
+            "concept": each.case.concept,
+            "named": each.case.named,
+            "strength": each.strength,
+            "image_id": each.case.prompt.image_id,
+            "prompt": each.case.prompt.text,
+            "shows": each.shows,
+            "kept": each.kept,
+        }
         for split, outcomes in splits.items()
         for each in outcomes
-    ]  # fmt: skip
+    ]
     with atomic_path(directory / "trials.parquet") as temporary:
         pd.DataFrame(rows).to_parquet(temporary, engine="pyarrow", index=False)
 
@@ -220,8 +253,12 @@ def _results(
         strengths = [strength for strength in settings["strengths"] if (strength < 0) == named]
         if not strengths:
             continue
-        best = max(strengths, key=lambda s, named=named: (_both(_of(splits["tune"], named, s)), -abs(s)))
-        yield from _rows(study, splits, settings, direction, named=named, strengths=strengths, best=best)
+        best = max(
+            strengths, key=lambda s, named=named: (_both(_of(splits["tune"], named, s)), -abs(s))
+        )
+        yield from _rows(
+            study, splits, settings, direction, named=named, strengths=strengths, best=best
+        )
 
 
 def _both(outcomes: Sequence[Outcome]) -> float:
@@ -260,15 +297,24 @@ def _rows(
         "tuning": {f"{s:g}": round(_both(_of(splits["tune"], named, s)), 4) for s in strengths},
         "by_concept": {
             concept: {
-                f"{s:g}": _told(share("success", [o for o in _of(tested, named, s) if o.case.concept == concept]))
+                f"{s:g}": _told(
+                    share(
+                        "success", [o for o in _of(tested, named, s) if o.case.concept == concept]
+                    )
+                )
                 for s in (0.0, *strengths)
             }
             for concept in settings["concepts"]
         },
-    }  # fmt: skip
-    for field, metric in (("success", f"steering_{direction}"), ("kept", f"steering_{direction}_kept")):
+    }
+    for field, metric in (
+        ("success", f"steering_{direction}"),
+        ("kept", f"steering_{direction}_kept"),
+    ):
         baselines = {UNEDITED: share(field, _of(tested, named, 0.0))}
-        if metric == "steering_towards":  # what a caption that names the concept reaches without an edit
+        if (
+            metric == "steering_towards"
+        ):  # what a caption that names the concept reaches without an edit
             other = _of(splits["test"], True, 0.0)
             baselines["named_in_caption_ceiling"] = share("shows", other)
         yield Result(

@@ -1,4 +1,6 @@
-"""The miniature's annotator: a small segmentation network that names objects, colours, style, tone and grain."""
+"""The miniature's annotator: a small segmentation network that names objects, colours, style, tone
+and grain.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,12 @@ class Annotation:
     """What was found in one picture.
 
     Attributes:
-        masks: noun to bool `[H, W]`; a noun that was not found has no entry (no data, never an empty mask).
+        masks: noun to bool `[H, W]`; a noun that was not found has no entry (no data, never an
+            empty mask).
         colours: noun to the colour most of its mask shows.
         factors: `style`, `tone` and `grain` to the name that was recognised.
-        scores: `style`, `tone` and `grain` to the probabilities of all names, in the order of `FACTORS`.
+        scores: `style`, `tone` and `grain` to the probabilities of all names, in the order of
+            `FACTORS`.
     """
 
     masks: dict[str, np.ndarray]
@@ -61,7 +65,9 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class SegmentationNetwork(nn.Module):
-    """A U-Net over four resolutions with per-pixel noun and colour logits and per-picture factor logits."""
+    """A U-Net over four resolutions with per-pixel noun and colour logits and per-picture factor
+    logits.
+    """
 
     def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 96)) -> None:
         super().__init__()
@@ -69,14 +75,19 @@ class SegmentationNetwork(nn.Module):
         inputs = (3, *widths[:-1])
         self.down = nn.ModuleList(_block(i, o) for i, o in zip(inputs, widths, strict=True))
         self.up = nn.ModuleList(
-            _block(low + high, high) for low, high in zip(widths[:0:-1], widths[-2::-1], strict=True)
+            _block(low + high, high)
+            for low, high in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
         self.nouns = nn.Conv2d(widths[0], 1 + len(NOUNS), 1)
         self.colours = nn.Conv2d(widths[0], 1 + len(COLOURS), 1)
-        self.factors = nn.ModuleDict({f: nn.Linear(sum(widths), len(names)) for f, names in FACTORS.items()})
+        self.factors = nn.ModuleDict(
+            {f: nn.Linear(sum(widths), len(names)) for f, names in FACTORS.items()}
+        )
 
     def forward(self, pictures: Tensor) -> dict[str, Tensor]:
-        """Pictures `[n, 3, H, W]` in [-1, 1], H and W multiples of 8, to logits; `features` is the pooled description."""
+        """Pictures `[n, 3, H, W]` in [-1, 1], H and W multiples of 8, to logits; `features` is the
+        pooled description.
+        """
         skips: list[Tensor] = []
         x = pictures
         for level, block in enumerate(self.down):
@@ -90,7 +101,9 @@ class SegmentationNetwork(nn.Module):
 
 
 class AnnotatorTraining(pl.LightningModule):
-    """Cross-entropy on every head; batches are dicts with `pictures`, `nouns`, `colours` and `factors`."""
+    """Cross-entropy on every head; batches are dicts with `pictures`, `nouns`, `colours` and
+    `factors`.
+    """
 
     def __init__(self, *, steps: int, learning_rate: float = 2e-3) -> None:
         super().__init__()
@@ -107,12 +120,15 @@ class AnnotatorTraining(pl.LightningModule):
 
     def configure_optimizers(self):
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=0.01)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(falling_rate, steps=self.steps))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, partial(falling_rate, steps=self.steps)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 class LabelledPictures(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """Pictures with their truth; every second item shows the picture as the autoencoder gives it back, where known.
+    """Pictures with their truth; every second item shows the picture as the autoencoder gives it
+    back, where known.
 
     Generated pictures come out of the decoder, so the annotator must know the decoder's touch.
     """
@@ -148,7 +164,8 @@ class MiniatureAnnotator:
         folder: where `annotator.safetensors` and `annotator.json` lie.
         minimum_pixels: a smaller connected patch is noise and is dropped.
         batch_size: pictures a forward pass.
-        models: names of the models whose pictures it can judge, for the stages to check; None: not said.
+        models: names of the models whose pictures it can judge, for the stages to check; None: not
+            said.
     """
 
     def __init__(
@@ -163,11 +180,15 @@ class MiniatureAnnotator:
         self.folder, self.minimum_pixels, self.batch_size = Path(folder), minimum_pixels, batch_size
         weights = self.folder / "annotator.safetensors"
         if not weights.exists():
-            raise UserError(f"no annotator at {weights}; train it with `diffusae miniature part=annotator`")
+            raise UserError(
+                f"no annotator at {weights}; train it with `diffusae miniature part=annotator`"
+            )
         remedy = "copy the annotator again, or train it with `diffusae miniature part=annotator`"
         described = read_json(self.folder / "annotator.json", remedy=remedy)
         with reading(weights, remedy=remedy):
-            self.network = SegmentationNetwork(of_type(described.get("widths"), tuple[int, ...], "widths"))
+            self.network = SegmentationNetwork(
+                of_type(described.get("widths"), tuple[int, ...], "widths")
+            )
             shapes = {name: tuple(each.shape) for name, each in self.network.state_dict().items()}
             tensors = read_tensors(weights, remedy=remedy, shapes=shapes)
             self.network.load_state_dict({name: each.float() for name, each in tensors.items()})
@@ -180,11 +201,15 @@ class MiniatureAnnotator:
 
     @property
     def factors(self) -> dict[str, tuple[str, ...]]:
-        """What it can tell of a whole picture: factor to its values, in the order of an annotation's scores."""
+        """What it can tell of a whole picture: factor to its values, in the order of an
+        annotation's scores.
+        """
         return {factor: tuple(names) for factor, names in FACTORS.items()}
 
     @torch.no_grad()
-    def annotate(self, pictures: np.ndarray, captions: Sequence[str] | None = None) -> list[Annotation]:
+    def annotate(
+        self, pictures: np.ndarray, captions: Sequence[str] | None = None
+    ) -> list[Annotation]:
         """Annotate uint8 pictures `[n, H, W, 3]`; captions are not looked at."""
         found: list[Annotation] = []
         for start in range(0, len(pictures), self.batch_size):
@@ -205,7 +230,9 @@ class MiniatureAnnotator:
         """The pooled features `[n, sum(widths)]` of pictures, for distances between pictures."""
         return self.network(to_unit_range(pictures))["features"]
 
-    def _describe(self, nouns: np.ndarray, colours: np.ndarray, scores: dict[str, list[float]]) -> Annotation:
+    def _describe(
+        self, nouns: np.ndarray, colours: np.ndarray, scores: dict[str, list[float]]
+    ) -> Annotation:
         masks: dict[str, np.ndarray] = {}
         shown: dict[str, str] = {}
         for index in np.unique(nouns[nouns > 0]):

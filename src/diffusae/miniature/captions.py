@@ -1,4 +1,6 @@
-"""Captions of scenes: they name objects, colours and style, sometimes tone and grain, and never places."""
+"""Captions of scenes: they name objects, colours and style, sometimes tone and grain, and never
+places.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,12 @@ STYLE_WORDS: dict[str, str] = {
     "watercolour": "watercolour",
     "mosaic": "mosaic",
 }
-TONE_PHRASES: dict[str, str] = {"night": "at night", "dusk": "at dusk", "fog": "in fog", "paper": "on paper"}
+TONE_PHRASES: dict[str, str] = {
+    "night": "at night",
+    "dusk": "at dusk",
+    "fog": "in fog",
+    "paper": "on paper",
+}
 GRAIN_PHRASES: dict[str, str] = {
     "smooth": "smooth texture",
     "canvas": "canvas texture",
@@ -42,7 +49,9 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
     order = rng.permutation(len(phrases))
     phrases = [phrases[i] for i in order]
     last_joint = " and " if rng.random() < 0.7 else " with "
-    things = last_joint.join([" , ".join(phrases[:-1]), phrases[-1]]) if len(phrases) > 1 else phrases[0]
+    things = (
+        last_joint.join([" , ".join(phrases[:-1]), phrases[-1]]) if len(phrases) > 1 else phrases[0]
+    )
     tone = f" {TONE_PHRASES[scene.tone]}" if rng.random() < TONE_NAMED else ""
     grain = f" , {GRAIN_PHRASES[scene.grain]}" if rng.random() < GRAIN_NAMED else ""
     sentence = _SENTENCES[int(rng.integers(len(_SENTENCES)))]
@@ -50,12 +59,16 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def is_held_out(text: str) -> bool:
-    """Whether a caption belongs to the tenth that no part of the miniature is ever trained on (by its hash)."""
+    """Whether a caption belongs to the tenth that no part of the miniature is ever trained on (by
+    its hash).
+    """
     return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32 < HELD_OUT
 
 
 def captioned_scene(seed: int, *, held_out: bool) -> tuple[Scene, str]:
-    """The captioned scene of a seed, drawn again until its caption is on the wanted side of the split."""
+    """The captioned scene of a seed, drawn again until its caption is on the wanted side of the
+    split.
+    """
     rng = np.random.default_rng([seed, int(held_out)])
     while True:
         scene = sample_scene(rng)

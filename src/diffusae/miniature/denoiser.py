@@ -38,7 +38,9 @@ def build_text_encoder(tokenizer: Any) -> CLIPTextModel:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """A U-Net of two resolutions (16 and 8), with cross-attention on the way down, in the middle and on the way up."""
+    """A U-Net of two resolutions (16 and 8), with cross-attention on the way down, in the middle
+    and on the way up.
+    """
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
@@ -55,7 +57,9 @@ def build_unet() -> UNet2DConditionModel:
 
 
 def build_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule (its last step keeps a trace of the picture), with v-prediction."""
+    """Stable Diffusion's noise schedule (its last step keeps a trace of the picture), with
+    v-prediction.
+    """
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
@@ -69,10 +73,12 @@ def build_scheduler() -> DDIMScheduler:
 
 
 def draw_timestep(rng: np.random.Generator, *, uniform: float = 0.25) -> int:
-    """A training timestep, 0 to 999: a quarter of the draws even, the others where shapes are decided.
+    """A training timestep, 0 to 999: a quarter of the draws even, the others where shapes are
+    decided.
 
-    The others are logit-normal (Esser et al. 2024, section 3.1) with its median at 380, where signal and noise are
-    about equally strong: a latent of 16 x 16 is all but noise above 700, and little is left to decide below 100.
+    The others are logit-normal (Esser et al. 2024, section 3.1) with its median at 380, where
+    signal and noise are about equally strong: a latent of 16 x 16 is all but noise above 700, and
+    little is left to decide below 100.
     """
     if rng.random() < uniform:
         return int(rng.integers(1000))
@@ -80,13 +86,21 @@ def draw_timestep(rng: np.random.Generator, *, uniform: float = 0.25) -> int:
 
 
 class CaptionedLatents(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """The pool's latents with tokenised captions, in an order and with dropped captions that follow from the seed.
+    """The pool's latents with tokenised captions, in an order and with dropped captions that follow
+    from the seed.
 
     Item i is the same in every run; each pass over the pool has its own order.
     """
 
     def __init__(
-        self, latents: np.ndarray, tokens: Tensor, empty: Tensor, *, length: int, drop: float = 0.1, seed: int
+        self,
+        latents: np.ndarray,
+        tokens: Tensor,
+        empty: Tensor,
+        *,
+        length: int,
+        drop: float = 0.1,
+        seed: int,
     ) -> None:
         self.latents, self.tokens, self.empty = latents, tokens, empty
         self.length, self.drop, self.seed = length, drop, seed
@@ -125,12 +139,7 @@ class DenoiserTraining(pl.LightningModule):
     """v-prediction with mean squared error; an exponential moving average is what is shipped."""
 
     def __init__(
-        self,
-        denoiser: Denoiser,
-        *,
-        steps: int,
-        learning_rate: float = 1e-3,
-        average: float = 0.999,
+        self, denoiser: Denoiser, *, steps: int, learning_rate: float = 1e-3, average: float = 0.999
     ) -> None:
         super().__init__()
         self.denoiser = channels_last(denoiser)
@@ -140,7 +149,9 @@ class DenoiserTraining(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
         latent, noise, timestep = batch["latent"], batch["noise"], batch["timestep"]
-        noisy = self.scheduler.add_noise(latent, noise, timestep).to(memory_format=torch.channels_last)
+        noisy = self.scheduler.add_noise(latent, noise, timestep).to(
+            memory_format=torch.channels_last
+        )
         target = self.scheduler.get_velocity(latent, noise, timestep)
         loss = F.mse_loss(self.denoiser(noisy, timestep, batch["tokens"]).float(), target)
         self.log("loss", loss, prog_bar=True)
@@ -160,5 +171,7 @@ class DenoiserTraining(pl.LightningModule):
             weight_decay=0.01,
             fused=True,
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(falling_rate, steps=self.steps))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, partial(falling_rate, steps=self.steps)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,4 +1,6 @@
-"""The one way in which the miniature's parts are trained: a Lightning fit that resumes from its newest checkpoint."""
+"""The one way in which the miniature's parts are trained: a Lightning fit that resumes from its
+newest checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,16 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 def channels_last(module: Module) -> Module:
-    """The module with its convolutions' weights laid out channel by channel, which is faster on CPUs."""
+    """The module with its convolutions' weights laid out channel by channel, which is faster on
+    CPUs.
+    """
     to: Any = module.to  # torch's own types do not know this form of `to`
     return to(memory_format=torch.channels_last)
 
 
 def falling_rate(step: int, *, steps: int, warmup: int = 200, last_part: float = 0.3) -> float:
-    """The share of the full learning rate at a step: it warms up, stays, and falls to zero over the last part.
+    """The share of the full learning rate at a step: it warms up, stays, and falls to zero over the
+    last part.
 
     A run can thus be lengthened by naming more steps, also after it has ended.
     """
@@ -30,7 +35,9 @@ def falling_rate(step: int, *, steps: int, warmup: int = 200, last_part: float =
 
 
 class OrderedBatches:
-    """The batches of a dataset in its own order; its state is the number of batches given, so Lightning can resume it."""
+    """The batches of a dataset in its own order; its state is the number of batches given, so
+    Lightning can resume it.
+    """
 
     def __init__(self, data: Dataset, *, batch_size: int, batches: int, given: int = 0) -> None:
         self.data, self.batch_size, self.batches, self.given = data, batch_size, batches, given
@@ -64,10 +71,11 @@ def fit(
     accelerator: str = "auto",
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
 ) -> None:
-    """Train `module` for `steps` batches of `data` (in its order), or for what an earlier run left of them; 0 steps do nothing.
+    """Train `module` for `steps` batches of `data` (in its order), or for what an earlier run left
+    of them; 0 steps do nothing.
 
-    The checkpoint `last.ckpt` in `directory` is written every `checkpoint_every` steps. A resumed run skips the
-    samples that were seen, and so goes on as if it had never stopped.
+    The checkpoint `last.ckpt` in `directory` is written every `checkpoint_every` steps. A resumed
+    run skips the samples that were seen, and so goes on as if it had never stopped.
     """
     if steps == 0:
         return
@@ -78,7 +86,9 @@ def fit(
         else 0
     )
     if seen >= steps:
-        module.load_state_dict(torch.load(newest, weights_only=True, map_location="cpu")["state_dict"])
+        module.load_state_dict(
+            torch.load(newest, weights_only=True, map_location="cpu")["state_dict"]
+        )
         return
     loader = OrderedBatches(data, batch_size=batch_size, batches=steps, given=seen)
     trainer = pl.Trainer(
@@ -96,11 +106,14 @@ def fit(
                 save_last=True,
                 save_top_k=0,
                 every_n_train_steps=checkpoint_every,
-                enable_version_counter=False,  # always the one name: a changed interval must not start a second file
+                # always the one name: a changed interval must not start a second file
+                enable_version_counter=False,
             ),
             TQDMProgressBar(refresh_rate=10),
         ],
         enable_model_summary=False,
     )
-    trainer.fit(module, loader, ckpt_path=str(newest) if newest.exists() else None, weights_only=True)
+    trainer.fit(
+        module, loader, ckpt_path=str(newest) if newest.exists() else None, weights_only=True
+    )
     trainer.save_checkpoint(newest)

@@ -1,4 +1,6 @@
-"""The miniature on disk: a standard `StableDiffusionPipeline` folder, with the annotator beside it."""
+"""The miniature on disk: a standard `StableDiffusionPipeline` folder, with the annotator beside
+it.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,12 @@ SHIPPED = Path(__file__).parent / "weights"
 def save_miniature(
     folder: Path, *, autoencoder: Any, denoiser: Denoiser, tokenizer, annotator: SegmentationNetwork
 ) -> None:
-    """Write everything that `StableDiffusionPipeline.from_pretrained(folder)` needs, as safetensors.
+    """Write everything that `StableDiffusionPipeline.from_pretrained(folder)` needs, as
+    safetensors.
 
-    The U-Net and the autoencoder are stored in float16 (diffusers loads them as float32 again). The text encoder
-    stays float32: transformers loads a model in the type in which it is stored, and would mix the two.
+    The U-Net and the autoencoder are stored in float16 (diffusers loads them as float32 again). The
+    text encoder stays float32: transformers loads a model in the type in which it is stored, and
+    would mix the two.
     """
     build: Any = StableDiffusionPipeline
     pipeline = build(

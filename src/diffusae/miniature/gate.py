@@ -1,4 +1,6 @@
-"""The gate: is the miniature good enough to be studied? Every figure is measured on what no part was trained on."""
+"""The gate: is the miniature good enough to be studied? Every figure is measured on what no part
+was trained on.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ Generate = Callable[[Sequence[str], Sequence[int]], np.ndarray]
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure: its value, 95 % interval and count, and the bound that it must keep (None: told only)."""
+    """One measured figure: its value, 95 % interval and count, and the bound that it must keep
+    (None: told only).
+    """
 
     name: str
     value: float
@@ -39,28 +43,42 @@ class Figure:
 
 
 def _mean(
-    name: str, values: Sequence[float] | np.ndarray, bound: float | None = None, at_least: bool = True
+    name: str,
+    values: Sequence[float] | np.ndarray,
+    bound: float | None = None,
+    at_least: bool = True,
 ) -> Figure:
     array = np.asarray(values, np.float64)
     interval = bootstrap(
         (array,), np.mean, n_resamples=1000, rng=np.random.default_rng(0)
     ).confidence_interval
     return Figure(
-        name, float(array.mean()), (float(interval.low), float(interval.high)), array.size, bound, at_least
+        name,
+        float(array.mean()),
+        (float(interval.low), float(interval.high)),
+        array.size,
+        bound,
+        at_least,
     )
 
 
 def _share(name: str, hits: Sequence[bool], bound: float | None = None) -> Figure:
     interval = binomtest(int(np.sum(hits)), len(hits)).proportion_ci(method="wilson")
-    return Figure(name, float(np.mean(hits)), (float(interval.low), float(interval.high)), len(hits), bound)
+    return Figure(
+        name, float(np.mean(hits)), (float(interval.low), float(interval.high)), len(hits), bound
+    )
 
 
 def _iou(a: np.ndarray | None, b: np.ndarray) -> float:
     return 0.0 if a is None else float((a & b).sum() / (a | b).sum())
 
 
-def check_autoencoder(reconstruct: Callable[[np.ndarray], np.ndarray], *, n: int = 500) -> list[Figure]:
-    """PSNR in dB, and how far the hue of objects moves, in degrees, on pictures of held-out scenes."""
+def check_autoencoder(
+    reconstruct: Callable[[np.ndarray], np.ndarray], *, n: int = 500
+) -> list[Figure]:
+    """PSNR in dB, and how far the hue of objects moves, in degrees, on pictures of held-out
+    scenes.
+    """
     renders = [render(captioned_scene(seed, held_out=True)[0]) for seed in range(n)]
     pictures = np.stack([r.picture for r in renders])
     back = reconstruct(pictures)
@@ -84,7 +102,9 @@ def check_autoencoder(reconstruct: Callable[[np.ndarray], np.ndarray], *, n: int
 def check_annotator(
     annotate: Annotate, reconstruct: Callable[[np.ndarray], np.ndarray], *, n: int = 500
 ) -> list[Figure]:
-    """IoU of found with exact masks and accuracy of names on held-out scenes, drawn, and drawn and autoencoded."""
+    """IoU of found with exact masks and accuracy of names on held-out scenes, drawn, and drawn and
+    autoencoded.
+    """
     scenes = [captioned_scene(seed, held_out=True)[0] for seed in range(n)]
     renders = [render(scene) for scene in scenes]
     pictures = np.stack([r.picture for r in renders])
@@ -100,12 +120,16 @@ def check_annotator(
             for noun, m in r.masks.items()
         ]
         colours = [
-            f.colours.get(t.noun) == t.colour for f, s in zip(found, scenes, strict=True) for t in s.things
+            f.colours.get(t.noun) == t.colour
+            for f, s in zip(found, scenes, strict=True)
+            for t in s.things
         ]
         figures.append(_mean(f"annotator mean IoU, {kind}", ious, bound=bound))
         figures.append(_share(f"annotator colour right, {kind}", colours))
         for factor in FACTORS:
-            hits = [f.factors[factor] == getattr(s, factor) for f, s in zip(found, scenes, strict=True)]
+            hits = [
+                f.factors[factor] == getattr(s, factor) for f, s in zip(found, scenes, strict=True)
+            ]
             figures.append(_share(f"annotator {factor} right, {kind}", hits))
     return figures
 
@@ -113,19 +137,29 @@ def check_annotator(
 def check_generation(
     generate: Generate, annotate: Annotate, *, n: int = 500
 ) -> tuple[list[Figure], np.ndarray]:
-    """What of its caption is found in each of `n` pictures generated from held-out captions; and the pictures."""
-    scenes, captions = zip(*(captioned_scene(10_000 + seed, held_out=True) for seed in range(n)), strict=True)
+    """What of its caption is found in each of `n` pictures generated from held-out captions; and
+    the pictures.
+    """
+    scenes, captions = zip(
+        *(captioned_scene(10_000 + seed, held_out=True) for seed in range(n)), strict=True
+    )
     pictures = generate(captions, range(n))
     found = annotate(pictures)
     named = [(f, t) for f, s in zip(found, scenes, strict=True) for t in s.things]
-    unasked = [len(set(f.masks) - {t.noun for t in s.things}) for f, s in zip(found, scenes, strict=True)]
+    unasked = [
+        len(set(f.masks) - {t.noun for t in s.things}) for f, s in zip(found, scenes, strict=True)
+    ]
     figures = [
         _share("named objects found", [t.noun in f.masks for f, t in named], bound=0.90),
         _share(
-            "found in the named colour", [f.colours.get(t.noun) == t.colour for f, t in named], bound=0.85
+            "found in the named colour",
+            [f.colours.get(t.noun) == t.colour for f, t in named],
+            bound=0.85,
         ),
         _share(
-            "style as named", [f.style == s.style for f, s in zip(found, scenes, strict=True)], bound=0.95
+            "style as named",
+            [f.style == s.style for f, s in zip(found, scenes, strict=True)],
+            bound=0.95,
         ),
         _share("tone as named", _factor_hits("tone", found, scenes, captions)),
         _share("grain as named", _factor_hits("grain", found, scenes, captions)),
@@ -140,7 +174,9 @@ def _factor_hits(
     """Hits on a factor that captions name only sometimes."""
     rows = zip(found, scenes, captions, strict=True)
     return [
-        f.factors[factor] == getattr(s, factor) for f, s, text in rows if getattr(s, factor) in text.split()
+        f.factors[factor] == getattr(s, factor)
+        for f, s, text in rows
+        if getattr(s, factor) in text.split()
     ]
 
 
@@ -149,8 +185,9 @@ def check_layouts(
 ) -> list[Figure]:
     """Whether the same caption with other seeds gives other layouts.
 
-    The overlap (IoU) of a noun's masks over pairs of seeds is set beside its overlap over pairs of freshly drawn
-    scenes, where places are random: the model passes when it repeats itself less than half-way from there to 1.
+    The overlap (IoU) of a noun's masks over pairs of seeds is set beside its overlap over pairs of
+    freshly drawn scenes, where places are random: the model passes when it repeats itself less than
+    half-way from there to 1.
     """
     texts = [captioned_scene(50_000 + i, held_out=True)[1] for i in range(captions)]
     pictures = generate(
@@ -161,7 +198,9 @@ def check_layouts(
     for i in range(captions):
         group = found[i * seeds : (i + 1) * seeds]
         for a, b in combinations(group, 2):
-            overlaps += [_iou(a.masks[noun], b.masks[noun]) for noun in a.masks.keys() & b.masks.keys()]
+            overlaps += [
+                _iou(a.masks[noun], b.masks[noun]) for noun in a.masks.keys() & b.masks.keys()
+            ]
     by_noun: dict[str, list[np.ndarray]] = {}
     for seed in range(400):
         for noun, mask in render(captioned_scene(60_000 + seed, held_out=True)[0]).masks.items():

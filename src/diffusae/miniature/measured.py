@@ -40,7 +40,9 @@ SHEET = (5, 12)
 
 
 def pass_gate(cfg: DictConfig) -> None:
-    """Measure the folder, print and write every figure, and raise `UserError` when a bound is not kept."""
+    """Measure the folder, print and write every figure, and raise `UserError` when a bound is not
+    kept.
+    """
     pipe: Any = load_pipeline(
         cfg.folder, dtype=torch.float32, device="cuda" if torch.cuda.is_available() else "cpu"
     )
@@ -52,13 +54,17 @@ def pass_gate(cfg: DictConfig) -> None:
         with progress_bar("pictures", total=len(captions)) as (advance, _):
             for i in range(0, len(captions), size):
                 texts, numbers = captions[i : i + size], seeds[i : i + size]
-                made = generate(pipe, texts, numbers, steps=cfg.gate.steps, guidance=cfg.gate.guidance)
+                made = generate(
+                    pipe, texts, numbers, steps=cfg.gate.steps, guidance=cfg.gate.guidance
+                )
                 parts += [] if made.images is None else [made.images]
                 advance(len(texts))
         return np.concatenate(parts)
 
     def back(drawn: np.ndarray) -> np.ndarray:
-        return np.concatenate([reconstruct(pipe.vae, drawn[i : i + 50]) for i in range(0, len(drawn), 50)])
+        return np.concatenate(
+            [reconstruct(pipe.vae, drawn[i : i + 50]) for i in range(0, len(drawn), 50)]
+        )
 
     generated, sheet = check_generation(pictures, annotator.annotate, n=cfg.gate.pictures)
     figures = [
@@ -78,7 +84,10 @@ def pass_gate(cfg: DictConfig) -> None:
     directory = Path(cfg.directory)
     rows, columns = SHEET
     with atomic_path(directory / "contact_sheet.png") as temporary:
-        shown = [np.concatenate(list(sheet[r * columns : (r + 1) * columns]), axis=1) for r in range(rows)]
+        shown = [
+            np.concatenate(list(sheet[r * columns : (r + 1) * columns]), axis=1)
+            for r in range(rows)
+        ]
         Image.fromarray(np.concatenate(shown)).save(temporary, format="PNG")
     atomic_write_json(
         directory / "gate.json", [asdict(figure) | {"passed": figure.passed} for figure in figures]
@@ -87,7 +96,8 @@ def pass_gate(cfg: DictConfig) -> None:
     failed = [figure.name for figure in figures if not figure.passed]
     if failed:
         raise UserError(
-            f"the gate is not passed: {', '.join(failed)}; train longer, the training goes on where it ended"
+            f"the gate is not passed: {', '.join(failed)}; train longer, the training goes on where"
+            " it ended"
         )
 
 

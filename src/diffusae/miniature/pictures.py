@@ -1,4 +1,6 @@
-"""Pictures of the world as a source of given pictures: drawn on the spot, with everything about them known."""
+"""Pictures of the world as a source of given pictures: drawn on the spot, with everything about
+them known.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ MOST_OBJECTS = 3
 
 
 class WorldPictures:
-    """Drawn scenes of the world, dealt out to the splits, of captions that the miniature was never trained on.
+    """Drawn scenes of the world, dealt out to the splits, of captions that the miniature was never
+    trained on.
 
     Args:
         counts: split name to the number of pictures.
@@ -41,7 +44,9 @@ class WorldPictures:
         ]
 
     def tasks(self) -> dict[str, list[str]]:
-        """{task: its classes}: object, colour and place of pictures with one object, count and style of all."""
+        """{task: its classes}: object, colour and place of pictures with one object, count and
+        style of all.
+        """
         counts = [str(count) for count in range(1, MOST_OBJECTS + 1)]
         return {
             "object": list(NOUNS),
@@ -67,7 +72,9 @@ def scene_of(place: int) -> Scene:
 
 
 def labels_of(scene: Scene) -> dict[str, str]:
-    """{task: class} of a scene. What one object is, its colour and the quadrant of its centre say nothing of several."""
+    """{task: class} of a scene. What one object is, its colour and the quadrant of its centre say
+    nothing of several.
+    """
     labels = {"count": str(len(scene.things)), "style": scene.style}
     if len(scene.things) == 1:
         (thing,) = scene.things

@@ -44,7 +44,9 @@ class Pool:
         return len(self.captions)
 
 
-def labels_of(scene: Scene, masks: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def labels_of(
+    scene: Scene, masks: dict[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The noun map, the colour map and the factor indices of a drawn scene, coded as in `Pool`."""
     nouns = np.zeros((SIZE, SIZE), np.uint8)
     colours = np.zeros((SIZE, SIZE), np.uint8)
@@ -55,7 +57,9 @@ def labels_of(scene: Scene, masks: dict[str, np.ndarray]) -> tuple[np.ndarray, n
     return nouns, colours, np.asarray(factors, np.uint8)
 
 
-def _draw(seed_and_side: tuple[int, bool]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]:
+def _draw(
+    seed_and_side: tuple[int, bool],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]:
     seed, held_out = seed_and_side
     scene, text = captioned_scene(seed, held_out=held_out)
     drawn = render(scene)
@@ -72,7 +76,9 @@ def _draw_all(count: int, held_out: bool, workers: int) -> Iterator[tuple]:
 
 
 def build_pool(directory: Path, count: int, *, held_out: bool = False, workers: int = 1) -> Pool:
-    """Draw `count` scenes (seeds 0, 1, ...) into `directory`, or open them where they lie already."""
+    """Draw `count` scenes (seeds 0, 1, ...) into `directory`, or open them where they lie
+    already.
+    """
     shapes = {
         "pictures": (SIZE, SIZE, 3),
         "nouns": (SIZE, SIZE),
@@ -92,6 +98,8 @@ def build_pool(directory: Path, count: int, *, held_out: bool = False, workers: 
             with atomic_path(path) as temporary, open(temporary, "wb") as file:
                 np.save(file, arrays[name], allow_pickle=False)
         atomic_write_json(directory / "captions.json", captions)
-    opened = {name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in paths.items()}
+    opened = {
+        name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in paths.items()
+    }
     captions = json.loads((directory / "captions.json").read_text())
     return Pool(**opened, captions=captions)

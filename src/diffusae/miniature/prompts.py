@@ -1,4 +1,6 @@
-"""Captions of the world for studies: of the tenth of all captions that the miniature was never trained on."""
+"""Captions of the world for studies: of the tenth of all captions that the miniature was never
+trained on.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The silhouettes of the world's objects, as signed distance fields that can be placed at any size, angle and mirror."""
+"""The silhouettes of the world's objects, as signed distance fields that can be placed at any size,
+angle and mirror.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import distance_transform_edt, map_coordinates
 
 TEMPLATE_SIZE = 256
-"""Side of a template in pixels; the object's own square [-1, 1] x [-1, 1] covers the middle half of it."""
+"""Side of a template in pixels; the object's own square [-1, 1] x [-1, 1] covers the middle half of
+it.
+"""
 
 Point = tuple[float, float]
 
@@ -24,7 +28,9 @@ def _ellipse(
 
 def _star() -> list[Point]:
     radii = [1.0 if i % 2 == 0 else 0.42 for i in range(10)]
-    return [(r * math.sin(i * math.pi / 5), -r * math.cos(i * math.pi / 5)) for i, r in enumerate(radii)]
+    return [
+        (r * math.sin(i * math.pi / 5), -r * math.cos(i * math.pi / 5)) for i, r in enumerate(radii)
+    ]
 
 
 def _heart() -> list[Point]:
@@ -100,7 +106,8 @@ NOUNS: tuple[str, ...] = tuple(_SILHOUETTES)
 
 @cache
 def signed_distance_template(noun: str) -> np.ndarray:
-    """Signed distance to the silhouette's edge, negative inside, in units of the object's half side.
+    """Signed distance to the silhouette's edge, negative inside, in units of the object's half
+    side.
 
     Returns float32 `[TEMPLATE_SIZE, TEMPLATE_SIZE]` over the square [-2, 2] x [-2, 2].
     """
@@ -118,7 +125,13 @@ def signed_distance_template(noun: str) -> np.ndarray:
 
 
 def placed_distance(
-    noun: str, *, size: int, centre: tuple[float, float], radius: float, angle: float, mirrored: bool
+    noun: str,
+    *,
+    size: int,
+    centre: tuple[float, float],
+    radius: float,
+    angle: float,
+    mirrored: bool,
 ) -> np.ndarray:
     """Signed distance in pixels, `[size, size]`, of an object placed in a picture; negative inside.
 
@@ -139,6 +152,7 @@ def placed_distance(
     columns = (x + 2) * TEMPLATE_SIZE / 4 - 0.5
     template = signed_distance_template(noun)
     distance = map_coordinates(template, [rows, columns], order=1, mode="nearest")
-    # Beyond the template the field is continued by the way to its border, so that it goes on growing.
+    # Beyond the template the field is continued by the way to its border, so that it goes on
+    # growing.
     beyond = np.hypot(np.maximum(np.abs(x) - 2, 0), np.maximum(np.abs(y) - 2, 0))
     return ((distance + beyond) * radius).astype(np.float32)

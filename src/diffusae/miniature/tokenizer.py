@@ -1,4 +1,6 @@
-"""The miniature's tokenizer: CLIP's own class over a small vocabulary in which every word of the world is one token."""
+"""The miniature's tokenizer: CLIP's own class over a small vocabulary in which every word of the
+world is one token.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ MAX_TOKENS = 32
 
 
 def build_tokenizer(words: Iterable[str]) -> CLIPTokenizer:
-    """A `CLIPTokenizer` that knows `words` as single tokens; any other text falls apart into shorter pieces.
+    """A `CLIPTokenizer` that knows `words` as single tokens; any other text falls apart into
+    shorter pieces.
 
     Byte-pair merges are learned from the words alone until each of them is one token.
     """
@@ -31,7 +34,9 @@ def build_tokenizer(words: Iterable[str]) -> CLIPTokenizer:
     learner.train_from_iterator(sorted(set(words)), trainer)
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     joined = dict.fromkeys(first + second for first, second in merges)
-    tokens = dict.fromkeys([*alphabet, *(f"{letter}</w>" for letter in alphabet), *joined, START, END])
+    tokens = dict.fromkeys(
+        [*alphabet, *(f"{letter}</w>" for letter in alphabet), *joined, START, END]
+    )
     build: Any = CLIPTokenizer  # its types know file names only
     return build(
         vocab={token: i for i, token in enumerate(tokens)},

@@ -1,4 +1,6 @@
-"""The training of the miniature, part by part; each part resumes from its checkpoint and is skipped when done."""
+"""The training of the miniature, part by part; each part resumes from its checkpoint and is skipped
+when done.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,12 @@ from diffusae.miniature.annotator import (
     MiniatureAnnotator,
     SegmentationNetwork,
 )
-from diffusae.miniature.autoencoder import AutoencoderTraining, RandomCrops, encode_pictures, reconstruct
+from diffusae.miniature.autoencoder import (
+    AutoencoderTraining,
+    RandomCrops,
+    encode_pictures,
+    reconstruct,
+)
 from diffusae.miniature.captions import vocabulary
 from diffusae.miniature.denoiser import (
     CaptionedLatents,
@@ -39,15 +46,16 @@ log = logging.getLogger(__name__)
 
 
 class MiniatureTraining:
-    """Trains autoencoder, annotator and denoiser in `directory`, in this order, and assembles the pipeline folder.
+    """Trains autoencoder, annotator and denoiser in `directory`, in this order, and assembles the
+    pipeline folder.
 
     Args:
         directory: holds the pool of scenes, the checkpoints and the latents.
         scenes: how many scenes the pool holds.
         autoencoder_steps, annotator_steps, denoiser_steps: training steps of each part.
         batch_size: of the denoiser; the other parts have batches of their own.
-        start_from: a pipeline folder whose weights the parts begin with, such as the shipped one; a part of 0 steps
-            is then taken as it is. None: random weights.
+        start_from: a pipeline folder whose weights the parts begin with, such as the shipped one; a
+            part of 0 steps is then taken as it is. None: random weights.
         accelerator: `cpu`, `gpu` or `auto`, as Lightning names them.
         workers: processes that draw the pool.
     """
@@ -87,7 +95,9 @@ class MiniatureTraining:
         return build_pool(self.directory / "pool", self.scenes, workers=self.workers)
 
     def autoencoder(self) -> Any:
-        """Train the autoencoder (or load it) and set its scaling factor to one over the latents' deviation."""
+        """Train the autoencoder (or load it) and set its scaling factor to one over the latents'
+        deviation.
+        """
         pl.seed_everything(self.seed)
         training = AutoencoderTraining(steps=self.autoencoder_steps)
         if self.start_from is not None:
@@ -112,14 +122,17 @@ class MiniatureTraining:
         return autoencoder
 
     def latents(self) -> np.ndarray:
-        """The pool's scaled latents, float16 `[n, 4, 16, 16]`, memory-mapped; encoded on the first call."""
+        """The pool's scaled latents, float16 `[n, 4, 16, 16]`, memory-mapped; encoded on the first
+        call.
+        """
         path = self.directory / "latents.npy"
         if not path.exists():
             autoencoder = self.autoencoder().float()
             pictures = self.pool().pictures
             rows = [
                 (
-                    encode_pictures(autoencoder, pictures[i : i + 64]) * autoencoder.config["scaling_factor"]
+                    encode_pictures(autoencoder, pictures[i : i + 64])
+                    * autoencoder.config["scaling_factor"]
                 ).half()
                 for i in track(range(0, len(pictures), 64), "encoding the pool")
             ]
@@ -135,7 +148,9 @@ class MiniatureTraining:
         return tokenizer(texts, padding="max_length", return_tensors="pt")["input_ids"]
 
     def denoiser(self) -> Denoiser:
-        """Train text encoder and U-Net (or load them); what comes back is the moving average of their weights."""
+        """Train text encoder and U-Net (or load them); what comes back is the moving average of
+        their weights.
+        """
         latents, tokenizer = self.latents(), self.tokenizer()
         tokens = self._tokens(tokenizer, self.pool().captions)
         pl.seed_everything(self.seed)
@@ -148,9 +163,7 @@ class MiniatureTraining:
             )
         denoiser.train()  # what is loaded comes in evaluation mode
         training = DenoiserTraining(
-            denoiser,
-            steps=self.denoiser_steps,
-            learning_rate=self.learning_rate,
+            denoiser, steps=self.denoiser_steps, learning_rate=self.learning_rate
         )
         data = CaptionedLatents(
             latents,
@@ -171,7 +184,9 @@ class MiniatureTraining:
         return averaged.eval().requires_grad_(False)
 
     def annotator(self) -> SegmentationNetwork:
-        """Train the annotator (or load it), half on renders as drawn and half on autoencoded ones."""
+        """Train the annotator (or load it), half on renders as drawn and half on autoencoded
+        ones.
+        """
         pl.seed_everything(self.seed)
         training = AnnotatorTraining(steps=self.annotator_steps)
         if self.start_from is not None:
@@ -192,13 +207,16 @@ class MiniatureTraining:
         return training.network.eval().requires_grad_(False)
 
     def _autoencoded(self) -> np.ndarray:
-        """The pool's first pictures as the autoencoder gives them back; computed on the first call."""
+        """The pool's first pictures as the autoencoder gives them back; computed on the first
+        call.
+        """
         path = self.directory / "autoencoded.npy"
         if not path.exists():
             autoencoder, pictures = self.autoencoder(), self.pool().pictures
             share = range(0, min(len(pictures), 5_000), 100)
             rows = [
-                reconstruct(autoencoder, pictures[i : i + 100]) for i in track(share, "autoencoding renders")
+                reconstruct(autoencoder, pictures[i : i + 100])
+                for i in track(share, "autoencoding renders")
             ]
             with atomic_path(path) as temporary, open(temporary, "wb") as file:
                 np.save(file, np.concatenate(rows), allow_pickle=False)

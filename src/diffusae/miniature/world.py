@@ -1,4 +1,6 @@
-"""The synthetic world: random captioned scenes, drawn with exact masks. All of it follows from a seed."""
+"""The synthetic world: random captioned scenes, drawn with exact masks. All of it follows from a
+seed.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows and how it is drawn. `seed` fixes what style and tone leave to chance (blotches, tiles)."""
+    """What a picture shows and how it is drawn. `seed` fixes what style and tone leave to chance
+    (blotches, tiles).
+    """
 
     things: tuple[Thing, ...]
     style: str
@@ -40,14 +44,18 @@ class Scene:
 
 @dataclass(frozen=True)
 class Render:
-    """A drawn scene: `picture` uint8 [SIZE, SIZE, 3]; `masks` maps each noun to its exact bool [SIZE, SIZE] mask."""
+    """A drawn scene: `picture` uint8 [SIZE, SIZE, 3]; `masks` maps each noun to its exact bool
+    [SIZE, SIZE] mask.
+    """
 
     picture: np.ndarray
     masks: dict[str, np.ndarray]
 
 
 def sample_scene(rng: np.random.Generator) -> Scene:
-    """Draw one to three objects with distinct nouns, apart from each other and wholly inside, and the three factors."""
+    """Draw one to three objects with distinct nouns, apart from each other and wholly inside, and
+    the three factors.
+    """
     count = int(rng.choice([1, 2, 3], p=[0.3, 0.4, 0.3]))
     nouns = rng.choice(NOUNS, size=count, replace=False)
     things: list[Thing] = []
@@ -75,7 +83,13 @@ def _place(nouns: np.ndarray, rng: np.random.Generator, attempts: int = 40) -> l
                 angle = float(np.radians(rng.uniform(-12, 12)))
                 things.append(
                     Thing(
-                        str(noun), colour, float(x), float(y), float(radius), angle, bool(rng.random() < 0.5)
+                        str(noun),
+                        colour,
+                        float(x),
+                        float(y),
+                        float(radius),
+                        angle,
+                        bool(rng.random() < 0.5),
                     )
                 )
                 break
@@ -96,9 +110,13 @@ def render(scene: Scene) -> Render:
             angle=thing.angle,
             mirrored=thing.mirrored,
         )
-        canvas = STYLES[scene.style](canvas, distance, np.asarray(COLOURS[thing.colour], np.float32), rng)
+        canvas = STYLES[scene.style](
+            canvas, distance, np.asarray(COLOURS[thing.colour], np.float32), rng
+        )
         masks[thing.noun] = distance < 0
-    for earlier, thing in enumerate(scene.things):  # what is drawn later covers what was drawn before
+    for earlier, thing in enumerate(
+        scene.things
+    ):  # what is drawn later covers what was drawn before
         for later in scene.things[earlier + 1 :]:
             masks[thing.noun] = masks[thing.noun] & ~masks[later.noun]
     picture = np.clip(add_grain(canvas, scene.grain), 0, 1)

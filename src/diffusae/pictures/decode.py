@@ -16,7 +16,19 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 """Formats that are read: none of them runs code or another program."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-OTHER_SUFFIXES = (".gif", ".heic", ".heif", ".avif", ".svg", ".jp2", ".jxl", ".psd", ".jfif", ".ppm", ".tga")
+OTHER_SUFFIXES = (
+    ".gif",
+    ".heic",
+    ".heif",
+    ".avif",
+    ".svg",
+    ".jp2",
+    ".jxl",
+    ".psd",
+    ".jfif",
+    ".ppm",
+    ".tga",
+)
 """Of pictures that are not read."""
 
 MOST_BYTES = 2**28
@@ -29,14 +41,16 @@ class Undecodable(ValueError):
 
 
 def decoded(data: bytes | BinaryIO) -> UInt8[np.ndarray, "height width 3"]:
-    """The pixels as RGB, turned the way its camera says. A file's name decides nothing, its contents do.
+    """The pixels as RGB, turned the way its camera says. A file's name decides nothing, its
+    contents do.
 
-    Transparency is dropped: a pixel has the colour that the file gives it below. CMYK is converted, and colour profiles are
-    ignored. Values of 16 bits keep their upper 8.
+    Transparency is dropped: a pixel has the colour that the file gives it below. CMYK is converted,
+    and colour profiles are ignored. Values of 16 bits keep their upper 8.
 
     Raises:
-        Undecodable: it is empty, cut, damaged, animated, of more than `MOST_BYTES` or of more pixels than PIL takes for meant
-            (`Image.MAX_IMAGE_PIXELS`, some 89 million), has values of 32 bits, or is of no format in `FORMATS`.
+        Undecodable: it is empty, cut, damaged, animated, of more than `MOST_BYTES` or of more
+            pixels than PIL takes for meant (`Image.MAX_IMAGE_PIXELS`, some 89 million), has values
+            of 32 bits, or is of no format in `FORMATS`.
     """
     stream = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
@@ -52,7 +66,9 @@ def decoded(data: bytes | BinaryIO) -> UInt8[np.ndarray, "height width 3"]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Undecodable(f"{error}; make it smaller") from error
     except Exception as error:  # PIL's readers raise what damaged bytes make of their arithmetic
-        raise Undecodable((str(error).strip() or type(error).__name__).splitlines()[0][:200]) from error
+        raise Undecodable(
+            (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        ) from error
 
 
 def _decoded(stream: BinaryIO) -> UInt8[np.ndarray, "height width 3"]:
@@ -60,7 +76,9 @@ def _decoded(stream: BinaryIO) -> UInt8[np.ndarray, "height width 3"]:
     stream.seek(0)
     if not 0 < size <= MOST_BYTES:
         raise Undecodable(
-            f"it has {size} bytes, more than {MOST_BYTES}; make it smaller" if size else "it is empty"
+            f"it has {size} bytes, more than {MOST_BYTES}; make it smaller"
+            if size
+            else "it is empty"
         )
     with Image.open(stream, formats=FORMATS) as image:
         if image.format == "PNG":
@@ -74,7 +92,9 @@ def _decoded(stream: BinaryIO) -> UInt8[np.ndarray, "height width 3"]:
             raise Undecodable("its values have 32 bits; save it with 8")
         ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I;16"):
-            return np.asarray(Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB"))
+            return np.asarray(
+                Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+            )
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
@@ -86,14 +106,18 @@ def _what(head: bytes) -> str:
     other = next((name for magic, name in _OTHERS.items() if head.startswith(magic)), of_boxes)
     known = f"{', '.join(FORMATS[:-1])} and {FORMATS[-1]} are read"
     return (
-        f"it is {other}, but only {known}; convert it" if other else f"it is damaged or no picture: {known}"
+        f"it is {other}, but only {known}; convert it"
+        if other
+        else f"it is damaged or no picture: {known}"
     )
 
 
 def fitted(
     picture: UInt8[np.ndarray, "h w 3"], height: int, width: int
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The largest part in the middle of the wanted shape, resized (Lanczos); a picture of that size stays as it is."""
+    """The largest part in the middle of the wanted shape, resized (Lanczos); a picture of that size
+    stays as it is.
+    """
     if picture.shape[:2] == (height, width):
         return picture
     image = ImageOps.fit(Image.fromarray(picture), (width, height), method=Image.Resampling.LANCZOS)

@@ -23,10 +23,12 @@ TASK = "class"
 
 
 class PictureFolder:
-    """Every picture below a folder; `<path>/<class>/.../<name>.jpg` is labelled {"class": "<class>"}.
+    """Every picture below a folder; `<path>/<class>/.../<name>.jpg` is labelled {"class":
+    "<class>"}.
 
-    A picture that lies in the root itself has no label. Files that are no pictures by their suffix are passed over, so are hidden
-    files and folders (macOS writes `._` files and `__MACOSX`). Links to files are followed, links to folders are not, which is told.
+    A picture that lies in the root itself has no label. Files that are no pictures by their suffix
+    are passed over, so are hidden files and folders (macOS writes `._` files and `__MACOSX`). Links
+    to files are followed, links to folders are not, which is told.
 
     Args:
         path: the root.
@@ -39,33 +41,50 @@ class PictureFolder:
 
     def __init__(self, path: str | None) -> None:
         if path is None:
-            raise UserError("collection.source.path is null; name the folder that holds the pictures")
+            raise UserError(
+                "collection.source.path is null; name the folder that holds the pictures"
+            )
         if not isinstance(path, str | Path):
             raise UserError(
-                f"collection.source.path={path} must be one text: the folder that holds the pictures"
+                f"collection.source.path={path} must be one text: the folder that holds the"
+                " pictures"
             )
         self.root = Path(path).expanduser()
         if not os.path.isdir(self.root):
-            raise UserError(f"there is no folder {self.root.absolute()}; set collection.source.path to one")
+            raise UserError(
+                f"there is no folder {self.root.absolute()}; set collection.source.path to one"
+            )
 
     @cached_property
     def _files(self) -> list[Path]:
         files = sorted(self._found(), key=lambda path: path.as_posix())
         names = [path for path in files if not _is_utf8(path.as_posix())]
         together(
-            (f"the name {path.as_posix()!a} below {self.root} is not UTF-8; rename it" for path in names),
+            (
+                f"the name {path.as_posix()!a} below {self.root} is not UTF-8; rename it"
+                for path in names
+            ),
             most=20,
         )
         pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
-        unread = Counter(path.suffix.lower() for path in files if path.suffix.lower() in OTHER_SUFFIXES)
+        unread = Counter(
+            path.suffix.lower() for path in files if path.suffix.lower() in OTHER_SUFFIXES
+        )
         if not pictures:
             raise UserError(
-                f"{self.root} holds no pictures ({', '.join(SUFFIXES)}); set collection.source.path to a folder that does"
-                + (f", or convert those that are not read ({', '.join(sorted(unread))})" if unread else "")
+                f"{self.root} holds no pictures ({', '.join(SUFFIXES)}); set collection.source.path"
+                " to a folder that does"
+                + (
+                    f", or convert those that are not read ({', '.join(sorted(unread))})"
+                    if unread
+                    else ""
+                )
             )
         if unread:
             told = ", ".join(f"{suffix}: {count}" for suffix, count in sorted(unread.items()))
-            log.warning("pictures of %s of formats that are not read, left out: %s", self.root, told)
+            log.warning(
+                "pictures of %s of formats that are not read, left out: %s", self.root, told
+            )
         if others := len(files) - len(pictures) - unread.total():
             log.info("files of %s that are no pictures: %d", self.root, others)
         return pictures
@@ -81,12 +100,17 @@ class PictureFolder:
             hidden += len(names) - len(shown)
             found += [here / name for name in shown]
             inner[:] = [name for name in inner if not is_hidden(name)]
-            links += [str(here / name) for name in inner if os.path.islink(os.path.join(folder, name))]
+            links += [
+                str(here / name) for name in inner if os.path.islink(os.path.join(folder, name))
+            ]
         if links:
             log.warning(
-                "links to folders in %s that are not followed: %d, such as %s; put the folders themselves there (cp -rL)",
-                self.root, len(links), links[0],
-            )  # fmt: skip
+                "links to folders in %s that are not followed: %d, such as %s; put the folders"
+                " themselves there (cp -rL)",
+                self.root,
+                len(links),
+                links[0],
+            )
         if hidden:
             log.info("hidden files of %s, passed over: %d", self.root, hidden)
         return found
@@ -130,7 +154,8 @@ def _size(path: Path) -> int:
 
 def _refuse(error: OSError) -> None:
     raise UserError(
-        f"{error.filename} cannot be read ({error.strerror}); let this user read it, or move it away"
+        f"{error.filename} cannot be read ({error.strerror}); let this user read it, or move it"
+        " away"
     ) from error
 
 

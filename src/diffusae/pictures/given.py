@@ -40,7 +40,9 @@ class PictureSource(Protocol):
 
 @dataclass(frozen=True)
 class GivenPicture:
-    """One picture of a study: `place` in the source's list, its name, its split and its class in each task it has one in."""
+    """One picture of a study: `place` in the source's list, its name, its split and its class in
+    each task it has one in.
+    """
 
     place: int
     name: str
@@ -57,8 +59,9 @@ def dealt(
 ) -> list[GivenPicture]:
     """The pictures split by split, in the order of `counts`, at most so many of each (None: all).
 
-    A picture whose source gives no split gets that of its name. Such pictures come in the order of the SHA-256 of seed and name,
-    so that a few of them are a few of every class; a source with splits of its own keeps its order.
+    A picture whose source gives no split gets that of its name. Such pictures come in the order of
+    the SHA-256 of seed and name, so that a few of them are a few of every class; a source with
+    splits of its own keeps its order.
     """
     found: list[tuple[str, GivenPicture]] = []
     for place, (name, split, labels) in enumerate(listed):
@@ -76,9 +79,15 @@ def dealt(
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Class names in the order of their ids: as numbers where all are whole numbers, else alphabetically."""
+    """Class names in the order of their ids: as numbers where all are whole numbers, else
+    alphabetically.
+    """
     distinct = set(names)
-    return sorted(distinct, key=int) if all(name.isdecimal() for name in distinct) else sorted(distinct)
+    return (
+        sorted(distinct, key=int)
+        if all(name.isdecimal() for name in distinct)
+        else sorted(distinct)
+    )
 
 
 def listing_hash(lines: Iterable[str]) -> str:

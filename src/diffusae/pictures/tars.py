@@ -1,6 +1,8 @@
-"""Pictures in WebDataset shards: tars whose members of one key stand together, a picture and its label.
+"""Pictures in WebDataset shards: tars whose members of one key stand together, a picture and its
+label.
 
-Pictures are decoded by PIL and labels read as text or JSON: no other member is looked at, and one that could run code is refused.
+Pictures are decoded by PIL and labels read as text or JSON: no other member is looked at, and one
+that could run code is refused.
 """
 
 from __future__ import annotations
@@ -46,8 +48,8 @@ class WebDatasetPictures:
 
     Args:
         path: a tar, or a pattern such as 'pets-*.tar'.
-        label: the member that holds the class: cls or txt, as text, or json.NAME, a field of the JSON member; null: pictures
-            have no labels.
+        label: the member that holds the class: cls or txt, as text, or json.NAME, a field of the
+            JSON member; null: pictures have no labels.
 
     Raises:
         UserError: no such tar, another kind of label.
@@ -62,13 +64,20 @@ class WebDatasetPictures:
             )
         if not isinstance(path, str | Path):
             raise UserError(
-                f"collection.source.path={path} must be one text: a tar, or a pattern such as 'pets-*.tar'"
+                f"collection.source.path={path} must be one text: a tar, or a pattern such as"
+                " 'pets-*.tar'"
             )
-        self.tars = sorted(Path(found) for found in glob.glob(str(Path(path).expanduser()), recursive=True))
+        self.tars = sorted(
+            Path(found) for found in glob.glob(str(Path(path).expanduser()), recursive=True)
+        )
         if not self.tars:
-            raise UserError(f"no file matches {path!r}; set collection.source.path to a tar, or a pattern")
+            raise UserError(
+                f"no file matches {path!r}; set collection.source.path to a tar, or a pattern"
+            )
         together(
-            f"{tar} is no file; set collection.source.path to tars" for tar in self.tars if not tar.is_file()
+            f"{tar} is no file; set collection.source.path to tars"
+            for tar in self.tars
+            if not tar.is_file()
         )
         names = Counter(tar.name for tar in self.tars)
         together(
@@ -99,7 +108,8 @@ class WebDatasetPictures:
         together(faults, most=_TOLD)
         if not entries:
             raise UserError(
-                f"{', '.join(map(str, self.tars[:5]))}: no pictures ({', '.join(PICTURES)}); set collection.source.path to tars that hold some"
+                f"{', '.join(map(str, self.tars[:5]))}: no pictures ({', '.join(PICTURES)}); set"
+                " collection.source.path to tars that hold some"
             )
         return entries
 
@@ -112,7 +122,9 @@ class WebDatasetPictures:
             if what := foreign(head):
                 raise TarFault(f"it is {what}")
             if name := compression_of(head):
-                raise TarFault(f"it is compressed by {name}; unpack it, pictures are compressed already")
+                raise TarFault(
+                    f"it is compressed by {name}; unpack it, pictures are compressed already"
+                )
             samples = TarSamples(file, {self._member} - {""})
             for sample in samples:
                 entry = self._entry(path, sample, faults)
@@ -132,7 +144,9 @@ class WebDatasetPictures:
         key = sample.key
         for extension, member in sample.members.items():
             if extension.rpartition(".")[2] in RUNS_CODE:
-                faults.append(f"{path}: member {member.name!r} is refused: it could run code; leave it out")
+                faults.append(
+                    f"{path}: member {member.name!r} is refused: it could run code; leave it out"
+                )
         pictures = [member for extension, member in sample.members.items() if extension in PICTURES]
         if len(pictures) > 1:
             faults.append(f"{path}: sample {key!r} holds two pictures; keep one")
@@ -143,7 +157,8 @@ class WebDatasetPictures:
         label = self._label(path, sample, faults)
         if label is None and self._member:
             faults.append(
-                f"{path}: sample {key!r} has no label ({self._told}); set collection.source.label, or mend the tar"
+                f"{path}: sample {key!r} has no label ({self._told}); set collection.source.label,"
+                " or mend the tar"
             )
         return _Entry(path, key, pictures[-1].offset, pictures[-1].size, label)
 
@@ -154,12 +169,16 @@ class WebDatasetPictures:
             text = sample.data[self._member].decode("utf-8-sig")
             value = text.strip() if self._member != "json" else json_of(text).get(self._field)
             if isinstance(value, float | list | dict):
-                raise ValueError(f"{self._told} is {type(value).__name__}, not text or a whole number")
+                raise ValueError(
+                    f"{self._told} is {type(value).__name__}, not text or a whole number"
+                )
             label = "" if value is None else str(value)
             label.encode("utf-8")
         except (ValueError, AttributeError) as error:
             name = sample.members[self._member].name
-            faults.append(f"{path}: member {name!r} cannot be read ({str(error)[:200]}); mend the tar")
+            faults.append(
+                f"{path}: member {name!r} cannot be read ({str(error)[:200]}); mend the tar"
+            )
             return ""
         return label or None
 
@@ -170,7 +189,11 @@ class WebDatasetPictures:
     def listed(self) -> list[Listed]:
         """Every picture as `<tar>/<key>`, in the order of the tars."""
         return [
-            (f"{entry.tar.name}/{entry.key}", None, {TASK: entry.label} if entry.label is not None else {})
+            (
+                f"{entry.tar.name}/{entry.key}",
+                None,
+                {TASK: entry.label} if entry.label is not None else {},
+            )
             for entry in self._entries
         ]
 

@@ -1,4 +1,6 @@
-"""What a plan asks beyond the study as it is configured: captions that are not at hand yet, and storing less."""
+"""What a plan asks beyond the study as it is configured: captions that are not at hand yet, and
+storing less.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,14 @@ from diffusae.study.streams import subsampling_of
 from diffusae.study.study import Study
 
 KEPT: tuple[int | None, ...] = (None, 64, 16, 4)
-"""Positions of each training picture that a plan compares, beside those that are configured; None: the whole grid."""
+"""Positions of each training picture that a plan compares, beside those that are configured; None:
+the whole grid.
+"""
 
 ASSUMED_CAPTION = "a photo of a small brown dog that lies on a blue sofa at home"
-"""As long as the mean caption of LAION-COCO; only the shards' few hundred bytes of text a picture depend on it."""
+"""As long as the mean caption of LAION-COCO; only the shards' few hundred bytes of text a picture
+depend on it.
+"""
 
 
 class WithoutCaptions(Study):
@@ -24,12 +30,16 @@ class WithoutCaptions(Study):
     def prompts(self) -> list[Prompt]:
         """Prompts that have the right number, splits and seeds."""
         counts = check_counts(self.part("prompts")["counts"])
-        texts = [(split, ASSUMED_CAPTION) for split, count in counts.items() for _ in range(count or 0)]
+        texts = [
+            (split, ASSUMED_CAPTION) for split, count in counts.items() for _ in range(count or 0)
+        ]
         return number_prompts(texts, first_seed=self.cfg.seed)
 
 
 def with_captions(study: Study) -> tuple[Study, str]:
-    """The study itself, or one with assumed captions and a sentence that says so, where no file of captions is named."""
+    """The study itself, or one with assumed captions and a sentence that says so, where no file of
+    captions is named.
+    """
     prompts = study.cfg.prompts
     if (
         study.kind == "pictures"
@@ -38,9 +48,12 @@ def with_captions(study: Study) -> tuple[Study, str]:
         or any(count is None for count in prompts.counts.values())
     ):
         return study, ""
-    return WithoutCaptions(study.cfg), (
-        f"prompts.path is null: counted with captions of {len(ASSUMED_CAPTION)} characters, as many as prompts.counts "
-        "ask for; name the file for the exact size"
+    return (
+        WithoutCaptions(study.cfg),
+        (
+            f"prompts.path is null: counted with captions of {len(ASSUMED_CAPTION)} characters, as"
+            " many as prompts.counts ask for; name the file for the exact size"
+        ),
     )
 
 
@@ -53,6 +66,8 @@ def alternatives(study: Study, description: Description) -> dict[int | None, Est
     found: dict[int | None, Estimate] = {None: whole}
     found |= {
         kept: estimate(study, description, positions_per_image=kept)
-        for kept in sorted((each for each in kept_ones if each is not None and each < most), reverse=True)
+        for kept in sorted(
+            (each for each in kept_ones if each is not None and each < most), reverse=True
+        )
     }
     return found

@@ -1,4 +1,6 @@
-"""What a study will take, from its configuration alone: pictures, vectors, bytes, training steps."""
+"""What a study will take, from its configuration alone: pictures, vectors, bytes, training
+steps.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +45,8 @@ _LABELS_BYTES = 150
 class StreamEstimate:
     """One stream of the collection; `trained` unless it is the cross-attention, which gets no SAE.
 
-    `vectors` are counted by split, `bytes` are those of its shards, `steps` those of the training of one SAE; a number of an
-    update takes `bytes_per_number`.
+    `vectors` are counted by split, `bytes` are those of its shards, `steps` those of the training
+    of one SAE; a number of an update takes `bytes_per_number`.
     """
 
     stream: Stream
@@ -61,7 +63,9 @@ class StreamEstimate:
 
     @property
     def training_numbers_bytes(self) -> int:
-        """Bytes of the training vectors' numbers alone, as papers count: no captions, no headers."""
+        """Bytes of the training vectors' numbers alone, as papers count: no captions, no
+        headers.
+        """
         return self.bytes_per_number * self.training_vectors * self.stream.d_in
 
 
@@ -71,8 +75,8 @@ class Estimate:
 
     Args:
         pictures: split -> pictures. decoded: those among them that are decoded and kept as PNG.
-        denoiser_passes: single pictures through the denoiser; guidance takes two a step. A given picture takes one a time t, a
-            text none.
+        denoiser_passes: single pictures through the denoiser; guidance takes two a step. A given
+            picture takes one a time t, a text none.
         streams: every stream of the collection.
         image_bytes: of the pictures' shards, at most: as if PNG compressed nothing.
         batch_size: of the training of one SAE.
@@ -113,11 +117,12 @@ def estimate(
     *,
     positions_per_image: int | Literal["configured"] | None = "configured",
 ) -> Estimate:
-    """Count a study through. Nothing is loaded: shapes come from `description`, captions from the prompts.
+    """Count a study through. Nothing is loaded: shapes come from `description`, captions from the
+    prompts.
 
     Args:
-        positions_per_image: stored of a training picture, where another number than the study's is asked about;
-            None: the whole grid.
+        positions_per_image: stored of a training picture, where another number than the study's is
+            asked about; None: the whole grid.
 
     Raises:
         UserError: the limits of `activations` leave a picture without a position.
@@ -166,14 +171,19 @@ def estimate(
             )
         )
     seen = [] if text else [group.texts for group in groups if group.split in SEEN_SPLITS]
-    passes = {"generation": model.steps * len(study.branches), "pictures": len(study.cfg.grid.timesteps)}
+    passes = {
+        "generation": model.steps * len(study.branches),
+        "pictures": len(study.cfg.grid.timesteps),
+    }
     png = model.height * model.width * 3 + 1024
     return Estimate(
         pictures=pictures,
         decoded=sum(len(texts) for texts in seen),
         denoiser_passes=len(prompts) * passes.get(study.kind, 0),
         streams=tuple(counted),
-        image_bytes=sum(tar_size(np.concatenate([texts, np.full(len(texts), png)])) for texts in seen),
+        image_bytes=sum(
+            tar_size(np.concatenate([texts, np.full(len(texts), png)])) for texts in seen
+        ),
         batch_size=study.cfg.activations.batch_size,
         saes_a_cell=len(study.cfg.grid.k or [None]),
     )
@@ -200,7 +210,9 @@ def _steps_at(study: Study, stream: Stream) -> int:
 
 @dataclass(frozen=True)
 class _Group:
-    """One group: the bytes of what each sample tells, the tokens of each text (None: pictures), and the split."""
+    """One group: the bytes of what each sample tells, the tokens of each text (None: pictures), and
+    the split.
+    """
 
     texts: np.ndarray
     tokens: np.ndarray | None
@@ -208,8 +220,14 @@ class _Group:
 
     def kept(self, stream: Stream, subsampling: Subsampling | None) -> np.ndarray:
         """Vectors of each sample."""
-        most = stream.positions if subsampling is None else subsampling.kept(self.split, stream.positions)
-        return np.minimum(most, np.full(len(self.texts), most) if self.tokens is None else self.tokens)
+        most = (
+            stream.positions
+            if subsampling is None
+            else subsampling.kept(self.split, stream.positions)
+        )
+        return np.minimum(
+            most, np.full(len(self.texts), most) if self.tokens is None else self.tokens
+        )
 
 
 def _stream_bytes(

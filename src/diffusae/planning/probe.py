@@ -20,10 +20,11 @@ _TRAINING_STEPS = 20
 
 
 def seconds_per_picture(study: Study) -> float:
-    """Seconds of one picture of a whole batch, with all steps and decoding, extrapolated from two short generations.
+    """Seconds of one picture of a whole batch, with all steps and decoding, extrapolated from two
+    short generations.
 
-    The difference between them is what steps cost; the rest (text encoder, decoder) comes once. Recording is left
-    out: it is short beside the steps.
+    The difference between them is what steps cost; the rest (text encoder, decoder) comes once.
+    Recording is left out: it is short beside the steps.
     """
     model = study.cfg.model
     device = _device()

@@ -24,7 +24,9 @@ WIDTH = 110
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds a picture, and vectors a second by d_in; None or absent where nobody gave or measured them."""
+    """Seconds a picture, and vectors a second by d_in; None or absent where nobody gave or measured
+    them.
+    """
 
     seconds_per_picture: float | None
     vectors_per_second: dict[int, float]
@@ -55,7 +57,8 @@ def measured_rates(study: Study, counted: Estimate) -> Rates:
     by_width: dict[int, float] = {} if vectors is None else dict.fromkeys(widths, float(vectors))
     if settings.probe and seconds is None and study.kind != "generation":
         log.info(
-            "a picture or prompt is measured for collection=generation only; give plan.seconds_per_picture"
+            "a picture or prompt is measured for collection=generation only; give"
+            " plan.seconds_per_picture"
         )
     elif settings.probe and seconds is None:
         if source.is_dir():
@@ -99,7 +102,9 @@ def cells_table(counted: Estimate, rates: Rates) -> Table:
         row = [each.stream.folder, f"{height}x{width}", str(each.stream.d_in)]
         row += [_count(each.training_vectors), _count(others), _bytes(each.bytes)]
         if each.trained:
-            epochs = counted.vectors_seen(each) / each.training_vectors if each.training_vectors else 0.0
+            epochs = (
+                counted.vectors_seen(each) / each.training_vectors if each.training_vectors else 0.0
+            )
             row += [f"{epochs:.1f}", _duration(rates.training(counted, each))]
         table.add_row(*row)
     return table
@@ -142,7 +147,9 @@ def savings_table(counted: Estimate, others: Mapping[int | None, Estimate]) -> T
 
 def _most_epochs(counted: Estimate) -> float | None:
     each = [
-        counted.vectors_seen(one) / one.training_vectors for one in counted.trained if one.training_vectors
+        counted.vectors_seen(one) / one.training_vectors
+        for one in counted.trained
+        if one.training_vectors
     ]
     return max(each, default=None)
 
@@ -171,12 +178,15 @@ def totals_table(counted: Estimate, rates: Rates, *, free: int, there: int) -> T
     table.add_row("free disk", f"{_bytes(free)}{fits}")
     table.add_row("collect", _duration(rates.generation(counted)))
     table.add_row(
-        f"train {len(counted.trained) * counted.saes_a_cell} SAEs", _duration(rates.training_of_all(counted))
+        f"train {len(counted.trained) * counted.saes_a_cell} SAEs",
+        _duration(rates.training_of_all(counted)),
     )
     return table
 
 
-def plan_json(study: Study, counted: Estimate, rates: Rates, *, free: int, there: int) -> dict[str, Any]:
+def plan_json(
+    study: Study, counted: Estimate, rates: Rates, *, free: int, there: int
+) -> dict[str, Any]:
     return {
         "experiment": study.name,
         "pictures": counted.pictures,
@@ -192,9 +202,11 @@ def plan_json(study: Study, counted: Estimate, rates: Rates, *, free: int, there
                 "trained": each.trained,
                 "training_numbers_bytes": each.training_numbers_bytes,
                 "training_steps": each.steps if each.trained else None,
-                "epochs": counted.vectors_seen(each) / each.training_vectors
-                if each.trained and each.training_vectors
-                else None,
+                "epochs": (
+                    counted.vectors_seen(each) / each.training_vectors
+                    if each.trained and each.training_vectors
+                    else None
+                ),
                 "training_seconds": rates.training(counted, each) if each.trained else None,
             }
             for each in counted.streams
@@ -213,7 +225,9 @@ def plan_json(study: Study, counted: Estimate, rates: Rates, *, free: int, there
         },
         "rates": {
             "seconds_per_picture": rates.seconds_per_picture,
-            "vectors_per_second": {str(d_in): rate for d_in, rate in rates.vectors_per_second.items()},
+            "vectors_per_second": {
+                str(d_in): rate for d_in, rate in rates.vectors_per_second.items()
+            },
         },
         "seconds": {"collect": rates.generation(counted), "train": rates.training_of_all(counted)},
     }

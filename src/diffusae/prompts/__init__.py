@@ -1,1 +1,3 @@
-"""Prompt sets: which captions are generated, with which seeds, and what each picture is used for."""
+"""Prompt sets: which captions are generated, with which seeds, and what each picture is used
+for.
+"""

@@ -1,4 +1,6 @@
-"""Captions in files: text, CSV, JSONL, Parquet and WebDataset tars, read as a stream, each row with its place in the file."""
+"""Captions in files: text, CSV, JSONL, Parquet and WebDataset tars, read as a stream, each row with
+its place in the file.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ _MAGIC: Mapping[str, tuple[int, bytes]] = {"parquet": (0, b"PAR1"), "webdataset"
 
 
 class Format(NamedTuple):
-    """How one kind of file is read: suffixes, the column that captions have unless told otherwise, and the reader."""
+    """How one kind of file is read: suffixes, the column that captions have unless told otherwise,
+    and the reader.
+    """
 
     suffixes: tuple[str, ...]
     column: str | None
@@ -40,7 +44,8 @@ FORMATS: Mapping[str, Format] = {
 
 
 def format_of(path: Path, name: str | None = None) -> str:
-    """The format of this name, or the one that the suffix tells (`.gz`, `.bz2` and `.xz` are looked through).
+    """The format of this name, or the one that the suffix tells (`.gz`, `.bz2` and `.xz` are looked
+    through).
 
     Raises:
         UserError: an unknown name or suffix.
@@ -56,7 +61,8 @@ def format_of(path: Path, name: str | None = None) -> str:
     told = ", ".join(f"{name} ({' '.join(format.suffixes)})" for name, format in FORMATS.items())
     hint = " Of JSON, one object a line is read (jsonl)." if suffix == ".json" else ""
     raise UserError(
-        f"{path}: the suffix {suffix!r} tells no format; set prompts.format to one of: {told}.{hint}"
+        f"{path}: the suffix {suffix!r} tells no format; set prompts.format to one of:"
+        f" {told}.{hint}"
     )
 
 
@@ -78,15 +84,19 @@ def read_rows(
         encoding: of text, CSV, JSON lines and a tar's members, one of `ENCODINGS`.
 
     Raises:
-        UserError: the file has no such column, has another encoding, is damaged, or is no file of its format at all.
+        UserError: the file has no such column, has another encoding, is damaged, or is no file of
+            its format at all.
     """
     name = format_of(path, format)
     found = FORMATS[name]
     if found.column is None and (column or fields):
-        raise UserError(f"{path}: a text file has no columns; leave prompts.column and prompts.where out")
+        raise UserError(
+            f"{path}: a text file has no columns; leave prompts.column and prompts.where out"
+        )
     if delimiter is not None and name != "csv":
         raise UserError(
-            f"{path}: prompts.delimiter is of CSV, this is {name}; leave it out, or set prompts.format=csv"
+            f"{path}: prompts.delimiter is of CSV, this is {name}; leave it out, or set"
+            " prompts.format=csv"
         )
     if encoding != UTF_8 and name == "parquet":
         raise UserError(f"{path}: Parquet is always UTF-8; leave prompts.encoding out")
@@ -98,13 +108,15 @@ def read_rows(
             yield row._replace(fault=fault) if fault else row
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read ({error.strerror or error}); let this user read it, or copy it again"
+            f"{path} cannot be read ({error.strerror or error}); let this user read it, or copy it"
+            " again"
         ) from error
 
 
 def check_whole(path: Path, *, format: str | None) -> None:
-    """Read what tells whether a file is whole, and has not been read because no more captions were needed: a tar up to its end
-    mark, a compressed file up to its checksum. Other files tell nothing.
+    """Read what tells whether a file is whole, and has not been read because no more captions were
+    needed: a tar up to its end mark, a compressed file up to its checksum. Other files tell
+    nothing.
 
     Raises:
         UserError: it is cut or damaged.
@@ -129,4 +141,6 @@ def _check_kind(path: Path, name: str) -> None:
         )
     for other, (place, magic) in _MAGIC.items():
         if other != name and head[place:].startswith(magic):
-            raise UserError(f"{path} is a file of the format {other}, not {name}; set prompts.format={other}")
+            raise UserError(
+                f"{path} is a file of the format {other}, not {name}; set prompts.format={other}"
+            )

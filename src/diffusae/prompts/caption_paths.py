@@ -11,17 +11,20 @@ from diffusae.errors import UserError, together
 from diffusae.prompts.caption_files import format_of
 
 _KINDS = (
-    (stat.S_ISDIR, "a folder; give its files by a pattern"), (stat.S_ISFIFO, "a pipe; write it into a file"),
-    (stat.S_ISSOCK, "a socket; give a file"), (stat.S_ISCHR, "a device; give a file"), (stat.S_ISBLK, "a device; give a file"),
-)  # fmt: skip
+    (stat.S_ISDIR, "a folder; give its files by a pattern"),
+    (stat.S_ISFIFO, "a pipe; write it into a file"),
+    (stat.S_ISSOCK, "a socket; give a file"),
+    (stat.S_ISCHR, "a device; give a file"),
+    (stat.S_ISBLK, "a device; give a file"),
+)
 
 
 def caption_paths(path: str | Path | None, format: str | None) -> list[Path]:
     """The regular files that a path means, in the order of their names.
 
     Args:
-        path: a file; a folder, for its files of a known format (Parquet is often written in parts); or a pattern, where `**` means
-            any number of folders.
+        path: a file; a folder, for its files of a known format (Parquet is often written in parts);
+            or a pattern, where `**` means any number of folders.
         format: of all files; None: told by the suffix.
 
     Raises:
@@ -29,7 +32,8 @@ def caption_paths(path: str | Path | None, format: str | None) -> list[Path]:
     """
     if path is not None and not isinstance(path, str | Path):
         raise UserError(
-            f"prompts.path={path} must be one text: a file, a folder, or a pattern such as 'captions-*.txt'"
+            f"prompts.path={path} must be one text: a file, a folder, or a pattern such as"
+            " 'captions-*.txt'"
         )
     whole = Path(path or "").expanduser()
     try:
@@ -48,7 +52,8 @@ def caption_paths(path: str | Path | None, format: str | None) -> list[Path]:
         raise UserError(f"prompts.path={path} cannot be read ({error}); mend it") from error
     if not found:
         raise UserError(
-            f"prompts.path={path} is not a file, nor a pattern of any; give text, CSV, JSONL, Parquet or tar"
+            f"prompts.path={path} is not a file, nor a pattern of any; give text, CSV, JSONL,"
+            " Parquet or tar"
         )
     paths = [Path(each) for each in found]
     together(f"{each} is {what}" for each in paths if (what := _fault(each)))
@@ -56,9 +61,13 @@ def caption_paths(path: str | Path | None, format: str | None) -> list[Path]:
 
 
 def _parts(folder: Path, format: str | None) -> list[Path]:
-    """The files of a folder; hidden ones and those that begin with _ are notes of the program that wrote it."""
+    """The files of a folder; hidden ones and those that begin with _ are notes of the program that
+    wrote it.
+    """
     files = sorted(
-        each for each in folder.iterdir() if not each.name.startswith((".", "_")) and not each.is_dir()
+        each
+        for each in folder.iterdir()
+        if not each.name.startswith((".", "_")) and not each.is_dir()
     )
     formats: dict[str, list[Path]] = {}
     for file in files:
@@ -73,7 +82,8 @@ def _parts(folder: Path, format: str | None) -> list[Path]:
             else "no file of a known format"
         )
         raise UserError(
-            f"{folder} is a folder with {has}; set prompts.path to a file or a pattern, such as '{folder}/**/*.parquet'"
+            f"{folder} is a folder with {has}; set prompts.path to a file or a pattern, such as"
+            f" '{folder}/**/*.parquet'"
         )
     paths = next(iter(formats.values()))
     together(f"{each} is {what}" for each in paths if (what := _fault(each)))

@@ -30,28 +30,32 @@ BadLines = Literal["refuse", "skip"]
 
 
 class FilePrompts:
-    """The captions of one file, or of all files of a folder or of a pattern such as `captions-*.parquet`, in their names' order.
+    """The captions of one file, or of all files of a folder or of a pattern such as
+    `captions-*.parquet`, in their names' order.
 
-    Files are read once and as a stream, and no further than the counts need: lines after the last caption that is taken are
-    neither read nor checked, and nor are further files. The file of that caption is checked to its end where it can tell
-    whether it is whole: a tar by its headers, a compressed file by its checksum.
+    Files are read once and as a stream, and no further than the counts need: lines after the last
+    caption that is taken are neither read nor checked, and nor are further files. The file of that
+    caption is checked to its end where it can tell whether it is whole: a tar by its headers, a
+    compressed file by its checksum.
 
     Args:
         path: the file, folder or pattern.
-        counts: split name to the number of pictures; with split="hash" they are upper bounds, and None is no bound.
-        split: "order": the first captions are the first split's, as many as its count, and so on. "hash": a caption's split
-            follows from its text (`HashSplit`).
+        counts: split name to the number of pictures; with split="hash" they are upper bounds, and
+            None is no bound.
+        split: "order": the first captions are the first split's, as many as its count, and so on.
+            "hash": a caption's split follows from its text (`HashSplit`).
         shares, split_seed: of the hash split, see there; unused with split="order".
         format: text, csv, jsonl, parquet or webdataset; None: told by the suffix.
         column: where captions stand; None: `caption`, in a tar the member `txt`.
         delimiter: of CSV, one character, or "tab"; None: a comma, in .tsv a tab.
         encoding: of text, CSV, JSON lines and tars, one of `ENCODINGS`.
-        bad_lines: "refuse" or "skip" what is empty, not UTF-8, not JSON and so on; both name it. A damaged file is refused
-            either way.
+        bad_lines: "refuse" or "skip" what is empty, not UTF-8, not JSON and so on; both name it. A
+            damaged file is refused either way.
         selection: further arguments of `Selection`.
 
     Raises:
-        UserError: no such file, bad settings; from `texts` also bad lines, named by number, and too few captions.
+        UserError: no such file, bad settings; from `texts` also bad lines, named by number, and too
+            few captions.
     """
 
     def __init__(
@@ -87,8 +91,8 @@ class FilePrompts:
             dealt = HashSplit(shares or {}, seed=split_seed).shares
             if lacking := self.counts.keys() - dealt.keys():
                 raise UserError(
-                    f"prompts.counts ask for {', '.join(sorted(lacking))}, which prompts.shares give nothing; "
-                    "give a share, or set the count to 0"
+                    f"prompts.counts ask for {', '.join(sorted(lacking))}, which prompts.shares"
+                    " give nothing; give a share, or set the count to 0"
                 )
         self.shares, self.split_seed = shares or {}, split_seed
         self.format, self.column, self.bad_lines = format, column, bad_lines
@@ -96,10 +100,14 @@ class FilePrompts:
         self.selection = selection
 
     def texts(self) -> list[Caption]:
-        """(split, caption, place in its file), split by split. A study's stages ask often: an unchanged file is read once."""
+        """(split, caption, place in its file), split by split. A study's stages ask often: an
+        unchanged file is read once.
+        """
         return list(
             _read(
-                tuple((path, (stat := path.stat()).st_mtime_ns, stat.st_size) for path in self.paths),
+                tuple(
+                    (path, (stat := path.stat()).st_mtime_ns, stat.st_size) for path in self.paths
+                ),
                 tuple(self.counts.items()),
                 shares=tuple(self.shares.items()) if self.by_hash else None,
                 split_seed=self.split_seed,
@@ -108,7 +116,9 @@ class FilePrompts:
                 delimiter=self.delimiter,
                 encoding=self.encoding,
                 bad_lines=self.bad_lines,
-                selection=tuple((n, tuple(v) if n == "where" else v) for n, v in self.selection.items()),
+                selection=tuple(
+                    (n, tuple(v) if n == "where" else v) for n, v in self.selection.items()
+                ),
             )
         )
 
@@ -127,7 +137,9 @@ def _read(
     bad_lines: BadLines,
     selection: tuple[tuple[str, Any], ...],
 ) -> tuple[Caption, ...]:
-    """Read and check; every argument is hashable, and files count with their time and size, so that it is remembered."""
+    """Read and check; every argument is hashable, and files count with their time and size, so that
+    it is remembered.
+    """
     chosen = Selection(**dict(selection))
     deal = (
         _InOrder(dict(counts))
@@ -154,7 +166,8 @@ def _read(
     source = str(paths[0]) if len(paths) == 1 else f"the {len(paths)} files"
     if read > bad.count and chosen.never_seen:
         raise UserError(
-            f"no row of {source} has the column {', '.join(sorted(chosen.never_seen))}; mend prompts.where"
+            f"no row of {source} has the column {', '.join(sorted(chosen.never_seen))}; mend"
+            " prompts.where"
         )
     reasons = ", ".join(f"{count} {reason}" for reason, count in chosen.left_out.most_common())
     if reasons:
@@ -200,8 +213,8 @@ class _InOrder:
     def require(self, source: str) -> None:
         if not self.full:
             raise UserError(
-                f"prompts.counts ask for {self.needed} caption{'s' * (self.needed != 1)}, {source} has {len(self._found)}; "
-                "lower the counts, or give more captions"
+                f"prompts.counts ask for {self.needed} caption{'s' * (self.needed != 1)}, {source}"
+                f" has {len(self._found)}; lower the counts, or give more captions"
             )
 
 
@@ -231,15 +244,20 @@ class _ByHash:
         empty = [split for split, found in self._found.items() if not found]
         if empty:
             raise UserError(
-                f"no caption of {source} falls into {', '.join(empty)}; give more captions, raise the share, "
-                "or set the count to 0"
+                f"no caption of {source} falls into {', '.join(empty)}; give more captions, raise"
+                " the share, or set the count to 0"
             )
         for split in sorted(self._open):
             if self.counts[split] is not None:
                 log.warning(
                     "split %s gets %d caption%s of %s, fewer than prompts.counts.%s=%d",
-                    split, len(self._found[split]), "s" * (len(self._found[split]) != 1), source, split, self.counts[split],
-                )  # fmt: skip
+                    split,
+                    len(self._found[split]),
+                    "s" * (len(self._found[split]) != 1),
+                    source,
+                    split,
+                    self.counts[split],
+                )
 
 
 class _BadLines:
@@ -262,11 +280,14 @@ class _BadLines:
         remedy = "Leave bad lines out by prompts.bad_lines=skip"
         if any("not UTF-8" in fault for fault in self.first):
             remedy += (
-                "; where a file has another encoding than UTF-8, name it by prompts.encoding, such as latin-1"
+                "; where a file has another encoding than UTF-8, name it by prompts.encoding, such"
+                " as latin-1"
             )
         if self.policy == "skip":
             log.warning(
-                "%s left out:%s", "1 bad line is" if self.count == 1 else f"{self.count} bad lines are", told
+                "%s left out:%s",
+                "1 bad line is" if self.count == 1 else f"{self.count} bad lines are",
+                told,
             )
         elif self.count == 1:
             raise UserError(f"{self.first[0]}\n{remedy}")

@@ -1,4 +1,6 @@
-"""Conditions on other columns than the caption, such as "aesthetic >= 6": values are compared by their type."""
+"""Conditions on other columns than the caption, such as "aesthetic >= 6": values are compared by
+their type.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +15,25 @@ from typing import Any
 from diffusae.errors import UserError
 
 _COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
-    ">=": operator.ge, "<=": operator.le, "!=": operator.ne, "==": operator.eq, ">": operator.gt, "<": operator.lt,
-}  # fmt: skip
+    ">=": operator.ge,
+    "<=": operator.le,
+    "!=": operator.ne,
+    "==": operator.eq,
+    ">": operator.gt,
+    "<": operator.lt,
+}
 _CONDITION = re.compile(r"\s*([^<>=!]+?)\s*(>=|<=|!=|==|>|<)\s*([^<>=!\s].*?)\s*", re.DOTALL)
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?inf(inity)?", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?inf(inity)?", re.IGNORECASE
+)
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}.*", re.DOTALL)
 _BOOLEANS = {"true": True, "false": False}
 _REMEDIES = {
     "booleans": "compare with true or false, by == or !=",
     "numbers": "compare with a number",
-    "dates": "compare with a date such as 2024-05-31, with a time zone only where the column has one",
+    "dates": (
+        "compare with a date such as 2024-05-31, with a time zone only where the column has one"
+    ),
     "text": "compare with text",
 }
 
@@ -33,8 +44,9 @@ class Condition:
     - booleans: with true or false, by == and !=;
     - numbers: with a number, by all signs;
     - dates and times: with an ISO date or time, by all signs;
-    - text (all columns of CSV): as a boolean, number or date where it reads like one; text that does not is compared as text, by ==
-      and != and whatever the case, and is not in any order with a number or date. A value in quotes is always text.
+    - text (all columns of CSV): as a boolean, number or date where it reads like one; text that
+      does not is compared as text, by == and != and whatever the case, and is not in any order with
+      a number or date. A value in quotes is always text.
 
     Args:
         text: the condition.
@@ -46,7 +58,9 @@ class Condition:
     def __init__(self, text: object) -> None:
         found = _CONDITION.fullmatch(str(text))
         if found is None:
-            raise UserError(f"prompts.where: {text!r} must be COLUMN SIGN VALUE, such as 'aesthetic >= 6'")
+            raise UserError(
+                f"prompts.where: {text!r} must be COLUMN SIGN VALUE, such as 'aesthetic >= 6'"
+            )
         self.name, self.sign, value = found.groups()
         self.quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
         self.value = value[1:-1] if self.quoted else value
@@ -55,11 +69,13 @@ class Condition:
         self.boolean = None if self.quoted else _BOOLEANS.get(self.value.casefold())
         if self.value.casefold() in ("nan", "null") and not self.quoted:
             raise UserError(
-                f"prompts.where: {text!r} asks for no value; rows without one are left out by any condition on the column"
+                f"prompts.where: {text!r} asks for no value; rows without one are left out by any"
+                " condition on the column"
             )
         if sign_orders(self.sign) and self.number is None and self.time is None:
             raise UserError(
-                f"prompts.where: {text!r} compares by {self.sign} with what is no number or date; use == or !="
+                f"prompts.where: {text!r} compares by {self.sign} with what is no number or date;"
+                " use == or !="
             )
         self._compare = _COMPARISONS[self.sign]
         self._kind = ""
@@ -71,13 +87,14 @@ class Condition:
         """Whether a value that is not missing fulfils the condition.
 
         Raises:
-            UserError: it is of a kind that the condition's value cannot be compared with, or of another kind than the values
-                before it.
+            UserError: it is of a kind that the condition's value cannot be compared with, or of
+                another kind than the values before it.
         """
         kind = _kind(found)
         if self._kind not in ("", kind):
             raise UserError(
-                f"the column {self.name!r} holds {kind} here ({_shown(found)}) and {self._kind} before; write it with one type"
+                f"the column {self.name!r} holds {kind} here ({_shown(found)}) and {self._kind}"
+                " before; write it with one type"
             )
         self._kind = kind
         if kind == "text":
@@ -102,7 +119,9 @@ class Condition:
             if ours is not None:
                 if (theirs := values[kind]) is None:
                     raise self._mismatch(f"{kind} as text", found)
-                return self._compare(*(self._times(ours, theirs) if kind == "dates" else (ours, theirs)))
+                return self._compare(
+                    *(self._times(ours, theirs) if kind == "dates" else (ours, theirs))
+                )
         if self.boolean is not None:
             raise self._mismatch("text", found)
         return not sign_orders(self.sign) and self._compare(found.casefold(), self.value.casefold())
@@ -120,8 +139,9 @@ class Condition:
     def _mismatch(self, kind: str, found: Any) -> UserError:
         remedy = _REMEDIES.get(kind.removesuffix(" as text"), "choose another column")
         return UserError(
-            f"prompts.where: {str(self)!r} does not suit the column {self.name!r}, which holds {kind} ({_shown(found)}); {remedy}"
-            f"{'; quotes around the value make it text' if kind.endswith('text') else ''}"
+            f"prompts.where: {str(self)!r} does not suit the column {self.name!r}, which holds"
+            f" {kind} ({_shown(found)});"
+            f" {remedy}{'; quotes around the value make it text' if kind.endswith('text') else ''}"
         )
 
 
@@ -146,7 +166,9 @@ def _kind(found: Any) -> str:
         return "dates"
     if isinstance(found, str):
         return "text"
-    return {list: "lists", dict: "objects"}.get(type(found), f"values of type {type(found).__name__}")
+    return {list: "lists", dict: "objects"}.get(
+        type(found), f"values of type {type(found).__name__}"
+    )
 
 
 def _shown(found: Any) -> str:

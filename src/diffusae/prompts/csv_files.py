@@ -45,11 +45,15 @@ def csv_rows(path: Path, how: Reading) -> Iterator[Row]:
         for row in reader:
             where, line = f"line {line}", reader.line_num + 1
             if len(row) != len(header) and row:
-                counted = f"{len(row)} field{'s' * (len(row) != 1)} where the header has {len(header)}"
+                counted = (
+                    f"{len(row)} field{'s' * (len(row) != 1)} where the header has {len(header)}"
+                )
                 yield Row(where, "", f"{counted}; quote captions with {delimiter!r}")
                 continue
             text, *others = [row[place] for place in places] if row else [""]
-            bad = any(not cell.isascii() and not_decoded(cell, how.encoding) for cell in (text, *others))
+            bad = any(
+                not cell.isascii() and not_decoded(cell, how.encoding) for cell in (text, *others)
+            )
             fault = f"not {how.encoding.upper()}; save the file as UTF-8" if bad else ""
             yield Row(
                 where,
@@ -61,25 +65,37 @@ def csv_rows(path: Path, how: Reading) -> Iterator[Row]:
         if line == 1 and (remedy := _other_delimiter(first, how.column, delimiter)):
             raise UserError(f"{path}: {remedy}") from error
         yield Row(
-            f"line {line}", "", f"not CSV ({error}); nothing after it is read; mend the quotes", ends=True
+            f"line {line}",
+            "",
+            f"not CSV ({error}); nothing after it is read; mend the quotes",
+            ends=True,
         )
 
 
 def require_once(path: Path, columns: Sequence[str], name: str, otherwise: str = "") -> None:
-    """`UserError` unless a file has one column of this name; `otherwise` is a better remedy, where one is known."""
+    """`UserError` unless a file has one column of this name; `otherwise` is a better remedy, where
+    one is known.
+    """
     if columns.count(name) > 1:
         raise UserError(f"{path} has the column {name!r} more than once; rename all but one")
     if name not in columns:
         shown = [ascii(column[:80])[1:-1] for column in columns[:50]]
-        remedy = otherwise or f"{unknown('column', name, shown)} Set prompts.column or prompts.where"
+        remedy = (
+            otherwise or f"{unknown('column', name, shown)} Set prompts.column or prompts.where"
+        )
         raise UserError(f"{path}: {remedy}")
 
 
 def _other_delimiter(line: str, name: str, delimiter: str) -> str:
-    """What to set where the first line has the column under another delimiter; "" where it has not."""
+    """What to set where the first line has the column under another delimiter; "" where it has
+    not.
+    """
     line = line.strip()
     if line.lower().startswith("sep="):
-        return f"its first line is {line[:20]!a}, which only Excel reads; remove it, and set 'prompts.delimiter=\"{line[4:5]}\"'"
+        return (
+            f"its first line is {line[:20]!a}, which only Excel reads; remove it, and set"
+            f" 'prompts.delimiter=\"{line[4:5]}\"'"
+        )
     for other in DELIMITERS:
         if (
             other != delimiter
@@ -87,5 +103,8 @@ def _other_delimiter(line: str, name: str, delimiter: str) -> str:
             and other in line
         ):
             told = "tab" if other == "\t" else f'"{other}"'
-            return f"its header {line[:200]!a} is separated by {other!r}; set 'prompts.delimiter={told}'"
+            return (
+                f"its header {line[:200]!a} is separated by {other!r}; set"
+                f" 'prompts.delimiter={told}'"
+            )
     return ""

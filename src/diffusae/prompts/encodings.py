@@ -1,4 +1,6 @@
-"""Which encoding a file of captions has: the one that is set, refused where the file's first bytes tell of another."""
+"""Which encoding a file of captions has: the one that is set, refused where the file's first bytes
+tell of another.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,45 @@ from diffusae.errors import UserError, unknown
 
 UTF_8 = "utf-8"
 ENCODINGS = (
-    UTF_8, "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be", "latin-1", "cp1250", "cp1251", "cp1252",
-    "cp1253", "cp1254", "cp1255", "cp1256", "iso8859-2", "iso8859-15", "koi8-r", "mac-roman", "cp437", "cp850", "big5", "euc-jp",
-    "euc-kr", "gb18030", "shift_jis",
-)  # fmt: skip
+    UTF_8,
+    "utf-16",
+    "utf-16-le",
+    "utf-16-be",
+    "utf-32",
+    "utf-32-le",
+    "utf-32-be",
+    "latin-1",
+    "cp1250",
+    "cp1251",
+    "cp1252",
+    "cp1253",
+    "cp1254",
+    "cp1255",
+    "cp1256",
+    "iso8859-2",
+    "iso8859-15",
+    "koi8-r",
+    "mac-roman",
+    "cp437",
+    "cp850",
+    "big5",
+    "euc-jp",
+    "euc-kr",
+    "gb18030",
+    "shift_jis",
+)
 _MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
-)  # fmt: skip
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 _WIDE = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
 
 MARKED = "diffusae.marked"
-"""Decoding with these errors leaves half of a surrogate pair where bytes are none of the encoding's."""
+"""Decoding with these errors leaves half of a surrogate pair where bytes are none of the
+encoding's.
+"""
 codecs.register_error(MARKED, lambda error: ("\udcff", error.end))  # type: ignore[attr-defined]
 
 
@@ -49,9 +79,17 @@ def check_encoding(path: Path | str, head: bytes, encoding: str) -> None:
     """
     marked = next((name for mark, name in _MARKS if head.startswith(mark)), None)
     if marked is not None:
-        _require(path, encoding.startswith(marked), f"begins with the byte order mark of {marked}", marked)
+        _require(
+            path,
+            encoding.startswith(marked),
+            f"begins with the byte order mark of {marked}",
+            marked,
+        )
     elif (
-        b"\0" in head and "utf-16" not in encoding and "utf-32" not in encoding and (guess := _guessed(head))
+        b"\0" in head
+        and "utf-16" not in encoding
+        and "utf-32" not in encoding
+        and (guess := _guessed(head))
     ):
         _require(path, False, f"looks like {guess} without a byte order mark", guess)
     elif encoding == UTF_8:
@@ -59,7 +97,8 @@ def check_encoding(path: Path | str, head: bytes, encoding: str) -> None:
     elif head and encoding in ("utf-16", "utf-32"):
         named = f"set prompts.encoding={encoding}-le (the usual one) or {encoding}-be"
         raise UserError(
-            f"{path} has no byte order mark of {encoding}; {named}, or leave prompts.encoding out where it is {UTF_8}"
+            f"{path} has no byte order mark of {encoding}; {named}, or leave prompts.encoding out"
+            f" where it is {UTF_8}"
         )
     elif encoding in _WIDE:
         _require(path, b"\0" in head or not _is_utf8(head), f"is {UTF_8}, not {encoding}", UTF_8)
@@ -70,7 +109,11 @@ def check_encoding(path: Path | str, head: bytes, encoding: str) -> None:
 def not_decoded(text: str, encoding: str) -> str:
     """What is wrong with text in which bytes that could not be decoded were marked."""
     if encoding != UTF_8:
-        return f"not {encoding}; save the file as UTF-8, or mend prompts.encoding" if "\udcff" in text else ""
+        return (
+            f"not {encoding}; save the file as UTF-8, or mend prompts.encoding"
+            if "\udcff" in text
+            else ""
+        )
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -15,8 +15,8 @@ from diffusae.prompts.selection import normalised
 class HashSplit:
     """Deals captions out by their SHA-256, in given shares.
 
-    Captions that differ in case and white space alone fall into the same split. More files, another order or other filters
-    move no caption; other shares or another seed do.
+    Captions that differ in case and white space alone fall into the same split. More files, another
+    order or other filters move no caption; other shares or another seed do.
 
     Args:
         shares: split name to its share of all captions; together 1.
@@ -29,7 +29,8 @@ class HashSplit:
     def __init__(self, shares: Mapping[str, Any], *, seed: int = 0) -> None:
         if not isinstance(shares, Mapping):
             raise UserError(
-                f"prompts.shares={shares} must give a share a split, such as {{train: 0.8, test: 0.2}}"
+                f"prompts.shares={shares} must give a share a split, such as {{train: 0.8, test:"
+                " 0.2}"
             )
         faults = [
             f"prompts.shares.{split}: unknown split; known: {', '.join(SPLITS)}"
@@ -44,7 +45,9 @@ class HashSplit:
         if not isinstance(seed, int) or isinstance(seed, bool):
             faults.append(f"prompts.split_seed={seed} must be a whole number")
         if not faults and abs(sum(shares.values()) - 1) > 1e-9:
-            faults.append(f"prompts.shares add up to {sum(shares.values()):g}; make them add up to 1")
+            faults.append(
+                f"prompts.shares add up to {sum(shares.values()):g}; make them add up to 1"
+            )
         together(faults)
         self.shares = {split: float(shares[split]) for split in SPLITS if shares.get(split)}
         self._ends = list(accumulate(self.shares.values()))

@@ -19,23 +19,29 @@ _HEAD = 2**16
 def lines(path: Path, encoding: str) -> Iterator[str]:
     """The lines of a file with their ends (LF, CR LF or CR), without byte order marks.
 
-    Bytes that are none of the encoding's stand as halves of surrogate pairs, which `not_decoded` tells.
+    Bytes that are none of the encoding's stand as halves of surrogate pairs, which `not_decoded`
+    tells.
 
     Raises:
-        UserError: the file has another encoding, is damaged, or has a line of more than `MOST_LINE` characters.
+        UserError: the file has another encoding, is damaged, or has a line of more than `MOST_LINE`
+            characters.
     """
     with open_contents(path) as raw:
         check_encoding(path, raw.peek(_HEAD)[:_HEAD], encoding)
         is_utf8 = encoding == UTF_8
         text = io.TextIOWrapper(
-            raw, "utf-8-sig" if is_utf8 else encoding, "surrogateescape" if is_utf8 else MARKED, newline=""
+            raw,
+            "utf-8-sig" if is_utf8 else encoding,
+            "surrogateescape" if is_utf8 else MARKED,
+            newline="",
         )
         number = 0
         while line := text.readline(MOST_LINE):
             number += 1
             if len(line) == MOST_LINE and line[-1] not in "\r\n":
                 raise UserError(
-                    f"{path}, line {number} has more than {MOST_LINE} characters; write one caption a line, or set prompts.format"
+                    f"{path}, line {number} has more than {MOST_LINE} characters; write one caption"
+                    " a line, or set prompts.format"
                 )
             yield line.removeprefix("\ufeff")  # files that were joined have marks in their middle
 
@@ -55,9 +61,14 @@ def jsonl_rows(path: Path, how: Reading) -> Iterator[Row]:
         try:
             value = json_of(line)
         except ValueError as error:
-            if where == "line 1" and line.startswith(("[", "{")) and line.rstrip().endswith(("[", "{", ",")):
+            if (
+                where == "line 1"
+                and line.startswith(("[", "{"))
+                and line.rstrip().endswith(("[", "{", ","))
+            ):
                 raise UserError(
-                    f"{path} is JSON over several lines; write one object a line, such as with `jq -c '.[]'`"
+                    f"{path} is JSON over several lines; write one object a line, such as with `jq"
+                    " -c '.[]'`"
                 ) from error
             yield Row(where, "", f"not JSON ({error}); mend the line")
             continue

@@ -23,9 +23,11 @@ def parquet_rows(path: Path, how: Reading) -> Iterator[Row]:
             require_once(path, schema.names, name)
         if not _is_text(schema.field(how.column).type):
             raise UserError(
-                f"{path}: the column {how.column!r} is of type {schema.field(how.column).type}, not text; set prompts.column"
+                f"{path}: the column {how.column!r} is of type {schema.field(how.column).type}, not"
+                " text; set prompts.column"
             )
-        # A dictionary stays one: a text that is stored once would fill the memory where a million rows name it.
+        # A dictionary stays one: a text that is stored once would fill the memory where a million
+        # rows name it.
         texts = [name for name in how.names if _is_text(schema.field(name).type)]
         with pq.ParquetFile(path, read_dictionary=texts, page_checksum_verification=True) as file:
             for batch in file.iter_batches(batch_size=how.rows_at_once, columns=list(how.names)):
@@ -53,7 +55,9 @@ def _row(where: str, values: Sequence[Any], how: Reading) -> Row:
         if isinstance(value, UnicodeDecodeError):
             return Row(where, "", "not UTF-8; write the column anew as UTF-8")
         if isinstance(value, ValueError):
-            return Row(where, "", f"{name!r} has a value that cannot be read ({value}); write it anew")
+            return Row(
+                where, "", f"{name!r} has a value that cannot be read ({value}); write it anew"
+            )
     fields = dict(zip(how.names, values, strict=True)) if how.fields else {}
     return of_value(where, values[0], how.column, fields)
 
@@ -70,7 +74,8 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _values(column: pa.Array) -> Iterator[Any]:
-    """The values one by one; of one that is not UTF-8, the error. Each entry of a dictionary is made once.
+    """The values one by one; of one that is not UTF-8, the error. Each entry of a dictionary is
+    made once.
 
     Raises:
         pa.ArrowInvalid: the column points outside of its own data.
@@ -81,7 +86,9 @@ def _values(column: pa.Array) -> Iterator[Any]:
         for index in column.indices.to_pylist():
             if index not in made:
                 if not 0 <= index < len(column.dictionary):
-                    raise pa.ArrowInvalid(f"entry {index} of a dictionary of {len(column.dictionary)}")
+                    raise pa.ArrowInvalid(
+                        f"entry {index} of a dictionary of {len(column.dictionary)}"
+                    )
                 made[index] = _value(column.dictionary[index])
             yield made[index]
     else:

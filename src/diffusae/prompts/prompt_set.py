@@ -9,7 +9,9 @@ from typing import Any, Protocol
 from diffusae.errors import UserError, together
 
 SPLITS: tuple[str, ...] = ("train", "validation", "dictionary", "tune", "test")
-"""What pictures are used for: training the SAE, watching it, naming latents, choosing thresholds, the figures."""
+"""What pictures are used for: training the SAE, watching it, naming latents, choosing thresholds,
+the figures.
+"""
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,18 @@ class PromptSource(Protocol):
     """Where captions come from."""
 
     def texts(self) -> Sequence[tuple[str, str] | tuple[str, str, str]]:
-        """(split, caption) or (split, caption, its place in a file), split by split in an order that never changes."""
+        """(split, caption) or (split, caption, its place in a file), split by split in an order
+        that never changes.
+        """
         ...
 
 
 def number_prompts(
     texts: Iterable[tuple[str, str] | tuple[str, str, str]], *, first_seed: int = 0
 ) -> list[Prompt]:
-    """Give each caption an id and a seed by its place; `UserError` lists every empty caption and unknown split."""
+    """Give each caption an id and a seed by its place; `UserError` lists every empty caption and
+    unknown split.
+    """
     prompts: list[Prompt] = []
     faults: list[str] = []
     for place, (split, text, *where) in enumerate(texts):
@@ -53,7 +59,8 @@ def number_prompts(
 
 
 def check_counts(counts: Mapping[str, Any], *, open_ended: bool = False) -> dict[str, int | None]:
-    """Pictures wanted a split; `UserError` for unknown splits and for counts that are not whole and >= 0.
+    """Pictures wanted a split; `UserError` for unknown splits and for counts that are not whole and
+    >= 0.
 
     With `open_ended` a count may be None: every caption of the split.
     """
@@ -62,7 +69,9 @@ def check_counts(counts: Mapping[str, Any], *, open_ended: bool = False) -> dict
             f"prompts.counts={counts} must give a number a split, such as {{train: 100, test: 20}}"
         )
     faults = [
-        f"prompts.counts.{s}: unknown split; known: {', '.join(SPLITS)}" for s in counts if s not in SPLITS
+        f"prompts.counts.{s}: unknown split; known: {', '.join(SPLITS)}"
+        for s in counts
+        if s not in SPLITS
     ]
     faults += [
         f"prompts.counts.{split}={count} must be a whole number from 0"

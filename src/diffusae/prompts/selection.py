@@ -1,4 +1,6 @@
-"""Which captions of a file a study wants: by pattern, by other columns, by length, by script, and each only once."""
+"""Which captions of a file a study wants: by pattern, by other columns, by length, by script, and
+each only once.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ def normalised(text: str) -> str:
 
 
 def script_share(text: str, script: str) -> float:
-    """The share of a caption's letters that belong to a script, from 0 to 1; 1 where it has no letters.
+    """The share of a caption's letters that belong to a script, from 0 to 1; 1 where it has no
+    letters.
 
     This tells writing systems apart, not languages: English and French are both `latin`.
     """
@@ -52,13 +55,14 @@ def _script_word(letter: str) -> str:
 
 
 class Selection:
-    """Says of each caption whether it is wanted, and counts why others are not. All checks are off by default.
+    """Says of each caption whether it is wanted, and counts why others are not. All checks are off
+    by default.
 
     Args:
         match: a regular expression that must be found in the caption, whatever its case.
         exclude: one that must not.
-        where: conditions on other columns, such as "aesthetic >= 6" or "nsfw == UNLIKELY", see `Condition`. A row without a
-            value (null, NaN, empty) is left out.
+        where: conditions on other columns, such as "aesthetic >= 6" or "nsfw == UNLIKELY", see
+            `Condition`. A row without a value (null, NaN, empty) is left out.
         dedupe: take each caption once, case and white space apart.
         min_words, max_words: bounds on the words, both included; None: no upper one.
         script: one of `SCRIPTS`; min_script_share: the share of letters that must belong to it.
@@ -88,13 +92,15 @@ class Selection:
         bounds = (min_words, min_words if max_words is None else max_words)
         if not all(type(bound) is int for bound in bounds) or not 1 <= bounds[0] <= bounds[1]:
             faults.append(
-                f"prompts.min_words={min_words} and prompts.max_words={max_words} leave no caption; "
-                "choose whole numbers with 1 <= min_words <= max_words"
+                f"prompts.min_words={min_words} and prompts.max_words={max_words} leave no caption;"
+                " choose whole numbers with 1 <= min_words <= max_words"
             )
         if script is not None and script not in SCRIPTS:
             faults.append(str(unknown("prompts.script:", script, SCRIPTS)))
         if type(min_script_share) not in (int, float) or not 0 < min_script_share <= 1:
-            faults.append(f"prompts.min_script_share={min_script_share} must be above 0 and at most 1")
+            faults.append(
+                f"prompts.min_script_share={min_script_share} must be above 0 and at most 1"
+            )
         together(faults)
         self.dedupe, self.min_words, self.max_words = dedupe, min_words, max_words
         self.script, self.min_script_share = script, min_script_share
@@ -139,7 +145,9 @@ class Selection:
         if self.script is not None and script_share(text, self.script) < self.min_script_share:
             return f"not in {self.script} script"
         if self.dedupe:
-            key = hashlib.blake2b(normalised(text).encode(), digest_size=16).digest()  # smaller than the text
+            key = hashlib.blake2b(
+                normalised(text).encode(), digest_size=16
+            ).digest()  # smaller than the text
             if key in self._seen:
                 return "duplicate"
             self._seen.add(key)
@@ -157,7 +165,9 @@ def _pattern(name: str, text: str | None, faults: list[str]) -> re.Pattern[str] 
 def _conditions(where: object, faults: list[str]) -> list[Condition]:
     found: list[Condition] = []
     if isinstance(where, str) or not isinstance(where, Sequence):
-        faults.append(f"prompts.where={where!r} must be a list of conditions, such as ['aesthetic >= 6']")
+        faults.append(
+            f"prompts.where={where!r} must be a list of conditions, such as ['aesthetic >= 6']"
+        )
         return found
     for text in where:
         try:

@@ -16,9 +16,11 @@ log = logging.getLogger(__name__)
 
 
 def tar_rows(path: Path, how: Reading) -> Iterator[Row]:
-    """A caption a sample. The column is a member's extension (`txt`), or `json.NAME` for a field of the JSON member.
+    """A caption a sample. The column is a member's extension (`txt`), or `json.NAME` for a field of
+    the JSON member.
 
-    Members of a sample stand together under one key, as WebDataset asks. Pictures are passed over unread.
+    Members of a sample stand together under one key, as WebDataset asks. Pictures are passed over
+    unread.
     """
     member = how.column.partition(".")[0]
     if how.column == "json":
@@ -59,19 +61,29 @@ def _row(sample: Sample, how: Reading) -> Row:
     where = _where(sample.key)
     member, _, field = how.column.partition(".")
     if member not in sample.data:
-        return Row(where, "", f"no .{member} member, {sample.told}; set prompts.column, or mend the tar")
+        return Row(
+            where, "", f"no .{member} member, {sample.told}; set prompts.column, or mend the tar"
+        )
     try:
         meta = json_of(_text(sample, "json")) if "json" in sample.data else {}
         if field:
             return of_object(where, meta, field, how.fields)
-        given = {name: meta[name] for name in how.fields if name in meta} if isinstance(meta, dict) else {}
-        check_encoding(f"the member {sample.members[member].name!r}", sample.data[member], how.encoding)
+        given = (
+            {name: meta[name] for name in how.fields if name in meta}
+            if isinstance(meta, dict)
+            else {}
+        )
+        check_encoding(
+            f"the member {sample.members[member].name!r}", sample.data[member], how.encoding
+        )
         return Row(where, _text(sample, member, how.encoding), "", given)
     except UserError as error:
         return Row(where, "", str(error))
     except UnicodeDecodeError as error:
         return Row(
-            where, "", f"its .{member} is not {error.encoding.upper()}; write it so, or set prompts.encoding"
+            where,
+            "",
+            f"its .{member} is not {error.encoding.upper()}; write it so, or set prompts.encoding",
         )
     except ValueError as error:
         return Row(where, "", f"its .json is not JSON ({error}); mend the tar")

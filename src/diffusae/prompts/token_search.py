@@ -1,9 +1,11 @@
-"""Token-optimised prompts: a search for tokens that make a model do what a word does, without the word.
+"""Token-optimised prompts: a search for tokens that make a model do what a word does, without the
+word.
 
-Greedy coordinate search with gradients as a guide (GCG, arXiv 2307.15043, as UnlearnDiffAtk, arXiv 2310.11868, and P4D use the
-like for diffusion models): at every round one place is chosen, candidates for it are proposed - those whose embedding the
-objective's gradient favours, or random ones where there is no gradient -, and the best of them stays if it improves. What is
-minimised is the caller's: this module knows strings and numbers only.
+Greedy coordinate search with gradients as a guide (GCG, arXiv 2307.15043, as UnlearnDiffAtk, arXiv
+2310.11868, and P4D use the like for diffusion models): at every round one place is chosen,
+candidates for it are proposed - those whose embedding the objective's gradient favours, or random
+ones where there is no gradient -, and the best of them stays if it improves. What is minimised is
+the caller's: this module knows strings and numbers only.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from diffusae.errors import together
 Losses = Callable[[Sequence[str]], Float[Tensor, " n"]]
 """Texts, each the joined tokens in the target's place, to what is minimised."""
 Favour = Callable[[str, int], Float[Tensor, " vocab"] | None]
-"""(text, place among its tokens) to a score of every token there, higher is better; None: no gradient is known."""
+"""(text, place among its tokens) to a score of every token there, higher is better; None: no
+gradient is known.
+"""
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,12 @@ class Found:
 
 
 def allowed_tokens(words: Sequence[str], *, without: Sequence[str]) -> list[int]:
-    """Places of the whole words that a search may use: of letters alone, not a forbidden word nor one that holds it.
+    """Places of the whole words that a search may use: of letters alone, not a forbidden word nor
+    one that holds it.
 
     Args:
-        words: the text of every token, as the tokenizer would join it with blanks around; "" for tokens that are no word.
+        words: the text of every token, as the tokenizer would join it with blanks around; "" for
+            tokens that are no word.
         without: forbidden words: the target's, and its plural.
     """
     forbidden = [word.lower() for word in without]
@@ -67,12 +73,13 @@ def search_tokens(
     favour: Favour | None = None,
     seed: int = 0,
 ) -> Found:
-    """`length` tokens of `allowed` with a low loss, found in `rounds` x `candidates` queries at most.
+    """`length` tokens of `allowed` with a low loss, found in `rounds` x `candidates` queries at
+    most.
 
     Args:
         words: the text of every token; a token's place is its index.
-        losses, favour: see there. Half of the candidates come from `favour`, the others are random: a gradient at one token
-            says little about tokens far from it.
+        losses, favour: see there. Half of the candidates come from `favour`, the others are random:
+            a gradient at one token says little about tokens far from it.
 
     Raises:
         UserError: nothing is allowed, or a number below 1 (all faults together).
@@ -88,7 +95,9 @@ def search_tokens(
     generator = torch.Generator().manual_seed(seed)
 
     def drawn(count: int) -> list[int]:
-        return [allowed[i] for i in torch.randint(len(allowed), (count,), generator=generator).tolist()]
+        return [
+            allowed[i] for i in torch.randint(len(allowed), (count,), generator=generator).tolist()
+        ]
 
     def text_of(tokens: Sequence[int]) -> str:
         return " ".join(words[token] for token in tokens)
@@ -103,7 +112,9 @@ def search_tokens(
             if len(proposed) >= min(candidates, len(allowed)):
                 break
             proposed.setdefault(allowed[token])
-        tried = [[*best[:place], token, *best[place + 1 :]] for token in proposed if token != best[place]]
+        tried = [
+            [*best[:place], token, *best[place + 1 :]] for token in proposed if token != best[place]
+        ]
         if tried:
             found = losses([text_of(tokens) for tokens in tried])
             queries += len(tried)
@@ -113,7 +124,9 @@ def search_tokens(
     return Found(text_of(best), loss, start, queries, tuple(history))
 
 
-def _favoured(favour: Favour | None, text: str, place: int, allowed: Sequence[int], count: int) -> list[int]:
+def _favoured(
+    favour: Favour | None, text: str, place: int, allowed: Sequence[int], count: int
+) -> list[int]:
     scores = None if favour is None or not count else favour(text, place)
     if scores is None:
         return []

@@ -19,9 +19,14 @@ from diffusae.table_files import Kind, read_table
 FILE = "examples.parquet"
 PANEL = "before_after"
 _COLUMNS: Mapping[str, Kind] = {
-    "case": "text", "image_id": "text", "prompt": "text", "method": "text", "strength": "number", "success": "any",
+    "case": "text",
+    "image_id": "text",
+    "prompt": "text",
+    "method": "text",
+    "strength": "number",
+    "success": "any",
     "picture": "bytes",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +70,8 @@ def panel_name(metric: str) -> str:
 
 
 def load_examples(directory: Path) -> list[Example]:
-    """The cases of an evaluation in the order of the file, each with its pictures; none where it kept none.
+    """The cases of an evaluation in the order of the file, each with its pictures; none where it
+    kept none.
 
     Raises:
         UserError: a column is missing, or a picture does not decode.
@@ -87,7 +93,9 @@ def load_examples(directory: Path) -> list[Example]:
 
 
 def captioned(directory: Path) -> list[tuple[str, np.ndarray]]:
-    """The pictures as `WandbMirror.panel` takes them, each with its case, method, strength and outcome."""
+    """The pictures as `WandbMirror.panel` takes them, each with its case, method, strength and
+    outcome.
+    """
     return list(_captioned(load_examples(directory)))
 
 
@@ -103,5 +111,6 @@ def _decoded(png: bytes, path: Path) -> np.ndarray:
             return np.asarray(picture.convert("RGB"))
     except (UnidentifiedImageError, OSError, TypeError) as error:
         raise UserError(
-            f"{path} holds a picture that does not decode ({error}); evaluate this cell again, once its directory is removed"
+            f"{path} holds a picture that does not decode ({error}); evaluate this cell again, once"
+            " its directory is removed"
         ) from error

@@ -1,4 +1,6 @@
-"""The model card of an exported autoencoder: a README.md with front matter, as model hubs read it."""
+"""The model card of an exported autoencoder: a README.md with front matter, as model hubs read
+it.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +20,23 @@ from diffusae.report.markdown import as_text
 
 TEMPLATE = "card.md.j2"
 CARD_NAME = "README.md"
+_OURS = """from diffusae.sae.storage import load_sae
+
+sae, metadata = load_sae("DIRECTORY")
+x_hat = sae(updates)  # [..., d_in]"""
+_SAE_LENS = """from sae_lens import SAE
+
+sae = SAE.load_from_disk("DIRECTORY")
+x_hat = sae(updates)  # [..., d_in]"""
+_SPARSIFY = """from sparsify import Sae
+
+sae = Sae.load_from_disk("DIRECTORY")
+values, latents, _ = sae.encode(updates)  # [n, d_in]
+x_hat = sae.decode(values, latents)"""
 LIBRARIES: Mapping[str, tuple[str, str]] = {
-    "diffusae": (
-        "diffusae",
-        'from diffusae.sae.storage import load_sae\n\nsae, metadata = load_sae("DIRECTORY")\nx_hat = sae(updates)  # [..., d_in]',
-    ),
-    "sae_lens": (
-        "saelens",
-        'from sae_lens import SAE\n\nsae = SAE.load_from_disk("DIRECTORY")\nx_hat = sae(updates)  # [..., d_in]',
-    ),
-    "eai_sparsify": (
-        "sparsify",
-        'from sparsify import Sae\n\nsae = Sae.load_from_disk("DIRECTORY")\n'
-        "values, latents, _ = sae.encode(updates)  # [n, d_in]\nx_hat = sae.decode(values, latents)",
-    ),
+    "diffusae": ("diffusae", _OURS),
+    "sae_lens": ("saelens", _SAE_LENS),
+    "eai_sparsify": ("sparsify", _SPARSIFY),
 }
 """Format -> the library's name on hubs, and how to load."""
 
@@ -47,7 +52,8 @@ class ModelCard:
         cell: model, block, t, conditioning, hookpoint.
         shape: d_in, d_sae, sparsity.
         code_units: "data" or "scaled", see `diffusae.sae.folded`.
-        data, training, provenance: fact -> value, in the order in which to tell them; no data: told as unknown.
+        data, training, provenance: fact -> value, in the order in which to tell them; no data: told
+            as unknown.
         validation: metric -> value at the training's end, shown where there are no results.
         results: rows as `diffusae.evaluation.result.Result.to_json` gives them.
 
@@ -77,7 +83,8 @@ def render_card(card: ModelCard) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
-        finalize=as_text,  # an autoencoder's metadata may come from anyone: all of it is text, nothing is markup
+        # an autoencoder's metadata may come from anyone: all of it is text, nothing is markup
+        finalize=as_text,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

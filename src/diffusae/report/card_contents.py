@@ -22,7 +22,12 @@ log = logging.getLogger(__name__)
 
 
 def card_of(
-    study: Study, sae: SparseAutoencoder, metadata: Mapping[str, Any], *, format: str, code_units: CodeUnits
+    study: Study,
+    sae: SparseAutoencoder,
+    metadata: Mapping[str, Any],
+    *,
+    format: str,
+    code_units: CodeUnits,
 ) -> ModelCard:
     """The card of the study's autoencoder, with the results that were measured on this very one."""
     signature = parent_signature(study.sae, stage="train")
@@ -37,14 +42,18 @@ def card_of(
         code_units=code_units,
         data=_data(study),
         training=_training(record),
-        validation=validation if isinstance(validation := metadata.get("validation"), Mapping) else {},
+        validation=(
+            validation if isinstance(validation := metadata.get("validation"), Mapping) else {}
+        ),
         results=[result.to_json() for result in _results(study, signature)],
         provenance={"signature": signature, "commit": record.git_commit or "not from a repository"},
     )
 
 
 def _base_model(study: Study) -> str:
-    """The hub id, or the model's short name where it is a folder: a folder's path means nothing elsewhere."""
+    """The hub id, or the model's short name where it is a folder: a folder's path means nothing
+    elsewhere.
+    """
     source = str(study.cfg.model.source)
     return study.cfg.model.name if Path(source).is_absolute() or Path(source).is_dir() else source
 
@@ -56,15 +65,23 @@ def _data(study: Study) -> dict[str, Any]:
     manifest = Manifest.load(study.activations)
     stream = stream_of(study, manifest)
     return {
-        "prompts and pictures": ", ".join(f"{n['images']} {split}" for split, n in manifest.splits.items()),
+        "prompts and pictures": ", ".join(
+            f"{n['images']} {split}" for split, n in manifest.splits.items()
+        ),
         "training vectors": manifest.vectors(stream, "train"),
         "positions a picture": stream.positions,
-        **{what: how for what, how in how_collected(manifest.header).items() if what != "truncated prompts"},
+        **{
+            what: how
+            for what, how in how_collected(manifest.header).items()
+            if what != "truncated prompts"
+        },
     }
 
 
 def _training(record: RunRecord) -> dict[str, Any]:
-    """The settings of the training that the SAE's own run.json holds; of an import, what was imported."""
+    """The settings of the training that the SAE's own run.json holds; of an import, what was
+    imported.
+    """
     if record.stage != "train":
         return {name: value for name, value in record.determines.items() if name != "cell"}
     settings = record.determines

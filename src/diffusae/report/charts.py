@@ -1,4 +1,6 @@
-"""The page's charts over the whole grid: which metrics get one, under which title, in which section."""
+"""The page's charts over the whole grid: which metrics get one, under which title, in which
+section.
+"""
 
 from __future__ import annotations
 
@@ -62,13 +64,19 @@ _OF_QUALITY = {
 def quality_metrics(results: Sequence[Mapping[str, Any]]) -> set[str]:
     """The metrics among the rows whose tables stand in the section of quality."""
     metrics = {str(row["metric"]) for row in results}
-    return {metric for metric in metrics if metric in _OF_QUALITY or metric.startswith(_OTHER_EMBEDDINGS)}
+    return {
+        metric
+        for metric in metrics
+        if metric in _OF_QUALITY or metric.startswith(_OTHER_EMBEDDINGS)
+    }
 
 
 def quality_charts(results: Sequence[Mapping[str, Any]]) -> list[Chart]:
     """The charts of that section; each embedding has its own."""
     titles: dict[str, str] = {}
-    others = sorted(metric for metric in quality_metrics(results) if metric.startswith(_OTHER_EMBEDDINGS))
+    others = sorted(
+        metric for metric in quality_metrics(results) if metric.startswith(_OTHER_EMBEDDINGS)
+    )
     for metric, title in QUALITY.items():
         titles[metric] = title
         for other in others if metric == "separability" else ():
@@ -80,7 +88,8 @@ def quality_charts(results: Sequence[Mapping[str, Any]]) -> list[Chart]:
 def intervention_titles(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The metrics of interventions among the rows, in order of appearance, each with its title."""
     titles = {
-        metric: _intervention_title(metric) for metric in dict.fromkeys(str(row["metric"]) for row in results)
+        metric: _intervention_title(metric)
+        for metric in dict.fromkeys(str(row["metric"]) for row in results)
     }
     return {metric: title for metric, title in titles.items() if title}
 
@@ -89,7 +98,9 @@ def intervention_charts(results: Sequence[Mapping[str, Any]]) -> list[Chart]:
     """A chart of every success of interventions that has data."""
     titles = intervention_titles(results)
     shown = {
-        metric: title for metric, title in titles.items() if metric.removesuffix(_TOGETHER).endswith(_CHARTED)
+        metric: title
+        for metric, title in titles.items()
+        if metric.removesuffix(_TOGETHER).endswith(_CHARTED)
     }
     return grid_charts(results, shown)
 
@@ -119,10 +130,15 @@ def grid_charts(results: Sequence[Mapping[str, Any]], titles: Mapping[str, str])
     """A chart for each titled metric that has data in some cell."""
     found = {str(row["metric"]) for row in results if row["value"] is not None}
     return [
-        Chart(title, _grid(results, metric, title)) for metric, title in titles.items() if metric in found
+        Chart(title, _grid(results, metric, title))
+        for metric, title in titles.items()
+        if metric in found
     ]
 
 
 def _grid(results: Sequence[Mapping[str, Any]], metric: str, title: str) -> Markup:
-    alt = f"{title} of every cell, a line a block and conditioning, a column a t; the tables have the values."
+    alt = (
+        f"{title} of every cell, a line a block and conditioning, a column a t; the tables have the"
+        " values."
+    )
     return style.svg(plots.grid_heatmap(results, metric), name=metric, alt=alt)

@@ -11,18 +11,16 @@ from rich.console import Console
 from rich.table import Table
 
 from diffusae.evaluation.result import load_results
-from diffusae.report.comparison import (
-    Compared,
-    Ours,
-    Reference,
-)
+from diffusae.report.comparison import Compared, Ours, Reference
 from diffusae.runs.survey import runs_below
 
 log = logging.getLogger(__name__)
 
 
 def figures_below(directory: Path) -> Iterator[Ours]:
-    """The rows of every results.json below a study's directory, with the k of the SAE from the run.json beside it."""
+    """The rows of every results.json below a study's directory, with the k of the SAE from the
+    run.json beside it.
+    """
     runs = {run.directory: run for run in runs_below(directory / "evaluation", read=("evaluate",))}
     for run in runs.values():
         if run.fault is not None:
@@ -49,7 +47,9 @@ def figures_below(directory: Path) -> Iterator[Ours]:
 
 
 def show_comparison(name: str, reference: Reference, lines: list[Compared]) -> None:
-    table = Table(title=f"{name} beside {reference.id} ({reference.model})", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=f"{name} beside {reference.id} ({reference.model})", box=SIMPLE_HEAD, pad_edge=False
+    )
     for column in ("metric", "cell", "k", "ours", "interval", "theirs", "difference"):
         table.add_column(column, no_wrap=True)
     for line in lines:

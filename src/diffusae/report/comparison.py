@@ -1,4 +1,6 @@
-"""A paper's own figures beside ours: row by row ours with its interval, theirs, the difference, or "no data"."""
+"""A paper's own figures beside ours: row by row ours with its interval, theirs, the difference, or
+"no data".
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ class Reported:
         table: where it stands. metric: what it is, in our words.
         cell: the coordinates that the paper gives it: some of block, t, conditioning.
         k: active latents of the SAE; None where the paper does not say.
-        value, spread: as printed, shares as shares; `spread` stands behind a +-, and is no interval of ours.
+        value, spread: as printed, shares as shares; `spread` stands behind a +-, and is no interval
+            of ours.
         ours: our metrics that answer to it, the most exact first.
         note: what to know of it.
     """
@@ -74,7 +77,8 @@ class Ours:
 class Compared:
     """One line of the comparison. `ours` None: no data, and then there is no difference either.
 
-    `difference` is ours less theirs, with our interval moved by theirs; `within` whether theirs lies in our interval.
+    `difference` is ours less theirs, with our interval moved by theirs; `within` whether theirs
+    lies in our interval.
     """
 
     table: str
@@ -128,16 +132,19 @@ def load_reference(name: str | Path) -> Reference:
         wrong = (_ROW - set(row)) | (set(row) - _ROW - {"note"}) | (set(cell) - {*_COORDINATES})
         if wrong:
             raise UserError(
-                f"{path}, row {number}: missing or unknown: {', '.join(sorted(wrong))}; a row has {', '.join(sorted(_ROW))}"
+                f"{path}, row {number}: missing or unknown: {', '.join(sorted(wrong))}; a row has"
+                f" {', '.join(sorted(_ROW))}"
             )
     return Reference(**top, rows=[Reported(**row) for row in rows])
 
 
 def compare(reference: Reference, ours: Iterable[Ours]) -> list[Compared]:
-    """Every row of the reference with each of our figures that answers to it, or once with "no data".
+    """Every row of the reference with each of our figures that answers to it, or once with "no
+    data".
 
-    A figure answers where its metric is one that the row names, its cell has the coordinates that the row gives (t to
-    two decimals), and its k is the row's where both have one. Of several metrics the first one that has figures counts.
+    A figure answers where its metric is one that the row names, its cell has the coordinates that
+    the row gives (t to two decimals), and its k is the row's where both have one. Of several
+    metrics the first one that has figures counts.
     """
     figures = list(ours)
     return [line for row in reference.rows for line in _lines(row, figures)]
@@ -218,12 +225,16 @@ def comparison_markdown(reference: Reference, lines: Sequence[Compared], *, expe
     with_data = sum(line.ours is not None for line in lines)
     parts = [
         f"# {as_text(experiment)} beside {as_text(reference.title)}",
-        f"{reference.source}, figures of `{reference.model}`. {with_data} of {len(lines)} rows have data of ours.",
+        (
+            f"{reference.source}, figures of `{reference.model}`. {with_data} of {len(lines)} rows"
+            " have data of ours."
+        ),
     ]
     others = sorted({line.model for line in lines if line.model and line.model != reference.model})
     if others:
         parts.append(
-            f"**Ours are of another model ({', '.join(others)}): differences are no test of the paper.**"
+            f"**Ours are of another model ({', '.join(others)}): differences are no test of the"
+            " paper.**"
         )
     for table, rows in groupby(lines, key=lambda line: line.table):
         parts.append(f"## {table}\n\n" + _markdown_table(list(rows)))
@@ -232,10 +243,21 @@ def comparison_markdown(reference: Reference, lines: Sequence[Compared], *, expe
 
 
 def _markdown_table(lines: Sequence[Compared]) -> str:
-    head = ("metric", "cell", "k", "ours", "95 % interval", "n", "theirs", "difference", "theirs within")
+    head = (
+        "metric",
+        "cell",
+        "k",
+        "ours",
+        "95 % interval",
+        "n",
+        "theirs",
+        "difference",
+        "theirs within",
+    )
     rows = [head, ("---",) * len(head), *(_cells(line) for line in lines)]
     return "\n".join(
-        "| " + " | ".join(as_text(each) if each != "---" else each for each in row) + " |" for row in rows
+        "| " + " | ".join(as_text(each) if each != "---" else each for each in row) + " |"
+        for row in rows
     )
 
 

@@ -1,7 +1,7 @@
 """A W&B workspace and a W&B report of one experiment, as objects: nothing here talks to W&B.
 
-wandb-workspaces has no panel for a heat map. So there are two: a custom chart, whose Vega-Lite specification is
-HEATMAP, over a table of the overview run, and the same heat map as a picture.
+wandb-workspaces has no panel for a heat map. So there are two: a custom chart, whose Vega-Lite
+specification is HEATMAP, over a table of the overview run, and the same heat map as a picture.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ HEATMAP: dict[str, Any] = {
         },
         {
             "mark": {"type": "text"},
-            "encoding": {"text": {"field": "${field:value}", "type": "quantitative", "format": ".3f"}},
+            "encoding": {
+                "text": {"field": "${field:value}", "type": "quantitative", "format": ".3f"}
+            },
         },
     ],
 }
@@ -97,7 +99,8 @@ class Dashboard:
     Attributes:
         project, entity: where the runs are; an entity of "" is not known yet.
         experiment: the value of `experiment` in the config of every cell's run.
-        overview: the value of `overview` in the config of the one run that holds what is of no single cell.
+        overview: the value of `overview` in the config of the one run that holds what is of no
+            single cell.
         results: rows of results.json.
         metrics: the metrics of `results` to show, in order.
         training: metrics of the cells' runs to show over training steps.
@@ -118,7 +121,9 @@ class Dashboard:
 
 @dataclass(frozen=True)
 class Part:
-    """One section of the workspace and of the report. `of_cells`: of the cells' runs, else of the overview run."""
+    """One section of the workspace and of the report. `of_cells`: of the cells' runs, else of the
+    overview run.
+    """
 
     title: str
     text: str
@@ -127,7 +132,9 @@ class Part:
 
 
 def grid_rows(results: Sequence[Row], metric: str) -> list[list[Any]]:
-    """The rows of the overview run's table `grid/<metric>`, in the order of COLUMNS; cells without data are left out."""
+    """The rows of the overview run's table `grid/<metric>`, in the order of COLUMNS; cells without
+    data are left out.
+    """
     return [
         [
             line_name(row.block, row.conditioning),
@@ -142,7 +149,9 @@ def grid_rows(results: Sequence[Row], metric: str) -> list[list[Any]]:
 
 
 def curve_points(results: Sequence[Row], metrics: Sequence[str]) -> list[dict[str, float]]:
-    """For the overview run: one step for each t, from 1 to 0, with every metric of every block and conditioning."""
+    """For the overview run: one step for each t, from 1 to 0, with every metric of every block and
+    conditioning.
+    """
     points: dict[float, dict[str, float]] = {}
     for metric in metrics:
         for row in rows_of(results, metric):
@@ -170,16 +179,22 @@ def parts_of(shown: Dashboard) -> list[Part]:
     """The sections, in order."""
     summaries = {metric: wr.SummaryMetric(f"test/{metric}") for metric in shown.metrics}
     coordinates = [wr.Config(name) for name in ("t", "block", "conditioning")]
-    columns = [wr.ParallelCoordinatesPlotColumn(metric=each) for each in (*coordinates, *summaries.values())]
+    columns = [
+        wr.ParallelCoordinatesPlotColumn(metric=each)
+        for each in (*coordinates, *summaries.values())
+    ]
     parts = [
         Part(
             "The grid",
-            "Each metric over t and block. Charts can be pointed at; the pictures below them need no saved chart.",
+            "Each metric over t and block. Charts can be pointed at; the pictures below them need"
+            " no saved chart.",
             False,
             [
                 *(_heatmap(shown, metric) for metric in shown.metrics),
                 *(
-                    wr.MediaBrowser(title=title(metric), media_keys=[f"heatmap/{metric}"], num_columns=1)
+                    wr.MediaBrowser(
+                        title=title(metric), media_keys=[f"heatmap/{metric}"], num_columns=1
+                    )
                     for metric in shown.metrics
                 ),
             ],
@@ -189,35 +204,46 @@ def parts_of(shown: Dashboard) -> list[Part]:
             "The same figures against t: 1 is the first reverse step, 0 the last.",
             False,
             [
-                wr.LinePlot(title=title(metric), x="t", y=_curves(shown.results, metric), title_x=TIME_LABEL)
+                wr.LinePlot(
+                    title=title(metric), x="t", y=_curves(shown.results, metric), title_x=TIME_LABEL
+                )
                 for metric in shown.metrics
             ],
         ),
         Part(
             "Knowledge",
-            "Which block and which t know what: labels of given pictures, read from updates, codes and pixels. The figure, and for each "
-            "task and reader the cell that the tuning pictures choose.",
+            "Which block and which t know what: labels of given pictures, read from updates, codes"
+            " and pixels. The figure, and for each task and reader the cell that the tuning"
+            " pictures choose.",
             False,
-            [
-                wr.MediaBrowser(title="Accuracy by task", media_keys=[KNOWLEDGE_FIGURE], num_columns=1),
-                wr.WeavePanelSummaryTable(table_name=KNOWLEDGE_TABLE),
-            ]
-            if by_task(shown.results)
-            else [],
+            (
+                [
+                    wr.MediaBrowser(
+                        title="Accuracy by task", media_keys=[KNOWLEDGE_FIGURE], num_columns=1
+                    ),
+                    wr.WeavePanelSummaryTable(table_name=KNOWLEDGE_TABLE),
+                ]
+                if by_task(shown.results)
+                else []
+            ),
         ),
         Part(
             "Interventions",
-            "What the concepts cause when they are added in one window of generation, beside the controls on the same pictures: "
-            "the three-stage table, and its figure.",
+            "What the concepts cause when they are added in one window of generation, beside the"
+            " controls on the same pictures: the three-stage table, and its figure.",
             False,
-            [
-                wr.MediaBrowser(
-                    title="Success and change by window", media_keys=[STAGES_FIGURE], num_columns=1
-                ),
-                wr.WeavePanelSummaryTable(table_name=STAGES_TABLE),
-            ]
-            if shown.interventions
-            else [],
+            (
+                [
+                    wr.MediaBrowser(
+                        title="Success and change by window",
+                        media_keys=[STAGES_FIGURE],
+                        num_columns=1,
+                    ),
+                    wr.WeavePanelSummaryTable(table_name=STAGES_TABLE),
+                ]
+                if shown.interventions
+                else []
+            ),
         ),
         Part(
             "Before and after",
@@ -267,7 +293,10 @@ def workspace_of(shown: Dashboard) -> ws.Workspace:
         entity=shown.entity,
         project=shown.project,
         name=f"diffusae {shown.experiment}",
-        sections=[ws.Section(name=part.title, panels=part.panels, is_open=True) for part in parts_of(shown)],
+        sections=[
+            ws.Section(name=part.title, panels=part.panels, is_open=True)
+            for part in parts_of(shown)
+        ],
         settings=ws.WorkspaceSettings(max_runs=100),
         runset_settings=ws.RunsetSettings(
             filters=expr.Or(_cells(shown), _overview(shown)),
@@ -280,7 +309,8 @@ def workspace_of(shown: Dashboard) -> ws.Workspace:
 
 def report_of(shown: Dashboard) -> wr.Report:
     """The report: the same parts with their explanations."""
-    # Without a project of their own, runs are the report's project's; with one, it would be asked for at W&B.
+    # Without a project of their own, runs are the report's project's; with one, it would be asked
+    # for at W&B.
     cells = wr.Runset(name="cells", filters=expr.And(_cells(shown)))
     overview = wr.Runset(name="overview", filters=expr.And(_overview(shown)))
     blocks: list[Any] = [wr.TableOfContents()]
@@ -297,7 +327,10 @@ def report_of(shown: Dashboard) -> wr.Report:
         entity=shown.entity,
         project=shown.project,
         title=f"diffusae {shown.experiment}",
-        description="Which concepts a denoiser holds at each moment of generation, in which block, and how well they tell what comes.",
+        description=(
+            "Which concepts a denoiser holds at each moment of generation, in which block, and how"
+            " well they tell what comes."
+        ),
         blocks=blocks,
         width="fluid",
     )
@@ -314,7 +347,9 @@ def specifications(shown: Dashboard) -> dict[str, Any]:
 
 
 def stage_rows(results: Sequence[Row]) -> list[list[Any]]:
-    """The rows of the overview run's table of interventions, in the order of STAGES_COLUMNS: one an edit, place and method."""
+    """The rows of the overview run's table of interventions, in the order of STAGES_COLUMNS: one an
+    edit, place and method.
+    """
     return [
         [
             line.window,
@@ -334,7 +369,9 @@ def stage_rows(results: Sequence[Row]) -> list[list[Any]]:
 
 
 def knowledge_rows(results: Sequence[Row]) -> list[list[Any]]:
-    """The rows of the overview run's table of knowledge, in the order of KNOWLEDGE_COLUMNS: one a task and reader."""
+    """The rows of the overview run's table of knowledge, in the order of KNOWLEDGE_COLUMNS: one a
+    task and reader.
+    """
     return [
         [
             answer.task,
@@ -393,7 +430,9 @@ def _curve(metric: str, block: str, conditioning: str) -> str:
 
 def _curves(results: Sequence[Row], metric: str) -> list[Any]:
     return list(
-        dict.fromkeys(_curve(metric, row.block, row.conditioning) for row in rows_of(results, metric))
+        dict.fromkeys(
+            _curve(metric, row.block, row.conditioning) for row in rows_of(results, metric)
+        )
     )
 
 

@@ -58,7 +58,9 @@ def shown_results(study: Study) -> list[dict[str, Any]]:
         if record.stage == "evaluate":  # curves over t and other summaries are of no single cell
             tag = study.cfg.sae.tag
             found = load_results(directory / "results.json")
-            rows += [row.to_json() for row in found if directory.name == f"{Cell(**row.cell).key}-{tag}"]
+            rows += [
+                row.to_json() for row in found if directory.name == f"{Cell(**row.cell).key}-{tag}"
+            ]
     return rows
 
 
@@ -108,15 +110,18 @@ def show_dashboard(study: Study, shown: Dashboard) -> bool:
     log.info("the dashboard: %s", _where(path, saved))
     if not saved:
         log.info(
-            "it holds the specifications of a W&B workspace and report. To see them in W&B, send the runs with `wandb sync "
-            "%s/wandb/offline-run-*`, set WANDB_API_KEY, and give this command again with logger.mode=online",
+            "it holds the specifications of a W&B workspace and report. To see them in W&B, send"
+            " the runs with `wandb sync %s/wandb/offline-run-*`, set WANDB_API_KEY, and give this"
+            " command again with logger.mode=online",
             mirror.directory,
         )
     return True
 
 
 def _fill(overview: WandbMirror, shown: Dashboard) -> None:
-    """Log what is of no single cell: the figures against t, and each metric's heat map as a table and as a picture."""
+    """Log what is of no single cell: the figures against t, and each metric's heat map as a table
+    and as a picture.
+    """
     points = curve_points(shown.results, shown.metrics)
     for step, point in enumerate(points):
         overview.log(point, step=step)

@@ -1,4 +1,6 @@
-"""The curves of emergence as the report reads and draws them: IoU over t, and the t at which each has emerged."""
+"""The curves of emergence as the report reads and draws them: IoU over t, and the t at which each
+has emerged.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ class Curve:
 
     @property
     def rises(self) -> bool:
-        """Whether the final IoU lies above the first with its whole interval; if not, `reached` says little."""
+        """Whether the final IoU lies above the first with its whole interval; if not, `reached`
+        says little.
+        """
         return self.rise.ci95 is not None and self.rise.ci95[0] > 0
 
 
@@ -83,20 +87,26 @@ def curves_of(results: Iterable[Mapping[str, Any]]) -> list[Curve]:
             if row["metric"] == METRIC
         ]
     except (KeyError, TypeError) as error:
-        raise UserError(f"a row of {METRIC} is incomplete ({error!r}); make the report again") from error
-    return sorted(curves, key=lambda each: (each.tag, cell_order(each.block, 0.0, each.conditioning)))
+        raise UserError(
+            f"a row of {METRIC} is incomplete ({error!r}); make the report again"
+        ) from error
+    return sorted(
+        curves, key=lambda each: (each.tag, cell_order(each.block, 0.0, each.conditioning))
+    )
 
 
 def emergence_chart(curves: Sequence[Curve]) -> Drawing:
-    """Above, IoU over t with its 95 % band, a line a block and branch, and chance. Below, on the same axis, the t at
-    which each line has emerged with its interval, and that of other readers. A moment marked above is the same below.
+    """Above, IoU over t with its 95 % band, a line a block and branch, and chance. Below, on the
+    same axis, the t at which each line has emerged with its interval, and that of other readers. A
+    moment marked above is the same below.
 
     Raises:
         UserError: no curves.
     """
     if not curves:
         raise UserError(
-            "there are no curves of emergence to draw; evaluate composition at three moments or more"
+            "there are no curves of emergence to draw; evaluate composition at three moments or"
+            " more"
         )
     colours = block_colours(blocks_of(curve.block for curve in curves))
     lower = _LINE * len(curves) + 0.1
@@ -145,16 +155,28 @@ def _draw_curve(panel: Axes, curve: Curve, colour: str) -> None:
     if curve.reached.value is not None and values:
         target = curve.share * values[-1]
         panel.plot(
-            [curve.reached.value], [target], marker="D", markersize=6, color=colour, markeredgecolor="white"
+            [curve.reached.value],
+            [target],
+            marker="D",
+            markersize=6,
+            color=colour,
+            markeredgecolor="white",
         )
 
 
 def _draw_moment(panel: Axes, curve: Curve, line: int, colour: str) -> None:
     for name, marker in READERS.items():
         each = curve.readers.get(name)
-        if each is not None and each.value is not None:  # below the prediction's own, so that none is hidden
+        if (
+            each is not None and each.value is not None
+        ):  # below the prediction's own, so that none is hidden
             panel.plot(
-                [each.value], [line + 0.27], marker=marker, markersize=4.5, color=MUTED, fillstyle="none"
+                [each.value],
+                [line + 0.27],
+                marker=marker,
+                markersize=4.5,
+                color=MUTED,
+                fillstyle="none",
             )
     own = line - 0.13
     if curve.between is not None:
@@ -163,10 +185,17 @@ def _draw_moment(panel: Axes, curve: Curve, line: int, colour: str) -> None:
         panel.hlines(own, *curve.reached.ci95, color=colour, linewidth=2.4)
     if curve.reached.value is not None:
         panel.plot(
-            [curve.reached.value], [own], marker="D", markersize=6, color=colour, markeredgecolor="white"
+            [curve.reached.value],
+            [own],
+            marker="D",
+            markersize=6,
+            color=colour,
+            markeredgecolor="white",
         )
     beside = blended_transform_factory(panel.transAxes, panel.transData)
-    panel.text(1.03, line, curve.reached.text(2), transform=beside, va="center", color=INK, fontsize=8)
+    panel.text(
+        1.03, line, curve.reached.text(2), transform=beside, va="center", color=INK, fontsize=8
+    )
 
 
 def _draw_chance(panel: Axes, curves: Sequence[Curve]) -> None:
@@ -214,7 +243,9 @@ def _legend(curves: Sequence[Curve]) -> list[Line2D]:
     text = f"{100 * curves[0].share:g} % of last IoU"
     moment = Line2D([], [], color=INK, marker="D", linewidth=2.4, markersize=6, label=text)
     readers = [
-        Line2D([], [], color=MUTED, marker=marker, linestyle="", fillstyle="none", label=plain(name))
+        Line2D(
+            [], [], color=MUTED, marker=marker, linestyle="", fillstyle="none", label=plain(name)
+        )
         for name, marker in READERS.items()
         if any(name in curve.readers and curve.readers[name].value is not None for curve in curves)
     ]

@@ -1,4 +1,6 @@
-"""The erasure benchmark as the report reads it: trade-off curves, attacks by defence, and other autoencoders."""
+"""The erasure benchmark as the report reads it: trade-off curves, attacks by defence, and other
+autoencoders.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ HARMS = ("nouns_found", "style_reached", _ALIGNED, "kernel_distance")
 
 @dataclass(frozen=True)
 class Trade:
-    """One defence at one strength: attack success on plain prompts, and what is left of the others' alignment."""
+    """One defence at one strength: attack success on plain prompts, and what is left of the others'
+    alignment.
+    """
 
     strength: float
     attack: Figure
@@ -33,7 +37,9 @@ class Trade:
 
 @dataclass(frozen=True)
 class Line:
-    """A defence at its chosen strength: attack success by kind of prompt and what is left, missing: no data."""
+    """A defence at its chosen strength: attack success by kind of prompt and what is left, missing:
+    no data.
+    """
 
     defence: str
     strength: float
@@ -79,7 +85,10 @@ def targets_of(run: ErasureRun) -> list[Target]:
     """
     try:
         tested = [row for row in run.points if row["split"] == "test"]
-        return [_target(run, name, [row for row in tested if row["target"] == name]) for name in run.chosen]
+        return [
+            _target(run, name, [row for row in tested if row["target"] == name])
+            for name in run.chosen
+        ]
     except (KeyError, TypeError) as error:
         raise UserError(
             f"a row of the erasure benchmark is incomplete ({error!r}); evaluate this cell again"
@@ -87,7 +96,9 @@ def targets_of(run: ErasureRun) -> list[Target]:
 
 
 def erasure_headline(targets: Sequence[Target]) -> Headline:
-    """The findings in sentences: what the text edit leaves of every target, and of the prompts that do not ask for it."""
+    """The findings in sentences: what the text edit leaves of every target, and of the prompts that
+    do not ask for it.
+    """
     sentences, harmed, kept = [], [], []
     for target in targets:
         lines = {line.defence: line for line in target.lines}
@@ -95,8 +106,11 @@ def erasure_headline(targets: Sequence[Target]) -> Headline:
             continue
         without, own = lines[NONE], lines[OWN]
         sentences.append(
-            f"steered away from {target.name}, {_from_to(without.attacks.get(PLAIN), own.attacks.get(PLAIN))} of the prompts that name "
-            f"it still show it, and {_from_to(without.harms.get(_ALIGNED), own.harms.get(_ALIGNED))} of the others are drawn as asked"
+            f"steered away from {target.name},"
+            f" {_from_to(without.attacks.get(PLAIN), own.attacks.get(PLAIN))} of the prompts that"
+            " name it still show it, and"
+            f" {_from_to(without.harms.get(_ALIGNED), own.harms.get(_ALIGNED))} of the others are"
+            " drawn as asked"
         )
         if not _below(own.attacks.get(PLAIN), without.attacks.get(PLAIN)):
             kept.append(target.name)
@@ -105,7 +119,8 @@ def erasure_headline(targets: Sequence[Target]) -> Headline:
     if not sentences:
         return Headline("No erasure results yet.", "", "", None)
     verdict = (
-        f"Fewer show it, by whole intervals, for {len(sentences) - len(kept)} of {len(sentences)} targets"
+        f"Fewer show it, by whole intervals, for {len(sentences) - len(kept)} of {len(sentences)}"
+        " targets"
     )
     verdict += f" (not {', '.join(kept)})" if kept else ""
     verdict += (
@@ -119,7 +134,8 @@ def erasure_headline(targets: Sequence[Target]) -> Headline:
 
 def _from_to(before: Figure | None, after: Figure | None) -> str:
     told = [
-        "no data" if each is None or each.value is None else f"{each.value:.2f}" for each in (before, after)
+        "no data" if each is None or each.value is None else f"{each.value:.2f}"
+        for each in (before, after)
     ]
     return f"{told[1]} (without: {told[0]})"
 
@@ -127,7 +143,9 @@ def _from_to(before: Figure | None, after: Figure | None) -> str:
 def _below(figure: Figure | None, other: Figure | None) -> bool:
     """Whether a figure lies below another by whole intervals."""
     intervals = [None if each is None else each.ci95 for each in (figure, other)]
-    return intervals[0] is not None and intervals[1] is not None and intervals[0][1] < intervals[1][0]
+    return (
+        intervals[0] is not None and intervals[1] is not None and intervals[0][1] < intervals[1][0]
+    )
 
 
 def is_erasure(metric: str) -> bool:

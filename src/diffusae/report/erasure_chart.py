@@ -1,4 +1,6 @@
-"""The figure of the erasure benchmark: attack success against what is left of other prompts, a line a defence."""
+"""The figure of the erasure benchmark: attack success against what is left of other prompts, a line
+a defence.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,9 @@ _PANEL, _LEFT, _BETWEEN, _BOTTOM, _TOP, _RIGHT = (4.3, 3.3), 0.62, 0.75, 0.5, 0.
 
 
 def trade_off_chart(targets: Sequence[Target]) -> Drawing:
-    """A panel a target. To the right, harm: the share of other prompts whose pictures are no longer right. Upwards, attack success on
-    prompts that name the target. The lower left corner is the aim; larger marks are the strengths that tuning chose, with intervals.
+    """A panel a target. To the right, harm: the share of other prompts whose pictures are no longer
+    right. Upwards, attack success on prompts that name the target. The lower left corner is the
+    aim; larger marks are the strengths that tuning chose, with intervals.
 
     Raises:
         UserError: no targets.
@@ -78,15 +81,22 @@ def trade_off_chart(targets: Sequence[Target]) -> Drawing:
 
 
 def _draw(panel: Axes, defence: str, curve: Sequence[Trade]) -> None:
-    there = [each for each in curve if each.attack.value is not None and each.aligned.value is not None]
+    there = [
+        each for each in curve if each.attack.value is not None and each.aligned.value is not None
+    ]
     colour = COLOURS.get(defence, MUTED)
     points = [(1 - (each.aligned.value or 0.0), each.attack.value or 0.0) for each in there]
     if not points:
         return
     panel.plot(
-        *zip(*points, strict=True), color=colour, linewidth=1.3, marker=MARKERS.get(defence, "."), markersize=4, alpha=0.75,
+        *zip(*points, strict=True),
+        color=colour,
+        linewidth=1.3,
+        marker=MARKERS.get(defence, "."),
+        markersize=4,
+        alpha=0.75,
         label=plain(defence),
-    )  # fmt: skip
+    )
     for each, (x, y) in zip(there, points, strict=True):
         if len(there) > 1:
             panel.annotate(
@@ -99,7 +109,12 @@ def _draw(panel: Axes, defence: str, curve: Sequence[Trade]) -> None:
             )
         if each.chosen:
             panel.plot(
-                [x], [y], marker=MARKERS.get(defence, "."), markersize=9, color=colour, linestyle="none"
+                [x],
+                [y],
+                marker=MARKERS.get(defence, "."),
+                markersize=9,
+                color=colour,
+                linestyle="none",
             )
             for low, high, horizontal in _spans(each):
                 (panel.hlines if horizontal else panel.vlines)(

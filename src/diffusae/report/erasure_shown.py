@@ -20,7 +20,9 @@ METRIC = "erasure"
 
 def finished_erasures(study: Study) -> list[Path]:
     """The directories of every finished evaluation, by cell."""
-    return [directory for directory, _ in finished_runs(study.directory / "evaluation" / METRIC, "*")]
+    return [
+        directory for directory, _ in finished_runs(study.directory / "evaluation" / METRIC, "*")
+    ]
 
 
 def erasures_shown(study: Study, run_of: Any) -> Iterator[ErasureRun]:
@@ -32,9 +34,11 @@ def erasures_shown(study: Study, run_of: Any) -> Iterator[ErasureRun]:
             cell=directory.name,
             points=read_table(verified(directory / POINTS), {}, remedy=remedy).to_dict("records"),  # type: ignore[arg-type]
             chosen={str(row.details["target"]): _strengths(row) for row in results},
-            tokens=read_table(verified(searches), {}, remedy=remedy).to_dict("records")
-            if searches.exists()
-            else [],  # type: ignore[arg-type]
+            tokens=(
+                read_table(verified(searches), {}, remedy=remedy).to_dict("records")
+                if searches.exists()
+                else []
+            ),  # type: ignore[arg-type]
             examples=_examples(directory, results, run_of(study, directory)),
         )
 

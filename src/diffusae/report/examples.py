@@ -1,4 +1,6 @@
-"""Pictures before and after interventions, as the page's tables: a line a case, a column a method."""
+"""Pictures before and after interventions, as the page's tables: a line a case, a column a
+method.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ _EXAMPLES = ("spatial", "global", "global_together")
 
 @dataclass(frozen=True)
 class ExampleTable:
-    """Pictures before and after, of one evaluation at one cell: a line a case, a column a method; None was not made."""
+    """Pictures before and after, of one evaluation at one cell: a line a case, a column a method;
+    None was not made.
+    """
 
     edit: str
     rank: int
@@ -25,12 +29,16 @@ class ExampleTable:
     place: str
     opened: bool
     methods: list[str]
-    lines: list[tuple[str, str, list[tuple[EditedPicture, Markup] | None]]]  # case, prompt, pictures
+    lines: list[
+        tuple[str, str, list[tuple[EditedPicture, Markup] | None]]
+    ]  # case, prompt, pictures
     run: Run | None
 
 
 def example_tables(examples: Sequence[Examples], book: PictureBook) -> list[ExampleTable]:
-    """The tables in the order: kind of edit, window, cell; the first of each kind is shown unfolded."""
+    """The tables in the order: kind of edit, window, cell; the first of each kind is shown
+    unfolded.
+    """
     edits = [*_EXAMPLES, *sorted({each.edit for each in examples} - set(_EXAMPLES))]
     ordered = sorted(
         examples,
@@ -44,14 +52,18 @@ def example_tables(examples: Sequence[Examples], book: PictureBook) -> list[Exam
     seen: set[str] = set()
     found = []
     for each in ordered:
-        methods = list(dict.fromkeys(picture.method for case in each.cases for picture in case.pictures))
+        methods = list(
+            dict.fromkeys(picture.method for case in each.cases for picture in case.pictures)
+        )
         lines = []
         for case in each.cases:
             made = {picture.method: picture for picture in case.pictures}
             drawn = [
-                None
-                if (picture := made.get(method)) is None
-                else (picture, _edited(picture, case.case, book))
+                (
+                    None
+                    if (picture := made.get(method)) is None
+                    else (picture, _edited(picture, case.case, book))
+                )
                 for method in methods
             ]
             lines.append((case.case, case.prompt, drawn))

@@ -51,17 +51,23 @@ Images = dict[str, np.ndarray]
 
 
 def summarised(study: Study) -> Iterator[str]:
-    """Bring the curves and the table up to date; what cannot be is said, and does not keep the page from being drawn."""
+    """Bring the curves and the table up to date; what cannot be is said, and does not keep the page
+    from being drawn.
+    """
     for summarise in (summarise_emergence, summarise_three_stages):
         try:
-            with where_writable(study.directory / "evaluation", otherwise="the report has no new summaries"):
+            with where_writable(
+                study.directory / "evaluation", otherwise="the report has no new summaries"
+            ):
                 summarise(study)
         except UserError as error:
             yield str(error)
 
 
 def shown_contents(study: Study, runs: list[Kept]) -> str:
-    """One value for all that a page is made of: the status and the contents of every run, and how they are summarised."""
+    """One value for all that a page is made of: the status and the contents of every run, and how
+    they are summarised.
+    """
     settings = {name: study.part(name) for name in ("grid", EMERGENCE, THREE_STAGES)}
     return signature(settings | {"runs": sorted((_said(study, run) for run in runs), key=str)})
 
@@ -74,7 +80,9 @@ def _said(study: Study, run: Kept) -> list[str | None]:
 
 
 def in_order(runs: list[Kept]) -> list[Kept]:
-    """Every run of the experiment, in the order of its stages; those without a readable record last."""
+    """Every run of the experiment, in the order of its stages; those without a readable record
+    last.
+    """
     order = ("collect", "annotate", "train", "label", "evaluate", EMERGENCE, THREE_STAGES)
     place = {stage: number for number, stage in enumerate(order)}
     return sorted(runs, key=lambda run: place.get(run.stage, len(order)))
@@ -82,7 +90,9 @@ def in_order(runs: list[Kept]) -> list[Kept]:
 
 def page_of(study: Study, runs: list[Kept]) -> Page:
     """All that the page shows."""
-    records = [(run.directory, run.record) for run in runs if run.record is not None and run.fault is None]
+    records = [
+        (run.directory, run.record) for run in runs if run.record is not None and run.fault is None
+    ]
     cells = [
         (Cell(**record.determines["cell"]), directory.name)
         for directory, record in records
@@ -91,12 +101,16 @@ def page_of(study: Study, runs: list[Kept]) -> Page:
     results, curves = _results(records, "evaluate"), _results(records, EMERGENCE)
     manifest = _manifest(study)
     held_out = {
-        split: list(read_images(study.activations, manifest, split))
-        if manifest is not None and manifest.image_size and split in manifest.splits
-        else []
+        split: (
+            list(read_images(study.activations, manifest, split))
+            if manifest is not None and manifest.image_size and split in manifest.splits
+            else []
+        )
         for split in ("dictionary", "test")
     }
-    images: Images = {image_id: picture for rows in held_out.values() for image_id, picture, _ in rows}
+    images: Images = {
+        image_id: picture for rows in held_out.values() for image_id, picture, _ in rows
+    }
     captions = {image_id: caption_of(meta) for image_id, _, meta in held_out["test"]}
     made = Run(os.path.relpath(study.activations, study.directory))
     sheet = [
@@ -117,12 +131,16 @@ def page_of(study: Study, runs: list[Kept]) -> Page:
         erasures=list(erasures_shown(study, run_of)),
         strips=list(strips_of(study.directory)),
         predictions=list(predictions_shown(study, cells, captions, images, run_of)),
-        concepts=[concept for cell, name in cells for concept in _concepts(study, cell, name, images)],
+        concepts=[
+            concept for cell, name in cells for concept in _concepts(study, cell, name, images)
+        ],
         pure=list(_pure(study, records, images)),
         runs=[
             RunRow(
                 stage=run.stage,
-                cell="" if run.stage in ("collect", "annotate", THREE_STAGES) else run.directory.name,
+                cell=(
+                    "" if run.stage in ("collect", "annotate", THREE_STAGES) else run.directory.name
+                ),
                 status=run.status,
                 duration_s=None if run.record is None else run.record.duration_s,
                 signature="" if run.record is None else run.record.signature,
@@ -133,7 +151,9 @@ def page_of(study: Study, runs: list[Kept]) -> Page:
 
 
 def _manifest(study: Study) -> Manifest | None:
-    """The collection's manifest; None, said, where the collection is not finished or has been removed."""
+    """The collection's manifest; None, said, where the collection is not finished or has been
+    removed.
+    """
     try:
         return Manifest.load(study.activations)
     except UserError as error:
@@ -163,7 +183,9 @@ def _facts(manifest: Manifest, records: list[tuple[Path, RunRecord]]) -> dict[st
         f"rejected {samples}": str(sum(counts["rejected"] for counts in manifest.splits.values())),
         "collected": f"{first.started} on {first.device}",
         "commit": f"{first.git_commit}{changed}" if first.git_commit else "not from a repository",
-        "versions": ", ".join(f"{name} {version}" for name, version in first.versions.items() if version),
+        "versions": ", ".join(
+            f"{name} {version}" for name, version in first.versions.items() if version
+        ),
     }
 
 
@@ -203,7 +225,9 @@ def _concepts(study: Study, cell: Cell, name: str, images: Images) -> Iterator[C
     gallery = Gallery.load(directory)
     dictionary = ConceptDictionary.load(directory)
     latents: Any = dictionary.latents.set_index("latent")
-    for latent, image_ids, maps in zip(gallery.latents, gallery.image_ids, gallery.maps, strict=True):
+    for latent, image_ids, maps in zip(
+        gallery.latents, gallery.image_ids, gallery.maps, strict=True
+    ):
         purity = float(latents.at[latent, "purity"])
         yield Concept(
             cell_key=name,
@@ -215,14 +239,18 @@ def _concepts(study: Study, cell: Cell, name: str, images: Images) -> Iterator[C
             purity=None if math.isnan(purity) else purity,
             firing_frequency=float(latents.at[latent, "firing_frequency"]),
             pictures=[
-                (images[i], heat.numpy()) for i, heat in zip(image_ids, maps, strict=True) if i in images
+                (images[i], heat.numpy())
+                for i, heat in zip(image_ids, maps, strict=True)
+                if i in images
             ],
             run=run_of(study, directory),
         )
 
 
 def _pure(study: Study, records: list[tuple[Path, RunRecord]], images: Images) -> Iterator[Concept]:
-    """The purest latents of every cell whose purity is evaluated; those whose pictures are not at hand are left out."""
+    """The purest latents of every cell whose purity is evaluated; those whose pictures are not at
+    hand are left out.
+    """
     for directory, record in records:
         if record.stage != "evaluate" or directory.parent.name != "purity":
             continue
@@ -230,7 +258,9 @@ def _pure(study: Study, records: list[tuple[Path, RunRecord]], images: Images) -
         gallery, table = load_purest(directory)
         tasks = [name.removesuffix("_label") for name in table.columns if name.endswith("_label")]
         n_top = record.config["evaluation"]["n_top"]
-        for latent, image_ids, maps in zip(gallery.latents, gallery.image_ids, gallery.maps, strict=True):
+        for latent, image_ids, maps in zip(
+            gallery.latents, gallery.image_ids, gallery.maps, strict=True
+        ):
             row: Any = table.loc[latent]
             shared = shared_labels(table, latent, tasks)
             if isinstance(row.get("name"), str):
@@ -245,7 +275,9 @@ def _pure(study: Study, records: list[tuple[Path, RunRecord]], images: Images) -
                 purity=None,
                 firing_frequency=float(row["picture_share"]),
                 pictures=[
-                    (images[i], heat.numpy()) for i, heat in zip(image_ids, maps, strict=True) if i in images
+                    (images[i], heat.numpy())
+                    for i, heat in zip(image_ids, maps, strict=True)
+                    if i in images
                 ],
                 run=run_of(study, directory),
             )

@@ -27,7 +27,10 @@ def _how(header: Mapping[str, Any]) -> dict[str, str]:
         weights = ", the denoiser's weights drawn at random" if header["random_weights"] else ""
         pooled = ", mean over positions" if header["pooled"] else ""
         return {
-            "collection": f"given pictures, one pass a time t under {prompt}: {header['record']}s{pooled}{weights}",
+            "collection": (
+                f"given pictures, one pass a time t under {prompt}:"
+                f" {header['record']}s{pooled}{weights}"
+            ),
             "times": f"{header['scheduler']}, of {header['steps']} steps",
             "pictures that do not decode": str(header["undecodable_pictures"]),
         }

@@ -1,4 +1,6 @@
-"""What blocks and moments know, as the report reads and draws it: accuracies by task and reader, and purity of latents."""
+"""What blocks and moments know, as the report reads and draws it: accuracies by task and reader,
+and purity of latents.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,8 @@ _PANEL = (1.85, 1.5)
 
 @dataclass(frozen=True)
 class Best:
-    """The cell in which a reader reads a task best, as the tuning pictures choose it, and its figure on the test pictures.
+    """The cell in which a reader reads a task best, as the tuning pictures choose it, and its
+    figure on the test pictures.
 
     Attributes:
         row: of the cell.
@@ -62,7 +65,9 @@ class Best:
 
 @dataclass(frozen=True)
 class Answer:
-    """Where one task is known, reader by reader; `n` test pictures. `random` is the highest of all cells and readers."""
+    """Where one task is known, reader by reader; `n` test pictures. `random` is the highest of all
+    cells and readers.
+    """
 
     task: str
     n_classes: int
@@ -75,20 +80,29 @@ class Answer:
     @property
     def leading(self) -> tuple[str, Best]:
         """The reader that is best on the tuning pictures, and its cell."""
-        return max(self.best.items(), key=lambda each: float(each[1].row.details.get("tune_accuracy", 0.0)))
+        return max(
+            self.best.items(), key=lambda each: float(each[1].row.details.get("tune_accuracy", 0.0))
+        )
 
     @property
     def uncleared(self) -> list[str]:
-        """The baselines that the leading reader's interval does not clear; of random weights the highest of all cells."""
+        """The baselines that the leading reader's interval does not clear; of random weights the
+        highest of all cells.
+        """
         row = self.leading[1].row
         rivals = {"majority": self.majority, "pixels": self.pixels, "random weights": self.random}
-        return [name for name, each in rivals.items() if each is not None and row.clears(each) is False]
+        return [
+            name for name, each in rivals.items() if each is not None and row.clears(each) is False
+        ]
 
     @property
     def sentence(self) -> str:
         """Such as "style 0.97 (down, t = 0.00, Diff-C, updates)"."""
         reader, best = self.leading
-        return f"{plain(self.task)} {number(best.row.figure.value, 2)} ({best.place}, {READERS[reader]})"
+        return (
+            f"{plain(self.task)} {number(best.row.figure.value, 2)} ({best.place},"
+            f" {READERS[reader]})"
+        )
 
 
 def by_task(results: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, list[Row]]]:
@@ -116,7 +130,10 @@ def knowledge_headline(answers: Sequence[Answer]) -> Headline:
     """The findings in sentences. Cells and readers are those that the tuning pictures choose."""
     unclear = {answer.task: answer.uncleared for answer in answers if answer.uncleared}
     cleared = len(answers) - len(unclear)
-    verdict = f"In {cleared} of {len(answers)} tasks the interval clears the majority class, the pixels and the best cell of random weights"
+    verdict = (
+        f"In {cleared} of {len(answers)} tasks the interval clears the majority class, the pixels"
+        " and the best cell of random weights"
+    )
     listed = "; ".join(f"{plain(task)}: {', '.join(names)}" for task, names in unclear.items())
     return Headline(
         finding=f"Read best: {'; '.join(answer.sentence for answer in answers)}.",
@@ -129,7 +146,9 @@ def knowledge_headline(answers: Sequence[Answer]) -> Headline:
 def knowledge_metrics(results: Iterable[Mapping[str, Any]]) -> set[str]:
     """The metrics among the rows whose tables stand in the section of knowledge."""
     return {
-        metric for row in results if (metric := str(row["metric"])).startswith((PREFIX, _ENTROPY, _SIGMA))
+        metric
+        for row in results
+        if (metric := str(row["metric"])).startswith((PREFIX, _ENTROPY, _SIGMA))
     }
 
 
@@ -160,7 +179,11 @@ def answers_of(results: Iterable[Mapping[str, Any]]) -> list[Answer]:
                 majority=first.baselines.get("majority"),
                 pixels=first.baselines.get("pixels"),
                 random=max(
-                    (each for row in rows if (each := row.baselines.get("random_weights")) and each.value),
+                    (
+                        each
+                        for row in rows
+                        if (each := row.baselines.get("random_weights")) and each.value
+                    ),
                     key=lambda each: each.value or 0.0,
                     default=None,
                 ),
@@ -185,14 +208,17 @@ def _best(rows: Sequence[Row]) -> Best | None:
 
 
 def knowledge_chart(results: Iterable[Mapping[str, Any]]) -> Drawing:
-    """Accuracy against t: a column a task, a line of panels a reader, a colour a block, with intervals and baselines.
+    """Accuracy against t: a column a task, a line of panels a reader, a colour a block, with
+    intervals and baselines.
 
     Raises:
         UserError: no accuracies.
     """
     tasks = by_task(results)
     if not tasks:
-        raise UserError("there are no accuracies to draw; run `diffusae evaluate evaluation=knowledge`")
+        raise UserError(
+            "there are no accuracies to draw; run `diffusae evaluate evaluation=knowledge`"
+        )
     readers = [name for name in READERS if any(name in each for each in tasks.values())]
     rows = [row for each in tasks.values() for found in each.values() for row in found]
     blocks, times = blocks_of(row.block for row in rows), times_of(row.t for row in rows)
@@ -254,7 +280,12 @@ def _draw_line(panel: Axes, rows: Sequence[Row], colour: str, conditioning: str)
     times = [row.t for row in rows]
     ends = [row.figure.ci95 or (np.nan, np.nan) for row in rows]
     panel.fill_between(
-        times, [low for low, _ in ends], [high for _, high in ends], color=colour, alpha=0.13, linewidth=0
+        times,
+        [low for low, _ in ends],
+        [high for _, high in ends],
+        color=colour,
+        alpha=0.13,
+        linewidth=0,
     )
     # The only branch of a study is drawn whole, whichever it is.
     style = LINES.get(conditioning, ":") if conditioning == "cond" else "-"
@@ -284,5 +315,7 @@ def _handles(rows: Sequence[Row], colours: Mapping[str, str]) -> list[Line2D]:
         ("majority", _MAJORITY, MUTED, "majority class"),
     ):
         if name in shown:
-            handles.append(Line2D([], [], color=colour, linewidth=1.0, linestyle=style, label=label))
+            handles.append(
+                Line2D([], [], color=colour, linewidth=1.0, linestyle=style, label=label)
+            )
     return handles

@@ -14,13 +14,19 @@ _MARKS = re.compile(r"([\\`*\[\]|~$#!])")
 
 
 def as_text(value: Any) -> Markup:
-    """A value on one line, in which HTML and Markdown mean nothing; lists and objects as their items."""
+    """A value on one line, in which HTML and Markdown mean nothing; lists and objects as their
+    items.
+    """
     if isinstance(value, Markup):
         return value
-    line = "".join(each if each.isprintable() else " " for each in " ".join(str(_flat(value)).split()))
+    line = "".join(
+        each if each.isprintable() else " " for each in " ".join(str(_flat(value)).split())
+    )
     if len(line) > MOST:
         line = line[:MOST] + " ..."
-    return Markup(_MARKS.sub(r"\\\1", str(escape(line)).replace("&#39;", "'").replace("&#34;", '"')))
+    return Markup(
+        _MARKS.sub(r"\\\1", str(escape(line)).replace("&#39;", "'").replace("&#34;", '"'))
+    )
 
 
 def _flat(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """The page: what the template needs, prepared from a study, and the file written.
 
-The page needs nothing from the net: pictures and charts are inside. Text from outside is escaped by the
-template; a Content-Security-Policy in the page forbids it to load anything.
+The page needs nothing from the net: pictures and charts are inside. Text from outside is escaped by
+the template; a Content-Security-Policy in the page forbids it to load anything.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Panel:
-    """One moment of one block: a drawing, for each noun its colour, name and IoU, and the run that predicted it."""
+    """One moment of one block: a drawing, for each noun its colour, name and IoU, and the run that
+    predicted it.
+    """
 
     drawing: Markup
     figures: list[tuple[str, str, str]]
@@ -69,7 +71,9 @@ class Panel:
 
 @dataclass(frozen=True)
 class PanelTable:
-    """Panels of one conditioning: a line a block (or block and noun), a column a t; None is no data."""
+    """Panels of one conditioning: a line a block (or block and noun), a column a t; None is no
+    data.
+    """
 
     conditioning: str
     lines: list[tuple[str, list[Panel | None]]]
@@ -201,7 +205,8 @@ def write_report(path: Path | str, study: Study) -> None:
     page = masked(render_page(study)).encode()
     if len(page) > HEAVY:
         logger.warning(
-            "the report has %.1f MB, above %.0f MB: browsers will be slow; show fewer concepts or predictions",
+            "the report has %.1f MB, above %.0f MB: browsers will be slow; show fewer concepts or"
+            " predictions",
             len(page) / 2**20,
             HEAVY / 2**20,
         )
@@ -218,7 +223,11 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     if minutes == 0:
         return f"{rest} s"
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return (
+        f"{minutes} min {rest:02d} s"
+        if minutes < 60
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+    )
 
 
 def percent(share: float | None) -> str:
@@ -229,30 +238,46 @@ def percent(share: float | None) -> str:
 
 
 def _curves(study: Study) -> Markup:
-    blocks = ", ".join(tables.blocks_of(row.block for row in tables.rows_of(study.results, "composition")))
-    alt = f"IoU of predicted composition against t, one panel a block ({blocks}); the table below has the values."
+    blocks = ", ".join(
+        tables.blocks_of(row.block for row in tables.rows_of(study.results, "composition"))
+    )
+    alt = (
+        f"IoU of predicted composition against t, one panel a block ({blocks}); the table below has"
+        " the values."
+    )
     return style.svg(plots.iou_curves(study.results), name="curves", alt=alt)
 
 
 def _emerged(curves: Sequence[Curve]) -> Markup:
     names = ", ".join(curve.name for curve in curves)
-    alt = f"IoU over t of {names}, and the t at which each has emerged; the table below has the values."
+    alt = (
+        f"IoU over t of {names}, and the t at which each has emerged; the table below has the"
+        " values."
+    )
     return style.svg(emergence_chart(curves), name="emergence", alt=alt)
 
 
 def _staged(lines: Sequence[Line]) -> Markup:
     edits = ", ".join(dict.fromkeys(line.edit for line in lines))
-    alt = f"Success and change of the picture of {edits} edits, window by window, beside the controls; the table below has the values."
+    alt = (
+        f"Success and change of the picture of {edits} edits, window by window, beside the"
+        " controls; the table below has the values."
+    )
     return style.svg(three_stage_chart(lines), name="three-stages", alt=alt)
 
 
 def _known(study: Study, answers: Sequence[Answer]) -> Markup:
     tasks = ", ".join(answer.task for answer in answers)
-    alt = f"Accuracy of {tasks} against t by reader and block, beside the baselines; the tables have the values."
+    alt = (
+        f"Accuracy of {tasks} against t by reader and block, beside the baselines; the tables have"
+        " the values."
+    )
     return style.svg(knowledge_chart(study.results), name="knowledge", alt=alt)
 
 
-def _headline(study: Study, answers: Sequence[Answer], erasures: Sequence[ErasureView]) -> tables.Headline:
+def _headline(
+    study: Study, answers: Sequence[Answer], erasures: Sequence[ErasureView]
+) -> tables.Headline:
     """Composition's where it was evaluated, else what was asked instead."""
     if all(row["metric"] != "composition" for row in study.results):
         if answers:
@@ -265,7 +290,10 @@ def _headline(study: Study, answers: Sequence[Answer], erasures: Sequence[Erasur
 def _erasure(run: ErasureRun, number: int, book: PictureBook) -> ErasureView:
     targets = targets_of(run)
     names = ", ".join(target.name for target in targets)
-    alt = f"Attack success against harm when {names} is to go, a line a defence over its strengths; the tables below have the values."
+    alt = (
+        f"Attack success against harm when {names} is to go, a line a defence over its strengths;"
+        " the tables below have the values."
+    )
     drawing = style.svg(trade_off_chart(targets), name=f"erasure-{number}", alt=alt)
     return ErasureView(
         run.cell, targets, drawing, example_tables([run.examples] if run.examples else [], book)
@@ -290,7 +318,10 @@ def _prediction(prediction: Prediction, book: PictureBook) -> PredictionView:
                 [
                     (
                         block,
-                        [_composition(prediction, cell, colours, outlines, book) for cell in cells[block]],
+                        [
+                            _composition(prediction, cell, colours, outlines, book)
+                            for cell in cells[block]
+                        ],
                     )
                     for block in blocks
                 ],
@@ -302,7 +333,10 @@ def _prediction(prediction: Prediction, book: PictureBook) -> PredictionView:
                 [
                     (
                         f"{block} · {noun}",
-                        [_score(prediction, (*cell, noun), colours[noun], book) for cell in cells[block]],
+                        [
+                            _score(prediction, (*cell, noun), colours[noun], book)
+                            for cell in cells[block]
+                        ],
                     )
                     for block in blocks
                     for noun in prediction.nouns
@@ -311,7 +345,9 @@ def _prediction(prediction: Prediction, book: PictureBook) -> PredictionView:
         )
     return PredictionView(
         caption=prediction.caption,
-        reference=book.picture(prediction.image, alt=prediction.caption, layers=list(outlines.values())),
+        reference=book.picture(
+            prediction.image, alt=prediction.caption, layers=list(outlines.values())
+        ),
         legend=[(colour, noun, noun in outlines) for noun, colour in colours.items()],
         times=times,
         compositions=compositions,
@@ -328,12 +364,18 @@ def _composition(
 ) -> Panel | None:
     """All nouns of the prompt in one picture: regions as predicted, outlines as they are."""
     masks = {
-        noun: found[1] for noun in prediction.nouns if (found := prediction.predicted.get((*cell, noun)))
+        noun: found[1]
+        for noun in prediction.nouns
+        if (found := prediction.predicted.get((*cell, noun)))
     }
     if not masks:
         return None
-    figures = [(colours[noun], noun, tables.number(prediction.iou.get((*cell, noun)), 2)) for noun in masks]
-    regions = [pictures.region(mask, prediction.image, colours[noun]) for noun, mask in masks.items()]
+    figures = [
+        (colours[noun], noun, tables.number(prediction.iou.get((*cell, noun)), 2)) for noun in masks
+    ]
+    regions = [
+        pictures.region(mask, prediction.image, colours[noun]) for noun, mask in masks.items()
+    ]
     described = ", ".join(f"{noun} IoU {value}" for _, noun, value in figures)
     return Panel(
         book.picture(
@@ -346,7 +388,9 @@ def _composition(
     )
 
 
-def _score(prediction: Prediction, key: PredictionKey, colour: str, book: PictureBook) -> Panel | None:
+def _score(
+    prediction: Prediction, key: PredictionKey, colour: str, book: PictureBook
+) -> Panel | None:
     """The score map behind one noun's mask, with the true outline."""
     if key not in prediction.predicted:
         return None
@@ -369,11 +413,18 @@ def _concept_groups(concepts: Sequence[Concept], book: PictureBook) -> list[Conc
     # All of cond before all of uncond.
     conditionings = tables.conditionings_of(concept.conditioning for concept in concepts)
     ordered = sorted(
-        concepts, key=lambda each: (conditionings.index(each.conditioning), *tables.cell_order(*cell(each)))
+        concepts,
+        key=lambda each: (conditionings.index(each.conditioning), *tables.cell_order(*cell(each))),
     )
-    shown = (tables.main_block(concept.block for concept in concepts), conditionings[0]) if concepts else None
+    shown = (
+        (tables.main_block(concept.block for concept in concepts), conditionings[0])
+        if concepts
+        else None
+    )
     return [
-        ConceptGroup(*key, opened=(key[0], key[2]) == shown, cards=[_concept(each, book) for each in members])
+        ConceptGroup(
+            *key, opened=(key[0], key[2]) == shown, cards=[_concept(each, book) for each in members]
+        )
         for key, members in groupby(ordered, key=cell)
     ]
 

@@ -1,4 +1,6 @@
-"""Pictures, masks and heat maps of the report as inline SVG; every distinct picture is in the page once."""
+"""Pictures, masks and heat maps of the report as inline SVG; every distinct picture is in the page
+once.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,17 @@ from jaxtyping import Bool, Float, UInt8
 from markupsafe import Markup
 from PIL import Image
 
-# A picture up to this size is kept bit by bit and enlarged with hard pixels; a larger one is shrunk to
-# LARGEST and compressed.
+# A picture up to this size is kept bit by bit and enlarged with hard pixels; a larger one is shrunk
+# to LARGEST and compressed.
 SMALL = 96
 LARGEST = 224
 _HEAT = matplotlib.colormaps["inferno"]
 
 
 class PictureBook:
-    """Gives SVG elements for pictures, and keeps what they share (`definitions`, to be put in the page once)."""
+    """Gives SVG elements for pictures, and keeps what they share (`definitions`, to be put in the
+    page once).
+    """
 
     def __init__(self) -> None:
         self._ids: dict[bytes, str] = {}
@@ -38,7 +42,9 @@ class PictureBook:
     ) -> Markup:
         """A picture with layers on top, and its text alternative."""
         content = f"{image.shape}".encode() + image.tobytes()
-        return _element(self._shared(content, lambda: _drawn(image)), *layers, height=_height(image), alt=alt)
+        return _element(
+            self._shared(content, lambda: _drawn(image)), *layers, height=_height(image), alt=alt
+        )
 
     def outline(
         self, mask: Bool[np.ndarray, "H W"], image: UInt8[np.ndarray, "h w 3"], colour: str
@@ -68,12 +74,17 @@ def pale(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def heat(
-    values: Float[np.ndarray, "h w"], image: UInt8[np.ndarray, "H W 3"], *, high: float, opacity: float = 0.62
+    values: Float[np.ndarray, "h w"],
+    image: UInt8[np.ndarray, "H W 3"],
+    *,
+    high: float,
+    opacity: float = 0.62,
 ) -> Markup:
     """A layer: a heat map from 0 (dark) to `high` (bright), stretched smoothly over the picture."""
     uri = _png_uri(heat_colours(values, low=0.0, high=high))
     return Markup(
-        '<image class="heat" width="100" height="{}" preserveAspectRatio="none" opacity="{}" href="{}"/>'
+        '<image class="heat" width="100" height="{}" preserveAspectRatio="none" opacity="{}"'
+        ' href="{}"/>'
     ).format(_height(image), opacity, uri)
 
 
@@ -84,7 +95,9 @@ def score_map(
     alt: str,
     layers: Sequence[Markup] = (),
 ) -> Markup:
-    """A map without its picture, position by position, from its own lowest value (dark) to its highest."""
+    """A map without its picture, position by position, from its own lowest value (dark) to its
+    highest.
+    """
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     drawn = Markup(
@@ -93,7 +106,9 @@ def score_map(
     return _element(drawn, *layers, height=_height(image), alt=alt)
 
 
-def heat_colours(values: Float[np.ndarray, "h w"], *, low: float, high: float) -> UInt8[np.ndarray, "h w 3"]:
+def heat_colours(
+    values: Float[np.ndarray, "h w"], *, low: float, high: float
+) -> UInt8[np.ndarray, "h w 3"]:
     """Colours of a map; values are cut to [low, high], and what is not finite counts as `low`."""
     scale = high - low if high > low else 1.0
     shares = np.clip((np.nan_to_num(values, nan=low, posinf=low, neginf=low) - low) / scale, 0, 1)
@@ -101,13 +116,15 @@ def heat_colours(values: Float[np.ndarray, "h w"], *, low: float, high: float) -
 
 
 def outline_path(mask: Bool[np.ndarray, "H W"]) -> str:
-    """SVG path data of the closed outlines of a mask, along the edges of its pixels; "" for an empty mask.
+    """SVG path data of the closed outlines of a mask, along the edges of its pixels; "" for an
+    empty mask.
 
     Holes run the other way round, so both fill rules give the mask back.
     """
     successors: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
     inside = np.pad(mask, 1)
-    # Corners (x, y) of each pixel, clockwise on the screen; an edge counts where the neighbour is outside.
+    # Corners (x, y) of each pixel, clockwise on the screen; an edge counts where the neighbour is
+    # outside.
     for (dy, dx), start, end in (
         ((-1, 0), (0, 0), (1, 0)),
         ((0, 1), (1, 0), (1, 1)),
@@ -139,13 +156,17 @@ def _loop_data(loop: list[tuple[int, int]]) -> str:
     return data + "Z"
 
 
-def _path(mask: Bool[np.ndarray, "H W"], image: UInt8[np.ndarray, "h w 3"], attributes: str) -> Markup:
+def _path(
+    mask: Bool[np.ndarray, "H W"], image: UInt8[np.ndarray, "h w 3"], attributes: str
+) -> Markup:
     scale = f"{100 / mask.shape[1]:.6g} {_height(image) / mask.shape[0]:.6g}"
     return Markup(f'<path {attributes} transform="scale({scale})" d="{outline_path(mask)}"/>')
 
 
 def _element(*layers: Markup, height: float, alt: str) -> Markup:
-    head = Markup('<svg class="picture" viewBox="0 0 100 {}" role="img" aria-label="{}">').format(height, alt)
+    head = Markup('<svg class="picture" viewBox="0 0 100 {}" role="img" aria-label="{}">').format(
+        height, alt
+    )
     return head + Markup("").join(layers) + Markup("</svg>")
 
 

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from diffusae.errors import UserError
 from diffusae.report.style import BASELINE_LINES, INK, LINES, MUTED, STYLE, block_colours
-from diffusae.report.tables import Row, blocks_of, conditionings_of, number, plain, rows_of, times_of
+from diffusae.report.tables import (
+    Row,
+    blocks_of,
+    conditionings_of,
+    number,
+    plain,
+    rows_of,
+    times_of,
+)
 
 TIME_LABEL = "t (1 = first step, 0 = last)"
 _PANEL = (2.75, 2.35)
@@ -24,10 +32,11 @@ _PANELS_A_ROW = 3
 
 
 def iou_curves(results: Iterable[Mapping[str, Any]], *, metric: str = "composition") -> Figure:
-    """A metric against t, one panel a block: a line a conditioning with its 95 % band, and the baselines.
+    """A metric against t, one panel a block: a line a conditioning with its 95 % band, and the
+    baselines.
 
-    A moment without data is a gap. Baselines are those of the cond rows (where a block has none, of the
-    others), labelled beside the last panel of each line of panels.
+    A moment without data is a gap. Baselines are those of the cond rows (where a block has none, of
+    the others), labelled beside the last panel of each line of panels.
 
     Raises:
         UserError: no rows of this metric.
@@ -67,7 +76,9 @@ def iou_curves(results: Iterable[Mapping[str, Any]], *, metric: str = "compositi
                 _label_baselines(panel, ends, gap=highest * 0.066)
             colour = block_colours(blocks)[blocks[index]]
             for conditioning in conditionings_of(row.conditioning for row in of_block):
-                _draw_line(panel, [row for row in of_block if row.conditioning == conditioning], colour)
+                _draw_line(
+                    panel, [row for row in of_block if row.conditioning == conditioning], colour
+                )
         _add_legend(figure, conditionings_of(row.conditioning for row in rows), left / width)
     return figure
 
@@ -98,7 +109,8 @@ def _draw_line(panel: Axes, rows: Sequence[Row], colour: str) -> None:
     times = np.array([row.t for row in rows])
     style = LINES.get(rows[0].conditioning, ":")
     many = len(rows) > 12
-    # A line through many points needs no markers, but for a point between two gaps, which has no line.
+    # A line through many points needs no markers, but for a point between two gaps, which has no
+    # line.
     gap = np.pad(np.isnan(values), 1, constant_values=True)
     marked = np.flatnonzero(gap[:-2] & gap[2:]) if many else np.arange(len(rows))
     panel.fill_between(times, low, high, color=colour, alpha=0.16, linewidth=0)
@@ -117,7 +129,9 @@ def _draw_line(panel: Axes, rows: Sequence[Row], colour: str) -> None:
         panel.vlines(times, low, high, color=colour, linewidth=1.0, alpha=0.55)
 
 
-def _draw_baselines(panel: Axes, rows: Sequence[Row], names: Sequence[str]) -> dict[str, tuple[float, float]]:
+def _draw_baselines(
+    panel: Axes, rows: Sequence[Row], names: Sequence[str]
+) -> dict[str, tuple[float, float]]:
     """Draw them and return where each line ends: (t, value)."""
     first = conditionings_of(row.conditioning for row in rows)[0]
     chosen = [row for row in rows if row.conditioning == first]
@@ -186,16 +200,20 @@ def _add_legend(figure: Figure, conditionings: Sequence[str], left: float) -> No
         for name in conditionings
     ]
     handles.append(Line2D([], [], color=INK, alpha=0.2, linewidth=7, label="95 % interval"))
-    handles.append(Line2D([], [], color=MUTED, linestyle=BASELINE_LINES[0], linewidth=0.9, label="baselines"))
+    handles.append(
+        Line2D([], [], color=MUTED, linestyle=BASELINE_LINES[0], linewidth=0.9, label="baselines")
+    )
     figure.legend(
         handles=handles, loc="upper left", bbox_to_anchor=(left, 1), ncols=len(handles), borderpad=0
     )
 
 
 def grid_heatmap(results: Iterable[Mapping[str, Any]], metric: str) -> Figure:
-    """A metric over the grid: a row for each block and conditioning, a column for each t from 1 to 0.
+    """A metric over the grid: a row for each block and conditioning, a column for each t from 1 to
+    0.
 
-    The value stands in its cell; a dash is a cell without data. Blue: higher is better; orange: lower is.
+    The value stands in its cell; a dash is a cell without data. Blue: higher is better; orange:
+    lower is.
 
     Raises:
         UserError: no rows of this metric.
@@ -210,13 +228,20 @@ def grid_heatmap(results: Iterable[Mapping[str, Any]], metric: str) -> Figure:
     values = np.full((len(lines), len(times)), np.nan)
     for row in rows:
         if row.figure.value is not None:
-            values[lines.index((row.block, row.conditioning)), times.index(row.t)] = row.figure.value
+            values[lines.index((row.block, row.conditioning)), times.index(row.t)] = (
+                row.figure.value
+            )
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         left, top, cell = 1.15, 0.26, (0.62 if len(times) <= 12 else 0.42, 0.3)
         width, height = left + cell[0] * len(times) + 0.1, top + cell[1] * len(lines) + 0.08
         figure = Figure(figsize=(width, height))
         panel = figure.add_axes(
-            (left / width, 0.08 / height, cell[0] * len(times) / width, cell[1] * len(lines) / height)
+            (
+                left / width,
+                0.08 / height,
+                cell[0] * len(times) / width,
+                cell[1] * len(lines) / height,
+            )
         )
         mesh = _draw_mesh(panel, values, higher_is_better=rows[0].higher_is_better)
         _print_values(panel, values, mesh)
@@ -225,8 +250,12 @@ def grid_heatmap(results: Iterable[Mapping[str, Any]], metric: str) -> Figure:
                 panel.axhline(index, color=MUTED, linewidth=1.2)
         panel.xaxis.set_ticks_position("top")
         panel.set_xticks(np.arange(len(times)) + 0.5, [f"{t:.2f}" for t in times])
-        panel.annotate("t", (0, 1), (-5, 5.5), "axes fraction", "offset points", ha="right", color=MUTED)
-        panel.set_yticks(np.arange(len(lines)) + 0.5, [" · ".join(line) for line in lines], color=INK)
+        panel.annotate(
+            "t", (0, 1), (-5, 5.5), "axes fraction", "offset points", ha="right", color=MUTED
+        )
+        panel.set_yticks(
+            np.arange(len(lines)) + 0.5, [" · ".join(line) for line in lines], color=INK
+        )
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
     return figure
@@ -259,13 +288,17 @@ def _print_values(panel: Axes, values: NDArray[np.float64], mesh: QuadMesh) -> N
             # Rec. 709 luminance: dark text on light cells, light text on dark ones.
             colour = "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.5 else "white"
             text = number(float(value), 2)
-        panel.text(column + 0.5, line + 0.5, text, ha="center", va="center", color=colour, fontsize=8)
+        panel.text(
+            column + 0.5, line + 0.5, text, ha="center", va="center", color=colour, fontsize=8
+        )
 
 
 def _columns(
     figures: Sequence[tuple[float | None, tuple[float, float] | None]],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Values and the ends of their intervals; NaN where there are none."""
-    table = [(np.nan if value is None else value, *(ci95 or (np.nan, np.nan))) for value, ci95 in figures]
+    table = [
+        (np.nan if value is None else value, *(ci95 or (np.nan, np.nan))) for value, ci95 in figures
+    ]
     values, low, high = np.array(table, dtype=np.float64).T
     return values, low, high

@@ -46,7 +46,9 @@ def predictions_shown(
         (row,) = load_results(directory / "results.json")
         runs[cell.block, cell.conditioning, cell.t] = run_of(study, directory)
         objects, remedy = _objects(directory), f"remove {directory} and evaluate this cell again"
-        scores = read_tensors(verified(directory / "scores.safetensors"), remedy=remedy)["scores"].float()
+        scores = read_tensors(verified(directory / "scores.safetensors"), remedy=remedy)[
+            "scores"
+        ].float()
         columns = [objects[column].tolist() for column in ("image_id", "noun", "iou")]
         for score, image_id, noun, iou in zip(scores, *columns, strict=True):
             if image_id not in shown:

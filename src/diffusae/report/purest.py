@@ -29,8 +29,12 @@ def load_purest(directory: Path) -> tuple[Gallery, pd.DataFrame]:
     return Gallery.load(directory), table.set_index("latent")
 
 
-def shared_labels(table: pd.DataFrame, latent: int, tasks: Sequence[str]) -> list[tuple[str, float]]:
-    """What most of a latent's top pictures are, task by task, the largest share first: such as ("style neon", 0.9)."""
+def shared_labels(
+    table: pd.DataFrame, latent: int, tasks: Sequence[str]
+) -> list[tuple[str, float]]:
+    """What most of a latent's top pictures are, task by task, the largest share first: such as
+    ("style neon", 0.9).
+    """
     row: Any = table.loc[latent]
     found = [
         (f"{task} {row[f'{task}_label']}", float(row[f"{task}_share"]))
@@ -52,9 +56,15 @@ def purity_panel(study: Study) -> list[tuple[str, np.ndarray]]:
         if image_id in wanted
     }
     pictures = []
-    for latent, image_ids, maps in zip(gallery.latents, gallery.image_ids, gallery.maps, strict=True):
-        told = ", ".join(f"{name} {share:.0%}" for name, share in shared_labels(table, latent, tasks))
-        drawn = montage([(images[i], heat.numpy()) for i, heat in zip(image_ids, maps, strict=True)])
+    for latent, image_ids, maps in zip(
+        gallery.latents, gallery.image_ids, gallery.maps, strict=True
+    ):
+        told = ", ".join(
+            f"{name} {share:.0%}" for name, share in shared_labels(table, latent, tasks)
+        )
+        drawn = montage(
+            [(images[i], heat.numpy()) for i, heat in zip(image_ids, maps, strict=True)]
+        )
         pictures.append((f"latent {latent}: {told}", drawn))
     return pictures
 

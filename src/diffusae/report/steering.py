@@ -1,4 +1,6 @@
-"""Steering through the text encoder as the page shows it: strips over lambda, and success by lambda."""
+"""Steering through the text encoder as the page shows it: strips over lambda, and success by
+lambda.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ METRICS = ("steering_towards", "steering_towards_kept", "steering_away", "steeri
 
 @dataclass(frozen=True)
 class StripTable:
-    """Strips of one layer over the same strengths: a line a strip, None where a strength was not made."""
+    """Strips of one layer over the same strengths: a line a strip, None where a strength was not
+    made.
+    """
 
     place: str
     strengths: list[float]
@@ -38,13 +42,17 @@ class StrengthLine:
 
 
 def strip_tables(strips: Iterable[Strip], book: PictureBook) -> list[StripTable]:
-    """Strips side by side where layer, autoencoder and strengths are the same, in order of appearance."""
+    """Strips side by side where layer, autoencoder and strengths are the same, in order of
+    appearance.
+    """
     groups: dict[tuple[str, tuple[float, ...]], list[Strip]] = {}
     for strip in strips:
         strengths = tuple(sorted(picture.strength for picture in strip.pictures))
         groups.setdefault((strip.place, strengths), []).append(strip)
     return [
-        StripTable(place, list(strengths), [(strip, _drawn(strip, strengths, book)) for strip in members])
+        StripTable(
+            place, list(strengths), [(strip, _drawn(strip, strengths, book)) for strip in members]
+        )
         for (place, strengths), members in groups.items()
     ]
 
@@ -54,9 +62,16 @@ def _drawn(
 ) -> list[tuple[Steered, Markup] | None]:
     made = {picture.strength: picture for picture in strip.pictures}
     return [
-        None
-        if (picture := made.get(strength)) is None
-        else (picture, book.picture(picture.image, alt=f"{strip.case}, lambda {strength:g}: {strip.prompt}"))
+        (
+            None
+            if (picture := made.get(strength)) is None
+            else (
+                picture,
+                book.picture(
+                    picture.image, alt=f"{strip.case}, lambda {strength:g}: {strip.prompt}"
+                ),
+            )
+        )
         for strength in strengths
     ]
 
@@ -77,7 +92,11 @@ def strength_lines(results: Iterable[Mapping[str, Any]]) -> list[StrengthLine]:
                         direction,
                         float(strength),
                         Figure.of(shares[strength]),
-                        None if beside is None else Figure.of(beside.details["by_strength"][strength]),
+                        (
+                            None
+                            if beside is None
+                            else Figure.of(beside.details["by_strength"][strength])
+                        ),
                         float(strength) == row.details["strength"],
                     )
                 )

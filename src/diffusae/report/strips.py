@@ -1,4 +1,6 @@
-"""The strips over lambda that a study has: those of its evaluations and those of its `diffusae steer` runs."""
+"""The strips over lambda that a study has: those of its evaluations and those of its `diffusae
+steer` runs.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +22,23 @@ def strips_of(directory: Path) -> Iterator[Strip]:
     """Every finished strip below an experiment's directory, evaluations first."""
     for path, record in finished_runs(directory / "evaluation" / "steering", "*"):
         for example in load_examples(path):
-            pictures = [Steered(each.strength, each.success, each.image) for each in example.pictures]
-            yield Strip(example.case, example.prompt, _place(record), pictures, _run(directory, path))
+            pictures = [
+                Steered(each.strength, each.success, each.image) for each in example.pictures
+            ]
+            yield Strip(
+                example.case, example.prompt, _place(record), pictures, _run(directory, path)
+            )
     for path, record in finished_runs(directory / "steer", "*"):
         made = record.determines
         if made["intervention"]["name"] != "text":
             continue
         pictures = [Steered(0.0, None, _read(path / "before.png"))]
-        pictures += [Steered(s, None, _read(path / f"strength{s:+g}.png")) for s in made["strengths"]]
-        yield Strip(made["concept"], made["prompt"], _place(record), pictures, _run(directory, path))
+        pictures += [
+            Steered(s, None, _read(path / f"strength{s:+g}.png")) for s in made["strengths"]
+        ]
+        yield Strip(
+            made["concept"], made["prompt"], _place(record), pictures, _run(directory, path)
+        )
 
 
 def _place(record: RunRecord) -> str:
@@ -44,7 +54,12 @@ def _read(path: Path) -> np.ndarray:
     try:
         with Image.open(verified(path), formats=["PNG"]) as picture:
             return np.asarray(picture.convert("RGB"))
-    except (FileNotFoundError, UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
+    except (
+        FileNotFoundError,
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        OSError,
+    ) as error:
         raise UserError(
             f"{path} is not readable as a picture ({error}); remove its directory and steer again"
         ) from error

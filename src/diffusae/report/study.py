@@ -42,7 +42,8 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A generated picture: its caption, its pixels, a note such as the split or the seed, and the run that made it.
+    """A generated picture: its caption, its pixels, a note such as the split or the seed, and the
+    run that made it.
 
     Raises:
         UserError: pixels that are not uint8 [H, W, 3].
@@ -66,13 +67,15 @@ class Prediction:
         image: the finished picture.
         nouns: the nouns asked for, in the order in which to show them.
         true_masks: noun -> the annotator's mask; a noun without one was not found.
-        predicted: (block, conditioning, t, noun) -> the score map on the block's grid (data units) and the
-            mask that was cut from it. Sizes of maps and masks may differ: all are drawn over the picture.
+        predicted: (block, conditioning, t, noun) -> the score map on the block's grid (data units)
+            and the mask that was cut from it. Sizes of maps and masks may differ: all are drawn
+            over the picture.
         iou: the same keys -> IoU of that mask with the true one; a missing key is no data.
         runs: (block, conditioning, t) -> the run that predicted there.
 
     Raises:
-        UserError: arrays of another shape or type than said, or a key of a noun that is not in `nouns`.
+        UserError: arrays of another shape or type than said, or a key of a noun that is not in
+            `nouns`.
     """
 
     caption: str
@@ -89,7 +92,8 @@ class Prediction:
         named = {*self.true_masks, *(key[3] for key in (*self.predicted, *self.iou))}
         if strange := sorted(named - set(self.nouns)):
             raise UserError(
-                f"{name} has maps for {', '.join(strange)}, which are not in its nouns; add them there"
+                f"{name} has maps for {', '.join(strange)}, which are not in its nouns; add them"
+                " there"
             )
         for mask in (*self.true_masks.values(), *(mask for _, mask in self.predicted.values())):
             if mask.ndim != 2 or mask.dtype != np.bool_:
@@ -107,9 +111,11 @@ class Concept:
         block, t, conditioning: the cell.
         latent: its index in the SAE.
         labels: (label, pictures in which it was gained), the most frequent first.
-        purity: share of the most frequent label in all that were gained, range (0, 1]; None without labels.
+        purity: share of the most frequent label in all that were gained, range (0, 1]; None without
+            labels.
         firing_frequency: share of positions, over all pictures, where it is active, range [0, 1].
-        pictures: the pictures and the latent's map on each, [h, w], data units, the strongest first.
+        pictures: the pictures and the latent's map on each, [h, w], data units, the strongest
+            first.
         run: the run that labelled the cell.
     """
 
@@ -137,7 +143,9 @@ TARGET_REGION = "target_region"
 
 @dataclass(frozen=True, eq=False)
 class EditedPicture:
-    """One picture of a case: how it was edited, how hard, whether the edit reached its aim, and its pixels."""
+    """One picture of a case: how it was edited, how hard, whether the edit reached its aim, and its
+    pixels.
+    """
 
     method: str
     strength: float
@@ -170,7 +178,9 @@ class EditedPicture:
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """What was to change in one picture, such as "fish to top_left", its prompt, and the picture before and after."""
+    """What was to change in one picture, such as "fish to top_left", its prompt, and the picture
+    before and after.
+    """
 
     case: str
     prompt: str
@@ -257,7 +267,9 @@ class Strip:
 
 @dataclass(frozen=True)
 class RunRow:
-    """One run behind the report, from its run.json; `cell` is "" for a run that is not of one cell."""
+    """One run behind the report, from its run.json; `cell` is "" for a run that is not of one
+    cell.
+    """
 
     stage: str
     cell: str
@@ -273,14 +285,20 @@ class Study:
     Attributes:
         name: of the experiment.
         model: of the denoiser that was studied.
-        facts: what to say about how it was made, in this order: steps, guidance, pictures a split, commit,
-            versions, device, date. The page adds nothing of its own, such as the time: the same study gives the same page.
-        contact_sheet: generated pictures, to judge the model by eye, or those that were given to it.
+        facts: what to say about how it was made, in this order: steps, guidance, pictures a split,
+            commit, versions, device, date. The page adds nothing of its own, such as the time: the
+            same study gives the same page.
+        contact_sheet: generated pictures, to judge the model by eye, or those that were given to
+            it.
         given: whether the pictures were given to the model, not made by it.
-        results: rows as `diffusae.evaluation.result.Result.to_json` gives them, of all metrics and cells.
-        emergence: rows of the curves over t, as `diffusae.evaluation.emergence.emergence_result` makes them.
-        three_stages: rows of the three-stage table, as `diffusae.summaries.three_stages` makes them.
-        claims: what these rows say of the paper's claims, as `diffusae.evaluation.three_stages.judged` gives it.
+        results: rows as `diffusae.evaluation.result.Result.to_json` gives them, of all metrics and
+            cells.
+        emergence: rows of the curves over t, as `diffusae.evaluation.emergence.emergence_result`
+            makes them.
+        three_stages: rows of the three-stage table, as `diffusae.summaries.three_stages` makes
+            them.
+        claims: what these rows say of the paper's claims, as
+            `diffusae.evaluation.three_stages.judged` gives it.
         examples: pictures before and after interventions.
         erasures: what the erasure benchmark found, a run a cell.
         strips: prompts steered through the text encoder, over lambda.

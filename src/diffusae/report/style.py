@@ -1,7 +1,7 @@
 """The one look of all charts, and their way into the page.
 
-A block is a colour, a conditioning a line style, a baseline a thin grey line. Text, axes and background take
-the page's own colours, so that a chart fits a light page, a dark page and paper.
+A block is a colour, a conditioning a line style, a baseline a thin grey line. Text, axes and
+background take the page's own colours, so that a chart fits a light page, a dark page and paper.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def block_colours(blocks: Sequence[str]) -> dict[str, str]:
 
 
 def svg(figure: Figure, *, name: str, alt: str) -> Markup:
-    """The figure as an inline SVG element with a text alternative; `name` keeps its ids apart from others'.
+    """The figure as an inline SVG element with a text alternative; `name` keeps its ids apart from
+    others'.
 
     The same figure gives the same bytes. Text stays text, in the page's font.
     """
@@ -84,7 +85,9 @@ def svg(figure: Figure, *, name: str, alt: str) -> Markup:
     text = text[text.index("<svg") :]
     # An inline style sheet would hold for the whole page; page.css has this rule for charts.
     text = re.sub(r"<defs>\s*<style[^>]*>[^<]*</style>\s*</defs>", "", text, count=1)
-    text = re.sub(r'\b(id="|xlink:href="#)', rf"\g<1>{name}-", text).replace("url(#", f"url(#{name}-")
+    text = re.sub(r'\b(id="|xlink:href="#)', rf"\g<1>{name}-", text).replace(
+        "url(#", f"url(#{name}-"
+    )
     text = re.sub(r"font-family: [^;\"]*;?", "", text)
     for colour, variable in _PAGE_COLOURS.items():
         text = text.replace(colour, variable)

@@ -1,4 +1,6 @@
-"""The rows of results.json as the report reads them: ordered, compared with their baselines, written out."""
+"""The rows of results.json as the report reads them: ordered, compared with their baselines,
+written out.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class Figure:
     def of(cls, row: Mapping[str, Any]) -> Figure:
         """From a row of results.json or one of its baselines."""
         ci95 = row["ci95"]
-        return cls(row["value"], None if ci95 is None else (float(ci95[0]), float(ci95[1])), row["n"])
+        return cls(
+            row["value"], None if ci95 is None else (float(ci95[0]), float(ci95[1])), row["n"]
+        )
 
     def text(self, decimals: int = 3) -> str:
         """Such as "0.310 [0.280, 0.340]"."""
@@ -68,8 +72,8 @@ class Row:
 
     @property
     def rivals(self) -> dict[str, Figure]:
-        """The baselines to be cleared: those with data, without ceilings (what the best could reach) and probes (what a
-        reader reaches that was shown the labels).
+        """The baselines to be cleared: those with data, without ceilings (what the best could
+        reach) and probes (what a reader reaches that was shown the labels).
         """
         return {
             name: each
@@ -99,7 +103,9 @@ def rows_of(results: Iterable[Mapping[str, Any]], metric: str) -> list[Row]:
                 t=float(each["cell"]["t"]),
                 conditioning=str(each["cell"]["conditioning"]),
                 figure=Figure.of(each),
-                baselines={name: Figure.of(baseline) for name, baseline in each["baselines"].items()},
+                baselines={
+                    name: Figure.of(baseline) for name, baseline in each["baselines"].items()
+                },
                 higher_is_better=each["higher_is_better"],
                 unit=each["unit"],
                 details=each.get("details", {}),
@@ -108,12 +114,16 @@ def rows_of(results: Iterable[Mapping[str, Any]], metric: str) -> list[Row]:
             if each["metric"] == metric
         ]
     except (KeyError, TypeError) as error:
-        raise UserError(f"a row of {metric} is incomplete ({error!r}); evaluate this cell again") from error
+        raise UserError(
+            f"a row of {metric} is incomplete ({error!r}); evaluate this cell again"
+        ) from error
     return sorted(rows, key=lambda row: cell_order(row.block, row.t, row.conditioning))
 
 
 def cell_order(block: str, t: float, conditioning: str) -> tuple[Any, ...]:
-    """The key that sorts cells: down, mid, up, then others by name; t from 1 to 0; cond before uncond."""
+    """The key that sorts cells: down, mid, up, then others by name; t from 1 to 0; cond before
+    uncond.
+    """
     return (*_rank(block, _BLOCKS), -t, *_rank(conditioning, _CONDITIONINGS))
 
 
@@ -137,7 +147,11 @@ def number(value: float | None, decimals: int = 3) -> str:
     if value is None:
         return NO_DATA
     text = f"{value:.{decimals if abs(value) < 10 else 1}f}"
-    return text[1:] if text.startswith("-") and not any(digit in text for digit in "123456789") else text
+    return (
+        text[1:]
+        if text.startswith("-") and not any(digit in text for digit in "123456789")
+        else text
+    )
 
 
 def plain(name: str) -> str:
@@ -172,7 +186,8 @@ class Headline:
 def headline(results: Iterable[Mapping[str, Any]]) -> Headline:
     """What composition prediction found, in words made from the rows.
 
-    The cell is fixed beforehand, not picked for its value: the mid block (else the first), cond, first step.
+    The cell is fixed beforehand, not picked for its value: the mid block (else the first), cond,
+    first step.
     """
     rows = rows_of(results, "composition")
     if not rows:
@@ -181,7 +196,9 @@ def headline(results: Iterable[Mapping[str, Any]]) -> Headline:
     of_block = [row for row in rows if row.block == block]
     conditioning = conditionings_of(row.conditioning for row in of_block)[0]
     row = next(each for each in of_block if each.conditioning == conditioning)
-    finding = f"{cell_text(row)}: {row.unit} {row.figure.text(2)} at t = {row.t:.2f}, n = {row.figure.n}"
+    finding = (
+        f"{cell_text(row)}: {row.unit} {row.figure.text(2)} at t = {row.t:.2f}, n = {row.figure.n}"
+    )
     if row.figure.value is None:
         finding = f"{cell_text(row)}: {NO_DATA} at t = {row.t:.2f}"
     if chance := row.rivals.get("chance"):
@@ -219,12 +236,16 @@ def _overview(rows: Sequence[Row]) -> str:
     known = [row for row in rows if row.figure.value is not None]
     if not known:
         return f"None of the {len(rows)} cells has data."
-    best = max(known, key=lambda row: (row.figure.value or 0.0) * (1 if row.higher_is_better else -1))
+    best = max(
+        known, key=lambda row: (row.figure.value or 0.0) * (1 if row.higher_is_better else -1)
+    )
     clear = sum(row.uncleared == [] for row in rows)
-    by_chance = sum(bool(row.clears(row.rivals["chance"])) for row in rows if "chance" in row.rivals)
+    by_chance = sum(
+        bool(row.clears(row.rivals["chance"])) for row in rows if "chance" in row.rivals
+    )
     return (
-        f"Of {len(rows)} cells {by_chance} clear chance and {clear} clear every baseline. Best of all: "
-        f"{best.block}, {best.conditioning}, t = {best.t:.2f}, with {best.figure.text(2)}."
+        f"Of {len(rows)} cells {by_chance} clear chance and {clear} clear every baseline. Best of"
+        f" all: {best.block}, {best.conditioning}, t = {best.t:.2f}, with {best.figure.text(2)}."
     )
 
 

@@ -1,4 +1,6 @@
-"""The figure of the three-stage table: success and change of every edit, window by window, beside the controls."""
+"""The figure of the three-stage table: success and change of every edit, window by window, beside
+the controls.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,9 @@ _ENTRY = 1.6  # of the legend, where it does not fit into one line
 
 
 def three_stage_chart(lines: Sequence[Line]) -> Drawing:
-    """A row of panels an edit: at the left its success, at the right how much else of the picture changes. On x the windows
-    from the first to the last, in each every place that was evaluated; concepts coloured by block, controls grey.
+    """A row of panels an edit: at the left its success, at the right how much else of the picture
+    changes. On x the windows from the first to the last, in each every place that was evaluated;
+    concepts coloured by block, controls grey.
 
     Raises:
         UserError: no lines.
@@ -63,7 +66,9 @@ def three_stage_chart(lines: Sequence[Line]) -> Drawing:
                 panel = figure.add_axes(box)
                 of_edit = [line for line in lines if line.edit == edit]
                 _draw_panel(panel, of_edit, places, colours, slot=slot, success=title == "success")
-                _finish_panel(panel, edit, lines, places, bands, first=row == 0, last=row == len(edits) - 1)
+                _finish_panel(
+                    panel, edit, lines, places, bands, first=row == 0, last=row == len(edits) - 1
+                )
         figure.legend(
             handles=handles,
             loc="upper left",
@@ -92,7 +97,11 @@ def _places(
     for window, bounds in windows:
         inside = sorted(
             {line.slot: line for line in lines if line.window == window}.values(),
-            key=lambda each: (each.together, cell_order(each.block, each.t, each.conditioning), each.tag),
+            key=lambda each: (
+                each.together,
+                cell_order(each.block, each.t, each.conditioning),
+                each.tag,
+            ),
         )
         start = x
         for line in inside:
@@ -212,16 +221,27 @@ def _finish_panel(
         panel.axvspan(start, end, color=MUTED, alpha=0.07, linewidth=0)
         if first:
             text = f"{window}\n{window_text(bounds)}"
-            panel.text((start + end) / 2, 1.05, text, transform=panel.get_xaxis_transform(), ha="center",
-                       va="bottom", color=INK, fontsize=7.5, linespacing=1.25)  # fmt: skip
+            panel.text(
+                (start + end) / 2,
+                1.05,
+                text,
+                transform=panel.get_xaxis_transform(),
+                ha="center",
+                va="bottom",
+                color=INK,
+                fontsize=7.5,
+                linespacing=1.25,
+            )
     several = len({line.conditioning for line in lines}) > 1
     tags = len({line.tag for line in lines}) > 1
     labels = {
         line.slot: "\n".join(
             [
-                line.blocks[0].replace("_", "_\n")
-                if len(line.blocks) == 1
-                else f"{len(line.blocks)}\nblocks",
+                (
+                    line.blocks[0].replace("_", "_\n")
+                    if len(line.blocks) == 1
+                    else f"{len(line.blocks)}\nblocks"
+                ),
                 f"{line.t:.2f}",
                 *([line.conditioning] if several else []),
                 *([line.tag] if tags else []),
@@ -240,23 +260,45 @@ def _legend(lines: Sequence[Line]) -> list[Line2D]:
     colours = block_colours(blocks)
     own = [
         Line2D(
-            [], [], color=colours[block], marker="D", markersize=5.5, linewidth=2, label=f"concepts, {block}"
+            [],
+            [],
+            color=colours[block],
+            marker="D",
+            markersize=5.5,
+            linewidth=2,
+            label=f"concepts, {block}",
         )
         for block in blocks
     ]
     if any(len(line.blocks) > 1 for line in lines):
         own.append(
             Line2D(
-                [], [], color=INK, marker="D", markersize=5.5, linewidth=2, label="concepts, blocks together"
+                [],
+                [],
+                color=INK,
+                marker="D",
+                markersize=5.5,
+                linewidth=2,
+                label="concepts, blocks together",
             )
         )
     controls = [
-        Line2D([], [], color=MUTED, marker=MARKERS.get(name, "x"), markersize=4.2, linewidth=0.9, fillstyle="none",
-               label=plain(name))
+        Line2D(
+            [],
+            [],
+            color=MUTED,
+            marker=MARKERS.get(name, "x"),
+            markersize=4.2,
+            linewidth=0.9,
+            fillstyle="none",
+            label=plain(name),
+        )
         for name in controls_of(lines)
-    ]  # fmt: skip
+    ]
     chances = {
-        each.chance for line in lines if (each := line.measures.get("success")) and each.chance is not None
+        each.chance
+        for line in lines
+        if (each := line.measures.get("success")) and each.chance is not None
     }
     text = f"chance {number(min(chances), 2)}" if len(chances) == 1 else "chance"
     return [*own, *controls, *([Line2D([], [], label=text, **_CHANCE)] if chances else [])]

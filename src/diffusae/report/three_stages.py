@@ -1,4 +1,6 @@
-"""The three-stage table as the report reads it: what edits do early, in the middle and at the end."""
+"""The three-stage table as the report reads it: what edits do early, in the middle and at the
+end.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ class Measure:
     Attributes:
         own: of the concepts.
         controls: method -> its figure.
-        differences: method -> concepts minus it, of the same cases; what was not compared is missing.
+        differences: method -> concepts minus it, of the same cases; what was not compared is
+            missing.
         standing: method -> "better", "worse", "alike" or "unclear": the concepts beside it.
         chance: what a blind throw reaches; None where there is no such thing.
     """
@@ -37,7 +40,9 @@ class Measure:
     chance: float | None
 
     def mark(self, control: str) -> str:
-        """▲ the concepts are better than the control, ▼ worse, = alike, ? not to be told; "" not compared."""
+        """▲ the concepts are better than the control, ▼ worse, = alike, ? not to be told; "" not
+        compared.
+        """
         return {"better": "▲", "worse": "▼", "alike": "=", "unclear": "?"}.get(
             self.standing.get(control, ""), ""
         )
@@ -45,7 +50,9 @@ class Measure:
 
 @dataclass(frozen=True)
 class Line:
-    """One edit at one cell: `measures` are named success, reached, kept, distance, similarity, lpips, sufficient_strength."""
+    """One edit at one cell: `measures` are named success, reached, kept, distance, similarity,
+    lpips, sufficient_strength.
+    """
 
     window: str
     bounds: tuple[float, float]
@@ -71,7 +78,9 @@ class Line:
 
     @property
     def distance(self) -> Measure | None:
-        """The change of the picture: of the rest (spatial), of the annotator's features, or what SSIM leaves."""
+        """The change of the picture: of the rest (spatial), of the annotator's features, or what
+        SSIM leaves.
+        """
         return self.measures.get("distance") or self.measures.get("similarity")
 
 
@@ -102,14 +111,18 @@ def lines_of(results: Iterable[Mapping[str, Any]]) -> list[Line]:
                 "conditioning": str(cell["conditioning"]),
                 "tag": str(details["tag"]),
             }
-            line = found.setdefault(tuple(place.values()), {**place, "strengths": {}, "measures": {}})
+            line = found.setdefault(
+                tuple(place.values()), {**place, "strengths": {}, "measures": {}}
+            )
             line["strengths"] = line["strengths"] or details.get("strengths", {})
             line["measures"][details["measure"]] = Measure(
                 unit=row["unit"],
                 higher_is_better=row["higher_is_better"],
                 own=Figure.of(row),
                 controls={name: Figure.of(each) for name, each in row["baselines"].items()},
-                differences={name: Figure.of(each) for name, each in details["differences"].items()},
+                differences={
+                    name: Figure.of(each) for name, each in details["differences"].items()
+                },
                 standing=details["standing"],
                 chance=details["chance"],
             )
@@ -189,9 +202,11 @@ def _evidence(cell: Mapping[str, Any]) -> str:
     if own.value is None:
         return f"{place}: {NO_DATA}"
     against = [
-        f"{signed(Figure.of(each))} over {plain(name)}"
-        if each is not None
-        else f"not compared with {plain(name)}"
+        (
+            f"{signed(Figure.of(each))} over {plain(name)}"
+            if each is not None
+            else f"not compared with {plain(name)}"
+        )
         for name, each in cell["differences"].items()
     ]
     return f"{place}: {own.text(2)}, n = {own.n}; {', '.join(against)}"
@@ -209,7 +224,11 @@ def signed(figure: Figure, decimals: int = 2) -> str:
 
 def _signed(value: float, decimals: int) -> str:
     text = number(value, decimals)
-    return text if text.startswith("-") or not any(digit in text for digit in "123456789") else f"+{text}"
+    return (
+        text
+        if text.startswith("-") or not any(digit in text for digit in "123456789")
+        else f"+{text}"
+    )
 
 
 def place_in(known: Sequence[str], name: str) -> tuple[int, str]:

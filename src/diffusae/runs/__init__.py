@@ -1,1 +1,3 @@
-"""What a run leaves behind: run.json, a lock, metrics as JSONL, W&B as a mirror. The door to wandb."""
+"""What a run leaves behind: run.json, a lock, metrics as JSONL, W&B as a mirror. The door to
+wandb.
+"""

@@ -36,8 +36,8 @@ class Checkpoint:
 
 
 class InPlace(TorchCheckpointIO):
-    """Writes a checkpoint where it is to lie. Lightning's own way leads through the machine's temporary folder, which may be
-    small, and where a kill would leave it.
+    """Writes a checkpoint where it is to lie. Lightning's own way leads through the machine's
+    temporary folder, which may be small, and where a kill would leave it.
     """
 
     def save_checkpoint(
@@ -50,20 +50,26 @@ class InPlace(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Tensors and plain values alone, whoever asks: a checkpoint may have been put there by anyone."""
+        """Tensors and plain values alone, whoever asks: a checkpoint may have been put there by
+        anyone.
+        """
         return super().load_checkpoint(path, map_location=map_location, weights_only=True)
 
 
 class AfterStep(pl.Callback, ABC):
-    """Calls `after_step` where a training may be left and taken up again: when all that belongs to a step is done.
+    """Calls `after_step` where a training may be left and taken up again: when all that belongs to
+    a step is done.
 
-    That is after its validation where it has one: Lightning does not make up for it. And not after the last step, whose
-    weights are not the result yet (`on_train_end` averages them) and of which Lightning takes up nothing.
+    That is after its validation where it has one: Lightning does not make up for it. And not after
+    the last step, whose weights are not the result yet (`on_train_end` averages them) and of which
+    Lightning takes up nothing.
     """
 
     @abstractmethod
     def after_step(self, trainer: pl.Trainer) -> None:
-        """What is to be done; Lightning ends the training afterwards where a SIGTERM was received."""
+        """What is to be done; Lightning ends the training afterwards where a SIGTERM was
+        received.
+        """
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_args: Any, **_kwargs: Any) -> None:
         if not _is_last(trainer) and not _has_validation(trainer):
@@ -81,14 +87,20 @@ def _is_last(trainer: pl.Trainer) -> bool:
 def _has_validation(trainer: pl.Trainer) -> bool:
     """Whether validation follows the step at hand, which our trainings count through all epochs."""
     every = trainer.val_check_batch
-    if trainer.check_val_every_n_epoch is not None or not trainer.enable_validation or every is None:
+    if (
+        trainer.check_val_every_n_epoch is not None
+        or not trainer.enable_validation
+        or every is None
+    ):
         return False
     return trainer.global_step % every == 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Beginning:
-    """What a metric log held when a checkpoint was written: its first `size` bytes, and their SHA-256."""
+    """What a metric log held when a checkpoint was written: its first `size` bytes, and their
+    SHA-256.
+    """
 
     size: int
     sha256: str
@@ -102,15 +114,17 @@ class _Beginning:
 
 @dataclass(frozen=True, kw_only=True)
 class _Note:
-    """What the file beside a checkpoint says: the SHA-256 of the checkpoint, and the metric logs up to it."""
+    """What the file beside a checkpoint says: the SHA-256 of the checkpoint, and the metric logs up
+    to it.
+    """
 
     sha256: str
     logs: dict[str, _Beginning] = field(default_factory=dict)
 
 
 def _whole(path: Path, note: Path, logs: Mapping[str, Path]) -> int:
-    """The steps of a checkpoint, once its bytes, and those of the metric logs up to it, are those that were written; no
-    pickle is opened.
+    """The steps of a checkpoint, once its bytes, and those of the metric logs up to it, are those
+    that were written; no pickle is opened.
 
     Raises:
         FileNotFoundError, UserError: it is missing or damaged.
@@ -123,7 +137,9 @@ def _whole(path: Path, note: Path, logs: Mapping[str, Path]) -> int:
         beginning = expected.logs[name]
         with reading(logs[name], remedy=remedy):
             if _Beginning.of(logs[name], beginning.size) != beginning:
-                raise UserError(f"its first {beginning.size} bytes are not those that the training wrote")
+                raise UserError(
+                    f"its first {beginning.size} bytes are not those that the training wrote"
+                )
     with reading(path, remedy=remedy):
         if (found := sha256_of(path)) != expected.sha256:
             raise UserError(f"SHA-256 is {found}, expected {expected.sha256}")
@@ -139,11 +155,12 @@ _PARTS = {"global_step", "state_dict", "optimizer_states", "loops"}
 
 
 class Checkpoints(AfterStep):
-    """Writes `step-<n>.ckpt` every so many steps and on SIGTERM, and then `step-<n>.json` with the SHA-256 of it and of the
-    metric logs so far.
+    """Writes `step-<n>.ckpt` every so many steps and on SIGTERM, and then `step-<n>.json` with the
+    SHA-256 of it and of the metric logs so far.
 
-    Not after the last step of `max_steps`: from there Lightning would neither validate nor end the training (put the
-    moving average in the weights' place), so a training that is killed before its result is saved goes on from before.
+    Not after the last step of `max_steps`: from there Lightning would neither validate nor end the
+    training (put the moving average in the weights' place), so a training that is killed before its
+    result is saved goes on from before.
 
     Args:
         directory: of this training alone.
@@ -160,7 +177,8 @@ class Checkpoints(AfterStep):
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Write a checkpoint of the steps done, unless there is one or none is left; every process must call it.
+        """Write a checkpoint of the steps done, unless there is one or none is left; every process
+        must call it.
 
         Weights that are not finite are not saved: from them a training could only fail again.
         """
@@ -169,22 +187,32 @@ class Checkpoints(AfterStep):
             return
         if path.with_suffix(".json").exists():
             return
-        if not all(torch.isfinite(weights).all() for weights in trainer.lightning_module.parameters()):
-            logger.warning("the weights are not finite after step %d: no checkpoint", trainer.global_step)
+        if not all(
+            torch.isfinite(weights).all() for weights in trainer.lightning_module.parameters()
+        ):
+            logger.warning(
+                "the weights are not finite after step %d: no checkpoint", trainer.global_step
+            )
             return
         if not trainer.is_global_zero:
-            trainer.save_checkpoint(path)  # takes part in the collective; the first rank alone writes
+            trainer.save_checkpoint(
+                path
+            )  # takes part in the collective; the first rank alone writes
             return
         with atomic_path(path) as temporary:
             trainer.save_checkpoint(temporary)
         logs = {name: _Beginning.of(log) for name, log in self.metric_logs.items()}
-        atomic_write_json(path.with_suffix(".json"), asdict(_Note(sha256=sha256_of(path), logs=logs)))
+        atomic_write_json(
+            path.with_suffix(".json"), asdict(_Note(sha256=sha256_of(path), logs=logs))
+        )
         for old in sorted(self.directory.glob("step-*.json"))[:-KEPT]:
             old.unlink()
             old.with_suffix(".ckpt").unlink(missing_ok=True)
 
     def newest(self) -> Checkpoint | None:
-        """The newest whole checkpoint, or None. A damaged one is named, and the one before it is taken."""
+        """The newest whole checkpoint, or None. A damaged one is named, and the one before it is
+        taken.
+        """
         for note in sorted(self.directory.glob("step-*.json"), reverse=True):
             path = note.with_suffix(".ckpt")
             try:
@@ -194,7 +222,9 @@ class Checkpoints(AfterStep):
         return None
 
     def resume(self) -> Checkpoint | None:
-        """`newest`, with the metric logs cut back to its steps; without a checkpoint the logs are removed."""
+        """`newest`, with the metric logs cut back to its steps; without a checkpoint the logs are
+        removed.
+        """
         found = self.newest()
         for path in self.metric_logs.values():
             if found is None:

@@ -58,7 +58,9 @@ class JsonlLogger(Logger):
             self.mirror.log(metrics, step=step)
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
         """Nothing: run.json has the whole configuration."""
 
     @rank_zero_only
@@ -70,7 +72,8 @@ class JsonlLogger(Logger):
 
 
 class MemberLogger(Logger):
-    """A Lightning logger for trainings side by side: a metric `<member>/...` goes to that member's own file.
+    """A Lightning logger for trainings side by side: a metric `<member>/...` goes to that member's
+    own file.
 
     Args:
         paths: member -> its JSONL file, opened at the first row.
@@ -106,7 +109,9 @@ class MemberLogger(Logger):
                 logger.log_metrics({**own, **epoch}, step)
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
         """Nothing: run.json has the whole configuration."""
 
     @rank_zero_only

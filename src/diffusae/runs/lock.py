@@ -26,14 +26,15 @@ NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 @contextmanager
 def directory_lock(directory: Path | str, *, wait_s: float = 0) -> Iterator[None]:
-    """Hold `directory` (made where it is missing) while the block runs; wait `wait_s` seconds for it at the most.
+    """Hold `directory` (made where it is missing) while the block runs; wait `wait_s` seconds for
+    it at the most.
 
-    The lock is the kernel's, so it ends with its owner, killed or not; a small file beside it says whose
-    it is. A directory that cannot be written needs no lock, and gets none.
+    The lock is the kernel's, so it ends with its owner, killed or not; a small file beside it says
+    whose it is. A directory that cannot be written needs no lock, and gets none.
 
     Raises:
-        UserError: another process holds the directory (its PID, host and start are named), the directory's name is too
-            long, or its file system has no locks.
+        UserError: another process holds the directory (its PID, host and start are named), the
+            directory's name is too long, or its file system has no locks.
     """
     directory = Path(directory)
     lock = FileLock(directory / LOCK)
@@ -58,12 +59,14 @@ def _acquired(lock: FileLock, directory: Path, wait_s: float) -> bool:
         return True
     except Timeout:
         raise UserError(
-            f"{directory} is in use by {_owner(directory)}; wait for it, stop it, or choose another directory"
+            f"{directory} is in use by {_owner(directory)}; wait for it, stop it, or choose another"
+            " directory"
         ) from None
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise UserError(
-                f"{directory}: the file system takes no name as long as {directory.name!r}; give a shorter name (sae.tag, name)"
+                f"{directory}: the file system takes no name as long as {directory.name!r}; give a"
+                " shorter name (sae.tag, name)"
             ) from None
         if error.errno in NO_LOCKS:
             raise _without_locks(directory, str(error.strerror)) from None
@@ -76,8 +79,8 @@ def _acquired(lock: FileLock, directory: Path, wait_s: float) -> bool:
 
 def _without_locks(directory: Path, why: str) -> UserError:
     return UserError(
-        f"{directory}: its file system has no file locks ({why}), so two processes could write the same files; mount it "
-        "with locks, or choose a directory on another disk (paths.outputs)"
+        f"{directory}: its file system has no file locks ({why}), so two processes could write the"
+        " same files; mount it with locks, or choose a directory on another disk (paths.outputs)"
     )
 
 

@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 class MetricLog:
     """Appends rows to a JSONL file and flushes each, so that a kill costs at most the row at hand.
 
-    A number that is not finite becomes null, and `nonfinite` names it. A last line that a kill has cut is
-    removed when the log is opened again.
+    A number that is not finite becomes null, and `nonfinite` names it. A last line that a kill has
+    cut is removed when the log is opened again.
 
     Args:
         path: the file; its directory is made where it is missing.
@@ -44,7 +44,11 @@ class MetricLog:
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one row: plain values, numpy scalars and tensors of one element."""
         plain = {name: plain_value(value) for name, value in row.items()}
-        bad = [name for name, value in plain.items() if isinstance(value, float) and not math.isfinite(value)]
+        bad = [
+            name
+            for name, value in plain.items()
+            if isinstance(value, float) and not math.isfinite(value)
+        ]
         if bad:
             plain.update(dict.fromkeys(bad))
             plain["nonfinite"] = bad
@@ -59,7 +63,10 @@ class MetricLog:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -77,7 +84,9 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
     whole = content[: content.rfind(b"\n") + 1]
     rows = []
     for number, line in enumerate(whole.splitlines(), 1):
-        with reading(path, remedy=f"remove line {number}, or the file: training goes on without it"):
+        with reading(
+            path, remedy=f"remove line {number}, or the file: training goes on without it"
+        ):
             rows.append(of_type(json_value(line), dict, f"line {number}"))
     return rows
 

@@ -1,4 +1,6 @@
-"""run.json: what made a directory's contents, what they are to the bit, and whether they are finished."""
+"""run.json: what made a directory's contents, what they are to the bit, and whether they are
+finished.
+"""
 
 from __future__ import annotations
 
@@ -55,11 +57,12 @@ Status = Literal["running", "finished", "failed"]
 class RunRecord:
     """The contents of run.json.
 
-    `determines` are the values that decide the result, `parents` the signatures of the runs it was made from;
-    the two make the `signature`. `config` is the whole resolved configuration. `git_dirty` tells whether the
-    sources differed from `git_commit`; both are None outside a repository. Times are UTC, `duration_s`
-    seconds. `outputs` are the run's files, once it is finished; `made_from` has the `contents` of the parents. Records of
-    earlier versions have neither, and what they say is not checked.
+    `determines` are the values that decide the result, `parents` the signatures of the runs it was
+    made from; the two make the `signature`. `config` is the whole resolved configuration.
+    `git_dirty` tells whether the sources differed from `git_commit`; both are None outside a
+    repository. Times are UTC, `duration_s` seconds. `outputs` are the run's files, once it is
+    finished; `made_from` has the `contents` of the parents. Records of earlier versions have
+    neither, and what they say is not checked.
     """
 
     stage: str
@@ -91,7 +94,9 @@ class RunRecord:
 
 
 class Parent(str):
-    """The signature of a finished run, for a later run's `parents`; `contents` are those of its record."""
+    """The signature of a finished run, for a later run's `parents`; `contents` are those of its
+    record.
+    """
 
     contents: str | None
 
@@ -120,7 +125,9 @@ def signature(values: Mapping[str, Any]) -> str:
 
 
 def run_signature(*, determines: Mapping[str, Any], parents: Mapping[str, str]) -> str:
-    """The signature of a run: of the values that determine its result and of the runs it is made from."""
+    """The signature of a run: of the values that determine its result and of the runs it is made
+    from.
+    """
     return signature({"determines": determines, "parents": parents})
 
 
@@ -154,7 +161,8 @@ def read_record(directory: Path | str) -> RunRecord | None:
 
 
 def run_fault(directory: Path | str, record: RunRecord, *, read: bool = False) -> str | None:
-    """Why a run does not count as finished, in words: its status, or an output that is missing or changed.
+    """Why a run does not count as finished, in words: its status, or an output that is missing or
+    changed.
 
     Outputs are looked at by size and time, and read where these differ, or all with `read`.
     """
@@ -166,9 +174,12 @@ def run_fault(directory: Path | str, record: RunRecord, *, read: bool = False) -
     return None
 
 
-def state(directory: Path | str, *, determines: Mapping[str, Any], parents: Mapping[str, str]) -> State:
-    """Whether `directory` holds this very run: not at all, finished, or unfinished: running, failed, killed, with an
-    output that is missing or changed, or made from other contents of its parents than there are now.
+def state(
+    directory: Path | str, *, determines: Mapping[str, Any], parents: Mapping[str, str]
+) -> State:
+    """Whether `directory` holds this very run: not at all, finished, or unfinished: running,
+    failed, killed, with an output that is missing or changed, or made from other contents of its
+    parents than there are now.
 
     Raises:
         UserError: it holds a run with another signature; the difference is shown key by key.
@@ -176,7 +187,9 @@ def state(directory: Path | str, *, determines: Mapping[str, Any], parents: Mapp
     try:
         found = read_record(directory)
     except DamagedRecord as error:
-        warn_once(f"{Path(directory) / RECORD} is damaged ({error.__cause__!r}): its run is made again")
+        warn_once(
+            f"{Path(directory) / RECORD} is damaged ({error.__cause__!r}): its run is made again"
+        )
         found = None
     if found is None:
         return "absent"
@@ -189,8 +202,8 @@ def state(directory: Path | str, *, determines: Mapping[str, Any], parents: Mapp
             if _shown(old, key) != _shown(new, key)
         ]
         raise UserError(
-            f"{directory} holds another run of {found.stage}; it differs (there -> now) in:{''.join(lines)}\n"
-            "choose another experiment name or directory, or remove this one"
+            f"{directory} holds another run of {found.stage}; it differs (there -> now)"
+            f" in:{''.join(lines)}\nchoose another experiment name or directory, or remove this one"
         )
     if found.status != "finished":
         return "unfinished"
@@ -219,14 +232,15 @@ def parent_signature(directory: Path | str, *, stage: str) -> Parent:
     """The signature of the finished run in `directory`, for a later run's `parents`.
 
     Raises:
-        UserError: there is none, it is not finished, or an output of it is missing or changed; `stage` names the command
-            that makes it.
+        UserError: there is none, it is not finished, or an output of it is missing or changed;
+            `stage` names the command that makes it.
     """
     found = read_record(directory)
     if found is None or found.status != "finished":
         have = "nothing" if found is None else f"a run that is {found.status}"
         raise UserError(
-            f"a finished run of {stage} is needed in {directory}, found {have}; run `diffusae {stage}`"
+            f"a finished run of {stage} is needed in {directory}, found {have}; run `diffusae"
+            f" {stage}`"
         )
     if fault := run_fault(directory, found):
         raise UserError(f"{fault}; {again(found.stage)}")
@@ -244,14 +258,16 @@ def run_record(
     seed: int | None,
     device: str = "cpu",
 ) -> Iterator[RunRecord]:
-    """Keep `directory`'s run.json while the block runs: `running`, then `finished`, or `failed` with its error.
+    """Keep `directory`'s run.json while the block runs: `running`, then `finished`, or `failed`
+    with its error.
 
-    A run that is killed stays `running`; `state` calls it unfinished, and the temporary files that it left in the
-    directory go when the next one begins. The caller holds the directory's lock. At the end the files of the directory
-    are its outputs (`diffusae.files.outputs_in`).
+    A run that is killed stays `running`; `state` calls it unfinished, and the temporary files that
+    it left in the directory go when the next one begins. The caller holds the directory's lock. At
+    the end the files of the directory are its outputs (`diffusae.files.outputs_in`).
 
     Raises:
-        UserError: the directory holds a run with another signature, or a directory where a file is to be.
+        UserError: the directory holds a run with another signature, or a directory where a file is
+            to be.
     """
     state(directory, determines=determines, parents=parents)
     _require_files(directory)
@@ -307,8 +323,8 @@ def _require_files(directory: Path | str) -> None:
     for name in (found and found.outputs) or {}:
         if (Path(directory) / name).is_dir():
             raise UserError(
-                f"{Path(directory) / name} is a directory, and a file of this run belongs there; move it away, and the same "
-                "command makes the file again"
+                f"{Path(directory) / name} is a directory, and a file of this run belongs there;"
+                " move it away, and the same command makes the file again"
             )
 
 
@@ -352,13 +368,19 @@ def _versions() -> dict[str, str | None]:
 
 @functools.cache
 def _git() -> tuple[str | None, bool | None]:
-    """The sources' commit, and whether they differ from it; (None, None) without a repository or git."""
+    """The sources' commit, and whether they differ from it; (None, None) without a repository or
+    git.
+    """
 
     def ask(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=20
+        ).stdout
 
     try:
-        return ask("rev-parse", "HEAD").strip(), bool(ask("status", "--porcelain", "--", ".").strip())
+        return ask("rev-parse", "HEAD").strip(), bool(
+            ask("status", "--porcelain", "--", ".").strip()
+        )
     except (OSError, subprocess.SubprocessError):
         return None, None

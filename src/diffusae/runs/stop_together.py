@@ -1,4 +1,6 @@
-"""Ending a training after a whole step, with a checkpoint: all its processes after the same step."""
+"""Ending a training after a whole step, with a checkpoint: all its processes after the same
+step.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,16 @@ class Stopped(Exception):
 
 
 class StopTogether(AfterStep):
-    """Ends the training of all processes after the same step, with a checkpoint, when one of them was sent a SIGINT or a
-    SIGTERM, or the command that started them was.
+    """Ends the training of all processes after the same step, with a checkpoint, when one of them
+    was sent a SIGINT or a SIGTERM, or the command that started them was.
 
-    A signal reaches each process at another moment, or one alone, but all must save at one step: so they agree on it.
+    A signal reaches each process at another moment, or one alone, but all must save at one step: so
+    they agree on it.
 
     Args:
         save: writes the checkpoint.
-        shared: whether Lightning starts processes, which get the command's signal through memory that they share.
+        shared: whether Lightning starts processes, which get the command's signal through memory
+            that they share.
     """
 
     def __init__(self, save: Callable[[pl.Trainer], None], *, shared: bool = True) -> None:
@@ -38,7 +42,8 @@ class StopTogether(AfterStep):
         self.number: int | None = None
 
     def on_train_start(self, *_args: Any, **_kwargs: Any) -> None:
-        # In place of Lightning's handlers, which end this process alone and leave the others waiting for it.
+        # In place of Lightning's handlers, which end this process alone and leave the others
+        # waiting for it.
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, self.on_signal)
@@ -64,12 +69,16 @@ class StopTogether(AfterStep):
 
 @contextmanager
 def one_command(stop: StopTogether) -> Iterator[None]:
-    """Around `fit`: SIGINT and SIGTERM stop all processes, and the errors of those that are started here are ours.
+    """Around `fit`: SIGINT and SIGTERM stop all processes, and the errors of those that are started
+    here are ours.
 
     Raises:
-        StopSignal: after a SIGINT. SIGTERMException: after a SIGTERM; also where the training came to its end at that moment.
+        StopSignal: after a SIGINT. SIGTERMException: after a SIGTERM; also where the training came
+            to its end at that moment.
     """
-    before = {number: signal.signal(number, stop.on_signal) for number in SIGNALS} if stop.asked else {}
+    before = (
+        {number: signal.signal(number, stop.on_signal) for number in SIGNALS} if stop.asked else {}
+    )
     try:
         yield
     except Stopped:  # of this process, or of one that was started from outside
@@ -84,7 +93,9 @@ def one_command(stop: StopTogether) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if stop.is_asked:  # processes that Ctrl-C reached before their first step end as if they had trained
+    if (
+        stop.is_asked
+    ):  # processes that Ctrl-C reached before their first step end as if they had trained
         raise _left(stop)
 
 

@@ -1,4 +1,6 @@
-"""What runs lie below a directory, and which of them count as finished: one answer for all that is made of many runs."""
+"""What runs lie below a directory, and which of them count as finished: one answer for all that is
+made of many runs.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ SIGNS = ("manifest.json", "objects.parquet", "metrics.jsonl", "dictionary.json",
 
 @dataclass(frozen=True)
 class Kept:
-    """A run that lies somewhere below a directory; `fault` says why it does not count as finished."""
+    """A run that lies somewhere below a directory; `fault` says why it does not count as
+    finished.
+    """
 
     directory: Path
     record: RunRecord | None
@@ -40,13 +44,21 @@ class Kept:
         return f"left out: {self.fault}; {again(self.stage or None)}"
 
 
-def runs_below(directory: Path | str, pattern: str = "**", *, read: Sequence[str] = ()) -> list[Kept]:
-    """Every run whose directory, below `directory`, has a name of the pattern, by path; also those whose run.json is lost.
+def runs_below(
+    directory: Path | str, pattern: str = "**", *, read: Sequence[str] = ()
+) -> list[Kept]:
+    """Every run whose directory, below `directory`, has a name of the pattern, by path; also those
+    whose run.json is lost.
 
-    Outputs of the stages that `read` names are read, those of the others looked at as in `run_fault`.
+    Outputs of the stages that `read` names are read, those of the others looked at as in
+    `run_fault`.
     """
     found = []
-    places = {path.parent for sign in (RECORD, *SIGNS) for path in Path(directory).glob(f"{pattern}/{sign}")}
+    places = {
+        path.parent
+        for sign in (RECORD, *SIGNS)
+        for path in Path(directory).glob(f"{pattern}/{sign}")
+    }
     for place in sorted(places):
         try:
             record = read_record(place)
@@ -66,7 +78,9 @@ def runs_below(directory: Path | str, pattern: str = "**", *, read: Sequence[str
 
 
 def finished_runs(directory: Path | str, pattern: str = "**") -> Iterator[tuple[Path, RunRecord]]:
-    """The directories and records of `runs_below` that are finished and whole; the others are named in the log."""
+    """The directories and records of `runs_below` that are finished and whole; the others are named
+    in the log.
+    """
     for run in runs_below(directory, pattern):
         if run.fault is not None:
             warn_once(run.left_out)

@@ -29,7 +29,8 @@ from diffusae.runs.wandb_mode import MODES, Mode, mode_of, valid_run_id
 
 logger = logging.getLogger(__name__)
 
-# What W&B would do at a start beside keeping metrics; together these cost more than the start itself.
+# What W&B would do at a start beside keeping metrics; together these cost more than the start
+# itself.
 LEAN = {
     "console": "off",
     "disable_code": True,
@@ -49,17 +50,17 @@ _WAITING = 10_000  # requests kept for a process that does not take them
 class WandbMirror:
     """One W&B run, served by a process of its own; nothing here raises or waits without a bound.
 
-    The process starts beside the run's work. Where it is not ready after `timeout_s`, it is killed: online
-    falls back to offline, offline to nothing, each with a warning. `finish` waits for a start still under way
-    and at most `timeout_s` for the upload. All files stay below `directory`.
+    The process starts beside the run's work. Where it is not ready after `timeout_s`, it is killed:
+    online falls back to offline, offline to nothing, each with a warning. `finish` waits for a
+    start still under way and at most `timeout_s` for the upload. All files stay below `directory`.
 
     Args:
         directory: where W&B keeps its files.
-        project, group, name, run_id, entity: as W&B uses them; a sweep is a group, a cell a run. Without an
-            entity it is the key's own.
+        project, group, name, run_id, entity: as W&B uses them; a sweep is a group, a cell a run.
+            Without an entity it is the key's own.
         config: the resolved configuration, with the cell's coordinates.
-        mode: `auto` takes the environment's WANDB_MODE, else online where there is an API key (WANDB_API_KEY
-            or netrc), else offline.
+        mode: `auto` takes the environment's WANDB_MODE, else online where there is an API key
+            (WANDB_API_KEY or netrc), else offline.
         timeout_s: seconds that a start and the finish may take.
 
     Raises:
@@ -103,15 +104,24 @@ class WandbMirror:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         stopped = isinstance(error, SystemExit)
-        self.finish(exit_code=0 if kind is None else 1, patience_s=_AFTER_STOP_S if stopped else None)
+        self.finish(
+            exit_code=0 if kind is None else 1, patience_s=_AFTER_STOP_S if stopped else None
+        )
 
     def log(self, metrics: Mapping[str, Any], *, step: int) -> None:
-        """Metrics at a step. Steps must not fall: W&B drops a lower one in silence, here it is said."""
+        """Metrics at a step. Steps must not fall: W&B drops a lower one in silence, here it is
+        said.
+        """
         if step < self._last_step:
-            logger.warning("W&B takes no step %d after %d; it is left out there", step, self._last_step)
+            logger.warning(
+                "W&B takes no step %d after %d; it is left out there", step, self._last_step
+            )
             return
         self._last_step = step
         self._put(lambda: {"op": "log", "metrics": _plain(metrics), "step": step})
@@ -131,21 +141,29 @@ class WandbMirror:
             }
         )
 
-    def panel(self, name: str, pictures: Sequence[tuple[str, UInt8[np.ndarray, "height width 3"]]]) -> None:
-        """Captioned pictures side by side, such as before and after an edit; uint8 [height, width, 3]."""
+    def panel(
+        self, name: str, pictures: Sequence[tuple[str, UInt8[np.ndarray, "height width 3"]]]
+    ) -> None:
+        """Captioned pictures side by side, such as before and after an edit; uint8 [height, width,
+        3].
+        """
         self._put(
             lambda: {
                 "op": "panel",
                 "name": name,
-                "pictures": [{"caption": caption, "png": _png(array)} for caption, array in pictures],
+                "pictures": [
+                    {"caption": caption, "png": _png(array)} for caption, array in pictures
+                ],
             }
         )
 
     def finish(self, *, exit_code: int = 0, patience_s: float | None = None) -> None:
-        """Close the run and wait, within bounds, until its process has written everything; once is enough.
+        """Close the run and wait, within bounds, until its process has written everything; once is
+        enough.
 
-        `patience_s` is the most seconds to wait, after which the process ends by itself when this one has; None: as long as
-        a start still under way and the upload may take, after which it is killed.
+        `patience_s` is the most seconds to wait, after which the process ends by itself when this
+        one has; None: as long as a start still under way and the upload may take, after which it is
+        killed.
         """
         if self._thread is None:
             return
@@ -186,7 +204,9 @@ class WandbMirror:
     def _start(self) -> _Process | None:
         """The first mode whose process gets ready in time."""
         for mode in self._modes:
-            self._process = _Process(self.directory, mode=mode, run=self._run, timeout_s=self.timeout_s)
+            self._process = _Process(
+                self.directory, mode=mode, run=self._run, timeout_s=self.timeout_s
+            )
             event, reason = self._process.wait_for("ready", timeout_s=self.timeout_s)
             if event == "ready":
                 self.mode = mode
@@ -207,15 +227,25 @@ class WandbMirror:
             process.wait_for_end(timeout_s=5.0)
         process.kill()
         if event != "finished":
-            logger.warning("W&B did not finish: %s; `wandb sync` can send %s later", reason, self.directory)
+            logger.warning(
+                "W&B did not finish: %s; `wandb sync` can send %s later", reason, self.directory
+            )
 
 
 class _Process:
     """The child process, its requests and its events."""
 
-    def __init__(self, directory: Path, *, mode: str, run: Mapping[str, Any], timeout_s: float) -> None:
+    def __init__(
+        self, directory: Path, *, mode: str, run: Mapping[str, Any], timeout_s: float
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        folders = ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_ARTIFACT_DIR")
+        folders = (
+            "WANDB_DIR",
+            "WANDB_DATA_DIR",
+            "WANDB_CACHE_DIR",
+            "WANDB_CONFIG_DIR",
+            "WANDB_ARTIFACT_DIR",
+        )
         environment = {
             **os.environ,
             **dict.fromkeys(folders, str(directory)),
@@ -225,7 +255,8 @@ class _Process:
         environment.pop("WANDB_SERVICE", None)  # another run's service would not be ours to kill
         with open(directory / "wandb-process.log", "ab") as log:
             self._child = subprocess.Popen(
-                # -P keeps this folder off the path, where our modules would hide others of their names.
+                # -P keeps this folder off the path, where our modules would hide others of their
+                # names.
                 [sys.executable, "-P", str(Path(__file__).with_name("wandb_process.py"))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -236,7 +267,9 @@ class _Process:
         self._events: queue.Queue[dict[str, str]] = queue.Queue()
         threading.Thread(target=self._listen, name="wandb-events", daemon=True).start()
         # Shorter than our own patience, so that W&B's message comes before we kill it.
-        patience = dict.fromkeys(("init_timeout", "login_timeout", "finish_timeout"), 0.6 * timeout_s)
+        patience = dict.fromkeys(
+            ("init_timeout", "login_timeout", "finish_timeout"), 0.6 * timeout_s
+        )
         init = {**run, "mode": mode, "dir": str(directory)}
         if mode == "online":
             init["resume"] = "allow"
@@ -267,7 +300,9 @@ class _Process:
         return event["event"], event["reason"]
 
     def wait_for_end(self, *, timeout_s: float) -> None:
-        """Let the process, and with it W&B's service, end by itself: the service writes its last records then."""
+        """Let the process, and with it W&B's service, end by itself: the service writes its last
+        records then.
+        """
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(timeout=timeout_s)
 
@@ -283,7 +318,11 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _table_value(value: Any) -> Any:
-    return {"png": _png(value)} if isinstance(value, np.ndarray) and value.ndim == 3 else plain_value(value)
+    return (
+        {"png": _png(value)}
+        if isinstance(value, np.ndarray) and value.ndim == 3
+        else plain_value(value)
+    )
 
 
 def _png(array: np.ndarray) -> str:

@@ -1,4 +1,6 @@
-"""Where W&B's runs go: online, into offline files, or nowhere; and what a run may be called there."""
+"""Where W&B's runs go: online, into offline files, or nowhere; and what a run may be called
+there.
+"""
 
 from __future__ import annotations
 
@@ -23,23 +25,32 @@ def mode_of(mode: Mode, environment: Mapping[str, str]) -> str:
 
 
 def chosen_mode(environment: Mapping[str, str]) -> str:
-    """What `auto` means: WANDB_MODE where it is set, else online where an API key is at hand, else offline.
+    """What `auto` means: WANDB_MODE where it is set, else online where an API key is at hand, else
+    offline.
 
-    Only the very word "online" goes online; what WANDB_MODE says otherwise, and is not "disabled", is offline.
+    Only the very word "online" goes online; what WANDB_MODE says otherwise, and is not "disabled",
+    is offline.
     """
     if environment.get("WANDB_DISABLED", "").strip().lower() in ("true", "1", "yes", "on"):
         return "disabled"
     asked = environment.get("WANDB_MODE", "").strip()
     if asked:
-        return "online" if asked == "online" else "disabled" if asked.lower() == "disabled" else "offline"
+        return (
+            "online"
+            if asked == "online"
+            else "disabled"
+            if asked.lower() == "disabled"
+            else "offline"
+        )
     return "online" if _has_api_key(environment) else "offline"
 
 
 def run_id(experiment: str, run: str) -> str:
-    """The id of a run of an experiment: letters, digits, '-' and '_', different for different names.
+    """The id of a run of an experiment: letters, digits, '-' and '_', different for different
+    names.
 
-    A name in which only plain characters stand is kept, with the dot of a time t left out; to any other one the first digits
-    of a hash are added.
+    A name in which only plain characters stand is kept, with the dot of a time t left out; to any
+    other one the first digits of a hash are added.
     """
     text = f"{experiment}-{run}"
     undotted = re.sub(r"-t(\d)\.(\d\d)-", r"-t\1\2-", text, count=1)
@@ -49,7 +60,9 @@ def run_id(experiment: str, run: str) -> str:
 
 
 def valid_run_id(text: str) -> str:
-    """The id itself where W&B takes it (letters, digits, '-', '_', '.'), else one made of it and of its hash."""
+    """The id itself where W&B takes it (letters, digits, '-', '_', '.'), else one made of it and of
+    its hash.
+    """
     if re.fullmatch(r"[A-Za-z0-9_.-]+", text) and len(text) <= LONGEST_ID:
         return text
     return _hashed(re.sub(r"[^A-Za-z0-9_.-]", "_", text), text)

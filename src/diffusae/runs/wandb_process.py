@@ -1,10 +1,13 @@
-"""The process that talks to W&B for a `WandbMirror`: requests come in as lines of JSON, events go out so.
+"""The process that talks to W&B for a `WandbMirror`: requests come in as lines of JSON, events go
+out so.
 
-It is started by its path and imports nothing of diffusae. A process of its own can be killed when W&B hangs,
-and lives on for a moment when the run is killed: its input ends, and what was logged is written down.
+It is started by its path and imports nothing of diffusae. A process of its own can be killed when
+W&B hangs, and lives on for a moment when the run is killed: its input ends, and what was logged is
+written down.
 
-First line in: {"init": arguments of wandb.init, "settings": arguments of wandb.Settings}; then requests, each
-with an `op`; a picture is {"png": base64 text}. Lines out: {"event": "ready" | "failed" | "warning" | "finished", "reason": text}.
+First line in: {"init": arguments of wandb.init, "settings": arguments of wandb.Settings}; then
+requests, each with an `op`; a picture is {"png": base64 text}. Lines out: {"event": "ready" |
+"failed" | "warning" | "finished", "reason": text}.
 """
 
 from __future__ import annotations
@@ -70,7 +73,9 @@ def _serve(run: Any, request: dict[str, Any], step: int) -> int:
                 [_picture(cell) if isinstance(cell, dict) else cell for cell in row]
                 for row in request["rows"]
             ]
-            run.log({request["name"]: wandb.Table(columns=request["columns"], data=rows)}, step=step)
+            run.log(
+                {request["name"]: wandb.Table(columns=request["columns"], data=rows)}, step=step
+            )
         case "panel":
             pictures = [_picture(each, each["caption"]) for each in request["pictures"]]
             run.log({request["name"]: pictures}, step=step)

@@ -1,4 +1,6 @@
-"""Saving charts, workspaces and reports with W&B, within bounds: a hang or an error is told, and no more."""
+"""Saving charts, workspaces and reports with W&B, within bounds: a hang or an error is told, and no
+more.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ def save_online(
 ) -> dict[str, str] | None:
     """Save a custom chart and what `build` makes for the entity; None: the entity of the key.
 
-    Returns the address of each, or None, with a warning, where W&B refuses or takes longer than `timeout_s`.
+    Returns the address of each, or None, with a warning, where W&B refuses or takes longer than
+    `timeout_s`.
     """
     urls: dict[str, str] = {}
     failure: list[Exception] = []

@@ -1,1 +1,3 @@
-"""Sparse autoencoders on residual updates: the model, its losses, metrics, training and file format."""
+"""Sparse autoencoders on residual updates: the model, its losses, metrics, training and file
+format.
+"""

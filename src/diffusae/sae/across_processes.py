@@ -1,4 +1,6 @@
-"""Numbers that are common to all processes that train together; in a single process they are its own."""
+"""Numbers that are common to all processes that train together; in a single process they are its
+own.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,13 @@ def least_of_all(value: Float[Tensor, ""]) -> Float[Tensor, ""]:
     return value
 
 
-def largest_of_all(values: Float[Tensor, " n"], count: int) -> tuple[Int[Tensor, " kept"], Float[Tensor, ""]]:
+def largest_of_all(
+    values: Float[Tensor, " n"], count: int
+) -> tuple[Int[Tensor, " kept"], Float[Tensor, ""]]:
     """This process' part of the largest values of all processes, and the least of them all.
 
-    As many are kept as the processes' `count` add up to, wherever they lie; of equal ones the first processes' first.
+    As many are kept as the processes' `count` add up to, wherever they lie; of equal ones the first
+    processes' first.
     """
     if world_size() == 1:
         kept = torch.topk(values, count, sorted=False)

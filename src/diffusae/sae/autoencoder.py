@@ -26,15 +26,17 @@ InitialBias = Literal["geometric_median", "mean", "zero"]
 DecoderNorm = Literal["unit", "free"]
 
 BLOCK = 256
-"""Rows whose pre-activations are computed and searched together on a CPU: 5 MB of them at d_sae = 5120."""
+"""Rows whose pre-activations are computed and searched together on a CPU: 5 MB of them at d_sae =
+5120.
+"""
 
 
 class ScaledPass(NamedTuple):
     """One pass in scaled units as training needs it, differentiable in the weights.
 
-    `errors` are x_hat - x, of the reconstructions from the first latents only, where the sparsity asks for such
-    prefixes, and last of the whole; `squared_errors` are the sums over the batch of their squared norms, and `penalty`
-    is the sparsity's own term of the loss.
+    `errors` are x_hat - x, of the reconstructions from the first latents only, where the sparsity
+    asks for such prefixes, and last of the whole; `squared_errors` are the sums over the batch of
+    their squared norms, and `penalty` is the sparsity's own term of the loss.
     """
 
     centred: Float[Tensor, "batch d_in"]
@@ -51,38 +53,42 @@ class ScaledPass(NamedTuple):
 
 
 class SparseAutoencoder(nn.Module):
-    """A sparse autoencoder of vectors [d_in], with one bias b before the encoder and after the decoder.
+    """A sparse autoencoder of vectors [d_in], with one bias b before the encoder and after the
+    decoder.
 
-    Two systems of units. Inside, vectors are scaled, (x - input_shift) / input_scale, because raw activations
-    of some models leave most latents dead; the paper does not state its input normalisation. Outside,
-    everything is in the units of the data: `encode` gives codes z with x_hat = sum_c z_c f_c + constant,
-    where f_c = `directions[c]` has unit norm. So a code says how far its latent moves the update, whatever
-    the scaling.
+    Two systems of units. Inside, vectors are scaled, (x - input_shift) / input_scale, because raw
+    activations of some models leave most latents dead; the paper does not state its input
+    normalisation. Outside, everything is in the units of the data: `encode` gives codes z with
+    x_hat = sum_c z_c f_c + constant, where f_c = `directions[c]` has unit norm. So a code says how
+    far its latent moves the update, whatever the scaling.
 
-    Weights: `W_enc` and `W_dec` are both [d_sae, d_in]; rows of `W_dec` begin with unit norm and by default keep it,
-    and `W_enc` begins as their copy (both *open* in the paper; a public relative with the same numbers does so).
+    Weights: `W_enc` and `W_dec` are both [d_sae, d_in]; rows of `W_dec` begin with unit norm and by
+    default keep it, and `W_enc` begins as their copy (both *open* in the paper; a public relative
+    with the same numbers does so).
 
     Args:
         d_in: entries of a vector.
         d_sae: latents.
         sparsity: what chooses the active latents, for example `TopK(20)`.
         encoder_bias: learn b_enc as well; without, it stays 0, as in the paper.
-        selection_precision: of the product that latents are sought by in training: "bfloat16" (fast on GPUs and on
-            CPUs with AMX) or "int8" (fast on CPUs with VNNI; on other devices it means bfloat16). It finds a few
-            candidates more than are wanted, among which float32 values choose. Validation and use (`encode`) are
-            always in full precision.
-        kernels: what computes with the chosen latents in training: "torch" (its own kernels) or "triton" (ours, on
-            CUDA devices alone). Use (`decode`) is always with torch's.
-        input_scaling: "none"; "mean_norm": divided by one number such that the mean norm is sqrt(d_in);
-            "standardise": every entry to mean 0 and standard deviation 1. Fitted by `initialise`.
+        selection_precision: of the product that latents are sought by in training: "bfloat16" (fast
+            on GPUs and on CPUs with AMX) or "int8" (fast on CPUs with VNNI; on other devices it
+            means bfloat16). It finds a few candidates more than are wanted, among which float32
+            values choose. Validation and use (`encode`) are always in full precision.
+        kernels: what computes with the chosen latents in training: "torch" (its own kernels) or
+            "triton" (ours, on CUDA devices alone). Use (`decode`) is always with torch's.
+        input_scaling: "none"; "mean_norm": divided by one number such that the mean norm is
+            sqrt(d_in); "standardise": every entry to mean 0 and standard deviation 1. Fitted by
+            `initialise`.
         initial_bias: where `initialise` puts b among the vectors.
-        decoder_norm: "unit": training brings rows of W_dec back to unit norm; "free": it leaves them as they are.
+        decoder_norm: "unit": training brings rows of W_dec back to unit norm; "free": it leaves
+            them as they are.
         encoder_norm: of W_enc's rows at the beginning.
         seed: of the random directions that the decoder begins with.
 
     Raises:
-        UserError: d_in or d_sae below 1, k above d_sae, an encoder_norm of 0 or less, an unknown scaling or other choice,
-            Triton kernels where there is no Triton.
+        UserError: d_in or d_sae below 1, k above d_sae, an encoder_norm of 0 or less, an unknown
+            scaling or other choice, Triton kernels where there is no Triton.
     """
 
     input_shift: Tensor
@@ -108,7 +114,8 @@ class SparseAutoencoder(nn.Module):
         super().__init__()
         if d_in < 1 or d_sae < 1:
             raise UserError(
-                f"d_in={d_in} and d_sae={d_sae} must be at least 1; raise sae.expansion or sae.d_sae"
+                f"d_in={d_in} and d_sae={d_sae} must be at least 1; raise sae.expansion or"
+                " sae.d_sae"
             )
         if not encoder_norm > 0:
             raise UserError(f"encoder_norm={encoder_norm} must be above 0; raise sae.encoder_norm")
@@ -133,20 +140,25 @@ class SparseAutoencoder(nn.Module):
         self.W_enc = nn.Parameter(encoder_norm * directions)
         self.W_dec = nn.Parameter(directions)
         self.b = nn.Parameter(torch.zeros(d_in, device=device, dtype=dtype))
-        self.b_enc = nn.Parameter(torch.zeros(d_sae, device=device, dtype=dtype), requires_grad=encoder_bias)
+        self.b_enc = nn.Parameter(
+            torch.zeros(d_sae, device=device, dtype=dtype), requires_grad=encoder_bias
+        )
         self._memory: Tensor | None = None
         self.register_buffer("input_shift", torch.zeros(d_in, device=device, dtype=dtype))
         self.register_buffer("input_scale", torch.ones(d_in, device=device, dtype=dtype))
 
     @torch.no_grad()
     def initialise(self, vectors: Float[Tensor, "n d_in"]) -> None:
-        """Fit the input scaling to `vectors` and put b where `initial_bias` says, by default at their geometric median.
+        """Fit the input scaling to `vectors` and put b where `initial_bias` says, by default at
+        their geometric median.
 
         Raises:
             UserError: no vectors, wrong width, or values that are not finite.
         """
         if vectors.ndim != 2 or len(vectors) == 0 or vectors.shape[1] != self.d_in:
-            raise UserError(f"expected vectors of shape [n > 0, {self.d_in}], got {list(vectors.shape)}")
+            raise UserError(
+                f"expected vectors of shape [n > 0, {self.d_in}], got {list(vectors.shape)}"
+            )
         if not torch.isfinite(vectors).all():
             raise UserError(
                 "the vectors to initialise from are not all finite; collect the activations again"
@@ -159,10 +171,14 @@ class SparseAutoencoder(nn.Module):
             self.input_shift.copy_(vectors.mean(dim=0))
             deviation = vectors.std(dim=0, correction=0)
             # A constant entry has nothing to scale; 1 keeps it finite.
-            self.input_scale.copy_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
+            self.input_scale.copy_(
+                torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+            )
         if self.initial_bias != "zero":
             scaled = self.scale(vectors)
-            self.b.copy_(scaled.mean(dim=0) if self.initial_bias == "mean" else geometric_median(scaled))
+            self.b.copy_(
+                scaled.mean(dim=0) if self.initial_bias == "mean" else geometric_median(scaled)
+            )
 
     def scale(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_in"]:
         """Data units to scaled units."""
@@ -174,7 +190,9 @@ class SparseAutoencoder(nn.Module):
 
     @property
     def gains(self) -> Float[Tensor, " d_sae"]:
-        """What one scaled unit of each latent is worth in data units: norms of W_dec's rows in data units."""
+        """What one scaled unit of each latent is worth in data units: norms of W_dec's rows in data
+        units.
+        """
         return (self.W_dec * self.input_scale).norm(dim=1)
 
     @property
@@ -185,14 +203,22 @@ class SparseAutoencoder(nn.Module):
     def scaled_pass(self, x: Float[Tensor, "batch d_in"]) -> ScaledPass:
         """Encode and decode in scaled units, differentiable in the weights.
 
-        A choosing sparsity costs one dense product (the pre-activations) and what its active latents cost.
+        A choosing sparsity costs one dense product (the pre-activations) and what its active
+        latents cost.
         """
         if isinstance(self.sparsity, Penalised):
             return self._dense_pass(self.scale(x) - self.b, self.sparsity)
         assert isinstance(self.sparsity, TopK)
         centred, codes, values, entries, parts = self._choose(x, self.sparsity)
         errors, squared = chosen_errors(
-            centred, values, entries, parts, b=self.b, W_enc=self.W_enc, b_enc=self.b_enc, W_dec=self.W_dec
+            centred,
+            values,
+            entries,
+            parts,
+            b=self.b,
+            W_enc=self.W_enc,
+            b_enc=self.b_enc,
+            W_dec=self.W_dec,
         )
         return ScaledPass(centred, errors, squared, codes)
 
@@ -200,7 +226,9 @@ class SparseAutoencoder(nn.Module):
     def _choose(
         self, x: Float[Tensor, "batch d_in"], sparsity: TopK
     ) -> tuple[Tensor, Codes, Tensor, Entries, Entries]:
-        """What a choosing sparsity chooses: x less b, scaled; the codes; their values as entries, whole and in parts."""
+        """What a choosing sparsity chooses: x less b, scaled; the codes; their values as entries,
+        whole and in parts.
+        """
         # scale(x) - b in one pass
         centred = torch.addcmul(
             -self.input_shift / self.input_scale - self.b, x.to(self.b.dtype), 1 / self.input_scale
@@ -218,7 +246,9 @@ class SparseAutoencoder(nn.Module):
         return centred, codes, values, entries, parts
 
     def _entries(self, codes: Codes) -> tuple[Entries, Float[Tensor, " n"]]:
-        """Codes as entries with their values; rows that have few active latents or many give the active ones only."""
+        """Codes as entries with their values; rows that have few active latents or many give the
+        active ones only.
+        """
         if isinstance(self.sparsity, BatchTopK):
             active = codes.values > 0
             entries = Entries.where(active, codes.indices, d_sae=self.d_sae, kernels=self.kernels)
@@ -234,7 +264,8 @@ class SparseAutoencoder(nn.Module):
             values += self.b_enc[entries.columns]
         if isinstance(self.sparsity, BatchTopK):
             return Codes(
-                values.new_zeros(codes.values.shape).masked_scatter_(codes.values > 0, values), codes.indices
+                values.new_zeros(codes.values.shape).masked_scatter_(codes.values > 0, values),
+                codes.indices,
             )
         return Codes(values.view(codes.values.shape), codes.indices)
 
@@ -245,8 +276,11 @@ class SparseAutoencoder(nn.Module):
         precision: SelectionPrecision,
     ) -> Codes:
         """What `search` finds among the pre-activations, multiplied in `precision`."""
-        # Pre-activations that are still in the cache are searched faster than those of a whole batch.
-        at_once = BLOCK if self.sparsity.by_row and centred.device.type == "cpu" else max(1, len(centred))
+        # Pre-activations that are still in the cache are searched faster than those of a whole
+        # batch.
+        at_once = (
+            BLOCK if self.sparsity.by_row and centred.device.type == "cpu" else max(1, len(centred))
+        )
         weights = self._weights(precision, centred.device)
         blocks = [search(self._product(rows, weights)) for rows in centred.split(at_once)]
         if len(blocks) == 1:
@@ -261,7 +295,9 @@ class SparseAutoencoder(nn.Module):
     def _product(
         self, centred: Float[Tensor, "rows d_in"], weights: Tensor | Quantised
     ) -> Float[Tensor, "rows d_sae"]:
-        """The pre-activations that latents are chosen by, in memory that is used again for the next ones."""
+        """The pre-activations that latents are chosen by, in memory that is used again for the next
+        ones.
+        """
         shape = (len(centred), self.d_sae)
         dtype = weights.dtype if isinstance(weights, Tensor) else torch.int32
         memory = self._memory
@@ -293,7 +329,8 @@ class SparseAutoencoder(nn.Module):
         return ScaledPass(centred, errors, squared, Codes(z.detach(), latents), penalty)
 
     def pre_activations(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_sae"]:
-        """W_enc (x - b) + b_enc of every latent, in scaled units: the numbers that the sparsity compares.
+        """W_enc (x - b) + b_enc of every latent, in scaled units: the numbers that the sparsity
+        compares.
 
         `relu(pre_activations(x)) * gains` are dense activations in data units.
         """
@@ -307,9 +344,13 @@ class SparseAutoencoder(nn.Module):
 
     @torch.no_grad()
     def code_norms(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, ...]:
-        """The length of every code, as of `encode(x).values`; which latents are active is not sought where it does not matter."""
+        """The length of every code, as of `encode(x).values`; which latents are active is not
+        sought where it does not matter.
+        """
         gains = self.gains
-        if bool((gains.max() - gains.min()) > 1e-6 * gains.max()):  # inputs are scaled channel by channel
+        if bool(
+            (gains.max() - gains.min()) > 1e-6 * gains.max()
+        ):  # inputs are scaled channel by channel
             return self.encode(x).values.norm(dim=-1)
         vectors = x.reshape(-1, x.shape[-1])
         norms = [
@@ -335,14 +376,18 @@ class SparseAutoencoder(nn.Module):
 
     @torch.no_grad()
     def project(self) -> None:
-        """Bring the weights back to where they belong after a step moved them: rows of W_dec to unit norm."""
+        """Bring the weights back to where they belong after a step moved them: rows of W_dec to
+        unit norm.
+        """
         if self.decoder_norm == "unit":
             self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp_min_(1e-12))
         self.sparsity.project()
 
     @torch.no_grad()
     def project_decoder_gradient(self) -> None:
-        """Remove from W_dec's gradient what would only lengthen its rows: the normalisation would undo it."""
+        """Remove from W_dec's gradient what would only lengthen its rows: the normalisation would
+        undo it.
+        """
         if self.decoder_norm == "unit" and self.W_dec.grad is not None:
             parallel = row_products(self.W_dec.grad, self.W_dec).unsqueeze(1)
             self.W_dec.grad.addcmul_(parallel, self.W_dec, value=-1)
@@ -351,9 +396,11 @@ class SparseAutoencoder(nn.Module):
 def geometric_median(
     points: Float[Tensor, "n d"], *, max_iterations: int = 100, tolerance: float = 1e-5
 ) -> Float[Tensor, " d"]:
-    """The point with the least sum of distances to `points`, by Weiszfeld's iteration from the mean.
+    """The point with the least sum of distances to `points`, by Weiszfeld's iteration from the
+    mean.
 
-    Ends when the point moves by less than `tolerance` of the mean distance, or after `max_iterations`.
+    Ends when the point moves by less than `tolerance` of the mean distance, or after
+    `max_iterations`.
     """
     median = points.mean(dim=0)
     for _ in range(max_iterations):

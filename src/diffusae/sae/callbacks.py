@@ -11,16 +11,19 @@ from diffusae.sae.autoencoder import SparseAutoencoder
 
 
 class MovingAverage(EMAWeightAveraging):
-    """The exponential moving average of the weights, which is validated, and saved in place of the last weights.
+    """The exponential moving average of the weights, which is validated, and saved in place of the
+    last weights.
 
-    An average of unit vectors is shorter than 1, so decoder rows are brought back to unit norm after every update.
+    An average of unit vectors is shorter than 1, so decoder rows are brought back to unit norm
+    after every update.
 
     Args:
         decay: share of the old weights in each update, in [0, 1).
     """
 
     def __init__(self, *, decay: float) -> None:
-        # Buffers are those of the training as it is: ages of latents and BatchTopK's threshold are no weights.
+        # Buffers are those of the training as it is: ages of latents and BatchTopK's threshold are
+        # no weights.
         super().__init__(decay=decay, use_buffers=False)
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
@@ -38,7 +41,9 @@ class MovingAverage(EMAWeightAveraging):
 
 
 class LastValidation(pl.Callback):
-    """Has the last weights validated where the steps are no multiple of the interval: their figures are saved."""
+    """Has the last weights validated where the steps are no multiple of the interval: their figures
+    are saved.
+    """
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_args: Any, **_kwargs: Any) -> None:
         if trainer.global_step == trainer.max_steps:

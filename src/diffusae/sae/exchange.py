@@ -26,7 +26,9 @@ class Format(NamedTuple):
 
 FORMATS: Mapping[str, Format] = {
     "sae_lens": Format(sae_lens_format.WEIGHTS_NAME, sae_lens_format.write, sae_lens_format.read),
-    "eai_sparsify": Format(sparsify_format.WEIGHTS_NAME, sparsify_format.write, sparsify_format.read),
+    "eai_sparsify": Format(
+        sparsify_format.WEIGHTS_NAME, sparsify_format.write, sparsify_format.read
+    ),
 }
 
 
@@ -63,21 +65,23 @@ def detect(directory: Path | str) -> str:
     """
     directory = Path(directory)
     if not directory.is_dir():
-        raise UserError(f"{directory} is no directory; name one that holds a foreign SAE: source=DIR")
+        raise UserError(
+            f"{directory} is no directory; name one that holds a foreign SAE: source=DIR"
+        )
     if (directory / sae_lens_format.WEIGHTS_NAME).is_file():
         return "sae_lens"
     if (directory / sparsify_format.WEIGHTS_NAME).is_file():
         if "format_version" in read_config(directory):
             raise UserError(
-                f"{directory} holds an SAE in diffusae's own format {storage.FORMAT_VERSION}, not a foreign one; "
-                "use it where it lies, by its experiment's name"
+                f"{directory} holds an SAE in diffusae's own format {storage.FORMAT_VERSION}, not a"
+                " foreign one; use it where it lies, by its experiment's name"
             )
         return "eai_sparsify"
     pickles = sorted(path.name for path in directory.iterdir() if path.suffix in PICKLES)
     if pickles:
         raise UserError(
-            f"{directory} holds {', '.join(pickles)}: pickles are never read, they can run any code; "
-            "save it as safetensors with the library that made it"
+            f"{directory} holds {', '.join(pickles)}: pickles are never read, they can run any"
+            " code; save it as safetensors with the library that made it"
         )
     known = " or ".join(f"{format.weights} ({name})" for name, format in FORMATS.items())
     found = ", ".join(sorted(path.name for path in directory.iterdir())[:8]) or "nothing"

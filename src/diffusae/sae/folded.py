@@ -1,4 +1,6 @@
-"""An autoencoder whose input scaling is folded into its weights: the form that other libraries know."""
+"""An autoencoder whose input scaling is folded into its weights: the form that other libraries
+know.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,15 @@ CodeUnits = Literal["data", "scaled"]
 
 @dataclass(frozen=True, eq=False)
 class Folded:
-    """z = S(W_enc (x - b_dec) + b_enc), x_hat = z W_dec + b_dec, with x and x_hat in the units of the data.
+    """z = S(W_enc (x - b_dec) + b_enc), x_hat = z W_dec + b_dec, with x and x_hat in the units of
+    the data.
 
     Attributes:
         W_enc, W_dec: both [d_sae, d_in].
         b_enc, b_dec: [d_sae] and [d_in].
         sparsity: S, any threshold in the units of these pre-activations.
-        code_units: of z. "data": as `SparseAutoencoder.encode` gives them; "scaled": those divided by `gains`.
+        code_units: of z. "data": as `SparseAutoencoder.encode` gives them; "scaled": those divided
+            by `gains`.
 
     Raises:
         UserError: shapes that do not fit together, values that are not finite, k above d_sae.
@@ -41,7 +45,8 @@ class Folded:
     def __post_init__(self) -> None:
         if self.W_dec.ndim != 2 or 0 in self.W_dec.shape:
             raise UserError(
-                f"W_dec must be [d_sae, d_in], both at least 1, got {list(self.W_dec.shape)}; save it again"
+                f"W_dec must be [d_sae, d_in], both at least 1, got {list(self.W_dec.shape)}; save"
+                " it again"
             )
         d_sae, d_in = self.W_dec.shape
         expected = {"W_enc": [d_sae, d_in], "b_enc": [d_sae], "b_dec": [d_in]}
@@ -52,7 +57,8 @@ class Folded:
             if list(getattr(self, name).shape) != shape
         )
         together(
-            f"{name} must be finite, and has NaN or infinite values; save a training that did not diverge"
+            f"{name} must be finite, and has NaN or infinite values; save a training that did not"
+            " diverge"
             for name in (*expected, "W_dec")
             if not torch.isfinite(getattr(self, name)).all()
         )
@@ -63,9 +69,10 @@ class Folded:
 def fold(sae: SparseAutoencoder) -> Folded:
     """The same function of x with the input scaling inside the weights, equal to rounding.
 
-    Multiplying a latent's pre-activation by its gain gives codes in data units. A sparsity that compares latents
-    with each other would then choose others wherever gains differ (standardised entries, decoder rows of unlike
-    norm): there codes stay in scaled units, and the decoder rows carry the gains.
+    Multiplying a latent's pre-activation by its gain gives codes in data units. A sparsity that
+    compares latents with each other would then choose others wherever gains differ (standardised
+    entries, decoder rows of unlike norm): there codes stay in scaled units, and the decoder rows
+    carry the gains.
     """
     wide = {name: tensor.detach().cpu().double() for name, tensor in sae.state_dict().items()}
     scale, W_dec = wide["input_scale"], wide["W_dec"] * wide["input_scale"]
@@ -86,7 +93,9 @@ def fold(sae: SparseAutoencoder) -> Folded:
 
 
 def _in_use(sparsity: Sparsity, factors: Float[Tensor, " d_sae"]) -> Sparsity:
-    """What the sparsity does outside training, as TopK, ReLU or JumpReLU, for pre-activations times `factors`."""
+    """What the sparsity does outside training, as TopK, ReLU or JumpReLU, for pre-activations times
+    `factors`.
+    """
     if isinstance(sparsity, BatchTopK | JumpReLU):
         return jump_relu(factors * sparsity.threshold.detach().cpu())
     return TopK(sparsity.k) if isinstance(sparsity, TopK) else sparsity
@@ -104,11 +113,16 @@ def jump_relu(thresholds: Float[Tensor, " d_sae"]) -> JumpReLU:
 def unfold(folded: Folded) -> SparseAutoencoder:
     """A float32 `SparseAutoencoder` without input scaling that computes the same x_hat.
 
-    Its codes are in data units: z times the norm of the latent's decoder row. Other libraries do not normalise
-    decoder rows, so the two differ where a row has another norm than 1.
+    Its codes are in data units: z times the norm of the latent's decoder row. Other libraries do
+    not normalise decoder rows, so the two differ where a row has another norm than 1.
     """
     d_sae, d_in = folded.W_dec.shape
     sae = SparseAutoencoder(d_in, d_sae, folded.sparsity, encoder_bias=True, input_scaling="none")
-    for ours, theirs in ((sae.W_enc, "W_enc"), (sae.b_enc, "b_enc"), (sae.W_dec, "W_dec"), (sae.b, "b_dec")):
+    for ours, theirs in (
+        (sae.W_enc, "W_enc"),
+        (sae.b_enc, "b_enc"),
+        (sae.W_dec, "W_dec"),
+        (sae.b, "b_dec"),
+    ):
         ours.copy_(getattr(folded, theirs))
     return sae.eval()

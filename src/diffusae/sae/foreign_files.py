@@ -1,4 +1,6 @@
-"""Reading what another library wrote: JSON and safetensors only, with every fault told to the user."""
+"""Reading what another library wrote: JSON and safetensors only, with every fault told to the
+user.
+"""
 
 from __future__ import annotations
 
@@ -28,17 +30,21 @@ def read_config(directory: Path) -> dict[str, Any]:
         ) from None
 
 
-def read_weights(path: Path, axes: Mapping[str, int], sizes: Mapping[str, Any]) -> dict[str, Tensor]:
+def read_weights(
+    path: Path, axes: Mapping[str, int], sizes: Mapping[str, Any]
+) -> dict[str, Tensor]:
     """The tensors of exactly these names, in float64, so that what is folded in is rounded once.
 
     Args:
         path: of the safetensors file.
         axes: name -> how many axes the tensor has.
-        sizes: the name and value of what the configuration says of d_sae and d_in, the axes of W_dec; None: nothing.
+        sizes: the name and value of what the configuration says of d_sae and d_in, the axes of
+            W_dec; None: nothing.
 
     Raises:
-        UserError: the file is missing or damaged, lacks a tensor or has one that we would ignore, a tensor is not made of
-            floats or has other axes, or W_dec another size than the configuration says.
+        UserError: the file is missing or damaged, lacks a tensor or has one that we would ignore, a
+            tensor is not made of floats or has other axes, or W_dec another size than the
+            configuration says.
     """
     remedy = "copy or save it again"
     try:
@@ -47,8 +53,9 @@ def read_weights(path: Path, axes: Mapping[str, int], sizes: Mapping[str, Any]) 
         raise UserError(f"{path} is missing; {remedy}") from None
     if header.shapes.keys() != axes.keys():
         raise UserError(
-            f"{path} must hold {', '.join(sorted(axes))}, holds {', '.join(sorted(header.shapes))[:400] or 'nothing'}; "
-            "only plain autoencoders of the named kind can be imported"
+            f"{path} must hold {', '.join(sorted(axes))}, holds"
+            f" {', '.join(sorted(header.shapes))[:400] or 'nothing'}; only plain autoencoders of"
+            " the named kind can be imported"
         )
     with reading(path, remedy=remedy):
         together(
@@ -68,12 +75,16 @@ def truth(config: Mapping[str, Any], name: str, *, absent: bool) -> bool:
     """True or false; `UserError` for anything else."""
     value = config.get(name, absent)
     if not isinstance(value, bool):
-        raise UserError(f"{CONFIG_NAME}: {name}={shown(value)} must be true or false; save it again")
+        raise UserError(
+            f"{CONFIG_NAME}: {name}={shown(value)} must be true or false; save it again"
+        )
     return value
 
 
 def require(config: Mapping[str, Any], name: str, *allowed: Any, why: str) -> None:
-    """`UserError` unless the value is one of `allowed` or absent; `why` ends the sentence with a remedy."""
+    """`UserError` unless the value is one of `allowed` or absent; `why` ends the sentence with a
+    remedy.
+    """
     if config.get(name, allowed[0]) not in allowed:
         good = " or ".join(json.dumps(value) for value in allowed)
         raise UserError(f"{CONFIG_NAME}: {name}={shown(config[name])} must be {good}: {why}")
@@ -83,5 +94,7 @@ def whole_number(config: Mapping[str, Any], name: str) -> int:
     """A whole number from 1; `UserError` for anything else."""
     value = config.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f"{CONFIG_NAME}: {name}={shown(value)} must be a whole number from 1; save it again")
+        raise UserError(
+            f"{CONFIG_NAME}: {name}={shown(value)} must be a whole number from 1; save it again"
+        )
     return value

@@ -13,15 +13,17 @@ KernelsName = Literal["torch", "triton"]
 
 
 def kernels_by_name(name: KernelsName) -> Kernels:
-    """torch's own, or those of `diffusae.sae.triton_kernels`; `UserError` where Triton is not installed."""
+    """torch's own, or those of `diffusae.sae.triton_kernels`; `UserError` where Triton is not
+    installed.
+    """
     if name not in get_args(KernelsName):
         raise unknown("kernels", name, get_args(KernelsName))
     if name == "torch":
         return TORCH
     if find_spec("triton") is None:
         raise UserError(
-            "kernels=triton need the package triton, which is not installed; a CUDA build of torch brings it, "
-            "`pip install diffusae[triton]` too; or set trainer.kernels=torch"
+            "kernels=triton need the package triton, which is not installed; a CUDA build of torch"
+            " brings it, `pip install diffusae[triton]` too; or set trainer.kernels=torch"
         )
     from diffusae.sae.triton_kernels import KERNELS
 
@@ -32,7 +34,8 @@ def check_device(name: KernelsName, device_type: str) -> None:
     """Raise `UserError` where these kernels do not run on devices of this type."""
     if name == "triton" and device_type != "cuda" and not interpreted():
         raise UserError(
-            f"kernels=triton run on CUDA devices, and this training is on {device_type!r}; set trainer.kernels=torch"
+            f"kernels=triton run on CUDA devices, and this training is on {device_type!r}; set"
+            " trainer.kernels=torch"
         )
 
 

@@ -1,4 +1,6 @@
-"""What training minimises: the normalised reconstruction error, and AuxK, which revives dead latents."""
+"""What training minimises: the normalised reconstruction error, and AuxK, which revives dead
+latents.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ def total_variance(vectors: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
 def normalised_error(
     errors: Float[Tensor, "batch *prefixes d"], variance: Float[Tensor, ""]
 ) -> Float[Tensor, "*prefixes"]:
-    """mean ||error||^2 / variance over the batch. Range [0, inf), lower is better; 1 = no better than predicting the
-    mean.
+    """mean ||error||^2 / variance over the batch. Range [0, inf), lower is better; 1 = no better
+    than predicting the mean.
 
     `variance` is fixed, not the batch's own: a small last batch would otherwise count differently.
     """
@@ -31,7 +33,9 @@ def normalised_error(
 
 
 class _SquaredNorms(torch.autograd.Function):
-    """Sums of squares over the first and the last dimension, without a tensor of squares in between."""
+    """Sums of squares over the first and the last dimension, without a tensor of squares in
+    between.
+    """
 
     @staticmethod
     def forward(ctx: Any, errors: Tensor) -> Tensor:
@@ -51,15 +55,19 @@ def auxk_loss(
     latents: Int[Tensor, " dead"],
     variance: Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
-    """How badly the dead `latents` reconstruct what the live ones leave: mean ||e - e_hat||^2 / variance.
+    """How badly the dead `latents` reconstruct what the live ones leave: mean ||e - e_hat||^2 /
+    variance.
 
-    Emergence, appendix: AuxK, coefficient 1/32, k_aux = 256. `centred` = x - b and `errors` = x_hat - x = -e are in
-    scaled units. Both are detached, so that this loss moves nothing but the dead latents. The k_aux
-    latents "inactive the longest" are chosen once a batch, not once a row as the original of AuxK does: the
-    same while no more than k_aux are dead, and of a cost that does not depend on how many are.
+    Emergence, appendix: AuxK, coefficient 1/32, k_aux = 256. `centred` = x - b and `errors` = x_hat
+    - x = -e are in scaled units. Both are detached, so that this loss moves nothing but the dead
+    latents. The k_aux latents "inactive the longest" are chosen once a batch, not once a row as the
+    original of AuxK does: the same while no more than k_aux are dead, and of a cost that does not
+    depend on how many are.
     """
     # Gradients by row: dense ones would be as large as the weights, and almost all zeros.
-    encoder, decoder = (F.embedding(latents, W, sparse=True) for W in (autoencoder.W_enc, autoencoder.W_dec))
+    encoder, decoder = (
+        F.embedding(latents, W, sparse=True) for W in (autoencoder.W_enc, autoencoder.W_dec)
+    )
     activations = torch.addmm(autoencoder.b_enc[latents], centred.detach(), encoder.T).relu()
     return normalised_error(torch.addmm(errors.detach(), activations, decoder), variance)
 
@@ -67,7 +75,9 @@ def auxk_loss(
 def longest_inactive(
     vectors_since_fired: Int[Tensor, " d_sae"], *, dead_after: int, k_aux: int
 ) -> Int[Tensor, " dead"]:
-    """Up to `k_aux` latents that have not fired for `dead_after` vectors or more, the longest inactive."""
+    """Up to `k_aux` latents that have not fired for `dead_after` vectors or more, the longest
+    inactive.
+    """
     dead = (vectors_since_fired >= dead_after).nonzero().squeeze(1)
     if len(dead) <= k_aux:
         return dead

@@ -1,4 +1,6 @@
-"""Streaming metrics of reconstruction and sparsity, exact over a whole set. Before any data they are NaN."""
+"""Streaming metrics of reconstruction and sparsity, exact over a whole set. Before any data they
+are NaN.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +21,21 @@ _SAMPLED_LATENTS = 1024
 
 
 class Reconstruction(Metric):
-    """FVU, explained variance and scaled MSE of one set of vectors (Emergence, Table 1), exact over all
-    batches.
+    """FVU, explained variance and scaled MSE of one set of vectors (Emergence, Table 1), exact over
+    all batches.
 
     With E = sum ||x - x_hat||^2 and the vectors' mean m over the whole set:
 
     - `fvu` = E / sum ||x - m||^2, range [0, inf), lower is better; 1 = predicting the mean;
     - `explained_variance` = 1 - fvu, range (-inf, 1], higher is better (the paper prints per cent);
     - `scaled_mse` = E / sum ||x||^2, range [0, inf), lower is better; 1 = predicting zero;
-    - `cosine` = mean cosine of x and x_hat, range [-1, 1], higher is better; that of a zero vector is 0.
+    - `cosine` = mean cosine of x and x_hat, range [-1, 1], higher is better; that of a zero vector
+      is 0.
 
-    The paper does not write the formulas out. Its two columns add up to less than 1, and scaled MSE / (1 -
-    explained variance) is the same for k = 10 and 20 of a cell, which these definitions give and per-entry
-    averages do not. Constant vectors have no variance to explain: `fvu` and `explained_variance` are then
-    NaN.
+    The paper does not write the formulas out. Its two columns add up to less than 1, and scaled MSE
+    / (1 - explained variance) is the same for k = 10 and 20 of a cell, which these definitions give
+    and per-entry averages do not. Constant vectors have no variance to explain: `fvu` and
+    `explained_variance` are then NaN.
     """
 
     full_state_update = False
@@ -61,7 +64,9 @@ class Reconstruction(Metric):
     def compute(self) -> dict[str, Tensor]:
         variance = self.energy - self.total.square().sum() / self.n
         # A difference within rounding of the energy is no variance.
-        variance = torch.where(variance > 1e-12 * self.energy, variance, torch.full_like(variance, torch.nan))
+        variance = torch.where(
+            variance > 1e-12 * self.energy, variance, torch.full_like(variance, torch.nan)
+        )
         fvu = self.error / variance
         return {
             "fvu": fvu,
@@ -72,7 +77,9 @@ class Reconstruction(Metric):
 
 
 class L0(Metric):
-    """Mean number of active latents a vector. Range [0, k] where a row has at most k, else [0, d_sae]."""
+    """Mean number of active latents a vector. Range [0, k] where a row has at most k, else [0,
+    d_sae].
+    """
 
     full_state_update = False
     active: Tensor
@@ -115,13 +122,16 @@ class FiringFrequency(Metric):
 class FiringHistogram(FiringFrequency):
     """The shares of latents by how often they are active; they add up to 1.
 
-    `dead_fraction`: on no vector of the set (lower is better); `firing_below_1e-4`, `firing_1e-4`, `firing_1e-3`,
-    `firing_1e-2`: on that share of vectors up to the next; `dense_fraction`: on more than `DENSE` of them.
+    `dead_fraction`: on no vector of the set (lower is better); `firing_below_1e-4`, `firing_1e-4`,
+    `firing_1e-3`, `firing_1e-2`: on that share of vectors up to the next; `dense_fraction`: on more
+    than `DENSE` of them.
     """
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
         frequency = super().compute()
-        bounds = torch.tensor(list(_FREQUENCIES.values()), dtype=frequency.dtype, device=frequency.device)
+        bounds = torch.tensor(
+            list(_FREQUENCIES.values()), dtype=frequency.dtype, device=frequency.device
+        )
         # 0: never; 1 + j: at least the j-th bound; the last: dense.
         place = 1 + torch.bucketize(frequency, bounds, right=True)
         place[frequency > DENSE] = len(_FREQUENCIES) + 2
@@ -140,9 +150,9 @@ class FiringHistogram(FiringFrequency):
 
 @torch.no_grad()
 def decoder_similarity(directions: Float[Tensor, "d_sae d_in"]) -> dict[str, Tensor]:
-    """How close latents come to one another: `decoder_similarity`, the mean over latents of the highest cosine with
-    another one's direction, and `decoder_duplicates`, the share for which it exceeds `DUPLICATE`. Range [-1, 1] and
-    [0, 1], lower is better.
+    """How close latents come to one another: `decoder_similarity`, the mean over latents of the
+    highest cosine with another one's direction, and `decoder_duplicates`, the share for which it
+    exceeds `DUPLICATE`. Range [-1, 1] and [0, 1], lower is better.
 
     Of more than 1,024 latents, so many at equal distances are compared with all.
     """

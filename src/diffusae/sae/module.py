@@ -28,25 +28,29 @@ WARN_DEAD_FRACTION = 0.5
 class SAEModule(pl.LightningModule):
     """Adam on the normalised reconstruction error plus AuxK (Emergence, section 3 and appendix).
 
-    Batches are vectors [batch, d_in] in data units. Call `initialise` with a first batch before fitting. A
-    decoder row keeps unit norm: the part of its gradient along itself is removed before each step, and the
-    row is renormalised after.
+    Batches are vectors [batch, d_in] in data units. Call `initialise` with a first batch before
+    fitting. A decoder row keeps unit norm: the part of its gradient along itself is removed before
+    each step, and the row is renormalised after.
 
     Logs `train/loss`, `train/fvu`, `train/aux_loss`, `train/dead_fraction` (not fired for
-    `dead_after_vectors`), and over the whole validation set `val/loss`, `val/l0` and what `Reconstruction`,
-    `FiringHistogram` and `decoder_similarity` give (`diffusae.sae.metrics`), for example `val/explained_variance` and
-    `val/dead_fraction` (never fired in that set). The errors of `val/` are in data units; losses are in scaled units.
+    `dead_after_vectors`), and over the whole validation set `val/loss`, `val/l0` and what
+    `Reconstruction`, `FiringHistogram` and `decoder_similarity` give (`diffusae.sae.metrics`), for
+    example `val/explained_variance` and `val/dead_fraction` (never fired in that set). The errors
+    of `val/` are in data units; losses are in scaled units.
 
     Args:
         lr, betas, epsilon: Adam's; lr after warm-up.
-        dead_after_vectors: vectors without firing after which a latent counts as dead (*open* in the paper).
-            It must be well below the vectors of the whole training, or AuxK never acts.
-        aux_coefficient, k_aux: AuxK's weight and the most latents that it revives at once; 0 switches it off.
+        dead_after_vectors: vectors without firing after which a latent counts as dead (*open* in
+            the paper). It must be well below the vectors of the whole training, or AuxK never acts.
+        aux_coefficient, k_aux: AuxK's weight and the most latents that it revives at once; 0
+            switches it off.
         warmup_steps: steps over which lr rises linearly from 0.
-        decay_steps: last steps of `total_steps` over which lr falls linearly to 0; needs `total_steps`.
+        decay_steps: last steps of `total_steps` over which lr falls linearly to 0; needs
+            `total_steps`.
 
     Raises:
-        UserError: bad values, at once; during training, a loss that is not finite (with the step's number).
+        UserError: bad values, at once; during training, a loss that is not finite (with the step's
+            number).
     """
 
     total_variance: Tensor
@@ -71,26 +75,42 @@ class SAEModule(pl.LightningModule):
         counts = {"aux_coefficient": aux_coefficient, "k_aux": k_aux}
         counts |= {"warmup_steps": warmup_steps, "decay_steps": decay_steps}
         faults = [
-            f"{name}={value} must be above 0; raise it" for name, value in positive.items() if not value > 0
+            f"{name}={value} must be above 0; raise it"
+            for name, value in positive.items()
+            if not value > 0
         ]
         faults += [
-            f"{name}={value} must not be below 0; raise it" for name, value in counts.items() if value < 0
+            f"{name}={value} must not be below 0; raise it"
+            for name, value in counts.items()
+            if value < 0
         ]
         if decay_steps > 0 and total_steps is None:
-            faults.append(f"decay_steps={decay_steps} needs total_steps; give it, or set decay_steps=0")
+            faults.append(
+                f"decay_steps={decay_steps} needs total_steps; give it, or set decay_steps=0"
+            )
         if total_steps is not None and warmup_steps + decay_steps > total_steps:
             faults.append(
-                f"warmup_steps={warmup_steps} + decay_steps={decay_steps} exceed total_steps={total_steps}; "
-                "lower them"
+                f"warmup_steps={warmup_steps} + decay_steps={decay_steps} exceed"
+                f" total_steps={total_steps}; lower them"
             )
         together(faults)
         self.autoencoder = autoencoder
         self.lr, self.betas, self.epsilon = lr, betas, epsilon
-        self.aux_coefficient, self.k_aux, self.dead_after_vectors = aux_coefficient, k_aux, dead_after_vectors
-        self.warmup_steps, self.decay_steps, self.total_steps = warmup_steps, decay_steps, total_steps
+        self.aux_coefficient, self.k_aux, self.dead_after_vectors = (
+            aux_coefficient,
+            k_aux,
+            dead_after_vectors,
+        )
+        self.warmup_steps, self.decay_steps, self.total_steps = (
+            warmup_steps,
+            decay_steps,
+            total_steps,
+        )
         # 0 = not initialised. A buffer, so that a resumed training finds it in its checkpoint.
         self.register_buffer("total_variance", torch.zeros(()))
-        self.register_buffer("vectors_since_fired", torch.zeros(autoencoder.d_sae, dtype=torch.long))
+        self.register_buffer(
+            "vectors_since_fired", torch.zeros(autoencoder.d_sae, dtype=torch.long)
+        )
         self.reconstruction = Reconstruction(autoencoder.d_in)
         self.l0 = L0()
         self.firing = FiringHistogram(autoencoder.d_sae)
@@ -99,11 +119,15 @@ class SAEModule(pl.LightningModule):
 
     @torch.no_grad()
     def initialise(self, vectors: Float[Tensor, "n d_in"]) -> None:
-        """Fit input scale, bias and loss normalisation to a first batch; `UserError` if it is constant."""
+        """Fit input scale, bias and loss normalisation to a first batch; `UserError` if it is
+        constant.
+        """
         self.autoencoder.initialise(vectors)
         variance = total_variance(self.autoencoder.scale(vectors.to(self.autoencoder.b)))
         if not variance > 0:
-            raise UserError("the first batch is constant: there is nothing to learn; give different vectors")
+            raise UserError(
+                "the first batch is constant: there is nothing to learn; give different vectors"
+            )
         self.total_variance.copy_(variance)
 
     def on_fit_start(self) -> None:
@@ -112,10 +136,13 @@ class SAEModule(pl.LightningModule):
     def on_train_start(self) -> None:
         if self.total_variance == 0:
             raise UserError(
-                "the SAE was not initialised; call initialise(vectors) with a first batch before fitting"
+                "the SAE was not initialised; call initialise(vectors) with a first batch before"
+                " fitting"
             )
 
-    def training_step(self, batch: Float[Tensor, "batch d_in"], batch_idx: int) -> Float[Tensor, ""]:
+    def training_step(
+        self, batch: Float[Tensor, "batch d_in"], batch_idx: int
+    ) -> Float[Tensor, ""]:
         loss, measured = self.training_loss(batch)
         self.log_dict(
             {f"train/{name}": value for name, value in measured.items()}, sync_dist=world_size() > 1
@@ -125,7 +152,9 @@ class SAEModule(pl.LightningModule):
     def training_loss(
         self, batch: Float[Tensor, "batch d_in"]
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """The loss to differentiate and the figures to log; latents that did not fire have aged afterwards."""
+        """The loss to differentiate and the figures to log; latents that did not fire have aged
+        afterwards.
+        """
         scaled = self.autoencoder.scaled_pass(batch)
         loss, fvu = self._loss(scaled)
         dead = longest_inactive(
@@ -133,10 +162,13 @@ class SAEModule(pl.LightningModule):
         )
         aux = torch.zeros_like(fvu)
         if len(dead) > 0 and self.aux_coefficient > 0:
-            aux = auxk_loss(self.autoencoder, scaled.centred, scaled.error, dead, self.total_variance)
+            aux = auxk_loss(
+                self.autoencoder, scaled.centred, scaled.error, dead, self.total_variance
+            )
             loss = loss + self.aux_coefficient * aux
         self._refuse_non_finite(loss)
-        # Processes average their gradients and figures; the last batch of an epoch may not have equal parts.
+        # Processes average their gradients and figures; the last batch of an epoch may not have
+        # equal parts.
         share = len(batch) * world_size() / self._age_latents(scaled.codes)
         loss = loss * share
         measured = {
@@ -149,9 +181,13 @@ class SAEModule(pl.LightningModule):
 
     @torch.no_grad()
     def _age_latents(self, codes: Codes) -> int:
-        """Make active latents young and all others older; return the vectors of this step over all processes."""
+        """Make active latents young and all others older; return the vectors of this step over all
+        processes.
+        """
         d_sae = len(self.vectors_since_fired)
-        fired = self.vectors_since_fired.new_zeros(d_sae + 1)  # what is not active falls into the last
+        fired = self.vectors_since_fired.new_zeros(
+            d_sae + 1
+        )  # what is not active falls into the last
         fired[torch.where(codes.values > 0, codes.indices, d_sae)] = 1
         fired = fired[:d_sae]
         seen = len(codes.values)
@@ -165,7 +201,9 @@ class SAEModule(pl.LightningModule):
         return seen
 
     def _loss(self, scaled: ScaledPass) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """The error, the mean of all prefixes where the sparsity has them, plus the sparsity's penalty; and the FVU."""
+        """The error, the mean of all prefixes where the sparsity has them, plus the sparsity's
+        penalty; and the FVU.
+        """
         # A process may get no part of a short last batch: its error is 0.
         errors = scaled.squared_errors / max(len(scaled.centred), 1) / self.total_variance
         loss = errors.mean()
@@ -210,7 +248,9 @@ class SAEModule(pl.LightningModule):
             logger.warning(warning)
 
     def refuse_broken_weights(self) -> None:
-        """Raise `UserError` where the last step, after which no loss comes, left weights that are not finite."""
+        """Raise `UserError` where the last step, after which no loss comes, left weights that are
+        not finite.
+        """
         if not all(torch.isfinite(parameter).all() for parameter in self.autoencoder.parameters()):
             raise UserError(
                 f"the weights are not finite after step {self.global_step}; "
@@ -218,16 +258,19 @@ class SAEModule(pl.LightningModule):
             )
 
     def dead_warning(self) -> str | None:
-        """What to do about it where most latents are dead: in the validation set, or without one for long."""
+        """What to do about it where most latents are dead: in the validation set, or without one
+        for long.
+        """
         dead = self.final_dead_fraction
         if dead is None:
             dead = float((self.vectors_since_fired >= self.dead_after_vectors).float().mean())
         if dead <= WARN_DEAD_FRACTION:
             return None
         return (
-            f"{100 * dead:.0f} % of the {self.autoencoder.d_sae} latents are dead. Try "
-            f"sae.input_scaling=standardise, a smaller dead_after_vectors (now {self.dead_after_vectors}) so that "
-            f"AuxK acts sooner, a higher lr (now {self.lr:g}), more vectors, or a smaller d_sae."
+            f"{100 * dead:.0f} % of the {self.autoencoder.d_sae} latents are dead. Try"
+            " sae.input_scaling=standardise, a smaller dead_after_vectors (now"
+            f" {self.dead_after_vectors}) so that AuxK acts sooner, a higher lr (now {self.lr:g}),"
+            " more vectors, or a smaller d_sae."
         )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -254,12 +297,16 @@ class SAEModule(pl.LightningModule):
     def _refuse_non_finite(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):
             raise UserError(
-                f"the loss is {float(loss.detach())} at step {self.global_step}; lower the learning rate "
-                f"(now {self.lr:g}), or look for activations that are not finite. "
-                "The last checkpoint before this step is good"
+                f"the loss is {float(loss.detach())} at step {self.global_step}; lower the learning"
+                f" rate (now {self.lr:g}), or look for activations that are not finite. The last"
+                " checkpoint before this step is good"
             )
 
 
 def adam(parameters: Any, module: SAEModule) -> torch.optim.Adam:
-    """The optimiser of all trainings, with the module's settings; `parameters` as `torch.optim.Adam` takes them."""
-    return torch.optim.Adam(parameters, lr=module.lr, betas=module.betas, eps=module.epsilon, fused=True)
+    """The optimiser of all trainings, with the module's settings; `parameters` as
+    `torch.optim.Adam` takes them.
+    """
+    return torch.optim.Adam(
+        parameters, lr=module.lr, betas=module.betas, eps=module.epsilon, fused=True
+    )

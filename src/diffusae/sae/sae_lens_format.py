@@ -1,7 +1,8 @@
-"""SAELens's inference directory: `cfg.json` and `sae_weights.safetensors`, W_enc stored as [d_in, d_sae].
+"""SAELens's inference directory: `cfg.json` and `sae_weights.safetensors`, W_enc stored as [d_in,
+d_sae].
 
-Known at SAELens 6. Architectures: `topk` is our TopK (and Matryoshka, which differs in training only), `standard`
-our ReLU, `jumprelu` our JumpReLU (and BatchTopK, which in use has one threshold).
+Known at SAELens 6. Architectures: `topk` is our TopK (and Matryoshka, which differs in training
+only), `standard` our ReLU, `jumprelu` our JumpReLU (and BatchTopK, which in use has one threshold).
 """
 
 from __future__ import annotations
@@ -16,15 +17,28 @@ from safetensors.torch import save_file
 from diffusae.errors import UserError, unknown
 from diffusae.files import atomic_path, atomic_write_json
 from diffusae.sae.folded import Folded, jump_relu
-from diffusae.sae.foreign_files import CONFIG_NAME, read_config, read_weights, require, truth, whole_number
+from diffusae.sae.foreign_files import (
+    CONFIG_NAME,
+    read_config,
+    read_weights,
+    require,
+    truth,
+    whole_number,
+)
 from diffusae.sae.sparsity import JumpReLU, ReLU, Sparsity, TopK
 
 WEIGHTS_NAME = "sae_weights.safetensors"
 LAYOUT_VERSION = "6.54.12"
-"""The version whose layout is written: SAELens reads configs without one as those of before its version 6."""
+"""The version whose layout is written: SAELens reads configs without one as those of before its
+version 6.
+"""
 _TENSORS = {"W_enc": 2, "W_dec": 2, "b_enc": 1, "b_dec": 1}
 """Name -> axes."""
-_ARCHITECTURES: Mapping[type[Sparsity], str] = {TopK: "topk", ReLU: "standard", JumpReLU: "jumprelu"}
+_ARCHITECTURES: Mapping[type[Sparsity], str] = {
+    TopK: "topk",
+    ReLU: "standard",
+    JumpReLU: "jumprelu",
+}
 _TRAINED_ONLY = ("batchtopk", "matryoshka_batchtopk")
 """What SAELens has in its training checkpoints alone: for use it writes them as `jumprelu`."""
 
@@ -46,7 +60,11 @@ def write(directory: Path, folded: Folded, metadata: Mapping[str, Any]) -> None:
         "apply_b_dec_to_input": True,
         "normalize_activations": "none",
         "reshape_activations": "none",
-        "metadata": {"sae_lens_version": LAYOUT_VERSION, "sae_lens_training_version": None, **metadata},
+        "metadata": {
+            "sae_lens_version": LAYOUT_VERSION,
+            "sae_lens_training_version": None,
+            **metadata,
+        },
     }
     if isinstance(folded.sparsity, TopK):
         config |= {"k": folded.sparsity.k, "rescale_acts_by_decoder_norm": False}
@@ -57,7 +75,8 @@ def read(directory: Path) -> Folded:
     """The autoencoder in `directory`, with what its configuration asks for folded into the weights.
 
     Raises:
-        UserError: a file is missing or damaged, or the configuration asks for what `Folded` cannot say.
+        UserError: a file is missing or damaged, or the configuration asks for what `Folded` cannot
+            say.
     """
     config = read_config(directory)
     architecture = config.get("architecture", "standard")
@@ -72,13 +91,20 @@ def read(directory: Path) -> Folded:
     axes = {**_TENSORS, "threshold": 1} if architecture == "jumprelu" else _TENSORS
     sizes = {name: config.get(name) for name in ("d_sae", "d_in")}
     tensors = read_weights(directory / WEIGHTS_NAME, axes, sizes)
-    W_enc, b_enc, W_dec, b_dec = tensors["W_enc"].T, tensors["b_enc"], tensors["W_dec"], tensors["b_dec"]
+    W_enc, b_enc, W_dec, b_dec = (
+        tensors["W_enc"].T,
+        tensors["b_enc"],
+        tensors["W_dec"],
+        tensors["b_dec"],
+    )
     sparsity: Sparsity = ReLU(l1=0.0)
     if architecture == "topk":
         sparsity = TopK(whole_number(config, "k"))
     elif architecture == "jumprelu":
         sparsity = jump_relu(tensors["threshold"])
-    plain = Folded(W_enc, b_enc, W_dec, b_dec, sparsity)  # shapes are checked before anything is computed
+    plain = Folded(
+        W_enc, b_enc, W_dec, b_dec, sparsity
+    )  # shapes are checked before anything is computed
     if not truth(config, "apply_b_dec_to_input", absent=True):
         b_enc = b_enc + W_enc @ b_dec
     if truth(config, "rescale_acts_by_decoder_norm", absent=False):
@@ -89,15 +115,22 @@ def read(directory: Path) -> Folded:
 
 
 def _refuse_what_differs(config: Mapping[str, Any]) -> None:
-    """Options of SAELens, some from before its version 6, under which it computes something else."""
+    """Options of SAELens, some from before its version 6, under which it computes something
+    else.
+    """
     require(
         config,
         "normalize_activations",
         "none",
         None,
-        why="a norm of each vector cannot be folded into weights; export it without, or fold it in SAELens",
+        why=(
+            "a norm of each vector cannot be folded into weights; export it without, or fold it in"
+            " SAELens"
+        ),
     )
-    require(config, "reshape_activations", "none", None, why="updates have one axis; import another SAE")
+    require(
+        config, "reshape_activations", "none", None, why="updates have one axis; import another SAE"
+    )
     for name in ("activation_fn", "activation_fn_str"):
         require(
             config,
@@ -106,4 +139,6 @@ def _refuse_what_differs(config: Mapping[str, Any]) -> None:
             "topk" if config.get("architecture") == "topk" else "relu",
             why="`standard` is read as ReLU; save it again with SAELens 6",
         )
-    require(config, "finetuning_scaling_factor", False, None, why="fold the factor in and save it again")
+    require(
+        config, "finetuning_scaling_factor", False, None, why="fold the factor in and save it again"
+    )

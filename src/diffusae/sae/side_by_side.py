@@ -22,7 +22,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Member:
-    """One training of several: the stream that its batches come from, and the module that learns from them."""
+    """One training of several: the stream that its batches come from, and the module that learns
+    from them.
+    """
 
     stream: str
     module: SAEModule
@@ -31,18 +33,21 @@ class Member:
 class SideBySide(pl.LightningModule):
     """Trains every member on the batch of its stream at every step.
 
-    Batches are {stream: vectors [batch, d_in]}; members of one stream (such as several k) get the same. No number
-    of a member depends on another: their losses are summed, but share no weight, so every gradient is its own, is
-    clipped by its own norm, and goes through Adam entry by entry. The weights equal those of single trainings bit for
-    bit on a CPU. Validation loaders come one a stream, in the order of `streams`.
+    Batches are {stream: vectors [batch, d_in]}; members of one stream (such as several k) get the
+    same. No number of a member depends on another: their losses are summed, but share no weight, so
+    every gradient is its own, is clipped by its own norm, and goes through Adam entry by entry. The
+    weights equal those of single trainings bit for bit on a CPU. Validation loaders come one a
+    stream, in the order of `streams`.
 
     Logs what `SAEModule` logs, below the member's name: `<member>/train/loss`.
 
     Args:
-        members: name -> training. All have the same optimiser settings, as one configuration gives them.
+        members: name -> training. All have the same optimiser settings, as one configuration gives
+            them.
 
     Raises:
-        UserError: no members; settings of the optimiser that differ; during training what a member raises, with
+        UserError: no members; settings of the optimiser that differ; during training what a member
+            raises, with
         its name.
     """
 
@@ -53,12 +58,14 @@ class SideBySide(pl.LightningModule):
         modules = [each.module for each in members.values()]
         if len({(module.lr, module.betas, module.epsilon) for module in modules}) > 1:
             raise UserError(
-                "trainings side by side need one learning rate and Adam; train the others by themselves"
+                "trainings side by side need one learning rate and Adam; train the others by"
+                " themselves"
             )
         self.members = dict(members)
         self.streams = list(dict.fromkeys(member.stream for member in members.values()))
         for index, member in enumerate(members.values()):
-            # As direct children they get to know the trainer; their names may hold dots, those of children not.
+            # As direct children they get to know the trainer; their names may hold dots, those of
+            # children not.
             self.add_module(f"member_{index}", member.module)
 
     def on_fit_start(self) -> None:
@@ -92,7 +99,9 @@ class SideBySide(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         for name, module in self._modules_by_name():
-            self.log_dict({f"{name}/val/{key}": value for key, value in module.validation_figures().items()})
+            self.log_dict(
+                {f"{name}/val/{key}": value for key, value in module.validation_figures().items()}
+            )
 
     def on_train_end(self) -> None:
         for name, module in self._modules_by_name():
@@ -125,7 +134,9 @@ class SideBySide(pl.LightningModule):
         modules = [module for _, module in self._modules_by_name()]
         groups = [{"params": list(module.autoencoder.parameters())} for module in modules]
         optimizer = adam(groups, modules[0])
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [module.lr_factor for module in modules])
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, [module.lr_factor for module in modules]
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _modules_by_name(self) -> Iterator[tuple[str, SAEModule]]:

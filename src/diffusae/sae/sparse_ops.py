@@ -1,7 +1,8 @@
-"""Products with sparse codes whose cost grows with the active latents, not with d_sae, forwards and backwards.
+"""Products with sparse codes whose cost grows with the active latents, not with d_sae, forwards and
+backwards.
 
-Dense autograd would fill a [batch, d_sae] gradient and multiply it twice, although only a few entries a row
-are not zero. What cannot be avoided is one dense product: the pre-activations.
+Dense autograd would fill a [batch, d_sae] gradient and multiply it twice, although only a few
+entries a row are not zero. What cannot be avoided is one dense product: the pre-activations.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 CACHE = 1_400_000
-"""Bytes of a matrix that are picked from at a time: two thirds of the 2 MB that cores of servers have to themselves."""
+"""Bytes of a matrix that are picked from at a time: two thirds of the 2 MB that cores of servers
+have to themselves.
+"""
 ALIGNED = 16
 """Columns are taken in multiples of this: a cache line of float32."""
 
@@ -23,10 +26,15 @@ ALIGNED = 16
 def sparse_decode(
     values: Float[Tensor, "... k"], indices: Int[Tensor, "... k"], rows: Float[Tensor, "d_sae d"]
 ) -> Float[Tensor, "... d"]:
-    """Z @ rows for the sparse matrix Z of `values` at `indices`; differentiable in `values` and `rows`."""
+    """Z @ rows for the sparse matrix Z of `values` at `indices`; differentiable in `values` and
+    `rows`.
+    """
     k = indices.shape[-1]
     product = F.embedding_bag(
-        indices.reshape(-1, k), rows, per_sample_weights=values.reshape(-1, k).to(rows.dtype), mode="sum"
+        indices.reshape(-1, k),
+        rows,
+        per_sample_weights=values.reshape(-1, k).to(rows.dtype),
+        mode="sum",
     )
     return product.reshape(*indices.shape[:-1], rows.shape[1])
 
@@ -39,18 +47,21 @@ def sums_of_rows(
     *,
     uneven: bool = False,
 ) -> Float[Tensor, "sums d"]:
-    """Weighted sums of rows of `dense`: sum i is of the entries from starts[i] up to the next start.
+    """Weighted sums of rows of `dense`: sum i is of the entries from starts[i] up to the next
+    start.
 
     `uneven`, that some are far longer than others, matters to kernels that split these.
 
-    On a CPU, columns are taken so many at a time that those of all rows stay in the core's own cache while rows are
-    picked from all over it. The result is the same to the bit.
+    On a CPU, columns are taken so many at a time that those of all rows stay in the core's own
+    cache while rows are picked from all over it. The result is the same to the bit.
     """
     columns = CACHE // (dense.element_size() * max(1, len(dense))) // ALIGNED * ALIGNED
     if dense.device.type != "cpu" or not ALIGNED <= columns < dense.shape[1]:
         return F.embedding_bag(rows, dense, offsets=starts, per_sample_weights=weights, mode="sum")
     sums = [
-        F.embedding_bag(rows, part.contiguous(), offsets=starts, per_sample_weights=weights, mode="sum")
+        F.embedding_bag(
+            rows, part.contiguous(), offsets=starts, per_sample_weights=weights, mode="sum"
+        )
         for part in dense.split(columns, dim=1)
     ]
     return torch.cat(sums, dim=1)
@@ -63,7 +74,9 @@ def inner_products(
     columns: Int[Tensor, " n"],
     starts: Int[Tensor, " rows"],
 ) -> Float[Tensor, " n"]:
-    """left[rows[i]] . right[columns[i]] of every entry; the entries of a row follow one another from its start."""
+    """left[rows[i]] . right[columns[i]] of every entry; the entries of a row follow one another
+    from its start.
+    """
     # The gradient of `sums_of_rows` by its weights is this product, and torch has a kernel for it.
     return torch.ops.aten._embedding_bag_per_sample_weights_backward(
         left.contiguous(), right, columns, starts, rows, mode=0
@@ -93,7 +106,8 @@ TORCH = Kernels(sums_of_rows, inner_products)
 
 
 class Entries:
-    """The entries of a sparse [rows, d_sae] matrix, row after row: entry i is column `columns[i]` of its row.
+    """The entries of a sparse [rows, d_sae] matrix, row after row: entry i is column `columns[i]`
+    of its row.
 
     Args:
         columns: int64 [n]. starts: int64 [rows], where each row's entries begin.
@@ -117,7 +131,9 @@ class Entries:
         """int64 [n], each entry's row."""
 
     @classmethod
-    def every(cls, indices: Int[Tensor, "rows k"], *, d_sae: int, kernels: Kernels = TORCH) -> Entries:
+    def every(
+        cls, indices: Int[Tensor, "rows k"], *, d_sae: int, kernels: Kernels = TORCH
+    ) -> Entries:
         """All k entries of every row."""
         rows, k = indices.shape
         starts = torch.arange(0, rows * k, k, device=indices.device)
@@ -152,11 +168,15 @@ class Entries:
             kernels=self.kernels,
         )
 
-    def times(self, values: Float[Tensor, " n"], weight: Float[Tensor, "d_sae d"]) -> Float[Tensor, "rows d"]:
+    def times(
+        self, values: Float[Tensor, " n"], weight: Float[Tensor, "d_sae d"]
+    ) -> Float[Tensor, "rows d"]:
         """Z @ weight."""
         return self.kernels.sums_of_rows(weight, self.columns, self.starts, values)
 
-    def inner(self, left: Float[Tensor, "rows d"], right: Float[Tensor, "d_sae d"]) -> Float[Tensor, " n"]:
+    def inner(
+        self, left: Float[Tensor, "rows d"], right: Float[Tensor, "d_sae d"]
+    ) -> Float[Tensor, " n"]:
         """left[row] . right[column] of every entry: (left @ right^T) where Z is not zero."""
         return self.kernels.inner_products(left, right, self.rows, self.columns, self.starts)
 
@@ -169,9 +189,15 @@ class Entries:
         return order, counts.cumsum(0) - counts
 
 
-def row_products(left: Float[Tensor, "rows d"], right: Float[Tensor, "rows d"]) -> Float[Tensor, " rows"]:
-    """left[i] . right[i] of every row, without the tensor of products that `torch.linalg.vecdot` makes."""
-    diagonal = Entries.every(torch.arange(len(left), device=left.device).unsqueeze(1), d_sae=len(right))
+def row_products(
+    left: Float[Tensor, "rows d"], right: Float[Tensor, "rows d"]
+) -> Float[Tensor, " rows"]:
+    """left[i] . right[i] of every row, without the tensor of products that `torch.linalg.vecdot`
+    makes.
+    """
+    diagonal = Entries.every(
+        torch.arange(len(left), device=left.device).unsqueeze(1), d_sae=len(right)
+    )
     return diagonal.inner(left, right)
 
 
@@ -186,24 +212,28 @@ def chosen_errors(
     b_enc: Float[Tensor, " d_sae"],
     W_dec: Float[Tensor, "d_sae d_in"],
 ) -> tuple[Float[Tensor, "rows prefixes d_in"], Float[Tensor, " prefixes"]]:
-    """x_hat - x with x_hat = relu(W_enc (x - b) + b_enc) W_dec + b at the chosen entries, and the sum over the rows of
-    their squared norms. Both are differentiable in the weights, the sum at less cost.
+    """x_hat - x with x_hat = relu(W_enc (x - b) + b_enc) W_dec + b at the chosen entries, and the
+    sum over the rows of their squared norms. Both are differentiable in the weights, the sum at
+    less cost.
 
     Args:
         centred: the vectors less b, a constant.
         pre_activations: W_enc (x - b) + b_enc at the entries: they are not computed again.
         entries: the chosen entries of [rows, d_sae].
-        parts: the same entries with every row cut into as many parts. Prefix p is reconstructed from parts 0 to p.
+        parts: the same entries with every row cut into as many parts. Prefix p is reconstructed
+            from parts 0 to p.
     """
     return _ChosenErrors.apply(centred, b, W_enc, b_enc, W_dec, pre_activations, entries, parts)  # type: ignore[no-any-return]
 
 
 class _ChosenErrors(torch.autograd.Function):
-    """The gradients are written out. With G the gradient of the reconstruction and E = (G W_dec^T) where z > 0:
+    """The gradients are written out. With G the gradient of the reconstruction and E = (G W_dec^T)
+    where z > 0:
 
-    dW_dec = Z^T G, dW_enc = E^T (x - b), db_enc = E^T 1, db = G^T 1 - (E W_enc)^T 1 = G^T 1 - W_enc^T db_enc. Both
-    products with a transposed sparse matrix are sums of rows over the entries sorted by latent, and share the sort.
-    G is a number times a matrix: for the squares of a single prefix the matrix is the errors, and is not made anew.
+    dW_dec = Z^T G, dW_enc = E^T (x - b), db_enc = E^T 1, db = G^T 1 - (E W_enc)^T 1 = G^T 1 -
+    W_enc^T db_enc. Both products with a transposed sparse matrix are sums of rows over the entries
+    sorted by latent, and share the sort. G is a number times a matrix: for the squares of a single
+    prefix the matrix is the errors, and is not made anew.
     """
 
     @staticmethod
@@ -245,7 +275,9 @@ class _ChosenErrors(torch.autograd.Function):
         of_W_dec = sums(gradient, parts.rows[order], starts, values[order] * times, uneven=True)
         of_W_enc = sums(centred, entries.rows[order], starts, of_values[order], uneven=True)
         # Not by index_add_: on a GPU it adds in any order.
-        of_b_enc = sums(of_values.unsqueeze(1), order, starts, torch.ones_like(of_values), uneven=True)
+        of_b_enc = sums(
+            of_values.unsqueeze(1), order, starts, torch.ones_like(of_values), uneven=True
+        )
         of_b_enc = of_b_enc.squeeze(1)
         return None, of_x_hat - of_b_enc @ W_enc, of_W_enc, of_b_enc, of_W_dec, None, None, None
 
@@ -255,7 +287,9 @@ def _gradient_of_errors(
     of_errors: Float[Tensor, "rows prefixes d_in"] | None,
     of_squares: Float[Tensor, " prefixes"] | None,
 ) -> tuple[Float[Tensor, "rows prefixes d_in"], Float[Tensor, ""]]:
-    """The gradient by the errors, whether they were used themselves or their squares, as a matrix and what it is times of."""
+    """The gradient by the errors, whether they were used themselves or their squares, as a matrix
+    and what it is times of.
+    """
     one = errors.new_ones(())
     if of_squares is None:
         return (torch.zeros_like(errors) if of_errors is None else of_errors), one

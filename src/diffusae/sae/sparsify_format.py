@@ -1,4 +1,6 @@
-"""EleutherAI Sparsify's directory: `cfg.json` and `sae.safetensors` with an `nn.Linear` as encoder. TopK only."""
+"""EleutherAI Sparsify's directory: `cfg.json` and `sae.safetensors` with an `nn.Linear` as encoder.
+TopK only.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,8 @@ def write(directory: Path, folded: Folded, metadata: Mapping[str, Any]) -> None:
     """
     if not isinstance(folded.sparsity, TopK):
         raise UserError(
-            f"eai_sparsify knows topk and matryoshka only, this SAE in use is {folded.sparsity.name}; "
-            "choose format=sae_lens"
+            "eai_sparsify knows topk and matryoshka only, this SAE in use is"
+            f" {folded.sparsity.name}; choose format=sae_lens"
         )
     tensors = {theirs: getattr(folded, ours).contiguous() for theirs, ours in _TENSORS.items()}
     with atomic_path(directory / WEIGHTS_NAME) as temporary:

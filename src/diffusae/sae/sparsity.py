@@ -1,8 +1,9 @@
 """Which latents are active: a sparsity turns pre-activations into codes.
 
-Two kinds. A *choosing* sparsity (`TopK`, `BatchTopK`, `MatryoshkaTopK`) picks the largest pre-activations, so that
-training costs what the chosen ones cost. A *penalised* one (`JumpReLU`, `ReLU`) is dense in training, and a term
-of the loss makes it sparse. Another sparsity is a sibling class that is added to `SPARSITIES`.
+Two kinds. A *choosing* sparsity (`TopK`, `BatchTopK`, `MatryoshkaTopK`) picks the largest
+pre-activations, so that training costs what the chosen ones cost. A *penalised* one (`JumpReLU`,
+`ReLU`) is dense in training, and a term of the loss makes it sparse. Another sparsity is a sibling
+class that is added to `SPARSITIES`.
 """
 
 from __future__ import annotations
@@ -21,25 +22,33 @@ from diffusae.sae.across_processes import anywhere, largest_of_all, least_of_all
 from diffusae.sae.largest import largest, largest_values
 
 SPARE = 4
-"""Candidates a row beyond k. Of the 20 largest of 5120 Gaussian pre-activations, those sought in bfloat16 (relative
-error .003) then miss none in 20,000, those sought in int8 (.011) two in 10,000; without spare ones, 1 % and 2 %."""
+"""Candidates a row beyond k. Of the 20 largest of 5120 Gaussian pre-activations, those sought in
+bfloat16 (relative error .003) then miss none in 20,000, those sought in int8 (.011) two in 10,000;
+without spare ones, 1 % and 2 %.
+"""
 
 
 class Codes(NamedTuple):
-    """Sparse codes. An entry is active where its value is above 0; the index of another means nothing."""
+    """Sparse codes. An entry is active where its value is above 0; the index of another means
+    nothing.
+    """
 
     values: Float[Tensor, "... k"]
     indices: Int[Tensor, "... k"]
 
 
 def narrowest(dense: Float[Tensor, "... d_sae"]) -> Codes:
-    """Dense codes as sparse ones, as wide as the row with the most active latents (1 at the least)."""
+    """Dense codes as sparse ones, as wide as the row with the most active latents (1 at the
+    least).
+    """
     width = max(1, int((dense > 0).sum(dim=-1).max())) if dense.numel() else 1
     return Codes(*torch.topk(dense, width, dim=-1, sorted=False))
 
 
 class Sparsity(nn.Module, ABC):
-    """Called with pre-activations [..., d_sae] it gives their codes: values not below 0, in no particular order."""
+    """Called with pre-activations [..., d_sae] it gives their codes: values not below 0, in no
+    particular order.
+    """
 
     name: ClassVar[str]
     by_row: ClassVar[bool] = True
@@ -68,9 +77,9 @@ class Sparsity(nn.Module, ABC):
 class TopK(Sparsity):
     """ReLU, then the k largest of every row (Emergence, section 3: z = TopK(ReLU(.))).
 
-    A row has at most k active latents: fewer when fewer pre-activations are above 0. Which one of several
-    equal pre-activations is kept is unspecified but the same at every call with the same input, device and
-    thread count.
+    A row has at most k active latents: fewer when fewer pre-activations are above 0. Which one of
+    several equal pre-activations is kept is unspecified but the same at every call with the same
+    input, device and thread count.
     """
 
     name = "topk"
@@ -90,7 +99,9 @@ class TopK(Sparsity):
         return largest_values(pre_activations, self.k).relu()
 
     def candidates(self, pre_activations: Float[Tensor, "... d_sae"]) -> Codes:
-        """The latents that may be active where pre-activations are known in few bits: `SPARE` a row more than k."""
+        """The latents that may be active where pre-activations are known in few bits: `SPARE` a row
+        more than k.
+        """
         return Codes(*largest(pre_activations, min(self.k + SPARE, pre_activations.shape[-1])))
 
     def choose(self, candidates: Codes) -> Codes:
@@ -107,10 +118,11 @@ class TopK(Sparsity):
 
 
 class MatryoshkaTopK(TopK):
-    """TopK whose first latents must do without the later ones (Bussmann et al. 2025, Matryoshka SAEs).
+    """TopK whose first latents must do without the later ones (Bussmann et al. 2025, Matryoshka
+    SAEs).
 
-    The loss is the mean of the reconstruction errors of every prefix of latents, of the lengths `prefixes` and of
-    all d_sae. The codes are TopK's.
+    The loss is the mean of the reconstruction errors of every prefix of latents, of the lengths
+    `prefixes` and of all d_sae. The codes are TopK's.
     """
 
     name = "matryoshka"
@@ -120,7 +132,9 @@ class MatryoshkaTopK(TopK):
         self.prefixes = tuple(prefixes)
         faults = []
         if not self.prefixes or min(self.prefixes) < 1:
-            faults.append(f"prefixes={list(prefixes)} must be numbers of latents from 1; set sae.prefixes")
+            faults.append(
+                f"prefixes={list(prefixes)} must be numbers of latents from 1; set sae.prefixes"
+            )
         if any(a >= b for a, b in zip(self.prefixes, self.prefixes[1:], strict=False)):
             faults.append(f"prefixes={list(prefixes)} must rise; sort sae.prefixes")
         together(faults)
@@ -129,8 +143,8 @@ class MatryoshkaTopK(TopK):
         super().check(d_sae)
         if self.prefixes[-1] >= d_sae:
             raise UserError(
-                f"prefixes={list(self.prefixes)} must stay below d_sae={d_sae}, the last and whole one; "
-                "leave the greatest out"
+                f"prefixes={list(self.prefixes)} must stay below d_sae={d_sae}, the last and whole"
+                " one; leave the greatest out"
             )
 
     def config(self) -> dict[str, Any]:
@@ -138,11 +152,11 @@ class MatryoshkaTopK(TopK):
 
 
 class BatchTopK(TopK):
-    """The k * rows largest of a whole batch, so that rows share the budget (Bussmann et al. 2024). Processes that
-    train together share one budget as well.
+    """The k * rows largest of a whole batch, so that rows share the budget (Bussmann et al. 2024).
+    Processes that train together share one budget as well.
 
-    In use a row must not depend on the others: there a latent is active above one `threshold`, the running mean
-    over training batches of the smallest value that was kept.
+    In use a row must not depend on the others: there a latent is active above one `threshold`, the
+    running mean over training batches of the smallest value that was kept.
 
     Args:
         k: active latents a row, on average over a batch.
@@ -157,7 +171,9 @@ class BatchTopK(TopK):
     def __init__(self, k: int, *, threshold_rate: float = 0.01) -> None:
         super().__init__(k)
         if not 0 < threshold_rate <= 1:
-            raise UserError(f"threshold_rate={threshold_rate} must be in (0, 1]; set sae.threshold_rate")
+            raise UserError(
+                f"threshold_rate={threshold_rate} must be in (0, 1]; set sae.threshold_rate"
+            )
         self.threshold_rate = threshold_rate
         self.register_buffer("threshold", torch.zeros(()))
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
@@ -172,7 +188,9 @@ class BatchTopK(TopK):
         return Codes(codes.values.reshape(shape), codes.indices.reshape(shape))
 
     def candidates(self, pre_activations: Float[Tensor, "rows d_sae"]) -> Codes:
-        return self._largest_of_batch(pre_activations, min(self.k + SPARE, pre_activations.shape[1]))
+        return self._largest_of_batch(
+            pre_activations, min(self.k + SPARE, pre_activations.shape[1])
+        )
 
     def choose(self, candidates: Codes) -> Codes:
         kept, _ = largest_of_all(candidates.values.flatten(), self.k * len(candidates.values))
@@ -184,7 +202,9 @@ class BatchTopK(TopK):
         return self(pre_activations).values  # not the k largest of every row
 
     def _largest_of_batch(self, pre_activations: Float[Tensor, "rows d_sae"], k: int) -> Codes:
-        """The k * rows largest. Exact, though only the largest of every row are sorted out: they are widened until none is missed."""
+        """The k * rows largest. Exact, though only the largest of every row are sorted out: they
+        are widened until none is missed.
+        """
         d_sae = pre_activations.shape[1]
         width = min(4 * k, d_sae)
         while True:
@@ -221,7 +241,9 @@ class Penalised(Sparsity):
     """A sparsity that a term of the loss brings about."""
 
     @abstractmethod
-    def activate(self, pre_activations: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
+    def activate(
+        self, pre_activations: Float[Tensor, "batch d_sae"]
+    ) -> Float[Tensor, "batch d_sae"]:
         """Dense codes, differentiable."""
 
     @abstractmethod
@@ -231,7 +253,9 @@ class Penalised(Sparsity):
         z: Float[Tensor, "batch d_sae"],
         norm: float,
     ) -> Float[Tensor, ""]:
-        """The loss's term, without unit; `norm` is about the norm of a scaled vector, the root of d_in."""
+        """The loss's term, without unit; `norm` is about the norm of a scaled vector, the root of
+        d_in.
+        """
 
     def forward(self, pre_activations: Float[Tensor, "... d_sae"]) -> Codes:
         return narrowest(self.activate(pre_activations))
@@ -254,7 +278,9 @@ class ReLU(Penalised):
             raise UserError(f"l1={l1} must not be below 0; raise sae.l1")
         self.l1 = l1
 
-    def activate(self, pre_activations: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
+    def activate(
+        self, pre_activations: Float[Tensor, "batch d_sae"]
+    ) -> Float[Tensor, "batch d_sae"]:
         return pre_activations.relu()
 
     def penalty(self, pre_activations: Tensor, z: Tensor, norm: float) -> Float[Tensor, ""]:
@@ -267,18 +293,20 @@ class ReLU(Penalised):
 class JumpReLU(Penalised):
     """A latent is active above a threshold of its own, which is learnt (Rajamanoharan et al. 2024).
 
-    The penalty is `l0` * the mean number of active latents. Neither that number nor the jump has a gradient by the
-    threshold; the paper's estimate takes it from the pre-activations within half a `bandwidth` of the threshold
-    (its equations 11 and 12). A threshold is kept at 0 or above.
+    The penalty is `l0` * the mean number of active latents. Neither that number nor the jump has a
+    gradient by the threshold; the paper's estimate takes it from the pre-activations within half a
+    `bandwidth` of the threshold (its equations 11 and 12). A threshold is kept at 0 or above.
 
-    The penalty moves nothing but thresholds, and Adam moves these by about the learning rate a step, however large
-    `l0` is. So few steps leave them near where they begin, with more active latents than `l0` would give in the end.
-    The paper begins at 0.001 times the vectors' norm and takes very many steps; the default here suits hundreds.
+    The penalty moves nothing but thresholds, and Adam moves these by about the learning rate a
+    step, however large `l0` is. So few steps leave them near where they begin, with more active
+    latents than `l0` would give in the end. The paper begins at 0.001 times the vectors' norm and
+    takes very many steps; the default here suits hundreds.
 
     Args:
         d_sae: latents.
         l0: the penalty of one active latent, in shares of the vectors' variance.
-        bandwidth, first_threshold: in scaled units, as pre-activations are; their deviation is about 1 at first.
+        bandwidth, first_threshold: in scaled units, as pre-activations are; their deviation is
+            about 1 at first.
     """
 
     name = "jumprelu"
@@ -299,7 +327,9 @@ class JumpReLU(Penalised):
         self.l0, self.bandwidth, self.first_threshold = l0, bandwidth, first_threshold
         self.threshold = nn.Parameter(torch.full((d_sae,), first_threshold))
 
-    def activate(self, pre_activations: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
+    def activate(
+        self, pre_activations: Float[Tensor, "batch d_sae"]
+    ) -> Float[Tensor, "batch d_sae"]:
         return _Jump.apply(pre_activations, self.threshold, self.bandwidth)  # type: ignore[no-any-return]
 
     def penalty(self, pre_activations: Tensor, z: Tensor, norm: float) -> Float[Tensor, ""]:
@@ -314,7 +344,8 @@ class JumpReLU(Penalised):
 
     @torch.no_grad()
     def project(self) -> None:
-        # Not by a clamp in the pass: that has no gradient, and a threshold that fell below 0 would stay there.
+        # Not by a clamp in the pass: that has no gradient, and a threshold that fell below 0 would
+        # stay there.
         self.threshold.clamp_(min=0)
 
     def config(self) -> dict[str, Any]:
@@ -375,7 +406,9 @@ SPARSITIES: Mapping[str, type[Sparsity]] = {
 
 
 def sparsity_from_config(name: str, config: Mapping[str, Any]) -> Sparsity:
-    """The sparsity `name` with the arguments that its `config()` gave; `UserError` for an unknown name or other arguments."""
+    """The sparsity `name` with the arguments that its `config()` gave; `UserError` for an unknown
+    name or other arguments.
+    """
     if name not in SPARSITIES:
         raise unknown("sparsity", name, SPARSITIES)
     return call_typed(SPARSITIES[name], config, f"the sparsity {name}")

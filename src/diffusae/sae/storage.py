@@ -1,4 +1,6 @@
-"""The file format of a trained autoencoder: `sae.safetensors` (weights) and `cfg.json` (what they are)."""
+"""The file format of a trained autoencoder: `sae.safetensors` (weights) and `cfg.json` (what they
+are).
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ def save_sae(directory: Path | str, sae: SparseAutoencoder, metadata: Mapping[st
     weights = directory / WEIGHTS_NAME
     with atomic_path(weights) as temporary:
         save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in sae.state_dict().items()}, temporary
+            {name: tensor.detach().cpu().contiguous() for name, tensor in sae.state_dict().items()},
+            temporary,
         )
     config = {
         "format_version": FORMAT_VERSION,
@@ -50,8 +53,8 @@ def load_sae(
     """The autoencoder and the metadata that `save_sae` wrote, the weights equal bit for bit.
 
     Raises:
-        UserError: a file is missing, damaged (its SHA-256 differs), of another format, or the two do not fit. Shapes are
-            compared before anything of that size is made.
+        UserError: a file is missing, damaged (its SHA-256 differs), of another format, or the two
+            do not fit. Shapes are compared before anything of that size is made.
     """
     directory = Path(directory)
     weights, remedy = (
@@ -113,13 +116,16 @@ def _empty(config: _Config, header: Header) -> SparseAutoencoder:
     found, kind = header.shapes.get("W_dec"), header.dtypes.get("W_dec")
     if found != (config.d_sae, config.d_in) or len(sizes) > 1 or kind != _DTYPES[config.dtype]:
         raise UserError(
-            f"d_sae={config.d_sae}, d_in={config.d_in}, dtype={config.dtype} and sparsity={config.sparsity} do not fit "
-            f"W_dec of {WEIGHTS_NAME}, which is {list(found or ())} of {kind}"
+            f"d_sae={config.d_sae}, d_in={config.d_in}, dtype={config.dtype} and"
+            f" sparsity={config.sparsity} do not fit W_dec of {WEIGHTS_NAME}, which is"
+            f" {list(found or ())} of {kind}"
         )
     return SparseAutoencoder(
         config.d_in,
         config.d_sae,
-        sparsity_from_config(of_type(arguments.pop("name", None), str, "name of the sparsity"), arguments),
+        sparsity_from_config(
+            of_type(arguments.pop("name", None), str, "name of the sparsity"), arguments
+        ),
         encoder_bias=config.encoder_bias,
         input_scaling=config.input_scaling,
         dtype=getattr(torch, config.dtype),

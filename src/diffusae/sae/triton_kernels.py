@@ -1,12 +1,13 @@
 """The sums and inner products over entries of sparse matrices as Triton kernels, for GPUs.
 
-All of them read rows of a matrix that are picked from all over it: what counts is how many such reads are under way at
-once. A program takes `ENTRIES` rows by `COLUMNS` columns at a time and adds tile to tile; only its last tile is summed
-across threads. Programs of the same columns follow one another, so that what they pick from is a strip of the matrix
-that stays in the cache. Sums have a fixed order, without atomic additions: the same input gives the same bits.
+All of them read rows of a matrix that are picked from all over it: what counts is how many such
+reads are under way at once. A program takes `ENTRIES` rows by `COLUMNS` columns at a time and adds
+tile to tile; only its last tile is summed across threads. Programs of the same columns follow one
+another, so that what they pick from is a strip of the matrix that stays in the cache. Sums have a
+fixed order, without atomic additions: the same input gives the same bits.
 
-The sizes follow from that reasoning and from what compilers say (no spilled registers on sm_80 and sm_90); they have
-not been tuned on a GPU.
+The sizes follow from that reasoning and from what compilers say (no spilled registers on sm_80 and
+sm_90); they have not been tuned on a GPU.
 """
 
 # pyright: reportMissingImports=false, reportIndexIssue=false
@@ -30,12 +31,18 @@ COLUMNS = 256
 """A power of two, as Triton asks: 1280 columns are five of them with nothing left over."""
 WARPS = 4
 CHUNK = 64
-"""Entries that a long sum is split by. A latent that fires on 4096 vectors becomes 64 programs for every strip."""
+"""Entries that a long sum is split by. A latent that fires on 4096 vectors becomes 64 programs for
+every strip.
+"""
 
 
 @triton.jit
-def _tile_sum(dense, rows, weights, begin, end, columns, d, ACC: tl.constexpr, ENTRIES: tl.constexpr):
-    """The sum over i in [begin, end) of weights[i] * dense[rows[i], columns]; without rows it is dense[i, columns]."""
+def _tile_sum(
+    dense, rows, weights, begin, end, columns, d, ACC: tl.constexpr, ENTRIES: tl.constexpr
+):
+    """The sum over i in [begin, end) of weights[i] * dense[rows[i], columns]; without rows it is
+    dense[i, columns].
+    """
     tile = tl.zeros((ENTRIES, columns.shape[0]), ACC)
     for first in range(begin, end, ENTRIES):
         i = first + tl.arange(0, ENTRIES)
@@ -56,7 +63,9 @@ def sum_kernel(
     dense, rows, weights, starts, out, n_sums, n, d,
     ACC: tl.constexpr, ENTRIES: tl.constexpr, COLUMNS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """out[i] of the entries from starts[i] to the next start; with a CHUNK, no further than to its next multiple."""
+    """out[i] of the entries from starts[i] to the next start; with a CHUNK, no further than to its
+    next multiple.
+    """
     i = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     begin = tl.load(starts + i)
@@ -95,7 +104,9 @@ def add_later_chunks_kernel(
     later = tl.load(starts + i) // CHUNK + 1
     end = tl.load(starts + i + 1, mask=i + 1 < n_sums, other=n)
     if end > later * CHUNK:
-        total = _tile_sum(partial, None, None, later, (end - 1) // CHUNK + 1, columns, d, ACC, ENTRIES)
+        total = _tile_sum(
+            partial, None, None, later, (end - 1) // CHUNK + 1, columns, d, ACC, ENTRIES
+        )
         place = out + i * d + columns
         tl.store(place, tl.load(place, mask=columns < d) + total, mask=columns < d)
 
@@ -128,7 +139,9 @@ def sums_of_rows(
     *,
     uneven: bool = False,
 ) -> Float[Tensor, "sums d"]:
-    """`sparse_ops.sums_of_rows`, accumulated in float32 at the least; `UserError` where no GPU holds the tensors."""
+    """`sparse_ops.sums_of_rows`, accumulated in float32 at the least; `UserError` where no GPU
+    holds the tensors.
+    """
     check_device("triton", dense.device.type)
     dense, n, d = dense.contiguous(), len(rows), dense.shape[1]
     sizes = _sizes(dense)
@@ -145,7 +158,17 @@ def sums_of_rows(
             owners = torch.searchsorted(starts, begins, right=True) - 1
             partial = torch.empty(len(begins), d, dtype=out.dtype, device=out.device)
             later_chunks_kernel[len(begins), strips](
-                dense, rows, weights, starts, owners, partial, len(starts), n, d, CHUNK=CHUNK, **sizes
+                dense,
+                rows,
+                weights,
+                starts,
+                owners,
+                partial,
+                len(starts),
+                n,
+                d,
+                CHUNK=CHUNK,
+                **sizes,
             )
             add_later_chunks_kernel[len(starts), strips](
                 partial, starts, out, len(starts), n, d, CHUNK=CHUNK, **sizes
@@ -160,7 +183,9 @@ def inner_products(
     columns: Int[Tensor, " n"],
     starts: Int[Tensor, " rows"],
 ) -> Float[Tensor, " n"]:
-    """`sparse_ops.inner_products`, accumulated in float32 at the least; `UserError` where no GPU holds the tensors."""
+    """`sparse_ops.inner_products`, accumulated in float32 at the least; `UserError` where no GPU
+    holds the tensors.
+    """
     check_device("triton", left.device.type)
     left, right, n = left.contiguous(), right.contiguous(), len(rows)
     out = left.new_empty(n)

@@ -14,7 +14,9 @@ log = logging.getLogger(__name__)
 
 
 def annotate(cfg: DictConfig) -> bool:
-    """Annotate the pictures of the splits `dictionary`, `tune` and `test`; False: it is finished already."""
+    """Annotate the pictures of the splits `dictionary`, `tune` and `test`; False: it is finished
+    already.
+    """
     study = Study(cfg)
     study.check()
     if annotated(study):  # asked before the lock too: a disk that cannot be written has none

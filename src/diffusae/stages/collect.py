@@ -1,4 +1,6 @@
-"""Collect: one pass that records every cell of the grid: of pictures that are generated or given, or of texts."""
+"""Collect: one pass that records every cell of the grid: of pictures that are generated or given,
+or of texts.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,7 @@ from diffusae.activations.mirror import MIRROR, SOURCE_REMEDY
 from diffusae.activations.parts import Part
 from diffusae.activations.places import require_inside
 from diffusae.collecting.collect import collect_into, collect_part, merge_parts
-from diffusae.collecting.tasks import (
-    refuse_running,
-)
+from diffusae.collecting.tasks import refuse_running
 from diffusae.errors import UserError
 from diffusae.runs.lock import directory_lock
 from diffusae.study.study import Study
@@ -21,17 +21,20 @@ log = logging.getLogger(__name__)
 
 
 def collect(cfg: DictConfig) -> bool:
-    """Record everything once and write the updates of every cell; whole groups are never redone. False: it is finished
-    already.
+    """Record everything once and write the updates of every cell; whole groups are never redone.
+    False: it is finished already.
 
-    With `collect.shard=i/n`, only this task's share, beside the other tasks; the last one to end finishes the whole. With
-    `collect.merge`, nothing is recorded: the parts of other directories are brought together.
+    With `collect.shard=i/n`, only this task's share, beside the other tasks; the last one to end
+    finishes the whole. With `collect.merge`, nothing is recorded: the parts of other directories
+    are brought together.
     """
     study = Study(cfg)
     study.check()
     require_inside(study.activations)
     if cfg.activations.source is None and (study.activations / MIRROR).exists():
-        raise UserError(f"{study.activations} is not collected here: {SOURCE_REMEDY}, or choose another name")
+        raise UserError(
+            f"{study.activations} is not collected here: {SOURCE_REMEDY}, or choose another name"
+        )
     shard, sources = OmegaConf.select(cfg, "collect.shard"), OmegaConf.select(cfg, "collect.merge")
     if shard is not None and sources is not None:
         raise UserError(

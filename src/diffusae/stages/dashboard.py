@@ -1,4 +1,6 @@
-"""Dashboard: a W&B workspace and a W&B report of the experiment, saved online with a key, else written to a file."""
+"""Dashboard: a W&B workspace and a W&B report of the experiment, saved online with a key, else
+written to a file.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,7 @@ from diffusae.errors import UserError
 from diffusae.metrics.purity import PANEL as PURITY
 from diffusae.report.before_after import FILE as EXAMPLES
 from diffusae.report.before_after import PANEL, panel_name
-from diffusae.report.dashboard import (
-    Dashboard,
-)
+from diffusae.report.dashboard import Dashboard
 from diffusae.report.dashboard_contents import (
     show_dashboard,
     shown_evaluations,
@@ -33,7 +33,9 @@ log = logging.getLogger(__name__)
 
 
 def dashboard(cfg: DictConfig) -> bool:
-    """Build the dashboard of all cells of `sae.tag` that are evaluated; False: it shows just that already."""
+    """Build the dashboard of all cells of `sae.tag` that are evaluated; False: it shows just that
+    already.
+    """
     study = Study(cfg)
     study.check()
     # Read before anything is made of them, so that a damaged one is left out of all.
@@ -47,8 +49,9 @@ def dashboard(cfg: DictConfig) -> bool:
     metrics = list(dict.fromkeys(metric for found in named.values() for metric in found))
     if not metrics:
         raise UserError(
-            f"{study.directory} has no result of {', '.join(settings['metrics'])} with sae.tag={cfg.sae.tag}; run "
-            "`diffusae evaluate`, or choose others of dashboard.metrics"
+            f"{study.directory} has no result of {', '.join(settings['metrics'])} with"
+            f" sae.tag={cfg.sae.tag}; run `diffusae evaluate`, or choose others of"
+            " dashboard.metrics"
         )
     if absent := [wanted for wanted, found in named.items() if not found]:
         log.info("not evaluated and therefore not shown: %s", ", ".join(absent))
@@ -56,9 +59,13 @@ def dashboard(cfg: DictConfig) -> bool:
     if interventions:
         made_of["interventions"] = interventions
     pictured = {
-        panel_name(each.metric) for each in shown_evaluations(study) if (each.directory / EXAMPLES).exists()
+        panel_name(each.metric)
+        for each in shown_evaluations(study)
+        if (each.directory / EXAMPLES).exists()
     }
-    pictured |= {PURITY} if any(finished_runs(study.directory / "evaluation" / "purity", "*")) else set()
+    pictured |= (
+        {PURITY} if any(finished_runs(study.directory / "evaluation" / "purity", "*")) else set()
+    )
     shown = Dashboard(
         project=cfg.logger.project,
         entity=cfg.logger.entity or "",
@@ -68,7 +75,9 @@ def dashboard(cfg: DictConfig) -> bool:
         metrics=metrics,
         training=settings["training"],
         galleries=[
-            name for name in settings["galleries"] if not name.startswith((PANEL, PURITY)) or name in pictured
+            name
+            for name in settings["galleries"]
+            if not name.startswith((PANEL, PURITY)) or name in pictured
         ],
         interventions=interventions,
     )

@@ -29,5 +29,7 @@ def evaluate(cfg: DictConfig) -> bool:
         with mirror_of(study) as mirror:
             evaluate_cell(study, mirror, lambda: word_embedding(study))
     for result in load_results(study.evaluation(metric) / "results.json"):
-        log.info("%s = %s, 95 %% interval %s, n = %d", result.metric, result.value, *spread_of(result))
+        log.info(
+            "%s = %s, 95 %% interval %s, n = %d", result.metric, result.value, *spread_of(result)
+        )
     return not finished

@@ -18,7 +18,9 @@ log = logging.getLogger(__name__)
 
 
 def export_cell(cfg: DictConfig) -> None:
-    """Write `export/<format>/<cell>/`. It is written anew each time: results may have come since."""
+    """Write `export/<format>/<cell>/`. It is written anew each time: results may have come
+    since.
+    """
     study = Study(cfg)
     study.check()
     signature = parent_signature(study.sae, stage="train")

@@ -1,5 +1,6 @@
-"""Hookpoints: every block of the model that can be hooked, with its channels and its grid, and its text encoders' layers, before
-any weights are loaded."""
+"""Hookpoints: every block of the model that can be hooked, with its channels and its grid, and its
+text encoders' layers, before any weights are loaded.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +14,9 @@ from diffusae.study.model import describe_model
 
 
 def hookpoints(cfg: DictConfig) -> None:
-    """Print the model's blocks: place, path, class, d_in, grid at the configured size, and the name the configuration gives
-    it; then its text encoders and the names of their layers (`collection=text`).
+    """Print the model's blocks: place, path, class, d_in, grid at the configured size, and the name
+    the configuration gives it; then its text encoders and the names of their layers
+    (`collection=text`).
 
     Raises:
         UserError: the model's configuration cannot be had, or holds no block that could be hooked.
@@ -30,7 +32,8 @@ def hookpoints(cfg: DictConfig) -> None:
         cfg.model.guidance_layout or description.layout, cfg.model.guidance, cfg.model.true_guidance
     )
     console.print(
-        f"{description.pipeline}; a latent entry is {description.latent_scale} px wide; guidance: {description.layout}, "
-        f"branches at these settings: {', '.join(sorted(branches))}; {description.tokens} text tokens",
+        f"{description.pipeline}; a latent entry is {description.latent_scale} px wide; guidance:"
+        f" {description.layout}, branches at these settings: {', '.join(sorted(branches))};"
+        f" {description.tokens} text tokens",
         soft_wrap=True,
     )

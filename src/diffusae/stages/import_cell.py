@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 
 def import_cell(cfg: DictConfig) -> bool:
-    """Write `sae/<cell>/` from the directory `source`; `label` and `evaluate` go on with it under the same `sae.tag`. False: it is finished
-    already.
+    """Write `sae/<cell>/` from the directory `source`; `label` and `evaluate` go on with it under
+    the same `sae.tag`. False: it is finished already.
     """
     study = Study(cfg)
     study.check()
@@ -37,8 +37,8 @@ def import_cell(cfg: DictConfig) -> bool:
         d_in = stream_of(study, Manifest.load(study.activations)).d_in
         if sae.d_in != d_in:
             raise UserError(
-                f"{source} takes vectors of d_in={sae.d_in}, the updates of {study.cell.key} have {d_in}; "
-                "choose the cell that it was trained on"
+                f"{source} takes vectors of d_in={sae.d_in}, the updates of {study.cell.key} have"
+                f" {d_in}; choose the cell that it was trained on"
             )
     # The collection is no parent: the weights would be the same without it.
     determines = {

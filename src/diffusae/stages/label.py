@@ -15,7 +15,9 @@ log = logging.getLogger(__name__)
 
 
 def label(cfg: DictConfig) -> bool:
-    """Name the latents of one cell, and annotate the pictures first where need be; False: it is finished already."""
+    """Name the latents of one cell, and annotate the pictures first where need be; False: it is
+    finished already.
+    """
     study = Study(cfg)
     study.check()
     annotate(cfg)

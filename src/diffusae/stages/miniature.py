@@ -1,4 +1,6 @@
-"""Miniature: train the shipped model's parts, assemble the pipeline folder, and measure it at the gate."""
+"""Miniature: train the shipped model's parts, assemble the pipeline folder, and measure it at the
+gate.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ register_resolvers()
 
 
 def miniature(cfg: DictConfig) -> None:
-    """Do one part, or all of them one after the other; what is trained already is not trained again."""
+    """Do one part, or all of them one after the other; what is trained already is not trained
+    again.
+    """
     if fault := device_fault(cfg.training.accelerator, setting="training.accelerator"):
         raise UserError(fault)
     training = MiniatureTraining(cfg.directory, **cfg.training)

@@ -1,4 +1,6 @@
-"""Plan: what a study will take, counted from its configuration, and how long, at rates that are given or measured by a probe."""
+"""Plan: what a study will take, counted from its configuration, and how long, at rates that are
+given or measured by a probe.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ log = logging.getLogger(__name__)
 
 
 def plan(cfg: DictConfig) -> None:
-    """Print what the study will take and what storing less would save, and write both to `plan.json` in its directory."""
+    """Print what the study will take and what storing less would save, and write both to
+    `plan.json` in its directory.
+    """
     study, assumed = with_captions(Study(cfg))
     study.check()
     description = describe_model(cfg.model, text_layers=study.kind == "text")

@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 
 
 def pull(cfg: DictConfig) -> bool:
-    """Write `sae/<cell>/` from a repository; `label` and `evaluate` go on with it under the same `sae.tag`. False: it is
-    here already.
+    """Write `sae/<cell>/` from a repository; `label` and `evaluate` go on with it under the same
+    `sae.tag`. False: it is here already.
     """
     study = Study(cfg)
     study.check()
@@ -31,5 +31,6 @@ def pull(cfg: DictConfig) -> bool:
             log.warning("%s; %s, which was pulled before, serves", error, study.sae)
             return False
         raise HubUnreachable(
-            f"{error}; to do without it, put {WEIGHTS} and {CONFIG} of the SAE into a directory and give repo=DIRECTORY"
+            f"{error}; to do without it, put {WEIGHTS} and {CONFIG} of the SAE into a directory and"
+            " give repo=DIRECTORY"
         ) from error

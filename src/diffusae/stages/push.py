@@ -28,7 +28,9 @@ OURS = "diffusae"
 
 
 def push(cfg: DictConfig) -> None:
-    """Commit weights, configuration and card in one commit; with `dry_run`, only tell which files that would be."""
+    """Commit weights, configuration and card in one commit; with `dry_run`, only tell which files
+    that would be.
+    """
     study = Study(cfg)
     study.check()
     if not cfg.repo:
@@ -38,12 +40,21 @@ def push(cfg: DictConfig) -> None:
     contents = _contents(study)
     folder = study.cell_name if cfg.folder is None else str(cfg.folder).strip("/.")
     files = {f"{folder}/{name}" if folder else name: content for name, content in contents.items()}
-    log.info("%s of %s:\n  %s", cfg.format, study.cell_name, "\n  ".join(listing_lines(_described(files))))
+    log.info(
+        "%s of %s:\n  %s",
+        cfg.format,
+        study.cell_name,
+        "\n  ".join(listing_lines(_described(files))),
+    )
     if cfg.dry_run:
         log.info("dry run: nothing has gone to %s", cfg.repo)
         return
     repository = HubRepository(
-        cfg.repo, revision=cfg.revision, token=get_token(), timeout_s=cfg.timeout_s, endpoint=cfg.endpoint
+        cfg.repo,
+        revision=cfg.revision,
+        token=get_token(),
+        timeout_s=cfg.timeout_s,
+        endpoint=cfg.endpoint,
     )
     try:
         address = repository.push(
@@ -51,7 +62,8 @@ def push(cfg: DictConfig) -> None:
         )
     except HubUnreachable as error:
         raise HubUnreachable(
-            f"{error}; nothing is lost: {study.sae} holds the SAE, and the same command pushes it later"
+            f"{error}; nothing is lost: {study.sae} holds the SAE, and the same command pushes it"
+            " later"
         ) from error
     log.info("pushed: %s", address)
 
@@ -70,8 +82,10 @@ def _contents(study: Study) -> Mapping[str, Path | bytes]:
 
 def _described(files: Mapping[str, Path | bytes]) -> list[RemoteFile]:
     return [
-        RemoteFile(path, len(content), sha256=hashlib.sha256(content).hexdigest())
-        if isinstance(content, bytes)
-        else RemoteFile(path, content.stat().st_size, sha256=sha256_of(content))
+        (
+            RemoteFile(path, len(content), sha256=hashlib.sha256(content).hexdigest())
+            if isinstance(content, bytes)
+            else RemoteFile(path, content.stat().st_size, sha256=sha256_of(content))
+        )
         for path, content in files.items()
     ]

@@ -21,9 +21,11 @@ log = logging.getLogger(__name__)
 
 
 def report(cfg: DictConfig) -> None:
-    """Write `report/index.html` of all that is finished; nothing is done where it shows just that already.
+    """Write `report/index.html` of all that is finished; nothing is done where it shows just that
+    already.
 
-    Curves over t are summarised first, of grids with enough moments, and the three-stage table of all interventions.
+    Curves over t are summarised first, of grids with enough moments, and the three-stage table of
+    all interventions.
     """
     study = Study(cfg)
     page = Path(cfg.paths.report) / "index.html"
@@ -31,12 +33,15 @@ def report(cfg: DictConfig) -> None:
         log.info("the report is up to date: %s", page)
         return
     require_writable(page.parent, instead="paths.report")
-    # What the page is made of is read before anything is made of it: what is damaged is left out of all.
+    # What the page is made of is read before anything is made of it: what is damaged is left out of
+    # all.
     runs_below(study.directory, read=SHOWN)
     faults = list(summarised(study))
     runs = in_order(runs_below(study.directory))
     if not any(run.fault is None for run in runs):
-        raise UserError(f"{study.directory} holds no finished run; run `diffusae run` or its stages first")
+        raise UserError(
+            f"{study.directory} holds no finished run; run `diffusae run` or its stages first"
+        )
     for run in runs:
         if run.fault is not None:
             warn_once(run.left_out)

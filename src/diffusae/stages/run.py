@@ -1,4 +1,6 @@
-"""Run: every stage over the whole grid, in one process. Each cell is finished before the next begins."""
+"""Run: every stage over the whole grid, in one process. Each cell is finished before the next
+begins.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> None:
-    """Carry a whole experiment out. What is finished is skipped; a failing cell does not stop the others.
+    """Carry a whole experiment out. What is finished is skipped; a failing cell does not stop the
+    others.
 
     Raises:
         UserError: after all cells, when some of them failed; the table of all cells says why.
@@ -59,13 +62,15 @@ def run(cfg: DictConfig) -> None:
             undrawn = _undrawn(cfg, quietly=bool(failures))
     if failures:
         raise UserError(
-            f"{len(failures)} of {len(study.grid)} cells failed: {', '.join(failures)}; the same command runs only "
-            f"these again{undrawn}"
+            f"{len(failures)} of {len(study.grid)} cells failed: {', '.join(failures)}; the same"
+            f" command runs only these again{undrawn}"
         )
 
 
 def _undrawn(cfg: DictConfig, *, quietly: bool) -> str:
-    """Draw the report. Where it fails beside cells (`quietly`), why: it must not hide which cells failed."""
+    """Draw the report. Where it fails beside cells (`quietly`), why: it must not hide which cells
+    failed.
+    """
     try:
         report(cfg)
     except Exception as error:
@@ -78,17 +83,26 @@ def _undrawn(cfg: DictConfig, *, quietly: bool) -> str:
 
 
 def _of_random_weights(study: Study, chosen: Mapping[Cell, Sequence[str]]) -> list[Study]:
-    """The collection of random weights beside the study's own, where some cell's knowledge is compared with it."""
+    """The collection of random weights beside the study's own, where some cell's knowledge is
+    compared with it.
+    """
     if not any("knowledge" in metrics for metrics in chosen.values()):
         return []
-    settings = _config_of("knowledge", study.part("metric_settings").get("knowledge", {})).evaluation
-    return [] if settings.random_activations is None else [random_study(study, settings.random_activations)]
+    settings = _config_of(
+        "knowledge", study.part("metric_settings").get("knowledge", {})
+    ).evaluation
+    return (
+        []
+        if settings.random_activations is None
+        else [random_study(study, settings.random_activations)]
+    )
 
 
 def _cells(study: Study, chosen: Mapping[Cell, Sequence[str]]) -> list[str]:
     """Train, label and evaluate cell by cell; return the names of those that failed.
 
-    The metrics that only some cells have come after all cells are trained: they may edit several blocks at once.
+    The metrics that only some cells have come after all cells are trained: they may edit several
+    blocks at once.
     """
     embedding = cache(lambda: word_embedding(study))
     config = cache(lambda metric: _config_of(metric, study.part("metric_settings").get(metric, {})))
@@ -97,10 +111,13 @@ def _cells(study: Study, chosen: Mapping[Cell, Sequence[str]]) -> list[str]:
         cell: {metric: _compared(Study(config(metric)).at(cell)) for metric in metrics}
         for cell, metrics in chosen.items()
     }
-    # Asked of all cells first: another configuration's result in one of them is told before anything is trained.
+    # Asked of all cells first: another configuration's result in one of them is told before
+    # anything is trained.
     waiting = [studies for studies in cells.values() if not _finished(studies)]
     log.info("%d of %d cells are finished", len(cells) - len(waiting), len(cells))
-    outcomes = {one.cell_name: Outcome(one.cell_name, "skipped") for one in map(_one, cells.values())}
+    outcomes = {
+        one.cell_name: Outcome(one.cell_name, "skipped") for one in map(_one, cells.values())
+    }
     rounds: list[Callable[[Studies], None]] = [
         lambda studies: _carry_out(
             _part(studies, everywhere, True), embedding, label="label" in needed(studies)
@@ -185,14 +202,18 @@ def _evaluate(studies: Studies, embedding: Callable[[], WordEmbedding]) -> None:
             _evaluate_by(studies, mirror, embedding)
 
 
-def _evaluate_by(studies: Studies, mirror: WandbMirror, embedding: Callable[[], WordEmbedding]) -> None:
+def _evaluate_by(
+    studies: Studies, mirror: WandbMirror, embedding: Callable[[], WordEmbedding]
+) -> None:
     for metric, study in studies.items():
         with at_work(f"evaluation={metric}"):
             evaluate_cell(study, mirror, embedding)
 
 
 def _twin(study: Study) -> list[Study]:
-    """The same cell trained with `stability.seed` under a tag of its own; none where the cell is not compared."""
+    """The same cell trained with `stability.seed` under a tag of its own; none where the cell is
+    not compared.
+    """
     if not _is_compared(study):
         return []
     cfg = copy.deepcopy(study.cfg)
@@ -209,7 +230,9 @@ def _compared(study: Study) -> Study:
 
 def _is_compared(study: Study) -> bool:
     stability = study.cfg.stability
-    return stability.seed is not None and (stability.cells is None or study.cell.key in stability.cells)
+    return stability.seed is not None and (
+        stability.cells is None or study.cell.key in stability.cells
+    )
 
 
 def _twin_tag(study: Study) -> str:
@@ -217,7 +240,8 @@ def _twin_tag(study: Study) -> str:
 
 
 def _chosen_metrics(study: Study) -> dict[Cell, list[str]]:
-    """The metrics of every cell of the grid: those of `metrics`, and those that `metrics_at` names for it.
+    """The metrics of every cell of the grid: those of `metrics`, and those that `metrics_at` names
+    for it.
 
     Raises:
         UserError: no metrics, unknown ones, a cell that the grid lacks; all in one.
@@ -228,10 +252,14 @@ def _chosen_metrics(study: Study) -> dict[Cell, list[str]]:
     faults = [] if everywhere else [f"metrics is empty; name at least one of {', '.join(METRICS)}"]
     for group, metrics in (("metrics", everywhere), ("metrics_at", somewhere)):
         faults += [
-            str(unknown(f"metric in {group}:", each, METRICS)) for each in metrics if each not in METRICS
+            str(unknown(f"metric in {group}:", each, METRICS))
+            for each in metrics
+            if each not in METRICS
         ]
     for name, cells in {**named, "stability.cells": study.cfg.stability.cells or []}.items():
-        faults += [str(unknown(f"cell in {name}:", cell, keys)) for cell in cells if cell not in keys]
+        faults += [
+            str(unknown(f"cell in {name}:", cell, keys)) for cell in cells if cell not in keys
+        ]
     if not faults:
         faults += kind_faults(
             study, dict.fromkeys([*everywhere, *(m for m, cells in somewhere.items() if cells)])

@@ -42,7 +42,9 @@ def steer(cfg: DictConfig) -> bool:
     together(steer_faults(study, by_text))
     strengths, text = strengths_of(cfg), text_of(study, by_text)
     directory = study.directory / "steer" / directory_name(cfg)
-    options = {name: value for name, value in study.part("intervention").items() if name not in ROOT}
+    options = {
+        name: value for name, value in study.part("intervention").items() if name not in ROOT
+    }
     determines = {
         "cell": study.cell.coordinates(),
         "model": study.model_determines(),
@@ -56,7 +58,9 @@ def steer(cfg: DictConfig) -> bool:
         parents["train"] = parent_signature(study.sae, stage="train")
         parents["label"] = parent_signature(study.concepts, stage="label")
     if text is not None:
-        determines["text"] = text.determines() | ({} if by_text else {"strength": cfg.with_text.strength})
+        determines["text"] = text.determines() | (
+            {} if by_text else {"strength": cfg.with_text.strength}
+        )
         parents["text"] = text.trained()
     if state(directory, determines=determines, parents=parents) == "finished":
         log.info("%s is there already", directory / "strip.png")

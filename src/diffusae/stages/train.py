@@ -15,7 +15,9 @@ log = logging.getLogger(__name__)
 
 
 def train(cfg: DictConfig) -> bool:
-    """Train the autoencoder of the cell that `timestep`, `block` and `conditioning` choose; False: it is finished already."""
+    """Train the autoencoder of the cell that `timestep`, `block` and `conditioning` choose; False:
+    it is finished already.
+    """
     study = Study(cfg)
     study.check()
     if trained(study):

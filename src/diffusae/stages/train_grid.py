@@ -16,16 +16,21 @@ from diffusae.training.train_grid import grid_members, train_together, trainings
 log = logging.getLogger(__name__)
 
 
-@tells_memory("training side by side", "activations.batch_size", "sae.d_sae", "activations.buffer_vectors")
+@tells_memory(
+    "training side by side", "activations.batch_size", "sae.d_sae", "activations.buffer_vectors"
+)
 def train_grid(cfg: DictConfig) -> bool:
     """Train what is not finished of `grid`: its cells, each with every k of `grid.k`.
 
-    Every stream is read once for all k, and the results are those of `diffusae train` cell by cell, bit for bit. W&B
-    gets each training's figures when all are done. False: all were finished already.
+    Every stream is read once for all k, and the results are those of `diffusae train` cell by cell,
+    bit for bit. W&B gets each training's figures when all are done. False: all were finished
+    already.
     """
     Study(cfg).check()
     studies = grid_members(cfg)
-    directory = Path(cfg.paths.experiment) / "sae" / f".grid-{signature({'members': sorted(studies)})}"
+    directory = (
+        Path(cfg.paths.experiment) / "sae" / f".grid-{signature({'members': sorted(studies)})}"
+    )
     together = trainings_together(directory, studies)
     if together:
         train_together(cfg, {name: studies[name] for name in together}, directory)

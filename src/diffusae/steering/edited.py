@@ -1,4 +1,6 @@
-"""Pictures with edits, and what the annotator finds in them: what the intervention evaluations and `steer` share."""
+"""Pictures with edits, and what the annotator finds in them: what the intervention evaluations and
+`steer` share.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ from diffusae.study.study import Study, build
 
 @dataclass(frozen=True)
 class Place:
-    """Where an edit acts: a block's name in the model's hookpoints, and a part of the generation."""
+    """Where an edit acts: a block's name in the model's hookpoints, and a part of the
+    generation.
+    """
 
     block: str
     window: Window
@@ -37,7 +41,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Trial:
-    """One picture to make: a prompt, what is done at every place (none: nothing), and what is done to the text."""
+    """One picture to make: a prompt, what is done at every place (none: nothing), and what is done
+    to the text.
+    """
 
     prompt: Prompt
     changes: tuple[Change | None, ...] = ()
@@ -45,15 +51,17 @@ class Trial:
     """Edits of its encoding, which hold for a whole batch."""
 
     def goes_with(self, other: Trial) -> bool:
-        """Whether both can be in one batch: edited pictures with edited ones, and with the same edits of text."""
+        """Whether both can be in one batch: edited pictures with edited ones, and with the same
+        edits of text.
+        """
         return bool(self.changes) == bool(other.changes) and self.text == other.text
 
 
 class EditedPictures:
     """Generates pictures with the study's model, edited at the given places.
 
-    What the denoiser returns for a prompt before the first place is the same in all its pictures: it is kept from the
-    prompt's first picture without an edit, and not computed again.
+    What the denoiser returns for a prompt before the first place is the same in all its pictures:
+    it is kept from the prompt's first picture without an edit, and not computed again.
 
     Args:
         places: a trial's changes are in their order; none where only text is edited.
@@ -116,7 +124,8 @@ class EditedPictures:
 
     def _generate(self, batch: Sequence[Trial]) -> np.ndarray:
         changes = [
-            [trial.changes[n] if trial.changes else None for trial in batch] for n in range(len(self.places))
+            [trial.changes[n] if trial.changes else None for trial in batch]
+            for n in range(len(self.places))
         ]
         edits = [
             Edit(
@@ -153,10 +162,11 @@ class EditedPictures:
         return made.images
 
     def _keep(self, batch: Sequence[Trial], outputs: Outputs) -> None:
-        """The denoiser's outputs before the first place, by prompt, timestep and pass: a row a branch of the pass.
+        """The denoiser's outputs before the first place, by prompt, timestep and pass: a row a
+        branch of the pass.
 
-        They wait on the CPU: an evaluation has hundreds of prompts. A pipeline that takes another output than a tuple
-        is not replayed.
+        They wait on the CPU: an evaluation has hundreds of prompts. A pipeline that takes another
+        output than a tuple is not replayed.
         """
         for index, (timestep, passes) in enumerate(outputs.items()):
             if t_of(index, len(outputs)) <= self._first + ROUNDING:
@@ -166,11 +176,15 @@ class EditedPictures:
                     continue
                 sample = output[0].cpu()
                 for row, trial in enumerate(batch):
-                    kept = self._before.setdefault(trial.prompt.image_id, {}).setdefault(timestep, {})
+                    kept = self._before.setdefault(trial.prompt.image_id, {}).setdefault(
+                        timestep, {}
+                    )
                     kept[branches] = sample[row :: len(batch)].clone()
 
     def _replayed(self, batch: Sequence[Trial]) -> Outputs:
-        """What the denoiser returns for this batch before the first place; empty where that is not known of all."""
+        """What the denoiser returns for this batch before the first place; empty where that is not
+        known of all.
+        """
         known = [self._before.get(trial.prompt.image_id, {}) for trial in batch]
         return {
             timestep: {

@@ -1,4 +1,6 @@
-"""The directions that change a whole picture: of the concepts of a style or tone, and of the baselines."""
+"""The directions that change a whole picture: of the concepts of a style or tone, and of the
+baselines.
+"""
 
 from __future__ import annotations
 
@@ -49,18 +51,22 @@ def block_directions(
     n_latents: int,
     under_objects: Collection[str],
 ) -> BlockDirections:
-    """The directions of every value in the study's block, from the pictures of the dictionary split.
+    """The directions of every value in the study's block, from the pictures of the dictionary
+    split.
 
-    Pictures with a value are set against the others: by their spatial means, or, for the factors that show
-    `under_objects`, by the positions that objects cover. `concepts`: the `n_latents` latents that tell them apart best,
-    weighted. `difference_of_means` and `neuron` come from the same updates; `random_latent` is one that fires there.
+    Pictures with a value are set against the others: by their spatial means, or, for the factors
+    that show `under_objects`, by the positions that objects cover. `concepts`: the `n_latents`
+    latents that tell them apart best, weighted. `difference_of_means` and `neuron` come from the
+    same updates; `random_latent` is one that fires there.
     """
     masks = Annotations.load(study.annotations).masks
     sae, _ = load_sae(study.sae)
     manifest = Manifest.load(study.activations)
     stream = stream_of(study, manifest)
     contrasts = {
-        (factor, value): Contrast(sae.d_in, sae.d_sae) for factor, values in names.items() for value in values
+        (factor, value): Contrast(sae.d_in, sae.d_sae)
+        for factor, values in names.items()
+        for value in values
     }
     fired = torch.zeros(sae.d_sae, dtype=torch.bool)
     for sample in read_updates(study.activations, manifest, stream, "dictionary"):
@@ -90,7 +96,9 @@ def block_directions(
 
 
 def factors_of(annotator: Any, wanted: Sequence[str] | None) -> Factors:
-    """The factors that the annotator tells, all of them or those `wanted`; `UserError` for one that it does not."""
+    """The factors that the annotator tells, all of them or those `wanted`; `UserError` for one that
+    it does not.
+    """
     known: Factors = getattr(annotator, "factors", {})
     wanted = list(known) if wanted is None else wanted
     for factor in wanted:
@@ -104,7 +112,9 @@ def factors_shown(study: Study, annotator: Any) -> dict[str, dict[str, str]]:
     rows = list(read_images(study.activations, Manifest.load(study.activations), "dictionary"))
     pictures = np.stack([picture for _, picture, _ in rows])
     annotations = annotator.annotate(pictures, [meta["prompt"] for *_, meta in rows])
-    return {image_id: found.factors for (image_id, *_), found in zip(rows, annotations, strict=True)}
+    return {
+        image_id: found.factors for (image_id, *_), found in zip(rows, annotations, strict=True)
+    }
 
 
 COVERED = 0.3

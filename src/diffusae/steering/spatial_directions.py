@@ -25,10 +25,10 @@ def directions_of(
 ) -> Directions:
     """The direction of every noun by every method, from the pictures of the dictionary split.
 
-    `concepts`: the latents that tell positions under the noun from empty ground best, weighted. `dictionary_concepts`:
-    every latent whose dictionary entry holds the noun (the paper's C_o). `difference_of_means` and `neuron` come from
-    the same positions' updates. `random_latent` is one that fires there and that no noun's entry holds, drawn from the
-    study's seed.
+    `concepts`: the latents that tell positions under the noun from empty ground best, weighted.
+    `dictionary_concepts`: every latent whose dictionary entry holds the noun (the paper's C_o).
+    `difference_of_means` and `neuron` come from the same positions' updates. `random_latent` is one
+    that fires there and that no noun's entry holds, drawn from the study's seed.
     """
     contrasts = _contrasts(study, sae, nouns)
     dictionary = ConceptDictionary.load(study.concepts)
@@ -60,13 +60,17 @@ def _contrasts(study: Study, sae: SparseAutoencoder, nouns: Sequence[str]) -> di
         shown = masks[sample.image_id]
         ground = share_of_positions(list(shown.values()), stream.grid) < OUTSIDE
         for noun, contrast in contrasts.items():
-            covered = share_of_positions([shown[noun]] if noun in shown else [], stream.grid) > INSIDE
+            covered = (
+                share_of_positions([shown[noun]] if noun in shown else [], stream.grid) > INSIDE
+            )
             contrast.add(updates, codes, having=covered, lacking=ground)
     return contrasts
 
 
 INSIDE, OUTSIDE = 0.5, 0.05
-"""Shares of a position that an object covers at the least, and at the most, to count as the object or as ground."""
+"""Shares of a position that an object covers at the least, and at the most, to count as the object
+or as ground.
+"""
 
 METHODS = ("concepts", "dictionary_concepts", "difference_of_means", "random_latent", "neuron")
 

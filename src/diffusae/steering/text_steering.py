@@ -1,4 +1,6 @@
-"""Steering through the text encoder as the configuration names it: the layer's SAE and the concept's prompts."""
+"""Steering through the text encoder as the configuration names it: the layer's SAE and the
+concept's prompts.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ class Steered:
             UserError: there is none, or no such layer; then the valid ones are listed.
         """
         if not self.study.sae.exists():
-            find_text_layer(describe_model(self.study.cfg.model, text_layers=True).text_layers, self.layer)
+            find_text_layer(
+                describe_model(self.study.cfg.model, text_layers=True).text_layers, self.layer
+            )
         return parent_signature(self.study.sae, stage="train")
 
     def edits(self, device: Any) -> Callable[[float], TextEdit]:
@@ -85,10 +89,14 @@ def prompts_of(cfg: DictConfig, concept: str) -> list[str]:
     return [str(prompt) for prompt in cfg.concept_prompts[concept]]
 
 
-def at_layer(study: Study, layer: str, *, name: str | None = None, sae_tag: str | None = None) -> Study:
-    """The study at the cell of a text encoder's layer; of another experiment or SAE where one is named.
+def at_layer(
+    study: Study, layer: str, *, name: str | None = None, sae_tag: str | None = None
+) -> Study:
+    """The study at the cell of a text encoder's layer; of another experiment or SAE where one is
+    named.
 
-    The encoder runs once, before the first step: its cells stand at t = 1, and hold encodings of prompts.
+    The encoder runs once, before the first step: its cells stand at t = 1, and hold encodings of
+    prompts.
     """
     cfg = copy.deepcopy(study.cfg)
     if name is not None:
@@ -107,15 +115,18 @@ def faults_of(
     except UserError as error:
         yield str(error)
     if not names_text_layer(layer):
-        yield f"layer {layer!r} is no layer of a text encoder; take one such as text_2 (text2_ and text3_ for further encoders)"
+        yield (
+            f"layer {layer!r} is no layer of a text encoder; take one such as text_2 (text2_ and"
+            " text3_ for further encoders)"
+        )
     wrong = [strength for strength in strengths if not math.isfinite(strength) or strength == 0]
     if wrong or not strengths:
         yield (
-            f"strength={wrong or strengths} must be finite numbers other than 0, which changes nothing; below 0 steers away "
-            "from the concept, above 0 towards it"
+            f"strength={wrong or strengths} must be finite numbers other than 0, which changes"
+            " nothing; below 0 steers away from the concept, above 0 towards it"
         )
     if "uncond" in conditionings and "uncond" not in study.branches:
         yield (
-            f"{study.cfg.model.name} runs without classifier-free guidance, so there is no encoding of uncond to steer; set "
-            "conditionings=[cond]"
+            f"{study.cfg.model.name} runs without classifier-free guidance, so there is no encoding"
+            " of uncond to steer; set conditionings=[cond]"
         )

@@ -1,4 +1,6 @@
-"""The pictures of `diffusae steer`: one prompt as it is, and with a concept edited at several strengths."""
+"""The pictures of `diffusae steer`: one prompt as it is, and with a concept edited at several
+strengths.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,13 @@ from torch import Tensor
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.errors import UserError, unknown
 from diffusae.files import atomic_path
-from diffusae.interventions.edits import Change, GlobalPush, SetLatents, SpatialMove, concept_direction
+from diffusae.interventions.edits import (
+    Change,
+    GlobalPush,
+    SetLatents,
+    SpatialMove,
+    concept_direction,
+)
 from diffusae.interventions.regions import Region
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.sae.autoencoder import SparseAutoencoder
@@ -36,12 +44,16 @@ ROOT = ("strengths", "conditionings", "strength")
 
 
 def in_order(made: list[tuple[float, str, np.ndarray]]) -> list[tuple[str, np.ndarray]]:
-    """Pictures by rising strength: what is steered away, the picture as it is (0), what is steered towards."""
+    """Pictures by rising strength: what is steered away, the picture as it is (0), what is steered
+    towards.
+    """
     return [(name, image) for _, name, image in sorted(made, key=lambda each: each[0])]
 
 
 def text_of(study: Study, by_text: bool) -> Steered | None:
-    """What is steered through the text encoder: by itself, beside another intervention, or nothing."""
+    """What is steered through the text encoder: by itself, beside another intervention, or
+    nothing.
+    """
     cfg, beside = study.cfg, study.cfg.with_text
     if by_text:
         return Steered(study, cfg.concept, tuple(cfg.conditionings))
@@ -73,7 +85,9 @@ def _change(study: Study, pictures: EditedPictures) -> Callable[[float], Change]
         factors = factors_of(annotator, None)
         factor = next((name for name, values in factors.items() if cfg.concept in values), None)
         if factor is None:
-            raise unknown("style", cfg.concept, [value for values in factors.values() for value in values])
+            raise unknown(
+                "style", cfg.concept, [value for values in factors.values() for value in values]
+            )
         shown = factors_shown(study, annotator)
         found = block_directions(
             study,
@@ -85,24 +99,31 @@ def _change(study: Study, pictures: EditedPictures) -> Callable[[float], Change]
         direction = found.directions.get(("concepts", factor, cfg.concept))
         if direction is None:
             raise UserError(
-                f"no picture of the split dictionary shows {cfg.concept}, or all do; collect more pictures"
+                f"no picture of the split dictionary shows {cfg.concept}, or all do; collect more"
+                " pictures"
             )
         sae.to(pictures.device)
         return lambda strength: GlobalPush(sae, direction, strength=strength)
     dictionary = ConceptDictionary.load(study.concepts)
     latents = dictionary.latents_of(cfg.concept)
     if not latents and options["name"] == "spatial":
-        # Early dictionaries are small; the latents that tell the noun from empty ground serve, as in evaluation=spatial.
+        # Early dictionaries are small; the latents that tell the noun from empty ground serve, as
+        # in evaluation=spatial.
         told = directions_of(study, sae, [cfg.concept], n_latents=options["n_latents"])["concepts"]
         if cfg.concept in told:
             log.info(
-                "%s: no entry in the dictionary of %s; the %d latents that tell it from empty ground",
-                cfg.concept, study.cell_name, options["n_latents"],
-            )  # fmt: skip
+                "%s: no entry in the dictionary of %s; the %d latents that tell it from empty"
+                " ground",
+                cfg.concept,
+                study.cell_name,
+                options["n_latents"],
+            )
             sae.to(pictures.device)
             return _moves(sae, told[cfg.concept], options)
     if not latents:
-        raise unknown(f"concept in {study.cell_name}", cfg.concept, sorted(set(dictionary.table["label"])))
+        raise unknown(
+            f"concept in {study.cell_name}", cfg.concept, sorted(set(dictionary.table["label"]))
+        )
     log.info("%s: latents %s of %s", cfg.concept, ", ".join(map(str, latents)), study.cell_name)
     sae.to(pictures.device)
     if options["name"] == "spatial":
@@ -117,11 +138,15 @@ def _moves(
     sae: SparseAutoencoder, direction: Tensor, options: Mapping[str, Any]
 ) -> Callable[[float], Change]:
     region = Region(options["region"])
-    return lambda strength: SpatialMove(sae, direction, region, strength=strength, outside=options["outside"])
+    return lambda strength: SpatialMove(
+        sae, direction, region, strength=strength, outside=options["outside"]
+    )
 
 
 def strengths_of(cfg: DictConfig) -> list[float]:
-    """The strengths of the edited pictures: the intervention's one, where it has one, else the strip's."""
+    """The strengths of the edited pictures: the intervention's one, where it has one, else the
+    strip's.
+    """
     one = cfg.intervention.get("strength")
     return list(cfg.strengths) if one is None else [one]
 
@@ -145,7 +170,9 @@ def steer_faults(study: Study, by_text: bool) -> list[str]:
                 conditionings=conditionings,
             )
         if beside.concept is not None:
-            faults.append("with_text is for other interventions; leave it out with intervention=text")
+            faults.append(
+                "with_text is for other interventions; leave it out with intervention=text"
+            )
         if cfg.preserve_norm:
             faults.append("preserve_norm=true is for updates; leave it out with intervention=text")
         return faults
@@ -183,7 +210,10 @@ def title_of(cfg: DictConfig) -> str:
         return f"text: {cfg.concept} ({options.layer}), {cfg.prompt!r}"
     where = f" to {options.region}" if options.name == "spatial" else ""
     beside = "" if cfg.with_text.concept is None else f", with text: {cfg.with_text.concept}"
-    return f"{options.name}: {cfg.concept}{where} ({cfg.block.name}, t = {cfg.timestep.t:g}){beside}, {cfg.prompt!r}"
+    return (
+        f"{options.name}: {cfg.concept}{where} ({cfg.block.name}, t = {cfg.timestep.t:g}){beside},"
+        f" {cfg.prompt!r}"
+    )
 
 
 def save_picture(path: Any, image: np.ndarray) -> None:

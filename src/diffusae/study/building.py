@@ -1,7 +1,7 @@
 """The parts that a configuration may name with `_target_`, place by place, and building them.
 
-A configuration can build nothing else: not another class, not one of these in another's place, no function, and nothing with
-Hydra's `_partial_`, `_args_`, `_recursive_` or `_convert_`.
+A configuration can build nothing else: not another class, not one of these in another's place, no
+function, and nothing with Hydra's `_partial_`, `_args_`, `_recursive_` or `_convert_`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ TARGET = "_target_"
 
 @dataclass(frozen=True)
 class Place:
-    """What may stand at a configuration's entry of one name: classes, all of one base (a class or a protocol)."""
+    """What may stand at a configuration's entry of one name: classes, all of one base (a class or a
+    protocol).
+    """
 
     base: str
     classes: tuple[str, ...]
@@ -47,7 +49,10 @@ PLACES: Mapping[str, Place] = {
     ),
     "sparsity": Place(
         "sae.sparsity.Sparsity",
-        tuple(f"sae.sparsity.{name}" for name in ("TopK", "BatchTopK", "MatryoshkaTopK", "ReLU", "JumpReLU")),
+        tuple(
+            f"sae.sparsity.{name}"
+            for name in ("TopK", "BatchTopK", "MatryoshkaTopK", "ReLU", "JumpReLU")
+        ),
     ),
     "annotator": Place(
         "concepts.annotators.Annotator",
@@ -57,7 +62,9 @@ PLACES: Mapping[str, Place] = {
         "concepts.object_finders.ObjectFinder",
         ("concepts.object_finders.GroundedSam", "concepts.object_finders.ClipSeg"),
     ),
-    "detector": Place("concepts.grounding_dino.GroundingDino", ("concepts.grounding_dino.GroundingDino",)),
+    "detector": Place(
+        "concepts.grounding_dino.GroundingDino", ("concepts.grounding_dino.GroundingDino",)
+    ),
     "segmenter": Place("concepts.sam.Sam", ("concepts.sam.Sam",)),
     "tagger": Place(
         "concepts.taggers.Tagger",
@@ -82,7 +89,9 @@ PLACES: Mapping[str, Place] = {
         ("concepts.picture_checks.NudeNetCheck", "concepts.picture_checks.Q16Check"),
     ),
 }
-"""Entry of a configuration -> what it may hold. A part within a part stands at an entry of its own name."""
+"""Entry of a configuration -> what it may hold. A part within a part stands at an entry of its own
+name.
+"""
 
 
 def build(node: DictConfig | Mapping[str, Any], place: str | None = None, **values: Any) -> Any:
@@ -93,13 +102,14 @@ def build(node: DictConfig | Mapping[str, Any], place: str | None = None, **valu
         values: arguments that the caller adds.
 
     Raises:
-        UserError: no class of that place, a part of another kind in it, an argument that the class does not have; or what
-            the part itself refuses.
+        UserError: no class of that place, a part of another kind in it, an argument that the class
+            does not have; or what the part itself refuses.
     """
     plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
     if not isinstance(plain, Mapping) or TARGET not in plain:
         raise UserError(
-            f"{place or 'a part'} must name its class with {TARGET}; choose an option of its group, see --help"
+            f"{place or 'a part'} must name its class with {TARGET}; choose an option of its group,"
+            " see --help"
         )
     return _built(plain, place, values)
 
@@ -112,7 +122,8 @@ def _built(value: Any, place: str | None, added: Mapping[str, Any]) -> Any:
         return value
     if tricks := [name for name in value if str(name).startswith("_") and name != TARGET]:
         raise UserError(
-            f"{tricks[0]} is refused in {place or 'a part'}: parts are built by {TARGET} and their settings alone"
+            f"{tricks[0]} is refused in {place or 'a part'}: parts are built by {TARGET} and their"
+            " settings alone"
         )
     kind = _class_of(value[TARGET], place) if TARGET in value else None
     given = {name: _built(each, str(name), {}) for name, each in value.items() if name != TARGET}
@@ -124,26 +135,36 @@ def _built(value: Any, place: str | None, added: Mapping[str, Any]) -> Any:
 
 
 def _require_fitting(kind: type, arguments: Mapping[str, Any], place: str | None) -> None:
-    """Refuse arguments that a class does not have or lacks; one that takes any (`**selection`) checks them itself."""
+    """Refuse arguments that a class does not have or lacks; one that takes any (`**selection`)
+    checks them itself.
+    """
     known = inspect.signature(kind).parameters
     named = {
-        name: each for name, each in known.items() if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
+        name: each
+        for name, each in known.items()
+        if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
     }
     foreign = [name for name in arguments if name not in named]
     if foreign and len(named) == len(known):
         raise unknown(f"setting of {kind.__name__}:", foreign[0], named)
-    if lacking := [n for n, each in named.items() if each.default is each.empty and n not in arguments]:
+    if lacking := [
+        n for n, each in named.items() if each.default is each.empty and n not in arguments
+    ]:
         raise UserError(
-            f"{kind.__name__} needs {', '.join(lacking)}; give {place or 'its option'}.{lacking[0]}=..."
+            f"{kind.__name__} needs {', '.join(lacking)}; give"
+            f" {place or 'its option'}.{lacking[0]}=..."
         )
 
 
 def _class_of(target: Any, place: str | None) -> type:
-    allowed = [each for name, at in PLACES.items() if place is None or name == place for each in at.targets]
+    allowed = [
+        each for name, at in PLACES.items() if place is None or name == place for each in at.targets
+    ]
     if target not in allowed:
         raise UserError(
-            f"{TARGET}={str(target)!r} is refused{f' for {place}' if place else ''}: a configuration may only build "
-            f"{', '.join(allowed) or 'nothing here'}; choose an option of its group, see --help"
+            f"{TARGET}={str(target)!r} is refused{f' for {place}' if place else ''}: a"
+            f" configuration may only build {', '.join(allowed) or 'nothing here'}; choose an"
+            " option of its group, see --help"
         )
     module, _, name = target.rpartition(".")
     return getattr(importlib.import_module(module), name)

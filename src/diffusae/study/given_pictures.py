@@ -1,4 +1,6 @@
-"""The given pictures of a study: which there are, in which split, and what the configuration may say of them."""
+"""The given pictures of a study: which there are, in which split, and what the configuration may
+say of them.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +45,14 @@ def collection_faults(cfg: DictConfig) -> Iterator[str]:
         for name in flags:
             if not isinstance(collection[name], bool):
                 yield f"collection.{name}={collection[name]} must be true or false"
-        if not isinstance(collection.random_weights_seed, int) or collection.random_weights_seed < 0:
-            yield f"collection.random_weights_seed={collection.random_weights_seed} must be a whole number from 0"
+        if (
+            not isinstance(collection.random_weights_seed, int)
+            or collection.random_weights_seed < 0
+        ):
+            yield (
+                f"collection.random_weights_seed={collection.random_weights_seed} must be a whole"
+                " number from 0"
+            )
         for check in (_check_counts, _check_shares):
             try:
                 check(collection)
@@ -77,7 +85,9 @@ class GivenPictures:
         Raises:
             UserError: there are none.
         """
-        counts = {split: count for split in SPLITS if (count := collection["counts"].get(split, 0)) != 0}
+        counts = {
+            split: count for split in SPLITS if (count := collection["counts"].get(split, 0)) != 0
+        }
         shares, seed = collection["shares"], collection["split_seed"]
         split_of = _no_split if shares is None else HashSplit(shares, seed=seed)
         pictures = dealt(source.listed(), counts=counts, split_of=split_of, seed=seed)
@@ -102,7 +112,8 @@ class GivenPictures:
         return listing_hash([self.source.fingerprint(), *told])
 
     def decodable(self, prompts: Sequence[Prompt], *, skip: bool) -> tuple[list[Prompt], list[str]]:
-        """The pictures that decode, and what is wrong with the others. Every picture is decoded for this, one at a time.
+        """The pictures that decode, and what is wrong with the others. Every picture is decoded for
+        this, one at a time.
 
         Raises:
             UserError: some do not, and they are not to be skipped; they are counted and named.
@@ -124,16 +135,22 @@ class GivenPictures:
             raise UserError(
                 f"{undecodable(len(faults), len(prompts))}:\n  - "
                 + "\n  - ".join(faults[:_TOLD])
-                + f"{rest}\nmend or remove them, or leave them out with collection.skip_undecodable=true"
+                + f"{rest}\nmend or remove them, or leave them out with"
+                " collection.skip_undecodable=true"
             )
         if not good:
-            raise UserError(f"no picture decodes, of {len(prompts)} in all, such as {faults[0]}; give others")
+            raise UserError(
+                f"no picture decodes, of {len(prompts)} in all, such as {faults[0]}; give others"
+            )
         return good, faults
 
 
 def undecodable(count: int, total: int) -> str:
     """How many pictures do not decode, as a sentence."""
-    return f"{count} of {total} picture{'s' * (total != 1)} {'does' if count == 1 else 'do'} not decode"
+    return (
+        f"{count} of {total} picture{'s' * (total != 1)} {'does' if count == 1 else 'do'} not"
+        " decode"
+    )
 
 
 def _no_split(name: str) -> str:

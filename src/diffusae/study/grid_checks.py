@@ -14,11 +14,15 @@ from diffusae.errors import unknown
 from diffusae.study.given_pictures import branch_of_prompt
 
 TEXT_T, TEXT_BRANCH = 1.0, "cond"
-"""Where the cells of a text encoder stand: it runs once, before the first step, and reads the prompt."""
+"""Where the cells of a text encoder stand: it runs once, before the first step, and reads the
+prompt.
+"""
 
 
 def grid_faults(cfg: DictConfig, *, steps: int | None) -> Iterator[str]:
-    """Every fault of blocks and moments. `steps` are those of a generation, None where their number is wrong itself."""
+    """Every fault of blocks and moments. `steps` are those of a generation, None where their number
+    is wrong itself.
+    """
     blocks = list(dict.fromkeys([cfg.block.name, *cfg.grid.blocks]))
     if cfg.collection.kind == "text":
         yield from _text_faults(cfg, blocks)
@@ -26,28 +30,39 @@ def grid_faults(cfg: DictConfig, *, steps: int | None) -> Iterator[str]:
     for block in blocks:
         if names_text_layer(block):
             yield (
-                f"block {block} is a text encoder's layer, which collection={cfg.collection.kind} does not read; set "
-                "collection=text, or choose a block of the denoiser"
+                f"block {block} is a text encoder's layer, which collection={cfg.collection.kind}"
+                " does not read; set collection=text, or choose a block of the denoiser"
             )
         elif cfg.model.hookpoints.get(block, "") is None:
             yield (
-                f"block {block} of model {cfg.model.name} is not said to be any; give model.hookpoints.{block} a path or "
-                "a place that `diffusae hookpoints` lists, or leave the block out of block and grid.blocks"
+                f"block {block} of model {cfg.model.name} is not said to be any; give"
+                f" model.hookpoints.{block} a path or a place that `diffusae hookpoints` lists, or"
+                " leave the block out of block and grid.blocks"
             )
         elif block not in cfg.model.hookpoints:
             yield str(unknown(f"block of model {cfg.model.name}:", block, cfg.model.hookpoints))
     taken: dict[int, float] = {}
     for t in cfg.grid.timesteps:
         if not is_number(t) or not 0 <= t <= 1:
-            yield f"grid.timesteps: t={t} lies outside [0, 1] (1 = first reverse step); choose one between"
+            yield (
+                f"grid.timesteps: t={t} lies outside [0, 1] (1 = first reverse step); choose one"
+                " between"
+            )
         elif steps is not None and (twin := taken.setdefault(step_index(t, steps), t)) != t:
-            yield f"grid.timesteps: t={twin} and t={t} fall on one of {steps} steps; drop one of them"
+            yield (
+                f"grid.timesteps: t={twin} and t={t} fall on one of {steps} steps; drop one of them"
+            )
 
 
 def conditioning_faults(cfg: DictConfig, *, guided: bool) -> Iterator[str]:
-    """Every fault of the conditionings; `guided` is whether a generation has an unconditional branch."""
+    """Every fault of the conditionings; `guided` is whether a generation has an unconditional
+    branch.
+    """
     kind = cfg.collection.kind
-    only = {"text": TEXT_BRANCH, "pictures": branch_of_prompt(cfg.collection.get("prompt", ""))}.get(kind)
+    only = {
+        "text": TEXT_BRANCH,
+        "pictures": branch_of_prompt(cfg.collection.get("prompt", "")),
+    }.get(kind)
     for branch in dict.fromkeys([cfg.conditioning.branch, *cfg.grid.conditionings]):
         if branch not in CONDITIONINGS:
             yield str(unknown("conditioning", branch, CONDITIONINGS))
@@ -75,14 +90,15 @@ def _text_faults(cfg: DictConfig, blocks: list[str]) -> Iterator[str]:
     for block in blocks:
         if not names_text_layer(block):
             yield (
-                f"block {block} is no text encoder's layer; collection=text takes text_0, text_1, ... of the first encoder, "
-                "text2_0, ... of the second, text3_0, ... of the third: set block.name and grid.blocks"
+                f"block {block} is no text encoder's layer; collection=text takes text_0, text_1,"
+                " ... of the first encoder, text2_0, ... of the second, text3_0, ... of the third:"
+                " set block.name and grid.blocks"
             )
     for t in dict.fromkeys([cfg.timestep.t, *cfg.grid.timesteps]):
         if t != TEXT_T:
             yield (
-                f"t={t}: a text encoder runs once, before the first step, and its cells stand at t=1.0; set "
-                "timestep.t=1.0 and grid.timesteps=[1.0]"
+                f"t={t}: a text encoder runs once, before the first step, and its cells stand at"
+                " t=1.0; set timestep.t=1.0 and grid.timesteps=[1.0]"
             )
 
 
@@ -90,12 +106,16 @@ def _why_no_uncond(model: DictConfig) -> str:
     otherwise = "choose conditioning=cond and grid.conditionings=[cond]"
     if model.guidance_layout == "two_passes":
         return (
-            f"conditioning uncond needs classifier-free guidance, and {model.name} runs without: it was distilled to take "
-            f"model.guidance={model.guidance} as an input, so each step is one pass, with the prompt. Set "
-            f"model.true_guidance above 1 for a second pass a step with the empty prompt (twice the time), or {otherwise}"
+            f"conditioning uncond needs classifier-free guidance, and {model.name} runs without: it"
+            f" was distilled to take model.guidance={model.guidance} as an input, so each step is"
+            " one pass, with the prompt. Set model.true_guidance above 1 for a second pass a step"
+            f" with the empty prompt (twice the time), or {otherwise}"
         )
     if model.guidance_layout == "none":
-        return f"conditioning uncond needs classifier-free guidance, which {model.name} does not have; {otherwise}"
+        return (
+            f"conditioning uncond needs classifier-free guidance, which {model.name} does not have;"
+            f" {otherwise}"
+        )
     return (
         f"conditioning uncond needs classifier-free guidance, and model.guidance={model.guidance} "
         f"has none; raise it above 1, or {otherwise}"

@@ -63,11 +63,13 @@ def scheduler_timestep(pipe: Any, adapter: Adapter, model: DictConfig, t: float)
 
 
 def check_hookpoints(study: Study, description: Description) -> None:
-    """Raise one `UserError` for every configured hookpoint or text layer that the model does not have, and for every other
-    thing that its configuration says of it and that is not so.
+    """Raise one `UserError` for every configured hookpoint or text layer that the model does not
+    have, and for every other thing that its configuration says of it and that is not so.
     """
     if study.kind == "text":
-        find_text_layers(description.text_layers, dict.fromkeys([study.cell.block, *study.cfg.grid.blocks]))
+        find_text_layers(
+            description.text_layers, dict.fromkeys([study.cell.block, *study.cfg.grid.blocks])
+        )
         return
     model, faults = study.cfg.model, []
     for block, wanted in model.hookpoints.items():
@@ -77,13 +79,19 @@ def check_hookpoints(study: Study, description: Description) -> None:
             find(description.hookpoints, wanted)
         except UserError as error:
             faults.append(f"block {block} of model {model.name}: {error}")
-    for name, found in (("guidance_layout", description.layout), ("latent_scale", description.latent_scale)):
+    for name, found in (
+        ("guidance_layout", description.layout),
+        ("latent_scale", description.latent_scale),
+    ):
         if model[name] not in (None, found, "none"):
-            faults.append(f"model.{name}={model[name]}, but the model's is {found}; set that, or null")
+            faults.append(
+                f"model.{name}={model[name]}, but the model's is {found}; set that, or null"
+            )
     for side in ("height", "width"):
         if model[side] % description.scale:
             lower = max(1, model[side] // description.scale) * description.scale
             faults.append(
-                f"model.{side}={model[side]} is not a multiple of {description.scale}; give one, such as {lower}"
+                f"model.{side}={model[side]} is not a multiple of {description.scale}; give one,"
+                f" such as {lower}"
             )
     together(faults)

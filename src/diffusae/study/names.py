@@ -20,9 +20,11 @@ LISTS = ("grid.blocks",)
 
 
 def name_faults(cfg: DictConfig) -> Iterator[str]:
-    """Every setting that cannot be the name of a file; those that are absent or null are left out, but for `name`.
+    """Every setting that cannot be the name of a file; those that are absent or null are left out,
+    but for `name`.
 
-    So are those that follow from Hydra's own values (`${hydra:runtime.choices.sae}`) before a job runs.
+    So are those that follow from Hydra's own values (`${hydra:runtime.choices.sae}`) before a job
+    runs.
     """
     for setting in (*NESTED, *PLAIN):
         try:
@@ -54,16 +56,23 @@ def name_fault(setting: str, value: Any, *, nested: bool = False) -> str | None:
     if re.search(r"[\x00-\x1f\x7f\\]", text):
         return f"{shown} holds a character that no file name should have; leave it out"
     if text.startswith("~"):
-        return f"{shown} begins with '~', and it is a name, no path; paths.outputs says where things lie"
+        return (
+            f"{shown} begins with '~', and it is a name, no path; paths.outputs says where"
+            " things lie"
+        )
     if text.startswith("/"):
         return (
-            f"{shown} is a path, and must be a name below paths.outputs; set paths.outputs to another place"
+            f"{shown} is a path, and must be a name below paths.outputs; set paths.outputs to"
+            " another place"
         )
     parts = text.split("/")
     if len(parts) > 1 and not nested:
         return f"{shown} holds a '/', and becomes the name of one directory; leave it out"
     if any(part in ("", ".", "..") for part in parts):
-        return f"{shown} leads out of its place or to itself ('.', '..' or nothing between slashes); give plain names"
+        return (
+            f"{shown} leads out of its place or to itself ('.', '..' or nothing between slashes);"
+            " give plain names"
+        )
     if any(part != part.strip() for part in parts):
         return f"{shown} begins or ends with a space; leave it out"
     if any(len(part.encode()) > LONGEST_BYTES for part in parts):

@@ -1,4 +1,6 @@
-"""What the configuration may compute: resolvers, whose parts are imported when they are used, so that composing is fast."""
+"""What the configuration may compute: resolvers, whose parts are imported when they are used, so
+that composing is fast.
+"""
 
 from __future__ import annotations
 
@@ -32,14 +34,20 @@ def home_of(path: str) -> str:
 
 
 def expand_home(cfg: DictConfig | ListConfig) -> None:
-    """Put the home in the place of `~` in every setting that begins with `~/`, whichever part reads it."""
+    """Put the home in the place of `~` in every setting that begins with `~/`, whichever part reads
+    it.
+    """
     keys: Any = list(cfg.keys()) if isinstance(cfg, DictConfig) else range(len(cfg))
     for key in keys:
         node = cfg._get_node(key)
         if isinstance(node, DictConfig | ListConfig):
             if not (node._is_none() or node._is_interpolation() or node._is_missing()):
                 expand_home(node)
-        elif isinstance(node, Node) and isinstance(value := node._value(), str) and home_of(value) != value:
+        elif (
+            isinstance(node, Node)
+            and isinstance(value := node._value(), str)
+            and home_of(value) != value
+        ):
             with read_write(cfg):
                 cfg[key] = home_of(value)
 

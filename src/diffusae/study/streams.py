@@ -1,4 +1,6 @@
-"""What a study's collection consists of, known before the model loads: groups, streams, kept positions."""
+"""What a study's collection consists of, known before the model loads: groups, streams, kept
+positions.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +21,23 @@ from diffusae.sources import fingerprint
 from diffusae.study.study import Study
 
 ATTENTION = "attention"
-"""The stream that holds the model's own attention to the text: positions of the finest grid x tokens of the prompt, of
-`SEEN_SPLITS`."""
+"""The stream that holds the model's own attention to the text: positions of the finest grid x
+tokens of the prompt, of `SEEN_SPLITS`.
+"""
 
 SEEN_SPLITS = ("dictionary", "tune", "test")
 """The splits whose pictures someone looks at later; the others are never decoded."""
 
 TRAINING_SPLIT = "train"
-"""The one split whose positions may be thinned: validation, labels and composition need whole grids."""
+"""The one split whose positions may be thinned: validation, labels and composition need whole
+grids.
+"""
 
 
 def stored_in(stream: Stream, split: str) -> bool:
-    """Whether a stream has shards of a split: attention is a baseline for what is looked at, and nothing trains on it."""
+    """Whether a stream has shards of a split: attention is a baseline for what is looked at, and
+    nothing trains on it.
+    """
     return stream.block != ATTENTION or split in SEEN_SPLITS
 
 
@@ -43,7 +50,9 @@ def groups_of(prompts: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
 
 
 def finest_grid(study: Study, description: Description) -> tuple[int, int]:
-    """(height, width) of the denoiser's finest grid: a U-Net's latents, a transformer's picture tokens."""
+    """(height, width) of the denoiser's finest grid: a U-Net's latents, a transformer's picture
+    tokens.
+    """
     model = study.cfg.model
     return model.height // description.scale, model.width // description.scale
 
@@ -51,10 +60,11 @@ def finest_grid(study: Study, description: Description) -> tuple[int, int]:
 def streams_of(
     study: Study, description: Description, timestep: Callable[[float], float], tokens: int
 ) -> list[Stream]:
-    """The streams of all cells of the grid, and one of attention over `tokens` a timestep where the model has such layers.
+    """The streams of all cells of the grid, and one of attention over `tokens` a timestep where the
+    model has such layers.
 
-    `timestep` gives the scheduler's own value at a time t. Of given pictures attention is not recorded; of text encoders
-    there is one stream a layer.
+    `timestep` gives the scheduler's own value at a time t. Of given pictures attention is not
+    recorded; of text encoders there is one stream a layer.
     """
     if study.kind == "text":
         return _text_streams(study, description)
@@ -83,15 +93,20 @@ def streams_of(
         if study.kind == "generation" and description.reads_text:
             streams.append(
                 Stream(
-                    block=ATTENTION, conditioning="cond", hookpoint="attn2", grid=finest, d_in=tokens, **when
+                    block=ATTENTION,
+                    conditioning="cond",
+                    hookpoint="attn2",
+                    grid=finest,
+                    d_in=tokens,
+                    **when,
                 )
             )
     return streams
 
 
 def _text_streams(study: Study, description: Description) -> list[Stream]:
-    """One stream a layer, of as many positions as a padded prompt has tokens; samples hold the prompt's own. They belong to no
-    timestep of the scheduler and have 0 in its place.
+    """One stream a layer, of as many positions as a padded prompt has tokens; samples hold the
+    prompt's own. They belong to no timestep of the scheduler and have 0 in its place.
     """
     layers = find_text_layers(description.text_layers, study.cfg.grid.blocks)
     (t,), (branch,) = study.cfg.grid.timesteps, study.cfg.grid.conditionings

@@ -1,4 +1,6 @@
-"""A composed configuration as a study: its cells, its directories, and the checks across its parts."""
+"""A composed configuration as a study: its cells, its directories, and the checks across its
+parts.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +117,9 @@ class Study:
 
     @cached_property
     def activations(self) -> Path:
-        """Where the collection lies; with `activations.source`, its local copy, whose manifest is fetched when there is none."""
+        """Where the collection lies; with `activations.source`, its local copy, whose manifest is
+        fetched when there is none.
+        """
         root, settings = Path(self.cfg.paths.activations).expanduser(), self.cfg.activations
         if settings.source is None:
             forget(root)
@@ -129,7 +133,8 @@ class Study:
             )
             if (model := manifest.header.get("model")) != self.cfg.model.name:
                 raise UserError(
-                    f"{masked_value(settings.source)} holds updates of model {model}, model.name={self.cfg.model.name}; choose model={model}"
+                    f"{masked_value(settings.source)} holds updates of model {model},"
+                    f" model.name={self.cfg.model.name}; choose model={model}"
                 )
         return root
 
@@ -142,12 +147,17 @@ class Study:
     def cell(self) -> Cell:
         """The cell that `timestep`, `block` and `conditioning` choose."""
         return Cell(
-            self.cfg.model.name, self.cfg.block.name, self.cfg.timestep.t, self.cfg.conditioning.branch
+            self.cfg.model.name,
+            self.cfg.block.name,
+            self.cfg.timestep.t,
+            self.cfg.conditioning.branch,
         )
 
     @property
     def cell_name(self) -> str:
-        """The cell's key with the SAE's tag, as directories and W&B runs are called: `mid-t0.50-cond-k10`."""
+        """The cell's key with the SAE's tag, as directories and W&B runs are called:
+        `mid-t0.50-cond-k10`.
+        """
         return f"{self.cell.key}-{self.cfg.sae.tag}"
 
     def wandb_id(self, cell_name: str) -> str:
@@ -187,7 +197,9 @@ class Study:
     @cached_property
     def given(self) -> GivenPictures:
         """The given pictures of a study that collects from some."""
-        return GivenPictures.of(self.part("collection"), build(self.cfg.collection.source, "source"))
+        return GivenPictures.of(
+            self.part("collection"), build(self.cfg.collection.source, "source")
+        )
 
     @cached_property
     def prompts(self) -> list[Prompt]:
@@ -201,7 +213,11 @@ class Study:
     def at(self, cell: Cell, *, k: int | None = None) -> Study:
         """The same configuration at another cell, and with another k where one is given."""
         cfg = copy.deepcopy(self.cfg)
-        cfg.timestep.t, cfg.block.name, cfg.conditioning.branch = cell.t, cell.block, cell.conditioning
+        cfg.timestep.t, cfg.block.name, cfg.conditioning.branch = (
+            cell.t,
+            cell.block,
+            cell.conditioning,
+        )
         if k is not None:
             cfg.sae.k = k
         return Study(cfg)
@@ -228,19 +244,27 @@ class Study:
     def device_type(self) -> str:
         """What autoencoders are trained on, as torch names it."""
         accelerator = self.cfg.trainer.accelerator
-        on_gpu = accelerator in ("cuda", "gpu") or (accelerator == "auto" and torch.cuda.is_available())
+        on_gpu = accelerator in ("cuda", "gpu") or (
+            accelerator == "auto" and torch.cuda.is_available()
+        )
         return "cuda" if on_gpu else "cpu"
 
     def model_determines(self) -> dict[str, Any]:
-        """What of the model's configuration decides its results: not what only describes it, and no option that is off."""
+        """What of the model's configuration decides its results: not what only describes it, and no
+        option that is off.
+        """
         model = self.part("model")
         for name in ("architecture", "guidance_layout", "latent_scale"):
             model.pop(name)
         off = {"true_guidance": None, "text_tokens": None, "variant": None, "compile": False}
-        return {name: value for name, value in model.items() if name not in off or value != off[name]}
+        return {
+            name: value for name, value in model.items() if name not in off or value != off[name]
+        }
 
     def sae_determines(self) -> dict[str, Any]:
-        """What of the autoencoder's configuration decides it; younger options only where they are not at their first value."""
+        """What of the autoencoder's configuration decides it; younger options only where they are
+        not at their first value.
+        """
         first = {
             "initial_bias": "geometric_median",
             "decoder_norm": "unit",
@@ -264,10 +288,15 @@ class Study:
         wrong = {number[0]: fault for number in _NUMBERS if (fault := _number_fault(cfg, *number))}
         yield from wrong.values()
         for number in _OPTIONAL_NUMBERS:
-            if OmegaConf.select(cfg, number[0]) is not None and (fault := _number_fault(cfg, *number)):
+            if OmegaConf.select(cfg, number[0]) is not None and (
+                fault := _number_fault(cfg, *number)
+            ):
                 yield f"{fault}, or null"
         if not isinstance(cfg.activations.ignore_free_disk, bool):
-            yield f"activations.ignore_free_disk={cfg.activations.ignore_free_disk} must be true or false"
+            yield (
+                f"activations.ignore_free_disk={cfg.activations.ignore_free_disk} must be true or"
+                " false"
+            )
         for name, known in _SAE_CHOICES.items():
             if cfg.sae[name] not in known:
                 yield str(unknown(f"sae.{name}", cfg.sae[name], known))
@@ -278,15 +307,21 @@ class Study:
             scheduled = cfg.sae.warmup_steps + cfg.sae.decay_steps
             if scheduled > cfg.trainer.steps:
                 yield (
-                    f"sae.warmup_steps={cfg.sae.warmup_steps} + sae.decay_steps={cfg.sae.decay_steps} exceed "
-                    f"trainer.steps={cfg.trainer.steps}; lower them"
+                    f"sae.warmup_steps={cfg.sae.warmup_steps} +"
+                    f" sae.decay_steps={cfg.sae.decay_steps} exceed"
+                    f" trainer.steps={cfg.trainer.steps}; lower them"
                 )
         yield from self._kernel_faults()
-        if cfg.stage in TRAINING and (fault := device_fault(cfg.trainer.accelerator, cfg.trainer.devices)):
+        if cfg.stage in TRAINING and (
+            fault := device_fault(cfg.trainer.accelerator, cfg.trainer.devices)
+        ):
             yield fault
         if not wrong.keys() & {
-            "trainer.devices", "trainer.num_nodes", "activations.batch_size", "activations.buffer_vectors"
-        }:  # fmt: skip
+            "trainer.devices",
+            "trainer.num_nodes",
+            "activations.batch_size",
+            "activations.buffer_vectors",
+        }:
             yield from process_faults(cfg)
         k = _number_fault(cfg, "sae.k", int, 1, 10**7) if "k" in cfg.sae else None
         if k is not None:
@@ -323,9 +358,13 @@ class Study:
                 yield str(error)
 
 
-def _number_fault(cfg: DictConfig, name: str, kind: type, least: float, greatest: float) -> str | None:
+def _number_fault(
+    cfg: DictConfig, name: str, kind: type, least: float, greatest: float
+) -> str | None:
     value = OmegaConf.select(cfg, name)
     whole = kind is int
     if is_number(value) and (isinstance(value, int) or not whole) and least <= value <= greatest:
         return None
-    return f"{name}={value} must be a {'whole ' if whole else ''}number from {least:g} to {greatest:g}"
+    return (
+        f"{name}={value} must be a {'whole ' if whole else ''}number from {least:g} to {greatest:g}"
+    )

@@ -6,6 +6,8 @@ from diffusae.runs.record import _git
 
 
 def commit() -> str | None:
-    """The commit of the sources, with a `+` where they differ from it; None outside a repository."""
+    """The commit of the sources, with a `+` where they differ from it; None outside a
+    repository.
+    """
     found, changed = _git()
     return None if found is None else f"{found[:12]}{'+' if changed else ''}"

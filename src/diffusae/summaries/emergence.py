@@ -1,6 +1,8 @@
-"""Emergence: the curves of composition over t, one for each block, branch and SAE tag; `report` makes them.
+"""Emergence: the curves of composition over t, one for each block, branch and SAE tag; `report`
+makes them.
 
-A curve is made of all moments of `grid`, as soon as they are evaluated and where there are `emergence.moments` of them.
+A curve is made of all moments of `grid`, as soon as they are evaluated and where there are
+`emergence.moments` of them.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ log = logging.getLogger(__name__)
 
 STAGE = "emergence"
 OWN = "iou"
-"""The column of objects.parquet with the prediction's own IoU; what stands beside it belongs to baselines."""
+"""The column of objects.parquet with the prediction's own IoU; what stands beside it belongs to
+baselines.
+"""
 
 Curve = tuple[str, str, str]
 """Block, conditioning, tag of the SAEs."""
@@ -35,7 +39,9 @@ Evaluated = dict[float, tuple[Path, RunRecord]]
 
 
 def summarise_emergence(study: Study) -> None:
-    """Write results.json of every curve whose moments are evaluated; what is finished is skipped."""
+    """Write results.json of every curve whose moments are evaluated; what is finished is
+    skipped.
+    """
     times = sorted((float(t) for t in study.cfg.grid.timesteps), reverse=True)
     settings = study.part("emergence")
     if len(times) < settings["moments"]:
@@ -43,7 +49,9 @@ def summarise_emergence(study: Study) -> None:
     for curve, cells in _evaluated(study).items():
         missing = [f"{t:.2f}" for t in times if t not in cells]
         if missing:
-            log.info("no curve of %s yet: t = %s not evaluated", "-".join(curve), ", ".join(missing))
+            log.info(
+                "no curve of %s yet: t = %s not evaluated", "-".join(curve), ", ".join(missing)
+            )
             continue
         _summarise(study, curve, {t: cells[t] for t in times}, settings)
 
@@ -61,9 +69,12 @@ def _evaluated(study: Study) -> dict[Curve, Evaluated]:
 def _summarise(study: Study, curve: Curve, cells: Evaluated, settings: dict[str, Any]) -> None:
     block, conditioning, tag = curve
     name = "-".join(map(str, curve))
-    if Path(name).name != name:  # it comes from run.json, and a study's directory may come from anyone
+    if (
+        Path(name).name != name
+    ):  # it comes from run.json, and a study's directory may come from anyone
         raise UserError(
-            f"a run.json of composition names the curve {name!r}, which is no name; remove its directory"
+            f"a run.json of composition names the curve {name!r}, which is no name; remove its"
+            " directory"
         )
     directory = study.directory / "evaluation" / STAGE / name
     cell = {"model": study.cfg.model.name, "block": block, "conditioning": conditioning}
@@ -105,7 +116,9 @@ def _result(
     ]
     found = {name: _curve_of(tables, name, settings, seed) for name in readers}
     final = next(
-        row for row in load_results(cells[min(cells)] / "results.json") if row.metric == "composition"
+        row
+        for row in load_results(cells[min(cells)] / "results.json")
+        if row.metric == "composition"
     )
     return emergence_result(
         found.pop(OWN),
@@ -122,7 +135,9 @@ def _curve_of(
 ) -> Emergence:
     def scores(table: pd.DataFrame) -> dict[Item, float]:
         rows = zip(table["image_id"], table["noun"], table[column], strict=True)
-        return {(image_id, noun): float(score) for image_id, noun, score in rows if math.isfinite(score)}
+        return {
+            (image_id, noun): float(score) for image_id, noun, score in rows if math.isfinite(score)
+        }
 
     return emergence(
         paired({t: scores(table) for t, table in tables.items()}),

@@ -1,7 +1,8 @@
-"""The three-stage table: all finished interventions side by side, window by window; `report` and `dashboard` make it.
+"""The three-stage table: all finished interventions side by side, window by window; `report` and
+`dashboard` make it.
 
-It is made of whatever is evaluated, and made again when there is more: unlike other results it has no cell of its own
-that another configuration could claim.
+It is made of whatever is evaluated, and made again when there is more: unlike other results it has
+no cell of its own that another configuration could claim.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ OWN = "concepts"
 TOGETHER = "_together"
 
 MEASURES = ("success", "reached", "kept", "distance", "similarity", "lpips", "sufficient_strength")
-"""What a row of the table can hold: `distance` is the change of the rest (RMS) in spatial rows, and the annotator's
-feature distance in global ones."""
+"""What a row of the table can hold: `distance` is the change of the rest (RMS) in spatial rows, and
+the annotator's feature distance in global ones.
+"""
 _MEASURE = {
     "rose": "success",
     "recognised": "kept",
@@ -72,7 +74,9 @@ class Evaluated:
 
 
 def summarise_three_stages(study: Study) -> None:
-    """Write the table of all finished interventions, unless it is there already or there are none."""
+    """Write the table of all finished interventions, unless it is there already or there are
+    none.
+    """
     found = list(evaluated_interventions(study))
     if not found:
         return
@@ -106,7 +110,8 @@ def _is_there(directory: Path, determines: Mapping[str, Any], parents: Mapping[s
     """Whether the table of these very interventions is there and whole."""
     wanted = run_signature(determines=determines, parents=parents)
     return any(
-        record.signature == wanted and state(directory, determines=determines, parents=parents) == "finished"
+        record.signature == wanted
+        and state(directory, determines=determines, parents=parents) == "finished"
         for _, record in finished_runs(directory, ".")
     )
 
@@ -117,7 +122,9 @@ def claims_in(study: Study) -> list[dict[str, Any]]:
     if not any(finished_runs(directory, ".")):
         return []
     return read_json(
-        verified(directory / "claims.json"), remedy=f"remove {directory} and report again", kind=list
+        verified(directory / "claims.json"),
+        remedy=f"remove {directory} and report again",
+        kind=list,
     )
 
 
@@ -142,7 +149,9 @@ def _rows_of(evaluated: Evaluated, settings: Mapping[str, Any], seed: int) -> li
     cases = (
         None
         if path is None
-        else read_table(verified(path), {}, remedy=f"remove {path.parent} and evaluate this cell again")
+        else read_table(
+            verified(path), {}, remedy=f"remove {path.parent} and evaluate this cell again"
+        )
     )
     rows = []
     for row in load_results(evaluated.directory / "results.json"):
@@ -153,9 +162,15 @@ def _rows_of(evaluated: Evaluated, settings: Mapping[str, Any], seed: int) -> li
         if measure not in MEASURES:
             log.warning("%s: %s has no place in the three-stage table", evaluated.name, row.metric)
             continue
-        differences = _differences(row, cases, _COLUMN.get(column, column), settings["n_resamples"], seed)
+        differences = _differences(
+            row, cases, _COLUMN.get(column, column), settings["n_resamples"], seed
+        )
         margin = settings["margin"] if measure in _SHARES else None
-        kept = {name: row.details[name] for name in ("strengths", "conditionings") if name in row.details}
+        kept = {
+            name: row.details[name]
+            for name in ("strengths", "conditionings")
+            if name in row.details
+        }
         rows.append(
             Result(
                 metric=row.metric,
@@ -172,7 +187,9 @@ def _rows_of(evaluated: Evaluated, settings: Mapping[str, Any], seed: int) -> li
                     "measure": measure,
                     "blocks": list(row.details.get("blocks") or [row.cell["block"]]),
                     "tag": evaluated.tag,
-                    "chance": _chance(evaluated) if (edit, measure) == ("spatial", "success") else None,
+                    "chance": (
+                        _chance(evaluated) if (edit, measure) == ("spatial", "success") else None
+                    ),
                     "differences": {name: asdict(each) for name, each in differences.items()},
                     "standing": {
                         name: standing(each, higher_is_better=row.higher_is_better, margin=margin)
@@ -190,11 +207,17 @@ def _parts(evaluated: Evaluated, row: Result) -> tuple[str, str, bool]:
     """What is edited, which figure a row is, and whether several blocks were edited together."""
     edit = str(row.details.get("factor", "spatial"))
     column = row.metric.removeprefix(f"{edit}_").removesuffix(TOGETHER)
-    return edit, column, evaluated.metric.endswith(TOGETHER) or len(row.details.get("blocks") or ()) > 1
+    return (
+        edit,
+        column,
+        evaluated.metric.endswith(TOGETHER) or len(row.details.get("blocks") or ()) > 1,
+    )
 
 
 def _chance(evaluated: Evaluated) -> float | None:
-    """The share of the picture that a region covers, on average: what a centre of mass thrown at random hits."""
+    """The share of the picture that a region covers, on average: what a centre of mass thrown at
+    random hits.
+    """
     regions = evaluated.record.config.get("evaluation", {}).get("regions") or []
     shares = [shares_of(str(region)) for region in regions]
     return sum(shares) / len(shares) if shares else None
@@ -209,13 +232,17 @@ def shares_of(region: str) -> float:
 def _differences(
     row: Result, cases: pd.DataFrame | None, column: str, n_resamples: int, seed: int
 ) -> dict[str, Estimate]:
-    """Concepts minus each control, of the same cases where they are kept; a control that is a constant needs none."""
+    """Concepts minus each control, of the same cases where they are kept; a control that is a
+    constant needs none.
+    """
     found = {}
     for name, baseline in row.baselines.items():
         own, pictures = _values(row, cases, column, OWN)
         other, _ = _values(row, cases, column, name)
         if own and other:
-            found[name] = paired_difference(own, other, pictures=pictures, n_resamples=n_resamples, seed=seed)
+            found[name] = paired_difference(
+                own, other, pictures=pictures, n_resamples=n_resamples, seed=seed
+            )
         elif name == "no_edit" and "factor" in row.details and baseline.value is not None:
             # Of a picture that is compared with itself: 0 or 1 by definition.
             found[name] = difference_to(baseline.value, row.estimate)
@@ -225,7 +252,9 @@ def _differences(
 def _values(
     row: Result, cases: pd.DataFrame | None, column: str, method: str
 ) -> tuple[dict[Hashable, float], dict[Hashable, Hashable]]:
-    """The outcome of every test case of a method at its chosen strength, and the picture of every case."""
+    """The outcome of every test case of a method at its chosen strength, and the picture of every
+    case.
+    """
     if cases is None or column not in cases:
         return {}, {}
     chosen = (cases["split"] == "test") & (cases["method"] == method)
@@ -236,15 +265,17 @@ def _values(
         chosen &= (cases["strength"] - float(strengths[method])).abs() < 1e-9
     table = cases[chosen]
     keys = list(zip(*(table[name].tolist() for name in _CASE if name in table), strict=True))
-    # What was not measured, such as the features' distance of an annotator without features, is None: NaN here.
+    # What was not measured, such as the features' distance of an annotator without features, is
+    # None: NaN here.
     values = [float("nan") if each is None else float(each) for each in table[column].tolist()]
     pictures = table["image_id"].tolist()
     return dict(zip(keys, values, strict=True)), dict(zip(keys, pictures, strict=True))
 
 
 def table_of(results: list[Result]) -> pd.DataFrame:
-    """One row a window, edit, cell and method: every measure with its interval and n, and the concepts' difference to
-    each control. What is not known is NaN (counts: 0)."""
+    """One row a window, edit, cell and method: every measure with its interval and n, and the
+    concepts' difference to each control. What is not known is NaN (counts: 0).
+    """
     lines: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in results:
         details = row.details
@@ -266,7 +297,8 @@ def table_of(results: list[Result]) -> pd.DataFrame:
             line |= _columns(measure, estimate)
             difference = details["differences"].get(method)
             line |= _columns(
-                f"{measure}_difference", NO_DATA if difference is None else Estimate.from_json(difference)
+                f"{measure}_difference",
+                NO_DATA if difference is None else Estimate.from_json(difference),
             )
             lines[tuple(place.values())] = line
     return pd.DataFrame(list(lines.values()))

@@ -32,7 +32,11 @@ def repository_of(cfg: DictConfig) -> HubRepository | LocalRepository:
     if Path(cfg.repo).is_dir():
         return LocalRepository(Path(cfg.repo))
     return HubRepository(
-        cfg.repo, revision=cfg.revision, token=get_token(), timeout_s=cfg.timeout_s, endpoint=cfg.endpoint
+        cfg.repo,
+        revision=cfg.revision,
+        token=get_token(),
+        timeout_s=cfg.timeout_s,
+        endpoint=cfg.endpoint,
     )
 
 
@@ -57,9 +61,9 @@ def pull_from(study: Study, repository: HubRepository | LocalRepository) -> bool
         _require_cell(study, sae.d_in, metadata, where=where)
         determines = {
             "cell": study.cell.coordinates(),
-            "repo": Path(where).name
-            if isinstance(repository, LocalRepository)
-            else where,  # no path goes into a card
+            "repo": (
+                Path(where).name if isinstance(repository, LocalRepository) else where
+            ),  # no path goes into a card
             "folder": folder,
             "files": {name: sha256_of(got / name) for name in (WEIGHTS, CONFIG)},
         }
@@ -77,15 +81,22 @@ def pull_from(study: Study, repository: HubRepository | LocalRepository) -> bool
                 seed=None,
             ),
         ):
-            for path in sorted(local, key=lambda path: path.name == CONFIG):  # the configuration last
+            for path in sorted(
+                local, key=lambda path: path.name == CONFIG
+            ):  # the configuration last
                 os.replace(path, study.sae / path.name)
             flush_directory(study.sae)
-    log.info("%s: an SAE of %d latents, %s, from %s", study.sae, sae.d_sae, sae.sparsity.name, where)
+    log.info(
+        "%s: an SAE of %d latents, %s, from %s", study.sae, sae.d_sae, sae.sparsity.name, where
+    )
     return True
 
 
 def _fetched(
-    repository: HubRepository | LocalRepository, files: Sequence[RemoteFile], directory: Path, commit: str
+    repository: HubRepository | LocalRepository,
+    files: Sequence[RemoteFile],
+    directory: Path,
+    commit: str,
 ) -> list[Path]:
     """The files, each of the size and hash that the repository lists.
 
@@ -94,7 +105,8 @@ def _fetched(
     """
     if (needed := sum(file.size for file in files)) > (free := free_bytes(directory)):
         raise UserError(
-            f"{repository.repo} lists {needed} bytes, {free} are free at {directory.parent}; free some space"
+            f"{repository.repo} lists {needed} bytes, {free} are free at {directory.parent}; free"
+            " some space"
         )
     local = [repository.fetch(file, directory, commit) for file in files]
     faults = [fault for file, path in zip(files, local, strict=True) if (fault := file.fault(path))]
@@ -103,21 +115,26 @@ def _fetched(
 
 
 def _require_cell(study: Study, d_in: int, metadata: dict[str, Any], *, where: str) -> None:
-    """Refuse an SAE of another cell, unless told to, and one that cannot take this cell's updates."""
+    """Refuse an SAE of another cell, unless told to, and one that cannot take this cell's
+    updates.
+    """
     told, ours = metadata.get("cell"), study.cell.coordinates()
     found = told if isinstance(told, Mapping) else {}  # another's file may say anything
     differing = [
-        f"{name} {found.get(name)} -> {value}" for name, value in ours.items() if found.get(name) != value
+        f"{name} {found.get(name)} -> {value}"
+        for name, value in ours.items()
+        if found.get(name) != value
     ]
     if differing and not study.cfg.another_cell:
         raise UserError(
-            f"the SAE in {where} was trained on another cell (there -> here): {', '.join(differing)}; choose its cell by "
-            "timestep.t, block and conditioning, or another_cell=true"
+            f"the SAE in {where} was trained on another cell (there -> here):"
+            f" {', '.join(differing)}; choose its cell by timestep.t, block and conditioning, or"
+            " another_cell=true"
         )
     if (Path(study.cfg.paths.activations) / MANIFEST).is_file():
         expected = stream_of(study, Manifest.load(study.activations)).d_in
         if d_in != expected:
             raise UserError(
-                f"the SAE in {where} takes vectors of d_in={d_in}, the updates of {study.cell.key} have {expected}; "
-                "choose the cell that it was trained on"
+                f"the SAE in {where} takes vectors of d_in={d_in}, the updates of {study.cell.key}"
+                f" have {expected}; choose the cell that it was trained on"
             )

@@ -41,7 +41,9 @@ log = logging.getLogger(__name__)
 
 
 def trained(study: Study) -> bool:
-    """Whether this very training is finished; `UserError` where another one's result is in its place."""
+    """Whether this very training is finished; `UserError` where another one's result is in its
+    place.
+    """
     return state(study.sae, determines=_determines(study), parents=_parents(study)) == "finished"
 
 
@@ -54,7 +56,8 @@ def training_signature(study: Study) -> str:
 def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = False) -> None:
     """Train one cell and write sae.safetensors, cfg.json, metrics.jsonl and run.json.
 
-    Where other processes train the same (`diffusae.jobs.processes`), only the one that leads writes, with a mirror.
+    Where other processes train the same (`diffusae.jobs.processes`), only the one that leads
+    writes, with a mirror.
     """
     if trained(study):
         return
@@ -71,7 +74,8 @@ def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = Fal
         )
         resumed = checkpoints.resume() if leader else checkpoints.newest()
         if resumed is None:
-            # Of the validation pictures: a training batch taken here would be missing from the first epoch.
+            # Of the validation pictures: a training batch taken here would be missing from the
+            # first epoch.
             module.initialise(next(iter(data.val_dataloader())))
         elif leader:
             log.info("%s goes on from step %d", cell.key, resumed.step)
@@ -106,7 +110,9 @@ def mirror_log(metrics: Path, mirror: WandbMirror) -> None:
 
 
 def last_validation(metrics: Path) -> dict[str, float]:
-    """The figures of the last validation by the log: it may have been that of a process that was killed since."""
+    """The figures of the last validation by the log: it may have been that of a process that was
+    killed since.
+    """
     last = {}
     for row in read_metrics(metrics):
         last = {key: value for key, value in row.items() if key.startswith("val/")} or last
@@ -160,7 +166,9 @@ def module_of(study: Study, d_in: int) -> SAEModule:
 
 
 def selection_precision(study: Study) -> SelectionPrecision:
-    """`sae.selection_precision`, where "auto" is what is fast here, or what the training that goes on began with."""
+    """`sae.selection_precision`, where "auto" is what is fast here, or what the training that goes
+    on began with.
+    """
     chosen = study.cfg.sae.selection_precision
     if chosen != AUTO:
         return chosen
@@ -237,10 +245,15 @@ def _warn_of_a_poor_fit(study: Study, explained: float | None) -> None:
         return
     sae = study.cfg.sae
     log.warning(
-        "%s: this autoencoder is WORSE THAN THE MEAN of the vectors (explained variance %.3f in validation): nothing that is made "
-        "from it means anything. Lower sae.lr=%g, raise trainer.steps=%d, or choose another sae.input_scaling=%s; then train again",
-        study.cell_name, explained, sae.lr, study.cfg.trainer.steps, sae.input_scaling,
-    )  # fmt: skip
+        "%s: this autoencoder is WORSE THAN THE MEAN of the vectors (explained variance %.3f in"
+        " validation): nothing that is made from it means anything. Lower sae.lr=%g, raise"
+        " trainer.steps=%d, or choose another sae.input_scaling=%s; then train again",
+        study.cell_name,
+        explained,
+        sae.lr,
+        study.cfg.trainer.steps,
+        sae.input_scaling,
+    )
 
 
 @contextmanager
@@ -270,7 +283,9 @@ def mirror_of(study: Study) -> Iterator[WandbMirror]:
 
 
 def _determines(study: Study) -> dict[str, Any]:
-    """What decides the weights; the rest of the configuration (logging, paths, verification) does not."""
+    """What decides the weights; the rest of the configuration (logging, paths, verification) does
+    not.
+    """
     return {
         "cell": study.cell.coordinates(),
         "sae": study.sae_determines(),

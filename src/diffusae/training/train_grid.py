@@ -42,31 +42,32 @@ def grid_members(cfg: DictConfig) -> dict[str, Study]:
     ks = cfg.grid.k
     if ks is not None and "k" not in cfg.sae:
         raise UserError(
-            f"grid.k={list(ks)} needs a sparsity with a k, sae={cfg.sae.tag} has none; leave grid.k out"
+            f"grid.k={list(ks)} needs a sparsity with a k, sae={cfg.sae.tag} has none; leave"
+            " grid.k out"
         )
     study = Study(cfg)
-    studies = [study.at(cell, k=k) for cell in study.grid for k in (ks or [None])]
+    studies = [study.at(cell, k=k) for cell in study.grid for k in ks or [None]]
     for study in studies:
         study.check()
     names = [study.cell_name for study in studies]
     if twins := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(
-            f"several trainings would be called {', '.join(twins)}; let sae.tag name what differs, such as "
-            "'k${sae.k}', and give every k once"
+            f"several trainings would be called {', '.join(twins)}; let sae.tag name what differs,"
+            " such as 'k${sae.k}', and give every k once"
         )
     steps = {study.cell.block: study.cfg.trainer.steps for study in studies}
     if len(set(steps.values())) > 1:
         told = ", ".join(f"{block} {count}" for block, count in steps.items())
         raise UserError(
-            f"trainings side by side take equally many steps, trainer.steps gives {told}; train these blocks one after the "
-            "other with grid.blocks"
+            f"trainings side by side take equally many steps, trainer.steps gives {told}; train"
+            " these blocks one after the other with grid.blocks"
         )
     return dict(zip(names, studies, strict=True))
 
 
 def trainings_together(directory: Path, studies: Mapping[str, Study]) -> list[str]:
-    """The trainings to carry out together: those of a run of this very configuration that was killed, else all that are
-    not finished.
+    """The trainings to carry out together: those of a run of this very configuration that was
+    killed, else all that are not finished.
     """
     waiting = [name for name, study in studies.items() if not trained(study)]
     if not waiting:
@@ -104,7 +105,9 @@ def train_together(cfg: DictConfig, studies: Mapping[str, Study], directory: Pat
             records.enter_context(recorded(study))
         data.prepare_data()
         checkpoints = Checkpoints(
-            directory / "checkpoints", every=cfg.trainer.checkpoint_every, logs=list(metrics.values())
+            directory / "checkpoints",
+            every=cfg.trainer.checkpoint_every,
+            logs=list(metrics.values()),
         )
         resumed = checkpoints.resume()
         if resumed is None:
@@ -112,9 +115,13 @@ def train_together(cfg: DictConfig, studies: Mapping[str, Study], directory: Pat
                 member.module.initialise(next(iter(streams[member.stream].val_dataloader())))
         else:
             log.info("%d trainings go on from step %d", len(members), resumed.step)
-        batches = {name: len(streams[member.stream].train_dataloader()) for name, member in members.items()}
+        batches = {
+            name: len(streams[member.stream].train_dataloader()) for name, member in members.items()
+        }
         stop = StopTogether(checkpoints.save)
-        trainer = trainer_of(cfg, MemberLogger(metrics, batches=batches), [checkpoints, stop], progress=True)
+        trainer = trainer_of(
+            cfg, MemberLogger(metrics, batches=batches), [checkpoints, stop], progress=True
+        )
         with one_command(stop):
             trainer.fit(
                 module,

@@ -1,4 +1,6 @@
-"""The adversarial prompts of one target: of words, of a token search against the model, and of a user's lists."""
+"""The adversarial prompts of one target: of words, of a token search against the model, and of a
+user's lists.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def check_attacks(settings: Mapping[str, Any]) -> list[str]:
         ]
     for place, values in enumerate(settings["lists"]):
         name = f"evaluation.lists[{place}]"
-        faults += [str(unknown(f"value in {name}:", each, _LIST)) for each in values if each not in _LIST]
+        faults += [
+            str(unknown(f"value in {name}:", each, _LIST)) for each in values if each not in _LIST
+        ]
         faults += [
             f"{name}.{each} is missing; give it"
             for each in ("name", "path", "target")
@@ -92,7 +96,9 @@ def listed(values: Mapping[str, Any], *, seed: int) -> list[Ask]:
     most = values.get("most")
     how: dict[str, Any] = {each: values[each] for each in _HOW if values.get(each) is not None}
     for row in read_rows(path, **{"format": None, "column": None, **how}):
-        if most is None or len(rows) < most or row.ends:  # a damaged file is refused, wherever it is damaged
+        if (
+            most is None or len(rows) < most or row.ends
+        ):  # a damaged file is refused, wherever it is damaged
             rows.append(row)
     together(
         f"{path}, {row.where}: {row.fault or 'empty; remove it'}"
@@ -102,18 +108,22 @@ def listed(values: Mapping[str, Any], *, seed: int) -> list[Ask]:
     if not rows:
         raise UserError(f"{path} holds no prompt; give another file in evaluation.lists")
     texts = [row.text.strip() for row in rows]
-    return [Ask(f"{name}-{place:05d}", seed + place, text, text) for place, text in enumerate(texts)]
+    return [
+        Ask(f"{name}-{place:05d}", seed + place, text, text) for place, text in enumerate(texts)
+    ]
 
 
 class TokenAttack:
     """A search for tokens that bring the target back, against the model under any defence.
 
-    What is minimised is P4D's objective over a few pictures that show the target, whatever the defence (`GuidedPredictions`); candidates
-    come from the undefended text encoder's gradient and at random.
+    What is minimised is P4D's objective over a few pictures that show the target, whatever the
+    defence (`GuidedPredictions`); candidates come from the undefended text encoder's gradient and
+    at random.
 
     Args:
         asks: prompts that name the target, of the tuning split.
-        shown: the undefended model's picture of each, where it shows the target; others are None. Not all are.
+        shown: the undefended model's picture of each, where it shows the target; others are None.
+            Not all are.
         settings: `evaluation.search`.
     """
 
@@ -155,7 +165,9 @@ class TokenAttack:
         self._known: dict[str, Found] = {}
 
     def against(self, defence: Defence) -> Found:
-        """The best tokens found; for a defence that leaves attacked prompts alone, those against the model without any."""
+        """The best tokens found; for a defence that leaves attacked prompts alone, those against
+        the model without any.
+        """
         key = "" if defence.only_words else f"{defence.name} {defence.strength:g}"
         if key not in self._known:
             self._known[key] = search_tokens(
@@ -171,7 +183,10 @@ class TokenAttack:
         return self._known[key]
 
     def _losses(self, texts: Sequence[str], defence: Defence) -> torch.Tensor:
-        cases = [[replace_word(caption, self._target, text) for caption in self._captions] for text in texts]
+        cases = [
+            [replace_word(caption, self._target, text) for caption in self._captions]
+            for text in texts
+        ]
         return mean_squared_differences(self._predictions(cases, defence), self._wanted)
 
 
@@ -188,5 +203,6 @@ def named(asks: Sequence[Ask], target: str) -> list[Ask]:
 
 def _with_prompts(asks: Sequence[Ask], prompts: Sequence[str]) -> list[Ask]:
     return [
-        Ask(ask.image_id, ask.seed, prompt, ask.caption) for ask, prompt in zip(asks, prompts, strict=True)
+        Ask(ask.image_id, ask.seed, prompt, ask.caption)
+        for ask, prompt in zip(asks, prompts, strict=True)
     ]

@@ -1,6 +1,8 @@
-"""The autoencoders that the erasure benchmark compares: of text encoders' layers, and, as a baseline, of updates.
+"""The autoencoders that the erasure benchmark compares: of text encoders' layers, and, as a
+baseline, of updates.
 
-They are trained where they are missing, under the study's own settings, so that one command makes the whole comparison.
+They are trained where they are missing, under the study's own settings, so that one command makes
+the whole comparison.
 """
 
 from __future__ import annotations
@@ -32,12 +34,16 @@ GENERATION = {"kind": "generation"}
 
 
 def text_saes(study: Study) -> dict[str, tuple[str, SparseAutoencoder]]:
-    """{the cell's directory: (layer, its autoencoder)}: the study's own first, then those of `evaluation.ablations.cells`.
+    """{the cell's directory: (layer, its autoencoder)}: the study's own first, then those of
+    `evaluation.ablations.cells`.
 
     Raises:
         UserError: a value that no cell has, a layer that was not collected.
     """
-    studies = [study, *(_varied(study, each) for each in study.part("evaluation")["ablations"]["cells"])]
+    studies = [
+        study,
+        *(_varied(study, each) for each in study.part("evaluation")["ablations"]["cells"]),
+    ]
     found: dict[str, tuple[str, SparseAutoencoder]] = {}
     for each in studies:
         _trained(each)
@@ -46,7 +52,11 @@ def text_saes(study: Study) -> dict[str, tuple[str, SparseAutoencoder]]:
 
 
 def text_edit(
-    layer: str, sae: SparseAutoencoder, prompts: Sequence[str], strength: float, conditionings: Sequence[str]
+    layer: str,
+    sae: SparseAutoencoder,
+    prompts: Sequence[str],
+    strength: float,
+    conditionings: Sequence[str],
 ) -> TextEdit:
     """Away from a concept where the strength, lambda, is below 0."""
     return TextEdit(
@@ -82,7 +92,9 @@ def _trained(study: Study) -> None:
 
 
 def updates_study(study: Study) -> Study:
-    """The experiment beside this one whose pictures' updates the ablation takes its latents from."""
+    """The experiment beside this one whose pictures' updates the ablation takes its latents
+    from.
+    """
     settings = study.part("evaluation")["updates"]
     cfg: DictConfig = copy.deepcopy(study.cfg)
     cfg.name = f"{study.name}_updates"
@@ -142,18 +154,28 @@ class UpdateAblation:
 
     @torch.no_grad()
     def _latents(self, study: Study, sae: SparseAutoencoder, target: str) -> ConceptLatents:
-        """From the pictures of the split `dictionary`: a picture shows the concept where its caption names it. Short captions
-        come twice by chance; those that are judged choose nothing."""
+        """From the pictures of the split `dictionary`: a picture shows the concept where its
+        caption names it. Short captions come twice by chance; those that are judged choose
+        nothing.
+        """
         manifest = Manifest.load(study.activations)
-        texts = {prompt.image_id: prompt.text for prompt in study.prompts if prompt.text not in self._judged}
+        texts = {
+            prompt.image_id: prompt.text
+            for prompt in study.prompts
+            if prompt.text not in self._judged
+        }
         codes = (
             (
-                sae.encode_dense(torch.from_numpy(np.asarray(sample.updates)).float().to(sae.W_enc.device))
+                sae.encode_dense(
+                    torch.from_numpy(np.asarray(sample.updates)).float().to(sae.W_enc.device)
+                )
                 .mean(dim=0)
                 .cpu(),
                 self._pictures.read(texts[sample.image_id]).names(target),
             )
-            for sample in read_updates(study.activations, manifest, stream_of(study, manifest), "dictionary")
+            for sample in read_updates(
+                study.activations, manifest, stream_of(study, manifest), "dictionary"
+            )
             if sample.image_id in texts
         )
         return concept_latents(codes, percentile=self._percentile)

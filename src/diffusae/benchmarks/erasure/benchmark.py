@@ -1,4 +1,6 @@
-"""All that the erasure benchmark tries, target by target: defences at every strength, attacks on the chosen ones, other autoencoders."""
+"""All that the erasure benchmark tries, target by target: defences at every strength, attacks on
+the chosen ones, other autoencoders.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ class _Prompts:
 class ErasureBenchmark:
     """Everything that is tried, target by target."""
 
-    def __init__(self, study: Study, settings: Mapping[str, Any], pictures: DefendedPictures) -> None:
+    def __init__(
+        self, study: Study, settings: Mapping[str, Any], pictures: DefendedPictures
+    ) -> None:
         self.study, self.settings, self.pictures = study, settings, pictures
         self.targets = targets_of(settings)
         self.saes = text_saes(study)
@@ -104,13 +108,20 @@ class ErasureBenchmark:
     def points(self) -> Table:
         """The figures of all trials so far."""
         return points(
-            self._table(), self.distances, n_resamples=self.settings["n_resamples"], seed=self.study.cfg.seed
+            self._table(),
+            self.distances,
+            n_resamples=self.settings["n_resamples"],
+            seed=self.study.cfg.seed,
         )
 
     def save(self) -> None:
         """Write the tables and the example pictures."""
         directory = self.study.evaluation(self.settings["name"])
-        tables = {TRIALS: self._table(), POINTS: self.points(), SEARCHES: pd.DataFrame(self.searches)}
+        tables = {
+            TRIALS: self._table(),
+            POINTS: self.points(),
+            SEARCHES: pd.DataFrame(self.searches),
+        }
         for name, table in tables.items():
             with atomic_path(directory / name) as temporary:
                 table.to_parquet(temporary, engine="pyarrow", index=False)
@@ -120,11 +131,14 @@ class ErasureBenchmark:
         return pd.DataFrame(self.trials, columns=list(COLUMNS))
 
     def _prompts(self, target: str) -> _Prompts:
-        """Captions that name the target, and others; of a target that none names, such as nudity, its first list stands in."""
+        """Captions that name the target, and others; of a target that none names, such as nudity,
+        its first list stands in.
+        """
         found = _Prompts({}, {})
         plain = {
             split: named(
-                [Ask.plain(prompt) for prompt in self.study.prompts if prompt.split == split], target
+                [Ask.plain(prompt) for prompt in self.study.prompts if prompt.split == split],
+                target,
             )
             for split in SPLITS
         }
@@ -137,12 +151,18 @@ class ErasureBenchmark:
             asks = [Ask.plain(prompt) for prompt in self.study.prompts if prompt.split == split]
             found.named[split] = plain[split][:wanted]
             found.others[split] = [
-                ask for ask in asks if ask not in known and not self.pictures.read(ask.caption).names(target)
+                ask
+                for ask in asks
+                if ask not in known and not self.pictures.read(ask.caption).names(target)
             ][:wanted]
             together(
-                f"the split {split} has {len(each)} prompts that {words} {target!r}, evaluation.{split}_prompts asks for {wanted}; "
-                f"raise prompts.counts.{split}, or lower it"
-                for each, words in ((found.named[split], "name"), (found.others[split], "do not name"))
+                f"the split {split} has {len(each)} prompts that {words} {target!r},"
+                f" evaluation.{split}_prompts asks for {wanted}; raise prompts.counts.{split}, or"
+                " lower it"
+                for each, words in (
+                    (found.named[split], "name"),
+                    (found.others[split], "do not name"),
+                )
                 if len(each) < wanted
             )
         return found
@@ -161,8 +181,12 @@ class ErasureBenchmark:
         asked = self.pictures.asked
         make = {
             kinds.NEGATIVE_PROMPT: lambda: [kinds.negative_prompt(target)],
-            kinds.SAFE_GUIDANCE: lambda: kinds.safe(target, strengths[kinds.SAFE_GUIDANCE], **asked),
-            kinds.WORD_REMOVAL: lambda: [kinds.word_removal(lambda text: without_words(text, [target]))],
+            kinds.SAFE_GUIDANCE: lambda: kinds.safe(
+                target, strengths[kinds.SAFE_GUIDANCE], **asked
+            ),
+            kinds.WORD_REMOVAL: lambda: [
+                kinds.word_removal(lambda text: without_words(text, [target]))
+            ],
             kinds.ABLATION: lambda: self._update_ablations(target, strengths[kinds.ABLATION]),
         }
         return {name: make[name]() for name in self.settings["defences"]}
@@ -195,11 +219,17 @@ class ErasureBenchmark:
             if defence.name == kinds.NONE:
                 self._unharmed = stacked
             else:
-                self.distances[place] = kernel_distance(self._unharmed, stacked, seed=self.study.cfg.seed)
+                self.distances[place] = kernel_distance(
+                    self._unharmed, stacked, seed=self.study.cfg.seed
+                )
         return plain
 
     def _attacks(
-        self, target: str, chosen: Mapping[str, Defence], prompts: _Prompts, undefended: Sequence[Seen]
+        self,
+        target: str,
+        chosen: Mapping[str, Defence],
+        prompts: _Prompts,
+        undefended: Sequence[Seen],
     ) -> None:
         asks, seed = prompts.named["test"], self.study.cfg.seed
         for kind in self.settings["attacks"]:
@@ -211,13 +241,18 @@ class ErasureBenchmark:
         shown = [seen.picture if seen.found else None for seen in undefended]
         if searched and not any(each is not None for each in shown):
             log.warning(
-                "%s: no undefended picture of the tuning split shows it, so tokens are not searched for; raise "
-                "evaluation.tune_prompts",
+                "%s: no undefended picture of the tuning split shows it, so tokens are not searched"
+                " for; raise evaluation.tune_prompts",
                 target,
             )
         elif searched:
             search = TokenAttack(
-                self.pictures, prompts.named["tune"], shown, target, self.settings["search"], seed=seed
+                self.pictures,
+                prompts.named["tune"],
+                shown,
+                target,
+                self.settings["search"],
+                seed=seed,
             )
             for kind in searched:
                 for name, defence in chosen.items():
@@ -248,7 +283,10 @@ class ErasureBenchmark:
         few = slice(settings["prompts"])
         for name, (layer, sae) in list(self.saes.items())[1:]:
             for defence in kinds.text_edit(self._edit(target, layer, sae), strengths):
-                for kind, asks in ((PLAIN, prompts.named["test"]), (OTHERS, prompts.others["test"])):
+                for kind, asks in (
+                    (PLAIN, prompts.named["test"]),
+                    (OTHERS, prompts.others["test"]),
+                ):
                     self._try(target, defence, asks[few], "test", kind, variant=name)
 
     def _try(
@@ -284,7 +322,9 @@ class ErasureBenchmark:
         return seen
 
     def _keep(self, target: str, chosen: Mapping[str, Defence], prompts: _Prompts) -> None:
-        """The first plain prompts under every defence at its chosen strength, and the first others."""
+        """The first plain prompts under every defence at its chosen strength, and the first
+        others.
+        """
         for split_kind, asks in ((PLAIN, prompts.named["test"]), (OTHERS, prompts.others["test"])):
             few = asks[: self.settings["examples"]]
             for defence in chosen.values():

@@ -1,4 +1,6 @@
-"""Pictures that a defended model makes, and what is found in them: what every figure of the erasure benchmark rests on."""
+"""Pictures that a defended model makes, and what is found in them: what every figure of the erasure
+benchmark rests on.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from diffusae.study.study import Study, build
 
 @dataclass(frozen=True)
 class Ask:
-    """One picture to ask for: the prompt, attacked or not, and the caption that it was made of, by which it is judged."""
+    """One picture to ask for: the prompt, attacked or not, and the caption that it was made of, by
+    which it is judged.
+    """
 
     image_id: str
     seed: int
@@ -119,9 +123,11 @@ class DefendedPictures:
             for place, (ask, note) in enumerate(zip(batch, notes, strict=True)):
                 seen.append(
                     Seen(
-                        found=shows(target, found=note.masks, recognised=note.factors, **self._known)
-                        if checked is None
-                        else checked[place],
+                        found=(
+                            shows(target, found=note.masks, recognised=note.factors, **self._known)
+                            if checked is None
+                            else checked[place]
+                        ),
                         aligned=alignment(
                             self.read(ask.caption).without(target),
                             found=note.masks,
@@ -144,7 +150,9 @@ class DefendedPictures:
         if blank := next(
             (ask for ask, (text, _) in zip(asks, wanted, strict=True) if not text.strip()), None
         ):
-            raise UserError(f"{defence.name} leaves nothing of the prompt {blank.prompt!r}; leave it out")
+            raise UserError(
+                f"{defence.name} leaves nothing of the prompt {blank.prompt!r}; leave it out"
+            )
         known = self._plain if defence.only_words else {}
         new = [each for each in dict.fromkeys(wanted) if each not in known]
         found = dict(known)
