@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,9 +52,8 @@ def text(n: int, split: str = "train", first: int = 0) -> ImageRecord:
 
 def collected(root: Path, **options: object) -> Manifest:
     """Two training groups of three texts, and a validation group of two."""
-    writer = ActivationWriter(
-        root, streams=[STREAM], header={}, with_images=False, ragged=True, **options
-    )  # type: ignore[arg-type]
+    always: Any = {"streams": [STREAM], "header": {}, "with_images": False, "ragged": True}
+    writer = ActivationWriter(root, **always, **options)
     for index, (split, numbers) in enumerate(
         [("train", range(3)), ("train", range(3, 6)), ("validation", (6, 7))]
     ):

@@ -2,9 +2,10 @@
 the same weights.
 """
 
-# pyright: reportMissingImports=false, reportAttributeAccessIssue=false,
-# reportOptionalOperand=false, reportOptionalMemberAccess=false, reportOperatorIssue=false The other
-# libraries lie in an environment of their own; without them their attributes are unknown.
+# The other libraries lie in an environment of their own; without them their attributes are unknown.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# pyright: reportOptionalOperand=false, reportOptionalMemberAccess=false
+# pyright: reportOperatorIssue=false
 
 from pathlib import Path
 

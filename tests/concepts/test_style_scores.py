@@ -11,9 +11,8 @@ from tiny_annotators import Space, greys
 
 def test_a_score_is_the_cosine_with_the_mean_of_a_values_words():
     space = Space({"a": 0, "b": 90, "c": 60})
-    scorer = StyleScorer(
-        space, {"style": {"first": ["a", "b"], "second": ["c"]}, "tone": ["a", "b"]}
-    )  # type: ignore[arg-type]
+    factors = {"style": {"first": ["a", "b"], "second": ["c"]}, "tone": ["a", "b"]}
+    scorer = StyleScorer(space, factors)  # type: ignore[arg-type]
     assert scorer.factors == {"style": ("first", "second"), "tone": ("a", "b")}
     low, high = scorer.score(greys(0, 90))
     # The mean of the directions 0 and 90 is the direction 45.

@@ -5,6 +5,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from diffusae.cli import config_directory
+from diffusae.collecting import collect as collecting
 from diffusae.collecting.truncation import told_truncations
 from diffusae.errors import UserError
 from diffusae.prompts.prompt_set import Prompt
@@ -25,7 +26,7 @@ def unloadable(monkeypatch):
     def refuse(*_args, **_values):
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(stage, "load_model", refuse)
+    monkeypatch.setattr(collecting, "load_model", refuse)
 
 
 def test_too_little_disk_is_refused_before_the_model_loads(tmp_path, monkeypatch, unloadable):

@@ -159,7 +159,7 @@ def test_a_killed_collection_goes_on_to_the_same_bytes(
     assert not (study.activations / "manifest.json").exists()
     assert stage.collect(study.cfg)
     assert contents(study) == contents(whole)
-    monkeypatch.setattr(stage, "load_model", None)
+    monkeypatch.setattr(collecting, "load_model", None)
     assert not stage.collect(study.cfg)  # finished: nothing loads
 
 
@@ -211,7 +211,7 @@ def test_pictures_that_do_not_decode_are_counted_and_named_and_left_out_only_whe
     put(folder / "cat" / "bad.png", encoded(pixels(9))[:50])
     put(folder / "dog" / "empty.jpg", b"")
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "load_model", None)  # refused before the model loads
+        patch.setattr(collecting, "load_model", None)  # refused before the model loads
         with pytest.raises(
             UserError,
             match=r"(?s)2 of 6 pictures do not decode.*cat/bad.png: .*skip_undecodable=true",
@@ -344,7 +344,7 @@ def test_an_empty_prompt_needs_no_guidance_of_the_model(tmp_path: Path) -> None:
 def test_a_layer_that_does_not_exist_is_refused_with_the_valid_ones(
     tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(stage, "load_model", None)
+    monkeypatch.setattr(collecting, "load_model", None)
     with pytest.raises(UserError, match=r"'text2_1' does not exist; .* text_0 to text_3"):
         stage.collect(study_in(tmp_path, "collection=text", "grid.blocks=[text_1,text2_1]").cfg)
 

@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 
 from diffusae.activations.parts import Part
 from diffusae.cli import config_directory
+from diffusae.collecting import collect as collecting
 from diffusae.errors import UserError
 from diffusae.files import sha256_of
 from diffusae.runs.lock import directory_lock
@@ -75,7 +76,7 @@ def unloadable(monkeypatch):
     def refuse(*_args, **_values):
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(stage, "load_model", refuse)
+    monkeypatch.setattr(collecting, "load_model", refuse)
 
 
 def test_tasks_one_after_the_other_give_the_single_run_byte_for_byte(
@@ -90,7 +91,9 @@ def test_tasks_one_after_the_other_give_the_single_run_byte_for_byte(
     records = [read_record(directory / "activations") for directory in (single, tmp_path)]
     assert records[0] and records[1] and records[0].signature == records[1].signature
     assert records[1].status == "finished"
-    monkeypatch.setattr(stage, "load_model", None)  # nothing is left to do, for any number of tasks
+    monkeypatch.setattr(
+        collecting, "load_model", None
+    )  # nothing is left to do, for any number of tasks
     assert [
         collect(tmp_path, *each) for each in (["collect.shard=0/2"], ["collect.shard=1/2"], [])
     ] == [False] * 3
@@ -102,7 +105,7 @@ def test_a_damaged_shard_is_redone_by_its_task_alone(single, tmp_path, monkeypat
     shard = next((tmp_path / "activations" / "mid").rglob("shard-000001.tar"))
     shard.write_bytes(b"\1" + shard.read_bytes()[1:])
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "load_model", None)
+        patch.setattr(collecting, "load_model", None)
         assert not collect(tmp_path, "collect.shard=0/2")
     assert collect(tmp_path, "collect.shard=1/2")
     assert contents(tmp_path) == contents(single)

@@ -143,10 +143,10 @@ def test_the_record_tells_what_auto_chose_and_a_stopped_training_goes_on_with_it
 ):
     study = Study(composed())
     assert study.cfg.sae.selection_precision == "auto"
-    monkeypatch.setattr(stage, "fastest", lambda _device: "bfloat16")
+    monkeypatch.setattr(training, "fastest", lambda _device: "bfloat16")
     with pytest.raises(KeyboardInterrupt), training.recorded(study):
         raise KeyboardInterrupt
-    monkeypatch.setattr(stage, "fastest", lambda _device: "float32")
+    monkeypatch.setattr(training, "fastest", lambda _device: "float32")
     assert training.selection_precision(study) == "bfloat16"
     stage.train(study.cfg)
     record = read_record(study.sae)
@@ -324,7 +324,7 @@ def test_an_autoencoder_that_is_worse_than_the_mean_is_told_when_it_is_saved(
     monkeypatch, caplog, explained, told
 ):
     """`train` and `train_grid` both save by `save_trained`."""
-    monkeypatch.setattr(stage, "save_sae", lambda *_: None)
+    monkeypatch.setattr(training, "save_sae", lambda *_: None)
     cfg = SimpleNamespace(
         sae=SimpleNamespace(lr=0.5, input_scaling="none"), trainer=SimpleNamespace(steps=9)
     )
