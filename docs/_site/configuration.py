@@ -112,7 +112,7 @@ def written(node: yaml.Node, lines: list[str]) -> str:
 def comment_at(key: yaml.Node, value: yaml.Node, lines: list[str]) -> str:
     """The comment above a key and those on its own lines. The file's head belongs to no key."""
     first, last = key.start_mark.line, value.end_mark.line
-    while last > first and (last == len(lines) or not lines[last][: value.end_mark.column].strip()):
+    if last == len(lines) or (last > first and not lines[last][: value.end_mark.column].strip()):
         last -= 1  # a block list ends where the next key begins
     above = []
     start = first - 1
