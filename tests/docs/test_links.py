@@ -27,7 +27,8 @@ def test_every_link_and_anchor_resolves(page: Path):
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
         text = text_of(target)
-        if (text is None and not target.is_file()) or (anchor and anchor not in anchors(text or "")):
+        exists = text is not None or target.is_file()
+        if not exists or (anchor and anchor not in anchors(text or "")):
             broken.append(link)
     assert not broken
 
