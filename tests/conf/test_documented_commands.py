@@ -23,7 +23,7 @@ SUMMARISED = (
 
 
 def commands(page: Path) -> dict[str, tuple[str, ...]]:
-    """{place: words after `diffusae`} of a page's code blocks; variables that a block sets are
+    """{place: words after `diffusae`} of a page's code blocks; variables that the page sets are
     filled in.
     """
     found: dict[str, tuple[str, ...]] = {}
@@ -32,7 +32,7 @@ def commands(page: Path) -> dict[str, tuple[str, ...]]:
     text = re.sub(r"\\\n", "  ", page.read_text(encoding="utf-8"))
     for number, line in enumerate(text.splitlines(), 1):
         if line.startswith("```"):
-            inside, variables = not inside, {}
+            inside = not inside
         elif inside and (assigned := re.match(r'([A-Z]+)="(.*?)"', line)):
             variables[assigned[1]] = assigned[2]
         elif inside and (command := re.match(r"(?:srun )?diffusae +(.+)", line)):
