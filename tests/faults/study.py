@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OUTPUTS = Path("outputs")
+COPY = "copy"
+"""The name of the study that trains on a copy of the collection."""
+
 SOURCE = "DIFFUSAE_FAULTS_SOURCE"
 """The environment's name for the place of the collection that is copied."""
 
@@ -77,7 +80,7 @@ STEPS = {step.name: step for step in (
          ("collect", "annotate", "label", "composition", "composition final", "spatial", "global")),
     Step("export", ("export", "timestep=early"), "report", ("train_grid", "composition", "reconstruction")),
     Step("compare", ("compare",), "export", ("composition", "reconstruction", "spatial")),
-    Step("mirror", ("train", "timestep=early", "name=copy", f"activations.source=file://${{oc.env:{SOURCE}}}"), None),
+    Step("mirror", ("train", "timestep=early", f"name={COPY}", f"activations.source=file://${{oc.env:{SOURCE}}}"), None),
     Step("run", ("run", "side_by_side=true", "metrics_at.spatial=[mid-t1.00-cond]",
                  "+metric_settings={spatial: {strengths: [1.0], tune_prompts: 1, test_prompts: 1, steps: 3}}"), None),
 )}  # fmt: skip
