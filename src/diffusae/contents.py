@@ -1,6 +1,5 @@
 """What a user's file holds by its first bytes, whatever its name says; compressed files are opened
-as what they hold; JSON.
-"""
+as what they hold; JSON."""
 
 from __future__ import annotations
 
@@ -21,8 +20,7 @@ HEAD_BYTES = 4096
 
 FREE_BYTES, MOST_EXPANSION = 2**28, 200
 """A compressed file may hold so many bytes, and beyond them so many times its own size: text
-shrinks to a tenth, bombs to a thousandth.
-"""
+shrinks to a tenth, bombs to a thousandth."""
 
 _DECOMPRESSORS: Mapping[bytes, tuple[str, Callable[[BinaryIO], Any]]] = {
     b"\x1f\x8b": ("gzip", gzip.open),

@@ -11,14 +11,12 @@ USER_FAULT = 2
 
 class UserError(ValueError):
     """A mistake that the user can mend. The message states the rule, the value found and the
-    remedy.
-    """
+    remedy."""
 
 
 def unknown(kind: str, name: object, known: Iterable[object]) -> UserError:
     """The error for a name that does not exist; it lists those that do and points at the
-    nearest.
-    """
+    nearest."""
     names = sorted(str(k) for k in known)
     close = difflib.get_close_matches(str(name), names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -27,8 +25,7 @@ def unknown(kind: str, name: object, known: Iterable[object]) -> UserError:
 
 def refuse_text(name: str, value: object) -> None:
     """`UserError` where one text stands in the place of several: Python would take it for a list of
-    its letters.
-    """
+    its letters."""
     if isinstance(value, str):
         raise UserError(
             f"{name}={value!r} is one text where a list of texts is needed; give [{value!r}]"
@@ -37,8 +34,7 @@ def refuse_text(name: str, value: object) -> None:
 
 def together(faults: Iterable[str], *, most: int | None = None) -> None:
     """Raise one `UserError` that lists every fault, or the first `most` and how many more; do
-    nothing when there is none.
-    """
+    nothing when there is none."""
     found = list(faults)
     if len(found) == 1:
         raise UserError(found[0])

@@ -66,8 +66,7 @@ def atomic_path(path: Path | str, *, durable: bool = True) -> Iterator[Path]:
 
 def flush_directory(directory: Path | str) -> None:
     """Bring the names in a directory to the disk; where the file system has no such thing, nothing
-    is done.
-    """
+    is done."""
     try:
         descriptor = os.open(directory, os.O_RDONLY)
     except OSError:
@@ -83,16 +82,14 @@ def flush_directory(directory: Path | str) -> None:
 
 def is_left_over(path: Path) -> bool:
     """Whether a temporary file is that of a process of this machine that was killed before the
-    rename.
-    """
+    rename."""
     owner = re.search(rf"\.(\d{{1,9}}){re.escape(TEMPORARY_SUFFIX)}$", path.name)
     return owner is not None and not _is_another_live_process(int(owner[1]))
 
 
 def remove_left_overs(directory: Path | str) -> None:
     """Remove the temporary files that killed processes of this machine left directly in a
-    directory, if there is one.
-    """
+    directory, if there is one."""
     for temporary in Path(directory).glob(f"*{TEMPORARY_SUFFIX}"):
         if is_left_over(temporary):
             temporary.unlink(missing_ok=True)
@@ -112,8 +109,7 @@ def _is_another_live_process(pid: int) -> bool:
 
 def atomic_write_json(path: Path | str, value: Any, *, durable: bool = True) -> None:
     """Write `value` as indented JSON under its final name only when it is whole. NaN and infinities
-    are refused, secrets masked.
-    """
+    are refused, secrets masked."""
     text = masked_json(json.dumps(value, indent=2, allow_nan=False, sort_keys=False), indent=2)
     with atomic_path(path, durable=durable) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -163,8 +159,7 @@ def _checksum(value: Mapping[str, Any]) -> str:
 
 def outputs_in(directory: Path | str) -> Outputs:
     """The outputs of a run that has just ended: every file directly in its directory but run.json,
-    hidden files and temporaries.
-    """
+    hidden files and temporaries."""
     found = {}
     for path in sorted(Path(directory).iterdir()):
         if path.name == RECORD or path.name.startswith(".") or path.suffix == TEMPORARY_SUFFIX:
@@ -243,8 +238,7 @@ def output_fault(path: Path, expected: Mapping[str, Any], *, read: bool = False)
 
 _damaged: set[tuple[str, int, int]] = set()
 """Files that were found damaged although size and time are as they were: path, time, time of
-change.
-"""
+change."""
 
 
 @lru_cache(maxsize=4096)

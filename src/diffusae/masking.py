@@ -57,8 +57,7 @@ _PLACES = ("_FILE", "_PATH", "_DIR", "_SOCK", "_URL", "_URI", "_HOME", "_ID")
 """Endings of variables that say where a secret lies, which is none."""
 _SHORTEST = 8
 """Characters of the shortest value of a variable that is looked for: shorter ones occur by
-chance.
-"""
+chance."""
 
 
 def masked(text: str) -> str:
@@ -74,8 +73,7 @@ def masked(text: str) -> str:
 
 def masked_value(value: Any) -> Any:
     """The same of every string in plain JSON, names of entries included; a string that is a `pipe:`
-    source goes whole.
-    """
+    source goes whole."""
     if isinstance(value, str):
         return PIPE + HIDDEN if value.lstrip().startswith(PIPE) else masked(value)
     if isinstance(value, Mapping):
@@ -85,8 +83,7 @@ def masked_value(value: Any) -> Any:
 
 def masked_json(text: str, **how: Any) -> str:
     """JSON text with masked strings; `how` is `json.dumps`'s, needed only where something is
-    masked.
-    """
+    masked."""
     suspect = _SUSPECT.search(text) or any(
         json.dumps(secret)[1:-1] in text for secret in _of_environment()
     )
@@ -95,15 +92,13 @@ def masked_json(text: str, **how: Any) -> str:
 
 def has_userinfo(url: str) -> bool:
     """Whether a URL carries a user's name or token before the host, a chained one
-    (`simplecache::https://...`) included.
-    """
+    (`simplecache::https://...`) included."""
     return _USERINFO.search(url) is not None
 
 
 def mask_output() -> None:
     """From now on this process logs no secret, by no handler, and shows none in a traceback. Once
-    is enough.
-    """
+    is enough."""
     make = logging.getLogRecordFactory()
     if getattr(make, "masks", False):
         return
@@ -132,8 +127,7 @@ def mask_output() -> None:
 
 def _of_environment() -> list[str]:
     """Values of variables whose names say that they are secret, the longest first: one may hold
-    another.
-    """
+    another."""
     found = {
         value
         for name, value in os.environ.items()

@@ -8,8 +8,7 @@ import platform
 KEPT_BYTES = 2**30
 LARGEST_BLOCK_BYTES = 2**28
 """Larger blocks are given back, so that the process never holds on to much of what it does not
-need.
-"""
+need."""
 
 # From glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -47,8 +46,7 @@ def keep_freed_memory() -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error, or what it was raised from, says that memory ran out: of the machine, the
-    GPU or a worker.
-    """
+    GPU or a worker."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, MemoryError) or type(seen).__name__ == "OutOfMemoryError":

@@ -23,8 +23,7 @@ MOST_BYTES = 256 << 20
 """Of a JSON file: a manifest of a million shards has about as much."""
 MOST_DEEP = 64
 """Levels of lists and objects in each other. Ours have below 10, and code that walks through JSON
-recurses.
-"""
+recurses."""
 
 T = TypeVar("T")
 
@@ -48,9 +47,8 @@ def reading(path: Path | str, *, remedy: str) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}); {remedy}") from error
-    except (
-        Exception
-    ) as error:  # every parser has its own kinds of error, and damaged bytes bring up all of them
+    except Exception as error:
+        # Every parser has its own kinds of error, and damaged bytes bring up all of them
         raise UserError(f"{path} is damaged ({first_words(error)}); {remedy}") from error
 
 
@@ -230,9 +228,8 @@ def _any_of(value: Any, kinds: Iterable[Any], name: str) -> Any:
             return of_type(value, kind, name)
         except UserError as error:
             faults.append(error)
-    if (
-        value is not None and len(faults) == 2 and types.NoneType in kinds
-    ):  # what it must be says more than "or nothing"
+    # What it must be says more than "or nothing"
+    if value is not None and len(faults) == 2 and types.NoneType in kinds:
         raise faults[0]
     raise UserError(
         f"{name} must be {' or '.join(_name(kind) for kind in kinds)}, is {shown(value)}"
@@ -276,9 +273,8 @@ def shown(value: Any) -> str:
     """A JSON value for a message: shortened, containers by their kind."""
     if isinstance(value, dict | list | tuple):
         return f"{_NAMES[type(value)]} of {len(value)}"
-    if (
-        isinstance(value, int) and abs(value) > 10**20
-    ):  # Python refuses to print numbers of thousands of digits
+    # Python refuses to print numbers of thousands of digits
+    if isinstance(value, int) and abs(value) > 10**20:
         return "a number of more than 20 digits"
     text = json.dumps(value) if not isinstance(value, float) else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

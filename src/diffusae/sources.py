@@ -1,6 +1,5 @@
 """Where a pretrained model's files are: a local folder, or a hub id that is downloaded once. Never
-a pickle.
-"""
+a pickle."""
 
 from __future__ import annotations
 
@@ -52,9 +51,8 @@ def local_folder(
         )
     try:
         return Path(download(name))
-    except (
-        Exception
-    ) as error:  # the hub's clients have no common error, and the remedy is the same for all
+    except Exception as error:
+        # The hub's clients have no common error, and the remedy is the same for all
         serving = Path.cwd() / "models" / name.replace("/", "--")
         pinned = f" --revision {revision}" if revision else ""
         raise UserError(
@@ -67,8 +65,7 @@ def local_folder(
 
 def is_inside(path: Path, folder: Path) -> bool:
     """Whether a file lies in the folder, links followed. In the hub's own cache files are links to
-    the `blobs` beside.
-    """
+    the `blobs` beside."""
     target, root = path.resolve(), folder.resolve()
     blobs = [
         parent.parent / "blobs" for parent in (root, *root.parents) if parent.name == "snapshots"
@@ -78,8 +75,7 @@ def is_inside(path: Path, folder: Path) -> bool:
 
 def require_own_files(folder: Path) -> None:
     """`UserError` for a folder with links that lead out of it: what they lead to is not the
-    model's.
-    """
+    model's."""
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() and not is_inside(path, folder):
             raise UserError(

@@ -1,6 +1,5 @@
 """Ctrl-C (SIGINT) and SIGTERM: the first one leaves the work in order, a second Ctrl-C ends the
-process at once.
-"""
+process at once."""
 
 from __future__ import annotations
 
@@ -37,8 +36,7 @@ def received() -> int | None:
 
 def note(number: int) -> None:
     """Remember a signal that came in during `stopped_by_signals`; a second Ctrl-C ends the process.
-    Handlers call it.
-    """
+    Handlers call it."""
     global _received
     if not _active:
         return
@@ -52,8 +50,7 @@ def note(number: int) -> None:
 
 def raise_if_received() -> None:
     """Raise `StopSignal` where a signal came in and something swallowed it (a finaliser, a
-    library's `except`).
-    """
+    library's `except`)."""
     if _received is not None:
         raise StopSignal(_received)
 

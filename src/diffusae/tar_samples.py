@@ -59,8 +59,7 @@ class Sample:
     @property
     def told(self) -> str:
         """What the sample has, for a message, where dots in names may have made other keys than
-        were meant.
-        """
+        were meant."""
         name = next(iter(self.members.values())).name
         extension = name.rpartition("/")[2].partition(".")[2]
         return (
@@ -82,14 +81,12 @@ class TarSamples:
         self._file, self._read = file, read
         self.passed_over: list[str] = []
         """The first members that are no part of a sample: hidden ones (macOS writes `._` files),
-        those without an extension.
-        """
+        those without an extension."""
         self.passed_over_count = 0
 
     def __iter__(self) -> Iterator[Sample]:
         """Raises: TarFault: the tar is cut or damaged, or a sample is not in one piece. The samples
-        before it came whole.
-        """
+        before it came whole."""
         sample: Sample | None = None
         keys: set[str] = set()
         members = read_members(self._file)

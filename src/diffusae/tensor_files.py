@@ -1,6 +1,5 @@
 """Reading safetensors: what a file holds is known and compared before anything of that size is
-made.
-"""
+made."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """A mirror gives the samples and batches of the collection, fetches each shard once, and trusts
-nothing.
-"""
+nothing."""
 
 import json
 import shutil
@@ -94,9 +93,8 @@ def test_batches_are_those_of_the_collection_by_every_kind_of_url(
     assert mirror(here, url) == Manifest.load(there)
     assert shards_in(here) == []  # on demand
     assert same(batches(here, reader=reader), batches(there, reader=reader))
-    assert shards_in(here) == [
-        f"{MID}/shard-00000{n}.tar" for n in range(3)
-    ]  # of this stream alone
+    # Of this stream alone
+    assert shards_in(here) == [f"{MID}/shard-00000{n}.tar" for n in range(3)]
 
 
 @pytest.mark.parametrize("reader", ["mapped", "webdataset"])

@@ -69,9 +69,8 @@ def test_a_cut_download_goes_on_where_it_was_cut(server, tmp_path):
     (first, begun), *rest = server.asked
     assert (first, begun) == ("mid/shard.tar", 0)
     kept = min(start for _, start in rest)
-    assert (
-        0 < kept <= 800_000
-    )  # the rest alone was asked for again, but for what the client had not handed on
+    # The rest alone was asked for again, but for what the client had not handed on
+    assert 0 < kept <= 800_000
 
 
 @pytest.mark.parametrize("ranges", [True, False])

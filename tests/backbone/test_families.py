@@ -1,6 +1,5 @@
 """Families without an adapter, and pipelines that want more than a prompt, are named when they are
-listed or loaded.
-"""
+listed or loaded."""
 
 from __future__ import annotations
 

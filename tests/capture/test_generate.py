@@ -100,8 +100,7 @@ def test_a_picture_depends_neither_on_its_place_nor_on_its_batch(
     pipe, monkeypatch: pytest.MonkeyPatch, scheduler: str
 ) -> None:
     """Up to rounding, for another batch size may sum in another order. DDPM draws noise at each
-    step.
-    """
+    step."""
     if scheduler == "ddpm":
         ddpm = DDPMScheduler.from_config(pipe.scheduler.config)
         monkeypatch.setattr(pipe, "scheduler", ddpm)
@@ -212,8 +211,7 @@ def test_what_computes_elsewhere_than_its_weights_lie_is_given_tensors_there(
     pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under sequential offloading the weights are on the meta device, which is what the pipeline
-    calls its device.
-    """
+    calls its device."""
     plain = _generate(pipe)
     pictures = torch.zeros(2, 16, 16, 3, dtype=torch.uint8)
     layers = {"text_0": list_text_layers(pipe)["text_0"]}

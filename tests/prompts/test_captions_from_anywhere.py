@@ -1,6 +1,5 @@
 """Files of captions as the world has them: other encodings, other delimiters, damage, and what is
-no file at all.
-"""
+no file at all."""
 
 import bz2
 import gzip
@@ -232,9 +231,10 @@ def test_parquet_columns_that_are_no_text_are_refused_with_their_type(tmp_path, 
 
 
 def test_a_text_that_many_rows_share_does_not_fill_the_memory(tmp_path):
+    # 20 GB as rows
     many = pa.DictionaryArray.from_arrays(
         pa.array([0] * 20_000, pa.int32()), pa.array(["x" * 2**20])
-    )  # 20 GB as rows
+    )
     pq.write_table(pa.table({"caption": many}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match="20000 bad lines"):
         captions(tmp_path / "a.parquet")

@@ -1,3 +1,2 @@
 """Recorded updates on disk: schema, writer, reader, shuffle buffer, datamodule. The door to
-webdataset.
-"""
+webdataset."""

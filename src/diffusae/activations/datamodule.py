@@ -34,8 +34,7 @@ Reader = Literal["mapped", "webdataset"]
 
 class _MappedImages:
     """The images of the epoch's sequence out of memory-mapped shards; in a ragged collection,
-    single vectors.
-    """
+    single vectors."""
 
     def __init__(
         self, root: Path, manifest: Manifest, shards: Sequence[Shard], stream: Stream, split: str
@@ -81,8 +80,7 @@ def _ahead(root: Path, shards: Sequence[Shard]) -> None:
 
 class _StreamedImages:
     """The images of the epoch's sequence through webdataset, shard by shard from the one that is
-    asked for first; in a ragged collection, single vectors.
-    """
+    asked for first; in a ragged collection, single vectors."""
 
     def __init__(
         self, root: Path, manifest: Manifest, shards: Sequence[Shard], stream: Stream, split: str
@@ -173,8 +171,7 @@ def _server_of_workers() -> BaseContext:
 
 def _leave_signals_to_the_training(_worker: int) -> None:
     """A scheduler, or Ctrl-C, sends them to every process of a job, but the training needs its
-    workers up to its checkpoint. They end with it, however it ends.
-    """
+    workers up to its checkpoint. They end with it, however it ends."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -255,15 +252,13 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
 
     def share(self, rank: int, world_size: int) -> None:
         """Give only this rank's part of every batch from now on; `UserError` where batches cannot
-        be shared.
-        """
+        be shared."""
         self.rank, self.world_size = rank, world_size
         self._order()
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next pass; a pass to resume is forgotten where it was of another
-        epoch.
-        """
+        epoch."""
         if epoch != self.epoch:
             self.epoch, self._given, self._skip = epoch, 0, 0
 
@@ -442,15 +437,13 @@ class ActivationDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Refuse damaged shards, all in one error. Lightning calls this once before the first
-        batch.
-        """
+        batch."""
         if self.verify:
             require_sound(self.root, self.manifest, streams=[self.stream.folder])
 
     def train_dataloader(self) -> ShuffledBatches:
         """The shuffled training batches; the same object every time, so that its place in the epoch
-        is kept.
-        """
+        is kept."""
         if self.trainer is not None:
             self._train.share(self.trainer.global_rank, self.trainer.world_size)
         return self._train

@@ -1,6 +1,5 @@
 """Checking the images of one group as they come, and writing each to all of the group's tars or to
-none.
-"""
+none."""
 
 from __future__ import annotations
 
@@ -24,8 +23,7 @@ logger = logging.getLogger(__name__)
 
 def plain_json(what: str, value: Any) -> Any:
     """`value` as JSON will give it back. Raises `UserError` where it is not plain JSON (NaN
-    included).
-    """
+    included)."""
     try:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -131,9 +129,8 @@ class GroupFilling:
                     f"image {record.image_id!r} at {folder} has shape {array.shape}, the stream has"
                     f" {shape} [positions, d_in]; check the hookpoint's grid"
                 )
-            arrays[folder] = self.numbers.encode(
-                array
-            )  # an overflow becomes inf here and is rejected
+            # An overflow becomes inf here and is rejected
+            arrays[folder] = self.numbers.encode(array)
         return arrays
 
     def _positions(self, record: ImageRecord, stream: Stream) -> int:
@@ -198,8 +195,7 @@ class GroupFilling:
 
     def refuse_all_rejected(self, index: int) -> None:
         """`UserError` where a group of several pictures has not one left: that is no accident of a
-        picture.
-        """
+        picture."""
         if self.count or len(self.rejected) < 2:
             return
         counts = Counter(place["block"] for each in self.rejected for place in each["nonfinite"])

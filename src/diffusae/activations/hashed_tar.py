@@ -60,8 +60,7 @@ class HashedTar:
 @contextmanager
 def hashed_tar(path: Path) -> Iterator[HashedTar]:
     """Open a tar that appears as `path` when the block ends well, and leaves nothing when it
-    fails.
-    """
+    fails."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         tar = HashedTar(file)
         yield tar

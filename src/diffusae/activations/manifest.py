@@ -84,8 +84,7 @@ class Manifest:
 
     def contradictions(self) -> Iterator[str]:
         """Where the manifest cannot be true: a stream twice, shards of unknown streams or splits,
-        or too small.
-        """
+        or too small."""
         streams = {stream.folder: stream for stream in self.streams}
         if len(streams) < len(self.streams):
             yield "two streams share a folder"
@@ -128,8 +127,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, as `load` reads it. `subsampling`, `ragged` and `dtype` are there only where
-        they say something.
-        """
+        they say something."""
         value = {
             "schema_version": self.schema_version,
             "header": dict(self.header),

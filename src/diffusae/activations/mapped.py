@@ -76,8 +76,7 @@ class MappedShard:
             (slots, stream.d_in), (self._unit, 1)
         )
         """The file as every stretch of d_in numbers that could be a vector; the stretches
-        overlap.
-        """
+        overlap."""
 
     @cached_property
     def slot_of_vector(self) -> Int[np.ndarray, " vectors"]:
@@ -103,8 +102,7 @@ class MappedShard:
 
     def slots(self, index: int) -> tuple[int, int]:
         """The row of `table` that is an image's first vector, and the rows from one vector to the
-        next.
-        """
+        next."""
         return (
             self._samples[index].offset // (self.numbers.bytes * self._unit),
             self.shape[1] // self._unit,
@@ -119,8 +117,7 @@ class MappedShard:
 
     def updates(self, index: int) -> Float[np.ndarray, "positions d_in"]:
         """One image's updates where they lie in the file; what is written to them never reaches
-        it.
-        """
+        it."""
         start, rows = self._samples[index].offset, self._samples[index].rows
         stop = start + self.numbers.bytes * rows * self.shape[1]
         return self.numbers.decode(self._view(start, stop)).reshape(rows, self.shape[1])

@@ -1,6 +1,5 @@
 """Bringing the parts of one collection together that tasks have written to directories of their
-own.
-"""
+own."""
 
 from __future__ import annotations
 

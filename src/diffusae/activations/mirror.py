@@ -93,14 +93,12 @@ class _Copy:
 
 _copies: dict[Path, _Copy] = {}
 """Directories that this process may fetch into and remove from. Filled by `mirror` alone, from the
-user's configuration.
-"""
+user's configuration."""
 
 
 class Copies:
     """Takes along, into a process that is started anew, which directories are mirrors: make one
-    part of what is sent there.
-    """
+    part of what is sent there."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _take_along, (dict(_copies),)
@@ -237,15 +235,13 @@ def open_shard(root: Path | str, shard: Shard) -> BinaryIO:
 
 def fetch_ahead(root: Path | str, shard: Shard) -> None:
     """In a mirror, begin to fetch a shard that will be read soon. What goes wrong is told when it
-    is read.
-    """
+    is read."""
     root = Path(root)
     here = _copy(root)
     if here is None or (root / shard.path).exists():
         return
-    if (
-        here.most_bytes is not None and here.most_bytes < 2 * shard.bytes
-    ):  # the one that is read now would go
+    # The one that is read now would go
+    if here.most_bytes is not None and here.most_bytes < 2 * shard.bytes:
         return
 
     def fetch() -> None:
@@ -272,8 +268,7 @@ def _fetch(root: Path, here: _Copy, shard: Shard) -> None:
 
 def _make_room(root: Path, most_bytes: int, *, keep: Path) -> None:
     """Remove the longest unused shards until the others fit. Who reads one goes on: its file is
-    open.
-    """
+    open."""
     found = []
     for shard in Manifest.load(root).entries:
         try:
@@ -292,8 +287,7 @@ def _make_room(root: Path, most_bytes: int, *, keep: Path) -> None:
 
 def _place(root: Path, data: bytes, source: Source, said: Mirror) -> None:
     """Put the files in place, the manifest last, once all that it names is seen to lie below
-    `root`.
-    """
+    `root`."""
     with tempfile.TemporaryDirectory(dir=root, suffix=TEMPORARY_SUFFIX) as folder:
         (Path(folder) / MANIFEST).write_bytes(data)
         Manifest.load(folder)

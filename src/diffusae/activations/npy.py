@@ -1,6 +1,5 @@
 """Arrays as the bytes of .npy files and back, without a copy where there need be none, and never
-with pickle.
-"""
+with pickle."""
 
 from __future__ import annotations
 
@@ -25,8 +24,7 @@ def npy_bytes(array: np.ndarray) -> bytes:
 
 def npy_array(data: bytes | memoryview) -> np.ndarray[Any, Any]:
     """The array of an .npy file, a view of `data`; `ValueError` for anything else, objects and
-    pickles included.
-    """
+    pickles included."""
     dtype, shape, offset = npy_header(data)
     size = math.prod(shape) * dtype.itemsize
     if size != len(data) - offset:
@@ -45,9 +43,8 @@ def npy_header(data: bytes | memoryview) -> tuple[np.dtype, tuple[int, ...], int
     return _parsed(bytes(data[: 10 + int.from_bytes(data[8:10], "little")]))
 
 
-@lru_cache(
-    maxsize=64
-)  # the arrays of a shard are all alike, and parsing costs more than mapping one
+# The arrays of a shard are all alike, and parsing costs more than mapping one
+@lru_cache(maxsize=64)
 def _parsed(header: bytes) -> tuple[np.dtype, tuple[int, ...], int]:
     file = io.BytesIO(header)
     version = np.lib.format.read_magic(file)
@@ -55,9 +52,8 @@ def _parsed(header: bytes) -> tuple[np.dtype, tuple[int, ...], int]:
         raise ValueError(f"version {version} of the .npy format; 1.0 is read")
     try:
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    except (
-        Exception
-    ) as error:  # NumPy evaluates the header as Python, and every kind of error comes of that
+    except Exception as error:
+        # NumPy evaluates the header as Python, and every kind of error comes of that
         raise ValueError(
             f"its header is damaged ({type(error).__name__}: {str(error)[:200]})"
         ) from error

@@ -73,8 +73,7 @@ def parts_at(root: Path) -> dict[Part, Path]:
 
 def told_missing(missing: Collection[int], parts: Collection[Part]) -> str:
     """The missing groups in words, each with the task that writes it where all tasks have one
-    count.
-    """
+    count."""
     counts = {part.count for part in parts}
     if len(counts) != 1:
         return f"groups {_short(sorted(missing))}"

@@ -1,6 +1,5 @@
 """A collection stays in its directory: no path that it names and no symbolic link in it leads
-out.
-"""
+out."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """Reading a collection: verification first, then samples through webdataset with explicit decoders
-only.
-"""
+only."""
 
 from __future__ import annotations
 
@@ -42,8 +41,7 @@ REMEDY = (
 @dataclass(frozen=True)
 class Fault:
     """One shard that is not what the manifest says: kind is `missing`, `size`, `hash` or
-    `unreadable`.
-    """
+    `unreadable`."""
 
     shard: str
     kind: str
@@ -184,8 +182,7 @@ def read_updates(
 
 def _check_positions(shard: Shard, sample: dict[str, Any], *, rows: int, most: int) -> None:
     """Where a sample lists its positions, they are as many as its rows, ascending, and of the
-    grid.
-    """
+    grid."""
     if (told := sample["json"].get("positions")) is None:
         return
     if len(told) != rows or told != sorted(set(told)) or told[0] < 0 or told[-1] >= most:
@@ -199,8 +196,7 @@ def read_images(
     root: Path | str, manifest: Manifest, split: str
 ) -> Iterator[tuple[str, UInt8[np.ndarray, "height width 3"], dict[str, Any]]]:
     """The pictures of one split as (image id, uint8 [height, width, 3], meta). Raises as
-    `read_updates` does.
-    """
+    `read_updates` does."""
     shards = manifest.shards(IMAGES, split)
     for _, sample in _samples(Path(root), shards, kind="png", image_size=manifest.image_size):
         yield sample["__key__"], sample["png"], sample["json"]
@@ -235,8 +231,7 @@ def _samples(
     root: Path, shards: Iterable[Shard], *, kind: str, image_size: tuple[int, int] | None = None
 ) -> Iterator[tuple[Shard, dict[str, Any]]]:
     """The decoded samples of these shards, each with exactly the members `kind` and `json`, and a
-    new key; pictures are of `image_size`.
-    """
+    new key; pictures are of `image_size`."""
     seen: set[str] = set()
     decoder = Decoder([partial(_decode, image_size=image_size)], pre=[], post=[])
     for shard in shards:
@@ -286,8 +281,7 @@ def _only_expected(
     members: Iterable[dict[str, Any]], *, shard: Shard, kinds: tuple[str, str]
 ) -> Iterator[dict[str, Any]]:
     """Pass on a tar's members, and refuse by name what webdataset would skip, unpickle or mix
-    up.
-    """
+    up."""
     names: set[str] = set()
     for member in members:
         if member:  # webdataset marks a shard's end with an empty member
@@ -319,9 +313,8 @@ def _decode(extension: str, data: bytes, *, image_size: tuple[int, int] | None) 
                 f"it has size {(image.height, image.width)}, the manifest says {image_size}; shards"
                 " of different collections are mixed"
             )
-        if (
-            image.width * image.height > MOST_PIXELS
-        ):  # a small file can say that it is as large as it likes
+        # A small file can say that it is as large as it likes
+        if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS}")
         return np.asarray(image.convert("RGB"))
 

@@ -1,6 +1,5 @@
 """Batches gathered from where their vectors lie in mapped shards: each vector goes through memory
-once.
-"""
+once."""
 
 from __future__ import annotations
 
@@ -16,16 +15,14 @@ from diffusae.activations.order import EpochOrder
 
 BLOCK = 256
 """Rows gathered as they are stored before they are converted: at d_in = 1280 0.6 MB of float16,
-which stay in a core's cache.
-"""
+which stay in a core's cache."""
 
 Table = Float[Tensor, "slots d_in"]
 """A shard as every stretch of d_in numbers in it that could be a vector; the stretches overlap."""
 
 Place = Callable[[int], tuple[Table, int, int]]
 """Where image i of the epoch's sequence lies: a table, the slot of its first vector, and slots from
-one to the next.
-"""
+one to the next."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """What a collection of activations consists of: cells, streams, images, shards, and groups of
-images.
-"""
+images."""
 
 from __future__ import annotations
 
@@ -72,9 +71,8 @@ class Cell:
         if not self.model:
             faults.insert(0, "the model's name is empty; name the model")
         together(faults)
-        object.__setattr__(
-            self, "t", float(self.t) + 0.0
-        )  # turns -0.0 into 0.0, which prints differently
+        # Turns -0.0 into 0.0, which prints differently
+        object.__setattr__(self, "t", float(self.t) + 0.0)
 
     @property
     def key(self) -> str:
@@ -136,8 +134,7 @@ class Stream:
     @property
     def positions(self) -> int:
         """Places of the grid, height times width: the update vectors of an image that keeps them
-        all.
-        """
+        all."""
         return self.grid[0] * self.grid[1]
 
     def cell(self, model: str) -> Cell:
@@ -230,8 +227,7 @@ class Shard:
 @dataclass(frozen=True, kw_only=True)
 class Group:
     """The journal of one finished group of images: its shards, and the images that were
-    rejected.
-    """
+    rejected."""
 
     index: int
     split: str

@@ -14,8 +14,7 @@ from diffusae.activations.order import EpochOrder
 
 Images = Callable[[int], np.ndarray]
 """Gives image i of the epoch's sequence as [positions, d_in] of `Manifest.numbers.read`; it is
-asked in rising order within a chunk.
-"""
+asked in rising order within a chunk."""
 
 
 def chunk_of_batches(
@@ -41,25 +40,21 @@ def chunk_of_batches(
 
 class Recycled:
     """Memory for float32 batches that is used again as soon as nobody holds the batch: new memory
-    would have to be touched page by page, which takes longer than all else.
-    """
+    would have to be touched page by page, which takes longer than all else."""
 
     def __init__(self) -> None:
         self._free: list[Tensor] = []
 
     def batch(self, size: int, d_in: int) -> Float[Tensor, "size d_in"]:
         """A float32 batch to be written to. Its memory comes back when its last tensor, or view of
-        it, is gone.
-        """
+        it, is gone."""
         block = self._free.pop() if self._free else torch.empty(0)
         if block.numel() < size * d_in:
-            block = torch.empty(
-                size * d_in
-            )  # begins at a cache line, to which storing takes half the time
+            # Begins at a cache line, to which storing takes half the time
+            block = torch.empty(size * d_in)
         rows = block[: size * d_in].view(size, d_in).numpy()
-        weakref.finalize(
-            rows, self._free.append, block
-        )  # a tensor keeps the array that it was made from
+        # A tensor keeps the array that it was made from
+        weakref.finalize(rows, self._free.append, block)
         return torch.from_numpy(rows)
 
 

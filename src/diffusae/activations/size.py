@@ -19,8 +19,7 @@ def npy_size(*shape: int, bytes_per_number: int = 2) -> int:
 
 def tar_size(members: Iterable[int]) -> int:
     """Bytes of a shard with members of these sizes: a header block each, padded to blocks, with two
-    empty ones at the end, in records.
-    """
+    empty ones at the end, in records."""
     sizes = np.asarray(
         members if isinstance(members, np.ndarray) else list(members), dtype=np.int64
     )

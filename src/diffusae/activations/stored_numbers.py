@@ -39,8 +39,7 @@ class StoredNumbers:
 
     def encode(self, array: np.ndarray) -> np.ndarray:
         """Any floats as they are stored, rounded to the nearest; one beyond the range becomes
-        infinite.
-        """
+        infinite."""
         if self.stored == self.read:
             with np.errstate(over="ignore"):
                 return np.ascontiguousarray(array, dtype=self.stored)

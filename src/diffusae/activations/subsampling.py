@@ -84,8 +84,7 @@ class Subsampling:
     def draw(self, image_id: str, positions: int) -> Int[np.ndarray, " kept"]:
         """The kept positions of a picture in a thinned split, ascending: those with the least
         SHA-256 of `<seed>/<image id>/<position>`. A hash, so that any program can tell them, in
-        whatever version.
-        """
+        whatever version."""
         digests = [
             (hashlib.sha256(f"{self.seed}/{image_id}/{position}".encode()).digest(), position)
             for position in range(positions)

@@ -96,8 +96,7 @@ def _plain(header: bytes, start: int) -> Member | None:
 
 def _require_inside(member: Member, length: int) -> None:
     """A negative size would lead back to where the reading has been, a large one beyond the
-    file.
-    """
+    file."""
     if not 0 <= member.size <= length - member.offset:
         raise tarfile.ReadError(
             f"{member.name!r} is cut: {member.size} bytes from byte {member.offset} on, in a file"
@@ -109,8 +108,7 @@ def _by_tarfile(
     file: BinaryIO | mmap.mmap, start: int, length: int
 ) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """The members from byte `start` on; damage that tarfile passes over or has no name for is a
-    `TarError` as well.
-    """
+    `TarError` as well."""
     file.seek(start)
     try:
         with tarfile.open(fileobj=file, mode="r:") as opened:  # type: ignore[call-overload]
@@ -121,9 +119,8 @@ def _by_tarfile(
                     )
                 _require_inside(Member(each.name, each.offset_data, each.size), length)
                 yield opened, each
-            file.seek(
-                opened.offset
-            )  # where tarfile has stopped: without a word also at a damaged header
+            # Where tarfile has stopped: without a word also at a damaged header
+            file.seek(opened.offset)
             if file.read(_BLOCK) != _END:
                 raise tarfile.ReadError(
                     f"the header at byte {opened.offset} is damaged, or it has no end mark"

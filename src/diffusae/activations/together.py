@@ -48,8 +48,7 @@ class TogetherBatches(IterableDataset[dict[str, Float[Tensor, "batch d_in"]]]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next pass go on after the steps given; `UserError` where the streams are
-        others.
-        """
+        others."""
         if (found := sorted(state["streams"])) != sorted(self.streams):
             raise UserError(
                 f"the checkpoint has the streams {', '.join(found)}, not"
@@ -68,8 +67,7 @@ def _endless(stream: ShuffledBatches) -> Iterator[Tensor]:
 
 class TogetherDataModule(pl.LightningDataModule):
     """The streams of several data modules, by name; a validation loader a stream, in the order of
-    `streams`.
-    """
+    `streams`."""
 
     def __init__(self, streams: Mapping[str, ActivationDataModule], *, steps: int) -> None:
         super().__init__()

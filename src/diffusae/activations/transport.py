@@ -1,6 +1,5 @@
 """Files of a collection that lies elsewhere: any URL that fsspec opens, or a command whose output
-is the file.
-"""
+is the file."""
 
 from __future__ import annotations
 
@@ -76,14 +75,12 @@ class Source:
     @property
     def shown(self) -> str:
         """The URL as messages and files have it: without secrets, and of a command nothing but that
-        it is one.
-        """
+        it is one."""
         return masked_value(self.url)
 
     def read(self, path: str) -> bytes:
         """A small file, whole. Raises as `fetch` does, and `UserError` where it is larger than
-        `MOST_READ`.
-        """
+        `MOST_READ`."""
         return _attempted(self, path, lambda: self._read_once(path))
 
     def _read_once(self, path: str) -> bytes:
@@ -138,8 +135,7 @@ class Source:
 
     def _from(self, path: str, begun: int) -> Iterator[tuple[int, bytes]]:
         """Pieces with the place at which each begins: from byte `begun` on, or from the start where
-        it must be.
-        """
+        it must be."""
         if begun:
             try:
                 yield from _numbered(self._pieces(path, begun), begun)
@@ -262,8 +258,7 @@ def _attempted(source: Source, path: str, ask: Any) -> Any:
 
 def _hides_another(cause: BaseException | None) -> bool:
     """Whether "not found" stands for something else: fsspec says it over HTTP whatever went
-    wrong.
-    """
+    wrong."""
     over_http = type(cause).__module__.partition(".")[0] == "aiohttp"
     return isinstance(cause, OSError) or (
         over_http and getattr(cause, "status", None) not in (404, 410)

@@ -1,6 +1,5 @@
 """Writing a collection group by group, so that a kill at any moment costs the group at hand and no
-other.
-"""
+other."""
 
 from __future__ import annotations
 
@@ -177,8 +176,7 @@ class ActivationWriter:
 
     def finished_groups(self) -> dict[int, Group]:
         """The groups with a journal and with shards of the right size; all others are to be
-        redone.
-        """
+        redone."""
         found = {}
         for index, group in read_journals(self.root).items():
             wrong = [
@@ -290,8 +288,7 @@ class ActivationWriter:
 
     def missing_groups(self, count: int | None = None) -> list[int]:
         """The groups that are not finished, of `count` groups; None: of those up to the last
-        finished one.
-        """
+        finished one."""
         groups = self.finished_groups()
         count = max(groups, default=0) + 1 if count is None else count
         return [index for index in range(count) if index not in groups]
@@ -353,8 +350,7 @@ class ActivationWriter:
 
 def differences(there: Any, now: Any) -> str:
     """What differs between two nested dicts, a line each with both values; "" where nothing
-    does.
-    """
+    does."""
     old, new = _flat(there), _flat(now)
     return "".join(
         f"\n  {key}: {old.get(key, '(absent)')} -> {new.get(key, '(absent)')}"

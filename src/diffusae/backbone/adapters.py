@@ -21,8 +21,7 @@ from diffusae.backbone.hookpoints import denoiser_of
 
 Layout = Literal["one_batch", "two_passes", "none"]
 """How classifier-free guidance runs: as one batch [uncond, cond], as a pass for each branch, or not
-at all.
-"""
+at all."""
 
 _TEXT_LIMIT = "max_sequence_length"
 
@@ -72,8 +71,7 @@ class Adapter:
 
     def timestep(self, pipe: Any, given: Mapping[str, Any], *, running: bool) -> Tensor | float:
         """The scheduler's own timestep of a denoiser call; `running`: made by a running call of the
-        pipeline.
-        """
+        pipeline."""
         return given["timestep"]
 
     def time_argument(self, timestep: float, count: int) -> Tensor:
@@ -86,8 +84,7 @@ class Adapter:
 
     def unpack(self, latents: Tensor, height: int, width: int) -> Float[Tensor, "n channels h w"]:
         """The inverse of `pack`, for latents of this size; without channels that predict a variance
-        (PixArt).
-        """
+        (PixArt)."""
         return latents[:, : self.latent_channels]
 
     def guidance(self, guidance: float, true_guidance: float | None, count: int) -> dict[str, Any]:
@@ -112,8 +109,7 @@ class Adapter:
         timestep: float,
     ) -> Float[Tensor, "n channels h w"]:
         """One pass of the denoiser, with what the pipeline gives it besides latents and time as
-        `conditions`.
-        """
+        `conditions`."""
         output = self.denoiser(
             **{
                 **conditions,
@@ -130,8 +126,7 @@ class Adapter:
 
     def tokens(self, pipeline: type, own: int, text_tokens: int | None) -> int:
         """Tokens of a padded prompt: as asked, else as the pipeline's call pads, else the text
-        encoder's `own` number.
-        """
+        encoder's `own` number."""
         if len(self._joint()) or _TEXT_LIMIT not in inspect.signature(pipeline.__call__).parameters:
             # joint attention with a CLIP encoder in front (Stable Diffusion 3), or CLIP alone
             return own
@@ -167,8 +162,7 @@ class FluxAdapter(Adapter):
 
     def timestep(self, pipe: Any, given: Mapping[str, Any], *, running: bool) -> Tensor | float:
         """The pipeline's own, where it runs: the argument is a thousandth of it, rounded to the
-        model's dtype.
-        """
+        model's dtype."""
         own = getattr(pipe, "_current_timestep", None) if running else None
         return given["timestep"] * 1000 if own is None else own
 
@@ -180,9 +174,8 @@ class FluxAdapter(Adapter):
         return split.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
     def unpack(self, latents: Tensor, height: int, width: int) -> Float[Tensor, "n channels h w"]:
-        split = latents.unflatten(1, (height // 2, width // 2)).unflatten(
-            3, (-1, 2, 2)
-        )  # n h w c 2 2
+        # N h w c 2 2
+        split = latents.unflatten(1, (height // 2, width // 2)).unflatten(3, (-1, 2, 2))
         return split.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
     def guidance(self, guidance: float, true_guidance: float | None, count: int) -> dict[str, Any]:
@@ -232,8 +225,7 @@ def _shift(scheduler: Any, positions: int, max_shift: float) -> dict[str, float]
 
 def _mu(scheduler: Any, positions: int, max_shift: float) -> float:
     """How far a flow-matching schedule is shifted: linear in the number of positions (FLUX's and SD
-    3's pipelines).
-    """
+    3's pipelines)."""
     get = scheduler.config.get
     fewest, most = get("base_image_seq_len", 256), get("max_image_seq_len", 4096)
     least, greatest = get("base_shift", 0.5), get("max_shift", max_shift)

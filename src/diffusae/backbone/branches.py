@@ -44,16 +44,14 @@ def planned_branches(
     true_guidance: float | None = None,
 ) -> Branches:
     """`configured_branches` of this denoiser: a model distilled to take the scale as an input
-    (latent consistency) has no unconditional branch.
-    """
+    (latent consistency) has no unconditional branch."""
     distilled = getattr(getattr(denoiser, "config", None), "time_cond_proj_dim", None) is not None
     return UNGUIDED if distilled else configured_branches(layout, guidance, true_guidance)
 
 
 class ToldBranches:
     """The branches along the batch of the running (or last) denoiser call, counted from the
-    pipeline call around it.
-    """
+    pipeline call around it."""
 
     def __init__(self, pipe: Any, layout: Branches | None = None) -> None:
         check_layout(layout)

@@ -1,6 +1,5 @@
 """The pipeline call that is running: which pipeline, with which arguments, and so how many pictures
-it makes.
-"""
+it makes."""
 
 from __future__ import annotations
 
@@ -36,8 +35,7 @@ class Call:
     @property
     def pictures(self) -> int | None:
         """How many pictures the arguments ask for: prompts x `num_images_per_prompt`; None where
-        there are no prompts.
-        """
+        there are no prompts."""
         prompt, embedded = self.arguments.get("prompt"), self.arguments.get("prompt_embeds")
         given = embedded if prompt is None else prompt
         if given is None:

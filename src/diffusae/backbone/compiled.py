@@ -25,8 +25,7 @@ COMPILED: tuple[type[nn.Module], ...] = (Attention, FluxAttention, FeedForward, 
 
 _VARIANTS = 256
 """Shapes of one kind of layer that may be compiled. Torch's own limit of 8 would leave most of a
-U-Net as it is, in silence.
-"""
+U-Net as it is, in silence."""
 
 
 def compile_denoiser(pipe: Any, *, backend: str | Callable[..., Any] = "inductor") -> int:
@@ -73,13 +72,11 @@ def refuse_compiled(denoiser: nn.Module, paths: Iterable[str] = ()) -> None:
 
 def runs_compiled(module: nn.Module) -> bool:
     """Whether the module's `forward` is compiled: then its parts' hooks do nothing, and its own
-    run.
-    """
+    run."""
     return hasattr(module.forward, "_torchdynamo_orig_callable")
 
 
 def _calls_compiled(module: nn.Module) -> bool:
     """Whether the module is compiled with its own hooks: `torch.compile(module)`, or
-    `module.compile()`.
-    """
+    `module.compile()`."""
     return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None

@@ -1,6 +1,5 @@
 """The configurations of a model folder's components. A folder may come from anyone: nothing is
-built before its size is known.
-"""
+built before its size is known."""
 
 from __future__ import annotations
 
@@ -23,8 +22,7 @@ MOST_LAYERS = 1000
 """In any list of layers; the largest published model has below 100."""
 MOST_PLACES = 1024
 """Of a side of the finest grid, for which some models compute a table at once; published ones have
-up to 384.
-"""
+up to 384."""
 MOST_CHANNELS = 2**24
 _LAYERS = ("layers", "num_blocks", "depth", "refiner_layers")
 _PLACES = ("sample_size", "pos_embed_max_size", "base_size", "image_size")
@@ -32,8 +30,7 @@ _PLACES = ("sample_size", "pos_embed_max_size", "base_size", "image_size")
 
 def component_config(folder: Path, name: str) -> dict[str, Any]:
     """`<name>/config.json`. Raises `FileNotFoundError` where there is none, `UserError` where it is
-    damaged.
-    """
+    damaged."""
     return read_json(folder / name / "config.json", remedy=REMEDY)
 
 

@@ -160,8 +160,7 @@ def _text_encoders(source: str | Path, revision: str | None) -> dict[str, dict[s
 
 def _class_of(index: dict[str, Any], name: str) -> str | None:
     """The class of a component as model_index.json has it, `[library, class]`; None where it has
-    none.
-    """
+    none."""
     entry = of_type(index.get(name, [None, None]), list, name)
     return of_type(
         entry[1] if len(entry) == 2 else 0, str | None, f"{name}, which is [library, class],"

@@ -1,6 +1,5 @@
 """Kinds of pipelines that are served, and what is said of the others: their class, and what they
-lack.
-"""
+lack."""
 
 from __future__ import annotations
 
@@ -42,8 +41,7 @@ def require_adapter(index: Mapping[str, Any]) -> None:
 
 def require_text_to_image(name: str) -> None:
     """`UserError` for a pipeline, by the name of its class, that does not make a picture of a
-    prompt alone.
-    """
+    prompt alone."""
     if name in TEXT_TO_IMAGE:
         return
     if name in KNOWN:

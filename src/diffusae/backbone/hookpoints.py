@@ -31,15 +31,13 @@ class HookpointInfo:
     """Channels of the block's input, output and update."""
     level: int = 0
     """How often the denoiser has halved its finest grid where the block sits; 0 throughout in a
-    transformer.
-    """
+    transformer."""
     kind: str = Transformer2DModel.__name__
     """The block's class."""
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(h, w) of the block's positions where the finest grid has this size; odd sizes halve
-        upwards.
-        """
+        upwards."""
         scale = 2**self.level
         return -(-height // scale), -(-width // scale)
 
@@ -58,15 +56,13 @@ def denoiser_of(pipe: Any) -> nn.Module:
 
 def execution_device(pipe: Any) -> torch.device:
     """Where the pipeline computes: under offloading its weights lie elsewhere, and its own `device`
-    is theirs.
-    """
+    is theirs."""
     return getattr(pipe, "_execution_device", pipe.device)
 
 
 def list_hookpoints(denoiser: nn.Module) -> dict[str, HookpointInfo]:
     """{path: info} of every transformer block (`mid_block.attentions.0`, `transformer_blocks.11`),
-    in module order.
-    """
+    in module order."""
     levels = _levels(denoiser)
     return _of_unet(denoiser, levels) if levels else _of_transformer(denoiser)
 
@@ -93,8 +89,7 @@ def find_all(
     known: Mapping[str, HookpointInfo], hookpoints: Mapping[str, str | int]
 ) -> dict[str, HookpointInfo]:
     """{block: info} of {block: path or place}; one `UserError` names every one that does not
-    exist.
-    """
+    exist."""
     found: dict[str, HookpointInfo] = {}
     faults = []
     for block, wanted in hookpoints.items():
@@ -134,8 +129,7 @@ def _of_transformer(denoiser: nn.Module) -> dict[str, HookpointInfo]:
 
 def _levels(denoiser: nn.Module) -> dict[str, int]:
     """{section: halvings} of a U-Net, e.g. {"down_blocks.0": 0, "mid_block": 3}, read off its
-    resamplers.
-    """
+    resamplers."""
     if not hasattr(denoiser, "mid_block"):
         return {}
     levels: dict[str, int] = {}

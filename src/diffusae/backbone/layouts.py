@@ -27,8 +27,7 @@ PERTURBED = "perturbed"
 """The conditional branch once more with its self-attention switched off (PAG)."""
 SKIPPED = "skipped"
 """The conditional branch once more without some layers (`skip_guidance_layers` of Stable Diffusion
-3): a pass of its own.
-"""
+3): a pass of its own."""
 
 _ASKED = "do_classifier_free_guidance"
 
@@ -38,8 +37,7 @@ PassesOf = Callable[[Any, Mapping[str, Any]], Passes]
 
 def _one_batch(pipe: Any, given: Mapping[str, Any]) -> Passes:
     """Guidance may change between two steps of a call: the pipeline's own property knows, where it
-    has one.
-    """
+    has one."""
     guided = getattr(pipe, _ASKED) if hasattr(type(pipe), _ASKED) else given["guidance_scale"] > 1
     return (GUIDED if guided else UNGUIDED,)
 
@@ -125,14 +123,12 @@ KNOWN: Mapping[str, PassesOf] = {
     **{name: passes for passes, names in _WITH_A_PICTURE.items() for name in names},
 }
 """{class of diffusers: its passes}; a class that inherits its `__call__` counts as the class that
-it inherits it from.
-"""
+it inherits it from."""
 
 
 def calling_class(kind: type) -> type:
     """The class that defines what a call of this one does; the class itself where there is no
-    call.
-    """
+    call."""
     return next((each for each in kind.__mro__ if "__call__" in vars(each)), kind)
 
 

@@ -1,6 +1,5 @@
 """Loading a text-to-image pipeline from a folder or the hub: safetensors only, no code from the
-model.
-"""
+model."""
 
 from __future__ import annotations
 
@@ -34,8 +33,7 @@ _VARIANT = re.compile(r"[^.]+\.([^.]+?)(?:-\d+-of-\d+)?\.safetensors")
 """`diffusion_pytorch_model.fp16.safetensors`, `model.fp16-00001-of-00002.safetensors`."""
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 """Optional components that text-to-image sampling does without; the first two judge finished
-pictures, the third takes image prompts.
-"""
+pictures, the third takes image prompts."""
 
 
 def load_pipeline(
@@ -86,9 +84,8 @@ def load_pipeline(
                 low_cpu_mem_usage=False,
                 **options,
             )
-        except (
-            Exception
-        ) as error:  # of a damaged folder the libraries raise whatever its values lead to
+        except Exception as error:
+            # Of a damaged folder the libraries raise whatever its values lead to
             raise UserError(
                 f"{folder} does not load as a diffusers pipeline: {first_line(error)}"
             ) from error
@@ -145,8 +142,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
 
 def _refuse_pickles(folder: Path, names: Iterable[str]) -> None:
     """`UserError` for a component whose weights exist as pickles only: reading those can run
-    code.
-    """
+    code."""
     for name in sorted(names):
         refuse_pickles(folder / name)
 

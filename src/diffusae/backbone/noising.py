@@ -1,6 +1,5 @@
 """Clean latents on their way to noise, as a pipeline's own scheduler mixes them at one of its
-timesteps.
-"""
+timesteps."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """A pipeline whose denoiser knows nothing: the same architecture with weights drawn anew, as a
-baseline.
-"""
+baseline."""
 
 from __future__ import annotations
 

@@ -21,8 +21,7 @@ _ROUNDING = 1e-9
 
 def step_index(t: float, steps: int) -> int:
     """The index in [0, steps) of the reverse step nearest to `t` in [0, 1]; a tie goes to the later
-    step.
-    """
+    step."""
     _check_steps(steps)
     if not 0.0 <= t <= 1.0:
         raise UserError(
@@ -33,8 +32,7 @@ def step_index(t: float, steps: int) -> int:
 
 def t_of(index: int, steps: int) -> float:
     """The time in [0, 1] of the reverse step `index`; the only step of a one-step run has t =
-    1.0.
-    """
+    1.0."""
     _check_steps(steps)
     if not 0 <= index < steps:
         raise UserError(f"step index {index} lies outside [0, {steps}); {steps} steps count from 0")
@@ -43,8 +41,7 @@ def t_of(index: int, steps: int) -> float:
 
 Schedule = Callable[[Any, int], torch.Tensor]
 """schedule(scheduler, steps) -> the scheduler's timesteps in a run of `steps` steps; the scheduler
-is left as it is.
-"""
+is left as it is."""
 
 
 def plain_schedule(scheduler: Any, steps: int) -> torch.Tensor:
@@ -126,8 +123,7 @@ class RunningSchedule:
 
     def index(self, timestep: float) -> tuple[int, int]:
         """(i, N): the place of one of the scheduler's own timesteps among those that differ, and
-        their number.
-        """
+        their number."""
         self.t(timestep)
         return list(self._times).index(timestep), len(self._times)
 

@@ -36,8 +36,7 @@ _LISTS = ("encoder.layers", "text_model.encoder.layers", "encoder.block")
 @dataclass(frozen=True)
 class TextLayer:
     """One layer: its name, its encoder's place in the pipeline, its own path there, the width of a
-    token's vector, and the tokens of a padded prompt.
-    """
+    token's vector, and the tokens of a padded prompt."""
 
     name: str
     encoder: str
@@ -75,8 +74,7 @@ def describe_text_layers(
     configs: Mapping[str, Mapping[str, Any]], *, pipeline: type, text_tokens: int | None = None
 ) -> dict[str, TextLayer]:
     """The same before any weights are there: {encoder: configuration with its `_class_name`}, built
-    on the meta device.
-    """
+    on the meta device."""
     encoders = {}
     for encoder, config in configs.items():
         values = {name: value for name, value in config.items() if name != "_class_name"}
@@ -152,8 +150,7 @@ def told(known: Iterable[str]) -> str:
 
 def _tokens(config: Any, pipeline: type, text_tokens: int | None) -> int:
     """Tokens of a padded prompt: all that CLIP has positions for; of T5 as asked, else as the
-    pipeline's call has it.
-    """
+    pipeline's call has it."""
     if hasattr(config, "max_position_embeddings"):
         return config.max_position_embeddings
     known = inspect.signature(pipeline.__call__).parameters  # pyright: ignore[reportFunctionMemberAccess]

@@ -1,6 +1,5 @@
 """What a model's folder may ask for: components of diffusers and transformers, weights that lie in
-it, and no code.
-"""
+it, and no code."""
 
 from __future__ import annotations
 
@@ -54,8 +53,7 @@ def require_trusted(folder: Path, index: Mapping[str, Any]) -> None:
 
 def model_class(library: str, name: Any, base: type) -> Any:
     """The class of a library that a configuration names; `UserError` where it is none, or is not a
-    `base`.
-    """
+    `base`."""
     kind = (
         getattr(_LIBRARIES[library], name, None)
         if isinstance(name, str) and _NAME.fullmatch(name)

@@ -1,6 +1,5 @@
 """What was recorded of which call: every block, timestep, branch and picture that was asked for,
-once.
-"""
+once."""
 
 from __future__ import annotations
 
@@ -63,8 +62,7 @@ class Account:
 
     def close(self) -> None:
         """`UserError` for a call of which only a part was recorded, such as one that was
-        stopped.
-        """
+        stopped."""
         first = 0
         for call, recorded in self._recorded.items():
             if call is None:
@@ -84,8 +82,7 @@ class Account:
 
 def in_order(parts: Iterable[tuple[int, Tensor]]) -> Tensor:
     """The pictures of (number of the call, its part), call by call: a call made inside of another
-    comes after it.
-    """
+    comes after it."""
     tensors = [part for _, part in sorted(parts, key=lambda each: each[0])]
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 

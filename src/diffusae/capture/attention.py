@@ -39,8 +39,7 @@ class CapturedAttention:
         default_factory=dict
     )
     """{(block, timestep): probabilities}, float32 on the CPU; they sum to 1 over the padded
-    prompt.
-    """
+    prompt."""
     grids: dict[str, tuple[int, int]] = field(default_factory=dict)
     """{block: (h, w)}; positions are row-major over it."""
 
@@ -104,9 +103,8 @@ def capture_cross_attention(
                 queries = args[0] if args else kwargs["hidden_states"]
                 rows = rows_of("cond", len(queries), clock.branches())
                 words = kwargs["encoder_hidden_states"]
-                if isinstance(
-                    words, tuple
-                ):  # an IP-Adapter adds its pictures' tokens behind the text's
+                # An IP-Adapter adds its pictures' tokens behind the text's
+                if isinstance(words, tuple):
                     words = words[0]
                 if getattr(attention, "add_k_proj", None) is not None:
                     rotary = kwargs.get("image_rotary_emb")
@@ -147,11 +145,9 @@ def cross_attention(
     mask: Float[Tensor, "rows 1 tokens"] | None = None,
 ) -> Float[Tensor, "rows heads positions tokens"]:
     """softmax(Q K^T / sqrt(d_head) + mask) over the tokens, in float32, by the layer's own
-    projections.
-    """
-    assert (
-        attention.to_k is not None
-    )  # None only in layers with added keys, which are no 2D transformer's
+    projections."""
+    # None only in layers with added keys, which are no 2D transformer's
+    assert attention.to_k is not None
     if attention.norm_cross:
         words = attention.norm_encoder_hidden_states(words)
     query = attention.to_q(queries).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
@@ -231,10 +227,7 @@ def word_tokens(tokenizer: Any, prompt: str, word: str, *, limit: int | None = N
     ]
 
 
-_UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f"
-    "\U00020000-\U0003ffff"
-)
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 """Scripts that write words without spaces: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
 
 
@@ -259,8 +252,7 @@ def mean_map(
     captured: CapturedAttention, timestep: float, *, grid: tuple[int, int]
 ) -> Float[Tensor, "pictures positions tokens"]:
     """All blocks' maps at a timestep, brought to one `grid` (bilinear) and averaged: a model's one
-    answer at one step.
-    """
+    answer at one step."""
     resized = []
     for (block, at), maps in captured.maps.items():
         if at == timestep:

@@ -1,6 +1,5 @@
 """Where a running denoiser call is: its timestep, its guidance branches and its grid, read from the
-call itself.
-"""
+call itself."""
 
 from __future__ import annotations
 
@@ -23,8 +22,7 @@ from diffusae.errors import UserError
 
 class Clock:
     """`now` is the scheduler's timestep of the running (or last) denoiser call; `visited` holds
-    them all.
-    """
+    them all."""
 
     def __init__(self, pipe: Any, adapter: Adapter, branches: ToldBranches) -> None:
         self.now: float | None = None
@@ -105,8 +103,7 @@ def _scalar(timestep: Tensor | float) -> float:
 
 def _rounding(timestep: Tensor | float) -> float:
     """How far, relatively, a timestep may be from the scheduler's: what scaling it in its dtype
-    loses, forth and back.
-    """
+    loses, forth and back."""
     if isinstance(timestep, Tensor) and timestep.is_floating_point():
         return 2 * torch.finfo(timestep.dtype).eps
     return 0.0

@@ -1,6 +1,5 @@
 """What a pipeline gives its denoiser besides latents and time: taken from the first call that it
-makes.
-"""
+makes."""
 
 from __future__ import annotations
 

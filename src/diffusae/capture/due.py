@@ -1,6 +1,5 @@
 """Blocks that must run in a denoiser call and do not: a cache or layer skipping leaves them out, or
-gives an old output.
-"""
+gives an old output."""
 
 from __future__ import annotations
 

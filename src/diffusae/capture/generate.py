@@ -36,8 +36,7 @@ class Generation:
     """{block: (h, w)}; positions are row-major over it."""
     nonfinite: dict[int, list[str]]
     """{picture: where it held a NaN or an infinity}: {3: ["mid at timestep 501, cond", "final
-    latents"]}.
-    """
+    latents"]}."""
 
 
 def generate(
@@ -194,8 +193,7 @@ def call_options(pipe: Any, *, text_tokens: int | None) -> dict[str, Any]:
 
 def _told(pipe: Any, on_step_end: Callable[[int, Tensor], None]) -> dict[str, Any]:
     """The argument that makes a pipeline tell its latents after each step: newer pipelines have
-    another than older ones.
-    """
+    another than older ones."""
     if "callback_on_step_end" not in _parameters(pipe):
         return {"callback": lambda index, _timestep, latents: on_step_end(index, latents)}
 
@@ -230,8 +228,7 @@ def first_latents(
 
 def nonfinite_places(tensors: Mapping[str, Float[Tensor, "n ..."]]) -> dict[int, list[str]]:
     """{row: names of the tensors in which it holds a NaN or an infinity}, for the rows that have
-    one.
-    """
+    one."""
     faults: dict[int, list[str]] = {}
     for name, tensor in tensors.items():
         for row in torch.nonzero(~tensor.flatten(1).isfinite().all(dim=1)).flatten().tolist():

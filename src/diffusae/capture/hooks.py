@@ -47,8 +47,7 @@ class Moment:
 
 Visit = Callable[[str, Moment, Tensor, Tensor], Tensor | None]
 """visit(block, moment, input, output) -> another output, or None to keep it; all are [rows,
-positions, d_in].
-"""
+positions, d_in]."""
 
 
 @contextmanager
@@ -143,8 +142,7 @@ class CapturedUpdates:
 
     updates: dict[UpdateKey, Float[Tensor, "pictures positions d_in"]] = field(default_factory=dict)
     """On the CPU. Positions are row-major over the grid; the pictures of several calls follow
-    on.
-    """
+    on."""
     grids: dict[str, tuple[int, int]] = field(default_factory=dict)
     """{block: (h, w)}"""
 
@@ -217,9 +215,8 @@ def capture_updates(
 
 def _warn_of_zeros(updates: Mapping[UpdateKey, Float[Tensor, "pictures positions d_in"]]) -> None:
     for (block, timestep, conditioning), update in updates.items():
-        suspects = (
-            (~update[:, 0].any(dim=-1)).nonzero().flatten().tolist()
-        )  # one position tells most apart
+        # One position tells most apart
+        suspects = (~update[:, 0].any(dim=-1)).nonzero().flatten().tolist()
         zero = [picture for picture in suspects if not update[picture].any()]
         if zero:
             logger.warning(
@@ -271,8 +268,7 @@ def _place(output: Sequence[Any], before: Tensor) -> int:
 
 def _picture(output: Any, before: Tensor) -> Tensor:
     """The picture's stream in what a block returns: a tensor, a tuple, or a
-    Transformer2DModelOutput.
-    """
+    Transformer2DModelOutput."""
     if isinstance(output, Tensor):
         return output
     return output[_place(output, before)] if isinstance(output, tuple) else output.sample

@@ -29,8 +29,7 @@ Quantity = Literal["update", "output"]
 
 _SOME_GUIDANCE = 2.0
 """Enough for a pipeline to run its unconditional branch; what that branch is given does not depend
-on it.
-"""
+on it."""
 
 Given = Callable[[int], Mapping[str, Any]]
 """given(n) -> what else the denoiser takes for n pictures, such as the text encoder's output."""

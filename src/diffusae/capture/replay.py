@@ -21,8 +21,7 @@ from diffusae.errors import UserError
 
 Outputs = dict[float, dict[Branches, Any]]
 """{the scheduler's timestep: {the pass's branches: what the denoiser returned}}; one pass holds
-both where guidance is one batch.
-"""
+both where guidance is one batch."""
 
 
 @contextmanager

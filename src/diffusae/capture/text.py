@@ -1,6 +1,5 @@
 """What layers of a pipeline's text encoders give for prompts: one vector a token, as the pipeline
-itself encodes them.
-"""
+itself encodes them."""
 
 from __future__ import annotations
 
@@ -23,8 +22,7 @@ from diffusae.errors import UserError, refuse_text
 @dataclass(frozen=True)
 class TokenOutputs:
     """One layer's output for `n` prompts, on the CPU, and which of its rows are the prompt's
-    own.
-    """
+    own."""
 
     outputs: Float[Tensor, "n tokens d_in"]
     ids: Int[Tensor, "n tokens"]
@@ -91,8 +89,7 @@ def capture_text(
 
 def lengths_of(ids: Int[Tensor, "n tokens"], end: int) -> Int[Tensor, " n"]:
     """Tokens up to the first end token, that included; all where there is none. CLIP may pad with
-    end tokens.
-    """
+    end tokens."""
     is_end = ids == end
     first = is_end.int().argmax(dim=1) + 1
     return torch.where(is_end.any(dim=1), first, torch.full_like(first, ids.shape[1]))

@@ -25,8 +25,7 @@ _OF_GIT = (".gitattributes", ".gitignore")
 @dataclass(frozen=True)
 class RemoteFile:
     """One file of a repository: its path there, bytes, and a hash: SHA-256, or git's own of a blob
-    (SHA-1), or none.
-    """
+    (SHA-1), or none."""
 
     path: str
     size: int
@@ -53,8 +52,7 @@ def _sha256(path: Path) -> str:
 
 def git_oid(path: Path) -> str:
     """The name that git gives a file's contents: the SHA-1 of "blob <size>", a zero byte, and the
-    contents.
-    """
+    contents."""
     digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
     with open(path, "rb") as file:
         while piece := file.read(1 << 20):

@@ -14,8 +14,7 @@ from diffusae.sources import is_inside
 
 _NETWORK = ("httpx", "httpx2", "requests", "urllib3")
 """Libraries whose errors mean that the hub was not reached; which one is used depends on
-huggingface_hub's version.
-"""
+huggingface_hub's version."""
 
 
 class HubUnreachable(UserError):
@@ -179,8 +178,7 @@ class LocalRepository:
 
     def fetch(self, file: RemoteFile, directory: Path, commit: str) -> Path:
         """A copy below `directory`. Raises `UserError` for a link to somewhere else: what it leads
-        to is nobody's SAE.
-        """
+        to is nobody's SAE."""
         target, source = directory / file.path, self.directory / file.path
         if not is_inside(source, self.directory):
             raise UserError(

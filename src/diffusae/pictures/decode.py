@@ -116,8 +116,7 @@ def fitted(
     picture: UInt8[np.ndarray, "h w 3"], height: int, width: int
 ) -> UInt8[np.ndarray, "height width 3"]:
     """The largest part in the middle of the wanted shape, resized (Lanczos); a picture of that size
-    stays as it is.
-    """
+    stays as it is."""
     if picture.shape[:2] == (height, width):
         return picture
     image = ImageOps.fit(Image.fromarray(picture), (width, height), method=Image.Resampling.LANCZOS)

@@ -41,8 +41,7 @@ class PictureSource(Protocol):
 @dataclass(frozen=True)
 class GivenPicture:
     """One picture of a study: `place` in the source's list, its name, its split and its class in
-    each task it has one in.
-    """
+    each task it has one in."""
 
     place: int
     name: str
@@ -80,8 +79,7 @@ def dealt(
 
 def in_order(names: Iterable[str]) -> list[str]:
     """Class names in the order of their ids: as numbers where all are whole numbers, else
-    alphabetically.
-    """
+    alphabetically."""
     distinct = set(names)
     return (
         sorted(distinct, key=int)

@@ -29,8 +29,7 @@ PARAPHRASES = (
     "what does {target} look like ? {caption}",
 )
 """{caption}: the caption as it is; {target}: the target's word. Most of these words are in no
-caption of the miniature.
-"""
+caption of the miniature."""
 
 
 def names_word(text: str, word: str) -> bool:
@@ -52,8 +51,7 @@ def replace_word(text: str, word: str, by: str) -> str:
 
 def without_words(text: str, words: Sequence[str]) -> str:
     """The text without these words; what is left closes up, and a text of nothing else becomes
-    empty.
-    """
+    empty."""
     refuse_text("words", words)
     for word in words:
         text = _pattern(word).sub("", text)
@@ -92,8 +90,7 @@ def _one_edit(word: str, rng: np.random.Generator) -> str:
 
 def reworded(text: str, word: str, template: str, rng: np.random.Generator) -> str:
     """The caption in another frame, its comma-parted clauses in another order; the target's word
-    stays.
-    """
+    stays."""
     clauses = text.split(" , ")
     ordered = " , ".join(clauses[i] for i in rng.permutation(len(clauses)))
     try:

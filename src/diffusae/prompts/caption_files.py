@@ -1,6 +1,5 @@
 """Captions in files: text, CSV, JSONL, Parquet and WebDataset tars, read as a stream, each row with
-its place in the file.
-"""
+its place in the file."""
 
 from __future__ import annotations
 
@@ -26,8 +25,7 @@ _MAGIC: Mapping[str, tuple[int, bytes]] = {"parquet": (0, b"PAR1"), "webdataset"
 
 class Format(NamedTuple):
     """How one kind of file is read: suffixes, the column that captions have unless told otherwise,
-    and the reader.
-    """
+    and the reader."""
 
     suffixes: tuple[str, ...]
     column: str | None

@@ -62,8 +62,7 @@ def caption_paths(path: str | Path | None, format: str | None) -> list[Path]:
 
 def _parts(folder: Path, format: str | None) -> list[Path]:
     """The files of a folder; hidden ones and those that begin with _ are notes of the program that
-    wrote it.
-    """
+    wrote it."""
     files = sorted(
         each
         for each in folder.iterdir()

@@ -101,8 +101,7 @@ class FilePrompts:
 
     def texts(self) -> list[Caption]:
         """(split, caption, place in its file), split by split. A study's stages ask often: an
-        unchanged file is read once.
-        """
+        unchanged file is read once."""
         return list(
             _read(
                 tuple(
@@ -138,8 +137,7 @@ def _read(
     selection: tuple[tuple[str, Any], ...],
 ) -> tuple[Caption, ...]:
     """Read and check; every argument is hashable, and files count with their time and size, so that
-    it is remembered.
-    """
+    it is remembered."""
     chosen = Selection(**dict(selection))
     deal = (
         _InOrder(dict(counts))

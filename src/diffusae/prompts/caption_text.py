@@ -1,6 +1,5 @@
 """What cannot be a caption: text that nobody sees, that stands for a missing value, or that is no
-text.
-"""
+text."""
 
 from __future__ import annotations
 
@@ -14,8 +13,7 @@ _MISSING = ("nan", "none", "null", "<na>")
 """What programs write for a value that is not there."""
 _NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 """Control characters but tab and line ends, separators of lines, halves of surrogate pairs, and
-what is no character.
-"""
+what is no character."""
 _UNSEEN_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"
 """Fillers and the empty Braille cell: letters and symbols to Unicode that show nothing."""
 _NUMBER = re.compile(

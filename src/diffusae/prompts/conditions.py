@@ -1,6 +1,5 @@
 """Conditions on other columns than the caption, such as "aesthetic >= 6": values are compared by
-their type.
-"""
+their type."""
 
 from __future__ import annotations
 

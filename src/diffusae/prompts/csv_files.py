@@ -74,8 +74,7 @@ def csv_rows(path: Path, how: Reading) -> Iterator[Row]:
 
 def require_once(path: Path, columns: Sequence[str], name: str, otherwise: str = "") -> None:
     """`UserError` unless a file has one column of this name; `otherwise` is a better remedy, where
-    one is known.
-    """
+    one is known."""
     if columns.count(name) > 1:
         raise UserError(f"{path} has the column {name!r} more than once; rename all but one")
     if name not in columns:
@@ -88,8 +87,7 @@ def require_once(path: Path, columns: Sequence[str], name: str, otherwise: str =
 
 def _other_delimiter(line: str, name: str, delimiter: str) -> str:
     """What to set where the first line has the column under another delimiter; "" where it has
-    not.
-    """
+    not."""
     line = line.strip()
     if line.lower().startswith("sep="):
         return (

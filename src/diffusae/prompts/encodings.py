@@ -1,6 +1,5 @@
 """Which encoding a file of captions has: the one that is set, refused where the file's first bytes
-tell of another.
-"""
+tell of another."""
 
 from __future__ import annotations
 
@@ -48,8 +47,7 @@ _WIDE = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
 
 MARKED = "diffusae.marked"
 """Decoding with these errors leaves half of a surrogate pair where bytes are none of the
-encoding's.
-"""
+encoding's."""
 codecs.register_error(MARKED, lambda error: ("\udcff", error.end))  # type: ignore[attr-defined]
 
 

@@ -10,8 +10,7 @@ from diffusae.errors import UserError, together
 
 SPLITS: tuple[str, ...] = ("train", "validation", "dictionary", "tune", "test")
 """What pictures are used for: training the SAE, watching it, naming latents, choosing thresholds,
-the figures.
-"""
+the figures."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,7 @@ class PromptSource(Protocol):
 
     def texts(self) -> Sequence[tuple[str, str] | tuple[str, str, str]]:
         """(split, caption) or (split, caption, its place in a file), split by split in an order
-        that never changes.
-        """
+        that never changes."""
         ...
 
 
@@ -42,8 +40,7 @@ def number_prompts(
     texts: Iterable[tuple[str, str] | tuple[str, str, str]], *, first_seed: int = 0
 ) -> list[Prompt]:
     """Give each caption an id and a seed by its place; `UserError` lists every empty caption and
-    unknown split.
-    """
+    unknown split."""
     prompts: list[Prompt] = []
     faults: list[str] = []
     for place, (split, text, *where) in enumerate(texts):

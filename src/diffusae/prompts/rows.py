@@ -36,8 +36,7 @@ class Row(NamedTuple):
 @dataclass(frozen=True)
 class Reading:
     """How a file is read: the column with the caption, further columns, the delimiter of CSV, the
-    encoding of text, and the rows of a Parquet file that are in memory at one time.
-    """
+    encoding of text, and the rows of a Parquet file that are in memory at one time."""
 
     column: str
     fields: Sequence[str] = ()

@@ -1,6 +1,5 @@
 """Which captions of a file a study wants: by pattern, by other columns, by length, by script, and
-each only once.
-"""
+each only once."""
 
 from __future__ import annotations
 

@@ -23,8 +23,7 @@ Losses = Callable[[Sequence[str]], Float[Tensor, " n"]]
 """Texts, each the joined tokens in the target's place, to what is minimised."""
 Favour = Callable[[str, int], Float[Tensor, " vocab"] | None]
 """(text, place among its tokens) to a score of every token there, higher is better; None: no
-gradient is known.
-"""
+gradient is known."""
 
 
 @dataclass(frozen=True)

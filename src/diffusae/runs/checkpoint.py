@@ -37,8 +37,7 @@ class Checkpoint:
 
 class InPlace(TorchCheckpointIO):
     """Writes a checkpoint where it is to lie. Lightning's own way leads through the machine's
-    temporary folder, which may be small, and where a kill would leave it.
-    """
+    temporary folder, which may be small, and where a kill would leave it."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
@@ -51,8 +50,7 @@ class InPlace(TorchCheckpointIO):
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Tensors and plain values alone, whoever asks: a checkpoint may have been put there by
-        anyone.
-        """
+        anyone."""
         return super().load_checkpoint(path, map_location=map_location, weights_only=True)
 
 
@@ -68,8 +66,7 @@ class AfterStep(pl.Callback, ABC):
     @abstractmethod
     def after_step(self, trainer: pl.Trainer) -> None:
         """What is to be done; Lightning ends the training afterwards where a SIGTERM was
-        received.
-        """
+        received."""
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_args: Any, **_kwargs: Any) -> None:
         if not _is_last(trainer) and not _has_validation(trainer):
@@ -99,8 +96,7 @@ def _has_validation(trainer: pl.Trainer) -> bool:
 @dataclass(frozen=True, kw_only=True)
 class _Beginning:
     """What a metric log held when a checkpoint was written: its first `size` bytes, and their
-    SHA-256.
-    """
+    SHA-256."""
 
     size: int
     sha256: str
@@ -115,8 +111,7 @@ class _Beginning:
 @dataclass(frozen=True, kw_only=True)
 class _Note:
     """What the file beside a checkpoint says: the SHA-256 of the checkpoint, and the metric logs up
-    to it.
-    """
+    to it."""
 
     sha256: str
     logs: dict[str, _Beginning] = field(default_factory=dict)
@@ -195,9 +190,8 @@ class Checkpoints(AfterStep):
             )
             return
         if not trainer.is_global_zero:
-            trainer.save_checkpoint(
-                path
-            )  # takes part in the collective; the first rank alone writes
+            # Takes part in the collective; the first rank alone writes
+            trainer.save_checkpoint(path)
             return
         with atomic_path(path) as temporary:
             trainer.save_checkpoint(temporary)
@@ -211,8 +205,7 @@ class Checkpoints(AfterStep):
 
     def newest(self) -> Checkpoint | None:
         """The newest whole checkpoint, or None. A damaged one is named, and the one before it is
-        taken.
-        """
+        taken."""
         for note in sorted(self.directory.glob("step-*.json"), reverse=True):
             path = note.with_suffix(".ckpt")
             try:
@@ -223,8 +216,7 @@ class Checkpoints(AfterStep):
 
     def resume(self) -> Checkpoint | None:
         """`newest`, with the metric logs cut back to its steps; without a checkpoint the logs are
-        removed.
-        """
+        removed."""
         found = self.newest()
         for path in self.metric_logs.values():
             if found is None:

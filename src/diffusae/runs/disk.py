@@ -20,8 +20,7 @@ READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 def free_bytes(path: Path | str) -> int:
     """What is free on the disk of `path`, which need not exist yet: its nearest existing parent
-    tells the disk.
-    """
+    tells the disk."""
     return shutil.disk_usage(_nearest(path)).free
 
 
@@ -39,8 +38,7 @@ def is_writable(directory: Path | str) -> bool:
 
 def require_writable(directory: Path | str, *, instead: str) -> None:
     """Raise `UserError` where nothing can be written; `instead` is the setting that names another
-    place.
-    """
+    place."""
     if not is_writable(directory):
         raise UserError(
             f"{directory} cannot be written, its disk is read-only or another user's; give"
@@ -50,8 +48,7 @@ def require_writable(directory: Path | str, *, instead: str) -> None:
 
 def require_free(path: Path | str, bytes_needed: int) -> None:
     """Raise `UserError`, with estimate and free bytes, where the disk of `path` lacks
-    `bytes_needed`.
-    """
+    `bytes_needed`."""
     free = free_bytes(path)
     if bytes_needed > free:
         raise UserError(
@@ -65,8 +62,7 @@ def require_free(path: Path | str, bytes_needed: int) -> None:
 @contextmanager
 def where_writable(path: Path | str, *, otherwise: str) -> Iterator[None]:
     """Write in the block what nothing later needs; on a disk that cannot be written, say
-    `otherwise` and go on.
-    """
+    `otherwise` and go on."""
     try:
         yield
     except OSError as error:

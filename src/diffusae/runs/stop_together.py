@@ -1,6 +1,5 @@
 """Ending a training after a whole step, with a checkpoint: all its processes after the same
-step.
-"""
+step."""
 
 from __future__ import annotations
 
@@ -93,9 +92,8 @@ def one_command(stop: StopTogether) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if (
-        stop.is_asked
-    ):  # processes that Ctrl-C reached before their first step end as if they had trained
+    # Processes that Ctrl-C reached before their first step end as if they had trained
+    if stop.is_asked:
         raise _left(stop)
 
 

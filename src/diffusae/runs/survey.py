@@ -1,6 +1,5 @@
 """What runs lie below a directory, and which of them count as finished: one answer for all that is
-made of many runs.
-"""
+made of many runs."""
 
 from __future__ import annotations
 
@@ -19,8 +18,7 @@ SIGNS = ("manifest.json", "objects.parquet", "metrics.jsonl", "dictionary.json",
 @dataclass(frozen=True)
 class Kept:
     """A run that lies somewhere below a directory; `fault` says why it does not count as
-    finished.
-    """
+    finished."""
 
     directory: Path
     record: RunRecord | None
@@ -79,8 +77,7 @@ def runs_below(
 
 def finished_runs(directory: Path | str, pattern: str = "**") -> Iterator[tuple[Path, RunRecord]]:
     """The directories and records of `runs_below` that are finished and whole; the others are named
-    in the log.
-    """
+    in the log."""
     for run in runs_below(directory, pattern):
         if run.fault is not None:
             warn_once(run.left_out)

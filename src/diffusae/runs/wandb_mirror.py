@@ -116,8 +116,7 @@ class WandbMirror:
 
     def log(self, metrics: Mapping[str, Any], *, step: int) -> None:
         """Metrics at a step. Steps must not fall: W&B drops a lower one in silence, here it is
-        said.
-        """
+        said."""
         if step < self._last_step:
             logger.warning(
                 "W&B takes no step %d after %d; it is left out there", step, self._last_step
@@ -145,8 +144,7 @@ class WandbMirror:
         self, name: str, pictures: Sequence[tuple[str, UInt8[np.ndarray, "height width 3"]]]
     ) -> None:
         """Captioned pictures side by side, such as before and after an edit; uint8 [height, width,
-        3].
-        """
+        3]."""
         self._put(
             lambda: {
                 "op": "panel",
@@ -301,8 +299,7 @@ class _Process:
 
     def wait_for_end(self, *, timeout_s: float) -> None:
         """Let the process, and with it W&B's service, end by itself: the service writes its last
-        records then.
-        """
+        records then."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(timeout=timeout_s)
 

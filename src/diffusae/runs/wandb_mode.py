@@ -1,6 +1,5 @@
 """Where W&B's runs go: online, into offline files, or nowhere; and what a run may be called
-there.
-"""
+there."""
 
 from __future__ import annotations
 
@@ -61,8 +60,7 @@ def run_id(experiment: str, run: str) -> str:
 
 def valid_run_id(text: str) -> str:
     """The id itself where W&B takes it (letters, digits, '-', '_', '.'), else one made of it and of
-    its hash.
-    """
+    its hash."""
     if re.fullmatch(r"[A-Za-z0-9_.-]+", text) and len(text) <= LONGEST_ID:
         return text
     return _hashed(re.sub(r"[^A-Za-z0-9_.-]", "_", text), text)

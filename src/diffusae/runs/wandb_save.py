@@ -1,6 +1,5 @@
 """Saving charts, workspaces and reports with W&B, within bounds: a hang or an error is told, and no
-more.
-"""
+more."""
 
 from __future__ import annotations
 
