@@ -17,7 +17,7 @@ from diffusae.parsing import call_typed, json_value, of_type, read_json, reading
     [
         (b"{", "not JSON"),
         (b"\xff", "not JSON"),
-        (b'{"a": 1, "a": 2}', "the key 'a' twice"),
+        (b'{"a": 1, "a": 2}', "the key 'a' comes twice"),
         (b"[NaN]", "the number nan, which is no JSON"),
         (b"[1e999]", "the number inf"),
         (b'["\\ud800"]', "half of a surrogate pair"),

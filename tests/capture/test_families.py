@@ -15,7 +15,7 @@ from diffusers.pipelines.pixart_alpha.pipeline_pixart_sigma import PixArtSigmaPi
 from torch import Tensor
 
 from diffusae.backbone.adapters import adapter_of
-from diffusae.backbone.branches import planned_branches, told_branches
+from diffusae.backbone.branches import counted_branches, planned_branches
 from diffusae.backbone.hookpoints import denoiser_of
 from diffusae.capture.attention import capture_cross_attention, joint_attention, word_tokens
 from diffusae.capture.conditions import conditions
@@ -225,7 +225,7 @@ def test_the_plan_and_the_pipeline_agree_on_the_branches(pipe: Any, family: str)
     adapter, asked = adapter_of(pipe), FAMILIES[family].asked
     for options in (asked, asked | unguided(family)):
         came: list[str] = []
-        with told_branches(pipe) as told:
+        with counted_branches(pipe) as told:
             handle = denoiser_of(pipe).register_forward_pre_hook(
                 lambda *_, told=told, came=came: came.extend(told())
             )

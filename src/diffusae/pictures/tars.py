@@ -152,7 +152,7 @@ class WebDatasetPictures:
             faults.append(f"{path}: sample {key!r} holds two pictures; keep one")
         if not pictures:
             if any(extension.rpartition(".")[2] in PICTURES for extension in sample.members):
-                faults.append(f"{path}: sample {key!r} has no picture, {sample.told}")
+                faults.append(f"{path}: sample {key!r} has no picture, {sample.described}")
             return None
         label = self._label(path, sample, faults)
         if label is None and self._member:

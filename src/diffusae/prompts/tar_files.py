@@ -62,7 +62,9 @@ def _row(sample: Sample, how: Reading) -> Row:
     member, _, field = how.column.partition(".")
     if member not in sample.data:
         return Row(
-            where, "", f"no .{member} member, {sample.told}; set prompts.column, or mend the tar"
+            where,
+            "",
+            f"no .{member} member, {sample.described}; set prompts.column, or mend the tar",
         )
     try:
         meta = json_of(_text(sample, "json")) if "json" in sample.data else {}
