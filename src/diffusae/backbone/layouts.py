@@ -45,7 +45,7 @@ def _perturbed(pipe: Any, given: Mapping[str, Any]) -> Passes:
     return ((*branches, PERTURBED) if pipe.do_perturbed_attention_guidance else branches,)
 
 
-def _pass_each(_pipe: Any, given: Mapping[str, Any]) -> Passes:
+def _one_per_branch(_pipe: Any, given: Mapping[str, Any]) -> Passes:
     embedded = (given.get(f"negative_{name}prompt_embeds") is not None for name in ("", "pooled_"))
     negative = given.get("negative_prompt") is not None or all(embedded)
     guided = negative and given.get("true_cfg_scale", 1.0) > 1
@@ -56,7 +56,7 @@ TEXT_TO_IMAGE: Mapping[str, PassesOf] = {
     "StableDiffusionPipeline": _one_batch,
     "StableDiffusionXLPipeline": _one_batch,
     "StableDiffusion3Pipeline": _one_batch,
-    "FluxPipeline": _pass_each,
+    "FluxPipeline": _one_per_branch,
     "PixArtAlphaPipeline": _one_batch,
     "PixArtSigmaPipeline": _one_batch,
     "LatentConsistencyModelPipeline": _one_batch,
@@ -69,52 +69,32 @@ TEXT_TO_IMAGE: Mapping[str, PassesOf] = {
 
 _WITH_A_PICTURE = {
     _one_batch: (
-        "StableDiffusionImg2ImgPipeline",
-        "StableDiffusionInpaintPipeline",
-        "StableDiffusionDepth2ImgPipeline",
-        "StableDiffusionUpscalePipeline",
-        "StableDiffusionAdapterPipeline",
-        "StableDiffusionXLAdapterPipeline",
-        "StableDiffusionControlNetPipeline",
-        "StableDiffusionControlNetImg2ImgPipeline",
-        "StableDiffusionControlNetInpaintPipeline",
-        "StableDiffusionXLImg2ImgPipeline",
-        "StableDiffusionXLInpaintPipeline",
-        "StableDiffusionXLControlNetPipeline",
-        "StableDiffusionXLControlNetImg2ImgPipeline",
-        "StableDiffusionXLControlNetInpaintPipeline",
+        "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
+        "StableDiffusionDepth2ImgPipeline", "StableDiffusionUpscalePipeline",
+        "StableDiffusionAdapterPipeline", "StableDiffusionXLAdapterPipeline",
+        "StableDiffusionControlNetPipeline", "StableDiffusionControlNetImg2ImgPipeline",
+        "StableDiffusionControlNetInpaintPipeline", "StableDiffusionXLImg2ImgPipeline",
+        "StableDiffusionXLInpaintPipeline", "StableDiffusionXLControlNetPipeline",
+        "StableDiffusionXLControlNetImg2ImgPipeline", "StableDiffusionXLControlNetInpaintPipeline",
         "StableDiffusionXLControlNetUnionPipeline",
         "StableDiffusionXLControlNetUnionImg2ImgPipeline",
-        "StableDiffusionXLControlNetUnionInpaintPipeline",
-        "StableDiffusion3Img2ImgPipeline",
-        "StableDiffusion3InpaintPipeline",
-        "StableDiffusion3ControlNetPipeline",
-        "StableDiffusion3ControlNetInpaintingPipeline",
-        "LatentConsistencyModelImg2ImgPipeline",
+        "StableDiffusionXLControlNetUnionInpaintPipeline", "StableDiffusion3Img2ImgPipeline",
+        "StableDiffusion3InpaintPipeline", "StableDiffusion3ControlNetPipeline",
+        "StableDiffusion3ControlNetInpaintingPipeline", "LatentConsistencyModelImg2ImgPipeline",
     ),
     _perturbed: (
-        "StableDiffusionPAGImg2ImgPipeline",
-        "StableDiffusionPAGInpaintPipeline",
-        "StableDiffusionControlNetPAGPipeline",
-        "StableDiffusionControlNetPAGInpaintPipeline",
-        "StableDiffusionXLPAGImg2ImgPipeline",
-        "StableDiffusionXLPAGInpaintPipeline",
-        "StableDiffusionXLControlNetPAGPipeline",
-        "StableDiffusionXLControlNetPAGImg2ImgPipeline",
+        "StableDiffusionPAGImg2ImgPipeline", "StableDiffusionPAGInpaintPipeline",
+        "StableDiffusionControlNetPAGPipeline", "StableDiffusionControlNetPAGInpaintPipeline",
+        "StableDiffusionXLPAGImg2ImgPipeline", "StableDiffusionXLPAGInpaintPipeline",
+        "StableDiffusionXLControlNetPAGPipeline", "StableDiffusionXLControlNetPAGImg2ImgPipeline",
         "StableDiffusion3PAGImg2ImgPipeline",
     ),
-    _pass_each: (
-        "FluxImg2ImgPipeline",
-        "FluxInpaintPipeline",
-        "FluxControlPipeline",
-        "FluxControlImg2ImgPipeline",
-        "FluxControlInpaintPipeline",
-        "FluxControlNetPipeline",
-        "FluxControlNetImg2ImgPipeline",
-        "FluxControlNetInpaintPipeline",
-        "FluxFillPipeline",
+    _one_per_branch: (
+        "FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxControlPipeline",
+        "FluxControlImg2ImgPipeline", "FluxControlInpaintPipeline", "FluxControlNetPipeline",
+        "FluxControlNetImg2ImgPipeline", "FluxControlNetInpaintPipeline", "FluxFillPipeline",
     ),
-}
+}  # fmt: skip
 
 KNOWN: Mapping[str, PassesOf] = {
     **TEXT_TO_IMAGE,
