@@ -136,8 +136,8 @@ def _whole(path: Path, note: Path, logs: Mapping[str, Path]) -> int:
                     f"its first {beginning.size} bytes are not those that the training wrote"
                 )
     with reading(path, remedy=remedy):
-        if (found := sha256_of(path)) != expected.sha256:
-            raise UserError(f"SHA-256 is {found}, expected {expected.sha256}")
+        if (digest := sha256_of(path)) != expected.sha256:
+            raise UserError(f"SHA-256 is {digest}, expected {expected.sha256}")
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         step = int(path.stem.partition("-")[2])
         if not state.keys() >= _PARTS or state["global_step"] != step:
@@ -217,16 +217,16 @@ class Checkpoints(AfterStep):
     def resume(self) -> Checkpoint | None:
         """`newest`, with the metric logs cut back to its steps; without a checkpoint the logs are
         removed."""
-        found = self.newest()
+        newest = self.newest()
         for path in self.metric_logs.values():
-            if found is None:
+            if newest is None:
                 path.unlink(missing_ok=True)
             elif path.exists():
-                rows = [row for row in read_metrics(path) if row["step"] < found.step]
+                rows = [row for row in read_metrics(path) if row["step"] < newest.step]
                 with atomic_path(path) as temporary, MetricLog(temporary) as log:
                     for row in rows:
                         log.log(row)
-        return found
+        return newest
 
     def clear(self) -> None:
         """Remove all checkpoints, once the result is saved."""

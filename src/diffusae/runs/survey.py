@@ -16,7 +16,7 @@ SIGNS = ("manifest.json", "objects.parquet", "metrics.jsonl", "dictionary.json",
 
 
 @dataclass(frozen=True)
-class Kept:
+class SurveyedRun:
     """A run that lies somewhere below a directory; `fault` says why it does not count as
     finished."""
 
@@ -44,14 +44,14 @@ class Kept:
 
 def runs_below(
     directory: Path | str, pattern: str = "**", *, read: Sequence[str] = ()
-) -> list[Kept]:
+) -> list[SurveyedRun]:
     """Every run whose directory, below `directory`, has a name of the pattern, by path; also those
     whose run.json is lost.
 
     Outputs of the stages that `read` names are read, those of the others looked at as in
     `run_fault`.
     """
-    found = []
+    runs = []
     places = {
         path.parent
         for sign in (RECORD, *SIGNS)
@@ -61,18 +61,20 @@ def runs_below(
         try:
             record = read_record(place)
         except DamagedRecord:
-            found.append(Kept(place, None, f"{place / RECORD} is damaged, not as it was written"))
+            runs.append(
+                SurveyedRun(place, None, f"{place / RECORD} is damaged, not as it was written")
+            )
             continue
         except UserError as error:
-            found.append(Kept(place, None, str(error)))
+            runs.append(SurveyedRun(place, None, str(error)))
             continue
         fault = (
             f"{place} has no {RECORD}"
             if record is None
             else run_fault(place, record, read=record.stage in read)
         )
-        found.append(Kept(place, record, fault))
-    return found
+        runs.append(SurveyedRun(place, record, fault))
+    return runs
 
 
 def finished_runs(directory: Path | str, pattern: str = "**") -> Iterator[tuple[Path, RunRecord]]:

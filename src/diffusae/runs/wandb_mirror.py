@@ -86,8 +86,8 @@ class WandbMirror:
             raise UserError(f"timeout_s={timeout_s} must be above 0 seconds; raise it")
         self.directory = Path(directory).absolute()
         self.timeout_s = timeout_s
-        kept = {"project": project, "group": group, "name": name, "config": dict(config)}
-        self._run = {**kept, "id": valid_run_id(run_id)}
+        base = {"project": project, "group": group, "name": name, "config": dict(config)}
+        self._run = {**base, "id": valid_run_id(run_id)}
         self._run |= {} if entity is None else {"entity": entity}
         modes = {"online": ["online", "offline"], "offline": ["offline"], "disabled": []}
         self._modes = modes[mode_of(mode, os.environ)]

@@ -77,7 +77,7 @@ def _serve(run: Any, request: dict[str, Any], step: int) -> int:
                 {request["name"]: wandb.Table(columns=request["columns"], data=rows)}, step=step
             )
         case "panel":
-            pictures = [_picture(each, each["caption"]) for each in request["pictures"]]
+            pictures = [_picture(picture, picture["caption"]) for picture in request["pictures"]]
             run.log({request["name"]: pictures}, step=step)
     return step
 

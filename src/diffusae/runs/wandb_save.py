@@ -39,9 +39,9 @@ def save_online(
         try:
             owner = entity or _own_entity()
             _keep_chart(owner, chart)
-            for name, each in build(owner).items():
-                each.save()
-                urls[name] = each.url
+            for name, item in build(owner).items():
+                item.save()
+                urls[name] = item.url
         except Exception as error:
             failure.append(error)
 
