@@ -54,7 +54,7 @@ def test_a_file_is_named_with_the_remedy(tmp_path, monkeypatch):
     ):
         read_json(tmp_path, remedy="make it again")
     monkeypatch.setattr(parsing, "MOST_BYTES", 2)
-    with pytest.raises(UserError, match="it has 3 bytes, which is more than the 2 that are read"):
+    with pytest.raises(UserError, match="it has 3 bytes, but at most 2 are read"):
         read_json(path, remedy="make it again", kind=list)
 
 

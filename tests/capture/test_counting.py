@@ -227,7 +227,7 @@ def test_a_loop_of_ones_own_declares_its_layout_or_is_refused(pipe, pictures: in
         captured(pipe, own, [667], layout="cond")
     with pytest.raises(UserError, match="once each"):
         captured(pipe, own, [667], layout=("cond", "cond"))
-    with pytest.raises(UserError, match="which is not a row a picture for each of"):
+    with pytest.raises(UserError, match="which is not one row per picture and branch of"):
         captured(pipe, own, [667], layout=("uncond", "cond", "third", "fourth", "fifth"))
 
 
@@ -466,7 +466,7 @@ def test_texts_in_the_place_of_lists_of_texts_are_refused(pipe) -> None:
         {"prompts": "ab", "seeds": [1, 2]},
         {"prompts": PROMPTS, "seeds": [1, 2], "conditionings": "cond"},
     ):
-        with pytest.raises(UserError, match="is one text where a list of texts is needed"):
+        with pytest.raises(UserError, match="is one text, but a list of texts is needed"):
             generate(pipe, steps=2, guidance=5.0, hookpoints=MID, timesteps=[501], **asked)
 
 

@@ -192,7 +192,7 @@ def test_every_faulty_argument_is_reported_at_once(pipe) -> None:
         "seed -2",
         "steps=0",
         "width=20 is not a multiple of 8",
-        "both hookpoints and timesteps",
+        "needs hookpoints and timesteps",
     ):
         assert part in str(error.value)
 

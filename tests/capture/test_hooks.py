@@ -291,7 +291,7 @@ def test_to_positions_by_hand() -> None:
 
 
 def test_a_block_that_mixes_text_and_picture_in_one_stream_is_refused() -> None:
-    with pytest.raises(UserError, match=r"holds 7 positions, and the picture's grid is 2 x 2"):
+    with pytest.raises(UserError, match=r"holds 7 positions, but the picture's grid is 2 x 2"):
         _positions(torch.zeros(1, 7, 3), (2, 2))
 
 

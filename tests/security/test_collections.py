@@ -64,7 +64,7 @@ def test_a_mirror_json_runs_no_command_and_fetches_nothing(downloaded, tmp_path)
         shard = shard_of(downloaded)
         fetch_ahead(downloaded, shard)
         with pytest.raises(
-            UserError, match=r"is not in .*copy of a collection elsewhere.*give activations.source"
+            UserError, match=r"is not in .*copy of a remote collection.*set activations.source"
         ):
             open_shard(downloaded, shard)
         with pytest.raises(UserError, match="missing"):
@@ -95,7 +95,7 @@ def test_without_a_source_a_former_copy_is_read_as_it_is(downloaded, collection)
     told(downloaded, f"file://{collection[0]}")
     mirror(downloaded, f"file://{collection[0]}")
     forget(downloaded)
-    with pytest.raises(UserError, match=r"give activations.source"):
+    with pytest.raises(UserError, match=r"set activations.source"):
         open_shard(downloaded, shard_of(downloaded))
 
 
