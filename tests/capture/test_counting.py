@@ -225,7 +225,7 @@ def test_a_loop_of_ones_own_declares_its_layout_or_is_refused(pipe, pictures: in
         check((updates, seen), rows, [667], ("cond",))
     with pytest.raises(UserError, match="layout='cond' is one text"):
         captured(pipe, own, [667], layout="cond")
-    with pytest.raises(UserError, match="once each"):
+    with pytest.raises(UserError, match="none twice"):
         captured(pipe, own, [667], layout=("cond", "cond"))
     with pytest.raises(UserError, match="which is not one row per picture and branch of"):
         captured(pipe, own, [667], layout=("uncond", "cond", "third", "fourth", "fifth"))

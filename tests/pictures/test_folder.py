@@ -81,7 +81,7 @@ def test_what_is_left_out_is_told(root: Path, caplog: pytest.LogCaptureFixture) 
     for told in (
         "not followed: 1, such as wolf",
         "unread formats, left out: .gif: 1",
-        "passed over: 1",
+        "skipped: 1",
         "are no pictures: 1",
     ):
         assert told in caplog.text
