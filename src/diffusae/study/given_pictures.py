@@ -15,7 +15,7 @@ from diffusae.capture.noised import Quantity
 from diffusae.errors import UserError, unknown
 from diffusae.jobs.progress import progress_bar
 from diffusae.pictures.decode import Undecodable
-from diffusae.pictures.given import GivenPicture, PictureSource, dealt, listing_hash
+from diffusae.pictures.given import GivenPicture, PictureSource, assign_splits, listing_hash
 from diffusae.prompts.hash_split import HashSplit
 from diffusae.prompts.prompt_set import SPLITS, Prompt, check_counts
 
@@ -90,7 +90,7 @@ class GivenPictures:
         }
         shares, seed = collection["shares"], collection["split_seed"]
         split_of = _no_split if shares is None else HashSplit(shares, seed=seed)
-        pictures = dealt(source.listed(), counts=counts, split_of=split_of, seed=seed)
+        pictures = assign_splits(source.listed(), counts=counts, split_of=split_of, seed=seed)
         if not pictures:
             raise UserError("there are no pictures; raise the counts under collection.counts")
         return cls(source, tuple(pictures))
