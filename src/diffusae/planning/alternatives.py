@@ -7,7 +7,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from diffusae.backbone.describe import Description
-from diffusae.planning.estimate import Estimate, estimate
+from diffusae.planning.estimate import StudyEstimate, estimate
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
 from diffusae.study.streams import subsampling_of
 from diffusae.study.study import Study
@@ -57,13 +57,13 @@ def with_captions(study: Study) -> tuple[Study, str]:
     )
 
 
-def alternatives(study: Study, description: Description) -> dict[int | None, Estimate]:
+def alternatives(study: Study, description: Description) -> dict[int | None, StudyEstimate]:
     """{positions kept of a training picture: the study with them}, the most first."""
     whole = estimate(study, description, positions_per_image=None)
     most = max([each.stream.positions for each in whole.trained] or [1])
     thinned = subsampling_of(study)
     kept_ones = {*KEPT, *([] if thinned is None else [thinned.positions_per_image])} - {None}
-    found: dict[int | None, Estimate] = {None: whole}
+    found: dict[int | None, StudyEstimate] = {None: whole}
     found |= {
         kept: estimate(study, description, positions_per_image=kept)
         for kept in sorted(

@@ -73,7 +73,7 @@ class StreamEstimate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class StudyEstimate:
     """A study in numbers.
 
     Args:
@@ -119,7 +119,7 @@ def estimate(
     description: Description,
     *,
     positions_per_image: int | Literal["configured"] | None = "configured",
-) -> Estimate:
+) -> StudyEstimate:
     """Count a study through. Nothing is loaded: shapes come from `description`, captions from the
     prompts.
 
@@ -180,7 +180,7 @@ def estimate(
         "pictures": len(study.cfg.grid.timesteps),
     }
     png = model.height * model.width * 3 + 1024
-    return Estimate(
+    return StudyEstimate(
         pictures=pictures,
         decoded=sum(len(texts) for texts in seen),
         denoiser_passes=len(prompts) * passes.get(study.kind, 0),

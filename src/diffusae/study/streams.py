@@ -60,6 +60,16 @@ def finest_grid(study: Study, description: Description) -> tuple[int, int]:
     return model.height // description.scale, model.width // description.scale
 
 
+def hookpoints_of(study: Study) -> dict[str, str | int]:
+    """Block of the grid -> its path, or its place in the list of hookpoints."""
+    known = ModelSettings.of(study.cfg).hookpoints
+    return {
+        block: hookpoint
+        for block in study.cfg.grid.blocks
+        if (hookpoint := known.get(block)) is not None
+    }
+
+
 def streams_of(
     study: Study, description: Description, timestep: Callable[[float], float], tokens: int
 ) -> list[Stream]:
@@ -73,7 +83,7 @@ def streams_of(
         return _text_streams(study, description)
     pooled = study.kind == "pictures" and PictureCollection.of(study.cfg).pooled
     model, grid = ModelSettings.of(study.cfg), study.cfg.grid
-    finest = finest_grid(study, description)
+    hookpoints, finest = hookpoints_of(study), finest_grid(study, description)
     streams = []
     for t in grid.timesteps:
         when: dict[str, Any] = {
@@ -82,9 +92,7 @@ def streams_of(
             "timestep": timestep(t),
         }
         for block in grid.blocks:
-            wanted = model.hookpoints[block]
-            assert wanted is not None  # as the study's check makes sure
-            info = find(description.hookpoints, wanted)
+            info = find(description.hookpoints, hookpoints[block])
             streams += [
                 Stream(
                     block=block,
