@@ -44,8 +44,8 @@ def labelled(study: Study) -> bool:
 
 
 def word_embedding(study: Study, node: DictConfig | None = None) -> WordEmbedding:
-    """The word embedding of the study, or of another config node. One that uses the model's own text
-    encoder is given it.
+    """The word embedding of the study, or of another config node. An embedding by the model's own
+    text encoder gets that encoder.
     """
     node = study.cfg.embedding if node is None else node
     if not str(node.get("_target_")).endswith(TextEncoderEmbedding.__name__):

@@ -117,7 +117,7 @@ def build(node: DictConfig | Mapping[str, Any], place: str | None = None, **valu
 def _built(value: Any, place: str | None, added: Mapping[str, Any]) -> Any:
     """A value with every part in it built; `place` is the name of its entry."""
     if isinstance(value, list):
-        return [_built(each, place, {}) for each in value]
+        return [_built(part, place, {}) for part in value]
     if not isinstance(value, Mapping):
         return value
     if tricks := [name for name in value if str(name).startswith("_") and name != TARGET]:
@@ -126,7 +126,7 @@ def _built(value: Any, place: str | None, added: Mapping[str, Any]) -> Any:
             " settings alone"
         )
     kind = _class_of(value[TARGET], place) if TARGET in value else None
-    given = {name: _built(each, str(name), {}) for name, each in value.items() if name != TARGET}
+    given = {name: _built(part, str(name), {}) for name, part in value.items() if name != TARGET}
     if kind is None:
         return given
     arguments = {**given, **added}
@@ -140,15 +140,17 @@ def _require_fitting(kind: type, arguments: Mapping[str, Any], place: str | None
     """
     known = inspect.signature(kind).parameters
     named = {
-        name: each
-        for name, each in known.items()
-        if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
+        name: parameter
+        for name, parameter in known.items()
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
     }
     foreign = [name for name in arguments if name not in named]
     if foreign and len(named) == len(known):
         raise unknown(f"setting of {kind.__name__}:", foreign[0], named)
     if lacking := [
-        n for n, each in named.items() if each.default is each.empty and n not in arguments
+        name
+        for name, parameter in named.items()
+        if parameter.default is parameter.empty and name not in arguments
     ]:
         raise UserError(
             f"{kind.__name__} needs {', '.join(lacking)}; give"
@@ -158,7 +160,7 @@ def _require_fitting(kind: type, arguments: Mapping[str, Any], place: str | None
 
 def _class_of(target: Any, place: str | None) -> type:
     allowed = [
-        each for name, at in PLACES.items() if place is None or name == place for each in at.targets
+        path for name, at in PLACES.items() if place is None or name == place for path in at.targets
     ]
     if target not in allowed:
         raise UserError(
