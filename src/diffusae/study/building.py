@@ -1,7 +1,7 @@
-"""The parts that a configuration may name with `_target_`, place by place, and building them.
+"""Building the parts that a configuration names with `_target_`.
 
-A configuration can build nothing else: not another class, not one of these in another's place, no
-function, and nothing with Hydra's `_partial_`, `_args_`, `_recursive_` or `_convert_`.
+A configuration can build these classes alone, and each of them only in its own places. It can build
+no function, and nothing with Hydra's `_partial_`, `_args_`, `_recursive_` or `_convert_`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ TARGET = "_target_"
 
 @dataclass(frozen=True)
 class Place:
-    """What may stand at a configuration's entry of one name: classes, all of one base (a class or a
-    protocol).
-    """
+    """What a configuration's entries of one name may hold: classes with a common base or protocol."""
 
     base: str
     classes: tuple[str, ...]
@@ -89,9 +87,7 @@ PLACES: Mapping[str, Place] = {
         ("concepts.picture_checks.NudeNetCheck", "concepts.picture_checks.Q16Check"),
     ),
 }
-"""Entry of a configuration -> what it may hold. A part within a part stands at an entry of its own
-name.
-"""
+"""Name of an entry -> what it may hold. A part within a part has an entry of its own name."""
 
 
 def build(node: DictConfig | Mapping[str, Any], place: str | None = None, **values: Any) -> Any:

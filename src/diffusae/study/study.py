@@ -38,7 +38,7 @@ register_resolvers()
 
 @dataclass(frozen=True)
 class Study:
-    """One experiment at one cell, as the stages see it."""
+    """One experiment at one cell: its configuration and its directories."""
 
     cfg: DictConfig
 
@@ -54,8 +54,8 @@ class Study:
 
     @cached_property
     def activations(self) -> Path:
-        """Where the collection lies; with `activations.source`, its local copy, whose manifest is
-        fetched when there is none.
+        """The collection. With `activations.source` it is a local copy, whose manifest is fetched
+        where there is none.
         """
         root = Path(self.cfg.paths.activations).expanduser()
         settings = ActivationSettings.of(self.cfg)
@@ -168,7 +168,7 @@ class Study:
         return OmegaConf.to_container(self.cfg, resolve=True)  # type: ignore[return-value]
 
     def part(self, name: str) -> dict[str, Any]:
-        """One resolved part of the configuration as plain values."""
+        """One part of the configuration as plain values, resolved."""
         return OmegaConf.to_container(self.cfg[name], resolve=True)  # type: ignore[return-value]
 
     @contextmanager
@@ -219,8 +219,8 @@ class Study:
         return "cuda" if on_gpu else "cpu"
 
     def model_determines(self) -> dict[str, Any]:
-        """What of the model's configuration decides its results: not what only describes it, and no
-        option that is off.
+        """The settings of the model that decide its results, without those that only describe it and
+        options that are off.
         """
         model = self.part("model")
         for name in ("architecture", "guidance_layout", "latent_scale"):
@@ -231,8 +231,8 @@ class Study:
         }
 
     def sae_determines(self) -> dict[str, Any]:
-        """What of the autoencoder's configuration decides it; younger options only where they are
-        not at their first value.
+        """The settings of the autoencoder that decide it. Options that came later are left out where
+        they have their first value, so that older trainings stay finished.
         """
         first = {
             "initial_bias": "geometric_median",
