@@ -290,8 +290,8 @@ class SparseAutoencoder(nn.Module):
 
     @torch.no_grad()
     def project(self) -> None:
-        """After a step, bring rows of W_dec back to unit norm, and learnt values of the sparsity into
-        their range.
+        """After a step, bring rows of W_dec back to unit norm, and learnt values of the sparsity
+        into their range.
         """
         if self.decoder_norm == "unit":
             self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp_min_(1e-12))

@@ -40,8 +40,8 @@ class Codes(NamedTuple):
 
 
 def narrowest(dense: Float[Tensor, "... d_sae"]) -> Codes:
-    """Dense codes as sparse ones, with as many entries a row as the row with the most active latents
-    (at least 1).
+    """Dense codes as sparse ones, with as many entries a row as the row with the most active
+    latents (at least 1).
     """
     width = max(1, int((dense > 0).sum(dim=-1).max())) if dense.numel() else 1
     return Codes(*torch.topk(dense, width, dim=-1, sorted=False))
@@ -387,7 +387,8 @@ class JumpReLU(Penalised):
 
     @torch.no_grad()
     def project(self) -> None:
-        # A clamp in the pass would have no gradient: a threshold that fell below 0 would stay there.
+        # A clamp in the pass would have no gradient: a threshold that fell below 0 would stay
+        # there.
         self.threshold.clamp_(min=0)
 
     def config(self) -> dict[str, Any]:

@@ -36,8 +36,8 @@ grids.
 
 
 def stored_in(stream: Stream, split: str) -> bool:
-    """Whether a stream has shards of a split. Attention is a baseline of evaluations: nothing trains
-    on it.
+    """Whether a stream has shards of a split. Attention is a baseline of evaluations: nothing
+    trains on it.
     """
     return stream.block != ATTENTION or split in SEEN_SPLITS
 
@@ -141,8 +141,8 @@ def _text_streams(study: Study, description: Description) -> list[Stream]:
 
 
 def source_determines(study: Study) -> dict[str, Any]:
-    """The settings of the model that decide a collection, with the contents of its folder in the place
-    of the path.
+    """The settings of the model that decide a collection, with the contents of its folder in the
+    place of the path.
     """
     model = study.model_determines()
     model.pop("batch_size")

@@ -219,8 +219,8 @@ class Study:
         return "cuda" if on_gpu else "cpu"
 
     def model_determines(self) -> dict[str, Any]:
-        """The settings of the model that decide its results, without those that only describe it and
-        options that are off.
+        """The settings of the model that decide its results, without those that only describe it
+        and options that are off.
         """
         model = self.part("model")
         for name in ("architecture", "guidance_layout", "latent_scale"):
@@ -231,8 +231,8 @@ class Study:
         }
 
     def sae_determines(self) -> dict[str, Any]:
-        """The settings of the autoencoder that decide it. Options that came later are left out where
-        they have their first value, so that older trainings stay finished.
+        """The settings of the autoencoder that decide it. Options that came later are left out
+        where they have their first value, so that older trainings stay finished.
         """
         first = {
             "initial_bias": "geometric_median",
