@@ -186,7 +186,7 @@ class SparseAutoencoder(nn.Module):
 
     @property
     def gains(self) -> Float[Tensor, " d_sae"]:
-        """What one scaled unit of every latent is in data units: the norms of W_dec's rows there."""
+        """What one scaled unit of every latent is in data units: norms of W_dec's rows there."""
         return (self.W_dec * self.input_scale).norm(dim=1)
 
     @property
@@ -299,7 +299,7 @@ class SparseAutoencoder(nn.Module):
 
     @torch.no_grad()
     def project_decoder_gradient(self) -> None:
-        """Remove the part of W_dec's gradient that only changes norms, which `project` would undo."""
+        """Remove the part of W_dec's gradient that changes norms, which `project` would undo."""
         if self.decoder_norm == "unit" and self.W_dec.grad is not None:
             parallel = row_products(self.W_dec.grad, self.W_dec).unsqueeze(1)
             self.W_dec.grad.addcmul_(parallel, self.W_dec, value=-1)

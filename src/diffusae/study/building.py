@@ -21,7 +21,7 @@ TARGET = "_target_"
 
 @dataclass(frozen=True)
 class Place:
-    """What a configuration's entries of one name may hold: classes with a common base or protocol."""
+    """What the entries of one name may hold: classes with a common base or protocol."""
 
     base: str
     classes: tuple[str, ...]

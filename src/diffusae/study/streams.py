@@ -1,4 +1,4 @@
-"""The parts of a study's collection, known before the model loads: groups, streams, kept positions."""
+"""What a study's collection consists of: groups, streams, kept positions."""
 
 from __future__ import annotations
 
