@@ -132,9 +132,7 @@ def finish(
     study: Study, writer: ActivationWriter, *, determines: Mapping[str, Any], groups: int
 ) -> Manifest:
     """Write the manifest over all groups, and the collection's own run.json."""
-    with study.recorded(
-        study.activations, "collect", determines=determines, parents={}, locks=False
-    ):
+    with study.recorded(study.activations, "collect", determines=determines, locks=False):
         manifest = writer.finish(groups)
     log.info("%s: all %d groups are there", study.activations, groups)
     return manifest

@@ -178,7 +178,7 @@ class Study:
         stage: str,
         *,
         determines: Mapping[str, Any],
-        parents: Mapping[str, str],
+        parents: Mapping[str, str] | None = None,
         seed: int | Literal["study"] | None = "study",
         locks: bool = True,
         **changed: Any,
@@ -197,7 +197,7 @@ class Study:
             stage=stage,
             config=self.config() | changed,
             determines=determines,
-            parents=parents,
+            parents=parents or {},
             seed=self.cfg.seed if seed == "study" else seed,
         )
         with directory_lock(directory) if locks else nullcontext(), record:
