@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OUTPUTS = Path("outputs")
+COPY = "copy"
+"""The name of the study that trains on a copy of the collection."""
+
 SOURCE = "DIFFUSAE_FAULTS_SOURCE"
 """The environment's name for the place of the collection that is copied."""
 
@@ -149,7 +152,7 @@ STEPS = {
             (
                 "train",
                 "timestep=early",
-                "name=copy",
+                f"name={COPY}",
                 f"activations.source=file://${{oc.env:{SOURCE}}}",
             ),
             None,

@@ -24,7 +24,7 @@ from filelock import FileLock
 
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.activations.places import require_inside
-from diffusae.activations.schema import Shard
+from diffusae.activations.schema import GROUPS, Shard
 from diffusae.activations.transport import Source
 from diffusae.errors import UserError
 from diffusae.files import TEMPORARY_SUFFIX, atomic_path, atomic_write_json, digest_of, sha256_of
@@ -57,6 +57,7 @@ class Mirror:
         most_bytes: of shards that are kept; the longest unused go first. None: all are kept.
         url_sha256: of the whole URL, by which it is compared; None: the file is older, and `url` is
             whole.
+        record: SHA-256 of the collection's run.json as it was fetched; None: the file is older.
     """
 
     url: str
@@ -64,6 +65,7 @@ class Mirror:
     attempts: int
     most_bytes: int | None
     url_sha256: str | None = None
+    record: str | None = None
 
     @classmethod
     def of(cls, root: Path | str) -> Mirror | None:
@@ -151,30 +153,22 @@ def mirror(
     root.mkdir(parents=True, exist_ok=True)
     require_inside(root)
     with FileLock(root / _LOCK):
-        found = Mirror.of(root)
-        if found is None and (root / MANIFEST).exists():
-            raise UserError(
-                f"{root} holds a collection that was made here, not a copy of {source.shown}; set"
-                " activations.source=null, or choose another name"
-            )
-        if found is None or not found.is_of(source) or not (root / MANIFEST).exists():
+        known = _known(root)
+        if known is None or not known.is_of(source) or not (root / MANIFEST).exists():
+            _require_copy(root, known, source)
             data = source.read(MANIFEST)
             digest = digest_of(data)
-            if found is not None and (root / MANIFEST).exists() and found.manifest != digest:
-                raise UserError(
-                    f"{root} is a copy of {masked(str(found.url))}, and {source.shown} holds"
-                    f" another collection; choose another name, or remove {root}"
-                )
+            _require_same(root, known, digest, source)
             _require(digest, manifest_sha256, source.shown)
-            _place(root, data, source, _mirror_of(source, digest, most_bytes))
+            known = _place(root, data, source, most_bytes)
+        elif (digest := sha256_of(root / MANIFEST)) != known.manifest:
+            raise UserError(
+                f"{root / MANIFEST} is damaged: SHA-256 is {digest}, expected {known.manifest};"
+                " remove it"
+            )
         else:
-            digest = found.manifest
-            if (here := sha256_of(root / MANIFEST)) != digest:
-                raise UserError(
-                    f"{root / MANIFEST} is damaged: SHA-256 is {here}, expected {digest}; remove it"
-                )
             _require(digest, manifest_sha256, source.shown)
-        wanted = _mirror_of(source, digest, most_bytes)
+        wanted = _mirror_of(source, digest, most_bytes, record=_keep_record(root, known, source))
         manifest = Manifest.load(root)
         largest = max((shard.bytes for shard in manifest.entries), default=0)
         if most_bytes is not None and most_bytes < largest:
@@ -182,20 +176,83 @@ def mirror(
                 f"activations.cache_bytes={most_bytes} cannot hold the largest shard of {largest}"
                 " bytes; raise it"
             )
-        if wanted != found:
+        if wanted != known:
             atomic_write_json(root / MIRROR, asdict(wanted))
         _copies[root.resolve()] = _Copy(source, most_bytes)
         return manifest
 
 
-def _mirror_of(source: Source, digest: str, most_bytes: int | None) -> Mirror:
-    whole = digest_of(source.url.encode())
+def _known(root: Path) -> Mirror | None:
+    """What `mirror.json` says; None where it is missing or damaged: the source then says what
+    belongs here.
+
+    Raises:
+        UserError: something that is no file is in its place.
+    """
+    if (root / MIRROR).exists() and not (root / MIRROR).is_file():
+        raise UserError(
+            f"{root / MIRROR} is no file; remove it, and the same command writes it again"
+        )
+    try:
+        return Mirror.of(root)
+    except UserError as error:
+        log.warning("%s; it is written again", error)
+        return None
+
+
+def _require_copy(root: Path, known: Mirror | None, source: Source) -> None:
+    """Raise `UserError` where the collection was made here: only such a one has journals of its
+    groups.
+    """
+    if known is None and (root / MANIFEST).exists() and (root / GROUPS).exists():
+        raise UserError(
+            f"{root} holds a collection that was made here, not a copy of {source.shown}; set"
+            " activations.source=null, or choose another name"
+        )
+
+
+def _require_same(root: Path, known: Mirror | None, digest: str, source: Source) -> None:
+    """Raise `UserError` where the manifest that is here is not the one at the source."""
+    if (root / MANIFEST).exists() and sha256_of(root / MANIFEST) != digest:
+        is_of = "is of an unknown source" if known is None else f"is a copy of {masked(known.url)}"
+        raise UserError(
+            f"{root} {is_of}, and {source.shown} holds another collection; choose another name, or"
+            f" remove {root}"
+        )
+
+
+def _keep_record(root: Path, known: Mirror, source: Source) -> str:
+    """SHA-256 of the collection's run.json, which is fetched again where it is missing or not as it
+    was fetched.
+
+    Raises:
+        UserError: something that is no file is in its place; the source cannot be read.
+    """
+    path = root / RECORD
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no file; remove it, and the same command fetches it again")
+    here = sha256_of(path) if path.exists() else None
+    if here is not None and known.record in (None, here):
+        return here
+    log.warning("%s is %s; it is fetched again", path, "missing" if here is None else "damaged")
+    return _fetch_record(root, source)
+
+
+def _fetch_record(root: Path, source: Source) -> str:
+    data = source.read(RECORD)
+    with atomic_path(root / RECORD) as temporary:
+        temporary.write_bytes(data)
+    return digest_of(data)
+
+
+def _mirror_of(source: Source, digest: str, most_bytes: int | None, *, record: str) -> Mirror:
     return Mirror(
         url=source.shown,
         manifest=digest,
         attempts=source.attempts,
         most_bytes=most_bytes,
-        url_sha256=whole,
+        url_sha256=digest_of(source.url.encode()),
+        record=record,
     )
 
 
@@ -290,18 +347,19 @@ def _make_room(root: Path, most_bytes: int, *, keep: Path) -> None:
             total -= size
 
 
-def _place(root: Path, data: bytes, source: Source, said: Mirror) -> None:
+def _place(root: Path, data: bytes, source: Source, most_bytes: int | None) -> Mirror:
     """Put the files in place, the manifest last, once all that it names is seen to lie below
     `root`.
     """
     with tempfile.TemporaryDirectory(dir=root, suffix=TEMPORARY_SUFFIX) as folder:
         (Path(folder) / MANIFEST).write_bytes(data)
         Manifest.load(folder)
-    record = source.read(RECORD)
-    atomic_write_json(root / MIRROR, asdict(said))
-    for name, content in ((RECORD, record), (MANIFEST, data)):
-        with atomic_path(root / name) as temporary:
-            temporary.write_bytes(content)
+    record = _fetch_record(root, source)
+    placed = _mirror_of(source, digest_of(data), most_bytes, record=record)
+    atomic_write_json(root / MIRROR, asdict(placed))
+    with atomic_path(root / MANIFEST) as temporary:
+        temporary.write_bytes(data)
+    return placed
 
 
 def _require(digest: str, expected: str | None, url: str) -> None:
