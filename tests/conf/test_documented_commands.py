@@ -1,6 +1,4 @@
-"""Every `diffusae ...` line in a code block of README.md and docs/ composes, with options that
-exist, and passes the checks.
-"""
+"""Every `diffusae ...` line in a code block of README.md and docs/ composes and passes checks."""
 
 import re
 import shlex
@@ -23,9 +21,7 @@ SUMMARISED = (
 
 
 def commands(page: Path) -> dict[str, tuple[str, ...]]:
-    """{place: words after `diffusae`} of a page's code blocks; variables that the page sets are
-    filled in.
-    """
+    """{place: words after `diffusae`} of a page's code blocks, with the page's variables."""
     found: dict[str, tuple[str, ...]] = {}
     variables: dict[str, str] = {}
     inside = False
@@ -53,9 +49,7 @@ def parser() -> OverridesParser:
 
 
 def one_job(overrides: list[str]) -> list[str]:
-    """The overrides of a multirun's last job; a value that a page leaves to the reader (`...`) is
-    left out.
-    """
+    """The overrides of a multirun's last job, without values left to the reader (`...`)."""
     given = [each for each in overrides if not each.endswith("=...")]
     for parsed in parser().parse_overrides(given):
         if parsed.is_sweep_override():
