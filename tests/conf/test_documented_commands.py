@@ -13,7 +13,7 @@ from diffusae.cli import STAGES, config_directory
 from diffusae.study.study import Study
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 SUMMARISED = (
     "miniature",
     "hookpoints",
@@ -36,7 +36,7 @@ def commands(page: Path) -> dict[str, tuple[str, ...]]:
             for name, value in variables.items():
                 filled = filled.replace(f"${name}", value)
             words = tuple(word for word in shlex.split(filled, comments=True) if word != "...")
-            found[f"{page.name}:{number}"] = words
+            found[f"{page.relative_to(ROOT)}:{number}"] = words
     return found
 
 

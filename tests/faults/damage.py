@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from faults.ending import Verdict, to_the_end
 from faults.judge import is_result
 from faults.kinds import files_of, kinds_among
 from faults.snapshots import UNFINISHED, Snapshots
-from faults.study import OUTPUTS, STEPS, Step
+from faults.study import COPY, OUTPUTS, STEPS, Step
 from faults.trials import Trial
 
 
@@ -131,6 +132,10 @@ def _damaged(
     damaged = directory / OUTPUTS / path
     snapshots.place(before, directory)
     times = damaged.stat()
+    if path.startswith(
+        f"{COPY}/activations/"
+    ):  # what is trained already needs no copy, so nothing would read it
+        shutil.rmtree(directory / OUTPUTS / COPY / "sae", ignore_errors=True)
     if not WAYS[way](damaged, Random(seed)):
         return None
     if read and way == "one bit":

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OUTPUTS = Path("outputs")
+COPY = "copy"
+"""The name of the study that trains on a copy of the collection."""
+
 SOURCE = "DIFFUSAE_FAULTS_SOURCE"
 """The environment variable with the place of the collection that is copied."""
 
@@ -125,7 +128,7 @@ STEPS = {
             ("train_grid", "composition", "reconstruction"),
         ),
         Step("compare", ("compare",), "export", ("composition", "reconstruction", "spatial")),
-        Step("mirror", ("train", "timestep=early", "name=copy", COPIED), None),
+        Step("mirror", ("train", "timestep=early", f"name={COPY}", COPIED), None),
         Step("run", ("run", "side_by_side=true", *SPATIAL), None),
     )
 }

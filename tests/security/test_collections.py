@@ -53,8 +53,9 @@ def test_a_mirror_json_runs_no_command_and_fetches_nothing(downloaded, tmp_path)
         mirrored(downloaded, url)
         shard = shard_of(downloaded)
         fetch_ahead(downloaded, shard)
-        message = r"is not in .*copy of a collection elsewhere.*give activations.source"
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(
+            UserError, match=r"is not in .*copy of a remote collection.*set activations.source"
+        ):
             open_shard(downloaded, shard)
         with pytest.raises(UserError, match="missing"):
             require_sound(downloaded, Manifest.load(downloaded))
@@ -84,7 +85,7 @@ def test_without_a_source_a_former_copy_is_read_as_it_is(downloaded, collection)
     mirrored(downloaded, f"file://{collection[0]}")
     mirror(downloaded, f"file://{collection[0]}")
     forget(downloaded)
-    with pytest.raises(UserError, match=r"give activations.source"):
+    with pytest.raises(UserError, match=r"set activations.source"):
         open_shard(downloaded, shard_of(downloaded))
 
 

@@ -7,7 +7,7 @@ grid (h, w). A latent is active at a position where its value is above 0.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -15,10 +15,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from diffusae.concepts.settings import MapResize, MapScaling
 from diffusae.errors import UserError, unknown
 
-MapScaling = Literal["max", "minmax"]
-MapResize = Literal["map_to_mask", "mask_to_grid"]
 Mask = np.ndarray[Any, np.dtype[np.bool_]] | Tensor
 
 BACKGROUND = "background"
