@@ -280,7 +280,7 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
             skipped = 0
 
     def _in_float32(self, batch: Tensor | ScatteredRows) -> Float[Tensor, "batch d_in"]:
-        made = self._recycled.batch(len(batch), self.stream.d_in)
+        rows = self._recycled.batch(len(batch), self.stream.d_in)
         if isinstance(batch, ScatteredRows):
             batch.copy_to(made)
         else:
