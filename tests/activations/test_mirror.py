@@ -265,6 +265,47 @@ def test_a_collection_that_was_made_here_is_not_written_over(there):
     assert [p for p in sorted(there.rglob("*")) if p.name != ".mirror.lock"] == before
 
 
+@pytest.mark.parametrize("text", [None, "", "{", '{"url": 3}'])
+def test_a_mirror_json_that_is_missing_or_damaged_is_written_again(there, here, text):
+    mirror(here, f"file://{there}")
+    path = here / "mirror.json"
+    written = path.read_bytes()
+    path.unlink() if text is None else path.write_text(text)
+    mirror(here, f"file://{there}")
+    assert path.read_bytes() == written
+
+
+@pytest.mark.parametrize("text", [None, "", "{}"])
+def test_a_run_json_of_a_copy_that_is_missing_or_damaged_is_fetched_again(there, here, text):
+    (there / "run.json").write_text('{"status": "finished"}')
+    mirror(here, f"file://{there}")
+    (here / "run.json").unlink() if text is None else (here / "run.json").write_text(text)
+    mirror(here, f"file://{there}")
+    assert (here / "run.json").read_bytes() == (there / "run.json").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["mirror.json", "run.json"])
+def test_a_directory_in_the_place_of_a_copys_own_file_is_named(there, here, name):
+    mirror(here, f"file://{there}")
+    (here / name).unlink()
+    (here / name).mkdir()
+    with pytest.raises(UserError, match=rf"{name} is no file; remove it"):
+        mirror(here, f"file://{there}")
+    (here / name).rmdir()
+    mirror(here, f"file://{there}")
+    assert (here / name).is_file()
+
+
+def test_a_copy_whose_mirror_json_is_lost_is_no_copy_of_another_collection(there, here, tmp_path):
+    mirror(here, f"file://{there}")
+    (here / "mirror.json").unlink()
+    other = tmp_path / "other"
+    shutil.copytree(there, other)
+    (other / "manifest.json").write_bytes((there / "manifest.json").read_bytes() + b" ")
+    with pytest.raises(UserError, match=r"unknown source, and .* holds another collection"):
+        mirror(here, f"file://{other}")
+
+
 def test_a_mirror_moves_with_its_collection_and_takes_no_other(there, here, tmp_path):
     mirror(here, f"file://{there}")
     moved = tmp_path / "moved"

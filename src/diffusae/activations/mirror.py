@@ -23,7 +23,7 @@ from filelock import FileLock
 
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.activations.places import require_inside
-from diffusae.activations.schema import Shard
+from diffusae.activations.schema import GROUPS, Shard
 from diffusae.activations.transport import Source
 from diffusae.errors import UserError
 from diffusae.files import TEMPORARY_SUFFIX, atomic_path, atomic_write_json, digest_of, sha256_of
@@ -56,6 +56,7 @@ class Mirror:
         most_bytes: limit of all kept shards; the longest unused are removed first. None: no limit.
         url_sha256: SHA-256 of the whole URL, for comparison. None: an older file, with a whole
             `url`.
+        record: SHA-256 of the fetched run.json of the collection. None: an older file.
     """
 
     url: str
@@ -63,6 +64,7 @@ class Mirror:
     attempts: int
     most_bytes: int | None
     url_sha256: str | None = None
+    record: str | None = None
 
     @classmethod
     def of(cls, root: Path | str) -> Mirror | None:
@@ -146,31 +148,22 @@ def mirror(
     root.mkdir(parents=True, exist_ok=True)
     require_inside(root)
     with FileLock(root / _LOCK):
-        existing = Mirror.of(root)
-        if existing is None and (root / MANIFEST).exists():
-            raise UserError(
-                f"{root} holds a collection that was made here, not a copy of {source.shown}; set "
-                "activations.source=null, or choose another name"
-            )
-        if existing is None or not existing.is_of(source) or not (root / MANIFEST).exists():
+        known = _known(root)
+        if known is None or not known.is_of(source) or not (root / MANIFEST).exists():
+            _require_copy(root, known, source)
             data = source.read(MANIFEST)
             digest = digest_of(data)
-            if existing is not None and (root / MANIFEST).exists() and existing.manifest != digest:
-                raise UserError(
-                    f"{root} is a copy of {masked(str(existing.url))}, but {source.shown} holds "
-                    f"another collection; choose another name, or remove {root}"
-                )
+            _require_same(root, known, digest, source)
             _require(digest, manifest_sha256, source.shown)
-            _place(root, data, source, _mirror_of(source, digest, most_bytes))
+            known = _place(root, data, source, most_bytes)
+        elif (digest := sha256_of(root / MANIFEST)) != known.manifest:
+            raise UserError(
+                f"{root / MANIFEST} is damaged: SHA-256 is {digest}, expected {known.manifest};"
+                " remove it"
+            )
         else:
-            digest = existing.manifest
-            if (actual := sha256_of(root / MANIFEST)) != digest:
-                raise UserError(
-                    f"{root / MANIFEST} is damaged: SHA-256 is {actual}, expected {digest}; remove "
-                    "it"
-                )
             _require(digest, manifest_sha256, source.shown)
-        wanted = _mirror_of(source, digest, most_bytes)
+        wanted = _mirror_of(source, digest, most_bytes, record=_keep_record(root, known, source))
         manifest = Manifest.load(root)
         largest = max((shard.bytes for shard in manifest.entries), default=0)
         if most_bytes is not None and most_bytes < largest:
@@ -178,16 +171,84 @@ def mirror(
                 f"activations.cache_bytes={most_bytes} cannot hold the largest shard of {largest} "
                 "bytes; raise it"
             )
-        if wanted != existing:
+        if wanted != known:
             atomic_write_json(root / MIRROR, asdict(wanted))
         _copies[root.resolve()] = _Copy(source, most_bytes)
         return manifest
 
 
-def _mirror_of(source: Source, digest: str, most_bytes: int | None) -> Mirror:
-    url, whole = source.shown, digest_of(source.url.encode())
-    sizes: dict[str, Any] = {"attempts": source.attempts, "most_bytes": most_bytes}
-    return Mirror(url=url, manifest=digest, url_sha256=whole, **sizes)
+def _known(root: Path) -> Mirror | None:
+    """What `mirror.json` says; None where it is missing or damaged: the source then says what
+    belongs here.
+
+    Raises:
+        UserError: something that is no file is in its place.
+    """
+    if (root / MIRROR).exists() and not (root / MIRROR).is_file():
+        raise UserError(
+            f"{root / MIRROR} is no file; remove it, and the same command writes it again"
+        )
+    try:
+        return Mirror.of(root)
+    except UserError as error:
+        log.warning("%s; it is written again", error)
+        return None
+
+
+def _require_copy(root: Path, known: Mirror | None, source: Source) -> None:
+    """Raise `UserError` where the collection was made here: only such a one has journals of its
+    groups.
+    """
+    if known is None and (root / MANIFEST).exists() and (root / GROUPS).exists():
+        raise UserError(
+            f"{root} holds a collection that was made here, not a copy of {source.shown}; set"
+            " activations.source=null, or choose another name"
+        )
+
+
+def _require_same(root: Path, known: Mirror | None, digest: str, source: Source) -> None:
+    """Raise `UserError` where the manifest that is here is not the one at the source."""
+    if (root / MANIFEST).exists() and sha256_of(root / MANIFEST) != digest:
+        is_of = "is of an unknown source" if known is None else f"is a copy of {masked(known.url)}"
+        raise UserError(
+            f"{root} {is_of}, and {source.shown} holds another collection; choose another name, or"
+            f" remove {root}"
+        )
+
+
+def _keep_record(root: Path, known: Mirror, source: Source) -> str:
+    """SHA-256 of the collection's run.json, which is fetched again where it is missing or not as it
+    was fetched.
+
+    Raises:
+        UserError: something that is no file is in its place; the source cannot be read.
+    """
+    path = root / RECORD
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no file; remove it, and the same command fetches it again")
+    here = sha256_of(path) if path.exists() else None
+    if here is not None and known.record in (None, here):
+        return here
+    log.warning("%s is %s; it is fetched again", path, "missing" if here is None else "damaged")
+    return _fetch_record(root, source)
+
+
+def _fetch_record(root: Path, source: Source) -> str:
+    data = source.read(RECORD)
+    with atomic_path(root / RECORD) as temporary:
+        temporary.write_bytes(data)
+    return digest_of(data)
+
+
+def _mirror_of(source: Source, digest: str, most_bytes: int | None, *, record: str) -> Mirror:
+    return Mirror(
+        url=source.shown,
+        manifest=digest,
+        attempts=source.attempts,
+        most_bytes=most_bytes,
+        url_sha256=digest_of(source.url.encode()),
+        record=record,
+    )
 
 
 def open_shard(root: Path | str, shard: Shard) -> BinaryIO:
@@ -274,16 +335,19 @@ def _make_room(root: Path, most_bytes: int, *, keep: Path) -> None:
             total -= size
 
 
-def _place(root: Path, data: bytes, source: Source, note: Mirror) -> None:
-    """Write the files, the manifest last, after a check that it names no file outside of `root`."""
+def _place(root: Path, data: bytes, source: Source, most_bytes: int | None) -> Mirror:
+    """Put the files in place, the manifest last, once all that it names is seen to lie below
+    `root`.
+    """
     with tempfile.TemporaryDirectory(dir=root, suffix=TEMPORARY_SUFFIX) as folder:
         (Path(folder) / MANIFEST).write_bytes(data)
         Manifest.load(folder)
-    record = source.read(RECORD)
-    atomic_write_json(root / MIRROR, asdict(note))
-    for name, content in ((RECORD, record), (MANIFEST, data)):
-        with atomic_path(root / name) as temporary:
-            temporary.write_bytes(content)
+    record = _fetch_record(root, source)
+    placed = _mirror_of(source, digest_of(data), most_bytes, record=record)
+    atomic_write_json(root / MIRROR, asdict(placed))
+    with atomic_path(root / MANIFEST) as temporary:
+        temporary.write_bytes(data)
+    return placed
 
 
 def _require(digest: str, expected: str | None, url: str) -> None:
