@@ -264,7 +264,9 @@ class ErasureBenchmark:
                 for defence in chosen.values():
                     self._try(target, defence, listed(values, seed=seed), "test", values["name"])
 
-    def _note(self, target: str, kind: str, name: str, defence: Defence, found: SearchResult) -> None:
+    def _note(
+        self, target: str, kind: str, name: str, defence: Defence, found: SearchResult
+    ) -> None:
         self.searches.append(
             {
                 "target": target,
