@@ -19,7 +19,7 @@ from benchmarks.test_sae_step import Ours, batch_of, planted_directions
 from diffusae.activations.datamodule import Reader, ShuffledBatches
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.npy import npy_bytes
-from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import ActivationWriter
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -39,13 +39,13 @@ def _one_core() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def records(group: int) -> Iterator[ImageRecord]:
+def records(group: int) -> Iterator[CollectedSample]:
     each = IMAGES // GROUPS
     for n in range(group * each, (group + 1) * each):
         updates = (
             np.random.default_rng(n).standard_normal(SHAPE, dtype=np.float32).astype(np.float16)
         )
-        yield ImageRecord(
+        yield CollectedSample(
             image_id=f"i{n}", prompt="", seed=n, split="train", updates={STREAM.folder: updates}
         )
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import ActivationWriter
 
 
@@ -21,7 +21,7 @@ def collection(tmp_path) -> tuple[Path, Manifest]:
     updates = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
     for index, split in enumerate(["train", "train", "validation"]):
         records = [
-            ImageRecord(
+            CollectedSample(
                 image_id=f"{3 * index + n:06d}",
                 prompt="a fish",
                 seed=n,

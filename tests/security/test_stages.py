@@ -12,7 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from diffusae.activations.mirror import MIRROR
+from diffusae.activations.local_copy import COPY_FILE
 from diffusae.cli import config_directory, main
 from diffusae.errors import UserError
 from diffusae.files import digest_of, sha256_of, write_sealed
@@ -56,7 +56,7 @@ def test_no_stage_obeys_a_mirror_json(collection, tmp_path):
         "most_bytes": 1,
         "url_sha256": digest_of(url.encode()),
     }
-    (root / MIRROR).write_text(json.dumps(said))
+    (root / COPY_FILE).write_text(json.dumps(said))
     before = sorted(root.rglob("*.json"))
     for stage in (train, collect):
         with pytest.raises(UserError):

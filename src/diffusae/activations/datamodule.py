@@ -19,9 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from diffusae.activations.local_copy import Copies, fetch_ahead, is_local_copy
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.mapped import MappedShard
-from diffusae.activations.mirror import Copies, fetch_ahead, is_mirror
 from diffusae.activations.order import EpochOrder, check_sizes
 from diffusae.activations.reader import REMEDY, read_updates, require_sound
 from diffusae.activations.scattered import ScatteredRows, Table, scattered_batches
@@ -281,7 +281,7 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
         if self.workers:
             # Fetching runs threads, and a process that is forked from one with threads may never
             # get a lock.
-            start = _server_of_workers() if is_mirror(self.root) else None
+            start = _server_of_workers() if is_local_copy(self.root) else None
             chunks = DataLoader(
                 chunks,  # type: ignore[arg-type]
                 batch_size=None,

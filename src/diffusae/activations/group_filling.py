@@ -14,7 +14,7 @@ import numpy as np
 
 from diffusae.activations.hashed_tar import HashedTar, png_bytes
 from diffusae.activations.npy import npy_bytes
-from diffusae.activations.schema import IMAGES, ImageRecord, Stream
+from diffusae.activations.schema import IMAGES, CollectedSample, Stream
 from diffusae.activations.stored_numbers import StoredNumbers
 from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError
@@ -67,7 +67,7 @@ class GroupFilling:
         """Folders of streams with updates that are finite, but not as the stored type."""
         self._ids: set[str] = set()
 
-    def add(self, record: ImageRecord) -> None:
+    def add(self, record: CollectedSample) -> None:
         """Write one image, or reject it from all streams where one of its updates is not finite as
         it is stored.
 
@@ -116,7 +116,7 @@ class GroupFilling:
             self.tars[IMAGES].add(record.image_id, png=png_bytes(image), json=text)
         self.count += 1
 
-    def _checked_updates(self, record: ImageRecord) -> dict[str, np.ndarray]:
+    def _checked_updates(self, record: CollectedSample) -> dict[str, np.ndarray]:
         if set(record.updates) != set(self.streams):
             raise UserError(
                 f"image {record.image_id!r} comes with updates of {sorted(record.updates)}, "
@@ -136,7 +136,7 @@ class GroupFilling:
             )  # an overflow becomes inf here and is rejected
         return arrays
 
-    def _positions(self, record: ImageRecord, stream: Stream) -> int:
+    def _positions(self, record: CollectedSample, stream: Stream) -> int:
         """How many rows a record has in a stream."""
         if not self.ragged:
             return stream.positions
@@ -153,7 +153,7 @@ class GroupFilling:
             )
         return len(named)
 
-    def _checked_image(self, record: ImageRecord) -> np.ndarray:
+    def _checked_image(self, record: CollectedSample) -> np.ndarray:
         image = record.image
         if image is None or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             found = "none" if image is None else f"{image.dtype} {image.shape}"
@@ -170,7 +170,7 @@ class GroupFilling:
         self.image_size = size
         return image
 
-    def _reject_nonfinite(self, record: ImageRecord, updates: Mapping[str, np.ndarray]) -> bool:
+    def _reject_nonfinite(self, record: CollectedSample, updates: Mapping[str, np.ndarray]) -> bool:
         bad = []
         for folder, array in updates.items():
             if not np.isfinite(self.numbers.decode(array)).all():

@@ -20,8 +20,8 @@ from webdataset.autodecode import Decoder, DecodingError
 from webdataset.tariterators import base_plus_ext, group_by_keys
 
 from diffusae.activations.journal import journal_path, read_journals, size_of
+from diffusae.activations.local_copy import COPY_FILE, SOURCE_REMEDY, is_local_copy, open_shard
 from diffusae.activations.manifest import MANIFEST, Manifest
-from diffusae.activations.mirror import MIRROR, SOURCE_REMEDY, is_mirror, open_shard
 from diffusae.activations.npy import npy_array
 from diffusae.activations.schema import IMAGES, Shard, Stream
 from diffusae.activations.tar_index import read_members
@@ -75,9 +75,9 @@ def verify(
     Args:
         streams: folders of the streams to look at (`images` for the pictures); None means all.
 
-    In a mirror of a collection that lies elsewhere, shards that are not here yet are no fault.
+    In a local copy of a collection that lies elsewhere, shards that are not here yet are no fault.
     """
-    mirrored = is_mirror(root)
+    copied = is_local_copy(root)
     wanted = None if streams is None else set(streams)
     faults = []
     for shard in manifest.entries:
@@ -85,7 +85,7 @@ def verify(
             continue
         path = Path(root) / shard.path
         size = size_of(path)
-        if size is None and mirrored:
+        if size is None and copied:
             continue  # checked when it is fetched
         if size is None:
             faults.append(Fault(shard.path, "missing", f"{shard.bytes} bytes", "no file"))
@@ -111,18 +111,18 @@ def require_sound(
 ) -> None:
     """`verify`, and raise one `UserError` that lists every fault and the remedy.
 
-    In a mirror, damaged shards are removed with a warning: they are fetched again when they are
+    In a local copy, damaged shards are removed with a warning: they are fetched again when they are
     read.
     """
     faults = verify(root, manifest, streams=streams, deep=deep)
-    if is_mirror(root):
+    if is_local_copy(root):
         for fault in faults:
             log.warning("the local copy of %s; it is fetched again", fault)
             (Path(root) / fault.shard).unlink()
         return
     if faults:
         lines = "".join(f"\n  {fault}" for fault in faults)
-        remedy = SOURCE_REMEDY if (Path(root) / MIRROR).exists() else REMEDY
+        remedy = SOURCE_REMEDY if (Path(root) / COPY_FILE).exists() else REMEDY
         raise UserError(
             f"{len(faults)} shards of {root} are not what {MANIFEST} says:{lines}\n{remedy}"
         )

@@ -146,7 +146,7 @@ class Stream:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageRecord:
+class CollectedSample:
     """One generated image with its updates at every stream.
 
     Args:

@@ -22,8 +22,8 @@ from diffusae.activations.schema import (
     GROUPS,
     IMAGES,
     SCHEMA_VERSION,
+    CollectedSample,
     Group,
-    ImageRecord,
     Shard,
     Stream,
     bytes_per_image,
@@ -198,7 +198,7 @@ class ActivationWriter:
     def write_group(
         self,
         index: int,
-        records: Iterable[ImageRecord],
+        records: Iterable[CollectedSample],
         *,
         with_images: bool = True,
         leave_out: Collection[str] = (),

@@ -1,11 +1,12 @@
 """The local copy of a collection that lies elsewhere: its manifest at once, its shards when they
 are first read.
 
-A mirror is an ordinary collection's directory with `mirror.json` in it; every reader opens shards
-by `open_shard`, so batches and samples are those of the collection itself.
+A local copy is an ordinary collection's directory with `mirror.json` in it; every reader opens
+shards by `open_shard`, so batches and samples are those of the collection itself.
 
 What the file says is never obeyed: a directory may come from anyone. Only where this process was
-given the URL by its own user (`mirror`) is anything fetched into the directory or removed from it.
+given the URL by its own user (`keep_copy`) is anything fetched into the directory or removed from
+it.
 """
 
 from __future__ import annotations
@@ -33,21 +34,21 @@ from diffusae.parsing import read_json, reading, typed
 
 log = logging.getLogger(__name__)
 
-MIRROR = "mirror.json"
+COPY_FILE = "mirror.json"
 RECORD = "run.json"
 """The collection's own record comes along: what is made from its updates names it as the parent."""
 
 _LOCK = ".mirror.lock"
 SOURCE_REMEDY = (
-    f"it is a copy of a collection elsewhere ({MIRROR}), and nothing is fetched unless the command"
-    " says from where: give activations.source"
+    f"it is a copy of a collection elsewhere ({COPY_FILE}), and nothing is fetched unless the"
+    " command says from where: give activations.source"
 )
 _EVICTED = 20
 """How often a shard may be taken away by another process between its fetching and its opening."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mirror:
+class LocalCopy:
     """What `mirror.json` says.
 
     Args:
@@ -68,9 +69,9 @@ class Mirror:
     record: str | None = None
 
     @classmethod
-    def of(cls, root: Path | str) -> Mirror | None:
+    def of(cls, root: Path | str) -> LocalCopy | None:
         """What the file in this directory says; None where there is none."""
-        path, remedy = Path(root) / MIRROR, f"remove {root} and begin anew"
+        path, remedy = Path(root) / COPY_FILE, f"remove {root} and begin anew"
         try:
             value = read_json(path, remedy=remedy)
         except FileNotFoundError:
@@ -87,21 +88,21 @@ class Mirror:
 
 @dataclass(frozen=True)
 class _Copy:
-    """A mirror as this process' own user has it."""
+    """A local copy as this process' own user has it."""
 
     source: Source
     most_bytes: int | None
 
 
 _copies: dict[Path, _Copy] = {}
-"""Directories that this process may fetch into and remove from. Filled by `mirror` alone, from the
-user's configuration.
+"""Directories that this process may fetch into and remove from. Filled by `keep_copy` alone, from
+the user's configuration.
 """
 
 
 class Copies:
-    """Takes along, into a process that is started anew, which directories are mirrors: make one
-    part of what is sent there.
+    """Takes along, into a process that is started anew, which directories are local copies: make
+    one part of what is sent there.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -113,7 +114,7 @@ def _take_along(copies: Mapping[Path, _Copy]) -> Copies:
     return Copies()
 
 
-def is_mirror(root: Path | str) -> bool:
+def is_local_copy(root: Path | str) -> bool:
     """Whether this process may fetch into the directory."""
     return _copy(root) is not None
 
@@ -127,7 +128,7 @@ def _copy(root: Path | str) -> _Copy | None:
     return _copies.get(Path(root).resolve())
 
 
-def mirror(
+def keep_copy(
     root: Path | str,
     url: str,
     *,
@@ -135,10 +136,10 @@ def mirror(
     most_bytes: int | None = None,
     manifest_sha256: str | None = None,
 ) -> Manifest:
-    """Make `root` a mirror of the collection at `url`, or find it one already; its manifest.
+    """Make `root` a local copy of the collection at `url`, or find it one already; its manifest.
 
-    A mirror that exists asks nothing of the network, unless its URL is another than before: then
-    both manifests must be the same.
+    A local copy that exists asks nothing of the network, unless its URL is another than before:
+    then both manifests must be the same.
 
     Args:
         manifest_sha256: what the manifest must hash to; None: it is trusted as it comes.
@@ -168,7 +169,7 @@ def mirror(
             )
         else:
             _require(digest, manifest_sha256, source.shown)
-        wanted = _mirror_of(source, digest, most_bytes, record=_keep_record(root, known, source))
+        wanted = _described(source, digest, most_bytes, record=_keep_record(root, known, source))
         manifest = Manifest.load(root)
         largest = max((shard.bytes for shard in manifest.entries), default=0)
         if most_bytes is not None and most_bytes < largest:
@@ -177,30 +178,30 @@ def mirror(
                 " bytes; raise it"
             )
         if wanted != known:
-            atomic_write_json(root / MIRROR, asdict(wanted))
+            atomic_write_json(root / COPY_FILE, asdict(wanted))
         _copies[root.resolve()] = _Copy(source, most_bytes)
         return manifest
 
 
-def _known(root: Path) -> Mirror | None:
+def _known(root: Path) -> LocalCopy | None:
     """What `mirror.json` says; None where it is missing or damaged: the source then says what
     belongs here.
 
     Raises:
         UserError: something that is no file is in its place.
     """
-    if (root / MIRROR).exists() and not (root / MIRROR).is_file():
+    if (root / COPY_FILE).exists() and not (root / COPY_FILE).is_file():
         raise UserError(
-            f"{root / MIRROR} is no file; remove it, and the same command writes it again"
+            f"{root / COPY_FILE} is no file; remove it, and the same command writes it again"
         )
     try:
-        return Mirror.of(root)
+        return LocalCopy.of(root)
     except UserError as error:
         log.warning("%s; it is written again", error)
         return None
 
 
-def _require_copy(root: Path, known: Mirror | None, source: Source) -> None:
+def _require_copy(root: Path, known: LocalCopy | None, source: Source) -> None:
     """Raise `UserError` where the collection was made here: only such a one has journals of its
     groups.
     """
@@ -211,7 +212,7 @@ def _require_copy(root: Path, known: Mirror | None, source: Source) -> None:
         )
 
 
-def _require_same(root: Path, known: Mirror | None, digest: str, source: Source) -> None:
+def _require_same(root: Path, known: LocalCopy | None, digest: str, source: Source) -> None:
     """Raise `UserError` where the manifest that is here is not the one at the source."""
     if (root / MANIFEST).exists() and sha256_of(root / MANIFEST) != digest:
         is_of = "is of an unknown source" if known is None else f"is a copy of {masked(known.url)}"
@@ -221,7 +222,7 @@ def _require_same(root: Path, known: Mirror | None, digest: str, source: Source)
         )
 
 
-def _keep_record(root: Path, known: Mirror, source: Source) -> str:
+def _keep_record(root: Path, known: LocalCopy, source: Source) -> str:
     """SHA-256 of the collection's run.json, which is fetched again where it is missing or not as it
     was fetched.
 
@@ -245,8 +246,8 @@ def _fetch_record(root: Path, source: Source) -> str:
     return digest_of(data)
 
 
-def _mirror_of(source: Source, digest: str, most_bytes: int | None, *, record: str) -> Mirror:
-    return Mirror(
+def _described(source: Source, digest: str, most_bytes: int | None, *, record: str) -> LocalCopy:
+    return LocalCopy(
         url=source.shown,
         manifest=digest,
         attempts=source.attempts,
@@ -257,11 +258,11 @@ def _mirror_of(source: Source, digest: str, most_bytes: int | None, *, record: s
 
 
 def open_shard(root: Path | str, shard: Shard) -> BinaryIO:
-    """A shard for reading; in a mirror it is fetched first where it is not here, and checked
+    """A shard for reading; in a local copy it is fetched first where it is not here, and checked
     against its hash.
 
     Raises:
-        FileNotFoundError: it is missing, and this is no mirror.
+        FileNotFoundError: it is missing, and this is no local copy.
         UserError: it cannot be had; it is missing in a copy of a collection whose source the user
             has not given.
     """
@@ -272,7 +273,7 @@ def open_shard(root: Path | str, shard: Shard) -> BinaryIO:
         try:
             return open(path, "rb")
         except FileNotFoundError as error:
-            if (root / MIRROR).exists():
+            if (root / COPY_FILE).exists():
                 raise UserError(f"{shard.path} is not in {root}; {SOURCE_REMEDY}") from error
             raise
     for _ in range(_EVICTED):
@@ -293,8 +294,8 @@ def open_shard(root: Path | str, shard: Shard) -> BinaryIO:
 
 
 def fetch_ahead(root: Path | str, shard: Shard) -> None:
-    """In a mirror, begin to fetch a shard that will be read soon. What goes wrong is told when it
-    is read.
+    """In a local copy, begin to fetch a shard that will be read soon. What goes wrong is told when
+    it is read.
     """
     root = Path(root)
     here = _copy(root)
@@ -347,7 +348,7 @@ def _make_room(root: Path, most_bytes: int, *, keep: Path) -> None:
             total -= size
 
 
-def _place(root: Path, data: bytes, source: Source, most_bytes: int | None) -> Mirror:
+def _place(root: Path, data: bytes, source: Source, most_bytes: int | None) -> LocalCopy:
     """Put the files in place, the manifest last, once all that it names is seen to lie below
     `root`.
     """
@@ -355,8 +356,8 @@ def _place(root: Path, data: bytes, source: Source, most_bytes: int | None) -> M
         (Path(folder) / MANIFEST).write_bytes(data)
         Manifest.load(folder)
     record = _fetch_record(root, source)
-    placed = _mirror_of(source, digest_of(data), most_bytes, record=record)
-    atomic_write_json(root / MIRROR, asdict(placed))
+    placed = _described(source, digest_of(data), most_bytes, record=record)
+    atomic_write_json(root / COPY_FILE, asdict(placed))
     with atomic_path(root / MANIFEST) as temporary:
         temporary.write_bytes(data)
     return placed
