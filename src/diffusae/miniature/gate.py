@@ -22,7 +22,7 @@ Generate = Callable[[Sequence[str], Sequence[int]], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Figure:
+class GateFigure:
     """One measured figure: its value, 95 % interval and count, and the bound that it must keep
     (None: told only).
     """
@@ -47,12 +47,12 @@ def _mean(
     values: Sequence[float] | np.ndarray,
     bound: float | None = None,
     at_least: bool = True,
-) -> Figure:
+) -> GateFigure:
     array = np.asarray(values, np.float64)
     interval = bootstrap(
         (array,), np.mean, n_resamples=1000, rng=np.random.default_rng(0)
     ).confidence_interval
-    return Figure(
+    return GateFigure(
         name,
         float(array.mean()),
         (float(interval.low), float(interval.high)),
@@ -62,9 +62,9 @@ def _mean(
     )
 
 
-def _share(name: str, hits: Sequence[bool], bound: float | None = None) -> Figure:
+def _share(name: str, hits: Sequence[bool], bound: float | None = None) -> GateFigure:
     interval = binomtest(int(np.sum(hits)), len(hits)).proportion_ci(method="wilson")
-    return Figure(
+    return GateFigure(
         name, float(np.mean(hits)), (float(interval.low), float(interval.high)), len(hits), bound
     )
 
@@ -75,7 +75,7 @@ def _iou(a: np.ndarray | None, b: np.ndarray) -> float:
 
 def check_autoencoder(
     reconstruct: Callable[[np.ndarray], np.ndarray], *, n: int = 500
-) -> list[Figure]:
+) -> list[GateFigure]:
     """PSNR in dB, and how far the hue of objects moves, in degrees, on pictures of held-out
     scenes.
     """
@@ -101,14 +101,14 @@ def check_autoencoder(
 
 def check_annotator(
     annotate: Annotate, reconstruct: Callable[[np.ndarray], np.ndarray], *, n: int = 500
-) -> list[Figure]:
+) -> list[GateFigure]:
     """IoU of found with exact masks and accuracy of names on held-out scenes, drawn, and drawn and
     autoencoded.
     """
     scenes = [captioned_scene(seed, held_out=True)[0] for seed in range(n)]
     renders = [render(scene) for scene in scenes]
     pictures = np.stack([r.picture for r in renders])
-    figures: list[Figure] = []
+    figures: list[GateFigure] = []
     for kind, shown, bound in (
         ("renders", pictures, 0.90),
         ("autoencoded renders", reconstruct(pictures), None),
@@ -136,7 +136,7 @@ def check_annotator(
 
 def check_generation(
     generate: Generate, annotate: Annotate, *, n: int = 500
-) -> tuple[list[Figure], np.ndarray]:
+) -> tuple[list[GateFigure], np.ndarray]:
     """What of its caption is found in each of `n` pictures generated from held-out captions; and
     the pictures.
     """
@@ -182,7 +182,7 @@ def _factor_hits(
 
 def check_layouts(
     generate: Generate, annotate: Annotate, *, captions: int = 16, seeds: int = 6
-) -> list[Figure]:
+) -> list[GateFigure]:
     """Whether the same caption with other seeds gives other layouts.
 
     The overlap (IoU) of a noun's masks over pairs of seeds is set beside its overlap over pairs of
