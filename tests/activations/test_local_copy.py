@@ -1,6 +1,5 @@
 """A local copy gives the samples and batches of the collection, fetches each shard once, and trusts
-nothing.
-"""
+nothing."""
 
 import json
 import shutil
@@ -94,9 +93,8 @@ def test_batches_are_those_of_the_collection_by_every_kind_of_url(
     assert keep_copy(here, url) == Manifest.load(there)
     assert shards_in(here) == []  # on demand
     assert same(batches(here, reader=reader), batches(there, reader=reader))
-    assert shards_in(here) == [
-        f"{MID}/shard-00000{n}.tar" for n in range(3)
-    ]  # of this stream alone
+    # Of this stream alone
+    assert shards_in(here) == [f"{MID}/shard-00000{n}.tar" for n in range(3)]
 
 
 @pytest.mark.parametrize("reader", ["mapped", "webdataset"])
@@ -144,9 +142,9 @@ def test_the_next_shard_is_fetched_while_one_is_read(there, here, server, reader
 def test_what_goes_wrong_ahead_is_told_when_the_shard_is_read(there, here, server):
     manifest = keep_copy(here, server.url)
     (there / MID / "shard-000001.tar").unlink()
-    with pytest.raises(UserError, match=r"shard-000001.tar is not to be found at"):
+    with pytest.raises(UserError, match=r"shard-000001.tar is not found at"):
         list(read_updates(here, manifest, manifest.stream("mid", 0.5, "cond"), "train"))
-    with pytest.raises(UserError, match=r"shard-000001.tar is not to be found at"):
+    with pytest.raises(UserError, match=r"shard-000001.tar is not found at"):
         batches(here)
 
 
@@ -156,7 +154,7 @@ def test_what_is_here_needs_no_network(there, here):
         first = batches(here)
     keep_copy(here, server.url)  # the server is gone
     assert same(batches(here), first)
-    with pytest.raises(UserError, match="cannot be had from"):
+    with pytest.raises(UserError, match="cannot be fetched from"):
         batches(here, block="up", t=1.0, conditioning="uncond")
 
 
@@ -253,7 +251,7 @@ def test_a_manifest_that_leads_out_of_its_directory_is_refused(there, here, path
 
 def test_an_unfinished_collection_elsewhere_is_no_collection(there, here):
     (there / "manifest.json").unlink()
-    with pytest.raises(UserError, match=r"manifest.json is not to be found at file://"):
+    with pytest.raises(UserError, match=r"manifest.json is not found at file://"):
         keep_copy(here, f"file://{there}")
     (there / "manifest.json").write_text("{")
     with pytest.raises(UserError, match="is not JSON"):
