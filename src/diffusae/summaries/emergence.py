@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ import pandas as pd
 from diffusae.errors import UserError
 from diffusae.evaluation.emergence import Emergence, Item, emergence, emergence_result, paired
 from diffusae.evaluation.result import NO_DATA, Result, load_results, save_results
+from diffusae.evaluation.settings import EmergenceSettings
 from diffusae.files import verified
-from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import Parent, RunRecord, run_record, state
+from diffusae.runs.record import Parent, RunRecord, state
 from diffusae.runs.survey import finished_runs
 from diffusae.study.study import Study
 from diffusae.table_files import read_table
@@ -37,8 +38,8 @@ Evaluated = dict[float, tuple[Path, RunRecord]]
 def summarise_emergence(study: Study) -> None:
     """Write results.json of every curve whose moments are evaluated; finished ones are skipped."""
     times = sorted((float(t) for t in study.cfg.grid.timesteps), reverse=True)
-    settings = study.part("emergence")
-    if len(times) < settings["moments"]:
+    settings = EmergenceSettings.of(study.cfg)
+    if len(times) < settings.moments:
         return
     for curve, cells in _evaluated(study).items():
         missing = ", ".join(f"{t:.2f}" for t in times if t not in cells)
@@ -58,7 +59,7 @@ def _evaluated(study: Study) -> dict[Curve, Evaluated]:
     return evaluated
 
 
-def _summarise(study: Study, curve: Curve, cells: Evaluated, settings: dict[str, Any]) -> None:
+def _summarise(study: Study, curve: Curve, cells: Evaluated, settings: EmergenceSettings) -> None:
     block, conditioning, tag = curve
     name = "-".join(map(str, curve))
     # It comes from run.json, and a study's directory may come from anyone.
@@ -70,27 +71,22 @@ def _summarise(study: Study, curve: Curve, cells: Evaluated, settings: dict[str,
     directory = study.directory / "evaluation" / STAGE / name
     cell = {"model": study.cfg.model.name, "block": block, "conditioning": conditioning}
     seed = study.cfg.seed
-    determines = {"curve": {**cell, "tag": tag}, "timesteps": list(cells), **settings, "seed": seed}
+    determines = {
+        "curve": {**cell, "tag": tag},
+        "timesteps": list(cells),
+        **asdict(settings),
+        "seed": seed,
+    }
     parents = {f"evaluate {path.name}": Parent.of(record) for path, record in cells.values()}
     if state(directory, determines=determines, parents=parents) == "finished":
         return
-    with (
-        directory_lock(directory),
-        run_record(
-            directory,
-            stage=STAGE,
-            config=study.config(),
-            determines=determines,
-            parents=parents,
-            seed=seed,
-        ),
-    ):
+    with study.recorded(directory, STAGE, determines=determines, parents=parents):
         result = _result({t: path for t, (path, _) in cells.items()}, cell, tag, settings, seed)
         save_results(directory / "results.json", [result])
 
 
 def _result(
-    cells: dict[float, Path], cell: dict[str, Any], tag: str, settings: dict[str, Any], seed: int
+    cells: dict[float, Path], cell: dict[str, Any], tag: str, settings: EmergenceSettings, seed: int
 ) -> Result:
     tables = {
         t: read_table(
@@ -110,7 +106,7 @@ def _result(
     composition = next(row for row in final if row.metric == "composition")
     return emergence_result(
         curves.pop(OWN),
-        share=settings["share"],
+        share=settings.share,
         cell=cell,
         baselines=curves,
         chance=composition.baselines.get("chance", NO_DATA),
@@ -119,7 +115,7 @@ def _result(
 
 
 def _curve_of(
-    tables: dict[float, pd.DataFrame], column: str, settings: dict[str, Any], seed: int
+    tables: dict[float, pd.DataFrame], column: str, settings: EmergenceSettings, seed: int
 ) -> Emergence:
     def scores(table: pd.DataFrame) -> dict[Item, float]:
         rows = zip(table["image_id"], table["noun"], table[column], strict=True)
@@ -129,7 +125,7 @@ def _curve_of(
 
     return emergence(
         paired({t: scores(table) for t, table in tables.items()}),
-        share=settings["share"],
-        n_resamples=settings["n_resamples"],
+        share=settings.share,
+        n_resamples=settings.n_resamples,
         seed=seed,
     )

@@ -16,13 +16,14 @@ from typing import Any
 import pandas as pd
 
 from diffusae.evaluation.result import NO_DATA, Estimate, Result, load_results, save_results
+from diffusae.evaluation.settings import ThreeStageSettings
 from diffusae.evaluation.three_stages import difference_to, judged, paired_difference, standing
 from diffusae.files import atomic_path, atomic_write_json, verified
 from diffusae.interventions.regions import Region
 from diffusae.interventions.windows import WINDOWS
 from diffusae.parsing import read_json
 from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import RECORD, Parent, RunRecord, run_record, run_signature, state
+from diffusae.runs.record import RECORD, Parent, RunRecord, run_signature, state
 from diffusae.runs.survey import finished_runs
 from diffusae.study.study import Study
 from diffusae.table_files import read_table
@@ -76,26 +77,19 @@ def summarise_three_stages(study: Study) -> None:
     if not interventions:
         return
     directory = study.directory / "evaluation" / STAGE
-    settings, seed = study.part(STAGE), study.cfg.seed
-    determines = {**settings, "seed": seed}
+    settings, seed = ThreeStageSettings.of(study.cfg), study.cfg.seed
+    determines = {**asdict(settings), "seed": seed}
     parents = {f"evaluate {one.name}": Parent.of(one.record) for one in interventions}
     if _is_there(directory, determines, parents):
         return
     with directory_lock(directory):
         # A table of other interventions is not the result of another run.
         (directory / RECORD).unlink(missing_ok=True)
-        with run_record(
-            directory,
-            stage=STAGE,
-            config=study.config(),
-            determines=determines,
-            parents=parents,
-            seed=seed,
-        ):
+        with study.recorded(directory, STAGE, determines=determines, parents=parents, locks=False):
             results = [row for one in interventions for row in _rows_of(one, settings, seed)]
             with atomic_path(directory / "table.parquet") as temporary:
                 table_of(results).to_parquet(temporary, engine="pyarrow", index=False)
-            atomic_write_json(directory / "claims.json", judged(results, margin=settings["margin"]))
+            atomic_write_json(directory / "claims.json", judged(results, margin=settings.margin))
             save_results(directory / "results.json", results)
     log.info("the three-stage table of %d interventions: %s", len(interventions), directory)
 
@@ -135,7 +129,7 @@ def window_name(window: Sequence[float]) -> str:
     return named.get((first, last), f"{first:g} to {last:g}")
 
 
-def _rows_of(evaluated: Evaluated, settings: Mapping[str, Any], seed: int) -> list[Result]:
+def _rows_of(evaluated: Evaluated, settings: ThreeStageSettings, seed: int) -> list[Result]:
     path = next((path for name in _CASES if (path := evaluated.directory / name).exists()), None)
     cases = None
     if path is not None:
@@ -151,9 +145,9 @@ def _rows_of(evaluated: Evaluated, settings: Mapping[str, Any], seed: int) -> li
             log.warning("%s: %s has no place in the three-stage table", evaluated.name, row.metric)
             continue
         differences = _differences(
-            row, cases, _COLUMN.get(column, column), settings["n_resamples"], seed
+            row, cases, _COLUMN.get(column, column), settings.n_resamples, seed
         )
-        margin = settings["margin"] if measure in _SHARES else None
+        margin = settings.margin if measure in _SHARES else None
         names = [name for name in ("strengths", "conditionings") if name in row.details]
         spatial = (edit, measure) == ("spatial", "success")
         rows.append(
