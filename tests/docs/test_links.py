@@ -47,3 +47,10 @@ def test_the_navigation_has_five_parts():
     nav = yaml.safe_load(SITE.read_text(encoding="utf-8"))["nav"]
     parts = [next(iter(part)) for part in nav]
     assert parts == ["Start", "How-to", "Concepts", "Reference", "Results"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_source_file_that_a_page_names_exists(page: Path):
+    named = re.findall(r"`((?:[\w.-]+/)*\w+\.py)`", page.read_text(encoding="utf-8"))
+    roots = (ROOT, ROOT / "src", ROOT / "src/diffusae")
+    assert [path for path in named if not any((root / path).exists() for root in roots)] == []
