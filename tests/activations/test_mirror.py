@@ -1,5 +1,5 @@
-"""A mirror gives the samples and batches of the collection, fetches each shard once, and trusts
-nothing."""
+"""A mirror gives the collection's samples and batches, fetches a shard once and checks
+everything."""
 
 import json
 import shutil
