@@ -279,12 +279,12 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
             skipped = 0
 
     def _in_float32(self, batch: Tensor | ScatteredRows) -> Float[Tensor, "batch d_in"]:
-        made = self._recycled.batch(len(batch), self.stream.d_in)
+        rows = self._recycled.batch(len(batch), self.stream.d_in)
         if isinstance(batch, ScatteredRows):
-            batch.copy_to(made)
+            batch.copy_to(rows)
         else:
-            made.copy_(batch)
-        return made
+            rows.copy_(batch)
+        return rows
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch and its number of given batches. After a whole epoch: the next epoch and 0."""

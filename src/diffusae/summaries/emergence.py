@@ -1,8 +1,6 @@
-"""Emergence: the curves of composition over t, one for each block, branch and SAE tag; `report`
-makes them.
+"""Curves of composition over t, one for each block, branch and SAE tag; `report` makes them.
 
-A curve is made of all moments of `grid`, as soon as they are evaluated and where there are
-`emergence.moments` of them.
+A curve is made when all moments of `grid` are evaluated, at least `emergence.moments` of them.
 """
 
 from __future__ import annotations
@@ -30,9 +28,7 @@ log = logging.getLogger(__name__)
 
 STAGE = "emergence"
 OWN = "iou"
-"""The column of objects.parquet with the prediction's own IoU; what stands beside it belongs to
-baselines.
-"""
+"""The column of objects.parquet with the prediction's IoU; the columns beside it are baselines."""
 
 Curve = tuple[str, str, str]
 """Block, conditioning, tag of the SAEs."""
@@ -40,39 +36,34 @@ Evaluated = dict[float, tuple[Path, RunRecord]]
 
 
 def summarise_emergence(study: Study) -> None:
-    """Write results.json of every curve whose moments are evaluated; what is finished is
-    skipped.
-    """
+    """Write results.json of every curve whose moments are evaluated; finished ones are skipped."""
     times = sorted((float(t) for t in study.cfg.grid.timesteps), reverse=True)
     settings = EmergenceSettings.of(study.cfg)
     if len(times) < settings.moments:
         return
     for curve, cells in _evaluated(study).items():
-        missing = [f"{t:.2f}" for t in times if t not in cells]
+        missing = ", ".join(f"{t:.2f}" for t in times if t not in cells)
         if missing:
-            log.info(
-                "no curve of %s yet: t = %s not evaluated", "-".join(curve), ", ".join(missing)
-            )
+            log.info("no curve of %s yet: t = %s not evaluated", "-".join(curve), missing)
             continue
         _summarise(study, curve, {t: cells[t] for t in times}, settings)
 
 
 def _evaluated(study: Study) -> dict[Curve, Evaluated]:
     """The finished evaluations of composition, by curve and t."""
-    found: dict[Curve, Evaluated] = defaultdict(dict)
+    evaluated: dict[Curve, Evaluated] = defaultdict(dict)
     for directory, record in finished_runs(study.directory / "evaluation" / "composition", "*"):
         cell = record.determines["cell"]
         curve = (cell["block"], cell["conditioning"], record.config["sae"]["tag"])
-        found[curve][float(cell["t"])] = (directory, record)
-    return found
+        evaluated[curve][float(cell["t"])] = (directory, record)
+    return evaluated
 
 
 def _summarise(study: Study, curve: Curve, cells: Evaluated, settings: EmergenceSettings) -> None:
     block, conditioning, tag = curve
     name = "-".join(map(str, curve))
-    if (
-        Path(name).name != name
-    ):  # it comes from run.json, and a study's directory may come from anyone
+    # It comes from run.json, and a study's directory may come from anyone.
+    if Path(name).name != name:
         raise UserError(
             f"a run.json of composition names the curve {name!r}, which is no name; remove its"
             " directory"
@@ -110,18 +101,15 @@ def _result(
         for name in tables[max(tables)].columns
         if name not in ("image_id", "noun") and all(name in table for table in tables.values())
     ]
-    found = {name: _curve_of(tables, name, settings, seed) for name in readers}
-    final = next(
-        row
-        for row in load_results(cells[min(cells)] / "results.json")
-        if row.metric == "composition"
-    )
+    curves = {name: _curve_of(tables, name, settings, seed) for name in readers}
+    final = load_results(cells[min(cells)] / "results.json")
+    composition = next(row for row in final if row.metric == "composition")
     return emergence_result(
-        found.pop(OWN),
+        curves.pop(OWN),
         share=settings.share,
         cell=cell,
-        baselines=found,
-        chance=final.baselines.get("chance", NO_DATA),
+        baselines=curves,
+        chance=composition.baselines.get("chance", NO_DATA),
         details={"tag": tag},
     )
 
