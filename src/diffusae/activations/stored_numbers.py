@@ -7,14 +7,13 @@ bfloat16 number (the upper half of a float32), and readers give it as float32.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 
+from diffusae.activations.settings import NumbersName
 from diffusae.errors import unknown
-
-NumbersName = Literal["float16", "bfloat16", "float32"]
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from typing import Any
 
 from torch import nn
 
-from diffusae.backbone.adapters import Layout, adapter_of
+from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.calls import Call, calling_pipeline, followed_calls, running_call
 from diffusae.backbone.families import ADAPTER_NEEDS
 from diffusae.backbone.layouts import CONDITIONINGS, GUIDED, SKIPPED, UNGUIDED, Branches, Passes
+from diffusae.backbone.settings import Layout
 from diffusae.errors import UserError, refuse_text, unknown
 
 

@@ -18,11 +18,12 @@ import diffusers
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-from diffusae.backbone.adapters import Layout, adapter_for
+from diffusae.backbone.adapters import adapter_for
 from diffusae.backbone.component_configs import REMEDY, component_config, on_meta
 from diffusae.backbone.families import require_adapter, require_text_to_image
 from diffusae.backbone.hookpoints import COMPONENTS, HookpointInfo, list_hookpoints
 from diffusae.backbone.load import is_hub_id
+from diffusae.backbone.settings import Layout
 from diffusae.backbone.text_attention import reads_text
 from diffusae.backbone.text_layers import ENCODERS, TextLayer, describe_text_layers
 from diffusae.backbone.trusted import require_trusted

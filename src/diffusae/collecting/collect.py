@@ -5,7 +5,7 @@ tasks.
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from diffusae.masking import masked_value
 from diffusae.planning.estimate import bytes_finished, estimate
 from diffusae.runs.disk import require_free
 from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import RunRecord, run_record, state
+from diffusae.runs.record import state
 from diffusae.study.model import check_hookpoints, describe_model, load_model
 from diffusae.study.streams import SEEN_SPLITS, groups_of, stored_in, subsampling_of
 from diffusae.study.study import Study
@@ -68,7 +68,9 @@ def collect_into(study: Study) -> bool:
         log.info("%s is collected already", study.activations)
         return False
     ready = _checked(study)
-    with _recorded(study, study.activations, "collect", determines):
+    with study.recorded(
+        study.activations, "collect", determines=determines, parents={}, locks=False
+    ):
         _record(study, ready).finish()
     return True
 
@@ -80,7 +82,9 @@ def collect_part(study: Study, part: Part) -> bool:
     place, groups = part.directory(root), _count_groups(study)
     begun = state(place, determines=determines, parents={}) != "finished"
     ready = _checked(study) if begun else None  # refused before anything is written
-    record = partial(_recorded, study, place, COLLECT_PART, determines)
+    record = partial(
+        study.recorded, place, COLLECT_PART, determines=determines, parents={}, locks=False
+    )
     with part_lock(root, part, determines, record if begun else nullcontext) as held:
         skipped = not begun and _own_sound(root, part, groups)
         if skipped:
@@ -144,19 +148,6 @@ def merge_parts(study: Study, sources: list[str]) -> bool:
 
 def _count_groups(study: Study) -> int:
     return sum(1 for _ in groups_of(study.prompts, study.cfg.activations.group_size))
-
-
-def _recorded(
-    study: Study, place: Path, stage: str, determines: dict[str, Any]
-) -> AbstractContextManager[RunRecord]:
-    return run_record(
-        place,
-        stage=stage,
-        config=study.config(),
-        determines=determines,
-        parents={},
-        seed=study.cfg.seed,
-    )
 
 
 def _record(study: Study, ready: _Ready, part: Part | None = None) -> ActivationWriter:

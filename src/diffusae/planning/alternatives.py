@@ -29,7 +29,7 @@ class WithoutCaptions(Study):
     @cached_property
     def prompts(self) -> list[Prompt]:
         """Prompts that have the right number, splits and seeds."""
-        counts = check_counts(self.part("prompts")["counts"])
+        counts = check_counts(self.cfg.prompts.counts)
         texts = [
             (split, ASSUMED_CAPTION) for split, count in counts.items() for _ in range(count or 0)
         ]

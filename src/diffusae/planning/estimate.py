@@ -17,11 +17,14 @@ from omegaconf import OmegaConf
 
 from diffusae.activations.journal import read_journals, size_of
 from diffusae.activations.schema import Stream
+from diffusae.activations.settings import ActivationSettings
 from diffusae.activations.size import npy_size, tar_size
 from diffusae.activations.stored_numbers import stored_numbers
 from diffusae.activations.subsampling import Subsampling
 from diffusae.backbone.describe import Description
+from diffusae.backbone.settings import ModelSettings
 from diffusae.prompts.prompt_set import Prompt
+from diffusae.sae.settings import TrainerSettings
 from diffusae.study.streams import (
     ATTENTION,
     SEEN_SPLITS,
@@ -127,8 +130,9 @@ def estimate(
     Raises:
         UserError: the limits of `activations` leave a picture without a position.
     """
-    model, prompts = study.cfg.model, study.prompts
-    bytes_per_number = stored_numbers(study.cfg.activations.dtype).bytes
+    model, prompts = ModelSettings.of(study.cfg), study.prompts
+    activations = ActivationSettings.of(study.cfg)
+    bytes_per_number = stored_numbers(activations.dtype).bytes
     # No scheduler is at hand; sizes do not depend on its timesteps.
     streams = streams_of(study, description, lambda t: t, description.tokens)
     text = study.kind == "text"
@@ -138,7 +142,7 @@ def estimate(
             np.array([_tokens_of(prompt.text) for prompt in group]) if text else None,
             group[0].split,
         )
-        for group in groups_of(prompts, study.cfg.activations.group_size)
+        for group in groups_of(prompts, activations.group_size)
     ]
     if positions_per_image == "configured":
         subsampling = subsampling_of(study)
@@ -184,7 +188,7 @@ def estimate(
         image_bytes=sum(
             tar_size(np.concatenate([texts, np.full(len(texts), png)])) for texts in seen
         ),
-        batch_size=study.cfg.activations.batch_size,
+        batch_size=activations.batch_size,
         saes_a_cell=len(study.cfg.grid.k or [None]),
     )
 
@@ -205,7 +209,7 @@ def _steps_at(study: Study, stream: Stream) -> int:
     if stream.block == ATTENTION:
         return 0
     there = OmegaConf.merge(cfg, {"block": {"name": stream.block}, "timestep": {"t": stream.t}})
-    return there.trainer.steps
+    return TrainerSettings.of(there).steps
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
 from diffusae.planning import probe
 from diffusae.planning.estimate import Estimate, StreamEstimate
+from diffusae.settings import Settings, Within
 from diffusae.study.streams import SEEN_SPLITS, TRAINING_SPLIT
 from diffusae.study.study import Study
 
@@ -20,6 +21,18 @@ log = logging.getLogger(__name__)
 
 PLAN = "plan.json"
 WIDTH = 110
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings(Settings, part="plan"):
+    """Rates of this machine or another (`conf/plan.yaml`)."""
+
+    probe: bool
+    """Whether rates that are not given are measured."""
+    seconds_per_picture: Annotated[float, Within(1e-9, 10**9)] | None
+    """Of a generation with all its steps; None: not given."""
+    vectors_per_second: Annotated[float, Within(1e-9, 10**15)] | None
+    """Of the training of one autoencoder; None: not given."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +64,7 @@ class Rates:
 
 def measured_rates(study: Study, counted: Estimate) -> Rates:
     """Rates as given, and the others measured where that needs no download."""
-    settings, source = study.cfg.plan, Path(study.cfg.model.source).expanduser()
+    settings, source = PlanSettings.of(study.cfg), Path(study.cfg.model.source).expanduser()
     seconds, vectors = settings.seconds_per_picture, settings.vectors_per_second
     widths = sorted({stream.stream.d_in for stream in counted.trained})
     by_width: dict[int, float] = {} if vectors is None else dict.fromkeys(widths, float(vectors))

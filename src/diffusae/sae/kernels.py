@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
-from typing import Literal, get_args
+from typing import get_args
 
 from diffusae.errors import UserError, unknown
+from diffusae.sae.settings import KernelsName
 from diffusae.sae.sparse_ops import TORCH, Kernels
-
-KernelsName = Literal["torch", "triton"]
 
 
 def kernels_by_name(name: KernelsName) -> Kernels:

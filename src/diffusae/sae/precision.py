@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
-SelectionPrecision = Literal["float32", "bfloat16", "int8"]
-AUTO = "auto"
+from diffusae.sae.settings import SelectionPrecision
 
 
 def fastest(device_type: str) -> SelectionPrecision:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -11,6 +10,7 @@ from diffusae.backbone.branches import CONDITIONINGS
 from diffusae.backbone.schedule import step_index
 from diffusae.backbone.text_layers import names_text_layer
 from diffusae.errors import unknown
+from diffusae.settings import is_number
 from diffusae.study.given_pictures import branch_of_prompt
 
 TEXT_T, TEXT_BRANCH = 1.0, "cond"
@@ -79,11 +79,6 @@ _ONLY = {
     "text": "a text encoder reads the prompt",
     "pictures": "an empty collection.prompt is uncond, any other cond",
 }
-
-
-def is_number(value: Any) -> bool:
-    """Whether a configured value is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _text_faults(cfg: DictConfig, blocks: list[str]) -> Iterator[str]:

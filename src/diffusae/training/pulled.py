@@ -18,8 +18,7 @@ from diffusae.files import TEMPORARY_SUFFIX, flush_directory, sha256_of
 from diffusae.hub.contents import CONFIG, WEIGHTS, RemoteFile, autoencoder_files, folder_of
 from diffusae.hub.repository import HubRepository, LocalRepository
 from diffusae.runs.disk import free_bytes
-from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import run_record, state
+from diffusae.runs.record import state
 from diffusae.runs.survey import finished_runs
 from diffusae.sae.storage import load_sae
 from diffusae.study.streams import stream_of
@@ -70,20 +69,11 @@ def pull_from(study: Study, repository: HubRepository | LocalRepository) -> bool
         if state(study.sae, determines=determines, parents={}) == "finished":
             log.info("%s is pulled already", study.sae)
             return False
-        with (
-            directory_lock(study.sae),
-            run_record(
-                study.sae,
-                stage="pull",
-                config=study.config() | {"commit": commit},
-                determines=determines,
-                parents={},
-                seed=None,
-            ),
+        with study.recorded(
+            study.sae, "pull", determines=determines, parents={}, seed=None, commit=commit
         ):
-            for path in sorted(
-                local, key=lambda path: path.name == CONFIG
-            ):  # the configuration last
+            # The configuration last.
+            for path in sorted(local, key=lambda path: path.name == CONFIG):
                 os.replace(path, study.sae / path.name)
             flush_directory(study.sae)
     log.info(

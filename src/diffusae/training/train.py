@@ -13,27 +13,21 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers.logger import Logger
 
 from diffusae.activations.datamodule import ActivationDataModule
+from diffusae.activations.settings import ActivationSettings
 from diffusae.jobs.out_of_memory import tells_memory
-from diffusae.jobs.processes import environment_of, leads, processes, started_outside, strategy_of
+from diffusae.jobs.processes import environment_of, leads, started_outside, strategy_of
 from diffusae.jobs.progress import TrainingProgress
 from diffusae.runs.checkpoint import Checkpoints, InPlace
 from diffusae.runs.lightning_logger import JsonlLogger
-from diffusae.runs.lock import directory_lock
 from diffusae.runs.metric_log import read_metrics
-from diffusae.runs.record import (
-    DamagedRecord,
-    parent_signature,
-    read_record,
-    run_record,
-    run_signature,
-    state,
-)
+from diffusae.runs.record import DamagedRecord, parent_signature, read_record, run_signature, state
 from diffusae.runs.stop_together import StopTogether, one_command
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.callbacks import LastValidation, MovingAverage
 from diffusae.sae.module import SAEModule
-from diffusae.sae.precision import AUTO, SelectionPrecision, fastest
+from diffusae.sae.precision import fastest
+from diffusae.sae.settings import SaeSettings, SelectionPrecision, TrainerSettings
 from diffusae.sae.storage import save_sae
 from diffusae.study.study import Study
 
@@ -61,16 +55,17 @@ def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = Fal
     """
     if trained(study):
         return
-    cfg, cell, leader = study.cfg, study.cell, leads(study.cfg)
+    settings = TrainerSettings.of(study.cfg)
+    leader = leads(settings.processes)
     data = data_of(study)
-    pl.seed_everything(cfg.seed, verbose=False)
+    pl.seed_everything(study.cfg.seed, verbose=False)
     module = module_of(study, data.d_in)
     with recorded(study) if leader else nullcontext():
         if leader:
             data.prepare_data()
         metrics = study.sae / "metrics.jsonl"
         checkpoints = Checkpoints(
-            study.sae / "checkpoints", every=cfg.trainer.checkpoint_every, logs=[metrics]
+            study.sae / "checkpoints", every=settings.checkpoint_every, logs=[metrics]
         )
         resumed = checkpoints.resume() if leader else checkpoints.newest()
         if resumed is None:
@@ -78,12 +73,12 @@ def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = Fal
             # first epoch.
             module.initialise(next(iter(data.val_dataloader())))
         elif leader:
-            log.info("%s goes on from step %d", cell.key, resumed.step)
-        started_here = processes(cfg) > 1 and not started_outside()
+            log.info("%s goes on from step %d", study.cell.key, resumed.step)
+        started_here = settings.processes > 1 and not started_outside()
         # Processes that are started here get a copy of everything but the mirror.
         logger = JsonlLogger(metrics, mirror=None if started_here else mirror)
         stop = StopTogether(checkpoints.save, shared=started_here)
-        trainer = trainer_of(cfg, logger, [checkpoints, stop], progress=progress)
+        trainer = trainer_of(study.cfg, logger, [checkpoints, stop], progress=progress)
         with one_command(stop):
             trainer.fit(
                 module,
@@ -121,7 +116,7 @@ def last_validation(metrics: Path) -> dict[str, float]:
 
 def data_of(study: Study) -> ActivationDataModule:
     """The batches of the study's cell."""
-    settings = study.cfg.activations
+    settings = ActivationSettings.of(study.cfg)
     return ActivationDataModule(
         study.activations,
         block=study.cell.block,
@@ -138,7 +133,7 @@ def data_of(study: Study) -> ActivationDataModule:
 
 def module_of(study: Study, d_in: int) -> SAEModule:
     """The study's autoencoder and how it is trained, not yet initialised."""
-    settings = study.cfg.sae
+    settings, trainer = SaeSettings.of(study.cfg), TrainerSettings.of(study.cfg)
     return SAEModule(
         SparseAutoencoder(
             d_in,
@@ -146,7 +141,7 @@ def module_of(study: Study, d_in: int) -> SAEModule:
             study.sparsity(),
             encoder_bias=settings.encoder_bias,
             selection_precision=selection_precision(study),
-            kernels=study.cfg.trainer.kernels,
+            kernels=trainer.kernels,
             input_scaling=settings.input_scaling,
             initial_bias=settings.initial_bias,
             decoder_norm=settings.decoder_norm,
@@ -154,14 +149,14 @@ def module_of(study: Study, d_in: int) -> SAEModule:
             seed=study.cfg.seed,
         ),
         lr=settings.lr,
-        betas=tuple(settings.adam_betas),
+        betas=(settings.adam_betas[0], settings.adam_betas[1]),
         epsilon=settings.adam_epsilon,
         aux_coefficient=settings.aux_coefficient,
         k_aux=settings.k_aux,
         dead_after_vectors=settings.dead_after_vectors,
         warmup_steps=settings.warmup_steps,
         decay_steps=settings.decay_steps,
-        total_steps=study.cfg.trainer.steps,
+        total_steps=trainer.steps,
     )
 
 
@@ -169,8 +164,8 @@ def selection_precision(study: Study) -> SelectionPrecision:
     """`sae.selection_precision`, where "auto" is what is fast here, or what the training that goes
     on began with.
     """
-    chosen = study.cfg.sae.selection_precision
-    if chosen != AUTO:
+    chosen = SaeSettings.of(study.cfg).selection_precision
+    if chosen != "auto":
         return chosen
     with suppress(DamagedRecord):
         begun = read_record(study.sae)
@@ -183,24 +178,25 @@ def trainer_of(
     cfg: DictConfig, logger: Logger, callbacks: Sequence[pl.Callback], *, progress: bool
 ) -> pl.Trainer:
     """The trainer of one training, or of several side by side."""
-    averaging = [] if cfg.sae.ema is None else [MovingAverage(decay=cfg.sae.ema)]
-    bar = [TrainingProgress(every=cfg.trainer.log_every)] if progress else []
+    sae, settings = SaeSettings.of(cfg), TrainerSettings.of(cfg)
+    averaging = [] if sae.ema is None else [MovingAverage(decay=sae.ema)]
+    bar = [TrainingProgress(every=settings.log_every)] if progress else []
     return pl.Trainer(
-        max_steps=cfg.trainer.steps,
+        max_steps=settings.steps,
         max_epochs=-1,
-        accelerator=cfg.trainer.accelerator,
-        devices=cfg.trainer.devices,
-        num_nodes=cfg.trainer.num_nodes,
-        strategy=strategy_of(cfg),
-        gradient_clip_val=cfg.sae.gradient_clip,
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy=strategy_of(settings.processes),
+        gradient_clip_val=sae.gradient_clip,
         logger=logger,
-        log_every_n_steps=cfg.trainer.log_every,
-        val_check_interval=cfg.trainer.validate_every,
+        log_every_n_steps=settings.log_every,
+        val_check_interval=settings.validate_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         # A checkpoint is of what those before it leave.
         callbacks=[*averaging, LastValidation(), *callbacks, *bar],
-        plugins=[InPlace(), *environment_of(cfg)],
+        plugins=[InPlace(), *environment_of(settings.processes)],
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
@@ -210,18 +206,9 @@ def trainer_of(
 @contextmanager
 def recorded(study: Study) -> Iterator[None]:
     """The lock and the run.json of the study's training."""
-    config = study.config()
-    config["sae"]["selection_precision"] = selection_precision(study)
-    with (
-        directory_lock(study.sae),
-        run_record(
-            study.sae,
-            stage="train",
-            config=config,
-            determines=_determines(study),
-            parents=_parents(study),
-            seed=study.cfg.seed,
-        ),
+    sae = study.part("sae") | {"selection_precision": selection_precision(study)}
+    with study.recorded(
+        study.sae, "train", determines=_determines(study), parents=_parents(study), sae=sae
     ):
         yield
 
@@ -289,7 +276,7 @@ def _determines(study: Study) -> dict[str, Any]:
     return {
         "cell": study.cell.coordinates(),
         "sae": study.sae_determines(),
-        "steps": study.part("trainer")["steps"],
+        "steps": study.cfg.trainer.steps,
         "batch_size": study.cfg.activations.batch_size,
         "buffer_vectors": study.cfg.activations.buffer_vectors,
         "seed": study.cfg.seed,
