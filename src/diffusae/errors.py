@@ -11,8 +11,12 @@ USER_FAULT = 2
 
 class UserError(ValueError):
     """A mistake that the user can mend. The message states the rule, the value found and the
-    remedy.
+    remedy; `faults` holds the single mistakes where it lists several.
     """
+
+    def __init__(self, message: object = "", faults: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.faults = tuple(faults) or (str(message),)
 
 
 def unknown(kind: str, name: object, known: Iterable[object]) -> UserError:
@@ -46,5 +50,5 @@ def together(faults: Iterable[str], *, most: int | None = None) -> None:
         told = found[:most]
         rest = [f"and {len(found) - len(told)} more"] if len(told) < len(found) else []
         raise UserError(
-            f"{len(found)} faults:\n" + "\n".join(f"  - {each}" for each in [*told, *rest])
+            f"{len(found)} faults:\n" + "\n".join(f"  - {each}" for each in [*told, *rest]), found
         )

@@ -30,6 +30,13 @@ class MetricSettings(Settings, part=PART):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__(part=PART)
 
+    def __post_init__(self) -> None:
+        together(self.faults())
+
+    def faults(self) -> Iterator[str]:
+        """What is wrong with the values; a class that relates several adds to this."""
+        yield from (fault for _, fault in self._faults_of(vars(self)))
+
     @classmethod
     def of(cls, cfg: DictConfig) -> Self:
         """The settings in a composed configuration."""
@@ -49,10 +56,9 @@ class MetricSettings(Settings, part=PART):
         values = {}
         for name in given.keys() & known.keys():
             try:
-                values[name] = of_type(given[name], hints[name], cls.dotted(name))
+                values[name] = of_type(given[name], hints[name], f"{PART}.{name}")
             except UserError as error:
-                text = str(error)
-                faults.append(text if PART in text else f"{cls.dotted(name)}: {text}")
+                faults += (f if PART in f else f"{PART}.{name}: {f}" for f in error.faults)
         together(faults)
         return cls(**values)
 

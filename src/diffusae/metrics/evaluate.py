@@ -14,8 +14,7 @@ from diffusae.labelling.annotate import determining
 from diffusae.metrics.metric import Beside, Embedding, Metric
 from diffusae.metrics.registry import metric
 from diffusae.report.before_after import captioned, panel_name
-from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import parent_signature, run_record, state
+from diffusae.runs.record import parent_signature, state
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.study.study import Study
 
@@ -60,16 +59,8 @@ def evaluate_cell(study: Study, mirror: WandbMirror, embedding: Embedding) -> No
         return
     chosen = metric_of(study)
     directory = study.evaluation(chosen.name)
-    with (
-        directory_lock(directory),
-        run_record(
-            directory,
-            stage="evaluate",
-            config=study.config(),
-            determines=_determines(study),
-            parents=_parents(study),
-            seed=study.cfg.seed,
-        ),
+    with study.recorded(
+        directory, "evaluate", determines=_determines(study), parents=_parents(study)
     ):
         results = chosen.rows(study, chosen.settings.of(study.cfg), embedding)
         save_results(directory / "results.json", results)

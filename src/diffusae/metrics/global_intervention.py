@@ -317,7 +317,7 @@ def _results(
     blocks: Sequence[str],
 ) -> list[Result]:
     def rows_of(method: str) -> pd.DataFrame:
-        return tested.query("method == @method and factor == @factor")
+        return tested[(tested["method"] == method) & (tested["factor"] == factor)]
 
     def estimate(method: str, column: str) -> Estimate:
         rows = rows_of(method)

@@ -19,8 +19,7 @@ from diffusae.errors import UserError
 from diffusae.evaluation.emergence import Emergence, Item, emergence, emergence_result, paired
 from diffusae.evaluation.result import NO_DATA, Result, load_results, save_results
 from diffusae.files import verified
-from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import Parent, RunRecord, run_record, state
+from diffusae.runs.record import Parent, RunRecord, state
 from diffusae.runs.survey import finished_runs
 from diffusae.study.study import Study
 from diffusae.table_files import read_table
@@ -83,17 +82,7 @@ def _summarise(study: Study, curve: Curve, cells: Evaluated, settings: dict[str,
     parents = {f"evaluate {path.name}": Parent.of(record) for path, record in cells.values()}
     if state(directory, determines=determines, parents=parents) == "finished":
         return
-    with (
-        directory_lock(directory),
-        run_record(
-            directory,
-            stage=STAGE,
-            config=study.config(),
-            determines=determines,
-            parents=parents,
-            seed=seed,
-        ),
-    ):
+    with study.recorded(directory, STAGE, determines=determines, parents=parents):
         result = _result({t: path for t, (path, _) in cells.items()}, cell, tag, settings, seed)
         save_results(directory / "results.json", [result])
 
@@ -114,17 +103,17 @@ def _result(
         for name in tables[max(tables)].columns
         if name not in ("image_id", "noun") and all(name in table for table in tables.values())
     ]
-    found = {name: _curve_of(tables, name, settings, seed) for name in readers}
+    curves = {name: _curve_of(tables, name, settings, seed) for name in readers}
     final = next(
         row
         for row in load_results(cells[min(cells)] / "results.json")
         if row.metric == "composition"
     )
     return emergence_result(
-        found.pop(OWN),
+        curves.pop(OWN),
         share=settings["share"],
         cell=cell,
-        baselines=found,
+        baselines=curves,
         chance=final.baselines.get("chance", NO_DATA),
         details={"tag": tag},
     )

@@ -23,7 +23,7 @@ from diffusae.interventions.regions import Region
 from diffusae.interventions.windows import WINDOWS
 from diffusae.parsing import read_json
 from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import RECORD, Parent, RunRecord, run_record, run_signature, state
+from diffusae.runs.record import RECORD, Parent, RunRecord, run_signature, state
 from diffusae.runs.survey import finished_runs
 from diffusae.study.study import Study
 from diffusae.table_files import read_table
@@ -77,36 +77,29 @@ def summarise_three_stages(study: Study) -> None:
     """Write the table of all finished interventions, unless it is there already or there are
     none.
     """
-    found = list(evaluated_interventions(study))
-    if not found:
+    evaluations = list(evaluated_interventions(study))
+    if not evaluations:
         return
     directory = study.directory / "evaluation" / STAGE
     settings, seed = study.part(STAGE), study.cfg.seed
     determines = {**settings, "seed": seed}
-    parents = {f"evaluate {each.name}": Parent.of(each.record) for each in found}
-    if _is_there(directory, determines, parents):
+    parents = {f"evaluate {one.name}": Parent.of(one.record) for one in evaluations}
+    if _is_made(directory, determines, parents):
         return
     with directory_lock(directory):
         (directory / RECORD).unlink(
             missing_ok=True
         )  # a table of other interventions is no other run's result
-        with run_record(
-            directory,
-            stage=STAGE,
-            config=study.config(),
-            determines=determines,
-            parents=parents,
-            seed=seed,
-        ):
-            results = [row for each in found for row in _rows_of(each, settings, seed)]
+        with study.recorded(directory, STAGE, determines=determines, parents=parents, locks=False):
+            results = [row for one in evaluations for row in _rows_of(one, settings, seed)]
             with atomic_path(directory / "table.parquet") as temporary:
                 table_of(results).to_parquet(temporary, engine="pyarrow", index=False)
             atomic_write_json(directory / "claims.json", judged(results, margin=settings["margin"]))
             save_results(directory / "results.json", results)
-    log.info("the three-stage table of %d interventions: %s", len(found), directory)
+    log.info("the three-stage table of %d interventions: %s", len(evaluations), directory)
 
 
-def _is_there(directory: Path, determines: Mapping[str, Any], parents: Mapping[str, str]) -> bool:
+def _is_made(directory: Path, determines: Mapping[str, Any], parents: Mapping[str, str]) -> bool:
     """Whether the table of these very interventions is there and whole."""
     wanted = run_signature(determines=determines, parents=parents)
     return any(
@@ -235,18 +228,18 @@ def _differences(
     """Concepts minus each control, of the same cases where they are kept; a control that is a
     constant needs none.
     """
-    found = {}
+    differences = {}
     for name, baseline in row.baselines.items():
         own, pictures = _values(row, cases, column, OWN)
         other, _ = _values(row, cases, column, name)
         if own and other:
-            found[name] = paired_difference(
+            differences[name] = paired_difference(
                 own, other, pictures=pictures, n_resamples=n_resamples, seed=seed
             )
         elif name == "no_edit" and "factor" in row.details and baseline.value is not None:
             # Of a picture that is compared with itself: 0 or 1 by definition.
-            found[name] = difference_to(baseline.value, row.estimate)
-    return {name: each for name, each in found.items() if each.n}
+            differences[name] = difference_to(baseline.value, row.estimate)
+    return {name: difference for name, difference in differences.items() if difference.n}
 
 
 def _values(
