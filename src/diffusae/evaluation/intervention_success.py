@@ -106,7 +106,7 @@ def restyled(
     """
     (old, old_scores, old_nouns), (new, new_scores, new_nouns) = before, after
     with_edit, without = (
-        torch.from_numpy(each).permute(2, 0, 1)[None].float() / 255 for each in (new, old)
+        torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255 for image in (new, old)
     )
     similarity = structural_similarity_index_measure(with_edit, without, data_range=1.0)
     assert isinstance(similarity, torch.Tensor)
@@ -144,5 +144,5 @@ class FeatureDistance:
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> list[float]:
         """Pair by pair, of uint8 [n, height, width, 3]."""
-        a, b = (self._features(each).double() for each in (first, second))
+        a, b = (self._features(pictures).double() for pictures in (first, second))
         return ((a - b).norm(dim=1) / (self.mean_pair or 1.0)).tolist()

@@ -42,7 +42,7 @@ class MetricSettings(Settings, part=PART):
         """The settings in a composed configuration."""
         given: dict[str, Any] = OmegaConf.to_container(cfg[PART], resolve=True)  # type: ignore[assignment]
         metric, hints = given.pop("name", None), get_type_hints(cls)
-        known = {each.name: each for each in fields(cls)}  # type: ignore[arg-type]
+        known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
         faults = [
             str(unknown(f"value of evaluation={metric}:", name, known))
             for name in given
@@ -50,8 +50,8 @@ class MetricSettings(Settings, part=PART):
         ]
         faults += [
             f"evaluation.{name} is missing; give it"
-            for name, each in known.items()
-            if name not in given and each.default is MISSING
+            for name, field in known.items()
+            if name not in given and field.default is MISSING
         ]
         values = {}
         for name in given.keys() & known.keys():

@@ -291,7 +291,7 @@ def _pixel_readings(
     best: Readings = dict.fromkeys(tasks)
     for side in sides:
         features = [
-            np.stack([_averaged_to(picture, side) for picture in each]) for each in pictures
+            np.stack([_averaged_to(picture, side) for picture in of_split]) for of_split in pictures
         ]
         for task, reading in _probed(splits, features, tasks, ridges).items():
             leading = best[task]

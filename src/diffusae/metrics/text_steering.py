@@ -50,11 +50,11 @@ class SteeringSettings(InterventionSettings):
 
     def by_direction(self) -> dict[str, list[float]]:
         """The strengths towards concepts and away from them, where there are any."""
-        found = {
+        strengths = {
             TOWARDS: [strength for strength in self.strengths if strength > 0],
             AWAY: [strength for strength in self.strengths if strength < 0],
         }
-        return {direction: strengths for direction, strengths in found.items() if strengths}
+        return {direction: values for direction, values in strengths.items() if values}
 
 
 @dataclass(frozen=True)

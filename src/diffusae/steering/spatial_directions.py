@@ -35,17 +35,17 @@ def directions_of(
     alive = dictionary.latents.loc[dictionary.latents["pictures_active"] > 0, "latent"]
     free = sorted(set(alive.tolist()) - set(dictionary.table["latent"].tolist())) or alive.tolist()
     drawn = np.random.default_rng(study.cfg.seed)
-    found: dict[str, dict[str, Tensor]] = {method: {} for method in METHODS}
+    directions: dict[str, dict[str, Tensor]] = {method: {} for method in METHODS}
     for noun in nouns:
         if contrasts[noun].complete:
             if (telling := contrasts[noun].telling(n_latents)) is not None:
-                found["concepts"][noun] = telling.direction(sae)
-            found["difference_of_means"][noun] = contrasts[noun].difference_of_means()
-            found["neuron"][noun] = neuron(found["difference_of_means"][noun])
+                directions["concepts"][noun] = telling.direction(sae)
+            directions["difference_of_means"][noun] = contrasts[noun].difference_of_means()
+            directions["neuron"][noun] = neuron(directions["difference_of_means"][noun])
         if latents := dictionary.latents_of(noun):
-            found["dictionary_concepts"][noun] = concept_direction(sae, latents)
-        found["random_latent"][noun] = concept_direction(sae, [int(drawn.choice(free))])
-    return found
+            directions["dictionary_concepts"][noun] = concept_direction(sae, latents)
+        directions["random_latent"][noun] = concept_direction(sae, [int(drawn.choice(free))])
+    return directions
 
 
 def _contrasts(study: Study, sae: SparseAutoencoder, nouns: Sequence[str]) -> dict[str, Contrast]:

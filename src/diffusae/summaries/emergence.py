@@ -57,12 +57,12 @@ def summarise_emergence(study: Study) -> None:
 
 def _evaluated(study: Study) -> dict[Curve, Evaluated]:
     """The finished evaluations of composition, by curve and t."""
-    found: dict[Curve, Evaluated] = defaultdict(dict)
+    curves: dict[Curve, Evaluated] = defaultdict(dict)
     for directory, record in finished_runs(study.directory / "evaluation" / "composition", "*"):
         cell = record.determines["cell"]
         curve = (cell["block"], cell["conditioning"], record.config["sae"]["tag"])
-        found[curve][float(cell["t"])] = (directory, record)
-    return found
+        curves[curve][float(cell["t"])] = (directory, record)
+    return curves
 
 
 def _summarise(study: Study, curve: Curve, cells: Evaluated, settings: dict[str, Any]) -> None:

@@ -183,10 +183,14 @@ def _rows_of(evaluated: Evaluated, settings: Mapping[str, Any], seed: int) -> li
                     "chance": (
                         _chance(evaluated) if (edit, measure) == ("spatial", "success") else None
                     ),
-                    "differences": {name: asdict(each) for name, each in differences.items()},
+                    "differences": {
+                        name: asdict(difference) for name, difference in differences.items()
+                    },
                     "standing": {
-                        name: standing(each, higher_is_better=row.higher_is_better, margin=margin)
-                        for name, each in differences.items()
+                        name: standing(
+                            difference, higher_is_better=row.higher_is_better, margin=margin
+                        )
+                        for name, difference in differences.items()
                     },
                     **kept,
                 },
@@ -260,7 +264,7 @@ def _values(
     keys = list(zip(*(table[name].tolist() for name in _CASE if name in table), strict=True))
     # What was not measured, such as the features' distance of an annotator without features, is
     # None: NaN here.
-    values = [float("nan") if each is None else float(each) for each in table[column].tolist()]
+    values = [float("nan") if v is None else float(v) for v in table[column].tolist()]
     pictures = table["image_id"].tolist()
     return dict(zip(keys, values, strict=True)), dict(zip(keys, pictures, strict=True))
 
@@ -301,8 +305,8 @@ def _nothing() -> dict[str, Any]:
     return {"strength": 0.0} | {
         name: value
         for measure in MEASURES
-        for each in (measure, f"{measure}_difference")
-        for name, value in _columns(each, NO_DATA).items()
+        for column in (measure, f"{measure}_difference")
+        for name, value in _columns(column, NO_DATA).items()
     }
 
 

@@ -54,7 +54,7 @@ def listed(values: Mapping[str, Any], *, seed: int) -> list[Ask]:
     if not path.is_file():
         raise UserError(f"evaluation.lists: {name} at {path} is no file; give the file of the list")
     most = values.get("most")
-    how: dict[str, Any] = {each: values[each] for each in HOW_READ if values.get(each) is not None}
+    how: dict[str, Any] = {key: values[key] for key in HOW_READ if values.get(key) is not None}
     for row in read_rows(path, **{"format": None, "column": None, **how}):
         if (
             most is None or len(rows) < most or row.ends

@@ -75,8 +75,8 @@ class ErasureBenchmark:
         own = self._text_edits(target, self.own)
         grid = {kinds.NONE: [kinds.no_defence()], kinds.TEXT_EDIT: own, **self._baselines(target)}
         undefended = self._both(target, grid[kinds.NONE][0], prompts, "tune")
-        for name, each in grid.items():
-            for defence in each:
+        for name, defences in grid.items():
+            for defence in defences:
                 if name != kinds.NONE:
                     self._both(target, defence, prompts, "tune")
                 self._both(target, defence, prompts, "test")
@@ -124,7 +124,7 @@ class ErasureBenchmark:
         """Captions that name the target, and others; of a target that none names, such as nudity,
         its first list stands in.
         """
-        found = _Prompts({}, {})
+        prompts = _Prompts({}, {})
         plain = {
             split: named(
                 [Ask.plain(prompt) for prompt in self.study.prompts if prompt.split == split],
@@ -132,30 +132,30 @@ class ErasureBenchmark:
             )
             for split in SPLITS
         }
-        own = next((each for each in self.settings.lists if each["target"] == target), None)
+        own = next((own for own in self.settings.lists if own["target"] == target), None)
         if own is not None and not any(plain.values()):
             asks, first = listed(own, seed=self.study.cfg.seed), self.settings.tune_prompts
             plain = {"tune": asks[:first], "test": asks[first:]}
         for split in SPLITS:
             wanted, known = self.settings.prompts(split), set(plain[split])
             asks = [Ask.plain(prompt) for prompt in self.study.prompts if prompt.split == split]
-            found.named[split] = plain[split][:wanted]
-            found.others[split] = [
+            prompts.named[split] = plain[split][:wanted]
+            prompts.others[split] = [
                 ask
                 for ask in asks
                 if ask not in known and not self.pictures.read(ask.caption).names(target)
             ][:wanted]
             together(
-                f"the split {split} has {len(each)} prompts that {words} {target!r},"
+                f"the split {split} has {len(asked)} prompts that {words} {target!r},"
                 f" evaluation.{split}_prompts asks for {wanted}; raise prompts.counts.{split}, or"
                 " lower it"
-                for each, words in (
-                    (found.named[split], "name"),
-                    (found.others[split], "do not name"),
+                for asked, words in (
+                    (prompts.named[split], "name"),
+                    (prompts.others[split], "do not name"),
                 )
-                if len(each) < wanted
+                if len(asked) < wanted
             )
-        return found
+        return prompts
 
     def _text_edits(self, target: str, name: str) -> list[Defence]:
         layer, sae = self.saes[name]
@@ -190,10 +190,10 @@ class ErasureBenchmark:
         table = self._table()
         tune = table[(table["target"] == target) & (table["split"] == "tune")]
         chosen, tuning = {}, {}
-        for name, each in grid.items():
+        for name, defences in grid.items():
             rows = tune[(tune["defence"] == name) & tune["variant"].isin(["", self.own])]
-            best, tuning[name] = chosen_strength(rows, [defence.strength for defence in each])
-            chosen[name] = next(defence for defence in each if defence.strength == best)
+            best, tuning[name] = chosen_strength(rows, [defence.strength for defence in defences])
+            chosen[name] = next(defence for defence in defences if defence.strength == best)
         return chosen, tuning
 
     def _both(self, target: str, defence: Defence, prompts: _Prompts, split: str) -> list[Seen]:
@@ -201,8 +201,8 @@ class ErasureBenchmark:
         plain = self._try(target, defence, prompts.named[split], split, PLAIN)
         others = self._try(target, defence, prompts.others[split], split, OTHERS)
         features = [seen.features for seen in others]
-        if split == "test" and all(each is not None for each in features):
-            stacked = np.stack([each for each in features if each is not None])
+        if split == "test" and all(of_picture is not None for of_picture in features):
+            stacked = np.stack([of_picture for of_picture in features if of_picture is not None])
             place = (target, self._variant(defence), defence.name, defence.strength)
             if defence.name == kinds.NONE:
                 self._unharmed = stacked
@@ -227,7 +227,7 @@ class ErasureBenchmark:
                     self._try(target, defence, attacked, "test", kind)
         searched = [kind for kind in SEARCHED if kind in self.settings.attacks]
         shown = [seen.picture if seen.found else None for seen in undefended]
-        if searched and not any(each is not None for each in shown):
+        if searched and not any(picture is not None for picture in shown):
             log.warning(
                 "%s: no undefended picture of the tuning split shows it, so tokens are not searched"
                 " for; raise evaluation.tune_prompts",
@@ -239,24 +239,24 @@ class ErasureBenchmark:
             )
             for kind in searched:
                 for name, defence in chosen.items():
-                    found = search.against(kinds.no_defence() if kind == TRANSFER else defence)
-                    self._note(target, kind, name, defence, found)
-                    self._try(target, defence, with_tokens(asks, target, found.text), "test", kind)
+                    tokens = search.against(kinds.no_defence() if kind == TRANSFER else defence)
+                    self._note(target, kind, name, defence, tokens)
+                    self._try(target, defence, with_tokens(asks, target, tokens.text), "test", kind)
         for values in self.settings.lists:
             if values["target"] == target:
                 for defence in chosen.values():
                     self._try(target, defence, listed(values, seed=seed), "test", values["name"])
 
-    def _note(self, target: str, kind: str, name: str, defence: Defence, found: Found) -> None:
+    def _note(self, target: str, kind: str, name: str, defence: Defence, tokens: Found) -> None:
         self.searches.append(
             {
                 "target": target,
                 "kind": kind,
                 "defence": name,
                 "strength": defence.strength,
-                "tokens": found.text,
+                "tokens": tokens.text,
             }
-            | {"loss": found.loss, "start": found.start, "queries": found.queries}
+            | {"loss": tokens.loss, "start": tokens.start, "queries": tokens.queries}
         )
 
     def _ablations(self, target: str, prompts: _Prompts) -> None:
@@ -284,8 +284,8 @@ class ErasureBenchmark:
     ) -> list[Seen]:
         """Make the pictures, and put a row of each into the table."""
         what = f"{target}: {defence.name} {defence.strength:g}, {kind}"
-        seen = self.pictures.see(asks, defence, target, what=what)
-        for ask, each in zip(asks, seen, strict=True):
+        all_seen = self.pictures.see(asks, defence, target, what=what)
+        for ask, seen in zip(asks, all_seen, strict=True):
             self.trials.append(
                 {
                     "target": target,
@@ -296,13 +296,13 @@ class ErasureBenchmark:
                     "kind": kind,
                     "image_id": ask.image_id,
                     "prompt": ask.prompt,
-                    "found": each.found,
-                    "nouns_found": _number(each.aligned.nouns_found),
-                    "style_reached": _number(each.aligned.style_reached),
-                    "aligned": _number(each.aligned.aligned),
+                    "found": seen.found,
+                    "nouns_found": _number(seen.aligned.nouns_found),
+                    "style_reached": _number(seen.aligned.style_reached),
+                    "aligned": _number(seen.aligned.aligned),
                 }
             )
-        return seen
+        return all_seen
 
     def _keep(self, target: str, chosen: Mapping[str, Defence], prompts: _Prompts) -> None:
         """The first plain prompts under every defence at its chosen strength, and the first
