@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -67,23 +68,38 @@ def test_of_two_signs_the_smaller_edit_is_the_weaker():
     assert best_strength({-1.0: 0.5, -0.5: 0.5, -2.0: 0.4}) == -0.5
 
 
+class Sealed:
+    """An annotation that may be looked at once the choice is made."""
+
+    def __init__(self, recorder: Recorder, **values: Any) -> None:
+        self.__dict__["_sealed"] = (recorder, values)
+
+    def __getattr__(self, name: str) -> Any:
+        recorder, values = self.__dict__["_sealed"]
+        assert recorder.chosen, "tuning looked at a test picture"
+        return values[name]
+
+
 class Recorder:
-    """Makes grey pictures, and fails where a test prompt is asked for before the choice is made."""
+    """Makes grey pictures, and fails where an edit of a test prompt is asked for before the choice
+    is made.
+    """
 
     def __init__(self, annotator: Any) -> None:
         self.annotator, self.device, self.chosen = annotator, torch.device("cpu"), False
-        self.asked: list[str] = []
+        self.edited: list[str] = []
 
     def make(self, trials: Sequence[Trial], *, what: str) -> list[tuple[np.ndarray, Any]]:
+        made = []
         for trial in trials:
-            assert self.chosen or trial.prompt.split != "test", "tuning saw a test prompt"
-            self.asked.append(trial.prompt.split)
-        note = SimpleNamespace(
-            masks={},
-            factors={},
-            scores={name: [1.0] + [0.0] * 20 for name in self.annotator.factors},
-        )
-        return [(np.full((64, 64, 3), 128, np.uint8), note) for _ in trials]
+            split, edited = trial.prompt.split, bool(trial.changes or trial.text)
+            assert self.chosen or split != "test" or not edited, "tuning edited a test prompt"
+            self.edited += [split] if edited else []
+            scores = {name: [1.0] + [0.0] * 20 for name in self.annotator.factors}
+            kind: Any = SimpleNamespace if split == "tune" else partial(Sealed, self)
+            note = kind(masks={}, factors={}, scores=scores)
+            made.append((np.full((64, 64, 3), 128, np.uint8), note))
+        return made
 
 
 def study_of(tmp_path: Any, metric: str, *overrides: str) -> Study:
@@ -141,5 +157,5 @@ def test_tuning_never_sees_the_test_split(metric, module, overrides, tmp_path, m
         )
     metric_of(study).rows(study, metric_of(study).settings.of(study.cfg), pytest.fail)
     assert recorder.chosen
-    assert set(recorder.asked) == {"tune", "test"}
-    assert recorder.asked == sorted(recorder.asked, reverse=True)  # tune, then test
+    assert set(recorder.edited) == {"tune", "test"}
+    assert recorder.edited == sorted(recorder.edited, reverse=True)  # tune, then test

@@ -117,7 +117,12 @@ def global_rows(study: Study, settings: GlobalSettings, _embedding: Embedding) -
         for one in edited
     ]
     prompts = {split: _prompts(study, split, settings) for split in SPLITS}
-    restyler = _Restyler(pictures, directions, names)
+    # Both splits in one go, so that batches are full. Of the test pictures, nothing is looked at
+    # before the strengths are chosen.
+    both = [prompt for of_split in prompts.values() for prompt in of_split]
+    plain = pictures.make([Trial(prompt) for prompt in both], what="unedited pictures")
+    before = {prompt.image_id: made for prompt, made in zip(both, plain, strict=True)}
+    restyler = _Restyler(pictures, directions, names, before)
     test = tune_choose_test(
         lambda split, strengths: restyler.outcomes(prompts[split], strengths),
         {(method, factor): settings.strengths for factor in names for method in METHODS},
@@ -131,7 +136,7 @@ def global_rows(study: Study, settings: GlobalSettings, _embedding: Embedding) -
         pd.concat([table.assign(split=split) for split, table in tables.items()]).to_parquet(
             temporary, engine="pyarrow", index=False
         )
-    save_examples(directory, list(_examples(test.tested, restyler.before, settings.examples)))
+    save_examples(directory, list(_examples(test.tested, before, settings.examples)))
     return [
         row
         for factor in names
@@ -162,14 +167,20 @@ def _prompts(study: Study, split: Split, settings: GlobalSettings) -> list[Promp
 
 
 class _Restyler:
-    """Makes the pictures of cases, and judges them against the unedited ones."""
+    """Makes the pictures of cases, and judges them against the unedited ones.
+
+    Args:
+        before: the unedited pictures and their annotations, by image id.
+    """
 
     def __init__(
-        self, pictures: EditedPictures, edited: Sequence[BlockDirections], names: Factors
+        self,
+        pictures: EditedPictures,
+        edited: Sequence[BlockDirections],
+        names: Factors,
+        before: Mapping[str, tuple[np.ndarray, Any]],
     ) -> None:
-        self.pictures, self.edited, self.names = pictures, edited, names
-        self.before: dict[str, tuple[np.ndarray, Any]] = {}
-        """The unedited pictures so far and their annotations, by image id."""
+        self.pictures, self.edited, self.names, self.before = pictures, edited, names, before
 
     def outcomes(
         self, prompts: Sequence[Prompt], strengths: Strengths[tuple[str, str]]
@@ -177,8 +188,6 @@ class _Restyler:
         """The edited pictures of these prompts; cases without a direction in every block have
         none.
         """
-        plain = self.pictures.make([Trial(prompt) for prompt in prompts], what="unedited pictures")
-        self.before |= {p.image_id: made for p, made in zip(prompts, plain, strict=True)}
         jobs = [
             (case, method, strength)
             for case in cases_of(prompts, self.before, self.names)

@@ -5,7 +5,8 @@ another.
     2. choose  for each method, the strength with the best score; of equal ones the weakest;
     3. test    the chosen strengths (or all of them), on the prompts of the split `test`.
 
-No prompt of the split `test` is asked for before the choice is made.
+No edited picture of the split `test` is made before the choice, and nothing that is found in its
+pictures is looked at.
 """
 
 from __future__ import annotations
