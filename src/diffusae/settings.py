@@ -1,8 +1,11 @@
 """Settings of a part: a dataclass that reads its part of the configuration and validates itself.
 
 A setting is one annotated field. The annotation says what the value must be: `bool`, a `Literal` of
-the known names, or `Annotated` with a rule such as the range of a number; with `| None` it may be
-null. Values of other types are taken as they are. Defaults stand in the YAML files alone.
+the known names, or `Annotated` with a rule, such as `Within` for the range of a number. With
+`| None` it may be null. Values of other types are taken as they are. A rule is an object whose
+`broken(value, type)` says what the value must be, or None where it is so.
+
+Defaults stand in the YAML files alone.
 
     @dataclass(frozen=True, kw_only=True)
     class TrainerSettings(Settings, part="trainer"):
@@ -24,7 +27,6 @@ from typing import (
     Any,
     ClassVar,
     Literal,
-    Protocol,
     Self,
     Union,
     get_args,
@@ -40,14 +42,6 @@ _MISSING = "???"
 """What a configuration has in the place of a value that the user must give."""
 
 
-class Rule(Protocol):
-    """What a value must be, beyond its type."""
-
-    def broken(self, value: Any, kind: type) -> str | None:
-        """What the value must be, such as "must be a number from 0 to 1"; None where it is so."""
-        ...
-
-
 @dataclass(frozen=True)
 class Within:
     """A number in a range to which both ends belong; a whole one where the type is `int`."""
@@ -56,6 +50,7 @@ class Within:
     greatest: float
 
     def broken(self, value: Any, kind: type) -> str | None:
+        """Such as "must be a number from 0 to 1"; None where the value is so."""
         whole = kind is int
         fits = is_number(value) and (isinstance(value, int) or not whole)
         if fits and self.least <= value <= self.greatest:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from diffusae.activations.schema import Cell
 from diffusae.errors import UserError
 from diffusae.jobs.faults import is_users, reason
-from diffusae.jobs.outcomes import Outcome, print_outcomes
+from diffusae.jobs.outcomes import JobOutcome, print_outcomes
 from diffusae.jobs.progress import at_work, progress_bar
 from diffusae.labelling.label import label_cell, labelled, word_embedding
 from diffusae.metrics.evaluate import evaluate_cell, evaluated, runs_beside
@@ -90,7 +90,7 @@ def _cells(study: Study, cells: Mapping[Cell, Studies]) -> list[str]:
     waiting = [studies for studies in cells.values() if not _finished(studies)]
     log.info("%d of %d cells are finished", len(cells) - len(waiting), len(cells))
     outcomes = {
-        one.cell_name: Outcome(one.cell_name, "skipped") for one in map(_one, cells.values())
+        one.cell_name: JobOutcome(one.cell_name, "skipped") for one in map(_one, cells.values())
     }
     rounds: list[Callable[[Studies], None]] = [
         lambda studies: _carry_out(
@@ -114,7 +114,7 @@ def _cells(study: Study, cells: Mapping[Cell, Studies]) -> list[str]:
     return [cell for cell, outcome in outcomes.items() if outcome.outcome == "failed"]
 
 
-def _outcome(cell: str, work: Callable[[], None], before: Outcome, begun: float) -> Outcome:
+def _outcome(cell: str, work: Callable[[], None], before: JobOutcome, begun: float) -> JobOutcome:
     """What becomes of a cell in one round; a signal to stop is no failure of the cell."""
     outcome, why = "done", ""
     try:
@@ -124,7 +124,7 @@ def _outcome(cell: str, work: Callable[[], None], before: Outcome, begun: float)
         outcome, why = "failed", reason(error)
         log.error("cell %s failed: %s", cell, why, exc_info=None if is_users(error) else error)
     raise_if_received()
-    return Outcome(cell, outcome, why, seconds=before.seconds + monotonic() - begun)
+    return JobOutcome(cell, outcome, why, seconds=before.seconds + monotonic() - begun)
 
 
 def _stages(studies: Studies) -> set[str]:

@@ -25,10 +25,10 @@ def directions_of(
 ) -> Directions:
     """The direction of every noun by every method, from the pictures of the dictionary split.
 
-    `concepts`: the latents that tell positions under the noun from empty ground best, weighted.
-    `dictionary_concepts`: every latent whose dictionary entry holds the noun (the paper's C_o).
-    `difference_of_means` and `neuron` come from the same positions' updates. `random_latent` is one
-    that fires there and that no noun's entry holds, drawn from the study's seed.
+    `concepts`: the latents that best distinguish positions under the noun from empty ground,
+    weighted. `dictionary_concepts`: every latent whose dictionary entry holds the noun (the paper's
+    C_o). `difference_of_means` and `neuron` come from the same positions' updates. `random_latent`
+    is a latent that fires and that no entry holds, drawn by the study's seed.
     """
     contrasts = _contrasts(study, sae, nouns)
     dictionary = ConceptDictionary.load(study.concepts)
@@ -40,8 +40,9 @@ def directions_of(
         if contrasts[noun].complete:
             if (telling := contrasts[noun].telling(n_latents)) is not None:
                 directions["concepts"][noun] = telling.direction(sae)
-            directions["difference_of_means"][noun] = contrasts[noun].difference_of_means()
-            directions["neuron"][noun] = neuron(directions["difference_of_means"][noun])
+            means = contrasts[noun].difference_of_means()
+            directions["difference_of_means"][noun] = means
+            directions["neuron"][noun] = neuron(means)
         if latents := dictionary.latents_of(noun):
             directions["dictionary_concepts"][noun] = concept_direction(sae, latents)
         directions["random_latent"][noun] = concept_direction(sae, [int(drawn.choice(free))])
@@ -49,7 +50,7 @@ def directions_of(
 
 
 def _contrasts(study: Study, sae: SparseAutoencoder, nouns: Sequence[str]) -> dict[str, Contrast]:
-    """Of every noun: positions that it covers against positions that nothing covers."""
+    """For every noun: positions that it covers against positions that nothing covers."""
     manifest = Manifest.load(study.activations)
     stream = stream_of(study, manifest)
     masks = Annotations.load(study.annotations).masks
@@ -60,17 +61,14 @@ def _contrasts(study: Study, sae: SparseAutoencoder, nouns: Sequence[str]) -> di
         shown = masks[sample.image_id]
         ground = share_of_positions(list(shown.values()), stream.grid) < OUTSIDE
         for noun, contrast in contrasts.items():
-            covered = (
-                share_of_positions([shown[noun]] if noun in shown else [], stream.grid) > INSIDE
-            )
+            own = [shown[noun]] if noun in shown else []
+            covered = share_of_positions(own, stream.grid) > INSIDE
             contrast.add(updates, codes, having=covered, lacking=ground)
     return contrasts
 
 
 INSIDE, OUTSIDE = 0.5, 0.05
-"""Shares of a position that an object covers at the least, and at the most, to count as the object
-or as ground.
-"""
+"""The least share of a position under an object, and the largest share of ground, to count."""
 
 METHODS = ("concepts", "dictionary_concepts", "difference_of_means", "random_latent", "neuron")
 

@@ -50,8 +50,11 @@ def training_signature(study: Study) -> str:
 def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = False) -> None:
     """Train one cell and write sae.safetensors, cfg.json, metrics.jsonl and run.json.
 
-    Where other processes train the same (`diffusae.jobs.processes`), only the one that leads
-    writes, with a mirror.
+    Where several processes train together (`diffusae.jobs.processes`), only the leading one writes.
+
+    Args:
+        mirror: the leading process' W&B run; None in the others.
+        progress: whether a bar is shown.
     """
     if trained(study):
         return
@@ -69,13 +72,13 @@ def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = Fal
         )
         resumed = checkpoints.resume() if leader else checkpoints.newest()
         if resumed is None:
-            # Of the validation pictures: a training batch taken here would be missing from the
+            # Fitted to validation vectors: a training batch taken here would be missing from the
             # first epoch.
             module.initialise(next(iter(data.val_dataloader())))
         elif leader:
             log.info("%s goes on from step %d", study.cell.key, resumed.step)
         started_here = settings.processes > 1 and not started_outside()
-        # Processes that are started here get a copy of everything but the mirror.
+        # Processes that Lightning starts get copies of what they need; a mirror cannot be copied.
         logger = JsonlLogger(metrics, mirror=None if started_here else mirror)
         stop = StopTogether(checkpoints.save, shared=started_here)
         trainer = trainer_of(study.cfg, logger, [checkpoints, stop], progress=progress)
@@ -98,14 +101,14 @@ def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = Fal
 
 
 def mirror_log(metrics: Path, mirror: WandbMirror) -> None:
-    """Give the mirror what a training wrote without it."""
+    """Send the figures that a training has logged to a mirror that was not there while it ran."""
     for row in read_metrics(metrics):
         figures = {key: value for key, value in row.items() if key not in ("step", "nonfinite")}
         mirror.log(figures, step=row["step"])
 
 
 def last_validation(metrics: Path) -> dict[str, float]:
-    """The figures of the last validation by the log: it may have been that of a process that was
+    """The figures of the last validation, from the log: the process that validated may have been
     killed since.
     """
     last = {}
@@ -161,8 +164,8 @@ def module_of(study: Study, d_in: int) -> SAEModule:
 
 
 def selection_precision(study: Study) -> SelectionPrecision:
-    """`sae.selection_precision`, where "auto" is what is fast here, or what the training that goes
-    on began with.
+    """`sae.selection_precision`. In the place of "auto": what a training that goes on began with,
+    otherwise what is fast here.
     """
     chosen = SaeSettings.of(study.cfg).selection_precision
     if chosen != "auto":
@@ -194,7 +197,7 @@ def trainer_of(
         val_check_interval=settings.validate_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        # A checkpoint is of what those before it leave.
+        # Callbacks run in this order: a checkpoint holds what the ones before it have done.
         callbacks=[*averaging, LastValidation(), *callbacks, *bar],
         plugins=[InPlace(), *environment_of(settings.processes)],
         enable_checkpointing=False,
@@ -227,7 +230,7 @@ def save_trained(
 
 
 def _warn_of_a_poor_fit(study: Study, explained: float | None) -> None:
-    """An SAE that is worse than the mean is no SAE, however well its training ended."""
+    """Log a warning where the autoencoder is worse than the mean of the vectors."""
     if explained is None or explained >= 0:
         return
     sae = study.cfg.sae
@@ -270,15 +273,16 @@ def mirror_of(study: Study) -> Iterator[WandbMirror]:
 
 
 def _determines(study: Study) -> dict[str, Any]:
-    """What decides the weights; the rest of the configuration (logging, paths, verification) does
+    """What decides the weights. The rest of the configuration (logging, paths, verification) does
     not.
     """
+    activations = ActivationSettings.of(study.cfg)
     return {
         "cell": study.cell.coordinates(),
         "sae": study.sae_determines(),
-        "steps": study.cfg.trainer.steps,
-        "batch_size": study.cfg.activations.batch_size,
-        "buffer_vectors": study.cfg.activations.buffer_vectors,
+        "steps": TrainerSettings.of(study.cfg).steps,
+        "batch_size": activations.batch_size,
+        "buffer_vectors": activations.buffer_vectors,
         "seed": study.cfg.seed,
     }
 
