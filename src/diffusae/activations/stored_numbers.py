@@ -7,12 +7,14 @@ bfloat16 number (the upper half of a float32), and readers give it as float32.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-import torch
 
 from diffusae.errors import unknown
+
+if TYPE_CHECKING:
+    import torch
 
 NumbersName = Literal["float16", "bfloat16", "float32"]
 
@@ -23,14 +25,19 @@ class StoredNumbers:
 
     Attributes:
         name: as `activations.dtype` and the manifest call it.
-        stored: the type in the .npy file. read: the type that NumPy readers give. tensor: torch's
-            type of the stored bits.
+        stored: the type in the .npy file. read: the type that NumPy readers give.
     """
 
     name: NumbersName
     stored: np.dtype
     read: np.dtype
-    tensor: torch.dtype
+
+    @property
+    def tensor(self) -> torch.dtype:
+        """torch's type of the stored bits."""
+        import torch
+
+        return getattr(torch, self.name)
 
     @property
     def bytes(self) -> int:
@@ -44,6 +51,8 @@ class StoredNumbers:
         if self.stored == self.read:
             with np.errstate(over="ignore"):
                 return np.ascontiguousarray(array, dtype=self.stored)
+        import torch
+
         wide = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
         return wide.to(self.tensor).view(torch.uint16).numpy()
 
@@ -57,9 +66,9 @@ class StoredNumbers:
 _KNOWN = {
     each.name: each
     for each in (
-        StoredNumbers("float16", np.dtype(np.float16), np.dtype(np.float16), torch.float16),
-        StoredNumbers("bfloat16", np.dtype(np.uint16), np.dtype(np.float32), torch.bfloat16),
-        StoredNumbers("float32", np.dtype(np.float32), np.dtype(np.float32), torch.float32),
+        StoredNumbers("float16", np.dtype(np.float16), np.dtype(np.float16)),
+        StoredNumbers("bfloat16", np.dtype(np.uint16), np.dtype(np.float32)),
+        StoredNumbers("float32", np.dtype(np.float32), np.dtype(np.float32)),
     )
 }
 DEFAULT: NumbersName = "float16"

@@ -11,18 +11,14 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusae.backbone.hookpoints import denoiser_of
-
-Layout = Literal["one_batch", "two_passes", "none"]
-"""How classifier-free guidance runs: as one batch [uncond, cond], as a pass for each branch, or not
-at all.
-"""
+from diffusae.backbone.layouts import Layout
 
 _TEXT_LIMIT = "max_sequence_length"
 

@@ -14,26 +14,19 @@ from typing import Any
 
 from torch import nn
 
-from diffusae.backbone.adapters import Layout, adapter_of
+from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.calls import Call, calling_pipeline, followed_calls, running_call
 from diffusae.backbone.families import ADAPTER_NEEDS
-from diffusae.backbone.layouts import CONDITIONINGS, GUIDED, SKIPPED, UNGUIDED, Branches, Passes
+from diffusae.backbone.layouts import (
+    CONDITIONINGS,
+    SKIPPED,
+    UNGUIDED,
+    Branches,
+    Layout,
+    Passes,
+    configured_branches,
+)
 from diffusae.errors import UserError, refuse_text, unknown
-
-
-def configured_branches(
-    layout: Layout | None, guidance: float, true_guidance: float | None
-) -> Branches:
-    """The branches that a call with these scales runs at each step, whatever the denoiser; None:
-    taken as one batch.
-
-    Guidance works above 1 only. Two passes are asked for by `true_guidance`: `guidance` is an input
-    of such models.
-    """
-    if layout == "none":
-        return UNGUIDED
-    scale = (true_guidance or 1.0) if layout == "two_passes" else guidance
-    return GUIDED if scale > 1.0 else UNGUIDED
 
 
 def planned_branches(

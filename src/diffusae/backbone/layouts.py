@@ -11,7 +11,12 @@ is not listed here is refused: its rows would be a guess.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
+
+Layout = Literal["one_batch", "two_passes", "none"]
+"""How classifier-free guidance runs: as one batch [uncond, cond], as a pass for each branch, or not
+at all.
+"""
 
 Branches = tuple[str, ...]
 """The branches of one batch, in their order along it."""
@@ -29,6 +34,22 @@ SKIPPED = "skipped"
 """The conditional branch once more without some layers (`skip_guidance_layers` of Stable Diffusion
 3): a pass of its own.
 """
+
+
+def configured_branches(
+    layout: Layout | None, guidance: float, true_guidance: float | None
+) -> Branches:
+    """The branches that a call with these scales runs at each step, whatever the denoiser; None:
+    taken as one batch.
+
+    Guidance works above 1 only. Two passes are asked for by `true_guidance`: `guidance` is an input
+    of such models.
+    """
+    if layout == "none":
+        return UNGUIDED
+    scale = (true_guidance or 1.0) if layout == "two_passes" else guidance
+    return GUIDED if scale > 1.0 else UNGUIDED
+
 
 _ASKED = "do_classifier_free_guidance"
 

@@ -12,12 +12,12 @@ import inspect
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from diffusae.backbone.component_configs import on_meta
 from diffusae.errors import UserError, together
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ENCODERS: Mapping[str, str] = {
     "text": "text_encoder",
@@ -77,6 +77,8 @@ def describe_text_layers(
     """The same before any weights are there: {encoder: configuration with its `_class_name`}, built
     on the meta device.
     """
+    from diffusae.backbone.component_configs import on_meta
+
     encoders = {}
     for encoder, config in configs.items():
         values = {name: value for name, value in config.items() if name != "_class_name"}
@@ -88,6 +90,8 @@ def layers_of(
     encoders: Mapping[str, Any], *, pipeline: type, text_tokens: int | None = None
 ) -> dict[str, TextLayer]:
     """{name: layer} of encoders by what the pipeline calls them; what is no module is left out."""
+    from torch import nn
+
     found: dict[str, TextLayer] = {}
     for short, encoder in ENCODERS.items():
         module = encoders.get(encoder)
@@ -161,6 +165,8 @@ def _tokens(config: Any, pipeline: type, text_tokens: int | None) -> int:
 
 
 def _layers(module: nn.Module, encoder: str) -> tuple[str, nn.ModuleList]:
+    from torch import nn
+
     for path in _LISTS:
         try:
             layers = module.get_submodule(path)

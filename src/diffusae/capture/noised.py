@@ -8,7 +8,7 @@ prompt.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,10 +22,8 @@ from diffusae.capture.conditions import conditions
 from diffusae.capture.generate import first_latents
 from diffusae.capture.hooks import Moment, hook_blocks
 from diffusae.capture.offload import Offload
+from diffusae.capture.quantities import Quantity
 from diffusae.errors import UserError
-
-Quantity = Literal["update", "output"]
-"""Of a block: output minus input, or its output."""
 
 _SOME_GUIDANCE = 2.0
 """Enough for a pipeline to run its unconditional branch; what that branch is given does not depend

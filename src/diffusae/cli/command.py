@@ -12,7 +12,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
-from diffusae.cli.stage_list import FUNCTIONS, STAGES
+from diffusae.cli.stage_list import FUNCTIONS, STAGES, UNCHECKED
 from diffusae.errors import USER_FAULT
 from diffusae.masking import mask_output, masked
 from diffusae.stopping import StopSignal, received, stopped_by_signals
@@ -129,11 +129,14 @@ def _task(stage: str) -> Callable[[Any], object]:
         from diffusae.cli.surroundings import quieten
         from diffusae.jobs.progress import at_work
         from diffusae.study.resolvers import expand_home
+        from diffusae.study.study import Study
 
         try:
+            expand_home(cfg)
+            if stage not in UNCHECKED:  # before the stage is imported, which takes seconds
+                Study(cfg).check()
             function = _function(stage)
             quieten()
-            expand_home(cfg)
             with at_work(stage):
                 return function(cfg)
         except Exception as error:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from diffusae.activations.order import check_sizes
 from diffusae.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -53,9 +52,11 @@ def started_outside() -> bool:
 
 def leads(cfg: DictConfig) -> bool:
     """Whether this process is the one that writes."""
+    if processes(cfg) == 1 or not started_outside():
+        return True
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-    return processes(cfg) == 1 or not started_outside() or rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
 def environment_of(cfg: DictConfig) -> list[ClusterEnvironment]:
@@ -84,6 +85,8 @@ def process_faults(cfg: DictConfig) -> Iterator[str]:
     count = processes(cfg)
     if count == 1:
         return
+    from diffusae.activations.order import check_sizes
+
     try:
         check_sizes(
             batch_size=cfg.activations.batch_size,
@@ -118,10 +121,12 @@ def device_fault(
         devices: how many of them; anything that is no whole number is left to others to refuse.
         setting: the name of `accelerator`, for the message.
     """
-    import torch
-
     if accelerator not in ACCELERATORS:
         return str(unknown(setting, accelerator, ACCELERATORS))
+    if accelerator in ("cpu", "auto") and devices == 1:
+        return None  # at hand everywhere: nothing to ask torch, which takes seconds to import
+    import torch
+
     gpus = {"cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
             "mps": int(torch.backends.mps.is_available())}  # fmt: skip
     gpus["gpu"] = gpus["cuda"] or gpus["mps"]

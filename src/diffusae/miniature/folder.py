@@ -14,9 +14,6 @@ from diffusers import StableDiffusionPipeline
 from diffusae.miniature.annotator import SegmentationNetwork, save_annotator
 from diffusae.miniature.denoiser import Denoiser, build_scheduler
 
-SHIPPED = Path(__file__).parent / "weights"
-"""Where the package carries the trained miniature."""
-
 
 def save_miniature(
     folder: Path, *, autoencoder: Any, denoiser: Denoiser, tokenizer, annotator: SegmentationNetwork

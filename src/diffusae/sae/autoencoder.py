@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -15,15 +15,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusae.errors import UserError, unknown
+from diffusae.sae.choices import DecoderNorm, InitialBias, InputScaling
 from diffusae.sae.kernels import KernelsName, kernels_by_name
 from diffusae.sae.precision import SelectionPrecision
 from diffusae.sae.quantised import Quantised, product, quantised
 from diffusae.sae.sparse_ops import Entries, chosen_errors, row_products, sparse_decode
 from diffusae.sae.sparsity import BatchTopK, Codes, MatryoshkaTopK, Penalised, Sparsity, TopK
-
-InputScaling = Literal["none", "mean_norm", "standardise"]
-InitialBias = Literal["geometric_median", "mean", "zero"]
-DecoderNorm = Literal["unit", "free"]
 
 BLOCK = 256
 """Rows whose pre-activations are computed and searched together on a CPU: 5 MB of them at d_sae =

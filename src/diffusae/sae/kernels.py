@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from diffusae.errors import UserError, unknown
-from diffusae.sae.sparse_ops import TORCH, Kernels
+
+if TYPE_CHECKING:
+    from diffusae.sae.sparse_ops import Kernels
 
 KernelsName = Literal["torch", "triton"]
 
@@ -19,6 +21,8 @@ def kernels_by_name(name: KernelsName) -> Kernels:
     if name not in get_args(KernelsName):
         raise unknown("kernels", name, get_args(KernelsName))
     if name == "torch":
+        from diffusae.sae.sparse_ops import TORCH
+
         return TORCH
     if find_spec("triton") is None:
         raise UserError(

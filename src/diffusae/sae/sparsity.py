@@ -16,10 +16,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from diffusae.errors import UserError, together, unknown
+from diffusae.errors import together, unknown
 from diffusae.parsing import call_typed
 from diffusae.sae.across_processes import anywhere, largest_of_all, least_of_all
 from diffusae.sae.largest import largest, largest_values
+from diffusae.sae.sparsity_checks import (
+    batch_top_k_faults,
+    jump_relu_faults,
+    matryoshka_faults,
+    relu_faults,
+    top_k_faults,
+)
 
 SPARE = 4
 """Candidates a row beyond k. Of the 20 largest of 5120 Gaussian pre-activations, those sought in
@@ -86,8 +93,7 @@ class TopK(Sparsity):
 
     def __init__(self, k: int) -> None:
         super().__init__()
-        if k <= 0:
-            raise UserError(f"k={k} must be at least 1; raise sae.k")
+        together(top_k_faults(k=k))
         self.k = k
 
     def forward(self, pre_activations: Float[Tensor, "... d_sae"]) -> Codes:
@@ -110,8 +116,7 @@ class TopK(Sparsity):
         return Codes(values.relu(), candidates.indices.gather(-1, chosen))
 
     def check(self, d_sae: int) -> None:
-        if self.k > d_sae:
-            raise UserError(f"k={self.k} exceeds d_sae={d_sae}; lower sae.k")
+        together(top_k_faults(k=self.k, latents=d_sae))
 
     def config(self) -> dict[str, Any]:
         return {"k": self.k}
@@ -130,22 +135,10 @@ class MatryoshkaTopK(TopK):
     def __init__(self, k: int, *, prefixes: Sequence[int]) -> None:
         super().__init__(k)
         self.prefixes = tuple(prefixes)
-        faults = []
-        if not self.prefixes or min(self.prefixes) < 1:
-            faults.append(
-                f"prefixes={list(prefixes)} must be numbers of latents from 1; set sae.prefixes"
-            )
-        if any(a >= b for a, b in zip(self.prefixes, self.prefixes[1:], strict=False)):
-            faults.append(f"prefixes={list(prefixes)} must rise; sort sae.prefixes")
-        together(faults)
+        together(matryoshka_faults(k=k, prefixes=self.prefixes))
 
     def check(self, d_sae: int) -> None:
-        super().check(d_sae)
-        if self.prefixes[-1] >= d_sae:
-            raise UserError(
-                f"prefixes={list(self.prefixes)} must stay below d_sae={d_sae}, the last and whole"
-                " one; leave the greatest out"
-            )
+        together(matryoshka_faults(k=self.k, prefixes=self.prefixes, latents=d_sae))
 
     def config(self) -> dict[str, Any]:
         return {"k": self.k, "prefixes": list(self.prefixes)}
@@ -170,10 +163,7 @@ class BatchTopK(TopK):
 
     def __init__(self, k: int, *, threshold_rate: float = 0.01) -> None:
         super().__init__(k)
-        if not 0 < threshold_rate <= 1:
-            raise UserError(
-                f"threshold_rate={threshold_rate} must be in (0, 1]; set sae.threshold_rate"
-            )
+        together(batch_top_k_faults(k=k, threshold_rate=threshold_rate))
         self.threshold_rate = threshold_rate
         self.register_buffer("threshold", torch.zeros(()))
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
@@ -274,8 +264,7 @@ class ReLU(Penalised):
 
     def __init__(self, *, l1: float) -> None:
         super().__init__()
-        if not l1 >= 0:
-            raise UserError(f"l1={l1} must not be below 0; raise sae.l1")
+        together(relu_faults(l1=l1))
         self.l1 = l1
 
     def activate(
@@ -315,15 +304,8 @@ class JumpReLU(Penalised):
         self, d_sae: int, *, l0: float, bandwidth: float = 0.1, first_threshold: float = 1.0
     ) -> None:
         super().__init__()
-        together(
-            f"{name}={value} must {rule}; set sae.{name}"
-            for name, value, good, rule in (
-                ("l0", l0, l0 >= 0, "not be below 0"),
-                ("bandwidth", bandwidth, bandwidth > 0, "be above 0"),
-                ("first_threshold", first_threshold, first_threshold >= 0, "not be below 0"),
-            )
-            if not good
-        )
+        settings = {"l0": l0, "bandwidth": bandwidth, "first_threshold": first_threshold}
+        together(jump_relu_faults(d_sae=d_sae, **settings))
         self.l0, self.bandwidth, self.first_threshold = l0, bandwidth, first_threshold
         self.threshold = nn.Parameter(torch.full((d_sae,), first_threshold))
 
@@ -337,10 +319,7 @@ class JumpReLU(Penalised):
         return self.l0 * _mean_of_rows(active.sum(dim=-1))
 
     def check(self, d_sae: int) -> None:
-        if len(self.threshold) != d_sae:
-            raise UserError(
-                f"JumpReLU has {len(self.threshold)} thresholds for d_sae={d_sae}; make them equal"
-            )
+        together(jump_relu_faults(**self.config(), latents=d_sae))
 
     @torch.no_grad()
     def project(self) -> None:

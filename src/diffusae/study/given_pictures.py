@@ -11,7 +11,7 @@ from typing import Any, Self, get_args
 
 from omegaconf import DictConfig
 
-from diffusae.capture.noised import Quantity
+from diffusae.capture.quantities import Quantity
 from diffusae.errors import UserError, unknown
 from diffusae.jobs.progress import progress_bar
 from diffusae.pictures.decode import Undecodable

@@ -6,33 +6,35 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from diffusae.activations.mirror import forget, mirror
 from diffusae.activations.schema import Cell
 from diffusae.activations.stored_numbers import NumbersName
-from diffusae.backbone.adapters import Layout
-from diffusae.backbone.branches import Branches, configured_branches
+from diffusae.backbone.layouts import Branches, Layout, configured_branches
 from diffusae.errors import UserError, together, unknown
 from diffusae.jobs.processes import device_fault, process_faults
 from diffusae.masking import masked_value
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
 from diffusae.runs.wandb_mode import run_id
-from diffusae.sae.autoencoder import DecoderNorm, InitialBias, InputScaling
+from diffusae.sae.choices import DecoderNorm, InitialBias, InputScaling
 from diffusae.sae.kernels import KernelsName, check_device, kernels_by_name
 from diffusae.sae.precision import AUTO, SelectionPrecision
-from diffusae.sae.sparsity import Sparsity
+from diffusae.sae.sparsity_checks import CHECKS
 from diffusae.study.building import build
 from diffusae.study.given_pictures import GivenPictures, collection_faults
 from diffusae.study.grid_checks import conditioning_faults, grid_faults, is_number
 from diffusae.study.names import name_faults
 from diffusae.study.resolvers import register_resolvers
+
+if TYPE_CHECKING:
+    from diffusae.sae.sparsity import Sparsity
 
 register_resolvers()
 
@@ -244,10 +246,11 @@ class Study:
     def device_type(self) -> str:
         """What autoencoders are trained on, as torch names it."""
         accelerator = self.cfg.trainer.accelerator
-        on_gpu = accelerator in ("cuda", "gpu") or (
-            accelerator == "auto" and torch.cuda.is_available()
-        )
-        return "cuda" if on_gpu else "cpu"
+        if accelerator == "auto":
+            import torch
+
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if accelerator in ("cuda", "gpu") else "cpu"
 
     def model_determines(self) -> dict[str, Any]:
         """What of the model's configuration decides its results: not what only describes it, and no
@@ -327,10 +330,7 @@ class Study:
         if k is not None:
             yield k
         elif "sae.d_sae" not in wrong:
-            try:
-                self.sparsity().check(cfg.sae.d_sae)
-            except UserError as error:
-                yield str(error)
+            yield from self._sparsity_faults()
         steps = None if "model.steps" in wrong else cfg.model.steps
         yield from grid_faults(cfg, steps=steps)
         yield from collection_faults(cfg)
@@ -345,12 +345,25 @@ class Study:
         guided = "model.guidance" in wrong or "uncond" in self.branches
         yield from conditioning_faults(cfg, guided=guided)
 
+    def _sparsity_faults(self) -> Iterator[str]:
+        """What is wrong with the sparsity, asked without torch where the class is one of ours."""
+        settings = self.part("sae")["sparsity"]
+        check = CHECKS.get(settings.pop("_target_", None))
+        with suppress(TypeError):  # settings that the class does not have: building it names them
+            if check is not None:
+                yield from check(**settings, latents=self.cfg.sae.d_sae)
+                return
+        try:
+            self.sparsity().check(self.cfg.sae.d_sae)
+        except UserError as error:
+            yield str(error)
+
     def _kernel_faults(self) -> Iterator[str]:
         """Kernels that there are not; where the stage trains, also those that do not run here."""
         kernels = self.cfg.trainer.kernels
         if kernels not in get_args(KernelsName):
             yield str(unknown("trainer.kernels", kernels, get_args(KernelsName)))
-        elif self.cfg.stage in TRAINING:
+        elif kernels != "torch" and self.cfg.stage in TRAINING:  # torch's own run everywhere
             try:
                 kernels_by_name(kernels)
                 check_device(kernels, self.device_type)

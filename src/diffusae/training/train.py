@@ -15,7 +15,7 @@ from pytorch_lightning.loggers.logger import Logger
 from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.jobs.processes import environment_of, leads, processes, started_outside, strategy_of
-from diffusae.jobs.progress import TrainingProgress
+from diffusae.jobs.training_progress import TrainingProgress
 from diffusae.runs.checkpoint import Checkpoints, InPlace
 from diffusae.runs.lightning_logger import JsonlLogger
 from diffusae.runs.lock import directory_lock
