@@ -128,16 +128,18 @@ class Adapter:
         """Tokens of a padded prompt: as asked, else as the pipeline's call pads, else the text
         encoder's `own` number.
         """
-        if len(self._joint()) or _TEXT_LIMIT not in inspect.signature(pipeline.__call__).parameters:
+        if not self.pads or _TEXT_LIMIT not in inspect.signature(pipeline.__call__).parameters:
             # joint attention with a CLIP encoder in front (Stable Diffusion 3), or CLIP alone
             return own
         return text_tokens or inspect.signature(pipeline.__call__).parameters[_TEXT_LIMIT].default
 
-    def _joint(self) -> list[nn.Module]:
+    @property
+    def pads(self) -> bool:
+        """Whether the denoiser attends to prompts as the pipeline's call pads them; not with joint
+        attention, where a CLIP encoder comes first.
+        """
         blocks = getattr(self.denoiser, "transformer_blocks", ())
-        return [
-            block for block in blocks if getattr(getattr(block, "attn", None), "add_k_proj", None)
-        ]
+        return not any(getattr(getattr(each, "attn", None), "add_k_proj", None) for each in blocks)
 
 
 class FluxAdapter(Adapter):
@@ -148,6 +150,10 @@ class FluxAdapter(Adapter):
     """
 
     layout: Layout = "two_passes"
+
+    @property
+    def pads(self) -> bool:
+        return True  # T5's tokens; its CLIP encoder gives one pooled vector alone
 
     @property
     def patch(self) -> int:
@@ -200,9 +206,6 @@ class FluxAdapter(Adapter):
         return pipe.tokenizer_2, self.tokens(
             type(pipe), pipe.tokenizer.model_max_length, text_tokens
         )
-
-    def tokens(self, pipeline: type, own: int, text_tokens: int | None) -> int:
-        return text_tokens or inspect.signature(pipeline.__call__).parameters[_TEXT_LIMIT].default
 
 
 def adapter_of(pipe: Any) -> Adapter:

@@ -4,19 +4,18 @@ built before its size is known.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import diffusers
-import torch
-import transformers
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from diffusae.backbone.trusted import model_class
 from diffusae.errors import UserError, together
 from diffusae.parsing import first_words, read_json, shown
 from diffusae.tensor_files import read_header
+
+if TYPE_CHECKING:
+    from torch import nn
 
 REMEDY = "copy the folder again"
 MOST_LAYERS = 1000
@@ -77,6 +76,10 @@ def on_meta(config: dict[str, Any], told_by: object) -> nn.Module:
         UserError: no such class, or it makes nothing of this configuration.
     """
     check_sizes(config, told_by)
+    import diffusers
+    import torch
+    import transformers
+
     if "_class_name" in config:
         kind = model_class("diffusers", config["_class_name"], diffusers.ModelMixin)
     else:
@@ -115,7 +118,7 @@ def require_weights(folder: Path, name: str) -> None:
     held = 0
     for path in files:
         for shape in read_header(path, remedy=REMEDY).shapes.values():
-            held += torch.Size(shape).numel()
+            held += math.prod(shape)
     if wanted > held:
         raise UserError(
             f"{folder / name / 'config.json'} asks for {wanted} numbers, the weights beside it hold"

@@ -4,10 +4,11 @@ storing less.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 from diffusae.backbone.describe import Description
-from diffusae.planning.estimate import Estimate, estimate
+from diffusae.planning.estimate import Estimate, Group, estimate
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
 from diffusae.study.streams import subsampling_of
 from diffusae.study.study import Study
@@ -57,15 +58,19 @@ def with_captions(study: Study) -> tuple[Study, str]:
     )
 
 
-def alternatives(study: Study, description: Description) -> dict[int | None, Estimate]:
-    """{positions kept of a training picture: the study with them}, the most first."""
-    whole = estimate(study, description, positions_per_image=None)
+def alternatives(
+    study: Study, description: Description, groups: Sequence[Group]
+) -> dict[int | None, Estimate]:
+    """{positions kept of a training picture: the study with them}, the most first; `groups` are
+    those of the study.
+    """
+    whole = estimate(study, description, positions_per_image=None, groups=groups)
     most = max([each.stream.positions for each in whole.trained] or [1])
     thinned = subsampling_of(study)
     kept_ones = {*KEPT, *([] if thinned is None else [thinned.positions_per_image])} - {None}
     found: dict[int | None, Estimate] = {None: whole}
     found |= {
-        kept: estimate(study, description, positions_per_image=kept)
+        kept: estimate(study, description, positions_per_image=kept, groups=groups)
         for kept in sorted(
             (each for each in kept_ones if each is not None and each < most), reverse=True
         )

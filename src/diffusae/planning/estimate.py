@@ -116,6 +116,7 @@ def estimate(
     description: Description,
     *,
     positions_per_image: int | Literal["configured"] | None = "configured",
+    groups: Sequence[Group] | None = None,
 ) -> Estimate:
     """Count a study through. Nothing is loaded: shapes come from `description`, captions from the
     prompts.
@@ -123,6 +124,7 @@ def estimate(
     Args:
         positions_per_image: stored of a training picture, where another number than the study's is
             asked about; None: the whole grid.
+        groups: `groups_in(study)`, where they are counted already.
 
     Raises:
         UserError: the limits of `activations` leave a picture without a position.
@@ -132,14 +134,7 @@ def estimate(
     # No scheduler is at hand; sizes do not depend on its timesteps.
     streams = streams_of(study, description, lambda t: t, description.tokens)
     text = study.kind == "text"
-    groups = [
-        _Group(
-            np.array([_json_size(study.kind, prompt) for prompt in group]),
-            np.array([_tokens_of(prompt.text) for prompt in group]) if text else None,
-            group[0].split,
-        )
-        for group in groups_of(prompts, study.cfg.activations.group_size)
-    ]
+    groups = groups_in(study) if groups is None else groups
     if positions_per_image == "configured":
         subsampling = subsampling_of(study)
     elif positions_per_image is None:
@@ -189,6 +184,19 @@ def estimate(
     )
 
 
+def groups_in(study: Study) -> list[Group]:
+    """The study's pictures or texts in the groups that are collected together."""
+    kind = study.kind
+    return [
+        Group(
+            np.array([_json_size(kind, prompt) for prompt in group]),
+            np.array([_tokens_of(prompt.text) for prompt in group]) if kind == "text" else None,
+            group[0].split,
+        )
+        for group in groups_of(study.prompts, study.cfg.activations.group_size)
+    ]
+
+
 def bytes_finished(root: Path) -> int:
     """Bytes of the finished groups of a collection, which a collecting stage leaves as they are."""
     return sum(
@@ -209,7 +217,7 @@ def _steps_at(study: Study, stream: Stream) -> int:
 
 
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """One group: the bytes of what each sample tells, the tokens of each text (None: pictures), and
     the split.
     """
@@ -231,7 +239,7 @@ class _Group:
 
 
 def _stream_bytes(
-    stream: Stream, groups: Sequence[_Group], subsampling: Subsampling | None, bytes_per_number: int
+    stream: Stream, groups: Sequence[Group], subsampling: Subsampling | None, bytes_per_number: int
 ) -> int:
     total = 0
     for group in groups:

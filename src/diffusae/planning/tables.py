@@ -11,7 +11,6 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
-from diffusae.planning import probe
 from diffusae.planning.estimate import Estimate, StreamEstimate
 from diffusae.study.streams import SEEN_SPLITS, TRAINING_SPLIT
 from diffusae.study.study import Study
@@ -62,6 +61,8 @@ def measured_rates(study: Study, counted: Estimate) -> Rates:
         )
     elif settings.probe and seconds is None:
         if source.is_dir():
+            from diffusae.planning import probe
+
             log.info("measuring a picture")
             seconds = probe.seconds_per_picture(study)
         else:
@@ -71,6 +72,8 @@ def measured_rates(study: Study, counted: Estimate) -> Rates:
                 source,
             )
     if settings.probe and vectors is None:
+        from diffusae.planning import probe
+
         log.info("measuring training steps")
         by_width = {d_in: probe.vectors_per_second(study, d_in) for d_in in widths}
     return Rates(seconds, by_width)
