@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from diffusae.backbone.hookpoints import denoiser_of
 from diffusae.backbone.layouts import Layout
+from diffusae.backbone.plugin_models import own_adapter
 
 _TEXT_LIMIT = "max_sequence_length"
 
@@ -31,7 +32,9 @@ class Adapter:
         denoiser: the pipeline's U-Net or transformer; the meta device will do.
     """
 
-    layout: Layout = "one_batch"
+    layout: ClassVar[Layout] = "one_batch"
+    pipelines: ClassVar[tuple[str, ...]] = ()
+    """Of a plug-in's adapter: the classes of pipelines that it serves."""
 
     def __init__(self, denoiser: Any) -> None:
         self.denoiser = denoiser
@@ -149,7 +152,7 @@ class FluxAdapter(Adapter):
     negative prompt.
     """
 
-    layout: Layout = "two_passes"
+    layout: ClassVar[Layout] = "two_passes"
 
     @property
     def pads(self) -> bool:
@@ -216,9 +219,10 @@ def adapter_of(pipe: Any) -> Adapter:
 def adapter_for(denoiser: nn.Module) -> Adapter:
     """The adapter of a denoiser; of a compiled one, that of what it compiles."""
     denoiser = getattr(denoiser, "_orig_mod", denoiser)
-    return (FluxAdapter if type(denoiser).__name__ == "FluxTransformer2DModel" else Adapter)(
-        denoiser
-    )
+    name = type(denoiser).__name__
+    if name == "FluxTransformer2DModel":
+        return FluxAdapter(denoiser)
+    return (own_adapter(name) or Adapter)(denoiser)
 
 
 def _shift(scheduler: Any, positions: int, max_shift: float) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from diffusae.backbone.hookpoints import COMPONENTS
 from diffusae.backbone.layouts import KNOWN, TEXT_TO_IMAGE, calling_class
+from diffusae.backbone.plugin_models import own_adapter, own_passes
 from diffusae.errors import UserError
 
 ADAPTER_NEEDS = (
@@ -33,7 +34,7 @@ def require_adapter(index: Mapping[str, Any]) -> None:
     """
     for name in COMPONENTS:
         match index.get(name):
-            case [str(), str() as kind] if kind not in DENOISERS:
+            case [str(), str() as kind] if kind not in DENOISERS and own_adapter(kind) is None:
                 raise UserError(
                     f"{index.get('_class_name')} is not served: its denoiser is a {kind}, and there"
                     f" are adapters for {', '.join(DENOISERS)}; {ADAPTER_NEEDS}"
@@ -44,7 +45,7 @@ def require_text_to_image(name: str) -> None:
     """`UserError` for a pipeline, by the name of its class, that does not make a picture of a
     prompt alone.
     """
-    if name in TEXT_TO_IMAGE:
+    if name in TEXT_TO_IMAGE or (name not in KNOWN and own_passes(name) is not None):
         return
     if name in KNOWN:
         raise UserError(

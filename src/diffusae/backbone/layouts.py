@@ -77,6 +77,13 @@ def _pass_each(_pipe: Any, given: Mapping[str, Any]) -> Passes:
     return (("cond",), ("uncond",)) if guided else (("cond",),)
 
 
+BY_LAYOUT: Mapping[Layout, PassesOf] = {
+    "one_batch": _one_batch,
+    "two_passes": _pass_each,
+    "none": lambda _pipe, _given: (UNGUIDED,),
+}
+"""What pipelines of a user's own adapter run, by its layout."""
+
 TEXT_TO_IMAGE: Mapping[str, PassesOf] = {
     "StableDiffusionPipeline": _one_batch,
     "StableDiffusionXLPipeline": _one_batch,
@@ -159,5 +166,9 @@ def calling_class(kind: type) -> type:
 
 def passes_of(kind: type) -> PassesOf | None:
     """How a pipeline of this class runs its guidance; None where that is not known."""
+    from diffusae.backbone.plugin_models import own_passes
+
     caller = calling_class(kind)
-    return KNOWN.get(caller.__name__) if caller.__module__.startswith("diffusers.") else None
+    if not caller.__module__.startswith("diffusers."):
+        return None
+    return KNOWN.get(caller.__name__) or own_passes(caller.__name__)

@@ -4,16 +4,16 @@ steps.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from omegaconf import OmegaConf
 
 from diffusae.activations.journal import read_journals, size_of
 from diffusae.activations.schema import Stream
@@ -146,7 +146,7 @@ def estimate(
     pictures = dict(Counter(prompt.split for prompt in prompts))
     sizes: dict[tuple[int, int, bool], int] = {}
     counted = []
-    for stream in streams:
+    for stream, steps in zip(streams, _steps(study, streams), strict=True):
         shape = (stream.positions, stream.d_in, stream.block == ATTENTION)
         if shape not in sizes:
             there = [group for group in groups if stored_in(stream, group.split)]
@@ -162,7 +162,7 @@ def estimate(
                 vectors=vectors,
                 bytes=sizes[shape],
                 bytes_per_number=bytes_per_number,
-                steps=_steps_at(study, stream),
+                steps=steps,
             )
         )
     seen = [] if text else [group.texts for group in groups if group.split in SEEN_SPLITS]
@@ -207,13 +207,14 @@ def bytes_finished(root: Path) -> int:
     )
 
 
-def _steps_at(study: Study, stream: Stream) -> int:
-    """The steps of the training at one cell: a study may give blocks different ones."""
-    cfg = study.cfg
-    if stream.block == ATTENTION:
-        return 0
-    there = OmegaConf.merge(cfg, {"block": {"name": stream.block}, "timestep": {"t": stream.t}})
-    return there.trainer.steps
+def _steps(study: Study, streams: Sequence[Stream]) -> Iterator[int]:
+    """The steps of the training at the cell of each stream: a study may give blocks different
+    ones.
+    """
+    cfg = copy.deepcopy(study.cfg)
+    for stream in streams:
+        cfg.block.name, cfg.timestep.t = stream.block, stream.t
+        yield 0 if stream.block == ATTENTION else cfg.trainer.steps
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from diffusae import plugins
 from diffusae.errors import together, unknown
 from diffusae.parsing import call_typed
 from diffusae.sae.across_processes import anywhere, largest_of_all, least_of_all
@@ -388,6 +389,18 @@ def sparsity_from_config(name: str, config: Mapping[str, Any]) -> Sparsity:
     """The sparsity `name` with the arguments that its `config()` gave; `UserError` for an unknown
     name or other arguments.
     """
-    if name not in SPARSITIES:
-        raise unknown("sparsity", name, SPARSITIES)
-    return call_typed(SPARSITIES[name], config, f"the sparsity {name}")
+    known = SPARSITIES if name in SPARSITIES else {**_of_plugins(), **SPARSITIES}
+    if name not in known:
+        raise unknown("sparsity", name, known)
+    return call_typed(known[name], config, f"the sparsity {name}")
+
+
+def _of_plugins() -> dict[str, type[Sparsity]]:
+    """{name: class} of the sparsities of the user's own packages."""
+    classes: dict[str, type[Sparsity]] = {}
+    for part in plugins.parts("sparsities"):
+        kind = part.load()
+        if not (isinstance(kind, type) and issubclass(kind, Sparsity)):
+            raise part.wrong("Sparsity")
+        classes[kind.name] = kind
+    return classes
