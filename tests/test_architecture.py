@@ -14,6 +14,7 @@ GROUND = {
     "memory",
     "parsing",
     "plugins",
+    "settings",
     "sources",
     "stopping",
     "table_files",
@@ -39,7 +40,7 @@ WIRED = DOMAIN | MODEL | {"jobs", "miniature", "study"}
 ALLOWED: dict[str, set[str]] = {
     "capture": {"backbone"},
     "interventions": {"backbone", "capture", "sae"},
-    "jobs": {"activations"},
+    "jobs": {"activations", "sae"},
     "miniature": {"backbone", "capture", "jobs"},
     "study": DOMAIN | MODEL | {"jobs", "miniature"},
     "training": WIRED,

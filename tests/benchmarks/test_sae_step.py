@@ -16,10 +16,9 @@ from benchmarks.paired import Work, in_turns
 from benchmarks.public_trainers import LONG_AGO, public_trainers
 from diffusae.sae import sparsity
 from diffusae.sae.autoencoder import SparseAutoencoder
-from diffusae.sae.kernels import KernelsName
 from diffusae.sae.losses import normalised_error
 from diffusae.sae.module import ADAM_EPSILON, SAEModule, adam
-from diffusae.sae.precision import SelectionPrecision
+from diffusae.sae.settings import KernelsName, SelectionPrecision
 from diffusae.sae.sparsity import TopK
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

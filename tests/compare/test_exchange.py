@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from diffusae.sae.autoencoder import InputScaling, SparseAutoencoder
+from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.exchange import export_sae, import_sae
+from diffusae.sae.settings import InputScaling
 from diffusae.sae.sparsity import BatchTopK, JumpReLU, MatryoshkaTopK, ReLU, Sparsity, TopK
 
 pytestmark = pytest.mark.compare

@@ -17,7 +17,7 @@ from diffusae.cli import config_directory, main
 from diffusae.errors import UserError
 from diffusae.files import digest_of, sha256_of, write_sealed
 from diffusae.jobs import outcomes
-from diffusae.jobs.outcomes import Outcome, OutcomeTable, print_outcomes
+from diffusae.jobs.outcomes import JobOutcome, OutcomeTable, print_outcomes
 from diffusae.runs.record import read_record, run_record, state
 from diffusae.stages.collect import collect
 from diffusae.stages.train import train
@@ -148,7 +148,11 @@ def test_what_hydra_writes_of_a_sweep_holds_no_secret(tmp_path, capsys, monkeypa
     assert written.name == str(tmp_path)
     assert cfg.hydra.overrides.task[0] == command  # the job itself has it whole
     print_outcomes(
-        [Outcome("cell", "failed", f"https://me:{SECRET}@h", f"activations.source=pipe:{SECRET}")]
+        [
+            JobOutcome(
+                "cell", "failed", f"https://me:{SECRET}@h", f"activations.source=pipe:{SECRET}"
+            )
+        ]
     )
     assert SECRET not in capsys.readouterr().err
 

@@ -11,7 +11,7 @@ from itertools import accumulate
 from multiprocessing import get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 import pytorch_lightning as pl
@@ -26,10 +26,9 @@ from diffusae.activations.order import EpochOrder, check_sizes
 from diffusae.activations.reader import REMEDY, read_updates, require_sound
 from diffusae.activations.scattered import ScatteredRows, Table, scattered_batches
 from diffusae.activations.schema import Shard, Stream
+from diffusae.activations.settings import Reader
 from diffusae.activations.shuffle import Recycled, chunk_of_batches, sequential_batches
 from diffusae.errors import UserError, unknown
-
-Reader = Literal["mapped", "webdataset"]
 
 
 class _MappedImages:

@@ -10,7 +10,8 @@ from typing import Any
 
 from diffusae.activations.places import place_faults, require_inside
 from diffusae.activations.schema import IMAGES, SCHEMA_VERSION, Shard, Stream, stream_folder
-from diffusae.activations.stored_numbers import DEFAULT, NumbersName, StoredNumbers, stored_numbers
+from diffusae.activations.settings import NumbersName
+from diffusae.activations.stored_numbers import DEFAULT, StoredNumbers, stored_numbers
 from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError, together, unknown
 from diffusae.files import verified

@@ -7,16 +7,15 @@ bfloat16 number (the upper half of a float32), and readers give it as float32.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
+from diffusae.activations.settings import NumbersName
 from diffusae.errors import unknown
 
 if TYPE_CHECKING:
     import torch
-
-NumbersName = Literal["float16", "bfloat16", "float32"]
 
 
 @dataclass(frozen=True)

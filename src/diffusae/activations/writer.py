@@ -28,7 +28,8 @@ from diffusae.activations.schema import (
     Stream,
     bytes_per_image,
 )
-from diffusae.activations.stored_numbers import DEFAULT, NumbersName, stored_numbers
+from diffusae.activations.settings import NumbersName
+from diffusae.activations.stored_numbers import DEFAULT, stored_numbers
 from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError
 from diffusae.files import TEMPORARY_SUFFIX, atomic_write_json, is_left_over, write_sealed

@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusae.backbone.hookpoints import denoiser_of
-from diffusae.backbone.layouts import Layout
 from diffusae.backbone.plugin_models import own_adapter
+from diffusae.backbone.settings import Layout
 
 _TEXT_LIMIT = "max_sequence_length"
 

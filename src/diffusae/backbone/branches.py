@@ -22,10 +22,10 @@ from diffusae.backbone.layouts import (
     SKIPPED,
     UNGUIDED,
     Branches,
-    Layout,
     Passes,
     configured_branches,
 )
+from diffusae.backbone.settings import Layout
 from diffusae.errors import UserError, refuse_text, unknown
 
 

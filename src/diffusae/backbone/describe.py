@@ -18,8 +18,8 @@ from typing import Any
 from diffusae.backbone.component_configs import REMEDY, check_sizes, component_config, on_meta
 from diffusae.backbone.families import require_adapter, require_text_to_image
 from diffusae.backbone.hookpoints import COMPONENTS, HookpointInfo, list_hookpoints
-from diffusae.backbone.layouts import Layout
 from diffusae.backbone.outline import PADDED, Outline, outline
+from diffusae.backbone.settings import Layout
 from diffusae.backbone.text_layers import ENCODERS, TextLayer, describe_text_layers
 from diffusae.backbone.trusted import require_trusted
 from diffusae.errors import UserError, unknown

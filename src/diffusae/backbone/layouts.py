@@ -11,12 +11,9 @@ is not listed here is refused: its rows would be a guess.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
-Layout = Literal["one_batch", "two_passes", "none"]
-"""How classifier-free guidance runs: as one batch [uncond, cond], as a pass for each branch, or not
-at all.
-"""
+from diffusae.backbone.settings import Layout
 
 Branches = tuple[str, ...]
 """The branches of one batch, in their order along it."""

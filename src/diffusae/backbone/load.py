@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import diffusers.utils.logging as diffusers_logging
 import torch
@@ -20,14 +20,13 @@ from torch import nn
 
 from diffusae.backbone.component_configs import REMEDY, require_weights
 from diffusae.backbone.families import require_adapter
+from diffusae.backbone.settings import SchedulerChoice
 from diffusae.backbone.trusted import require_trusted
 from diffusae.errors import UserError, unknown
 from diffusae.parsing import read_json
 from diffusae.sources import first_line, local_folder, refuse_pickles
 
 log = logging.getLogger(__name__)
-
-SchedulerChoice = Literal["ddim", "keep"]
 
 _INDEX = "model_index.json"
 _VARIANT = re.compile(r"[^.]+\.([^.]+?)(?:-\d+-of-\d+)?\.safetensors")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusae.backbone.hookpoints import HookpointInfo
-from diffusae.backbone.layouts import Layout
+from diffusae.backbone.settings import Layout
 
 PADDED: Mapping[str, int] = {
     "StableDiffusion3Pipeline": 256,

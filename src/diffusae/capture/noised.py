@@ -18,11 +18,11 @@ from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.branches import planned_branches
 from diffusae.backbone.hookpoints import execution_device
 from diffusae.backbone.noising import noised
+from diffusae.backbone.settings import Quantity
 from diffusae.capture.conditions import conditions
 from diffusae.capture.generate import first_latents
 from diffusae.capture.hooks import Moment, hook_blocks
 from diffusae.capture.offload import Offload
-from diffusae.capture.quantities import Quantity
 from diffusae.errors import UserError
 
 _SOME_GUIDANCE = 2.0

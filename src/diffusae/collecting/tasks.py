@@ -23,7 +23,7 @@ from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError
 from diffusae.files import sha256_of
 from diffusae.runs.lock import directory_lock, holder
-from diffusae.runs.record import run_record, state
+from diffusae.runs.record import state
 from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)
@@ -132,13 +132,8 @@ def finish(
     study: Study, writer: ActivationWriter, *, determines: Mapping[str, Any], groups: int
 ) -> Manifest:
     """Write the manifest over all groups, and the collection's own run.json."""
-    with run_record(
-        study.activations,
-        stage="collect",
-        config=study.config(),
-        determines=determines,
-        parents={},
-        seed=study.cfg.seed,
+    with study.recorded(
+        study.activations, "collect", determines=determines, parents={}, locks=False
     ):
         manifest = writer.finish(groups)
     log.info("%s: all %d groups are there", study.activations, groups)

@@ -39,7 +39,7 @@ STYLES = {"done": "green", "skipped": "dim", "failed": "bold red"}
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """One line of the table. `job` is what sets it apart from the others, `why` is said of a
     failure.
     """
@@ -51,7 +51,7 @@ class Outcome:
     seconds: float = 0.0
 
 
-def print_outcomes(outcomes: Sequence[Outcome]) -> bool:
+def print_outcomes(outcomes: Sequence[JobOutcome]) -> bool:
     """Print the table of every outcome; return whether none failed."""
     counts = Counter(each.outcome for each in outcomes)
     said = ", ".join(f"{counts[name]} {name}" for name in STYLES if counts[name])
@@ -115,7 +115,7 @@ class OutcomeTable(Callback):
         if config.hydra.mode == RunMode.MULTIRUN:
             job = list(OmegaConf.select(config, "hydra.overrides.task") or ())
             self._keep(
-                config.hydra.job.num, Outcome(_cell_name(config), "failed", LOST, " ".join(job))
+                config.hydra.job.num, JobOutcome(_cell_name(config), "failed", LOST, " ".join(job))
             )
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
@@ -131,7 +131,7 @@ class OutcomeTable(Callback):
             outcome, why = "failed", reason(error)
             log.error(why, exc_info=None if is_users(error) else error)
             job_return.return_value, job_return.status = None, JobStatus.COMPLETED
-        row = Outcome(
+        row = JobOutcome(
             _cell_name(job_return.cfg),
             outcome,
             why,
@@ -165,14 +165,14 @@ class OutcomeTable(Callback):
     def _lost(self, number: int, overrides: Sequence[str], why: str) -> None:
         begun = self._kept / f"{number:06d}.json"
         cell = json.loads(begun.read_text(encoding="utf-8"))["cell"] if begun.exists() else ""
-        self._keep(number, Outcome(cell, "failed", why, " ".join(overrides)))
+        self._keep(number, JobOutcome(cell, "failed", why, " ".join(overrides)))
 
-    def _keep(self, number: int, outcome: Outcome) -> None:
+    def _keep(self, number: int, outcome: JobOutcome) -> None:
         atomic_write_json(self._kept / f"{number:06d}.json", asdict(outcome))
 
-    def _outcomes(self) -> list[Outcome]:
+    def _outcomes(self) -> list[JobOutcome]:
         files = sorted(self._kept.glob("*.json"))
-        return [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in files]
+        return [JobOutcome(**json.loads(path.read_text(encoding="utf-8"))) for path in files]
 
 
 def _mask_yaml(path: Path) -> None:
@@ -196,12 +196,12 @@ def _cell_name(cfg: Any) -> str:
         return ""
 
 
-def _shortened(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def _shortened(outcomes: Sequence[JobOutcome]) -> list[JobOutcome]:
     """The same, each job named by those of its overrides that not all share."""
     named = [each.job.split(" ") for each in outcomes]
     counts = Counter(override for overrides in named for override in set(overrides))
     return [
-        Outcome(
+        JobOutcome(
             **{**asdict(each), "job": " ".join(o for o in overrides if counts[o] < len(outcomes))}
         )
         for each, overrides in zip(outcomes, named, strict=True)

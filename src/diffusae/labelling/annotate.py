@@ -14,7 +14,7 @@ from diffusae.concepts.annotators import Images
 from diffusae.errors import UserError, together
 from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.jobs.progress import progress_bar
-from diffusae.runs.record import parent_signature, run_record, state
+from diffusae.runs.record import parent_signature, state
 from diffusae.sources import fingerprint
 from diffusae.study.streams import SEEN_SPLITS
 from diffusae.study.study import Study, build
@@ -48,13 +48,12 @@ def annotate_into(study: Study) -> bool:
             " annotated or label a latent"
         )
     require_sound(study.activations, manifest, streams=[IMAGES])
-    with run_record(
+    with study.recorded(
         study.annotations,
-        stage="annotate",
-        config=study.config(),
+        "annotate",
         determines=_determines(study),
         parents=_parents(study),
-        seed=study.cfg.seed,
+        locks=False,
     ):
         found = annotate_pictures(annotator, _pictures(study, manifest))
         found.save(study.annotations)

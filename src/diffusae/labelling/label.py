@@ -20,8 +20,7 @@ from diffusae.concepts.maps import LabelOverlap
 from diffusae.concepts.montage import montage
 from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.labelling.codes import coded_split
-from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import parent_signature, run_record, state
+from diffusae.runs.record import parent_signature, state
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.sae.storage import load_sae
 from diffusae.study.study import Study, build
@@ -69,16 +68,8 @@ def label_cell(study: Study, mirror: WandbMirror, embedding: WordEmbedding) -> N
     if labelled(study):
         return
     settings = study.part("dictionary")
-    with (
-        directory_lock(study.concepts),
-        run_record(
-            study.concepts,
-            stage="label",
-            config=study.config(),
-            determines=_determines(study),
-            parents=_parents(study),
-            seed=study.cfg.seed,
-        ),
+    with study.recorded(
+        study.concepts, "label", determines=_determines(study), parents=_parents(study)
     ):
         sae, _ = load_sae(study.sae)
         manifest = Manifest.load(study.activations)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from diffusae.backbone.describe import Description
-from diffusae.planning.estimate import Estimate, Group, estimate
+from diffusae.planning.estimate import Group, StudyEstimate, estimate
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
 from diffusae.study.streams import subsampling_of
 from diffusae.study.study import Study
@@ -30,7 +30,7 @@ class WithoutCaptions(Study):
     @cached_property
     def prompts(self) -> list[Prompt]:
         """Prompts that have the right number, splits and seeds."""
-        counts = check_counts(self.part("prompts")["counts"])
+        counts = check_counts(self.cfg.prompts.counts)
         texts = [
             (split, ASSUMED_CAPTION) for split, count in counts.items() for _ in range(count or 0)
         ]
@@ -60,7 +60,7 @@ def with_captions(study: Study) -> tuple[Study, str]:
 
 def alternatives(
     study: Study, description: Description, groups: Sequence[Group]
-) -> dict[int | None, Estimate]:
+) -> dict[int | None, StudyEstimate]:
     """{positions kept of a training picture: the study with them}, the most first; `groups` are
     those of the study.
     """
@@ -68,7 +68,7 @@ def alternatives(
     most = max([each.stream.positions for each in whole.trained] or [1])
     thinned = subsampling_of(study)
     kept_ones = {*KEPT, *([] if thinned is None else [thinned.positions_per_image])} - {None}
-    found: dict[int | None, Estimate] = {None: whole}
+    found: dict[int | None, StudyEstimate] = {None: whole}
     found |= {
         kept: estimate(study, description, positions_per_image=kept, groups=groups)
         for kept in sorted(

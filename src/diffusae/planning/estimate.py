@@ -17,10 +17,12 @@ import numpy as np
 
 from diffusae.activations.journal import read_journals, size_of
 from diffusae.activations.schema import Stream
+from diffusae.activations.settings import ActivationSettings
 from diffusae.activations.size import npy_size, tar_size
 from diffusae.activations.stored_numbers import stored_numbers
 from diffusae.activations.subsampling import Subsampling
 from diffusae.backbone.describe import Description
+from diffusae.backbone.settings import ModelSettings
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.streams import (
     ATTENTION,
@@ -70,7 +72,7 @@ class StreamEstimate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class StudyEstimate:
     """A study in numbers.
 
     Args:
@@ -117,7 +119,7 @@ def estimate(
     *,
     positions_per_image: int | Literal["configured"] | None = "configured",
     groups: Sequence[Group] | None = None,
-) -> Estimate:
+) -> StudyEstimate:
     """Count a study through. Nothing is loaded: shapes come from `description`, captions from the
     prompts.
 
@@ -129,8 +131,9 @@ def estimate(
     Raises:
         UserError: the limits of `activations` leave a picture without a position.
     """
-    model, prompts = study.cfg.model, study.prompts
-    bytes_per_number = stored_numbers(study.cfg.activations.dtype).bytes
+    model, prompts = ModelSettings.of(study.cfg), study.prompts
+    activations = ActivationSettings.of(study.cfg)
+    bytes_per_number = stored_numbers(activations.dtype).bytes
     # No scheduler is at hand; sizes do not depend on its timesteps.
     streams = streams_of(study, description, lambda t: t, description.tokens)
     text = study.kind == "text"
@@ -171,7 +174,7 @@ def estimate(
         "pictures": len(study.cfg.grid.timesteps),
     }
     png = model.height * model.width * 3 + 1024
-    return Estimate(
+    return StudyEstimate(
         pictures=pictures,
         decoded=sum(len(texts) for texts in seen),
         denoiser_passes=len(prompts) * passes.get(study.kind, 0),
@@ -179,7 +182,7 @@ def estimate(
         image_bytes=sum(
             tar_size(np.concatenate([texts, np.full(len(texts), png)])) for texts in seen
         ),
-        batch_size=study.cfg.activations.batch_size,
+        batch_size=activations.batch_size,
         saes_a_cell=len(study.cfg.grid.k or [None]),
     )
 

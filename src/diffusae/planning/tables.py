@@ -6,12 +6,13 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
-from diffusae.planning.estimate import Estimate, StreamEstimate
+from diffusae.planning.estimate import StreamEstimate, StudyEstimate
+from diffusae.settings import Settings, Within
 from diffusae.study.streams import SEEN_SPLITS, TRAINING_SPLIT
 from diffusae.study.study import Study
 
@@ -19,6 +20,18 @@ log = logging.getLogger(__name__)
 
 PLAN = "plan.json"
 WIDTH = 110
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings(Settings, part="plan"):
+    """Rates of this machine or another (`conf/plan.yaml`)."""
+
+    probe: bool
+    """Whether rates that are not given are measured."""
+    seconds_per_picture: Annotated[float, Within(1e-9, 10**9)] | None
+    """Of a generation with all its steps; None: not given."""
+    vectors_per_second: Annotated[float, Within(1e-9, 10**15)] | None
+    """Of the training of one autoencoder; None: not given."""
 
 
 @dataclass(frozen=True)
@@ -30,17 +43,17 @@ class Rates:
     seconds_per_picture: float | None
     vectors_per_second: dict[int, float]
 
-    def generation(self, study: Estimate) -> float | None:
+    def generation(self, study: StudyEstimate) -> float | None:
         """Seconds that the pictures take."""
         each = self.seconds_per_picture
         return None if each is None else each * sum(study.pictures.values())
 
-    def training(self, study: Estimate, stream: StreamEstimate) -> float | None:
+    def training(self, study: StudyEstimate, stream: StreamEstimate) -> float | None:
         """Seconds that one SAE takes."""
         rate = self.vectors_per_second.get(stream.stream.d_in)
         return None if rate is None else study.vectors_seen(stream) / rate
 
-    def training_of_all(self, study: Estimate) -> float | None:
+    def training_of_all(self, study: StudyEstimate) -> float | None:
         """Seconds that all SAEs take, one after the other."""
         each = [self.training(study, stream) for stream in study.trained]
         if None in each:
@@ -48,9 +61,9 @@ class Rates:
         return study.saes_a_cell * sum(seconds for seconds in each if seconds is not None)
 
 
-def measured_rates(study: Study, counted: Estimate) -> Rates:
+def measured_rates(study: Study, counted: StudyEstimate) -> Rates:
     """Rates as given, and the others measured where that needs no download."""
-    settings, source = study.cfg.plan, Path(study.cfg.model.source).expanduser()
+    settings, source = PlanSettings.of(study.cfg), Path(study.cfg.model.source).expanduser()
     seconds, vectors = settings.seconds_per_picture, settings.vectors_per_second
     widths = sorted({stream.stream.d_in for stream in counted.trained})
     by_width: dict[int, float] = {} if vectors is None else dict.fromkeys(widths, float(vectors))
@@ -61,10 +74,10 @@ def measured_rates(study: Study, counted: Estimate) -> Rates:
         )
     elif settings.probe and seconds is None:
         if source.is_dir():
-            from diffusae.planning import probe
+            from diffusae.planning import timing
 
             log.info("measuring a picture")
-            seconds = probe.seconds_per_picture(study)
+            seconds = timing.seconds_per_picture(study)
         else:
             log.warning(
                 "model.source=%s is no local folder, and nothing is downloaded to measure it; give "
@@ -72,14 +85,14 @@ def measured_rates(study: Study, counted: Estimate) -> Rates:
                 source,
             )
     if settings.probe and vectors is None:
-        from diffusae.planning import probe
+        from diffusae.planning import timing
 
         log.info("measuring training steps")
-        by_width = {d_in: probe.vectors_per_second(study, d_in) for d_in in widths}
+        by_width = {d_in: timing.vectors_per_second(study, d_in) for d_in in widths}
     return Rates(seconds, by_width)
 
 
-def sizes_table(study: Study, counted: Estimate) -> Table:
+def sizes_table(study: Study, counted: StudyEstimate) -> Table:
     table = Table("split", "pictures", "kept as", title=f"pictures of {study.name}")
     for split, count in counted.pictures.items():
         kept = "updates and PNG" if split in SEEN_SPLITS and counted.decoded else "updates"
@@ -90,7 +103,7 @@ def sizes_table(study: Study, counted: Estimate) -> Table:
     return table
 
 
-def cells_table(counted: Estimate, rates: Rates) -> Table:
+def cells_table(counted: StudyEstimate, rates: Rates) -> Table:
     names = ("stream", "grid", "d_in", "train", "other", "disk", "epochs", "time")
     table = Table(
         *(Column(name, no_wrap=True) for name in names),
@@ -113,7 +126,7 @@ def cells_table(counted: Estimate, rates: Rates) -> Table:
     return table
 
 
-def _told_training(counted: Estimate) -> str:
+def _told_training(counted: StudyEstimate) -> str:
     """Steps and vectors of one SAE's training, by block where blocks differ."""
     steps = {each.stream.block: each.steps for each in counted.trained}
     if len(set(steps.values())) == 1:
@@ -122,7 +135,7 @@ def _told_training(counted: Estimate) -> str:
     return "steps of one SAE: " + ", ".join(f"{block} {count:,}" for block, count in steps.items())
 
 
-def savings_table(counted: Estimate, others: Mapping[int | None, Estimate]) -> Table:
+def savings_table(counted: StudyEstimate, others: Mapping[int | None, StudyEstimate]) -> Table:
     """What storing fewer positions of each training picture would save."""
     names = ("kept a picture", "vectors, most", "least", "updates", "saves", "epochs, most")
     table = Table(
@@ -148,7 +161,7 @@ def savings_table(counted: Estimate, others: Mapping[int | None, Estimate]) -> T
     return table
 
 
-def _most_epochs(counted: Estimate) -> float | None:
+def _most_epochs(counted: StudyEstimate) -> float | None:
     each = [
         counted.vectors_seen(one) / one.training_vectors
         for one in counted.trained
@@ -157,7 +170,7 @@ def _most_epochs(counted: Estimate) -> float | None:
     return max(each, default=None)
 
 
-def alternative_json(kept: int | None, counted: Estimate) -> dict[str, Any]:
+def alternative_json(kept: int | None, counted: StudyEstimate) -> dict[str, Any]:
     vectors = [each.training_vectors for each in counted.trained]
     return {
         "positions_per_image": kept,
@@ -168,7 +181,7 @@ def alternative_json(kept: int | None, counted: Estimate) -> dict[str, Any]:
     }
 
 
-def totals_table(counted: Estimate, rates: Rates, *, free: int, there: int) -> Table:
+def totals_table(counted: StudyEstimate, rates: Rates, *, free: int, there: int) -> Table:
     table = Table("in total", "", title="what it takes")
     vectors = sum(sum(each.vectors.values()) for each in counted.streams)
     table.add_row("vectors", f"{vectors:,}")
@@ -188,7 +201,7 @@ def totals_table(counted: Estimate, rates: Rates, *, free: int, there: int) -> T
 
 
 def plan_json(
-    study: Study, counted: Estimate, rates: Rates, *, free: int, there: int
+    study: Study, counted: StudyEstimate, rates: Rates, *, free: int, there: int
 ) -> dict[str, Any]:
     return {
         "experiment": study.name,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 from diffusae.errors import UserError, unknown
+from diffusae.sae.settings import KernelsName
 
 if TYPE_CHECKING:
     from diffusae.sae.sparse_ops import Kernels
-
-KernelsName = Literal["torch", "triton"]
 
 
 def kernels_by_name(name: KernelsName) -> Kernels:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-SelectionPrecision = Literal["float32", "bfloat16", "int8"]
-AUTO = "auto"
+from diffusae.sae.settings import SelectionPrecision
 
 
 def fastest(device_type: str) -> SelectionPrecision:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +21,7 @@ from diffusae.errors import together, unknown
 from diffusae.parsing import call_typed
 from diffusae.sae.across_processes import anywhere, largest_of_all, least_of_all
 from diffusae.sae.largest import largest, largest_values
+from diffusae.sae.sparse_ops import Entries, Kernels
 from diffusae.sae.sparsity_checks import (
     batch_top_k_faults,
     jump_relu_faults,
@@ -28,6 +29,9 @@ from diffusae.sae.sparsity_checks import (
     relu_faults,
     top_k_faults,
 )
+
+if TYPE_CHECKING:
+    from diffusae.sae.autoencoder import ScaledPass, SparseAutoencoder
 
 SPARE = 4
 """Candidates a row beyond k. Of the 20 largest of 5120 Gaussian pre-activations, those sought in
@@ -71,6 +75,12 @@ class Sparsity(nn.Module, ABC):
         return self(pre_activations).values
 
     @abstractmethod
+    def scaled_pass(
+        self, autoencoder: SparseAutoencoder, x: Float[Tensor, "batch d_in"]
+    ) -> ScaledPass:
+        """One pass of training: the way through the autoencoder that costs least."""
+
+    @abstractmethod
     def check(self, d_sae: int) -> None:
         """Raise `UserError` where this sparsity cannot serve `d_sae` latents."""
 
@@ -91,6 +101,8 @@ class TopK(Sparsity):
     """
 
     name = "topk"
+    prefixes: tuple[int, ...] = ()
+    """Lengths of the prefixes of latents that must reconstruct by themselves, rising."""
 
     def __init__(self, k: int) -> None:
         super().__init__()
@@ -115,6 +127,21 @@ class TopK(Sparsity):
         """The codes by the candidates' pre-activations in full precision."""
         values, chosen = torch.topk(candidates.values, self.k, dim=-1, sorted=False)
         return Codes(values.relu(), candidates.indices.gather(-1, chosen))
+
+    def entries(
+        self, codes: Codes, *, d_sae: int, kernels: Kernels
+    ) -> tuple[Entries, Float[Tensor, " n"]]:
+        """Codes of a batch as entries of a sparse matrix, with their values."""
+        return Entries.every(codes.indices, d_sae=d_sae, kernels=kernels), codes.values.flatten()
+
+    def revalued(self, codes: Codes, values: Float[Tensor, " n"]) -> Codes:
+        """The same codes with other values, given in the order of `entries`."""
+        return Codes(values.view(codes.values.shape), codes.indices)
+
+    def scaled_pass(
+        self, autoencoder: SparseAutoencoder, x: Float[Tensor, "batch d_in"]
+    ) -> ScaledPass:
+        return autoencoder.chosen_pass(x, self)
 
     def check(self, d_sae: int) -> None:
         together(top_k_faults(k=self.k, latents=d_sae))
@@ -192,6 +219,19 @@ class BatchTopK(TopK):
     def values(self, pre_activations: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... n"]:
         return self(pre_activations).values  # not the k largest of every row
 
+    def entries(
+        self, codes: Codes, *, d_sae: int, kernels: Kernels
+    ) -> tuple[Entries, Float[Tensor, " n"]]:
+        active = codes.values > 0  # rows have few of them or many
+        return (
+            Entries.where(active, codes.indices, d_sae=d_sae, kernels=kernels),
+            codes.values[active],
+        )
+
+    def revalued(self, codes: Codes, values: Float[Tensor, " n"]) -> Codes:
+        zeros = values.new_zeros(codes.values.shape)
+        return Codes(zeros.masked_scatter_(codes.values > 0, values), codes.indices)
+
     def _largest_of_batch(self, pre_activations: Float[Tensor, "rows d_sae"], k: int) -> Codes:
         """The k * rows largest. Exact, though only the largest of every row are sorted out: they
         are widened until none is missed.
@@ -250,6 +290,11 @@ class Penalised(Sparsity):
 
     def forward(self, pre_activations: Float[Tensor, "... d_sae"]) -> Codes:
         return narrowest(self.activate(pre_activations))
+
+    def scaled_pass(
+        self, autoencoder: SparseAutoencoder, x: Float[Tensor, "batch d_in"]
+    ) -> ScaledPass:
+        return autoencoder.dense_pass(x, self)
 
     def check(self, d_sae: int) -> None:
         pass

@@ -16,7 +16,7 @@ from diffusae.errors import UserError
 from diffusae.files import atomic_path, atomic_write_json, sha256_of, verified
 from diffusae.parsing import of_type, read_json, reading, shown, typed
 from diffusae.sae.autoencoder import SparseAutoencoder
-from diffusae.sae.choices import InputScaling
+from diffusae.sae.settings import InputScaling
 from diffusae.sae.sparsity import sparsity_from_config
 from diffusae.tensor_files import Header, read_header, read_tensors
 

@@ -11,13 +11,16 @@ from typing import Any
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.schema import Stream
+from diffusae.activations.settings import ActivationSettings
 from diffusae.activations.subsampling import Subsampling, most_positions
 from diffusae.backbone.describe import Description
 from diffusae.backbone.hookpoints import find
 from diffusae.backbone.schedule import step_index
+from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import find_text_layers
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.sources import fingerprint
+from diffusae.study.settings import PictureCollection
 from diffusae.study.study import Study
 
 ATTENTION = "attention"
@@ -53,8 +56,18 @@ def finest_grid(study: Study, description: Description) -> tuple[int, int]:
     """(height, width) of the denoiser's finest grid: a U-Net's latents, a transformer's picture
     tokens.
     """
-    model = study.cfg.model
+    model = ModelSettings.of(study.cfg)
     return model.height // description.scale, model.width // description.scale
+
+
+def hookpoints_of(study: Study) -> dict[str, str | int]:
+    """Block of the grid -> its path, or its place in the list of hookpoints."""
+    known = ModelSettings.of(study.cfg).hookpoints
+    return {
+        block: hookpoint
+        for block in study.cfg.grid.blocks
+        if (hookpoint := known.get(block)) is not None
+    }
 
 
 def streams_of(
@@ -68,8 +81,9 @@ def streams_of(
     """
     if study.kind == "text":
         return _text_streams(study, description)
-    pooled = study.kind == "pictures" and study.cfg.collection.pooled
-    model, grid, finest = study.cfg.model, study.cfg.grid, finest_grid(study, description)
+    pooled = study.kind == "pictures" and PictureCollection.of(study.cfg).pooled
+    model, grid = ModelSettings.of(study.cfg), study.cfg.grid
+    hookpoints, finest = hookpoints_of(study), finest_grid(study, description)
     streams = []
     for t in grid.timesteps:
         when: dict[str, Any] = {
@@ -78,7 +92,7 @@ def streams_of(
             "timestep": timestep(t),
         }
         for block in grid.blocks:
-            info = find(description.hookpoints, model.hookpoints[block])
+            info = find(description.hookpoints, hookpoints[block])
             streams += [
                 Stream(
                     block=block,
@@ -137,7 +151,7 @@ def source_determines(study: Study) -> dict[str, Any]:
 
 def subsampling_of(study: Study) -> Subsampling | None:
     """Which positions of training pictures are stored; None: all."""
-    settings = study.cfg.activations
+    settings = ActivationSettings.of(study.cfg)
     most = most_positions(
         positions_per_image=settings.positions_per_image,
         max_vectors=settings.max_vectors,
