@@ -51,9 +51,9 @@ ALLOWED: dict[str, set[str]] = {
     "summaries": WIRED,
     "report": WIRED | {"labelling", "summaries"},
     "benchmarks": WIRED | {"collecting", "labelling", "report", "steering", "training"},
-    "metrics": WIRED | {"benchmarks", "labelling", "report", "steering", "training"},
+    "metrics": WIRED | {"benchmarks", "collecting", "labelling", "report", "steering", "training"},
     "stages": {p.name for p in SOURCE.iterdir() if p.is_dir()} - {"cli", "stages"},
-    "cli": {"stages", "study", "jobs", "runs"},
+    "cli": {"stages", "metrics", "study", "jobs", "runs"},
     "__main__": {"cli"},
 }
 

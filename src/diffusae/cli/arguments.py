@@ -20,6 +20,9 @@ from diffusae.cli.quoting import TEXTS, no_text, swept, unreadable
 from diffusae.errors import UserError, together, unknown
 from diffusae.study.names import name_fault, name_faults
 
+OPEN = ("metrics_at.", "metric_settings.")
+"""Parts of `run`'s configuration whose entries are the names of metrics, and so none is written."""
+
 
 @dataclass(frozen=True)
 class CommandLine:
@@ -60,7 +63,7 @@ class CommandLine:
                 flags.append(argument)
         sweeps = found.multirun or any(each == "hydra.mode=MULTIRUN" for each in found.overrides)
         return cls(
-            tuple(found.overrides),
+            tuple(map(_opened, found.overrides)),
             tuple(flags),
             help=found.help,
             shows=bool(found.cfg or found.info),
@@ -104,6 +107,12 @@ class CommandLine:
             )
         together([*_references(cfg, overrides), *name_faults(cfg)])
         return cfg
+
+
+def _opened(override: str) -> str:
+    """An override of a part that takes the name of any metric, as Hydra wants it: with `++`."""
+    bare = override.lstrip("+")
+    return f"++{bare}" if bare.startswith(OPEN) else override
 
 
 def _refuse(message: str) -> NoReturn:

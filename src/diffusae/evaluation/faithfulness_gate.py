@@ -6,15 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from diffusae.errors import UserError, together
+from diffusae.errors import UserError
 from diffusae.evaluation import faithfulness as measures
 from diffusae.evaluation.result import NO_DATA, Estimate, Result
+from diffusae.settings import Settings, Within
 
 VERSION = 1
 OWN, MEAN, CONTROL = "reconstruction", "mean_update", "with_error"
@@ -24,25 +25,17 @@ nothing.
 EDITS = (OWN, MEAN, CONTROL)
 
 
-@dataclass(frozen=True)
-class Gate:
-    """Thresholds; None: not asked. A figure without data is not asked either.
+Threshold = Annotated[float, Within(0, 1)] | None
 
-    Raises:
-        UserError: a threshold that no figure can reach or miss.
-    """
 
-    least_loss_recovered: float | None = 0.8
-    least_ssim: float | None = 0.8
-    least_content_kept: float | None = 0.9
-    most_content_distance: float | None = None
+@dataclass(frozen=True, kw_only=True)
+class Gate(Settings, part="evaluation.gate"):
+    """Thresholds; None: not asked. A figure without data is not asked either."""
 
-    def __post_init__(self) -> None:
-        together(
-            f"{name}={value} must lie in [0, 1]; change evaluation.gate.{name}"
-            for name, value in vars(self).items()
-            if value is not None and not 0 <= value <= 1
-        )
+    least_loss_recovered: Threshold
+    least_ssim: Threshold
+    least_content_kept: Threshold
+    most_content_distance: Threshold
 
     def passed(self, figures: Mapping[str, float | None]) -> dict[str, bool]:
         """Whether each threshold holds, of those that are asked and whose figure is known."""
@@ -52,18 +45,18 @@ class Gate:
             "content_kept": self.least_content_kept,
             "content_distance": self.most_content_distance,
         }
-        found = {}
+        passed = {}
         for name, threshold in asked.items():
             value = figures.get(name)
             if threshold is not None and value is not None:
-                found[name] = (
+                passed[name] = (
                     value <= threshold if name == "content_distance" else value >= threshold
                 )
-        return found
+        return passed
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EditOutcome:
     """What came of one edit, or of none.
 
     Attributes:
@@ -78,8 +71,8 @@ class Outcome:
 
 
 def faithfulness_results(
-    own: Outcome,
-    edited: Mapping[str, Outcome],
+    own: EditOutcome,
+    edited: Mapping[str, EditOutcome],
     *,
     gate: Gate,
     cell: Mapping[str, Any],
@@ -111,8 +104,8 @@ def faithfulness_results(
     other = _other_picture(own, **resampling)
     halves = measures.distance_of_halves(own.nouns, n_halves=n_halves, seed=seed)
     passed = {
-        name: gate.passed({key: e.value for key, e in each.items()})
-        for name, each in figures.items()
+        name: gate.passed({key: estimate.value for key, estimate in of_edit.items()})
+        for name, of_edit in figures.items()
     }
     verdict = {
         "gate": _word(passed[OWN]),
@@ -164,7 +157,7 @@ def faithfulness_results(
 
 
 def _figures(
-    outcome: Outcome, own: Outcome, ablated: Outcome, **resampling: int
+    outcome: EditOutcome, own: EditOutcome, ablated: EditOutcome, **resampling: int
 ) -> dict[str, Estimate]:
     errors = outcome.errors
     return {
@@ -175,7 +168,7 @@ def _figures(
     }
 
 
-def _pictures(outcome: Outcome, own: Outcome, **resampling: int) -> dict[str, Estimate]:
+def _pictures(outcome: EditOutcome, own: EditOutcome, **resampling: int) -> dict[str, Estimate]:
     return {
         "picture_mse": measures.over_pictures(
             measures.picture_mse(outcome.pictures, own.pictures), **resampling
@@ -189,13 +182,13 @@ def _pictures(outcome: Outcome, own: Outcome, **resampling: int) -> dict[str, Es
     }
 
 
-def _other_picture(own: Outcome, **resampling: int) -> dict[str, Estimate]:
+def _other_picture(own: EditOutcome, **resampling: int) -> dict[str, Estimate]:
     """The unedited picture of the next caption: what having nothing in common gives."""
     if len(own.pictures) < 2:
         return {}
     nouns = [*own.nouns[1:], own.nouns[0]]
     return _pictures(
-        Outcome(own.errors, np.roll(own.pictures, -1, axis=0), nouns), own, **resampling
+        EditOutcome(own.errors, np.roll(own.pictures, -1, axis=0), nouns), own, **resampling
     )
 
 

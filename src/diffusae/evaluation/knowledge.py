@@ -19,7 +19,7 @@ pictures, is no data.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Int
@@ -29,7 +29,8 @@ from diffusae.evaluation.proportion import share
 from diffusae.evaluation.result import NO_DATA, Estimate, Result
 
 VERSION = 1
-READERS = ("updates", "codes", "diff_c")
+Reader = Literal["updates", "codes", "diff_c"]
+READERS: tuple[Reader, ...] = get_args(Reader)
 PREFIX = "accuracy_"
 
 
@@ -52,9 +53,9 @@ def knowledge_row(
     details: Mapping[str, Any],
 ) -> Result:
     """The row of one task and reader; `reading` None: no data."""
-    told: dict[str, Any] = {"task": task, "reader": reader, **details}
+    details = {"task": task, "reader": reader, **details}
     if reading is not None:
-        told |= {"tune_accuracy": reading.tune_accuracy, **reading.chosen}
+        details |= {"tune_accuracy": reading.tune_accuracy, **reading.chosen}
     return Result(
         metric=f"{PREFIX}{task}_{reader}",
         estimate=NO_DATA if reading is None else share(reading.correct),
@@ -62,6 +63,6 @@ def knowledge_row(
         unit="accuracy",
         cell=dict(cell),
         baselines=dict(baselines),
-        details=told,
+        details=details,
         version=VERSION,
     )

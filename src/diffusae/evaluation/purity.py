@@ -26,13 +26,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from diffusae.errors import together
 from diffusae.evaluation.label_entropy import entropy_bits
 from diffusae.evaluation.result import (
     NO_DATA,
@@ -41,25 +40,22 @@ from diffusae.evaluation.result import (
     bootstrap_mean,
     percentile_interval,
 )
+from diffusae.settings import Settings, Within
 
 VERSION = 1
 ENTROPY, SIGMA = "label_entropy", "sigma_label"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judging:
-    """How latents are judged; `UserError` for values out of range, every fault at once."""
+class PurityJudging(Settings, part="evaluation"):
+    """How latents are judged."""
 
-    n_top: int = 10
-    n_latents: int = 1000
-    n_draws: int = 200
-
-    def __post_init__(self) -> None:
-        together(
-            f"{name}={value} must be at least {least}; raise evaluation.{name}"
-            for name, least in (("n_top", 2), ("n_latents", 1), ("n_draws", 1))
-            if (value := getattr(self, name)) < least
-        )
+    n_top: Annotated[int, Within(2, 10**7)]
+    """Pictures: those with the highest spatial means are a latent's top pictures."""
+    n_latents: Annotated[int, Within(1, 10**7)]
+    """Judged at the most, by mean activation."""
+    n_draws: Annotated[int, Within(1, 10**7)]
+    """Of random pictures, shuffled labels and other orders of the classes, for the baselines."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,7 @@ class TopPictures:
 
 
 def top_pictures(
-    strengths: Float[np.ndarray, "n d_sae"], pictures: Int[np.ndarray, " m"], judging: Judging
+    strengths: Float[np.ndarray, "n d_sae"], pictures: Int[np.ndarray, " m"], judging: PurityJudging
 ) -> TopPictures:
     """The top pictures among `pictures` of the latents to be judged; of equal pictures the earlier
     comes first.
@@ -126,7 +122,7 @@ def purity_rows(
     strengths: Float[np.ndarray, "n d_sae"],
     labels: Mapping[str, Labels],
     *,
-    judging: Judging,
+    judging: PurityJudging,
     cell: Mapping[str, Any],
     n_resamples: int = 2000,
     seed: int = 0,

@@ -33,14 +33,14 @@ class BlockDirections:
     directions: dict[tuple[str, str, str], Tensor]
 
 
-def edited_studies(study: Study) -> list[Study]:
-    """The study at each block that its evaluation edits, all at the cell's t and branch."""
-    found = []
-    for block in study.cfg.evaluation.blocks or [study.cell.block]:
+def edited_studies(study: Study, blocks: Sequence[str] | None) -> list[Study]:
+    """The study at these blocks, all at the cell's t and branch; None: at its own block."""
+    studies = []
+    for block in blocks or [study.cell.block]:
         cfg = study.cfg.copy()
         cfg.block.name = block
-        found.append(Study(cfg))
-    return found
+        studies.append(Study(cfg))
+    return studies
 
 
 def block_directions(

@@ -12,18 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from diffusae.benchmarks.erasure.attacks import (
-    SEARCHED,
-    TRANSFER,
-    TokenAttack,
-    in_words,
-    listed,
-    named,
-    targets_of,
-    with_tokens,
-)
+from diffusae.benchmarks.erasure.attacks import TokenAttack, in_words, listed, named, with_tokens
 from diffusae.benchmarks.erasure.autoencoders import UpdateAblation, text_edit, text_saes
 from diffusae.benchmarks.erasure.defended import Ask, DefendedPictures, Seen
+from diffusae.benchmarks.erasure.settings import SEARCHED, TRANSFER, ErasureSettings
 from diffusae.errors import together
 from diffusae.evaluation.erasure import (
     COLUMNS,
@@ -65,15 +57,13 @@ class _Prompts:
 class ErasureBenchmark:
     """Everything that is tried, target by target."""
 
-    def __init__(
-        self, study: Study, settings: Mapping[str, Any], pictures: DefendedPictures
-    ) -> None:
+    def __init__(self, study: Study, settings: ErasureSettings, pictures: DefendedPictures) -> None:
         self.study, self.settings, self.pictures = study, settings, pictures
-        self.targets = targets_of(settings)
-        self.saes = text_saes(study)
+        self.targets = settings.concept_prompts
+        self.saes = text_saes(study, settings.ablations.cells)
         self.own = next(iter(self.saes))
-        ablates = kinds.ABLATION in settings["defences"]
-        self.updates = UpdateAblation(study, pictures) if ablates else None
+        ablates = kinds.ABLATION in settings.defences
+        self.updates = UpdateAblation(study, settings.updates, pictures) if ablates else None
         self.trials: list[dict[str, Any]] = []
         self.searches: list[dict[str, Any]] = []
         self.distances: dict[tuple[str, str, str, float], Estimate] = {}
@@ -110,13 +100,13 @@ class ErasureBenchmark:
         return points(
             self._table(),
             self.distances,
-            n_resamples=self.settings["n_resamples"],
+            n_resamples=self.settings.n_resamples,
             seed=self.study.cfg.seed,
         )
 
     def save(self) -> None:
         """Write the tables and the example pictures."""
-        directory = self.study.evaluation(self.settings["name"])
+        directory = self.study.evaluation(self.study.cfg.evaluation.name)
         tables = {
             TRIALS: self._table(),
             POINTS: self.points(),
@@ -142,12 +132,12 @@ class ErasureBenchmark:
             )
             for split in SPLITS
         }
-        own = next((each for each in self.settings["lists"] if each["target"] == target), None)
+        own = next((each for each in self.settings.lists if each["target"] == target), None)
         if own is not None and not any(plain.values()):
-            asks, first = listed(own, seed=self.study.cfg.seed), self.settings["tune_prompts"]
+            asks, first = listed(own, seed=self.study.cfg.seed), self.settings.tune_prompts
             plain = {"tune": asks[:first], "test": asks[first:]}
         for split in SPLITS:
-            wanted, known = self.settings[f"{split}_prompts"], set(plain[split])
+            wanted, known = self.settings.prompts(split), set(plain[split])
             asks = [Ask.plain(prompt) for prompt in self.study.prompts if prompt.split == split]
             found.named[split] = plain[split][:wanted]
             found.others[split] = [
@@ -169,27 +159,25 @@ class ErasureBenchmark:
 
     def _text_edits(self, target: str, name: str) -> list[Defence]:
         layer, sae = self.saes[name]
-        strengths = self.settings["strengths"][kinds.TEXT_EDIT]
+        strengths = self.settings.strengths.text_edit
         return kinds.text_edit(self._edit(target, layer, sae), strengths)
 
     def _edit(self, target: str, layer: str, sae: SparseAutoencoder) -> Any:
-        prompts, conditionings = self.targets[target], self.settings["conditionings"]
+        prompts, conditionings = self.targets[target], self.settings.conditionings
         return lambda strength: text_edit(layer, sae, prompts, strength, conditionings)
 
     def _baselines(self, target: str) -> dict[str, list[Defence]]:
-        strengths = self.settings["strengths"]
+        strengths = self.settings.strengths
         asked = self.pictures.asked
         make = {
             kinds.NEGATIVE_PROMPT: lambda: [kinds.negative_prompt(target)],
-            kinds.SAFE_GUIDANCE: lambda: kinds.safe(
-                target, strengths[kinds.SAFE_GUIDANCE], **asked
-            ),
+            kinds.SAFE_GUIDANCE: lambda: kinds.safe(target, strengths.safe_guidance, **asked),
             kinds.WORD_REMOVAL: lambda: [
                 kinds.word_removal(lambda text: without_words(text, [target]))
             ],
-            kinds.ABLATION: lambda: self._update_ablations(target, strengths[kinds.ABLATION]),
+            kinds.ABLATION: lambda: self._update_ablations(target, strengths.update_ablation),
         }
-        return {name: make[name]() for name in self.settings["defences"]}
+        return {name: make[name]() for name in self.settings.defences}
 
     def _update_ablations(self, target: str, strengths: Sequence[float]) -> list[Defence]:
         assert self.updates is not None
@@ -232,12 +220,12 @@ class ErasureBenchmark:
         undefended: Sequence[Seen],
     ) -> None:
         asks, seed = prompts.named["test"], self.study.cfg.seed
-        for kind in self.settings["attacks"]:
+        for kind in self.settings.attacks:
             if kind not in SEARCHED:
                 attacked = in_words(kind, asks, target, self.settings, seed=seed)
                 for defence in chosen.values():
                     self._try(target, defence, attacked, "test", kind)
-        searched = [kind for kind in SEARCHED if kind in self.settings["attacks"]]
+        searched = [kind for kind in SEARCHED if kind in self.settings.attacks]
         shown = [seen.picture if seen.found else None for seen in undefended]
         if searched and not any(each is not None for each in shown):
             log.warning(
@@ -247,19 +235,14 @@ class ErasureBenchmark:
             )
         elif searched:
             search = TokenAttack(
-                self.pictures,
-                prompts.named["tune"],
-                shown,
-                target,
-                self.settings["search"],
-                seed=seed,
+                self.pictures, prompts.named["tune"], shown, target, self.settings.search, seed=seed
             )
             for kind in searched:
                 for name, defence in chosen.items():
                     found = search.against(kinds.no_defence() if kind == TRANSFER else defence)
                     self._note(target, kind, name, defence, found)
                     self._try(target, defence, with_tokens(asks, target, found.text), "test", kind)
-        for values in self.settings["lists"]:
+        for values in self.settings.lists:
             if values["target"] == target:
                 for defence in chosen.values():
                     self._try(target, defence, listed(values, seed=seed), "test", values["name"])
@@ -278,9 +261,9 @@ class ErasureBenchmark:
 
     def _ablations(self, target: str, prompts: _Prompts) -> None:
         """Other autoencoders for the text edit, on the first prompts of the test split."""
-        settings = self.settings["ablations"]
-        strengths = settings["strengths"] or self.settings["strengths"][kinds.TEXT_EDIT]
-        few = slice(settings["prompts"])
+        settings = self.settings.ablations
+        strengths = settings.strengths or self.settings.strengths.text_edit
+        few = slice(settings.prompts)
         for name, (layer, sae) in list(self.saes.items())[1:]:
             for defence in kinds.text_edit(self._edit(target, layer, sae), strengths):
                 for kind, asks in (
@@ -326,7 +309,7 @@ class ErasureBenchmark:
         others.
         """
         for split_kind, asks in ((PLAIN, prompts.named["test"]), (OTHERS, prompts.others["test"])):
-            few = asks[: self.settings["examples"]]
+            few = asks[: self.settings.examples]
             for defence in chosen.values():
                 for ask, seen in zip(
                     few, self.pictures.see(few, defence, target, what="examples"), strict=True
