@@ -69,9 +69,7 @@ def collect_into(study: Study) -> bool:
         log.info("%s is collected already", study.activations)
         return False
     ready = _checked(study)
-    with study.recorded(
-        study.activations, "collect", determines=determines, parents={}, locks=False
-    ):
+    with study.recorded(study.activations, "collect", determines=determines, locks=False):
         _collect(study, ready).finish()
     return True
 
@@ -83,9 +81,7 @@ def collect_part(study: Study, part: Part) -> bool:
     place, groups = part.directory(root), _count_groups(study)
     begun = state(place, determines=determines, parents={}) != "finished"
     ready = _checked(study) if begun else None  # refused before anything is written
-    record = partial(
-        study.recorded, place, COLLECT_PART, determines=determines, parents={}, locks=False
-    )
+    record = partial(study.recorded, place, COLLECT_PART, determines=determines, locks=False)
     with part_lock(root, part, determines, record if begun else nullcontext) as held:
         skipped = not begun and _own_sound(root, part, groups)
         if skipped:

@@ -1,6 +1,4 @@
-"""The rows of a cell's faithfulness, and the gate: may conclusions be drawn about the picture from
-this SAE?
-"""
+"""The rows of a cell's faithfulness, and the gate: is the SAE fit for conclusions?"""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ from diffusae.settings import Settings, Within
 
 VERSION = 1
 OWN, MEAN, CONTROL = "reconstruction", "mean_update", "with_error"
-"""What stands in the update's place: x_hat; the mean update; x_hat + its error, which must change
-nothing.
-"""
+"""The replacement of the update: x_hat; the mean update; x_hat + its error: no change."""
 EDITS = (OWN, MEAN, CONTROL)
 
 
@@ -38,7 +34,7 @@ class Gate(Settings, part="evaluation.gate"):
     most_content_distance: Threshold
 
     def passed(self, figures: Mapping[str, float | None]) -> dict[str, bool]:
-        """Whether each threshold holds, of those that are asked and whose figure is known."""
+        """Whether each threshold holds, of those that are set and whose figure is known."""
         asked = {
             "loss_recovered": self.least_loss_recovered,
             "picture_ssim": self.least_ssim,
@@ -62,7 +58,7 @@ class EditOutcome:
     Attributes:
         errors: denoising errors of noised pictures.
         pictures: generated pictures, uint8.
-        nouns: what the annotator found in each.
+        nouns: the nouns that the annotator found in each picture.
     """
 
     errors: Float[Tensor, " m"]
@@ -83,11 +79,11 @@ def faithfulness_results(
 ) -> list[Result]:
     """Seven rows: the six figures and `usable`, 1 where the gate is passed and 0 where not.
 
-    Where `mean_update_passes_too`, the picture hardly hangs on this block at this moment: passing
-    says nothing there.
+    `mean_update_passes_too` means that the picture hardly depends on this block at this moment: the
+    gate then says nothing.
 
     Args:
-        own: the model as it is.
+        own: without an edit.
         edited: the outcome of each of `EDITS`.
 
     Raises:
@@ -120,6 +116,7 @@ def faithfulness_results(
         "content_kept": (True, "IoU of nouns"),
         "content_distance": (False, "total variation"),
     }
+    common: Any = {"cell": dict(cell), "version": VERSION}
     rows = []
     for metric, (higher_is_better, unit) in units.items():
         beside = {name: figures[name][metric] for name in (MEAN, CONTROL)}
@@ -127,31 +124,23 @@ def faithfulness_results(
             beside["other_picture"] = other[metric]
         if metric == "content_distance":
             beside["halves"] = halves
+        own_figure = figures[OWN][metric]
         rows.append(
             Result(
                 metric,
-                figures[OWN][metric],
+                own_figure,
                 higher_is_better,
                 unit,
-                dict(cell),
-                beside,
-                verdict,
-                version=VERSION,
+                baselines=beside,
+                details=verdict,
+                **common,
             )
         )
     checks = {f"{name}_passed": holds for name, holds in passed[OWN].items()}
     beside = {name: _usable(passed[name]) for name in (MEAN, CONTROL)}
+    usable, details = _usable(passed[OWN]), verdict | vars(gate) | checks
     rows.append(
-        Result(
-            "usable",
-            _usable(passed[OWN]),
-            True,
-            "share",
-            dict(cell),
-            beside,
-            verdict | vars(gate) | checks,
-            version=VERSION,
-        )
+        Result("usable", usable, True, "share", baselines=beside, details=details, **common)
     )
     return rows
 
@@ -180,6 +169,7 @@ def _pictures(outcome: EditOutcome, own: EditOutcome, **resampling: int) -> dict
             measures.content_kept(outcome.nouns, own.nouns), **resampling
         ),
     }
+    return {name: measures.over_pictures(figure, **resampling) for name, figure in values.items()}
 
 
 def _other_picture(own: EditOutcome, **resampling: int) -> dict[str, Estimate]:

@@ -1,6 +1,4 @@
-"""What a plan asks beyond the study as it is configured: captions that are not at hand yet, and
-storing less.
-"""
+"""What a plan adds to the study as it is configured: assumed captions, and storing less."""
 
 from __future__ import annotations
 
@@ -14,8 +12,8 @@ from diffusae.study.streams import subsampling_of
 from diffusae.study.study import Study
 
 KEPT: tuple[int | None, ...] = (None, 64, 16, 4)
-"""Positions of each training picture that a plan compares, beside those that are configured; None:
-the whole grid.
+"""Positions of a training picture that a plan compares, beside those that are configured; None: the
+whole grid.
 """
 
 ASSUMED_CAPTION = "a photo of a small brown dog that lies on a blue sofa at home"
@@ -25,7 +23,7 @@ depend on it.
 
 
 class WithoutCaptions(Study):
-    """A study whose captions are not at hand: as many as its counts ask for, all alike."""
+    """A study with assumed captions: as many as its counts ask for, all alike."""
 
     @cached_property
     def prompts(self) -> list[Prompt]:
@@ -65,14 +63,14 @@ def alternatives(
     those of the study.
     """
     whole = estimate(study, description, positions_per_image=None, groups=groups)
-    most = max([each.stream.positions for each in whole.trained] or [1])
+    most = max([one.stream.positions for one in whole.trained] or [1])
     thinned = subsampling_of(study)
     kept_ones = {*KEPT, *([] if thinned is None else [thinned.positions_per_image])} - {None}
-    found: dict[int | None, StudyEstimate] = {None: whole}
-    found |= {
+    estimates: dict[int | None, StudyEstimate] = {None: whole}
+    estimates |= {
         kept: estimate(study, description, positions_per_image=kept, groups=groups)
         for kept in sorted(
-            (each for each in kept_ones if each is not None and each < most), reverse=True
+            (one for one in kept_ones if one is not None and one < most), reverse=True
         )
     }
-    return found
+    return estimates

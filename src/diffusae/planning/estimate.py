@@ -37,18 +37,22 @@ from diffusae.study.streams import (
 from diffusae.study.study import Study
 
 _TOKENS_OF_A_WORD = 2
-"""An estimate, for the list of each word's tokens: the tokenizer is not loaded."""
+"""An estimate, for the list of every word's tokens: the tokenizer is not loaded."""
 
 _LABELS_BYTES = 150
-"""An estimate of what a sample tells of a given picture: its labels and its name."""
+"""An estimate of the labels and the name of a given picture in its sample."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamEstimate:
-    """One stream of the collection; `trained` unless it is the cross-attention, which gets no SAE.
+    """One stream of the collection.
 
-    `vectors` are counted by split, `bytes` are those of its shards, `steps` those of the training
-    of one SAE; a number of an update takes `bytes_per_number`.
+    Attributes:
+        trained: False for the cross-attention, which gets no SAE.
+        vectors: split -> vectors.
+        bytes: of its shards.
+        bytes_per_number: of an update.
+        steps: of the training of one SAE.
     """
 
     stream: Stream
@@ -75,7 +79,7 @@ class StreamEstimate:
 class StudyEstimate:
     """A study in numbers.
 
-    Args:
+    Attributes:
         pictures: split -> pictures. decoded: those among them that are decoded and kept as PNG.
         denoiser_passes: single pictures through the denoiser; guidance takes two a step. A given
             picture takes one a time t, a text none.
@@ -96,12 +100,12 @@ class StudyEstimate:
     @property
     def trained(self) -> list[StreamEstimate]:
         """The streams that get an SAE: the cells of the grid."""
-        return [each for each in self.streams if each.trained]
+        return [stream for stream in self.streams if stream.trained]
 
     @property
     def stream_bytes(self) -> int:
         """Bytes of all shards of updates."""
-        return sum(each.bytes for each in self.streams)
+        return sum(stream.bytes for stream in self.streams)
 
     @property
     def bytes_to_collect(self) -> int:
@@ -124,8 +128,8 @@ def estimate(
     prompts.
 
     Args:
-        positions_per_image: stored of a training picture, where another number than the study's is
-            asked about; None: the whole grid.
+        positions_per_image: stored of a training picture, in the place of the study's own number;
+            None: the whole grid.
         groups: `groups_in(study)`, where they are counted already.
 
     Raises:
@@ -152,8 +156,8 @@ def estimate(
     for stream, steps in zip(streams, _steps(study, streams), strict=True):
         shape = (stream.positions, stream.d_in, stream.block == ATTENTION)
         if shape not in sizes:
-            there = [group for group in groups if stored_in(stream, group.split)]
-            sizes[shape] = _stream_bytes(stream, there, subsampling, bytes_per_number)
+            stored = [group for group in groups if stored_in(stream, group.split)]
+            sizes[shape] = _stream_bytes(stream, stored, subsampling, bytes_per_number)
         vectors = dict.fromkeys(pictures, 0)
         for group in groups:
             if stored_in(stream, group.split):
@@ -211,9 +215,7 @@ def bytes_finished(root: Path) -> int:
 
 
 def _steps(study: Study, streams: Sequence[Stream]) -> Iterator[int]:
-    """The steps of the training at the cell of each stream: a study may give blocks different
-    ones.
-    """
+    """The steps of the training at every stream's cell: a study may give blocks different ones."""
     cfg = copy.deepcopy(study.cfg)
     for stream in streams:
         cfg.block.name, cfg.timestep.t = stream.block, stream.t
@@ -222,8 +224,11 @@ def _steps(study: Study, streams: Sequence[Stream]) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class Group:
-    """One group: the bytes of what each sample tells, the tokens of each text (None: pictures), and
-    the split.
+    """One group of samples.
+
+    Attributes:
+        texts: bytes of every sample's JSON.
+        tokens: of every text; None: samples are pictures.
     """
 
     texts: np.ndarray
@@ -231,7 +236,7 @@ class Group:
     split: str
 
     def kept(self, stream: Stream, subsampling: Subsampling | None) -> np.ndarray:
-        """Vectors of each sample."""
+        """Vectors of every sample."""
         most = (
             stream.positions
             if subsampling is None
@@ -248,7 +253,7 @@ def _stream_bytes(
     total = 0
     for group in groups:
         kept = group.kept(stream, subsampling)
-        # "positions": [...], with the longest number for each.
+        # "positions": [...], every number as long as the longest one.
         listed = 16 + kept * (len(str(stream.positions - 1)) + 2)
         if group.tokens is None:
             listed[kept == stream.positions] = 0
@@ -263,7 +268,7 @@ def _tokens_of(text: str) -> int:
 
 
 def _json_size(kind: str, prompt: Prompt) -> int:
-    """Bytes of what a sample tells of its picture or text."""
+    """Bytes of a sample's JSON."""
     size = _text_size(prompt.text) + len(str(prompt.seed)) + len(prompt.split)
     return size + (_LABELS_BYTES if kind == "pictures" else 0)
 
@@ -272,5 +277,5 @@ def _json_size(kind: str, prompt: Prompt) -> int:
 def _text_size(text: str) -> int:
     """The same without the digits of the seed and the name of the split."""
     words = {word: [10] * _TOKENS_OF_A_WORD for word in words_of(text)}
-    told = {"prompt": text, "seed": 0, "split": "", "word_tokens": words}
-    return len(json.dumps(told).encode()) - 1
+    sample = {"prompt": text, "seed": 0, "split": "", "word_tokens": words}
+    return len(json.dumps(sample).encode()) - 1

@@ -45,8 +45,8 @@ class Rates:
 
     def generation(self, study: StudyEstimate) -> float | None:
         """Seconds that the pictures take."""
-        each = self.seconds_per_picture
-        return None if each is None else each * sum(study.pictures.values())
+        seconds = self.seconds_per_picture
+        return None if seconds is None else seconds * sum(study.pictures.values())
 
     def training(self, study: StudyEstimate, stream: StreamEstimate) -> float | None:
         """Seconds that one SAE takes."""
@@ -55,10 +55,9 @@ class Rates:
 
     def training_of_all(self, study: StudyEstimate) -> float | None:
         """Seconds that all SAEs take, one after the other."""
-        each = [self.training(study, stream) for stream in study.trained]
-        if None in each:
-            return None
-        return study.saes_a_cell * sum(seconds for seconds in each if seconds is not None)
+        seconds = [self.training(study, stream) for stream in study.trained]
+        known = [number for number in seconds if number is not None]
+        return study.saes_a_cell * sum(known) if len(known) == len(seconds) else None
 
 
 def measured_rates(study: Study, counted: StudyEstimate) -> Rates:
@@ -112,23 +111,25 @@ def cells_table(counted: StudyEstimate, rates: Rates) -> Table:
         collapse_padding=True,
         pad_edge=False,
     )
-    for each in counted.streams:
-        height, width = each.stream.grid
-        others = sum(each.vectors.values()) - each.training_vectors
-        row = [each.stream.folder, f"{height}x{width}", str(each.stream.d_in)]
-        row += [_count(each.training_vectors), _count(others), _bytes(each.bytes)]
-        if each.trained:
+    for stream in counted.streams:
+        height, width = stream.stream.grid
+        others = sum(stream.vectors.values()) - stream.training_vectors
+        row = [stream.stream.folder, f"{height}x{width}", str(stream.stream.d_in)]
+        row += [_count(stream.training_vectors), _count(others), _bytes(stream.bytes)]
+        if stream.trained:
             epochs = (
-                counted.vectors_seen(each) / each.training_vectors if each.training_vectors else 0.0
+                counted.vectors_seen(stream) / stream.training_vectors
+                if stream.training_vectors
+                else 0.0
             )
-            row += [f"{epochs:.1f}", _duration(rates.training(counted, each))]
+            row += [f"{epochs:.1f}", _duration(rates.training(counted, stream))]
         table.add_row(*row)
     return table
 
 
 def _told_training(counted: StudyEstimate) -> str:
     """Steps and vectors of one SAE's training, by block where blocks differ."""
-    steps = {each.stream.block: each.steps for each in counted.trained}
+    steps = {stream.stream.block: stream.steps for stream in counted.trained}
     if len(set(steps.values())) == 1:
         count = next(iter(steps.values()))
         return f"one SAE sees {count * counted.batch_size:,} vectors in {count:,} steps"
@@ -147,7 +148,7 @@ def savings_table(counted: StudyEstimate, others: Mapping[int | None, StudyEstim
         pad_edge=False,
     )
     for kept, other in others.items():
-        vectors = [each.training_vectors for each in other.trained]
+        vectors = [stream.training_vectors for stream in other.trained]
         saved = counted.stream_bytes - other.stream_bytes
         epochs = _most_epochs(other)
         table.add_row(
@@ -162,16 +163,16 @@ def savings_table(counted: StudyEstimate, others: Mapping[int | None, StudyEstim
 
 
 def _most_epochs(counted: StudyEstimate) -> float | None:
-    each = [
-        counted.vectors_seen(one) / one.training_vectors
-        for one in counted.trained
-        if one.training_vectors
+    epochs = [
+        counted.vectors_seen(stream) / stream.training_vectors
+        for stream in counted.trained
+        if stream.training_vectors
     ]
-    return max(each, default=None)
+    return max(epochs, default=None)
 
 
 def alternative_json(kept: int | None, counted: StudyEstimate) -> dict[str, Any]:
-    vectors = [each.training_vectors for each in counted.trained]
+    vectors = [stream.training_vectors for stream in counted.trained]
     return {
         "positions_per_image": kept,
         "max_vectors": max(vectors, default=0),
@@ -181,16 +182,18 @@ def alternative_json(kept: int | None, counted: StudyEstimate) -> dict[str, Any]
     }
 
 
-def totals_table(counted: StudyEstimate, rates: Rates, *, free: int, there: int) -> Table:
+def totals_table(counted: StudyEstimate, rates: Rates, *, free: int, already: int) -> Table:
     table = Table("in total", "", title="what it takes")
-    vectors = sum(sum(each.vectors.values()) for each in counted.streams)
+    vectors = sum(sum(stream.vectors.values()) for stream in counted.streams)
     table.add_row("vectors", f"{vectors:,}")
-    numbers = sum(each.training_numbers_bytes for each in counted.trained)
+    numbers = sum(stream.training_numbers_bytes for stream in counted.trained)
     table.add_row("training vectors' numbers alone", _bytes(numbers))
     table.add_row("shards of updates", _bytes(counted.stream_bytes))
     table.add_row("shards of pictures, at most", _bytes(counted.image_bytes))
-    table.add_row("of these, there already", _bytes(there))
-    fits = "" if counted.bytes_to_collect - there <= free else "  DOES NOT FIT: collect will refuse"
+    table.add_row("of these, there already", _bytes(already))
+    fits = (
+        "" if counted.bytes_to_collect - already <= free else "  DOES NOT FIT: collect will refuse"
+    )
     table.add_row("free disk", f"{_bytes(free)}{fits}")
     table.add_row("collect", _duration(rates.generation(counted)))
     table.add_row(
@@ -201,7 +204,7 @@ def totals_table(counted: StudyEstimate, rates: Rates, *, free: int, there: int)
 
 
 def plan_json(
-    study: Study, counted: StudyEstimate, rates: Rates, *, free: int, there: int
+    study: Study, counted: StudyEstimate, rates: Rates, *, free: int, already: int
 ) -> dict[str, Any]:
     return {
         "experiment": study.name,
@@ -210,33 +213,33 @@ def plan_json(
         "denoiser_passes": counted.denoiser_passes,
         "streams": [
             {
-                "folder": each.stream.folder,
-                "grid": list(each.stream.grid),
-                "d_in": each.stream.d_in,
-                "vectors": each.vectors,
-                "bytes": each.bytes,
-                "trained": each.trained,
-                "training_numbers_bytes": each.training_numbers_bytes,
-                "training_steps": each.steps if each.trained else None,
+                "folder": stream.stream.folder,
+                "grid": list(stream.stream.grid),
+                "d_in": stream.stream.d_in,
+                "vectors": stream.vectors,
+                "bytes": stream.bytes,
+                "trained": stream.trained,
+                "training_numbers_bytes": stream.training_numbers_bytes,
+                "training_steps": stream.steps if stream.trained else None,
                 "epochs": (
-                    counted.vectors_seen(each) / each.training_vectors
-                    if each.trained and each.training_vectors
+                    counted.vectors_seen(stream) / stream.training_vectors
+                    if stream.trained and stream.training_vectors
                     else None
                 ),
-                "training_seconds": rates.training(counted, each) if each.trained else None,
+                "training_seconds": rates.training(counted, stream) if stream.trained else None,
             }
-            for each in counted.streams
+            for stream in counted.streams
         ],
         "training": {
             "split": TRAINING_SPLIT,
             "batch_size": counted.batch_size,
             "saes_a_cell": counted.saes_a_cell,
-            "numbers_bytes": sum(each.training_numbers_bytes for each in counted.trained),
+            "numbers_bytes": sum(stream.training_numbers_bytes for stream in counted.trained),
         },
         "bytes": {
             "updates": counted.stream_bytes,
             "pictures_at_most": counted.image_bytes,
-            "there_already": there,
+            "there_already": already,
             "free": free,
         },
         "rates": {

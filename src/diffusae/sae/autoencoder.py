@@ -52,11 +52,11 @@ class SparseAutoencoder(nn.Module):
     """A sparse autoencoder of vectors [d_in], with one bias b before the encoder and after the
     decoder.
 
-    Two systems of units. Inside, vectors are scaled, (x - input_shift) / input_scale, because raw
-    activations of some models leave most latents dead; the paper does not state its input
-    normalisation. Outside, everything is in the units of the data: `encode` gives codes z with
-    x_hat = sum_c z_c f_c + constant, where f_c = `directions[c]` has unit norm. So a code says how
-    far its latent moves the update, whatever the scaling.
+    There are two systems of units. Inside, vectors are scaled, (x - input_shift) / input_scale,
+    because raw activations of some models leave most latents dead; the paper does not state its
+    input normalisation. Outside, everything is in the units of the data: `encode` gives codes z
+    with x_hat = sum_c z_c f_c + constant, where f_c = `directions[c]` has unit norm. So a code says
+    how far its latent moves the update, whatever the scaling.
 
     Weights: `W_enc` and `W_dec` are both [d_sae, d_in]; rows of `W_dec` begin with unit norm and by
     default keep it, and `W_enc` begins as their copy (both *open* in the paper; a public relative
@@ -186,9 +186,7 @@ class SparseAutoencoder(nn.Module):
 
     @property
     def gains(self) -> Float[Tensor, " d_sae"]:
-        """What one scaled unit of each latent is worth in data units: norms of W_dec's rows in data
-        units.
-        """
+        """What one scaled unit of every latent is in data units: norms of W_dec's rows there."""
         return (self.W_dec * self.input_scale).norm(dim=1)
 
     @property
@@ -264,13 +262,9 @@ class SparseAutoencoder(nn.Module):
 
     @torch.no_grad()
     def code_norms(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, ...]:
-        """The length of every code, as of `encode(x).values`; which latents are active is not
-        sought where it does not matter.
-        """
+        """The norm of every code, as of `encode(x).values`; faster where all gains are equal."""
         gains = self.gains
-        if bool(
-            (gains.max() - gains.min()) > 1e-6 * gains.max()
-        ):  # inputs are scaled channel by channel
+        if bool((gains.max() - gains.min()) > 1e-6 * gains.max()):
             return self.encode(x).values.norm(dim=-1)
         vectors = x.reshape(-1, x.shape[-1])
         norms = [
@@ -296,8 +290,8 @@ class SparseAutoencoder(nn.Module):
 
     @torch.no_grad()
     def project(self) -> None:
-        """Bring the weights back to where they belong after a step moved them: rows of W_dec to
-        unit norm.
+        """After a step, bring rows of W_dec back to unit norm, and learnt values of the sparsity
+        into their range.
         """
         if self.decoder_norm == "unit":
             self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp_min_(1e-12))
@@ -305,9 +299,7 @@ class SparseAutoencoder(nn.Module):
 
     @torch.no_grad()
     def project_decoder_gradient(self) -> None:
-        """Remove from W_dec's gradient what would only lengthen its rows: the normalisation would
-        undo it.
-        """
+        """Remove the part of W_dec's gradient that changes norms, which `project` would undo."""
         if self.decoder_norm == "unit" and self.W_dec.grad is not None:
             parallel = row_products(self.W_dec.grad, self.W_dec).unsqueeze(1)
             self.W_dec.grad.addcmul_(parallel, self.W_dec, value=-1)

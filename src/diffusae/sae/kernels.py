@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 
 def kernels_by_name(name: KernelsName) -> Kernels:
-    """torch's own, or those of `diffusae.sae.triton_kernels`; `UserError` where Triton is not
-    installed.
+    """torch's own kernels, or those of `diffusae.sae.triton_kernels`.
+
+    Raises:
+        UserError: an unknown name, or Triton is not installed.
     """
     if name not in get_args(KernelsName):
         raise unknown("kernels", name, get_args(KernelsName))
@@ -43,5 +45,5 @@ def check_device(name: KernelsName, device_type: str) -> None:
 
 
 def interpreted() -> bool:
-    """Whether Triton itself carries kernels out, slowly and on the CPU, as tests ask it to."""
+    """Whether Triton interprets kernels on the CPU, slowly, as in tests."""
     return os.environ.get("TRITON_INTERPRET") == "1"

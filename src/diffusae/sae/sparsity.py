@@ -1,9 +1,9 @@
 """Which latents are active: a sparsity turns pre-activations into codes.
 
-Two kinds. A *choosing* sparsity (`TopK`, `BatchTopK`, `MatryoshkaTopK`) picks the largest
+There are two kinds. A *choosing* sparsity (`TopK`, `BatchTopK`, `MatryoshkaTopK`) picks the largest
 pre-activations, so that training costs what the chosen ones cost. A *penalised* one (`JumpReLU`,
-`ReLU`) is dense in training, and a term of the loss makes it sparse. Another sparsity is a sibling
-class that is added to `SPARSITIES`.
+`ReLU`) is dense in training, and a term of the loss makes it sparse. A new sparsity is a class
+beside these, and an entry of `SPARSITIES`.
 """
 
 from __future__ import annotations
@@ -41,17 +41,15 @@ without spare ones, 1 % and 2 %.
 
 
 class Codes(NamedTuple):
-    """Sparse codes. An entry is active where its value is above 0; the index of another means
-    nothing.
-    """
+    """Sparse codes. An entry is active where its value is above 0; other entries mean nothing."""
 
     values: Float[Tensor, "... k"]
     indices: Int[Tensor, "... k"]
 
 
 def narrowest(dense: Float[Tensor, "... d_sae"]) -> Codes:
-    """Dense codes as sparse ones, as wide as the row with the most active latents (1 at the
-    least).
+    """Dense codes as sparse ones, with as many entries a row as the row with the most active
+    latents (at least 1).
     """
     width = max(1, int((dense > 0).sum(dim=-1).max())) if dense.numel() else 1
     return Codes(*torch.topk(dense, width, dim=-1, sorted=False))
@@ -71,7 +69,7 @@ class Sparsity(nn.Module, ABC):
         """The codes; how they are chosen may differ between training and use (`self.training`)."""
 
     def values(self, pre_activations: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... n"]:
-        """The values of the codes alone, where nobody asks which latents they are of."""
+        """The values of the codes, without their latents."""
         return self(pre_activations).values
 
     @abstractmethod
@@ -85,7 +83,7 @@ class Sparsity(nn.Module, ABC):
         """Raise `UserError` where this sparsity cannot serve `d_sae` latents."""
 
     def project(self) -> None:
-        """Bring learnt values back to where they mean something; called after every step."""
+        """Bring learnt values back into their range; called after every step."""
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
@@ -118,9 +116,7 @@ class TopK(Sparsity):
         return largest_values(pre_activations, self.k).relu()
 
     def candidates(self, pre_activations: Float[Tensor, "... d_sae"]) -> Codes:
-        """The latents that may be active where pre-activations are known in few bits: `SPARE` a row
-        more than k.
-        """
+        """The latents that may be active, by pre-activations in few bits: k + `SPARE` a row."""
         return Codes(*largest(pre_activations, min(self.k + SPARE, pre_activations.shape[-1])))
 
     def choose(self, candidates: Codes) -> Codes:
@@ -151,11 +147,11 @@ class TopK(Sparsity):
 
 
 class MatryoshkaTopK(TopK):
-    """TopK whose first latents must do without the later ones (Bussmann et al. 2025, Matryoshka
-    SAEs).
+    """TopK whose first latents must reconstruct without the later ones (Bussmann et al. 2025,
+    Matryoshka SAEs).
 
-    The loss is the mean of the reconstruction errors of every prefix of latents, of the lengths
-    `prefixes` and of all d_sae. The codes are TopK's.
+    The loss is the mean reconstruction error over the prefixes of latents, of the lengths
+    `prefixes` and d_sae. The codes are TopK's.
     """
 
     name = "matryoshka"
@@ -176,8 +172,8 @@ class BatchTopK(TopK):
     """The k * rows largest of a whole batch, so that rows share the budget (Bussmann et al. 2024).
     Processes that train together share one budget as well.
 
-    In use a row must not depend on the others: there a latent is active above one `threshold`, the
-    running mean over training batches of the smallest value that was kept.
+    In use a row must not depend on the others. There a latent is active above one `threshold`: the
+    running mean, over training batches, of the smallest value that was kept.
 
     Args:
         k: active latents a row, on average over a batch.
@@ -233,8 +229,8 @@ class BatchTopK(TopK):
         return Codes(zeros.masked_scatter_(codes.values > 0, values), codes.indices)
 
     def _largest_of_batch(self, pre_activations: Float[Tensor, "rows d_sae"], k: int) -> Codes:
-        """The k * rows largest. Exact, though only the largest of every row are sorted out: they
-        are widened until none is missed.
+        """The k * rows largest, exactly. Only the `width` largest of every row are looked at; where
+        one of the others might belong to them, the width is doubled.
         """
         d_sae = pre_activations.shape[1]
         width = min(4 * k, d_sae)
@@ -262,7 +258,9 @@ class BatchTopK(TopK):
 
 
 def _only(kept: Int[Tensor, " kept"], values: Float[Tensor, "rows n"]) -> Float[Tensor, "rows n"]:
-    """The values at these places of the flattened ones, and 0 at all others and below 0."""
+    """The values with 0 in the place of those below 0 and of all but the `kept` ones, which are
+    places in the flattened values.
+    """
     dense = torch.zeros_like(values).flatten()
     dense[kept] = values.flatten()[kept].relu()
     return dense.view(values.shape)
@@ -369,8 +367,8 @@ class JumpReLU(Penalised):
 
     @torch.no_grad()
     def project(self) -> None:
-        # Not by a clamp in the pass: that has no gradient, and a threshold that fell below 0 would
-        # stay there.
+        # A clamp in the pass would have no gradient: a threshold that fell below 0 would stay
+        # there.
         self.threshold.clamp_(min=0)
 
     def config(self) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def import_cell(cfg: DictConfig) -> bool:
     if state(study.sae, determines=determines, parents={}) == "finished":
         log.info("%s is imported already", study.sae)
         return False
-    with study.recorded(study.sae, "import", determines=determines, parents={}, seed=None):
+    with study.recorded(study.sae, "import", determines=determines, seed=None):
         metadata = {
             "cell": study.cell.coordinates(),
             "hookpoint": hookpoint,

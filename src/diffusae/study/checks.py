@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from diffusae.activations.settings import ActivationSettings
 from diffusae.backbone.settings import ModelSettings
+from diffusae.concepts.settings import DictionarySettings
 from diffusae.errors import UserError
 from diffusae.evaluation.settings import EmergenceSettings, StabilitySettings, ThreeStageSettings
 from diffusae.jobs.processes import device_fault, process_faults
@@ -29,6 +30,7 @@ SETTINGS: tuple[type[Settings], ...] = (
     ActivationSettings,
     SaeSettings,
     TrainerSettings,
+    DictionarySettings,
     EmergenceSettings,
     ThreeStageSettings,
 )

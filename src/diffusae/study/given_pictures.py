@@ -10,7 +10,7 @@ from typing import Self
 from diffusae.errors import UserError
 from diffusae.jobs.progress import progress_bar
 from diffusae.pictures.decode import Undecodable
-from diffusae.pictures.given import GivenPicture, PictureSource, dealt, listing_hash
+from diffusae.pictures.given import GivenPicture, PictureSource, assign_splits, listing_hash
 from diffusae.prompts.hash_split import HashSplit
 from diffusae.prompts.prompt_set import SPLITS, Prompt
 from diffusae.study.settings import PictureCollection
@@ -43,7 +43,7 @@ class GivenPictures:
         }
         shares, seed = collection.shares, collection.split_seed
         split_of = _no_split if shares is None else HashSplit(shares, seed=seed)
-        pictures = dealt(source.listed(), counts=counts, split_of=split_of, seed=seed)
+        pictures = assign_splits(source.listed(), counts=counts, split_of=split_of, seed=seed)
         if not pictures:
             raise UserError("there are no pictures; raise the counts under collection.counts")
         return cls(source, tuple(pictures))

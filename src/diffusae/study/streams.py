@@ -1,6 +1,4 @@
-"""What a study's collection consists of, known before the model loads: groups, streams, kept
-positions.
-"""
+"""What a study's collection consists of: groups, streams, kept positions."""
 
 from __future__ import annotations
 
@@ -24,22 +22,22 @@ from diffusae.study.settings import PictureCollection
 from diffusae.study.study import Study
 
 ATTENTION = "attention"
-"""The stream that holds the model's own attention to the text: positions of the finest grid x
-tokens of the prompt, of `SEEN_SPLITS`.
+"""The stream of the model's own attention to the text, for `SEEN_SPLITS`: positions of the finest
+grid x tokens of the prompt.
 """
 
 SEEN_SPLITS = ("dictionary", "tune", "test")
-"""The splits whose pictures someone looks at later; the others are never decoded."""
+"""The splits whose pictures are needed later; pictures of the others are never decoded."""
 
 TRAINING_SPLIT = "train"
-"""The one split whose positions may be thinned: validation, labels and composition need whole
+"""The only split whose positions may be thinned: validation, labels and composition need whole
 grids.
 """
 
 
 def stored_in(stream: Stream, split: str) -> bool:
-    """Whether a stream has shards of a split: attention is a baseline for what is looked at, and
-    nothing trains on it.
+    """Whether a stream has shards of a split. Attention is a baseline of evaluations: nothing
+    trains on it.
     """
     return stream.block != ATTENTION or split in SEEN_SPLITS
 
@@ -73,11 +71,14 @@ def hookpoints_of(study: Study) -> dict[str, str | int]:
 def streams_of(
     study: Study, description: Description, timestep: Callable[[float], float], tokens: int
 ) -> list[Stream]:
-    """The streams of all cells of the grid, and one of attention over `tokens` a timestep where the
-    model has such layers.
+    """The streams of all cells of the grid, and a stream of attention at every t where the model
+    attends to a text.
 
-    `timestep` gives the scheduler's own value at a time t. Of given pictures attention is not
-    recorded; of text encoders there is one stream a layer.
+    Attention to given pictures' prompt is not collected. Text encoders have one stream a layer.
+
+    Args:
+        timestep: the scheduler's own value at a time t.
+        tokens: of attention.
     """
     if study.kind == "text":
         return _text_streams(study, description)
@@ -119,8 +120,8 @@ def streams_of(
 
 
 def _text_streams(study: Study, description: Description) -> list[Stream]:
-    """One stream a layer, of as many positions as a padded prompt has tokens; samples hold the
-    prompt's own. They belong to no timestep of the scheduler and have 0 in its place.
+    """One stream a layer, with as many positions as a padded prompt has tokens; samples hold the
+    tokens of the prompt alone. There is no timestep of the scheduler: it is 0.
     """
     layers = find_text_layers(description.text_layers, study.cfg.grid.blocks)
     (t,), (branch,) = study.cfg.grid.timesteps, study.cfg.grid.conditionings
@@ -140,7 +141,9 @@ def _text_streams(study: Study, description: Description) -> list[Stream]:
 
 
 def source_determines(study: Study) -> dict[str, Any]:
-    """What of the model's configuration decides a collection, its folder by its contents."""
+    """The settings of the model that decide a collection, with the contents of its folder in the
+    place of the path.
+    """
     model = study.model_determines()
     model.pop("batch_size")
     source = fingerprint(model["source"])
@@ -163,7 +166,7 @@ def subsampling_of(study: Study) -> Subsampling | None:
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a caption whose tokens a record tells."""
+    """The words of a caption whose tokens a sample names."""
     return sorted(set(re.findall(r"\w+", text)))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusae.activations.mirror import forget, mirror
+from diffusae.activations.local_copy import forget, keep_copy
 from diffusae.activations.schema import Cell
 from diffusae.activations.settings import ActivationSettings
 from diffusae.backbone.layouts import Branches, configured_branches
@@ -39,7 +39,7 @@ register_resolvers()
 
 @dataclass(frozen=True)
 class Study:
-    """One experiment at one cell, as the stages see it."""
+    """One experiment at one cell: its configuration and its directories."""
 
     cfg: DictConfig
 
@@ -55,15 +55,15 @@ class Study:
 
     @cached_property
     def activations(self) -> Path:
-        """Where the collection lies; with `activations.source`, its local copy, whose manifest is
-        fetched when there is none.
+        """The collection. With `activations.source` it is a local copy, whose manifest is fetched
+        where there is none.
         """
         root = Path(self.cfg.paths.activations).expanduser()
         settings = ActivationSettings.of(self.cfg)
         if settings.source is None:
             forget(root)
         else:
-            manifest = mirror(
+            manifest = keep_copy(
                 root,
                 settings.source,
                 attempts=settings.fetch_attempts,
@@ -169,7 +169,7 @@ class Study:
         return OmegaConf.to_container(self.cfg, resolve=True)  # type: ignore[return-value]
 
     def part(self, name: str) -> dict[str, Any]:
-        """One resolved part of the configuration as plain values."""
+        """One part of the configuration as plain values, resolved."""
         return OmegaConf.to_container(self.cfg[name], resolve=True)  # type: ignore[return-value]
 
     @contextmanager
@@ -179,7 +179,7 @@ class Study:
         stage: str,
         *,
         determines: Mapping[str, Any],
-        parents: Mapping[str, str],
+        parents: Mapping[str, str] | None = None,
         seed: int | Literal["study"] | None = "study",
         locks: bool = True,
         **changed: Any,
@@ -198,7 +198,7 @@ class Study:
             stage=stage,
             config=self.config() | changed,
             determines=determines,
-            parents=parents,
+            parents=parents or {},
             seed=self.cfg.seed if seed == "study" else seed,
         )
         with directory_lock(directory) if locks else nullcontext(), record:
@@ -221,8 +221,8 @@ class Study:
         return "cuda" if accelerator in ("cuda", "gpu") else "cpu"
 
     def model_determines(self) -> dict[str, Any]:
-        """What of the model's configuration decides its results: not what only describes it, and no
-        option that is off.
+        """The settings of the model that decide its results, without those that only describe it
+        and options that are off.
         """
         model = self.part("model")
         for name in ("architecture", "guidance_layout", "latent_scale"):
@@ -233,8 +233,8 @@ class Study:
         }
 
     def sae_determines(self) -> dict[str, Any]:
-        """What of the autoencoder's configuration decides it; younger options only where they are
-        not at their first value.
+        """The settings of the autoencoder that decide it. Options that came later are left out
+        where they have their first value, so that older trainings stay finished.
         """
         first = {
             "initial_bias": "geometric_median",

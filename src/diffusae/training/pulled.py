@@ -76,9 +76,7 @@ def pull_from(study: Study, repository: HubRepository | LocalRepository) -> bool
         if state(study.sae, determines=determines, parents={}) == "finished":
             log.info("%s is pulled already", study.sae)
             return False
-        with study.recorded(
-            study.sae, "pull", determines=determines, parents={}, seed=None, commit=commit
-        ):
+        with study.recorded(study.sae, "pull", determines=determines, seed=None, commit=commit):
             # The configuration last.
             for path in sorted(local, key=lambda path: path.name == CONFIG):
                 os.replace(path, study.sae / path.name)
