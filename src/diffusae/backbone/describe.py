@@ -1,5 +1,5 @@
-"""A description of a pipeline's denoiser from its configuration, without weights. Usual kinds are not
-even built (`outline`).
+"""A description of a pipeline's denoiser from its configuration, without weights. A denoiser of a
+usual kind is not even built (`outline`).
 
 The configuration comes from the pipeline's folder or the hub. For the models of conf/model it comes
 from `architectures/` (the published sizes), so that a study can be planned without any download.

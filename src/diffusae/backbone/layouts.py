@@ -72,7 +72,7 @@ def _one_per_branch(_pipe: Any, given: Mapping[str, Any]) -> Passes:
 
 BY_LAYOUT: Mapping[Layout, PassesOf] = {
     "one_batch": _one_batch,
-    "two_passes": _pass_each,
+    "two_passes": _one_per_branch,
     "none": lambda _pipe, _given: (UNGUIDED,),
 }
 """What pipelines of a user's own adapter run, by its layout."""

@@ -158,16 +158,10 @@ def _figures(
 
 
 def _pictures(outcome: EditOutcome, own: EditOutcome, **resampling: int) -> dict[str, Estimate]:
-    return {
-        "picture_mse": measures.over_pictures(
-            measures.picture_mse(outcome.pictures, own.pictures), **resampling
-        ),
-        "picture_ssim": measures.over_pictures(
-            measures.picture_ssim(outcome.pictures, own.pictures), **resampling
-        ),
-        "content_kept": measures.over_pictures(
-            measures.content_kept(outcome.nouns, own.nouns), **resampling
-        ),
+    values = {
+        "picture_mse": measures.picture_mse(outcome.pictures, own.pictures),
+        "picture_ssim": measures.picture_ssim(outcome.pictures, own.pictures),
+        "content_kept": measures.content_kept(outcome.nouns, own.nouns),
     }
     return {name: measures.over_pictures(figure, **resampling) for name, figure in values.items()}
 
