@@ -71,7 +71,7 @@ def use(packages: Iterable[str]) -> None:
     if isinstance(packages, str):
         raise UserError(f"plugins={packages} must be a list of packages: plugins=[{packages}]")
     for package in packages:
-        if package not in _used:
+        if not isinstance(package, str) or package not in _used:
             _used[package] = _declared(package)
 
 

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from diffusae import plugins
+from diffusae.activations.local_copy import COPY_FILE
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.mirror import MIRROR
 from diffusae.activations.reader import require_sound
 from diffusae.backbone.describe import describe
 from diffusae.errors import UserError
@@ -66,7 +66,7 @@ def test_a_manifest_names_no_package(collection):
 
 def test_a_mirror_json_names_no_package(collection):
     root, _ = collection
-    (root / MIRROR).write_text(json.dumps({"url": "file:///x", "manifest": "0", **NAMED}))
+    (root / COPY_FILE).write_text(json.dumps({"url": "file:///x", "manifest": "0", **NAMED}))
     tried(lambda: require_sound(root, Manifest.load(root)))
 
 
