@@ -33,5 +33,8 @@ STAGES: dict[str, str] = {
 CHOICES = {"evaluate": "evaluation", "steer": "intervention"}
 """Stages of whose configuration one group says what is done."""
 
+UNCHECKED = ("hookpoints", "report", "compare", "miniature")
+"""Stages that need no study that could be carried out."""
+
 FUNCTIONS = {"export": "export_cell", "import": "import_cell"}
 """Stages whose module and function have another name: `import` is a word of Python's."""
