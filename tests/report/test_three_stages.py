@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from diffusae.errors import UserError
 from diffusae.report.tables import Figure
 from diffusae.report.three_stage_chart import three_stage_chart
+from diffusae.report.three_stages import CONTROLS as CONTROL_NAMES
 from diffusae.report.three_stages import lines_of, signed, verdicts_of
 from report.rows import claimed, figure, staged
 
@@ -147,6 +148,26 @@ def test_nothing_of_the_chart_lies_outside_the_picture_or_on_another_text(cells:
         assert box.x0 >= 0 and box.y0 >= 0
         assert box.x1 <= drawn.bbox.width and box.y1 <= drawn.bbox.height
         assert not any(box.overlaps(other) for other in boxes[:index])
+
+
+@pytest.mark.parametrize("blocks", [1, 4])
+@pytest.mark.parametrize("controls", [0, 1, 5, 12])
+def test_the_legend_lies_inside_the_picture_for_any_number_of_controls(
+    controls: int, blocks: int
+) -> None:
+    names = (*CONTROL_NAMES, *(f"another control, number {i}" for i in range(7)))[:controls]
+    beside = dict.fromkeys(names, figure(0.3, (0.2, 0.5), 24))
+    many = [
+        staged("spatial", figure(0.5, None, 9), controls=beside, chance=0.25, block=f"block_{i}")
+        for i in range(blocks)
+    ]
+    drawn = three_stage_chart(lines_of(many))
+    renderer = FigureCanvasAgg(drawn).get_renderer()
+    drawn.draw(renderer)
+    legend, first = drawn.legends[0].get_window_extent(renderer), drawn.axes[0]
+    assert len(drawn.legends[0].get_texts()) == blocks + controls + 1
+    assert legend.x0 >= 0 and legend.x1 <= drawn.bbox.width and legend.y1 <= drawn.bbox.height
+    assert all(text.get_window_extent(renderer).y1 < legend.y0 for text in first.texts)
 
 
 def test_a_mark_says_how_the_concepts_stand() -> None:
