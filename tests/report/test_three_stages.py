@@ -9,7 +9,7 @@ from matplotlib.colors import same_color
 from matplotlib.lines import Line2D
 
 from diffusae.errors import UserError
-from diffusae.report.tables import Figure
+from diffusae.evaluation.result import Estimate, Result
 from diffusae.report.three_stage_chart import three_stage_chart
 from diffusae.report.three_stages import CONTROLS as CONTROL_NAMES
 from diffusae.report.three_stages import lines_of, signed, verdicts_of
@@ -20,7 +20,7 @@ MIDDLE: dict[str, Any] = {"window": "middle", "bounds": (0.6, 0.2), "t": 0.5}
 FINAL: dict[str, Any] = {"window": "final", "bounds": (0.2, 0.0), "t": 0.1}
 
 
-def rows() -> list[dict[str, Any]]:
+def rows() -> list[Result]:
     return [
         staged("style", figure(0.6, (0.4, 0.8), 16), **FINAL),
         staged("style", figure(0.9, (0.8, 1.0), 16), blocks=["down", "mid", "up"], **MIDDLE),
@@ -197,7 +197,7 @@ def test_a_mark_says_how_the_concepts_stand() -> None:
     ],
 )
 def test_a_difference_carries_its_sign(each: dict[str, Any], text: str) -> None:
-    assert signed(Figure.of(each)) == text
+    assert signed(Estimate.from_json(each)) == text
 
 
 def test_a_verdict_counts_the_cells_of_each_kind() -> None:
@@ -227,6 +227,6 @@ def test_no_lines_and_rows_that_lack_a_field_are_refused() -> None:
     with pytest.raises(UserError, match="evaluate spatial or global first"):
         three_stage_chart([])
     with pytest.raises(UserError, match="a row of the three-stage table is incomplete"):
-        lines_of([{"metric": "spatial_success", "cell": {}, "details": {}}])
+        lines_of([Result("spatial_success", Estimate(None), True, "share")])
     with pytest.raises(UserError, match="a claim is incomplete"):
         verdicts_of([{"window": "early"}])

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 
 from diffusae.errors import UserError
+from diffusae.evaluation.result import Estimate
 from diffusae.report.style import BASELINE_LINES, INK, MUTED, STYLE, block_colours
-from diffusae.report.tables import Figure, blocks_of, capital, cell_order, number, plain
+from diffusae.report.tables import blocks_of, capital, cell_order, number, plain
 from diffusae.report.three_stages import EDITS, Line, controls_of, place_in, window_text
 
 MARKERS = {
@@ -183,7 +184,7 @@ def _change_label(lines: Sequence[Line], unit: str) -> str:
 
 
 def _draw_figure(
-    panel: Axes, x: float, figure: Figure, *, marker: str, colour: str, own: bool
+    panel: Axes, x: float, figure: Estimate, *, marker: str, colour: str, own: bool
 ) -> list[float]:
     """Draw one figure with its interval, and return what it spans."""
     if figure.value is None:
