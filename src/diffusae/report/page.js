@@ -19,7 +19,9 @@
   };
   const seen = new IntersectionObserver(entries => entries.filter(entry => entry.isIntersecting).forEach(
     ({ target }) => { seen.unobserve(target); draw(target); }), { rootMargin: "600px" });
-  document.querySelectorAll("div.chart").forEach(element => seen.observe(element));
+  const charts = document.querySelectorAll("div.chart");
+  charts.forEach(element => seen.observe(element));
+  addEventListener("beforeprint", () => charts.forEach(element => { seen.unobserve(element); draw(element); }));
 
   // Tables: a click on a heading sorts, the field above keeps the rows that hold what is typed.
   const key = cell => {
