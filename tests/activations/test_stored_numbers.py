@@ -1,6 +1,5 @@
 """Updates as float16, bfloat16 and float32: what is written, what every reader gives, and what does
-not fit.
-"""
+not fit."""
 
 from __future__ import annotations
 
@@ -14,11 +13,12 @@ import torch
 from diffusae.activations.datamodule import ActivationDataModule, Reader
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, read_updates
-from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.stored_numbers import stored_numbers
 from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError
 
+# Odd rows
 STREAM = Stream(
     block="mid",
     t=0.5,
@@ -28,7 +28,7 @@ STREAM = Stream(
     timestep=401,
     grid=(2, 3),
     d_in=5,
-)  # odd rows
+)
 NAMES = ("float16", "bfloat16", "float32")
 
 
@@ -36,9 +36,9 @@ def updates_of(n: int) -> np.ndarray:
     return np.random.default_rng(n).normal(size=(6, 5)).astype(np.float32)
 
 
-def record(n: int, split: str = "train", updates: np.ndarray | None = None) -> ImageRecord:
+def record(n: int, split: str = "train", updates: np.ndarray | None = None) -> CollectedSample:
     found = updates_of(n) if updates is None else updates
-    return ImageRecord(
+    return CollectedSample(
         image_id=f"i{n}", prompt="p", seed=n, split=split, updates={STREAM.folder: found}
     )
 

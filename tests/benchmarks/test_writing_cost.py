@@ -1,6 +1,4 @@
-"""What writing costs a collection: seconds in the writer beside those in which pictures are
-made.
-"""
+"""The cost of writing a collection: seconds in the writer beside those of making the pictures."""
 
 import time
 from collections.abc import Iterator
@@ -9,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from diffusae.activations.schema import ImageRecord
+from diffusae.activations.schema import CollectedSample
 from diffusae.activations.writer import ActivationWriter
 from diffusae.cli import config_directory
 from diffusae.stages.collect import collect
@@ -24,16 +22,14 @@ COUNTS = [
 def test_the_share_of_a_collection_that_is_spent_writing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The demo's collection of 32 pictures a split: tars, PNGs, hashes, flushes to the disk,
-    renames, journals.
-    """
+    """The demo's collection of 32 pictures a split, with hashes, flushes, renames and journals."""
     write_group = ActivationWriter.write_group
     making, writing = [], []
 
-    def timed(writer: ActivationWriter, index: int, records: Iterator[ImageRecord], **options):
+    def timed(writer: ActivationWriter, index: int, records: Iterator[CollectedSample], **options):
         spent = 0.0
 
-        def made() -> Iterator[ImageRecord]:
+        def made() -> Iterator[CollectedSample]:
             nonlocal spent
             while True:
                 start = time.perf_counter()  # flushing waits, and takes no processor time
@@ -51,11 +47,8 @@ def test_the_share_of_a_collection_that_is_spent_writing(
 
     monkeypatch.setattr(ActivationWriter, "write_group", timed)
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        collect(
-            compose(
-                "collect", overrides=["experiment=miniature", f"paths.outputs={tmp_path}", *COUNTS]
-            )
-        )
+        overrides = ["experiment=miniature", f"paths.outputs={tmp_path}", *COUNTS]
+        collect(compose("collect", overrides=overrides))
     print()
     for split, made, written in zip(COUNTS, making, writing, strict=True):
         print(f"{split}: writing takes {100 * written / made:.2f} % of making the pictures")

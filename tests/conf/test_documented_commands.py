@@ -1,6 +1,4 @@
-"""Every `diffusae ...` line in a code block of README.md and docs/ composes, with options that
-exist, and passes the checks.
-"""
+"""Every `diffusae ...` line in a code block of README.md and docs/ composes and passes checks."""
 
 import re
 import shlex
@@ -15,7 +13,7 @@ from diffusae.cli import STAGES, config_directory
 from diffusae.study.study import Study
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 SUMMARISED = (
     "miniature",
     "hookpoints",
@@ -23,16 +21,14 @@ SUMMARISED = (
 
 
 def commands(page: Path) -> dict[str, tuple[str, ...]]:
-    """{place: words after `diffusae`} of a page's code blocks; variables that a block sets are
-    filled in.
-    """
+    """{place: words after `diffusae`} of a page's code blocks, with the page's variables."""
     found: dict[str, tuple[str, ...]] = {}
     variables: dict[str, str] = {}
     inside = False
     text = re.sub(r"\\\n", "  ", page.read_text(encoding="utf-8"))
     for number, line in enumerate(text.splitlines(), 1):
         if line.startswith("```"):
-            inside, variables = not inside, {}
+            inside = not inside
         elif inside and (assigned := re.match(r'([A-Z]+)="(.*?)"', line)):
             variables[assigned[1]] = assigned[2]
         elif inside and (command := re.match(r"(?:srun )?diffusae +(.+)", line)):
@@ -40,7 +36,7 @@ def commands(page: Path) -> dict[str, tuple[str, ...]]:
             for name, value in variables.items():
                 filled = filled.replace(f"${name}", value)
             words = tuple(word for word in shlex.split(filled, comments=True) if word != "...")
-            found[f"{page.name}:{number}"] = words
+            found[f"{page.relative_to(ROOT)}:{number}"] = words
     return found
 
 
@@ -53,9 +49,7 @@ def parser() -> OverridesParser:
 
 
 def one_job(overrides: list[str]) -> list[str]:
-    """The overrides of a multirun's last job; a value that a page leaves to the reader (`...`) is
-    left out.
-    """
+    """The overrides of a multirun's last job, without values left to the reader (`...`)."""
     given = [each for each in overrides if not each.endswith("=...")]
     for parsed in parser().parse_overrides(given):
         if parsed.is_sweep_override():

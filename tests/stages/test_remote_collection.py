@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 
 from command import serve
 from diffusae.activations import transport
-from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import ActivationWriter
 from diffusae.cli import config_directory
 from diffusae.errors import UserError
@@ -44,7 +44,7 @@ def made(tmp_path_factory):
 
     def record(n, split):
         updates = {stream.folder: rng.normal(size=(16, 8)).astype(np.float32)}
-        return ImageRecord(
+        return CollectedSample(
             image_id=f"{n:06d}", prompt="a fish", seed=n, split=split, updates=updates
         )
 
@@ -93,7 +93,7 @@ def test_a_collection_of_another_model_or_at_no_place_is_refused_before_training
         match=r"holds updates of model miniature, model.name=sd14; choose model=miniature",
     ):
         train(config("train", tmp_path, f"activations.source=file://{root}", "model=sd14"))
-    with pytest.raises(UserError, match=r"manifest.json is not to be found at file:///nowhere"):
+    with pytest.raises(UserError, match=r"manifest.json is not found at file:///nowhere"):
         train(config("train", tmp_path / "b", "activations.source=file:///nowhere"))
     with pytest.raises(
         UserError, match=r"activations.cache_bytes=0 must be a whole number .* or null"

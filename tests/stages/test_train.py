@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import ActivationWriter
 from diffusae.cli import config_directory
 from diffusae.errors import UserError
@@ -29,6 +29,7 @@ from diffusae.stages import train as stage
 from diffusae.stages import train_grid
 from diffusae.study.study import Study
 from diffusae.training import train as training
+from diffusae.training import train_grid as together
 from stages.evaluated_interventions import record_again
 
 TRAINING = "mid/t1.00/cond/shard-000000.tar"
@@ -58,7 +59,7 @@ def activations(tmp_path) -> Path:
         for group, (split, count) in enumerate([("train", 20), ("validation", 3)]):
             rng = np.random.default_rng(group)
             records = [
-                ImageRecord(
+                CollectedSample(
                     image_id=f"g{group}i{n}",
                     prompt="",
                     seed=n,
@@ -303,7 +304,7 @@ def test_a_grid_that_was_stopped_goes_on_with_its_own_configuration_alone(compos
         raise KeyError("killed")
 
     with monkeypatch.context() as killing:
-        killing.setattr(train_grid, "save_trained", kill)
+        killing.setattr(together, "save_trained", kill)
         with pytest.raises(KeyError, match="killed"):
             train_grid.train_grid(composed(*one, "sae.lr=0.01", command="train_grid"))
     cfg = composed(*one, command="train_grid")

@@ -1,8 +1,7 @@
-"""Jobs of submitit that never come back: killed, out of memory, cancelled. They fail; the others of
-the sweep go on.
+"""Jobs of submitit without a result: killed, out of memory, cancelled.
 
-The launcher's own way is to raise at the first of them, while the others still run and nobody waits
-for them.
+They count as failed, and the other jobs of the sweep continue. Without this, the launcher would
+raise at the first such job, while the others still run.
 """
 
 from __future__ import annotations
@@ -12,34 +11,36 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 
-Tell = Callable[[int, Sequence[str], str], None]
-"""tell(number, overrides, why)"""
+Report = Callable[[int, Sequence[str], str], None]
+"""report(number, overrides, why)"""
 
 LOST = "its process ended before it could say why: killed, cancelled, out of memory or out of time"
 
 
-def tell_lost_jobs(tell: Tell) -> Callable[[], None]:
-    """From here on, a job without a result is told and counts as returned; the function that comes
-    back ends that.
+def report_lost_jobs(report: Report) -> Callable[[], None]:
+    """From now on, call `report` for a job without a result; the job counts as returned.
+
+    Returns:
+        A function that ends this.
     """
     from submitit import Job, LocalJob
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
     results = Job.results
 
-    def told(job: Any) -> list[Any]:
+    def results_or_lost(job: Any) -> list[Any]:
         try:
             return results(job)
         except (UncompletedJobError, FailedJobError) as error:
             overrides, _, number, *_ = job.submission().args
             last = str(error).strip().splitlines()[-1]
             why = LOST if isinstance(error, UncompletedJobError) else last
-            tell(number, overrides, f"{why}; its log: {job.paths.stdout}")
+            report(number, overrides, f"{why}; its log: {job.paths.stdout}")
             lost = JobReturn(overrides=overrides)
             lost.return_value, lost.status = None, JobStatus.COMPLETED
             return [lost]
 
-    Job.results = told  # pyright: ignore[reportAttributeAccessIssue]
+    Job.results = results_or_lost  # pyright: ignore[reportAttributeAccessIssue]
     LocalJob._results_timeout_s = 1  # a local disk shows a result at once
 
     def end() -> None:

@@ -1,6 +1,4 @@
-"""Out of memory in one line: what was at work, and the settings that take less, with a value to
-try.
-"""
+"""Out of memory in one line: the work, and settings that need less, with a value to try."""
 
 from __future__ import annotations
 
@@ -20,15 +18,14 @@ Made = TypeVar("Made")
 def tells_memory(
     work: str, *settings: str
 ) -> Callable[[Callable[Given, Made]], Callable[Given, Made]]:
-    """A function that runs out of memory raises a `UserError` that names `settings`, each with half
-    its value.
-
-    Args:
-        work: what is at work, in a word or two.
-        settings: dotted names of whole numbers, the best remedy first. Those that are absent, null
-            or 1 are left out.
+    """A decorator: out of memory becomes a `UserError` that names smaller `settings`.
 
     The function's first argument is a configuration, or has one as `cfg`.
+
+    Args:
+        work: the function's work, in a word or two.
+        settings: dotted names of whole numbers, the best remedy first. Those that are absent, null
+            or 1 are left out.
     """
 
     def decorate(function: Callable[Given, Made]) -> Callable[Given, Made]:
@@ -40,15 +37,14 @@ def tells_memory(
                 if isinstance(error, UserError) or not is_out_of_memory(error):
                     raise
                 first: Any = args[0]
-                raise UserError(told(getattr(first, "cfg", first), work, settings)) from error
+                raise UserError(_message(getattr(first, "cfg", first), work, settings)) from error
 
         return wrapped
 
     return decorate
 
 
-def told(cfg: DictConfig, work: str, settings: tuple[str, ...]) -> str:
-    """The message."""
+def _message(cfg: DictConfig, work: str, settings: tuple[str, ...]) -> str:
     tries = [
         f"{name}={value // 2} (it is {value})"
         for name in settings

@@ -1,9 +1,9 @@
-"""One training over several processes: who they are, who starts them, and who writes.
+"""One training over several processes: their ranks, who starts them, and who writes.
 
-On one machine Lightning starts the processes out of the command (`trainer.devices`), which alone
-keeps lock, run.json, W&B and the saved autoencoder. Over several machines torchrun or Slurm starts
-the command once a device; the first of these processes keeps them. Checkpoints and metrics.jsonl
-are always written by rank 0.
+On one machine Lightning starts the processes from the command (`trainer.devices`), and the command
+alone keeps the lock, run.json, W&B and the saved autoencoder. Over several machines torchrun or
+Slurm starts the command once a device, and the first of these processes keeps them. Checkpoints and
+metrics.jsonl are always written by rank 0.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
-
 from diffusae.activations.order import check_sizes
 from diffusae.errors import UserError, unknown
+from diffusae.sae.settings import ACCELERATORS
 
 if TYPE_CHECKING:
     from pytorch_lightning.plugins.environments import ClusterEnvironment
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 # Lightning is imported where it is used: the stages that only check the configuration start without
 # it.
 
-ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 _RANKS = (
     "RANK",
     "LOCAL_RANK",
@@ -36,12 +34,7 @@ _RANKS = (
     "SLURM_NODEID",
     "JSM_NAMESPACE_RANK",
 )
-"""Variables by which libraries take this process for one of several."""
-
-
-def processes(cfg: DictConfig) -> int:
-    """How many processes share every batch."""
-    return cfg.trainer.devices * cfg.trainer.num_nodes
+"""Variables that make libraries take this process for one of several."""
 
 
 def started_outside() -> bool:
@@ -51,25 +44,24 @@ def started_outside() -> bool:
     return TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
 
 
-def leads(cfg: DictConfig) -> bool:
+def leads(processes: int) -> bool:
     """Whether this process is the one that writes."""
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-    return processes(cfg) == 1 or not started_outside() or rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    return processes == 1 or not started_outside() or rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
-def environment_of(cfg: DictConfig) -> list[ClusterEnvironment]:
-    """What tells Lightning that this command was started once; nothing where torchrun or Slurm
-    started it once a device.
+def environment_of(processes: int) -> list[ClusterEnvironment]:
+    """Tells Lightning that this command was started once; empty where torchrun or Slurm started it.
 
-    A shell within a Slurm job or a container may hold ranks that are no longer anybody's. They are
-    dropped here: with them, Lightning would take this process for one that leaves the writing to
-    another, or wait for others that never come.
+    A shell inside a Slurm job or a container may have ranks of a former job. They are removed here:
+    with them, Lightning would leave the writing to another process, or wait for processes that
+    never come.
     """
     from lightning_fabric.plugins.environments import LightningEnvironment
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-    if processes(cfg) > 1 and started_outside():
+    if processes > 1 and started_outside():
         return []
     for name in _RANKS:
         os.environ.pop(name, None)
@@ -77,45 +69,39 @@ def environment_of(cfg: DictConfig) -> list[ClusterEnvironment]:
     return [LightningEnvironment()]
 
 
-def process_faults(cfg: DictConfig) -> Iterator[str]:
-    """What is wrong with `trainer.devices` and `trainer.num_nodes`, which are whole numbers from
-    1.
-    """
-    count = processes(cfg)
-    if count == 1:
+def process_faults(
+    stage: str, *, devices: int, num_nodes: int, batch_size: int, buffer_vectors: int
+) -> Iterator[str]:
+    """The faults of `devices` processes on each of `num_nodes` machines in a stage."""
+    if devices * num_nodes == 1:
         return
     try:
         check_sizes(
-            batch_size=cfg.activations.batch_size,
-            buffer_vectors=cfg.activations.buffer_vectors,
-            world_size=count,
+            batch_size=batch_size, buffer_vectors=buffer_vectors, world_size=devices * num_nodes
         )
     except UserError as error:
+        yield f"trainer.devices={devices}, trainer.num_nodes={num_nodes}: {error}"
+    if stage == "train_grid":
         yield (
-            f"trainer.devices={cfg.trainer.devices}, trainer.num_nodes={cfg.trainer.num_nodes}:"
-            f" {error}"
-        )
-    if cfg.stage == "train_grid":
-        yield (
-            f"train_grid trains in one process, and trainer.devices={cfg.trainer.devices}; use"
+            f"train_grid trains in one process, and trainer.devices={devices}; use"
             " `diffusae train -m`"
         )
-    elif started_outside() and cfg.stage != "train":
-        yield f"only `diffusae train` may be started once a device, not {cfg.stage}; start it once"
-    elif cfg.trainer.num_nodes > 1 and not started_outside():
+    elif started_outside() and stage != "train":
+        yield f"only `diffusae train` may be started once a device, not {stage}; start it once"
+    elif num_nodes > 1 and not started_outside():
         yield (
-            f"trainer.num_nodes={cfg.trainer.num_nodes} needs a process a device that torchrun or"
-            " Slurm starts; use these, or trainer.num_nodes=1"
+            f"trainer.num_nodes={num_nodes} needs a process a device that torchrun or Slurm starts;"
+            " use these, or trainer.num_nodes=1"
         )
 
 
 def device_fault(
     accelerator: object, devices: object = 1, *, setting: str = "trainer.accelerator"
 ) -> str | None:
-    """What is wrong with the device that a training is to run on, here; None where it is at hand.
+    """The fault of the training's device on this machine; None where it is available.
 
     Args:
-        devices: how many of them; anything that is no whole number is left to others to refuse.
+        devices: their number; anything that is no whole number is refused elsewhere.
         setting: the name of `accelerator`, for the message.
     """
     import torch
@@ -129,20 +115,19 @@ def device_fault(
     if asked in gpus and not gpus[asked]:
         kind = {"cuda": "CUDA device", "mps": "Apple GPU", "gpu": "GPU"}[str(asked)]
         return f"{setting}={accelerator}, but torch has no {kind} here; use {setting}=cpu, or auto"
-    there = gpus.get(str(asked)) or os.cpu_count() or 1
-    most = (
-        there if asked in gpus else 4 * there
-    )  # processes that share a core are slow, and no error
+    count = gpus.get(str(asked)) or os.cpu_count() or 1
+    # Processes that share a core are slow, but no error.
+    most = count if asked in gpus else 4 * count
     if isinstance(devices, int) and devices > most:
         kind = "GPUs" if asked in gpus else "CPU cores"
-        return f"trainer.devices={devices}, but there are {there} {kind} here; use at most {there}"
+        return f"trainer.devices={devices}, but there are {count} {kind} here; use at most {count}"
     return None
 
 
-def strategy_of(cfg: DictConfig) -> Strategy | str:
+def strategy_of(processes: int) -> Strategy | str:
     """Lightning's strategy: distributed data parallel where there are several processes."""
     from pytorch_lightning.strategies import DDPStrategy
 
-    if processes(cfg) == 1:
+    if processes == 1:
         return "auto"
     return DDPStrategy() if started_outside() else DDPStrategy(start_method="spawn")
