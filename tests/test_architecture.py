@@ -50,8 +50,11 @@ ALLOWED: dict[str, set[str]] = {
     "report": WIRED | {"labelling", "summaries"},
     "benchmarks": WIRED | {"collecting", "labelling", "report", "steering", "training"},
     "metrics": WIRED | {"benchmarks", "labelling", "report", "steering", "training"},
+    "exploring": WIRED | {"labelling", "report", "steering"},
     "stages": {p.name for p in SOURCE.iterdir() if p.is_dir()} - {"cli", "stages"},
     "cli": {"stages", "study", "jobs", "runs"},
+    "opening": {"cli", "exploring", "runs", "study"},
+    "__init__": {"exploring", "opening"},
     "__main__": {"cli"},
 }
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
-from diffusae.cli.stage_list import FUNCTIONS, STAGES
+from diffusae.cli.stage_list import FUNCTIONS, POSITIONAL, STAGES
 from diffusae.errors import USER_FAULT
 from diffusae.masking import mask_output, masked
 from diffusae.stopping import StopSignal, received, stopped_by_signals
@@ -96,7 +96,7 @@ def _run(stage: str, arguments: list[str]) -> None:
     from diffusae.study.resolvers import register_resolvers
 
     register_resolvers()
-    line = CommandLine.parse(arguments)
+    line = CommandLine.parse(arguments, bare=POSITIONAL.get(stage))
     if line.help:
         print(stage_help(stage, line))
         return
