@@ -1,13 +1,34 @@
 """One tiny finished study for all tests of this folder."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import DictConfig
 
 import diffusae
 from diffusae.exploring.opened import OpenStudy
 from diffusae.exploring.recording import RecordedRun
+from diffusae.study.model import load_model
 from exploring.tiny_study import place_study
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _the_model_is_loaded_once():
+    """Loading it takes longer than making a picture."""
+
+    pipes: dict[str, Any] = {}
+
+    def load_once(model: DictConfig) -> Any:
+        if model.source not in pipes:
+            pipes[model.source] = load_model(model)
+        return pipes[model.source]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("steering.edited", "exploring.opened", "stages.look"):
+            patch.setattr(f"diffusae.{module}.load_model", load_once)
+        yield
+
 
 PROMPT = "a flat drawing of a red fish"
 

@@ -47,7 +47,7 @@ def test_concepts_lists_the_latents_of_all_cells(capsys, outputs):
 
 
 def test_concepts_of_a_word_are_its_latents_with_counts_and_iou(capsys, outputs):
-    rows = json.loads(printed(capsys, outputs, "word=fishes", "format=json"))
+    rows = json.loads(printed(capsys, outputs, "word=Fish", "format=json"))
     assert [row["latent"] for row in rows] == [5, 3, 7]
     assert rows[0] == {
         "cell": "down-t0.50-cond-k4",

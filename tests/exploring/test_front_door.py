@@ -117,7 +117,7 @@ def test_maps_are_those_of_the_codes_and_the_largest_means_are_on_top(study, run
 
 def test_maps_of_a_word_are_those_of_its_latents(study, run):
     cell = study.cell("down", t=1.0)
-    by_word = run.maps(cell, "fishes")
+    by_word = run.maps(cell, "Fish")
     assert by_word.latents == [3, 7]
     assert torch.equal(by_word.values, run.maps(cell, [3, 7]).values)
     assert torch.equal(by_word.together(), by_word.values[0] + by_word.values[1])
