@@ -46,12 +46,12 @@ def changes_of_latents(
         UserError: an unknown intervention, a latent that the autoencoder does not have, a spatial
             one without a region.
     """
+    direction = concept_direction(sae, latents)  # refuses latents that there are not
     if intervention == "clamp":
         return lambda strength: SetLatents(sae, latents, clamp=strength)
     if intervention in ("amplify", "ablate"):
         sign = 1 if intervention == "amplify" else -1
         return lambda strength: SetLatents(sae, latents, factor=1 + sign * strength)
-    direction = concept_direction(sae, latents)
     if intervention == "global":
         return lambda strength: GlobalPush(sae, direction, strength=strength)
     if intervention != "spatial":

@@ -20,6 +20,7 @@ from diffusae.files import atomic_path
 from diffusae.interventions.edits import Change, GlobalPush
 from diffusae.interventions.regions import Region
 from diffusae.prompts.prompt_set import Prompt
+from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
 from diffusae.steering.edited import EditedPictures, Trial
 from diffusae.steering.global_directions import block_directions, factors_of, factors_shown
@@ -72,18 +73,23 @@ def trials_of(
 
 def _change(study: Study, pictures: EditedPictures) -> Callable[[float], Change]:
     """The configured intervention, on the given latents or on those of the cell's concept."""
-    cfg, options = study.cfg, study.part("intervention")
-    if cfg.latents is None and options["name"] == "global":
+    if study.cfg.latents is None and study.cfg.intervention.name == "global":
         return _push_to_style(study, pictures)
     sae, _ = load_sae(study.sae)
-    sae.to(pictures.device)
+    change = _change_of_latents(study, sae)
+    sae.to(pictures.device)  # which loads the model: all that can be refused was looked at
+    return change
+
+
+def _change_of_latents(study: Study, sae: SparseAutoencoder) -> Callable[[float], Change]:
+    cfg, options = study.cfg, study.part("intervention")
     spatial = options["name"] == "spatial"
     where = {"region": Region(options["region"]), "outside": options["outside"]} if spatial else {}
     latents = list(cfg.latents or [])
     if not latents:
         dictionary = ConceptDictionary.load(study.concepts)
         latents = dictionary.latents_of(cfg.concept)
-        if not latents and spatial and (direction := _direction_of_noun(study)) is not None:
+        if not latents and spatial and (direction := _direction_of_noun(study, sae)) is not None:
             return moves(sae, direction, **where)
         if not latents:
             raise unknown(
@@ -121,13 +127,12 @@ def _push_to_style(study: Study, pictures: EditedPictures) -> Callable[[float], 
     return lambda strength: GlobalPush(sae, direction, strength=strength)
 
 
-def _direction_of_noun(study: Study) -> Tensor | None:
+def _direction_of_noun(study: Study, sae: SparseAutoencoder) -> Tensor | None:
     """The direction of the latents that tell a noun from empty ground, as in evaluation=spatial.
 
     Early dictionaries are small, and may have no entry of the noun. None: no picture shows it.
     """
     concept, n_latents = study.cfg.concept, study.cfg.intervention.n_latents
-    sae, _ = load_sae(study.sae)
     direction = directions_of(study, sae, [concept], n_latents=n_latents)["concepts"].get(concept)
     if direction is not None:
         log.info(
