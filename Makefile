@@ -6,11 +6,15 @@ READY := $(VENV)/.ready
 COMPARE_VENV := .venv-compare
 COMPARE_BIN := $(COMPARE_VENV)/bin
 COMPARE_READY := $(COMPARE_VENV)/.ready
+DOCS_VENV := .venv-docs
+DOCS_BIN := $(DOCS_VENV)/bin
+DOCS_READY := $(DOCS_VENV)/.ready
 
 SEED ?=
 TRIALS ?= 60
 
-.PHONY: demo test test-slow test-faults test-gpu test-compare check lint types bench bench-gpu setup setup-compare clean
+.PHONY: demo test test-slow test-faults test-gpu test-compare check lint types docs bench bench-gpu
+.PHONY: setup setup-compare clean
 
 demo: setup ## the whole study of the miniature, from generation to report
 	$(BIN)/diffusae run experiment=miniature
@@ -40,6 +44,9 @@ lint: setup
 types: setup
 	$(BIN)/pyright
 
+docs: $(DOCS_READY) ## the documentation as a site in site/; every warning is an error
+	NO_MKDOCS_2_WARNING=1 $(DOCS_BIN)/python -m mkdocs build --strict
+
 bench: setup-compare ## ratios of our parts to their limits and to public libraries
 	$(COMPARE_BIN)/python -m pytest tests/benchmarks -m slow -s
 
@@ -68,5 +75,12 @@ $(COMPARE_READY): pyproject.toml constraints.txt
 	$(COMPARE_BIN)/python -c "import torchvision" 2>/dev/null || $(COMPARE_BIN)/python -m pip uninstall --quiet --yes torchvision
 	touch $(COMPARE_READY)
 
+# An environment of its own and small: the pages are made from the sources, which are read and not run.
+$(DOCS_READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_BIN)/python -m pip install --quiet --upgrade pip
+	$(DOCS_BIN)/python -m pip install --quiet --constraint constraints.txt mkdocs-material "mkdocstrings[python]"
+	touch $(DOCS_READY)
+
 clean:
-	rm -rf $(VENV) $(COMPARE_VENV) outputs/miniature
+	rm -rf $(VENV) $(COMPARE_VENV) $(DOCS_VENV) site outputs/miniature

@@ -13,6 +13,7 @@ GROUND = {
     "masking",
     "memory",
     "parsing",
+    "settings",
     "sources",
     "stopping",
     "table_files",
@@ -38,7 +39,7 @@ WIRED = DOMAIN | MODEL | {"jobs", "miniature", "study"}
 ALLOWED: dict[str, set[str]] = {
     "capture": {"backbone"},
     "interventions": {"backbone", "capture", "sae"},
-    "jobs": {"activations"},
+    "jobs": {"activations", "sae"},
     "miniature": {"backbone", "capture", "jobs"},
     "study": DOMAIN | MODEL | {"jobs", "miniature"},
     "training": WIRED,

@@ -17,7 +17,7 @@ from diffusae.parsing import call_typed, json_value, of_type, read_json, reading
     [
         (b"{", "not JSON"),
         (b"\xff", "not JSON"),
-        (b'{"a": 1, "a": 2}', "the key 'a' twice"),
+        (b'{"a": 1, "a": 2}', "the key 'a' comes twice"),
         (b"[NaN]", "the number nan, which is no JSON"),
         (b"[1e999]", "the number inf"),
         (b'["\\ud800"]', "half of a surrogate pair"),
@@ -54,7 +54,7 @@ def test_a_file_is_named_with_the_remedy(tmp_path, monkeypatch):
     ):
         read_json(tmp_path, remedy="make it again")
     monkeypatch.setattr(parsing, "MOST_BYTES", 2)
-    with pytest.raises(UserError, match="it has 3 bytes, which is more than the 2 that are read"):
+    with pytest.raises(UserError, match="it has 3 bytes, but at most 2 are read"):
         read_json(path, remedy="make it again", kind=list)
 
 

@@ -34,7 +34,7 @@ def test_a_table_with_what_is_needed_is_read(path):
         ({"n": "whole", "gone": "any"}, "it lacks the columns gone"),
         (
             {"x": "whole", "name": "text", "n": "number"},
-            r"not of the kind that is expected: x \(whole\), name \(text\)",
+            r"not of the expected kind: x \(whole\), name \(text\)",
         ),
         ({"ids": "numbers", "png": "text"}, r"ids \(numbers\), png \(text\)"),
     ],

@@ -1,6 +1,5 @@
-"""What a user's file holds by its first bytes, whatever its name says; compressed files are opened
-as what they hold; JSON.
-"""
+"""A user's files: their kind is read from the first bytes, not from the name. Compressed files,
+JSON."""
 
 from __future__ import annotations
 
@@ -15,14 +14,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from diffusae.errors import UserError
+from diffusae.parsing import without_doubles
 
 HEAD_BYTES = 4096
 """Enough to tell what a file is."""
 
 FREE_BYTES, MOST_EXPANSION = 2**28, 200
-"""A compressed file may hold so many bytes, and beyond them so many times its own size: text
-shrinks to a tenth, bombs to a thousandth.
-"""
+"""A compressed file may hold `FREE_BYTES`. Beyond that, it is refused as a bomb once it holds over
+`MOST_EXPANSION` times its own size: text shrinks to a tenth, a bomb to a thousandth."""
 
 _DECOMPRESSORS: Mapping[bytes, tuple[str, Callable[[BinaryIO], Any]]] = {
     b"\x1f\x8b": ("gzip", gzip.open),
@@ -44,16 +43,14 @@ _PAGES = (b"<!doctype html", b"<html", b"<?xml", b"<head")
 
 
 def foreign(head: bytes) -> str:
-    """What a file is that nothing here reads, with the remedy, by its first bytes; "" where they do
-    not tell.
+    """The kind of a file that cannot be read here, with the remedy; "" if the first bytes are fine.
 
-    A download that needs a login, or that failed, often leaves the HTML or XML of a page under the
-    name of the file.
+    A failed download, or one that needs a login, often saves an HTML or XML page as the file.
     """
     if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:16].lower().startswith(_PAGES):
         return (
-            "a page of HTML or XML, such as a login or an error page, in place of the file;"
-            " download it again"
+            "a page of HTML or XML (such as a login or error page) in place of the file; download "
+            "it again"
         )
     return next((what for magic, what in _FOREIGN.items() if head.startswith(magic)), "")
 
@@ -64,11 +61,11 @@ def compression_of(head: bytes) -> str:
 
 
 def open_contents(path: Path) -> io.BufferedReader[Any]:
-    """Open a file as bytes, through its compression where it has one; `peek` shows the first bytes.
+    """Open a file as bytes, decompressed if it is compressed; `peek` shows the first bytes.
 
     Raises:
-        UserError: it is a page, an archive or another file of `foreign`; while it is read: it is
-            cut or damaged, or it is a bomb (`MOST_EXPANSION`).
+        UserError: it is a page, an archive or another kind listed in `foreign`. While reading: it
+            is cut or damaged, or it is a bomb (`MOST_EXPANSION`).
     """
     file = open(path, "rb")  # noqa: SIM115 - the caller closes it
     try:
@@ -105,16 +102,16 @@ class _Decompressed(io.RawIOBase):
         try:
             count = self._inner.readinto(buffer)
         except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, MemoryError) as error:
-            told = str(error) or type(error).__name__
+            reason = str(error) or type(error).__name__
             raise UserError(
-                f"{self._path} is cut or damaged: its {self._name} data cannot be read beyond byte"
-                f" {self._given} of what it holds ({told}); copy it again"
+                f"{self._path} is cut or damaged: its {self._name} data cannot be read beyond "
+                f"decompressed byte {self._given} ({reason}); copy it again"
             ) from error
         self._given += count
         if self._given > FREE_BYTES and self._given > MOST_EXPANSION * self._file.tell():
             raise UserError(
-                f"{self._path} holds more than {MOST_EXPANSION} times its own size, as a file that"
-                " is made to fill the memory; unpack it first if it is meant"
+                f"{self._path} holds more than {MOST_EXPANSION} times its own size, like a file "
+                "made to fill the memory; if it is meant to, unpack it first"
             )
         return count
 
@@ -126,7 +123,7 @@ class _Decompressed(io.RawIOBase):
 
 
 def read_to_end(path: Path) -> None:
-    """Read a compressed file to its end, where its checksum stands; a plain one is left alone.
+    """Read a compressed file to its end, where its checksum is. A plain file is not read.
 
     Raises:
         UserError: it is cut or damaged.
@@ -140,26 +137,16 @@ def json_of(text: str) -> Any:
     """A JSON value.
 
     Raises:
-        ValueError: it is not JSON, is nested too deeply, or an object has a key twice; the message
-            says which.
+        ValueError: it is not JSON, is nested too deeply, or an object has a key twice.
     """
     try:
         return _DECODER.decode(text.removeprefix("\ufeff"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except ValueError as error:
-        if "int_max_str_digits" in str(error):  # advice that only a programmer can follow
+        if "int_max_str_digits" in str(error):  # Python's advice is for programmers
             raise ValueError("it has a number of thousands of digits") from None
         raise
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        double = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {double[:80]!a} comes twice")
-    return value
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_without_doubles)
+_DECODER = json.JSONDecoder(object_pairs_hook=without_doubles)

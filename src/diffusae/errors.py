@@ -10,15 +10,11 @@ USER_FAULT = 2
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend. The message states the rule, the value found and the
-    remedy.
-    """
+    """A mistake that the user can mend. The message gives the rule, the value and the remedy."""
 
 
 def unknown(kind: str, name: object, known: Iterable[object]) -> UserError:
-    """The error for a name that does not exist; it lists those that do and points at the
-    nearest.
-    """
+    """The error for an unknown name. It lists the known names and points at the nearest."""
     names = sorted(str(k) for k in known)
     close = difflib.get_close_matches(str(name), names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -26,25 +22,22 @@ def unknown(kind: str, name: object, known: Iterable[object]) -> UserError:
 
 
 def refuse_text(name: str, value: object) -> None:
-    """`UserError` where one text stands in the place of several: Python would take it for a list of
-    its letters.
-    """
+    """`UserError` if a list of texts is one text: Python would take it for a list of letters."""
     if isinstance(value, str):
         raise UserError(
-            f"{name}={value!r} is one text where a list of texts is needed; give [{value!r}]"
+            f"{name}={value!r} is one text, but a list of texts is needed; give [{value!r}]"
         )
 
 
 def together(faults: Iterable[str], *, most: int | None = None) -> None:
-    """Raise one `UserError` that lists every fault, or the first `most` and how many more; do
-    nothing when there is none.
-    """
-    found = list(faults)
-    if len(found) == 1:
-        raise UserError(found[0])
-    if found:
-        told = found[:most]
-        rest = [f"and {len(found) - len(told)} more"] if len(told) < len(found) else []
+    """Raise one `UserError` that lists all faults, or the first `most` and the number of the rest.
+    Without faults, do nothing."""
+    listed = list(faults)
+    if len(listed) == 1:
+        raise UserError(listed[0])
+    if listed:
+        shown = listed[:most]
+        rest = [f"and {len(listed) - len(shown)} more"] if len(shown) < len(listed) else []
         raise UserError(
-            f"{len(found)} faults:\n" + "\n".join(f"  - {each}" for each in [*told, *rest])
+            f"{len(listed)} faults:\n" + "\n".join(f"  - {fault}" for fault in [*shown, *rest])
         )

@@ -1,9 +1,8 @@
-"""Secrets never leave the process: what is written, logged, printed or sent is masked here, and
-nowhere else.
+"""Masking of secrets in all that is written, logged, printed or sent. No other module masks.
 
-Secret are the credentials in a URL, the command of a `pipe:` source, authorisation headers, and the
-values of environment variables whose names say so (`HF_TOKEN`, `WANDB_API_KEY`,
-`AWS_SECRET_ACCESS_KEY`, `..._PASSWORD`, ...).
+Secrets are: credentials in a URL, the command of a `pipe:` source, authorisation headers, and
+values of environment variables with telling names (`HF_TOKEN`, `WANDB_API_KEY`, `..._PASSWORD`,
+...).
 """
 
 from __future__ import annotations
@@ -30,39 +29,22 @@ _HEADER = re.compile(
     r"(authorization['\"]?\s*[:=]\s*['\"]?(?:(?:bearer|basic|token)\s+)?)[^\s'\"<>\\]+",
     re.IGNORECASE,
 )
-# Where a command ends cannot be seen: all up to the end of the line goes, in a page up to the next
-# closing tag.
+# The end of a command cannot be seen. So all is masked up to the end of the line, or in HTML up to
+# the next closing tag.
 _COMMAND = re.compile(rf"(?:(?<=['\"]){PIPE}|\b{PIPE}(?=\S))(?!\*\*\*)(?:(?!</)[^\n])*")
 _SUSPECT = re.compile(rf"://|{PIPE}|[?&;#][^\s=]*=|authorization", re.IGNORECASE)
-_SECRET_WORDS = frozenset(
-    [
-        "TOKEN",
-        "SECRET",
-        "PASSWORD",
-        "PASSWD",
-        "PASSPHRASE",
-        "PASS",
-        "PASSWORT",
-        "APIKEY",
-        "KEY",
-        "CREDENTIAL",
-        "CREDENTIALS",
-        "SIGNATURE",
-        "SAS",
-        "AUTH",
-        "COOKIE",
-    ]
+_SECRET_WORDS = (
+    "TOKEN SECRET PASSWORD PASSWD PASSPHRASE PASS PASSWORT APIKEY KEY CREDENTIAL CREDENTIALS "
+    "SIGNATURE SAS AUTH COOKIE"
 )
 _PLACES = ("_FILE", "_PATH", "_DIR", "_SOCK", "_URL", "_URI", "_HOME", "_ID")
-"""Endings of variables that say where a secret lies, which is none."""
+"""Endings of variables that hold the place of a secret, not the secret."""
 _SHORTEST = 8
-"""Characters of the shortest value of a variable that is looked for: shorter ones occur by
-chance.
-"""
+"""Shorter values of variables (in characters) are not masked: they occur in text by chance."""
 
 
 def masked(text: str) -> str:
-    """The text with `***` in the place of every secret. What holds none comes back as it is."""
+    """The text with `***` in place of every secret."""
     for secret in _of_environment():
         text = text.replace(secret, HIDDEN)
     if not _SUSPECT.search(text):
@@ -73,20 +55,16 @@ def masked(text: str) -> str:
 
 
 def masked_value(value: Any) -> Any:
-    """The same of every string in plain JSON, names of entries included; a string that is a `pipe:`
-    source goes whole.
-    """
+    """Plain JSON with every string masked, keys included. A `pipe:` source is masked as a whole."""
     if isinstance(value, str):
         return PIPE + HIDDEN if value.lstrip().startswith(PIPE) else masked(value)
     if isinstance(value, Mapping):
-        return {masked_value(name): masked_value(each) for name, each in value.items()}
-    return [masked_value(each) for each in value] if isinstance(value, list | tuple) else value
+        return {masked_value(name): masked_value(entry) for name, entry in value.items()}
+    return [masked_value(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def masked_json(text: str, **how: Any) -> str:
-    """JSON text with masked strings; `how` is `json.dumps`'s, needed only where something is
-    masked.
-    """
+    """JSON text with masked strings. `how` goes to `json.dumps` if something is masked."""
     suspect = _SUSPECT.search(text) or any(
         json.dumps(secret)[1:-1] in text for secret in _of_environment()
     )
@@ -94,16 +72,13 @@ def masked_json(text: str, **how: Any) -> str:
 
 
 def has_userinfo(url: str) -> bool:
-    """Whether a URL carries a user's name or token before the host, a chained one
-    (`simplecache::https://...`) included.
-    """
+    """Whether a URL has a user name or token before its host. Chained URLs
+    (`simplecache::https://...`) count too."""
     return _USERINFO.search(url) is not None
 
 
 def mask_output() -> None:
-    """From now on this process logs no secret, by no handler, and shows none in a traceback. Once
-    is enough.
-    """
+    """Mask secrets in all further log records and tracebacks of this process."""
     make = logging.getLogRecordFactory()
     if getattr(make, "masks", False):
         return
@@ -112,7 +87,7 @@ def mask_output() -> None:
         made = make(*args, **kwargs)
         try:
             made.msg, made.args = masked(made.getMessage()), None
-        except Exception:  # a message that does not fit its arguments: logging itself tells that
+        except Exception:  # the message does not fit its arguments: logging reports that
             return made
         if made.exc_info and made.exc_info[0] is not None:
             made.exc_text = masked("".join(traceback.format_exception(*made.exc_info))).rstrip("\n")
@@ -123,22 +98,22 @@ def mask_output() -> None:
     sys.excepthook = lambda *error: sys.stderr.write(
         masked("".join(traceback.format_exception(*error)))
     )
-    threading.excepthook = lambda told: sys.stderr.write(
+    threading.excepthook = lambda caught: sys.stderr.write(
         masked(
-            "".join(traceback.format_exception(told.exc_type, told.exc_value, told.exc_traceback))
+            "".join(
+                traceback.format_exception(caught.exc_type, caught.exc_value, caught.exc_traceback)
+            )
         )
     )
 
 
 def _of_environment() -> list[str]:
-    """Values of variables whose names say that they are secret, the longest first: one may hold
-    another.
-    """
-    found = {
+    """Values of variables with secret names. The longest come first: one may contain another."""
+    secrets = {
         value
         for name, value in os.environ.items()
         if len(value) >= _SHORTEST
         and not name.upper().endswith(_PLACES)
-        and not _SECRET_WORDS.isdisjoint(name.upper().split("_"))
+        and not set(_SECRET_WORDS.split()).isdisjoint(name.upper().split("_"))
     }
-    return sorted(found, key=len, reverse=True)
+    return sorted(secrets, key=len, reverse=True)

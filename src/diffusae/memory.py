@@ -1,4 +1,4 @@
-"""What the process does with memory that was freed, and how running out of memory is recognised."""
+"""Keeping freed memory for the next step, and recognising that memory ran out."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ import platform
 
 KEPT_BYTES = 2**30
 LARGEST_BLOCK_BYTES = 2**28
-"""Larger blocks are given back, so that the process never holds on to much of what it does not
-need.
-"""
+"""Larger blocks go back to the system, so that the process never keeps much unused memory."""
 
 # From glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
-# torch raises a plain RuntimeError for most of these; the last three are a worker or a process that
-# the kernel ended.
+# torch raises a plain RuntimeError for most. The last two: the kernel ended a worker or a process.
 _SIGNS = (
     "can't allocate memory",
     "Cannot allocate memory",
@@ -31,12 +28,11 @@ _SIGNS = (
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed for the next step, up to `KEPT_BYTES`, in place of giving it
-    back to the kernel.
+    """Let glibc keep up to `KEPT_BYTES` of freed memory instead of returning it to the kernel.
 
-    torch has no memory of its own for tensors on a CPU. The kernel would clear every page of every
-    large tensor anew: 5 % of a training step at SD 1.4's size and 7 % of collecting with the
-    miniature. Other C libraries are left alone.
+    torch has no memory pool for CPU tensors. Without this, the kernel clears every page of every
+    large tensor anew: 5 % of a training step at SD 1.4's size, 7 % of collecting with the
+    miniature. Other C libraries are not changed.
     """
     if platform.libc_ver()[0] != "glibc":
         return
@@ -46,9 +42,8 @@ def keep_freed_memory() -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error, or what it was raised from, says that memory ran out: of the machine, the
-    GPU or a worker.
-    """
+    """Whether an error or one of its causes says that the machine, GPU or a worker ran out of
+    memory."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, MemoryError) or type(seen).__name__ == "OutOfMemoryError":

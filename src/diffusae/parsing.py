@@ -1,7 +1,7 @@
-"""Reading files that may be damaged or may come from anywhere: every fault becomes one `UserError`
-that names the file.
+"""Reading files that may be damaged or untrusted: any fault becomes a `UserError` that names the
+file.
 
-JSON is read with limits, and its objects become dataclasses whose fields have the annotated types.
+JSON is read with limits. Its objects become dataclasses whose fields have the annotated types.
 """
 
 from __future__ import annotations
@@ -20,22 +20,18 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from diffusae.errors import UserError
 
 MOST_BYTES = 256 << 20
-"""Of a JSON file: a manifest of a million shards has about as much."""
+"""Limit of a JSON file. A manifest of a million shards is about this large."""
 MOST_DEEP = 64
-"""Levels of lists and objects in each other. Ours have below 10, and code that walks through JSON
-recurses.
-"""
+"""Limit of nested lists and objects, since code that walks JSON recurses. Ours have below 10."""
 
 T = TypeVar("T")
 
 
 @contextmanager
 def reading(path: Path | str, *, remedy: str) -> Iterator[None]:
-    """Turn whatever reading a damaged file raises in the block into a `UserError` with the file,
-    the reason and the remedy.
+    """Turn any error of the block into a `UserError` with the file, the reason and the remedy.
 
-    The block only parses; it does nothing that could fail for another reason. A missing file passes
-    as `FileNotFoundError`, since it means something else to every reader.
+    The block must only parse. `FileNotFoundError` passes, since every reader treats it differently.
     """
     try:
         yield
@@ -48,14 +44,13 @@ def reading(path: Path | str, *, remedy: str) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}); {remedy}") from error
-    except (
-        Exception
-    ) as error:  # every parser has its own kinds of error, and damaged bytes bring up all of them
+    except Exception as error:
+        # Damaged bytes raise errors of every kind
         raise UserError(f"{path} is damaged ({first_words(error)}); {remedy}") from error
 
 
 def first_words(error: BaseException) -> str:
-    """An error's type and the beginning of what it says, on one line."""
+    """An error's type and up to 200 characters of its message, on one line."""
     text = " ".join(str(error).split())[:200]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -70,9 +65,7 @@ def read_json(path: Path | str, *, remedy: str, kind: type = dict) -> Any:
     path = Path(path)
     with reading(path, remedy=remedy):
         if (size := path.stat().st_size) > MOST_BYTES:
-            raise UserError(
-                f"it has {size} bytes, which is more than the {MOST_BYTES} that are read as JSON"
-            )
+            raise UserError(f"it has {size} bytes, but at most {MOST_BYTES} are read as JSON")
         value = json_value(path.read_bytes())
         if not isinstance(value, kind):
             raise UserError(f"it must hold {_NAMES[kind]}, holds {shown(value)}")
@@ -88,7 +81,7 @@ def json_value(text: bytes | str) -> Any:
     """
     try:
         decoded = text if isinstance(text, str) else bytes(text).decode("utf-8")
-        value = json.loads(decoded, object_pairs_hook=_without_doubles)
+        value = json.loads(decoded, object_pairs_hook=without_doubles)
     except UserError:
         raise
     except (ValueError, RecursionError) as error:
@@ -97,31 +90,32 @@ def json_value(text: bytes | str) -> Any:
     return value
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object from its (key, value) pairs; `UserError` if a key comes twice."""
     value = dict(pairs)
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
-        raise UserError(
-            f"an object has the key {next(n for n in names if names.count(n) > 1)[:80]!r} twice"
-        )
+        double = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"the key {double[:80]!a} comes twice in one object")
     return value
 
 
 def _check_plain(value: Any) -> None:
-    """Level by level, so that depth costs no stack."""
+    """Refuse NaN, infinities, half characters and deep nesting; level by level, without
+    recursion."""
     level: list[Any] = [value]
     for _ in range(MOST_DEEP):
         deeper: list[Any] = []
-        for each in level:
-            if isinstance(each, dict):
-                deeper.extend(each)
-                deeper.extend(each.values())
-            elif isinstance(each, list):
-                deeper.extend(each)
-            elif isinstance(each, float) and not math.isfinite(each):
-                raise UserError(f"it has the number {each}, which is no JSON")
-            elif isinstance(each, str) and not each.isascii():
-                _check_text(each)
+        for item in level:
+            if isinstance(item, dict):
+                deeper.extend(item)
+                deeper.extend(item.values())
+            elif isinstance(item, list):
+                deeper.extend(item)
+            elif isinstance(item, float) and not math.isfinite(item):
+                raise UserError(f"it has the number {item}, which is no JSON")
+            elif isinstance(item, str) and not item.isascii():
+                _check_text(item)
         if not (level := deeper):
             return
     raise UserError(f"it is nested more than {MOST_DEEP} levels deep")
@@ -132,17 +126,16 @@ def _check_text(text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise UserError(
-            f"the text {text[:80]!r} has half of a surrogate pair, which is no character"
+            f"the text {text[:80]!r} has half of a surrogate pair, which is not a character"
         ) from error
 
 
 def typed(kind: type[T], value: Any) -> T:
-    """Build a dataclass from a JSON object, each field of the type that it is annotated with; inner
-    dataclasses too.
+    """A dataclass (with inner ones) from a JSON object. Fields must have their annotated types.
 
     Raises:
-        UserError: it is no object, a field without default is missing, one is unknown or of another
-            type, or the class itself refuses a value.
+        UserError: it is no object, a field is missing, unknown or of another type, or the class
+            itself refuses a value.
     """
     name = kind.__name__.strip("_").lower()
     what = f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
@@ -156,7 +149,7 @@ def typed(kind: type[T], value: Any) -> T:
             f" {', '.join(missing) or 'none'}; unknown: {', '.join(foreign)[:200] or 'none'}"
         )
     return kind(
-        **{key: of_type(each, hints[key], f"{key} of {what}") for key, each in value.items()}
+        **{key: of_type(item, hints[key], f"{key} of {what}") for key, item in value.items()}
     )
 
 
@@ -168,11 +161,11 @@ def _fields(kind: Any) -> tuple[dict[str, Any], frozenset[str]]:
 
 
 def call_typed(call: Callable[..., T], arguments: Mapping[str, Any], what: str) -> T:
-    """Call with arguments out of a JSON object, each of the type that it is annotated with.
+    """Call with arguments from a JSON object. Arguments must have their annotated types.
 
     Raises:
-        UserError: an argument is missing, unknown or of another type, or the call refuses a value;
-            `what` says of what.
+        UserError: an argument is missing, unknown or of another type, or the call refuses a value.
+            `what` names the thing in the message.
     """
     made = call.__init__ if isinstance(call, type) else call
     hints = get_type_hints(made)
@@ -182,18 +175,18 @@ def call_typed(call: Callable[..., T], arguments: Mapping[str, Any], what: str) 
         raise UserError(f"{what}: {error}") from error
     return call(
         **{
-            name: of_type(each, hints[name], f"{name} of {what}")
-            for name, each in arguments.items()
+            name: of_type(item, hints[name], f"{name} of {what}")
+            for name, item in arguments.items()
         }
     )
 
 
 def of_type(value: Any, kind: Any, name: str) -> Any:
-    """A JSON value as the type `kind`: lists become tuples where that is asked for, objects
-    dataclasses.
+    """A JSON value as the type `kind`. Lists become tuples and objects dataclasses where `kind`
+    says so.
 
     Raises:
-        UserError: it is of another type; `name` says whose value it is.
+        UserError: it is of another type. `name` is the value's name in the message.
     """
     origin, inner = get_origin(kind), get_args(kind)
     if (
@@ -205,7 +198,7 @@ def of_type(value: Any, kind: Any, name: str) -> Any:
     if kind is None or kind is types.NoneType:
         fits = value is None
     elif origin is Literal:
-        fits = value in [each for each in inner if type(each) is type(value)]
+        fits = value in [option for option in inner if type(option) is type(value)]
     elif origin in (Union, types.UnionType):
         return _any_of(value, inner, name)
     elif is_dataclass(kind) and isinstance(kind, type):
@@ -214,7 +207,7 @@ def of_type(value: Any, kind: Any, name: str) -> Any:
         return _items(value, origin, inner, name)
     elif origin in (dict, Mapping) and isinstance(value, dict):
         return {
-            key: of_type(each, inner[1], f"{key[:80]!r} in {name}") for key, each in value.items()
+            key: of_type(item, inner[1], f"{key[:80]!r} in {name}") for key, item in value.items()
         }
     else:
         fits = False
@@ -230,9 +223,8 @@ def _any_of(value: Any, kinds: Iterable[Any], name: str) -> Any:
             return of_type(value, kind, name)
         except UserError as error:
             faults.append(error)
-    if (
-        value is not None and len(faults) == 2 and types.NoneType in kinds
-    ):  # what it must be says more than "or nothing"
+    # For `X | None` the fault of X says more
+    if value is not None and len(faults) == 2 and types.NoneType in kinds:
         raise faults[0]
     raise UserError(
         f"{name} must be {' or '.join(_name(kind) for kind in kinds)}, is {shown(value)}"
@@ -244,11 +236,11 @@ def _items(value: Sequence[Any], origin: Any, inner: tuple[Any, ...], name: str)
         if len(value) != len(inner):
             raise UserError(f"{name} must have {len(inner)} entries, has {len(value)}")
         return tuple(
-            of_type(each, kind, f"an entry of {name}")
-            for each, kind in zip(value, inner, strict=True)
+            of_type(item, kind, f"an entry of {name}")
+            for item, kind in zip(value, inner, strict=True)
         )
-    found = [of_type(each, inner[0], f"an entry of {name}") for each in value]
-    return tuple(found) if origin is tuple else found
+    items = [of_type(item, inner[0], f"an entry of {name}") for item in value]
+    return tuple(items) if origin is tuple else items
 
 
 _NAMES: dict[Any, str] = {
@@ -268,17 +260,16 @@ _NAMES: dict[Any, str] = {
 
 def _name(kind: Any) -> str:
     if get_origin(kind) is Literal:
-        return " or ".join(json.dumps(each) for each in get_args(kind))
+        return " or ".join(json.dumps(option) for option in get_args(kind))
     return _NAMES.get(get_origin(kind) or kind, "a JSON object")
 
 
 def shown(value: Any) -> str:
-    """A JSON value for a message: shortened, containers by their kind."""
+    """A JSON value for a message: shortened; of a container its kind and length."""
     if isinstance(value, dict | list | tuple):
         return f"{_NAMES[type(value)]} of {len(value)}"
-    if (
-        isinstance(value, int) and abs(value) > 10**20
-    ):  # Python refuses to print numbers of thousands of digits
+    # Python refuses to print numbers of thousands of digits
+    if isinstance(value, int) and abs(value) > 10**20:
         return "a number of more than 20 digits"
     text = json.dumps(value) if not isinstance(value, float) else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

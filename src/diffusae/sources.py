@@ -1,6 +1,5 @@
-"""Where a pretrained model's files are: a local folder, or a hub id that is downloaded once. Never
-a pickle.
-"""
+"""The files of a pretrained model: a local folder, or a hub id that is downloaded. Never a
+pickle."""
 
 from __future__ import annotations
 
@@ -24,17 +23,16 @@ def local_folder(
     revision: str | None,
     download: Callable[[str], Any],
 ) -> Path:
-    """The local folder of `source`: that folder, or what `download` fetches for a hub id
-    ("owner/name").
+    """The local folder of `source`: itself, or what `download` fetches for a hub id ("owner/name").
 
     Args:
-        setting: the config value that names the source, for the messages.
-        holds: what a folder must hold to serve, for the messages.
-        revision: the branch, tag or commit that `download` asks for.
+        setting: the config key of the source, for messages.
+        holds: what a folder must hold, for messages.
+        revision: the branch, tag or commit that `download` asks for, for messages.
 
     Raises:
-        UserError: neither a folder nor a hub id, or the hub does not serve it; the message names
-            the folder that would.
+        UserError: `source` is neither a folder nor a hub id, or the download fails. The message
+            names a local folder that would serve.
     """
     local = Path(source).expanduser()
     if local.is_dir():
@@ -52,9 +50,8 @@ def local_folder(
         )
     try:
         return Path(download(name))
-    except (
-        Exception
-    ) as error:  # the hub's clients have no common error, and the remedy is the same for all
+    except Exception as error:
+        # The hub's clients have no common error class
         serving = Path.cwd() / "models" / name.replace("/", "--")
         pinned = f" --revision {revision}" if revision else ""
         raise UserError(
@@ -66,25 +63,22 @@ def local_folder(
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Whether a file lies in the folder, links followed. In the hub's own cache files are links to
-    the `blobs` beside.
-    """
+    """Whether a file lies in the folder, links followed. Links of the hub's cache into its `blobs`
+    count as inside."""
     target, root = path.resolve(), folder.resolve()
     blobs = [
         parent.parent / "blobs" for parent in (root, *root.parents) if parent.name == "snapshots"
     ]
-    return any(target.is_relative_to(each) for each in (root, *blobs[:1]))
+    return any(target.is_relative_to(root) for root in (root, *blobs[:1]))
 
 
 def require_own_files(folder: Path) -> None:
-    """`UserError` for a folder with links that lead out of it: what they lead to is not the
-    model's.
-    """
+    """`UserError` for a folder with links to files outside of it."""
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() and not is_inside(path, folder):
             raise UserError(
-                f"{path} is a link that leads out of {folder}, to {path.resolve()}; copy the file"
-                " there in its place"
+                f"{path} is a link that leads out of {folder}, to {path.resolve()}; put a copy of "
+                "that file in its place"
             )
 
 
@@ -102,7 +96,8 @@ def refuse_pickles(folder: Path) -> None:
 def fingerprint(
     folder: str | Path, *, suffixes: Iterable[str] = (".safetensors", ".json")
 ) -> str | None:
-    """One hash over the names and contents of a local model folder's files; None for a hub id."""
+    """A hash (16 hex digits) of the names and contents of a model folder's files. None for a hub
+    id."""
     root = Path(folder)
     if not root.is_dir():
         return None
@@ -116,7 +111,7 @@ def fingerprint(
 
 
 def first_line(error: BaseException) -> str:
-    """An error's type and the first line of what it says."""
+    """An error's type and the first line of its message."""
     return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
 
 

@@ -1,6 +1,5 @@
-"""Ctrl-C (SIGINT) and SIGTERM: the first one leaves the work in order, a second Ctrl-C ends the
-process at once.
-"""
+"""Ctrl-C (SIGINT) and SIGTERM: the first ends the work in order, a second Ctrl-C ends it at
+once."""
 
 from __future__ import annotations
 
@@ -19,10 +18,10 @@ _received: int | None = None
 
 
 class StopSignal(SystemExit):
-    """Leaves whatever is at work, with the exit code 128 + `number`.
+    """Ends the work with the exit code 128 + `number`.
 
-    It is no `Exception`, so nothing takes it for a failure of the work, and no `KeyboardInterrupt`,
-    which Lightning swallows.
+    It is no `Exception`, so that it is not taken for a failure, and no `KeyboardInterrupt`, which
+    Lightning swallows.
     """
 
     def __init__(self, number: int) -> None:
@@ -31,14 +30,12 @@ class StopSignal(SystemExit):
 
 
 def received() -> int | None:
-    """The number of the signal that asked this process to stop; None while nothing has."""
+    """The number of the signal that asked this process to stop; None if there was none."""
     return _received
 
 
 def note(number: int) -> None:
-    """Remember a signal that came in during `stopped_by_signals`; a second Ctrl-C ends the process.
-    Handlers call it.
-    """
+    """For signal handlers: remember a signal during `stopped_by_signals`. A second Ctrl-C exits."""
     global _received
     if not _active:
         return
@@ -51,19 +48,16 @@ def note(number: int) -> None:
 
 
 def raise_if_received() -> None:
-    """Raise `StopSignal` where a signal came in and something swallowed it (a finaliser, a
-    library's `except`).
-    """
+    """Raise `StopSignal` again if a library's `except` or a finaliser swallowed it."""
     if _received is not None:
         raise StopSignal(_received)
 
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """While the block runs, SIGINT and SIGTERM raise `StopSignal` in the main thread; the old
-    handlers come back.
+    """Within the block, SIGINT and SIGTERM raise `StopSignal` in the main thread.
 
-    So do jobs that a script starts with `&`, whose shell has them ignore SIGINT.
+    This holds also for jobs that a script starts with `&`, for which the shell ignores SIGINT.
     """
     global _active, _received
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""Reading Parquet tables: the columns that are needed are there, with values of their kinds."""
+"""Reading Parquet tables, with a check of the needed columns and their kinds."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ Kind = Literal["text", "whole", "number", "bytes", "any", "texts", "numbers"]
 
 
 def read_table(path: Path | str, columns: Mapping[str, Kind], *, remedy: str) -> pd.DataFrame:
-    """A table that has at least these columns; kinds in the plural are lists of any length in each
-    row.
+    """A table with at least these columns. A plural kind means lists of any length as values.
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: it is damaged, or lacks a column, or one is of another kind or has no value in
-            some row.
+        UserError: it is damaged, a column is missing or of another kind, or a value is missing.
     """
     import pandas as pd
 
@@ -35,7 +33,7 @@ def read_table(path: Path | str, columns: Mapping[str, Kind], *, remedy: str) ->
             f"{name} ({kind})" for name, kind in columns.items() if not _fits(table[name], kind)
         ]
         if wrong:
-            raise UserError(f"columns are not of the kind that is expected: {', '.join(wrong)}")
+            raise UserError(f"columns are not of the expected kind: {', '.join(wrong)}")
         return table
 
 
@@ -52,7 +50,7 @@ def _fits(column: Any, kind: Kind) -> bool:
     if kind in ("texts", "numbers"):
         inner = str if kind == "texts" else (int, float)
         return all(
-            hasattr(row, "__len__") and all(isinstance(each, inner) for each in row)
+            hasattr(row, "__len__") and all(isinstance(item, inner) for item in row)
             for row in column
         )
-    return all(isinstance(each, str if kind == "text" else bytes) for each in column)
+    return all(isinstance(value, str if kind == "text" else bytes) for value in column)

@@ -1,8 +1,7 @@
-"""A user's WebDataset tar, read strictly: every header is checked up to the end mark, and members
-are grouped into samples.
+"""Strict reading of a user's WebDataset tar. Members are grouped into samples.
 
-`tarfile` ends at the first header that it cannot read and follows links and sparse maps; here each
-of these is a fault with its place. Headers themselves are read by `tarfile.TarInfo`.
+`tarfile` stops silently at a header that it cannot read, and follows links and sparse maps. Here
+these are faults that name their place. `tarfile.TarInfo` reads the headers themselves.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from diffusae.errors import UserError
 _BLOCK = tarfile.BLOCKSIZE
 _END = bytes(_BLOCK)
 MOST_TEXT_BYTES = 2**20
-"""Of a caption, a label, a JSON member, or a long name."""
+"""Limit of a caption, a label, a JSON member or a long name."""
 
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE)
@@ -33,7 +32,7 @@ _REFUSED = {
 
 
 class TarFault(UserError):
-    """What is wrong with a tar, with the place in it but without its name."""
+    """A fault of a tar. The message has the place in the tar, but not the tar's name."""
 
 
 class Member(NamedTuple):
@@ -46,10 +45,9 @@ class Member(NamedTuple):
 
 @dataclass
 class Sample:
-    """The members of one key: by extension, and the bytes of those that were asked for.
+    """The members of one key by extension, and the bytes of the members that are read.
 
-    As WebDataset has it, a member's key ends at the first dot of its file name, and the rest is the
-    extension.
+    As in WebDataset, the first dot of a file name ends the key and begins the extension.
     """
 
     key: str
@@ -57,10 +55,8 @@ class Sample:
     data: dict[str, bytes] = field(default_factory=dict)
 
     @property
-    def told(self) -> str:
-        """What the sample has, for a message, where dots in names may have made other keys than
-        were meant.
-        """
+    def described(self) -> str:
+        """The sample's members, for a message. Explains keys, since dots in names may mislead."""
         name = next(iter(self.members.values())).name
         extension = name.rpartition("/")[2].partition(".")[2]
         return (
@@ -71,25 +67,23 @@ class Sample:
 
 
 class TarSamples:
-    """The samples of a tar in their order.
+    """The samples of a tar, in order.
 
     Args:
-        file: it stands at the tar's beginning; need not be seekable.
+        file: open at the tar's beginning; need not be seekable.
         read: extensions of the members whose bytes are read.
     """
 
     def __init__(self, file: BinaryIO, read: Collection[str]) -> None:
         self._file, self._read = file, read
         self.passed_over: list[str] = []
-        """The first members that are no part of a sample: hidden ones (macOS writes `._` files),
-        those without an extension.
-        """
+        """The first three members that belong to no sample: hidden (macOS writes `._` files) or
+        without an extension."""
         self.passed_over_count = 0
 
     def __iter__(self) -> Iterator[Sample]:
-        """Raises: TarFault: the tar is cut or damaged, or a sample is not in one piece. The samples
-        before it came whole.
-        """
+        """`TarFault` if the tar is damaged or a sample is not in one piece. Earlier samples are
+        whole."""
         sample: Sample | None = None
         keys: set[str] = set()
         members = read_members(self._file)
@@ -111,9 +105,9 @@ class TarSamples:
                     yield sample
                 if key in keys:
                     raise TarFault(
-                        f"the key {key!r} comes twice or interleaved with others (again at byte"
-                        f" {member.offset - _BLOCK}); the members of a sample stand together: write"
-                        " the tar anew, sorted (tar --sort=name)"
+                        f"the key {key!r} comes twice or interleaved with others (again at byte "
+                        f"{member.offset - _BLOCK}); the members of a sample must be adjacent: "
+                        "write the tar anew, sorted (tar --sort=name)"
                     )
                 keys.add(key)
                 sample = Sample(key)
@@ -130,8 +124,8 @@ class TarSamples:
     def _text(self, member: Member) -> bytes:
         if member.size > MOST_TEXT_BYTES:
             raise TarFault(
-                f"the member {member.name!r} has {member.size} bytes, which is more than the"
-                f" {MOST_TEXT_BYTES} of a text; mend it"
+                f"the member {member.name!r} has {member.size} bytes, but a text has at most "
+                f"{MOST_TEXT_BYTES}; mend it"
             )
         data = self._file.read(member.size)
         if len(data) < member.size:
@@ -148,7 +142,7 @@ class TarSamples:
 
 
 def key_of(name: str) -> tuple[str, str] | None:
-    """(key, extension in lower case) of a member; None for what belongs to no sample."""
+    """(key, extension in lower case) of a member; None if it belongs to no sample."""
     folder, slash, file = name.rpartition("/")
     stem, _, extension = file.partition(".")
     if not stem or not extension or is_hidden(name):
@@ -157,19 +151,18 @@ def key_of(name: str) -> tuple[str, str] | None:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a path leads through a hidden file or folder, or one that macOS adds to archives."""
+    """Whether a path has a hidden file or folder, or one that macOS adds to archives."""
     return any(
         (part.startswith(".") and part != ".") or part == "__MACOSX" for part in name.split("/")
     )
 
 
 def read_members(file: BinaryIO) -> Iterator[Member]:
-    """The regular files of a tar; whoever takes a member may read its bytes from `file`, which
-    stands there.
+    """The regular files of a tar. At each yield, `file` is at the first byte of the member.
 
     Raises:
         TarFault: a header is damaged, the tar is cut or has no end mark, bytes follow the end mark,
-            or a member is a link, a device, sparse, or has a name that leads out of the tar.
+            or a member is a link, a device or sparse, or its name leads out of the tar.
     """
     length = _length(file)
     at, name = 0, ""
@@ -244,7 +237,7 @@ def _check(member: Member, kind: bytes, length: int | None) -> None:
 
 
 def _pax_name(data: bytes, at: int, *, is_global: bool) -> str:
-    """The name in a PAX header's records, "" where it has none."""
+    """The name in a PAX header's records; "" if it has none."""
     records: dict[bytes, bytes] = {}
     while data:
         length, blank, _ = data.partition(b" ")
@@ -269,7 +262,7 @@ def _pax_name(data: bytes, at: int, *, is_global: bool) -> str:
 
 
 def _length(file: BinaryIO) -> int | None:
-    """The bytes of a file that can be asked for it; None of a stream."""
+    """The length of a file in bytes; None of a stream."""
     if not file.seekable():
         return None
     length = file.seek(0, 2)

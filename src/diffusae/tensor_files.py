@@ -1,6 +1,4 @@
-"""Reading safetensors: what a file holds is known and compared before anything of that size is
-made.
-"""
+"""Reading safetensors. Names and shapes are checked before memory of that size is taken."""
 
 from __future__ import annotations
 
@@ -17,11 +15,11 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Header:
-    """What a safetensors file says of itself.
+    """The header of a safetensors file.
 
     Attributes:
-        shapes: name -> shape; the file is as long as they ask for.
-        dtypes: name -> type of its numbers, as safetensors calls it ("F32").
+        shapes: name -> shape. The file's length is known to match them.
+        dtypes: name -> number type in the words of safetensors ("F32").
         metadata: name -> text.
     """
 
@@ -35,15 +33,15 @@ def read_header(path: Path | str, *, remedy: str) -> Header:
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: it is damaged, cut, or no safetensors file.
+        UserError: it is damaged, cut, or not a safetensors file.
     """
     from safetensors import safe_open
 
     with reading(path, remedy=remedy), safe_open(_file(path), framework="numpy") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         return Header(
-            shapes={name: tuple(each.get_shape()) for name, each in slices.items()},
-            dtypes={name: each.get_dtype() for name, each in slices.items()},
+            shapes={name: tuple(part.get_shape()) for name, part in slices.items()},
+            dtypes={name: part.get_dtype() for name, part in slices.items()},
             metadata=dict(file.metadata() or {}),
         )
 
@@ -51,11 +49,11 @@ def read_header(path: Path | str, *, remedy: str) -> Header:
 def read_tensors(
     path: Path | str, *, remedy: str, shapes: Mapping[str, Shape] | None = None, device: str = "cpu"
 ) -> dict[str, Any]:
-    """The tensors of a safetensors file, of exactly these names and shapes where they are given.
+    """The tensors of a safetensors file. If `shapes` is given, names and shapes must equal it.
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: as `read_header`; or names or shapes are others, all of them in one error.
+        UserError: as `read_header`, or names or shapes differ (all in one error).
     """
     from safetensors.torch import load_file
 
@@ -70,8 +68,8 @@ def require_shapes(header: Header, shapes: Mapping[str, Shape]) -> None:
     """`UserError` unless the file holds exactly these names in these shapes."""
     if header.shapes.keys() != shapes.keys():
         raise UserError(
-            f"it must hold the tensors {', '.join(sorted(shapes))}; it holds"
-            f" {', '.join(sorted(header.shapes))[:400] or 'none'}"
+            f"it must hold the tensors {', '.join(sorted(shapes))}; it holds "
+            f"{', '.join(sorted(header.shapes))[:400] or 'none'}"
         )
     together(
         f"{name} must be {list(shape)}, is {list(header.shapes[name])}"
@@ -81,6 +79,6 @@ def require_shapes(header: Header, shapes: Mapping[str, Shape]) -> None:
 
 
 def _file(path: Path | str) -> str:
-    """Its path, of a file alone: safetensors tells of a directory in words of its own."""
+    """The path as text. `open` raises the usual errors; those of safetensors are its own."""
     with open(path, "rb"):
         return str(path)

@@ -1,6 +1,5 @@
 """A small real collection: two streams, two training groups and a validation group of three
-pictures each.
-"""
+pictures each."""
 
 from __future__ import annotations
 

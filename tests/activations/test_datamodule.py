@@ -221,8 +221,7 @@ def test_a_training_resumed_by_lightning_sees_the_batches_of_an_uninterrupted_on
     collection, tmp_path, steps: int
 ):
     """Eight batches an epoch: resumed within the first and second epoch, and at both epochs'
-    ends.
-    """
+    ends."""
     root, _ = collection
     whole = Recorder()
     fit(root, whole, tmp_path / "whole")

@@ -1,6 +1,5 @@
 """A mirror gives the samples and batches of the collection, fetches each shard once, and trusts
-nothing.
-"""
+nothing."""
 
 import json
 import shutil
@@ -94,9 +93,8 @@ def test_batches_are_those_of_the_collection_by_every_kind_of_url(
     assert mirror(here, url) == Manifest.load(there)
     assert shards_in(here) == []  # on demand
     assert same(batches(here, reader=reader), batches(there, reader=reader))
-    assert shards_in(here) == [
-        f"{MID}/shard-00000{n}.tar" for n in range(3)
-    ]  # of this stream alone
+    # Of this stream alone
+    assert shards_in(here) == [f"{MID}/shard-00000{n}.tar" for n in range(3)]
 
 
 @pytest.mark.parametrize("reader", ["mapped", "webdataset"])
@@ -144,9 +142,9 @@ def test_the_next_shard_is_fetched_while_one_is_read(there, here, server, reader
 def test_what_goes_wrong_ahead_is_told_when_the_shard_is_read(there, here, server):
     manifest = mirror(here, server.url)
     (there / MID / "shard-000001.tar").unlink()
-    with pytest.raises(UserError, match=r"shard-000001.tar is not to be found at"):
+    with pytest.raises(UserError, match=r"shard-000001.tar is not found at"):
         list(read_updates(here, manifest, manifest.stream("mid", 0.5, "cond"), "train"))
-    with pytest.raises(UserError, match=r"shard-000001.tar is not to be found at"):
+    with pytest.raises(UserError, match=r"shard-000001.tar is not found at"):
         batches(here)
 
 
@@ -156,7 +154,7 @@ def test_what_is_here_needs_no_network(there, here):
         first = batches(here)
     mirror(here, server.url)  # the server is gone
     assert same(batches(here), first)
-    with pytest.raises(UserError, match="cannot be had from"):
+    with pytest.raises(UserError, match="cannot be fetched from"):
         batches(here, block="up", t=1.0, conditioning="uncond")
 
 
@@ -253,7 +251,7 @@ def test_a_manifest_that_leads_out_of_its_directory_is_refused(there, here, path
 
 def test_an_unfinished_collection_elsewhere_is_no_collection(there, here):
     (there / "manifest.json").unlink()
-    with pytest.raises(UserError, match=r"manifest.json is not to be found at file://"):
+    with pytest.raises(UserError, match=r"manifest.json is not found at file://"):
         mirror(here, f"file://{there}")
     (there / "manifest.json").write_text("{")
     with pytest.raises(UserError, match="is not JSON"):
@@ -265,6 +263,47 @@ def test_a_collection_that_was_made_here_is_not_written_over(there):
     with pytest.raises(UserError, match=r"holds a collection that was made here"):
         mirror(there, "memory://bucket")
     assert [p for p in sorted(there.rglob("*")) if p.name != ".mirror.lock"] == before
+
+
+@pytest.mark.parametrize("text", [None, "", "{", '{"url": 3}'])
+def test_a_mirror_json_that_is_missing_or_damaged_is_written_again(there, here, text):
+    mirror(here, f"file://{there}")
+    path = here / "mirror.json"
+    written = path.read_bytes()
+    path.unlink() if text is None else path.write_text(text)
+    mirror(here, f"file://{there}")
+    assert path.read_bytes() == written
+
+
+@pytest.mark.parametrize("text", [None, "", "{}"])
+def test_a_run_json_of_a_copy_that_is_missing_or_damaged_is_fetched_again(there, here, text):
+    (there / "run.json").write_text('{"status": "finished"}')
+    mirror(here, f"file://{there}")
+    (here / "run.json").unlink() if text is None else (here / "run.json").write_text(text)
+    mirror(here, f"file://{there}")
+    assert (here / "run.json").read_bytes() == (there / "run.json").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["mirror.json", "run.json"])
+def test_a_directory_in_the_place_of_a_copys_own_file_is_named(there, here, name):
+    mirror(here, f"file://{there}")
+    (here / name).unlink()
+    (here / name).mkdir()
+    with pytest.raises(UserError, match=rf"{name} is no file; remove it"):
+        mirror(here, f"file://{there}")
+    (here / name).rmdir()
+    mirror(here, f"file://{there}")
+    assert (here / name).is_file()
+
+
+def test_a_copy_whose_mirror_json_is_lost_is_no_copy_of_another_collection(there, here, tmp_path):
+    mirror(here, f"file://{there}")
+    (here / "mirror.json").unlink()
+    other = tmp_path / "other"
+    shutil.copytree(there, other)
+    (other / "manifest.json").write_bytes((there / "manifest.json").read_bytes() + b" ")
+    with pytest.raises(UserError, match=r"unknown source, and .* holds another collection"):
+        mirror(here, f"file://{other}")
 
 
 def test_a_mirror_moves_with_its_collection_and_takes_no_other(there, here, tmp_path):

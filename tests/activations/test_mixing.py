@@ -18,8 +18,7 @@ from diffusae.activations.writer import ActivationWriter
 
 def same_image_share(*, images: int, positions: int, batch_size: int, buffer_vectors: int) -> float:
     """The share of pairs of batch members that come from one image, over an epoch's whole
-    batches.
-    """
+    batches."""
     order = EpochOrder(images=images, positions=positions, batch_size=batch_size,
                        buffer_vectors=buffer_vectors, seed=0, epoch=0)  # fmt: skip
     same = pairs = 0
@@ -65,8 +64,7 @@ def private_bytes() -> int:
 
 def batches_of(root: Path, *, images: int, **options) -> ShuffledBatches:
     """Shuffled batches of 4096 vectors with 256 entries, 128 KB an image as float32, 16 MB a
-    buffer.
-    """
+    buffer."""
     stream = Stream(
         block="mid",
         t=0.5,

@@ -1,6 +1,5 @@
 """Collections whose samples differ in length: one vector a token, and no two texts have equally
-many.
-"""
+many."""
 
 from __future__ import annotations
 

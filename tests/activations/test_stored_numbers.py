@@ -1,6 +1,5 @@
 """Updates as float16, bfloat16 and float32: what is written, what every reader gives, and what does
-not fit.
-"""
+not fit."""
 
 from __future__ import annotations
 
@@ -19,6 +18,7 @@ from diffusae.activations.stored_numbers import stored_numbers
 from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError
 
+# Odd rows
 STREAM = Stream(
     block="mid",
     t=0.5,
@@ -28,7 +28,7 @@ STREAM = Stream(
     timestep=401,
     grid=(2, 3),
     d_in=5,
-)  # odd rows
+)
 NAMES = ("float16", "bfloat16", "float32")
 
 

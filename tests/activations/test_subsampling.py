@@ -1,6 +1,5 @@
 """Thinned training splits: which positions are kept, and that whatever reads them gets these very
-vectors.
-"""
+vectors."""
 
 from __future__ import annotations
 

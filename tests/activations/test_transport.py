@@ -69,9 +69,8 @@ def test_a_cut_download_goes_on_where_it_was_cut(server, tmp_path):
     (first, begun), *rest = server.asked
     assert (first, begun) == ("mid/shard.tar", 0)
     kept = min(start for _, start in rest)
-    assert (
-        0 < kept <= 800_000
-    )  # the rest alone was asked for again, but for what the client had not handed on
+    # The rest alone was asked for again, but for what the client had not handed on
+    assert 0 < kept <= 800_000
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -102,7 +101,7 @@ def test_faults_of_the_server_are_outlived(server, tmp_path):
     assert fetched(Source(server.url, attempts=3), tmp_path) == DATA
     server.faults = 2
     with pytest.raises(
-        UserError, match=r"cannot be had from http.*2 attempts.*the same command goes on"
+        UserError, match=r"cannot be fetched from http.*2 attempts.*run the same command again"
     ):
         Source(server.url, attempts=2).read("mid/shard.tar")
 
@@ -122,11 +121,11 @@ def test_other_contents_than_the_manifests_are_refused(there, tmp_path):
 
 def test_a_missing_file_a_failing_command_and_a_silent_host_are_told(there, server, tmp_path):
     for source in (Source(f"file://{there}"), Source(server.url)):
-        with pytest.raises(UserError, match=r"nowhere.tar is not to be found at"):
+        with pytest.raises(UserError, match=r"nowhere.tar is not found at"):
             source.read("nowhere.tar")
     with pytest.raises(UserError, match=r"exit 3"):
         Source("pipe:exit 3 # {path}", attempts=1).read("mid/shard.tar")
-    with pytest.raises(UserError, match=r"cannot be had from http://127.0.0.1:9"):
+    with pytest.raises(UserError, match=r"cannot be fetched from http://127.0.0.1:9"):
         Source("http://127.0.0.1:9", attempts=1).read("mid/shard.tar")
 
 
@@ -139,7 +138,7 @@ def test_the_place_of_a_file_is_no_part_of_a_command(there, tmp_path):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("pipe:cat shard.tar", "must hold {path} where the file's place goes"),
+        ("pipe:cat shard.tar", "must hold {path} where the file's path goes"),
         ("nonsense://bucket", "cannot be opened.*nonsense"),
     ],
 )

@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from diffusae.backbone.branches import check_conditionings, planned_branches, rows_of, told_branches
+from diffusae.backbone.branches import (
+    check_conditionings,
+    counted_branches,
+    planned_branches,
+    rows_of,
+)
 from diffusae.errors import UserError
 
 
@@ -44,7 +49,7 @@ def test_an_unknown_conditioning_lists_the_known() -> None:
 def test_the_plan_and_the_pipeline_agree_on_the_branches(
     pipe, guidance: float, branches: tuple[str, ...]
 ) -> None:
-    with told_branches(pipe) as told:
+    with counted_branches(pipe) as told:
         pipe("a cat", num_inference_steps=1, guidance_scale=guidance, output_type="latent")
         assert planned_branches(pipe.unet, guidance) == told() == branches
 
@@ -58,7 +63,7 @@ def test_a_guidance_distilled_model_has_no_uncond() -> None:
 def test_a_pipeline_that_does_not_tell_its_branches_is_refused() -> None:
     silent = SimpleNamespace(unet=nn.Identity())
     with (
-        told_branches(silent) as told,
+        counted_branches(silent) as told,
         pytest.raises(UserError, match="SimpleNamespace does not tell"),
     ):
         told()

@@ -36,8 +36,7 @@ def make(pipe: Any, family: str) -> Generation:
 @pytest.mark.parametrize("family", [pytest.param("sd", marks=pytest.mark.slow), "flux"])
 def test_a_compiled_denoiser_is_hooked_and_edited_as_ever(family: str) -> None:
     """With a backend that traces and does not generate code: what is compiled is the same, without
-    the minutes.
-    """
+    the minutes."""
     pipe = tiny_family(family)
     plain = make(pipe, family)
     layers = sum(isinstance(module, COMPILED) for module in denoiser_of(pipe).modules())

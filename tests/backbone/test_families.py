@@ -1,6 +1,5 @@
 """Families without an adapter, and pipelines that want more than a prompt, are named when they are
-listed or loaded.
-"""
+listed or loaded."""
 
 from __future__ import annotations
 
@@ -47,9 +46,8 @@ def test_a_family_without_an_adapter_is_named_with_what_an_adapter_would_need(
 ) -> None:
     parts = {"_class_name": name, "transformer": ["diffusers", STRANGE[name]]}
     (tmp_path / "model_index.json").write_text(json.dumps(parts))
-    refused = (
-        rf"{name} is not served: its denoiser is a {STRANGE[name]}.*an adapter would have to know"
-    )
+    kind = STRANGE[name]
+    refused = rf"{name} is not supported: its denoiser is a {kind}.*an adapter would have to know"
     with pytest.raises(UserError, match=refused):
         describe(tmp_path)
     with pytest.raises(UserError, match=refused):

@@ -1,6 +1,5 @@
 """Encoding is what decoding inverts: the pipelines' own scale and shift, and float32 where half
-precision overflows.
-"""
+precision overflows."""
 
 from __future__ import annotations
 

@@ -8,10 +8,10 @@ import torch
 from diffusae.backbone.describe import describe
 from diffusae.backbone.text_layers import (
     find_text_layers,
+    in_short,
     list_text_layers,
     names_text_layer,
     text_layer,
-    told,
 )
 from diffusae.errors import UserError
 from tiny_families import tiny_family
@@ -72,7 +72,7 @@ def test_names_are_told_from_those_of_blocks() -> None:
     assert not any(
         map(names_text_layer, ["mid", "text", "text4_1", "text_x", "atext_1", "text_1x"])
     )
-    assert told(["text_0", "text_1", "text3_0"]) == "text_0 to text_1, text3_0"
+    assert in_short(["text_0", "text_1", "text3_0"]) == "text_0 to text_1, text3_0"
 
 
 def test_published_encoders_have_the_papers_layers_before_any_weights() -> None:
@@ -80,7 +80,7 @@ def test_published_encoders_have_the_papers_layers_before_any_weights() -> None:
         name: describe("owner/name", architecture=name, text_layers=True).text_layers
         for name in ("sd14", "sdxl_turbo", "sd3", "flux_dev", "pixart_alpha")
     }
-    assert {name: told(layers) for name, layers in known.items()} == {
+    assert {name: in_short(layers) for name, layers in known.items()} == {
         "sd14": "text_0 to text_11",
         "sdxl_turbo": "text_0 to text_11, text2_0 to text2_31",
         "sd3": "text_0 to text_11, text2_0 to text2_31, text3_0 to text3_23",

@@ -1,4 +1,4 @@
-"""Ratios of times, measured in turns: times of one machine say little, ratios travel."""
+"""Ratios of times, measured in turns: they depend on the machine less than times do."""
 
 import statistics
 import time
@@ -23,11 +23,10 @@ def paired(first: Work, second: Work, *, rounds: int = 9) -> float:
 def in_turns(
     works: dict[str, Work], *, rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
-    """Seconds of each of `works` in rounds A B C A B C ..., after one run of each that does not
-    count.
+    """Seconds of all `works` in rounds A B C A B C ..., after one run of each that does not count.
 
-    `time.process_time` as the clock leaves out what other programs take of the core; it fits work
-    in one process alone.
+    `time.process_time` as the clock ignores the time of other programs; it fits work in one
+    process.
     """
     for work in works.values():
         work()

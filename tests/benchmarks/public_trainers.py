@@ -1,9 +1,9 @@
-"""One training step of TopK SAEs as public libraries carry it out, through their own code.
+"""One training step of TopK SAEs by public libraries, through their own code.
 
-Each class takes (d_in, d_sae, k, dead latents, lr, device); `step(x)` is one whole step: forward,
+Every class takes (d_in, d_sae, k, dead latents, lr, device). `step(x)` is one whole step: forward,
 backward, Adam, bookkeeping. With dead > 0, AuxK is on and that many latents count as dead at every
-step; what AuxK does with them is the library's own choice. `reconstructed(x)` is x_hat after the
-steps made. Libraries are imported where they are used: any may be missing.
+step; how AuxK uses them is the library's choice. `reconstructed(x)` is x_hat after the steps so
+far. Libraries are imported at their use, because any may be missing.
 """
 
 import os
@@ -20,16 +20,12 @@ LONG_AGO = 10**9
 
 
 class Sparsify:
-    """eai-sparsify: what `Trainer.fit` does around a `SparseCoder`, whose loop is tied to a
-    language model.
-    """
+    """eai-sparsify: the step of `Trainer.fit`, whose loop needs a language model."""
 
     def __init__(
         self, d_in: int, d_sae: int, k: int, dead: int = 0, lr: float = 1e-4, device: str = "cpu"
     ) -> None:
-        if (
-            device == "cpu"
-        ):  # its decoder in Triton is for GPUs, and it would take it wherever there is Triton
+        if device == "cpu":  # its Triton decoder is for GPUs, but it is used if Triton is installed
             os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")
         from sparsify.config import SparseCoderConfig  # type: ignore[import-not-found]
         from sparsify.sparse_coder import SparseCoder  # type: ignore[import-not-found]
@@ -66,9 +62,9 @@ class LeftOut(ModuleType):
 
 
 def without_pictures() -> None:
-    """Let overcomplete be imported where there is no torchvision for this torch.
+    """Make overcomplete importable without a torchvision for this torch.
 
-    Its vision models need that, and its plots a matplotlib of before 3.9; its SAEs and their
+    Its vision models need torchvision, and its plots a matplotlib before 3.9; its SAEs and their
     training need neither.
     """
     if find_spec("overcomplete") is not None and find_spec("torchvision") is None:
@@ -96,15 +92,8 @@ class Overcomplete:
         self.criterion: Callable[..., Tensor] = top_k_auxiliary_loss if dead else error
 
     def step(self, x: Tensor) -> None:
-        self.train(
-            self.sae,
-            [x],
-            self.criterion,
-            self.optimizer,
-            nb_epochs=1,
-            monitoring=0,
-            device=self.device,
-        )
+        options = {"nb_epochs": 1, "monitoring": 0, "device": self.device}
+        self.train(self.sae, [x], self.criterion, self.optimizer, **options)
 
     @torch.no_grad()
     def reconstructed(self, x: Tensor) -> Tensor:
@@ -119,22 +108,13 @@ class DictionaryLearning:
     ) -> None:
         from dictionary_learning.trainers.top_k import TopKTrainer  # type: ignore[import-not-found]
 
-        self.trainer = TopKTrainer(
-            steps=10**6,
-            activation_dim=d_in,
-            dict_size=d_sae,
-            k=k,
-            layer=0,
-            lm_name="",
-            device=device,
-            lr=lr,
-            auxk_alpha=1 / 32 if dead else 0,
-        )
+        sizes = {"activation_dim": d_in, "dict_size": d_sae, "k": k, "auxk_alpha": dead and 1 / 32}
+        self.trainer = TopKTrainer(steps=10**6, layer=0, lm_name="", device=device, lr=lr, **sizes)
         self.dead, self.auxiliary_loss = dead, self.trainer.get_auxiliary_loss
         self.trainer.get_auxiliary_loss = self.with_dead_latents
 
     def with_dead_latents(self, *arguments: Tensor) -> Tensor:
-        # Not before the step: it forgets about latents that fire before it comes to AuxK.
+        # Not before the step: it resets latents that fire before it reaches AuxK.
         self.trainer.num_tokens_since_fired[: self.dead] = LONG_AGO
         loss = self.auxiliary_loss(*arguments)
         assert self.trainer.dead_features == self.dead
@@ -162,12 +142,9 @@ class SAELens:
         from sae_lens.training.sae_trainer import SAETrainer  # type: ignore[import-not-found]
 
         config = SAETrainerConfig(
-            total_training_samples=10**9,
-            train_batch_size_samples=4096,
-            lr=lr,
-            lr_end=lr,
+            total_training_samples=10**9, train_batch_size_samples=4096, lr=lr, lr_end=lr,
             device=device,
-        )
+        )  # fmt: skip
         sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=d_in, d_sae=d_sae, k=k, device=device))
         nothing: Iterator[Tensor] = iter(())
         self.trainer: Any = SAETrainer(config, sae, nothing)
@@ -194,7 +171,7 @@ PUBLIC = {
 def public_trainers(
     d_in: int, d_sae: int, k: int, *, dead: int = 0, lr: float = 1e-4, device: str = "cpu"
 ) -> dict[str, Any]:
-    """A trainer of every library that is installed; the others are told on stdout."""
+    """A trainer of every installed library; the others are named on stdout."""
     trainers = {}
     for name, trainer_of in PUBLIC.items():
         try:

@@ -1,6 +1,4 @@
-"""What capture costs generation: calls with hooks and without, in turns. `make bench` prints the
-ratios.
-"""
+"""The cost of capture: generation with and without hooks, in turns. `make bench` prints ratios."""
 
 from __future__ import annotations
 
@@ -39,8 +37,9 @@ def interval(ratios: list[float]) -> tuple[float, float, float]:
 
 
 def test_generation_with_capture_against_generation_without() -> None:
-    """The default study: three blocks and both branches at three of 50 steps; with the attention to
-    the text, and without any timestep wanted (hooks that find nothing to do).
+    """The default study: three blocks and both branches at three of 50 steps.
+
+    Also with the attention to the text, and with hooks that have nothing to do.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pipe = load_pipeline(SHIPPED, dtype=torch.float32, device=device)
@@ -65,8 +64,7 @@ def test_generation_with_capture_against_generation_without() -> None:
 
     works: dict[str, Callable[[], object]] = {"without": run, "again": run, "idle hooks": idle}
     works |= {"updates": captured, "updates and attention": with_attention}
-    # On a CPU its own seconds count: those of a busy machine's other programs would hide a
-    # hundredth.
+    # On a CPU the process's own seconds: other programs would hide a difference of 1 %.
     clock = time.perf_counter if device == "cuda" else time.process_time
     times: dict[str, list[float]] = {name: [] for name in works}
     for number in range(-1, ROUNDS):  # a first round that does not count
@@ -76,7 +74,7 @@ def test_generation_with_capture_against_generation_without() -> None:
             if number >= 0:
                 times[name].append(clock() - start)
     for name in list(works)[1:]:
-        ratios = [each / base for each, base in zip(times[name], times["without"], strict=True)]
+        ratios = [taken / base for taken, base in zip(times[name], times["without"], strict=True)]
         median, low, high = interval(ratios)
         least = min(times[name]) / min(times["without"])
         print(
@@ -84,12 +82,12 @@ def test_generation_with_capture_against_generation_without() -> None:
             f" without [{low:.4f}, {high:.4f}]; fastest of {ROUNDS}: {least:.4f} x"
         )
     ratio, *_ = interval([a / b for a, b in zip(times["updates"], times["without"], strict=True)])
-    assert 0.5 < ratio < 1.5  # beyond this the machine was too noisy to say anything
+    assert 0.5 < ratio < 1.5  # otherwise the machine was too noisy
 
 
 @contextmanager
 def timed_hooks() -> Iterator[list[float]]:
-    """[CPU seconds spent inside of all hooks that are registered meanwhile]."""
+    """[CPU seconds spent in all hooks that are registered inside the context]."""
     spent = [0.0]
 
     def timed(register: Callable[..., object]) -> Callable[..., object]:
@@ -118,28 +116,17 @@ def timed_hooks() -> Iterator[list[float]]:
 )
 @pytest.mark.parametrize("attention", [False, True])
 def test_the_share_of_a_generation_that_is_spent_in_hooks(attention: bool) -> None:
-    """Hooks and the rest of one and the same run: steadier than two runs where a machine is
-    busy.
-    """
+    """Hooks and the rest of the same run: steadier than two runs on a busy machine."""
     pipe = load_pipeline(SHIPPED, dtype=torch.float32, device="cpu")
     timesteps = [timestep_at(pipe.scheduler, STEPS, t) for t in (1.0, 0.5, 0.0)]
     captions, seeds = ["a red fish and a blue house , flat"] * PICTURES, list(range(PICTURES))
+    options = {"steps": STEPS, "guidance": 4.0, "decode": False, "timesteps": timesteps}
     shares = []
     for _ in range(5):
         start = time.process_time()
-        with timed_hooks() as spent:
-            reading = capture_cross_attention(pipe, timesteps) if attention else nullcontext()
-            with reading:
-                generate(
-                    pipe,
-                    captions,
-                    seeds,
-                    steps=STEPS,
-                    guidance=4.0,
-                    decode=False,
-                    hookpoints=HOOKPOINTS,
-                    timesteps=timesteps,
-                )
+        reading = capture_cross_attention(pipe, timesteps) if attention else nullcontext()
+        with timed_hooks() as spent, reading:
+            generate(pipe, captions, seeds, hookpoints=HOOKPOINTS, **options)
         whole = time.process_time() - start
         shares.append(spent[0] / (whole - spent[0]))
     median, low, high = interval(shares)

@@ -1,8 +1,7 @@
-"""A training step on a GPU: ours with torch's kernels and with our own, beside public libraries and
-the matrix limit.
+"""A training step on a GPU: ours, with torch's and our own kernels, and those of public libraries.
 
-`make bench-gpu` prints it. `make bench` runs the same code on the CPU with few and short vectors,
-so that it is known to run; those times mean nothing.
+The matrix limit is printed too. `make bench-gpu` prints everything. `make bench` runs the same code
+on the CPU at a tiny size, to test it; those times mean nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import statistics
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from typing import Any, NamedTuple
 
 import pytest
@@ -26,7 +26,7 @@ from diffusae.sae.sparse_ops import TORCH, Entries, Kernels
 
 
 class Scale(NamedTuple):
-    """Where a benchmark runs, and how large."""
+    """The device and the size of a benchmark."""
 
     device: str
     d_in: int
@@ -55,7 +55,7 @@ pytestmark = [
 
 
 def milliseconds(works: dict[str, Work], scale: Scale) -> dict[str, list[float]]:
-    """Of each of `works` in turns, the device's queue included."""
+    """Milliseconds of all `works`, in turns, with the device's queue finished."""
 
     def finished(work: Work) -> None:
         work()
@@ -85,8 +85,8 @@ def triton_runs(device_type: str) -> bool:
 
 @pytest.mark.parametrize("with_auxk", [False, True], ids=["without_auxk", "with_auxk"])
 def test_our_step_with_torch_compile(scale: Scale, with_auxk: bool) -> None:
-    """It takes the loss in parts: where the step looks at numbers (is the loss finite, which
-    latents are dead) a graph ends. The projections are whole graphs.
+    """A graph ends where the step looks at numbers (is the loss finite, which latents are dead),
+    so the loss is compiled in parts. The projections are whole graphs.
     """
     if "nnsight" in sys.modules:
         pytest.skip("nnsight, which dictionary-learning brings, replaces parts of torch.compile")
@@ -105,7 +105,7 @@ def test_our_step_with_torch_compile(scale: Scale, with_auxk: bool) -> None:
         name: lambda trainer=trainer: trainer.step(x) for name, trainer in made.items()
     }
     for work in works.values():
-        work()  # another shape of the dead latents is compiled for once more
+        work()  # the first shape of the dead latents is compiled separately
     times = milliseconds(works, scale)
     print(f"\nour step, {'with' if with_auxk else 'without'} AuxK, on {device_name(scale)}")
     for name, measured in times.items():
@@ -148,9 +148,8 @@ def test_our_step_beside_the_public_ones_and_the_matrix_limit(
         }
         low, weights = x.bfloat16(), torch.randn(d_sae, scale.d_in, device=x.device).bfloat16()
         out = torch.empty(scale.batch, d_sae, dtype=torch.bfloat16, device=x.device)
-        works["matrix limit: the bfloat16 encoder product"] = lambda: torch.mm(
-            low, weights.T, out=out
-        )
+        limit = "matrix limit: the bfloat16 encoder product"
+        works[limit] = lambda: torch.mm(low, weights.T, out=out)
         times = milliseconds(works, scale)
     for name, measured in times.items():
         middle = statistics.median(measured)
@@ -166,17 +165,16 @@ def device_name(scale: Scale) -> str:
 
 
 def bytes_per_ms(scale: Scale) -> float:
-    """Read and written by a copy of much more than a cache holds: what the memory can do."""
-    much = torch.empty(
-        2**28 if scale.device == "cuda" else 2**20, dtype=torch.float32, device=scale.device
-    )
-    there = torch.empty_like(much)
-    times = milliseconds({"copy": lambda: there.copy_(much)}, scale)["copy"]
-    return 2 * much.numel() * much.element_size() / statistics.median(times)
+    """The memory's speed: bytes read and written by a copy much larger than a cache."""
+    n = 2**28 if scale.device == "cuda" else 2**20
+    source = torch.empty(n, dtype=torch.float32, device=scale.device)
+    target = torch.empty_like(source)
+    times = milliseconds({"copy": lambda: target.copy_(source)}, scale)["copy"]
+    return 2 * n * source.element_size() / statistics.median(times)
 
 
 def chosen(scale: Scale, hot: int) -> Tensor:
-    """Latents [batch, k] of random vectors, the first `hot` of them active in every one."""
+    """Latents [batch, k] of random vectors; the first `hot` latents are active in every vector."""
     generator = torch.Generator().manual_seed(0)
     d_sae = EXPANSION * scale.d_in
     rows = [
@@ -188,11 +186,11 @@ def chosen(scale: Scale, hot: int) -> Tensor:
 
 
 class Products(NamedTuple):
-    """What one training step computes with its entries, apart from the encoder product."""
+    """The products of a training step with its entries, without the encoder product."""
 
     works: dict[str, Work]
     gathered: dict[str, int]
-    """Bytes that are picked row by row."""
+    """Bytes that are read row by row."""
     least: dict[str, int]
     """Bytes that have to be read and written once."""
 
@@ -237,22 +235,20 @@ def test_our_kernels_beside_torchs_and_the_memory(scale: Scale, hot: int) -> Non
         for kind in parts.values():
             torch.testing.assert_close(kind.works[part](), expected, rtol=1e-4, atol=1e-3)
         times = milliseconds({name: kind.works[part] for name, kind in parts.items()}, scale)
-        told = ", ".join(
-            f"{name} {statistics.median(measured):.3f} ms" for name, measured in times.items()
-        )
+        spent = [f"{name} {statistics.median(measured):.3f} ms" for name, measured in times.items()]
         if "triton" in times:
-            told += f", triton is {ratio(times['torch'], times['triton']):.2f} times as fast"
+            spent.append(f"triton is {ratio(times['torch'], times['triton']):.2f} times as fast")
         least, gathered = (
             bytes_[part] / rate for bytes_ in (parts["torch"].least, parts["torch"].gathered)
         )
         print(
-            f"  {part}: {told}; every byte once from memory {least:.3f} ms, every row picked"
-            f" {gathered:.3f} ms"
+            f"  {part}: {', '.join(spent)}; every byte once from memory {least:.3f} ms, every row"
+            f" picked {gathered:.3f} ms"
         )
 
 
 def test_other_sizes_of_our_kernels(scale: Scale, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How good the sizes are that `triton_kernels` has."""
+    """Times of other sizes than those in `triton_kernels`."""
     if not triton_runs(scale.device):
         pytest.skip("no Triton kernels run here")
     from diffusae.sae import triton_kernels
@@ -261,16 +257,11 @@ def test_other_sizes_of_our_kernels(scale: Scale, monkeypatch: pytest.MonkeyPatc
         "\nms of decoding, inner products and a weight gradient with a hot latent on"
         f" {device_name(scale)}"
     )
-    settings = [
-        (entries, columns, warps)
-        for entries in (4, 8, 16)
-        for columns in (128, 256)
-        for warps in (2, 4, 8)
-    ]
+    settings = list(product((4, 8, 16), (128, 256), (2, 4, 8)))
     for entries, columns, warps in settings if scale.device == "cuda" else settings[:2]:
         monkeypatch.setattr(triton_kernels, "ENTRIES", entries)
         monkeypatch.setattr(triton_kernels, "COLUMNS", columns)
         monkeypatch.setattr(triton_kernels, "WARPS", warps)
         times = milliseconds(products(scale, triton_kernels.KERNELS, 1).works, scale)
-        told = ", ".join(f"{statistics.median(measured):.3f}" for measured in times.values())
-        print(f"  {entries} entries, {columns} columns, {warps} warps: {told}")
+        spent = ", ".join(f"{statistics.median(measured):.3f}" for measured in times.values())
+        print(f"  {entries} entries, {columns} columns, {warps} warps: {spent}")

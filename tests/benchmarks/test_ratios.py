@@ -1,6 +1,4 @@
-"""Ratios of our parts to their limits: `make bench` prints them. Times of one machine say little,
-ratios travel.
-"""
+"""Ratios of our parts to their limits; `make bench` prints them."""
 
 import pytest
 import torch
@@ -36,4 +34,4 @@ def test_sae_step_against_its_encoder_product(d_in, d_sae, k, batch):
         f"\nSAE step, d_in {d_in}, d_sae {d_sae}, k {k}, batch {batch}: {ratio:.1f} x its encoder"
         " product"
     )
-    assert ratio > 1  # the product is part of the step: anything below is a broken measurement
+    assert ratio > 1  # the product is part of the step: less is a broken measurement

@@ -1,6 +1,4 @@
-"""Our training step beside those of public libraries, and what it loses by choosing latents in few
-bits.
-"""
+"""Our training step beside those of public libraries; the cost of choosing latents in few bits."""
 
 import statistics
 import time
@@ -16,10 +14,9 @@ from benchmarks.paired import Work, in_turns
 from benchmarks.public_trainers import LONG_AGO, public_trainers
 from diffusae.sae import sparsity
 from diffusae.sae.autoencoder import SparseAutoencoder
-from diffusae.sae.kernels import KernelsName
 from diffusae.sae.losses import normalised_error
 from diffusae.sae.module import ADAM_EPSILON, SAEModule, adam
-from diffusae.sae.precision import SelectionPrecision
+from diffusae.sae.settings import KernelsName, SelectionPrecision
 from diffusae.sae.sparsity import TopK
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -55,16 +52,11 @@ class Ours:
     ) -> None:
         d_in = x.shape[1]
         sae = SparseAutoencoder(
-            d_in,
-            EXPANSION * d_in,
-            TopK(K),
-            selection_precision=precision,
-            kernels=kernels,
+            d_in, EXPANSION * d_in, TopK(K), selection_precision=precision, kernels=kernels,
             encoder_norm=encoder_norm,
-        )
-        self.module = SAEModule(sae, dead_after_vectors=LONG_AGO // 2, k_aux=k_aux, lr=lr).to(
-            x.device
-        )
+        )  # fmt: skip
+        module = SAEModule(sae, dead_after_vectors=LONG_AGO // 2, k_aux=k_aux, lr=lr)
+        self.module = module.to(x.device)
         self.module.initialise(x)
         self.module.log_dict = lambda *_args, **_values: None  # type: ignore[method-assign]
         self.optimizer = adam(sae.parameters(), self.module)
@@ -114,21 +106,19 @@ class Dense:
 
 
 def batch_of(directions: Tensor, seed: int, *, rows: int = BATCH) -> Tensor:
-    """Sums of 20 of the directions in each vector, and noise that no dictionary can explain."""
+    """Vectors that are sums of 20 directions and noise that no dictionary can explain."""
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randint(len(directions), (rows, K), generator=generator)
     strength = torch.rand(rows, K, generator=generator)
     noise = torch.randn(rows, directions.shape[1], generator=generator)
-    return (
-        F.embedding_bag(chosen, directions, per_sample_weights=strength, mode="sum") + 0.02 * noise
-    )
+    sums = F.embedding_bag(chosen, directions, per_sample_weights=strength, mode="sum")
+    return sums + 0.02 * noise
 
 
 def planted_directions(d_in: int = D_IN, *, seed: int = 0) -> Tensor:
-    # With the autoencoders' own seed, 0, they would begin with these very directions.
-    drawn = torch.randn(
-        EXPANSION * d_in // 2, d_in, generator=torch.Generator().manual_seed(2504 + seed)
-    )
+    # With seed 0, the autoencoders' own, they would start from these very directions.
+    generator = torch.Generator().manual_seed(2504 + seed)
+    drawn = torch.randn(EXPANSION * d_in // 2, d_in, generator=generator)
     return F.normalize(drawn, dim=1)
 
 
@@ -138,9 +128,8 @@ def test_our_step_beside_the_public_ones(dead):
     ours = {f"ours, {precision}": Ours(x, precision, dead=dead) for precision in PRECISIONS}
     if dead:  # the libraries take d_in / 2 dead latents of a row
         for precision in PRECISIONS:
-            ours[f"ours, {precision}, k_aux {D_IN // 2}"] = Ours(
-                x, precision, dead=dead, k_aux=D_IN // 2
-            )
+            trainer = Ours(x, precision, dead=dead, k_aux=D_IN // 2)
+            ours[f"ours, {precision}, k_aux {D_IN // 2}"] = trainer
     steps: dict[str, Work] = {
         name: lambda trainer=trainer: trainer.step(x) for name, trainer in ours.items()
     }
@@ -160,15 +149,13 @@ def test_our_step_beside_the_public_ones(dead):
             mine: statistics.median(b / a for a, b in zip(times[mine], times[name], strict=True))
             for mine in ours
         }
-        print(
-            f"  {name} takes "
-            + ", ".join(f"{ratio:.1f} x {mine}" for mine, ratio in ratios.items())
-        )
+        shown = ", ".join(f"{ratio:.1f} x {mine}" for mine, ratio in ratios.items())
+        print(f"  {name} takes {shown}")
         assert min(ratios.values()) > 0
 
 
 def test_losses_after_200_steps_beside_the_dense_step():
-    """At the size and the learning rate that times are measured at."""
+    """At the size and the learning rate of the timed steps."""
     losses = losses_at_the_end(D_IN, BATCH, directions=planted_directions(), first_seed=1, lr=1e-4)
     print(
         f"\nloss, mean of the last {LAST} of {STEPS} steps; the dense float32 step:"
@@ -181,16 +168,13 @@ def test_losses_after_200_steps_beside_the_dense_step():
 
 
 def test_losses_where_they_fall_fast_beside_the_dense_step_with_rows_in_another_order():
-    """There a rounding error grows into another course: how much of that is rounding alone, the
-    dense step tells itself.
-    """
+    """Fast losses amplify rounding; the dense step on reordered rows shows by how much."""
     d_in, rows, runs = D_IN // 4, BATCH // 4, 10
     excess: dict[str, list[float]] = {}
     for run in range(runs):
         directions = planted_directions(d_in, seed=run)
-        losses = losses_at_the_end(
-            d_in, rows, directions=directions, first_seed=1 + STEPS * run, lr=2e-3, reordered=True
-        )
+        options = {"first_seed": 1 + STEPS * run, "lr": 2e-3, "reordered": True}
+        losses = losses_at_the_end(d_in, rows, directions=directions, **options)
         for name, loss in losses.items():
             excess.setdefault(name, []).append(100 * (loss / losses["dense"] - 1))
     print(
@@ -206,9 +190,7 @@ def test_losses_where_they_fall_fast_beside_the_dense_step_with_rows_in_another_
 def losses_at_the_end(
     d_in: int, rows: int, *, directions: Tensor, first_seed: int, lr: float, reordered: bool = False
 ) -> dict[str, float]:
-    """Training losses, the means of the last steps, on the same batches; "reordered" is dense on
-    permuted rows.
-    """
+    """Mean training losses of the last steps, on the same batches; "reordered": permuted rows."""
     first = batch_of(directions, first_seed, rows=rows)
     trainers: dict[str, Dense | Ours] = {"dense": Dense(first, lr=lr)}
     if reordered:
@@ -219,19 +201,17 @@ def losses_at_the_end(
         x = batch_of(directions, first_seed + step, rows=rows)
         for name, trainer in trainers.items():
             losses[name].append(trainer.step(x.flip(0) if name == "reordered" else x))
-    return {name: statistics.mean(each[-LAST:]) for name, each in losses.items()}
+    return {name: statistics.mean(values[-LAST:]) for name, values in losses.items()}
 
 
 @pytest.mark.parametrize("lr", [1e-3, 3e-3])
 def test_fvu_of_all_trainers_after_200_equal_steps_at_a_quarter_of_the_size(lr):
-    """Every library begins with its own initialisation and has the same data, batches and learning
-    rate.
-    """
+    """Libraries differ in their initialisation; data, batches and learning rate are the same."""
     d_in, rows = D_IN // 4, BATCH // 4
     directions = planted_directions(d_in)
     first, new = (batch_of(directions, seed, rows=rows) for seed in (1, 10**6))
     trainers: dict[str, Any] = {f"ours, {name}": Ours(first, name, lr=lr) for name in PRECISIONS}
-    for norm in (0.58, 0.1):  # as eai-sparsify's and sae-lens' encoders begin
+    for norm in (0.58, 0.1):  # the first norms of eai-sparsify's and sae-lens' encoders
         trainers[f"ours, encoder_norm {norm}"] = Ours(first, "float32", lr=lr, encoder_norm=norm)
     trainers["dense float32"] = Dense(first, lr=lr)
     trainers |= public_trainers(d_in, EXPANSION * d_in, K, lr=lr)
@@ -251,16 +231,14 @@ def test_fvu_of_all_trainers_after_200_equal_steps_at_a_quarter_of_the_size(lr):
     for name, value in fvu.items():
         print(f"  {name}: {value:.4f}")
     assert max(fvu.values()) < 1
-    if lr == 1e-3:  # at the higher rate rounding has grown into other courses by then
+    if lr == 1e-3:  # at the higher rate rounding has grown too much by then
         for precision in PRECISIONS:
             assert fvu[f"ours, {precision}"] == pytest.approx(fvu["dense float32"], rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_how_many_latents_a_search_in_few_bits_misses(precision, monkeypatch):
-    """Of float32's K of every vector, at five moments of a training, with the spare candidates and
-    without.
-    """
+    """Of float32's K of every vector, at five moments, with and without spare candidates."""
     rows, directions = 1024, planted_directions()
     trainer = Ours(batch_of(directions, 1, rows=rows), precision, lr=3e-3)
     sae = trainer.module.autoencoder
@@ -271,9 +249,8 @@ def test_how_many_latents_a_search_in_few_bits_misses(precision, monkeypatch):
             patch.setattr(sparsity, "SPARE", spare)
             codes = sae.scaled_pass(x).codes
         sae.selection_precision = precision
-        return torch.zeros(rows, D_SAE, dtype=torch.bool).scatter_(
-            1, codes.indices, codes.values > 0
-        )
+        mask = torch.zeros(rows, D_SAE, dtype=torch.bool)
+        return mask.scatter_(1, codes.indices, codes.values > 0)
 
     print(
         f"\nlatents of {K} a vector that a search in {precision} misses, d_in {D_IN}, d_sae {D_SAE}"
@@ -286,9 +263,9 @@ def test_how_many_latents_a_search_in_few_bits_misses(precision, monkeypatch):
                 spare: float((exact & ~chosen(x, precision, spare)).sum()) / rows
                 for spare in (0, sparsity.SPARE)
             }
-            told = ", ".join(
+            counts = [
                 f"{count:.4f} with {spare} spare candidates" for spare, count in missed.items()
-            )
-            print(f"  after {step} steps: {told}")
+            ]
+            print(f"  after {step} steps: {', '.join(counts)}")
             assert missed[sparsity.SPARE] < 0.001 * K
         trainer.step(x)

@@ -1,6 +1,4 @@
-"""What an edit costs: the same generation with an edit that acts at every step, with one that never
-acts, and without.
-"""
+"""The cost of an edit: generation with an edit at every step, with one that never acts, without."""
 
 import statistics
 import time
@@ -49,9 +47,7 @@ class Timed:
 
 
 def share_inside(edited, change):
-    """The seconds inside a change over those of the rest of the same run, in per cent: steadier
-    than two runs.
-    """
+    """Seconds inside a change over those of the rest of the same run, in per cent."""
     timed = Timed(change)
     run = edited(timed)
     run()
@@ -63,32 +59,30 @@ def share_inside(edited, change):
 
 
 def shares(times, *, skipped):
-    """{work: (median, low, high)}: what each takes beyond the plain one, in per cent of it;
-    `skipped` rounds at both ends.
+    """{work: (median, low, high)}: its extra time in per cent of the time without an edit.
+
+    low and high leave out `skipped` rounds at each end.
     """
     plain = times["no edit"]
-    found = {}
+    extra = {}
     for name, taken in times.items():
         ratios = sorted(100 * (a / b - 1) for a, b in zip(taken, plain, strict=True))
-        found[name] = statistics.median(ratios), ratios[skipped], ratios[-1 - skipped]
-    return {name: found[name] for name in found if name != "no edit"}
+        extra[name] = statistics.median(ratios), ratios[skipped], ratios[-1 - skipped]
+    return {name: extra[name] for name in extra if name != "no edit"}
 
 
 def test_the_cost_of_an_edit(capsys):
     pipe = load_pipeline(SHIPPED, dtype=torch.float32, device="cpu")
     sae = SparseAutoencoder(D_IN, 512, TopK(k=10), seed=0)
     direction = torch.nn.functional.normalize(torch.ones(D_IN), dim=0)
-    move, push = (
-        SpatialMove(sae, direction, Region("top_left"), strength=1.0),
-        GlobalPush(sae, direction, strength=1.0),
-    )
+    move = SpatialMove(sae, direction, Region("top_left"), strength=1.0)
+    push, captions = GlobalPush(sae, direction, strength=1.0), ["a red fish"] * 8
+    options = {"steps": 10, "guidance": 4.0, "decode": False}
 
     def work(*edits):
         def run():
             with steer(pipe, edits) if edits else nullcontext():
-                return generate(
-                    pipe, ["a red fish"] * 8, list(range(8)), steps=10, guidance=4.0, decode=False
-                ).latents
+                return generate(pipe, captions, list(range(8)), **options).latents
 
         return run
 
@@ -97,8 +91,7 @@ def test_the_cost_of_an_edit(capsys):
         "spatial, every step": work(Edit(HOOKPOINT, move)),
         "global, every step": work(Edit(HOOKPOINT, push)),
         "spatial, in the early window": work(Edit(HOOKPOINT, move, window=(1.0, 0.6))),
-        # In a branch that does act, but never in this window: DDIM's 10 steps have no t between .99
-        # and .9.
+        # In a branch that acts, but DDIM's 10 steps have no t in this window.
         "never acts": work(Edit(HOOKPOINT, move, window=(0.99, 0.9))),
     }
     times = in_turns(works, rounds=15, clock=time.process_time)
@@ -117,35 +110,27 @@ def test_the_cost_of_an_edit(capsys):
 
 
 def test_the_cost_of_an_edit_at_the_true_size_of_stable_diffusion(capsys):
-    """Random weights: an edit's arithmetic does not depend on them. One picture, two steps with
-    guidance.
-    """
+    """Random weights, on which an edit's arithmetic does not depend; one picture, two steps."""
     pipe = sd()
-    pipe.unet, pipe.text_encoder = (
-        random_unet(),
-        text_encoder(hidden_size=768, num_attention_heads=12),
-    )
+    pipe.unet = random_unet()
+    pipe.text_encoder = text_encoder(hidden_size=768, num_attention_heads=12)
     pipe.set_progress_bar_config(disable=True)
     sae = SparseAutoencoder(1280, 5120, TopK(k=10), seed=0)
     direction = torch.nn.functional.normalize(torch.ones(1280), dim=0)
-    move, hookpoint = (
-        SpatialMove(sae, direction, Region("top_left"), strength=1.0),
-        "up_blocks.1.attentions.0",
-    )
+    move = SpatialMove(sae, direction, Region("top_left"), strength=1.0)
+    hookpoint = "up_blocks.1.attentions.0"
     edit = Edit(hookpoint, move)
+    options = {"steps": 2, "guidance": 7.5, "decode": False, "height": 512, "width": 512}
 
     def work(*edits):
         def run():
             with steer(pipe, edits) if edits else nullcontext():
-                return generate(
-                    pipe, ["a cat"], [0], steps=2, guidance=7.5, decode=False, height=512, width=512
-                ).latents
+                return generate(pipe, ["a cat"], [0], **options).latents
 
         return run
 
-    times = in_turns(
-        {"no edit": work(), "spatial, every step": work(edit)}, rounds=4, clock=time.process_time
-    )
+    works = {"no edit": work(), "spatial, every step": work(edit)}
+    times = in_turns(works, rounds=4, clock=time.process_time)
     with capsys.disabled():
         print(
             "\nthe same for Stable Diffusion 1.4's U-Net, 16 x 16 x 1280 and 5,120 latents (4"

@@ -1,4 +1,4 @@
-"""Readers and writer beside plain webdataset and beside what memory allows."""
+"""Readers and writer compared with plain webdataset and with the memory limit."""
 
 import io
 import json
@@ -40,14 +40,11 @@ def _one_core() -> Iterator[None]:
 
 
 def records(group: int) -> Iterator[ImageRecord]:
-    each = IMAGES // GROUPS
-    for n in range(group * each, (group + 1) * each):
-        updates = (
-            np.random.default_rng(n).standard_normal(SHAPE, dtype=np.float32).astype(np.float16)
-        )
-        yield ImageRecord(
-            image_id=f"i{n}", prompt="", seed=n, split="train", updates={STREAM.folder: updates}
-        )
+    size = IMAGES // GROUPS
+    for n in range(group * size, (group + 1) * size):
+        drawn = np.random.default_rng(n).standard_normal(SHAPE, dtype=np.float32)
+        updates = {STREAM.folder: drawn.astype(np.float16)}
+        yield ImageRecord(image_id=f"i{n}", prompt="", seed=n, split="train", updates=updates)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +63,7 @@ def shuffled(collection: tuple[Path, Manifest], reader: Reader) -> ShuffledBatch
 
 
 def vector_by_vector(shards: Iterable[str]) -> int:
-    """webdataset's own shuffle of single vectors; returns how many came."""
+    """webdataset's own shuffle of single vectors; the number of vectors."""
 
     def vectors(samples: Iterable[dict[str, Any]]) -> Iterator[np.ndarray]:
         for sample in samples:
@@ -92,21 +89,19 @@ def test_readers_beside_webdataset_and_the_limit(collection, tmp_path):
             for record in records(group):
                 file.write(record.updates[STREAM.folder].tobytes())
     mapped = np.memmap(raw, dtype=np.float16, mode="c", shape=(VECTORS, STREAM.d_in))
-    # Written once, as a reader of whole batches would: what float16 -> float32 costs at the least.
+    # Written once, as by a reader of whole batches: the least cost of float16 -> float32.
     out = torch.empty(BATCH, STREAM.d_in)
 
     def conversion() -> None:
         for first in range(0, VECTORS, BATCH):
             out.copy_(torch.from_numpy(mapped[first : first + BATCH]))
 
-    mapped_batches, streamed_batches = (
-        shuffled(collection, "mapped"),
-        shuffled(collection, "webdataset"),
-    )
+    mapped_batches = shuffled(collection, "mapped")
+    streamed_batches = shuffled(collection, "webdataset")
     one = manifest.shards(STREAM.folder, "train")[0]
     works: dict[str, Work] = {
         "raw memory map, unshuffled": conversion,
-        # `map` lets go of a batch before it asks for the next, as a training step does.
+        # `map` releases a batch before it asks for the next, as a training step does.
         "ours, mapped": lambda: sum(map(len, mapped_batches)),
         "ours, webdataset": lambda: sum(map(len, streamed_batches)),
         "webdataset, vector by vector": lambda: vector_by_vector([str(root / one.path)]),
@@ -158,31 +153,21 @@ def test_writer_beside_plain_webdataset(tmp_path):
 
     def ours() -> None:
         root = tmp_path / f"ours{next(numbers)}"
-        ActivationWriter(root, streams=[STREAM], header={}, with_images=False).write_group(
-            0, images
-        )
+        writer = ActivationWriter(root, streams=[STREAM], header={}, with_images=False)
+        writer.write_group(0, images)
 
     def plain() -> None:
         with open(tmp_path / f"plain{next(numbers)}.tar", "wb") as file:
             tar = TarWriter(file, encoder=False)
             for record in images:
-                tar.write(
-                    {
-                        "__key__": record.image_id,
-                        "npy": npy_bytes(cast(np.ndarray, record.updates[STREAM.folder])),
-                        "json": json.dumps({"seed": record.seed}).encode(),
-                    }
-                )
+                array = npy_bytes(cast(np.ndarray, record.updates[STREAM.folder]))
+                text = json.dumps({"seed": record.seed}).encode()
+                tar.write({"__key__": record.image_id, "npy": array, "json": text})
             tar.close()
 
     times = in_turns({"ours": ours, "plain": plain}, rounds=7)
     ratio = statistics.median(a / b for a, b in zip(times["ours"], times["plain"], strict=True))
-    ours_speed, plain_speed = (
-        size / statistics.median(times[name]) / 1e6 for name in ("ours", "plain")
-    )
-    print(
-        f"\nwriting with checks, SHA-256 and rename: {ours_speed:.0f} MB/s, {ratio:.2f} x the"
-        " time of"
-    )
-    print(f"plain webdataset: {plain_speed:.0f} MB/s")
+    speed = {name: size / statistics.median(taken) / 1e6 for name, taken in times.items()}
+    print(f"\nwriting with checks, SHA-256 and rename: {speed['ours']:.0f} MB/s, {ratio:.2f} x the")
+    print(f"time of plain webdataset: {speed['plain']:.0f} MB/s")
     assert ratio > 0

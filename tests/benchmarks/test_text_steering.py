@@ -1,6 +1,4 @@
-"""What steering through the text encoder costs: the same generation with a text edit and without,
-in turns.
-"""
+"""The cost of a text edit: the same generation with and without it, in turns."""
 
 import statistics
 from contextlib import nullcontext
@@ -26,24 +24,18 @@ ROUNDS = 11
 
 @pytest.mark.parametrize("pictures", [1, 8])
 def test_the_cost_of_steering_through_the_text_encoder(capsys, pictures):
-    """One context a generation: the concept prompt is encoded anew in each, which is the dearest
-    way to use it.
-    """
+    """One context for each generation: every one encodes the concept prompt, the worst case."""
     torch.set_num_threads(1)
     pipe = load_pipeline(SHIPPED, dtype=torch.float32, device="cpu")
     sae = SparseAutoencoder(128, 512, TopK(k=32), seed=0)
 
+    captions, seeds = ["a red fish"] * pictures, list(range(pictures))
+    options = {"steps": STEPS, "guidance": 4.0, "decode": False}
+
     def work(*edits: TextEdit) -> Work:
         def run():
             with steer(pipe, edits) if edits else nullcontext():
-                return generate(
-                    pipe,
-                    ["a red fish"] * pictures,
-                    list(range(pictures)),
-                    steps=STEPS,
-                    guidance=4.0,
-                    decode=False,
-                ).latents
+                return generate(pipe, captions, seeds, **options).latents
 
         return run
 

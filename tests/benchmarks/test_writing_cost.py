@@ -1,6 +1,4 @@
-"""What writing costs a collection: seconds in the writer beside those in which pictures are
-made.
-"""
+"""The cost of writing a collection: seconds in the writer beside those of making the pictures."""
 
 import time
 from collections.abc import Iterator
@@ -24,9 +22,7 @@ COUNTS = [
 def test_the_share_of_a_collection_that_is_spent_writing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The demo's collection of 32 pictures a split: tars, PNGs, hashes, flushes to the disk,
-    renames, journals.
-    """
+    """The demo's collection of 32 pictures a split, with hashes, flushes, renames and journals."""
     write_group = ActivationWriter.write_group
     making, writing = [], []
 
@@ -51,11 +47,8 @@ def test_the_share_of_a_collection_that_is_spent_writing(
 
     monkeypatch.setattr(ActivationWriter, "write_group", timed)
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        collect(
-            compose(
-                "collect", overrides=["experiment=miniature", f"paths.outputs={tmp_path}", *COUNTS]
-            )
-        )
+        overrides = ["experiment=miniature", f"paths.outputs={tmp_path}", *COUNTS]
+        collect(compose("collect", overrides=overrides))
     print()
     for split, made, written in zip(COUNTS, making, writing, strict=True):
         print(f"{split}: writing takes {100 * written / made:.2f} % of making the pictures")

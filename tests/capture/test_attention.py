@@ -67,16 +67,14 @@ def test_hooks_are_gone_after_an_exception(pipe) -> None:
 @torch.no_grad()
 def test_the_probabilities_are_the_ones_the_stock_layer_attends_with(pipe) -> None:
     """Values averaged by them and projected give the output of the layer, which keeps them to
-    itself.
-    """
+    itself."""
     layer = pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn2
     generator = torch.Generator().manual_seed(0)
     queries = torch.randn(2, 16, layer.to_q.in_features, generator=generator)
     words = torch.randn(2, TOKENS, 32, generator=generator)
     probabilities = cross_attention(layer, queries, words)
-    assert (
-        probabilities.std() > 0.05
-    )  # far from uniform, which averaging any values would not tell apart
+    # Far from uniform, which averaging any values would not tell apart
+    assert probabilities.std() > 0.05
     values = layer.to_v(words).unflatten(-1, (layer.heads, -1)).transpose(1, 2)
     output = layer.to_out[0]((probabilities @ values).transpose(1, 2).flatten(2))
     torch.testing.assert_close(
@@ -251,8 +249,7 @@ def test_words_are_found_where_no_space_parts_them(
 @pytest.mark.parametrize("pictures", [1, 2])
 def test_an_ip_adapters_tokens_are_no_text(pipe, pictures: int) -> None:
     """It gives the cross-attention (text, pictures' tokens): the probabilities are those over the
-    text.
-    """
+    text."""
     attention = pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn2
     words = torch.randn(2 * pictures, 16, 32)
     handle = attention.register_forward_pre_hook(

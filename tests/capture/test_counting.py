@@ -56,8 +56,7 @@ def check(
     found: tuple[Any, list[Tensor]], pictures: int, times: Any, *branches: tuple[str, ...]
 ) -> None:
     """The recorded rows are the plain hook's, where call i of a step holds `branches[i]`; what no
-    name stands for is left out.
-    """
+    name stands for is left out."""
     (updates, seen), expected = found, {}
     for number, update in enumerate(seen):
         step, part = divmod(number, len(branches))
@@ -226,9 +225,9 @@ def test_a_loop_of_ones_own_declares_its_layout_or_is_refused(pipe, pictures: in
         check((updates, seen), rows, [667], ("cond",))
     with pytest.raises(UserError, match="layout='cond' is one text"):
         captured(pipe, own, [667], layout="cond")
-    with pytest.raises(UserError, match="once each"):
+    with pytest.raises(UserError, match="none twice"):
         captured(pipe, own, [667], layout=("cond", "cond"))
-    with pytest.raises(UserError, match="which is not a row a picture for each of"):
+    with pytest.raises(UserError, match="which is not one row per picture and branch of"):
         captured(pipe, own, [667], layout=("uncond", "cond", "third", "fourth", "fifth"))
 
 
@@ -285,8 +284,7 @@ def test_a_timestep_that_comes_twice_is_the_error_that_generate_gives(
 @pytest.mark.parametrize("pictures", [1, 2])
 def test_a_block_that_gives_a_kept_output_is_named(pipe, pictures: int, inside: bool) -> None:
     """As DeepCache does: every second step a block returns what it returned before, whenever that
-    is set up.
-    """
+    is set up."""
     block = pipe.unet.get_submodule(MID["mid"])
     own, kept = block.forward, []
 
@@ -363,9 +361,8 @@ def test_a_compiled_denoiser_names_the_setting_that_serves(
     if how == "whole":
         monkeypatch.setattr(pipe, "unet", torch.compile(pipe.unet, backend="eager"))
     elif how == "method":
-        monkeypatch.setattr(
-            pipe.unet, "_compiled_call_impl", pipe.unet._call_impl
-        )  # as unet.compile() does
+        # As unet.compile() does
+        monkeypatch.setattr(pipe.unet, "_compiled_call_impl", pipe.unet._call_impl)
     else:
         monkeypatch.setattr(pipe.unet, "forward", torch.compile(pipe.unet.forward, backend="eager"))
     for context in (capture_updates(pipe, MID, [667]), capture_cross_attention(pipe, [667])):
@@ -469,7 +466,7 @@ def test_texts_in_the_place_of_lists_of_texts_are_refused(pipe) -> None:
         {"prompts": "ab", "seeds": [1, 2]},
         {"prompts": PROMPTS, "seeds": [1, 2], "conditionings": "cond"},
     ):
-        with pytest.raises(UserError, match="is one text where a list of texts is needed"):
+        with pytest.raises(UserError, match="is one text, but a list of texts is needed"):
             generate(pipe, steps=2, guidance=5.0, hookpoints=MID, timesteps=[501], **asked)
 
 

@@ -1,6 +1,5 @@
 """Capture in a pipeline of every family: updates to the bit, branches told apart, pictures left
-alone.
-"""
+alone."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from diffusers.pipelines.pixart_alpha.pipeline_pixart_sigma import PixArtSigmaPi
 from torch import Tensor
 
 from diffusae.backbone.adapters import adapter_of
-from diffusae.backbone.branches import planned_branches, told_branches
+from diffusae.backbone.branches import counted_branches, planned_branches
 from diffusae.backbone.hookpoints import denoiser_of
 from diffusae.capture.attention import capture_cross_attention, joint_attention, word_tokens
 from diffusae.capture.conditions import conditions
@@ -60,8 +59,7 @@ def unguided(family: str) -> dict[str, Any]:
 @contextmanager
 def spied(pipe: Any, path: str) -> Iterator[list[Tensor]]:
     """Output minus input of one block in every denoiser call, by replacing its forward: nothing
-    shared with hooks.
-    """
+    shared with hooks."""
     module, seen = denoiser_of(pipe).get_submodule(path), []
     forward = module.forward
 
@@ -101,8 +99,7 @@ def test_the_update_is_output_minus_input_to_the_bit(pipe: Any, family: str, blo
 
 def test_cond_and_uncond_are_told_apart_as_separate_runs_show(pipe: Any, family: str) -> None:
     """At the first step a guided run's branches are the unguided runs of its prompts and of empty
-    ones.
-    """
+    ones."""
     first = timesteps(pipe)[:1]
     wanted: dict[str, Any] = {"hookpoints": FAMILIES[family].hookpoints, "timesteps": first}
     guided = make(pipe, family, **wanted).updates
@@ -114,9 +111,8 @@ def test_cond_and_uncond_are_told_apart_as_separate_runs_show(pipe: Any, family:
         )
         for name, prompts in (("cond", PROMPTS), ("uncond", ("", "")))
     }
-    zeroed = (
-        family == "sdxl" and pipe.config.force_zeros_for_empty_prompt
-    )  # its empty prompt is not encoded
+    # Its empty prompt is not encoded
+    zeroed = family == "sdxl" and pipe.config.force_zeros_for_empty_prompt
     for block in FAMILIES[family].blocks:
         for name, other in (("cond", "uncond"), ("uncond", "cond")):
             update, same = guided[block, first[0], name], alone[name][block, first[0], "cond"]
@@ -179,8 +175,7 @@ def test_latents_are_packed_and_unpacked_without_loss(pipe: Any) -> None:
 
 def test_positions_are_row_major_over_the_picture(pipe: Any, family: str) -> None:
     """A change of the latents at one place of a picture that is not square changes the first
-    block's update there most.
-    """
+    block's update there most."""
     adapter, height, width = adapter_of(pipe), 64, 128
     given: dict[str, Any] = conditions(
         pipe, ["a cat"], "cond", **FAMILIES[family].asked, height=height, width=width
@@ -202,9 +197,8 @@ def test_positions_are_row_major_over_the_picture(pipe: Any, family: str) -> Non
     assert (rows, columns) == (8 // unit, 16 // unit)
     changed = (seen[1] - seen[0]).norm(dim=-1)
     row, column = divmod(int(changed.argmax()), columns)
-    mixed = (
-        1 if adapter.patch == 1 else 0
-    )  # a U-Net's convolutions have mixed neighbours before its first block
+    # A U-Net's convolutions have mixed neighbours before its first block
+    mixed = 1 if adapter.patch == 1 else 0
     assert abs(row - 2) <= mixed and abs(column - 5) <= mixed
 
 
@@ -231,7 +225,7 @@ def test_the_plan_and_the_pipeline_agree_on_the_branches(pipe: Any, family: str)
     adapter, asked = adapter_of(pipe), FAMILIES[family].asked
     for options in (asked, asked | unguided(family)):
         came: list[str] = []
-        with told_branches(pipe) as told:
+        with counted_branches(pipe) as told:
             handle = denoiser_of(pipe).register_forward_pre_hook(
                 lambda *_, told=told, came=came: came.extend(told())
             )
@@ -311,8 +305,7 @@ def test_conditions_are_what_the_pipeline_gives_its_denoiser(
 
 def test_joint_attention_is_what_the_layer_computes() -> None:
     """Against the layer's own scaled dot product, with one value a text token and none for the
-    picture.
-    """
+    picture."""
     pipe = tiny_family("flux")
     layer = pipe.transformer.transformer_blocks[0].attn
     picture, words = torch.randn(2, 4, 32), torch.randn(2, 3, 32)
@@ -340,8 +333,7 @@ def test_half_precision_is_captured_at_the_schedulers_own_timesteps(
     family: str, dtype: torch.dtype
 ) -> None:
     """FLUX hands its denoiser a thousandth of the timestep, rounded to the model's dtype: the
-    scheduler's is recorded.
-    """
+    scheduler's is recorded."""
     half = tiny_family(family).to(dtype)
     times = timesteps(half, steps=5)
     made = make(half, family, hookpoints=FAMILIES[family].hookpoints, timesteps=times, steps=5)

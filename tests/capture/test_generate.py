@@ -100,8 +100,7 @@ def test_a_picture_depends_neither_on_its_place_nor_on_its_batch(
     pipe, monkeypatch: pytest.MonkeyPatch, scheduler: str
 ) -> None:
     """Up to rounding, for another batch size may sum in another order. DDPM draws noise at each
-    step.
-    """
+    step."""
     if scheduler == "ddpm":
         ddpm = DDPMScheduler.from_config(pipe.scheduler.config)
         monkeypatch.setattr(pipe, "scheduler", ddpm)
@@ -193,7 +192,7 @@ def test_every_faulty_argument_is_reported_at_once(pipe) -> None:
         "seed -2",
         "steps=0",
         "width=20 is not a multiple of 8",
-        "both hookpoints and timesteps",
+        "needs hookpoints and timesteps",
     ):
         assert part in str(error.value)
 
@@ -212,8 +211,7 @@ def test_what_computes_elsewhere_than_its_weights_lie_is_given_tensors_there(
     pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under sequential offloading the weights are on the meta device, which is what the pipeline
-    calls its device.
-    """
+    calls its device."""
     plain = _generate(pipe)
     pictures = torch.zeros(2, 16, 16, 3, dtype=torch.uint8)
     layers = {"text_0": list_text_layers(pipe)["text_0"]}

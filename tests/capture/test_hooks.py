@@ -37,8 +37,7 @@ def _hooks(pipe) -> int:
 @contextmanager
 def _spied(pipe, path: str) -> Iterator[list[Tensor]]:
     """Output minus input of one block at every step, by replacing its forward: nothing shared with
-    hooks.
-    """
+    hooks."""
     module, seen = pipe.unet.get_submodule(path), []
     forward = module.forward
 
@@ -239,8 +238,7 @@ def test_a_replacement_changes_the_run_and_the_order_of_contexts_decides_what_is
     pipe, edit_first: bool
 ) -> None:
     """An edit removes the update: entered first, the recording sees zeros; entered second, the
-    original.
-    """
+    original."""
     mid = {"mid": HOOKPOINTS["mid"]}
     edit = hook_blocks(pipe, mid, lambda _block, _t, before, _after: before, timesteps=[667])
     with capture_updates(pipe, mid, [667]) as plain:
@@ -293,14 +291,13 @@ def test_to_positions_by_hand() -> None:
 
 
 def test_a_block_that_mixes_text_and_picture_in_one_stream_is_refused() -> None:
-    with pytest.raises(UserError, match=r"holds 7 positions, and the picture's grid is 2 x 2"):
+    with pytest.raises(UserError, match=r"holds 7 positions, but the picture's grid is 2 x 2"):
         _positions(torch.zeros(1, 7, 3), (2, 2))
 
 
 def test_of_several_outputs_the_one_of_the_inputs_shape_is_the_picture() -> None:
     """Joint blocks return (text, picture), others (picture, text); where both have one shape, the
-    last is the picture.
-    """
+    last is the picture."""
     before, text, after = torch.zeros(1, 4, 3), torch.ones(1, 2, 3), torch.full((1, 4, 3), 2.0)
     assert _picture((text, after), before) is after
     assert _picture((after, text), before) is after

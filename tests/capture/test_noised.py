@@ -1,6 +1,5 @@
 """Given pictures through a pipeline of every family: what its blocks do is what they do in a
-generation run.
-"""
+generation run."""
 
 from __future__ import annotations
 
@@ -139,9 +138,8 @@ def test_each_picture_has_its_own_noise_whatever_batch_it_is_in(
 def test_a_model_that_runs_unguided_still_takes_the_empty_prompt_as_its_unconditional_branch() -> (
     None
 ):
-    pipe = tiny_family(
-        "sdxl"
-    )  # whose unconditional branch is zeros, not the empty caption's states
+    # Whose unconditional branch is zeros, not the empty caption's states
+    pipe = tiny_family("sdxl")
     asked = {"guidance": 0.0, **SIZE}
     states = prompted(pipe, "", **asked)(2)["encoder_hidden_states"]
     assert states.shape[0] == 2 and not states.any()

@@ -1,6 +1,5 @@
 """A replayed call gives the same picture without running the denoiser, and leaves nothing
-behind.
-"""
+behind."""
 
 import pytest
 import torch

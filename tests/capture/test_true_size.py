@@ -1,6 +1,5 @@
 """Stable Diffusion 1.4's U-Net at its true size, with random weights: one captured step on a
-CPU.
-"""
+CPU."""
 
 from __future__ import annotations
 

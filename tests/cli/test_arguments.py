@@ -1,4 +1,4 @@
-"""What the command line refuses, before any stage is imported, and what it says of it."""
+"""What the command line refuses before any stage is imported, and its messages."""
 
 import re
 import shlex

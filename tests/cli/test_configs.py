@@ -1,6 +1,4 @@
-"""Where the configuration is found: ours, and never a `conf` that happens to lie beside the
-package.
-"""
+"""Where the configuration is found: the package's own, never a `conf` beside the package."""
 
 from pathlib import Path
 
@@ -11,7 +9,7 @@ from diffusae.errors import UserError
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
-    """The package as if it lay in `folder`."""
+    """The package as if it were installed in `folder`."""
     package = folder / "diffusae"
     (package / "cli").mkdir(parents=True)
     monkeypatch.setattr(configs, "__file__", str(package / "cli" / "configs.py"))

@@ -15,5 +15,5 @@ collect_ignore_glob = [] if find_spec("sae_lens") and find_spec("sparsify") else
 
 @pytest.fixture(autouse=True)
 def _same_weights_every_time():
-    """The other libraries draw their weights anew, from a seed that differs from run to run."""
+    """The other libraries draw their weights with a new seed in every run."""
     torch.manual_seed(0)

@@ -1,11 +1,11 @@
-"""Our exports loaded by the libraries they are for, and what those libraries save loaded by us.
+"""Our exports loaded by the libraries they are for, and those libraries' files loaded by us.
 
-The numbers are those of sae-lens 6.54.12 and eai-sparsify 1.3.3; tolerances are float32 rounding at
-values of some tens.
+The versions are sae-lens 6.54.12 and eai-sparsify 1.3.3; tolerances are float32 rounding at values
+of some tens.
 """
 
 # pyright: reportMissingImports=false
-# The other libraries lie in an environment of their own.
+# The other libraries are installed in an environment of their own.
 
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,16 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from diffusae.sae.autoencoder import InputScaling, SparseAutoencoder
+from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.exchange import export_sae, import_sae
+from diffusae.sae.settings import InputScaling
 from diffusae.sae.sparsity import BatchTopK, JumpReLU, MatryoshkaTopK, ReLU, Sparsity, TopK
 
 pytestmark = pytest.mark.compare
 
 D_IN, D_SAE = 16, 64
-VECTORS = torch.randn(300, D_IN, generator=torch.Generator().manual_seed(0)) * torch.linspace(
-    0.5, 8, D_IN
-)
+SCALES = torch.linspace(0.5, 8, D_IN)
+VECTORS = torch.randn(300, D_IN, generator=torch.Generator().manual_seed(0)) * SCALES
 CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-4}
 SCALINGS: tuple[InputScaling, ...] = ("none", "mean_norm", "standardise")
 
@@ -74,14 +74,14 @@ def test_sparsify_computes_what_we_compute(name: str, scaling: InputScaling, tmp
     ours = made(name, scaling)
     units = export_sae(tmp_path, ours, format="eai_sparsify", metadata={"block": "mid"})
     theirs = Sae.load_from_disk(tmp_path)
-    found = theirs.encode(VECTORS)
-    z = torch.zeros(len(VECTORS), D_SAE).scatter_(1, found.top_indices, found.top_acts)
+    codes = theirs.encode(VECTORS)
+    z = torch.zeros(len(VECTORS), D_SAE).scatter_(1, codes.top_indices, codes.top_acts)
     assert_close(z, codes_in(units, ours), **CLOSE)
     assert_close(_dense_decode(theirs, z), ours(VECTORS), **CLOSE)
 
 
 def _dense_decode(theirs: Any, z: torch.Tensor) -> torch.Tensor:
-    """Sparsify's decoder as a plain product: its own kernels may want a GPU."""
+    """Sparsify's decoder as a plain product: its own kernels may need a GPU."""
     return z @ theirs.W_dec + theirs.b_dec
 
 
@@ -94,7 +94,7 @@ def _disturbed(theirs: Any) -> None:
 
 @pytest.mark.parametrize("bias_of_input", [True, False])
 @pytest.mark.parametrize("name", ["topk", "topk-rescaled", "standard", "jumprelu"])
-def test_what_sae_lens_saves_is_imported(name: str, bias_of_input: bool, tmp_path: Path):
+def test_files_of_sae_lens_are_imported(name: str, bias_of_input: bool, tmp_path: Path):
     from sae_lens import SAE
 
     options: dict[str, Any] = {"architecture": name, "d_in": D_IN, "d_sae": D_SAE}
@@ -109,14 +109,14 @@ def test_what_sae_lens_saves_is_imported(name: str, bias_of_input: bool, tmp_pat
     assert_close(ours(VECTORS), theirs.decode(z), **CLOSE)
 
 
-def test_what_sparsify_saves_is_imported(tmp_path: Path):
+def test_files_of_sparsify_are_imported(tmp_path: Path):
     from sparsify import Sae, SaeConfig
 
     theirs = Sae(D_IN, SaeConfig(num_latents=D_SAE, k=5))
     _disturbed(theirs)
     theirs.save_to_disk(tmp_path)
-    ours, found = import_sae(tmp_path), theirs.encode(VECTORS)
-    z = torch.zeros(len(VECTORS), D_SAE).scatter_(1, found.top_indices, found.top_acts)
+    ours, codes = import_sae(tmp_path), theirs.encode(VECTORS)
+    z = torch.zeros(len(VECTORS), D_SAE).scatter_(1, codes.top_indices, codes.top_acts)
     assert theirs.W_dec is not None
     assert_close(ours.encode_dense(VECTORS), z * theirs.W_dec.norm(dim=1), **CLOSE)
     assert_close(ours(VECTORS), _dense_decode(theirs, z), **CLOSE)

@@ -1,8 +1,6 @@
-"""The training pass of every sparsity against public libraries: codes, loss and every gradient of
-the same weights.
-"""
+"""The training pass of every sparsity against public libraries: codes, loss, every gradient."""
 
-# The other libraries lie in an environment of their own; without them their attributes are unknown.
+# The other libraries are installed in an environment of their own; here their types are unknown.
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 # pyright: reportOptionalOperand=false, reportOptionalMemberAccess=false
 # pyright: reportOperatorIssue=false
@@ -33,9 +31,7 @@ D_IN, D_SAE, BATCH = 12, 40, 64
 
 
 def ours(sparsity: Sparsity, **options) -> SparseAutoencoder:
-    """An autoencoder whose weights, biases included, are all different from zero and from one
-    another.
-    """
+    """An autoencoder whose weights and biases are all different, and none is zero."""
     sae = SparseAutoencoder(
         D_IN, D_SAE, sparsity, encoder_bias=True, input_scaling="none", seed=2, **options
     )
@@ -52,7 +48,7 @@ def vectors() -> torch.Tensor:
 
 
 def sae_lens(kind, config, sae: SparseAutoencoder, **values):
-    """Their autoencoder with our weights; `b_dec` is taken off the input, as ours is."""
+    """Their autoencoder with our weights; `b_dec` is subtracted from the input, as ours is."""
     theirs = kind(config(d_in=D_IN, d_sae=D_SAE, apply_b_dec_to_input=True, **values))
     with torch.no_grad():
         theirs.W_enc.copy_(sae.W_enc.T)
@@ -63,15 +59,10 @@ def sae_lens(kind, config, sae: SparseAutoencoder, **values):
 
 
 def stepped(theirs, x: torch.Tensor, **coefficients: float):
-    """Their training pass, backwards."""
+    """Their training pass with gradients."""
+    step = {"dead_neuron_mask": None, "n_training_steps": 0, "is_logging_step": False}
     output = theirs.training_forward_pass(
-        TrainStepInput(
-            sae_in=x,
-            coefficients=coefficients,
-            dead_neuron_mask=None,
-            n_training_steps=0,
-            is_logging_step=False,
-        )
+        TrainStepInput(sae_in=x, coefficients=coefficients, **step)
     )
     output.loss.backward()
     return output
@@ -88,8 +79,8 @@ def assert_same_gradients(sae: SparseAutoencoder, theirs, scale: float = 1.0) ->
         "b": (sae.b.grad, theirs.b_dec.grad),
         "b_enc": (sae.b_enc.grad, theirs.b_enc.grad),
     }
-    for name, (found, expected) in pairs.items():
-        torch.testing.assert_close(found * scale, expected, rtol=1e-4, atol=1e-5 * scale, msg=name)
+    for name, (own, expected) in pairs.items():
+        torch.testing.assert_close(own * scale, expected, rtol=1e-4, atol=1e-5 * scale, msg=name)
 
 
 def dense(codes) -> torch.Tensor:
@@ -104,10 +95,10 @@ def test_topk_is_that_of_eai_sparsify():
         theirs.encoder.bias.copy_(sae.b_enc)
         theirs.W_dec.copy_(sae.W_dec)
         theirs.b_dec.copy_(sae.b)
-    found, expected = sae.scaled_pass(x), theirs(x)
-    torch.testing.assert_close(x + found.error, expected.sae_out)
+    own, expected = sae.scaled_pass(x), theirs(x)
+    torch.testing.assert_close(x + own.error, expected.sae_out)
     variance = (x - x.mean(dim=0)).square().sum()
-    (found.error.square().sum() / variance).backward()
+    (own.error.square().sum() / variance).backward()
     expected.fvu.backward()
     for name, mine, other in (
         ("W_enc", sae.W_enc, theirs.encoder.weight),
@@ -125,9 +116,9 @@ def test_topk_is_that_of_sae_lens():
         use_sparse_activations=False,
     )  # fmt: skip
     output = stepped(theirs, x)
-    found = sae.scaled_pass(x)
-    torch.testing.assert_close(dense(found.codes), output.feature_acts)
-    squared_error(found.error).backward()
+    own = sae.scaled_pass(x)
+    torch.testing.assert_close(dense(own.codes), output.feature_acts)
+    squared_error(own.error).backward()
     assert_same_gradients(sae, theirs)
 
 
@@ -142,14 +133,13 @@ def test_auxk_is_that_of_eai_sparsify():
     dead = torch.arange(0, D_SAE, 9)  # 5, below their k_aux of d_in / 2
     mask = torch.zeros(D_SAE, dtype=torch.bool)
     mask[dead] = True
-    expected = (
-        theirs(x, dead_mask=mask).auxk_loss * (D_IN // 2) / len(dead)
-    )  # they scale it by the dead
+    # They scale the loss by the share of dead latents.
+    expected = theirs(x, dead_mask=mask).auxk_loss * (D_IN // 2) / len(dead)
     scaled = sae.scaled_pass(x)
     variance = (x - x.mean(dim=0)).square().sum(dim=1).mean()
-    found = auxk_loss(sae, scaled.centred, scaled.error, dead, variance)
-    torch.testing.assert_close(found, expected)
-    found.backward()
+    loss = auxk_loss(sae, scaled.centred, scaled.error, dead, variance)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
     expected.backward()
     torch.testing.assert_close(sae.W_dec.grad.to_dense(), theirs.W_dec.grad, rtol=1e-4, atol=1e-6)
     assert not theirs.encoder.weight.grad.any()  # they drop the encoder's gradient
@@ -169,10 +159,10 @@ def test_auxk_has_the_gradients_of_sae_lens():
         sae_in=x, sae_out=theirs(x), hidden_pre=pre.relu(), dead_neuron_mask=mask
     )
     scaled = sae.scaled_pass(x)
-    found = auxk_loss(sae, scaled.centred, scaled.error, dead, torch.tensor(1.0))
-    scale = (D_IN // 2) / len(dead)  # they scale it by the dead
-    torch.testing.assert_close(found, expected * scale)
-    found.backward()
+    loss = auxk_loss(sae, scaled.centred, scaled.error, dead, torch.tensor(1.0))
+    scale = (D_IN // 2) / len(dead)  # they scale the loss by the share of dead latents
+    torch.testing.assert_close(loss, expected * scale)
+    loss.backward()
     (expected * scale).backward()
     for name, mine, other in (
         ("W_enc", sae.W_enc, theirs.W_enc.grad.T),
@@ -186,21 +176,20 @@ def test_auxk_has_the_gradients_of_sae_lens():
 def test_relu_with_l1_is_the_standard_one_of_sae_lens():
     sae, x = ours(ReLU(l1=0.3)), vectors()
     theirs = sae_lens(StandardTrainingSAE, StandardTrainingSAEConfig, sae)
-    # Ours is in shares of a vector's norm, and leaves out the decoder's norms, which are 1.
+    # Ours is in shares of a vector's norm, without the decoder's norms, which are 1.
     output = stepped(theirs, x, l1=0.3 / D_IN**0.5)
-    found = sae.scaled_pass(x)
-    assert found.penalty is not None
-    loss = squared_error(found.error) + found.penalty
+    own = sae.scaled_pass(x)
+    assert own.penalty is not None
+    loss = squared_error(own.error) + own.penalty
     torch.testing.assert_close(loss, output.loss)
     loss.backward()
     torch.testing.assert_close(sae.W_enc.grad, theirs.W_enc.grad.T, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(sae.b_enc.grad, theirs.b_enc.grad, rtol=1e-4, atol=1e-5)
-    # Along its rows the decoder's gradient differs by that norm's; training removes just that part.
+    # Along its rows the decoder's gradient has that norm's part, which training removes.
     for model in (sae, theirs):
         with torch.no_grad():
-            model.W_dec.grad -= (model.W_dec.grad * model.W_dec).sum(
-                dim=1, keepdim=True
-            ) * model.W_dec
+            along = (model.W_dec.grad * model.W_dec).sum(dim=1, keepdim=True)
+            model.W_dec.grad -= along * model.W_dec
     torch.testing.assert_close(sae.W_dec.grad, theirs.W_dec.grad, rtol=1e-4, atol=1e-5)
 
 
@@ -217,8 +206,8 @@ def test_a_free_decoder_is_that_of_sae_lens(kind: str):
             use_sparse_activations=False,
         )  # fmt: skip
     output = stepped(theirs, x, **({"l1": 0.3 / D_IN**0.5} if kind == "relu" else {}))
-    found = sae.scaled_pass(x)
-    loss = squared_error(found.error) + (0 if found.penalty is None else found.penalty)
+    own = sae.scaled_pass(x)
+    loss = squared_error(own.error) + (0 if own.penalty is None else own.penalty)
     torch.testing.assert_close(loss, output.loss)
     loss.backward()
     sae.project_decoder_gradient()
@@ -233,9 +222,9 @@ def test_jumprelu_is_that_of_sae_lens():
         jumprelu_init_threshold=0.3,
     )  # fmt: skip
     output = stepped(theirs, x, l0=0.07)
-    found = sae.scaled_pass(x)
-    assert found.penalty is not None
-    loss = squared_error(found.error) + found.penalty
+    own = sae.scaled_pass(x)
+    assert own.penalty is not None
+    loss = squared_error(own.error) + own.penalty
     torch.testing.assert_close(loss, output.loss)
     loss.backward()
     assert_same_gradients(sae, theirs)
@@ -249,19 +238,18 @@ def test_batchtopk_is_that_of_sae_lens_and_so_is_its_threshold():
         BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, sae, k=5, topk_threshold_lr=1.0,
         rescale_acts_by_decoder_norm=False, use_sparse_activations=False,
     )  # fmt: skip
-    output = stepped(theirs, x)  # at a rate of 1 the first batch counts whole, as ours does
-    found = sae.scaled_pass(x)
-    torch.testing.assert_close(dense(found.codes), output.feature_acts)
-    squared_error(found.error).backward()
+    output = stepped(theirs, x)  # at a rate of 1 the first batch counts fully, as in ours
+    own = sae.scaled_pass(x)
+    torch.testing.assert_close(dense(own.codes), output.feature_acts)
+    squared_error(own.error).backward()
     assert_same_gradients(sae, theirs)
     theirs.cfg.topk_threshold_lr = 0.25
     for step in range(3):
         later = vectors() * (1 + step)
         stepped(theirs, later)
         sae.scaled_pass(later)
-    torch.testing.assert_close(
-        float(sae.sparsity.get_buffer("threshold")), float(theirs.topk_threshold)
-    )
+    threshold = float(sae.sparsity.get_buffer("threshold"))
+    torch.testing.assert_close(threshold, float(theirs.topk_threshold))
 
 
 def test_batchtopk_in_use_is_the_jumprelu_that_sae_lens_makes_of_it(tmp_path: Path):
@@ -277,7 +265,7 @@ def test_batchtopk_in_use_is_the_jumprelu_that_sae_lens_makes_of_it(tmp_path: Pa
     used = SAE.load_from_disk(tmp_path)
     new = 2 * vectors().flip(1)
     codes = sae.eval().encode_dense(new)
-    assert len(set((codes > 0).sum(dim=1).tolist())) > 1  # rows share one threshold, not one number
+    assert len(set((codes > 0).sum(dim=1).tolist())) > 1  # rows share a threshold, not a number
     torch.testing.assert_close(codes, used.encode(new))
     torch.testing.assert_close(sae(new), used.decode(used.encode(new)))
     torch.testing.assert_close(import_sae(tmp_path)(new), sae(new))
@@ -285,7 +273,7 @@ def test_batchtopk_in_use_is_the_jumprelu_that_sae_lens_makes_of_it(tmp_path: Pa
 
 @pytest.mark.parametrize("prefixes", [[20], [7, 20]])
 def test_matryoshka_is_that_of_sae_lens_row_by_row(prefixes: list[int]):
-    # Theirs exists for BatchTopK only: of a batch with one row that is TopK.
+    # Theirs exists for BatchTopK only; with one row in a batch that is TopK.
     sae, x = ours(MatryoshkaTopK(5, prefixes=prefixes)), vectors()
     theirs = sae_lens(
         MatryoshkaBatchTopKTrainingSAE,
@@ -297,9 +285,9 @@ def test_matryoshka_is_that_of_sae_lens_row_by_row(prefixes: list[int]):
         use_sparse_activations=False,
     )
     rows = [stepped(theirs, row[None]) for row in x]
-    found = sae.scaled_pass(x)
-    torch.testing.assert_close(dense(found.codes), torch.cat([row.feature_acts for row in rows]))
-    errors = torch.stack([squared_error(each) for each in found.errors.unbind(dim=1)])
+    own = sae.scaled_pass(x)
+    torch.testing.assert_close(dense(own.codes), torch.cat([row.feature_acts for row in rows]))
+    errors = torch.stack([squared_error(error) for error in own.errors.unbind(dim=1)])
     torch.testing.assert_close(errors.sum(), torch.stack([row.loss for row in rows]).mean())
     errors.sum().backward()
-    assert_same_gradients(sae, theirs, scale=float(BATCH))  # theirs have added up
+    assert_same_gradients(sae, theirs, scale=float(BATCH))  # theirs are summed over the rows

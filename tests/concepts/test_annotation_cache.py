@@ -18,11 +18,8 @@ def same(first, second):
     for noun, mask in first.masks.items():
         assert second.masks[noun].dtype == np.bool_
         np.testing.assert_array_equal(mask, second.masks[noun])
-    assert (first.factors, first.scores, first.colours) == (
-        second.factors,
-        second.scores,
-        second.colours,
-    )
+    for field in ("factors", "scores", "colours"):
+        assert getattr(first, field) == getattr(second, field)
 
 
 @given(
@@ -30,20 +27,20 @@ def same(first, second):
     scores=st.lists(st.floats(-1, 1)),
 )
 def test_what_is_kept_comes_back(tmp_path_factory, masks, scores):
-    found = Annotation(
+    annotation = Annotation(
         masks={f"noun é {n}": mask for n, mask in enumerate(masks)},
         colours={"fish": "red"},
         factors={"style": "flat"},
         scores={"style": scores},
     )
     cache = AnnotationCache(tmp_path_factory.getbasetemp() / "cache")
-    cache.put("ab12", found)
+    cache.put("ab12", annotation)
     back = cache.get("ab12")
     assert back is not None
-    same(found, back)
+    same(annotation, back)
 
 
-def test_a_picture_in_which_nothing_was_found_is_known_too(tmp_path):
+def test_a_picture_without_any_mask_is_stored_too(tmp_path):
     cache = AnnotationCache(tmp_path)
     assert cache.get("ab") is None
     cache.put("ab", Annotation())
@@ -72,7 +69,7 @@ def entry(tmp_path):
     return cache, cache.path("abcd")
 
 
-def test_every_flipped_bit_is_noticed_and_told(entry, caplog):
+def test_every_flipped_bit_is_noticed_and_logged(entry, caplog):
     cache, path = entry
     whole = path.read_bytes()
     for place in range(0, len(whole), 7):

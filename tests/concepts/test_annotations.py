@@ -1,6 +1,4 @@
-"""Annotations: pictures are looked at as they come, and masks survive packing and the disk bit by
-bit.
-"""
+"""Annotations: pictures are annotated as they come; masks survive packing and the disk exactly."""
 
 import numpy as np
 import pandas as pd
@@ -23,9 +21,7 @@ def test_a_packed_mask_is_the_mask(mask, turned):
 
 
 class _Bright:
-    """Finds the bright pixels of a picture, and remembers how many pictures it was shown at
-    once.
-    """
+    """Finds the bright pixels of a picture, and records how many pictures it got at once."""
 
     labels = ("light",)
     factors = {"style": ("flat",)}  # noqa: RUF012
@@ -52,27 +48,23 @@ def _pictures(n):
         yield f"picture-{row}", picture, "a light"
 
 
-def test_no_more_pictures_than_asked_for_are_looked_at_together_and_a_second_time_in_the_mirror(
-    tmp_path,
-):
+def test_pictures_are_annotated_in_batches_and_again_in_the_mirror(tmp_path):
     annotator = _Bright()
-    found = annotate_pictures(annotator, _pictures(5), at_once=2)
+    annotations = annotate_pictures(annotator, _pictures(5), at_once=2)
     assert annotator.shown == [2, 2, 2, 2, 1, 1]
-    found.save(tmp_path)
-    for each in (found, Annotations.load(tmp_path)):
-        assert list(each.masks) == list(each.second) == [f"picture-{row}" for row in range(5)]
-        assert each.masks["picture-2"] == {} and np.argwhere(
-            each.masks["picture-3"]["light"]
-        ).tolist() == [[1, 3]]
-        assert np.argwhere(each.second["picture-3"]["light"]).tolist() == [[1, 3]], "mirrored back"
-        assert each.described["style"].tolist() == ["flat"] * 5
+    annotations.save(tmp_path)
+    for kept in (annotations, Annotations.load(tmp_path)):
+        assert list(kept.masks) == list(kept.second) == [f"picture-{row}" for row in range(5)]
+        assert kept.masks["picture-2"] == {}
+        assert np.argwhere(kept.masks["picture-3"]["light"]).tolist() == [[1, 3]]
+        assert np.argwhere(kept.second["picture-3"]["light"]).tolist() == [[1, 3]], "mirrored back"
+        assert kept.described["style"].tolist() == ["flat"] * 5
 
 
 def test_a_damaged_or_foreign_table_is_named_with_the_remedy(tmp_path):
     annotate_pictures(_Bright(), _pictures(2)).save(tmp_path)
-    pd.DataFrame({"look": ["first"], "image_id": ["picture-0"], "noun": ["light"]}).to_parquet(
-        tmp_path / "objects.parquet"
-    )
+    foreign = pd.DataFrame({"look": ["first"], "image_id": ["picture-0"], "noun": ["light"]})
+    foreign.to_parquet(tmp_path / "objects.parquet")
     with pytest.raises(UserError, match="run `diffusae annotate`"):
         Annotations.load(tmp_path)
     (tmp_path / "objects.parquet").write_bytes(b"PAR1")

@@ -1,12 +1,10 @@
-"""From pixels to masks on rendered pictures whose truth is known, through the true processors and
-all of our own code.
+"""Geometry of the annotators, from pixels to masks, on rendered pictures with known truth.
 
-No pretrained weights exist here. In the place of the two networks stand functions of their input
-tensors that answer as perfect ones would: they know a picture by its pixels as they arrive, find
-labels by their token ids, and give logits, boxes and low-resolution mask logits in the networks'
-own frames. What is tested is what lies between: order in batches, the coordinates on the way
-(picture -> shares -> pixels -> SAM's padded frame -> picture), thresholds, labels. How well real
-weights find things is not.
+No pretrained weights exist here. Functions of the input tensors replace the two networks and answer
+as perfect ones would: they recognise a picture by its pixels, find labels by their token ids, and
+give logits, boxes and low-resolution mask logits in the networks' own frames. The tests cover all
+that lies between: order in batches, the coordinates (picture -> shares -> pixels -> SAM's padded
+frame -> picture), thresholds, labels. They do not cover how well real weights find objects.
 """
 
 from types import SimpleNamespace
@@ -38,37 +36,32 @@ def box_of(mask):
 
 
 class Worlds:
-    """Rendered pictures of one size with their masks; knows which is which from pixels that a
-    processor prepared.
-    """
+    """Rendered pictures of one size with their masks; recognises a picture by prepared pixels."""
 
     def __init__(self, seed, n, crop):
         rng = np.random.default_rng(seed)
         drawn = [render(sample_scene(rng)) for _ in range(n)]
         window = (slice(*crop[0]), slice(*crop[1]))
-        self.pictures = np.stack([each.picture[window] for each in drawn])
+        self.pictures = np.stack([world.picture[window] for world in drawn])
         self.masks = [
             {
                 NAMES[noun]: mask[window]
-                for noun, mask in each.masks.items()
+                for noun, mask in world.masks.items()
                 if mask[window].sum() > 30
             }
-            for each in drawn
+            for world in drawn
         ]
         self.captions = [" and ".join(f"a red {name}" for name in masks) for masks in self.masks]
-        self._thumbs = self._thumbnails(
-            torch.from_numpy(self.pictures).permute(0, 3, 1, 2).float() / 255
-        )
+        pixels = torch.from_numpy(self.pictures).permute(0, 3, 1, 2).float() / 255
+        self._thumbs = self._thumbnails(pixels)
 
     @staticmethod
     def _thumbnails(pixels):
         return F.interpolate(pixels, (8, 8), mode="area")
 
     def which(self, pixels, mean, deviation):
-        """The numbers of the pictures whose prepared pixels [n, 3, h, w] these are; without
-        padding.
-        """
-        scale = [torch.tensor(each)[None, :, None, None] for each in (mean, deviation)]
+        """The numbers of the pictures with these prepared pixels [n, 3, h, w], without padding."""
+        scale = [torch.tensor(values)[None, :, None, None] for values in (mean, deviation)]
         seen = self._thumbnails(pixels * scale[1] + scale[0])
         distance = (seen[:, None] - self._thumbs[None]).abs().mean(dim=(2, 3, 4))
         assert distance.amin(dim=1).max() < 0.05, "no picture looks like this"
@@ -93,13 +86,11 @@ class PerfectDino:
             for query, (name, mask) in enumerate(self.worlds.masks[picture].items()):
                 left, top, right, bottom = box_of(mask)
                 centre = [(left + right) / 2 / width, (top + bottom) / 2 / height]
-                boxes[n, query] = torch.tensor(
-                    [*centre, (right - left) / width, (bottom - top) / height]
-                )
+                extent = [(right - left) / width, (bottom - top) / height]
+                boxes[n, query] = torch.tensor([*centre, *extent])
                 name_ids = TOKENIZER(name, add_special_tokens=False)["input_ids"]
                 for place in range(len(ids)):
-                    # A whole phrase, as in ". toy fish .", gets its true strength; a part of
-                    # another one less.
+                    # A whole phrase, as in ". toy fish .", is stronger than a part of another.
                     if ids[place : place + len(name_ids)] == name_ids and ids[place - 1] in (2, 5):
                         logits[n, query, place : place + len(name_ids)] = 2.0
                 for place, token in enumerate(ids):
@@ -120,13 +111,10 @@ class PerfectSam:
     def get_image_embeddings(self, pixels):
         assert pixels.shape[1:] == (3, 1024, 1024)
         rows, columns = self.inside
-        assert not pixels[:, :, rows:].any() and not pixels[:, :, :, columns:].any(), (
-            "padding lies right and below"
-        )
-        picture = pixels[:, :, :rows, :columns]
-        return torch.tensor(
-            self.worlds.which(picture, self.processor.image_mean, self.processor.image_std)
-        )
+        assert not pixels[:, :, rows:].any(), "padding lies below"
+        assert not pixels[:, :, :, columns:].any(), "padding lies right"
+        picture, prepared = pixels[:, :, :rows, :columns], self.processor
+        return torch.tensor(self.worlds.which(picture, prepared.image_mean, prepared.image_std))
 
     def __call__(self, *, image_embeddings, input_boxes, multimask_output):
         masks = self.worlds.masks[int(image_embeddings)]
@@ -153,17 +141,10 @@ def annotator_of(worlds, *, vocabulary, batch_size, **thresholds):
     detector.__dict__["_parts"] = (dino, TOKENIZER, pictures)
     processor = SamProcessor(SamImageProcessorPil())
     segmenter.__dict__["_parts"] = (PerfectSam(worlds, processor.image_processor), processor)
-    detector.__dict__["_from"] = segmenter.__dict__["_from"] = SimpleNamespace(
-        identity=str, dtype="float32"
-    )
-    return (
-        PictureAnnotator(
-            GroundedSam(CaptionTagger(), detector, segmenter),
-            vocabulary=vocabulary,
-            batch_size=batch_size,
-        ),
-        dino,
-    )
+    own = SimpleNamespace(identity=str, dtype="float32")
+    detector.__dict__["_from"] = segmenter.__dict__["_from"] = own
+    finder = GroundedSam(CaptionTagger(), detector, segmenter)
+    return PictureAnnotator(finder, vocabulary=vocabulary, batch_size=batch_size), dino
 
 
 @pytest.mark.parametrize(
@@ -174,10 +155,10 @@ def annotator_of(worlds, *, vocabulary, batch_size, **thresholds):
 def test_masks_of_every_named_object_lie_where_it_was_drawn(crop):
     worlds = Worlds(seed=3, n=6, crop=crop)
     annotator, _ = annotator_of(worlds, vocabulary=Vocabulary(list(NAMES.values())), batch_size=4)
-    found = annotator.annotate(worlds.pictures, worlds.captions)
+    annotations = annotator.annotate(worlds.pictures, worlds.captions)
     assert sum(map(len, worlds.masks)) >= 8
     ious = []
-    for picture, truth in zip(found, worlds.masks, strict=True):
+    for picture, truth in zip(annotations, worlds.masks, strict=True):
         assert set(picture.masks) == set(truth)
         for name, mask in truth.items():
             both = picture.masks[name]
@@ -200,28 +181,23 @@ def test_batches_of_any_size_and_texts_of_any_number_give_the_same():
             assert all((first.masks[name] == second.masks[name]).all() for name in first.masks)
 
 
-def test_thresholds_above_a_networks_certainty_leave_nothing_and_nothing_is_no_data():
+def test_a_threshold_above_a_networks_certainty_leaves_no_masks():
     worlds = Worlds(seed=5, n=3, crop=((0, 64), (0, 64)))
-    certain = float(torch.tensor(2.0).sigmoid())
-    for threshold, there in ((certain - 0.01, True), (certain + 0.01, False)):
+    certain, vocabulary = float(torch.tensor(2.0).sigmoid()), Vocabulary(list(NAMES.values()))
+    for threshold, kept in ((certain - 0.01, True), (certain + 0.01, False)):
         annotator, _ = annotator_of(
-            worlds,
-            vocabulary=Vocabulary(list(NAMES.values())),
-            batch_size=2,
-            box_threshold=threshold,
+            worlds, vocabulary=vocabulary, batch_size=2, box_threshold=threshold
         )
-        found = annotator.annotate(worlds.pictures, worlds.captions)
-        assert [bool(each.masks) for each in found] == [there] * 3
+        annotations = annotator.annotate(worlds.pictures, worlds.captions)
+        assert [bool(annotation.masks) for annotation in annotations] == [kept] * 3
 
 
-def test_a_caption_that_names_what_is_not_there_finds_nothing():
+def test_a_caption_that_names_an_absent_object_finds_nothing():
     worlds = Worlds(seed=6, n=2, crop=((0, 64), (0, 64)))
-    annotator, dino = annotator_of(
-        worlds, vocabulary=Vocabulary(list(NAMES.values())), batch_size=2
-    )
-    absent = next(
-        name for name in NAMES.values() if all(name not in masks for masks in worlds.masks)
-    )
+    vocabulary = Vocabulary(list(NAMES.values()))
+    annotator, dino = annotator_of(worlds, vocabulary=vocabulary, batch_size=2)
+    shown = {name for masks in worlds.masks for name in masks}
+    absent = next(name for name in NAMES.values() if name not in shown)
     first, second = annotator.annotate(worlds.pictures, [f"a {absent}", "a mood"])
     assert first.masks == {} and second.masks == {}
     assert dino.asked == [0]
@@ -229,17 +205,12 @@ def test_a_caption_that_names_what_is_not_there_finds_nothing():
 
 def test_pictures_whose_caption_names_nothing_do_not_shift_the_others():
     worlds = Worlds(seed=8, n=4, crop=((0, 64), (0, 64)))
-    annotator, dino = annotator_of(
-        worlds, vocabulary=Vocabulary(list(NAMES.values())), batch_size=4
-    )
+    vocabulary = Vocabulary(list(NAMES.values()))
+    annotator, dino = annotator_of(worlds, vocabulary=vocabulary, batch_size=4)
     captions = ["a mood", worlds.captions[1], "fog", worlds.captions[3]]
-    found = annotator.annotate(worlds.pictures, captions)
-    assert [set(each.masks) for each in found] == [
-        set(),
-        set(worlds.masks[1]),
-        set(),
-        set(worlds.masks[3]),
-    ]
+    annotations = annotator.annotate(worlds.pictures, captions)
+    truth = [set(), set(worlds.masks[1]), set(), set(worlds.masks[3])]
+    assert [set(annotation.masks) for annotation in annotations] == truth
     assert dino.asked == [1, 3]
 
 
@@ -248,5 +219,5 @@ def test_synonyms_and_plurals_of_a_caption_lead_to_the_label():
     name = next(iter(worlds.masks[0]))
     vocabulary = Vocabulary([name], {name: ["thingamajig"]})
     annotator, _ = annotator_of(worlds, vocabulary=vocabulary, batch_size=1)
-    (found,) = annotator.annotate(worlds.pictures, ["three thingamajigs"])
-    assert list(found.masks) == [name]
+    (annotation,) = annotator.annotate(worlds.pictures, ["three thingamajigs"])
+    assert list(annotation.masks) == [name]

@@ -12,7 +12,7 @@ LEFT, RIGHT = [[1, 0], [1, 0]], [[0, 1], [0, 1]]
 
 
 class Axes:
-    """cat = x, dog = y, and nothing else is known."""
+    """cat = x, dog = y; no other word is known."""
 
     name = "axes"
 
@@ -47,8 +47,8 @@ PICTURES = (
 
 
 def test_counts_and_shares_by_hand():
-    found = build(*PICTURES)
-    table = found.table
+    dictionary = build(*PICTURES)
+    table = dictionary.table
     columns = [table[name].tolist() for name in ("latent", "label", "count", "share", "mean_iou")]
     assert list(zip(*columns, strict=True)) == [
         (1, "cat", 3, 0.75, 1.0),
@@ -57,16 +57,16 @@ def test_counts_and_shares_by_hand():
         (2, "cat", 1, 1 / 3, 1.0),
         (5, "ufo", 1, 1.0, 1.0),
     ]
-    assert found.facts["n_pictures"] == 5
-    assert found.facts["n_annotated"] == 4
+    assert dictionary.facts["n_pictures"] == 5
+    assert dictionary.facts["n_annotated"] == 4
 
 
 def test_a_concept_embedding_is_the_count_weighted_mean_of_its_known_labels():
-    found = build(*PICTURES)
-    assert found.labels == ["cat", "dog"]
-    assert found.facts["labels_without_embedding"] == ["background", "ufo"]
-    assert found.embedded_latents.tolist() == [1, 2]
-    torch.testing.assert_close(found.embeddings, torch.tensor([[0.75, 0.25], [1.0, 0.0]]))
+    dictionary = build(*PICTURES)
+    assert dictionary.labels == ["cat", "dog"]
+    assert dictionary.facts["labels_without_embedding"] == ["background", "ufo"]
+    assert dictionary.embedded_latents.tolist() == [1, 2]
+    torch.testing.assert_close(dictionary.embeddings, torch.tensor([[0.75, 0.25], [1.0, 0.0]]))
 
 
 def test_purity_is_the_largest_share_and_missing_without_labels():
@@ -75,11 +75,11 @@ def test_purity_is_the_largest_share_and_missing_without_labels():
 
 
 def test_look_ups_go_both_ways():
-    found = build(*PICTURES)
-    assert found.labels_of(1) == {"cat": 3, "dog": 1}
-    assert found.labels_of(0) == {}
-    assert found.latents_of("cat") == [1, 2]
-    assert found.latents_of("unicorn") == []
+    dictionary = build(*PICTURES)
+    assert dictionary.labels_of(1) == {"cat": 3, "dog": 1}
+    assert dictionary.labels_of(0) == {}
+    assert dictionary.latents_of("cat") == [1, 2]
+    assert dictionary.latents_of("unicorn") == []
 
 
 def test_min_count_drops_rare_labels():
@@ -91,30 +91,30 @@ def test_background_can_be_left_out():
 
 
 def test_iou_must_exceed_the_threshold():
-    # Half of what the latent covers: IoU .5 is not above .5.
+    # The mask is half of the latent's map: IoU .5 is not above .5.
     half = picture("a", 1, 1, cat=LEFT)
     assert build(half, include_background=False).table.empty
     assert build(half, include_background=False, iou_threshold=0.49).labels_of(1) == {"cat": 1}
 
 
 def test_pictures_without_annotations_leave_a_dictionary_without_entries():
-    found = build(PICTURES[-1])
-    assert found.table.empty
-    assert found.embeddings.shape[0] == 0
-    assert found.latents["firing_frequency"].tolist() == [0, 0, 0, 0, 1, 0]
+    dictionary = build(PICTURES[-1])
+    assert dictionary.table.empty
+    assert dictionary.embeddings.shape[0] == 0
+    assert dictionary.latents["firing_frequency"].tolist() == [0, 0, 0, 0, 1, 0]
 
 
 def test_saving_and_loading_keeps_everything(tmp_path):
     for number, pictures in enumerate([PICTURES, PICTURES[-1:]]):
-        found = build(*pictures)
-        found.save(tmp_path / str(number))
+        dictionary = build(*pictures)
+        dictionary.save(tmp_path / str(number))
         loaded = ConceptDictionary.load(tmp_path / str(number))
-        pd.testing.assert_frame_equal(loaded.table, found.table)
-        pd.testing.assert_frame_equal(loaded.latents, found.latents)
-        assert (loaded.labels, loaded.facts) == (found.labels, found.facts)
-        assert torch.equal(loaded.embeddings, found.embeddings)
-        assert torch.equal(loaded.embedded_latents, found.embedded_latents)
-        assert torch.equal(loaded.label_embeddings, found.label_embeddings)
+        pd.testing.assert_frame_equal(loaded.table, dictionary.table)
+        pd.testing.assert_frame_equal(loaded.latents, dictionary.latents)
+        assert (loaded.labels, loaded.facts) == (dictionary.labels, dictionary.facts)
+        assert torch.equal(loaded.embeddings, dictionary.embeddings)
+        assert torch.equal(loaded.embedded_latents, dictionary.embedded_latents)
+        assert torch.equal(loaded.label_embeddings, dictionary.label_embeddings)
 
 
 NAMES = ["dictionary.json", "dictionary.parquet", "latents.parquet", "embeddings.safetensors"]

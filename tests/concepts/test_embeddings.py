@@ -62,9 +62,8 @@ def test_word2vec_reads_its_text_format_or_says_what_to_install(tmp_path):
     embedding = Word2VecEmbedding(path)
     if importlib.util.find_spec("gensim"):
         assert embedding.known("traffic light")
-        torch.testing.assert_close(
-            embedding.embed(["cat", "traffic light"]), torch.tensor([[0.6, 0.8], [0.0, 1.0]])
-        )
+        vectors = embedding.embed(["cat", "traffic light"])
+        torch.testing.assert_close(vectors, torch.tensor([[0.6, 0.8], [0.0, 1.0]]))
     else:
         with pytest.raises(UserError, match=r"pip install diffusae\[word2vec\]"):
             embedding.known("cat")

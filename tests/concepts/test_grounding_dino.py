@@ -15,7 +15,7 @@ ALL: dict[str, Any] = {"box_threshold": 1e-6, "text_threshold": 1e-6, "nms_iou":
 
 
 def read(detector, labels, chances, boxes, *, size=(100, 200)):
-    """What the detector makes of chances {label: one a query} (its first token) and boxes."""
+    """The detector's boxes for chances {token: one a query} and boxes."""
     prompt = Prompt.of(labels)
     tokens = bert_tokenizer()(prompt.text, return_offsets_mapping=True)
     table = torch.zeros(len(boxes), 32)
@@ -26,7 +26,7 @@ def read(detector, labels, chances, boxes, *, size=(100, 200)):
     )
 
 
-def test_labels_of_a_text_are_parted_by_dots_and_known_by_their_characters():
+def test_labels_of_a_text_are_separated_by_dots_and_known_by_their_characters():
     prompt = Prompt.of(["Dog", "traffic light"])
     assert prompt.text == "dog. traffic light."
     assert [prompt.text[a:b] for a, b in prompt.spans] == ["dog", "traffic light"]
@@ -35,7 +35,7 @@ def test_labels_of_a_text_are_parted_by_dots_and_known_by_their_characters():
 def test_boxes_become_corners_in_pixels_within_the_picture_and_take_the_best_labels_name():
     # [CLS] fish . traffic light . light . [SEP]: tokens 1; 3, 4; 6
     labels = ["fish", "traffic light", "light"]
-    found = read(
+    boxes = read(
         GroundingDino("unused", box_threshold=0.3, text_threshold=0.25),
         labels,
         {
@@ -52,11 +52,11 @@ def test_boxes_become_corners_in_pixels_within_the_picture_and_take_the_best_lab
             [0.5, 0.5, 0.1, 0.1],
         ],
     )
-    assert [box.label for box in found] == ["fish", "traffic light", "light", "traffic light"][:3]
-    assert [round(box.score, 3) for box in found] == [0.9, 0.8, 0.6]
-    assert found[0].corners == pytest.approx((50, 40, 150, 60))
-    assert found[1].corners == pytest.approx((0, 0, 60, 30)), "clipped at the picture's edge"
-    assert found[2].corners == pytest.approx((0, 0, 200, 100))
+    assert [box.label for box in boxes] == labels
+    assert [round(box.score, 3) for box in boxes] == [0.9, 0.8, 0.6]
+    assert boxes[0].corners == pytest.approx((50, 40, 150, 60))
+    assert boxes[1].corners == pytest.approx((0, 0, 60, 30)), "clipped at the picture's edge"
+    assert boxes[2].corners == pytest.approx((0, 0, 200, 100))
 
 
 def test_a_label_needs_both_thresholds_and_a_box_some_area():
@@ -80,15 +80,8 @@ def test_a_label_of_several_words_is_as_likely_as_its_words_on_average():
 
 
 def test_chances_of_dots_and_special_tokens_name_nothing():
-    assert (
-        read(
-            GroundingDino("unused"),
-            ["fish"],
-            {0: [0.9], 2: [0.9], 3: [0.9]},
-            [[0.5, 0.5, 0.2, 0.2]],
-        )
-        == []
-    )
+    chances = {0: [0.9], 2: [0.9], 3: [0.9]}
+    assert read(GroundingDino("unused"), ["fish"], chances, [[0.5, 0.5, 0.2, 0.2]]) == []
 
 
 def test_boxes_and_scores_are_those_of_the_librarys_own_reading():
@@ -101,9 +94,8 @@ def test_boxes_and_scores_are_those_of_the_librarys_own_reading():
     logits[:, :, words] = torch.randn(1, 40, len(words), generator=draw) * 2
     centres = 0.3 + 0.4 * torch.rand(1, 40, 2, generator=draw)
     boxes = torch.cat([centres, 0.05 + 0.5 * torch.rand(1, 40, 2, generator=draw)], dim=2)
-    theirs = GroundingDinoProcessor(
-        GroundingDinoImageProcessorPil(), tokenizer
-    ).post_process_grounded_object_detection(
+    processor = GroundingDinoProcessor(GroundingDinoImageProcessorPil(), tokenizer)
+    theirs = processor.post_process_grounded_object_detection(
         SimpleNamespace(logits=logits, pred_boxes=boxes),  # type: ignore[arg-type]
         input_ids=tokens["input_ids"],
         threshold=0.6,
@@ -117,7 +109,7 @@ def test_boxes_and_scores_are_those_of_the_librarys_own_reading():
     expected = theirs["boxes"].clamp(min=0).minimum(torch.tensor([200.0, 100, 200, 100]))
     torch.testing.assert_close(torch.tensor([box.corners for box in ours]), expected)
     for box, text in zip(ours, theirs["text_labels"], strict=True):
-        if text in prompt.labels:  # one whole phrase above the text threshold: no doubt about it
+        if text in prompt.labels:  # one whole phrase above the text threshold: no ambiguity
             assert box.label == text
 
 
@@ -129,11 +121,8 @@ def test_of_boxes_that_overlap_much_the_best_stays_whatever_their_labels():
         Box("dog", 0.4, (5, 0, 15, 10)),
     ]
     assert detector._without_doubles(boxes) == [boxes[1], boxes[2]]
-    assert GroundingDino("unused", nms_iou=1.0)._without_doubles(boxes) == [
-        boxes[1],
-        boxes[0],
-        boxes[2],
-    ]
+    everything = GroundingDino("unused", nms_iou=1.0)._without_doubles(boxes)
+    assert everything == [boxes[1], boxes[0], boxes[2]]
 
 
 CORNERS = st.tuples(*[st.integers(0, 12)] * 4).map(
@@ -148,20 +137,17 @@ def test_iou_of_boxes_counts_pixels(first, second):
         for box in (first, second)
     ]
     union = len(pixels[0] | pixels[1])
-    assert box_iou(first, second) == pytest.approx(
-        len(pixels[0] & pixels[1]) / union if union else 0
-    )
+    expected = len(pixels[0] & pixels[1]) / union if union else 0
+    assert box_iou(first, second) == pytest.approx(expected)
 
 
 def test_the_model_is_asked_for_each_pictures_own_labels_and_not_at_all_without(tiny, noise):
     detector = GroundingDino(tiny["grounding_dino"], **ALL)
-    found = detector.detect(noise, [["fish", "hot dog"], [], ["tree"]])
-    assert len(found[0]) > 5 and found[1] == [] and len(found[2]) > 5, (
-        "a random model's queries pass 1e-6"
-    )
-    assert {box.label for box in found[0]} <= {"fish", "hot dog"}
-    assert {box.label for box in found[2]} == {"tree"}
-    for box in found[0] + found[2]:
+    boxes = detector.detect(noise, [["fish", "hot dog"], [], ["tree"]])
+    assert len(boxes[0]) > 5 and boxes[1] == [] and len(boxes[2]) > 5, "all queries pass 1e-6"
+    assert {box.label for box in boxes[0]} <= {"fish", "hot dog"}
+    assert {box.label for box in boxes[2]} == {"tree"}
+    for box in boxes[0] + boxes[2]:
         left, top, right, bottom = box.corners
         assert 0 <= left < right <= 64 and 0 <= top < bottom <= 48
 
@@ -170,17 +156,13 @@ def test_a_batch_finds_what_single_pictures_find(tiny, noise):
     detector = GroundingDino(tiny["grounding_dino"], **ALL)
     labels = [["fish", "house", "traffic light"], ["tree"], ["star", "fish"]]
     together = detector.detect(noise, labels)
-    for row, each in enumerate(labels):
-        alone = detector.detect(noise[row : row + 1], [each])[0]
+    for row, own_labels in enumerate(labels):
+        alone = detector.detect(noise[row : row + 1], [own_labels])[0]
         key = lambda box: box.corners  # noqa: E731
         ours, theirs = sorted(together[row], key=key), sorted(alone, key=key)
         assert [b.label for b in ours] == [b.label for b in theirs]
-        torch.testing.assert_close(
-            torch.tensor([b.corners for b in ours]),
-            torch.tensor([b.corners for b in theirs]),
-            atol=0.01,
-            rtol=0,
-        )
+        corners = [torch.tensor([box.corners for box in boxes]) for boxes in (ours, theirs)]
+        torch.testing.assert_close(*corners, atol=0.01, rtol=0)
 
 
 def test_labels_that_do_not_fit_into_one_text_take_several(tiny):
@@ -199,11 +181,6 @@ def test_labels_that_do_not_fit_into_one_text_take_several(tiny):
 def test_settings_out_of_range_are_refused_together():
     with pytest.raises(UserError) as raised:
         GroundingDino("unused", box_threshold=0, text_threshold=2, nms_iou=-1, labels_at_once=0)
-    for part in (
-        "4 faults",
-        "box_threshold=0",
-        "text_threshold=2",
-        "nms_iou=-1",
-        "labels_at_once=0",
-    ):
+    settings = ("box_threshold=0", "text_threshold=2", "nms_iou=-1", "labels_at_once=0")
+    for part in ("4 faults", *settings):
         assert part in str(raised.value)

@@ -17,8 +17,7 @@ from diffusae.concepts.maps import (
 )
 from diffusae.errors import UserError
 
-# Four positions on a 2x2 grid. Latent 7 fires at 0 and 3, latent 2 at 1; the entry of latent 9 is
-# inactive.
+# Positions of a 2x2 grid: latent 7 fires at 0 and 3, latent 2 at 1; latent 9 is never active.
 VALUES = torch.tensor([[2.0, 0.0], [5.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
 INDICES = torch.tensor([[7, 9], [2, 9], [9, 7], [7, 9]])
 
@@ -61,11 +60,11 @@ def test_a_grid_cell_belongs_to_a_mask_that_covers_half_of_it():
 def test_iou_matrix_equals_counting_pixels(seed):
     generator = np.random.default_rng(seed)
     first, second = generator.random((3, 12)) < 0.4, generator.random((2, 12)) < 0.4
-    found = iou_matrix(torch.from_numpy(first), torch.from_numpy(second))
+    matrix = iou_matrix(torch.from_numpy(first), torch.from_numpy(second))
     for i, a in enumerate(first):
         for j, b in enumerate(second):
             both, either = sum(a & b), sum(a | b)
-            assert found[i, j].item() == pytest.approx(both / either if either else 0.0)
+            assert matrix[i, j].item() == pytest.approx(both / either if either else 0.0)
 
 
 def masks_of(**areas):
@@ -104,8 +103,7 @@ def test_maps_resized_to_the_mask_overlap_with_a_mask_of_its_size():
     mask = torch.zeros(1, 8, 8, dtype=torch.bool)
     mask[0, :4, 4:] = True
     _, iou = LabelOverlap(activation_threshold=0.5)(VALUES, INDICES, mask, (2, 2))
-    # Bilinear from position 1 (upper right): above .5 in the 4x4 quadrant, but for its inner
-    # corner.
+    # Bilinear from position 1 (upper right): above .5 in the 4x4 quadrant but its inner corner.
     assert 0.8 < iou[0, 0] <= 1
     assert iou[1, 0] < 0.1
 

@@ -26,17 +26,13 @@ def test_heat_is_the_librarys_own_resized_to_the_picture(tiny, noise):
     )
     with torch.no_grad():
         logits = model(**inputs).logits
-    expected = torch.nn.functional.interpolate(logits[:, None], size=(48, 64), mode="bilinear")[
-        :, 0
-    ]
-    torch.testing.assert_close(heat, expected.sigmoid())
+    large = torch.nn.functional.interpolate(logits[:, None], size=(48, 64), mode="bilinear")
+    torch.testing.assert_close(heat, large[:, 0].sigmoid())
     torch.testing.assert_close(finder.heat(noise[:1], ["fish"]), heat[:1], atol=1e-4, rtol=1e-4)
 
 
 class Answer:
-    """Stands for the model: a bright square whose place is the picture's first pixel, for the first
-    token only.
-    """
+    """A model of one bright square for its own word; the picture's first pixel says where."""
 
     device, dtype = torch.device("cpu"), torch.float32
 
@@ -50,9 +46,8 @@ class Answer:
             if self.word in ids:
                 right, lower = int(pixels[0, 0, 0] > 0), int(pixels[1, 0, 0] > 0)
                 logits[n, lower * 16 + 4 : lower * 16 + 12, right * 16 + 4 : right * 16 + 12] = 5.0
-        return type(
-            "Output", (), {"logits": logits.squeeze(0)}
-        )  # one pair: the library leaves the axis out
+        # Of one pair the library leaves the axis out.
+        return type("Output", (), {"logits": logits.squeeze(0)})
 
 
 @pytest.mark.parametrize("at_once", [1, 4, 32])
@@ -65,23 +60,23 @@ def test_the_centre_of_mass_of_a_mask_is_where_the_heat_is(tiny, at_once):
     pictures = np.zeros((4, 40, 80, 3), np.uint8)
     for picture, (right, lower) in zip(pictures, places, strict=True):
         picture[:, :, 0], picture[:, :, 1] = right, lower
-    found = finder.find(pictures, WORDS, ["a fish and a tree", "fish", "fish", "the tree and fish"])
+    objects = finder.find(
+        pictures, WORDS, ["a fish and a tree", "fish", "fish", "the tree and fish"]
+    )
     regions = [
         Region(name).mask((40, 80)).numpy()
         for name in ("top_left", "top_right", "bottom_left", "bottom_right")
     ]
     assert sum(answer.batches) == 6 and max(answer.batches) <= at_once
-    for number, instances in enumerate(found):
+    for number, instances in enumerate(objects):
         masks = dict(instances)
         assert masks["fish"].shape == (40, 80)
-        assert [in_region(masks["fish"], region) for region in regions] == [
-            n == number for n in range(4)
-        ]
+        inside = [in_region(masks["fish"], region) for region in regions]
+        assert inside == [n == number for n in range(4)]
         if "tree" in masks:
             assert not masks["tree"].any()
-    row, column = centre_of_mass(dict(found[1])["fish"])
-    # The square spans rows 4 to 12 and columns 20 to 28 of 32: its middle is a quarter down and
-    # three quarters right.
+    row, column = centre_of_mass(dict(objects[1])["fish"])
+    # Rows 4 to 12 and columns 20 to 28 of 32: the middle is a quarter down, three quarters right.
     assert (row, column) == pytest.approx((40 / 4 - 0.5, 80 * 3 / 4 - 0.5), abs=0.6)
 
 

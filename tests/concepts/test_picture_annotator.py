@@ -14,9 +14,7 @@ WORDS = ["fish", "tree"]
 
 
 class Finder:
-    """Finds a fish wherever a picture is bright; `looks` are the sizes of the batches that it
-    saw.
-    """
+    """Finds a fish wherever a picture is bright; `looks`: the sizes of the batches it got."""
 
     def __init__(self, *, reads_captions=False, threshold=128):
         self.reads_captions, self.threshold, self.looks = reads_captions, threshold, []
@@ -49,11 +47,10 @@ def pictures(n, *, bright=4):
     return made
 
 
-def test_masks_styles_and_scores_are_told_in_the_annotations_fields():
+def test_an_annotation_has_masks_styles_and_scores():
     annotator = PictureAnnotator(Finder(), styles=Styles(), vocabulary=WORDS)  # type: ignore[arg-type]
-    dark, lit = annotator.annotate(
-        np.concatenate([pictures(1), np.full((1, 8, 10, 3), 250, np.uint8)])
-    )
+    lit = np.full((1, 8, 10, 3), 250, np.uint8)
+    dark, lit = annotator.annotate(np.concatenate([pictures(1), lit]))
     assert list(dark.masks) == ["fish"] and dark.masks["fish"].sum() == 8 * 4
     assert dark.factors == {"tone": "night"} and lit.factors == {"tone": "day"}
     assert dark.scores["tone"] == pytest.approx([200 * 0.4 / 255, 1 - 200 * 0.4 / 255])
@@ -61,12 +58,11 @@ def test_masks_styles_and_scores_are_told_in_the_annotations_fields():
     assert PictureAnnotator(Finder(), vocabulary=WORDS).factors == {} and dark.style is None
 
 
-def test_nothing_found_is_no_mask_and_a_speck_below_the_least_area_is_nothing():
+def test_no_object_and_a_mask_below_the_least_area_give_no_mask():
     annotator = PictureAnnotator(Finder(), vocabulary=WORDS, minimum_area=0.2)
-    found = annotator.annotate(
-        np.concatenate([pictures(1, bright=0), pictures(1, bright=1), pictures(1, bright=2)])
-    )
-    assert [list(each.masks) for each in found] == [[], [], ["fish"]]
+    shown = [pictures(1, bright=columns) for columns in (0, 1, 2)]
+    annotations = annotator.annotate(np.concatenate(shown))
+    assert [list(annotation.masks) for annotation in annotations] == [[], [], ["fish"]]
 
 
 def test_pictures_go_through_in_batches_and_no_picture_twice(tmp_path):
@@ -89,7 +85,7 @@ def test_pictures_go_through_in_batches_and_no_picture_twice(tmp_path):
     [{"objects": Finder(threshold=100)}, {"minimum_area": 0.1}, {"styles": Styles()},
      {"vocabulary": Vocabulary(WORDS, {"fish": ["carp"]})}],
 )  # fmt: skip
-def test_another_setting_does_not_take_what_this_one_found(tmp_path, other):
+def test_another_setting_does_not_read_the_cached_annotations_of_this_one(tmp_path, other):
     PictureAnnotator(Finder(), vocabulary=WORDS, cache=tmp_path).annotate(pictures(2))
     settings = {"objects": Finder(), "vocabulary": WORDS} | other
     finder = settings.pop("objects")
@@ -106,14 +102,13 @@ def test_a_corrupt_entry_is_annotated_again(tmp_path, caplog):
     broken.write_bytes(broken.read_bytes()[:-1])
     again = annotator.annotate(pictures(3))
     assert finder.looks == [3, 1] and str(broken) in caplog.text
-    assert all(
-        (a.masks["fish"] == b.masks["fish"]).all() for a, b in zip(first, again, strict=True)
-    )
+    for one, other in zip(first, again, strict=True):
+        assert (one.masks["fish"] == other.masks["fish"]).all()
     annotator.annotate(pictures(3))
-    assert finder.looks == [3, 1], "it was written anew"
+    assert finder.looks == [3, 1], "it was written again"
 
 
-def test_a_caption_counts_where_the_finder_reads_it_and_only_there(tmp_path):
+def test_a_caption_counts_only_where_the_finder_reads_it(tmp_path):
     blind = Finder()
     annotator = PictureAnnotator(blind, vocabulary=WORDS, cache=tmp_path / "blind")
     annotator.annotate(pictures(1), ["a fish"])
@@ -128,7 +123,7 @@ def test_a_caption_counts_where_the_finder_reads_it_and_only_there(tmp_path):
         annotator.annotate(pictures(1), ["a", "b"])
 
 
-def test_out_of_memory_names_the_batch_size_to_try_and_keeps_what_was_done(tmp_path):
+def test_out_of_memory_names_the_batch_size_to_try_and_keeps_finished_batches(tmp_path):
     class Greedy(Finder):
         def find(self, images, vocabulary, captions):
             if len(self.looks) == 1:
@@ -143,14 +138,13 @@ def test_out_of_memory_names_the_batch_size_to_try_and_keeps_what_was_done(tmp_p
     assert finder.looks == [2]
 
 
-def test_the_stages_table_of_annotations_is_made_of_it(tmp_path):
+def test_the_table_of_annotations_is_built_from_it(tmp_path):
     annotator = PictureAnnotator(Finder(), styles=Styles(), vocabulary=WORDS)  # type: ignore[arg-type]
-    annotate_pictures(annotator, zip(["a", "b"], pictures(2), ["x", "y"], strict=True)).save(
-        tmp_path
-    )
-    found = Annotations.load(tmp_path)
-    assert found.masks["a"]["fish"].sum() == 32
-    np.testing.assert_array_equal(found.masks["b"]["fish"], found.second["b"]["fish"])
+    given = zip(["a", "b"], pictures(2), ["x", "y"], strict=True)
+    annotate_pictures(annotator, given).save(tmp_path)
+    annotations = Annotations.load(tmp_path)
+    assert annotations.masks["a"]["fish"].sum() == 32
+    np.testing.assert_array_equal(annotations.masks["b"]["fish"], annotations.second["b"]["fish"])
 
 
 def test_settings_out_of_range_are_refused():

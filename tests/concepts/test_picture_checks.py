@@ -1,4 +1,4 @@
-"""NudeNet and Q16 by adapter: their rules on stand-ins, and what a user is told who lacks them."""
+"""NudeNet and Q16 by adapter: their rules on stand-ins, and the message without them."""
 
 import sys
 import types
@@ -15,20 +15,12 @@ from diffusae.errors import UserError
 
 @pytest.fixture
 def nudenet(monkeypatch):
-    """A package whose detector reads the picture's first pixel: blue gives the score of a breast,
-    red the colour's order.
-    """
+    """A package whose detector reads the picture's first pixel: its blue is a breast's score."""
 
     class NudeDetector:
         def detect(self, image):
-            return [
-                {
-                    "class": "FEMALE_BREAST_EXPOSED",
-                    "score": image[0, 0, 0] / 100,
-                    "box": [0, 0, 1, 1],
-                },
-                {"class": "FACE_FEMALE", "score": 1.0, "box": [0, 0, 1, 1]},
-            ]
+            breast = {"class": "FEMALE_BREAST_EXPOSED", "score": image[0, 0, 0] / 100}
+            return [breast, {"class": "FACE_FEMALE", "score": 1.0}]
 
     package = types.ModuleType("nudenet")
     package.NudeDetector = NudeDetector  # type: ignore[attr-defined]
@@ -46,7 +38,7 @@ def test_a_part_of_the_classes_at_the_threshold_counts_and_a_face_does_not(nuden
     assert NudeNetCheck(classes=["BUTTOCKS_EXPOSED"]).shows(pictures(90)) == [False]
 
 
-def test_without_the_package_the_remedy_is_said(monkeypatch):
+def test_without_the_package_the_message_has_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "nudenet", None)
     with pytest.raises(UserError, match=r"NudeNet is not installed.*pip install nudenet"):
         NudeNetCheck().shows(pictures(0))
@@ -58,12 +50,11 @@ def test_without_the_package_the_remedy_is_said(monkeypatch):
 
 def test_q16_says_which_of_its_two_prompts_a_picture_is_nearer_to(tiny, noise, tmp_path):
     vectors = ImageText(tiny["clip"]).embed_images(noise)
-    save_file(
-        {"prompts": torch.stack([vectors[0], vectors[1]]) * 7}, path := tmp_path / "q16.safetensors"
-    )
-    found = Q16Check(str(tiny["clip"]), path).shows(noise)
-    assert found[:2] == [False, True]
-    assert found[2] == bool(vectors[2] @ vectors[1] > vectors[2] @ vectors[0])
+    prompts = torch.stack([vectors[0], vectors[1]]) * 7
+    save_file({"prompts": prompts}, path := tmp_path / "q16.safetensors")
+    answers = Q16Check(str(tiny["clip"]), path).shows(noise)
+    assert answers[:2] == [False, True]
+    assert answers[2] == bool(vectors[2] @ vectors[1] > vectors[2] @ vectors[0])
 
 
 def test_q16s_prompts_are_safetensors_of_two_rows_of_the_models_width(tiny, noise, tmp_path):

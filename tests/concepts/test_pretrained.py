@@ -13,27 +13,19 @@ from diffusae.errors import UserError
 def test_pictures_are_prepared_without_torchvision_by_every_model(tiny):
     for name in ("grounding_dino", "sam", "clip", "siglip", "clipseg"):
         assert type(Pretrained(tiny[name], "x").image_processor()).__name__.endswith("Pil"), name
-    assert type(Pretrained(tiny["florence2"], "x").processor().image_processor).__name__.endswith(
-        "Pil"
-    )
+    florence = Pretrained(tiny["florence2"], "x").processor().image_processor
+    assert type(florence).__name__.endswith("Pil")
 
 
 def test_no_module_of_the_annotators_imports_torchvision():
     modules = "picture_annotator, taggers, florence, ram, object_finders, style_scores"
-    code = (
-        f"from diffusae.concepts import {modules}; import sys; assert 'torchvision' not in"
-        " sys.modules"
-    )
-    subprocess.run(
-        [sys.executable, "-c", code],
-        check=True,
-        env={"PYTHONPATH": ":".join(filter(None, sys.path))},
-    )
+    check = "assert 'torchvision' not in sys.modules"
+    code = f"import sys; from diffusae.concepts import {modules}; {check}"
+    paths = {"PYTHONPATH": ":".join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", code], check=True, env=paths)
 
 
-def test_the_hub_is_asked_for_one_revision_and_its_safetensors_and_never_for_a_pickle(
-    monkeypatch, tmp_path
-):
+def test_the_hub_is_asked_for_one_revision_and_never_for_a_pickle(monkeypatch, tmp_path):
     asked = {}
 
     def snapshot_download(name, **options):
@@ -48,13 +40,12 @@ def test_the_hub_is_asked_for_one_revision_and_its_safetensors_and_never_for_a_p
     assert asked["name"] == "owner/name" and asked["revision"] == "abc"
     assert "*.safetensors" in asked["allow_patterns"]
     assert not any(pattern.endswith((".bin", ".py", "*")) for pattern in asked["allow_patterns"])
-    assert f"set annotator.objects.source={tmp_path / 'models' / 'owner--name'}" in str(
-        raised.value
-    )
+    folder = tmp_path / "models" / "owner--name"
+    assert f"set annotator.objects.source={folder}" in str(raised.value)
     assert "hf download owner/name --revision abc" in str(raised.value)
 
 
-def test_a_hub_id_without_a_revision_is_warned_of(monkeypatch, tiny, caplog):
+def test_a_hub_id_without_a_revision_gives_a_warning(monkeypatch, tiny, caplog):
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: tiny["clip"])
     assert Pretrained("owner/name", "part.source").folder
     assert "part.source=owner/name has no revision" in caplog.text
@@ -93,9 +84,8 @@ def test_the_identity_follows_the_files_or_the_revision(tiny, tmp_path):
 def test_the_dtype_asked_for_is_the_models(tiny):
     model = Pretrained(tiny["clip"], "x", dtype="bfloat16").model(AutoModel)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16} and not model.training
-    with pytest.raises(
-        UserError, match=r"unknown dtype 'float8'; known: bfloat16, float16, float32"
-    ):
+    known = "unknown dtype 'float8'; known: bfloat16, float16, float32"
+    with pytest.raises(UserError, match=known):
         Pretrained("x", "x", dtype="float8")
 
 

@@ -10,9 +10,9 @@ def test_every_box_gets_a_mask_of_the_pictures_size(tiny, noise):
     masks = Sam(tiny["sam"]).segment(
         noise, [[(1.0, 2.0, 30.0, 40.0)], [], [(0, 0, 10, 10), (5, 5, 60, 40)]]
     )
-    assert [len(each) for each in masks] == [1, 0, 2]
-    for each in masks:
-        for mask in each:
+    assert [len(of_picture) for of_picture in masks] == [1, 0, 2]
+    for of_picture in masks:
+        for mask in of_picture:
             assert mask.shape == (48, 64) and mask.dtype == np.bool_
 
 
@@ -44,9 +44,8 @@ def test_masks_are_those_of_the_librarys_own_call(tiny, noise):
     assert 0 < theirs.float().mean() < 1
     for at_once in (1, 64):
         ours = Sam(tiny["sam"], boxes_at_once=at_once).segment(noise, pairs)[1]  # type: ignore[arg-type]
-        assert (np.stack(ours) == theirs.numpy()).mean() > 0.999, (
-            "rounding may turn a pixel at the threshold"
-        )
+        same = (np.stack(ours) == theirs.numpy()).mean()
+        assert same > 0.999, "rounding may turn a pixel at the threshold"
 
 
 def test_the_best_of_three_is_the_one_that_the_model_rates_highest(tiny, noise):

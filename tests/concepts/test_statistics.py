@@ -25,47 +25,42 @@ def dense_pictures(n, d_sae=5, grid=(2, 3), k=2, seed=0):
 def test_the_table_equals_numpy_over_dense_maps(monkeypatch, merge_every):
     monkeypatch.setattr(statistics, "_PICTURES_BETWEEN_MERGES", merge_every)
     codes, dense = dense_pictures(9)
-    found = LatentStatistics(5, (2, 3), n_top=4)
+    added = LatentStatistics(5, (2, 3), n_top=4)
     for number, (values, indices) in enumerate(codes):
-        found.add(f"image-{number}", values, indices)
-    table = found.table()
+        added.add(f"image-{number}", values, indices)
+    table = added.table()
     np.testing.assert_allclose(table["firing_frequency"], (dense > 0).mean(axis=(0, 2)))
     np.testing.assert_allclose(table["pictures_active"], (dense > 0).any(axis=2).sum(axis=0))
     np.testing.assert_allclose(table["mean_activation"], dense.mean(axis=(0, 2)), rtol=1e-6)
     np.testing.assert_allclose(table["map_variance"], dense.var(axis=0).mean(axis=1), rtol=1e-6)
     between_positions = dense.mean(axis=0).var(axis=1)
-    np.testing.assert_allclose(
-        table["position_share"], between_positions / dense.var(axis=(0, 2)), rtol=1e-5
-    )
+    share = between_positions / dense.var(axis=(0, 2))
+    np.testing.assert_allclose(table["position_share"], share, rtol=1e-5)
     spatial_means = dense.mean(axis=2)
     for latent in range(5):
         order = np.argsort(-spatial_means[:, latent], kind="stable")[:4]
-        assert table["top_images"].tolist()[latent] == [
-            f"image-{i}" for i in order if spatial_means[i, latent] > 0
-        ]
-        np.testing.assert_allclose(
-            table["top_values"].tolist()[latent],
-            [v for v in spatial_means[order, latent] if v > 0],
-            rtol=1e-6,
-        )
+        top = [(f"image-{i}", v) for i in order if (v := spatial_means[i, latent]) > 0]
+        assert table["top_images"].tolist()[latent] == [name for name, _ in top]
+        values = [value for _, value in top]
+        np.testing.assert_allclose(table["top_values"].tolist()[latent], values, rtol=1e-6)
 
 
 def test_a_latent_that_fires_at_fixed_positions_is_context_free():
-    found = LatentStatistics(2, (1, 2))
+    added = LatentStatistics(2, (1, 2))
     for number in range(4):
         # Latent 0 always fires at position 0; latent 1 alternates.
         moving = number % 2
         values = torch.tensor([[1.0, 1.0 - moving], [0.0, float(moving)]])
-        found.add(str(number), values, torch.tensor([[0, 1], [0, 1]]))
-    table = found.table()
+        added.add(str(number), values, torch.tensor([[0, 1], [0, 1]]))
+    table = added.table()
     assert table["position_share"].tolist() == [1, 0]
     assert table["map_variance"].tolist() == [0, 0.25]
 
 
 def test_a_silent_latent_has_no_top_images_and_no_position_share():
-    found = LatentStatistics(2, (1, 1))
-    found.add("a", torch.tensor([[1.0]]), torch.tensor([[0]]))
-    row = found.table().iloc[1]
+    added = LatentStatistics(2, (1, 1))
+    added.add("a", torch.tensor([[1.0]]), torch.tensor([[0]]))
+    row = added.table().iloc[1]
     assert row["top_images"] == []
     assert row["firing_frequency"] == 0
     assert np.isnan(row["position_share"])

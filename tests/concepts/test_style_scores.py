@@ -31,31 +31,26 @@ def test_words_stand_in_every_template():
 def test_a_true_clip_model_scores_pictures_alone_and_in_batches_alike(tiny, noise):
     scorer = StyleScorer(ImageText(tiny["clip"]), {"style": ["fish", "tree", "house"]})
     together = scorer.score(noise)
-    for row, each in enumerate(together):
-        assert scorer.score(noise[row : row + 1])[0]["style"] == pytest.approx(
-            each["style"], abs=1e-5
-        )
-        assert all(-1 <= score <= 1 for score in each["style"])
-    assert len({tuple(each["style"]) for each in together}) == 3
+    for row, scores in enumerate(score["style"] for score in together):
+        alone = scorer.score(noise[row : row + 1])[0]["style"]
+        assert alone == pytest.approx(scores, abs=1e-5)
+        assert all(-1 <= score <= 1 for score in scores)
+    assert len({tuple(score["style"]) for score in together}) == 3
 
 
 def test_an_annotators_features_are_the_scorers_vectors_in_batches_of_any_size(tiny, noise):
     scorer = StyleScorer(model := ImageText(tiny["clip"]), {"style": ["fish", "tree"]})
     annotator = PictureAnnotator(None, styles=scorer, vocabulary=["fish"], batch_size=2)  # type: ignore[arg-type]
     assert annotator.features is not None
-    torch.testing.assert_close(
-        annotator.features(noise), model.embed_images(noise), atol=1e-5, rtol=1e-4
-    )
+    vectors = model.embed_images(noise)
+    torch.testing.assert_close(annotator.features(noise), vectors, atol=1e-5, rtol=1e-4)
     assert PictureAnnotator(None, vocabulary=["fish"]).features is None  # type: ignore[arg-type]
 
 
 def test_factors_that_compare_nothing_are_refused_together():
+    factors = {"style": ["one"], "tone": {"a": [], "b": ["b"]}}
     with pytest.raises(UserError) as raised:
-        StyleScorer(
-            ImageText("unused"),
-            {"style": ["one"], "tone": {"a": [], "b": ["b"]}},
-            templates=["{}", "word"],
-        )
+        StyleScorer(ImageText("unused"), factors, templates=["{}", "word"])
     for part in ("3 faults", "style has 1 values", "tone.a has no words", "'word' must hold {}"):
         assert part in str(raised.value)
     with pytest.raises(UserError, match=r"styles\.factors is empty"):

@@ -18,13 +18,10 @@ from tiny_annotators import Space, greys
 WORDS = Vocabulary(["fish", "tree", "dog", "house"], {"dog": ["puppy"]})
 
 
-def test_the_captions_own_nouns_and_the_whole_vocabulary_where_there_is_no_caption(noise):
+def test_the_captions_nouns_are_tagged_or_the_whole_vocabulary_without_a_caption(noise):
     tagger = CaptionTagger()
-    assert tagger.tag(noise, WORDS, ["two puppies", "a tree and fish", "nothing"]) == [
-        ["dog"],
-        ["fish", "tree"],
-        [],
-    ]
+    tags = tagger.tag(noise, WORDS, ["two puppies", "a tree and fish", "nothing"])
+    assert tags == [["dog"], ["fish", "tree"], []]
     assert tagger.tag(noise[:1], WORDS, None) == [list(WORDS)]
 
 
@@ -60,17 +57,12 @@ def test_vectors_are_the_librarys_own_and_scores_fit_its_logits(tiny, noise, nam
     pictures, words = space.embed_images(noise), space.embed_texts(texts)
     torch.testing.assert_close(pictures.norm(dim=1), torch.ones(3))
     logits = out.logits_per_image
-    if name == "siglip":
-        assert space.by_probability
-        torch.testing.assert_close(
-            space.scores(pictures, words), logits.sigmoid(), atol=1e-5, rtol=1e-4
-        )
-    else:
-        expected = logits / model.logit_scale.exp().item()
-        torch.testing.assert_close(space.scores(pictures, words), expected, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(
-        space.embed_texts(texts[::-1]), words.flip(0), msg="kept, and in the order asked for"
-    )
+    scores = space.scores(pictures, words)
+    assert space.by_probability == (name == "siglip")
+    expected = logits.sigmoid() if name == "siglip" else logits / model.logit_scale.exp().item()
+    torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-4)
+    again = space.embed_texts(texts[::-1])
+    torch.testing.assert_close(again, words.flip(0), msg="kept, and in the order asked for")
 
 
 def test_a_model_without_vectors_of_texts_is_refused(tiny):
@@ -79,40 +71,36 @@ def test_a_model_without_vectors_of_texts_is_refused(tiny):
 
 
 def test_a_tagger_of_a_true_clip_model_names_labels(tiny, noise):
-    found = SimilarityTagger(ImageText(tiny["clip"]), most=2).tag(noise, WORDS, None)
-    assert [len(each) for each in found] == [2, 2, 2] and {
-        label for each in found for label in each
-    } <= set(WORDS)
+    tags = SimilarityTagger(ImageText(tiny["clip"]), most=2).tag(noise, WORDS, None)
+    assert [len(labels) for labels in tags] == [2, 2, 2]
+    assert {label for labels in tags for label in labels} <= set(WORDS)
 
 
 def test_florence_generates_and_its_answers_are_read(tiny, noise):
     tagger = FlorenceTagger(tiny["florence2"], max_new_tokens=6)
-    found = tagger.tag(noise, WORDS, None)
-    assert len(found) == 3 and {label for each in found for label in each} <= set(WORDS)
+    tags = tagger.tag(noise, WORDS, None)
+    assert len(tags) == 3 and {label for labels in tags for label in labels} <= set(WORDS)
     spoken = (
         "</s><s>puppies<loc_1><loc_2><loc_30><loc_40>toy"
         " tree<loc_5><loc_5><loc_9><loc_9>fish<loc_1><loc_1><loc_3><loc_3></s><pad>"
     )
     assert tagger._labels(spoken, (48, 64), WORDS) == ["fish", "dog"], "a toy tree is no tree"
     assert tagger._labels("</s><s></s>", (48, 64), WORDS) == []
-    for task, text in (
-        ("caption", "</s><s>A puppy under a tree.</s><pad>"),
-        (
-            "regions",
-            (
-                "</s><s>puppy under a<loc_1><loc_2><loc_30><loc_40>tall"
-                " tree<loc_5><loc_5><loc_9><loc_9></s>"
-            ),
+    texts = {
+        "caption": "</s><s>A puppy under a tree.</s><pad>",
+        "regions": (
+            "</s><s>puppy under a<loc_1><loc_2><loc_30><loc_40>tall"
+            " tree<loc_5><loc_5><loc_9><loc_9></s>"
         ),
-    ):
+    }
+    for task, text in texts.items():
         other = FlorenceTagger(tiny["florence2"], task=task)
         assert other._labels(text, (48, 64), WORDS) == ["tree", "dog"]
 
 
 def test_settings_of_florence_are_checked():
-    with pytest.raises(
-        UserError, match=r"unknown task of Florence-2 'ocr'; known: caption, detailed_caption"
-    ):
+    known = r"unknown task of Florence-2 'ocr'; known: caption, detailed_caption"
+    with pytest.raises(UserError, match=known):
         FlorenceTagger("unused", task="ocr")
     with pytest.raises(UserError, match=r"tagger\.beams=0 must be at least 1"):
         FlorenceTagger("unused", beams=0)
@@ -148,18 +136,17 @@ def test_rams_tags_are_read_through_its_interface(ram, tmp_path, noise):
     tagger = RamTagger(weights, image_size=8)
     assert tagger.tag(noise, WORDS, None) == [["fish", "dog"], [], ["tree"]]
     save_file({"visual_encoder.weight": torch.ones(1, 1)}, tmp_path / "cut.safetensors")
-    with pytest.raises(
-        UserError, match=r"lacks 1 weights of ram_plus \(such as visual_encoder\.bias\)"
-    ):
-        RamTagger(tmp_path / "cut.safetensors", image_size=8).tag(noise, WORDS, None)
+    cut = RamTagger(tmp_path / "cut.safetensors", image_size=8)
+    lacking = r"lacks 1 weights of ram_plus \(such as visual_encoder\.bias\)"
+    with pytest.raises(UserError, match=lacking):
+        cut.tag(noise, WORDS, None)
 
 
-def test_without_ram_the_user_is_told_what_to_install_or_choose(monkeypatch, tmp_path, noise):
-    monkeypatch.setitem(sys.modules, "ram", None)  # what an import of a missing package meets
+def test_without_ram_the_message_says_what_to_install_or_choose(monkeypatch, tmp_path, noise):
+    monkeypatch.setitem(sys.modules, "ram", None)  # an import of it fails
     save_file({"a": torch.ones(1)}, tmp_path / "ram.safetensors")
-    with pytest.raises(
-        UserError, match=r"RAM is not installed.*pip install git\+https.*tagger=florence2"
-    ):
+    remedy = r"RAM is not installed.*pip install git\+https.*tagger=florence2"
+    with pytest.raises(UserError, match=remedy):
         RamTagger(tmp_path / "ram.safetensors").tag(noise, WORDS, None)
     (tmp_path / "ram.pth").write_bytes(b"")
     for path in ("ram.pth", "none.safetensors"):

@@ -1,6 +1,4 @@
-"""Every shipped option composes with its stage and builds or binds; every part can be reached from
-a config.
-"""
+"""Every shipped option composes and builds or binds; a config reaches every part."""
 
 import inspect
 from itertools import zip_longest
@@ -73,9 +71,7 @@ def test_the_miniature_stage_binds_to_its_trainer():
 
 
 def rounds() -> list[list[str]]:
-    """Every option once, those of different groups together: so many compositions as the largest
-    group has options.
-    """
+    """Every option once, with options of other groups: as few compositions as possible."""
     groups: dict[str, list[str]] = {}
     for group, option in OPTIONS:
         # A check is a part of the benchmark that uses it.
@@ -302,10 +298,8 @@ def test_a_distilled_model_is_studied_without_uncond_or_with_a_pass_of_its_own(o
     assert len(study.branches) == (2 if "model.true_guidance=2.0" in overrides else 1)
 
 
-def test_what_only_describes_a_model_is_no_part_of_a_signature():
-    """Nor is an option that is off: studies that were finished before these options existed stay
-    finished.
-    """
+def test_a_description_of_a_model_is_no_part_of_a_signature():
+    """Nor is an option that is off: studies finished before it existed stay finished."""
     determines = Study(composed()).model_determines()
     assert set(determines) == {
         "name",
@@ -323,7 +317,7 @@ def test_what_only_describes_a_model_is_no_part_of_a_signature():
     assert Study(composed("model.compile=true")).model_determines()["compile"] is True
 
 
-def test_all_faults_are_told_together():
+def test_all_faults_are_reported_together():
     with pytest.raises(UserError) as raised:
         Study(composed("sae.k=900", "model.steps=0", "grid.blocks=[side]")).check()
     for part in ("3 faults", "k=900", "model.steps=0", "'side'"):

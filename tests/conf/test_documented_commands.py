@@ -1,6 +1,4 @@
-"""Every `diffusae ...` line in a code block of README.md and docs/ composes, with options that
-exist, and passes the checks.
-"""
+"""Every `diffusae ...` line in a code block of README.md and docs/ composes and passes checks."""
 
 import re
 import shlex
@@ -17,7 +15,7 @@ from diffusae.cli.stage_list import POSITIONAL
 from diffusae.study.study import Study
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 SUMMARISED = (
     "miniature",
     "hookpoints",
@@ -25,9 +23,7 @@ SUMMARISED = (
 
 
 def commands(page: Path) -> dict[str, tuple[str, ...]]:
-    """{place: words after `diffusae`} of a page's code blocks; variables that a block sets are
-    filled in.
-    """
+    """{place: words after `diffusae`} of a page's code blocks, with the blocks' variables."""
     found: dict[str, tuple[str, ...]] = {}
     variables: dict[str, str] = {}
     inside = False
@@ -42,7 +38,7 @@ def commands(page: Path) -> dict[str, tuple[str, ...]]:
             for name, value in variables.items():
                 filled = filled.replace(f"${name}", value)
             words = tuple(word for word in shlex.split(filled, comments=True) if word != "...")
-            found[f"{page.name}:{number}"] = words
+            found[f"{page.relative_to(ROOT)}:{number}"] = words
     return found
 
 
@@ -55,9 +51,7 @@ def parser() -> OverridesParser:
 
 
 def one_job(overrides: list[str]) -> list[str]:
-    """The overrides of a multirun's last job; a value that a page leaves to the reader (`...`) is
-    left out.
-    """
+    """The overrides of a multirun's last job, without values left to the reader (`...`)."""
     given = [each for each in overrides if not each.endswith("=...")]
     for parsed in parser().parse_overrides(given):
         if parsed.is_sweep_override():

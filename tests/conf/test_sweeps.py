@@ -1,6 +1,4 @@
-"""Every W&B sweep file: read and turned into commands by W&B's own agent code, then composed by
-Hydra.
-"""
+"""Every W&B sweep file: turned into commands by W&B's own agent code, then composed by Hydra."""
 
 from itertools import product
 from pathlib import Path
@@ -24,7 +22,7 @@ FILES = sorted((FOLDER / "wandb").glob("*.yaml"))
 
 
 def grid_of(sweep: dict[str, Any]) -> list[dict[str, Any]]:
-    """What `method: grid` gives, run by run."""
+    """The runs of `method: grid`, in their order."""
     names = list(sweep["parameters"])
     return [
         dict(zip(names, values, strict=True))
@@ -34,17 +32,16 @@ def grid_of(sweep: dict[str, Any]) -> list[dict[str, Any]]:
 
 def command_of(sweep: dict[str, Any], values: dict[str, Any]) -> list[str]:
     """The command line that W&B's agent makes of one run."""
-    told = create_sweep_command_args(
-        {"args": {name: {"value": value} for name, value in values.items()}}
-    )
-    told["program"] = [sweep["program"]]
+    given = {name: {"value": value} for name, value in values.items()}
+    parts = create_sweep_command_args({"args": given})
+    parts["program"] = [sweep["program"]]
     words: list[str] = []
     for word in create_sweep_command(list(sweep["command"])):
-        words += told[word[2:-1]] if word.startswith("${") and word.endswith("}") else [word]
+        words += parts[word[2:-1]] if word.startswith("${") and word.endswith("}") else [word]
     return words
 
 
-def test_there_is_a_wandb_sweep_for_every_hydra_sweep():
+def test_every_hydra_sweep_has_a_wandb_sweep():
     assert {path.stem for path in FOLDER.glob("*.yaml")} == {path.stem for path in FILES}
 
 
@@ -79,11 +76,9 @@ def test_the_hydra_sweep_of_the_same_name_has_the_same_grid_and_group(path: Path
     sweep = yaml.safe_load(path.read_text())
     twin = yaml.safe_load((FOLDER / path.name).read_text())
     params = twin["hydra"]["sweeper"]["params"]
-    overrides = OverridesParser.create().parse_overrides(
-        [f"{name}={values}" for name, values in params.items()]
-    )
-    swept = {each.key_or_group: list(each.sweep_string_iterator()) for each in overrides}
-    assert swept == {
-        name: list(map(str, given["values"])) for name, given in sweep["parameters"].items()
-    }
+    parser = OverridesParser.create()
+    overrides = parser.parse_overrides([f"{name}={values}" for name, values in params.items()])
+    swept = {one.key_or_group: list(one.sweep_string_iterator()) for one in overrides}
+    given = sweep["parameters"].items()
+    assert swept == {name: list(map(str, parameter["values"])) for name, parameter in given}
     assert f"logger.group={twin['logger']['group']}" in sweep["command"]

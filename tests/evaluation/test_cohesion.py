@@ -1,4 +1,4 @@
-"""Cohesion and separability against numbers worked by hand and a slow reference."""
+"""Cohesion and separability against hand-worked numbers and a slow reference."""
 
 import itertools
 import math
@@ -27,16 +27,15 @@ def items(counts, embeddings=((1.0, 0.0), (0.0, 1.0))) -> Items:
 
 
 def rows(given: Items, **options):
-    found = cohesion_results(
+    results = cohesion_results(
         given, vocabulary=given.embeddings, embedding="by hand", cell=CELL, **options
     )
-    return {row.metric: row for row in found}
+    return {row.metric: row for row in results}
 
 
-def test_items_of_one_label_have_cohesion_one_and_two_right_angles_give_the_root_of_a_half():
-    torch.testing.assert_close(
-        cohesion(items([[3, 0], [1, 1]])), torch.tensor([1.0, ROOT], dtype=torch.double)
-    )
+def test_items_of_one_label_have_cohesion_1_and_two_right_angles_the_root_of_a_half():
+    values = cohesion(items([[3, 0], [1, 1]]))
+    torch.testing.assert_close(values, torch.tensor([1.0, ROOT], dtype=torch.double))
 
 
 def test_items_count_as_often_as_they_were_gained():
@@ -55,14 +54,12 @@ def test_both_agree_with_a_slow_reference_and_so_does_a_weighted_resample():
     vectors = F.normalize(torch.randn(5, 7, generator=generator), dim=1)
     given = Items(counts, vectors)
     means = []
-    for row, each in zip(counts.tolist(), cohesion(given).tolist(), strict=True):
-        members = torch.cat(
-            [vectors[label][None].repeat(count, 1) for label, count in enumerate(row)]
-        )
+    for row, own in zip(counts.tolist(), cohesion(given).tolist(), strict=True):
+        repeated = [vectors[label][None].repeat(count, 1) for label, count in enumerate(row)]
+        members = torch.cat(repeated)
         means.append(members.mean(dim=0))
-        assert F.cosine_similarity(members, means[-1][None]).mean().item() == pytest.approx(
-            each, abs=1e-6
-        )
+        slow = F.cosine_similarity(members, means[-1][None]).mean().item()
+        assert slow == pytest.approx(own, abs=1e-6)
     for drawn in ([0, 1, 2, 3, 4, 5], [0, 0, 2, 3, 3, 3]):
         pairs = [
             F.cosine_similarity(means[a], means[b], dim=0).item()
@@ -73,26 +70,26 @@ def test_both_agree_with_a_slow_reference_and_so_does_a_weighted_resample():
         assert separability(given, weights)[0] == pytest.approx(np.mean(pairs), abs=1e-6)
 
 
-def test_a_shuffle_keeps_how_many_items_each_concept_and_each_label_has():
+def test_a_shuffle_keeps_the_number_of_items_of_every_concept_and_label():
     given = items([[3, 1], [0, 2], [4, 4]])
     mixed = shuffled(given, torch.Generator().manual_seed(3))
     assert mixed.counts.sum(dim=1).tolist() == [4, 2, 8]
     assert mixed.counts.sum(dim=0).tolist() == [7, 7]
 
 
-def test_pure_concepts_beat_shuffled_labels_on_both_sides():
-    found = rows(items([[8, 0], [0, 8], [6, 0], [0, 6]]))
-    assert found["cohesion"].value == pytest.approx(1)
-    chance = found["cohesion"].baselines["random_labels"]
+def test_pure_concepts_beat_shuffled_labels_in_both_figures():
+    results = rows(items([[8, 0], [0, 8], [6, 0], [0, 6]]))
+    assert results["cohesion"].value == pytest.approx(1)
+    chance = results["cohesion"].baselines["random_labels"]
     assert chance.ci95 is not None
     assert chance.ci95[1] < 0.95
     # Centres at right angles or equal: pairs 0-2 and 1-3 of six.
-    assert found["separability"].value == pytest.approx(1 / 3)
-    near = found["separability"].baselines["random_labels"].value
+    assert results["separability"].value == pytest.approx(1 / 3)
+    near = results["separability"].baselines["random_labels"].value
     assert near is not None
     assert near > 1 / 3
-    assert found["cohesion"].higher_is_better
-    assert not found["separability"].higher_is_better
+    assert results["cohesion"].higher_is_better
+    assert not results["separability"].higher_is_better
 
 
 def test_the_floor_is_the_mean_cosine_of_two_different_words():
@@ -101,17 +98,16 @@ def test_the_floor_is_the_mean_cosine_of_two_different_words():
     assert random_pair(vectors[:1]).n == 0
 
 
-def test_concepts_of_too_few_items_are_left_out_and_told():
-    found = rows(items([[1, 0], [2, 0], [1, 1]]), minimum_items=2)
-    assert found["cohesion"].estimate.n == 2
-    assert found["cohesion"].details["n_concepts_left_out"] == 1
-    assert found["cohesion"].details["n_concepts_of_one_label"] == 1
+def test_concepts_of_too_few_items_are_left_out_and_counted():
+    results = rows(items([[1, 0], [2, 0], [1, 1]]), minimum_items=2)
+    assert results["cohesion"].estimate.n == 2
+    assert results["cohesion"].details["n_concepts_left_out"] == 1
+    assert results["cohesion"].details["n_concepts_of_one_label"] == 1
 
 
 def test_every_row_names_its_embedding():
-    assert all(
-        row.details["embedding"] == "by hand" for row in rows(items([[2, 0], [0, 2]])).values()
-    )
+    results = rows(items([[2, 0], [0, 2]])).values()
+    assert all(row.details["embedding"] == "by hand" for row in results)
 
 
 def test_without_concepts_there_are_no_data_and_a_single_one_has_no_separability():
@@ -127,5 +123,5 @@ def test_impossible_settings_are_refused_with_their_remedy():
         rows(items([[1, 1]]), minimum_items=0)
     with pytest.raises(UserError, match="n_shuffles=0"):
         rows(items([[1, 1]]), n_shuffles=0)
-    with pytest.raises(UserError, match="one embedding a label"):
+    with pytest.raises(UserError, match="one embedding for each label"):
         items([[1, 1, 1]])

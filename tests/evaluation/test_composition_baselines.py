@@ -37,9 +37,9 @@ def test_chance_is_the_iou_with_the_same_noun_elsewhere():
     objects = split(("a", "cat", LEFT), ("b", "cat", TOP), ("c", "cat", ALL), ("c", "dog", ALL))
     # LEFT-TOP 1/3, LEFT-ALL 1/2, TOP-ALL 1/2; the only dog has no partner.
     pairs = [(1 / 3 + 1 / 2) / 2, (1 / 3 + 1 / 2) / 2, 1 / 2]
-    found = chance(objects)
-    assert found.value == pytest.approx(np.mean(pairs))
-    assert found.n == 3
+    estimate = chance(objects)
+    assert estimate.value == pytest.approx(np.mean(pairs))
+    assert estimate.n == 3
 
 
 def test_chance_can_be_limited_to_fewer_partners_and_repeats_with_its_seed():
@@ -81,22 +81,22 @@ def test_score_maps_choose_their_threshold_on_the_tuning_split(per_map):
 def test_the_baseline_of_score_maps_is_their_mean_iou():
     tuning, test = split(("a", "cat", LEFT)), split(("b", "cat", LEFT), ("c", "cat", TOP))
     good = torch.tensor([[[40.0, 10.0], [30.0, 10.0]]])
-    found = score_map_baseline(good, good.expand(2, -1, -1), tuning=tuning, test=test)
-    assert (found.value, found.n) == (pytest.approx((1 + 1 / 3) / 2), 2)
+    estimate = score_map_baseline(good, good.expand(2, -1, -1), tuning=tuning, test=test)
+    assert (estimate.value, estimate.n) == (pytest.approx((1 + 1 / 3) / 2), 2)
 
 
-def test_other_pictures_predictions_are_used_not_the_own():
+def test_the_prediction_of_another_picture_is_used_not_the_own():
     test = split(("a", "cat", LEFT), ("b", "cat", TOP), ("c", "dog", ALL))
     own = test.masks.float()
-    found = other_picture(own, test, threshold=0.5)
-    assert found.value == pytest.approx(1 / 3)
-    assert found.n == 2
+    estimate = other_picture(own, test, threshold=0.5)
+    assert estimate.value == pytest.approx(1 / 3)
+    assert estimate.n == 2
 
 
 def test_the_ceiling_is_the_iou_with_a_second_annotation_where_there_is_one():
     objects = split(("a", "cat", LEFT), ("b", "cat", TOP))
-    found = annotator_ceiling(objects, [torch.tensor(ALL, dtype=torch.bool), None])
-    assert (found.value, found.n) == (0.5, 1)
+    estimate = annotator_ceiling(objects, [torch.tensor(ALL, dtype=torch.bool), None])
+    assert (estimate.value, estimate.n) == (0.5, 1)
     assert annotator_ceiling(objects, [None, None]) == NO_DATA
 
 

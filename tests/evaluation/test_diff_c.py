@@ -1,4 +1,4 @@
-"""Diff-C on features that hold a class, or none, and a training that is stopped."""
+"""Diff-C on features with and without a class, and a training that is stopped."""
 
 import numpy as np
 import pytest
@@ -12,9 +12,7 @@ QUICK = Training(width=16, lr=3e-3, epochs=12, batch_size=16, checkpoint_every=3
 
 
 def corner_pictures(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """[n, 4, 8, 8] noise; channel 0 is bright in one quarter: the class is which one. Their mean
-    over places tells nothing.
-    """
+    """[n, 4, 8, 8] noise; channel 0 is bright in one quarter, its class; averages hide it."""
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(n, 4, 8, 8, generator=generator) * 0.3
     classes = torch.randint(4, (n,), generator=generator)
@@ -31,10 +29,8 @@ def weights(model: DiffC) -> list[torch.Tensor]:
 def test_the_network_is_the_papers():
     model = DiffC(1280, {"class": 37}, width=1024, generator=torch.Generator().manual_seed(0))
     assert model.normalise.weight is None  # without affine
-    assert [tuple(next(layer.parameters()).shape) for layer in (model.first, *model.strided)] == [
-        (1024, 1280, 3, 3),
-        *[(1024, 1024, 3, 3)] * 3,
-    ]
+    shapes = [tuple(next(layer.parameters()).shape) for layer in (model.first, *model.strided)]
+    assert shapes == [(1024, 1280, 3, 3), *[(1024, 1024, 3, 3)] * 3]
     assert [layer.stride for layer in model.strided] == [(2, 2)] * 3
     assert Training() == Training(width=1024, lr=1e-4, epochs=90, batch_size=16)
 
@@ -46,7 +42,7 @@ def test_it_learns_a_place_that_averages_do_not_show():
     assert (predicted(model, unseen)["place"] == truth.numpy()).mean() > 0.95
 
 
-def test_labels_that_features_do_not_hold_are_named_at_chance():
+def test_labels_that_features_do_not_hold_are_predicted_at_chance():
     features, _ = corner_pictures(160, 0)
     unseen, _ = corner_pictures(400, 1)
     generator = torch.Generator().manual_seed(3)
@@ -56,15 +52,14 @@ def test_labels_that_features_do_not_hold_are_named_at_chance():
     assert (predicted(model, unseen)["x"] == truth).mean() == pytest.approx(0.25, abs=0.08)
 
 
-def test_heads_share_a_trunk_and_a_picture_teaches_only_the_tasks_that_it_has_a_label_for():
+def test_heads_share_a_trunk_and_a_picture_trains_only_its_own_tasks():
     features, place = corner_pictures(200, 0)
     bright = (features[:, 1].mean(dim=(1, 2)) > 0).long()
     targets = {"place": place.clone(), "items": torch.full_like(place, NO_LABEL)}
     targets["place"][:40] = NO_LABEL
     targets["items"][:40] = bright[:40]
-    model = train_diff_c(
-        features, targets, classes={"place": 4, "items": 2}, training=QUICK, seed=0
-    )
+    classes = {"place": 4, "items": 2}
+    model = train_diff_c(features, targets, classes=classes, training=QUICK, seed=0)
     unseen, truth = corner_pictures(100, 1)
     answers = predicted(model, unseen)
     assert set(answers) == {"place", "items"}
@@ -76,12 +71,10 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not():
     short = Training(width=8, lr=1e-3, epochs=2)
 
     def trained(seed: int) -> list[torch.Tensor]:
-        torch.manual_seed(
-            np.random.default_rng().integers(2**31)
-        )  # the global state must not matter
-        return weights(
-            train_diff_c(features, {"x": classes}, classes={"x": 4}, training=short, seed=seed)
-        )
+        # The global state must not matter.
+        torch.manual_seed(np.random.default_rng().integers(2**31))
+        model = train_diff_c(features, {"x": classes}, classes={"x": 4}, training=short, seed=seed)
+        return weights(model)
 
     assert all(torch.equal(a, b) for a, b in zip(trained(0), trained(0), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(trained(0), trained(1), strict=True))
@@ -91,20 +84,14 @@ class Killed(Exception):
     pass
 
 
-def test_a_stopped_training_ends_as_one_that_was_not_to_the_bit(tmp_path, monkeypatch):
+def test_a_stopped_training_ends_as_one_that_was_not_stopped(tmp_path, monkeypatch):
     features, classes = corner_pictures(48, 0)
     kept = tmp_path / "diff_c.safetensors"
     training = Training(width=8, lr=1e-3, epochs=7, checkpoint_every=2)
 
     def train(checkpoint=None):
-        return train_diff_c(
-            features,
-            {"x": classes},
-            classes={"x": 4},
-            training=training,
-            seed=0,
-            checkpoint=checkpoint,
-        )
+        options = {"classes": {"x": 4}, "training": training, "seed": 0}
+        return train_diff_c(features, {"x": classes}, checkpoint=checkpoint, **options)
 
     whole = weights(train())
     batches = diff_c._batches
@@ -128,22 +115,14 @@ def test_a_stopped_training_ends_as_one_that_was_not_to_the_bit(tmp_path, monkey
     assert begun == [4, 5, 6]
 
 
-def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_gone_on_from(tmp_path, caplog):
+def test_a_damaged_checkpoint_and_one_of_another_training_are_not_continued(tmp_path, caplog):
     features, classes = corner_pictures(32, 0)
     kept = tmp_path / "diff_c.safetensors"
     training = Training(width=8, lr=1e-3, epochs=3, checkpoint_every=1)
 
     def train(seed, checkpoint=kept):
-        return weights(
-            train_diff_c(
-                features,
-                {"x": classes},
-                classes={"x": 4},
-                training=training,
-                seed=seed,
-                checkpoint=checkpoint,
-            )
-        )
+        options = {"classes": {"x": 4}, "training": training, "seed": seed}
+        return weights(train_diff_c(features, {"x": classes}, checkpoint=checkpoint, **options))
 
     train(0)
     fresh = train(1, None)
@@ -154,7 +133,7 @@ def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_gone_on_from(t
     assert "is damaged" in caplog.text
 
 
-def test_no_batch_holds_few_pictures_where_there_are_full_ones():
+def test_a_last_batch_of_few_pictures_is_left_out_where_others_are_full():
     sizes = [len(rows) for rows in diff_c._batches(33, 16, seed=0, epoch=0)]
     assert sizes == [16, 16]
     assert [len(rows) for rows in diff_c._batches(9, 16, seed=0, epoch=0)] == [9]
@@ -164,22 +143,20 @@ def test_no_batch_holds_few_pictures_where_there_are_full_ones():
 def test_a_pooled_feature_of_one_position_is_read_too():
     features, classes = corner_pictures(32, 0)
     pooled = features.mean(dim=(2, 3), keepdim=True).half()
-    model = train_diff_c(
-        pooled, {"x": classes}, classes={"x": 4}, training=Training(width=8, epochs=1), seed=0
-    )
+    once = Training(width=8, epochs=1)
+    model = train_diff_c(pooled, {"x": classes}, classes={"x": 4}, training=once, seed=0)
     assert predicted(model, pooled)["x"].shape == (32,)
 
 
-def test_what_cannot_be_trained_is_refused():
+def test_impossible_trainings_are_refused():
     features, classes = corner_pictures(32, 0)
     with pytest.raises(UserError, match=r"2 faults[\s\S]*width=0[\s\S]*lr=0"):
         Training(width=0, lr=0)
     with pytest.raises(UserError, match="two fitting pictures"):
         train_diff_c(features[:1], {"x": classes[:1]}, classes={"x": 4}, training=QUICK, seed=0)
+    unlabelled = {"x": torch.full((32,), NO_LABEL)}
     with pytest.raises(UserError, match="32 fitting pictures have no label"):
-        train_diff_c(
-            features, {"x": torch.full((32,), NO_LABEL)}, classes={"x": 4}, training=QUICK, seed=0
-        )
+        train_diff_c(features, unlabelled, classes={"x": 4}, training=QUICK, seed=0)
     features[3, 0, 0, 0] = torch.inf
     with pytest.raises(UserError, match=r"lower diff_c\.lr"):
         train_diff_c(features, {"x": classes}, classes={"x": 4}, training=QUICK, seed=0)

@@ -20,48 +20,24 @@ CELL = {"model": "m", "block": "text_2", "t": 1.0, "conditioning": "cond"}
 
 
 def rows(
-    defence: str,
-    strength: float,
-    plain: str,
-    aligned: str,
-    *,
-    split: str = "test",
-    kind: str = "plain",
-):
+    defence: str, strength: float, plain: str, aligned: str, *, split="test", kind="plain"
+) -> list[dict[str, Any]]:
     """`plain` and `aligned` as 1 and 0, a picture a character; "-" is no data."""
     variant = "text_2-k4" if defence == "text_edit" else ""
-    place: dict[str, Any] = {
-        "target": "fish",
-        "variant": variant,
-        "defence": defence,
-        "strength": strength,
-        "split": split,
-    }
-    return [
-        {
-            **place,
-            "kind": kind,
-            "image_id": f"p{n}",
-            "prompt": "a fish",
-            "found": each == "1",
-            "nouns_found": NAN,
-            "style_reached": NAN,
-            "aligned": NAN,
-        }
-        for n, each in enumerate(plain)
-    ] + [
-        {
-            **place,
-            "kind": "others",
-            "image_id": f"o{n}",
-            "prompt": "a boat",
-            "found": False,
-            "nouns_found": 0.5,
-            "style_reached": NAN if each == "-" else float(each),
-            "aligned": NAN if each == "-" else float(each),
-        }
-        for n, each in enumerate(aligned)
+    place = {"target": "fish", "variant": variant, "defence": defence, "strength": strength,
+             "split": split}  # fmt: skip
+    none = {"nouns_found": NAN, "style_reached": NAN, "aligned": NAN}
+    asked = [
+        {**place, "kind": kind, "image_id": f"p{n}", "prompt": "a fish", "found": shown == "1"}
+        for n, shown in enumerate(plain)
     ]
+    others = []
+    for n, right in enumerate(aligned):
+        value = NAN if right == "-" else float(right)
+        picture = {"kind": "others", "image_id": f"o{n}", "prompt": "a boat", "found": False}
+        harms = {"nouns_found": 0.5, "style_reached": value, "aligned": value}
+        others.append({**place, **picture, **harms})
+    return [{**row, **none} for row in asked] + others
 
 
 TRIALS: Any = pd.DataFrame([
@@ -79,14 +55,12 @@ def test_the_table_has_its_columns():
 
 
 def test_balance_weighs_erased_and_aligned_alike():
-    tested = TRIALS[
-        (TRIALS["split"] == "test") & (TRIALS["defence"] == "text_edit") & (TRIALS["strength"] == 1)
-    ]
+    tested = TRIALS.query("split == 'test' and defence == 'text_edit' and strength == 1")
     assert balance(tested) == pytest.approx((0.75 + 0.75) / 2)
     assert balance(TRIALS[TRIALS["defence"] == "none"]) == pytest.approx(0.5)
 
 
-def test_a_strength_is_chosen_on_the_rows_that_are_given():
+def test_a_strength_is_chosen_on_the_given_rows():
     tune = TRIALS[TRIALS["split"] == "tune"]
     # Strength 1: (.75 + 1) / 2 = .875 of the three with data; strength 2: (1 + .25) / 2.
     assert chosen_strength(tune, [2, 1]) == (1, {"1": 0.875, "2": 0.625})
@@ -109,20 +83,14 @@ def test_a_point_has_its_value_interval_and_n():
     (row,) = table[(table["kind"] == "synonym")].to_dict("records")
     assert (row["measure"], row["value"], row["n"]) == ("found", 0.75, 4)
     assert row["low"] < 0.75 < row["high"]
-    assert set(table["measure"]) == {
-        "found",
-        "nouns_found",
-        "style_reached",
-        "aligned",
-        "kernel_distance",
-    }
+    harms = {"nouns_found", "style_reached", "aligned"}
+    assert set(table["measure"]) == {"found", "kernel_distance", *harms}
 
 
 def test_rows_compare_the_own_defence_with_the_others_on_the_test_split():
     chosen = {"none": ("", "none", 0.0), "text_edit": ("text_2-k4", "text_edit", 1.0)}
-    results = erasure_results(
-        found(), target="fish", own="text_edit", chosen=chosen, cell=CELL, details={"x": 1}
-    )
+    options = {"target": "fish", "own": "text_edit", "chosen": chosen}
+    results = erasure_results(found(), cell=CELL, details={"x": 1}, **options)
     by = {row.metric: row for row in results}
     plain = by["erasure_fish_plain"]
     assert (plain.value, plain.estimate.n, plain.baselines["none"].value) == (0.25, 4, 1.0)

@@ -13,10 +13,10 @@ from diffusae.evaluation.intervention_success import (
 
 
 def mask(*pixels):
-    found = np.zeros((4, 4), bool)
+    pixels_on = np.zeros((4, 4), bool)
     for row, column in pixels:
-        found[row, column] = True
-    return found
+        pixels_on[row, column] = True
+    return pixels_on
 
 
 def picture(value):
@@ -38,23 +38,18 @@ def test_an_object_is_where_its_centre_is():
 
 
 def test_a_lost_object_is_no_success():
-    lost = moved(
-        "cat", TOP_LEFT, before=(picture(0), {"cat": mask((3, 3))}), after=(picture(0), {})
-    )
+    before = (picture(0), {"cat": mask((3, 3))})
+    lost = moved("cat", TOP_LEFT, before=before, after=(picture(0), {}))
     assert not lost.found and not lost.success
 
 
-def test_the_rest_is_what_shows_the_object_neither_before_nor_after():
+def test_the_rest_is_the_pixels_that_show_the_object_neither_before_nor_after():
     after = picture(0)
     after[3, 3] = 255  # where it was
     after[0, 0] = 255  # where it is now
     after[2, 2] = 51  # of the rest, one pixel in fourteen changes by a fifth
-    judged = moved(
-        "cat",
-        TOP_LEFT,
-        before=(picture(0), {"cat": mask((3, 3))}),
-        after=(after, {"cat": mask((0, 0))}),
-    )
+    before, after = (picture(0), {"cat": mask((3, 3))}), (after, {"cat": mask((0, 0))})
+    judged = moved("cat", TOP_LEFT, before=before, after=after)
     assert judged.found and judged.success
     assert judged.rest == pytest.approx(0.2 / 14**0.5)
 
@@ -67,9 +62,8 @@ def test_a_restyled_picture_by_hand():
     before = (noisy(), [0.6, 0.3, 0.1], ["cat", "fish"])
     judged = restyled(1, before=before, after=(noisy(), [0.5, 0.4, 0.1], ["cat", "fish", "star"]))
     assert judged.rose and not judged.reached and judged.kept
-    assert (judged.score_before, judged.score_after) == (0.3, 0.4) and judged.gain == pytest.approx(
-        0.1
-    )
+    assert (judged.score_before, judged.score_after) == (0.3, 0.4)
+    assert judged.gain == pytest.approx(0.1)
     assert judged.similarity == pytest.approx(1.0)
     judged = restyled(1, before=before, after=(255 - noisy(), [0.2, 0.7, 0.1], ["fish"]))
     assert judged.reached and not judged.kept
@@ -81,7 +75,7 @@ def test_a_score_that_stays_has_not_risen():
     assert not restyled(1, before=same, after=same).rose
 
 
-def test_features_distances_count_in_mean_distances_of_two_pictures():
+def test_distances_of_features_are_in_mean_distances_of_two_pictures():
     def brightness(pictures):
         return torch.from_numpy(pictures.astype(np.float64).mean(axis=(1, 2, 3)))[:, None]
 

@@ -10,14 +10,14 @@ from diffusae.evaluation.result import NO_DATA
 
 def test_two_pictures_by_hand():
     # Standardised by the first set (mean 0, deviation 1): before -1, 1; after 1, 3. k = (xy + 1)^3.
-    # Before: k(-1, 1) = 0. After: k(1, 3) = 64. Across, different pictures: k(-1, 3) = -8 and k(1,
-    # 1) = 8: mean 0.
-    found = kernel_distance(np.array([[-1.0], [1.0]]), np.array([[1.0], [3.0]]), n_resamples=10)
-    assert found.value == pytest.approx(0 + 64 - 2 * 0)
-    assert found.n == 2
+    # Before: k(-1, 1) = 0. After: k(1, 3) = 64. Across, of different pictures: k(-1, 3) = -8 and
+    # k(1, 1) = 8: mean 0.
+    distance = kernel_distance(np.array([[-1.0], [1.0]]), np.array([[1.0], [3.0]]), n_resamples=10)
+    assert distance.value == pytest.approx(0 + 64 - 2 * 0)
+    assert distance.n == 2
 
 
-def test_the_distance_is_a_slow_loops():
+def test_the_distance_equals_a_slow_loop():
     rng = np.random.default_rng(0)
     before, after = rng.normal(size=(7, 5)), rng.normal(size=(7, 5)) + 0.5
     x, y = standardised(before, after)
@@ -30,7 +30,7 @@ def test_the_distance_is_a_slow_loops():
     assert kernel_distance(before, after, n_resamples=10).value == pytest.approx(wanted)
 
 
-def test_a_set_is_at_distance_0_from_itself_and_draws_of_one_distribution_are_near_it():
+def test_a_set_has_distance_0_from_itself_and_draws_of_one_distribution_are_near_it():
     rng = np.random.default_rng(1)
     one, other = rng.normal(size=(2, 60, 8))
     assert kernel_distance(one, one, n_resamples=50).value == pytest.approx(0.0)
@@ -47,9 +47,8 @@ def test_a_feature_that_never_varies_is_left_out():
     rng = np.random.default_rng(2)
     varying = rng.normal(size=(6, 3))
     still = np.concatenate([varying, np.full((6, 1), 7.0)], axis=1)
-    assert kernel_distance(still, still[::-1], n_resamples=5).value == pytest.approx(
-        kernel_distance(varying, varying[::-1], n_resamples=5).value
-    )
+    expected = kernel_distance(varying, varying[::-1], n_resamples=5).value
+    assert kernel_distance(still, still[::-1], n_resamples=5).value == pytest.approx(expected)
 
 
 def test_one_picture_is_no_data_and_other_shapes_are_refused():

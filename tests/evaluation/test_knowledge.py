@@ -14,25 +14,16 @@ def test_the_majority_is_that_of_the_fitting_pictures_not_of_the_test():
     assert majority(np.array([], int), np.array([1])).value is None
 
 
-def test_a_row_tells_its_task_reader_baselines_and_what_was_chosen():
+def test_a_row_has_its_task_reader_baselines_and_chosen_settings():
     reading = Reading(np.array([True, True, False, True]), 0.9, {"ridge": 0.1})
+    baselines = {"majority": share(np.array([True, False, False, False]))}
     row = knowledge_row(
-        "object",
-        "codes",
-        reading,
-        baselines={"majority": share(np.array([True, False, False, False]))},
-        cell=CELL,
-        details={"n_classes": 3},
+        "object", "codes", reading, baselines=baselines, cell=CELL, details={"n_classes": 3}
     )
     assert (row.metric, row.value, row.estimate.n) == ("accuracy_object_codes", 0.75, 4)
     assert row.higher_is_better
-    assert row.details == {
-        "task": "object",
-        "reader": "codes",
-        "n_classes": 3,
-        "tune_accuracy": 0.9,
-        "ridge": 0.1,
-    }
+    chosen = {"n_classes": 3, "tune_accuracy": 0.9, "ridge": 0.1}
+    assert row.details == {"task": "object", "reader": "codes", **chosen}
     assert row.baselines["majority"].value == 0.25
     nothing = knowledge_row("object", "codes", None, baselines={}, cell=CELL, details={})
     assert nothing.value is None

@@ -1,4 +1,4 @@
-"""Entropy of top pictures' labels against numbers worked by hand."""
+"""Entropy of top pictures' labels against hand-worked numbers."""
 
 import numpy as np
 import pytest
@@ -10,9 +10,8 @@ VOTES = {"a": ["cat"], "b": ["cat"], "c": ["dog"], "d": ["cat", "dog"], "e": [],
 
 
 def test_entropy_is_in_bits_and_needs_no_normalised_shares():
-    np.testing.assert_allclose(
-        entropy_bits(np.array([[4, 0, 0], [1, 1, 0], [2, 2, 2]])), [0, 1, np.log2(3)]
-    )
+    entropies = entropy_bits(np.array([[4, 0, 0], [1, 1, 0], [2, 2, 2]]))
+    np.testing.assert_allclose(entropies, [0, 1, np.log2(3)])
     assert np.isnan(entropy_bits(np.zeros(3)))
 
 
@@ -32,12 +31,12 @@ def test_one_label_is_pure_and_pictures_without_labels_do_not_vote():
 
 def test_random_pictures_of_the_whole_set_have_the_entropy_of_the_whole_set():
     votes = LabelVotes(VOTES)
-    found = votes.of_random_pictures([6, 6, 6], n_draws=5, seed=0)
-    assert found.n == 3
-    assert found.value == pytest.approx(votes.entropies([list(VOTES)])[0])
+    estimate = votes.of_random_pictures([6, 6, 6], n_draws=5, seed=0)
+    assert estimate.n == 3
+    assert estimate.value == pytest.approx(votes.entropies([list(VOTES)])[0])
     assert votes.of_random_pictures([], n_draws=5, seed=0).n == 0
 
 
-def test_without_pictures_there_is_nothing_to_vote():
+def test_no_pictures_are_refused():
     with pytest.raises(UserError, match="annotate held-out pictures first"):
         LabelVotes({})

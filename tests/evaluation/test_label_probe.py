@@ -1,6 +1,4 @@
-"""The linear probe on features whose accuracy is known, and against its own optimality
-conditions.
-"""
+"""The linear probe on features of known accuracy, and against its own optimality conditions."""
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ CLASSES = 4
 
 
 def examples(n: int, d: int, seed: int, *, signal: float = 0.0) -> Examples:
-    """Noise of d features; in the first half, each rises by `signal` with one of the classes."""
+    """Noise of d features; every feature of the first half rises by `signal` with one class."""
     rng = np.random.default_rng(seed)
     classes = rng.permutation(np.arange(n) % CLASSES)
     features = rng.normal(size=(n, d))
@@ -38,26 +36,25 @@ def test_noise_is_read_at_chance(d):
 
 
 def test_it_is_at_the_minimum_of_its_objective():
-    """Slow reference: the objective written out, and every coordinate nudged both ways."""
+    """Slow reference: the objective written out, and every weight moved both ways."""
     x, classes, ridge = examples(60, 3, 5, signal=1.0).features, np.arange(60) % CLASSES, 0.1
-    found = _fitted(x, classes, ridge, np.zeros((4, CLASSES)))
+    fitted = _fitted(x, classes, ridge, np.zeros((4, CLASSES)))
 
     def objective(weights):
         logits = x @ weights[:-1] + weights[-1]
         p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        return -np.mean([np.log(p[i, c]) for i, c in enumerate(classes)]) + ridge / 2 * np.sum(
-            weights[:-1] ** 2
-        )
+        loss = -np.mean([np.log(p[i, c]) for i, c in enumerate(classes)])
+        return loss + ridge / 2 * np.sum(weights[:-1] ** 2)
 
-    least = objective(found)
-    for place in np.ndindex(found.shape):
+    least = objective(fitted)
+    for place in np.ndindex(fitted.shape):
         for step in (1e-2, -1e-2):
-            nudged = found.copy()
-            nudged[place] += step
-            assert objective(nudged) > least
+            moved = fitted.copy()
+            moved[place] += step
+            assert objective(moved) > least
 
 
-def test_coordinates_of_the_pictures_own_space_give_the_same_answer_as_the_features_themselves():
+def test_coordinates_of_the_pictures_space_give_the_same_answer_as_the_features():
     fitting, _, test = splits(60, signal=2.0, fit=40)
     scale = _Scaled(fitting.features, common=False)
     x = (fitting.features - fitting.features.mean(axis=0)) / fitting.features.std(axis=0)
@@ -66,29 +63,27 @@ def test_coordinates_of_the_pictures_own_space_give_the_same_answer_as_the_featu
     spanned = scale(fitting.features)
     assert spanned.shape[1] == 39  # 40 pictures less their mean
     reduced = _fitted(spanned, fitting.classes, 0.1, np.zeros((40, CLASSES)))
-    np.testing.assert_allclose(
-        z @ direct[:-1] + direct[-1], scale(test.features) @ reduced[:-1] + reduced[-1], atol=2e-3
-    )
+    expected = z @ direct[:-1] + direct[-1]
+    answer = scale(test.features) @ reduced[:-1] + reduced[-1]
+    np.testing.assert_allclose(expected, answer, atol=2e-3)
 
 
 def test_a_feature_that_never_varies_and_one_of_another_scale_change_nothing():
     plain = splits(8, signal=3.0)
+    constants = [np.full((len(split.classes), 1), 7.0) for split in plain]
     odd = [
-        Examples(
-            np.hstack([each.features * 1e3, np.full((len(each.classes), 1), 7.0)]), each.classes
-        )
-        for each in plain
+        Examples(np.hstack([split.features * 1e3, constant]), split.classes)
+        for split, constant in zip(plain, constants, strict=True)
     ]
     first, second = linear_probe(*plain, n_classes=CLASSES), linear_probe(*odd, n_classes=CLASSES)
     assert (first.correct == second.correct).mean() > 0.99
 
 
-def test_a_class_that_was_never_shown_is_never_named():
+def test_a_class_without_fitting_pictures_is_never_predicted():
     fitting, tuning, test = splits(8, signal=100.0)
     shown = fitting.classes != 2
-    reading = linear_probe(
-        Examples(fitting.features[shown], fitting.classes[shown]), tuning, test, n_classes=CLASSES
-    )
+    seen = Examples(fitting.features[shown], fitting.classes[shown])
+    reading = linear_probe(seen, tuning, test, n_classes=CLASSES)
     assert not reading.correct[test.classes == 2].any()
     assert reading.correct[test.classes != 2].all()
 
@@ -99,15 +94,15 @@ def test_a_common_scale_is_chosen_where_many_small_features_are_noise():
         for seed, n in enumerate((200, 100, 400))
     ]
     mixed = [
-        Examples(np.hstack([each.features, noise]), each.classes)
-        for each, noise in zip(splits(8, signal=4.0), small, strict=True)
+        Examples(np.hstack([split.features, noise]), split.classes)
+        for split, noise in zip(splits(8, signal=4.0), small, strict=True)
     ]
     reading = linear_probe(*mixed, n_classes=CLASSES)
     assert reading.chosen["scaling"] == "common"
     assert reading.correct.mean() > 0.95
 
 
-def test_what_cannot_be_probed_is_refused():
+def test_impossible_probes_are_refused():
     fitting, tuning, test = splits(8)
     nothing = Examples(np.zeros((0, 8)), np.zeros(0, int))
     with pytest.raises(UserError, match="needs tuning pictures"):

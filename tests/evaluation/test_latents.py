@@ -1,4 +1,4 @@
-"""The table of latents and its summary, on four latents made by hand."""
+"""The table of latents and its summary, on four hand-made latents."""
 
 import math
 
@@ -31,7 +31,7 @@ def table(stability=None) -> pd.DataFrame:
 
 
 def rows(given: pd.DataFrame, random_stability=None, shares=(0.0, 0.0, 0.9, 0.9)):
-    found = latent_results(
+    results = latent_results(
         given,
         votes=VOTES,
         judging=JUDGING,
@@ -39,39 +39,41 @@ def rows(given: pd.DataFrame, random_stability=None, shares=(0.0, 0.0, 0.9, 0.9)
         random_stability=random_stability,
         cell=CELL,
     )
-    return {row.metric: row for row in found}
+    return {row.metric: row for row in results}
 
 
-def test_only_the_top_pictures_count_and_rare_latents_are_judged_by_nothing():
-    found = table()
-    assert found["noun_entropy"].tolist()[:2] == [0, 1]
-    assert found["noun_entropy"].isna().tolist() == [False, False, True, True]
-    assert found["context_free"].tolist() == [False, True, False, False]
-    assert found["rare"].tolist() == [False, False, True, True]
+def test_only_top_pictures_count_and_rare_latents_are_not_judged():
+    latents = table()
+    assert latents["noun_entropy"].tolist()[:2] == [0, 1]
+    assert latents["noun_entropy"].isna().tolist() == [False, False, True, True]
+    assert latents["context_free"].tolist() == [False, True, False, False]
+    assert latents["rare"].tolist() == [False, False, True, True]
 
 
 def test_the_summary_is_over_judged_latents():
-    found = rows(table())
-    assert found["noun_entropy"].value == pytest.approx(0.5)
-    assert found["context_free_fraction"].value == pytest.approx(0.5)
-    assert found["context_free_fraction"].estimate.n == 2
-    assert found["context_free_fraction"].baselines["shuffled_positions"].value == 0
-    details = found["noun_entropy"].details
+    results = rows(table())
+    assert results["noun_entropy"].value == pytest.approx(0.5)
+    assert results["context_free_fraction"].value == pytest.approx(0.5)
+    assert results["context_free_fraction"].estimate.n == 2
+    assert results["context_free_fraction"].baselines["shuffled_positions"].value == 0
+    details = results["noun_entropy"].details
     assert (details["n_judged"], details["n_rare"], details["n_silent"]) == (2, 1, 1)
 
 
-def test_labels_that_nobody_knows_and_a_missing_seed_are_no_data():
-    found = rows(table())
-    assert found["style_entropy"].estimate.n == 0
-    assert found["stability"].estimate.n == 0
-    assert found["stability"].baselines["random_directions"].n == 0
+def test_unknown_labels_and_a_missing_seed_are_no_data():
+    results = rows(table())
+    assert results["style_entropy"].estimate.n == 0
+    assert results["stability"].estimate.n == 0
+    assert results["stability"].baselines["random_directions"].n == 0
 
 
-def test_stability_averages_judged_latents_and_stands_beside_random_directions():
-    found = rows(table(torch.tensor([0.9, 0.7, -1.0, -1.0])), random_stability=[0.2, 0.4, 1.0, 1.0])
-    assert found["stability"].value == pytest.approx(0.8)
-    assert found["stability"].baselines["random_directions"].value == pytest.approx(0.3)
-    assert found["stability"].higher_is_better
+def test_stability_averages_judged_latents_beside_random_directions():
+    results = rows(
+        table(torch.tensor([0.9, 0.7, -1.0, -1.0])), random_stability=[0.2, 0.4, 1.0, 1.0]
+    )
+    assert results["stability"].value == pytest.approx(0.8)
+    assert results["stability"].baselines["random_directions"].value == pytest.approx(0.3)
+    assert results["stability"].higher_is_better
 
 
 def test_two_seeds_that_agree_are_stable_and_an_sae_is_not_compared_with_itself():
@@ -83,7 +85,7 @@ def test_two_seeds_that_agree_are_stable_and_an_sae_is_not_compared_with_itself(
         stability_of(directions, directions, directions)
 
 
-def test_all_wrong_settings_are_told_together():
+def test_all_wrong_settings_are_reported_together():
     with pytest.raises(UserError) as raised:
         Judging(n_top=0, minimum_pictures=0, context_free=2)
     for part in ("n_top=0", "minimum_pictures=0", "context_free=2"):

@@ -11,9 +11,7 @@ GRID = (4, 4)
 def scene(
     name: str, cells: dict[str, list[int]], weights: dict[str, int], *, d: int = 5, seed: int = 0
 ):
-    """A picture whose update holds, at the cells of a noun, one unit of the channel that the noun
-    has.
-    """
+    """A picture whose update has one unit of a noun's channel at the noun's cells."""
     generator = torch.Generator().manual_seed(seed)
     updates = 0.05 * torch.randn(16, d, generator=generator)
     masks = {}
@@ -37,9 +35,8 @@ def scenes(first: int, n: int, weights: dict[str, int]):
 
 def test_the_ridge_probe_is_ridge_regression():
     generator = torch.Generator().manual_seed(1)
-    x = torch.randn(50, 4, generator=generator, dtype=torch.float64) * torch.tensor(
-        [1.0, 5.0, 0.1, 2.0]
-    )
+    scales = torch.tensor([1.0, 5.0, 0.1, 2.0])
+    x = torch.randn(50, 4, generator=generator, dtype=torch.float64) * scales
     y = torch.randn(50, 2, generator=generator, dtype=torch.float64)
     ridge = 0.3
     standard = (x - x.mean(0)) / x.std(0, correction=0)
@@ -54,7 +51,7 @@ def test_a_constant_entry_does_no_harm():
     assert RidgeProbe(x, x[:, :1]).predict(x, ridge=0.0001).sub(x[:, :1]).abs().max() < 0.01
 
 
-def test_nothing_to_fit_on_is_refused():
+def test_no_positions_to_fit_on_are_refused():
     with pytest.raises(UserError, match="positions"):
         RidgeProbe(torch.zeros(0, 3), torch.zeros(0, 1))
 
@@ -63,27 +60,26 @@ def test_shares_are_the_part_of_a_position_that_the_mask_covers():
     mask = torch.zeros(8, 8, dtype=torch.bool)
     mask[0, :2] = True  # half of the first position
     codes = torch.zeros(16, 1)
-    split = build_split(
-        [Picture("a", codes, codes.long(), ["cat"], {"cat": mask})], grid=GRID, known_nouns=["cat"]
-    )
+    pictures = [Picture("a", codes, codes.long(), ["cat"], {"cat": mask})]
+    split = build_split(pictures, grid=GRID, known_nouns=["cat"])
     shares = noun_shares(split, ["cat", "dog"])
     assert shares[0, 0].tolist() == [0.5, 0.0]
     assert shares.sum() == 0.5
 
 
-def test_what_is_written_linearly_is_found_and_where_without_what_is_worth_less():
+def test_linear_information_is_found_and_where_without_what_is_worth_less():
     weights = {"cat": 0, "dog": 1}
-    found = linear_probes(scenes(0, 12, weights), scenes(12, 4, weights), scenes(16, 6, weights))
-    assert float(found["noun_probe"].mean()) == pytest.approx(1)
+    iou = linear_probes(scenes(0, 12, weights), scenes(12, 4, weights), scenes(16, 6, weights))
+    assert float(iou["noun_probe"].mean()) == pytest.approx(1)
     # The other noun's three cells are as likely: 3 of 6.
-    assert float(found["any_object_probe"].mean()) == pytest.approx(0.5, abs=0.05)
-    assert len(found["noun_probe"]) == 12
+    assert float(iou["any_object_probe"].mean()) == pytest.approx(0.5, abs=0.05)
+    assert len(iou["noun_probe"]) == 12
 
 
-def test_nouns_that_share_one_channel_cannot_be_told_apart():
+def test_nouns_of_one_channel_cannot_be_distinguished():
     weights = {"cat": 0, "dog": 0}
-    found = linear_probes(scenes(0, 12, weights), scenes(12, 4, weights), scenes(16, 6, weights))
-    assert float(found["noun_probe"].mean()) == pytest.approx(0.5, abs=0.05)
+    iou = linear_probes(scenes(0, 12, weights), scenes(12, 4, weights), scenes(16, 6, weights))
+    assert float(iou["noun_probe"].mean()) == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_noun_that_the_fitting_pictures_lack_counts_as_any_object():

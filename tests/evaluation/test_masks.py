@@ -43,8 +43,7 @@ def test_the_curve_equals_cutting_at_every_threshold(seed, n):
     masks = torch.rand(n, 6, 6, generator=generator) < 0.4
     thresholds = torch.linspace(0, 1, 11)
     expected = [iou_at(scores, masks, t).mean().item() for t in thresholds.tolist()]
-    # A threshold as a Python number and as float32 may differ in the last bit, as in `iou_at`'s own
-    # use.
+    # A threshold as a Python number and as float32 may differ in the last bit.
     assert iou_curve(scores, masks, thresholds).tolist() == pytest.approx(expected, abs=1e-9)
 
 
@@ -57,10 +56,9 @@ def test_the_chosen_threshold_is_the_best_of_the_curve():
 
 
 def test_no_objects_to_tune_on_are_refused():
+    masks = torch.zeros(0, 4, 4, dtype=torch.bool)
     with pytest.raises(UserError, match="enlarge the tuning split"):
-        choose_threshold(
-            torch.zeros(0, 2, 2), torch.zeros(0, 4, 4, dtype=torch.bool), torch.zeros(1)
-        )
+        choose_threshold(torch.zeros(0, 2, 2), masks, torch.zeros(1))
 
 
 def test_relative_scores_use_each_maps_own_range():

@@ -14,9 +14,7 @@ PICTURES = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.ui
 
 
 def alexnet_layers(*_, **__):
-    """The layers of AlexNet with random weights: torchvision, whose they are, is not at hand in the
-    tests.
-    """
+    """The layers of AlexNet with random weights; torchvision, which has them, is not installed."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(
@@ -40,9 +38,8 @@ def alexnet_layers(*_, **__):
 def torchvision(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
     monkeypatch.setattr("torchmetrics.image.lpip._TORCHVISION_AVAILABLE", True)
-    monkeypatch.setattr(
-        "torchmetrics.functional.image.lpips._get_tv_model_features", alexnet_layers
-    )
+    features = "torchmetrics.functional.image.lpips._get_tv_model_features"
+    monkeypatch.setattr(features, alexnet_layers)
 
 
 def test_a_picture_has_no_distance_to_itself_and_a_stronger_change_is_farther(torchvision):
@@ -63,15 +60,13 @@ def test_batches_of_any_size_give_the_same(torchvision):
     assert PerceptualDistance()(PICTURES[:0], other[:0]) == []
 
 
-def test_without_torchvision_the_user_is_told_what_to_install(monkeypatch):
+def test_without_torchvision_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(UserError, match=r"needs a torchvision.*pip install diffusae\[lpips\]"):
         PerceptualDistance()(PICTURES, PICTURES)
 
 
-def test_weights_that_cannot_be_fetched_are_told_with_the_folder_that_serves(
-    torchvision, monkeypatch
-):
+def test_weights_that_cannot_be_downloaded_give_the_folder_for_them(torchvision, monkeypatch):
     def fail(*_, **__):
         raise OSError("no route")
 
@@ -81,9 +76,8 @@ def test_weights_that_cannot_be_fetched_are_told_with_the_folder_that_serves(
 
 
 def test_settings_and_pictures_that_do_not_fit_are_refused():
-    with pytest.raises(
-        UserError, match=r"unknown network of LPIPS 'resnet'; known: alex, squeeze, vgg"
-    ):
+    known = r"unknown network of LPIPS 'resnet'; known: alex, squeeze, vgg"
+    with pytest.raises(UserError, match=known):
         PerceptualDistance("resnet")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="batch_size=0"):
         PerceptualDistance(batch_size=0)

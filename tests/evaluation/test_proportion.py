@@ -1,4 +1,4 @@
-"""Wilson's interval, against figures that are printed elsewhere."""
+"""Wilson's interval, against published figures."""
 
 import pytest
 from scipy.stats import binomtest
@@ -9,10 +9,10 @@ from diffusae.evaluation.result import NO_DATA
 
 @pytest.mark.parametrize(("yes", "n"), [(0, 10), (10, 10), (1, 1), (3, 24), (17, 40)])
 def test_the_interval_is_wilsons(yes, n):
-    found = share([True] * yes + [False] * (n - yes))
+    estimate = share([True] * yes + [False] * (n - yes))
     wanted = binomtest(yes, n).proportion_ci(method="wilson")
-    assert (found.value, found.n) == (yes / n, n)
-    assert found.ci95 == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+    assert (estimate.value, estimate.n) == (yes / n, n)
+    assert estimate.ci95 == pytest.approx((wanted.low, wanted.high), abs=1e-12)
 
 
 def test_at_0_of_10_the_interval_reaches_to_a_little_over_a_quarter():

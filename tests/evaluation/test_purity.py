@@ -1,4 +1,4 @@
-"""Purity against planted latents, whose figures are known by hand."""
+"""Purity of planted latents with hand-worked figures."""
 
 import math
 
@@ -22,8 +22,8 @@ CELL = {"model": "miniature", "block": "mid", "t": 0.5, "conditioning": "uncond"
 
 
 def planted(n_classes=4, a_class=30, seed=0):
-    """Pictures of evenly many classes, and strengths of: a latent a class (pure), 40 random ones, a
-    silent one.
+    """Pictures of equally frequent classes, and strengths of one pure latent for each class, 40
+    random latents and a silent one.
     """
     rng = np.random.default_rng(seed)
     classes = rng.permutation(np.repeat(np.arange(n_classes), a_class))
@@ -41,11 +41,9 @@ def test_entropy_and_sigma_of_hand_worked_pictures():
     np.testing.assert_allclose(sigma_label(counts), classes.std(axis=1))
 
 
-def test_sigma_hangs_on_the_numbering_and_entropy_does_not():
-    near, far = (
-        np.array([[2, 2, 0, 0]]),
-        np.array([[2, 0, 0, 2]]),
-    )  # the same two classes, numbered otherwise
+def test_sigma_depends_on_the_numbering_and_entropy_does_not():
+    # The same two classes, numbered otherwise.
+    near, far = np.array([[2, 2, 0, 0]]), np.array([[2, 0, 0, 2]])
     assert sigma_label(near) < sigma_label(far)
     assert label_entropies(near) == label_entropies(far)
 
@@ -57,28 +55,20 @@ def test_top_pictures_are_the_strongest_of_those_asked_for():
     assert top.pictures.tolist() == [[3, 2], [2, 1]]
 
 
-def test_a_latent_that_is_active_in_too_few_pictures_is_not_judged_and_the_strongest_are_taken():
+def test_a_latent_active_in_too_few_pictures_is_not_judged_and_the_strongest_are():
     strengths, classes = planted()
     judging = Judging(n_top=10, n_latents=4)
     top = top_pictures(strengths, np.arange(len(classes)), judging)
-    assert sorted(top.latents.tolist()) == [
-        0,
-        1,
-        2,
-        3,
-    ]  # not the silent one; the pure ones are the strongest
+    # Not the silent one; the pure ones are the strongest.
+    assert sorted(top.latents.tolist()) == [0, 1, 2, 3]
     few = top_pictures(strengths, np.arange(len(classes)), Judging(n_top=40))
     assert not set(few.latents.tolist()) & {0, 1, 2, 3, 44}  # pure latents have 30 pictures
 
 
-def test_planted_pure_latents_have_no_entropy_and_stand_far_below_both_baselines():
+def test_planted_pure_latents_have_no_entropy_far_below_both_baselines():
     strengths, classes = planted()
-    entropy, sigma = purity_rows(
-        strengths,
-        {"object": Labels(classes, list("abcd"))},
-        judging=Judging(n_latents=4, n_draws=50),
-        cell=CELL,
-    )
+    labels, judging = Labels(classes, list("abcd")), Judging(n_latents=4, n_draws=50)
+    entropy, sigma = purity_rows(strengths, {"object": labels}, judging=judging, cell=CELL)
     assert (entropy.metric, sigma.metric) == ("label_entropy_object", "sigma_label_object")
     assert entropy.value == sigma.value == 0
     assert entropy.estimate.n == 4
@@ -93,12 +83,8 @@ def test_planted_pure_latents_have_no_entropy_and_stand_far_below_both_baselines
 def test_random_latents_are_as_impure_as_random_pictures_and_shuffled_labels():
     rng = np.random.default_rng(1)
     classes = rng.integers(0, 4, 200)
-    rows = purity_rows(
-        rng.uniform(0.1, 1, (200, 400)),
-        {"object": Labels(classes, list("abcd"))},
-        judging=Judging(n_draws=50),
-        cell=CELL,
-    )
+    strengths, labels = rng.uniform(0.1, 1, (200, 400)), Labels(classes, list("abcd"))
+    rows = purity_rows(strengths, {"object": labels}, judging=Judging(n_draws=50), cell=CELL)
     for row in rows:
         assert row.value is not None
         for baseline in row.baselines.values():
@@ -107,9 +93,9 @@ def test_random_latents_are_as_impure_as_random_pictures_and_shuffled_labels():
     assert rows[0].value == pytest.approx(2 - 0.22, abs=0.05)
 
 
-def test_pictures_without_a_label_take_no_part():
+def test_pictures_without_a_label_do_not_count():
     strengths, classes = planted()
-    strengths[classes == 3, 0] = 100  # the strongest pictures of latent 0, were they labelled
+    strengths[classes == 3, 0] = 100  # they would be the strongest pictures of latent 0
     unlabelled = np.where(classes == 3, -1, classes)
     labels = Labels(unlabelled, list("abc"))
     top = top_pictures(strengths, labels.pictures, Judging(n_latents=3))
@@ -136,8 +122,7 @@ def test_the_majority_tag_counts_a_picture_once_and_the_first_of_equal_tags_wins
     assert majority_tag([[], []]) is None
 
 
-def test_all_settings_out_of_range_are_told_together():
-    with pytest.raises(
-        UserError, match=r"3 faults[\s\S]*n_top=1[\s\S]*n_latents=0[\s\S]*n_draws=0"
-    ):
+def test_all_settings_out_of_range_are_reported_together():
+    faults = r"3 faults[\s\S]*n_top=1[\s\S]*n_latents=0[\s\S]*n_draws=0"
+    with pytest.raises(UserError, match=faults):
         Judging(n_top=1, n_latents=0, n_draws=0)

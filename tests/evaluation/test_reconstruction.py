@@ -23,49 +23,44 @@ def pictures(n, *, noise=0.3, positions=4, d=3):
 def sums_of(x, **reconstructions):
     sums = PictureSums()
     for row in range(len(x)):
-        sums.add(x[row], {name: each[row] for name, each in reconstructions.items()})
+        sums.add(x[row], {name: vectors[row] for name, vectors in reconstructions.items()})
     return sums
 
 
 def test_the_error_metrics_equal_sklearn_over_all_vectors():
     x, x_hat = pictures(20)
-    found = sums_of(x, sae=x_hat).estimates("sae")
+    estimates = sums_of(x, sae=x_hat).estimates("sae")
     expected = r2_score(x.flatten(0, 1), x_hat.flatten(0, 1), multioutput="variance_weighted")
-    assert found["explained_variance"].value == pytest.approx(expected, abs=1e-6)
-    assert found["fvu"].value == pytest.approx(1 - expected, abs=1e-6)
+    assert estimates["explained_variance"].value == pytest.approx(expected, abs=1e-6)
+    assert estimates["fvu"].value == pytest.approx(1 - expected, abs=1e-6)
     scaled = ((x - x_hat).square().sum() / x.square().sum()).item()
-    assert found["scaled_mse"].value == pytest.approx(scaled, rel=1e-5)
-    assert found["fvu"].n == 80
+    assert estimates["scaled_mse"].value == pytest.approx(scaled, rel=1e-5)
+    assert estimates["fvu"].n == 80
 
 
 def test_the_interval_equals_a_slow_bootstrap_over_pictures():
     x, x_hat = pictures(12)
-    low, high = sums_of(x, sae=x_hat).estimates("sae", n_resamples=1000, seed=1)["fvu"].ci95 or (
-        0,
-        0,
-    )
+    interval = sums_of(x, sae=x_hat).estimates("sae", n_resamples=1000, seed=1)["fvu"].ci95
     generator, slow = np.random.default_rng(5), []
     for _ in range(1000):
         drawn = generator.integers(0, 12, 12)
         some, some_hat = x[drawn].flatten(0, 1), x_hat[drawn].flatten(0, 1)
-        slow.append(
-            ((some - some_hat).square().sum() / (some - some.mean(dim=0)).square().sum()).item()
-        )
-    assert (low, high) == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])), rel=0.06)
+        variance = (some - some.mean(dim=0)).square().sum()
+        slow.append(((some - some_hat).square().sum() / variance).item())
+    assert interval == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])), rel=0.06)
 
 
 def test_predicting_the_mean_of_the_split_explains_nothing():
     x, _ = pictures(6)
     mean = x.flatten(0, 1).mean(dim=0).expand_as(x)
-    assert sums_of(x, mean=mean).estimates("mean")["explained_variance"].value == pytest.approx(
-        0, abs=1e-6
-    )
+    estimate = sums_of(x, mean=mean).estimates("mean")["explained_variance"]
+    assert estimate.value == pytest.approx(0, abs=1e-6)
 
 
 def test_vectors_that_do_not_vary_are_no_data():
-    found = sums_of(torch.full((3, 2, 2), 0.7), sae=torch.zeros(3, 2, 2)).estimates("sae")
-    assert found["fvu"] == found["explained_variance"] == NO_DATA
-    assert found["scaled_mse"].value == pytest.approx(1)
+    estimates = sums_of(torch.full((3, 2, 2), 0.7), sae=torch.zeros(3, 2, 2)).estimates("sae")
+    assert estimates["fvu"] == estimates["explained_variance"] == NO_DATA
+    assert estimates["scaled_mse"].value == pytest.approx(1)
 
 
 def test_reconstructions_must_stay_the_same():
@@ -75,16 +70,12 @@ def test_reconstructions_must_stay_the_same():
 
 
 def test_pca_equals_sklearn():
-    vectors = (
-        torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
-        * torch.tensor([5.0, 3, 2, 1, 0.5])
-        + 1
-    )
+    spread = torch.tensor([5.0, 3, 2, 1, 0.5])
+    vectors = torch.randn(60, 5, generator=torch.Generator().manual_seed(0)) * spread + 1
     expected = PCA(2).fit(vectors.numpy())
     projected = torch.from_numpy(expected.inverse_transform(expected.transform(vectors.numpy())))
-    torch.testing.assert_close(
-        fit_pca(vectors, 2).reconstruct(vectors), projected, atol=1e-4, rtol=1e-4
-    )
+    reconstructed = fit_pca(vectors, 2).reconstruct(vectors)
+    torch.testing.assert_close(reconstructed, projected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("k", [0, 6])
@@ -103,15 +94,13 @@ def test_l0_and_dead_latents_by_hand():
     assert codes.dead_fraction().n == 4
 
 
-def test_the_rows_carry_their_baselines():
+def test_the_rows_have_their_baselines():
     x, x_hat = pictures(5)
     codes = CodeSums(2)
     codes.add(torch.ones(4, 1), torch.zeros(4, 1, dtype=torch.long))
     sums = sums_of(x, sae=x_hat, pca=x)
-    rows = {
-        row.metric: row
-        for row in reconstruction_results(sums, {"sae": codes, "random": codes}, cell={"t": 1})
-    }
+    results = reconstruction_results(sums, {"sae": codes, "random": codes}, cell={"t": 1})
+    rows = {row.metric: row for row in results}
     assert list(rows) == ["fvu", "explained_variance", "scaled_mse", "l0", "dead_fraction"]
     assert rows["explained_variance"].baselines["mean"].value == 0
     assert rows["explained_variance"].baselines["pca"].value == 1

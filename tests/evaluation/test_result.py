@@ -19,26 +19,22 @@ from diffusae.evaluation.result import (
 CELL = {"model": "miniature", "block": "mid", "t": 0.5, "conditioning": "cond"}
 
 finite = st.floats(-1e6, 1e6)
+intervals = st.one_of(st.none(), st.tuples(finite, finite))
 estimates = st.one_of(
-    st.just(NO_DATA),
-    st.builds(
-        Estimate, finite, st.one_of(st.none(), st.tuples(finite, finite)), st.integers(1, 10**6)
-    ),
+    st.just(NO_DATA), st.builds(Estimate, finite, intervals, st.integers(1, 10**6))
 )
 
 
 @given(estimates, st.dictionaries(st.text(), estimates, max_size=3), st.booleans())
 def test_a_row_survives_json(estimate, baselines, higher):
-    row = Result(
-        "composition", estimate, higher, "IoU", CELL, baselines, {"threshold": 0.5}, version=3
-    )
+    details = {"threshold": 0.5}
+    row = Result("composition", estimate, higher, "IoU", CELL, baselines, details, version=3)
     assert Result.from_json(json.loads(json.dumps(row.to_json()))) == row
 
 
 def test_a_row_has_the_fields_of_the_contract():
-    row = Result(
-        "composition", Estimate(0.3, (0.2, 0.4), 7), True, "IoU", CELL, {"chance": NO_DATA}
-    )
+    estimate = Estimate(0.3, (0.2, 0.4), 7)
+    row = Result("composition", estimate, True, "IoU", CELL, {"chance": NO_DATA})
     assert row.to_json() == {
         "metric": "composition",
         "value": 0.3,
@@ -105,12 +101,11 @@ def test_the_interval_has_the_width_of_the_normal_approximation():
 
 
 def test_values_of_one_picture_are_resampled_together():
-    # Ten copies of each of 20 values say no more than the 20 values.
+    # Ten copies of every value carry no more information than the 20 values.
     values = np.random.default_rng(0).normal(size=20)
     once = bootstrap_mean(values, seed=3)
-    copied = bootstrap_mean(
-        np.repeat(values, 10), groups=np.repeat(np.arange(20), 10).tolist(), seed=3
-    )
+    groups = np.repeat(np.arange(20), 10).tolist()
+    copied = bootstrap_mean(np.repeat(values, 10), groups=groups, seed=3)
     assert copied.ci95 == pytest.approx(once.ci95)
     assert copied.n == 200
 
@@ -121,7 +116,7 @@ def test_the_same_seed_gives_the_same_interval():
     assert bootstrap_mean(values, seed=1) != bootstrap_mean(values, seed=2)
 
 
-def test_every_resample_draws_as_many_groups_as_there_are():
+def test_every_resample_draws_as_many_groups_as_the_data_have():
     assert (bootstrap_weights(7, n_resamples=5, seed=0).sum(axis=1) == 7).all()
 
 

@@ -1,4 +1,4 @@
-"""Matched cosines against every assignment tried by hand."""
+"""Matched cosines against all assignments."""
 
 from itertools import permutations
 
@@ -12,30 +12,27 @@ from diffusae.evaluation.stability import matched_cosines
 
 def test_partners_are_found_whatever_their_order():
     directions = torch.eye(4)
-    torch.testing.assert_close(
-        matched_cosines(directions, directions[[2, 0, 3, 1]]), torch.ones(4, dtype=torch.double)
-    )
+    cosines = matched_cosines(directions, directions[[2, 0, 3, 1]])
+    torch.testing.assert_close(cosines, torch.ones(4, dtype=torch.double))
 
 
 def test_no_two_latents_share_a_partner():
-    # Both rows are nearest to the first; only one may have it.
-    found = matched_cosines(
-        torch.tensor([[1.0, 0.0], [0.8, 0.6]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    )
-    assert sorted(found.tolist()) == pytest.approx([0.6, 1.0])
+    # Both rows are nearest to the first partner, which only one may have.
+    rows = torch.tensor([[1.0, 0.0], [0.8, 0.6]])
+    cosines = matched_cosines(rows, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    assert sorted(cosines.tolist()) == pytest.approx([0.6, 1.0])
 
 
 def test_the_sum_is_the_best_of_all_assignments():
     generator = torch.Generator().manual_seed(0)
     one, other = (torch.randn(4, 3, generator=generator) for _ in range(2))
     cosines = F.normalize(one, dim=1) @ F.normalize(other, dim=1).T
-    best = max(
-        sum(float(cosines[i, j]) for i, j in enumerate(order)) for order in permutations(range(4))
-    )
+    orders = permutations(range(4))
+    best = max(sum(float(cosines[i, j]) for i, j in enumerate(order)) for order in orders)
     assert float(matched_cosines(one, other).sum()) == pytest.approx(best, abs=1e-5)
 
 
-def test_what_cannot_be_compared_is_refused():
+def test_saes_that_cannot_be_compared_are_refused():
     with pytest.raises(UserError, match="give SAEs of one cell"):
         matched_cosines(torch.eye(3), torch.eye(4))
     with pytest.raises(UserError, match="3 latents need as many partners, got 2"):

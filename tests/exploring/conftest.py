@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig
 
 import diffusae
 from diffusae.exploring.opened import OpenStudy
@@ -19,7 +18,7 @@ def _the_model_is_loaded_once():
 
     pipes: dict[str, Any] = {}
 
-    def load_once(model: DictConfig) -> Any:
+    def load_once(model: Any) -> Any:
         if model.source not in pipes:
             pipes[model.source] = load_model(model)
         return pipes[model.source]

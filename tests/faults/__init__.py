@@ -1,6 +1,5 @@
-"""The fault campaign: small studies are killed, damaged and given a full disk; then the same
-command must put all right.
+"""The fault campaign: small studies are killed, damaged and given a full disk, and must recover.
 
-`make test-faults` runs it (docs/reliability.md). Nothing here knows how a stage works: a study is a
-list of commands, and what they leave is compared with what undisturbed ones leave.
+`make test-faults` runs it (docs/reliability.md). The campaign does not know how a stage works: a
+study is a list of commands, and its outputs are compared with those of an undisturbed study.
 """

@@ -30,18 +30,18 @@ PAGE = REPOSITORY / "docs" / "reliability.md"
 
 
 def main() -> int:
-    """Run the campaign; 1 where something was lost, silently wrong, or ended in a traceback."""
+    """Run the campaign; 1 for any loss, any silently wrong result or any traceback."""
     asked, begun = _asked(), time.monotonic()
     seed = SystemRandom().randrange(10**6) if asked.seed is None else asked.seed
     print(f"seed {seed}", flush=True)
-    # No TemporaryDirectory: it is removed whenever a process ends that was forked from this one.
+    # No TemporaryDirectory: it would be removed whenever a process forked from this one ends.
     root = Path(tempfile.mkdtemp(prefix="faults-", dir=asked.directory)).resolve()
     try:
         results = _tried(root, seed, asked)
     finally:
         shutil.rmtree(root, ignore_errors=True)
     results += [] if asked.no_fuzz else [_fuzz(seed)]
-    _tell(results, _facts(seed, asked, time.monotonic() - begun), asked)
+    _report(results, _facts(seed, asked, time.monotonic() - begun), asked)
     return 1 if failures(results) else 0
 
 
@@ -49,35 +49,26 @@ def _tried(root: Path, seed: int, asked: argparse.Namespace) -> list[Result]:
     snapshots.import_all()
     study = snapshots.build(root / "snapshots", [STEPS[name] for name in asked.steps])
     trials = _trials(study, seed, asked)
-    wanted = [each for each in trials if asked.only in f"{each.group} {each.row} {each.fault}"]
+    wanted = [trial for trial in trials if asked.only in f"{trial.group} {trial.row} {trial.fault}"]
     (root / "trials").mkdir()
     return carry_out(wanted, root / "trials", jobs=asked.jobs)
 
 
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
-    parser.add_argument(
-        "--seed", type=int, help="of all that is drawn; drawn anew by default, and printed"
-    )
-    parser.add_argument("--trials", type=int, default=60, help="kills")
-    parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="trials at the same time"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--seed", type=int, help="of all random choices; random by default, and printed")
+    add("--trials", type=int, default=60, help="kills")
+    add("--jobs", type=int, default=os.cpu_count() or 1, help="trials at the same time")
+    add(
         "--steps", nargs="+", choices=list(STEPS), default=list(STEPS), metavar="STEP",
         help=f"the first of these, in their order: {', '.join(STEPS)}",
     )  # fmt: skip
-    parser.add_argument(
-        "--only", default="", help="trials with this text in their name, such as 'damaged sae/'"
-    )
-    parser.add_argument(
-        "--no-fuzz", action="store_true", help="leave the 5,000 inputs of every reader out"
-    )
-    parser.add_argument("--directory", help="where the studies lie while they are tried")
-    parser.add_argument(
-        "--write-page", action="store_true", help="put the table into docs/reliability.md"
-    )
-    parser.add_argument("--json", type=Path, default=REPOSITORY / "outputs" / "faults.json")
+    add("--only", default="", help="trials with this text in their name, such as 'damaged sae/'")
+    add("--no-fuzz", action="store_true", help="without the 5,000 inputs of every reader")
+    add("--directory", help="where the studies are while they are tried")
+    add("--write-page", action="store_true", help="put the table into docs/reliability.md")
+    add("--json", type=Path, default=REPOSITORY / "outputs" / "faults.json")
     return parser.parse_args()
 
 
@@ -85,13 +76,9 @@ def _trials(study: snapshots.Snapshots, seed: int, asked: argparse.Namespace) ->
     trials = kill_trials(study, Random(f"{seed} kills"), asked.trials)
     trials += damage_trials(study, Random(f"{seed} damage"))
     if full_disk.can_mount():
-        return trials + full_disk.disk_trials(study, Random(f"{seed} disk"), each=2)
-    return [
-        *trials,
-        Trial(
-            "full disk", "every stage", "full disk: this user cannot mount one", lambda room: None
-        ),
-    ]
+        return trials + full_disk.disk_trials(study, Random(f"{seed} disk"), count=2)
+    fault = "full disk: this user cannot mount one"
+    return [*trials, Trial("full disk", "every stage", fault, lambda room: None)]
 
 
 def _fuzz(seed: int) -> Result:
@@ -99,24 +86,19 @@ def _fuzz(seed: int) -> Result:
     command = [sys.executable, "-m", "pytest", "tests/fuzz", "-q", "--hypothesis-profile=faults",
                f"--hypothesis-seed={seed}", "--timeout=3600"]  # fmt: skip
     ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    told = ended.stdout.strip().splitlines()[-1:]
-    print(*(ended.stdout.splitlines()[-30:] if ended.returncode else told), sep="\n", flush=True)
+    last = ended.stdout.strip().splitlines()[-1:]
+    print(*(ended.stdout.splitlines()[-30:] if ended.returncode else last), sep="\n", flush=True)
     outcome = "unclear" if ended.returncode else "identical"
-    return Result("fuzzed", "readers", "5,000 inputs each", outcome, " ".join(told))
+    return Result("fuzzed", "readers", "5,000 inputs each", outcome, " ".join(last))
 
 
 def _facts(seed: int, asked: argparse.Namespace, seconds: float) -> dict[str, Any]:
-    commit = subprocess.run(
-        ["git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
+    git = ["git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    command = f"`make test-faults SEED={seed} TRIALS={asked.trials}`"
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "command": (
-            f"`make test-faults SEED={seed} TRIALS={asked.trials}`"
-            + (", without the fuzzed readers" if asked.no_fuzz else "")
-        ),
+        "command": command + (", without the fuzzed readers" if asked.no_fuzz else ""),
         "commit": commit,
         "machine": f"{_processor()}, {os.cpu_count()} cores, {asked.jobs} trials at a time",
         "minutes": round(seconds / 60),
@@ -126,14 +108,13 @@ def _facts(seed: int, asked: argparse.Namespace, seconds: float) -> dict[str, An
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(
-            line.partition(":")[2].strip() for line in lines if line.startswith("model name")
-        )
+        line = next(line for line in lines if line.startswith("model name"))
+        return line.partition(":")[2].strip()
     except (OSError, StopIteration):
         return platform.machine()
 
 
-def _tell(results: list[Result], facts: dict[str, Any], asked: argparse.Namespace) -> None:
+def _report(results: list[Result], facts: dict[str, Any], asked: argparse.Namespace) -> None:
     asked.json.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_json(asked.json, as_json(results, facts))
     text = as_markdown(results, facts)

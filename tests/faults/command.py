@@ -1,8 +1,7 @@
-"""One `diffusae` command in a process of its own, and the blow that may hit it.
+"""One `diffusae` command in a process of its own, and the signal that may interrupt it.
 
-The process is forked from this one, which has imported all that the stages need: importing takes
-longer than a small stage. It is a real process, with its own session, and the signals that hit it
-are real ones.
+The process is forked from this one, which has imported all that the stages need, because importing
+takes longer than a small stage. It is a real process in its own session, and gets real signals.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ from diffusae import cli
 
 TIME_LIMIT_S = 600.0
 AGAIN_S = 0.05
-NOTES = ("stdout.txt", "stderr.txt", "writes.txt", "struck.txt")
 """Between the first and the second signal of a double blow."""
+NOTES = ("stdout.txt", "stderr.txt", "writes.txt", "struck.txt")
 
 
 @dataclass(frozen=True)
 class Blow:
-    """A signal that hits a command.
+    """A signal that interrupts a command.
 
     Args:
         signal: SIGKILL, SIGTERM or SIGINT.
-        after_s: seconds after its start; None: `write` says when.
-        write: at this write to a file below the directory (opening, renaming, removing), counted
-            from 1; None: `after_s` says when.
-        twice: once more shortly after, as by an impatient user.
+        after_s: seconds after the start; None: see `write`.
+        write: the number, from 1, of the write to a file below the directory (opening, renaming,
+            removing) at which it comes; None: see `after_s`.
+        twice: a second signal follows shortly after, as by an impatient user.
     """
 
     signal: signal.Signals
@@ -52,7 +51,7 @@ class Ended:
     Args:
         code: the exit code as a shell shows it.
         seconds: from start to end.
-        writes: to files below the directory; 0 where it was killed.
+        writes: writes to files below the directory; 0 for a killed command.
         hit: whether the blow came before the end.
     """
 
@@ -71,9 +70,7 @@ def run(
     *,
     notes: Path | None = None,
 ) -> Ended:
-    """Run `diffusae ARGUMENTS` in `directory`; what it says goes into files below `notes` (default:
-    `directory`).
-    """
+    """Run `diffusae ARGUMENTS` in `directory`; its output is written below `notes` or there."""
     notes = notes or directory
     begun = time.monotonic()
     pid = os.fork()
@@ -88,7 +85,7 @@ def run(
 
 
 def _taken(path: Path) -> str:
-    """The text of a note, which is removed; empty where there is none."""
+    """The text of a note, which is removed; empty if it does not exist."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -98,7 +95,7 @@ def _taken(path: Path) -> str:
 
 
 def _strike(pid: int, blow: Blow) -> bool:
-    """Send the signal in time; False: the command had ended before."""
+    """Send the signal in time; False: the command had already ended."""
     assert blow.after_s is not None
     if _wait(pid, blow.after_s, reap=False) is not None:
         return False
@@ -109,14 +106,12 @@ def _strike(pid: int, blow: Blow) -> bool:
 
 
 def _wait(pid: int, seconds: float, *, reap: bool = True) -> Any:
-    """The status of a process when it has ended; past `seconds`, None, or the end of it where it is
-    to be reaped.
-    """
+    """The status of an ended process; after `seconds` None, or with `reap` it is killed."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if reap:
-            found, status = os.waitpid(pid, os.WNOHANG)
-            if found:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
                 return status
         elif os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             return 0
@@ -130,7 +125,7 @@ def _wait(pid: int, seconds: float, *, reap: bool = True) -> Any:
 def _be_the_command(
     arguments: Sequence[str], directory: Path, notes: Path, blow: Blow | None
 ) -> None:
-    """In the new process: become the command, and never return."""
+    """In the new process: run the command, and never return."""
     os.setsid()
     os.chdir(directory)
     for number, path in enumerate((Path(os.devnull), notes / NOTES[0], notes / NOTES[1])):
@@ -149,7 +144,7 @@ def _be_the_command(
 
 
 def _exit_code(main: Callable[[], None]) -> int:
-    """What the interpreter itself would make of the end of `main`."""
+    """The exit code that the interpreter itself would give to the end of `main`."""
     code = 0
     try:
         main()
@@ -176,9 +171,7 @@ def _exit_code(main: Callable[[], None]) -> int:
 
 
 class Writes:
-    """An audit hook that counts the writes below a directory, and strikes at the one that a blow
-    names.
-    """
+    """An audit hook that counts the writes below a directory, and sends the blow at its write."""
 
     def __init__(self, directory: Path, notes: Path, blow: Blow | None) -> None:
         self.directory, self.notes, self.blow = directory, notes, blow
@@ -197,14 +190,10 @@ class Writes:
 
 
 def _is_write(event: str, arguments: tuple[Any, ...]) -> bool:
-    """Whether an audit event changes a file; `open` tells a mode, or flags where it comes from
-    `os.open`.
-    """
+    """Whether an audit event changes a file; `open` has a mode, or flags if from `os.open`."""
     if not isinstance(arguments[0], str | bytes | os.PathLike):
         return False
     if event != "open":
         return True
     _, mode, flags = arguments
-    return (
-        bool(flags & (os.O_WRONLY | os.O_RDWR)) if mode is None else bool(set(mode) & set("wax+"))
-    )
+    return bool(flags & (os.O_WRONLY | os.O_RDWR) if mode is None else set(mode) & set("wax+"))

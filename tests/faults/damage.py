@@ -1,8 +1,9 @@
-"""Trials that damage a file: cut, one bit turned, emptied, removed, a directory in its place."""
+"""Trials that damage a file: cut it, flip a bit, empty it, remove it, replace it by a directory."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from faults.ending import Verdict, to_the_end
 from faults.judge import is_result
 from faults.kinds import files_of, kinds_among
 from faults.snapshots import UNFINISHED, Snapshots
-from faults.study import OUTPUTS, STEPS, Step
+from faults.study import COPY, OUTPUTS, STEPS, Step
 from faults.trials import Trial
 
 
@@ -26,7 +27,7 @@ def cut(path: Path, random: Random) -> bool:
 
 
 def turn_a_bit(path: Path, random: Random) -> bool:
-    """Turn one bit. False: the file is empty."""
+    """Flip one bit. False: the file is empty."""
     data = bytearray(path.read_bytes())
     if not data:
         return False
@@ -36,7 +37,7 @@ def turn_a_bit(path: Path, random: Random) -> bool:
 
 
 def empty(path: Path, random: Random) -> bool:
-    """Cut the file to nothing. False: it is so already."""
+    """Cut the file to length 0. False: it is empty already."""
     if not path.stat().st_size:
         return False
     os.truncate(path, 0)
@@ -50,7 +51,7 @@ def remove(path: Path, random: Random) -> bool:
 
 
 def put_a_directory(path: Path, random: Random) -> bool:
-    """Put an empty directory in the file's place."""
+    """Replace the file by an empty directory."""
     path.unlink()
     path.mkdir()
     return True
@@ -66,9 +67,7 @@ WAYS: Mapping[str, Callable[[Path, Random], bool]] = {
 
 
 def damage_trials(snapshots: Snapshots, random: Random) -> list[Trial]:
-    """Every kind of file in every way: before the command that wrote it, and before one that reads
-    it for the first time.
-    """
+    """Every kind of file in every way, before the command that wrote it and before a reader."""
     trials: list[Trial] = []
     for step in _writers(snapshots):
         written = files_of(snapshots.after(step.name)) - files_of(snapshots.after(step.after))
@@ -76,7 +75,7 @@ def damage_trials(snapshots: Snapshots, random: Random) -> list[Trial]:
         new = {kind: files for kind, files in kinds_among(written).items() if kind not in known}
         trials += _of_kinds(snapshots, random, new, step, snapshots.after(step.name), step, "again")
         for kind, files in new.items():
-            if readers := [each for each in _readers(snapshots, step) if is_result(Path(kind))]:
+            if readers := _readers(snapshots, step) if is_result(Path(kind)) else []:
                 reader = random.choice(readers)
                 before = snapshots.after(reader.after)
                 trials += _of_kinds(snapshots, random, {kind: files}, step, before, reader, "read")
@@ -89,15 +88,12 @@ def damage_trials(snapshots: Snapshots, random: Random) -> list[Trial]:
 
 
 def _writers(snapshots: Snapshots) -> list[Step]:
-    return [
-        step for step in STEPS.values() if step.name in snapshots.undisturbed and step.name != "run"
-    ]
+    names = snapshots.undisturbed.keys() - {"run"}
+    return [step for step in STEPS.values() if step.name in names]
 
 
 def _readers(snapshots: Snapshots, writer: Step) -> list[Step]:
-    """The steps that read what a step writes; those of `train` read what `train_grid` wrote, which
-    is the same.
-    """
+    """The steps that read a step's files; those of `train` read the same files of `train_grid`."""
     name = "train_grid" if writer.name == "train" else writer.name
     return [step for step in _writers(snapshots) if name in step.reads]
 
@@ -115,11 +111,10 @@ def _of_kinds(
     for kind, files in kinds.items():
         for way in WAYS:
             path = random.choice(files)
-            do = partial(
-                _damaged, snapshots, before, step, path, way, random.getrandbits(64), when == "read"
-            )
-            told = way if when == "again" else f"{way}, then {step.name}"
-            trials.append(Trial("damaged", kind, told, do))
+            read, seed = when == "read", random.getrandbits(64)
+            do = partial(_damaged, snapshots, before, step, path, way, seed, read)
+            fault = f"{way}, then {step.name}" if read else way
+            trials.append(Trial("damaged", kind, fault, do))
     return trials
 
 
@@ -137,11 +132,14 @@ def _damaged(
     damaged = directory / OUTPUTS / path
     snapshots.place(before, directory)
     times = damaged.stat()
+    if path.startswith(
+        f"{COPY}/activations/"
+    ):  # what is trained already needs no copy, so nothing would read it
+        shutil.rmtree(directory / OUTPUTS / COPY / "sae", ignore_errors=True)
     if not WAYS[way](damaged, Random(seed)):
         return None
-    if (
-        read and way == "one bit"
-    ):  # as a disk does it, without a trace in the times: whoever reads the file must see it
+    if read and way == "one bit":
+        # As a disk does it, without another time: whoever reads the file must notice.
         os.utime(damaged, ns=(times.st_atime_ns, times.st_mtime_ns))
     reference = snapshots.after(step.name)
     return to_the_end(step, directory, reference, unread=path if read else None)

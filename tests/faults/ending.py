@@ -1,4 +1,4 @@
-"""Bringing a disturbed study to its end by the same command, and judging what is there then."""
+"""A disturbed study is finished by the same command, and its outputs are judged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from faults.study import OUTPUTS, Step
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one disturbed study, and what shows it."""
+    """The outcome of one disturbed study, and its evidence."""
 
     outcome: Outcome
     detail: str
@@ -22,44 +22,41 @@ class Verdict:
 def to_the_end(
     step: Step, directory: Path, reference: Path, *, unread: str | None = None
 ) -> Verdict:
-    """Run the step's command, do what its messages say, and compare with the undisturbed study.
+    """Run the step's command, follow its messages, and compare with the undisturbed study.
 
     Args:
-        directory: of the study, as the disturbance has left it.
-        reference: of the undisturbed study after this step.
-        unread: a damaged file that the step need not mend where its results are right all the same.
+        directory: the study after the disturbance.
+        reference: the undisturbed study after this step.
+        unread: a damaged file that the step may leave damaged if its results are right.
     """
     done: list[str] = []
     for _ in range(ROUNDS):
         ended = run(step.command, directory)
         if fault := _fault(ended):
             return Verdict("unclear", "; ".join([*done, fault]))
-        found = differences(reference / OUTPUTS, directory / OUTPUTS)
-        found = [difference for difference in found if difference.path != unread or done]
-        if ended.code == 0 and not found:
+        wrong = differences(reference / OUTPUTS, directory / OUTPUTS)
+        wrong = [difference for difference in wrong if difference.path != unread or done]
+        if ended.code == 0 and not wrong:
             return Verdict(judged([], remedied=bool(done)), "; ".join(done))
         said = message_of(ended.stderr) if ended.code else _warnings(ended)
         remedy = carry_out(said, directory, step)
         if remedy is None or (ended.code == 0 and not said):
-            return _judge_the_rest(ended, found, done)
+            return _judge_the_rest(ended, wrong, done)
         done.append(f"{_first_line(said)} -> {remedy}")
     return Verdict("lost", "no end: " + "; ".join(done))
 
 
-def _judge_the_rest(ended: Ended, found: list[Difference], done: list[str]) -> Verdict:
+def _judge_the_rest(ended: Ended, wrong: list[Difference], done: list[str]) -> Verdict:
     if ended.code:
-        return Verdict(
-            "lost",
-            "; ".join([*done, f"exit {ended.code} without a remedy: {message_of(ended.stderr)}"]),
-        )
-    shown = ", ".join(map(str, found[:4])) + (
-        f" and {len(found) - 4} more" if len(found) > 4 else ""
-    )
-    return Verdict(judged(found, remedied=bool(done)), "; ".join([*done, shown]))
+        fault = f"exit {ended.code} without a remedy: {message_of(ended.stderr)}"
+        return Verdict("lost", "; ".join([*done, fault]))
+    shown = ", ".join(map(str, wrong[:4]))
+    more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+    return Verdict(judged(wrong, remedied=bool(done)), "; ".join([*done, shown + more]))
 
 
 def _fault(ended: Ended) -> str | None:
-    """What must never be seen, whatever was done to the study."""
+    """A fault that must never occur, whatever was done to the study."""
     if "Traceback" in ended.stderr or "Logging error" in ended.stderr:
         return f"traceback: {ended.stderr.strip().splitlines()[-1][:300]}"
     if ended.code not in (0, 2):
@@ -68,10 +65,9 @@ def _fault(ended: Ended) -> str | None:
 
 
 def _warnings(ended: Ended) -> str:
-    """The warnings, with a command as their remedy, of a command that went on in spite of them."""
-    return "\n".join(
-        line for line in ended.stdout.splitlines() if "[WARNING]" in line and "`diffusae" in line
-    )
+    """The warnings of a command that continued, as far as they name a command as remedy."""
+    lines = ended.stdout.splitlines()
+    return "\n".join(line for line in lines if "[WARNING]" in line and "`diffusae" in line)
 
 
 def _first_line(text: str) -> str:

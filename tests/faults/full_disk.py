@@ -1,4 +1,4 @@
-"""Trials that fill a small disk while a step writes, and then give it room again."""
+"""Trials that fill a small disk while a step writes, and then free space again."""
 
 from __future__ import annotations
 
@@ -20,26 +20,21 @@ from faults.study import OUTPUTS, STEPS, Step
 from faults.trials import Trial
 
 DRAWS = 4
-"""Sizes that are drawn at the most until one is too small for the step."""
+"""The most sizes that are drawn until one is too small for the step."""
 
 
-def disk_trials(snapshots: Snapshots, random: Random, each: int) -> list[Trial]:
-    """So many trials a step."""
-    return [
-        Trial(
-            "full disk",
-            step.name,
-            "full disk",
-            partial(_filled, snapshots, step, random.getrandbits(64)),
-        )
-        for step in STEPS.values()
-        if step.name in snapshots.undisturbed
-        for _ in range(each)
-    ]
+def disk_trials(snapshots: Snapshots, random: Random, count: int) -> list[Trial]:
+    """`count` trials for every step."""
+    trials = []
+    for step in STEPS.values():
+        for _ in range(count if step.name in snapshots.undisturbed else 0):
+            fill = partial(_filled, snapshots, step, random.getrandbits(64))
+            trials.append(Trial("full disk", step.name, "full disk", fill))
+    return trials
 
 
 def can_mount() -> bool:
-    """Whether this user may make a small disk."""
+    """Whether this user may mount a small disk."""
     with tempfile.TemporaryDirectory() as directory:
         try:
             with small_disk(Path(directory)):
@@ -50,7 +45,7 @@ def can_mount() -> bool:
 
 @contextmanager
 def small_disk(place: Path) -> Iterator[Path]:
-    """A disk in memory, mounted at `place` while the block runs; `leave_free` sets its size."""
+    """A disk in memory, mounted at `place` inside the context; `leave_free` sets its size."""
     _call("mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(place))
     try:
         yield place
@@ -59,7 +54,7 @@ def small_disk(place: Path) -> Iterator[Path]:
 
 
 def leave_free(disk: Path, bytes_: int) -> None:
-    """Make the disk so small, or so large, that this much is free."""
+    """Resize the disk so that this much is free."""
     stat = os.statvfs(disk)
     used = (stat.f_blocks - stat.f_bfree) * stat.f_frsize
     _call("mount", "-o", f"remount,size={used + max(bytes_, stat.f_frsize)}", str(disk))
@@ -82,14 +77,12 @@ def _filled(snapshots: Snapshots, step: Step, seed: int, room: Path) -> Verdict 
                 continue
             said = message_of(ended.stderr)
             if "Traceback" in ended.stderr or ended.code != 2 or "space" not in said:
-                return Verdict(
-                    "unclear", f"exit {ended.code}: {said or ended.stderr.strip()[-300:]}"
-                )
+                reason = said or ended.stderr.strip()[-300:]
+                return Verdict("unclear", f"exit {ended.code}: {reason}")
             leave_free(disk, 128 << 20)
             verdict = to_the_end(step, disk, snapshots.after(step.name))
-            return (
-                replace(verdict, outcome="remedied") if verdict.outcome == "identical" else verdict
-            )
+            identical = verdict.outcome == "identical"
+            return replace(verdict, outcome="remedied") if identical else verdict
     return None
 
 

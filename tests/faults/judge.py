@@ -1,6 +1,4 @@
-"""What a disturbed study must have in common with an undisturbed one: every byte, but for what is
-named here.
-"""
+"""The comparison of a disturbed with an undisturbed study: all bytes but those named here."""
 
 from __future__ import annotations
 
@@ -13,30 +11,28 @@ from typing import Any, Literal
 from diffusae.files import TEMPORARY_SUFFIX
 
 Outcome = Literal["identical", "remedied", "lost", "wrong", "unclear"]
-"""identical: the same command alone leaves every byte as it was to be. remedied: an error named
-what to do, and that leads there. lost: a file is missing, or nothing that the messages say leads to
-an end. wrong: a command says that all is well, and a byte differs. unclear: a traceback, another
-exit code, or something left lying about.
+"""identical: the same command alone gives the right bytes. remedied: an error named a remedy, which
+works. lost: a file is missing, or no message leads to an end. wrong: a command reports success, and
+a byte differs. unclear: a traceback, another exit code, or a file left over.
 """
 
 OF_THE_MOMENT = (".lock", ".lock.json", ".log", "shows.json")
-"""Endings of files that say who works, what was said when, and from runs of which times a report is
-made: no results.
-"""
+"""Endings of files of one moment, not results: locks, logs, and the times of a report's runs."""
 
 RUN_JSON = ("started", "finished", "duration_s", "pid", "host", "config", "checksum")
-"""Fields of run.json that say when, how long and by which command, and the checksum of it all
-(`label` annotates where that is needed, with its own `config`; what decides a result is in
-`determines`). Times of its outputs are of this kind.
+"""Fields of run.json that say when, how long and by which command, and the checksum of all.
+
+(`label` annotates if needed, with its own `config`; `determines` has what decides a result.) Times
+of outputs are of this kind too.
 """
 
 _TIMES = re.compile(rb'<td class="num">[^<]*</td><td><code>|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00')
-"""In the report: how long a stage took, and when the collection was made."""
+"""In the report: the duration of a stage, and the time of the collection."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One file that is not as it should be."""
+    """One wrong file."""
 
     path: str
     what: Literal["missing", "differs", "left over"]
@@ -46,12 +42,12 @@ class Difference:
 
 
 def is_result(path: Path) -> bool:
-    """Whether a file belongs to what is compared."""
+    """Whether a file is compared."""
     return not path.name.endswith(OF_THE_MOMENT)
 
 
 def contents(path: Path) -> bytes:
-    """A file's bytes without what legitimately differs between two runs."""
+    """A file's bytes without the parts that may differ between two runs."""
     data = path.read_bytes()
     if path.name == "run.json":
         return json.dumps(_without_moment(json.loads(data)), sort_keys=True).encode()
@@ -63,22 +59,22 @@ def contents(path: Path) -> bytes:
 def _without_moment(record: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in record.items() if name not in RUN_JSON}
     if isinstance(outputs := kept.get("outputs"), dict):
-        kept["outputs"] = {name: {**told, "mtime_ns": None} for name, told in outputs.items()}
+        kept["outputs"] = {name: {**file, "mtime_ns": None} for name, file in outputs.items()}
     return kept
 
 
-def differences(expected: Path, found: Path) -> list[Difference]:
-    """Every file below `found` that differs from the one below `expected`."""
+def differences(expected: Path, study: Path) -> list[Difference]:
+    """Every file below `study` that differs from the one below `expected`."""
     names = {
         folder: {str(path.relative_to(folder)) for path in folder.rglob("*") if _counts(path)}
-        for folder in (expected, found)
+        for folder in (expected, study)
     }
-    missing = [Difference(name, "missing") for name in sorted(names[expected] - names[found])]
-    extra = [Difference(name, "left over") for name in sorted(names[found] - names[expected])]
+    missing = [Difference(name, "missing") for name in sorted(names[expected] - names[study])]
+    extra = [Difference(name, "left over") for name in sorted(names[study] - names[expected])]
     differing = [
         Difference(name, "differs")
-        for name in sorted(names[expected] & names[found])
-        if not _same(expected / name, found / name)
+        for name in sorted(names[expected] & names[study])
+        if not _same(expected / name, study / name)
     ]
     return missing + differing + extra
 
@@ -87,21 +83,21 @@ def _counts(path: Path) -> bool:
     return path.is_file() and is_result(path)
 
 
-def _same(expected: Path, found: Path) -> bool:
+def _same(expected: Path, study: Path) -> bool:
     try:
-        return contents(expected) == contents(found)
+        return contents(expected) == contents(study)
     except (ValueError, AttributeError, TypeError):  # a run.json that is none
         return False
 
 
-def judged(found: list[Difference], *, remedied: bool) -> Outcome:
-    """The outcome of a study that was brought to its end with exit code 0."""
-    kinds = {difference.what for difference in found}
+def judged(wrong: list[Difference], *, remedied: bool) -> Outcome:
+    """The outcome of a study that ended with exit code 0."""
+    kinds = {difference.what for difference in wrong}
     if "differs" in kinds:
         return "wrong"
     if "missing" in kinds:
         return "lost"
-    if any(not difference.path.endswith(TEMPORARY_SUFFIX) for difference in found):
+    if any(not difference.path.endswith(TEMPORARY_SUFFIX) for difference in wrong):
         return "wrong"
     if kinds:
         return "unclear"

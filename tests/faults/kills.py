@@ -1,4 +1,4 @@
-"""Trials that kill a step: at a random moment, twice, and again while it goes on."""
+"""Trials that kill a step: at a random moment, twice, and again during the resume."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from faults.trials import Trial
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 PATTERNS = ("once", "twice in a row", "during the resume")
 DRAWS = 4
-"""Moments that are drawn at the most until one comes before the end."""
+"""The most moments that are drawn until one comes before the end."""
 
 
 def kill_trials(snapshots: Snapshots, random: Random, count: int) -> list[Trial]:
-    """So many trials, dealt out evenly over steps, signals and patterns."""
+    """`count` trials, evenly over steps, signals and patterns."""
     names = [name for name in STEPS if name in snapshots.undisturbed]
     faults = list(itertools.product(SIGNALS, PATTERNS))
     random.shuffle(names)
@@ -31,9 +31,8 @@ def kill_trials(snapshots: Snapshots, random: Random, count: int) -> list[Trial]
     for number in range(count):
         step = STEPS[names[number % len(names)]]
         kind, pattern = faults[number % len(faults)]
-        kill = partial(
-            _killed, snapshots, step, kind, pattern, random.getrandbits(64), number % 2 == 0
-        )
+        seed, by_time = random.getrandbits(64), number % 2 == 0
+        kill = partial(_killed, snapshots, step, kind, pattern, seed, by_time)
         trials.append(Trial("killed", step.name, f"{kind.name} {pattern}", kill))
     return trials
 
@@ -48,9 +47,7 @@ def _killed(
     room: Path,
 ) -> Verdict | None:
     random, undisturbed = Random(seed), snapshots.undisturbed[step.name]
-    directory = room / "study"
-
-    twice = pattern == "twice in a row"
+    directory, twice = room / "study", pattern == "twice in a row"
 
     def blow() -> Blow:
         if by_time:
@@ -65,17 +62,17 @@ def _killed(
     else:
         return None
     if pattern == "during the resume" and not fault_of(ended, kind):
-        ended = run(step.command, directory, blow())  # it may end before: little was left
+        ended = run(step.command, directory, blow())  # it may end first: little was left to do
     if ended.hit and (fault := fault_of(ended, kind)):
         return Verdict("unclear", fault)
     return to_the_end(step, directory, snapshots.after(step.name))
 
 
 def fault_of(ended: Ended, kind: signal.Signals) -> str | None:
-    """What is wrong with how a command ended after a signal; None: nothing.
+    """What is wrong with a command's end after a signal; None: nothing.
 
-    SIGKILL cannot be answered. The others end with 128 + signal and one line; code 0 is right where
-    all was done.
+    SIGKILL allows no reaction. The others must end with 128 + signal and one line, or with code 0
+    where all was done.
     """
     if kind == signal.SIGKILL or ended.code == 0:
         return None
@@ -85,5 +82,5 @@ def fault_of(ended: Ended, kind: signal.Signals) -> str | None:
     if ended.code != 128 + kind:
         return f"exit code {ended.code} after {kind.name}: {last}"
     if ended.stderr.strip() and "the same command goes on" not in ended.stderr:
-        return f"no word of how to go on after {kind.name}: {last}"
+        return f"no word on how to continue after {kind.name}: {last}"
     return None

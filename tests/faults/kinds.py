@@ -1,4 +1,4 @@
-"""The kinds of files that a study holds, found by walking it: a kind is the pattern of a name."""
+"""The kinds of files in a study; a kind is the pattern of a name."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _PATTERNS = (
 
 
 def kind_of(path: str) -> str:
-    """The kind of a file by its place below the outputs, such as `sae/CELL/cfg.json`."""
+    """The kind of a file by its path below the outputs, such as `sae/CELL/cfg.json`."""
     for pattern, name in _PATTERNS:
         path = re.sub(pattern, name, path)
     return path
 
 
 def files_of(study: Path) -> set[str]:
-    """The files of a study, as places below its outputs."""
+    """The files of a study, as paths below its outputs."""
     outputs = study / OUTPUTS
     return {str(path.relative_to(outputs)) for path in outputs.rglob("*") if path.is_file()}
 

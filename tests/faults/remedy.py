@@ -1,8 +1,6 @@
-"""Doing what a message says: `remove PATH`, `move PATH away`, or run the command that it names.
-Nothing is guessed.
+"""Following a message: `remove PATH`, `move PATH away`, or the command that it names; no guesses.
 
-Where a message names a stage and, as another way, `diffusae run`, the stage is run; of several
-cells, for each.
+If a message names a stage and `diffusae run` as an alternative, the stage is run, for every cell.
 """
 
 from __future__ import annotations
@@ -18,33 +16,33 @@ _COMMAND = re.compile(r"`diffusae (\w+)")
 _PATH = re.compile(r"outputs/[^\s:;,'\"()]+")
 _AWAY = re.compile(r"\b(remove|move)\b")
 ROUNDS = 3
-"""Remedies that a command needs at the most before it ends well."""
+"""The most remedies that a command may need."""
 _ALONE = {"train_grid": "train"}
 """A stage that does the work of another one over the whole grid."""
 _SAME = re.compile(r"run (?:the same command|it) again|the same command")
 
 
 def message_of(said: str) -> str:
-    """What a command said last, from its own name on."""
+    """The last message of a command, from its own name on."""
     lines = said.strip().splitlines()
     starts = [number for number, line in enumerate(lines) if line.startswith("diffusae ")]
     return "\n".join(lines[starts[-1] :]) if starts else ""
 
 
 def carry_out(message: str, directory: Path, before: Step) -> str | None:
-    """Do what the message says and tell what was done; None: it says nothing that can be done.
+    """Follow a message and say what was done; None: it names nothing that can be done.
 
     Args:
         message: of the command of `before`, which is run again afterwards.
-        directory: of the study.
+        directory: the study.
     """
     done = []
     if _AWAY.search(message):
         named = [directory / path.rstrip(".") for path in _PATH.findall(message)]
-        there = next((path for path in named if path.exists() or path.is_symlink()), None)
-        if there is not None:
-            shutil.rmtree(there) if there.is_dir() else there.unlink()
-            done.append(f"removed {there.relative_to(directory)}")
+        present = next((path for path in named if path.exists() or path.is_symlink()), None)
+        if present is not None:
+            shutil.rmtree(present) if present.is_dir() else present.unlink()
+            done.append(f"removed {present.relative_to(directory)}")
     commands = set(_COMMAND.findall(message))
     stages = (commands - {"run"} or commands) - {before.stage}
     for step in chain_before(before):
@@ -56,13 +54,13 @@ def carry_out(message: str, directory: Path, before: Step) -> str | None:
 
 
 def _run_through(step: Step, directory: Path) -> str:
-    """Run a step that a message names, and do what its own messages say."""
-    ended, told = run(step.command, directory), step.name
+    """Run a step that a message names, and follow its own messages."""
+    ended, summary = run(step.command, directory), step.name
     for _ in range(ROUNDS):
-        if (
-            ended.code == 0
-            or (further := carry_out(message_of(ended.stderr), directory, step)) is None
-        ):
+        if ended.code == 0:
             break
-        ended, told = run(step.command, directory), f"{told} ({further})"
-    return told if ended.code == 0 else f"{told} (exit {ended.code})"
+        further = carry_out(message_of(ended.stderr), directory, step)
+        if further is None:
+            break
+        ended, summary = run(step.command, directory), f"{summary} ({further})"
+    return summary if ended.code == 0 else f"{summary} (exit {ended.code})"

@@ -1,4 +1,4 @@
-"""The undisturbed study after every step, which trials begin with and are compared with."""
+"""The undisturbed study after every step: the start and the reference of all trials."""
 
 from __future__ import annotations
 
@@ -20,18 +20,16 @@ UNFINISHED: dict[str, Callable[[Path], bool]] = {
     "train": lambda outputs: len(list(outputs.glob("*/sae/*/checkpoints/*.json"))) == 2,
     "train_grid": lambda outputs: len(list(outputs.glob("*/sae/.grid*/checkpoints/*.json"))) == 2,
 }
-"""Steps that keep more while they work than when they are done, and when there is some of it to
-damage.
-"""
+"""Steps with files that exist only while they work -> whether some of these exist."""
 
 
 @dataclass(frozen=True)
 class Snapshots:
-    """Copies of the study by step.
+    """Copies of the study, one for every step.
 
     Args:
-        root: where they lie.
-        undisturbed: how each step ended.
+        root: their folder.
+        undisturbed: step -> how it ended.
     """
 
     root: Path
@@ -46,14 +44,12 @@ class Snapshots:
         return self.root / f"{name}, unfinished"
 
     def place(self, source: Path, directory: Path) -> None:
-        """Put a copy of `source` into an empty directory, with its times."""
+        """Copy `source` into an empty directory, with its times."""
         shutil.copytree(source, directory, dirs_exist_ok=True, symlinks=True)
 
 
 def import_all() -> None:
-    """Import what the stages need, as the command itself would: the processes of the commands are
-    forked from this one.
-    """
+    """Import all that the stages need; the commands' processes are forked from this one."""
     for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     for module in pkgutil.iter_modules(stages.__path__, "diffusae.stages."):
@@ -61,7 +57,7 @@ def import_all() -> None:
 
 
 def build(root: Path, steps: Sequence[Step]) -> Snapshots:
-    """Run these steps undisturbed and keep the study after each; then those that are unfinished."""
+    """Run the steps undisturbed, keep the study after every step, then make the unfinished ones."""
     snapshots = Snapshots(root, {})
     snapshots.after(None).mkdir(parents=True)
     os.environ[SOURCE] = str(root / "collect" / OUTPUTS / "tiny" / "activations")
@@ -70,10 +66,8 @@ def build(root: Path, steps: Sequence[Step]) -> Snapshots:
         snapshots.place(snapshots.after(step.after), directory)
         ended = run(step.command, directory)
         if ended.code:
-            raise SystemExit(
-                f"the undisturbed {step.name} failed with"
-                f" {ended.code}:\n{ended.stdout}\n{ended.stderr}"
-            )
+            output = f"{ended.stdout}\n{ended.stderr}"
+            raise SystemExit(f"the undisturbed {step.name} failed with {ended.code}:\n{output}")
         snapshots.undisturbed[step.name] = ended
         print(f"{step.name}: {ended.seconds:.1f} s, {ended.writes} writes", flush=True)
     for name in UNFINISHED.keys() & snapshots.undisturbed.keys():
@@ -90,4 +84,4 @@ def _kill_midway(snapshots: Snapshots, step: Step) -> None:
         if UNFINISHED[step.name](directory / OUTPUTS):
             return
         shutil.rmtree(directory)
-    raise SystemExit(f"no moment was found at which {step.name} is half done")
+    raise SystemExit(f"{step.name} is half done at no moment that was tried")

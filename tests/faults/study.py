@@ -1,7 +1,7 @@
-"""The study of the campaign: its commands, one after another, as small as they go.
+"""The study of the campaign: its commands in their order, as small as possible.
 
-Every stage is there. A step begins from what the steps before it have left, so each can be
-disturbed by itself.
+Every stage occurs. A step continues from the files of the steps before it, so that every step can
+be disturbed alone.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OUTPUTS = Path("outputs")
+COPY = "copy"
+"""The name of the study that trains on a copy of the collection."""
+
 SOURCE = "DIFFUSAE_FAULTS_SOURCE"
-"""The environment's name for the place of the collection that is copied."""
+"""The environment variable with the place of the collection that is copied."""
 
 SMALL = (
     "debug=tiny",
@@ -33,7 +36,7 @@ SMALL = (
     "logger.mode=disabled",
     f"paths.outputs={OUTPUTS}",
 )
-"""Given to every command: they are of one study."""
+"""Given to every command: they belong to one study."""
 
 FEW = (
     "evaluation.strengths=[1.0]",
@@ -49,9 +52,9 @@ class Step:
     """One command of the study.
 
     Args:
-        name: of the step in the tables.
-        arguments: of `diffusae`, without what every command has.
-        after: the steps that must have run before.
+        name: in the tables.
+        arguments: of `diffusae`, without those of every command.
+        after: the last of the steps that must have run before.
         reads: the steps whose files it reads.
     """
 
@@ -75,6 +78,13 @@ def _metric(metric: str, after: str, *more: str, reads: tuple[str, ...]) -> Step
     return Step(metric, ("evaluate", f"evaluation={metric}", "timestep=early", *more), after, reads)
 
 
+GRID = ("collect", "annotate", "train_grid")
+REPORTED = (*GRID[:2], "label", "composition", "composition final", "spatial", "global")
+COPIED = f"activations.source=file://${{oc.env:{SOURCE}}}"
+SPATIAL = (
+    "metrics_at.spatial=[mid-t1.00-cond]",
+    "+metric_settings={spatial: {strengths: [1.0], tune_prompts: 1, test_prompts: 1, steps: 3}}",
+)
 STEPS = {
     step.name: step
     for step in (
@@ -82,29 +92,16 @@ STEPS = {
         Step("annotate", ("annotate",), "collect", ("collect",)),
         Step("train", ("train", "timestep=early"), "annotate", ("collect",)),
         Step("train_grid", ("train_grid",), "annotate", ("collect",)),
-        Step(
-            "label",
-            ("label", "timestep=early"),
-            "train_grid",
-            ("collect", "annotate", "train_grid"),
-        ),
-        Step(
-            "label final",
-            ("label", "timestep=final"),
-            "label",
-            ("collect", "annotate", "train_grid"),
-        ),
+        Step("label", ("label", "timestep=early"), "train_grid", GRID),
+        Step("label final", ("label", "timestep=final"), "label", GRID),
         Step(
             "composition final",
             ("evaluate", "timestep=final", "evaluation.n_resamples=50"),
             "label final",
-            ("collect", "annotate", "train_grid", "label final"),
+            (*GRID, "label final"),
         ),
         _metric(
-            "composition",
-            "composition final",
-            "evaluation.n_resamples=50",
-            reads=("collect", "annotate", "train_grid", "label"),
+            "composition", "composition final", "evaluation.n_resamples=50", reads=(*GRID, "label")
         ),
         _metric("reconstruction", "composition", reads=("collect", "train_grid")),
         _metric("cohesion", "reconstruction", reads=("collect", "label")),
@@ -123,20 +120,7 @@ STEPS = {
             "evaluation.factors=[tone]",
             reads=("collect", "train_grid", "annotate"),
         ),
-        Step(
-            "report",
-            ("report",),
-            "global",
-            (
-                "collect",
-                "annotate",
-                "label",
-                "composition",
-                "composition final",
-                "spatial",
-                "global",
-            ),
-        ),
+        Step("report", ("report",), "global", REPORTED),
         Step(
             "export",
             ("export", "timestep=early"),
@@ -144,29 +128,8 @@ STEPS = {
             ("train_grid", "composition", "reconstruction"),
         ),
         Step("compare", ("compare",), "export", ("composition", "reconstruction", "spatial")),
-        Step(
-            "mirror",
-            (
-                "train",
-                "timestep=early",
-                "name=copy",
-                f"activations.source=file://${{oc.env:{SOURCE}}}",
-            ),
-            None,
-        ),
-        Step(
-            "run",
-            (
-                "run",
-                "side_by_side=true",
-                "metrics_at.spatial=[mid-t1.00-cond]",
-                (
-                    "+metric_settings={spatial: {strengths: [1.0], tune_prompts: 1, test_prompts:"
-                    " 1, steps: 3}}"
-                ),
-            ),
-            None,
-        ),
+        Step("mirror", ("train", "timestep=early", f"name={COPY}", COPIED), None),
+        Step("run", ("run", "side_by_side=true", *SPATIAL), None),
     )
 }
 

@@ -1,4 +1,4 @@
-"""The campaign's results as a table: Markdown for people, JSON for programs."""
+"""The campaign's results as a table: Markdown to read, JSON for programs."""
 
 from __future__ import annotations
 
@@ -21,43 +21,32 @@ BEGIN, END = "<!-- the campaign writes from here -->", "<!-- to here -->"
 
 
 def failures(results: Sequence[Result]) -> list[Result]:
-    """The trials that must not be."""
+    """The trials with an outcome that must not occur."""
     return [result for result in results if result.outcome in ("lost", "wrong", "unclear")]
 
 
 def counted(results: Sequence[Result], by: str) -> dict[str, dict[str, int]]:
-    """The outcomes by `row` or `fault`: how often each, and how many were tried."""
+    """The outcomes by `row` or `fault`: the count of every outcome and of all trials."""
     table: dict[str, dict[str, int]] = {}
+    columns = ("tried", *COLUMNS, "not tried")
     for result in results:
-        line = table.setdefault(
-            getattr(result, by), dict.fromkeys(("tried", *COLUMNS, "not tried"), 0)
-        )
+        line = table.setdefault(getattr(result, by), dict.fromkeys(columns, 0))
         line["tried"] += result.tried
         line[result.outcome] += 1
     return table
 
 
 def as_json(results: Sequence[Result], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """All trials with their outcomes, the counts by row and fault, and how they came about."""
-    rows = sorted({(result.group, result.row, result.fault) for result in results})
+    """All trials with their outcomes, the counts by row and fault, and the facts."""
+    groups: dict[tuple[str, str, str], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.group, result.row, result.fault), []).append(result)
     return {
         "facts": dict(facts),
         "total": counted(results, "group"),
         "rows": [
-            {
-                "group": group,
-                "row": row,
-                "fault": fault,
-                **counted(
-                    [
-                        each
-                        for each in results
-                        if (each.group, each.row, each.fault) == (group, row, fault)
-                    ],
-                    "row",
-                )[row],
-            }
-            for group, row, fault in rows
+            {"group": group, "row": row, "fault": fault, **counted(trials, "row")[row]}
+            for (group, row, fault), trials in sorted(groups.items())
         ],
         "trials": [asdict(result) for result in results],
     }
@@ -78,7 +67,7 @@ def as_markdown(results: Sequence[Result], facts: Mapping[str, Any]) -> str:
 
 
 def _by_first_word(faults: Mapping[str, dict[str, int]]) -> dict[str, dict[str, int]]:
-    """`truncated, then report` and its like together."""
+    """`truncated, then report` and the like as one line."""
     table: dict[str, dict[str, int]] = {}
     for fault, line in faults.items():
         name, _, reader = fault.partition(", then ")
@@ -100,7 +89,7 @@ def _table(what: str, lines: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def write_into(page: Path, text: str) -> None:
-    """Put the text between the page's marks, in the place of what an earlier campaign wrote."""
+    """Replace the text between the page's marks, an earlier campaign's."""
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:

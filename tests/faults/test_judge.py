@@ -1,6 +1,4 @@
-"""The campaign's own judgement: a wrong byte, a missing file and an error without a remedy are seen
-for what they are.
-"""
+"""The campaign's judgement of wrong bytes, missing files and errors without a remedy."""
 
 from __future__ import annotations
 
@@ -27,12 +25,9 @@ from faults.trials import Result, Trial
 from faults.trials import carry_out as carry_out_trials
 
 STEP = Step("evaluate", ("evaluate",), None)
-RECORD = {
-    "stage": "train",
-    "pid": 1,
-    "started": "now",
-    "outputs": {"sae": {"size": 3, "mtime_ns": 1, "sha256": "a"}},
-}
+OUTPUT = {"size": 3, "mtime_ns": 1, "sha256": "a"}
+RECORD = {"stage": "train", "pid": 1, "started": "now", "outputs": {"sae": OUTPUT}}
+RIGHT = {"sae/a.bin": "right", "sae/b.bin": "right", "sae/run.json": json.dumps(RECORD)}
 
 
 def place(directory: Path, files: dict[str, str]) -> Path:
@@ -45,16 +40,11 @@ def place(directory: Path, files: dict[str, str]) -> Path:
 
 @pytest.fixture
 def reference(tmp_path: Path) -> Path:
-    return place(
-        tmp_path / "reference",
-        {"sae/a.bin": "right", "sae/b.bin": "right", "sae/run.json": json.dumps(RECORD)},
-    )
+    return place(tmp_path / "reference", RIGHT)
 
 
 def says(monkeypatch: pytest.MonkeyPatch, *ends: tuple[int, str, dict[str, str]]) -> None:
-    """Let the command end so, one time after the other: exit code, stderr, and the files that it
-    leaves.
-    """
+    """Replace the command by these ends, in their order: exit code, stderr, and files it leaves."""
     waiting = list(ends)
 
     def run(arguments, directory: Path, *_args) -> Ended:
@@ -66,10 +56,7 @@ def says(monkeypatch: pytest.MonkeyPatch, *ends: tuple[int, str, dict[str, str]]
 
 
 def test_a_wrong_byte_after_exit_0_is_silently_wrong(reference, tmp_path, monkeypatch):
-    study = place(
-        tmp_path / "study",
-        {"sae/a.bin": "wrong", "sae/b.bin": "right", "sae/run.json": json.dumps(RECORD)},
-    )
+    study = place(tmp_path / "study", RIGHT | {"sae/a.bin": "wrong"})
     says(monkeypatch, (0, "", {}))
     verdict = to_the_end(STEP, study, reference)
     assert (verdict.outcome, verdict.detail) == ("wrong", "tiny/sae/a.bin differs")
@@ -81,31 +68,22 @@ def test_a_missing_output_after_exit_0_is_lost(reference, tmp_path, monkeypatch)
     assert to_the_end(STEP, study, reference).outcome == "lost"
 
 
-def test_what_is_as_it_was_to_be_is_identical(reference, tmp_path, monkeypatch):
-    files = {
-        "sae/a.bin": "right",
-        "sae/b.bin": "right",
-        "sae/run.json": json.dumps(RECORD | {"pid": 2}),
-    }
+def test_equal_outputs_are_identical(reference, tmp_path, monkeypatch):
+    files = RIGHT | {"sae/run.json": json.dumps(RECORD | {"pid": 2})}
     says(monkeypatch, (0, "", files))
     assert to_the_end(STEP, tmp_path / "study", reference).outcome == "identical"
 
 
 def test_a_remedy_is_carried_out_and_the_same_command_run_again(reference, tmp_path, monkeypatch):
-    right = {"sae/a.bin": "right", "sae/b.bin": "right", "sae/run.json": json.dumps(RECORD)}
-    study = place(tmp_path / "study", right | {"sae/cfg.json": "{"})
-    message = (
-        "diffusae evaluate: outputs/tiny/sae/cfg.json is damaged; remove it and run the same"
-        " command again"
-    )
+    study = place(tmp_path / "study", RIGHT | {"sae/cfg.json": "{"})
+    message = "diffusae evaluate: outputs/tiny/sae/cfg.json is damaged; remove it and run the same"
+    message += " command again"
     says(monkeypatch, (2, message, {}), (0, "", {}))
     assert to_the_end(STEP, study, reference).outcome == "remedied"
     assert not (study / "outputs/tiny/sae/cfg.json").exists()
 
 
-def test_an_error_without_a_remedy_is_lost_and_one_that_does_not_help_too(
-    reference, tmp_path, monkeypatch
-):
+def test_an_error_without_a_working_remedy_is_lost(reference, tmp_path, monkeypatch):
     says(monkeypatch, (2, "diffusae evaluate: something is wrong", {}))
     assert to_the_end(STEP, tmp_path / "a", reference).outcome == "lost"
     says(monkeypatch, *[(2, "diffusae evaluate: run the same command again", {})] * ending.ROUNDS)
@@ -117,44 +95,29 @@ def test_a_traceback_is_never_right(reference, tmp_path, monkeypatch):
     assert to_the_end(STEP, tmp_path / "study", reference).outcome == "unclear"
 
 
-def test_a_file_that_lies_about_is_no_identical_study(reference, tmp_path):
-    study = place(
-        tmp_path / "study",
-        {
-            "sae/a.bin": "right",
-            "sae/b.bin": "right",
-            "sae/run.json": json.dumps(RECORD),
-            "sae/a.bin.17.partial": "",
-            "sae/.lock": "",
-        },
-    )
-    assert differences(reference, study) == [
-        Difference("outputs/tiny/sae/a.bin.17.partial", "left over")
-    ]
+def test_a_left_over_file_is_a_difference_but_a_lock_is_not(reference, tmp_path):
+    study = place(tmp_path / "study", RIGHT | {"sae/a.bin.17.partial": "", "sae/.lock": ""})
+    left = Difference("outputs/tiny/sae/a.bin.17.partial", "left over")
+    assert differences(reference, study) == [left]
 
 
 @pytest.mark.parametrize(
     ("changed", "same"),
     [
         ({"pid": 2, "started": "then", "finished": "later"}, True),
-        ({"outputs": {"sae": {"size": 3, "mtime_ns": 2, "sha256": "a"}}}, True),
-        ({"outputs": {"sae": {"size": 3, "mtime_ns": 1, "sha256": "b"}}}, False),
+        ({"outputs": {"sae": OUTPUT | {"mtime_ns": 2}}}, True),
+        ({"outputs": {"sae": OUTPUT | {"sha256": "b"}}}, False),
         ({"stage": "label"}, False),
     ],
 )
 def test_of_run_json_times_and_the_process_may_differ(reference, tmp_path, changed, same):
-    files = {
-        "sae/a.bin": "right",
-        "sae/b.bin": "right",
-        "sae/run.json": json.dumps(RECORD | changed),
-    }
+    files = RIGHT | {"sae/run.json": json.dumps(RECORD | changed)}
     assert (differences(reference, place(tmp_path / "study", files)) == []) == same
 
 
 def test_locks_and_logs_are_no_results():
-    assert [
-        is_result(Path(name)) for name in (".lock", "train.log", "run.json", "sae.safetensors")
-    ] == [False, False, True, True]
+    names = (".lock", "train.log", "run.json", "sae.safetensors")
+    assert [is_result(Path(name)) for name in names] == [False, False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -168,26 +131,26 @@ def test_locks_and_logs_are_no_results():
         (signal.SIGKILL, 137, "", None),
     ],
 )
-def test_how_a_command_must_end_after_a_signal(signal_, code, stderr, fault):
-    found = fault_of(Ended(code, "", stderr, 1.0, 0, True), signal_)
-    assert found is None if fault is None else found is not None and found.startswith(fault)
+def test_the_end_of_a_command_after_a_signal_is_checked(signal_, code, stderr, fault):
+    message = fault_of(Ended(code, "", stderr, 1.0, 0, True), signal_)
+    assert message is None if fault is None else message is not None and message.startswith(fault)
 
 
-def test_files_are_of_a_kind_by_their_names():
-    assert kind_of("tiny/sae/mid-t1.00-cond-k4/cfg.json") == "sae/CELL/cfg.json"
-    assert (
-        kind_of("tiny/activations/mid/t0.50/uncond/shard-000003.tar")
-        == "activations/STREAM/shard-*.tar"
-    )
-    assert kind_of("copy/activations/mirror.json") == "COPY/mirror.json"
-    assert (
-        kind_of("tiny/evaluation/latents/mid-t1.00-cond-k4/run.json")
-        == "evaluation/METRIC/CELL/run.json"
-    )
-    assert (
-        kind_of("tiny/sae/.grid-0af3/checkpoints/step-000000003.ckpt")
-        == "sae/.grid-*/checkpoints/step-*.ckpt"
-    )
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("tiny/sae/mid-t1.00-cond-k4/cfg.json", "sae/CELL/cfg.json"),
+        ("tiny/activations/mid/t0.50/uncond/shard-000003.tar", "activations/STREAM/shard-*.tar"),
+        ("copy/activations/mirror.json", "COPY/mirror.json"),
+        ("tiny/evaluation/latents/mid-t1.00-cond-k4/run.json", "evaluation/METRIC/CELL/run.json"),
+        (
+            "tiny/sae/.grid-0af3/checkpoints/step-000000003.ckpt",
+            "sae/.grid-*/checkpoints/step-*.ckpt",
+        ),
+    ],
+)
+def test_the_kind_of_a_file_follows_from_its_name(path, kind):
+    assert kind_of(path) == kind
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -198,19 +161,17 @@ def test_every_way_damages(tmp_path, way):
     assert path.is_dir() or not path.exists() or path.read_bytes() != b"some bytes"
 
 
-def test_a_directory_in_a_files_place_is_moved_away(tmp_path):
+def test_a_directory_in_place_of_a_file_is_removed(tmp_path):
     study = place(tmp_path, {"sae/x": ""})
     place_ = study / "outputs/tiny/sae/cfg.json"
     place_.mkdir()
-    said = message_of(
-        "noise\ndiffusae evaluate: outputs/tiny/sae/cfg.json: Is a directory; move the directory"
-        " away\n"
-    )
+    message = "outputs/tiny/sae/cfg.json: Is a directory; move the directory away"
+    said = message_of(f"noise\ndiffusae evaluate: {message}\n")
     assert carry_out(said, study, STEP) == "removed outputs/tiny/sae/cfg.json"
     assert not place_.exists()
 
 
-def test_lost_wrong_and_unclear_trials_fail_the_campaign_and_stand_in_its_table(tmp_path):
+def test_lost_wrong_and_unclear_trials_fail_the_campaign_and_are_in_its_table(tmp_path):
     outcomes = ("identical", "remedied", "lost", "wrong", "unclear", "not tried")
     results = [Result("damaged", "sae/CELL/cfg.json", "empty", outcome, "") for outcome in outcomes]
     assert [result.outcome for result in failures(results)] == ["lost", "wrong", "unclear"]
@@ -221,14 +182,11 @@ def test_lost_wrong_and_unclear_trials_fail_the_campaign_and_stand_in_its_table(
     write_into(page, as_markdown(results, {"seed": 1}))
     text = page.read_text()
     assert "| sae/CELL/cfg.json | 5 | 1 | 1 | 1 | 1 | 1 |" in text
-    assert (
-        text.startswith("before\n")
-        and text.endswith("\nafter\n")
-        and "an earlier table" not in text
-    )
+    assert text.startswith("before\n") and text.endswith("\nafter\n")
+    assert "an earlier table" not in text
 
 
-def test_trials_are_shared_out_and_one_that_fails_is_told(tmp_path):
+def test_trials_are_distributed_and_a_failing_one_is_reported(tmp_path):
     from faults.ending import Verdict
 
     def fails(room: Path) -> Verdict:
@@ -244,18 +202,15 @@ def test_trials_are_shared_out_and_one_that_fails_is_told(tmp_path):
     assert results[0].detail == "True"
 
 
-def test_a_command_runs_in_a_process_of_its_own_and_a_blow_hits_it_at_its_write(
-    tmp_path, monkeypatch
-):
+def test_a_command_runs_in_its_own_process_and_a_blow_hits_it_at_its_write(tmp_path, monkeypatch):
     def main() -> None:
         for number in range(3):
             (tmp_path / str(number)).write_text("x")
         os.write(1, f"done {sys.argv[1]}".encode())
 
     monkeypatch.setattr("diffusae.cli.main", main)
-    monkeypatch.setattr(
-        "atexit._run_exitfuncs", lambda: None
-    )  # pytest's own would clear up in the new process
+    # pytest's own exit functions would clean up in the new process.
+    monkeypatch.setattr("atexit._run_exitfuncs", lambda: None)
     whole = run(["report"], tmp_path)
     assert (whole.code, whole.stdout, whole.writes, whole.hit) == (0, "done report", 3, False)
     for number in range(3):
@@ -265,7 +220,7 @@ def test_a_command_runs_in_a_process_of_its_own_and_a_blow_hits_it_at_its_write(
     assert [(tmp_path / str(number)).exists() for number in range(3)] == [True, False, False]
 
 
-def test_what_changes_a_file_below_the_directory_counts_as_a_write(tmp_path):
+def test_a_change_of_a_file_below_the_directory_counts_as_a_write(tmp_path):
     writes = Writes(tmp_path, tmp_path, None)
     for event, arguments in (
         ("open", (str(tmp_path / "a"), "w", 0)),
@@ -279,6 +234,6 @@ def test_what_changes_a_file_below_the_directory_counts_as_a_write(tmp_path):
     assert writes.count == 3
 
 
-def test_every_step_follows_one_that_there_is():
+def test_every_step_follows_an_existing_one():
     assert all(step.after is None or step.after in STEPS for step in STEPS.values())
     assert all(name in STEPS for step in STEPS.values() for name in step.reads)

@@ -1,4 +1,4 @@
-"""Trials, and how they are shared out to processes."""
+"""Trials, and their distribution to processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Trial:
         group: of the table: `killed`, `damaged` or `full disk`.
         row: the stage, or the kind of file.
         fault: what is done to it.
-        carry_out: does it in an empty directory; None: the disturbance did not come to pass.
+        carry_out: does it in an empty directory; None: the disturbance could not be made.
     """
 
     group: str
@@ -35,7 +35,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Result:
-    """A trial's outcome; `tried` is false where the disturbance did not come to pass."""
+    """A trial's outcome; `tried` is false where the disturbance could not be made."""
 
     group: str
     row: str
@@ -45,14 +45,15 @@ class Result:
 
     @property
     def tried(self) -> bool:
-        """Whether there was a disturbance."""
+        """Whether the study was disturbed."""
         return self.outcome != "not tried"
 
 
 def carry_out(trials: Sequence[Trial], directory: Path, *, jobs: int) -> list[Result]:
-    """The results of all trials, in their order, by so many processes.
+    """The results of all trials, in their order, by `jobs` processes.
 
-    Processes are forked while this one has a single thread; each takes the next number from a pipe.
+    Processes are forked while this one has a single thread. They take the trials' numbers from a
+    pipe.
     """
     ahead, numbers = os.pipe()
     workers = []
@@ -82,9 +83,9 @@ def _work(trials: Sequence[Trial], ahead: int, directory: Path) -> None:
                 verdict = trial.carry_out(room)
         except Exception as error:
             verdict = Verdict("unclear", f"the campaign itself failed: {error!r}")
-        outcome, detail = (
-            ("not tried", "") if verdict is None else (verdict.outcome, verdict.detail)
-        )
+        outcome, detail = "not tried", ""
+        if verdict is not None:
+            outcome, detail = verdict.outcome, verdict.detail
         result = Result(trial.group, trial.row, trial.fault, outcome, detail)
         (directory / f"{number}.json").write_text(json.dumps(asdict(result)), encoding="utf-8")
         seconds = time.monotonic() - begun
@@ -107,7 +108,6 @@ def _room(directory: Path) -> Iterator[Path]:
 
 def _result_of(trial: Trial, path: Path) -> Result:
     if not path.exists():
-        return Result(
-            trial.group, trial.row, trial.fault, "unclear", "the process of the trial ended"
-        )
+        fault = "the process of the trial ended"
+        return Result(trial.group, trial.row, trial.fault, "unclear", fault)
     return Result(**json.loads(path.read_text(encoding="utf-8")))

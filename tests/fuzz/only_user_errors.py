@@ -1,6 +1,4 @@
-"""What a reader may do with damaged bytes: read them, or raise `UserError`; and never take much
-memory.
-"""
+"""Damaged bytes may be read or raise `UserError`, and never take much memory."""
 
 from __future__ import annotations
 
@@ -14,14 +12,12 @@ from typing import Any
 from diffusae.errors import UserError
 
 MOST_BYTES = 100 << 20
-"""By which the process may grow at one damaged file of some kilobytes."""
+"""The most that the process may grow at one damaged file of some kilobytes."""
 
 
 @contextmanager
 def only_user_errors() -> Iterator[None]:
-    """Let a `UserError` pass; anything else that is raised fails the test, and so does much
-    memory.
-    """
+    """Accept a `UserError`; any other exception, or much memory, fails the test."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with suppress(UserError):
         yield
@@ -31,7 +27,7 @@ def only_user_errors() -> Iterator[None]:
 
 @contextmanager
 def replaced(path: Path, data: bytes) -> Iterator[None]:
-    """`data` in the file's place while the block runs."""
+    """Replace the file's bytes by `data` inside the context."""
     before = path.read_bytes()
     path.write_bytes(data)
     try:
@@ -41,11 +37,6 @@ def replaced(path: Path, data: bytes) -> Iterator[None]:
 
 
 def unsealed(text: bytes) -> dict[str, Any]:
-    """A JSON object without the checksum of its values, which would hide every other damage; and
-    without what needs one.
-    """
-    return {
-        name: value
-        for name, value in json.loads(text).items()
-        if name not in ("checksum", "outputs")
-    }
+    """A JSON object without its checksum, which would hide other damage, and what needs one."""
+    sealed = ("checksum", "outputs")
+    return {name: value for name, value in json.loads(text).items() if name not in sealed}

@@ -1,4 +1,4 @@
-"""Damaged autoencoders, ours and those of other libraries."""
+"""Damaged autoencoders, our own and those of other libraries."""
 
 from __future__ import annotations
 
@@ -46,34 +46,34 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
     folder = tmp_path_factory.mktemp("theirs")
-    kinds = [
-        ("sae_lens", "topk"),
-        ("sae_lens", "relu"),
-        ("sae_lens", "jumprelu"),
-        ("eai_sparsify", "topk"),
-    ]
+    kinds = [("sae_lens", name) for name in ("topk", "relu", "jumprelu")]
+    kinds.append(("eai_sparsify", "topk"))
     for format, name in kinds:
         export_sae(folder / format / name, autoencoder(name), format=format, metadata={})
     return {kind: folder.joinpath(*kind) for kind in kinds}
 
 
+def damaged(path: Path) -> st.SearchStrategy[bytes]:
+    whole = path.read_bytes()
+    return st.one_of(mutated_json(json.loads(whole)), mutated(whole))
+
+
 @given(st.sampled_from(sorted(SPARSITIES)), st.data())
 def test_damaged_configurations_of_ours(ours, name, data):
     path = ours[name] / "cfg.json"
-    text = data.draw(
-        st.one_of(mutated_json(json.loads(path.read_bytes())), mutated(path.read_bytes()))
-    )
+    text = data.draw(damaged(path))
     with replaced(path, text), only_user_errors():
         sae, metadata = load_sae(path.parent)
         assert sae(X).shape == X.shape and isinstance(metadata, dict)
 
 
 @given(st.sampled_from(sorted(SPARSITIES)), st.data())
-def test_damaged_weights_of_ours_whose_hash_was_made_to_fit(ours, name, data):
+def test_damaged_weights_of_ours_with_a_matching_hash(ours, name, data):
     path, config = ours[name] / "sae.safetensors", ours[name] / "cfg.json"
     weights = data.draw(mutated_safetensors(path.read_bytes()))
-    told = {**json.loads(config.read_bytes()), "sha256": hashlib.sha256(weights).hexdigest()}
-    with replaced(path, weights), replaced(config, json.dumps(told).encode()), only_user_errors():
+    described = {**json.loads(config.read_bytes()), "sha256": hashlib.sha256(weights).hexdigest()}
+    text = json.dumps(described).encode()
+    with replaced(path, weights), replaced(config, text), only_user_errors():
         sae, _ = load_sae(path.parent)
         assert torch.isfinite(sae.W_dec).all()
         sae(X)
@@ -82,9 +82,7 @@ def test_damaged_weights_of_ours_whose_hash_was_made_to_fit(ours, name, data):
 @given(st.data())
 def test_damaged_configurations_of_others(theirs, data):
     path = theirs[data.draw(st.sampled_from(sorted(theirs)))] / "cfg.json"
-    text = data.draw(
-        st.one_of(mutated_json(json.loads(path.read_bytes())), mutated(path.read_bytes()))
-    )
+    text = data.draw(damaged(path))
     with replaced(path, text), only_user_errors():
         assert import_sae(path.parent)(X).shape == X.shape
 

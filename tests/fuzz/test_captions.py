@@ -24,21 +24,15 @@ from fuzz.mutations import mutated, mutated_json, mutated_tar
 from fuzz.only_user_errors import only_user_errors
 
 CAPTIONS = ["a red fish", "Öl auf Leinwand, ein 'Kreis'", "犬と猫", 'a "blue" house']
-ROWS = [
-    {"caption": text, "score": number / 2, "nsfw": number % 2 == 0}
-    for number, text in enumerate(CAPTIONS)
-]
+ROWS = [{"caption": text, "score": n / 2, "nsfw": n % 2 == 0} for n, text in enumerate(CAPTIONS)]
 
 
 def tar_bytes() -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
         for number, row in enumerate(ROWS):
-            for name, data in (
-                ("txt", str(row["caption"])),
-                ("json", json.dumps(row)),
-                ("png", "no picture"),
-            ):
+            members = {"txt": str(row["caption"]), "json": json.dumps(row), "png": "no picture"}
+            for name, data in members.items():
                 info = tarfile.TarInfo(f"part/{number}.{name}")
                 info.size = len(data.encode())
                 tar.addfile(info, io.BytesIO(data.encode()))
@@ -66,12 +60,10 @@ VALID: dict[str, bytes] = {
     "a.tar": tar_bytes(),
 }
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
-    "": bytes,
-    ".gz": gzip.compress,
-    ".bz2": bz2.compress,
-}
+    "": bytes, ".gz": gzip.compress, ".bz2": bz2.compress,
+}  # fmt: skip
 
-# Settings that a file may suit or not.
+# Settings that may or may not suit a file.
 SETTINGS = st.fixed_dictionaries(
     {"bad_lines": st.sampled_from(["refuse", "skip"])},
     optional={
@@ -86,14 +78,13 @@ SETTINGS = st.fixed_dictionaries(
 
 
 def read(path: Path, settings: dict[str, Any]) -> None:
-    """Read all captions; those that are taken are text that can be seen and written."""
-    # files of one size follow each other within a tick of the clock
+    """Read all captions; accepted ones are visible text that can be written."""
+    # Files of one size follow each other within a tick of the clock.
     caption_source._read.cache_clear()
     with only_user_errors():
         counts: dict[str, int | None] = {"train": None}
-        for _, text, where in FilePrompts(
-            path, counts, split="hash", shares={"train": 1}, **settings
-        ).texts():
+        source = FilePrompts(path, counts, split="hash", shares={"train": 1}, **settings)
+        for _, text, where in source.texts():
             assert text.strip() and not caption_fault(text)
             (text + where).encode("utf-8")
 
@@ -110,8 +101,8 @@ def test_valid_files_are_read_whole(folder: Path, name: str) -> None:
             path = folder / (name + suffix)
             path.write_bytes(compress(VALID[name]))
             encoding = "utf-16" if name == "b.txt" else "utf-8"
-            found = FilePrompts(path, {"train": 4}, encoding=encoding).texts()
-            assert [text for _, text, _ in found] == CAPTIONS
+            captions = FilePrompts(path, {"train": 4}, encoding=encoding).texts()
+            assert [text for _, text, _ in captions] == CAPTIONS
 
 
 @pytest.mark.parametrize("name", VALID)
@@ -155,7 +146,7 @@ def test_tars_with_other_headers(folder: Path, data: bytes, settings: dict[str, 
 
 
 @given(text=st.text(), settings=SETTINGS, name=st.sampled_from(["a.txt", "a.csv", "a.jsonl"]))
-def test_any_text_in_the_place_of_a_caption(
+def test_any_text_as_a_caption(
     folder: Path, text: str, settings: dict[str, Any], name: str
 ) -> None:
     data = {

@@ -1,6 +1,4 @@
-"""Damaged collections: shards, arrays, captions of pictures, manifests, journals, mirrors,
-tasks.
-"""
+"""Damaged collections: shards, arrays, captions, manifests, journals, mirrors, tasks."""
 
 from __future__ import annotations
 
@@ -31,18 +29,12 @@ from fuzz.mutations import mutated, mutated_json, mutated_npy, mutated_tar
 from fuzz.only_user_errors import only_user_errors, replaced, unsealed
 
 STREAM = Stream(
-    block="mid",
-    t=0.5,
-    conditioning="cond",
-    hookpoint="mid_block.attentions.0",
-    step_index=2,
-    timestep=401,
-    grid=(2, 3),
-    d_in=4,
-)
+    block="mid", t=0.5, conditioning="cond", hookpoint="mid_block.attentions.0", step_index=2,
+    timestep=401, grid=(2, 3), d_in=4,
+)  # fmt: skip
 UPDATES = np.arange(24, dtype=np.float16).reshape(6, 4)
 PICTURE = np.arange(144, dtype=np.uint8).reshape(6, 8, 3)
-TOLD = {"prompt": "a cat", "seed": 1, "split": "train"}
+CAPTION = {"prompt": "a cat", "seed": 1, "split": "train"}
 MIRROR = {"url": "https://example.org/x", "manifest": "0" * 64, "attempts": 3, "most_bytes": None}
 
 
@@ -55,22 +47,16 @@ def tar_of(**members: bytes) -> bytes:
     return file.getvalue()
 
 
-SHARD = tar_of(npy=npy_bytes(UPDATES), json=json.dumps(TOLD).encode())
-PICTURES = tar_of(png=png_bytes(PICTURE), json=json.dumps(TOLD).encode())
+SHARD = tar_of(npy=npy_bytes(UPDATES), json=json.dumps(CAPTION).encode())
+PICTURES = tar_of(png=png_bytes(PICTURE), json=json.dumps(CAPTION).encode())
 
 
 def write_collection(root: Path) -> Path:
     writer = ActivationWriter(root, streams=[STREAM], header={"model": "toy"})
     for index, split in enumerate(("train", "validation")):
+        about: dict[str, Any] = {"prompt": "a cat", "seed": 1, "split": split, "image": PICTURE}
         records = [
-            ImageRecord(
-                image_id=f"{key}{index}",
-                prompt="a cat",
-                seed=1,
-                split=split,
-                image=PICTURE,
-                updates={STREAM.folder: UPDATES},
-            )
+            ImageRecord(image_id=f"{key}{index}", updates={STREAM.folder: UPDATES}, **about)
             for key in "ab"
         ]
         writer.write_group(index, records)
@@ -89,25 +75,19 @@ def json_of(root: Path) -> Callable[[str], Any]:
 
 
 def read_shard(root: Path, manifest: Manifest) -> None:
-    """By both readers, every number."""
+    """Read every number with both readers."""
     with only_user_errors():
-        assert all(
-            np.asarray(sample.updates).size
-            for sample in read_updates(root, manifest, STREAM, "train")
-        )
+        samples = read_updates(root, manifest, STREAM, "train")
+        assert all(np.asarray(sample.updates).size for sample in samples)
     with only_user_errors():
         shard = manifest.shards(STREAM.folder, "train")[0]
         mapped = MappedShard(
             root, shard, STREAM, positions=STREAM.positions, remedy="collect again"
         )
-        assert all(
-            mapped.updates(i).shape == UPDATES.shape and mapped.key(i) for i in range(len(mapped))
-        )
-        assert (
-            len(mapped.slot_of_vector) == 12
-            and mapped.vector(11).sum() is not None
-            and len(mapped.table)
-        )
+        for place in range(len(mapped)):
+            assert mapped.updates(place).shape == UPDATES.shape and mapped.key(place)
+        assert len(mapped.slot_of_vector) == 12 and len(mapped.table)
+        assert mapped.vector(11).sum() is not None
 
 
 @given(st.one_of(mutated_tar(SHARD), mutated(SHARD)))
@@ -118,31 +98,26 @@ def test_damaged_shards(root, data):
 
 @given(mutated_npy(npy_bytes(UPDATES)))
 def test_damaged_arrays(root, array):
-    data = tar_of(npy=array, json=json.dumps(TOLD).encode())
+    data = tar_of(npy=array, json=json.dumps(CAPTION).encode())
     with replaced(root / STREAM.folder / "shard-000000.tar", data):
         read_shard(root, Manifest.load(root))
 
 
-@given(mutated_json({**TOLD, "positions": [0, 1, 2, 3, 4, 5]}))
+@given(mutated_json({**CAPTION, "positions": [0, 1, 2, 3, 4, 5]}))
 def test_damaged_captions_of_pictures(root, text):
     data = tar_of(npy=npy_bytes(UPDATES), json=text)
     with replaced(root / STREAM.folder / "shard-000000.tar", data):
         read_shard(root, Manifest.load(root))
 
 
-@given(
-    st.one_of(
-        mutated_tar(PICTURES),
-        mutated(PICTURES),
-        mutated(png_bytes(PICTURE)).map(lambda png: tar_of(png=png, json=b"{}")),
-    )
-)
+DAMAGED_PNG = mutated(png_bytes(PICTURE)).map(lambda png: tar_of(png=png, json=b"{}"))
+
+
+@given(st.one_of(mutated_tar(PICTURES), mutated(PICTURES), DAMAGED_PNG))
 def test_damaged_pictures(root, data):
     with replaced(root / "images" / "shard-000000.tar", data), only_user_errors():
-        assert all(
-            picture.shape == (6, 8, 3)
-            for _, picture, _ in read_images(root, Manifest.load(root), "train")
-        )
+        for _, picture, _ in read_images(root, Manifest.load(root), "train"):
+            assert picture.shape == (6, 8, 3)
 
 
 @given(st.data())
@@ -155,15 +130,14 @@ def test_damaged_manifests(root, json_of, data):
         stream = manifest.stream("mid", 0.5, "cond")
         ids, updates = load_updates(root, manifest, stream, "train")
         assert len(ids) == len(updates)
-        batches = ActivationDataModule(
-            root, block="mid", t=0.5, conditioning="cond", batch_size=4, buffer_vectors=8, seed=0
-        )
+        options: dict[str, Any] = {"batch_size": 4, "buffer_vectors": 8, "seed": 0}
+        batches = ActivationDataModule(root, block="mid", t=0.5, conditioning="cond", **options)
         assert len(list(batches.train_dataloader()))
         assert len(list(batches.val_dataloader()))
 
 
 @given(st.data())
-def test_damaged_journals_cost_their_group_alone(root, json_of, data):
+def test_a_damaged_journal_costs_only_its_group(root, json_of, data):
     name = "groups/000000.json"
     text = data.draw(st.one_of(mutated_json(json_of(name)), mutated((root / name).read_bytes())))
     with replaced(root / name, text):
@@ -176,9 +150,8 @@ def test_damaged_journals_cost_their_group_alone(root, json_of, data):
 
 @given(st.data())
 def test_a_damaged_description_of_a_collection(root, json_of, data):
-    text = data.draw(
-        st.one_of(mutated_json(json_of(COLLECTION)), mutated((root / COLLECTION).read_bytes()))
-    )
+    whole = (root / COLLECTION).read_bytes()
+    text = data.draw(st.one_of(mutated_json(json_of(COLLECTION)), mutated(whole)))
     with replaced(root / COLLECTION, text):
         with only_user_errors():
             ActivationWriter.reopen(root)
@@ -204,7 +177,7 @@ def test_odd_names_of_tasks(root, name):
         with only_user_errors():
             try:
                 (folder / file).touch()
-            except (OSError, UnicodeEncodeError):  # no name that this file system takes
+            except (OSError, UnicodeEncodeError):  # this file system does not take the name
                 continue
             parts_at(root)
             (folder / file).unlink()

@@ -1,4 +1,4 @@
-"""Damaged models' folders: the index, the components' configurations, and their weights."""
+"""Damaged folders of models: the index, the configurations of the components, their weights."""
 
 from __future__ import annotations
 
@@ -36,15 +36,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(st.sampled_from(CONFIGS[:4]), st.data())
 def test_damaged_configurations_are_described_or_named(folder, name, data):
     path = folder / name
-    text = data.draw(
-        st.one_of(mutated_json(json.loads(path.read_bytes())), mutated(path.read_bytes()))
-    )
+    whole = path.read_bytes()
+    text = data.draw(st.one_of(mutated_json(json.loads(whole)), mutated(whole)))
     with replaced(path, text), only_user_errors():
         described = describe(folder, text_layers=True)
         assert all(info.d_in > 0 for info in described.hookpoints.values())
 
 
-@settings(max_examples=settings().max_examples // 5)  # each loads a pipeline
+@settings(max_examples=settings().max_examples // 5)  # every example loads a pipeline
 @given(st.sampled_from(CONFIGS), st.data())
 def test_damaged_configurations_are_loaded_or_named(folder, name, data):
     path = folder / name

@@ -1,6 +1,4 @@
-"""Damaged pictures, folders and tars of them: pixels, a name for what does not decode, or one
-`UserError`.
-"""
+"""Damaged pictures, folders and tars: pixels, a reason for what does not decode, or `UserError`."""
 
 from __future__ import annotations
 
@@ -34,18 +32,18 @@ VALID: dict[str, bytes] = {
 
 
 def look(data: bytes) -> None:
-    """Pixels, or why there are none."""
+    """Pixels, or a reason of one line."""
     why = ""
     try:
-        found = decoded(data)
-        assert found.dtype == np.uint8 and found.ndim == 3 and found.shape[2] == 3 and found.size
+        image = decoded(data)
+        assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size
     except Undecodable as error:
         why = str(error)
     assert len(why.splitlines()) <= 1
 
 
 def read(source: PictureSource) -> None:
-    """List all pictures and look at each."""
+    """List all pictures and decode each."""
     source.tasks()
     source.fingerprint()
     for place, (name, _, labels) in enumerate(source.listed()):
@@ -64,10 +62,8 @@ def test_damaged_pictures(name: str, data: st.DataObject) -> None:
 @pytest.fixture(scope="module")
 def tar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tars")
-    return write_tar(
-        folder / "whole.tar",
-        [*sample("x/1", 1, "10"), *sample("x/2", 2, "9"), *sample("y", 3, "9")],
-    )
+    members = [*sample("x/1", 1, "10"), *sample("x/2", 2, "9"), *sample("y", 3, "9")]
+    return write_tar(folder / "whole.tar", members)
 
 
 LABELS = st.sampled_from(["cls", "json.breed", "txt", None])

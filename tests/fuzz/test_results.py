@@ -1,6 +1,4 @@
-"""Damaged files between stages: dictionaries, galleries, annotations, results, records,
-checkpoints, metric logs.
-"""
+"""Damaged files between stages: dictionaries, galleries, annotations, results, records, logs."""
 
 from __future__ import annotations
 
@@ -62,15 +60,8 @@ def dictionary() -> ConceptDictionary:
 
 def checkpoint(step: int) -> bytes:
     file = io.BytesIO()
-    torch.save(
-        {
-            "global_step": step,
-            "state_dict": {"w": torch.zeros(3)},
-            "optimizer_states": [],
-            "loops": {"a": 1},
-        },
-        file,
-    )
+    state = {"state_dict": {"w": torch.zeros(3)}, "optimizer_states": [], "loops": {"a": 1}}
+    torch.save({"global_step": step, **state}, file)
     return file.getvalue()
 
 
@@ -81,31 +72,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Gallery(latents=[1], image_ids=[["a", "b"]], maps=[torch.ones(2, 2, 2)]).save(root)
     masks = PackedMasks(["a", "b"])
     masks.add("a", {"cat": MASK})
-    Annotations(masks, masks, pd.DataFrame({"image_id": ["a", "b"], "style": ["oil", None]})).save(
-        root
-    )
-    estimate = Estimate(0.5, (0.4, 0.6), 10)
-    row = Result(
-        "iou",
-        estimate,
-        True,
-        "IoU",
-        {"block": "mid"},
-        {"chance": Estimate(0.1, None, 10)},
-        {"tag": "k10"},
-    )
+    described = pd.DataFrame({"image_id": ["a", "b"], "style": ["oil", None]})
+    Annotations(masks, masks, described).save(root)
+    estimate, chance = Estimate(0.5, (0.4, 0.6), 10), {"chance": Estimate(0.1, None, 10)}
+    row = Result("iou", estimate, True, "IoU", {"block": "mid"}, chance, {"tag": "k10"})
     save_results(root / "results.json", [row, row])
-    AnnotationCache(root).put(
-        KEY, Annotation({"cat": MASK}, {"cat": "red"}, {"style": "oil"}, {"style": [0.1, 0.9]})
-    )
-    with run_record(
-        root / "run",
-        stage="train",
-        config={"a": 1},
-        determines={"a": 1},
-        parents={"collect": "0" * 16},
-        seed=0,
-    ):
+    annotation = Annotation({"cat": MASK}, {"cat": "red"}, {"style": "oil"}, {"style": [0.1, 0.9]})
+    AnnotationCache(root).put(KEY, annotation)
+    values = {"config": {"a": 1}, "determines": {"a": 1}, "parents": {"collect": "0" * 16}}
+    with run_record(root / "run", stage="train", seed=0, **values):
         pass
     (root / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": null}\n')
     return root
@@ -122,22 +97,15 @@ def read_all(root: Path, name: str) -> None:
         if name.startswith("gallery"):
             Gallery.load(root)
         elif name in ("objects.parquet", "pictures.parquet"):
-            found = Annotations.load(root)
-            assert all(
-                mask.dtype == bool
-                for masks in (found.masks, found.second)
-                for each in masks.values()
-                for mask in each.values()
-            )
+            annotations = Annotations.load(root)
+            for masks in (*annotations.masks.values(), *annotations.second.values()):
+                assert all(mask.dtype == bool for mask in masks.values())
         elif name == "results.json":
             assert all(row.to_json() for row in load_results(root / name))
         else:
-            found = ConceptDictionary.load(root)
-            assert (
-                most_telling_latents(found, 2)
-                and found.labels_of(0)
-                and found.latents_of("cat") is not None
-            )
+            loaded = ConceptDictionary.load(root)
+            assert most_telling_latents(loaded, 2) and loaded.labels_of(0)
+            assert loaded.latents_of("cat") is not None
 
 
 @given(st.sampled_from(OBJECTS), st.data())
@@ -170,20 +138,19 @@ def test_damaged_masks(packed, height, width):
 
 
 @given(st.data())
-def test_a_damaged_entry_of_the_cache_is_none_or_whole(root, data):
+def test_a_damaged_entry_of_the_cache_is_ignored_or_whole(root, data):
     cache = AnnotationCache(root)
     path = cache.path(KEY)
     with replaced(path, data.draw(mutated_safetensors(path.read_bytes()))), only_user_errors():
-        found = cache.get(KEY)
-        assert found is None or found.masks["cat"].shape == MASK.shape
+        annotation = cache.get(KEY)
+        assert annotation is None or annotation.masks["cat"].shape == MASK.shape
 
 
 @given(st.data())
 def test_damaged_records(root, data):
     path = root / "run" / "run.json"
-    text = data.draw(
-        st.one_of(mutated_json(unsealed(path.read_bytes())), mutated(path.read_bytes()))
-    )
+    whole = path.read_bytes()
+    text = data.draw(st.one_of(mutated_json(unsealed(whole)), mutated(whole)))
     with replaced(path, text):
         with only_user_errors():
             read_record(root / "run")
@@ -194,22 +161,21 @@ def test_damaged_records(root, data):
 @given(
     data=st.one_of(mutated(checkpoint(8)), mutated(checkpoint(9))),
     fits=st.booleans(),
-    told=mutated_json({"sha256": "0" * 64}),
+    seal=mutated_json({"sha256": "0" * 64}),
 )
-def test_a_damaged_checkpoint_is_passed_over(root, data, fits, told):
+def test_a_damaged_checkpoint_is_ignored(root, data, fits, seal):
     made = Checkpoints(root / "checkpoints", every=1, logs=())
     made.directory.mkdir(exist_ok=True)
     for step, content in ((4, checkpoint(4)), (8, data)):
         path = made.directory / f"step-{step:09d}.ckpt"
         path.write_bytes(content)
-        path.with_suffix(".json").write_text(
-            json.dumps({"sha256": hashlib.sha256(content).hexdigest()})
-        )
+        digest = hashlib.sha256(content).hexdigest()
+        path.with_suffix(".json").write_text(json.dumps({"sha256": digest}))
     if not fits:
-        path.with_suffix(".json").write_bytes(told)
+        path.with_suffix(".json").write_bytes(seal)
     with only_user_errors():
-        found = made.newest()
-        assert found is not None and found.step in (4, 8)
+        newest = made.newest()
+        assert newest is not None and newest.step in (4, 8)
 
 
 @given(mutated(b'{"step": 1, "loss": 0.5}\n{"step": 2, "loss": null}\n'))

@@ -10,9 +10,8 @@ def of(*paths):
 
 def test_a_blobs_name_is_the_one_that_git_gives(tmp_path):
     (tmp_path / "a").write_bytes(b"hello\n")
-    assert (
-        git_oid(tmp_path / "a") == "ce013625030ba8dba906f756967f9e9ca394464a"
-    )  # `git hash-object`
+    # `git hash-object`
+    assert git_oid(tmp_path / "a") == "ce013625030ba8dba906f756967f9e9ca394464a"
 
 
 def test_a_file_is_compared_in_whatever_is_known_of_it(tmp_path):

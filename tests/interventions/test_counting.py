@@ -1,6 +1,4 @@
-"""Edits act on the rows that are counted, as a plain hook of this file's own would edit them;
-nothing else is touched.
-"""
+"""Edits act on exactly the rows of their branch: compared with a plain hook of this file."""
 
 from __future__ import annotations
 
@@ -23,14 +21,12 @@ BOTH = ("uncond", "cond")
 
 
 def edit(path: str, width: int, **options: Any) -> Edit:
-    """Puts ones in the update's place: easy to do by hand."""
+    """Replaces the update by ones: easy to do by hand."""
     return Edit(path, ReplaceBy(torch.ones(width)), **options)
 
 
 def by_hand(denoiser: Any, path: str, rows: Any, call: Any) -> Tensor:
-    """The call's picture where a plain hook adds ones to the block's input on `rows(batch)`; None:
-    no row.
-    """
+    """The call's picture where a plain hook adds ones to the block's input on `rows(batch)`."""
 
     def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         before = args[0] if args else kwargs["hidden_states"]
@@ -86,46 +82,34 @@ def test_a_pass_with_skipped_layers_is_left_alone(pictures: int) -> None:
 @pytest.mark.parametrize("pictures", [1, 2])
 def test_a_loop_of_ones_own_declares_its_layout_or_is_refused(pipe, pictures: int) -> None:
     latents, words = torch.randn(2 * pictures, 4, 8, 8), torch.randn(2 * pictures, 16, 32)
-    pipe(**arguments(2, guidance_scale=1.0))  # says nothing of what follows
+    pipe(**arguments(2, guidance_scale=1.0))  # tells nothing about later calls
 
     @torch.no_grad()
     def own() -> Tensor:
         return pipe.unet(latents, 667, words).sample
 
     plain = own()
-    with (
-        pytest.raises(UserError, match="In a loop of your own declare"),
-        steer(pipe, [edit(MID, 64)]),
-    ):
+    undeclared = pytest.raises(UserError, match="In a loop of your own declare")
+    with undeclared, steer(pipe, [edit(MID, 64)]):
         own()
     with steer(pipe, [edit(MID, 64)], layout=BOTH):
         edited = own()
     assert torch.equal(edited[:pictures], plain[:pictures])
     assert (edited[pictures:] - plain[pictures:]).abs().amax(dim=(1, 2, 3)).min() > 1e-4
-    with (
-        pytest.raises(
-            UserError, match="time 5, which is none of the timesteps of its DDIMScheduler"
-        ),
-        steer(pipe, [edit(MID, 64)], layout=BOTH),
-    ):
+    unknown = "time 5, which is none of the timesteps of its DDIMScheduler"
+    with pytest.raises(UserError, match=unknown), steer(pipe, [edit(MID, 64)], layout=BOTH):
         pipe.unet(latents, 5, words)
 
 
 def test_another_pipeline_with_the_same_denoiser_is_refused(pipe) -> None:
     other = as_class(pipe, "StableDiffusionImg2ImgPipeline")
-    refused = pytest.raises(
-        UserError, match="StableDiffusionImg2ImgPipeline runs the denoiser of this"
-    )
-    with refused, steer(pipe, [edit(MID, 64)]):
-        other(
-            prompt=PROMPTS,
-            image=torch.rand(2, 3, 16, 16),
-            num_inference_steps=2,
-            output_type="latent",
-        )
+    message = "StableDiffusionImg2ImgPipeline runs the denoiser of this"
+    call = {"prompt": PROMPTS, "image": torch.rand(2, 3, 16, 16), "num_inference_steps": 2}
+    with pytest.raises(UserError, match=message), steer(pipe, [edit(MID, 64)]):
+        other(**call, output_type="latent")
 
 
-def test_an_edit_that_a_cache_passes_by_at_some_steps_is_named(pipe) -> None:
+def test_an_edit_that_a_cache_skips_at_some_steps_is_named(pipe) -> None:
     block = pipe.unet.get_submodule(MID)
     own, kept = block.forward, []
 
@@ -135,15 +119,12 @@ def test_an_edit_that_a_cache_passes_by_at_some_steps_is_named(pipe) -> None:
 
     block.forward = forward
     try:
-        refused = pytest.raises(
-            UserError, match=r"did not run, .* at timestep 334 for pictures 0 to 1"
-        )
-        with refused, steer(pipe, [edit(MID, 64)]):
+        message = r"did not run, .* at timestep 334 for pictures 0 to 1"
+        with pytest.raises(UserError, match=message), steer(pipe, [edit(MID, 64)]):
             pipe(**arguments(2))
         kept.clear()
-        with steer(
-            pipe, [edit(MID, 64, window=(1.0, 0.9))]
-        ) as steering:  # it runs where the edit acts
+        # The block runs at the first step, the only one in this window.
+        with steer(pipe, [edit(MID, 64, window=(1.0, 0.9))]) as steering:
             pipe(**arguments(2))
         assert steering.steps == {0: 1}
     finally:
@@ -151,12 +132,11 @@ def test_an_edit_that_a_cache_passes_by_at_some_steps_is_named(pipe) -> None:
 
 
 def test_a_repeated_timestep_keeps_its_time(pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PNDM comes to one timestep twice: the others' t is 1 - i / (N - 1) over those that differ."""
+    """PNDM runs one timestep twice: t is 1 - i / (N - 1) over the different timesteps."""
     from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 
-    monkeypatch.setattr(
-        pipe, "scheduler", PNDMScheduler.from_config(pipe.scheduler.config, skip_prk_steps=True)
-    )
+    own = PNDMScheduler.from_config(pipe.scheduler.config, skip_prk_steps=True)
+    monkeypatch.setattr(pipe, "scheduler", own)
     with steer(pipe, [edit(MID, 64, window=(0.5, 0.5))]) as steering:
         pipe(**arguments(1))
     assert pipe.scheduler.timesteps.tolist() == [667, 334, 334, 1]
@@ -166,9 +146,7 @@ def test_a_repeated_timestep_keeps_its_time(pipe, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("pictures", [1, 2])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_safe_guidance_is_its_formula_in_every_family(name: str, pictures: int) -> None:
-    """What the scheduler is given at the first step, from the denoiser's own outputs for no text,
-    prompt and concept.
-    """
+    """The scheduler's input at the first step, from the denoiser's own three outputs."""
     pipe, asked, two = tiny_family(name), FAMILIES[name].asked, name == "flux"
     denoiser = getattr(pipe, "unet", None) or pipe.transformer
     call = longer(pictures, latents=None, guidance_scale=asked["guidance"])
@@ -181,30 +159,29 @@ def test_safe_guidance_is_its_formula_in_every_family(name: str, pictures: int) 
     outputs, guided = [], []
     forward, step = denoiser.forward, pipe.scheduler.step
 
-    def noting_forward(*args: Any, **kwargs: Any) -> Any:
+    def recording_forward(*args: Any, **kwargs: Any) -> Any:
         outputs.append(forward(*args, **kwargs))
         return outputs[-1]
 
-    def noting_step(model_output: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def recording_step(model_output: Tensor, *args: Any, **kwargs: Any) -> Any:
         guided.append(model_output)
         return step(model_output, *args, **kwargs)
 
-    denoiser.forward, pipe.scheduler.step = noting_forward, noting_step
+    denoiser.forward, pipe.scheduler.step = recording_forward, recording_step
     with safe_guidance(pipe, "dogs", PRESETS["max"], height=PIXELS, width=PIXELS, **asked):
         pipe(**call | {"generator": torch.Generator().manual_seed(3)})
         again = len(guided)
         pipe(**call | {"generator": torch.Generator().manual_seed(3)})
-    first, second, third = (each[0] for each in outputs[:3])
+    first, second, third = (output[0] for output in outputs[:3])
     uncond, cond, concept = (third, first, second) if two else (*first.chunk(2), second)
     gamma, _ = safety_term(uncond, cond, concept, torch.zeros_like(cond), PRESETS["max"])
     expected = uncond + (asked["true_guidance"] if two else 5.0) * (cond - uncond - gamma)
     torch.testing.assert_close(guided[0], expected[:, : guided[0].shape[1]], rtol=1e-4, atol=1e-4)
     assert gamma.abs().max() > 1e-3
-    for one, other in zip(
-        guided[:again], guided[again:], strict=True
-    ):  # the momentum begins anew with a call
+    # The momentum starts again with a call.
+    for one, other in zip(guided[:again], guided[again:], strict=True):
         torch.testing.assert_close(one, other)
-    assert vars(denoiser)["forward"] is noting_forward
+    assert vars(denoiser)["forward"] is recording_forward
 
 
 def test_two_passes_guide_as_one_batch_does() -> None:
@@ -215,8 +192,8 @@ def test_two_passes_guide_as_one_batch_does() -> None:
 
 
 @pytest.mark.parametrize("context", ["replay", "safe guidance"])
-def test_a_wrapper_of_the_denoiser_is_there_afterwards(pipe, context: str) -> None:
-    """As offloading wraps a module's forward."""
+def test_a_wrapper_of_the_denoiser_is_still_in_place_afterwards(pipe, context: str) -> None:
+    """Offloading wraps a module's forward in this way."""
     with recorded_outputs(pipe) as outputs:
         pipe(**arguments(2))
     own, runs = pipe.unet.forward, []
@@ -239,6 +216,6 @@ def test_a_wrapper_of_the_denoiser_is_there_afterwards(pipe, context: str) -> No
         del pipe.unet.forward
 
 
-def test_a_text_in_the_place_of_conditionings_is_refused() -> None:
+def test_a_text_instead_of_conditionings_is_refused() -> None:
     with pytest.raises(UserError, match="conditionings='cond' is one text"):
         edit(MID, 64, conditionings="cond")

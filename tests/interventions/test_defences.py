@@ -1,4 +1,4 @@
-"""Defences behind one interface, and what white-box attacks see of them."""
+"""Defences behind one interface, and guided predictions under them."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -26,16 +26,10 @@ CALL: dict[str, Any] = {"guidance": 5.0, "height": 16, "width": 16}
 
 
 def drawn(pipe: Any, defence: Defence, prompt: str = "a cat") -> torch.Tensor:
+    texts, negative = [defence.rewrite(prompt)], defence.negative_prompt
     with defence.around(pipe):
-        return generate(
-            pipe,
-            [defence.rewrite(prompt)],
-            [3],
-            steps=3,
-            negative_prompt=defence.negative_prompt,
-            decode=False,
-            **CALL,
-        ).latents
+        made = generate(pipe, texts, [3], steps=3, negative_prompt=negative, decode=False, **CALL)
+    return made.latents
 
 
 def every_defence() -> list[Defence]:
@@ -69,8 +63,8 @@ def test_a_negative_prompt_is_the_pipelines_own(pipe):
     assert negative_prompt("x").name == NEGATIVE_PROMPT
 
 
-def test_only_the_removal_of_words_leaves_other_prompts_alone():
-    assert [each.only_words for each in every_defence()] == [False, True, False, False]
+def test_only_word_removal_leaves_other_prompts_alone():
+    assert [defence.only_words for defence in every_defence()] == [False, True, False, False]
     assert no_defence().only_words
 
 
@@ -81,33 +75,30 @@ def predictions(pipe: Any) -> GuidedPredictions:
 
 def test_a_guided_prediction_is_the_two_branches_combined_on_the_noised_picture(pipe):
     made = predictions(pipe)
-    (found,) = made([["a cat", "dogs"]], no_defence())
+    (guided,) = made([["a cat", "dogs"]], no_defence())
     pipe.scheduler.set_timesteps(3)
     states = [pipe.encode_prompt(text, pipe.device, 1, False)[0] for text in ("", "dogs")]
     for step, t in enumerate(pipe.scheduler.timesteps):
         noised = pipe.scheduler.add_noise(made.latents[1:], made.noise[1:], t[None])
         with torch.no_grad():
             uncond, cond = (
-                pipe.unet(noised, t, encoder_hidden_states=each).sample for each in states
+                pipe.unet(noised, t, encoder_hidden_states=state).sample for state in states
             )
-        torch.testing.assert_close(
-            found[1, step][None], uncond + 5.0 * (cond - uncond), rtol=1e-3, atol=1e-3
-        )
+        expected = uncond + 5.0 * (cond - uncond)
+        torch.testing.assert_close(guided[1, step][None], expected, rtol=1e-3, atol=1e-3)
     assert "step" not in vars(pipe.scheduler)
 
 
-def test_cases_are_told_apart_whatever_the_batches(pipe):
+def test_predictions_of_a_case_do_not_depend_on_the_batches(pipe):
     made = predictions(pipe)
     cases = [["a cat", "dogs"], ["dogs", "dogs"], ["a", "b"]]
-    found = made(cases, every_defence()[0])
-    assert found.shape == (3, 2, 3, 4, 8, 8)
-    for case, each in zip(cases, found, strict=True):
-        torch.testing.assert_close(made([case], every_defence()[0])[0], each, rtol=1e-4, atol=1e-4)
+    guided = made(cases, every_defence()[0])
+    assert guided.shape == (3, 2, 3, 4, 8, 8)
+    for case, alone in zip(cases, guided, strict=True):
+        torch.testing.assert_close(made([case], every_defence()[0])[0], alone, rtol=1e-4, atol=1e-4)
 
 
-def test_the_objective_vanishes_for_the_targets_own_prompt_without_a_defence_and_above_it_otherwise(
-    pipe,
-):
+def test_the_objective_is_0_only_for_the_targets_own_prompt_without_a_defence(pipe):
     made = predictions(pipe)
     wanted = made([["a cat", "a cat"]], no_defence())
     losses = mean_squared_differences(made([["a cat", "a cat"], ["b", "b"]], no_defence()), wanted)

@@ -11,16 +11,14 @@ from diffusae.sae.sparsity import TopK
 
 UPDATES = torch.tensor([[3.0, 0.0], [5.0, 2.0], [1.0, 4.0], [7.0, 9.0]])
 CODES = torch.tensor([[2.0, 0.0, 0.5], [4.0, 0.0, 0.5], [1.0, 6.0, 0.5], [9.0, 9.0, 9.0]])
-HAVING, LACKING = (
-    torch.tensor([True, True, False, False]),
-    torch.tensor([False, False, True, False]),
-)
+HAVING = torch.tensor([True, True, False, False])
+LACKING = torch.tensor([False, False, True, False])
 
 
 def contrast(having=HAVING, lacking=LACKING):
-    found = Contrast(2, 3)
-    found.add(UPDATES, CODES, having=having, lacking=lacking)
-    return found
+    gathered = Contrast(2, 3)
+    gathered.add(UPDATES, CODES, having=having, lacking=lacking)
+    return gathered
 
 
 def test_the_difference_of_means_by_hand():
@@ -39,31 +37,28 @@ def test_a_difference_needs_both_sides_and_a_difference():
 
 
 def test_telling_latents_have_larger_codes_with_the_property_and_the_difference_as_weight():
-    found = contrast().telling(3)
-    assert found is not None
+    best = contrast().telling(3)
+    assert best is not None
     # Mean codes (3, 0, .5) with it and (1, 6, .5) without: only latent 0 is larger.
-    assert found.latents.tolist() == [0]
-    assert found.weights.tolist() == [2.0]
+    assert best.latents.tolist() == [0]
+    assert best.weights.tolist() == [2.0]
 
 
 def test_the_most_telling_latent_differs_most_in_standard_deviations():
-    codes = torch.tensor(
-        [[3.0, 10.0], [3.0, 0.0], [1.0, 0.0], [1.0, 4.0]]
-    )  # differences 2 and 3, deviations 1 and 4.1
+    # The differences are 2 and 3, the deviations 1 and 4.1.
+    codes = torch.tensor([[3.0, 10.0], [3.0, 0.0], [1.0, 0.0], [1.0, 4.0]])
     having = torch.tensor([True, True, False, False])
-    found = Contrast(2, 2)
-    found.add(UPDATES, codes, having=having, lacking=~having)
-    one, both = found.telling(1), found.telling(5)
+    gathered = Contrast(2, 2)
+    gathered.add(UPDATES, codes, having=having, lacking=~having)
+    one, both = gathered.telling(1), gathered.telling(5)
     assert one is not None and one.latents.tolist() == [0]
     assert both is not None and both.latents.tolist() == [0, 1]
     assert both.weights.tolist() == [2.0, 3.0]
 
 
-def test_no_latent_tells_what_no_code_is_larger_with():
-    assert (
-        contrast(having=LACKING, lacking=torch.tensor([False, False, False, True])).telling(3)
-        is None
-    )
+def test_without_a_larger_code_no_latent_shows_the_property():
+    lacking = torch.tensor([False, False, False, True])
+    assert contrast(having=LACKING, lacking=lacking).telling(3) is None
 
 
 @given(st.integers(0, 2**31), st.integers(1, 5))
@@ -73,7 +68,8 @@ def test_parts_add_up_to_the_whole(seed, n_parts):
     having = torch.arange(20) % 3 == 0
     whole, parts = Contrast(2, 3), Contrast(2, 3)
     whole.add(updates, codes, having=having, lacking=~having)
-    for u, z, h in zip(*(each.chunk(n_parts) for each in (updates, codes, having)), strict=True):
+    chunks = (rows.chunk(n_parts) for rows in (updates, codes, having))
+    for u, z, h in zip(*chunks, strict=True):
         parts.add(u, z, having=h, lacking=~h)
     torch.testing.assert_close(parts.difference_of_means(), whole.difference_of_means())
     first, second = parts.telling(2), whole.telling(2)
@@ -84,9 +80,9 @@ def test_parts_add_up_to_the_whole(seed, n_parts):
 
 def test_the_direction_of_telling_latents_is_their_weighted_sum_of_unit_length():
     sae = SparseAutoencoder(4, 8, TopK(k=2), seed=0)
-    found = TellingLatents(torch.tensor([1, 5]), torch.tensor([3.0, 4.0]))
+    latents = TellingLatents(torch.tensor([1, 5]), torch.tensor([3.0, 4.0]))
     expected = 3 * sae.directions[1] + 4 * sae.directions[5]
-    torch.testing.assert_close(found.direction(sae), (expected / expected.norm()).detach())
+    torch.testing.assert_close(latents.direction(sae), (expected / expected.norm()).detach())
 
 
 def test_a_neuron_is_the_strongest_entry_with_its_sign():
@@ -94,19 +90,10 @@ def test_a_neuron_is_the_strongest_entry_with_its_sign():
 
 
 @pytest.mark.parametrize(
-    ("t", "name"),
-    [
-        (1.0, "early"),
-        (0.8, "early"),
-        (0.6, "early"),
-        (0.5, "middle"),
-        (0.2, "middle"),
-        (0.1, "final"),
-        (0.0, "final"),
-    ],
+    ("name", "times"), [("early", (1.0, 0.8, 0.6)), ("middle", (0.5, 0.2)), ("final", (0.1, 0.0))]
 )
-def test_every_t_has_its_window(t, name):
-    assert window_at(t) == WINDOWS[name]
+def test_every_t_has_its_window(name, times):
+    assert {window_at(t) for t in times} == {WINDOWS[name]}
 
 
 def test_a_t_outside_has_none():

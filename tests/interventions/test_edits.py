@@ -1,6 +1,4 @@
-"""Edits by hand: an SAE whose concept vectors are the axes, so that codes can be read off the
-update.
-"""
+"""Edits by hand: the SAE's concept vectors are the axes, so that codes are the update's entries."""
 
 import pytest
 import torch
@@ -38,31 +36,26 @@ def axes() -> SparseAutoencoder:
 def test_a_move_adds_inside_and_subtracts_outside_by_the_length_of_the_code(axes):
     both = torch.tensor([1.0, 0.0, 1.0])
     change = SpatialMove(axes, both, Region("top_left"), strength=0.5)(UPDATES, GRID)
-    expected = torch.tensor(
-        [[2.5, 0, 2.5], [-1, 0, -1], [0, 0, 0], [-0.5 * 26**0.5, 0, -0.5 * 26**0.5]]
-    )
+    end = -0.5 * 26**0.5
+    expected = torch.tensor([[2.5, 0, 2.5], [-1, 0, -1], [0, 0, 0], [end, 0, end]])
     torch.testing.assert_close(change[0], expected)
 
 
 def test_keeping_the_outside_leaves_it_alone(axes):
     first = torch.tensor([1.0, 0.0, 0.0])
     change = SpatialMove(axes, first, Region("top"), strength=1.0, outside="keep")(UPDATES, GRID)
-    torch.testing.assert_close(
-        change[0], torch.tensor([[5.0, 0, 0], [2.0, 0, 0], [0, 0, 0], [0, 0, 0]])
-    )
+    expected = torch.tensor([[5.0, 0, 0], [2.0, 0, 0], [0, 0, 0], [0, 0, 0]])
+    torch.testing.assert_close(change[0], expected)
 
 
 def test_the_direction_of_several_concepts_has_unit_length(axes):
-    torch.testing.assert_close(
-        concept_direction(axes, [0, 2]), torch.tensor([1.0, 0.0, 1.0]) / 2**0.5
-    )
+    expected = torch.tensor([1.0, 0.0, 1.0]) / 2**0.5
+    torch.testing.assert_close(concept_direction(axes, [0, 2]), expected)
 
 
 def test_every_picture_gets_its_own_change_and_none_is_left_alone(axes):
-    push, move = (
-        GlobalPush(axes, THIRD, strength=2.0),
-        SpatialMove(axes, THIRD, Region("top"), strength=1.0),
-    )
+    push = GlobalPush(axes, THIRD, strength=2.0)
+    move = SpatialMove(axes, THIRD, Region("top"), strength=1.0)
     three = UPDATES.expand(3, -1, -1)
     changes = PerPicture([push, None, move])(three, GRID)
     torch.testing.assert_close(changes[:1], push(UPDATES, GRID))
@@ -99,9 +92,8 @@ def test_an_ablated_latent_is_no_longer_active(axes):
 
 
 def test_preserving_the_norm_turns_a_vector_and_does_not_lengthen_it(axes):
-    edit = Edit(
-        "block", SpatialMove(axes, THIRD, Region("whole"), strength=1.0), preserve_norm=True
-    )
+    change = SpatialMove(axes, THIRD, Region("whole"), strength=1.0)
+    edit = Edit("block", change, preserve_norm=True)
     edited = edit(UPDATES, GRID)
     torch.testing.assert_close(edited.norm(dim=-1), UPDATES.norm(dim=-1))
     torch.testing.assert_close(edited[0, 0], torch.tensor([3.0, 4.0, 5.0]) / 50**0.5 * 5)
@@ -118,7 +110,7 @@ def test_a_window_runs_forwards(window):
         Edit("block", lambda updates, grid: updates, window=window)
 
 
-def test_what_cannot_be_is_refused(axes):
+def test_impossible_edits_are_refused(axes):
     with pytest.raises(UserError, match="needs a latent"):
         concept_direction(axes, [])
     with pytest.raises(UserError, match="latent 3 does not exist"):

@@ -1,6 +1,4 @@
-"""Edits in a pipeline of every family: where and when they were asked for, in the branch asked for,
-and nothing before.
-"""
+"""Edits in a pipeline of every family act at their place, in their window and branch alone."""
 
 from __future__ import annotations
 
@@ -57,14 +55,13 @@ def sae_of(family: str, block: str) -> SparseAutoencoder:
 
 def move(family: str, block: str, **options: Any) -> Edit:
     sae = sae_of(family, block)
-    change = SpatialMove(
-        sae, concept_direction(sae, [1, 2]), Region("left"), strength=2.0, outside="keep"
-    )
+    direction = concept_direction(sae, [1, 2])
+    change = SpatialMove(sae, direction, Region("left"), strength=2.0, outside="keep")
     return Edit(FAMILIES[family].blocks[block][0], change, **options)
 
 
 @pytest.mark.parametrize("conditioning", ["cond", "uncond"])
-def test_an_edit_acts_where_and_when_it_was_asked_to_and_nowhere_before(
+def test_an_edit_acts_at_its_place_and_time_and_changes_nothing_before(
     pipe: Any, family: str, conditioning: str
 ) -> None:
     first, second, last = times_of(pipe)
@@ -72,32 +69,24 @@ def test_an_edit_acts_where_and_when_it_was_asked_to_and_nowhere_before(
     plain, edited = run(pipe, family), run(pipe, family, [edit])
     grid, other = FAMILIES[family].blocks["mid"][1], "uncond" if conditioning == "cond" else "cond"
     blocks = FAMILIES[family].blocks
-    before, after = (each.updates["mid", second, conditioning] for each in (plain, edited))
-    # In its step, its block and its branch: the change that was asked for, on the left half alone.
+    before, after = (made.updates["mid", second, conditioning] for made in (plain, edited))
+    # At its step, in its block and branch: the change itself, on the left half alone.
     torch.testing.assert_close(after, edit(before, grid), rtol=1e-4, atol=1e-5)
     left = Region("left").shares(grid) > 0.5
     assert (after - before)[:, left].norm(dim=-1).min() > 1e-2
     torch.testing.assert_close(after[:, ~left], before[:, ~left], rtol=1e-4, atol=1e-5)
-    # Nothing before: not at the step before, not in blocks before, not in the other branch at that
-    # step.
+
+    # Nothing before: not at the earlier step, not in the other branch, not in an earlier block.
+    def same(*place: Any) -> bool:
+        return torch.equal(edited.updates[place], plain.updates[place])
+
     for block in blocks:
-        for branch in ("cond", "uncond"):
-            assert torch.equal(
-                edited.updates[block, first, branch], plain.updates[block, first, branch]
-            )
-        assert torch.equal(
-            edited.updates[block, second, other], plain.updates[block, second, other]
-        )
-    assert torch.equal(
-        edited.updates["down", second, conditioning], plain.updates["down", second, conditioning]
-    )
-    # What comes after is not as it was.
-    assert not torch.equal(
-        edited.updates["up", second, conditioning], plain.updates["up", second, conditioning]
-    )
-    assert not torch.equal(
-        edited.updates["down", last, "cond"], plain.updates["down", last, "cond"]
-    )
+        assert same(block, first, "cond") and same(block, first, "uncond")
+        assert same(block, second, other)
+    assert same("down", second, conditioning)
+    # All that comes after has changed.
+    assert not same("up", second, conditioning)
+    assert not same("down", last, "cond")
     assert not torch.equal(edited.latents, plain.latents)
     assert torch.equal(run(pipe, family).latents, plain.latents)
 
@@ -110,24 +99,17 @@ def test_uncond_cannot_be_edited_in_a_run_without_guidance(pipe: Any, family: st
 
 
 @pytest.mark.parametrize("conditioning", ["cond", "uncond"])
-def test_the_denoising_error_is_told_in_every_family(
-    pipe: Any, family: str, conditioning: str
-) -> None:
-    given = conditions(
-        pipe, ["a cat", "dogs"], conditioning, **FAMILIES[family].asked, height=PIXELS, width=PIXELS
-    )
+def test_every_family_has_a_denoising_error(pipe: Any, family: str, conditioning: str) -> None:
+    size = {"height": PIXELS, "width": PIXELS}
+    given = conditions(pipe, ["a cat", "dogs"], conditioning, **FAMILIES[family].asked, **size)
     generator = torch.Generator().manual_seed(2)
     latents, noise = (torch.randn(2, 4, 8, 8, generator=generator) for _ in range(2))
     sae = sae_of(family, "mid")
 
     def errors(change: Any = None) -> torch.Tensor:
         edit = None if change is None else Edit(FAMILIES[family].blocks["mid"][0], change)
-        options: dict[str, Any] = {
-            "latents": latents,
-            "noise": noise,
-            "timestep": times_of(pipe)[1],
-        }
-        return denoising_errors(pipe, edit, conditions=given, **options)
+        options: dict[str, Any] = {"timestep": times_of(pipe)[1], "conditions": given}
+        return denoising_errors(pipe, edit, latents=latents, noise=noise, **options)
 
     own = errors()
     assert own.shape == (2,) and own.min() > 0
@@ -136,8 +118,8 @@ def test_the_denoising_error_is_told_in_every_family(
 
 
 def test_flow_matching_mixes_clean_and_noise_and_aims_at_their_difference(monkeypatch) -> None:
-    """sigma = 0.25: the input is 0.75 x_0 + 0.25 noise, and a prediction of zero errs by the mean
-    of (noise - x_0)^2.
+    """sigma = 0.25: the input is 0.75 x_0 + 0.25 noise; a prediction of 0 has the error
+    mean (noise - x_0)^2.
     """
     pipe = tiny_family("flux")
     seen = []
@@ -148,8 +130,7 @@ def test_flow_matching_mixes_clean_and_noise_and_aims_at_their_difference(monkey
 
     monkeypatch.setattr(pipe.transformer, "forward", forward)
     latents, noise = torch.full((1, 4, 4, 4), 2.0), torch.full((1, 4, 4, 4), -2.0)
-    (error,) = denoising_errors(
-        pipe, None, latents=latents, noise=noise, timestep=250.0, conditions={}
-    )
+    given: dict[str, Any] = {"latents": latents, "noise": noise, "conditions": {}}
+    (error,) = denoising_errors(pipe, None, timestep=250.0, **given)
     assert float(error) == 16.0
     assert seen[0].unique().tolist() == [1.0]

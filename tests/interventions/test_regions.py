@@ -8,19 +8,11 @@ from diffusae.interventions.regions import NAMED, Region
 
 
 def test_quadrants_split_an_even_grid():
-    shares = torch.stack(
-        [
-            Region(name).shares((4, 4))
-            for name in ("top_left", "top_right", "bottom_left", "bottom_right")
-        ]
-    )
+    names = ("top_left", "top_right", "bottom_left", "bottom_right")
+    shares = torch.stack([Region(name).shares((4, 4)) for name in names])
     assert torch.equal(shares.sum(dim=0), torch.ones(16))
-    assert shares[1].reshape(4, 4).tolist() == [
-        [0, 0, 1, 1],
-        [0, 0, 1, 1],
-        [0, 0, 0, 0],
-        [0, 0, 0, 0],
-    ]
+    right, none = [0, 0, 1, 1], [0, 0, 0, 0]
+    assert shares[1].reshape(4, 4).tolist() == [right, right, none, none]
 
 
 def test_on_an_odd_grid_the_middle_belongs_to_both_halves():
@@ -51,7 +43,7 @@ def test_a_region_is_shown_by_darkening_the_rest():
     assert (picture == 200).all() and lit.dtype == np.uint8
 
 
-def test_what_is_no_region_is_refused(tmp_path):
+def test_an_unusable_region_is_refused(tmp_path):
     with pytest.raises(UserError, match="top_left"):
         Region("topleft")
     with pytest.raises(UserError, match="no region"):

@@ -1,4 +1,4 @@
-"""Reconstructions and means in an update's place, and what they do to denoising."""
+"""Reconstructions and means in place of an update, and the denoising error with them."""
 
 import pytest
 import torch
@@ -18,17 +18,16 @@ def edit(change) -> Edit:
     return Edit(HOOKPOINTS["mid"], change)
 
 
-def test_the_reconstruction_takes_the_updates_place():
+def test_the_reconstruction_replaces_the_update():
     torch.testing.assert_close(edit(Reconstruct(SAE))(UPDATES, (2, 2)), SAE(UPDATES).detach())
 
 
 def test_reconstruction_and_error_together_change_nothing_up_to_rounding():
-    torch.testing.assert_close(
-        edit(Reconstruct(SAE, with_error=True))(UPDATES, (2, 2)), UPDATES, rtol=1e-5, atol=1e-5
-    )
+    edited = edit(Reconstruct(SAE, with_error=True))(UPDATES, (2, 2))
+    torch.testing.assert_close(edited, UPDATES, rtol=1e-5, atol=1e-5)
 
 
-def test_one_update_stands_in_for_all_pictures_at_every_position_or_its_own():
+def test_one_update_replaces_those_of_all_pictures_by_position_or_alike():
     mean = UPDATES.mean(dim=0)
     torch.testing.assert_close(edit(ReplaceBy(mean))(UPDATES, (2, 2)), mean.expand(2, -1, -1))
     torch.testing.assert_close(edit(ReplaceBy(mean[0]))(UPDATES, (2, 2)), mean[0].expand(2, 4, -1))
@@ -53,9 +52,8 @@ def errors(pipe, change=None):
 def test_the_control_keeps_the_denoising_error_and_the_reconstruction_does_not(pipe):
     own = errors(pipe)
     assert own.shape == (2,)
-    torch.testing.assert_close(
-        errors(pipe, Reconstruct(SAE, with_error=True)), own, rtol=1e-4, atol=1e-6
-    )
+    control = errors(pipe, Reconstruct(SAE, with_error=True))
+    torch.testing.assert_close(control, own, rtol=1e-4, atol=1e-6)
     assert not torch.allclose(errors(pipe, Reconstruct(SAE)), own, rtol=1e-4)
 
 
@@ -63,8 +61,8 @@ def test_the_error_is_the_distance_from_what_the_model_was_trained_to_predict(pi
     monkeypatch.setattr(pipe.unet, "forward", lambda sample, **_: (torch.zeros_like(sample),))
     generator = torch.Generator().manual_seed(2)
     latents, noise = (torch.randn(2, 4, 8, 8, generator=generator) for _ in range(2))
-    found = errors(pipe)
+    error = errors(pipe)
     kind = pipe.scheduler.config.prediction_type
     assert kind == "epsilon"
-    torch.testing.assert_close(found, noise.square().flatten(1).mean(dim=1))
-    assert not torch.allclose(found, latents.square().flatten(1).mean(dim=1))
+    torch.testing.assert_close(error, noise.square().flatten(1).mean(dim=1))
+    assert not torch.allclose(error, latents.square().flatten(1).mean(dim=1))

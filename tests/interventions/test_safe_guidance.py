@@ -1,6 +1,4 @@
-"""Safe latent guidance: the formula by hand, and a whole call beside diffusers' own (deprecated)
-pipeline.
-"""
+"""Safe latent guidance: the formula by hand, and a call compared with diffusers' own pipeline."""
 
 import warnings
 from typing import Any
@@ -49,7 +47,7 @@ def drawn(pipe: Any, output_type: str = "latent", **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["medium", "max"])
-def test_a_whole_call_is_that_of_diffusers_own_safe_pipeline(pipe, name):
+def test_a_whole_call_equals_diffusers_own_safe_pipeline(pipe, name):
     from diffusers.pipelines.deprecated.stable_diffusion_safe.pipeline_stable_diffusion_safe import (  # noqa: E501
         StableDiffusionPipelineSafe,
     )
@@ -80,33 +78,27 @@ def test_a_whole_call_is_that_of_diffusers_own_safe_pipeline(pipe, name):
         sld_mom_beta=settings.beta,
     )
     with safe_guidance(pipe, "cat", settings, **CALL):
-        found = drawn(pipe, output_type="np")
-    np.testing.assert_allclose(found, wanted, atol=1e-4)
-    assert np.abs(found - drawn(pipe, output_type="np")).max() > 0.01
+        ours = drawn(pipe, output_type="np")
+    np.testing.assert_allclose(ours, wanted, atol=1e-4)
+    assert np.abs(ours - drawn(pipe, output_type="np")).max() > 0.01
 
 
-def test_the_pipeline_is_itself_again_afterwards_and_after_an_error(pipe):
-    plain = drawn(pipe)
-    with (
-        pytest.raises(RuntimeError, match="stop"),
-        safe_guidance(pipe, "cat", PRESETS["max"], **CALL),
-    ):
+def test_the_pipeline_is_unchanged_afterwards_and_after_an_error(pipe):
+    plain, stop = drawn(pipe), pytest.raises(RuntimeError, match="stop")
+    with stop, safe_guidance(pipe, "cat", PRESETS["max"], **CALL):
         raise RuntimeError("stop")
     assert torch.equal(drawn(pipe), plain)
     assert "forward" not in vars(pipe.unet)
 
 
-def test_momentum_begins_anew_with_every_call(pipe):
+def test_momentum_starts_again_with_every_call(pipe):
     with safe_guidance(pipe, "cat", PRESETS["max"], **CALL):
         assert torch.equal(drawn(pipe), drawn(pipe))
 
 
-def test_without_guidance_and_by_an_unknown_name_it_is_refused():
-    pipe = tiny_pipeline()
-    with (
-        safe_guidance(pipe, "cat", PRESETS["max"], **CALL),
-        pytest.raises(UserError, match="one batch"),
-    ):
+def test_a_call_without_guidance_and_an_unknown_name_are_refused():
+    pipe, refused = tiny_pipeline(), pytest.raises(UserError, match="one batch")
+    with safe_guidance(pipe, "cat", PRESETS["max"], **CALL), refused:
         pipe(["a cat"], num_inference_steps=2, guidance_scale=1.0, output_type="latent")
     with pytest.raises(UserError, match=r"unknown safe guidance 'huge'.*max, medium"):
         preset("huge")

@@ -1,4 +1,4 @@
-"""Edits in a real pipeline call: where and when they were asked for, and nowhere else."""
+"""Edits in a real pipeline call act at their place and time alone."""
 
 import pytest
 import torch
@@ -29,19 +29,16 @@ def run(pipe, steps=3, guidance=5.0):
 def captured(pipe, edits=None, guidance=5.0):
     """The updates as the rest of the model sees them, and the final latents."""
     if edits is None:
-        with capture_updates(pipe, HOOKPOINTS, TIMESTEPS) as found:
-            return found.updates, run(pipe, guidance=guidance)
-    with steer(pipe, edits), capture_updates(pipe, HOOKPOINTS, TIMESTEPS) as found:
-        return found.updates, run(pipe, guidance=guidance)
+        with capture_updates(pipe, HOOKPOINTS, TIMESTEPS) as capture:
+            return capture.updates, run(pipe, guidance=guidance)
+    with steer(pipe, edits), capture_updates(pipe, HOOKPOINTS, TIMESTEPS) as capture:
+        return capture.updates, run(pipe, guidance=guidance)
 
 
 def move(block: str, **options) -> Edit:
     sae = SparseAutoencoder(D_IN[block], 3 * D_IN[block], TopK(4), seed=5)
-    return Edit(
-        HOOKPOINTS[block],
-        SpatialMove(sae, concept_direction(sae, [1, 2]), Region("left"), strength=2.0),
-        **options,
-    )
+    change = SpatialMove(sae, concept_direction(sae, [1, 2]), Region("left"), strength=2.0)
+    return Edit(HOOKPOINTS[block], change, **options)
 
 
 @pytest.mark.parametrize("conditioning", ["cond", "uncond"])
@@ -54,7 +51,7 @@ def test_the_edited_update_is_the_update_plus_the_change_and_only_there(pipe, co
     assert not torch.allclose(edited[here], plain[here], atol=1e-2)
     other = ("mid", 667, "uncond" if conditioning == "cond" else "cond")
     assert torch.equal(edited[other], plain[other])
-    # What comes before in the same pass is untouched; what comes after in it is not.
+    # Blocks before it in the same pass are unchanged; blocks after it are not.
     assert torch.equal(edited["down", 667, conditioning], plain["down", 667, conditioning])
     assert not torch.equal(edited["up", 667, conditioning], plain["up", 667, conditioning])
     assert not torch.equal(latents, run(pipe))
@@ -69,10 +66,8 @@ def test_steps_before_the_window_are_those_of_the_unedited_run(pipe):
 
 
 def test_edits_compose_in_their_order(pipe):
-    first, second = (
-        move("mid", window=(1.0, 0.9)),
-        move("mid", window=(1.0, 0.9), preserve_norm=True),
-    )
+    first = move("mid", window=(1.0, 0.9))
+    second = move("mid", window=(1.0, 0.9), preserve_norm=True)
     plain, _ = captured(pipe)
     edited, _ = captured(pipe, [first, second])
     update = plain["mid", 667, "cond"]
@@ -87,14 +82,14 @@ def test_two_blocks_are_edited_in_one_pass(pipe):
     assert min(steering.largest_change.values()) > 0
 
 
-def test_afterwards_nothing_is_left_also_after_an_error(pipe):
+def test_nothing_remains_afterwards_also_after_an_error(pipe):
     before = run(pipe)
     with pytest.raises(RuntimeError, match="stop"), steer(pipe, [move("mid")]):
         raise RuntimeError("stop")
     assert torch.equal(run(pipe), before)
 
 
-def test_an_edit_outside_its_window_leaves_the_picture_to_the_bit_and_warns(pipe, caplog):
+def test_an_edit_outside_its_window_leaves_the_picture_exactly_and_warns(pipe, caplog):
     before = run(pipe)
     with steer(pipe, [move("mid", window=(0.45, 0.05))]):
         after = run(pipe)
@@ -111,11 +106,9 @@ def test_an_edit_that_changes_nothing_warns(pipe, caplog):
     assert "changed nothing" in caplog.text
 
 
-def test_without_guidance_there_is_no_uncond_to_edit(pipe):
-    with (
-        pytest.raises(UserError, match="no uncond branch"),
-        steer(pipe, [move("mid", conditionings=("uncond",))]),
-    ):
+def test_without_guidance_uncond_cannot_be_edited(pipe):
+    refused = pytest.raises(UserError, match="no uncond branch")
+    with refused, steer(pipe, [move("mid", conditionings=("uncond",))]):
         run(pipe, guidance=1.0)
     with pytest.raises(UserError, match="at least one"), steer(pipe, []):
         pass

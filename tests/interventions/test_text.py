@@ -1,4 +1,4 @@
-"""Text edits: the formula by hand, their effect beside other edits, and what is refused."""
+"""Text edits: the formula by hand, their effect beside other edits, and refusals."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ D_TEXT = 32
 
 
 def sae_of(seed: int = 3, **options: Any) -> SparseAutoencoder:
-    """One with everything that can go wrong in the units: input scaling, both biases, gains that
-    differ.
-    """
+    """An SAE whose units are easily confused: input scaling, both biases, different gains."""
     sae = SparseAutoencoder(
         D_TEXT, 48, TopK(4), encoder_bias=True, input_scaling="standardise", seed=seed, **options
     )
@@ -47,13 +45,8 @@ def run(
     pipe: Any, *, prompt: Any = ("a cat", "dogs"), guidance: float = 5.0, **options: Any
 ) -> torch.Tensor:
     rows = 1 if prompt is None or isinstance(prompt, str) else len(prompt)
-    latents = torch.randn(
-        rows * options.get("num_images_per_prompt", 1),
-        4,
-        8,
-        8,
-        generator=torch.Generator().manual_seed(1),
-    )
+    rows *= options.get("num_images_per_prompt", 1)
+    latents = torch.randn(rows, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     given = list(prompt) if isinstance(prompt, tuple) else prompt
     return pipe(
         given,
@@ -66,16 +59,12 @@ def run(
 
 
 def layer_output(pipe: Any, prompt: str, layer: str) -> torch.Tensor:
-    """The layer's output for one padded prompt, [tokens, d_in], by a call of the text encoder
-    alone.
-    """
+    """The layer's output for one padded prompt, [tokens, d_in], by the text encoder alone."""
     seen = []
-    handle = text_layer(pipe, layer).register_forward_hook(
-        lambda _m, _a, output: seen.append(output)
-    )
-    tokens = pipe.tokenizer(
-        prompt, padding="max_length", max_length=TOKENS, return_tensors="pt"
-    ).input_ids
+    module = text_layer(pipe, layer)
+    handle = module.register_forward_hook(lambda _m, _a, output: seen.append(output))
+    padded = {"padding": "max_length", "max_length": TOKENS, "return_tensors": "pt"}
+    tokens = pipe.tokenizer(prompt, **padded).input_ids
     with torch.no_grad():
         pipe.text_encoder(tokens)
     handle.remove()
@@ -83,9 +72,7 @@ def layer_output(pipe: Any, prompt: str, layer: str) -> torch.Tensor:
 
 
 def by_hand(sae: SparseAutoencoder, x: torch.Tensor) -> np.ndarray:
-    """W_dec ENC(x_C) in numpy, latent by latent: scale, subtract b, encode, ReLU, decode, and scale
-    back without shift.
-    """
+    """W_dec ENC(x_C) in numpy, latent by latent: scale, subtract b, encode, decode, scale back."""
     w = {name: tensor.detach().double().numpy() for name, tensor in sae.state_dict().items()}
     scaled = (x.double().numpy() - w["input_shift"]) / w["input_scale"]
     added = np.zeros_like(scaled)
@@ -103,9 +90,8 @@ def test_the_layers_output_is_x_plus_lambda_times_decoded_codes_by_hand(pipe, la
     plain = layer_output(pipe, "dogs", layer)
     expected = by_hand(sae, layer_output(pipe, "cat", layer))
     with steer(pipe, [TextEdit(layer, sae, "cat", -0.7, conditionings=("cond",))]):
-        handle = text_layer(pipe, layer).register_forward_hook(
-            lambda _m, _a, output: seen.append(output)
-        )
+        module = text_layer(pipe, layer)
+        handle = module.register_forward_hook(lambda _m, _a, output: seen.append(output))
         run(pipe, prompt="dogs")
         handle.remove()
     np.testing.assert_allclose(seen[-2][0], plain.numpy() - 0.7 * expected, rtol=1e-4, atol=1e-5)
@@ -120,7 +106,7 @@ def test_every_latent_above_0_counts_whatever_the_sparsity():
         torch.testing.assert_close(other, made[0])
 
 
-def test_of_several_concept_prompts_the_mean_is_added():
+def test_the_mean_of_several_concept_prompts_is_added():
     x = torch.randn(2, 5, D_TEXT, generator=torch.Generator().manual_seed(4))
     sae = sae_of()
     expected = (steering_vectors(sae, x[:1]) + steering_vectors(sae, x[1:])) / 2
@@ -146,10 +132,8 @@ def test_a_picture_depends_neither_on_its_neighbours_nor_on_pictures_per_prompt(
 
 def test_text_and_block_edits_act_together(pipe):
     sae = SparseAutoencoder(D_IN["mid"], 3 * D_IN["mid"], TopK(4), seed=5)
-    move = Edit(
-        HOOKPOINTS["mid"],
-        SpatialMove(sae, concept_direction(sae, [1, 2]), Region("left"), strength=2.0),
-    )
+    change = SpatialMove(sae, concept_direction(sae, [1, 2]), Region("left"), strength=2.0)
+    move = Edit(HOOKPOINTS["mid"], change)
     made = {}
     for name, edits in {"text": [edit()], "block": [move], "both": [edit(), move]}.items():
         with steer(pipe, edits) as steering:
@@ -163,8 +147,8 @@ def test_text_and_block_edits_act_together(pipe):
     assert not torch.equal(made["both"], made["block"])
 
 
-def test_nested_text_edits_add_up_and_none_enters_the_other_ones_concept_prompt(pipe):
-    """Were x_C of the inner edit read through the outer one, the sum would be another."""
+def test_nested_text_edits_add_up(pipe):
+    """If the inner edit's x_C were read through the outer edit, the sum would differ."""
     first, second = edit(0.8, "cat"), edit(0.4, "dog")
     with steer(pipe, [first, second]):
         together = run(pipe)
@@ -173,7 +157,7 @@ def test_nested_text_edits_add_up_and_none_enters_the_other_ones_concept_prompt(
             torch.testing.assert_close(run(pipe), together, rtol=1e-4, atol=1e-5)
 
 
-def test_afterwards_nothing_is_left_also_after_an_error():
+def test_nothing_remains_afterwards_also_after_an_error():
     pipe = tiny_pipeline()
     before = run(pipe)
 
@@ -190,29 +174,22 @@ def test_afterwards_nothing_is_left_also_after_an_error():
 
 def test_a_concept_prompt_is_encoded_once_a_context(pipe):
     calls = []
-    handle = pipe.text_encoder.register_forward_pre_hook(
-        lambda _m, args: calls.append(len(args[0]))
-    )
+    encoder = pipe.text_encoder
+    handle = encoder.register_forward_pre_hook(lambda _m, args: calls.append(len(args[0])))
     with steer(pipe, [edit(prompts=["cat", "dog"])]):
         run(pipe)
         first = list(calls)
         run(pipe)
     handle.remove()
-    assert first == [
-        2,
-        2,
-        2,
-        2,
-    ]  # two concept prompts, plain and edited; then two prompts, cond and uncond
+    # Two concept prompts, plain and edited; then two prompts, cond and uncond.
+    assert first == [2, 2, 2, 2]
     assert calls[4:] == [2, 2]
 
 
-def test_embeddings_that_were_given_are_not_steered_and_that_is_told(pipe, caplog):
+def test_given_embeddings_are_not_steered_and_a_warning_says_so(pipe, caplog):
     embeds, _ = pipe.encode_prompt(["a cat"], pipe.device, 1, False)
-    with (
-        pytest.raises(UserError, match="given as embeddings; give it as text"),
-        steer(pipe, [edit()]),
-    ):
+    refused = pytest.raises(UserError, match="given as embeddings; give it as text")
+    with refused, steer(pipe, [edit()]):
         run(pipe, prompt=None, prompt_embeds=embeds)
     assert "steered only if they were made inside this context" in caplog.text
 
@@ -258,15 +235,13 @@ def test_an_encoder_that_runs_more_often_than_it_has_branches_is_refused(pipe, m
         ({"conditionings": ("both",)}, "unknown conditioning 'both'"),
     ],
 )
-def test_what_cannot_steer_is_refused_before_anything_runs(pipe, options, message):
+def test_impossible_text_edits_are_refused_before_anything_runs(pipe, options, message):
     with pytest.raises(UserError, match=message), steer(pipe, [edit(**options)]):
         raise AssertionError("nothing may run")
 
 
 def test_an_sae_of_another_width_is_refused(pipe):
     narrow = TextEdit("text_0", SparseAutoencoder(8, 16, TopK(2)), "cat", 0.5)
-    with (
-        pytest.raises(UserError, match="vectors of 32, and its SAE takes 8"),
-        steer(pipe, [narrow]),
-    ):
+    refused = pytest.raises(UserError, match="vectors of 32, and its SAE takes 8")
+    with refused, steer(pipe, [narrow]):
         pass

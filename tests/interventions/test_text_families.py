@@ -1,6 +1,4 @@
-"""Text edits in a pipeline of every family: told apart by branch, at every layer of every text
-encoder.
-"""
+"""Text edits in a pipeline of every family: every layer of every text encoder, branch by branch."""
 
 from __future__ import annotations
 
@@ -38,14 +36,13 @@ def pipes() -> dict[str, Any]:
 
 def edit_of(pipe: Any, layer: str, strength: float = 0.5, **options: Any) -> TextEdit:
     d_in = list_text_layers(pipe)[layer].d_in
-    return TextEdit(
-        layer, SparseAutoencoder(d_in, 2 * d_in, TopK(4), seed=3), "cat", strength, **options
-    )
+    sae = SparseAutoencoder(d_in, 2 * d_in, TopK(4), seed=3)
+    return TextEdit(layer, sae, "cat", strength, **options)
 
 
 @contextmanager
 def outputs_of(module: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
-    """What a layer gives as the rest of the model sees it, run by run."""
+    """A layer's outputs as the rest of the model sees them, run by run."""
     seen: list[torch.Tensor] = []
 
     def hook(_module: Any, _args: Any, output: Any) -> None:
@@ -67,9 +64,8 @@ def run(
         if edits:
             stack.enter_context(steer(pipe, edits))
         seen = stack.enter_context(outputs_of(text_layer(pipe, layer))) if layer else []
-        made = generate(
-            pipe, PROMPTS, [1, 2], steps=2, height=PIXELS, width=PIXELS, decode=False, **asked
-        )
+        size = {"height": PIXELS, "width": PIXELS}
+        made = generate(pipe, PROMPTS, [1, 2], steps=2, decode=False, **size, **asked)
     return made.latents, seen[-2:]
 
 
@@ -78,11 +74,11 @@ def unguided(family: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("family", "layer"), CASES)
-def test_cond_gains_what_uncond_loses_and_each_is_switched_on_its_own(
+def test_cond_gains_what_uncond_loses_and_both_can_be_edited_alone(
     pipes, family, layer, monkeypatch
 ) -> None:
     pipe = pipes[family]
-    if family == "sdxl":  # takes zeros in the place of an empty negative prompt
+    if family == "sdxl":  # it replaces an empty negative prompt by zeros
         pipe.register_to_config(force_zeros_for_empty_prompt=False)
     plain, (cond, uncond) = run(pipe, family, layer=layer)
     concept = concept_output(pipe, family, layer)
@@ -91,13 +87,10 @@ def test_cond_gains_what_uncond_loses_and_each_is_switched_on_its_own(
     assert not torch.allclose(cond, uncond, atol=1e-3)
     latents = {}
     for conditionings in (("cond",), ("uncond",), ("cond", "uncond")):
-        latents[conditionings], (of_cond, of_uncond) = run(
-            pipe, family, [edit_of(pipe, layer, conditionings=conditionings)], layer
-        )
-        torch.testing.assert_close(of_cond, cond + added if "cond" in conditionings else cond)
-        torch.testing.assert_close(
-            of_uncond, uncond - added if "uncond" in conditionings else uncond
-        )
+        edits = [edit_of(pipe, layer, conditionings=conditionings)]
+        latents[conditionings], (of_cond, of_uncond) = run(pipe, family, edits, layer)
+        torch.testing.assert_close(of_cond, cond + added * ("cond" in conditionings))
+        torch.testing.assert_close(of_uncond, uncond - added * ("uncond" in conditionings))
         assert not torch.equal(latents[conditionings], plain)
     assert not torch.equal(latents[("cond",)], latents[("uncond",)])
     again, _ = run(pipe, family)
@@ -105,7 +98,7 @@ def test_cond_gains_what_uncond_loses_and_each_is_switched_on_its_own(
 
 
 def concept_output(pipe: Any, family: str, layer: str) -> torch.Tensor:
-    """x_C by another way than the edit's: the layer's output when "cat" is the prompt, unedited."""
+    """x_C without an edit: the layer's output when "cat" is the prompt."""
     asked = FAMILIES[family].asked
     with outputs_of(text_layer(pipe, layer)) as seen:
         generate(pipe, ["cat"], [0], steps=1, height=PIXELS, width=PIXELS, decode=False, **asked)
@@ -113,7 +106,7 @@ def concept_output(pipe: Any, family: str, layer: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_strength_of_0_leaves_the_picture_to_the_bit_and_warns(pipes, family, caplog) -> None:
+def test_a_strength_of_0_leaves_the_picture_exactly_and_warns(pipes, family, caplog) -> None:
     pipe, layer = pipes[family], LAYERS[family][0]
     plain, _ = run(pipe, family)
     same, _ = run(pipe, family, [edit_of(pipe, layer, strength=0.0, conditionings=("cond",))])
@@ -126,13 +119,12 @@ def test_uncond_cannot_be_steered_without_guidance(pipes, family) -> None:
     pipe, layer = pipes[family], LAYERS[family][0]
     with pytest.raises(UserError, match=r"uncond.*without guidance"):
         run(pipe, family, [edit_of(pipe, layer)], **unguided(family))
-    steered, _ = run(
-        pipe, family, [edit_of(pipe, layer, conditionings=("cond",))], **unguided(family)
-    )
+    edits = [edit_of(pipe, layer, conditionings=("cond",))]
+    steered, _ = run(pipe, family, edits, **unguided(family))
     assert not torch.equal(steered, run(pipe, family, **unguided(family))[0])
 
 
-def test_zeros_in_the_place_of_a_negative_prompt_are_told(pipes) -> None:
+def test_zeros_instead_of_a_negative_prompt_are_named(pipes) -> None:
     pipe = pipes["sdxl"]
     pipe.register_to_config(force_zeros_for_empty_prompt=True)
     with pytest.raises(UserError, match=r"takes zeros.*give a negative prompt"):
@@ -141,12 +133,10 @@ def test_zeros_in_the_place_of_a_negative_prompt_are_told(pipes) -> None:
 
 
 @pytest.mark.parametrize("family", ["sdxl", "sd3"])
-def test_the_layer_that_is_read_by_number_is_read_edited_also_after_a_call_without_edits(
+def test_a_layer_that_is_read_by_number_is_read_edited_after_a_call_without_edits(
     family, caplog
 ) -> None:
-    """transformers records hidden states by a hook that it installs at the first call: ours must
-    come before it.
-    """
+    """transformers records hidden states by a hook of its first call: ours must come before it."""
     pipe = tiny_family(family)
     plain, _ = run(pipe, family)
     steered, _ = run(pipe, family, [edit_of(pipe, "text2_0", conditionings=("cond",))])
@@ -154,10 +144,8 @@ def test_the_layer_that_is_read_by_number_is_read_edited_also_after_a_call_witho
     assert "changed nothing" not in caplog.text
 
 
-def test_a_layer_after_the_one_that_is_read_changes_nothing_and_is_told(pipes, caplog) -> None:
-    """Of its first encoder Stable Diffusion XL reads the last layer but one, and no pooled
-    vector.
-    """
+def test_an_edit_after_the_layer_that_is_read_changes_nothing_and_warns(pipes, caplog) -> None:
+    """Stable Diffusion XL reads the last layer but one of its first encoder, nothing pooled."""
     pipe = pipes["sdxl"]
     plain, _ = run(pipe, "sdxl")
     same, _ = run(pipe, "sdxl", [edit_of(pipe, "text_1", conditionings=("cond",))])
@@ -165,10 +153,8 @@ def test_a_layer_after_the_one_that_is_read_changes_nothing_and_is_told(pipes, c
     assert "edit 0 at text_1 changed nothing" in caplog.text
 
 
-def test_skipped_layers_are_seen_where_an_edit_changes_nothing(pipes, caplog) -> None:
-    """With clip_skip=1 the tiny prompt's encoding is what enters layer 0; of the negative prompt
-    nothing is skipped.
-    """
+def test_an_edit_of_a_skipped_layer_changes_nothing_and_warns(pipes, caplog) -> None:
+    """clip_skip=1 skips both layers for the tiny prompt, none for the negative prompt."""
     pipe = pipes["sdxl"]
 
     def encoded(*conditionings: str) -> Any:

@@ -12,9 +12,8 @@ def replaced(caption: str, text: str) -> str:
 
 
 def favour(pipe) -> TokenGradient:
-    return TokenGradient(
-        pipe.tokenizer, pipe.text_encoder, [CAPTION], replaced, lambda text: text.index("cat")
-    )
+    index = CAPTION.index("cat")
+    return TokenGradient(pipe.tokenizer, pipe.text_encoder, [CAPTION], replaced, lambda _: index)
 
 
 def test_whole_words_are_tokens_that_end_a_word(pipe):
@@ -25,7 +24,7 @@ def test_whole_words_are_tokens_that_end_a_word(pipe):
             assert pipe.tokenizer(word, add_special_tokens=False).input_ids == [place]
 
 
-def test_the_searched_place_is_behind_what_comes_before_the_word(pipe):
+def test_the_searched_place_follows_the_text_before_the_word(pipe):
     assert favour(pipe).places == [2]  # the start, "a"
 
 
@@ -34,13 +33,13 @@ def test_a_score_is_the_first_order_change_of_the_distance(pipe):
     scores = guide("x y", 1)
     weight = pipe.text_encoder.get_input_embeddings().weight
     token, other = (
-        pipe.tokenizer(each, add_special_tokens=False).input_ids[0] for each in ("y", "q")
+        pipe.tokenizer(word, add_special_tokens=False).input_ids[0] for word in ("y", "q")
     )
-    direction, own, step = (
+    direction, own = (
         (weight[other] - weight[token]).detach().clone(),
         weight[token].detach().clone(),
-        1e-3,
     )
+    step = 1e-3
 
     def distance() -> float:
         with torch.no_grad():
@@ -57,7 +56,7 @@ def test_a_score_is_the_first_order_change_of_the_distance(pipe):
     torch.testing.assert_close(float(scores[token] - scores[other]), slope, rtol=2e-2, atol=1e-4)
 
 
-def test_the_captions_as_they_are_lie_at_distance_0(pipe):
+def test_the_original_captions_have_distance_0(pipe):
     guide = favour(pipe)
     with torch.no_grad():
         assert torch.equal(guide._encode([CAPTION]), guide.wanted)

@@ -21,20 +21,20 @@ CODES = [
 ]
 
 
-def test_a_score_is_the_mean_with_the_concept_less_the_mean_without():
+def test_a_score_is_the_mean_with_the_concept_minus_the_mean_without():
     having = torch.stack([code for code, shown in CODES if shown])
     lacking = torch.stack([code for code, shown in CODES if not shown])
     assert concept_scores(having, lacking).tolist() == [3.0, -2.0, 1.0, 0.0]
 
 
 @pytest.mark.parametrize(("percentile", "wanted"), [(0, [0, 2]), (60, [0, 2]), (90, [0])])
-def test_latents_above_the_percentile_are_the_concepts_the_highest_first_and_none_at_or_below_0(
-    percentile, wanted
-):
+def test_latents_above_the_percentile_and_above_0_are_the_concepts(percentile, wanted):
     # The scores' 60th percentile lies at 0.8, the 90th at 2.4.
-    found = concept_latents(CODES, percentile=percentile)
-    assert found.latents.tolist() == wanted
-    assert found.means.tolist() == pytest.approx([{0: 2.0, 2: 5 / 3}[latent] for latent in wanted])
+    concept = concept_latents(CODES, percentile=percentile)
+    assert concept.latents.tolist() == wanted
+    assert concept.means.tolist() == pytest.approx(
+        [{0: 2.0, 2: 5 / 3}[latent] for latent in wanted]
+    )
 
 
 def test_codes_above_their_mean_are_multiplied_and_nothing_else_changes():
@@ -42,9 +42,8 @@ def test_codes_above_their_mean_are_multiplied_and_nothing_else_changes():
     updates = torch.randn(3, 5, 6, generator=torch.Generator().manual_seed(2))
     latents = torch.arange(12)
     z = own_codes(sae, latents, updates)
-    concept = ConceptLatents(
-        torch.tensor([2, 7]), torch.ones(2), torch.tensor([0.0, z[..., 7].max().item() / 2])
-    )
+    means = torch.tensor([0.0, z[..., 7].max().item() / 2])
+    concept = ConceptLatents(torch.tensor([2, 7]), torch.ones(2), means)
     change = Unlearn(sae, concept, factor=-2.0)(updates, (1, 5))
     wanted = torch.zeros_like(updates)
     for picture in range(3):
@@ -57,7 +56,7 @@ def test_codes_above_their_mean_are_multiplied_and_nothing_else_changes():
     torch.testing.assert_close(change, wanted)
 
 
-def test_what_cannot_be_scored_or_would_not_remove_is_refused():
+def test_impossible_unlearning_is_refused():
     with pytest.raises(UserError, match="0 pictures show the concept and 1 do not"):
         concept_latents(CODES[2:], percentile=50)
     with pytest.raises(UserError, match="percentile=100"):

@@ -41,11 +41,11 @@ def test_logits_become_named_masks_with_their_main_colour(tmp_path):
     logits["nouns"][:, 1 + NOUNS.index("boat"), 2:5, 2:5] = 2.0
     logits["colours"][:, 1 + list(COLOURS).index("pink")] = 1.0
     annotator.network.forward = lambda pictures: logits  # type: ignore[method-assign]
-    found = annotator.annotate(np.zeros((1, 8, 8, 3), np.uint8))[0]
-    assert set(found.masks) == {"boat"}
-    assert found.masks["boat"].sum() == 9
-    assert found.colours == {"boat": "pink"}
-    assert found.factors == {"style": "outline", "tone": "night", "grain": "ruled"}
+    annotation = annotator.annotate(np.zeros((1, 8, 8, 3), np.uint8))[0]
+    assert set(annotation.masks) == {"boat"}
+    assert annotation.masks["boat"].sum() == 9
+    assert annotation.colours == {"boat": "pink"}
+    assert annotation.factors == {"style": "outline", "tone": "night", "grain": "ruled"}
 
 
 def test_a_missing_network_is_named_with_the_remedy(tmp_path):

@@ -22,21 +22,19 @@ def thing(noun: str, x: float, y: float) -> Thing:
         (50, 50, "bottom_right"),
     ],
 )
-def test_one_object_has_all_labels_and_its_centres_quadrant_is_its_place(
-    x: float, y: float, place: str
-) -> None:
+def test_one_object_has_all_labels_and_the_quadrant_of_its_centre_is_its_place(x, y, place) -> None:
     scene = Scene((thing("fish", x, y),), "neon", "fog", "smooth", 0)
     assert labels_of(scene) == {
         "object": "fish", "colour": "red", "place": place, "count": "1", "style": "neon",
     }  # fmt: skip
 
 
-def test_several_objects_have_their_number_and_style_alone() -> None:
+def test_several_objects_have_only_their_number_and_style() -> None:
     scene = Scene((thing("fish", 15, 15), thing("house", 48, 48)), "flat", "fog", "smooth", 0)
     assert labels_of(scene) == {"count": "2", "style": "flat"}
 
 
-def test_pictures_are_those_of_their_scenes_in_the_splits_asked_for() -> None:
+def test_pictures_are_those_of_their_scenes_in_their_splits() -> None:
     source = WorldPictures(COUNTS)
     listed = source.listed()
     assert [split for _, split, _ in listed] == ["train"] * 30 + ["test"] * 6

@@ -1,4 +1,4 @@
-"""The training of the miniature's parts, at a size that takes seconds."""
+"""The training of the miniature's parts, at a tiny size."""
 
 import json
 from typing import Any
@@ -32,28 +32,20 @@ def test_training_lowers_the_error_and_resumes_where_it_stopped(pool, tmp_path):
     resumed = train_autoencoder(pool, tmp_path / "resumed", 5, 8)
     torch.manual_seed(0)
     start = AutoencoderTraining(steps=8)
-    crops = torch.stack(
-        [RandomCrops(pool.pictures, size=16, length=32, seed=1)[i] for i in range(16)]
-    )
-    with torch.no_grad():
-        errors = [
-            float(
-                (
-                    each.autoencoder.decode(each.autoencoder.encode(crops).latent_dist.mean).sample
-                    - crops
-                )
-                .square()
-                .mean()
-            )
-            for each in (start, whole, resumed)
-        ]
-    assert errors[1] < errors[0]
-    # The posterior's noise is drawn anew after a resumption, so weights agree closely and not to
-    # the bit.
-    assert errors[2] == pytest.approx(errors[1], rel=0.2)
+    data = RandomCrops(pool.pictures, size=16, length=32, seed=1)
+    crops = torch.stack([data[i] for i in range(16)])
+
+    @torch.no_grad()
+    def error(training) -> float:
+        latents = training.autoencoder.encode(crops).latent_dist.mean
+        return float((training.autoencoder.decode(latents).sample - crops).square().mean())
+
+    assert error(whole) < error(start)
+    # A resumed run draws new noise of the posterior: weights agree closely, not exactly.
+    assert error(resumed) == pytest.approx(error(whole), rel=0.2)
 
 
-def test_a_finished_training_is_loaded_and_not_repeated(pool, tmp_path):
+def test_a_finished_training_is_loaded_not_repeated(pool, tmp_path):
     first = train_autoencoder(pool, tmp_path, 4)
     again = train_autoencoder(pool, tmp_path, 4)
     for one, other in zip(first.parameters(), again.parameters(), strict=True):
@@ -61,10 +53,8 @@ def test_a_finished_training_is_loaded_and_not_repeated(pool, tmp_path):
 
 
 def test_the_learning_rate_warms_up_stays_and_falls():
-    rates = [
-        falling_rate(step, steps=1000, warmup=100, last_part=0.2)
-        for step in (0, 49, 99, 500, 799, 900, 1000)
-    ]
+    steps = (0, 49, 99, 500, 799, 900, 1000)
+    rates = [falling_rate(step, steps=1000, warmup=100, last_part=0.2) for step in steps]
     assert rates == pytest.approx([0.01, 0.5, 1.0, 1.0, 1.0, 0.5, 0.0])
 
 
@@ -85,28 +75,20 @@ def test_every_part_trains_and_the_folder_runs_in_plain_diffusers(tmp_path):
 
     from diffusae.miniature.annotator import MiniatureAnnotator
 
+    lengths = {"autoencoder_steps": 2, "annotator_steps": 2, "denoiser_steps": 2, "batch_size": 4}
     training = MiniatureTraining(
-        tmp_path / "training",
-        scenes=16,
-        autoencoder_steps=2,
-        annotator_steps=2,
-        denoiser_steps=2,
-        batch_size=4,
-        accelerator="cpu",
-        workers=1,
+        tmp_path / "training", scenes=16, accelerator="cpu", workers=1, **lengths
     )
     training.assemble(tmp_path / "folder")
     pipe: Any = StableDiffusionPipeline.from_pretrained(tmp_path / "folder")
     pipe.set_progress_bar_config(disable=True)
     picture = pipe("a red fish", num_inference_steps=2, output_type="np").images
     assert picture.shape == (1, 64, 64, 3)
-    found = MiniatureAnnotator(tmp_path / "folder" / "annotator").annotate(
-        (picture * 255).astype(np.uint8)
-    )
-    assert len(found) == 1
+    annotator = MiniatureAnnotator(tmp_path / "folder" / "annotator")
+    assert len(annotator.annotate((picture * 255).astype(np.uint8))) == 1
 
 
-def test_training_goes_on_from_a_folder_and_leaves_parts_of_no_steps_as_they_are(tmp_path):
+def test_training_continues_from_a_folder_and_leaves_parts_of_0_steps_unchanged(tmp_path):
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     def training(directory, **values):
@@ -116,9 +98,8 @@ def test_training_goes_on_from_a_folder_and_leaves_parts_of_no_steps_as_they_are
         )
 
     training(tmp_path / "first").assemble(tmp_path / "folder")
-    further = training(
-        tmp_path / "second", start_from=tmp_path / "folder", autoencoder_steps=0, annotator_steps=0
-    )
+    kept_parts = {"autoencoder_steps": 0, "annotator_steps": 0}
+    further = training(tmp_path / "second", start_from=tmp_path / "folder", **kept_parts)
     further.assemble(tmp_path / "further")
     kept, moved = (
         [
@@ -129,6 +110,6 @@ def test_training_goes_on_from_a_folder_and_leaves_parts_of_no_steps_as_they_are
     )
     assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
     assert not all(torch.equal(moved[0][name], moved[1][name]) for name in moved[0])
-    assert (tmp_path / "folder/annotator/annotator.safetensors").read_bytes() == (
-        tmp_path / "further/annotator/annotator.safetensors"
-    ).read_bytes()
+    weights = "annotator/annotator.safetensors"
+    first, second = tmp_path / "folder" / weights, tmp_path / "further" / weights
+    assert first.read_bytes() == second.read_bytes()

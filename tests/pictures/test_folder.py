@@ -66,7 +66,7 @@ def test_links_to_nothing_and_pipes_are_named_and_never_waited_for(root: Path) -
     os.mkfifo(root / "cat" / "pipe.png")
     source = PictureFolder(str(root))
     source.fingerprint()
-    for place, why in ((1, "a link to a file that is not there"), (2, "a pipe or a device")):
+    for place, why in ((1, "a link to a missing file"), (2, "a pipe or a device")):
         with pytest.raises(Undecodable, match=why):
             source.picture(place)
 
@@ -80,8 +80,8 @@ def test_what_is_left_out_is_told(root: Path, caplog: pytest.LogCaptureFixture) 
         assert len(PictureFolder(str(root)).listed()) == 3
     for told in (
         "not followed: 1, such as wolf",
-        "not read, left out: .gif: 1",
-        "passed over: 1",
+        "unread formats, left out: .gif: 1",
+        "skipped: 1",
         "are no pictures: 1",
     ):
         assert told in caplog.text

@@ -86,6 +86,6 @@ def test_what_is_missing_for_an_attack_is_said():
         attacked("synonym", [CAPTION], "boat", synonyms=SYNONYMS)
     with pytest.raises(UserError, match="unknown attack 'typo'"):
         attacked("typo", [CAPTION], "fish", synonyms={})
-    with pytest.raises(UserError, match=r"may hold \{caption\} and \{target\} only"):
+    with pytest.raises(UserError, match=r"may hold only \{caption\} and \{target\}"):
         reworded(CAPTION, "fish", "{noun} please", np.random.default_rng(0))
     assert KINDS == ("synonym", "misspelling", "paraphrase")

@@ -101,7 +101,7 @@ def test_compressed_files_and_a_byte_order_mark_are_read_through(tmp_path, name)
 
 def test_a_format_can_be_named_where_the_suffix_tells_none(tmp_path):
     write_text(tmp_path / "captions")
-    with pytest.raises(UserError, match=r"suffix '' tells no format.*text \(.txt"):
+    with pytest.raises(UserError, match=r"suffix '' is of no known format.*text \(.txt"):
         rows_of(tmp_path / "captions")
     assert [row.text for row in rows_of(tmp_path / "captions", format="text")] == CAPTIONS
     with pytest.raises(UserError, match=r"unknown format of captions .* 'xml'; known: csv, jsonl"):
@@ -149,7 +149,7 @@ def test_bad_jsonl_lines_are_named_with_what_is_wrong(tmp_path):
 def test_csv_rows_of_another_length_and_open_quotes_are_named(tmp_path):
     (tmp_path / "a.csv").write_text('caption,score\nan owl, oil,3\na fish,4\n"open,5\nlost,6\n')
     faults = faults_of(tmp_path / "a.csv")
-    assert "3 fields where the header has 2" in faults["line 2"]
+    assert "3 fields, but the header has 2" in faults["line 2"]
     assert "not CSV" in faults["line 4"]
     assert len(rows_of(tmp_path / "a.csv")) == 3
 
@@ -165,7 +165,7 @@ def test_a_missing_column_lists_the_columns(tmp_path, name):
 
 def test_a_text_file_has_no_columns(tmp_path):
     write_text(tmp_path / "a.txt")
-    with pytest.raises(UserError, match="a text file has no columns"):
+    with pytest.raises(UserError, match="text has no columns"):
         rows_of(tmp_path / "a.txt", column="caption")
 
 

@@ -134,12 +134,12 @@ def test_a_study_that_asks_again_reads_an_unchanged_file_once(file, monkeypatch)
         ({"split": "hash"}, "prompts.shares add up to 0"),
         (
             {"split": "hash", "shares": {"test": 1}},
-            "ask for train, which prompts.shares give nothing",
+            "ask for train, but prompts.shares give no share",
         ),
         ({"counts": {"train": None}}, "train=None must be a whole number"),
         ({"format": "xml"}, "unknown format of captions"),
         ({"script": "english"}, "unknown prompts.script"),
-        ({"path": "nowhere-*.txt"}, r"prompts.path=nowhere-\*.txt is not a file, nor a pattern"),
+        ({"path": "nowhere-*.txt"}, r"prompts.path=nowhere-\*.txt is neither a file nor a pattern"),
         ({"path": None}, "prompts.path=None is not a file"),
     ],
 )

@@ -1,6 +1,5 @@
 """Files of captions as the world has them: other encodings, other delimiters, damage, and what is
-no file at all.
-"""
+no file at all."""
 
 import bz2
 import gzip
@@ -147,8 +146,8 @@ def test_json_over_several_lines_is_told_once(put):
         '[\n  {\n    "caption": "a"\n  }\n]\n',
         '{\n"caption": "a"}\n',
     ):
-        refused(put("a.jsonl", text), "is JSON over several lines; write one object a line")
-    refused(put("a.json", "[]"), r"suffix '.json' tells no format.*one object a line")
+        refused(put("a.jsonl", text), "is JSON over several lines; write one object per line")
+    refused(put("a.json", "[]"), r"suffix '.json' is of no known format.*one object per line")
 
 
 @pytest.mark.parametrize(
@@ -232,9 +231,10 @@ def test_parquet_columns_that_are_no_text_are_refused_with_their_type(tmp_path, 
 
 
 def test_a_text_that_many_rows_share_does_not_fill_the_memory(tmp_path):
+    # 20 GB as rows
     many = pa.DictionaryArray.from_arrays(
         pa.array([0] * 20_000, pa.int32()), pa.array(["x" * 2**20])
-    )  # 20 GB as rows
+    )
     pq.write_table(pa.table({"caption": many}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match="20000 bad lines"):
         captions(tmp_path / "a.parquet")
@@ -276,7 +276,7 @@ def test_what_is_no_file_is_told_and_never_waited_for(tmp_path, put):
     os.mkfifo(tmp_path / "pipe.txt")
     (tmp_path / "empty").mkdir()
     for name, message in (
-        ("link.txt", "link to a file that is not there"),
+        ("link.txt", "link to a missing file"),
         ("pipe.txt", "is a pipe"),
         ("empty", "no file of a known"),
     ):
@@ -291,11 +291,11 @@ def test_what_is_no_file_is_told_and_never_waited_for(tmp_path, put):
     [
         ({"delimiter": ";;"}, "must be one character"),
         ({"delimiter": 5}, "must be one character"),
-        ({"delimiter": ";"}, "prompts.delimiter is of CSV"),
+        ({"delimiter": ";"}, "prompts.delimiter is for CSV"),
         ({"encoding": "klingon"}, "unknown prompts.encoding 'klingon'; known: big5"),
         ({"encoding": "rot13"}, "unknown prompts.encoding"),
         ({"column": 5}, "prompts.column=5 must be a name"),
-        ({"counts": 5}, "prompts.counts=5 must give a number a split"),
+        ({"counts": 5}, "prompts.counts=5 must give one number per split"),
     ],
 )
 def test_settings_are_checked_by_their_owner(put, settings, message):

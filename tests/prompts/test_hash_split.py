@@ -12,8 +12,7 @@ SHARES = {"train": 0.6, "dictionary": 0.3, "test": 0.1}
 
 def test_the_split_is_the_place_of_the_hash_among_the_shares():
     """By hand: the first 48 bits of SHA-256 of the seed, a line's end and the caption, as a
-    fraction.
-    """
+    fraction."""
     for text in ("a cat", "a red fish", "an owl"):
         place = int(hashlib.sha256(f"0\n{text}".encode()).hexdigest()[:12], 16) / 2**48
         expected = "train" if place < 0.6 else "dictionary" if place < 0.9 else "test"

@@ -26,8 +26,7 @@ STEPS = 14
 
 class Batches(IterableDataset):
     """Five batches an epoch, which follow from (epoch, batch), with the state that Lightning
-    keeps.
-    """
+    keeps."""
 
     def __init__(self) -> None:
         self.epoch, self.given, self.skip = 0, 0, 0
@@ -64,8 +63,7 @@ class Fate(pl.Callback):
 
 def train(directory: Path, fate: Fate | None = None, every: int = 4) -> None:
     """One training in `directory`, resumed where it can be; its weights go to weights.pt at the
-    end.
-    """
+    end."""
     torch.manual_seed(0)
     sae = SparseAutoencoder(8, 24, BatchTopK(3), seed=1)
     module = SAEModule(
@@ -121,11 +119,8 @@ def assert_ends_the_same(directory: Path, other: Path) -> None:
 def test_a_training_killed_at_several_places_ends_with_the_same_weights_bit_for_bit(
     tmp_path, uninterrupted
 ):
-    for step in (
-        2,
-        6,
-        11,
-    ):  # before the first checkpoint, in mid-epoch, and at an epoch's beginning
+    # Before the first checkpoint, in mid-epoch, and at an epoch's beginning
+    for step in (2, 6, 11):
         assert in_a_process(tmp_path, Fate(step, signal.SIGKILL)) == -signal.SIGKILL
         assert not (tmp_path / "weights.pt").exists()
     assert in_a_process(tmp_path) == 0

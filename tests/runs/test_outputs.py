@@ -1,6 +1,5 @@
 """Finished means: every output is there, as it was written. Five ways to damage a file, and what
-each reader says.
-"""
+each reader says."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """Processes that train together end after one step; here a process that is told by a signal, and
-one that the command tells.
-"""
+one that the command tells."""
 
 import os
 import signal

@@ -1,6 +1,5 @@
 """Saving a chart, a workspace and a report by W&B's own client, to a stand-in for its server on
-this machine.
-"""
+this machine."""
 
 import json
 import os

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from diffusae.errors import UserError
-from diffusae.sae.autoencoder import InputScaling, SparseAutoencoder, geometric_median
+from diffusae.sae.autoencoder import SparseAutoencoder, geometric_median
+from diffusae.sae.settings import InputScaling
 from diffusae.sae.sparsity import BatchTopK, Codes, JumpReLU, MatryoshkaTopK, ReLU, TopK
 
 SCALINGS = ["none", "mean_norm", "standardise"]

@@ -3,7 +3,8 @@ from typing import get_args
 import pytest
 import torch
 
-from diffusae.sae.precision import SelectionPrecision, fastest
+from diffusae.sae.precision import fastest
+from diffusae.sae.settings import SelectionPrecision
 
 
 @pytest.mark.parametrize(

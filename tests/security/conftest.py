@@ -15,20 +15,13 @@ def collection(tmp_path) -> tuple[Path, Manifest]:
     """Groups 0 and 1 are train, group 2 is validation; one stream, three pictures a group."""
     stream = Stream(block="mid", t=0.5, conditioning="cond", hookpoint="mid_block.attentions.0",
                     step_index=2, timestep=401, grid=(2, 2), d_in=4)  # fmt: skip
+    root = tmp_path / "there"
     writer = ActivationWriter(
-        tmp_path / "there", streams=[stream], header={"model": "miniature"}, with_images=False
+        root, streams=[stream], header={"model": "miniature"}, with_images=False
     )
     updates = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
     for index, split in enumerate(["train", "train", "validation"]):
-        records = [
-            ImageRecord(
-                image_id=f"{3 * index + n:06d}",
-                prompt="a fish",
-                seed=n,
-                split=split,
-                updates={stream.folder: updates},
-            )
-            for n in range(3)
-        ]
+        about = {"prompt": "a fish", "split": split, "updates": {stream.folder: updates}}
+        records = [ImageRecord(image_id=f"{3 * index + n:06d}", seed=n, **about) for n in range(3)]
         writer.write_group(index, records, with_images=False)
-    return tmp_path / "there", writer.finish()
+    return root, writer.finish()

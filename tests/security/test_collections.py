@@ -1,6 +1,4 @@
-"""A collection from elsewhere runs nothing, fetches nothing, and touches no file outside its
-directory.
-"""
+"""A foreign collection runs nothing, fetches nothing and touches no file outside its directory."""
 
 import json
 import shutil
@@ -21,9 +19,7 @@ SHARD = "mid/t0.50/cond/shard-000000.tar"
 
 @pytest.fixture
 def downloaded(collection, tmp_path):
-    """A copy of a collection that came from someone, without one of its shards, beside a file of
-    the user's own.
-    """
+    """A collection from elsewhere without one of its shards, beside a file of the user's own."""
     root, _ = collection
     (root / "run.json").write_text('{"signature": "abc"}')
     copy = tmp_path / "copy"
@@ -34,23 +30,17 @@ def downloaded(collection, tmp_path):
 
 
 def named(root, path):
-    """Let the manifest name another path for its first shard."""
+    """Change the path of the first shard in the manifest."""
     value = json.loads((root / "manifest.json").read_text())
     value["shards"][0]["path"] = path
     (root / "manifest.json").write_text(json.dumps(value))
 
 
-def told(root, url, **more):
+def mirrored(root, url, **more):
     """A mirror.json as an attacker writes it."""
     sha = digest_of((root / "manifest.json").read_bytes())
-    value = {
-        "url": url,
-        "manifest": sha,
-        "attempts": 1,
-        "most_bytes": 1,
-        "url_sha256": digest_of(url.encode()),
-        **more,
-    }
+    value = {"url": url, "manifest": sha, "attempts": 1, "most_bytes": 1}
+    value |= {"url_sha256": digest_of(url.encode()), **more}
     (root / MIRROR).write_text(json.dumps(value))
 
 
@@ -60,11 +50,11 @@ def shard_of(root):
 
 def test_a_mirror_json_runs_no_command_and_fetches_nothing(downloaded, tmp_path):
     for url in (f"pipe:touch {tmp_path}/PWNED; cat {{path}}", f"file://{tmp_path}"):
-        told(downloaded, url)
+        mirrored(downloaded, url)
         shard = shard_of(downloaded)
         fetch_ahead(downloaded, shard)
         with pytest.raises(
-            UserError, match=r"is not in .*copy of a collection elsewhere.*give activations.source"
+            UserError, match=r"is not in .*copy of a remote collection.*set activations.source"
         ):
             open_shard(downloaded, shard)
         with pytest.raises(UserError, match="missing"):
@@ -73,29 +63,29 @@ def test_a_mirror_json_runs_no_command_and_fetches_nothing(downloaded, tmp_path)
 
 
 def test_a_mirror_json_evicts_nothing(downloaded):
-    told(downloaded, "memory://nowhere")
-    there = sorted(downloaded.rglob("*.tar"))
+    mirrored(downloaded, "memory://nowhere")
+    shards = sorted(downloaded.rglob("*.tar"))
     for shard in Manifest.load(downloaded).entries:
         if shard.path != SHARD:
             open_shard(downloaded, shard).close()
     assert [fault.kind for fault in verify(downloaded, Manifest.load(downloaded))] == ["missing"]
-    assert sorted(downloaded.rglob("*.tar")) == there
+    assert sorted(downloaded.rglob("*.tar")) == shards
 
 
 def test_a_mirror_json_of_another_url_than_the_users_does_not_count(
     downloaded, collection, tmp_path
 ):
-    told(downloaded, f"pipe:touch {tmp_path}/PWNED; cat {{path}}")
+    mirrored(downloaded, f"pipe:touch {tmp_path}/PWNED; cat {{path}}")
     mirror(downloaded, f"file://{collection[0]}")
     open_shard(downloaded, shard_of(downloaded)).close()
     assert not (tmp_path / "PWNED").exists() and (downloaded / SHARD).exists()
 
 
 def test_without_a_source_a_former_copy_is_read_as_it_is(downloaded, collection):
-    told(downloaded, f"file://{collection[0]}")
+    mirrored(downloaded, f"file://{collection[0]}")
     mirror(downloaded, f"file://{collection[0]}")
     forget(downloaded)
-    with pytest.raises(UserError, match=r"give activations.source"):
+    with pytest.raises(UserError, match=r"set activations.source"):
         open_shard(downloaded, shard_of(downloaded))
 
 
@@ -115,29 +105,11 @@ def test_a_secret_in_a_url_is_not_in_mirror_json_and_the_copy_is_known_again(
 
 @pytest.mark.parametrize(
     "path",
-    [
-        "../victim",
-        "../../victim.tar",
-        "/victim.tar",
-        "mid/../../victim.tar",
-        "..\\victim.tar",
-        "C:\\victim.tar",
-        "C:victim.tar",
-        "mid\0.tar",
-        "",
-        ".tar",
-        "mid//a.tar",
-        "./a.tar",
-        "mid/.hidden.tar",
-        "manifest.json",
-        "mid/$(touch x).tar",
-        "a\n.tar",
-        "mid/" + 300 * "a" + ".tar",
-        7,
-        None,
-        ["a.tar"],
-    ],
-)
+    ["../victim", "../../victim.tar", "/victim.tar", "mid/../../victim.tar", "..\\victim.tar",
+     "C:\\victim.tar", "C:victim.tar", "mid\0.tar", "", ".tar", "mid//a.tar", "./a.tar",
+     "mid/.hidden.tar", "manifest.json", "mid/$(touch x).tar", "a\n.tar",
+     "mid/" + 300 * "a" + ".tar", 7, None, ["a.tar"]],
+)  # fmt: skip
 def test_a_path_that_leads_out_is_refused_whoever_loads(downloaded, path):
     named(downloaded, path)
     with pytest.raises(UserError, match="which is no shard's place; do not use it"):

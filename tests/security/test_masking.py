@@ -1,4 +1,4 @@
-"""No secret stands in a file, a message, a log, or what goes to W&B."""
+"""No file, message, log or W&B upload holds a secret."""
 
 import json
 import logging
@@ -84,8 +84,8 @@ def test_run_json_holds_no_secret_and_keeps_its_signature(tmp_path):
     assert SECRET not in (tmp_path / "run.json").read_text()
     with run_record(tmp_path, stage="x", config={}, determines=determines, parents={}, seed=0):
         pass  # the same run: the signature is of the whole value
-    found = read_record(tmp_path)  # whose checksum is that of the masked values
-    assert found is not None and found.status == "finished"
+    record = read_record(tmp_path)  # whose checksum is that of the masked values
+    assert record is not None and record.status == "finished"
     assert state(tmp_path, determines=determines, parents={}) == "finished"
 
 
@@ -116,27 +116,17 @@ def test_what_goes_to_wandb_holds_no_secret(monkeypatch):
 
     process = object.__new__(_Process)
     process._child = Child()  # type: ignore[assignment]
-    process.send(
-        {
-            "init": {
-                "config": {"activations": {"source": f"pipe:curl {SECRET}"}},
-                "name": f"?sig={SECRET}",
-            }
-        }
-    )
-    assert SECRET not in sent[0].decode() and json.loads(sent[0])["init"]["config"][
-        "activations"
-    ] == {"source": "pipe:***"}
+    config = {"activations": {"source": f"pipe:curl {SECRET}"}}
+    process.send({"init": {"config": config, "name": f"?sig={SECRET}"}})
+    assert SECRET not in sent[0].decode()
+    written = json.loads(sent[0])["init"]["config"]
+    assert written["activations"] == {"source": "pipe:***"}
 
 
 @pytest.mark.parametrize(
     "url",
-    [
-        f"https://me:{SECRET}@host/d",
-        f"https://{SECRET}@host/d",
-        f"simplecache::https://a:{SECRET}@h/d",
-    ],
-)
+    [f"https://me:{SECRET}@host/d", f"https://{SECRET}@host/d", f"simplecache::https://a:{SECRET}@h/d"],
+)  # fmt: skip
 def test_a_name_or_token_in_a_url_is_refused_with_the_remedy_and_not_repeated(url):
     with pytest.raises(UserError, match=r"HF_TOKEN, AWS_\.\.\.") as raised:
         Source(url)

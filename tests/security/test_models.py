@@ -1,6 +1,4 @@
-"""A model's folder runs no code, imports nothing, opens no pickle and reads no file outside
-itself.
-"""
+"""A model's folder runs no code, imports nothing, opens no pickle, reads no file outside itself."""
 
 import json
 import shutil
@@ -23,7 +21,7 @@ def folder(tmp_path):
     return shutil.copytree(SHIPPED, tmp_path / "model")
 
 
-def said(folder, **changes):
+def changed(folder, **changes):
     path = folder / "model_index.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
@@ -41,9 +39,8 @@ def refused(folder, match):
         {"unet": ["evil", "Evil"]},
         {"unet": ["os", "system"]},
         {"unet": ["evil_module_in_the_working_directory", "Evil"]},
-        {
-            "unet": ["diffusers", "DiffusionPipeline"]
-        },  # a pipeline within: its own index would not be looked at
+        # A pipeline inside: its own index would not be checked.
+        {"unet": ["diffusers", "DiffusionPipeline"]},
         {"unet": ["diffusers", "FlashPackDiffusionPipeline"]},
         {"unet": ["diffusers", "utils"]},
         {"unet": ["transformers", "pipeline"]},
@@ -62,18 +59,17 @@ def test_a_component_of_anything_but_the_libraries_is_refused(
         (folder / name).write_text(code)
     (tmp_path / "evil_module_in_the_working_directory.py").write_text(code)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    said(folder, **changes)
+    changed(folder, **changes)
     refused(folder, "does not load")
     assert not trace.exists()
 
 
 def test_auto_classes_with_code_of_the_folder_are_refused_without_asking(folder, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("the user was asked"))
-    said(folder, text_encoder=["transformers", "AutoModel"])
+    changed(folder, text_encoder=["transformers", "AutoModel"])
     config = folder / "text_encoder/config.json"
-    config.write_text(
-        json.dumps(json.loads(config.read_text()) | {"auto_map": {"AutoModel": "evil.Evil"}})
-    )
+    value = json.loads(config.read_text()) | {"auto_map": {"AutoModel": "evil.Evil"}}
+    config.write_text(json.dumps(value))
     refused(folder, "its own code is asked for")
 
 
@@ -104,9 +100,8 @@ def test_weights_that_are_listed_outside_the_folder_are_refused(folder):
 
 def test_pickled_weights_are_refused(folder, tmp_path):
     trace = tmp_path / "ran"
-    (folder / "unet/diffusion_pytorch_model.safetensors").rename(
-        folder / "unet/diffusion_pytorch_model.bin"
-    )
+    weights = folder / "unet/diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
     refused(folder, "pickle only .*never read")
     assert not trace.exists()
 

@@ -1,6 +1,4 @@
-"""docs/security.md names, beside each statement, tests that are there; and every attack stands on
-the page.
-"""
+"""docs/security.md names existing tests beside every statement, and every attack is on the page."""
 
 import re
 from pathlib import Path
@@ -27,9 +25,6 @@ def test_every_statement_names_tests_that_exist():
 def test_every_row_of_a_table_of_statements_has_a_test():
     tables = PAGE.read_text().split("| statement | test |")[1:]
     for table in tables:
-        rows = [
-            line
-            for line in table.split("\n\n")[0].splitlines()
-            if line.startswith("|") and "---" not in line
-        ]
+        lines = table.split("\n\n")[0].splitlines()
+        rows = [line for line in lines if line.startswith("|") and "---" not in line]
         assert rows and all(ROW.match(row) for row in rows), rows

@@ -1,6 +1,4 @@
-"""A configuration builds the parts that its options name, each in its own place, and nothing
-else.
-"""
+"""A configuration builds only the parts that its options name, each in its own place."""
 
 import importlib
 import inspect
@@ -27,48 +25,41 @@ def of(name):
 
 
 def named_by_options():
-    """(entry, target) of every option: an option of a group stands at the group's entry."""
-    found = set()
+    """(entry, target) of every option; an option of a group belongs to the group's entry."""
+    named = set()
 
     def walk(node, place):
         if isinstance(node, dict):
             if "_target_" in node:
-                found.add((place, node["_target_"]))
-            for name, each in node.items():
-                walk(each, name)
+                named.add((place, node["_target_"]))
+            for name, child in node.items():
+                walk(child, name)
 
     for path in config_directory().rglob("*.yaml"):
         group = path.parent.relative_to(config_directory()).as_posix()
-        if group != "." and not group.startswith(
-            "hydra"
-        ):  # the user's own command line chooses Hydra's parts
+        # Only the user's own command line chooses Hydra's parts.
+        if group != "." and not group.startswith("hydra"):
             walk(OmegaConf.to_container(OmegaConf.load(path), resolve=False), group)
-    return found
+    return named
 
 
 def test_every_option_is_on_the_list_and_nothing_else():
-    assert named_by_options() == {
-        (place, each) for place, at in PLACES.items() for each in at.targets
-    }
+    listed = {(place, target) for place, part in PLACES.items() for target in part.targets}
+    assert named_by_options() == listed
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_every_class_is_of_its_places_kind(place):
     base = of(PLACES[place].base)
-    members = (
-        {name for name in vars(base) if not name.startswith("_")}
-        if getattr(base, "_is_protocol", False)
-        else set()
-    )
+    protocol = getattr(base, "_is_protocol", False)
+    members = {name for name in vars(base) if protocol and not name.startswith("_")}
     for name in PLACES[place].classes:
         kind = of(name)
         assert inspect.isclass(kind)
         if members:
-            lacking = {each for each in members if not hasattr(kind, each)}
-            assert all(f"self.{each}" in inspect.getsource(kind) for each in lacking), (
-                kind,
-                lacking,
-            )
+            lacking = {member for member in members if not hasattr(kind, member)}
+            source = inspect.getsource(kind)
+            assert all(f"self.{member}" in source for member in lacking), (kind, lacking)
         else:
             assert issubclass(kind, base)
 
@@ -124,11 +115,8 @@ def test_parts_within_parts_and_tricks_are_refused(extra):
 
 
 def test_a_setting_that_a_part_does_not_have_is_refused_by_name():
-    refused(
-        {"_target_": TOPK, "k": 4, "path": "P"},
-        "sparsity",
-        match="unknown setting of TopK: 'path'; known: k",
-    )
+    message = "unknown setting of TopK: 'path'; known: k"
+    refused({"_target_": TOPK, "k": 4, "path": "P"}, "sparsity", match=message)
     refused({"_target_": TOPK}, "sparsity", match="TopK needs k; give sparsity.k=")
     refused({"k": 4}, "sparsity", match="sparsity must name its class")
 

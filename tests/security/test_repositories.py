@@ -1,4 +1,4 @@
-"""A repository of autoencoders gives weights, a configuration and text, all of it data."""
+"""A repository of autoencoders gives weights, a configuration and text, all of them only data."""
 
 import io
 
@@ -20,19 +20,9 @@ ATTACK = (
 
 
 def card(**changes):
-    values = {
-        "name": "n",
-        "format": "diffusae",
-        "base_model": "o/m",
-        "cell": {"block": "mid"},
-        "shape": {"d_in": 8, "sparsity": "topk"},
-        "code_units": "data",
-        "data": {},
-        "training": {},
-        "validation": {},
-        "results": [],
-        "provenance": {},
-    }
+    values = {"name": "n", "format": "diffusae", "base_model": "o/m", "code_units": "data"}
+    values |= {"cell": {"block": "mid"}, "shape": {"d_in": 8, "sparsity": "topk"}, "results": []}
+    values |= {"data": {}, "training": {}, "validation": {}, "provenance": {}}
     return render_card(ModelCard(**(values | changes)))
 
 
@@ -48,24 +38,14 @@ def test_metadata_in_a_card_is_text_on_one_line(place):
 def test_the_front_matter_of_a_card_is_what_it_should_be():
     text = card(base_model=ATTACK, name=ATTACK, shape={"d_in": 8, "sparsity": ATTACK})
     front = yaml.safe_load(text.split("---\n")[1] if text.startswith("---\n") else "")
-    assert (
-        front["library_name"] == "diffusae"
-        and front["base_model"] == ATTACK
-        and front["tags"][-1] == ATTACK
-    )
+    assert (front["library_name"], front["base_model"]) == ("diffusae", ATTACK)
+    assert front["tags"][-1] == ATTACK
     assert "<script" not in text.partition("\n---\n")[2]
 
 
 def test_a_table_row_of_a_card_keeps_its_cells():
-    row = {
-        "metric": "a|b",
-        "unit": "<b>",
-        "value": 1.0,
-        "ci95": None,
-        "n": 3,
-        "higher_is_better": True,
-        "baselines": {"x|y": {"value": 2.0}},
-    }
+    row = {"metric": "a|b", "unit": "<b>", "value": 1.0, "ci95": None, "n": 3,
+           "higher_is_better": True, "baselines": {"x|y": {"value": 2.0}}}  # fmt: skip
     line = next(line for line in card(results=[row]).splitlines() if line.startswith("| a"))
     assert line == r"| a\|b (&lt;b&gt;) | 1 | none | 3 | higher | x\|y 2 |"
 
@@ -101,7 +81,7 @@ def test_a_configuration_without_end_is_not_fetched():
 
 @pytest.mark.parametrize("name", ["evil.py", "sae.pt", "sae.safetensors.bin", "pickle.pkl"])
 def test_nothing_else_is_fetched_beside_an_autoencoder(name):
-    files = [RemoteFile(each, 10) for each in (CONFIG, "sae.safetensors", name)]
+    files = [RemoteFile(file, 10) for file in (CONFIG, "sae.safetensors", name)]
     with pytest.raises(UserError, match="never pickles or code"):
         autoencoder_files(files, "", where="o/n")
 

@@ -1,4 +1,4 @@
-"""Stages obey the command line alone."""
+"""Stages obey only the command line."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ from diffusae.cli import config_directory, main
 from diffusae.errors import UserError
 from diffusae.files import digest_of, sha256_of, write_sealed
 from diffusae.jobs import outcomes
-from diffusae.jobs.outcomes import Outcome, OutcomeTable, print_outcomes
+from diffusae.jobs.outcomes import JobOutcome, OutcomeTable, print_outcomes
 from diffusae.runs.record import read_record, run_record, state
 from diffusae.stages.collect import collect
 from diffusae.stages.train import train
@@ -49,14 +49,9 @@ def test_no_stage_obeys_a_mirror_json(collection, tmp_path):
         shard.unlink()
     url = f"pipe:touch {tmp_path}/PWNED; cat {{path}}"
     digest = digest_of((root / "manifest.json").read_bytes())
-    said = {
-        "url": url,
-        "manifest": digest,
-        "attempts": 1,
-        "most_bytes": 1,
-        "url_sha256": digest_of(url.encode()),
-    }
-    (root / MIRROR).write_text(json.dumps(said))
+    value = {"url": url, "manifest": digest, "attempts": 1, "most_bytes": 1}
+    value["url_sha256"] = digest_of(url.encode())
+    (root / MIRROR).write_text(json.dumps(value))
     before = sorted(root.rglob("*.json"))
     for stage in (train, collect):
         with pytest.raises(UserError):
@@ -77,12 +72,11 @@ def test_a_link_in_an_unfinished_collection_is_refused_before_anything_is_writte
 def test_an_interpolation_in_a_file_is_text(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", SECRET)
     text = "${oc.env:HF_TOKEN}"
-    with run_record(
-        tmp_path, stage="train", config={"a": text}, determines={"a": text}, parents={}, seed=0
-    ):
+    values = {"config": {"a": text}, "determines": {"a": text}}
+    with run_record(tmp_path, stage="train", parents={}, seed=0, **values):
         pass
-    found = read_record(tmp_path)
-    assert found is not None and found.config["a"] == found.determines["a"] == text
+    record = read_record(tmp_path)
+    assert record is not None and record.config["a"] == record.determines["a"] == text
 
 
 @pytest.mark.parametrize("name", ["../victim", "/victim", "..", "a/../../victim", "..\\victim"])
@@ -92,12 +86,10 @@ def test_an_output_that_a_run_json_names_elsewhere_is_not_touched(tmp_path, name
     os.utime(victim, ns=(10**18, 10**18))
     with run_record(run, stage="train", config={}, determines={}, parents={}, seed=0):
         pass
-    told = json.loads((run / "run.json").read_text())
-    told.pop("checksum")
-    write_sealed(
-        run / "run.json",
-        told | {"outputs": {name: {"size": 4, "mtime_ns": 1, "sha256": sha256_of(victim)}}},
-    )
+    record = json.loads((run / "run.json").read_text())
+    record.pop("checksum")
+    record["outputs"] = {name: {"size": 4, "mtime_ns": 1, "sha256": sha256_of(victim)}}
+    write_sealed(run / "run.json", record)
     assert state(run, determines={}, parents={}) == "absent"  # damaged: the run is made again
     assert victim.stat().st_mtime_ns == 10**18
 
@@ -116,11 +108,8 @@ def test_an_output_that_is_a_link_leaves_the_file_that_it_leads_to_as_it_is(tmp_
 
 def test_a_curve_that_a_run_json_names_stays_in_the_study(tmp_path):
     study = Study(config("report", tmp_path))
-    for curve in (
-        ("mid", "cond", "/../../../x"),
-        ("../mid", "cond", "k10"),
-        ("/mid", "cond", "k10"),
-    ):
+    for block, tag in (("mid", "/../../../x"), ("../mid", "k10"), ("/mid", "k10")):
+        curve = (block, "cond", tag)
         with pytest.raises(UserError, match="which is no name"):
             _summarise(study, curve, {}, {})
     assert not list(tmp_path.iterdir())
@@ -129,35 +118,26 @@ def test_a_curve_that_a_run_json_names_stays_in_the_study(tmp_path):
 def test_what_hydra_writes_of_a_sweep_holds_no_secret(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(outcomes, "mask_output", lambda: None)
     command = f"activations.source=pipe:curl {SECRET} {{path}}"
-    cfg = OmegaConf.create(
-        {
-            "activations": {"source": f"https://h/{{path}}?token={SECRET}"},
-            "hydra": {
-                "sweep": {"dir": str(tmp_path)},
-                "overrides": {"task": [command, "sae.k=4"]},
-                "mode": None,
-            },
-            "name": "${hydra.sweep.dir}",
-        }
-    )
+    sweep = {"sweep": {"dir": str(tmp_path)}, "overrides": {"task": [command, "sae.k=4"]}}
+    source = f"https://h/{{path}}?token={SECRET}"
+    values = {"activations": {"source": source}, "hydra": {**sweep, "mode": None}}
+    cfg = OmegaConf.create({**values, "name": "${hydra.sweep.dir}"})
     OmegaConf.save(cfg, tmp_path / "multirun.yaml")  # as Hydra's sweeper does
     OutcomeTable().on_job_start(cfg)
     written = OmegaConf.load(tmp_path / "multirun.yaml")
     assert SECRET not in (tmp_path / "multirun.yaml").read_text()
     assert written.hydra.overrides.task == ["activations.source=pipe:***", "sae.k=4"]
     assert written.name == str(tmp_path)
-    assert cfg.hydra.overrides.task[0] == command  # the job itself has it whole
-    print_outcomes(
-        [Outcome("cell", "failed", f"https://me:{SECRET}@h", f"activations.source=pipe:{SECRET}")]
-    )
+    assert cfg.hydra.overrides.task[0] == command  # the job itself gets the whole text
+    failed = ("cell", "failed", f"https://me:{SECRET}@h", f"activations.source=pipe:{SECRET}")
+    print_outcomes([JobOutcome(*failed)])
     assert SECRET not in capsys.readouterr().err
 
 
 def test_a_source_with_a_token_is_refused_by_a_stage_before_anything_is_written(tmp_path):
+    source = f"activations.source=https://me:{SECRET}@127.0.0.1:9/d"
     with pytest.raises(UserError, match="refused; take it out") as raised:
-        collect(
-            config("collect", tmp_path, f"activations.source=https://me:{SECRET}@127.0.0.1:9/d")
-        )
+        collect(config("collect", tmp_path, source))
     assert SECRET not in str(raised.value)
     assert not list(tmp_path.rglob("*.json"))
 
@@ -183,14 +163,13 @@ def test_a_study_with_a_foreign_part_is_refused(tmp_path, override):
 
 def test_a_message_of_the_command_holds_no_secret(monkeypatch, capsys):
     made, hooks = logging.getLogRecordFactory(), (sys.excepthook, threading.excepthook)
-    monkeypatch.setattr(
-        sys, "argv", ["diffusae", "train", f'activations.sourc="https://h/?token={SECRET}"']
-    )
+    words = ["diffusae", "train", f'activations.sourc="https://h/?token={SECRET}"']
+    monkeypatch.setattr(sys, "argv", words)
     try:
         with pytest.raises(SystemExit):
             main()
     finally:
         logging.setLogRecordFactory(made)
         sys.excepthook, threading.excepthook = hooks
-    told = capsys.readouterr()
-    assert "activations.sourc" in told.err and SECRET not in told.out + told.err
+    printed = capsys.readouterr()
+    assert "activations.sourc" in printed.err and SECRET not in printed.out + printed.err

@@ -6,7 +6,7 @@ from hydra import compose, initialize_config_dir
 
 from diffusae.cli import config_directory
 from diffusae.collecting import collect as collecting
-from diffusae.collecting.truncation import told_truncations
+from diffusae.collecting.truncation import count_truncated
 from diffusae.errors import UserError
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.stages import collect as stage
@@ -72,10 +72,10 @@ def test_captions_beyond_the_tokenizer_are_counted_and_named_by_their_lines(capl
         Prompt(f"{n:06d}", "a b c d", n, "train", f"captions.txt, line {n + 7}") for n in range(12)
     ]
     short = Prompt("000012", "a b c", 12, "train")
-    assert told_truncations(Tokenizer(), 5, [short, *long]) == 12
+    assert count_truncated(Tokenizer(), 5, [short, *long]) == 12
     assert (
         "12 of 13 prompts exceed 5 tokens and are truncated: captions.txt, line 7 ('a b c d')"
         in caplog.text
     )
     assert "line 16" in caplog.text and "line 17" not in caplog.text and "and 2 more" in caplog.text
-    assert told_truncations(Tokenizer(), 5, [short]) == 0
+    assert count_truncated(Tokenizer(), 5, [short]) == 0

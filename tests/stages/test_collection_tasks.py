@@ -155,7 +155,7 @@ def test_a_shard_that_is_not_its_journals_does_not_merge(parts, tmp_path):
     shutil.copytree(parts[0], copy)
     shard = next((copy / "activations" / "mid").rglob("shard-000002.tar"))
     shard.write_bytes(b"\1" + shard.read_bytes()[1:])
-    with pytest.raises(UserError, match=r"shard-000002.tar has the SHA-256"):
+    with pytest.raises(UserError, match=r"shard-000002.tar has SHA-256"):
         collect(tmp_path, f"collect.merge=[{copy}/activations,{parts[1]}/activations]")
     assert not (tmp_path / "activations" / "manifest.json").exists()
 

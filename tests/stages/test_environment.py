@@ -20,7 +20,6 @@ from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.memory import is_out_of_memory
 from diffusae.study.resolvers import expand_home
 
-ONE = OmegaConf.create({"stage": "train", "trainer": {"devices": 1, "num_nodes": 1}})
 RANKS = [
     {"SLURM_PROCID": "3"},
     {"RANK": "1"},
@@ -40,10 +39,10 @@ def test_one_process_leads_and_trains_whatever_rank_its_shell_left(monkeypatch, 
     for name, value in ranks.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(rank_zero_only, "rank", 3)
-    assert processes.leads(ONE)
+    assert processes.leads(1)
     logger = JsonlLogger(tmp_path / "metrics.jsonl")
     trainer = pl.Trainer(
-        plugins=[*processes.environment_of(ONE)],
+        plugins=[*processes.environment_of(1)],
         devices=1,
         accelerator="cpu",
         logger=logger,
@@ -64,13 +63,12 @@ def test_one_process_leads_and_trains_whatever_rank_its_shell_left(monkeypatch, 
 def test_several_processes_that_are_started_here_are_led_by_the_command_whatever_its_rank(
     monkeypatch,
 ):
-    two = OmegaConf.create({"trainer": {"devices": 2, "num_nodes": 1}})
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(processes, "started_outside", lambda: False)
-    assert processes.leads(two) and len(processes.environment_of(two)) == 1
+    assert processes.leads(2) and len(processes.environment_of(2)) == 1
     assert "RANK" not in os.environ
     monkeypatch.setattr(processes, "started_outside", lambda: True)
-    assert processes.environment_of(two) == []
+    assert processes.environment_of(2) == []
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from diffusae.errors import UserError
-from diffusae.jobs.outcomes import Outcome, OutcomeTable, print_outcomes, reason
+from diffusae.jobs.outcomes import JobOutcome, OutcomeTable, print_outcomes, reason
 
 LONG = "k=900 exceeds [bold]d_sae=64[/]; " + "lower sae.k, " * 30
 
@@ -34,7 +34,9 @@ def test_a_message_of_several_lines_becomes_one_and_a_fault_of_ours_names_its_ty
 
 
 def test_a_log_gets_whole_lines_without_markup(capsys):
-    assert not print_outcomes([Outcome("mid", "failed", LONG.strip()), Outcome("up", "skipped")])
+    assert not print_outcomes(
+        [JobOutcome("mid", "failed", LONG.strip()), JobOutcome("up", "skipped")]
+    )
     told = capsys.readouterr().err
     assert LONG.strip() in told
     assert "1 of 2 jobs failed (1 skipped, 1 failed)" in told
@@ -42,7 +44,7 @@ def test_a_log_gets_whole_lines_without_markup(capsys):
 
 
 def test_nothing_failed_is_said_as_such(capsys):
-    assert print_outcomes([Outcome("mid", "done"), Outcome("up", "done")])
+    assert print_outcomes([JobOutcome("mid", "done"), JobOutcome("up", "done")])
     told = capsys.readouterr().err
     assert "2 done" in told
     assert "fail" not in told

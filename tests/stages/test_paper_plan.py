@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from diffusae.cli import config_directory
 from diffusae.errors import UserError
 from diffusae.interventions.windows import window_at
-from diffusae.planning import probe
+from diffusae.planning import timing
 from diffusae.stages import plan as stage
 from diffusae.study.study import Study
 from diffusae.training.train_grid import grid_members
@@ -34,8 +34,8 @@ def planned(directory: Path, experiment: str, *overrides: str) -> dict:
         *overrides,
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probe, "load_model", None)
-        patch.setattr(probe, "module_of", None)
+        patch.setattr(timing, "load_model", None)
+        patch.setattr(timing, "module_of", None)
         stage.plan(composed(*told))
     return json.loads((directory / experiment / "plan.json").read_text())
 

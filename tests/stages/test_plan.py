@@ -15,7 +15,7 @@ from diffusae.backbone.describe import describe
 from diffusae.cli import config_directory
 from diffusae.collecting import collect as collecting
 from diffusae.errors import UserError
-from diffusae.planning import probe
+from diffusae.planning import timing
 from diffusae.planning.estimate import bytes_finished, estimate
 from diffusae.stages import plan as stage
 from diffusae.stages.collect import collect
@@ -36,7 +36,7 @@ def unloadable(monkeypatch):
     def refuse(*_args, **_values):
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(probe, "load_model", refuse)
+    monkeypatch.setattr(timing, "load_model", refuse)
     monkeypatch.setattr(collecting, "load_model", refuse)
 
 
@@ -117,7 +117,7 @@ def test_the_cap_is_never_exceeded_and_less_than_a_position_a_picture_below_it(t
 def test_given_rates_are_all_it_takes_and_nothing_is_loaded(
     tmp_path, unloadable, monkeypatch, capsys
 ):
-    monkeypatch.setattr(probe, "module_of", None)
+    monkeypatch.setattr(timing, "module_of", None)
     stage.plan(composed(tmp_path, *GIVEN))
     told = json.loads((tmp_path / "tiny" / "plan.json").read_text())
     assert told["pictures"] == {"train": 8, "validation": 4, "dictionary": 8, "tune": 6, "test": 6}
@@ -142,7 +142,7 @@ def test_rates_that_are_not_given_are_measured(tmp_path):
 
 
 def test_without_rates_time_is_not_made_up(tmp_path, unloadable, monkeypatch, capsys):
-    monkeypatch.setattr(probe, "module_of", None)
+    monkeypatch.setattr(timing, "module_of", None)
     stage.plan(composed(tmp_path, "plan.probe=false"))
     told = json.loads((tmp_path / "tiny" / "plan.json").read_text())
     assert told["seconds"] == {"collect": None, "train": None}

@@ -62,7 +62,7 @@ def test_the_time_left_comes_of_all_units_since_the_beginning():
     work = Work("cells", 18, 3, clock=clock)  # 3 of an earlier run took no time of this one
     assert (work.rate, work.seconds_left) == (None, None)
     clock.now += 60
-    assert work.told() == "3/18 cells, begun 1 min 00 s ago"
+    assert work.clause() == "3/18 cells, begun 1 min 00 s ago"
     for _ in range(2):
         clock.now += 570
         work.advance(1)
@@ -71,7 +71,7 @@ def test_the_time_left_comes_of_all_units_since_the_beginning():
     clock.now += 240  # of the unit at hand
     assert work.seconds_left == pytest.approx(13 * 600 - 240)
     work.description = "mid-t0.50-cond"
-    assert work.told() == "mid-t0.50-cond: 5/18 cells, 6 cells/h, 2 h 06 min left"
+    assert work.clause() == "mid-t0.50-cond: 5/18 cells, 6 cells/h, 2 h 06 min left"
     clock.now += 1560  # that unit takes three times as long as the others: 3000 s for three
     assert work.seconds_left == pytest.approx(13 * 3000 / 3)
     work.advance(13)

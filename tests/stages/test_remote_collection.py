@@ -93,7 +93,7 @@ def test_a_collection_of_another_model_or_at_no_place_is_refused_before_training
         match=r"holds updates of model miniature, model.name=sd14; choose model=miniature",
     ):
         train(config("train", tmp_path, f"activations.source=file://{root}", "model=sd14"))
-    with pytest.raises(UserError, match=r"manifest.json is not to be found at file:///nowhere"):
+    with pytest.raises(UserError, match=r"manifest.json is not found at file:///nowhere"):
         train(config("train", tmp_path / "b", "activations.source=file:///nowhere"))
     with pytest.raises(
         UserError, match=r"activations.cache_bytes=0 must be a whole number .* or null"

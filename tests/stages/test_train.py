@@ -29,6 +29,7 @@ from diffusae.stages import train as stage
 from diffusae.stages import train_grid
 from diffusae.study.study import Study
 from diffusae.training import train as training
+from diffusae.training import train_grid as together
 from stages.evaluated_interventions import record_again
 
 TRAINING = "mid/t1.00/cond/shard-000000.tar"
@@ -303,7 +304,7 @@ def test_a_grid_that_was_stopped_goes_on_with_its_own_configuration_alone(compos
         raise KeyError("killed")
 
     with monkeypatch.context() as killing:
-        killing.setattr(train_grid, "save_trained", kill)
+        killing.setattr(together, "save_trained", kill)
         with pytest.raises(KeyError, match="killed"):
             train_grid.train_grid(composed(*one, "sae.lr=0.01", command="train_grid"))
     cfg = composed(*one, command="train_grid")

@@ -1,3 +1,1 @@
-"""Recorded updates on disk: schema, writer, reader, shuffle buffer, datamodule. The door to
-webdataset.
-"""
+"""Recorded updates on disk: schema, writer, readers, shuffling, datamodule (uses webdataset)."""

@@ -11,7 +11,7 @@ from itertools import accumulate
 from multiprocessing import get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 import pytorch_lightning as pl
@@ -26,16 +26,13 @@ from diffusae.activations.order import EpochOrder, check_sizes
 from diffusae.activations.reader import REMEDY, read_updates, require_sound
 from diffusae.activations.scattered import ScatteredRows, Table, scattered_batches
 from diffusae.activations.schema import Shard, Stream
+from diffusae.activations.settings import Reader
 from diffusae.activations.shuffle import Recycled, chunk_of_batches, sequential_batches
 from diffusae.errors import UserError, unknown
 
-Reader = Literal["mapped", "webdataset"]
-
 
 class _MappedImages:
-    """The images of the epoch's sequence out of memory-mapped shards; in a ragged collection,
-    single vectors.
-    """
+    """Image i of an epoch from memory-mapped shards; vector i in a ragged collection."""
 
     def __init__(
         self, root: Path, manifest: Manifest, shards: Sequence[Shard], stream: Stream, split: str
@@ -51,7 +48,7 @@ class _MappedImages:
         return shard.vector(index) if self.ragged else shard.updates(index)
 
     def place(self, image: int) -> tuple[Table, int, int]:
-        """Where the image lies, without touching it."""
+        """The image's table, first slot and step between slots, without reading it."""
         shard, index = self._find(image)
         if self.ragged:
             return shard.table, int(shard.slot_of_vector[index]), 1
@@ -70,19 +67,18 @@ class _MappedImages:
                 numbers=self.numbers,
             )
             self._open = number, shard
-            _ahead(self.root, self.shards[number + 1 : number + 2])
+            _fetch_next(self.root, self.shards, number)
         return self._open[1], image - self.ends[number] + self.shards[number].units
 
 
-def _ahead(root: Path, shards: Sequence[Shard]) -> None:
-    for shard in shards:
-        fetch_ahead(root, shard)
+def _fetch_next(root: Path, shards: Sequence[Shard], number: int) -> None:
+    if number + 1 < len(shards):
+        fetch_ahead(root, shards[number + 1])
 
 
 class _StreamedImages:
-    """The images of the epoch's sequence through webdataset, shard by shard from the one that is
-    asked for first; in a ragged collection, single vectors.
-    """
+    """Image i of an epoch through webdataset, from the first requested shard on; vector i in a
+    ragged collection."""
 
     def __init__(
         self, root: Path, manifest: Manifest, shards: Sequence[Shard], stream: Stream, split: str
@@ -103,7 +99,7 @@ class _StreamedImages:
             self._updates = next(self._units)
             self._at += 1
             if self._at + self.shards[number].units == self.ends[number]:  # a shard's first
-                _ahead(self.root, self.shards[number + 1 : number + 2])
+                _fetch_next(self.root, self.shards, number)
         return self._updates
 
     def _read(self, shards: Sequence[Shard]) -> Iterator[np.ndarray]:
@@ -115,11 +111,10 @@ class _StreamedImages:
 
 
 class _Chunks(IterableDataset[list[Tensor] | list[ScatteredRows]]):
-    """The chunks of an epoch from one on; with DataLoader workers each makes every so manieth, in
-    turn.
+    """The chunks of an epoch from chunk `first` on; worker w of n makes every n-th, beginning with
+    w.
 
-    Mapped shards are left where they are, and their vectors gathered batch by batch, unless another
-    process does it.
+    Without workers, vectors of mapped shards are not copied here but gathered batch by batch.
     """
 
     def __init__(
@@ -131,14 +126,9 @@ class _Chunks(IterableDataset[list[Tensor] | list[ScatteredRows]]):
         dtype: np.dtype,
         first: int,
     ) -> None:
-        self.order, self.images, self.d_in, self.dtype, self.first = (
-            order,
-            images,
-            d_in,
-            dtype,
-            first,
-        )
-        self.copies = Copies()  # known to workers too, which are started anew
+        self.order, self.images, self.first = order, images, first
+        self.d_in, self.dtype = d_in, dtype
+        self.copies = Copies()  # tells new worker processes which directories are mirrors
 
     def __iter__(self) -> Iterator[list[Tensor] | list[ScatteredRows]]:
         worker = get_worker_info()
@@ -148,13 +138,11 @@ class _Chunks(IterableDataset[list[Tensor] | list[ScatteredRows]]):
             for chunk in range(self.first, self.order.chunks):
                 yield scattered_batches(self.order, chunk, images.place)
             return
-        # Batches are copied before the next chunk is asked for, but a worker runs ahead of that.
+        # One memory serves all chunks: batches are copied before the next chunk is made. A worker
+        # runs ahead, so it needs new memory.
         size = self.order.batches_of_chunk * self.order.batch_size
-        memory = (
-            None
-            if worker
-            else np.empty((min(size, self.order.vectors), self.d_in), dtype=self.dtype)
-        )
+        shape = min(size, self.order.vectors), self.d_in
+        memory = None if worker else np.empty(shape, dtype=self.dtype)
         for chunk in range(self.first + offset, self.order.chunks, stride):
             yield chunk_of_batches(
                 self.order, chunk, images, d_in=self.d_in, dtype=self.dtype, memory=memory
@@ -162,9 +150,10 @@ class _Chunks(IterableDataset[list[Tensor] | list[ScatteredRows]]):
 
 
 def _server_of_workers() -> BaseContext:
-    """Workers fork from a process without threads that has imported what they need.
+    """Workers fork from a server process that has no threads and has imported this module.
 
-    Fetching runs threads, and a process that is forked from one with threads may never get a lock.
+    Fetching runs threads. A process that is forked from one with threads can wait for a lock
+    forever.
     """
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
@@ -172,25 +161,22 @@ def _server_of_workers() -> BaseContext:
 
 
 def _leave_signals_to_the_training(_worker: int) -> None:
-    """A scheduler, or Ctrl-C, sends them to every process of a job, but the training needs its
-    workers up to its checkpoint. They end with it, however it ends.
-    """
+    """Ignore stop signals: the training needs its workers until its checkpoint is written. Workers
+    end with their parent."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
-    """Batches of shuffled vectors; the order depends on (seed, epoch), sizes and shards, and on
-    nothing else.
+    """Batches of shuffled vectors. Their order depends only on (seed, epoch), sizes and shards.
 
-    Not on the number of workers, nor on the number of ranks: each rank gets its part of every batch
-    (`diffusae.activations.order`). Memory is bounded by one chunk of `buffer_vectors`, and by three
-    a worker.
+    It does not depend on the number of workers or ranks: each rank gets its part of every batch
+    (`diffusae.activations.order`). Memory is bounded by one chunk of `buffer_vectors`, or by three
+    per worker.
 
-    Its state is (epoch, batches given). After `load_state_dict` the next pass begins at the next
-    batch, so a resumed run sees the batches of an uninterrupted one. `len` is known, which keeps
-    Lightning from fetching a batch ahead (a batch fetched ahead would count as given before it is
-    trained on).
+    The state is (epoch, batches given). After `load_state_dict` the next pass begins at the next
+    batch, so a resumed run sees the same batches. `len` is known, so Lightning does not fetch a
+    batch ahead, which would count as given before it is trained on.
     """
 
     def __init__(
@@ -247,29 +233,24 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
         return self
 
     def __len__(self) -> int:
-        return (
-            self._vectors // self.batch_size
-            if self.drop_last
-            else math.ceil(self._vectors / self.batch_size)
-        )
+        whole = self._vectors // self.batch_size
+        return whole if self.drop_last else math.ceil(self._vectors / self.batch_size)
 
     def share(self, rank: int, world_size: int) -> None:
-        """Give only this rank's part of every batch from now on; `UserError` where batches cannot
-        be shared.
-        """
+        """From now on give this rank's part of every batch. `UserError` if batches cannot be
+        shared."""
         self.rank, self.world_size = rank, world_size
         self._order()
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next pass; a pass to resume is forgotten where it was of another
-        epoch.
-        """
+        """Set the epoch of the next pass. A pass to resume is dropped if it belongs to another
+        epoch."""
         if epoch != self.epoch:
             self.epoch, self._given, self._skip = epoch, 0, 0
 
     def __iter__(self) -> Iterator[Float[Tensor, "batch d_in"]]:
-        # A generator: nothing is fixed before the first batch is asked for, because Lightning
-        # makes the iterator first and sets the epoch afterwards.
+        # A generator, so that the epoch is read at the first batch: Lightning makes the iterator
+        # first and sets the epoch afterwards.
         self._given, self._skip = self._skip, 0
         order = self._order()
         first, skipped = divmod(self._given, order.batches_of_chunk)
@@ -280,8 +261,6 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
             order, images, d_in=self.stream.d_in, dtype=self.manifest.numbers.read, first=first
         )
         if self.workers:
-            # Fetching runs threads, and a process that is forked from one with threads may never
-            # get a lock.
             start = _server_of_workers() if is_mirror(self.root) else None
             chunks = DataLoader(
                 chunks,  # type: ignore[arg-type]
@@ -295,8 +274,7 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
                 if self._given == len(self):
                     return
                 self._given += 1
-                # Made here and given away: who lets go of it before the next gets the same memory,
-                # still in the cache.
+                # A batch that is released before the next one gives its memory, still in the cache.
                 yield self._in_float32(batch)
             skipped = 0
 
@@ -309,29 +287,26 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
         return made
 
     def state_dict(self) -> dict[str, Any]:
-        """The epoch and the batches given in it; a whole epoch given is the next epoch's start."""
+        """The epoch and its number of given batches. After a whole epoch: the next epoch and 0."""
         given = max(self._given, self._skip)  # a pass to resume may not have begun yet
         epoch, batches = (self.epoch + 1, 0) if given >= len(self) else (self.epoch, given)
         return {"epoch": epoch, "batches": batches, **self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let the next pass go on after the batches given.
+        """Let the next pass continue after the given batches.
 
         Raises:
-            UserError: the state was saved with another seed, batch size, buffer, `drop_last` or
-                number of
-            vectors.
+            UserError: the state has another seed, batch size, buffer, `drop_last` or vector count.
         """
-        ours = self._identity()
         changed = [
             f"{name} {state.get(name)} -> {value}"
-            for name, value in ours.items()
+            for name, value in self._identity().items()
             if state.get(name) != value
         ]
         if changed:
             raise UserError(
-                f"the checkpoint's batches cannot be continued: {'; '.join(changed)}; restore these"
-                " values"
+                f"the checkpoint's batches cannot be continued: {'; '.join(changed)}; restore "
+                "these values"
             )
         self.epoch, self._given, self._skip = state["epoch"], 0, state["batches"]
 
@@ -371,17 +346,17 @@ class ActivationDataModule(pl.LightningDataModule):
     Args:
         root: the collection's directory.
         block, t, conditioning: the stream's coordinates.
-        batch_size: vectors a batch. buffer_vectors: vectors in the shuffle buffer.
-        seed: fixes the training order together with the epoch.
-        reader: "mapped" (local files in memory) or "webdataset"; both give the same batches.
-        workers: processes that make chunks of batches ahead; 0: none, in this process.
+        batch_size: vectors per batch. buffer_vectors: vectors in the shuffle buffer.
+        seed: fixes the training order, together with the epoch.
+        reader: "mapped" (memory-mapped files) or "webdataset"; both give the same batches.
+        workers: processes that prepare chunks of batches; 0: this process does.
         train_split, validation_split: names of the splits.
         drop_last: leave out a short last training batch.
         verify: compare the stream's shards with their hashes before the first batch.
 
     Raises:
-        UserError: an unfinished collection, an unknown stream or split, a split without vectors,
-            bad sizes.
+        UserError: the collection is unfinished, the stream or split is unknown, a split has no
+            vectors, or a size is invalid.
     """
 
     def __init__(
@@ -441,16 +416,14 @@ class ActivationDataModule(pl.LightningDataModule):
         return self.manifest.vectors(self.stream, split)
 
     def prepare_data(self) -> None:
-        """Refuse damaged shards, all in one error. Lightning calls this once before the first
-        batch.
-        """
+        """`UserError` for damaged shards (all in one). Lightning calls this before the first
+        batch."""
         if self.verify:
             require_sound(self.root, self.manifest, streams=[self.stream.folder])
 
     def train_dataloader(self) -> ShuffledBatches:
-        """The shuffled training batches; the same object every time, so that its place in the epoch
-        is kept.
-        """
+        """The shuffled training batches. Always the same object, which keeps its place in the
+        epoch."""
         if self.trainer is not None:
             self._train.share(self.trainer.global_rank, self.trainer.world_size)
         return self._train

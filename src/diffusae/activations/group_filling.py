@@ -1,6 +1,4 @@
-"""Checking the images of one group as they come, and writing each to all of the group's tars or to
-none.
-"""
+"""One group of images: an image is checked and written to all of the group's tars or to none."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def plain_json(what: str, value: Any) -> Any:
-    """`value` as JSON will give it back. Raises `UserError` where it is not plain JSON (NaN
-    included).
-    """
+    """`value` after a round trip through JSON. `UserError` if it is not plain JSON, or has NaN."""
     try:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -39,10 +35,10 @@ class GroupFilling:
 
     Args:
         streams: folder -> stream.
-        tars: folder (or `images`) -> open tar. Pictures are kept where there is a tar for them.
-        image_size: (height, width) of the collection's pictures where it is known already.
+        tars: folder (or `images`) -> open tar. Pictures are kept if there is a tar for them.
+        image_size: (height, width) of the collection's pictures, if known already.
         subsampling: which positions are stored; None: all.
-        ragged: records differ in length, and name the positions of their rows.
+        ragged: records differ in length and list the positions of their rows.
         numbers: how updates are stored.
     """
 
@@ -64,21 +60,19 @@ class GroupFilling:
         self.count = 0
         self.rejected: list[dict[str, Any]] = []
         self.overflown: set[str] = set()
-        """Folders of streams with updates that are finite, but not as the stored type."""
+        """Folders of streams with finite updates that are infinite as the stored type."""
         self._ids: set[str] = set()
 
     def add(self, record: ImageRecord) -> None:
-        """Write one image, or reject it from all streams where one of its updates is not finite as
-        it is stored.
+        """Write one image; reject it from all streams if a stored update is not finite.
 
         Raises:
-            UserError: another split than before, an id that came before, foreign streams, shapes or
-                picture.
+            UserError: the split differs, the id repeats, or streams, shapes or picture do not fit.
         """
         if record.split != (self.split or record.split):
             raise UserError(
-                f"a group holds one split, but has {self.split!r} and {record.split!r}; group by"
-                " split"
+                f"a group holds one split, but has {self.split!r} and {record.split!r}; group by "
+                "split"
             )
         if record.image_id in self._ids:
             raise UserError(
@@ -88,19 +82,14 @@ class GroupFilling:
         self._ids.add(record.image_id)
         updates = self._checked_updates(record)
         image = self._checked_image(record) if IMAGES in self.tars else None
-        details = {
-            "prompt": record.prompt,
-            "seed": record.seed,
-            "split": record.split,
-            **record.meta,
-        }
-        details = plain_json(f"meta of image {record.image_id!r}", details)
+        details = {"prompt": record.prompt, "seed": record.seed, "split": record.split}
+        details = plain_json(f"meta of image {record.image_id!r}", {**details, **record.meta})
         if self._reject_nonfinite(record, updates):
             return
         text = _json_bytes(details)
         drawn: dict[int, np.ndarray] = {}
         for folder, array in updates.items():
-            size, told = len(array), text
+            size, meta = len(array), text
             positions = (
                 np.asarray(record.positions[folder]) if record.positions else np.arange(size)
             )
@@ -109,8 +98,8 @@ class GroupFilling:
                     drawn[size] = self.subsampling.draw(record.image_id, size)
                 array, positions = array[drawn[size]], positions[drawn[size]]
             if self.ragged or len(array) < size:
-                told = _json_bytes({**details, "positions": positions.tolist()})
-            self.tars[folder].add(record.image_id, npy=npy_bytes(array), json=told)
+                meta = _json_bytes({**details, "positions": positions.tolist()})
+            self.tars[folder].add(record.image_id, npy=npy_bytes(array), json=meta)
             self.vectors[folder] += len(array)
         if image is not None:
             self.tars[IMAGES].add(record.image_id, png=png_bytes(image), json=text)
@@ -119,8 +108,8 @@ class GroupFilling:
     def _checked_updates(self, record: ImageRecord) -> dict[str, np.ndarray]:
         if set(record.updates) != set(self.streams):
             raise UserError(
-                f"image {record.image_id!r} comes with updates of {sorted(record.updates)}, "
-                f"the collection records {sorted(self.streams)}; give exactly these"
+                f"image {record.image_id!r} comes with updates of {sorted(record.updates)}, the "
+                f"collection records {sorted(self.streams)}; give exactly these"
             )
         arrays = {}
         for folder, stream in self.streams.items():
@@ -131,13 +120,12 @@ class GroupFilling:
                     f"image {record.image_id!r} at {folder} has shape {array.shape}, the stream has"
                     f" {shape} [positions, d_in]; check the hookpoint's grid"
                 )
-            arrays[folder] = self.numbers.encode(
-                array
-            )  # an overflow becomes inf here and is rejected
+            # An overflow becomes infinite here and is rejected later
+            arrays[folder] = self.numbers.encode(array)
         return arrays
 
     def _positions(self, record: ImageRecord, stream: Stream) -> int:
-        """How many rows a record has in a stream."""
+        """The number of rows of a record in a stream."""
         if not self.ragged:
             return stream.positions
         named = list((record.positions or {}).get(stream.folder, ()))
@@ -156,16 +144,16 @@ class GroupFilling:
     def _checked_image(self, record: ImageRecord) -> np.ndarray:
         image = record.image
         if image is None or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            found = "none" if image is None else f"{image.dtype} {image.shape}"
+            actual = "none" if image is None else f"{image.dtype} {image.shape}"
             raise UserError(
-                f"image {record.image_id!r} must be uint8 [height, width, 3], is {found};"
-                " convert it"
+                f"image {record.image_id!r} must be uint8 [height, width, 3], is {actual}; convert "
+                "it"
             )
         size = (image.shape[0], image.shape[1])
         if size != (self.image_size or size):
             raise UserError(
-                f"image {record.image_id!r} has size {size}, those before have {self.image_size};"
-                " use one"
+                f"image {record.image_id!r} has size {size}, earlier images have "
+                f"{self.image_size}; use one"
             )
         self.image_size = size
         return image
@@ -181,8 +169,8 @@ class GroupFilling:
                     {"block": stream.block, "t": stream.t, "conditioning": stream.conditioning}
                 )
                 logger.warning(
-                    "image %s rejected: update not finite in %s at block %s, t=%.2f, %s; prompt %r,"
-                    " seed %d",
+                    "image %s rejected: not finite in %s at block %s, t=%.2f, %s; prompt %r, seed "
+                    "%d",
                     record.image_id,
                     self.numbers.name,
                     stream.block,
@@ -197,26 +185,23 @@ class GroupFilling:
         return bool(bad)
 
     def refuse_all_rejected(self, index: int) -> None:
-        """`UserError` where a group of several pictures has not one left: that is no accident of a
-        picture.
-        """
+        """`UserError` if all pictures of a group of several are rejected: a setting must be
+        wrong."""
         if self.count or len(self.rejected) < 2:
             return
-        counts = Counter(place["block"] for each in self.rejected for place in each["nonfinite"])
+        counts = Counter(place["block"] for image in self.rejected for place in image["nonfinite"])
         blocks = ", ".join(f"{block} ({count})" for block, count in counts.most_common())
         remedy = (
             f"their numbers are too large for activations.dtype={self.numbers.name}; set"
             " activations.dtype=bfloat16, which has the range of float32, or float32"
             if self.overflown
-            else (
-                "the model itself gives them so; set model.dtype=float32, or bfloat16 with"
-                " activations.dtype=bfloat16"
-            )
+            else "the model itself gives them so; set model.dtype=float32, or bfloat16 with"
+            " activations.dtype=bfloat16"
         )
         raise UserError(
-            f"all {len(self.rejected)} pictures of group {index} (split {self.split}) are rejected:"
-            f" updates that are not finite, by block: {blocks}; {remedy}. Under another name, or in"
-            " an empty directory, since the type is part of the collection"
+            f"all {len(self.rejected)} pictures of group {index} (split {self.split}) are "
+            f"rejected: updates that are not finite, by block: {blocks}; {remedy}. Use another "
+            "name or an empty directory, since the type is part of the collection"
         )
 
 

@@ -1,4 +1,4 @@
-"""A tar for webdataset that is hashed as it is written and gets its name only when whole."""
+"""A tar for webdataset that is hashed while it is written and gets its name when it is whole."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from diffusae.files import atomic_path
 
 
 class HashedTar:
-    """An open shard; `bytes` and `sha256` are final once its `hashed_tar` block has ended.
+    """An open shard. `bytes` and `sha256` are final after its `hashed_tar` block.
 
-    Members are those that webdataset's own writer would write (owner and time fixed, so that equal
-    samples give equal bytes), but in whole pieces: tarfile's stream, which that writer uses, copies
-    a member once per 10 kB of it.
+    Members are as from webdataset's writer, with owner and time fixed, so that equal samples give
+    equal bytes. They are written in whole pieces: tarfile, which that writer uses, copies pieces of
+    10 kB.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -59,9 +59,7 @@ class HashedTar:
 
 @contextmanager
 def hashed_tar(path: Path) -> Iterator[HashedTar]:
-    """Open a tar that appears as `path` when the block ends well, and leaves nothing when it
-    fails.
-    """
+    """Open a tar that becomes `path` if the block succeeds, and leaves nothing if it fails."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         tar = HashedTar(file)
         yield tar

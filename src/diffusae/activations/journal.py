@@ -1,4 +1,4 @@
-"""The journals of finished groups, as they lie on disk."""
+"""The journals of finished groups on disk."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ logger = logging.getLogger(__name__)
 
 
 def journal_path(root: Path, index: int) -> Path:
-    """Where the journal of group `index` lies."""
+    """The path of the journal of group `index`."""
     return root / GROUPS / f"{index:06d}.json"
 
 
 def read_journals(root: Path) -> dict[int, Group]:
-    """The groups that have a journal, by index; a damaged journal is logged and counts as none."""
-    found = {}
+    """The groups with a journal, by index. A damaged journal is logged and left out."""
+    groups = {}
     for path in sorted((root / GROUPS).glob("[0-9]*.json")):
         try:
-            found[int(path.stem)] = _read(path)
+            groups[int(path.stem)] = _read(path)
         except (UserError, FileNotFoundError, ValueError) as error:
             logger.warning("%s", error)
-    return found
+    return groups
 
 
 def _read(path: Path) -> Group:
@@ -43,12 +43,11 @@ def _read(path: Path) -> Group:
 
 
 def read_note(path: Path, *, remedy: str) -> dict[str, Any]:
-    """The values of a file below `groups/`, which `write_sealed` wrote: one that is not as it was
-    written vouches for nothing.
+    """The values of a file below `groups/` that `write_sealed` wrote.
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: it is damaged; `remedy` says what to do.
+        UserError: it is damaged. The message ends with `remedy`.
     """
     with reading(path, remedy=remedy):
         value = read_sealed(path)
@@ -57,7 +56,7 @@ def read_note(path: Path, *, remedy: str) -> dict[str, Any]:
 
 
 def size_of(path: Path) -> int | None:
-    """A file's size in bytes, None where there is no such file."""
+    """A file's size in bytes; None if there is no such file."""
     try:
         return path.stat().st_size
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The manifest: the file that is written last and says what a finished collection holds."""
+"""The manifest: the list of what a finished collection holds, written last."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 from diffusae.activations.places import place_faults, require_inside
 from diffusae.activations.schema import IMAGES, SCHEMA_VERSION, Shard, Stream, stream_folder
-from diffusae.activations.stored_numbers import DEFAULT, NumbersName, StoredNumbers, stored_numbers
+from diffusae.activations.settings import NumbersName
+from diffusae.activations.stored_numbers import DEFAULT, StoredNumbers, stored_numbers
 from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError, together, unknown
 from diffusae.files import verified
@@ -25,14 +26,13 @@ class Manifest:
 
     Args:
         schema_version: the layout's version.
-        header: what the collector told of it: model, scheduler, steps, guidance, ...
+        header: how it was collected: model, scheduler, steps, guidance, ...
         streams: the recorded streams.
-        image_size: (height, width) of the pictures in pixels, or None where none are kept.
+        image_size: (height, width) of the pictures in pixels; None if no pictures are kept.
         splits: split -> {"images": accepted, "rejected": refused for a non-finite update}.
-        entries: every shard, in the order of their groups.
-        subsampling: which positions some splits keep; None where every picture keeps its whole
-            grid.
-        ragged: samples differ in length, and each names its positions; shards count their vectors.
+        entries: all shards, in the order of their groups.
+        subsampling: the positions that some splits keep; None if every picture keeps its grid.
+        ragged: samples differ in length and list their positions; shards count their vectors.
         dtype: how the numbers of updates are stored.
     """
 
@@ -51,7 +51,7 @@ class Manifest:
         """Read `manifest.json` below `root`.
 
         Raises:
-            UserError: the collection is unfinished, of another schema version, its manifest is
+            UserError: the collection is unfinished or of another schema version, its manifest is
                 damaged or names files outside `root`, or a link in it leads out.
         """
         path, remedy = Path(root) / MANIFEST, "run `diffusae collect` to write it again"
@@ -83,22 +83,21 @@ class Manifest:
         return manifest
 
     def contradictions(self) -> Iterator[str]:
-        """Where the manifest cannot be true: a stream twice, shards of unknown streams or splits,
-        or too small.
-        """
+        """The contradictions of the manifest: double streams, unknown streams or splits, small
+        shards."""
         streams = {stream.folder: stream for stream in self.streams}
         if len(streams) < len(self.streams):
             yield "two streams share a folder"
         if self.image_size is not None and min(self.image_size) < 1:
             yield f"image_size={self.image_size} must be (height, width), both at least 1"
-        held: Counter[tuple[str, str]] = Counter()
+        samples_of: Counter[tuple[str, str]] = Counter()
         for shard in self.entries:
-            held[shard.split, shard.stream] += shard.samples
-        for (split, stream), samples in held.items():
+            samples_of[shard.split, shard.stream] += shard.samples
+        for (split, stream), samples in samples_of.items():
             if split in self.splits and samples != self.splits[split].get("images"):
                 yield (
-                    f"split {split} has {self.splits[split].get('images')} images, its shards of"
-                    f" {stream} hold {samples}"
+                    f"split {split} has {self.splits[split].get('images')} images, its shards of "
+                    f"{stream} hold {samples}"
                 )
         for split, counts in self.splits.items():
             if counts.keys() != {"images", "rejected"} or min(counts.values()) < 0:
@@ -108,28 +107,19 @@ class Manifest:
                 yield str(unknown(f"split of shard {shard.path}", shard.split, self.splits))
             elif (shard.vectors is not None) != (self.ragged and shard.stream != IMAGES):
                 yield (
-                    f"vectors of shard {shard.path} are counted where samples differ in length"
-                    " (ragged), and nowhere else"
+                    f"shard {shard.path} must count its vectors exactly if samples differ in "
+                    "length (ragged)"
                 )
             elif (stream := streams.get(shard.stream)) is not None:
-                least = (
-                    shard.units
-                    * self.positions_of_unit(stream, shard.split)
-                    * stream.d_in
-                    * self.numbers.bytes
-                )
-                if shard.bytes < least:
-                    yield (
-                        f"shard {shard.path} has {shard.bytes} bytes; its updates alone need"
-                        f" {least}"
-                    )
+                vectors = shard.units * self.positions_of_unit(stream, shard.split)
+                if shard.bytes < (least := vectors * stream.d_in * self.numbers.bytes):
+                    yield f"shard {shard.path} has {shard.bytes} bytes; its updates need {least}"
             elif shard.stream != IMAGES:
                 yield str(unknown(f"stream of shard {shard.path}", shard.stream, streams))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON, as `load` reads it. `subsampling`, `ragged` and `dtype` are there only where
-        they say something.
-        """
+        """Plain JSON, as `load` reads it, without `subsampling`, `ragged` and `dtype` at their
+        defaults."""
         value = {
             "schema_version": self.schema_version,
             "header": dict(self.header),
@@ -152,10 +142,10 @@ class Manifest:
         return stored_numbers(self.dtype)
 
     def stream(self, block: str, t: float, conditioning: str) -> Stream:
-        """The stream at these coordinates; t counts to two decimals, as in the folder's name.
+        """The stream at these coordinates. Only two decimals of t count, as in the folder's name.
 
         Raises:
-            UserError: there is no such stream; those that exist are listed.
+            UserError: there is no such stream. The message lists the streams.
         """
         folder = stream_folder(block, t, conditioning)
         for stream in self.streams:
@@ -164,11 +154,11 @@ class Manifest:
         raise unknown("stream", folder, [stream.folder for stream in self.streams])
 
     def shards(self, stream: str, split: str) -> tuple[Shard, ...]:
-        """The shards of a stream (its folder, or `images`) in one split, in the order of their
+        """The shards of a stream (its folder, or `images`) in a split, in the order of their
         groups.
 
         Raises:
-            UserError: an unknown stream or split, or `images` where no pictures are kept.
+            UserError: the stream or split is unknown, or `images` are not kept.
         """
         known = [s.folder for s in self.streams] + ([IMAGES] if self.image_size else [])
         if stream not in known:
@@ -180,7 +170,7 @@ class Manifest:
         )
 
     def vectors(self, stream: Stream, split: str) -> int:
-        """How many update vectors a stream holds in one split."""
+        """The number of update vectors of a stream in a split."""
         units = sum(shard.units for shard in self.shards(stream.folder, split))
         return units * self.positions_of_unit(stream, split)
 
@@ -189,11 +179,8 @@ class Manifest:
         return 1 if self.ragged else self.positions(stream, split)
 
     def positions(self, stream: Stream, split: str) -> int:
-        """How many update vectors one image of a split has: those of the whole grid, unless the
-        split is thinned.
-
-        In a ragged collection it is the most that one can have.
-        """
+        """The update vectors of one image of a split (in a ragged collection: the most
+        possible)."""
         if self.subsampling is None:
             return stream.positions
         return self.subsampling.kept(split, stream.positions)

@@ -1,4 +1,4 @@
-"""Shards as memory-mapped files: any image's updates at once, without a copy."""
+"""Shards as memory-mapped files: the updates of any image, without a copy."""
 
 from __future__ import annotations
 
@@ -30,13 +30,11 @@ class _Sample:
 
 
 class MappedShard:
-    """One shard of a stream, read where it lies, with `positions` vectors an image, or at most so
-    many where it is `ragged`.
+    """One memory-mapped shard of a stream, with `positions` vectors per image (`ragged`: at most).
 
     Raises:
-        UserError: the file is missing or cut, has members that are not `<key>.json` and
-            `<key>.npy`, a key twice, another number of samples than the manifest says, or arrays of
-            another shape or type.
+        UserError: the file is missing or cut, has other members than `<key>.json` and `<key>.npy`,
+            a double key, or samples of another number, shape or type than the manifest says.
     """
 
     def __init__(
@@ -63,52 +61,45 @@ class MappedShard:
                 raise UserError(f"{shard.path} is cut: it is empty; {remedy}") from None
         self._data = np.frombuffer(self._map, dtype=np.uint8)
         self._samples = self._index(shard, remedy)
-        # Every vector begins at a multiple of this many numbers. (The .npy format puts numbers at
-        # multiples of 16 bytes.)
+        # All vectors begin at multiples of `_unit` numbers, so the file is a table of overlapping
+        # rows. Example with 2-byte numbers and d_in = 4: rows take 8 bytes; if the samples begin at
+        # bytes 1664 and 4224, gcd(8, 1664, 4224) = 8 bytes = 4 numbers, and vector 3 of the first
+        # sample is row 1664 / 8 + 3 = 211 of the table.
         size = self.numbers.bytes
         row = size * stream.d_in
         self._unit = math.gcd(row, *(sample.offset for sample in self._samples)) // size
-        whole = torch.from_numpy(self._view(0, len(self._data) // size * size)).view(
-            self.numbers.tensor
-        )
-        slots = max(0, (len(whole) - stream.d_in) // self._unit + 1)
-        self.table: Float[Tensor, "slots d_in"] = whole.as_strided(
-            (slots, stream.d_in), (self._unit, 1)
-        )
-        """The file as every stretch of d_in numbers that could be a vector; the stretches
-        overlap.
-        """
+        numbers = torch.from_numpy(self._view(0, len(self._data) // size * size))
+        numbers = numbers.view(self.numbers.tensor)
+        slots = max(0, (len(numbers) - stream.d_in) // self._unit + 1)
+        rows = numbers.as_strided((slots, stream.d_in), (self._unit, 1))
+        self.table: Float[Tensor, "slots d_in"] = rows
+        """Every stretch of d_in numbers of the file that may be a vector. Stretches overlap."""
 
     @cached_property
     def slot_of_vector(self) -> Int[np.ndarray, " vectors"]:
-        """The row of `table` that is each vector, sample by sample."""
+        """vector (counted through all samples) -> its row of `table`."""
         step = self.shape[1] // self._unit
-        return np.concatenate(
-            [
-                self.slots(i)[0] + step * np.arange(sample.rows)
-                for i, sample in enumerate(self._samples)
-            ]
-        )
+        vectors = [
+            self.slots(i)[0] + step * np.arange(sample.rows)
+            for i, sample in enumerate(self._samples)
+        ]
+        return np.concatenate(vectors)
 
     def _view(self, start: int, stop: int) -> np.ndarray:
-        """Numbers as they are stored, from byte to byte."""
+        """The stored numbers between two bytes."""
         return self._data[start:stop].view(self.numbers.stored)
 
     def vector(self, index: int) -> Float[np.ndarray, "1 d_in"]:
-        """One vector of the shard, counted through all samples, where it lies in the file."""
+        """One vector, counted through all samples; a view of the file where possible."""
         start = self.numbers.bytes * self._unit * int(self.slot_of_vector[index])
-        return self.numbers.decode(self._view(start, start + self.numbers.bytes * self.shape[1]))[
-            None
-        ]
+        stored = self._view(start, start + self.numbers.bytes * self.shape[1])
+        return self.numbers.decode(stored)[None]
 
     def slots(self, index: int) -> tuple[int, int]:
-        """The row of `table` that is an image's first vector, and the rows from one vector to the
-        next.
-        """
-        return (
-            self._samples[index].offset // (self.numbers.bytes * self._unit),
-            self.shape[1] // self._unit,
-        )
+        """The row of `table` of an image's first vector, and the step in rows to its next
+        vector."""
+        first = self._samples[index].offset // (self.numbers.bytes * self._unit)
+        return first, self.shape[1] // self._unit
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -118,9 +109,8 @@ class MappedShard:
         return self._samples[index].key
 
     def updates(self, index: int) -> Float[np.ndarray, "positions d_in"]:
-        """One image's updates where they lie in the file; what is written to them never reaches
-        it.
-        """
+        """One image's updates, a view of the file where possible. Writing to it does not change the
+        file."""
         start, rows = self._samples[index].offset, self._samples[index].rows
         stop = start + self.numbers.bytes * rows * self.shape[1]
         return self.numbers.decode(self._view(start, stop)).reshape(rows, self.shape[1])
@@ -133,8 +123,8 @@ class MappedShard:
                 key, _, extension = member.name.partition(".")
                 if extension not in ("npy", "json"):
                     raise UserError(
-                        f"{shard.path}: member {member.name!r} is refused: only .npy and .json are"
-                        f" read, never pickles or anything else; {remedy}"
+                        f"{shard.path}: member {member.name!r} is refused: only .npy and .json are "
+                        f"read, never pickles or anything else; {remedy}"
                     )
                 if member.name in names:
                     raise UserError(f"{shard.path}: member {member.name!r} comes twice; {remedy}")
@@ -146,13 +136,13 @@ class MappedShard:
         lacking = [sample.key for sample in samples if f"{sample.key}.json" not in names]
         if lacking or len(names) != 2 * len(samples):
             raise UserError(
-                f"{shard.path}: samples lack their .npy or .json member: {lacking or 'some'};"
-                f" {remedy}"
+                f"{shard.path}: samples lack their .npy or .json member: {lacking or 'some'}; "
+                f"{remedy}"
             )
         if len(samples) != shard.samples:
             raise UserError(
-                f"{shard.path} is cut: it has {len(samples)} samples, expected {shard.samples};"
-                f" {remedy}"
+                f"{shard.path} is cut: it has {len(samples)} samples, expected {shard.samples}; "
+                f"{remedy}"
             )
         rows = sum(sample.rows for sample in samples)
         if shard.vectors is not None and rows != shard.vectors:
@@ -160,11 +150,10 @@ class MappedShard:
         return samples
 
     def _numbers(self, shard: Shard, member: Member, remedy: str) -> tuple[int, int]:
-        """Where an .npy member's numbers begin, and its rows."""
+        """The byte at which an .npy member's numbers begin, and its number of rows."""
         try:
-            dtype, shape, offset = npy_header(
-                self._data[member.offset : member.offset + 256].tobytes()
-            )
+            head = self._data[member.offset : member.offset + 256].tobytes()
+            dtype, shape, offset = npy_header(head)
         except ValueError as error:
             raise UserError(
                 f"{shard.path}: member {member.name} cannot be read ({error}); {remedy}"
@@ -184,11 +173,10 @@ class MappedShard:
         start = member.offset + offset
         if start % dtype.itemsize:
             raise UserError(
-                f"{shard.path}: the numbers of {member.name} begin at the odd byte {start};"
-                f" {remedy}"
+                f"{shard.path}: the numbers of {member.name} begin at the odd byte {start}; "
+                f"{remedy}"
             )
-        if start + dtype.itemsize * shape[0] * shape[1] > min(
-            len(self._data), member.offset + member.size
-        ):
+        end = min(len(self._data), member.offset + member.size)
+        if start + dtype.itemsize * shape[0] * shape[1] > end:
             raise UserError(f"{shard.path} is cut: {member.name} ends after the file; {remedy}")
         return start, shape[0]

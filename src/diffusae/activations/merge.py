@@ -1,6 +1,4 @@
-"""Bringing the parts of one collection together that tasks have written to directories of their
-own.
-"""
+"""Merging the parts of one collection that tasks have written to their own directories."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusae.activations.journal import journal_path, read_journals, read_note, size_of
-from diffusae.activations.parts import parts_at, told_missing
+from diffusae.activations.parts import missing_in_words, parts_at
 from diffusae.activations.places import require_inside
 from diffusae.activations.schema import Group
 from diffusae.activations.writer import COLLECTION, differences
@@ -23,59 +21,59 @@ logger = logging.getLogger(__name__)
 
 
 def merge_parts(root: Path | str, sources: Sequence[Path | str], *, groups: int) -> int:
-    """Bring every group of `sources` into `root`, hashed on the way; return how many came.
+    """Bring all groups of `sources` into `root` and check their hashes; return the number brought.
 
-    Shards become hard links where both lie on one disk, copies elsewhere; the sources stay as they
-    are. A group that `root` holds already with the same hashes stays, so a merge that was stopped
-    goes on. Nothing is written before all is checked but the hashes.
+    Shards become hard links on the same disk, copies otherwise. Sources do not change. Groups that
+    `root` has already are skipped, so a stopped merge can be continued. Everything except the
+    hashes is checked before anything is written.
 
     Args:
         root: the collection's directory; the caller holds its lock.
-        sources: directories of parts, each with its `groups/collection.json`.
-        groups: how many groups the whole collection has.
+        sources: directories of parts, with their `groups/collection.json`.
+        groups: the number of groups of the whole collection.
 
     Raises:
-        UserError: sources that collect something else (both values shown), a group in two of them,
-            groups missing or beyond the last, a shard whose size or hash is not its journal's. All
-            of a kind in one error.
+        UserError: sources belong to different collections, a group lies in two sources, is missing
+            or beyond the last, or a shard differs from its journal in size or hash. Faults of one
+            kind come in one error.
     """
     root, places = Path(root), [Path(source) for source in sources]
     for place in (root, *places):
         require_inside(place)
-    told = {place: _collection(place) for place in places}
+    described = {place: _collection(place) for place in places}
     if (root / COLLECTION).exists():
-        told = {root: _collection(root), **told}
-    _require_equal(told)
-    found: dict[int, tuple[Path, Group]] = {}
+        described = {root: _collection(root), **described}
+    _require_equal(described)
+    offered: dict[int, tuple[Path, Group]] = {}
     faults = []
     for place in places:
         for index, group in read_journals(place).items():
-            if index in found:
+            if index in offered:
                 faults.append(
-                    f"group {index} lies in {found[index][0]} and in {place}; name one of them"
+                    f"group {index} lies in {offered[index][0]} and in {place}; name one of them"
                 )
             elif index >= groups:
                 faults.append(
                     f"group {index} of {place} is beyond the {groups} groups of this study"
                 )
-            found.setdefault(index, (place, group))
-    here = read_journals(root)
-    for index in sorted(here.keys() & found.keys()):
-        if here[index] != found[index][1]:
+            offered.setdefault(index, (place, group))
+    present = read_journals(root)
+    for index in sorted(present.keys() & offered.keys()):
+        if present[index] != offered[index][1]:
             faults.append(
-                f"group {index} lies in {root} with other contents than in {found[index][0]};"
-                " remove one"
+                f"group {index} has other contents in {root} than in {offered[index][0]}; remove "
+                "one"
             )
     together(faults)
-    if missing := sorted(set(range(groups)) - here.keys() - found.keys()):
+    if missing := sorted(set(range(groups)) - present.keys() - offered.keys()):
         parts = {part for place in (root, *places) for part in parts_at(place)}
         raise UserError(
-            f"{len(missing)} of {groups} groups are missing ({told_missing(missing, parts)});"
+            f"{len(missing)} of {groups} groups are missing ({missing_in_words(missing, parts)});"
             " collect them, then merge again"
         )
     if not (root / COLLECTION).exists():
-        write_sealed(root / COLLECTION, told[places[0]])
-    coming = {index: each for index, each in found.items() if index not in here}
+        write_sealed(root / COLLECTION, described[places[0]])
+    coming = {index: entry for index, entry in offered.items() if index not in present}
     for index, (place, group) in sorted(coming.items()):
         for shard in group.shards:
             _bring(place / shard.path, root / shard.path, bytes_=shard.bytes, sha256=shard.sha256)
@@ -88,15 +86,14 @@ def _collection(place: Path) -> Any:
         return read_note(place / COLLECTION, remedy="collect this part again")
     except FileNotFoundError:
         raise UserError(
-            f"{place} holds no part of a collection ({COLLECTION} is not there); check"
-            " collect.merge"
+            f"{place} holds no part of a collection ({COLLECTION} is missing); check collect.merge"
         ) from None
 
 
-def _require_equal(told: dict[Path, Any]) -> None:
-    first, *others = told
+def _require_equal(described: dict[Path, Any]) -> None:
+    first, *others = described
     for other in others:
-        if lines := differences(told[first], told[other]):
+        if lines := differences(described[first], described[other]):
             raise UserError(
                 f"{first} and {other} hold parts of different collections; they differ in:{lines}\n"
                 "merge parts of one study only"
@@ -106,8 +103,8 @@ def _require_equal(told: dict[Path, Any]) -> None:
 def _bring(source: Path, target: Path, *, bytes_: int, sha256: str) -> None:
     if size_of(source) != bytes_:
         raise UserError(
-            f"{source} has {size_of(source)} bytes, its journal says {bytes_}; collect this part"
-            " again"
+            f"{source} has {size_of(source)} bytes, its journal says {bytes_}; collect this part "
+            "again"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{target.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
@@ -119,8 +116,7 @@ def _bring(source: Path, target: Path, *, bytes_: int, sha256: str) -> None:
             shutil.copyfile(source, temporary)
         if (digest := sha256_of(temporary)) != sha256:
             raise UserError(
-                f"{source} has the SHA-256 {digest}, its journal says {sha256}; collect this part"
-                " again"
+                f"{source} has SHA-256 {digest}, its journal says {sha256}; collect this part again"
             )
         os.replace(temporary, target)
         flush_directory(target.parent)

@@ -1,6 +1,4 @@
-"""Arrays as the bytes of .npy files and back, without a copy where there need be none, and never
-with pickle.
-"""
+"""Arrays to the bytes of .npy files and back, with few copies and never with pickle."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 
 _KINDS = "biuf"
-"""Kinds of numbers that are read: truth values, whole numbers, floats."""
+"""Kinds of numbers that are read: booleans, whole numbers, floats."""
 
 
 def npy_bytes(array: np.ndarray) -> bytes:
@@ -24,9 +22,7 @@ def npy_bytes(array: np.ndarray) -> bytes:
 
 
 def npy_array(data: bytes | memoryview) -> np.ndarray[Any, Any]:
-    """The array of an .npy file, a view of `data`; `ValueError` for anything else, objects and
-    pickles included.
-    """
+    """The array of an .npy file, as a view of `data`. `ValueError` for all else, also pickles."""
     dtype, shape, offset = npy_header(data)
     size = math.prod(shape) * dtype.itemsize
     if size != len(data) - offset:
@@ -35,19 +31,16 @@ def npy_array(data: bytes | memoryview) -> np.ndarray[Any, Any]:
 
 
 def npy_header(data: bytes | memoryview) -> tuple[np.dtype, tuple[int, ...], int]:
-    """Type, shape and the offset of the numbers of an .npy file of version 1.0, C order, from its
-    first bytes.
+    """Type, shape and offset of the numbers in an .npy file, from its first bytes.
 
     Raises:
-        ValueError: it is no such file, or holds anything but plain numbers in this machine's byte
-            order.
+        ValueError: it is not an .npy file of version 1.0 in C order with plain numbers in this
+            machine's byte order.
     """
     return _parsed(bytes(data[: 10 + int.from_bytes(data[8:10], "little")]))
 
 
-@lru_cache(
-    maxsize=64
-)  # the arrays of a shard are all alike, and parsing costs more than mapping one
+@lru_cache(maxsize=64)  # the arrays of a shard have equal headers, and parsing is slow
 def _parsed(header: bytes) -> tuple[np.dtype, tuple[int, ...], int]:
     file = io.BytesIO(header)
     version = np.lib.format.read_magic(file)
@@ -55,12 +48,10 @@ def _parsed(header: bytes) -> tuple[np.dtype, tuple[int, ...], int]:
         raise ValueError(f"version {version} of the .npy format; 1.0 is read")
     try:
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    except (
-        Exception
-    ) as error:  # NumPy evaluates the header as Python, and every kind of error comes of that
-        raise ValueError(
-            f"its header is damaged ({type(error).__name__}: {str(error)[:200]})"
-        ) from error
+    except Exception as error:
+        # NumPy evaluates the header as Python, which may raise anything
+        what = f"{type(error).__name__}: {str(error)[:200]}"
+        raise ValueError(f"its header is damaged ({what})") from error
     if fortran or dtype.kind not in _KINDS or dtype.subdtype or not dtype.isnative:
         raise ValueError(f"an array of {dtype} {'in Fortran order ' if fortran else ''}is not read")
     if any(type(side) is not int or side < 0 for side in shape):

@@ -9,6 +9,23 @@ run starts at the chunk of its next batch.
 Within a chunk, vectors lie in `LANES` lanes, contiguous and equally long, and every batch takes
 equally many vectors from each. With several ranks each takes whole lanes: it reads its own vectors
 only, and the batch that all ranks see together is the one that a single process sees.
+
+An example: 3 images of 4 vectors, batches of 4, a buffer of 8. The vectors 0 to 11 make a chunk of
+two batches and one of a single batch. A chunk of 8 has 4 lanes of 2 vectors, and a batch takes one
+vector of every lane:
+
+>>> order = EpochOrder(images=3, positions=4, batch_size=4, buffer_vectors=8, seed=0, epoch=0)
+>>> [order.sizes(chunk) for chunk in range(order.chunks)]
+[[4, 4], [4]]
+>>> for piece in order.pieces(0):
+...     print(piece.image, range(piece.start, piece.stop), piece.rows.tolist())
+0 range(0, 2) [4, 0]
+0 range(2, 4) [1, 5]
+1 range(0, 2) [2, 6]
+1 range(2, 4) [7, 3]
+
+Rows 0 to 3 of the chunk are its first batch, rows 4 to 7 its second. The first lane, vectors 0 and
+1 of image 0, gives one vector to row 0 and one to row 4: one to every batch.
 """
 
 from __future__ import annotations
@@ -125,15 +142,20 @@ class EpochOrder:
         after the other.
         """
         whole, part, lanes = self._shape(chunk)
+        # This rank's share of a batch has `width` rows; the short last batch begins at row `tail`.
         width, tail = part * len(lanes), part * len(lanes) * whole
         pieces: list[Piece] = []
         for place, lane in enumerate(lanes):
             number = self.rank + place * self.world_size
+            # Vector i of the lane gets the place slot[i] in the lane's own order.
             slot = torch.randperm(
                 len(lane), generator=generator(self.seed, self.epoch, 1 + chunk, number)
             )
+            # The first `part` places go to batch 0, the next ones to batch 1, and so on. Within a
+            # batch the rows of this lane follow those of the lanes before it.
             batch = slot // part if part else torch.zeros_like(slot)
             rows = batch * width + place * part + (slot - batch * part)
+            # Places that fill no whole batch go to the short one, lane after lane.
             left_over = slot >= whole * part
             rows[left_over] = tail + slot[left_over] - whole * part
             tail += int(left_over.sum())
@@ -141,16 +163,18 @@ class EpochOrder:
         return pieces
 
     def _cut(self, lane: range, rows: Tensor) -> Sequence[Piece]:
-        """A lane's vectors image by image."""
-        found = []
+        """A lane's vectors image by image: vector v is position v % positions of image
+        v // positions.
+        """
+        pieces = []
         first = lane.start
         while first < lane.stop:
             image, start = divmod(first, self.positions)
             stop = min(self.positions, start + lane.stop - first)
             offset = first - lane.start
-            found.append(Piece(image, start, stop, rows[offset : offset + stop - start]))
+            pieces.append(Piece(image, start, stop, rows[offset : offset + stop - start]))
             first += stop - start
-        return found
+        return pieces
 
     def _shape(self, chunk: int) -> tuple[int, int, list[range]]:
         """A chunk's whole batches, what each takes from a lane, and the lanes of this rank as

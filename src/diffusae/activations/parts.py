@@ -1,7 +1,6 @@
-"""One collection by several tasks: which groups a task writes, and what is still missing.
+"""A collection written by several tasks: the groups of a task, and the missing groups.
 
-Every group has its own shards and its own journal, so tasks that share a directory touch no file of
-each other's.
+Every group has its own shards and journal, so tasks in one directory share no file.
 """
 
 from __future__ import annotations
@@ -20,14 +19,13 @@ PARTS = f"{GROUPS}/parts"
 
 @dataclass(frozen=True)
 class Part:
-    """Task `index` of `count`: it writes the groups whose number leaves `index` when divided by
-    `count`.
+    """Task `index` of `count`. It writes the groups with group % count == index.
 
-    Groups go round, so every task gets as many of each split as any other, one more or less:
-    pictures of some splits are decoded and cost more.
+    So every task gets equally many groups of a split (or one more), which matters since the
+    pictures of some splits are decoded and cost more time.
 
     Raises:
-        UserError: an index outside [0, count), a count below 1.
+        UserError: `index` is outside [0, count), or `count` is below 1.
     """
 
     index: int
@@ -41,13 +39,13 @@ class Part:
     @classmethod
     def parse(cls, text: object) -> Self:
         """Read "i/n". Raises `UserError` for anything else."""
-        found = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", str(text))
-        if found is None:
+        match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", str(text))
+        if match is None:
             raise UserError(
-                f"collect.shard={text} must be i/n, such as 0/4 for the first of four tasks; or"
-                " null for one"
+                f"collect.shard={text} must be i/n, such as 0/4 for the first of four tasks, or "
+                "null for one task"
             )
-        return cls(int(found[1]), int(found[2]))
+        return cls(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
@@ -57,24 +55,22 @@ class Part:
         return group % self.count == self.index
 
     def directory(self, root: Path) -> Path:
-        """Where this task keeps its lock and its run.json."""
+        """The directory of this task's lock and run.json."""
         return root / PARTS / f"{self.index}-of-{self.count}"
 
 
 def parts_at(root: Path) -> dict[Part, Path]:
-    """The tasks that ever worked in `root`, and their directories."""
-    found = {}
+    """All tasks that have worked in `root`, with their directories."""
+    parts = {}
     for path in sorted((root / PARTS).glob("*-of-*")):
         index, _, count = path.name.partition("-of-")
         if index.isdecimal() and count.isdecimal() and int(index) < int(count):
-            found[Part(int(index), int(count))] = path
-    return found
+            parts[Part(int(index), int(count))] = path
+    return parts
 
 
-def told_missing(missing: Collection[int], parts: Collection[Part]) -> str:
-    """The missing groups in words, each with the task that writes it where all tasks have one
-    count.
-    """
+def missing_in_words(missing: Collection[int], parts: Collection[Part]) -> str:
+    """The missing groups in words; with the tasks that write them if all tasks have one count."""
     counts = {part.count for part in parts}
     if len(counts) != 1:
         return f"groups {_short(sorted(missing))}"

@@ -1,6 +1,4 @@
-"""A collection stays in its directory: no path that it names and no symbolic link in it leads
-out.
-"""
+"""Checks that no path in a collection's files and no symbolic link leads out of its directory."""
 
 from __future__ import annotations
 
@@ -17,38 +15,33 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LONGEST = 255
 
 
-def place_faults(shards: Iterable[Any], told_by: Path | str) -> list[str]:
-    """What is wrong with the paths and hashes of shards, as JSON has them, in words.
+def place_faults(shards: Iterable[Any], named_by: Path | str) -> list[str]:
+    """The faults in the paths and hashes of shards (JSON objects), in words.
 
-    A path is made of letters, digits, `_`, `-` and dots that begin no part, ends in `.tar`, and
-    comes once: nothing that could lead out of the directory, into a command, or onto another file
-    of the collection.
+    A path consists of letters, digits, `_`, `-`, `/` and dots, no part begins with a dot, it ends
+    in `.tar` and is unique. So it cannot lead out of the directory, into a shell command or onto
+    another file.
     """
     faults, seen = [], set()
     for shard in shards:
-        path, digest = (
-            (shard.get("path"), shard.get("sha256")) if isinstance(shard, Mapping) else (None, None)
-        )
+        entry = shard if isinstance(shard, Mapping) else {}
+        path, digest = entry.get("path"), entry.get("sha256")
         if not isinstance(path, str) or len(path) > _LONGEST or not _PLACE.fullmatch(path):
             faults.append(
-                f"{told_by} names {str(path)[:_LONGEST]!r}, which is no shard's place; do not"
-                " use it"
+                f"{named_by} names {str(path)[:_LONGEST]!r}, which is no shard's place; do not use "
+                "it"
             )
         elif path.lower() in seen:
-            faults.append(f"{told_by} names the shard {path} twice; do not use it")
+            faults.append(f"{named_by} names the shard {path} twice; do not use it")
         elif not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-            faults.append(f"{told_by} gives the shard {path} no SHA-256; do not use it")
+            faults.append(f"{named_by} gives the shard {path} no SHA-256; do not use it")
         seen.add(str(path).lower())
     return faults
 
 
 def require_inside(root: Path | str) -> None:
-    """Refuse a collection with symbolic links that lead out of it. The collection's directory
-    itself may be one.
-
-    Raises:
-        UserError: with every such link.
-    """
+    """`UserError` with all symbolic links that lead out of a collection. `root` itself may be a
+    link."""
     root = Path(root)
     inside = root.resolve()
     faults = []
@@ -57,7 +50,7 @@ def require_inside(root: Path | str) -> None:
             path = Path(folder, name)
             if path.is_symlink() and not path.resolve().is_relative_to(inside):
                 faults.append(
-                    f"{path} is a link that leads out of the collection, to {path.resolve()}; put"
-                    " the files themselves there, or make the collection's directory the link"
+                    f"{path} is a link that leads out of the collection, to {path.resolve()}; put "
+                    "the files themselves there, or make the collection's directory the link"
                 )
     together(faults)

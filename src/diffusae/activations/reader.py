@@ -1,6 +1,4 @@
-"""Reading a collection: verification first, then samples through webdataset with explicit decoders
-only.
-"""
+"""Reading a collection: verification, then samples through webdataset with our own decoders."""
 
 from __future__ import annotations
 
@@ -32,18 +30,15 @@ from diffusae.parsing import json_value, of_type
 log = logging.getLogger(__name__)
 
 MOST_PIXELS = 8192 * 8192
-"""Of a collection's picture: the largest that a model is configured for."""
+"""Limit of a collection's picture: the largest size that a model is configured for."""
 REMEDY = (
-    "run `diffusae collect` with the same settings: it redoes the groups of damaged shards and no"
-    " other"
+    "run `diffusae collect` with the same settings: it redoes only the groups of damaged shards"
 )
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One shard that is not what the manifest says: kind is `missing`, `size`, `hash` or
-    `unreadable`.
-    """
+    """A shard that differs from the manifest; `kind` is missing, size, hash or unreadable."""
 
     shard: str
     kind: str
@@ -56,10 +51,10 @@ class Fault:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image at one stream: [positions, d_in] of `Manifest.numbers.read` (float16 or float32),
-    and its prompt, seed, split and further meta.
+    """One image at one stream: updates [positions, d_in] (float16 or float32,
+    `Manifest.numbers.read`) and its meta: prompt, seed, split and more.
 
-    Where positions were left out, `meta["positions"]` lists those that are there, row by row.
+    If positions were left out, `meta["positions"]` lists the position of each row.
     """
 
     image_id: str
@@ -70,12 +65,12 @@ class Sample:
 def verify(
     root: Path | str, manifest: Manifest, *, streams: Iterable[str] | None = None, deep: bool = True
 ) -> list[Fault]:
-    """Compare the shards with the manifest: existence and size, and with `deep` every byte's hash.
+    """Compare shards with the manifest: existence, size and, with `deep`, hash.
 
     Args:
-        streams: folders of the streams to look at (`images` for the pictures); None means all.
+        streams: folders of the streams to check (`images` for the pictures). None: all.
 
-    In a mirror of a collection that lies elsewhere, shards that are not here yet are no fault.
+    In a mirror, shards that are not fetched yet are no fault.
     """
     mirrored = is_mirror(root)
     wanted = None if streams is None else set(streams)
@@ -109,10 +104,9 @@ def verify(
 def require_sound(
     root: Path | str, manifest: Manifest, *, streams: Iterable[str] | None = None, deep: bool = True
 ) -> None:
-    """`verify`, and raise one `UserError` that lists every fault and the remedy.
+    """`verify`, and raise one `UserError` with all faults and the remedy.
 
-    In a mirror, damaged shards are removed with a warning: they are fetched again when they are
-    read.
+    In a mirror, damaged shards are removed with a warning. Reading fetches them again.
     """
     faults = verify(root, manifest, streams=streams, deep=deep)
     if is_mirror(root):
@@ -129,11 +123,9 @@ def require_sound(
 
 
 def discard_damaged(root: Path | str, faults: Sequence[Fault]) -> list[int]:
-    """Make the collection unfinished again at the groups of damaged shards, and return these
-    groups' indices.
+    """Mark the groups of damaged shards as unfinished, and return their indices.
 
-    The manifest goes first, then the groups' journals; the next `ActivationWriter` sees them as
-    unfinished.
+    The manifest is removed first, then the groups' journals.
     """
     if not faults:
         return []
@@ -159,39 +151,37 @@ def read_updates(
     """The samples of one stream and split, shard after shard.
 
     Args:
-        shards: the shards in the order wanted; by default all of the split, in the order of their
-            groups.
+        shards: the shards to read, in order. By default all of the split, in group order.
 
     Raises:
-        UserError: a shard is missing or cut, a member foreign, a key double, a shape not the
-            stream's.
+        UserError: a shard is missing or cut, or has a foreign member, a double key or another shape
+            than the stream.
     """
     shards = manifest.shards(stream.folder, split) if shards is None else shards
     most = manifest.positions(stream, split)
     for shard, sample in _samples(Path(root), shards, kind="npy"):
         updates = sample["npy"]
-        told = len(sample["json"].get("positions", ())) if manifest.ragged else most
-        shape = (told if 0 < told <= most else most, stream.d_in)
+        listed = len(sample["json"].get("positions", ())) if manifest.ragged else most
+        shape = (listed if 0 < listed <= most else most, stream.d_in)
         if updates.shape != shape or updates.dtype != manifest.numbers.stored:
             raise UserError(
-                f"{shard.path}: sample {sample['__key__']!r} is {updates.dtype} {updates.shape},"
-                f" the manifest's stream {stream.folder} is {manifest.numbers.stored} {shape};"
-                f" shards of different collections are mixed: {REMEDY}"
+                f"{shard.path}: sample {sample['__key__']!r} is {updates.dtype} {updates.shape}, "
+                f"the manifest's stream {stream.folder} is {manifest.numbers.stored} {shape}; "
+                f"shards of different collections are mixed: {REMEDY}"
             )
         _check_positions(shard, sample, rows=len(updates), most=stream.positions)
         yield Sample(sample["__key__"], manifest.numbers.decode(updates), sample["json"])
 
 
 def _check_positions(shard: Shard, sample: dict[str, Any], *, rows: int, most: int) -> None:
-    """Where a sample lists its positions, they are as many as its rows, ascending, and of the
-    grid.
-    """
-    if (told := sample["json"].get("positions")) is None:
+    """`UserError` unless listed positions are as many as rows, ascending and on the grid."""
+    if (positions := sample["json"].get("positions")) is None:
         return
-    if len(told) != rows or told != sorted(set(told)) or told[0] < 0 or told[-1] >= most:
+    ascending = len(positions) == rows and positions == sorted(set(positions))
+    if not ascending or positions[0] < 0 or positions[-1] >= most:
         raise UserError(
-            f"{shard.path}: sample {sample['__key__']!r} must list {rows} ascending positions from"
-            f" 0 to {most - 1}; {REMEDY}"
+            f"{shard.path}: sample {sample['__key__']!r} must list {rows} ascending positions from "
+            f"0 to {most - 1}; {REMEDY}"
         )
 
 
@@ -199,8 +189,7 @@ def read_images(
     root: Path | str, manifest: Manifest, split: str
 ) -> Iterator[tuple[str, UInt8[np.ndarray, "height width 3"], dict[str, Any]]]:
     """The pictures of one split as (image id, uint8 [height, width, 3], meta). Raises as
-    `read_updates` does.
-    """
+    `read_updates`."""
     shards = manifest.shards(IMAGES, split)
     for _, sample in _samples(Path(root), shards, kind="png", image_size=manifest.image_size):
         yield sample["__key__"], sample["png"], sample["json"]
@@ -209,15 +198,15 @@ def read_images(
 def load_updates(
     root: Path | str, manifest: Manifest, stream: Stream, split: str
 ) -> tuple[list[str], Float[np.ndarray, "images positions d_in"]]:
-    """All ids and updates of a stream and split, in one array: for sets that fit in memory.
+    """All ids and updates of a stream and split, in one array. They must fit in memory.
 
     Raises:
-        UserError: as `read_updates`, and for a ragged collection, whose samples make no array.
+        UserError: as `read_updates`; or the collection is ragged.
     """
     if manifest.ragged:
         raise UserError(
-            f"the samples of {root} differ in length (one vector a token) and make no array; read"
-            " them one by one"
+            f"the samples of {root} differ in length (one vector per token) and make no array; "
+            "read them one by one"
         )
     shards = manifest.shards(stream.folder, split)
     updates = np.empty(
@@ -234,9 +223,8 @@ def load_updates(
 def _samples(
     root: Path, shards: Iterable[Shard], *, kind: str, image_size: tuple[int, int] | None = None
 ) -> Iterator[tuple[Shard, dict[str, Any]]]:
-    """The decoded samples of these shards, each with exactly the members `kind` and `json`, and a
-    new key; pictures are of `image_size`.
-    """
+    """The decoded samples of these shards. Checks that they have the members `kind` and `json`
+    only, unique keys and pictures of `image_size`."""
     seen: set[str] = set()
     decoder = Decoder([partial(_decode, image_size=image_size)], pre=[], post=[])
     for shard in shards:
@@ -252,8 +240,8 @@ def _samples(
                         )
                     if kind not in sample or "json" not in sample:
                         raise UserError(
-                            f"{shard.path}: sample {key!r} lacks its .{kind} or .json member, or"
-                            f" keys are interleaved; {REMEDY}"
+                            f"{shard.path}: sample {key!r} lacks its .{kind} or .json member, or "
+                            f"keys are interleaved; {REMEDY}"
                         )
                     seen.add(key)
                     count += 1
@@ -262,8 +250,8 @@ def _samples(
             raise UserError(f"{shard.path} is missing below {root}; {REMEDY}") from None
         except DecodingError as error:
             raise UserError(
-                f"{shard.path}: member {error.key}.{error.k} cannot be read ({error.__cause__});"
-                f" {REMEDY}"
+                f"{shard.path}: member {error.key}.{error.k} cannot be read ({error.__cause__}); "
+                f"{REMEDY}"
             ) from error
         except (tarfile.TarError, EOFError) as error:
             raise UserError(
@@ -276,7 +264,7 @@ def _samples(
 
 
 def _members(file: BinaryIO, shard: Shard) -> Iterator[dict[str, Any]]:
-    """A tar's members as webdataset's own tar stage gives them; the empty one marks the end."""
+    """A tar's members in the form of webdataset's tar stage. An empty one marks the end."""
     for name, data in read_members(file):
         yield {"fname": name, "data": data, "__url__": shard.path}
     yield {}
@@ -285,17 +273,15 @@ def _members(file: BinaryIO, shard: Shard) -> Iterator[dict[str, Any]]:
 def _only_expected(
     members: Iterable[dict[str, Any]], *, shard: Shard, kinds: tuple[str, str]
 ) -> Iterator[dict[str, Any]]:
-    """Pass on a tar's members, and refuse by name what webdataset would skip, unpickle or mix
-    up.
-    """
+    """Pass on a tar's members. Refuse those that webdataset would skip, unpickle or mix up."""
     names: set[str] = set()
     for member in members:
-        if member:  # webdataset marks a shard's end with an empty member
+        if member:
             name = member["fname"]
             if base_plus_ext(name)[1] not in kinds:
                 raise UserError(
-                    f"{shard.path}: member {name!r} is refused: only .{kinds[0]} and .{kinds[1]}"
-                    f" are read, never pickles or anything else; {REMEDY}"
+                    f"{shard.path}: member {name!r} is refused: only .{kinds[0]} and .{kinds[1]} "
+                    f"are read, never pickles or anything else; {REMEDY}"
                 )
             if name in names:
                 raise UserError(f"{shard.path}: member {name!r} comes twice; {REMEDY}")
@@ -304,24 +290,20 @@ def _only_expected(
 
 
 def _decode(extension: str, data: bytes, *, image_size: tuple[int, int] | None) -> Any:
-    """The only decoder; webdataset's own would run pickles."""
+    """The only decoder. (Those of webdataset would run pickles.)"""
     if extension == ".npy":
         return npy_array(data)
     if extension == ".json":
         return _meta(data)
     assert extension == ".png", extension  # `_only_expected` has refused all else
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        if (
-            image.height,
-            image.width,
-        ) != image_size:  # before it is decoded: a small file may claim any size
+        # Both are checked before decoding, since a small file may claim any size.
+        if (size := (image.height, image.width)) != image_size:
             raise UserError(
-                f"it has size {(image.height, image.width)}, the manifest says {image_size}; shards"
-                " of different collections are mixed"
+                f"it has size {size}, the manifest says {image_size}; shards of different "
+                "collections are mixed"
             )
-        if (
-            image.width * image.height > MOST_PIXELS
-        ):  # a small file can say that it is as large as it likes
+        if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS}")
         return np.asarray(image.convert("RGB"))
 
@@ -335,11 +317,11 @@ _META = {
     "positions": list[int],
     "word_tokens": dict[str, list[int]],
 }
-"""What a sample tells of its picture, where it does; more is plain JSON."""
+"""Known entries of a sample's meta, all optional. Others are any plain JSON."""
 
 
 def _meta(data: bytes) -> dict[str, Any]:
-    told = of_type(json_value(data), dict, "it")
-    return told | {
-        name: of_type(told[name], kind, name) for name, kind in _META.items() if name in told
+    meta = of_type(json_value(data), dict, "it")
+    return meta | {
+        name: of_type(meta[name], kind, name) for name, kind in _META.items() if name in meta
     }

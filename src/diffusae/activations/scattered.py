@@ -1,6 +1,4 @@
-"""Batches gathered from where their vectors lie in mapped shards: each vector goes through memory
-once.
-"""
+"""Batches whose vectors are gathered directly from mapped shards, so that they are copied once."""
 
 from __future__ import annotations
 
@@ -15,22 +13,19 @@ from torch import Tensor
 from diffusae.activations.order import EpochOrder
 
 BLOCK = 256
-"""Rows gathered as they are stored before they are converted: at d_in = 1280 0.6 MB of float16,
-which stay in a core's cache.
-"""
+"""Rows that are gathered before they are converted. At d_in = 1280 these are 0.6 MB of float16,
+which fit a core's cache."""
 
 Table = Float[Tensor, "slots d_in"]
-"""A shard as every stretch of d_in numbers in it that could be a vector; the stretches overlap."""
+"""Every stretch of d_in numbers of a shard that may be a vector (`MappedShard.table`)."""
 
 Place = Callable[[int], tuple[Table, int, int]]
-"""Where image i of the epoch's sequence lies: a table, the slot of its first vector, and slots from
-one to the next.
-"""
+"""Image i of the epoch -> its table, the slot of its first vector, and the step between slots."""
 
 
 @dataclass(frozen=True)
 class ScatteredRows:
-    """The vectors of a batch, each as its table and the slot in it."""
+    """The places of a batch's vectors: the number of the table, and the slot in it."""
 
     tables: list[Table]
     table: Int[Tensor, " batch"]
@@ -44,7 +39,7 @@ class ScatteredRows:
         if not len(self):  # a process may get no part of a short last batch
             return
         gathered = torch.empty(BLOCK, out.shape[1], dtype=self.tables[0].dtype)
-        blocks = (each.split(BLOCK) for each in (out, self.table, self.slot))
+        blocks = (column.split(BLOCK) for column in (out, self.table, self.slot))
         for rows, table, slot in zip(*blocks, strict=True):
             block = gathered[: len(rows)]
             first, last = int(table.min()), int(table.max())
@@ -58,18 +53,22 @@ class ScatteredRows:
 
 
 def scattered_batches(order: EpochOrder, chunk: int, place: Place) -> list[ScatteredRows]:
-    """This rank's batches of one chunk; `place` is asked in rising order within a lane."""
+    """This rank's batches of one chunk. Within a lane, `place` is called in rising order.
+
+    Example: a piece with start 2, stop 5 of an image whose first vector is slot 208, step 1, puts
+    slots 210, 211, 212 into the rows of the piece.
+    """
     sizes = order.sizes(chunk)
     table, slot = (np.empty(sum(sizes), dtype=np.int64) for _ in range(2))
     tables: list[Table] = []
     numbers: dict[int, int] = {}
     for piece in order.pieces(chunk):
-        found, first, step = place(piece.image)
-        number = numbers.setdefault(id(found), len(tables))
+        source, first, step = place(piece.image)
+        number = numbers.setdefault(id(source), len(tables))
         if number == len(tables):
-            tables.append(found)
+            tables.append(source)
         rows = piece.rows.numpy()
         table[rows] = number
         slot[rows] = np.arange(first + piece.start * step, first + piece.stop * step, step)
-    batches = zip(*(torch.from_numpy(each).split(sizes) for each in (table, slot)), strict=True)
+    batches = zip(*(torch.from_numpy(column).split(sizes) for column in (table, slot)), strict=True)
     return [ScatteredRows(tables, *batch) for batch in batches]

@@ -1,6 +1,4 @@
-"""What a collection of activations consists of: cells, streams, images, shards, and groups of
-images.
-"""
+"""The parts of a collection of activations: cells, streams, images, shards, groups of images."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ IMAGES = "images"
 GROUPS = "groups"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
-# webdataset ends a key at its first dot, and tar's old name field holds 100 bytes.
+# webdataset ends a key at its first dot. The name field of a tar has 100 bytes.
 _IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 _RESERVED_META = ("prompt", "seed", "split", "positions")
 
@@ -36,8 +34,8 @@ def _coordinate_faults(block: str, t: float, conditioning: str) -> list[str]:
     faults = []
     if not _NAME.fullmatch(block) or block in (IMAGES, GROUPS):
         faults.append(
-            f"block {block!r} must consist of letters, digits and _, not be {IMAGES!r} or"
-            f" {GROUPS!r}; give it a short name such as 'mid'"
+            f"block {block!r} must consist of letters, digits and _, not be {IMAGES!r} or "
+            f"{GROUPS!r}; give it a short name such as 'mid'"
         )
     if not 0.0 <= t <= 1.0:
         faults.append(
@@ -50,7 +48,7 @@ def _coordinate_faults(block: str, t: float, conditioning: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Cell:
-    """One (model, block, t, conditioning): one stream of updates and one SAE.
+    """A (model, block, t, conditioning): one stream of updates and one SAE.
 
     Args:
         model: the model's short name.
@@ -59,7 +57,7 @@ class Cell:
         conditioning: `cond` or `uncond`.
 
     Raises:
-        UserError: with every fault of the coordinates.
+        UserError: lists all faults of the coordinates.
     """
 
     model: str
@@ -72,9 +70,7 @@ class Cell:
         if not self.model:
             faults.insert(0, "the model's name is empty; name the model")
         together(faults)
-        object.__setattr__(
-            self, "t", float(self.t) + 0.0
-        )  # turns -0.0 into 0.0, which prints differently
+        object.__setattr__(self, "t", float(self.t) + 0.0)  # turns -0.0 into 0.0
 
     @property
     def key(self) -> str:
@@ -87,16 +83,16 @@ class Cell:
         return stream_folder(self.block, self.t, self.conditioning)
 
     def coordinates(self) -> dict[str, Any]:
-        """The four coordinates as a plain dict, as `results.json` and dashboards carry them."""
+        """The four coordinates as a plain dict, as in `results.json` and dashboards."""
         return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """One cell's recorded stream of updates: where it was read and what each sample looks like.
+    """The recorded updates of one cell: where they were read, and their shape.
 
     Args:
-        block, t, conditioning: the cell's coordinates (the model is the collection's).
+        block, t, conditioning: the cell's coordinates (the collection has one model).
         hookpoint: dotted module path under the denoiser.
         step_index: the sampling step, from 0.
         timestep: the scheduler's own value at that step.
@@ -117,8 +113,8 @@ class Stream:
         faults = _coordinate_faults(self.block, self.t, self.conditioning)
         if len(self.grid) != 2 or min(self.grid) < 1:
             faults.append(
-                f"grid={self.grid} must be (height, width), both at least 1; see the hookpoint's"
-                " output"
+                f"grid={self.grid} must be (height, width), both at least 1; see the hookpoint's "
+                "output"
             )
         if self.d_in < 1:
             faults.append(f"d_in={self.d_in} must be at least 1; see the hookpoint's output")
@@ -135,9 +131,7 @@ class Stream:
 
     @property
     def positions(self) -> int:
-        """Places of the grid, height times width: the update vectors of an image that keeps them
-        all.
-        """
+        """Height times width: the update vectors of an image that keeps all."""
         return self.grid[0] * self.grid[1]
 
     def cell(self, model: str) -> Cell:
@@ -147,16 +141,15 @@ class Stream:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRecord:
-    """One generated image with its updates at every stream.
+    """One image with its updates at every stream.
 
     Args:
         image_id: letters, digits, `_` and `-`, at most 80 characters; unique in the collection.
         prompt: the caption. seed: the seed of its noise. split: the set that it belongs to.
         updates: stream folder -> [positions, d_in], any float dtype; stored as the collection's.
-        positions: stream folder -> the positions of its grid that the rows of `updates` are,
-            ascending. In a ragged collection every stream has them; elsewhere none has, and rows
-            are the whole grid.
-        image: uint8 [height, width, 3], or None where images are not kept.
+        positions: stream folder -> the grid positions of the rows of `updates`, ascending. Needed
+            for every stream of a ragged collection. Otherwise None: the rows are the whole grid.
+        image: uint8 [height, width, 3], or None if images are not kept.
         meta: further plain JSON, stored beside prompt, seed and split.
     """
 
@@ -173,8 +166,8 @@ class ImageRecord:
         faults = []
         if not _IMAGE_ID.fullmatch(self.image_id):
             faults.append(
-                f"image id {self.image_id!r} must be at most 80 letters, digits, _ and -; rename"
-                " the image"
+                f"image id {self.image_id!r} must be at most 80 letters, digits, _ and -; rename "
+                "the image"
             )
         if not _NAME.fullmatch(self.split):
             faults.append(
@@ -183,18 +176,17 @@ class ImageRecord:
         taken = [name for name in _RESERVED_META if name in self.meta]
         if taken:
             faults.append(
-                f"meta of image {self.image_id!r} uses the reserved names {taken}; rename these"
-                " entries"
+                f"meta of image {self.image_id!r} uses the reserved names {taken}; rename these "
+                "entries"
             )
         together(faults)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One finished tar; `path` is relative to the root, `stream` its stream's folder or `images`.
+    """A finished tar. `path` is relative to the root; `stream` is its stream's folder or `images`.
 
-    `vectors` counts its update vectors in a ragged collection; None where every sample has equally
-    many.
+    `vectors` is its number of update vectors in a ragged collection, None in any other.
     """
 
     path: str
@@ -216,11 +208,12 @@ class Shard:
 
     @property
     def units(self) -> int:
-        """What an epoch deals out: samples, or single vectors where samples differ in length."""
+        """The number of units that an epoch shuffles: samples, or vectors in a ragged
+        collection."""
         return self.samples if self.vectors is None else self.vectors
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON; `vectors` is there only where it says something."""
+        """Plain JSON, without `vectors` if it is None."""
         value = asdict(self)
         if self.vectors is None:
             value.pop("vectors")
@@ -229,9 +222,7 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """The journal of one finished group of images: its shards, and the images that were
-    rejected.
-    """
+    """The journal of one finished group of images: its shards and its rejected images."""
 
     index: int
     split: str
@@ -279,11 +270,11 @@ def bytes_per_image(
     image_size: tuple[int, int] | None = None,
     bytes_per_number: int = 2,
 ) -> int:
-    """An upper estimate of the bytes that one image takes on disk: updates, and a picture at 3
-    bytes a pixel.
+    """An upper estimate of the bytes of one image on disk: updates, and a picture at 3 bytes a
+    pixel.
 
-    A tar pads members to 512 bytes and gives each a header of 512; the npy header has 128 bytes,
-    the JSON some 1,000.
+    A tar pads members to 512 bytes and adds headers of 512. The npy header has 128 bytes, the JSON
+    about 1,000.
     """
     overhead = 3 * 512 + 2 * 512 + 1024
     updates = sum(

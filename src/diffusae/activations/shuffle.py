@@ -1,4 +1,4 @@
-"""Batches of single vectors: shuffled in the order of an epoch, or in the order of the shards."""
+"""Batches of single vectors, in the shuffled order of an epoch or in the order of the shards."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from torch import Tensor
 from diffusae.activations.order import EpochOrder
 
 Images = Callable[[int], np.ndarray]
-"""Gives image i of the epoch's sequence as [positions, d_in] of `Manifest.numbers.read`; it is
-asked in rising order within a chunk.
-"""
+"""Image i of the epoch as [positions, d_in] (`Manifest.numbers.read`). Within a chunk, i rises."""
 
 
 def chunk_of_batches(
@@ -27,10 +25,10 @@ def chunk_of_batches(
     dtype: np.dtype | type = np.float16,
     memory: np.ndarray | None = None,
 ) -> list[Float[Tensor, "batch d_in"]]:
-    """This rank's batches of one chunk, as `dtype`. Each vector is read once and put in its place.
+    """This rank's batches of one chunk, as `dtype`. Every vector is read once and put in its place.
 
-    `memory`, `dtype` [at least the chunk's vectors, d_in], is written over where it is given:
-    memory that was touched before is several times as fast as new one.
+    A given `memory` (`dtype` [at least the chunk's vectors, d_in]) is overwritten: used memory is
+    several times as fast as new memory.
     """
     sizes = order.sizes(chunk)
     rows = np.empty((sum(sizes), d_in), dtype=dtype) if memory is None else memory[: sum(sizes)]
@@ -40,37 +38,31 @@ def chunk_of_batches(
 
 
 class Recycled:
-    """Memory for float32 batches that is used again as soon as nobody holds the batch: new memory
-    would have to be touched page by page, which takes longer than all else.
-    """
+    """Memory for float32 batches that is reused once a batch is released. New memory is far slower:
+    the kernel must clear it page by page."""
 
     def __init__(self) -> None:
         self._free: list[Tensor] = []
 
     def batch(self, size: int, d_in: int) -> Float[Tensor, "size d_in"]:
-        """A float32 batch to be written to. Its memory comes back when its last tensor, or view of
-        it, is gone.
-        """
+        """A float32 batch to write to. Its memory is free again when its last tensor or view is
+        gone."""
         block = self._free.pop() if self._free else torch.empty(0)
         if block.numel() < size * d_in:
-            block = torch.empty(
-                size * d_in
-            )  # begins at a cache line, to which storing takes half the time
+            block = torch.empty(size * d_in)  # begins at a cache line, which halves storing time
         rows = block[: size * d_in].view(size, d_in).numpy()
-        weakref.finalize(
-            rows, self._free.append, block
-        )  # a tensor keeps the array that it was made from
+        weakref.finalize(rows, self._free.append, block)  # a tensor keeps its array alive
         return torch.from_numpy(rows)
 
 
 def sequential_batches(
     arrays: Iterable[np.ndarray], *, batch_size: int
 ) -> Iterator[Float[Tensor, "batch d_in"]]:
-    """The rows of `arrays` in their order, as float32 batches; the last batch may be shorter."""
+    """The rows of `arrays` in order, as float32 batches. The last batch may be shorter."""
     waiting: list[Tensor] = []
     count = 0
     for array in arrays:
-        waiting.append(torch.from_numpy(np.array(array)))  # what is read may not be writable
+        waiting.append(torch.from_numpy(np.array(array)))  # a view of a file may be read-only
         count += len(array)
         if count >= batch_size:
             rows = torch.cat(waiting)

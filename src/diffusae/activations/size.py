@@ -1,4 +1,4 @@
-"""How many bytes shards take, told before they are written."""
+"""The sizes of shards in bytes, computed before they are written."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ _NPY_HEADER = 128
 
 
 def npy_size(*shape: int, bytes_per_number: int = 2) -> int:
-    """Bytes of an array of this shape as an .npy file, of float16 unless said otherwise."""
+    """Bytes of an .npy file with an array of this shape."""
     return _NPY_HEADER + bytes_per_number * math.prod(shape)
 
 
 def tar_size(members: Iterable[int]) -> int:
-    """Bytes of a shard with members of these sizes: a header block each, padded to blocks, with two
-    empty ones at the end, in records.
+    """Bytes of a shard with members of these sizes.
+
+    A member takes a header block and is padded to blocks of 512 bytes. Two empty blocks end the
+    tar, which is padded to records of 10,240 bytes. Example: members of 600 and 100 bytes take
+    (512 + 1024) + (512 + 512) + 1024 = 3,584 bytes, padded to 10,240.
     """
-    sizes = np.asarray(
-        members if isinstance(members, np.ndarray) else list(members), dtype=np.int64
-    )
+    sizes = np.asarray(members if isinstance(members, np.ndarray) else list(members), np.int64)
     blocks = int((_BLOCK + -(-sizes // _BLOCK) * _BLOCK).sum()) + 2 * _BLOCK
     return -(-blocks // _RECORD) * _RECORD

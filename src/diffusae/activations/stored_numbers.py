@@ -1,30 +1,29 @@
-"""How the numbers of updates are stored: as float16, bfloat16 or float32.
+"""The stored types of updates: float16, bfloat16 or float32.
 
-NumPy and the .npy format have no bfloat16: it is stored as uint16, whose 16 bits are those of the
-bfloat16 number (the upper half of a float32), and readers give it as float32.
+NumPy and the .npy format have no bfloat16. It is stored as uint16 with the bits of the bfloat16
+number (the upper half of a float32), and read as float32.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 
+from diffusae.activations.settings import NumbersName
 from diffusae.errors import unknown
-
-NumbersName = Literal["float16", "bfloat16", "float32"]
 
 
 @dataclass(frozen=True)
 class StoredNumbers:
-    """One way to store them.
+    """One type of stored numbers.
 
     Attributes:
-        name: as `activations.dtype` and the manifest call it.
-        stored: the type in the .npy file. read: the type that NumPy readers give. tensor: torch's
-            type of the stored bits.
+        name: its name in `activations.dtype` and the manifest.
+        stored: the type in the .npy file. read: the type that NumPy readers give.
+        tensor: torch's type of the stored bits.
     """
 
     name: NumbersName
@@ -34,13 +33,12 @@ class StoredNumbers:
 
     @property
     def bytes(self) -> int:
-        """Of one number."""
+        """Bytes of one number."""
         return self.stored.itemsize
 
     def encode(self, array: np.ndarray) -> np.ndarray:
-        """Any floats as they are stored, rounded to the nearest; one beyond the range becomes
-        infinite.
-        """
+        """Floats as they are stored, rounded to the nearest. Those beyond the range become
+        infinite."""
         if self.stored == self.read:
             with np.errstate(over="ignore"):
                 return np.ascontiguousarray(array, dtype=self.stored)
@@ -48,26 +46,26 @@ class StoredNumbers:
         return wide.to(self.tensor).view(torch.uint16).numpy()
 
     def decode(self, stored: np.ndarray) -> np.ndarray:
-        """Stored numbers as `read`: a view where the types are one."""
+        """Stored numbers as type `read`; a view if both types are equal."""
         if self.stored == self.read:
             return stored
         return (stored.astype(np.uint32) << 16).view(np.float32)
 
 
 _KNOWN = {
-    each.name: each
-    for each in (
+    numbers.name: numbers
+    for numbers in (
         StoredNumbers("float16", np.dtype(np.float16), np.dtype(np.float16), torch.float16),
         StoredNumbers("bfloat16", np.dtype(np.uint16), np.dtype(np.float32), torch.bfloat16),
         StoredNumbers("float32", np.dtype(np.float32), np.dtype(np.float32), torch.float32),
     )
 }
 DEFAULT: NumbersName = "float16"
-"""Of collections that name no type: all of earlier versions."""
+"""The type of collections that name none, as old versions wrote them."""
 
 
 def stored_numbers(name: str) -> StoredNumbers:
-    """The type called so; `UserError` for an unknown one."""
+    """The type of this name; `UserError` if it is unknown."""
     if name not in _KNOWN:
         raise unknown("activations.dtype", name, get_args(NumbersName))
     return _KNOWN[name]

@@ -1,6 +1,6 @@
-"""Which positions of a picture are stored: fewer of them a picture, rather than fewer pictures.
+"""Storing fewer positions per picture, rather than fewer pictures.
 
-Only splits that train are thinned. Maps, labels and composition need every position of the others.
+Only training splits are thinned. Maps, labels and composition need all positions of other splits.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from diffusae.errors import UserError, together
 def most_positions(
     *, positions_per_image: int | None, max_vectors: int | None, images: int
 ) -> int | None:
-    """The most positions that one picture may keep in any stream; None: all.
+    """The most positions that a picture may keep in any stream. None: all.
 
-    The cap `max_vectors` of a stream is shared equally by its `images`, rounded down: no picture is
-    left out.
+    The limit `max_vectors` of a stream is divided equally by its `images`, rounded down.
 
     Raises:
-        UserError: a number below 1, or a cap that leaves a picture without a position.
+        UserError: a number is below 1, or a picture would keep no position.
     """
     faults = [
         f"{name}={value} must be at least 1; raise it, or set it to null to keep everything"
@@ -36,9 +35,9 @@ def most_positions(
     ]
     if not faults and max_vectors is not None and max_vectors < images:
         faults.append(
-            f"max_vectors={max_vectors} is below the {images} training pictures, each of which"
-            " keeps at least one position; raise activations.max_vectors, or lower"
-            " prompts.counts.train"
+            f"max_vectors={max_vectors} is below the {images} training pictures, but a picture "
+            "keeps at least one position; raise activations.max_vectors, or lower "
+            "prompts.counts.train"
         )
     together(faults)
     limits = [] if positions_per_image is None else [positions_per_image]
@@ -49,19 +48,18 @@ def most_positions(
 
 @dataclass(frozen=True, kw_only=True)
 class Subsampling:
-    """The positions that the pictures of some splits keep, drawn without replacement.
+    """The positions that pictures of some splits keep, drawn without replacement.
 
-    A picture's positions depend on the seed, its id and the size of the grid alone: not on batches,
-    groups, order or timestep, so streams of one grid keep the same places. Fewer positions are a
-    part of more.
+    They depend only on the seed, the picture's id and the grid's size. So streams of one grid keep
+    the same positions, and a smaller draw is part of a larger one.
 
     Args:
-        splits: the splits that are thinned; all others keep whole grids.
-        positions_per_image: positions kept a picture, or all where the grid has no more.
-        seed: of the draw.
+        splits: the splits that are thinned. Others keep whole grids.
+        positions_per_image: kept positions per picture; all if the grid has fewer.
+        seed: the seed of the draw.
 
     Raises:
-        UserError: `positions_per_image` or `splits` empty.
+        UserError: `positions_per_image` is below 1, or `splits` is empty.
     """
 
     splits: tuple[str, ...]
@@ -78,21 +76,21 @@ class Subsampling:
             raise UserError("a subsampling names no splits; name those that train, or leave it out")
 
     def kept(self, split: str, positions: int) -> int:
-        """How many of a grid's `positions` a picture of `split` keeps."""
+        """The number of a grid's `positions` that a picture of `split` keeps."""
         return min(positions, self.positions_per_image) if split in self.splits else positions
 
     def draw(self, image_id: str, positions: int) -> Int[np.ndarray, " kept"]:
-        """The kept positions of a picture in a thinned split, ascending: those with the least
-        SHA-256 of `<seed>/<image id>/<position>`. A hash, so that any program can tell them, in
-        whatever version.
+        """The kept positions of a picture in a thinned split, ascending.
+
+        They are those with the smallest SHA-256 of `<seed>/<image id>/<position>`: a hash, so that
+        any program of any version can compute them.
         """
         digests = [
             (hashlib.sha256(f"{self.seed}/{image_id}/{position}".encode()).digest(), position)
             for position in range(positions)
         ]
-        return np.array(
-            sorted(position for _, position in sorted(digests)[: self.positions_per_image])
-        )
+        kept = sorted(digests)[: self.positions_per_image]
+        return np.array(sorted(position for _, position in kept))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; its entries are the constructor's arguments."""

@@ -1,4 +1,4 @@
-"""The members of a tar: where they lie in memory, or one after the other from a file."""
+"""The members of a tar, as places in memory or one after the other from a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OCTAL = re.compile(rb" *[0-7]+[ \0]*")
 
 
 class Member(NamedTuple):
-    """A file in a tar: its bytes are `size` from `offset` on."""
+    """A file in a tar: `size` bytes from `offset` on."""
 
     name: str
     offset: int
@@ -23,38 +23,39 @@ class Member(NamedTuple):
 
 
 def members_of(tar: mmap.mmap) -> list[Member]:
-    """All members, in their order.
+    """All members, in order.
 
-    Plain headers, which are all that our writer makes, are read here, ten times as fast as by
-    tarfile; a tar with anything else (links, long names) goes through tarfile.
+    Plain headers (our writer makes no others) are read here, ten times as fast as by tarfile. A tar
+    with other headers (links, long names) is read by tarfile.
 
     Raises:
         tarfile.TarError: it is cut or damaged, or has a sparse member or a link.
     """
-    found: list[Member] = []
+    members: list[Member] = []
     offset = 0
     while offset < len(tar):
         header = tar[offset : offset + _BLOCK]
         if len(header) < _BLOCK:
             break
         if header == _END:
-            return found
+            return members
         member = _plain(header, offset + _BLOCK)
         if member is None:
             return [
-                Member(each.name, each.offset_data, each.size)
-                for _, each in _by_tarfile(tar, 0, len(tar))
+                Member(info.name, info.offset_data, info.size)
+                for _, info in _by_tarfile(tar, 0, len(tar))
             ]
         _require_inside(member, len(tar))
-        found.append(member)
+        members.append(member)
         offset = member.offset + -(-member.size // _BLOCK) * _BLOCK
     raise tarfile.ReadError("it has no end mark")
 
 
 def read_members(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of every regular file of a tar, in their order; bytes are copied once, where
-    tarfile's stream copies them four times. From the first header on that is not plain, tarfile
-    reads.
+    """Name and bytes of every regular file of a tar, in order.
+
+    Bytes are copied once (by tarfile's stream four times). From the first header that is not plain
+    on, tarfile reads.
 
     Raises:
         tarfile.TarError: it is cut or damaged, or has a sparse member or a link.
@@ -75,18 +76,18 @@ def read_members(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
         data = file.read(member.size)
         file.seek(-member.size % _BLOCK, os.SEEK_CUR)
         yield member.name, data
-    for opened, each in _by_tarfile(file, start, length):
-        if each.isreg() and (content := opened.extractfile(each)) is not None:
-            yield each.name, content.read()
+    for opened, info in _by_tarfile(file, start, length):
+        if info.isreg() and (content := opened.extractfile(info)) is not None:
+            yield info.name, content.read()
 
 
 def _plain(header: bytes, start: int) -> Member | None:
-    """The member of a plain header of a regular file; None for any other."""
+    """The member of a plain header of a regular file; None for another header."""
     fields = header[124:136], header[148:156]
     if not all(_OCTAL.fullmatch(field) for field in fields):
         return None
     size, checksum = (int(field.rstrip(b" \0"), 8) for field in fields)
-    # The sum is taken with the checksum's own 8 bytes as blanks.
+    # The sum counts the checksum's own 8 bytes as blanks.
     if sum(header) - sum(header[148:156]) + 8 * 32 != checksum:
         return None
     if header[156:157] not in (b"0", b"\0") or header[345] or b"\0" not in header[:100]:
@@ -95,40 +96,35 @@ def _plain(header: bytes, start: int) -> Member | None:
 
 
 def _require_inside(member: Member, length: int) -> None:
-    """A negative size would lead back to where the reading has been, a large one beyond the
-    file.
-    """
+    """Refuse a negative size, which would lead backwards, and one beyond the file."""
     if not 0 <= member.size <= length - member.offset:
         raise tarfile.ReadError(
-            f"{member.name!r} is cut: {member.size} bytes from byte {member.offset} on, in a file"
-            f" of {length}"
+            f"{member.name!r} is cut: {member.size} bytes from byte {member.offset} on, in a file "
+            f"of {length}"
         )
 
 
 def _by_tarfile(
     file: BinaryIO | mmap.mmap, start: int, length: int
 ) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """The members from byte `start` on; damage that tarfile passes over or has no name for is a
-    `TarError` as well.
-    """
+    """The members from byte `start` on. Damage that tarfile overlooks is a `TarError` too."""
     file.seek(start)
     try:
         with tarfile.open(fileobj=file, mode="r:") as opened:  # type: ignore[call-overload]
-            for each in opened:
-                if each.issparse() or each.islnk() or each.issym():
+            for info in opened:
+                if info.issparse() or info.islnk() or info.issym():
                     raise tarfile.ReadError(
-                        f"{each.name!r} is a sparse file or a link, and must be a plain file"
+                        f"{info.name!r} is a sparse file or a link, and must be a plain file"
                     )
-                _require_inside(Member(each.name, each.offset_data, each.size), length)
-                yield opened, each
-            file.seek(
-                opened.offset
-            )  # where tarfile has stopped: without a word also at a damaged header
+                _require_inside(Member(info.name, info.offset_data, info.size), length)
+                yield opened, info
+            # tarfile stops silently at a damaged header
+            file.seek(opened.offset)
             if file.read(_BLOCK) != _END:
                 raise tarfile.ReadError(
                     f"the header at byte {opened.offset} is damaged, or it has no end mark"
                 )
     except (tarfile.TarError, GeneratorExit):
         raise
-    except Exception as error:  # of damaged headers tarfile raises what its arithmetic raises
+    except Exception as error:  # tarfile's arithmetic may raise anything
         raise tarfile.ReadError(f"a header is damaged ({type(error).__name__}: {error})") from error

@@ -1,4 +1,4 @@
-"""Several streams read side by side, each in the order that it has alone."""
+"""Several streams read side by side. A stream has the same order as alone."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from diffusae.errors import UserError
 
 
 class TogetherBatches(IterableDataset[dict[str, Float[Tensor, "batch d_in"]]]):
-    """One batch of every stream a step, for so many steps. A stream that ends begins its next epoch
-    by itself.
+    """One batch of every stream per step, for `steps` steps. A stream that ends begins its next
+    epoch.
 
-    Like `ShuffledBatches` it can be saved and goes on at the next batch of every stream.
+    Its state can be saved. A restored one continues at the next batch of every stream.
     """
 
     def __init__(self, streams: Mapping[str, ShuffledBatches], *, steps: int) -> None:
@@ -40,20 +40,18 @@ class TogetherBatches(IterableDataset[dict[str, Float[Tensor, "batch d_in"]]]):
             yield batches
 
     def state_dict(self) -> dict[str, Any]:
-        """The steps given, and the state of every stream."""
+        """The number of given steps, and the state of every stream."""
         return {
             "steps": self._given,
             "streams": {name: stream.state_dict() for name, stream in self.streams.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let the next pass go on after the steps given; `UserError` where the streams are
-        others.
-        """
-        if (found := sorted(state["streams"])) != sorted(self.streams):
+        """Let the next pass continue after the given steps. `UserError` if the streams differ."""
+        if (saved := sorted(state["streams"])) != sorted(self.streams):
             raise UserError(
-                f"the checkpoint has the streams {', '.join(found)}, not"
-                f" {', '.join(sorted(self.streams))}; restore the grid, or remove the checkpoint"
+                f"the checkpoint has the streams {', '.join(saved)}, not "
+                f"{', '.join(sorted(self.streams))}; restore the grid, or remove the checkpoint"
             )
         self._given = state["steps"]
         for name, stream in self.streams.items():
@@ -67,9 +65,8 @@ def _endless(stream: ShuffledBatches) -> Iterator[Tensor]:
 
 
 class TogetherDataModule(pl.LightningDataModule):
-    """The streams of several data modules, by name; a validation loader a stream, in the order of
-    `streams`.
-    """
+    """The streams of several data modules, by name. Validation loaders are in the order of
+    `streams`."""
 
     def __init__(self, streams: Mapping[str, ActivationDataModule], *, steps: int) -> None:
         super().__init__()
@@ -84,7 +81,7 @@ class TogetherDataModule(pl.LightningDataModule):
             data.prepare_data()
 
     def train_dataloader(self) -> TogetherBatches:
-        """The batches; the same object every time, so that its place is kept."""
+        """The batches. Always the same object, which keeps its place."""
         return self._train
 
     def val_dataloader(self) -> list[SequentialBatches]:

@@ -1,6 +1,4 @@
-"""Files of a collection that lies elsewhere: any URL that fsspec opens, or a command whose output
-is the file.
-"""
+"""Files of a remote collection, from a URL that fsspec opens or from a command's output."""
 
 from __future__ import annotations
 
@@ -24,32 +22,31 @@ log = logging.getLogger(__name__)
 
 PLACE = "{path}"
 PAUSE_S = 1.0
-"""Seconds before the second attempt; twice as many before each further one."""
+"""Seconds before the second attempt. They double with every further attempt."""
 
 MOST_READ = 512 << 20
-"""Bytes of a file that is read whole into memory: a manifest of two million shards has as many."""
+"""Limit of a file that is read into memory. A manifest of two million shards is as large."""
 
 _PIECE = 8 << 20
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a collection lies.
+    """The place of a remote collection.
 
     Args:
         url: `s3://bucket/dir`, `hf://datasets/owner/name/dir`, `https://host/dir`, `file:///dir` or
-            another that fsspec knows; or `pipe:COMMAND`, a shell command that writes one file.
-            `{path}` in it stands for a file's place below the collection (quoted in a command,
-            which needs it); without it the place is put behind the URL.
-        attempts: how often a file is asked for before it is given up; what came before a cut is
-            kept.
+            another URL that fsspec knows; or `pipe:COMMAND`, a shell command that prints one file.
+            `{path}` in it is replaced by a file's path below the collection (quoted in a command,
+            which must have it). Without `{path}`, the path is appended to the URL.
+        attempts: requests for a file before giving up. Bytes that came before a cut are kept.
 
-    Credentials are those of the environment (AWS_..., HF_TOKEN, fsspec's own configuration), never
-    of the URL.
+    Credentials come from the environment (AWS_..., HF_TOKEN, fsspec's own configuration), never
+    from the URL.
 
     Raises:
-        UserError: a command without `{path}`, no attempts, a scheme that nothing installed can
-            open, a user's name or token in the URL.
+        UserError: a command lacks `{path}`, `attempts` is below 1, no installed package can open
+            the URL's scheme, or the URL has a user name or token.
     """
 
     url: str
@@ -61,29 +58,26 @@ class Source:
         if self.url.startswith(PIPE):
             if PLACE not in self.url:
                 raise UserError(
-                    f"activations.source={self.shown} must hold {PLACE} where the file's place"
-                    f" goes, such as 'pipe:ssh host cat /data/{PLACE}'"
+                    f"activations.source={self.shown} must hold {PLACE} where the file's path "
+                    f"goes, such as 'pipe:ssh host cat /data/{PLACE}'"
                 )
             return
         if has_userinfo(self.url):
             raise UserError(
-                f"activations.source={self.shown} holds a user's name or token, which is refused;"
-                " take it out and give it by the environment: HF_TOKEN, AWS_...,"
-                " FSSPEC_<PROTOCOL>_<NAME> (docs/remote.md)"
+                f"activations.source={self.shown} holds a user's name or token, which is refused; "
+                "take it out and give it by the environment: HF_TOKEN, AWS_..., "
+                "FSSPEC_<PROTOCOL>_<NAME> (docs/remote.md)"
             )
         _filesystem(self.url)
 
     @property
     def shown(self) -> str:
-        """The URL as messages and files have it: without secrets, and of a command nothing but that
-        it is one.
-        """
+        """The URL for messages and files: without secrets; a command is masked as a whole."""
         return masked_value(self.url)
 
     def read(self, path: str) -> bytes:
-        """A small file, whole. Raises as `fetch` does, and `UserError` where it is larger than
-        `MOST_READ`.
-        """
+        """The bytes of a small file. Raises as `fetch`, and `UserError` if it is above
+        `MOST_READ`."""
         return _attempted(self, path, lambda: self._read_once(path))
 
     def _read_once(self, path: str) -> bytes:
@@ -92,19 +86,19 @@ class Source:
             data += piece
             if len(data) > MOST_READ:
                 raise UserError(
-                    f"{path} from {self.shown} has more than {MOST_READ} bytes; it is no such file:"
-                    " do not use it"
+                    f"{path} from {self.shown} has more than {MOST_READ} bytes, so it is another "
+                    "file; do not use it"
                 )
         return bytes(data)
 
     def fetch(self, path: str, target: Path, *, size: int, sha256: str) -> None:
         """Write one file to `target`, which appears only whole and with this hash.
 
-        What a cut connection or a kill leaves is a temporary file, and the next attempt asks for
-        the rest alone, where the server can do that.
+        A cut connection or a kill leaves a temporary file. The next attempt requests only the rest
+        if the server supports that.
 
         Raises:
-            UserError: there is no such file, it cannot be had, it has another hash, or it is larger
+            UserError: the file does not exist, cannot be fetched, has another hash, or is larger
                 than the free disk.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -128,26 +122,23 @@ class Source:
                         break
                 file.flush()
                 os.fsync(file.fileno())
-        found = partial.stat().st_size
-        if found < size:
-            raise ConnectionError(f"cut after {found} of {size} bytes")
-        digest = sha256_of(partial) if found == size else f"of more than the expected {size} bytes"
+        length = partial.stat().st_size
+        if length < size:
+            raise ConnectionError(f"cut after {length} of {size} bytes")
+        digest = sha256_of(partial) if length == size else f"of more than the expected {size} bytes"
         if digest != sha256:
-            partial.unlink()  # nothing of it can be trusted
+            partial.unlink()  # no part of it can be trusted
             raise _OtherContents(f"expected sha256 {sha256}, found {digest}")
 
     def _from(self, path: str, begun: int) -> Iterator[tuple[int, bytes]]:
-        """Pieces with the place at which each begins: from byte `begun` on, or from the start where
-        it must be.
-        """
+        """(first byte, piece) from byte `begun` on, or from the start if the server cannot
+        resume."""
         if begun:
             try:
                 yield from _numbered(self._pieces(path, begun), begun)
                 return
             except _NoResume:
-                log.info(
-                    "%s of %s is fetched from the start: it cannot be continued", path, self.shown
-                )
+                log.info("%s of %s cannot be resumed: fetching it all", path, self.shown)
         yield from _numbered(self._pieces(path), 0)
 
     def _pieces(self, path: str, begun: int = 0) -> Iterator[bytes]:
@@ -172,7 +163,7 @@ class Source:
             try:
                 with gopen(self.url.replace(PLACE, shlex.quote(path))) as file:
                     yield file
-            except OSError as error:  # it repeats the command, which may hold a secret
+            except OSError as error:  # its message has the command, which may hold a secret
                 raise OSError(_without_command(error)) from None
             return
         url = (
@@ -180,20 +171,18 @@ class Source:
         )
         filesystem, place = _filesystem(url)
         over_http = "http" in (filesystem.protocol, *filesystem.protocol)
-        # From the start HTTP gives the file as one stream, whatever the server; later parts need
-        # ranges.
-        with filesystem.open(
-            place, "rb", **({"block_size": 0} if over_http and not begun else {})
-        ) as file:
+        # block_size=0 reads HTTP as one stream, which any server can do. Later parts need ranges.
+        options = {"block_size": 0} if over_http and not begun else {}
+        with filesystem.open(place, "rb", **options) as file:
             yield file
 
 
 class _NoResume(Exception):
-    """The server gives files from their start only."""
+    """The server cannot give a file from a later byte on."""
 
 
 class _OtherContents(Exception):
-    """The file is whole, and not the one that the manifest means."""
+    """The file is whole, but differs from the manifest."""
 
 
 def _numbered(pieces: Iterator[bytes], start: int) -> Iterator[tuple[int, bytes]]:
@@ -209,13 +198,13 @@ def _filesystem(url: str) -> tuple[Any, str]:
         return url_to_fs(url)
     except ImportError as error:
         raise UserError(
-            f"activations.source={masked(url)} cannot be opened: {masked(str(error))}; `pip install"
-            " 'diffusae[remote]'` has what s3:// and gs:// need"
+            f"activations.source={masked(url)} cannot be opened: {masked(str(error))}; s3:// and "
+            "gs:// need `pip install 'diffusae[remote]'`"
         ) from error
     except ValueError as error:  # an unknown scheme
         raise UserError(
-            f"activations.source={masked(url)} cannot be opened: {masked(str(error))}; give s3://,"
-            " hf://, https://, file:// or pipe:"
+            f"activations.source={masked(url)} cannot be opened: {masked(str(error))}; give s3://, "
+            "hf://, https://, file:// or pipe:"
         ) from error
 
 
@@ -227,57 +216,53 @@ def _attempted(source: Source, path: str, ask: Any) -> Any:
         except FileNotFoundError as error:
             if not _hides_another(error.__cause__):
                 raise UserError(
-                    f"{path} is not to be found at {source.shown}; see whether that is the"
-                    " collection's directory, and whole"
+                    f"{path} is not found at {source.shown}; check that this is the collection's "
+                    "directory and that it is complete"
                 ) from error
             fault = error.__cause__  # type: ignore[assignment]
         except _OtherContents as error:
             fault = error
         except UserError:
             raise
-        except Exception as error:  # every file system raises its own kinds
+        except Exception as error:  # file systems raise errors of any kind
             fault = error
         if attempt < source.attempts:
             log.warning(
                 "%s from %s: %s; attempt %d of %d follows",
                 path,
                 source.shown,
-                _told(fault),
+                _in_words(fault),
                 attempt + 1,
                 source.attempts,
             )
             time.sleep(PAUSE_S * 2 ** (attempt - 1))
     if isinstance(fault, _OtherContents):
         raise UserError(
-            f"{path} from {source.shown} is not what the manifest says: {fault}; the collection"
-            " there is damaged or has changed: mend it there, or remove the local copy's directory"
-            " and begin anew"
+            f"{path} from {source.shown} is not what the manifest says: {fault}; the remote "
+            "collection is damaged or has changed: repair it, or remove the local copy's directory "
+            "and begin anew"
         ) from fault
     raise UserError(
-        f"{path} cannot be had from {source.shown} ({_told(fault)}, {source.attempts} attempts);"
-        " the same command goes on when it can be reached, or copy the collection and set"
-        " paths.activations to it"
+        f"{path} cannot be fetched from {source.shown} ({_in_words(fault)}, {source.attempts} "
+        "attempts); run the same command again when it can be reached, or copy the collection and "
+        "set paths.activations to the copy"
     ) from fault
 
 
 def _hides_another(cause: BaseException | None) -> bool:
-    """Whether "not found" stands for something else: fsspec says it over HTTP whatever went
-    wrong.
-    """
+    """Whether "not found" hides another fault: over HTTP, fsspec raises it for any fault."""
     over_http = type(cause).__module__.partition(".")[0] == "aiohttp"
     return isinstance(cause, OSError) or (
         over_http and getattr(cause, "status", None) not in (404, 410)
     )
 
 
-def _told(error: Exception) -> str:
+def _in_words(error: Exception) -> str:
     return f"{type(error).__name__}: {masked(str(error))}" if str(error) else type(error).__name__
 
 
 def _without_command(error: OSError) -> str:
-    """What webdataset says of a command that failed, without the command: "exit 3"."""
-    found = re.search(r"(exit -?\d+) \(read\)", str(error))
-    return (
-        "the command of activations.source failed"
-        f" ({found[1] if found else error.strerror or 'no exit code'})"
-    )
+    """The fault of a failed command, such as "exit 3", without the command itself."""
+    match = re.search(r"(exit -?\d+) \(read\)", str(error))
+    reason = match[1] if match else error.strerror or "no exit code"
+    return f"the command of activations.source failed ({reason})"

@@ -1,6 +1,4 @@
-"""Writing a collection group by group, so that a kill at any moment costs the group at hand and no
-other.
-"""
+"""Writing a collection group by group. A kill at any moment loses only the current group."""
 
 from __future__ import annotations
 
@@ -28,7 +26,8 @@ from diffusae.activations.schema import (
     Stream,
     bytes_per_image,
 )
-from diffusae.activations.stored_numbers import DEFAULT, NumbersName, stored_numbers
+from diffusae.activations.settings import NumbersName
+from diffusae.activations.stored_numbers import DEFAULT, stored_numbers
 from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError
 from diffusae.files import TEMPORARY_SUFFIX, atomic_write_json, is_left_over, write_sealed
@@ -41,7 +40,7 @@ COLLECTION = f"{GROUPS}/collection.json"
 
 @dataclass(frozen=True, kw_only=True)
 class _Collection:
-    """What collection.json says beside its schema version."""
+    """The contents of collection.json, without its schema version."""
 
     header: dict[str, Any]
     with_images: bool
@@ -52,25 +51,22 @@ class _Collection:
 
 
 class ActivationWriter:
-    """Writes groups of images into one tar a stream, each group whole or not at all, and the
-    manifest last.
+    """Writes a group of images into one tar per stream, whole or not at all, and the manifest last.
 
     Args:
-        root: the collection's directory. One writer at a time: the caller holds the directory's
-            lock.
-        streams: the streams that every image must come with.
+        root: the collection's directory. The caller holds its lock.
+        streams: the streams that every image must have.
         header: plain JSON on the collection as a whole (model, scheduler, steps, guidance, ...).
         with_images: keep the pictures too.
-        subsampling: which positions are stored; None: all. Records come with whole grids either
-            way.
-        ragged: samples differ in length; every record names the positions of its rows.
-        dtype: how the numbers of updates are stored.
-        owns: whether this writer may write a group. With others at work beside it on other groups,
-            it clears up after killed writers of its own groups alone.
+        subsampling: the positions that are stored; None: all. Records have whole grids anyway.
+        ragged: samples differ in length; every record lists the positions of its rows.
+        dtype: the stored type of updates.
+        owns: whether this writer may write a group, if several tasks share the directory. Then it
+            removes only what killed writers of its own groups have left.
 
     Raises:
-        UserError: two streams share a folder, or `root` holds another collection; the difference is
-            shown.
+        UserError: two streams share a folder, or `root` holds another collection (the message
+            shows the differences).
     """
 
     def __init__(
@@ -97,8 +93,8 @@ class ActivationWriter:
             folders = [stream.folder for stream in streams]
             twice = sorted({folder for folder in folders if folders.count(folder) > 1})
             raise UserError(
-                f"two streams share a folder ({', '.join(twice)}); choose timesteps at least 0.01"
-                " apart"
+                f"two streams share a folder ({', '.join(twice)}); choose timesteps at least 0.01 "
+                "apart"
             )
         self.with_images = with_images
         self.subsampling, self.ragged = subsampling, ragged
@@ -109,9 +105,9 @@ class ActivationWriter:
         self._image_size: tuple[int, int] | None = sizes.pop() if sizes else None
 
     def _remove_stale_temporaries(self) -> None:
-        """Remove what killed writers have left; files of a writer that still runs stay."""
+        """Remove the temporary files of killed writers, but not of running ones."""
         for path in self.root.rglob(f"*{TEMPORARY_SUFFIX}"):
-            if self.owns is not None:  # a process id says nothing of a task on another machine
+            if self.owns is not None:  # the process may be on another machine
                 group = re.match(r"(?:shard-)?(\d{6})\.(?:tar|json)\.", path.name)
                 if group and self.owns(int(group[1])):
                     logger.info("removing %s, left by a task that was killed", path)
@@ -122,7 +118,7 @@ class ActivationWriter:
                 path.unlink(missing_ok=True)
 
     def _claim_root(self) -> None:
-        """Write down what is collected here, or compare with what is written already."""
+        """Write collection.json, or compare with the existing one."""
         described = {
             "schema_version": SCHEMA_VERSION,
             "header": self.header,
@@ -138,11 +134,11 @@ class ActivationWriter:
         ours = plain_json("the collection", described)
         path = self.root / COLLECTION
         try:
-            there = read_note(path, remedy="remove it and run the same command again")
+            existing = read_note(path, remedy="remove it and run the same command again")
         except FileNotFoundError:
             write_sealed(path, ours)
             return
-        lines = differences(there, ours)
+        lines = differences(existing, ours)
         if lines:
             raise UserError(
                 f"{self.root} holds another collection; it differs (there -> now) in:{lines}\n"
@@ -151,10 +147,10 @@ class ActivationWriter:
 
     @classmethod
     def reopen(cls, root: Path | str, *, owns: Callable[[int], bool] | None = None) -> Self:
-        """The writer of a collection that was begun, as its collection.json describes it.
+        """The writer of an existing collection, from its collection.json.
 
         Raises:
-            UserError: there is none, or it is damaged.
+            UserError: collection.json is missing or damaged.
         """
         path, remedy = Path(root) / COLLECTION, "run `diffusae collect`"
         try:
@@ -163,23 +159,21 @@ class ActivationWriter:
             raise UserError(f"{path} is missing; {remedy}") from None
         with reading(path, remedy=remedy):
             value.pop("schema_version", None)
-            told = typed(_Collection, value)
+            described = typed(_Collection, value)
         return cls(
             root,
-            streams=list(told.streams.values()),
-            header=told.header,
-            with_images=told.with_images,
-            subsampling=told.subsampling,
-            ragged=told.ragged,
-            dtype=told.dtype,
+            streams=list(described.streams.values()),
+            header=described.header,
+            with_images=described.with_images,
+            subsampling=described.subsampling,
+            ragged=described.ragged,
+            dtype=described.dtype,
             owns=owns,
         )
 
     def finished_groups(self) -> dict[int, Group]:
-        """The groups with a journal and with shards of the right size; all others are to be
-        redone.
-        """
-        found = {}
+        """The groups with a journal and shards of the right size. Others must be redone."""
+        groups = {}
         for index, group in read_journals(self.root).items():
             wrong = [
                 shard.path
@@ -188,11 +182,11 @@ class ActivationWriter:
             ]
             if wrong:
                 logger.warning(
-                    "group %d counts as unfinished; missing or cut: %s", index, ", ".join(wrong)
+                    "group %d is unfinished; missing or cut: %s", index, ", ".join(wrong)
                 )
             else:
-                found[index] = group
-        return found
+                groups[index] = group
+        return groups
 
     def write_group(
         self,
@@ -204,18 +198,20 @@ class ActivationWriter:
     ) -> Group:
         """Write one group of images, all of one split, and its journal; return the journal.
 
-        Records are written as they come, so a generator keeps one image in memory. An image with an
-        update that is not finite as it is stored is rejected in every stream, logged, counted and
-        kept in the journal's `rejected`. `with_images=False` leaves this group's pictures out: then
-        they need not be decoded. `leave_out` names folders of streams that this group has no shard
-        of; its records come without them.
+        Records are written as they come, so a generator keeps one image in memory. An image with a
+        non-finite stored update is rejected in every stream, logged, and listed in the journal's
+        `rejected`.
+
+        Args:
+            with_images: False leaves out this group's pictures, which then need not be decoded.
+            leave_out: folders of streams that this group and its records do not have.
 
         Raises:
-            UserError: an empty group, one of several images that are all rejected, mixed splits, a
-                double id, shapes not the streams', or a full disk.
+            UserError: the group is empty, all of several images are rejected, splits are mixed, an
+                id repeats, shapes do not fit, or the disk is full.
         """
         journal = journal_path(self.root, index)
-        # Neither file may vouch for shards that are about to change.
+        # Neither file may list shards that are about to change.
         (self.root / MANIFEST).unlink(missing_ok=True)
         journal.unlink(missing_ok=True)
         streams = {
@@ -248,7 +244,7 @@ class ActivationWriter:
                 split=filling.split,
                 count=filling.count,
                 rejected=tuple(filling.rejected),
-                # Of its own pictures only: what came before it must not show in a journal.
+                # Of this group's pictures only: a journal must not depend on earlier groups.
                 image_size=filling.image_size if IMAGES in tars else None,
                 shards=tuple(
                     Shard(
@@ -274,34 +270,28 @@ class ActivationWriter:
         return group
 
     def _disk_full(self, index: int, *, images: int) -> UserError:
-        each = bytes_per_image(
-            list(self.streams.values()),
-            image_size=self._image_size,
-            bytes_per_number=self.numbers.bytes,
-        )
-        each /= 1e6
+        streams, number = list(self.streams.values()), self.numbers.bytes
+        size = bytes_per_image(streams, image_size=self._image_size, bytes_per_number=number)
+        per_image = size / 1e6
         free = shutil.disk_usage(self.root).free / 1e6
         return UserError(
-            f"the disk of {self.root} is full: group {index} needs {images * each:.3f} MB for its"
-            f" first {images} images ({each:.3f} MB each), {free:.3f} MB are free; the"
-            f" {len(self.finished_groups())} finished groups are kept. Free some space and run the"
-            " same command again"
+            f"the disk of {self.root} is full: group {index} needs {images * per_image:.3f} MB for "
+            f"its first {images} images ({per_image:.3f} MB each), {free:.3f} MB are free; "
+            f"the {len(self.finished_groups())} finished groups are kept. Free some space and run "
+            "the same command again"
         )
 
     def missing_groups(self, count: int | None = None) -> list[int]:
-        """The groups that are not finished, of `count` groups; None: of those up to the last
-        finished one.
-        """
+        """The unfinished groups among the first `count` (None: up to the last finished group)."""
         groups = self.finished_groups()
         count = max(groups, default=0) + 1 if count is None else count
         return [index for index in range(count) if index not in groups]
 
     def finish(self, count: int | None = None) -> Manifest:
-        """Write the manifest over all finished groups, which must be `count` where it is given, and
-        return it.
+        """Write the manifest over all finished groups and return it.
 
         Raises:
-            UserError: no group is finished, one is missing, or groups differ in picture size.
+            UserError: a group among the first `count` is unfinished, or picture sizes differ.
         """
         groups = self.finished_groups()
         missing = self.missing_groups(count)
@@ -312,8 +302,8 @@ class ActivationWriter:
         sizes = {group.image_size for group in groups.values()} - {None}
         if len(sizes) > 1:
             raise UserError(
-                f"{self.root} mixes pictures of the sizes {sorted(map(str, sizes))}; collect them"
-                " again"
+                f"{self.root} mixes pictures of the sizes {sorted(map(str, sizes))}; collect them "
+                "again"
             )
         splits: dict[str, dict[str, int]] = {}
         for group in groups.values():
@@ -331,17 +321,17 @@ class ActivationWriter:
             ragged=self.ragged,
             dtype=self.numbers.name,
         )
-        self._tell_rejected(splits)
+        self._warn_of_rejected(splits)
         atomic_write_json(self.root / MANIFEST, manifest.to_json())
         return manifest
 
-    def _tell_rejected(self, splits: Mapping[str, Mapping[str, int]]) -> None:
+    def _warn_of_rejected(self, splits: Mapping[str, Mapping[str, int]]) -> None:
         for split, counts in splits.items():
             if rejected := counts["rejected"]:
                 total = counts["images"] + rejected
                 logger.warning(
-                    "%d of %d samples of split %s (%.2g %%) are rejected: an update is not finite"
-                    " in %s; the journals below %s name them",
+                    "%d of %d samples of split %s (%.2g %%) are rejected: an update is not finite "
+                    "in %s; the journals below %s list them",
                     rejected,
                     total,
                     split,
@@ -351,11 +341,9 @@ class ActivationWriter:
                 )
 
 
-def differences(there: Any, now: Any) -> str:
-    """What differs between two nested dicts, a line each with both values; "" where nothing
-    does.
-    """
-    old, new = _flat(there), _flat(now)
+def differences(before: Any, now: Any) -> str:
+    """The differences of two nested dicts, one per line with both values; "" if there are none."""
+    old, new = _flat(before), _flat(now)
     return "".join(
         f"\n  {key}: {old.get(key, '(absent)')} -> {new.get(key, '(absent)')}"
         for key in sorted(old.keys() | new.keys())
@@ -364,15 +352,11 @@ def differences(there: Any, now: Any) -> str:
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested dict with dotted keys, for naming what differs."""
+    """A nested dict as a flat one with dotted keys."""
     if not isinstance(value, dict):
         return {prefix: value}
     return {
         key: leaf
         for name, inner in value.items()
-        for key, leaf in _flat(inner, _join(prefix, name)).items()
+        for key, leaf in _flat(inner, f"{prefix}.{name}" if prefix else name).items()
     }
-
-
-def _join(prefix: str, name: str) -> str:
-    return f"{prefix}.{name}" if prefix else name

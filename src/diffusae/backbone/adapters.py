@@ -1,9 +1,7 @@
-"""What differs between kinds of text-to-image pipelines: how latents lie, which grid they make, how
-a call is made.
+"""What differs between text-to-image pipelines: layout of latents, grid, and arguments of a call.
 
-Everything else (the loop, hooks, edits) is the same for all. `Adapter` serves Stable Diffusion 1,
-2, XL and 3, PixArt and other pipelines whose denoiser takes latents as pictures; `FluxAdapter`
-knows what FLUX does differently.
+All else (the loop, hooks, edits) is the same. `Adapter` serves Stable Diffusion 1, 2, XL and 3,
+PixArt and other pipelines whose denoiser takes latents as pictures. `FluxAdapter` serves FLUX.
 """
 
 from __future__ import annotations
@@ -11,28 +9,24 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusae.backbone.hookpoints import denoiser_of
-
-Layout = Literal["one_batch", "two_passes", "none"]
-"""How classifier-free guidance runs: as one batch [uncond, cond], as a pass for each branch, or not
-at all.
-"""
+from diffusae.backbone.settings import Layout
 
 _TEXT_LIMIT = "max_sequence_length"
 
 
 class Adapter:
-    """A pipeline whose denoiser takes latents as pictures, in patches of `patch` x `patch` where it
-    is a transformer.
+    """A pipeline whose denoiser takes latents as pictures (a transformer in patches of `patch`
+    squared).
 
     Args:
-        denoiser: the pipeline's U-Net or transformer; the meta device will do.
+        denoiser: the pipeline's U-Net or transformer, on any device (also meta).
     """
 
     layout: Layout = "one_batch"
@@ -44,21 +38,18 @@ class Adapter:
 
     @property
     def patch(self) -> int:
-        """Latent entries that one position of the finest grid spans along each side."""
-        return (
-            1
-            if hasattr(self.denoiser, "mid_block")
-            else int(self.denoiser.config.get("patch_size") or 1)
-        )
+        """Side of one position of the finest grid, in latent entries."""
+        is_unet = hasattr(self.denoiser, "mid_block")
+        return 1 if is_unet else int(self.denoiser.config.get("patch_size") or 1)
 
     @property
     def latent_channels(self) -> int:
-        """Channels of the latents as the autoencoder knows them."""
+        """Channels of the autoencoder's latents."""
         return self.denoiser.config.in_channels
 
     @property
     def varying(self) -> tuple[str, str]:
-        """The arguments of the denoiser that change from step to step: latents and time."""
+        """Names of the denoiser's arguments that change with the step: latents and time."""
         return self._parameters[0], "timestep"
 
     def given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,35 +62,29 @@ class Adapter:
         return height // self.patch, width // self.patch
 
     def timestep(self, pipe: Any, given: Mapping[str, Any], *, running: bool) -> Tensor | float:
-        """The scheduler's own timestep of a denoiser call; `running`: made by a running call of the
-        pipeline.
-        """
+        """The scheduler's timestep of a denoiser call. `running`: a pipeline call is running."""
         return given["timestep"]
 
     def time_argument(self, timestep: float, count: int) -> Tensor:
-        """What the denoiser takes for `count` pictures at the scheduler's timestep."""
+        """The denoiser's time argument for `count` pictures at the scheduler's timestep."""
         return torch.full((count,), int(timestep) if float(timestep).is_integer() else timestep)
 
     def pack(self, latents: Float[Tensor, "n channels h w"]) -> Tensor:
-        """Latents as the denoiser takes them."""
+        """Latents in the denoiser's form."""
         return latents
 
     def unpack(self, latents: Tensor, height: int, width: int) -> Float[Tensor, "n channels h w"]:
-        """The inverse of `pack`, for latents of this size; without channels that predict a variance
-        (PixArt).
-        """
+        """The inverse of `pack`. Channels that predict a variance (PixArt) are dropped."""
         return latents[:, : self.latent_channels]
 
     def guidance(self, guidance: float, true_guidance: float | None, count: int) -> dict[str, Any]:
-        """The arguments of a pipeline call for `count` pictures that set its guidance."""
+        """The guidance arguments of a pipeline call for `count` pictures."""
         return {"guidance_scale": guidance}
 
     def schedule(self, scheduler: Any, steps: int, positions: int) -> Tensor:
-        """The scheduler's own timesteps of a call of `steps` steps over `positions` of the finest
-        grid.
+        """The scheduler's timesteps in a call of `steps` steps with `positions` on the finest grid.
 
-        A flow-matching scheduler may shift them by the size of the picture. The scheduler is left
-        as it is.
+        A flow-matching scheduler may shift them by the picture's size. `scheduler` is not changed.
         """
         own = copy.deepcopy(scheduler)
         own.set_timesteps(steps, **_shift(own, positions, 1.16))
@@ -111,29 +96,21 @@ class Adapter:
         latents: Float[Tensor, "n channels h w"],
         timestep: float,
     ) -> Float[Tensor, "n channels h w"]:
-        """One pass of the denoiser, with what the pipeline gives it besides latents and time as
-        `conditions`.
-        """
-        output = self.denoiser(
-            **{
-                **conditions,
-                self._parameters[0]: self.pack(latents),
-                "timestep": self.time_argument(timestep, len(latents)).to(latents.device),
-                "return_dict": False,
-            }
-        )[0]
+        """One pass of the denoiser. `conditions`: its arguments besides latents and time."""
+        time = self.time_argument(timestep, len(latents)).to(latents.device)
+        given = {**conditions, self._parameters[0]: self.pack(latents), "timestep": time}
+        output = self.denoiser(**given | {"return_dict": False})[0]
         return self.unpack(output, *latents.shape[-2:])
 
     def words(self, pipe: Any, text_tokens: int | None) -> tuple[Any, int]:
-        """The tokenizer whose tokens the denoiser attends to first, and how many it pads to."""
+        """The tokenizer whose tokens the denoiser attends to first, and its padded length."""
         return pipe.tokenizer, self.tokens(type(pipe), pipe.tokenizer.model_max_length, text_tokens)
 
     def tokens(self, pipeline: type, own: int, text_tokens: int | None) -> int:
-        """Tokens of a padded prompt: as asked, else as the pipeline's call pads, else the text
-        encoder's `own` number.
-        """
+        """Tokens of a padded prompt: `text_tokens`, the default of the pipeline's call, or `own`,
+        the text encoder's number."""
         if len(self._joint()) or _TEXT_LIMIT not in inspect.signature(pipeline.__call__).parameters:
-            # joint attention with a CLIP encoder in front (Stable Diffusion 3), or CLIP alone
+            # CLIP alone, or joint attention with CLIP first (Stable Diffusion 3)
             return own
         return text_tokens or inspect.signature(pipeline.__call__).parameters[_TEXT_LIMIT].default
 
@@ -147,8 +124,7 @@ class Adapter:
 class FluxAdapter(Adapter):
     """FLUX: latents in packs of 2 x 2, time from 0 to 1, guidance as an input of the model.
 
-    A second pass for the unconditional branch runs only with `true_cfg_scale` above 1 and a
-    negative prompt.
+    A second, unconditional pass runs only with `true_cfg_scale` above 1 and a negative prompt.
     """
 
     layout: Layout = "two_passes"
@@ -166,9 +142,8 @@ class FluxAdapter(Adapter):
         return height, width
 
     def timestep(self, pipe: Any, given: Mapping[str, Any], *, running: bool) -> Tensor | float:
-        """The pipeline's own, where it runs: the argument is a thousandth of it, rounded to the
-        model's dtype.
-        """
+        """The running pipeline's own value: the argument is a thousandth of it, in the model's
+        dtype."""
         own = getattr(pipe, "_current_timestep", None) if running else None
         return given["timestep"] * 1000 if own is None else own
 
@@ -201,38 +176,35 @@ class FluxAdapter(Adapter):
         return own.timesteps
 
     def words(self, pipe: Any, text_tokens: int | None) -> tuple[Any, int]:
-        return pipe.tokenizer_2, self.tokens(
-            type(pipe), pipe.tokenizer.model_max_length, text_tokens
-        )
+        own = pipe.tokenizer.model_max_length
+        return pipe.tokenizer_2, self.tokens(type(pipe), own, text_tokens)
 
     def tokens(self, pipeline: type, own: int, text_tokens: int | None) -> int:
         return text_tokens or inspect.signature(pipeline.__call__).parameters[_TEXT_LIMIT].default
 
 
 def adapter_of(pipe: Any) -> Adapter:
-    """The adapter of a pipeline; `UserError` for one without a denoiser."""
+    """The adapter of a pipeline; `UserError` if it has no denoiser."""
     return adapter_for(denoiser_of(pipe))
 
 
 def adapter_for(denoiser: nn.Module) -> Adapter:
-    """The adapter of a denoiser; of a compiled one, that of what it compiles."""
+    """The adapter of a denoiser, compiled or not."""
     denoiser = getattr(denoiser, "_orig_mod", denoiser)
-    return (FluxAdapter if type(denoiser).__name__ == "FluxTransformer2DModel" else Adapter)(
-        denoiser
-    )
+    kind = FluxAdapter if type(denoiser).__name__ == "FluxTransformer2DModel" else Adapter
+    return kind(denoiser)
 
 
 def _shift(scheduler: Any, positions: int, max_shift: float) -> dict[str, float]:
-    return (
-        {"mu": _mu(scheduler, positions, max_shift)}
-        if scheduler.config.get("use_dynamic_shifting")
-        else {}
-    )
+    shifts = scheduler.config.get("use_dynamic_shifting")
+    return {"mu": _mu(scheduler, positions, max_shift)} if shifts else {}
 
 
 def _mu(scheduler: Any, positions: int, max_shift: float) -> float:
-    """How far a flow-matching schedule is shifted: linear in the number of positions (FLUX's and SD
-    3's pipelines).
+    """The shift of a flow-matching schedule, linear in the number of positions (as in FLUX and SD
+    3).
+
+    Example with the defaults and max_shift=1.15: 256 positions give 0.5, 4096 give 1.15.
     """
     get = scheduler.config.get
     fewest, most = get("base_image_seq_len", 256), get("max_image_seq_len", 4096)

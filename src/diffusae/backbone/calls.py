@@ -1,6 +1,4 @@
-"""The pipeline call that is running: which pipeline, with which arguments, and so how many pictures
-it makes.
-"""
+"""The running pipeline call: its pipeline, its arguments and its number of pictures."""
 
 from __future__ import annotations
 
@@ -24,30 +22,27 @@ class Call:
 
     pipe: Any
     passes_of: PassesOf | None
-    """How it runs its guidance; None: its class is not known."""
+    """The passes of its guidance; None if its class is unknown."""
     arguments: Mapping[str, Any]
     """By name, defaults included."""
     outer: Call | None
-    """The call that it was made in, by a callback."""
+    """The call whose callback made this one."""
     running: bool = True
     passes: dict[object, int] = field(default_factory=dict)
-    """Denoiser calls so far, by whoever counts them."""
+    """counter -> denoiser calls so far."""
 
     @property
     def pictures(self) -> int | None:
-        """How many pictures the arguments ask for: prompts x `num_images_per_prompt`; None where
-        there are no prompts.
-        """
+        """Pictures of the call: prompts x `num_images_per_prompt`. None without prompts."""
         prompt, embedded = self.arguments.get("prompt"), self.arguments.get("prompt_embeds")
         given = embedded if prompt is None else prompt
         if given is None:
             return None
-        return (1 if isinstance(given, str) else len(given)) * (
-            self.arguments.get("num_images_per_prompt") or 1
-        )
+        prompts = 1 if isinstance(given, str) else len(given)
+        return prompts * (self.arguments.get("num_images_per_prompt") or 1)
 
     def within(self, other: Call) -> bool:
-        """Whether it is `other`, or was made inside of it."""
+        """Whether it is `other` or was made inside of it."""
         return self is other or (self.outer is not None and self.outer.within(other))
 
 
@@ -60,26 +55,23 @@ def running_call() -> Call | None:
 
 
 def calling_pipeline() -> Any:
-    """The pipeline that this code is called by, followed or not; None outside of all."""
+    """The pipeline whose call runs this code, followed or not. None outside of a call."""
     frame = sys._getframe(1)
     while frame is not None:
-        if frame.f_code.co_name == "__call__" and isinstance(
-            frame.f_locals.get("self"), DiffusionPipeline
-        ):
-            return frame.f_locals["self"]
+        caller = frame.f_locals.get("self") if frame.f_code.co_name == "__call__" else None
+        if isinstance(caller, DiffusionPipeline):
+            return caller
         frame = frame.f_back
     return None
 
 
 @contextmanager
 def followed_calls(pipe: Any) -> Iterator[None]:
-    """While the context lasts, `running_call` knows the calls of this pipeline; contexts may
-    overlap in any order.
+    """Within the context, `running_call` knows the calls of this pipeline. Contexts may overlap.
 
-    Python looks `__call__` up on the class, so the object is given a subclass of its own class for
-    that time.
+    Python looks `__call__` up on the class, so the object temporarily gets a subclass of its class.
     """
-    if not callable(pipe):  # a denoiser's holder, whose owner runs a loop of their own
+    if not callable(pipe):  # it only holds a denoiser, for the caller's own loop
         yield
         return
     if "_followers" not in vars(type(pipe)):
@@ -117,6 +109,6 @@ def _bound(
     try:
         bound = signature.bind(pipe, *args, **kwargs)
     except TypeError:
-        return {}  # the pipeline's own call says what is wrong with them
+        return {}  # the pipeline's call itself raises the error
     bound.apply_defaults()
     return bound.arguments

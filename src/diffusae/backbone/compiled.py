@@ -20,22 +20,20 @@ from diffusae.errors import UserError
 log = logging.getLogger(__name__)
 
 COMPILED: tuple[type[nn.Module], ...] = (Attention, FluxAttention, FeedForward, ResnetBlock2D)
-"""Where a denoiser's time goes."""
-
+"""The layers that take most of a denoiser's time."""
 
 _VARIANTS = 256
-"""Shapes of one kind of layer that may be compiled. Torch's own limit of 8 would leave most of a
-U-Net as it is, in silence.
-"""
+"""Limit of compiled shapes per kind of layer. Torch's own limit of 8 silently skips most of a
+U-Net."""
 
 
 def compile_denoiser(pipe: Any, *, backend: str | Callable[..., Any] = "inductor") -> int:
-    """Compile the attention, feed-forward and residual layers of the pipeline's denoiser, in place;
-    return their number.
+    """Compile the denoiser's attention, feed-forward and residual layers in place; return their
+    number.
 
-    Their `forward` alone is compiled, not what calls it: hooks on them and on the blocks around
-    them run as ever. Layers of one shape share the compiled code. The first picture of a size takes
-    the time that compiling takes (minutes for a large model).
+    Only their `forward` is compiled, so hooks on them and on blocks around them still run. Layers
+    of one shape share the compiled code. The first picture of a size takes longer, since it
+    includes compiling (minutes for a large model).
     """
     dynamo.recompile_limit = max(dynamo.recompile_limit, _VARIANTS)
     layers = [module for module in denoiser_of(pipe).modules() if isinstance(module, COMPILED)]
@@ -46,11 +44,10 @@ def compile_denoiser(pipe: Any, *, backend: str | Callable[..., Any] = "inductor
 
 
 def refuse_compiled(denoiser: nn.Module, paths: Iterable[str] = ()) -> None:
-    """`UserError` where the denoiser, or a part of it around one of the blocks at `paths`, is
-    compiled as a whole.
+    """`UserError` if the denoiser, or a module around a block of `paths`, is compiled as a whole.
 
-    What runs then was traced before the hooks were set, so they would do nothing. The blocks' own
-    `forward` may be compiled: hooks lie around it.
+    It was then traced without hooks, so they would do nothing. A block's own `forward` may be
+    compiled, since hooks run around it.
     """
     around = {"": denoiser}
     for path in paths:
@@ -64,22 +61,20 @@ def refuse_compiled(denoiser: nn.Module, paths: Iterable[str] = ()) -> None:
     for path, module in around.items():
         if _calls_compiled(module) or runs_compiled(module):
             raise UserError(
-                f"{path or 'the denoiser'} ({type(module).__name__}) is compiled as a whole"
-                " (torch.compile), so hooks in it do nothing; leave that out and set"
-                " model.compile=true (compile_denoiser), which compiles the layers that take the"
-                " time and leaves the hooks alone"
+                f"{path or 'the denoiser'} ({type(module).__name__}) is compiled as a whole "
+                "(torch.compile), so hooks in it do nothing; do not compile it, and set "
+                "model.compile=true (compile_denoiser), which compiles the slow layers and keeps "
+                "hooks working"
             )
 
 
 def runs_compiled(module: nn.Module) -> bool:
-    """Whether the module's `forward` is compiled: then its parts' hooks do nothing, and its own
-    run.
-    """
+    """Whether the module's `forward` is compiled: hooks of its parts do nothing, its own hooks
+    run."""
     return hasattr(module.forward, "_torchdynamo_orig_callable")
 
 
 def _calls_compiled(module: nn.Module) -> bool:
-    """Whether the module is compiled with its own hooks: `torch.compile(module)`, or
-    `module.compile()`.
-    """
+    """Whether the module is compiled with its hooks (`torch.compile(module)`,
+    `module.compile()`)."""
     return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None

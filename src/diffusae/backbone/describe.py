@@ -1,8 +1,7 @@
-"""What a pipeline's denoiser looks like, read off its configuration alone: no weights are loaded.
+"""A description of a pipeline's denoiser from its configuration, without weights.
 
-The configuration comes from the pipeline's folder, from the hub, or, for the models that conf/model
-names, from `architectures/`: the published sizes, so that a study can be planned before any weights
-are at hand.
+The configuration comes from the pipeline's folder or the hub. For the models of conf/model it comes
+from `architectures/` (the published sizes), so that a study can be planned without any download.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ import diffusers
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-from diffusae.backbone.adapters import Layout, adapter_for
+from diffusae.backbone.adapters import adapter_for
 from diffusae.backbone.component_configs import REMEDY, component_config, on_meta
 from diffusae.backbone.families import require_adapter, require_text_to_image
 from diffusae.backbone.hookpoints import COMPONENTS, HookpointInfo, list_hookpoints
 from diffusae.backbone.load import is_hub_id
+from diffusae.backbone.settings import Layout
 from diffusae.backbone.text_attention import reads_text
 from diffusae.backbone.text_layers import ENCODERS, TextLayer, describe_text_layers
 from diffusae.backbone.trusted import require_trusted
@@ -35,17 +35,17 @@ _MOST_STAGES = 12
 
 @dataclass(frozen=True)
 class Description:
-    """A model before its weights.
+    """A model without its weights.
 
     Attributes:
         pipeline: the class of its pipeline.
-        hookpoints: {path: what is known of the block}.
-        scale: pixels that a position of the finest grid stands for, along each side.
-        latent_scale: pixels that a latent entry stands for, along each side.
-        tokens: of a padded prompt, as the denoiser attends to them first.
+        hookpoints: {path: info of the block}.
+        scale: pixels per position of the finest grid, along a side.
+        latent_scale: pixels per latent entry, along a side.
+        tokens: tokens of a padded prompt that the denoiser attends to first.
         layout: how guidance runs.
         reads_text: whether its attention to the text can be recorded.
-        text_layers: {name: layer of a text encoder}, where it was asked for.
+        text_layers: {name: layer of a text encoder}, if requested.
     """
 
     pipeline: str
@@ -73,12 +73,12 @@ def describe(
 ) -> Description:
     """Build the denoiser of a folder or hub id on the meta device and list its hookpoints.
 
-    For a hub id, `architecture` names the shipped sizes that are read in its place; then nothing is
-    downloaded. With `text_layers`, those of its text encoders are listed too.
+    For a hub id with an `architecture`, shipped sizes are used and nothing is downloaded. With
+    `text_layers`, the text encoders' layers are listed too.
 
     Raises:
-        UserError: the configuration cannot be had (the message names what would serve), or no such
-            architecture.
+        UserError: the configuration cannot be read (the message says what would serve), or the
+            architecture is unknown.
     """
     shipped = architecture is not None and is_hub_id(source)
     if shipped:
@@ -91,12 +91,16 @@ def describe(
     pipeline = getattr(diffusers, name, DiffusionPipeline)
     if not (isinstance(pipeline, type) and issubclass(pipeline, DiffusionPipeline)):
         raise UserError(
-            f"{name!r} of {str(source)!r} is no pipeline of diffusers; set model.source to a whole"
-            " pipeline"
+            f"{name!r} of {str(source)!r} is no pipeline of diffusers; set model.source to a whole "
+            "pipeline"
         )
-    denoiser = build_denoiser(parts["denoiser"], told_by=source)
+    denoiser = build_denoiser(parts["denoiser"], named_by=source)
     adapter = adapter_for(denoiser)
     latent_scale = 2 ** (_stages(parts["vae"], source) - 1)
+    layers: dict[str, TextLayer] = {}
+    if text_layers:
+        encoders = parts["text_encoders"] if shipped else _text_encoders(source, revision)
+        layers = describe_text_layers(encoders, pipeline=pipeline, text_tokens=text_tokens)
     return Description(
         pipeline=name,
         hookpoints=list_hookpoints(denoiser),
@@ -107,49 +111,34 @@ def describe(
         ),
         layout=adapter.layout,
         reads_text=reads_text(denoiser),
-        text_layers=(
-            describe_text_layers(
-                parts["text_encoders"] if shipped else _text_encoders(source, revision),
-                pipeline=pipeline,
-                text_tokens=text_tokens,
-            )
-            if text_layers
-            else {}
-        ),
+        text_layers=layers,
     )
 
 
 def build_denoiser(
-    config: dict[str, Any], *, told_by: object = "the denoiser's configuration"
+    config: dict[str, Any], *, named_by: object = "the denoiser's configuration"
 ) -> Any:
-    """The denoiser of a configuration with its `_class_name`, on the meta device: shapes without
-    memory.
-
-    Raises:
-        UserError: `told_by` names no model of diffusers, or its values make none.
-    """
-    return on_meta(config, told_by)
+    """The denoiser of a configuration with its `_class_name`, on the meta device. Raises as
+    `on_meta`."""
+    return on_meta(config, named_by)
 
 
 def _stages(vae: dict[str, Any], source: object) -> int:
-    """How many sizes a VAE has; each halves the picture once more than the one before it."""
+    """The number of sizes of a VAE. Every further size halves the picture."""
     channels = vae.get("block_out_channels")
     if not isinstance(channels, list) or not 0 < len(channels) <= _MOST_STAGES:
         raise UserError(
-            f"the VAE of {str(source)!r} ({shown(vae.get('_class_name'))}) must have"
-            f" block_out_channels, a list of 1 to {_MOST_STAGES} numbers, has {shown(channels)}:"
-            " how far it shrinks a picture is not known; choose another model"
+            f"the VAE of {str(source)!r} ({shown(vae.get('_class_name'))}) must have "
+            f"block_out_channels, a list of 1 to {_MOST_STAGES} numbers, has {shown(channels)}: "
+            "how far it shrinks a picture is not known; choose another model"
         )
     return len(channels)
 
 
 def _text_encoders(source: str | Path, revision: str | None) -> dict[str, dict[str, Any]]:
     """{encoder: its configuration} of a folder or hub id."""
-    with _named(
-        source,
-        "the text encoders' configurations",
-        "text_encoder/config.json and those of further encoders",
-    ):
+    needed = "text_encoder/config.json and those of further encoders"
+    with _named(source, "the text encoders' configurations", needed):
         index = _config_of(source, revision)
         return {
             name: {**_config_of(source, revision, name), "_class_name": _class_of(index, name)}
@@ -159,13 +148,10 @@ def _text_encoders(source: str | Path, revision: str | None) -> dict[str, dict[s
 
 
 def _class_of(index: dict[str, Any], name: str) -> str | None:
-    """The class of a component as model_index.json has it, `[library, class]`; None where it has
-    none.
-    """
+    """The class of a component in model_index.json (`[library, class]`); None if it has none."""
     entry = of_type(index.get(name, [None, None]), list, name)
-    return of_type(
-        entry[1] if len(entry) == 2 else 0, str | None, f"{name}, which is [library, class],"
-    )
+    kind = entry[1] if len(entry) == 2 else 0
+    return of_type(kind, str | None, f"{name}, which is [library, class],")
 
 
 def _published(source: str | Path, revision: str | None) -> dict[str, Any]:
@@ -181,18 +167,17 @@ def _published(source: str | Path, revision: str | None) -> dict[str, Any]:
         component = next((name for name in COMPONENTS if name in index), None)
         if component is None:
             raise UserError(
-                f"{shown(index.get('_class_name'))} has no U-Net and no transformer whose blocks"
-                " could be hooked"
+                f"{shown(index.get('_class_name'))} has no U-Net and no transformer with blocks to "
+                "hook"
             )
         require_adapter(index)
         require_text_to_image(of_type(index.get("_class_name"), str, "_class_name of the pipeline"))
+        encoder = _config_of(source, revision, "text_encoder")
         return {
             "pipeline": index.get("_class_name"),
             "denoiser": _config_of(source, revision, component),
             "vae": _config_of(source, revision, "vae"),
-            "text_tokens": (
-                _config_of(source, revision, "text_encoder").get("max_position_embeddings", 0)
-            ),
+            "text_tokens": encoder.get("max_position_embeddings", 0),
         }
 
 
@@ -206,24 +191,23 @@ def _config_of(
             return component_config(folder, component)
         return read_json(folder / "model_index.json", remedy=REMEDY)
     kind: Any = DiffusionPipeline if component is None else _AnyConfig
-    return of_type(
-        kind.load_config(source, subfolder=component, revision=revision), dict, str(source)
-    )
+    config = kind.load_config(source, subfolder=component, revision=revision)
+    return of_type(config, dict, str(source))
 
 
 @contextmanager
 def _named(source: str | Path, what: str, needed: str) -> Iterator[None]:
-    """Say what would serve where a configuration cannot be had."""
+    """If a configuration cannot be read, raise a `UserError` that says what would serve."""
     try:
         yield
     except UserError:
         raise
-    except Exception as error:  # the hub's clients have no common error
+    except Exception as error:  # the hub's clients have no common error class
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{what} of {str(source)!r} cannot be read ({reason}); set model.source to a local"
-            f" folder in the diffusers layout (with {needed}), or model.architecture to one of"
-            f" {', '.join(known_architectures())}"
+            f"{what} of {str(source)!r} cannot be read ({reason}); set model.source to a local "
+            f"folder in the diffusers layout (with {needed}), or model.architecture to one of "
+            f"{', '.join(known_architectures())}"
         ) from error
 
 

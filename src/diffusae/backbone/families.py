@@ -1,6 +1,4 @@
-"""Kinds of pipelines that are served, and what is said of the others: their class, and what they
-lack.
-"""
+"""The supported kinds of pipelines, and the errors for others."""
 
 from __future__ import annotations
 
@@ -12,8 +10,8 @@ from diffusae.backbone.layouts import KNOWN, TEXT_TO_IMAGE, calling_class
 from diffusae.errors import UserError
 
 ADAPTER_NEEDS = (
-    "an adapter would have to know how its latents lie, which grid and time its denoiser takes, and"
-    " which rows of a call are which branch of guidance (docs/models.md, 'Another model')"
+    "an adapter would have to know the layout of its latents, the grid and time of its denoiser, "
+    "and which rows of a call are which branch of guidance (docs/models.md, 'Another model')"
 )
 DENOISERS = (
     "UNet2DConditionModel",
@@ -25,40 +23,36 @@ DENOISERS = (
 
 
 def require_adapter(index: Mapping[str, Any]) -> None:
-    """`UserError` for a pipeline whose denoiser no adapter knows.
+    """`UserError` for a pipeline whose denoiser has no adapter.
 
     Args:
-        index: what its model_index.json says: the pipeline's class, and {component: [library,
-            class]}.
+        index: its model_index.json: the pipeline's class, and {component: [library, class]}.
     """
     for name in COMPONENTS:
         match index.get(name):
             case [str(), str() as kind] if kind not in DENOISERS:
                 raise UserError(
-                    f"{index.get('_class_name')} is not served: its denoiser is a {kind}, and there"
-                    f" are adapters for {', '.join(DENOISERS)}; {ADAPTER_NEEDS}"
+                    f"{index.get('_class_name')} is not supported: its denoiser is a {kind}, but "
+                    f"adapters exist for {', '.join(DENOISERS)}; {ADAPTER_NEEDS}"
                 )
 
 
 def require_text_to_image(name: str) -> None:
-    """`UserError` for a pipeline, by the name of its class, that does not make a picture of a
-    prompt alone.
-    """
+    """`UserError` for a class of pipelines that needs more than a prompt, or is unknown."""
     if name in TEXT_TO_IMAGE:
         return
     if name in KNOWN:
         raise UserError(
-            f"{name} needs a picture besides the prompt, so it cannot make one of a prompt alone;"
-            " use a text-to-image pipeline, or call it yourself inside capture_updates or steer"
+            f"{name} needs a picture besides the prompt, so it cannot make one of a prompt alone; "
+            "use a text-to-image pipeline, or call it yourself inside capture_updates or steer"
         )
     raise UserError(
-        f"{name} is none of the pipelines that are served: {', '.join(TEXT_TO_IMAGE)};"
-        f" {ADAPTER_NEEDS}"
+        f"{name} is none of the supported pipelines: {', '.join(TEXT_TO_IMAGE)}; {ADAPTER_NEEDS}"
     )
 
 
 def refuse_needing_a_picture(pipe: Any) -> None:
-    """`UserError` for a loaded pipeline that makes a picture of another picture."""
+    """`UserError` for a loaded pipeline that makes a picture from another picture."""
     name = calling_class(type(pipe)).__name__
     if name in KNOWN:
         require_text_to_image(name)

@@ -12,41 +12,33 @@ from diffusae.backbone.hookpoints import find
 WIDTH = 100
 
 
+def _table(*names: str, title: str | None = None) -> Table:
+    columns = (Column(name, no_wrap=True) for name in names)
+    return Table(*columns, title=title, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+
+
 def hookpoint_table(model: DictConfig, description: Description) -> Table:
-    """One row a block, in the order of the places that a configuration can name."""
+    """One row per block, in the order of the places that a configuration can name."""
     known = description.hookpoints
     names: dict[str, list[str]] = {path: [] for path in known}
     for block, wanted in model.hookpoints.items():
         if wanted is not None:
             names[find(known, wanted).path].append(str(block))
-    made = Table(
-        *(
-            Column(name, no_wrap=True)
-            for name in ("place", "path", "class", "d_in", "grid", "block")
-        ),
-        title=f"{model.name} at {model.height} x {model.width} px",
-        box=SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-    )
+    title = f"{model.name} at {model.height} x {model.width} px"
+    table = _table("place", "path", "class", "d_in", "grid", "block", title=title)
     finest = (model.height // description.scale, model.width // description.scale)
     for place, (path, info) in enumerate(known.items()):
         grid = "x".join(map(str, info.grid(*finest)))
-        made.add_row(str(place), path, info.kind, str(info.d_in), grid, ", ".join(names[path]))
-    return made
+        table.add_row(str(place), path, info.kind, str(info.d_in), grid, ", ".join(names[path]))
+    return table
 
 
 def encoder_table(description: Description) -> Table:
-    """One row a text encoder: its layers' names, d_in, and the tokens of a padded prompt."""
-    made = Table(
-        *(Column(name, no_wrap=True) for name in ("text encoder", "layers", "d_in", "tokens")),
-        box=SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-    )
+    """One row per text encoder: its layers' names, d_in, and the tokens of a padded prompt."""
+    table = _table("text encoder", "layers", "d_in", "tokens")
     encoders = dict.fromkeys(layer.encoder for layer in description.text_layers.values())
     for encoder in encoders:
         layers = [layer for layer in description.text_layers.values() if layer.encoder == encoder]
         names = f"{layers[0].name} ... {layers[-1].name}" if len(layers) > 1 else layers[0].name
-        made.add_row(encoder, names, str(layers[0].d_in), str(layers[0].tokens))
-    return made
+        table.add_row(encoder, names, str(layers[0].d_in), str(layers[0].tokens))
+    return table

@@ -1,9 +1,9 @@
-"""The places in a denoiser that can be hooked: its transformer blocks, by dotted module path.
+"""The hookpoints of a denoiser: its transformer blocks, by dotted module path.
 
-In a U-Net they are the 2D transformers, whose inputs and outputs are feature maps; in a transformer
-they are the members of its lists of blocks (`transformer_blocks.11`,
-`single_transformer_blocks.3`), whose inputs and outputs are one vector a position, with the text as
-a stream of its own beside the picture's where attention is joint.
+In a U-Net they are the 2D transformers; inputs and outputs are feature maps. In a transformer they
+are the members of its lists of blocks (`transformer_blocks.11`, `single_transformer_blocks.3`);
+inputs and outputs are one vector per position, and a second stream for the text if attention is
+joint.
 """
 
 from __future__ import annotations
@@ -19,27 +19,23 @@ from torch import nn
 from diffusae.errors import UserError, together, unknown
 
 COMPONENTS = ("unet", "transformer")
-"""What pipelines call their denoiser."""
+"""Attributes of a pipeline that may hold its denoiser."""
 
 
 @dataclass(frozen=True)
 class HookpointInfo:
-    """What is known of a transformer block before anything runs."""
+    """A transformer block, as known before anything runs."""
 
     path: str
     d_in: int
     """Channels of the block's input, output and update."""
     level: int = 0
-    """How often the denoiser has halved its finest grid where the block sits; 0 throughout in a
-    transformer.
-    """
+    """Number of halvings of the finest grid at the block; always 0 in a transformer."""
     kind: str = Transformer2DModel.__name__
     """The block's class."""
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """(h, w) of the block's positions where the finest grid has this size; odd sizes halve
-        upwards.
-        """
+        """(h, w) of the block's positions for a finest grid of this size. Odd sizes round up."""
         scale = 2**self.level
         return -(-height // scale), -(-width // scale)
 
@@ -51,31 +47,28 @@ def denoiser_of(pipe: Any) -> nn.Module:
         if isinstance(denoiser, nn.Module):
             return denoiser
     raise UserError(
-        f"{type(pipe).__name__} has no U-Net ('unet') and no transformer ('transformer'), whose"
-        " blocks could be hooked; use a text-to-image pipeline of diffusers"
+        f"{type(pipe).__name__} has no U-Net ('unet') and no transformer ('transformer') with "
+        "blocks to hook; use a text-to-image pipeline of diffusers"
     )
 
 
 def execution_device(pipe: Any) -> torch.device:
-    """Where the pipeline computes: under offloading its weights lie elsewhere, and its own `device`
-    is theirs.
-    """
+    """The device that computes. Under offloading, `pipe.device` is where the weights are
+    instead."""
     return getattr(pipe, "_execution_device", pipe.device)
 
 
 def list_hookpoints(denoiser: nn.Module) -> dict[str, HookpointInfo]:
-    """{path: info} of every transformer block (`mid_block.attentions.0`, `transformer_blocks.11`),
-    in module order.
-    """
+    """{path: info} of all transformer blocks (`mid_block.attentions.0`), in module order."""
     levels = _levels(denoiser)
     return _of_unet(denoiser, levels) if levels else _of_transformer(denoiser)
 
 
 def find(known: Mapping[str, HookpointInfo], wanted: str | int) -> HookpointInfo:
-    """The hookpoint of a path, or of a place in the list: 0 is the first, -1 the last.
+    """The hookpoint at a path, or at a place in the list: 0 is the first, -1 the last.
 
     Raises:
-        UserError: no such path or place; the valid ones are listed.
+        UserError: the path or place does not exist. The message lists the valid ones.
     """
     if isinstance(wanted, int):
         if not -len(known) <= wanted < len(known):
@@ -92,28 +85,26 @@ def find(known: Mapping[str, HookpointInfo], wanted: str | int) -> HookpointInfo
 def find_all(
     known: Mapping[str, HookpointInfo], hookpoints: Mapping[str, str | int]
 ) -> dict[str, HookpointInfo]:
-    """{block: info} of {block: path or place}; one `UserError` names every one that does not
-    exist.
-    """
-    found: dict[str, HookpointInfo] = {}
+    """{block: info} of {block: path or place}. One `UserError` lists all that do not exist."""
+    infos: dict[str, HookpointInfo] = {}
     faults = []
     for block, wanted in hookpoints.items():
         try:
-            found[block] = find(known, wanted)
+            infos[block] = find(known, wanted)
         except UserError as error:
             faults.append(f"block {block!r}: {error}")
     together(faults)
-    return found
+    return infos
 
 
 def _of_unet(denoiser: nn.Module, levels: dict[str, int]) -> dict[str, HookpointInfo]:
-    found: dict[str, HookpointInfo] = {}
+    infos: dict[str, HookpointInfo] = {}
     for path, module in denoiser.named_modules():
         section = next((name for name in levels if path.startswith(f"{name}.")), None)
         if isinstance(module, Transformer2DModel) and section is not None:
-            assert module.in_channels is not None  # only a transformer over discrete codes has none
-            found[path] = HookpointInfo(path=path, d_in=module.in_channels, level=levels[section])
-    return found
+            assert module.in_channels is not None  # None only over discrete codes
+            infos[path] = HookpointInfo(path=path, d_in=module.in_channels, level=levels[section])
+    return infos
 
 
 def _of_transformer(denoiser: nn.Module) -> dict[str, HookpointInfo]:
@@ -121,11 +112,9 @@ def _of_transformer(denoiser: nn.Module) -> dict[str, HookpointInfo]:
     if config is None or "num_attention_heads" not in config or "attention_head_dim" not in config:
         return {}
     d_in = config["num_attention_heads"] * config["attention_head_dim"]
-    lists = {name: each for name, each in denoiser.named_children() if name.endswith("blocks")}
+    lists = {name: module for name, module in denoiser.named_children() if name.endswith("blocks")}
     return {
-        f"{name}.{place}": HookpointInfo(
-            path=f"{name}.{place}", d_in=d_in, kind=type(block).__name__
-        )
+        f"{name}.{place}": HookpointInfo(f"{name}.{place}", d_in, kind=type(block).__name__)
         for name, blocks in lists.items()
         if isinstance(blocks, nn.ModuleList)
         for place, block in enumerate(blocks)
@@ -133,9 +122,7 @@ def _of_transformer(denoiser: nn.Module) -> dict[str, HookpointInfo]:
 
 
 def _levels(denoiser: nn.Module) -> dict[str, int]:
-    """{section: halvings} of a U-Net, e.g. {"down_blocks.0": 0, "mid_block": 3}, read off its
-    resamplers.
-    """
+    """{section: halvings} of a U-Net, e.g. {"down_blocks.0": 0, "mid_block": 3}."""
     if not hasattr(denoiser, "mid_block"):
         return {}
     levels: dict[str, int] = {}

@@ -15,10 +15,9 @@ from diffusae.backbone.hookpoints import execution_device
 def encode_pictures(
     pipe: Any, pictures: UInt8[Tensor, "n height width 3"], *, batch_size: int
 ) -> Float[Tensor, "n channels h w"]:
-    """The latents (means) of pictures in the denoiser's scale, in the autoencoder's dtype on its
-    device.
+    """The latents (means) of pictures, in the denoiser's scale and the autoencoder's dtype.
 
-    An autoencoder that overflows in half precision (Stable Diffusion XL's `force_upcast`) encodes
+    An autoencoder that overflows in half precision (`force_upcast` of Stable Diffusion XL) encodes
     in float32.
     """
     vae = pipe.vae

@@ -1,11 +1,10 @@
-"""Which rows of a denoiser call belong to which branch of guidance: known by the pipeline's class
-and the running call.
+"""The branches of guidance in the denoiser calls of a step, by the pipeline's class.
 
-A pipeline makes one or more passes of its denoiser a step. Stable Diffusion 1, 2, XL and 3 and
+A pipeline makes one or more passes of its denoiser per step. Stable Diffusion 1, 2, XL and 3 and
 PixArt make one, with the batch [uncond, cond] under guidance and [cond] without.
 Perturbed-attention guidance (PAG, arXiv 2403.17377) appends a third branch. FLUX makes a pass for
-`cond`, and one for `uncond` if a true guidance scale and a negative prompt are given. A class that
-is not listed here is refused: its rows would be a guess.
+`cond`, and one for `uncond` if a true guidance scale and a negative prompt are given. Other classes
+are refused, since their rows are unknown.
 """
 
 from __future__ import annotations
@@ -14,32 +13,29 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 Branches = tuple[str, ...]
-"""The branches of one batch, in their order along it."""
+"""The branches of one batch, in order."""
 
 Passes = tuple[Branches, ...]
-"""The denoiser calls of one step, in their order."""
+"""The denoiser calls of one step, in order."""
 
 CONDITIONINGS = ("cond", "uncond")
 GUIDED: Branches = ("uncond", "cond")
 UNGUIDED: Branches = ("cond",)
 
 PERTURBED = "perturbed"
-"""The conditional branch once more with its self-attention switched off (PAG)."""
+"""The conditional branch again, without self-attention (PAG)."""
 SKIPPED = "skipped"
-"""The conditional branch once more without some layers (`skip_guidance_layers` of Stable Diffusion
-3): a pass of its own.
-"""
+"""The conditional branch again, without some layers, as an extra pass (`skip_guidance_layers` of
+Stable Diffusion 3)."""
 
 _ASKED = "do_classifier_free_guidance"
 
 PassesOf = Callable[[Any, Mapping[str, Any]], Passes]
-"""passes(pipeline, the call's arguments) -> the passes of the step that runs."""
+"""(pipeline, the call's arguments) -> the passes of the running step."""
 
 
 def _one_batch(pipe: Any, given: Mapping[str, Any]) -> Passes:
-    """Guidance may change between two steps of a call: the pipeline's own property knows, where it
-    has one.
-    """
+    """Guidance may change between steps, so the pipeline's own property is read if it exists."""
     guided = getattr(pipe, _ASKED) if hasattr(type(pipe), _ASKED) else given["guidance_scale"] > 1
     return (GUIDED if guided else UNGUIDED,)
 
@@ -49,7 +45,7 @@ def _perturbed(pipe: Any, given: Mapping[str, Any]) -> Passes:
     return ((*branches, PERTURBED) if pipe.do_perturbed_attention_guidance else branches,)
 
 
-def _pass_each(_pipe: Any, given: Mapping[str, Any]) -> Passes:
+def _one_per_branch(_pipe: Any, given: Mapping[str, Any]) -> Passes:
     embedded = (given.get(f"negative_{name}prompt_embeds") is not None for name in ("", "pooled_"))
     negative = given.get("negative_prompt") is not None or all(embedded)
     guided = negative and given.get("true_cfg_scale", 1.0) > 1
@@ -60,7 +56,7 @@ TEXT_TO_IMAGE: Mapping[str, PassesOf] = {
     "StableDiffusionPipeline": _one_batch,
     "StableDiffusionXLPipeline": _one_batch,
     "StableDiffusion3Pipeline": _one_batch,
-    "FluxPipeline": _pass_each,
+    "FluxPipeline": _one_per_branch,
     "PixArtAlphaPipeline": _one_batch,
     "PixArtSigmaPipeline": _one_batch,
     "LatentConsistencyModelPipeline": _one_batch,
@@ -69,74 +65,51 @@ TEXT_TO_IMAGE: Mapping[str, PassesOf] = {
     "StableDiffusion3PAGPipeline": _perturbed,
     "PixArtSigmaPAGPipeline": _perturbed,
 }
-"""Pipelines that make a picture of a prompt alone, by class: the stages can run them."""
+"""Pipelines that need only a prompt, by class. The stages can run them."""
 
 _WITH_A_PICTURE = {
     _one_batch: (
-        "StableDiffusionImg2ImgPipeline",
-        "StableDiffusionInpaintPipeline",
-        "StableDiffusionDepth2ImgPipeline",
-        "StableDiffusionUpscalePipeline",
-        "StableDiffusionAdapterPipeline",
-        "StableDiffusionXLAdapterPipeline",
-        "StableDiffusionControlNetPipeline",
-        "StableDiffusionControlNetImg2ImgPipeline",
-        "StableDiffusionControlNetInpaintPipeline",
-        "StableDiffusionXLImg2ImgPipeline",
-        "StableDiffusionXLInpaintPipeline",
-        "StableDiffusionXLControlNetPipeline",
-        "StableDiffusionXLControlNetImg2ImgPipeline",
-        "StableDiffusionXLControlNetInpaintPipeline",
+        "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
+        "StableDiffusionDepth2ImgPipeline", "StableDiffusionUpscalePipeline",
+        "StableDiffusionAdapterPipeline", "StableDiffusionXLAdapterPipeline",
+        "StableDiffusionControlNetPipeline", "StableDiffusionControlNetImg2ImgPipeline",
+        "StableDiffusionControlNetInpaintPipeline", "StableDiffusionXLImg2ImgPipeline",
+        "StableDiffusionXLInpaintPipeline", "StableDiffusionXLControlNetPipeline",
+        "StableDiffusionXLControlNetImg2ImgPipeline", "StableDiffusionXLControlNetInpaintPipeline",
         "StableDiffusionXLControlNetUnionPipeline",
         "StableDiffusionXLControlNetUnionImg2ImgPipeline",
-        "StableDiffusionXLControlNetUnionInpaintPipeline",
-        "StableDiffusion3Img2ImgPipeline",
-        "StableDiffusion3InpaintPipeline",
-        "StableDiffusion3ControlNetPipeline",
-        "StableDiffusion3ControlNetInpaintingPipeline",
-        "LatentConsistencyModelImg2ImgPipeline",
+        "StableDiffusionXLControlNetUnionInpaintPipeline", "StableDiffusion3Img2ImgPipeline",
+        "StableDiffusion3InpaintPipeline", "StableDiffusion3ControlNetPipeline",
+        "StableDiffusion3ControlNetInpaintingPipeline", "LatentConsistencyModelImg2ImgPipeline",
     ),
     _perturbed: (
-        "StableDiffusionPAGImg2ImgPipeline",
-        "StableDiffusionPAGInpaintPipeline",
-        "StableDiffusionControlNetPAGPipeline",
-        "StableDiffusionControlNetPAGInpaintPipeline",
-        "StableDiffusionXLPAGImg2ImgPipeline",
-        "StableDiffusionXLPAGInpaintPipeline",
-        "StableDiffusionXLControlNetPAGPipeline",
-        "StableDiffusionXLControlNetPAGImg2ImgPipeline",
+        "StableDiffusionPAGImg2ImgPipeline", "StableDiffusionPAGInpaintPipeline",
+        "StableDiffusionControlNetPAGPipeline", "StableDiffusionControlNetPAGInpaintPipeline",
+        "StableDiffusionXLPAGImg2ImgPipeline", "StableDiffusionXLPAGInpaintPipeline",
+        "StableDiffusionXLControlNetPAGPipeline", "StableDiffusionXLControlNetPAGImg2ImgPipeline",
         "StableDiffusion3PAGImg2ImgPipeline",
     ),
-    _pass_each: (
-        "FluxImg2ImgPipeline",
-        "FluxInpaintPipeline",
-        "FluxControlPipeline",
-        "FluxControlImg2ImgPipeline",
-        "FluxControlInpaintPipeline",
-        "FluxControlNetPipeline",
-        "FluxControlNetImg2ImgPipeline",
-        "FluxControlNetInpaintPipeline",
-        "FluxFillPipeline",
+    _one_per_branch: (
+        "FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxControlPipeline",
+        "FluxControlImg2ImgPipeline", "FluxControlInpaintPipeline", "FluxControlNetPipeline",
+        "FluxControlNetImg2ImgPipeline", "FluxControlNetInpaintPipeline", "FluxFillPipeline",
     ),
-}
+}  # fmt: skip
 
 KNOWN: Mapping[str, PassesOf] = {
     **TEXT_TO_IMAGE,
     **{name: passes for passes, names in _WITH_A_PICTURE.items() for name in names},
 }
-"""{class of diffusers: its passes}; a class that inherits its `__call__` counts as the class that
-it inherits it from.
-"""
+"""{class of diffusers: its passes}. A class that inherits `__call__` counts as the class that
+defines it."""
 
 
 def calling_class(kind: type) -> type:
-    """The class that defines what a call of this one does; the class itself where there is no
-    call.
-    """
-    return next((each for each in kind.__mro__ if "__call__" in vars(each)), kind)
+    """The class that defines `__call__` of this class; the class itself if none does."""
+    return next((base for base in kind.__mro__ if "__call__" in vars(base)), kind)
 
 
 def passes_of(kind: type) -> PassesOf | None:
-    """How a pipeline of this class runs its guidance; None where that is not known."""
+    """The passes of a pipeline of this class; None if they are unknown."""
     caller = calling_class(kind)
     return KNOWN.get(caller.__name__) if caller.__module__.startswith("diffusers.") else None

@@ -1,6 +1,4 @@
-"""Loading a text-to-image pipeline from a folder or the hub: safetensors only, no code from the
-model.
-"""
+"""Loading a text-to-image pipeline from a folder or the hub: safetensors only, no foreign code."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import diffusers.utils.logging as diffusers_logging
 import torch
@@ -20,6 +18,7 @@ from torch import nn
 
 from diffusae.backbone.component_configs import REMEDY, require_weights
 from diffusae.backbone.families import require_adapter
+from diffusae.backbone.settings import SchedulerChoice
 from diffusae.backbone.trusted import require_trusted
 from diffusae.errors import UserError, unknown
 from diffusae.parsing import read_json
@@ -27,15 +26,12 @@ from diffusae.sources import first_line, local_folder, refuse_pickles
 
 log = logging.getLogger(__name__)
 
-SchedulerChoice = Literal["ddim", "keep"]
-
 _INDEX = "model_index.json"
 _VARIANT = re.compile(r"[^.]+\.([^.]+?)(?:-\d+-of-\d+)?\.safetensors")
 """`diffusion_pytorch_model.fp16.safetensors`, `model.fp16-00001-of-00002.safetensors`."""
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
-"""Optional components that text-to-image sampling does without; the first two judge finished
-pictures, the third takes image prompts.
-"""
+"""Optional components that are not needed: the first two check finished pictures, the third encodes
+image prompts."""
 
 
 def load_pipeline(
@@ -48,16 +44,18 @@ def load_pipeline(
     scheduler: SchedulerChoice = "ddim",
     safety_checker: bool = False,
 ) -> DiffusionPipeline:
-    """Load a diffusers pipeline with every component on `device` in `dtype`.
+    """Load a diffusers pipeline with every component on `device` in `dtype`, without progress bars.
 
-    `source` is a folder in the diffusers layout or a hub id ("owner/name"), for which `revision` is
-    a branch, tag or commit; `variant` names a set of weight files ("fp16"). `scheduler="ddim"` puts
-    a DDIM scheduler, made from the pipeline's own noise schedule, in the place of its scheduler;
-    "keep" leaves that. Progress bars are off.
+    Args:
+        source: a folder in the diffusers layout, or a hub id ("owner/name").
+        revision: branch, tag or commit of a hub id.
+        variant: name of a set of weight files ("fp16").
+        scheduler: "ddim" replaces the scheduler by DDIM on the same noise schedule; "keep" keeps
+            it.
 
-    `UserError` when the hub does not serve the model (the message names the folder that would),
-    when the folder is not a pipeline, holds pickled weights only, or wants code of its own to be
-    run.
+    Raises:
+        UserError: the hub does not serve the model (the message names a folder that would), or the
+            folder is no pipeline, has only pickled weights, or asks to run its own code.
     """
     if scheduler not in get_args(SchedulerChoice):
         raise unknown("scheduler", scheduler, get_args(SchedulerChoice))
@@ -68,7 +66,8 @@ def load_pipeline(
         require_trusted(folder, components)
         require_adapter(components)
         needed = components.keys() - unused.keys()
-        _refuse_pickles(folder, needed)
+        for name in sorted(needed):
+            refuse_pickles(folder / name)
         _refuse_another_variant(folder, needed, variant)
         for name in sorted(needed):
             require_weights(folder, name)
@@ -86,14 +85,10 @@ def load_pipeline(
                 low_cpu_mem_usage=False,
                 **options,
             )
-        except (
-            Exception
-        ) as error:  # of a damaged folder the libraries raise whatever its values lead to
-            raise UserError(
-                f"{folder} does not load as a diffusers pipeline: {first_line(error)}"
-            ) from error
-    # Components load in the dtype asked for or in the stored one, as their library pleases: convert
-    # them all.
+        except Exception as error:  # a damaged folder may raise anything
+            what = f"{folder} does not load as a diffusers pipeline: {first_line(error)}"
+            raise UserError(what) from error
+    # Some libraries ignore `dtype` and load in the stored one.
     pipe = pipe.to(device=torch.device(device), dtype=dtype)
     _check_dtype(pipe, dtype)
     if scheduler == "ddim":
@@ -114,7 +109,7 @@ def is_hub_id(source: str | Path) -> bool:
 def _folder_of(
     source: str | Path, *, revision: str | None, variant: str | None, unused: dict[str, Any]
 ) -> Path:
-    """The local folder of `source`, downloaded from the hub where it is no folder."""
+    """The local folder of `source`, downloaded from the hub if it is a hub id."""
     return local_folder(
         source,
         setting="model.source",
@@ -134,75 +129,65 @@ def _folder_of(
 def _read_index(folder: Path) -> dict[str, Any]:
     """The components that a pipeline folder declares."""
     try:
-        index = read_json(folder / _INDEX, remedy=REMEDY)
+        return read_json(folder / _INDEX, remedy=REMEDY)
     except FileNotFoundError as error:
         raise UserError(
-            f"{folder} holds no {_INDEX}; model.source must be a whole pipeline in the diffusers"
-            " layout"
+            f"{folder} holds no {_INDEX}; model.source must be a whole pipeline in the diffusers "
+            "layout"
         ) from error
-    return index
-
-
-def _refuse_pickles(folder: Path, names: Iterable[str]) -> None:
-    """`UserError` for a component whose weights exist as pickles only: reading those can run
-    code.
-    """
-    for name in sorted(names):
-        refuse_pickles(folder / name)
 
 
 def _refuse_another_variant(folder: Path, names: Iterable[str], variant: str | None) -> None:
-    """`UserError` for a component whose weights exist under the names of another variant only."""
+    """`UserError` for a component that has weights only for another variant."""
     for name in sorted(names):
         files = [path.name for path in sorted((folder / name).glob("*.safetensors"))]
-        found = {match[1] if match else None for match in map(_VARIANT.fullmatch, files)}
-        if found and variant is None and None not in found:
-            stored = sorted(each for each in found if each)
+        variants = {match[1] if match else None for match in map(_VARIANT.fullmatch, files)}
+        if variants and variant is None and None not in variants:
+            stored = sorted(variant for variant in variants if variant)
             raise UserError(
-                f"{folder / name} holds its weights under the name of a variant only ({files[0]});"
-                f" set model.variant={stored[0]}"
+                f"{folder / name} has weights only for a variant ({files[0]}); set "
+                f"model.variant={stored[0]}"
             )
 
 
 def _ddim(scheduler: Any) -> DDIMScheduler:
     """A DDIM scheduler on the noise schedule of `scheduler`.
 
-    DDIM's own default clips x0 to [-1, 1], which is for pixels: latents are clipped only where the
-    config says so.
+    DDIM's default clips x0 to [-1, 1], which suits pixels. Latents are clipped only if the config
+    says so.
 
     Raises:
         UserError: a flow-matching scheduler, which has no such noise schedule.
     """
     if not hasattr(scheduler, "alphas_cumprod"):
         raise UserError(
-            f"{type(scheduler).__name__} is no noise schedule that DDIM could run on (flow"
-            " matching); set model.scheduler=keep"
+            f"{type(scheduler).__name__} has no noise schedule for DDIM (flow matching); set "
+            "model.scheduler=keep"
         )
-    made = DDIMScheduler.from_config(
+    ddim = DDIMScheduler.from_config(
         scheduler.config, clip_sample=scheduler.config.get("clip_sample", False)
     )
-    assert isinstance(made, DDIMScheduler)
-    return made
+    assert isinstance(ddim, DDIMScheduler)
+    return ddim
 
 
 def _check_dtype(pipe: DiffusionPipeline, dtype: torch.dtype) -> None:
-    """One dtype throughout: a mixture fails in the middle of a run, or worse, does not fail."""
+    """`UserError` for mixed dtypes, which fail in the middle of a run or go unnoticed."""
     for name, component in pipe.components.items():
         if isinstance(component, nn.Module):
             others = {p.dtype for p in component.parameters() if p.is_floating_point()} - {dtype}
             if others:
                 raise UserError(
-                    f"{name} keeps parameters in {', '.join(map(str, others))} and will not become"
-                    f" {dtype}; load the model in that dtype"
+                    f"{name} keeps parameters in {', '.join(map(str, others))} and cannot become "
+                    f"{dtype}; load the model in that dtype"
                 )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Loading without progress bars; the libraries' settings are put back afterwards."""
-    shown = [
-        lib for lib in (diffusers_logging, transformers_logging) if lib.is_progress_bar_enabled()
-    ]
+    """Switch progress bars off within the context."""
+    libraries = (diffusers_logging, transformers_logging)
+    shown = [library for library in libraries if library.is_progress_bar_enabled()]
     for library in shown:
         library.disable_progress_bar()
     try:

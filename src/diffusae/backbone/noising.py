@@ -1,6 +1,4 @@
-"""Clean latents on their way to noise, as a pipeline's own scheduler mixes them at one of its
-timesteps.
-"""
+"""Adding noise to clean latents, as a pipeline's own scheduler does at one of its timesteps."""
 
 from __future__ import annotations
 
@@ -18,11 +16,10 @@ def noised(
     noise: Float[Tensor, "n c h w"],
     timestep: float,
 ) -> Float[Tensor, "n c h w"]:
-    """What the denoiser was trained to see of `latents` at the scheduler's own timestep.
+    """`latents` with noise, in the form that the denoiser was trained on at this timestep.
 
-    Flow matching: x_t = (1 - sigma) x_0 + sigma noise (arXiv 2403.03206, eq. 13). Other schedulers
-    share their noise schedule with DDIM, whatever form they step in: x_t = sqrt(alpha_bar) x_0 +
-    sqrt(1 - alpha_bar) noise.
+    Flow matching: x_t = (1 - sigma) x_0 + sigma noise (arXiv 2403.03206, eq. 13). Others, as DDIM:
+    x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) noise.
     """
     if is_flow_matching(scheduler):
         sigma = timestep / scheduler.config.num_train_timesteps
@@ -32,14 +29,11 @@ def noised(
 
 
 def is_flow_matching(scheduler: Any) -> bool:
-    """Whether a scheduler's noise lies on the straight line from picture to noise."""
+    """Whether a scheduler mixes picture and noise linearly (flow matching)."""
     return not hasattr(scheduler, "alphas_cumprod")
 
 
 def as_ddim(scheduler: Any) -> Any:
-    """A DDIM scheduler on the noise schedule of one that is not flow matching."""
-    return (
-        scheduler
-        if isinstance(scheduler, DDIMScheduler)
-        else DDIMScheduler.from_config(scheduler.config)
-    )
+    """A DDIM scheduler on the noise schedule of a scheduler that is not flow matching."""
+    is_ddim = isinstance(scheduler, DDIMScheduler)
+    return scheduler if is_ddim else DDIMScheduler.from_config(scheduler.config)

@@ -1,6 +1,4 @@
-"""A pipeline whose denoiser knows nothing: the same architecture with weights drawn anew, as a
-baseline.
-"""
+"""A baseline: the pipeline's denoiser with new random weights."""
 
 from __future__ import annotations
 
@@ -12,11 +10,11 @@ from diffusae.backbone.hookpoints import COMPONENTS, denoiser_of
 
 
 def with_random_denoiser(pipe: Any, *, seed: int) -> None:
-    """Put a denoiser in the place of the pipeline's own, with the initial weights that its class
-    draws from `seed`.
+    """Replace the pipeline's denoiser by one with the initial weights that its class draws from
+    `seed`.
 
-    Drawn on the CPU in float32, whatever the pipeline's device and dtype; global randomness is
-    untouched.
+    The weights are drawn on the CPU in float32 for any device and dtype. Global random states do
+    not change.
     """
     trained: Any = denoiser_of(pipe)
     with torch.random.fork_rng(devices=[]):

@@ -1,9 +1,9 @@
-"""The layers of a pipeline's text encoders, by name: `text_9` is layer 9 (from 0) of the first,
+"""The layers of a pipeline's text encoders. `text_9` is layer 9 (from 0) of the first encoder,
 `text2_9` and `text3_9` of the second and third.
 
-A layer gives one vector a token, [prompts, tokens, d_in], alone (CLIP) or first in a tuple (T5).
-Not every layer reaches the denoiser: Stable Diffusion XL reads the last but one, FLUX of its first
-encoder no more than one pooled vector.
+A layer's output is one vector per token, [prompts, tokens, d_in], alone (CLIP) or first in a tuple
+(T5). Not all reach the denoiser: Stable Diffusion XL reads the last layer but one, and FLUX reads
+only a pooled vector of its first encoder.
 """
 
 from __future__ import annotations
@@ -24,20 +24,19 @@ ENCODERS: Mapping[str, str] = {
     "text2": "text_encoder_2",
     "text3": "text_encoder_3",
 }
-"""{how a layer's name begins: what pipelines call the encoder}"""
+"""{beginning of a layer's name: the pipeline's attribute of the encoder}"""
 
 _NAME = re.compile(r"(text[23]?)_(\d+)")
-# transformers 5 has no `text_model` around a plain CLIPTextModel's layers, and one around a
-# projected one's.
 _TEXT_LIMIT = "max_sequence_length"
+# transformers 5 has `text_model` around the layers of CLIPTextModelWithProjection, but not of
+# CLIPTextModel.
 _LISTS = ("encoder.layers", "text_model.encoder.layers", "encoder.block")
 
 
 @dataclass(frozen=True)
 class TextLayer:
-    """One layer: its name, its encoder's place in the pipeline, its own path there, the width of a
-    token's vector, and the tokens of a padded prompt.
-    """
+    """One layer: name, the pipeline's attribute of its encoder, path in the encoder, width of a
+    token's vector, tokens of a padded prompt."""
 
     name: str
     encoder: str
@@ -47,7 +46,7 @@ class TextLayer:
 
     @property
     def tokenizer(self) -> str:
-        """What the pipeline calls the tokenizer that feeds the encoder."""
+        """The pipeline's attribute of the encoder's tokenizer."""
         return self.encoder.replace("text_encoder", "tokenizer")
 
     @property
@@ -57,15 +56,14 @@ class TextLayer:
 
 
 def names_text_layer(block: str) -> bool:
-    """Whether a block's name is that of a text encoder's layer, existing or not."""
+    """Whether a block's name has the form of a text layer's name."""
     return _NAME.fullmatch(block) is not None
 
 
 def list_text_layers(pipe: Any, *, text_tokens: int | None = None) -> dict[str, TextLayer]:
-    """{name: layer} of every text encoder of a loaded pipeline, encoder by encoder, from the first
-    layer on.
+    """{name: layer} of all text encoders of a loaded pipeline, in order.
 
-    `text_tokens` is the length that T5 prompts are padded and cut to; None: the pipeline's own.
+    `text_tokens` is the length to which T5 prompts are padded or cut. None: the pipeline's own.
     """
     encoders = {encoder: getattr(pipe, encoder, None) for encoder in ENCODERS.values()}
     return layers_of(encoders, pipeline=type(pipe), text_tokens=text_tokens)
@@ -74,9 +72,7 @@ def list_text_layers(pipe: Any, *, text_tokens: int | None = None) -> dict[str, 
 def describe_text_layers(
     configs: Mapping[str, Mapping[str, Any]], *, pipeline: type, text_tokens: int | None = None
 ) -> dict[str, TextLayer]:
-    """The same before any weights are there: {encoder: configuration with its `_class_name`}, built
-    on the meta device.
-    """
+    """`list_text_layers` without weights, from {encoder: configuration with its `_class_name`}."""
     encoders = {}
     for encoder, config in configs.items():
         values = {name: value for name, value in config.items() if name != "_class_name"}
@@ -87,8 +83,9 @@ def describe_text_layers(
 def layers_of(
     encoders: Mapping[str, Any], *, pipeline: type, text_tokens: int | None = None
 ) -> dict[str, TextLayer]:
-    """{name: layer} of encoders by what the pipeline calls them; what is no module is left out."""
-    found: dict[str, TextLayer] = {}
+    """{name: layer} of {the pipeline's attribute: encoder}. Values that are no modules are
+    skipped."""
+    named: dict[str, TextLayer] = {}
     for short, encoder in ENCODERS.items():
         module = encoders.get(encoder)
         if not isinstance(module, nn.Module):
@@ -97,51 +94,47 @@ def layers_of(
         config: Any = module.config
         for place in range(len(layers)):
             name = f"{short}_{place}"
-            found[name] = TextLayer(
+            named[name] = TextLayer(
                 name=name,
                 encoder=encoder,
                 path=f"{path}.{place}",
-                d_in=config.hidden_size,  # T5's configuration answers to this name too
+                d_in=config.hidden_size,  # works for T5 too
                 tokens=_tokens(config, pipeline, text_tokens),
             )
-    return found
+    return named
 
 
 def find_text_layer(known: Mapping[str, TextLayer], name: str) -> TextLayer:
-    """The layer called `name`; `UserError` lists the valid names for one that does not exist."""
+    """The layer of this name. A `UserError` for an unknown name lists the valid names."""
     if name not in known:
         raise UserError(
-            f"text layer {name!r} does not exist; the model's text encoders have"
-            f" {told(known) or 'none'}"
+            f"text layer {name!r} does not exist; the model's text encoders have "
+            f"{in_short(known) or 'none'}"
         )
     return known[name]
 
 
 def find_text_layers(known: Mapping[str, TextLayer], names: Iterable[str]) -> dict[str, TextLayer]:
-    """{name: layer}; one `UserError` for every name that does not exist."""
-    found: dict[str, TextLayer] = {}
+    """{name: layer}. One `UserError` lists all unknown names."""
+    layers: dict[str, TextLayer] = {}
     faults = []
     for name in names:
         try:
-            found[name] = find_text_layer(known, name)
+            layers[name] = find_text_layer(known, name)
         except UserError as error:
             faults.append(str(error))
     together(faults)
-    return found
+    return layers
 
 
 def text_layer(pipe: Any, name: str) -> nn.Module:
-    """The module of a loaded pipeline's text layer.
-
-    Raises:
-        UserError: there is no such layer; the valid ones are listed.
-    """
+    """The module of a loaded pipeline's text layer. Raises as `find_text_layer`."""
     layer = find_text_layer(list_text_layers(pipe), name)
     return getattr(pipe, layer.encoder).get_submodule(layer.path)
 
 
-def told(known: Iterable[str]) -> str:
-    """Layers' names in short, an encoder at a time: `text_0 to text_11, text2_0 to text2_31`."""
+def in_short(known: Iterable[str]) -> str:
+    """Layers' names in short, by encoder: `text_0 to text_11, text2_0 to text2_31`."""
     ends: dict[str, list[str]] = {}
     for name in known:
         ends.setdefault(name.split("_")[0], []).append(name)
@@ -151,9 +144,8 @@ def told(known: Iterable[str]) -> str:
 
 
 def _tokens(config: Any, pipeline: type, text_tokens: int | None) -> int:
-    """Tokens of a padded prompt: all that CLIP has positions for; of T5 as asked, else as the
-    pipeline's call has it.
-    """
+    """Tokens of a padded prompt. CLIP: its positions. T5: `text_tokens`, or the default of the
+    pipeline's call."""
     if hasattr(config, "max_position_embeddings"):
         return config.max_position_embeddings
     known = inspect.signature(pipeline.__call__).parameters  # pyright: ignore[reportFunctionMemberAccess]
@@ -169,6 +161,6 @@ def _layers(module: nn.Module, encoder: str) -> tuple[str, nn.ModuleList]:
         if isinstance(layers, nn.ModuleList):
             return path, layers
     raise UserError(
-        f"the layers of {encoder}, a {type(module).__name__}, are not where CLIP and T5 keep them"
-        f" ({', '.join(_LISTS)}); use a pipeline with one of these"
+        f"the layers of {encoder}, a {type(module).__name__}, are not where CLIP and T5 keep them "
+        f"({', '.join(_LISTS)}); use a pipeline with one of these"
     )

@@ -1,6 +1,4 @@
-"""What a model's folder may ask for: components of diffusers and transformers, weights that lie in
-it, and no code.
-"""
+"""Checks that a model's folder asks only for parts of diffusers and transformers and own files."""
 
 from __future__ import annotations
 
@@ -32,39 +30,33 @@ _KINDS: Mapping[str, tuple[Any, ...]] = {
     ),
 }
 _RENAMED = {"CLIPFeatureExtractor": "CLIPImageProcessor"}
-"""Classes that published folders name and that are called otherwise now."""
+"""Old class names in published folders, with their new names."""
 
 
 def require_trusted(folder: Path, index: Mapping[str, Any]) -> None:
-    """Refuse a pipeline's folder that wants code of its own, parts of other libraries, or files
-    outside itself.
+    """Refuse a pipeline's folder that asks for its own code, other libraries or files outside
+    itself.
 
     Args:
-        index: what its model_index.json says.
+        index: its model_index.json.
 
     Raises:
-        UserError: with every such wish.
+        UserError: lists all faults.
     """
     require_own_files(folder)
-    together(
-        f"{folder} does not load: {fault}; its files are not used"
-        for fault in _faults(folder, index)
-    )
+    faults = _faults(folder, index)
+    together(f"{folder} does not load: {fault}; its files are not used" for fault in faults)
 
 
 def model_class(library: str, name: Any, base: type) -> Any:
-    """The class of a library that a configuration names; `UserError` where it is none, or is not a
-    `base`.
-    """
-    kind = (
-        getattr(_LIBRARIES[library], name, None)
-        if isinstance(name, str) and _NAME.fullmatch(name)
-        else None
-    )
+    """The class of a library that a configuration names; `UserError` if it is no subclass of
+    `base`."""
+    is_name = isinstance(name, str) and _NAME.fullmatch(name)
+    kind = getattr(_LIBRARIES[library], name, None) if is_name else None
     if not (isinstance(kind, type) and issubclass(kind, base)):
         raise UserError(
-            f"the model's configuration names {name!r}, which is no model of the {library} that is"
-            " installed; use a model of that library, or a newer one"
+            f"the model's configuration names {name!r}, which is no model of the installed "
+            f"{library}; use a model of that library, or a newer one"
         )
     return kind
 
@@ -77,12 +69,8 @@ def _faults(folder: Path, index: Mapping[str, Any]) -> Iterator[str]:
         )
     for name, entry in index.items():
         if isinstance(entry, list) and not name.startswith("_"):
-            fault = (
-                _component_fault(folder, name, entry)
-                if len(entry) == 2 and entry != [None, None]
-                else None
-            )
-            if fault is not None:
+            used = len(entry) == 2 and entry != [None, None]
+            if used and (fault := _component_fault(folder, name, entry)) is not None:
                 yield f"component {name!r} is {entry}: {fault}"
     for path in sorted(folder.glob("*/*.index.json")):
         yield from _shard_faults(path)
@@ -91,22 +79,22 @@ def _faults(folder: Path, index: Mapping[str, Any]) -> Iterator[str]:
 def _component_fault(folder: Path, name: str, entry: list[Any]) -> str | None:
     library, kind = entry
     if not _NAME.fullmatch(name):
-        return "no component is called so"
+        return "this is no valid name of a component"
     if not isinstance(library, str) or not isinstance(kind, str) or not _NAME.fullmatch(kind):
-        return "it must be a library and a class of it"
+        return "it must be a library and one of its classes"
     if (folder / name / f"{library}.py").exists():
         return "it asks for code of the folder's own, which is never run"
     if library not in _LIBRARIES:
         module = getattr(diffusers.pipelines, library, None) if _NAME.fullmatch(library) else None
-        found = getattr(module, kind, None)
-        known = isinstance(found, type) and issubclass(
-            found, (*_KINDS["diffusers"], *_KINDS["transformers"])
+        cls = getattr(module, kind, None)
+        known = isinstance(cls, type) and issubclass(
+            cls, (*_KINDS["diffusers"], *_KINDS["transformers"])
         )
         return None if known else "only components of diffusers and transformers are loaded"
-    found = getattr(_LIBRARIES[library], _RENAMED.get(kind, kind), None)
+    cls = getattr(_LIBRARIES[library], _RENAMED.get(kind, kind), None)
     if kind.startswith("Auto") and library == "transformers":
         return "its own code is asked for" if _has_own_code(folder / name) else None
-    if not (isinstance(found, type) and issubclass(found, _KINDS[library])):
+    if not (isinstance(cls, type) and issubclass(cls, _KINDS[library])):
         return (
             f"the {library} that is installed has no such model, scheduler, tokenizer or processor"
         )
@@ -122,7 +110,7 @@ def _has_own_code(component: Path) -> bool:
 
 
 def _shard_faults(path: Path) -> Iterator[str]:
-    """Weights in several files are listed in one more; all must lie beside it."""
+    """Check an index of weight files: the listed files must lie beside it."""
     try:
         files = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
         outside = sorted({str(name) for name in files if not _SHARD.fullmatch(str(name))})
@@ -131,6 +119,6 @@ def _shard_faults(path: Path) -> Iterator[str]:
         return
     if outside and not path.name.endswith(".bin.index.json"):
         yield (
-            f"{path.parent.name}/{path.name} names {outside[0]!r}, which is no safetensors file"
-            " beside it"
+            f"{path.parent.name}/{path.name} names {outside[0]!r}, which is no safetensors file "
+            "beside it"
         )

@@ -1,3 +1,2 @@
 """Reading a denoiser while it generates: updates of its transformer blocks, and its
-cross-attention.
-"""
+cross-attention."""

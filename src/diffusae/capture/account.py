@@ -1,6 +1,4 @@
-"""What was recorded of which call: every block, timestep, branch and picture that was asked for,
-once.
-"""
+"""A check that every wanted block, timestep, branch and picture is recorded exactly once."""
 
 from __future__ import annotations
 
@@ -19,13 +17,13 @@ Key = tuple[str, float, str]
 
 
 class Account:
-    """Of one context of recording.
+    """What one context has recorded of the pipeline calls in it.
 
-    In a loop of the caller's own over the denoiser every call counts as further pictures: nothing
-    tells a new loop from a timestep that comes twice.
+    In the caller's own loop, all denoiser calls count as new pictures, since a second loop and a
+    repeated timestep look alike.
 
     Args:
-        blocks, timesteps, conditionings: what is to be recorded of each call of the pipeline.
+        blocks, timesteps, conditionings: what must be recorded of a pipeline call.
     """
 
     def __init__(
@@ -36,17 +34,15 @@ class Account:
         conditionings: Collection[str],
     ) -> None:
         self._pipe = pipe
-        self._wanted = [
-            (block, float(t), c) for t in timesteps for block in blocks for c in conditionings
-        ]
+        self._wanted = [(b, float(t), c) for t in timesteps for b in blocks for c in conditionings]
         self._recorded: dict[Call | None, set[Key]] = {}
 
     def enter(self, clock: Clock, block: str, conditioning: str) -> int:
-        """This is about to be recorded of the running call. Returns the call's number: its pictures
-        come in that order.
+        """Note a recording of the running call, and return the call's number, which orders
+        pictures.
 
         Raises:
-            UserError: it was recorded of that call before: its scheduler comes to a timestep twice.
+            UserError: the call has recorded it before, so its scheduler repeats a timestep.
         """
         call, timestep = clock.branches.call, clock.now
         assert timestep is not None
@@ -54,17 +50,15 @@ class Account:
         key = (block, float(timestep), conditioning)
         if key in recorded and call is not None:
             raise UserError(
-                f"{block} ran 2 times at timestep {timestep:g}: this scheduler"
-                f" ({type(self._pipe.scheduler).__name__}) calls the denoiser more often than once"
-                " a step; use DDIM"
+                f"{block} ran 2 times at timestep {timestep:g}: this scheduler "
+                f"({type(self._pipe.scheduler).__name__}) calls the denoiser more than once per "
+                "step; use DDIM"
             )
         recorded.add(key)
         return list(self._recorded).index(call)
 
     def close(self) -> None:
-        """`UserError` for a call of which only a part was recorded, such as one that was
-        stopped.
-        """
+        """`UserError` for a call that was recorded only in part, for example a stopped one."""
         first = 0
         for call, recorded in self._recorded.items():
             if call is None:
@@ -74,30 +68,28 @@ class Account:
                 if key not in recorded:
                     block, timestep, conditioning = key
                     raise UserError(
-                        f"{block} was not recorded at timestep {timestep:g}, {conditioning}, for"
-                        f" {numbered(pictures, first)}, although other timesteps of that call of"
-                        f" {type(self._pipe).__name__} were: it ended early, or has another"
-                        " schedule; run the pictures again"
+                        f"{block} was not recorded at timestep {timestep:g}, {conditioning}, for "
+                        f"{numbered(pictures, first)}, although other timesteps of that call of "
+                        f"{type(self._pipe).__name__} were: it ended early, or has another "
+                        "schedule; run the pictures again"
                     )
             first += pictures
 
 
 def in_order(parts: Iterable[tuple[int, Tensor]]) -> Tensor:
-    """The pictures of (number of the call, its part), call by call: a call made inside of another
-    comes after it.
-    """
-    tensors = [part for _, part in sorted(parts, key=lambda each: each[0])]
+    """The pictures of all (call's number, tensor), in the order of the calls."""
+    tensors = [tensor for _, tensor in sorted(parts, key=lambda part: part[0])]
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 
 
 def numbered(pictures: int, first: int = 0) -> str:
-    """Pictures by their numbers: `pictures 0 to 3`."""
+    """Pictures in words: `pictures 0 to 3`."""
     last = first + pictures - 1
     return f"picture {first}" if pictures == 1 else f"pictures {first} to {last}"
 
 
 def check_visited(timesteps: Iterable[float], clock: Clock) -> None:
-    """`UserError` when a wanted timestep never came."""
+    """`UserError` if a wanted timestep never came."""
     missing = sorted(set(timesteps) - set(clock.visited), reverse=True)
     if missing:
         visited = ", ".join(f"{t:g}" for t in dict.fromkeys(clock.visited))

@@ -1,7 +1,6 @@
-"""A model's own cross-attention maps: the baseline without an SAE for "where will the object be".
+"""A model's own cross-attention maps, a baseline without an SAE for the place of an object.
 
-In the manner of DAAM (arXiv 2210.04885): softmax probabilities of the cross-attention, averaged
-over heads.
+As in DAAM (arXiv 2210.04885): softmax probabilities of the cross-attention, averaged over heads.
 """
 
 from __future__ import annotations
@@ -33,14 +32,13 @@ from diffusae.errors import UserError
 
 @dataclass
 class CapturedAttention:
-    """What `capture_cross_attention` recorded; complete once its context has ended."""
+    """The recording of `capture_cross_attention`, complete after its context."""
 
     maps: dict[tuple[str, float], Float[Tensor, "pictures positions tokens"]] = field(
         default_factory=dict
     )
-    """{(block, timestep): probabilities}, float32 on the CPU; they sum to 1 over the padded
-    prompt.
-    """
+    """{(block, timestep): probabilities}, float32 on the CPU. They sum to 1 over the padded
+    prompt."""
     grids: dict[str, tuple[int, int]] = field(default_factory=dict)
     """{block: (h, w)}; positions are row-major over it."""
 
@@ -55,13 +53,15 @@ def capture_cross_attention(
 ) -> Iterator[CapturedAttention]:
     """Record the conditional branch's attention to the text at the wanted scheduler timesteps.
 
-    `hookpoints` is {block: module path, or place}; None takes every transformer block that reads
-    the text through an attention of its own, under its path (FLUX: the double-stream blocks).
-    `layout` is as for `capture_updates`, and so are the errors. A block of several layers gives the
-    mean over them. The layers' attention processors stay as they are: the probabilities are
-    computed beside them, at the wanted timesteps only, from the layer's own inputs and projections,
-    so pictures do not change by a bit. In joint attention (Stable Diffusion 3, FLUX) picture
-    positions attend to picture and text at once: the text's share is scaled to sum to 1.
+    The probabilities are computed from a layer's inputs and projections, beside its attention
+    processor, so pictures stay equal to the bit. A block of several layers gives their mean. In
+    joint attention (Stable Diffusion 3, FLUX), positions attend to picture and text at once: the
+    text's share is scaled to sum to 1.
+
+    Args:
+        hookpoints: {block: module path, or place}. None: all blocks with an attention of their own
+            to the text, by path (FLUX: the double-stream blocks).
+        layout: as in `capture_updates`, which also raises the same errors.
     """
     if not timesteps:
         raise UserError("no timestep is wanted; name at least one to record")
@@ -78,7 +78,7 @@ def capture_cross_attention(
     )
 
     fresh: defaultdict[str, dict[int, Tensor]] = defaultdict(dict)
-    """{block that runs: {layer: its map}}: the layers come before their block."""
+    """{running block: {layer: its map}}: hooks of layers run before those of their block."""
     account = Account(pipe, hookpoints, timesteps, ["cond"])
 
     def note_grid(block: str, moment: Moment, _before: Tensor, _after: Tensor) -> None:
@@ -104,9 +104,7 @@ def capture_cross_attention(
                 queries = args[0] if args else kwargs["hidden_states"]
                 rows = rows_of("cond", len(queries), clock.branches())
                 words = kwargs["encoder_hidden_states"]
-                if isinstance(
-                    words, tuple
-                ):  # an IP-Adapter adds its pictures' tokens behind the text's
+                if isinstance(words, tuple):  # an IP-Adapter adds tokens of pictures
                     words = words[0]
                 if getattr(attention, "add_k_proj", None) is not None:
                     rotary = kwargs.get("image_rotary_emb")
@@ -114,9 +112,8 @@ def capture_cross_attention(
                 else:
                     mask = kwargs.get("attention_mask")
                     mask = None if mask is None else mask[rows]
-                    mean = cross_attention(attention, queries[rows], words[rows], mask=mask).mean(
-                        dim=1
-                    )
+                    maps = cross_attention(attention, queries[rows], words[rows], mask=mask)
+                    mean = maps.mean(dim=1)
                 fresh[block][layer] = mean.cpu()
 
             return hook
@@ -128,9 +125,8 @@ def capture_cross_attention(
                     f"{info.path} has no cross-attention; name a block whose layers read the prompt"
                 )
             for layer, attention in enumerate(attentions):
-                handle = attention.register_forward_pre_hook(
-                    hook_for(block, layer), with_kwargs=True
-                )
+                hook = hook_for(block, layer)
+                handle = attention.register_forward_pre_hook(hook, with_kwargs=True)
                 stack.callback(handle.remove)
         yield captured
     check_visited(timesteps, clock)
@@ -146,12 +142,9 @@ def cross_attention(
     *,
     mask: Float[Tensor, "rows 1 tokens"] | None = None,
 ) -> Float[Tensor, "rows heads positions tokens"]:
-    """softmax(Q K^T / sqrt(d_head) + mask) over the tokens, in float32, by the layer's own
-    projections.
-    """
-    assert (
-        attention.to_k is not None
-    )  # None only in layers with added keys, which are no 2D transformer's
+    """softmax(Q K^T / sqrt(d_head) + mask) over tokens, with the layer's projections, in
+    float32."""
+    assert attention.to_k is not None  # None only in layers with added keys
     if attention.norm_cross:
         words = attention.norm_encoder_hidden_states(words)
     query = attention.to_q(queries).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
@@ -171,29 +164,24 @@ def joint_attention(
     *,
     rotary: tuple[Tensor, Tensor] | None = None,
 ) -> Float[Tensor, "rows positions tokens"]:
-    """The picture positions' attention to the text, mean over heads, by a joint layer's own
-    projections, float32.
+    """The attention of picture positions to the text in a joint layer, mean over heads, in float32.
 
-    softmax(Q K^T / sqrt(d_head)) over the text's keys: what joint attention gives to the text,
-    scaled to sum to 1. Head by head, since positions x tokens is large here.
+    softmax(Q K^T / sqrt(d_head)) over the text's keys only: the text's share of joint attention,
+    scaled to sum to 1. Heads are computed one by one to save memory.
     """
     heads: int = attention.heads
     query = _normed(attention.to_q(picture), heads, attention.norm_q)
     key = _normed(attention.add_k_proj(words), heads, getattr(attention, "norm_added_k", None))
-    if rotary is not None:  # text first, then the picture, as the layer itself joins them
+    if rotary is not None:  # text first, then the picture, as in the layer
         tokens = words.shape[1]
-        for_words: Any = tuple(each[:tokens] for each in rotary)
-        for_picture: Any = tuple(each[tokens:] for each in rotary)
+        for_words: Any = tuple(part[:tokens] for part in rotary)
+        for_picture: Any = tuple(part[tokens:] for part in rotary)
         key, query = apply_rotary_emb(key, for_words), apply_rotary_emb(query, for_picture)
     assert isinstance(query, Tensor) and isinstance(key, Tensor)
     total = torch.zeros(len(picture), picture.shape[1], words.shape[1], device=picture.device)
     for head in range(heads):
-        scores = (
-            query[:, head].float()
-            @ key[:, head].float().transpose(-1, -2)
-            * query.shape[-1] ** -0.5
-        )
-        total += scores.softmax(dim=-1)
+        products = query[:, head].float() @ key[:, head].float().transpose(-1, -2)
+        total += (products * query.shape[-1] ** -0.5).softmax(dim=-1)
     return total / heads
 
 
@@ -205,25 +193,20 @@ def _normed(
 
 
 def word_tokens(tokenizer: Any, prompt: str, word: str, *, limit: int | None = None) -> list[int]:
-    """The positions of `word`'s tokens in the encoded prompt, start token counted; [] when it has
-    none.
+    """The positions of `word`'s tokens in the encoded prompt, start token included; [] if none.
 
-    `limit` is the length that the pipeline cuts prompts to; None: the tokenizer's own.
+    `limit` is the length to which the pipeline cuts prompts. None: the tokenizer's own.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(
-            f"{type(tokenizer).__name__} gives no character offsets; use a fast tokenizer"
-            " (transformers 5)"
+            f"{type(tokenizer).__name__} gives no character offsets; use a fast tokenizer "
+            "(transformers 5)"
         )
     spans = _places(word, prompt)
     if not spans:
         return []
-    encoded = tokenizer(
-        prompt,
-        truncation=True,
-        max_length=limit or tokenizer.model_max_length,
-        return_offsets_mapping=True,
-    )
+    most = limit or tokenizer.model_max_length
+    encoded = tokenizer(prompt, truncation=True, max_length=most, return_offsets_mapping=True)
     return [
         position
         for position, (start, end) in enumerate(encoded["offset_mapping"])
@@ -232,17 +215,17 @@ def word_tokens(tokenizer: Any, prompt: str, word: str, *, limit: int | None = N
 
 
 _UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f"
-    "\U00020000-\U0003ffff"
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff"
+    "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 )
 """Scripts that write words without spaces: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
 
 
 def _places(word: str, text: str) -> list[tuple[int, int]]:
-    """(start, end) of every place of `word` in `text` where it stands by itself, whatever its case.
+    """(start, end) of all places of `word` as a whole word in `text`, in any case.
 
-    Letters of scripts without spaces end no word and begin none: 猫 is in 一只猫坐着, and so is cat
-    in 一只cat.
+    Letters of scripts without spaces do not join words: 猫 is in 一只猫坐着, and cat is in 一只cat.
+    Example: "cat" is at (2, 5) in "a cat" and nowhere in "concatenate".
     """
     parts = word.split()
     if not parts:
@@ -258,9 +241,7 @@ def _places(word: str, text: str) -> list[tuple[int, int]]:
 def mean_map(
     captured: CapturedAttention, timestep: float, *, grid: tuple[int, int]
 ) -> Float[Tensor, "pictures positions tokens"]:
-    """All blocks' maps at a timestep, brought to one `grid` (bilinear) and averaged: a model's one
-    answer at one step.
-    """
+    """The mean over all blocks' maps at a timestep, resized to one `grid` (bilinear)."""
     resized = []
     for (block, at), maps in captured.maps.items():
         if at == timestep:

@@ -1,6 +1,4 @@
-"""Where a running denoiser call is: its timestep, its guidance branches and its grid, read from the
-call itself.
-"""
+"""The timestep, guidance branches and grid of a running denoiser call, read from its arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffusae.backbone.adapters import Adapter, adapter_of
-from diffusae.backbone.branches import ToldBranches, told_branches
+from diffusae.backbone.branches import BranchCounter, counted_branches
 from diffusae.backbone.compiled import refuse_compiled
 from diffusae.backbone.hookpoints import denoiser_of
 from diffusae.backbone.layouts import Branches
@@ -22,34 +20,33 @@ from diffusae.errors import UserError
 
 
 class Clock:
-    """`now` is the scheduler's timestep of the running (or last) denoiser call; `visited` holds
-    them all.
-    """
+    """`now` is the scheduler's timestep of the running (or last) denoiser call; `visited` has
+    all."""
 
-    def __init__(self, pipe: Any, adapter: Adapter, branches: ToldBranches) -> None:
+    def __init__(self, pipe: Any, adapter: Adapter, branches: BranchCounter) -> None:
         self.now: float | None = None
         self.visited: list[float] = []
         self._pipe, self._adapter = pipe, adapter
         self.branches = branches
-        """Called, it gives the guidance branches along the running call's batch."""
+        """A call of it gives the guidance branches along the running call's batch."""
         self.schedule = RunningSchedule(pipe)
-        """The scheduler's timesteps as they are now."""
+        """The scheduler's current timesteps."""
         self.watchers: list[Callable[[], None]] = []
-        """Called when a denoiser call begins, once this clock knows it."""
+        """Functions that are called when a denoiser call begins, after this clock."""
         self._given: Mapping[str, Any] = {}
         self._size: tuple[int, int] | None = None
 
-    def strike(self, given: Mapping[str, Any]) -> None:
-        """A denoiser call with these arguments begins.
+    def begin_call(self, given: Mapping[str, Any]) -> None:
+        """Note the begin of a denoiser call with these arguments.
 
         Raises:
-            UserError: its rows have several timesteps, or, in a call of the pipeline, one that is
-                not the scheduler's.
+            UserError: its rows have several timesteps, or the timestep of a pipeline call is not
+                the scheduler's.
         """
         running = self.branches.call is not None
-        told = self._adapter.timestep(self._pipe, given, running=running)
-        now = _scalar(told)
-        own = self.schedule.own(now, rounding=_rounding(told))
+        time = self._adapter.timestep(self._pipe, given, running=running)
+        now = _scalar(time)
+        own = self.schedule.own(now, rounding=_rounding(time))
         if running and own is None:
             raise self.schedule.missing(now)
         self.now = now if own is None else own
@@ -61,32 +58,32 @@ class Clock:
     @property
     def size(self) -> tuple[int, int]:
         """(h, w) of the running call's finest grid."""
-        if self._size is None:  # read once a call: an accelerator may have to be waited for
+        if self._size is None:  # read once per call, since it may wait for a GPU
             self._size = self._adapter.size(self._given)
         return self._size
 
 
 @contextmanager
 def running_clock(pipe: Any, *, layout: Branches | None = None) -> Iterator[Clock]:
-    """A `Clock` that follows every call of the pipeline's denoiser while the context lasts.
+    """Within the context, a `Clock` that follows every call of the pipeline's denoiser.
 
-    It reads the call's own arguments, so that nothing has to be counted or reset between calls.
-    `layout` names the branches along the batch in a loop of the caller's own over the denoiser.
+    It reads the arguments of a call, so nothing is counted or reset between calls. `layout` names
+    the branches along the batch in the caller's own loop.
 
     Raises:
-        UserError: a compiled denoiser, on which hooks would do nothing; one that takes no time.
+        UserError: the denoiser is compiled, so hooks would do nothing, or has no `timestep`.
     """
     denoiser = denoiser_of(pipe)
     refuse_compiled(denoiser)
     adapter = adapter_of(pipe)
     if "timestep" not in inspect.signature(type(denoiser).forward).parameters:
         raise UserError(
-            f"{type(denoiser).__name__} takes no `timestep`; it is not a denoiser that can be"
-            " hooked"
+            f"{type(denoiser).__name__} takes no `timestep`, so it cannot be hooked; use another "
+            "model"
         )
-    branches = ToldBranches(pipe, layout)
+    branches = BranchCounter(pipe, layout)
     clock = Clock(pipe, adapter, branches)
-    with told_branches(pipe, branches, then=clock.strike):
+    with counted_branches(pipe, branches, then=clock.begin_call):
         yield clock
 
 
@@ -104,9 +101,7 @@ def _scalar(timestep: Tensor | float) -> float:
 
 
 def _rounding(timestep: Tensor | float) -> float:
-    """How far, relatively, a timestep may be from the scheduler's: what scaling it in its dtype
-    loses, forth and back.
-    """
+    """The largest relative rounding error of a timestep that was scaled twice in its dtype."""
     if isinstance(timestep, Tensor) and timestep.is_floating_point():
         return 2 * torch.finfo(timestep.dtype).eps
     return 0.0

@@ -1,6 +1,5 @@
-"""What a pipeline gives its denoiser besides latents and time: taken from the first call that it
-makes.
-"""
+"""The denoiser's arguments besides latents and time, taken from a pipeline's first denoiser
+call."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from diffusae.errors import refuse_text
 
 
 class _Taken(Exception):
-    """Ends a pipeline's call once it has told what was wanted."""
+    """Ends a pipeline's call after its arguments were taken."""
 
 
 @torch.no_grad()
@@ -33,14 +32,14 @@ def conditions(
     height: int,
     width: int,
 ) -> dict[str, Any]:
-    """The denoiser's arguments by name for one branch of guidance: text states, pooled states,
-    sizes, masks, positions.
+    """The denoiser's arguments for one branch of guidance: text states, sizes, masks, positions,
+    ...
 
-    The pipeline is called as for a picture and stopped at its first pass of that branch, so every
-    kind of pipeline prepares them itself.
+    The pipeline is called as for a picture and stopped at its first pass of the branch. So any kind
+    of pipeline prepares them itself.
 
     Raises:
-        UserError: a branch that the call does not run.
+        UserError: the call does not run this branch.
     """
     refuse_text("prompts", prompts)
     adapter = adapter_of(pipe)
@@ -76,11 +75,11 @@ def conditions(
 
 
 def _part(value: Any, rows: slice, batch: int) -> Any:
-    """The rows of whatever lies along the batch; in a batch of one branch that is everything."""
+    """The rows of all values that lie along the batch."""
     if isinstance(value, Tensor):
         return value[rows] if value.ndim and len(value) == batch else value
     if isinstance(value, dict):
-        return {name: _part(each, rows, batch) for name, each in value.items()}
+        return {name: _part(item, rows, batch) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_part(each, rows, batch) for each in value)
+        return type(value)(_part(item, rows, batch) for item in value)
     return value

@@ -1,6 +1,5 @@
-"""Blocks that must run in a denoiser call and do not: a cache or layer skipping leaves them out, or
-gives an old output.
-"""
+"""A check that wanted blocks run in a denoiser call. Caches and layer skipping may leave them
+out."""
 
 from __future__ import annotations
 
@@ -17,15 +16,15 @@ from diffusae.capture.clock import Clock
 from diffusae.errors import UserError
 
 Due = Callable[[Clock], Collection[str]]
-"""due(clock) -> the blocks that the running denoiser call must run."""
+"""clock -> the blocks that the running denoiser call must run."""
 
 
 class DueBlocks:
-    """Looks back at every denoiser call, when the next one begins and at the end, whether its due
-    blocks have worked.
+    """Checks after every denoiser call (when the next begins, and at the end) that its due blocks
+    ran.
 
-    A block has worked if it was called and, where its `forward` was replaced, one of its own layers
-    was: what gives an output that was kept from an earlier step calls the block alone.
+    A block ran if it was called. If its `forward` was replaced, one of its layers must have been
+    called too, since a cache may return an old output instead.
     """
 
     def __init__(
@@ -36,13 +35,8 @@ class DueBlocks:
         due: Due,
         stack: ExitStack,
     ) -> None:
-        self._denoiser, self._infos, self._clock, self._due, self._stack = (
-            denoiser,
-            infos,
-            clock,
-            due,
-            stack,
-        )
+        self._denoiser, self._infos, self._clock = denoiser, infos, clock
+        self._due, self._stack = due, stack
         self._wanted: set[str] = set()
         self._called: set[str] = set()
         self._worked: set[str] = set()
@@ -50,10 +44,10 @@ class DueBlocks:
         self._at = ""
 
     def begin(self) -> None:
-        """A denoiser call begins.
+        """Note the begin of a denoiser call.
 
         Raises:
-            UserError: its rows are not known, or the call before it left out what was due.
+            UserError: its rows are unknown, or the call before left out a due block.
         """
         self.settle()
         self._clock.branches()
@@ -68,43 +62,37 @@ class DueBlocks:
                 self._watch(block, module)
 
     def called(self, block: str) -> None:
-        """The block was called."""
+        """Note that the block was called."""
         self._called.add(block)
 
     def settle(self) -> None:
-        """`UserError` for a block that was due in the last denoiser call and did not work."""
-        wanted, worked = (
-            self._wanted,
-            self._called & (self._worked | (self._infos.keys() - self._watched)),
-        )
+        """`UserError` for a block that was due in the last denoiser call and did not run."""
+        worked = self._called & (self._worked | (self._infos.keys() - self._watched))
+        wanted = self._wanted
         self._wanted, self._called = set(), set()
         self._worked.clear()
         for block in sorted(wanted):
             cache = self._cache(self._denoiser.get_submodule(self._infos[block].path))
             if cache or block not in worked:
+                disable = f"{type(self._denoiser).__name__}.disable_cache()"
+                remedy = f" ({cache}); call {disable} first" if cache else "; switch it off"
                 raise UserError(
-                    f"{block} ({self._infos[block].path}) did not run, or not as itself, at"
-                    f" {self._at}: a cache or layer skipping left it out, or gave an output that"
-                    " was kept"
-                    + (
-                        f" ({cache}); call {type(self._denoiser).__name__}.disable_cache() first"
-                        if cache
-                        else "; switch it off"
-                    )
+                    f"{block} ({self._infos[block].path}) did not run, or not as itself, at "
+                    f"{self._at}: a cache or layer skipping left it out or gave an old "
+                    f"output{remedy}"
                 )
 
     def _watch(self, block: str, module: nn.Module) -> None:
         self._watched.add(block)
-        layers = [each for each in module.children() if not isinstance(each, nn.ModuleList)]
+        layers = [layer for layer in module.children() if not isinstance(layer, nn.ModuleList)]
         for layer in layers or [module]:
             handle = layer.register_forward_pre_hook(lambda *_: self._worked.add(block))
             self._stack.callback(handle.remove)
 
     def _cache(self, module: nn.Module) -> str:
-        """The cache of diffusers that stands between the block and the denoiser; "" where there is
-        none.
+        """The cache of diffusers around the block; "" if there is none.
 
-        The first block runs at every step, but is given what the blocks behind it added earlier.
+        The first block of such a cache runs at every step, but with old additions of later blocks.
         """
         config: Any = getattr(self._denoiser, "_cache_config", None)
         hooks: Mapping[str, Any] = getattr(getattr(module, "_diffusers_hook", None), "hooks", {})

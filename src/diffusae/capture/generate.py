@@ -1,11 +1,11 @@
-"""One batch of pictures from prompts and seeds, with the updates that were recorded on the way."""
+"""Generating one batch of pictures from prompts and seeds, and recording updates."""
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,9 +35,8 @@ class Generation:
     grids: dict[str, tuple[int, int]]
     """{block: (h, w)}; positions are row-major over it."""
     nonfinite: dict[int, list[str]]
-    """{picture: where it held a NaN or an infinity}: {3: ["mid at timestep 501, cond", "final
-    latents"]}.
-    """
+    """{picture: places of NaNs or infinities}: {3: ["mid at timestep 501, cond", "final
+    latents"]}."""
 
 
 def generate(
@@ -59,46 +58,39 @@ def generate(
     update_dtype: torch.dtype | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Generation:
-    """Generate one picture a prompt, as one batch through the unmodified `pipe(...)`, and record
-    updates.
+    """Generate one picture per prompt, as one batch through the unmodified `pipe(...)`.
 
-    Each picture has its own generator, seeded by its seed, for its first latent and for whatever
-    noise the scheduler draws: a picture depends neither on its neighbours nor on its place, except
-    that sums over another batch size may be rounded differently (about 1e-6, relative, in float32).
-    The first latents are drawn on the CPU in float32, so they are the same on every device.
+    A picture has its own generator for its first latent and the scheduler's noise. So it does not
+    depend on other pictures or its place, except that another batch size may round sums differently
+    (about 1e-6, relative, in float32). First latents are drawn on the CPU in float32, so they are
+    the same on every device.
 
-    `guidance` is the pipeline's `guidance_scale`; `true_guidance` above 1 makes FLUX run a second,
-    unconditional pass a step under the empty prompt. `negative_prompt` is what the unconditional
-    pass is given in the empty prompt's place. `text_tokens` is the length that prompts are padded
-    and cut to, where the pipeline lets one choose (T5). `hookpoints` is {block: module path, or
-    place}, `timesteps` are the scheduler's own values; without either nothing is recorded. `height`
-    and `width` in pixels default to the model's size. Without `decode` the decoder does not run.
-    `progress` is called with the index of each finished step. Out of memory becomes a `UserError`
-    with the batch size to try.
+    Args:
+        guidance: the pipeline's `guidance_scale`.
+        true_guidance: above 1, FLUX runs a second, unconditional pass per step.
+        negative_prompt: the prompt of the unconditional pass, empty by default.
+        text_tokens: length to which prompts are padded or cut, if the pipeline has a choice (T5).
+        hookpoints: {block: module path, or place}; none: nothing is recorded.
+        timesteps: the scheduler's own values; none: nothing is recorded.
+        decode: False skips the decoder.
+        height, width: in pixels; by default the model's size.
+        progress: is called with the index of every finished step.
+
+    Raises:
+        UserError: invalid arguments, all in one error; out of memory, with the batch size to try.
     """
     refuse_text("prompts", prompts)
     refuse_needing_a_picture(pipe)
-    faults = []
-    if not prompts:
-        faults.append("there is no prompt; give at least one")
-    if len(prompts) != len(seeds):
-        faults.append(f"{len(prompts)} prompts have {len(seeds)} seeds; give one seed a prompt")
-    if any(seed < 0 for seed in seeds):
-        faults.append(f"seed {min(seeds)} is negative; seeds count from 0")
-    if steps < 1:
-        faults.append(f"steps={steps} is below 1; a run takes at least one step")
     adapter = adapter_of(pipe)
+    faults = list(_faults(prompts, seeds, steps))
     unit = math.lcm(8, pipe.vae_scale_factor * adapter.patch)
     for name, pixels in (("height", height), ("width", width)):
         if pixels is not None and (pixels < unit or pixels % unit):
-            faults.append(
-                f"{name}={pixels} is not a multiple of {unit}; give one, such as"
-                f" {max(unit, pixels // unit * unit)}"
-            )
+            valid = max(unit, pixels // unit * unit)
+            faults.append(f"{name}={pixels} is not a multiple of {unit}; give one, such as {valid}")
     if bool(hookpoints) != bool(timesteps):
         faults.append(
-            "recording needs both hookpoints and timesteps, and one of them is empty; give both or"
-            " neither"
+            "recording needs hookpoints and timesteps, but one is empty; give both or none"
         )
     together(faults)
     denoiser = adapter.denoiser
@@ -121,13 +113,15 @@ def generate(
         if progress is not None:
             progress(index)
 
-    recording = (
-        capture_updates(
+    recording: AbstractContextManager[CapturedUpdates] = nullcontext(CapturedUpdates())
+    if hookpoints:
+        recording = capture_updates(
             pipe, hookpoints, timesteps, conditionings=conditionings, dtype=update_dtype
         )
-        if hookpoints
-        else nullcontext(CapturedUpdates())
-    )
+    options = adapter.guidance(guidance, true_guidance, len(prompts))
+    if negative_prompt is not None:
+        options["negative_prompt"] = [negative_prompt] * len(prompts)
+    device = execution_device(pipe)
     try:
         with recording as captured:
             output = pipe(
@@ -136,28 +130,19 @@ def generate(
                 width=width,
                 num_inference_steps=steps,
                 generator=generators,
-                latents=adapter.pack(latents).to(
-                    device=execution_device(pipe), dtype=denoiser.dtype
-                ),
+                latents=adapter.pack(latents).to(device=device, dtype=denoiser.dtype),
                 output_type="np" if decode else "latent",
-                **adapter.guidance(guidance, true_guidance, len(prompts))
-                | (
-                    {}
-                    if negative_prompt is None
-                    else {"negative_prompt": [negative_prompt] * len(prompts)}
-                ),
+                **options,
                 **call_options(pipe, text_tokens=text_tokens),
-                **_told(pipe, on_step_end),
+                **_step_callback(pipe, on_step_end),
             )
     except torch.OutOfMemoryError as error:
-        remedy = (
-            f"try a batch size of {len(prompts) // 2}"
-            if len(prompts) > 1
-            else "use a smaller picture or float16"
+        count = len(prompts)
+        less = (
+            f"try a batch size of {count // 2}" if count > 1 else "use a smaller picture or float16"
         )
         raise UserError(
-            f"out of memory with {len(prompts)} pictures at once on {execution_device(pipe)};"
-            f" {remedy}"
+            f"out of memory with {count} pictures at once on {device}; {less}"
         ) from error
     places = {
         f"{block} at timestep {t:g}, {name}": update
@@ -176,11 +161,21 @@ def generate(
     )
 
 
-def call_options(pipe: Any, *, text_tokens: int | None) -> dict[str, Any]:
-    """What every call of a pipeline is given, so that it does what it is asked for and nothing
-    besides.
+def _faults(prompts: Sequence[str], seeds: Sequence[int], steps: int) -> Iterator[str]:
+    if not prompts:
+        yield "there is no prompt; give at least one"
+    if len(prompts) != len(seeds):
+        yield f"{len(prompts)} prompts have {len(seeds)} seeds; give one seed a prompt"
+    if any(seed < 0 for seed in seeds):
+        yield f"seed {min(seeds)} is negative; seeds count from 0"
+    if steps < 1:
+        yield f"steps={steps} is below 1; a run takes at least one step"
 
-    PixArt would change the picture's size to the nearest that it was trained on, and rewrite
+
+def call_options(pipe: Any, *, text_tokens: int | None) -> dict[str, Any]:
+    """Arguments of every pipeline call, so that the pipeline changes no request.
+
+    By default PixArt changes the picture's size to one that it was trained on, and rewrites
     captions.
     """
     known = _parameters(pipe)
@@ -192,16 +187,13 @@ def call_options(pipe: Any, *, text_tokens: int | None) -> dict[str, Any]:
     return options
 
 
-def _told(pipe: Any, on_step_end: Callable[[int, Tensor], None]) -> dict[str, Any]:
-    """The argument that makes a pipeline tell its latents after each step: newer pipelines have
-    another than older ones.
-    """
+def _step_callback(pipe: Any, on_step_end: Callable[[int, Tensor], None]) -> dict[str, Any]:
+    """The argument that reports latents after every step. Old and new pipelines have different
+    ones."""
     if "callback_on_step_end" not in _parameters(pipe):
         return {"callback": lambda index, _timestep, latents: on_step_end(index, latents)}
 
-    def callback(
-        _pipe: Any, index: int, _timestep: Any, tensors: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def callback(_pipe: Any, index: int, _t: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         on_step_end(index, tensors["latents"])
         return {}
 
@@ -213,7 +205,7 @@ def _parameters(pipe: Any) -> Mapping[str, inspect.Parameter]:
 
 
 def _default_size(pipe: Any, denoiser: Any) -> tuple[int, int]:
-    """(height, width) of the latents of a picture of the model's own size."""
+    """(height, width) of the latents at the model's own picture size."""
     size = denoiser.config.get("sample_size") or pipe.default_sample_size
     return (size, size) if isinstance(size, int) else tuple(size)
 
@@ -221,17 +213,14 @@ def _default_size(pipe: Any, denoiser: Any) -> tuple[int, int]:
 def first_latents(
     generators: Sequence[torch.Generator], *, channels: int, height: int, width: int
 ) -> Float[Tensor, "n channels height width"]:
-    """Standard normal latents, float32 on the CPU, each drawn from its own generator."""
+    """Standard normal latents, float32 on the CPU, one per generator."""
     shape = (channels, height, width)
-    return torch.stack(
-        [torch.randn(shape, generator=generator, dtype=torch.float32) for generator in generators]
-    )
+    draws = [torch.randn(shape, generator=draw, dtype=torch.float32) for draw in generators]
+    return torch.stack(draws)
 
 
 def nonfinite_places(tensors: Mapping[str, Float[Tensor, "n ..."]]) -> dict[int, list[str]]:
-    """{row: names of the tensors in which it holds a NaN or an infinity}, for the rows that have
-    one.
-    """
+    """{row: names of the tensors in which it has a NaN or an infinity}, without good rows."""
     faults: dict[int, list[str]] = {}
     for name, tensor in tensors.items():
         for row in torch.nonzero(~tensor.flatten(1).isfinite().all(dim=1)).flatten().tolist():
@@ -242,10 +231,6 @@ def nonfinite_places(tensors: Mapping[str, Float[Tensor, "n ..."]]) -> dict[int,
 def to_uint8(
     images: Float[np.ndarray, "n height width 3"],
 ) -> UInt8[np.ndarray, "n height width 3"]:
-    """Pictures in [0, 1] as bytes, rounded to nearest; what is not finite becomes black."""
-    return (
-        np.nan_to_num(images * 255, nan=0.0, posinf=0.0, neginf=0.0)
-        .round()
-        .clip(0, 255)
-        .astype(np.uint8)
-    )
+    """Pictures in [0, 1] as bytes, rounded to nearest. Non-finite values become 0."""
+    finite = np.nan_to_num(images * 255, nan=0.0, posinf=0.0, neginf=0.0)
+    return finite.round().clip(0, 255).astype(np.uint8)

@@ -1,14 +1,13 @@
-"""What a denoiser's blocks do with given pictures: noised to a chosen time, one pass each, no
-generation.
+"""Updates or outputs of blocks for given pictures: with noise, in one pass, without generation.
 
-Revelio (arXiv 2411.16725, section 3) looks at the features of real pictures this way, with an empty
+Revelio (arXiv 2411.16725, section 3) takes features of real pictures this way, with an empty
 prompt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,32 +17,26 @@ from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.branches import planned_branches
 from diffusae.backbone.hookpoints import execution_device
 from diffusae.backbone.noising import noised
+from diffusae.backbone.settings import Quantity
 from diffusae.capture.conditions import conditions
 from diffusae.capture.generate import first_latents
 from diffusae.capture.hooks import Moment, hook_blocks
 from diffusae.capture.offload import Offload
 from diffusae.errors import UserError
 
-Quantity = Literal["update", "output"]
-"""Of a block: output minus input, or its output."""
-
 _SOME_GUIDANCE = 2.0
-"""Enough for a pipeline to run its unconditional branch; what that branch is given does not depend
-on it.
-"""
+"""A scale at which pipelines run their unconditional branch. Its arguments do not depend on it."""
 
 Given = Callable[[int], Mapping[str, Any]]
-"""given(n) -> what else the denoiser takes for n pictures, such as the text encoder's output."""
+"""n -> the denoiser's other arguments for n pictures, such as the text encoder's output."""
 
 
 def prompted(pipe: Any, prompt: str, **asked: Any) -> Given:
-    """What the denoiser is given beside the pictures under one prompt for all; asked of the
-    pipeline once a batch size.
+    """The denoiser's other arguments for any number of pictures under one prompt.
 
-    `asked` is what `conditions` takes. An empty prompt is the unconditional branch of a guided
-    call, whatever guidance is asked for: not every pipeline encodes it as it encodes an empty
-    caption (Stable Diffusion XL sets it to zeros). A model without such a branch is given the empty
-    caption.
+    `asked` goes to `conditions`. An empty prompt means the unconditional branch of a guided call,
+    which some pipelines do not encode as an empty caption (Stable Diffusion XL: zeros). Models
+    without this branch get the empty caption.
     """
     adapter = adapter_of(pipe)
     branch = "cond"
@@ -53,12 +46,12 @@ def prompted(pipe: Any, prompt: str, **asked: Any) -> Given:
         scales = {"true_guidance": asked.get("true_guidance"), "layout": adapter.layout}
         if "uncond" in planned_branches(adapter.denoiser, asked["guidance"], **scales):
             branch = "uncond"
-    made: dict[int, Mapping[str, Any]] = {}
+    known: dict[int, Mapping[str, Any]] = {}
 
     def given(count: int) -> Mapping[str, Any]:
-        if count not in made:
-            made[count] = conditions(pipe, [prompt] * count, branch, **asked)
-        return made[count]
+        if count not in known:
+            known[count] = conditions(pipe, [prompt] * count, branch, **asked)
+        return known[count]
 
     return given
 
@@ -75,16 +68,15 @@ def capture_noised(
     record: Quantity = "update",
     pooled: bool = False,
 ) -> dict[tuple[str, float], Float[Tensor, "n positions d_in"]]:
-    """{(block, timestep): what the block did}, on the CPU in the model's dtype (pooled: in
-    float32).
+    """{(block, timestep): updates or outputs}, on the CPU in the model's dtype (pooled: float32).
 
     Args:
-        latents: of clean pictures, in the denoiser's scale (`encode_pictures`).
-        seeds: each fixes one picture's noise, drawn on the CPU in float32; it is the same at every
-            timestep.
-        given: what else the denoiser takes.
+        latents: latents of clean pictures, in the denoiser's scale (`encode_pictures`).
+        seeds: one per picture, for its noise. Noise is drawn on the CPU in float32 and is the same
+            at every timestep.
+        given: the denoiser's other arguments.
         timesteps: the scheduler's own values.
-        pooled: the mean over positions, as one position.
+        pooled: record the mean over positions, as one position.
     """
     adapter = adapter_of(pipe)
     count, *shape = latents.shape
@@ -92,11 +84,9 @@ def capture_noised(
         raise UserError(f"{count} pictures have {len(seeds)} seeds; give one seed a picture")
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     noise = first_latents(generators, channels=shape[0], height=shape[1], width=shape[2])
-    latents, noise = (
-        each.to(device=execution_device(pipe), dtype=adapter.denoiser.dtype)
-        for each in (latents, noise)
-    )
-    found: dict[tuple[str, float], Tensor] = {}
+    place: Any = {"device": execution_device(pipe), "dtype": adapter.denoiser.dtype}
+    latents, noise = latents.to(**place), noise.to(**place)
+    recorded: dict[tuple[str, float], Tensor] = {}
     offload = Offload()
     at: list[float] = []
 
@@ -104,7 +94,7 @@ def capture_noised(
         seen = after - before if record == "update" else after
         if pooled:
             seen = seen.float().mean(dim=1, keepdim=True)
-        found[block, at[-1]] = offload(seen, seen.dtype)
+        recorded[block, at[-1]] = offload(seen, seen.dtype)
 
     others = given(count)
     with hook_blocks(pipe, hookpoints, visit, layout=("cond",), due=lambda _clock: hookpoints):
@@ -112,4 +102,4 @@ def capture_noised(
             at.append(timestep)
             adapter.predict(others, noised(pipe.scheduler, latents, noise, timestep), timestep)
     offload.wait()
-    return found
+    return recorded

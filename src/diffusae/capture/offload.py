@@ -1,4 +1,4 @@
-"""Copies off the device that do not hold up generation."""
+"""Copying from the device to the CPU without waiting."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 class Offload:
-    """Copies tensors to the CPU.
+    """Copies tensors to the CPU. A copy is contiguous and owns its memory.
 
-    From an accelerator they go into pinned memory while it computes on: what is returned must not
-    be read before `wait`. From the CPU nothing waits. A copy owns its memory and is contiguous.
+    From a GPU, tensors are copied into pinned memory while it computes on. They must not be read
+    before `wait`.
     """
 
     def __init__(self) -> None:
@@ -19,17 +19,16 @@ class Offload:
     def __call__(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         """A copy of `tensor` on the CPU as `dtype`."""
         if tensor.device.type != "cuda":
-            return tensor.detach().to(
-                "cpu", dtype, copy=True, memory_format=torch.contiguous_format
-            )
+            form = torch.contiguous_format
+            return tensor.detach().to("cpu", dtype, copy=True, memory_format=form)
         self._devices.add(tensor.device)
         ready = tensor.detach().to(dtype).contiguous()
         copy = torch.empty(ready.shape, dtype=dtype, pin_memory=True)
-        # Copied in the order of the stream, so whatever takes the source's memory next comes after.
+        # The stream keeps its order, so the source's memory is reused only after the copy.
         return copy.copy_(ready, non_blocking=True)
 
     def wait(self) -> None:
-        """Return when every copy is whole."""
+        """Return when all copies are complete."""
         for device in self._devices:
             torch.cuda.current_stream(device).synchronize()
         self._devices.clear()

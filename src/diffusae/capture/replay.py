@@ -1,8 +1,7 @@
-"""A denoiser's outputs kept from one pipeline call and given again in the next, up to where the two
-part.
+"""Reusing a denoiser's outputs of one pipeline call in the next, up to the first difference.
 
-Two calls of the same prompts and seeds are the same until something is changed; what comes before
-need not be computed twice. The pipeline itself is called as ever.
+Two calls with the same prompts and seeds are equal until an edit begins. The steps before need not
+be computed twice.
 """
 
 from __future__ import annotations
@@ -20,19 +19,15 @@ from diffusae.capture.clock import running_clock
 from diffusae.errors import UserError
 
 Outputs = dict[float, dict[Branches, Any]]
-"""{the scheduler's timestep: {the pass's branches: what the denoiser returned}}; one pass holds
-both where guidance is one batch.
-"""
+"""{the scheduler's timestep: {branches of the pass: the denoiser's output}}."""
 
 
 @contextmanager
 def recorded_outputs(pipe: Any) -> Iterator[Outputs]:
-    """What the denoiser returned at each timestep in each pass, of the one pipeline call made
-    inside.
+    """The denoiser's outputs in all passes of the one pipeline call inside.
 
     Raises:
-        UserError: a timestep comes twice for one branch, so that its outputs could not be told
-            apart.
+        UserError: a timestep comes twice for one branch.
     """
     outputs: Outputs = {}
     with running_clock(pipe) as clock:
@@ -56,15 +51,13 @@ def recorded_outputs(pipe: Any) -> Iterator[Outputs]:
 
 @contextmanager
 def replayed_outputs(pipe: Any, outputs: Outputs, timesteps: Collection[float]) -> Iterator[None]:
-    """At these timesteps the denoiser returns what is in `outputs` and does not run; its blocks'
-    hooks do not either.
+    """At these timesteps the denoiser returns `outputs`. It and its blocks' hooks do not run.
 
-    The calls made inside must be those of the recording: the same prompts, seeds and settings. The
-    denoiser is itself again afterwards, after an exception too, with whatever wrapper its `forward`
-    had.
+    The calls inside must have the recording's prompts, seeds and settings. The denoiser's own
+    `forward` is restored afterwards, also after an exception.
 
     Raises:
-        UserError: a timestep that was not recorded.
+        UserError: a timestep was not recorded.
     """
     missing = sorted(set(timesteps) - set(outputs), reverse=True)
     if missing:

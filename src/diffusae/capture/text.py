@@ -1,6 +1,5 @@
-"""What layers of a pipeline's text encoders give for prompts: one vector a token, as the pipeline
-itself encodes them.
-"""
+"""Outputs of text encoders' layers for prompts: one vector per token, as the pipeline encodes
+them."""
 
 from __future__ import annotations
 
@@ -22,15 +21,13 @@ from diffusae.errors import UserError, refuse_text
 
 @dataclass(frozen=True)
 class TokenOutputs:
-    """One layer's output for `n` prompts, on the CPU, and which of its rows are the prompt's
-    own.
-    """
+    """One layer's output for `n` prompts, on the CPU, and the prompts' lengths."""
 
     outputs: Float[Tensor, "n tokens d_in"]
     ids: Int[Tensor, "n tokens"]
-    """As the tokenizer gives them, padding included."""
+    """The tokenizer's ids, with padding."""
     lengths: Int[Tensor, " n"]
-    """Tokens of each prompt up to its end token, that included; what follows is padding."""
+    """Tokens of a prompt up to and with its end token. The rest is padding."""
 
 
 @torch.no_grad()
@@ -43,8 +40,7 @@ def capture_text(
 ) -> dict[str, TokenOutputs]:
     """{name: outputs} of these layers for prompts, through the pipeline's own `encode_prompt`.
 
-    The output is the layer's: the residual stream after it, before the encoder's last
-    normalisation.
+    The output is the residual stream after the layer, before the encoder's last normalisation.
 
     Raises:
         UserError: the pipeline does not run an encoder with its prompts.
@@ -68,31 +64,28 @@ def capture_text(
         for name, layer in layers.items():
 
             def keep(_module: nn.Module, _args: Any, output: Any, name: str = name) -> None:
-                seen.setdefault(
-                    name, (output[0] if isinstance(output, tuple) else output).detach().cpu()
-                )
+                states = output[0] if isinstance(output, tuple) else output
+                seen.setdefault(name, states.detach().cpu())
 
             module = getattr(pipe, layer.encoder).get_submodule(layer.path)
             stack.callback(module.register_forward_hook(keep).remove)
         _encode(pipe, list(prompts), text_tokens)
-    found = {}
+    outputs = {}
     for name, layer in layers.items():
         if name not in seen or len(seen[name]) != len(prompts):
             raise UserError(
-                f"{type(pipe).__name__} does not run {layer.encoder} once with its prompts; choose"
-                " another layer"
+                f"{type(pipe).__name__} does not run {layer.encoder} once with its prompts; choose "
+                "another layer"
             )
         end = getattr(pipe, layer.tokenizer).eos_token_id
-        found[name] = TokenOutputs(
-            seen[name], ids[layer.encoder], lengths_of(ids[layer.encoder], end)
-        )
-    return found
+        tokens = ids[layer.encoder]
+        outputs[name] = TokenOutputs(seen[name], tokens, lengths_of(tokens, end))
+    return outputs
 
 
 def lengths_of(ids: Int[Tensor, "n tokens"], end: int) -> Int[Tensor, " n"]:
-    """Tokens up to the first end token, that included; all where there is none. CLIP may pad with
-    end tokens.
-    """
+    """Tokens up to and with the first end token (CLIP may pad with end tokens); all if there is
+    none."""
     is_end = ids == end
     first = is_end.int().argmax(dim=1) + 1
     return torch.where(is_end.any(dim=1), first, torch.full_like(first, ids.shape[1]))

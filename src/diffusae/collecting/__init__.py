@@ -1,1 +1,1 @@
-"""Recording updates: of pictures that are generated or given, and of texts."""
+"""Collecting updates: of pictures that are generated or given, and of texts."""

@@ -1,11 +1,12 @@
-"""Recording every cell of the grid in one pass, group by group, and merging the parts of several
+"""Collecting every cell of the grid in one pass, group by group, and merging the parts of several
 tasks.
 """
 
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,10 +15,12 @@ from typing import Any
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.activations.parts import Part
 from diffusae.activations.reader import discard_damaged, verify
+from diffusae.activations.settings import ActivationSettings
 from diffusae.activations.stored_numbers import DEFAULT
 from diffusae.activations.writer import ActivationWriter
 from diffusae.backbone.describe import Description
-from diffusae.collecting.recording import Recording, recording_of
+from diffusae.backbone.settings import ModelSettings
+from diffusae.collecting.collectors import Collector, collector_of
 from diffusae.collecting.tasks import STAGE as COLLECT_PART
 from diffusae.collecting.tasks import (
     WAIT_S,
@@ -33,9 +36,10 @@ from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.jobs.progress import progress_bar
 from diffusae.masking import masked_value
 from diffusae.planning.estimate import bytes_finished, estimate
+from diffusae.prompts.prompt_set import Prompt
 from diffusae.runs.disk import require_free
 from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import RunRecord, run_record, state
+from diffusae.runs.record import state
 from diffusae.study.model import check_hookpoints, describe_model, load_model
 from diffusae.study.streams import SEEN_SPLITS, groups_of, stored_in, subsampling_of
 from diffusae.study.study import Study
@@ -54,13 +58,10 @@ def collect_alone(study: Study) -> bool:
 
 @tells_memory("generation", "model.batch_size", "activations.group_size")
 def collect_into(study: Study) -> bool:
-    """`collect` for a caller that holds the lock."""
-    if study.cfg.activations.source is not None:
-        log.info(
-            "%s: the collection is that of %s",
-            study.activations,
-            masked_value(study.cfg.activations.source),
-        )
+    """`collect_alone` for a caller that holds the lock."""
+    source = ActivationSettings.of(study.cfg).source
+    if source is not None:
+        log.info("%s: the collection is that of %s", study.activations, masked_value(source))
         return False
     determines = _determines(study)
     require_same(study.activations, determines)
@@ -68,8 +69,8 @@ def collect_into(study: Study) -> bool:
         log.info("%s is collected already", study.activations)
         return False
     ready = _checked(study)
-    with _recorded(study, study.activations, "collect", determines):
-        _record(study, ready).finish()
+    with study.recorded(study.activations, "collect", determines=determines, locks=False):
+        _collect(study, ready).finish()
     return True
 
 
@@ -80,7 +81,7 @@ def collect_part(study: Study, part: Part) -> bool:
     place, groups = part.directory(root), _count_groups(study)
     begun = state(place, determines=determines, parents={}) != "finished"
     ready = _checked(study) if begun else None  # refused before anything is written
-    record = partial(_recorded, study, place, COLLECT_PART, determines)
+    record = partial(study.recorded, place, COLLECT_PART, determines=determines, locks=False)
     with part_lock(root, part, determines, record if begun else nullcontext) as held:
         skipped = not begun and _own_sound(root, part, groups)
         if skipped:
@@ -88,7 +89,7 @@ def collect_part(study: Study, part: Part) -> bool:
         else:
             if not begun:
                 held.enter_context(record())
-            _record(study, ready or _checked(study), part)
+            _collect(study, ready or _checked(study), part)
         whole = (
             state(root, determines=determines, parents={}) == "finished"
             and (root / MANIFEST).exists()
@@ -100,31 +101,31 @@ def collect_part(study: Study, part: Part) -> bool:
 
 @dataclass(frozen=True)
 class _Ready:
-    """What is found to do before the model loads; `wanted` are the ids of what can be recorded."""
+    """What is known before the model loads; `wanted` are the ids of what can be collected."""
 
     description: Description
-    recording: Recording
+    collector: Collector
     wanted: frozenset[str]
 
 
 def _checked(study: Study) -> _Ready:
-    """Refuse hookpoints, disks and pictures that do not do."""
-    description = describe_model(study.cfg.model, text_layers=study.kind == "text")
+    """Refuse hookpoints, disks and pictures with which the collection would fail."""
+    description = describe_model(ModelSettings.of(study.cfg), text_layers=study.kind == "text")
     check_hookpoints(study, description)
     _require_disk(study, description)
-    recording = recording_of(study)
-    wanted = frozenset(prompt.image_id for prompt in recording.prompts())
-    for group in groups_of(study.prompts, study.cfg.activations.group_size):
+    collector = collector_of(study)
+    wanted = frozenset(prompt.image_id for prompt in collector.prompts())
+    for group in _groups(study):
         if wanted.isdisjoint(prompt.image_id for prompt in group):
             raise UserError(
                 f"nothing is left of a group of {len(group)} pictures, from {group[0].where} on;"
                 " raise activations.group_size"
             )
-    return _Ready(description, recording, wanted)
+    return _Ready(description, collector, wanted)
 
 
 def _own_sound(root: Path, part: Part, groups: int) -> bool:
-    """Whether a finished task's share is whole; damaged groups are named and given up."""
+    """Whether a finished task's share is whole. Damaged groups are named and removed."""
     faults = own_faults(root, part)
     for fault in faults:
         log.warning("damaged: %s", fault)
@@ -143,48 +144,39 @@ def merge_parts(study: Study, sources: list[str]) -> bool:
 
 
 def _count_groups(study: Study) -> int:
-    return sum(1 for _ in groups_of(study.prompts, study.cfg.activations.group_size))
+    return sum(1 for _ in _groups(study))
 
 
-def _recorded(
-    study: Study, place: Path, stage: str, determines: dict[str, Any]
-) -> AbstractContextManager[RunRecord]:
-    return run_record(
-        place,
-        stage=stage,
-        config=study.config(),
-        determines=determines,
-        parents={},
-        seed=study.cfg.seed,
-    )
+def _groups(study: Study) -> Iterator[list[Prompt]]:
+    return groups_of(study.prompts, ActivationSettings.of(study.cfg).group_size)
 
 
-def _record(study: Study, ready: _Ready, part: Part | None = None) -> ActivationWriter:
-    """Record and write every group that is not finished, of one task or of all."""
+def _collect(study: Study, ready: _Ready, part: Part | None = None) -> ActivationWriter:
+    """Write every group that is not finished, of one task or of all."""
     groups = [
         (index, [prompt for prompt in group if prompt.image_id in ready.wanted])
-        for index, group in enumerate(groups_of(study.prompts, study.cfg.activations.group_size))
+        for index, group in enumerate(_groups(study))
         if part is None or part.owns(index)
     ]
-    recording = ready.recording
-    begun = recording.begin(load_model(study.cfg.model), ready.description)
-    # What is collected here is written by the first and compared by the others.
+    collector, settings = ready.collector, ActivationSettings.of(study.cfg)
+    begun = collector.begin(load_model(ModelSettings.of(study.cfg)), ready.description)
+    # The first task writes what is collected here; the others compare it with theirs.
     shared = nullcontext() if part is None else directory_lock(study.activations, wait_s=WAIT_S)
     with shared:
         writer = ActivationWriter(
             study.activations,
             streams=begun.streams,
             header=begun.header,
-            with_images=recording.keeps_pictures,
+            with_images=collector.keeps_pictures,
             subsampling=subsampling_of(study),
-            ragged=recording.ragged,
-            dtype=study.cfg.activations.dtype,
+            ragged=collector.ragged,
+            dtype=settings.dtype,
             owns=None if part is None else part.owns,
         )
     finished = writer.finished_groups()
     done = sum(len(group) for index, group in groups if index in finished)
     total = sum(len(group) for _, group in groups)
-    with progress_bar(recording.what, total=total, done=done) as (advance, _):
+    with progress_bar(collector.what, total=total, done=done) as (advance, _):
         for index, group in groups:
             if index not in finished:
                 split = group[0].split
@@ -202,22 +194,24 @@ def _record(study: Study, ready: _Ready, part: Part | None = None) -> Activation
 
 def _determines(study: Study) -> dict[str, Any]:
     """What decides the bytes of a collection."""
-    limits = {name: study.cfg.activations[name] for name in ("positions_per_image", "max_vectors")}
+    settings = ActivationSettings.of(study.cfg)
+    limits = {
+        "positions_per_image": settings.positions_per_image,
+        "max_vectors": settings.max_vectors,
+    }
     limits = {name: value for name, value in limits.items() if value is not None}
     return {
-        **recording_of(study).determines(),
+        **collector_of(study).determines(),
         "seed": study.cfg.seed,
-        "group_size": study.cfg.activations.group_size,
+        "group_size": settings.group_size,
         **({"subsampling": limits} if limits else {}),
-        **(
-            {} if study.cfg.activations.dtype == DEFAULT else {"dtype": study.cfg.activations.dtype}
-        ),
+        **({} if settings.dtype == DEFAULT else {"dtype": settings.dtype}),
     }
 
 
 def _sound(study: Study) -> bool:
-    """Whether a finished collection is whole; damaged groups are named and given up, so that they
-    are redone.
+    """Whether a finished collection is whole. Damaged groups are named and removed, so that they
+    are made again.
     """
     try:
         faults = verify(study.activations, Manifest.load(study.activations))
@@ -234,5 +228,5 @@ def _sound(study: Study) -> bool:
 def _require_disk(study: Study, description: Description) -> None:
     """Refuse what the free disk cannot hold beside what is finished already."""
     needed = estimate(study, description).bytes_to_collect - bytes_finished(study.activations)
-    if not study.cfg.activations.ignore_free_disk:
+    if not ActivationSettings.of(study.cfg).ignore_free_disk:
         require_free(study.activations, max(needed, 0))

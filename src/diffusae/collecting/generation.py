@@ -1,5 +1,5 @@
-"""Recording the model while it makes pictures of captions: updates of every cell, its attention to
-the text, the pictures.
+"""Collecting from generations: updates of every cell, the model's attention to the text, and the
+pictures.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 from diffusae.activations.schema import ImageRecord, Stream
 from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.describe import Description
+from diffusae.backbone.settings import ModelSettings
 from diffusae.capture.attention import (
     CapturedAttention,
     capture_cross_attention,
@@ -23,7 +24,7 @@ from diffusae.capture.attention import (
     word_tokens,
 )
 from diffusae.capture.generate import generate
-from diffusae.collecting.truncation import told_truncations
+from diffusae.collecting.truncation import count_truncated
 from diffusae.jobs.progress import Advance
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.model import sampling, scheduler_timestep
@@ -31,6 +32,7 @@ from diffusae.study.streams import (
     ATTENTION,
     SEEN_SPLITS,
     finest_grid,
+    hookpoints_of,
     source_determines,
     stored_in,
     streams_of,
@@ -41,8 +43,8 @@ from diffusae.study.study import Study
 log = logging.getLogger(__name__)
 
 
-class RecordGeneration:
-    """Pictures of the study's captions, made as ever."""
+class CollectGeneration:
+    """Pictures of the study's captions, made as the pipeline makes them without hooks."""
 
     what = "pictures"
     ragged = False
@@ -58,7 +60,7 @@ class RecordGeneration:
             "model": source_determines(study),
             "grid": study.part("grid"),
             "prompts": prompts_hash(study.prompts),
-            "counts": study.part("prompts")["counts"],
+            "counts": dict(study.cfg.prompts.counts),
         }
 
     def prompts(self) -> list[Prompt]:
@@ -66,22 +68,23 @@ class RecordGeneration:
         return self.study.prompts
 
     def begin(self, pipe: Any, description: Description) -> _Generating:
-        """Tell which captions are cut off, and be ready."""
+        """Log which captions are cut off, and be ready."""
         return _Generating(self.study, pipe, description)
 
 
 def prompts_hash(prompts: Sequence[Prompt]) -> str:
     """One hash over ids, captions, seeds and splits."""
-    told = json.dumps([[p.image_id, p.text, p.seed, p.split] for p in prompts])
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    values = json.dumps([[p.image_id, p.text, p.seed, p.split] for p in prompts])
+    return hashlib.sha256(values.encode()).hexdigest()[:16]
 
 
 class _Generating:
     """Turns prompts into records, batch by batch."""
 
     def __init__(self, study: Study, pipe: Any, description: Description) -> None:
-        model = study.cfg.model
+        model = ModelSettings.of(study.cfg)
         self.model, self.grid, self.pipe = model, study.cfg.grid, pipe
+        self.hookpoints = hookpoints_of(study)
         self.finest = finest_grid(study, description)
         adapter = adapter_of(pipe)
         self.tokenizer, self.tokens = adapter.words(pipe, model.text_tokens)
@@ -94,7 +97,7 @@ class _Generating:
             "scheduler": type(pipe.scheduler).__name__,
             "steps": model.steps,
             "guidance": model.guidance,
-            "truncated_prompts": told_truncations(self.tokenizer, self.tokens, study.prompts),
+            "truncated_prompts": count_truncated(self.tokenizer, self.tokens, study.prompts),
         }
 
     def records(self, prompts: Sequence[Prompt], advance: Advance) -> Iterator[ImageRecord]:
@@ -109,7 +112,7 @@ class _Generating:
                     [prompt.text for prompt in batch],
                     [prompt.seed for prompt in batch],
                     **sampling(self.model),
-                    hookpoints={block: self.model.hookpoints[block] for block in self.grid.blocks},
+                    hookpoints=self.hookpoints,
                     timesteps=timesteps,
                     conditionings=self.grid.conditionings,
                     decode=prompts[0].split in SEEN_SPLITS,

@@ -1,5 +1,5 @@
-"""Recording what the denoiser does with given pictures: encoded, noised to each t, one pass under
-one prompt.
+"""Collecting from given pictures: encoded, noised to every t, and sent through the denoiser once,
+under one prompt.
 """
 
 from __future__ import annotations
@@ -17,24 +17,26 @@ from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.describe import Description
 from diffusae.backbone.latents import encode_pictures
 from diffusae.backbone.random_weights import with_random_denoiser
+from diffusae.backbone.settings import ModelSettings
 from diffusae.capture.noised import capture_noised, prompted
 from diffusae.jobs.progress import Advance
 from diffusae.pictures.decode import fitted
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.given_pictures import undecodable
 from diffusae.study.model import sampling, scheduler_timestep
-from diffusae.study.streams import SEEN_SPLITS, source_determines, streams_of
+from diffusae.study.settings import PictureCollection
+from diffusae.study.streams import SEEN_SPLITS, hookpoints_of, source_determines, streams_of
 from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)
 
 _INDIFFERENT = ("guidance", "true_guidance")
-"""Of a model that guides in one batch: what a pass under one prompt does not depend on. (FLUX takes
-guidance as an input.)
+"""Settings that change nothing in a pass under one prompt, where a model guides in one batch. (FLUX
+takes guidance as an input.)
 """
 
 
-class RecordPictures:
+class CollectPictures:
     """The study's given pictures."""
 
     what = "pictures"
@@ -48,13 +50,13 @@ class RecordPictures:
     def determines(self) -> dict[str, Any]:
         """The model, the grid, the pictures with their labels, and how they are recorded."""
         study = self.study
-        collection = study.part("collection")
-        names = ("kind", "prompt", "record", "pooled", "skip_undecodable", "random_weights")
-        kept = {name: collection[name] for name in names}
-        if collection["random_weights"]:
-            kept["random_weights_seed"] = collection["random_weights_seed"]
+        collection = PictureCollection.of(study.cfg)
+        names = ("prompt", "record", "pooled", "skip_undecodable", "random_weights")
+        kept = {"kind": study.kind} | {name: getattr(collection, name) for name in names}
+        if collection.random_weights:
+            kept["random_weights_seed"] = collection.random_weights_seed
         model = source_determines(study)
-        if study.cfg.model.guidance_layout == "one_batch":
+        if ModelSettings.of(study.cfg).guidance_layout == "one_batch":
             model = {name: value for name, value in model.items() if name not in _INDIFFERENT}
         return {
             "model": model,
@@ -64,8 +66,8 @@ class RecordPictures:
         }
 
     def prompts(self) -> list[Prompt]:
-        """The pictures that decode, each as a prompt; where others are not to be skipped they are
-        refused.
+        """One prompt for every picture that decodes. Pictures that do not are refused, unless they
+        are to be skipped.
         """
         study = self.study
         good, faults = study.given.decodable(
@@ -83,7 +85,7 @@ class RecordPictures:
         return good
 
     def begin(self, pipe: Any, description: Description) -> _Passing:
-        """Draw the denoiser's weights anew where that is asked for, and be ready."""
+        """Draw the denoiser's weights anew where `random_weights` asks for it, and be ready."""
         return _Passing(self.study, pipe, description, skipped=self.skipped)
 
 
@@ -91,8 +93,9 @@ class _Passing:
     """Turns pictures into records, batch by batch."""
 
     def __init__(self, study: Study, pipe: Any, description: Description, *, skipped: int) -> None:
-        model, collection = study.cfg.model, study.cfg.collection
-        self.model, self.collection, self.grid = model, collection, study.cfg.grid
+        model, collection = ModelSettings.of(study.cfg), PictureCollection.of(study.cfg)
+        self.model, self.collection = model, collection
+        self.hookpoints = hookpoints_of(study)
         self.given, self.pipe = study.given, pipe
         if collection.random_weights:
             with_random_denoiser(pipe, seed=collection.random_weights_seed)
@@ -134,7 +137,7 @@ class _Passing:
                 encode_pictures(self.pipe, torch.from_numpy(pictures), batch_size=len(batch)),
                 [prompt.seed for prompt in batch],
                 self.conditions,
-                hookpoints={block: self.model.hookpoints[block] for block in self.grid.blocks},
+                hookpoints=self.hookpoints,
                 timesteps=sorted(timesteps),
                 record=self.collection.record,
                 pooled=self.collection.pooled,

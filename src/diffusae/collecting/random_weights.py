@@ -1,5 +1,5 @@
-"""The collection beside a study's own: the same pictures through a denoiser that learnt nothing, as
-a baseline for probes.
+"""A second collection of the same pictures, through a denoiser with random weights: a baseline of
+linear probes.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from diffusae.study.study import Study
 
 
 def random_study(study: Study, folder: str) -> Study:
-    """The study whose collection lies in `folder` of its directory and comes from re-drawn weights;
-    nothing else differs.
+    """The same study with another collection: in `folder` of its directory, from a denoiser with
+    random weights.
     """
     cfg = copy.deepcopy(study.cfg)
     cfg.collection.random_weights = True

@@ -17,13 +17,13 @@ from typing import Any
 from diffusae.activations.journal import read_journals
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.merge import merge_parts
-from diffusae.activations.parts import Part, parts_at, told_missing
+from diffusae.activations.parts import Part, missing_in_words, parts_at
 from diffusae.activations.reader import Fault
 from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError
 from diffusae.files import sha256_of
 from diffusae.runs.lock import directory_lock, holder
-from diffusae.runs.record import run_record, state
+from diffusae.runs.record import state
 from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def end_part(
         if missing := writer.missing_groups(groups):
             log.warning(
                 "%s: done, but %d of %d groups are missing: %s", part, len(missing), groups,
-                told_missing(missing, parts_at(root)),
+                missing_in_words(missing, parts_at(root)),
             )  # fmt: skip
             return
         finish(study, writer, determines=determines, groups=groups)
@@ -132,14 +132,7 @@ def finish(
     study: Study, writer: ActivationWriter, *, determines: Mapping[str, Any], groups: int
 ) -> Manifest:
     """Write the manifest over all groups, and the collection's own run.json."""
-    with run_record(
-        study.activations,
-        stage="collect",
-        config=study.config(),
-        determines=determines,
-        parents={},
-        seed=study.cfg.seed,
-    ):
+    with study.recorded(study.activations, "collect", determines=determines, locks=False):
         manifest = writer.finish(groups)
     log.info("%s: all %d groups are there", study.activations, groups)
     return manifest

@@ -1,4 +1,4 @@
-"""Recording what layers of the text encoders make of captions, token by token; padding is not
+"""Collecting from text encoders: what their layers make of captions, token by token. Padding is not
 stored.
 """
 
@@ -9,20 +9,22 @@ from typing import Any
 
 from diffusae.activations.schema import ImageRecord
 from diffusae.backbone.describe import Description
+from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import find_text_layers, list_text_layers
 from diffusae.capture.text import capture_text
 from diffusae.collecting.generation import prompts_hash
-from diffusae.collecting.truncation import told_truncations
+from diffusae.collecting.truncation import count_truncated
 from diffusae.jobs.progress import Advance
 from diffusae.prompts.prompt_set import Prompt
+from diffusae.study.settings import TextCollection
 from diffusae.study.streams import source_determines, streams_of
 from diffusae.study.study import Study
 
 _OF_ENCODERS = ("name", "source", "revision", "variant", "dtype", "text_tokens")
-"""Of the model's configuration: what a text encoder's outputs depend on."""
+"""Settings of the model that a text encoder's outputs depend on."""
 
 
-class RecordText:
+class CollectText:
     """The study's captions as its text encoders see them."""
 
     what = "prompts"
@@ -48,7 +50,7 @@ class RecordText:
         return self.study.prompts
 
     def begin(self, pipe: Any, description: Description) -> _Encoding:
-        """Tell which captions are cut off, and be ready."""
+        """Log which captions are cut off, and be ready."""
         return _Encoding(self.study, pipe, description)
 
 
@@ -56,9 +58,9 @@ class _Encoding:
     """Turns captions into records, batch by batch."""
 
     def __init__(self, study: Study, pipe: Any, description: Description) -> None:
-        model = study.cfg.model
+        model = ModelSettings.of(study.cfg)
         self.model, self.pipe = model, pipe
-        self.start_token = study.cfg.collection.start_token
+        self.start_token = TextCollection.of(study.cfg).start_token
         known = list_text_layers(pipe, text_tokens=model.text_tokens)
         self.layers = find_text_layers(known, study.cfg.grid.blocks)
         self.streams = streams_of(study, description, lambda t: t, description.tokens)
@@ -69,7 +71,7 @@ class _Encoding:
             "source": source_determines(study)["source"],
             "start_token": self.start_token,
             "truncated_prompts": max(
-                told_truncations(getattr(pipe, name), limit, study.prompts)
+                count_truncated(getattr(pipe, name), limit, study.prompts)
                 for name, limit in limits.items()
             ),
         }

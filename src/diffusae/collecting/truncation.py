@@ -11,8 +11,8 @@ from diffusae.prompts.prompt_set import Prompt
 log = logging.getLogger(__name__)
 
 
-def told_truncations(tokenizer: Any, limit: int, prompts: Sequence[Prompt]) -> int:
-    """Count the captions that the text encoder will see cut off, and say so."""
+def count_truncated(tokenizer: Any, limit: int, prompts: Sequence[Prompt]) -> int:
+    """How many captions the text encoder will see cut off; they are logged."""
     lengths = [len(ids) for ids in tokenizer([p.text for p in prompts]).input_ids]
     cut = [p for p, length in zip(prompts, lengths, strict=True) if length > limit]
     if cut:

@@ -1,3 +1,1 @@
-"""Concepts: maps of latents, annotators, word embeddings, and the dictionary that names a cell's
-latents.
-"""
+"""Concepts: maps of latents, annotators, word embeddings, and each cell's concept dictionary."""

@@ -1,6 +1,4 @@
-"""What was found in a picture, kept by the picture's own hash, so that no model looks at it
-twice.
-"""
+"""A cache of annotations on disk, keyed by the picture's hash: no picture is annotated twice."""
 
 from __future__ import annotations
 
@@ -27,41 +25,39 @@ VERSION = 1
 
 
 def picture_key(picture: np.ndarray, context: Mapping[str, Any]) -> str:
-    """A hash of a picture's pixels and of all else that determines what is found in it (`context`,
-    plain values).
-    """
-    told = json.dumps([VERSION, list(picture.shape), str(picture.dtype), context], sort_keys=True)
-    digest = hashlib.sha256(told.encode())
+    """SHA-256 of the pixels and of all else that determines an annotation (`context`, plain)."""
+    header = json.dumps([VERSION, list(picture.shape), str(picture.dtype), context], sort_keys=True)
+    digest = hashlib.sha256(header.encode())
     digest.update(np.ascontiguousarray(picture).tobytes())
     return digest.hexdigest()
 
 
 class AnnotationCache:
-    """One safetensors file a picture: its masks as bits, the rest as JSON, and a checksum over
-    both.
+    """One safetensors file a picture: masks as bits, the rest as JSON, a checksum over both.
 
-    Files are written atomically, and a file that is not whole is told, ignored and written anew.
+    Files are written atomically. A damaged file is ignored with a warning and written again.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
 
     def path(self, key: str) -> Path:
-        """Where a picture's entry lies."""
+        """The file of a picture's entry."""
         return self.folder / key[:2] / f"{key}.safetensors"
 
-    def put(self, key: str, found: Annotation) -> None:
-        """Keep what was found in a picture."""
-        stack = np.stack(list(found.masks.values())) if found.masks else np.zeros((0, 1, 1), bool)
+    def put(self, key: str, annotation: Annotation) -> None:
+        """Store the annotation of a picture."""
+        masks = list(annotation.masks.values())
+        stack = np.stack(masks) if masks else np.zeros((0, 1, 1), bool)
         bits = np.packbits(stack.reshape(len(stack), stack.shape[1] * stack.shape[2]), axis=1)
         described = json.dumps(
             {
                 "version": VERSION,
-                "nouns": list(found.masks),
+                "nouns": list(annotation.masks),
                 "size": list(stack.shape[1:]),
-                "colours": found.colours,
-                "factors": found.factors,
-                "scores": found.scores,
+                "colours": annotation.colours,
+                "factors": annotation.factors,
+                "scores": annotation.scores,
             }
         )
         with atomic_path(self.path(key)) as temporary:
@@ -72,7 +68,7 @@ class AnnotationCache:
             )
 
     def get(self, key: str) -> Annotation | None:
-        """What was found in a picture; None where it is not known, or its entry is corrupt."""
+        """The stored annotation of a picture; None where there is none or its file is damaged."""
         path = self.path(key)
         if not path.is_file():
             return None
@@ -87,7 +83,7 @@ class AnnotationCache:
 
 @dataclass(frozen=True, kw_only=True)
 class _Described:
-    """What an entry says beside its masks."""
+    """The JSON part of an entry: all but the masks."""
 
     version: int
     nouns: list[str]
@@ -99,33 +95,25 @@ class _Described:
 
 def _annotation(key: str, path: Path, remedy: str) -> Annotation:
     header = read_header(path, remedy=remedy)
-    bits = read_tensors(path, remedy=remedy, shapes={"masks": header.shapes.get("masks", ())})[
-        "masks"
-    ].numpy()
+    shapes = {"masks": header.shapes.get("masks", ())}
+    bits = read_tensors(path, remedy=remedy, shapes=shapes)["masks"].numpy()
     text = header.metadata["annotation"]
     if header.metadata["sha256"] != _checksum(key, text, bits):
         raise UserError("its checksum differs")
-    told = typed(_Described, json_value(text))
-    height, width = told.size
-    if (
-        min(told.size) < 1
-        or bits.dtype != np.uint8
-        or bits.shape != (len(told.nouns), -(-height * width // 8))
-    ):
+    entry = typed(_Described, json_value(text))
+    height, width = entry.size
+    packed = (len(entry.nouns), -(-height * width // 8))
+    if min(entry.size) < 1 or bits.dtype != np.uint8 or bits.shape != packed:
         raise UserError(
-            f"masks {list(bits.shape)} of {bits.dtype} are not those of {len(told.nouns)} nouns at"
-            f" {told.size}"
+            f"masks {list(bits.shape)} of {bits.dtype} do not fit"
+            f" {len(entry.nouns)} nouns at {entry.size}"
         )
-    masks = (
-        np.unpackbits(bits, axis=1, count=height * width)
-        .reshape(len(bits), height, width)
-        .astype(bool)
-    )
+    masks = np.unpackbits(bits, axis=1, count=height * width).reshape(len(bits), height, width)
     return Annotation(
-        masks=dict(zip(told.nouns, masks, strict=True)),
-        colours=told.colours,
-        factors=told.factors,
-        scores=told.scores,
+        masks=dict(zip(entry.nouns, masks.astype(bool), strict=True)),
+        colours=entry.colours,
+        factors=entry.factors,
+        scores=entry.scores,
     )
 
 

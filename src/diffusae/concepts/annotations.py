@@ -1,6 +1,4 @@
-"""What an annotator found in a set of pictures, kept on disk so that no picture is annotated
-twice.
-"""
+"""The annotations of a set of pictures, kept on disk so that no picture is annotated twice."""
 
 from __future__ import annotations
 
@@ -25,22 +23,18 @@ Picture = tuple[str, Images, str]
 
 LOOKS = ("first", "second")
 _COLUMNS: Mapping[str, Kind] = {
-    "look": "text",
-    "image_id": "text",
-    "noun": "text",
-    "height": "whole",
-    "width": "whole",
-    "mask": "bytes",
-}
+    "look": "text", "image_id": "text", "noun": "text",
+    "height": "whole", "width": "whole", "mask": "bytes",
+}  # fmt: skip
 _MOST_PIXELS = 2**28
-"""Of a mask: 16384 x 16384."""
+"""The largest mask: 16384 x 16384."""
 
 
 class PackedMasks(Mapping[str, Masks]):
-    """Image id -> noun -> bool [H, W], each mask packed until it is looked at: some 2 kB at 512 x
-    512 instead of 262.
+    """Image id -> noun -> bool [H, W]. Masks stay packed until they are read.
 
-    A picture in which nothing was found has an empty entry.
+    At 512 x 512 a packed mask takes some 2 kB instead of 262. A picture without masks has an empty
+    entry.
     """
 
     def __init__(self, image_ids: Iterable[str] = ()) -> None:
@@ -49,7 +43,7 @@ class PackedMasks(Mapping[str, Masks]):
         }
 
     def add(self, image_id: str, masks: Mapping[str, BoolImage]) -> None:
-        """Keep the masks of one picture."""
+        """Store the masks of one picture."""
         self._packed[image_id] = {
             noun: (*mask.shape, zlib.compress(np.packbits(mask).tobytes(), 1))
             for noun, mask in masks.items()
@@ -62,7 +56,7 @@ class PackedMasks(Mapping[str, Masks]):
                 yield image_id, noun, *mask
 
     def restore(self, image_id: str, noun: str, height: int, width: int, packed: bytes) -> None:
-        """The inverse of one of `rows`; `UserError` for a size that no picture has."""
+        """Add one of `rows` back; `UserError` for a size that no picture has."""
         if height < 1 or width < 1 or height * width > _MOST_PIXELS:
             raise UserError(
                 f"the mask of {noun!r} in picture {image_id!r} has the size {height} x {width}"
@@ -70,19 +64,16 @@ class PackedMasks(Mapping[str, Masks]):
         self._packed[image_id][noun] = (height, width, packed)
 
     def nouns(self, image_id: str) -> list[str]:
-        """What was found in a picture, without its masks."""
+        """The nouns of a picture, without unpacking its masks."""
         return list(self._packed[image_id])
 
     def __getitem__(self, image_id: str) -> Masks:
-        found = {}
+        masks = {}
         for noun, (height, width, packed) in self._packed[image_id].items():
-            bits = np.frombuffer(
-                _unpacked(packed, -(-height * width // 8), noun, image_id), np.uint8
-            )
-            found[noun] = (
-                np.unpackbits(bits, count=height * width).reshape(height, width).astype(np.bool_)
-            )
-        return found
+            unpacked = _unpacked(packed, -(-height * width // 8), noun, image_id)
+            bits = np.unpackbits(np.frombuffer(unpacked, np.uint8), count=height * width)
+            masks[noun] = bits.reshape(height, width).astype(np.bool_)
+        return masks
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._packed)
@@ -92,7 +83,7 @@ class PackedMasks(Mapping[str, Masks]):
 
 
 def _unpacked(packed: bytes, size: int, noun: str, image_id: str) -> bytes:
-    """Decompressed bytes, which must be `size`; never more than one byte beyond that is made."""
+    """Decompress to exactly `size` bytes; at most one byte more is ever produced."""
     unpacking = zlib.decompressobj()
     try:
         unpacked = unpacking.decompress(packed, size + 1)
@@ -114,7 +105,7 @@ class Annotations:
 
     Attributes:
         masks: image id -> noun -> bool [H, W].
-        second: the same from a second look at each picture, for the annotator's own noise.
+        second: masks of the mirrored picture, mirrored back: they show the annotator's own noise.
         described: one row a picture: image_id, style.
     """
 
@@ -123,64 +114,57 @@ class Annotations:
     described: pd.DataFrame
 
     def save(self, directory: Path | str) -> None:
-        """Write objects.parquet and pictures.parquet, atomically; a mask is its bits, row by row,
-        compressed by zlib.
-        """
+        """Write objects.parquet and pictures.parquet atomically; masks are zlib-compressed bits."""
         directory = Path(directory)
         looks = zip(LOOKS, (self.masks, self.second), strict=True)
-        objects = pd.DataFrame(
-            [(look, *row) for look, found in looks for row in found.rows()], columns=list(_COLUMNS)
-        )
+        rows = [(look, *row) for look, masks in looks for row in masks.rows()]
+        objects = pd.DataFrame(rows, columns=list(_COLUMNS))
         for name, table in (("objects", objects), ("pictures", self.described)):
             with atomic_path(directory / f"{name}.parquet") as temporary:
                 table.to_parquet(temporary, engine="pyarrow", index=False)
 
     @classmethod
     def load(cls, directory: Path | str) -> Annotations:
-        """What `save` wrote; `UserError` when a file is missing or unreadable."""
+        """Read what `save` wrote; `UserError` when a file is missing or unreadable."""
         directory = Path(directory)
         remedy = f"remove {directory} and run `diffusae annotate`"
         try:
             objects = read_table(verified(directory / "objects.parquet"), _COLUMNS, remedy=remedy)
-            described = read_table(
-                verified(directory / "pictures.parquet"),
-                {"image_id": "text", "style": "any"},
-                remedy=remedy,
-            )
+            columns: Mapping[str, Kind] = {"image_id": "text", "style": "any"}
+            described = read_table(verified(directory / "pictures.parquet"), columns, remedy=remedy)
         except FileNotFoundError as error:
             raise UserError(f"{error.filename} is missing; {remedy}") from None
-        found = {look: PackedMasks(described["image_id"]) for look in LOOKS}
+        masks = {look: PackedMasks(described["image_id"]) for look in LOOKS}
         with reading(directory / "objects.parquet", remedy=remedy):
             for look, image_id, *mask in objects[list(_COLUMNS)].itertuples(index=False):
-                if look not in found or image_id not in found[look]:
+                if look not in masks or image_id not in masks[look]:
                     raise UserError(
                         f"it has the look {look!r} of picture {image_id!r}, which pictures.parquet"
                         " does not list"
                     )
-                found[look].restore(image_id, *mask)
-        return cls(masks=found["first"], second=found["second"], described=described)
+                masks[look].restore(image_id, *mask)
+        return cls(masks=masks["first"], second=masks["second"], described=described)
 
 
 def annotate_pictures(
     annotator: Annotator, pictures: Iterable[Picture], *, at_once: int = 64
 ) -> Annotations:
-    """Annotate pictures as they come, and each a second time in the mirror; no more than `at_once`
-    are held.
+    """Annotate every picture and its mirror image; at most `at_once` pictures are in memory.
 
-    The mirrored picture shows the same objects; where its masks, mirrored back, differ from the
-    first, the annotator is unsure. Their IoU bounds what any prediction of these masks can reach.
+    The mirrored picture shows the same objects. Where its masks, mirrored back, differ from the
+    first ones, the annotator is unsure. Their IoU bounds what a prediction of these masks can get.
     """
     masks, second = PackedMasks(), PackedMasks()
     described: list[tuple[str, str | None]] = []
     coming = iter(pictures)
-    while some := list(islice(coming, at_once)):
-        image_ids, images, captions = zip(*some, strict=True)
+    while batch := list(islice(coming, at_once)):
+        image_ids, images, captions = zip(*batch, strict=True)
         stack = np.stack(images)
-        for image_id, found in zip(image_ids, annotator.annotate(stack, captions), strict=True):
-            masks.add(image_id, found.masks)
-            described.append((image_id, found.style))
+        for image_id, one in zip(image_ids, annotator.annotate(stack, captions), strict=True):
+            masks.add(image_id, one.masks)
+            described.append((image_id, one.style))
         mirrored = annotator.annotate(np.ascontiguousarray(stack[:, :, ::-1]), captions)
-        for image_id, found in zip(image_ids, mirrored, strict=True):
-            second.add(image_id, {noun: mask[:, ::-1] for noun, mask in found.masks.items()})
+        for image_id, one in zip(image_ids, mirrored, strict=True):
+            second.add(image_id, {noun: mask[:, ::-1] for noun, mask in one.masks.items()})
     table = pd.DataFrame(described, columns=["image_id", "style"])
     return Annotations(masks=masks, second=second, described=table)

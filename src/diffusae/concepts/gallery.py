@@ -22,12 +22,12 @@ from diffusae.tensor_files import read_tensors
 
 @dataclass(frozen=True)
 class Gallery:
-    """Top pictures of some latents.
+    """Top pictures of some latents, with the latents' maps.
 
     Attributes:
         latents: the latents, in the order in which to show them.
-        image_ids: for each latent its top pictures, the strongest first.
-        maps: for each latent the maps on those pictures, [pictures, h, w], data units.
+        image_ids: the top pictures of each latent, the strongest first.
+        maps: the maps of each latent on those pictures, [pictures, h, w], data units.
     """
 
     latents: list[int]
@@ -46,11 +46,9 @@ class Gallery:
 
     @classmethod
     def load(cls, directory: Path | str) -> Gallery:
-        """What `save` wrote; `UserError` when a file is missing or unreadable, or the two do not
-        fit each other.
-        """
+        """Read what `save` wrote; `UserError` for files that are missing, damaged or do not fit."""
         directory = Path(directory)
-        remedy = f"remove {directory}, and the same command makes it again"
+        remedy = f"remove {directory} and run the same command again"
         try:
             path = directory / "gallery.json"
             value = read_json(verified(path), remedy=remedy)
@@ -81,7 +79,7 @@ class Gallery:
 
 @dataclass(frozen=True, kw_only=True)
 class _Head:
-    """What gallery.json says."""
+    """The contents of gallery.json."""
 
     latents: list[int]
     image_ids: list[list[str]]
@@ -118,14 +116,13 @@ def build_gallery(
 ) -> Gallery:
     """The maps of `latents` on their `n_pictures` top pictures.
 
-    `codes_of` gives the codes (values [P, k], indices [P, k]) of an image id. It is asked once for
+    `codes_of` gives the codes (values [P, k], indices [P, k]) of an image id. It is called once for
     each picture.
     """
     top = dictionary.latents.set_index("latent")["top_images"]
     image_ids = [list(top[latent])[:n_pictures] for latent in latents]
-    return gallery_of(
-        latents, image_ids, codes_of, (dictionary.facts["grid"][0], dictionary.facts["grid"][1])
-    )
+    height, width = dictionary.facts["grid"]
+    return gallery_of(latents, image_ids, codes_of, (height, width))
 
 
 def gallery_of(
@@ -139,19 +136,16 @@ def gallery_of(
     for latent, pictures in zip(latents, image_ids, strict=True):
         for image_id in pictures:
             shown_on.setdefault(image_id, []).append(latent)
-    found: dict[tuple[int, str], Tensor] = {}
+    map_of: dict[tuple[int, str], Tensor] = {}
     for image_id, chosen in shown_on.items():
         maps = maps_of(torch.tensor(chosen), *codes_of(image_id), grid)
-        found.update({(latent, image_id): maps[row] for row, latent in enumerate(chosen)})
+        map_of.update({(latent, image_id): maps[row] for row, latent in enumerate(chosen)})
+    stacks = [
+        [map_of[latent, image_id] for image_id in pictures]
+        for latent, pictures in zip(latents, image_ids, strict=True)
+    ]
     return Gallery(
         latents=list(latents),
         image_ids=image_ids,
-        maps=[
-            (
-                torch.stack([found[latent, image_id] for image_id in pictures])
-                if pictures
-                else torch.zeros(0, *grid)
-            )
-            for latent, pictures in zip(latents, image_ids, strict=True)
-        ],
+        maps=[torch.stack(stack) if stack else torch.zeros(0, *grid) for stack in stacks],
     )

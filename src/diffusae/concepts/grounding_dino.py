@@ -18,9 +18,7 @@ from diffusae.errors import UserError, together
 
 @dataclass(frozen=True)
 class Box:
-    """One found object: its label, score in [0, 1], and corners (left, top, right, bottom) in
-    pixels.
-    """
+    """A detected object: label, score in [0, 1], corners (left, top, right, bottom) in pixels."""
 
     label: str
     score: float
@@ -29,9 +27,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Labels in one text, as the detector wants them: "dog. traffic light."; `spans` are the
-    labels' characters.
-    """
+    """The detector's text, "dog. traffic light."; `spans`: the characters of each label."""
 
     text: str
     labels: tuple[str, ...]
@@ -51,11 +47,11 @@ class Prompt:
 class GroundingDino:
     """Finds boxes of given labels.
 
-    A label is a phrase of one text, and each box scores every token. A box is kept where its best
-    token is above `box_threshold`; its label is the phrase with the highest mean over the phrase's
-    own tokens, above `text_threshold`. (The library's own reading strings together all tokens above
-    the text threshold, which makes labels that nobody asked for out of two phrases; boxes and
-    scores are the same, and a test compares them.)
+    The labels form one text, and every box has a score for every token of it. A box is kept where
+    its best token is above `box_threshold`. Its label is the one with the highest mean score over
+    the label's own tokens, which must be above `text_threshold`. (The library instead joins all
+    tokens above the text threshold, so that two labels can become a third that nobody asked for.
+    Boxes and scores are the same; a test compares them.)
 
     Args:
         source, revision, dtype, device: see `Pretrained`.
@@ -63,8 +59,8 @@ class GroundingDino:
             Grounded-SAM's RAM example are 0.25 and 0.2.
         nms_iou: of two boxes that overlap more than this, whatever their labels, the one with the
             higher score stays; 1 keeps all. *Open*; Grounded-SAM's example has 0.5.
-        labels_at_once: labels in one text at the most; None: as many as the model can read. Fewer
-            disturb each other less and take more passes.
+        labels_at_once: most labels in one text; None: as many as the model can read. Fewer labels
+            disturb each other less but take more passes.
 
     Raises:
         UserError: a setting out of range, all of them together.
@@ -82,29 +78,23 @@ class GroundingDino:
         dtype: str = "float32",
         device: str | None = None,
     ) -> None:
+        thresholds = {
+            "box_threshold": box_threshold, "text_threshold": text_threshold, "nms_iou": nms_iou,
+        }  # fmt: skip
         faults = [
-            f"detector.{name}={value} must lie in (0, {most}]; change it"
-            for name, value, most in (
-                ("box_threshold", box_threshold, 1),
-                ("text_threshold", text_threshold, 1),
-                ("nms_iou", nms_iou, 1),
-            )
-            if not 0 < value <= most
+            f"detector.{name}={value} must lie in (0, 1]; change it"
+            for name, value in thresholds.items()
+            if not 0 < value <= 1
         ]
         if labels_at_once is not None and labels_at_once < 1:
             faults.append(
                 f"detector.labels_at_once={labels_at_once} must be at least 1, or null; raise it"
             )
         together(faults)
-        self._from = Pretrained(
-            source, "annotator.objects.detector.source", revision, dtype, device
-        )
-        self.box_threshold, self.text_threshold, self.nms_iou = (
-            box_threshold,
-            text_threshold,
-            nms_iou,
-        )
-        self.labels_at_once = labels_at_once
+        setting = "annotator.objects.detector.source"
+        self._from = Pretrained(source, setting, revision, dtype, device)
+        self.box_threshold, self.text_threshold = box_threshold, text_threshold
+        self.nms_iou, self.labels_at_once = nms_iou, labels_at_once
 
     def identity(self) -> dict[str, Any]:
         """What determines its boxes."""
@@ -126,24 +116,25 @@ class GroundingDino:
         )
 
     def detect(self, images: Images, labels: Sequence[Sequence[str]]) -> list[list[Box]]:
-        """The boxes of each picture of uint8 [n, H, W, 3] for its own labels, by falling score;
-        none for no labels.
+        """The boxes of every picture for its own labels, by falling score.
+
+        `images` are uint8 [n, H, W, 3]; a picture without labels has no boxes.
         """
-        prompts = [self._prompts(each) for each in labels]
-        boxes: list[list[Box]] = [[] for _ in prompts]
-        for turn in range(max(map(len, prompts), default=0)):
-            rows = [row for row, each in enumerate(prompts) if len(each) > turn]
-            for row, found in zip(
-                rows, self._read(images[rows], [prompts[r][turn] for r in rows]), strict=True
-            ):
-                boxes[row] += found
-        return [self._without_doubles(each) for each in boxes]
+        texts = [self._prompts(of_picture) for of_picture in labels]
+        boxes: list[list[Box]] = [[] for _ in texts]
+        # Pass i reads the i-th text of every picture that has so many.
+        for turn in range(max(map(len, texts), default=0)):
+            rows = [row for row, prompts in enumerate(texts) if len(prompts) > turn]
+            read = self._read(images[rows], [texts[row][turn] for row in rows])
+            for row, new in zip(rows, read, strict=True):
+                boxes[row] += new
+        return [self._without_doubles(of_picture) for of_picture in boxes]
 
     def _prompts(self, labels: Sequence[str]) -> list[Prompt]:
-        """The labels in as many texts as it takes."""
+        """The labels in as few texts as their order allows."""
         model, tokenizer, _ = self._parts
         room = int(model.config.max_text_len) - 2  # the start and the end take a token each
-        made: list[list[str]] = []
+        groups: list[list[str]] = []
         left = 0
         for label in labels:
             length = len(tokenizer(f"{label.lower()}.", add_special_tokens=False)["input_ids"])
@@ -152,12 +143,12 @@ class GroundingDino:
                     f"the label {label!r} has {length} tokens; the detector reads {room}:"
                     " shorten it"
                 )
-            if left < length or len(made[-1]) == self.labels_at_once:
-                made.append([])
+            if left < length or len(groups[-1]) == self.labels_at_once:
+                groups.append([])
                 left = room
-            made[-1].append(label)
+            groups[-1].append(label)
             left -= length
-        return [Prompt.of(each) for each in made]
+        return [Prompt.of(group) for group in groups]
 
     @torch.no_grad()
     def _read(self, images: Images, prompts: Sequence[Prompt]) -> list[list[Box]]:
@@ -173,15 +164,10 @@ class GroundingDino:
         pixels = image_processor(images=list(images), return_tensors="pt").to(model.device)
         pixels["pixel_values"] = pixels["pixel_values"].to(model.dtype)
         outputs = model(**pixels, **text.to(model.device))
-        height, width = images.shape[1:3]
-        return [
-            self._boxes_of(
-                prompt, logits.float().sigmoid().cpu(), boxes.float().cpu(), tokens, (height, width)
-            )
-            for prompt, logits, boxes, tokens in zip(
-                prompts, outputs.logits, outputs.pred_boxes, offsets, strict=True
-            )
-        ]
+        size = (images.shape[1], images.shape[2])
+        logits, boxes = outputs.logits.float().sigmoid().cpu(), outputs.pred_boxes.float().cpu()
+        rows = zip(prompts, logits, boxes, offsets, strict=True)
+        return [self._boxes_of(*row, size) for row in rows]
 
     def _boxes_of(
         self,
@@ -191,9 +177,7 @@ class GroundingDino:
         offsets: Int[Tensor, "text 2"],
         size: tuple[int, int],
     ) -> list[Box]:
-        """The kept boxes of one picture; `boxes` are (centre x, centre y, width, height) in shares
-        of the picture.
-        """
+        """The kept boxes of a picture; `boxes`: (centre x, centre y, width, height) as shares."""
         height, width = size
         centre, extent = boxes[:, :2], boxes[:, 2:]
         corners = torch.cat([centre - extent / 2, centre + extent / 2], dim=1).clamp(0, 1)
@@ -202,9 +186,7 @@ class GroundingDino:
             [n for n, (start, end) in enumerate(offsets.tolist()) if first <= start < end <= last]
             for first, last in prompt.spans
         ]
-        read = [
-            n for n, tokens in enumerate(places) if tokens
-        ]  # a label of unknown signs has no token
+        read = [n for n, tokens in enumerate(places) if tokens]  # unknown signs have no token
         if not read:
             return []
         means = torch.stack([chances[:, places[n]].mean(dim=1) for n in read], dim=1)
@@ -213,24 +195,20 @@ class GroundingDino:
         wide = (corners[:, 2:] > corners[:, :2]).all(dim=1)
         kept = (best > self.box_threshold) & (score > self.text_threshold) & wide
         return [
-            Box(
-                prompt.labels[read[int(which[row])]], float(best[row]), tuple(corners[row].tolist())
-            )
-            for row in kept.nonzero()[:, 0].tolist()
+            Box(prompt.labels[read[int(which[n])]], float(best[n]), tuple(corners[n].tolist()))
+            for n in kept.nonzero()[:, 0].tolist()
         ]
 
     def _without_doubles(self, boxes: Sequence[Box]) -> list[Box]:
         kept: list[Box] = []
-        for box in sorted(boxes, key=lambda each: -each.score):
+        for box in sorted(boxes, key=lambda one: -one.score):
             if all(box_iou(box.corners, other.corners) <= self.nms_iou for other in kept):
                 kept.append(box)
         return kept
 
 
 def box_iou(first: tuple[float, ...], second: tuple[float, ...]) -> float:
-    """Intersection over union of two boxes (left, top, right, bottom); two without any area have
-    0.
-    """
+    """Intersection over union of two boxes (left, top, right, bottom); 0 where the union is 0."""
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
     shared = max(width, 0) * max(height, 0)

@@ -1,6 +1,4 @@
-"""Pictures and words in one space: CLIP (arXiv 2103.00020) or SigLIP (arXiv 2303.15343) through
-transformers.
-"""
+"""Vectors of pictures and texts: CLIP (arXiv 2103.00020) or SigLIP (arXiv 2303.15343)."""
 
 from __future__ import annotations
 
@@ -21,12 +19,11 @@ _TEXTS_AT_ONCE = 256
 
 
 class ImageText:
-    """Unit vectors of pictures and texts, whose cosine says how well they fit (the "CLIP score"
-    divided by 100).
+    """Unit vectors of pictures and texts; the cosine of a pair is the "CLIP score" / 100.
 
     Args:
         source, revision, dtype, device: see `Pretrained`; a CLIP or SigLIP model.
-        setting: the config value that names the source, for the messages.
+        setting: the config key of the source, for error messages.
     """
 
     def __init__(
@@ -60,9 +57,7 @@ class ImageText:
 
     @property
     def by_probability(self) -> bool:
-        """Whether the model gives each pair a probability of its own (SigLIP) and not just a cosine
-        (CLIP).
-        """
+        """Whether the model gives probabilities of pairs (SigLIP), not just cosines (CLIP)."""
         return getattr(self._parts[0], "logit_bias", None) is not None
 
     @torch.no_grad()
@@ -75,7 +70,7 @@ class ImageText:
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
-        """One unit vector a text; each text is read once in the object's life."""
+        """One unit vector for each text; the object remembers the vectors of all texts."""
         refuse_text("texts", texts)
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         vectors = in_batches(self._read, new, size=_TEXTS_AT_ONCE, setting="texts")
@@ -85,8 +80,8 @@ class ImageText:
     def scores(
         self, images: Float[Tensor, "n d"], texts: Float[Tensor, "m d"]
     ) -> Float[Tensor, "n m"]:
-        """How well each picture fits each text: cosines, range [-1, 1], or for SigLIP
-        probabilities; higher is better.
+        """How well each picture fits each text, higher is better: cosines, range [-1, 1] (CLIP), or
+        probabilities (SigLIP).
         """
         cosines = images @ texts.T
         if not self.by_probability:
@@ -97,20 +92,16 @@ class ImageText:
 
     def _read(self, texts: Sequence[str]) -> Sequence[Tensor]:
         model, tokenizer, _ = self._parts
-        # SigLIP was trained on padded texts, and its vectors change without.
+        # SigLIP was trained on padded texts; without padding its vectors would change.
         longest = int(getattr(model.config.text_config, "max_position_embeddings", 77))
         padding = {"padding": "max_length" if self.by_probability else True, "max_length": longest}
         tokens = tokenizer(list(texts), truncation=True, return_tensors="pt", **padding)
-        taken = {
-            name: tokens[name].to(model.device)
-            for name in ("input_ids", "attention_mask")
-            if name in tokens
-        }
-        if self.by_probability:
-            taken.pop("attention_mask", None)  # the padding is read, as in training
-        return list(F.normalize(_pooled(model.get_text_features(**taken)), dim=1))
+        inputs = {"input_ids": tokens["input_ids"].to(model.device)}
+        if "attention_mask" in tokens and not self.by_probability:  # SigLIP reads the padding
+            inputs["attention_mask"] = tokens["attention_mask"].to(model.device)
+        return list(F.normalize(_pooled(model.get_text_features(**inputs)), dim=1))
 
 
 def _pooled(made: Any) -> Tensor:
-    # transformers 5 returns an output with the vectors in it, earlier versions the vectors.
+    # transformers 5 returns an object that holds the vectors, earlier versions the vectors.
     return getattr(made, "pooler_output", made).float().cpu()

@@ -1,13 +1,13 @@
-"""Activation maps of latents, and how well they overlap with the masks of a picture's objects.
+"""Activation maps of latents, and their overlap with the masks of a picture's objects.
 
-Codes of one picture are `values` and `indices`, both [P, k], P positions row-major over the grid
-(h, w). An entry is active where its value is above 0.
+The codes of a picture are `values` and `indices`, both [P, k], with P positions row-major over the
+grid (h, w). A latent is active at a position where its value is above 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -15,10 +15,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from diffusae.concepts.settings import MapResize, MapScaling
 from diffusae.errors import UserError, unknown
 
-MapScaling = Literal["max", "minmax"]
-MapResize = Literal["map_to_mask", "mask_to_grid"]
 Mask = np.ndarray[Any, np.dtype[np.bool_]] | Tensor
 
 BACKGROUND = "background"
@@ -49,23 +48,20 @@ def maps_of(
 def scale_maps(maps: Float[Tensor, "n h w"], how: MapScaling) -> Float[Tensor, "n h w"]:
     """Scale every map to [0, 1]; *open* in the paper.
 
-    "max" divides by the map's maximum: after ReLU the minimum is 0 anyway wherever the latent is
-    silent somewhere. "minmax" also subtracts the minimum. A map without range becomes zeros (under
-    "max": a map of zeros).
+    "max" divides by the map's maximum. (After ReLU the minimum is 0 wherever the latent is silent
+    at some position.) "minmax" subtracts the minimum first. A constant map ("minmax") or a map of
+    zeros ("max") becomes zeros.
     """
-    lowest = (
-        maps.amin(dim=(1, 2), keepdim=True)
-        if how == "minmax"
-        else torch.zeros_like(maps[:, :1, :1])
-    )
+    lowest = torch.zeros_like(maps[:, :1, :1])
+    if how == "minmax":
+        lowest = maps.amin(dim=(1, 2), keepdim=True)
     height = maps.amax(dim=(1, 2), keepdim=True) - lowest
-    return torch.where(
-        height > 0, (maps - lowest) / height.clamp_min(torch.finfo(maps.dtype).tiny), 0.0
-    )
+    scaled = (maps - lowest) / height.clamp_min(torch.finfo(maps.dtype).tiny)
+    return torch.where(height > 0, scaled, 0.0)
 
 
 def resize_maps(maps: Float[Tensor, "n h w"], size: tuple[int, int]) -> Float[Tensor, "n H W"]:
-    """Bilinear interpolation, pixel centres aligned as in image libraries (align_corners=False)."""
+    """Bilinear interpolation with the pixel centres of image libraries (align_corners=False)."""
     return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
@@ -75,9 +71,7 @@ def masks_to_grid(masks: Bool[Tensor, "n H W"], grid: tuple[int, int]) -> Bool[T
 
 
 def share_of_positions(masks: Sequence[Mask], grid: tuple[int, int]) -> Float[Tensor, " P"]:
-    """The share of every position that any of the masks covers, range [0, 1], row-major over the
-    grid; 0 without masks.
-    """
+    """The share of each position that the masks cover, [0, 1], row-major; 0 without masks."""
     if not masks:
         return torch.zeros(grid[0] * grid[1])
     union = torch.from_numpy(np.stack([np.asarray(mask) for mask in masks]).any(axis=0)).float()
@@ -85,9 +79,7 @@ def share_of_positions(masks: Sequence[Mask], grid: tuple[int, int]) -> Float[Te
 
 
 def iou_matrix(first: Bool[Tensor, "a n"], second: Bool[Tensor, "b n"]) -> Float[Tensor, "a b"]:
-    """Intersection over union of every pair. Range [0, 1], higher is better; two empty masks have
-    0.
-    """
+    """Intersection over union of every pair. Range [0, 1], higher is better; two empty masks: 0."""
     first_, second_ = first.float(), second.float()
     intersection = first_ @ second_.T
     union = first_.sum(dim=1)[:, None] + second_.sum(dim=1)[None] - intersection
@@ -97,12 +89,11 @@ def iou_matrix(first: Bool[Tensor, "a n"], second: Bool[Tensor, "b n"]) -> Float
 def label_masks(
     masks: Mapping[str, Mask], *, minimum_area: float, include_background: bool
 ) -> tuple[list[str], Bool[Tensor, "labels H W"]]:
-    """One picture's labels and the stack of their masks, without masks below `minimum_area` of the
-    picture.
+    """One picture's labels and the stack of their masks, without masks below `minimum_area`.
 
-    Empty masks are always left out. "background" is what no mask covers, the left-out ones
-    included; a picture without any mask has no data, and so no background either. The stack of no
-    labels is [0, 1, 1].
+    Empty masks are always left out. "background" is all that no mask covers; masks that are too
+    small still count as covering. A picture without any mask has no data, and so no background
+    either. Without labels the stack is [0, 1, 1].
     """
     if not masks:
         return [], torch.zeros(0, 1, 1, dtype=torch.bool)
@@ -120,10 +111,10 @@ class LabelOverlap:
     """IoU of every active latent's map with every label's mask in a picture (Emergence, section 4).
 
     Args:
-        activation_threshold: a scaled map is cut here: active above it. 0.1 in the paper.
+        activation_threshold: a scaled map is active above it. 0.1 in the paper.
         scaling: "max" or "minmax", see `scale_maps`.
         resize: "map_to_mask": scaled maps are interpolated to the masks' size, then cut;
-            "mask_to_grid": masks are averaged to the grid, and maps cut there. *Open* in the paper.
+            "mask_to_grid": masks are averaged to the grid, and maps cut on it. *Open* in the paper.
 
     Raises:
         UserError: a threshold outside [0, 1), an unknown option.

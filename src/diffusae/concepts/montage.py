@@ -1,4 +1,4 @@
-"""One picture of a latent: its top pictures in a row, and below them where it is active."""
+"""One picture of a latent: its top pictures in a row, and below them the same with heat maps."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ def montage(
     *,
     side: int = SIDE,
 ) -> UInt8[np.ndarray, "two_sides n_sides 3"]:
-    """The pictures, `side` pixels wide and high each, above the same pictures under their heat
-    maps.
+    """The pictures in a row, above the same pictures under their heat maps.
 
-    All maps share one scale, from 0 to the highest value of any. Without pictures: one grey square
-    above another.
+    Every picture is `side` x `side` pixels. All maps share one scale, from 0 to their highest
+    value. Without pictures: one grey square above another.
     """
     if not pictures:
         return np.full((2 * side, side, 3), 128, np.uint8)
@@ -38,6 +37,6 @@ def montage(
 
 
 def _square(image: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "side side 3"]:
-    """Enlarged with hard pixels, or made smaller smoothly."""
+    """Enlarge with hard pixels, or shrink smoothly."""
     way = Image.Resampling.NEAREST if max(image.shape[:2]) <= side else Image.Resampling.LANCZOS
     return np.asarray(Image.fromarray(image).resize((side, side), way))

@@ -1,6 +1,4 @@
-"""From pictures to masks of nouns: tags -> boxes -> masks (Emergence, section 4), or CLIPSeg's heat
-maps (section 6.1).
-"""
+"""Masks of nouns in pictures: tags -> boxes -> masks (Emergence, section 4), or CLIPSeg (6.1)."""
 
 from __future__ import annotations
 
@@ -30,26 +28,22 @@ class ObjectFinder(Protocol):
 
     @property
     def reads_captions(self) -> bool:
-        """Whether what it finds depends on the caption."""
+        """Whether its result depends on the caption."""
         ...
 
     def find(
         self, images: Images, vocabulary: Vocabulary, captions: Sequence[str] | None
     ) -> list[Instances]:
-        """(label, mask of the picture's size) of every object in each picture of uint8 [n, H, W,
-        3].
-        """
+        """(label, mask) of every object in each picture of uint8 [n, H, W, 3]; masks are [H, W]."""
         ...
 
     def identity(self) -> dict[str, Any]:
-        """What determines what it finds."""
+        """What determines its result."""
         ...
 
 
 class GroundedSam:
-    """Tags, boxes of the tagged nouns, and a mask in each box; one pass of each model over a batch
-    of pictures.
-    """
+    """Tags, boxes of the tagged nouns, a mask in each box; one pass a model and batch."""
 
     def __init__(self, tagger: Tagger, detector: GroundingDino, segmenter: Sam) -> None:
         self.tagger, self.detector, self.segmenter = tagger, detector, segmenter
@@ -62,7 +56,7 @@ class GroundedSam:
         self, images: Images, vocabulary: Vocabulary, captions: Sequence[str] | None
     ) -> list[Instances]:
         boxes = self.detector.detect(images, self.tagger.tag(images, vocabulary, captions))
-        masks = self.segmenter.segment(images, [[box.corners for box in each] for each in boxes])
+        masks = self.segmenter.segment(images, [[box.corners for box in row] for row in boxes])
         return [
             [(box.label, mask) for box, mask in zip(*pair, strict=True)]
             for pair in zip(boxes, masks, strict=True)
@@ -76,10 +70,10 @@ class GroundedSam:
 class ClipSeg:
     """CLIPSeg (arXiv 2112.10003): a heat map for each tagged noun, cut into one mask.
 
-    It cannot say that a noun is absent but by a heat map that stays below the threshold everywhere.
+    A noun counts as absent only where its heat map stays below the threshold everywhere.
 
     Args:
-        tagger: the nouns that are looked for.
+        tagger: names the nouns to look for.
         source, revision, dtype, device: see `Pretrained`.
         template: the prompt; `{}` is the noun.
         threshold: heat, in (0, 1), above which a pixel belongs to the noun (*open* in the paper).
@@ -132,26 +126,20 @@ class ClipSeg:
     ) -> list[Instances]:
         tags = self.tagger.tag(images, vocabulary, captions)
         pairs = [(row, label) for row, labels in enumerate(tags) for label in labels]
-        found: list[Instances] = [[] for _ in tags]
+        objects: list[Instances] = [[] for _ in tags]
         for first in range(0, len(pairs), self.pairs_at_once):
             part = pairs[first : first + self.pairs_at_once]
             heat = self.heat(images[[row for row, _ in part]], [label for _, label in part])
             for (row, label), mask in zip(part, np.asarray(heat > self.threshold), strict=True):
-                found[row].append((label, mask))
-        return found
+                objects[row].append((label, mask))
+        return objects
 
     @torch.no_grad()
     def heat(self, images: Images, nouns: Sequence[str]) -> Float[Tensor, "n H W"]:
-        """How likely each pixel of each picture shows its noun, range [0, 1], bilinearly resized to
-        the picture.
-        """
+        """How likely each pixel shows the picture's noun, range [0, 1], resized bilinearly."""
         model, tokenizer, image_processor = self._parts
-        text = tokenizer(
-            [self.template.format(noun) for noun in nouns],
-            padding=True,
-            truncation=True,
-            return_tensors="pt",
-        )
+        texts = [self.template.format(noun) for noun in nouns]
+        text = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
         pixels = image_processor(images=list(images), return_tensors="pt")["pixel_values"]
         logits = model(
             pixel_values=pixels.to(model.device, model.dtype),

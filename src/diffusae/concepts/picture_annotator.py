@@ -1,6 +1,4 @@
-"""An annotator for real pictures, put together of an object finder and a style scorer, with a
-cache.
-"""
+"""The annotator for real pictures: an object finder, a style scorer, and a cache."""
 
 from __future__ import annotations
 
@@ -23,24 +21,22 @@ from diffusae.concepts.words import Vocabulary
 from diffusae.errors import UserError, refuse_text
 
 EVERYDAY = Path(__file__).with_name("everyday_nouns.txt")
-"""The vocabulary that is taken where none is given."""
+"""The vocabulary for annotators that are given none."""
 
 
 class PictureAnnotator:
     """Masks of nouns by an object finder, and scores of styles by a style scorer.
 
-    A noun of which nothing is found has no mask, and a picture in which nothing is found has none
-    at all: no data.
+    A noun that is not found has no mask. A picture in which nothing is found has no masks: no data.
 
     Args:
         objects: finds masks.
-        styles: tells what pictures are like as a whole; None: no factors.
-        vocabulary: the nouns: labels, or a file (see `Vocabulary.read`); None: some 170 everyday
-            nouns.
+        styles: scores whole pictures; None: no factors.
+        vocabulary: labels, or a file (see `Vocabulary.read`); None: some 170 everyday nouns.
         minimum_area: a noun whose mask covers a smaller share of the picture is not found (*open*
             in the paper).
-        cache: folder of what was found before; None: nothing is kept.
-        batch_size: pictures that go through the models together, and are then kept.
+        cache: the folder that keeps annotations; None: nothing is kept.
+        batch_size: pictures that go through the models, and then into the cache, together.
 
     Raises:
         UserError: a setting out of range, an unreadable vocabulary; in use: out of memory, with the
@@ -78,29 +74,23 @@ class PictureAnnotator:
 
     @property
     def factors(self) -> Mapping[str, Sequence[str]]:
-        """What it can tell of a whole picture: factor to its values, in the order of an
-        annotation's scores.
-        """
+        """Factor -> its values in the order of an annotation's scores; empty without a scorer."""
         return {} if self.styles is None else self.styles.factors
 
     @property
     def features(self) -> Callable[[Images], Float[Tensor, "n d"]] | None:
-        """What describes whole pictures, for distances between them: the style scorer's vectors;
-        None without one.
-        """
+        """The style scorer's vectors of pictures, for distances; None without a scorer."""
         return None if self.styles is None else self._features
 
     def _features(self, images: Images) -> Float[Tensor, "n d"]:
         assert self.styles is not None
         model = self.styles.model
 
-        def look(rows: Sequence[int]) -> list[Tensor]:
+        def embed(rows: Sequence[int]) -> list[Tensor]:
             return list(model.embed_images(images[list(rows)]))
 
-        rows = range(len(images))
-        return torch.stack(
-            in_batches(look, rows, size=self.batch_size, setting="annotator.batch_size")
-        )
+        rows, setting = range(len(images)), "annotator.batch_size"
+        return torch.stack(in_batches(embed, rows, size=self.batch_size, setting=setting))
 
     @cached_property
     def _context(self) -> dict[str, Any]:
@@ -130,32 +120,29 @@ class PictureAnnotator:
                 picture_key(image, {**self._context, "caption": captions[n] if captions else None})
                 for n, image in enumerate(images)
             ]
-            known = {key: found for key in set(keys) if (found := self.cache.get(key)) is not None}
+            cached = {key: self.cache.get(key) for key in set(keys)}
+            known = {key: entry for key, entry in cached.items() if entry is not None}
         rows = [row for row in range(len(images)) if not keys or keys[row] not in known]
 
-        def look(part: Sequence[int]) -> list[Annotation]:
-            found = self._look(
-                images[list(part)], [captions[n] for n in part] if captions else None
-            )
+        def annotate(part: Sequence[int]) -> list[Annotation]:
+            texts = [captions[row] for row in part] if captions else None
+            annotations = self._annotate(images[list(part)], texts)
             if self.cache is not None:
-                for row, each in zip(part, found, strict=True):
-                    self.cache.put(keys[row], each)
-            return found
+                for row, annotation in zip(part, annotations, strict=True):
+                    self.cache.put(keys[row], annotation)
+            return annotations
 
-        made = dict(
-            zip(
-                rows,
-                in_batches(look, rows, size=self.batch_size, setting="annotator.batch_size"),
-                strict=True,
-            )
-        )
+        setting = "annotator.batch_size"
+        new = in_batches(annotate, rows, size=self.batch_size, setting=setting)
+        made = dict(zip(rows, new, strict=True))
         return [made[row] if row in made else known[keys[row]] for row in range(len(images))]
 
-    def _look(self, images: Images, captions: Sequence[str] | None) -> list[Annotation]:
+    def _annotate(self, images: Images, captions: Sequence[str] | None) -> list[Annotation]:
         least = self.minimum_area * images.shape[1] * images.shape[2]
         scores: Sequence[dict[str, list[float]]] = (
             [{} for _ in images] if self.styles is None else self.styles.score(images)
         )
+        objects = self.objects.find(images, self._vocabulary, captions)
         return [
             Annotation(
                 masks={
@@ -164,12 +151,9 @@ class PictureAnnotator:
                     if mask.sum() >= least
                 },
                 factors={
-                    factor: self.factors[factor][int(np.argmax(row))]
-                    for factor, row in each.items()
+                    factor: self.factors[factor][int(np.argmax(row))] for factor, row in of.items()
                 },
-                scores=each,
+                scores=of,
             )
-            for instances, each in zip(
-                self.objects.find(images, self._vocabulary, captions), scores, strict=True
-            )
+            for instances, of in zip(objects, scores, strict=True)
         ]

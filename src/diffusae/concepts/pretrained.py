@@ -1,8 +1,7 @@
-"""Pretrained vision models of transformers: safetensors only, no code of the model's, no
-torchvision, one message each.
+"""Loading of pretrained vision models by transformers: safetensors only, no code of the models.
 
-Pictures are prepared by the PIL-based processors whatever is installed, so that results do not
-depend on torchvision.
+Pictures are always prepared by the PIL-based processors, so that results do not depend on whether
+torchvision is installed.
 """
 
 from __future__ import annotations
@@ -45,18 +44,18 @@ def default_device(device: str | None) -> torch.device:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """One pretrained model, loaded when it is first asked for.
+    """One pretrained model, loaded at the first use.
 
     Args:
         source: a folder in the transformers layout or a hub id ("owner/name").
-        setting: the config value that names the source, for the messages.
-        revision: the hub's commit; None takes what `main` holds and warns.
+        setting: the config key of the source, for error messages.
+        revision: the hub's commit; None takes the newest of `main` and warns.
         dtype: "float32", "float16" or "bfloat16".
         device: None is the GPU where there is one.
 
     Raises:
-        UserError: an unknown dtype; where a model is loaded, no folder, an unreachable hub, pickled
-            weights, weights that do not fit.
+        UserError: an unknown dtype; at loading: no folder, an unreachable hub, pickled weights,
+            weights that do not fit.
     """
 
     source: str
@@ -76,20 +75,19 @@ class Pretrained:
 
     @cached_property
     def folder(self) -> Path:
-        """The local folder of the files; downloads a hub id's at the first use."""
+        """The local folder of the files; a hub id is downloaded at the first use."""
         from huggingface_hub import snapshot_download
 
         def download(name: str) -> str:
             if self.revision is None:
-                log.warning("%s=%s has no revision: what it is may change", self.setting, name)
+                log.warning("%s=%s has no revision: its files may change", self.setting, name)
             return snapshot_download(name, revision=self.revision, allow_patterns=_DOWNLOADED)
 
+        holds = "config.json, preprocessor_config.json, the tokenizer's files and model.safetensors"
         folder = local_folder(
             self.source,
             setting=self.setting,
-            holds=(
-                "config.json, preprocessor_config.json, the tokenizer's files and model.safetensors"
-            ),
+            holds=holds,
             revision=self.revision,
             download=download,
         )
@@ -98,21 +96,18 @@ class Pretrained:
         return folder
 
     def identity(self) -> str:
-        """What tells this model from another: the files' hash of a local folder, or the hub id and
-        its revision.
-        """
-        local = fingerprint(
-            Path(self.source).expanduser(), suffixes=(".safetensors", ".json", ".txt", ".model")
-        )
+        """The hash of a local folder's files, or the hub id and its revision."""
+        suffixes = (".safetensors", ".json", ".txt", ".model")
+        local = fingerprint(Path(self.source).expanduser(), suffixes=suffixes)
         return f"files {local}" if local else f"{self.source}@{self.revision or 'main'}"
 
     def model(self, kind: Any) -> Any:
-        """The model in eval mode, of a transformers class such as `AutoModel`.
+        """The model in eval mode; `kind` is a transformers class such as `AutoModel`.
 
         Raises:
-            UserError: see the class; also weights that the file lacks, which would stay random.
+            UserError: see the class; also weights that the files lack and that would stay random.
         """
-        with self._told():
+        with self._errors_explained():
             model, report = kind.from_pretrained(
                 str(self.folder),
                 dtype=DTYPES[self.dtype],
@@ -127,20 +122,15 @@ class Pretrained:
                 f" (such as {missing[0]}), which would stay random; set {self.setting} to a model"
                 " of this kind"
             )
-        log.info(
-            "loaded %s from %s as %s on %s",
-            type(model).__name__,
-            self.folder,
-            self.dtype,
-            self.where,
-        )
+        name = type(model).__name__
+        log.info("loaded %s from %s as %s on %s", name, self.folder, self.dtype, self.where)
         return model.eval().to(self.where)
 
     def tokenizer(self) -> Any:
         """The model's tokenizer."""
         from transformers import AutoTokenizer
 
-        with self._told():
+        with self._errors_explained():
             return AutoTokenizer.from_pretrained(
                 str(self.folder), trust_remote_code=False, local_files_only=True
             )
@@ -149,25 +139,23 @@ class Pretrained:
         """The model's picture preparation, based on PIL."""
         from transformers import AutoImageProcessor
 
-        with self._told():
+        with self._errors_explained():
             return AutoImageProcessor.from_pretrained(
                 str(self.folder), backend="pil", trust_remote_code=False, local_files_only=True
             )
 
     def processor(self) -> Any:
-        """What prepares pictures and texts together, for models that mix them; pictures by PIL here
-        too.
-        """
+        """The model's preparation of pictures (by PIL) and texts together."""
         from transformers import AutoProcessor
 
-        with self._told():
+        with self._errors_explained():
             return AutoProcessor.from_pretrained(
                 str(self.folder), backend="pil", trust_remote_code=False, local_files_only=True
             )
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Loading without progress bars, and with errors that say what to change."""
+    def _errors_explained(self) -> Iterator[None]:
+        """Load without progress bars; errors become a `UserError` with a remedy."""
         import transformers.utils.logging as library
 
         shown = library.is_progress_bar_enabled()
@@ -177,15 +165,11 @@ class Pretrained:
         except UserError:
             raise
         except _FAULTS as error:
-            hint = (
-                "; run: pip install diffusae[siglip]"
-                if "sentencepiece" in str(error).lower()
-                else ""
-            )
-            raise UserError(
-                f"{self.folder} does not load:"
-                f" {first_line(error)}{hint or f'; set {self.setting} to another'}"
-            ) from error
+            remedy = f"set {self.setting} to another"
+            if "sentencepiece" in str(error).lower():
+                remedy = "run: pip install diffusae[siglip]"
+            reason = first_line(error)
+            raise UserError(f"{self.folder} does not load: {reason}; {remedy}") from error
         finally:
             if shown:
                 library.enable_progress_bar()
@@ -210,10 +194,8 @@ def in_batches(
         try:
             made += work(items[first : first + size])
         except (torch.OutOfMemoryError, MemoryError) as error:
-            remedy = (
-                f"try {setting}={size // 2}"
-                if size > 1
-                else "use a smaller model or dtype: float16"
-            )
+            remedy = "use a smaller model or dtype: float16"
+            if size > 1:
+                remedy = f"try {setting}={size // 2}"
             raise UserError(f"out of memory with {setting}={size}; {remedy}") from error
     return made

@@ -1,6 +1,4 @@
-"""The paper's tagger, RAM (arXiv 2306.03514), by adapter: its package is used where it is
-installed.
-"""
+"""The paper's tagger, RAM (arXiv 2306.03514), by adapter: its package is optional."""
 
 from __future__ import annotations
 
@@ -26,9 +24,9 @@ MODELS = ("ram", "ram_plus")
 class RamTagger:
     """The tags of RAM or RAM++ that the vocabulary knows.
 
-    The package is no registry's: `pip install git+https://github.com/xinyu1205/recognize-anything`;
-    it needs torchvision and timm. Its weights come as a pickle, which is never read:
-    docs/annotators.md has the command that makes safetensors of them.
+    The package is in no registry: `pip install git+https://github.com/xinyu1205/recognize-anything`
+    (needs torchvision and timm). Its weights are a pickle, which is never read: docs/annotators.md
+    has the command that makes safetensors of them.
 
     Args:
         weights: the safetensors file.
@@ -86,16 +84,14 @@ class RamTagger:
                 " tagger=florence2, siglip, clip or caption"
             ) from error
         network = getattr(models, self.kind)(image_size=self.image_size, vit=self.vit)
+        tensors = read_tensors(self.weights, remedy="make it again")
         try:
-            report = network.load_state_dict(
-                read_tensors(self.weights, remedy="make it again"), strict=False
-            )
+            report = network.load_state_dict(tensors, strict=False)
         except RuntimeError as error:
             raise UserError(
                 f"{self.weights} does not fit {self.kind} ({first_line(error)}); make it again"
             ) from error
-        # The text side and the label embeddings come with the package; the picture side must come
-        # from the weights.
+        # The package holds the text side and the label embeddings; the file, the picture side.
         if missing := [name for name in report.missing_keys if name.startswith("visual_encoder")]:
             raise UserError(
                 f"{self.weights} lacks {len(missing)} weights of {self.kind} (such as"

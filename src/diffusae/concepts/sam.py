@@ -17,13 +17,13 @@ Corners = tuple[float, float, float, float]
 
 
 class Sam:
-    """Cuts out what is in a box.
+    """Cuts out the object in a box.
 
     Args:
         source, revision, dtype, device: see `Pretrained`.
         mask_threshold: logits above it belong to the mask; 0 is the model's own.
-        best_of_three: let the model make three masks a box and take the one that it thinks best,
-            instead of one (*open*; Grounded-SAM takes one).
+        best_of_three: let the model make three masks a box and take the one that it rates highest,
+            instead of one mask (*open*; Grounded-SAM takes one).
         boxes_at_once: boxes of one picture in one pass of the mask decoder.
 
     Raises:
@@ -43,9 +43,8 @@ class Sam:
     ) -> None:
         if boxes_at_once < 1:
             raise UserError(f"segmenter.boxes_at_once={boxes_at_once} must be at least 1; raise it")
-        self._from = Pretrained(
-            source, "annotator.objects.segmenter.source", revision, dtype, device
-        )
+        setting = "annotator.objects.segmenter.source"
+        self._from = Pretrained(source, setting, revision, dtype, device)
         self.mask_threshold, self.best_of_three = mask_threshold, best_of_three
         self.boxes_at_once = boxes_at_once
 
@@ -66,11 +65,12 @@ class Sam:
 
     @torch.no_grad()
     def segment(self, images: Images, boxes: Sequence[Sequence[Corners]]) -> list[list[BoolImage]]:
-        """One mask of the picture's size for each box (left, top, right, bottom; pixels) of each
-        picture of uint8 [n, H, W, 3]. Pictures without boxes are not looked at.
+        """One mask of the picture's size for every box (left, top, right, bottom; pixels).
+
+        `images` are uint8 [n, H, W, 3]. Pictures without boxes are skipped.
         """
         model, processor = self._parts
-        rows = [row for row, each in enumerate(boxes) if each]
+        rows = [row for row, of_picture in enumerate(boxes) if of_picture]
         masks: list[list[BoolImage]] = [[] for _ in boxes]
         if not rows:
             return masks
@@ -82,22 +82,22 @@ class Sam:
             )
             for row in rows
         ]
-        pixels = torch.cat([each["pixel_values"] for each in inputs]).to(model.device, model.dtype)
+        pixels = torch.cat([one["pixel_values"] for one in inputs]).to(model.device, model.dtype)
         embeddings = model.get_image_embeddings(pixels)
-        for row, each, embedding in zip(rows, inputs, embeddings, strict=True):
-            for part in each["input_boxes"].split(self.boxes_at_once, dim=1):
+        for row, one, embedding in zip(rows, inputs, embeddings, strict=True):
+            for part in one["input_boxes"].split(self.boxes_at_once, dim=1):
                 logits = self._decode(embedding[None], part.to(model.device, model.dtype))
                 cut = processor.image_processor.post_process_masks(
                     [logits.float().cpu()],
-                    each["original_sizes"],
-                    each["reshaped_input_sizes"],
+                    one["original_sizes"],
+                    one["reshaped_input_sizes"],
                     mask_threshold=self.mask_threshold,
                 )[0]
                 masks[row] += [np.asarray(mask[0]) for mask in cut]
         return masks
 
     def _decode(self, embedding: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-        """One mask's logits a box, [boxes, 1, h, w]."""
+        """The logits of one mask a box, [boxes, 1, h, w]."""
         model, _ = self._parts
         made = model(
             image_embeddings=embedding, input_boxes=boxes, multimask_output=self.best_of_three

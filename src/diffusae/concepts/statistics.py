@@ -1,6 +1,4 @@
-"""What each latent does over the pictures, without labels: how often it fires, where, and in which
-most.
-"""
+"""Statistics of latents over pictures, without labels: how often they fire, and where most."""
 
 from __future__ import annotations
 
@@ -15,8 +13,9 @@ _PICTURES_BETWEEN_MERGES = 256
 class LatentStatistics:
     """Streaming statistics of all latents of one cell.
 
-    `table()` has one row a latent, by `latent`:
+    `table()` has one row a latent:
 
+    - `latent`: its index;
     - `firing_frequency`: share of positions, over all pictures, where it is active; range [0, 1];
     - `pictures_active`: pictures with at least one active position;
     - `mean_activation`: mean over pictures of the spatial mean of its map (data units);
@@ -32,7 +31,7 @@ class LatentStatistics:
     Args:
         d_sae: latents.
         grid: (h, w) of the maps.
-        n_top: pictures kept a latent.
+        n_top: pictures kept for each latent.
     """
 
     def __init__(self, d_sae: int, grid: tuple[int, int], *, n_top: int = 20) -> None:
@@ -52,7 +51,7 @@ class LatentStatistics:
         return len(self._image_ids)
 
     def add(self, image_id: str, values: Float[Tensor, "P k"], indices: Int[Tensor, "P k"]) -> None:
-        """Count one picture in."""
+        """Add one picture's codes."""
         positions, slots = torch.nonzero(values > 0, as_tuple=True)
         latents, active = indices[positions, slots].long(), values[positions, slots].double()
         counts = torch.bincount(latents, minlength=self._d_sae)
@@ -61,11 +60,8 @@ class LatentStatistics:
         cells = latents * self._positions + positions
         self._sum.index_add_(0, cells, active)
         self._sum_of_squares.index_add_(0, cells, active.square())
-        means = (
-            torch.zeros(self._d_sae, dtype=torch.float64).index_add_(0, latents, active)
-            / self._positions
-        )
-        self._recent_means.append(means.float())
+        sums = torch.zeros(self._d_sae, dtype=torch.float64).index_add_(0, latents, active)
+        self._recent_means.append((sums / self._positions).float())
         self._image_ids.append(image_id)
         if len(self._recent_means) == _PICTURES_BETWEEN_MERGES:
             self._merge_top()

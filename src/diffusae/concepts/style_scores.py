@@ -1,6 +1,4 @@
-"""What a picture is like as a whole, by its likeness to words: the judge of global edits
-(Emergence, section 6.2).
-"""
+"""Scores of a picture's style by its likeness to words: judges global edits (Emergence, 6.2)."""
 
 from __future__ import annotations
 
@@ -20,20 +18,19 @@ Words = Sequence[str] | Mapping[str, Sequence[str]]
 class StyleScorer:
     """For each factor, such as style, the likeness of a picture to each of its values.
 
-    A value's vector is the mean of the vectors of its words, as the paper has the mean CLIP text
-    embedding of a concept's words; its score is the cosine with the picture's vector (the CLIP
-    score divided by 100), range [-1, 1]. Scores of several values are comparable, but no
-    probabilities.
+    A value's vector is the mean vector of its words, as the paper takes the mean CLIP text
+    embedding of a concept's words. Its score is the cosine with the picture's vector (the CLIP
+    score divided by 100), range [-1, 1]. Scores of different values can be compared, but they are
+    no probabilities.
 
     Args:
         model: see `ImageText`; CLIP, so that scores are cosines.
-        factors: factor to its values; values as a list of names, or as a mapping of a name to its
-            words.
-        templates: sentences that each word stands in, whose vectors are averaged; `{}` is the word.
+        factors: factor -> its values: a list of names, or a mapping of names to their words.
+        templates: sentences for a word, `{}`; the vectors of all sentences are averaged.
 
     Raises:
         UserError: no factor, a factor with fewer than two values, a value without words, a template
-            without its place (all of them together).
+            without `{}` (all of them together).
     """
 
     def __init__(
@@ -70,20 +67,16 @@ class StyleScorer:
 
     @property
     def factors(self) -> dict[str, tuple[str, ...]]:
-        """Factor to its values, in the order of the scores."""
+        """Factor -> its values in the order of the scores."""
         return {factor: tuple(values) for factor, values in self.words.items()}
 
     def score(self, images: Images) -> list[dict[str, list[float]]]:
-        """For each picture of uint8 [n, H, W, 3]: factor to the scores of its values."""
+        """For each picture of uint8 [n, H, W, 3]: factor -> the scores of its values."""
         pictures = self.model.embed_images(images)
-        scores = {
-            factor: (
-                (
-                    pictures @ torch.stack([self._vector(words) for words in values.values()]).T
-                ).tolist()
-            )
-            for factor, values in self.words.items()
-        }
+        scores = {}
+        for factor, values in self.words.items():
+            vectors = torch.stack([self._vector(words) for words in values.values()])
+            scores[factor] = (pictures @ vectors.T).tolist()
         return [{factor: rows[n] for factor, rows in scores.items()} for n in range(len(images))]
 
     def _vector(self, words: Sequence[str]) -> torch.Tensor:

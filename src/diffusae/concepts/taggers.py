@@ -1,6 +1,4 @@
-"""Taggers: which nouns are worth looking for in a picture. The paper's is RAM (arXiv
-2306.03514).
-"""
+"""Taggers: which nouns to look for in a picture. The paper's is RAM (arXiv 2306.03514)."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from diffusae.errors import UserError
 
 
 class Tagger(Protocol):
-    """Names what a picture may show, as labels of a vocabulary."""
+    """Names the labels of a vocabulary that a picture may show."""
 
     @property
     def reads_captions(self) -> bool:
@@ -24,9 +22,7 @@ class Tagger(Protocol):
     def tag(
         self, images: Images, vocabulary: Vocabulary, captions: Sequence[str] | None
     ) -> list[list[str]]:
-        """Labels for each picture of uint8 [n, H, W, 3], in the vocabulary's order; an empty list
-        names nothing.
-        """
+        """Labels of each picture of uint8 [n, H, W, 3] in the vocabulary's order; may be empty."""
         ...
 
     def identity(self) -> dict[str, Any]:
@@ -35,10 +31,9 @@ class Tagger(Protocol):
 
 
 class CaptionTagger:
-    """The caption's own nouns: what the picture was asked to show. Without captions, the whole
-    vocabulary.
+    """The nouns of the caption; without captions, the whole vocabulary.
 
-    It never names what the model added of itself, so that such things become background.
+    It never names an object that the model added without being asked: those become background.
     """
 
     reads_captions = True
@@ -59,15 +54,15 @@ class SimilarityTagger:
 
     Args:
         model: see `ImageText`.
-        template: the sentence that a label stands in; `{}` is the label.
-        most: labels a picture at the most.
-        least: a label must have at least this score: for CLIP a cosine (a picture's true labels lie
-            near 0.2 to 0.3), for SigLIP a probability. None: no bound, so `most` labels always.
+        template: a sentence for the label, `{}`.
+        most: most labels of a picture.
+        least: the least score of a label: for CLIP a cosine (true labels of a picture lie near 0.2
+            to 0.3), for SigLIP a probability. None: no bound, always `most` labels.
 
     All of these are *open* in the paper, whose tagger has thresholds of its own.
 
     Raises:
-        UserError: a template without its place, or `most` below 1.
+        UserError: a template without `{}`, or `most` below 1.
     """
 
     reads_captions = False
@@ -94,18 +89,12 @@ class SimilarityTagger:
         texts = self.model.embed_texts([self.template.format(label) for label in vocabulary])
         scores = self.model.scores(self.model.embed_images(images), texts)
         values, places = scores.topk(min(self.most, len(vocabulary)), dim=1)
-        return [
-            [
-                vocabulary[n]
-                for n in sorted(
-                    place for value, place in row if self.least is None or value >= self.least
-                )
-            ]
-            for row in (
-                zip(v, p, strict=True)
-                for v, p in zip(values.tolist(), places.tolist(), strict=True)
-            )
-        ]
+        labels = []
+        for row, of_picture in zip(values.tolist(), places.tolist(), strict=True):
+            pairs = zip(row, of_picture, strict=True)
+            kept = sorted(n for value, n in pairs if self.least is None or value >= self.least)
+            labels.append([vocabulary[n] for n in kept])
+        return labels
 
     def identity(self) -> dict[str, Any]:
         return {

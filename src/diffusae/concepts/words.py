@@ -1,20 +1,19 @@
-"""Labels, and the other words for them: the one place that knows plurals, synonyms and labels of
-several words.
+"""Vocabularies: labels with their plurals and synonyms, and labels of several words.
 
 Tags of a tagger, phrases of a detector, nouns of a caption and entries of a dictionary all become
 labels of one `Vocabulary`. The rules (*open* in the paper, section 4):
 
-1. Words are compared in lower case; hyphens, underscores and punctuation part words; a possessive
-   "'s" is dropped.
+1. Words are compared in lower case. Hyphens, underscores and punctuation separate words. A
+   possessive "'s" is dropped.
 2. A label of several words ("traffic light") is one label. In a text, the longest label at a place
-   wins and its words count for no other: with "hot dog" in the vocabulary, "a hot dog" names no
-   dog. Without it, it does: a vocabulary should hold the compounds that it must not mistake.
+   wins, and its words count for no other label: with "hot dog" in the vocabulary, "a hot dog" names
+   no dog. Without "hot dog" it names a dog, so a vocabulary should hold such compounds.
 3. The plural of a label, or of one of its synonyms, means the label. The head of a phrase is its
    last word, or the word before a preposition ("glasses of wine"). A word that is itself a label is
-   never taken for another's plural.
+   never read as another label's plural.
 4. A synonym means its label. Synonyms come from the vocabulary alone; none is guessed.
-5. A tag is one label or none: an article or a number before it is dropped, other words make it
-   another thing ("toy car" is no car unless the vocabulary says so).
+5. A tag is one label or none. An article or a number before it is dropped. With other words before
+   it, it is another thing ("toy car" is no car unless the vocabulary says so).
 6. For embeddings, a label that has no vector as a whole stands for its words (`words_of`).
 """
 
@@ -51,31 +50,25 @@ _MEN = re.compile(r"(?<!hu)(?<!ger)(?<!ro)(?<!sha)(?<!talis)(?<!otto)man$")
 _PREPOSITIONS = frozenset({"of", "in", "with", "on", "for"})
 _COUNTS = {"two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"}
 _BEFORE = {"a", "an", "the", "some", "several", "many"} | _COUNTS
-"""What may stand before a tag without making it another thing."""
+"""Words that may stand before a tag without changing its meaning."""
 
 
 def words_of(label: str) -> list[str]:
-    """The words of a label, for what knows single words only: blanks, hyphens and underscores part
-    them.
-    """
+    """The single words of a label, separated by blanks, hyphens or underscores."""
     return [word for word in re.split(r"[\s_-]+", label) if word]
 
 
 @cache
 def plurals(phrase: str) -> tuple[str, ...]:
-    """Every form that the plural of an English noun phrase may have; more than one where usage or
-    spelling differs.
+    """The plural forms of an English noun phrase; several where usage or spelling differs.
 
-    Made for listed nouns, whose plurals are looked for in texts: a form too many ("rooves") is
-    never met there.
+    The forms are searched for in texts, so that a wrong extra form ("rooves") does no harm.
     """
     words = phrase.split()
-    head = next(
-        (i - 1 for i, word in enumerate(words) if i and word in _PREPOSITIONS), len(words) - 1
-    )
-    return tuple(
-        " ".join([*words[:head], form, *words[head + 1 :]]) for form in _plurals(words[head])
-    )
+    places = (i - 1 for i, word in enumerate(words) if i and word in _PREPOSITIONS)
+    head = next(places, len(words) - 1)
+    forms = _plurals(words[head])
+    return tuple(" ".join([*words[:head], form, *words[head + 1 :]]) for form in forms)
 
 
 def _plurals(word: str) -> tuple[str, ...]:
@@ -103,18 +96,16 @@ def normal_words(text: str) -> list[str]:
 
 
 class Vocabulary(tuple[str, ...]):
-    """The labels, in their order, and what else they are called.
+    """The labels, in their order, and their other names.
 
-    It is the tuple of its labels; what takes labels takes a vocabulary, and `Vocabulary.of` makes
-    one of any labels.
+    It is the tuple of its labels, so that it can be passed wherever labels are asked for.
 
     Args:
-        labels: in the order in which they are told; each is kept as it is written.
-        synonyms: label to its other names.
+        labels: in the order of all answers; each is kept as it is written.
+        synonyms: label -> its other names.
 
     Raises:
-        UserError: no label, a label without words, or a name that means two labels (all such faults
-            together).
+        UserError: no label, a label without words, a name that means two labels (all together).
     """
 
     _meant: dict[tuple[str, ...], str]
@@ -150,13 +141,12 @@ class Vocabulary(tuple[str, ...]):
 
     @classmethod
     def of(cls, labels: Iterable[str]) -> Vocabulary:
-        """`labels` itself where it is a vocabulary, else one of these labels without synonyms."""
+        """`labels` itself where it is a vocabulary, else a vocabulary without synonyms."""
         return labels if isinstance(labels, Vocabulary) else cls(labels)
 
     @classmethod
     def read(cls, path: Path | str) -> Vocabulary:
-        """A vocabulary from a text file: a label a line, its synonyms behind a colon, parted by
-        commas; # comments.
+        """Read a text file: on each line "label: synonym, synonym"; "#" begins a comment.
 
         Raises:
             UserError: the file is missing or no UTF-8 text, or as above.
@@ -175,11 +165,11 @@ class Vocabulary(tuple[str, ...]):
         )
 
     def names(self) -> list[tuple[str, str]]:
-        """Every form that means a label, with that label; sorted."""
+        """(form, label) of every form that means a label; sorted."""
         return sorted((" ".join(words), label) for words, label in self._meant.items())
 
     def label_of(self, tag: str) -> str | None:
-        """The label that a tag means as a whole; None: it means none of them (rule 5)."""
+        """The label that a tag means as a whole (rule 5); None: it means none."""
         words = normal_words(tag)
         while words:
             if (label := self._meant.get(tuple(words))) is not None:
@@ -190,31 +180,28 @@ class Vocabulary(tuple[str, ...]):
         return None
 
     def labels_of(self, tags: Iterable[str]) -> list[str]:
-        """The labels that tags mean, once each, in the vocabulary's order; tags that mean none are
-        left out.
-        """
-        found = {self.label_of(tag) for tag in tags}
-        return [label for label in self if label in found]
+        """The distinct labels that tags mean, in the vocabulary's order."""
+        named = {self.label_of(tag) for tag in tags}
+        return [label for label in self if label in named]
 
     def labels_in(self, text: str) -> list[str]:
-        """The labels that a text names, once each, in the vocabulary's order (rule 2)."""
-        found = self.named_in(text)
-        return [label for label in self if label in found]
+        """The distinct labels that a text names, in the vocabulary's order (rule 2)."""
+        named = self.named_in(text)
+        return [label for label in self if label in named]
 
     def named_in(self, text: str) -> dict[str, set[str]]:
-        """The labels that a text names, each with the words by which it does, as `normal_words`
-        gives them.
-        """
+        """Each label that a text names -> its words in the text, as `normal_words` gives them."""
         words = normal_words(text)
-        found: dict[str, set[str]] = {}
+        named: dict[str, set[str]] = {}
         place = 0
         while place < len(words):
+            # The longest name that begins here wins; the search goes on behind it.
             for length in range(min(self._longest, len(words) - place), 0, -1):
                 name = words[place : place + length]
                 if (label := self._meant.get(tuple(name))) is not None:
-                    found.setdefault(label, set()).update(name)
+                    named.setdefault(label, set()).update(name)
                     place += length
                     break
             else:
                 place += 1
-        return found
+        return named

@@ -1,16 +1,13 @@
-"""Does a picture show what its caption asks for? Read from the caption's words and from what an
-annotator found.
+"""Whether a picture shows what its caption asks for, from the caption and the annotation.
 
-A caption asks for the labels that it names (`nouns`), for the colour that stands right before a
-noun, and for a value of a factor, such as a style. Per picture, all in the range [0, 1], higher is
-better:
+A caption asks for the labels that it names (`nouns`), for the colour right before a noun, and for a
+value of a factor, such as a style. Per picture, all in the range [0, 1], higher is better:
 
-- nouns_found: the share of the nouns that were found; no data (None) where the caption names none;
-- style_reached: 1 where the value of every factor that it names was recognised, else 0; no data
-  where it names none;
-- aligned: 1 where every noun is found, every colour that is asked for is shown (as far as the
-  annotator knows colours) and every named factor is recognised, else 0. A caption that asks for
-  nothing is no data.
+- nouns_found: the share of the named nouns that were found; no data (None) without a named noun;
+- style_reached: 1 where the value of every named factor was recognised, else 0; no data without a
+  named factor;
+- aligned: 1 where every noun is found, every colour is right (as far as the annotator knows
+  colours) and every named factor is recognised, else 0. A caption that asks for nothing is no data.
 """
 
 from __future__ import annotations
@@ -21,33 +18,18 @@ from dataclasses import dataclass, field
 from diffusae.errors import UserError
 
 COLOURS = (
-    "red",
-    "orange",
-    "yellow",
-    "green",
-    "cyan",
-    "blue",
-    "purple",
-    "pink",
-    "brown",
-    "black",
-    "white",
-    "grey",
-    "gray",
-)
-"""Words that count as a colour before a noun; one that the annotator never tells is no data, and
-does not count.
-"""
+    "red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "brown", "black", "white",
+    "grey", "gray",
+)  # fmt: skip
+"""Words that are colours before a noun. A colour that the annotator does not know never counts."""
 
 NounsIn = Callable[[str], Mapping[str, Collection[str]]]
-"""The labels that a text names, each with the words by which it does
-(`concepts.words.Vocabulary.named_in`).
-"""
+"""Text -> each label that it names -> its words (`concepts.words.Vocabulary.named_in`)."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a caption asks for."""
+    """The nouns, colours and factors that a caption asks for."""
 
     nouns: tuple[str, ...] = ()
     colours: Mapping[str, str] = field(default_factory=dict)
@@ -58,7 +40,7 @@ class Asked:
         return target in self.nouns or target in self.factors.values()
 
     def without(self, target: str) -> Asked:
-        """All that it asks for but the target."""
+        """The same without the target."""
         return Asked(
             tuple(noun for noun in self.nouns if noun != target),
             {noun: colour for noun, colour in self.colours.items() if noun != target},
@@ -68,7 +50,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Aligned:
-    """How much of it a picture shows; None is no data."""
+    """How much of it a picture shows; None: no data."""
 
     nouns_found: float | None
     style_reached: float | None
@@ -78,11 +60,11 @@ class Aligned:
 def asked_for(
     caption: str, nouns_in: NounsIn, factors: Mapping[str, Sequence[str]], *, style: str = "style"
 ) -> Asked:
-    """Read a caption.
+    """What a caption asks for.
 
     Args:
-        factors: factor to its values; a value counts where its name is a word of the caption. Only
-            `style` is read: others, such as a tone, may be named in other words than their values.
+        factors: factor -> its values; a value counts where its name is a word of the caption. Only
+            `style` is read: captions name other factors, such as a tone, in other words.
     """
     words = caption.lower().replace(",", " ").split()
     named = nouns_in(caption)
@@ -93,16 +75,14 @@ def asked_for(
                 colours[noun] = words[place - 1]
                 break
     taken = {word for by in named.values() for word in by}
-    found = [value for value in factors.get(style, ()) if value in words and value not in taken]
-    return Asked(tuple(named), colours, {style: found[0]} if found else {})
+    styles = [value for value in factors.get(style, ()) if value in words and value not in taken]
+    return Asked(tuple(named), colours, {style: styles[0]} if styles else {})
 
 
 def alignment(
     asked: Asked, *, found: Collection[str], colours: Mapping[str, str], factors: Mapping[str, str]
 ) -> Aligned:
-    """Judge one picture by what was found in it: nouns, the colour of each, and the recognised
-    values of factors.
-    """
+    """Judge a picture by its annotation: the nouns found, their colours, the values of factors."""
     nouns = [noun in found for noun in asked.nouns]
     right = [colours[noun] == colour for noun, colour in asked.colours.items() if noun in colours]
     reached = [factors.get(name) == value for name, value in asked.factors.items()]
@@ -125,15 +105,12 @@ def shows(
     """Whether a picture shows the target, a noun or a value of a factor.
 
     Raises:
-        UserError: the annotator knows no such noun or value; those that it knows are listed.
+        UserError: the annotator knows no such noun or value; the known ones are listed.
     """
     if target in nouns:
         return target in found
     for factor, values in factors.items():
         if target in values:
             return recognised.get(factor) == target
-    known = [*nouns, *(value for values in factors.values() for value in values)]
-    raise UserError(
-        f"the annotator cannot tell {target!r}; choose a target it knows:"
-        f" {', '.join(sorted(known))}"
-    )
+    known = ", ".join(sorted([*nouns, *(value for values in factors.values() for value in values)]))
+    raise UserError(f"the annotator cannot tell {target!r}; choose a target it knows: {known}")

@@ -1,17 +1,17 @@
 """Cohesion and separability of concepts (Emergence, arXiv 2504.15473, appendix on concept metrics).
 
-A concept's items are the objects that its latent gained, each as often as it gained it. With the
-unit embeddings e_i of a concept's items and their mean m_c:
+The items of a concept are the objects that its latent gained, each as often as it was gained. With
+the unit embeddings e_i of a concept's items and their mean m_c:
 
 - cohesion: the mean over concepts of mean_i cos(e_i, m_c). Range [-1, 1]; higher = purer.
 - separability: the mean over pairs of different concepts of cos(m_c, m_d). Range [-1, 1]; lower =
-  better told apart.
+  more different concepts.
 
-Both hang on the embedding: a sentence model has a high floor, so its figures never stand beside
-another embedding's.
+Both depend on the embedding: sentence models have a high floor. Figures of different embeddings are
+not comparable.
 
-Empty cases: no concept with enough items is no data; of a single concept, separability is no data.
-A mean of length 0 (items that cancel out) has cosine 0 with everything.
+Empty cases: no concept with enough items is no data; a single concept has no separability. A mean
+of length 0 (items that cancel out) has cosine 0 with everything.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Items:
     def __post_init__(self) -> None:
         if self.counts.ndim != 2 or self.counts.shape[1] != len(self.embeddings):
             raise UserError(
-                f"counts {list(self.counts.shape)} need one embedding a label, got"
+                f"counts {list(self.counts.shape)} need one embedding for each label, got"
                 f" {len(self.embeddings)}; embed every label"
             )
         if (self.counts < 0).any():
@@ -86,11 +86,11 @@ def cohesion(items: Items) -> Float[Tensor, " concepts"]:
 
 
 def separability(items: Items, weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-    """The mean cosine of different concepts' centres, [resamples]; NaN where there is no pair.
+    """The mean cosine of different concepts' centres, [resamples]; NaN without a pair.
 
     Args:
-        weights: how often each concept counts in each resample, [resamples, concepts]; once each by
-            default. A concept that is drawn twice makes no pair with itself.
+        weights: how often each concept counts in each resample, [resamples, concepts]; default: one
+            resample that counts every concept once. A concept drawn twice is no pair with itself.
     """
     unit = centres(items).numpy()
     weights = np.ones((1, len(unit))) if weights is None else weights
@@ -101,9 +101,7 @@ def separability(items: Items, weights: NDArray[np.float64] | None = None) -> ND
 
 
 def shuffled(items: Items, generator: torch.Generator) -> Items:
-    """The same concepts with as many items each, drawn without replacement from all items of the
-    cell.
-    """
+    """The same concepts, their items drawn without replacement from all items of the cell."""
     n_labels = items.counts.shape[1]
     sizes = items.counts.sum(dim=1)
     labels = torch.arange(n_labels).repeat_interleave(items.counts.sum(dim=0))
@@ -115,9 +113,7 @@ def shuffled(items: Items, generator: torch.Generator) -> Items:
 
 
 def random_pair(embeddings: Float[Tensor, "labels d"]) -> Estimate:
-    """The embedding's floor: the mean cosine of two different labels. n counts labels; under two:
-    no data.
-    """
+    """The embedding's floor: the mean cosine of two different labels; n counts labels, from 2."""
     n = len(embeddings)
     if n < 2:
         return NO_DATA
@@ -143,7 +139,7 @@ def cohesion_results(
     `vocabulary`.
 
     Raises:
-        UserError: fewer than one item or shuffle asked for.
+        UserError: `minimum_items` or `n_shuffles` below 1.
     """
     if n_shuffles < 1:
         raise UserError(f"n_shuffles={n_shuffles} must be at least 1; raise evaluation.n_shuffles")
@@ -151,15 +147,14 @@ def cohesion_results(
     n = len(kept.counts)
     floor = random_pair(vocabulary)
     generator = torch.Generator().manual_seed(seed)
-    # Shuffled over all latents first: a latent of few items takes part, though it is not counted.
-    shuffles = (
-        [shuffled(items, generator).with_at_least(minimum_items) for _ in range(n_shuffles)]
-        if n
-        else []
-    )
+    # Shuffle over all latents first: those with few items give items, but are not counted.
+    shuffles = [
+        shuffled(items, generator).with_at_least(minimum_items)
+        for _ in range(n_shuffles if n else 0)
+    ]
     spread = {
-        "cohesion": np.array([float(cohesion(each).mean()) for each in shuffles]),
-        "separability": np.array([separability(each)[0] for each in shuffles]),
+        "cohesion": np.array([float(cohesion(one).mean()) for one in shuffles]),
+        "separability": np.array([separability(one)[0] for one in shuffles]),
     }
     own = {
         "cohesion": bootstrap_mean(cohesion(kept).numpy(), n_resamples=n_resamples, seed=seed),
@@ -192,9 +187,8 @@ def _separability(items: Items, *, n_resamples: int, seed: int) -> Estimate:
     if n < 2:
         return NO_DATA
     resampled = separability(items, bootstrap_weights(n, n_resamples=n_resamples, seed=seed))
-    return Estimate(
-        float(separability(items)[0]), percentile_interval(resampled[np.isfinite(resampled)]), n
-    )
+    interval = percentile_interval(resampled[np.isfinite(resampled)])
+    return Estimate(float(separability(items)[0]), interval, n)
 
 
 def _over_shuffles(values: NDArray[np.float64], n: int) -> Estimate:

@@ -1,14 +1,12 @@
-"""Composition prediction: where will a noun be, read from the concepts of one cell (Emergence,
-section 5).
+"""Composition prediction: where a noun will be, from one cell's concepts (Emergence, section 5).
 
-At each position the concepts that are most active and have a dictionary entry give a mean
-embedding. Its cosine with the noun's embedding is a score map, which is cut into a mask and
-compared with the annotator's mask by IoU. Nouns that have no embedding or that the annotator did
-not find are dropped and counted as no data, never as 0.
+At each position, the most active concepts with a dictionary entry give a mean embedding. Its cosine
+with the noun's embedding is a score map, which is cut into a mask and compared with the annotator's
+mask by IoU. Nouns without an embedding, or not found by the annotator, are counted as no data,
+never as 0.
 
 The paper states neither how many concepts a position has nor the threshold. `tune` chooses these
-and three more settings, all named in `Settings`, on the tuning split; `evaluate` applies the choice
-to the test split.
+and the other `Settings` on the tuning split; `evaluate` applies the choice to the test split.
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ _LOWEST_COSINE = -1.0
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: its codes, and the masks that an annotator found for the nouns of its prompt."""
+    """One picture: its codes, and the annotator's masks for the nouns of its prompt."""
 
     image_id: str
     values: Float[Tensor, "P k"]
@@ -50,8 +48,8 @@ class Picture:
 class Split:
     """The pictures of a split and its objects: a noun of a prompt with a mask and an embedding.
 
-    `picture[i]` is the row of object i's picture. `n_unannotated` and `n_unembedded` count the
-    nouns without data.
+    `picture[i]` is the row of object i's picture. `n_unannotated` and `n_unembedded` count nouns
+    without data.
     """
 
     values: Float[Tensor, "n P k"]
@@ -66,13 +64,13 @@ class Split:
 
     @property
     def groups(self) -> list[str]:
-        """The image id of each object: what the bootstrap resamples."""
+        """The image id of each object; the bootstrap resamples pictures."""
         return [self.image_ids[row] for row in self.picture.tolist()]
 
 
 @dataclass(frozen=True)
 class ConceptSpace:
-    """What the dictionary of a cell knows, as tensors.
+    """The dictionary of a cell, as tensors.
 
     Attributes:
         d_sae: latents of the SAE.
@@ -93,12 +91,15 @@ class Settings:
     """The open choices of composition prediction.
 
     Attributes:
-        top_n: the most concepts a position may have, of those with a dictionary entry.
+        top_n: the most concepts of a position, of those with a dictionary entry.
         weighting: "activation": each concept counts by its activation; "uniform": all alike.
-        centred: subtract the mean embedding of the label vocabulary from concepts and nouns first.
+        centred: first subtract the mean embedding of the label vocabulary from concepts and nouns.
             Sentence embeddings share a large common part, which otherwise hides the differences.
-        scale: "absolute": one cosine for all pictures; "relative": each map is first scaled to [0,
-            1] by its own range.
+        scale: "absolute": one cosine is the threshold of all pictures; "relative": each map is
+            first scaled to [0, 1] by its own range.
+
+    Raises:
+        UserError: `top_n` below 1, an unknown weighting or scale.
     """
 
     top_n: int = 5
@@ -116,17 +117,13 @@ class Settings:
 
     @property
     def thresholds(self) -> Float[Tensor, " t"]:
-        """The thresholds to try: cosines -1 ... 1, or shares 0 ... 1 of a map's range, in steps of
-        0.01.
-        """
+        """The thresholds to try, in steps of 0.01: cosines -1 ... 1 or shares 0 ... 1."""
         return torch.linspace(-1, 1, 201) if self.scale == "absolute" else torch.linspace(0, 1, 101)
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The best setting on the tuning split, its threshold, and the tuning IoU of every setting
-    tried.
-    """
+    """The best setting on the tuning split, its threshold, and the tuning IoU of every setting."""
 
     settings: Settings
     threshold: Threshold
@@ -140,7 +137,7 @@ def settings_grid(
     centred: Sequence[bool] = (False, True),
     scale: Sequence[Scale] = ("absolute", "relative"),
 ) -> list[Settings]:
-    """Every combination of the values; give single values to hold a setting fixed."""
+    """Every combination of the values; pass one value to keep a setting fixed."""
     return [Settings(*choice) for choice in product(top_n, weighting, centred, scale)]
 
 
@@ -159,12 +156,8 @@ def build_split(
     n_unannotated = n_unembedded = 0
     for row, picture in enumerate(pictures):
         for noun in dict.fromkeys(picture.nouns):
-            mask = (
-                torch.as_tensor(picture.masks[noun], dtype=torch.bool)
-                if noun in picture.masks
-                else None
-            )
-            if mask is None or not mask.any():
+            mask = torch.as_tensor(picture.masks.get(noun, False), dtype=torch.bool)
+            if not mask.any():
                 n_unannotated += 1
             elif noun not in known:
                 n_unembedded += 1
@@ -188,8 +181,8 @@ def build_split(
 def predict_scores(split: Split, space: ConceptSpace, settings: Settings) -> Float[Tensor, "m h w"]:
     """The score map of every object of a split.
 
-    A position without a labelled active concept has the lowest score: -1 (absolute) or 0 (relative,
-    where 0 is also the lowest score among the map's labelled positions).
+    A position without an active concept that has an entry gets the lowest score: -1 (absolute) or 0
+    (relative, where 0 is also the lowest score among the other positions of the map).
     """
     names = list(dict.fromkeys(split.nouns))
     if not names:
@@ -205,8 +198,7 @@ def predict_scores(split: Split, space: ConceptSpace, settings: Settings) -> Flo
     has_concept = labelled[split.picture].reshape(-1, *split.grid)
     if settings.scale == "absolute":
         return torch.where(has_concept, scores, _LOWEST_COSINE)
-    # Unlabelled positions must not stretch the range: they take the map's lowest labelled score
-    # first.
+    # Unlabelled positions must not stretch the range: they first get the lowest labelled score.
     lowest = torch.where(has_concept, scores, torch.inf).amin(dim=(1, 2), keepdim=True)
     return relative(torch.where(has_concept, scores, torch.where(lowest.isfinite(), lowest, 0.0)))
 
@@ -218,9 +210,7 @@ def _cosines(
     shift: Tensor,
     targets: Float[Tensor, "nouns d"],
 ) -> tuple[Float[Tensor, "n P nouns"], Bool[Tensor, "n P"]]:
-    """Cosine of each position's mean concept embedding with each noun, and where there is such a
-    concept.
-    """
+    """Cosine of each position's mean concept embedding with each noun; which positions have one."""
     unlabelled = len(space.latents)
     row_of = torch.full((space.d_sae,), unlabelled, dtype=torch.long)
     row_of[space.latents] = torch.arange(unlabelled)
@@ -233,44 +223,36 @@ def _cosines(
     rows = rows.gather(1, slots)
     if settings.weighting == "uniform":
         weights = (weights > 0).float()
-    cosines = [
-        # The cosine does not depend on the weights' sum, so a weighted sum serves as the weighted
-        # mean.
-        F.normalize(F.embedding_bag(row, table, per_sample_weights=weight, mode="sum"), dim=1)
-        @ targets.T
-        for row, weight in zip(
-            rows.split(_POSITIONS_AT_ONCE), weights.split(_POSITIONS_AT_ONCE), strict=True
-        )
-    ]
+    cosines = []
+    parts = (rows.split(_POSITIONS_AT_ONCE), weights.split(_POSITIONS_AT_ONCE))
+    for row, weight in zip(*parts, strict=True):
+        # A cosine does not depend on length: the weighted sum serves as the weighted mean.
+        sums = F.embedding_bag(row, table, per_sample_weights=weight, mode="sum")
+        cosines.append(F.normalize(sums, dim=1) @ targets.T)
     labelled = (weights > 0).any(dim=1)
     return torch.cat(cosines).reshape(n, positions, -1), labelled.reshape(n, positions)
 
 
 def tune(tuning: Split, space: ConceptSpace, grid: Sequence[Settings]) -> Tuned:
-    """Try every setting of `grid` on the tuning split; the highest mean IoU wins (the first of
-    equals).
+    """Try every setting of `grid` on the tuning split; the highest mean IoU wins.
 
     Raises:
         UserError: an empty grid, or a tuning split without objects.
     """
     if not grid:
         raise UserError("there is no setting to try; give at least one")
-    chosen = [
-        (
-            settings,
-            choose_threshold(
-                predict_scores(tuning, space, settings), tuning.masks, settings.thresholds
-            ),
-        )
-        for settings in grid
+    thresholds = [
+        choose_threshold(predict_scores(tuning, space, one), tuning.masks, one.thresholds)
+        for one in grid
     ]
-    settings, threshold = max(chosen, key=lambda each: each[1].tuning_iou)
-    return Tuned(settings, threshold, [(each, found.tuning_iou) for each, found in chosen])
+    best = max(range(len(grid)), key=lambda n: thresholds[n].tuning_iou)
+    tried = [(setting, own.tuning_iou) for setting, own in zip(grid, thresholds, strict=True)]
+    return Tuned(grid[best], thresholds[best], tried)
 
 
 @dataclass(frozen=True)
 class ObjectIou:
-    """One object's figure, for tables and pictures of the report."""
+    """The IoU of one object, for tables and pictures of the report."""
 
     image_id: str
     noun: str
@@ -297,11 +279,10 @@ def evaluate(
         ObjectIou(image_id, noun, value)
         for image_id, noun, value in zip(test.groups, test.nouns, iou.tolist(), strict=True)
     ]
+    estimate = bootstrap_mean(iou.numpy(), groups=test.groups, n_resamples=n_resamples, seed=seed)
     result = Result(
         metric="composition",
-        estimate=bootstrap_mean(
-            iou.numpy(), groups=test.groups, n_resamples=n_resamples, seed=seed
-        ),
+        estimate=estimate,
         higher_is_better=True,
         unit="IoU",
         cell=dict(cell),

@@ -1,7 +1,6 @@
-"""What composition prediction is measured against. Each gives the mean IoU on the same test
-objects.
+"""Baselines of composition prediction: the mean IoU on the same test objects.
 
-What has a threshold or a radius chooses it on the tuning split, as the prediction itself does.
+A threshold or a radius is chosen on the tuning split, as for the prediction itself.
 """
 
 from __future__ import annotations
@@ -23,11 +22,10 @@ _THRESHOLDS = torch.linspace(0, 1, 101)
 def chance(
     split: Split, *, per_object: int = 20, n_resamples: int = 2000, seed: int = 0
 ) -> Estimate:
-    """Mean IoU of each mask with masks of the same noun in other pictures: what the noun alone is
-    worth.
+    """Mean IoU of each mask with masks of the same noun in other pictures: the value of the noun.
 
-    Each object meets up to `per_object` others, drawn without replacement. An object whose noun is
-    in no other picture is no data.
+    Every object is compared with up to `per_object` others, drawn without replacement. An object
+    whose noun is in no other picture is no data.
     """
     generator = np.random.default_rng(seed)
     nouns, pictures = np.array(split.nouns), split.picture.numpy()
@@ -44,27 +42,24 @@ def chance(
 
 
 def centre_prior(tuning: Split, test: Split, *, n_resamples: int = 2000, seed: int = 0) -> Estimate:
-    """The noun's mean mask over the tuning split, cut at the best threshold: the best guess without
-    looking.
+    """The noun's mean mask over the tuning split, cut at the best threshold.
 
-    A noun that the tuning split lacks gets the mean of all its masks.
+    It is the best guess without looking at the picture. A noun that the tuning split lacks gets the
+    mean of all its masks.
     """
     overall = tuning.masks.float().mean(dim=0)
     by_noun = {
-        noun: tuning.masks[[each == noun for each in tuning.nouns]].float().mean(dim=0)
+        noun: tuning.masks[[other == noun for other in tuning.nouns]].float().mean(dim=0)
         for noun in set(tuning.nouns)
     }
+
+    def guesses(nouns: Sequence[str]) -> Tensor:
+        maps = [by_noun.get(noun, overall) for noun in nouns]
+        return torch.stack(maps) if maps else overall[None][:0]
+
     return score_map_baseline(
-        (
-            torch.stack([by_noun[noun] for noun in tuning.nouns])
-            if tuning.nouns
-            else overall[None][:0]
-        ),
-        (
-            torch.stack([by_noun.get(noun, overall) for noun in test.nouns])
-            if test.nouns
-            else overall[None][:0]
-        ),
+        guesses(tuning.nouns),
+        guesses(test.nouns),
         tuning=tuning,
         test=test,
         n_resamples=n_resamples,
@@ -73,7 +68,7 @@ def centre_prior(tuning: Split, test: Split, *, n_resamples: int = 2000, seed: i
 
 
 def centre_disc(tuning: Split, test: Split, *, n_resamples: int = 2000, seed: int = 0) -> Estimate:
-    """A disc in the middle, the same for all, of the radius that is best on the tuning split."""
+    """A disc in the middle, the same for all objects; its radius is tuned on the tuning split."""
     height, width = test.masks.shape[1:]
     y, x = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)[None]
     closeness = relative(-(y.square() + x.square()).sqrt()[None])
@@ -109,19 +104,18 @@ def score_map_iou(
     test: Split,
     per_map: bool = False,
 ) -> Float[Tensor, " b"]:
-    """IoU of each test object with any score maps, one for each object of each split, such as
-    cross-attention maps.
+    """IoU of each test object with any score maps, such as cross-attention maps.
 
-    The threshold is chosen on the tuning split, out of 101 shares of the range of scores: the range
-    of all tuning maps, or with `per_map` each map's own.
+    Both splits need one map for each object. The threshold is chosen on the tuning split, out of
+    101 shares of the range of scores: the range of all tuning maps, or with `per_map` of each map.
     """
     if per_map:
         tuning_scores, test_scores = relative(tuning_scores), relative(test_scores)
         thresholds = _THRESHOLDS
     else:
-        lowest, highest = (
-            (tuning_scores.amin(), tuning_scores.amax()) if tuning_scores.numel() else (0.0, 1.0)
-        )
+        lowest, highest = 0.0, 1.0
+        if tuning_scores.numel():
+            lowest, highest = tuning_scores.amin(), tuning_scores.amax()
         thresholds = lowest + _THRESHOLDS * (highest - lowest)
     threshold = choose_threshold(tuning_scores, tuning.masks, thresholds)
     return iou_at(test_scores, test.masks, threshold.value)
@@ -135,8 +129,7 @@ def other_picture(
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    """The prediction for the same noun in another picture, drawn at random: what this picture does
-    not add.
+    """The prediction for the same noun in another picture, drawn at random.
 
     An object whose noun is in no other picture is no data.
     """
@@ -149,10 +142,8 @@ def other_picture(
             kept.append(index)
             partners.append(int(generator.choice(others)))
     iou = iou_at(test_scores[partners], test.masks[kept], threshold)
-    groups = test.groups
-    return bootstrap_mean(
-        iou.numpy(), groups=[groups[i] for i in kept], n_resamples=n_resamples, seed=seed
-    )
+    groups = [test.groups[index] for index in kept]
+    return bootstrap_mean(iou.numpy(), groups=groups, n_resamples=n_resamples, seed=seed)
 
 
 def annotator_ceiling(
@@ -162,13 +153,9 @@ def annotator_ceiling(
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    """IoU of the mask with a second annotation (or the truth) of the object; None: not found, no
-    data.
-    """
+    """IoU of the mask with a second annotation (or the truth) of the object; None: no data."""
     kept = [index for index, mask in enumerate(second_masks) if mask is not None]
     second = [torch.as_tensor(mask, dtype=torch.bool) for mask in second_masks if mask is not None]
     iou = mask_iou(split.masks[kept], torch.stack(second)) if kept else torch.zeros(0)
-    groups = split.groups
-    return bootstrap_mean(
-        iou.numpy(), groups=[groups[i] for i in kept], n_resamples=n_resamples, seed=seed
-    )
+    groups = [split.groups[index] for index in kept]
+    return bootstrap_mean(iou.numpy(), groups=groups, n_resamples=n_resamples, seed=seed)

@@ -1,14 +1,13 @@
-"""Diff-C: the light convolutional classifier of Revelio (arXiv 2411.16725) on frozen features of a
-denoiser.
+"""Diff-C: a light convolutional classifier on frozen features of a denoiser (Revelio).
 
-Batch norm without affine -> 3x3 convolution C -> width -> three 3x3 convolutions of stride 2 ->
-global average pool -> linear. The paper: width 1024, learning rate 1e-4, 90 epochs, batches of 16.
-Open there, and chosen here: ReLU after every convolution, padding 1, Adam, the weights of the last
-epoch. Deliberate difference: one trunk may carry a head for each of several tasks, whose losses are
-averaged over the labels that a picture has; a head a training is the paper's.
+Revelio (arXiv 2411.16725): batch norm without affine -> 3x3 convolution C -> width -> three 3x3
+convolutions of stride 2 -> global average pool -> linear; width 1024, learning rate 1e-4, 90
+epochs, batches of 16. Open in the paper, and chosen here: ReLU after every convolution, padding 1,
+Adam, the weights of the last epoch. Deliberate difference: one trunk may carry heads for several
+tasks, whose losses are averaged over the labels that a picture has; the paper trains one head.
 
-Weights, order of pictures and therefore results follow from the seed; a training that is stopped
-goes on from its last checkpoint as if it had never stopped (on CPUs to the bit).
+Weights, order of pictures and so the results follow from the seed. A training that is stopped
+continues from its last checkpoint as if it had never stopped (on CPUs to the bit).
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from diffusae.tensor_files import Header, read_header, read_tensors, require_sha
 log = logging.getLogger(__name__)
 
 NO_LABEL = -1
-"""The class of a picture for which a task is not defined."""
+"""The class of a picture without a label in a task."""
 
 Targets = Mapping[str, Int[Tensor, " n"]]
 """Task -> the class of every picture, or `NO_LABEL`."""
@@ -44,7 +43,7 @@ Targets = Mapping[str, Int[Tensor, " n"]]
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How a Diff-C is trained; `UserError` with every value that is out of range."""
+    """Settings of a training; `UserError` with every value that is out of range."""
 
     width: int = 1024
     lr: float = 1e-4
@@ -54,15 +53,11 @@ class Training:
     """Epochs between two checkpoints."""
 
     def __post_init__(self) -> None:
+        least = {"width": 1, "epochs": 1, "batch_size": 2, "checkpoint_every": 1}
         faults = [
-            f"diff_c.{name}={value} must be a whole number from {least}; raise it"
-            for name, least in (
-                ("width", 1),
-                ("epochs", 1),
-                ("batch_size", 2),
-                ("checkpoint_every", 1),
-            )
-            if not isinstance(value := getattr(self, name), int) or value < least
+            f"diff_c.{name}={value} must be a whole number from {lowest}; raise it"
+            for name, lowest in least.items()
+            if not isinstance(value := getattr(self, name), int) or value < lowest
         ]
         if not 0 < self.lr < 1:
             faults.append(f"diff_c.lr={self.lr} must lie between 0 and 1; change it")
@@ -89,7 +84,7 @@ class DiffC(nn.Module):
             nn.Conv2d(width, width, 3, stride=2, padding=1) for _ in range(3)
         )
         self.tasks = list(classes)
-        # A list: a task may be called as nn.ModuleDict allows no key to be.
+        # A list, because nn.ModuleDict does not allow every name of a task as a key.
         self.heads = nn.ModuleList(nn.Linear(width, count) for count in classes.values())
         for layer in (self.first, *self.strided, *self.heads):
             weight, bias = layer.parameters()
@@ -116,13 +111,11 @@ def train_diff_c(
     device: str | torch.device = "cpu",
     checkpoint: Path | None = None,
 ) -> DiffC:
-    """Train on pictures of which each has a label in some task, and give the network in evaluation
-    mode.
+    """Train on pictures with a label in at least one task; the network is in evaluation mode.
 
     Args:
         features: of any float dtype; they are cast batch by batch.
-        checkpoint: a file that is written every so many epochs, and gone on from where it is of
-            this very training.
+        checkpoint: the file for checkpoints. A checkpoint of the same training is continued.
 
     Raises:
         UserError: fewer than two pictures, a picture without any label, a loss that is not finite.
@@ -130,7 +123,7 @@ def train_diff_c(
     n = len(features)
     if n < 2:
         raise UserError(
-            f"Diff-C needs two fitting pictures with a label or more, there are {n}; collect more"
+            f"Diff-C needs at least two fitting pictures with a label, got {n}; collect more"
         )
     labelled = torch.stack([targets[task] != NO_LABEL for task in classes]).any(dim=0)
     if not labelled.all():
@@ -140,9 +133,8 @@ def train_diff_c(
     generator = torch.Generator().manual_seed(seed)
     model = DiffC(features.shape[1], classes, width=training.width, generator=generator).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=training.lr)
-    identity = json.dumps(
-        [asdict(training), dict(classes), seed, list(features.shape)], sort_keys=True
-    )
+    described = [asdict(training), dict(classes), seed, list(features.shape)]
+    identity = json.dumps(described, sort_keys=True)
     first = _resumed(checkpoint, model, optimizer, identity)
     model.train()
     for epoch in range(first, training.epochs):
@@ -155,11 +147,8 @@ def train_diff_c(
             loss.backward()
             optimizer.step()
         done = epoch + 1
-        if (
-            checkpoint is not None
-            and done % training.checkpoint_every == 0
-            and done < training.epochs
-        ):
+        due = done % training.checkpoint_every == 0 and done < training.epochs
+        if checkpoint is not None and due:
             _save(checkpoint, model, optimizer, done, identity)
     return model.eval()
 
@@ -168,21 +157,20 @@ def train_diff_c(
 def predicted(
     model: DiffC, features: Float[Tensor, "n C h w"], *, batch_size: int = 256
 ) -> dict[str, Int[np.ndarray, " n"]]:
-    """The class that each task's head names, for every picture."""
+    """The class that each task's head predicts, for every picture."""
     device = model.first.weight.device
-    pieces = [
-        {
-            task: logits.argmax(dim=1).cpu()
-            for task, logits in model(part.float().to(device)).items()
-        }
-        for part in features.split(batch_size)
-    ]
-    return {task: torch.cat([piece[task] for piece in pieces]).numpy() for task in model.tasks}
+    parts = [model(part.float().to(device)) for part in features.split(batch_size)]
+    return {
+        task: torch.cat([logits[task].argmax(dim=1).cpu() for logits in parts]).numpy()
+        for task in model.tasks
+    }
 
 
 def _batches(n: int, size: int, *, seed: int, epoch: int) -> Iterator[Int[Tensor, " rows"]]:
-    """The pictures of one epoch in an order of its own. A last one that is not full is left out,
-    where there are others: batch norm would let few pictures count for many.
+    """The pictures of one epoch, in an order of its own.
+
+    A last batch that is not full is left out if there are others: in batch norm its few pictures
+    would count too much.
     """
     order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(n))
     for start in range(0, n if n < size else n - size + 1, size):
@@ -190,7 +178,7 @@ def _batches(n: int, size: int, *, seed: int, epoch: int) -> Iterator[Int[Tensor
 
 
 def _mean_loss(logits: Mapping[str, Tensor], targets: Targets) -> Tensor:
-    """Cross-entropy of every label that is there, averaged within a task and then over tasks."""
+    """Cross-entropy of all labels, averaged within a task and then over tasks."""
     losses = [
         F.cross_entropy(logits[task], targets[task], ignore_index=NO_LABEL)
         for task in logits
@@ -214,48 +202,45 @@ def _save(
 
 
 def _resumed(path: Path | None, model: DiffC, optimizer: torch.optim.Adam, identity: str) -> int:
-    """Load a checkpoint of this very training, and give the epochs that were done; 0 without
-    one.
-    """
+    """Load a checkpoint of the same training; the number of epochs done, 0 without one."""
     if path is None or not path.exists():
         return 0
-    remedy = "Diff-C begins anew"
+    remedy = "Diff-C starts again"
     try:
-        told = read_header(path, remedy=remedy)
-        if told.metadata.get("identity") != identity:
+        header = read_header(path, remedy=remedy)
+        if header.metadata.get("identity") != identity:
             log.warning("%s is of another training; %s", path, remedy)
             return 0
         with reading(path, remedy=remedy):
-            _require_fitting(told, model)
-            epochs = int(told.metadata["epochs"])
+            _require_fitting(header, model)
+            epochs = int(header.metadata["epochs"])
         tensors = read_tensors(path, remedy=remedy)
     except UserError as error:
         log.warning("%s", error)
         return 0
-    model.load_state_dict(
-        {
-            name.removeprefix("model."): each
-            for name, each in tensors.items()
-            if name.startswith("model.")
-        }
-    )
-    state: dict[int, dict[str, Any]] = {}
-    for name, each in tensors.items():
-        if name.startswith("adam."):
-            _, index, entry = name.split(".", 2)
-            state.setdefault(int(index), {})[entry] = each
+    weights, state = {}, dict[int, dict[str, Any]]()
+    for name, tensor in tensors.items():
+        kind, _, entry = name.partition(".")
+        if kind == "model":
+            weights[entry] = tensor
+        else:
+            index, _, entry = entry.partition(".")
+            state.setdefault(int(index), {})[entry] = tensor
+    model.load_state_dict(weights)
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return epochs
 
 
-def _require_fitting(told: Header, model: DiffC) -> None:
-    """`UserError` unless a checkpoint holds this model's weights, and of each what Adam keeps (a
-    scalar, or of its shape).
+def _require_fitting(header: Header, model: DiffC) -> None:
+    """`UserError` unless the checkpoint holds this model's weights and Adam's state of them.
+
+    An entry of Adam is a scalar or has the shape of its parameter.
     """
-    weights = {f"model.{name}": tuple(each.shape) for name, each in model.state_dict().items()}
-    kept = {name: shape for name, shape in told.shapes.items() if not name.startswith("adam.")}
-    require_shapes(Header(kept, {}), weights)
-    parameters = [tuple(each.shape) for each in model.parameters()]
-    for name, shape in told.shapes.items():
-        if name.startswith("adam.") and shape not in ((), parameters[int(name.split(".", 2)[1])]):
+    weights = {f"model.{name}": tuple(value.shape) for name, value in model.state_dict().items()}
+    adam = {name: shape for name, shape in header.shapes.items() if name.startswith("adam.")}
+    others = {name: shape for name, shape in header.shapes.items() if name not in adam}
+    require_shapes(Header(others, {}), weights)
+    parameters = [tuple(parameter.shape) for parameter in model.parameters()]
+    for name, shape in adam.items():
+        if shape not in ((), parameters[int(name.split(".", 2)[1])]):
             raise UserError(f"{name} has the shape {list(shape)}")

@@ -1,28 +1,27 @@
-"""When is composition there? The curve of a score over t, and the t at which it has reached most of
-its final value.
+"""When composition emerges: the t at which a score's curve has reached most of its final value.
 
 The curve is the mean IoU of the same objects at every moment, from t = 1 (first reverse step) down
 to t = 0 (last). Its final value is the one at the smallest t, and the target is `share` of it (0.9:
-"t90"). The figure is **the largest t from which on the curve never lies below its target again**,
+"t90"). The figure is **the largest t from which on the curve is never below its target again**,
 linearly interpolated between the two moments around it. Emergence (arXiv 2504.15473, section 5)
-reads off three moments that composition is fixed by t = 0.5; it has no such figure, so the
-definition is ours:
+concludes from three moments that composition is fixed by t = 0.5. It has no such figure, so the
+definition is ours. It is
 
 - not the first crossing from t = 1 down: one high value of a noisy curve, followed by low ones,
-  would count as emergence, and the more moments are measured, the likelier is such a value. What is
-  asked is from when on the composition *stays* readable. `first_reached` has the first crossing
-  too; for a curve that never falls they are equal;
-- not a fitted or monotone curve: it would need a shape that nobody knows, and hides a curve that
-  falls again.
+  would count as emergence, and more moments make such a value likelier. The question is from when
+  on the composition *stays* readable. `first_reached` has the first crossing too; for a curve that
+  never falls both are equal;
+- not a fitted or monotone curve: it would need an assumed shape, and it hides a curve that falls
+  again.
 
-A curve may lie above its final value on the way; that is no fault. Range: from the smallest to the
-largest t. Direction: a larger t is an earlier emergence. A curve at its target from the first
-moment on has the largest t, "or earlier".
+A curve may exceed its final value on the way. Range: from the smallest to the largest t. A larger t
+is an earlier emergence. A curve that is at its target from the first moment on has the largest t,
+"or earlier".
 
-Pairing: only objects with data at every moment make up the curve, so that no step in it comes from
-other objects; the rest is counted. The interval is a 95 % percentile bootstrap over pictures, drawn
-jointly for all moments, with target and final value anew in every resample; a resample whose final
-value is not positive says nothing and is left out.
+Pairing: only objects with data at every moment make up the curve, so that no step comes from a
+change of objects; the others are counted. The interval is a 95 % percentile bootstrap over
+pictures, drawn jointly for all moments, with target and final value computed in every resample. A
+resample whose final value is not positive is left out.
 
 Empty cases: a moment without any object is left out. No object at all, fewer than two moments, or a
 final value that is not positive: no data. One picture: no interval.
@@ -59,9 +58,9 @@ class Paired:
 
     Attributes:
         times: descending.
-        items: the objects; the first of each pair, its picture, is what the bootstrap resamples.
+        items: the objects, (picture, noun); the bootstrap resamples pictures.
         scores: [items, times].
-        n_incomplete: objects left out because a moment has no data of them.
+        n_incomplete: objects left out because some moment has no data of them.
     """
 
     times: tuple[float, ...]
@@ -77,18 +76,18 @@ class Paired:
 
 @dataclass(frozen=True)
 class Emergence:
-    """A curve and when it has emerged.
+    """A curve and the t at which it has emerged.
 
     Attributes:
         curve: (t, mean score), t descending.
         reached: the t from which on the curve is never below its target again.
-        between: the two moments around `reached`, larger t first: how finely the grid can tell,
-            which the interval does not hold. None where it is the largest t or no data.
+        between: the two moments around `reached`, larger t first: the resolution of the grid, which
+            the interval does not include. None where `reached` is the largest t or no data.
         first_reached: the t of the first crossing from the largest t down; None where `reached` is
             no data.
-        rise: final minus first value, of the same objects; where its interval holds 0 there is
-            hardly an emergence.
-        n_incomplete: objects left out because a moment has no data of them.
+        rise: final minus first value of the same objects; an interval that holds 0 means that
+            hardly anything emerges.
+        n_incomplete: objects left out because some moment has no data of them.
     """
 
     curve: list[tuple[float, Estimate]]
@@ -121,8 +120,7 @@ def paired(tables: Mapping[float, Mapping[Item, float]]) -> Paired:
 
 
 def emergence(paired: Paired, *, share: float, n_resamples: int = 2000, seed: int = 0) -> Emergence:
-    """The curve of the objects and the t at which it has reached `share` of its final value, see
-    the module.
+    """The curve, and the t at which it has reached `share` of its final value (see the module).
 
     Raises:
         UserError: a share outside (0, 1].
@@ -155,10 +153,8 @@ def emergence(paired: Paired, *, share: float, n_resamples: int = 2000, seed: in
     rise = estimate(mean[-1] - mean[0], None if drawn is None else drawn[:, -1] - drawn[:, 0])
     if len(times) < 2 or mean[-1] <= 0:
         return Emergence(curve, NO_DATA, None, None, rise, paired.n_incomplete)
-    reached = estimate(
-        settled(times, mean[None], share=share)[0],
-        None if drawn is None else settled(times, drawn, share=share),
-    )
+    resampled = None if drawn is None else settled(times, drawn, share=share)
+    reached = estimate(settled(times, mean[None], share=share)[0], resampled)
     target = share * mean[-1]
     below = np.flatnonzero(mean < target)
     between = (float(times[below[-1]]), float(times[below[-1] + 1])) if len(below) else None
@@ -172,25 +168,27 @@ def settled(
     *,
     share: float,
 ) -> Float[NDArray[np.float64], " n"]:
-    """Of each curve over descending times, the largest t from which on it is never below `share` of
-    its last value.
+    """For each curve over descending times: the largest t from which on it stays at its target.
 
-    NaN where the last value is not positive.
+    The target is `share` of the curve's last value; NaN where that is not positive. Example: times
+    1, 0.5, 0 and the curve 0, 6, 10 with share 0.8 (target 8): the last moment below is 0.5, and
+    the line from (0.5, 6) to (0, 10) meets 8 at t = 0.25.
     """
     final = curves[:, -1]
     target = share * final
     below = curves < target[:, None]
-    # The last moment below the target, -1 without one; the moment after it is at or above, as all
-    # later ones are.
+    # The last moment below the target, or -1. All later moments are at or above it.
     last = np.where(below.any(axis=1), len(times) - 1 - below[:, ::-1].argmax(axis=1), -1)
     before, after = np.maximum(last, 0), np.minimum(last + 1, len(times) - 1)
     rows = np.arange(len(curves))
-    found = _between(times[before], times[after], curves[rows, before], curves[rows, after], target)
-    return np.where(final > 0, np.where(last < 0, times[0], found), np.nan)
+    crossing = _between(
+        times[before], times[after], curves[rows, before], curves[rows, after], target
+    )
+    return np.where(final > 0, np.where(last < 0, times[0], crossing), np.nan)
 
 
 def emergence_result(
-    found: Emergence,
+    own: Emergence,
     *,
     share: float,
     cell: Mapping[str, Any],
@@ -198,31 +196,30 @@ def emergence_result(
     chance: Estimate,
     details: Mapping[str, Any] | None = None,
 ) -> Result:
-    """The row of results.json: the t at which composition has emerged, beside that of other
-    readers' curves.
+    """The row of results.json: the t at which composition has emerged, beside other readers' t.
 
-    `baselines` are curves of the same objects; `flat_curve` joins them, what any reader has that
-    does not depend on t: the largest t. `chance` is such a reader's score, for the figure. Higher
-    is "better" in that it is earlier.
+    `baselines` are curves of the same objects. `flat_curve` is added: the largest t, which any
+    reader has that does not depend on t. `chance` is such a reader's score, for the report's plot.
+    "Higher is better" means earlier.
     """
-    flat = Estimate(found.curve[0][0], None, found.reached.n) if found.reached.n else NO_DATA
+    flat = Estimate(own.curve[0][0], None, own.reached.n) if own.reached.n else NO_DATA
     return Result(
         metric="emergence",
-        estimate=found.reached,
+        estimate=own.reached,
         higher_is_better=True,
         unit="t",
         cell=dict(cell),
-        baselines={**{name: each.reached for name, each in baselines.items()}, "flat_curve": flat},
+        baselines={**{name: one.reached for name, one in baselines.items()}, "flat_curve": flat},
         details={
             **(details or {}),
             "share": share,
-            "between": None if found.between is None else list(found.between),
-            "first_reached": found.first_reached,
-            "rise": asdict(found.rise),
+            "between": None if own.between is None else list(own.between),
+            "first_reached": own.first_reached,
+            "rise": asdict(own.rise),
             "chance": asdict(chance),
-            "n_incomplete": found.n_incomplete,
-            "curve": _points(found),
-            "baseline_curves": {name: _points(each) for name, each in baselines.items()},
+            "n_incomplete": own.n_incomplete,
+            "curve": _points(own),
+            "baseline_curves": {name: _points(one) for name, one in baselines.items()},
         },
         version=VERSION,
     )
@@ -236,13 +233,11 @@ def _first_crossing(times: NDArray[np.float64], curve: NDArray[np.float64], targ
 
 
 def _between(before: Any, after: Any, low: Any, high: Any, target: Any) -> Any:
-    """The t at which the straight line from (before, low) to (after, high) meets the target;
-    `after` if it is flat.
-    """
+    """The t where the line from (before, low) to (after, high) meets the target; flat: `after`."""
     height = np.where(high > low, high - low, 1.0)
     part = np.where(high > low, (target - low) / height, 1.0)
     return before + part * (after - before)
 
 
-def _points(found: Emergence) -> list[dict[str, Any]]:
-    return [{"t": t, **asdict(each)} for t, each in found.curve]
+def _points(emerged: Emergence) -> list[dict[str, Any]]:
+    return [{"t": t, **asdict(estimate)} for t, estimate in emerged.curve]

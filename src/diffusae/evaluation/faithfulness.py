@@ -1,24 +1,24 @@
-"""Faithfulness: what becomes of denoising, picture and content when a reconstruction takes the
-update's place.
+"""Faithfulness: the damage when a reconstruction replaces the update.
 
-Explained variance weighs every direction of an update alike; the model does not. So the
-reconstruction is put in the update's place, as language models' SAEs are judged by the loss they
-recover (Gao et al., arXiv 2406.04093, section 4). With the denoising errors L as the model is, L'
+Explained variance weighs every direction of an update alike, but the model does not. Therefore the
+reconstruction replaces the update, as SAEs of language models are judged by the loss they recover
+(Gao et al., arXiv 2406.04093, section 4). With the denoising errors L of the unedited model, L'
 with the reconstruction and L0 with the mean update (sums over pictures):
 
 - denoising_error_change = L' / L - 1; range [-1, inf), lower is better, 0 = no change;
-- loss_recovered = 1 - (L' - L) / (L0 - L); range (-inf, inf), higher is better, 1 = as with the
+- loss_recovered = 1 - (L' - L) / (L0 - L); range (-inf, inf), higher is better, 1 = as good as the
   update, 0 = no better than its mean;
 - picture_mse, picture_ssim: of the pictures with pixels in [0, 1] against the unedited ones; ranges
   [0, 1] (lower is better) and [-1, 1] (higher is better);
 - content_kept: intersection over union of the nouns that the annotator finds before and after;
   range [0, 1], higher is better;
 - content_distance: total variation distance between the distributions of nouns over all pictures
-  before and after, 1/2 sum |p - q|; range [0, 1], lower is better. It is never below 0, so few
-  pictures alone give some: `halves` is the distance between random halves of the unedited pictures.
+  before and after, 1/2 sum |p - q|; range [0, 1], lower is better. It is never below 0, and chance
+  alone makes it positive for few pictures: `halves`, the distance between random halves of the
+  unedited pictures, shows by how much.
 
-Empty cases: loss_recovered is no data where the mean update does no harm (L0 <= L); a picture in
-which nothing is found before and after is no data for content_kept; where nothing is found in any,
+Empty cases: loss_recovered is no data where the mean update does no harm (L0 <= L). A picture
+without nouns before and after is no data for content_kept. Without any noun in all pictures,
 content_distance is no data.
 """
 
@@ -74,15 +74,15 @@ def picture_mse(edited: Pictures, own: Pictures) -> Float[Tensor, " n"]:
 def picture_ssim(edited: Pictures, own: Pictures) -> Float[Tensor, " n"]:
     """The structural similarity of each picture (torchmetrics, Gaussian window of 11 pixels)."""
     _same(edited, own)
-    found = structural_similarity_index_measure(
+    similarity = structural_similarity_index_measure(
         _unit(edited), _unit(own), data_range=1.0, reduction="none"
     )
-    assert isinstance(found, Tensor)
-    return found.reshape(-1)
+    assert isinstance(similarity, Tensor)
+    return similarity.reshape(-1)
 
 
 def content_kept(edited: Nouns, own: Nouns) -> list[float]:
-    """The IoU of each picture's nouns before and after, of the pictures with any."""
+    """The IoU of each picture's nouns before and after; pictures without nouns are left out."""
     pairs = [(set(after), set(before)) for after, before in zip(edited, own, strict=True)]
     return [len(after & before) / len(after | before) for after, before in pairs if after | before]
 
@@ -92,8 +92,8 @@ def content_distance(
 ) -> Estimate:
     """The total variation distance of the nouns' distributions; n counts pictures.
 
-    The interval resamples pictures, before and after together. As a distance is pushed up by
-    scatter, it is widened to hold the value where it would not.
+    The interval resamples pictures, before and after together. Scatter increases a distance, so the
+    interval is widened where it would not hold the value.
     """
     after, before = _presence(edited, own)
     value = _total_variation(after.sum(axis=0), before.sum(axis=0))
@@ -113,17 +113,15 @@ def distance_of_halves(own: Nouns, *, n_halves: int = 200, seed: int = 0) -> Est
         return NO_DATA
     (presence,) = _presence(own)
     generator, half = np.random.default_rng(seed), len(own) // 2
-    found = []
+    distances = []
     for _ in range(n_halves):
         order = generator.permutation(len(own))
         one, other = order[:half], order[half : 2 * half]
-        found.append(_total_variation(presence[one].sum(axis=0), presence[other].sum(axis=0)))
-    known = np.array(found)[np.isfinite(found)]
-    return (
-        Estimate(float(known.mean()), percentile_interval(known), len(own))
-        if len(known)
-        else NO_DATA
-    )
+        distances.append(_total_variation(presence[one].sum(axis=0), presence[other].sum(axis=0)))
+    known = np.array(distances)[np.isfinite(distances)]
+    if not len(known):
+        return NO_DATA
+    return Estimate(float(known.mean()), percentile_interval(known), len(own))
 
 
 def over_pictures(
@@ -134,9 +132,7 @@ def over_pictures(
 
 
 def _ratio(above: Tensor, below: Tensor, *, n_resamples: int, seed: int) -> Estimate:
-    """sum(above) / sum(below) with a bootstrap over pictures; no data unless the sum below is above
-    0.
-    """
+    """sum(above) / sum(below), bootstrapped over pictures; no data where sum(below) <= 0."""
     sums = np.stack([above.double().numpy(), below.double().numpy()], axis=1)
     if len(sums) == 0 or sums[:, 1].sum() <= 0:
         return NO_DATA
@@ -149,13 +145,13 @@ def _ratio(above: Tensor, below: Tensor, *, n_resamples: int, seed: int) -> Esti
 
 
 def _presence(*several: Nouns) -> list[NDArray[np.float64]]:
-    names = sorted({noun for nouns in several for each in nouns for noun in each})
-    return [
-        np.array([[noun in each for noun in names] for each in nouns], dtype=np.float64).reshape(
-            len(nouns), len(names)
-        )
-        for nouns in several
-    ]
+    names = sorted({noun for nouns in several for of_picture in nouns for noun in of_picture})
+
+    def table(nouns: Nouns) -> NDArray[np.float64]:
+        rows = [[noun in of_picture for noun in names] for of_picture in nouns]
+        return np.array(rows, dtype=np.float64).reshape(len(nouns), len(names))
+
+    return [table(nouns) for nouns in several]
 
 
 def _total_variation(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:

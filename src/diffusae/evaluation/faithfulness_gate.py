@@ -1,6 +1,4 @@
-"""The rows of a cell's faithfulness, and the gate: may conclusions be drawn about the picture from
-this SAE?
-"""
+"""The rows of a cell's faithfulness, and the gate: is the SAE fit for conclusions?"""
 
 from __future__ import annotations
 
@@ -18,18 +16,16 @@ from diffusae.evaluation.result import NO_DATA, Estimate, Result
 
 VERSION = 1
 OWN, MEAN, CONTROL = "reconstruction", "mean_update", "with_error"
-"""What stands in the update's place: x_hat; the mean update; x_hat + its error, which must change
-nothing.
-"""
+"""The replacement of the update: x_hat; the mean update; x_hat + its error: no change."""
 EDITS = (OWN, MEAN, CONTROL)
 
 
 @dataclass(frozen=True)
 class Gate:
-    """Thresholds; None: not asked. A figure without data is not asked either.
+    """Thresholds; None: not checked. A figure without data is not checked either.
 
     Raises:
-        UserError: a threshold that no figure can reach or miss.
+        UserError: a threshold outside [0, 1].
     """
 
     least_loss_recovered: float | None = 0.8
@@ -45,31 +41,30 @@ class Gate:
         )
 
     def passed(self, figures: Mapping[str, float | None]) -> dict[str, bool]:
-        """Whether each threshold holds, of those that are asked and whose figure is known."""
+        """Whether each threshold holds, of those that are set and whose figure is known."""
         asked = {
             "loss_recovered": self.least_loss_recovered,
             "picture_ssim": self.least_ssim,
             "content_kept": self.least_content_kept,
             "content_distance": self.most_content_distance,
         }
-        found = {}
+        passed = {}
         for name, threshold in asked.items():
             value = figures.get(name)
             if threshold is not None and value is not None:
-                found[name] = (
-                    value <= threshold if name == "content_distance" else value >= threshold
-                )
-        return found
+                lower_is_better = name == "content_distance"
+                passed[name] = value <= threshold if lower_is_better else value >= threshold
+        return passed
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one edit, or of none.
+    """The pictures and errors of one edit, or of no edit.
 
     Attributes:
         errors: denoising errors of noised pictures.
         pictures: generated pictures, uint8.
-        nouns: what the annotator found in each.
+        nouns: the nouns that the annotator found in each picture.
     """
 
     errors: Float[Tensor, " m"]
@@ -90,11 +85,11 @@ def faithfulness_results(
 ) -> list[Result]:
     """Seven rows: the six figures and `usable`, 1 where the gate is passed and 0 where not.
 
-    Where `mean_update_passes_too`, the picture hardly hangs on this block at this moment: passing
-    says nothing there.
+    `mean_update_passes_too` means that the picture hardly depends on this block at this moment: the
+    gate then says nothing.
 
     Args:
-        own: the model as it is.
+        own: without an edit.
         edited: the outcome of each of `EDITS`.
 
     Raises:
@@ -111,8 +106,8 @@ def faithfulness_results(
     other = _other_picture(own, **resampling)
     halves = measures.distance_of_halves(own.nouns, n_halves=n_halves, seed=seed)
     passed = {
-        name: gate.passed({key: e.value for key, e in each.items()})
-        for name, each in figures.items()
+        name: gate.passed({key: estimate.value for key, estimate in of_edit.items()})
+        for name, of_edit in figures.items()
     }
     verdict = {
         "gate": _word(passed[OWN]),
@@ -127,6 +122,7 @@ def faithfulness_results(
         "content_kept": (True, "IoU of nouns"),
         "content_distance": (False, "total variation"),
     }
+    common: Any = {"cell": dict(cell), "version": VERSION}
     rows = []
     for metric, (higher_is_better, unit) in units.items():
         beside = {name: figures[name][metric] for name in (MEAN, CONTROL)}
@@ -134,31 +130,23 @@ def faithfulness_results(
             beside["other_picture"] = other[metric]
         if metric == "content_distance":
             beside["halves"] = halves
+        own_figure = figures[OWN][metric]
         rows.append(
             Result(
                 metric,
-                figures[OWN][metric],
+                own_figure,
                 higher_is_better,
                 unit,
-                dict(cell),
-                beside,
-                verdict,
-                version=VERSION,
+                baselines=beside,
+                details=verdict,
+                **common,
             )
         )
     checks = {f"{name}_passed": holds for name, holds in passed[OWN].items()}
     beside = {name: _usable(passed[name]) for name in (MEAN, CONTROL)}
+    usable, details = _usable(passed[OWN]), verdict | vars(gate) | checks
     rows.append(
-        Result(
-            "usable",
-            _usable(passed[OWN]),
-            True,
-            "share",
-            dict(cell),
-            beside,
-            verdict | vars(gate) | checks,
-            version=VERSION,
-        )
+        Result("usable", usable, True, "share", baselines=beside, details=details, **common)
     )
     return rows
 
@@ -176,27 +164,21 @@ def _figures(
 
 
 def _pictures(outcome: Outcome, own: Outcome, **resampling: int) -> dict[str, Estimate]:
-    return {
-        "picture_mse": measures.over_pictures(
-            measures.picture_mse(outcome.pictures, own.pictures), **resampling
-        ),
-        "picture_ssim": measures.over_pictures(
-            measures.picture_ssim(outcome.pictures, own.pictures), **resampling
-        ),
-        "content_kept": measures.over_pictures(
-            measures.content_kept(outcome.nouns, own.nouns), **resampling
-        ),
+    values = {
+        "picture_mse": measures.picture_mse(outcome.pictures, own.pictures),
+        "picture_ssim": measures.picture_ssim(outcome.pictures, own.pictures),
+        "content_kept": measures.content_kept(outcome.nouns, own.nouns),
     }
+    return {name: measures.over_pictures(figure, **resampling) for name, figure in values.items()}
 
 
 def _other_picture(own: Outcome, **resampling: int) -> dict[str, Estimate]:
-    """The unedited picture of the next caption: what having nothing in common gives."""
+    """The unedited picture of the next caption: the figures of unrelated pictures."""
     if len(own.pictures) < 2:
         return {}
     nouns = [*own.nouns[1:], own.nouns[0]]
-    return _pictures(
-        Outcome(own.errors, np.roll(own.pictures, -1, axis=0), nouns), own, **resampling
-    )
+    other = Outcome(own.errors, np.roll(own.pictures, -1, axis=0), nouns)
+    return _pictures(other, own, **resampling)
 
 
 def _usable(passed: Mapping[str, bool]) -> Estimate:

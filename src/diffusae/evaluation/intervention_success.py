@@ -1,6 +1,4 @@
-"""Did an edit do what it was for? Pure functions of pictures and of what an annotator found in
-them.
-"""
+"""Whether an edit reached its aim: pure functions of pictures and their annotations."""
 
 from __future__ import annotations
 
@@ -20,14 +18,13 @@ Picture = UInt8[np.ndarray, "height width 3"]
 
 @dataclass(frozen=True)
 class Moved:
-    """What became of an object that was to be in a region.
+    """The result of moving an object into a region.
 
     Attributes:
-        found: whether the annotator finds it after the edit.
-        success: whether its centre of mass then lies in the region; an object that is not found is
-            none.
-        rest: root mean square change of the pixels that neither show the object before nor after;
-            range [0, 1] of full scale, lower = more is left alone.
+        found: whether the annotator finds the object after the edit.
+        success: whether its centre of mass then lies in the region; False where it is not found.
+        rest: root mean square change of the pixels that show the object neither before nor after;
+            range [0, 1] of full scale, lower = less is changed.
     """
 
     found: bool
@@ -36,7 +33,7 @@ class Moved:
 
 
 def centre_of_mass(mask: Mask) -> tuple[float, float]:
-    """(row, column) of a mask's centre in pixels; `UserError` for an empty mask, which has none."""
+    """(row, column) of a mask's centre in pixels; `UserError` for an empty mask."""
     rows, columns = np.nonzero(mask)
     if len(rows) == 0:
         raise UserError(
@@ -46,8 +43,9 @@ def centre_of_mass(mask: Mask) -> tuple[float, float]:
 
 
 def in_region(mask: Mask, region: Mask) -> bool:
-    """Whether the mask's centre of mass lies in the region (Emergence, section 6.1; a quadrant's
-    chance is 0.25).
+    """Whether the mask's centre of mass lies in the region (Emergence, section 6.1).
+
+    By chance this is true for a quadrant in 0.25 of all cases.
     """
     row, column = centre_of_mass(mask)
     return bool(region[round(row), round(column)])
@@ -74,13 +72,13 @@ def moved(
 
 @dataclass(frozen=True)
 class Restyled:
-    """What became of a picture whose style was to change.
+    """The result of changing a picture's style.
 
     Attributes:
         rose: whether the target's score is higher than without the edit (the paper's success).
         reached: whether the target is now the picture's most likely style.
         score_before, score_after: the target's score without and with the edit; with CLIP, cosines.
-        gain: the second less the first.
+        gain: score_after - score_before.
         similarity: structural similarity to the picture without the edit, range [-1, 1]; 1 =
             unchanged.
         kept: whether every object found before is still found.
@@ -101,12 +99,10 @@ def restyled(
     before: tuple[Picture, Sequence[float], Sequence[str]],
     after: tuple[Picture, Sequence[float], Sequence[str]],
 ) -> Restyled:
-    """Judge one picture; `before` and `after` are pictures, scores of all styles, and the nouns
-    found.
-    """
+    """Judge one picture; `before` and `after`: picture, scores of all styles, nouns found."""
     (old, old_scores, old_nouns), (new, new_scores, new_nouns) = before, after
     with_edit, without = (
-        torch.from_numpy(each).permute(2, 0, 1)[None].float() / 255 for each in (new, old)
+        torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255 for picture in (new, old)
     )
     similarity = structural_similarity_index_measure(with_edit, without, data_range=1.0)
     assert isinstance(similarity, torch.Tensor)
@@ -122,12 +118,13 @@ def restyled(
 
 
 class FeatureDistance:
-    """How far apart pictures are to a network, in mean distances of two different pictures: 0 = the
-    same, 1 = another.
+    """How different pictures are to a network: 0 = the same, 1 = as two unrelated pictures.
+
+    The unit is the mean distance of two different pictures.
 
     Args:
-        features: uint8 pictures [n, height, width, 3] to features [n, d], such as an annotator's.
-        pictures: what to scale by, such as the unedited pictures; at least two.
+        features: uint8 pictures [n, height, width, 3] -> features [n, d], such as an annotator's.
+        pictures: the pictures that give the unit, such as the unedited ones; at least two.
     """
 
     def __init__(
@@ -143,6 +140,6 @@ class FeatureDistance:
         )
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> list[float]:
-        """Pair by pair, of uint8 [n, height, width, 3]."""
-        a, b = (self._features(each).double() for each in (first, second))
+        """The distance of each pair; both arguments are uint8 [n, height, width, 3]."""
+        a, b = (self._features(pictures).double() for pictures in (first, second))
         return ((a - b).norm(dim=1) / (self.mean_pair or 1.0)).tolist()

@@ -1,11 +1,10 @@
-"""How far apart are two sets of pictures? The kernel distance of their features: KID with features
-of one's own.
+"""The kernel distance of two sets of pictures: KID with other features.
 
 KID (Binkowski et al., arXiv 1801.01401) is the squared maximum mean discrepancy, unbiased, under
-the kernel k(x, y) = (x.y / d + 1)^3 on Inception features. Here the features are the annotator's,
-each standardised by the first set, as they come in different units. Range (-inf, inf), lower is
-closer, 0 = the same distribution; being unbiased, it is below 0 about half of the time where they
-are the same. FID is not used: it needs thousands of pictures, this is sound for dozens.
+the kernel k(x, y) = (x.y / d + 1)^3 on Inception features. Here the features are the annotator's.
+They have different units, so each is standardised by the first set. Range (-inf, inf), lower is
+closer, 0 = the same distribution. The estimate is unbiased: for equal distributions it is below 0
+about half of the time. FID would need thousands of pictures; this distance is sound for dozens.
 """
 
 from __future__ import annotations
@@ -23,20 +22,19 @@ Features = Float[np.ndarray, "n d"]
 def kernel_distance(
     before: Features, after: Features, *, n_resamples: int = 500, seed: int = 0
 ) -> Estimate:
-    """The distance with an interval over pictures; row i of both is the same prompt and seed. Fewer
-    than two: no data.
+    """The distance with an interval over pictures; fewer than two pictures: no data.
 
-    The interval draws pictures with replacement, before and after together; a picture is never
-    compared with itself, also where it was drawn twice, so that the resampled distances stay
-    unbiased.
+    Row i of both sets is the same prompt and seed. The interval draws pictures with replacement,
+    before and after together. A picture that was drawn twice is not compared with itself, so that
+    the resampled distances stay unbiased.
 
     Raises:
         UserError: sets of different shapes.
     """
     if before.shape != after.shape:
         raise UserError(
-            f"features {list(before.shape)} and {list(after.shape)} differ; compare the same"
-            " prompts"
+            f"features {list(before.shape)} and {list(after.shape)} differ;"
+            " compare the same prompts"
         )
     n = len(before)
     if n < 2:
@@ -53,15 +51,12 @@ def kernel_distance(
 def standardised(
     before: Features, after: Features
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both sets in standard deviations of the first from its mean; features that do not vary there
-    are left out.
-    """
-    one, other = (np.asarray(each, np.float64) for each in (before, after))
+    """Both sets, standardised by the first; features that are constant there are left out."""
+    one, other = np.asarray(before, np.float64), np.asarray(after, np.float64)
     spread = one.std(axis=0)
     varies = spread > 1e-8 * max(float(spread.max(initial=0.0)), 1e-12)
-    return tuple(
-        (each[:, varies] - one.mean(axis=0)[varies]) / spread[varies] for each in (one, other)
-    )  # type: ignore[return-value]
+    mean, deviation = one.mean(axis=0)[varies], spread[varies]
+    return (one[:, varies] - mean) / deviation, (other[:, varies] - mean) / deviation
 
 
 def _kernel(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -69,13 +64,12 @@ def _kernel(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.
 
 
 def _distance(weights: NDArray[np.float64], gram: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """MMD^2 of weighted pictures, a row of `weights` each: sums over pairs of different pictures,
-    in all three terms alike.
+    """MMD^2 of weighted pictures, one value for each row of `weights`.
 
-    The cross term leaves the pairs of one picture before and after out too: they are no independent
-    draws.
+    All three terms are sums over pairs of different pictures. The cross term too leaves out pairs
+    of one picture before and after: they are no independent draws.
     """
-    own, edited, cross = (each - np.diag(np.diag(each)) for each in gram)
+    own, edited, cross = (products - np.diag(np.diag(products)) for products in gram)
     pairs = weights.sum(axis=1) ** 2 - (weights**2).sum(axis=1)
     total = np.einsum("bi,ij,bj->b", weights, own + edited - 2 * cross, weights)
     return np.divide(total, pairs, out=np.full_like(total, np.nan), where=pairs > 0)

@@ -1,16 +1,16 @@
-"""What a block knows at a moment: the share of test pictures whose label a reader names (after
-Revelio, arXiv 2411.16725).
+"""What a block knows at a moment: accuracies of readers of picture labels (after Revelio).
 
-One row a task and reader, `accuracy_<task>_<reader>`: range [0, 1], higher is better, n = test
-pictures with that label, 95 % Wilson interval over pictures. Readers:
+Revelio is arXiv 2411.16725. One row a task and reader, `accuracy_<task>_<reader>`: the share of
+test pictures whose label the reader predicts; range [0, 1], higher is better, n = test pictures
+with that label, 95 % Wilson interval over pictures. Readers:
 
 - updates: a linear probe on the raw updates, averaged over positions;
 - codes: the same on the SAE's codes, averaged over positions;
 - diff_c: the light convolutional classifier on the raw updates at every position.
 
 Baselines on the same pictures: `majority`, the fitting pictures' most frequent class; `pixels`, the
-linear probe on the picture itself; `random_weights`, the same reader on the same place of a
-denoiser of the same shape that learnt nothing.
+linear probe on the picture itself; `random_weights`, the same reader at the same place of an
+untrained denoiser of the same shape.
 
 Empty case: a task with fewer than two classes among the fitting pictures, or without tuning or test
 pictures, is no data.
@@ -34,9 +34,7 @@ PREFIX = "accuracy_"
 
 
 def majority(fitting: Int[np.ndarray, " n"], test: Int[np.ndarray, " m"]) -> Estimate:
-    """The accuracy of always naming the most frequent class of the fitting pictures (of equal ones
-    the first).
-    """
+    """The accuracy of always predicting the fitting pictures' most frequent class."""
     if len(fitting) == 0:
         return NO_DATA
     return share(test == np.bincount(fitting).argmax())
@@ -52,9 +50,9 @@ def knowledge_row(
     details: Mapping[str, Any],
 ) -> Result:
     """The row of one task and reader; `reading` None: no data."""
-    told: dict[str, Any] = {"task": task, "reader": reader, **details}
+    known: dict[str, Any] = {"task": task, "reader": reader, **details}
     if reading is not None:
-        told |= {"tune_accuracy": reading.tune_accuracy, **reading.chosen}
+        known |= {"tune_accuracy": reading.tune_accuracy, **reading.chosen}
     return Result(
         metric=f"{PREFIX}{task}_{reader}",
         estimate=NO_DATA if reading is None else share(reading.correct),
@@ -62,6 +60,6 @@ def knowledge_row(
         unit="accuracy",
         cell=dict(cell),
         baselines=dict(baselines),
-        details=told,
+        details=known,
         version=VERSION,
     )

@@ -1,10 +1,9 @@
-"""Purity of latents: the entropy of the labels of their top pictures (after Revelio, arXiv
-2411.16725, section 4).
+"""Purity of latents: the entropy of the labels of their top pictures (after Revelio, section 4).
 
-Revelio takes the standard deviation of the class numbers of a latent's top pictures, which hangs on
-the order of the classes; the entropy of the classes is the same idea without that. A picture of
-several labels gives each of them an equal part of one vote. With the shares p_l of the votes: H =
--sum_l p_l log2 p_l, in bits; range [0, log2(labels)]; lower = purer, 0 = one label only.
+Revelio (arXiv 2411.16725) takes the standard deviation of the class numbers of a latent's top
+pictures, which depends on the order of the classes. The entropy of the classes does not. A picture
+with several labels gives each of them an equal part of one vote. With the shares p_l of the votes:
+H = -sum_l p_l log2 p_l, in bits; range [0, log2(labels)]; lower = purer, 0 = one label only.
 
 Empty cases: pictures without a label do not vote; a latent without votes has NaN.
 """
@@ -21,11 +20,11 @@ from diffusae.errors import UserError
 from diffusae.evaluation.result import NO_DATA, Estimate, percentile_interval
 
 Votes = Mapping[str, Sequence[str]]
-"""image id -> its labels; none for a picture in which nothing was found."""
+"""Image id -> its labels; none where nothing was found in the picture."""
 
 
 def entropy_bits(shares: Float[np.ndarray, "... labels"]) -> NDArray[np.float64]:
-    """Entropy of votes that need not sum to 1, [...]; NaN where there are none."""
+    """Entropy of votes of any sum, [...]; NaN without votes."""
     shares = np.asarray(shares, dtype=np.float64)
     total = shares.sum(axis=-1, keepdims=True)
     p = np.divide(shares, total, out=np.zeros_like(shares), where=total > 0)
@@ -34,7 +33,7 @@ def entropy_bits(shares: Float[np.ndarray, "... labels"]) -> NDArray[np.float64]
 
 
 class LabelVotes:
-    """The votes of pictures as a matrix, so that any choice of pictures has its entropy at once."""
+    """The votes of pictures as a matrix, for the entropy of any choice of pictures."""
 
     def __init__(self, votes: Votes) -> None:
         if not votes:
@@ -48,16 +47,11 @@ class LabelVotes:
 
     def entropies(self, top: Sequence[Sequence[str]]) -> NDArray[np.float64]:
         """The entropy of each latent's top pictures, [latents]."""
-        return np.array(
-            [
-                entropy_bits(self._matrix[[self._row[image_id] for image_id in each]].sum(axis=0))
-                for each in top
-            ]
-        )
+        choices = [[self._row[image_id] for image_id in of_latent] for of_latent in top]
+        return np.array([entropy_bits(self._matrix[rows].sum(axis=0)) for rows in choices])
 
     def of_random_pictures(self, sizes: Sequence[int], *, n_draws: int, seed: int) -> Estimate:
-        """The mean entropy where each latent's pictures are drawn at random instead, as many as it
-        has.
+        """The mean entropy of as many random pictures for each latent.
 
         Mean and 95 % range over the draws; n counts latents.
         """
@@ -66,9 +60,7 @@ class LabelVotes:
         generator = np.random.default_rng(seed)
         means = []
         for _ in range(n_draws):
-            rows = [generator.permutation(len(self._matrix))[:size] for size in sizes]
-            means.append(
-                np.nanmean([entropy_bits(self._matrix[each].sum(axis=0)) for each in rows])
-            )
-        found = np.array(means)
-        return Estimate(float(found.mean()), percentile_interval(found), len(sizes))
+            choices = [generator.permutation(len(self._matrix))[:size] for size in sizes]
+            entropies = [entropy_bits(self._matrix[rows].sum(axis=0)) for rows in choices]
+            means.append(np.nanmean(entropies))
+        return Estimate(float(np.mean(means)), percentile_interval(np.array(means)), len(sizes))

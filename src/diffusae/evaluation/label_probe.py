@@ -1,11 +1,11 @@
-"""A linear probe of class labels: multinomial logistic regression on one vector a picture (after
-Revelio, arXiv 2411.16725).
+"""A linear probe of class labels: multinomial logistic regression on one vector for each picture.
 
-With x less its mean and scaled by the fitting pictures, and class probabilities p = softmax(W x +
-b), it minimises mean_i -log p_i[y_i] + ridge / 2 |W|^2; the bias is free. Scaling ("each": every
-feature by its own standard deviation; "common": all by one, so that features that hardly vary stay
-small) and ridge are those with the smallest mean -log p on the tuning pictures (of equal ones the
-first and largest), so that test pictures choose nothing. All open in the paper.
+After Revelio (arXiv 2411.16725). x is centred and scaled by the fitting pictures; class
+probabilities are p = softmax(W x + b). The probe minimises mean_i -log p_i[y_i] + ridge / 2 |W|^2,
+without a penalty on the bias. Scaling ("each": every feature by its own standard deviation;
+"common": all by one number, so that features that hardly vary stay small) and ridge are those with
+the smallest mean -log p on the tuning pictures; test pictures choose nothing. All of this is open
+in the paper.
 
 The problem is convex and is solved by SciPy's L-BFGS from zero: the same pictures give the same
 answer, without a seed.
@@ -26,15 +26,14 @@ from scipy.special import log_softmax
 from diffusae.errors import UserError
 
 RIDGES = (10.0, 1.0, 0.1, 0.01, 0.001)
-"""Penalties that are tried, from the largest on: each starts where the one before it ended."""
+"""Penalties to try, from the largest: each fit starts from the weights of the one before."""
 SCALINGS = ("each", "common")
 _MOST_ITERATIONS = 300
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Pictures with a label: one feature vector a picture, [n, d], and its class, [n], counted from
-    0.
+    """One feature vector for each labelled picture, [n, d], and its class, [n], from 0.
 
     Raises:
         UserError: features that are not finite, or not as many as classes.
@@ -46,25 +45,23 @@ class Examples:
     def __post_init__(self) -> None:
         if len(self.features) != len(self.classes):
             raise UserError(
-                f"{len(self.features)} features for {len(self.classes)} labels; give one label a"
-                " picture"
+                f"{len(self.features)} features for {len(self.classes)} labels; give one label"
+                " for each picture"
             )
         if not np.isfinite(self.features).all():
             raise UserError(
-                "a feature is not finite; collect these pictures again, and see what was rejected"
-                " there"
+                "a feature is not finite; collect these pictures again, and see the log"
             )
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reader answered.
+    """The answers of a reader.
 
     Attributes:
-        correct: of every test picture, whether its class was named.
-        tune_accuracy: the share of the tuning pictures whose class was named; it may choose between
-            readers.
-        chosen: what was chosen on the tuning pictures, as JSON values.
+        correct: for every test picture, whether its class was predicted.
+        tune_accuracy: the share of correct tuning pictures; it may choose between readers.
+        chosen: the settings chosen on the tuning pictures, as JSON values.
     """
 
     correct: Bool[np.ndarray, " n"]
@@ -80,19 +77,19 @@ def linear_probe(
     n_classes: int,
     ridges: Sequence[float] = RIDGES,
 ) -> Reading:
-    """Fit on one split, choose the ridge on another, answer on a third; none of them may be empty.
+    """Fit on one split, choose ridge and scaling on another, answer on a third.
 
-    A class that no fitting picture has is never named, and its test pictures count as wrong.
+    A class without fitting pictures is never predicted; its test pictures count as wrong.
 
     Raises:
         UserError: a split without pictures, a class out of range, a ridge that is not above 0.
     """
-    for name, each in (("fitting", fitting), ("tuning", tuning), ("test", test)):
-        if len(each.classes) == 0:
+    for name, split in (("fitting", fitting), ("tuning", tuning), ("test", test)):
+        if len(split.classes) == 0:
             raise UserError(
                 f"a probe needs {name} pictures with a label; collect some for that split"
             )
-        if each.classes.min() < 0 or each.classes.max() >= n_classes:
+        if split.classes.min() < 0 or split.classes.max() >= n_classes:
             raise UserError(
                 f"a class of a {name} picture lies outside 0 to {n_classes - 1}; leave it out"
             )
@@ -101,13 +98,13 @@ def linear_probe(
     best = _Fit(np.inf, {}, np.zeros(0), np.zeros(0))
     for scaling in SCALINGS:
         scale = _Scaled(fitting.features, common=scaling == "common")
-        x, tuned, tested = (scale(each.features) for each in (fitting, tuning, test))
+        x, tuned, tested = (scale(split.features) for split in (fitting, tuning, test))
         weights = np.zeros((x.shape[1] + 1, n_classes))
         for ridge in sorted(ridges, reverse=True):
             weights = _fitted(x, fitting.classes, ridge, weights)
             loss = _loss(tuned, tuning.classes, weights)
             if loss < best.loss:
-                answers = (_logits(each, weights).argmax(axis=1) for each in (tuned, tested))
+                answers = (_logits(rows, weights).argmax(axis=1) for rows in (tuned, tested))
                 best = _Fit(loss, {"ridge": float(ridge), "scaling": scaling}, *answers)
     correct = best.test == test.classes
     return Reading(correct, float((best.tune == tuning.classes).mean()), best.chosen)
@@ -115,9 +112,7 @@ def linear_probe(
 
 @dataclass(frozen=True)
 class _Fit:
-    """One fit: its loss on the tuning pictures, what it was made with, and the classes that it
-    names.
-    """
+    """One fit: its loss on the tuning pictures, its settings, and the classes it predicts."""
 
     loss: float
     chosen: dict[str, Any]
@@ -126,17 +121,17 @@ class _Fit:
 
 
 class _Scaled:
-    """Features less their mean over their scale; where pictures are fewer than features, in
-    coordinates of the space that they span, which changes neither the penalty nor the minimum: the
-    best W lies in that space.
+    """Centred and scaled features.
+
+    With fewer pictures than features they are given in coordinates of the space that the pictures
+    span. This changes neither the penalty nor the minimum: the best W lies in that space.
     """
 
     def __init__(self, features: Float[np.ndarray, "n d"], *, common: bool) -> None:
         x = features.astype(np.float64)
         self._mean, deviation = x.mean(axis=0), x.std(axis=0)
         least = 1e-6 * max(deviation.max(), 1e-30)
-        # A feature that does not vary here would blow up a picture in which it does: it is left
-        # out.
+        # A feature that does not vary here would dominate pictures where it does: left out.
         own = np.sqrt((deviation**2).mean()) if common else deviation
         self._scale = np.where(deviation > least, own, np.inf)
         self._directions: NDArray[np.float64] | None = None
@@ -155,7 +150,7 @@ class _Scaled:
 def _fitted(
     x: NDArray[np.float64], classes: Int[np.ndarray, " n"], ridge: float, start: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Weights [d + 1, classes], the bias in the last row."""
+    """Weights [d + 1, classes]; the last row is the bias."""
     n, shape = len(x), start.shape
     wanted = np.zeros((n, shape[1]))
     wanted[np.arange(n), classes] = 1
@@ -166,19 +161,12 @@ def _fitted(
         penalised = weights[:-1]
         error = (np.exp(log_p) - wanted) / n
         gradient = np.vstack([x.T @ error + ridge * penalised, error.sum(axis=0)])
-        return (
-            float(-(log_p * wanted).sum() / n + ridge / 2 * (penalised**2).sum()),
-            gradient.ravel(),
-        )
+        loss = -(log_p * wanted).sum() / n + ridge / 2 * (penalised**2).sum()
+        return float(loss), gradient.ravel()
 
-    found = minimize(
-        objective,
-        start.ravel(),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": _MOST_ITERATIONS, "ftol": 1e-9, "gtol": 1e-6},
-    )
-    return found.x.reshape(shape)
+    options = {"maxiter": _MOST_ITERATIONS, "ftol": 1e-9, "gtol": 1e-6}
+    solved = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+    return solved.x.reshape(shape)
 
 
 def _logits(x: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,18 +1,18 @@
-"""The statistics of a cell's latents in one table, and what they say together.
+"""The statistics of a cell's latents in one table, and their summary.
 
 A latent that is active in fewer pictures than `minimum_pictures` is *rare*: it has a row, but its
-entropies are NaN and it counts in no summary.
+entropies are NaN and it counts in no summary. The others are *judged*.
 
 - noun_entropy, style_entropy: bits, see `label_entropy`; lower = purer.
 - context_free_fraction: the share of judged latents whose `position_share` (the share of a map's
   variance that lies between positions, see `concepts.statistics`) reaches a threshold. The paper's
   context-free features have a low variance over pictures (Emergence, arXiv 2504.15473, section 4);
-  the share is that variance, freed of a latent's strength. Range [0, 1]; they name nothing, so
-  lower is better.
+  the share is that variance, independent of a latent's strength. Range [0, 1]; such latents name
+  nothing, so lower is better.
 - stability: mean cosine with the partner in an SAE of another seed, see `stability`; higher is
   better.
 
-Empty cases: no judged latents, no labels, no other SAE are no data.
+Empty cases: no judged latents, no labels or no other SAE: no data.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Judging:
-    """How latents are judged; `UserError` for a value out of range, every fault at once."""
+    """Settings of the judgement; `UserError` with every value that is out of range."""
 
     n_top: int = 10
     minimum_pictures: int = 5
@@ -51,9 +51,8 @@ class Judging:
             if (value := getattr(self, name)) < 1
         ]
         if not 0 < self.context_free <= 1:
-            faults.append(
-                f"context_free={self.context_free} is a share: it must lie in (0, 1]; change it"
-            )
+            share = self.context_free
+            faults.append(f"context_free={share} is a share: it must lie in (0, 1]; change it")
         together(faults)
 
 
@@ -64,21 +63,20 @@ def latent_table(
     judging: Judging,
     stability: Float[Tensor, " d_sae"] | None = None,
 ) -> pd.DataFrame:
-    """The statistics of every latent with `rare`, `context_free`, an entropy for each kind of
-    label, and `stability`.
+    """The statistics of every latent with `rare`, `context_free`, entropies and `stability`.
 
     Args:
         statistics: one row a latent: `pictures_active`, `position_share` and `top_images` among its
             columns.
         votes: kind of label ("noun", "style") -> labels of every picture.
-        stability: the cosine of each latent with its partner; NaN in the table where there is none.
+        stability: the cosine of each latent with its partner; None: NaN in the table.
     """
     table = statistics.copy()
     table["rare"] = table["pictures_active"] < judging.minimum_pictures
     table["context_free"] = ~table["rare"] & (table["position_share"] >= judging.context_free)
-    top = [list(each)[: judging.n_top] for each in table["top_images"]]
-    for kind, each in votes.items():
-        entropies = LabelVotes(each).entropies(top)
+    top = [list(pictures)[: judging.n_top] for pictures in table["top_images"]]
+    for kind, of_kind in votes.items():
+        entropies = LabelVotes(of_kind).entropies(top)
         table[f"{kind}_entropy"] = np.where(table["rare"], np.nan, entropies)
     table["stability"] = np.nan if stability is None else stability.numpy()
     return table
@@ -116,38 +114,24 @@ def latent_results(
     def row(
         metric: str, own: Estimate, unit: str, beside: dict[str, Estimate], **more: Any
     ) -> Result:
-        return Result(
-            metric,
-            own,
-            metric == "stability",
-            unit,
-            dict(cell),
-            beside,
-            details | more,
-            version=VERSION,
-        )
+        higher = metric == "stability"
+        about = details | more
+        return Result(metric, own, higher, unit, dict(cell), beside, about, version=VERSION)
 
     rows = []
-    for kind, each in votes.items():
+    for kind, of_kind in votes.items():
         entropies = judged[f"{kind}_entropy"].dropna()
-        sizes = [
-            min(len(judged.at[index, "top_images"]), judging.n_top) for index in entropies.index
-        ]
-        chance = LabelVotes(each).of_random_pictures(sizes, n_draws=judging.n_draws, seed=seed)
+        top = judged.loc[entropies.index, "top_images"]
+        sizes = [min(len(pictures), judging.n_top) for pictures in top]
+        chance = LabelVotes(of_kind).of_random_pictures(sizes, n_draws=judging.n_draws, seed=seed)
         own = mean(entropies.to_numpy())
         rows.append(row(f"{kind}_entropy", own, "bits", {"random_pictures": chance}))
-    chance_share = (
-        np.asarray(shuffled_position_share, dtype=np.float64)[~rare] >= judging.context_free
-    )
-    rows.append(
-        row(
-            "context_free_fraction",
-            mean(judged["context_free"].to_numpy(dtype=np.float64)),
-            "share",
-            {"shuffled_positions": mean(chance_share.astype(np.float64))},
-            threshold=judging.context_free,
-        )
-    )
+    own = mean(judged["context_free"].to_numpy(dtype=np.float64))
+    shuffled = np.asarray(shuffled_position_share, dtype=np.float64)[~rare]
+    chance = mean((shuffled >= judging.context_free).astype(np.float64))
+    beside = {"shuffled_positions": chance}
+    threshold = judging.context_free
+    rows.append(row("context_free_fraction", own, "share", beside, threshold=threshold))
     stable, random = NO_DATA, NO_DATA
     if random_stability is not None:
         stable = mean(judged["stability"].to_numpy())
@@ -159,9 +143,7 @@ def latent_results(
 def stability_of(
     directions: Float[Tensor, "m d"], others: Float[Tensor, "n d"], random: Float[Tensor, "n d"]
 ) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
-    """Matched cosines with another SAE, and with random directions; `UserError` for the same
-    SAE.
-    """
+    """Matched cosines with another SAE and with random directions; `UserError` for the same SAE."""
     if directions.shape == others.shape and bool((directions == others).all()):
         raise UserError(
             "the other SAE is this one: its stability is 1 by definition; name one of another seed"

@@ -1,10 +1,10 @@
-"""What a supervised linear reader finds in the raw updates: why a cell's concepts are good or bad.
+"""A supervised linear reader of the raw updates: an upper reference for a cell's concepts.
 
 A ridge regression from the update at one position to the share of each noun's mask there, fitted
-with the annotator's masks of the dictionary pictures. It sees the labels that an autoencoder never
-saw, so a prediction from concepts far below it loses what the updates hold, and one beside a low
-probe had nothing to find. (Emergence has no such figure; Revelio trains probes on the same features
-for other questions.)
+with the annotator's masks of the dictionary pictures. It sees the labels, which an autoencoder
+never does. A prediction from concepts far below the probe loses information of the updates; beside
+a low probe, there was nothing to find. (Emergence has no such figure; Revelio trains probes on the
+same features for other questions.)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from diffusae.evaluation.composition import Split
 from diffusae.evaluation.masks import choose_threshold, iou_at
 
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
-"""Penalties that are tried on the tuning split, in mean squared standard deviations of an entry."""
+"""Penalties to try on the tuning split, in mean squared standard deviations of an entry."""
 _THRESHOLDS = 101
 
 
@@ -29,7 +29,7 @@ class RidgeProbe:
     """The ridge regression of targets on updates for every penalty, from one eigendecomposition.
 
     Args:
-        updates: [n, d], one position each, any mixture of pictures.
+        updates: [n, d], one position a row, any mixture of pictures.
         targets: [n, c].
 
     Raises:
@@ -55,9 +55,7 @@ class RidgeProbe:
 
 
 def noun_shares(split: Split, nouns: Sequence[str]) -> Float[Tensor, "n P nouns"]:
-    """The share of every position that each noun's mask covers; nouns that are not listed are left
-    out.
-    """
+    """The share of every position that each noun's mask covers; other nouns are left out."""
     height, width = split.grid
     shares = torch.zeros(len(split.image_ids), height * width, len(nouns))
     pooled = F.adaptive_avg_pool2d(split.masks[:, None].float(), split.grid).flatten(1)
@@ -72,9 +70,13 @@ def linear_probes(
     tuning: tuple[Float[Tensor, "m P d"], Split],
     test: tuple[Float[Tensor, "k P d"], Split],
 ) -> dict[str, Float[Tensor, " objects"]]:
-    """IoU of two probes with each test object: `noun_probe` for the noun itself, `any_object_probe`
-    for objects of all nouns alike (what knowing *where* without *what* is worth). Each is (updates,
-    objects) of a split; ridge and threshold are those with the highest IoU on the tuning split.
+    """The IoU with each test object of two probes, named `noun_probe` and `any_object_probe`.
+
+    `noun_probe` predicts the noun itself, `any_object_probe` objects of any noun: the value of
+    knowing *where* without *what*. Ridge and threshold have the highest IoU on the tuning split.
+
+    Args:
+        fitting, tuning, test: (updates, objects) of a split.
     """
     nouns = sorted(set(fitting[1].nouns))
     shares = noun_shares(fitting[1], nouns)
@@ -84,19 +86,18 @@ def linear_probes(
 
     def maps(updates: Tensor, split: Split, ridge: float) -> tuple[Tensor, Tensor]:
         predicted = probe.predict(updates, ridge=ridge)[split.picture]
-        # A noun that the fitting pictures lack has no column of its own: it takes the one of any
-        # object.
+        # A noun without fitting pictures has no column: it takes the last, of any object.
         column = torch.tensor([nouns.index(n) if n in nouns else len(nouns) for n in split.nouns])
         own = predicted[torch.arange(len(column)), :, column]
         return own.reshape(-1, *split.grid), predicted[..., -1].reshape(-1, *split.grid)
 
-    found = {}
+    iou = {}
     for index, name in enumerate(("noun_probe", "any_object_probe")):
         chosen = []
         for ridge in RIDGES:
             scores = maps(*tuning, ridge)[index]
             thresholds = torch.linspace(float(scores.min()), float(scores.max()), _THRESHOLDS)
             chosen.append((choose_threshold(scores, tuning[1].masks, thresholds), ridge))
-        threshold, ridge = max(chosen, key=lambda each: each[0].tuning_iou)
-        found[name] = iou_at(maps(*test, ridge)[index], test[1].masks, threshold.value)
-    return found
+        threshold, ridge = max(chosen, key=lambda choice: choice[0].tuning_iou)
+        iou[name] = iou_at(maps(*test, ridge)[index], test[1].masks, threshold.value)
+    return iou

@@ -1,13 +1,14 @@
-"""Score maps cut into masks, and how well those match an annotator's masks.
+"""Score maps cut into masks, and their IoU with an annotator's masks.
 
-A score map says how likely each place is to show the noun; the predicted mask is where score >=
+A score map gives each place a score for showing the noun. The predicted mask is where score >=
 threshold, after bilinear interpolation to the mask's size. IoU has the range [0, 1], higher is
-better. Empty cases: an annotated mask is never empty (a noun that was not found is no data and
-never gets here); an empty predicted mask has IoU 0.
+better. Empty cases: an annotated mask is never empty (a noun that was not found is no data); an
+empty predicted mask has IoU 0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -22,9 +23,7 @@ _OBJECTS_AT_ONCE = 512
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold chosen on the tuning split: its mean IoU there, and the curve it was chosen
-    from.
-    """
+    """A threshold chosen on the tuning split, its mean IoU there, and the whole curve."""
 
     value: float
     tuning_iou: float
@@ -33,9 +32,7 @@ class Threshold:
 
 
 def upsample(scores: Float[Tensor, "m h w"], size: tuple[int, int]) -> Float[Tensor, "m H W"]:
-    """Bilinear interpolation (align_corners=False); maps that have the size already come back as
-    they are.
-    """
+    """Bilinear interpolation (align_corners=False); maps of the right size are returned as such."""
     if tuple(scores.shape[1:]) == size:
         return scores
     return F.interpolate(scores[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
@@ -61,9 +58,7 @@ def iou_at(
     """IoU of each object's mask with its score map cut at one threshold."""
     parts = [
         mask_iou(upsample(score, _size(mask)) >= threshold, mask)
-        for score, mask in zip(
-            scores.split(_OBJECTS_AT_ONCE), masks.split(_OBJECTS_AT_ONCE), strict=True
-        )
+        for score, mask in _in_parts(scores, masks)
     ]
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 
@@ -71,24 +66,24 @@ def iou_at(
 def iou_curve(
     scores: Float[Tensor, "m h w"], masks: Bool[Tensor, "m H W"], thresholds: Float[Tensor, " t"]
 ) -> Float[Tensor, " t"]:
-    """Mean IoU at each of the ascending thresholds, from one histogram an object instead of t
-    cuts.
+    """Mean IoU at each of the ascending thresholds, by histograms instead of t cuts.
+
+    Example: thresholds 0.2 and 0.6, scores 0.1, 0.4, 0.9 and a mask of the last two pixels. The
+    bins are 0, 1, 2 (a pixel in bin j passes the first j thresholds). Pixels at or above the
+    thresholds: 2 and 1, of these in the mask: 2 and 1. IoU: 2 / 2 and 1 / 2.
     """
     t = len(thresholds)
     total = torch.zeros(t, dtype=torch.float64)
-    for score, mask in zip(
-        scores.split(_OBJECTS_AT_ONCE), masks.split(_OBJECTS_AT_ONCE), strict=True
-    ):
-        # A pixel in bin j passes the first j thresholds.
-        bins = torch.bucketize(
-            upsample(score, _size(mask)).contiguous(), thresholds.to(score), right=True
-        )
+    for score, mask in _in_parts(scores, masks):
+        large = upsample(score, _size(mask)).contiguous()
+        bins = torch.bucketize(large, thresholds.to(score), right=True)
+        # One histogram of t + 1 bins for each object: object i counts in cells from i (t + 1) on.
         cells = (bins.flatten(1) + torch.arange(len(score))[:, None] * (t + 1)).flatten()
         inside = mask.flatten().double()
         shape = (len(score), t + 1)
         counts = torch.bincount(cells, minlength=shape[0] * shape[1]).double().reshape(shape)
         hits = torch.bincount(cells, weights=inside, minlength=shape[0] * shape[1]).reshape(shape)
-        predicted, intersection = (_at_least(counts), _at_least(hits))
+        predicted, intersection = _at_least(counts), _at_least(hits)
         union = predicted + mask.flatten(1).sum(dim=1, keepdim=True) - intersection
         total += (intersection / union.clamp_min(1)).sum(dim=0)
     return total / len(scores)
@@ -97,7 +92,7 @@ def iou_curve(
 def choose_threshold(
     scores: Float[Tensor, "m h w"], masks: Bool[Tensor, "m H W"], thresholds: Float[Tensor, " t"]
 ) -> Threshold:
-    """The threshold with the highest mean IoU (the lowest of equals). For the tuning split only.
+    """The threshold with the highest mean IoU, the lowest if equal. For the tuning split only.
 
     Raises:
         UserError: no objects to choose from.
@@ -108,9 +103,14 @@ def choose_threshold(
         )
     curve = iou_curve(scores, masks, thresholds)
     best = int(curve.argmax())
-    return Threshold(
-        float(thresholds[best]), float(curve[best]), thresholds.tolist(), curve.tolist()
-    )
+    chosen, iou = float(thresholds[best]), float(curve[best])
+    return Threshold(chosen, iou, thresholds.tolist(), curve.tolist())
+
+
+def _in_parts(scores: Tensor, masks: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Scores and masks, some objects at a time."""
+    parts = (scores.split(_OBJECTS_AT_ONCE), masks.split(_OBJECTS_AT_ONCE))
+    return zip(*parts, strict=True)
 
 
 def _at_least(histogram: Float[Tensor, "m bins"]) -> Float[Tensor, "m t"]:

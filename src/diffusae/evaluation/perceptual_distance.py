@@ -1,6 +1,4 @@
-"""LPIPS (arXiv 1801.03924): how different two pictures look; the paper's distance of global edits
-(section 6.2).
-"""
+"""LPIPS (arXiv 1801.03924), the paper's distance of global edits (Emergence, section 6.2)."""
 
 from __future__ import annotations
 
@@ -19,22 +17,21 @@ Pictures = UInt8[np.ndarray, "n height width 3"]
 
 
 class PerceptualDistance:
-    """LPIPS by torchmetrics, with torchvision's networks: the extra `lpips`. Nothing is loaded
-    before it is used.
+    """LPIPS by torchmetrics, with the networks of torchvision (extra `lpips`).
 
-    Both libraries keep their weights as pickles of their own, which torch reads as weights only;
-    torchvision fetches its network's once.
+    Both libraries store weights as pickles of their own, which torch reads as weights only;
+    torchvision downloads its network once.
 
     Args:
         net: the network whose features are compared; "alex" is LPIPS' own default (*open* in the
             paper).
         batch_size: pairs at a time.
-        device: where it runs.
+        device: the device that it runs on.
 
     Raises:
         UserError: an unknown network or a batch size below 1; in use: torchvision is missing or
-            does not fit torch, the network's weights cannot be fetched, pictures of unequal sizes,
-            out of memory.
+            does not fit torch, the network's weights cannot be downloaded, pictures of unequal
+            sizes, out of memory.
     """
 
     def __init__(
@@ -48,9 +45,7 @@ class PerceptualDistance:
         self.batch_size, self.device = batch_size, torch.device(device)
 
     def load(self) -> PerceptualDistance:
-        """Load the network now, so that a missing one is known before any picture is made;
-        itself.
-        """
+        """Load the network now, so that a missing one fails before pictures are made; self."""
         _ = self._metric
         return self
 
@@ -61,45 +56,43 @@ class PerceptualDistance:
             from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
             return LearnedPerceptualImagePatchSimilarity(self.net, normalize=True).to(self.device)
-        except (
-            ImportError,
-            RuntimeError,
-        ) as error:  # a torchvision for another torch is a RuntimeError
+        # A torchvision for another torch raises a RuntimeError.
+        except (ImportError, RuntimeError) as error:
             raise UserError(
                 f"LPIPS needs a torchvision that fits torch {torch.__version__}"
-                f" ({first_line(error)}); run: pip install diffusae[lpips], or do without: SSIM"
+                f" ({first_line(error)}); run: pip install diffusae[lpips], or use SSIM, which"
                 " needs nothing more"
             ) from error
         except OSError as error:
             folder = f"{torch.hub.get_dir()}/checkpoints"
             raise UserError(
-                f"the weights of torchvision's {self.net} could not be fetched"
-                f" ({first_line(error)}); put the file that torchvision names into {folder}, where"
-                " it is looked for first"
+                f"the weights of torchvision's {self.net} could not be downloaded"
+                f" ({first_line(error)}); put the file that torchvision names into {folder}, which"
+                " is searched first"
             ) from error
 
     @torch.no_grad()
     def __call__(self, before: Pictures, after: Pictures) -> list[float]:
-        """The distance of each pair; 0 = they look the same, lower = more alike, seldom above 1."""
+        """The distance of each pair; 0 = they look the same, lower = more alike, rarely above 1."""
         if before.shape != after.shape:
             raise UserError(
                 f"pictures of {before.shape} and {after.shape} cannot be compared; make both alike"
             )
         metric = self._metric
-        found: list[float] = []
+        distances: list[float] = []
         for first in range(0, len(before), self.batch_size):
             pair = [
-                torch.from_numpy(each[first : first + self.batch_size])
+                torch.from_numpy(pictures[first : first + self.batch_size])
                 .to(self.device)
                 .permute(0, 3, 1, 2)
                 / 255
-                for each in (before, after)
+                for pictures in (before, after)
             ]
             try:
-                found += metric.net(*pair, normalize=True).flatten().tolist()
+                distances += metric.net(*pair, normalize=True).flatten().tolist()
             except torch.OutOfMemoryError as error:
                 smaller = max(self.batch_size // 2, 1)
                 raise UserError(
                     f"out of memory with batch_size={self.batch_size}; try batch_size={smaller}"
                 ) from error
-        return found
+        return distances

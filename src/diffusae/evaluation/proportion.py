@@ -1,6 +1,4 @@
-"""Shares of yes among yes and no, with Wilson's interval: it holds for few cases and at 0 and 1,
-where a bootstrap has no width.
-"""
+"""Shares with Wilson's interval, which holds for few cases and at 0 and 1, unlike a bootstrap."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ def share(outcomes: Iterable[bool]) -> Estimate:
     Wilson (1927): (p + z^2/2n +- z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n). The outcomes are
     taken as independent: one a picture.
     """
-    given = [bool(each) for each in outcomes]
+    given = [bool(outcome) for outcome in outcomes]
     n = len(given)
     if not n:
         return NO_DATA

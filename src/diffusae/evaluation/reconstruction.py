@@ -1,16 +1,14 @@
-"""Reconstruction of held-out updates by an SAE (Emergence, Table 1): intervals over pictures, and
-baselines.
+"""Reconstruction of held-out updates by an SAE (Emergence, Table 1), with intervals and baselines.
 
 Definitions as in `sae.metrics`: with E = sum ||x - x_hat||^2 and the mean m of all vectors,
 
 - fvu = E / sum ||x - m||^2, range [0, inf), lower is better; explained_variance = 1 - fvu, higher
   is better;
 - scaled_mse = E / sum ||x||^2, range [0, inf), lower is better;
-- l0: mean active latents a vector; dead_fraction: share of latents that are active nowhere in the
+- l0: mean active latents of a vector; dead_fraction: share of latents that are never active in the
   split.
 
-Empty cases: no pictures, or vectors that do not vary (or are all zero, for scaled_mse), are no
-data.
+Empty cases: no pictures, or constant vectors (for scaled_mse: all zero), are no data.
 """
 
 from __future__ import annotations
@@ -42,7 +40,7 @@ ERROR_METRICS = {"fvu": False, "explained_variance": True, "scaled_mse": False}
 
 @dataclass(frozen=True)
 class Pca:
-    """A linear code with as many numbers a vector as an SAE has active latents."""
+    """A linear code with as many numbers for a vector as an SAE has active latents."""
 
     mean: Float[Tensor, " d"]
     components: Float[Tensor, "k d"]
@@ -53,25 +51,21 @@ class Pca:
 
 
 def fit_pca(vectors: Float[Tensor, "n d"], k: int) -> Pca:
-    """The first `k` principal components of training vectors; `UserError` unless 1 <= k <= min(n,
-    d).
-    """
+    """The first `k` principal components of the vectors; `UserError` unless 1 <= k <= min(n, d)."""
     if not 1 <= k <= min(vectors.shape):
         raise UserError(
             f"k={k} components need 1 <= k <= {min(vectors.shape)}; lower k or give more vectors"
         )
     centred = vectors.double() - vectors.double().mean(dim=0)
-    # Of the covariance, not of the vectors: d is small where n is large.
+    # Eigenvectors of the covariance, not of the vectors: n is large, d is small.
     _, eigenvectors = torch.linalg.eigh(centred.T @ centred)
     return Pca(vectors.mean(dim=0), eigenvectors[:, -k:].flip(1).T.to(vectors.dtype))
 
 
 class PictureSums:
-    """The sums, picture by picture, from which the error metrics follow; pictures are the
-    bootstrap's groups.
+    """The sums of each picture from which the error metrics follow; the bootstrap draws pictures.
 
-    Call `add` once a picture with the vectors and each reconstruction by name: the SAE's and the
-    baselines'.
+    Call `add` once for each picture, with its vectors and every reconstruction by name.
     """
 
     def __init__(self) -> None:
@@ -82,13 +76,13 @@ class PictureSums:
 
     @property
     def names(self) -> set[str]:
-        """The reconstructions seen so far."""
+        """The names of the reconstructions."""
         return set(self._errors)
 
     def add(
         self, x: Float[Tensor, "P d"], reconstructions: Mapping[str, Float[Tensor, "P d"]]
     ) -> None:
-        """Count one picture in. The names must be those of the first call."""
+        """Add one picture. The names must be those of the first call."""
         if self._counts and set(reconstructions) != set(self._errors):
             raise UserError(
                 f"expected reconstructions {sorted(self._errors)}, got {sorted(reconstructions)}"
@@ -103,8 +97,9 @@ class PictureSums:
     def estimates(
         self, name: str, *, n_resamples: int = 2000, seed: int = 0
     ) -> dict[str, Estimate]:
-        """The three error metrics of one reconstruction; n counts vectors. Seeds equal: resamples
-        equal.
+        """The three error metrics of one reconstruction; n counts vectors.
+
+        Calls with the same seed draw the same pictures.
         """
         n_pictures = len(self._counts)
         if n_pictures == 0:
@@ -112,21 +107,20 @@ class PictureSums:
         point = self._metrics(name, np.ones((1, n_pictures)))
         spread: dict[str, NDArray[np.float64]] = {}
         if n_pictures > 1:
-            spread = self._metrics(
-                name, bootstrap_weights(n_pictures, n_resamples=n_resamples, seed=seed)
-            )
+            weights = bootstrap_weights(n_pictures, n_resamples=n_resamples, seed=seed)
+            spread = self._metrics(name, weights)
         n = sum(self._counts)
-        found = {}
+        estimates = {}
         for metric, values in point.items():
             if not np.isfinite(values[0]):
-                found[metric] = NO_DATA
+                estimates[metric] = NO_DATA
                 continue
-            # A resample may draw pictures that do not vary; it says nothing then.
+            # A resample of pictures that do not vary has no value.
             resampled = spread.get(metric, np.zeros(0))
             resampled = resampled[np.isfinite(resampled)]
             interval = percentile_interval(resampled) if len(resampled) else None
-            found[metric] = Estimate(float(values[0]), interval, n)
-        return found
+            estimates[metric] = Estimate(float(values[0]), interval, n)
+        return estimates
 
     def _metrics(self, name: str, weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         error, energy, count = (
@@ -135,7 +129,7 @@ class PictureSums:
         )
         total = weights @ np.stack(self._totals)
         variance = energy - np.square(total).sum(axis=1) / count
-        # A difference within rounding of the energy is no variance.
+        # A difference within the rounding of the energy counts as no variance.
         variance = np.where(variance > 1e-12 * energy, variance, np.nan)
         fvu = error / variance
         return {
@@ -146,7 +140,7 @@ class PictureSums:
 
 
 class CodeSums:
-    """L0 and dead latents, picture by picture."""
+    """L0 and dead latents, added up picture by picture."""
 
     def __init__(self, d_sae: int) -> None:
         self._d_sae = d_sae
@@ -154,17 +148,17 @@ class CodeSums:
         self._fired = torch.zeros(d_sae, dtype=torch.bool)
 
     def add(self, values: Float[Tensor, "P k"], indices: Int[Tensor, "P k"]) -> None:
-        """Count one picture in."""
+        """Add one picture's codes."""
         active = values > 0
         self._l0.append(float(active.sum(dim=1).double().mean()))
         self._fired[indices[active].long().cpu()] = True
 
     def l0(self, *, n_resamples: int = 2000, seed: int = 0) -> Estimate:
-        """Mean active latents a vector (pictures weigh alike); n counts pictures."""
+        """Mean active latents of a vector (pictures weigh alike); n counts pictures."""
         return bootstrap_mean(self._l0, n_resamples=n_resamples, seed=seed)
 
     def dead_fraction(self, *, n_resamples: int = 2000, seed: int = 0) -> Estimate:
-        """Share of latents active nowhere; n counts latents.
+        """Share of latents that are never active; n counts latents.
 
         The interval resamples latents: a resample of pictures could only add dead ones.
         """
@@ -182,36 +176,29 @@ def reconstruction_results(
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> list[Result]:
-    """The five rows of one cell: what is named `sae` in `sums` and `codes`; all others there are
-    baselines.
+    """The five rows of one cell: `sae` names its own entry in `sums` and `codes`.
 
-    Baselines worth adding: an SAE of the same size with random directions, and `fit_pca` with k
-    components.
-
-    "mean" needs no reconstruction: predicting the split's mean has fvu 1 and explained variance 0
-    by definition.
+    All other entries are baselines. Good ones are an SAE of the same size with random directions,
+    and `fit_pca` with k components. "mean" needs no reconstruction: the split's mean has fvu 1 and
+    explained variance 0 by definition.
     """
-    found = {
-        name: sums.estimates(name, n_resamples=n_resamples, seed=seed)
-        for name in sums.names | {sae}
-    }
+    resampling = {"n_resamples": n_resamples, "seed": seed}
+    names = [sae, *sorted(sums.names - {sae})]
+    estimates = {name: sums.estimates(name, **resampling) for name in names}
     mean = {"fvu": 1.0, "explained_variance": 0.0}
     rows = []
-    for metric, higher_is_better in ERROR_METRICS.items():
-        estimate = found[sae][metric]
-        baselines = {name: each[metric] for name, each in sorted(found.items()) if name != sae}
-        if metric in mean and estimate.n > 0:
-            baselines["mean"] = Estimate(mean[metric], None, estimate.n)
-        rows.append(
-            Result(
-                metric, estimate, higher_is_better, "ratio", dict(cell), baselines, version=VERSION
-            )
-        )
-    l0 = {name: each.l0(n_resamples=n_resamples, seed=seed) for name, each in sorted(codes.items())}
-    dead = {
-        name: each.dead_fraction(n_resamples=n_resamples, seed=seed)
-        for name, each in sorted(codes.items())
-    }
-    for metric, unit, each in (("l0", "latents per vector", l0), ("dead_fraction", "share", dead)):
-        rows.append(Result(metric, each.pop(sae), False, unit, dict(cell), each, version=VERSION))
+    for metric, higher in ERROR_METRICS.items():
+        beside = {name: of_name[metric] for name, of_name in estimates.items()}
+        own = beside.pop(sae)
+        if metric in mean and own.n > 0:
+            beside["mean"] = Estimate(mean[metric], None, own.n)
+        rows.append(Result(metric, own, higher, "ratio", dict(cell), beside, version=VERSION))
+    l0 = {name: sums.l0(**resampling) for name, sums in sorted(codes.items())}
+    dead = {name: sums.dead_fraction(**resampling) for name, sums in sorted(codes.items())}
+    for metric, unit, beside in (
+        ("l0", "latents per vector", l0),
+        ("dead_fraction", "share", dead),
+    ):
+        own = beside.pop(sae)
+        rows.append(Result(metric, own, False, unit, dict(cell), beside, version=VERSION))
     return rows

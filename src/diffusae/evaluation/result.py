@@ -1,4 +1,4 @@
-"""The row that every metric gives, and the bootstrap behind its interval."""
+"""The result of every metric, and the bootstrap behind its interval."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ _WEIGHTS_AT_ONCE = 20_000_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval and the count behind it. `value` None means no data, and then
-    n is 0.
+    """A figure with its 95 % interval and its count. `value` None: no data, and then n is 0.
 
     Raises:
         UserError: a value that is not finite, an interval without a value, n not matching.
@@ -39,18 +38,13 @@ class Estimate:
             raise UserError(
                 f"a result must be finite, got {self}; use None (n = 0) where there are no data"
             )
-        if (
-            self.n < 0
-            or (self.value is None) != (self.n == 0)
-            or (self.value is None and self.ci95 is not None)
-        ):
+        no_value = self.value is None
+        if self.n < 0 or no_value != (self.n == 0) or (no_value and self.ci95 is not None):
             raise UserError(f"a value, its interval and n > 0 go together, got {self}")
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Estimate:
-        """The estimate in a row, which may have more entries; `UserError` where one is missing or
-        of another kind.
-        """
+        """Read a row, which may have more entries; `UserError` for missing or wrong ones."""
         return typed(cls, _entries(row, ("value", "ci95", "n")))
 
 
@@ -67,8 +61,8 @@ class Result:
         higher_is_better: the metric's direction.
         unit: of the value, for example "IoU".
         cell: model, block, t, conditioning.
-        baselines: name -> estimate on the same data; chance at the least.
-        details: anything else that explains the figure (chosen settings, counts without data), JSON
+        baselines: name -> estimate on the same data; at least chance.
+        details: all else that explains the figure (chosen settings, counts without data), as JSON
             values.
         version: of the metric's definition.
     """
@@ -88,7 +82,7 @@ class Result:
         return self.estimate.value
 
     def to_json(self) -> dict[str, Any]:
-        """The row as JSON values: `value`, `ci95` and `n` stand beside `metric`."""
+        """The row as JSON values; `value`, `ci95` and `n` are on the level of `metric`."""
         return {
             "metric": self.metric,
             **asdict(self.estimate),
@@ -102,13 +96,11 @@ class Result:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Result:
-        """The inverse of `to_json`; `UserError` for a row with other fields, or figures not
-        finite.
-        """
+        """The inverse of `to_json`; `UserError` for other fields or figures that are not finite."""
         names = ("metric", "higher_is_better", "unit", "cell", "baselines", "details", "version")
         entries = _entries(row, names)
         baselines = of_type(entries.pop("baselines"), dict, "baselines")
-        named = {name: _entries(each, ("value", "ci95", "n")) for name, each in baselines.items()}
+        named = {name: _entries(entry, ("value", "ci95", "n")) for name, entry in baselines.items()}
         estimate = _entries(row, ("value", "ci95", "n"))
         return typed(cls, {**entries, "estimate": estimate, "baselines": named})
 
@@ -127,7 +119,7 @@ def save_results(path: Path | str, results: Sequence[Result]) -> None:
 
 
 def load_results(path: Path | str) -> list[Result]:
-    """Read results.json. Raises `UserError` where it is missing or is not a list of rows."""
+    """Read results.json; `UserError` where it is missing or no list of rows."""
     remedy = f"remove {Path(path).parent} and evaluate this cell again"
     try:
         rows = read_json(verified(path), remedy=remedy, kind=list)
@@ -138,13 +130,10 @@ def load_results(path: Path | str) -> list[Result]:
 
 
 def bootstrap_weights(n_groups: int, *, n_resamples: int, seed: int) -> NDArray[np.float64]:
-    """How often each group is drawn in each resample, [n_resamples, n_groups]; rows sum to
-    n_groups.
-    """
+    """How often each group is drawn, [n_resamples, n_groups]; rows sum to n_groups."""
     generator = np.random.default_rng(seed)
-    return generator.multinomial(
-        n_groups, np.full(n_groups, 1 / n_groups), size=n_resamples
-    ).astype(np.float64)
+    weights = generator.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_resamples)
+    return weights.astype(np.float64)
 
 
 def percentile_interval(statistics: NDArray[np.float64]) -> Interval:
@@ -162,11 +151,11 @@ def bootstrap_mean(
 ) -> Estimate:
     """Mean, 95 % percentile bootstrap interval, and the number of values.
 
-    With `groups` (the picture of each value) whole groups are resampled: values of one picture are
-    not independent. No values: no data. A single group has no spread to resample, so its interval
-    is None.
+    With `groups` (the picture of each value) whole groups are resampled, because the values of one
+    picture are not independent. No values: no data. A single group: no interval.
 
-    Raises: UserError: a value that is not finite, or groups of another length.
+    Raises:
+        UserError: a value that is not finite, or groups of another length.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.size == 0:
@@ -190,13 +179,13 @@ def bootstrap_mean(
 def resampled_means(
     sums: NDArray[np.float64], counts: NDArray[np.float64], *, n_resamples: int, seed: int
 ) -> NDArray[np.float64]:
-    """Means of resampled groups, [n_resamples] or, of several values drawn jointly, [n_resamples,
-    values].
+    """Means of resampled groups, [n_resamples], or [n_resamples, values] of values drawn jointly.
 
-    `sums` has the sum of each group's values, [groups] or [groups, values]; `counts` how many they
-    are.
+    Args:
+        sums: the sum of each group's values, [groups] or [groups, values].
+        counts: the number of each group's values.
     """
-    # In blocks: a whole weight matrix of a large split would not fit.
+    # In blocks: the whole weight matrix of a large split would not fit into memory.
     block = max(1, _WEIGHTS_AT_ONCE // len(sums))
     means = []
     for start in range(0, n_resamples, block):

@@ -1,10 +1,9 @@
-"""Stability of latents over seeds: the cosine with their partner in another SAE of the same
-updates.
+"""Stability of latents over seeds: the cosine with their partner in another SAE of the same cell.
 
-Partners are matched one to one, so that the sum of cosines is largest (Hungarian method; compare
-"Sparse Autoencoders Trained on the Same Data Learn Different Features", arXiv 2501.16615). Range
-[-1, 1]; higher = more stable. Random directions reach some value too, which falls with d_in and
-rises with d_sae: compare with it.
+Partners are matched one to one, with the largest sum of cosines (Hungarian method; compare "Sparse
+Autoencoders Trained on the Same Data Learn Different Features", arXiv 2501.16615). Range [-1, 1];
+higher = more stable. Random directions have some cosine too, which falls with d_in and rises with
+d_sae: compare with it.
 """
 
 from __future__ import annotations

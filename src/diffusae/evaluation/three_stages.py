@@ -1,25 +1,24 @@
-"""What interventions do in each window of generation, and whether that is what the paper says.
+"""The effects of interventions in each window of generation, and the paper's claims about them.
 
-A concept's edit is compared with each control **case by case**: the difference of the two outcomes
-of the same case (the same object to the same region, the same picture to the same style), averaged,
-with a 95 % percentile bootstrap over pictures. Two intervals that overlap say little about two
-methods tried on the same pictures; the interval of their difference does. Cases that one of the two
-lacks (a noun without a concept) are left out of the difference.
+A concept's edit is compared with each control **case by case**: the difference of both outcomes of
+the same case (the same object to the same region, the same picture to the same style), averaged,
+with a 95 % percentile bootstrap over pictures. Overlapping intervals of two methods say little when
+both were tried on the same pictures; the interval of the difference does. Cases that one of both
+lacks (a noun without a concept) are left out.
 
-`margin` is the smallest difference of a share that counts, so that "no effect" can be found and not
-only be missed:
+`margin` is the smallest difference of a share that counts, so that "no effect" can be shown:
 
 - a success *rises* above a control where the interval of the difference lies above 0; it *does not*
-  where the interval excludes a rise of `margin` or more; else the data cannot tell (None);
+  where the interval excludes a rise of `margin` or more; otherwise it is open (None);
 - two figures are *alike* where the interval lies within (-margin, margin).
 
 The claims are those of Emergence (arXiv 2504.15473, sections 1 and 6): early, layout can be moved
-and style cannot; middle, layout is fixed and style can be steered; final, texture only. Each is
-asked of every cell that was evaluated in its window: success must rise above no edit **and** above
-a random latent pushed equally hard. "Can" holds where some cell does and fails where no cell does;
-"cannot" the other way round. With many cells "some cell" comes easier: how many were asked is told.
+and style cannot; middle, layout is fixed and style can be steered; final, texture only. Every cell
+evaluated in the window of a claim is asked: success must rise above no edit **and** above a random
+latent pushed equally hard. "Can" holds where some cell rises and fails where no cell does; "cannot"
+is the opposite. With many cells "some cell" is easier to reach: the cells are listed.
 
-A bootstrap of few pictures that all agree has no width: n stands beside every figure.
+A bootstrap of few pictures that all agree has no width: read n beside every figure.
 """
 
 from __future__ import annotations
@@ -37,9 +36,7 @@ AGAINST = ("no_edit", "random_latent")
 
 @dataclass(frozen=True)
 class Claim:
-    """A hypothesis about one window: a kind of edit that can, or cannot, change the picture
-    there.
-    """
+    """A hypothesis: in this window, this kind of edit can, or cannot, change the picture."""
 
     window: str
     edit: str
@@ -66,11 +63,10 @@ def paired_difference(
     n_resamples: int,
     seed: int,
 ) -> Estimate:
-    """Mean of `own` minus `other` over the cases that have a finite value in both, resampled by
-    picture.
+    """Mean of `own` minus `other` over the cases with a finite value in both.
 
-    `pictures` has the picture of every case of `own`. No common case: no data. One picture: no
-    interval.
+    `pictures` has the picture of every case of `own`; the bootstrap resamples pictures. No common
+    case: no data. One picture: no interval.
     """
     cases = [
         case
@@ -86,9 +82,7 @@ def paired_difference(
 
 
 def difference_to(value: float, own: Estimate) -> Estimate:
-    """The difference to a control that is the same number by definition, such as the SSIM of no
-    edit, 1.
-    """
+    """The difference to a constant control, such as the SSIM of no edit, 1."""
     if own.value is None:
         return own
     ci95 = None if own.ci95 is None else (own.ci95[0] - value, own.ci95[1] - value)
@@ -96,9 +90,7 @@ def difference_to(value: float, own: Estimate) -> Estimate:
 
 
 def standing(difference: Estimate, *, higher_is_better: bool, margin: float | None) -> str:
-    """How the concepts stand to a control: "better", "worse", "alike" (within `margin`; None:
-    never) or "unclear".
-    """
+    """An edit against a control: "better", "worse", "alike" (margin None: never), "unclear"."""
     if difference.ci95 is None:
         return "unclear"
     low, high = difference.ci95
@@ -108,35 +100,24 @@ def standing(difference: Estimate, *, higher_is_better: bool, margin: float | No
 
 
 def rises(differences: Sequence[Estimate], *, margin: float) -> bool | None:
-    """Whether a success rises above all of several controls; None where that cannot be told, or
-    nothing is compared.
-    """
-
-    def one(each: Estimate) -> bool | None:
-        if each.ci95 is None:
-            return None
-        return True if each.ci95[0] > 0 else False if each.ci95[1] < margin else None
-
-    found = [one(each) for each in differences]
-    if not found or False in found:
-        return False if found else None
-    return None if None in found else True
+    """Whether a success rises above all controls; None: open, or there is nothing to compare."""
+    answers = []
+    for difference in differences:
+        low, high = difference.ci95 or (-math.inf, math.inf)
+        answers.append(True if low > 0 else False if high < margin else None)
+    if not answers or False in answers:
+        return False if answers else None
+    return None if None in answers else True
 
 
 def judged(results: Sequence[Result], *, margin: float) -> list[dict[str, Any]]:
-    """Every claim with what each cell says of it, as JSON values: `holds` is true, false, or null
-    where it is open.
+    """Every claim with the answer of each cell, as JSON values; `holds` null: open.
 
     `results` are the success rows of the three-stage table: `details` with `window`, `edit`,
     `measure`, `differences`.
     """
-    return [
-        {
-            **asdict(claim),
-            **_asked(claim, [row for row in results if _speaks_to(claim, row)], margin),
-        }
-        for claim in CLAIMS
-    ]
+    about = {claim: [row for row in results if _speaks_to(claim, row)] for claim in CLAIMS}
+    return [{**asdict(claim), **_asked(claim, rows, margin)} for claim, rows in about.items()]
 
 
 def _speaks_to(claim: Claim, row: Result) -> bool:
@@ -145,11 +126,11 @@ def _speaks_to(claim: Claim, row: Result) -> bool:
 
 
 def _asked(claim: Claim, rows: Sequence[Result], margin: float) -> dict[str, Any]:
-    cells, found = [], []
+    cells, answers = [], []
     for row in rows:
         differences = {name: row.details["differences"].get(name) for name in AGAINST}
-        known = [Estimate.from_json(each) for each in differences.values() if each is not None]
-        found.append(rises(known, margin=margin) if len(known) == len(AGAINST) else None)
+        known = [Estimate.from_json(entry) for entry in differences.values() if entry is not None]
+        answers.append(rises(known, margin=margin) if len(known) == len(AGAINST) else None)
         cells.append(
             {
                 "cell": row.cell,
@@ -157,13 +138,10 @@ def _asked(claim: Claim, rows: Sequence[Result], margin: float) -> dict[str, Any
                 "blocks": row.details["blocks"],
                 **asdict(row.estimate),
                 "differences": differences,
-                "rises": found[-1],
+                "rises": answers[-1],
             }
         )
-    some, none = True in found, bool(found) and all(each is False for each in found)
-    holds = (
-        (True if some else False if none else None)
-        if claim.can
-        else (True if none else False if some else None)
-    )
+    some, none = True in answers, bool(answers) and all(rise is False for rise in answers)
+    changes = True if some else False if none else None
+    holds = changes if claim.can or changes is None else not changes
     return {"holds": holds, "cells": cells}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusae.activations.schema import Cell
+from diffusae.backbone.settings import ModelSettings
 from diffusae.errors import UserError, unknown
 from diffusae.exploring.cells import Latents, OpenCell, not_yet, trained_cells
 from diffusae.exploring.concept_table import ConceptTable, concept_table
@@ -31,7 +32,7 @@ class OpenModel:
     @cached_property
     def pipe(self) -> Any:
         """The diffusers pipeline, loaded at the first use."""
-        return load_model(self.settings.cfg.model)
+        return load_model(ModelSettings.of(self.settings.cfg))
 
     @property
     def blocks(self) -> list[str]:

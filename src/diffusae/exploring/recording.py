@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffusae.activations.schema import Cell
 from diffusae.backbone.adapters import adapter_of
+from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import names_text_layer
 from diffusae.capture.generate import generate
 from diffusae.concepts.maps import maps_of
@@ -114,8 +115,9 @@ def record_run(
         UserError: an empty prompt, a block that the model's configuration does not name.
     """
     refuse_text("capture", cells)
-    model = settings.cfg.model
-    together(_faults(model.hookpoints, prompt, cells))
+    model = ModelSettings.of(settings.cfg)
+    hookpoints = {block: path for block, path in model.hookpoints.items() if path is not None}
+    together(_faults(list(hookpoints), prompt, cells))
     adapter = adapter_of(pipe)
     timesteps = {
         cell.t: scheduler_timestep(pipe, adapter, model, cell.t) for cell in dict.fromkeys(cells)
@@ -125,7 +127,7 @@ def record_run(
         [prompt],
         [seed],
         **sampling(model),
-        hookpoints={cell.block: model.hookpoints[cell.block] for cell in cells},
+        hookpoints={block: hookpoints[block] for block in {cell.block for cell in cells}},
         timesteps=sorted(set(timesteps.values())),
         conditionings=sorted({cell.conditioning for cell in cells}),
     )
@@ -137,15 +139,14 @@ def record_run(
     return RecordedRun(prompt, seed, made.images[0], recorded, made.grids)
 
 
-def _faults(hookpoints: Any, prompt: str, cells: Sequence[Cell]) -> list[str]:
+def _faults(blocks: Sequence[str], prompt: str, cells: Sequence[Cell]) -> list[str]:
     faults = [] if prompt.strip() else ["the prompt is empty; say what the picture shows"]
     for block in dict.fromkeys(cell.block for cell in cells):
         if names_text_layer(block):
             faults.append(
                 f"{block} is a layer of a text encoder; a generation records blocks of the"
-                f" denoiser: {', '.join(sorted(hookpoints))}"
+                f" denoiser: {', '.join(sorted(blocks))}"
             )
-        elif hookpoints.get(block) is None:
-            named = [name for name, path in hookpoints.items() if path is not None]
-            faults.append(str(unknown("block", block, named)))
+        elif block not in blocks:
+            faults.append(str(unknown("block", block, blocks)))
     return faults

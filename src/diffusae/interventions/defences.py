@@ -1,6 +1,4 @@
-"""Ways to keep a model from drawing a concept, behind one interface: what each does to prompts,
-guidance and activations.
-"""
+"""Defences that keep a model from drawing a concept, behind one interface."""
 
 from __future__ import annotations
 
@@ -28,11 +26,11 @@ class Defence:
     """One defence at one strength.
 
     Attributes:
-        name: of its kind.
-        strength: how hard, in the kind's own unit, 0 where it has none; larger removes more.
-        rewrite: what becomes of a prompt.
-        negative_prompt: in the place of the empty prompt of guidance; None: that one stays.
-        around: a pipeline to the context in which it is called.
+        name: its kind.
+        strength: in the unit of the kind, 0 where it has none; larger removes more.
+        rewrite: changes a prompt.
+        negative_prompt: replaces the empty prompt of guidance; None: no replacement.
+        around: pipeline -> the context in which to call it.
     """
 
     name: str
@@ -43,12 +41,12 @@ class Defence:
 
     @property
     def only_words(self) -> bool:
-        """Whether a prompt that it leaves alone gives the picture that there is without it."""
+        """Whether pictures of prompts that `rewrite` leaves alone stay the same."""
         return self.negative_prompt is None and self.around is nullcontext
 
 
 def no_defence() -> Defence:
-    """The model as it is."""
+    """The model without any change."""
     return Defence(NONE)
 
 
@@ -58,7 +56,7 @@ def negative_prompt(concept: str) -> Defence:
 
 
 def word_removal(without: Callable[[str], str]) -> Defence:
-    """The target's word taken out of prompts, as `without` does."""
+    """The target's word is removed from prompts by `without`."""
     return Defence(WORD_REMOVAL, rewrite=without)
 
 
@@ -68,7 +66,6 @@ def safe(concept: str, presets: Sequence[str], **asked: Any) -> list[Defence]:
     Args:
         asked: as for `capture.conditions.conditions`.
     """
-
     refuse_text("presets", presets)
 
     def at(name: str) -> Callable[[Any], AbstractContextManager[Any]]:
@@ -89,7 +86,7 @@ def text_edit(make: Callable[[float], TextEdit], strengths: Sequence[float]) -> 
 def update_ablation(
     make: Callable[[float], list[Edit]], strengths: Sequence[float]
 ) -> list[Defence]:
-    """A concept's latents in updates multiplied by minus the strength; 0 only takes them out."""
+    """The concept's codes in updates are multiplied by minus the strength; 0 ablates."""
     return [_edited(ABLATION, strength, make(-strength)) for strength in strengths]
 
 

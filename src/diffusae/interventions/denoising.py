@@ -1,6 +1,4 @@
-"""The denoising error of noised latents with a block's update edited: one pass of the denoiser, one
-guidance branch.
-"""
+"""The denoising error of noised latents while a block's update is edited, in one pass."""
 
 from __future__ import annotations
 
@@ -30,22 +28,23 @@ def denoising_errors(
     timestep: float,
     conditions: Mapping[str, Any],
 ) -> Float[Tensor, " n"]:
-    """The mean squared error of the denoiser's prediction, picture by picture, in what the model
-    was trained to predict.
+    """The mean squared error of the denoiser's prediction for each picture.
+
+    The error is in the quantity that the model was trained to predict. One pass runs one guidance
+    branch.
 
     Args:
-        edit: of this block's update, whatever its window and conditionings; None: the model as it
-            is.
+        edit: of a block's update; its window and conditionings are ignored. None: no edit.
         latents: of clean pictures, in the denoiser's scale.
-        noise: standard normal, as much as is added.
+        noise: standard normal, not yet scaled.
         timestep: the scheduler's own value.
-        conditions: what else the denoiser takes, such as the text encoder's output: of the captions
+        conditions: the denoiser's other inputs, such as the text encoder's output: of the captions
             for the branch `cond`, of the empty caption for `uncond`.
     """
     adapter = adapter_of(pipe)
     latents, noise = (
-        each.to(device=execution_device(pipe), dtype=adapter.denoiser.dtype)
-        for each in (latents, noise)
+        tensor.to(device=execution_device(pipe), dtype=adapter.denoiser.dtype)
+        for tensor in (latents, noise)
     )
     seen, wanted = _noised_and_target(pipe.scheduler, latents, noise, timestep)
 
@@ -66,8 +65,9 @@ def denoising_errors(
 def _noised_and_target(
     scheduler: Any, latents: Tensor, noise: Tensor, timestep: float
 ) -> tuple[Tensor, Tensor]:
-    """The denoiser's input at a timestep, and what it was trained to predict there; of flow
-    matching the velocity noise - x_0 (arXiv 2403.03206, eq. 14).
+    """The denoiser's input at a timestep, and its training target.
+
+    The target of flow matching is the velocity noise - x_0 (arXiv 2403.03206, eq. 14).
     """
     seen = noised(scheduler, latents, noise, timestep)
     if is_flow_matching(scheduler):

@@ -1,6 +1,4 @@
-"""Directions to edit along: from an SAE's latents that tell a property, and from what needs no SAE,
-to compare with.
-"""
+"""Directions to edit along: from latents that show a property, and baselines without an SAE."""
 
 from __future__ import annotations
 
@@ -17,23 +15,21 @@ from diffusae.sae.autoencoder import SparseAutoencoder
 
 @dataclass(frozen=True)
 class TellingLatents:
-    """The latents that tell a property best, the best first, and how much larger their codes are
-    with it (data units).
+    """The latents that show a property, the best first.
+
+    `weights`: how much larger their mean codes are with the property (data units).
     """
 
     latents: Int[Tensor, " m"]
     weights: Float[Tensor, " m"]
 
     def direction(self, sae: SparseAutoencoder) -> Float[Tensor, " d_in"]:
-        """sum_c w_c f_c, scaled to unit length: the paper's sum of concept vectors (Emergence,
-        section 6), weighted.
-        """
+        """sum_c w_c f_c at unit length: the paper's sum of concept vectors, weighted."""
         return F.normalize(self.weights @ sae.directions.detach()[self.latents], dim=0)
 
 
 class Contrast:
-    """What sets apart the updates that have a property from those that lack it, gathered part by
-    part.
+    """What distinguishes updates with a property from updates without it; filled in parts.
 
     Args:
         d_in: length of an update.
@@ -54,9 +50,7 @@ class Contrast:
         having: Bool[Tensor, " n"],
         lacking: Bool[Tensor, " n"],
     ) -> None:
-        """Count in some updates with their dense codes; those that neither have nor lack the
-        property do not count.
-        """
+        """Add updates with their dense codes; rows in neither group do not count."""
         for row, chosen in enumerate((having, lacking)):
             if not chosen.any():
                 continue
@@ -67,15 +61,14 @@ class Contrast:
 
     @property
     def complete(self) -> bool:
-        """Whether there are updates on both sides."""
+        """Whether both groups have updates."""
         return bool((self._counts > 0).all())
 
     def difference_of_means(self) -> Float[Tensor, " d_in"]:
-        """The "steering vector": mean of the updates that have the property less that of those that
-        lack it, unit length.
+        """The "steering vector": mean update with the property minus mean without, unit length.
 
         Raises:
-            UserError: no update on one side, or no difference.
+            UserError: a group without updates, or no difference.
         """
         difference = self._difference(self._updates)
         if not difference.norm() > 0:
@@ -83,16 +76,15 @@ class Contrast:
         return F.normalize(difference, dim=0)
 
     def telling(self, n_latents: int) -> TellingLatents | None:
-        """The latents whose codes tell the property best; None where no code is larger with it.
+        """The `n_latents` best latents of the property; None where no code is larger with it.
 
-        Best: by the difference of mean codes in standard deviations over all that was added.
+        They rank by the difference of mean codes, in standard deviations over all updates.
         """
         difference = self._difference(self._codes)
         total = self._counts.sum()
         variance = self._squares / total - (self._codes.sum(dim=0) / total).square()
-        score = difference / variance.clamp_min(0).sqrt().float().clamp_min(
-            torch.finfo(torch.float32).tiny
-        )
+        deviation = variance.clamp_min(0).sqrt().float()
+        score = difference / deviation.clamp_min(torch.finfo(torch.float32).tiny)
         best = score.topk(min(n_latents, len(score))).indices
         best = best[difference[best] > 0]
         return TellingLatents(best, difference[best]) if len(best) else None
@@ -107,9 +99,7 @@ class Contrast:
 
 
 def neuron(direction: Float[Tensor, " d_in"]) -> Float[Tensor, " d_in"]:
-    """The single entry of the update that comes closest to a direction, with its sign: a raw
-    neuron, unit length.
-    """
+    """The raw neuron closest to a direction: its largest entry alone, as +1 or -1."""
     axis = torch.zeros_like(direction)
     strongest = direction.abs().argmax()
     axis[strongest] = direction[strongest].sign()

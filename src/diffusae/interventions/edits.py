@@ -1,8 +1,9 @@
-"""What an edit does to the updates of a block (Emergence, section 6): adding to them.
+"""Edits of a block's updates (Emergence, section 6).
 
-A *change* is called with updates [pictures, P, d_in] in data units and gives what to add. It works
-on the update itself, so an autoencoder's reconstruction error never enters the picture, but where
-`Reconstruct` asks what it does there. An `Edit` says where and when a change acts.
+A *change* is a function of the updates [pictures, P, d_in] in data units; its result is added to
+them. It edits the update itself, so that the autoencoder's reconstruction error never enters the
+picture. (`Reconstruct` is the exception: it measures that error.) An `Edit` says where and when a
+change acts.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ class Edit:
 
     Attributes:
         hookpoint: the block's module path.
-        change: what is added.
+        change: gives what is added.
         window: (first, last) t at which it acts, both included, 1 = first reverse step; (0.6, 0.2)
-            is the middle one of the paper. Consecutive windows should not share an end.
+            is the paper's middle window. Consecutive windows should not share an end.
         conditionings: the guidance branches that are edited.
-        preserve_norm: scale every edited vector back to the length that it had.
+        preserve_norm: scale every edited vector back to its old length.
 
     Raises:
         UserError: a window out of [0, 1] or in the wrong order, no conditioning.
@@ -64,17 +65,15 @@ class Edit:
         together(faults)
 
     def acts_at(self, t: float) -> bool:
-        """Whether the step at normalised time t is in the window, up to the rounding of t = 1 - i /
-        (N - 1).
-        """
+        """Whether t is in the window, up to the rounding of t = 1 - i / (N - 1)."""
         return self.window[1] - ROUNDING <= t <= self.window[0] + ROUNDING
 
     def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
-        """The edited updates, in the dtype that they had."""
+        """The edited updates, in their own dtype."""
         edited = updates.float() + self.change(updates.float(), grid)
         if self.preserve_norm:
-            before, after = (each.norm(dim=-1, keepdim=True) for each in (updates.float(), edited))
-            edited = edited * torch.where(after > 0, before / after, 1.0)
+            lengths = [vectors.norm(dim=-1, keepdim=True) for vectors in (updates.float(), edited)]
+            edited = edited * torch.where(lengths[1] > 0, lengths[0] / lengths[1], 1.0)
         return edited.to(updates.dtype)
 
 
@@ -82,18 +81,17 @@ def code_norms(sae: SparseAutoencoder, updates: Updates) -> Float[Tensor, "pictu
     """|Z_ij|: the length of every position's code, in data units.
 
     *Open* in the paper, which does not say which norm. Concept vectors have unit length and are
-    nearly orthogonal, so this one is about the length of the update less the bias: a strength of 1
-    adds about as much as is there.
+    nearly orthogonal, so this norm is close to the length of the update minus the bias: a strength
+    of 1 about doubles the update.
     """
     return sae.code_norms(updates)
 
 
 def concept_direction(sae: SparseAutoencoder, latents: Sequence[int]) -> Float[Tensor, " d_in"]:
-    """sum_c f_c over these latents, scaled to unit length, so that strengths compare whatever their
-    number.
+    """sum_c f_c over these latents at unit length, so that strengths do not depend on their number.
 
-    The paper adds the sum as it is; for m nearly orthogonal concepts its strength is ours times
-    sqrt(m).
+    The paper does not scale the sum. For m nearly orthogonal concepts, the paper's strength is ours
+    divided by sqrt(m) for the same edit.
 
     Raises:
         UserError: no latents, or latents that the SAE lacks.
@@ -102,7 +100,7 @@ def concept_direction(sae: SparseAutoencoder, latents: Sequence[int]) -> Float[T
 
 
 class PerPicture:
-    """Another change for every picture of a batch; None leaves one alone."""
+    """A change of its own for every picture of a batch; None leaves the picture alone."""
 
     def __init__(self, changes: Sequence[Change | None]) -> None:
         self.changes = list(changes)
@@ -120,18 +118,18 @@ class PerPicture:
 
 
 class SpatialMove:
-    """Adds a direction inside a region and takes it away outside (Emergence, section 6.1).
+    """Adds a direction inside a region and subtracts it outside (Emergence, section 6.1).
 
-    delta_ij + beta |Z_ij| f inside; outside minus the same ("subtract", as the paper) or nothing
-    ("keep"). A position that lies partly inside gets its share of both. To remove the concept's own
-    share outside instead, combine "keep" with `SetLatents`.
+    Inside: delta_ij + beta |Z_ij| f. Outside: minus the same ("subtract", as in the paper) or
+    nothing ("keep"). A position that lies partly inside gets its share of both. To remove the
+    concept's own codes outside instead, combine "keep" with `SetLatents`.
 
     Args:
-        sae: of the block and branch, trained at the window's t; its codes share the strength out.
-        direction: f, [d_in], such as `concept_direction` of the object's latents, or a control's.
-        region: where the object is to be.
+        sae: of the block and branch, trained at the window's t; gives |Z_ij|.
+        direction: f, [d_in], such as `concept_direction` of the object's latents, or a control.
+        region: the place for the object.
         strength: beta, in lengths of the position's code.
-        outside: what happens elsewhere.
+        outside: "subtract" or "keep".
 
     Raises:
         UserError: a strength that is not above 0, an unknown `outside`.
@@ -161,17 +159,19 @@ class SpatialMove:
 
 
 class GlobalPush:
-    """Adds a direction everywhere, by a fixed sum over the picture (Emergence, section 6.2).
+    """Adds a direction everywhere, with a fixed mean over the picture (Emergence, section 6.2).
 
-    delta_ij + beta~_ij f with beta~_ij = beta |Z_ij| / mean |Z|: positions share by the length of
-    their codes. The paper divides by the sum; the mean makes a strength independent of the grid
-    (theirs is ours times P).
+    delta_ij + beta~_ij f with beta~_ij = beta |Z_ij| / mean |Z|: positions with longer codes get
+    more. The paper divides by the sum; with the mean a strength does not depend on the grid (the
+    paper's is ours times P).
 
     Args:
-        sae: whose codes share the strength out.
-        direction: f, [d_in], such as the sum of concept vectors or a control's.
-        strength: beta, in lengths of the picture's mean update where `relative`, else in data
-            units.
+        sae: gives |Z_ij|.
+        direction: f, [d_in], such as the sum of concept vectors, or a control.
+        strength: beta, in lengths of the picture's mean update where `relative`, else data units.
+
+    Raises:
+        UserError: a strength that is not above 0.
     """
 
     def __init__(
@@ -184,21 +184,15 @@ class GlobalPush:
     ) -> None:
         if not strength > 0:
             raise UserError(f"strength={strength} must be above 0; raise intervention.strength")
-        self.sae, self.direction, self.strength, self.relative = (
-            sae,
-            direction.detach(),
-            strength,
-            relative,
-        )
+        self.sae, self.direction = sae, direction.detach()
+        self.strength, self.relative = strength, relative
 
     def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
         norms = code_norms(self.sae, updates)
         shares = norms / norms.mean(dim=1, keepdim=True).clamp_min(torch.finfo(norms.dtype).tiny)
-        size = (
-            updates.norm(dim=-1).mean(dim=1)[:, None]
-            if self.relative
-            else torch.ones_like(shares[:, :1])
-        )
+        size = torch.ones_like(shares[:, :1])
+        if self.relative:
+            size = updates.norm(dim=-1).mean(dim=1)[:, None]
         return (self.strength * size * shares)[..., None] * self.direction.to(updates.device)
 
 
@@ -208,8 +202,10 @@ class SetLatents:
     Args:
         latents: the latents c.
         factor: z' = factor * z; 0 ablates, 2 doubles.
-        clamp: z' = clamp where a latent is active, whatever it was; in data units. Either this or
-            `factor`.
+        clamp: z' = clamp wherever the latent is active; data units. Give either this or `factor`.
+
+    Raises:
+        UserError: both or none of `factor` and `clamp`, a negative clamp, latents the SAE lacks.
     """
 
     def __init__(
@@ -236,11 +232,11 @@ class SetLatents:
 
 
 class Reconstruct:
-    """Puts the SAE's reconstruction in the update's place: x_hat - x is added.
+    """Replaces the update by the SAE's reconstruction: adds x_hat - x.
 
     Args:
-        with_error: put x_hat + (x - x_hat) there instead, which must change nothing up to rounding:
-            the control.
+        with_error: replace it by x_hat + (x - x_hat): a control that must change nothing but
+            rounding.
     """
 
     def __init__(self, sae: SparseAutoencoder, *, with_error: bool = False) -> None:
@@ -253,7 +249,7 @@ class Reconstruct:
 
 
 class ReplaceBy:
-    """Puts one update in the place of every picture's: a mean, for ablation.
+    """Replaces the update of every picture by one update, such as a mean: ablation.
 
     Args:
         update: [P, d_in], row-major over the block's grid, or [d_in] for all positions alike.

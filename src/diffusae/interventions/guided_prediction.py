@@ -1,11 +1,10 @@
-"""What a pipeline predicts for given pictures, guidance and edits included: what white-box attacks
-on prompts compare.
+"""A pipeline's predictions for given pictures, with guidance and edits, for white-box attacks.
 
-P4D (arXiv 2309.06135, eq. 4) looks for a prompt with which the defended model predicts, on the same
-noised pictures, what the undefended one predicts from the target's own prompt: ||e_undefended(x_t |
-target) - e_defended(x_t | found)||^2. The pipeline is called as ever, under whatever defence is
-around, but its scheduler shows it the noised pictures at every step ("teacher forcing") and notes
-what it would have taken the step with.
+P4D (arXiv 2309.06135, eq. 4) searches a prompt with which the defended model predicts, on the same
+noised pictures, what the undefended model predicts from the target's own prompt: it minimises
+||e_undefended(x_t | target) - e_defended(x_t | prompt)||^2. The pipeline is called as usual, inside
+the defence's context. Its scheduler feeds it the noised pictures at every step ("teacher forcing")
+and records the guided prediction.
 """
 
 from __future__ import annotations
@@ -28,13 +27,12 @@ from diffusae.interventions.defences import Defence
 class GuidedPredictions:
     """Predictions for a few pictures at a few steps, under any defence and any prompts.
 
-    Args:
         pipe: with a scheduler that noises as DDIM does.
         latents: of clean pictures, in the denoiser's scale.
         seeds: of the pictures' noise.
-        steps: of the schedule; each is one pass.
-        asked: what else `generate` is told, without the steps.
+        steps: steps of the schedule; each is one pass.
         batch_size: pictures a call.
+        asked: further arguments of `generate`.
 
     Raises:
         UserError: another kind of scheduler.
@@ -57,17 +55,20 @@ class GuidedPredictions:
             )
         self.pipe, self.latents, self.seeds = pipe, latents, tuple(seeds)
         self.steps, self.batch_size, self.asked = steps, batch_size, asked
-        noise = [
-            torch.randn(each.shape, generator=torch.Generator().manual_seed(seed))
-            for each, seed in zip(latents, seeds, strict=True)
-        ]
-        self.noise = torch.stack(noise)
+        self.noise = torch.stack(
+            [
+                torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed))
+                for latent, seed in zip(latents, seeds, strict=True)
+            ]
+        )
 
     def __call__(
         self, prompts: Sequence[Sequence[str]], defence: Defence
     ) -> Float[Tensor, "cases n steps c h w"]:
-        """The guided predictions; each case of `prompts` has a prompt for every picture. Float32 on
-        the CPU.
+        """The guided predictions, float32 on the CPU.
+
+        Args:
+            prompts: cases, each with one prompt for every picture.
         """
         for case in (prompts, *prompts):
             refuse_text("prompts", case)
@@ -95,21 +96,19 @@ class GuidedPredictions:
 
     @contextmanager
     def _forced(self, places: Sequence[int]) -> Iterator[list[Tensor]]:
-        """The scheduler shows these pictures, noised, whatever it is given, and notes the
-        predictions of each step.
-        """
+        """A scheduler that feeds these pictures, noised, and records each step's prediction."""
         scheduler, seen = self.pipe.scheduler, list[Tensor]()
         clean, noise = self.latents[list(places)], self.noise[list(places)]
 
         def scale_model_input(sample: Tensor, timestep: Any = None) -> Tensor:
-            seen_now = noised(scheduler, clean, noise, float(timestep))
-            branches, left = divmod(len(sample), len(seen_now))
+            fed = noised(scheduler, clean, noise, float(timestep))
+            branches, left = divmod(len(sample), len(fed))
             if left:
                 raise UserError(
-                    f"{type(self.pipe).__name__} runs {len(sample)} rows for {len(seen_now)}"
+                    f"{type(self.pipe).__name__} runs {len(sample)} rows for {len(fed)}"
                     " pictures; leave the white-box attack out of evaluation.attacks"
                 )
-            return torch.cat([seen_now] * branches).to(sample)
+            return torch.cat([fed] * branches).to(sample)
 
         def step(model_output: Tensor, timestep: Any, sample: Tensor, **_: Any) -> tuple[Tensor]:
             seen.append(model_output.float().cpu())
@@ -124,7 +123,5 @@ class GuidedPredictions:
 def mean_squared_differences(
     predicted: Float[Tensor, "cases n steps c h w"], wanted: Float[Tensor, "1 n steps c h w"]
 ) -> Float[Tensor, " cases"]:
-    """P4D's objective of each case: lower is closer to what the undefended model does from the
-    target's own prompt.
-    """
+    """P4D's objective of each case; lower = closer to the undefended model's predictions."""
     return (predicted - wanted).square().flatten(1).mean(dim=1)

@@ -1,4 +1,4 @@
-"""Regions of a picture as shares of a block's positions: named ones, and painted ones."""
+"""Regions of a picture, named or painted, as shares of a block's positions."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ _RESOLUTION = 256
 class Region:
     """Where an edit acts, at any resolution.
 
-    Args:
-        name: one of `NAMED`, or the path of a picture whose bright pixels (from half of white on)
+        name: one of `NAMED`, or the path of a picture whose bright pixels (at least half of white)
             are the region.
 
     Raises:
@@ -51,10 +50,10 @@ class Region:
             raise unknown("region (or the path of a painted mask)", self.name, NAMED)
 
     def shares(self, grid: tuple[int, int]) -> Float[Tensor, " P"]:
-        """The share of every position that lies in the region, range [0, 1], row-major over (h, w).
+        """The share of every position inside the region, range [0, 1], row-major over (h, w).
 
         Raises:
-            UserError: a region so small that it holds no half of any position.
+            UserError: the region covers less than half of every position.
         """
         shares = F.adaptive_avg_pool2d(self._mask[None, None], grid).flatten()
         if float(shares.max()) < 0.5:
@@ -71,9 +70,7 @@ class Region:
     def lit(
         self, picture: UInt8[np.ndarray, "height width 3"]
     ) -> UInt8[np.ndarray, "height width 3"]:
-        """A picture with everything outside the region darkened to a quarter: where an edit is to
-        act.
-        """
+        """The picture with everything outside the region darkened to a quarter."""
         inside = self.mask(picture.shape[:2]).numpy()[..., None]
         return np.where(inside, picture, picture // 4)
 

@@ -1,5 +1,4 @@
-"""Safe latent guidance (SLD, Schramowski et al., arXiv 2211.05105): a third branch of guidance that
-leads away from a concept.
+"""Safe latent guidance (SLD, Schramowski et al., arXiv 2211.05105): guidance away from a concept.
 
 With the denoiser's predictions for no text e_u, for the prompt e_c and for the concept e_s, the
 guided prediction becomes
@@ -8,10 +7,11 @@ guided prediction becomes
     mu = min(1, |s_s (e_c - e_s)|) where e_c - e_s < lambda, else 0           (elementwise)
     nu' = beta nu + (1 - beta) gamma,  nu = 0 at the first step               (eq. 8)
 
-and gamma counts only after the warm-up, while nu is gathered from the first step on. The paper
-prints max(1, .) in mu, its code and diffusers' `StableDiffusionPipelineSafe` have min: so has this.
-That pipeline is deprecated and takes Stable Diffusion 1 only; here e_c - gamma is given to the
-pipeline in e_c's place, so its own guidance makes the formula of it, whatever the pipeline.
+gamma counts only after the warm-up; nu is updated from the first step on. The paper prints
+max(1, .) in mu, but its code and diffusers' `StableDiffusionPipelineSafe` have min, and so has this
+module.
+That pipeline is deprecated and takes Stable Diffusion 1 only. Here the pipeline gets e_c - gamma in
+place of e_c, so that its own guidance gives the formula, whatever the pipeline.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class SafeGuidance:
     """The settings.
 
     Attributes:
-        scale: s_s, how soon a difference counts in full; 0 does nothing.
-        threshold: lambda, in the denoiser's units: above it the prompt leads away from the concept
-            by itself.
-        warmup: share of the steps before it acts, range [0, 1]; the paper's are steps of 50.
+        scale: s_s: the larger, the smaller the difference that counts in full; 0 does nothing.
+        threshold: lambda, in the denoiser's units: where e_c - e_s is above it, the prompt leads
+            away from the concept by itself.
+        warmup: share of the steps before it acts, range [0, 1]; the paper counts steps of 50.
         momentum: s_m.
         beta: of the momentum, range [0, 1].
     """
@@ -80,16 +80,15 @@ def safety_term(
 
 @contextmanager
 def safe_guidance(pipe: Any, concept: str, settings: SafeGuidance, **asked: Any) -> Iterator[None]:
-    """Guide every pipeline call made inside away from `concept`; the denoiser is itself again
-    afterwards.
+    """Guide every pipeline call made inside away from `concept`; afterwards all is as before.
 
-    It runs a second, smaller pass a step; do not combine it with edits of updates, which would act
-    in that one too. Where guidance runs in two passes (FLUX), first `cond` and then `uncond`, e_c
-    is gone when e_u comes: with the true guidance scale g, e_u + g gamma / (g - 1) in e_u's place
-    leads to the same guided prediction.
+    It runs a second, smaller pass at every step. Do not combine it with edits of updates, which
+    would act in that pass too. Some pipelines (FLUX) run guidance in two passes, first `cond`, then
+    `uncond`: e_c is gone when e_u comes. There, e_u becomes e_u + g gamma / (g - 1), with the true
+    guidance scale g, which gives the same guided prediction.
 
     Args:
-        asked: as for `conditions`: guidance, height, width and what else the pipeline is given.
+        asked: as for `conditions`: guidance, height, width and the pipeline's other arguments.
 
     Raises:
         UserError: the call runs without guidance, or its rows are not known.
@@ -106,92 +105,81 @@ def safe_guidance(pipe: Any, concept: str, settings: SafeGuidance, **asked: Any)
 
 
 class _Third:
-    """A hook on the denoiser: runs the pass for the concept after the prompt's, and gives what
-    guidance is to work with.
-    """
+    """A hook on the denoiser: adds the pass for the concept and changes what guidance gets."""
 
     def __init__(
         self, adapter: Adapter, described: Mapping[str, Any], clock: Clock, settings: SafeGuidance
     ) -> None:
-        self._adapter, self._described, self._clock, self._settings = (
-            adapter,
-            described,
-            clock,
-            settings,
-        )
+        self._adapter, self._described = adapter, described
+        self._clock, self._settings = clock, settings
         self._call: Call | None = None
         self._momentum: Tensor | None = None
-        self._seen: tuple[Tensor, Tensor] | None = None
-        """Of two passes the first: e_c and e_s."""
+        self._first: tuple[Tensor, Tensor] | None = None
+        """e_c and e_s, of the first of two passes."""
 
     def __call__(
         self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Any:
-        told = self._clock.branches
-        branches = told()
-        if "uncond" not in told.all:
+        layout = self._clock.branches
+        branches = layout()
+        if "uncond" not in layout.all:
             raise UserError(
                 "safe guidance needs classifier-free guidance, in one batch [uncond, cond] or in"
                 " two passes; leave it out for this model, or raise model.guidance (FLUX:"
                 " model.true_guidance) above 1"
             )
-        if told.call is not self._call:
-            self._call, self._momentum = told.call, None
+        if layout.call is not self._call:
+            self._call, self._momentum = layout.call, None
         sample = output[0]
-        part = {each: sample[rows_of(each, len(sample), branches)].float() for each in branches}
+        part = {name: sample[rows_of(name, len(sample), branches)].float() for name in branches}
         if "cond" in part:
             rows = rows_of("cond", len(sample), branches)
-            self._seen = (
-                part["cond"],
-                self._aimed(denoiser, self._adapter.given(args, kwargs), rows),
-            )
-        if "uncond" not in part or self._seen is None:
+            concept = self._concept(denoiser, self._adapter.given(args, kwargs), rows)
+            self._first = (part["cond"], concept)
+        if "uncond" not in part or self._first is None:
             return None
-        gamma = self._gamma(part["uncond"], *self._seen)
+        gamma = self._gamma(part["uncond"], *self._first)
         if gamma is None:
             return None
         if "cond" in part:
             changed, where = part["cond"] - gamma, rows_of("cond", len(sample), branches)
         else:
-            assert told.call is not None  # two passes are known of a pipeline's own call alone
-            scale = told.call.arguments["true_cfg_scale"]
+            assert layout.call is not None  # only a pipeline's own call is known to have two passes
+            scale = layout.call.arguments["true_cfg_scale"]
             changed, where = part["uncond"] + scale / (scale - 1) * gamma, slice(None)
         guided = sample.clone()
         guided[where] = changed.to(sample.dtype)
         return (guided, *output[1:]) if isinstance(output, tuple) else type(output)(sample=guided)
 
-    def _aimed(self, denoiser: nn.Module, given: Mapping[str, Any], rows: slice) -> Tensor:
-        """e_s: the concept's prediction on the prompt's latents; the pass is no call of the module,
-        so its hooks rest.
-        """
+    def _concept(self, denoiser: nn.Module, given: Mapping[str, Any], rows: slice) -> Tensor:
+        """e_s: the prediction for the concept on the prompt's latents. `forward` runs no hooks."""
         latents, time = (given[name] for name in self._adapter.varying)
-        third = {
+        one_each = isinstance(time, Tensor) and time.ndim and len(time) > 1
+        inputs = {
             **_for_pictures(self._described, rows.stop - rows.start),
             self._adapter.varying[0]: latents[rows],
-            "timestep": (
-                time[rows] if isinstance(time, Tensor) and time.ndim and len(time) > 1 else time
-            ),
+            "timestep": time[rows] if one_each else time,
             "return_dict": False,
         }
-        return denoiser.forward(**third)[0].float()
+        return denoiser.forward(**inputs)[0].float()
 
-    def _gamma(self, uncond: Tensor, cond: Tensor, aimed: Tensor) -> Tensor | None:
-        """gamma of the step, None before the warm-up ends; the momentum goes on in any case."""
+    def _gamma(self, uncond: Tensor, cond: Tensor, concept: Tensor) -> Tensor | None:
+        """gamma of the step, None during the warm-up; the momentum is updated in any case."""
         momentum = torch.zeros_like(cond) if self._momentum is None else self._momentum
-        gamma, self._momentum = safety_term(uncond, cond, aimed, momentum, self._settings)
+        gamma, self._momentum = safety_term(uncond, cond, concept, momentum, self._settings)
         assert self._clock.now is not None
         index, count = self._clock.schedule.index(self._clock.now)
         return None if index < self._settings.warmup * count else gamma
 
 
 def _for_pictures(described: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """One prompt's arguments of the denoiser, for `count` pictures."""
+    """The denoiser's arguments for one prompt, repeated for `count` pictures."""
 
     def repeated(value: Any) -> Any:
         if isinstance(value, Tensor) and value.ndim and len(value) == 1:
             return value.expand(count, *value.shape[1:])
         if isinstance(value, dict):
-            return {name: repeated(each) for name, each in value.items()}
+            return {name: repeated(part) for name, part in value.items()}
         return value
 
     return {name: repeated(value) for name, value in described.items()}

@@ -24,41 +24,37 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Steering:
-    """What the edits did, by their place in the list."""
+    """The effect of each edit, by its place in the list."""
 
     steps: dict[int, int] = field(default_factory=dict)
-    """Denoiser calls that an edit acted in; of a text edit, encodings."""
+    """Denoiser calls in which the edit acted; for a text edit, encodings."""
     largest_change: dict[int, float] = field(default_factory=dict)
-    """The largest length of a change, in lengths of the longest update (of a text edit: token
-    vector) of that call.
-    """
+    """The longest change, in lengths of the call's longest update (text edit: token vector)."""
 
     def note(self, number: int, change: float) -> None:
-        """An edit acted in one more encoding, and changed it by this much."""
-        self.steps[number] += 1
-        self.largest_change[number] = max(self.largest_change[number], change)
+        """Record that an edit acted in one more encoding, with this change."""
 
 
 @contextmanager
 def steer(
     pipe: Any, edits: Sequence[Edit | TextEdit], *, layout: Branches | None = None
 ) -> Iterator[Steering]:
-    """Apply `edits`, in their order, to every pipeline call made inside: to the updates of blocks,
-    and to text encodings.
+    """Apply `edits`, in their order, to every pipeline call made inside.
 
-    The rows of every denoiser call are counted, as in `capture_updates`; in a loop of your own over
-    the denoiser `layout` names the branches along the batch: `layout=("uncond", "cond")`. Branches
-    that are neither, such as the perturbed one of PAG, are left alone. Where a scheduler calls the
-    denoiser more often than once a step, an edit acts in each of its calls.
+    Edits change the updates of blocks, text edits the text encodings. The rows of every denoiser
+    call are checked, as in `capture_updates`. A loop of your own over the denoiser must name the
+    branches along the batch: `layout=("uncond", "cond")`. Other branches, such as the perturbed one
+    of PAG, are left alone. Where a scheduler calls the denoiser several times a step, an edit acts
+    in every call.
 
-    Outside their windows the edits cost a comparison a step; text edits cost what
-    `edited_encodings` says. An edit that did not act, or changed nothing, gets a warning when the
-    context ends. Contexts nest. The hooks are gone afterwards, after an error too.
+    Outside their windows edits cost one comparison a step; `edited_encodings` says what text edits
+    cost. An edit that did not act, or changed nothing, gets a warning at the end of the context.
+    Contexts nest. The hooks are removed at the end, after an error too.
 
     Raises:
         UserError: no edits, an unknown hookpoint or text layer, a conditioning that the call does
-            not run; before anything is edited, rows that are not known or not counted right; a
-            block that does not run where an edit is to act.
+            not run, a block that does not run where an edit is to act; before anything is edited,
+            rows that are unknown or of an unexpected number.
     """
     if not edits:
         raise UserError("there is no edit; give at least one")
@@ -112,21 +108,20 @@ def _edited_updates(
     with hook_blocks(pipe, paths, visit, layout=layout, due=due) as clock:
         yield
     for number, branches in reached.items():
-        if branches:  # it acted, but in two passes a branch of it may never have come
+        if branches:  # it acted, but of two passes one may be missing
             check_conditionings(edits[number].conditionings, tuple(branches))
     for number, edit in edits.items():
+        at = (number, edit.hookpoint)
         if not steering.steps[number]:
             logger.warning(
                 "edit %d at %s never acted: no step fell into its window %s; widen it or take more"
                 " steps",
-                number,
-                edit.hookpoint,
+                *at,
                 edit.window,
             )
         elif not steering.largest_change[number]:
             logger.warning(
                 "edit %d at %s changed nothing: its latents were not active, or its strength is too"
                 " small",
-                number,
-                edit.hookpoint,
+                *at,
             )

@@ -1,9 +1,8 @@
-"""What an edit does to a text encoder's layer: steering towards a concept, or away from it (Concept
-Steerers, arXiv 2501.19066, section 3).
+"""Steering a text encoder's layer towards a concept, or away from it (arXiv 2501.19066, section 3).
 
-x + W_dec(lambda ENC(x_C)), at every token position: x is the layer's output for the prompt, x_C for
-a concept prompt at the same position, ENC the encoder *without* TopK, and the decoder's bias is
-left out.
+Concept Steerers: x + W_dec(lambda ENC(x_C)) at every token position. x is the layer's output for
+the prompt, x_C its output for a concept prompt at the same position. ENC is the encoder *without*
+TopK, and the decoder's bias is left out.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ class TextEdit:
     """Steering by one concept at one layer of a text encoder.
 
     Attributes:
-        layer: by name, `text_9`: see `backbone.text_layers`.
+        layer: its name, such as `text_9`: see `backbone.text_layers`.
         sae: of that layer's outputs.
-        concept_prompts: what the concept is called, one string or several; of several, the mean of
-            their steering vectors is added (ours: the paper has one).
-        strength: lambda; above 0 steers towards the concept, below 0 away from it. It grows with
-            the SAE's width as `steering_vectors` does, so it does not compare between SAEs of
-            different expansion.
-        conditionings: the encodings that are edited. On `uncond` the sign is the opposite one, as
-            in the released code: guidance pushes away from what is unconditional.
+        concept_prompts: names of the concept, one string or several; the steering vectors of
+            several are averaged (ours: the paper has one).
+        strength: lambda; above 0 steers towards the concept, below 0 away from it. Its effect grows
+            with the SAE's width, as `steering_vectors` does, so that strengths of SAEs of different
+            expansion cannot be compared.
+        conditionings: the encodings that are edited. On `uncond` the sign is reversed, as in the
+            released code: guidance pushes away from the unconditional prediction.
 
     Raises:
         UserError: no concept prompt or a blank one, a strength that is not finite, no conditioning
@@ -62,20 +61,17 @@ class TextEdit:
         if not self.conditionings:
             faults.append("conditionings is empty; edit cond, uncond or both")
         faults += [
-            f"unknown conditioning {each!r}; known: {', '.join(CONDITIONINGS)}"
-            for each in self.conditionings
-            if each not in CONDITIONINGS
+            f"unknown conditioning {name!r}; known: {', '.join(CONDITIONINGS)}"
+            for name in self.conditionings
+            if name not in CONDITIONINGS
         ]
         together(faults)
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """The concept prompts, always several."""
-        return (
-            (self.concept_prompts,)
-            if isinstance(self.concept_prompts, str)
-            else tuple(self.concept_prompts)
-        )
+        """The concept prompts as a tuple."""
+        prompts = self.concept_prompts
+        return (prompts,) if isinstance(prompts, str) else tuple(prompts)
 
     def signed_strength(self, conditioning: str) -> float:
         """lambda on this encoding; 0 where it is not edited."""
@@ -88,16 +84,15 @@ class TextEdit:
 def steering_vectors(
     sae: SparseAutoencoder, x_concept: Float[Tensor, "prompts tokens d_in"]
 ) -> Float[Tensor, "tokens d_in"]:
-    """W_dec ENC(x_C) for every token position, in data units: what a strength of 1 adds. The mean
-    over the prompts.
+    """W_dec ENC(x_C) of every token position, data units, as the mean over the prompts.
 
-    ENC is ReLU(W_enc (x_C - b) + b_enc): every latent that is above 0, not the k largest. The ReLU
-    stays, as in the released code; thresholds (BatchTopK, JumpReLU) go as TopK does. Where the SAE
-    scales its inputs, codes are those of scaled inputs, and the decoder's rows bring them back to
-    data units; neither b nor the shift is added.
+    A strength of 1 adds this. ENC is ReLU(W_enc (x_C - b) + b_enc): every latent above 0, not only
+    the k largest. The ReLU stays, as in the released code; thresholds (BatchTopK, JumpReLU) are
+    dropped as TopK is. Where the SAE scales its inputs, codes are of scaled inputs, and the
+    decoder's rows return to data units; neither b nor the shift is added.
 
-    With about half of all latents above 0 the vector is longer than x_C, by a factor that grows
-    with the expansion: an untrained SAE with W_enc = W_dec has about expansion / 2.
+    About half of all latents are above 0, so that the vector is longer than x_C, by a factor that
+    grows with the expansion: an untrained SAE with W_enc = W_dec has about expansion / 2.
     """
     device = sae.W_enc.device
     codes = sae.pre_activations(x_concept.to(device)).relu() * sae.gains

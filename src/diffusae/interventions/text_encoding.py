@@ -1,10 +1,9 @@
-"""Text edits around an unmodified pipeline call: hooks on the layers of its text encoders while
-prompts are encoded.
+"""Text edits around an unmodified pipeline call, by hooks on the layers of its text encoders.
 
-Which encoding is which: the pipeline's own `encode_prompt` is listened to. Within one call it runs
-each text encoder for the prompt and then, under guidance, for the negative prompt (Stable Diffusion
-1, 2, XL and 3, PixArt); FLUX calls it once for the prompt and then, under true guidance, once more
-for the negative prompt. The number of runs is checked.
+The pipeline's own `encode_prompt` is observed to tell conditional from unconditional encodings.
+Within one call it runs each text encoder for the prompt and then, under guidance, for the negative
+prompt (Stable Diffusion 1, 2, XL and 3, PixArt). FLUX calls it once for the prompt and then, under
+true guidance, once more for the negative prompt. The number of runs is checked.
 """
 
 from __future__ import annotations
@@ -38,30 +37,27 @@ _GUIDED = "do_classifier_free_guidance"
 
 @contextmanager
 def edited_encodings(pipe: Any, edits: Mapping[int, TextEdit], note: Note) -> Iterator[None]:
-    """Apply `edits`, in their order, to every prompt that the pipeline encodes inside; `note` hears
-    of each.
+    """Apply `edits`, in their order, to every prompt that the pipeline encodes inside.
 
-    A concept prompt is encoded by the pipeline's own `encode_prompt` without any edit, two times
-    when the first prompt comes and not again while the context lasts: as it is, which gives x_C,
-    and with the edit, which tells whether what the denoiser reads depends on the layer at all.
-    Encoders that are called otherwise than by `encode_prompt` are left alone.
+    `note` is called for every edited encoding. A concept prompt is encoded by the pipeline's own
+    `encode_prompt` twice, when the first prompt comes: without any edit, which gives x_C, and with
+    its edit, which shows whether the denoiser's input depends on the layer at all. Encoders that
+    run outside of `encode_prompt` are left alone.
 
-    An edit that did not act, or changed nothing that the denoiser reads, gets a warning when the
-    context ends. The hooks are gone afterwards, after an error too.
+    An edit that did not act, or changed nothing that the denoiser reads, gets a warning at the end
+    of the context. The hooks are removed at the end, after an error too.
 
     Raises:
-        UserError: an unknown layer, an SAE of another width, a concept prompt that tokenises to
-            nothing, a pipeline that encodes its prompts otherwise, an encoding that is to be edited
-            and is not made.
+        UserError: an unknown layer, an SAE of another width, a concept prompt without a token, a
+            pipeline that encodes prompts in another way, an encoding to edit that is not made.
     """
     if not hasattr(pipe, "encode_prompt"):
         raise UserError(
             f"{type(pipe).__name__} has no encode_prompt, so its text encodings cannot be told"
             " apart; use one of the pipelines in docs/models.md"
         )
-    layers = find_text_layers(
-        list_text_layers(pipe), dict.fromkeys(edit.layer for edit in edits.values())
-    )
+    names = dict.fromkeys(edit.layer for edit in edits.values())
+    layers = find_text_layers(list_text_layers(pipe), names)
     together(_faults(pipe, edits, layers))
     encodings = _Encodings(pipe, edits, layers, note)
     with ExitStack() as stack:
@@ -73,28 +69,24 @@ def edited_encodings(pipe: Any, edits: Mapping[int, TextEdit], note: Note) -> It
             stack.callback(own.register_forward_pre_hook(encodings.before_encoder(encoder)).remove)
         for layer in layers.values():
             module = getattr(pipe, layer.encoder).get_submodule(layer.path)
-            # First of all hooks: transformers records the hidden states that some pipelines read by
-            # a hook of its own.
-            stack.callback(
-                module.register_forward_hook(encodings.after_layer(layer), prepend=True).remove
-            )
-        stack.callback(
-            denoiser_of(pipe)
-            .register_forward_pre_hook(lambda *_: encodings.before_denoiser())
-            .remove
-        )
+            # transformers records the hidden states that some pipelines read by a hook of its own:
+            # this hook must come before it.
+            hook = module.register_forward_hook(encodings.after_layer(layer), prepend=True)
+            stack.callback(hook.remove)
+        hook = denoiser_of(pipe).register_forward_pre_hook(lambda *_: encodings.before_denoiser())
+        stack.callback(hook.remove)
         yield
     encodings.warn()
 
 
 @dataclass
 class _Trial:
-    """A run over a concept prompt, in which all edits stand aside but for the one that is tried."""
+    """An encoding of a concept prompt, in which no edit acts but `tried`."""
 
     owner: _Encodings
     tried: int | None = None
     seen: dict[str, Float[Tensor, "prompts tokens d_in"]] = field(default_factory=dict)
-    """{layer: its output, unedited}"""
+    """{layer: its unedited output}"""
 
 
 _trial: ContextVar[_Trial | None] = ContextVar("trial", default=None)
@@ -112,9 +104,7 @@ class _Encodings:
         self._read = dict.fromkeys(edits, False)
         self._length: Any = None
         self._order: tuple[str, ...] | None = None
-        """The encodings that the running `encode_prompt` makes with each encoder, in their
-        order.
-        """
+        """The encodings, in order, that the running `encode_prompt` makes with each encoder."""
         self._runs: Counter[str] = Counter()
         self._current: dict[str, str] = {}
         self._in_call = False
@@ -122,7 +112,7 @@ class _Encodings:
         self._unsettled = False
 
     def around_encode_prompt(self, own: Callable[..., Any]) -> Callable[..., Any]:
-        """The pipeline's `encode_prompt`, listened to."""
+        """The pipeline's `encode_prompt`, observed."""
         signature = inspect.signature(own)
 
         def encode_prompt(*args: Any, **kwargs: Any) -> Any:
@@ -146,7 +136,7 @@ class _Encodings:
         return encode_prompt
 
     def around_check_inputs(self, own: Callable[..., Any]) -> Callable[..., Any]:
-        """The pipeline's `check_inputs`, with which every call of it begins."""
+        """The pipeline's `check_inputs`, which runs first in every pipeline call."""
 
         def check_inputs(*args: Any, **kwargs: Any) -> Any:
             self._in_call, self._calls = True, 0
@@ -193,7 +183,7 @@ class _Encodings:
                 for number in acting:
                     self._reached[number].add(conditioning)
             for number, strength in acting.items():
-                x = self._added(number, strength, x, told=trial is None)
+                x = self._added(number, strength, x, noted=trial is None)
             if not acting:
                 return None
             return (x, *output[1:]) if isinstance(output, tuple) else x
@@ -201,43 +191,37 @@ class _Encodings:
         return hook
 
     def before_denoiser(self) -> None:
-        """The first denoiser call after prompts were encoded: what was to be edited is encoded now
-        or never.
-        """
+        """At the first denoiser call after encoding: check that all edits have acted by now."""
         if not self._unsettled:
             return
         self._unsettled = self._in_call = False
         self._calls = 0
         for number, edit in self._edits.items():
-            missing = [each for each in edit.conditionings if each not in self._reached[number]]
+            missing = [name for name in edit.conditionings if name not in self._reached[number]]
             if missing:
                 raise UserError(self._missing(number, missing[0]))
 
     def warn(self) -> None:
-        """Of edits that did not act, or to no effect."""
+        """Log the edits that did not act, or had no effect."""
         for number, edit in self._edits.items():
+            at = (number, edit.layer)
             if not self._reached[number]:
-                logger.warning(
-                    "edit %d at %s never acted: no prompt was encoded", number, edit.layer
-                )
+                logger.warning("edit %d at %s never acted: no prompt was encoded", *at)
             elif not self._read[number]:
                 logger.warning(
                     "edit %d at %s changed nothing: its strength is %g, or the denoiser reads no"
                     " layer from this one on; take another strength, or an earlier layer",
-                    number,
-                    edit.layer,
+                    *at,
                     edit.strength,
                 )
 
     def _order_of(self, given: Mapping[str, Any]) -> tuple[str, ...]:
-        """The encodings that an `encode_prompt` with these arguments makes, in their order;
-        embeddings given are not made.
-        """
+        """The encodings, in order, that `encode_prompt` makes; embeddings given are not made."""
         made = given.get("prompt_embeds") is None
         if _GUIDED in given:
             unconditional = given[_GUIDED] and given.get("negative_prompt_embeds") is None
             order = ("cond",) * made + ("uncond",) * bool(unconditional)
-        else:  # one encoding a call: the first of a pipeline's call is the prompt's
+        else:  # one encoding in each call of encode_prompt: the first is the prompt's
             order = (("cond", "uncond")[min(self._calls, 1)],) * made
             if self._calls > 1:
                 raise UserError(
@@ -246,10 +230,7 @@ class _Encodings:
                     " docs/models.md"
                 )
             self._calls += self._in_call
-        if (
-            given.get("prompt_embeds") is not None
-            or given.get("negative_prompt_embeds") is not None
-        ):
+        if any(given.get(name) is not None for name in ("prompt_embeds", "negative_prompt_embeds")):
             logger.warning(
                 "the prompt was given as embeddings: they are steered only if they were made inside"
                 " this context"
@@ -257,18 +238,15 @@ class _Encodings:
         return order
 
     def _learn(self, own: Callable[..., Any], bound: inspect.BoundArguments) -> None:
-        """Encode the concept prompts as the running call encodes its prompt, at most once a
-        length.
-        """
+        """Encode the concept prompts with the running call's arguments, once for each length."""
         for number, edit in self._edits.items():
             if (number, self._length) in self._vectors:
                 continue
             concept = inspect.BoundArguments(bound.signature, bound.arguments.copy())
             concept.arguments.update(_concept_arguments(concept.arguments, list(edit.prompts)))
             if "cond" not in edit.conditionings and "clip_skip" in concept.arguments:
-                concept.arguments["clip_skip"] = (
-                    None  # pipelines skip layers of the prompt's encoding alone
-                )
+                # Pipelines skip layers of the prompt's encoding alone.
+                concept.arguments["clip_skip"] = None
             plain, seen = self._tried(own, concept, None)
             self._vectors[number, self._length] = steering_vectors(edit.sae, seen[edit.layer])
             edited, _ = self._tried(own, concept, number)
@@ -286,7 +264,7 @@ class _Encodings:
             _trial.reset(token)
 
     def _added(
-        self, number: int, strength: float, x: Float[Tensor, "prompts tokens d_in"], *, told: bool
+        self, number: int, strength: float, x: Float[Tensor, "prompts tokens d_in"], *, noted: bool
     ) -> Float[Tensor, "prompts tokens d_in"]:
         vectors = self._vectors[number, self._length].to(x.device)
         if len(vectors) != x.shape[1]:
@@ -296,7 +274,7 @@ class _Encodings:
                 " pipelines in docs/models.md"
             )
         change = strength * vectors
-        if told:
+        if noted:
             longest = float(x.detach().norm(dim=-1).max())
             self._note(number, float(change.norm(dim=-1).max()) / (longest or 1.0))
         return (x.float() + change).to(x.dtype)
@@ -305,19 +283,16 @@ class _Encodings:
         edit = self._edits[number]
         start = (
             f"edit {number} at {edit.layer} is to act on {conditioning}, but no text was encoded"
-            " for it: "
         )
         if conditioning == "cond":
             return (
-                start
-                + "the prompt was given as embeddings; give it as text, or make the embeddings"
-                " inside the context"
+                f"{start} for it: the prompt was given as embeddings; give it as text, or make the"
+                " embeddings inside the context"
             )
         return (
-            start
-            + "the call runs without guidance, or takes zeros or given embeddings in its place"
-            " (Stable Diffusion XL without a negative prompt); raise the guidance scale (FLUX:"
-            " true_guidance), give a negative prompt, or edit 'cond' alone"
+            f"{start} for it: the call runs without guidance, or takes zeros or given embeddings in"
+            " its place (Stable Diffusion XL without a negative prompt); raise the guidance scale"
+            " (FLUX: true_guidance), give a negative prompt, or edit 'cond' alone"
         )
 
 
@@ -342,9 +317,7 @@ def _faults(
 
 
 def _concept_arguments(given: Mapping[str, Any], prompts: list[str]) -> dict[str, Any]:
-    """What `encode_prompt` is given for concept prompts: the text for every encoder, no negative
-    prompt, no embeddings.
-    """
+    """Arguments of `encode_prompt` for concept prompts: only text, for every encoder."""
     changed: dict[str, Any] = {"prompt": prompts, "num_images_per_prompt": 1, _GUIDED: False}
     changed |= {"prompt_2": None, "prompt_3": None, "prompt_attention_mask": None}
     changed |= {name: None for name in given if name.endswith("_embeds")}
@@ -352,6 +325,6 @@ def _concept_arguments(given: Mapping[str, Any], prompts: list[str]) -> dict[str
 
 
 def _differ(one: Any, other: Any) -> bool:
-    """Whether any tensor in the results of two `encode_prompt` is another."""
+    """Whether any tensor differs between the results of two `encode_prompt` calls."""
     pairs = zip(one, other, strict=True) if isinstance(one, tuple) else [(one, other)]
     return any(isinstance(a, Tensor) and not torch.equal(a, b) for a, b in pairs)

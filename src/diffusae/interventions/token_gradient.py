@@ -1,11 +1,10 @@
-"""Which tokens would move a prompt's encoding towards another's: the gradient that leads a token
-search.
+"""The gradient that leads a token search: which tokens move a prompt's encoding towards another.
 
-The squared distance between the encoding (at the end token, where a causal text encoder has read
-everything) of the attacked captions and of the captions as they are, to first order in the
-embedding at the searched place: a token's score is -grad . E[token] (GCG, arXiv 2307.15043). It is
-the undefended encoder's: it proposes; what it proposes is judged by the attack's own objective,
-under the defence.
+The loss is the squared distance between the encodings of the attacked and of the original captions,
+at the end token, where a causal text encoder has read everything. To first order in the embedding
+at the searched place, a token's score is -grad . E[token] (GCG, arXiv 2307.15043). The encoder is
+the undefended one: it only proposes tokens. The attack judges them by its own objective, under the
+defence.
 """
 
 from __future__ import annotations
@@ -21,9 +20,7 @@ from diffusae.errors import refuse_text
 
 
 def single_words(tokenizer: Any) -> list[str]:
-    """The text of every token that is a whole word by itself and comes back as that token; "" for
-    the others.
-    """
+    """The text of every token that is one whole lower-case word; "" for all other tokens."""
     words = [""] * len(tokenizer)
     for token, place in tokenizer.get_vocab().items():
         word = token.removesuffix("</w>")
@@ -37,9 +34,9 @@ class TokenGradient:
 
     Args:
         tokenizer, encoder: the pipeline's first, a CLIP text encoder.
-        captions: as they are, with the target.
-        replaced: a caption and the searched tokens' text to the attacked caption.
-        before: the searched tokens' text begins after as many characters of a caption.
+        captions: the original captions, with the target.
+        replaced: (caption, text of the searched tokens) -> the attacked caption.
+        before: caption -> the characters before the searched tokens' text.
     """
 
     def __init__(
@@ -83,10 +80,9 @@ class TokenGradient:
     def _encode(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
         """The last hidden state at each text's end token."""
         ids = self._ids(texts)
-        longest = max(map(len, ids))
-        end = self.tokenizer.eos_token_id
+        longest, end = max(map(len, ids)), self.tokenizer.eos_token_id
         padded: Int[Tensor, "n tokens"] = torch.tensor(
-            [each + [end] * (longest - len(each)) for each in ids]
+            [row + [end] * (longest - len(row)) for row in ids]
         )
         hidden = self.encoder(padded.to(self.encoder.device)).last_hidden_state
-        return hidden[torch.arange(len(ids)), torch.tensor([len(each) - 1 for each in ids])].float()
+        return hidden[torch.arange(len(ids)), torch.tensor([len(row) - 1 for row in ids])].float()

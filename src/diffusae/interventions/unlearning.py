@@ -1,13 +1,13 @@
-"""Unlearning by a concept's latents in updates: SAeUron's scores and percentile rule (arXiv
-2501.18052).
+"""Unlearning a concept by its latents in updates: SAeUron's percentile rule (arXiv 2501.18052).
 
-Per timestep, a latent's score is its mean code on pictures with the concept less its mean code on
-the others; the latents whose score lies above a percentile of all are the concept's, and while a
-picture is made their codes are multiplied by a number below 0 wherever they exceed their mean, so
-that the concept is not only missing but pushed away. Two deliberate differences: SAeUron works on a
-block's output with one SAE for all steps, here it is the update with the SAE of the window's t; and
-its score divides the means by their sums over latents, which changes the order of latents only
-where the two groups differ in how much fires at all.
+At a timestep, a latent's score is its mean code on pictures with the concept minus its mean code on
+the others. The latents whose score lies above a percentile of all scores are the concept's. During
+generation their codes are multiplied by a number below 0 wherever they exceed their mean: the
+concept is not only removed but pushed away.
+
+Two deliberate differences. SAeUron edits a block's output with one SAE for all steps; here the
+update is edited with the SAE of the window's t. SAeUron divides both means by their sums over
+latents; this changes the order of latents only where the two groups differ in total activity.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from diffusae.sae.autoencoder import SparseAutoencoder
 
 @dataclass(frozen=True)
 class ConceptLatents:
-    """The latents c of a concept, the highest score first, with their scores and their mean codes
-    over all (data units).
+    """A concept's latents, the highest score first, with their mean codes over all pictures.
+
+    Scores and means are in data units.
     """
 
     latents: Int[Tensor, " m"]
@@ -38,8 +39,10 @@ class ConceptLatents:
 def concept_scores(
     having: Float[Tensor, "n d_sae"], lacking: Float[Tensor, "m d_sae"]
 ) -> Float[Tensor, " d_sae"]:
-    """Mean code with the concept less mean code without; a row is one picture's mean over positions
-    (data units).
+    """Mean code with the concept minus mean code without (data units).
+
+    Args:
+        having, lacking: a row is one picture's mean over positions.
 
     Raises:
         UserError: a group without pictures.
@@ -55,22 +58,23 @@ def concept_scores(
 def concept_latents(
     codes: Iterable[tuple[Float[Tensor, " d_sae"], bool]], *, percentile: float
 ) -> ConceptLatents:
-    """The latents whose score reaches the percentile of all, and is above 0.
+    """The latents whose score reaches the percentile of all scores, and is above 0.
 
     Args:
-        codes: each picture's mean codes, and whether it shows the concept.
+        codes: the mean codes of each picture, and whether it shows the concept.
         percentile: range [0, 100); 99 keeps one in a hundred.
 
     Raises:
-        UserError: a percentile out of range, a group without pictures, no latent with a score above
-            0.
+        UserError: a percentile out of range, a group without pictures, no score above 0.
     """
     if not 0 <= percentile < 100:
         raise UserError(
             f"percentile={percentile} must lie in [0, 100); change evaluation.defences.ablation"
         )
     given = list(codes)
-    having, lacking = ([code for code, shown in given if shown is each] for each in (True, False))
+    having, lacking = (
+        [code for code, shown in given if shown is with_it] for with_it in (True, False)
+    )
     if not having or not lacking:
         concept_scores(torch.zeros(len(having), 1), torch.zeros(len(lacking), 1))
     scores = concept_scores(torch.stack(having), torch.stack(lacking))
@@ -85,13 +89,12 @@ def concept_latents(
 
 
 class Unlearn:
-    """A change that multiplies the concept's codes where they exceed their mean: x + sum_c (factor
-    - 1) z_c f_c.
+    """Multiplies the concept's codes where they exceed their mean: x + sum_c (factor - 1) z_c f_c.
 
     Args:
         sae: of the block and branch, trained at the window's t.
         concept: its latents.
-        factor: what a code becomes, in codes; 0 ablates, below 0 pushes away.
+        factor: 0 ablates, below 0 pushes away.
 
     Raises:
         UserError: a factor above 0: it would not remove.

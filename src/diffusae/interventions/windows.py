@@ -1,4 +1,4 @@
-"""The parts of the generation in which the papers edit (Emergence, section 6)."""
+"""The windows of the generation in which the papers edit (Emergence, section 6)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ WINDOWS: dict[str, Window] = {"early": (1.0, 0.6), "middle": (0.6, 0.2), "final"
 
 
 def window_at(t: float) -> Window:
-    """The window that an SAE of this t is used in: the one that t lies in, the earlier one at a
-    border.
+    """The window in which to use an SAE of this t; at a border, the earlier one.
 
     Raises:
         UserError: t outside [0, 1].

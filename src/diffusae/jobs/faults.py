@@ -1,4 +1,4 @@
-"""Faults that are the user's to mend, in words: what is wrong, where, and what to do."""
+"""Errors that the user can mend, in words: what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ REMEDIES = {
 """What the user can do about the faults of files."""
 
 USERS = (UserError, HydraException, OmegaConfBaseException)
-"""Errors whose own words serve."""
+"""Errors with a message of their own for the user."""
 
 
 def explained(error: BaseException) -> str | None:
-    """One message for a fault of the user's, None for a fault of ours."""
+    """The message for an error that the user can mend; None for one of our own."""
     if isinstance(error, USERS):
         return str(error)
     if str(error).startswith("Unknown plugin class"):
@@ -80,8 +80,8 @@ def explained(error: BaseException) -> str | None:
         )
     cause: BaseException | None = error
     while cause is not None:
-        if told := _of_the_system(cause):
-            return told
+        if message := _of_the_system(cause):
+            return message
         cause = cause.__cause__
     return None
 
@@ -92,16 +92,16 @@ def is_users(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """An error in one line; the type's name too where the error is none of the user's."""
+    """An error in one line, with its type where the user cannot mend it."""
     text = masked(" ".join((explained(error) or str(error)).split()))
     return text if is_users(error) else f"{type(error).__name__}: {text}"
 
 
 def _of_the_system(error: BaseException) -> str | None:
-    """A fault of files; libraries in other languages tell its number in their text alone."""
+    """An error of files. Libraries in other languages give its number in their text alone."""
     number = error.errno if isinstance(error, OSError) else None
-    if number is None and (found := re.search(r"(?:os error |\[[Ee]rrno )(\d+)", str(error))):
-        number = int(found[1])
+    if number is None and (match := re.search(r"(?:os error |\[[Ee]rrno )(\d+)", str(error))):
+        number = int(match[1])
     if number is None or number not in REMEDIES:
         return None
     path = None

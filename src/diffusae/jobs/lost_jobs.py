@@ -1,8 +1,7 @@
-"""Jobs of submitit that never come back: killed, out of memory, cancelled. They fail; the others of
-the sweep go on.
+"""Jobs of submitit without a result: killed, out of memory, cancelled. They count as failed, and
+the other jobs of the sweep go on.
 
-The launcher's own way is to raise at the first of them, while the others still run and nobody waits
-for them.
+By itself the launcher raises at the first such job, while the others still run.
 """
 
 from __future__ import annotations
@@ -19,15 +18,17 @@ LOST = "its process ended before it could say why: killed, cancelled, out of mem
 
 
 def tell_lost_jobs(tell: Tell) -> Callable[[], None]:
-    """From here on, a job without a result is told and counts as returned; the function that comes
-    back ends that.
+    """From now on, `tell` is called for a job without a result, and the job counts as returned.
+
+    Returns:
+        A function that ends this.
     """
     from submitit import Job, LocalJob
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
     results = Job.results
 
-    def told(job: Any) -> list[Any]:
+    def results_or_lost(job: Any) -> list[Any]:
         try:
             return results(job)
         except (UncompletedJobError, FailedJobError) as error:
@@ -39,7 +40,7 @@ def tell_lost_jobs(tell: Tell) -> Callable[[], None]:
             lost.return_value, lost.status = None, JobStatus.COMPLETED
             return [lost]
 
-    Job.results = told  # pyright: ignore[reportAttributeAccessIssue]
+    Job.results = results_or_lost  # pyright: ignore[reportAttributeAccessIssue]
     LocalJob._results_timeout_s = 1  # a local disk shows a result at once
 
     def end() -> None:

@@ -1,4 +1,4 @@
-"""Out of memory in one line: what was at work, and the settings that take less, with a value to
+"""Out of memory in one line: what was being done, and which settings take less, with a value to
 try.
 """
 
@@ -20,11 +20,11 @@ Made = TypeVar("Made")
 def tells_memory(
     work: str, *settings: str
 ) -> Callable[[Callable[Given, Made]], Callable[Given, Made]]:
-    """A function that runs out of memory raises a `UserError` that names `settings`, each with half
-    its value.
+    """A decorator: a function that runs out of memory raises a `UserError` that names `settings`
+    with half their values.
 
     Args:
-        work: what is at work, in a word or two.
+        work: what the function does, in a word or two.
         settings: dotted names of whole numbers, the best remedy first. Those that are absent, null
             or 1 are left out.
 
@@ -40,15 +40,14 @@ def tells_memory(
                 if isinstance(error, UserError) or not is_out_of_memory(error):
                     raise
                 first: Any = args[0]
-                raise UserError(told(getattr(first, "cfg", first), work, settings)) from error
+                raise UserError(_message(getattr(first, "cfg", first), work, settings)) from error
 
         return wrapped
 
     return decorate
 
 
-def told(cfg: DictConfig, work: str, settings: tuple[str, ...]) -> str:
-    """The message."""
+def _message(cfg: DictConfig, work: str, settings: tuple[str, ...]) -> str:
     tries = [
         f"{name}={value // 2} (it is {value})"
         for name in settings

@@ -1,7 +1,6 @@
-"""What became of each job of a multirun, and of each cell of `run`: one table at the end, whatever
-the launcher.
+"""The table of jobs at the end of a multirun, and of cells at the end of `run`.
 
-Hydra's own end of a multirun is the first error alone, after which its sweeper stops.
+By itself Hydra ends a multirun at its first error.
 """
 
 from __future__ import annotations
@@ -39,9 +38,12 @@ STYLES = {"done": "green", "skipped": "dim", "failed": "bold red"}
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """One line of the table. `job` is what sets it apart from the others, `why` is said of a
-    failure.
+class JobOutcome:
+    """One line of the table.
+
+    Attributes:
+        job: the overrides in which it differs from the others.
+        why: it failed.
     """
 
     cell: str
@@ -51,25 +53,27 @@ class Outcome:
     seconds: float = 0.0
 
 
-def print_outcomes(outcomes: Sequence[Outcome]) -> bool:
+def print_outcomes(outcomes: Sequence[JobOutcome]) -> bool:
     """Print the table of every outcome; return whether none failed."""
-    counts = Counter(each.outcome for each in outcomes)
-    said = ", ".join(f"{counts[name]} {name}" for name in STYLES if counts[name])
+    counts = Counter(row.outcome for row in outcomes)
+    counted = ", ".join(f"{counts[name]} {name}" for name in STYLES if counts[name])
     failed = counts["failed"]
-    table = Table(title=f"{failed} of {len(outcomes)} jobs failed ({said})" if failed else said)
-    jobs = any(each.job for each in outcomes)
+    table = Table(
+        title=f"{failed} of {len(outcomes)} jobs failed ({counted})" if failed else counted
+    )
+    jobs = any(row.job for row in outcomes)
     for column in ("cell", *(("job",) if jobs else ()), "outcome", "seconds", "why"):
         justify = "right" if column == "seconds" else "left"
         table.add_column(column, overflow="fold", justify=justify, no_wrap=column == "cell")
-    for each in outcomes:
-        middle = [each.job] if jobs else []
+    for row in outcomes:
+        middle = [row.job] if jobs else []
         table.add_row(
             *(
-                Text(masked(text)) for text in (each.cell, *middle)
+                Text(masked(text)) for text in (row.cell, *middle)
             ),  # Text: no markup in names and messages
-            Text(each.outcome, style=STYLES[each.outcome]),
-            f"{each.seconds:.1f}",
-            Text(masked(each.why) or ("finished already" if each.outcome == "skipped" else "")),
+            Text(row.outcome, style=STYLES[row.outcome]),
+            f"{row.seconds:.1f}",
+            Text(masked(row.why) or ("finished already" if row.outcome == "skipped" else "")),
         )
     console = Console(stderr=True)
     if not console.is_terminal:  # a log takes whole lines
@@ -84,20 +88,20 @@ class OutcomeTable(Callback):
     """Ends a multirun with the table of its jobs, and with an exit code other than 0 where one
     failed.
 
-    A job that fails is told at once and then counts as returned for Hydra, so that its sweeper goes
-    on. Outcomes lie as small files beside the logs until the end: a launcher may run jobs in other
-    processes, or on other machines. A job that has begun and says nothing more was killed.
+    A job that fails is logged at once and then counts as returned for Hydra, so that its sweeper
+    goes on. Until the end, outcomes are small files beside the logs: a launcher may run jobs in
+    other processes, or on other machines. A job that has begun and has no other outcome was killed.
     """
 
     open: ClassVar[OutcomeTable | None] = None
-    """That of this process' multirun, from its start to its table."""
+    """The one of this process' multirun, from its start to its table."""
 
     def __init__(self) -> None:
         self._kept = Path("outcomes")
         self._begun = 0.0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Make room for the outcomes."""
+        """Make a directory for the outcomes."""
         self._kept = Path(config.hydra.sweep.dir).absolute() / f".outcomes-{time.time_ns()}"
         self._kept.mkdir(parents=True)
         atexit.register(shutil.rmtree, self._kept, ignore_errors=True)
@@ -106,8 +110,8 @@ class OutcomeTable(Callback):
             atexit.register(tell_lost_jobs(self._lost))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note the time, and that the job has begun; it may be in a process of its own, which masks
-        nothing yet.
+        """Note the time, and that the job has begun. It may have a process of its own, in which
+        secrets are not masked yet.
         """
         mask_output()
         _mask_yaml(Path(OmegaConf.select(config, "hydra.sweep.dir") or ".") / "multirun.yaml")
@@ -115,7 +119,7 @@ class OutcomeTable(Callback):
         if config.hydra.mode == RunMode.MULTIRUN:
             job = list(OmegaConf.select(config, "hydra.overrides.task") or ())
             self._keep(
-                config.hydra.job.num, Outcome(_cell_name(config), "failed", LOST, " ".join(job))
+                config.hydra.job.num, JobOutcome(_cell_name(config), "failed", LOST, " ".join(job))
             )
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
@@ -131,7 +135,7 @@ class OutcomeTable(Callback):
             outcome, why = "failed", reason(error)
             log.error(why, exc_info=None if is_users(error) else error)
             job_return.return_value, job_return.status = None, JobStatus.COMPLETED
-        row = Outcome(
+        row = JobOutcome(
             _cell_name(job_return.cfg),
             outcome,
             why,
@@ -148,7 +152,7 @@ class OutcomeTable(Callback):
 
     def end_broken(self, error: BaseException) -> bool:
         """Print the table of a multirun whose launcher gave up; False: no job had begun, so there
-        is none to print.
+        is no table.
         """
         OutcomeTable.open = None
         outcomes = self._outcomes()
@@ -165,20 +169,18 @@ class OutcomeTable(Callback):
     def _lost(self, number: int, overrides: Sequence[str], why: str) -> None:
         begun = self._kept / f"{number:06d}.json"
         cell = json.loads(begun.read_text(encoding="utf-8"))["cell"] if begun.exists() else ""
-        self._keep(number, Outcome(cell, "failed", why, " ".join(overrides)))
+        self._keep(number, JobOutcome(cell, "failed", why, " ".join(overrides)))
 
-    def _keep(self, number: int, outcome: Outcome) -> None:
+    def _keep(self, number: int, outcome: JobOutcome) -> None:
         atomic_write_json(self._kept / f"{number:06d}.json", asdict(outcome))
 
-    def _outcomes(self) -> list[Outcome]:
+    def _outcomes(self) -> list[JobOutcome]:
         files = sorted(self._kept.glob("*.json"))
-        return [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in files]
+        return [JobOutcome(**json.loads(path.read_text(encoding="utf-8"))) for path in files]
 
 
 def _mask_yaml(path: Path) -> None:
-    """Mask the secrets in what Hydra's sweeper has written of a multirun, its overrides among it,
-    before a job begins.
-    """
+    """Mask the secrets in the overrides that Hydra's sweeper has written to a file."""
     if not path.exists() or (text := path.read_text(encoding="utf-8")) == masked(text):
         return
     shown = masked_value(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
@@ -196,13 +198,13 @@ def _cell_name(cfg: Any) -> str:
         return ""
 
 
-def _shortened(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """The same, each job named by those of its overrides that not all share."""
-    named = [each.job.split(" ") for each in outcomes]
+def _shortened(outcomes: Sequence[JobOutcome]) -> list[JobOutcome]:
+    """The same, without the overrides that all jobs share."""
+    named = [row.job.split(" ") for row in outcomes]
     counts = Counter(override for overrides in named for override in set(overrides))
     return [
-        Outcome(
-            **{**asdict(each), "job": " ".join(o for o in overrides if counts[o] < len(outcomes))}
+        JobOutcome(
+            **{**asdict(row), "job": " ".join(o for o in overrides if counts[o] < len(outcomes))}
         )
-        for each, overrides in zip(outcomes, named, strict=True)
+        for row, overrides in zip(outcomes, named, strict=True)
     ]

@@ -12,10 +12,9 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
-
 from diffusae.activations.order import check_sizes
 from diffusae.errors import UserError, unknown
+from diffusae.sae.settings import ACCELERATORS
 
 if TYPE_CHECKING:
     from pytorch_lightning.plugins.environments import ClusterEnvironment
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 # Lightning is imported where it is used: the stages that only check the configuration start without
 # it.
 
-ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 _RANKS = (
     "RANK",
     "LOCAL_RANK",
@@ -39,11 +37,6 @@ _RANKS = (
 """Variables by which libraries take this process for one of several."""
 
 
-def processes(cfg: DictConfig) -> int:
-    """How many processes share every batch."""
-    return cfg.trainer.devices * cfg.trainer.num_nodes
-
-
 def started_outside() -> bool:
     """Whether torchrun or Slurm has started this process as one of several."""
     from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
@@ -51,14 +44,14 @@ def started_outside() -> bool:
     return TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
 
 
-def leads(cfg: DictConfig) -> bool:
-    """Whether this process is the one that writes."""
+def leads(processes: int) -> bool:
+    """Whether this process is the one of so many that writes."""
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-    return processes(cfg) == 1 or not started_outside() or rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    return processes == 1 or not started_outside() or rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
-def environment_of(cfg: DictConfig) -> list[ClusterEnvironment]:
+def environment_of(processes: int) -> list[ClusterEnvironment]:
     """What tells Lightning that this command was started once; nothing where torchrun or Slurm
     started it once a device.
 
@@ -69,7 +62,7 @@ def environment_of(cfg: DictConfig) -> list[ClusterEnvironment]:
     from lightning_fabric.plugins.environments import LightningEnvironment
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-    if processes(cfg) > 1 and started_outside():
+    if processes > 1 and started_outside():
         return []
     for name in _RANKS:
         os.environ.pop(name, None)
@@ -77,35 +70,31 @@ def environment_of(cfg: DictConfig) -> list[ClusterEnvironment]:
     return [LightningEnvironment()]
 
 
-def process_faults(cfg: DictConfig) -> Iterator[str]:
-    """What is wrong with `trainer.devices` and `trainer.num_nodes`, which are whole numbers from
-    1.
+def process_faults(
+    stage: str, *, devices: int, num_nodes: int, batch_size: int, buffer_vectors: int
+) -> Iterator[str]:
+    """What is wrong with the number of processes, `devices` on every of `num_nodes` machines, in a
+    stage whose batches they share.
     """
-    count = processes(cfg)
-    if count == 1:
+    if devices * num_nodes == 1:
         return
     try:
         check_sizes(
-            batch_size=cfg.activations.batch_size,
-            buffer_vectors=cfg.activations.buffer_vectors,
-            world_size=count,
+            batch_size=batch_size, buffer_vectors=buffer_vectors, world_size=devices * num_nodes
         )
     except UserError as error:
+        yield f"trainer.devices={devices}, trainer.num_nodes={num_nodes}: {error}"
+    if stage == "train_grid":
         yield (
-            f"trainer.devices={cfg.trainer.devices}, trainer.num_nodes={cfg.trainer.num_nodes}:"
-            f" {error}"
-        )
-    if cfg.stage == "train_grid":
-        yield (
-            f"train_grid trains in one process, and trainer.devices={cfg.trainer.devices}; use"
+            f"train_grid trains in one process, and trainer.devices={devices}; use"
             " `diffusae train -m`"
         )
-    elif started_outside() and cfg.stage != "train":
-        yield f"only `diffusae train` may be started once a device, not {cfg.stage}; start it once"
-    elif cfg.trainer.num_nodes > 1 and not started_outside():
+    elif started_outside() and stage != "train":
+        yield f"only `diffusae train` may be started once a device, not {stage}; start it once"
+    elif num_nodes > 1 and not started_outside():
         yield (
-            f"trainer.num_nodes={cfg.trainer.num_nodes} needs a process a device that torchrun or"
-            " Slurm starts; use these, or trainer.num_nodes=1"
+            f"trainer.num_nodes={num_nodes} needs a process a device that torchrun or Slurm starts;"
+            " use these, or trainer.num_nodes=1"
         )
 
 
@@ -129,20 +118,19 @@ def device_fault(
     if asked in gpus and not gpus[asked]:
         kind = {"cuda": "CUDA device", "mps": "Apple GPU", "gpu": "GPU"}[str(asked)]
         return f"{setting}={accelerator}, but torch has no {kind} here; use {setting}=cpu, or auto"
-    there = gpus.get(str(asked)) or os.cpu_count() or 1
-    most = (
-        there if asked in gpus else 4 * there
-    )  # processes that share a core are slow, and no error
+    count = gpus.get(str(asked)) or os.cpu_count() or 1
+    # Processes that share a core are slow, and no error.
+    most = count if asked in gpus else 4 * count
     if isinstance(devices, int) and devices > most:
         kind = "GPUs" if asked in gpus else "CPU cores"
-        return f"trainer.devices={devices}, but there are {there} {kind} here; use at most {there}"
+        return f"trainer.devices={devices}, but there are {count} {kind} here; use at most {count}"
     return None
 
 
-def strategy_of(cfg: DictConfig) -> Strategy | str:
+def strategy_of(processes: int) -> Strategy | str:
     """Lightning's strategy: distributed data parallel where there are several processes."""
     from pytorch_lightning.strategies import DDPStrategy
 
-    if processes(cfg) == 1:
+    if processes == 1:
         return "auto"
     return DDPStrategy() if started_outside() else DDPStrategy(start_method="spawn")

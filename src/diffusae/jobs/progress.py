@@ -1,9 +1,9 @@
-"""What is at work, how much is done, how fast, and the time left: bars on a terminal, a line a
+"""What is being done, how much of it, how fast, and the time left: bars on a terminal, a line a
 minute in a log.
 
-Works may lie within each other, such as the pictures of a metric within a cell within a grid. The
-outermost one of a stage is opened by the command; a thread tells all of them together once a
-minute, also where nothing advances.
+A work may be a part of another one: the pictures of a metric, of a cell, of a grid. The command
+opens the outermost one. A thread logs all of them together once a minute, also where nothing
+advances.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Work:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds to the end at that rate, less those of the unit at hand; one that takes longer
-        than the others counts as one more that is finished now.
+        """Seconds to the end at that rate, less those since the last unit was done. A unit that
+        takes longer than the mean counts as done now.
         """
         if self.total is None or self.rate is None:
             return None
@@ -75,18 +75,18 @@ class Work:
             return remaining / self.rate - (now - self.last) if remaining else 0.0
         return remaining * (now - self.begun) / (self.done - self.first + 1)
 
-    def told(self) -> str:
-        """One clause of a log's line."""
+    def clause(self) -> str:
+        """Its part of a log's line."""
         name = self.description or self.what
         if self.total is None:
             return f"{name} for {duration(self.clock() - self.begun)}"
-        told = f"{'' if name == self.what else f'{name}: '}{self.done}/{self.total} {self.what}"
+        done = f"{'' if name == self.what else f'{name}: '}{self.done}/{self.total} {self.what}"
         if self.rate is None or self.seconds_left is None:
-            return f"{told}, begun {duration(self.clock() - self.begun)} ago"
-        return f"{told}, {pace(self.rate, self.what)}, {duration(self.seconds_left)} left"
+            return f"{done}, begun {duration(self.clock() - self.begun)} ago"
+        return f"{done}, {pace(self.rate, self.what)}, {duration(self.seconds_left)} left"
 
     def ended(self) -> str:
-        """The line that stays."""
+        """The line that stays at the end."""
         speed = f", {pace(self.rate, self.what)}" if self.rate else ""
         return f"{self.what} {self.done}/{self.total}{speed}, {duration(self.clock() - self.begun)}"
 
@@ -154,7 +154,7 @@ class _Works:
         else:
             cls.stop = threading.Event()
             threading.Thread(
-                target=cls._tell, args=(cls.stop,), name="progress", daemon=True
+                target=cls._log, args=(cls.stop,), name="progress", daemon=True
             ).start()
 
     @classmethod
@@ -167,17 +167,17 @@ class _Works:
         cls.bars = cls.stop = None
 
     @classmethod
-    def _tell(cls, stop: threading.Event) -> None:
+    def _log(cls, stop: threading.Event) -> None:
         while not stop.wait(INTERVAL_S):
-            line = "; ".join(work.told() for work in list(cls.open))
+            line = "; ".join(work.clause() for work in list(cls.open))
             if logging.getLogger().handlers:
                 log.info("%s", line)
             else:  # a process that Lightning started has no log of its own
                 _print(line)
 
     @classmethod
-    def tell_end(cls, work: Work) -> None:
-        """Leave a line of what is done."""
+    def print_end(cls, work: Work) -> None:
+        """Leave a line that says what was done."""
         if cls.bars is not None:
             cls.bars.console.print(Text(work.ended()))
         else:
@@ -214,7 +214,7 @@ def _shown(work: Work) -> Iterator[Callable[[], None]]:
         if bars is not None and bar is not None:
             bars.remove_task(bar)
         if work.total is not None:
-            _Works.tell_end(work)
+            _Works.print_end(work)
         if not _Works.open:
             _Works.end()
 

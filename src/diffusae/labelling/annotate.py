@@ -14,7 +14,7 @@ from diffusae.concepts.annotators import Images
 from diffusae.errors import UserError, together
 from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.jobs.progress import progress_bar
-from diffusae.runs.record import parent_signature, run_record, state
+from diffusae.runs.record import parent_signature, state
 from diffusae.sources import fingerprint
 from diffusae.study.streams import SEEN_SPLITS
 from diffusae.study.study import Study, build
@@ -23,8 +23,10 @@ log = logging.getLogger(__name__)
 
 
 def annotated(study: Study) -> bool:
-    """Whether these very annotations are finished; `UserError` where another annotator's are in
-    their place.
+    """Whether these very annotations are finished.
+
+    Raises:
+        UserError: those of another annotator are in their place.
     """
     return (
         state(study.annotations, determines=_determines(study), parents=_parents(study))
@@ -34,32 +36,32 @@ def annotated(study: Study) -> bool:
 
 @tells_memory("annotation", "annotator.batch_size")
 def annotate_into(study: Study) -> bool:
-    """`annotate` for a caller that holds the lock."""
+    """Annotate for a caller that holds the lock; False: the annotations are finished already."""
     if annotated(study):
         log.info("%s is annotated already", study.annotations)
         return False
-    if study.kind == "generation":  # given pictures are whatever the user says they are
+    if study.kind == "generation":  # the model says nothing about given pictures
         together(annotator_faults(study))
     annotator = build(study.cfg.annotator, "annotator")
     manifest = Manifest.load(study.activations)
     if manifest.image_size is None:
         raise UserError(
-            f"{study.activations} keeps no pictures (collection={study.kind}), so none can be"
-            " annotated or label a latent"
+            f"{study.activations} keeps no pictures (collection={study.kind}), so there is nothing"
+            " to annotate; choose collection=generation or given pictures"
         )
     require_sound(study.activations, manifest, streams=[IMAGES])
-    with run_record(
+    with study.recorded(
         study.annotations,
-        stage="annotate",
-        config=study.config(),
+        "annotate",
         determines=_determines(study),
         parents=_parents(study),
-        seed=study.cfg.seed,
+        locks=False,
     ):
-        found = annotate_pictures(annotator, _pictures(study, manifest))
-        found.save(study.annotations)
-        empty = sum(not found.masks.nouns(image_id) for image_id in found.masks)
-        log.info("annotated %d pictures; in %d nothing was found", len(found.masks), empty)
+        annotations = annotate_pictures(annotator, _pictures(study, manifest))
+        annotations.save(study.annotations)
+        masks = annotations.masks
+        empty = sum(not masks.nouns(image_id) for image_id in masks)
+        log.info("annotated %d pictures; in %d nothing was found", len(masks), empty)
     return True
 
 
@@ -74,9 +76,7 @@ def _pictures(study: Study, manifest: Manifest) -> Iterator[tuple[str, Images, s
 
 
 def annotator_faults(study: Study) -> Iterator[str]:
-    """What is wrong where the annotator was made for other pictures than the study's model
-    generates.
-    """
+    """What is wrong where the annotator was made for pictures of other models."""
     models, model = study.cfg.annotator.get("models"), study.cfg.model.name
     if models is not None and model not in models:
         yield (
@@ -99,8 +99,8 @@ _INDIFFERENT = ("batch_size", "boxes_at_once", "pairs_at_once", "cache", "device
 
 
 def determining(settings: Any) -> Any:
-    """What of an annotator's settings determines its result; local model folders by their
-    contents.
+    """The settings of an annotator that determine its result, with the contents of local model
+    folders in the place of their paths.
     """
     if not isinstance(settings, dict):
         return [determining(each) for each in settings] if isinstance(settings, list) else settings

@@ -1,4 +1,4 @@
-"""The codes of a cell's pictures: what labelling and evaluation both start from."""
+"""The codes of a cell's pictures, from which labelling and evaluation start."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from diffusae.study.streams import stream_of
 from diffusae.study.study import Study
 
 MOST_PRE_ACTIVATIONS = 2**28
-"""Numbers at a time: 1 GB in float32."""
+"""At a time: 1 GB in float32."""
 
 
 @dataclass(frozen=True)
 class CodedSplit:
-    """One split at one cell: codes `values` and `indices` [n, P, k], and float32 `updates` [n, P,
-    d_in] where they are kept.
+    """One split at one cell.
+
+    Attributes:
+        values, indices: codes [n, P, k].
+        updates: float32 [n, P, d_in]; empty where they are not kept.
     """
 
     image_ids: list[str]
@@ -43,8 +46,9 @@ def coded_split(
     *,
     keep_updates: bool = True,
 ) -> CodedSplit:
-    """Read and encode one split; its shards are verified first. Without the updates (they are then
-    empty) memory holds the codes and one piece.
+    """Read and encode one split; its shards are verified first.
+
+    Without updates, memory holds the codes and the updates of some pictures at a time.
     """
     stream = stream_of(study, manifest)
     require_sound(study.activations, manifest, streams=[stream.folder])
@@ -54,19 +58,19 @@ def coded_split(
     codes: list[Codes] = []
     updates = [torch.empty(0, positions, stream.d_in)]
     samples = read_updates(study.activations, manifest, stream, split)
-    while some := list(islice(samples, at_once)):
-        piece = torch.from_numpy(np.stack([sample.updates for sample in some])).float()
-        image_ids += [sample.image_id for sample in some]
-        codes.append(sae.encode(piece))
+    while batch := list(islice(samples, at_once)):
+        vectors = torch.from_numpy(np.stack([sample.updates for sample in batch])).float()
+        image_ids += [sample.image_id for sample in batch]
+        codes.append(sae.encode(vectors))
         if keep_updates:
-            updates.append(piece)
+            updates.append(vectors)
     if not codes:
         codes.append(sae.encode(updates[0]))
     return CodedSplit(
         image_ids,
         _texts(study, image_ids),
-        values=torch.cat([each.values for each in codes]),
-        indices=torch.cat([each.indices for each in codes]),
+        values=torch.cat([values for values, _ in codes]),
+        indices=torch.cat([indices for _, indices in codes]),
         updates=torch.cat(updates),
     )
 
@@ -74,8 +78,8 @@ def coded_split(
 def coded_samples(
     study: Study, manifest: Manifest, sae: SparseAutoencoder, split: str
 ) -> Sequence[tuple[Tensor, Tensor, Tensor]]:
-    """Updates [P, d_in], values and indices [P, k] of each sample, whose P may differ (texts);
-    verified first.
+    """Updates [P, d_in], values and indices [P, k] of every sample; its shards are verified first.
+    Samples of texts differ in P.
     """
     if not manifest.ragged:
         coded = coded_split(study, manifest, sae, split)
@@ -85,11 +89,11 @@ def coded_samples(
     samples = read_updates(study.activations, manifest, stream, split)
     updates = [torch.from_numpy(np.array(sample.updates)).float() for sample in samples]
     codes = map(sae.encode, updates)
-    return [(each, values, indices) for each, (values, indices) in zip(updates, codes, strict=True)]
+    return [(x, values, indices) for x, (values, indices) in zip(updates, codes, strict=True)]
 
 
 def _texts(study: Study, image_ids: Sequence[str]) -> list[str]:
-    if study.kind == "pictures":  # which need not lie where they were any more
+    if study.kind == "pictures":  # the given files may be gone by now
         return [study.cfg.collection.prompt] * len(image_ids)
     texts = {prompt.image_id: prompt.text for prompt in study.prompts}
     return [texts[image_id] for image_id in image_ids]
@@ -98,7 +102,9 @@ def _texts(study: Study, image_ids: Sequence[str]) -> list[str]:
 def pooled_codes(
     sae: SparseAutoencoder, updates: Float16[np.ndarray, "n P d_in"]
 ) -> Float[np.ndarray, "n d_sae"]:
-    """The mean over positions of every latent's map, picture by picture: Revelio's pooled codes."""
+    """The mean over positions of every latent's code, picture by picture (Revelio's pooled
+    codes).
+    """
     n, positions, _ = updates.shape
     at_once = max(1, MOST_PRE_ACTIVATIONS // (positions * sae.d_sae))
     pooled = np.zeros((n, sae.d_sae), dtype=np.float32)

@@ -12,18 +12,20 @@ from omegaconf import DictConfig
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_images
 from diffusae.backbone.load import load_pipeline
+from diffusae.backbone.settings import ModelSettings
 from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.dictionary import ConceptDictionary, build_dictionary
 from diffusae.concepts.embeddings import TextEncoderEmbedding, WordEmbedding
 from diffusae.concepts.gallery import Gallery, build_gallery, most_telling_latents
 from diffusae.concepts.maps import LabelOverlap
 from diffusae.concepts.montage import montage
+from diffusae.concepts.settings import DictionarySettings
 from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.labelling.codes import coded_split
-from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import parent_signature, run_record, state
+from diffusae.runs.record import parent_signature, state
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.sae.storage import load_sae
+from diffusae.study.streams import stream_of
 from diffusae.study.study import Study, build
 
 log = logging.getLogger(__name__)
@@ -42,14 +44,13 @@ def labelled(study: Study) -> bool:
 
 
 def word_embedding(study: Study, node: DictConfig | None = None) -> WordEmbedding:
-    """The word embedding of the study, or of another config node; the model's own text encoder is
-    handed its parts.
+    """The word embedding of the study, or of another config node. An embedding by the model's own
+    text encoder gets that encoder.
     """
-    node = node or study.cfg.embedding
-    assert node is not None
+    node = study.cfg.embedding if node is None else node
     if not str(node.get("_target_")).endswith(TextEncoderEmbedding.__name__):
         return build(node, "embedding")
-    model = study.cfg.model
+    model = ModelSettings.of(study.cfg)
     tokenizer, text_encoder = _text_parts(model.source, model.revision)
     return build(node, "embedding", tokenizer=tokenizer, text_encoder=text_encoder)
 
@@ -65,20 +66,12 @@ def _text_parts(source: str, revision: str | None) -> tuple[Any, Any]:
 
 @tells_memory("labelling", "prompts.counts.dictionary", "sae.d_sae")
 def label_cell(study: Study, mirror: WandbMirror, embedding: WordEmbedding) -> None:
-    """Build and write one cell's dictionary and gallery; the mirror gets the gallery as a table."""
+    """Build and write one cell's dictionary and gallery, and mirror the gallery as a table."""
     if labelled(study):
         return
-    settings = study.part("dictionary")
-    with (
-        directory_lock(study.concepts),
-        run_record(
-            study.concepts,
-            stage="label",
-            config=study.config(),
-            determines=_determines(study),
-            parents=_parents(study),
-            seed=study.cfg.seed,
-        ),
+    settings = DictionarySettings.of(study.cfg)
+    with study.recorded(
+        study.concepts, "label", determines=_determines(study), parents=_parents(study)
     ):
         sae, _ = load_sae(study.sae)
         manifest = Manifest.load(study.activations)
@@ -90,20 +83,20 @@ def label_cell(study: Study, mirror: WandbMirror, embedding: WordEmbedding) -> N
         dictionary: ConceptDictionary = build_dictionary(
             ((image_id, pair, masks[image_id]) for image_id, pair in codes.items()),
             d_sae=sae.d_sae,
-            grid=manifest.stream(study.cell.block, study.cell.t, study.cell.conditioning).grid,
+            grid=stream_of(study, manifest).grid,
             embedding=embedding,
             overlap=LabelOverlap(
-                activation_threshold=settings["activation_threshold"],
-                scaling=settings["scaling"],
-                resize=settings["resize"],
+                activation_threshold=settings.activation_threshold,
+                scaling=settings.scaling,
+                resize=settings.resize,
             ),
-            iou_threshold=settings["iou_threshold"],
-            min_count=settings["min_count"],
-            minimum_area=settings["minimum_area"],
-            include_background=settings["include_background"],
+            iou_threshold=settings.iou_threshold,
+            min_count=settings.min_count,
+            minimum_area=settings.minimum_area,
+            include_background=settings.include_background,
         )
         dictionary.save(study.concepts)
-        shown = most_telling_latents(dictionary, settings["gallery_latents"])
+        shown = most_telling_latents(dictionary, settings.gallery_latents)
         gallery = build_gallery(dictionary, shown, codes.__getitem__)
         gallery.save(study.concepts)
     if mirror.mode != "disabled":
@@ -118,12 +111,12 @@ def label_cell(study: Study, mirror: WandbMirror, embedding: WordEmbedding) -> N
 def _concepts(
     study: Study, manifest: Manifest, dictionary: ConceptDictionary, gallery: Gallery
 ) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of the table of concepts: the gallery's latents, each with its pictures."""
-    named = {image_id for image_ids in gallery.image_ids for image_id in image_ids}
+    """Columns and rows of the table of concepts: one row a latent of the gallery."""
+    shown = {image_id for image_ids in gallery.image_ids for image_id in image_ids}
     images = {
         image_id: picture
         for image_id, picture, _ in read_images(study.activations, manifest, "dictionary")
-        if image_id in named
+        if image_id in shown
     }
     main: Any = dictionary.table.drop_duplicates("latent").set_index("latent")
     latents: Any = dictionary.latents.set_index("latent")

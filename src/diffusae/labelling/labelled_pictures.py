@@ -1,4 +1,4 @@
-"""Pictures with class labels at one cell: what purity and knowledge start from."""
+"""Pictures with class labels at one cell, from which purity and knowledge start."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from diffusae.parsing import of_type
 
 NO_LABEL = -1
 Tasks = Mapping[str, Sequence[str]]
-"""Task -> its class names; a class is counted by its place in them."""
+"""Task -> its class names; the number of a class is its place among them."""
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledSplit:
-    """One split at one stream: stored updates [n, P, d_in], and task -> the class of every picture,
-    or `NO_LABEL`.
+    """One split at one stream.
+
+    Attributes:
+        updates: as stored.
+        classes: task -> the number of every picture's class, or `NO_LABEL`.
     """
 
     image_ids: list[str]
@@ -37,7 +40,7 @@ class LabelledSplit:
 
 
 def label_tasks(manifest: Manifest, chosen: Sequence[str] | None) -> Tasks:
-    """The tasks of a collection, or those chosen of them.
+    """The tasks of a collection; some of them where `chosen` names these.
 
     Raises:
         UserError: a collection without labels, or tasks that it does not have.

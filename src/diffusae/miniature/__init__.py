@@ -1,1 +1,1 @@
-"""A whole text-to-image diffusion model in little, with the synthetic world it was trained on."""
+"""A whole text-to-image diffusion model in miniature, with the synthetic world of its training."""

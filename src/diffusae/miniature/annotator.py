@@ -1,6 +1,4 @@
-"""The miniature's annotator: a small segmentation network that names objects, colours, style, tone
-and grain.
-"""
+"""The miniature's annotator: a segmentation network for objects, colours, style, tone and grain."""
 
 from __future__ import annotations
 
@@ -31,15 +29,13 @@ from diffusae.tensor_files import read_tensors
 
 @dataclass(frozen=True)
 class Annotation:
-    """What was found in one picture.
+    """The annotation of one picture.
 
     Attributes:
-        masks: noun to bool `[H, W]`; a noun that was not found has no entry (no data, never an
-            empty mask).
-        colours: noun to the colour most of its mask shows.
-        factors: `style`, `tone` and `grain` to the name that was recognised.
-        scores: `style`, `tone` and `grain` to the probabilities of all names, in the order of
-            `FACTORS`.
+        masks: noun -> bool `[H, W]`; a noun that was not found has no entry, never an empty mask.
+        colours: noun -> the colour of most of its mask.
+        factors: `style`, `tone` and `grain` -> the recognised name.
+        scores: the same -> the probabilities of all names, in the order of `FACTORS`.
     """
 
     masks: dict[str, np.ndarray]
@@ -65,9 +61,7 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class SegmentationNetwork(nn.Module):
-    """A U-Net over four resolutions with per-pixel noun and colour logits and per-picture factor
-    logits.
-    """
+    """A U-Net over four resolutions: noun and colour logits a pixel, factor logits a picture."""
 
     def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 96)) -> None:
         super().__init__()
@@ -85,8 +79,9 @@ class SegmentationNetwork(nn.Module):
         )
 
     def forward(self, pictures: Tensor) -> dict[str, Tensor]:
-        """Pictures `[n, 3, H, W]` in [-1, 1], H and W multiples of 8, to logits; `features` is the
-        pooled description.
+        """Logits of pictures `[n, 3, H, W]` in [-1, 1], H and W multiples of 8.
+
+        `features` are the pooled features, [n, sum(widths)].
         """
         skips: list[Tensor] = []
         x = pictures
@@ -101,9 +96,7 @@ class SegmentationNetwork(nn.Module):
 
 
 class AnnotatorTraining(pl.LightningModule):
-    """Cross-entropy on every head; batches are dicts with `pictures`, `nouns`, `colours` and
-    `factors`.
-    """
+    """Cross-entropy on every head, for batches of `LabelledPictures`."""
 
     def __init__(self, *, steps: int, learning_rate: float = 2e-3) -> None:
         super().__init__()
@@ -120,17 +113,15 @@ class AnnotatorTraining(pl.LightningModule):
 
     def configure_optimizers(self):
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=0.01)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, partial(falling_rate, steps=self.steps)
-        )
+        rate = partial(falling_rate, steps=self.steps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 class LabelledPictures(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """Pictures with their truth; every second item shows the picture as the autoencoder gives it
-    back, where known.
+    """Pictures with their truth; every second one is a reconstruction by the autoencoder, if known.
 
-    Generated pictures come out of the decoder, so the annotator must know the decoder's touch.
+    Generated pictures come out of the decoder, so the annotator must know its artefacts.
     """
 
     def __init__(self, pool, reconstructed: np.ndarray, *, length: int, seed: int) -> None:
@@ -151,21 +142,21 @@ class LabelledPictures(torch.utils.data.Dataset[dict[str, Tensor]]):
             name: np.asarray(getattr(self.pool, name)[i], np.int64)
             for name in ("nouns", "colours", "factors")
         }
-        return {
-            "pictures": to_unit_range(picture[None])[0],
-            **{k: torch.from_numpy(v) for k, v in truth.items()},
-        }
+        tensors = {name: torch.from_numpy(values) for name, values in truth.items()}
+        return {"pictures": to_unit_range(picture[None])[0], **tensors}
 
 
 class MiniatureAnnotator:
     """Annotates pictures of the world with the trained network.
 
     Args:
-        folder: where `annotator.safetensors` and `annotator.json` lie.
+        folder: holds `annotator.safetensors` and `annotator.json`.
         minimum_pixels: a smaller connected patch is noise and is dropped.
-        batch_size: pictures a forward pass.
-        models: names of the models whose pictures it can judge, for the stages to check; None: not
-            said.
+        batch_size: pictures in one forward pass.
+        models: names of the models whose pictures it can judge, for checks; None: unknown.
+
+    Raises:
+        UserError: the files are missing or damaged.
     """
 
     def __init__(
@@ -186,12 +177,11 @@ class MiniatureAnnotator:
         remedy = "copy the annotator again, or train it with `diffusae miniature part=annotator`"
         described = read_json(self.folder / "annotator.json", remedy=remedy)
         with reading(weights, remedy=remedy):
-            self.network = SegmentationNetwork(
-                of_type(described.get("widths"), tuple[int, ...], "widths")
-            )
-            shapes = {name: tuple(each.shape) for name, each in self.network.state_dict().items()}
+            widths = of_type(described.get("widths"), tuple[int, ...], "widths")
+            self.network = SegmentationNetwork(widths)
+            shapes = {key: tuple(value.shape) for key, value in self.network.state_dict().items()}
             tensors = read_tensors(weights, remedy=remedy, shapes=shapes)
-            self.network.load_state_dict({name: each.float() for name, each in tensors.items()})
+            self.network.load_state_dict({key: value.float() for key, value in tensors.items()})
         channels_last(self.network.eval())
 
     @property
@@ -201,29 +191,25 @@ class MiniatureAnnotator:
 
     @property
     def factors(self) -> dict[str, tuple[str, ...]]:
-        """What it can tell of a whole picture: factor to its values, in the order of an
-        annotation's scores.
-        """
+        """Factor -> its values in the order of an annotation's scores."""
         return {factor: tuple(names) for factor, names in FACTORS.items()}
 
     @torch.no_grad()
     def annotate(
         self, pictures: np.ndarray, captions: Sequence[str] | None = None
     ) -> list[Annotation]:
-        """Annotate uint8 pictures `[n, H, W, 3]`; captions are not looked at."""
-        found: list[Annotation] = []
+        """Annotate uint8 pictures `[n, H, W, 3]`; captions are ignored."""
+        annotations: list[Annotation] = []
         for start in range(0, len(pictures), self.batch_size):
-            batch = to_unit_range(pictures[start : start + self.batch_size]).to(
-                memory_format=torch.channels_last
-            )
-            logits = self.network(batch)
+            batch = to_unit_range(pictures[start : start + self.batch_size])
+            logits = self.network(batch.to(memory_format=torch.channels_last))
             nouns = logits["nouns"].argmax(1).numpy()
             colours = logits["colours"][:, 1:].argmax(1).numpy()
             chances = {name: logits[name].softmax(1) for name in FACTORS}
             for i in range(len(batch)):
                 scores = {name: chances[name][i].tolist() for name in FACTORS}
-                found.append(self._describe(nouns[i], colours[i], scores))
-        return found
+                annotations.append(self._describe(nouns[i], colours[i], scores))
+        return annotations
 
     @torch.no_grad()
     def features(self, pictures: np.ndarray) -> Tensor:
@@ -256,7 +242,7 @@ def keep_large_patches(mask: np.ndarray, minimum_pixels: int) -> np.ndarray:
 
 
 def save_annotator(network: SegmentationNetwork, folder: Path) -> None:
-    """Write the network as float16 safetensors with its description beside it."""
+    """Write the network as float16 safetensors, and its description as JSON."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {k: v.half().contiguous() for k, v in network.state_dict().items()}
     with atomic_path(folder / "annotator.safetensors") as temporary:

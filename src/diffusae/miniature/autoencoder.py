@@ -1,6 +1,4 @@
-"""The miniature's autoencoder: pictures of 64 px to latents [4, 16, 16] and back, and its
-training.
-"""
+"""The miniature's autoencoder, pictures of 64 px to latents [4, 16, 16] and back; its training."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ _AUTOENCODER: Any = AutoencoderKL  # diffusers types its arguments by their defa
 
 
 def build_autoencoder() -> Any:
-    """A fully convolutional `AutoencoderKL` with 4 x downsampling, so that it can be trained on
-    crops.
-    """
+    """A fully convolutional `AutoencoderKL` with 4 x downsampling: it can be trained on crops."""
     return _AUTOENCODER(
         in_channels=3,
         out_channels=3,
@@ -37,16 +33,12 @@ def build_autoencoder() -> Any:
 
 
 def to_unit_range(pictures: np.ndarray) -> Tensor:
-    """uint8 `[n, H, W, 3]` to float32 `[n, 3, H, W]` in [-1, 1], as diffusers' autoencoders take
-    pictures.
-    """
+    """uint8 `[n, H, W, 3]` -> float32 `[n, 3, H, W]` in [-1, 1], the input of the autoencoder."""
     return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 class RandomCrops(torch.utils.data.Dataset[Tensor]):
-    """Crops of the pool's pictures; item i is always the same crop, so that a resumed run sees the
-    same data.
-    """
+    """Crops of the pool's pictures. Item i is always the same crop, also after a resumed run."""
 
     def __init__(self, pictures: np.ndarray, *, size: int, length: int, seed: int) -> None:
         self.pictures, self.size, self.length, self.seed = pictures, size, length, seed
@@ -62,9 +54,7 @@ class RandomCrops(torch.utils.data.Dataset[Tensor]):
 
 
 class AutoencoderTraining(pl.LightningModule):
-    """L1 + 3 MSE + a faint KL term, learning rate as `falling_rate`; what is given back is the
-    plain autoencoder.
-    """
+    """L1 + 3 MSE + a weak KL term, learning rate as `falling_rate`."""
 
     def __init__(
         self, *, steps: int, learning_rate: float = 1.5e-3, kl_weight: float = 1e-6
@@ -78,19 +68,16 @@ class AutoencoderTraining(pl.LightningModule):
         posterior = self.autoencoder.encode(batch).latent_dist
         decoded = self.autoencoder.decode(posterior.sample()).sample
         error = decoded - batch
-        loss = (
-            error.abs().mean() + 3 * error.square().mean() + self.kl_weight * posterior.kl().mean()
-        )
-        self.log(
-            "psnr", 10 * torch.log10(4 / error.detach().float().square().mean()), prog_bar=True
-        )
+        kl = self.kl_weight * posterior.kl().mean()
+        loss = error.abs().mean() + 3 * error.square().mean() + kl
+        psnr = 10 * torch.log10(4 / error.detach().float().square().mean())
+        self.log("psnr", psnr, prog_bar=True)
         return loss
 
     def configure_optimizers(self):
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, partial(falling_rate, steps=self.steps)
-        )
+        rate = partial(falling_rate, steps=self.steps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

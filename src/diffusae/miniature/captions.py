@@ -1,6 +1,4 @@
-"""Captions of scenes: they name objects, colours and style, sometimes tone and grain, and never
-places.
-"""
+"""Captions of scenes: objects, colours and style, sometimes tone and grain, never places."""
 
 from __future__ import annotations
 
@@ -11,23 +9,13 @@ import numpy as np
 from diffusae.miniature.world import Scene, sample_scene
 
 STYLE_WORDS: dict[str, str] = {
-    "flat": "flat",
-    "outline": "outline",
-    "hatched": "hatched",
-    "neon": "neon",
-    "watercolour": "watercolour",
-    "mosaic": "mosaic",
+    style: style for style in ("flat", "outline", "hatched", "neon", "watercolour", "mosaic")
 }
 TONE_PHRASES: dict[str, str] = {
-    "night": "at night",
-    "dusk": "at dusk",
-    "fog": "in fog",
-    "paper": "on paper",
-}
+    "night": "at night", "dusk": "at dusk", "fog": "in fog", "paper": "on paper",
+}  # fmt: skip
 GRAIN_PHRASES: dict[str, str] = {
-    "smooth": "smooth texture",
-    "canvas": "canvas texture",
-    "ruled": "ruled texture",
+    grain: f"{grain} texture" for grain in ("smooth", "canvas", "ruled")
 }
 
 _SENTENCES = (
@@ -44,14 +32,14 @@ HELD_OUT = 0.1
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
-    """One wording of a scene, lower case, words and commas parted by single blanks."""
+    """One wording of a scene: lower case, words and commas separated by single blanks."""
     phrases = [f"a {thing.colour} {thing.noun}" for thing in scene.things]
     order = rng.permutation(len(phrases))
     phrases = [phrases[i] for i in order]
     last_joint = " and " if rng.random() < 0.7 else " with "
-    things = (
-        last_joint.join([" , ".join(phrases[:-1]), phrases[-1]]) if len(phrases) > 1 else phrases[0]
-    )
+    things = phrases[0]
+    if len(phrases) > 1:
+        things = last_joint.join([" , ".join(phrases[:-1]), phrases[-1]])
     tone = f" {TONE_PHRASES[scene.tone]}" if rng.random() < TONE_NAMED else ""
     grain = f" , {GRAIN_PHRASES[scene.grain]}" if rng.random() < GRAIN_NAMED else ""
     sentence = _SENTENCES[int(rng.integers(len(_SENTENCES)))]
@@ -59,16 +47,12 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def is_held_out(text: str) -> bool:
-    """Whether a caption belongs to the tenth that no part of the miniature is ever trained on (by
-    its hash).
-    """
+    """Whether the caption's hash is in the tenth that no part of the miniature is trained on."""
     return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32 < HELD_OUT
 
 
 def captioned_scene(seed: int, *, held_out: bool) -> tuple[Scene, str]:
-    """The captioned scene of a seed, drawn again until its caption is on the wanted side of the
-    split.
-    """
+    """The captioned scene of a seed, drawn again until its caption is on the wanted side."""
     rng = np.random.default_rng([seed, int(held_out)])
     while True:
         scene = sample_scene(rng)
@@ -84,16 +68,5 @@ def vocabulary() -> list[str]:
 
     sentences = " ".join(_SENTENCES).replace("{", " ").replace("}", " ").split()
     phrases = " ".join([*TONE_PHRASES.values(), *GRAIN_PHRASES.values()]).split()
-    fields = {"style", "things", "tone", "grain"} - {"style"}
-    words = {
-        *sentences,
-        *phrases,
-        *NOUNS,
-        *COLOURS,
-        *STYLE_WORDS.values(),
-        "and",
-        "with",
-        "a",
-        "style",
-    } - fields
-    return sorted(words)
+    words = {*sentences, *phrases, *NOUNS, *COLOURS, *STYLE_WORDS.values(), "and", "with"}
+    return sorted(words - {"things", "tone", "grain"})  # the other fields of the sentences

@@ -38,9 +38,7 @@ def build_text_encoder(tokenizer: Any) -> CLIPTextModel:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """A U-Net of two resolutions (16 and 8), with cross-attention on the way down, in the middle
-    and on the way up.
-    """
+    """A U-Net of two resolutions (16 and 8), with cross-attention in all of its blocks."""
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
@@ -57,9 +55,7 @@ def build_unet() -> UNet2DConditionModel:
 
 
 def build_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule (its last step keeps a trace of the picture), with
-    v-prediction.
-    """
+    """Stable Diffusion's noise schedule with v-prediction; its last step keeps some signal."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
@@ -73,12 +69,11 @@ def build_scheduler() -> DDIMScheduler:
 
 
 def draw_timestep(rng: np.random.Generator, *, uniform: float = 0.25) -> int:
-    """A training timestep, 0 to 999: a quarter of the draws even, the others where shapes are
-    decided.
+    """A training timestep, 0 to 999, drawn more often where shapes are decided.
 
-    The others are logit-normal (Esser et al. 2024, section 3.1) with its median at 380, where
-    signal and noise are about equally strong: a latent of 16 x 16 is all but noise above 700, and
-    little is left to decide below 100.
+    A quarter of the draws are uniform. The others are logit-normal (Esser et al. 2024, section 3.1)
+    with the median 380, where signal and noise are about equally strong: a latent of 16 x 16 is
+    almost pure noise above 700, and little is left to decide below 100.
     """
     if rng.random() < uniform:
         return int(rng.integers(1000))
@@ -86,10 +81,10 @@ def draw_timestep(rng: np.random.Generator, *, uniform: float = 0.25) -> int:
 
 
 class CaptionedLatents(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """The pool's latents with tokenised captions, in an order and with dropped captions that follow
-    from the seed.
+    """The pool's latents with tokenised captions, some of them dropped.
 
-    Item i is the same in every run; each pass over the pool has its own order.
+    Order and dropped captions follow from the seed: item i is the same in every run. Each pass over
+    the pool has its own order.
     """
 
     def __init__(
@@ -124,7 +119,7 @@ class CaptionedLatents(torch.utils.data.Dataset[dict[str, Tensor]]):
 
 
 class Denoiser(nn.Module):
-    """Text encoder and U-Net as one trainable whole."""
+    """Text encoder and U-Net as one trainable module."""
 
     def __init__(self, text_encoder: CLIPTextModel, unet: UNet2DConditionModel) -> None:
         super().__init__()
@@ -136,7 +131,7 @@ class Denoiser(nn.Module):
 
 
 class DenoiserTraining(pl.LightningModule):
-    """v-prediction with mean squared error; an exponential moving average is what is shipped."""
+    """v-prediction with mean squared error; the weights' moving average is what is shipped."""
 
     def __init__(
         self, denoiser: Denoiser, *, steps: int, learning_rate: float = 1e-3, average: float = 0.999
@@ -149,16 +144,15 @@ class DenoiserTraining(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
         latent, noise, timestep = batch["latent"], batch["noise"], batch["timestep"]
-        noisy = self.scheduler.add_noise(latent, noise, timestep).to(
-            memory_format=torch.channels_last
-        )
+        noisy = self.scheduler.add_noise(latent, noise, timestep)
+        noisy = noisy.to(memory_format=torch.channels_last)
         target = self.scheduler.get_velocity(latent, noise, timestep)
         loss = F.mse_loss(self.denoiser(noisy, timestep, batch["tokens"]).float(), target)
         self.log("loss", loss, prog_bar=True)
         return loss
 
     def on_train_batch_end(self, outputs, batch, batch_index: int) -> None:
-        # A short memory at first: the average must not remember the random start.
+        # Restart the average at first: it must not remember the random weights.
         if self.global_step % 10 == 0 and self.global_step < 1000:
             self.averaged.n_averaged.zero_()
         self.averaged.update_parameters(self.denoiser)
@@ -171,7 +165,6 @@ class DenoiserTraining(pl.LightningModule):
             weight_decay=0.01,
             fused=True,
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, partial(falling_rate, steps=self.steps)
-        )
+        rate = partial(falling_rate, steps=self.steps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,6 +1,4 @@
-"""The one way in which the miniature's parts are trained: a Lightning fit that resumes from its
-newest checkpoint.
-"""
+"""The training loop of all parts: a Lightning fit that resumes from its newest checkpoint."""
 
 from __future__ import annotations
 
@@ -18,26 +16,21 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 def channels_last(module: Module) -> Module:
-    """The module with its convolutions' weights laid out channel by channel, which is faster on
-    CPUs.
-    """
+    """The module in the memory format that is faster for convolutions on CPUs."""
     to: Any = module.to  # torch's own types do not know this form of `to`
     return to(memory_format=torch.channels_last)
 
 
 def falling_rate(step: int, *, steps: int, warmup: int = 200, last_part: float = 0.3) -> float:
-    """The share of the full learning rate at a step: it warms up, stays, and falls to zero over the
-    last part.
+    """The share of the full learning rate at a step: warm-up, constant, fall to 0 over `last_part`.
 
-    A run can thus be lengthened by naming more steps, also after it has ended.
+    A run can be lengthened by more steps, also after it has ended.
     """
     return max(0.0, min(1.0, (step + 1) / warmup, (steps - step) / (last_part * steps)))
 
 
 class OrderedBatches:
-    """The batches of a dataset in its own order; its state is the number of batches given, so
-    Lightning can resume it.
-    """
+    """The batches of a dataset in its own order, resumable: the state is the number of batches."""
 
     def __init__(self, data: Dataset, *, batch_size: int, batches: int, given: int = 0) -> None:
         self.data, self.batch_size, self.batches, self.given = data, batch_size, batches, given
@@ -52,11 +45,11 @@ class OrderedBatches:
             yield default_collate([self.data[first + i] for i in range(self.batch_size)])
 
     def state_dict(self) -> dict[str, int]:
-        """What Lightning keeps in its checkpoint."""
+        """The state for Lightning's checkpoint."""
         return {"given": self.given}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after the batches that were given."""
+        """Continue after these batches."""
         self.given = state["given"]
 
 
@@ -71,24 +64,21 @@ def fit(
     accelerator: str = "auto",
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
 ) -> None:
-    """Train `module` for `steps` batches of `data` (in its order), or for what an earlier run left
-    of them; 0 steps do nothing.
+    """Train `module` until it has seen `steps` batches of `data`, in its order.
 
-    The checkpoint `last.ckpt` in `directory` is written every `checkpoint_every` steps. A resumed
-    run skips the samples that were seen, and so goes on as if it had never stopped.
+    The checkpoint `last.ckpt` in `directory` is written every `checkpoint_every` steps. A later
+    run skips the samples that were seen, and continues as if it had never stopped. 0 steps do
+    nothing.
     """
     if steps == 0:
         return
     newest = directory / "last.ckpt"
-    seen = (
-        int(torch.load(newest, weights_only=True, map_location="cpu")["global_step"])
-        if newest.exists()
-        else 0
-    )
-    if seen >= steps:
-        module.load_state_dict(
-            torch.load(newest, weights_only=True, map_location="cpu")["state_dict"]
-        )
+    saved, seen = None, 0
+    if newest.exists():
+        saved = torch.load(newest, weights_only=True, map_location="cpu")
+        seen = int(saved["global_step"])
+    if saved is not None and seen >= steps:
+        module.load_state_dict(saved["state_dict"])
         return
     loader = OrderedBatches(data, batch_size=batch_size, batches=steps, given=seen)
     trainer = pl.Trainer(
@@ -106,14 +96,13 @@ def fit(
                 save_last=True,
                 save_top_k=0,
                 every_n_train_steps=checkpoint_every,
-                # always the one name: a changed interval must not start a second file
+                # always the same name: another interval must not start a second file
                 enable_version_counter=False,
             ),
             TQDMProgressBar(refresh_rate=10),
         ],
         enable_model_summary=False,
     )
-    trainer.fit(
-        module, loader, ckpt_path=str(newest) if newest.exists() else None, weights_only=True
-    )
+    resume = str(newest) if newest.exists() else None
+    trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
     trainer.save_checkpoint(newest)

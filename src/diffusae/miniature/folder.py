@@ -1,6 +1,4 @@
-"""The miniature on disk: a standard `StableDiffusionPipeline` folder, with the annotator beside
-it.
-"""
+"""The miniature on disk: a standard `StableDiffusionPipeline` folder, and the annotator in it."""
 
 from __future__ import annotations
 
@@ -15,18 +13,16 @@ from diffusae.miniature.annotator import SegmentationNetwork, save_annotator
 from diffusae.miniature.denoiser import Denoiser, build_scheduler
 
 SHIPPED = Path(__file__).parent / "weights"
-"""Where the package carries the trained miniature."""
+"""The trained miniature of the package."""
 
 
 def save_miniature(
     folder: Path, *, autoencoder: Any, denoiser: Denoiser, tokenizer, annotator: SegmentationNetwork
 ) -> None:
-    """Write everything that `StableDiffusionPipeline.from_pretrained(folder)` needs, as
-    safetensors.
+    """Write a folder for `StableDiffusionPipeline.from_pretrained`, as safetensors.
 
-    The U-Net and the autoencoder are stored in float16 (diffusers loads them as float32 again). The
-    text encoder stays float32: transformers loads a model in the type in which it is stored, and
-    would mix the two.
+    The U-Net and the autoencoder are stored in float16 (diffusers loads them as float32). The text
+    encoder stays float32: transformers loads a model in the type of its file, and types would mix.
     """
     build: Any = StableDiffusionPipeline
     pipeline = build(
@@ -52,5 +48,5 @@ def save_miniature(
 
 
 def size_in_bytes(folder: Path) -> int:
-    """What all files below a folder weigh together."""
+    """The size of all files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

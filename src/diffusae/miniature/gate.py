@@ -1,6 +1,4 @@
-"""The gate: is the miniature good enough to be studied? Every figure is measured on what no part
-was trained on.
-"""
+"""The gate: is the miniature good enough to be studied? All figures are of held-out captions."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ Generate = Callable[[Sequence[str], Sequence[int]], np.ndarray]
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure: its value, 95 % interval and count, and the bound that it must keep
-    (None: told only).
-    """
+    """One measured figure: value, 95 % interval, count, and its bound (None: for information)."""
 
     name: str
     value: float
@@ -49,24 +45,16 @@ def _mean(
     at_least: bool = True,
 ) -> Figure:
     array = np.asarray(values, np.float64)
-    interval = bootstrap(
-        (array,), np.mean, n_resamples=1000, rng=np.random.default_rng(0)
-    ).confidence_interval
-    return Figure(
-        name,
-        float(array.mean()),
-        (float(interval.low), float(interval.high)),
-        array.size,
-        bound,
-        at_least,
-    )
+    rng = np.random.default_rng(0)
+    spread = bootstrap((array,), np.mean, n_resamples=1000, rng=rng).confidence_interval
+    interval = (float(spread.low), float(spread.high))
+    return Figure(name, float(array.mean()), interval, array.size, bound, at_least)
 
 
 def _share(name: str, hits: Sequence[bool], bound: float | None = None) -> Figure:
-    interval = binomtest(int(np.sum(hits)), len(hits)).proportion_ci(method="wilson")
-    return Figure(
-        name, float(np.mean(hits)), (float(interval.low), float(interval.high)), len(hits), bound
-    )
+    spread = binomtest(int(np.sum(hits)), len(hits)).proportion_ci(method="wilson")
+    interval = (float(spread.low), float(spread.high))
+    return Figure(name, float(np.mean(hits)), interval, len(hits), bound)
 
 
 def _iou(a: np.ndarray | None, b: np.ndarray) -> float:
@@ -76,9 +64,7 @@ def _iou(a: np.ndarray | None, b: np.ndarray) -> float:
 def check_autoencoder(
     reconstruct: Callable[[np.ndarray], np.ndarray], *, n: int = 500
 ) -> list[Figure]:
-    """PSNR in dB, and how far the hue of objects moves, in degrees, on pictures of held-out
-    scenes.
-    """
+    """PSNR in dB, and the change of objects' hue in degrees, on pictures of held-out scenes."""
     renders = [render(captioned_scene(seed, held_out=True)[0]) for seed in range(n)]
     pictures = np.stack([r.picture for r in renders])
     back = reconstruct(pictures)
@@ -87,9 +73,8 @@ def check_autoencoder(
     for drawn, again in zip(renders, back, strict=True):
         truth, seen = rgb_to_hsv(drawn.picture / 255.0), rgb_to_hsv(again / 255.0)
         for mask in drawn.masks.values():
-            vivid = (
-                mask & (truth[..., 1] > 0.6) & (truth[..., 2] > 0.3)
-            )  # hue means nothing where there is no colour
+            # Hue means nothing where there is no colour.
+            vivid = mask & (truth[..., 1] > 0.6) & (truth[..., 2] > 0.3)
             if vivid.any():
                 turn = np.abs(truth[vivid, 0] - seen[vivid, 0])
                 shifts.append(360 * float(np.minimum(turn, 1 - turn).mean()))
@@ -102,9 +87,7 @@ def check_autoencoder(
 def check_annotator(
     annotate: Annotate, reconstruct: Callable[[np.ndarray], np.ndarray], *, n: int = 500
 ) -> list[Figure]:
-    """IoU of found with exact masks and accuracy of names on held-out scenes, drawn, and drawn and
-    autoencoded.
-    """
+    """IoU with exact masks and accuracy of names on held-out scenes, drawn and autoencoded."""
     scenes = [captioned_scene(seed, held_out=True)[0] for seed in range(n)]
     renders = [render(scene) for scene in scenes]
     pictures = np.stack([r.picture for r in renders])
@@ -113,23 +96,18 @@ def check_annotator(
         ("renders", pictures, 0.90),
         ("autoencoded renders", reconstruct(pictures), None),
     ):
-        found = annotate(shown)
+        annotations = annotate(shown)
         ious = [
-            _iou(f.masks.get(noun), m)
-            for f, r in zip(found, renders, strict=True)
-            for noun, m in r.masks.items()
+            _iou(a.masks.get(noun), mask)
+            for a, r in zip(annotations, renders, strict=True)
+            for noun, mask in r.masks.items()
         ]
-        colours = [
-            f.colours.get(t.noun) == t.colour
-            for f, s in zip(found, scenes, strict=True)
-            for t in s.things
-        ]
+        pairs = list(zip(annotations, scenes, strict=True))
+        colours = [a.colours.get(t.noun) == t.colour for a, scene in pairs for t in scene.things]
         figures.append(_mean(f"annotator mean IoU, {kind}", ious, bound=bound))
         figures.append(_share(f"annotator colour right, {kind}", colours))
         for factor in FACTORS:
-            hits = [
-                f.factors[factor] == getattr(s, factor) for f, s in zip(found, scenes, strict=True)
-            ]
+            hits = [a.factors[factor] == getattr(scene, factor) for a, scene in pairs]
             figures.append(_share(f"annotator {factor} right, {kind}", hits))
     return figures
 
@@ -137,46 +115,34 @@ def check_annotator(
 def check_generation(
     generate: Generate, annotate: Annotate, *, n: int = 500
 ) -> tuple[list[Figure], np.ndarray]:
-    """What of its caption is found in each of `n` pictures generated from held-out captions; and
-    the pictures.
-    """
-    scenes, captions = zip(
-        *(captioned_scene(10_000 + seed, held_out=True) for seed in range(n)), strict=True
-    )
+    """How well `n` generated pictures show their held-out captions; and the pictures."""
+    drawn = [captioned_scene(10_000 + seed, held_out=True) for seed in range(n)]
+    captions = [text for _, text in drawn]
     pictures = generate(captions, range(n))
-    found = annotate(pictures)
-    named = [(f, t) for f, s in zip(found, scenes, strict=True) for t in s.things]
-    unasked = [
-        len(set(f.masks) - {t.noun for t in s.things}) for f, s in zip(found, scenes, strict=True)
-    ]
+    pairs = [(a, scene) for a, (scene, _) in zip(annotate(pictures), drawn, strict=True)]
+    named = [(a, thing) for a, scene in pairs for thing in scene.things]
+    unasked = [len(set(a.masks) - {thing.noun for thing in s.things}) for a, s in pairs]
+    colours = [a.colours.get(thing.noun) == thing.colour for a, thing in named]
+    styles = [a.style == scene.style for a, scene in pairs]
     figures = [
-        _share("named objects found", [t.noun in f.masks for f, t in named], bound=0.90),
-        _share(
-            "found in the named colour",
-            [f.colours.get(t.noun) == t.colour for f, t in named],
-            bound=0.85,
-        ),
-        _share(
-            "style as named",
-            [f.style == s.style for f, s in zip(found, scenes, strict=True)],
-            bound=0.95,
-        ),
-        _share("tone as named", _factor_hits("tone", found, scenes, captions)),
-        _share("grain as named", _factor_hits("grain", found, scenes, captions)),
+        _share("named objects found", [thing.noun in a.masks for a, thing in named], bound=0.90),
+        _share("found in the named colour", colours, bound=0.85),
+        _share("style as named", styles, bound=0.95),
+        _share("tone as named", _factor_hits("tone", pairs, captions)),
+        _share("grain as named", _factor_hits("grain", pairs, captions)),
         _mean("objects not asked for, a picture", unasked),
     ]
     return figures, pictures
 
 
 def _factor_hits(
-    factor: str, found: Sequence[Annotation], scenes: Sequence[Scene], captions: Sequence[str]
+    factor: str, pairs: Sequence[tuple[Annotation, Scene]], captions: Sequence[str]
 ) -> list[bool]:
-    """Hits on a factor that captions name only sometimes."""
-    rows = zip(found, scenes, captions, strict=True)
+    """Hits on a factor that not every caption names."""
     return [
-        f.factors[factor] == getattr(s, factor)
-        for f, s, text in rows
-        if getattr(s, factor) in text.split()
+        annotation.factors[factor] == getattr(scene, factor)
+        for (annotation, scene), text in zip(pairs, captions, strict=True)
+        if getattr(scene, factor) in text.split()
     ]
 
 
@@ -185,33 +151,25 @@ def check_layouts(
 ) -> list[Figure]:
     """Whether the same caption with other seeds gives other layouts.
 
-    The overlap (IoU) of a noun's masks over pairs of seeds is set beside its overlap over pairs of
-    freshly drawn scenes, where places are random: the model passes when it repeats itself less than
-    half-way from there to 1.
+    The overlap (IoU) of a noun's masks over pairs of seeds is compared with its overlap over pairs
+    of freshly drawn scenes, where places are random. The bound is half-way from there to 1.
     """
     texts = [captioned_scene(50_000 + i, held_out=True)[1] for i in range(captions)]
-    pictures = generate(
-        [t for t in texts for _ in range(seeds)], [1000 + s for _ in texts for s in range(seeds)]
-    )
-    found = annotate(pictures)
+    repeated = [text for text in texts for _ in range(seeds)]
+    annotations = annotate(generate(repeated, [1000 + s for _ in texts for s in range(seeds)]))
     overlaps: list[float] = []
     for i in range(captions):
-        group = found[i * seeds : (i + 1) * seeds]
+        group = annotations[i * seeds : (i + 1) * seeds]
         for a, b in combinations(group, 2):
-            overlaps += [
-                _iou(a.masks[noun], b.masks[noun]) for noun in a.masks.keys() & b.masks.keys()
-            ]
+            common = a.masks.keys() & b.masks.keys()
+            overlaps += [_iou(a.masks[noun], b.masks[noun]) for noun in common]
     by_noun: dict[str, list[np.ndarray]] = {}
     for seed in range(400):
         for noun, mask in render(captioned_scene(60_000 + seed, held_out=True)[0]).masks.items():
             by_noun.setdefault(noun, []).append(mask)
     at_random = [_iou(a, b) for masks in by_noun.values() for a, b in combinations(masks[:12], 2)]
+    bound = (1 + float(np.mean(at_random))) / 2
     return [
-        _mean(
-            "overlap of layouts over seeds (IoU)",
-            overlaps,
-            bound=(1 + float(np.mean(at_random))) / 2,
-            at_least=False,
-        ),
+        _mean("overlap of layouts over seeds (IoU)", overlaps, bound=bound, at_least=False),
         _mean("overlap of layouts drawn at random (IoU)", at_random),
     ]

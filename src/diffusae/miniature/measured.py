@@ -1,4 +1,4 @@
-"""Measuring the miniature at its gate."""
+"""The measurement of the miniature at its gate."""
 
 from __future__ import annotations
 
@@ -34,48 +34,36 @@ from diffusae.miniature.gate import (
 log = logging.getLogger(__name__)
 
 SHIPPED_BYTES = 24 * 10**6
-"""What the shipped weights may weigh together."""
+"""The largest size of the shipped weights."""
 SHEET = (5, 12)
 """Rows and columns of the contact sheet."""
 
 
 def pass_gate(cfg: DictConfig) -> None:
-    """Measure the folder, print and write every figure, and raise `UserError` when a bound is not
-    kept.
-    """
-    pipe: Any = load_pipeline(
-        cfg.folder, dtype=torch.float32, device="cuda" if torch.cuda.is_available() else "cpu"
-    )
+    """Measure the folder, print and write every figure; `UserError` when a bound is not kept."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pipe: Any = load_pipeline(cfg.folder, dtype=torch.float32, device=device)
     annotator = MiniatureAnnotator(Path(cfg.folder) / "annotator")
 
     def pictures(captions: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
-        size = cfg.gate.batch_size
+        size, settings = cfg.gate.batch_size, cfg.gate
         parts: list[np.ndarray] = []
         with progress_bar("pictures", total=len(captions)) as (advance, _):
             for i in range(0, len(captions), size):
-                texts, numbers = captions[i : i + size], seeds[i : i + size]
-                made = generate(
-                    pipe, texts, numbers, steps=cfg.gate.steps, guidance=cfg.gate.guidance
-                )
+                texts, part = captions[i : i + size], seeds[i : i + size]
+                made = generate(pipe, texts, part, steps=settings.steps, guidance=settings.guidance)
                 parts += [] if made.images is None else [made.images]
                 advance(len(texts))
         return np.concatenate(parts)
 
     def back(drawn: np.ndarray) -> np.ndarray:
-        return np.concatenate(
-            [reconstruct(pipe.vae, drawn[i : i + 50]) for i in range(0, len(drawn), 50)]
-        )
+        parts = [reconstruct(pipe.vae, drawn[i : i + 50]) for i in range(0, len(drawn), 50)]
+        return np.concatenate(parts)
 
     generated, sheet = check_generation(pictures, annotator.annotate, n=cfg.gate.pictures)
+    megabytes, most = size_in_bytes(Path(cfg.folder)) / 1e6, SHIPPED_BYTES / 1e6
     figures = [
-        Figure(
-            "weights (MB)",
-            size_in_bytes(Path(cfg.folder)) / 1e6,
-            None,
-            1,
-            SHIPPED_BYTES / 1e6,
-            at_least=False,
-        ),
+        Figure("weights (MB)", megabytes, None, 1, most, at_least=False),
         *check_autoencoder(back),
         *check_annotator(annotator.annotate, back),
         *generated,
@@ -84,20 +72,17 @@ def pass_gate(cfg: DictConfig) -> None:
     directory = Path(cfg.directory)
     rows, columns = SHEET
     with atomic_path(directory / "contact_sheet.png") as temporary:
-        shown = [
-            np.concatenate(list(sheet[r * columns : (r + 1) * columns]), axis=1)
-            for r in range(rows)
+        strips = [
+            np.concatenate(list(sheet[row * columns : (row + 1) * columns]), axis=1)
+            for row in range(rows)
         ]
-        Image.fromarray(np.concatenate(shown)).save(temporary, format="PNG")
-    atomic_write_json(
-        directory / "gate.json", [asdict(figure) | {"passed": figure.passed} for figure in figures]
-    )
+        Image.fromarray(np.concatenate(strips)).save(temporary, format="PNG")
+    described = [asdict(figure) | {"passed": figure.passed} for figure in figures]
+    atomic_write_json(directory / "gate.json", described)
     _print(figures)
-    failed = [figure.name for figure in figures if not figure.passed]
-    if failed:
+    if failed := ", ".join(figure.name for figure in figures if not figure.passed):
         raise UserError(
-            f"the gate is not passed: {', '.join(failed)}; train longer, the training goes on where"
-            " it ended"
+            f"the gate is not passed: {failed}; train longer, the training goes on where it ended"
         )
 
 

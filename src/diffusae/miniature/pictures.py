@@ -1,6 +1,4 @@
-"""Pictures of the world as a source of given pictures: drawn on the spot, with everything about
-them known.
-"""
+"""Pictures of the world as a source of given pictures, drawn on demand, with all labels known."""
 
 from __future__ import annotations
 
@@ -16,18 +14,17 @@ from diffusae.miniature.styles import COLOURS, STYLES
 from diffusae.miniature.world import SIZE, Scene, render
 
 FIRST_SCENE = 10_000_000
-"""Scene seeds from here on; those of prompts and of the miniature's own training are lower."""
+"""Scene seeds start here; those of prompts and of the miniature's own training are lower."""
 
 PLACES = ("top_left", "top_right", "bottom_left", "bottom_right")
 MOST_OBJECTS = 3
 
 
 class WorldPictures:
-    """Drawn scenes of the world, dealt out to the splits, of captions that the miniature was never
-    trained on.
+    """Drawn scenes for the splits, of captions that the miniature was never trained on.
 
     Args:
-        counts: split name to the number of pictures.
+        counts: split name -> the number of pictures.
     """
 
     drawn = True
@@ -44,9 +41,7 @@ class WorldPictures:
         ]
 
     def tasks(self) -> dict[str, list[str]]:
-        """{task: its classes}: object, colour and place of pictures with one object, count and
-        style of all.
-        """
+        """{task: its classes}. Only pictures of one object have object, colour and place."""
         counts = [str(count) for count in range(1, MOST_OBJECTS + 1)]
         return {
             "object": list(NOUNS),
@@ -57,11 +52,11 @@ class WorldPictures:
         }
 
     def picture(self, place: int) -> UInt8[np.ndarray, "height width 3"]:
-        """The drawn scene."""
+        """The drawn scene of a place in the list."""
         return render(scene_of(place)).picture
 
     def fingerprint(self) -> str:
-        """The first scene: all else follows from the counts."""
+        """The first scene; all else follows from the counts."""
         return f"world from scene {FIRST_SCENE}"
 
 
@@ -72,9 +67,7 @@ def scene_of(place: int) -> Scene:
 
 
 def labels_of(scene: Scene) -> dict[str, str]:
-    """{task: class} of a scene. What one object is, its colour and the quadrant of its centre say
-    nothing of several.
-    """
+    """{task: class} of a scene. Object, colour and place (quadrant) need a single object."""
     labels = {"count": str(len(scene.things)), "style": scene.style}
     if len(scene.things) == 1:
         (thing,) = scene.things

@@ -1,4 +1,4 @@
-"""A pool of drawn scenes on disk, from which every part of the miniature is trained."""
+"""The pool of drawn scenes on disk, from which every part of the miniature is trained."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Pool:
     Attributes:
         pictures: uint8 `[n, SIZE, SIZE, 3]`.
         nouns: uint8 `[n, SIZE, SIZE]`, 0 for the background, else 1 + the noun's index.
-        colours: uint8 `[n, SIZE, SIZE]`, likewise for colours.
+        colours: uint8 `[n, SIZE, SIZE]`, the same for colours.
         factors: uint8 `[n, 3]`: indices of style, tone and grain.
         captions: n texts.
     """
@@ -57,10 +57,8 @@ def labels_of(
     return nouns, colours, np.asarray(factors, np.uint8)
 
 
-def _draw(
-    seed_and_side: tuple[int, bool],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]:
-    seed, held_out = seed_and_side
+def _draw(job: tuple[int, bool]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]:
+    seed, held_out = job
     scene, text = captioned_scene(seed, held_out=held_out)
     drawn = render(scene)
     return drawn.picture, *labels_of(scene, drawn.masks), text
@@ -76,15 +74,11 @@ def _draw_all(count: int, held_out: bool, workers: int) -> Iterator[tuple]:
 
 
 def build_pool(directory: Path, count: int, *, held_out: bool = False, workers: int = 1) -> Pool:
-    """Draw `count` scenes (seeds 0, 1, ...) into `directory`, or open them where they lie
-    already.
-    """
+    """Draw `count` scenes (seeds 0, 1, ...) into `directory`, or open the ones drawn before."""
     shapes = {
-        "pictures": (SIZE, SIZE, 3),
-        "nouns": (SIZE, SIZE),
-        "colours": (SIZE, SIZE),
+        "pictures": (SIZE, SIZE, 3), "nouns": (SIZE, SIZE), "colours": (SIZE, SIZE),
         "factors": (len(FACTORS),),
-    }
+    }  # fmt: skip
     paths = {name: directory / f"{name}.npy" for name in shapes}
     if not (directory / "captions.json").exists():
         arrays = {name: np.empty((count, *shape), np.uint8) for name, shape in shapes.items()}
@@ -98,8 +92,6 @@ def build_pool(directory: Path, count: int, *, held_out: bool = False, workers: 
             with atomic_path(path) as temporary, open(temporary, "wb") as file:
                 np.save(file, arrays[name], allow_pickle=False)
         atomic_write_json(directory / "captions.json", captions)
-    opened = {
-        name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in paths.items()
-    }
+    opened = {key: np.load(path, mmap_mode="r", allow_pickle=False) for key, path in paths.items()}
     captions = json.loads((directory / "captions.json").read_text())
     return Pool(**opened, captions=captions)

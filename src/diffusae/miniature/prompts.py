@@ -1,6 +1,4 @@
-"""Captions of the world for studies: of the tenth of all captions that the miniature was never
-trained on.
-"""
+"""Captions of the world for studies, which the miniature was never trained on."""
 
 from __future__ import annotations
 
@@ -9,14 +7,14 @@ from collections.abc import Mapping
 from diffusae.miniature.captions import captioned_scene
 
 FIRST_SCENE = 100_000
-"""Scene seeds from here on are used by studies; the gate takes lower ones."""
+"""Scene seeds of studies start here; the gate takes lower ones."""
 
 
 class WorldPrompts:
-    """Held-out captions of the world, dealt out to the splits.
+    """Held-out captions of the world for the splits.
 
     Args:
-        counts: split name to the number of pictures.
+        counts: split name -> the number of pictures.
     """
 
     def __init__(self, counts: Mapping[str, int]) -> None:

@@ -1,6 +1,4 @@
-"""The silhouettes of the world's objects, as signed distance fields that can be placed at any size,
-angle and mirror.
-"""
+"""The silhouettes of the world's objects, as signed distance fields that can be placed anywhere."""
 
 from __future__ import annotations
 
@@ -12,9 +10,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import distance_transform_edt, map_coordinates
 
 TEMPLATE_SIZE = 256
-"""Side of a template in pixels; the object's own square [-1, 1] x [-1, 1] covers the middle half of
-it.
-"""
+"""Side of a template in pixels; the object's square [-1, 1] x [-1, 1] is its middle half."""
 
 Point = tuple[float, float]
 
@@ -106,8 +102,7 @@ NOUNS: tuple[str, ...] = tuple(_SILHOUETTES)
 
 @cache
 def signed_distance_template(noun: str) -> np.ndarray:
-    """Signed distance to the silhouette's edge, negative inside, in units of the object's half
-    side.
+    """Signed distance to the silhouette's edge, negative inside, in half sides of the object.
 
     Returns float32 `[TEMPLATE_SIZE, TEMPLATE_SIZE]` over the square [-2, 2] x [-2, 2].
     """
@@ -119,7 +114,7 @@ def signed_distance_template(noun: str) -> np.ndarray:
     inside = np.asarray(image) > 127
     outside_distance = np.asarray(distance_transform_edt(~inside))
     inside_distance = np.asarray(distance_transform_edt(inside))
-    # Between the two transforms lies one pixel: half of it belongs to either side.
+    # The transforms are one pixel apart: half of it belongs to each side.
     signed = np.where(inside, 0.5 - inside_distance, outside_distance - 0.5)
     return (signed * 4 / TEMPLATE_SIZE).astype(np.float32)
 
@@ -139,7 +134,7 @@ def placed_distance(
         centre: (x, y) in pixels.
         radius: half the side of the object's square, in pixels.
         angle: clockwise rotation in radians.
-        mirrored: whether left and right change places.
+        mirrored: whether left and right are swapped.
     """
     axis = np.arange(size, dtype=np.float32) + 0.5
     dx = (axis[None, :] - centre[0]) / radius
@@ -152,7 +147,6 @@ def placed_distance(
     columns = (x + 2) * TEMPLATE_SIZE / 4 - 0.5
     template = signed_distance_template(noun)
     distance = map_coordinates(template, [rows, columns], order=1, mode="nearest")
-    # Beyond the template the field is continued by the way to its border, so that it goes on
-    # growing.
+    # Beyond the template, add the distance to its border, so that the field keeps growing.
     beyond = np.hypot(np.maximum(np.abs(x) - 2, 0), np.maximum(np.abs(y) - 2, 0))
     return ((distance + beyond) * radius).astype(np.float32)

@@ -1,6 +1,4 @@
-"""How a scene is drawn: tone (coarse), style (middle) and grain (fine), three factors that never
-move an object.
-"""
+"""How a scene is drawn: tone (coarse), style (middle), grain (fine); none moves an object."""
 
 from __future__ import annotations
 
@@ -33,9 +31,7 @@ Field = np.ndarray
 
 
 def _smooth_step(value: Field) -> Field:
-    """Coverage of a pixel whose centre lies `value` pixels inside an edge: 0 outside, 1 inside,
-    linear between.
-    """
+    """Coverage, 0 to 1, of a pixel whose centre is `value` pixels inside an edge; linear."""
     return np.clip(value + 0.5, 0.0, 1.0)
 
 
@@ -48,7 +44,7 @@ def _line(distance: Field, centre: float, half_width: float) -> Field:
 
 
 def _blotches(size: int, rng: np.random.Generator, cells: int = 6) -> Field:
-    """Slow random variation in [0, 1], as pigment that has run."""
+    """Slow random variation in [0, 1], like pigment that has run."""
     grown = np.asarray(zoom(rng.random((cells, cells)), size / cells, order=1))
     return grown.clip(0, 1).astype(np.float32)
 
@@ -91,11 +87,8 @@ def draw_watercolour(
 ) -> np.ndarray:
     """A thin uneven wash whose pigment gathers at the rim and bleeds over it."""
     wash = _smooth_step(-distance) * (0.40 + 0.35 * _blotches(canvas.shape[0], rng))
-    canvas = _blend(
-        canvas,
-        0.75 * colour + 0.25,
-        np.maximum(wash, 0.35 * np.exp(-np.maximum(distance, 0) / 1.5)),
-    )
+    bleeding = 0.35 * np.exp(-np.maximum(distance, 0) / 1.5)
+    canvas = _blend(canvas, 0.75 * colour + 0.25, np.maximum(wash, bleeding))
     return _blend(canvas, 0.7 * colour, 0.8 * np.exp(-np.square((distance + 1.0) / 1.1)))
 
 
@@ -123,17 +116,13 @@ STYLES: dict[str, Callable[[np.ndarray, Field, np.ndarray, np.random.Generator],
 
 
 def background(size: int, tone: str, rng: np.random.Generator) -> np.ndarray:
-    """An even ground `[size, size, 3]` in [0, 1] of the tone, a little lighter or darker from
-    picture to picture.
-    """
+    """An even background `[size, size, 3]` in [0, 1] of the tone, slightly lighter or darker."""
     shade = np.asarray(TONES[tone], np.float32) + np.float32(rng.uniform(-0.02, 0.02))
     return np.broadcast_to(shade, (size, size, 3)).astype(np.float32)
 
 
 def add_grain(picture: np.ndarray, grain: str) -> np.ndarray:
-    """Lay the fine texture over the whole picture: none, a woven canvas, or ruled lines; its period
-    is four pixels.
-    """
+    """Add the fine texture: none, a woven canvas, or ruled lines; its period is four pixels."""
     axis = np.arange(picture.shape[0]) // 2 % 2 * 2 - 1
     patterns = {
         "smooth": np.zeros(picture.shape[:2]),

@@ -1,6 +1,4 @@
-"""The miniature's tokenizer: CLIP's own class over a small vocabulary in which every word of the
-world is one token.
-"""
+"""The miniature's tokenizer: CLIP's class with every word of the world as one token."""
 
 from __future__ import annotations
 
@@ -16,10 +14,9 @@ MAX_TOKENS = 32
 
 
 def build_tokenizer(words: Iterable[str]) -> CLIPTokenizer:
-    """A `CLIPTokenizer` that knows `words` as single tokens; any other text falls apart into
-    shorter pieces.
+    """A `CLIPTokenizer` that knows `words` as single tokens and splits any other text.
 
-    Byte-pair merges are learned from the words alone until each of them is one token.
+    Byte-pair merges are learned from the words alone, until every word is one token.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     learner = Tokenizer(models.BPE(unk_token=END, end_of_word_suffix="</w>"))
@@ -34,9 +31,8 @@ def build_tokenizer(words: Iterable[str]) -> CLIPTokenizer:
     learner.train_from_iterator(sorted(set(words)), trainer)
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     joined = dict.fromkeys(first + second for first, second in merges)
-    tokens = dict.fromkeys(
-        [*alphabet, *(f"{letter}</w>" for letter in alphabet), *joined, START, END]
-    )
+    letters = [*alphabet, *(f"{letter}</w>" for letter in alphabet)]
+    tokens = dict.fromkeys([*letters, *joined, START, END])
     build: Any = CLIPTokenizer  # its types know file names only
     return build(
         vocab={token: i for i, token in enumerate(tokens)},

@@ -1,6 +1,4 @@
-"""The training of the miniature, part by part; each part resumes from its checkpoint and is skipped
-when done.
-"""
+"""The training of the miniature, part by part; parts resume, and are skipped when they are done."""
 
 from __future__ import annotations
 
@@ -46,17 +44,16 @@ log = logging.getLogger(__name__)
 
 
 class MiniatureTraining:
-    """Trains autoencoder, annotator and denoiser in `directory`, in this order, and assembles the
-    pipeline folder.
+    """Trains autoencoder, annotator and denoiser, in this order, and writes the pipeline folder.
 
     Args:
         directory: holds the pool of scenes, the checkpoints and the latents.
-        scenes: how many scenes the pool holds.
+        scenes: size of the pool.
         autoencoder_steps, annotator_steps, denoiser_steps: training steps of each part.
         batch_size: of the denoiser; the other parts have batches of their own.
-        start_from: a pipeline folder whose weights the parts begin with, such as the shipped one; a
-            part of 0 steps is then taken as it is. None: random weights.
-        accelerator: `cpu`, `gpu` or `auto`, as Lightning names them.
+        start_from: a pipeline folder with the first weights, such as the shipped one; a part of 0
+            steps is taken from it unchanged. None: random weights.
+        accelerator: `cpu`, `gpu` or `auto`, as in Lightning.
         workers: processes that draw the pool.
     """
 
@@ -78,62 +75,37 @@ class MiniatureTraining:
         self.directory = Path(directory)
         self.scenes, self.workers = scenes, workers
         self.start_from = None if start_from is None else Path(start_from)
-        self.autoencoder_steps, self.annotator_steps, self.denoiser_steps = (
-            autoencoder_steps,
-            annotator_steps,
-            denoiser_steps,
-        )
-        self.batch_size, self.learning_rate, self.seed, self.accelerator = (
-            batch_size,
-            learning_rate,
-            seed,
-            accelerator,
-        )
+        self.autoencoder_steps, self.annotator_steps = autoencoder_steps, annotator_steps
+        self.denoiser_steps, self.batch_size = denoiser_steps, batch_size
+        self.learning_rate, self.seed, self.accelerator = learning_rate, seed, accelerator
 
     def pool(self) -> Pool:
         """The training scenes, drawn on the first call."""
         return build_pool(self.directory / "pool", self.scenes, workers=self.workers)
 
     def autoencoder(self) -> Any:
-        """Train the autoencoder (or load it) and set its scaling factor to one over the latents'
-        deviation.
-        """
+        """Train the autoencoder (or load it); its scaling factor is 1 / deviation of latents."""
         pl.seed_everything(self.seed)
         training = AutoencoderTraining(steps=self.autoencoder_steps)
         if self.start_from is not None:
             start: Any = AutoencoderKL.from_pretrained(self.start_from / "vae")
             training.autoencoder.load_state_dict(start.state_dict())
-        batch = 56
-        crops = RandomCrops(
-            self.pool().pictures, size=32, length=self.autoencoder_steps * batch, seed=self.seed
-        )
-        directory = self.directory / "autoencoder"
-        fit(
-            training,
-            crops,
-            batch_size=batch,
-            steps=self.autoencoder_steps,
-            directory=directory,
-            accelerator=self.accelerator,
-        )
+        batch, steps = 56, self.autoencoder_steps
+        crops = RandomCrops(self.pool().pictures, size=32, length=steps * batch, seed=self.seed)
+        self._fit("autoencoder", training, crops, batch_size=batch, steps=steps)
         autoencoder = training.autoencoder.eval().requires_grad_(False)
         deviation = encode_pictures(autoencoder, self.pool().pictures[:512]).std()
         autoencoder.register_to_config(scaling_factor=round(1 / float(deviation), 4))
         return autoencoder
 
     def latents(self) -> np.ndarray:
-        """The pool's scaled latents, float16 `[n, 4, 16, 16]`, memory-mapped; encoded on the first
-        call.
-        """
+        """The pool's scaled latents, float16 `[n, 4, 16, 16]`, memory-mapped; encoded once."""
         path = self.directory / "latents.npy"
         if not path.exists():
             autoencoder = self.autoencoder().float()
-            pictures = self.pool().pictures
+            pictures, factor = self.pool().pictures, autoencoder.config["scaling_factor"]
             rows = [
-                (
-                    encode_pictures(autoencoder, pictures[i : i + 64])
-                    * autoencoder.config["scaling_factor"]
-                ).half()
+                (encode_pictures(autoencoder, pictures[i : i + 64]) * factor).half()
                 for i in track(range(0, len(pictures), 64), "encoding the pool")
             ]
             with atomic_path(path) as temporary, open(temporary, "wb") as file:
@@ -148,9 +120,7 @@ class MiniatureTraining:
         return tokenizer(texts, padding="max_length", return_tensors="pt")["input_ids"]
 
     def denoiser(self) -> Denoiser:
-        """Train text encoder and U-Net (or load them); what comes back is the moving average of
-        their weights.
-        """
+        """Train text encoder and U-Net (or load them); the moving average of their weights."""
         latents, tokenizer = self.latents(), self.tokenizer()
         tokens = self._tokens(tokenizer, self.pool().captions)
         pl.seed_everything(self.seed)
@@ -161,55 +131,34 @@ class MiniatureTraining:
             denoiser.text_encoder = CLIPTextModel.from_pretrained(
                 self.start_from / "text_encoder", dtype=torch.float32
             )
-        denoiser.train()  # what is loaded comes in evaluation mode
-        training = DenoiserTraining(
-            denoiser, steps=self.denoiser_steps, learning_rate=self.learning_rate
-        )
-        data = CaptionedLatents(
-            latents,
-            tokens,
-            self._tokens(tokenizer, [""])[0],
-            length=self.denoiser_steps * self.batch_size,
-            seed=self.seed,
-        )
-        fit(
-            training,
-            data,
-            batch_size=self.batch_size,
-            steps=self.denoiser_steps,
-            directory=self.directory / "denoiser",
-            accelerator=self.accelerator,
-        )
+        denoiser.train()  # loaded modules are in evaluation mode
+        steps, size = self.denoiser_steps, self.batch_size
+        training = DenoiserTraining(denoiser, steps=steps, learning_rate=self.learning_rate)
+        empty = self._tokens(tokenizer, [""])[0]
+        data = CaptionedLatents(latents, tokens, empty, length=steps * size, seed=self.seed)
+        self._fit("denoiser", training, data, batch_size=size, steps=steps)
         averaged: Any = training.averaged.module
         return averaged.eval().requires_grad_(False)
 
     def annotator(self) -> SegmentationNetwork:
-        """Train the annotator (or load it), half on renders as drawn and half on autoencoded
-        ones.
-        """
+        """Train the annotator (or load it) on renders, half of them autoencoded."""
         pl.seed_everything(self.seed)
         training = AnnotatorTraining(steps=self.annotator_steps)
         if self.start_from is not None:
             shipped = MiniatureAnnotator(self.start_from / "annotator")
             training.network.load_state_dict(shipped.network.state_dict())
-        if self.annotator_steps > 0:
+        if (steps := self.annotator_steps) > 0:
             data = LabelledPictures(
-                self.pool(), self._autoencoded(), length=self.annotator_steps * 32, seed=self.seed
+                self.pool(), self._autoencoded(), length=steps * 32, seed=self.seed
             )
-            fit(
-                training,
-                data,
-                batch_size=32,
-                steps=self.annotator_steps,
-                directory=self.directory / "annotator",
-                accelerator=self.accelerator,
-            )
+            self._fit("annotator", training, data, batch_size=32, steps=steps)
         return training.network.eval().requires_grad_(False)
 
+    def _fit(self, part: str, module: pl.LightningModule, data: Any, **length: int) -> None:
+        fit(module, data, directory=self.directory / part, accelerator=self.accelerator, **length)
+
     def _autoencoded(self) -> np.ndarray:
-        """The pool's first pictures as the autoencoder gives them back; computed on the first
-        call.
-        """
+        """Reconstructions of the pool's first pictures; computed once."""
         path = self.directory / "autoencoded.npy"
         if not path.exists():
             autoencoder, pictures = self.autoencoder(), self.pool().pictures
@@ -223,7 +172,7 @@ class MiniatureTraining:
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
     def assemble(self, folder: str | Path) -> None:
-        """Write the pipeline folder with whatever the parts are trained to by now."""
+        """Write the pipeline folder with the parts as they are trained by now."""
         save_miniature(
             Path(folder),
             autoencoder=self.autoencoder(),

@@ -1,6 +1,4 @@
-"""The synthetic world: random captioned scenes, drawn with exact masks. All of it follows from a
-seed.
-"""
+"""The synthetic world: random captioned scenes, drawn with exact masks, all from a seed."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ SIZE = 64
 
 @dataclass(frozen=True)
 class Thing:
-    """One object of a scene: what it is and where; lengths in pixels, angle in radians."""
+    """One object of a scene: its name and its place; lengths in pixels, angle in radians."""
 
     noun: str
     colour: str
@@ -31,9 +29,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows and how it is drawn. `seed` fixes what style and tone leave to chance
-    (blotches, tiles).
-    """
+    """The objects of a picture and how it is drawn; `seed` fixes blotches and tiles."""
 
     things: tuple[Thing, ...]
     style: str
@@ -44,18 +40,14 @@ class Scene:
 
 @dataclass(frozen=True)
 class Render:
-    """A drawn scene: `picture` uint8 [SIZE, SIZE, 3]; `masks` maps each noun to its exact bool
-    [SIZE, SIZE] mask.
-    """
+    """A drawn scene: `picture` uint8 [SIZE, SIZE, 3]; `masks`: noun -> bool [SIZE, SIZE]."""
 
     picture: np.ndarray
     masks: dict[str, np.ndarray]
 
 
 def sample_scene(rng: np.random.Generator) -> Scene:
-    """Draw one to three objects with distinct nouns, apart from each other and wholly inside, and
-    the three factors.
-    """
+    """Draw style, tone, grain and one to three different objects, apart and wholly inside."""
     count = int(rng.choice([1, 2, 3], p=[0.3, 0.4, 0.3]))
     nouns = rng.choice(NOUNS, size=count, replace=False)
     things: list[Thing] = []
@@ -71,7 +63,7 @@ def sample_scene(rng: np.random.Generator) -> Scene:
 
 
 def _place(nouns: np.ndarray, rng: np.random.Generator, attempts: int = 40) -> list[Thing]:
-    """Try to place the objects one after the other; fewer come back where there was no room."""
+    """Place the objects one after the other; fewer are returned where there is no room."""
     smallest, largest = {1: (12.0, 20.0), 2: (11.5, 17.0), 3: (11.0, 14.0)}[len(nouns)]
     things: list[Thing] = []
     for noun in nouns:
@@ -80,24 +72,15 @@ def _place(nouns: np.ndarray, rng: np.random.Generator, attempts: int = 40) -> l
             x, y = rng.uniform(radius + 1, SIZE - radius - 1, size=2)
             if all(math.hypot(x - o.x, y - o.y) > 0.95 * (radius + o.radius) for o in things):
                 colour = str(rng.choice(list(COLOURS)))
-                angle = float(np.radians(rng.uniform(-12, 12)))
-                things.append(
-                    Thing(
-                        str(noun),
-                        colour,
-                        float(x),
-                        float(y),
-                        float(radius),
-                        angle,
-                        bool(rng.random() < 0.5),
-                    )
-                )
+                angle, mirrored = float(np.radians(rng.uniform(-12, 12))), bool(rng.random() < 0.5)
+                place = (float(x), float(y), float(radius), angle, mirrored)
+                things.append(Thing(str(noun), colour, *place))
                 break
     return things
 
 
 def render(scene: Scene) -> Render:
-    """Draw a scene. Masks depend on the things alone: style, tone and grain never move an edge."""
+    """Draw a scene. Masks depend on the objects alone: style, tone and grain never move an edge."""
     rng = np.random.default_rng(scene.seed)
     canvas = background(SIZE, scene.tone, rng)
     masks: dict[str, np.ndarray] = {}
@@ -110,13 +93,11 @@ def render(scene: Scene) -> Render:
             angle=thing.angle,
             mirrored=thing.mirrored,
         )
-        canvas = STYLES[scene.style](
-            canvas, distance, np.asarray(COLOURS[thing.colour], np.float32), rng
-        )
+        colour = np.asarray(COLOURS[thing.colour], np.float32)
+        canvas = STYLES[scene.style](canvas, distance, colour, rng)
         masks[thing.noun] = distance < 0
-    for earlier, thing in enumerate(
-        scene.things
-    ):  # what is drawn later covers what was drawn before
+    # Later objects cover earlier ones.
+    for earlier, thing in enumerate(scene.things):
         for later in scene.things[earlier + 1 :]:
             masks[thing.noun] = masks[thing.noun] & ~masks[later.noun]
     picture = np.clip(add_grain(canvas, scene.grain), 0, 1)

@@ -1,8 +1,8 @@
-"""Pictures in WebDataset shards: tars whose members of one key stand together, a picture and its
-label.
+"""Pictures in WebDataset shards: tars in which a picture and its label share a key and are
+adjacent.
 
-Pictures are decoded by PIL and labels read as text or JSON: no other member is looked at, and one
-that could run code is refused.
+PIL decodes pictures, and labels are text or JSON. Other members are not read, and members that
+could run code are refused.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ TASK = "class"
 PICTURES = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
 RUNS_CODE = ("pyd", "pickle", "pkl", "pth", "pt")
 """Members that WebDataset's own decoders would unpickle."""
+MOST_FAULTS = 20
+"""Faults that one error lists."""
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where one sample's picture lies, and its label."""
+    """The place of one sample's picture, and its label."""
 
     tar: Path
     key: str
@@ -44,15 +46,15 @@ class _Entry:
 
 
 class WebDatasetPictures:
-    """The pictures of plain (not compressed) tars; a sample's label is its class.
+    """The pictures of plain (not compressed) tars. A sample's label is its class.
 
     Args:
         path: a tar, or a pattern such as 'pets-*.tar'.
-        label: the member that holds the class: cls or txt, as text, or json.NAME, a field of the
-            JSON member; null: pictures have no labels.
+        label: the member with the class: cls or txt (text), or json.NAME (a field of the JSON
+            member). null: pictures have no labels.
 
     Raises:
-        UserError: no such tar, another kind of label.
+        UserError: the tar does not exist, or `label` is invalid.
     """
 
     drawn = False
@@ -60,20 +62,17 @@ class WebDatasetPictures:
     def __init__(self, path: str | None, *, label: str | None = "cls") -> None:
         if path is None:
             raise UserError(
-                "collection.source.path is null; name the tar that holds the pictures, or a pattern"
+                "collection.source.path is null; name the tar with the pictures, or a pattern"
             )
         if not isinstance(path, str | Path):
             raise UserError(
-                f"collection.source.path={path} must be one text: a tar, or a pattern such as"
-                " 'pets-*.tar'"
+                f"collection.source.path={path} must be one text: a tar, or a pattern such as "
+                "'pets-*.tar'"
             )
-        self.tars = sorted(
-            Path(found) for found in glob.glob(str(Path(path).expanduser()), recursive=True)
-        )
+        self.tars = sorted(map(Path, glob.glob(str(Path(path).expanduser()), recursive=True)))
         if not self.tars:
-            raise UserError(
-                f"no file matches {path!r}; set collection.source.path to a tar, or a pattern"
-            )
+            what = f"no file matches {path!r}"
+            raise UserError(f"{what}; set collection.source.path to a tar, or a pattern")
         together(
             f"{tar} is no file; set collection.source.path to tars"
             for tar in self.tars
@@ -81,16 +80,15 @@ class WebDatasetPictures:
         )
         names = Counter(tar.name for tar in self.tars)
         together(
-            f"{count} tars are called {name!r}, and pictures are named by their tar; rename them"
+            f"{count} tars are called {name!r}, but pictures are named by their tar; rename them"
             for name, count in names.items()
             if count > 1
         )
-        if label is not None and not isinstance(label, str):
+        valid = label is None or isinstance(label, str)
+        self._member, _, self._field = (label if valid and label else "").partition(".")
+        known = self._member in ("", "cls", "txt", "json")
+        if not valid or not known or (self._member == "json") != bool(self._field):
             raise UserError(f"collection.source.label={label} must be cls, txt, json.NAME or null")
-        member, _, self._field = (label or "").partition(".")
-        if member not in ("", "cls", "txt", "json") or (member == "json") != bool(self._field):
-            raise UserError(f"collection.source.label={label} must be cls, txt, json.NAME or null")
-        self._member = member
 
     @cached_property
     def _entries(self) -> list[_Entry]:
@@ -100,21 +98,20 @@ class WebDatasetPictures:
             try:
                 entries += self._read(path, faults)
             except OSError as error:
-                raise UserError(
-                    f"{path} cannot be read ({error.strerror or error}); let this user read it"
-                ) from error
+                what = f"{path} cannot be read ({error.strerror or error})"
+                raise UserError(f"{what}; let this user read it") from error
             except TarFault as fault:
                 raise UserError(f"{path} is not readable as a plain tar: {fault}") from fault
-        together(faults, most=_TOLD)
+        together(faults, most=MOST_FAULTS)
         if not entries:
             raise UserError(
-                f"{', '.join(map(str, self.tars[:5]))}: no pictures ({', '.join(PICTURES)}); set"
-                " collection.source.path to tars that hold some"
+                f"{', '.join(map(str, self.tars[:5]))}: no pictures ({', '.join(PICTURES)}); set "
+                "collection.source.path to tars with pictures"
             )
         return entries
 
     def _read(self, path: Path, faults: list[str]) -> Iterator[_Entry]:
-        """The samples of one tar; only headers and labels are read."""
+        """The samples of one tar. Only headers and labels are read."""
         without = 0
         with open(path, "rb") as file:
             head = file.read(HEAD_BYTES)
@@ -122,9 +119,7 @@ class WebDatasetPictures:
             if what := foreign(head):
                 raise TarFault(f"it is {what}")
             if name := compression_of(head):
-                raise TarFault(
-                    f"it is compressed by {name}; unpack it, pictures are compressed already"
-                )
+                raise TarFault(f"it is compressed by {name}, but must be plain; unpack it")
             samples = TarSamples(file, {self._member} - {""})
             for sample in samples:
                 entry = self._entry(path, sample, faults)
@@ -135,31 +130,28 @@ class WebDatasetPictures:
             log.warning("samples of %s without a picture, left out: %d", path, without)
         if samples.passed_over_count:
             log.info(
-                "members of %s that belong to no sample: %d, such as %s; they are passed over",
+                "members of %s that belong to no sample: %d, such as %s; they are skipped",
                 path, samples.passed_over_count, ", ".join(map(repr, samples.passed_over)),
             )  # fmt: skip
 
     def _entry(self, path: Path, sample: Sample, faults: list[str]) -> _Entry | None:
-        """A sample's picture and label; None where it has no picture."""
+        """A sample's picture and label; None if it has no picture."""
         key = sample.key
         for extension, member in sample.members.items():
             if extension.rpartition(".")[2] in RUNS_CODE:
-                faults.append(
-                    f"{path}: member {member.name!r} is refused: it could run code; leave it out"
-                )
+                refused = f"{path}: member {member.name!r} is refused"
+                faults.append(f"{refused}: it could run code; leave it out")
         pictures = [member for extension, member in sample.members.items() if extension in PICTURES]
         if len(pictures) > 1:
             faults.append(f"{path}: sample {key!r} holds two pictures; keep one")
         if not pictures:
             if any(extension.rpartition(".")[2] in PICTURES for extension in sample.members):
-                faults.append(f"{path}: sample {key!r} has no picture, {sample.told}")
+                faults.append(f"{path}: sample {key!r} has no picture, {sample.described}")
             return None
         label = self._label(path, sample, faults)
         if label is None and self._member:
-            faults.append(
-                f"{path}: sample {key!r} has no label ({self._told}); set collection.source.label,"
-                " or mend the tar"
-            )
+            what = f"{path}: sample {key!r} has no label ({self._label_name})"
+            faults.append(f"{what}; set collection.source.label, or mend the tar")
         return _Entry(path, key, pictures[-1].offset, pictures[-1].size, label)
 
     def _label(self, path: Path, sample: Sample, faults: list[str]) -> str | None:
@@ -169,41 +161,35 @@ class WebDatasetPictures:
             text = sample.data[self._member].decode("utf-8-sig")
             value = text.strip() if self._member != "json" else json_of(text).get(self._field)
             if isinstance(value, float | list | dict):
-                raise ValueError(
-                    f"{self._told} is {type(value).__name__}, not text or a whole number"
-                )
+                kind = type(value).__name__
+                raise ValueError(f"{self._label_name} is {kind}, not text or a whole number")
             label = "" if value is None else str(value)
             label.encode("utf-8")
         except (ValueError, AttributeError) as error:
             name = sample.members[self._member].name
-            faults.append(
-                f"{path}: member {name!r} cannot be read ({str(error)[:200]}); mend the tar"
-            )
+            reason = str(error)[:200]
+            faults.append(f"{path}: member {name!r} cannot be read ({reason}); mend the tar")
             return ""
         return label or None
 
     @property
-    def _told(self) -> str:
+    def _label_name(self) -> str:
         return f"json.{self._field}" if self._field else self._member
 
     def listed(self) -> list[Listed]:
-        """Every picture as `<tar>/<key>`, in the order of the tars."""
+        """All pictures as `<tar>/<key>`, in the order of the tars."""
         return [
-            (
-                f"{entry.tar.name}/{entry.key}",
-                None,
-                {TASK: entry.label} if entry.label is not None else {},
-            )
+            (f"{entry.tar.name}/{entry.key}", None, {TASK: entry.label} if entry.label else {})
             for entry in self._entries
         ]
 
     def tasks(self) -> dict[str, list[str]]:
-        """The classes in alphabetical order, or that of numbers."""
+        """The classes, sorted (as numbers if all are numbers)."""
         classes = in_order(entry.label for entry in self._entries if entry.label is not None)
         return {TASK: classes} if classes else {}
 
     def picture(self, place: int) -> UInt8[np.ndarray, "height width 3"]:
-        """The pixels of a listed picture; `Undecodable` where that fails."""
+        """The pixels of a listed picture; `Undecodable` if that fails."""
         entry = self._entries[place]
         if entry.size > MOST_BYTES:
             raise Undecodable(f"it has {entry.size} bytes, more than {MOST_BYTES}; make it smaller")
@@ -215,11 +201,7 @@ class WebDatasetPictures:
             raise Undecodable(f"it cannot be read ({error.strerror or error})") from error
 
     def fingerprint(self) -> str:
-        """A hash of all keys, sizes and labels; pictures are not read."""
+        """A hash of all keys, sizes and labels. Pictures are not read."""
         return listing_hash(
             f"{entry.tar.name} {entry.key} {entry.size} {entry.label}" for entry in self._entries
         )
-
-
-_TOLD = 20
-"""Faults that one error names."""

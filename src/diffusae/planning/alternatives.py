@@ -1,20 +1,18 @@
-"""What a plan asks beyond the study as it is configured: captions that are not at hand yet, and
-storing less.
-"""
+"""What a plan adds to the study as it is configured: assumed captions, and storing less."""
 
 from __future__ import annotations
 
 from functools import cached_property
 
 from diffusae.backbone.describe import Description
-from diffusae.planning.estimate import Estimate, estimate
+from diffusae.planning.estimate import StudyEstimate, estimate
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
 from diffusae.study.streams import subsampling_of
 from diffusae.study.study import Study
 
 KEPT: tuple[int | None, ...] = (None, 64, 16, 4)
-"""Positions of each training picture that a plan compares, beside those that are configured; None:
-the whole grid.
+"""Positions of a training picture that a plan compares, beside those that are configured; None: the
+whole grid.
 """
 
 ASSUMED_CAPTION = "a photo of a small brown dog that lies on a blue sofa at home"
@@ -24,12 +22,12 @@ depend on it.
 
 
 class WithoutCaptions(Study):
-    """A study whose captions are not at hand: as many as its counts ask for, all alike."""
+    """A study with assumed captions: as many as its counts ask for, all alike."""
 
     @cached_property
     def prompts(self) -> list[Prompt]:
         """Prompts that have the right number, splits and seeds."""
-        counts = check_counts(self.part("prompts")["counts"])
+        counts = check_counts(self.cfg.prompts.counts)
         texts = [
             (split, ASSUMED_CAPTION) for split, count in counts.items() for _ in range(count or 0)
         ]
@@ -57,17 +55,17 @@ def with_captions(study: Study) -> tuple[Study, str]:
     )
 
 
-def alternatives(study: Study, description: Description) -> dict[int | None, Estimate]:
+def alternatives(study: Study, description: Description) -> dict[int | None, StudyEstimate]:
     """{positions kept of a training picture: the study with them}, the most first."""
     whole = estimate(study, description, positions_per_image=None)
-    most = max([each.stream.positions for each in whole.trained] or [1])
+    most = max([one.stream.positions for one in whole.trained] or [1])
     thinned = subsampling_of(study)
     kept_ones = {*KEPT, *([] if thinned is None else [thinned.positions_per_image])} - {None}
-    found: dict[int | None, Estimate] = {None: whole}
-    found |= {
+    estimates: dict[int | None, StudyEstimate] = {None: whole}
+    estimates |= {
         kept: estimate(study, description, positions_per_image=kept)
         for kept in sorted(
-            (each for each in kept_ones if each is not None and each < most), reverse=True
+            (one for one in kept_ones if one is not None and one < most), reverse=True
         )
     }
-    return found
+    return estimates

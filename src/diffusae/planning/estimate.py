@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from diffusae.activations.journal import read_journals, size_of
 from diffusae.activations.schema import Stream
+from diffusae.activations.settings import ActivationSettings
 from diffusae.activations.size import npy_size, tar_size
 from diffusae.activations.stored_numbers import stored_numbers
 from diffusae.activations.subsampling import Subsampling
 from diffusae.backbone.describe import Description
+from diffusae.backbone.settings import ModelSettings
 from diffusae.prompts.prompt_set import Prompt
+from diffusae.sae.settings import TrainerSettings
 from diffusae.study.streams import (
     ATTENTION,
     SEEN_SPLITS,
@@ -35,18 +38,22 @@ from diffusae.study.streams import (
 from diffusae.study.study import Study
 
 _TOKENS_OF_A_WORD = 2
-"""An estimate, for the list of each word's tokens: the tokenizer is not loaded."""
+"""An estimate, for the list of every word's tokens: the tokenizer is not loaded."""
 
 _LABELS_BYTES = 150
-"""An estimate of what a sample tells of a given picture: its labels and its name."""
+"""An estimate of the labels and the name of a given picture in its sample."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamEstimate:
-    """One stream of the collection; `trained` unless it is the cross-attention, which gets no SAE.
+    """One stream of the collection.
 
-    `vectors` are counted by split, `bytes` are those of its shards, `steps` those of the training
-    of one SAE; a number of an update takes `bytes_per_number`.
+    Attributes:
+        trained: False for the cross-attention, which gets no SAE.
+        vectors: split -> vectors.
+        bytes: of its shards.
+        bytes_per_number: of an update.
+        steps: of the training of one SAE.
     """
 
     stream: Stream
@@ -70,10 +77,10 @@ class StreamEstimate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class StudyEstimate:
     """A study in numbers.
 
-    Args:
+    Attributes:
         pictures: split -> pictures. decoded: those among them that are decoded and kept as PNG.
         denoiser_passes: single pictures through the denoiser; guidance takes two a step. A given
             picture takes one a time t, a text none.
@@ -94,12 +101,12 @@ class Estimate:
     @property
     def trained(self) -> list[StreamEstimate]:
         """The streams that get an SAE: the cells of the grid."""
-        return [each for each in self.streams if each.trained]
+        return [stream for stream in self.streams if stream.trained]
 
     @property
     def stream_bytes(self) -> int:
         """Bytes of all shards of updates."""
-        return sum(each.bytes for each in self.streams)
+        return sum(stream.bytes for stream in self.streams)
 
     @property
     def bytes_to_collect(self) -> int:
@@ -116,19 +123,20 @@ def estimate(
     description: Description,
     *,
     positions_per_image: int | Literal["configured"] | None = "configured",
-) -> Estimate:
+) -> StudyEstimate:
     """Count a study through. Nothing is loaded: shapes come from `description`, captions from the
     prompts.
 
     Args:
-        positions_per_image: stored of a training picture, where another number than the study's is
-            asked about; None: the whole grid.
+        positions_per_image: stored of a training picture, in the place of the study's own number;
+            None: the whole grid.
 
     Raises:
         UserError: the limits of `activations` leave a picture without a position.
     """
-    model, prompts = study.cfg.model, study.prompts
-    bytes_per_number = stored_numbers(study.cfg.activations.dtype).bytes
+    model, prompts = ModelSettings.of(study.cfg), study.prompts
+    activations = ActivationSettings.of(study.cfg)
+    bytes_per_number = stored_numbers(activations.dtype).bytes
     # No scheduler is at hand; sizes do not depend on its timesteps.
     streams = streams_of(study, description, lambda t: t, description.tokens)
     text = study.kind == "text"
@@ -138,7 +146,7 @@ def estimate(
             np.array([_tokens_of(prompt.text) for prompt in group]) if text else None,
             group[0].split,
         )
-        for group in groups_of(prompts, study.cfg.activations.group_size)
+        for group in groups_of(prompts, activations.group_size)
     ]
     if positions_per_image == "configured":
         subsampling = subsampling_of(study)
@@ -154,8 +162,8 @@ def estimate(
     for stream in streams:
         shape = (stream.positions, stream.d_in, stream.block == ATTENTION)
         if shape not in sizes:
-            there = [group for group in groups if stored_in(stream, group.split)]
-            sizes[shape] = _stream_bytes(stream, there, subsampling, bytes_per_number)
+            stored = [group for group in groups if stored_in(stream, group.split)]
+            sizes[shape] = _stream_bytes(stream, stored, subsampling, bytes_per_number)
         vectors = dict.fromkeys(pictures, 0)
         for group in groups:
             if stored_in(stream, group.split):
@@ -176,7 +184,7 @@ def estimate(
         "pictures": len(study.cfg.grid.timesteps),
     }
     png = model.height * model.width * 3 + 1024
-    return Estimate(
+    return StudyEstimate(
         pictures=pictures,
         decoded=sum(len(texts) for texts in seen),
         denoiser_passes=len(prompts) * passes.get(study.kind, 0),
@@ -184,7 +192,7 @@ def estimate(
         image_bytes=sum(
             tar_size(np.concatenate([texts, np.full(len(texts), png)])) for texts in seen
         ),
-        batch_size=study.cfg.activations.batch_size,
+        batch_size=activations.batch_size,
         saes_a_cell=len(study.cfg.grid.k or [None]),
     )
 
@@ -204,14 +212,18 @@ def _steps_at(study: Study, stream: Stream) -> int:
     cfg = study.cfg
     if stream.block == ATTENTION:
         return 0
-    there = OmegaConf.merge(cfg, {"block": {"name": stream.block}, "timestep": {"t": stream.t}})
-    return there.trainer.steps
+    at_cell = OmegaConf.merge(cfg, {"block": {"name": stream.block}, "timestep": {"t": stream.t}})
+    assert isinstance(at_cell, DictConfig)
+    return TrainerSettings.of(at_cell).steps
 
 
 @dataclass(frozen=True)
 class _Group:
-    """One group: the bytes of what each sample tells, the tokens of each text (None: pictures), and
-    the split.
+    """One group of samples.
+
+    Attributes:
+        texts: bytes of every sample's JSON.
+        tokens: of every text; None: samples are pictures.
     """
 
     texts: np.ndarray
@@ -219,7 +231,7 @@ class _Group:
     split: str
 
     def kept(self, stream: Stream, subsampling: Subsampling | None) -> np.ndarray:
-        """Vectors of each sample."""
+        """Vectors of every sample."""
         most = (
             stream.positions
             if subsampling is None
@@ -236,7 +248,7 @@ def _stream_bytes(
     total = 0
     for group in groups:
         kept = group.kept(stream, subsampling)
-        # "positions": [...], with the longest number for each.
+        # "positions": [...], every number as long as the longest one.
         listed = 16 + kept * (len(str(stream.positions - 1)) + 2)
         if group.tokens is None:
             listed[kept == stream.positions] = 0
@@ -251,7 +263,7 @@ def _tokens_of(text: str) -> int:
 
 
 def _json_size(kind: str, prompt: Prompt) -> int:
-    """Bytes of what a sample tells of its picture or text."""
+    """Bytes of a sample's JSON."""
     size = _text_size(prompt.text) + len(str(prompt.seed)) + len(prompt.split)
     return size + (_LABELS_BYTES if kind == "pictures" else 0)
 
@@ -260,5 +272,5 @@ def _json_size(kind: str, prompt: Prompt) -> int:
 def _text_size(text: str) -> int:
     """The same without the digits of the seed and the name of the split."""
     words = {word: [10] * _TOKENS_OF_A_WORD for word in words_of(text)}
-    told = {"prompt": text, "seed": 0, "split": "", "word_tokens": words}
-    return len(json.dumps(told).encode()) - 1
+    sample = {"prompt": text, "seed": 0, "split": "", "word_tokens": words}
+    return len(json.dumps(sample).encode()) - 1

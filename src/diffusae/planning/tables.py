@@ -6,13 +6,14 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
-from diffusae.planning import probe
-from diffusae.planning.estimate import Estimate, StreamEstimate
+from diffusae.planning import timing
+from diffusae.planning.estimate import StreamEstimate, StudyEstimate
+from diffusae.settings import Settings, Within
 from diffusae.study.streams import SEEN_SPLITS, TRAINING_SPLIT
 from diffusae.study.study import Study
 
@@ -20,6 +21,18 @@ log = logging.getLogger(__name__)
 
 PLAN = "plan.json"
 WIDTH = 110
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings(Settings, part="plan"):
+    """Rates of this machine or another (`conf/plan.yaml`)."""
+
+    probe: bool
+    """Whether rates that are not given are measured."""
+    seconds_per_picture: Annotated[float, Within(1e-9, 10**9)] | None
+    """Of a generation with all its steps; None: not given."""
+    vectors_per_second: Annotated[float, Within(1e-9, 10**15)] | None
+    """Of the training of one autoencoder; None: not given."""
 
 
 @dataclass(frozen=True)
@@ -31,27 +44,26 @@ class Rates:
     seconds_per_picture: float | None
     vectors_per_second: dict[int, float]
 
-    def generation(self, study: Estimate) -> float | None:
+    def generation(self, study: StudyEstimate) -> float | None:
         """Seconds that the pictures take."""
-        each = self.seconds_per_picture
-        return None if each is None else each * sum(study.pictures.values())
+        seconds = self.seconds_per_picture
+        return None if seconds is None else seconds * sum(study.pictures.values())
 
-    def training(self, study: Estimate, stream: StreamEstimate) -> float | None:
+    def training(self, study: StudyEstimate, stream: StreamEstimate) -> float | None:
         """Seconds that one SAE takes."""
         rate = self.vectors_per_second.get(stream.stream.d_in)
         return None if rate is None else study.vectors_seen(stream) / rate
 
-    def training_of_all(self, study: Estimate) -> float | None:
+    def training_of_all(self, study: StudyEstimate) -> float | None:
         """Seconds that all SAEs take, one after the other."""
-        each = [self.training(study, stream) for stream in study.trained]
-        if None in each:
-            return None
-        return study.saes_a_cell * sum(seconds for seconds in each if seconds is not None)
+        seconds = [self.training(study, stream) for stream in study.trained]
+        known = [number for number in seconds if number is not None]
+        return study.saes_a_cell * sum(known) if len(known) == len(seconds) else None
 
 
-def measured_rates(study: Study, counted: Estimate) -> Rates:
+def measured_rates(study: Study, counted: StudyEstimate) -> Rates:
     """Rates as given, and the others measured where that needs no download."""
-    settings, source = study.cfg.plan, Path(study.cfg.model.source).expanduser()
+    settings, source = PlanSettings.of(study.cfg), Path(study.cfg.model.source).expanduser()
     seconds, vectors = settings.seconds_per_picture, settings.vectors_per_second
     widths = sorted({stream.stream.d_in for stream in counted.trained})
     by_width: dict[int, float] = {} if vectors is None else dict.fromkeys(widths, float(vectors))
@@ -63,7 +75,7 @@ def measured_rates(study: Study, counted: Estimate) -> Rates:
     elif settings.probe and seconds is None:
         if source.is_dir():
             log.info("measuring a picture")
-            seconds = probe.seconds_per_picture(study)
+            seconds = timing.seconds_per_picture(study)
         else:
             log.warning(
                 "model.source=%s is no local folder, and nothing is downloaded to measure it; give "
@@ -72,11 +84,11 @@ def measured_rates(study: Study, counted: Estimate) -> Rates:
             )
     if settings.probe and vectors is None:
         log.info("measuring training steps")
-        by_width = {d_in: probe.vectors_per_second(study, d_in) for d_in in widths}
+        by_width = {d_in: timing.vectors_per_second(study, d_in) for d_in in widths}
     return Rates(seconds, by_width)
 
 
-def sizes_table(study: Study, counted: Estimate) -> Table:
+def sizes_table(study: Study, counted: StudyEstimate) -> Table:
     table = Table("split", "pictures", "kept as", title=f"pictures of {study.name}")
     for split, count in counted.pictures.items():
         kept = "updates and PNG" if split in SEEN_SPLITS and counted.decoded else "updates"
@@ -87,7 +99,7 @@ def sizes_table(study: Study, counted: Estimate) -> Table:
     return table
 
 
-def cells_table(counted: Estimate, rates: Rates) -> Table:
+def cells_table(counted: StudyEstimate, rates: Rates) -> Table:
     names = ("stream", "grid", "d_in", "train", "other", "disk", "epochs", "time")
     table = Table(
         *(Column(name, no_wrap=True) for name in names),
@@ -96,30 +108,32 @@ def cells_table(counted: Estimate, rates: Rates) -> Table:
         collapse_padding=True,
         pad_edge=False,
     )
-    for each in counted.streams:
-        height, width = each.stream.grid
-        others = sum(each.vectors.values()) - each.training_vectors
-        row = [each.stream.folder, f"{height}x{width}", str(each.stream.d_in)]
-        row += [_count(each.training_vectors), _count(others), _bytes(each.bytes)]
-        if each.trained:
+    for stream in counted.streams:
+        height, width = stream.stream.grid
+        others = sum(stream.vectors.values()) - stream.training_vectors
+        row = [stream.stream.folder, f"{height}x{width}", str(stream.stream.d_in)]
+        row += [_count(stream.training_vectors), _count(others), _bytes(stream.bytes)]
+        if stream.trained:
             epochs = (
-                counted.vectors_seen(each) / each.training_vectors if each.training_vectors else 0.0
+                counted.vectors_seen(stream) / stream.training_vectors
+                if stream.training_vectors
+                else 0.0
             )
-            row += [f"{epochs:.1f}", _duration(rates.training(counted, each))]
+            row += [f"{epochs:.1f}", _duration(rates.training(counted, stream))]
         table.add_row(*row)
     return table
 
 
-def _told_training(counted: Estimate) -> str:
+def _told_training(counted: StudyEstimate) -> str:
     """Steps and vectors of one SAE's training, by block where blocks differ."""
-    steps = {each.stream.block: each.steps for each in counted.trained}
+    steps = {stream.stream.block: stream.steps for stream in counted.trained}
     if len(set(steps.values())) == 1:
         count = next(iter(steps.values()))
         return f"one SAE sees {count * counted.batch_size:,} vectors in {count:,} steps"
     return "steps of one SAE: " + ", ".join(f"{block} {count:,}" for block, count in steps.items())
 
 
-def savings_table(counted: Estimate, others: Mapping[int | None, Estimate]) -> Table:
+def savings_table(counted: StudyEstimate, others: Mapping[int | None, StudyEstimate]) -> Table:
     """What storing fewer positions of each training picture would save."""
     names = ("kept a picture", "vectors, most", "least", "updates", "saves", "epochs, most")
     table = Table(
@@ -131,7 +145,7 @@ def savings_table(counted: Estimate, others: Mapping[int | None, Estimate]) -> T
         pad_edge=False,
     )
     for kept, other in others.items():
-        vectors = [each.training_vectors for each in other.trained]
+        vectors = [stream.training_vectors for stream in other.trained]
         saved = counted.stream_bytes - other.stream_bytes
         epochs = _most_epochs(other)
         table.add_row(
@@ -145,17 +159,17 @@ def savings_table(counted: Estimate, others: Mapping[int | None, Estimate]) -> T
     return table
 
 
-def _most_epochs(counted: Estimate) -> float | None:
-    each = [
-        counted.vectors_seen(one) / one.training_vectors
-        for one in counted.trained
-        if one.training_vectors
+def _most_epochs(counted: StudyEstimate) -> float | None:
+    epochs = [
+        counted.vectors_seen(stream) / stream.training_vectors
+        for stream in counted.trained
+        if stream.training_vectors
     ]
-    return max(each, default=None)
+    return max(epochs, default=None)
 
 
-def alternative_json(kept: int | None, counted: Estimate) -> dict[str, Any]:
-    vectors = [each.training_vectors for each in counted.trained]
+def alternative_json(kept: int | None, counted: StudyEstimate) -> dict[str, Any]:
+    vectors = [stream.training_vectors for stream in counted.trained]
     return {
         "positions_per_image": kept,
         "max_vectors": max(vectors, default=0),
@@ -165,16 +179,18 @@ def alternative_json(kept: int | None, counted: Estimate) -> dict[str, Any]:
     }
 
 
-def totals_table(counted: Estimate, rates: Rates, *, free: int, there: int) -> Table:
+def totals_table(counted: StudyEstimate, rates: Rates, *, free: int, already: int) -> Table:
     table = Table("in total", "", title="what it takes")
-    vectors = sum(sum(each.vectors.values()) for each in counted.streams)
+    vectors = sum(sum(stream.vectors.values()) for stream in counted.streams)
     table.add_row("vectors", f"{vectors:,}")
-    numbers = sum(each.training_numbers_bytes for each in counted.trained)
+    numbers = sum(stream.training_numbers_bytes for stream in counted.trained)
     table.add_row("training vectors' numbers alone", _bytes(numbers))
     table.add_row("shards of updates", _bytes(counted.stream_bytes))
     table.add_row("shards of pictures, at most", _bytes(counted.image_bytes))
-    table.add_row("of these, there already", _bytes(there))
-    fits = "" if counted.bytes_to_collect - there <= free else "  DOES NOT FIT: collect will refuse"
+    table.add_row("of these, there already", _bytes(already))
+    fits = (
+        "" if counted.bytes_to_collect - already <= free else "  DOES NOT FIT: collect will refuse"
+    )
     table.add_row("free disk", f"{_bytes(free)}{fits}")
     table.add_row("collect", _duration(rates.generation(counted)))
     table.add_row(
@@ -185,7 +201,7 @@ def totals_table(counted: Estimate, rates: Rates, *, free: int, there: int) -> T
 
 
 def plan_json(
-    study: Study, counted: Estimate, rates: Rates, *, free: int, there: int
+    study: Study, counted: StudyEstimate, rates: Rates, *, free: int, already: int
 ) -> dict[str, Any]:
     return {
         "experiment": study.name,
@@ -194,33 +210,33 @@ def plan_json(
         "denoiser_passes": counted.denoiser_passes,
         "streams": [
             {
-                "folder": each.stream.folder,
-                "grid": list(each.stream.grid),
-                "d_in": each.stream.d_in,
-                "vectors": each.vectors,
-                "bytes": each.bytes,
-                "trained": each.trained,
-                "training_numbers_bytes": each.training_numbers_bytes,
-                "training_steps": each.steps if each.trained else None,
+                "folder": stream.stream.folder,
+                "grid": list(stream.stream.grid),
+                "d_in": stream.stream.d_in,
+                "vectors": stream.vectors,
+                "bytes": stream.bytes,
+                "trained": stream.trained,
+                "training_numbers_bytes": stream.training_numbers_bytes,
+                "training_steps": stream.steps if stream.trained else None,
                 "epochs": (
-                    counted.vectors_seen(each) / each.training_vectors
-                    if each.trained and each.training_vectors
+                    counted.vectors_seen(stream) / stream.training_vectors
+                    if stream.trained and stream.training_vectors
                     else None
                 ),
-                "training_seconds": rates.training(counted, each) if each.trained else None,
+                "training_seconds": rates.training(counted, stream) if stream.trained else None,
             }
-            for each in counted.streams
+            for stream in counted.streams
         ],
         "training": {
             "split": TRAINING_SPLIT,
             "batch_size": counted.batch_size,
             "saes_a_cell": counted.saes_a_cell,
-            "numbers_bytes": sum(each.training_numbers_bytes for each in counted.trained),
+            "numbers_bytes": sum(stream.training_numbers_bytes for stream in counted.trained),
         },
         "bytes": {
             "updates": counted.stream_bytes,
             "pictures_at_most": counted.image_bytes,
-            "there_already": there,
+            "there_already": already,
             "free": free,
         },
         "rates": {

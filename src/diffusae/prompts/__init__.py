@@ -1,3 +1,2 @@
 """Prompt sets: which captions are generated, with which seeds, and what each picture is used
-for.
-"""
+for."""

@@ -1,6 +1,4 @@
-"""Captions in files: text, CSV, JSONL, Parquet and WebDataset tars, read as a stream, each row with
-its place in the file.
-"""
+"""Captions from text, CSV, JSONL, Parquet and WebDataset tars, read as a stream of rows."""
 
 from __future__ import annotations
 
@@ -19,15 +17,13 @@ from diffusae.prompts.rows import Reading, Row
 from diffusae.prompts.tar_files import read_tar_to_end, tar_rows
 
 ROWS_AT_ONCE = 16_384
-"""Rows of a Parquet file that are in memory at one time."""
+"""Rows of a Parquet file that are in memory at once."""
 COMPRESSED = (".gz", ".bz2", ".xz")
 _MAGIC: Mapping[str, tuple[int, bytes]] = {"parquet": (0, b"PAR1"), "webdataset": (257, b"ustar")}
 
 
 class Format(NamedTuple):
-    """How one kind of file is read: suffixes, the column that captions have unless told otherwise,
-    and the reader.
-    """
+    """A format of files: its suffixes, the default column of captions, and the reader."""
 
     suffixes: tuple[str, ...]
     column: str | None
@@ -44,11 +40,10 @@ FORMATS: Mapping[str, Format] = {
 
 
 def format_of(path: Path, name: str | None = None) -> str:
-    """The format of this name, or the one that the suffix tells (`.gz`, `.bz2` and `.xz` are looked
-    through).
+    """The format of this name, or of the file's suffix (before `.gz`, `.bz2` or `.xz`).
 
     Raises:
-        UserError: an unknown name or suffix.
+        UserError: the name or suffix is unknown.
     """
     if name is not None:
         if name not in FORMATS:
@@ -58,11 +53,11 @@ def format_of(path: Path, name: str | None = None) -> str:
     for known, format in FORMATS.items():
         if suffix in format.suffixes:
             return known
-    told = ", ".join(f"{name} ({' '.join(format.suffixes)})" for name, format in FORMATS.items())
-    hint = " Of JSON, one object a line is read (jsonl)." if suffix == ".json" else ""
+    listed = ", ".join(f"{name} ({' '.join(format.suffixes)})" for name, format in FORMATS.items())
+    hint = " JSON is read as one object per line (jsonl)." if suffix == ".json" else ""
     raise UserError(
-        f"{path}: the suffix {suffix!r} tells no format; set prompts.format to one of:"
-        f" {told}.{hint}"
+        f"{path}: the suffix {suffix!r} is of no known format; set prompts.format to one of: "
+        f"{listed}.{hint}"
     )
 
 
@@ -75,51 +70,48 @@ def read_rows(
     delimiter: str | None = None,
     encoding: str = UTF_8,
 ) -> Iterator[Row]:
-    """Every row of a file in its order, good and bad.
+    """All rows of a file in order, good and bad.
 
     Args:
-        column: the column, key or member with the caption; None: the format's usual one.
-        fields: further columns to give.
-        delimiter: of CSV; None: a comma, in .tsv a tab.
-        encoding: of text, CSV, JSON lines and a tar's members, one of `ENCODINGS`.
+        column: the column, key or member with the caption. None: the format's default.
+        fields: further columns to read.
+        delimiter: delimiter of CSV. None: a comma, in .tsv a tab.
+        encoding: encoding of text, CSV, JSON lines and a tar's members, one of `ENCODINGS`.
 
     Raises:
-        UserError: the file has no such column, has another encoding, is damaged, or is no file of
-            its format at all.
+        UserError: the column is missing, or the file has another encoding or format or is damaged.
     """
     name = format_of(path, format)
-    found = FORMATS[name]
-    if found.column is None and (column or fields):
-        raise UserError(
-            f"{path}: a text file has no columns; leave prompts.column and prompts.where out"
-        )
+    known = FORMATS[name]
+    if known.column is None and (column or fields):
+        raise UserError(f"{path}: text has no columns; leave prompts.column and prompts.where out")
     if delimiter is not None and name != "csv":
         raise UserError(
-            f"{path}: prompts.delimiter is of CSV, this is {name}; leave it out, or set"
-            " prompts.format=csv"
+            f"{path}: prompts.delimiter is for CSV, this is {name}; leave it out, or set "
+            "prompts.format=csv"
         )
     if encoding != UTF_8 and name == "parquet":
         raise UserError(f"{path}: Parquet is always UTF-8; leave prompts.encoding out")
     try:
         _check_kind(path, name)
-        how = Reading(column or found.column or "", fields, delimiter, encoding, ROWS_AT_ONCE)
-        for row in found.read(path, how):
+        how = Reading(column or known.column or "", fields, delimiter, encoding, ROWS_AT_ONCE)
+        for row in known.read(path, how):
             fault = caption_fault(row.text) if row.text and not row.fault else ""
             yield row._replace(fault=fault) if fault else row
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read ({error.strerror or error}); let this user read it, or copy it"
-            " again"
+            f"{path} cannot be read ({error.strerror or error}); let this user read it, or copy it "
+            "again"
         ) from error
 
 
 def check_whole(path: Path, *, format: str | None) -> None:
-    """Read what tells whether a file is whole, and has not been read because no more captions were
-    needed: a tar up to its end mark, a compressed file up to its checksum. Other files tell
-    nothing.
+    """Check the part of a file after the last needed caption.
+
+    A tar is read to its end mark, a compressed file to its checksum. Other files cannot be checked.
 
     Raises:
-        UserError: it is cut or damaged.
+        UserError: the file is cut or damaged.
     """
     if format_of(path, format) == "webdataset":
         read_tar_to_end(path)
@@ -137,7 +129,8 @@ def _check_kind(path: Path, name: str) -> None:
         raise UserError(f"{path} is {what}")
     if name == "parquet" and compression_of(head):
         raise UserError(
-            f"{path} is compressed by {compression_of(head)}, which Parquet does inside; unpack it"
+            f"{path} is compressed by {compression_of(head)}, but Parquet compresses inside; "
+            "unpack it"
         )
     for other, (place, magic) in _MAGIC.items():
         if other != name and head[place:].startswith(magic):

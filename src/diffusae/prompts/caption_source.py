@@ -1,4 +1,4 @@
-"""Captions from files of any known format, checked and dealt out to the splits."""
+"""Captions from files of any known format, checked and distributed to the splits."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from diffusae.prompts.selection import Selection
 
 log = logging.getLogger(__name__)
 
-MOST_TOLD = 20
-"""Bad lines that a message names; it counts the others."""
+MOST_NAMED = 20
+"""Bad lines that a message lists. Others are only counted."""
 
 Caption = tuple[str, str, str]  # split, text, its place
 
@@ -30,32 +30,29 @@ BadLines = Literal["refuse", "skip"]
 
 
 class FilePrompts:
-    """The captions of one file, or of all files of a folder or of a pattern such as
-    `captions-*.parquet`, in their names' order.
+    """The captions of one file, or of all files of a folder or a pattern, in the order of names.
 
-    Files are read once and as a stream, and no further than the counts need: lines after the last
-    caption that is taken are neither read nor checked, and nor are further files. The file of that
-    caption is checked to its end where it can tell whether it is whole: a tar by its headers, a
-    compressed file by its checksum.
+    Files are read once, as a stream, up to the last needed caption. Lines after it and further
+    files are neither read nor checked, except that its own file must not be cut: a tar is checked
+    by its headers, a compressed file by its checksum.
 
     Args:
-        path: the file, folder or pattern.
-        counts: split name to the number of pictures; with split="hash" they are upper bounds, and
-            None is no bound.
-        split: "order": the first captions are the first split's, as many as its count, and so on.
-            "hash": a caption's split follows from its text (`HashSplit`).
-        shares, split_seed: of the hash split, see there; unused with split="order".
-        format: text, csv, jsonl, parquet or webdataset; None: told by the suffix.
-        column: where captions stand; None: `caption`, in a tar the member `txt`.
-        delimiter: of CSV, one character, or "tab"; None: a comma, in .tsv a tab.
-        encoding: of text, CSV, JSON lines and tars, one of `ENCODINGS`.
-        bad_lines: "refuse" or "skip" what is empty, not UTF-8, not JSON and so on; both name it. A
-            damaged file is refused either way.
+        path: the file, folder or pattern (such as `captions-*.parquet`).
+        counts: {split: number of pictures}. With split="hash" these are limits; None: no limit.
+        split: "order": the first split takes the first captions, and so on. "hash": a caption's
+            split follows from its text (`HashSplit`).
+        shares, split_seed: arguments of `HashSplit`.
+        format: text, csv, jsonl, parquet or webdataset. None: by suffix.
+        column: the column of captions. None: `caption`, in a tar the member `txt`.
+        delimiter: delimiter of CSV: one character, or "tab". None: a comma, in .tsv a tab.
+        encoding: encoding of text, CSV, JSON lines and tars, one of `ENCODINGS`.
+        bad_lines: "refuse" or "skip" bad lines (empty, not UTF-8, not JSON, ...). Both list them. A
+            damaged file is always refused.
         selection: further arguments of `Selection`.
 
     Raises:
-        UserError: no such file, bad settings; from `texts` also bad lines, named by number, and too
-            few captions.
+        UserError: the file does not exist, or settings are invalid. `texts` also: bad lines (with
+            numbers), or too few captions.
     """
 
     def __init__(
@@ -78,21 +75,21 @@ class FilePrompts:
             if value not in get_args(known):
                 faults.append(str(unknown(f"prompts.{name}:", value, get_args(known))))
         if column is not None and (not isinstance(column, str) or not column):
-            faults.append(f"prompts.column={column!r} must be a name, or null for the usual one")
+            faults.append(f"prompts.column={column!r} must be a name, or null for the default")
         together(faults)
         self.delimiter = None if delimiter is None else delimiter_of(delimiter)
         self.encoding = encoding_of(encoding)
         self.paths = caption_paths(path, format)
-        for each in self.paths:
-            format_of(each, format)
+        for file in self.paths:
+            format_of(file, format)
         self.counts = check_counts(counts, open_ended=split == "hash")
         self.by_hash = split == "hash"
         if self.by_hash:
-            dealt = HashSplit(shares or {}, seed=split_seed).shares
-            if lacking := self.counts.keys() - dealt.keys():
+            given = HashSplit(shares or {}, seed=split_seed).shares
+            if lacking := self.counts.keys() - given.keys():
                 raise UserError(
-                    f"prompts.counts ask for {', '.join(sorted(lacking))}, which prompts.shares"
-                    " give nothing; give a share, or set the count to 0"
+                    f"prompts.counts ask for {', '.join(sorted(lacking))}, but prompts.shares give "
+                    "no share; give one, or set the count to 0"
                 )
         self.shares, self.split_seed = shares or {}, split_seed
         self.format, self.column, self.bad_lines = format, column, bad_lines
@@ -100,27 +97,23 @@ class FilePrompts:
         self.selection = selection
 
     def texts(self) -> list[Caption]:
-        """(split, caption, place in its file), split by split. A study's stages ask often: an
-        unchanged file is read once.
-        """
-        return list(
-            _read(
-                tuple(
-                    (path, (stat := path.stat()).st_mtime_ns, stat.st_size) for path in self.paths
-                ),
-                tuple(self.counts.items()),
-                shares=tuple(self.shares.items()) if self.by_hash else None,
-                split_seed=self.split_seed,
-                format=self.format,
-                column=self.column,
-                delimiter=self.delimiter,
-                encoding=self.encoding,
-                bad_lines=self.bad_lines,
-                selection=tuple(
-                    (n, tuple(v) if n == "where" else v) for n, v in self.selection.items()
-                ),
-            )
+        """(split, caption, place in its file), by split. An unchanged file is read only once."""
+        stats = [(path, path.stat()) for path in self.paths]
+        captions = _read(
+            tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in stats),
+            tuple(self.counts.items()),
+            shares=tuple(self.shares.items()) if self.by_hash else None,
+            split_seed=self.split_seed,
+            format=self.format,
+            column=self.column,
+            delimiter=self.delimiter,
+            encoding=self.encoding,
+            bad_lines=self.bad_lines,
+            selection=tuple(
+                (n, tuple(v) if n == "where" else v) for n, v in self.selection.items()
+            ),
         )
+        return list(captions)
 
 
 @lru_cache(maxsize=4)
@@ -137,15 +130,12 @@ def _read(
     bad_lines: BadLines,
     selection: tuple[tuple[str, Any], ...],
 ) -> tuple[Caption, ...]:
-    """Read and check; every argument is hashable, and files count with their time and size, so that
-    it is remembered.
-    """
+    """Read and check. The result is cached by the arguments, which include files' times and
+    sizes."""
     chosen = Selection(**dict(selection))
-    deal = (
-        _InOrder(dict(counts))
-        if shares is None
-        else _ByHash(dict(counts), HashSplit(dict(shares), seed=split_seed))
-    )
+    taken: _InOrder | _ByHash = _InOrder(dict(counts))
+    if shares is not None:
+        taken = _ByHash(dict(counts), HashSplit(dict(shares), seed=split_seed))
     bad = _BadLines(bad_lines)
     read = 0
     paths = [path for path, *_ in files]
@@ -158,23 +148,23 @@ def _read(
         if row.fault or not text:
             bad.add(f"{path}, {row.where}: {row.fault or 'empty; remove it'}")
         elif _wants(chosen, text, row, path):
-            deal.add(text, f"{path.name}, {row.where}")
-            if deal.full:
+            taken.add(text, f"{path.name}, {row.where}")
+            if taken.full:
                 check_whole(path, format=format)
                 break
-    bad.tell()
+    bad.report()
     source = str(paths[0]) if len(paths) == 1 else f"the {len(paths)} files"
     if read > bad.count and chosen.never_seen:
         raise UserError(
-            f"no row of {source} has the column {', '.join(sorted(chosen.never_seen))}; mend"
-            " prompts.where"
+            f"no row of {source} has the column {', '.join(sorted(chosen.never_seen))}; mend "
+            "prompts.where"
         )
     reasons = ", ".join(f"{count} {reason}" for reason, count in chosen.left_out.most_common())
     if reasons:
         source += f" (left out: {reasons})"
-    captions = deal.captions()
+    captions = taken.captions()
     log.info("captions taken: %d, of the first %d in %s", len(captions), read, source)
-    deal.require(source)
+    taken.require(source)
     return captions
 
 
@@ -192,38 +182,38 @@ def _wants(chosen: Selection, text: str, row: Row, path: Path) -> bool:
 
 
 class _InOrder:
-    """The first captions are the first split's."""
+    """The first split takes the first captions, and so on."""
 
     def __init__(self, counts: Mapping[str, Any]) -> None:
         self.counts = counts
         self.needed = sum(counts.values())
-        self._found: list[tuple[str, str]] = []
+        self._taken: list[tuple[str, str]] = []
 
     @property
     def full(self) -> bool:
-        return len(self._found) == self.needed
+        return len(self._taken) == self.needed
 
     def add(self, text: str, where: str) -> None:
-        self._found.append((text, where))
+        self._taken.append((text, where))
 
     def captions(self) -> tuple[Caption, ...]:
         splits = [split for split, count in self.counts.items() for _ in range(count)]
-        return tuple((split, *found) for split, found in zip(splits, self._found, strict=False))
+        return tuple((split, *entry) for split, entry in zip(splits, self._taken, strict=False))
 
     def require(self, source: str) -> None:
         if not self.full:
             raise UserError(
-                f"prompts.counts ask for {self.needed} caption{'s' * (self.needed != 1)}, {source}"
-                f" has {len(self._found)}; lower the counts, or give more captions"
+                f"prompts.counts ask for {self.needed} caption{'s' * (self.needed != 1)}, {source} "
+                f"has {len(self._taken)}; lower the counts, or give more captions"
             )
 
 
 class _ByHash:
-    """Every caption goes where its hash says, while there is room."""
+    """A caption goes to the split of its hash, unless that is full."""
 
     def __init__(self, counts: Mapping[str, int | None], split_of: HashSplit) -> None:
         self.counts, self.split_of = counts, split_of
-        self._found: dict[str, list[tuple[str, str]]] = {split: [] for split in counts}
+        self._taken: dict[str, list[tuple[str, str]]] = {split: [] for split in counts}
         self._open = set(counts)
 
     @property
@@ -233,27 +223,27 @@ class _ByHash:
     def add(self, text: str, where: str) -> None:
         split = self.split_of(text)
         if split in self._open:
-            self._found[split].append((text, where))
-            if len(self._found[split]) == self.counts[split]:
+            self._taken[split].append((text, where))
+            if len(self._taken[split]) == self.counts[split]:
                 self._open.remove(split)
 
     def captions(self) -> tuple[Caption, ...]:
-        return tuple((split, *found) for split, all_of in self._found.items() for found in all_of)
+        return tuple((split, *entry) for split, all_of in self._taken.items() for entry in all_of)
 
     def require(self, source: str) -> None:
-        empty = [split for split, found in self._found.items() if not found]
+        empty = [split for split, entries in self._taken.items() if not entries]
         if empty:
             raise UserError(
-                f"no caption of {source} falls into {', '.join(empty)}; give more captions, raise"
-                " the share, or set the count to 0"
+                f"no caption of {source} falls into {', '.join(empty)}; give more captions, raise "
+                "the share, or set the count to 0"
             )
         for split in sorted(self._open):
             if self.counts[split] is not None:
                 log.warning(
                     "split %s gets %d caption%s of %s, fewer than prompts.counts.%s=%d",
                     split,
-                    len(self._found[split]),
-                    "s" * (len(self._found[split]) != 1),
+                    len(self._taken[split]),
+                    "s" * (len(self._taken[split]) != 1),
                     source,
                     split,
                     self.counts[split],
@@ -261,7 +251,7 @@ class _ByHash:
 
 
 class _BadLines:
-    """Gathers bad lines: one error that names them, or one warning."""
+    """Collects bad lines for one error or one warning."""
 
     def __init__(self, policy: BadLines) -> None:
         self.policy = policy
@@ -269,27 +259,21 @@ class _BadLines:
 
     def add(self, fault: str) -> None:
         self.count += 1
-        if len(self.first) < MOST_TOLD:
+        if len(self.first) < MOST_NAMED:
             self.first.append(fault)
 
-    def tell(self) -> None:
+    def report(self) -> None:
         if not self.count:
             return
         rest = self.count - len(self.first)
-        told = "\n  - ".join(["", *self.first, *([f"and {rest} more"] if rest else [])])
+        listed = "\n  - ".join(["", *self.first, *([f"and {rest} more"] if rest else [])])
         remedy = "Leave bad lines out by prompts.bad_lines=skip"
         if any("not UTF-8" in fault for fault in self.first):
-            remedy += (
-                "; where a file has another encoding than UTF-8, name it by prompts.encoding, such"
-                " as latin-1"
-            )
+            remedy += "; for another encoding than UTF-8, set prompts.encoding, such as latin-1"
         if self.policy == "skip":
-            log.warning(
-                "%s left out:%s",
-                "1 bad line is" if self.count == 1 else f"{self.count} bad lines are",
-                told,
-            )
+            what = "1 bad line is" if self.count == 1 else f"{self.count} bad lines are"
+            log.warning("%s left out:%s", what, listed)
         elif self.count == 1:
             raise UserError(f"{self.first[0]}\n{remedy}")
         else:
-            raise UserError(f"{self.count} bad lines:{told}\n{remedy}")
+            raise UserError(f"{self.count} bad lines:{listed}\n{remedy}")

@@ -18,11 +18,7 @@ _SPELT = {"\\t": "\t", "tab": "\t"}
 
 
 def delimiter_of(value: object) -> str:
-    """A delimiter as it is set: one character, `tab` or `\\t`.
-
-    Raises:
-        UserError: it is something else.
-    """
+    """A delimiter from the configuration: one character, `tab` or `\\t`; `UserError` otherwise."""
     delimiter = _SPELT.get(value, value) if isinstance(value, str) else ""
     if len(delimiter) != 1 or delimiter in '\r\n"':
         raise UserError(f"prompts.delimiter={value!r} must be one character, such as ';', or tab")
@@ -30,7 +26,7 @@ def delimiter_of(value: object) -> str:
 
 
 def csv_rows(path: Path, how: Reading) -> Iterator[Row]:
-    """A caption a row; a row may take several lines where its fields are quoted."""
+    """One caption per row. A row with quoted fields may have several lines."""
     delimiter = how.delimiter or ("\t" if ".tsv" in (s.lower() for s in path.suffixes) else ",")
     source = lines(path, how.encoding)
     first = next(source, "")
@@ -45,51 +41,34 @@ def csv_rows(path: Path, how: Reading) -> Iterator[Row]:
         for row in reader:
             where, line = f"line {line}", reader.line_num + 1
             if len(row) != len(header) and row:
-                counted = (
-                    f"{len(row)} field{'s' * (len(row) != 1)} where the header has {len(header)}"
-                )
-                yield Row(where, "", f"{counted}; quote captions with {delimiter!r}")
+                count = f"{len(row)} field{'s' * (len(row) != 1)}, but the header has {len(header)}"
+                yield Row(where, "", f"{count}; quote captions with {delimiter!r}")
                 continue
-            text, *others = [row[place] for place in places] if row else [""]
-            bad = any(
-                not cell.isascii() and not_decoded(cell, how.encoding) for cell in (text, *others)
-            )
+            cells = [row[place] for place in places] if row else [""]
+            bad = any(not cell.isascii() and not_decoded(cell, how.encoding) for cell in cells)
             fault = f"not {how.encoding.upper()}; save the file as UTF-8" if bad else ""
-            yield Row(
-                where,
-                "" if fault else text,
-                fault or untyped_fault(text),
-                dict(zip(how.fields, others, strict=False)),
-            )
+            fields = dict(zip(how.fields, cells[1:], strict=False))
+            yield Row(where, "" if fault else cells[0], fault or untyped_fault(cells[0]), fields)
     except csv.Error as error:
         if line == 1 and (remedy := _other_delimiter(first, how.column, delimiter)):
             raise UserError(f"{path}: {remedy}") from error
-        yield Row(
-            f"line {line}",
-            "",
-            f"not CSV ({error}); nothing after it is read; mend the quotes",
-            ends=True,
-        )
+        fault = f"not CSV ({error}); nothing after it is read; mend the quotes"
+        yield Row(f"line {line}", "", fault, ends=True)
 
 
 def require_once(path: Path, columns: Sequence[str], name: str, otherwise: str = "") -> None:
-    """`UserError` unless a file has one column of this name; `otherwise` is a better remedy, where
-    one is known.
-    """
+    """`UserError` unless a file has exactly one column of this name. `otherwise`: a better
+    remedy."""
     if columns.count(name) > 1:
         raise UserError(f"{path} has the column {name!r} more than once; rename all but one")
     if name not in columns:
         shown = [ascii(column[:80])[1:-1] for column in columns[:50]]
-        remedy = (
-            otherwise or f"{unknown('column', name, shown)} Set prompts.column or prompts.where"
-        )
-        raise UserError(f"{path}: {remedy}")
+        remedy = f"{unknown('column', name, shown)} Set prompts.column or prompts.where"
+        raise UserError(f"{path}: {otherwise or remedy}")
 
 
 def _other_delimiter(line: str, name: str, delimiter: str) -> str:
-    """What to set where the first line has the column under another delimiter; "" where it has
-    not.
-    """
+    """The remedy if the first line has the column with another delimiter; "" if it has not."""
     line = line.strip()
     if line.lower().startswith("sep="):
         return (
@@ -97,14 +76,9 @@ def _other_delimiter(line: str, name: str, delimiter: str) -> str:
             f" 'prompts.delimiter=\"{line[4:5]}\"'"
         )
     for other in DELIMITERS:
-        if (
-            other != delimiter
-            and name in (field.strip(" \"'") for field in line.split(other))
-            and other in line
-        ):
-            told = "tab" if other == "\t" else f'"{other}"'
-            return (
-                f"its header {line[:200]!a} is separated by {other!r}; set"
-                f" 'prompts.delimiter={told}'"
-            )
+        names = [field.strip(" \"'") for field in line.split(other)]
+        if other != delimiter and name in names and len(names) > 1:
+            spelt = "tab" if other == "\t" else f'"{other}"'
+            header = f"its header {line[:200]!a} is separated by {other!r}"
+            return f"{header}; set 'prompts.delimiter={spelt}'"
     return ""

@@ -1,6 +1,5 @@
-"""Which encoding a file of captions has: the one that is set, refused where the file's first bytes
-tell of another.
-"""
+"""The encodings of caption files. A file whose first bytes contradict the configuration is
+refused."""
 
 from __future__ import annotations
 
@@ -11,33 +10,10 @@ from diffusae.errors import UserError, unknown
 
 UTF_8 = "utf-8"
 ENCODINGS = (
-    UTF_8,
-    "utf-16",
-    "utf-16-le",
-    "utf-16-be",
-    "utf-32",
-    "utf-32-le",
-    "utf-32-be",
-    "latin-1",
-    "cp1250",
-    "cp1251",
-    "cp1252",
-    "cp1253",
-    "cp1254",
-    "cp1255",
-    "cp1256",
-    "iso8859-2",
-    "iso8859-15",
-    "koi8-r",
-    "mac-roman",
-    "cp437",
-    "cp850",
-    "big5",
-    "euc-jp",
-    "euc-kr",
-    "gb18030",
-    "shift_jis",
-)
+    UTF_8, "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be", "latin-1",
+    "cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "iso8859-2", "iso8859-15",
+    "koi8-r", "mac-roman", "cp437", "cp850", "big5", "euc-jp", "euc-kr", "gb18030", "shift_jis",
+)  # fmt: skip
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -47,58 +23,40 @@ _MARKS = (
 _WIDE = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
 
 MARKED = "diffusae.marked"
-"""Decoding with these errors leaves half of a surrogate pair where bytes are none of the
-encoding's.
-"""
+"""An error handler of decoding that replaces undecodable bytes by half of a surrogate pair."""
 codecs.register_error(MARKED, lambda error: ("\udcff", error.end))  # type: ignore[attr-defined]
 
 
 def encoding_of(name: object) -> str:
-    """The encoding of this name, in the way that `ENCODINGS` writes it.
-
-    Raises:
-        UserError: it is none of them.
-    """
+    """The encoding of this name, as written in `ENCODINGS`; `UserError` if it is none of them."""
+    try:
+        wanted = codecs.lookup(name.removesuffix("-sig")).name if isinstance(name, str) else ""
+    except (LookupError, ValueError):
+        wanted = ""
     for known in ENCODINGS:
-        try:
-            if (
-                isinstance(name, str)
-                and codecs.lookup(name.removesuffix("-sig")).name == codecs.lookup(known).name
-            ):
-                return known
-        except (LookupError, ValueError):
-            break
+        if wanted == codecs.lookup(known).name:
+            return known
     raise unknown("prompts.encoding", name, ENCODINGS)
 
 
 def check_encoding(path: Path | str, head: bytes, encoding: str) -> None:
-    """Compare the first bytes of a file, or of a member of a tar, with the encoding that is set.
+    """Compare the first bytes of a file, or of a tar's member, with the configured encoding.
 
     Raises:
-        UserError: they are of another one, which the message names.
+        UserError: they are of another encoding, which the message names.
     """
     marked = next((name for mark, name in _MARKS if head.startswith(mark)), None)
     if marked is not None:
-        _require(
-            path,
-            encoding.startswith(marked),
-            f"begins with the byte order mark of {marked}",
-            marked,
-        )
-    elif (
-        b"\0" in head
-        and "utf-16" not in encoding
-        and "utf-32" not in encoding
-        and (guess := _guessed(head))
-    ):
+        what = f"begins with the byte order mark of {marked}"
+        _require(path, encoding.startswith(marked), what, marked)
+    elif b"\0" in head and encoding[:6] not in ("utf-16", "utf-32") and (guess := _guessed(head)):
         _require(path, False, f"looks like {guess} without a byte order mark", guess)
     elif encoding == UTF_8:
         return
     elif head and encoding in ("utf-16", "utf-32"):
-        named = f"set prompts.encoding={encoding}-le (the usual one) or {encoding}-be"
         raise UserError(
-            f"{path} has no byte order mark of {encoding}; {named}, or leave prompts.encoding out"
-            f" where it is {UTF_8}"
+            f"{path} has no byte order mark of {encoding}; set prompts.encoding={encoding}-le (the "
+            f"usual one) or {encoding}-be, or leave prompts.encoding out if it is {UTF_8}"
         )
     elif encoding in _WIDE:
         _require(path, b"\0" in head or not _is_utf8(head), f"is {UTF_8}, not {encoding}", UTF_8)
@@ -107,13 +65,10 @@ def check_encoding(path: Path | str, head: bytes, encoding: str) -> None:
 
 
 def not_decoded(text: str, encoding: str) -> str:
-    """What is wrong with text in which bytes that could not be decoded were marked."""
+    """The fault of text that has marks of undecodable bytes; "" if it has none."""
     if encoding != UTF_8:
-        return (
-            f"not {encoding}; save the file as UTF-8, or mend prompts.encoding"
-            if "\udcff" in text
-            else ""
-        )
+        fault = f"not {encoding}; save the file as UTF-8, or mend prompts.encoding"
+        return fault if "\udcff" in text else ""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -128,9 +83,9 @@ def _require(path: Path | str, holds: bool, what: str, encoding: str) -> None:
 
 
 def _guessed(head: bytes) -> str | None:
-    """The first encoding of 2 or 4 bytes a character under which all of the first bytes are text.
+    """The first encoding of 2 or 4 bytes per character in which the first bytes are text.
 
-    A few NUL bytes in what is UTF-8 otherwise are stray ones.
+    None for UTF-8 with a few stray NUL bytes.
     """
     if _is_utf8(head) and head.count(0) < len(head) / 5:
         return None

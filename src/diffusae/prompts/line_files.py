@@ -12,48 +12,41 @@ from diffusae.prompts.encodings import MARKED, UTF_8, check_encoding, not_decode
 from diffusae.prompts.rows import Reading, Row, of_object
 
 MOST_LINE = 2**24
-"""Characters of a line that are in memory at one time."""
+"""Limit of a line's characters."""
 _HEAD = 2**16
 
 
 def lines(path: Path, encoding: str) -> Iterator[str]:
     """The lines of a file with their ends (LF, CR LF or CR), without byte order marks.
 
-    Bytes that are none of the encoding's stand as halves of surrogate pairs, which `not_decoded`
-    tells.
+    Undecodable bytes become halves of surrogate pairs, for `not_decoded`.
 
     Raises:
-        UserError: the file has another encoding, is damaged, or has a line of more than `MOST_LINE`
-            characters.
+        UserError: the file has another encoding, is damaged, or has a line above `MOST_LINE`.
     """
     with open_contents(path) as raw:
         check_encoding(path, raw.peek(_HEAD)[:_HEAD], encoding)
-        is_utf8 = encoding == UTF_8
-        text = io.TextIOWrapper(
-            raw,
-            "utf-8-sig" if is_utf8 else encoding,
-            "surrogateescape" if is_utf8 else MARKED,
-            newline="",
-        )
+        how = ("utf-8-sig", "surrogateescape") if encoding == UTF_8 else (encoding, MARKED)
+        text = io.TextIOWrapper(raw, *how, newline="")
         number = 0
         while line := text.readline(MOST_LINE):
             number += 1
             if len(line) == MOST_LINE and line[-1] not in "\r\n":
                 raise UserError(
-                    f"{path}, line {number} has more than {MOST_LINE} characters; write one caption"
-                    " a line, or set prompts.format"
+                    f"{path}, line {number} has more than {MOST_LINE} characters; write one "
+                    "caption per line, or set prompts.format"
                 )
-            yield line.removeprefix("\ufeff")  # files that were joined have marks in their middle
+            yield line.removeprefix("\ufeff")  # joined files have inner marks
 
 
 def text_rows(path: Path, how: Reading) -> Iterator[Row]:
-    """A caption a line."""
+    """One caption per line."""
     for where, line, fault in _numbered(path, how.encoding):
         yield Row(where, "" if fault else line, fault)
 
 
 def jsonl_rows(path: Path, how: Reading) -> Iterator[Row]:
-    """A JSON object a line."""
+    """One JSON object per line."""
     for where, line, fault in _numbered(path, how.encoding):
         if fault or not line.strip():
             yield Row(where, "", fault)
@@ -61,14 +54,11 @@ def jsonl_rows(path: Path, how: Reading) -> Iterator[Row]:
         try:
             value = json_of(line)
         except ValueError as error:
-            if (
-                where == "line 1"
-                and line.startswith(("[", "{"))
-                and line.rstrip().endswith(("[", "{", ","))
-            ):
+            opens = line.startswith(("[", "{")) and line.rstrip().endswith(("[", "{", ","))
+            if where == "line 1" and opens:
                 raise UserError(
-                    f"{path} is JSON over several lines; write one object a line, such as with `jq"
-                    " -c '.[]'`"
+                    f"{path} is JSON over several lines; write one object per line, for example "
+                    "with `jq -c '.[]'`"
                 ) from error
             yield Row(where, "", f"not JSON ({error}); mend the line")
             continue
@@ -76,7 +66,7 @@ def jsonl_rows(path: Path, how: Reading) -> Iterator[Row]:
 
 
 def _numbered(path: Path, encoding: str) -> Iterator[tuple[str, str, str]]:
-    """(where, line without its end, fault)."""
+    """(place, line without its end, fault) of every line."""
     for number, line in enumerate(lines(path, encoding), start=1):
         fault = "" if line.isascii() else not_decoded(line, encoding)
         yield f"line {number}", line.rstrip("\r\n"), fault

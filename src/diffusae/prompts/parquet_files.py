@@ -15,19 +15,18 @@ from diffusae.prompts.rows import Reading, Row, of_value
 
 
 def parquet_rows(path: Path, how: Reading) -> Iterator[Row]:
-    """A caption a row."""
+    """One caption per row."""
     number = 0
     try:
         schema = pq.read_schema(path)
         for name in how.names:
             require_once(path, schema.names, name)
         if not _is_text(schema.field(how.column).type):
+            kind = schema.field(how.column).type
             raise UserError(
-                f"{path}: the column {how.column!r} is of type {schema.field(how.column).type}, not"
-                " text; set prompts.column"
+                f"{path}: the column {how.column!r} is of type {kind}, not text; set prompts.column"
             )
-        # A dictionary stays one: a text that is stored once would fill the memory where a million
-        # rows name it.
+        # Dictionary columns stay dictionaries: a long text for a million rows is stored once.
         texts = [name for name in how.names if _is_text(schema.field(name).type)]
         with pq.ParquetFile(path, read_dictionary=texts, page_checksum_verification=True) as file:
             for batch in file.iter_batches(batch_size=how.rows_at_once, columns=list(how.names)):
@@ -36,28 +35,22 @@ def parquet_rows(path: Path, how: Reading) -> Iterator[Row]:
                     number += 1
                     yield _row(f"row {number}", values, how)
     except (pa.ArrowException, OSError, MemoryError, OverflowError) as error:
-        told = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if number == 0:
-            raise UserError(
-                f"{path} is not readable as Parquet ({told}); copy it again, or set prompts.format"
-            ) from error
-        yield Row(
-            f"row {number + 1}",
-            "",
-            f"not readable ({told}); nothing after it is read; copy it again",
-            ends=True,
-        )
+            remedy = "copy it again, or set prompts.format"
+            raise UserError(f"{path} is not readable as Parquet ({reason}); {remedy}") from error
+        fault = f"not readable ({reason}); nothing after it is read; copy it again"
+        yield Row(f"row {number + 1}", "", fault, ends=True)
 
 
 def _row(where: str, values: Sequence[Any], how: Reading) -> Row:
-    """The row of the values of `how.names`."""
+    """The row with these values of `how.names`."""
     for name, value in zip(how.names, values, strict=True):
         if isinstance(value, UnicodeDecodeError):
             return Row(where, "", "not UTF-8; write the column anew as UTF-8")
         if isinstance(value, ValueError):
-            return Row(
-                where, "", f"{name!r} has a value that cannot be read ({value}); write it anew"
-            )
+            fault = f"{name!r} has a value that cannot be read ({value}); write it anew"
+            return Row(where, "", fault)
     fields = dict(zip(how.names, values, strict=True)) if how.fields else {}
     return of_value(where, values[0], how.column, fields)
 
@@ -74,23 +67,22 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _values(column: pa.Array) -> Iterator[Any]:
-    """The values one by one; of one that is not UTF-8, the error. Each entry of a dictionary is
-    made once.
+    """The values one by one, with the error in place of a value that is not UTF-8.
+
+    An entry of a dictionary is decoded once.
 
     Raises:
         pa.ArrowInvalid: the column points outside of its own data.
     """
     column.validate()
     if isinstance(column, pa.DictionaryArray):
-        made: dict[int | None, Any] = {None: None}
+        values: dict[int | None, Any] = {None: None}
         for index in column.indices.to_pylist():
-            if index not in made:
-                if not 0 <= index < len(column.dictionary):
-                    raise pa.ArrowInvalid(
-                        f"entry {index} of a dictionary of {len(column.dictionary)}"
-                    )
-                made[index] = _value(column.dictionary[index])
-            yield made[index]
+            if index not in values:
+                if not 0 <= index < (count := len(column.dictionary)):
+                    raise pa.ArrowInvalid(f"entry {index} of a dictionary of {count}")
+                values[index] = _value(column.dictionary[index])
+            yield values[index]
     else:
         yield from map(_value, column)
 

@@ -9,16 +9,15 @@ from typing import Any, Protocol
 from diffusae.errors import UserError, together
 
 SPLITS: tuple[str, ...] = ("train", "validation", "dictionary", "tune", "test")
-"""What pictures are used for: training the SAE, watching it, naming latents, choosing thresholds,
-the figures.
-"""
+"""Uses of pictures: training the SAE, validating it, naming latents, choosing thresholds, and final
+figures."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One picture to be: `image_id` is unique in the set, `seed` fixes its noise.
+    """A picture to generate. `image_id` is unique in the set, `seed` fixes its noise.
 
-    `where` is the caption's place in its file, for messages; it decides nothing.
+    `where` is the caption's place in its file, for messages only.
     """
 
     image_id: str
@@ -29,21 +28,19 @@ class Prompt:
 
 
 class PromptSource(Protocol):
-    """Where captions come from."""
+    """A source of captions."""
 
     def texts(self) -> Sequence[tuple[str, str] | tuple[str, str, str]]:
-        """(split, caption) or (split, caption, its place in a file), split by split in an order
-        that never changes.
-        """
+        """(split, caption) or (split, caption, place in its file), by split, always in the same
+        order."""
         ...
 
 
 def number_prompts(
     texts: Iterable[tuple[str, str] | tuple[str, str, str]], *, first_seed: int = 0
 ) -> list[Prompt]:
-    """Give each caption an id and a seed by its place; `UserError` lists every empty caption and
-    unknown split.
-    """
+    """Give captions ids and seeds by their place. `UserError` lists empty captions and unknown
+    splits."""
     prompts: list[Prompt] = []
     faults: list[str] = []
     for place, (split, text, *where) in enumerate(texts):
@@ -59,14 +56,14 @@ def number_prompts(
 
 
 def check_counts(counts: Mapping[str, Any], *, open_ended: bool = False) -> dict[str, int | None]:
-    """Pictures wanted a split; `UserError` for unknown splits and for counts that are not whole and
-    >= 0.
+    """Wanted pictures per split, without zeros. `UserError` for unknown splits and invalid counts.
 
-    With `open_ended` a count may be None: every caption of the split.
+    With `open_ended`, a count may be None: all captions of the split.
     """
     if not isinstance(counts, Mapping):
         raise UserError(
-            f"prompts.counts={counts} must give a number a split, such as {{train: 100, test: 20}}"
+            f"prompts.counts={counts} must give one number per split, such as {{train: 100, test: "
+            "20}"
         )
     faults = [
         f"prompts.counts.{s}: unknown split; known: {', '.join(SPLITS)}"

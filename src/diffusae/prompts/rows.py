@@ -1,4 +1,4 @@
-"""One caption of a file: what every format's reader gives, and how a value becomes a caption."""
+"""Rows of caption files, as the readers of all formats give them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,10 @@ _KINDS: Mapping[type, str] = {
 
 
 class Row(NamedTuple):
-    """One caption of a file, or what is wrong with its place: `fault` is empty where the text is
-    good.
+    """One caption of a file, or its `fault` ("" for a good caption).
 
-    `where` is "line 7", "row 7" or "sample 000007"; `fields` are those of the further columns asked
-    for that the row has. `ends` says that the file is damaged here and nothing after it can be
-    read.
+    `where` is "line 7", "row 7" or "sample 000007". `fields` are the row's values in further
+    columns. `ends`: the file is damaged here, and nothing after it can be read.
     """
 
     where: str
@@ -35,9 +33,8 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """How a file is read: the column with the caption, further columns, the delimiter of CSV, the
-    encoding of text, and the rows of a Parquet file that are in memory at one time.
-    """
+    """How to read a file: the caption's column, further columns, CSV's delimiter, the encoding of
+    text, and the Parquet rows in memory at once."""
 
     column: str
     fields: Sequence[str] = ()
@@ -47,42 +44,33 @@ class Reading:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """All columns that are read, once each."""
+        """All columns that are read, without repeats."""
         return tuple(dict.fromkeys((self.column, *self.fields)))
 
 
 def of_object(where: str, value: Any, column: str, fields: Sequence[str]) -> Row:
     """The row of a JSON object."""
     if not isinstance(value, dict):
-        return Row(
-            where,
-            "",
-            f"{kind_of(value)}, not a JSON object; write one object a line, with the caption under"
-            f" {column!r}",
-        )
+        remedy = f"write one object per line, with the caption under {column!r}"
+        return Row(where, "", f"{kind_of(value)}, not a JSON object; {remedy}")
     if column not in value:
-        has = ", ".join(value)[:200] or "nothing"
-        return Row(
-            where, "", f"no {column!r}, only {ascii(has)[1:-1]}; set prompts.column or mend it"
-        )
-    return of_value(
-        where, value[column], column, {name: value[name] for name in fields if name in value}
-    )
+        has = ascii(", ".join(value)[:200] or "nothing")[1:-1]
+        return Row(where, "", f"no {column!r}, only {has}; set prompts.column or mend it")
+    others = {name: value[name] for name in fields if name in value}
+    return of_value(where, value[column], column, others)
 
 
 def of_value(where: str, text: Any, column: str, fields: Mapping[str, Any]) -> Row:
     """The row whose caption is this value."""
     if text is None:
-        return Row(where, "", "", fields)  # an empty caption, which the caller tells
+        return Row(where, "", "", fields)  # an empty caption, which the caller reports
     if not isinstance(text, str):
-        return Row(
-            where, "", f"{column!r} is {kind_of(text)}, not text; set prompts.column, or mend it"
-        )
+        fault = f"{column!r} is {kind_of(text)}, not text; set prompts.column, or mend it"
+        return Row(where, "", fault)
     return Row(where, text, "", fields)
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, for a message."""
-    return _KINDS.get(
-        type(value), "text" if isinstance(value, str) else f"a value of type {type(value).__name__}"
-    )
+    """The kind of a value, for a message."""
+    other = "text" if isinstance(value, str) else f"a value of type {type(value).__name__}"
+    return _KINDS.get(type(value), other)

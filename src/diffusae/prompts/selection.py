@@ -1,6 +1,4 @@
-"""Which captions of a file a study wants: by pattern, by other columns, by length, by script, and
-each only once.
-"""
+"""Selecting captions by pattern, other columns, length and script, and removing duplicates."""
 
 from __future__ import annotations
 
@@ -27,19 +25,18 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
     "chinese": ("CJK",),
     "japanese": ("CJK", "HIRAGANA", "KATAKANA"),
 }
-"""Script -> the words with which Unicode begins its letters' names."""
+"""Script -> the first words of its letters' names in Unicode."""
 
 
 def normalised(text: str) -> str:
-    """The caption as it is compared: Unicode NFC, no case, one space between words."""
+    """The caption for comparisons: Unicode NFC, without case, one space between words."""
     return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
 def script_share(text: str, script: str) -> float:
-    """The share of a caption's letters that belong to a script, from 0 to 1; 1 where it has no
-    letters.
+    """The share (0 to 1) of a caption's letters that belong to a script; 1 without letters.
 
-    This tells writing systems apart, not languages: English and French are both `latin`.
+    Scripts are writing systems, not languages: English and French are both `latin`.
     """
     letters = [letter for letter in text if letter.isalpha()]
     if not letters or (script == "latin" and text.isascii()):
@@ -55,20 +52,19 @@ def _script_word(letter: str) -> str:
 
 
 class Selection:
-    """Says of each caption whether it is wanted, and counts why others are not. All checks are off
-    by default.
+    """Selects captions, and counts the reasons for leaving others out. By default all are taken.
 
     Args:
-        match: a regular expression that must be found in the caption, whatever its case.
-        exclude: one that must not.
-        where: conditions on other columns, such as "aesthetic >= 6" or "nsfw == UNLIKELY", see
-            `Condition`. A row without a value (null, NaN, empty) is left out.
-        dedupe: take each caption once, case and white space apart.
-        min_words, max_words: bounds on the words, both included; None: no upper one.
-        script: one of `SCRIPTS`; min_script_share: the share of letters that must belong to it.
+        match: a regular expression that the caption must contain, in any case.
+        exclude: a regular expression that the caption must not contain.
+        where: conditions on other columns (`Condition`), such as "aesthetic >= 6" or
+            "nsfw == UNLIKELY". Rows without a value (null, NaN, empty) are left out.
+        dedupe: leave out captions that differ from an earlier one only in case and white space.
+        min_words, max_words: limits of the number of words, inclusive. None: no upper limit.
+        script: one of `SCRIPTS`. min_script_share: the least share of letters in that script.
 
     Raises:
-        UserError: every setting that cannot work.
+        UserError: lists all invalid settings.
     """
 
     def __init__(
@@ -92,15 +88,14 @@ class Selection:
         bounds = (min_words, min_words if max_words is None else max_words)
         if not all(type(bound) is int for bound in bounds) or not 1 <= bounds[0] <= bounds[1]:
             faults.append(
-                f"prompts.min_words={min_words} and prompts.max_words={max_words} leave no caption;"
-                " choose whole numbers with 1 <= min_words <= max_words"
+                f"prompts.min_words={min_words} and prompts.max_words={max_words} leave no "
+                "caption; choose whole numbers with 1 <= min_words <= max_words"
             )
         if script is not None and script not in SCRIPTS:
             faults.append(str(unknown("prompts.script:", script, SCRIPTS)))
         if type(min_script_share) not in (int, float) or not 0 < min_script_share <= 1:
-            faults.append(
-                f"prompts.min_script_share={min_script_share} must be above 0 and at most 1"
-            )
+            share = f"prompts.min_script_share={min_script_share}"
+            faults.append(f"{share} must be above 0 and at most 1")
         together(faults)
         self.dedupe, self.min_words, self.max_words = dedupe, min_words, max_words
         self.script, self.min_script_share = script, min_script_share
@@ -108,15 +103,15 @@ class Selection:
         self.left_out: Counter[str] = Counter()
         """Reason -> captions left out."""
         self.never_seen: set[str] = set(self.fields)
-        """Columns of the conditions that no row has had."""
+        """Columns of the conditions that no row has had so far."""
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The further columns that the conditions ask for."""
+        """The columns of the conditions."""
         return tuple(dict.fromkeys(condition.name for condition in self._conditions))
 
     def wants(self, text: str, fields: Mapping[str, Any]) -> bool:
-        """Whether this caption is taken; asked again, a duplicate is not.
+        """Whether this caption is taken. With `dedupe`, it is taken only the first time.
 
         Raises:
             UserError: a condition cannot be compared with the row's value.
@@ -138,16 +133,14 @@ class Selection:
         if self._exclude is not None and self._exclude.search(text):
             return "excluded"
         for condition in self._conditions:
-            if is_missing(found := fields.get(condition.name)):
+            if is_missing(value := fields.get(condition.name)):
                 return f"without {condition.name}"
-            if not condition.holds(found):
+            if not condition.holds(value):
                 return f"failing {condition}"
         if self.script is not None and script_share(text, self.script) < self.min_script_share:
             return f"not in {self.script} script"
         if self.dedupe:
-            key = hashlib.blake2b(
-                normalised(text).encode(), digest_size=16
-            ).digest()  # smaller than the text
+            key = hashlib.blake2b(normalised(text).encode(), digest_size=16).digest()
             if key in self._seen:
                 return "duplicate"
             self._seen.add(key)
@@ -163,15 +156,15 @@ def _pattern(name: str, text: str | None, faults: list[str]) -> re.Pattern[str] 
 
 
 def _conditions(where: object, faults: list[str]) -> list[Condition]:
-    found: list[Condition] = []
+    conditions: list[Condition] = []
     if isinstance(where, str) or not isinstance(where, Sequence):
         faults.append(
             f"prompts.where={where!r} must be a list of conditions, such as ['aesthetic >= 6']"
         )
-        return found
+        return conditions
     for text in where:
         try:
-            found.append(Condition(text))
+            conditions.append(Condition(text))
         except UserError as error:
             faults.append(str(error))
-    return found
+    return conditions

@@ -16,11 +16,10 @@ log = logging.getLogger(__name__)
 
 
 def tar_rows(path: Path, how: Reading) -> Iterator[Row]:
-    """A caption a sample. The column is a member's extension (`txt`), or `json.NAME` for a field of
-    the JSON member.
+    """One caption per sample. The column is a member's extension (`txt`), or `json.NAME`.
 
-    Members of a sample stand together under one key, as WebDataset asks. Pictures are passed over
-    unread.
+    The members of a sample are adjacent and share a key, as WebDataset requires. Pictures are not
+    read.
     """
     member = how.column.partition(".")[0]
     if how.column == "json":
@@ -38,17 +37,13 @@ def tar_rows(path: Path, how: Reading) -> Iterator[Row]:
             yield Row(_where(key), "", str(fault), ends=True)
     if samples.passed_over_count:
         log.info(
-            "members of %s that belong to no sample: %d, such as %s; they are passed over",
+            "members of %s that belong to no sample: %d, such as %s; they are skipped",
             path, samples.passed_over_count, ", ".join(map(repr, samples.passed_over)),
         )  # fmt: skip
 
 
 def read_tar_to_end(path: Path) -> None:
-    """Check every header of a tar up to its end mark.
-
-    Raises:
-        UserError: it is cut or damaged.
-    """
+    """Check all headers of a tar up to its end mark; `UserError` if it is cut or damaged."""
     with open_contents(path) as file:
         try:
             for _ in TarSamples(file, ()):
@@ -62,29 +57,24 @@ def _row(sample: Sample, how: Reading) -> Row:
     member, _, field = how.column.partition(".")
     if member not in sample.data:
         return Row(
-            where, "", f"no .{member} member, {sample.told}; set prompts.column, or mend the tar"
+            where,
+            "",
+            f"no .{member} member, {sample.described}; set prompts.column, or mend the tar",
         )
     try:
         meta = json_of(_text(sample, "json")) if "json" in sample.data else {}
         if field:
             return of_object(where, meta, field, how.fields)
-        given = (
-            {name: meta[name] for name in how.fields if name in meta}
-            if isinstance(meta, dict)
-            else {}
-        )
-        check_encoding(
-            f"the member {sample.members[member].name!r}", sample.data[member], how.encoding
-        )
-        return Row(where, _text(sample, member, how.encoding), "", given)
+        known = meta if isinstance(meta, dict) else {}
+        fields = {name: known[name] for name in how.fields if name in known}
+        name = f"the member {sample.members[member].name!r}"
+        check_encoding(name, sample.data[member], how.encoding)
+        return Row(where, _text(sample, member, how.encoding), "", fields)
     except UserError as error:
         return Row(where, "", str(error))
     except UnicodeDecodeError as error:
-        return Row(
-            where,
-            "",
-            f"its .{member} is not {error.encoding.upper()}; write it so, or set prompts.encoding",
-        )
+        what = f"its .{member} is not {error.encoding.upper()}"
+        return Row(where, "", f"{what}; write it so, or set prompts.encoding")
     except ValueError as error:
         return Row(where, "", f"its .json is not JSON ({error}); mend the tar")
 

@@ -1,11 +1,9 @@
-"""Token-optimised prompts: a search for tokens that make a model do what a word does, without the
-word.
+"""Token-optimised prompts: a search for tokens with the effect of a word, without the word.
 
-Greedy coordinate search with gradients as a guide (GCG, arXiv 2307.15043, as UnlearnDiffAtk, arXiv
-2310.11868, and P4D use the like for diffusion models): at every round one place is chosen,
-candidates for it are proposed - those whose embedding the objective's gradient favours, or random
-ones where there is no gradient -, and the best of them stays if it improves. What is minimised is
-the caller's: this module knows strings and numbers only.
+Greedy coordinate search guided by gradients (GCG, arXiv 2307.15043; UnlearnDiffAtk, arXiv
+2310.11868, and P4D do the same for diffusion models). A round takes one place, proposes candidates
+for it (those that the objective's gradient favours, and random ones), and keeps the best if it
+improves. The caller gives the objective: this module knows only strings and numbers.
 """
 
 from __future__ import annotations
@@ -20,22 +18,21 @@ from torch import Tensor
 from diffusae.errors import together
 
 Losses = Callable[[Sequence[str]], Float[Tensor, " n"]]
-"""Texts, each the joined tokens in the target's place, to what is minimised."""
+"""Texts (joined tokens in the target's place) -> losses, which are minimised."""
 Favour = Callable[[str, int], Float[Tensor, " vocab"] | None]
-"""(text, place among its tokens) to a score of every token there, higher is better; None: no
-gradient is known.
-"""
+"""(text, place among its tokens) -> a score of every token there, higher is better. None: no
+gradient."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search found.
+class SearchResult:
+    """The result of a search.
 
     Attributes:
         text: the tokens as text.
-        loss: of it; `start` is the first text's.
-        queries: texts whose loss was asked for.
-        losses: the best after each round, the first text's before them.
+        loss: its loss. start: the first text's loss.
+        queries: number of texts whose loss was computed.
+        losses: the first text's loss, and the best loss after every round.
     """
 
     text: str
@@ -46,19 +43,17 @@ class Found:
 
 
 def allowed_tokens(words: Sequence[str], *, without: Sequence[str]) -> list[int]:
-    """Places of the whole words that a search may use: of letters alone, not a forbidden word nor
-    one that holds it.
+    """Indices of the tokens that a search may use: words of letters that contain no forbidden word.
 
     Args:
-        words: the text of every token, as the tokenizer would join it with blanks around; "" for
-            tokens that are no word.
+        words: the text of every token as a whole word; "" for tokens that are no whole word.
         without: forbidden words: the target's, and its plural.
     """
     forbidden = [word.lower() for word in without]
     return [
         place
         for place, word in enumerate(words)
-        if word.isalpha() and word.isascii() and not any(each in word.lower() for each in forbidden)
+        if word.isalpha() and word.isascii() and not any(bad in word.lower() for bad in forbidden)
     ]
 
 
@@ -72,17 +67,16 @@ def search_tokens(
     candidates: int,
     favour: Favour | None = None,
     seed: int = 0,
-) -> Found:
-    """`length` tokens of `allowed` with a low loss, found in `rounds` x `candidates` queries at
-    most.
+) -> SearchResult:
+    """`length` tokens of `allowed` with a low loss, after at most `rounds` x `candidates` queries.
 
     Args:
-        words: the text of every token; a token's place is its index.
-        losses, favour: see there. Half of the candidates come from `favour`, the others are random:
-            a gradient at one token says little about tokens far from it.
+        words: the text of every token, by index.
+        losses, favour: see `Losses` and `Favour`. Half of the candidates come from `favour`. Others
+            are random, since a gradient at one token says little about distant tokens.
 
     Raises:
-        UserError: nothing is allowed, or a number below 1 (all faults together).
+        UserError: no token is allowed, or a number is below 1 (all faults in one error).
     """
     faults = [
         f"{name}={value} must be at least 1; raise evaluation.search.{name}"
@@ -95,9 +89,8 @@ def search_tokens(
     generator = torch.Generator().manual_seed(seed)
 
     def drawn(count: int) -> list[int]:
-        return [
-            allowed[i] for i in torch.randint(len(allowed), (count,), generator=generator).tolist()
-        ]
+        places = torch.randint(len(allowed), (count,), generator=generator).tolist()
+        return [allowed[place] for place in places]
 
     def text_of(tokens: Sequence[int]) -> str:
         return " ".join(words[token] for token in tokens)
@@ -116,12 +109,12 @@ def search_tokens(
             [*best[:place], token, *best[place + 1 :]] for token in proposed if token != best[place]
         ]
         if tried:
-            found = losses([text_of(tokens) for tokens in tried])
+            values = losses([text_of(tokens) for tokens in tried])
             queries += len(tried)
-            if float(found.min()) < loss:
-                loss, best = float(found.min()), tried[int(found.argmin())]
+            if float(values.min()) < loss:
+                loss, best = float(values.min()), tried[int(values.argmin())]
         history.append(loss)
-    return Found(text_of(best), loss, start, queries, tuple(history))
+    return SearchResult(text_of(best), loss, start, queries, tuple(history))
 
 
 def _favoured(

@@ -29,7 +29,7 @@ from diffusae.report.study import Concept, Examples, Picture, Run, RunRow
 from diffusae.report.study import Study as Page
 from diffusae.runs.disk import where_writable
 from diffusae.runs.record import RunRecord, signature
-from diffusae.runs.survey import Kept
+from diffusae.runs.survey import SurveyedRun
 from diffusae.study.study import Study
 from diffusae.summaries.emergence import STAGE as EMERGENCE
 from diffusae.summaries.emergence import summarise_emergence
@@ -64,7 +64,7 @@ def summarised(study: Study) -> Iterator[str]:
             yield str(error)
 
 
-def shown_contents(study: Study, runs: list[Kept]) -> str:
+def shown_contents(study: Study, runs: list[SurveyedRun]) -> str:
     """One value for all that a page is made of: the status and the contents of every run, and how
     they are summarised.
     """
@@ -72,14 +72,14 @@ def shown_contents(study: Study, runs: list[Kept]) -> str:
     return signature(settings | {"runs": sorted((_said(study, run) for run in runs), key=str)})
 
 
-def _said(study: Study, run: Kept) -> list[str | None]:
+def _said(study: Study, run: SurveyedRun) -> list[str | None]:
     place = run.directory.relative_to(study.directory).as_posix()
     if run.record is None:
         return [place, run.status]
     return [place, run.status, run.record.signature, run.record.started, run.record.contents]
 
 
-def in_order(runs: list[Kept]) -> list[Kept]:
+def in_order(runs: list[SurveyedRun]) -> list[SurveyedRun]:
     """Every run of the experiment, in the order of its stages; those without a readable record
     last.
     """
@@ -88,7 +88,7 @@ def in_order(runs: list[Kept]) -> list[Kept]:
     return sorted(runs, key=lambda run: place.get(run.stage, len(order)))
 
 
-def page_of(study: Study, runs: list[Kept]) -> Page:
+def page_of(study: Study, runs: list[SurveyedRun]) -> Page:
     """All that the page shows."""
     records = [
         (run.directory, run.record) for run in runs if run.record is not None and run.fault is None

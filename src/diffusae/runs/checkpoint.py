@@ -1,4 +1,4 @@
-"""Checkpoints from which a killed training goes on as if it had never stopped."""
+"""Checkpoints, from which a killed training continues with the same result."""
 
 from __future__ import annotations
 
@@ -24,52 +24,47 @@ from diffusae.runs.metric_log import MetricLog, read_metrics
 logger = logging.getLogger(__name__)
 
 KEPT = 2
-"""Checkpoints that are kept: one to go on from, and one before it, should that one be damaged."""
+"""Number of kept checkpoints: the newest, and one before it in case the newest is damaged."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint: the file, and the steps that were done when it was written."""
+    """A whole checkpoint: the file, and the number of steps done."""
 
     path: Path
     step: int
 
 
 class InPlace(TorchCheckpointIO):
-    """Writes a checkpoint where it is to lie. Lightning's own way leads through the machine's
-    temporary folder, which may be small, and where a kill would leave it.
-    """
+    """Writes a checkpoint directly to its path. Lightning would first write it to the machine's
+    temporary folder, which may be small, and where a kill would leave it."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        buffer = io.BytesIO()  # torch hides what goes wrong with a file
+        buffer = io.BytesIO()  # torch hides the faults of a file
         torch.save(checkpoint, buffer)
         Path(path).write_bytes(buffer.getbuffer())
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Tensors and plain values alone, whoever asks: a checkpoint may have been put there by
-        anyone.
-        """
+        """Load only tensors and plain values, since anyone may have written the checkpoint."""
         return super().load_checkpoint(path, map_location=map_location, weights_only=True)
 
 
 class AfterStep(pl.Callback, ABC):
-    """Calls `after_step` where a training may be left and taken up again: when all that belongs to
-    a step is done.
+    """Calls `after_step` when a step is complete, so that a training can be stopped and resumed
+    there.
 
-    That is after its validation where it has one: Lightning does not make up for it. And not after
-    the last step, whose weights are not the result yet (`on_train_end` averages them) and of which
-    Lightning takes up nothing.
+    A step with validation is complete after it, since a resumed training would skip it. The last
+    step does not count: its weights are not final (`on_train_end` averages them), and Lightning
+    cannot resume from it.
     """
 
     @abstractmethod
     def after_step(self, trainer: pl.Trainer) -> None:
-        """What is to be done; Lightning ends the training afterwards where a SIGTERM was
-        received.
-        """
+        """The work after a complete step. After a SIGTERM, Lightning then ends the training."""
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_args: Any, **_kwargs: Any) -> None:
         if not _is_last(trainer) and not _has_validation(trainer):
@@ -85,51 +80,43 @@ def _is_last(trainer: pl.Trainer) -> bool:
 
 
 def _has_validation(trainer: pl.Trainer) -> bool:
-    """Whether validation follows the step at hand, which our trainings count through all epochs."""
+    """Whether validation follows the current step. Our trainings count steps through all epochs."""
     every = trainer.val_check_batch
-    if (
-        trainer.check_val_every_n_epoch is not None
-        or not trainer.enable_validation
-        or every is None
-    ):
+    if trainer.check_val_every_n_epoch is not None or every is None:
         return False
-    return trainer.global_step % every == 0
+    return trainer.enable_validation and trainer.global_step % every == 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Beginning:
-    """What a metric log held when a checkpoint was written: its first `size` bytes, and their
-    SHA-256.
-    """
+    """A metric log at the time of a checkpoint: the number of bytes, and their SHA-256."""
 
     size: int
     sha256: str
 
     @classmethod
     def of(cls, log: Path, size: int | None = None) -> _Beginning:
-        """The first `size` bytes of a log, or all that are there; a missing log is an empty one."""
+        """The first `size` bytes of a log (None: all). A missing log is empty."""
         content = log.read_bytes()[:size] if log.is_file() else b""
         return cls(size=len(content), sha256=digest_of(content))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Note:
-    """What the file beside a checkpoint says: the SHA-256 of the checkpoint, and the metric logs up
-    to it.
-    """
+    """The file beside a checkpoint: the checkpoint's SHA-256, and the metric logs up to it."""
 
     sha256: str
     logs: dict[str, _Beginning] = field(default_factory=dict)
 
 
 def _whole(path: Path, note: Path, logs: Mapping[str, Path]) -> int:
-    """The steps of a checkpoint, once its bytes, and those of the metric logs up to it, are those
-    that were written; no pickle is opened.
+    """The steps of a checkpoint, after a check of its bytes and of the metric logs. Opens no
+    pickle.
 
     Raises:
-        FileNotFoundError, UserError: it is missing or damaged.
+        FileNotFoundError, UserError: the checkpoint is missing or damaged.
     """
-    remedy = f"checkpoint {path.name} is not used, but an earlier one, or none"
+    remedy = f"checkpoint {path.name} is not used, but an earlier one or none"
     value = read_json(note, remedy=remedy)
     with reading(note, remedy=remedy):
         expected = typed(_Note, value)
@@ -137,12 +124,10 @@ def _whole(path: Path, note: Path, logs: Mapping[str, Path]) -> int:
         beginning = expected.logs[name]
         with reading(logs[name], remedy=remedy):
             if _Beginning.of(logs[name], beginning.size) != beginning:
-                raise UserError(
-                    f"its first {beginning.size} bytes are not those that the training wrote"
-                )
+                raise UserError(f"its first {beginning.size} bytes have changed since training")
     with reading(path, remedy=remedy):
-        if (found := sha256_of(path)) != expected.sha256:
-            raise UserError(f"SHA-256 is {found}, expected {expected.sha256}")
+        if (digest := sha256_of(path)) != expected.sha256:
+            raise UserError(f"SHA-256 is {digest}, expected {expected.sha256}")
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         step = int(path.stem.partition("-")[2])
         if not state.keys() >= _PARTS or state["global_step"] != step:
@@ -151,21 +136,21 @@ def _whole(path: Path, note: Path, logs: Mapping[str, Path]) -> int:
 
 
 _PARTS = {"global_step", "state_dict", "optimizer_states", "loops"}
-"""Of Lightning's checkpoints, without which a training cannot go on."""
+"""Parts of Lightning's checkpoints that a training needs to continue."""
 
 
 class Checkpoints(AfterStep):
-    """Writes `step-<n>.ckpt` every so many steps and on SIGTERM, and then `step-<n>.json` with the
-    SHA-256 of it and of the metric logs so far.
+    """Writes `step-<n>.ckpt` every `every` steps and on SIGTERM, and then `step-<n>.json` with the
+    SHA-256 of it and of the metric logs.
 
-    Not after the last step of `max_steps`: from there Lightning would neither validate nor end the
-    training (put the moving average in the weights' place), so a training that is killed before its
-    result is saved goes on from before.
+    There is none after the last step: from there Lightning would neither validate nor end the
+    training (replace the weights by the moving average). So a training that is killed before its
+    result is saved continues from an earlier checkpoint.
 
     Args:
-        directory: of this training alone.
+        directory: the directory of this training's checkpoints, and of nothing else.
         every: steps between two checkpoints.
-        logs: the metric logs, whose rows after the checkpoint are taken back on resuming.
+        logs: the metric logs. Resuming removes their rows after the checkpoint.
     """
 
     def __init__(self, directory: Path | str, *, every: int, logs: Sequence[Path | str]) -> None:
@@ -177,42 +162,32 @@ class Checkpoints(AfterStep):
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Write a checkpoint of the steps done, unless there is one or none is left; every process
-        must call it.
+        """Write a checkpoint, unless it exists or no step is left. Every process must call it.
 
-        Weights that are not finite are not saved: from them a training could only fail again.
+        Non-finite weights are not saved, since a training could not continue from them.
         """
         path = self.directory / f"step-{trainer.global_step:09d}.ckpt"
-        if trainer.global_step == trainer.max_steps:
+        if _is_last(trainer) or path.with_suffix(".json").exists():
             return
-        if path.with_suffix(".json").exists():
-            return
-        if not all(
-            torch.isfinite(weights).all() for weights in trainer.lightning_module.parameters()
-        ):
-            logger.warning(
-                "the weights are not finite after step %d: no checkpoint", trainer.global_step
-            )
+        parameters = trainer.lightning_module.parameters()
+        if not all(torch.isfinite(weights).all() for weights in parameters):
+            step = trainer.global_step
+            logger.warning("the weights are not finite after step %d: no checkpoint", step)
             return
         if not trainer.is_global_zero:
-            trainer.save_checkpoint(
-                path
-            )  # takes part in the collective; the first rank alone writes
+            trainer.save_checkpoint(path)  # a collective operation; only the first rank writes
             return
         with atomic_path(path) as temporary:
             trainer.save_checkpoint(temporary)
         logs = {name: _Beginning.of(log) for name, log in self.metric_logs.items()}
-        atomic_write_json(
-            path.with_suffix(".json"), asdict(_Note(sha256=sha256_of(path), logs=logs))
-        )
+        note = _Note(sha256=sha256_of(path), logs=logs)
+        atomic_write_json(path.with_suffix(".json"), asdict(note))
         for old in sorted(self.directory.glob("step-*.json"))[:-KEPT]:
             old.unlink()
             old.with_suffix(".ckpt").unlink(missing_ok=True)
 
     def newest(self) -> Checkpoint | None:
-        """The newest whole checkpoint, or None. A damaged one is named, and the one before it is
-        taken.
-        """
+        """The newest whole checkpoint, or None. Damaged ones are logged and skipped."""
         for note in sorted(self.directory.glob("step-*.json"), reverse=True):
             path = note.with_suffix(".ckpt")
             try:
@@ -222,19 +197,18 @@ class Checkpoints(AfterStep):
         return None
 
     def resume(self) -> Checkpoint | None:
-        """`newest`, with the metric logs cut back to its steps; without a checkpoint the logs are
-        removed.
-        """
-        found = self.newest()
+        """`newest`, with the metric logs cut to its steps. Without a checkpoint the logs are
+        removed."""
+        newest = self.newest()
         for path in self.metric_logs.values():
-            if found is None:
+            if newest is None:
                 path.unlink(missing_ok=True)
             elif path.exists():
-                rows = [row for row in read_metrics(path) if row["step"] < found.step]
+                rows = [row for row in read_metrics(path) if row["step"] < newest.step]
                 with atomic_path(path) as temporary, MetricLog(temporary) as log:
                     for row in rows:
                         log.log(row)
-        return found
+        return newest
 
     def clear(self) -> None:
         """Remove all checkpoints, once the result is saved."""

@@ -1,4 +1,4 @@
-"""Disks that cannot hold what is to come, and those that cannot be written."""
+"""Checks for full and read-only disks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from diffusae.errors import UserError
 log = logging.getLogger(__name__)
 
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-"""What the system says where this user cannot write."""
+"""Errors of the system if this user cannot write."""
 
 
 def free_bytes(path: Path | str) -> int:
-    """What is free on the disk of `path`, which need not exist yet: its nearest existing parent
-    tells the disk.
-    """
+    """Free bytes on the disk of `path`, or of its nearest existing parent."""
     return shutil.disk_usage(_nearest(path)).free
 
 
@@ -33,40 +31,35 @@ def _nearest(path: Path | str) -> Path:
 
 
 def is_writable(directory: Path | str) -> bool:
-    """Whether this user can make files in `directory`, which need not exist yet."""
+    """Whether this user can make files in `directory`, or in its nearest existing parent."""
     return os.access(_nearest(directory), os.W_OK)
 
 
 def require_writable(directory: Path | str, *, instead: str) -> None:
-    """Raise `UserError` where nothing can be written; `instead` is the setting that names another
-    place.
-    """
+    """`UserError` if `directory` cannot be written. `instead` is the setting for another place."""
     if not is_writable(directory):
         raise UserError(
-            f"{directory} cannot be written, its disk is read-only or another user's; give"
-            f" {instead}=DIRECTORY"
+            f"{directory} cannot be written, its disk is read-only or another user's; give "
+            f"{instead}=DIRECTORY"
         )
 
 
 def require_free(path: Path | str, bytes_needed: int) -> None:
-    """Raise `UserError`, with estimate and free bytes, where the disk of `path` lacks
-    `bytes_needed`.
-    """
+    """`UserError`, with estimated and free bytes, if the disk of `path` lacks `bytes_needed`."""
     free = free_bytes(path)
     if bytes_needed > free:
         raise UserError(
-            f"an estimated {_gigabytes(bytes_needed)} are needed at {path}, {_gigabytes(free)} are"
-            f" free; free {_gigabytes(bytes_needed - free)}, choose another disk, collect fewer"
-            " images, blocks, timesteps or positions (activations.positions_per_image), or go on"
-            " all the same with activations.ignore_free_disk=true"
+            f"an estimated {_gigabytes(bytes_needed)} are needed at {path}, {_gigabytes(free)} are "
+            f"free; free {_gigabytes(bytes_needed - free)}, choose another disk, collect fewer "
+            "images, blocks, timesteps or positions (activations.positions_per_image), or ignore "
+            "this with activations.ignore_free_disk=true"
         )
 
 
 @contextmanager
 def where_writable(path: Path | str, *, otherwise: str) -> Iterator[None]:
-    """Write in the block what nothing later needs; on a disk that cannot be written, say
-    `otherwise` and go on.
-    """
+    """For writing optional files: on a read-only disk, log `otherwise` and continue after the
+    block."""
     try:
         yield
     except OSError as error:

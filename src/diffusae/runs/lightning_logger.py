@@ -1,4 +1,4 @@
-"""Lightning's metrics into metric logs, and on to a mirror where there is one."""
+"""Loggers that write Lightning's metrics to metric logs, and to a mirror if there is one."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Mirror(Protocol):
 
 
 class JsonlLogger(Logger):
-    """A Lightning logger that writes one row {"step", metric: value, ...} a call.
+    """A Lightning logger that writes one row {"step", metric: value, ...} per call.
 
     Args:
         path: the JSONL file, opened at the first row.
-        mirror: gets the same metrics at the same step.
+        mirror: an object that gets the same metrics at the same step.
     """
 
     def __init__(self, path: Path | str, *, mirror: Mirror | None = None) -> None:
@@ -50,7 +50,7 @@ class JsonlLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append one row and pass it on."""
+        """Append one row and pass it to the mirror."""
         if self._log is None:
             self._log = MetricLog(self.path)
         self._log.log({"step": step, **metrics})
@@ -61,23 +61,23 @@ class JsonlLogger(Logger):
     def log_hyperparams(
         self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
     ) -> None:
-        """Nothing: run.json has the whole configuration."""
+        """Do nothing: run.json has the whole configuration."""
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Close the file; a later row opens it again."""
+        """Close the file. A later row opens it again."""
         if self._log is not None:
             self._log.close()
             self._log = None
 
 
 class MemberLogger(Logger):
-    """A Lightning logger for trainings side by side: a metric `<member>/...` goes to that member's
-    own file.
+    """A Lightning logger for parallel trainings: a metric `<member>/...` goes to that member's
+    file.
 
     Args:
         paths: member -> its JSONL file, opened at the first row.
-        batches: member -> batches of an epoch, from which the row's `epoch` is told.
+        batches: member -> batches per epoch, from which the row's `epoch` is computed.
     """
 
     def __init__(self, paths: Mapping[str, Path], *, batches: Mapping[str, int]) -> None:
@@ -87,7 +87,7 @@ class MemberLogger(Logger):
 
     @property
     def name(self) -> None:
-        """None: every member has a file of its own."""
+        """None: every member has its own file."""
         return None
 
     @property
@@ -97,7 +97,7 @@ class MemberLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append a row to the file of every member that has figures in it."""
+        """Append a row to the file of every member with metrics in it."""
         for member, logger in self._loggers.items():
             own = {
                 key.removeprefix(f"{member}/"): value
@@ -112,7 +112,7 @@ class MemberLogger(Logger):
     def log_hyperparams(
         self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
     ) -> None:
-        """Nothing: run.json has the whole configuration."""
+        """Do nothing: run.json has the whole configuration."""
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

@@ -1,4 +1,4 @@
-"""One process a directory."""
+"""Locks on directories, so that only one process writes to one."""
 
 from __future__ import annotations
 
@@ -21,20 +21,19 @@ LOCK = ".lock"
 OWNER = ".lock.json"
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
-"""What file systems without locks say: some network disks."""
+"""Errors of file systems without locks (some network disks)."""
 
 
 @contextmanager
 def directory_lock(directory: Path | str, *, wait_s: float = 0) -> Iterator[None]:
-    """Hold `directory` (made where it is missing) while the block runs; wait `wait_s` seconds for
-    it at the most.
+    """Lock `directory` during the block, after at most `wait_s` seconds. A missing one is made.
 
-    The lock is the kernel's, so it ends with its owner, killed or not; a small file beside it says
-    whose it is. A directory that cannot be written needs no lock, and gets none.
+    The kernel releases the lock when its owner ends, even if it is killed. A small file names the
+    owner. A directory that cannot be written is not locked.
 
     Raises:
-        UserError: another process holds the directory (its PID, host and start are named), the
-            directory's name is too long, or its file system has no locks.
+        UserError: another process holds the directory (with its PID, host and start), its name is
+            too long, or its file system has no locks.
     """
     directory = Path(directory)
     lock = FileLock(directory / LOCK)
@@ -52,40 +51,40 @@ def directory_lock(directory: Path | str, *, wait_s: float = 0) -> Iterator[None
 
 
 def _acquired(lock: FileLock, directory: Path, wait_s: float) -> bool:
-    """Take the lock; False: the directory is there and cannot be written, by nobody here."""
+    """Take the lock. False if the directory exists and cannot be written."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=wait_s)
         return True
     except Timeout:
         raise UserError(
-            f"{directory} is in use by {_owner(directory)}; wait for it, stop it, or choose another"
-            " directory"
+            f"{directory} is in use by {_owner(directory)}; wait for it, stop it, or choose "
+            "another directory"
         ) from None
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise UserError(
-                f"{directory}: the file system takes no name as long as {directory.name!r}; give a"
-                " shorter name (sae.tag, name)"
+                f"{directory}: the name {directory.name!r} is too long for the file system; give a "
+                "shorter name (sae.tag, name)"
             ) from None
         if error.errno in NO_LOCKS:
             raise _without_locks(directory, str(error.strerror)) from None
         if error.errno in READ_ONLY and directory.is_dir() and not is_writable(directory):
             return False
         raise
-    except NotImplementedError as error:  # what filelock makes of ENOSYS
+    except NotImplementedError as error:  # filelock's error for ENOSYS
         raise _without_locks(directory, str(error)) from None
 
 
 def _without_locks(directory: Path, why: str) -> UserError:
     return UserError(
-        f"{directory}: its file system has no file locks ({why}), so two processes could write the"
-        " same files; mount it with locks, or choose a directory on another disk (paths.outputs)"
+        f"{directory}: its file system has no file locks ({why}), so two processes could write the "
+        "same files; mount it with locks, or choose a directory on another disk (paths.outputs)"
     )
 
 
 def holder(directory: Path | str) -> str | None:
-    """Who holds `directory`, in words; None where nobody does."""
+    """The holder of `directory`'s lock, in words; None if there is none."""
     directory = Path(directory)
     if not (directory / LOCK).exists():
         return None
@@ -103,5 +102,5 @@ def _owner(directory: Path) -> str:
     try:
         who = read_json(directory / OWNER, remedy="")
         return f"process {who['pid']} on {who['host']}, started {who['started']}"
-    except (OSError, ValueError, KeyError, TypeError):  # it has only just begun, or is about to end
+    except (OSError, ValueError, KeyError, TypeError):  # it begins or ends right now
         return "another process"

@@ -1,4 +1,4 @@
-"""Metrics as lines of JSON: the record of a run, whatever becomes of the process or of W&B."""
+"""Metrics as lines of JSON: the record of a run, even if the process or W&B fails."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from diffusae.parsing import json_value, of_type, reading
@@ -16,13 +15,13 @@ logger = logging.getLogger(__name__)
 
 
 class MetricLog:
-    """Appends rows to a JSONL file and flushes each, so that a kill costs at most the row at hand.
+    """Appends rows to a JSONL file. Rows are flushed, so that a kill loses at most the current one.
 
-    A number that is not finite becomes null, and `nonfinite` names it. A last line that a kill has
-    cut is removed when the log is opened again.
+    A non-finite number becomes null and is listed in `nonfinite`. A cut last line is removed when
+    the log is opened again.
 
     Args:
-        path: the file; its directory is made where it is missing.
+        path: the file. A missing directory is made.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -36,19 +35,15 @@ class MetricLog:
         content = self._file.read()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
-            logger.warning(
-                "%s ends in a cut line of %d bytes; it is removed", self.path, len(content) - whole
-            )
+            cut = len(content) - whole
+            logger.warning("%s ends in a cut line of %d bytes; it is removed", self.path, cut)
             self._file.truncate(whole)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one row: plain values, numpy scalars and tensors of one element."""
         plain = {name: plain_value(value) for name, value in row.items()}
-        bad = [
-            name
-            for name, value in plain.items()
-            if isinstance(value, float) and not math.isfinite(value)
-        ]
+        floats = {name: value for name, value in plain.items() if isinstance(value, float)}
+        bad = [name for name, value in floats.items() if not math.isfinite(value)]
         if bad:
             plain.update(dict.fromkeys(bad))
             plain["nonfinite"] = bad
@@ -56,23 +51,18 @@ class MetricLog:
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file; closing twice is fine."""
+        """Close the file. May be called twice."""
         self._file.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
 
 def read_metrics(path: Path | str) -> list[dict[str, Any]]:
-    """All whole rows of a metric log; a cut last line is left out. A missing file has none.
+    """All whole rows of a metric log, without a cut last line. A missing file has none.
 
     Raises:
         UserError: a line is damaged.
@@ -84,13 +74,13 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
     whole = content[: content.rfind(b"\n") + 1]
     rows = []
     for number, line in enumerate(whole.splitlines(), 1):
-        with reading(
-            path, remedy=f"remove line {number}, or the file: training goes on without it"
-        ):
+        remedy = f"remove line {number}, or the file: training continues without it"
+        with reading(path, remedy=remedy):
             rows.append(of_type(json_value(line), dict, f"line {number}"))
     return rows
 
 
 def plain_value(value: Any) -> Any:
-    """A numpy scalar or a tensor of one element as a Python number; anything else as it is."""
+    """A numpy scalar or a tensor of one element as a Python number. Other values are not
+    changed."""
     return value.item() if hasattr(value, "item") else value

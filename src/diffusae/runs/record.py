@@ -1,6 +1,4 @@
-"""run.json: what made a directory's contents, what they are to the bit, and whether they are
-finished.
-"""
+"""run.json: what made the contents of a directory, their hashes, and whether they are finished."""
 
 from __future__ import annotations
 
@@ -57,12 +55,16 @@ Status = Literal["running", "finished", "failed"]
 class RunRecord:
     """The contents of run.json.
 
-    `determines` are the values that decide the result, `parents` the signatures of the runs it was
-    made from; the two make the `signature`. `config` is the whole resolved configuration.
-    `git_dirty` tells whether the sources differed from `git_commit`; both are None outside a
-    repository. Times are UTC, `duration_s` seconds. `outputs` are the run's files, once it is
-    finished; `made_from` has the `contents` of the parents. Records of earlier versions have
-    neither, and what they say is not checked.
+    Attributes:
+        determines: the values that decide the result.
+        parents: the signatures of the runs that it was made from.
+        signature: of `determines` and `parents`.
+        config: the whole resolved configuration.
+        git_commit, git_dirty: of the sources, and whether they differed from it; None outside a
+            repository.
+        started, finished: UTC. duration_s: seconds.
+        outputs: the run's files, once it is finished. made_from: the `contents` of the parents.
+            Records of earlier versions have neither, and their files are not checked.
     """
 
     stage: str
@@ -90,11 +92,11 @@ class RunRecord:
         """One value for the bytes of all outputs; None where they are not recorded."""
         if self.outputs is None:
             return None
-        return signature({name: told["sha256"] for name, told in self.outputs.items()})
+        return signature({name: output["sha256"] for name, output in self.outputs.items()})
 
 
 class Parent(str):
-    """The signature of a finished run, for a later run's `parents`; `contents` are those of its
+    """The signature of a finished run, for a later run's `parents`, with the `contents` of its
     record.
     """
 
@@ -107,7 +109,7 @@ class Parent(str):
 
     @classmethod
     def of(cls, record: RunRecord) -> Parent:
-        """The parent that a record describes."""
+        """The run of a record, as a parent."""
         return cls(record.signature, record.contents)
 
 
@@ -125,9 +127,7 @@ def signature(values: Mapping[str, Any]) -> str:
 
 
 def run_signature(*, determines: Mapping[str, Any], parents: Mapping[str, str]) -> str:
-    """The signature of a run: of the values that determine its result and of the runs it is made
-    from.
-    """
+    """The signature of a run with these values and parents."""
     return signature({"determines": determines, "parents": parents})
 
 
@@ -143,9 +143,10 @@ def read_record(directory: Path | str) -> RunRecord | None:
         value = read_sealed(path)
         recorded_outputs(value)
         known = {
-            each.name: value[each.name]
-            for each in fields(RunRecord)
-            if each.name in value or (each.default is MISSING and each.default_factory is MISSING)
+            entry.name: value[entry.name]
+            for entry in fields(RunRecord)
+            if entry.name in value
+            or (entry.default is MISSING and entry.default_factory is MISSING)
         }
         return typed(RunRecord, known)
     except FileNotFoundError:
@@ -161,15 +162,15 @@ def read_record(directory: Path | str) -> RunRecord | None:
 
 
 def run_fault(directory: Path | str, record: RunRecord, *, read: bool = False) -> str | None:
-    """Why a run does not count as finished, in words: its status, or an output that is missing or
-    changed.
+    """Why a run does not count as finished: its status, or an output that is missing or changed.
 
-    Outputs are looked at by size and time, and read where these differ, or all with `read`.
+    Args:
+        read: read every output; otherwise only those whose size or time differs.
     """
     if record.status != "finished":
         return f"{directory}: its run is {record.status}"
-    for name, told in (record.outputs or {}).items():
-        if fault := output_fault(Path(directory) / name, told, read=read):
+    for name, output in (record.outputs or {}).items():
+        if fault := output_fault(Path(directory) / name, output, read=read):
             return f"damaged: {fault}"
     return None
 
@@ -177,24 +178,25 @@ def run_fault(directory: Path | str, record: RunRecord, *, read: bool = False) -
 def state(
     directory: Path | str, *, determines: Mapping[str, Any], parents: Mapping[str, str]
 ) -> State:
-    """Whether `directory` holds this very run: not at all, finished, or unfinished: running,
-    failed, killed, with an output that is missing or changed, or made from other contents of its
-    parents than there are now.
+    """Whether `directory` holds this very run, and whether it is finished.
+
+    A run is unfinished while it runs, after a failure or a kill, where an output is missing or
+    changed, and where a parent has other contents now.
 
     Raises:
         UserError: it holds a run with another signature; the difference is shown key by key.
     """
     try:
-        found = read_record(directory)
+        record = read_record(directory)
     except DamagedRecord as error:
         warn_once(
             f"{Path(directory) / RECORD} is damaged ({error.__cause__!r}): its run is made again"
         )
-        found = None
-    if found is None:
+        record = None
+    if record is None:
         return "absent"
-    if found.signature != run_signature(determines=determines, parents=parents):
-        old = _flat({**found.determines, "parents": found.parents})
+    if record.signature != run_signature(determines=determines, parents=parents):
+        old = _flat({**record.determines, "parents": record.parents})
         new = _flat(json.loads(_canonical({**determines, "parents": parents})))
         lines = [
             f"\n  {key}: {_shown(old, key)} -> {_shown(new, key)}"
@@ -202,21 +204,21 @@ def state(
             if _shown(old, key) != _shown(new, key)
         ]
         raise UserError(
-            f"{directory} holds another run of {found.stage}; it differs (there -> now)"
+            f"{directory} holds another run of {record.stage}; it differs (there -> now)"
             f" in:{''.join(lines)}\nchoose another experiment name or directory, or remove this one"
         )
-    if found.status != "finished":
+    if record.status != "finished":
         return "unfinished"
-    if fault := run_fault(directory, found) or _outdated(directory, found, parents):
+    if fault := run_fault(directory, record) or _outdated(directory, record, parents):
         warn_once(f"{fault}: this run is made again")
         return "unfinished"
     return "finished"
 
 
-def _outdated(directory: Path | str, found: RunRecord, parents: Mapping[str, str]) -> str | None:
-    """Which parent has been made again since, with other contents."""
+def _outdated(directory: Path | str, record: RunRecord, parents: Mapping[str, str]) -> str | None:
+    """Which parent was made again with other contents."""
     for stage, parent in parents.items():
-        now, then = getattr(parent, "contents", None), found.made_from.get(stage)
+        now, then = getattr(parent, "contents", None), record.made_from.get(stage)
         if now is not None and then is not None and now != then:
             return f"{directory} was made from other results of {stage} than there are now"
     return None
@@ -224,7 +226,7 @@ def _outdated(directory: Path | str, found: RunRecord, parents: Mapping[str, str
 
 @functools.cache
 def warn_once(message: str) -> None:
-    """What several steps of a command find out, told once."""
+    """Log a warning once, though several steps of a command come to it."""
     log.warning("%s", message)
 
 
@@ -235,16 +237,16 @@ def parent_signature(directory: Path | str, *, stage: str) -> Parent:
         UserError: there is none, it is not finished, or an output of it is missing or changed;
             `stage` names the command that makes it.
     """
-    found = read_record(directory)
-    if found is None or found.status != "finished":
-        have = "nothing" if found is None else f"a run that is {found.status}"
+    record = read_record(directory)
+    if record is None or record.status != "finished":
+        have = "nothing" if record is None else f"a run that is {record.status}"
         raise UserError(
             f"a finished run of {stage} is needed in {directory}, found {have}; run `diffusae"
             f" {stage}`"
         )
-    if fault := run_fault(directory, found):
-        raise UserError(f"{fault}; {again(found.stage)}")
-    return Parent.of(found)
+    if fault := run_fault(directory, record):
+        raise UserError(f"{fault}; {again(record.stage)}")
+    return Parent.of(record)
 
 
 @contextmanager
@@ -315,12 +317,12 @@ def run_record(
 
 
 def _require_files(directory: Path | str) -> None:
-    """Refuse a directory in the place of an output before it is made, not after."""
+    """Refuse a directory in the place of an output before the run begins."""
     try:
-        found = read_record(directory)
+        record = read_record(directory)
     except DamagedRecord:
         return
-    for name in (found and found.outputs) or {}:
+    for name in (record and record.outputs) or {}:
         if (Path(directory) / name).is_dir():
             raise UserError(
                 f"{Path(directory) / name} is a directory, and a file of this run belongs there;"
@@ -357,13 +359,13 @@ def _now() -> str:
 
 @functools.cache
 def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = None
-    return found
+            versions[package] = None
+    return versions
 
 
 @functools.cache

@@ -1,6 +1,4 @@
-"""Ending a training after a whole step, with a checkpoint: all its processes after the same
-step.
-"""
+"""Stopping all processes of a training after the same step, with a checkpoint."""
 
 from __future__ import annotations
 
@@ -20,20 +18,20 @@ from diffusae.stopping import SIGNALS, StopSignal, note
 
 
 class Stopped(Exception):
-    """Leaves a training whose checkpoint is written."""
+    """Ends a training after its checkpoint is written."""
 
 
 class StopTogether(AfterStep):
-    """Ends the training of all processes after the same step, with a checkpoint, when one of them
-    was sent a SIGINT or a SIGTERM, or the command that started them was.
+    """Stops all processes after the same step, with a checkpoint, if one of them or their command
+    gets SIGINT or SIGTERM.
 
-    A signal reaches each process at another moment, or one alone, but all must save at one step: so
-    they agree on it.
+    Signals reach processes at different times, or only one of them. All must save after the same
+    step, so they agree on it.
 
     Args:
         save: writes the checkpoint.
-        shared: whether Lightning starts processes, which get the command's signal through memory
-            that they share.
+        shared: whether Lightning starts the processes. Then they get the command's signal through
+            shared memory.
     """
 
     def __init__(self, save: Callable[[pl.Trainer], None], *, shared: bool = True) -> None:
@@ -42,8 +40,8 @@ class StopTogether(AfterStep):
         self.number: int | None = None
 
     def on_train_start(self, *_args: Any, **_kwargs: Any) -> None:
-        # In place of Lightning's handlers, which end this process alone and leave the others
-        # waiting for it.
+        # Replaces Lightning's handlers, which would end only this process, while others wait for
+        # it.
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, self.on_signal)
@@ -63,25 +61,24 @@ class StopTogether(AfterStep):
     def after_step(self, trainer: pl.Trainer) -> None:
         if trainer.strategy.reduce_boolean_decision(self.is_asked, all=False):
             self.save(trainer)
-            trainer.strategy.barrier()  # the first that ends ends the others
+            trainer.strategy.barrier()  # the first process to end would end the others
             raise Stopped
 
 
 @contextmanager
 def one_command(stop: StopTogether) -> Iterator[None]:
-    """Around `fit`: SIGINT and SIGTERM stop all processes, and the errors of those that are started
-    here are ours.
+    """Around `fit`: SIGINT and SIGTERM stop all processes. A started process' `UserError` is raised
+    here.
 
     Raises:
-        StopSignal: after a SIGINT. SIGTERMException: after a SIGTERM; also where the training came
-            to its end at that moment.
+        StopSignal: after a SIGINT. SIGTERMException: after a SIGTERM. Both also if the training
+            ended at that moment.
     """
-    before = (
-        {number: signal.signal(number, stop.on_signal) for number in SIGNALS} if stop.asked else {}
-    )
+    signals = SIGNALS if stop.asked else ()
+    before = {number: signal.signal(number, stop.on_signal) for number in signals}
     try:
         yield
-    except Stopped:  # of this process, or of one that was started from outside
+    except Stopped:  # of this process, or of one that another launcher started
         raise _left(stop) from None
     except torch.multiprocessing.ProcessRaisedException as error:
         if stop.is_asked:
@@ -93,9 +90,7 @@ def one_command(stop: StopTogether) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if (
-        stop.is_asked
-    ):  # processes that Ctrl-C reached before their first step end as if they had trained
+    if stop.is_asked:  # a process that Ctrl-C reaches before its first step ends without an error
         raise _left(stop)
 
 

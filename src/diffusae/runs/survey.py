@@ -1,6 +1,4 @@
-"""What runs lie below a directory, and which of them count as finished: one answer for all that is
-made of many runs.
-"""
+"""The runs below a directory, and whether they are finished and whole."""
 
 from __future__ import annotations
 
@@ -13,14 +11,12 @@ from diffusae.files import again
 from diffusae.runs.record import RECORD, DamagedRecord, RunRecord, read_record, run_fault, warn_once
 
 SIGNS = ("manifest.json", "objects.parquet", "metrics.jsonl", "dictionary.json", "results.json")
-"""Files that a run leaves, by which one that has lost its run.json is known."""
+"""Outputs that show a run whose run.json is lost."""
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A run that lies somewhere below a directory; `fault` says why it does not count as
-    finished.
-    """
+class SurveyedRun:
+    """A run below a directory. `fault` says why it does not count as finished."""
 
     directory: Path
     record: RunRecord | None
@@ -28,59 +24,49 @@ class Kept:
 
     @property
     def stage(self) -> str:
-        """What made it; "" where its run.json is damaged."""
+        """The stage that made it; "" if its run.json is damaged."""
         return "" if self.record is None else self.record.stage
 
     @property
     def status(self) -> str:
-        """As run.json has it; "damaged" where that, or an output, is not as it was written."""
+        """The status in run.json; "damaged" if run.json or an output has changed."""
         if self.record is None or (self.record.status == "finished" and self.fault is not None):
             return "damaged"
         return self.record.status
 
     @property
     def left_out(self) -> str:
-        """The warning of what leaves this run out: why, and what makes it whole again."""
+        """The warning that this run is left out: the reason and the remedy."""
         return f"left out: {self.fault}; {again(self.stage or None)}"
 
 
 def runs_below(
     directory: Path | str, pattern: str = "**", *, read: Sequence[str] = ()
-) -> list[Kept]:
-    """Every run whose directory, below `directory`, has a name of the pattern, by path; also those
-    whose run.json is lost.
+) -> list[SurveyedRun]:
+    """All runs whose directories below `directory` match the pattern, by path, also without
+    run.json.
 
-    Outputs of the stages that `read` names are read, those of the others looked at as in
-    `run_fault`.
+    The outputs of the stages in `read` are read; others are checked as in `run_fault`.
     """
-    found = []
-    places = {
-        path.parent
-        for sign in (RECORD, *SIGNS)
-        for path in Path(directory).glob(f"{pattern}/{sign}")
-    }
+    runs = []
+    root, names = Path(directory), (RECORD, *SIGNS)
+    places = {path.parent for name in names for path in root.glob(f"{pattern}/{name}")}
     for place in sorted(places):
+        record, fault = None, f"{place} has no {RECORD}"
         try:
             record = read_record(place)
         except DamagedRecord:
-            found.append(Kept(place, None, f"{place / RECORD} is damaged, not as it was written"))
-            continue
+            fault = f"{place / RECORD} is damaged, not as it was written"
         except UserError as error:
-            found.append(Kept(place, None, str(error)))
-            continue
-        fault = (
-            f"{place} has no {RECORD}"
-            if record is None
-            else run_fault(place, record, read=record.stage in read)
-        )
-        found.append(Kept(place, record, fault))
-    return found
+            fault = str(error)
+        if record is not None:
+            fault = run_fault(place, record, read=record.stage in read)
+        runs.append(SurveyedRun(place, record, fault))
+    return runs
 
 
 def finished_runs(directory: Path | str, pattern: str = "**") -> Iterator[tuple[Path, RunRecord]]:
-    """The directories and records of `runs_below` that are finished and whole; the others are named
-    in the log.
-    """
+    """The directories and records of finished, whole runs of `runs_below`. Others are logged."""
     for run in runs_below(directory, pattern):
         if run.fault is not None:
             warn_once(run.left_out)

@@ -1,4 +1,4 @@
-"""W&B as a mirror of a run: it may fail or hang, the run goes on."""
+"""W&B as a mirror of a run. If W&B fails or hangs, the run continues."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -29,8 +28,7 @@ from diffusae.runs.wandb_mode import MODES, Mode, mode_of, valid_run_id
 
 logger = logging.getLogger(__name__)
 
-# What W&B would do at a start beside keeping metrics; together these cost more than the start
-# itself.
+# Switches off features of W&B that take longer than its start itself.
 LEAN = {
     "console": "off",
     "disable_code": True,
@@ -43,28 +41,28 @@ LEAN = {
     "x_disable_stats": True,
     "x_save_requirements": False,
 }
-_AFTER_STOP_S = 10.0  # whoever stops a run does not wait for a network that hangs
-_WAITING = 10_000  # requests kept for a process that does not take them
+_AFTER_STOP_S = 10.0  # a stopped run does not wait for a slow network
+_WAITING = 10_000  # requests that may wait
 
 
 class WandbMirror:
-    """One W&B run, served by a process of its own; nothing here raises or waits without a bound.
+    """One W&B run in its own process. Nothing here raises errors or waits without a limit.
 
-    The process starts beside the run's work. Where it is not ready after `timeout_s`, it is killed:
-    online falls back to offline, offline to nothing, each with a warning. `finish` waits for a
-    start still under way and at most `timeout_s` for the upload. All files stay below `directory`.
+    The process starts in parallel to the run. If it is not ready after `timeout_s`, it is killed
+    with a warning, and the next mode is tried: offline after online, then none. `finish` waits for
+    a start that is still running, and at most `timeout_s` for the upload.
 
     Args:
-        directory: where W&B keeps its files.
-        project, group, name, run_id, entity: as W&B uses them; a sweep is a group, a cell a run.
-            Without an entity it is the key's own.
+        directory: the directory of all of W&B's files.
+        project, group, name, run_id, entity: as in W&B. A sweep is a group, a cell is a run. None
+            for `entity`: the key's own.
         config: the resolved configuration, with the cell's coordinates.
-        mode: `auto` takes the environment's WANDB_MODE, else online where there is an API key
+        mode: `auto` is WANDB_MODE of the environment if set, else online with an API key
             (WANDB_API_KEY or netrc), else offline.
         timeout_s: seconds that a start and the finish may take.
 
     Raises:
-        UserError: an unknown mode, or a timeout that is not above 0.
+        UserError: the mode is unknown, or the timeout is not above 0.
     """
 
     def __init__(
@@ -86,8 +84,8 @@ class WandbMirror:
             raise UserError(f"timeout_s={timeout_s} must be above 0 seconds; raise it")
         self.directory = Path(directory).absolute()
         self.timeout_s = timeout_s
-        kept = {"project": project, "group": group, "name": name, "config": dict(config)}
-        self._run = {**kept, "id": valid_run_id(run_id)}
+        base = {"project": project, "group": group, "name": name, "config": dict(config)}
+        self._run = {**base, "id": valid_run_id(run_id)}
         self._run |= {} if entity is None else {"entity": entity}
         modes = {"online": ["online", "offline"], "offline": ["offline"], "disabled": []}
         self._modes = modes[mode_of(mode, os.environ)]
@@ -103,67 +101,49 @@ class WandbMirror:
             self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        stopped = isinstance(error, SystemExit)
-        self.finish(
-            exit_code=0 if kind is None else 1, patience_s=_AFTER_STOP_S if stopped else None
-        )
+    def __exit__(self, kind: type[BaseException] | None, error: object, _tb: object) -> None:
+        patience = _AFTER_STOP_S if isinstance(error, SystemExit) else None
+        self.finish(exit_code=0 if kind is None else 1, patience_s=patience)
 
     def log(self, metrics: Mapping[str, Any], *, step: int) -> None:
-        """Metrics at a step. Steps must not fall: W&B drops a lower one in silence, here it is
-        said.
-        """
+        """Send metrics at a step. A step below an earlier one is left out with a warning."""
         if step < self._last_step:
-            logger.warning(
-                "W&B takes no step %d after %d; it is left out there", step, self._last_step
-            )
+            last = self._last_step
+            logger.warning("W&B takes no step %d after %d; it is left out there", step, last)
             return
         self._last_step = step
         self._put(lambda: {"op": "log", "metrics": _plain(metrics), "step": step})
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        """Final values of the run."""
+        """Send final values of the run."""
         self._put(lambda: {"op": "summary", "values": _plain(values)})
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """A table of plain values and uint8 pictures [height, width, 3]."""
-        self._put(
-            lambda: {
-                "op": "table",
-                "name": name,
-                "columns": list(columns),
-                "rows": [[_table_value(value) for value in row] for row in rows],
-            }
-        )
+        """Send a table of plain values and uint8 pictures [height, width, 3]."""
+
+        def build() -> dict[str, Any]:
+            cells = [[_table_value(value) for value in row] for row in rows]
+            return {"op": "table", "name": name, "columns": list(columns), "rows": cells}
+
+        self._put(build)
 
     def panel(
         self, name: str, pictures: Sequence[tuple[str, UInt8[np.ndarray, "height width 3"]]]
     ) -> None:
-        """Captioned pictures side by side, such as before and after an edit; uint8 [height, width,
-        3].
-        """
-        self._put(
-            lambda: {
-                "op": "panel",
-                "name": name,
-                "pictures": [
-                    {"caption": caption, "png": _png(array)} for caption, array in pictures
-                ],
-            }
-        )
+        """Send pictures (uint8 [height, width, 3]) with captions, such as before and after an
+        edit."""
+
+        def build() -> dict[str, Any]:
+            made = [{"caption": caption, "png": _png(array)} for caption, array in pictures]
+            return {"op": "panel", "name": name, "pictures": made}
+
+        self._put(build)
 
     def finish(self, *, exit_code: int = 0, patience_s: float | None = None) -> None:
-        """Close the run and wait, within bounds, until its process has written everything; once is
-        enough.
+        """Close the run and wait for its process, up to a limit. Further calls do nothing.
 
-        `patience_s` is the most seconds to wait, after which the process ends by itself when this
-        one has; None: as long as a start still under way and the upload may take, after which it is
-        killed.
+        After `patience_s` seconds the process is left to end by itself. None: it gets the time of a
+        running start and the upload, and is then killed.
         """
         if self._thread is None:
             return
@@ -174,14 +154,14 @@ class WandbMirror:
             patience = 0.0
         self._thread.join(patience)
         if self._thread.is_alive() and patience_s is None:
-            logger.warning("W&B takes nothing more and is given up; the local metrics are complete")
+            logger.warning("W&B does not answer and is given up; the local metrics are complete")
             if self._process is not None:
                 self._process.kill()
             self._thread.join(1.0)
         self._thread = None
 
     def _put(self, build: Callable[[], dict[str, Any]]) -> None:
-        """Queue a request; one that cannot be built or queued is left out and said."""
+        """Queue a request. If it cannot be built or queued, it is left out with a warning."""
         if self._thread is None or not self._thread.is_alive():
             return
         try:
@@ -192,7 +172,7 @@ class WandbMirror:
             logger.warning("W&B cannot take a value, it is left out there: %r", error)
 
     def _serve(self) -> None:
-        """The mirror's thread."""
+        """The work of the mirror's thread."""
         try:
             process = self._start()
             if process is not None:
@@ -202,11 +182,10 @@ class WandbMirror:
             logger.warning("W&B is given up: %s; the local metrics are complete", error)
 
     def _start(self) -> _Process | None:
-        """The first mode whose process gets ready in time."""
+        """The process of the first mode that is ready in time; None if none is."""
+        how: Any = {"run": self._run, "timeout_s": self.timeout_s}
         for mode in self._modes:
-            self._process = _Process(
-                self.directory, mode=mode, run=self._run, timeout_s=self.timeout_s
-            )
+            self._process = _Process(self.directory, mode=mode, **how)
             event, reason = self._process.wait_for("ready", timeout_s=self.timeout_s)
             if event == "ready":
                 self.mode = mode
@@ -217,7 +196,7 @@ class WandbMirror:
         return None
 
     def _pass_on(self, process: _Process) -> None:
-        """Pass requests on until `finish`, then wait for the end."""
+        """Pass on requests until `finish`, then wait for the end."""
         request = {"op": ""}
         while request["op"] != "finish":
             request = self._requests.get()
@@ -227,9 +206,8 @@ class WandbMirror:
             process.wait_for_end(timeout_s=5.0)
         process.kill()
         if event != "finished":
-            logger.warning(
-                "W&B did not finish: %s; `wandb sync` can send %s later", reason, self.directory
-            )
+            what = f"`wandb sync` can send {self.directory} later"
+            logger.warning("W&B did not finish: %s; %s", reason, what)
 
 
 class _Process:
@@ -239,37 +217,29 @@ class _Process:
         self, directory: Path, *, mode: str, run: Mapping[str, Any], timeout_s: float
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        folders = (
-            "WANDB_DIR",
-            "WANDB_DATA_DIR",
-            "WANDB_CACHE_DIR",
-            "WANDB_CONFIG_DIR",
-            "WANDB_ARTIFACT_DIR",
-        )
+        kinds = ("", "DATA_", "CACHE_", "CONFIG_", "ARTIFACT_")
         environment = {
             **os.environ,
-            **dict.fromkeys(folders, str(directory)),
+            **{f"WANDB_{kind}DIR": str(directory) for kind in kinds},
             "WANDB_ERROR_REPORTING": "false",
-            "WANDB_MODE": mode,  # the user's own may be one that W&B refuses
+            "WANDB_MODE": mode,  # W&B may refuse the user's own value
         }
-        environment.pop("WANDB_SERVICE", None)  # another run's service would not be ours to kill
+        environment.pop("WANDB_SERVICE", None)  # another run's service must not be killed
         with open(directory / "wandb-process.log", "ab") as log:
             self._child = subprocess.Popen(
-                # -P keeps this folder off the path, where our modules would hide others of their
-                # names.
+                # -P keeps this folder off the path, since our modules would hide others by name
                 [sys.executable, "-P", str(Path(__file__).with_name("wandb_process.py"))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=environment,
-                start_new_session=True,  # so that it can be killed with the service that it starts
+                start_new_session=True,  # to kill it together with the service that it starts
             )
         self._events: queue.Queue[dict[str, str]] = queue.Queue()
         threading.Thread(target=self._listen, name="wandb-events", daemon=True).start()
-        # Shorter than our own patience, so that W&B's message comes before we kill it.
-        patience = dict.fromkeys(
-            ("init_timeout", "login_timeout", "finish_timeout"), 0.6 * timeout_s
-        )
+        # Shorter than our own limit, so that W&B's message comes before the kill
+        limits = ("init_timeout", "login_timeout", "finish_timeout")
+        patience = dict.fromkeys(limits, 0.6 * timeout_s)
         init = {**run, "mode": mode, "dir": str(directory)}
         if mode == "online":
             init["resume"] = "allow"
@@ -286,13 +256,13 @@ class _Process:
         self._events.put({"event": "ended", "reason": "its process ended"})
 
     def send(self, request: Mapping[str, Any]) -> None:
-        """Pass one request on. Raises `OSError` where the process is gone."""
+        """Pass one request on. Raises `OSError` if the process has ended."""
         assert self._child.stdin is not None
         self._child.stdin.write(masked_json(json.dumps(request, default=str)).encode() + b"\n")
         self._child.stdin.flush()
 
     def wait_for(self, wanted: str, *, timeout_s: float) -> tuple[str, str]:
-        """The next event and its reason; `timeout` where none comes in time."""
+        """The next event and its reason; `timeout` if none comes in time."""
         try:
             event = self._events.get(timeout=timeout_s)
         except queue.Empty:
@@ -300,14 +270,13 @@ class _Process:
         return event["event"], event["reason"]
 
     def wait_for_end(self, *, timeout_s: float) -> None:
-        """Let the process, and with it W&B's service, end by itself: the service writes its last
-        records then.
-        """
+        """Wait for the process to end by itself, since W&B's service writes its last records
+        then."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(timeout=timeout_s)
 
     def kill(self) -> None:
-        """End the process and the service that it started, at once."""
+        """End the process and its service at once."""
         with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended by itself
             os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
@@ -318,11 +287,8 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _table_value(value: Any) -> Any:
-    return (
-        {"png": _png(value)}
-        if isinstance(value, np.ndarray) and value.ndim == 3
-        else plain_value(value)
-    )
+    is_picture = isinstance(value, np.ndarray) and value.ndim == 3
+    return {"png": _png(value)} if is_picture else plain_value(value)
 
 
 def _png(array: np.ndarray) -> str:

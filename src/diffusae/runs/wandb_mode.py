@@ -1,6 +1,4 @@
-"""Where W&B's runs go: online, into offline files, or nowhere; and what a run may be called
-there.
-"""
+"""The mode of W&B (online, offline or disabled), and valid ids of its runs."""
 
 from __future__ import annotations
 
@@ -16,41 +14,34 @@ Mode = Literal["auto", "online", "offline", "disabled"]
 MODES = ("auto", "online", "offline", "disabled")
 
 LONGEST_ID = 128
-"""Characters that W&B takes of a run's id."""
+"""W&B's limit of a run id's characters."""
 
 
 def mode_of(mode: Mode, environment: Mapping[str, str]) -> str:
-    """The mode itself, or what `auto` means here."""
+    """The mode itself, or the mode that `auto` means in this environment."""
     return chosen_mode(environment) if mode == "auto" else mode
 
 
 def chosen_mode(environment: Mapping[str, str]) -> str:
-    """What `auto` means: WANDB_MODE where it is set, else online where an API key is at hand, else
-    offline.
+    """The mode of `auto`: WANDB_MODE if it is set, else online with an API key, else offline.
 
-    Only the very word "online" goes online; what WANDB_MODE says otherwise, and is not "disabled",
-    is offline.
+    WANDB_MODE is online only for exactly "online". Other values, except "disabled", are offline.
     """
     if environment.get("WANDB_DISABLED", "").strip().lower() in ("true", "1", "yes", "on"):
         return "disabled"
     asked = environment.get("WANDB_MODE", "").strip()
     if asked:
-        return (
-            "online"
-            if asked == "online"
-            else "disabled"
-            if asked.lower() == "disabled"
-            else "offline"
-        )
+        if asked != "online":
+            return "disabled" if asked.lower() == "disabled" else "offline"
+        return "online"
     return "online" if _has_api_key(environment) else "offline"
 
 
 def run_id(experiment: str, run: str) -> str:
-    """The id of a run of an experiment: letters, digits, '-' and '_', different for different
-    names.
+    """The id of a run of an experiment (letters, digits, '-', '_'), unique for its name.
 
-    A name in which only plain characters stand is kept, with the dot of a time t left out; to any
-    other one the first digits of a hash are added.
+    A name of plain characters is kept, without the dot of a time t. Other names get the first
+    digits of a hash. Example: "demo" and "mid-t0.50-cond" give "demo-mid-t050-cond".
     """
     text = f"{experiment}-{run}"
     undotted = re.sub(r"-t(\d)\.(\d\d)-", r"-t\1\2-", text, count=1)
@@ -60,9 +51,7 @@ def run_id(experiment: str, run: str) -> str:
 
 
 def valid_run_id(text: str) -> str:
-    """The id itself where W&B takes it (letters, digits, '-', '_', '.'), else one made of it and of
-    its hash.
-    """
+    """The id itself if W&B takes it (letters, digits, '-', '_', '.'), else one with its hash."""
     if re.fullmatch(r"[A-Za-z0-9_.-]+", text) and len(text) <= LONGEST_ID:
         return text
     return _hashed(re.sub(r"[^A-Za-z0-9_.-]", "_", text), text)
@@ -82,5 +71,5 @@ def _has_api_key(environment: Mapping[str, str]) -> bool:
     try:
         host = urlsplit(environment.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
         return netrc.netrc(path).authenticators(host) is not None
-    except (OSError, ValueError, netrc.NetrcParseError):  # there is none, or none that can be read
+    except (OSError, ValueError, netrc.NetrcParseError):  # missing or not readable
         return False

@@ -1,12 +1,10 @@
-"""The process that talks to W&B for a `WandbMirror`: requests come in as lines of JSON, events go
-out so.
+"""The process that talks to W&B for a `WandbMirror`, by lines of JSON: requests in, events out.
 
-It is started by its path and imports nothing of diffusae. A process of its own can be killed when
-W&B hangs, and lives on for a moment when the run is killed: its input ends, and what was logged is
-written down.
+It is started by its path and imports nothing of diffusae. It can be killed if W&B hangs. If the run
+is killed, the process sees the end of its input and still writes what was logged.
 
-First line in: {"init": arguments of wandb.init, "settings": arguments of wandb.Settings}; then
-requests, each with an `op`; a picture is {"png": base64 text}. Lines out: {"event": "ready" |
+First line in: {"init": arguments of wandb.init, "settings": arguments of wandb.Settings}. Further
+lines: requests with an `op`; a picture is {"png": base64 text}. Lines out: {"event": "ready" |
 "failed" | "warning" | "finished", "reason": text}.
 """
 
@@ -23,19 +21,19 @@ from typing import Any, TextIO
 
 def main() -> None:
     """Serve requests until `finish` or the end of the input."""
-    # The run decides when this ends: an interrupt meant for it must not cost what was logged.
+    # The run decides when this process ends: an interrupt must not lose logged values.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     events = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever W&B prints goes to the log
+    os.dup2(2, 1)  # W&B's prints go to the log
     try:
         run = _start(json.loads(sys.stdin.readline()))
     except BaseException as error:
         _say(events, "failed", error)
         raise
     _say(events, "ready")
-    exit_code = 1  # the input ends without `finish` when the run was killed
-    step = run.step  # above 0 where an online run goes on
+    exit_code = 1  # for a killed run, whose input ends without `finish`
+    step = run.step  # above 0 if an online run continues
     for line in sys.stdin:
         request = json.loads(line)
         if request["op"] == "finish":
@@ -56,9 +54,9 @@ def _start(values: dict[str, Any]) -> Any:
 
 
 def _serve(run: Any, request: dict[str, Any], step: int) -> int:
-    """Do one request and return the step in force.
+    """Carry out one request and return the current step.
 
-    Tables and panels carry that step: without one, W&B would begin a new step for them.
+    Tables and panels use that step. Otherwise W&B would begin a new step for them.
     """
     import wandb
 
@@ -73,11 +71,10 @@ def _serve(run: Any, request: dict[str, Any], step: int) -> int:
                 [_picture(cell) if isinstance(cell, dict) else cell for cell in row]
                 for row in request["rows"]
             ]
-            run.log(
-                {request["name"]: wandb.Table(columns=request["columns"], data=rows)}, step=step
-            )
+            table = wandb.Table(columns=request["columns"], data=rows)
+            run.log({request["name"]: table}, step=step)
         case "panel":
-            pictures = [_picture(each, each["caption"]) for each in request["pictures"]]
+            pictures = [_picture(picture, picture["caption"]) for picture in request["pictures"]]
             run.log({request["name"]: pictures}, step=step)
     return step
 

@@ -1,6 +1,4 @@
-"""Saving charts, workspaces and reports with W&B, within bounds: a hang or an error is told, and no
-more.
-"""
+"""Saving charts, workspaces and reports with W&B. Errors and timeouts give only a warning."""
 
 from __future__ import annotations
 
@@ -28,10 +26,9 @@ def save_online(
     chart: Mapping[str, Any],
     timeout_s: float,
 ) -> dict[str, str] | None:
-    """Save a custom chart and what `build` makes for the entity; None: the entity of the key.
+    """Save a custom chart and the objects that `build` makes for the entity (None: the key's own).
 
-    Returns the address of each, or None, with a warning, where W&B refuses or takes longer than
-    `timeout_s`.
+    Returns {name: address}, or None, with a warning, if W&B refuses or takes over `timeout_s`.
     """
     urls: dict[str, str] = {}
     failure: list[Exception] = []
@@ -40,9 +37,9 @@ def save_online(
         try:
             owner = entity or _own_entity()
             _keep_chart(owner, chart)
-            for name, each in build(owner).items():
-                each.save()
-                urls[name] = each.url
+            for name, item in build(owner).items():
+                item.save()
+                urls[name] = item.url
         except Exception as error:
             failure.append(error)
 
@@ -63,7 +60,7 @@ def _own_entity() -> str:
 
 
 def _keep_chart(entity: str, chart: Mapping[str, Any]) -> None:
-    """Create the custom chart; one that is there already stays."""
+    """Create the custom chart, unless it exists."""
     import wandb
 
     try:

@@ -1,6 +1,4 @@
-"""Numbers that are common to all processes that train together; in a single process they are its
-own.
-"""
+"""Numbers over all processes that train together; a single process takes its own."""
 
 from __future__ import annotations
 
@@ -34,10 +32,10 @@ def least_of_all(value: Float[Tensor, ""]) -> Float[Tensor, ""]:
 def largest_of_all(
     values: Float[Tensor, " n"], count: int
 ) -> tuple[Int[Tensor, " kept"], Float[Tensor, ""]]:
-    """This process' part of the largest values of all processes, and the least of them all.
+    """Which of this process' values are among the largest of all processes, and the least of these.
 
-    As many are kept as the processes' `count` add up to, wherever they lie; of equal ones the first
-    processes' first.
+    The number of the largest is the sum of `count` over the processes. Of equal values, those of
+    the first processes are taken first.
     """
     if world_size() == 1:
         kept = torch.topk(values, count, sorted=False)

@@ -6,8 +6,7 @@ Emergence, section 3, has S = TopK(ReLU(.)) and no b_enc.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -15,20 +14,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusae.errors import UserError, unknown
-from diffusae.sae.kernels import KernelsName, kernels_by_name
-from diffusae.sae.precision import SelectionPrecision
-from diffusae.sae.quantised import Quantised, product, quantised
-from diffusae.sae.sparse_ops import Entries, chosen_errors, row_products, sparse_decode
-from diffusae.sae.sparsity import BatchTopK, Codes, MatryoshkaTopK, Penalised, Sparsity, TopK
-
-InputScaling = Literal["none", "mean_norm", "standardise"]
-InitialBias = Literal["geometric_median", "mean", "zero"]
-DecoderNorm = Literal["unit", "free"]
-
-BLOCK = 256
-"""Rows whose pre-activations are computed and searched together on a CPU: 5 MB of them at d_sae =
-5120.
-"""
+from diffusae.sae.kernels import kernels_by_name
+from diffusae.sae.search import BLOCK, Search
+from diffusae.sae.settings import (
+    DecoderNorm,
+    InitialBias,
+    InputScaling,
+    KernelsName,
+    SelectionPrecision,
+)
+from diffusae.sae.sparse_ops import chosen_errors, row_products, sparse_decode
+from diffusae.sae.sparsity import Codes, Penalised, Sparsity, TopK
 
 
 class ScaledPass(NamedTuple):
@@ -56,11 +52,11 @@ class SparseAutoencoder(nn.Module):
     """A sparse autoencoder of vectors [d_in], with one bias b before the encoder and after the
     decoder.
 
-    Two systems of units. Inside, vectors are scaled, (x - input_shift) / input_scale, because raw
-    activations of some models leave most latents dead; the paper does not state its input
-    normalisation. Outside, everything is in the units of the data: `encode` gives codes z with
-    x_hat = sum_c z_c f_c + constant, where f_c = `directions[c]` has unit norm. So a code says how
-    far its latent moves the update, whatever the scaling.
+    There are two systems of units. Inside, vectors are scaled, (x - input_shift) / input_scale,
+    because raw activations of some models leave most latents dead; the paper does not state its
+    input normalisation. Outside, everything is in the units of the data: `encode` gives codes z
+    with x_hat = sum_c z_c f_c + constant, where f_c = `directions[c]` has unit norm. So a code says
+    how far its latent moves the update, whatever the scaling.
 
     Weights: `W_enc` and `W_dec` are both [d_sae, d_in]; rows of `W_dec` begin with unit norm and by
     default keep it, and `W_enc` begins as their copy (both *open* in the paper; a public relative
@@ -143,7 +139,7 @@ class SparseAutoencoder(nn.Module):
         self.b_enc = nn.Parameter(
             torch.zeros(d_sae, device=device, dtype=dtype), requires_grad=encoder_bias
         )
-        self._memory: Tensor | None = None
+        self._search = Search()
         self.register_buffer("input_shift", torch.zeros(d_in, device=device, dtype=dtype))
         self.register_buffer("input_scale", torch.ones(d_in, device=device, dtype=dtype))
 
@@ -190,9 +186,7 @@ class SparseAutoencoder(nn.Module):
 
     @property
     def gains(self) -> Float[Tensor, " d_sae"]:
-        """What one scaled unit of each latent is worth in data units: norms of W_dec's rows in data
-        units.
-        """
+        """What one scaled unit of every latent is in data units: norms of W_dec's rows there."""
         return (self.W_dec * self.input_scale).norm(dim=1)
 
     @property
@@ -201,15 +195,32 @@ class SparseAutoencoder(nn.Module):
         return F.normalize(self.W_dec * self.input_scale, dim=1)
 
     def scaled_pass(self, x: Float[Tensor, "batch d_in"]) -> ScaledPass:
-        """Encode and decode in scaled units, differentiable in the weights.
-
-        A choosing sparsity costs one dense product (the pre-activations) and what its active
-        latents cost.
+        """Encode and decode in scaled units, differentiable in the weights, in the way that costs
+        least for the sparsity.
         """
-        if isinstance(self.sparsity, Penalised):
-            return self._dense_pass(self.scale(x) - self.b, self.sparsity)
-        assert isinstance(self.sparsity, TopK)
-        centred, codes, values, entries, parts = self._choose(x, self.sparsity)
+        return self.sparsity.scaled_pass(self, x)
+
+    def chosen_pass(self, x: Float[Tensor, "batch d_in"], sparsity: TopK) -> ScaledPass:
+        """`scaled_pass` of a sparsity that chooses: one dense product, and what the active latents
+        cost.
+        """
+        with torch.no_grad():
+            # scale(x) - b in one pass
+            shift = -self.input_shift / self.input_scale - self.b
+            centred = torch.addcmul(shift, x.to(self.b.dtype), 1 / self.input_scale)
+            codes = self._search(
+                centred,
+                self.W_enc,
+                self.b_enc if self.encoder_bias else None,
+                sparsity,
+                precision=self.selection_precision,
+                kernels=self.kernels,
+            )
+            if sparsity.prefixes:  # rows are cut where prefixes end, so their latents must rise
+                indices, order = codes.indices.sort(dim=1)
+                codes = Codes(codes.values.gather(1, order), indices)
+            entries, values = sparsity.entries(codes, d_sae=self.d_sae, kernels=self.kernels)
+            parts = entries.cut(sparsity.prefixes) if sparsity.prefixes else entries
         errors, squared = chosen_errors(
             centred,
             values,
@@ -222,102 +233,9 @@ class SparseAutoencoder(nn.Module):
         )
         return ScaledPass(centred, errors, squared, codes)
 
-    @torch.no_grad()
-    def _choose(
-        self, x: Float[Tensor, "batch d_in"], sparsity: TopK
-    ) -> tuple[Tensor, Codes, Tensor, Entries, Entries]:
-        """What a choosing sparsity chooses: x less b, scaled; the codes; their values as entries,
-        whole and in parts.
-        """
-        # scale(x) - b in one pass
-        centred = torch.addcmul(
-            -self.input_shift / self.input_scale - self.b, x.to(self.b.dtype), 1 / self.input_scale
-        )
-        if self.training and self.selection_precision != "float32":
-            candidates = self._found(centred, sparsity.candidates, self.selection_precision)
-            codes = sparsity.choose(self._in_full_precision(candidates, centred))
-        else:
-            codes = self._found(centred, sparsity, "float32")
-        if isinstance(sparsity, MatryoshkaTopK):
-            indices, order = codes.indices.sort(dim=1)
-            codes = Codes(codes.values.gather(1, order), indices)
-        entries, values = self._entries(codes)
-        parts = entries.cut(sparsity.prefixes) if isinstance(sparsity, MatryoshkaTopK) else entries
-        return centred, codes, values, entries, parts
-
-    def _entries(self, codes: Codes) -> tuple[Entries, Float[Tensor, " n"]]:
-        """Codes as entries with their values; rows that have few active latents or many give the
-        active ones only.
-        """
-        if isinstance(self.sparsity, BatchTopK):
-            active = codes.values > 0
-            entries = Entries.where(active, codes.indices, d_sae=self.d_sae, kernels=self.kernels)
-            return entries, codes.values[active]
-        entries = Entries.every(codes.indices, d_sae=self.d_sae, kernels=self.kernels)
-        return entries, codes.values.flatten()
-
-    def _in_full_precision(self, codes: Codes, centred: Float[Tensor, "batch d_in"]) -> Codes:
-        """The same latents with their pre-activations computed anew."""
-        entries, values = self._entries(codes)
-        values = entries.inner(centred, self.W_enc)
-        if self.encoder_bias:
-            values += self.b_enc[entries.columns]
-        if isinstance(self.sparsity, BatchTopK):
-            return Codes(
-                values.new_zeros(codes.values.shape).masked_scatter_(codes.values > 0, values),
-                codes.indices,
-            )
-        return Codes(values.view(codes.values.shape), codes.indices)
-
-    def _found(
-        self,
-        centred: Float[Tensor, "batch d_in"],
-        search: Callable[[Tensor], Codes],
-        precision: SelectionPrecision,
-    ) -> Codes:
-        """What `search` finds among the pre-activations, multiplied in `precision`."""
-        # Pre-activations that are still in the cache are searched faster than those of a whole
-        # batch.
-        at_once = (
-            BLOCK if self.sparsity.by_row and centred.device.type == "cpu" else max(1, len(centred))
-        )
-        weights = self._weights(precision, centred.device)
-        blocks = [search(self._product(rows, weights)) for rows in centred.split(at_once)]
-        if len(blocks) == 1:
-            return blocks[0]
-        return Codes(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
-
-    def _weights(self, precision: SelectionPrecision, device: torch.device) -> Tensor | Quantised:
-        if precision == "int8" and device.type == "cpu":
-            return quantised(self.W_enc)
-        return self.W_enc if precision == "float32" else self.W_enc.to(torch.bfloat16)
-
-    def _product(
-        self, centred: Float[Tensor, "rows d_in"], weights: Tensor | Quantised
-    ) -> Float[Tensor, "rows d_sae"]:
-        """The pre-activations that latents are chosen by, in memory that is used again for the next
-        ones.
-        """
-        shape = (len(centred), self.d_sae)
-        dtype = weights.dtype if isinstance(weights, Tensor) else torch.int32
-        memory = self._memory
-        if (
-            memory is None
-            or memory.shape != shape
-            or (memory.dtype, memory.device) != (dtype, centred.device)
-        ):
-            memory = self._memory = torch.empty(shape, dtype=dtype, device=centred.device)
-        if isinstance(weights, Quantised):
-            pre_activations = product(quantised(centred), weights, memory=memory)
-            if self.encoder_bias:
-                pre_activations.add_(self.b_enc)
-            # Searched in half the time; this rounds less than 8 bits did.
-            return pre_activations.to(torch.bfloat16)
-        if self.encoder_bias:
-            return torch.addmm(self.b_enc.to(dtype), centred.to(dtype), weights.T, out=memory)
-        return torch.mm(centred.to(dtype), weights.T, out=memory)
-
-    def _dense_pass(self, centred: Float[Tensor, "batch d_in"], sparsity: Penalised) -> ScaledPass:
+    def dense_pass(self, x: Float[Tensor, "batch d_in"], sparsity: Penalised) -> ScaledPass:
+        """`scaled_pass` of a sparsity that a penalty brings about: every latent takes part."""
+        centred = self.scale(x) - self.b
         pre_activations = F.linear(centred, self.W_enc, self.b_enc)
         z = sparsity.activate(pre_activations)
         latents = torch.arange(self.d_sae, device=z.device).expand_as(z)
@@ -344,13 +262,9 @@ class SparseAutoencoder(nn.Module):
 
     @torch.no_grad()
     def code_norms(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, ...]:
-        """The length of every code, as of `encode(x).values`; which latents are active is not
-        sought where it does not matter.
-        """
+        """The norm of every code, as of `encode(x).values`; faster where all gains are equal."""
         gains = self.gains
-        if bool(
-            (gains.max() - gains.min()) > 1e-6 * gains.max()
-        ):  # inputs are scaled channel by channel
+        if bool((gains.max() - gains.min()) > 1e-6 * gains.max()):
             return self.encode(x).values.norm(dim=-1)
         vectors = x.reshape(-1, x.shape[-1])
         norms = [
@@ -376,8 +290,8 @@ class SparseAutoencoder(nn.Module):
 
     @torch.no_grad()
     def project(self) -> None:
-        """Bring the weights back to where they belong after a step moved them: rows of W_dec to
-        unit norm.
+        """After a step, bring rows of W_dec back to unit norm, and learnt values of the sparsity
+        into their range.
         """
         if self.decoder_norm == "unit":
             self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp_min_(1e-12))
@@ -385,9 +299,7 @@ class SparseAutoencoder(nn.Module):
 
     @torch.no_grad()
     def project_decoder_gradient(self) -> None:
-        """Remove from W_dec's gradient what would only lengthen its rows: the normalisation would
-        undo it.
-        """
+        """Remove the part of W_dec's gradient that changes norms, which `project` would undo."""
         if self.decoder_norm == "unit" and self.W_dec.grad is not None:
             parallel = row_products(self.W_dec.grad, self.W_dec).unsqueeze(1)
             self.W_dec.grad.addcmul_(parallel, self.W_dec, value=-1)

@@ -1,4 +1,4 @@
-"""Hooks around a training that Lightning's own do not have."""
+"""Callbacks of a training that Lightning does not have."""
 
 from __future__ import annotations
 
@@ -11,19 +11,16 @@ from diffusae.sae.autoencoder import SparseAutoencoder
 
 
 class MovingAverage(EMAWeightAveraging):
-    """The exponential moving average of the weights, which is validated, and saved in place of the
-    last weights.
+    """Validates and saves the exponential moving average of the weights in place of the last ones.
 
-    An average of unit vectors is shorter than 1, so decoder rows are brought back to unit norm
-    after every update.
+    An average of unit vectors is shorter than 1, so decoder rows are normalised after every update.
 
     Args:
-        decay: share of the old weights in each update, in [0, 1).
+        decay: share of the old weights in an update, in [0, 1).
     """
 
     def __init__(self, *, decay: float) -> None:
-        # Buffers are those of the training as it is: ages of latents and BatchTopK's threshold are
-        # no weights.
+        # Buffers are not averaged: ages of latents and BatchTopK's threshold are no weights.
         super().__init__(decay=decay, use_buffers=False)
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
@@ -34,15 +31,15 @@ class MovingAverage(EMAWeightAveraging):
                 part.project()
 
     def on_validation_epoch_end(self, *_args: Any, **_kwargs: Any) -> None:
-        """Nothing: the figures, which are computed after this hook, are of the average too."""
+        """Nothing yet: the figures are computed after this hook, and are to be of the average."""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_epoch_end(trainer, pl_module)
 
 
 class LastValidation(pl.Callback):
-    """Has the last weights validated where the steps are no multiple of the interval: their figures
-    are saved.
+    """Has the last weights validated, also where the steps are no multiple of the interval: their
+    figures are saved with them.
     """
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_args: Any, **_kwargs: Any) -> None:

@@ -61,7 +61,7 @@ def detect(directory: Path | str) -> str:
     """The name of the format that a directory is in.
 
     Raises:
-        UserError: it is in none of them; the message tells what was found.
+        UserError: it is in none of them; the message names the files.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -84,8 +84,8 @@ def detect(directory: Path | str) -> str:
             " code; save it as safetensors with the library that made it"
         )
     known = " or ".join(f"{format.weights} ({name})" for name, format in FORMATS.items())
-    found = ", ".join(sorted(path.name for path in directory.iterdir())[:8]) or "nothing"
-    raise UserError(f"{directory} must hold {known}, holds {found}; name the directory of one SAE")
+    names = ", ".join(sorted(path.name for path in directory.iterdir())[:8]) or "nothing"
+    raise UserError(f"{directory} must hold {known}, holds {names}; name the directory of one SAE")
 
 
 def content_hashes(directory: Path | str, *, format: str) -> dict[str, str]:

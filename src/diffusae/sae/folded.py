@@ -28,8 +28,8 @@ class Folded:
         W_enc, W_dec: both [d_sae, d_in].
         b_enc, b_dec: [d_sae] and [d_in].
         sparsity: S, any threshold in the units of these pre-activations.
-        code_units: of z. "data": as `SparseAutoencoder.encode` gives them; "scaled": those divided
-            by `gains`.
+        code_units: of z. "data": as `SparseAutoencoder.encode` gives it; "scaled": that divided by
+            `gains`.
 
     Raises:
         UserError: shapes that do not fit together, values that are not finite, k above d_sae.
@@ -69,9 +69,9 @@ class Folded:
 def fold(sae: SparseAutoencoder) -> Folded:
     """The same function of x with the input scaling inside the weights, equal to rounding.
 
-    Multiplying a latent's pre-activation by its gain gives codes in data units. A sparsity that
-    compares latents with each other would then choose others wherever gains differ (standardised
-    entries, decoder rows of unlike norm): there codes stay in scaled units, and the decoder rows
+    A latent's pre-activation times its gain gives codes in data units. Where gains differ
+    (standardised entries, decoder rows of unlike norm), a sparsity that compares latents with each
+    other would then choose others. In that case codes stay in scaled units, and the decoder rows
     carry the gains.
     """
     wide = {name: tensor.detach().cpu().double() for name, tensor in sae.state_dict().items()}

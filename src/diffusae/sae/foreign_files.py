@@ -1,6 +1,4 @@
-"""Reading what another library wrote: JSON and safetensors only, with every fault told to the
-user.
-"""
+"""Reading the files of another library, JSON and safetensors only; faults are `UserError`s."""
 
 from __future__ import annotations
 
@@ -38,8 +36,8 @@ def read_weights(
     Args:
         path: of the safetensors file.
         axes: name -> how many axes the tensor has.
-        sizes: the name and value of what the configuration says of d_sae and d_in, the axes of
-            W_dec; None: nothing.
+        sizes: the two axes of W_dec, d_sae and d_in, by the names that the configuration has for
+            them; a value is None where the configuration does not name it.
 
     Raises:
         UserError: the file is missing or damaged, lacks a tensor or has one that we would ignore, a
@@ -64,9 +62,9 @@ def read_weights(
             if header.dtypes[name] not in _FLOATS or len(shape) != axes[name]
         )
         together(
-            f"{CONFIG_NAME} says {name}={shown(told)}, W_dec has {size}"
-            for (name, told), size in zip(sizes.items(), header.shapes["W_dec"], strict=True)
-            if told is not None and told != size
+            f"{CONFIG_NAME} says {name}={shown(named)}, W_dec has {size}"
+            for (name, named), size in zip(sizes.items(), header.shapes["W_dec"], strict=True)
+            if named is not None and named != size
         )
     return {name: tensor.double() for name, tensor in read_tensors(path, remedy=remedy).items()}
 

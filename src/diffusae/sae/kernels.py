@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
-from typing import Literal, get_args
+from typing import get_args
 
 from diffusae.errors import UserError, unknown
+from diffusae.sae.settings import KernelsName
 from diffusae.sae.sparse_ops import TORCH, Kernels
-
-KernelsName = Literal["torch", "triton"]
 
 
 def kernels_by_name(name: KernelsName) -> Kernels:
-    """torch's own, or those of `diffusae.sae.triton_kernels`; `UserError` where Triton is not
-    installed.
+    """torch's own kernels, or those of `diffusae.sae.triton_kernels`.
+
+    Raises:
+        UserError: an unknown name, or Triton is not installed.
     """
     if name not in get_args(KernelsName):
         raise unknown("kernels", name, get_args(KernelsName))
@@ -40,5 +41,5 @@ def check_device(name: KernelsName, device_type: str) -> None:
 
 
 def interpreted() -> bool:
-    """Whether Triton itself carries kernels out, slowly and on the CPU, as tests ask it to."""
+    """Whether Triton interprets kernels on the CPU, slowly, as in tests."""
     return os.environ.get("TRITON_INTERPRET") == "1"

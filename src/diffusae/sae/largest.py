@@ -1,8 +1,22 @@
 """The k largest of every row, faster than `torch.topk` where rows are long and k is small.
 
-A row is cut into groups. An entry among the k largest lies in one of the k groups with the largest
-maxima, so only these groups are searched; which groups these are is found in the same way. The
-maxima are a vectorised pass; what is left to sort is small.
+1. A row of d entries is cut into d / 8 groups of 8, and the largest entry of every group is taken.
+2. The k groups with the largest maxima are sought. They hold the k largest entries of the row: a
+   group without one of these maxima has nothing that is larger than k others.
+3. Only the 8 k entries of these groups are searched.
+
+Step 2 is the same task on a row that is 8 times shorter, so it is done in the same way. Step 1 runs
+with vector instructions, and what is left to sort is small.
+
+The largest entry (k = 1) of a row of 16, in 2 groups, of the even columns and of the odd ones:
+
+>>> row = torch.tensor([[1., 5, 2, 4, 0, 9, 3, 6, 1, 7, 2, 0, 8, 1, 0, 2]])
+>>> _maxima(row, 2)
+tensor([[8., 9.]])
+>>> _members(torch.tensor([[1]]), 2)  # group 1 has the largest maximum: its columns
+tensor([[ 1,  3,  5,  7,  9, 11, 13, 15]])
+>>> largest(row, 1)  # the largest entry in these columns, and where it is in the row
+(tensor([[9.]]), tensor([[5]]))
 """
 
 from __future__ import annotations
@@ -13,13 +27,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 GROUP = 8
-"""Entries of a group: 5120 columns make 640 groups and 80 groups of groups; at k = 20, 160 and 160
-are searched after.
+"""Entries of a group. A row of 5120 makes 640 groups, and 80 groups of groups. At k = 20, the 80
+are searched, then the 160 members of the 20 best, then 160 entries of the row.
 """
 
 SHORT = 1024
 """Longer rows are faster searched by groups."""
-
 
 FEW_THREADS = 2
 """NumPy's partition is faster than torch's topk, but takes one thread only."""
@@ -35,8 +48,8 @@ def largest(
     bfloat16, entries below 0 count as equal: a row with fewer than k others gets any of them.
     """
     if values.dtype == torch.bfloat16 and values.device.type == "cpu":
-        # Read as integers, floating-point numbers from 0 on keep their order, and those are
-        # compared four times faster.
+        # The bits of floating-point numbers from 0 on, read as integers, have the same order, and
+        # integers are compared four times faster.
         integers = values.view(torch.int16)
         if torch.get_num_threads() <= FEW_THREADS:
             columns = _columns_of_largest(integers, k).long()
@@ -44,11 +57,13 @@ def largest(
         found, indices = largest(integers, k)
         return found.view(torch.bfloat16), indices
     groups = _groups(values.shape[-1], k)
-    # GPUs have a topk of their own.
-    if values.device.type != "cpu" or groups is None:
-        return torch.topk(values, k, dim=-1, sorted=False)
-    columns = _members(largest(_maxima(values, groups), k)[1], groups)
+    if values.device.type != "cpu" or groups is None:  # GPUs have a fast topk of their own
+        found = torch.topk(values, k, dim=-1, sorted=False)
+        return found.values, found.indices
+    _, best = largest(_maxima(values, groups), k)
+    columns = _members(best, groups)
     found = torch.topk(values.gather(-1, columns), k, dim=-1, sorted=False)
+    # Places among the members -> columns of the row.
     return found.values, columns.gather(-1, found.indices)
 
 
@@ -61,8 +76,9 @@ def _columns_of_largest(values: Int[Tensor, "... d"], k: int) -> Int[Tensor, "..
     else:
         columns = _members(_columns_of_largest(_maxima(values, groups), k), groups)
         values = values.gather(-1, columns.long())
-    # A number with its column behind it is one integer, which NumPy partitions with vector
-    # instructions.
+    # NumPy partitions integers with vector instructions, but gives no places. So a number and its
+    # column become one integer: number 3 in column 5 is the key 3 * shift + 5. The keys have the
+    # order of the numbers, and the rest of key / shift is the column.
     kind, shift = (torch.int32, 2**15) if d <= 2**15 else (torch.int64, 2**40)
     keys = values.to(kind) * shift + columns
     first = keys.shape[-1] - k
@@ -96,7 +112,6 @@ def largest_values(values: Float[Tensor, "... d"], k: int) -> Float[Tensor, "...
     """
     if values.device.type != "cpu" or values.dtype != torch.float32 or values.shape[-1] > SHORT:
         return largest(values, k)[0]
-    first = (
-        values.shape[-1] - k
-    )  # NumPy partitions with vector instructions, and torch.topk does not
+    # NumPy partitions with vector instructions, and torch.topk does not.
+    first = values.shape[-1] - k
     return torch.from_numpy(np.partition(values.numpy(), first, axis=-1)[..., first:])

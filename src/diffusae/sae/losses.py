@@ -60,9 +60,9 @@ def auxk_loss(
 
     Emergence, appendix: AuxK, coefficient 1/32, k_aux = 256. `centred` = x - b and `errors` = x_hat
     - x = -e are in scaled units. Both are detached, so that this loss moves nothing but the dead
-    latents. The k_aux latents "inactive the longest" are chosen once a batch, not once a row as the
-    original of AuxK does: the same while no more than k_aux are dead, and of a cost that does not
-    depend on how many are.
+    latents. The k_aux latents "inactive the longest" are chosen once a batch; the original of AuxK
+    chooses once a row. This is the same while no more than k_aux latents are dead, and its cost
+    does not depend on how many are dead.
     """
     # Gradients by row: dense ones would be as large as the weights, and almost all zeros.
     encoder, decoder = (

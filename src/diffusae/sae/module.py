@@ -29,8 +29,8 @@ class SAEModule(pl.LightningModule):
     """Adam on the normalised reconstruction error plus AuxK (Emergence, section 3 and appendix).
 
     Batches are vectors [batch, d_in] in data units. Call `initialise` with a first batch before
-    fitting. A decoder row keeps unit norm: the part of its gradient along itself is removed before
-    each step, and the row is renormalised after.
+    fitting. A decoder row keeps unit norm: before a step, the part of its gradient along itself is
+    removed; after it, the row is normalised again.
 
     Logs `train/loss`, `train/fvu`, `train/aux_loss`, `train/dead_fraction` (not fired for
     `dead_after_vectors`), and over the whole validation set `val/loss`, `val/l0` and what
@@ -40,8 +40,9 @@ class SAEModule(pl.LightningModule):
 
     Args:
         lr, betas, epsilon: Adam's; lr after warm-up.
-        dead_after_vectors: vectors without firing after which a latent counts as dead (*open* in
-            the paper). It must be well below the vectors of the whole training, or AuxK never acts.
+        dead_after_vectors: a latent that has not fired for so many vectors counts as dead (*open*
+            in the paper). It must be well below the vectors of the whole training, or AuxK never
+            acts.
         aux_coefficient, k_aux: AuxK's weight and the most latents that it revives at once; 0
             switches it off.
         warmup_steps: steps over which lr rises linearly from 0.
@@ -152,8 +153,8 @@ class SAEModule(pl.LightningModule):
     def training_loss(
         self, batch: Float[Tensor, "batch d_in"]
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """The loss to differentiate and the figures to log; latents that did not fire have aged
-        afterwards.
+        """The loss to differentiate and the figures to log. Afterwards, latents that did not fire
+        have aged.
         """
         scaled = self.autoencoder.scaled_pass(batch)
         loss, fvu = self._loss(scaled)
@@ -167,8 +168,8 @@ class SAEModule(pl.LightningModule):
             )
             loss = loss + self.aux_coefficient * aux
         self._refuse_non_finite(loss)
-        # Processes average their gradients and figures; the last batch of an epoch may not have
-        # equal parts.
+        # Processes average their gradients and figures. Their parts of the last batch of an epoch
+        # may differ in size, so each loss is weighted by its vectors.
         share = len(batch) * world_size() / self._age_latents(scaled.codes)
         loss = loss * share
         measured = {
@@ -185,9 +186,8 @@ class SAEModule(pl.LightningModule):
         processes.
         """
         d_sae = len(self.vectors_since_fired)
-        fired = self.vectors_since_fired.new_zeros(
-            d_sae + 1
-        )  # what is not active falls into the last
+        # Entries that are not active fall into the last place, which is cut off.
+        fired = self.vectors_since_fired.new_zeros(d_sae + 1)
         fired[torch.where(codes.values > 0, codes.indices, d_sae)] = 1
         fired = fired[:d_sae]
         seen = len(codes.values)
@@ -201,8 +201,8 @@ class SAEModule(pl.LightningModule):
         return seen
 
     def _loss(self, scaled: ScaledPass) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """The error, the mean of all prefixes where the sparsity has them, plus the sparsity's
-        penalty; and the FVU.
+        """The loss and the FVU. The loss is the error (the mean over the prefixes where the
+        sparsity has them) plus the sparsity's penalty.
         """
         # A process may get no part of a short last batch: its error is 0.
         errors = scaled.squared_errors / max(len(scaled.centred), 1) / self.total_variance
@@ -218,7 +218,7 @@ class SAEModule(pl.LightningModule):
         loss, _ = self._loss(scaled)
         self._refuse_non_finite(loss)
         self.validation_loss.update(loss, weight=len(batch))
-        # Errors are differences: to come to data units they are only multiplied.
+        # Errors are differences, so the shift of the input scaling does not count.
         self.reconstruction.update(batch + scaled.error * self.autoencoder.input_scale, batch)
         self.l0.update(scaled.codes)
         self.firing.update(scaled.codes)
@@ -248,8 +248,8 @@ class SAEModule(pl.LightningModule):
             logger.warning(warning)
 
     def refuse_broken_weights(self) -> None:
-        """Raise `UserError` where the last step, after which no loss comes, left weights that are
-        not finite.
+        """Raise `UserError` where the last step left weights that are not finite: no loss comes
+        after it that would show this.
         """
         if not all(torch.isfinite(parameter).all() for parameter in self.autoencoder.parameters()):
             raise UserError(
@@ -258,8 +258,8 @@ class SAEModule(pl.LightningModule):
             )
 
     def dead_warning(self) -> str | None:
-        """What to do about it where most latents are dead: in the validation set, or without one
-        for long.
+        """A remedy where most latents are dead in the validation set, or, without one, by their
+        age; None where they are not.
         """
         dead = self.final_dead_fraction
         if dead is None:

@@ -1,13 +1,10 @@
-"""In which precision the product is computed that latents are chosen by."""
+"""The precision of the product by which latents are chosen in training."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
-SelectionPrecision = Literal["float32", "bfloat16", "int8"]
-AUTO = "auto"
+from diffusae.sae.settings import SelectionPrecision
 
 
 def fastest(device_type: str) -> SelectionPrecision:
@@ -22,9 +19,8 @@ def fastest(device_type: str) -> SelectionPrecision:
     if device_type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     elif device_type == "cpu":
-        capabilities = getattr(
-            torch.cpu, "get_capabilities", dict
-        )()  # older releases of torch do not tell
+        # Older releases of torch cannot say.
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
         fast = torch.backends.mkldnn.is_available() and capabilities.get("amx_bf16", False)
     else:
         fast = False

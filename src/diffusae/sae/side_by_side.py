@@ -1,4 +1,4 @@
-"""Many autoencoders trained in one process from one read of the data, each as if it were alone."""
+"""Many autoencoders trained in one process from one read of the data, every one as if alone."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Member:
-    """One training of several: the stream that its batches come from, and the module that learns
-    from them.
+    """One training of several.
+
+    Attributes:
+        stream: where its batches come from.
     """
 
     stream: str
@@ -47,15 +49,14 @@ class SideBySide(pl.LightningModule):
 
     Raises:
         UserError: no members; settings of the optimiser that differ; during training what a member
-            raises, with
-        its name.
+            raises, with its name.
     """
 
     def __init__(self, members: Mapping[str, Member]) -> None:
         super().__init__()
         if not members:
             raise UserError("there is nothing to train; name one cell at least")
-        modules = [each.module for each in members.values()]
+        modules = [member.module for member in members.values()]
         if len({(module.lr, module.betas, module.epsilon) for module in modules}) > 1:
             raise UserError(
                 "trainings side by side need one learning rate and Adam; train the others by"
@@ -64,8 +65,8 @@ class SideBySide(pl.LightningModule):
         self.members = dict(members)
         self.streams = list(dict.fromkeys(member.stream for member in members.values()))
         for index, member in enumerate(members.values()):
-            # As direct children they get to know the trainer; their names may hold dots, those of
-            # children not.
+            # Direct children get to know the trainer. Names of children may not hold dots, and
+            # those of members do.
             self.add_module(f"member_{index}", member.module)
 
     def on_fit_start(self) -> None:
@@ -120,7 +121,7 @@ class SideBySide(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip each member by the norm of its own gradient."""
+        """Clip every member by the norm of its own gradient."""
         if gradient_clip_val is not None:
             for _, module in self._modules_by_name():
                 torch.nn.utils.clip_grad_norm_(module.autoencoder.parameters(), gradient_clip_val)
@@ -145,7 +146,7 @@ class SideBySide(pl.LightningModule):
 
 @contextmanager
 def _named(member: str) -> Iterator[None]:
-    """Says whose error it is."""
+    """Put the member's name before an error."""
     try:
         yield
     except UserError as error:

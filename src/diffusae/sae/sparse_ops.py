@@ -3,6 +3,24 @@ backwards.
 
 Dense autograd would fill a [batch, d_sae] gradient and multiply it twice, although only a few
 entries a row are not zero. What cannot be avoided is one dense product: the pre-activations.
+
+Codes are a sparse matrix Z [rows, d_sae] as `Entries`: its entries row after row, their columns,
+and where every row starts. An example with 2 rows, 3 latents and 2 active latents a row:
+
+>>> Z = Entries.every(torch.tensor([[0, 2], [1, 2]]), d_sae=3)  # [[1, 0, 2], [0, 3, 4]]
+>>> values = torch.tensor([1., 2, 3, 4])
+>>> Z.columns, Z.rows, Z.starts
+(tensor([0, 2, 1, 2]), tensor([0, 0, 1, 1]), tensor([0, 2]))
+>>> W = torch.tensor([[1., 0], [0, 1], [1, 1]])  # a row a latent
+>>> Z.times(values, W)  # row 0: 1 W[0] + 2 W[2]; row 1: 3 W[1] + 4 W[2]
+tensor([[3., 2.],
+        [4., 7.]])
+>>> Z.inner(torch.tensor([[5., 6], [7, 8]]), W)  # row 0 . W[0], row 0 . W[2], row 1 . W[1], ...
+tensor([ 5., 11.,  8., 15.])
+>>> Z.by_column()  # sorted by latent the entries are 0, 2, 1, 3; latents begin at 0, 1 and 2
+(tensor([0, 2, 1, 3]), tensor([0, 1, 2]))
+>>> Z.cut([1]).starts  # before latent 1: rows of 1, 1, 0 and 2 entries
+tensor([0, 1, 2, 2])
 """
 
 from __future__ import annotations
@@ -227,13 +245,16 @@ def chosen_errors(
 
 
 class _ChosenErrors(torch.autograd.Function):
-    """The gradients are written out. With G the gradient of the reconstruction and E = (G W_dec^T)
-    where z > 0:
+    """The gradients are written out. G is the gradient of the reconstruction, [rows, d_in], and E
+    that of the pre-activations, which is G W_dec^T at the entries with z > 0 and 0 elsewhere:
 
-    dW_dec = Z^T G, dW_enc = E^T (x - b), db_enc = E^T 1, db = G^T 1 - (E W_enc)^T 1 = G^T 1 -
-    W_enc^T db_enc. Both products with a transposed sparse matrix are sums of rows over the entries
-    sorted by latent, and share the sort. G is a number times a matrix: for the squares of a single
-    prefix the matrix is the errors, and is not made anew.
+        dW_dec = Z^T G
+        dW_enc = E^T (x - b)
+        db_enc = E^T 1
+        db     = G^T 1 - W_enc^T db_enc    (b is added at the end, and taken off before W_enc)
+
+    Both products with a transposed sparse matrix are sums of rows over the entries sorted by
+    latent, and share the sort.
     """
 
     @staticmethod
@@ -263,18 +284,21 @@ class _ChosenErrors(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         centred, W_enc, W_dec, values, errors = ctx.saved_tensors
         entries, parts = ctx.entries, ctx.parts
+        # G = times * gradient
         gradient, times = _gradient_of_errors(errors, *gradients)
         of_x_hat = gradient.sum(dim=(0, 1)) * times
-        if gradient.shape[1] > 1:  # a part is in its prefix and all later ones
+        if gradient.shape[1] > 1:
+            # Part p is in the prefixes p, p + 1, ...: its gradient is the sum of theirs.
             gradient = gradient.flip(1).cumsum(dim=1).flip(1)
         gradient = gradient.flatten(0, 1).contiguous()
-        of_values = parts.inner(gradient, W_dec) * (values > 0) * times
+        of_values = parts.inner(gradient, W_dec) * (values > 0) * times  # E at the entries
         order, starts = entries.by_column()
 
-        sums = entries.kernels.sums_of_rows  # of latents, of which some may be active everywhere
+        # Sums over the entries of every latent; "uneven": some latents are active in every row.
+        sums = entries.kernels.sums_of_rows
         of_W_dec = sums(gradient, parts.rows[order], starts, values[order] * times, uneven=True)
         of_W_enc = sums(centred, entries.rows[order], starts, of_values[order], uneven=True)
-        # Not by index_add_: on a GPU it adds in any order.
+        # index_add_ would add in any order on a GPU, and give other bits every time.
         of_b_enc = sums(
             of_values.unsqueeze(1), order, starts, torch.ones_like(of_values), uneven=True
         )
@@ -287,8 +311,10 @@ def _gradient_of_errors(
     of_errors: Float[Tensor, "rows prefixes d_in"] | None,
     of_squares: Float[Tensor, " prefixes"] | None,
 ) -> tuple[Float[Tensor, "rows prefixes d_in"], Float[Tensor, ""]]:
-    """The gradient by the errors, whether they were used themselves or their squares, as a matrix
-    and what it is times of.
+    """The gradient by the errors, as a matrix and a number to multiply it by.
+
+    The loss may use the errors themselves, their squares, or both. From squares e^2 of a single
+    prefix, whose gradient is s, comes 2 s e: the matrix is then `errors` as it is, the number 2 s.
     """
     one = errors.new_ones(())
     if of_squares is None:

@@ -1,16 +1,16 @@
 """Which latents are active: a sparsity turns pre-activations into codes.
 
-Two kinds. A *choosing* sparsity (`TopK`, `BatchTopK`, `MatryoshkaTopK`) picks the largest
+There are two kinds. A *choosing* sparsity (`TopK`, `BatchTopK`, `MatryoshkaTopK`) picks the largest
 pre-activations, so that training costs what the chosen ones cost. A *penalised* one (`JumpReLU`,
-`ReLU`) is dense in training, and a term of the loss makes it sparse. Another sparsity is a sibling
-class that is added to `SPARSITIES`.
+`ReLU`) is dense in training, and a term of the loss makes it sparse. A new sparsity is a class
+beside these, and an entry of `SPARSITIES`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -20,6 +20,10 @@ from diffusae.errors import UserError, together, unknown
 from diffusae.parsing import call_typed
 from diffusae.sae.across_processes import anywhere, largest_of_all, least_of_all
 from diffusae.sae.largest import largest, largest_values
+from diffusae.sae.sparse_ops import Entries, Kernels
+
+if TYPE_CHECKING:
+    from diffusae.sae.autoencoder import ScaledPass, SparseAutoencoder
 
 SPARE = 4
 """Candidates a row beyond k. Of the 20 largest of 5120 Gaussian pre-activations, those sought in
@@ -29,17 +33,15 @@ without spare ones, 1 % and 2 %.
 
 
 class Codes(NamedTuple):
-    """Sparse codes. An entry is active where its value is above 0; the index of another means
-    nothing.
-    """
+    """Sparse codes. An entry is active where its value is above 0; other entries mean nothing."""
 
     values: Float[Tensor, "... k"]
     indices: Int[Tensor, "... k"]
 
 
 def narrowest(dense: Float[Tensor, "... d_sae"]) -> Codes:
-    """Dense codes as sparse ones, as wide as the row with the most active latents (1 at the
-    least).
+    """Dense codes as sparse ones, with as many entries a row as the row with the most active
+    latents (at least 1).
     """
     width = max(1, int((dense > 0).sum(dim=-1).max())) if dense.numel() else 1
     return Codes(*torch.topk(dense, width, dim=-1, sorted=False))
@@ -59,15 +61,21 @@ class Sparsity(nn.Module, ABC):
         """The codes; how they are chosen may differ between training and use (`self.training`)."""
 
     def values(self, pre_activations: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... n"]:
-        """The values of the codes alone, where nobody asks which latents they are of."""
+        """The values of the codes, without their latents."""
         return self(pre_activations).values
+
+    @abstractmethod
+    def scaled_pass(
+        self, autoencoder: SparseAutoencoder, x: Float[Tensor, "batch d_in"]
+    ) -> ScaledPass:
+        """One pass of training: the way through the autoencoder that costs least."""
 
     @abstractmethod
     def check(self, d_sae: int) -> None:
         """Raise `UserError` where this sparsity cannot serve `d_sae` latents."""
 
     def project(self) -> None:
-        """Bring learnt values back to where they mean something; called after every step."""
+        """Bring learnt values back into their range; called after every step."""
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
@@ -83,6 +91,8 @@ class TopK(Sparsity):
     """
 
     name = "topk"
+    prefixes: tuple[int, ...] = ()
+    """Lengths of the prefixes of latents that must reconstruct by themselves, rising."""
 
     def __init__(self, k: int) -> None:
         super().__init__()
@@ -99,15 +109,28 @@ class TopK(Sparsity):
         return largest_values(pre_activations, self.k).relu()
 
     def candidates(self, pre_activations: Float[Tensor, "... d_sae"]) -> Codes:
-        """The latents that may be active where pre-activations are known in few bits: `SPARE` a row
-        more than k.
-        """
+        """The latents that may be active, by pre-activations in few bits: k + `SPARE` a row."""
         return Codes(*largest(pre_activations, min(self.k + SPARE, pre_activations.shape[-1])))
 
     def choose(self, candidates: Codes) -> Codes:
         """The codes by the candidates' pre-activations in full precision."""
         values, chosen = torch.topk(candidates.values, self.k, dim=-1, sorted=False)
         return Codes(values.relu(), candidates.indices.gather(-1, chosen))
+
+    def entries(
+        self, codes: Codes, *, d_sae: int, kernels: Kernels
+    ) -> tuple[Entries, Float[Tensor, " n"]]:
+        """Codes of a batch as entries of a sparse matrix, with their values."""
+        return Entries.every(codes.indices, d_sae=d_sae, kernels=kernels), codes.values.flatten()
+
+    def revalued(self, codes: Codes, values: Float[Tensor, " n"]) -> Codes:
+        """The same codes with other values, given in the order of `entries`."""
+        return Codes(values.view(codes.values.shape), codes.indices)
+
+    def scaled_pass(
+        self, autoencoder: SparseAutoencoder, x: Float[Tensor, "batch d_in"]
+    ) -> ScaledPass:
+        return autoencoder.chosen_pass(x, self)
 
     def check(self, d_sae: int) -> None:
         if self.k > d_sae:
@@ -118,11 +141,11 @@ class TopK(Sparsity):
 
 
 class MatryoshkaTopK(TopK):
-    """TopK whose first latents must do without the later ones (Bussmann et al. 2025, Matryoshka
-    SAEs).
+    """TopK whose first latents must reconstruct without the later ones (Bussmann et al. 2025,
+    Matryoshka SAEs).
 
-    The loss is the mean of the reconstruction errors of every prefix of latents, of the lengths
-    `prefixes` and of all d_sae. The codes are TopK's.
+    The loss is the mean reconstruction error over the prefixes of latents, of the lengths
+    `prefixes` and d_sae. The codes are TopK's.
     """
 
     name = "matryoshka"
@@ -155,8 +178,8 @@ class BatchTopK(TopK):
     """The k * rows largest of a whole batch, so that rows share the budget (Bussmann et al. 2024).
     Processes that train together share one budget as well.
 
-    In use a row must not depend on the others: there a latent is active above one `threshold`, the
-    running mean over training batches of the smallest value that was kept.
+    In use a row must not depend on the others. There a latent is active above one `threshold`: the
+    running mean, over training batches, of the smallest value that was kept.
 
     Args:
         k: active latents a row, on average over a batch.
@@ -201,9 +224,22 @@ class BatchTopK(TopK):
     def values(self, pre_activations: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... n"]:
         return self(pre_activations).values  # not the k largest of every row
 
+    def entries(
+        self, codes: Codes, *, d_sae: int, kernels: Kernels
+    ) -> tuple[Entries, Float[Tensor, " n"]]:
+        active = codes.values > 0  # rows have few of them or many
+        return (
+            Entries.where(active, codes.indices, d_sae=d_sae, kernels=kernels),
+            codes.values[active],
+        )
+
+    def revalued(self, codes: Codes, values: Float[Tensor, " n"]) -> Codes:
+        zeros = values.new_zeros(codes.values.shape)
+        return Codes(zeros.masked_scatter_(codes.values > 0, values), codes.indices)
+
     def _largest_of_batch(self, pre_activations: Float[Tensor, "rows d_sae"], k: int) -> Codes:
-        """The k * rows largest. Exact, though only the largest of every row are sorted out: they
-        are widened until none is missed.
+        """The k * rows largest, exactly. Only the `width` largest of every row are looked at; where
+        one of the others might belong to them, the width is doubled.
         """
         d_sae = pre_activations.shape[1]
         width = min(4 * k, d_sae)
@@ -231,7 +267,9 @@ class BatchTopK(TopK):
 
 
 def _only(kept: Int[Tensor, " kept"], values: Float[Tensor, "rows n"]) -> Float[Tensor, "rows n"]:
-    """The values at these places of the flattened ones, and 0 at all others and below 0."""
+    """The values with 0 in the place of those below 0 and of all but the `kept` ones, which are
+    places in the flattened values.
+    """
     dense = torch.zeros_like(values).flatten()
     dense[kept] = values.flatten()[kept].relu()
     return dense.view(values.shape)
@@ -259,6 +297,11 @@ class Penalised(Sparsity):
 
     def forward(self, pre_activations: Float[Tensor, "... d_sae"]) -> Codes:
         return narrowest(self.activate(pre_activations))
+
+    def scaled_pass(
+        self, autoencoder: SparseAutoencoder, x: Float[Tensor, "batch d_in"]
+    ) -> ScaledPass:
+        return autoencoder.dense_pass(x, self)
 
     def check(self, d_sae: int) -> None:
         pass
@@ -344,8 +387,8 @@ class JumpReLU(Penalised):
 
     @torch.no_grad()
     def project(self) -> None:
-        # Not by a clamp in the pass: that has no gradient, and a threshold that fell below 0 would
-        # stay there.
+        # A clamp in the pass would have no gradient: a threshold that fell below 0 would stay
+        # there.
         self.threshold.clamp_(min=0)
 
     def config(self) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from diffusae.errors import UserError
 from diffusae.files import atomic_path, atomic_write_json, sha256_of, verified
 from diffusae.parsing import of_type, read_json, reading, shown, typed
-from diffusae.sae.autoencoder import InputScaling, SparseAutoencoder
+from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.settings import InputScaling
 from diffusae.sae.sparsity import sparsity_from_config
 from diffusae.tensor_files import Header, read_header, read_tensors
 
@@ -65,8 +66,8 @@ def load_sae(
         config = _read_config(verified(directory / CONFIG_NAME), remedy)
         header = read_header(verified(weights), remedy=remedy)
         with reading(weights, remedy=remedy):
-            if (found := sha256_of(weights)) != config.sha256:
-                raise UserError(f"SHA-256 is {found}, expected {config.sha256}")
+            if (digest := sha256_of(weights)) != config.sha256:
+                raise UserError(f"SHA-256 is {digest}, expected {config.sha256}")
         with reading(directory / CONFIG_NAME, remedy=remedy):
             sae = _empty(config, header)
         sae.load_state_dict(read_tensors(weights, remedy=remedy, shapes=_shapes(sae)))
@@ -94,7 +95,7 @@ class _Config:
 
 
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
-"""Ours -> as safetensors calls it."""
+"""Our name of a dtype -> that of safetensors."""
 
 
 def _read_config(path: Path, remedy: str) -> _Config:
@@ -113,12 +114,12 @@ def _empty(config: _Config, header: Header) -> SparseAutoencoder:
     """
     arguments = dict(config.sparsity)
     sizes = {arguments.get("d_sae", config.d_sae), config.d_sae}
-    found, kind = header.shapes.get("W_dec"), header.dtypes.get("W_dec")
-    if found != (config.d_sae, config.d_in) or len(sizes) > 1 or kind != _DTYPES[config.dtype]:
+    shape, kind = header.shapes.get("W_dec"), header.dtypes.get("W_dec")
+    if shape != (config.d_sae, config.d_in) or len(sizes) > 1 or kind != _DTYPES[config.dtype]:
         raise UserError(
             f"d_sae={config.d_sae}, d_in={config.d_in}, dtype={config.dtype} and"
             f" sparsity={config.sparsity} do not fit W_dec of {WEIGHTS_NAME}, which is"
-            f" {list(found or ())} of {kind}"
+            f" {list(shape or ())} of {kind}"
         )
     return SparseAutoencoder(
         config.d_in,

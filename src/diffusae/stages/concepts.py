@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import logging
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from diffusae.errors import UserError, unknown
 from diffusae.exploring.cells import trained_cells
 from diffusae.exploring.concept_table import ConceptTable
 from diffusae.exploring.opened import concepts_of
+from diffusae.settings import Settings, Within
 from diffusae.study.study import Study
 
-log = logging.getLogger(__name__)
 
-FORMATS = ("table", "csv", "json")
+@dataclass(frozen=True, kw_only=True)
+class ConceptsSettings(Settings, part=""):
+    """What stands at the root of `diffusae concepts`."""
+
+    word: str | None
+    format: Literal["table", "csv", "json"]
+    rows: Annotated[int, Within(1, 10**9)] | None
+    """Of the table on the terminal; None: all."""
 
 
 def concepts(cfg: DictConfig) -> None:
@@ -26,18 +33,15 @@ def concepts(cfg: DictConfig) -> None:
         UserError: an unknown format, no labelled cell, a word without a vector.
     """
     study = Study(cfg)
-    study.check()
-    if cfg.format not in FORMATS:
-        raise unknown("format", cfg.format, FORMATS)
-    if cfg.rows is not None and (not isinstance(cfg.rows, int) or cfg.rows < 1):
-        raise UserError(f"rows={cfg.rows} must be a whole number from 1, or null")
-    made = concepts_of(study, trained_cells(study), cfg.word)
-    if cfg.format == "csv":
+    study.check(ConceptsSettings)
+    settings = ConceptsSettings.of(cfg)
+    made = concepts_of(study, trained_cells(study), settings.word)
+    if settings.format == "csv":
         print(made.rows.to_csv(index=False), end="")
-    elif cfg.format == "json":
+    elif settings.format == "json":
         print(made.rows.to_json(orient="records", indent=2))
     else:
-        _print_table(made, cfg.rows)
+        _print_table(made, settings.rows)
 
 
 def _print_table(made: ConceptTable, most: int | None) -> None:

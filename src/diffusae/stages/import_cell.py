@@ -9,8 +9,7 @@ from omegaconf import DictConfig
 
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.errors import UserError
-from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import run_record, state
+from diffusae.runs.record import state
 from diffusae.sae.exchange import content_hashes, detect, import_sae
 from diffusae.sae.storage import save_sae
 from diffusae.sources import require_own_files
@@ -49,17 +48,7 @@ def import_cell(cfg: DictConfig) -> bool:
     if state(study.sae, determines=determines, parents={}) == "finished":
         log.info("%s is imported already", study.sae)
         return False
-    with (
-        directory_lock(study.sae),
-        run_record(
-            study.sae,
-            stage="import",
-            config=study.config(),
-            determines=determines,
-            parents={},
-            seed=None,
-        ),
-    ):
+    with study.recorded(study.sae, "import", determines=determines, seed=None):
         metadata = {
             "cell": study.cell.coordinates(),
             "hookpoint": hookpoint,

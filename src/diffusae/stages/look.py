@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 from safetensors.torch import save_file
 
+from diffusae.backbone.settings import ModelSettings
 from diffusae.errors import UserError, together, unknown
 from diffusae.exploring.cells import Latents, OpenCell, trained_cells
 from diffusae.exploring.maps import ConceptMaps, over
@@ -16,8 +17,7 @@ from diffusae.exploring.recording import record_run
 from diffusae.files import atomic_path, atomic_write_json
 from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.report.strip import Captioned, png_of, strip_figure
-from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import run_record, state
+from diffusae.runs.record import state
 from diffusae.steering.trials import file_name, is_given, latents_faults, save_picture, subject_of
 from diffusae.study.model import load_model
 from diffusae.study.study import Study
@@ -44,19 +44,11 @@ def look(cfg: DictConfig) -> bool:
     if state(directory, determines=determines, parents=parents) == "finished":
         log.info("%s is there already", directory / "look.png")
         return False
-    with (
-        directory_lock(directory),
-        run_record(
-            directory,
-            stage="look",
-            config=study.config(),
-            determines=determines,
-            parents=parents,
-            seed=cfg.picture_seed,
-        ),
+    with study.recorded(
+        directory, "look", determines=determines, parents=parents, seed=cfg.picture_seed
     ):
         places = [latents.cell.place for latents in chosen]
-        pipe = load_model(cfg.model)
+        pipe = load_model(ModelSettings.of(cfg))
         run = record_run(pipe, study, cfg.prompt, seed=cfg.picture_seed, cells=places)
         save_picture(directory / "picture.png", run.picture)
         _write(directory, cfg, [run.maps(latents.cell, latents) for latents in chosen])

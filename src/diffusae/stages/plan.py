@@ -15,6 +15,7 @@ from diffusae.planning.estimate import bytes_finished, estimate
 from diffusae.planning.tables import (
     PLAN,
     WIDTH,
+    PlanSettings,
     alternative_json,
     cells_table,
     measured_rates,
@@ -35,7 +36,7 @@ def plan(cfg: DictConfig) -> None:
     `plan.json` in its directory.
     """
     study, assumed = with_captions(Study(cfg))
-    study.check()
+    study.check(PlanSettings)
     description = describe_model(cfg.model, text_layers=study.kind == "text")
     check_hookpoints(study, description)
     if assumed:

@@ -20,7 +20,7 @@ from diffusae.collecting.random_weights import random_study
 from diffusae.concepts.embeddings import WordEmbedding
 from diffusae.errors import UserError, together, unknown
 from diffusae.jobs.faults import is_users, reason
-from diffusae.jobs.outcomes import Outcome, print_outcomes
+from diffusae.jobs.outcomes import JobOutcome, print_outcomes
 from diffusae.jobs.progress import at_work, progress_bar
 from diffusae.labelling.label import label_cell, labelled, word_embedding
 from diffusae.metrics.evaluate import METRICS, evaluate_cell, evaluated, kind_faults, needed
@@ -116,7 +116,7 @@ def _cells(study: Study, chosen: Mapping[Cell, Sequence[str]]) -> list[str]:
     waiting = [studies for studies in cells.values() if not _finished(studies)]
     log.info("%d of %d cells are finished", len(cells) - len(waiting), len(cells))
     outcomes = {
-        one.cell_name: Outcome(one.cell_name, "skipped") for one in map(_one, cells.values())
+        one.cell_name: JobOutcome(one.cell_name, "skipped") for one in map(_one, cells.values())
     }
     rounds: list[Callable[[Studies], None]] = [
         lambda studies: _carry_out(
@@ -140,7 +140,7 @@ def _cells(study: Study, chosen: Mapping[Cell, Sequence[str]]) -> list[str]:
     return [cell for cell, each in outcomes.items() if each.outcome == "failed"]
 
 
-def _outcome(cell: str, work: Callable[[], None], before: Outcome, begun: float) -> Outcome:
+def _outcome(cell: str, work: Callable[[], None], before: JobOutcome, begun: float) -> JobOutcome:
     """What becomes of a cell in one round; a signal to stop is no failure of the cell."""
     outcome, why = "done", ""
     try:
@@ -150,7 +150,7 @@ def _outcome(cell: str, work: Callable[[], None], before: Outcome, begun: float)
         outcome, why = "failed", reason(error)
         log.error("cell %s failed: %s", cell, why, exc_info=None if is_users(error) else error)
     raise_if_received()
-    return Outcome(cell, outcome, why, seconds=before.seconds + monotonic() - begun)
+    return JobOutcome(cell, outcome, why, seconds=before.seconds + monotonic() - begun)
 
 
 Studies = Mapping[str, Study]

@@ -14,8 +14,7 @@ from diffusae.interventions.windows import window_at
 from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.report.strip import strip
-from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import parent_signature, run_record, state
+from diffusae.runs.record import parent_signature, state
 from diffusae.steering.edited import EditedPictures, Place, Trial
 from diffusae.steering.text_steering import at_layer
 from diffusae.steering.trials import (
@@ -82,14 +81,8 @@ def steer(cfg: DictConfig) -> bool:
     names = ["before", *map(of_strength.format, strengths)]
     with (
         mirror_of(study) as mirror,
-        directory_lock(directory),
-        run_record(
-            directory,
-            stage="steer",
-            config=study.config(),
-            determines=determines,
-            parents=parents,
-            seed=cfg.picture_seed,
+        study.recorded(
+            directory, "steer", determines=determines, parents=parents, seed=cfg.picture_seed
         ),
     ):
         made = pictures.pictures(trials, what="pictures")

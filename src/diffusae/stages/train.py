@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from omegaconf import DictConfig
 
 from diffusae.jobs.processes import leads
+from diffusae.sae.settings import TrainerSettings
 from diffusae.study.study import Study
 from diffusae.training.train import mirror_of, train_cell, trained
 
@@ -23,6 +24,6 @@ def train(cfg: DictConfig) -> bool:
     if trained(study):
         log.info("%s is trained already", study.sae)
         return False
-    with mirror_of(study) if leads(cfg) else nullcontext() as mirror:
+    with mirror_of(study) if leads(TrainerSettings.of(cfg).processes) else nullcontext() as mirror:
         train_cell(study, mirror, progress=True)
     return True

@@ -33,7 +33,7 @@ def train_grid(cfg: DictConfig) -> bool:
     )
     together = trainings_together(directory, studies)
     if together:
-        train_together(cfg, {name: studies[name] for name in together}, directory)
+        train_together({name: studies[name] for name in together}, directory)
     shutil.rmtree(directory, ignore_errors=True)  # also what a kill after the last training left
     log.info("%d trainings are finished", len(studies))
     return bool(together)

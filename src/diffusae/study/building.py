@@ -1,7 +1,7 @@
-"""The parts that a configuration may name with `_target_`, place by place, and building them.
+"""Building the parts that a configuration names with `_target_`.
 
-A configuration can build nothing else: not another class, not one of these in another's place, no
-function, and nothing with Hydra's `_partial_`, `_args_`, `_recursive_` or `_convert_`.
+A configuration can build these classes alone, and each of them only in its own places. It can build
+no function, and nothing with Hydra's `_partial_`, `_args_`, `_recursive_` or `_convert_`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ TARGET = "_target_"
 
 @dataclass(frozen=True)
 class Place:
-    """What may stand at a configuration's entry of one name: classes, all of one base (a class or a
-    protocol).
-    """
+    """What the entries of one name may hold: classes with a common base or protocol."""
 
     base: str
     classes: tuple[str, ...]
@@ -89,9 +87,7 @@ PLACES: Mapping[str, Place] = {
         ("concepts.picture_checks.NudeNetCheck", "concepts.picture_checks.Q16Check"),
     ),
 }
-"""Entry of a configuration -> what it may hold. A part within a part stands at an entry of its own
-name.
-"""
+"""Name of an entry -> what it may hold. A part within a part has an entry of its own name."""
 
 
 def build(node: DictConfig | Mapping[str, Any], place: str | None = None, **values: Any) -> Any:
@@ -117,7 +113,7 @@ def build(node: DictConfig | Mapping[str, Any], place: str | None = None, **valu
 def _built(value: Any, place: str | None, added: Mapping[str, Any]) -> Any:
     """A value with every part in it built; `place` is the name of its entry."""
     if isinstance(value, list):
-        return [_built(each, place, {}) for each in value]
+        return [_built(part, place, {}) for part in value]
     if not isinstance(value, Mapping):
         return value
     if tricks := [name for name in value if str(name).startswith("_") and name != TARGET]:
@@ -126,7 +122,7 @@ def _built(value: Any, place: str | None, added: Mapping[str, Any]) -> Any:
             " settings alone"
         )
     kind = _class_of(value[TARGET], place) if TARGET in value else None
-    given = {name: _built(each, str(name), {}) for name, each in value.items() if name != TARGET}
+    given = {name: _built(part, str(name), {}) for name, part in value.items() if name != TARGET}
     if kind is None:
         return given
     arguments = {**given, **added}
@@ -140,15 +136,17 @@ def _require_fitting(kind: type, arguments: Mapping[str, Any], place: str | None
     """
     known = inspect.signature(kind).parameters
     named = {
-        name: each
-        for name, each in known.items()
-        if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
+        name: parameter
+        for name, parameter in known.items()
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
     }
     foreign = [name for name in arguments if name not in named]
     if foreign and len(named) == len(known):
         raise unknown(f"setting of {kind.__name__}:", foreign[0], named)
     if lacking := [
-        n for n, each in named.items() if each.default is each.empty and n not in arguments
+        name
+        for name, parameter in named.items()
+        if parameter.default is parameter.empty and name not in arguments
     ]:
         raise UserError(
             f"{kind.__name__} needs {', '.join(lacking)}; give"
@@ -158,7 +156,7 @@ def _require_fitting(kind: type, arguments: Mapping[str, Any], place: str | None
 
 def _class_of(target: Any, place: str | None) -> type:
     allowed = [
-        each for name, at in PLACES.items() if place is None or name == place for each in at.targets
+        path for name, at in PLACES.items() if place is None or name == place for path in at.targets
     ]
     if target not in allowed:
         raise UserError(

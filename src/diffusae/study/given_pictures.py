@@ -1,74 +1,27 @@
-"""The given pictures of a study: which there are, in which split, and what the configuration may
-say of them.
-"""
+"""The given pictures of a study, each in its split."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self, get_args
+from typing import Self
 
-from omegaconf import DictConfig
-
-from diffusae.capture.noised import Quantity
-from diffusae.errors import UserError, unknown
+from diffusae.errors import UserError
 from diffusae.jobs.progress import progress_bar
 from diffusae.pictures.decode import Undecodable
-from diffusae.pictures.given import GivenPicture, PictureSource, dealt, listing_hash
+from diffusae.pictures.given import GivenPicture, PictureSource, assign_splits, listing_hash
 from diffusae.prompts.hash_split import HashSplit
-from diffusae.prompts.prompt_set import SPLITS, Prompt, check_counts
+from diffusae.prompts.prompt_set import SPLITS, Prompt
+from diffusae.study.settings import PictureCollection
 
-KINDS = ("generation", "pictures", "text")
-
-_TOLD = 20
+MOST_NAMED = 20
 """Pictures that one message names."""
 
 
 def branch_of_prompt(prompt: str) -> str:
     """The conditioning of a pass under this prompt: the empty one is the unconditional branch."""
     return "cond" if prompt else "uncond"
-
-
-def collection_faults(cfg: DictConfig) -> Iterator[str]:
-    """Every fault of `collection` itself."""
-    collection = cfg.collection
-    if collection.kind not in KINDS:
-        yield str(unknown("collection.kind", collection.kind, KINDS))
-    elif collection.kind == "pictures":
-        if collection.record not in get_args(Quantity):
-            yield str(unknown("collection.record", collection.record, get_args(Quantity)))
-        flags = ("pooled", "skip_undecodable", "random_weights")
-        prompt = collection.prompt
-        if not isinstance(prompt, str):
-            yield f"collection.prompt={prompt} must be a text, empty for none"
-        for name in flags:
-            if not isinstance(collection[name], bool):
-                yield f"collection.{name}={collection[name]} must be true or false"
-        if (
-            not isinstance(collection.random_weights_seed, int)
-            or collection.random_weights_seed < 0
-        ):
-            yield (
-                f"collection.random_weights_seed={collection.random_weights_seed} must be a whole"
-                " number from 0"
-            )
-        for check in (_check_counts, _check_shares):
-            try:
-                check(collection)
-            except UserError as error:
-                yield str(error).replace("prompts.", "collection.")
-    elif collection.kind == "text" and not isinstance(collection.start_token, bool):
-        yield f"collection.start_token={collection.start_token} must be true or false"
-
-
-def _check_counts(collection: DictConfig) -> None:
-    check_counts(collection.counts, open_ended=collection.shares is not None)
-
-
-def _check_shares(collection: DictConfig) -> None:
-    if collection.shares is not None:
-        HashSplit(collection.shares, seed=collection.split_seed)
 
 
 @dataclass(frozen=True)
@@ -79,24 +32,24 @@ class GivenPictures:
     pictures: tuple[GivenPicture, ...]
 
     @classmethod
-    def of(cls, collection: Mapping[str, Any], source: PictureSource) -> Self:
+    def of(cls, collection: PictureCollection, source: PictureSource) -> Self:
         """The pictures that `collection` asks for of a source.
 
         Raises:
             UserError: there are none.
         """
         counts = {
-            split: count for split in SPLITS if (count := collection["counts"].get(split, 0)) != 0
+            split: count for split in SPLITS if (count := collection.counts.get(split, 0)) != 0
         }
-        shares, seed = collection["shares"], collection["split_seed"]
+        shares, seed = collection.shares, collection.split_seed
         split_of = _no_split if shares is None else HashSplit(shares, seed=seed)
-        pictures = dealt(source.listed(), counts=counts, split_of=split_of, seed=seed)
+        pictures = assign_splits(source.listed(), counts=counts, split_of=split_of, seed=seed)
         if not pictures:
             raise UserError("there are no pictures; raise the counts under collection.counts")
         return cls(source, tuple(pictures))
 
     def prompts(self, text: str, *, first_seed: int) -> list[Prompt]:
-        """Each picture as a prompt with its id, the seed of its noise and its split."""
+        """One prompt a picture, with its id, the seed of its noise and its split."""
         return [
             Prompt(f"{place:06d}", text, first_seed + place, picture.split, picture.name)
             for place, picture in enumerate(self.pictures)
@@ -108,8 +61,8 @@ class GivenPictures:
     @cached_property
     def listing(self) -> str:
         """One hash over all names, splits and labels, and the source's own."""
-        told = (f"{each.name} {each.split} {sorted(each.labels.items())}" for each in self.pictures)
-        return listing_hash([self.source.fingerprint(), *told])
+        lines = (f"{p.name} {p.split} {sorted(p.labels.items())}" for p in self.pictures)
+        return listing_hash([self.source.fingerprint(), *lines])
 
     def decodable(self, prompts: Sequence[Prompt], *, skip: bool) -> tuple[list[Prompt], list[str]]:
         """The pictures that decode, and what is wrong with the others. Every picture is decoded for
@@ -131,10 +84,10 @@ class GivenPictures:
                     faults.append(f"{prompt.where}: {error}")
                 advance(1)
         if faults and not skip:
-            rest = f"\n  - and {len(faults) - _TOLD} more" if len(faults) > _TOLD else ""
+            rest = f"\n  - and {len(faults) - MOST_NAMED} more" if len(faults) > MOST_NAMED else ""
             raise UserError(
                 f"{undecodable(len(faults), len(prompts))}:\n  - "
-                + "\n  - ".join(faults[:_TOLD])
+                + "\n  - ".join(faults[:MOST_NAMED])
                 + f"{rest}\nmend or remove them, or leave them out with"
                 " collection.skip_undecodable=true"
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -11,17 +10,20 @@ from diffusae.backbone.branches import CONDITIONINGS
 from diffusae.backbone.schedule import step_index
 from diffusae.backbone.text_layers import names_text_layer
 from diffusae.errors import unknown
+from diffusae.settings import is_number
 from diffusae.study.given_pictures import branch_of_prompt
 
 TEXT_T, TEXT_BRANCH = 1.0, "cond"
-"""Where the cells of a text encoder stand: it runs once, before the first step, and reads the
-prompt.
+"""The moment and the conditioning of every cell of a text encoder: it runs once, before the first
+step, and reads the prompt.
 """
 
 
 def grid_faults(cfg: DictConfig, *, steps: int | None) -> Iterator[str]:
-    """Every fault of blocks and moments. `steps` are those of a generation, None where their number
-    is wrong itself.
+    """Every fault of blocks and moments.
+
+    Args:
+        steps: of a generation; None: their number is wrong itself.
     """
     blocks = list(dict.fromkeys([cfg.block.name, *cfg.grid.blocks]))
     if cfg.collection.kind == "text":
@@ -35,7 +37,7 @@ def grid_faults(cfg: DictConfig, *, steps: int | None) -> Iterator[str]:
             )
         elif cfg.model.hookpoints.get(block, "") is None:
             yield (
-                f"block {block} of model {cfg.model.name} is not said to be any; give"
+                f"block {block} of model {cfg.model.name} has no hookpoint; give"
                 f" model.hookpoints.{block} a path or a place that `diffusae hookpoints` lists, or"
                 " leave the block out of block and grid.blocks"
             )
@@ -55,8 +57,10 @@ def grid_faults(cfg: DictConfig, *, steps: int | None) -> Iterator[str]:
 
 
 def conditioning_faults(cfg: DictConfig, *, guided: bool) -> Iterator[str]:
-    """Every fault of the conditionings; `guided` is whether a generation has an unconditional
-    branch.
+    """Every fault of the conditionings.
+
+    Args:
+        guided: whether a generation has an unconditional branch.
     """
     kind = cfg.collection.kind
     only = {
@@ -79,11 +83,6 @@ _ONLY = {
     "text": "a text encoder reads the prompt",
     "pictures": "an empty collection.prompt is uncond, any other cond",
 }
-
-
-def is_number(value: Any) -> bool:
-    """Whether a configured value is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _text_faults(cfg: DictConfig, blocks: list[str]) -> Iterator[str]:

@@ -1,11 +1,10 @@
-"""The studied model as the stages load, describe and call it."""
+"""Loading, describing and calling the studied model."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 
 from diffusae.backbone.adapters import Adapter
 from diffusae.backbone.compiled import compile_denoiser
@@ -13,13 +12,14 @@ from diffusae.backbone.describe import Description, describe
 from diffusae.backbone.hookpoints import find
 from diffusae.backbone.load import load_pipeline
 from diffusae.backbone.schedule import timestep_at
+from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import find_text_layers
 from diffusae.errors import UserError, together
 from diffusae.study.study import Study
 
 
-def load_model(model: DictConfig) -> Any:
-    """The pipeline of a model's configuration, on the accelerator where there is one."""
+def load_model(model: ModelSettings) -> Any:
+    """The pipeline of the studied model, on the accelerator where there is one."""
     pipe: Any = load_pipeline(
         model.source,
         dtype=getattr(torch, model.dtype),
@@ -33,7 +33,7 @@ def load_model(model: DictConfig) -> Any:
     return pipe
 
 
-def describe_model(model: DictConfig, *, text_layers: bool = False) -> Description:
+def describe_model(model: ModelSettings, *, text_layers: bool = False) -> Description:
     """The model before its weights, with its text encoders' layers where they are wanted."""
     return describe(
         model.source,
@@ -44,13 +44,13 @@ def describe_model(model: DictConfig, *, text_layers: bool = False) -> Descripti
     )
 
 
-def sampling(model: DictConfig, **changed: Any) -> dict[str, Any]:
-    """What `generate` is told of every picture, with some of it changed."""
+def sampling(model: ModelSettings, **changed: Any) -> dict[str, Any]:
+    """The arguments of `generate` that are the same for every picture; `changed` replaces some."""
     names = ("steps", "guidance", "true_guidance", "text_tokens", "height", "width")
-    return {name: model[name] for name in names} | changed
+    return {name: getattr(model, name) for name in names} | changed
 
 
-def scheduler_timestep(pipe: Any, adapter: Adapter, model: DictConfig, t: float) -> float:
+def scheduler_timestep(pipe: Any, adapter: Adapter, model: ModelSettings, t: float) -> float:
     """The scheduler's own value at time t of one of the model's pictures."""
     unit = pipe.vae_scale_factor * adapter.patch
     positions = (model.height // unit) * (model.width // unit)
@@ -63,15 +63,15 @@ def scheduler_timestep(pipe: Any, adapter: Adapter, model: DictConfig, t: float)
 
 
 def check_hookpoints(study: Study, description: Description) -> None:
-    """Raise one `UserError` for every configured hookpoint or text layer that the model does not
-    have, and for every other thing that its configuration says of it and that is not so.
+    """Raise one `UserError` with every configured hookpoint or text layer that the model does not
+    have, and everything else in its configuration that is not true of the model.
     """
     if study.kind == "text":
         find_text_layers(
             description.text_layers, dict.fromkeys([study.cell.block, *study.cfg.grid.blocks])
         )
         return
-    model, faults = study.cfg.model, []
+    model, faults = ModelSettings.of(study.cfg), []
     for block, wanted in model.hookpoints.items():
         if wanted is None:  # model=custom: a block that this study leaves out
             continue
@@ -79,19 +79,17 @@ def check_hookpoints(study: Study, description: Description) -> None:
             find(description.hookpoints, wanted)
         except UserError as error:
             faults.append(f"block {block} of model {model.name}: {error}")
-    for name, found in (
-        ("guidance_layout", description.layout),
-        ("latent_scale", description.latent_scale),
+    for name, configured, own in (
+        ("guidance_layout", model.guidance_layout, description.layout),
+        ("latent_scale", model.latent_scale, description.latent_scale),
     ):
-        if model[name] not in (None, found, "none"):
+        if configured not in (None, own, "none"):
+            faults.append(f"model.{name}={configured}, but the model's is {own}; set that, or null")
+    for side, pixels in (("height", model.height), ("width", model.width)):
+        if pixels % description.scale:
+            lower = max(1, pixels // description.scale) * description.scale
             faults.append(
-                f"model.{name}={model[name]}, but the model's is {found}; set that, or null"
-            )
-    for side in ("height", "width"):
-        if model[side] % description.scale:
-            lower = max(1, model[side] // description.scale) * description.scale
-            faults.append(
-                f"model.{side}={model[side]} is not a multiple of {description.scale}; give one,"
+                f"model.{side}={pixels} is not a multiple of {description.scale}; give one,"
                 f" such as {lower}"
             )
     together(faults)

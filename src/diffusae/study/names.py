@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 LONGEST_BYTES = 180
-"""Of one name: file systems take 255, of which suffixes and the rest of a cell's name need some."""
+"""Of one name. File systems take 255; suffixes and the rest of a cell's name need some of them."""
 
 NESTED = ("name", "with_text.name", "evaluation.random_activations")
 """May hold slashes, for a directory below a directory."""
@@ -20,11 +20,10 @@ LISTS = ("grid.blocks",)
 
 
 def name_faults(cfg: DictConfig) -> Iterator[str]:
-    """Every setting that cannot be the name of a file; those that are absent or null are left out,
-    but for `name`.
+    """Every setting that cannot be the name of a file.
 
-    So are those that follow from Hydra's own values (`${hydra:runtime.choices.sae}`) before a job
-    runs.
+    Left out are settings that are absent or null, except `name`, and those that need Hydra's own
+    values (`${hydra:runtime.choices.sae}`) before a job runs.
     """
     for setting in (*NESTED, *PLAIN):
         try:
@@ -54,11 +53,11 @@ def name_fault(setting: str, value: Any, *, nested: bool = False) -> str | None:
     if not text.strip():
         return f"{setting} is empty; give it a name, such as {setting}=first"
     if re.search(r"[\x00-\x1f\x7f\\]", text):
-        return f"{shown} holds a character that no file name should have; leave it out"
+        return f"{shown} has a character that does not belong in a file name; leave it out"
     if text.startswith("~"):
         return (
-            f"{shown} begins with '~', and it is a name, no path; paths.outputs says where"
-            " things lie"
+            f"{shown} begins with '~', but it is a name, not a path; set paths.outputs to another"
+            " place"
         )
     if text.startswith("/"):
         return (

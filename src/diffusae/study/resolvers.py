@@ -1,5 +1,5 @@
-"""What the configuration may compute: resolvers, whose parts are imported when they are used, so
-that composing is fast.
+"""What the configuration may compute. Resolvers import what they need when they are used, so that
+composing is fast.
 """
 
 from __future__ import annotations
@@ -29,14 +29,12 @@ def _by_window(t: float, *values: Any) -> Any:
 
 
 def home_of(path: str) -> str:
-    """A path with `~` in its place; where there is no home, and for a path without, as it is."""
+    """A path with the home in the place of `~`; unchanged where there is no home."""
     return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path
 
 
 def expand_home(cfg: DictConfig | ListConfig) -> None:
-    """Put the home in the place of `~` in every setting that begins with `~/`, whichever part reads
-    it.
-    """
+    """Put the home in the place of `~` in every setting that begins with `~/`."""
     keys: Any = list(cfg.keys()) if isinstance(cfg, DictConfig) else range(len(cfg))
     for key in keys:
         node = cfg._get_node(key)

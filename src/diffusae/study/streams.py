@@ -1,6 +1,4 @@
-"""What a study's collection consists of, known before the model loads: groups, streams, kept
-positions.
-"""
+"""What a study's collection consists of: groups, streams, kept positions."""
 
 from __future__ import annotations
 
@@ -11,32 +9,35 @@ from typing import Any
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.schema import Stream
+from diffusae.activations.settings import ActivationSettings
 from diffusae.activations.subsampling import Subsampling, most_positions
 from diffusae.backbone.describe import Description
 from diffusae.backbone.hookpoints import find
 from diffusae.backbone.schedule import step_index
+from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import find_text_layers
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.sources import fingerprint
+from diffusae.study.settings import PictureCollection
 from diffusae.study.study import Study
 
 ATTENTION = "attention"
-"""The stream that holds the model's own attention to the text: positions of the finest grid x
-tokens of the prompt, of `SEEN_SPLITS`.
+"""The stream of the model's own attention to the text, for `SEEN_SPLITS`: positions of the finest
+grid x tokens of the prompt.
 """
 
 SEEN_SPLITS = ("dictionary", "tune", "test")
-"""The splits whose pictures someone looks at later; the others are never decoded."""
+"""The splits whose pictures are needed later; pictures of the others are never decoded."""
 
 TRAINING_SPLIT = "train"
-"""The one split whose positions may be thinned: validation, labels and composition need whole
+"""The only split whose positions may be thinned: validation, labels and composition need whole
 grids.
 """
 
 
 def stored_in(stream: Stream, split: str) -> bool:
-    """Whether a stream has shards of a split: attention is a baseline for what is looked at, and
-    nothing trains on it.
+    """Whether a stream has shards of a split. Attention is a baseline of evaluations: nothing
+    trains on it.
     """
     return stream.block != ATTENTION or split in SEEN_SPLITS
 
@@ -53,23 +54,37 @@ def finest_grid(study: Study, description: Description) -> tuple[int, int]:
     """(height, width) of the denoiser's finest grid: a U-Net's latents, a transformer's picture
     tokens.
     """
-    model = study.cfg.model
+    model = ModelSettings.of(study.cfg)
     return model.height // description.scale, model.width // description.scale
+
+
+def hookpoints_of(study: Study) -> dict[str, str | int]:
+    """Block of the grid -> its path, or its place in the list of hookpoints."""
+    known = ModelSettings.of(study.cfg).hookpoints
+    return {
+        block: hookpoint
+        for block in study.cfg.grid.blocks
+        if (hookpoint := known.get(block)) is not None
+    }
 
 
 def streams_of(
     study: Study, description: Description, timestep: Callable[[float], float], tokens: int
 ) -> list[Stream]:
-    """The streams of all cells of the grid, and one of attention over `tokens` a timestep where the
-    model has such layers.
+    """The streams of all cells of the grid, and a stream of attention at every t where the model
+    attends to a text.
 
-    `timestep` gives the scheduler's own value at a time t. Of given pictures attention is not
-    recorded; of text encoders there is one stream a layer.
+    Attention to given pictures' prompt is not collected. Text encoders have one stream a layer.
+
+    Args:
+        timestep: the scheduler's own value at a time t.
+        tokens: of attention.
     """
     if study.kind == "text":
         return _text_streams(study, description)
-    pooled = study.kind == "pictures" and study.cfg.collection.pooled
-    model, grid, finest = study.cfg.model, study.cfg.grid, finest_grid(study, description)
+    pooled = study.kind == "pictures" and PictureCollection.of(study.cfg).pooled
+    model, grid = ModelSettings.of(study.cfg), study.cfg.grid
+    hookpoints, finest = hookpoints_of(study), finest_grid(study, description)
     streams = []
     for t in grid.timesteps:
         when: dict[str, Any] = {
@@ -78,7 +93,7 @@ def streams_of(
             "timestep": timestep(t),
         }
         for block in grid.blocks:
-            info = find(description.hookpoints, model.hookpoints[block])
+            info = find(description.hookpoints, hookpoints[block])
             streams += [
                 Stream(
                     block=block,
@@ -105,8 +120,8 @@ def streams_of(
 
 
 def _text_streams(study: Study, description: Description) -> list[Stream]:
-    """One stream a layer, of as many positions as a padded prompt has tokens; samples hold the
-    prompt's own. They belong to no timestep of the scheduler and have 0 in its place.
+    """One stream a layer, with as many positions as a padded prompt has tokens; samples hold the
+    tokens of the prompt alone. There is no timestep of the scheduler: it is 0.
     """
     layers = find_text_layers(description.text_layers, study.cfg.grid.blocks)
     (t,), (branch,) = study.cfg.grid.timesteps, study.cfg.grid.conditionings
@@ -126,7 +141,9 @@ def _text_streams(study: Study, description: Description) -> list[Stream]:
 
 
 def source_determines(study: Study) -> dict[str, Any]:
-    """What of the model's configuration decides a collection, its folder by its contents."""
+    """The settings of the model that decide a collection, with the contents of its folder in the
+    place of the path.
+    """
     model = study.model_determines()
     model.pop("batch_size")
     source = fingerprint(model["source"])
@@ -137,7 +154,7 @@ def source_determines(study: Study) -> dict[str, Any]:
 
 def subsampling_of(study: Study) -> Subsampling | None:
     """Which positions of training pictures are stored; None: all."""
-    settings = study.cfg.activations
+    settings = ActivationSettings.of(study.cfg)
     most = most_positions(
         positions_per_image=settings.positions_per_image,
         max_vectors=settings.max_vectors,
@@ -149,7 +166,7 @@ def subsampling_of(study: Study) -> Subsampling | None:
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a caption whose tokens a record tells."""
+    """The words of a caption whose tokens a sample names."""
     return sorted(set(re.findall(r"\w+", text)))
 
 

@@ -5,103 +5,40 @@ parts.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from diffusae.activations.mirror import forget, mirror
 from diffusae.activations.schema import Cell
-from diffusae.activations.stored_numbers import NumbersName
-from diffusae.backbone.adapters import Layout
+from diffusae.activations.settings import ActivationSettings
 from diffusae.backbone.branches import Branches, configured_branches
-from diffusae.errors import UserError, together, unknown
-from diffusae.jobs.processes import device_fault, process_faults
+from diffusae.errors import UserError, together
 from diffusae.masking import masked_value
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
+from diffusae.runs.lock import directory_lock
+from diffusae.runs.record import run_record
 from diffusae.runs.wandb_mode import run_id
-from diffusae.sae.autoencoder import DecoderNorm, InitialBias, InputScaling
-from diffusae.sae.kernels import KernelsName, check_device, kernels_by_name
-from diffusae.sae.precision import AUTO, SelectionPrecision
 from diffusae.sae.sparsity import Sparsity
+from diffusae.settings import Settings
 from diffusae.study.building import build
-from diffusae.study.given_pictures import GivenPictures, collection_faults
-from diffusae.study.grid_checks import conditioning_faults, grid_faults, is_number
-from diffusae.study.names import name_faults
+from diffusae.study.checks import study_faults
+from diffusae.study.given_pictures import GivenPictures
 from diffusae.study.resolvers import register_resolvers
+from diffusae.study.settings import PictureCollection
 
 register_resolvers()
-
-TRAINING = ("train", "train_grid", "run")
-"""Stages that train, and so need the device that `trainer` names."""
-DTYPES = ("float32", "float16", "bfloat16")
-
-# Numbers that several parts rely on: dotted name, type, least and greatest value.
-_NUMBERS: tuple[tuple[str, type, float, float], ...] = (
-    ("seed", int, 0, 2**63),
-    ("timestep.t", float, 0, 1),
-    ("model.steps", int, 1, 1000),
-    ("model.guidance", float, 0, 100),
-    ("model.height", int, 8, 8192),
-    ("model.width", int, 8, 8192),
-    ("model.batch_size", int, 1, 4096),
-    ("activations.group_size", int, 1, 100_000),
-    ("activations.batch_size", int, 1, 10_000_000),
-    ("activations.buffer_vectors", int, 1, 10**9),
-    ("activations.workers", int, 0, 1000),
-    ("activations.fetch_attempts", int, 1, 1000),
-    ("sae.d_sae", int, 1, 10**7),
-    ("sae.encoder_norm", float, 1e-9, 10**9),
-    ("sae.lr", float, 1e-12, 1e3),
-    ("sae.adam_epsilon", float, 1e-30, 1),
-    ("sae.aux_coefficient", float, 0, 1e6),
-    ("sae.k_aux", int, 0, 10**7),
-    ("sae.dead_after_vectors", int, 1, 10**15),
-    ("sae.warmup_steps", int, 0, 10**9),
-    ("sae.decay_steps", int, 0, 10**9),
-    ("trainer.steps", int, 1, 10**9),
-    ("trainer.validate_every", int, 1, 10**9),
-    ("trainer.checkpoint_every", int, 1, 10**9),
-    ("trainer.log_every", int, 1, 10**9),
-    ("trainer.devices", int, 1, 10**4),
-    ("trainer.num_nodes", int, 1, 10**4),
-    ("emergence.share", float, 1e-6, 1),
-    ("emergence.moments", int, 2, 1000),
-    ("emergence.n_resamples", int, 1, 10**7),
-    ("three_stages.margin", float, 1e-6, 1),
-    ("three_stages.n_resamples", int, 1, 10**7),
-)
-
-# The same for numbers that may be null.
-_OPTIONAL_NUMBERS: tuple[tuple[str, type, float, float], ...] = (
-    ("model.true_guidance", float, 0, 100),
-    ("model.text_tokens", int, 1, 512),
-    ("sae.gradient_clip", float, 1e-9, 10**9),
-    ("sae.ema", float, 0, 1 - 1e-9),
-    ("activations.positions_per_image", int, 1, 10**9),
-    ("activations.max_vectors", int, 1, 10**15),
-    ("stability.seed", int, 0, 2**63),
-    ("activations.cache_bytes", int, 1, 10**15),
-    ("plan.seconds_per_picture", float, 1e-9, 10**9),
-    ("plan.vectors_per_second", float, 1e-9, 10**15),
-)
-
-
-_SAE_CHOICES = {
-    "selection_precision": (AUTO, *get_args(SelectionPrecision)),
-    "input_scaling": get_args(InputScaling),
-    "initial_bias": get_args(InitialBias),
-    "decoder_norm": get_args(DecoderNorm),
-}
 
 
 @dataclass(frozen=True)
 class Study:
-    """One experiment at one cell, as the stages see it."""
+    """One experiment at one cell: its configuration and its directories."""
 
     cfg: DictConfig
 
@@ -117,10 +54,11 @@ class Study:
 
     @cached_property
     def activations(self) -> Path:
-        """Where the collection lies; with `activations.source`, its local copy, whose manifest is
-        fetched when there is none.
+        """The collection. With `activations.source` it is a local copy, whose manifest is fetched
+        where there is none.
         """
-        root, settings = Path(self.cfg.paths.activations).expanduser(), self.cfg.activations
+        root = Path(self.cfg.paths.activations).expanduser()
+        settings = ActivationSettings.of(self.cfg)
         if settings.source is None:
             forget(root)
         else:
@@ -197,17 +135,16 @@ class Study:
     @cached_property
     def given(self) -> GivenPictures:
         """The given pictures of a study that collects from some."""
-        return GivenPictures.of(
-            self.part("collection"), build(self.cfg.collection.source, "source")
-        )
+        source = build(self.cfg.collection.source, "source")
+        return GivenPictures.of(PictureCollection.of(self.cfg), source)
 
     @cached_property
     def prompts(self) -> list[Prompt]:
         """Every prompt of the study, numbered and seeded; of given pictures, one a picture."""
         if self.kind == "pictures":
             return self.given.prompts(self.cfg.collection.prompt, first_seed=self.cfg.seed)
-        prompts = self.part("prompts")
-        check_counts(prompts["counts"], open_ended=prompts.get("split") == "hash")
+        prompts = self.cfg.prompts
+        check_counts(prompts.counts, open_ended=prompts.get("split") == "hash")
         return number_prompts(build(self.cfg.prompts, "prompts").texts(), first_seed=self.cfg.seed)
 
     def at(self, cell: Cell, *, k: int | None = None) -> Study:
@@ -231,8 +168,40 @@ class Study:
         return OmegaConf.to_container(self.cfg, resolve=True)  # type: ignore[return-value]
 
     def part(self, name: str) -> dict[str, Any]:
-        """One resolved part of the configuration as plain values."""
+        """One part of the configuration as plain values, resolved."""
         return OmegaConf.to_container(self.cfg[name], resolve=True)  # type: ignore[return-value]
+
+    @contextmanager
+    def recorded(
+        self,
+        directory: Path,
+        stage: str,
+        *,
+        determines: Mapping[str, Any],
+        parents: Mapping[str, str] | None = None,
+        seed: int | Literal["study"] | None = "study",
+        locks: bool = True,
+        **changed: Any,
+    ) -> Iterator[None]:
+        """Hold a directory and keep its run.json while the block makes its contents.
+
+        Args:
+            stage: the command by which the contents are made again.
+            determines, parents: what decides the contents, see `runs.record.RunRecord`.
+            seed: of the contents; "study": the study's own.
+            locks: False where the caller holds the directory already.
+            changed: entries of the configuration that run.json tells in another way.
+        """
+        record = run_record(
+            directory,
+            stage=stage,
+            config=self.config() | changed,
+            determines=determines,
+            parents=parents or {},
+            seed=self.cfg.seed if seed == "study" else seed,
+        )
+        with directory_lock(directory) if locks else nullcontext(), record:
+            yield
 
     @property
     def branches(self) -> Branches:
@@ -250,8 +219,8 @@ class Study:
         return "cuda" if on_gpu else "cpu"
 
     def model_determines(self) -> dict[str, Any]:
-        """What of the model's configuration decides its results: not what only describes it, and no
-        option that is off.
+        """The settings of the model that decide its results, without those that only describe it
+        and options that are off.
         """
         model = self.part("model")
         for name in ("architecture", "guidance_layout", "latent_scale"):
@@ -262,8 +231,8 @@ class Study:
         }
 
     def sae_determines(self) -> dict[str, Any]:
-        """What of the autoencoder's configuration decides it; younger options only where they are
-        not at their first value.
+        """The settings of the autoencoder that decide it. Options that came later are left out
+        where they have their first value, so that older trainings stay finished.
         """
         first = {
             "initial_bias": "geometric_median",
@@ -278,93 +247,10 @@ class Study:
             if name not in first or value != first[name]
         }
 
-    def check(self) -> None:
-        """Refuse what cannot work, every fault in one `UserError`, before anything is loaded."""
-        together(self._faults())
+    def check(self, *others: type[Settings]) -> None:
+        """Refuse what cannot work, every fault in one `UserError`, before anything is loaded.
 
-    def _faults(self) -> Iterator[str]:
-        cfg = self.cfg
-        yield from name_faults(cfg)
-        wrong = {number[0]: fault for number in _NUMBERS if (fault := _number_fault(cfg, *number))}
-        yield from wrong.values()
-        for number in _OPTIONAL_NUMBERS:
-            if OmegaConf.select(cfg, number[0]) is not None and (
-                fault := _number_fault(cfg, *number)
-            ):
-                yield f"{fault}, or null"
-        if not isinstance(cfg.activations.ignore_free_disk, bool):
-            yield (
-                f"activations.ignore_free_disk={cfg.activations.ignore_free_disk} must be true or"
-                " false"
-            )
-        for name, known in _SAE_CHOICES.items():
-            if cfg.sae[name] not in known:
-                yield str(unknown(f"sae.{name}", cfg.sae[name], known))
-        betas = cfg.sae.adam_betas
-        if len(betas) != 2 or not all(is_number(beta) and 0 <= beta < 1 for beta in betas):
-            yield f"sae.adam_betas={list(betas)} must be two numbers from 0 to below 1"
-        if not wrong.keys() & {"sae.warmup_steps", "sae.decay_steps", "trainer.steps"}:
-            scheduled = cfg.sae.warmup_steps + cfg.sae.decay_steps
-            if scheduled > cfg.trainer.steps:
-                yield (
-                    f"sae.warmup_steps={cfg.sae.warmup_steps} +"
-                    f" sae.decay_steps={cfg.sae.decay_steps} exceed"
-                    f" trainer.steps={cfg.trainer.steps}; lower them"
-                )
-        yield from self._kernel_faults()
-        if cfg.stage in TRAINING and (
-            fault := device_fault(cfg.trainer.accelerator, cfg.trainer.devices)
-        ):
-            yield fault
-        if not wrong.keys() & {
-            "trainer.devices",
-            "trainer.num_nodes",
-            "activations.batch_size",
-            "activations.buffer_vectors",
-        }:
-            yield from process_faults(cfg)
-        k = _number_fault(cfg, "sae.k", int, 1, 10**7) if "k" in cfg.sae else None
-        if k is not None:
-            yield k
-        elif "sae.d_sae" not in wrong:
-            try:
-                self.sparsity().check(cfg.sae.d_sae)
-            except UserError as error:
-                yield str(error)
-        steps = None if "model.steps" in wrong else cfg.model.steps
-        yield from grid_faults(cfg, steps=steps)
-        yield from collection_faults(cfg)
-        if cfg.activations.dtype not in get_args(NumbersName):
-            yield str(unknown("activations.dtype", cfg.activations.dtype, get_args(NumbersName)))
-        if cfg.model.dtype not in DTYPES:
-            yield str(unknown("model.dtype", cfg.model.dtype, DTYPES))
-        if not isinstance(cfg.model.compile, bool):
-            yield f"model.compile={cfg.model.compile} must be true or false"
-        if cfg.model.guidance_layout not in (None, *get_args(Layout)):
-            yield str(unknown("model.guidance_layout", cfg.model.guidance_layout, get_args(Layout)))
-        guided = "model.guidance" in wrong or "uncond" in self.branches
-        yield from conditioning_faults(cfg, guided=guided)
-
-    def _kernel_faults(self) -> Iterator[str]:
-        """Kernels that there are not; where the stage trains, also those that do not run here."""
-        kernels = self.cfg.trainer.kernels
-        if kernels not in get_args(KernelsName):
-            yield str(unknown("trainer.kernels", kernels, get_args(KernelsName)))
-        elif self.cfg.stage in TRAINING:
-            try:
-                kernels_by_name(kernels)
-                check_device(kernels, self.device_type)
-            except UserError as error:
-                yield str(error)
-
-
-def _number_fault(
-    cfg: DictConfig, name: str, kind: type, least: float, greatest: float
-) -> str | None:
-    value = OmegaConf.select(cfg, name)
-    whole = kind is int
-    if is_number(value) and (isinstance(value, int) or not whole) and least <= value <= greatest:
-        return None
-    return (
-        f"{name}={value} must be a {'whole ' if whole else ''}number from {least:g} to {greatest:g}"
-    )
+        Args:
+            others: settings that this stage has beside those of all stages.
+        """
+        together(study_faults(self, others))

@@ -18,8 +18,7 @@ from diffusae.files import TEMPORARY_SUFFIX, flush_directory, sha256_of
 from diffusae.hub.contents import CONFIG, WEIGHTS, RemoteFile, autoencoder_files, folder_of
 from diffusae.hub.repository import HubRepository, LocalRepository
 from diffusae.runs.disk import free_bytes
-from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import run_record, state
+from diffusae.runs.record import state
 from diffusae.runs.survey import finished_runs
 from diffusae.sae.storage import load_sae
 from diffusae.study.streams import stream_of
@@ -29,6 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def repository_of(cfg: DictConfig) -> HubRepository | LocalRepository:
+    """The repository that `repo` names: a directory, or one of the hub."""
     if Path(cfg.repo).is_dir():
         return LocalRepository(Path(cfg.repo))
     return HubRepository(
@@ -41,6 +41,7 @@ def repository_of(cfg: DictConfig) -> HubRepository | LocalRepository:
 
 
 def pulled_before(study: Study) -> bool:
+    """Whether the study's cell holds an autoencoder from this repository already."""
     return any(
         record.stage == "pull" and record.determines.get("repo") == study.cfg.repo
         for _, record in finished_runs(study.sae, ".")
@@ -48,6 +49,11 @@ def pulled_before(study: Study) -> bool:
 
 
 def pull_from(study: Study, repository: HubRepository | LocalRepository) -> bool:
+    """Fetch an autoencoder, check it, and place it as the study's cell; False: it is there already.
+
+    Raises:
+        UserError: damaged files, a full disk, an autoencoder of another cell.
+    """
     cfg, where = study.cfg, repository.repo
     commit = repository.commit()
     listed = repository.files(commit)
@@ -70,20 +76,9 @@ def pull_from(study: Study, repository: HubRepository | LocalRepository) -> bool
         if state(study.sae, determines=determines, parents={}) == "finished":
             log.info("%s is pulled already", study.sae)
             return False
-        with (
-            directory_lock(study.sae),
-            run_record(
-                study.sae,
-                stage="pull",
-                config=study.config() | {"commit": commit},
-                determines=determines,
-                parents={},
-                seed=None,
-            ),
-        ):
-            for path in sorted(
-                local, key=lambda path: path.name == CONFIG
-            ):  # the configuration last
+        with study.recorded(study.sae, "pull", determines=determines, seed=None, commit=commit):
+            # The configuration last.
+            for path in sorted(local, key=lambda path: path.name == CONFIG):
                 os.replace(path, study.sae / path.name)
             flush_directory(study.sae)
     log.info(
@@ -98,10 +93,11 @@ def _fetched(
     directory: Path,
     commit: str,
 ) -> list[Path]:
-    """The files, each of the size and hash that the repository lists.
+    """Fetch the files into `directory`.
 
     Raises:
-        UserError: they are not, or the disk does not hold them.
+        UserError: a file has not the size and the hash that the repository lists, or the disk does
+            not hold the files.
     """
     if (needed := sum(file.size for file in files)) > (free := free_bytes(directory)):
         raise UserError(
@@ -115,15 +111,15 @@ def _fetched(
 
 
 def _require_cell(study: Study, d_in: int, metadata: dict[str, Any], *, where: str) -> None:
-    """Refuse an SAE of another cell, unless told to, and one that cannot take this cell's
-    updates.
+    """Refuse an SAE of another cell, unless `another_cell` is set, and one that cannot take this
+    cell's updates.
     """
-    told, ours = metadata.get("cell"), study.cell.coordinates()
-    found = told if isinstance(told, Mapping) else {}  # another's file may say anything
+    named, ours = metadata.get("cell"), study.cell.coordinates()
+    theirs = named if isinstance(named, Mapping) else {}  # another's file may say anything
     differing = [
-        f"{name} {found.get(name)} -> {value}"
+        f"{name} {theirs.get(name)} -> {value}"
         for name, value in ours.items()
-        if found.get(name) != value
+        if theirs.get(name) != value
     ]
     if differing and not study.cfg.another_cell:
         raise UserError(

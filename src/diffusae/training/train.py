@@ -13,27 +13,21 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers.logger import Logger
 
 from diffusae.activations.datamodule import ActivationDataModule
+from diffusae.activations.settings import ActivationSettings
 from diffusae.jobs.out_of_memory import tells_memory
-from diffusae.jobs.processes import environment_of, leads, processes, started_outside, strategy_of
+from diffusae.jobs.processes import environment_of, leads, started_outside, strategy_of
 from diffusae.jobs.progress import TrainingProgress
 from diffusae.runs.checkpoint import Checkpoints, InPlace
 from diffusae.runs.lightning_logger import JsonlLogger
-from diffusae.runs.lock import directory_lock
 from diffusae.runs.metric_log import read_metrics
-from diffusae.runs.record import (
-    DamagedRecord,
-    parent_signature,
-    read_record,
-    run_record,
-    run_signature,
-    state,
-)
+from diffusae.runs.record import DamagedRecord, parent_signature, read_record, run_signature, state
 from diffusae.runs.stop_together import StopTogether, one_command
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.callbacks import LastValidation, MovingAverage
 from diffusae.sae.module import SAEModule
-from diffusae.sae.precision import AUTO, SelectionPrecision, fastest
+from diffusae.sae.precision import fastest
+from diffusae.sae.settings import SaeSettings, SelectionPrecision, TrainerSettings
 from diffusae.sae.storage import save_sae
 from diffusae.study.study import Study
 
@@ -56,34 +50,38 @@ def training_signature(study: Study) -> str:
 def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = False) -> None:
     """Train one cell and write sae.safetensors, cfg.json, metrics.jsonl and run.json.
 
-    Where other processes train the same (`diffusae.jobs.processes`), only the one that leads
-    writes, with a mirror.
+    Where several processes train together (`diffusae.jobs.processes`), only the leading one writes.
+
+    Args:
+        mirror: the leading process' W&B run; None in the others.
+        progress: whether a bar is shown.
     """
     if trained(study):
         return
-    cfg, cell, leader = study.cfg, study.cell, leads(study.cfg)
+    settings = TrainerSettings.of(study.cfg)
+    leader = leads(settings.processes)
     data = data_of(study)
-    pl.seed_everything(cfg.seed, verbose=False)
+    pl.seed_everything(study.cfg.seed, verbose=False)
     module = module_of(study, data.d_in)
     with recorded(study) if leader else nullcontext():
         if leader:
             data.prepare_data()
         metrics = study.sae / "metrics.jsonl"
         checkpoints = Checkpoints(
-            study.sae / "checkpoints", every=cfg.trainer.checkpoint_every, logs=[metrics]
+            study.sae / "checkpoints", every=settings.checkpoint_every, logs=[metrics]
         )
         resumed = checkpoints.resume() if leader else checkpoints.newest()
         if resumed is None:
-            # Of the validation pictures: a training batch taken here would be missing from the
+            # Fitted to validation vectors: a training batch taken here would be missing from the
             # first epoch.
             module.initialise(next(iter(data.val_dataloader())))
         elif leader:
-            log.info("%s goes on from step %d", cell.key, resumed.step)
-        started_here = processes(cfg) > 1 and not started_outside()
-        # Processes that are started here get a copy of everything but the mirror.
+            log.info("%s goes on from step %d", study.cell.key, resumed.step)
+        started_here = settings.processes > 1 and not started_outside()
+        # Processes that Lightning starts get copies of what they need; a mirror cannot be copied.
         logger = JsonlLogger(metrics, mirror=None if started_here else mirror)
         stop = StopTogether(checkpoints.save, shared=started_here)
-        trainer = trainer_of(cfg, logger, [checkpoints, stop], progress=progress)
+        trainer = trainer_of(study.cfg, logger, [checkpoints, stop], progress=progress)
         with one_command(stop):
             trainer.fit(
                 module,
@@ -103,14 +101,14 @@ def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = Fal
 
 
 def mirror_log(metrics: Path, mirror: WandbMirror) -> None:
-    """Give the mirror what a training wrote without it."""
+    """Send the figures that a training has logged to a mirror that was not there while it ran."""
     for row in read_metrics(metrics):
         figures = {key: value for key, value in row.items() if key not in ("step", "nonfinite")}
         mirror.log(figures, step=row["step"])
 
 
 def last_validation(metrics: Path) -> dict[str, float]:
-    """The figures of the last validation by the log: it may have been that of a process that was
+    """The figures of the last validation, from the log: the process that validated may have been
     killed since.
     """
     last = {}
@@ -121,7 +119,7 @@ def last_validation(metrics: Path) -> dict[str, float]:
 
 def data_of(study: Study) -> ActivationDataModule:
     """The batches of the study's cell."""
-    settings = study.cfg.activations
+    settings = ActivationSettings.of(study.cfg)
     return ActivationDataModule(
         study.activations,
         block=study.cell.block,
@@ -138,7 +136,7 @@ def data_of(study: Study) -> ActivationDataModule:
 
 def module_of(study: Study, d_in: int) -> SAEModule:
     """The study's autoencoder and how it is trained, not yet initialised."""
-    settings = study.cfg.sae
+    settings, trainer = SaeSettings.of(study.cfg), TrainerSettings.of(study.cfg)
     return SAEModule(
         SparseAutoencoder(
             d_in,
@@ -146,7 +144,7 @@ def module_of(study: Study, d_in: int) -> SAEModule:
             study.sparsity(),
             encoder_bias=settings.encoder_bias,
             selection_precision=selection_precision(study),
-            kernels=study.cfg.trainer.kernels,
+            kernels=trainer.kernels,
             input_scaling=settings.input_scaling,
             initial_bias=settings.initial_bias,
             decoder_norm=settings.decoder_norm,
@@ -154,23 +152,23 @@ def module_of(study: Study, d_in: int) -> SAEModule:
             seed=study.cfg.seed,
         ),
         lr=settings.lr,
-        betas=tuple(settings.adam_betas),
+        betas=(settings.adam_betas[0], settings.adam_betas[1]),
         epsilon=settings.adam_epsilon,
         aux_coefficient=settings.aux_coefficient,
         k_aux=settings.k_aux,
         dead_after_vectors=settings.dead_after_vectors,
         warmup_steps=settings.warmup_steps,
         decay_steps=settings.decay_steps,
-        total_steps=study.cfg.trainer.steps,
+        total_steps=trainer.steps,
     )
 
 
 def selection_precision(study: Study) -> SelectionPrecision:
-    """`sae.selection_precision`, where "auto" is what is fast here, or what the training that goes
-    on began with.
+    """`sae.selection_precision`. In the place of "auto": what a training that goes on began with,
+    otherwise what is fast here.
     """
-    chosen = study.cfg.sae.selection_precision
-    if chosen != AUTO:
+    chosen = SaeSettings.of(study.cfg).selection_precision
+    if chosen != "auto":
         return chosen
     with suppress(DamagedRecord):
         begun = read_record(study.sae)
@@ -183,24 +181,25 @@ def trainer_of(
     cfg: DictConfig, logger: Logger, callbacks: Sequence[pl.Callback], *, progress: bool
 ) -> pl.Trainer:
     """The trainer of one training, or of several side by side."""
-    averaging = [] if cfg.sae.ema is None else [MovingAverage(decay=cfg.sae.ema)]
-    bar = [TrainingProgress(every=cfg.trainer.log_every)] if progress else []
+    sae, settings = SaeSettings.of(cfg), TrainerSettings.of(cfg)
+    averaging = [] if sae.ema is None else [MovingAverage(decay=sae.ema)]
+    bar = [TrainingProgress(every=settings.log_every)] if progress else []
     return pl.Trainer(
-        max_steps=cfg.trainer.steps,
+        max_steps=settings.steps,
         max_epochs=-1,
-        accelerator=cfg.trainer.accelerator,
-        devices=cfg.trainer.devices,
-        num_nodes=cfg.trainer.num_nodes,
-        strategy=strategy_of(cfg),
-        gradient_clip_val=cfg.sae.gradient_clip,
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy=strategy_of(settings.processes),
+        gradient_clip_val=sae.gradient_clip,
         logger=logger,
-        log_every_n_steps=cfg.trainer.log_every,
-        val_check_interval=cfg.trainer.validate_every,
+        log_every_n_steps=settings.log_every,
+        val_check_interval=settings.validate_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        # A checkpoint is of what those before it leave.
+        # Callbacks run in this order: a checkpoint holds what the ones before it have done.
         callbacks=[*averaging, LastValidation(), *callbacks, *bar],
-        plugins=[InPlace(), *environment_of(cfg)],
+        plugins=[InPlace(), *environment_of(settings.processes)],
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
@@ -210,18 +209,9 @@ def trainer_of(
 @contextmanager
 def recorded(study: Study) -> Iterator[None]:
     """The lock and the run.json of the study's training."""
-    config = study.config()
-    config["sae"]["selection_precision"] = selection_precision(study)
-    with (
-        directory_lock(study.sae),
-        run_record(
-            study.sae,
-            stage="train",
-            config=config,
-            determines=_determines(study),
-            parents=_parents(study),
-            seed=study.cfg.seed,
-        ),
+    sae = study.part("sae") | {"selection_precision": selection_precision(study)}
+    with study.recorded(
+        study.sae, "train", determines=_determines(study), parents=_parents(study), sae=sae
     ):
         yield
 
@@ -240,7 +230,7 @@ def save_trained(
 
 
 def _warn_of_a_poor_fit(study: Study, explained: float | None) -> None:
-    """An SAE that is worse than the mean is no SAE, however well its training ended."""
+    """Log a warning where the autoencoder is worse than the mean of the vectors."""
     if explained is None or explained >= 0:
         return
     sae = study.cfg.sae
@@ -283,15 +273,16 @@ def mirror_of(study: Study) -> Iterator[WandbMirror]:
 
 
 def _determines(study: Study) -> dict[str, Any]:
-    """What decides the weights; the rest of the configuration (logging, paths, verification) does
+    """What decides the weights. The rest of the configuration (logging, paths, verification) does
     not.
     """
+    activations = ActivationSettings.of(study.cfg)
     return {
         "cell": study.cell.coordinates(),
         "sae": study.sae_determines(),
-        "steps": study.part("trainer")["steps"],
-        "batch_size": study.cfg.activations.batch_size,
-        "buffer_vectors": study.cfg.activations.buffer_vectors,
+        "steps": TrainerSettings.of(study.cfg).steps,
+        "batch_size": activations.batch_size,
+        "buffer_vectors": activations.buffer_vectors,
         "seed": study.cfg.seed,
     }
 

@@ -19,6 +19,7 @@ from diffusae.parsing import read_json
 from diffusae.runs.checkpoint import Checkpoints
 from diffusae.runs.lightning_logger import MemberLogger
 from diffusae.runs.stop_together import StopTogether, one_command
+from diffusae.sae.settings import TrainerSettings
 from diffusae.sae.side_by_side import Member, SideBySide
 from diffusae.study.study import Study
 from diffusae.training.train import (
@@ -55,37 +56,44 @@ def grid_members(cfg: DictConfig) -> dict[str, Study]:
             f"several trainings would be called {', '.join(twins)}; let sae.tag name what differs,"
             " such as 'k${sae.k}', and give every k once"
         )
-    steps = {study.cell.block: study.cfg.trainer.steps for study in studies}
+    steps = {study.cell.block: TrainerSettings.of(study.cfg).steps for study in studies}
     if len(set(steps.values())) > 1:
-        told = ", ".join(f"{block} {count}" for block, count in steps.items())
+        by_block = ", ".join(f"{block} {count}" for block, count in steps.items())
         raise UserError(
-            f"trainings side by side take equally many steps, trainer.steps gives {told}; train"
-            " these blocks one after the other with grid.blocks"
+            f"trainings side by side take equally many steps, and trainer.steps gives {by_block};"
+            " train these blocks one after the other with grid.blocks"
         )
     return dict(zip(names, studies, strict=True))
 
 
 def trainings_together(directory: Path, studies: Mapping[str, Study]) -> list[str]:
-    """The trainings to carry out together: those of a run of this very configuration that was
-    killed, else all that are not finished.
+    """The names of the trainings to carry out together.
+
+    Where a run of this very configuration was killed, these are its own: its checkpoints hold all
+    of them. Otherwise they are all that are not finished.
     """
     waiting = [name for name, study in studies.items() if not trained(study)]
     if not waiting:
         return []
-    told = directory / "members.json"
+    listed = directory / "members.json"
     try:
-        begun = read_json(told, remedy="")
+        begun = read_json(listed, remedy="")
         if begun == {name: training_signature(studies[name]) for name in begun}:
             return list(begun)
     except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is damaged
         pass
     shutil.rmtree(directory, ignore_errors=True)  # checkpoints of another configuration
-    atomic_write_json(told, {name: training_signature(studies[name]) for name in waiting})
+    atomic_write_json(listed, {name: training_signature(studies[name]) for name in waiting})
     return waiting
 
 
-def train_together(cfg: DictConfig, studies: Mapping[str, Study], directory: Path) -> None:
-    cfg = next(iter(studies.values())).cfg  # steps may be those of the blocks
+def train_together(studies: Mapping[str, Study], directory: Path) -> None:
+    """Train these studies side by side and write the files of each; `directory` is for their common
+    checkpoints.
+    """
+    # Not of the command's own cell: steps may depend on the block.
+    cfg = next(iter(studies.values())).cfg
+    settings = TrainerSettings.of(cfg)
     streams: dict[str, ActivationDataModule] = {}
     for study in studies.values():
         if study.cell.key not in streams:
@@ -96,18 +104,16 @@ def train_together(cfg: DictConfig, studies: Mapping[str, Study], directory: Pat
         for name, study in studies.items()
     }
     module = SideBySide(members)
-    data = TogetherDataModule(streams, steps=cfg.trainer.steps)
+    data = TogetherDataModule(streams, steps=settings.steps)
     metrics = {name: study.sae / "metrics.jsonl" for name, study in studies.items()}
-    # A training that was saved just before a kill is finished: its record stays as it is.
+    # A training that was saved just before a kill is finished, and its run.json stays as it is.
     waiting = {name: study for name, study in studies.items() if not trained(study)}
     with ExitStack() as records:
         for study in waiting.values():
             records.enter_context(recorded(study))
         data.prepare_data()
         checkpoints = Checkpoints(
-            directory / "checkpoints",
-            every=cfg.trainer.checkpoint_every,
-            logs=list(metrics.values()),
+            directory / "checkpoints", every=settings.checkpoint_every, logs=list(metrics.values())
         )
         resumed = checkpoints.resume()
         if resumed is None:

@@ -19,7 +19,7 @@ from diffusae.interventions.guided_prediction import GuidedPredictions, mean_squ
 from diffusae.interventions.token_gradient import TokenGradient, single_words
 from diffusae.prompts.attacks import KINDS, attacked, names_word, replace_word
 from diffusae.prompts.caption_files import read_rows
-from diffusae.prompts.token_search import Found, allowed_tokens, search_tokens
+from diffusae.prompts.token_search import SearchResult, allowed_tokens, search_tokens
 
 TRANSFER, DEFENDED = "tokens_transfer", "tokens_defended"
 SEARCHED = (TRANSFER, DEFENDED)
@@ -162,9 +162,9 @@ class TokenAttack:
             lambda caption, tokens: replace_word(caption, target, tokens),
             lambda caption: first_place(caption, target),
         )
-        self._known: dict[str, Found] = {}
+        self._known: dict[str, SearchResult] = {}
 
-    def against(self, defence: Defence) -> Found:
+    def against(self, defence: Defence) -> SearchResult:
         """The best tokens found; for a defence that leaves attacked prompts alone, those against
         the model without any.
         """

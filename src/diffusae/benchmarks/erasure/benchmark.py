@@ -44,7 +44,7 @@ from diffusae.files import atomic_path
 from diffusae.interventions import defences as kinds
 from diffusae.interventions.defences import Defence
 from diffusae.prompts.attacks import without_words
-from diffusae.prompts.token_search import Found
+from diffusae.prompts.token_search import SearchResult
 from diffusae.report.before_after import Kept, save_examples
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.study.study import Study
@@ -264,7 +264,9 @@ class ErasureBenchmark:
                 for defence in chosen.values():
                     self._try(target, defence, listed(values, seed=seed), "test", values["name"])
 
-    def _note(self, target: str, kind: str, name: str, defence: Defence, found: Found) -> None:
+    def _note(
+        self, target: str, kind: str, name: str, defence: Defence, found: SearchResult
+    ) -> None:
         self.searches.append(
             {
                 "target": target,

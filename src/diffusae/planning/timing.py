@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import torch
 
+from diffusae.activations.settings import ActivationSettings
+from diffusae.backbone.settings import ModelSettings
 from diffusae.capture.generate import generate
 from diffusae.sae.module import adam
 from diffusae.study.model import load_model, sampling
@@ -26,7 +28,7 @@ def seconds_per_picture(study: Study) -> float:
     The difference between them is what steps cost; the rest (text encoder, decoder) comes once.
     Recording is left out: it is short beside the steps.
     """
-    model = study.cfg.model
+    model = ModelSettings.of(study.cfg)
     device = _device()
     pipe = load_model(model)
     batch = study.prompts[: model.batch_size]
@@ -54,7 +56,8 @@ def vectors_per_second(study: Study, d_in: int) -> float:
     module = module_of(study, d_in).to(device)
     optimizer = adam(module.autoencoder.parameters(), module)
     generator = torch.Generator().manual_seed(study.cfg.seed)
-    vectors = torch.randn(study.cfg.activations.batch_size, d_in, generator=generator).to(device)
+    batch_size = ActivationSettings.of(study.cfg).batch_size
+    vectors = torch.randn(batch_size, d_in, generator=generator).to(device)
     module.initialise(vectors)
 
     def train(steps: int) -> None:

@@ -1,5 +1,5 @@
-"""What is collected, as the shared machinery of `collect` sees it: one class a kind, chosen by
-`collection.kind`.
+"""What `collection.kind` chooses: one collector for pictures that are generated, one for given
+pictures, one for texts.
 
 Groups, shards, resuming, verifying, locks and tasks are the same for all kinds.
 """
@@ -11,27 +11,27 @@ from typing import Any, Protocol
 
 from diffusae.activations.schema import ImageRecord, Stream
 from diffusae.backbone.describe import Description
-from diffusae.collecting.generation import RecordGeneration
-from diffusae.collecting.pictures import RecordPictures
-from diffusae.collecting.texts import RecordText
+from diffusae.collecting.generation import CollectGeneration
+from diffusae.collecting.pictures import CollectPictures
+from diffusae.collecting.texts import CollectText
 from diffusae.jobs.progress import Advance
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.study import Study
 
 
 class Begun(Protocol):
-    """A recording with the model at hand."""
+    """A collector whose model is loaded."""
 
     streams: Sequence[Stream]
     header: dict[str, Any]
-    """What the manifest tells of the collection."""
+    """What the manifest says of the collection."""
 
     def records(self, prompts: Sequence[Prompt], advance: Advance) -> Iterator[ImageRecord]:
-        """One record a prompt, all of one split; `advance(count)` is called after each batch."""
+        """One record a prompt, all of one split; `advance(count)` is called after every batch."""
         ...
 
 
-class Recording(Protocol):
+class Collector(Protocol):
     """One kind of collection before the model loads."""
 
     what: str
@@ -49,15 +49,15 @@ class Recording(Protocol):
         ...
 
     def begin(self, pipe: Any, description: Description) -> Begun:
-        """Ready to record with a loaded model."""
+        """Load nothing more, and be ready."""
         ...
 
 
-def recording_of(study: Study) -> Recording:
-    """The recording that a study asks for."""
+def collector_of(study: Study) -> Collector:
+    """The collector that a study asks for."""
     kinds: dict[str, type] = {
-        "generation": RecordGeneration,
-        "pictures": RecordPictures,
-        "text": RecordText,
+        "generation": CollectGeneration,
+        "pictures": CollectPictures,
+        "text": CollectText,
     }
     return kinds[study.kind](study)

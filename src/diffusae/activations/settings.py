@@ -1,0 +1,42 @@
+"""Settings of stored updates: how they are written, kept and streamed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from diffusae.settings import Settings, Within
+
+NumbersName = Literal["float16", "bfloat16", "float32"]
+Reader = Literal["mapped", "webdataset"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationSettings(Settings, part="activations"):
+    """The collection of updates and the batches that are made of it (`conf/activations`)."""
+
+    dtype: NumbersName
+    """Of stored updates."""
+    group_size: Annotated[int, Within(1, 100_000)]
+    """Pictures of a shard."""
+    batch_size: Annotated[int, Within(1, 10_000_000)]
+    """Vectors of a training step, over all processes."""
+    buffer_vectors: Annotated[int, Within(1, 10**9)]
+    """Vectors of the shuffle buffer."""
+    reader: Reader
+    workers: Annotated[int, Within(0, 1000)]
+    """Processes that prepare batches ahead."""
+    positions_per_image: Annotated[int, Within(1, 10**9)] | None
+    """Stored of a training picture; None: its whole grid."""
+    max_vectors: Annotated[int, Within(1, 10**15)] | None
+    """The most training vectors of a cell; None: no limit."""
+    ignore_free_disk: bool
+    verify: bool
+    """Whether every shard is hashed before training."""
+    source: str | None
+    """Where a collection elsewhere is; None: it is collected here."""
+    source_sha256: str | None
+    """Of the manifest there; None: it is trusted as it comes."""
+    cache_bytes: Annotated[int, Within(1, 10**15)] | None
+    """The most bytes of its shards that are kept here; None: all."""
+    fetch_attempts: Annotated[int, Within(1, 1000)]

@@ -1,0 +1,52 @@
+"""Settings of the studied model, and the names that they may take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from diffusae.settings import Settings, Within
+
+Layout = Literal["one_batch", "two_passes", "none"]
+"""How classifier-free guidance runs: as one batch [uncond, cond], as a pass for each branch, or not
+at all.
+"""
+SchedulerChoice = Literal["ddim", "keep"]
+Quantity = Literal["update", "output"]
+"""What is recorded of a block: output minus input, or its output."""
+
+Scale = Annotated[float, Within(0, 100)]
+Pixels = Annotated[int, Within(8, 8192)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(Settings, part="model"):
+    """The model and how its pictures are made (`conf/model`)."""
+
+    name: str
+    source: str
+    """A folder, or a hub id."""
+    revision: str | None
+    variant: str | None
+    architecture: str | None
+    """Published sizes that ship with the package."""
+    hookpoints: Mapping[str, str | int | None]
+    """Block -> its path or its place in the list of hookpoints; None: no block of this study."""
+    scheduler: SchedulerChoice
+    steps: Annotated[int, Within(1, 1000)]
+    guidance: Scale
+    true_guidance: Scale | None
+    """Of a second, unconditional pass of FLUX; None: there is none."""
+    guidance_layout: Layout | None
+    """None: as the model itself says."""
+    latent_scale: int | None
+    """Pixels of a latent entry along each side; None: as the model itself says."""
+    text_tokens: Annotated[int, Within(1, 512)] | None
+    """The length that T5 prompts are padded and cut to; None: the pipeline's own."""
+    height: Pixels
+    width: Pixels
+    batch_size: Annotated[int, Within(1, 4096)]
+    """Pictures that are made at a time."""
+    dtype: Literal["float32", "float16", "bfloat16"]
+    compile: bool

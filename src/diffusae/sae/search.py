@@ -1,0 +1,112 @@
+"""The search for the latents that a choosing sparsity keeps, in training.
+
+It costs one dense product, the pre-activations, of which only the largest matter. So the product
+may be computed in few bits, if the values of the candidates are then computed anew in float32. An
+example with k = 1, where one candidate more is kept:
+
+    float32     2.03  2.01  0.5      the largest is latent 0
+    bfloat16    2.03  2.02  0.5      candidates 0 and 1: rounding could have swapped them
+    anew        2.03  2.01           latent 0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffusae.sae.quantised import Quantised, product, quantised
+from diffusae.sae.settings import SelectionPrecision
+from diffusae.sae.sparse_ops import Kernels
+from diffusae.sae.sparsity import Codes, TopK
+
+BLOCK = 256
+"""Rows whose pre-activations are computed and searched together on a CPU: 5 MB of them at d_sae =
+5120. Those that are still in the cache are searched faster.
+"""
+
+
+class Search:
+    """Finds codes of vectors; keeps the memory of the pre-activations for the next ones."""
+
+    def __init__(self) -> None:
+        self._memory: Tensor | None = None
+
+    def __call__(
+        self,
+        centred: Float[Tensor, "batch d_in"],
+        W_enc: Float[Tensor, "d_sae d_in"],
+        b_enc: Float[Tensor, " d_sae"] | None,
+        sparsity: TopK,
+        *,
+        precision: SelectionPrecision,
+        kernels: Kernels,
+    ) -> Codes:
+        """The codes that `sparsity` chooses by W_enc centred + b_enc.
+
+        Args:
+            centred: the vectors less b, in scaled units.
+            b_enc: None: there is none.
+            precision: in training; without training it is float32.
+            kernels: what computes the candidates' values anew.
+        """
+        if not sparsity.training or precision == "float32":
+            return self._sought(centred, W_enc, b_enc, sparsity, sparsity)
+        weights = _in_few_bits(W_enc, precision)
+        codes = self._sought(centred, weights, b_enc, sparsity, sparsity.candidates)
+        entries, _ = sparsity.entries(codes, d_sae=len(W_enc), kernels=kernels)
+        values = entries.inner(centred, W_enc)
+        if b_enc is not None:
+            values += b_enc[entries.columns]
+        return sparsity.choose(sparsity.revalued(codes, values))
+
+    def _sought(
+        self,
+        centred: Float[Tensor, "batch d_in"],
+        weights: Tensor | Quantised,
+        b_enc: Tensor | None,
+        sparsity: TopK,
+        choose: Callable[[Tensor], Codes],
+    ) -> Codes:
+        """What `choose` finds among the pre-activations, block by block where rows are searched by
+        themselves.
+        """
+        in_blocks = sparsity.by_row and centred.device.type == "cpu"
+        rows = centred.split(BLOCK if in_blocks else max(1, len(centred)))
+        found = [choose(self._pre_activations(block, weights, b_enc)) for block in rows]
+        if len(found) == 1:
+            return found[0]
+        return Codes(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+    def _pre_activations(
+        self, centred: Float[Tensor, "rows d_in"], weights: Tensor | Quantised, b_enc: Tensor | None
+    ) -> Float[Tensor, "rows d_sae"]:
+        """The product in the precision of the weights."""
+        if isinstance(weights, Quantised):
+            shape = (len(centred), len(weights.integers))
+            memory = self._reused(shape, torch.int32, centred.device)
+            pre_activations = product(quantised(centred), weights, memory=memory)
+            if b_enc is not None:
+                pre_activations.add_(b_enc)
+            # bfloat16 is searched in half the time, and rounds less than 8 bits did.
+            return pre_activations.to(torch.bfloat16)
+        dtype = weights.dtype
+        memory = self._reused((len(centred), len(weights)), dtype, centred.device)
+        if b_enc is not None:
+            return torch.addmm(b_enc.to(dtype), centred.to(dtype), weights.T, out=memory)
+        return torch.mm(centred.to(dtype), weights.T, out=memory)
+
+    def _reused(self, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Memory for a product: that of the last one where it fits."""
+        memory = self._memory
+        if memory is None or (memory.shape, memory.dtype, memory.device) != (shape, dtype, device):
+            memory = self._memory = torch.empty(shape, dtype=dtype, device=device)
+        return memory
+
+
+def _in_few_bits(W_enc: Tensor, precision: SelectionPrecision) -> Tensor | Quantised:
+    if precision == "int8" and W_enc.device.type == "cpu":
+        return quantised(W_enc)
+    return W_enc.to(torch.bfloat16)

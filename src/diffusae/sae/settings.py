@@ -1,0 +1,86 @@
+"""Settings of an autoencoder and of its training, and the names that they may take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+from diffusae.settings import Settings, Within, is_number
+
+InputScaling = Literal["none", "mean_norm", "standardise"]
+InitialBias = Literal["geometric_median", "mean", "zero"]
+DecoderNorm = Literal["unit", "free"]
+SelectionPrecision = Literal["float32", "bfloat16", "int8"]
+KernelsName = Literal["torch", "triton"]
+Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
+ACCELERATORS: tuple[str, ...] = get_args(Accelerator)
+
+Steps = Annotated[int, Within(1, 10**9)]
+SomeSteps = Annotated[int, Within(0, 10**9)]
+
+
+class Betas:
+    """The rule of Adam's two decay rates."""
+
+    def broken(self, value: Any, kind: type) -> str | None:
+        two = isinstance(value, Sequence) and len(value) == 2
+        if two and all(is_number(beta) and 0 <= beta < 1 for beta in value):
+            return None
+        return "must be two numbers from 0 to below 1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaeSettings(Settings, part="sae"):
+    """One autoencoder and its optimiser (`conf/sae`)."""
+
+    tag: str
+    sparsity: Mapping[str, Any]
+    """The class of the sparsity and its arguments, for `study.building`."""
+    d_sae: Annotated[int, Within(1, 10**7)]
+    encoder_bias: bool
+    selection_precision: Literal["auto", SelectionPrecision]
+    encoder_norm: Annotated[float, Within(1e-9, 10**9)]
+    input_scaling: InputScaling
+    initial_bias: InitialBias
+    decoder_norm: DecoderNorm
+    lr: Annotated[float, Within(1e-12, 1e3)]
+    adam_betas: Annotated[tuple[float, float], Betas()]
+    adam_epsilon: Annotated[float, Within(1e-30, 1)]
+    aux_coefficient: Annotated[float, Within(0, 1e6)]
+    k_aux: Annotated[int, Within(0, 10**7)]
+    dead_after_vectors: Annotated[int, Within(1, 10**15)]
+    warmup_steps: SomeSteps
+    decay_steps: SomeSteps
+    gradient_clip: Annotated[float, Within(1e-9, 10**9)] | None
+    """The greatest norm of the whole gradient; None: no clipping."""
+    ema: Annotated[float, Within(0, 1 - 1e-9)] | None
+    """Share of the old weights in a moving average; None: the last weights are saved."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActiveLatents(Settings, part="sae"):
+    """Of sparsities that choose the largest pre-activations: how many of a vector."""
+
+    k: Annotated[int, Within(1, 10**7)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings(Settings, part="trainer"):
+    """The training of one autoencoder (`conf/trainer`)."""
+
+    steps: Steps
+    validate_every: Steps
+    checkpoint_every: Steps
+    log_every: Steps
+    accelerator: Accelerator
+    devices: Annotated[int, Within(1, 10**4)]
+    """Processes of one machine that share every batch."""
+    num_nodes: Annotated[int, Within(1, 10**4)]
+    """Machines."""
+    kernels: KernelsName
+
+    @property
+    def processes(self) -> int:
+        """How many processes share every batch."""
+        return self.devices * self.num_nodes

@@ -1,0 +1,110 @@
+"""What a configuration must be before anything loads: its settings one by one, and together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from diffusae.activations.settings import ActivationSettings
+from diffusae.backbone.settings import ModelSettings
+from diffusae.concepts.settings import DictionarySettings
+from diffusae.errors import UserError
+from diffusae.evaluation.settings import EmergenceSettings, StabilitySettings, ThreeStageSettings
+from diffusae.jobs.processes import device_fault, process_faults
+from diffusae.sae.kernels import check_device, kernels_by_name
+from diffusae.sae.settings import ActiveLatents, SaeSettings, TrainerSettings
+from diffusae.settings import Settings
+from diffusae.study.grid_checks import conditioning_faults, grid_faults
+from diffusae.study.names import name_faults
+from diffusae.study.settings import MomentSettings, RootSettings, collection_faults
+
+if TYPE_CHECKING:
+    from diffusae.study.study import Study
+
+SETTINGS: tuple[type[Settings], ...] = (
+    RootSettings,
+    MomentSettings,
+    ModelSettings,
+    ActivationSettings,
+    SaeSettings,
+    TrainerSettings,
+    DictionarySettings,
+    EmergenceSettings,
+    ThreeStageSettings,
+)
+"""The settings that every stage has."""
+
+TRAINING = ("train", "train_grid", "run")
+"""Stages that train, and so need the device that `trainer` names."""
+
+Sound = Callable[..., bool]
+"""sound(*names): whether none of these settings is wrong by itself."""
+
+
+def study_faults(study: Study, others: Iterable[type[Settings]] = ()) -> Iterator[str]:
+    """Every fault of a study's configuration.
+
+    Settings are compared with each other only where none of them is wrong by itself.
+
+    Args:
+        others: settings that a stage has beside those of all stages.
+    """
+    cfg = study.cfg
+    yield from name_faults(cfg)
+    kinds = [*SETTINGS, *others]
+    kinds += [ActiveLatents] if "k" in cfg.sae else []
+    kinds += [StabilitySettings] if StabilitySettings.part in cfg else []
+    wrong = dict(fault for kind in kinds for fault in kind.faults_in(cfg))
+    yield from wrong.values()
+
+    def sound(*names: str) -> bool:
+        return not wrong.keys() & set(names)
+
+    yield from _training_faults(study, sound)
+    if sound("sae.k", "sae.d_sae"):
+        try:
+            study.sparsity().check(cfg.sae.d_sae)
+        except UserError as error:
+            yield str(error)
+    yield from grid_faults(cfg, steps=cfg.model.steps if sound("model.steps") else None)
+    yield from collection_faults(cfg)
+    guidance = ("model.guidance", "model.true_guidance", "model.guidance_layout")
+    yield from conditioning_faults(cfg, guided=not sound(*guidance) or "uncond" in study.branches)
+
+
+def _training_faults(study: Study, sound: Sound) -> Iterator[str]:
+    cfg, trainer = study.cfg, study.cfg.trainer
+    warmup, decay = cfg.sae.warmup_steps, cfg.sae.decay_steps
+    if sound("sae.warmup_steps", "sae.decay_steps", "trainer.steps") and (
+        warmup + decay > trainer.steps
+    ):
+        yield (
+            f"sae.warmup_steps={warmup} + sae.decay_steps={decay} exceed"
+            f" trainer.steps={trainer.steps}; lower them"
+        )
+    if cfg.stage in TRAINING:
+        yield from _device_faults(study, sound)
+    sizes = ("activations.batch_size", "activations.buffer_vectors")
+    if sound("trainer.devices", "trainer.num_nodes", *sizes):
+        yield from process_faults(
+            cfg.stage,
+            devices=trainer.devices,
+            num_nodes=trainer.num_nodes,
+            batch_size=cfg.activations.batch_size,
+            buffer_vectors=cfg.activations.buffer_vectors,
+        )
+
+
+def _device_faults(study: Study, sound: Sound) -> Iterator[str]:
+    """Devices that are not here, and kernels that do not run on them."""
+    trainer = study.cfg.trainer
+    if sound("trainer.accelerator") and (
+        fault := device_fault(trainer.accelerator, trainer.devices)
+    ):
+        yield fault
+    if sound("trainer.kernels"):
+        try:
+            kernels_by_name(trainer.kernels)
+            check_device(trainer.kernels, study.device_type)
+        except UserError as error:
+            yield str(error)

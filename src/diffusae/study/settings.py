@@ -1,0 +1,91 @@
+"""Settings of a study as a whole, and of what it collects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+from omegaconf import DictConfig
+
+from diffusae.backbone.settings import Quantity
+from diffusae.errors import UserError, unknown
+from diffusae.prompts.hash_split import HashSplit
+from diffusae.prompts.prompt_set import check_counts
+from diffusae.settings import Settings, Within
+
+Kind = Literal["generation", "pictures", "text"]
+Seed = Annotated[int, Within(0, 2**63)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RootSettings(Settings, part=""):
+    """What stands at the root of every configuration."""
+
+    seed: Seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class MomentSettings(Settings, part="timestep"):
+    """The moment of the study's cell."""
+
+    t: Annotated[float, Within(0, 1)]
+
+
+class Text:
+    """The rule of a text that may be empty."""
+
+    def broken(self, value: Any, kind: type) -> str | None:
+        return None if isinstance(value, str) else "must be a text, empty for none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureCollection(Settings, part="collection"):
+    """Given pictures (`conf/collection/pictures_*.yaml`)."""
+
+    prompt: Annotated[str, Text()]
+    """Of every pass; empty: the unconditional branch."""
+    record: Quantity
+    pooled: bool
+    """Whether the mean over a picture's positions is stored in their place."""
+    skip_undecodable: bool
+    random_weights: bool
+    """Whether the denoiser's weights are drawn anew."""
+    random_weights_seed: Seed
+    counts: Mapping[str, int | None]
+    """Split -> its pictures; None: as many as there are."""
+    shares: Mapping[str, float] | None
+    """Split -> its share of all pictures; None: the source names the splits."""
+    split_seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextCollection(Settings, part="collection"):
+    """What text encoders make of captions (`conf/collection/text.yaml`)."""
+
+    start_token: bool
+
+
+def collection_faults(cfg: DictConfig) -> Iterator[str]:
+    """Every fault of `collection`."""
+    kind = cfg.collection.kind
+    if kind not in get_args(Kind):
+        yield str(unknown("collection.kind", kind, get_args(Kind)))
+    elif kind == "text":
+        yield from (fault for _, fault in TextCollection.faults_in(cfg))
+    elif kind == "pictures":
+        yield from (fault for _, fault in PictureCollection.faults_in(cfg))
+        for check in (_check_counts, _check_shares):
+            try:
+                check(cfg.collection)
+            except UserError as error:
+                yield str(error).replace("prompts.", "collection.")
+
+
+def _check_counts(collection: DictConfig) -> None:
+    check_counts(collection.counts, open_ended=collection.shares is not None)
+
+
+def _check_shares(collection: DictConfig) -> None:
+    if collection.shares is not None:
+        HashSplit(collection.shares, seed=collection.split_seed)

@@ -1,0 +1,66 @@
+"""Settings: what a part's dataclass refuses, and where its values come from."""
+
+from dataclasses import MISSING, dataclass, fields
+from typing import Annotated, Literal
+
+import pytest
+from omegaconf import OmegaConf
+
+from diffusae.errors import UserError
+from diffusae.settings import Settings, Within
+from diffusae.study.checks import SETTINGS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Oven(Settings, part="oven"):
+    degrees: Annotated[int, Within(20, 250)]
+    humidity: Annotated[float, Within(0, 1)] | None
+    mode: Literal["fan", "grill"] | None
+    light: bool
+    racks: list[str]
+
+
+SOUND = {"degrees": 180, "humidity": 0.5, "mode": "fan", "light": True, "racks": ["top"]}
+
+
+def oven(**changed: object) -> Oven:
+    return Oven.of(OmegaConf.create({"oven": SOUND | {"unknown": 1} | changed}))
+
+
+def test_values_are_plain_and_other_entries_are_left_alone():
+    assert oven() == Oven(degrees=180, humidity=0.5, mode="fan", light=True, racks=["top"])
+    assert oven(humidity=None, mode=None).mode is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"degrees": 19}, "oven.degrees=19 must be a whole number from 20 to 250"),
+        ({"degrees": 100.5}, "oven.degrees=100.5 must be a whole number from 20 to 250"),
+        ({"degrees": True}, "oven.degrees=True must be a whole number from 20 to 250"),
+        ({"degrees": None}, "oven.degrees=None must be a whole number from 20 to 250"),
+        ({"degrees": "???"}, "oven.degrees is missing; give oven.degrees=..."),
+        ({"humidity": float("nan")}, "oven.humidity=nan must be a number from 0 to 1, or null"),
+        ({"light": 1}, "oven.light=1 must be true or false"),
+        ({"mode": "fann"}, "unknown oven.mode 'fann'; known: fan, grill. Did you mean 'fan'?"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named_with_its_rule(changed, message):
+    with pytest.raises(UserError) as error:
+        oven(**changed)
+    assert str(error.value) == message
+
+
+def test_all_faults_of_a_part_are_in_one_message():
+    with pytest.raises(UserError, match=r"(?s)2 faults.*oven.degrees=0.*oven.light=no"):
+        oven(degrees=0, light="no")
+
+
+def test_settings_built_in_python_are_checked_as_those_of_a_file():
+    with pytest.raises(UserError, match=r"oven.degrees=999 must be"):
+        Oven(**SOUND | {"degrees": 999})
+
+
+@pytest.mark.parametrize("kind", SETTINGS, ids=lambda kind: kind.__name__)
+def test_no_setting_has_a_default_beside_the_one_in_its_file(kind):
+    assert all(each.default is MISSING for each in fields(kind))
