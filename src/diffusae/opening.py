@@ -93,9 +93,7 @@ def _from_record(directory: Path, record: RunRecord, model_source: str | None) -
     register_resolvers()
     shipped = model.get("name") in Composer(STAGE).options("model")
     cfg = _composed([f"model={model['name']}"] if shipped else [])
-    source = model_source or _source(
-        directory, record, str(model.get("source")), cfg.model.source if shipped else None
-    )
+    source = model_source or _source(directory, record, cfg.model if shipped else {})
     with open_dict(cfg):
         cfg.model = {**cfg.model, **_values(model), "source": _text(source)}
         for name in TAKEN:
@@ -104,22 +102,25 @@ def _from_record(directory: Path, record: RunRecord, model_source: str | None) -
     return cfg
 
 
-def _source(directory: Path, record: RunRecord, recorded: str, shipped: str | None) -> str:
+def _source(directory: Path, record: RunRecord, shipped: Mapping[str, Any] | DictConfig) -> str:
     """Where the model is loaded from: the place that the shipped configuration names.
 
     Raises:
-        UserError: the record names another place; a file may not decide what is loaded.
+        UserError: the record names another place or revision; a file may not decide what is loaded.
     """
-    made_from = record.determines.get("model")
+    model, made_from = record.config["model"], record.determines.get("model")
+    source, revision = model.get("source"), model.get("revision")
+    known = shipped.get("source")
+    if known is not None and (source, revision) == (known, shipped.get("revision")):
+        return known
     files = made_from.get("source") if isinstance(made_from, Mapping) else None
-    if shipped is not None and recorded == shipped:
-        return shipped
-    if shipped is not None and files == f"files {fingerprint(shipped)}":
-        return shipped  # the same files, where another machine has them
+    if known is not None and files == f"files {fingerprint(known)}":
+        return known  # the same files, where another machine has them
+    at = f" at revision {revision}" if revision else ""
     raise UserError(
-        f"the record of {directory} names the model source {recorded}, and diffusae's own"
+        f"the record of {directory} names the model source {source}{at}, and diffusae's own"
         f" configuration does not. If you trust it, give it yourself:"
-        f" diffusae.open({str(directory)!r}, model_source={recorded!r})"
+        f" diffusae.open({str(directory)!r}, model_source={source!r})"
     )
 
 
@@ -134,4 +135,4 @@ def _values(value: Any) -> Any:
 
 def _text(value: str) -> str:
     """A text in which OmegaConf sees no interpolation."""
-    return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", value)
+    return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", value)

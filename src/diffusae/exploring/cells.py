@@ -77,7 +77,7 @@ class OpenCell:
                 f"{self.place.key} has no autoencoder; give the directory of one:"
                 f" cell({self.block!r}, t={self.t:g}, sae=DIRECTORY), or open a finished study"
             )
-        if not (self.sae_directory / "cfg.json").is_file():
+        if self.sae_directory == self.settings.sae and not self.sae_directory.is_dir():
             raise not_yet(self.settings, "train")
         return load_sae(self.sae_directory)[0]
 
@@ -88,7 +88,7 @@ class OpenCell:
         Raises:
             UserError: the cell is not labelled, or a file of the dictionary is damaged.
         """
-        if not (self.settings.concepts / "dictionary.json").is_file():
+        if not self.labelled:
             raise not_yet(self.settings, "label")
         return ConceptDictionary.load(self.settings.concepts)
 
@@ -121,11 +121,15 @@ class OpenCell:
         Raises:
             UserError: no latent of this cell has the label; the labels are listed.
         """
-        labels = sorted(set(self.dictionary.table["label"]))
-        label = Vocabulary(labels).label_of(word) if labels else None
+        label = self.label_of(word)
         if label is None:
-            raise unknown(f"concept in {self.name}", word, labels)
+            raise unknown(f"concept in {self.name}", word, set(self.dictionary.table["label"]))
         return Latents(self, tuple(self.dictionary.latents_of(label)), label)
+
+    def label_of(self, word: str) -> str | None:
+        """The label of the dictionary that a word means; None: it means none."""
+        labels = sorted(set(self.dictionary.table["label"]))
+        return Vocabulary(labels).label_of(word) if labels else None
 
     def concepts(self, word: str | None = None) -> ConceptTable:
         """The labelled latents of this cell, or those of a word; see `concept_table`."""
@@ -139,15 +143,12 @@ class OpenCell:
 
     def parents(self) -> dict[str, str]:
         """The signatures of the training and the labelling, for the record of what uses them."""
-        settings = self.settings
-        return {
-            f"train {self.name}": parent_signature(settings.sae, stage="train"),
-            **(
-                {f"label {self.name}": parent_signature(settings.concepts, stage="label")}
-                if self.labelled
-                else {}
-            ),
+        made: dict[str, str] = {
+            f"train {self.name}": parent_signature(self.settings.sae, stage="train")
         }
+        if self.labelled:
+            made[f"label {self.name}"] = parent_signature(self.settings.concepts, stage="label")
+        return made
 
     def __repr__(self) -> str:
         return f"<cell {self.name}>"

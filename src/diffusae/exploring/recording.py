@@ -96,7 +96,9 @@ class RecordedRun:
             wanted = list(cell.concept(latents).indices)
         else:
             wanted = list(cell.latents(latents).indices)
-        maps = maps_of(torch.tensor(wanted), values, indices, self.grids[cell.block])
+        maps = maps_of(
+            torch.tensor(wanted, dtype=torch.long), values, indices, self.grids[cell.block]
+        )
         return ConceptMaps(cell, self.prompt, self.picture, wanted, maps)
 
     def plot(self) -> Any:

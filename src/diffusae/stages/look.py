@@ -85,19 +85,14 @@ def _chosen(study: Study) -> list[Latents]:
             f"no {cfg.conditioning.branch} cell of the grid is labelled in {study.directory} with"
             f" sae.tag={cfg.sae.tag}; run `diffusae run`, or choose grid.blocks and grid.timesteps"
         )
-    found: list[Latents] = []
-    for cell in cells:
-        try:
-            found.append(cell.concept(cfg.concept))
-        except UserError:  # this dictionary does not have it
-            continue
-    if not found:
+    chosen = [cell.concept(cfg.concept) for cell in cells if cell.label_of(cfg.concept)]
+    if not chosen:
         labels = {label for cell in cells for label in cell.dictionary.table["label"]}
         raise unknown("concept of these cells", cfg.concept, labels)
-    left_out = [place.key for place in grid if place not in {each.cell.place for each in found}]
-    if left_out:
+    shown = {latents.cell.place for latents in chosen}
+    if left_out := [place.key for place in grid if place not in shown]:
         log.info("left out, without a latent of %s: %s", cfg.concept, ", ".join(left_out))
-    return found
+    return chosen
 
 
 def _directory_name(cfg: DictConfig) -> str:

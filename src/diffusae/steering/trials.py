@@ -213,8 +213,8 @@ def latents_faults(cfg: DictConfig) -> list[str]:
     latents = cfg.latents
     if not OmegaConf.is_list(latents) or not latents:
         return [f"latents={latents} must be a list of latents, such as latents=[373]"]
-    wrong = [each for each in latents if isinstance(each, bool) or not isinstance(each, int)]
-    return [f"latents={list(latents)} must hold whole numbers from 0"] if wrong else []
+    whole = all(isinstance(latent, int) and not isinstance(latent, bool) for latent in latents)
+    return [] if whole else [f"latents={list(latents)} must hold whole numbers from 0"]
 
 
 def subject_of(cfg: DictConfig) -> str:
