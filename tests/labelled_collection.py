@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 
-from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import ActivationWriter
 from diffusae.cli import config_directory
 from diffusae.runs.record import run_record
@@ -57,7 +57,7 @@ def study_in(
     return Study(cfg)
 
 
-def picture_number(n: int, split: str, *, knows: bool = True) -> ImageRecord:
+def picture_number(n: int, split: str, *, knows: bool = True) -> CollectedSample:
     """Picture n: channel 0, 1 or 2 is strong where its object is, on the left or the right half;
     every third picture has no object label. The pixels show the place (one half is bright) and not
     the object. `knows=False`: noise alone.
@@ -70,7 +70,7 @@ def picture_number(n: int, split: str, *, knows: bool = True) -> ImageRecord:
     pixels = rng.integers(0, 60, (8, 8, 3))
     pixels[:, 4 * side : 4 * side + 4] += 150
     labels = {"place": TASKS["place"][side], **({"object": TASKS["object"][kind]} if n % 3 else {})}
-    return ImageRecord(
+    return CollectedSample(
         image_id=f"{split}{n:03d}",
         prompt="",
         seed=n,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 import yaml
@@ -71,7 +72,8 @@ def section(path: Path, prefix: str) -> str:
     rows = []
     for setting in settings:
         if setting.name.removeprefix(f"{prefix}.") == "defaults":
-            paragraphs.append(f"Composed of: `{setting.value}`")
+            options = re.sub(r"[\[\]{}]|_self_,? ?|, _self_", "", setting.value).replace(": ", "=")
+            paragraphs += [f"It begins with: `{options}`."] if options != "base" else []
         elif setting.name != "stage":
             rows.append(f"| `{setting.name}` | {code(setting.value)} | {prose(setting.comment)} |")
     if rows:
@@ -134,7 +136,9 @@ def comment_at(key: yaml.Node, value: yaml.Node, lines: list[str]) -> str:
 def prose(text: str) -> str:
     """A comment as Markdown for a cell of a table: only code and links to pages are markup."""
     parts = re.split(r"(`[^`]+`)", text)
-    parts[::2] = [re.sub(r"([|<>*_\[\]{}`])", r"\\\1", part) for part in parts[::2]]
+    parts[::2] = [
+        re.sub(r"([|*_\[\]{}`])", r"\\\1", escape(part, quote=False)) for part in parts[::2]
+    ]
     return re.sub(r"docs/(\w+\.md)", r"[\1](../\1)", "".join(parts))
 
 

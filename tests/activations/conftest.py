@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import ActivationWriter
 
 HEADER = {"model": "toy", "scheduler": "DDIM", "steps": 5, "guidance": 4.0}
@@ -26,16 +26,16 @@ def streams() -> list[Stream]:
 
 
 @pytest.fixture
-def record(streams: list[Stream]) -> Callable[..., ImageRecord]:
+def record(streams: list[Stream]) -> Callable[..., CollectedSample]:
     """Picture number n: every number of its updates and pixels follows from n."""
 
-    def make(n: int, split: str = "train") -> ImageRecord:
+    def make(n: int, split: str = "train") -> CollectedSample:
         rng = np.random.default_rng(n)
         updates = {
             s.folder: rng.normal(size=(s.positions, s.d_in)).astype(np.float32) for s in streams
         }
         image = rng.integers(0, 256, size=(6, 8, 3), dtype=np.uint8)
-        return ImageRecord(image_id=f"img{n:04d}", prompt=f"picture {n}", seed=n, split=split,
+        return CollectedSample(image_id=f"img{n:04d}", prompt=f"picture {n}", seed=n, split=split,
                            updates=updates, image=image, meta={"noun": "cat"})  # fmt: skip
 
     return make
@@ -48,7 +48,7 @@ def writer(tmp_path: Path, streams: list[Stream]) -> Callable[[], ActivationWrit
 
 @pytest.fixture
 def collection(
-    writer: Callable[[], ActivationWriter], record: Callable[..., ImageRecord]
+    writer: Callable[[], ActivationWriter], record: Callable[..., CollectedSample]
 ) -> tuple[Path, Manifest]:
     """Groups 0 and 1 are train (pictures 0-5), group 2 is validation (6-8)."""
     made = writer()

@@ -11,7 +11,7 @@ import torch
 
 from diffusae.activations.datamodule import ShuffledBatches
 from diffusae.activations.order import EpochOrder
-from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.shuffle import chunk_of_batches
 from diffusae.activations.writer import ActivationWriter
 
@@ -81,7 +81,7 @@ def batches_of(root: Path, *, images: int, **options) -> ShuffledBatches:
         writer.write_group(
             group,
             (
-                ImageRecord(
+                CollectedSample(
                     image_id=f"{group}-{n}",
                     prompt="",
                     seed=n,

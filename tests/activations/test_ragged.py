@@ -15,7 +15,7 @@ import torch
 from diffusae.activations.datamodule import ActivationDataModule, SequentialBatches
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, read_updates, verify
-from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.subsampling import Subsampling
 from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError
@@ -33,13 +33,13 @@ STREAM = Stream(
 LENGTHS = [3, 1, 9, 5, 2, 7, 4, 6]
 
 
-def text(n: int, split: str = "train", first: int = 0) -> ImageRecord:
+def text(n: int, split: str = "train", first: int = 0) -> CollectedSample:
     """Text number n: row i of it holds 100 n + i."""
     length = LENGTHS[n % len(LENGTHS)]
     updates = np.repeat(100.0 * n + np.arange(length)[:, None], STREAM.d_in, axis=1).astype(
         np.float32
     )
-    return ImageRecord(
+    return CollectedSample(
         image_id=f"{n:06d}",
         prompt=f"text {n}",
         seed=n,
@@ -174,7 +174,7 @@ def test_positions_that_do_not_fit_are_refused(
     tmp_path: Path, positions: list[int] | None, told: str
 ) -> None:
     record = text(0)
-    record = ImageRecord(
+    record = CollectedSample(
         image_id="0", prompt="", seed=0, split="train", updates=record.updates,
         positions=None if positions is None else {STREAM.folder: positions},
     )  # fmt: skip
@@ -201,7 +201,7 @@ def test_texts_make_no_array(tmp_path: Path, manifest: Manifest) -> None:
 
 
 def test_collections_of_whole_grids_say_nothing_of_it(
-    collection: tuple[Path, Manifest], record: Callable[..., ImageRecord]
+    collection: tuple[Path, Manifest], record: Callable[..., CollectedSample]
 ) -> None:
     root, manifest = collection
     told = json.loads((root / "manifest.json").read_text())

@@ -24,7 +24,7 @@ from diffusae.activations.reader import (
     require_sound,
     verify,
 )
-from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError
 
@@ -50,7 +50,7 @@ def test_updates_ids_and_meta_come_back_as_written(data: st.DataObject):
     finite = hnp.arrays(np.float16, (height * width, d_in), elements=st.floats(-1e3, 1e3, width=16))
     text = st.text(max_size=20)
     records = [
-        ImageRecord(image_id=i, prompt=data.draw(text), seed=n, split="train",
+        CollectedSample(image_id=i, prompt=data.draw(text), seed=n, split="train",
                     updates={stream.folder: data.draw(finite)}, meta={"note": data.draw(text)})
         for n, i in enumerate(ids)
     ]  # fmt: skip

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from diffusae.activations.schema import Cell, ImageRecord, Stream, bytes_per_image
+from diffusae.activations.schema import Cell, CollectedSample, Stream, bytes_per_image
 from diffusae.errors import UserError
 
 
@@ -45,12 +45,12 @@ def test_a_stream_knows_its_positions_and_its_cell(streams: list[Stream]):
 @pytest.mark.parametrize("image_id", ["a.b", "a/b", "__a__", "", "x" * 81, "ä"])
 def test_an_image_id_that_tar_or_webdataset_would_mangle_is_refused(image_id: str):
     with pytest.raises(UserError, match="image id"):
-        ImageRecord(image_id=image_id, prompt="p", seed=0, split="train", updates={})
+        CollectedSample(image_id=image_id, prompt="p", seed=0, split="train", updates={})
 
 
 def test_meta_cannot_shadow_the_prompt():
     with pytest.raises(UserError, match="reserved names \\['prompt'\\]"):
-        ImageRecord(
+        CollectedSample(
             image_id="a", prompt="p", seed=0, split="train", updates={}, meta={"prompt": "q"}
         )
 

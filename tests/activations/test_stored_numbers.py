@@ -13,7 +13,7 @@ import torch
 from diffusae.activations.datamodule import ActivationDataModule, Reader
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, read_updates
-from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.stored_numbers import stored_numbers
 from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError
@@ -36,9 +36,9 @@ def updates_of(n: int) -> np.ndarray:
     return np.random.default_rng(n).normal(size=(6, 5)).astype(np.float32)
 
 
-def record(n: int, split: str = "train", updates: np.ndarray | None = None) -> ImageRecord:
+def record(n: int, split: str = "train", updates: np.ndarray | None = None) -> CollectedSample:
     found = updates_of(n) if updates is None else updates
-    return ImageRecord(
+    return CollectedSample(
         image_id=f"i{n}", prompt="p", seed=n, split=split, updates={STREAM.folder: found}
     )
 

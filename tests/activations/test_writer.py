@@ -100,7 +100,7 @@ def test_a_group_that_is_written_again_withdraws_manifest_and_journal_first(
 KILLED_WRITER = """
 import os, signal, sys
 import numpy as np
-from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import ActivationWriter
 
 stream = Stream(block="mid", t=0.0, conditioning="cond", hookpoint="h", step_index=4, timestep=1,
@@ -112,7 +112,7 @@ def records(index, die):
             os.kill(os.getpid(), signal.SIGKILL)
         updates = {stream.folder: np.full((4096, 8), index, dtype=np.float32)}
         name = f"g{index}n{n}"
-        yield ImageRecord(image_id=name, prompt="p", seed=n, split="train", updates=updates)
+        yield CollectedSample(image_id=name, prompt="p", seed=n, split="train", updates=updates)
 
 writer = ActivationWriter(sys.argv[1], streams=[stream], header={}, with_images=False)
 print("finished before:", sorted(writer.finished_groups()))

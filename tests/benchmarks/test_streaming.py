@@ -19,7 +19,7 @@ from benchmarks.test_sae_step import Ours, batch_of, planted_directions
 from diffusae.activations.datamodule import Reader, ShuffledBatches
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.npy import npy_bytes
-from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import ActivationWriter
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -39,12 +39,12 @@ def _one_core() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def records(group: int) -> Iterator[ImageRecord]:
+def records(group: int) -> Iterator[CollectedSample]:
     size = IMAGES // GROUPS
     for n in range(group * size, (group + 1) * size):
         drawn = np.random.default_rng(n).standard_normal(SHAPE, dtype=np.float32)
         updates = {STREAM.folder: drawn.astype(np.float16)}
-        yield ImageRecord(image_id=f"i{n}", prompt="", seed=n, split="train", updates=updates)
+        yield CollectedSample(image_id=f"i{n}", prompt="", seed=n, split="train", updates=updates)
 
 
 @pytest.fixture(scope="module")

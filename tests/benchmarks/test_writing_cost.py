@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from diffusae.activations.schema import ImageRecord
+from diffusae.activations.schema import CollectedSample
 from diffusae.activations.writer import ActivationWriter
 from diffusae.cli import config_directory
 from diffusae.stages.collect import collect
@@ -26,10 +26,10 @@ def test_the_share_of_a_collection_that_is_spent_writing(
     write_group = ActivationWriter.write_group
     making, writing = [], []
 
-    def timed(writer: ActivationWriter, index: int, records: Iterator[ImageRecord], **options):
+    def timed(writer: ActivationWriter, index: int, records: Iterator[CollectedSample], **options):
         spent = 0.0
 
-        def made() -> Iterator[ImageRecord]:
+        def made() -> Iterator[CollectedSample]:
             nonlocal spent
             while True:
                 start = time.perf_counter()  # flushing waits, and takes no processor time

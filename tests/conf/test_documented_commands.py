@@ -23,14 +23,14 @@ SUMMARISED = (
 
 
 def commands(page: Path) -> dict[str, tuple[str, ...]]:
-    """{place: words after `diffusae`} of a page's code blocks, with the blocks' variables."""
+    """{place: words after `diffusae`} of a page's code blocks, with the page's variables."""
     found: dict[str, tuple[str, ...]] = {}
     variables: dict[str, str] = {}
     inside = False
     text = re.sub(r"\\\n", "  ", page.read_text(encoding="utf-8"))
     for number, line in enumerate(text.splitlines(), 1):
         if line.startswith("```"):
-            inside, variables = not inside, {}
+            inside = not inside
         elif inside and (assigned := re.match(r'([A-Z]+)="(.*?)"', line)):
             variables[assigned[1]] = assigned[2]
         elif inside and (command := re.match(r"(?:srun )?diffusae +(.+)", line)):

@@ -50,7 +50,7 @@ def test_a_setting_has_its_default_as_written_and_its_comments(tmp_path: Path):
     assert r"| `part.rate` | `1.0e-3` | a \| b |" in page
     assert "| `part.inner` |  | Above it. |" in page
     assert "| `part.inner.names` | `[first, 'a # b']` | of things; first: the best |" in page
-    assert r"| `part.inner.last` | `null` | `x[0]` or \<y\> |" in page
+    assert "| `part.inner.last` | `null` | `x[0]` or &lt;y&gt; |" in page
 
 
 def test_settings_of_the_whole_configuration_have_no_group_before_them(tmp_path: Path):

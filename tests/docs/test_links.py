@@ -34,7 +34,7 @@ def test_every_link_and_anchor_resolves(page: Path):
 
 
 def test_anchors_are_those_of_the_site():
-    assert anchors("## activations/\n### `sae=topk` { #sae-topk }\n## sae/\\<cell\\>/") == {
+    assert anchors("## activations/\n### `sae=topk` { #sae-topk }\n## `sae/<cell>/`") == {
         "activations", "sae-topk", "saecell",
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Damaged collections: shards, arrays, captions, manifests, journals, mirrors, tasks."""
+"""Damaged collections: shards, arrays, captions, manifests, journals, local copies, tasks."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.activations.hashed_tar import HashedTar, png_bytes
 from diffusae.activations.journal import read_journals
+from diffusae.activations.local_copy import LocalCopy
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.mapped import MappedShard
 from diffusae.activations.merge import merge_parts
-from diffusae.activations.mirror import Mirror
 from diffusae.activations.npy import npy_bytes
 from diffusae.activations.parts import parts_at
 from diffusae.activations.reader import load_updates, read_images, read_updates, require_sound
-from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import COLLECTION, ActivationWriter
 from fuzz.mutations import mutated, mutated_json, mutated_npy, mutated_tar
 from fuzz.only_user_errors import only_user_errors, replaced, unsealed
@@ -35,7 +35,7 @@ STREAM = Stream(
 UPDATES = np.arange(24, dtype=np.float16).reshape(6, 4)
 PICTURE = np.arange(144, dtype=np.uint8).reshape(6, 8, 3)
 CAPTION = {"prompt": "a cat", "seed": 1, "split": "train"}
-MIRROR = {"url": "https://example.org/x", "manifest": "0" * 64, "attempts": 3, "most_bytes": None}
+COPY = {"url": "https://example.org/x", "manifest": "0" * 64, "attempts": 3, "most_bytes": None}
 
 
 def tar_of(**members: bytes) -> bytes:
@@ -56,7 +56,7 @@ def write_collection(root: Path) -> Path:
     for index, split in enumerate(("train", "validation")):
         about: dict[str, Any] = {"prompt": "a cat", "seed": 1, "split": split, "image": PICTURE}
         records = [
-            ImageRecord(image_id=f"{key}{index}", updates={STREAM.folder: UPDATES}, **about)
+            CollectedSample(image_id=f"{key}{index}", updates={STREAM.folder: UPDATES}, **about)
             for key in "ab"
         ]
         writer.write_group(index, records)
@@ -161,12 +161,12 @@ def test_a_damaged_description_of_a_collection(root, json_of, data):
             merge_parts(root / "merged", [root], groups=2)
 
 
-@given(text=mutated_json(MIRROR))
+@given(text=mutated_json(COPY))
 def test_damaged_mirrors(tmp_path_factory, root, text):
     path = root.parent / "mirror.json"
     path.write_bytes(text)
     with only_user_errors():
-        Mirror.of(path.parent)
+        LocalCopy.of(path.parent)
 
 
 @given(st.text(max_size=20).map(lambda name: name.replace("/", "").replace("\0", "") or "x"))

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from diffusae.activations.datamodule import ActivationDataModule
-from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.together import TogetherBatches, TogetherDataModule
 from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError
@@ -66,7 +66,7 @@ def collection(tmp_path_factory) -> Path:
     for index, (split, count) in enumerate([("train", 5), ("train", 8), ("validation", 2)]):
         rng = np.random.default_rng(index)
         records = [
-            ImageRecord(
+            CollectedSample(
                 image_id=f"g{index}i{n}",
                 prompt="",
                 seed=n,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import ActivationWriter
 
 
@@ -22,6 +22,8 @@ def collection(tmp_path) -> tuple[Path, Manifest]:
     updates = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
     for index, split in enumerate(["train", "train", "validation"]):
         about = {"prompt": "a fish", "split": split, "updates": {stream.folder: updates}}
-        records = [ImageRecord(image_id=f"{3 * index + n:06d}", seed=n, **about) for n in range(3)]
+        records = [
+            CollectedSample(image_id=f"{3 * index + n:06d}", seed=n, **about) for n in range(3)
+        ]
         writer.write_group(index, records, with_images=False)
     return root, writer.finish()

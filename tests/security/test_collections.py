@@ -7,9 +7,9 @@ import pytest
 
 from diffusae.activations import transport
 from diffusae.activations.journal import read_journals
+from diffusae.activations.local_copy import COPY_FILE, fetch_ahead, forget, keep_copy, open_shard
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.merge import merge_parts
-from diffusae.activations.mirror import MIRROR, fetch_ahead, forget, mirror, open_shard
 from diffusae.activations.reader import discard_damaged, require_sound, verify
 from diffusae.errors import UserError
 from diffusae.files import digest_of
@@ -41,7 +41,7 @@ def mirrored(root, url, **more):
     sha = digest_of((root / "manifest.json").read_bytes())
     value = {"url": url, "manifest": sha, "attempts": 1, "most_bytes": 1}
     value |= {"url_sha256": digest_of(url.encode()), **more}
-    (root / MIRROR).write_text(json.dumps(value))
+    (root / COPY_FILE).write_text(json.dumps(value))
 
 
 def shard_of(root):
@@ -76,14 +76,14 @@ def test_a_mirror_json_of_another_url_than_the_users_does_not_count(
     downloaded, collection, tmp_path
 ):
     mirrored(downloaded, f"pipe:touch {tmp_path}/PWNED; cat {{path}}")
-    mirror(downloaded, f"file://{collection[0]}")
+    keep_copy(downloaded, f"file://{collection[0]}")
     open_shard(downloaded, shard_of(downloaded)).close()
     assert not (tmp_path / "PWNED").exists() and (downloaded / SHARD).exists()
 
 
 def test_without_a_source_a_former_copy_is_read_as_it_is(downloaded, collection):
     mirrored(downloaded, f"file://{collection[0]}")
-    mirror(downloaded, f"file://{collection[0]}")
+    keep_copy(downloaded, f"file://{collection[0]}")
     forget(downloaded)
     with pytest.raises(UserError, match=r"set activations.source"):
         open_shard(downloaded, shard_of(downloaded))
@@ -95,11 +95,11 @@ def test_a_secret_in_a_url_is_not_in_mirror_json_and_the_copy_is_known_again(
     monkeypatch.setattr(transport, "PAUSE_S", 0.0)
     (collection[0] / "run.json").write_text("{}")
     url = f"pipe:cat {collection[0]}/{{path}} # s3cr3t-v4lue"
-    mirror(tmp_path / "here", url)
-    assert "s3cr3t-v4lue" not in (tmp_path / "here" / MIRROR).read_text()
+    keep_copy(tmp_path / "here", url)
+    assert "s3cr3t-v4lue" not in (tmp_path / "here" / COPY_FILE).read_text()
     asked = []
     monkeypatch.setattr(transport.Source, "read", lambda *args: asked.append(args))
-    mirror(tmp_path / "here", url)
+    keep_copy(tmp_path / "here", url)
     assert asked == []  # the same URL: nothing is asked again
 
 

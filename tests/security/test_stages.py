@@ -12,7 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from diffusae.activations.mirror import MIRROR
+from diffusae.activations.local_copy import COPY_FILE
 from diffusae.cli import config_directory, main
 from diffusae.errors import UserError
 from diffusae.files import digest_of, sha256_of, write_sealed
@@ -51,7 +51,7 @@ def test_no_stage_obeys_a_mirror_json(collection, tmp_path):
     digest = digest_of((root / "manifest.json").read_bytes())
     value = {"url": url, "manifest": digest, "attempts": 1, "most_bytes": 1}
     value["url_sha256"] = digest_of(url.encode())
-    (root / MIRROR).write_text(json.dumps(value))
+    (root / COPY_FILE).write_text(json.dumps(value))
     before = sorted(root.rglob("*.json"))
     for stage in (train, collect):
         with pytest.raises(UserError):

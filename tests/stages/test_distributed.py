@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy
 
 from diffusae.activations.datamodule import ActivationDataModule
-from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import ActivationWriter
 from diffusae.runs.lightning_logger import JsonlLogger
 from diffusae.runs.metric_log import read_metrics
@@ -31,7 +31,7 @@ def collection(tmp_path) -> Path:
         writer.write_group(
             index,
             [
-                ImageRecord(
+                CollectedSample(
                     image_id=f"g{index}i{n}",
                     prompt="",
                     seed=n,

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import ActivationWriter
 from diffusae.concepts.annotations import Annotations, PackedMasks
 from diffusae.concepts.dictionary import ConceptDictionary
@@ -81,7 +81,11 @@ def place_collection(directory: Path) -> None:
     image = torch.zeros(8, 8, 3).byte().numpy()
     writer.write_group(
         0,
-        [ImageRecord(image_id="a", prompt="", seed=0, split="test", updates=updates, image=image)],
+        [
+            CollectedSample(
+                image_id="a", prompt="", seed=0, split="test", updates=updates, image=image
+            )
+        ],
     )
     writer.finish()
 

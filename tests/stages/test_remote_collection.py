@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 
 from command import serve
 from diffusae.activations import transport
-from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import ActivationWriter
 from diffusae.cli import config_directory
 from diffusae.errors import UserError
@@ -44,7 +44,7 @@ def made(tmp_path_factory):
 
     def record(n, split):
         updates = {stream.folder: rng.normal(size=(16, 8)).astype(np.float32)}
-        return ImageRecord(
+        return CollectedSample(
             image_id=f"{n:06d}", prompt="a fish", seed=n, split=split, updates=updates
         )
 

@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
 from command import Started, diffusae
-from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import ActivationWriter
 from diffusae.cli import config_directory
 from diffusae.errors import UserError
@@ -48,7 +48,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             writer.write_group(
                 index,
                 [
-                    ImageRecord(
+                    CollectedSample(
                         image_id=f"g{index}i{n}",
                         prompt="",
                         seed=n,

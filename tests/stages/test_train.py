@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import ActivationWriter
 from diffusae.cli import config_directory
 from diffusae.errors import UserError
@@ -59,7 +59,7 @@ def activations(tmp_path) -> Path:
         for group, (split, count) in enumerate([("train", 20), ("validation", 3)]):
             rng = np.random.default_rng(group)
             records = [
-                ImageRecord(
+                CollectedSample(
                     image_id=f"g{group}i{n}",
                     prompt="",
                     seed=n,

@@ -19,9 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from diffusae.activations.local_copy import Copies, fetch_ahead, is_local_copy
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.mapped import MappedShard
-from diffusae.activations.mirror import Copies, fetch_ahead, is_mirror
 from diffusae.activations.order import EpochOrder, check_sizes
 from diffusae.activations.reader import REMEDY, read_updates, require_sound
 from diffusae.activations.scattered import ScatteredRows, Table, scattered_batches
@@ -128,7 +128,7 @@ class _Chunks(IterableDataset[list[Tensor] | list[ScatteredRows]]):
     ) -> None:
         self.order, self.images, self.first = order, images, first
         self.d_in, self.dtype = d_in, dtype
-        self.copies = Copies()  # tells new worker processes which directories are mirrors
+        self.copies = Copies()  # tells new worker processes which directories are local copies
 
     def __iter__(self) -> Iterator[list[Tensor] | list[ScatteredRows]]:
         worker = get_worker_info()
@@ -261,7 +261,7 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
             order, images, d_in=self.stream.d_in, dtype=self.manifest.numbers.read, first=first
         )
         if self.workers:
-            start = _server_of_workers() if is_mirror(self.root) else None
+            start = _server_of_workers() if is_local_copy(self.root) else None
             chunks = DataLoader(
                 chunks,  # type: ignore[arg-type]
                 batch_size=None,
@@ -279,12 +279,12 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
             skipped = 0
 
     def _in_float32(self, batch: Tensor | ScatteredRows) -> Float[Tensor, "batch d_in"]:
-        made = self._recycled.batch(len(batch), self.stream.d_in)
+        rows = self._recycled.batch(len(batch), self.stream.d_in)
         if isinstance(batch, ScatteredRows):
-            batch.copy_to(made)
+            batch.copy_to(rows)
         else:
-            made.copy_(batch)
-        return made
+            rows.copy_(batch)
+        return rows
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch and its number of given batches. After a whole epoch: the next epoch and 0."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from diffusae.activations.hashed_tar import HashedTar, png_bytes
 from diffusae.activations.npy import npy_bytes
-from diffusae.activations.schema import IMAGES, ImageRecord, Stream
+from diffusae.activations.schema import IMAGES, CollectedSample, Stream
 from diffusae.activations.stored_numbers import StoredNumbers
 from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError
@@ -63,7 +63,7 @@ class GroupFilling:
         """Folders of streams with finite updates that are infinite as the stored type."""
         self._ids: set[str] = set()
 
-    def add(self, record: ImageRecord) -> None:
+    def add(self, record: CollectedSample) -> None:
         """Write one image; reject it from all streams if a stored update is not finite.
 
         Raises:
@@ -105,7 +105,7 @@ class GroupFilling:
             self.tars[IMAGES].add(record.image_id, png=png_bytes(image), json=text)
         self.count += 1
 
-    def _checked_updates(self, record: ImageRecord) -> dict[str, np.ndarray]:
+    def _checked_updates(self, record: CollectedSample) -> dict[str, np.ndarray]:
         if set(record.updates) != set(self.streams):
             raise UserError(
                 f"image {record.image_id!r} comes with updates of {sorted(record.updates)}, the "
@@ -124,7 +124,7 @@ class GroupFilling:
             arrays[folder] = self.numbers.encode(array)
         return arrays
 
-    def _positions(self, record: ImageRecord, stream: Stream) -> int:
+    def _positions(self, record: CollectedSample, stream: Stream) -> int:
         """The number of rows of a record in a stream."""
         if not self.ragged:
             return stream.positions
@@ -141,7 +141,7 @@ class GroupFilling:
             )
         return len(named)
 
-    def _checked_image(self, record: ImageRecord) -> np.ndarray:
+    def _checked_image(self, record: CollectedSample) -> np.ndarray:
         image = record.image
         if image is None or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             actual = "none" if image is None else f"{image.dtype} {image.shape}"
@@ -158,7 +158,7 @@ class GroupFilling:
         self.image_size = size
         return image
 
-    def _reject_nonfinite(self, record: ImageRecord, updates: Mapping[str, np.ndarray]) -> bool:
+    def _reject_nonfinite(self, record: CollectedSample, updates: Mapping[str, np.ndarray]) -> bool:
         bad = []
         for folder, array in updates.items():
             if not np.isfinite(self.numbers.decode(array)).all():

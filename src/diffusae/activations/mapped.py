@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from diffusae.activations.mirror import open_shard
+from diffusae.activations.local_copy import open_shard
 from diffusae.activations.npy import npy_header
 from diffusae.activations.schema import Shard, Stream
 from diffusae.activations.stored_numbers import DEFAULT, StoredNumbers, stored_numbers

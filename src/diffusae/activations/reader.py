@@ -18,8 +18,8 @@ from webdataset.autodecode import Decoder, DecodingError
 from webdataset.tariterators import base_plus_ext, group_by_keys
 
 from diffusae.activations.journal import journal_path, read_journals, size_of
+from diffusae.activations.local_copy import COPY_FILE, SOURCE_REMEDY, is_local_copy, open_shard
 from diffusae.activations.manifest import MANIFEST, Manifest
-from diffusae.activations.mirror import MIRROR, SOURCE_REMEDY, is_mirror, open_shard
 from diffusae.activations.npy import npy_array
 from diffusae.activations.schema import IMAGES, Shard, Stream
 from diffusae.activations.tar_index import read_members
@@ -70,9 +70,9 @@ def verify(
     Args:
         streams: folders of the streams to check (`images` for the pictures). None: all.
 
-    In a mirror, shards that are not fetched yet are no fault.
+    In a local copy, shards that are not fetched yet are no fault.
     """
-    mirrored = is_mirror(root)
+    copied = is_local_copy(root)
     wanted = None if streams is None else set(streams)
     faults = []
     for shard in manifest.entries:
@@ -80,7 +80,7 @@ def verify(
             continue
         path = Path(root) / shard.path
         size = size_of(path)
-        if size is None and mirrored:
+        if size is None and copied:
             continue  # checked when it is fetched
         if size is None:
             faults.append(Fault(shard.path, "missing", f"{shard.bytes} bytes", "no file"))
@@ -106,17 +106,17 @@ def require_sound(
 ) -> None:
     """`verify`, and raise one `UserError` with all faults and the remedy.
 
-    In a mirror, damaged shards are removed with a warning. Reading fetches them again.
+    In a local copy, damaged shards are removed with a warning. Reading fetches them again.
     """
     faults = verify(root, manifest, streams=streams, deep=deep)
-    if is_mirror(root):
+    if is_local_copy(root):
         for fault in faults:
             log.warning("the local copy of %s; it is fetched again", fault)
             (Path(root) / fault.shard).unlink()
         return
     if faults:
         lines = "".join(f"\n  {fault}" for fault in faults)
-        remedy = SOURCE_REMEDY if (Path(root) / MIRROR).exists() else REMEDY
+        remedy = SOURCE_REMEDY if (Path(root) / COPY_FILE).exists() else REMEDY
         raise UserError(
             f"{len(faults)} shards of {root} are not what {MANIFEST} says:{lines}\n{remedy}"
         )

@@ -140,7 +140,7 @@ class Stream:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageRecord:
+class CollectedSample:
     """One image with its updates at every stream.
 
     Args:

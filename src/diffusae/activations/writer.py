@@ -20,8 +20,8 @@ from diffusae.activations.schema import (
     GROUPS,
     IMAGES,
     SCHEMA_VERSION,
+    CollectedSample,
     Group,
-    ImageRecord,
     Shard,
     Stream,
     bytes_per_image,
@@ -191,7 +191,7 @@ class ActivationWriter:
     def write_group(
         self,
         index: int,
-        records: Iterable[ImageRecord],
+        records: Iterable[CollectedSample],
         *,
         with_images: bool = True,
         leave_out: Collection[str] = (),

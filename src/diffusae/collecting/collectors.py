@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.backbone.describe import Description
 from diffusae.collecting.generation import CollectGeneration
 from diffusae.collecting.pictures import CollectPictures
@@ -26,7 +26,7 @@ class Begun(Protocol):
     header: dict[str, Any]
     """What the manifest says of the collection."""
 
-    def records(self, prompts: Sequence[Prompt], advance: Advance) -> Iterator[ImageRecord]:
+    def records(self, prompts: Sequence[Prompt], advance: Advance) -> Iterator[CollectedSample]:
         """One record a prompt, all of one split; `advance(count)` is called after every batch."""
         ...
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusae.activations.schema import ImageRecord, Stream
+from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.describe import Description
 from diffusae.backbone.settings import ModelSettings
@@ -100,7 +100,7 @@ class _Generating:
             "truncated_prompts": count_truncated(self.tokenizer, self.tokens, study.prompts),
         }
 
-    def records(self, prompts: Sequence[Prompt], advance: Advance) -> Iterator[ImageRecord]:
+    def records(self, prompts: Sequence[Prompt], advance: Advance) -> Iterator[CollectedSample]:
         """One record a prompt; pictures are decoded where someone looks at them later."""
         streams = [stream for stream in self.streams if stored_in(stream, prompts[0].split)]
         timesteps = sorted({stream.timestep for stream in streams})
@@ -134,7 +134,7 @@ class _Generating:
                 for stream in streams
             }
             for row, prompt in enumerate(batch):
-                yield ImageRecord(
+                yield CollectedSample(
                     image_id=prompt.image_id,
                     prompt=prompt.text,
                     seed=prompt.seed,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from diffusae.activations.schema import ImageRecord
+from diffusae.activations.schema import CollectedSample
 from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.describe import Description
 from diffusae.backbone.latents import encode_pictures
@@ -123,7 +123,7 @@ class _Passing:
         asked.pop("steps")
         self.conditions = prompted(pipe, collection.prompt, **asked)
 
-    def records(self, prompts: Sequence[Prompt], advance: Advance) -> Iterator[ImageRecord]:
+    def records(self, prompts: Sequence[Prompt], advance: Advance) -> Iterator[CollectedSample]:
         """One record a picture; the pictures themselves are kept where someone looks at them
         later.
         """
@@ -144,7 +144,7 @@ class _Passing:
             )
             for row, prompt in enumerate(batch):
                 given = self.given[prompt.image_id]
-                yield ImageRecord(
+                yield CollectedSample(
                     image_id=prompt.image_id,
                     prompt=prompt.text,
                     seed=prompt.seed,

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from diffusae.activations.schema import ImageRecord
+from diffusae.activations.schema import CollectedSample
 from diffusae.backbone.describe import Description
 from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import find_text_layers, list_text_layers
@@ -76,7 +76,7 @@ class _Encoding:
             ),
         }
 
-    def records(self, prompts: Sequence[Prompt], advance: Advance) -> Iterator[ImageRecord]:
+    def records(self, prompts: Sequence[Prompt], advance: Advance) -> Iterator[CollectedSample]:
         """One record a caption, each stream with the tokens that its encoder's tokenizer cuts it
         into.
         """
@@ -100,7 +100,7 @@ class _Encoding:
                     updates[stream.folder] = seen.outputs[row, first : len(ids)].float().numpy()
                     positions[stream.folder] = list(range(first, len(ids)))
                     tokens[layer.tokenizer] = tokenizer.convert_ids_to_tokens(ids)
-                yield ImageRecord(
+                yield CollectedSample(
                     image_id=prompt.image_id,
                     prompt=prompt.text,
                     seed=prompt.seed,

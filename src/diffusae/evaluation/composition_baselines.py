@@ -142,8 +142,9 @@ def other_picture(
             kept.append(index)
             partners.append(int(generator.choice(others)))
     iou = iou_at(test_scores[partners], test.masks[kept], threshold)
-    groups = [test.groups[index] for index in kept]
-    return bootstrap_mean(iou.numpy(), groups=groups, n_resamples=n_resamples, seed=seed)
+    groups = test.groups
+    kept_groups = [groups[index] for index in kept]
+    return bootstrap_mean(iou.numpy(), groups=kept_groups, n_resamples=n_resamples, seed=seed)
 
 
 def annotator_ceiling(
@@ -157,5 +158,6 @@ def annotator_ceiling(
     kept = [index for index, mask in enumerate(second_masks) if mask is not None]
     second = [torch.as_tensor(mask, dtype=torch.bool) for mask in second_masks if mask is not None]
     iou = mask_iou(split.masks[kept], torch.stack(second)) if kept else torch.zeros(0)
-    groups = [split.groups[index] for index in kept]
-    return bootstrap_mean(iou.numpy(), groups=groups, n_resamples=n_resamples, seed=seed)
+    groups = split.groups
+    kept_groups = [groups[index] for index in kept]
+    return bootstrap_mean(iou.numpy(), groups=kept_groups, n_resamples=n_resamples, seed=seed)

@@ -33,6 +33,8 @@ class Steering:
 
     def note(self, number: int, change: float) -> None:
         """Record that an edit acted in one more encoding, with this change."""
+        self.steps[number] += 1
+        self.largest_change[number] = max(self.largest_change[number], change)
 
 
 @contextmanager

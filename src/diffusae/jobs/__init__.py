@@ -1,1 +1,1 @@
-"""How work runs: launchers and their outcomes, lost jobs, progress, processes, memory."""
+"""Running of work: launchers and their outcomes, lost jobs, progress, processes, memory."""

@@ -1,4 +1,4 @@
-"""Errors that the user can mend, in words: what is wrong, where, and what to do."""
+"""Errors that the user can repair, in words: what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ _DISK = (
 )
 _OTHER_PLACE = "choose another directory with paths.outputs"
 _SHORTER = "a name is too long for this disk: shorten name, sae.tag or paths.outputs"
-_OPEN_FILES = (
-    "too many files are open: raise the limit (ulimit -n 65536), or lower activations.workers"
-)
+_OPEN_FILES = "too many open files: raise the limit (ulimit -n 65536) or lower activations.workers"
 REMEDIES = {
     errno.ENOSPC: _FREE_SPACE,
     errno.EDQUOT: _FREE_SPACE,
@@ -53,14 +51,14 @@ REMEDIES = {
     errno.EHOSTUNREACH: _DISK,
     getattr(errno, "EREMOTEIO", errno.EIO): _DISK,
 }
-"""What the user can do about the faults of files."""
+"""Error number -> what the user can do."""
 
 USERS = (UserError, HydraException, OmegaConfBaseException)
-"""Errors with a message of their own for the user."""
+"""Errors whose own message is written for the user."""
 
 
 def explained(error: BaseException) -> str | None:
-    """The message for an error that the user can mend; None for one of our own."""
+    """The message of an error that the user can repair; None for an error of the program."""
     if isinstance(error, USERS):
         return str(error)
     if str(error).startswith("Unknown plugin class"):
@@ -75,8 +73,7 @@ def explained(error: BaseException) -> str | None:
         )
     if isinstance(error, FileNotFoundError) and "usable temporary directory" in str(error):
         return (
-            "no directory for temporary files can be written to; set the variable TMPDIR to one"
-            " that can"
+            "no directory for temporary files is writable; set the variable TMPDIR to one that is"
         )
     cause: BaseException | None = error
     while cause is not None:
@@ -87,18 +84,18 @@ def explained(error: BaseException) -> str | None:
 
 
 def is_users(error: BaseException) -> bool:
-    """Whether the user can mend it, so that a traceback would not help."""
+    """Whether the user can repair it, so that a traceback would not help."""
     return explained(error) is not None
 
 
 def reason(error: BaseException) -> str:
-    """An error in one line, with its type where the user cannot mend it."""
+    """An error in one line, with its type where the user cannot repair it."""
     text = masked(" ".join((explained(error) or str(error)).split()))
     return text if is_users(error) else f"{type(error).__name__}: {text}"
 
 
 def _of_the_system(error: BaseException) -> str | None:
-    """An error of files. Libraries in other languages give its number in their text alone."""
+    """The message of a file error. Libraries in other languages give its number only in text."""
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (match := re.search(r"(?:os error |\[[Ee]rrno )(\d+)", str(error))):
         number = int(match[1])
@@ -106,6 +103,6 @@ def _of_the_system(error: BaseException) -> str | None:
         return None
     path = None
     if isinstance(error, OSError):
-        path = error.filename2 or error.filename  # of a rename, the name that was to be
+        path = error.filename2 or error.filename  # of a rename, the new name
     where = "" if path is None else f"{path if len(str(path)) < 300 else f'{str(path)[:280]}...'}: "
     return f"{where}{os.strerror(number)}; {REMEDIES[number]}"

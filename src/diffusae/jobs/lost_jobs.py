@@ -1,7 +1,7 @@
-"""Jobs of submitit without a result: killed, out of memory, cancelled. They count as failed, and
-the other jobs of the sweep go on.
+"""Jobs of submitit without a result: killed, out of memory, cancelled.
 
-By itself the launcher raises at the first such job, while the others still run.
+They count as failed, and the other jobs of the sweep continue. Without this, the launcher would
+raise at the first such job, while the others still run.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 
-Tell = Callable[[int, Sequence[str], str], None]
-"""tell(number, overrides, why)"""
+Report = Callable[[int, Sequence[str], str], None]
+"""report(number, overrides, why)"""
 
 LOST = "its process ended before it could say why: killed, cancelled, out of memory or out of time"
 
 
-def tell_lost_jobs(tell: Tell) -> Callable[[], None]:
-    """From now on, `tell` is called for a job without a result, and the job counts as returned.
+def report_lost_jobs(report: Report) -> Callable[[], None]:
+    """From now on, call `report` for a job without a result; the job counts as returned.
 
     Returns:
         A function that ends this.
@@ -35,7 +35,7 @@ def tell_lost_jobs(tell: Tell) -> Callable[[], None]:
             overrides, _, number, *_ = job.submission().args
             last = str(error).strip().splitlines()[-1]
             why = LOST if isinstance(error, UncompletedJobError) else last
-            tell(number, overrides, f"{why}; its log: {job.paths.stdout}")
+            report(number, overrides, f"{why}; its log: {job.paths.stdout}")
             lost = JobReturn(overrides=overrides)
             lost.return_value, lost.status = None, JobStatus.COMPLETED
             return [lost]

@@ -1,6 +1,4 @@
-"""Out of memory in one line: what was being done, and which settings take less, with a value to
-try.
-"""
+"""Out of memory in one line: the work, and settings that need less, with a value to try."""
 
 from __future__ import annotations
 
@@ -20,15 +18,14 @@ Made = TypeVar("Made")
 def tells_memory(
     work: str, *settings: str
 ) -> Callable[[Callable[Given, Made]], Callable[Given, Made]]:
-    """A decorator: a function that runs out of memory raises a `UserError` that names `settings`
-    with half their values.
-
-    Args:
-        work: what the function does, in a word or two.
-        settings: dotted names of whole numbers, the best remedy first. Those that are absent, null
-            or 1 are left out.
+    """A decorator: out of memory becomes a `UserError` that names smaller `settings`.
 
     The function's first argument is a configuration, or has one as `cfg`.
+
+    Args:
+        work: the function's work, in a word or two.
+        settings: dotted names of whole numbers, the best remedy first. Those that are absent, null
+            or 1 are left out.
     """
 
     def decorate(function: Callable[Given, Made]) -> Callable[Given, Made]:

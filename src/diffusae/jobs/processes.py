@@ -1,9 +1,9 @@
-"""One training over several processes: who they are, who starts them, and who writes.
+"""One training over several processes: their ranks, who starts them, and who writes.
 
-On one machine Lightning starts the processes out of the command (`trainer.devices`), which alone
-keeps lock, run.json, W&B and the saved autoencoder. Over several machines torchrun or Slurm starts
-the command once a device; the first of these processes keeps them. Checkpoints and metrics.jsonl
-are always written by rank 0.
+On one machine Lightning starts the processes from the command (`trainer.devices`), and the command
+alone keeps the lock, run.json, W&B and the saved autoencoder. Over several machines torchrun or
+Slurm starts the command once a device, and the first of these processes keeps them. Checkpoints and
+metrics.jsonl are always written by rank 0.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _RANKS = (
     "SLURM_NODEID",
     "JSM_NAMESPACE_RANK",
 )
-"""Variables by which libraries take this process for one of several."""
+"""Variables that make libraries take this process for one of several."""
 
 
 def started_outside() -> bool:
@@ -45,19 +45,18 @@ def started_outside() -> bool:
 
 
 def leads(processes: int) -> bool:
-    """Whether this process is the one of so many that writes."""
+    """Whether this process is the one that writes."""
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
     return processes == 1 or not started_outside() or rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
 def environment_of(processes: int) -> list[ClusterEnvironment]:
-    """What tells Lightning that this command was started once; nothing where torchrun or Slurm
-    started it once a device.
+    """Tells Lightning that this command was started once; empty where torchrun or Slurm started it.
 
-    A shell within a Slurm job or a container may hold ranks that are no longer anybody's. They are
-    dropped here: with them, Lightning would take this process for one that leaves the writing to
-    another, or wait for others that never come.
+    A shell inside a Slurm job or a container may have ranks of a former job. They are removed here:
+    with them, Lightning would leave the writing to another process, or wait for processes that
+    never come.
     """
     from lightning_fabric.plugins.environments import LightningEnvironment
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -73,9 +72,7 @@ def environment_of(processes: int) -> list[ClusterEnvironment]:
 def process_faults(
     stage: str, *, devices: int, num_nodes: int, batch_size: int, buffer_vectors: int
 ) -> Iterator[str]:
-    """What is wrong with the number of processes, `devices` on every of `num_nodes` machines, in a
-    stage whose batches they share.
-    """
+    """The faults of `devices` processes on each of `num_nodes` machines in a stage."""
     if devices * num_nodes == 1:
         return
     try:
@@ -101,10 +98,10 @@ def process_faults(
 def device_fault(
     accelerator: object, devices: object = 1, *, setting: str = "trainer.accelerator"
 ) -> str | None:
-    """What is wrong with the device that a training is to run on, here; None where it is at hand.
+    """The fault of the training's device on this machine; None where it is available.
 
     Args:
-        devices: how many of them; anything that is no whole number is left to others to refuse.
+        devices: their number; anything that is no whole number is refused elsewhere.
         setting: the name of `accelerator`, for the message.
     """
     import torch
@@ -119,7 +116,7 @@ def device_fault(
         kind = {"cuda": "CUDA device", "mps": "Apple GPU", "gpu": "GPU"}[str(asked)]
         return f"{setting}={accelerator}, but torch has no {kind} here; use {setting}=cpu, or auto"
     count = gpus.get(str(asked)) or os.cpu_count() or 1
-    # Processes that share a core are slow, and no error.
+    # Processes that share a core are slow, but no error.
     most = count if asked in gpus else 4 * count
     if isinstance(devices, int) and devices > most:
         kind = "GPUs" if asked in gpus else "CPU cores"

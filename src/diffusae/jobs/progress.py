@@ -1,9 +1,8 @@
-"""What is being done, how much of it, how fast, and the time left: bars on a terminal, a line a
-minute in a log.
+"""Progress of long work: what, how much, how fast, time left. Bars on a terminal, else log lines.
 
-A work may be a part of another one: the pictures of a metric, of a cell, of a grid. The command
-opens the outermost one. A thread logs all of them together once a minute, also where nothing
-advances.
+Work may be part of other work: the pictures of a metric, of a cell, of a grid. The command opens
+the outermost one. In a log, a thread writes one line for all of them every minute, also where
+nothing advances.
 """
 
 from __future__ import annotations
@@ -31,9 +30,7 @@ INTERVAL_S = 60.0
 
 @dataclass(eq=False)
 class Work:
-    """Something that takes long: `done` of `total` units `what`; without a total, one piece of
-    unknown length.
-    """
+    """Something that takes long: `done` of `total` units `what`; no total: of unknown length."""
 
     what: str
     total: int | None = None
@@ -49,24 +46,21 @@ class Work:
         self.last = self.begun
 
     def advance(self, count: int) -> None:
-        """`count` more units are done."""
+        """Count `count` more finished units."""
         if count:
             self.done, self.last = self.done + count, self.clock()
 
     @property
     def rate(self) -> float | None:
-        """Units a second, over all that were finished since the beginning; None before the
-        first.
-        """
-        seconds = self.last - self.begun
-        return (
-            (self.done - self.first) / seconds if self.done > self.first and seconds > 0 else None
-        )
+        """Units a second, over all finished since the start; None before the first."""
+        done, seconds = self.done - self.first, self.last - self.begun
+        return done / seconds if done > 0 and seconds > 0 else None
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds to the end at that rate, less those since the last unit was done. A unit that
-        takes longer than the mean counts as done now.
+        """Seconds to the end at the mean rate, counted from now.
+
+        A unit that already takes longer than the mean counts as finished now.
         """
         if self.total is None or self.rate is None:
             return None
@@ -76,7 +70,7 @@ class Work:
         return remaining * (now - self.begun) / (self.done - self.first + 1)
 
     def clause(self) -> str:
-        """Its part of a log's line."""
+        """Its part of a log line."""
         name = self.description or self.what
         if self.total is None:
             return f"{name} for {duration(self.clock() - self.begun)}"
@@ -86,13 +80,13 @@ class Work:
         return f"{done}, {pace(self.rate, self.what)}, {duration(self.seconds_left)} left"
 
     def ended(self) -> str:
-        """The line that stays at the end."""
+        """The line that remains at the end."""
         speed = f", {pace(self.rate, self.what)}" if self.rate else ""
         return f"{self.what} {self.done}/{self.total}{speed}, {duration(self.clock() - self.begun)}"
 
 
 def pace(rate: float, what: str) -> str:
-    """A rate in the unit in which it is a number above 1: a second, a minute, or an hour."""
+    """A rate a second, a minute or an hour: the first unit with a number of 1 or more."""
     for seconds, unit in ((1, "s"), (60, "min")):
         if rate * seconds >= 1:
             return f"{rate * seconds:.1f} {what}/{unit}"
@@ -100,16 +94,14 @@ def pace(rate: float, what: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Such as "42 s", "7 min 05 s" or "3 h 12 min"."""
+    """A text such as "42 s", "7 min 05 s" or "3 h 12 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     minutes, rest = divmod(whole, 60)
-    return (
-        f"{minutes} min {rest:02d} s"
-        if minutes < 60
-        else f"{minutes // 60} h {minutes % 60:02d} min"
-    )
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 class _Shown(ProgressColumn):
@@ -124,7 +116,7 @@ class _Shown(ProgressColumn):
 
 
 class _Works:
-    """The works of this process, outermost first, and how they are shown."""
+    """The works of this process, outermost first, and their display."""
 
     open: ClassVar[list[Work]] = []
     bars: ClassVar[Progress | None] = None
@@ -159,7 +151,7 @@ class _Works:
 
     @classmethod
     def end(cls) -> None:
-        """Show nothing more."""
+        """Stop the display."""
         if cls.bars is not None:
             cls.bars.stop()
         if cls.stop is not None:
@@ -177,7 +169,7 @@ class _Works:
 
     @classmethod
     def print_end(cls, work: Work) -> None:
-        """Leave a line that says what was done."""
+        """Print a line that remains and says what was done."""
         if cls.bars is not None:
             cls.bars.console.print(Text(work.ended()))
         else:
@@ -185,22 +177,19 @@ class _Works:
 
 
 def _print(line: str) -> None:
-    with suppress(OSError, ValueError):  # nobody reads it any more, and the work goes on
+    with suppress(OSError, ValueError):  # nobody reads it any more, but the work continues
         print(line, flush=True)
 
 
 @contextmanager
 def _shown(work: Work) -> Iterator[Callable[[], None]]:
-    """Show a work while the block runs; yield what brings its bar up to date."""
+    """Show a work inside the context; yields a function that updates its bar."""
     if not _Works.open:
         _Works.begin()
     _Works.open.append(work)
     bars = _Works.bars
-    bar = (
-        None
-        if bars is None
-        else bars.add_task(work.description or work.what, total=work.total, work=work)
-    )
+    name = work.description or work.what
+    bar = None if bars is None else bars.add_task(name, total=work.total, work=work)
 
     def update() -> None:
         if bars is not None and bar is not None:
@@ -221,7 +210,7 @@ def _shown(work: Work) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def at_work(what: str) -> Iterator[None]:
-    """Something of unknown length, such as "labelling mid-t0.50-cond-k10"."""
+    """Show work of unknown length, such as "labelling mid-t0.50-cond-k10"."""
     with _shown(Work(what)):
         yield
 
@@ -230,9 +219,7 @@ def at_work(what: str) -> Iterator[None]:
 def progress_bar(
     what: str, *, total: int, done: int = 0
 ) -> Iterator[tuple[Advance, Callable[[str], None]]]:
-    """Yield `advance(count)` and `name(description)`; nothing is shown where nothing is left to
-    do.
-    """
+    """Yield `advance(count)` and `name(description)`; nothing is shown where all is done."""
     work = Work(what, total, done)
     with ExitStack() as stack:
         update = stack.enter_context(_shown(work)) if done < total else lambda: None

@@ -20,7 +20,7 @@ Generate = Callable[[Sequence[str], Sequence[int]], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Figure:
+class GateFigure:
     """One measured figure: value, 95 % interval, count, and its bound (None: for information)."""
 
     name: str
@@ -43,18 +43,18 @@ def _mean(
     values: Sequence[float] | np.ndarray,
     bound: float | None = None,
     at_least: bool = True,
-) -> Figure:
+) -> GateFigure:
     array = np.asarray(values, np.float64)
     rng = np.random.default_rng(0)
     spread = bootstrap((array,), np.mean, n_resamples=1000, rng=rng).confidence_interval
     interval = (float(spread.low), float(spread.high))
-    return Figure(name, float(array.mean()), interval, array.size, bound, at_least)
+    return GateFigure(name, float(array.mean()), interval, array.size, bound, at_least)
 
 
-def _share(name: str, hits: Sequence[bool], bound: float | None = None) -> Figure:
+def _share(name: str, hits: Sequence[bool], bound: float | None = None) -> GateFigure:
     spread = binomtest(int(np.sum(hits)), len(hits)).proportion_ci(method="wilson")
     interval = (float(spread.low), float(spread.high))
-    return Figure(name, float(np.mean(hits)), interval, len(hits), bound)
+    return GateFigure(name, float(np.mean(hits)), interval, len(hits), bound)
 
 
 def _iou(a: np.ndarray | None, b: np.ndarray) -> float:
@@ -63,7 +63,7 @@ def _iou(a: np.ndarray | None, b: np.ndarray) -> float:
 
 def check_autoencoder(
     reconstruct: Callable[[np.ndarray], np.ndarray], *, n: int = 500
-) -> list[Figure]:
+) -> list[GateFigure]:
     """PSNR in dB, and the change of objects' hue in degrees, on pictures of held-out scenes."""
     renders = [render(captioned_scene(seed, held_out=True)[0]) for seed in range(n)]
     pictures = np.stack([r.picture for r in renders])
@@ -86,12 +86,12 @@ def check_autoencoder(
 
 def check_annotator(
     annotate: Annotate, reconstruct: Callable[[np.ndarray], np.ndarray], *, n: int = 500
-) -> list[Figure]:
+) -> list[GateFigure]:
     """IoU with exact masks and accuracy of names on held-out scenes, drawn and autoencoded."""
     scenes = [captioned_scene(seed, held_out=True)[0] for seed in range(n)]
     renders = [render(scene) for scene in scenes]
     pictures = np.stack([r.picture for r in renders])
-    figures: list[Figure] = []
+    figures: list[GateFigure] = []
     for kind, shown, bound in (
         ("renders", pictures, 0.90),
         ("autoencoded renders", reconstruct(pictures), None),
@@ -114,7 +114,7 @@ def check_annotator(
 
 def check_generation(
     generate: Generate, annotate: Annotate, *, n: int = 500
-) -> tuple[list[Figure], np.ndarray]:
+) -> tuple[list[GateFigure], np.ndarray]:
     """How well `n` generated pictures show their held-out captions; and the pictures."""
     drawn = [captioned_scene(10_000 + seed, held_out=True) for seed in range(n)]
     captions = [text for _, text in drawn]
@@ -148,7 +148,7 @@ def _factor_hits(
 
 def check_layouts(
     generate: Generate, annotate: Annotate, *, captions: int = 16, seeds: int = 6
-) -> list[Figure]:
+) -> list[GateFigure]:
     """Whether the same caption with other seeds gives other layouts.
 
     The overlap (IoU) of a noun's masks over pairs of seeds is compared with its overlap over pairs

@@ -24,7 +24,7 @@ from diffusae.miniature.annotator import MiniatureAnnotator
 from diffusae.miniature.autoencoder import reconstruct
 from diffusae.miniature.folder import size_in_bytes
 from diffusae.miniature.gate import (
-    Figure,
+    GateFigure,
     check_annotator,
     check_autoencoder,
     check_generation,
@@ -63,7 +63,7 @@ def pass_gate(cfg: DictConfig) -> None:
     generated, sheet = check_generation(pictures, annotator.annotate, n=cfg.gate.pictures)
     megabytes, most = size_in_bytes(Path(cfg.folder)) / 1e6, SHIPPED_BYTES / 1e6
     figures = [
-        Figure("weights (MB)", megabytes, None, 1, most, at_least=False),
+        GateFigure("weights (MB)", megabytes, None, 1, most, at_least=False),
         *check_autoencoder(back),
         *check_annotator(annotator.annotate, back),
         *generated,
@@ -86,7 +86,7 @@ def pass_gate(cfg: DictConfig) -> None:
         )
 
 
-def _print(figures: Sequence[Figure]) -> None:
+def _print(figures: Sequence[GateFigure]) -> None:
     table = Table(title="The gate")
     for column in ("figure", "value", "95 % interval", "n", "bound", ""):
         table.add_column(column)

@@ -8,7 +8,7 @@ import logging
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusae.activations.mirror import MIRROR, SOURCE_REMEDY
+from diffusae.activations.local_copy import COPY_FILE, SOURCE_REMEDY
 from diffusae.activations.parts import Part
 from diffusae.activations.places import require_inside
 from diffusae.collecting.collect import collect_into, collect_part, merge_parts
@@ -31,7 +31,7 @@ def collect(cfg: DictConfig) -> bool:
     study = Study(cfg)
     study.check()
     require_inside(study.activations)
-    if cfg.activations.source is None and (study.activations / MIRROR).exists():
+    if cfg.activations.source is None and (study.activations / COPY_FILE).exists():
         raise UserError(
             f"{study.activations} is not collected here: {SOURCE_REMEDY}, or choose another name"
         )

@@ -25,31 +25,32 @@ def directions_of(
 ) -> Directions:
     """The direction of every noun by every method, from the pictures of the dictionary split.
 
-    `concepts`: the latents that tell positions under the noun from empty ground best, weighted.
-    `dictionary_concepts`: every latent whose dictionary entry holds the noun (the paper's C_o).
-    `difference_of_means` and `neuron` come from the same positions' updates. `random_latent` is one
-    that fires there and that no noun's entry holds, drawn from the study's seed.
+    `concepts`: the latents that best distinguish positions under the noun from empty ground,
+    weighted. `dictionary_concepts`: every latent whose dictionary entry holds the noun (the paper's
+    C_o). `difference_of_means` and `neuron` come from the same positions' updates. `random_latent`
+    is a latent that fires and that no entry holds, drawn by the study's seed.
     """
     contrasts = _contrasts(study, sae, nouns)
     dictionary = ConceptDictionary.load(study.concepts)
     alive = dictionary.latents.loc[dictionary.latents["pictures_active"] > 0, "latent"]
     free = sorted(set(alive.tolist()) - set(dictionary.table["latent"].tolist())) or alive.tolist()
     drawn = np.random.default_rng(study.cfg.seed)
-    found: dict[str, dict[str, Tensor]] = {method: {} for method in METHODS}
+    directions: dict[str, dict[str, Tensor]] = {method: {} for method in METHODS}
     for noun in nouns:
         if contrasts[noun].complete:
             if (telling := contrasts[noun].telling(n_latents)) is not None:
-                found["concepts"][noun] = telling.direction(sae)
-            found["difference_of_means"][noun] = contrasts[noun].difference_of_means()
-            found["neuron"][noun] = neuron(found["difference_of_means"][noun])
+                directions["concepts"][noun] = telling.direction(sae)
+            means = contrasts[noun].difference_of_means()
+            directions["difference_of_means"][noun] = means
+            directions["neuron"][noun] = neuron(means)
         if latents := dictionary.latents_of(noun):
-            found["dictionary_concepts"][noun] = concept_direction(sae, latents)
-        found["random_latent"][noun] = concept_direction(sae, [int(drawn.choice(free))])
-    return found
+            directions["dictionary_concepts"][noun] = concept_direction(sae, latents)
+        directions["random_latent"][noun] = concept_direction(sae, [int(drawn.choice(free))])
+    return directions
 
 
 def _contrasts(study: Study, sae: SparseAutoencoder, nouns: Sequence[str]) -> dict[str, Contrast]:
-    """Of every noun: positions that it covers against positions that nothing covers."""
+    """For every noun: positions that it covers against positions that nothing covers."""
     manifest = Manifest.load(study.activations)
     stream = stream_of(study, manifest)
     masks = Annotations.load(study.annotations).masks
@@ -60,17 +61,14 @@ def _contrasts(study: Study, sae: SparseAutoencoder, nouns: Sequence[str]) -> di
         shown = masks[sample.image_id]
         ground = share_of_positions(list(shown.values()), stream.grid) < OUTSIDE
         for noun, contrast in contrasts.items():
-            covered = (
-                share_of_positions([shown[noun]] if noun in shown else [], stream.grid) > INSIDE
-            )
+            own = [shown[noun]] if noun in shown else []
+            covered = share_of_positions(own, stream.grid) > INSIDE
             contrast.add(updates, codes, having=covered, lacking=ground)
     return contrasts
 
 
 INSIDE, OUTSIDE = 0.5, 0.05
-"""Shares of a position that an object covers at the least, and at the most, to count as the object
-or as ground.
-"""
+"""The least share of a position under an object, and the largest share of ground, to count."""
 
 METHODS = ("concepts", "dictionary_concepts", "difference_of_means", "random_latent", "neuron")
 

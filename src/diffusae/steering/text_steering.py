@@ -1,6 +1,4 @@
-"""Steering through the text encoder as the configuration names it: the layer's SAE and the
-concept's prompts.
-"""
+"""Steering through the text encoder as configured: the layer's SAE and the concept's prompts."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ from diffusae.study.study import Study
 
 @dataclass(frozen=True)
 class Steered:
-    """What is steered, but for its strength.
+    """A steering through the text encoder, without its strength.
 
     Attributes:
         study: at the layer's cell, whose SAE is used.
@@ -47,7 +45,7 @@ class Steered:
         return prompts_of(self.study.cfg, self.concept)
 
     def determines(self) -> dict[str, Any]:
-        """What of it decides a picture, besides the strength."""
+        """Its parts that decide a picture, besides the strength."""
         return {
             "layer": self.layer,
             "concept_prompts": self.prompts,
@@ -58,16 +56,15 @@ class Steered:
         """The signature of the layer's SAE.
 
         Raises:
-            UserError: there is none, or no such layer; then the valid ones are listed.
+            UserError: the SAE or the layer does not exist; the known layers are listed.
         """
         if not self.study.sae.exists():
-            find_text_layer(
-                describe_model(self.study.cfg.model, text_layers=True).text_layers, self.layer
-            )
+            described = describe_model(self.study.cfg.model, text_layers=True)
+            find_text_layer(described.text_layers, self.layer)
         return parent_signature(self.study.sae, stage="train")
 
     def edits(self, device: Any) -> Callable[[float], TextEdit]:
-        """The edit of a strength."""
+        """A function: strength -> edit."""
         sae, _ = load_sae(self.study.sae)
         sae.to(device)
         prompts = tuple(self.prompts)
@@ -78,24 +75,20 @@ def prompts_of(cfg: DictConfig, concept: str) -> list[str]:
     """The prompts of a concept in `concept_prompts`.
 
     Raises:
-        UserError: it has none; those that have some are listed.
+        UserError: it has none; the concepts with prompts are listed.
     """
     if concept not in cfg.concept_prompts:
-        raise unknown(
-            f"concept in concept_prompts (add one with '+concept_prompts.{concept}=[...]')",
-            concept,
-            cfg.concept_prompts,
-        )
+        kind = f"concept in concept_prompts (add one with '+concept_prompts.{concept}=[...]')"
+        raise unknown(kind, concept, cfg.concept_prompts)
     return [str(prompt) for prompt in cfg.concept_prompts[concept]]
 
 
 def at_layer(
     study: Study, layer: str, *, name: str | None = None, sae_tag: str | None = None
 ) -> Study:
-    """The study at the cell of a text encoder's layer; of another experiment or SAE where one is
-    named.
+    """The study at the cell of a text encoder's layer; `name`, `sae_tag`: of another study or SAE.
 
-    The encoder runs once, before the first step: its cells stand at t = 1, and hold encodings of
+    The encoder runs once, before the first step: its cells have t = 1 and hold encodings of
     prompts.
     """
     cfg = copy.deepcopy(study.cfg)
@@ -109,7 +102,7 @@ def at_layer(
 def faults_of(
     study: Study, *, layer: str, concept: str, strengths: list[float], conditionings: list[str]
 ) -> Iterator[str]:
-    """What cannot steer in this study, before anything is loaded."""
+    """Why the study cannot be steered so, before anything is loaded."""
     try:
         prompts_of(study.cfg, concept)
     except UserError as error:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from diffusae.activations.mirror import forget, mirror
+from diffusae.activations.local_copy import forget, keep_copy
 from diffusae.activations.schema import Cell
 from diffusae.activations.settings import ActivationSettings
 from diffusae.backbone.branches import Branches, configured_branches
@@ -62,7 +62,7 @@ class Study:
         if settings.source is None:
             forget(root)
         else:
-            manifest = mirror(
+            manifest = keep_copy(
                 root,
                 settings.source,
                 attempts=settings.fetch_attempts,

@@ -1,7 +1,6 @@
-"""The three-stage table: all finished interventions side by side, window by window; `report` and
-`dashboard` make it.
+"""The three-stage table of all finished interventions, by window; `report` and `dashboard` make it.
 
-It is made of whatever is evaluated, and made again when there is more: unlike other results it has
+It is made of whatever is evaluated, and made again when there is more. Unlike other results it has
 no cell of its own that another configuration could claim.
 """
 
@@ -17,13 +16,14 @@ from typing import Any
 import pandas as pd
 
 from diffusae.evaluation.result import NO_DATA, Estimate, Result, load_results, save_results
+from diffusae.evaluation.settings import ThreeStageSettings
 from diffusae.evaluation.three_stages import difference_to, judged, paired_difference, standing
 from diffusae.files import atomic_path, atomic_write_json, verified
 from diffusae.interventions.regions import Region
 from diffusae.interventions.windows import WINDOWS
 from diffusae.parsing import read_json
 from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import RECORD, Parent, RunRecord, run_record, run_signature, state
+from diffusae.runs.record import RECORD, Parent, RunRecord, run_signature, state
 from diffusae.runs.survey import finished_runs
 from diffusae.study.study import Study
 from diffusae.table_files import read_table
@@ -33,19 +33,17 @@ log = logging.getLogger(__name__)
 STAGE = "three_stages"
 INTERVENTIONS = ("spatial", "global", "global_together")
 OWN = "concepts"
-"""The method whose figures are a row's own; the others are its baselines."""
+"""The method of a row's own figures; all other methods are baselines."""
 TOGETHER = "_together"
 
 MEASURES = ("success", "reached", "kept", "distance", "similarity", "lpips", "sufficient_strength")
-"""What a row of the table can hold: `distance` is the change of the rest (RMS) in spatial rows, and
-the annotator's feature distance in global ones.
+"""The measures of the table. `distance` is the change of the rest (RMS) in spatial rows, and the
+annotator's feature distance in global rows.
 """
 _MEASURE = {
-    "rose": "success",
-    "recognised": "kept",
-    "rest_changed": "distance",
+    "rose": "success", "recognised": "kept", "rest_changed": "distance",
     "feature_distance": "distance",
-}
+}  # fmt: skip
 _LEFT_OUT = ("score_before", "score_after", "gain")
 """Measures of global edits that the table does not show: `success` says whether the score rose."""
 _COLUMN = {"recognised": "found", "rest_changed": "rest"}
@@ -64,7 +62,7 @@ class Evaluated:
 
     @property
     def name(self) -> str:
-        """Such as "spatial/down-t0.80-cond-k10"."""
+        """Its metric and cell, such as "spatial/down-t0.80-cond-k10"."""
         return f"{self.metric}/{self.directory.name}"
 
     @property
@@ -74,40 +72,30 @@ class Evaluated:
 
 
 def summarise_three_stages(study: Study) -> None:
-    """Write the table of all finished interventions, unless it is there already or there are
-    none.
-    """
-    found = list(evaluated_interventions(study))
-    if not found:
+    """Write the table of all finished interventions, unless it exists or there are none."""
+    interventions = evaluated_interventions(study)
+    if not interventions:
         return
     directory = study.directory / "evaluation" / STAGE
-    settings, seed = study.part(STAGE), study.cfg.seed
-    determines = {**settings, "seed": seed}
-    parents = {f"evaluate {each.name}": Parent.of(each.record) for each in found}
+    settings, seed = ThreeStageSettings.of(study.cfg), study.cfg.seed
+    determines = {**asdict(settings), "seed": seed}
+    parents = {f"evaluate {one.name}": Parent.of(one.record) for one in interventions}
     if _is_there(directory, determines, parents):
         return
     with directory_lock(directory):
-        (directory / RECORD).unlink(
-            missing_ok=True
-        )  # a table of other interventions is no other run's result
-        with run_record(
-            directory,
-            stage=STAGE,
-            config=study.config(),
-            determines=determines,
-            parents=parents,
-            seed=seed,
-        ):
-            results = [row for each in found for row in _rows_of(each, settings, seed)]
+        # A table of other interventions is not the result of another run.
+        (directory / RECORD).unlink(missing_ok=True)
+        with study.recorded(directory, STAGE, determines=determines, parents=parents, locks=False):
+            results = [row for one in interventions for row in _rows_of(one, settings, seed)]
             with atomic_path(directory / "table.parquet") as temporary:
                 table_of(results).to_parquet(temporary, engine="pyarrow", index=False)
-            atomic_write_json(directory / "claims.json", judged(results, margin=settings["margin"]))
+            atomic_write_json(directory / "claims.json", judged(results, margin=settings.margin))
             save_results(directory / "results.json", results)
-    log.info("the three-stage table of %d interventions: %s", len(found), directory)
+    log.info("the three-stage table of %d interventions: %s", len(interventions), directory)
 
 
 def _is_there(directory: Path, determines: Mapping[str, Any], parents: Mapping[str, str]) -> bool:
-    """Whether the table of these very interventions is there and whole."""
+    """Whether the table of exactly these interventions exists and is whole."""
     wanted = run_signature(determines=determines, parents=parents)
     return any(
         record.signature == wanted
@@ -117,15 +105,12 @@ def _is_there(directory: Path, determines: Mapping[str, Any], parents: Mapping[s
 
 
 def claims_in(study: Study) -> list[dict[str, Any]]:
-    """What the table says of the paper's claims; none where there is no finished table."""
+    """The table's answers to the paper's claims; empty without a finished table."""
     directory = study.directory / "evaluation" / STAGE
     if not any(finished_runs(directory, ".")):
         return []
-    return read_json(
-        verified(directory / "claims.json"),
-        remedy=f"remove {directory} and report again",
-        kind=list,
-    )
+    remedy = f"remove {directory} and report again"
+    return read_json(verified(directory / "claims.json"), remedy=remedy, kind=list)
 
 
 def evaluated_interventions(study: Study) -> list[Evaluated]:
@@ -144,15 +129,12 @@ def window_name(window: Sequence[float]) -> str:
     return named.get((first, last), f"{first:g} to {last:g}")
 
 
-def _rows_of(evaluated: Evaluated, settings: Mapping[str, Any], seed: int) -> list[Result]:
+def _rows_of(evaluated: Evaluated, settings: ThreeStageSettings, seed: int) -> list[Result]:
     path = next((path for name in _CASES if (path := evaluated.directory / name).exists()), None)
-    cases = (
-        None
-        if path is None
-        else read_table(
-            verified(path), {}, remedy=f"remove {path.parent} and evaluate this cell again"
-        )
-    )
+    cases = None
+    if path is not None:
+        remedy = f"remove {path.parent} and evaluate this cell again"
+        cases = read_table(verified(path), {}, remedy=remedy)
     rows = []
     for row in load_results(evaluated.directory / "results.json"):
         edit, column, together = _parts(evaluated, row)
@@ -163,14 +145,11 @@ def _rows_of(evaluated: Evaluated, settings: Mapping[str, Any], seed: int) -> li
             log.warning("%s: %s has no place in the three-stage table", evaluated.name, row.metric)
             continue
         differences = _differences(
-            row, cases, _COLUMN.get(column, column), settings["n_resamples"], seed
+            row, cases, _COLUMN.get(column, column), settings.n_resamples, seed
         )
-        margin = settings["margin"] if measure in _SHARES else None
-        kept = {
-            name: row.details[name]
-            for name in ("strengths", "conditionings")
-            if name in row.details
-        }
+        margin = settings.margin if measure in _SHARES else None
+        names = [name for name in ("strengths", "conditionings") if name in row.details]
+        spatial = (edit, measure) == ("spatial", "success")
         rows.append(
             Result(
                 metric=row.metric,
@@ -187,15 +166,13 @@ def _rows_of(evaluated: Evaluated, settings: Mapping[str, Any], seed: int) -> li
                     "measure": measure,
                     "blocks": list(row.details.get("blocks") or [row.cell["block"]]),
                     "tag": evaluated.tag,
-                    "chance": (
-                        _chance(evaluated) if (edit, measure) == ("spatial", "success") else None
-                    ),
-                    "differences": {name: asdict(each) for name, each in differences.items()},
+                    "chance": _chance(evaluated) if spatial else None,
+                    "differences": {name: asdict(one) for name, one in differences.items()},
                     "standing": {
-                        name: standing(each, higher_is_better=row.higher_is_better, margin=margin)
-                        for name, each in differences.items()
+                        name: standing(one, higher_is_better=row.higher_is_better, margin=margin)
+                        for name, one in differences.items()
                     },
-                    **kept,
+                    **{name: row.details[name] for name in names},
                 },
                 version=row.version,
             )
@@ -204,20 +181,15 @@ def _rows_of(evaluated: Evaluated, settings: Mapping[str, Any], seed: int) -> li
 
 
 def _parts(evaluated: Evaluated, row: Result) -> tuple[str, str, bool]:
-    """What is edited, which figure a row is, and whether several blocks were edited together."""
+    """The edit of a row, its figure, and whether several blocks were edited together."""
     edit = str(row.details.get("factor", "spatial"))
     column = row.metric.removeprefix(f"{edit}_").removesuffix(TOGETHER)
-    return (
-        edit,
-        column,
-        evaluated.metric.endswith(TOGETHER) or len(row.details.get("blocks") or ()) > 1,
-    )
+    together = evaluated.metric.endswith(TOGETHER) or len(row.details.get("blocks") or ()) > 1
+    return edit, column, together
 
 
 def _chance(evaluated: Evaluated) -> float | None:
-    """The share of the picture that a region covers, on average: what a centre of mass thrown at
-    random hits.
-    """
+    """The mean share of the picture that a region covers: the chance of a random centre of mass."""
     regions = evaluated.record.config.get("evaluation", {}).get("regions") or []
     shares = [shares_of(str(region)) for region in regions]
     return sum(shares) / len(shares) if shares else None
@@ -232,29 +204,25 @@ def shares_of(region: str) -> float:
 def _differences(
     row: Result, cases: pd.DataFrame | None, column: str, n_resamples: int, seed: int
 ) -> dict[str, Estimate]:
-    """Concepts minus each control, of the same cases where they are kept; a control that is a
-    constant needs none.
-    """
-    found = {}
+    """Concepts minus every control, of the same cases where these are kept."""
+    differences = {}
     for name, baseline in row.baselines.items():
         own, pictures = _values(row, cases, column, OWN)
         other, _ = _values(row, cases, column, name)
         if own and other:
-            found[name] = paired_difference(
+            differences[name] = paired_difference(
                 own, other, pictures=pictures, n_resamples=n_resamples, seed=seed
             )
         elif name == "no_edit" and "factor" in row.details and baseline.value is not None:
-            # Of a picture that is compared with itself: 0 or 1 by definition.
-            found[name] = difference_to(baseline.value, row.estimate)
-    return {name: each for name, each in found.items() if each.n}
+            # A picture compared with itself has 0 or 1 by definition.
+            differences[name] = difference_to(baseline.value, row.estimate)
+    return {name: estimate for name, estimate in differences.items() if estimate.n}
 
 
 def _values(
     row: Result, cases: pd.DataFrame | None, column: str, method: str
 ) -> tuple[dict[Hashable, float], dict[Hashable, Hashable]]:
-    """The outcome of every test case of a method at its chosen strength, and the picture of every
-    case.
-    """
+    """The outcome and the picture of every test case of a method at its chosen strength."""
     if cases is None or column not in cases:
         return {}, {}
     chosen = (cases["split"] == "test") & (cases["method"] == method)
@@ -265,16 +233,16 @@ def _values(
         chosen &= (cases["strength"] - float(strengths[method])).abs() < 1e-9
     table = cases[chosen]
     keys = list(zip(*(table[name].tolist() for name in _CASE if name in table), strict=True))
-    # What was not measured, such as the features' distance of an annotator without features, is
-    # None: NaN here.
-    values = [float("nan") if each is None else float(each) for each in table[column].tolist()]
+    # None: not measured, such as the feature distance of an annotator without features.
+    values = [float("nan") if value is None else float(value) for value in table[column].tolist()]
     pictures = table["image_id"].tolist()
     return dict(zip(keys, values, strict=True)), dict(zip(keys, pictures, strict=True))
 
 
 def table_of(results: list[Result]) -> pd.DataFrame:
-    """One row a window, edit, cell and method: every measure with its interval and n, and the
-    concepts' difference to each control. What is not known is NaN (counts: 0).
+    """One row a window, edit, cell and method: every measure, and the difference to every control.
+
+    Measures have an interval and n; unknown values are NaN (counts: 0).
     """
     lines: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in results:
@@ -305,11 +273,9 @@ def table_of(results: list[Result]) -> pd.DataFrame:
 
 
 def _nothing() -> dict[str, Any]:
+    columns = [name for measure in MEASURES for name in (measure, f"{measure}_difference")]
     return {"strength": 0.0} | {
-        name: value
-        for measure in MEASURES
-        for each in (measure, f"{measure}_difference")
-        for name, value in _columns(each, NO_DATA).items()
+        name: value for column in columns for name, value in _columns(column, NO_DATA).items()
     }
 
 

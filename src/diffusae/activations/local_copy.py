@@ -1,10 +1,10 @@
-"""A mirror: the local copy of a remote collection. Shards are fetched when they are first read.
+"""The local copy of a remote collection. Shards are fetched when they are first read.
 
-A mirror is a collection's directory with `mirror.json` in it. All readers open shards by
+A local copy is a collection's directory with `mirror.json` in it. All readers open shards by
 `open_shard`, so they give the samples and batches of the collection itself.
 
 `mirror.json` is never obeyed, since a directory may come from anyone. Files are fetched into or
-removed from a directory only if this process' own user gave the URL (`mirror`).
+removed from a directory only if this process' own user gave the URL (`keep_copy`).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from diffusae.parsing import read_json, reading, typed
 
 log = logging.getLogger(__name__)
 
-MIRROR = "mirror.json"
+COPY_FILE = "mirror.json"
 RECORD = "run.json"
 """The collection's own record is copied too, since later runs name it as their parent."""
 
 _LOCK = ".mirror.lock"
 SOURCE_REMEDY = (
-    f"it is a copy of a remote collection ({MIRROR}), and nothing is fetched unless the command "
+    f"it is a copy of a remote collection ({COPY_FILE}), and nothing is fetched unless the command "
     "gives the source: set activations.source"
 )
 _EVICTED = 20
@@ -46,7 +46,7 @@ _EVICTED = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mirror:
+class LocalCopy:
     """The contents of `mirror.json`.
 
     Args:
@@ -67,9 +67,9 @@ class Mirror:
     record: str | None = None
 
     @classmethod
-    def of(cls, root: Path | str) -> Mirror | None:
+    def of(cls, root: Path | str) -> LocalCopy | None:
         """The `mirror.json` in this directory; None if there is none."""
-        path, remedy = Path(root) / MIRROR, f"remove {root} and begin anew"
+        path, remedy = Path(root) / COPY_FILE, f"remove {root} and begin anew"
         try:
             value = read_json(path, remedy=remedy)
         except FileNotFoundError:
@@ -86,18 +86,18 @@ class Mirror:
 
 @dataclass(frozen=True)
 class _Copy:
-    """A mirror whose source this process' own user has given."""
+    """A local copy whose source this process' own user has given."""
 
     source: Source
     most_bytes: int | None
 
 
 _copies: dict[Path, _Copy] = {}
-"""Directories that this process may fetch into and remove from. Only `mirror` fills it."""
+"""Directories that this process may fetch into and remove from. Only `keep_copy` fills it."""
 
 
 class Copies:
-    """Carries the known mirrors to a new process: pickle an instance with the data sent there."""
+    """Carries the known local copies to a new process, with the data that is sent there."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _take_along, (dict(_copies),)
@@ -108,7 +108,7 @@ def _take_along(copies: Mapping[Path, _Copy]) -> Copies:
     return Copies()
 
 
-def is_mirror(root: Path | str) -> bool:
+def is_local_copy(root: Path | str) -> bool:
     """Whether this process may fetch into the directory."""
     return _copy(root) is not None
 
@@ -122,7 +122,7 @@ def _copy(root: Path | str) -> _Copy | None:
     return _copies.get(Path(root).resolve())
 
 
-def mirror(
+def keep_copy(
     root: Path | str,
     url: str,
     *,
@@ -130,10 +130,10 @@ def mirror(
     most_bytes: int | None = None,
     manifest_sha256: str | None = None,
 ) -> Manifest:
-    """Make `root` a mirror of the collection at `url`, unless it is one already; return the
+    """Make `root` a local copy of the collection at `url`, unless it is one already; return the
     manifest.
 
-    An existing mirror needs no network, unless its URL has changed. Then both manifests must be
+    An existing copy needs no network, unless its URL has changed. Then both manifests must be
     equal.
 
     Args:
@@ -163,7 +163,7 @@ def mirror(
             )
         else:
             _require(digest, manifest_sha256, source.shown)
-        wanted = _mirror_of(source, digest, most_bytes, record=_keep_record(root, known, source))
+        wanted = _described(source, digest, most_bytes, record=_keep_record(root, known, source))
         manifest = Manifest.load(root)
         largest = max((shard.bytes for shard in manifest.entries), default=0)
         if most_bytes is not None and most_bytes < largest:
@@ -172,30 +172,30 @@ def mirror(
                 "bytes; raise it"
             )
         if wanted != known:
-            atomic_write_json(root / MIRROR, asdict(wanted))
+            atomic_write_json(root / COPY_FILE, asdict(wanted))
         _copies[root.resolve()] = _Copy(source, most_bytes)
         return manifest
 
 
-def _known(root: Path) -> Mirror | None:
+def _known(root: Path) -> LocalCopy | None:
     """What `mirror.json` says; None where it is missing or damaged: the source then says what
     belongs here.
 
     Raises:
         UserError: something that is no file is in its place.
     """
-    if (root / MIRROR).exists() and not (root / MIRROR).is_file():
+    if (root / COPY_FILE).exists() and not (root / COPY_FILE).is_file():
         raise UserError(
-            f"{root / MIRROR} is no file; remove it, and the same command writes it again"
+            f"{root / COPY_FILE} is no file; remove it, and the same command writes it again"
         )
     try:
-        return Mirror.of(root)
+        return LocalCopy.of(root)
     except UserError as error:
         log.warning("%s; it is written again", error)
         return None
 
 
-def _require_copy(root: Path, known: Mirror | None, source: Source) -> None:
+def _require_copy(root: Path, known: LocalCopy | None, source: Source) -> None:
     """Raise `UserError` where the collection was made here: only such a one has journals of its
     groups.
     """
@@ -206,7 +206,7 @@ def _require_copy(root: Path, known: Mirror | None, source: Source) -> None:
         )
 
 
-def _require_same(root: Path, known: Mirror | None, digest: str, source: Source) -> None:
+def _require_same(root: Path, known: LocalCopy | None, digest: str, source: Source) -> None:
     """Raise `UserError` where the manifest that is here is not the one at the source."""
     if (root / MANIFEST).exists() and sha256_of(root / MANIFEST) != digest:
         is_of = "is of an unknown source" if known is None else f"is a copy of {masked(known.url)}"
@@ -216,7 +216,7 @@ def _require_same(root: Path, known: Mirror | None, digest: str, source: Source)
         )
 
 
-def _keep_record(root: Path, known: Mirror, source: Source) -> str:
+def _keep_record(root: Path, known: LocalCopy, source: Source) -> str:
     """SHA-256 of the collection's run.json, which is fetched again where it is missing or not as it
     was fetched.
 
@@ -240,8 +240,8 @@ def _fetch_record(root: Path, source: Source) -> str:
     return digest_of(data)
 
 
-def _mirror_of(source: Source, digest: str, most_bytes: int | None, *, record: str) -> Mirror:
-    return Mirror(
+def _described(source: Source, digest: str, most_bytes: int | None, *, record: str) -> LocalCopy:
+    return LocalCopy(
         url=source.shown,
         manifest=digest,
         attempts=source.attempts,
@@ -252,11 +252,13 @@ def _mirror_of(source: Source, digest: str, most_bytes: int | None, *, record: s
 
 
 def open_shard(root: Path | str, shard: Shard) -> BinaryIO:
-    """Open a shard for reading. In a mirror, a missing shard is fetched and its hash is checked.
+    """Open a shard for reading. In a local copy, a missing shard is fetched and its hash is
+    checked.
 
     Raises:
-        FileNotFoundError: the shard is missing, and `root` is no mirror.
-        UserError: the shard cannot be fetched, or is missing in a mirror without a given source.
+        FileNotFoundError: the shard is missing, and `root` is no local copy.
+        UserError: the shard cannot be fetched, or is missing in a local copy without a given
+        source.
     """
     root = Path(root)
     copy = _copy(root)
@@ -265,7 +267,7 @@ def open_shard(root: Path | str, shard: Shard) -> BinaryIO:
         try:
             return open(path, "rb")
         except FileNotFoundError as error:
-            if (root / MIRROR).exists():
+            if (root / COPY_FILE).exists():
                 raise UserError(f"{shard.path} is not in {root}; {SOURCE_REMEDY}") from error
             raise
     for _ in range(_EVICTED):
@@ -286,7 +288,9 @@ def open_shard(root: Path | str, shard: Shard) -> BinaryIO:
 
 
 def fetch_ahead(root: Path | str, shard: Shard) -> None:
-    """In a mirror, begin to fetch a shard that will be read soon. Reading it will report faults."""
+    """In a local copy, begin to fetch a shard that will be read soon. Reading it will report
+    faults.
+    """
     root = Path(root)
     copy = _copy(root)
     if copy is None or (root / shard.path).exists():
@@ -335,7 +339,7 @@ def _make_room(root: Path, most_bytes: int, *, keep: Path) -> None:
             total -= size
 
 
-def _place(root: Path, data: bytes, source: Source, most_bytes: int | None) -> Mirror:
+def _place(root: Path, data: bytes, source: Source, most_bytes: int | None) -> LocalCopy:
     """Put the files in place, the manifest last, once all that it names is seen to lie below
     `root`.
     """
@@ -343,8 +347,8 @@ def _place(root: Path, data: bytes, source: Source, most_bytes: int | None) -> M
         (Path(folder) / MANIFEST).write_bytes(data)
         Manifest.load(folder)
     record = _fetch_record(root, source)
-    placed = _mirror_of(source, digest_of(data), most_bytes, record=record)
-    atomic_write_json(root / MIRROR, asdict(placed))
+    placed = _described(source, digest_of(data), most_bytes, record=record)
+    atomic_write_json(root / COPY_FILE, asdict(placed))
     with atomic_path(root / MANIFEST) as temporary:
         temporary.write_bytes(data)
     return placed

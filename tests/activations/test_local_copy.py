@@ -1,4 +1,4 @@
-"""A mirror gives the samples and batches of the collection, fetches each shard once, and trusts
+"""A local copy gives the samples and batches of the collection, fetches each shard once, and trusts
 nothing."""
 
 import json
@@ -12,8 +12,8 @@ import torch
 from command import serve
 from diffusae.activations import transport
 from diffusae.activations.datamodule import ActivationDataModule
+from diffusae.activations.local_copy import LocalCopy, keep_copy, open_shard
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.mirror import Mirror, mirror, open_shard
 from diffusae.activations.reader import read_images, read_updates, require_sound
 from diffusae.errors import UserError
 from diffusae.files import sha256_of
@@ -90,7 +90,7 @@ def test_batches_are_those_of_the_collection_by_every_kind_of_url(
         "pipe": f"pipe:cat {there}/{{path}}",
         "http": server.url,
     }[kind]
-    assert mirror(here, url) == Manifest.load(there)
+    assert keep_copy(here, url) == Manifest.load(there)
     assert shards_in(here) == []  # on demand
     assert same(batches(here, reader=reader), batches(there, reader=reader))
     # Of this stream alone
@@ -100,14 +100,14 @@ def test_batches_are_those_of_the_collection_by_every_kind_of_url(
 @pytest.mark.parametrize("reader", ["mapped", "webdataset"])
 def test_workers_fetch_over_http_and_give_the_same_batches(there, here, server, reader):
     serve()  # from which the workers fork
-    mirror(here, server.url)
+    keep_copy(here, server.url)
     assert same(batches(here, reader=reader, workers=2), batches(there))
     paths = [path for path, _ in server.asked if path.endswith(".tar")]
     assert len(paths) == len(set(paths)) == 3  # both workers need all, each is asked for once
 
 
 def test_pictures_and_samples_are_those_of_the_collection(there, here, server):
-    manifest = mirror(here, server.url)
+    manifest = keep_copy(here, server.url)
     theirs = [
         sample.image_id for sample in read_updates(there, manifest, manifest.streams[1], "train")
     ]
@@ -122,7 +122,7 @@ def test_pictures_and_samples_are_those_of_the_collection(there, here, server):
 
 @pytest.mark.parametrize("reader", ["mapped", "webdataset"])
 def test_the_next_shard_is_fetched_while_one_is_read(there, here, server, reader):
-    mirror(here, server.url)
+    keep_copy(here, server.url)
     values = {
         "block": "mid",
         "t": 0.5,
@@ -140,7 +140,7 @@ def test_the_next_shard_is_fetched_while_one_is_read(there, here, server, reader
 
 
 def test_what_goes_wrong_ahead_is_told_when_the_shard_is_read(there, here, server):
-    manifest = mirror(here, server.url)
+    manifest = keep_copy(here, server.url)
     (there / MID / "shard-000001.tar").unlink()
     with pytest.raises(UserError, match=r"shard-000001.tar is not found at"):
         list(read_updates(here, manifest, manifest.stream("mid", 0.5, "cond"), "train"))
@@ -150,27 +150,27 @@ def test_what_goes_wrong_ahead_is_told_when_the_shard_is_read(there, here, serve
 
 def test_what_is_here_needs_no_network(there, here):
     with served(there) as server:
-        mirror(here, server.url)
+        keep_copy(here, server.url)
         first = batches(here)
-    mirror(here, server.url)  # the server is gone
+    keep_copy(here, server.url)  # the server is gone
     assert same(batches(here), first)
     with pytest.raises(UserError, match="cannot be fetched from"):
         batches(here, block="up", t=1.0, conditioning="uncond")
 
 
 def test_the_collections_record_comes_along(there, here):
-    mirror(here, f"file://{there}")
+    keep_copy(here, f"file://{there}")
     assert (here / "run.json").read_bytes() == (there / "run.json").read_bytes()
 
 
 def test_a_cut_download_of_a_shard_goes_on(there, here, server):
     server.cuts[f"{MID}/shard-000001.tar"] = 3000
-    mirror(here, server.url)
+    keep_copy(here, server.url)
     assert same(batches(here), batches(there))
 
 
 def test_a_shard_that_is_another_than_the_manifest_says_is_never_read(there, here):
-    mirror(here, f"file://{there}")
+    keep_copy(here, f"file://{there}")
     path = there / MID / "shard-000000.tar"
     data = bytearray(path.read_bytes())
     data[-20] ^= 1
@@ -183,7 +183,7 @@ def test_a_shard_that_is_another_than_the_manifest_says_is_never_read(there, her
 
 
 def test_a_local_shard_that_is_damaged_is_fetched_again(there, here, server, caplog):
-    manifest = mirror(here, server.url)
+    manifest = keep_copy(here, server.url)
     first = batches(here)
     (here / MID / "shard-000001.tar").write_bytes(b"damaged")
     require_sound(here, manifest)
@@ -195,7 +195,7 @@ def test_a_local_shard_that_is_damaged_is_fetched_again(there, here, server, cap
 
 def test_a_bounded_cache_keeps_within_its_bytes_and_gives_the_same_batches(there, here, server):
     size = max(shard.bytes for shard in Manifest.load(there).entries)
-    mirror(here, server.url, most_bytes=size)
+    keep_copy(here, server.url, most_bytes=size)
     seen = []
 
     class Watched(list):
@@ -210,9 +210,9 @@ def test_a_bounded_cache_keeps_within_its_bytes_and_gives_the_same_batches(there
 
 
 def test_the_longest_unused_shard_goes_first(there, here, server):
-    manifest = mirror(here, server.url)
+    manifest = keep_copy(here, server.url)
     shards = manifest.shards(MID, "train") + manifest.shards(MID, "validation")
-    mirror(here, server.url, most_bytes=2 * shards[0].bytes)
+    keep_copy(here, server.url, most_bytes=2 * shards[0].bytes)
     for number in (0, 1, 0, 2):
         open_shard(here, shards[number]).close()
     assert shards_in(here) == [shards[0].path, shards[2].path]
@@ -222,7 +222,7 @@ def test_a_cache_that_cannot_hold_one_shard_is_refused(there, here):
     with pytest.raises(
         UserError, match=r"cache_bytes=100 cannot hold the largest shard of \d+ bytes; raise it"
     ):
-        mirror(here, f"file://{there}", most_bytes=100)
+        keep_copy(here, f"file://{there}", most_bytes=100)
 
 
 def test_a_manifest_of_another_hash_is_refused(there, here):
@@ -230,11 +230,11 @@ def test_a_manifest_of_another_hash_is_refused(there, here):
     with pytest.raises(
         UserError, match=rf"has SHA-256 {expected}, activations.source_sha256 is 00"
     ):
-        mirror(here, f"file://{there}", manifest_sha256="00")
+        keep_copy(here, f"file://{there}", manifest_sha256="00")
     assert not (here / "manifest.json").exists()
-    mirror(here, f"file://{there}", manifest_sha256=expected)
+    keep_copy(here, f"file://{there}", manifest_sha256=expected)
     with pytest.raises(UserError, match=r"activations.source_sha256 is 00"):
-        mirror(here, f"file://{there}", manifest_sha256="00")
+        keep_copy(here, f"file://{there}", manifest_sha256="00")
 
 
 @pytest.mark.parametrize(
@@ -245,83 +245,83 @@ def test_a_manifest_that_leads_out_of_its_directory_is_refused(there, here, path
     value["shards"][0]["path"] = path
     (there / "manifest.json").write_text(json.dumps(value))
     with pytest.raises(UserError, match=r"which is no shard's place; do not use it"):
-        mirror(here, f"file://{there}")
+        keep_copy(here, f"file://{there}")
     assert [p for p in here.iterdir() if not p.name.startswith(".")] == []
 
 
 def test_an_unfinished_collection_elsewhere_is_no_collection(there, here):
     (there / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"manifest.json is not found at file://"):
-        mirror(here, f"file://{there}")
+        keep_copy(here, f"file://{there}")
     (there / "manifest.json").write_text("{")
     with pytest.raises(UserError, match="is not JSON"):
-        mirror(here, f"file://{there}")
+        keep_copy(here, f"file://{there}")
 
 
 def test_a_collection_that_was_made_here_is_not_written_over(there):
     before = sorted(there.rglob("*"))
     with pytest.raises(UserError, match=r"holds a collection that was made here"):
-        mirror(there, "memory://bucket")
+        keep_copy(there, "memory://bucket")
     assert [p for p in sorted(there.rglob("*")) if p.name != ".mirror.lock"] == before
 
 
 @pytest.mark.parametrize("text", [None, "", "{", '{"url": 3}'])
 def test_a_mirror_json_that_is_missing_or_damaged_is_written_again(there, here, text):
-    mirror(here, f"file://{there}")
+    keep_copy(here, f"file://{there}")
     path = here / "mirror.json"
     written = path.read_bytes()
     path.unlink() if text is None else path.write_text(text)
-    mirror(here, f"file://{there}")
+    keep_copy(here, f"file://{there}")
     assert path.read_bytes() == written
 
 
 @pytest.mark.parametrize("text", [None, "", "{}"])
 def test_a_run_json_of_a_copy_that_is_missing_or_damaged_is_fetched_again(there, here, text):
     (there / "run.json").write_text('{"status": "finished"}')
-    mirror(here, f"file://{there}")
+    keep_copy(here, f"file://{there}")
     (here / "run.json").unlink() if text is None else (here / "run.json").write_text(text)
-    mirror(here, f"file://{there}")
+    keep_copy(here, f"file://{there}")
     assert (here / "run.json").read_bytes() == (there / "run.json").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["mirror.json", "run.json"])
 def test_a_directory_in_the_place_of_a_copys_own_file_is_named(there, here, name):
-    mirror(here, f"file://{there}")
+    keep_copy(here, f"file://{there}")
     (here / name).unlink()
     (here / name).mkdir()
     with pytest.raises(UserError, match=rf"{name} is no file; remove it"):
-        mirror(here, f"file://{there}")
+        keep_copy(here, f"file://{there}")
     (here / name).rmdir()
-    mirror(here, f"file://{there}")
+    keep_copy(here, f"file://{there}")
     assert (here / name).is_file()
 
 
 def test_a_copy_whose_mirror_json_is_lost_is_no_copy_of_another_collection(there, here, tmp_path):
-    mirror(here, f"file://{there}")
+    keep_copy(here, f"file://{there}")
     (here / "mirror.json").unlink()
     other = tmp_path / "other"
     shutil.copytree(there, other)
     (other / "manifest.json").write_bytes((there / "manifest.json").read_bytes() + b" ")
     with pytest.raises(UserError, match=r"unknown source, and .* holds another collection"):
-        mirror(here, f"file://{other}")
+        keep_copy(here, f"file://{other}")
 
 
 def test_a_mirror_moves_with_its_collection_and_takes_no_other(there, here, tmp_path):
-    mirror(here, f"file://{there}")
+    keep_copy(here, f"file://{there}")
     moved = tmp_path / "moved"
     shutil.copytree(there, moved)
-    mirror(here, f"file://{moved}")
-    found = Mirror.of(here)
+    keep_copy(here, f"file://{moved}")
+    found = LocalCopy.of(here)
     assert found is not None and found.url == f"file://{moved}"
     value = json.loads((moved / "manifest.json").read_text())
     value["header"]["steps"] = 6
     (tmp_path / "other").mkdir()
     (tmp_path / "other/manifest.json").write_text(json.dumps(value))
     with pytest.raises(UserError, match=r"holds another collection; choose another name"):
-        mirror(here, f"file://{tmp_path / 'other'}")
+        keep_copy(here, f"file://{tmp_path / 'other'}")
 
 
 def test_a_kill_before_the_manifest_is_in_place_is_mended_by_the_next_run(there, here):
-    mirror(here, f"file://{there}")
+    keep_copy(here, f"file://{there}")
     (here / "manifest.json").unlink()
-    assert mirror(here, f"file://{there}") == Manifest.load(there)
+    assert keep_copy(here, f"file://{there}") == Manifest.load(there)
