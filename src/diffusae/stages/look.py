@@ -106,7 +106,7 @@ def _write(directory: Path, cfg: DictConfig, made: list[ConceptMaps]) -> None:
     subject = subject_of(cfg)
     if cfg.latents is None:
         title = f"{subject}, {cfg.conditioning.branch}: {cfg.prompt!r}"
-        times = list(dict.fromkeys(maps.cell.t for maps in made))
+        times = sorted({maps.cell.t for maps in made}, reverse=True)  # as the generation goes
         figure = strip_figure(_rows(made, times), title=title, columns=len(times) + 1)
     else:
         figure = made[0].plot()
