@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from diffusae.cli.arguments import CommandLine
 from diffusae.errors import UserError
 from diffusae.exploring.concept_table import concept_table
+from diffusae.exploring.maps import ConceptMaps
 from diffusae.runs.record import read_record
 from diffusae.stages.concepts import concepts
-from diffusae.stages.look import look
+from diffusae.stages.look import _row_by_row, look
 from diffusae.stages.steer import steer
 from exploring.conftest import PROMPT
 from exploring.tiny_study import ByHand, composed
@@ -118,6 +119,21 @@ def test_look_writes_the_maps_of_a_concept_over_t_beside_the_picture(looked, stu
     with Image.open(looked / "picture.png") as picture:
         assert np.array_equal(np.asarray(picture), run.picture)
     assert (looked / "look.png").is_file()
+
+
+def test_the_strip_has_a_row_a_block_and_its_moments_from_the_first_on(study):
+    cells = {(block, t): study.cell(block, t=t) for block, t in (("mid", 0.5), ("down", 1.0))}
+    picture = np.zeros((8, 8, 3), np.uint8)
+    mid, down = (
+        ConceptMaps(cells[place], PROMPT, picture, [1], torch.full((1, 2, 2), value))
+        for place, value in ((("mid", 0.5), 2.5), (("down", 1.0), 4.0))
+    )
+    strip = _row_by_row([mid, down])
+    assert [caption for caption, _ in strip] == [
+        "picture", "mid, t = 1: no latent", "mid, t = 0.5: 2.5",
+        "picture", "down, t = 1: 4", "down, t = 0.5: no latent",
+    ]  # fmt: skip
+    assert [shown is None for _, shown in strip] == [False, True, False, False, False, True]
 
 
 def test_look_is_recorded_with_the_cells_that_it_was_made_of(looked):

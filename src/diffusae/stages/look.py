@@ -106,8 +106,7 @@ def _write(directory: Path, cfg: DictConfig, made: list[ConceptMaps]) -> None:
     subject = subject_of(cfg)
     if cfg.latents is None:
         title = f"{subject}, {cfg.conditioning.branch}: {cfg.prompt!r}"
-        times = sorted({maps.cell.t for maps in made}, reverse=True)  # as the generation goes
-        figure = strip_figure(_rows(made, times), title=title, columns=len(times) + 1)
+        figure = strip_figure(_row_by_row(made), title=title, columns=len(_times(made)) + 1)
     else:
         figure = made[0].plot()
     with atomic_path(directory / "look.png") as temporary:
@@ -118,13 +117,18 @@ def _write(directory: Path, cfg: DictConfig, made: list[ConceptMaps]) -> None:
     atomic_write_json(directory / "look.json", {**about, "cells": list(map(_described, made))})
 
 
-def _rows(made: list[ConceptMaps], times: list[float]) -> list[Captioned]:
+def _times(made: list[ConceptMaps]) -> list[float]:
+    """The moments, as the generation goes: from t = 1 down."""
+    return sorted({maps.cell.t for maps in made}, reverse=True)
+
+
+def _row_by_row(made: list[ConceptMaps]) -> list[Captioned]:
     """A row a block: the picture, then the concept's map at every moment and its largest value."""
     places = {(maps.cell.block, maps.cell.t): maps for maps in made}
     shown: list[Captioned] = []
     for block in dict.fromkeys(maps.cell.block for maps in made):
         shown.append(("picture", made[0].picture))
-        for t in times:
+        for t in _times(made):
             maps = places.get((block, t))
             if maps is None:
                 shown.append((f"{block}, t = {t:g}: no latent", None))
