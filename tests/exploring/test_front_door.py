@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,17 +82,20 @@ def test_what_a_study_does_not_have_is_told_with_what_it_has(study, ask, message
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        ({}, "needs a region .top_left, "),
-        ({"region": "middle"}, r"region .*'middle'; known: .*top_left"),
-        ({"region": "top", "intervention": "ablate"}, "the others take none"),
-        ({"intervention": "push"}, "'push'; known: ablate, amplify, clamp, global, spatial"),
+        ({"strength": 1}, "needs a region .top_left, "),
+        ({"strength": 1, "region": "middle"}, r"region .*'middle'; known: .*top_left"),
+        ({"strength": 1, "region": "top", "intervention": "ablate"}, "the others take none"),
+        (
+            {"strength": 1, "intervention": "push"},
+            "'push'; known: ablate, amplify, clamp, global, spatial",
+        ),
         ({"intervention": "global", "strength": -1}, "must be above 0"),
     ],
 )
-def test_an_edit_that_cannot_be_is_refused(study, run, edit, message):
+def test_an_edit_that_cannot_be_is_refused(study, run, edit: dict[str, Any], message):
     latents = study.cell("down", t=0.5).latent(1)
     with pytest.raises(UserError, match=message):
-        study.steer(run, latents, **{"strength": 1, **edit})
+        study.steer(run, latents, **edit)
 
 
 def test_a_picture_of_a_run_is_the_one_of_the_commands_and_its_cells_are_recorded(study, run):

@@ -6,6 +6,7 @@ some latents are fishes, and others the background; `mid` is trained and not lab
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -104,5 +105,5 @@ class ByHand:
     def known(self, word: str) -> bool:
         return word in self.vectors
 
-    def embed(self, words: list[str]) -> Tensor:
+    def embed(self, words: Sequence[str]) -> Tensor:
         return torch.tensor([self.vectors[word] for word in words])

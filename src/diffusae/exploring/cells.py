@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -178,7 +179,7 @@ class Latents:
 
     def table(self) -> pd.DataFrame:
         """The dictionary's entries of these latents: latent, label, count, mean_iou, share."""
-        table = self.cell.dictionary.table
+        table: Any = self.cell.dictionary.table
         return table[table["latent"].isin(self.indices)].reset_index(drop=True)
 
     def __repr__(self) -> str:

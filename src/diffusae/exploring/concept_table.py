@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -69,7 +70,7 @@ def concept_table(
         dictionary.table.assign(cell=name, similarity=float("nan"))
         for name, dictionary in dictionaries.items()
     ]
-    rows = pd.concat(tables) if tables else pd.DataFrame(columns=list(COLUMNS))
+    rows: Any = pd.concat(tables) if tables else pd.DataFrame(columns=list(COLUMNS))
     labels = sorted(set(rows["label"]))
     if word is not None:
         similar = _similar_labels(dictionaries, labels, word, embedding)

@@ -60,7 +60,7 @@ class OpenModel:
         return OpenCell(self.settings.at(place), None if sae is None else Path(sae))
 
     def generate(
-        self, prompt: str, *, seed: int = 0, capture: Sequence[OpenCell] = ()
+        self, prompt: str, *, seed: int = 0, capture: OpenCell | Sequence[OpenCell] = ()
     ) -> RecordedRun:
         """Make one picture, and record what these cells do on the way.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -50,7 +50,8 @@ def _print_table(made: ConceptTable, most: int | None) -> None:
         print(f"{made.word!r} is no label of this study; the nearest labels are {near}")
     columns = [name for name in made.rows if name != "similarity" or made.word is not None]
     table = Table(*columns, box=None)
-    for row in made.rows.head(most)[columns].itertuples(index=False):
+    shown: Any = made.rows[columns] if most is None else made.rows[columns].head(most)
+    for row in shown.itertuples(index=False):
         table.add_row(
             *(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row)
         )
