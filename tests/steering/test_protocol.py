@@ -129,7 +129,8 @@ def test_tuning_never_sees_the_test_split(metric, module, overrides, tmp_path, m
     study.evaluation(metric).mkdir(parents=True)
     annotator = build(study.cfg.annotator, "annotator")
     recorder = Recorder(annotator)
-    direction, sae = torch.ones(3), SimpleNamespace(to=lambda device: None)
+    direction: Any = torch.ones(3)
+    sae: Any = SimpleNamespace(to=lambda device: None)
     monkeypatch.setattr(module, "EditedPictures", lambda *_, **__: recorder)
 
     def choose(scores):

@@ -207,7 +207,7 @@ def majority_labels(
 ) -> tuple[list[str], Float[np.ndarray, " latents"]]:
     """The most frequent class of each latent's top pictures (the first if equal), and its share."""
     counts = class_counts(labels.classes[top.pictures], len(labels.names))
-    names = [labels.names[number] for number in counts.argmax(axis=1).tolist()]
+    names = [labels.names[int(number)] for number in counts.argmax(axis=1).tolist()]
     return names, counts.max(axis=1) / top.pictures.shape[1]
 
 

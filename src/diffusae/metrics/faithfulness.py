@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 
 from diffusae.activations.manifest import Manifest
@@ -22,6 +21,7 @@ from diffusae.activations.schema import IMAGES
 from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.latents import encode_pictures
 from diffusae.backbone.schedule import step_index, t_of
+from diffusae.backbone.settings import ModelSettings
 from diffusae.capture.conditions import conditions
 from diffusae.capture.generate import first_latents, generate
 from diffusae.capture.replay import Outputs, recorded_outputs, replayed_outputs
@@ -102,7 +102,7 @@ def faithfulness_rows(
 class Request:
     """What decides the unedited pictures."""
 
-    model: DictConfig
+    model: ModelSettings
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
 
@@ -165,7 +165,7 @@ def _request(study: Study, n: int) -> Request:
     if not prompts:
         raise UserError("the split test has no prompts; raise prompts.counts.test")
     return Request(
-        study.cfg.model,
+        ModelSettings.of(study.cfg),
         prompts=tuple(prompt.text for prompt in prompts),
         seeds=tuple(prompt.seed for prompt in prompts),
     )
@@ -197,7 +197,7 @@ def _denoising_inputs(study: Study, manifest: Manifest, pipe: Any, n: int) -> di
     conditions by batch.
     """
     rows = list(islice(read_images(study.activations, manifest, "test"), n))
-    model, adapter = study.cfg.model, adapter_of(pipe)
+    model, adapter = ModelSettings.of(study.cfg), adapter_of(pipe)
     batch = model.batch_size
     pictures = torch.from_numpy(np.stack([picture for _, picture, _ in rows]))
     latents = encode_pictures(pipe, pictures, batch_size=batch)

@@ -325,7 +325,7 @@ def _results(
     settings: GlobalSettings,
     blocks: Sequence[str],
 ) -> list[Result]:
-    def rows_of(method: str) -> pd.DataFrame:
+    def rows_of(method: str) -> Any:
         return tested[(tested["method"] == method) & (tested["factor"] == factor)]
 
     def estimate(method: str, column: str) -> Estimate:

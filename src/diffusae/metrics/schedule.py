@@ -68,7 +68,7 @@ def studies_at(study: Study, chosen: Mapping[Cell, Sequence[str]]) -> dict[Cell,
     """
     own = study.part("metric_settings")
     config = cache(lambda metric: _config_of(metric, own.get(metric) or {}))
-    cells = {
+    cells: dict[Cell, Studies] = {
         cell: {metric: _compared(Study(config(metric)).at(cell)) for metric in metrics}
         for cell, metrics in chosen.items()
     }
