@@ -10,6 +10,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from diffusae.cli import STAGES, config_directory
+from diffusae.collecting import collect
 from diffusae.concepts import embeddings
 from diffusae.concepts.florence import FlorenceTagger
 from diffusae.concepts.grounding_dino import GroundingDino
@@ -22,6 +23,8 @@ from diffusae.concepts.sam import Sam
 from diffusae.concepts.style_scores import StyleScorer
 from diffusae.concepts.taggers import CaptionTagger, SimilarityTagger
 from diffusae.errors import UserError
+from diffusae.labelling import label
+from diffusae.metrics import evaluate
 from diffusae.metrics.schedule import chosen_metrics
 from diffusae.miniature.annotator import MiniatureAnnotator
 from diffusae.miniature.pictures import WorldPictures
@@ -30,8 +33,8 @@ from diffusae.pictures.folder import PictureFolder
 from diffusae.pictures.tars import WebDatasetPictures
 from diffusae.prompts.caption_source import FilePrompts
 from diffusae.sae.sparsity import SPARSITIES
-from diffusae.stages import collect, evaluate, label, train
 from diffusae.study.study import Study, build
+from diffusae.training import train
 
 CONF = config_directory()
 OPTIONS = sorted(
