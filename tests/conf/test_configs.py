@@ -34,7 +34,7 @@ from diffusae.pictures.tars import WebDatasetPictures
 from diffusae.prompts.caption_source import FilePrompts
 from diffusae.sae.sparsity import SPARSITIES
 from diffusae.study.study import Study, build
-from diffusae.training import cell as train
+from diffusae.training import cell
 
 CONF = config_directory()
 OPTIONS = sorted(
@@ -134,7 +134,7 @@ def test_every_sweep_names_its_question_and_its_command(path: Path):
     assert isinstance(composed(f"+sweeps={path.stem}", stage="train"), DictConfig)
 
 
-@pytest.mark.parametrize("stage", [collect, train, label, evaluate])
+@pytest.mark.parametrize("stage", [collect, cell, label, evaluate])
 def test_summaries_over_t_are_no_part_of_a_cells_signature(stage):
     changed = ["emergence.share=0.5", "emergence.moments=7", "three_stages.margin=0.5"]
     assert stage._determines(Study(composed())) == stage._determines(Study(composed(*changed)))

@@ -117,7 +117,7 @@ def device_fault(
             "mps": int(torch.backends.mps.is_available())}  # fmt: skip
     gpus["gpu"] = gpus["cuda"] or gpus["mps"]
     asked = "gpu" if accelerator == "auto" and gpus["gpu"] else accelerator
-    if asked in gpus and not gpus[asked]:
+    if asked in gpus and not gpus[str(asked)]:
         kind = {"cuda": "CUDA device", "mps": "Apple GPU", "gpu": "GPU"}[str(asked)]
         return f"{setting}={accelerator}, but torch has no {kind} here; use {setting}=cpu, or auto"
     count = gpus.get(str(asked)) or os.cpu_count() or 1

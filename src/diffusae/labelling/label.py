@@ -46,6 +46,7 @@ def word_embedding(study: Study, node: DictConfig | None = None) -> WordEmbeddin
     text encoder gets that encoder.
     """
     node = study.cfg.embedding if node is None else node
+    assert node is not None
     if not str(node.get("_target_")).endswith(TextEncoderEmbedding.__name__):
         return build(node, "embedding")
     model = ModelSettings.of(study.cfg)

@@ -34,7 +34,6 @@ class Betas:
 class SaeSettings(Settings, part="sae"):
     """One autoencoder and its optimiser (`conf/sae`)."""
 
-    tag: str
     sparsity: Mapping[str, Any]
     """The class of the sparsity and its arguments, for `study.building`."""
     d_sae: Annotated[int, Within(1, 10**7)]
