@@ -207,8 +207,9 @@ def majority_labels(
 ) -> tuple[list[str], Float[np.ndarray, " latents"]]:
     """The most frequent class of each latent's top pictures (the first if equal), and its share."""
     counts = class_counts(labels.classes[top.pictures], len(labels.names))
-    names = [labels.names[int(number)] for number in counts.argmax(axis=1).tolist()]
-    return names, counts.max(axis=1) / top.pictures.shape[1]
+    names = list(labels.names)
+    best = [names[number] for number in counts.argmax(axis=1).tolist()]
+    return best, counts.max(axis=1) / top.pictures.shape[1]
 
 
 def majority_tag(tags: Sequence[Sequence[str]]) -> tuple[str, float] | None:

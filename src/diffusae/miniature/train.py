@@ -154,7 +154,7 @@ class MiniatureTraining:
             self._fit("annotator", training, data, batch_size=32, steps=steps)
         return training.network.eval().requires_grad_(False)
 
-    def _fit(self, part: str, module: pl.LightningModule, data: Any, **length: int) -> None:
+    def _fit(self, part: str, module: pl.LightningModule, data: Any, **length: Any) -> None:
         fit(module, data, directory=self.directory / part, accelerator=self.accelerator, **length)
 
     def _autoencoded(self) -> np.ndarray:
