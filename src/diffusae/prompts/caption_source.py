@@ -133,8 +133,10 @@ def _read(
     """Read and check. The result is cached by the arguments, which include files' times and
     sizes."""
     chosen = Selection(**dict(selection))
-    taken: _InOrder | _ByHash = _InOrder(dict(counts))
-    if shares is not None:
+    taken: _InOrder | _ByHash
+    if shares is None:
+        taken = _InOrder(dict(counts))
+    else:
         taken = _ByHash(dict(counts), HashSplit(dict(shares), seed=split_seed))
     bad = _BadLines(bad_lines)
     read = 0
