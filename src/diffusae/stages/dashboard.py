@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from diffusae.errors import UserError
-from diffusae.metrics.purity import PANEL as PURITY
+from diffusae.metrics.registry import metrics as all_metrics
 from diffusae.report.before_after import FILE as EXAMPLES
 from diffusae.report.before_after import PANEL, panel_name
 from diffusae.report.dashboard import Dashboard
@@ -44,7 +44,7 @@ def dashboard(cfg: DictConfig) -> bool:
     results = shown_results(study)
     interventions = shown_interventions(study)
     settings = study.part("dashboard")
-    measured = list(dict.fromkeys(str(row["metric"]) for row in results))
+    measured = list(dict.fromkeys(row.metric for row in results))
     named = {wanted: fnmatch.filter(measured, wanted) for wanted in settings["metrics"]}
     metrics = list(dict.fromkeys(metric for found in named.values() for metric in found))
     if not metrics:
@@ -55,17 +55,20 @@ def dashboard(cfg: DictConfig) -> bool:
         )
     if absent := [wanted for wanted, found in named.items() if not found]:
         log.info("not evaluated and therefore not shown: %s", ", ".join(absent))
-    made_of: dict[str, Any] = {"results": results, "settings": settings}
+    made_of: dict[str, Any] = {"results": [row.to_json() for row in results], "settings": settings}
     if interventions:
-        made_of["interventions"] = interventions
+        made_of["interventions"] = [row.to_json() for row in interventions]
     pictured = {
         panel_name(each.metric)
         for each in shown_evaluations(study)
         if (each.directory / EXAMPLES).exists()
     }
-    pictured |= (
-        {PURITY} if any(finished_runs(study.directory / "evaluation" / "purity", "*")) else set()
-    )
+    panels = {metric.name: metric.panel.name for metric in all_metrics() if metric.panel}
+    pictured |= {
+        panel
+        for name, panel in panels.items()
+        if any(finished_runs(study.directory / "evaluation" / name, "*"))
+    }
     shown = Dashboard(
         project=cfg.logger.project,
         entity=cfg.logger.entity or "",
@@ -77,7 +80,7 @@ def dashboard(cfg: DictConfig) -> bool:
         galleries=[
             name
             for name in settings["galleries"]
-            if not name.startswith((PANEL, PURITY)) or name in pictured
+            if not name.startswith((PANEL, *panels.values())) or name in pictured
         ],
         interventions=interventions,
     )
