@@ -140,7 +140,7 @@ def test_a_study_that_asks_again_reads_an_unchanged_file_once(file, monkeypatch)
         ({"format": "xml"}, "unknown format of captions"),
         ({"script": "english"}, "unknown prompts.script"),
         ({"path": "nowhere-*.txt"}, r"prompts.path=nowhere-\*.txt is neither a file nor a pattern"),
-        ({"path": None}, "prompts.path=None is not a file"),
+        ({"path": None}, "prompts.path=None is neither a file"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_before_anything_is_read(file, settings, message):
