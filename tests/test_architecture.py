@@ -52,8 +52,11 @@ ALLOWED: dict[str, set[str]] = {
     "report": WIRED | {"labelling", "summaries"},
     "benchmarks": WIRED | {"collecting", "labelling", "report", "steering", "training"},
     "metrics": WIRED | {"benchmarks", "collecting", "labelling", "report", "steering", "training"},
+    "exploring": WIRED | {"labelling", "report", "steering"},
     "stages": {p.name for p in SOURCE.iterdir() if p.is_dir()} - {"cli", "stages"},
     "cli": {"stages", "metrics", "study", "jobs", "runs"},
+    "opening": {"cli", "exploring", "runs", "study"},
+    "__init__": {"exploring", "opening"},
     "__main__": {"cli"},
 }
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
@@ -30,6 +32,17 @@ def dictionary():
 def test_often_and_clearly_labelled_latents_come_first(dictionary):
     assert most_telling_latents(dictionary, 9) == [1, 0]
     assert most_telling_latents(dictionary, 1) == [1]
+
+
+def test_every_noun_is_shown_before_any_a_second_time_and_the_background_once(dictionary):
+    rows = [
+        (0, "background", 9), (1, "background", 8), (2, "cat", 7), (3, "cat", 6), (4, "cat", 5),
+        (5, "dog", 2),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["latent", "label", "count"]).assign(share=1.0)
+    many = replace(dictionary, table=table)
+    assert most_telling_latents(many, 9) == [0, 2, 5, 3, 4]
+    assert most_telling_latents(many, 3) == [0, 2, 5]
 
 
 def test_a_gallery_holds_the_maps_of_the_top_pictures(dictionary):

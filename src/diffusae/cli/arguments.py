@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusae.cli.configs import Composer
-from diffusae.cli.quoting import TEXTS, no_text, swept, unreadable
+from diffusae.cli.quoting import TEXTS, no_text, swept, text_override, unreadable
 from diffusae.errors import UserError, together, unknown
 from diffusae.study.names import name_fault, name_faults
 
@@ -39,8 +39,15 @@ class CommandLine:
     config_name: str | None
 
     @classmethod
-    def parse(cls, arguments: Sequence[str]) -> CommandLine:
-        """Raises `UserError` for flags that there are not, or that would do harm."""
+    def parse(cls, arguments: Sequence[str], *, bare: str | None = None) -> CommandLine:
+        """Read what follows the stage.
+
+        Args:
+            bare: the setting that one word without `=` stands for; None: such a word is refused.
+
+        Raises:
+            UserError: flags that there are not, or that would do harm.
+        """
         from hydra._internal.utils import get_args_parser
 
         parser: argparse.ArgumentParser = get_args_parser()
@@ -62,6 +69,9 @@ class CommandLine:
             else:
                 flags.append(argument)
         sweeps = found.multirun or any(each == "hydra.mode=MULTIRUN" for each in found.overrides)
+        words = [n for n, word in enumerate(found.overrides) if bare and "=" not in word]
+        if len(words) == 1 and found.overrides[words[0]][:1] not in ("+", "~"):
+            found.overrides[words[0]] = text_override(str(bare), found.overrides[words[0]])
         return cls(
             tuple(map(_opened, found.overrides)),
             tuple(flags),

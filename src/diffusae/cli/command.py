@@ -12,7 +12,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
-from diffusae.cli.stage_list import FUNCTIONS, STAGES, UNCHECKED
+from diffusae.cli.stage_list import FUNCTIONS, POSITIONAL, STAGES, UNCHECKED
 from diffusae.errors import USER_FAULT
 from diffusae.masking import mask_output, masked
 from diffusae.stopping import StopSignal, received, stopped_by_signals
@@ -97,7 +97,7 @@ def _run(stage: str, arguments: list[str]) -> None:
     from diffusae.study.resolvers import register_resolvers
 
     register_resolvers()
-    line = CommandLine.parse(arguments)
+    line = CommandLine.parse(arguments, bare=POSITIONAL.get(stage))
     use(line.plugins())  # before anything is composed: their packages bring options of groups
     search_own_options()
     if line.help:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffusae.concepts.dictionary import ConceptDictionary
-from diffusae.concepts.maps import maps_of
+from diffusae.concepts.maps import BACKGROUND, maps_of
 from diffusae.errors import UserError, together
 from diffusae.files import atomic_path, atomic_write_json, verified
 from diffusae.parsing import read_json, reading, typed
@@ -89,12 +90,25 @@ class _Head:
 
 
 def most_telling_latents(dictionary: ConceptDictionary, n: int) -> list[int]:
-    """At most `n` latents, sorted by count x share of their main label, the highest first."""
-    main: dict[int, float] = {}
-    columns = (dictionary.table[name].tolist() for name in ("latent", "count", "share"))
-    for latent, count, share in zip(*columns, strict=True):
-        main[latent] = max(main.get(latent, 0.0), count * share)
-    return sorted(main, key=lambda latent: (-main[latent], latent))[:n]
+    """At most `n` latents to show: the best latent of every label, then the second of every label,
+    and so on; the background once at most.
+
+    A latent stands for its main label, the one with the highest count x share; that product also
+    says which latents of a label, and which labels, come first.
+    """
+    columns = (dictionary.table[name].tolist() for name in ("latent", "count", "share", "label"))
+    main: dict[int, tuple[float, str]] = {}
+    for latent, count, share, label in zip(*columns, strict=True):
+        if latent not in main or count * share > main[latent][0]:
+            main[latent] = (count * share, label)
+    ranked: list[tuple[int, int]] = []  # (place among the latents of its label, latent)
+    seen: Counter[str] = Counter()
+    for latent in sorted(main, key=lambda latent: (-main[latent][0], latent)):
+        label = main[latent][1]
+        if label != BACKGROUND or not seen[label]:
+            ranked.append((seen[label], latent))
+        seen[label] += 1
+    return [latent for _, latent in sorted(ranked, key=lambda entry: entry[0])][:n]
 
 
 def build_gallery(
