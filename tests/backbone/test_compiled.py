@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffusae.backbone.adapters import adapter_of
-from diffusae.backbone.compiled import COMPILED, compile_denoiser
+from diffusae.backbone.compiled import compile_denoiser, compiled_layers
 from diffusae.backbone.hookpoints import denoiser_of
 from diffusae.capture.attention import capture_cross_attention
 from diffusae.capture.generate import Generation, generate
@@ -38,7 +38,7 @@ def test_a_compiled_denoiser_is_hooked_and_edited_as_ever(family: str) -> None:
     """With a backend that traces the same layers but generates no code, which saves minutes."""
     pipe = tiny_family(family)
     plain = make(pipe, family)
-    layers = sum(isinstance(module, COMPILED) for module in denoiser_of(pipe).modules())
+    layers = sum(isinstance(module, compiled_layers()) for module in denoiser_of(pipe).modules())
     assert compile_denoiser(pipe, backend="eager") == layers > 0
     compiled = make(pipe, family)
     torch.testing.assert_close(compiled.latents, plain.latents, rtol=1e-4, atol=1e-4)

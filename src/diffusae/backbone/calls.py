@@ -11,8 +11,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-
 from diffusae.backbone.layouts import PassesOf, passes_of
 
 
@@ -56,6 +54,8 @@ def running_call() -> Call | None:
 
 def calling_pipeline() -> Any:
     """The pipeline whose call runs this code, followed or not. None outside of a call."""
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
     frame = sys._getframe(1)
     while frame is not None:
         caller = frame.f_locals.get("self") if frame.f_code.co_name == "__call__" else None

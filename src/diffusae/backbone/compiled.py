@@ -6,12 +6,6 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
-import torch._dynamo.config as dynamo
-from diffusers.models.attention import FeedForward
-from diffusers.models.attention_processor import Attention
-from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.transformers.transformer_flux import FluxAttention
 from torch import nn
 
 from diffusae.backbone.hookpoints import denoiser_of
@@ -19,8 +13,16 @@ from diffusae.errors import UserError
 
 log = logging.getLogger(__name__)
 
-COMPILED: tuple[type[nn.Module], ...] = (Attention, FluxAttention, FeedForward, ResnetBlock2D)
-"""The layers that take most of a denoiser's time."""
+
+def compiled_layers() -> tuple[type[nn.Module], ...]:
+    """The layers that take most of a denoiser's time."""
+    from diffusers.models.attention import FeedForward
+    from diffusers.models.attention_processor import Attention
+    from diffusers.models.resnet import ResnetBlock2D
+    from diffusers.models.transformers.transformer_flux import FluxAttention
+
+    return (Attention, FluxAttention, FeedForward, ResnetBlock2D)
+
 
 _VARIANTS = 256
 """Limit of compiled shapes per kind of layer. Torch's own limit of 8 silently skips most of a
@@ -35,8 +37,12 @@ def compile_denoiser(pipe: Any, *, backend: str | Callable[..., Any] = "inductor
     of one shape share the compiled code. The first picture of a size takes longer, since it
     includes compiling (minutes for a large model).
     """
+    import torch
+    import torch._dynamo.config as dynamo  # Dynamo takes seconds to import
+
     dynamo.recompile_limit = max(dynamo.recompile_limit, _VARIANTS)
-    layers = [module for module in denoiser_of(pipe).modules() if isinstance(module, COMPILED)]
+    kinds = compiled_layers()
+    layers = [module for module in denoiser_of(pipe).modules() if isinstance(module, kinds)]
     for layer in layers:
         layer.forward = torch.compile(layer.forward, backend=backend, dynamic=False)  # type: ignore[method-assign]
     log.info("%d layers of the denoiser are compiled at their first call", len(layers))

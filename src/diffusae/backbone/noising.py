@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from jaxtyping import Float
 from torch import Tensor
 
@@ -35,5 +34,7 @@ def is_flow_matching(scheduler: Any) -> bool:
 
 def as_ddim(scheduler: Any) -> Any:
     """A DDIM scheduler on the noise schedule of a scheduler that is not flow matching."""
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
     is_ddim = isinstance(scheduler, DDIMScheduler)
     return scheduler if is_ddim else DDIMScheduler.from_config(scheduler.config)

@@ -10,12 +10,10 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention_processor import Attention
-from diffusers.models.embeddings import apply_rotary_emb
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -28,6 +26,9 @@ from diffusae.capture.account import Account, check_visited, in_order
 from diffusae.capture.clock import Clock
 from diffusae.capture.hooks import Moment, hook_blocks
 from diffusae.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusers.models.attention_processor import Attention
 
 
 @dataclass
@@ -173,6 +174,8 @@ def joint_attention(
     query = _normed(attention.to_q(picture), heads, attention.norm_q)
     key = _normed(attention.add_k_proj(words), heads, getattr(attention, "norm_added_k", None))
     if rotary is not None:  # text first, then the picture, as in the layer
+        from diffusers.models.embeddings import apply_rotary_emb
+
         tokens = words.shape[1]
         for_words: Any = tuple(part[:tokens] for part in rotary)
         for_picture: Any = tuple(part[tokens:] for part in rotary)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -75,6 +74,8 @@ def hook_blocks(
         UserError: a hookpoint is unknown or the denoiser compiled. With `due`: a call's rows are
             unknown, or a cache or layer skipping left out a block.
     """
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
     denoiser = denoiser_of(pipe)
     refuse_compiled(denoiser)
     infos = find_all(list_hookpoints(denoiser), hookpoints)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
 SIDE = 96
 OPACITY = 0.6
-_HEAT = matplotlib.colormaps["inferno"]
 
 
 def montage(
@@ -48,4 +46,6 @@ def heat_colours(
     """Colours of a map; values are cut to [low, high], and what is not finite counts as `low`."""
     scale = high - low if high > low else 1.0
     shares = np.clip((np.nan_to_num(values, nan=low, posinf=low, neginf=low) - low) / scale, 0, 1)
-    return (_HEAT(shares)[..., :3] * 255).round().astype(np.uint8)
+    import matplotlib
+
+    return (matplotlib.colormaps["inferno"](shares)[..., :3] * 255).round().astype(np.uint8)

@@ -31,7 +31,6 @@ import torch
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from diffusae.errors import UserError
 from diffusae.evaluation.result import (
@@ -74,6 +73,8 @@ def picture_mse(edited: Pictures, own: Pictures) -> Float[Tensor, " n"]:
 def picture_ssim(edited: Pictures, own: Pictures) -> Float[Tensor, " n"]:
     """The structural similarity of each picture (torchmetrics, Gaussian window of 11 pixels)."""
     _same(edited, own)
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     similarity = structural_similarity_index_measure(
         _unit(edited), _unit(own), data_range=1.0, reduction="none"
     )

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from diffusae.errors import UserError
 
@@ -104,6 +103,8 @@ def restyled(
     with_edit, without = (
         torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255 for picture in (new, old)
     )
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     similarity = structural_similarity_index_measure(with_edit, without, data_range=1.0)
     assert isinstance(similarity, torch.Tensor)
     return Restyled(
