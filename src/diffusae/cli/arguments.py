@@ -19,6 +19,9 @@ from diffusae.cli.quoting import TEXTS, no_text, swept, text_override, unreadabl
 from diffusae.errors import UserError, together, unknown
 from diffusae.study.names import name_fault, name_faults
 
+OPEN = ("metrics_at.", "metric_settings.")
+"""Parts of `run`'s configuration whose entries are the names of metrics, and so none is written."""
+
 
 @dataclass(frozen=True)
 class CommandLine:
@@ -69,7 +72,7 @@ class CommandLine:
         if len(words) == 1 and found.overrides[words[0]][:1] not in ("+", "~"):
             found.overrides[words[0]] = text_override(str(bare), found.overrides[words[0]])
         return cls(
-            tuple(found.overrides),
+            tuple(map(_opened, found.overrides)),
             tuple(flags),
             help=found.help,
             shows=bool(found.cfg or found.info),
@@ -101,6 +104,12 @@ class CommandLine:
             )
         together([*_references(cfg, overrides), *name_faults(cfg)])
         return cfg
+
+
+def _opened(override: str) -> str:
+    """An override of a part that takes the name of any metric, as Hydra wants it: with `++`."""
+    bare = override.lstrip("+")
+    return f"++{bare}" if bare.startswith(OPEN) else override
 
 
 def _refuse(message: str) -> NoReturn:

@@ -8,6 +8,7 @@ from pathlib import Path
 from diffusae.cli.arguments import CommandLine
 from diffusae.cli.configs import Composer, config_directory
 from diffusae.cli.stage_list import CHOICES, STAGES
+from diffusae.metrics.registry import names
 
 _WIDTH = 118
 
@@ -22,12 +23,14 @@ def usage() -> str:
         path.stem for path in (Path(__file__).parents[1] / "report" / "paper").glob("*.json")
     )
     compared = _listed("compare reference=", papers, lead="  ")
+    computed = _listed("run metrics=[...], metrics_at.METRIC=[...]: ", list(names()), lead="  ")
     return f"""usage: diffusae STAGE [overrides]
 
 stages:
 {rows}
 
 {chosen}
+{computed}
 {compared}
 
 diffusae STAGE --help     the groups of its configuration, their options, and its own settings

@@ -103,7 +103,7 @@ def cells_table(counted: StudyEstimate, rates: Rates) -> Table:
     names = ("stream", "grid", "d_in", "train", "other", "disk", "epochs", "time")
     table = Table(
         *(Column(name, no_wrap=True) for name in names),
-        title="vectors and bytes a stream; " + _told_training(counted),
+        title="vectors and bytes a stream; " + _training_in_words(counted),
         box=SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,
@@ -124,7 +124,7 @@ def cells_table(counted: StudyEstimate, rates: Rates) -> Table:
     return table
 
 
-def _told_training(counted: StudyEstimate) -> str:
+def _training_in_words(counted: StudyEstimate) -> str:
     """Steps and vectors of one SAE's training, by block where blocks differ."""
     steps = {stream.stream.block: stream.steps for stream in counted.trained}
     if len(set(steps.values())) == 1:

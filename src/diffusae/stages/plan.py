@@ -49,11 +49,11 @@ def plan(cfg: DictConfig) -> None:
     if study.kind == "text":
         console.print("tokens are counted as 2 and 1.4 a word: the tokenizer is not loaded")
     rates = measured_rates(study, counted)
-    free, there = free_bytes(study.activations), bytes_finished(study.activations)
+    free, already = free_bytes(study.activations), bytes_finished(study.activations)
     console.print(cells_table(counted, rates))
     console.print(savings_table(counted, others))
-    console.print(totals_table(counted, rates, free=free, there=there))
-    told = plan_json(study, counted, rates, free=free, there=there)
+    console.print(totals_table(counted, rates, free=free, already=already))
+    told = plan_json(study, counted, rates, free=free, already=already)
     told["captions"] = "assumed" if assumed else "read"
     told["alternatives"] = [alternative_json(kept, other) for kept, other in others.items()]
     with where_writable(study.directory / PLAN, otherwise="the plan is shown and not kept"):
