@@ -13,6 +13,7 @@ GROUND = {
     "masking",
     "memory",
     "parsing",
+    "plugins",
     "settings",
     "sources",
     "stopping",

@@ -1,7 +1,6 @@
 import numpy as np
 
-from diffusae.concepts.montage import OPACITY, montage
-from diffusae.report.pictures import heat_colours
+from diffusae.concepts.montage import OPACITY, heat_colours, montage
 
 
 def test_pictures_stand_above_the_same_pictures_under_maps_of_one_scale():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 
+from diffusae.evaluation.result import Result
 from diffusae.report.study import (
     Concept,
     EditedPicture,
@@ -22,8 +22,14 @@ from diffusae.report.study import (
 from report.rows import CHANCE, claimed, emerged, figure, result, staged
 
 
+@pytest.fixture(autouse=True)
+def _without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The charts' library takes seconds to bundle; `test_vega.py` has the real one."""
+    monkeypatch.setattr("diffusae.report.vega.library", lambda: "/* library */")
+
+
 @pytest.fixture
-def results() -> list[dict[str, Any]]:
+def results() -> list[Result]:
     """Three cells of composition, out of order and one without data, and one of dead fraction."""
     return [
         result("up", 0.0, "cond", figure(0.6123, (0.5811, 0.6477), 91), baselines=CHANCE),
@@ -41,7 +47,7 @@ def results() -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def study(results: list[dict[str, Any]]) -> Study:
+def study(results: list[Result]) -> Study:
     """A study with something in every section."""
     image = np.full((8, 8, 3), 200, dtype=np.uint8)
     image[2:5, 1:4] = (0, 0, 255)

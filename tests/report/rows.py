@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from diffusae.evaluation.result import Result
+
 
 def figure(
     value: float | None, ci95: tuple[float, float] | None = None, n: int = 0
@@ -20,18 +22,20 @@ def result(
     metric: str = "composition",
     baselines: dict[str, dict[str, Any]] | None = None,
     higher_is_better: bool = True,
-) -> dict[str, Any]:
-    """A row as `diffusae.evaluation.result.Result.to_json` writes it."""
-    return {
-        "metric": metric,
-        **own,
-        "higher_is_better": higher_is_better,
-        "unit": "IoU",
-        "cell": {"model": "miniature", "block": block, "t": t, "conditioning": conditioning},
-        "baselines": baselines or {},
-        "details": {"settings": {"top_n": 5}, "threshold": 0.4125},
-        "version": 1,
-    }
+) -> Result:
+    """A row of results.json."""
+    return Result.from_json(
+        {
+            "metric": metric,
+            **own,
+            "higher_is_better": higher_is_better,
+            "unit": "IoU",
+            "cell": {"model": "miniature", "block": block, "t": t, "conditioning": conditioning},
+            "baselines": baselines or {},
+            "details": {"settings": {"top_n": 5}, "threshold": 0.4125},
+            "version": 1,
+        }
+    )
 
 
 CHANCE = {"chance": figure(0.14, (0.12, 0.16), 80)}
@@ -46,31 +50,33 @@ def emerged(
     readers: dict[str, dict[str, Any]] | None = None,
     rise: tuple[float, float] = (0.1, 0.3),
     tag: str = "k10",
-) -> dict[str, Any]:
+) -> Result:
     """A row as `diffusae.evaluation.emergence.emergence_result` makes it."""
     curve = [
         {"t": t, **figure(value, (value - 0.05, value + 0.05), 7)} for t, value in values.items()
     ]
-    return {
-        "metric": "emergence",
-        **reached,
-        "higher_is_better": True,
-        "unit": "t",
-        "cell": {"model": "miniature", "block": block, "conditioning": conditioning},
-        "baselines": readers or {},
-        "details": {
-            "tag": tag,
-            "share": 0.9,
-            "between": [0.5, 0.0],
-            "first_reached": reached["value"],
-            "rise": figure(0.2, rise, 7),
-            "chance": CHANCE["chance"],
-            "n_incomplete": 0,
-            "curve": curve,
-            "baseline_curves": {},
-        },
-        "version": 1,
-    }
+    return Result.from_json(
+        {
+            "metric": "emergence",
+            **reached,
+            "higher_is_better": True,
+            "unit": "t",
+            "cell": {"model": "miniature", "block": block, "conditioning": conditioning},
+            "baselines": readers or {},
+            "details": {
+                "tag": tag,
+                "share": 0.9,
+                "between": [0.5, 0.0],
+                "first_reached": reached["value"],
+                "rise": figure(0.2, rise, 7),
+                "chance": CHANCE["chance"],
+                "n_incomplete": 0,
+                "curve": curve,
+                "baseline_curves": {},
+            },
+            "version": 1,
+        }
+    )
 
 
 def staged(
@@ -89,30 +95,32 @@ def staged(
     chance: float | None = None,
     tag: str = "k10",
     unit: str = "share",
-) -> dict[str, Any]:
+) -> Result:
     """A row of the three-stage table as `diffusae.summaries.three_stages` makes it."""
-    return {
-        "metric": f"{edit}_{measure}",
-        **own,
-        "higher_is_better": measure != "distance",
-        "unit": unit,
-        "cell": {"model": "miniature", "block": block, "t": t, "conditioning": "cond"},
-        "baselines": controls or {},
-        "details": {
-            "window": window,
-            "bounds": list(bounds),
-            "edit": edit,
-            "together": blocks is not None,
-            "measure": measure,
-            "blocks": blocks or [block],
-            "tag": tag,
-            "chance": chance,
-            "differences": differences or {},
-            "standing": standing or {},
-            "strengths": {"concepts": 3.0, "random_latent": 1.0},
-        },
-        "version": 1,
-    }
+    return Result.from_json(
+        {
+            "metric": f"{edit}_{measure}",
+            **own,
+            "higher_is_better": measure != "distance",
+            "unit": unit,
+            "cell": {"model": "miniature", "block": block, "t": t, "conditioning": "cond"},
+            "baselines": controls or {},
+            "details": {
+                "window": window,
+                "bounds": list(bounds),
+                "edit": edit,
+                "together": blocks is not None,
+                "measure": measure,
+                "blocks": blocks or [block],
+                "tag": tag,
+                "chance": chance,
+                "differences": differences or {},
+                "standing": standing or {},
+                "strengths": {"concepts": 3.0, "random_latent": 1.0},
+            },
+            "version": 1,
+        }
+    )
 
 
 def claimed(
@@ -145,3 +153,8 @@ def claimed(
             for each in rises
         ],
     }
+
+
+def data_of(spec: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """The sets of data of a chart's specification, in its order."""
+    return list(spec["datasets"].values())

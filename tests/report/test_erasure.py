@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from diffusae.errors import UserError
-from diffusae.report.erasure import erasure_headline, targets_of
-from diffusae.report.erasure_chart import trade_off_chart
+from diffusae.report.charts import trade_off
+from diffusae.report.erasure import targets_of
 from diffusae.report.page import render_page
+from diffusae.report.sections.erasure import verdicts
 from diffusae.report.study import EditedPicture, ErasureRun, Example, Examples, Study
+from report.rows import data_of, figure, result
 
 CELL = "text_2-t1.00-cond-k32"
 NAN = float("nan")
@@ -101,32 +103,23 @@ def test_the_table_has_chosen_strengths_alone_and_leaves_out_what_is_no_data(run
     assert none.harms["kernel_distance"].value is None
 
 
-def test_the_headline_tells_what_is_left_of_the_target_and_of_the_others_and_who_suffers(run):
-    (target,) = targets_of(run)
-    headline = erasure_headline([target])
-    assert "0.12 (without: 0.94) of the prompts that name it" in headline.finding
-    assert "0.88 (without: 0.90) of the others" in headline.finding
-    assert (
-        headline.cleared
-        and "for 1 of 1 targets; no harm to other prompts is told apart" in headline.verdict
+def test_a_target_is_erased_where_fewer_prompts_show_it_by_whole_intervals(run):
+    (verdict,) = verdicts(Study("s", "m", erasures=[run]))
+    assert verdict.claim == f"Steering away from {MARKUP} erases it"
+    assert (verdict.holds, verdict.best.own.value, verdict.best.rival.value) == (
+        True,
+        0.125,
+        0.9375,
     )
+    assert verdict.best.lead == pytest.approx(0.8375 - 0.225)  # the nearer ends
     points = [
-        (
-            point("text_edit", 1.0, "others", "aligned", 0.5)
-            if p["kind"] == "others" and p["strength"] == 1
-            else p
-        )
+        point("text_edit", 1.0, "plain", "found", 0.8) if p["strength"] == 1.0 else p
         for p in POINTS
     ]
-    (harmed,) = targets_of(
-        ErasureRun(CELL, points, {MARKUP: {"none": 0.0, "text_edit": 1.0}}, TOKENS, None)
-    )
-    assert not erasure_headline([harmed]).cleared
-    assert (
-        f"other prompts suffer by whole intervals for {MARKUP}"
-        in erasure_headline([harmed]).verdict
-    )
-    assert erasure_headline([]).cleared is None
+    chosen = {MARKUP: {"none": 0.0, "text_edit": 1.0}}
+    (kept,) = verdicts(Study("s", "m", erasures=[ErasureRun(CELL, points, chosen)]))
+    assert kept.holds is False
+    assert not verdicts(Study("s", "m"))[0].cases
 
 
 def test_other_autoencoders_stand_behind_the_studys_own(run):
@@ -139,31 +132,23 @@ def test_other_autoencoders_stand_behind_the_studys_own(run):
 
 
 def test_harm_goes_to_the_right_and_attack_success_upwards(run):
-    (panel,) = trade_off_chart(targets_of(run)).axes
-    lines = {line.get_label(): line for line in panel.get_lines()}
-    assert np.asarray(lines["text edit"].get_xydata()) == pytest.approx(
-        np.array([[0.05, 0.75], [0.125, 0.125]])
+    (target,) = targets_of(run)
+    layers = trade_off(target).to_dict()
+    (data,) = data_of(layers)
+    points = [(d["name"], d["harm"], d["value"], d["chosen"]) for d in data]
+    assert points == [
+        ("none", pytest.approx(0.1), 0.9375, True),
+        ("text edit", pytest.approx(0.05), 0.75, False),
+        ("text edit", 0.125, 0.125, True),
+    ]
+    assert (layers["layer"][1]["encoding"]["x"]["field"], layers["title"]) == (
+        "harm",
+        f"{MARKUP} is to go",
     )
-    assert np.asarray(lines["none"].get_xydata()) == pytest.approx(np.array([[0.1, 0.9375]]))
-    with pytest.raises(UserError, match="no erasure to draw"):
-        trade_off_chart([])
 
 
 def test_the_page_shows_figures_tokens_and_pictures_and_escapes_names(run):
-    rows = [
-        {
-            "metric": "erasure_fish_plain",
-            "value": 0.125,
-            "ci95": [0.0, 0.3],
-            "n": 24,
-            "higher_is_better": False,
-            "unit": "share",
-            "cell": {"model": "m", "block": "text_2", "t": 1.0, "conditioning": "cond"},
-            "baselines": {},
-            "details": {},
-            "version": 1,
-        }
-    ]
+    rows = [result("text_2", 1.0, "cond", figure(0.125, (0.0, 0.3), 24), metric="erasure_fish")]
     page = render_page(Study("steerers", "miniature", results=rows, erasures=[run]))
     for text in (
         "0.12",
@@ -174,7 +159,7 @@ def test_the_page_shows_figures_tokens_and_pictures_and_escapes_names(run):
         'id="erasure"',
     ):
         assert text in page
-    assert MARKUP not in page.replace("aria-label", "")
+    assert MARKUP not in page
     assert "0.9999" not in page
     assert 'id="erasure"' not in render_page(Study("steerers", "miniature"))
 

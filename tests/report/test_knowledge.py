@@ -16,11 +16,12 @@ from diffusae.report.knowledge import (
     answers_of,
     by_task,
     knowledge_chart,
-    knowledge_headline,
     knowledge_metrics,
     purity_titles,
 )
 from diffusae.report.page import render_page
+from diffusae.report.sections.knowledge import verdicts
+from diffusae.report.study import Study
 from report.rows import figure, result
 
 BASELINES = {"majority": figure(0.2, (0.15, 0.25), 100), "pixels": figure(0.4, (0.3, 0.5), 100)}
@@ -33,8 +34,8 @@ def read(task, reader, block, t, value, *, tune, random=None):
     if random is not None:
         beside["random_weights"] = figure(random, (random - 0.05, random + 0.05), 100)
     row = result(block, t, "uncond", own, metric=f"accuracy_{task}_{reader}", baselines=beside)
-    row["details"] = {"task": task, "reader": reader, "n_classes": 6, "tune_accuracy": tune}
-    return row
+    details = {"task": task, "reader": reader, "n_classes": 6, "tune_accuracy": tune}
+    return replace(row, details=details)
 
 
 @pytest.fixture
@@ -73,15 +74,19 @@ def test_the_rival_of_random_weights_is_their_best_cell_whatever_the_reader(rows
     assert object_.uncleared == ["pixels"]  # 0.40 to 0.50 against 0.30 to 0.50
 
 
-def test_the_headline_names_every_task_and_what_is_not_cleared(rows):
-    told = knowledge_headline(answers_of(rows))
-    assert "style 0.70 (mid, t = 0.00, linear probe, updates); object 0.45" in told.finding
-    assert "In 0 of 2 tasks" in told.verdict
-    assert "Not cleared: style: random weights; object: pixels." in told.verdict
-    assert told.cleared is False
-    clear = knowledge_headline(answers_of(rows[:3]))
-    assert clear.cleared is True
-    assert "Not cleared" not in clear.verdict
+def test_a_verdict_a_task_is_of_the_cell_that_tuning_chose_beside_its_strongest_baseline(rows):
+    style, object_ = verdicts(Study("s", "m", results=rows))
+    assert (style.claim, style.holds, style.best.own.value) == (
+        "Updates know the style",
+        False,
+        0.70,
+    )
+    assert style.best.place == "mid · t = 0.00 · uncond, linear probe, updates"
+    # 0.65 less 0.95, the upper end of random weights' best cell
+    assert (style.best.baseline, style.best.lead) == ("random weights", pytest.approx(-0.30))
+    assert (object_.best.baseline, object_.best.lead) == ("pixels", pytest.approx(-0.10))
+    (clear,) = verdicts(Study("s", "m", results=rows[:3]))
+    assert clear.holds and clear.best.baseline == "pixels"
 
 
 def test_the_figure_has_a_column_a_task_and_a_line_of_panels_a_reader(rows):
@@ -163,7 +168,7 @@ def test_a_page_without_accuracies_has_no_such_section(study):
 
 def test_metrics_of_knowledge_and_purity_are_told_apart_from_others(rows):
     others = [
-        result("mid", 0.0, "cond", figure(1.0), metric=name)
+        result("mid", 0.0, "cond", figure(1.0, None, 1), metric=name)
         for name in ("composition", "noun_entropy", "label_entropy_style", "sigma_label_style")
     ]
     assert knowledge_metrics([*rows, *others]) == {
@@ -201,4 +206,4 @@ def test_no_accuracies_and_rows_that_do_not_say_their_task_are_refused():
     with pytest.raises(UserError, match="evaluation=knowledge"):
         knowledge_chart([])
     with pytest.raises(UserError, match="incomplete"):
-        by_task([result("mid", 0.0, "cond", figure(1.0), metric="accuracy_style_updates")])
+        by_task([result("mid", 0.0, "cond", figure(1.0, None, 1), metric="accuracy_style_updates")])

@@ -6,11 +6,11 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from diffusae.evaluation.result import Result
 from diffusae.report import page as module
 from diffusae.report.page import duration, percent, render_page, write_report
 from diffusae.report.study import (
@@ -123,18 +123,18 @@ def test_text_from_outside_is_escaped_wherever_it_appears(study: Study) -> None:
         facts={MARKUP: MARKUP},
         contact_sheet=[Picture(MARKUP, image, MARKUP)],
         results=[
-            {
-                **result(
+            replace(
+                result(
                     MARKUP,
                     1.0,
                     MARKUP,
                     figure(0.5, (0.4, 0.6), 3),
                     baselines={MARKUP: figure(0.1, None, 1)},
                 ),
-                "unit": MARKUP,
-                "metric": metric,
-                "details": {MARKUP: MARKUP},
-            }
+                unit=MARKUP,
+                metric=metric,
+                details={MARKUP: MARKUP},
+            )
             for metric in ("composition", "dead_fraction", MARKUP)
         ],
         emergence=[
@@ -178,14 +178,26 @@ def test_text_from_outside_is_escaped_wherever_it_appears(study: Study) -> None:
             Prediction(MARKUP, image, [MARKUP], {MARKUP: mask}, {key: (scores, mask)}, {key: 0.5})
         ],
         concepts=[
-            Concept(MARKUP, MARKUP, 1.0, MARKUP, 1, [(MARKUP, 1)], 1.0, 0.1, [(image, scores)])
+            Concept(
+                MARKUP,
+                MARKUP,
+                1.0,
+                MARKUP,
+                1,
+                [(MARKUP, 1)],
+                1.0,
+                0.1,
+                [(image, scores)],
+                steer=MARKUP,
+            )
         ],
         runs=[RunRow(MARKUP, MARKUP, MARKUP, 1.0, MARKUP)],
     )
     text = render_page(hostile)
     assert "<script>alert" not in text
     read = Reader(text)
-    assert [tag for tag, _ in read.elements].count("script") == 1  # the page's own
+    # The page's own: the charts' data, their library and the page's script.
+    assert [tag for tag, _ in read.elements].count("script") == 3
     assert MARKUP in read.text
     captions = [
         each["aria-label"] for tag, each in read.elements if tag == "svg" and "aria-label" in each
@@ -193,17 +205,15 @@ def test_text_from_outside_is_escaped_wherever_it_appears(study: Study) -> None:
     assert MARKUP in captions
 
 
-def test_every_number_of_the_rows_is_on_the_page(
-    study: Study, results: list[dict[str, Any]]
-) -> None:
+def test_every_number_of_the_rows_is_on_the_page(study: Study, results: list[Result]) -> None:
     text = Reader(render_page(study)).text
     for row in results:
-        for each in (row, *row["baselines"].values()):
-            if each["value"] is not None:
-                assert f"{each['value']:.3f}" in text
-                assert str(each["n"]) in text
-            if each["ci95"] is not None:
-                assert f"[{each['ci95'][0]:.3f}, {each['ci95'][1]:.3f}]" in text
+        for each in (row.estimate, *row.baselines.values()):
+            if each.value is not None:
+                assert f"{each.value:.3f}" in text
+                assert str(each.n) in text
+            if each.ci95 is not None:
+                assert f"[{each.ci95[0]:.3f}, {each.ci95[1]:.3f}]" in text
 
 
 def test_a_row_of_the_table_holds_its_own_cell_and_figures(study: Study) -> None:
@@ -257,7 +267,8 @@ def test_interventions_have_a_line_each_with_the_concepts_lead_over_every_contro
 ) -> None:
     page = render_page(intervened)
     assert 'href="#interventions"' in page
-    assert "Success and change of the picture of spatial edits" in page
+    assert "Success of spatial edits by window" in page
+    assert "Change of the picture of spatial edits by window" in page
     assert (
         "early 1 ≥ t ≥ 0.6 spatial down t = 0.80 · cond · k10 0.95 [0.85, 1.00] 20 "
         "0.25 ▲ +0.69 [+0.50, +0.90] 0.31 ? +0.03 [-0.20, +0.30] – 0.05 [0.04, 0.07]"
@@ -330,7 +341,7 @@ def test_the_grid_has_a_heat_map_of_every_success_and_the_section_their_tables(
     assert "Style, blocks together: score rose" in titles
     assert "Spatial interventions: change of the rest" not in titles
     assert section.count("0.739") == 3
-    assert "Spatial interventions: change of the rest (" in section
+    assert "Spatial rest changed of every cell (" in section
 
 
 def test_a_second_embedding_has_its_own_chart_and_table_in_the_section_of_quality(
@@ -350,30 +361,51 @@ def test_a_second_embedding_has_its_own_chart_and_table_in_the_section_of_qualit
     assert not any("0.812" in table and "0.457" in table for table in tables)
 
 
-def test_headline_on_the_page_is_made_from_the_rows(study: Study) -> None:
+def test_the_page_leads_with_the_best_cell_of_the_first_claim_that_holds(study: Study) -> None:
     text = Reader(render_page(study)).text
-    assert "Mid block, cond: IoU 0.31 [0.28, 0.34] at t = 1.00, n = 87; chance 0.14." in text
-    assert "✓ Its interval clears every baseline: chance 0.14 [0.12, 0.16]." in text
+    assert (
+        "✓ Concepts predict where each noun will be: holds. up · t = 0.00 · cond: IoU 0.61 [0.58,"
+        " 0.65], n = 91; chance 0.14 [0.12, 0.16]." in text
+    )
+    assert "This one has its lead at 2 of 2 cells." in text
+
+
+def test_every_claim_has_a_line_with_its_value_interval_n_and_strongest_baseline(
+    intervened: Study,
+) -> None:
+    page = render_page(intervened)
+    lines = lines_of_tables(page[: page.index("<nav>")])
+    assert (
+        "Concepts predict where each noun will be, at the first moment already (t = 1.00) ✓ holds"
+        " 1 of 1 cell 0.313 [0.282, 0.343] IoU 87 chance 0.14 [0.12, 0.16] mid · t = 1.00 · cond"
+        " this study" in lines
+    )
+    assert (
+        "Concepts move an object to another place ✗ does not hold 0 of 1 cell 0.946 [0.850, 1.000]"
+        " success 20 random latent 0.31 [0.20, 0.50] difference +0.03 [-0.20, +0.30] early, down ·"
+        " t = 0.80 · cond this study" in lines
+    )
+    assert "Concepts bring in a style" in Reader(page).text.split("Not evaluated:")[1]
 
 
 def test_an_empty_study_says_no_data_in_every_section() -> None:
     text = Reader(render_page(Study("empty", "tiny"))).text
     assert text.count("No data:") == 6
-    assert "No composition results yet." in text
+    assert "Nothing was evaluated yet." in text
 
 
 def test_results_without_any_value_are_shown_as_no_data() -> None:
     rows = [result("mid", 1.0, "cond", figure(None), baselines={"chance": figure(None)})]
     text = Reader(render_page(Study("nothing", "tiny", results=rows))).text
-    assert "Mid block, cond: no data at t = 1.00." in text
-    assert "None of the 1 cells has data." in text
+    assert "Nothing was evaluated yet." in text
+    assert "mid 1.00 cond no data 0 no data n" not in text  # equal counts are not repeated
 
 
 def test_a_noun_without_mask_and_a_missing_iou_are_no_data(study: Study) -> None:
     text = Reader(render_page(study)).text
     assert "dog (not found by the annotator: no data)" in text
     assert "no data cat" in text  # uncond, t = 0: predicted, but without IoU
-    assert text.count("0.46 cat") == 3
+    assert text.count("0.46 cat") == 6  # three masks, and the score maps behind them
 
 
 def test_panels_run_from_the_first_step_to_the_last_and_only_cond_is_unfolded(study: Study) -> None:
@@ -394,6 +426,37 @@ def test_a_concept_shows_labels_purity_frequency_and_its_pictures(study: Study) 
     assert "no labels" in words
     assert "active in no picture" in words
     assert 'aria-label="where latent 412 is active in top picture 1"' in text
+
+
+def test_every_latent_has_an_anchor_with_a_link_and_a_command_to_copy(study: Study) -> None:
+    first, other = study.concepts
+    steered = replace(study, concepts=[replace(first, steer="diffusae steer 'concept=cat'"), other])
+    page = render_page(steered)
+    for concept in study.concepts:
+        assert page.count(f'id="{concept.anchor}"') == 1
+        assert f'<a href="#{concept.anchor}"' in page
+    assert "<code>diffusae steer &#39;concept=cat&#39;</code>" in page
+    assert page.count('class="copy"') == 1
+
+
+def test_nouns_whose_masks_overlap_have_a_picture_of_their_own(study: Study) -> None:
+    (prediction,) = study.predictions
+    left, right = np.zeros((2, 8, 8), dtype=bool)
+    left[:, :5], right[:, 5:] = True, True
+
+    def drawings(other: np.ndarray) -> int:
+        masks = {"cat": left, "dog": other}
+        predicted = {
+            ("mid", "cond", 1.0, noun): (np.zeros((2, 2)), mask) for noun, mask in masks.items()
+        }
+        page = render_page(
+            replace(study, predictions=[replace(prediction, predicted=predicted, iou={})])
+        )
+        return page.count('aria-label="mid, cond, t = 1.00: ')
+
+    assert drawings(right) == 1
+    right[:, 4] = True
+    assert drawings(right) == 2
 
 
 def test_unfinished_runs_are_named(study: Study) -> None:
@@ -417,7 +480,7 @@ def test_a_failing_render_leaves_the_old_page(study: Study, tmp_path: Path) -> N
     target = tmp_path / "index.html"
     target.write_text("old")
     with pytest.raises(ValueError, match="incomplete"):
-        write_report(target, replace(study, results=[{"metric": "composition"}]))
+        write_report(target, replace(study, results=[replace(study.results[0], cell={})]))
     assert target.read_text() == "old"
 
 

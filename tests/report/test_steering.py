@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from diffusae.evaluation.result import Estimate, Result
 from diffusae.report.page import render_page
 from diffusae.report.pictures import PictureBook
-from diffusae.report.steering import strength_lines, strip_tables
+from diffusae.report.sections.steering import strength_lines, strip_tables
 from diffusae.report.study import Run, Steered, Strip, Study
 
 IMAGE = np.full((4, 4, 3), 120, np.uint8)
@@ -24,7 +25,7 @@ def told(value: float, n: int = 8) -> dict[str, Any]:
     return {"value": value, "ci95": [max(0.0, value - 0.25), min(1.0, value + 0.25)], "n": n}
 
 
-def rows() -> list[dict[str, Any]]:
+def rows() -> list[Result]:
     """Towards alone: without an edit 0.125, at 0.5 0.375, at 1 0.875; objects kept 1, 0.875, 0.5. 1
     was chosen.
     """
@@ -34,16 +35,15 @@ def rows() -> list[dict[str, Any]]:
         "steering_towards_kept": {"0": told(1.0), "1": told(0.5), "0.5": told(0.875)},
     }
     return [
-        {
-            "metric": metric,
-            **by["1"],
-            "higher_is_better": True,
-            "unit": "share",
-            "cell": cell,
-            "version": 1,
-            "baselines": {"no_edit": by["0"]},
-            "details": {"strength": 1.0, "by_strength": by},
-        }
+        Result(
+            metric,
+            Estimate.from_json(by["1"]),
+            True,
+            "share",
+            cell,
+            {"no_edit": Estimate.from_json(by["0"])},
+            {"strength": 1.0, "by_strength": by},
+        )
         for metric, by in shares.items()
     ]
 

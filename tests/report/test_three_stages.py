@@ -9,8 +9,9 @@ from matplotlib.colors import same_color
 from matplotlib.lines import Line2D
 
 from diffusae.errors import UserError
-from diffusae.report.tables import Figure
+from diffusae.evaluation.result import Estimate, Result
 from diffusae.report.three_stage_chart import three_stage_chart
+from diffusae.report.three_stages import CONTROLS as CONTROL_NAMES
 from diffusae.report.three_stages import lines_of, signed, verdicts_of
 from report.rows import claimed, figure, staged
 
@@ -19,7 +20,7 @@ MIDDLE: dict[str, Any] = {"window": "middle", "bounds": (0.6, 0.2), "t": 0.5}
 FINAL: dict[str, Any] = {"window": "final", "bounds": (0.2, 0.0), "t": 0.1}
 
 
-def rows() -> list[dict[str, Any]]:
+def rows() -> list[Result]:
     return [
         staged("style", figure(0.6, (0.4, 0.8), 16), **FINAL),
         staged("style", figure(0.9, (0.8, 1.0), 16), blocks=["down", "mid", "up"], **MIDDLE),
@@ -149,6 +150,26 @@ def test_nothing_of_the_chart_lies_outside_the_picture_or_on_another_text(cells:
         assert not any(box.overlaps(other) for other in boxes[:index])
 
 
+@pytest.mark.parametrize("blocks", [1, 4])
+@pytest.mark.parametrize("controls", [0, 1, 5, 12])
+def test_the_legend_lies_inside_the_picture_for_any_number_of_controls(
+    controls: int, blocks: int
+) -> None:
+    names = (*CONTROL_NAMES, *(f"another control, number {i}" for i in range(7)))[:controls]
+    beside = dict.fromkeys(names, figure(0.3, (0.2, 0.5), 24))
+    many = [
+        staged("spatial", figure(0.5, None, 9), controls=beside, chance=0.25, block=f"block_{i}")
+        for i in range(blocks)
+    ]
+    drawn = three_stage_chart(lines_of(many))
+    renderer = FigureCanvasAgg(drawn).get_renderer()
+    drawn.draw(renderer)
+    legend, first = drawn.legends[0].get_window_extent(renderer), drawn.axes[0]
+    assert len(drawn.legends[0].get_texts()) == blocks + controls + 1
+    assert legend.x0 >= 0 and legend.x1 <= drawn.bbox.width and legend.y1 <= drawn.bbox.height
+    assert all(text.get_window_extent(renderer).y1 < legend.y0 for text in first.texts)
+
+
 def test_a_mark_says_how_the_concepts_stand() -> None:
     standing = {
         "no_edit": "better",
@@ -176,7 +197,7 @@ def test_a_mark_says_how_the_concepts_stand() -> None:
     ],
 )
 def test_a_difference_carries_its_sign(each: dict[str, Any], text: str) -> None:
-    assert signed(Figure.of(each)) == text
+    assert signed(Estimate.from_json(each)) == text
 
 
 def test_a_verdict_counts_the_cells_of_each_kind() -> None:
@@ -206,6 +227,6 @@ def test_no_lines_and_rows_that_lack_a_field_are_refused() -> None:
     with pytest.raises(UserError, match="evaluate spatial or global first"):
         three_stage_chart([])
     with pytest.raises(UserError, match="a row of the three-stage table is incomplete"):
-        lines_of([{"metric": "spatial_success", "cell": {}, "details": {}}])
+        lines_of([Result("spatial_success", Estimate(None), True, "share")])
     with pytest.raises(UserError, match="a claim is incomplete"):
         verdicts_of([{"window": "early"}])

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, NoReturn
@@ -80,6 +81,18 @@ class CommandLine:
             config_dir=found.config_dir,
             config_name=found.config_name,
         )
+
+    def plugins(self) -> list[str]:
+        """The packages that `plugins=[...]` names; a text that cannot be read is refused later."""
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        packages: list[str] = []
+        for text in self.overrides:
+            if text.startswith("plugins="):
+                with suppress(HydraException):
+                    value = OverridesParser.create().parse_override(text).value()
+                    packages += [str(name) for name in (value if isinstance(value, list) else [])]
+        return packages
 
     def checked(self, stage: str) -> DictConfig:
         """The configuration of the first job; `UserError` for every override that cannot be."""

@@ -35,6 +35,9 @@ STAGES: dict[str, str] = {
 CHOICES = {"evaluate": "evaluation", "steer": "intervention"}
 """Stages of whose configuration one group says what is done."""
 
+UNCHECKED = ("hookpoints", "report", "compare", "miniature")
+"""Stages that need no study that could be carried out."""
+
 POSITIONAL = {"concepts": "word"}
 """Stages that take one bare word, and the setting that it stands for."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,10 @@ class Gallery:
     latents: list[int]
     image_ids: list[list[str]]
     maps: list[Float[Tensor, "pictures h w"]]
+
+    def entries(self) -> Iterator[tuple[int, list[str], Float[Tensor, "pictures h w"]]]:
+        """Every latent with its pictures and its maps on them."""
+        return zip(self.latents, self.image_ids, self.maps, strict=True)
 
     def save(self, directory: Path | str) -> None:
         """Write gallery.safetensors (one tensor a latent) and, last, gallery.json; atomically."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import matplotlib
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from diffusae.report.pictures import heat_colours
-
 SIDE = 96
 OPACITY = 0.6
+_HEAT = matplotlib.colormaps["inferno"]
 
 
 def montage(
@@ -40,3 +40,12 @@ def _square(image: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "
     """Enlarge with hard pixels, or shrink smoothly."""
     way = Image.Resampling.NEAREST if max(image.shape[:2]) <= side else Image.Resampling.LANCZOS
     return np.asarray(Image.fromarray(image).resize((side, side), way))
+
+
+def heat_colours(
+    values: Float[np.ndarray, "h w"], *, low: float, high: float
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Colours of a map; values are cut to [low, high], and what is not finite counts as `low`."""
+    scale = high - low if high > low else 1.0
+    shares = np.clip((np.nan_to_num(values, nan=low, posinf=low, neginf=low) - low) / scale, 0, 1)
+    return (_HEAT(shares)[..., :3] * 255).round().astype(np.uint8)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any
 
+from diffusae import plugins
 from diffusae.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _metrics: dict[str, Metric[Any] | EntryPoint] = {
 
 def names() -> tuple[str, ...]:
     """Of all metrics, in the order in which they are listed; nothing is imported."""
-    return tuple(_metrics)
+    return tuple(_known())
 
 
 def metric(name: str) -> Metric[Any]:
@@ -49,7 +50,7 @@ def metric(name: str) -> Metric[Any]:
     """
     from diffusae.metrics.metric import Metric
 
-    if name not in _metrics:
+    if name not in _known():
         raise unknown("metric", name, _metrics)
     made = _metrics[name]
     if isinstance(made, EntryPoint):
@@ -62,7 +63,19 @@ def metric(name: str) -> Metric[Any]:
 
 def metrics() -> list[Metric[Any]]:
     """All metrics; imports their modules."""
-    return [metric(name) for name in _metrics]
+    return [metric(name) for name in _known()]
+
+
+def _known() -> dict[str, Metric[Any] | EntryPoint]:
+    """All metrics, with those of the user's own packages."""
+    for part in plugins.parts("metrics"):
+        if part.name in _HERE:
+            raise UserError(
+                f"the plug-in {part.package} has a metric {part.name!r}, which is built in; give it"
+                " another name"
+            )
+        _metrics.setdefault(part.name, part)
+    return _metrics
 
 
 def register(added: Metric[Any] | EntryPoint) -> None:

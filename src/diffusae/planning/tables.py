@@ -11,7 +11,6 @@ from typing import Annotated, Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
-from diffusae.planning import timing
 from diffusae.planning.estimate import StreamEstimate, StudyEstimate
 from diffusae.settings import Settings, Within
 from diffusae.study.streams import SEEN_SPLITS, TRAINING_SPLIT
@@ -74,6 +73,8 @@ def measured_rates(study: Study, counted: StudyEstimate) -> Rates:
         )
     elif settings.probe and seconds is None:
         if source.is_dir():
+            from diffusae.planning import timing
+
             log.info("measuring a picture")
             seconds = timing.seconds_per_picture(study)
         else:
@@ -83,6 +84,8 @@ def measured_rates(study: Study, counted: StudyEstimate) -> Rates:
                 source,
             )
     if settings.probe and vectors is None:
+        from diffusae.planning import timing
+
         log.info("measuring training steps")
         by_width = {d_in: timing.vectors_per_second(study, d_in) for d_in in widths}
     return Rates(seconds, by_width)

@@ -6,7 +6,7 @@ specification is HEATMAP, over a table of the overview run, and the same heat ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from wandb_workspaces import expr
 
+from diffusae.evaluation.result import Result
 from diffusae.report.knowledge import answers_of, by_task
 from diffusae.report.plots import TIME_LABEL
 from diffusae.report.tables import capital, plain, rows_of
@@ -89,8 +90,6 @@ HEATMAP: dict[str, Any] = {
     ],
 }
 
-Row = Mapping[str, Any]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Dashboard:
@@ -112,11 +111,11 @@ class Dashboard:
     entity: str
     experiment: str
     overview: str
-    results: Sequence[Row]
+    results: Sequence[Result]
     metrics: Sequence[str]
     training: Sequence[str]
     galleries: Sequence[str]
-    interventions: Sequence[Row] = ()
+    interventions: Sequence[Result] = ()
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ class Part:
     panels: list[Any]
 
 
-def grid_rows(results: Sequence[Row], metric: str) -> list[list[Any]]:
+def grid_rows(results: Sequence[Result], metric: str) -> list[list[Any]]:
     """The rows of the overview run's table `grid/<metric>`, in the order of COLUMNS; cells without
     data are left out.
     """
@@ -148,7 +147,7 @@ def grid_rows(results: Sequence[Row], metric: str) -> list[list[Any]]:
     ]
 
 
-def curve_points(results: Sequence[Row], metrics: Sequence[str]) -> list[dict[str, float]]:
+def curve_points(results: Sequence[Result], metrics: Sequence[str]) -> list[dict[str, float]]:
     """For the overview run: one step for each t, from 1 to 0, with every metric of every block and
     conditioning.
     """
@@ -346,7 +345,7 @@ def specifications(shown: Dashboard) -> dict[str, Any]:
     return {"chart": {"name": CHART, "spec": HEATMAP}, **dumped}
 
 
-def stage_rows(results: Sequence[Row]) -> list[list[Any]]:
+def stage_rows(results: Sequence[Result]) -> list[list[Any]]:
     """The rows of the overview run's table of interventions, in the order of STAGES_COLUMNS: one an
     edit, place and method.
     """
@@ -368,7 +367,7 @@ def stage_rows(results: Sequence[Row]) -> list[list[Any]]:
     ]
 
 
-def knowledge_rows(results: Sequence[Row]) -> list[list[Any]]:
+def knowledge_rows(results: Sequence[Result]) -> list[list[Any]]:
     """The rows of the overview run's table of knowledge, in the order of KNOWLEDGE_COLUMNS: one a
     task and reader.
     """
@@ -414,7 +413,7 @@ def title(metric: str) -> str:
 
 
 def _heatmap(shown: Dashboard, metric: str) -> wr.CustomChart:
-    higher = rows_of(shown.results, metric)[0].higher_is_better
+    higher = rows_of(shown.results, metric)[0].result.higher_is_better
     chart = wr.CustomChart.from_table(
         f"grid/{metric}",
         chart_fields={"line": COLUMNS[0], "t": "t", "value": "value"},
@@ -428,7 +427,7 @@ def _curve(metric: str, block: str, conditioning: str) -> str:
     return f"over_t/{metric}/{line_name(block, conditioning)}"
 
 
-def _curves(results: Sequence[Row], metric: str) -> list[Any]:
+def _curves(results: Sequence[Result], metric: str) -> list[Any]:
     return list(
         dict.fromkeys(
             _curve(metric, row.block, row.conditioning) for row in rows_of(results, metric)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusae.activations.schema import Cell
-from diffusae.evaluation.result import load_results
+from diffusae.evaluation.result import Result, load_results
 from diffusae.files import atomic_write_json, remove_left_overs
 from diffusae.report.dashboard import (
     CHART,
@@ -51,24 +51,22 @@ log = logging.getLogger(__name__)
 FILE = "wandb.json"
 
 
-def shown_results(study: Study) -> list[dict[str, Any]]:
+def shown_results(study: Study) -> list[Result]:
     """The rows of every finished evaluation of the autoencoders with the study's tag."""
-    rows = []
+    rows: list[Result] = []
     for directory, record in finished_runs(study.directory / "evaluation", "*/*"):
         if record.stage == "evaluate":  # curves over t and other summaries are of no single cell
             tag = study.cfg.sae.tag
             found = load_results(directory / "results.json")
-            rows += [
-                row.to_json() for row in found if directory.name == f"{Cell(**row.cell).key}-{tag}"
-            ]
+            rows += [row for row in found if directory.name == f"{Cell(**row.cell).key}-{tag}"]
     return rows
 
 
-def shown_interventions(study: Study) -> list[dict[str, Any]]:
+def shown_interventions(study: Study) -> list[Result]:
     """The rows of the three-stage table that are of the study's tag."""
     there = finished_runs(study.directory / "evaluation" / THREE_STAGES, ".")
     rows = [row for directory, _ in there for row in load_results(directory / "results.json")]
-    return [row.to_json() for row in rows if row.details["tag"] == study.cfg.sae.tag]
+    return [row for row in rows if row.details["tag"] == study.cfg.sae.tag]
 
 
 def shown_evaluations(study: Study) -> list[Evaluated]:

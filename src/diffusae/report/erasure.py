@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusae.errors import UserError
+from diffusae.evaluation.result import NO_DATA, Estimate
 from diffusae.report.study import ErasureRun
-from diffusae.report.tables import Figure, Headline
 
-PREFIX = "erasure_"
-"""What the metrics' names begin with."""
 NONE, OWN = "none", "text_edit"
 PLAIN, OTHERS = "plain", "others"
 DEFENCES = (NONE, OWN, "negative_prompt", "safe_guidance", "word_removal", "update_ablation")
@@ -30,8 +28,8 @@ class Trade:
     """
 
     strength: float
-    attack: Figure
-    aligned: Figure
+    attack: Estimate
+    aligned: Estimate
     chosen: bool
 
 
@@ -43,8 +41,8 @@ class Line:
 
     defence: str
     strength: float
-    attacks: Mapping[str, Figure]
-    harms: Mapping[str, Figure]
+    attacks: Mapping[str, Estimate]
+    harms: Mapping[str, Estimate]
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,8 @@ class Variant:
 
     name: str
     strength: float
-    attack: Figure
-    aligned: Figure
+    attack: Estimate
+    aligned: Estimate
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,64 +93,6 @@ def targets_of(run: ErasureRun) -> list[Target]:
         ) from error
 
 
-def erasure_headline(targets: Sequence[Target]) -> Headline:
-    """The findings in sentences: what the text edit leaves of every target, and of the prompts that
-    do not ask for it.
-    """
-    sentences, harmed, kept = [], [], []
-    for target in targets:
-        lines = {line.defence: line for line in target.lines}
-        if not {NONE, OWN} <= lines.keys():
-            continue
-        without, own = lines[NONE], lines[OWN]
-        sentences.append(
-            f"steered away from {target.name},"
-            f" {_from_to(without.attacks.get(PLAIN), own.attacks.get(PLAIN))} of the prompts that"
-            " name it still show it, and"
-            f" {_from_to(without.harms.get(_ALIGNED), own.harms.get(_ALIGNED))} of the others are"
-            " drawn as asked"
-        )
-        if not _below(own.attacks.get(PLAIN), without.attacks.get(PLAIN)):
-            kept.append(target.name)
-        if _below(own.harms.get(_ALIGNED), without.harms.get(_ALIGNED)):
-            harmed.append(target.name)
-    if not sentences:
-        return Headline("No erasure results yet.", "", "", None)
-    verdict = (
-        f"Fewer show it, by whole intervals, for {len(sentences) - len(kept)} of {len(sentences)}"
-        " targets"
-    )
-    verdict += f" (not {', '.join(kept)})" if kept else ""
-    verdict += (
-        f"; other prompts suffer by whole intervals for {', '.join(harmed)}."
-        if harmed
-        else "; no harm to other prompts is told apart."
-    )
-    finding = "; ".join(sentences)
-    return Headline(f"{finding[0].upper()}{finding[1:]}.", verdict, "", not kept and not harmed)
-
-
-def _from_to(before: Figure | None, after: Figure | None) -> str:
-    told = [
-        "no data" if each is None or each.value is None else f"{each.value:.2f}"
-        for each in (before, after)
-    ]
-    return f"{told[1]} (without: {told[0]})"
-
-
-def _below(figure: Figure | None, other: Figure | None) -> bool:
-    """Whether a figure lies below another by whole intervals."""
-    intervals = [None if each is None else each.ci95 for each in (figure, other)]
-    return (
-        intervals[0] is not None and intervals[1] is not None and intervals[0][1] < intervals[1][0]
-    )
-
-
-def is_erasure(metric: str) -> bool:
-    """Whether a metric is of this benchmark."""
-    return metric.startswith(PREFIX)
-
-
 def defence_order(name: str) -> tuple[int, str]:
     """The key that sorts defences."""
     return (DEFENCES.index(name) if name in DEFENCES else len(DEFENCES), name)
@@ -170,8 +110,8 @@ def _target(run: ErasureRun, name: str, rows: Sequence[Mapping[str, Any]]) -> Ta
         curves[defence] = [
             Trade(
                 strength,
-                known.get((defence, strength, PLAIN, "found"), _NOTHING),
-                known.get((defence, strength, OTHERS, "aligned"), _NOTHING),
+                known.get((defence, strength, PLAIN, "found"), NO_DATA),
+                known.get((defence, strength, OTHERS, "aligned"), NO_DATA),
                 strength == chosen.get(defence),
             )
             for strength in strengths
@@ -209,14 +149,14 @@ def _target(run: ErasureRun, name: str, rows: Sequence[Mapping[str, Any]]) -> Ta
 
 
 def _variants(own: str, rows: Iterable[Mapping[str, Any]]) -> list[Variant]:
-    found: dict[tuple[str, float], dict[str, Figure]] = {}
+    found: dict[tuple[str, float], dict[str, Estimate]] = {}
     for row in rows:
         wanted = (row["kind"], row["measure"]) in ((PLAIN, "found"), (OTHERS, "aligned"))
         if row["defence"] == OWN and wanted:
             place = found.setdefault((str(row["variant"]), float(row["strength"])), {})
             place[str(row["measure"])] = _figure(row)
     variants = [
-        Variant(name, strength, each.get("found", _NOTHING), each.get("aligned", _NOTHING))
+        Variant(name, strength, each.get("found", NO_DATA), each.get("aligned", NO_DATA))
         for (name, strength), each in found.items()
     ]
     if all(each.name == own for each in variants):
@@ -224,15 +164,12 @@ def _variants(own: str, rows: Iterable[Mapping[str, Any]]) -> list[Variant]:
     return sorted(variants, key=lambda each: (each.name != own, each.name, each.strength))
 
 
-_NOTHING = Figure(None, None, 0)
-
-
 def _key(row: Mapping[str, Any]) -> tuple[str, float, str, str]:
     return str(row["defence"]), float(row["strength"]), str(row["kind"]), str(row["measure"])
 
 
-def _figure(row: Mapping[str, Any]) -> Figure:
+def _figure(row: Mapping[str, Any]) -> Estimate:
     value, low, high = (float(row[name]) for name in ("value", "low", "high"))
     if math.isnan(value):
-        return _NOTHING
-    return Figure(value, None if math.isnan(low) else (low, high), int(row["n"]))
+        return NO_DATA
+    return Estimate(value, None if math.isnan(low) else (low, high), int(row["n"]))

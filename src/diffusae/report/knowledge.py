@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -15,11 +14,10 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 
 from diffusae.errors import UserError
+from diffusae.evaluation.result import Estimate, Result
 from diffusae.report.plots import TIME_LABEL
 from diffusae.report.style import BASELINE_LINES, INK, LINES, MUTED, STYLE, block_colours
 from diffusae.report.tables import (
-    Figure,
-    Headline,
     Row,
     blocks_of,
     capital,
@@ -72,9 +70,9 @@ class Answer:
     task: str
     n_classes: int
     n: int
-    majority: Figure | None
-    pixels: Figure | None
-    random: Figure | None
+    majority: Estimate | None
+    pixels: Estimate | None
+    random: Estimate | None
     best: Mapping[str, Best]
 
     @property
@@ -105,7 +103,7 @@ class Answer:
         )
 
 
-def by_task(results: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, list[Row]]]:
+def by_task(results: Iterable[Result]) -> dict[str, dict[str, list[Row]]]:
     """Task -> reader -> its rows, tasks and readers in the order in which they appear.
 
     Raises:
@@ -113,7 +111,7 @@ def by_task(results: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, list[Ro
     """
     results = list(results)
     found: dict[str, dict[str, list[Row]]] = {}
-    for metric in dict.fromkeys(str(row.get("metric")) for row in results):
+    for metric in dict.fromkeys(row.metric for row in results):
         if metric.startswith(PREFIX):
             rows = rows_of(results, metric)
             try:
@@ -126,35 +124,16 @@ def by_task(results: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, list[Ro
     return found
 
 
-def knowledge_headline(answers: Sequence[Answer]) -> Headline:
-    """The findings in sentences. Cells and readers are those that the tuning pictures choose."""
-    unclear = {answer.task: answer.uncleared for answer in answers if answer.uncleared}
-    cleared = len(answers) - len(unclear)
-    verdict = (
-        f"In {cleared} of {len(answers)} tasks the interval clears the majority class, the pixels"
-        " and the best cell of random weights"
-    )
-    listed = "; ".join(f"{plain(task)}: {', '.join(names)}" for task, names in unclear.items())
-    return Headline(
-        finding=f"Read best: {'; '.join(answer.sentence for answer in answers)}.",
-        verdict=f"{verdict}. Not cleared: {listed}." if unclear else f"{verdict}.",
-        overview="",
-        cleared=not unclear,
-    )
-
-
-def knowledge_metrics(results: Iterable[Mapping[str, Any]]) -> set[str]:
+def knowledge_metrics(results: Iterable[Result]) -> set[str]:
     """The metrics among the rows whose tables stand in the section of knowledge."""
     return {
-        metric
-        for row in results
-        if (metric := str(row["metric"])).startswith((PREFIX, _ENTROPY, _SIGMA))
+        metric for row in results if (metric := row.metric).startswith((PREFIX, _ENTROPY, _SIGMA))
     }
 
 
-def purity_titles(results: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+def purity_titles(results: Iterable[Result]) -> dict[str, str]:
     """The heat maps of purity: the entropy of every task."""
-    metrics = dict.fromkeys(str(row["metric"]) for row in results)
+    metrics = dict.fromkeys(row.metric for row in results)
     return {
         metric: f"{capital(plain(metric.removeprefix(_ENTROPY)))} of a latent's top pictures: bits"
         for metric in metrics
@@ -162,7 +141,7 @@ def purity_titles(results: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
-def answers_of(results: Iterable[Mapping[str, Any]]) -> list[Answer]:
+def answers_of(results: Iterable[Result]) -> list[Answer]:
     """One answer a task that has data."""
     answers = []
     for task, readers in by_task(results).items():
@@ -207,7 +186,7 @@ def _best(rows: Sequence[Row]) -> Best | None:
     return Best(best, alike, len(known))
 
 
-def knowledge_chart(results: Iterable[Mapping[str, Any]]) -> Drawing:
+def knowledge_chart(results: Iterable[Result]) -> Drawing:
     """Accuracy against t: a column a task, a line of panels a reader, a colour a block, with
     intervals and baselines.
 
@@ -274,7 +253,7 @@ def _draw_panel(panel: Axes, rows: Sequence[Row], colours: Mapping[str, str]) ->
 
 
 def _draw_line(panel: Axes, rows: Sequence[Row], colour: str, conditioning: str) -> None:
-    def values(figures: Sequence[Figure | None]) -> list[float]:
+    def values(figures: Sequence[Estimate | None]) -> list[float]:
         return [np.nan if each is None or each.value is None else each.value for each in figures]
 
     times = [row.t for row in rows]

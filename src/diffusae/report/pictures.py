@@ -10,17 +10,17 @@ import io
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from markupsafe import Markup
 from PIL import Image
 
+from diffusae.concepts.montage import heat_colours
+
 # A picture up to this size is kept bit by bit and enlarged with hard pixels; a larger one is shrunk
 # to LARGEST and compressed.
 SMALL = 96
 LARGEST = 224
-_HEAT = matplotlib.colormaps["inferno"]
 
 
 class PictureBook:
@@ -104,15 +104,6 @@ def score_map(
         '<image class="pixels" width="100" height="{}" preserveAspectRatio="none" href="{}"/>'
     ).format(_height(image), _png_uri(heat_colours(values, low=low, high=high)))
     return _element(drawn, *layers, height=_height(image), alt=alt)
-
-
-def heat_colours(
-    values: Float[np.ndarray, "h w"], *, low: float, high: float
-) -> UInt8[np.ndarray, "h w 3"]:
-    """Colours of a map; values are cut to [low, high], and what is not finite counts as `low`."""
-    scale = high - low if high > low else 1.0
-    shares = np.clip((np.nan_to_num(values, nan=low, posinf=low, neginf=low) - low) / scale, 0, 1)
-    return (_HEAT(shares)[..., :3] * 255).round().astype(np.uint8)
 
 
 def outline_path(mask: Bool[np.ndarray, "H W"]) -> str:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 from numpy.typing import NDArray
 
 from diffusae.errors import UserError
+from diffusae.evaluation.result import Result
 
 PredictionKey = tuple[str, str, float, str]
 """(block, conditioning, t, noun)"""
@@ -117,6 +118,7 @@ class Concept:
         pictures: the pictures and the latent's map on each, [h, w], data units, the strongest
             first.
         run: the run that labelled the cell.
+        steer: the command that steers with it; "" where there is none.
     """
 
     cell_key: str
@@ -129,6 +131,12 @@ class Concept:
     firing_frequency: float | None
     pictures: Sequence[tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "h w"]]]
     run: Run | None = None
+    steer: str = ""
+
+    @property
+    def anchor(self) -> str:
+        """Its id on the page, such as "mid-t0.50-cond-k10-latent-373"."""
+        return f"{self.cell_key}-latent-{self.latent}"
 
     def __post_init__(self) -> None:
         name = f"latent {self.latent} of {self.cell_key}"
@@ -291,12 +299,10 @@ class Study:
         contact_sheet: generated pictures, to judge the model by eye, or those that were given to
             it.
         given: whether the pictures were given to the model, not made by it.
-        results: rows as `diffusae.evaluation.result.Result.to_json` gives them, of all metrics and
-            cells.
-        emergence: rows of the curves over t, as `diffusae.evaluation.emergence.emergence_result`
-            makes them.
-        three_stages: rows of the three-stage table, as `diffusae.summaries.three_stages` makes
+        results: of all metrics and cells.
+        emergence: the curves over t, as `diffusae.evaluation.emergence.emergence_result` makes
             them.
+        three_stages: the three-stage table, as `diffusae.summaries.three_stages` makes it.
         claims: what these rows say of the paper's claims, as
             `diffusae.evaluation.three_stages.judged` gives it.
         examples: pictures before and after interventions.
@@ -313,9 +319,9 @@ class Study:
     facts: Mapping[str, str] = field(default_factory=dict)
     contact_sheet: Sequence[Picture] = ()
     given: bool = False
-    results: Sequence[Mapping[str, Any]] = ()
-    emergence: Sequence[Mapping[str, Any]] = ()
-    three_stages: Sequence[Mapping[str, Any]] = ()
+    results: Sequence[Result] = ()
+    emergence: Sequence[Result] = ()
+    three_stages: Sequence[Result] = ()
     claims: Sequence[Mapping[str, Any]] = ()
     examples: Sequence[Examples] = ()
     erasures: Sequence[ErasureRun] = ()

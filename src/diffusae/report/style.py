@@ -1,20 +1,12 @@
-"""The one look of all charts, and their way into the page.
+"""The look of pictures of charts, for W&B and the documentation, and the colours of blocks.
 
-A block is a colour, a conditioning a line style, a baseline a thin grey line. Text, axes and
-background take the page's own colours, so that a chart fits a light page, a dark page and paper.
+A block is a colour, a conditioning a line style, a baseline a thin grey line.
 """
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
 from typing import Any
-
-import matplotlib
-from markupsafe import Markup
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, which the colour-blind can tell apart.
 BLOCK_COLOURS = {"down": "#0072b2", "mid": "#d55e00", "up": "#009e73"}
@@ -28,9 +20,7 @@ BASELINE_LINES = (
     (0, (2.5, 1.2)),
     (0, (9, 2, 1, 2)),
 )
-# Drawn with the first, shown with the second.
-_PAGE_COLOURS = {"#1b1f24": "var(--ink)", "#6e7781": "var(--muted)", "#d8dee4": "var(--line)"}
-INK, MUTED, _GRID = _PAGE_COLOURS
+INK, MUTED, _GRID = "#1b1f24", "#6e7781", "#d8dee4"
 STYLE: dict[Any, Any] = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -57,11 +47,7 @@ STYLE: dict[Any, Any] = {
     "ytick.major.size": 0,
     "xtick.major.width": 0.7,
     "legend.frameon": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "diffusae",
 }
-# Inches of the page; a wider chart scrolls, so that its text keeps its size.
-_WIDEST = 11.6
 
 
 def block_colours(blocks: Sequence[str]) -> dict[str, str]:
@@ -69,28 +55,3 @@ def block_colours(blocks: Sequence[str]) -> dict[str, str]:
     others = [block for block in blocks if block not in BLOCK_COLOURS]
     shared = {block: _MORE_COLOURS[i % len(_MORE_COLOURS)] for i, block in enumerate(others)}
     return {block: BLOCK_COLOURS.get(block) or shared[block] for block in blocks}
-
-
-def svg(figure: Figure, *, name: str, alt: str) -> Markup:
-    """The figure as an inline SVG element with a text alternative; `name` keeps its ids apart from
-    others'.
-
-    The same figure gives the same bytes. Text stays text, in the page's font.
-    """
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with matplotlib.rc_context(STYLE):
-        FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    # An inline style sheet would hold for the whole page; page.css has this rule for charts.
-    text = re.sub(r"<defs>\s*<style[^>]*>[^<]*</style>\s*</defs>", "", text, count=1)
-    text = re.sub(r'\b(id="|xlink:href="#)', rf"\g<1>{name}-", text).replace(
-        "url(#", f"url(#{name}-"
-    )
-    text = re.sub(r"font-family: [^;\"]*;?", "", text)
-    for colour, variable in _PAGE_COLOURS.items():
-        text = text.replace(colour, variable)
-    wide = " wide" if figure.get_figwidth() > _WIDEST else ""
-    head = Markup('<svg class="chart{}" role="img" aria-label="{}" ').format(wide, alt)
-    return head + Markup(text[len("<svg ") :])

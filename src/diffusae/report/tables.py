@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusae.errors import UserError
+from diffusae.evaluation.result import Estimate, Result
 
 NO_DATA = "no data"
 _BLOCKS = ("down", "mid", "up")
@@ -16,62 +17,68 @@ _CONDITIONINGS = ("cond", "uncond")
 _NAMES = {"fvu": "FVU", "scaled_mse": "scaled MSE", "l0": "L0", "pca": "PCA"}
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A value with its 95 % interval and count; None where there are no data or no interval."""
+def text_of(estimate: Estimate, decimals: int = 3) -> str:
+    """Such as "0.310 [0.280, 0.340]"."""
+    shown = number(estimate.value, decimals)
+    return shown if estimate.ci95 is None else f"{shown} {interval(estimate, decimals)}"
 
-    value: float | None
-    ci95: tuple[float, float] | None
-    n: int
 
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Figure:
-        """From a row of results.json or one of its baselines."""
-        ci95 = row["ci95"]
-        return cls(
-            row["value"], None if ci95 is None else (float(ci95[0]), float(ci95[1])), row["n"]
-        )
-
-    def text(self, decimals: int = 3) -> str:
-        """Such as "0.310 [0.280, 0.340]"."""
-        if self.value is None:
-            return NO_DATA
-        shown = number(self.value, decimals)
-        return shown if self.ci95 is None else f"{shown} {self.interval(decimals)}"
-
-    def interval(self, decimals: int = 3) -> str:
-        """Such as "[0.280, 0.340]"."""
-        if self.ci95 is None:
-            return "no interval"
-        return f"[{number(self.ci95[0], decimals)}, {number(self.ci95[1], decimals)}]"
+def interval(estimate: Estimate, decimals: int = 3) -> str:
+    """Such as "[0.280, 0.340]"."""
+    if estimate.ci95 is None:
+        return "no interval"
+    return f"[{number(estimate.ci95[0], decimals)}, {number(estimate.ci95[1], decimals)}]"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One metric at one cell. `baselines` keep the order of the file."""
+    """The result of one metric at one cell. `baselines` keep the order of the file."""
 
-    metric: str
+    result: Result
     block: str
     t: float
     conditioning: str
-    figure: Figure
-    baselines: Mapping[str, Figure]
-    higher_is_better: bool
-    unit: str
-    details: Mapping[str, Any]
 
-    def clears(self, baseline: Figure) -> bool | None:
-        """Whether the whole interval is better than the whole interval of a baseline.
-
-        A baseline without an interval counts as its value. None: there is nothing to compare.
-        """
-        if self.figure.ci95 is None or baseline.value is None:
-            return None
-        low, high = baseline.ci95 or (baseline.value, baseline.value)
-        return self.figure.ci95[0] > high if self.higher_is_better else self.figure.ci95[1] < low
+    @classmethod
+    def of(cls, result: Result) -> Row:
+        """The row of a result; `UserError` where its cell lacks a coordinate."""
+        try:
+            cell = result.cell
+            return cls(result, str(cell["block"]), float(cell["t"]), str(cell["conditioning"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"a row of {result.metric} is incomplete ({error!r}); evaluate this cell again"
+            ) from error
 
     @property
-    def rivals(self) -> dict[str, Figure]:
+    def figure(self) -> Estimate:
+        """The metric's value with its interval."""
+        return self.result.estimate
+
+    @property
+    def baselines(self) -> Mapping[str, Estimate]:
+        """Name -> its value on the same data."""
+        return self.result.baselines
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What explains the value."""
+        return self.result.details
+
+    @property
+    def place(self) -> str:
+        """Such as "mid · t = 0.50 · cond"."""
+        return f"{self.block} · t = {self.t:.2f} · {self.conditioning}"
+
+    def clears(self, baseline: Estimate) -> bool | None:
+        """Whether the whole interval is better than the whole interval of a baseline; None: there
+        is nothing to compare.
+        """
+        by = lead(self.figure, baseline, higher_is_better=self.result.higher_is_better)
+        return None if by is None else by > 0
+
+    @property
+    def rivals(self) -> dict[str, Estimate]:
         """The baselines to be cleared: those with data, without ceilings (what the best could
         reach) and probes (what a reader reaches that was shown the labels).
         """
@@ -89,34 +96,25 @@ class Row:
         return [name for name, each in self.rivals.items() if not self.clears(each)]
 
 
-def rows_of(results: Iterable[Mapping[str, Any]], metric: str) -> list[Row]:
+def lead(own: Estimate, baseline: Estimate, *, higher_is_better: bool) -> float | None:
+    """By how much the whole interval of `own` is better than the whole interval of a baseline: the
+    distance of their nearer ends, negative where they overlap.
+
+    A baseline without an interval counts as its value. None: there is nothing to compare.
+    """
+    if own.ci95 is None or baseline.value is None:
+        return None
+    low, high = baseline.ci95 or (baseline.value, baseline.value)
+    return own.ci95[0] - high if higher_is_better else low - own.ci95[1]
+
+
+def rows_of(results: Iterable[Result], metric: str) -> list[Row]:
     """The rows of one metric, in the order: block, t from 1 to 0, conditioning.
 
     Raises:
-        UserError: a row that lacks a field.
+        UserError: a row whose cell lacks a coordinate.
     """
-    try:
-        rows = [
-            Row(
-                metric=metric,
-                block=str(each["cell"]["block"]),
-                t=float(each["cell"]["t"]),
-                conditioning=str(each["cell"]["conditioning"]),
-                figure=Figure.of(each),
-                baselines={
-                    name: Figure.of(baseline) for name, baseline in each["baselines"].items()
-                },
-                higher_is_better=each["higher_is_better"],
-                unit=each["unit"],
-                details=each.get("details", {}),
-            )
-            for each in results
-            if each["metric"] == metric
-        ]
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"a row of {metric} is incomplete ({error!r}); evaluate this cell again"
-        ) from error
+    rows = [Row.of(result) for result in results if result.metric == metric]
     return sorted(rows, key=lambda row: cell_order(row.block, row.t, row.conditioning))
 
 
@@ -171,85 +169,6 @@ def main_block(names: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Headline:
-    """The findings in sentences: of one cell, its comparison with the baselines, and over the grid.
-
-    `cleared` is None where nothing can be said.
-    """
-
-    finding: str
-    verdict: str
-    overview: str
-    cleared: bool | None
-
-
-def headline(results: Iterable[Mapping[str, Any]]) -> Headline:
-    """What composition prediction found, in words made from the rows.
-
-    The cell is fixed beforehand, not picked for its value: the mid block (else the first), cond,
-    first step.
-    """
-    rows = rows_of(results, "composition")
-    if not rows:
-        return Headline("No composition results yet.", "", "", None)
-    block = main_block(row.block for row in rows)
-    of_block = [row for row in rows if row.block == block]
-    conditioning = conditionings_of(row.conditioning for row in of_block)[0]
-    row = next(each for each in of_block if each.conditioning == conditioning)
-    finding = (
-        f"{cell_text(row)}: {row.unit} {row.figure.text(2)} at t = {row.t:.2f}, n = {row.figure.n}"
-    )
-    if row.figure.value is None:
-        finding = f"{cell_text(row)}: {NO_DATA} at t = {row.t:.2f}"
-    if chance := row.rivals.get("chance"):
-        finding += f"; chance {number(chance.value, 2)}"
-    uncleared = row.uncleared
-    return Headline(
-        finding=finding + ".",
-        verdict=_verdict(row),
-        overview=_overview(rows),
-        cleared=None if uncleared is None else not uncleared,
-    )
-
-
-def cell_text(row: Row) -> str:
-    """Such as "Mid block, cond"."""
-    return f"{capital(row.block)} block, {row.conditioning}"
-
-
-def _verdict(row: Row) -> str:
-    uncleared = row.uncleared
-    if uncleared is None:
-        return "Without an interval and a baseline nothing can be said about this cell."
-    cleared = [name for name in row.rivals if name not in uncleared]
-
-    def listed(names: Sequence[str]) -> str:
-        return ", ".join(f"{plain(name)} {row.rivals[name].text(2)}" for name in names)
-
-    if not uncleared:
-        return f"Its interval clears every baseline: {listed(cleared)}."
-    verdict = f"Its interval does not clear {listed(uncleared)}"
-    return f"{verdict}; it clears {listed(cleared)}." if cleared else f"{verdict}."
-
-
-def _overview(rows: Sequence[Row]) -> str:
-    known = [row for row in rows if row.figure.value is not None]
-    if not known:
-        return f"None of the {len(rows)} cells has data."
-    best = max(
-        known, key=lambda row: (row.figure.value or 0.0) * (1 if row.higher_is_better else -1)
-    )
-    clear = sum(row.uncleared == [] for row in rows)
-    by_chance = sum(
-        bool(row.clears(row.rivals["chance"])) for row in rows if "chance" in row.rivals
-    )
-    return (
-        f"Of {len(rows)} cells {by_chance} clear chance and {clear} clear every baseline. Best of"
-        f" all: {best.block}, {best.conditioning}, t = {best.t:.2f}, with {best.figure.text(2)}."
-    )
-
-
-@dataclass(frozen=True)
 class MetricTable:
     """A metric's rows with all that is known of each, as the page prints it."""
 
@@ -265,13 +184,14 @@ class MetricTable:
         return any(row.details for row in self.rows)
 
 
-def metric_tables(results: Sequence[Mapping[str, Any]]) -> list[MetricTable]:
+def metric_tables(results: Sequence[Result]) -> list[MetricTable]:
     """One table a metric, in the order in which the metrics first appear."""
     tables = []
-    for metric in dict.fromkeys(str(each["metric"]) for each in results):
+    for metric in dict.fromkeys(result.metric for result in results):
         rows = rows_of(results, metric)
         names = list(dict.fromkeys(name for row in rows for name in row.baselines))
-        tables.append(MetricTable(metric, rows[0].unit, rows[0].higher_is_better, names, rows))
+        first = rows[0].result
+        tables.append(MetricTable(metric, first.unit, first.higher_is_better, names, rows))
     return tables
 
 

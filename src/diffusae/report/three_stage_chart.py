@@ -14,8 +14,9 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 
 from diffusae.errors import UserError
+from diffusae.evaluation.result import Estimate
 from diffusae.report.style import BASELINE_LINES, INK, MUTED, STYLE, block_colours
-from diffusae.report.tables import Figure, blocks_of, capital, cell_order, number, plain
+from diffusae.report.tables import blocks_of, capital, cell_order, number, plain
 from diffusae.report.three_stages import EDITS, Line, controls_of, place_in, window_text
 
 MARKERS = {
@@ -30,7 +31,7 @@ _SLOTS, _GAP, _ROW, _BETWEEN = (0.4, 0.58), 0.18, 1.25, 0.3
 _NAME = 0.78
 _CHANCE: dict[str, Any] = {"color": MUTED, "linewidth": 1.0, "linestyle": BASELINE_LINES[0]}
 _LEFT, _MIDDLE, _RIGHT, _WIDTH = 0.85, 0.85, 0.1, 11.5
-_ENTRY = 1.6  # of the legend, where it does not fit into one line
+_LETTER, _MARK = 0.068, 0.5  # of the legend: a letter, and an entry's mark with the gap behind it
 
 
 def three_stage_chart(lines: Sequence[Line]) -> Drawing:
@@ -49,7 +50,8 @@ def three_stage_chart(lines: Sequence[Line]) -> Drawing:
     span = bands[-1][3]
     handles = _legend(lines)
     width = _LEFT + 2 * span + _MIDDLE + _RIGHT
-    columns = len(handles) if width > 7.5 else max(1, int(width / _ENTRY))
+    entry = _MARK + _LETTER * max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(len(handles), int((width - 0.12) / entry)))
     top, bottom = 0.58 + 0.2 * math.ceil(len(handles) / columns), 0.42
     height = top + len(edits) * _ROW + (len(edits) - 1) * _BETWEEN + bottom
     colours = block_colours(blocks_of(line.block for line in lines))
@@ -182,7 +184,7 @@ def _change_label(lines: Sequence[Line], unit: str) -> str:
 
 
 def _draw_figure(
-    panel: Axes, x: float, figure: Figure, *, marker: str, colour: str, own: bool
+    panel: Axes, x: float, figure: Estimate, *, marker: str, colour: str, own: bool
 ) -> list[float]:
     """Draw one figure with its interval, and return what it spans."""
     if figure.value is None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusae.errors import UserError
-from diffusae.report.tables import NO_DATA, Figure, cell_order, number, plain
+from diffusae.evaluation.result import Estimate, Result
+from diffusae.report.tables import NO_DATA, cell_order, number, plain, text_of
 
 CONTROLS = ("no_edit", "random_latent", "neuron", "difference_of_means", "dictionary_concepts")
 """What stands beside the concepts, in the order of the page; others follow."""
@@ -33,9 +34,9 @@ class Measure:
 
     unit: str
     higher_is_better: bool
-    own: Figure
-    controls: Mapping[str, Figure]
-    differences: Mapping[str, Figure]
+    own: Estimate
+    controls: Mapping[str, Estimate]
+    differences: Mapping[str, Estimate]
     standing: Mapping[str, str]
     chance: float | None
 
@@ -89,7 +90,7 @@ def place_of(blocks: Sequence[str], t: float, conditioning: str) -> str:
     return f"{' + '.join(blocks)} · t = {t:.2f} · {conditioning}"
 
 
-def lines_of(results: Iterable[Mapping[str, Any]]) -> list[Line]:
+def lines_of(results: Iterable[Result]) -> list[Line]:
     """The lines in the order: window, edit, one block before several, cell, tag.
 
     Raises:
@@ -98,7 +99,7 @@ def lines_of(results: Iterable[Mapping[str, Any]]) -> list[Line]:
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     try:
         for row in results:
-            cell, details = row["cell"], row["details"]
+            cell, details = row.cell, row.details
             bounds = (float(details["bounds"][0]), float(details["bounds"][1]))
             place = {
                 "window": str(details["window"]),
@@ -116,12 +117,12 @@ def lines_of(results: Iterable[Mapping[str, Any]]) -> list[Line]:
             )
             line["strengths"] = line["strengths"] or details.get("strengths", {})
             line["measures"][details["measure"]] = Measure(
-                unit=row["unit"],
-                higher_is_better=row["higher_is_better"],
-                own=Figure.of(row),
-                controls={name: Figure.of(each) for name, each in row["baselines"].items()},
+                unit=row.unit,
+                higher_is_better=row.higher_is_better,
+                own=row.estimate,
+                controls=row.baselines,
                 differences={
-                    name: Figure.of(each) for name, each in details["differences"].items()
+                    name: Estimate.from_json(each) for name, each in details["differences"].items()
                 },
                 standing=details["standing"],
                 chance=details["chance"],
@@ -197,25 +198,25 @@ def _verdict(claim: Mapping[str, Any]) -> str:
 
 
 def _evidence(cell: Mapping[str, Any]) -> str:
-    own = Figure.of(cell)
+    own = Estimate.from_json(cell)
     place = place_of(cell["blocks"], cell["cell"]["t"], cell["cell"]["conditioning"])
     if own.value is None:
         return f"{place}: {NO_DATA}"
     against = [
         (
-            f"{signed(Figure.of(each))} over {plain(name)}"
+            f"{signed(Estimate.from_json(each))} over {plain(name)}"
             if each is not None
             else f"not compared with {plain(name)}"
         )
         for name, each in cell["differences"].items()
     ]
-    return f"{place}: {own.text(2)}, n = {own.n}; {', '.join(against)}"
+    return f"{place}: {text_of(own, 2)}, n = {own.n}; {', '.join(against)}"
 
 
-def signed(figure: Figure, decimals: int = 2) -> str:
+def signed(figure: Estimate, decimals: int = 2) -> str:
     """A difference with its sign and interval, such as "+0.70 [+0.55, +0.85]"."""
     if figure.value is None:
-        return figure.text(decimals)
+        return text_of(figure, decimals)
     shown = _signed(figure.value, decimals)
     if figure.ci95 is None:
         return shown

@@ -44,7 +44,7 @@ def dashboard(cfg: DictConfig) -> bool:
     results = shown_results(study)
     interventions = shown_interventions(study)
     settings = study.part("dashboard")
-    measured = list(dict.fromkeys(str(row["metric"]) for row in results))
+    measured = list(dict.fromkeys(row.metric for row in results))
     named = {wanted: fnmatch.filter(measured, wanted) for wanted in settings["metrics"]}
     metrics = list(dict.fromkeys(metric for found in named.values() for metric in found))
     if not metrics:
@@ -55,9 +55,9 @@ def dashboard(cfg: DictConfig) -> bool:
         )
     if absent := [wanted for wanted, found in named.items() if not found]:
         log.info("not evaluated and therefore not shown: %s", ", ".join(absent))
-    made_of: dict[str, Any] = {"results": results, "settings": settings}
+    made_of: dict[str, Any] = {"results": [row.to_json() for row in results], "settings": settings}
     if interventions:
-        made_of["interventions"] = interventions
+        made_of["interventions"] = [row.to_json() for row in interventions]
     pictured = {
         panel_name(each.metric)
         for each in shown_evaluations(study)

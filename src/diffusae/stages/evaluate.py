@@ -11,7 +11,7 @@ from diffusae.evaluation.result import load_results
 from diffusae.labelling.label import word_embedding
 from diffusae.metrics.evaluate import evaluate_cell, evaluated, evaluation_faults
 from diffusae.study.study import Study
-from diffusae.training.train import mirror_of
+from diffusae.training.cell import mirror_of
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from diffusae.files import atomic_write_json, remove_left_overs
 from diffusae.planning.alternatives import alternatives, with_captions
-from diffusae.planning.estimate import bytes_finished, estimate
+from diffusae.planning.estimate import bytes_finished, estimate, groups_in
 from diffusae.planning.tables import (
     PLAN,
     WIDTH,
@@ -41,8 +41,9 @@ def plan(cfg: DictConfig) -> None:
     check_hookpoints(study, description)
     if assumed:
         log.warning("%s", assumed)
-    counted = estimate(study, description)
-    others = alternatives(study, description)
+    groups = groups_in(study)
+    counted = estimate(study, description, groups=groups)
+    others = alternatives(study, description, groups)
     console = Console()
     console.width = max(console.width, WIDTH)  # numbers that are cut are of no use
     console.print(sizes_table(study, counted))

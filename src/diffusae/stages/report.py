@@ -9,8 +9,7 @@ from omegaconf import DictConfig
 
 from diffusae.errors import UserError, together
 from diffusae.files import remove_left_overs
-from diffusae.report.gathering import SHOWN, in_order, page_of, shown_contents, summarised
-from diffusae.report.page import write_report
+from diffusae.report.gathering import SHOWN, Source, in_order, shown_contents, summarised
 from diffusae.report.stamp import is_shown, stamp
 from diffusae.runs.disk import require_writable
 from diffusae.runs.record import warn_once
@@ -21,8 +20,8 @@ log = logging.getLogger(__name__)
 
 
 def report(cfg: DictConfig) -> None:
-    """Write `report/index.html` of all that is finished; nothing is done where it shows just that
-    already.
+    """Write `report/index.html` of all that is finished. Nothing is done where the page shows just
+    that already.
 
     Curves over t are summarised first, of grids with enough moments, and the three-stage table of
     all interventions.
@@ -32,9 +31,10 @@ def report(cfg: DictConfig) -> None:
     if is_shown(page, shown_contents(study, runs_below(study.directory))):
         log.info("the report is up to date: %s", page)
         return
+    from diffusae.report.page import page_of, write_report  # charts take seconds to import
+
     require_writable(page.parent, instead="paths.report")
-    # What the page is made of is read before anything is made of it: what is damaged is left out of
-    # all.
+    # Everything is read before the summaries are made, so that what is damaged is left out of all.
     runs_below(study.directory, read=SHOWN)
     faults = list(summarised(study))
     runs = in_order(runs_below(study.directory))
@@ -46,7 +46,7 @@ def report(cfg: DictConfig) -> None:
         if run.fault is not None:
             warn_once(run.left_out)
     remove_left_overs(page.parent)
-    write_report(page, page_of(study, runs))
+    write_report(page, page_of(Source(study, runs)))
     stamp(page, shown_contents(study, runs))
     log.info("the report: %s", page.absolute())
     together(faults)

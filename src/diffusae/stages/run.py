@@ -26,10 +26,9 @@ from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.stages.annotate import annotate
 from diffusae.stages.collect import collect
 from diffusae.stages.report import report
-from diffusae.stages.train_grid import train_grid
 from diffusae.stopping import raise_if_received
 from diffusae.study.study import Study
-from diffusae.training.train import mirror_of, train_cell, trained
+from diffusae.training.cell import mirror_of, trained
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +50,8 @@ def run(cfg: DictConfig) -> None:
         if any("annotate" in _stages(studies) for studies in cells.values()):
             annotate(cfg)
         if cfg.side_by_side:
+            from diffusae.stages.train_grid import train_grid
+
             train_grid(cfg)
         failures = _cells(study, cells)
         with at_work("the report"):
@@ -171,6 +172,8 @@ def _trained_beside(studies: Studies) -> Iterator[Study]:
 
 
 def _carry_out(studies: Studies, embedding: Embedding, *, label: bool) -> None:
+    from diffusae.training.train import train_cell  # Lightning, which takes seconds to import
+
     one = _one(studies)
     for twin in twin_of(one):
         with mirror_of(twin) as mirror:

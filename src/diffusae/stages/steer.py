@@ -29,7 +29,7 @@ from diffusae.steering.trials import (
     trials_of,
 )
 from diffusae.study.study import Study
-from diffusae.training.train import mirror_of
+from diffusae.training.cell import mirror_of
 
 log = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
 from diffusae.study.streams import stream_of
 from diffusae.study.study import Study
-from diffusae.training.train import mirror_of, train_cell, trained
+from diffusae.training.cell import mirror_of, trained
 
 GENERATION = {"kind": "generation"}
 
@@ -86,6 +86,8 @@ def _varied(study: Study, values: Mapping[str, Any]) -> Study:
 
 def _trained(study: Study) -> None:
     if not trained(study):
+        from diffusae.training.train import train_cell
+
         with mirror_of(study) as mirror:
             train_cell(study, mirror)
 

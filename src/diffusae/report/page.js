@@ -1,0 +1,75 @@
+"use strict";
+(() => {
+  const make = (tag, text) => Object.assign(document.createElement(tag), { textContent: text });
+  const button = (text, act) => Object.assign(make("button", text), { type: "button", onclick: act });
+
+  // Charts, in the page's own colours. A chart of several panels wraps to the width of the page.
+  const colour = name => `var(--${name})`;
+  const axis = { labelColor: colour("muted"), titleColor: colour("muted"), gridColor: colour("line"),
+    domainColor: colour("muted"), tickColor: colour("muted"), titleFontWeight: "normal" };
+  const words = { labelColor: colour("ink"), titleColor: colour("ink") };
+  const config = { background: null, axis, legend: words, header: words, title: { color: colour("ink") },
+    view: { stroke: colour("line") }, rule: { color: "#8a939c" }, font: "inherit" };
+  const specs = JSON.parse(document.getElementById("charts")?.textContent || "[]");
+  const draw = async element => {
+    const spec = specs[element.id.slice("chart-".length)];
+    const room = element.parentElement.clientWidth;
+    if (spec.columns && room) spec.columns = Math.max(1, Math.min(spec.columns, Math.floor(room / 320)));
+    await vegaEmbed(element, spec, { config, actions: false, ast: true, renderer: "svg" });
+  };
+  const seen = new IntersectionObserver(entries => entries.filter(entry => entry.isIntersecting).forEach(
+    ({ target }) => { seen.unobserve(target); draw(target); }), { rootMargin: "600px" });
+  const charts = document.querySelectorAll("div.chart");
+  charts.forEach(element => seen.observe(element));
+  addEventListener("beforeprint", () => charts.forEach(element => { seen.unobserve(element); draw(element); }));
+
+  // Tables: a click on a heading sorts, the field above keeps the rows that hold what is typed.
+  const key = cell => {
+    const text = (cell?.textContent ?? "").trim(), number = parseFloat(text);
+    return /^(no data|–)/.test(text) ? [2, ""] : Number.isNaN(number) ? [1, text] : [0, number];
+  };
+  const order = ([a, x], [b, y]) => a - b || (a ? x.localeCompare(y) : x - y);
+  document.querySelectorAll("table.sortable").forEach(table => {
+    const body = table.tBodies[0], rows = [...body.rows];
+    [...table.tHead.rows[0].cells].forEach((heading, column) => {
+      let sign = -1;
+      heading.tabIndex = 0;
+      heading.onclick = () => {
+        sign = -sign;
+        [...table.tHead.rows[0].cells].forEach(cell => cell.removeAttribute("aria-sort"));
+        heading.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+        body.append(...rows.sort((a, b) => sign * order(key(a.cells[column]), key(b.cells[column]))));
+      };
+      heading.onkeydown = event => { if (event.key === "Enter") heading.click(); };
+    });
+    if (rows.length < 6) return;
+    const field = Object.assign(make("input"), { type: "search", placeholder: "filter rows" });
+    field.setAttribute("aria-label", "filter rows");
+    field.oninput = () => rows.forEach(row => {
+      row.hidden = !row.textContent.toLowerCase().includes(field.value.toLowerCase());
+    });
+    table.parentElement.before(field);
+  });
+
+  // Commands are copied; a link to a latent unfolds what holds it; all folds open at once.
+  document.querySelectorAll("button.copy").forEach(copy => {
+    copy.onclick = async () => {
+      await navigator.clipboard.writeText(copy.previousElementSibling.textContent);
+      copy.textContent = "Copied";
+    };
+  });
+  const unfold = () => {
+    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    for (let fold = target?.closest?.("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
+    if (target) target.scrollIntoView();
+  };
+  addEventListener("hashchange", unfold);
+  unfold();
+  const folds = [...document.querySelectorAll("details")];
+  const all = button("Unfold all", () => {
+    const opened = all.textContent === "Unfold all";
+    folds.forEach(fold => { fold.open = opened; });
+    all.textContent = opened ? "Fold all" : "Unfold all";
+  });
+  document.querySelector("nav").append(all);
+})();

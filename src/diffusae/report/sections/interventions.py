@@ -1,0 +1,165 @@
+"""What do the concepts cause? Spatial and global interventions, window by window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from diffusae.evaluation.result import Estimate, load_results
+from diffusae.evaluation.three_stages import CLAIMS as PAPERS_CLAIMS
+from diffusae.report import charts
+from diffusae.report.before_after import load_examples
+from diffusae.report.examples import example_tables
+from diffusae.report.gathering import Source
+from diffusae.report.sections import Books, Section, View
+from diffusae.report.study import Examples, Study
+from diffusae.report.tables import plain
+from diffusae.report.three_stages import (
+    MEASURES,
+    Line,
+    controls_of,
+    lines_of,
+    place_of,
+    verdicts_of,
+)
+from diffusae.report.verdicts import PAPER, Case, Verdict, judged
+from diffusae.summaries.three_stages import STAGE, claims_in, evaluated_interventions, window_name
+
+NAME = "interventions"
+CLAIMS = {
+    "spatial": "Concepts move an object to another place",
+    "style": "Concepts bring in a style",
+    "tone": "Concepts bring in a tone",
+    "grain": "Concepts bring in a grain",
+}
+
+
+def gather(source: Source) -> dict[str, object]:
+    """The three-stage table, its claims, and pictures before and after."""
+    return {
+        "three_stages": source.results_of(STAGE),
+        "claims": claims_in(source.study),
+        "examples": list(_examples(source)),
+    }
+
+
+def _examples(source: Source) -> Iterator[Examples]:
+    for each in evaluated_interventions(source.study):
+        cases = load_examples(each.directory)
+        if not cases:
+            continue
+        row = load_results(each.directory / "results.json")[0]
+        first, last = row.details["window"]
+        yield Examples(
+            edit=each.metric,
+            window=window_name((first, last)),
+            bounds=(float(first), float(last)),
+            blocks=list(row.details.get("blocks") or [row.cell["block"]]),
+            t=float(row.cell["t"]),
+            conditioning=str(row.cell["conditioning"]),
+            tag=each.tag,
+            cases=cases,
+            run=source.run_of(each.directory),
+        )
+
+
+def verdicts(study: Study) -> list[Verdict]:
+    """Success against the strongest control on the same cases; then the paper's claims."""
+    lines = lines_of(study.three_stages)
+    edits = dict.fromkeys([*CLAIMS, *(line.edit for line in lines)])
+    own = [
+        judged(
+            CLAIMS.get(edit, f"Concepts bring in a {plain(edit)}"),
+            NAME,
+            [case for line in lines if line.edit == edit if (case := _case(line))],
+        )
+        for edit in edits
+    ]
+    verdicts_of(study.claims)  # complains where a field is missing
+    unasked = [{**asdict(claim), "holds": None, "cells": []} for claim in PAPERS_CLAIMS]
+    return own + [
+        Verdict(f"{claim['window']}: {claim['text']}", NAME, claim["holds"], _cases(claim), PAPER)
+        for claim in study.claims or unasked
+    ]
+
+
+def _case(line: Line) -> Case | None:
+    success = line.measures.get("success")
+    if success is None:
+        return None
+    place, unit = f"{line.window}, {line.place}", "success"
+    leads = {name: each.ci95[0] for name, each in success.differences.items() if each.ci95}
+    if not leads:
+        return Case(place, success.own, unit)
+    name = min(leads, key=leads.__getitem__)
+    rival, difference = success.controls.get(name), success.differences[name]
+    return Case(place, success.own, unit, plain(name), rival, leads[name], difference)
+
+
+def _cases(claim: Mapping[str, Any]) -> list[Case]:
+    """What every cell says of one of the paper's claims, beside the control it leads least."""
+    cases = []
+    for cell in claim["cells"]:
+        place = place_of(cell["blocks"], cell["cell"]["t"], cell["cell"]["conditioning"])
+        own = Estimate.from_json(cell)
+        known = {n: Estimate.from_json(each) for n, each in cell["differences"].items() if each}
+        leads = {name: each.ci95[0] for name, each in known.items() if each.ci95}
+        if own.value is None:
+            continue
+        name = min(leads, key=leads.__getitem__, default="")
+        case = Case(place, own, "success")
+        if name:
+            case = Case(place, own, "success", plain(name), None, leads[name], known[name])
+        cases.append(case)
+    return cases
+
+
+def view(study: Study, books: Books) -> View | None:
+    """The claims, the figure, the table, and pictures before and after."""
+    lines = lines_of(study.three_stages)
+    if not (lines or study.examples):
+        return None
+    edits = ", ".join(dict.fromkeys(line.edit for line in lines))
+    drawn = []
+    for measure, words in (("success", "Success"), ("change", "Change of the picture")):
+        if lines and (chart := charts.three_stages(lines, measure)) is not None:
+            alt = f"{words} of {edits} edits by window, beside the controls; see the table."
+            drawn.append((words, books.charts.chart(chart, alt=alt)))
+    return {
+        "verdicts": verdicts_of(study.claims),
+        "stages": lines,
+        "stage_charts": drawn,
+        "stage_controls": controls_of(lines),
+        "stage_measures": [n for n in MEASURES if any(n in line.measures for line in lines)],
+        "stage_change": sorted(
+            {
+                "feature distance" if "distance" in line.measures else line.distance.unit
+                for line in lines
+                if line.edit != "spatial" and line.distance
+            }
+        ),
+        "examples": example_tables(study.examples, books.pictures),
+    }
+
+
+SECTION = Section(
+    NAME,
+    "Interventions",
+    view,
+    gather,
+    verdicts,
+    metrics=tuple(
+        pattern + together
+        for pattern in (
+            "spatial_*",
+            "*_rose",
+            "*_reached",
+            "*_kept",
+            "*_similarity",
+            "*_feature_distance",
+            "*_lpips",
+        )
+        for together in ("", "_together")
+    ),
+)
