@@ -181,12 +181,14 @@ def test_nothing_that_a_record_says_is_fetched_run_or_resolved(directory, tmp_pa
         cfg["activations"]["source"] = "pipe:touch /tmp/evil"
         cfg["paths"]["experiment"] = "/elsewhere"
         cfg["logger"]["mode"] = "online"
+        cfg["plugins"] = ["evil_package"]
         cfg["model"]["variant"] = "${oc.env:HOME}"
 
     cfg = diffusae.open(changed_record(directory, tmp_path, change)).settings.cfg
     assert cfg.activations.source is None
     assert cfg.paths.experiment == str(tmp_path / "copy")
     assert cfg.logger.mode != "online"
+    assert cfg.plugins == []
     assert cfg.model.variant == "${oc.env:HOME}"
 
 
