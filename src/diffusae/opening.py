@@ -19,6 +19,7 @@ from diffusae.cli.arguments import CommandLine
 from diffusae.cli.configs import Composer
 from diffusae.errors import UserError
 from diffusae.exploring.opened import OpenModel, OpenStudy
+from diffusae.plugins import use
 from diffusae.runs.record import RunRecord, read_record
 from diffusae.runs.survey import finished_runs
 from diffusae.sources import fingerprint
@@ -61,6 +62,7 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
     """The configuration of a command with these overrides, checked as the command checks it."""
     register_resolvers()
     cfg = CommandLine.parse(overrides).checked(STAGE)
+    use(cfg.plugins)  # of the caller's overrides; no record is in here yet
     with open_dict(cfg):
         cfg.pop("hydra", None)
     return cfg

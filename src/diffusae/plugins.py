@@ -6,7 +6,7 @@ A package offers parts in one of two ways, and both say "name": "module:attribut
   and which holds DIFFUSAE = {"annotators": {"mine": "mypackage.annotators:Mine"}}.
 
 A part is imported when it is asked for. No file that diffusae reads can name a package: only the
-command calls `use`, with the user's own configuration.
+command and `diffusae.open` call `use`, with the user's own configuration.
 """
 
 from __future__ import annotations

@@ -107,7 +107,8 @@ def test_a_picture_of_a_run_is_the_one_of_the_commands_and_its_cells_are_recorde
 
 def test_maps_are_those_of_the_codes_and_the_largest_means_are_on_top(study, run):
     cell = study.cell("down", t=0.5)
-    latents, wanted = activation_maps(*run.codes(cell), (16, 16))
+    codes = run.codes(cell)
+    latents, wanted = activation_maps(codes.values, codes.indices, (16, 16))
     maps = run.maps(cell)
     assert maps.latents == latents.tolist()
     assert torch.equal(maps.values, wanted)
@@ -180,12 +181,14 @@ def test_nothing_that_a_record_says_is_fetched_run_or_resolved(directory, tmp_pa
         cfg["activations"]["source"] = "pipe:touch /tmp/evil"
         cfg["paths"]["experiment"] = "/elsewhere"
         cfg["logger"]["mode"] = "online"
+        cfg["plugins"] = ["evil_package"]
         cfg["model"]["variant"] = "${oc.env:HOME}"
 
     cfg = diffusae.open(changed_record(directory, tmp_path, change)).settings.cfg
     assert cfg.activations.source is None
     assert cfg.paths.experiment == str(tmp_path / "copy")
     assert cfg.logger.mode != "online"
+    assert cfg.plugins == []
     assert cfg.model.variant == "${oc.env:HOME}"
 
 
