@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffusae.concepts.dictionary import ConceptDictionary
-from diffusae.concepts.maps import maps_of
+from diffusae.concepts.maps import BACKGROUND, maps_of
 from diffusae.errors import UserError, together
 from diffusae.files import atomic_path, atomic_write_json, verified
 from diffusae.parsing import read_json, reading, typed
@@ -89,12 +90,29 @@ class _Head:
 
 
 def most_telling_latents(dictionary: ConceptDictionary, n: int) -> list[int]:
-    """At most `n` latents, sorted by count x share of their main label, the highest first."""
-    main: dict[int, float] = {}
-    columns = (dictionary.table[name].tolist() for name in ("latent", "count", "share"))
-    for latent, count, share in zip(*columns, strict=True):
-        main[latent] = max(main.get(latent, 0.0), count * share)
-    return sorted(main, key=lambda latent: (-main[latent], latent))[:n]
+    """At most `n` latents: the best of every noun, then the second best of every noun, and so on.
+
+    Of two latents of one noun, the one with the higher count x share of the noun is the better.
+    Within a round the better come first. Latents that mostly show the background say the same:
+    only the best of them is shown.
+    """
+    columns = (dictionary.table[name].tolist() for name in ("latent", "label", "count", "share"))
+    entries = [
+        (count * share, latent, label) for latent, label, count, share in zip(*columns, strict=True)
+    ]
+    entries.sort(key=lambda entry: (-entry[0], entry[1]))
+    main: dict[int, str] = {}
+    for _, latent, label in entries:
+        main.setdefault(latent, label)
+    rounds: Counter[str] = Counter()
+    ranked = []
+    for score, latent, label in entries:
+        of_background = BACKGROUND in (label, main[latent])
+        if of_background and (label != main[latent] or rounds[BACKGROUND]):
+            continue
+        ranked.append((rounds[label], -score, latent))
+        rounds[label] += 1
+    return list(dict.fromkeys(latent for _, _, latent in sorted(ranked)))[:n]
 
 
 def build_gallery(

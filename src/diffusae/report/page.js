@@ -17,11 +17,7 @@
     if (spec.columns && room) spec.columns = Math.max(1, Math.min(spec.columns, Math.floor(room / 320)));
     await vegaEmbed(element, spec, { config, actions: false, ast: true, renderer: "svg" });
   };
-  const seen = new IntersectionObserver(entries => entries.filter(entry => entry.isIntersecting).forEach(
-    ({ target }) => { seen.unobserve(target); draw(target); }), { rootMargin: "600px" });
-  const charts = document.querySelectorAll("div.chart");
-  charts.forEach(element => seen.observe(element));
-  addEventListener("beforeprint", () => charts.forEach(element => { seen.unobserve(element); draw(element); }));
+  (async () => { for (const element of document.querySelectorAll("div.chart")) await draw(element); })();
 
   // Tables: a click on a heading sorts, the field above keeps the rows that hold what is typed.
   const key = cell => {
