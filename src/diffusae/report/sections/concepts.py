@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -73,7 +74,14 @@ def steer_command(study: Any, concept: Concept, sae: dict[str, Any], prompt: str
         "prompt": _text(prompt),
     }
     words = [f"{key}={value}" for key, value in overrides.items() if value is not None]
-    return " ".join(["diffusae", "steer", *map(shlex.quote, words)])
+    return " ".join(["diffusae", "steer", *map(_for_shell, words)])
+
+
+def _for_shell(word: str) -> str:
+    """In double quotes where nothing in them means something to a shell: these are easy to read."""
+    if shlex.quote(word) == word or re.search(r'["\\$`!]', word):
+        return shlex.quote(word)
+    return f'"{word}"'
 
 
 def _text(text: str) -> str:
