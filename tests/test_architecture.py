@@ -13,6 +13,7 @@ GROUND = {
     "masking",
     "memory",
     "parsing",
+    "plugins",
     "settings",
     "sources",
     "stopping",
@@ -50,9 +51,12 @@ ALLOWED: dict[str, set[str]] = {
     "summaries": WIRED,
     "report": WIRED | {"labelling", "summaries"},
     "benchmarks": WIRED | {"collecting", "labelling", "report", "steering", "training"},
-    "metrics": WIRED | {"benchmarks", "labelling", "report", "steering", "training"},
+    "metrics": WIRED | {"benchmarks", "collecting", "labelling", "report", "steering", "training"},
+    "exploring": WIRED | {"labelling", "report", "steering"},
     "stages": {p.name for p in SOURCE.iterdir() if p.is_dir()} - {"cli", "stages"},
-    "cli": {"stages", "study", "jobs", "runs"},
+    "cli": {"stages", "metrics", "study", "jobs", "runs"},
+    "opening": {"cli", "exploring", "runs", "study"},
+    "__init__": {"exploring", "opening"},
     "__main__": {"cli"},
 }
 

@@ -10,7 +10,13 @@ USER_FAULT = 2
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend. The message gives the rule, the value and the remedy."""
+    """A mistake that the user can mend. The message states the rule, the value found and the
+    remedy; `faults` holds the single mistakes where it lists several.
+    """
+
+    def __init__(self, message: object = "", faults: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.faults = tuple(faults) or (str(message),)
 
 
 def unknown(kind: str, name: object, known: Iterable[object]) -> UserError:
@@ -39,5 +45,6 @@ def together(faults: Iterable[str], *, most: int | None = None) -> None:
         shown = listed[:most]
         rest = [f"and {len(listed) - len(shown)} more"] if len(shown) < len(listed) else []
         raise UserError(
-            f"{len(listed)} faults:\n" + "\n".join(f"  - {fault}" for fault in [*shown, *rest])
+            f"{len(listed)} faults:\n" + "\n".join(f"  - {fault}" for fault in [*shown, *rest]),
+            listed,
         )

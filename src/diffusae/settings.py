@@ -78,8 +78,7 @@ class Settings:
     @classmethod
     def of(cls, cfg: DictConfig) -> Self:
         """The settings in a composed configuration. Other entries of the part are left alone: some
-        are there for others to refer to, as `sae.l1` is.
-        """
+        are there for others to refer to, as `sae.l1` is."""
         return cls(**cls._values(cfg))
 
     @classmethod

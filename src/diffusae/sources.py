@@ -15,6 +15,14 @@ from diffusae.files import sha256_of
 PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
 
+def is_hub_id(source: str | Path) -> bool:
+    """Whether `source` is "owner/name" rather than a folder."""
+    path, name = Path(source).expanduser(), str(source)
+    if isinstance(source, Path) or path.is_dir() or path.is_absolute():
+        return False
+    return not name.startswith((".", "~")) and name.count("/") == 1
+
+
 def local_folder(
     source: str | Path,
     *,

@@ -1,5 +1,5 @@
-"""A small real collection: two streams, two training groups and a validation group of three
-pictures each."""
+"""A small real collection: two streams, two training groups and a validation group of 3
+pictures."""
 
 from __future__ import annotations
 

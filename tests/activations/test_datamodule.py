@@ -158,7 +158,7 @@ def test_a_worker_outlives_the_sigterm_that_a_scheduler_sends_to_every_process(c
 
 @pytest.mark.parametrize(("reader", "workers"), [("mapped", 0), ("webdataset", 0), ("mapped", 3)])
 def test_two_ranks_see_each_vector_once_an_epoch(collection, reader, workers):
-    """Two ranks of three workers are more than there are shards."""
+    """Two ranks with three workers are more processes than shards."""
     whole = epoch_of(module(collection[0], batch_size=4).train_dataloader(), 0)
     ranks = []
     for rank in range(2):
@@ -178,7 +178,7 @@ def test_an_unknown_reader_lists_the_known_ones(collection):
 
 
 class Recorder(pl.LightningModule):
-    """Keeps what it is trained on, and can stop as if it were killed."""
+    """Keeps its training batches, and can stop as if it were killed."""
 
     def __init__(self, die_after: int | None = None) -> None:
         super().__init__()
@@ -220,8 +220,7 @@ def fit(root: Path, model: Recorder, folder: Path, resume: Path | None = None) -
 def test_a_training_resumed_by_lightning_sees_the_batches_of_an_uninterrupted_one(
     collection, tmp_path, steps: int
 ):
-    """Eight batches an epoch: resumed within the first and second epoch, and at both epochs'
-    ends."""
+    """Eight batches per epoch; resumed in the first and second epoch, and at both epochs' ends."""
     root, _ = collection
     whole = Recorder()
     fit(root, whole, tmp_path / "whole")

@@ -1,5 +1,4 @@
-"""A local copy gives the samples and batches of the collection, fetches each shard once, and trusts
-nothing."""
+"""A local copy gives the collection's samples and batches, and checks all that it fetches."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Mapped shards give what webdataset gives, and refuse what it refuses."""
+"""Mapped shards give the same samples as webdataset, and refuse the same faults."""
 
 import io
 import tarfile

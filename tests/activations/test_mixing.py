@@ -1,4 +1,4 @@
-"""How well the shuffle mixes images, and that its memory does not grow with the data."""
+"""The shuffle mixes images, and its memory does not grow with the data."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from diffusae.activations.writer import ActivationWriter
 
 
 def same_image_share(*, images: int, positions: int, batch_size: int, buffer_vectors: int) -> float:
-    """The share of pairs of batch members that come from one image, over an epoch's whole
-    batches."""
+    """The share of pairs in a batch that come from one image, over an epoch's whole batches."""
     order = EpochOrder(images=images, positions=positions, batch_size=batch_size,
                        buffer_vectors=buffer_vectors, seed=0, epoch=0)  # fmt: skip
     same = pairs = 0
@@ -54,7 +53,7 @@ def test_a_buffer_of_all_vectors_mixes_as_a_perfect_shuffle_of_the_data():
 
 
 def private_bytes() -> int:
-    """Memory of this process that no file backs: memory-mapped shards do not count."""
+    """Memory of this process without memory-mapped files."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     found = re.search(r"RssAnon:\s+(\d+) kB", status)
     if found is None:
@@ -63,8 +62,7 @@ def private_bytes() -> int:
 
 
 def batches_of(root: Path, *, images: int, **options) -> ShuffledBatches:
-    """Shuffled batches of 4096 vectors with 256 entries, 128 KB an image as float32, 16 MB a
-    buffer."""
+    """Shuffled batches of 4096 vectors of 256 entries: an image has 128 KB, a buffer 16 MB."""
     stream = Stream(
         block="mid",
         t=0.5,

@@ -1,5 +1,4 @@
-"""Collections whose samples differ in length: one vector a token, and no two texts have equally
-many."""
+"""Collections whose samples differ in length: one vector per token, texts of different lengths."""
 
 from __future__ import annotations
 

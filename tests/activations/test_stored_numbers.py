@@ -1,5 +1,4 @@
-"""Updates as float16, bfloat16 and float32: what is written, what every reader gives, and what does
-not fit."""
+"""Updates as float16, bfloat16 and float32: stored bits, readers' values, and overflow."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Thinned training splits: which positions are kept, and that whatever reads them gets these very
-vectors."""
+"""Thinned training splits: the kept positions, and that all readers get their vectors."""
 
 from __future__ import annotations
 

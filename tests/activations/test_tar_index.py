@@ -1,4 +1,4 @@
-"""The fast index finds what tarfile finds, and leaves the unusual to it."""
+"""The fast index gives the same members as tarfile, and leaves unusual headers to it."""
 
 import io
 import mmap

@@ -1,4 +1,4 @@
-"""Files from elsewhere come whole and hashed, by every kind of URL, and go on after a cut."""
+"""Remote files come whole and checked, by every kind of URL, and continue after a cut."""
 
 import fsspec
 import numpy as np

@@ -1,5 +1,4 @@
-"""The published sizes of every model that conf/model names, built without memory: hookpoints,
-widths and grids."""
+"""The published sizes of the models in conf/model, built without memory."""
 
 from __future__ import annotations
 
@@ -159,8 +158,8 @@ def test_flux_has_its_double_stream_blocks_first_and_then_the_single_ones() -> N
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 def test_a_models_config_says_what_its_architecture_is(path: Path) -> None:
-    """Hookpoints with the shapes in their comments, the guidance's layout, the latents' scale, and
-    the pipeline's class."""
+    """Hookpoints with the shapes in their comments, layout of guidance, scale, and pipeline
+    class."""
     model: Any = OmegaConf.load(path)
     described = describe(
         model.source, architecture=model.architecture, text_tokens=model.get("text_tokens")
@@ -182,8 +181,7 @@ def test_a_models_config_says_what_its_architecture_is(path: Path) -> None:
 # Sizes of others
 @pytest.mark.parametrize("name", sorted(set(PUBLISHED) - {"sd15", "sdxl_turbo", "flux_schnell"}))
 def test_the_true_sizes_run_and_give_the_announced_grids_on_the_meta_device(name: str) -> None:
-    """One denoiser call of one picture: every block's output has as many positions and channels as
-    was announced."""
+    """In one denoiser call, every block's output has the announced positions and channels."""
     _, channels, pixels, _ = PUBLISHED[name]
     parts = OmegaConf.to_container(OmegaConf.load(ARCHITECTURES / f"{name}.json"))
     assert isinstance(parts, dict)

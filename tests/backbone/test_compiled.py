@@ -1,4 +1,4 @@
-"""A compiled denoiser makes the same pictures, and its blocks are hooked as ever."""
+"""A compiled denoiser makes the same pictures, and its blocks can be hooked."""
 
 from __future__ import annotations
 
@@ -35,8 +35,7 @@ def make(pipe: Any, family: str) -> Generation:
 
 @pytest.mark.parametrize("family", [pytest.param("sd", marks=pytest.mark.slow), "flux"])
 def test_a_compiled_denoiser_is_hooked_and_edited_as_ever(family: str) -> None:
-    """With a backend that traces and does not generate code: what is compiled is the same, without
-    the minutes."""
+    """With a backend that traces the same layers but generates no code, which saves minutes."""
     pipe = tiny_family(family)
     plain = make(pipe, family)
     layers = sum(isinstance(module, COMPILED) for module in denoiser_of(pipe).modules())
@@ -55,7 +54,7 @@ def test_a_compiled_denoiser_is_hooked_and_edited_as_ever(family: str) -> None:
 
 @pytest.mark.slow
 def test_every_shape_is_compiled_once_however_many_there_are() -> None:
-    """More variants than torch compiles by itself, and nothing again at the second call."""
+    """More variants than torch's own limit are compiled, and none again at the second call."""
     graphs: list[int] = []
 
     def counting(graph: Any, _inputs: Any) -> Any:

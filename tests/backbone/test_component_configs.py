@@ -1,4 +1,4 @@
-"""A model's configuration is judged before anything is built of it."""
+"""A model's configuration is checked before anything is built from it."""
 
 import json
 

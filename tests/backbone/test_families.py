@@ -1,5 +1,4 @@
-"""Families without an adapter, and pipelines that want more than a prompt, are named when they are
-listed or loaded."""
+"""Families without an adapter, and pipelines that need more than a prompt, are refused by name."""
 
 from __future__ import annotations
 

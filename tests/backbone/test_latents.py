@@ -1,5 +1,4 @@
-"""Encoding is what decoding inverts: the pipelines' own scale and shift, and float32 where half
-precision overflows."""
+"""Decoding inverts encoding: the pipelines' scale and shift, and float32 against overflow."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own_copy(saved: Path, tmp_path: Path) -> Path:
-    """A copy of the saved folder that the test may spoil."""
+    """A copy of the saved folder that the test may damage."""
     return shutil.copytree(saved, tmp_path / "pipeline")
 
 

@@ -17,7 +17,7 @@ from diffusae.backbone.schedule import timestep_at
 from diffusae.capture.attention import capture_cross_attention
 from diffusae.capture.generate import generate
 from diffusae.capture.hooks import hook_blocks
-from diffusae.miniature.folder import SHIPPED
+from diffusae.miniature.shipped import SHIPPED
 
 pytestmark = pytest.mark.slow
 

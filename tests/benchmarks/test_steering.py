@@ -14,7 +14,7 @@ from diffusae.capture.generate import generate
 from diffusae.interventions.edits import Edit, GlobalPush, SpatialMove
 from diffusae.interventions.regions import Region
 from diffusae.interventions.steer import steer
-from diffusae.miniature.folder import SHIPPED
+from diffusae.miniature.shipped import SHIPPED
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
 from tiny_families import sd, text_encoder

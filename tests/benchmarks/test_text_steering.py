@@ -12,7 +12,7 @@ from diffusae.backbone.load import load_pipeline
 from diffusae.capture.generate import generate
 from diffusae.interventions.steer import steer
 from diffusae.interventions.text import TextEdit
-from diffusae.miniature.folder import SHIPPED
+from diffusae.miniature.shipped import SHIPPED
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
 

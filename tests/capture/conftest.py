@@ -1,4 +1,4 @@
-"""The tiny pipeline, built once for this folder; tests leave it as they found it."""
+"""The tiny pipeline, built once for this folder. Tests must not change it."""
 
 from __future__ import annotations
 

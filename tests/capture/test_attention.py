@@ -66,8 +66,8 @@ def test_hooks_are_gone_after_an_exception(pipe) -> None:
 
 @torch.no_grad()
 def test_the_probabilities_are_the_ones_the_stock_layer_attends_with(pipe) -> None:
-    """Values averaged by them and projected give the output of the layer, which keeps them to
-    itself."""
+    """The layer hides its probabilities, but its output is the values averaged by them and
+    projected."""
     layer = pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn2
     generator = torch.Generator().manual_seed(0)
     queries = torch.randn(2, 16, layer.to_q.in_features, generator=generator)
@@ -248,7 +248,7 @@ def test_words_are_found_where_no_space_parts_them(
 
 @pytest.mark.parametrize("pictures", [1, 2])
 def test_an_ip_adapters_tokens_are_no_text(pipe, pictures: int) -> None:
-    """It gives the cross-attention (text, pictures' tokens): the probabilities are those over the
+    """It passes (text, pictures' tokens) to cross-attention. The probabilities are over the
     text."""
     attention = pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn2
     words = torch.randn(2 * pictures, 16, 32)

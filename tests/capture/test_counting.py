@@ -1,8 +1,5 @@
-"""Rows of a denoiser call are counted, not assumed: pictures of the running call times the branches
-of its class.
-
-Everything recorded is compared with a plain hook of this file's own, for one picture and for two.
-"""
+"""Rows of a denoiser call must be pictures of the running call x branches of its class. Recordings
+are compared with a plain hook of this file, for one and two pictures."""
 
 from __future__ import annotations
 
@@ -42,7 +39,7 @@ def flux() -> Any:
 def captured(
     pipe: Any, call: Any, times: Any = TIMES, place: Any = MID, **options: Any
 ) -> tuple[Any, list[Tensor]]:
-    """(what is recorded, what a plain hook sees in each denoiser call)."""
+    """(the recording, the outputs that a plain hook sees in every denoiser call)."""
     denoiser = getattr(pipe, "unet", None) or pipe.transformer
     with (
         plain_hook(denoiser, place["mid"]) as seen,
@@ -55,8 +52,8 @@ def captured(
 def check(
     found: tuple[Any, list[Tensor]], pictures: int, times: Any, *branches: tuple[str, ...]
 ) -> None:
-    """The recorded rows are the plain hook's, where call i of a step holds `branches[i]`; what no
-    name stands for is left out."""
+    """The recorded rows are the plain hook's. Call i of a step has `branches[i]`; unnamed branches
+    are left out."""
     (updates, seen), expected = found, {}
     for number, update in enumerate(seen):
         step, part = divmod(number, len(branches))
@@ -283,8 +280,7 @@ def test_a_timestep_that_comes_twice_is_the_error_that_generate_gives(
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("pictures", [1, 2])
 def test_a_block_that_gives_a_kept_output_is_named(pipe, pictures: int, inside: bool) -> None:
-    """As DeepCache does: every second step a block returns what it returned before, whenever that
-    is set up."""
+    """As in DeepCache: at every second step a block returns its previous output."""
     block = pipe.unet.get_submodule(MID["mid"])
     own, kept = block.forward, []
 
@@ -324,7 +320,7 @@ def test_a_block_that_is_passed_by_is_named(pipe, monkeypatch: pytest.MonkeyPatc
 )
 @pytest.mark.parametrize("told", [True, False])
 def test_a_cache_of_diffusers_is_named_whatever_the_block(flux, place: str, told: bool) -> None:
-    """The first block runs at every step, and is given what the others added earlier."""
+    """The first block runs at every step, with old additions of the other blocks."""
     config = diffusers.FirstBlockCacheConfig(threshold=10.0)
     flux.transformer.enable_cache(config)
     if not told:  # as apply_first_block_cache leaves the denoiser

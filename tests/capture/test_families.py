@@ -1,5 +1,4 @@
-"""Capture in a pipeline of every family: updates to the bit, branches told apart, pictures left
-alone."""
+"""Capture in a pipeline of every family: exact updates, separate branches, unchanged pictures."""
 
 from __future__ import annotations
 
@@ -58,8 +57,8 @@ def unguided(family: str) -> dict[str, Any]:
 
 @contextmanager
 def spied(pipe: Any, path: str) -> Iterator[list[Tensor]]:
-    """Output minus input of one block in every denoiser call, by replacing its forward: nothing
-    shared with hooks."""
+    """Output minus input of one block in every denoiser call, by replacing its forward, without
+    hooks."""
     module, seen = denoiser_of(pipe).get_submodule(path), []
     forward = module.forward
 
@@ -98,7 +97,7 @@ def test_the_update_is_output_minus_input_to_the_bit(pipe: Any, family: str, blo
 
 
 def test_cond_and_uncond_are_told_apart_as_separate_runs_show(pipe: Any, family: str) -> None:
-    """At the first step a guided run's branches are the unguided runs of its prompts and of empty
+    """At the first step, a guided run's branches equal unguided runs of its prompts and of empty
     ones."""
     first = timesteps(pipe)[:1]
     wanted: dict[str, Any] = {"hookpoints": FAMILIES[family].hookpoints, "timesteps": first}
@@ -174,8 +173,7 @@ def test_latents_are_packed_and_unpacked_without_loss(pipe: Any) -> None:
 
 
 def test_positions_are_row_major_over_the_picture(pipe: Any, family: str) -> None:
-    """A change of the latents at one place of a picture that is not square changes the first
-    block's update there most."""
+    """A local change of the latents (not square) changes the first block's update there most."""
     adapter, height, width = adapter_of(pipe), 64, 128
     given: dict[str, Any] = conditions(
         pipe, ["a cat"], "cond", **FAMILIES[family].asked, height=height, width=width
@@ -280,7 +278,7 @@ def test_a_replayed_call_is_the_recorded_one_and_runs_only_the_rest(pipe: Any, f
 def test_conditions_are_what_the_pipeline_gives_its_denoiser(
     pipe: Any, family: str, conditioning: str
 ) -> None:
-    """One pass with them is the branch of the pipeline's own first pass."""
+    """One pass with these arguments equals the branch of the pipeline's own first pass."""
     first, adapter, mid = (
         timesteps(pipe)[0],
         adapter_of(pipe),
@@ -304,7 +302,7 @@ def test_conditions_are_what_the_pipeline_gives_its_denoiser(
 
 
 def test_joint_attention_is_what_the_layer_computes() -> None:
-    """Against the layer's own scaled dot product, with one value a text token and none for the
+    """Against the layer's own scaled dot product, with one value per text token, none for the
     picture."""
     pipe = tiny_family("flux")
     layer = pipe.transformer.transformer_blocks[0].attn
@@ -332,8 +330,8 @@ def test_joint_attention_is_what_the_layer_computes() -> None:
 def test_half_precision_is_captured_at_the_schedulers_own_timesteps(
     family: str, dtype: torch.dtype
 ) -> None:
-    """FLUX hands its denoiser a thousandth of the timestep, rounded to the model's dtype: the
-    scheduler's is recorded."""
+    """FLUX gives its denoiser a thousandth of the timestep, rounded. The scheduler's own is
+    recorded."""
     half = tiny_family(family).to(dtype)
     times = timesteps(half, steps=5)
     made = make(half, family, hookpoints=FAMILIES[family].hookpoints, timesteps=times, steps=5)

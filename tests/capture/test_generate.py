@@ -99,7 +99,7 @@ def test_nothing_is_decoded_when_decoding_is_off(pipe, monkeypatch: pytest.Monke
 def test_a_picture_depends_neither_on_its_place_nor_on_its_batch(
     pipe, monkeypatch: pytest.MonkeyPatch, scheduler: str
 ) -> None:
-    """Up to rounding, for another batch size may sum in another order. DDPM draws noise at each
+    """Up to rounding, since another batch size may sum in another order. DDPM draws noise per
     step."""
     if scheduler == "ddpm":
         ddpm = DDPMScheduler.from_config(pipe.scheduler.config)
@@ -210,8 +210,7 @@ def test_bytes_are_rounded_to_nearest_and_nonfinite_is_black() -> None:
 def test_what_computes_elsewhere_than_its_weights_lie_is_given_tensors_there(
     pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under sequential offloading the weights are on the meta device, which is what the pipeline
-    calls its device."""
+    """Under sequential offloading the pipeline's `device` is meta, where its weights are."""
     plain = _generate(pipe)
     pictures = torch.zeros(2, 16, 16, 3, dtype=torch.uint8)
     layers = {"text_0": list_text_layers(pipe)["text_0"]}

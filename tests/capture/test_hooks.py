@@ -36,8 +36,7 @@ def _hooks(pipe) -> int:
 
 @contextmanager
 def _spied(pipe, path: str) -> Iterator[list[Tensor]]:
-    """Output minus input of one block at every step, by replacing its forward: nothing shared with
-    hooks."""
+    """Output minus input of one block at every step, by replacing its forward, without hooks."""
     module, seen = pipe.unet.get_submodule(path), []
     forward = module.forward
 
@@ -168,7 +167,7 @@ def test_a_second_call_appends_its_pictures_under_the_same_timestep(pipe) -> Non
 
 
 def test_the_timestep_not_the_count_of_calls_is_what_is_recorded(pipe) -> None:
-    """A run of another number of steps, which never comes to 334, leaves no trace."""
+    """A run with another number of steps, without timestep 334, leaves no trace."""
     with capture_updates(pipe, HOOKPOINTS, [334]) as once:
         _run(pipe)
     with capture_updates(pipe, HOOKPOINTS, [334]) as captured:
@@ -296,8 +295,8 @@ def test_a_block_that_mixes_text_and_picture_in_one_stream_is_refused() -> None:
 
 
 def test_of_several_outputs_the_one_of_the_inputs_shape_is_the_picture() -> None:
-    """Joint blocks return (text, picture), others (picture, text); where both have one shape, the
-    last is the picture."""
+    """Joint blocks return (text, picture), others (picture, text). Of equal shapes the last is
+    taken."""
     before, text, after = torch.zeros(1, 4, 3), torch.ones(1, 2, 3), torch.full((1, 4, 3), 2.0)
     assert _picture((text, after), before) is after
     assert _picture((after, text), before) is after

@@ -1,5 +1,4 @@
-"""Given pictures through a pipeline of every family: what its blocks do is what they do in a
-generation run."""
+"""Given pictures in a pipeline of every family: updates equal those of a generation run."""
 
 from __future__ import annotations
 

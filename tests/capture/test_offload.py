@@ -1,4 +1,4 @@
-"""Copies off the device are whole, their own, and in the dtype that was asked for."""
+"""Copies from the device are complete, own their memory and have the requested dtype."""
 
 from __future__ import annotations
 

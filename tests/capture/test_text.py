@@ -1,4 +1,4 @@
-"""What text encoders' layers give for prompts, in a pipeline of every family."""
+"""Outputs of text encoders' layers for prompts, in a pipeline of every family."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ SHAPES = {
 
 
 def random_unet() -> Any:
-    """860 million parameters in float32, 3.4 GB; norms as they begin, all else small."""
+    """860 million parameters in float32, 3.4 GB: initial norms, small random values otherwise."""
     unet = build_denoiser(
         json.loads((ARCHITECTURES / "sd14.json").read_text())["denoiser"]
     ).to_empty(device="cpu")

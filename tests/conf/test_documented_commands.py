@@ -10,6 +10,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from diffusae.cli import STAGES, config_directory
+from diffusae.cli.arguments import CommandLine
+from diffusae.cli.stage_list import POSITIONAL
 from diffusae.study.study import Study
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +74,7 @@ def test_a_documented_command_composes_and_passes_the_checks(place):
     if stage == "--help":
         return
     overrides = [re.sub(r"\$\w+", "1", word) for word in words if word not in ("-m", "--help")]
+    overrides = list(CommandLine.parse(overrides, bare=POSITIONAL.get(stage)).overrides)
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         cfg = compose(stage, overrides=one_job(overrides))
     if stage not in SUMMARISED:

@@ -9,23 +9,28 @@ from diffusae.evaluation.faithfulness_gate import (
     CONTROL,
     MEAN,
     OWN,
+    EditOutcome,
     Gate,
-    Outcome,
     faithfulness_results,
 )
 
 CELL = {"model": "m", "block": "mid", "t": 0.5, "conditioning": "cond"}
 
 
-def outcome(error: float, changed: int = 0, nouns: str = "cat") -> Outcome:
+def gate_of(**values: float | None) -> Gate:
+    asked = {"least_loss_recovered": 0.8, "least_ssim": 0.8, "least_content_kept": 0.9}
+    return Gate(**{"most_content_distance": None, **asked, **values})
+
+
+def outcome(error: float, changed: int = 0, nouns: str = "cat") -> EditOutcome:
     pictures = np.random.default_rng(0).integers(0, 200, (3, 16, 16, 3), dtype=np.uint8)
     pictures[:, :, :changed] = 255
-    return Outcome(torch.full((4,), error), pictures, [{nouns}, {nouns}, {"dog"}])
+    return EditOutcome(torch.full((4,), error), pictures, [{nouns}, {nouns}, {"dog"}])
 
 
-def rows(own_edit: Outcome, gate: Gate | None = None):
+def rows(own_edit: EditOutcome, gate: Gate | None = None):
     edited = {OWN: own_edit, MEAN: outcome(2.0, 16, "car"), CONTROL: outcome(1.0)}
-    results = faithfulness_results(outcome(1.0), edited, gate=gate or Gate(), cell=CELL)
+    results = faithfulness_results(outcome(1.0), edited, gate=gate or gate_of(), cell=CELL)
     return {row.metric: row for row in results}
 
 
@@ -61,12 +66,13 @@ def test_the_control_passes_and_the_mean_update_does_not():
 
 def test_the_rows_say_where_the_mean_update_passes_too():
     assert not rows(outcome(1.1))["usable"].details["mean_update_passes_too"]
-    lenient = Gate(least_loss_recovered=0, least_ssim=0, least_content_kept=0)
+    lenient = gate_of(least_loss_recovered=0, least_ssim=0, least_content_kept=0)
     assert rows(outcome(1.1), lenient)["usable"].details["mean_update_passes_too"]
 
 
 def test_a_gate_without_thresholds_judges_nothing():
-    usable = rows(outcome(9.0), Gate(None, None, None, None))["usable"]
+    nothing = gate_of(least_loss_recovered=None, least_ssim=None, least_content_kept=None)
+    usable = rows(outcome(9.0), nothing)["usable"]
     assert usable.estimate.n == 0
     assert usable.details["gate"] == "not judged"
 
@@ -80,8 +86,8 @@ def test_every_row_has_the_ablation_and_the_control_as_baselines():
 
 def test_wrong_thresholds_are_reported_together_and_missing_edits_by_name():
     with pytest.raises(UserError) as raised:
-        Gate(least_ssim=2, least_content_kept=-1)
+        gate_of(least_ssim=2, least_content_kept=-1)
     assert "least_ssim=2" in str(raised.value)
     assert "least_content_kept=-1" in str(raised.value)
     with pytest.raises(UserError, match="no outcome of mean_update, with_error"):
-        faithfulness_results(outcome(1), {OWN: outcome(1)}, gate=Gate(), cell=CELL)
+        faithfulness_results(outcome(1), {OWN: outcome(1)}, gate=gate_of(), cell=CELL)

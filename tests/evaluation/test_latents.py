@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from diffusae.errors import UserError
-from diffusae.evaluation.latents import Judging, latent_results, latent_table, stability_of
+from diffusae.evaluation.latents import LatentJudging, latent_results, latent_table, stability_of
 
 VOTES = {
     "noun": {"a": ["cat"], "b": ["cat"], "c": ["dog"], "d": ["dog"]},
     "style": {"a": [], "b": [], "c": [], "d": []},
 }
-JUDGING = Judging(n_top=2, minimum_pictures=2, context_free=0.5, n_draws=20)
+JUDGING = LatentJudging(n_top=2, minimum_pictures=2, context_free=0.5, n_draws=20)
 CELL = {"model": "m", "block": "mid", "t": 0.5, "conditioning": "cond"}
 
 
@@ -87,6 +87,6 @@ def test_two_seeds_that_agree_are_stable_and_an_sae_is_not_compared_with_itself(
 
 def test_all_wrong_settings_are_reported_together():
     with pytest.raises(UserError) as raised:
-        Judging(n_top=0, minimum_pictures=0, context_free=2)
+        LatentJudging(n_top=0, minimum_pictures=0, context_free=2, n_draws=1)
     for part in ("n_top=0", "minimum_pictures=0", "context_free=2"):
         assert part in str(raised.value)

@@ -7,8 +7,8 @@ import pytest
 
 from diffusae.errors import UserError
 from diffusae.evaluation.purity import (
-    Judging,
     Labels,
+    PurityJudging,
     class_counts,
     label_entropies,
     majority_labels,
@@ -19,6 +19,10 @@ from diffusae.evaluation.purity import (
 )
 
 CELL = {"model": "miniature", "block": "mid", "t": 0.5, "conditioning": "uncond"}
+
+
+def judged_by(**values: int) -> PurityJudging:
+    return PurityJudging(**{"n_top": 10, "n_latents": 1000, "n_draws": 200, **values})
 
 
 def planted(n_classes=4, a_class=30, seed=0):
@@ -50,24 +54,24 @@ def test_sigma_depends_on_the_numbering_and_entropy_does_not():
 
 def test_top_pictures_are_the_strongest_of_those_asked_for():
     strengths = np.array([[5.0, 0.0], [1.0, 0.1], [3.0, 0.2], [4.0, 0.0]])
-    top = top_pictures(strengths, np.array([1, 2, 3]), Judging(n_top=2))
+    top = top_pictures(strengths, np.array([1, 2, 3]), judged_by(n_top=2))
     assert top.latents.tolist() == [0, 1]  # by mean activation
     assert top.pictures.tolist() == [[3, 2], [2, 1]]
 
 
 def test_a_latent_active_in_too_few_pictures_is_not_judged_and_the_strongest_are():
     strengths, classes = planted()
-    judging = Judging(n_top=10, n_latents=4)
+    judging = judged_by(n_top=10, n_latents=4)
     top = top_pictures(strengths, np.arange(len(classes)), judging)
     # Not the silent one; the pure ones are the strongest.
     assert sorted(top.latents.tolist()) == [0, 1, 2, 3]
-    few = top_pictures(strengths, np.arange(len(classes)), Judging(n_top=40))
+    few = top_pictures(strengths, np.arange(len(classes)), judged_by(n_top=40))
     assert not set(few.latents.tolist()) & {0, 1, 2, 3, 44}  # pure latents have 30 pictures
 
 
 def test_planted_pure_latents_have_no_entropy_far_below_both_baselines():
     strengths, classes = planted()
-    labels, judging = Labels(classes, list("abcd")), Judging(n_latents=4, n_draws=50)
+    labels, judging = Labels(classes, list("abcd")), judged_by(n_latents=4, n_draws=50)
     entropy, sigma = purity_rows(strengths, {"object": labels}, judging=judging, cell=CELL)
     assert (entropy.metric, sigma.metric) == ("label_entropy_object", "sigma_label_object")
     assert entropy.value == sigma.value == 0
@@ -84,7 +88,7 @@ def test_random_latents_are_as_impure_as_random_pictures_and_shuffled_labels():
     rng = np.random.default_rng(1)
     classes = rng.integers(0, 4, 200)
     strengths, labels = rng.uniform(0.1, 1, (200, 400)), Labels(classes, list("abcd"))
-    rows = purity_rows(strengths, {"object": labels}, judging=Judging(n_draws=50), cell=CELL)
+    rows = purity_rows(strengths, {"object": labels}, judging=judged_by(n_draws=50), cell=CELL)
     for row in rows:
         assert row.value is not None
         for baseline in row.baselines.values():
@@ -98,7 +102,7 @@ def test_pictures_without_a_label_do_not_count():
     strengths[classes == 3, 0] = 100  # they would be the strongest pictures of latent 0
     unlabelled = np.where(classes == 3, -1, classes)
     labels = Labels(unlabelled, list("abc"))
-    top = top_pictures(strengths, labels.pictures, Judging(n_latents=3))
+    top = top_pictures(strengths, labels.pictures, judged_by(n_latents=3))
     assert (labels.classes[top.pictures] >= 0).all()
     names, shares = majority_labels(top, labels)
     assert sorted(names) == ["a", "b", "c"]
@@ -111,7 +115,7 @@ def test_a_task_without_labels_and_an_sae_without_active_latents_are_no_data():
         (strengths, Labels(np.full(len(classes), -1), ["a", "b"])),
         (np.zeros_like(strengths), Labels(classes, list("abcd"))),
     ):
-        for row in purity_rows(activity, {"object": labels}, judging=Judging(), cell=CELL):
+        for row in purity_rows(activity, {"object": labels}, judging=judged_by(), cell=CELL):
             assert row.value is None
             assert all(baseline.value is None for baseline in row.baselines.values())
 
@@ -125,4 +129,4 @@ def test_the_majority_tag_counts_a_picture_once_and_the_first_of_equal_tags_wins
 def test_all_settings_out_of_range_are_reported_together():
     faults = r"3 faults[\s\S]*n_top=1[\s\S]*n_latents=0[\s\S]*n_draws=0"
     with pytest.raises(UserError, match=faults):
-        Judging(n_top=1, n_latents=0, n_draws=0)
+        judged_by(n_top=1, n_latents=0, n_draws=0)

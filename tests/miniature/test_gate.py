@@ -6,7 +6,7 @@ import pytest
 from diffusae.miniature.annotator import Annotation
 from diffusae.miniature.captions import captioned_scene
 from diffusae.miniature.gate import (
-    Figure,
+    GateFigure,
     check_annotator,
     check_autoencoder,
     check_generation,
@@ -105,7 +105,7 @@ def test_a_generator_that_repeats_its_layout_fails():
 
 
 def test_a_figure_passes_on_its_own_side_of_the_bound():
-    assert Figure("a", 0.9, (0.8, 1.0), 10, bound=0.9).passed
-    assert not Figure("a", 0.89, (0.8, 1.0), 10, bound=0.9).passed
-    assert Figure("a", 5.0, (4.0, 6.0), 10, bound=10.0, at_least=False).passed
-    assert Figure("without a bound", 0.0, (0.0, 0.0), 10).passed
+    assert GateFigure("a", 0.9, (0.8, 1.0), 10, bound=0.9).passed
+    assert not GateFigure("a", 0.89, (0.8, 1.0), 10, bound=0.9).passed
+    assert GateFigure("a", 5.0, (4.0, 6.0), 10, bound=10.0, at_least=False).passed
+    assert GateFigure("without a bound", 0.0, (0.0, 0.0), 10).passed

@@ -7,8 +7,9 @@ import torch
 from diffusae.backbone.load import load_pipeline
 from diffusae.miniature.annotator import MiniatureAnnotator
 from diffusae.miniature.autoencoder import reconstruct
-from diffusae.miniature.folder import SHIPPED, size_in_bytes
+from diffusae.miniature.folder import size_in_bytes
 from diffusae.miniature.gate import check_annotator, check_autoencoder
+from diffusae.miniature.shipped import SHIPPED
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Every format gives the same captions, and names what is bad by its place."""
+"""All formats give the same captions, and report the places of bad ones."""
 
 import csv
 import gzip

@@ -1,5 +1,4 @@
-"""Files of captions as the world has them: other encodings, other delimiters, damage, and what is
-no file at all."""
+"""Real caption files: other encodings, other delimiters, damage, and paths that are no files."""
 
 import bz2
 import gzip
@@ -30,7 +29,7 @@ def captions(path, count=1, **settings):
 
 
 def refused(path, message, count=1, **settings):
-    """Refused with the same message whether bad lines are to be skipped or not."""
+    """Refused with the same message for both values of `bad_lines`."""
     for policy in ("refuse", "skip"):
         with pytest.raises(UserError, match=message):
             captions(path, count, bad_lines=policy, **settings)

@@ -1,4 +1,4 @@
-"""Conditions compare by the type of the column, and refuse what cannot be compared."""
+"""Conditions compare by the column's type, and refuse values that cannot be compared."""
 
 import datetime
 from decimal import Decimal

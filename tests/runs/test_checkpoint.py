@@ -1,4 +1,4 @@
-"""A training killed for real goes on from its checkpoint and ends as if it had never stopped."""
+"""A killed training continues from its checkpoint and ends with the same result."""
 
 import multiprocessing
 import os
@@ -25,8 +25,7 @@ STEPS = 14
 
 
 class Batches(IterableDataset):
-    """Five batches an epoch, which follow from (epoch, batch), with the state that Lightning
-    keeps."""
+    """Five batches per epoch, determined by (epoch, batch), with the state that Lightning saves."""
 
     def __init__(self) -> None:
         self.epoch, self.given, self.skip = 0, 0, 0
@@ -62,8 +61,7 @@ class Fate(pl.Callback):
 
 
 def train(directory: Path, fate: Fate | None = None, every: int = 4) -> None:
-    """One training in `directory`, resumed where it can be; its weights go to weights.pt at the
-    end."""
+    """One training in `directory`, resumed if possible. Its final weights go to weights.pt."""
     torch.manual_seed(0)
     sae = SparseAutoencoder(8, 24, BatchTopK(3), seed=1)
     module = SAEModule(

@@ -1,5 +1,4 @@
-"""Finished means: every output is there, as it was written. Five ways to damage a file, and what
-each reader says."""
+"""A finished run has all outputs, unchanged. Five kinds of damage, and the readers' messages."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ DETERMINES = {"k": 4}
 
 
 def flip_a_bit(path: Path) -> None:
-    """One bit of the middle byte; size and time stay, as when a disk does it."""
+    """Flip one bit of the middle byte. Size and time stay, as for a disk fault."""
     told, content = path.stat(), bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)

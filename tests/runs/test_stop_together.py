@@ -1,5 +1,4 @@
-"""Processes that train together end after one step; here a process that is told by a signal, and
-one that the command tells."""
+"""Processes that train together stop after the same step, by a signal or by their command."""
 
 import os
 import signal

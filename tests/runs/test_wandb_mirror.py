@@ -25,7 +25,7 @@ from wandb_records import history_of, records_of, values_of
 
 @pytest.fixture(autouse=True)
 def sealed(monkeypatch, tmp_path: Path) -> None:
-    """No key and no setting of the machine's own user."""
+    """An environment without the user's key and settings."""
     for name in [name for name in os.environ if name.startswith("WANDB_")] + ["NETRC"]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -84,7 +84,7 @@ def test_an_offline_run_holds_what_the_local_log_holds(tmp_path: Path):
 def test_a_table_and_a_panel_keep_their_pictures_and_captions_below_the_directory(
     tmp_path: Path, monkeypatch
 ):
-    """W&B's own places, its cache and staging folders among them, stay empty."""
+    """W&B's default folders, with its cache and staging, stay empty."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
@@ -200,7 +200,7 @@ def init(mode, **values):
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch) -> Path:
-    """A package `wandb` that hangs and raises on demand; the mirror's process finds it first."""
+    """A fake package `wandb` that hangs and raises on demand, first on the process' path."""
     (tmp_path / "fake").mkdir()
     (tmp_path / "fake" / "wandb.py").write_text(FAKE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fake"))

@@ -1,5 +1,4 @@
-"""Saving a chart, a workspace and a report by W&B's own client, to a stand-in for its server on
-this machine."""
+"""Saving a chart, a workspace and a report by W&B's client, to a local stand-in for its server."""
 
 import json
 import os
@@ -37,7 +36,7 @@ PAGE = {"endCursor": "a", "hasNextPage": False}
 
 
 def answer(query: str, given: dict[str, Any]) -> dict[str, Any]:
-    """What W&B would say, as far as its client looks at it."""
+    """W&B's answers, as far as its client reads them."""
     if "createCustomChart" in query:
         return {"createCustomChart": {"chart": {"id": "me/heat"}}}
     if "upsertView" in query:

@@ -11,7 +11,7 @@ from diffusae.backbone.describe import build_denoiser
 from diffusae.backbone.load import load_pipeline
 from diffusae.concepts.pretrained import Pretrained
 from diffusae.errors import UserError
-from diffusae.miniature.folder import SHIPPED
+from diffusae.miniature.shipped import SHIPPED
 from diffusae.runs.checkpoint import InPlace
 
 

@@ -20,7 +20,7 @@ from diffusae.collecting import texts as record_text
 from diffusae.errors import UserError
 from diffusae.evaluation.result import load_results
 from diffusae.files import sha256_of
-from diffusae.metrics.evaluate import kind_faults, needed
+from diffusae.metrics.registry import metric
 from diffusae.runs.record import read_record
 from diffusae.stages import collect as stage
 from diffusae.stages.annotate import annotate
@@ -364,29 +364,31 @@ def test_an_annotator_made_for_another_models_pictures_is_refused(tmp_path: Path
         "this annotator judges pictures of miniature alone, and model.name=sd14; choose"
         " annotator=grounded_sam"
     )
-    for metric in ("composition", "cohesion", "spatial"):
-        (fault,) = kind_faults(other, [metric])
+    for name in ("composition", "cohesion", "spatial"):
+        (fault,) = unfit(other, name)
         assert fault.startswith(refusal)
-    assert not list(kind_faults(other, ["reconstruction"]))
+    assert not unfit(other, "reconstruction")
     for options in (
         ["annotator=clipseg"],
         ["annotator.models=[miniature,sd14]"],
         ["annotator.models=null"],
     ):
-        assert not list(
-            kind_faults(study_in(tmp_path, "model=sd14", *options), ["composition", "spatial"])
-        )
+        assert not unfit(study_in(tmp_path, "model=sd14", *options), "composition", "spatial")
     given = study_in(
         tmp_path, *WORLD, "model=sd14"
     )  # drawn pictures of the world, whatever model looks at them
-    assert not list(kind_faults(given, ["latents"]))
+    assert not unfit(given, "latents")
+
+
+def unfit(study: Study, *names: str) -> list[str]:
+    return [fault for name in names for fault in metric(name).unfit(study)]
 
 
 def test_metrics_say_which_stages_and_which_kind_of_collection_they_need(tmp_path: Path) -> None:
-    assert needed(["reconstruction"]) == {"train"}
-    assert needed(["cohesion"]) == {"label", "annotate"}
-    text, pictures, generation = (study_in(tmp_path, *each) for each in (TEXT, WORLD, []))
-    metrics = ["reconstruction", "composition", "latents"]
-    assert not list(kind_faults(generation, metrics))
-    assert [fault.split()[1] for fault in kind_faults(pictures, metrics)] == ["composition"]
-    assert [fault.split()[1] for fault in kind_faults(text, metrics)] == ["composition", "latents"]
+    assert metric("reconstruction").stages == {"train"}
+    assert metric("cohesion").stages == {"label", "annotate"}
+    text, pictures, generation = (study_in(tmp_path, *kind) for kind in (TEXT, WORLD, []))
+    names = ("reconstruction", "composition", "latents")
+    assert not unfit(generation, *names)
+    assert [fault.split()[1] for fault in unfit(pictures, *names)] == ["composition"]
+    assert [fault.split()[1] for fault in unfit(text, *names)] == ["composition", "latents"]

@@ -11,7 +11,8 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 from rich.console import Console as Terminal
 
 from diffusae.jobs import progress
-from diffusae.jobs.progress import TrainingProgress, Work, at_work, duration, pace, progress_bar
+from diffusae.jobs.progress import Work, at_work, duration, pace, progress_bar
+from diffusae.jobs.training_progress import TrainingProgress
 
 
 def train(*callbacks: pl.Callback) -> None:

@@ -28,6 +28,7 @@ from diffusae.sae.storage import load_sae
 from diffusae.stages import train as stage
 from diffusae.stages import train_grid
 from diffusae.study.study import Study
+from diffusae.training import cell as training_run
 from diffusae.training import train as training
 from diffusae.training import train_grid as together
 from stages.evaluated_interventions import record_again
@@ -198,7 +199,7 @@ def test_the_kernels_reach_the_autoencoder_and_the_record_and_are_no_part_of_the
     study = Study(composed("trainer.kernels=triton"))
     assert training.module_of(study, 32).autoencoder.kernels == "triton's"
     assert study.config()["trainer"]["kernels"] == "triton"  # as run.json has it
-    assert training._determines(study) == training._determines(Study(composed()))
+    assert training_run._determines(study) == training_run._determines(Study(composed()))
 
 
 @pytest.mark.filterwarnings("ignore")

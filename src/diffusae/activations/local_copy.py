@@ -197,8 +197,7 @@ def _known(root: Path) -> LocalCopy | None:
 
 def _require_copy(root: Path, known: LocalCopy | None, source: Source) -> None:
     """Raise `UserError` where the collection was made here: only such a one has journals of its
-    groups.
-    """
+    groups."""
     if known is None and (root / MANIFEST).exists() and (root / GROUPS).exists():
         raise UserError(
             f"{root} holds a collection that was made here, not a copy of {source.shown}; set"
@@ -341,8 +340,7 @@ def _make_room(root: Path, most_bytes: int, *, keep: Path) -> None:
 
 def _place(root: Path, data: bytes, source: Source, most_bytes: int | None) -> LocalCopy:
     """Put the files in place, the manifest last, once all that it names is seen to lie below
-    `root`.
-    """
+    `root`."""
     with tempfile.TemporaryDirectory(dir=root, suffix=TEMPORARY_SUFFIX) as folder:
         (Path(folder) / MANIFEST).write_bytes(data)
         Manifest.load(folder)

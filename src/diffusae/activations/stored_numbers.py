@@ -7,13 +7,15 @@ number (the upper half of a float32), and read as float32.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
-import torch
 
 from diffusae.activations.settings import NumbersName
 from diffusae.errors import unknown
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,18 @@ class StoredNumbers:
     Attributes:
         name: its name in `activations.dtype` and the manifest.
         stored: the type in the .npy file. read: the type that NumPy readers give.
-        tensor: torch's type of the stored bits.
     """
 
     name: NumbersName
     stored: np.dtype
     read: np.dtype
-    tensor: torch.dtype
+
+    @property
+    def tensor(self) -> torch.dtype:
+        """torch's type of the stored bits."""
+        import torch
+
+        return getattr(torch, self.name)
 
     @property
     def bytes(self) -> int:
@@ -42,6 +49,8 @@ class StoredNumbers:
         if self.stored == self.read:
             with np.errstate(over="ignore"):
                 return np.ascontiguousarray(array, dtype=self.stored)
+        import torch
+
         wide = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
         return wide.to(self.tensor).view(torch.uint16).numpy()
 
@@ -55,9 +64,9 @@ class StoredNumbers:
 _KNOWN = {
     numbers.name: numbers
     for numbers in (
-        StoredNumbers("float16", np.dtype(np.float16), np.dtype(np.float16), torch.float16),
-        StoredNumbers("bfloat16", np.dtype(np.uint16), np.dtype(np.float32), torch.bfloat16),
-        StoredNumbers("float32", np.dtype(np.float32), np.dtype(np.float32), torch.float32),
+        StoredNumbers("float16", np.dtype(np.float16), np.dtype(np.float16)),
+        StoredNumbers("bfloat16", np.dtype(np.uint16), np.dtype(np.float32)),
+        StoredNumbers("float32", np.dtype(np.float32), np.dtype(np.float32)),
     )
 }
 DEFAULT: NumbersName = "float16"

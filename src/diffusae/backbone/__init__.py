@@ -1,2 +1,1 @@
-"""The door to diffusers: load a pipeline, list its hookpoints, tell guidance branches and steps
-apart."""
+"""Loading a diffusers pipeline; its hookpoints, guidance branches and steps (uses diffusers)."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusae.backbone.hookpoints import denoiser_of
+from diffusae.backbone.plugin_models import own_adapter
 from diffusae.backbone.settings import Layout
 
 _TEXT_LIMIT = "max_sequence_length"
@@ -29,7 +30,9 @@ class Adapter:
         denoiser: the pipeline's U-Net or transformer, on any device (also meta).
     """
 
-    layout: Layout = "one_batch"
+    layout: ClassVar[Layout] = "one_batch"
+    pipelines: ClassVar[tuple[str, ...]] = ()
+    """Of a plug-in's adapter: the classes of pipelines that it serves."""
 
     def __init__(self, denoiser: Any) -> None:
         self.denoiser = denoiser
@@ -109,16 +112,18 @@ class Adapter:
     def tokens(self, pipeline: type, own: int, text_tokens: int | None) -> int:
         """Tokens of a padded prompt: `text_tokens`, the default of the pipeline's call, or `own`,
         the text encoder's number."""
-        if len(self._joint()) or _TEXT_LIMIT not in inspect.signature(pipeline.__call__).parameters:
+        if not self.pads or _TEXT_LIMIT not in inspect.signature(pipeline.__call__).parameters:
             # CLIP alone, or joint attention with CLIP first (Stable Diffusion 3)
             return own
         return text_tokens or inspect.signature(pipeline.__call__).parameters[_TEXT_LIMIT].default
 
-    def _joint(self) -> list[nn.Module]:
+    @property
+    def pads(self) -> bool:
+        """Whether the denoiser attends to prompts as the pipeline's call pads them; not with joint
+        attention, where a CLIP encoder comes first.
+        """
         blocks = getattr(self.denoiser, "transformer_blocks", ())
-        return [
-            block for block in blocks if getattr(getattr(block, "attn", None), "add_k_proj", None)
-        ]
+        return not any(getattr(getattr(each, "attn", None), "add_k_proj", None) for each in blocks)
 
 
 class FluxAdapter(Adapter):
@@ -127,7 +132,11 @@ class FluxAdapter(Adapter):
     A second, unconditional pass runs only with `true_cfg_scale` above 1 and a negative prompt.
     """
 
-    layout: Layout = "two_passes"
+    layout: ClassVar[Layout] = "two_passes"
+
+    @property
+    def pads(self) -> bool:
+        return True  # T5's tokens; its CLIP encoder gives one pooled vector alone
 
     @property
     def patch(self) -> int:
@@ -179,9 +188,6 @@ class FluxAdapter(Adapter):
         own = pipe.tokenizer.model_max_length
         return pipe.tokenizer_2, self.tokens(type(pipe), own, text_tokens)
 
-    def tokens(self, pipeline: type, own: int, text_tokens: int | None) -> int:
-        return text_tokens or inspect.signature(pipeline.__call__).parameters[_TEXT_LIMIT].default
-
 
 def adapter_of(pipe: Any) -> Adapter:
     """The adapter of a pipeline; `UserError` if it has no denoiser."""
@@ -191,8 +197,10 @@ def adapter_of(pipe: Any) -> Adapter:
 def adapter_for(denoiser: nn.Module) -> Adapter:
     """The adapter of a denoiser, compiled or not."""
     denoiser = getattr(denoiser, "_orig_mod", denoiser)
-    kind = FluxAdapter if type(denoiser).__name__ == "FluxTransformer2DModel" else Adapter
-    return kind(denoiser)
+    name = type(denoiser).__name__
+    if name == "FluxTransformer2DModel":
+        return FluxAdapter(denoiser)
+    return (own_adapter(name) or Adapter)(denoiser)
 
 
 def _shift(scheduler: Any, positions: int, max_shift: float) -> dict[str, float]:

@@ -16,23 +16,16 @@ from torch import nn
 from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.calls import Call, calling_pipeline, followed_calls, running_call
 from diffusae.backbone.families import ADAPTER_NEEDS
-from diffusae.backbone.layouts import CONDITIONINGS, GUIDED, SKIPPED, UNGUIDED, Branches, Passes
+from diffusae.backbone.layouts import (
+    CONDITIONINGS,
+    SKIPPED,
+    UNGUIDED,
+    Branches,
+    Passes,
+    configured_branches,
+)
 from diffusae.backbone.settings import Layout
 from diffusae.errors import UserError, refuse_text, unknown
-
-
-def configured_branches(
-    layout: Layout | None, guidance: float, true_guidance: float | None
-) -> Branches:
-    """The branches of every step of a call with these scales; layout None counts as one batch.
-
-    A scale has an effect only above 1. For two passes, `true_guidance` counts, since `guidance` is
-    an input of such models.
-    """
-    if layout == "none":
-        return UNGUIDED
-    scale = (true_guidance or 1.0) if layout == "two_passes" else guidance
-    return GUIDED if scale > 1.0 else UNGUIDED
 
 
 def planned_branches(

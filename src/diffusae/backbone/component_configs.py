@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import diffusers
-import torch
-import transformers
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from diffusae.backbone.trusted import model_class
 from diffusae.errors import UserError, together
 from diffusae.parsing import first_words, read_json, shown
 from diffusae.tensor_files import read_header
+
+if TYPE_CHECKING:
+    from torch import nn
 
 REMEDY = "copy the folder again"
 MOST_LAYERS = 1000
@@ -70,6 +68,10 @@ def on_meta(config: dict[str, Any], named_by: object) -> nn.Module:
         UserError: the class does not exist, or cannot be built from this configuration.
     """
     check_sizes(config, named_by)
+    import diffusers
+    import torch
+    import transformers
+
     if "_class_name" in config:
         kind = model_class("diffusers", config["_class_name"], diffusers.ModelMixin)
     else:

@@ -1,4 +1,5 @@
-"""A description of a pipeline's denoiser from its configuration, without weights.
+"""A description of a pipeline's denoiser from its configuration, without weights. A denoiser of a
+usual kind is not even built (`outline`).
 
 The configuration comes from the pipeline's folder or the hub. For the models of conf/model it comes
 from `architectures/` (the published sizes), so that a study can be planned without any download.
@@ -13,21 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import diffusers
-from diffusers.configuration_utils import ConfigMixin
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-
-from diffusae.backbone.adapters import adapter_for
-from diffusae.backbone.component_configs import REMEDY, component_config, on_meta
+from diffusae.backbone.component_configs import REMEDY, check_sizes, component_config, on_meta
 from diffusae.backbone.families import require_adapter, require_text_to_image
 from diffusae.backbone.hookpoints import COMPONENTS, HookpointInfo, list_hookpoints
-from diffusae.backbone.load import is_hub_id
+from diffusae.backbone.outline import PADDED, Outline, outline
 from diffusae.backbone.settings import Layout
-from diffusae.backbone.text_attention import reads_text
 from diffusae.backbone.text_layers import ENCODERS, TextLayer, describe_text_layers
 from diffusae.backbone.trusted import require_trusted
 from diffusae.errors import UserError, unknown
 from diffusae.parsing import of_type, read_json, shown
+from diffusae.sources import is_hub_id
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
 _MOST_STAGES = 12
@@ -71,7 +67,7 @@ def describe(
     text_tokens: int | None = None,
     text_layers: bool = False,
 ) -> Description:
-    """Build the denoiser of a folder or hub id on the meta device and list its hookpoints.
+    """List the hookpoints of the denoiser of a folder or hub id, by its configuration.
 
     For a hub id with an `architecture`, shipped sizes are used and nothing is downloaded. With
     `text_layers`, the text encoders' layers are listed too.
@@ -88,30 +84,40 @@ def describe(
     else:
         parts = _published(source, revision)
     name = of_type(parts["pipeline"], str, "_class_name of the pipeline")
-    pipeline = getattr(diffusers, name, DiffusionPipeline)
-    if not (isinstance(pipeline, type) and issubclass(pipeline, DiffusionPipeline)):
-        raise UserError(
-            f"{name!r} of {str(source)!r} is no pipeline of diffusers; set model.source to a whole "
-            "pipeline"
-        )
-    denoiser = build_denoiser(parts["denoiser"], named_by=source)
-    adapter = adapter_for(denoiser)
+    check_sizes(parts["denoiser"], source)
+    known = outline(parts["denoiser"]) or _built(parts["denoiser"], source)
+    own_tokens = of_type(parts["text_tokens"], int, "max_position_embeddings")
+    padded = (text_tokens or PADDED.get(name)) if known.pads else None
     latent_scale = 2 ** (_stages(parts["vae"], source) - 1)
     layers: dict[str, TextLayer] = {}
     if text_layers:
         encoders = parts["text_encoders"] if shipped else _text_encoders(source, revision)
-        layers = describe_text_layers(encoders, pipeline=pipeline, text_tokens=text_tokens)
+        layers = describe_text_layers(encoders, pipeline=name, text_tokens=text_tokens)
     return Description(
         pipeline=name,
-        hookpoints=list_hookpoints(denoiser),
-        scale=latent_scale * adapter.patch,
+        hookpoints=known.hookpoints,
+        scale=latent_scale * known.patch,
         latent_scale=latent_scale,
-        tokens=adapter.tokens(
-            pipeline, of_type(parts["text_tokens"], int, "max_position_embeddings"), text_tokens
-        ),
-        layout=adapter.layout,
-        reads_text=reads_text(denoiser),
+        tokens=padded or own_tokens,
+        layout=known.layout,
+        reads_text=known.reads_text,
         text_layers=layers,
+    )
+
+
+def _built(config: dict[str, Any], source: object) -> Outline:
+    """What building the denoiser of an unusual configuration shows."""
+    from diffusae.backbone.adapters import adapter_for
+    from diffusae.backbone.text_attention import reads_text
+
+    denoiser = build_denoiser(config, named_by=source)
+    adapter = adapter_for(denoiser)
+    return Outline(
+        list_hookpoints(denoiser),
+        adapter.patch,
+        adapter.layout,
+        reads_text=reads_text(denoiser),
+        pads=adapter.pads,
     )
 
 
@@ -190,7 +196,15 @@ def _config_of(
         if component is not None:
             return component_config(folder, component)
         return read_json(folder / "model_index.json", remedy=REMEDY)
-    kind: Any = DiffusionPipeline if component is None else _AnyConfig
+    from diffusers.configuration_utils import ConfigMixin
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    class AnyConfig(ConfigMixin):
+        """Reads any component's config.json as a plain dict."""
+
+        config_name = "config.json"
+
+    kind: Any = DiffusionPipeline if component is None else AnyConfig
     config = kind.load_config(source, subfolder=component, revision=revision)
     return of_type(config, dict, str(source))
 
@@ -209,9 +223,3 @@ def _named(source: str | Path, what: str, needed: str) -> Iterator[None]:
             f"folder in the diffusers layout (with {needed}), or model.architecture to one of "
             f"{', '.join(known_architectures())}"
         ) from error
-
-
-class _AnyConfig(ConfigMixin):
-    """Reads any component's config.json as a plain dict."""
-
-    config_name = "config.json"

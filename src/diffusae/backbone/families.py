@@ -7,6 +7,7 @@ from typing import Any
 
 from diffusae.backbone.hookpoints import COMPONENTS
 from diffusae.backbone.layouts import KNOWN, TEXT_TO_IMAGE, calling_class
+from diffusae.backbone.plugin_models import own_adapter, own_passes
 from diffusae.errors import UserError
 
 ADAPTER_NEEDS = (
@@ -30,7 +31,7 @@ def require_adapter(index: Mapping[str, Any]) -> None:
     """
     for name in COMPONENTS:
         match index.get(name):
-            case [str(), str() as kind] if kind not in DENOISERS:
+            case [str(), str() as kind] if kind not in DENOISERS and own_adapter(kind) is None:
                 raise UserError(
                     f"{index.get('_class_name')} is not supported: its denoiser is a {kind}, but "
                     f"adapters exist for {', '.join(DENOISERS)}; {ADAPTER_NEEDS}"
@@ -39,7 +40,7 @@ def require_adapter(index: Mapping[str, Any]) -> None:
 
 def require_text_to_image(name: str) -> None:
     """`UserError` for a class of pipelines that needs more than a prompt, or is unknown."""
-    if name in TEXT_TO_IMAGE:
+    if name in TEXT_TO_IMAGE or (name not in KNOWN and own_passes(name) is not None):
         return
     if name in KNOWN:
         raise UserError(

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from diffusers.models.transformers.transformer_2d import Transformer2DModel
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from diffusae.errors import UserError, together, unknown
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 COMPONENTS = ("unet", "transformer")
 """Attributes of a pipeline that may hold its denoiser."""
@@ -31,7 +31,7 @@ class HookpointInfo:
     """Channels of the block's input, output and update."""
     level: int = 0
     """Number of halvings of the finest grid at the block; always 0 in a transformer."""
-    kind: str = Transformer2DModel.__name__
+    kind: str = "Transformer2DModel"
     """The block's class."""
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
@@ -42,6 +42,8 @@ class HookpointInfo:
 
 def denoiser_of(pipe: Any) -> nn.Module:
     """The pipeline's U-Net or transformer; `UserError` for a pipeline without one."""
+    from torch import nn
+
     for component in COMPONENTS:
         denoiser = getattr(pipe, component, None)
         if isinstance(denoiser, nn.Module):
@@ -98,6 +100,8 @@ def find_all(
 
 
 def _of_unet(denoiser: nn.Module, levels: dict[str, int]) -> dict[str, HookpointInfo]:
+    from diffusers.models.transformers.transformer_2d import Transformer2DModel
+
     infos: dict[str, HookpointInfo] = {}
     for path, module in denoiser.named_modules():
         section = next((name for name in levels if path.startswith(f"{name}.")), None)
@@ -108,6 +112,8 @@ def _of_unet(denoiser: nn.Module, levels: dict[str, int]) -> dict[str, Hookpoint
 
 
 def _of_transformer(denoiser: nn.Module) -> dict[str, HookpointInfo]:
+    from torch import nn
+
     config: Any = getattr(denoiser, "config", None)
     if config is None or "num_attention_heads" not in config or "attention_head_dim" not in config:
         return {}

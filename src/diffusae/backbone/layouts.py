@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from diffusae.backbone.settings import Layout
+
 Branches = tuple[str, ...]
 """The branches of one batch, in order."""
 
@@ -27,6 +29,22 @@ PERTURBED = "perturbed"
 SKIPPED = "skipped"
 """The conditional branch again, without some layers, as an extra pass (`skip_guidance_layers` of
 Stable Diffusion 3)."""
+
+
+def configured_branches(
+    layout: Layout | None, guidance: float, true_guidance: float | None
+) -> Branches:
+    """The branches that a call with these scales runs at each step, whatever the denoiser; None:
+    taken as one batch.
+
+    Guidance works above 1 only. Two passes are asked for by `true_guidance`: `guidance` is an input
+    of such models.
+    """
+    if layout == "none":
+        return UNGUIDED
+    scale = (true_guidance or 1.0) if layout == "two_passes" else guidance
+    return GUIDED if scale > 1.0 else UNGUIDED
+
 
 _ASKED = "do_classifier_free_guidance"
 
@@ -51,6 +69,13 @@ def _one_per_branch(_pipe: Any, given: Mapping[str, Any]) -> Passes:
     guided = negative and given.get("true_cfg_scale", 1.0) > 1
     return (("cond",), ("uncond",)) if guided else (("cond",),)
 
+
+BY_LAYOUT: Mapping[Layout, PassesOf] = {
+    "one_batch": _one_batch,
+    "two_passes": _one_per_branch,
+    "none": lambda _pipe, _given: (UNGUIDED,),
+}
+"""What pipelines of a user's own adapter run, by its layout."""
 
 TEXT_TO_IMAGE: Mapping[str, PassesOf] = {
     "StableDiffusionPipeline": _one_batch,
@@ -111,5 +136,9 @@ def calling_class(kind: type) -> type:
 
 def passes_of(kind: type) -> PassesOf | None:
     """The passes of a pipeline of this class; None if they are unknown."""
+    from diffusae.backbone.plugin_models import own_passes
+
     caller = calling_class(kind)
-    return KNOWN.get(caller.__name__) if caller.__module__.startswith("diffusers.") else None
+    if not caller.__module__.startswith("diffusers."):
+        return None
+    return KNOWN.get(caller.__name__) or own_passes(caller.__name__)

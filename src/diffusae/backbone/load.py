@@ -98,14 +98,6 @@ def load_pipeline(
     return pipe
 
 
-def is_hub_id(source: str | Path) -> bool:
-    """Whether `source` is "owner/name" rather than a folder."""
-    path, name = Path(source).expanduser(), str(source)
-    if isinstance(source, Path) or path.is_dir() or path.is_absolute():
-        return False
-    return not name.startswith((".", "~")) and name.count("/") == 1
-
-
 def _folder_of(
     source: str | Path, *, revision: str | None, variant: str | None, unused: dict[str, Any]
 ) -> Path:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from diffusae.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 _ROUNDING = 1e-9
 """Added so that decimal ties stay ties: (1 - 0.9) * 5 is 0.49999999999999994 in floating point."""
@@ -39,7 +40,7 @@ def t_of(index: int, steps: int) -> float:
     return 1.0 if steps == 1 else 1.0 - index / (steps - 1)
 
 
-Schedule = Callable[[Any, int], torch.Tensor]
+Schedule = Callable[[Any, int], "torch.Tensor"]
 """(scheduler, steps) -> the scheduler's timesteps in a run of `steps` steps. Changes no
 scheduler."""
 
@@ -135,6 +136,8 @@ class RunningSchedule:
         )
 
     def _read(self) -> dict[float, float]:
+        import torch
+
         now = getattr(getattr(self._pipe, "scheduler", None), "timesteps", None)
         if now is not self._seen:
             self._seen = now

@@ -10,8 +10,7 @@ from diffusae.settings import Settings, Within
 
 Layout = Literal["one_batch", "two_passes", "none"]
 """How classifier-free guidance runs: as one batch [uncond, cond], as a pass for each branch, or not
-at all.
-"""
+at all."""
 SchedulerChoice = Literal["ddim", "keep"]
 Quantity = Literal["update", "output"]
 """What is recorded of a block: output minus input, or its output."""

@@ -12,12 +12,13 @@ import inspect
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from diffusae.backbone.component_configs import on_meta
+from diffusae.backbone.outline import PADDED, text_outline
 from diffusae.errors import UserError, together
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ENCODERS: Mapping[str, str] = {
     "text": "text_encoder",
@@ -70,14 +71,35 @@ def list_text_layers(pipe: Any, *, text_tokens: int | None = None) -> dict[str, 
 
 
 def describe_text_layers(
-    configs: Mapping[str, Mapping[str, Any]], *, pipeline: type, text_tokens: int | None = None
+    configs: Mapping[str, Mapping[str, Any]], *, pipeline: str, text_tokens: int | None = None
 ) -> dict[str, TextLayer]:
-    """`list_text_layers` without weights, from {encoder: configuration with its `_class_name`}."""
-    encoders = {}
-    for encoder, config in configs.items():
-        values = {name: value for name, value in config.items() if name != "_class_name"}
-        encoders[encoder] = on_meta({**values, "architectures": [config["_class_name"]]}, encoder)
-    return layers_of(encoders, pipeline=pipeline, text_tokens=text_tokens)
+    """The same before any weights are there: {encoder: configuration with its `_class_name`}, of a
+    pipeline of this class. An unusual encoder is built on the meta device.
+    """
+    from diffusae.backbone.component_configs import check_sizes, on_meta
+
+    padded = text_tokens or PADDED.get(pipeline, 512)
+    layers: dict[str, TextLayer] = {}
+    for short, encoder in ENCODERS.items():
+        if (config := configs.get(encoder)) is None:
+            continue
+        check_sizes(config, encoder)
+        if (known := text_outline(config)) is not None:
+            tokens = known.tokens or padded
+            for place in range(known.layers):
+                name, path = f"{short}_{place}", f"{known.path}.{place}"
+                layers[name] = TextLayer(name, encoder, path, known.width, tokens)
+        else:
+            values = {name: value for name, value in config.items() if name != "_class_name"}
+            module = on_meta({**values, "architectures": [config["_class_name"]]}, encoder)
+            layers |= layers_of({encoder: module}, pipeline=_class_of(pipeline), text_tokens=padded)
+    return layers
+
+
+def _class_of(pipeline: str) -> type:
+    import diffusers
+
+    return getattr(diffusers, pipeline)
 
 
 def layers_of(
@@ -85,6 +107,8 @@ def layers_of(
 ) -> dict[str, TextLayer]:
     """{name: layer} of {the pipeline's attribute: encoder}. Values that are no modules are
     skipped."""
+    from torch import nn
+
     named: dict[str, TextLayer] = {}
     for short, encoder in ENCODERS.items():
         module = encoders.get(encoder)
@@ -153,6 +177,8 @@ def _tokens(config: Any, pipeline: type, text_tokens: int | None) -> int:
 
 
 def _layers(module: nn.Module, encoder: str) -> tuple[str, nn.ModuleList]:
+    from torch import nn
+
     for path in _LISTS:
         try:
             layers = module.get_submodule(path)

@@ -5,32 +5,71 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
-
-import diffusers
-import transformers
-from diffusers.models.modeling_utils import ModelMixin
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from diffusae.errors import UserError, together
 from diffusae.sources import require_own_files
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors")
-_LIBRARIES: Mapping[str, Any] = {"diffusers": diffusers, "transformers": transformers}
-_KINDS: Mapping[str, tuple[Any, ...]] = {
-    "diffusers": (ModelMixin, SchedulerMixin),
-    "transformers": (
-        transformers.PreTrainedModel,
-        transformers.PreTrainedTokenizerBase,
-        transformers.FeatureExtractionMixin,
-        transformers.image_processing_utils.ImageProcessingMixin,
-        transformers.ProcessorMixin,
-    ),
-}
 _RENAMED = {"CLIPFeatureExtractor": "CLIPImageProcessor"}
 """Old class names in published folders, with their new names."""
+
+
+USUAL = {
+    "diffusers": {
+        "UNet2DConditionModel",
+        "SD3Transformer2DModel",
+        "FluxTransformer2DModel",
+        "PixArtTransformer2DModel",
+        "AutoencoderKL",
+        "DDIMScheduler",
+        "PNDMScheduler",
+        "EulerDiscreteScheduler",
+        "EulerAncestralDiscreteScheduler",
+        "DPMSolverMultistepScheduler",
+        "FlowMatchEulerDiscreteScheduler",
+        "LCMScheduler",
+    },
+    "transformers": {
+        "CLIPTextModel",
+        "CLIPTextModelWithProjection",
+        "T5EncoderModel",
+        "CLIPTokenizer",
+        "CLIPTokenizerFast",
+        "T5Tokenizer",
+        "T5TokenizerFast",
+        "PreTrainedTokenizerFast",
+        "CLIPImageProcessor",
+        "CLIPFeatureExtractor",
+    },
+    "stable_diffusion": {"StableDiffusionSafetyChecker"},
+}
+"""Classes that are known for components without importing the libraries, which takes seconds."""
+
+
+@cache
+def _libraries() -> dict[str, tuple[Any, tuple[type, ...]]]:
+    """{library: itself, and what its components are}."""
+    import diffusers
+    import transformers
+    from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+    return {
+        "diffusers": (diffusers, (diffusers.ModelMixin, SchedulerMixin)),
+        "transformers": (
+            transformers,
+            (
+                transformers.PreTrainedModel,
+                transformers.PreTrainedTokenizerBase,
+                transformers.FeatureExtractionMixin,
+                transformers.image_processing_utils.ImageProcessingMixin,
+                transformers.ProcessorMixin,
+            ),
+        ),
+    }
 
 
 def require_trusted(folder: Path, index: Mapping[str, Any]) -> None:
@@ -52,7 +91,7 @@ def model_class(library: str, name: Any, base: type) -> Any:
     """The class of a library that a configuration names; `UserError` if it is no subclass of
     `base`."""
     is_name = isinstance(name, str) and _NAME.fullmatch(name)
-    kind = getattr(_LIBRARIES[library], name, None) if is_name else None
+    kind = getattr(_libraries()[library][0], name, None) if is_name else None
     if not (isinstance(kind, type) and issubclass(kind, base)):
         raise UserError(
             f"the model's configuration names {name!r}, which is no model of the installed "
@@ -84,17 +123,20 @@ def _component_fault(folder: Path, name: str, entry: list[Any]) -> str | None:
         return "it must be a library and one of its classes"
     if (folder / name / f"{library}.py").exists():
         return "it asks for code of the folder's own, which is never run"
-    if library not in _LIBRARIES:
-        module = getattr(diffusers.pipelines, library, None) if _NAME.fullmatch(library) else None
+    if kind in USUAL.get(library, ()):
+        return None
+    libraries = _libraries()
+    if library not in libraries:
+        pipelines = libraries["diffusers"][0].pipelines
+        module = getattr(pipelines, library, None) if _NAME.fullmatch(library) else None
         cls = getattr(module, kind, None)
-        known = isinstance(cls, type) and issubclass(
-            cls, (*_KINDS["diffusers"], *_KINDS["transformers"])
-        )
+        kinds = libraries["diffusers"][1] + libraries["transformers"][1]
+        known = isinstance(cls, type) and issubclass(cls, kinds)
         return None if known else "only components of diffusers and transformers are loaded"
-    cls = getattr(_LIBRARIES[library], _RENAMED.get(kind, kind), None)
+    cls = getattr(libraries[library][0], _RENAMED.get(kind, kind), None)
     if kind.startswith("Auto") and library == "transformers":
         return "its own code is asked for" if _has_own_code(folder / name) else None
-    if not (isinstance(cls, type) and issubclass(cls, _KINDS[library])):
+    if not (isinstance(cls, type) and issubclass(cls, libraries[library][1])):
         return (
             f"the {library} that is installed has no such model, scheduler, tokenizer or processor"
         )

@@ -1,2 +1,1 @@
-"""Reading a denoiser while it generates: updates of its transformer blocks, and its
-cross-attention."""
+"""Recording while a denoiser generates: updates of transformer blocks, and cross-attention."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, NoReturn
@@ -15,9 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusae.cli.configs import Composer
-from diffusae.cli.quoting import TEXTS, no_text, swept, unreadable
+from diffusae.cli.quoting import TEXTS, no_text, swept, text_override, unreadable
 from diffusae.errors import UserError, together, unknown
 from diffusae.study.names import name_fault, name_faults
+
+OPEN = ("metrics_at.", "metric_settings.")
+"""Parts of `run`'s configuration whose entries are the names of metrics, and so none is written."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,15 @@ class CommandLine:
     config_name: str | None
 
     @classmethod
-    def parse(cls, arguments: Sequence[str]) -> CommandLine:
-        """Raises `UserError` for flags that there are not, or that would do harm."""
+    def parse(cls, arguments: Sequence[str], *, bare: str | None = None) -> CommandLine:
+        """Read what follows the stage.
+
+        Args:
+            bare: the setting that one word without `=` stands for; None: such a word is refused.
+
+        Raises:
+            UserError: flags that there are not, or that would do harm.
+        """
         from hydra._internal.utils import get_args_parser
 
         parser: argparse.ArgumentParser = get_args_parser()
@@ -58,8 +69,11 @@ class CommandLine:
             else:
                 flags.append(argument)
         sweeps = found.multirun or any(each == "hydra.mode=MULTIRUN" for each in found.overrides)
+        words = [n for n, word in enumerate(found.overrides) if bare and "=" not in word]
+        if len(words) == 1 and found.overrides[words[0]][:1] not in ("+", "~"):
+            found.overrides[words[0]] = text_override(str(bare), found.overrides[words[0]])
         return cls(
-            tuple(found.overrides),
+            tuple(map(_opened, found.overrides)),
             tuple(flags),
             help=found.help,
             shows=bool(found.cfg or found.info),
@@ -67,6 +81,18 @@ class CommandLine:
             config_dir=found.config_dir,
             config_name=found.config_name,
         )
+
+    def plugins(self) -> list[str]:
+        """The packages that `plugins=[...]` names; a text that cannot be read is refused later."""
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        packages: list[str] = []
+        for text in self.overrides:
+            if text.startswith("plugins="):
+                with suppress(HydraException):
+                    value = OverridesParser.create().parse_override(text).value()
+                    packages += [str(name) for name in (value if isinstance(value, list) else [])]
+        return packages
 
     def checked(self, stage: str) -> DictConfig:
         """The configuration of the first job; `UserError` for every override that cannot be."""
@@ -91,6 +117,12 @@ class CommandLine:
             )
         together([*_references(cfg, overrides), *name_faults(cfg)])
         return cfg
+
+
+def _opened(override: str) -> str:
+    """An override of a part that takes the name of any metric, as Hydra wants it: with `++`."""
+    bare = override.lstrip("+")
+    return f"++{bare}" if bare.startswith(OPEN) else override
 
 
 def _refuse(message: str) -> NoReturn:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
-from diffusae.cli.stage_list import FUNCTIONS, STAGES
+from diffusae.cli.stage_list import FUNCTIONS, POSITIONAL, STAGES, UNCHECKED
 from diffusae.errors import USER_FAULT
 from diffusae.masking import mask_output, masked
 from diffusae.stopping import StopSignal, received, stopped_by_signals
@@ -90,13 +90,16 @@ def _answer(stage: str, arguments: list[str]) -> None:
 
 def _run(stage: str, arguments: list[str]) -> None:
     from diffusae.cli.arguments import CommandLine
-    from diffusae.cli.configs import config_directory
+    from diffusae.cli.configs import config_directory, search_own_options
     from diffusae.cli.help import stage_help
     from diffusae.cli.logs import where_logs_go
+    from diffusae.plugins import use
     from diffusae.study.resolvers import register_resolvers
 
     register_resolvers()
-    line = CommandLine.parse(arguments)
+    line = CommandLine.parse(arguments, bare=POSITIONAL.get(stage))
+    use(line.plugins())  # before anything is composed: their packages bring options of groups
+    search_own_options()
     if line.help:
         print(stage_help(stage, line))
         return
@@ -128,12 +131,17 @@ def _task(stage: str) -> Callable[[Any], object]:
 
         from diffusae.cli.surroundings import quieten
         from diffusae.jobs.progress import at_work
+        from diffusae.plugins import use
         from diffusae.study.resolvers import expand_home
+        from diffusae.study.study import Study
 
         try:
+            expand_home(cfg)
+            use(cfg.plugins)
+            if stage not in UNCHECKED:  # before the stage is imported, which takes seconds
+                Study(cfg).check()
             function = _function(stage)
             quieten()
-            expand_home(cfg)
             with at_work(stage):
                 return function(cfg)
         except Exception as error:

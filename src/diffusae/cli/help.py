@@ -5,9 +5,11 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from diffusae import plugins
 from diffusae.cli.arguments import CommandLine
 from diffusae.cli.configs import Composer, config_directory
 from diffusae.cli.stage_list import CHOICES, STAGES
+from diffusae.metrics.registry import names
 
 _WIDTH = 118
 
@@ -22,12 +24,14 @@ def usage() -> str:
         path.stem for path in (Path(__file__).parents[1] / "report" / "paper").glob("*.json")
     )
     compared = _listed("compare reference=", papers, lead="  ")
+    computed = _listed("run metrics=[...], metrics_at.METRIC=[...]: ", list(names()), lead="  ")
     return f"""usage: diffusae STAGE [overrides]
 
 stages:
 {rows}
 
 {chosen}
+{computed}
 {compared}
 
 diffusae STAGE --help     the groups of its configuration, their options, and its own settings
@@ -44,7 +48,8 @@ def stage_help(stage: str, line: CommandLine) -> str:
     """
     composer = Composer(stage, config_dir=line.config_dir, config_name=line.config_name)
     groups = "\n".join(
-        _listed(f"{group}=", names, lead="  ") for group, names in composer.groups().items()
+        _listed(f"{group}=", [_with_package(group, name) for name in names], lead="  ")
+        for group, names in composer.groups().items()
     )
     root = (config_directory() / f"{stage}.yaml").read_text(encoding="utf-8").strip()
     own = "\n".join(f"  {text}" for text in root.splitlines())
@@ -53,11 +58,36 @@ def stage_help(stage: str, line: CommandLine) -> str:
 groups, chosen with group=option (+group=option where the stage has none of its own):
 {groups}
 
+{_plugins()}
+
 the stage's own settings, beside those of the groups ({stage}.yaml):
 {own}
 
 diffusae {stage} --cfg job shows all settings with their values; setting=value changes one, \
 --config-dir DIR adds your own options."""
+
+
+def _with_package(group: str, option: str) -> str:
+    """An option's name, with the package that it comes from where it is a plug-in's."""
+    for package, folder in plugins.options().items():
+        if (folder / group / f"{option}.yaml").is_file():
+            return f"{option} ({package})"
+    return option
+
+
+def _plugins() -> str:
+    """What packages of the user's own offer."""
+    rows = [
+        f"  {group}: {part.name} = {part.target} (package {part.package})"
+        for group in plugins.GROUPS
+        for part in plugins.parts(group)
+    ]
+    return "\n".join(
+        [
+            "parts of your own packages (docs/extending.md); all others are built in:",
+            *(rows or ["  none"]),
+        ]
+    )
 
 
 def versions() -> str:

@@ -8,21 +8,26 @@ import re
 import shlex
 from collections.abc import Sequence
 
-TEXTS = ("prompt", "concept", "with_text.concept", "collection.prompt")
+TEXTS = ("prompt", "concept", "word", "with_text.concept", "collection.prompt")
 """Settings that hold free text."""
 
 
 def quoted(override: str) -> str:
     """The override with its value as a quoted string of Hydra's, and that quoted for a shell."""
-    from hydra.core.override_parser.types import Quote, QuotedString
-
     key, _, value = override.partition("=")
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         value = value[1:-1]  # the user's own quotes, in which something is not escaped
+    return _for_shell(text_override(key, value))
+
+
+def text_override(key: str, text: str) -> str:
+    """The override that sets a setting to this very text."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
     # A backslash before `${`, and twice those that stand before it, or it would name another
     # setting.
-    text = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", value)
-    return _for_shell(f"{key}={QuotedString(text=text, quote=Quote.single).with_quotes()}")
+    text = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", text)
+    return f"{key}={QuotedString(text=text, quote=Quote.single).with_quotes()}"
 
 
 def _for_shell(word: str) -> str:

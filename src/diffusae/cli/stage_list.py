@@ -15,7 +15,9 @@ STAGES: dict[str, str] = {
     "train_grid": "train every cell of `grid`, and every k of grid.k, side by side in one process",
     "label": "build the concept dictionary of one cell",
     "evaluate": "evaluate one cell by one metric",
-    "steer": "one prompt with a concept edited, over strengths",
+    "concepts": "list the labelled latents of all cells, or search them (concepts fish)",
+    "look": "where a concept is active while a picture is made, over moments and blocks",
+    "steer": "one prompt with a concept, or chosen latents, edited over strengths",
     "export": "write one cell's autoencoder for another library (format=...)",
     "import": "place another library's autoencoder as one cell's (source=DIR)",
     "push": (
@@ -32,6 +34,12 @@ STAGES: dict[str, str] = {
 }
 CHOICES = {"evaluate": "evaluation", "steer": "intervention"}
 """Stages of whose configuration one group says what is done."""
+
+UNCHECKED = ("hookpoints", "report", "compare", "miniature")
+"""Stages that need no study that could be carried out."""
+
+POSITIONAL = {"concepts": "word"}
+"""Stages that take one bare word, and the setting that it stands for."""
 
 FUNCTIONS = {"export": "export_cell", "import": "import_cell"}
 """Stages whose module and function have another name: `import` is a word of Python's."""

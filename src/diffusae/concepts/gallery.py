@@ -90,29 +90,25 @@ class _Head:
 
 
 def most_telling_latents(dictionary: ConceptDictionary, n: int) -> list[int]:
-    """At most `n` latents: the best of every noun, then the second best of every noun, and so on.
+    """At most `n` latents to show: the best latent of every label, then the second of every label,
+    and so on; the background once at most.
 
-    Of two latents of one noun, the one with the higher count x share of the noun is the better.
-    Within a round the better come first. Latents that mostly show the background say the same:
-    only the best of them is shown.
+    A latent stands for its main label, the one with the highest count x share; that product also
+    says which latents of a label, and which labels, come first.
     """
-    columns = (dictionary.table[name].tolist() for name in ("latent", "label", "count", "share"))
-    entries = [
-        (count * share, latent, label) for latent, label, count, share in zip(*columns, strict=True)
-    ]
-    entries.sort(key=lambda entry: (-entry[0], entry[1]))
-    main: dict[int, str] = {}
-    for _, latent, label in entries:
-        main.setdefault(latent, label)
-    rounds: Counter[str] = Counter()
-    ranked = []
-    for score, latent, label in entries:
-        of_background = BACKGROUND in (label, main[latent])
-        if of_background and (label != main[latent] or rounds[BACKGROUND]):
-            continue
-        ranked.append((rounds[label], -score, latent))
-        rounds[label] += 1
-    return list(dict.fromkeys(latent for _, _, latent in sorted(ranked)))[:n]
+    columns = (dictionary.table[name].tolist() for name in ("latent", "count", "share", "label"))
+    main: dict[int, tuple[float, str]] = {}
+    for latent, count, share, label in zip(*columns, strict=True):
+        if latent not in main or count * share > main[latent][0]:
+            main[latent] = (count * share, label)
+    ranked: list[tuple[int, int]] = []  # (place among the latents of its label, latent)
+    seen: Counter[str] = Counter()
+    for latent in sorted(main, key=lambda latent: (-main[latent][0], latent)):
+        label = main[latent][1]
+        if label != BACKGROUND or not seen[label]:
+            ranked.append((seen[label], latent))
+        seen[label] += 1
+    return [latent for _, latent in sorted(ranked, key=lambda entry: entry[0])][:n]
 
 
 def build_gallery(

@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -27,9 +27,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffusae.errors import UserError, together
+from diffusae.errors import UserError
 from diffusae.files import atomic_path
 from diffusae.parsing import reading
+from diffusae.settings import Settings, Within
 from diffusae.tensor_files import Header, read_header, read_tensors, require_shapes
 
 log = logging.getLogger(__name__)
@@ -42,26 +43,16 @@ Targets = Mapping[str, Int[Tensor, " n"]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
-    """Settings of a training; `UserError` with every value that is out of range."""
+class Training(Settings, part="evaluation.diff_c"):
+    """How a Diff-C is trained."""
 
-    width: int = 1024
-    lr: float = 1e-4
-    epochs: int = 90
-    batch_size: int = 16
-    checkpoint_every: int = 10
+    width: Annotated[int, Within(1, 10**5)]
+    """Channels of each convolution."""
+    lr: Annotated[float, Within(1e-12, 1 - 1e-9)]
+    epochs: Annotated[int, Within(1, 10**6)]
+    batch_size: Annotated[int, Within(2, 10**6)]
+    checkpoint_every: Annotated[int, Within(1, 10**6)]
     """Epochs between two checkpoints."""
-
-    def __post_init__(self) -> None:
-        least = {"width": 1, "epochs": 1, "batch_size": 2, "checkpoint_every": 1}
-        faults = [
-            f"diff_c.{name}={value} must be a whole number from {lowest}; raise it"
-            for name, lowest in least.items()
-            if not isinstance(value := getattr(self, name), int) or value < lowest
-        ]
-        if not 0 < self.lr < 1:
-            faults.append(f"diff_c.lr={self.lr} must lie between 0 and 1; change it")
-        together(faults)
 
 
 class DiffC(nn.Module):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from diffusae.errors import UserError, together
+from diffusae.errors import UserError
 from diffusae.evaluation import faithfulness as measures
 from diffusae.evaluation.result import NO_DATA, Estimate, Result
+from diffusae.settings import Settings, Within
 
 VERSION = 1
 OWN, MEAN, CONTROL = "reconstruction", "mean_update", "with_error"
@@ -20,25 +21,17 @@ OWN, MEAN, CONTROL = "reconstruction", "mean_update", "with_error"
 EDITS = (OWN, MEAN, CONTROL)
 
 
-@dataclass(frozen=True)
-class Gate:
-    """Thresholds; None: not checked. A figure without data is not checked either.
+Threshold = Annotated[float, Within(0, 1)] | None
 
-    Raises:
-        UserError: a threshold outside [0, 1].
-    """
 
-    least_loss_recovered: float | None = 0.8
-    least_ssim: float | None = 0.8
-    least_content_kept: float | None = 0.9
-    most_content_distance: float | None = None
+@dataclass(frozen=True, kw_only=True)
+class Gate(Settings, part="evaluation.gate"):
+    """Thresholds; None: not asked. A figure without data is not asked either."""
 
-    def __post_init__(self) -> None:
-        together(
-            f"{name}={value} must lie in [0, 1]; change evaluation.gate.{name}"
-            for name, value in vars(self).items()
-            if value is not None and not 0 <= value <= 1
-        )
+    least_loss_recovered: Threshold
+    least_ssim: Threshold
+    least_content_kept: Threshold
+    most_content_distance: Threshold
 
     def passed(self, figures: Mapping[str, float | None]) -> dict[str, bool]:
         """Whether each threshold holds, of those that are set and whose figure is known."""
@@ -58,8 +51,8 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The pictures and errors of one edit, or of no edit.
+class EditOutcome:
+    """What came of one edit, or of none.
 
     Attributes:
         errors: denoising errors of noised pictures.
@@ -73,8 +66,8 @@ class Outcome:
 
 
 def faithfulness_results(
-    own: Outcome,
-    edited: Mapping[str, Outcome],
+    own: EditOutcome,
+    edited: Mapping[str, EditOutcome],
     *,
     gate: Gate,
     cell: Mapping[str, Any],
@@ -152,7 +145,7 @@ def faithfulness_results(
 
 
 def _figures(
-    outcome: Outcome, own: Outcome, ablated: Outcome, **resampling: int
+    outcome: EditOutcome, own: EditOutcome, ablated: EditOutcome, **resampling: int
 ) -> dict[str, Estimate]:
     errors = outcome.errors
     return {
@@ -163,7 +156,7 @@ def _figures(
     }
 
 
-def _pictures(outcome: Outcome, own: Outcome, **resampling: int) -> dict[str, Estimate]:
+def _pictures(outcome: EditOutcome, own: EditOutcome, **resampling: int) -> dict[str, Estimate]:
     values = {
         "picture_mse": measures.picture_mse(outcome.pictures, own.pictures),
         "picture_ssim": measures.picture_ssim(outcome.pictures, own.pictures),
@@ -172,12 +165,12 @@ def _pictures(outcome: Outcome, own: Outcome, **resampling: int) -> dict[str, Es
     return {name: measures.over_pictures(figure, **resampling) for name, figure in values.items()}
 
 
-def _other_picture(own: Outcome, **resampling: int) -> dict[str, Estimate]:
+def _other_picture(own: EditOutcome, **resampling: int) -> dict[str, Estimate]:
     """The unedited picture of the next caption: the figures of unrelated pictures."""
     if len(own.pictures) < 2:
         return {}
     nouns = [*own.nouns[1:], own.nouns[0]]
-    other = Outcome(own.errors, np.roll(own.pictures, -1, axis=0), nouns)
+    other = EditOutcome(own.errors, np.roll(own.pictures, -1, axis=0), nouns)
     return _pictures(other, own, **resampling)
 
 

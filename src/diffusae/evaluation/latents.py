@@ -20,47 +20,41 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusae.errors import UserError, together
+from diffusae.errors import UserError
 from diffusae.evaluation.label_entropy import LabelVotes, Votes
 from diffusae.evaluation.result import NO_DATA, Estimate, Result, bootstrap_mean
 from diffusae.evaluation.stability import matched_cosines
+from diffusae.settings import Settings, Within
 
 VERSION = 1
 
 
-@dataclass(frozen=True)
-class Judging:
-    """Settings of the judgement; `UserError` with every value that is out of range."""
+@dataclass(frozen=True, kw_only=True)
+class LatentJudging(Settings, part="evaluation"):
+    """How latents are judged."""
 
-    n_top: int = 10
-    minimum_pictures: int = 5
-    context_free: float = 0.5
-    n_draws: int = 200
-
-    def __post_init__(self) -> None:
-        faults = [
-            f"{name}={value} must be at least 1; raise evaluation.{name}"
-            for name in ("n_top", "minimum_pictures", "n_draws")
-            if (value := getattr(self, name)) < 1
-        ]
-        if not 0 < self.context_free <= 1:
-            share = self.context_free
-            faults.append(f"context_free={share} is a share: it must lie in (0, 1]; change it")
-        together(faults)
+    n_top: Annotated[int, Within(1, 10**7)]
+    """Pictures: those with the highest spatial means are a latent's top pictures."""
+    minimum_pictures: Annotated[int, Within(1, 10**7)]
+    """A latent that is active in fewer is judged by nothing but how often it fires."""
+    context_free: Annotated[float, Within(1e-9, 1)]
+    """The share of a map's variance between positions from which a latent is context-free."""
+    n_draws: Annotated[int, Within(1, 10**7)]
+    """Of random pictures, for the baseline."""
 
 
 def latent_table(
     statistics: pd.DataFrame,
     *,
     votes: Mapping[str, Votes],
-    judging: Judging,
+    judging: LatentJudging,
     stability: Float[Tensor, " d_sae"] | None = None,
 ) -> pd.DataFrame:
     """The statistics of every latent with `rare`, `context_free`, entropies and `stability`.
@@ -86,7 +80,7 @@ def latent_results(
     table: pd.DataFrame,
     *,
     votes: Mapping[str, Votes],
-    judging: Judging,
+    judging: LatentJudging,
     shuffled_position_share: Sequence[float],
     random_stability: Sequence[float] | None,
     cell: Mapping[str, Any],

@@ -24,13 +24,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from diffusae.errors import together
 from diffusae.evaluation.label_entropy import entropy_bits
 from diffusae.evaluation.result import (
     NO_DATA,
@@ -39,25 +38,22 @@ from diffusae.evaluation.result import (
     bootstrap_mean,
     percentile_interval,
 )
+from diffusae.settings import Settings, Within
 
 VERSION = 1
 ENTROPY, SIGMA = "label_entropy", "sigma_label"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judging:
-    """Settings of the judgement; `UserError` with every value that is out of range."""
+class PurityJudging(Settings, part="evaluation"):
+    """How latents are judged."""
 
-    n_top: int = 10
-    n_latents: int = 1000
-    n_draws: int = 200
-
-    def __post_init__(self) -> None:
-        together(
-            f"{name}={value} must be at least {least}; raise evaluation.{name}"
-            for name, least in (("n_top", 2), ("n_latents", 1), ("n_draws", 1))
-            if (value := getattr(self, name)) < least
-        )
+    n_top: Annotated[int, Within(2, 10**7)]
+    """Pictures: those with the highest spatial means are a latent's top pictures."""
+    n_latents: Annotated[int, Within(1, 10**7)]
+    """Judged at the most, by mean activation."""
+    n_draws: Annotated[int, Within(1, 10**7)]
+    """Of random pictures, shuffled labels and other orders of the classes, for the baselines."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ class TopPictures:
 
 
 def top_pictures(
-    strengths: Float[np.ndarray, "n d_sae"], pictures: Int[np.ndarray, " m"], judging: Judging
+    strengths: Float[np.ndarray, "n d_sae"], pictures: Int[np.ndarray, " m"], judging: PurityJudging
 ) -> TopPictures:
     """The top pictures, among `pictures`, of the judged latents; if equal, the earlier first."""
     among = strengths[pictures]
@@ -117,7 +113,7 @@ def purity_rows(
     strengths: Float[np.ndarray, "n d_sae"],
     labels: Mapping[str, Labels],
     *,
-    judging: Judging,
+    judging: PurityJudging,
     cell: Mapping[str, Any],
     n_resamples: int = 2000,
     seed: int = 0,

@@ -1,1 +1,1 @@
-"""Sharing autoencoders through a model hub (the door to huggingface_hub)."""
+"""Sharing autoencoders through a model hub (uses huggingface_hub)."""

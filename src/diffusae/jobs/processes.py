@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from diffusae.activations.order import check_sizes
 from diffusae.errors import UserError, unknown
 from diffusae.sae.settings import ACCELERATORS
 
@@ -46,9 +45,11 @@ def started_outside() -> bool:
 
 def leads(processes: int) -> bool:
     """Whether this process is the one that writes."""
+    if processes == 1 or not started_outside():
+        return True
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-    return processes == 1 or not started_outside() or rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
 def environment_of(processes: int) -> list[ClusterEnvironment]:
@@ -75,6 +76,8 @@ def process_faults(
     """The faults of `devices` processes on each of `num_nodes` machines in a stage."""
     if devices * num_nodes == 1:
         return
+    from diffusae.activations.order import check_sizes
+
     try:
         check_sizes(
             batch_size=batch_size, buffer_vectors=buffer_vectors, world_size=devices * num_nodes
@@ -104,10 +107,12 @@ def device_fault(
         devices: their number; anything that is no whole number is refused elsewhere.
         setting: the name of `accelerator`, for the message.
     """
-    import torch
-
     if accelerator not in ACCELERATORS:
         return str(unknown(setting, accelerator, ACCELERATORS))
+    if accelerator in ("cpu", "auto") and devices == 1:
+        return None  # at hand everywhere: nothing to ask torch, which takes seconds to import
+    import torch
+
     gpus = {"cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
             "mps": int(torch.backends.mps.is_available())}  # fmt: skip
     gpus["gpu"] = gpus["cuda"] or gpus["mps"]

@@ -6,12 +6,10 @@ import logging
 from functools import lru_cache
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_images
-from diffusae.backbone.load import load_pipeline
 from diffusae.backbone.settings import ModelSettings
 from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.dictionary import ConceptDictionary, build_dictionary
@@ -58,6 +56,10 @@ def word_embedding(study: Study, node: DictConfig | None = None) -> WordEmbeddin
 @lru_cache(maxsize=1)
 def _text_parts(source: str, revision: str | None) -> tuple[Any, Any]:
     """The model's tokenizer and text encoder, loaded once for all cells of a process."""
+    import torch
+
+    from diffusae.backbone.load import load_pipeline
+
     pipe: Any = load_pipeline(
         source, dtype=torch.float32, device="cpu", revision=revision, scheduler="keep"
     )

@@ -4,38 +4,51 @@ embedding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.embeddings import WordEmbedding, embed_labels
 from diffusae.evaluation.cohesion import Items, cohesion_results
+from diffusae.evaluation.metric_settings import Count, MetricSettings
 from diffusae.evaluation.result import Result
 from diffusae.labelling.label import word_embedding
+from diffusae.metrics.metric import Embedding, Metric
 from diffusae.study.study import Study, build
 
 
-def cohesion_rows(study: Study, embedding: Callable[[], WordEmbedding]) -> list[Result]:
-    """Cohesion and separability in the study's embedding, then in each of `evaluation.also`, named
-    after it.
+@dataclass(frozen=True, kw_only=True)
+class CohesionSettings(MetricSettings):
+    """`conf/evaluation/cohesion.yaml`."""
+
+    also: Mapping[str, Any] | None
+    """Further embeddings, by the name that their rows end in."""
+    minimum_items: Count
+    """The fewest objects that a concept must have gained."""
+    leave_out: tuple[str, ...]
+    """Labels that are no objects."""
+    n_shuffles: Count
+    n_resamples: Count
+
+
+def cohesion_rows(study: Study, settings: CohesionSettings, embedding: Embedding) -> list[Result]:
+    """Cohesion and separability in the study's embedding, then in every further one.
 
     Labels that an embedding does not know are left out, and those of `leave_out`.
     """
-    rows = _rows(study, embedding())
-    for name, node in (study.cfg.evaluation.also or {}).items():
-        rows += [
-            replace(row, metric=f"{row.metric}_{name}")
-            for row in _rows(study, word_embedding(study, node))
-        ]
+    rows = _rows(study, settings, embedding())
+    for name, node in (settings.also or {}).items():
+        further = _rows(study, settings, word_embedding(study, node))
+        rows += [replace(row, metric=f"{row.metric}_{name}") for row in further]
     return rows
 
 
-def _rows(study: Study, words: WordEmbedding) -> list[Result]:
+def _rows(study: Study, settings: CohesionSettings, words: WordEmbedding) -> list[Result]:
     table = ConceptDictionary.load(study.concepts).table
-    settings = study.part("evaluation")
-    labels, vectors = embed_labels(words, sorted(set(table["label"]) - set(settings["leave_out"])))
+    labels, vectors = embed_labels(words, sorted(set(table["label"]) - set(settings.leave_out)))
     column = {label: index for index, label in enumerate(labels)}
     known = table[table["label"].isin(labels)]
     latents = sorted(set(known["latent"].tolist()))
@@ -50,8 +63,19 @@ def _rows(study: Study, words: WordEmbedding) -> list[Result]:
         vocabulary=embed_labels(words, build(study.cfg.annotator, "annotator").labels)[1],
         embedding=words.name,
         cell=study.cell.coordinates(),
-        minimum_items=settings["minimum_items"],
-        n_shuffles=settings["n_shuffles"],
-        n_resamples=settings["n_resamples"],
+        minimum_items=settings.minimum_items,
+        n_shuffles=settings.n_shuffles,
+        n_resamples=settings.n_resamples,
         seed=study.cfg.seed,
     )
+
+
+METRIC = Metric(
+    name="cohesion",
+    title="How alike are a concept's objects, and how unlike those of other concepts?",
+    section="quality",
+    settings=CohesionSettings,
+    rows=cohesion_rows,
+    made_from=("label",),
+    needs="pictures",
+)

@@ -5,7 +5,8 @@ split.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
@@ -16,13 +17,15 @@ from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_updates
 from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.dictionary import ConceptDictionary
-from diffusae.concepts.embeddings import WordEmbedding, embed_labels
+from diffusae.concepts.embeddings import embed_labels
 from diffusae.concepts.words import Vocabulary, normal_words
 from diffusae.evaluation import composition_baselines as baselines
 from diffusae.evaluation.composition import (
     ConceptSpace,
     Picture,
+    Scale,
     Split,
+    Weighting,
     build_split,
     evaluate,
     predict_scores,
@@ -30,16 +33,40 @@ from diffusae.evaluation.composition import (
     tune,
 )
 from diffusae.evaluation.linear_probe import linear_probes
+from diffusae.evaluation.metric_settings import Count, MetricSettings
 from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
 from diffusae.files import atomic_path
 from diffusae.labelling.codes import coded_split
+from diffusae.metrics.metric import Embedding, Metric
 from diffusae.sae.storage import load_sae
 from diffusae.study.streams import ATTENTION, stream_of
 from diffusae.study.study import Study, build
 
 
-def composition_results(study: Study, embedding: Callable[[], WordEmbedding]) -> list[Result]:
-    """One row: mean IoU of predicted composition; beside it scores and objects are kept for the
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """The values of the open choices, all combinations of which are tried on the tuning split
+    (`evaluation.composition.Settings` says what they mean).
+    """
+
+    top_n: tuple[int, ...]
+    weighting: tuple[Weighting, ...]
+    centred: tuple[bool, ...]
+    scale: tuple[Scale, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompositionSettings(MetricSettings):
+    """`conf/evaluation/composition.yaml`."""
+
+    settings: Tried
+    n_resamples: Count
+
+
+def composition_rows(
+    study: Study, settings: CompositionSettings, embedding: Embedding
+) -> list[Result]:
+    """One row: mean IoU of predicted composition. Scores and objects are kept beside it for the
     report.
     """
     vocabulary = build(study.cfg.annotator, "annotator").labels
@@ -60,8 +87,8 @@ def composition_results(study: Study, embedding: Callable[[], WordEmbedding]) ->
         for split, named in nouns_by_split.items()
     )
     tuning, test = tuned_on[1], tested[1]
-    tuned = tune(tuning, space, settings_grid(**study.part("evaluation")["settings"]))
-    resampling = {"n_resamples": study.cfg.evaluation.n_resamples, "seed": study.cfg.seed}
+    tuned = tune(tuning, space, settings_grid(**vars(settings.settings)))
+    resampling = {"n_resamples": settings.n_resamples, "seed": study.cfg.seed}
     scores = predict_scores(test, space, tuned.settings)
     second = [
         annotations.second[i].get(noun) for i, noun in zip(test.groups, test.nouns, strict=True)
@@ -164,17 +191,17 @@ def _cross_attention(
     stream = manifest.stream(ATTENTION, study.cell.t, "cond")
 
     def maps(split: Split, name: str) -> tuple[Tensor, Tensor]:
-        """Maps, and which of them there are."""
+        """The map of every object, and whether it has one."""
         samples = {s.image_id: s for s in read_updates(study.activations, manifest, stream, name)}
-        found = torch.zeros(len(split.nouns), stream.positions)
+        attention = torch.zeros(len(split.nouns), stream.positions)
         known = torch.zeros(len(split.nouns), dtype=torch.bool)
         for row, (i, noun) in enumerate(zip(split.groups, split.nouns, strict=True)):
             meta = samples[i].meta
             tokens = tokens_naming(noun, meta["prompt"], meta["word_tokens"], vocabulary)
             if tokens:
-                found[row] = torch.from_numpy(samples[i].updates[:, tokens]).float().mean(dim=1)
+                attention[row] = torch.from_numpy(samples[i].updates[:, tokens]).float().mean(dim=1)
                 known[row] = True
-        return found.reshape(-1, *stream.grid), known
+        return attention.reshape(-1, *stream.grid), known
 
     # A map of zeros has the same IoU at every threshold, so that it has no say in the choice.
     (tuning_maps, _), (test_maps, known) = maps(tuning, "tune"), maps(test, "test")
@@ -184,5 +211,18 @@ def _cross_attention(
 
 def _mean_of_known(iou: Tensor, pictures: Sequence[str], **resampling: int) -> Estimate:
     known = iou.isfinite()
-    groups = [picture for picture, there in zip(pictures, known.tolist(), strict=True) if there]
+    groups = [
+        picture for picture, is_known in zip(pictures, known.tolist(), strict=True) if is_known
+    ]
     return bootstrap_mean(iou[known].numpy(), groups=groups, **resampling)
+
+
+METRIC = Metric(
+    name="composition",
+    title="Where will a noun be in the picture?",
+    section="composition",
+    settings=CompositionSettings,
+    rows=composition_rows,
+    made_from=("label", "annotate"),
+    needs="captions",
+)

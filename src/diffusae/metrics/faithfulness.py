@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -30,53 +30,70 @@ from diffusae.evaluation.faithfulness_gate import (
     CONTROL,
     MEAN,
     OWN,
+    EditOutcome,
     Gate,
-    Outcome,
     faithfulness_results,
 )
+from diffusae.evaluation.metric_settings import Count, MetricSettings
 from diffusae.evaluation.result import Result
 from diffusae.interventions.denoising import denoising_errors
 from diffusae.interventions.edits import Edit, Reconstruct, ReplaceBy
 from diffusae.interventions.steer import steer
+from diffusae.metrics.metric import Embedding, Metric
 from diffusae.sae.storage import load_sae
+from diffusae.settings import Within
 from diffusae.study.model import load_model, sampling, scheduler_timestep
 from diffusae.study.streams import stream_of
 from diffusae.study.study import Study, build
 
 
-def faithfulness_rows(study: Study, _embedding: Any) -> list[Result]:
-    """Rows of the cell; the mean update is, position by position, that of the split
-    `dictionary`.
+@dataclass(frozen=True, kw_only=True)
+class FaithfulnessSettings(MetricSettings):
+    """`conf/evaluation/faithfulness.yaml`."""
+
+    pictures: Count
+    """Of the test split, generated again with each edit."""
+    denoising_pictures: Count
+    """Of the test split, noised to the cell's timestep and denoised in one pass."""
+    half_width: Annotated[float, Within(0, 1)]
+    """The update is replaced at every step within this distance of the cell's t."""
+    gate: Gate
+    n_halves: Count
+    """Random halves of the unedited pictures."""
+    n_resamples: Count
+
+
+def faithfulness_rows(
+    study: Study, settings: FaithfulnessSettings, _embedding: Embedding
+) -> list[Result]:
+    """Rows of the cell. The mean update of the split `dictionary`, position by position, stands
+    beside the reconstruction.
     """
-    settings = study.part("evaluation")
-    gate = Gate(**settings["gate"])
-    for name in ("pictures", "denoising_pictures"):
-        if settings[name] < 1:
-            raise UserError(f"{name}={settings[name]} must be at least 1; raise evaluation.{name}")
     manifest = Manifest.load(study.activations)
     require_sound(study.activations, manifest, streams=[IMAGES, stream_of(study, manifest).folder])
-    made = reference(_request(study, settings["pictures"]))
-    edits = _edits(study, manifest, made.pipe, settings["half_width"])
-    denoising = _denoising_inputs(study, manifest, made.pipe, settings["denoising_pictures"])
+    made = reference(_request(study, settings.pictures))
+    edits = _edits(study, manifest, made.pipe, settings.half_width)
+    denoising = _denoising_inputs(study, manifest, made.pipe, settings.denoising_pictures)
     annotator = build(study.cfg.annotator, "annotator")
 
-    def outcome(edit: Edit | None) -> Outcome:
+    def outcome(edit: Edit | None) -> EditOutcome:
         pictures = made.pictures if edit is None else made.again(edit)
         nouns = [
-            set(found.masks) for found in annotator.annotate(pictures, list(made.request.prompts))
+            set(annotation.masks)
+            for annotation in annotator.annotate(pictures, list(made.request.prompts))
         ]
-        return Outcome(
+        return EditOutcome(
             _errors(made.pipe, edit, denoising, study.cfg.model.batch_size), pictures, nouns
         )
 
     return faithfulness_results(
         outcome(None),
         {name: outcome(edit) for name, edit in edits.items()},
-        gate=gate,
+        gate=settings.gate,
         cell=study.cell.coordinates(),
-        details={"half_width": settings["half_width"], "n_pictures": len(made.pictures)},
-        n_halves=settings["n_halves"],
-        n_resamples=settings["n_resamples"],
+        details={"half_width": settings.half_width, "n_pictures": len(made.pictures)},
+        n_halves=settings.n_halves,
+        n_resamples=settings.n_resamples,
         seed=study.cfg.seed,
     )
 
@@ -155,8 +172,6 @@ def _request(study: Study, n: int) -> Request:
 
 
 def _edits(study: Study, manifest: Manifest, pipe: Any, half_width: float) -> dict[str, Edit]:
-    if not 0 <= half_width <= 1:
-        raise UserError(f"half_width={half_width} must lie in [0, 1]; change evaluation.half_width")
     stream = stream_of(study, manifest)
     sae = load_sae(study.sae)[0].to(pipe.device)
     _, stored = load_updates(study.activations, manifest, stream, "dictionary")
@@ -213,3 +228,15 @@ def _errors(pipe: Any, edit: Edit | None, inputs: dict[str, Any], batch: int) ->
     return torch.cat(
         [denoising_errors(pipe, edit, timestep=inputs["timestep"], **part) for part in parts]
     )
+
+
+METRIC = Metric(
+    name="faithfulness",
+    title="What becomes of the picture when the reconstruction takes the update's place?",
+    section="quality",
+    settings=FaithfulnessSettings,
+    rows=faithfulness_rows,
+    made_from=("train", "annotate"),
+    needs="captions",
+    judges=True,
+)

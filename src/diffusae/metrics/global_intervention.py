@@ -5,19 +5,21 @@ controls.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from diffusae.errors import UserError, together
+from diffusae.errors import UserError
 from diffusae.evaluation.intervention_success import FeatureDistance, Restyled, restyled
-from diffusae.evaluation.perceptual_distance import PerceptualDistance
+from diffusae.evaluation.metric_settings import Count, InterventionSettings
+from diffusae.evaluation.perceptual_distance import Net, PerceptualDistance
 from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
 from diffusae.files import atomic_path
 from diffusae.interventions.edits import Change, GlobalPush
 from diffusae.interventions.windows import window_at
+from diffusae.metrics.metric import Beside, Embedding, Metric, unguided
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.report.before_after import Kept, save_examples
 from diffusae.steering.edited import EditedPictures, Place, Trial
@@ -29,20 +31,47 @@ from diffusae.steering.global_directions import (
     factors_of,
     factors_shown,
 )
+from diffusae.steering.protocol import Split, Strengths, Tested, tune_choose_test
 from diffusae.study.study import Study
 
 METHODS = ("concepts", "difference_of_means", "random_latent", "neuron")
 UNEDITED = "no_edit"
 FEATURE_DISTANCE, LPIPS = "feature_distance", "lpips"
-TOGETHER = "_together"
-"""What the metrics' names end in where several blocks are edited."""
+ENDING = "_together"
+"""What the names of rows end in where several blocks are edited."""
+SPLITS: tuple[Split, ...] = ("tune", "test")
 
 Distance = Callable[[np.ndarray, np.ndarray], Sequence[float]]
 """How far apart pictures are, pair by pair."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class GlobalSettings(InterventionSettings):
+    """`conf/evaluation/global.yaml`."""
+
+    factors: tuple[str, ...]
+    """Of the annotator, such as style."""
+    blocks: tuple[str, ...] | None
+    """Edited together, each with its autoencoder of the cell's t and branch; None: the cell's
+    own.
+    """
+    n_latents: Count
+    """Latents that make a value's direction."""
+    under_objects: tuple[str, ...]
+    """Factors that show in objects: updates are compared under objects alone."""
+    lpips: Net | None
+    """Its network; None: no LPIPS."""
+    paper_beta: float | None = None
+    """The paper's strength, kept beside ours."""
+
+    def faults(self) -> Iterator[str]:
+        yield from super().faults()
+        if not self.factors:
+            yield "evaluation.factors is empty; name a factor, such as style"
+
+
 @dataclass(frozen=True)
-class Case:
+class StyleCase:
     """One picture that is to take on one value of a factor."""
 
     prompt: Prompt
@@ -50,178 +79,136 @@ class Case:
     target: str
 
 
-def global_rows(study: Study, _embedding: Any) -> list[Result]:
+@dataclass(frozen=True, eq=False)
+class StyleOutcome:
+    """What one method made of one case at one strength."""
+
+    method: str
+    strength: float
+    case: StyleCase
+    restyled: Restyled
+    picture: np.ndarray
+
+
+StyleTest = Tested[tuple[str, str], StyleOutcome]
+"""By method and factor."""
+
+
+def global_rows(study: Study, settings: GlobalSettings, _embedding: Embedding) -> list[Result]:
     """For every factor: does its score rise, is the target reached, how much of the picture is
     kept.
     """
-    settings = study.part("evaluation")
-    check_settings(settings)
-    perceptual = None if settings["lpips"] is None else PerceptualDistance(settings["lpips"]).load()
-    there = edited_studies(study)
-    blocks = [each.cell.block for each in there]
+    perceptual = None if settings.lpips is None else PerceptualDistance(settings.lpips).load()
+    edited = edited_studies(study, settings.blocks)
+    blocks = [one.cell.block for one in edited]
     pictures = EditedPictures(
         study,
         [Place(block, window_at(study.cell.t)) for block in blocks],
-        conditionings=settings["conditionings"],
-        steps=settings["steps"],
+        conditionings=settings.conditionings,
+        steps=settings.steps,
     )
-    factors_of(pictures.annotator, settings["under_objects"])  # refuses unknown ones
-    names = factors_of(pictures.annotator, settings["factors"])
+    factors_of(pictures.annotator, settings.under_objects)  # refuses unknown ones
+    names = factors_of(pictures.annotator, settings.factors)
     shown = factors_shown(study, pictures.annotator)
-    edited = [
+    directions = [
         block_directions(
-            each,
-            shown,
-            names,
-            n_latents=settings["n_latents"],
-            under_objects=settings["under_objects"],
+            one, shown, names, n_latents=settings.n_latents, under_objects=settings.under_objects
         )
-        for each in there
+        for one in edited
     ]
-    prompts = {split: _prompts(study, split, settings) for split in ("tune", "test")}
-    unedited = [Trial(prompt) for each in prompts.values() for prompt in each]
-    plain = pictures.make(unedited, what="unedited pictures")
-    before = {trial.prompt.image_id: made for trial, made in zip(unedited, plain, strict=True)}
-    cases = {split: cases_of(each, before, names) for split, each in prompts.items()}
-    restyler = _Restyler(pictures, edited, before, names, perceptual=perceptual)
-    tuned = restyler.judged([
-        (case, method, strength)
-        for case in cases["tune"] for method in METHODS for strength in settings["strengths"]
-    ]).table  # fmt: skip
-    best = {
-        (method, factor): max(
-            settings["strengths"], key=lambda s, m=method, f=factor: _score(tuned, m, f, s)
-        )
-        for method in METHODS
-        for factor in names
-    }
-    tested = restyler.judged([
-        (case, method, best[method, case.factor]) for case in cases["test"] for method in METHODS
-    ])  # fmt: skip
-    directory = study.evaluation(settings["name"])
-    table = pd.concat([tuned.assign(split="tune"), tested.table.assign(split="test")])
+    prompts = {split: _prompts(study, split, settings) for split in SPLITS}
+    # Both splits in one go, so that batches are full. Of the test pictures, nothing is looked at
+    # before the strengths are chosen.
+    both = [prompt for of_split in prompts.values() for prompt in of_split]
+    plain = pictures.make([Trial(prompt) for prompt in both], what="unedited pictures")
+    before = {prompt.image_id: made for prompt, made in zip(both, plain, strict=True)}
+    restyler = _Restyler(pictures, directions, names, before)
+    test = tune_choose_test(
+        lambda split, strengths: restyler.outcomes(prompts[split], strengths),
+        {(method, factor): settings.strengths for factor in names for method in METHODS},
+        method=lambda outcome: (outcome.method, outcome.case.factor),
+        score=_rise,
+    )
+    measures = restyler.distances(perceptual)
+    tables = {split: restyler.table(made, measures) for split, made in test.splits().items()}
+    directory = study.evaluation(study.cfg.evaluation.name)
     with atomic_path(directory / "pictures.parquet") as temporary:
-        table.to_parquet(temporary, engine="pyarrow", index=False)
-    save_examples(directory, list(_examples(tested, cases["test"], before, settings["examples"])))
+        pd.concat([table.assign(split=split) for split, table in tables.items()]).to_parquet(
+            temporary, engine="pyarrow", index=False
+        )
+    save_examples(directory, list(_examples(test.tested, before, settings.examples)))
     return [
         row
         for factor in names
-        for row in _results(study, factor, tested.table, tuned, best, settings, blocks)
+        for row in _results(study, factor, tables["test"], test, settings, blocks)
     ]
-
-
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Refuse what cannot be evaluated, all in one `UserError`."""
-    faults = [
-        f"evaluation.{name}={settings[name]} must be at least 1; raise it"
-        for name in ("tune_prompts", "test_prompts", "n_latents")
-        if settings[name] < 1
-    ]
-    if not settings["strengths"] or min(settings["strengths"]) <= 0:
-        faults.append(
-            f"evaluation.strengths={settings['strengths']} must hold numbers above 0; give some"
-        )
-    if not settings["factors"]:
-        faults.append("evaluation.factors is empty; name a factor, such as style")
-    together(faults)
 
 
 def cases_of(
     prompts: Sequence[Prompt], before: Mapping[str, tuple[np.ndarray, Any]], names: Factors
-) -> list[Case]:
-    """One target a prompt and factor: a value that the unedited picture does not show, each as
-    often as the others.
+) -> list[StyleCase]:
+    """One target for every prompt and factor: a value that the unedited picture does not show. All
+    such values are used equally often.
     """
     cases = []
     for factor, values in names.items():
         for number, prompt in enumerate(prompts):
             scores = before[prompt.image_id][1].scores[factor]
             others = [value for n, value in enumerate(values) if n != int(np.argmax(scores))]
-            cases.append(Case(prompt, factor, others[number % len(others)]))
+            cases.append(StyleCase(prompt, factor, others[number % len(others)]))
     return cases
 
 
-def _prompts(study: Study, split: str, settings: Mapping[str, Any]) -> list[Prompt]:
-    found = [prompt for prompt in study.prompts if prompt.split == split][
-        : settings[f"{split}_prompts"]
-    ]
-    if not found:
+def _prompts(study: Study, split: Split, settings: GlobalSettings) -> list[Prompt]:
+    of_split = [prompt for prompt in study.prompts if prompt.split == split]
+    if not of_split:
         raise UserError(f"split {split!r} has no prompts; raise prompts.counts.{split}")
-    return found
-
-
-@dataclass(frozen=True, eq=False)
-class Judged:
-    """The outcomes of edited pictures, a row each, and the pictures in the same order."""
-
-    table: pd.DataFrame
-    pictures: list[np.ndarray]
+    return of_split[: settings.prompts(split)]
 
 
 class _Restyler:
-    """Makes the pictures of cases, and judges them against the unedited ones."""
+    """Makes the pictures of cases, and judges them against the unedited ones.
+
+    Args:
+        before: the unedited pictures and their annotations, by image id.
+    """
 
     def __init__(
         self,
         pictures: EditedPictures,
         edited: Sequence[BlockDirections],
-        before: Mapping[str, tuple[np.ndarray, Any]],
         names: Factors,
-        *,
-        perceptual: PerceptualDistance | None,
+        before: Mapping[str, tuple[np.ndarray, Any]],
     ) -> None:
-        self.pictures, self.edited, self.before, self.names = pictures, edited, before, names
-        self.distances: dict[str, Distance] = {}
-        if (features := getattr(pictures.annotator, "features", None)) is not None:
-            self.distances[FEATURE_DISTANCE] = FeatureDistance(
-                features, [each for each, _ in before.values()]
-            )
-        if perceptual is not None:
-            self.distances[LPIPS] = perceptual
+        self.pictures, self.edited, self.names, self.before = pictures, edited, names, before
 
-    def judged(self, wanted: Sequence[tuple[Case, str, float]]) -> Judged:
-        """One row an edited picture; cases without a direction in every block have none."""
+    def outcomes(
+        self, prompts: Sequence[Prompt], strengths: Strengths[tuple[str, str]]
+    ) -> list[StyleOutcome]:
+        """The edited pictures of these prompts; cases without a direction in every block have
+        none.
+        """
         jobs = [
             (case, method, strength)
-            for case, method, strength in wanted
-            if all((method, case.factor, case.target) in block.directions for block in self.edited)
+            for case in cases_of(prompts, self.before, self.names)
+            for (method, factor), tried in strengths.items()
+            if factor == case.factor and self._has_direction(method, case)
+            for strength in tried
         ]
         for block in self.edited:
             block.sae.to(self.pictures.device)
         made = self.pictures.make(
             [Trial(job[0].prompt, self._changes(*job)) for job in jobs], what="edited pictures"
         )
-        images = [image for image, _ in made]
-        old_images = [self.before[case.prompt.image_id][0] for case, *_ in jobs]
-        distances = {
-            name: distance(np.stack(images), np.stack(old_images)) if images else []
-            for name, distance in self.distances.items()
-        }
-        rows = []
-        for number, ((case, method, strength), (image, found)) in enumerate(
-            zip(jobs, made, strict=True)
-        ):
-            old_image, old = self.before[case.prompt.image_id]
-            outcome: Restyled = restyled(
-                list(self.names[case.factor]).index(case.target),
-                before=(old_image, old.scores[case.factor], list(old.masks)),
-                after=(image, found.scores[case.factor], list(found.masks)),
-            )
-            rows.append(
-                {
-                    "method": method,
-                    "factor": case.factor,
-                    "target": case.target,
-                    "strength": strength,
-                    "image_id": case.prompt.image_id,
-                    "prompt": case.prompt.text,
-                    **vars(outcome),
-                    **{name: values[number] for name, values in distances.items()},
-                }
-            )
-        return Judged(pd.DataFrame(rows), images)
+        return [
+            StyleOutcome(method, strength, case, self._judged(case, image, annotation), image)
+            for (case, method, strength), (image, annotation) in zip(jobs, made, strict=True)
+        ]
 
-    def _changes(self, case: Case, method: str, strength: float) -> tuple[Change, ...]:
+    def _has_direction(self, method: str, case: StyleCase) -> bool:
+        return all((method, case.factor, case.target) in b.directions for b in self.edited)
+
+    def _changes(self, case: StyleCase, method: str, strength: float) -> tuple[Change, ...]:
         return tuple(
             GlobalPush(
                 block.sae, block.directions[method, case.factor, case.target], strength=strength
@@ -229,122 +216,187 @@ class _Restyler:
             for block in self.edited
         )
 
+    def _judged(self, case: StyleCase, image: np.ndarray, annotation: Any) -> Restyled:
+        old_image, old = self.before[case.prompt.image_id]
+        return restyled(
+            list(self.names[case.factor]).index(case.target),
+            before=(old_image, old.scores[case.factor], list(old.masks)),
+            after=(image, annotation.scores[case.factor], list(annotation.masks)),
+        )
+
+    def distances(self, perceptual: PerceptualDistance | None) -> dict[str, Distance]:
+        """The distances that there are, scaled by the unedited pictures of both splits."""
+        measures: dict[str, Distance] = {}
+        if (features := getattr(self.pictures.annotator, "features", None)) is not None:
+            unedited = [image for image, _ in self.before.values()]
+            measures[FEATURE_DISTANCE] = FeatureDistance(features, unedited)
+        return measures if perceptual is None else measures | {LPIPS: perceptual}
+
+    def table(
+        self, outcomes: Sequence[StyleOutcome], measures: Mapping[str, Distance]
+    ) -> pd.DataFrame:
+        """One row for each edited picture."""
+        images = [outcome.picture for outcome in outcomes]
+        old_images = [self.before[outcome.case.prompt.image_id][0] for outcome in outcomes]
+        table = pd.DataFrame(
+            [
+                {
+                    "method": outcome.method,
+                    "factor": outcome.case.factor,
+                    "target": outcome.case.target,
+                    "strength": outcome.strength,
+                    "image_id": outcome.case.prompt.image_id,
+                    "prompt": outcome.case.prompt.text,
+                    **vars(outcome.restyled),
+                }
+                for outcome in outcomes
+            ]
+        )
+        for name, distance in measures.items() if images else ():
+            table[name] = distance(np.stack(images), np.stack(old_images))
+        return table
+
 
 def _examples(
-    tested: Judged, cases: Sequence[Case], before: Mapping[str, tuple[np.ndarray, Any]], count: int
+    tested: Sequence[StyleOutcome], before: Mapping[str, tuple[np.ndarray, Any]], count: int
 ) -> Iterator[Kept]:
-    """The first cases of each factor: the unedited picture, then every method's."""
-    for factor in dict.fromkeys(case.factor for case in cases):
-        for case in [each for each in cases if each.factor == factor][:count]:
+    """The first cases of each factor: the unedited picture, then the picture of every method."""
+    by_factor: dict[str, dict[StyleCase, list[StyleOutcome]]] = {}
+    for outcome in tested:
+        by_factor.setdefault(outcome.case.factor, {}).setdefault(outcome.case, []).append(outcome)
+    for cases in by_factor.values():
+        for case, outcomes in list(cases.items())[:count]:
             about = {
                 "case": case.target,
                 "image_id": case.prompt.image_id,
                 "prompt": case.prompt.text,
             }
-            yield Kept(
-                **about,
-                method=UNEDITED,
-                strength=0.0,
-                success=False,
-                picture=before[case.prompt.image_id][0],
-            )
-            for row, picture in zip(tested.table.to_dict("records"), tested.pictures, strict=True):
-                if (row["image_id"], row["factor"]) == (case.prompt.image_id, factor):
-                    yield Kept(
-                        **about,
-                        method=row["method"],
-                        strength=row["strength"],
-                        success=row["rose"],
-                        picture=picture,
-                    )
+            plain, _ = before[case.prompt.image_id]
+            yield Kept(**about, method=UNEDITED, strength=0.0, success=False, picture=plain)
+            for outcome in outcomes:
+                yield Kept(
+                    **about,
+                    method=outcome.method,
+                    strength=outcome.strength,
+                    success=outcome.restyled.rose,
+                    picture=outcome.picture,
+                )
 
 
-def _of(table: pd.DataFrame, method: str, factor: str, strength: float) -> pd.DataFrame:
-    return table.query("method == @method and factor == @factor and strength == @strength")
-
-
-def _score(table: pd.DataFrame, method: str, factor: str, strength: float) -> tuple[float, float]:
-    """What the strength is chosen by: scores that rose and targets reached, both alike; then the
-    weaker edit.
-    """
-    rows = _of(table, method, factor, strength)
+def _rise(outcomes: Sequence[StyleOutcome]) -> float:
+    """Scores that rose and targets that were reached, both alike."""
     rose, reached = (
-        float(np.mean(rows[column].tolist() or [0.0])) for column in ("rose", "reached")
+        float(np.mean([getattr(o.restyled, field) for o in outcomes] or [0.0]))
+        for field in ("rose", "reached")
     )
-    return (rose + reached) / 2, -strength
+    return (rose + reached) / 2
+
+
+_WITHOUT_EDIT = {
+    "rose": 0.0,
+    "reached": 0.0,
+    "score_before": None,
+    "score_after": None,
+    "gain": 0.0,
+    "similarity": 1.0,
+    FEATURE_DISTANCE: 0.0,
+    LPIPS: 0.0,
+    "kept": 1.0,
+}
+"""Every measure, and its value without an edit, which the choice of the targets decides: no picture
+shows its target before. None: the mean score before the edit.
+"""
+_SCORE = "the annotator's score"
+_UNITS = {
+    "score_before": _SCORE,
+    "score_after": _SCORE,
+    "gain": _SCORE,
+    "similarity": "SSIM",
+    FEATURE_DISTANCE: "mean distance of two pictures",
+    LPIPS: "LPIPS",
+}
 
 
 def _results(
     study: Study,
     factor: str,
     tested: pd.DataFrame,
-    tuned: pd.DataFrame,
-    best: Mapping[tuple[str, str], float],
-    settings: Mapping[str, Any],
+    test: StyleTest,
+    settings: GlobalSettings,
     blocks: Sequence[str],
 ) -> list[Result]:
+    def rows_of(method: str) -> pd.DataFrame:
+        return tested[(tested["method"] == method) & (tested["factor"] == factor)]
+
     def estimate(method: str, column: str) -> Estimate:
-        rows = _of(tested, method, factor, best[method, factor])
+        rows = rows_of(method)
         return bootstrap_mean(
             rows[column].astype(float).tolist(),
             groups=rows["image_id"].tolist(),
-            n_resamples=settings["n_resamples"],
+            n_resamples=settings.n_resamples,
             seed=study.cfg.seed,
         )
 
-    n = len(_of(tested, "random_latent", factor, best["random_latent", factor]))
-    # By the choice of the targets, no picture shows its own before the edit.
-    unedited = {
-        "rose": 0.0,
-        "reached": 0.0,
-        "score_before": None,
-        "score_after": None,
-        "gain": 0.0,
-        "similarity": 1.0,
-        FEATURE_DISTANCE: 0.0,
-        LPIPS: 0.0,
-        "kept": 1.0,
-    }
-    scores = dict.fromkeys(("score_before", "score_after", "gain"), "the annotator's score")
-    units = {
-        **scores,
-        "similarity": "SSIM",
-        FEATURE_DISTANCE: "mean distance of two pictures",
-        LPIPS: "LPIPS",
-    }
+    def without_edit(column: str) -> Estimate:
+        value = _WITHOUT_EDIT[column]
+        if value is None:
+            return estimate("concepts", "score_before")
+        return Estimate(value, None, len(rows_of("random_latent")))
+
+    best = {method: test.best[method, factor] for method in METHODS}
     details = {
         "factor": factor,
         "blocks": list(blocks),
         "window": list(window_at(study.cell.t)),
-        "conditionings": settings["conditionings"],
-        "n_latents": settings["n_latents"],
-        "strength": best["concepts", factor],
-        "strengths": {method: best[method, factor] for method in METHODS},
+        "conditionings": settings.conditionings,
+        "n_latents": settings.n_latents,
+        "strength": best["concepts"],
+        "strengths": best,
         "tuning": {
-            method: {
-                str(s): round(float(_score(tuned, method, factor, s)[0]), 4)
-                for s in settings["strengths"]
-            }
+            method: {str(s): round(score, 4) for s, score in test.scores[method, factor].items()}
             for method in METHODS
         },
     }
     return [
         Result(
-            metric=f"{factor}_{column}{TOGETHER if len(blocks) > 1 else ''}",
+            metric=f"{factor}_{column}{ENDING if len(blocks) > 1 else ''}",
             estimate=estimate("concepts", column),
             higher_is_better=column not in (FEATURE_DISTANCE, LPIPS),
-            unit=units.get(column, "share"),
+            unit=_UNITS.get(column, "share"),
             cell=study.cell.coordinates(),
             baselines={
-                UNEDITED: (
-                    estimate("concepts", "score_before")
-                    if (known := unedited[column]) is None
-                    else Estimate(known, None, n)
-                ),
+                UNEDITED: without_edit(column),
                 **{method: estimate(method, column) for method in METHODS[1:]},
             },
             details=details,
         )
-        for column in unedited
+        for column in _WITHOUT_EDIT
         if column in tested
     ]
+
+
+def _other_cells(study: Study, settings: GlobalSettings) -> list[Beside]:
+    """The autoencoders of all edited blocks."""
+    return [
+        Beside(f"train {one.cell_name}", one.sae, "train", one)
+        for one in edited_studies(study, settings.blocks)
+    ]
+
+
+METRIC = Metric(
+    name="global",
+    title="Can a style be added by its concepts?",
+    section="interventions",
+    settings=GlobalSettings,
+    rows=global_rows,
+    made_from=("train", "annotate"),
+    needs="captions",
+    judges=True,
+    faults=unguided,
+    beside=_other_cells,
+)
+TOGETHER = replace(
+    METRIC,
+    name="global_together",
+    title="Can a style be added by its concepts in all blocks together?",
+)

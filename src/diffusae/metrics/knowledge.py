@@ -17,15 +17,18 @@ from PIL import Image
 
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.activations.reader import read_images
-from diffusae.errors import UserError, together, unknown
+from diffusae.collecting.random_weights import random_study
+from diffusae.errors import UserError
 from diffusae.evaluation.diff_c import Training, predicted, train_diff_c
-from diffusae.evaluation.knowledge import READERS, knowledge_row, majority
+from diffusae.evaluation.knowledge import Reader, knowledge_row, majority
 from diffusae.evaluation.label_probe import Examples, Reading, linear_probe
+from diffusae.evaluation.metric_settings import MetricSettings
 from diffusae.evaluation.proportion import share
 from diffusae.evaluation.result import NO_DATA, Estimate, Result
 from diffusae.files import atomic_path, sha256_of
 from diffusae.labelling.codes import pooled_codes
 from diffusae.labelling.labelled_pictures import LabelledSplit, Tasks, label_tasks, labelled_split
+from diffusae.metrics.metric import Beside, Embedding, Metric
 from diffusae.sae.storage import load_sae
 from diffusae.study.streams import stream_of
 from diffusae.study.study import Study
@@ -33,6 +36,39 @@ from diffusae.study.study import Study
 TABLE = "pictures.parquet"
 Readings = dict[str, Reading | None]
 """Task -> what a reader answered; None: no data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier(Training, part="evaluation.diff_c"):
+    """The Diff-C of this metric."""
+
+    together: bool
+    """One network with a head for each task; false: a network for each task, as in the paper."""
+    random_weights: bool
+    """Trained on the denoiser with random weights too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnowledgeSettings(MetricSettings):
+    """`conf/evaluation/knowledge.yaml`."""
+
+    tasks: tuple[str, ...] | None
+    """Of the collection's labels; None: all."""
+    readers: tuple[Reader, ...]
+    fit_split: str
+    """Readers learn from these pictures; `tune` chooses ridges, `test` gives the figures."""
+    ridges: tuple[float, ...]
+    """Penalties that are tried."""
+    pixel_sides: tuple[int, ...]
+    """Sides of the squares that pictures are averaged to, for the baseline on pixels."""
+    random_activations: str | None
+    """Folder of the experiment with the collection of random weights; None: no such baseline."""
+    diff_c: Classifier
+
+    @property
+    def probes(self) -> bool:
+        """Whether a linear probe is read; that of codes has that of updates beside it."""
+        return bool({"updates", "codes"} & {*self.readers})
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,84 +85,75 @@ class Splits:
         return iter((self.fitting, self.tuning, self.test))
 
 
-def knowledge_results(study: Study, _embedding: Any) -> list[Result]:
-    """One row a task and reader; beside them pictures.parquet: every test picture, and what each
-    reader made of it.
+def knowledge_rows(
+    study: Study, settings: KnowledgeSettings, _embedding: Embedding
+) -> list[Result]:
+    """One row for each task and reader. Beside them pictures.parquet: every test picture, and
+    whether each reader named its label.
     """
-    settings = study.part("evaluation")
-    together(
-        str(unknown("reader in evaluation.readers:", each, READERS))
-        for each in settings["readers"]
-        if each not in READERS
-    )
-    training, root = _training(settings), study.activations
+    training, root = settings.diff_c, study.activations
     tasks, splits, grid = _read(study, root, settings)
-    found: dict[str, Readings] = {}
-    if {"updates", "codes"} & set(settings["readers"]):
-        found["updates"] = _probed(
-            splits, [_averaged(each) for each in splits], tasks, settings["ridges"]
+    readings: dict[str, Readings] = {}
+    if settings.probes:
+        readings["updates"] = _probed(
+            splits, [_averaged(split) for split in splits], tasks, settings.ridges
         )
-    if "codes" in settings["readers"]:
+    if "codes" in settings.readers:
         sae, _ = load_sae(study.sae)
-        codes = [pooled_codes(sae, each.updates) for each in splits]
-        found["codes"] = _probed(splits, codes, tasks, settings["ridges"])
-    directory = study.evaluation("knowledge")
-    if "diff_c" in settings["readers"]:
-        found["diff_c"] = _classified(
+        codes = [pooled_codes(sae, split.updates) for split in splits]
+        readings["codes"] = _probed(splits, codes, tasks, settings.ridges)
+    directory = study.evaluation(METRIC.name)
+    if "diff_c" in settings.readers:
+        readings["diff_c"] = _classified(
             study, splits, grid, tasks, training, directory / "diff_c.safetensors"
         )
     pixels = _pixel_readings(
         root,
         sha256_of(root / MANIFEST),
-        tuple(settings["pixel_sides"]),
-        settings["fit_split"],
+        settings.pixel_sides,
+        settings.fit_split,
         tuple(tasks),
-        tuple(settings["ridges"]),
+        settings.ridges,
     )
-    random = _of_random_weights(study, splits, tasks, training, directory)
+    random = _of_random_weights(study, settings, splits, tasks, directory)
     rows = []
     for task, names in tasks.items():
         fitting, test = (
-            each.classes[task][each.labelled(task)] for each in (splits.fitting, splits.test)
+            split.classes[task][split.labelled(task)] for split in (splits.fitting, splits.test)
         )
         details = {
             "n_classes": len(names),
             "n_fitting": len(fitting),
-            "fit_split": settings["fit_split"],
+            "fit_split": settings.fit_split,
         }
-        for reader in settings["readers"]:
+        for reader in settings.readers:
             baselines = {"majority": majority(fitting, test), "pixels": _estimate(pixels[task])}
             other = random.get("diff_c" if reader == "diff_c" else "updates")
             if other is not None:
                 baselines["random_weights"] = _estimate(other[task])
             if reader == "codes":
-                baselines["update_probe"] = _estimate(found["updates"][task])
+                baselines["update_probe"] = _estimate(readings["updates"][task])
             rows.append(
                 knowledge_row(
                     task,
                     reader,
-                    found[reader][task],
+                    readings[reader][task],
                     baselines=baselines,
                     cell=study.cell.coordinates(),
                     details=details,
                 )
             )
-    _save_pictures(directory / TABLE, splits.test, tasks, found, pixels, random)
+    _save_pictures(directory / TABLE, splits.test, tasks, readings, pixels, random)
     return rows
 
 
-def _training(settings: Mapping[str, Any]) -> Training:
-    own = ("width", "lr", "epochs", "batch_size", "checkpoint_every")
-    return Training(**{name: settings["diff_c"][name] for name in own})
-
-
 def _read(
-    study: Study, root: Path, settings: Mapping[str, Any]
+    study: Study, root: Path, settings: KnowledgeSettings
 ) -> tuple[Tasks, Splits, tuple[int, int]]:
     """The tasks, splits and grid of the study's cell in a collection."""
     manifest = Manifest.load(root)
-    tasks, stream = label_tasks(manifest, settings["tasks"]), stream_of(study, manifest)
-    names = (settings["fit_split"], "tune", "test")
+    tasks, stream = label_tasks(manifest, settings.tasks), stream_of(study, manifest)
+    names = (settings.fit_split, "tune", "test")
     splits = Splits(*(labelled_split(root, manifest, stream, name, tasks) for name in names))
     return tasks, splits, stream.grid
 
@@ -140,17 +167,17 @@ def _probed(
     splits: Splits, features: Sequence[np.ndarray], tasks: Tasks, ridges: Sequence[float]
 ) -> Readings:
     """A linear probe of every task, on the pictures that have a label in it."""
-    found: Readings = {}
+    readings: Readings = {}
     for task, names in tasks.items():
         examples = []
-        for split, each in zip(splits, features, strict=True):
+        for split, of_split in zip(splits, features, strict=True):
             rows = split.labelled(task)
-            examples.append(Examples(each[rows], split.classes[task][rows]))
+            examples.append(Examples(of_split[rows], split.classes[task][rows]))
         ready = _has_data([example.classes for example in examples])
-        found[task] = (
+        readings[task] = (
             linear_probe(*examples, n_classes=len(names), ridges=ridges) if ready else None
         )
-    return found
+    return readings
 
 
 def _has_data(classes: Sequence[np.ndarray]) -> bool:
@@ -158,7 +185,7 @@ def _has_data(classes: Sequence[np.ndarray]) -> bool:
     classes, and others.
     """
     fitting, *others = classes
-    return len(np.unique(fitting)) > 1 and all(len(each) for each in others)
+    return len(np.unique(fitting)) > 1 and all(map(len, others))
 
 
 def _classified(
@@ -166,17 +193,17 @@ def _classified(
     splits: Splits,
     grid: tuple[int, int],
     tasks: Tasks,
-    training: Training,
+    training: Classifier,
     checkpoint: Path,
 ) -> Readings:
     """Diff-C on every task: together on one trunk, or each by itself."""
     ready = [
         task
         for task in tasks
-        if _has_data([each.classes[task][each.labelled(task)] for each in splits])
+        if _has_data([split.classes[task][split.labelled(task)] for split in splits])
     ]
-    groups = [ready] if study.cfg.evaluation.diff_c.together else [[task] for task in ready]
-    found: Readings = dict.fromkeys(tasks)
+    groups = [ready] if training.together else [[task] for task in ready]
+    readings: Readings = dict.fromkeys(tasks)
     for number, group in enumerate(groups):
         if not group:
             continue
@@ -192,16 +219,16 @@ def _classified(
             checkpoint=kept,
         )
         tuned, tested = (
-            predicted(model, _maps(each, grid)) for each in (splits.tuning, splits.test)
+            predicted(model, _maps(split, grid)) for split in (splits.tuning, splits.test)
         )
         for task in group:
             correct = [
-                (answers[task] == each.classes[task])[each.labelled(task)]
-                for answers, each in ((tuned, splits.tuning), (tested, splits.test))
+                (answers[task] == split.classes[task])[split.labelled(task)]
+                for answers, split in ((tuned, splits.tuning), (tested, splits.test))
             ]
-            found[task] = Reading(correct[1], float(correct[0].mean()), {})
+            readings[task] = Reading(correct[1], float(correct[0].mean()), {})
         kept.unlink(missing_ok=True)
-    return found
+    return readings
 
 
 def _maps(split: LabelledSplit, grid: tuple[int, int]) -> torch.Tensor:
@@ -210,15 +237,14 @@ def _maps(split: LabelledSplit, grid: tuple[int, int]) -> torch.Tensor:
 
 
 def _of_random_weights(
-    study: Study, splits: Splits, tasks: Tasks, training: Training, directory: Path
+    study: Study, settings: KnowledgeSettings, splits: Splits, tasks: Tasks, directory: Path
 ) -> dict[str, Readings]:
     """The same readers on the same pictures and place of a denoiser with random weights; none where
     none is given.
     """
-    settings = study.part("evaluation")
-    if settings["random_activations"] is None:
+    if settings.random_activations is None:
         return {}
-    root = study.directory / settings["random_activations"]
+    root = study.directory / settings.random_activations
     _, others, grid = _read(study, root, settings)
     for own, other in zip(splits, others, strict=True):
         if own.image_ids != other.image_ids:
@@ -226,15 +252,15 @@ def _of_random_weights(
                 f"{root} holds other pictures than {study.activations}: no baseline for them;"
                 " collect it again with collection.random_weights=true and else the same settings"
             )
-    found: dict[str, Readings] = {}
-    if {"updates", "codes"} & set(settings["readers"]):
-        found["updates"] = _probed(
-            others, [_averaged(each) for each in others], tasks, settings["ridges"]
+    readings: dict[str, Readings] = {}
+    if settings.probes:
+        readings["updates"] = _probed(
+            others, [_averaged(split) for split in others], tasks, settings.ridges
         )
-    if "diff_c" in settings["readers"] and settings["diff_c"]["random_weights"]:
+    if "diff_c" in settings.readers and settings.diff_c.random_weights:
         kept = directory / "diff_c-random.safetensors"
-        found["diff_c"] = _classified(study, others, grid, tasks, training, kept)
-    return found
+        readings["diff_c"] = _classified(study, others, grid, tasks, settings.diff_c, kept)
+    return readings
 
 
 @lru_cache(maxsize=2)
@@ -251,7 +277,7 @@ def _pixel_readings(
     """
     manifest = Manifest.load(root)
     tasks = label_tasks(manifest, chosen)
-    stream = min(manifest.streams, key=lambda each: each.positions * each.d_in)
+    stream = min(manifest.streams, key=lambda stream: stream.positions * stream.d_in)
     splits = Splits(
         *(
             labelled_split(root, manifest, stream, name, tasks)
@@ -265,7 +291,7 @@ def _pixel_readings(
     best: Readings = dict.fromkeys(tasks)
     for side in sides:
         features = [
-            np.stack([_averaged_to(picture, side) for picture in each]) for each in pictures
+            np.stack([_averaged_to(picture, side) for picture in of_split]) for of_split in pictures
         ]
         for task, reading in _probed(splits, features, tasks, ridges).items():
             leading = best[task]
@@ -291,7 +317,7 @@ def _save_pictures(
     path: Path,
     test: LabelledSplit,
     tasks: Tasks,
-    found: Mapping[str, Readings],
+    read: Mapping[str, Readings],
     pixels: Readings,
     random: Mapping[str, Readings],
 ) -> None:
@@ -299,7 +325,7 @@ def _save_pictures(
     reader).
     """
     readers = {
-        **found,
+        **read,
         "pixels": pixels,
         **{f"random_weights_{name}": readings for name, readings in random.items()},
     }
@@ -317,3 +343,22 @@ def _save_pictures(
         tables.append(pd.DataFrame(columns))
     with atomic_path(path) as temporary:
         pd.concat(tables).to_parquet(temporary, engine="pyarrow", index=False)
+
+
+def _random_collection(study: Study, settings: KnowledgeSettings) -> list[Beside]:
+    """The collection of random weights, which is compared with."""
+    if (folder := settings.random_activations) is None:
+        return []
+    random = random_study(study, folder)
+    return [Beside("collect random_weights", study.directory / folder, "collect", random)]
+
+
+METRIC = Metric(
+    name="knowledge",
+    title="What does a block know at a moment: which class labels can be read from it?",
+    section="knowledge",
+    settings=KnowledgeSettings,
+    rows=knowledge_rows,
+    needs="labels",
+    beside=_random_collection,
+)

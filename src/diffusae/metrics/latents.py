@@ -4,7 +4,7 @@ again.
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,41 +14,43 @@ from diffusae.activations.manifest import Manifest
 from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.statistics import LatentStatistics
 from diffusae.evaluation.label_entropy import Votes
-from diffusae.evaluation.latents import Judging, latent_results, latent_table, stability_of
+from diffusae.evaluation.latents import LatentJudging, latent_results, latent_table, stability_of
+from diffusae.evaluation.metric_settings import Count, MetricSettings
 from diffusae.evaluation.result import Result
 from diffusae.files import atomic_path
 from diffusae.labelling.codes import CodedSplit, coded_split
+from diffusae.metrics.metric import Beside, Embedding, Metric
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
 from diffusae.study.streams import stream_of
 from diffusae.study.study import Study
 
 
-def latent_rows(study: Study, _embedding: Any) -> list[Result]:
+@dataclass(frozen=True, kw_only=True)
+class LatentSettings(LatentJudging, MetricSettings):
+    """`conf/evaluation/latents.yaml`."""
+
+    other_tag: str | None
+    """The tag of another autoencoder of the cell, for their stability; None: no comparison."""
+    n_resamples: Count
+
+
+def latent_rows(study: Study, settings: LatentSettings, _embedding: Embedding) -> list[Result]:
     """Summary rows; the table of all latents is written beside them as latents.parquet."""
-    settings = study.part("evaluation")
-    judging = Judging(
-        n_top=settings["n_top"],
-        minimum_pictures=settings["minimum_pictures"],
-        context_free=settings["context_free"],
-        n_draws=settings["n_draws"],
-    )
     sae, _ = load_sae(study.sae)
     manifest = Manifest.load(study.activations)
     split = coded_split(study, manifest, sae, "test", keep_updates=False)
     grid = stream_of(study, manifest).grid
     stability = random = None
-    if (path := other_sae(study)) is not None:
-        other, _ = load_sae(path)
+    if settings.other_tag is not None:
+        other, _ = load_sae(_other_sae(study, settings.other_tag))
         drawn = SparseAutoencoder(other.d_in, other.d_sae, other.sparsity, seed=study.cfg.seed)
-        stability, random = stability_of(
-            *(each.directions.detach() for each in (sae, other, drawn))
-        )
+        stability, random = stability_of(*(one.directions.detach() for one in (sae, other, drawn)))
     votes = _votes(Annotations.load(study.annotations), split.image_ids)
     table = latent_table(
-        _statistics(split, sae.d_sae, grid, n_top=judging.n_top),
+        _statistics(split, sae.d_sae, grid, n_top=settings.n_top),
         votes=votes,
-        judging=judging,
+        judging=settings,
         stability=stability,
     )
     shuffled = _statistics(
@@ -59,19 +61,23 @@ def latent_rows(study: Study, _embedding: Any) -> list[Result]:
     return latent_results(
         table,
         votes=votes,
-        judging=judging,
+        judging=settings,
         shuffled_position_share=shuffled["position_share"].tolist(),
         random_stability=None if random is None else random.tolist(),
         cell=study.cell.coordinates(),
-        n_resamples=settings["n_resamples"],
+        n_resamples=settings.n_resamples,
         seed=study.cfg.seed,
     )
 
 
-def other_sae(study: Study) -> Path | None:
-    """The directory of the SAE that stability compares with; None where none is given."""
-    tag = study.cfg.evaluation.other_tag
-    return None if tag is None else study.directory / "sae" / f"{study.cell.key}-{tag}"
+def _other_sae(study: Study, tag: str) -> Path:
+    return study.directory / "sae" / f"{study.cell.key}-{tag}"
+
+
+def _others(study: Study, settings: LatentSettings) -> list[Beside]:
+    """The autoencoder that stability compares with."""
+    tag = settings.other_tag
+    return [] if tag is None else [Beside("other", _other_sae(study, tag), "train")]
 
 
 def _statistics(split: CodedSplit, d_sae: int, grid: tuple[int, int], *, n_top: int) -> Any:
@@ -86,10 +92,10 @@ def _with_shuffled_positions(split: CodedSplit, seed: int) -> CodedSplit:
     generator = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(split.values.shape[1], generator=generator) for _ in split.image_ids]
     values, indices = (
-        torch.stack([each[order] for each, order in zip(tensor, orders, strict=True)])
+        torch.stack([of_picture[order] for of_picture, order in zip(tensor, orders, strict=True)])
         for tensor in (split.values, split.indices)
     )
-    return dataclasses.replace(split, values=values, indices=indices)
+    return replace(split, values=values, indices=indices)
 
 
 def _votes(annotations: Annotations, image_ids: list[str]) -> dict[str, Votes]:
@@ -104,3 +110,15 @@ def _votes(annotations: Annotations, image_ids: list[str]) -> dict[str, Votes]:
             for image_id in image_ids
         },
     }
+
+
+METRIC = Metric(
+    name="latents",
+    title="What does each latent do over the test pictures: how often, where, for which labels?",
+    section="quality",
+    settings=LatentSettings,
+    rows=latent_rows,
+    made_from=("train", "annotate"),
+    needs="pictures",
+    beside=_others,
+)

@@ -5,8 +5,9 @@ the purest latents.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain, zip_longest
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -17,9 +18,10 @@ from diffusae.activations.reader import read_images
 from diffusae.concepts.gallery import gallery_of
 from diffusae.concepts.taggers import Tagger
 from diffusae.concepts.words import Vocabulary
+from diffusae.evaluation.metric_settings import Count, MetricSettings
 from diffusae.evaluation.purity import (
-    Judging,
     Labels,
+    PurityJudging,
     TopPictures,
     class_counts,
     label_entropies,
@@ -39,33 +41,48 @@ from diffusae.labelling.labelled_pictures import (
     label_tasks,
     labelled_split,
 )
-from diffusae.report.purest import TABLE
+from diffusae.metrics.metric import Embedding, Metric, Panel
+from diffusae.report.purest import TABLE, purity_panel
 from diffusae.sae.storage import load_sae
+from diffusae.settings import Within
 from diffusae.study.streams import stream_of
 from diffusae.study.study import Study, build
 
-PANEL = "purity"
+
+@dataclass(frozen=True, kw_only=True)
+class PuritySettings(PurityJudging, MetricSettings):
+    """`conf/evaluation/purity.yaml`."""
+
+    split: str
+    """Of the pictures."""
+    tasks: tuple[str, ...] | None
+    """Of the collection's labels; None: all."""
+    gallery_latents: Annotated[int, Within(0, 10**7)]
+    """Shown for each task."""
+    gallery_pictures: Annotated[int, Within(0, 10**7)]
+    name_by_tagger: bool
+    vocabulary: str | None
+    """Of the tagger, a file; None: the class names."""
+    n_resamples: Count
 
 
-def purity_results(study: Study, _embedding: Any) -> list[Result]:
-    """Two rows a task; beside them latents.parquet, one row a judged latent, and the gallery of the
-    purest.
+def purity_results(study: Study, settings: PuritySettings, _embedding: Embedding) -> list[Result]:
+    """Two rows for each task. Beside them latents.parquet, with a row for each judged latent, and
+    the gallery of the purest.
     """
-    settings = study.part("evaluation")
-    judging = Judging(
-        n_top=settings["n_top"], n_latents=settings["n_latents"], n_draws=settings["n_draws"]
-    )
     manifest = Manifest.load(study.activations)
-    tasks, stream = label_tasks(manifest, settings["tasks"]), stream_of(study, manifest)
-    split = labelled_split(study.activations, manifest, stream, settings["split"], tasks)
+    tasks, stream = label_tasks(manifest, settings.tasks), stream_of(study, manifest)
+    split = labelled_split(study.activations, manifest, stream, settings.split, tasks)
     sae, _ = load_sae(study.sae)
     strengths = pooled_codes(sae, split.updates)
     labels = {task: Labels(split.classes[task], names) for task, names in tasks.items()}
-    overall = top_pictures(strengths, np.arange(len(strengths)), judging)
-    table = _table(strengths, split, labels, overall, judging)
-    if settings["name_by_tagger"]:
-        table["name"], table["name_share"] = _tagged(study, manifest, tasks, split, overall)
-    shown = _purest(table, list(tasks), settings["gallery_latents"])
+    overall = top_pictures(strengths, np.arange(len(strengths)), settings)
+    table = _table(strengths, split, labels, overall, settings)
+    if settings.name_by_tagger:
+        table["name"], table["name_share"] = _tagged(
+            study, settings, manifest, tasks, split, overall
+        )
+    shown = _purest(table, list(tasks), settings.gallery_latents)
     top = dict(zip(table["latent"], table["top_images"], strict=True))
     rows = {image_id: row for row, image_id in enumerate(split.image_ids)}
 
@@ -75,7 +92,7 @@ def purity_results(study: Study, _embedding: Any) -> list[Result]:
 
     gallery = gallery_of(
         shown,
-        [list(top[latent])[: settings["gallery_pictures"]] for latent in shown],
+        [list(top[latent])[: settings.gallery_pictures] for latent in shown],
         codes_of,
         stream.grid,
     )
@@ -86,9 +103,9 @@ def purity_results(study: Study, _embedding: Any) -> list[Result]:
     return purity_rows(
         strengths,
         labels,
-        judging=judging,
+        judging=settings,
         cell=study.cell.coordinates(),
-        n_resamples=settings["n_resamples"],
+        n_resamples=settings.n_resamples,
         seed=study.cfg.seed,
     )
 
@@ -98,7 +115,7 @@ def _table(
     split: LabelledSplit,
     labels: Mapping[str, Labels],
     overall: TopPictures,
-    judging: Judging,
+    judging: PurityJudging,
 ) -> pd.DataFrame:
     """One row a judged latent, the strongest first. `top_images` are of all pictures; what follows
     a task's name is of its labelled pictures: entropy (bits), sigma, the most frequent label and
@@ -109,13 +126,13 @@ def _table(
             "latent": overall.latents,
             "mean_activation": strengths[:, overall.latents].mean(axis=0),
             "picture_share": (strengths[:, overall.latents] > 0).mean(axis=0),
-            "top_images": [[split.image_ids[row] for row in each] for each in overall.pictures],
+            "top_images": [[split.image_ids[row] for row in rows] for rows in overall.pictures],
         }
     )
-    for task, each in labels.items():
-        top = top_pictures(strengths, each.pictures, judging)
-        counts = class_counts(each.classes[top.pictures], len(each.names))
-        names, shares = majority_labels(top, each)
+    for task, of_task in labels.items():
+        top = top_pictures(strengths, of_task.pictures, judging)
+        counts = class_counts(of_task.classes[top.pictures], len(of_task.names))
+        names, shares = majority_labels(top, of_task)
         figures = pd.DataFrame(
             {
                 "latent": top.latents,
@@ -144,26 +161,40 @@ def _purest(table: pd.DataFrame, tasks: Sequence[str], a_task: int) -> list[int]
 
 
 def _tagged(
-    study: Study, manifest: Manifest, tasks: Tasks, split: LabelledSplit, top: TopPictures
+    study: Study,
+    settings: PuritySettings,
+    manifest: Manifest,
+    tasks: Tasks,
+    split: LabelledSplit,
+    top: TopPictures,
 ) -> tuple[list[str | None], list[float]]:
     """What the tagger calls most of each latent's top pictures, and the share of them that it calls
     so.
     """
-    settings = study.part("evaluation")
-    if settings["vocabulary"] is None:
+    if settings.vocabulary is None:
         vocabulary = Vocabulary.of(
             list(dict.fromkeys(name for names in tasks.values() for name in names))
         )
     else:
-        vocabulary = Vocabulary.read(settings["vocabulary"])
+        vocabulary = Vocabulary.read(settings.vocabulary)
     tagger: Tagger = build(study.cfg.tagger, "tagger")
     wanted = {split.image_ids[row] for row in np.unique(top.pictures)}
     tags: dict[str, list[str]] = {}
-    for image_id, picture, meta in read_images(study.activations, manifest, settings["split"]):
+    for image_id, picture, meta in read_images(study.activations, manifest, settings.split):
         if image_id in wanted:
             captions = [caption_of(meta)] if tagger.reads_captions else None
             tags[image_id] = tagger.tag(picture[None], vocabulary, captions)[0]
-    named = [majority_tag([tags[split.image_ids[row]] for row in each]) for each in top.pictures]
-    return [each and each[0] for each in named], [
-        np.nan if each is None else each[1] for each in named
-    ]
+    named = [majority_tag([tags[split.image_ids[row]] for row in rows]) for rows in top.pictures]
+    return [tag and tag[0] for tag in named], [np.nan if tag is None else tag[1] for tag in named]
+
+
+METRIC = Metric(
+    name="purity",
+    title="Do a latent's top pictures share a class?",
+    section="knowledge",
+    settings=PuritySettings,
+    rows=purity_results,
+    needs="labels",
+    parts=lambda settings: ("tagger",) if settings.name_by_tagger else (),
+    panel=Panel("purity", purity_panel),
+)

@@ -5,14 +5,15 @@ vector.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_updates
+from diffusae.evaluation.metric_settings import Count, MetricSettings
 from diffusae.evaluation.reconstruction import (
     CodeSums,
     PictureSums,
@@ -21,6 +22,7 @@ from diffusae.evaluation.reconstruction import (
 )
 from diffusae.evaluation.result import Result
 from diffusae.labelling.codes import coded_samples
+from diffusae.metrics.metric import Embedding, Metric
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
 from diffusae.sae.storage import load_sae
@@ -33,7 +35,16 @@ where they are thinned, so that there are as many vectors.
 """
 
 
-def reconstruction_rows(study: Study, _embedding: Any) -> list[Result]:
+@dataclass(frozen=True, kw_only=True)
+class ReconstructionSettings(MetricSettings):
+    """`conf/evaluation/reconstruction.yaml`."""
+
+    n_resamples: Count
+
+
+def reconstruction_rows(
+    study: Study, settings: ReconstructionSettings, _embedding: Embedding
+) -> list[Result]:
     """Explained variance, FVU, scaled MSE, L0 and dead fraction on the test split."""
     sae, _ = load_sae(study.sae)
     manifest = Manifest.load(study.activations)
@@ -44,7 +55,7 @@ def reconstruction_rows(study: Study, _embedding: Any) -> list[Result]:
     training = islice(
         read_updates(study.activations, manifest, stream, "train"), pictures
     )  # never all of them
-    vectors = torch.from_numpy(np.concatenate([each.updates for each in training])).float()
+    vectors = torch.from_numpy(np.concatenate([sample.updates for sample in training])).float()
     active = torch.cat([(values > 0).sum(dim=-1) for _, values, _ in samples])
     k = max(1, round(float(active.float().mean())))
     pca = fit_pca(vectors, min(k, sae.d_in))
@@ -67,6 +78,15 @@ def reconstruction_rows(study: Study, _embedding: Any) -> list[Result]:
         sums,
         codes,
         cell=study.cell.coordinates(),
-        n_resamples=study.cfg.evaluation.n_resamples,
+        n_resamples=settings.n_resamples,
         seed=study.cfg.seed,
     )
+
+
+METRIC = Metric(
+    name="reconstruction",
+    title="How much of an update does its code keep, and with how many latents?",
+    section="quality",
+    settings=ReconstructionSettings,
+    rows=reconstruction_rows,
+)

@@ -5,35 +5,57 @@ controls.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from diffusae.errors import UserError, together
+from diffusae.errors import UserError
 from diffusae.evaluation.intervention_success import Moved, moved
+from diffusae.evaluation.metric_settings import Count, InterventionSettings
 from diffusae.evaluation.result import NO_DATA, Estimate, Result, bootstrap_mean
 from diffusae.files import atomic_path
 from diffusae.interventions.edits import SpatialMove
 from diffusae.interventions.regions import Region
 from diffusae.interventions.windows import window_at
 from diffusae.metrics.composition import nouns_in
+from diffusae.metrics.metric import Embedding, Metric, unguided
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.report.before_after import Kept, save_examples
 from diffusae.report.study import TARGET_REGION
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
 from diffusae.steering.edited import EditedPictures, Place, Trial
+from diffusae.steering.protocol import Split, Strengths, Tested, tune_choose_test
 from diffusae.steering.spatial_directions import METHODS, Directions, directions_of
 from diffusae.study.study import Study, build
 
 UNEDITED = "no_edit"
+SPLITS: tuple[Split, ...] = ("tune", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpatialSettings(InterventionSettings):
+    """`conf/evaluation/spatial.yaml`."""
+
+    regions: tuple[str, ...]
+    """Names of quadrants, or paths of painted masks."""
+    n_latents: Count
+    """Latents that make a noun's direction."""
+    paper_beta: float | None = None
+    """The paper's strength, for `strengths` to refer to."""
+
+    def faults(self) -> Iterator[str]:
+        yield from super().faults()
+        if not self.regions:
+            yield "evaluation.regions is empty; name a region, such as top_left"
 
 
 @dataclass(frozen=True)
-class Case:
+class SpatialCase:
     """One object in one picture that is to go to one region."""
 
     prompt: Prompt
@@ -42,74 +64,53 @@ class Case:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class SpatialOutcome:
     """What one method made of one case at one strength."""
 
     method: str
     strength: float
-    case: Case
+    case: SpatialCase
     moved: Moved
     picture: np.ndarray
 
 
-def spatial_rows(study: Study, _embedding: Any) -> list[Result]:
+SpatialTest = Tested[str, SpatialOutcome]
+
+
+def spatial_rows(study: Study, settings: SpatialSettings, _embedding: Embedding) -> list[Result]:
     """Success, recognisability, change of the rest and the strength that suffices, of the concepts
     and every control.
     """
-    settings = study.part("evaluation")
-    check_settings(settings)
+    vocabulary = build(study.cfg.annotator, "annotator").labels
+    cases = {split: cases_of(study.prompts, split, vocabulary, settings) for split in SPLITS}
+    nouns = sorted({case.noun for of_split in cases.values() for case in of_split})
     sae, _ = load_sae(study.sae)
-    cases = {
-        split: cases_of(
-            study.prompts, split, build(study.cfg.annotator, "annotator").labels, settings
-        )
-        for split in ("tune", "test")
-    }
-    nouns = sorted({case.noun for each in cases.values() for case in each})
     mover = _Mover(
         EditedPictures(
             study,
             [Place(study.cell.block, window_at(study.cell.t))],
-            conditionings=settings["conditionings"],
-            steps=settings["steps"],
+            conditionings=settings.conditionings,
+            steps=settings.steps,
         ),
         sae,
-        directions_of(study, sae, nouns, n_latents=settings["n_latents"]),
-        {name: Region(name) for name in settings["regions"]},
+        directions_of(study, sae, nouns, n_latents=settings.n_latents),
+        {name: Region(name) for name in settings.regions},
     )
-    tuned = mover.outcomes(cases["tune"], dict.fromkeys(METHODS, settings["strengths"]))
-    best = {
-        method: max(settings["strengths"], key=lambda s, m=method: (_rate(_of(tuned, m, s)), -s))
-        for method in METHODS
-    }
-    tested = mover.outcomes(
-        cases["test"], {method: [strength] for method, strength in best.items()}
+    test = tune_choose_test(
+        lambda split, strengths: mover.outcomes(cases[split], strengths),
+        dict.fromkeys(METHODS, settings.strengths),
+        method=lambda outcome: outcome.method,
+        score=_rate,
     )
-    directory = study.evaluation("spatial")
-    _save_table(directory, tuned=tuned, tested=tested)
-    save_examples(directory, list(_examples(tested, mover.regions, settings["examples"])))
-    return _results(study, tested, tuned, best, settings)
-
-
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Refuse what cannot be evaluated, all in one `UserError`."""
-    faults = [
-        f"evaluation.{name}={settings[name]} must be at least 1; raise it"
-        for name in ("tune_prompts", "test_prompts", "n_latents")
-        if settings[name] < 1
-    ]
-    if not settings["strengths"] or min(settings["strengths"]) <= 0:
-        faults.append(
-            f"evaluation.strengths={settings['strengths']} must hold numbers above 0; give some"
-        )
-    if not settings["regions"]:
-        faults.append("evaluation.regions is empty; name a region, such as top_left")
-    together(faults)
+    directory = study.evaluation(METRIC.name)
+    _save_table(directory, test)
+    save_examples(directory, list(_examples(test.tested, mover.regions, settings.examples)))
+    return _results(study, test, settings)
 
 
 def cases_of(
-    prompts: Sequence[Prompt], split: str, vocabulary: tuple[str, ...], settings: Mapping[str, Any]
-) -> list[Case]:
+    prompts: Sequence[Prompt], split: Split, vocabulary: tuple[str, ...], settings: SpatialSettings
+) -> list[SpatialCase]:
     """Every region for the first prompts of the split that name one object only, so that it is
     clear which to move.
 
@@ -120,14 +121,16 @@ def cases_of(
         (prompt, nouns_in(prompt.text, vocabulary)) for prompt in prompts if prompt.split == split
     ]
     single = [(prompt, nouns[0]) for prompt, nouns in named if len(nouns) == 1][
-        : settings[f"{split}_prompts"]
+        : settings.prompts(split)
     ]
     if not single:
         raise UserError(
             f"no prompt of split {split!r} names exactly one object that the annotator knows; give"
             " some"
         )
-    return [Case(prompt, noun, region) for prompt, noun in single for region in settings["regions"]]
+    return [
+        SpatialCase(prompt, noun, region) for prompt, noun in single for region in settings.regions
+    ]
 
 
 class _Mover:
@@ -143,8 +146,8 @@ class _Mover:
         self.pictures, self.sae, self.directions, self.regions = pictures, sae, directions, regions
 
     def outcomes(
-        self, cases: Sequence[Case], strengths: Mapping[str, Sequence[float]]
-    ) -> list[Outcome]:
+        self, cases: Sequence[SpatialCase], strengths: Strengths[str]
+    ) -> list[SpatialOutcome]:
         """No edit (strength 0) first, then every method at its strengths; cases without a direction
         are left out.
         """
@@ -166,174 +169,185 @@ class _Mover:
         ]
         made = self.pictures.make([*unedited.values(), *trials], what="edited pictures")
         before = {
-            i: (image, found.masks) for i, (image, found) in zip(unedited, made, strict=False)
+            image_id: (image, annotation.masks)
+            for image_id, (image, annotation) in zip(unedited, made, strict=False)
         }
         size = next(iter(before.values()))[0].shape[:2]
         masks = {name: region.mask(size).numpy() for name, region in self.regions.items()}
 
         def judged(
-            method: str, strength: float, case: Case, after: tuple[np.ndarray, Any]
-        ) -> Outcome:
+            method: str, strength: float, case: SpatialCase, after: tuple[np.ndarray, Any]
+        ) -> SpatialOutcome:
             outcome = moved(
                 case.noun, masks[case.region], before=before[case.prompt.image_id], after=after
             )
-            return Outcome(method, strength, case, outcome, after[0])
+            return SpatialOutcome(method, strength, case, outcome, after[0])
 
         return [
             *(judged(UNEDITED, 0.0, case, before[case.prompt.image_id]) for case in cases),
             *(
-                judged(method, strength, case, (image, found.masks))
-                for (method, strength, case, _), (image, found) in zip(
+                judged(method, strength, case, (image, annotation.masks))
+                for (method, strength, case, _), (image, annotation) in zip(
                     jobs, made[len(unedited) :], strict=True
                 )
             ),
         ]
 
 
-def _of(outcomes: Iterable[Outcome], method: str, strength: float | None = None) -> list[Outcome]:
-    return [
-        each for each in outcomes if each.method == method and strength in (None, each.strength)
-    ]
+def _of(outcomes: Iterable[SpatialOutcome], method: str) -> list[SpatialOutcome]:
+    return [outcome for outcome in outcomes if outcome.method == method]
 
 
-def _rate(outcomes: Sequence[Outcome]) -> float:
-    """Success on the tuning prompts; an object that is lost is no success."""
-    return float(np.mean([each.moved.success for each in outcomes])) if outcomes else 0.0
+def _rate(outcomes: Sequence[SpatialOutcome]) -> float:
+    """The share of successes; an object that is lost is no success."""
+    return float(np.mean([o.moved.success for o in outcomes])) if outcomes else 0.0
 
 
-def _sufficient(outcomes: Iterable[Outcome]) -> dict[Case, float | None]:
+def _sufficient(outcomes: Iterable[SpatialOutcome]) -> dict[SpatialCase, float | None]:
     """The weakest strength tried with which each case succeeded; None: with none."""
-    weakest: dict[Case, float | None] = {}
-    for each in sorted(outcomes, key=lambda outcome: outcome.strength):
-        if weakest.setdefault(each.case, None) is None and each.moved.success:
-            weakest[each.case] = each.strength
+    weakest: dict[SpatialCase, float | None] = {}
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.strength):
+        if weakest.setdefault(outcome.case, None) is None and outcome.moved.success:
+            weakest[outcome.case] = outcome.strength
     return weakest
 
 
-def _save_table(directory: Any, **splits: Sequence[Outcome]) -> None:
-    names = {"tuned": "tune", "tested": "test"}
+def _save_table(directory: Path, test: SpatialTest) -> None:
     rows = [
         {
-            "split": names[split],
-            "method": each.method,
-            "strength": each.strength,
-            "prompt": each.case.prompt.text,
-            "noun": each.case.noun,
-            "image_id": each.case.prompt.image_id,
-            "region": each.case.region,
-            **vars(each.moved),
+            "split": split,
+            "method": outcome.method,
+            "strength": outcome.strength,
+            "prompt": outcome.case.prompt.text,
+            "noun": outcome.case.noun,
+            "image_id": outcome.case.prompt.image_id,
+            "region": outcome.case.region,
+            **vars(outcome.moved),
         }
-        for split, outcomes in splits.items()
-        for each in outcomes
+        for split, outcomes in test.splits().items()
+        for outcome in outcomes
     ]
     with atomic_path(directory / "objects.parquet") as temporary:
         pd.DataFrame(rows).to_parquet(temporary, engine="pyarrow", index=False)
 
 
 def _examples(
-    tested: Sequence[Outcome], regions: Mapping[str, Region], count: int
-) -> Iterable[Kept]:
+    tested: Sequence[SpatialOutcome], regions: Mapping[str, Region], count: int
+) -> Iterator[Kept]:
     """The first cases of different prompts, each prompt with the next region: the region on the
     unedited picture, then the picture of every method that has a direction.
     """
-    of_prompt: dict[str, list[Case]] = defaultdict(list)
-    for each in _of(tested, UNEDITED):
-        of_prompt[each.case.prompt.image_id].append(each.case)
+    of_prompt: dict[str, list[SpatialCase]] = defaultdict(list)
+    for outcome in _of(tested, UNEDITED):
+        of_prompt[outcome.case.prompt.image_id].append(outcome.case)
     chosen = [cases[n % len(cases)] for n, cases in enumerate(list(of_prompt.values())[:count])]
     for case in chosen:
-        for each in tested:
-            if each.case == case:
-                about = {
-                    "case": f"{case.noun} to {case.region}",
-                    "image_id": case.prompt.image_id,
-                    "prompt": case.prompt.text,
-                }
-                if each.method == UNEDITED:
-                    lit = regions[case.region].lit(each.picture)
-                    yield Kept(
-                        **about, method=TARGET_REGION, strength=0.0, success=False, picture=lit
-                    )
-                yield Kept(
-                    **about,
-                    method=each.method,
-                    strength=each.strength,
-                    success=each.moved.success,
-                    picture=each.picture,
-                )
+        about = {
+            "case": f"{case.noun} to {case.region}",
+            "image_id": case.prompt.image_id,
+            "prompt": case.prompt.text,
+        }
+        for outcome in (o for o in tested if o.case == case):
+            if outcome.method == UNEDITED:
+                lit = regions[case.region].lit(outcome.picture)
+                yield Kept(**about, method=TARGET_REGION, strength=0.0, success=False, picture=lit)
+            yield Kept(
+                **about,
+                method=outcome.method,
+                strength=outcome.strength,
+                success=outcome.moved.success,
+                picture=outcome.picture,
+            )
 
 
-def _results(
-    study: Study,
-    tested: Sequence[Outcome],
-    tuned: Sequence[Outcome],
-    best: Mapping[str, float],
-    settings: Mapping[str, Any],
-) -> list[Result]:
-    def mean(values: Mapping[Any, float] | Sequence[float], cases: Sequence[Case]) -> Estimate:
+_FIGURES = (
+    ("success", "spatial_success", True, "share"),
+    ("found", "spatial_recognised", True, "share"),
+    ("rest", "spatial_rest_changed", False, "RMS of full scale"),
+)
+"""Field of `Moved`, the row's metric, whether higher is better, its unit."""
+
+
+def _results(study: Study, test: SpatialTest, settings: SpatialSettings) -> list[Result]:
+    def mean(values: Iterable[float], cases: Iterable[SpatialCase]) -> Estimate:
         return bootstrap_mean(
             list(values),
             groups=[case.prompt.image_id for case in cases],
-            n_resamples=settings["n_resamples"],
+            n_resamples=settings.n_resamples,
             seed=study.cfg.seed,
         )
 
     def estimate(method: str, field: str) -> Estimate:
-        outcomes = _of(tested, method)
-        return mean(
-            [float(getattr(each.moved, field)) for each in outcomes],
-            [each.case for each in outcomes],
-        )
+        outcomes = _of(test.tested, method)
+        return mean([float(getattr(o.moved, field)) for o in outcomes], [o.case for o in outcomes])
 
-    def sufficient(method: str) -> Estimate:
-        enough = {case: s for case, s in _sufficient(_of(tuned, method)).items() if s is not None}
-        return mean(list(enough.values()), list(enough)) if enough else NO_DATA
+    sufficient = {method: _sufficient(_of(test.tuned, method)) for method in METHODS}
 
-    cases = {each.case for each in _of(tested, UNEDITED)}
-    details = {
-        "window": list(window_at(study.cell.t)),
-        "conditionings": settings["conditionings"],
-        "n_latents": settings["n_latents"],
-        "strength": best["concepts"],
-        "strengths": dict(best),
-        "tuning": {
-            method: {str(s): round(_rate(_of(tuned, method, s)), 4) for s in settings["strengths"]}
-            for method in METHODS
-        },
-        "without_concept": sorted(
-            {c.noun for c in cases} - {each.case.noun for each in _of(tested, "concepts")}
-        ),
-        "without_dictionary_concept": sorted(
-            {c.noun for c in cases}
-            - {each.case.noun for each in _of(tested, "dictionary_concepts")}
-        ),
-    }
-    fields = (
-        ("success", "spatial_success", True, "share"),
-        ("found", "spatial_recognised", True, "share"),
-        ("rest", "spatial_rest_changed", False, "RMS of full scale"),
-    )
+    def weakest(method: str) -> Estimate:
+        enough = {case: s for case, s in sufficient[method].items() if s is not None}
+        return mean(enough.values(), enough) if enough else NO_DATA
+
+    details = _details(study, test, settings)
+    cell = study.cell.coordinates()
     rows = [
         Result(
             metric=metric,
             estimate=estimate("concepts", field),
             higher_is_better=higher,
             unit=unit,
-            cell=study.cell.coordinates(),
+            cell=cell,
             baselines={name: estimate(name, field) for name in (UNEDITED, *METHODS[1:])},
             details=details,
         )
-        for field, metric, higher, unit in fields
+        for field, metric, higher, unit in _FIGURES
     ]
-    never = {m: sum(s is None for s in _sufficient(_of(tuned, m)).values()) for m in METHODS}
+    never = {
+        method: sum(strength is None for strength in cases.values())
+        for method, cases in sufficient.items()
+    }
     return [
         *rows,
         Result(
             metric="spatial_sufficient_strength",
-            estimate=sufficient("concepts"),
+            estimate=weakest("concepts"),
             higher_is_better=False,
             unit="lengths of a position's code",
-            cell=study.cell.coordinates(),
-            baselines={name: sufficient(name) for name in METHODS[1:]},
+            cell=cell,
+            baselines={name: weakest(name) for name in METHODS[1:]},
             details={**details, "cases_that_no_strength_moved": never},
         ),
     ]
+
+
+def _details(study: Study, test: SpatialTest, settings: SpatialSettings) -> dict[str, Any]:
+    """What explains the figures of all rows."""
+
+    def nouns(method: str) -> set[str]:
+        return {outcome.case.noun for outcome in _of(test.tested, method)}
+
+    return {
+        "window": list(window_at(study.cell.t)),
+        "conditionings": settings.conditionings,
+        "n_latents": settings.n_latents,
+        "strength": test.best["concepts"],
+        "strengths": dict(test.best),
+        "tuning": {
+            method: {str(s): round(score, 4) for s, score in scores.items()}
+            for method, scores in test.scores.items()
+        },
+        "without_concept": sorted(nouns(UNEDITED) - nouns("concepts")),
+        "without_dictionary_concept": sorted(nouns(UNEDITED) - nouns("dictionary_concepts")),
+    }
+
+
+METRIC = Metric(
+    name="spatial",
+    title="Can an object be moved by its concepts?",
+    section="interventions",
+    settings=SpatialSettings,
+    rows=spatial_rows,
+    made_from=("label", "annotate"),
+    needs="captions",
+    judges=True,
+    faults=unguided,
+)

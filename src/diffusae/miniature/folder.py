@@ -12,9 +12,6 @@ from diffusers import StableDiffusionPipeline
 from diffusae.miniature.annotator import SegmentationNetwork, save_annotator
 from diffusae.miniature.denoiser import Denoiser, build_scheduler
 
-SHIPPED = Path(__file__).parent / "weights"
-"""The trained miniature of the package."""
-
 
 def save_miniature(
     folder: Path, *, autoencoder: Any, denoiser: Denoiser, tokenizer, annotator: SegmentationNetwork

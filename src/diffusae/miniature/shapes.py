@@ -7,7 +7,6 @@ from functools import cache
 
 import numpy as np
 from PIL import Image, ImageDraw
-from scipy.ndimage import distance_transform_edt, map_coordinates
 
 TEMPLATE_SIZE = 256
 """Side of a template in pixels; the object's square [-1, 1] x [-1, 1] is its middle half."""
@@ -112,6 +111,8 @@ def signed_distance_template(noun: str) -> np.ndarray:
         pixels = [((x + 2) * TEMPLATE_SIZE / 4, (y + 2) * TEMPLATE_SIZE / 4) for x, y in polygon]
         draw.polygon(pixels, fill=255 if sign == "+" else 0)
     inside = np.asarray(image) > 127
+    from scipy.ndimage import distance_transform_edt
+
     outside_distance = np.asarray(distance_transform_edt(~inside))
     inside_distance = np.asarray(distance_transform_edt(inside))
     # The transforms are one pixel apart: half of it belongs to each side.
@@ -146,6 +147,8 @@ def placed_distance(
     rows = (y + 2) * TEMPLATE_SIZE / 4 - 0.5
     columns = (x + 2) * TEMPLATE_SIZE / 4 - 0.5
     template = signed_distance_template(noun)
+    from scipy.ndimage import map_coordinates
+
     distance = map_coordinates(template, [rows, columns], order=1, mode="nearest")
     # Beyond the template, add the distance to its border, so that the field keeps growing.
     beyond = np.hypot(np.maximum(np.abs(x) - 2, 0), np.maximum(np.abs(y) - 2, 0))

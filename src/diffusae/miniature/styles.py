@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.ndimage import zoom
 
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.88, 0.12, 0.14),
@@ -45,6 +44,8 @@ def _line(distance: Field, centre: float, half_width: float) -> Field:
 
 def _blotches(size: int, rng: np.random.Generator, cells: int = 6) -> Field:
     """Slow random variation in [0, 1], like pigment that has run."""
+    from scipy.ndimage import zoom
+
     grown = np.asarray(zoom(rng.random((cells, cells)), size / cells, order=1))
     return grown.clip(0, 1).astype(np.float32)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 from diffusae.backbone.describe import Description
-from diffusae.planning.estimate import StudyEstimate, estimate
+from diffusae.planning.estimate import Group, StudyEstimate, estimate
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
 from diffusae.study.streams import subsampling_of
 from diffusae.study.study import Study
@@ -55,15 +56,19 @@ def with_captions(study: Study) -> tuple[Study, str]:
     )
 
 
-def alternatives(study: Study, description: Description) -> dict[int | None, StudyEstimate]:
-    """{positions kept of a training picture: the study with them}, the most first."""
-    whole = estimate(study, description, positions_per_image=None)
+def alternatives(
+    study: Study, description: Description, groups: Sequence[Group]
+) -> dict[int | None, StudyEstimate]:
+    """{positions kept of a training picture: the study with them}, the most first; `groups` are
+    those of the study.
+    """
+    whole = estimate(study, description, positions_per_image=None, groups=groups)
     most = max([one.stream.positions for one in whole.trained] or [1])
     thinned = subsampling_of(study)
     kept_ones = {*KEPT, *([] if thinned is None else [thinned.positions_per_image])} - {None}
     estimates: dict[int | None, StudyEstimate] = {None: whole}
     estimates |= {
-        kept: estimate(study, description, positions_per_image=kept)
+        kept: estimate(study, description, positions_per_image=kept, groups=groups)
         for kept in sorted(
             (one for one in kept_ones if one is not None and one < most), reverse=True
         )

@@ -4,16 +4,16 @@ steps.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
 
 from diffusae.activations.journal import read_journals, size_of
 from diffusae.activations.schema import Stream
@@ -24,7 +24,6 @@ from diffusae.activations.subsampling import Subsampling
 from diffusae.backbone.describe import Description
 from diffusae.backbone.settings import ModelSettings
 from diffusae.prompts.prompt_set import Prompt
-from diffusae.sae.settings import TrainerSettings
 from diffusae.study.streams import (
     ATTENTION,
     SEEN_SPLITS,
@@ -123,6 +122,7 @@ def estimate(
     description: Description,
     *,
     positions_per_image: int | Literal["configured"] | None = "configured",
+    groups: Sequence[Group] | None = None,
 ) -> StudyEstimate:
     """Count a study through. Nothing is loaded: shapes come from `description`, captions from the
     prompts.
@@ -130,6 +130,7 @@ def estimate(
     Args:
         positions_per_image: stored of a training picture, in the place of the study's own number;
             None: the whole grid.
+        groups: `groups_in(study)`, where they are counted already.
 
     Raises:
         UserError: the limits of `activations` leave a picture without a position.
@@ -140,14 +141,7 @@ def estimate(
     # No scheduler is at hand; sizes do not depend on its timesteps.
     streams = streams_of(study, description, lambda t: t, description.tokens)
     text = study.kind == "text"
-    groups = [
-        _Group(
-            np.array([_json_size(study.kind, prompt) for prompt in group]),
-            np.array([_tokens_of(prompt.text) for prompt in group]) if text else None,
-            group[0].split,
-        )
-        for group in groups_of(prompts, activations.group_size)
-    ]
+    groups = groups_in(study) if groups is None else groups
     if positions_per_image == "configured":
         subsampling = subsampling_of(study)
     elif positions_per_image is None:
@@ -159,7 +153,7 @@ def estimate(
     pictures = dict(Counter(prompt.split for prompt in prompts))
     sizes: dict[tuple[int, int, bool], int] = {}
     counted = []
-    for stream in streams:
+    for stream, steps in zip(streams, _steps(study, streams), strict=True):
         shape = (stream.positions, stream.d_in, stream.block == ATTENTION)
         if shape not in sizes:
             stored = [group for group in groups if stored_in(stream, group.split)]
@@ -175,7 +169,7 @@ def estimate(
                 vectors=vectors,
                 bytes=sizes[shape],
                 bytes_per_number=bytes_per_number,
-                steps=_steps_at(study, stream),
+                steps=steps,
             )
         )
     seen = [] if text else [group.texts for group in groups if group.split in SEEN_SPLITS]
@@ -197,6 +191,19 @@ def estimate(
     )
 
 
+def groups_in(study: Study) -> list[Group]:
+    """The study's pictures or texts in the groups that are collected together."""
+    kind = study.kind
+    return [
+        Group(
+            np.array([_json_size(kind, prompt) for prompt in group]),
+            np.array([_tokens_of(prompt.text) for prompt in group]) if kind == "text" else None,
+            group[0].split,
+        )
+        for group in groups_of(study.prompts, study.cfg.activations.group_size)
+    ]
+
+
 def bytes_finished(root: Path) -> int:
     """Bytes of the finished groups of a collection, which a collecting stage leaves as they are."""
     return sum(
@@ -207,18 +214,16 @@ def bytes_finished(root: Path) -> int:
     )
 
 
-def _steps_at(study: Study, stream: Stream) -> int:
-    """The steps of the training at one cell: a study may give blocks different ones."""
-    cfg = study.cfg
-    if stream.block == ATTENTION:
-        return 0
-    at_cell = OmegaConf.merge(cfg, {"block": {"name": stream.block}, "timestep": {"t": stream.t}})
-    assert isinstance(at_cell, DictConfig)
-    return TrainerSettings.of(at_cell).steps
+def _steps(study: Study, streams: Sequence[Stream]) -> Iterator[int]:
+    """The steps of the training at every stream's cell: a study may give blocks different ones."""
+    cfg = copy.deepcopy(study.cfg)
+    for stream in streams:
+        cfg.block.name, cfg.timestep.t = stream.block, stream.t
+        yield 0 if stream.block == ATTENTION else cfg.trainer.steps
 
 
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """One group of samples.
 
     Attributes:
@@ -243,7 +248,7 @@ class _Group:
 
 
 def _stream_bytes(
-    stream: Stream, groups: Sequence[_Group], subsampling: Subsampling | None, bytes_per_number: int
+    stream: Stream, groups: Sequence[Group], subsampling: Subsampling | None, bytes_per_number: int
 ) -> int:
     total = 0
     for group in groups:

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
-from diffusae.planning import timing
 from diffusae.planning.estimate import StreamEstimate, StudyEstimate
 from diffusae.settings import Settings, Within
 from diffusae.study.streams import SEEN_SPLITS, TRAINING_SPLIT
@@ -74,6 +73,8 @@ def measured_rates(study: Study, counted: StudyEstimate) -> Rates:
         )
     elif settings.probe and seconds is None:
         if source.is_dir():
+            from diffusae.planning import timing
+
             log.info("measuring a picture")
             seconds = timing.seconds_per_picture(study)
         else:
@@ -83,6 +84,8 @@ def measured_rates(study: Study, counted: StudyEstimate) -> Rates:
                 source,
             )
     if settings.probe and vectors is None:
+        from diffusae.planning import timing
+
         log.info("measuring training steps")
         by_width = {d_in: timing.vectors_per_second(study, d_in) for d_in in widths}
     return Rates(seconds, by_width)
@@ -103,7 +106,7 @@ def cells_table(counted: StudyEstimate, rates: Rates) -> Table:
     names = ("stream", "grid", "d_in", "train", "other", "disk", "epochs", "time")
     table = Table(
         *(Column(name, no_wrap=True) for name in names),
-        title="vectors and bytes a stream; " + _told_training(counted),
+        title="vectors and bytes a stream; " + _training_in_words(counted),
         box=SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,
@@ -124,7 +127,7 @@ def cells_table(counted: StudyEstimate, rates: Rates) -> Table:
     return table
 
 
-def _told_training(counted: StudyEstimate) -> str:
+def _training_in_words(counted: StudyEstimate) -> str:
     """Steps and vectors of one SAE's training, by block where blocks differ."""
     steps = {stream.stream.block: stream.steps for stream in counted.trained}
     if len(set(steps.values())) == 1:

@@ -1,2 +1,1 @@
-"""Prompt sets: which captions are generated, with which seeds, and what each picture is used
-for."""
+"""Prompt sets: captions with ids, seeds and splits, and attacks on prompts."""

@@ -1,2 +1,1 @@
-"""What a run leaves behind: run.json, a lock, metrics as JSONL, W&B as a mirror. The door to
-wandb."""
+"""Files of a run: run.json, lock, metrics as JSONL, checkpoints; W&B as a mirror (uses wandb)."""

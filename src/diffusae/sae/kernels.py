@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from diffusae.errors import UserError, unknown
 from diffusae.sae.settings import KernelsName
-from diffusae.sae.sparse_ops import TORCH, Kernels
+
+if TYPE_CHECKING:
+    from diffusae.sae.sparse_ops import Kernels
 
 
 def kernels_by_name(name: KernelsName) -> Kernels:
@@ -20,6 +22,8 @@ def kernels_by_name(name: KernelsName) -> Kernels:
     if name not in get_args(KernelsName):
         raise unknown("kernels", name, get_args(KernelsName))
     if name == "torch":
+        from diffusae.sae.sparse_ops import TORCH
+
         return TORCH
     if find_spec("triton") is None:
         raise UserError(

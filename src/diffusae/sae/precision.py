@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from diffusae.sae.settings import SelectionPrecision
 
 
@@ -16,6 +14,8 @@ def fastest(device_type: str) -> SelectionPrecision:
     same at every call. Never "int8": an entry that towers over its row costs the others their
     precision (`diffusae.sae.quantised`).
     """
+    import torch
+
     if device_type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     elif device_type == "cpu":

@@ -16,11 +16,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from diffusae.errors import UserError, together, unknown
+from diffusae import plugins
+from diffusae.errors import together, unknown
 from diffusae.parsing import call_typed
 from diffusae.sae.across_processes import anywhere, largest_of_all, least_of_all
 from diffusae.sae.largest import largest, largest_values
 from diffusae.sae.sparse_ops import Entries, Kernels
+from diffusae.sae.sparsity_checks import (
+    batch_top_k_faults,
+    jump_relu_faults,
+    matryoshka_faults,
+    relu_faults,
+    top_k_faults,
+)
 
 if TYPE_CHECKING:
     from diffusae.sae.autoencoder import ScaledPass, SparseAutoencoder
@@ -96,8 +104,7 @@ class TopK(Sparsity):
 
     def __init__(self, k: int) -> None:
         super().__init__()
-        if k <= 0:
-            raise UserError(f"k={k} must be at least 1; raise sae.k")
+        together(top_k_faults(k=k))
         self.k = k
 
     def forward(self, pre_activations: Float[Tensor, "... d_sae"]) -> Codes:
@@ -133,8 +140,7 @@ class TopK(Sparsity):
         return autoencoder.chosen_pass(x, self)
 
     def check(self, d_sae: int) -> None:
-        if self.k > d_sae:
-            raise UserError(f"k={self.k} exceeds d_sae={d_sae}; lower sae.k")
+        together(top_k_faults(k=self.k, latents=d_sae))
 
     def config(self) -> dict[str, Any]:
         return {"k": self.k}
@@ -153,22 +159,10 @@ class MatryoshkaTopK(TopK):
     def __init__(self, k: int, *, prefixes: Sequence[int]) -> None:
         super().__init__(k)
         self.prefixes = tuple(prefixes)
-        faults = []
-        if not self.prefixes or min(self.prefixes) < 1:
-            faults.append(
-                f"prefixes={list(prefixes)} must be numbers of latents from 1; set sae.prefixes"
-            )
-        if any(a >= b for a, b in zip(self.prefixes, self.prefixes[1:], strict=False)):
-            faults.append(f"prefixes={list(prefixes)} must rise; sort sae.prefixes")
-        together(faults)
+        together(matryoshka_faults(k=k, prefixes=self.prefixes))
 
     def check(self, d_sae: int) -> None:
-        super().check(d_sae)
-        if self.prefixes[-1] >= d_sae:
-            raise UserError(
-                f"prefixes={list(self.prefixes)} must stay below d_sae={d_sae}, the last and whole"
-                " one; leave the greatest out"
-            )
+        together(matryoshka_faults(k=self.k, prefixes=self.prefixes, latents=d_sae))
 
     def config(self) -> dict[str, Any]:
         return {"k": self.k, "prefixes": list(self.prefixes)}
@@ -193,10 +187,7 @@ class BatchTopK(TopK):
 
     def __init__(self, k: int, *, threshold_rate: float = 0.01) -> None:
         super().__init__(k)
-        if not 0 < threshold_rate <= 1:
-            raise UserError(
-                f"threshold_rate={threshold_rate} must be in (0, 1]; set sae.threshold_rate"
-            )
+        together(batch_top_k_faults(k=k, threshold_rate=threshold_rate))
         self.threshold_rate = threshold_rate
         self.register_buffer("threshold", torch.zeros(()))
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
@@ -317,8 +308,7 @@ class ReLU(Penalised):
 
     def __init__(self, *, l1: float) -> None:
         super().__init__()
-        if not l1 >= 0:
-            raise UserError(f"l1={l1} must not be below 0; raise sae.l1")
+        together(relu_faults(l1=l1))
         self.l1 = l1
 
     def activate(
@@ -358,15 +348,8 @@ class JumpReLU(Penalised):
         self, d_sae: int, *, l0: float, bandwidth: float = 0.1, first_threshold: float = 1.0
     ) -> None:
         super().__init__()
-        together(
-            f"{name}={value} must {rule}; set sae.{name}"
-            for name, value, good, rule in (
-                ("l0", l0, l0 >= 0, "not be below 0"),
-                ("bandwidth", bandwidth, bandwidth > 0, "be above 0"),
-                ("first_threshold", first_threshold, first_threshold >= 0, "not be below 0"),
-            )
-            if not good
-        )
+        settings = {"l0": l0, "bandwidth": bandwidth, "first_threshold": first_threshold}
+        together(jump_relu_faults(d_sae=d_sae, **settings))
         self.l0, self.bandwidth, self.first_threshold = l0, bandwidth, first_threshold
         self.threshold = nn.Parameter(torch.full((d_sae,), first_threshold))
 
@@ -380,10 +363,7 @@ class JumpReLU(Penalised):
         return self.l0 * _mean_of_rows(active.sum(dim=-1))
 
     def check(self, d_sae: int) -> None:
-        if len(self.threshold) != d_sae:
-            raise UserError(
-                f"JumpReLU has {len(self.threshold)} thresholds for d_sae={d_sae}; make them equal"
-            )
+        together(jump_relu_faults(**self.config(), latents=d_sae))
 
     @torch.no_grad()
     def project(self) -> None:
@@ -452,6 +432,18 @@ def sparsity_from_config(name: str, config: Mapping[str, Any]) -> Sparsity:
     """The sparsity `name` with the arguments that its `config()` gave; `UserError` for an unknown
     name or other arguments.
     """
-    if name not in SPARSITIES:
-        raise unknown("sparsity", name, SPARSITIES)
-    return call_typed(SPARSITIES[name], config, f"the sparsity {name}")
+    known = SPARSITIES if name in SPARSITIES else {**_of_plugins(), **SPARSITIES}
+    if name not in known:
+        raise unknown("sparsity", name, known)
+    return call_typed(known[name], config, f"the sparsity {name}")
+
+
+def _of_plugins() -> dict[str, type[Sparsity]]:
+    """{name: class} of the sparsities of the user's own packages."""
+    classes: dict[str, type[Sparsity]] = {}
+    for part in plugins.parts("sparsities"):
+        kind = part.load()
+        if not (isinstance(kind, type) and issubclass(kind, Sparsity)):
+            raise part.wrong("Sparsity")
+        classes[kind.name] = kind
+    return classes

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from diffusae.errors import UserError
-from diffusae.metrics.purity import PANEL as PURITY
+from diffusae.metrics.registry import metrics as all_metrics
 from diffusae.report.before_after import FILE as EXAMPLES
 from diffusae.report.before_after import PANEL, panel_name
 from diffusae.report.dashboard import Dashboard
@@ -63,9 +63,12 @@ def dashboard(cfg: DictConfig) -> bool:
         for each in shown_evaluations(study)
         if (each.directory / EXAMPLES).exists()
     }
-    pictured |= (
-        {PURITY} if any(finished_runs(study.directory / "evaluation" / "purity", "*")) else set()
-    )
+    panels = {metric.name: metric.panel.name for metric in all_metrics() if metric.panel}
+    pictured |= {
+        panel
+        for name, panel in panels.items()
+        if any(finished_runs(study.directory / "evaluation" / name, "*"))
+    }
     shown = Dashboard(
         project=cfg.logger.project,
         entity=cfg.logger.entity or "",
@@ -77,7 +80,7 @@ def dashboard(cfg: DictConfig) -> bool:
         galleries=[
             name
             for name in settings["galleries"]
-            if not name.startswith((PANEL, PURITY)) or name in pictured
+            if not name.startswith((PANEL, *panels.values())) or name in pictured
         ],
         interventions=interventions,
     )

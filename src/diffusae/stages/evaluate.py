@@ -9,9 +9,9 @@ from omegaconf import DictConfig
 from diffusae.errors import together
 from diffusae.evaluation.result import load_results
 from diffusae.labelling.label import word_embedding
-from diffusae.metrics.evaluate import evaluate_cell, evaluated, kind_faults, spread_of
+from diffusae.metrics.evaluate import evaluate_cell, evaluated, evaluation_faults
 from diffusae.study.study import Study
-from diffusae.training.train import mirror_of
+from diffusae.training.cell import mirror_of
 
 log = logging.getLogger(__name__)
 
@@ -20,16 +20,15 @@ def evaluate(cfg: DictConfig) -> bool:
     """Evaluate one cell by the metric that `evaluation` names; False: it is finished already."""
     study = Study(cfg)
     study.check()
-    metric = cfg.evaluation.name
-    together(kind_faults(study, [metric]))
-    finished = evaluated(study, metric)
+    together(evaluation_faults(study))
+    directory = study.evaluation(cfg.evaluation.name)
+    finished = evaluated(study)
     if finished:
-        log.info("%s is evaluated already", study.evaluation(metric))
+        log.info("%s is evaluated already", directory)
     else:
         with mirror_of(study) as mirror:
             evaluate_cell(study, mirror, lambda: word_embedding(study))
-    for result in load_results(study.evaluation(metric) / "results.json"):
-        log.info(
-            "%s = %s, 95 %% interval %s, n = %d", result.metric, result.value, *spread_of(result)
-        )
+    for result in load_results(directory / "results.json"):
+        interval, n = result.estimate.ci95, result.estimate.n
+        log.info("%s = %s, 95 %% interval %s, n = %d", result.metric, result.value, interval, n)
     return not finished

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from diffusae.labelling.label import label_cell, labelled, word_embedding
 from diffusae.stages.annotate import annotate
 from diffusae.study.study import Study
-from diffusae.training.train import mirror_of
+from diffusae.training.cell import mirror_of
 
 log = logging.getLogger(__name__)
 

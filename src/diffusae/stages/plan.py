@@ -11,7 +11,7 @@ from rich.console import Console
 
 from diffusae.files import atomic_write_json, remove_left_overs
 from diffusae.planning.alternatives import alternatives, with_captions
-from diffusae.planning.estimate import bytes_finished, estimate
+from diffusae.planning.estimate import bytes_finished, estimate, groups_in
 from diffusae.planning.tables import (
     PLAN,
     WIDTH,
@@ -41,19 +41,20 @@ def plan(cfg: DictConfig) -> None:
     check_hookpoints(study, description)
     if assumed:
         log.warning("%s", assumed)
-    counted = estimate(study, description)
-    others = alternatives(study, description)
+    groups = groups_in(study)
+    counted = estimate(study, description, groups=groups)
+    others = alternatives(study, description, groups)
     console = Console()
     console.width = max(console.width, WIDTH)  # numbers that are cut are of no use
     console.print(sizes_table(study, counted))
     if study.kind == "text":
         console.print("tokens are counted as 2 and 1.4 a word: the tokenizer is not loaded")
     rates = measured_rates(study, counted)
-    free, there = free_bytes(study.activations), bytes_finished(study.activations)
+    free, already = free_bytes(study.activations), bytes_finished(study.activations)
     console.print(cells_table(counted, rates))
     console.print(savings_table(counted, others))
-    console.print(totals_table(counted, rates, free=free, there=there))
-    told = plan_json(study, counted, rates, free=free, there=there)
+    console.print(totals_table(counted, rates, free=free, already=already))
+    told = plan_json(study, counted, rates, free=free, already=already)
     told["captions"] = "assumed" if assumed else "read"
     told["alternatives"] = [alternative_json(kept, other) for kept, other in others.items()]
     with where_writable(study.directory / PLAN, otherwise="the plan is shown and not kept"):

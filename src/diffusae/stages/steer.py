@@ -1,4 +1,6 @@
-"""Steer: one prompt, generated as it is and with a concept edited at several strengths."""
+"""Steer: one prompt, generated as it is and with a concept, or chosen latents, edited at several
+strengths.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ from diffusae.steering.trials import (
     trials_of,
 )
 from diffusae.study.study import Study
-from diffusae.training.train import mirror_of
+from diffusae.training.cell import mirror_of
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +53,13 @@ def steer(cfg: DictConfig) -> bool:
         "strengths": strengths,
         "conditionings": list(cfg.conditionings),
         **{name: cfg[name] for name in ("prompt", "concept", "picture_seed", "preserve_norm")},
+        **({} if cfg.latents is None else {"latents": list(cfg.latents)}),
     }
     parents: dict[str, str] = {}
     if not by_text:
         parents["train"] = parent_signature(study.sae, stage="train")
-        parents["label"] = parent_signature(study.concepts, stage="label")
+        if cfg.latents is None:
+            parents["label"] = parent_signature(study.concepts, stage="label")
     if text is not None:
         determines["text"] = text.determines() | (
             {} if by_text else {"strength": cfg.with_text.strength}
@@ -81,7 +85,7 @@ def steer(cfg: DictConfig) -> bool:
             directory, "steer", determines=determines, parents=parents, seed=cfg.picture_seed
         ),
     ):
-        made = [image for image, _ in pictures.make(trials, what="pictures")]
+        made = pictures.pictures(trials, what="pictures")
         for name, image in zip(names, made, strict=True):
             save_picture(directory / f"{name}.png", image)
         shown = in_order(list(zip([0.0, *strengths], names, made, strict=True)))

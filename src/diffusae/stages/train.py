@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from diffusae.jobs.processes import leads
 from diffusae.sae.settings import TrainerSettings
 from diffusae.study.study import Study
-from diffusae.training.train import mirror_of, train_cell, trained
+from diffusae.training.cell import mirror_of, trained
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,8 @@ def train(cfg: DictConfig) -> bool:
     if trained(study):
         log.info("%s is trained already", study.sae)
         return False
+    from diffusae.training.train import train_cell  # torch and Lightning, which take seconds
+
     with mirror_of(study) if leads(TrainerSettings.of(cfg).processes) else nullcontext() as mirror:
         train_cell(study, mirror, progress=True)
     return True

@@ -68,6 +68,7 @@ class EditedPictures:
         conditionings: the guidance branches that are edited.
         steps: of a generation; None: as many as the model's.
         preserve_norm: see `Edit`.
+        pipe: the study's model where it is loaded already; None: it is loaded when it is needed.
     """
 
     def __init__(
@@ -78,7 +79,10 @@ class EditedPictures:
         conditionings: Sequence[str],
         steps: int | None = None,
         preserve_norm: bool = False,
+        pipe: Any = None,
     ) -> None:
+        if pipe is not None:
+            self.pipe = pipe
         self.model = study.cfg.model
         self.places = tuple(places)
         self.conditionings, self.preserve_norm = tuple(conditionings), preserve_norm
@@ -105,13 +109,22 @@ class EditedPictures:
     def make(self, trials: Sequence[Trial], *, what: str) -> list[tuple[np.ndarray, Any]]:
         """The picture, uint8 [height, width, 3], and the annotation of every trial."""
         found: list[tuple[np.ndarray, Any]] = []
+        for batch, images in self._made(trials, what):
+            captions = [trial.prompt.text for trial in batch]
+            found += zip(images, self.annotator.annotate(images, captions), strict=True)
+        return found
+
+    def pictures(self, trials: Sequence[Trial], *, what: str) -> list[np.ndarray]:
+        """The picture of every trial, uint8 [height, width, 3]; no annotator is needed."""
+        return [image for _, images in self._made(trials, what) for image in images]
+
+    def _made(
+        self, trials: Sequence[Trial], what: str
+    ) -> Iterator[tuple[Sequence[Trial], np.ndarray]]:
         with progress_bar(what, total=len(trials)) as (advance, _):
             for batch in self._batches(trials):
-                images = self._generate(batch)
-                captions = [trial.prompt.text for trial in batch]
-                found += zip(images, self.annotator.annotate(images, captions), strict=True)
+                yield batch, self._generate(batch)
                 advance(len(batch))
-        return found
 
     def _batches(self, trials: Sequence[Trial]) -> Iterator[Sequence[Trial]]:
         """Trials in their order; no batch holds two that do not go together."""

@@ -33,14 +33,14 @@ class BlockDirections:
     directions: dict[tuple[str, str, str], Tensor]
 
 
-def edited_studies(study: Study) -> list[Study]:
-    """The study at each block that its evaluation edits, all at the cell's t and branch."""
-    found = []
-    for block in study.cfg.evaluation.blocks or [study.cell.block]:
+def edited_studies(study: Study, blocks: Sequence[str] | None) -> list[Study]:
+    """The study at these blocks, all at the cell's t and branch; None: at its own block."""
+    studies = []
+    for block in blocks or [study.cell.block]:
         cfg = study.cfg.copy()
         cfg.block.name = block
-        found.append(Study(cfg))
-    return found
+        studies.append(Study(cfg))
+    return studies
 
 
 def block_directions(
@@ -76,23 +76,27 @@ def block_directions(
         objects = share_of_positions(list(masks[sample.image_id].values()), stream.grid) > COVERED
         for (factor, value), contrast in contrasts.items():
             u, z = (
-                each[objects] if factor in under_objects else each.mean(dim=0, keepdim=True)
-                for each in (updates, codes)
+                rows[objects] if factor in under_objects else rows.mean(dim=0, keepdim=True)
+                for rows in (updates, codes)
             )
             having = torch.full((len(u),), shown[sample.image_id][factor] == value)
             contrast.add(u, z, having=having, lacking=~having)
     alive = fired.nonzero().squeeze(1).tolist()
     drawn = np.random.default_rng(study.cfg.seed)
-    found: dict[tuple[str, str, str], Tensor] = {}
+    directions: dict[tuple[str, str, str], Tensor] = {}
     for (factor, value), contrast in contrasts.items():
-        found["random_latent", factor, value] = concept_direction(sae, [int(drawn.choice(alive))])
+        directions["random_latent", factor, value] = concept_direction(
+            sae, [int(drawn.choice(alive))]
+        )
         if not contrast.complete:
             continue
         if (telling := contrast.telling(n_latents)) is not None:
-            found["concepts", factor, value] = telling.direction(sae)
-        found["difference_of_means", factor, value] = contrast.difference_of_means()
-        found["neuron", factor, value] = neuron(found["difference_of_means", factor, value])
-    return BlockDirections(sae, found)
+            directions["concepts", factor, value] = telling.direction(sae)
+        directions["difference_of_means", factor, value] = contrast.difference_of_means()
+        directions["neuron", factor, value] = neuron(
+            directions["difference_of_means", factor, value]
+        )
+    return BlockDirections(sae, directions)
 
 
 def factors_of(annotator: Any, wanted: Sequence[str] | None) -> Factors:
@@ -113,7 +117,8 @@ def factors_shown(study: Study, annotator: Any) -> dict[str, dict[str, str]]:
     pictures = np.stack([picture for _, picture, _ in rows])
     annotations = annotator.annotate(pictures, [meta["prompt"] for *_, meta in rows])
     return {
-        image_id: found.factors for (image_id, *_), found in zip(rows, annotations, strict=True)
+        image_id: annotation.factors
+        for (image_id, *_), annotation in zip(rows, annotations, strict=True)
     }
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,19 +17,14 @@ from torch import Tensor
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.errors import UserError, unknown
 from diffusae.files import atomic_path
-from diffusae.interventions.edits import (
-    Change,
-    GlobalPush,
-    SetLatents,
-    SpatialMove,
-    concept_direction,
-)
+from diffusae.interventions.edits import Change, GlobalPush
 from diffusae.interventions.regions import Region
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
 from diffusae.steering.edited import EditedPictures, Trial
 from diffusae.steering.global_directions import block_directions, factors_of, factors_shown
+from diffusae.steering.latent_changes import changes_of_latents, moves
 from diffusae.steering.spatial_directions import directions_of
 from diffusae.steering.text_steering import Steered, at_layer, faults_of
 from diffusae.study.study import Study
@@ -77,70 +72,80 @@ def trials_of(
 
 
 def _change(study: Study, pictures: EditedPictures) -> Callable[[float], Change]:
-    """The intervention that the configuration names, for the cell's concept."""
-    cfg, options = study.cfg, study.part("intervention")
+    """The configured intervention, on the given latents or on those of the cell's concept."""
+    if study.cfg.latents is None and study.cfg.intervention.name == "global":
+        return _push_to_style(study, pictures)
     sae, _ = load_sae(study.sae)
-    if options["name"] == "global":
-        annotator = pictures.annotator
-        factors = factors_of(annotator, None)
-        factor = next((name for name, values in factors.items() if cfg.concept in values), None)
-        if factor is None:
-            raise unknown(
-                "style", cfg.concept, [value for values in factors.values() for value in values]
-            )
-        shown = factors_shown(study, annotator)
-        found = block_directions(
-            study,
-            shown,
-            {factor: factors[factor]},
-            n_latents=options["n_latents"],
-            under_objects=options["under_objects"],
-        )
-        direction = found.directions.get(("concepts", factor, cfg.concept))
-        if direction is None:
-            raise UserError(
-                f"no picture of the split dictionary shows {cfg.concept}, or all do; collect more"
-                " pictures"
-            )
-        sae.to(pictures.device)
-        return lambda strength: GlobalPush(sae, direction, strength=strength)
-    dictionary = ConceptDictionary.load(study.concepts)
-    latents = dictionary.latents_of(cfg.concept)
-    if not latents and options["name"] == "spatial":
-        # Early dictionaries are small; the latents that tell the noun from empty ground serve, as
-        # in evaluation=spatial.
-        told = directions_of(study, sae, [cfg.concept], n_latents=options["n_latents"])["concepts"]
-        if cfg.concept in told:
-            log.info(
-                "%s: no entry in the dictionary of %s; the %d latents that tell it from empty"
-                " ground",
-                cfg.concept,
-                study.cell_name,
-                options["n_latents"],
-            )
-            sae.to(pictures.device)
-            return _moves(sae, told[cfg.concept], options)
+    change = _change_of_latents(study, sae)
+    sae.to(pictures.device)  # which loads the model: all that can be refused was looked at
+    return change
+
+
+def _change_of_latents(study: Study, sae: SparseAutoencoder) -> Callable[[float], Change]:
+    cfg, options = study.cfg, study.part("intervention")
+    spatial = options["name"] == "spatial"
+    where = {"region": Region(options["region"]), "outside": options["outside"]} if spatial else {}
+    latents = list(cfg.latents or [])
     if not latents:
+        dictionary = ConceptDictionary.load(study.concepts)
+        latents = dictionary.latents_of(cfg.concept)
+        if not latents and spatial and (direction := _direction_of_noun(study, sae)) is not None:
+            return moves(sae, direction, **where)
+        if not latents:
+            raise unknown(
+                f"concept in {study.cell_name}", cfg.concept, sorted(set(dictionary.table["label"]))
+            )
+        log.info("%s: latents %s of %s", cfg.concept, _listed(latents), study.cell_name)
+    return changes_of_latents(options["name"], sae, latents, **where)
+
+
+def _push_to_style(study: Study, pictures: EditedPictures) -> Callable[[float], Change]:
+    """The global intervention for a value of one of the annotator's factors, such as `night`."""
+    cfg, options = study.cfg, study.part("intervention")
+    annotator = pictures.annotator
+    factors = factors_of(annotator, None)
+    factor = next((name for name, values in factors.items() if cfg.concept in values), None)
+    if factor is None:
         raise unknown(
-            f"concept in {study.cell_name}", cfg.concept, sorted(set(dictionary.table["label"]))
+            "style", cfg.concept, [value for values in factors.values() for value in values]
         )
-    log.info("%s: latents %s of %s", cfg.concept, ", ".join(map(str, latents)), study.cell_name)
-    sae.to(pictures.device)
-    if options["name"] == "spatial":
-        return _moves(sae, concept_direction(sae, latents), options)
-    if options["name"] == "clamp":
-        return lambda strength: SetLatents(sae, latents, clamp=strength)
-    sign = -1 if options["name"] == "ablate" else 1
-    return lambda strength: SetLatents(sae, latents, factor=1 + sign * strength)
-
-
-def _moves(
-    sae: SparseAutoencoder, direction: Tensor, options: Mapping[str, Any]
-) -> Callable[[float], Change]:
-    region = Region(options["region"])
-    return lambda strength: SpatialMove(
-        sae, direction, region, strength=strength, outside=options["outside"]
+    found = block_directions(
+        study,
+        factors_shown(study, annotator),
+        {factor: factors[factor]},
+        n_latents=options["n_latents"],
+        under_objects=options["under_objects"],
     )
+    direction = found.directions.get(("concepts", factor, cfg.concept))
+    if direction is None:
+        raise UserError(
+            f"no picture of the split dictionary shows {cfg.concept}, or all do; collect more"
+            " pictures"
+        )
+    sae, _ = load_sae(study.sae)
+    sae.to(pictures.device)
+    return lambda strength: GlobalPush(sae, direction, strength=strength)
+
+
+def _direction_of_noun(study: Study, sae: SparseAutoencoder) -> Tensor | None:
+    """The direction of the latents that tell a noun from empty ground, as in evaluation=spatial.
+
+    Early dictionaries are small, and may have no entry of the noun. None: no picture shows it.
+    """
+    concept, n_latents = study.cfg.concept, study.cfg.intervention.n_latents
+    direction = directions_of(study, sae, [concept], n_latents=n_latents)["concepts"].get(concept)
+    if direction is not None:
+        log.info(
+            "%s: no entry in the dictionary of %s; the %d latents that tell it from empty ground",
+            concept,
+            study.cell_name,
+            n_latents,
+        )
+    return direction
+
+
+def _listed(latents: Sequence[int]) -> str:
+    return ", ".join(map(str, latents))
 
 
 def strengths_of(cfg: DictConfig) -> list[float]:
@@ -153,13 +158,21 @@ def strengths_of(cfg: DictConfig) -> list[float]:
 
 def steer_faults(study: Study, by_text: bool) -> list[str]:
     cfg = study.cfg
-    faults = [
-        f"{name} is missing; give {name}='...'"
-        for name in ("prompt", "concept")
-        if OmegaConf.is_missing(cfg, name) or not str(cfg[name]).strip()
-    ]
+    faults = [] if is_given(cfg, "prompt") else ["prompt is missing; give prompt='...'"]
+    concept = is_given(cfg, "concept")
+    if cfg.latents is None and not concept:
+        faults.append("concept is missing; give concept='...' or latents=[...]")
+    elif cfg.latents is not None:
+        faults += latents_faults(cfg)
+        if concept:
+            faults.append("concept and latents are both given; leave one of them out")
     strengths, beside = strengths_of(cfg), cfg.with_text
     if by_text:
+        if cfg.latents is not None:
+            faults.append(
+                "latents is for other interventions; intervention=text needs a concept of"
+                " concept_prompts"
+            )
         if not faults:
             conditionings = list(cfg.conditionings)
             faults += faults_of(
@@ -190,6 +203,25 @@ def steer_faults(study: Study, by_text: bool) -> list[str]:
     return faults
 
 
+def is_given(cfg: DictConfig, name: str) -> bool:
+    """Whether a text is given: not missing, null or blank."""
+    return not OmegaConf.is_missing(cfg, name) and bool(str(cfg[name] or "").strip())
+
+
+def latents_faults(cfg: DictConfig) -> list[str]:
+    """What `latents` must be: a list of indices, at least one."""
+    latents = cfg.latents
+    if not OmegaConf.is_list(latents) or not latents:
+        return [f"latents={latents} must be a list of latents, such as latents=[373]"]
+    whole = all(isinstance(latent, int) and not isinstance(latent, bool) for latent in latents)
+    return [] if whole else [f"latents={list(latents)} must hold whole numbers from 0"]
+
+
+def subject_of(cfg: DictConfig) -> str:
+    """What is steered or looked at, in words: the concept, or the latents."""
+    return cfg.concept if cfg.latents is None else f"latents {_listed(cfg.latents)}"
+
+
 def directory_name(cfg: DictConfig) -> str:
     """A directory's name that says what is in it."""
     options = cfg.intervention
@@ -200,7 +232,20 @@ def directory_name(cfg: DictConfig) -> str:
         region = [options.region] if options.name == "spatial" else []
         beside = [] if cfg.with_text.concept is None else ["with", cfg.with_text.concept]
         cell = [cfg.block.name, f"t{cfg.timestep.t:.2f}"]
-        words = [options.name, cfg.concept, *region, *beside, *cell, cfg.prompt, cfg.picture_seed]
+        words = [
+            options.name,
+            subject_of(cfg),
+            *region,
+            *beside,
+            *cell,
+            cfg.prompt,
+            cfg.picture_seed,
+        ]
+    return file_name(*words)
+
+
+def file_name(*words: Any) -> str:
+    """Words as the name of a directory: lower case, at most 120 characters."""
     return re.sub(r"[^a-z0-9.]+", "-", " ".join(map(str, words)).lower()).strip("-")[:120]
 
 
@@ -211,8 +256,8 @@ def title_of(cfg: DictConfig) -> str:
     where = f" to {options.region}" if options.name == "spatial" else ""
     beside = "" if cfg.with_text.concept is None else f", with text: {cfg.with_text.concept}"
     return (
-        f"{options.name}: {cfg.concept}{where} ({cfg.block.name}, t = {cfg.timestep.t:g}){beside},"
-        f" {cfg.prompt!r}"
+        f"{options.name}: {subject_of(cfg)}{where} ({cfg.block.name}, t = {cfg.timestep.t:g})"
+        f"{beside}, {cfg.prompt!r}"
     )
 
 

@@ -1,7 +1,8 @@
 """Building the parts that a configuration names with `_target_`.
 
 A configuration can build these classes alone, and each of them only in its own places. It can build
-no function, and nothing with Hydra's `_partial_`, `_args_`, `_recursive_` or `_convert_`.
+no function, and nothing with Hydra's `_partial_`, `_args_`, `_recursive_` or `_convert_`. A plug-in
+that the user has chosen (`diffusae.plugins`) adds classes to some places.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from diffusae import plugins
 from diffusae.errors import UserError, unknown
 
 TARGET = "_target_"
@@ -25,10 +27,12 @@ class Place:
 
     base: str
     classes: tuple[str, ...]
+    plugins: str | None = None
+    """The group of plug-ins whose classes may stand there too."""
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The classes as `_target_` names them."""
+        """Our classes as `_target_` names them."""
         return tuple(f"diffusae.{name}" for name in self.classes)
 
 
@@ -51,10 +55,12 @@ PLACES: Mapping[str, Place] = {
             f"sae.sparsity.{name}"
             for name in ("TopK", "BatchTopK", "MatryoshkaTopK", "ReLU", "JumpReLU")
         ),
+        plugins="sparsities",
     ),
     "annotator": Place(
         "concepts.annotators.Annotator",
         ("miniature.annotator.MiniatureAnnotator", "concepts.picture_annotator.PictureAnnotator"),
+        plugins="annotators",
     ),
     "objects": Place(
         "concepts.object_finders.ObjectFinder",
@@ -81,6 +87,7 @@ PLACES: Mapping[str, Place] = {
             f"concepts.embeddings.{name}"
             for name in ("MiniLMEmbedding", "Word2VecEmbedding", "TextEncoderEmbedding")
         ),
+        plugins="embeddings",
     ),
     "check": Place(
         "concepts.picture_checks.PictureCheck",
@@ -121,13 +128,29 @@ def _built(value: Any, place: str | None, added: Mapping[str, Any]) -> Any:
             f"{tricks[0]} is refused in {place or 'a part'}: parts are built by {TARGET} and their"
             " settings alone"
         )
-    kind = _class_of(value[TARGET], place) if TARGET in value else None
+    kind, of = _class_of(value[TARGET], place) if TARGET in value else (None, None)
     given = {name: _built(part, str(name), {}) for name, part in value.items() if name != TARGET}
     if kind is None:
         return given
     arguments = {**given, **added}
     _require_fitting(kind, arguments, place)
-    return kind(**arguments)
+    made = kind(**arguments)
+    if of is not None:
+        _require_kind(made, *of)
+    return made
+
+
+def _require_kind(made: Any, part: plugins.Part, base: str) -> None:
+    """Refuse a plug-in's part that is not of its place's kind: a class, or a protocol with all its
+    members.
+    """
+    kind = _imported(f"diffusae.{base}")
+    if getattr(kind, "_is_protocol", False):
+        members = [name for name in vars(kind) if not name.startswith("_")]
+        if lacking := [name for name in members if not hasattr(made, name)]:
+            raise part.wrong(f"{kind.__name__} (it lacks {', '.join(lacking)})")
+    elif not isinstance(made, kind):
+        raise part.wrong(kind.__name__)
 
 
 def _require_fitting(kind: type, arguments: Mapping[str, Any], place: str | None) -> None:
@@ -154,15 +177,27 @@ def _require_fitting(kind: type, arguments: Mapping[str, Any], place: str | None
         )
 
 
-def _class_of(target: Any, place: str | None) -> type:
-    allowed = [
-        path for name, at in PLACES.items() if place is None or name == place for path in at.targets
-    ]
-    if target not in allowed:
-        raise UserError(
-            f"{TARGET}={str(target)!r} is refused{f' for {place}' if place else ''}: a"
-            f" configuration may only build {', '.join(allowed) or 'nothing here'}; choose an"
-            " option of its group, see --help"
-        )
+def _class_of(target: Any, place: str | None) -> tuple[type, tuple[plugins.Part, str] | None]:
+    """The class that a target names; of a plug-in's also its part, and the base that it needs."""
+    places = [at for name, at in PLACES.items() if place is None or name == place]
+    allowed = [known for at in places for known in at.targets]
+    if target in allowed:
+        return _imported(target), None
+    for at in places:
+        if at.plugins is not None:
+            if (part := plugins.part_of(at.plugins, target)) is not None:
+                kind = part.load()
+                if not isinstance(kind, type):
+                    raise part.wrong("class")
+                return kind, (part, at.base)
+            allowed += [part.target for part in plugins.parts(at.plugins)]
+    raise UserError(
+        f"{TARGET}={str(target)!r} is refused{f' for {place}' if place else ''}: a"
+        f" configuration may only build {', '.join(allowed) or 'nothing here'}; choose an"
+        " option of its group, see --help"
+    )
+
+
+def _imported(target: str) -> type:
     module, _, name = target.rpartition(".")
     return getattr(importlib.import_module(module), name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from diffusae.activations.settings import ActivationSettings
@@ -13,6 +14,7 @@ from diffusae.evaluation.settings import EmergenceSettings, StabilitySettings, T
 from diffusae.jobs.processes import device_fault, process_faults
 from diffusae.sae.kernels import check_device, kernels_by_name
 from diffusae.sae.settings import ActiveLatents, SaeSettings, TrainerSettings
+from diffusae.sae.sparsity_checks import CHECKS
 from diffusae.settings import Settings
 from diffusae.study.grid_checks import conditioning_faults, grid_faults
 from diffusae.study.names import name_faults
@@ -62,14 +64,25 @@ def study_faults(study: Study, others: Iterable[type[Settings]] = ()) -> Iterato
 
     yield from _training_faults(study, sound)
     if sound("sae.k", "sae.d_sae"):
-        try:
-            study.sparsity().check(cfg.sae.d_sae)
-        except UserError as error:
-            yield str(error)
+        yield from _sparsity_faults(study)
     yield from grid_faults(cfg, steps=cfg.model.steps if sound("model.steps") else None)
     yield from collection_faults(cfg)
     guidance = ("model.guidance", "model.true_guidance", "model.guidance_layout")
     yield from conditioning_faults(cfg, guided=not sound(*guidance) or "uncond" in study.branches)
+
+
+def _sparsity_faults(study: Study) -> Iterator[str]:
+    """What is wrong with the sparsity, asked without torch where the class is one of ours."""
+    settings = study.part("sae")["sparsity"]
+    check = CHECKS.get(settings.pop("_target_", None))
+    with suppress(TypeError):  # settings that the class does not have: building it names them
+        if check is not None:
+            yield from check(**settings, latents=study.cfg.sae.d_sae)
+            return
+    try:
+        study.sparsity().check(study.cfg.sae.d_sae)
+    except UserError as error:
+        yield str(error)
 
 
 def _training_faults(study: Study, sound: Sound) -> Iterator[str]:
@@ -102,7 +115,7 @@ def _device_faults(study: Study, sound: Sound) -> Iterator[str]:
         fault := device_fault(trainer.accelerator, trainer.devices)
     ):
         yield fault
-    if sound("trainer.kernels"):
+    if sound("trainer.kernels") and trainer.kernels != "torch":  # torch's own run everywhere
         try:
             kernels_by_name(trainer.kernels)
             check_device(trainer.kernels, study.device_type)

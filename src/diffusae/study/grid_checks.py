@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig
 
-from diffusae.backbone.branches import CONDITIONINGS
+from diffusae.backbone.layouts import CONDITIONINGS
 from diffusae.backbone.schedule import step_index
 from diffusae.backbone.text_layers import names_text_layer
 from diffusae.errors import unknown

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from diffusae.backbone.adapters import Adapter
-from diffusae.backbone.compiled import compile_denoiser
 from diffusae.backbone.describe import Description, describe
 from diffusae.backbone.hookpoints import find
-from diffusae.backbone.load import load_pipeline
 from diffusae.backbone.schedule import timestep_at
 from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import find_text_layers
 from diffusae.errors import UserError, together
 from diffusae.study.study import Study
 
+if TYPE_CHECKING:
+    from diffusae.backbone.adapters import Adapter
+
 
 def load_model(model: ModelSettings) -> Any:
     """The pipeline of the studied model, on the accelerator where there is one."""
+    import torch
+
+    from diffusae.backbone.compiled import compile_denoiser
+    from diffusae.backbone.load import load_pipeline
+
     pipe: Any = load_pipeline(
         model.source,
         dtype=getattr(torch, model.dtype),

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, Node, OmegaConf, read_write
 
 
 def _shipped_miniature() -> str:
-    from diffusae.miniature.folder import SHIPPED
+    from diffusae.miniature.shipped import SHIPPED
 
     return str(SHIPPED)
 

@@ -10,28 +10,29 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from diffusae.activations.local_copy import forget, keep_copy
 from diffusae.activations.schema import Cell
 from diffusae.activations.settings import ActivationSettings
-from diffusae.backbone.branches import Branches, configured_branches
+from diffusae.backbone.layouts import Branches, configured_branches
 from diffusae.errors import UserError, together
 from diffusae.masking import masked_value
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import run_record
 from diffusae.runs.wandb_mode import run_id
-from diffusae.sae.sparsity import Sparsity
 from diffusae.settings import Settings
 from diffusae.study.building import build
 from diffusae.study.checks import study_faults
 from diffusae.study.given_pictures import GivenPictures
 from diffusae.study.resolvers import register_resolvers
 from diffusae.study.settings import PictureCollection
+
+if TYPE_CHECKING:
+    from diffusae.sae.sparsity import Sparsity
 
 register_resolvers()
 
@@ -213,10 +214,11 @@ class Study:
     def device_type(self) -> str:
         """What autoencoders are trained on, as torch names it."""
         accelerator = self.cfg.trainer.accelerator
-        on_gpu = accelerator in ("cuda", "gpu") or (
-            accelerator == "auto" and torch.cuda.is_available()
-        )
-        return "cuda" if on_gpu else "cpu"
+        if accelerator == "auto":
+            import torch
+
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if accelerator in ("cuda", "gpu") else "cpu"
 
     def model_determines(self) -> dict[str, Any]:
         """The settings of the model that decide its results, without those that only describe it

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
@@ -16,34 +15,21 @@ from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.activations.settings import ActivationSettings
 from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.jobs.processes import environment_of, leads, started_outside, strategy_of
-from diffusae.jobs.progress import TrainingProgress
+from diffusae.jobs.training_progress import TrainingProgress
 from diffusae.runs.checkpoint import Checkpoints, InPlace
 from diffusae.runs.lightning_logger import JsonlLogger
 from diffusae.runs.metric_log import read_metrics
-from diffusae.runs.record import DamagedRecord, parent_signature, read_record, run_signature, state
 from diffusae.runs.stop_together import StopTogether, one_command
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.callbacks import LastValidation, MovingAverage
 from diffusae.sae.module import SAEModule
-from diffusae.sae.precision import fastest
-from diffusae.sae.settings import SaeSettings, SelectionPrecision, TrainerSettings
+from diffusae.sae.settings import SaeSettings, TrainerSettings
 from diffusae.sae.storage import save_sae
 from diffusae.study.study import Study
+from diffusae.training.cell import recorded, selection_precision, trained
 
 log = logging.getLogger(__name__)
-
-
-def trained(study: Study) -> bool:
-    """Whether this very training is finished; `UserError` where another one's result is in its
-    place.
-    """
-    return state(study.sae, determines=_determines(study), parents=_parents(study)) == "finished"
-
-
-def training_signature(study: Study) -> str:
-    """What decides this training's weights, in one value."""
-    return run_signature(determines=_determines(study), parents=_parents(study))
 
 
 @tells_memory("training", "activations.batch_size", "sae.d_sae", "activations.buffer_vectors")
@@ -163,20 +149,6 @@ def module_of(study: Study, d_in: int) -> SAEModule:
     )
 
 
-def selection_precision(study: Study) -> SelectionPrecision:
-    """`sae.selection_precision`. In the place of "auto": what a training that goes on began with,
-    otherwise what is fast here.
-    """
-    chosen = SaeSettings.of(study.cfg).selection_precision
-    if chosen != "auto":
-        return chosen
-    with suppress(DamagedRecord):
-        begun = read_record(study.sae)
-        if begun is not None and begun.stage == "train":  # also one that is made again
-            return begun.config["sae"]["selection_precision"]
-    return fastest(study.device_type)
-
-
 def trainer_of(
     cfg: DictConfig, logger: Logger, callbacks: Sequence[pl.Callback], *, progress: bool
 ) -> pl.Trainer:
@@ -204,16 +176,6 @@ def trainer_of(
         enable_model_summary=False,
         enable_progress_bar=False,
     )
-
-
-@contextmanager
-def recorded(study: Study) -> Iterator[None]:
-    """The lock and the run.json of the study's training."""
-    sae = study.part("sae") | {"selection_precision": selection_precision(study)}
-    with study.recorded(
-        study.sae, "train", determines=_determines(study), parents=_parents(study), sae=sae
-    ):
-        yield
 
 
 def save_trained(
@@ -244,48 +206,3 @@ def _warn_of_a_poor_fit(study: Study, explained: float | None) -> None:
         study.cfg.trainer.steps,
         sae.input_scaling,
     )
-
-
-@contextmanager
-def mirror_of(study: Study) -> Iterator[WandbMirror]:
-    """The cell's W&B run: its coordinates in the config, the same run for every stage."""
-    settings = study.cfg.logger
-    config = {
-        "experiment": study.name,
-        **study.cell.coordinates(),
-        "sparsity": study.sparsity().name,
-        **study.sparsity().config(),
-        "d_sae": study.cfg.sae.d_sae,
-        "study": study.config(),
-    }
-    with WandbMirror(
-        study.directory / "wandb",
-        project=settings.project,
-        entity=settings.entity,
-        group=settings.group,
-        name=study.cell_name,
-        run_id=study.wandb_id(study.cell_name),
-        config=config,
-        mode=settings.mode,
-        timeout_s=settings.timeout_s,
-    ) as mirror:
-        yield mirror
-
-
-def _determines(study: Study) -> dict[str, Any]:
-    """What decides the weights. The rest of the configuration (logging, paths, verification) does
-    not.
-    """
-    activations = ActivationSettings.of(study.cfg)
-    return {
-        "cell": study.cell.coordinates(),
-        "sae": study.sae_determines(),
-        "steps": TrainerSettings.of(study.cfg).steps,
-        "batch_size": activations.batch_size,
-        "buffer_vectors": activations.buffer_vectors,
-        "seed": study.cfg.seed,
-    }
-
-
-def _parents(study: Study) -> dict[str, str]:
-    return {"collect": parent_signature(study.activations, stage="collect")}

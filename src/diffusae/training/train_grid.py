@@ -22,17 +22,14 @@ from diffusae.runs.stop_together import StopTogether, one_command
 from diffusae.sae.settings import TrainerSettings
 from diffusae.sae.side_by_side import Member, SideBySide
 from diffusae.study.study import Study
+from diffusae.training.cell import mirror_of, recorded, trained, training_signature
 from diffusae.training.train import (
     data_of,
     last_validation,
     mirror_log,
-    mirror_of,
     module_of,
-    recorded,
     save_trained,
-    trained,
     trainer_of,
-    training_signature,
 )
 
 log = logging.getLogger(__name__)

@@ -13,67 +13,27 @@ import torch
 
 from diffusae.backbone.latents import encode_pictures
 from diffusae.benchmarks.erasure.defended import Ask, DefendedPictures
-from diffusae.errors import UserError, together, unknown
+from diffusae.benchmarks.erasure.settings import HOW_READ, ErasureSettings, Search
+from diffusae.errors import UserError, together
 from diffusae.interventions.defences import Defence, no_defence
 from diffusae.interventions.guided_prediction import GuidedPredictions, mean_squared_differences
 from diffusae.interventions.token_gradient import TokenGradient, single_words
-from diffusae.prompts.attacks import KINDS, attacked, names_word, replace_word
+from diffusae.prompts.attacks import attacked, names_word, replace_word
 from diffusae.prompts.caption_files import read_rows
 from diffusae.prompts.token_search import SearchResult, allowed_tokens, search_tokens
 
-TRANSFER, DEFENDED = "tokens_transfer", "tokens_defended"
-SEARCHED = (TRANSFER, DEFENDED)
-"""Tokens found against the undefended model, and against the defended one itself."""
-_HOW = ("format", "column", "delimiter", "encoding")
-"""How a user's list is read, as captions are (docs/prompts.md)."""
-_LIST = ("name", "path", *_HOW, "target", "most")
-
-
-def targets_of(settings: Mapping[str, Any]) -> dict[str, list[str]]:
-    """What is to go, with the concept prompts of each."""
-    return {str(each["name"]): list(each["prompts"]) for each in settings["targets"]}
-
-
-def check_attacks(settings: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the settings of attacks; nothing is read yet."""
-    known, targets = (*KINDS, *SEARCHED), targets_of(settings)
-    faults = [
-        str(unknown("attack in evaluation.attacks:", each, known))
-        for each in settings["attacks"]
-        if each not in known
-    ]
-    if "synonym" in settings["attacks"]:
-        faults += [
-            f"evaluation.synonyms knows none of {target!r}; add some, or leave the attack out"
-            for target in targets
-            if not settings["synonyms"].get(target)
-        ]
-    for place, values in enumerate(settings["lists"]):
-        name = f"evaluation.lists[{place}]"
-        faults += [
-            str(unknown(f"value in {name}:", each, _LIST)) for each in values if each not in _LIST
-        ]
-        faults += [
-            f"{name}.{each} is missing; give it"
-            for each in ("name", "path", "target")
-            if not values.get(each)
-        ]
-        if (target := values.get("target")) and target not in targets:
-            faults.append(str(unknown(f"target of {name}:", target, targets)))
-    return faults
-
 
 def in_words(
-    kind: str, asks: Sequence[Ask], target: str, settings: Mapping[str, Any], *, seed: int
+    kind: str, asks: Sequence[Ask], target: str, settings: ErasureSettings, *, seed: int
 ) -> list[Ask]:
     """The asks with their prompts attacked in words; seeds and captions stay."""
     prompts = attacked(
         kind,
         [ask.prompt for ask in asks],
         target,
-        synonyms=settings["synonyms"],
-        paraphrases=settings["paraphrases"],
-        edits=settings["misspelling_edits"],
+        synonyms=settings.synonyms,
+        paraphrases=settings.paraphrases,
+        edits=settings.misspelling_edits,
         seed=seed,
     )
     return _with_prompts(asks, prompts)
@@ -94,7 +54,7 @@ def listed(values: Mapping[str, Any], *, seed: int) -> list[Ask]:
     if not path.is_file():
         raise UserError(f"evaluation.lists: {name} at {path} is no file; give the file of the list")
     most = values.get("most")
-    how: dict[str, Any] = {each: values[each] for each in _HOW if values.get(each) is not None}
+    how: dict[str, Any] = {key: values[key] for key in HOW_READ if values.get(key) is not None}
     for row in read_rows(path, **{"format": None, "column": None, **how}):
         if (
             most is None or len(rows) < most or row.ends
@@ -133,22 +93,22 @@ class TokenAttack:
         asks: Sequence[Ask],
         shown: Sequence[np.ndarray | None],
         target: str,
-        settings: Mapping[str, Any],
+        settings: Search,
         *,
         seed: int,
     ) -> None:
-        there = [(ask, each) for ask, each in zip(asks, shown, strict=True) if each is not None]
-        there = there[: settings["pictures"]]
-        assert there
+        known = [(ask, image) for ask, image in zip(asks, shown, strict=True) if image is not None]
+        known = known[: settings.pictures]
+        assert known
         self._target, self._settings, self._seed = target, settings, seed
-        self._captions = [ask.prompt for ask, _ in there]
+        self._captions = [ask.prompt for ask, _ in known]
         pipe = pictures.pipe
-        images = torch.from_numpy(np.stack([each for _, each in there]))
+        images = torch.from_numpy(np.stack([image for _, image in known]))
         self._predictions = GuidedPredictions(
             pipe,
             encode_pictures(pipe, images, batch_size=pictures.model.batch_size),
-            [ask.seed for ask, _ in there],
-            steps=settings["steps"],
+            [ask.seed for ask, _ in known],
+            steps=settings.steps,
             batch_size=pictures.model.batch_size,
             **pictures.asked,
         )
@@ -174,9 +134,9 @@ class TokenAttack:
                 self._words,
                 self._allowed,
                 lambda texts: self._losses(texts, defence),
-                length=self._settings["length"],
-                rounds=self._settings["rounds"],
-                candidates=self._settings["candidates"],
+                length=self._settings.length,
+                rounds=self._settings.rounds,
+                candidates=self._settings.candidates,
                 favour=self._gradient,
                 seed=self._seed,
             )

@@ -8,7 +8,7 @@ the whole comparison.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_updates
 from diffusae.benchmarks.erasure.defended import DefendedPictures
+from diffusae.benchmarks.erasure.settings import Updates
 from diffusae.collecting.collect import collect_alone
 from diffusae.errors import together, unknown
 from diffusae.interventions.edits import Edit
@@ -28,27 +29,25 @@ from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
 from diffusae.study.streams import stream_of
 from diffusae.study.study import Study
-from diffusae.training.train import mirror_of, train_cell, trained
+from diffusae.training.cell import mirror_of, trained
 
 GENERATION = {"kind": "generation"}
 
 
-def text_saes(study: Study) -> dict[str, tuple[str, SparseAutoencoder]]:
+def text_saes(
+    study: Study, cells: Iterable[Mapping[str, Any]]
+) -> dict[str, tuple[str, SparseAutoencoder]]:
     """{the cell's directory: (layer, its autoencoder)}: the study's own first, then those of
-    `evaluation.ablations.cells`.
+    `cells`, which say what differs.
 
     Raises:
         UserError: a value that no cell has, a layer that was not collected.
     """
-    studies = [
-        study,
-        *(_varied(study, each) for each in study.part("evaluation")["ablations"]["cells"]),
-    ]
-    found: dict[str, tuple[str, SparseAutoencoder]] = {}
-    for each in studies:
-        _trained(each)
-        found[each.cell_name] = (each.cell.block, load_sae(each.sae)[0])
-    return found
+    saes: dict[str, tuple[str, SparseAutoencoder]] = {}
+    for one in (study, *(_varied(study, values) for values in cells)):
+        _trained(one)
+        saes[one.cell_name] = (one.cell.block, load_sae(one.sae)[0])
+    return saes
 
 
 def text_edit(
@@ -87,28 +86,29 @@ def _varied(study: Study, values: Mapping[str, Any]) -> Study:
 
 def _trained(study: Study) -> None:
     if not trained(study):
+        from diffusae.training.train import train_cell
+
         with mirror_of(study) as mirror:
             train_cell(study, mirror)
 
 
-def updates_study(study: Study) -> Study:
+def updates_study(study: Study, settings: Updates) -> Study:
     """The experiment beside this one whose pictures' updates the ablation takes its latents
     from.
     """
-    settings = study.part("evaluation")["updates"]
     cfg: DictConfig = copy.deepcopy(study.cfg)
     cfg.name = f"{study.name}_updates"
     if "collection" in cfg:
         cfg.collection = OmegaConf.create(GENERATION)
-    cfg.grid.blocks, cfg.grid.timesteps = settings["blocks"], settings["timesteps"]
+    cfg.grid.blocks, cfg.grid.timesteps = list(settings.blocks), list(settings.timesteps)
     cfg.grid.conditionings = ["cond"]
     cfg.block.name, cfg.timestep.t, cfg.conditioning.branch = (
-        settings["blocks"][0],
-        settings["timesteps"][0],
+        settings.blocks[0],
+        settings.timesteps[0],
         "cond",
     )
-    cfg.prompts.counts = settings["counts"]
-    cfg.sae.update(settings["sae"])
+    cfg.prompts.counts = settings.counts
+    cfg.sae.update(settings.sae)
     return Study(cfg)
 
 
@@ -117,17 +117,18 @@ class UpdateAblation:
 
     Args:
         study: the benchmark's; its update autoencoders are made here where they are missing.
+        settings: of the collection and its autoencoders.
         pictures: read the captions.
     """
 
-    def __init__(self, study: Study, pictures: DefendedPictures) -> None:
-        there = updates_study(study)
-        there.check()
-        collect_alone(there)
-        self._percentile = float(study.part("evaluation")["updates"]["percentile"])
+    def __init__(self, study: Study, settings: Updates, pictures: DefendedPictures) -> None:
+        beside = updates_study(study, settings)
+        beside.check()
+        collect_alone(beside)
+        self._percentile = float(settings.percentile)
         self._cells: list[tuple[Study, SparseAutoencoder]] = []
-        for cell in there.grid:
-            one = there.at(cell)
+        for cell in beside.grid:
+            one = beside.at(cell)
             _trained(one)
             self._cells.append((one, load_sae(one.sae)[0]))
         self._pictures = pictures
@@ -135,10 +136,10 @@ class UpdateAblation:
 
     def edits(self, target: str) -> Any:
         """A function of the factor that gives the edits."""
-        found = [(one, sae, self._latents(one, sae, target)) for one, sae in self._cells]
+        concepts = [(one, sae, self._latents(one, sae, target)) for one, sae in self._cells]
 
         def at(factor: float) -> list[Edit]:
-            for _, sae, _ in found:
+            for _, sae, _ in concepts:
                 sae.to(self._pictures.pipe.device)  # where the updates are that it edits
             return [
                 Edit(
@@ -147,7 +148,7 @@ class UpdateAblation:
                     window=window_at(one.cell.t),
                     conditionings=("cond",),
                 )
-                for one, sae, concept in found
+                for one, sae, concept in concepts
             ]
 
         return at

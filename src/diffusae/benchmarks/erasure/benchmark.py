@@ -12,18 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from diffusae.benchmarks.erasure.attacks import (
-    SEARCHED,
-    TRANSFER,
-    TokenAttack,
-    in_words,
-    listed,
-    named,
-    targets_of,
-    with_tokens,
-)
+from diffusae.benchmarks.erasure.attacks import TokenAttack, in_words, listed, named, with_tokens
 from diffusae.benchmarks.erasure.autoencoders import UpdateAblation, text_edit, text_saes
 from diffusae.benchmarks.erasure.defended import Ask, DefendedPictures, Seen
+from diffusae.benchmarks.erasure.settings import SEARCHED, TRANSFER, ErasureSettings
 from diffusae.errors import together
 from diffusae.evaluation.erasure import (
     COLUMNS,
@@ -65,15 +57,13 @@ class _Prompts:
 class ErasureBenchmark:
     """Everything that is tried, target by target."""
 
-    def __init__(
-        self, study: Study, settings: Mapping[str, Any], pictures: DefendedPictures
-    ) -> None:
+    def __init__(self, study: Study, settings: ErasureSettings, pictures: DefendedPictures) -> None:
         self.study, self.settings, self.pictures = study, settings, pictures
-        self.targets = targets_of(settings)
-        self.saes = text_saes(study)
+        self.targets = settings.concept_prompts
+        self.saes = text_saes(study, settings.ablations.cells)
         self.own = next(iter(self.saes))
-        ablates = kinds.ABLATION in settings["defences"]
-        self.updates = UpdateAblation(study, pictures) if ablates else None
+        ablates = kinds.ABLATION in settings.defences
+        self.updates = UpdateAblation(study, settings.updates, pictures) if ablates else None
         self.trials: list[dict[str, Any]] = []
         self.searches: list[dict[str, Any]] = []
         self.distances: dict[tuple[str, str, str, float], Estimate] = {}
@@ -85,8 +75,8 @@ class ErasureBenchmark:
         own = self._text_edits(target, self.own)
         grid = {kinds.NONE: [kinds.no_defence()], kinds.TEXT_EDIT: own, **self._baselines(target)}
         undefended = self._both(target, grid[kinds.NONE][0], prompts, "tune")
-        for name, each in grid.items():
-            for defence in each:
+        for name, defences in grid.items():
+            for defence in defences:
                 if name != kinds.NONE:
                     self._both(target, defence, prompts, "tune")
                 self._both(target, defence, prompts, "test")
@@ -110,13 +100,13 @@ class ErasureBenchmark:
         return points(
             self._table(),
             self.distances,
-            n_resamples=self.settings["n_resamples"],
+            n_resamples=self.settings.n_resamples,
             seed=self.study.cfg.seed,
         )
 
     def save(self) -> None:
         """Write the tables and the example pictures."""
-        directory = self.study.evaluation(self.settings["name"])
+        directory = self.study.evaluation(self.study.cfg.evaluation.name)
         tables = {
             TRIALS: self._table(),
             POINTS: self.points(),
@@ -134,7 +124,7 @@ class ErasureBenchmark:
         """Captions that name the target, and others; of a target that none names, such as nudity,
         its first list stands in.
         """
-        found = _Prompts({}, {})
+        prompts = _Prompts({}, {})
         plain = {
             split: named(
                 [Ask.plain(prompt) for prompt in self.study.prompts if prompt.split == split],
@@ -142,54 +132,52 @@ class ErasureBenchmark:
             )
             for split in SPLITS
         }
-        own = next((each for each in self.settings["lists"] if each["target"] == target), None)
+        own = next((own for own in self.settings.lists if own["target"] == target), None)
         if own is not None and not any(plain.values()):
-            asks, first = listed(own, seed=self.study.cfg.seed), self.settings["tune_prompts"]
+            asks, first = listed(own, seed=self.study.cfg.seed), self.settings.tune_prompts
             plain = {"tune": asks[:first], "test": asks[first:]}
         for split in SPLITS:
-            wanted, known = self.settings[f"{split}_prompts"], set(plain[split])
+            wanted, known = self.settings.prompts(split), set(plain[split])
             asks = [Ask.plain(prompt) for prompt in self.study.prompts if prompt.split == split]
-            found.named[split] = plain[split][:wanted]
-            found.others[split] = [
+            prompts.named[split] = plain[split][:wanted]
+            prompts.others[split] = [
                 ask
                 for ask in asks
                 if ask not in known and not self.pictures.read(ask.caption).names(target)
             ][:wanted]
             together(
-                f"the split {split} has {len(each)} prompts that {words} {target!r},"
+                f"the split {split} has {len(asked)} prompts that {words} {target!r},"
                 f" evaluation.{split}_prompts asks for {wanted}; raise prompts.counts.{split}, or"
                 " lower it"
-                for each, words in (
-                    (found.named[split], "name"),
-                    (found.others[split], "do not name"),
+                for asked, words in (
+                    (prompts.named[split], "name"),
+                    (prompts.others[split], "do not name"),
                 )
-                if len(each) < wanted
+                if len(asked) < wanted
             )
-        return found
+        return prompts
 
     def _text_edits(self, target: str, name: str) -> list[Defence]:
         layer, sae = self.saes[name]
-        strengths = self.settings["strengths"][kinds.TEXT_EDIT]
+        strengths = self.settings.strengths.text_edit
         return kinds.text_edit(self._edit(target, layer, sae), strengths)
 
     def _edit(self, target: str, layer: str, sae: SparseAutoencoder) -> Any:
-        prompts, conditionings = self.targets[target], self.settings["conditionings"]
+        prompts, conditionings = self.targets[target], self.settings.conditionings
         return lambda strength: text_edit(layer, sae, prompts, strength, conditionings)
 
     def _baselines(self, target: str) -> dict[str, list[Defence]]:
-        strengths = self.settings["strengths"]
+        strengths = self.settings.strengths
         asked = self.pictures.asked
         make = {
             kinds.NEGATIVE_PROMPT: lambda: [kinds.negative_prompt(target)],
-            kinds.SAFE_GUIDANCE: lambda: kinds.safe(
-                target, strengths[kinds.SAFE_GUIDANCE], **asked
-            ),
+            kinds.SAFE_GUIDANCE: lambda: kinds.safe(target, strengths.safe_guidance, **asked),
             kinds.WORD_REMOVAL: lambda: [
                 kinds.word_removal(lambda text: without_words(text, [target]))
             ],
-            kinds.ABLATION: lambda: self._update_ablations(target, strengths[kinds.ABLATION]),
+            kinds.ABLATION: lambda: self._update_ablations(target, strengths.update_ablation),
         }
-        return {name: make[name]() for name in self.settings["defences"]}
+        return {name: make[name]() for name in self.settings.defences}
 
     def _update_ablations(self, target: str, strengths: Sequence[float]) -> list[Defence]:
         assert self.updates is not None
@@ -202,10 +190,10 @@ class ErasureBenchmark:
         table = self._table()
         tune = table[(table["target"] == target) & (table["split"] == "tune")]
         chosen, tuning = {}, {}
-        for name, each in grid.items():
+        for name, defences in grid.items():
             rows = tune[(tune["defence"] == name) & tune["variant"].isin(["", self.own])]
-            best, tuning[name] = chosen_strength(rows, [defence.strength for defence in each])
-            chosen[name] = next(defence for defence in each if defence.strength == best)
+            best, tuning[name] = chosen_strength(rows, [defence.strength for defence in defences])
+            chosen[name] = next(defence for defence in defences if defence.strength == best)
         return chosen, tuning
 
     def _both(self, target: str, defence: Defence, prompts: _Prompts, split: str) -> list[Seen]:
@@ -213,8 +201,8 @@ class ErasureBenchmark:
         plain = self._try(target, defence, prompts.named[split], split, PLAIN)
         others = self._try(target, defence, prompts.others[split], split, OTHERS)
         features = [seen.features for seen in others]
-        if split == "test" and all(each is not None for each in features):
-            stacked = np.stack([each for each in features if each is not None])
+        if split == "test" and all(of_picture is not None for of_picture in features):
+            stacked = np.stack([of_picture for of_picture in features if of_picture is not None])
             place = (target, self._variant(defence), defence.name, defence.strength)
             if defence.name == kinds.NONE:
                 self._unharmed = stacked
@@ -232,14 +220,14 @@ class ErasureBenchmark:
         undefended: Sequence[Seen],
     ) -> None:
         asks, seed = prompts.named["test"], self.study.cfg.seed
-        for kind in self.settings["attacks"]:
+        for kind in self.settings.attacks:
             if kind not in SEARCHED:
                 attacked = in_words(kind, asks, target, self.settings, seed=seed)
                 for defence in chosen.values():
                     self._try(target, defence, attacked, "test", kind)
-        searched = [kind for kind in SEARCHED if kind in self.settings["attacks"]]
+        searched = [kind for kind in SEARCHED if kind in self.settings.attacks]
         shown = [seen.picture if seen.found else None for seen in undefended]
-        if searched and not any(each is not None for each in shown):
+        if searched and not any(picture is not None for picture in shown):
             log.warning(
                 "%s: no undefended picture of the tuning split shows it, so tokens are not searched"
                 " for; raise evaluation.tune_prompts",
@@ -247,25 +235,20 @@ class ErasureBenchmark:
             )
         elif searched:
             search = TokenAttack(
-                self.pictures,
-                prompts.named["tune"],
-                shown,
-                target,
-                self.settings["search"],
-                seed=seed,
+                self.pictures, prompts.named["tune"], shown, target, self.settings.search, seed=seed
             )
             for kind in searched:
                 for name, defence in chosen.items():
-                    found = search.against(kinds.no_defence() if kind == TRANSFER else defence)
-                    self._note(target, kind, name, defence, found)
-                    self._try(target, defence, with_tokens(asks, target, found.text), "test", kind)
-        for values in self.settings["lists"]:
+                    tokens = search.against(kinds.no_defence() if kind == TRANSFER else defence)
+                    self._note(target, kind, name, defence, tokens)
+                    self._try(target, defence, with_tokens(asks, target, tokens.text), "test", kind)
+        for values in self.settings.lists:
             if values["target"] == target:
                 for defence in chosen.values():
                     self._try(target, defence, listed(values, seed=seed), "test", values["name"])
 
     def _note(
-        self, target: str, kind: str, name: str, defence: Defence, found: SearchResult
+        self, target: str, kind: str, name: str, defence: Defence, tokens: SearchResult
     ) -> None:
         self.searches.append(
             {
@@ -273,16 +256,16 @@ class ErasureBenchmark:
                 "kind": kind,
                 "defence": name,
                 "strength": defence.strength,
-                "tokens": found.text,
+                "tokens": tokens.text,
             }
-            | {"loss": found.loss, "start": found.start, "queries": found.queries}
+            | {"loss": tokens.loss, "start": tokens.start, "queries": tokens.queries}
         )
 
     def _ablations(self, target: str, prompts: _Prompts) -> None:
         """Other autoencoders for the text edit, on the first prompts of the test split."""
-        settings = self.settings["ablations"]
-        strengths = settings["strengths"] or self.settings["strengths"][kinds.TEXT_EDIT]
-        few = slice(settings["prompts"])
+        settings = self.settings.ablations
+        strengths = settings.strengths or self.settings.strengths.text_edit
+        few = slice(settings.prompts)
         for name, (layer, sae) in list(self.saes.items())[1:]:
             for defence in kinds.text_edit(self._edit(target, layer, sae), strengths):
                 for kind, asks in (
@@ -303,8 +286,8 @@ class ErasureBenchmark:
     ) -> list[Seen]:
         """Make the pictures, and put a row of each into the table."""
         what = f"{target}: {defence.name} {defence.strength:g}, {kind}"
-        seen = self.pictures.see(asks, defence, target, what=what)
-        for ask, each in zip(asks, seen, strict=True):
+        all_seen = self.pictures.see(asks, defence, target, what=what)
+        for ask, seen in zip(asks, all_seen, strict=True):
             self.trials.append(
                 {
                     "target": target,
@@ -315,20 +298,20 @@ class ErasureBenchmark:
                     "kind": kind,
                     "image_id": ask.image_id,
                     "prompt": ask.prompt,
-                    "found": each.found,
-                    "nouns_found": _number(each.aligned.nouns_found),
-                    "style_reached": _number(each.aligned.style_reached),
-                    "aligned": _number(each.aligned.aligned),
+                    "found": seen.found,
+                    "nouns_found": _number(seen.aligned.nouns_found),
+                    "style_reached": _number(seen.aligned.style_reached),
+                    "aligned": _number(seen.aligned.aligned),
                 }
             )
-        return seen
+        return all_seen
 
     def _keep(self, target: str, chosen: Mapping[str, Defence], prompts: _Prompts) -> None:
         """The first plain prompts under every defence at its chosen strength, and the first
         others.
         """
         for split_kind, asks in ((PLAIN, prompts.named["test"]), (OTHERS, prompts.others["test"])):
-            few = asks[: self.settings["examples"]]
+            few = asks[: self.settings.examples]
             for defence in chosen.values():
                 for ask, seen in zip(
                     few, self.pictures.see(few, defence, target, what="examples"), strict=True

@@ -62,11 +62,16 @@ class DefendedPictures:
 
     Args:
         steps: of a generation; None: as many as the model's.
+        check: the configured part that says whether a target is in a picture; None or empty: the
+            annotator.
     """
 
-    def __init__(self, study: Study, *, steps: int | None) -> None:
+    def __init__(
+        self, study: Study, *, steps: int | None, check: Mapping[str, Any] | None = None
+    ) -> None:
         self._study, self.model = study, study.cfg.model
         self.steps = steps or self.model.steps
+        self._check = check
         self.made = 0
         """Pictures generated so far."""
         self._plain: dict[tuple[str, int], np.ndarray] = {}
@@ -84,8 +89,7 @@ class DefendedPictures:
     @cached_property
     def check(self) -> PictureCheck | None:
         """What says that a target is there, where that is not the annotator."""
-        node = self._study.cfg.evaluation.check
-        return build(node, "check") if node else None
+        return build(self._check, "check") if self._check else None
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -94,10 +98,10 @@ class DefendedPictures:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """What `generate` is told of every picture but the steps."""
-        told = sampling(self.model)
-        told.pop("steps")
-        return told
+        """The arguments of `generate` for every picture, without the steps."""
+        arguments = sampling(self.model)
+        arguments.pop("steps")
+        return arguments
 
     def read(self, caption: str) -> Asked:
         """What a caption asks for."""
@@ -154,8 +158,8 @@ class DefendedPictures:
                 f"{defence.name} leaves nothing of the prompt {blank.prompt!r}; leave it out"
             )
         known = self._plain if defence.only_words else {}
-        new = [each for each in dict.fromkeys(wanted) if each not in known]
-        found = dict(known)
+        new = [asked for asked in dict.fromkeys(wanted) if asked not in known]
+        images = dict(known)
         size = self.model.batch_size
         with progress_bar(what, total=len(new)) as (advance, _), defence.around(self.pipe):
             for start in range(0, len(new), size):
@@ -169,12 +173,12 @@ class DefendedPictures:
                     **self.asked,
                 )
                 assert made.images is not None
-                found.update(zip(batch, made.images, strict=True))
+                images.update(zip(batch, made.images, strict=True))
                 advance(len(batch))
         self.made += len(new)
         if defence.only_words:
-            self._plain.update({each: found[each] for each in new})
-        return [found[each] for each in wanted]
+            self._plain.update({asked: images[asked] for asked in new})
+        return [images[asked] for asked in wanted]
 
     def forget(self) -> None:
         """Let go of the pictures of the undefended model."""

@@ -56,11 +56,8 @@ def _concepts(source: Source) -> Iterator[Concept]:
 
 
 def steer_command(study: Any, concept: Concept, sae: dict[str, Any], prompt: str) -> str:
-    """The command that steers the prompt with a latent's concept at its cell; "" without a noun or
-    a prompt.
-    """
-    noun = next((label for label, _ in concept.labels if label != BACKGROUND), "")
-    if not (noun and prompt):
+    """The command that steers the prompt with one latent of its cell; "" without a prompt."""
+    if not prompt:
         return ""
     overrides = {
         "name": study.name,
@@ -70,7 +67,7 @@ def steer_command(study: Any, concept: Concept, sae: dict[str, Any], prompt: str
         "conditioning.branch": concept.conditioning,
         "sae.k": sae.get("k"),
         "sae.tag": sae.get("tag"),
-        "concept": _text(noun),
+        "latents": f"[{concept.latent}]",
         "prompt": _text(prompt),
     }
     words = [f"{key}={value}" for key, value in overrides.items() if value is not None]

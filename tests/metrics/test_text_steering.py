@@ -16,9 +16,10 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from diffusae.cli import config_directory
-from diffusae.errors import UserError
+from diffusae.errors import UserError, together
 from diffusae.evaluation.result import load_results
-from diffusae.metrics.text_steering import Case, cases_of, check_settings
+from diffusae.metrics.evaluate import evaluation_faults
+from diffusae.metrics.text_steering import SteeringCase, cases_of
 from diffusae.report.before_after import load_examples
 from diffusae.stages.collect import collect
 from diffusae.stages.evaluate import evaluate
@@ -157,7 +158,7 @@ def test_captions_are_dealt_out_by_whether_they_name_the_concept(composed):
         False,
         True,
     ]
-    assert isinstance(named, Case)
+    assert isinstance(named, SteeringCase)
     with pytest.raises(UserError, match="no caption of split 'test' names 'submarine'"):
         cases_of(prompts, "test", ["submarine"], 2)
 
@@ -194,4 +195,4 @@ def test_a_concept_without_prompts_gets_some_from_the_command(trained):
 def test_a_cell_of_the_denoiser_is_not_evaluated(composed):
     study = Study(composed("evaluate", "evaluation=steering"))
     with pytest.raises(UserError, match="block mid is no layer of a text encoder"):
-        check_settings(study, study.part("evaluation"))
+        together(evaluation_faults(study))

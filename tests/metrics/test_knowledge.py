@@ -96,14 +96,11 @@ def test_a_second_time_nothing_is_done_and_again_gives_the_same_figures(evaluate
 def test_pixels_are_read_once_for_all_cells(evaluated, monkeypatch):
     monkeypatch.setattr(evaluate_knowledge, "read_images", lambda *_: pytest.fail("read again"))
     study = evaluated
-    evaluate_knowledge.knowledge_results(
-        study_in(
-            study.directory.parent,
-            "evaluation.readers=[updates]",
-            "evaluation.random_activations=null",
-        ),
-        None,
+    other = study_in(
+        study.directory.parent, "evaluation.readers=[updates]", "evaluation.random_activations=null"
     )
+    settings = evaluate_knowledge.KnowledgeSettings.of(other.cfg)
+    evaluate_knowledge.knowledge_rows(other, settings, pytest.fail)
 
 
 def test_a_collection_of_other_pictures_is_no_baseline(tmp_path):

@@ -16,12 +16,13 @@ from diffusae.benchmarks.erasure.attacks import first_place, listed
 from diffusae.benchmarks.erasure.autoencoders import UpdateAblation, updates_study
 from diffusae.benchmarks.erasure.benchmark import ErasureBenchmark
 from diffusae.benchmarks.erasure.defended import Ask, DefendedPictures
+from diffusae.benchmarks.erasure.settings import ErasureSettings
 from diffusae.cli import config_directory
-from diffusae.errors import UserError
+from diffusae.errors import UserError, together
 from diffusae.evaluation.result import Result
 from diffusae.interventions.unlearning import ConceptLatents
 from diffusae.metrics import erasure as evaluate_erasure
-from diffusae.metrics.erasure import check_settings
+from diffusae.metrics.evaluate import evaluation_faults
 from diffusae.prompts.attacks import names_word
 from diffusae.report.before_after import load_examples
 from diffusae.sae.autoencoder import SparseAutoencoder
@@ -54,6 +55,10 @@ def study_of(tmp_path, *overrides: str) -> Study:
         )
 
 
+def settings_of(study: Study) -> ErasureSettings:
+    return ErasureSettings.of(study.cfg)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> tuple[Study, list[Result], pd.DataFrame]:
     """The whole benchmark with untrained autoencoders in the trained ones' place; pictures of two
@@ -64,11 +69,11 @@ def made(tmp_path_factory) -> tuple[Study, list[Result], pd.DataFrame]:
     saes = {name: (layer, SparseAutoencoder(128, 256, TopK(8), seed=n)) for n, (name, layer) in
             enumerate({study.cell_name: "text_2", "text_1-other": "text_1"}.items())}  # fmt: skip
     patch = pytest.MonkeyPatch()
-    patch.setattr(erasure_benchmark, "text_saes", lambda _: saes)
+    patch.setattr(erasure_benchmark, "text_saes", lambda *_: saes)
     # White-box search needs a picture with the target, and two steps draw none.
     patch.setattr(DefendedPictures, "see", _always_found(DefendedPictures.see))
     try:
-        results = evaluate_erasure.erasure_rows(study, None)
+        results = evaluate_erasure.erasure_rows(study, settings_of(study), pytest.fail)
     finally:
         patch.undo()
     return study, results, pd.read_parquet(study.evaluation("erasure") / "trials.parquet")
@@ -157,8 +162,9 @@ def test_examples_show_every_defence_beside_the_undefended_picture(made):
 
 
 def test_settings_that_cannot_work_are_refused_together(tmp_path):
-    settings = study_of(
+    study = study_of(
         tmp_path,
+        "block.name=mid",
         "evaluation.defences=[prayer]",
         "evaluation.attacks=[synonym,typo]",
         "evaluation.test_prompts=0",
@@ -166,9 +172,9 @@ def test_settings_that_cannot_work_are_refused_together(tmp_path):
         "evaluation.strengths.safe_guidance=[huge]",
         "evaluation.targets=[{name:fish,prompts:[]}]",
         "evaluation.lists=[{name:mine,file:x,target:dog}]",
-    ).part("evaluation")
+    )
     with pytest.raises(UserError) as raised:
-        check_settings("mid", settings)
+        together(evaluation_faults(study))
     for part in (
         "block mid is none",
         "'prayer'",
@@ -232,30 +238,29 @@ def test_a_list_stands_in_for_plain_prompts_of_a_target_that_no_caption_names(
     monkeypatch.setattr(
         erasure_benchmark,
         "text_saes",
-        lambda _: {"own": ("text_2", SparseAutoencoder(128, 256, TopK(8)))},
+        lambda *_: {"own": ("text_2", SparseAutoencoder(128, 256, TopK(8)))},
     )
     benchmark = ErasureBenchmark(
-        study, settings := study.part("evaluation"), DefendedPictures(study, steps=1)
+        study, settings := settings_of(study), DefendedPictures(study, steps=1)
     )
     prompts = benchmark._prompts("nudity")
     assert [ask.prompt for ask in prompts.named["tune"]] == ["bare"]
     assert [ask.prompt for ask in prompts.named["test"]] == ["unclothed", "stripped"]
-    assert len(prompts.others["test"]) == settings["test_prompts"]
+    assert len(prompts.others["test"]) == settings.test_prompts
 
 
 def test_the_experiment_of_updates_stands_beside_the_study_with_cells_of_the_denoiser(tmp_path):
-    there = updates_study(
-        study_of(
-            tmp_path, "evaluation.updates.counts={train:4,validation:0,dictionary:4,tune:0,test:0}"
-        )
+    study = study_of(
+        tmp_path, "evaluation.updates.counts={train:4,validation:0,dictionary:4,tune:0,test:0}"
     )
-    assert there.name == "miniature_updates"
-    assert [cell.key for cell in there.grid] == [
+    beside = updates_study(study, settings_of(study).updates)
+    assert beside.name == "miniature_updates"
+    assert [cell.key for cell in beside.grid] == [
         "down-t1.00-cond",
         "down-t0.50-cond",
         "down-t0.00-cond",
     ]
-    there.check()
+    beside.check()
 
 
 def test_the_place_of_a_word_is_counted_in_characters():
@@ -265,8 +270,8 @@ def test_the_place_of_a_word_is_counted_in_characters():
 
 def test_an_ablation_has_its_autoencoders_where_the_model_is(tmp_path, monkeypatch):
     ablation = object.__new__(UpdateAblation)
-    study, sae = updates_study(study_of(tmp_path)), SparseAutoencoder(4, 8, TopK(2))
-    ablation._cells = [(study, sae)]
+    study, sae = study_of(tmp_path), SparseAutoencoder(4, 8, TopK(2))
+    ablation._cells = [(updates_study(study, settings_of(study).updates), sae)]
     ablation._pictures = SimpleNamespace(pipe=SimpleNamespace(device=torch.device("meta")))  # type: ignore[assignment]
     concept = ConceptLatents(torch.tensor([1]), torch.ones(1), torch.ones(1))
     monkeypatch.setattr(ablation, "_latents", lambda *_: concept)

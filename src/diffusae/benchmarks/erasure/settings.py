@@ -1,0 +1,175 @@
+"""Settings of the erasure benchmark, `conf/evaluation/erasure.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from diffusae.errors import UserError, unknown
+from diffusae.evaluation.metric_settings import Count, MetricSettings
+from diffusae.interventions import defences as kinds
+from diffusae.interventions.safe_guidance import preset
+from diffusae.prompts.attacks import KINDS
+from diffusae.settings import Settings, Within
+
+BASELINES = (kinds.NEGATIVE_PROMPT, kinds.SAFE_GUIDANCE, kinds.WORD_REMOVAL, kinds.ABLATION)
+TRANSFER, DEFENDED = "tokens_transfer", "tokens_defended"
+SEARCHED = (TRANSFER, DEFENDED)
+"""Tokens found against the undefended model, and against the defended one itself."""
+HOW_READ = ("format", "column", "delimiter", "encoding")
+"""How a user's list is read, as captions are (docs/prompts.md)."""
+_LIST = ("name", "path", *HOW_READ, "target", "most")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is to go, and the concept prompts of it."""
+
+    name: str
+    prompts: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strengths:
+    """Of each kind of defence that has some; larger removes more."""
+
+    text_edit: tuple[float, ...]
+    """-lambda."""
+    update_ablation: tuple[float, ...]
+    """The concept's codes times minus this; 0 takes them out."""
+    safe_guidance: tuple[str, ...]
+    """The paper's presets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(Settings, part="evaluation.search"):
+    """A search for tokens that bring the target back."""
+
+    length: Count
+    """Tokens."""
+    rounds: Count
+    candidates: Count
+    """Of each round."""
+    pictures: Count
+    """That show the target, of the tuning split."""
+    steps: Count
+    """Noise levels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Updates:
+    """The collection and autoencoders of updates behind `update_ablation`."""
+
+    blocks: tuple[str, ...]
+    timesteps: tuple[float, ...]
+    counts: Mapping[str, int]
+    sae: Mapping[str, Any]
+    """Values in the place of the sae group's."""
+    percentile: float
+    """Latents whose score lies above it are the concept's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablations:
+    """Other autoencoders for the text edit."""
+
+    prompts: int
+    """Of either kind."""
+    strengths: tuple[float, ...] | None
+    """None: those of the text edit."""
+    cells: tuple[Mapping[str, Any], ...]
+    """The values of each that differ from the cell's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErasureSettings(MetricSettings):
+    """What is to go, and what is tried against it."""
+
+    check: Mapping[str, Any] | None
+    """What says that a target is in a picture; None or empty: the annotator."""
+    targets: tuple[Target, ...]
+    defences: tuple[str, ...]
+    """The baselines."""
+    strengths: Strengths
+    conditionings: tuple[Literal["cond", "uncond"], ...]
+    """Encodings that the text edit acts on."""
+    attacks: tuple[str, ...]
+    synonyms: Mapping[str, tuple[str, ...]]
+    """By target."""
+    paraphrases: tuple[str, ...]
+    """With {caption} and {target}."""
+    misspelling_edits: int
+    """Letters."""
+    search: Search
+    lists: tuple[Mapping[str, Any], ...]
+    """A user's own adversarial prompts: name, path, target, and how the file is read."""
+    updates: Updates
+    ablations: Ablations
+    tune_prompts: Count
+    """That name the target, and as many that do not."""
+    test_prompts: Count
+    steps: Count | None
+    """Of a generation; None: as many as the model's."""
+    examples: Annotated[int, Within(0, 10**7)]
+    """Prompts of each target whose pictures are kept to be looked at."""
+    n_resamples: Count
+
+    @property
+    def concept_prompts(self) -> dict[str, list[str]]:
+        """By target."""
+        return {target.name: list(target.prompts) for target in self.targets}
+
+    def prompts(self, split: str) -> int:
+        """How many prompts of a split are asked for, of either kind."""
+        return self.tune_prompts if split == "tune" else self.test_prompts
+
+    def faults(self) -> Iterator[str]:
+        yield from super().faults()
+        if not self.targets:
+            yield "evaluation.targets is empty; name a noun or a style to erase"
+        for target in self.targets:
+            if not target.prompts:
+                yield (
+                    f"evaluation.targets.{target.name} has no concept prompt; say what it is called"
+                )
+        for defence in self.defences:
+            if defence not in BASELINES:
+                yield str(unknown("defence in evaluation.defences:", defence, BASELINES))
+        for name in (kinds.TEXT_EDIT, kinds.ABLATION):
+            values = getattr(self.strengths, name)
+            if not values or min(values) < 0:
+                yield (
+                    f"evaluation.strengths.{name}={list(values)} must hold numbers from 0; give"
+                    " some"
+                )
+        for name in self.strengths.safe_guidance:
+            try:
+                preset(name)
+            except UserError as error:
+                yield str(error)
+        yield from self._attack_faults()
+        for place, values in enumerate(self.lists):
+            yield from self._list_faults(f"evaluation.lists[{place}]", values)
+
+    def _attack_faults(self) -> Iterator[str]:
+        known = (*KINDS, *SEARCHED)
+        for attack in self.attacks:
+            if attack not in known:
+                yield str(unknown("attack in evaluation.attacks:", attack, known))
+        for target in self.targets if "synonym" in self.attacks else ():
+            if not self.synonyms.get(target.name):
+                yield (
+                    f"evaluation.synonyms knows none of {target.name!r}; add some, or leave the"
+                    " attack out"
+                )
+
+    def _list_faults(self, name: str, values: Mapping[str, Any]) -> Iterator[str]:
+        for key in values:
+            if key not in _LIST:
+                yield str(unknown(f"value in {name}:", key, _LIST))
+        for key in ("name", "path", "target"):
+            if not values.get(key):
+                yield f"{name}.{key} is missing; give it"
+        if (target := values.get("target")) and target not in self.concept_prompts:
+            yield str(unknown(f"target of {name}:", target, self.concept_prompts))

@@ -1,0 +1,123 @@
+"""Which metrics `run` computes at which cells, and with which settings: `metrics`, `metrics_at`,
+`metric_settings` and `stability` of its configuration.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from diffusae.activations.schema import Cell
+from diffusae.errors import together, unknown
+from diffusae.metrics.evaluate import evaluation_faults
+from diffusae.metrics.registry import names
+from diffusae.study.resolvers import expand_home
+from diffusae.study.study import Study
+
+Studies = Mapping[str, Study]
+"""One cell as a study, once for each of its metrics."""
+
+
+def chosen_metrics(study: Study) -> dict[Cell, list[str]]:
+    """The metrics of every cell of the grid: those of `metrics`, and those that `metrics_at` names
+    for it.
+
+    Raises:
+        UserError: no metrics, unknown ones, a cell that the grid lacks; all in one.
+    """
+    everywhere, somewhere = list(study.cfg.metrics), study.part("metrics_at")
+    keys = [cell.key for cell in study.grid]
+    faults = [] if everywhere else [f"metrics is empty; name at least one of {', '.join(names())}"]
+    parts: dict[str, Sequence[str]] = {
+        "metrics": everywhere,
+        "metrics_at": list(somewhere),
+        "metric_settings": list(study.cfg.metric_settings),
+    }
+    faults += [
+        str(unknown(f"metric in {part}:", name, names()))
+        for part, named in parts.items()
+        for name in named
+        if name not in names()
+    ]
+    wanted = {f"metrics_at.{name}": cells or [] for name, cells in somewhere.items()}
+    wanted["stability.cells"] = study.cfg.stability.cells or []
+    faults += [
+        str(unknown(f"cell in {part}:", key, keys))
+        for part, cells in wanted.items()
+        for key in cells
+        if key not in keys
+    ]
+    together(faults)
+    return {
+        cell: [*everywhere, *(name for name in somewhere if cell.key in (somewhere[name] or []))]
+        for cell in study.grid
+    }
+
+
+def studies_at(study: Study, chosen: Mapping[Cell, Sequence[str]]) -> dict[Cell, Studies]:
+    """Every cell as a study of each of its metrics.
+
+    Raises:
+        UserError: what some metric cannot do in this study, all in one.
+    """
+    own = study.part("metric_settings")
+    config = cache(lambda metric: _config_of(metric, own.get(metric) or {}))
+    cells = {
+        cell: {metric: _compared(Study(config(metric)).at(cell)) for metric in metrics}
+        for cell, metrics in chosen.items()
+    }
+    first = {metric: one for studies in reversed(cells.values()) for metric, one in studies.items()}
+    together(dict.fromkeys(fault for one in first.values() for fault in evaluation_faults(one)))
+    return cells
+
+
+def twin_of(study: Study) -> Iterator[Study]:
+    """The same cell trained with `stability.seed` under a tag of its own; none where the cell is
+    not compared.
+    """
+    if _is_compared(study):
+        cfg = copy.deepcopy(study.cfg)
+        cfg.seed, cfg.sae.tag = cfg.stability.seed, _twin_tag(study)
+        yield Study(cfg)
+
+
+def _compared(study: Study) -> Study:
+    """The study with its twin as the autoencoder that a metric with `other_tag` compares with."""
+    if _is_compared(study) and "other_tag" in study.cfg.evaluation:
+        study.cfg.evaluation.other_tag = _twin_tag(study)
+    return study
+
+
+def _is_compared(study: Study) -> bool:
+    stability = study.cfg.stability
+    return stability.seed is not None and (
+        stability.cells is None or study.cell.key in stability.cells
+    )
+
+
+def _twin_tag(study: Study) -> str:
+    return f"{study.cfg.sae.tag}-seed{study.cfg.stability.seed}"
+
+
+def _config_of(metric: str, settings: Mapping[str, Any]) -> DictConfig:
+    """The command's configuration with the option of a metric, and values in the place of its own.
+
+    Raises:
+        UserError: a value that the option does not have.
+    """
+    overrides = HydraConfig.get().overrides.task
+    cfg = compose("run", overrides=[*overrides, f"evaluation={metric}"])
+    together(
+        str(unknown(f"value in metric_settings.{metric}:", name, cfg.evaluation))
+        for name in settings
+        if name not in cfg.evaluation
+    )
+    cfg.evaluation.merge_with(dict(settings))
+    expand_home(cfg)
+    return cfg

@@ -1,0 +1,150 @@
+"""Look: where a concept is active while one picture is made, over time and blocks."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from safetensors.torch import save_file
+
+from diffusae.backbone.settings import ModelSettings
+from diffusae.errors import UserError, together, unknown
+from diffusae.exploring.cells import Latents, OpenCell, trained_cells
+from diffusae.exploring.maps import ConceptMaps, over
+from diffusae.exploring.recording import record_run
+from diffusae.files import atomic_path, atomic_write_json
+from diffusae.jobs.out_of_memory import tells_memory
+from diffusae.report.strip import Captioned, png_of, strip_figure
+from diffusae.runs.record import state
+from diffusae.steering.trials import file_name, is_given, latents_faults, save_picture, subject_of
+from diffusae.study.model import load_model
+from diffusae.study.study import Study
+
+log = logging.getLogger(__name__)
+
+
+@tells_memory("generation", "model.height", "model.width")
+def look(cfg: DictConfig) -> bool:
+    """Write picture.png, look.png, maps.safetensors and look.json; False: they are there
+    already.
+    """
+    study = Study(cfg)
+    study.check()
+    together(_faults(cfg))
+    chosen = _chosen(study)
+    directory = study.directory / "look" / _directory_name(cfg)
+    determines = {
+        "model": study.model_determines(),
+        **{name: cfg[name] for name in ("prompt", "concept", "picture_seed")},
+        "latents": {latents.cell.name: list(latents.indices) for latents in chosen},
+    }
+    parents = {name: made for latents in chosen for name, made in latents.cell.parents().items()}
+    if state(directory, determines=determines, parents=parents) == "finished":
+        log.info("%s is there already", directory / "look.png")
+        return False
+    with study.recorded(
+        directory, "look", determines=determines, parents=parents, seed=cfg.picture_seed
+    ):
+        places = [latents.cell.place for latents in chosen]
+        pipe = load_model(ModelSettings.of(cfg))
+        run = record_run(pipe, study, cfg.prompt, seed=cfg.picture_seed, cells=places)
+        save_picture(directory / "picture.png", run.picture)
+        _write(directory, cfg, [run.maps(latents.cell, latents) for latents in chosen])
+    log.info("wrote %s", directory / "look.png")
+    return True
+
+
+def _faults(cfg: DictConfig) -> list[str]:
+    faults = [] if is_given(cfg, "prompt") else ["prompt is missing; give prompt='...'"]
+    if (cfg.latents is None) != is_given(cfg, "concept"):
+        faults.append("give one of the two: concept='...', or latents=[...] of one cell")
+    return faults + (latents_faults(cfg) if cfg.latents is not None else [])
+
+
+def _chosen(study: Study) -> list[Latents]:
+    """The given latents of one cell, or those of the concept in every cell of the grid, block by
+    block and from the first moment on.
+
+    Raises:
+        UserError: no cell of the grid is labelled, or none has the concept.
+    """
+    cfg = study.cfg
+    if cfg.latents is not None:
+        return [OpenCell.of_study(study).latents(list(cfg.latents))]
+    grid = [place for place in study.grid if place.conditioning == cfg.conditioning.branch]
+    trained = {
+        cell.place: cell
+        for cell in trained_cells(study)
+        if cell.settings.cfg.sae.tag == cfg.sae.tag
+    }
+    cells = [trained[place] for place in grid if place in trained and trained[place].labelled]
+    if not cells:
+        raise UserError(
+            f"no {cfg.conditioning.branch} cell of the grid is labelled in {study.directory} with"
+            f" sae.tag={cfg.sae.tag}; run `diffusae run`, or choose grid.blocks and grid.timesteps"
+        )
+    chosen = [cell.concept(cfg.concept) for cell in cells if cell.label_of(cfg.concept)]
+    if not chosen:
+        labels = {label for cell in cells for label in cell.dictionary.table["label"]}
+        raise unknown("concept of these cells", cfg.concept, labels)
+    shown = {latents.cell.place for latents in chosen}
+    if left_out := [place.key for place in grid if place not in shown]:
+        log.info("left out, without a latent of %s: %s", cfg.concept, ", ".join(left_out))
+    return chosen
+
+
+def _directory_name(cfg: DictConfig) -> str:
+    one = [] if cfg.latents is None else [cfg.block.name, f"t{cfg.timestep.t:.2f}"]
+    branch = cfg.conditioning.branch
+    return file_name(subject_of(cfg), *one, branch, cfg.prompt, cfg.picture_seed)
+
+
+def _write(directory: Path, cfg: DictConfig, made: list[ConceptMaps]) -> None:
+    """The strip, and the maps behind it."""
+    subject = subject_of(cfg)
+    if cfg.latents is None:
+        title = f"{subject}, {cfg.conditioning.branch}: {cfg.prompt!r}"
+        figure = strip_figure(_row_by_row(made), title=title, columns=len(_times(made)) + 1)
+    else:
+        figure = made[0].plot()
+    with atomic_path(directory / "look.png") as temporary:
+        temporary.write_bytes(png_of(figure))
+    with atomic_path(directory / "maps.safetensors") as temporary:
+        save_file({maps.cell.name: maps.values.contiguous() for maps in made}, temporary)
+    about = {"prompt": cfg.prompt, "seed": cfg.picture_seed, "subject": subject}
+    atomic_write_json(directory / "look.json", {**about, "cells": list(map(_described, made))})
+
+
+def _times(made: list[ConceptMaps]) -> list[float]:
+    """The moments, as the generation goes: from t = 1 down."""
+    return sorted({maps.cell.t for maps in made}, reverse=True)
+
+
+def _row_by_row(made: list[ConceptMaps]) -> list[Captioned]:
+    """A row a block: the picture, then the concept's map at every moment and its largest value."""
+    places = {(maps.cell.block, maps.cell.t): maps for maps in made}
+    shown: list[Captioned] = []
+    for block in dict.fromkeys(maps.cell.block for maps in made):
+        shown.append(("picture", made[0].picture))
+        for t in _times(made):
+            maps = places.get((block, t))
+            if maps is None:
+                shown.append((f"{block}, t = {t:g}: no latent", None))
+                continue
+            values = maps.together()
+            caption = f"{block}, t = {t:g}: {float(values.max()):.2g}"
+            shown.append((caption, over(maps.picture, values)))
+    return shown
+
+
+def _described(maps: ConceptMaps) -> dict[str, Any]:
+    return {
+        "cell": maps.cell.name,
+        **maps.cell.place.coordinates(),
+        "latents": maps.latents,
+        "labels": [maps.cell.labels_of(latent) for latent in maps.latents],
+        "grid": list(maps.values.shape[1:]),
+        "largest": [round(float(values.max()), 6) for values in maps.values],
+    }

@@ -1,0 +1,98 @@
+"""The training of one cell as a run: whether it is finished, what decides it, its record, and its
+run in W&B. Lightning is not imported for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from diffusae.activations.settings import ActivationSettings
+from diffusae.runs.record import DamagedRecord, parent_signature, read_record, run_signature, state
+from diffusae.runs.wandb_mirror import WandbMirror
+from diffusae.sae.settings import SaeSettings, SelectionPrecision, TrainerSettings
+from diffusae.study.study import Study
+
+
+def trained(study: Study) -> bool:
+    """Whether this very training is finished; `UserError` where another one's result is in its
+    place.
+    """
+    return state(study.sae, determines=_determines(study), parents=_parents(study)) == "finished"
+
+
+def training_signature(study: Study) -> str:
+    """What decides this training's weights, in one value."""
+    return run_signature(determines=_determines(study), parents=_parents(study))
+
+
+def selection_precision(study: Study) -> SelectionPrecision:
+    """`sae.selection_precision`. In the place of "auto": what a training that goes on began with,
+    otherwise what is fast here.
+    """
+    chosen = SaeSettings.of(study.cfg).selection_precision
+    if chosen != "auto":
+        return chosen
+    with suppress(DamagedRecord):
+        begun = read_record(study.sae)
+        if begun is not None and begun.stage == "train":  # also one that is made again
+            return begun.config["sae"]["selection_precision"]
+    from diffusae.sae.precision import fastest
+
+    return fastest(study.device_type)
+
+
+@contextmanager
+def recorded(study: Study) -> Iterator[None]:
+    """The lock and the run.json of the study's training."""
+    sae = study.part("sae") | {"selection_precision": selection_precision(study)}
+    with study.recorded(
+        study.sae, "train", determines=_determines(study), parents=_parents(study), sae=sae
+    ):
+        yield
+
+
+@contextmanager
+def mirror_of(study: Study) -> Iterator[WandbMirror]:
+    """The cell's W&B run: its coordinates in the config, the same run for every stage."""
+    settings = study.cfg.logger
+    config = {
+        "experiment": study.name,
+        **study.cell.coordinates(),
+        "sparsity": study.sparsity().name,
+        **study.sparsity().config(),
+        "d_sae": study.cfg.sae.d_sae,
+        "study": study.config(),
+    }
+    with WandbMirror(
+        study.directory / "wandb",
+        project=settings.project,
+        entity=settings.entity,
+        group=settings.group,
+        name=study.cell_name,
+        run_id=study.wandb_id(study.cell_name),
+        config=config,
+        mode=settings.mode,
+        timeout_s=settings.timeout_s,
+    ) as mirror:
+        yield mirror
+
+
+def _determines(study: Study) -> dict[str, Any]:
+    """What decides the weights. The rest of the configuration (logging, paths, verification) does
+    not.
+    """
+    activations = ActivationSettings.of(study.cfg)
+    return {
+        "cell": study.cell.coordinates(),
+        "sae": study.sae_determines(),
+        "steps": TrainerSettings.of(study.cfg).steps,
+        "batch_size": activations.batch_size,
+        "buffer_vectors": activations.buffer_vectors,
+        "seed": study.cfg.seed,
+    }
+
+
+def _parents(study: Study) -> dict[str, str]:
+    return {"collect": parent_signature(study.activations, stage="collect")}

@@ -1,0 +1,89 @@
+"""What is not imported before it is needed: torch and its like take seconds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = (
+    "torch",
+    "torch._dynamo",
+    "pytorch_lightning",
+    "diffusers",
+    "transformers",
+    "torchmetrics",
+    "scipy",
+    "pandas",
+    "matplotlib",
+)
+COMMANDS = (
+    "--help",
+    "train --help",
+    "train --cfg job",
+    "train trainer.stps=3",
+    "train sae=topkk",
+    "train saee=topk",
+    "train trainer.steps=-3",
+    "train sae.k=100000",
+    "run sae=jumprelu sae.l0=-1",
+    "evaluate sae.lr=0",
+    "train",  # there is no collection yet
+    "plan plan.probe=false prompts.counts.train=2",
+    "plan plan.probe=false model=flux_dev prompts.counts.train=2 grid.conditionings=[cond]",
+    "plan plan.probe=false collection=text model=sd3 block.name=text_1 grid.blocks=[text_1]"
+    " timestep.t=1.0 grid.timesteps=[1.0]",
+    "hookpoints model=sdxl",
+)
+_RUNS = f"""
+import json, sys
+from diffusae.cli import main
+
+imported = {{}}
+for words in {COMMANDS!r}:
+    sys.argv = ["diffusae", *words.split()]
+    try:
+        main()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code
+    imported[words] = [code, [name for name in {HEAVY!r} if name in sys.modules]]
+print()
+print(json.dumps(imported))
+"""
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory) -> dict[str, tuple[int, list[str]]]:
+    """{command: its exit code, and what is imported after it}, all in one process."""
+    done = subprocess.run(
+        [sys.executable, "-c", _RUNS],
+        cwd=tmp_path_factory.mktemp("startup"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_an_answer_that_needs_no_model_imports_none_of_the_heavy_libraries(imported, words):
+    code, heavy = imported[words]
+    assert heavy == []
+    assert code == (
+        0 if words.split()[0] in ("plan", "hookpoints", "--help") or "--" in words else 2
+    )
+
+
+@pytest.mark.slow  # imports torch; the claim above is made for the other commands
+def test_a_run_imports_lightning_and_diffusers_only_where_it_trains_or_generates():
+    code = (
+        "import sys, diffusae.stages.run;"
+        "from diffusae.metrics import registry; registry.metrics();"
+        "print([n for n in ('pytorch_lightning', 'diffusers', 'torchmetrics', 'torch._dynamo')"
+        " if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,66 @@
+"""Which metrics `run` computes at which cells: by name, without an entry for each metric."""
+
+from __future__ import annotations
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from diffusae.cli import config_directory
+from diffusae.cli.arguments import CommandLine
+from diffusae.errors import UserError
+from diffusae.metrics.schedule import chosen_metrics, twin_of
+from diffusae.study.study import Study
+
+
+def composed(*overrides: str) -> Study:
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        return Study(compose("run", overrides=["grid.blocks=[down,mid]", *overrides]))
+
+
+def test_a_metric_is_named_on_the_command_line_with_and_without_a_plus():
+    cells, settings = "metrics_at.spatial=[down-t1.00-cond]", "metric_settings.spatial.examples=2"
+    for plus in ("", "+", "++"):
+        cfg = CommandLine.parse([plus + cells, plus + settings]).checked("run")
+        assert cfg.metrics_at == {"spatial": ["down-t1.00-cond"]}
+        assert cfg.metric_settings == {"spatial": {"examples": 2}}
+    again = CommandLine.parse(["experiment=miniature", cells.replace("1.00", "0.50"), settings])
+    assert again.checked("run").metrics_at.spatial == ["down-t0.50-cond"]
+    assert again.checked("run").metric_settings.spatial.tune_prompts == 2  # the experiment's own
+
+
+def test_cells_get_the_metrics_of_all_cells_and_then_their_own():
+    study = composed("metrics=[latents]", "++metrics_at.spatial=[down-t1.00-cond]")
+    chosen = {cell.key: metrics for cell, metrics in chosen_metrics(study).items()}
+    assert chosen["down-t1.00-cond"] == ["latents", "spatial"]
+    assert chosen["mid-t1.00-cond"] == ["latents"]
+    assert len(chosen) == 12
+
+
+def test_unknown_metrics_and_cells_are_told_together():
+    study = composed(
+        "metrics=[latent]",
+        "++metrics_at.spatail=[]",
+        "++metrics_at.spatial=[up-t1.00-cond]",
+        "++metric_settings.purty={}",
+        "stability.cells=[mid]",
+    )
+    with pytest.raises(UserError) as raised:
+        chosen_metrics(study)
+    for part in (
+        "unknown metric in metrics: 'latent'",
+        "unknown metric in metrics_at: 'spatail'",
+        "Did you mean 'spatial'?",
+        "unknown metric in metric_settings: 'purty'",
+        "unknown cell in metrics_at.spatial: 'up-t1.00-cond'",
+        "unknown cell in stability.cells: 'mid'",
+    ):
+        assert part in str(raised.value)
+    with pytest.raises(UserError, match="metrics is empty; name at least one of composition"):
+        chosen_metrics(composed("metrics=[]"))
+
+
+def test_a_compared_cell_has_a_twin_of_another_seed_and_tag():
+    study = composed("stability.seed=7", "stability.cells=[mid-t0.50-cond]")
+    (twin,) = twin_of(study)
+    assert (twin.cfg.seed, twin.cfg.sae.tag) == (7, "k10-seed7")
+    assert not list(twin_of(study.at(study.grid[0])))
