@@ -8,20 +8,17 @@
   const axis = { labelColor: colour("muted"), titleColor: colour("muted"), gridColor: colour("line"),
     domainColor: colour("muted"), tickColor: colour("muted"), titleFontWeight: "normal" };
   const words = { labelColor: colour("ink"), titleColor: colour("ink") };
-  const config = { background: null, axis, legend: words, header: words, title: { color: colour("ink") },
+  const config = { background: null, axis, legend: { ...words, symbolOpacity: 1 }, header: words, title: { color: colour("ink") },
     view: { stroke: colour("line") }, rule: { color: "#8a939c" }, font: "inherit" };
   const specs = JSON.parse(document.getElementById("charts")?.textContent || "[]");
   const draw = async element => {
     const spec = specs[element.id.slice("chart-".length)];
     const room = element.parentElement.clientWidth;
     if (spec.columns && room) spec.columns = Math.max(1, Math.min(spec.columns, Math.floor(room / 320)));
+    for (const part of spec.vconcat || []) part.width = Math.min(part.width, Math.max(160, room - 110));
     await vegaEmbed(element, spec, { config, actions: false, ast: true, renderer: "svg" });
   };
-  const seen = new IntersectionObserver(entries => entries.filter(entry => entry.isIntersecting).forEach(
-    ({ target }) => { seen.unobserve(target); draw(target); }), { rootMargin: "600px" });
-  const charts = document.querySelectorAll("div.chart");
-  charts.forEach(element => seen.observe(element));
-  addEventListener("beforeprint", () => charts.forEach(element => { seen.unobserve(element); draw(element); }));
+  (async () => { for (const element of document.querySelectorAll("div.chart")) await draw(element); })();
 
   // Tables: a click on a heading sorts, the field above keeps the rows that hold what is typed.
   const key = cell => {

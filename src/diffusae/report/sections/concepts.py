@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -55,11 +56,8 @@ def _concepts(source: Source) -> Iterator[Concept]:
 
 
 def steer_command(study: Any, concept: Concept, sae: dict[str, Any], prompt: str) -> str:
-    """The command that steers the prompt with a latent's concept at its cell; "" without a noun or
-    a prompt.
-    """
-    noun = next((label for label, _ in concept.labels if label != BACKGROUND), "")
-    if not (noun and prompt):
+    """The command that steers the prompt with one latent of its cell; "" without a prompt."""
+    if not prompt:
         return ""
     overrides = {
         "name": study.name,
@@ -69,11 +67,18 @@ def steer_command(study: Any, concept: Concept, sae: dict[str, Any], prompt: str
         "conditioning.branch": concept.conditioning,
         "sae.k": sae.get("k"),
         "sae.tag": sae.get("tag"),
-        "concept": _text(noun),
+        "latents": f"[{concept.latent}]",
         "prompt": _text(prompt),
     }
     words = [f"{key}={value}" for key, value in overrides.items() if value is not None]
-    return " ".join(["diffusae", "steer", *map(shlex.quote, words)])
+    return " ".join(["diffusae", "steer", *map(_for_shell, words)])
+
+
+def _for_shell(word: str) -> str:
+    """In double quotes where nothing in them means something to a shell: these are easy to read."""
+    if shlex.quote(word) == word or re.search(r'["\\$`!]', word):
+        return shlex.quote(word)
+    return f'"{word}"'
 
 
 def _text(text: str) -> str:
