@@ -1,7 +1,7 @@
 """Settings: what a part's dataclass refuses, and where its values come from."""
 
 from dataclasses import MISSING, dataclass, fields
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from omegaconf import OmegaConf
@@ -20,7 +20,13 @@ class Oven(Settings, part="oven"):
     racks: list[str]
 
 
-SOUND = {"degrees": 180, "humidity": 0.5, "mode": "fan", "light": True, "racks": ["top"]}
+SOUND: dict[str, Any] = {
+    "degrees": 180,
+    "humidity": 0.5,
+    "mode": "fan",
+    "light": True,
+    "racks": ["top"],
+}
 
 
 def oven(**changed: object) -> Oven:

@@ -48,10 +48,11 @@ def text(n: int, split: str = "train", first: int = 0) -> CollectedSample:
     )
 
 
-def collected(root: Path, **options: object) -> Manifest:
+def collected(root: Path, **options: Any) -> Manifest:
     """Two training groups of three texts, and a validation group of two."""
-    always: Any = {"streams": [STREAM], "header": {}, "with_images": False, "ragged": True}
-    writer = ActivationWriter(root, **always, **options)
+    writer = ActivationWriter(
+        root, streams=[STREAM], header={}, with_images=False, ragged=True, **options
+    )
     for index, (split, numbers) in enumerate(
         [("train", range(3)), ("train", range(3, 6)), ("validation", (6, 7))]
     ):

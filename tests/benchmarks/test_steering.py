@@ -129,7 +129,7 @@ def test_the_cost_of_an_edit_at_the_true_size_of_stable_diffusion(capsys):
 
         return run
 
-    works = {"no edit": work(), "spatial, every step": work(edit)}
+    works: dict[str, Work] = {"no edit": work(), "spatial, every step": work(edit)}
     times = in_turns(works, rounds=4, clock=time.process_time)
     with capsys.disabled():
         print(

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +89,8 @@ def test_a_model_adapter_serves_its_denoiser_and_pipelines(package):
     index = {"_class_name": "HunyuanDiTPipeline", "transformer": ["diffusers", "HunyuanDiT2DModel"]}
     require_adapter(index)
     require_text_to_image("HunyuanDiTPipeline")
-    denoiser = type("HunyuanDiT2DModel", (), {"forward": lambda self, hidden_states: None})()
+    kind: Any = type("HunyuanDiT2DModel", (), {"forward": lambda self, hidden_states: None})
+    denoiser = kind()
     assert type(adapter_for(denoiser)).__name__ == "HunyuanAdapter"
     with pytest.raises(UserError, match="LuminaPipeline is none of the supported"):
         require_text_to_image("LuminaPipeline")

@@ -75,7 +75,12 @@ def test_every_part_trains_and_the_folder_runs_in_plain_diffusers(tmp_path):
 
     from diffusae.miniature.annotator import MiniatureAnnotator
 
-    lengths = {"autoencoder_steps": 2, "annotator_steps": 2, "denoiser_steps": 2, "batch_size": 4}
+    lengths: Any = {
+        "autoencoder_steps": 2,
+        "annotator_steps": 2,
+        "denoiser_steps": 2,
+        "batch_size": 4,
+    }
     training = MiniatureTraining(
         tmp_path / "training", scenes=16, accelerator="cpu", workers=1, **lengths
     )

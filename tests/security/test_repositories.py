@@ -1,6 +1,7 @@
 """A repository of autoencoders gives weights, a configuration and text, all of them only data."""
 
 import io
+from typing import Any
 
 import pytest
 import yaml
@@ -20,7 +21,12 @@ ATTACK = (
 
 
 def card(**changes):
-    values = {"name": "n", "format": "diffusae", "base_model": "o/m", "code_units": "data"}
+    values: dict[str, Any] = {
+        "name": "n",
+        "format": "diffusae",
+        "base_model": "o/m",
+        "code_units": "data",
+    }
     values |= {"cell": {"block": "mid"}, "shape": {"d_in": 8, "sparsity": "topk"}, "results": []}
     values |= {"data": {}, "training": {}, "validation": {}, "provenance": {}}
     return render_card(ModelCard(**(values | changes)))

@@ -7,6 +7,7 @@ import sys
 import threading
 from copy import deepcopy
 from functools import cache
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -15,6 +16,7 @@ from omegaconf import OmegaConf
 from diffusae.activations.local_copy import COPY_FILE
 from diffusae.cli import config_directory, main
 from diffusae.errors import UserError
+from diffusae.evaluation.settings import EmergenceSettings
 from diffusae.files import digest_of, sha256_of, write_sealed
 from diffusae.jobs import outcomes
 from diffusae.jobs.outcomes import JobOutcome, OutcomeTable, print_outcomes
@@ -72,7 +74,7 @@ def test_a_link_in_an_unfinished_collection_is_refused_before_anything_is_writte
 def test_an_interpolation_in_a_file_is_text(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", SECRET)
     text = "${oc.env:HF_TOKEN}"
-    values = {"config": {"a": text}, "determines": {"a": text}}
+    values: dict[str, Any] = {"config": {"a": text}, "determines": {"a": text}}
     with run_record(tmp_path, stage="train", parents={}, seed=0, **values):
         pass
     record = read_record(tmp_path)
@@ -111,7 +113,7 @@ def test_a_curve_that_a_run_json_names_stays_in_the_study(tmp_path):
     for block, tag in (("mid", "/../../../x"), ("../mid", "k10"), ("/mid", "k10")):
         curve = (block, "cond", tag)
         with pytest.raises(UserError, match="which is no name"):
-            _summarise(study, curve, {}, {})
+            _summarise(study, curve, {}, EmergenceSettings.of(study.cfg))
     assert not list(tmp_path.iterdir())
 
 

@@ -68,10 +68,10 @@ class MappedShard:
         size = self.numbers.bytes
         row = size * stream.d_in
         self._unit = math.gcd(row, *(sample.offset for sample in self._samples)) // size
-        numbers = torch.from_numpy(self._view(0, len(self._data) // size * size))
-        numbers = numbers.view(self.numbers.tensor)
-        slots = max(0, (len(numbers) - stream.d_in) // self._unit + 1)
-        rows = numbers.as_strided((slots, stream.d_in), (self._unit, 1))
+        stored = torch.from_numpy(self._view(0, len(self._data) // size * size))
+        flat = stored.view(self.numbers.tensor)
+        slots = max(0, (len(flat) - stream.d_in) // self._unit + 1)
+        rows = flat.as_strided((slots, stream.d_in), (self._unit, 1))
         self.table: Float[Tensor, "slots d_in"] = rows
         """Every stretch of d_in numbers of the file that may be a vector. Stretches overlap."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ def component_config(folder: Path, name: str) -> dict[str, Any]:
     return read_json(folder / name / "config.json", remedy=REMEDY)
 
 
-def check_sizes(config: dict[str, Any], named_by: object) -> None:
+def check_sizes(config: Mapping[str, Any], named_by: object) -> None:
     """`UserError` with all numbers that no model has. They would cost endless memory or time."""
     together(
         f"{named_by}: {key}={shown(number)} must not be above {most}, nor below {-most}; {REMEDY}"

@@ -348,8 +348,11 @@ class JumpReLU(Penalised):
         self, d_sae: int, *, l0: float, bandwidth: float = 0.1, first_threshold: float = 1.0
     ) -> None:
         super().__init__()
-        settings = {"l0": l0, "bandwidth": bandwidth, "first_threshold": first_threshold}
-        together(jump_relu_faults(d_sae=d_sae, **settings))
+        together(
+            jump_relu_faults(
+                d_sae=d_sae, l0=l0, bandwidth=bandwidth, first_threshold=first_threshold
+            )
+        )
         self.l0, self.bandwidth, self.first_threshold = l0, bandwidth, first_threshold
         self.threshold = nn.Parameter(torch.full((d_sae,), first_threshold))
 
