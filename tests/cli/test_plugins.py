@@ -90,7 +90,7 @@ def test_a_model_adapter_serves_its_denoiser_and_pipelines(package):
     require_text_to_image("HunyuanDiTPipeline")
     denoiser = type("HunyuanDiT2DModel", (), {"forward": lambda self, hidden_states: None})()
     assert type(adapter_for(denoiser)).__name__ == "HunyuanAdapter"
-    with pytest.raises(UserError, match="LuminaPipeline is none of the pipelines"):
+    with pytest.raises(UserError, match="LuminaPipeline is none of the supported pipelines"):
         require_text_to_image("LuminaPipeline")
 
 
