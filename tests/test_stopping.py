@@ -114,7 +114,7 @@ def test_a_second_ctrl_c_ends_the_process_at_once():
 def test_a_stop_is_no_failure_of_a_cell_of_run(monkeypatch):
     run = pytest.importorskip("diffusae.stages.run")
     monkeypatch.setattr(stopping, "_received", signal.SIGINT)
-    before = run.Outcome("mid", "skipped")
+    before = run.JobOutcome("mid", "skipped")
 
     def broken() -> None:
         raise RuntimeError("a worker has gone")

@@ -58,7 +58,7 @@ def test_a_pipeline_that_needs_a_picture_is_listed_by_no_stage(folder: Path) -> 
         with pytest.raises(UserError, match=f"{name} needs a picture besides the prompt"):
             describe(renamed(folder, name))
     with pytest.raises(
-        UserError, match="StableDiffusionInstructPix2PixPipeline is none of the pipelines"
+        UserError, match="StableDiffusionInstructPix2PixPipeline is none of the supported pipelines"
     ):
         describe(renamed(folder, "StableDiffusionInstructPix2PixPipeline"))
 
@@ -74,7 +74,7 @@ def test_weights_of_a_variant_alone_name_the_setting(tmp_path: Path) -> None:
     tiny_pipeline().save_pretrained(tmp_path, variant="fp16")
     with pytest.raises(
         UserError,
-        match=r"text_encoder holds its weights .*model\.fp16\.safetensors.* set model.variant=fp16",
+        match=r"text_encoder has weights only .*model\.fp16\.safetensors.* set model.variant=fp16",
     ):
         load_pipeline(tmp_path, dtype=torch.float32, device="cpu")
     weights = tmp_path / "text_encoder" / "model.fp16.safetensors"

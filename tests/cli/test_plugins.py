@@ -92,7 +92,7 @@ def test_a_model_adapter_serves_its_denoiser_and_pipelines(package):
     kind: Any = type("HunyuanDiT2DModel", (), {"forward": lambda self, hidden_states: None})
     denoiser = kind()
     assert type(adapter_for(denoiser)).__name__ == "HunyuanAdapter"
-    with pytest.raises(UserError, match="LuminaPipeline is none of the supported"):
+    with pytest.raises(UserError, match="LuminaPipeline is none of the supported pipelines"):
         require_text_to_image("LuminaPipeline")
 
 
