@@ -12,7 +12,6 @@ from diffusae.cli import config_directory
 from diffusae.errors import UserError
 from diffusae.stages.hookpoints import hookpoints
 from diffusae.stages.plan import plan
-from diffusae.study import model as loading
 
 
 @pytest.fixture
@@ -20,7 +19,7 @@ def offline(monkeypatch):
     def refuse(*_args, **_values):
         raise AssertionError("something was loaded")
 
-    monkeypatch.setattr(loading, "load_pipeline", refuse)
+    monkeypatch.setattr(load, "load_pipeline", refuse)
     monkeypatch.setattr(load.DiffusionPipeline, "download", refuse)
     monkeypatch.setattr(load.DiffusionPipeline, "load_config", refuse)
 

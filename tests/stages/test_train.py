@@ -145,10 +145,10 @@ def test_the_record_tells_what_auto_chose_and_a_stopped_training_goes_on_with_it
 ):
     study = Study(composed())
     assert study.cfg.sae.selection_precision == "auto"
-    monkeypatch.setattr(training, "fastest", lambda _device: "bfloat16")
+    monkeypatch.setattr("diffusae.sae.precision.fastest", lambda _device: "bfloat16")
     with pytest.raises(KeyboardInterrupt), training.recorded(study):
         raise KeyboardInterrupt
-    monkeypatch.setattr(training, "fastest", lambda _device: "float32")
+    monkeypatch.setattr("diffusae.sae.precision.fastest", lambda _device: "float32")
     assert training.selection_precision(study) == "bfloat16"
     stage.train(study.cfg)
     record = read_record(study.sae)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
 
 from diffusae.activations.settings import ActivationSettings
 from diffusae.backbone.settings import ModelSettings
@@ -73,7 +75,7 @@ def study_faults(study: Study, others: Iterable[type[Settings]] = ()) -> Iterato
 
 def _sparsity_faults(study: Study) -> Iterator[str]:
     """What is wrong with the sparsity, asked without torch where the class is one of ours."""
-    settings = study.part("sae")["sparsity"]
+    settings: Any = OmegaConf.to_container(study.cfg.sae.sparsity, resolve=True)
     check = CHECKS.get(settings.pop("_target_", None))
     with suppress(TypeError):  # settings that the class does not have: building it names them
         if check is not None:
