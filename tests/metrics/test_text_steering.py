@@ -194,5 +194,5 @@ def test_a_concept_without_prompts_gets_some_from_the_command(trained):
 
 def test_a_cell_of_the_denoiser_is_not_evaluated(composed):
     study = Study(composed("evaluate", "evaluation=steering"))
-    with pytest.raises(UserError, match="block mid is no layer of a text encoder"):
+    with pytest.raises(UserError, match="needs a text encoder's layer, and block mid is none"):
         together(evaluation_faults(study))

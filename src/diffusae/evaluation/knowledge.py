@@ -19,7 +19,7 @@ pictures, is no data.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -29,8 +29,7 @@ from diffusae.evaluation.proportion import share
 from diffusae.evaluation.result import NO_DATA, Estimate, Result
 
 VERSION = 1
-Reader = Literal["updates", "codes", "diff_c"]
-READERS: tuple[Reader, ...] = get_args(Reader)
+READERS = ("updates", "codes", "diff_c")
 PREFIX = "accuracy_"
 
 

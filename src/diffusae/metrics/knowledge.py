@@ -18,9 +18,9 @@ from PIL import Image
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.activations.reader import read_images
 from diffusae.collecting.random_weights import random_study
-from diffusae.errors import UserError
+from diffusae.errors import UserError, unknown
 from diffusae.evaluation.diff_c import Training, predicted, train_diff_c
-from diffusae.evaluation.knowledge import Reader, knowledge_row, majority
+from diffusae.evaluation.knowledge import READERS, knowledge_row, majority
 from diffusae.evaluation.label_probe import Examples, Reading, linear_probe
 from diffusae.evaluation.metric_settings import MetricSettings
 from diffusae.evaluation.proportion import share
@@ -54,7 +54,7 @@ class KnowledgeSettings(MetricSettings):
 
     tasks: tuple[str, ...] | None
     """Of the collection's labels; None: all."""
-    readers: tuple[Reader, ...]
+    readers: tuple[str, ...]
     fit_split: str
     """Readers learn from these pictures; `tune` chooses ridges, `test` gives the figures."""
     ridges: tuple[float, ...]
@@ -64,6 +64,12 @@ class KnowledgeSettings(MetricSettings):
     random_activations: str | None
     """Folder of the experiment with the collection of random weights; None: no such baseline."""
     diff_c: Classifier
+
+    def faults(self) -> Iterator[str]:
+        yield from super().faults()
+        for reader in self.readers:
+            if reader not in READERS:
+                yield str(unknown("reader in evaluation.readers:", reader, READERS))
 
     @property
     def probes(self) -> bool:

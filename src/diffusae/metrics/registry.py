@@ -84,6 +84,6 @@ def register(added: Metric[Any] | EntryPoint) -> None:
     Raises:
         UserError: there is another metric of this name.
     """
-    if added.name in _metrics and _metrics[added.name] != added:
+    known = _metrics.setdefault(added.name, added)
+    if type(known) is not type(added) or known != added:
         raise UserError(f"there are two metrics called {added.name!r}; give one another name")
-    _metrics[added.name] = added
