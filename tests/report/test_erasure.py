@@ -106,6 +106,8 @@ def test_the_table_has_chosen_strengths_alone_and_leaves_out_what_is_no_data(run
 def test_a_target_is_erased_where_fewer_prompts_show_it_by_whole_intervals(run):
     (verdict,) = verdicts(Study("s", "m", erasures=[run]))
     assert verdict.claim == f"Steering away from {MARKUP} erases it"
+    assert verdict.best is not None and verdict.best.rival is not None
+    assert verdict.best.lead is not None
     assert (verdict.holds, verdict.best.own.value, verdict.best.rival.value) == (
         True,
         0.125,

@@ -76,6 +76,7 @@ def test_the_rival_of_random_weights_is_their_best_cell_whatever_the_reader(rows
 
 def test_a_verdict_a_task_is_of_the_cell_that_tuning_chose_beside_its_strongest_baseline(rows):
     style, object_ = verdicts(Study("s", "m", results=rows))
+    assert style.best is not None and object_.best is not None
     assert (style.claim, style.holds, style.best.own.value) == (
         "Updates know the style",
         False,
@@ -86,7 +87,7 @@ def test_a_verdict_a_task_is_of_the_cell_that_tuning_chose_beside_its_strongest_
     assert (style.best.baseline, style.best.lead) == ("random weights", pytest.approx(-0.30))
     assert (object_.best.baseline, object_.best.lead) == ("pixels", pytest.approx(-0.10))
     (clear,) = verdicts(Study("s", "m", results=rows[:3]))
-    assert clear.holds and clear.best.baseline == "pixels"
+    assert clear.holds and clear.best is not None and clear.best.baseline == "pixels"
 
 
 def test_the_figure_has_a_column_a_task_and_a_line_of_panels_a_reader(rows):

@@ -7,7 +7,7 @@ A block is a colour, a conditioning a dash. Colours of text, axes and grids are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import altair as alt
@@ -116,18 +116,17 @@ def curves(results: Iterable[Result], metric: str = "composition") -> alt.FacetC
 
 def _time(times: Sequence[float], field: str = "t", title: str = TIME_LABEL) -> alt.X:
     pad = 0.04 * (times[0] - times[-1]) or 0.5
-    axis = alt.Axis(format=".2f", **({"values": list(times)} if len(times) <= 6 else {}))
+    axis = alt.Axis(format=".2f", values=list(times) if len(times) <= 6 else alt.Undefined)
     domain = [times[0] + pad, times[-1] - pad]
     scale = alt.Scale(domain=domain, nice=False, zero=False)
     return alt.X(f"{field}:Q", title=title, scale=scale, axis=axis)
 
 
-def grid(results: Iterable[Result], metric: str) -> alt.LayerChart:
+def grid(results: Iterable[Result], metric: str) -> alt.LayerChart | alt.FacetChart:
     """A metric over the grid: a line a block and conditioning, a column a t from 1 to 0, and the
     value in its cell. Blue: higher is better; orange: lower is. A dash: no data.
     """
     rows = rows_of(results, metric)
-    lines = list(dict.fromkeys(f"{row.block} · {row.conditioning}" for row in rows))
     lines = [
         f"{block} · {conditioning}"
         for block in blocks_of(row.block for row in rows)
@@ -382,7 +381,7 @@ def _unit(line: Line, found: Measure, measure: str) -> str:
     return "change of the rest (RMS)" if line.edit == "spatial" else found.unit
 
 
-def trade_off(target: Target) -> alt.LayerChart:
+def trade_off(target: Target) -> alt.LayerChart | alt.FacetChart:
     """To the right, harm: the share of other prompts whose pictures are no longer right. Upwards,
     attack success on prompts that name the target. The lower left corner is the aim; the larger
     marks are the strengths that tuning chose.
@@ -401,12 +400,15 @@ def trade_off(target: Target) -> alt.LayerChart:
         for trade in target.curves[defence]
         if trade.attack.value is not None and trade.aligned.value is not None
     ]
-    names: Mapping[str, list[str]] = {"domain": [plain(name) for name in defences]}
     share = alt.Scale(domain=[0, 1])
     base = alt.Chart(alt.InlineData(data)).encode(
         x=alt.X("harm:Q", title="harm: other prompts not drawn as asked", scale=share),
         y=alt.Y("value:Q", title="attack success: plain prompts show it", scale=share),
-        color=alt.Color("name:N", scale=alt.Scale(**names), legend=alt.Legend(title=None)),
+        color=alt.Color(
+            "name:N",
+            scale=alt.Scale(domain=[plain(name) for name in defences]),
+            legend=alt.Legend(title=None),
+        ),
         tooltip=[*TOOLTIP[:1], alt.Tooltip("strength:Q"), *TOOLTIP[2:], alt.Tooltip("harm:Q")],
     )
     chosen = base.transform_filter(alt.FieldEqualPredicate(field="chosen", equal=True))
