@@ -95,7 +95,7 @@ def test_accuracies_stand_by_task_and_reader_beside_random_weights() -> None:
 
 
 def test_interventions_stand_by_window_and_edit_with_every_control_and_chance() -> None:
-    controls: dict[str, Any] = dict.fromkeys(CONTROLS, figure(0.3, (0.2, 0.5), 24))
+    controls = dict.fromkeys(map(str, CONTROLS), figure(0.3, (0.2, 0.5), 24))
     lines = lines_of(
         [
             staged("spatial", figure(0.9, (0.8, 1.0), 20), controls=controls, chance=0.25),

@@ -105,11 +105,15 @@ def test_the_table_has_chosen_strengths_alone_and_leaves_out_what_is_no_data(run
 
 def test_a_target_is_erased_where_fewer_prompts_show_it_by_whole_intervals(run):
     (verdict,) = verdicts(Study("s", "m", erasures=[run]))
-    best = verdict.best
-    assert best is not None and best.rival is not None
     assert verdict.claim == f"Steering away from {MARKUP} erases it"
-    assert (verdict.holds, best.own.value, best.rival.value) == (True, 0.125, 0.9375)
-    assert best.lead == pytest.approx(0.8375 - 0.225)  # the nearer ends
+    assert verdict.best is not None and verdict.best.rival is not None
+    assert verdict.best.lead is not None
+    assert (verdict.holds, verdict.best.own.value, verdict.best.rival.value) == (
+        True,
+        0.125,
+        0.9375,
+    )
+    assert verdict.best.lead == pytest.approx(0.8375 - 0.225)  # the nearer ends
     points = [
         point("text_edit", 1.0, "plain", "found", 0.8) if p["strength"] == 1.0 else p
         for p in POINTS

@@ -76,17 +76,16 @@ def test_the_rival_of_random_weights_is_their_best_cell_whatever_the_reader(rows
 
 def test_a_verdict_a_task_is_of_the_cell_that_tuning_chose_beside_its_strongest_baseline(rows):
     style, object_ = verdicts(Study("s", "m", results=rows))
-    style_best, object_best = style.best, object_.best
-    assert style_best is not None and object_best is not None
-    assert (style.claim, style.holds, style_best.own.value) == (
+    assert style.best is not None and object_.best is not None
+    assert (style.claim, style.holds, style.best.own.value) == (
         "Updates know the style",
         False,
         0.70,
     )
-    assert style_best.place == "mid · t = 0.00 · uncond, linear probe, updates"
+    assert style.best.place == "mid · t = 0.00 · uncond, linear probe, updates"
     # 0.65 less 0.95, the upper end of random weights' best cell
-    assert (style_best.baseline, style_best.lead) == ("random weights", pytest.approx(-0.30))
-    assert (object_best.baseline, object_best.lead) == ("pixels", pytest.approx(-0.10))
+    assert (style.best.baseline, style.best.lead) == ("random weights", pytest.approx(-0.30))
+    assert (object_.best.baseline, object_.best.lead) == ("pixels", pytest.approx(-0.10))
     (clear,) = verdicts(Study("s", "m", results=rows[:3]))
     assert clear.holds and clear.best is not None and clear.best.baseline == "pixels"
 

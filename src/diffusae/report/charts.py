@@ -127,7 +127,6 @@ def grid(results: Iterable[Result], metric: str) -> alt.LayerChart | alt.FacetCh
     value in its cell. Blue: higher is better; orange: lower is. A dash: no data.
     """
     rows = rows_of(results, metric)
-    lines = list(dict.fromkeys(f"{row.block} · {row.conditioning}" for row in rows))
     lines = [
         f"{block} · {conditioning}"
         for block in blocks_of(row.block for row in rows)
@@ -401,12 +400,15 @@ def trade_off(target: Target) -> alt.LayerChart | alt.FacetChart:
         for trade in target.curves[defence]
         if trade.attack.value is not None and trade.aligned.value is not None
     ]
-    names = [plain(name) for name in defences]
     share = alt.Scale(domain=[0, 1])
     base = alt.Chart(alt.InlineData(data)).encode(
         x=alt.X("harm:Q", title="harm: other prompts not drawn as asked", scale=share),
         y=alt.Y("value:Q", title="attack success: plain prompts show it", scale=share),
-        color=alt.Color("name:N", scale=alt.Scale(domain=names), legend=alt.Legend(title=None)),
+        color=alt.Color(
+            "name:N",
+            scale=alt.Scale(domain=[plain(name) for name in defences]),
+            legend=alt.Legend(title=None),
+        ),
         tooltip=[*TOOLTIP[:1], alt.Tooltip("strength:Q"), *TOOLTIP[2:], alt.Tooltip("harm:Q")],
     )
     chosen = base.transform_filter(alt.FieldEqualPredicate(field="chosen", equal=True))

@@ -23,6 +23,7 @@ from diffusae.report.gathering import Source
 from diffusae.report.pictures import PictureBook
 from diffusae.report.sections import (
     Books,
+    Section,
     composition,
     concepts,
     emergence,
@@ -121,7 +122,9 @@ def render_page(study: Study) -> str:
     )
 
 
-def _tables(results: Sequence[Result], shown: list) -> dict[str, list[tables.MetricTable]]:
+def _tables(
+    results: Sequence[Result], shown: Sequence[Section]
+) -> dict[str, list[tables.MetricTable]]:
     """The table of every metric, by the name of the section that shows it."""
     found: dict[str, list[tables.MetricTable]] = {section.name: [] for section in shown}
     for table in tables.metric_tables(results):
