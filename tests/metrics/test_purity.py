@@ -149,7 +149,7 @@ def test_the_report_shows_accuracies_and_the_purest_latents_of_given_pictures(tm
     page = (tmp_path / "made" / "report" / "index.html").read_text()
     for part in (
         "What the model was given",
-        "Read best: object",
+        "Updates know the object",
         "The purest latents",
         "object fish",
         "fish, left",
