@@ -200,6 +200,17 @@ def test_a_group_that_is_rejected_whole_still_reads(writer, record):
     assert list(read_updates(made.root, manifest, manifest.streams[0], "train")) == []
 
 
+def test_a_finished_group_with_a_turned_bit_is_redone(collection, writer, caplog):
+    root, _ = collection
+    index, group = next(iter(writer().finished_groups().items()))
+    path = root / group.shards[0].path
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert index not in writer().finished_groups()
+    assert "missing or damaged" in caplog.text
+
+
 def test_a_full_disk_stops_cleanly_and_keeps_the_finished_groups(writer, record, monkeypatch):
     made = writer()
     made.write_group(0, [record(0)])

@@ -30,7 +30,13 @@ from diffusae.activations.settings import NumbersName
 from diffusae.activations.stored_numbers import DEFAULT, stored_numbers
 from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError
-from diffusae.files import TEMPORARY_SUFFIX, atomic_write_json, is_left_over, write_sealed
+from diffusae.files import (
+    TEMPORARY_SUFFIX,
+    atomic_write_json,
+    is_left_over,
+    sha256_of,
+    write_sealed,
+)
 from diffusae.parsing import reading, typed
 
 logger = logging.getLogger(__name__)
@@ -99,6 +105,8 @@ class ActivationWriter:
         self.with_images = with_images
         self.subsampling, self.ragged = subsampling, ragged
         self.header = plain_json("the header", header)
+        self._read: set[tuple[str, int]] = set()
+        """Shards that were read and are as written, with their times."""
         self._remove_stale_temporaries()
         self._claim_root()
         sizes = {group.image_size for group in self.finished_groups().values()} - {None}
@@ -172,21 +180,30 @@ class ActivationWriter:
         )
 
     def finished_groups(self) -> dict[int, Group]:
-        """The groups with a journal and shards of the right size. Others must be redone."""
+        """The groups with a journal and shards as they were written. Others must be redone."""
         groups = {}
         for index, group in read_journals(self.root).items():
-            wrong = [
-                shard.path
-                for shard in group.shards
-                if size_of(self.root / shard.path) != shard.bytes
-            ]
+            written = journal_path(self.root, index).stat().st_mtime_ns
+            wrong = [shard.path for shard in group.shards if not self._is_whole(shard, written)]
             if wrong:
                 logger.warning(
-                    "group %d is unfinished; missing or cut: %s", index, ", ".join(wrong)
+                    "group %d is unfinished; missing or damaged: %s", index, ", ".join(wrong)
                 )
             else:
                 groups[index] = group
         return groups
+
+    def _is_whole(self, shard: Shard, journal_ns: int) -> bool:
+        """Whether a shard is as written. One that changed after its journal is read, once."""
+        path = self.root / shard.path
+        if size_of(path) != shard.bytes:
+            return False
+        changed = path.stat().st_mtime_ns
+        if changed <= journal_ns or (shard.path, changed) in self._read:
+            return True
+        if whole := sha256_of(path) == shard.sha256:
+            self._read.add((shard.path, changed))
+        return whole
 
     def write_group(
         self,
