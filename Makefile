@@ -25,7 +25,7 @@ test: setup ## the tests (CPU, no network)
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
-# Some 45 minutes on two slow cores, then more than an hour for the fuzzed readers with 5,000 inputs each.
+# Some 45 minutes on two slow cores, then some 30 for the fuzzed readers with 5,000 inputs each.
 test-faults: setup ## kill, damage and fill small studies; SEED= and TRIALS= repeat a campaign, its table goes into the docs
 	PYTHONPATH=src:tests $(BIN)/python -m faults --trials $(TRIALS) $(if $(SEED),--seed $(SEED)) --write-page
 
