@@ -80,7 +80,7 @@ def test_a_notebook_runs_in_a_kernel_with_its_commands(path, directory, tmp_path
     monkeypatch.setenv(
         "DIFFUSAE_SETTINGS",
         "model.steps=5 sae.d_sae=64 sae.k=4 sae.warmup_steps=0 sae.decay_steps=0 trainer.steps=40"
-        " trainer.validate_every=20 metrics=[reconstruction]",
+        " trainer.validate_every=20 metrics=[cohesion]",
     )
     notebook: Any = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(tmp_path)}}
