@@ -5,14 +5,18 @@ import shlex
 import sys
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from cli_trials import command
+from diffusae.cli import config_directory
 from diffusae.cli.arguments import CommandLine
 from diffusae.cli.quoting import quoted
+from diffusae.steering.trials import steer_faults
+from diffusae.study.study import Study
 
 
 @pytest.fixture
@@ -135,12 +139,20 @@ def test_words_of_a_text_that_was_not_quoted_are_put_together(diffusae):
 def test_any_text_comes_back_from_its_quotes(text):
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         return  # the user's own quotes
+    if text == "???":
+        return  # OmegaConf's mark of a missing value, however it is quoted: see the next test
     (word,) = shlex.split(quoted(f"prompt={text}"))
     read = PARSER.parse_override(word).value()
     assert OmegaConf.create({"text": read}).text == text
 
 
 PARSER = OverridesParser.create()
+
+
+def test_a_prompt_that_omegaconf_takes_as_missing_is_asked_for():
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        cfg = compose("steer", overrides=["prompt='???'", "concept=fish"])
+    assert steer_faults(Study(cfg), by_text=False) == ["prompt is missing; give prompt='...'"]
 
 
 def test_flags_may_stand_between_overrides(monkeypatch, capsys, tmp_path):

@@ -1,6 +1,4 @@
-"""What a process finds around it: a home, a terminal, a disk that takes logs, libraries that talk
-too much.
-"""
+"""The surroundings of a process: home, terminal, and libraries that log too much."""
 
 from __future__ import annotations
 
@@ -15,39 +13,29 @@ from typing import Any
 
 from diffusae.memory import keep_freed_memory
 
-# Devices and tips, told again for every cell; every request to a hub; caches of figures.
+# They log devices and tips for every cell, requests to hubs, and caches of fonts.
 _QUIET = ("pytorch_lightning", "lightning_fabric", "httpx", "httpx2", "matplotlib")
 
 
 def settle() -> None:
-    """Before anything is imported: a home for libraries that keep caches, and streams that take any
-    character.
-    """
-    os.environ["HYDRA_FULL_ERROR"] = (
-        "1"  # errors come to the command as they are, and are told once
-    )
-    for library in (
-        "TRANSFORMERS",
-        "DIFFUSERS",
-    ):  # they warn at every import or load of what does not matter here
+    """Prepare the process before other imports: warnings, a home, streams for any character."""
+    # The command itself reports errors, once.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    # Both libraries warn at imports and loads about what does not matter here.
+    for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     _quieten_warnings()
     _give_home()
-    logging.raiseExceptions = (
-        False  # a log whose reader has gone (`| head`) is no fault of the work
-    )
+    # A log whose reader has gone (`| head`) is no fault of the work.
+    logging.raiseExceptions = False
     for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(
-                errors="backslashreplace"
-            )  # a caption of any language on a terminal of ASCII
+        if (reconfigure := getattr(stream, "reconfigure", None)) is not None:
+            # A caption of any language on an ASCII terminal
+            reconfigure(errors="backslashreplace")
 
 
 def _give_home() -> None:
-    """A container may run as a user without a name and a home, whom half of all libraries cannot do
-    without.
-    """
+    """Give a container's user a name and a home, since many libraries need both."""
     if os.path.expanduser("~") != "~":
         return
     home = tempfile.mkdtemp(prefix="diffusae-home-")
@@ -58,12 +46,9 @@ def _give_home() -> None:
 
 
 def _quieten_warnings() -> None:
-    # Our options of hydra/launcher have the names of the plugins' own, whose types they keep.
-    for message in (
-        ".*LeafSpec.*",
-        ".*smaller than the logging interval.*",
-        r"\s*'hydra/launcher/",
-    ):
+    # The last one: our options of hydra/launcher have the names and types of the plugins' own.
+    messages = (".*LeafSpec.*", ".*smaller than the logging interval.*", r"\s*'hydra/launcher/")
+    for message in messages:
         warnings.filterwarnings("ignore", message=message)
 
 
@@ -73,7 +58,7 @@ def _is_worth_reading(record: logging.LogRecord) -> bool:
 
 
 def quieten() -> None:
-    """After a stage is imported: no bars and warnings of libraries that nobody can act on."""
+    """Silence bars and warnings of libraries that nobody can act on, after a stage is imported."""
     keep_freed_memory()
     # Not by the loggers' levels: Lightning sets its own when it is imported, which may come later.
     for handler in logging.getLogger().handlers:
