@@ -73,7 +73,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Manifest]:
 
 
 def killed_after(monkeypatch: pytest.MonkeyPatch, module: object, name: str, calls: int) -> None:
-    """Call number n of a function of `module` raises, as if the process ended there."""
+    """Call number `calls` of a function of `module` raises, as if the process ended there."""
     own: Callable = getattr(module, name)
     left = [calls]
 
