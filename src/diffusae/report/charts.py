@@ -89,7 +89,9 @@ def curves(results: Iterable[Result], metric: str = "composition") -> alt.FacetC
         color=alt.Color(
             "name:N",
             scale=alt.Scale(domain=series, range=colours),
-            legend=alt.Legend(title=None, orient="top", columns=4, symbolType="stroke"),
+            legend=alt.Legend(
+                title=None, orient="top", columns=4, columnPadding=24, symbolType="stroke"
+            ),
         ),
         opacity=alt.when(picked).then(alt.value(1)).otherwise(alt.value(0.15)),
         tooltip=[alt.Tooltip("block:N"), *TOOLTIP],
@@ -220,7 +222,10 @@ def emergence(lines: Sequence[Curve]) -> alt.VConcatChart:
         other.mark_point(color=GREY, size=40, yOffset=8).encode(
             x="value:Q",
             y=alt.Y("line:N", sort=names),
-            shape=alt.Shape("name:N", legend=alt.Legend(title="other readers", orient="bottom")),
+            shape=alt.Shape(
+                "name:N",
+                legend=alt.Legend(title="other readers", orient="bottom", columnPadding=24),
+            ),
             tooltip=[*TOOLTIP[:1], *TOOLTIP[2:]],
         ),
     ).properties(width=420, height=alt.Step(30))
@@ -275,7 +280,7 @@ def knowledge(results: Iterable[Result]) -> alt.FacetChart:
             scale=alt.Scale(
                 domain=[*blocks, "pixels", "majority"], range=[*colours.values(), GREY, "#b9c0c7"]
             ),
-            legend=alt.Legend(title=None, orient="top", columns=6),
+            legend=alt.Legend(title=None, orient="top", columns=4, columnPadding=24),
         ),
         tooltip=[alt.Tooltip("task:N"), alt.Tooltip("kind:N"), *TOOLTIP],
     )
@@ -337,7 +342,7 @@ def three_stages(lines: Sequence[Line], measure: str) -> alt.FacetChart | None:
     ]
     blocks = block_colours(_blocks(lines))
     colours = [blocks.get(name.removeprefix("concepts, "), "#cc3311") for name in own]
-    legend = alt.Legend(title=None, orient="top", columns=4)
+    legend = alt.Legend(title=None, orient="top", columns=4, columnPadding=24)
     many = [_SHAPES[i % (len(_SHAPES) - 1)] for i in range(len(names) - len(own))]
     shapes = ["diamond"] * len(own) + many
     base = alt.Chart(alt.InlineData(data)).encode(
