@@ -82,6 +82,9 @@ class TogetherDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> TogetherBatches:
         """The batches. Always the same object, which keeps its place."""
+        if self.trainer is not None:
+            for data in self.streams.values():
+                data.place_buffers(self.trainer.strategy.root_device)
         return self._train
 
     def val_dataloader(self) -> list[SequentialBatches]:
