@@ -44,8 +44,8 @@ def test_auto_is_a_fixed_number_on_a_cpu(model: ModelSettings, monkeypatch) -> N
         (3 * GB, 5 * GB, 42 * GB, 16),  # 1 + (33.6 - 3) / 2 = 16.3
         (3 * GB, 5 * GB, 4 * GB, 1),  # .2 of another one
         (3 * GB, 5 * GB, 1 * GB, 1),
-        (GB, GB + 1, 140 * GB, 64),
-        (GB, GB, 140 * GB, 64),
+        (GB, GB + 1, 140 * GB, 128),
+        (GB, GB, 140 * GB, 128),
     ],
 )
 def test_the_largest_power_of_two_that_fits(one: int, two: int, free: int, expected: int) -> None:

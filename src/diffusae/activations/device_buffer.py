@@ -71,7 +71,8 @@ class DeviceBuffer:
         self._piece = max(1, min(PIECE_BYTES // self._row_bytes, -(-vectors // READERS)))
         shape = READERS * self._piece, d_in
         self._staged = [torch.empty(shape, dtype=dtype, pin_memory=self._cuda) for _ in range(2)]
-        self._copied: list[Any] = [None, None]
+        self._staged_places = torch.empty(vectors, dtype=torch.long, pin_memory=self._cuda)
+        self._copied: list[Any] = [None, None, None]  # the events after the copies of staged ones
         self._stream = torch.cuda.Stream(device) if self._cuda else None
         if self._stream is not None:  # freed memory is not used again before its copies are done
             for tensor in (*self._slots, *self._places):
@@ -128,31 +129,41 @@ class DeviceBuffer:
             if before is not None:
                 assert self._stream is not None
                 self._stream.wait_event(before)
+            read: list[tuple[int, list[Future[int]]]] = []
             for number, several in enumerate(iter(lambda: list(islice(pieces, READERS)), [])):
-                staged = self._staged[number % 2]
-                if (earlier := self._copied[number % 2]) is not None:
-                    earlier.synchronize()
-                count = self._read(several, staged)
-                self._slots[slot][done : done + count].copy_(staged[:count], non_blocking=True)
-                self._copied[number % 2] = self._event()
-                done += count
-            places = torch.empty_like(wanted.rows)
-            places[wanted.rows] = torch.arange(done)
-            self._places[slot][:done].copy_(places)
-            return done, self._event()
+                self._await_copy(number % 2)
+                read.append((number % 2, self._begin_reading(several, self._staged[number % 2])))
+                if len(read) == 2:  # while one is read, the next one is looked up
+                    done += self._send(slot, done, *read.pop(0))
+            for last in read:
+                done += self._send(slot, done, *last)
+            self._await_copy(2)
+            self._staged_places[wanted.rows] = torch.arange(done)
+            self._places[slot][:done].copy_(self._staged_places[:done], non_blocking=True)
+            self._copied[2] = self._event()
+            return done, self._copied[2]
 
-    def _read(self, pieces: Iterable[list[Run]], staged: Tensor) -> int:
-        """Read pieces side by side, one after the other in `staged`; the number of vectors."""
+    def _begin_reading(self, pieces: Iterable[list[Run]], staged: Tensor) -> list[Future[int]]:
+        """Read pieces side by side, one after the other in `staged`; each gives its vectors."""
         memory = memoryview(staged.view(-1).view(torch.uint8).numpy())
-        jobs, done = [], 0
+        jobs = []
         for piece in pieces:
-            count = sum(run.vectors for run in piece)
-            part = memory[done * self._row_bytes : (done + count) * self._row_bytes]
-            jobs.append(_readers().submit(_read_runs, piece, part, self._row_bytes))
-            done += count
-        for job in jobs:
-            job.result()
-        return done
+            jobs.append(_readers().submit(_read_runs, piece, memory, self._row_bytes))
+            memory = memory[self._piece * self._row_bytes :]
+        return jobs
+
+    def _send(self, slot: int, done: int, number: int, jobs: list[Future[int]]) -> int:
+        """Copy what is read to the vectors from `done` on; the number of vectors."""
+        count = sum(job.result() for job in jobs)
+        here = self._slots[slot][done : done + count]
+        here.copy_(self._staged[number][:count], non_blocking=True)
+        self._copied[number] = self._event()
+        return count
+
+    def _await_copy(self, number: int) -> None:
+        """Wait until staged memory may be written again."""
+        if (copied := self._copied[number]) is not None:
+            copied.synchronize()
 
     def _copying(self) -> AbstractContextManager[Any]:
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
@@ -162,11 +173,14 @@ class DeviceBuffer:
         return None if self._stream is None else self._stream.record_event()
 
 
-def _read_runs(runs: Iterable[Run], memory: memoryview, row_bytes: int) -> None:
+def _read_runs(runs: Iterable[Run], memory: memoryview, row_bytes: int) -> int:
+    """Read runs one after the other into `memory`; the number of vectors."""
+    vectors = 0
     for run in runs:
-        size = run.vectors * row_bytes
-        run.file.read(run.offset, memory[:size])
-        memory = memory[size:]
+        run.file.read(run.offset, memory[: run.vectors * row_bytes])
+        memory = memory[run.vectors * row_bytes :]
+        vectors += run.vectors
+    return vectors
 
 
 @functools.cache

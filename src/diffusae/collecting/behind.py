@@ -18,7 +18,7 @@ class BrokenOff(Exception):
 
 
 def taken_behind(
-    made: Iterable[Made], take: Callable[[Iterator[Made]], None], *, waiting: int = 2
+    made: Iterable[Made], take: Callable[[Iterator[Made]], None], *, waiting: int = 1
 ) -> None:
     """Run `take` on a second thread over what this thread makes, and return when both are done.
 

@@ -39,14 +39,19 @@ class CodedSplit:
     updates: Tensor
 
 
-def encoder_of(sae: SparseAutoencoder) -> Callable[[Tensor], Codes]:
-    """Encodes vectors of the host on the GPU where there is one; codes are on the host."""
-    if not torch.cuda.is_available():
+def encoder_of(
+    sae: SparseAutoencoder, device: torch.device | str | None = None
+) -> Callable[[Tensor], Codes]:
+    """Encodes vectors of the host on the device, by default on the GPU where there is one. Codes
+    are on the host.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cpu":
         return sae.encode
-    on_gpu = copy.deepcopy(sae).to("cuda")
+    there = copy.deepcopy(sae).to(device)
 
     def encode(vectors: Tensor) -> Codes:
-        values, indices = on_gpu.encode(vectors.to("cuda"))
+        values, indices = there.encode(vectors.to(device))
         return Codes(values.cpu(), indices.cpu())
 
     return encode

@@ -17,7 +17,7 @@ from diffusae.study.model import sampling
 
 log = logging.getLogger(__name__)
 
-LARGEST = 64
+LARGEST = 128
 """The most pictures that `auto` takes."""
 ON_CPU = 8
 """What `auto` takes where there is no CUDA device: a larger batch is not faster there."""
@@ -31,7 +31,7 @@ def pictures_at_once(model: ModelSettings, pipe: Any) -> int:
     """The pictures of one call of the loaded model.
 
     `auto` on a GPU makes one picture and two pictures in two steps, and takes the largest power of
-    two, up to 64, that should fit into the free memory. It measures once for a loaded model.
+    two, up to 128, that should fit into the free memory. It measures once for a loaded model.
     """
     if model.batch_size != "auto":
         return model.batch_size
@@ -45,7 +45,7 @@ def pictures_at_once(model: ModelSettings, pipe: Any) -> int:
 
 
 def largest_fitting(one: int, two: int, free: int) -> int:
-    """The largest power of two, from 1 to 64, of pictures that fit.
+    """The largest power of two, from 1 to 128, of pictures that fit.
 
     Example: one picture takes 3 GB and two take 5 GB, so the first needs 3 GB and each of the
     others 2 GB. Of 40 GB, 32 may be filled: 15 pictures fit, and 8 are taken.
