@@ -15,8 +15,10 @@ from torch import Tensor
 from activations.test_datamodule import epoch_of, module, same
 from activations.test_ragged import collected as ragged_collection
 from activations.test_ragged import data as ragged_data
-from diffusae.activations import datamodule, device_buffer
-from diffusae.activations.datamodule import ActivationDataModule, SequentialBatches, ShuffledBatches
+from diffusae.activations import batches as batches_module
+from diffusae.activations import device_buffer
+from diffusae.activations.batches import SequentialBatches, ShuffledBatches
+from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.activations.device_buffer import lies_on_device
 from diffusae.activations.together import TogetherBatches
 from diffusae.activations.vector_files import OpenFile, Run, VectorFiles, in_pieces
@@ -30,7 +32,7 @@ ROW_BYTES = 8  # 4 numbers of float16
 @pytest.fixture(autouse=True)
 def _pretend(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The pretend device has room; a piece holds two vectors, so chunks come in several rounds."""
-    monkeypatch.setattr(datamodule, "lies_on_device", lambda wanted, *_: wanted != "host")
+    monkeypatch.setattr(batches_module, "lies_on_device", lambda wanted, *_: wanted != "host")
     monkeypatch.setattr(device_buffer, "PIECE_BYTES", 2 * ROW_BYTES)
     monkeypatch.setattr(device_buffer, "READERS", 2)
     with pretend_device():
@@ -112,7 +114,7 @@ def test_ragged_collections_and_every_stored_type_give_the_same(
 def test_validation_batches_are_made_there_too_in_the_order_of_the_shards(
     collection, monkeypatch
 ) -> None:
-    monkeypatch.setattr(datamodule, "_AT_ONCE", 10)  # 18 vectors in batches of 5: 10 and 8
+    monkeypatch.setattr(batches_module, "_AT_ONCE", 10)  # 18 vectors in batches of 5: 10 and 8
     plain, data = module(collection[0]), module(collection[0])
     on_device(data)
     loader = data.val_dataloader()

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from benchmarks.test_sae_step import Ours
 from capture.test_true_size import random_unet
-from diffusae.activations import datamodule
-from diffusae.activations.datamodule import ShuffledBatches
+from diffusae.activations import batches as batches_module
+from diffusae.activations.batches import ShuffledBatches
 from diffusae.activations.device_buffer import READERS
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.schema import CollectedSample, Stream
@@ -145,7 +145,7 @@ def test_batches_from_a_buffer_on_the_device(
     device, row_bytes = torch.device(scale.device), 2 * scale.d_in
     vectors = manifest.vectors(stream, "train")
     if scale.device == "cpu":
-        monkeypatch.setattr(datamodule, "lies_on_device", lambda wanted, *_: wanted == "device")
+        monkeypatch.setattr(batches_module, "lies_on_device", lambda wanted, *_: wanted == "device")
 
     def batches(where: Any) -> ShuffledBatches:
         made = ShuffledBatches(

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from diffusae.activations.datamodule import ActivationDataModule, SequentialBatches, ShuffledBatches
+from diffusae.activations.batches import SequentialBatches, ShuffledBatches
+from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.errors import UserError
 
 
