@@ -163,7 +163,7 @@ def test_batches_from_a_buffer_on_the_device(
     cuda = scale.device == "cuda"
     staged = torch.empty(scale.buffer // 4, scale.d_in, dtype=torch.float16, pin_memory=cuda)
     there = torch.empty_like(staged, device=device)
-    memory = memoryview(staged.view(-1).view(torch.uint8).numpy())
+    memory = staged.view(-1).view(torch.uint8).numpy().data
     paths = [tmp_path / shard.path for shard in manifest.shards(stream.folder, "train")]
     note("limit: page cache to pinned memory, 1 thread", lambda: read_whole(paths, memory, 1))
     name = f"limit: page cache to pinned memory, {READERS} threads"
@@ -206,14 +206,12 @@ def pipeline(scale: Scale) -> Any:
     """Stable Diffusion 1.4's sizes with random weights; on the CPU the miniature."""
     if scale.device == "cpu":
         return load_pipeline(SHIPPED, dtype=torch.float32, device="cpu")
-    vae = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-        latent_channels=4,
-        sample_size=512,
-    )
+    sizes: dict[str, Any] = {
+        "block_out_channels": (128, 256, 512, 512),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+    }
+    vae = AutoencoderKL(layers_per_block=2, latent_channels=4, sample_size=512, **sizes)
     absent: Any = None
     pipe: Any = StableDiffusionPipeline(
         unet=random_unet(),

@@ -1,5 +1,7 @@
 """Edits by hand: the SAE's concept vectors are the axes, so that codes are the update's entries."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -83,7 +85,7 @@ def test_on_a_device_the_codes_of_all_pictures_are_measured_once(axes, monkeypat
     monkeypatch.setattr(torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True)
     with pretend_device():
         axes._apply(lambda tensor: Elsewhere(tensor.detach()))
-        found = PerPicture(changes)(Elsewhere(updates), GRID)
+        found: Any = PerPicture(changes)(Elsewhere(updates), GRID)
     assert measured == [3]
     torch.testing.assert_close(found.here, expected)
 

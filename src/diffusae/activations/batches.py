@@ -177,7 +177,7 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
         first of the next epoch."""
         following = self._order(order.epoch + 1)
         numbers = [(order, chunk) for chunk in range(first, order.chunks)]
-        for at, after in zip(numbers, [*numbers[1:], (following, 0)], strict=True):
+        for at, after in zip(numbers, [*numbers[1:], (following, 0)], strict=False):
             vectors, places = buffer.take(at, partial(self._chunk, *at))
             buffer.fill_ahead(after, partial(self._chunk, *after))
             yield [DeviceRows(vectors, part) for part in places.split(order.sizes(at[1]))]

@@ -145,7 +145,7 @@ class DeviceBuffer:
 
     def _begin_reading(self, pieces: Iterable[list[Run]], staged: Tensor) -> list[Future[int]]:
         """Read pieces side by side, one after the other in `staged`; each gives its vectors."""
-        memory = memoryview(staged.view(-1).view(torch.uint8).numpy())
+        memory = staged.view(-1).view(torch.uint8).numpy().data
         jobs = []
         for piece in pieces:
             jobs.append(_readers().submit(_read_runs, piece, memory, self._row_bytes))
