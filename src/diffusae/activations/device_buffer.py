@@ -155,8 +155,8 @@ class DeviceBuffer:
     def _send(self, slot: int, done: int, number: int, jobs: list[Future[int]]) -> int:
         """Copy what is read to the vectors from `done` on; the number of vectors."""
         count = sum(job.result() for job in jobs)
-        here = self._slots[slot][done : done + count]
-        here.copy_(self._staged[number][:count], non_blocking=True)
+        target = self._slots[slot][done : done + count]
+        target.copy_(self._staged[number][:count], non_blocking=True)
         self._copied[number] = self._event()
         return count
 

@@ -150,7 +150,7 @@ class EpochOrder:
         whole, part, lanes = self._shape(chunk)
         # This rank's share of a batch has `width` rows; the short last batch begins at row `tail`.
         width, tail = part * len(lanes), part * len(lanes) * whole
-        found: list[tuple[range, Tensor]] = []
+        placed: list[tuple[range, Tensor]] = []
         for place, lane in enumerate(lanes):
             number = self.rank + place * self.world_size
             # Vector i of the lane gets the place slot[i] in the lane's own order.
@@ -165,8 +165,8 @@ class EpochOrder:
             left_over = slot >= whole * part
             rows[left_over] = tail + slot[left_over] - whole * part
             tail += int(left_over.sum())
-            found.append((lane, rows))
-        return found
+            placed.append((lane, rows))
+        return placed
 
     def _cut(self, lane: range, rows: Tensor) -> Sequence[Piece]:
         """A lane's vectors image by image: vector v is position v % positions of image

@@ -29,6 +29,8 @@ class OpenFile:
             raise UserError(f"{shard.path} is missing below {root}; {REMEDY}") from None
         self.path = shard.path
         weakref.finalize(self, os.close, self._descriptor)
+        if hasattr(os, "posix_fadvise"):  # the disk begins to read the whole file
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
 
     def read(self, offset: int, memory: memoryview) -> None:
         """Fill `memory` with the file's bytes from `offset` on; `UserError` if it ends before."""
@@ -95,11 +97,12 @@ class VectorFiles:
     def _file(self, shards: Sequence[Shard], number: int) -> OpenFile:
         shard = shards[number]
         if self._open is None or self._open.path != shard.path:
+            file = OpenFile(self.root, shard)
             if shard.path not in self._known:
                 mapped = mapped_shard(self.root, self.manifest, shard, self.stream, self.positions)
                 offsets, rows = zip(*mapped.stretches, strict=True) if len(mapped) else ((), ())
                 self._known[shard.path] = list(offsets), list(accumulate(rows))
-            self._open = OpenFile(self.root, shard)
+            self._open = file
             fetch_next(self.root, shards, number)
         return self._open
 

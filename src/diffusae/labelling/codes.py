@@ -48,10 +48,10 @@ def encoder_of(
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cpu":
         return sae.encode
-    there = copy.deepcopy(sae).to(device)
+    moved = copy.deepcopy(sae).to(device)
 
     def encode(vectors: Tensor) -> Codes:
-        values, indices = there.encode(vectors.to(device))
+        values, indices = moved.encode(vectors.to(device))
         return Codes(values.cpu(), indices.cpu())
 
     return encode
