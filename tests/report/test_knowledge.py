@@ -146,7 +146,7 @@ def test_the_page_has_the_figure_the_table_and_every_cell(rows, study):
         "like it: 2 of 3 cells",
         "Accuracy style updates of every cell",
         "Label entropy style of every cell",
-        "Style of a latent's top pictures: bits",
+        "Style of a latent&#39;s top pictures: bits",
         "The purest latents",
         "active in 2.1 % of pictures",
     ):
