@@ -105,7 +105,10 @@ def test_interventions_are_in_the_grid_have_their_table_and_the_pictures_of_thos
     records = records_of(outputs / "mini" / "wandb", written["overview"])
     last = values_of([record.history.item for record in records if record.HasField("history")][-1])
     assert last["three_stages.nrows"] == 3
-    assert last["three_stages/figure.captions"] == ["Interventions by window"]
+    assert last["three_stages/figure.captions"] == [
+        "Interventions by window: success",
+        "Interventions by window: change",
+    ]
     assert last["grid/spatial_success.nrows"] == 1
     shown = json.dumps(written["workspace"])
     assert "before_after/spatial" in shown
