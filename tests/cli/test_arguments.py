@@ -134,6 +134,20 @@ def test_words_of_a_text_that_was_not_quoted_are_put_together(diffusae):
     assert ended.err.count("prompt=") == 1 and "\"prompt='a red fish'\"" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("words", "printed"),
+    [
+        ("hot dog", '"hot dog"'),
+        ("it costs $5 format=csv", "'it costs $5'"),
+        ("word=hot dog", "\"word='hot dog'\""),
+    ],
+)
+def test_several_bare_words_are_to_be_quoted(diffusae, words, printed):
+    ended = diffusae("concepts", *words.split())
+    assert ended.code == 2 and "quote" in ended.err
+    assert ended.err.splitlines()[-1].strip() == printed
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
 @settings(max_examples=200)
 def test_any_text_comes_back_from_its_quotes(text):

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusae.cli.configs import Composer
-from diffusae.cli.quoting import TEXTS, no_text, swept, text_override, unreadable
+from diffusae.cli.quoting import TEXTS, for_shell, no_text, swept, text_override, unreadable
 from diffusae.errors import UserError, together, unknown
 from diffusae.study.names import name_fault, name_faults
 
@@ -46,7 +46,7 @@ class CommandLine:
             bare: the setting that one word without `=` stands for; None: such a word is refused.
 
         Raises:
-            UserError: flags that there are not, or that would do harm.
+            UserError: flags that there are not, or that would do harm; several bare words.
         """
         from hydra._internal.utils import get_args_parser
 
@@ -69,9 +69,8 @@ class CommandLine:
             else:
                 flags.append(argument)
         sweeps = found.multirun or any(each == "hydra.mode=MULTIRUN" for each in found.overrides)
-        words = [n for n, word in enumerate(found.overrides) if bare and "=" not in word]
-        if len(words) == 1 and found.overrides[words[0]][:1] not in ("+", "~"):
-            found.overrides[words[0]] = text_override(str(bare), found.overrides[words[0]])
+        if bare and not any(override.startswith(f"{bare}=") for override in found.overrides):
+            found.overrides = _with_bare_word(found.overrides, bare)
         return cls(
             tuple(map(_opened, found.overrides)),
             tuple(flags),
@@ -117,6 +116,17 @@ class CommandLine:
             )
         together([*_references(cfg, overrides), *name_faults(cfg)])
         return cfg
+
+
+def _with_bare_word(overrides: Sequence[str], setting: str) -> list[str]:
+    """The one word without `=` as a text of this setting; `UserError` for several such words."""
+    words = [word for word in overrides if "=" not in word and word[:1] not in ("+", "~")]
+    if len(words) > 1:
+        text = " ".join(words)
+        raise UserError(
+            f"{text!r} is {len(words)} words, and one text is taken; quote it:\n  {for_shell(text)}"
+        )
+    return [text_override(setting, word) if word in words else word for word in overrides]
 
 
 def _opened(override: str) -> str:
