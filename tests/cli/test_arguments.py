@@ -5,14 +5,13 @@ import shlex
 import sys
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from cli_trials import command
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.cli.arguments import CommandLine
 from diffusae.cli.quoting import quoted
 from diffusae.steering.trials import steer_faults
@@ -164,8 +163,7 @@ PARSER = OverridesParser.create()
 
 
 def test_a_prompt_that_omegaconf_takes_as_missing_is_asked_for():
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        cfg = compose("steer", overrides=["prompt='???'", "concept=fish"])
+    cfg = compose("steer", overrides=["prompt='???'", "concept=fish"])
     assert steer_faults(Study(cfg), by_text=False) == ["prompt is missing; give prompt='...'"]
 
 

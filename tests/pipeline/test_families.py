@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
 
+from composing import compose
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates
 from diffusae.backbone.describe import describe
 from diffusae.backbone.hookpoints import denoiser_of
-from diffusae.cli import config_directory
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.errors import UserError
 from diffusae.evaluation.result import load_results
@@ -79,8 +78,7 @@ def composed(stage: str, family: str, folder: Path, *overrides: str) -> DictConf
         *LENIENT,
         f"paths.outputs={folder.parent}",
     ]
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose(stage, overrides=[*base, *overrides])
+    return compose(stage, overrides=[*base, *overrides])
 
 
 WHOLE = [

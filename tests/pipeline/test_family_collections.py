@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from composing import compose
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, read_updates
-from diffusae.cli import config_directory
 from diffusae.stages.collect import collect
 from diffusae.stages.train import train
 from diffusae.study.study import Study
@@ -52,18 +51,17 @@ def composed(stage: str, family: str, folder: Path, *overrides: str) -> DictConf
         "sae.d_sae=32",
         "activations.group_size=4",
     ]
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose(
-            stage,
-            overrides=[
-                "debug=tiny",
-                "model=custom",
-                *options,
-                *few,
-                f"paths.outputs={folder.parent}",
-                *overrides,
-            ],
-        )
+    return compose(
+        stage,
+        overrides=[
+            "debug=tiny",
+            "model=custom",
+            *options,
+            *few,
+            f"paths.outputs={folder.parent}",
+            *overrides,
+        ],
+    )
 
 
 def test_given_pictures_of_every_family_are_collected_and_trained_on(

@@ -14,10 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from command import Started
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.files import sha256_of
 from diffusae.runs.record import read_record
 from diffusae.stages.collect import collect
@@ -68,8 +67,7 @@ def collection_of(outputs: Path) -> dict[str, str]:
 def single(tmp_path_factory) -> Path:
     """One process that collects all."""
     outputs = tmp_path_factory.mktemp("single")
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        collect(compose("collect", overrides=[*SMALL, f"paths.outputs={outputs}"]))
+    collect(compose("collect", overrides=[*SMALL, f"paths.outputs={outputs}"]))
     return outputs
 
 

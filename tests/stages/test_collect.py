@@ -2,9 +2,8 @@ import shutil
 from collections import namedtuple
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.collecting import collect as collecting
 from diffusae.collecting.truncation import count_truncated
 from diffusae.errors import UserError
@@ -15,10 +14,9 @@ from diffusae.study.study import Study
 
 
 def study_in(directory, *overrides):
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return Study(
-            compose("collect", overrides=["debug=tiny", f"paths.outputs={directory}", *overrides])
-        )
+    return Study(
+        compose("collect", overrides=["debug=tiny", f"paths.outputs={directory}", *overrides])
+    )
 
 
 @pytest.fixture

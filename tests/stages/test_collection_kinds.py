@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 
+from composing import compose
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, read_images, read_updates
-from diffusae.cli import config_directory
 from diffusae.collecting import collect as collecting
 from diffusae.collecting import pictures as record_pictures
 from diffusae.collecting import texts as record_text
@@ -43,8 +42,7 @@ ONE_SPLIT = "collection.shares={train: 1.0}"
 
 
 def study_in(directory: Path, *overrides: str, stage: str = "collect") -> Study:
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return Study(compose(stage, overrides=[*SMALL, f"paths.outputs={directory}", *overrides]))
+    return Study(compose(stage, overrides=[*SMALL, f"paths.outputs={directory}", *overrides]))
 
 
 def collected(directory: Path, *overrides: str) -> tuple[Study, Manifest]:

@@ -8,10 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
+from composing import compose
 from diffusae.activations.parts import Part
-from diffusae.cli import config_directory
 from diffusae.collecting import collect as collecting
 from diffusae.errors import UserError
 from diffusae.files import sha256_of
@@ -31,13 +30,11 @@ SMALL = [
 
 
 def study_in(directory: Path, *overrides: str) -> Study:
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return Study(
-            compose(
-                "collect",
-                overrides=[*SMALL, f"paths.activations={directory}/activations", *overrides],
-            )
+    return Study(
+        compose(
+            "collect", overrides=[*SMALL, f"paths.activations={directory}/activations", *overrides]
         )
+    )
 
 
 def collect(directory: Path, *overrides: str) -> bool:

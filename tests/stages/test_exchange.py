@@ -2,10 +2,9 @@ import json
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from torch.testing import assert_close
 
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.errors import UserError
 from diffusae.evaluation.result import Estimate, Result, save_results
 from diffusae.runs.record import parent_signature, read_record, run_record
@@ -21,8 +20,7 @@ X = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
 
 
 def config(stage, outputs, *overrides):
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose(stage, overrides=["debug=tiny", f"paths.outputs={outputs}", *overrides])
+    return compose(stage, overrides=["debug=tiny", f"paths.outputs={outputs}", *overrides])
 
 
 @pytest.fixture

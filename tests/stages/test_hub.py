@@ -9,9 +9,8 @@ from functools import cache
 import pytest
 import torch
 from huggingface_hub import constants
-from hydra import compose, initialize_config_dir
 
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.errors import UserError
 from diffusae.hub.repository import HubUnreachable
 from diffusae.runs.record import parent_signature, read_record, run_record
@@ -42,8 +41,7 @@ def hub(monkeypatch, tmp_path):
 
 @cache
 def composed(stage, *overrides):
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose(stage, overrides=["debug=tiny", "paths.outputs=???", *overrides])
+    return compose(stage, overrides=["debug=tiny", "paths.outputs=???", *overrides])
 
 
 def config(stage, outputs, *overrides):
