@@ -5,6 +5,7 @@ everything is planted.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -125,3 +126,9 @@ def place_all(study: Study) -> None:
     place_collection(study.activations)
     place_collection(study.directory / "activations_random", knows=False)
     place_sae(study)
+
+
+def value(row: Any) -> float:
+    """The value of a row that has data."""
+    assert row.value is not None
+    return row.value

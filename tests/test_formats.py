@@ -96,7 +96,6 @@ def foreign_topk(
 def study(tmp_path_factory) -> Path:
     """A thinned collection of the miniature and one SAE, written by the stages themselves."""
     from composing import compose
-
     from diffusae.stages.collect import collect
     from diffusae.stages.train import train
 

@@ -4,7 +4,6 @@ from collections import namedtuple
 import pytest
 
 from composing import compose
-from diffusae.collecting import collect as collecting
 from diffusae.collecting.truncation import count_truncated
 from diffusae.errors import UserError
 from diffusae.prompts.prompt_set import Prompt
@@ -17,14 +16,6 @@ def study_in(directory, *overrides):
     return Study(
         compose("collect", overrides=["debug=tiny", f"paths.outputs={directory}", *overrides])
     )
-
-
-@pytest.fixture
-def unloadable(monkeypatch):
-    def refuse(*_args, **_values):
-        raise AssertionError("the model was loaded")
-
-    monkeypatch.setattr(collecting, "load_model", refuse)
 
 
 def test_too_little_disk_is_refused_before_the_model_loads(tmp_path, monkeypatch, unloadable):

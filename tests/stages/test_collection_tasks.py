@@ -68,14 +68,6 @@ def parts(tmp_path_factory) -> list[Path]:
     return found
 
 
-@pytest.fixture
-def unloadable(monkeypatch):
-    def refuse(*_args, **_values):
-        raise AssertionError("the model was loaded")
-
-    monkeypatch.setattr(collecting, "load_model", refuse)
-
-
 def test_tasks_one_after_the_other_give_the_single_run_byte_for_byte(
     single, tmp_path, caplog, monkeypatch
 ):

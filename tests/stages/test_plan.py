@@ -29,15 +29,6 @@ def composed(directory, *overrides, stage="plan"):
     return compose(stage, overrides=["debug=tiny", f"paths.outputs={directory}", *overrides])
 
 
-@pytest.fixture
-def unloadable(monkeypatch):
-    def refuse(*_args, **_values):
-        raise AssertionError("the model was loaded")
-
-    monkeypatch.setattr(timing, "load_model", refuse)
-    monkeypatch.setattr(collecting, "load_model", refuse)
-
-
 @pytest.fixture(scope="module")
 def collected(tmp_path_factory):
     """A thinned collection of the miniature, really generated."""
