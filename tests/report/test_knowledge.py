@@ -9,7 +9,7 @@ import pytest
 from diffusae.errors import UserError
 from diffusae.report.charts import knowledge
 from diffusae.report.dashboard import KNOWLEDGE_COLUMNS, knowledge_rows
-from diffusae.report.knowledge import READERS, answers_of, by_task, knowledge_metrics, purity_titles
+from diffusae.report.knowledge import READERS, answers_of, by_task, purity_titles
 from diffusae.report.page import render_page
 from diffusae.report.sections.knowledge import verdicts
 from diffusae.report.study import Study
@@ -144,18 +144,11 @@ def test_a_page_without_accuracies_has_no_such_section(study):
     assert 'id="knowledge"' not in render_page(study)
 
 
-def test_metrics_of_knowledge_and_purity_are_told_apart_from_others(rows):
+def test_purity_is_shown_by_the_entropy_of_every_task():
     others = [
         result("mid", 0.0, "cond", figure(1.0, None, 1), metric=name)
         for name in ("composition", "noun_entropy", "label_entropy_style", "sigma_label_style")
     ]
-    assert knowledge_metrics([*rows, *others]) == {
-        "accuracy_style_updates",
-        "accuracy_style_diff_c",
-        "accuracy_object_updates",
-        "label_entropy_style",
-        "sigma_label_style",
-    }
     assert purity_titles(others) == {
         "label_entropy_style": "Style of a latent's top pictures: bits"
     }

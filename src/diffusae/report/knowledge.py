@@ -12,7 +12,7 @@ from diffusae.evaluation.result import Estimate, Result
 from diffusae.report.tables import Row, capital, number, plain, rows_of
 
 PREFIX = "accuracy_"
-_ENTROPY, _SIGMA = "label_entropy_", "sigma_label_"
+_ENTROPY = "label_entropy_"
 READERS = {
     "updates": "linear probe, updates",
     "codes": "linear probe, SAE codes",
@@ -102,13 +102,6 @@ def by_task(results: Iterable[Result]) -> dict[str, dict[str, list[Row]]]:
                 ) from error
             found.setdefault(task, {})[reader] = rows
     return found
-
-
-def knowledge_metrics(results: Iterable[Result]) -> set[str]:
-    """The metrics among the rows whose tables stand in the section of knowledge."""
-    return {
-        metric for row in results if (metric := row.metric).startswith((PREFIX, _ENTROPY, _SIGMA))
-    }
 
 
 def purity_titles(results: Iterable[Result]) -> dict[str, str]:
