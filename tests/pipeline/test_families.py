@@ -28,7 +28,7 @@ from diffusae.stages.steer import steer
 from diffusae.stages.train import train
 from diffusae.steering.edited import EditedPictures, Place, Trial
 from diffusae.study.study import Study
-from tiny_families import FAMILIES, PIXELS, tiny_family
+from tiny_families import FAMILIES, PIXELS
 
 # The miniature's annotator looks at noise here: whatever it believes to see is labelled, however
 # small and far off.
@@ -38,18 +38,6 @@ LENIENT = [
     "dictionary.iou_threshold=0.001",
     "dictionary.activation_threshold=0.0",
 ]
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def folder(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / family
-    tiny_family(family).save_pretrained(folder)
-    return folder
 
 
 def composed(stage: str, family: str, folder: Path, *overrides: str) -> DictConfig:

@@ -7,7 +7,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 from omegaconf import DictConfig
 
 from composing import compose
@@ -16,23 +15,11 @@ from diffusae.activations.reader import load_updates, read_updates
 from diffusae.stages.collect import collect
 from diffusae.stages.train import train
 from diffusae.study.study import Study
-from tiny_families import FAMILIES, PIXELS, T5_TOKENS, tiny_family
+from tiny_families import FAMILIES, PIXELS, T5_TOKENS
 from tiny_pipeline import TOKENS
 
 LAST = {"sd": "text_1", "sdxl": "text2_1", "sd3": "text3_1", "flux": "text2_1", "pixart": "text_1"}
 """The last encoder's last layer."""
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def folder(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / family
-    tiny_family(family).save_pretrained(folder)
-    return folder
 
 
 def composed(stage: str, family: str, folder: Path, *overrides: str) -> DictConfig:

@@ -20,6 +20,7 @@ from composing import compose
 from diffusae.files import sha256_of
 from diffusae.runs.record import read_record
 from diffusae.stages.collect import collect
+from stages.test_collection_tasks import contents
 
 SMALL = [
     "debug=tiny",
@@ -55,12 +56,7 @@ def row_of(table: str, job: str) -> str:
 
 
 def collection_of(outputs: Path) -> dict[str, str]:
-    root = outputs / "tiny" / "activations"
-    return {
-        str(path.relative_to(root)): sha256_of(path)
-        for path in root.rglob("*")
-        if path.is_file() and path.name not in ("run.json", ".lock", ".lock.json")
-    }
+    return contents(outputs / "tiny" / "activations")
 
 
 @pytest.fixture(scope="module")

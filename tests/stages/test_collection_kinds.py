@@ -18,7 +18,6 @@ from diffusae.collecting import pictures as record_pictures
 from diffusae.collecting import texts as record_text
 from diffusae.errors import UserError
 from diffusae.evaluation.result import load_results
-from diffusae.files import sha256_of
 from diffusae.metrics.registry import metric
 from diffusae.runs.record import read_record
 from diffusae.stages import collect as stage
@@ -27,7 +26,9 @@ from diffusae.stages.evaluate import evaluate
 from diffusae.stages.report import report
 from diffusae.stages.train import train
 from diffusae.study.study import Study
-from picture_files import encoded, pixels, put, sample, write_tar
+from picture_files import encoded, pixels, put, sample
+from stages.test_collection_tasks import contents
+from tars import write_tar
 
 SMALL = ["debug=tiny", "model.batch_size=3", "activations.group_size=3", "model.steps=5"]
 WORLD = [
@@ -49,15 +50,6 @@ def collected(directory: Path, *overrides: str) -> tuple[Study, Manifest]:
     study = study_in(directory, *overrides)
     assert stage.collect(study.cfg)
     return study, Manifest.load(study.activations)
-
-
-def contents(study: Study) -> dict[str, str]:
-    root = study.activations
-    return {
-        str(path.relative_to(root)): sha256_of(path)
-        for path in root.rglob("*")
-        if path.is_file() and path.name not in ("run.json", ".lock", ".lock.json")
-    }
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +148,7 @@ def test_a_killed_collection_goes_on_to_the_same_bytes(
     study = study_in(tmp_path, *overrides)
     assert not (study.activations / "manifest.json").exists()
     assert stage.collect(study.cfg)
-    assert contents(study) == contents(whole)
+    assert contents(study.activations) == contents(whole.activations)
     monkeypatch.setattr(collecting, "load_model", None)
     assert not stage.collect(study.cfg)  # finished: nothing loads
 
@@ -164,7 +156,9 @@ def test_a_killed_collection_goes_on_to_the_same_bytes(
 def test_tasks_share_given_pictures_to_the_same_bytes(world, tmp_path: Path) -> None:
     for shard in ("1/2", "0/2"):
         stage.collect(study_in(tmp_path, *WORLD, f"collect.shard={shard}").cfg)
-    found, expected = contents(study_in(tmp_path, *WORLD)), contents(world[0])
+    found, expected = (
+        contents(study.activations) for study in (study_in(tmp_path, *WORLD), world[0])
+    )
     assert {name: found[name] for name in expected} == expected
 
 
