@@ -133,7 +133,7 @@ class _Passing:
         for start in range(0, len(prompts), size):
             batch = prompts[start : start + size]
             pictures = np.stack([self._picture(prompt) for prompt in batch])
-            found = capture_noised(
+            captured = capture_noised(
                 self.pipe,
                 encode_pictures(self.pipe, torch.from_numpy(pictures), batch_size=len(batch)),
                 [prompt.seed for prompt in batch],
@@ -143,13 +143,13 @@ class _Passing:
                 record=self.collection.record,
                 pooled=self.collection.pooled,
             )
-            yield Batch(len(batch), partial(self._records, batch, pictures, found))
+            yield Batch(len(batch), partial(self._records, batch, pictures, captured))
 
     def _records(
         self,
         batch: Sequence[Prompt],
         pictures: UInt8[np.ndarray, "n height width 3"],
-        found: Mapping[tuple[str, float], Tensor],
+        captured: Mapping[tuple[str, float], Tensor],
     ) -> Iterator[CollectedSample]:
         for row, prompt in enumerate(batch):
             given = self.given[prompt.image_id]
@@ -159,7 +159,7 @@ class _Passing:
                 seed=prompt.seed,
                 split=prompt.split,
                 updates={
-                    stream.folder: numbers_of(found[stream.block, stream.timestep][row])
+                    stream.folder: numbers_of(captured[stream.block, stream.timestep][row])
                     for stream in self.streams
                 },
                 image=pictures[row] if prompt.split in SEEN_SPLITS else None,

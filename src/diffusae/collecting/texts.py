@@ -18,7 +18,7 @@ from diffusae.collecting.generation import prompts_hash
 from diffusae.collecting.truncation import count_truncated
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.pictures_at_once import pictures_at_once
-from diffusae.study.settings import TextCollection
+from diffusae.study.settings import GridSettings, TextCollection
 from diffusae.study.streams import source_determines, streams_of
 from diffusae.study.study import Study
 
@@ -64,7 +64,7 @@ class _Encoding:
         self.model, self.pipe = model, pipe
         self.start_token = TextCollection.of(study.cfg).start_token
         known = list_text_layers(pipe, text_tokens=model.text_tokens)
-        self.layers = find_text_layers(known, study.cfg.grid.blocks)
+        self.layers = find_text_layers(known, GridSettings.of(study.cfg).blocks)
         self.streams = streams_of(study, description, lambda t: t, description.tokens)
         limits = {layer.tokenizer: layer.tokens for layer in self.layers.values()}
         self.header = {
@@ -83,20 +83,20 @@ class _Encoding:
         size = pictures_at_once(self.model, self.pipe)
         for start in range(0, len(prompts), size):
             batch = prompts[start : start + size]
-            found = capture_text(
+            captured = capture_text(
                 self.pipe,
                 self.layers,
                 [prompt.text for prompt in batch],
                 text_tokens=self.model.text_tokens,
             )
             # Made here, since the tokenizers are the pipeline's own.
-            records = [self._record(row, prompt, found) for row, prompt in enumerate(batch)]
+            records = [self._record(row, prompt, captured) for row, prompt in enumerate(batch)]
             yield Batch(len(batch), partial(iter, records))
 
-    def _record(self, row: int, prompt: Prompt, found: Mapping[str, Any]) -> CollectedSample:
+    def _record(self, row: int, prompt: Prompt, captured: Mapping[str, Any]) -> CollectedSample:
         updates, positions, tokens = {}, {}, {}
         for stream in self.streams:
-            layer, seen = self.layers[stream.block], found[stream.block]
+            layer, seen = self.layers[stream.block], captured[stream.block]
             tokenizer = getattr(self.pipe, layer.tokenizer)
             ids = seen.ids[row, : int(seen.lengths[row])].tolist()
             first = int(not self.start_token and ids[0] == tokenizer.bos_token_id and len(ids) > 1)

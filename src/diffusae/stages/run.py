@@ -136,12 +136,12 @@ def _stages(studies: Studies) -> set[str]:
 
 def _collections_beside(cells: Iterable[Studies]) -> list[Study]:
     """The other collections that metrics read, each once."""
-    found: dict[str, Study] = {}
+    by_place: dict[str, Study] = {}
     for study in (study for studies in cells for study in studies.values()):
         for beside in runs_beside(study):
             if beside.stage == "collect" and beside.study is not None:
-                found.setdefault(str(beside.directory), beside.study)
-    return list(found.values())
+                by_place.setdefault(str(beside.directory), beside.study)
+    return list(by_place.values())
 
 
 def _part(studies: Studies, everywhere: Sequence[str], common: bool) -> Studies:
