@@ -50,8 +50,8 @@ docs: $(DOCS_READY) ## the documentation as a site in site/; every warning is an
 bench: setup-compare ## ratios of our parts to their limits and to public libraries
 	$(COMPARE_BIN)/python -m pytest tests/benchmarks -m slow -s
 
-bench-gpu: setup-compare ## the same for the training step on a CUDA device
-	$(COMPARE_BIN)/python -m pytest tests/benchmarks/test_gpu_step.py -m gpu -s
+bench-gpu: setup-compare ## the same for the training step and for feeding it, on a CUDA device
+	$(COMPARE_BIN)/python -m pytest tests/benchmarks/test_gpu_step.py tests/benchmarks/test_gpu_feeding.py -m gpu -s
 
 setup: $(READY)
 

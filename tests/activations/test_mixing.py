@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusae.activations.datamodule import ShuffledBatches
+from diffusae.activations.batches import ShuffledBatches
 from diffusae.activations.order import EpochOrder
 from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.shuffle import chunk_of_batches

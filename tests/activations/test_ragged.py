@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffusae.activations.datamodule import ActivationDataModule, SequentialBatches
+from diffusae.activations.batches import SequentialBatches
+from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, read_updates, verify
 from diffusae.activations.schema import CollectedSample, Stream

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from diffusae.activations.datamodule import ActivationDataModule, Reader
+from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, read_updates
 from diffusae.activations.schema import CollectedSample, Stream
+from diffusae.activations.settings import Reader
 from diffusae.activations.stored_numbers import stored_numbers
 from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError

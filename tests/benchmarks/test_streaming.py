@@ -16,10 +16,11 @@ from webdataset.writer import TarWriter
 
 from benchmarks.paired import Work, in_turns
 from benchmarks.test_sae_step import Ours, batch_of, planted_directions
-from diffusae.activations.datamodule import Reader, ShuffledBatches
+from diffusae.activations.batches import ShuffledBatches
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.npy import npy_bytes
 from diffusae.activations.schema import CollectedSample, Stream
+from diffusae.activations.settings import Reader
 from diffusae.activations.writer import ActivationWriter
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -194,8 +196,10 @@ def test_no_prompt_is_refused(pipe) -> None:
 
 
 def test_bytes_are_rounded_to_nearest_and_nonfinite_is_black() -> None:
-    values = np.array([0.0, 0.5 / 255 + 1e-4, 1.0, 1.2, -0.2, np.nan, np.inf], dtype=np.float32)
-    assert to_uint8(values).tolist() == [0, 1, 255, 255, 0, 0, 0]
+    values = [0.0, 0.5 / 255 + 1e-4, 1.0, 1.2, -0.2, math.nan, math.inf, 0.4, 0.6]
+    picture = torch.tensor(values).view(1, 3, 3, 1)
+    # Row by row, the three channels of a pixel side by side.
+    assert to_uint8(picture).tolist() == [[[[0, 255, 0]], [[1, 0, 102]], [[255, 0, 153]]]]
 
 
 def test_what_computes_elsewhere_than_its_weights_lie_is_given_tensors_there(

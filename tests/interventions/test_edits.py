@@ -1,9 +1,12 @@
 """Edits by hand: the SAE's concept vectors are the axes, so that codes are the update's entries."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from diffusae.errors import UserError
+from diffusae.interventions import edits
 from diffusae.interventions.edits import (
     Edit,
     GlobalPush,
@@ -16,6 +19,7 @@ from diffusae.interventions.edits import (
 from diffusae.interventions.regions import Region
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
+from sae.pretend_device import Elsewhere, pretend_device
 
 GRID = (2, 2)
 UPDATES = torch.tensor([[[3.0, 4.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 5.0]]])
@@ -63,6 +67,27 @@ def test_every_picture_gets_its_own_change_and_none_is_left_alone(axes):
     torch.testing.assert_close(changes[2:], move(UPDATES, GRID))
     with pytest.raises(UserError, match="2 pictures need as many changes, got 3"):
         PerPicture([push, None, move])(three[:2], GRID)
+
+
+def test_on_a_device_the_codes_of_all_pictures_are_measured_once(axes, monkeypatch):
+    changes = [
+        GlobalPush(axes, THIRD, strength=2.0),
+        None,
+        SpatialMove(axes, THIRD, Region("top"), strength=1.0),
+    ]
+    updates = UPDATES * torch.tensor([1.0, 2.0, 3.0])[:, None, None]
+    expected = PerPicture(changes)(updates, GRID)
+    measured = []
+    own = edits.code_norms
+    monkeypatch.setattr(
+        edits, "code_norms", lambda sae, all_: measured.append(len(all_)) or own(sae, all_)
+    )
+    monkeypatch.setattr(torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True)
+    with pretend_device():
+        axes._apply(lambda tensor: Elsewhere(tensor.detach()))
+        found: Any = PerPicture(changes)(Elsewhere(updates), GRID)
+    assert measured == [3]
+    torch.testing.assert_close(found.here, expected)
 
 
 def test_a_push_adds_the_same_whatever_the_grid(axes):

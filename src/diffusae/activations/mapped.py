@@ -95,6 +95,11 @@ class MappedShard:
         stored = self._view(start, start + self.numbers.bytes * self.shape[1])
         return self.numbers.decode(stored)[None]
 
+    @cached_property
+    def stretches(self) -> list[tuple[int, int]]:
+        """(first byte in the file, vectors) of every sample; its vectors follow each other."""
+        return [(sample.offset, sample.rows) for sample in self._samples]
+
     def slots(self, index: int) -> tuple[int, int]:
         """The row of `table` of an image's first vector, and the step in rows to its next
         vector."""

@@ -141,10 +141,16 @@ class EpochOrder:
         """Where this rank's vectors of a chunk go: row i of the chunk is row i of its batches, one
         after the other.
         """
+        return [piece for lane, rows in self.lanes(chunk) for piece in self._cut(lane, rows)]
+
+    def lanes(self, chunk: int) -> list[tuple[range, Int[Tensor, " vectors"]]]:
+        """The same as `pieces`, lane by lane: vectors of the epoch, and the rows that they go to.
+        Vector v is position v % positions of image v // positions.
+        """
         whole, part, lanes = self._shape(chunk)
         # This rank's share of a batch has `width` rows; the short last batch begins at row `tail`.
         width, tail = part * len(lanes), part * len(lanes) * whole
-        pieces: list[Piece] = []
+        placed: list[tuple[range, Tensor]] = []
         for place, lane in enumerate(lanes):
             number = self.rank + place * self.world_size
             # Vector i of the lane gets the place slot[i] in the lane's own order.
@@ -159,8 +165,8 @@ class EpochOrder:
             left_over = slot >= whole * part
             rows[left_over] = tail + slot[left_over] - whole * part
             tail += int(left_over.sum())
-            pieces += self._cut(lane, rows)
-        return pieces
+            placed.append((lane, rows))
+        return placed
 
     def _cut(self, lane: range, rows: Tensor) -> Sequence[Piece]:
         """A lane's vectors image by image: vector v is position v % positions of image

@@ -19,8 +19,9 @@ which fit a core's cache."""
 Table = Float[Tensor, "slots d_in"]
 """Every stretch of d_in numbers of a shard that may be a vector (`MappedShard.table`)."""
 
-Place = Callable[[int], tuple[Table, int, int]]
-"""Image i of the epoch -> its table, the slot of its first vector, and the step between slots."""
+Place = Callable[[int], tuple[Table, Int[np.ndarray, " slots"]]]
+"""Vector v of the epoch -> its shard's table, and the slots of v and of the vectors after it in the
+shard."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +56,24 @@ class ScatteredRows:
 def scattered_batches(order: EpochOrder, chunk: int, place: Place) -> list[ScatteredRows]:
     """This rank's batches of one chunk. Within a lane, `place` is called in rising order.
 
-    Example: a piece with start 2, stop 5 of an image whose first vector is slot 208, step 1, puts
-    slots 210, 211, 212 into the rows of the piece.
+    Example: the vectors 2 to 4 of a shard whose first vector is slot 208, step 1, put slots 210,
+    211, 212 into their rows.
     """
     sizes = order.sizes(chunk)
     table, slot = (np.empty(sum(sizes), dtype=np.int64) for _ in range(2))
     tables: list[Table] = []
     numbers: dict[int, int] = {}
-    for piece in order.pieces(chunk):
-        source, first, step = place(piece.image)
-        number = numbers.setdefault(id(source), len(tables))
-        if number == len(tables):
-            tables.append(source)
-        rows = piece.rows.numpy()
-        table[rows] = number
-        slot[rows] = np.arange(first + piece.start * step, first + piece.stop * step, step)
+    for lane, goes_to in order.lanes(chunk):
+        first = lane.start
+        while first < lane.stop:
+            source, slots = place(first)
+            number = numbers.setdefault(id(source), len(tables))
+            if number == len(tables):
+                tables.append(source)
+            count = min(len(slots), lane.stop - first)
+            rows = goes_to[first - lane.start :][:count].numpy()
+            table[rows] = number
+            slot[rows] = slots[:count]
+            first += count
     batches = zip(*(torch.from_numpy(column).split(sizes) for column in (table, slot)), strict=True)
     return [ScatteredRows(tables, *batch) for batch in batches]

@@ -9,6 +9,7 @@ from diffusae.settings import Settings, Within
 
 NumbersName = Literal["float16", "bfloat16", "float32"]
 Reader = Literal["mapped", "webdataset"]
+BufferOn = Literal["auto", "device", "host"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +24,11 @@ class ActivationSettings(Settings, part="activations"):
     """Vectors of a training step, over all processes."""
     buffer_vectors: Annotated[int, Within(1, 10**9)]
     """Vectors of the shuffle buffer."""
+    buffer_on: BufferOn
+    """Where the shuffle buffer lies: in the GPU's memory or in the host's."""
     reader: Reader
     workers: Annotated[int, Within(0, 1000)]
-    """Processes that prepare batches ahead."""
+    """Processes that prepare batches of a buffer on the host ahead."""
     positions_per_image: Annotated[int, Within(1, 10**9)] | None
     """Stored of a training picture; None: its whole grid."""
     max_vectors: Annotated[int, Within(1, 10**15)] | None

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from diffusae.activations.datamodule import ActivationDataModule, SequentialBatches, ShuffledBatches
+from diffusae.activations.batches import SequentialBatches, ShuffledBatches
+from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.errors import UserError
 
 
@@ -82,6 +83,9 @@ class TogetherDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> TogetherBatches:
         """The batches. Always the same object, which keeps its place."""
+        if self.trainer is not None:
+            for data in self.streams.values():
+                data.place_buffers(self.trainer.strategy.root_device)
         return self._train
 
     def val_dataloader(self) -> list[SequentialBatches]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from diffusae.settings import Settings, Within
 
@@ -14,6 +14,16 @@ at all."""
 SchedulerChoice = Literal["ddim", "keep"]
 Quantity = Literal["update", "output"]
 """What is recorded of a block: output minus input, or its output."""
+
+
+@dataclass(frozen=True)
+class WithinOrAuto(Within):
+    """A whole number in a range, or `auto`."""
+
+    def broken(self, value: Any, kind: Any) -> str | None:
+        fault = None if value == "auto" else super().broken(value, int)
+        return fault and f"{fault}, or auto"
+
 
 Scale = Annotated[float, Within(0, 100)]
 Pixels = Annotated[int, Within(8, 8192)]
@@ -45,7 +55,7 @@ class ModelSettings(Settings, part="model"):
     """The length that T5 prompts are padded and cut to; None: the pipeline's own."""
     height: Pixels
     width: Pixels
-    batch_size: Annotated[int, Within(1, 4096)]
-    """Pictures that are made at a time."""
+    batch_size: Annotated[int | Literal["auto"], WithinOrAuto(1, 4096)]
+    """Pictures that are made at a time (`study.pictures_at_once`)."""
     dtype: Literal["float32", "float16", "bfloat16"]
     compile: bool

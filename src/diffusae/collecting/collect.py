@@ -5,7 +5,7 @@ tasks.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +15,15 @@ from typing import Any
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.activations.parts import Part
 from diffusae.activations.reader import discard_damaged, verify
+from diffusae.activations.schema import CollectedSample
 from diffusae.activations.settings import ActivationSettings
 from diffusae.activations.stored_numbers import DEFAULT
 from diffusae.activations.writer import ActivationWriter
 from diffusae.backbone.describe import Description
 from diffusae.backbone.settings import ModelSettings
-from diffusae.collecting.collectors import Collector, collector_of
+from diffusae.collecting.batch import Batch
+from diffusae.collecting.behind import taken_behind
+from diffusae.collecting.collectors import Begun, Collector, collector_of
 from diffusae.collecting.tasks import STAGE as COLLECT_PART
 from diffusae.collecting.tasks import (
     WAIT_S,
@@ -33,7 +36,7 @@ from diffusae.collecting.tasks import (
 )
 from diffusae.errors import UserError
 from diffusae.jobs.out_of_memory import tells_memory
-from diffusae.jobs.progress import progress_bar
+from diffusae.jobs.progress import Advance, progress_bar
 from diffusae.masking import masked_value
 from diffusae.planning.estimate import bytes_finished, estimate
 from diffusae.prompts.prompt_set import Prompt
@@ -152,7 +155,10 @@ def _groups(study: Study) -> Iterator[list[Prompt]]:
 
 
 def _collect(study: Study, ready: _Ready, part: Part | None = None) -> ActivationWriter:
-    """Write every group that is not finished, of one task or of all."""
+    """Write every group that is not finished, of one task or of all.
+
+    Records are encoded, hashed and written while the model makes the next batch.
+    """
     groups = [
         (index, [prompt for prompt in group if prompt.image_id in ready.wanted])
         for index, group in enumerate(_groups(study))
@@ -177,19 +183,53 @@ def _collect(study: Study, ready: _Ready, part: Part | None = None) -> Activatio
     done = sum(len(group) for index, group in groups if index in finished)
     total = sum(len(group) for _, group in groups)
     with progress_bar(collector.what, total=total, done=done) as (advance, _):
-        for index, group in groups:
-            if index not in finished:
-                split = group[0].split
-                records = begun.records(group, advance)
-                left_out = [
-                    stream.folder for stream in begun.streams if not stored_in(stream, split)
-                ]
-                written = writer.write_group(
-                    index, records, with_images=split in SEEN_SPLITS, leave_out=left_out
-                )
-                for rejected in written.rejected:
-                    log.warning("rejected: %s", rejected)
+        taken_behind(
+            _made(begun, [group for group in groups if group[0] not in finished]),
+            lambda made: _write(writer, begun, made, advance),
+        )
     return writer
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Stands before the batches of a group."""
+
+    index: int
+    split: str
+    size: int
+
+
+def _made(begun: Begun, groups: Iterable[tuple[int, list[Prompt]]]) -> Iterator[_Group | Batch]:
+    """Every group, followed by its batches, which the model makes when they are asked for."""
+    for index, group in groups:
+        yield _Group(index, group[0].split, len(group))
+        yield from begun.batches(group)
+
+
+def _write(
+    writer: ActivationWriter, begun: Begun, made: Iterator[_Group | Batch], advance: Advance
+) -> None:
+    """Write groups as their batches come. A group is finished right after its last batch."""
+
+    def records(size: int) -> Iterator[CollectedSample]:
+        while size > 0:
+            batch = next(made)
+            assert isinstance(batch, Batch)
+            yield from batch.records()
+            advance(batch.size)
+            size -= batch.size
+
+    for group in made:
+        assert isinstance(group, _Group)
+        left_out = [stream.folder for stream in begun.streams if not stored_in(stream, group.split)]
+        written = writer.write_group(
+            group.index,
+            records(group.size),
+            with_images=group.split in SEEN_SPLITS,
+            leave_out=left_out,
+        )
+        for rejected in written.rejected:
+            log.warning("rejected: %s", rejected)
 
 
 def _determines(study: Study) -> dict[str, Any]:

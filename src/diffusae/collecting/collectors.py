@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from diffusae.activations.schema import CollectedSample, Stream
+from diffusae.activations.schema import Stream
 from diffusae.backbone.describe import Description
+from diffusae.collecting.batch import Batch
 from diffusae.collecting.generation import CollectGeneration
 from diffusae.collecting.pictures import CollectPictures
 from diffusae.collecting.texts import CollectText
-from diffusae.jobs.progress import Advance
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.study import Study
 
@@ -26,8 +26,8 @@ class Begun(Protocol):
     header: dict[str, Any]
     """What the manifest says of the collection."""
 
-    def records(self, prompts: Sequence[Prompt], advance: Advance) -> Iterator[CollectedSample]:
-        """One record a prompt, all of one split; `advance(count)` is called after every batch."""
+    def batches(self, prompts: Sequence[Prompt]) -> Iterator[Batch]:
+        """What the model gives for these prompts, all of one split and in their order."""
         ...
 
 

@@ -4,11 +4,13 @@ pictures.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -23,11 +25,12 @@ from diffusae.capture.attention import (
     mean_map,
     word_tokens,
 )
-from diffusae.capture.generate import generate
+from diffusae.capture.generate import Generation, generate
+from diffusae.collecting.batch import Batch, numbers_of
 from diffusae.collecting.truncation import count_truncated
-from diffusae.jobs.progress import Advance
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.model import sampling, scheduler_timestep
+from diffusae.study.pictures_at_once import pictures_at_once
 from diffusae.study.settings import GridSettings
 from diffusae.study.streams import (
     ATTENTION,
@@ -80,7 +83,7 @@ def prompts_hash(prompts: Sequence[Prompt]) -> str:
 
 
 class _Generating:
-    """Turns prompts into records, batch by batch."""
+    """Turns prompts into batches of records."""
 
     def __init__(self, study: Study, pipe: Any, description: Description) -> None:
         model = ModelSettings.of(study.cfg)
@@ -88,7 +91,8 @@ class _Generating:
         self.hookpoints = hookpoints_of(study)
         self.finest = finest_grid(study, description)
         adapter = adapter_of(pipe)
-        self.tokenizer, self.tokens = adapter.words(pipe, model.text_tokens)
+        tokenizer, self.tokens = adapter.words(pipe, model.text_tokens)
+        self.tokenizer = copy.deepcopy(tokenizer)  # two threads must not share one
         self.streams = streams_of(
             study, description, lambda t: scheduler_timestep(pipe, adapter, model, t), self.tokens
         )
@@ -101,12 +105,13 @@ class _Generating:
             "truncated_prompts": count_truncated(self.tokenizer, self.tokens, study.prompts),
         }
 
-    def records(self, prompts: Sequence[Prompt], advance: Advance) -> Iterator[CollectedSample]:
-        """One record a prompt; pictures are decoded where someone looks at them later."""
+    def batches(self, prompts: Sequence[Prompt]) -> Iterator[Batch]:
+        """Generate; pictures are decoded where someone looks at them later."""
         streams = [stream for stream in self.streams if stored_in(stream, prompts[0].split)]
         timesteps = sorted({stream.timestep for stream in streams})
-        for start in range(0, len(prompts), self.model.batch_size):
-            batch = prompts[start : start + self.model.batch_size]
+        size = pictures_at_once(self.model, self.pipe)
+        for start in range(0, len(prompts), size):
+            batch = prompts[start : start + size]
             with self._attention(streams, timesteps) as attention:
                 made = generate(
                     self.pipe,
@@ -118,13 +123,6 @@ class _Generating:
                     conditionings=self.grid.conditionings,
                     decode=prompts[0].split in SEEN_SPLITS,
                 )
-            for row, places in made.nonfinite.items():
-                log.warning(
-                    "not finite: %r, seed %d: %s",
-                    batch[row].text,
-                    batch[row].seed,
-                    ", ".join(places),
-                )
             maps = {} if attention is None else self._maps(attention, timesteps)
             tensors = {
                 stream.folder: (
@@ -134,19 +132,25 @@ class _Generating:
                 )
                 for stream in streams
             }
-            for row, prompt in enumerate(batch):
-                yield CollectedSample(
-                    image_id=prompt.image_id,
-                    prompt=prompt.text,
-                    seed=prompt.seed,
-                    split=prompt.split,
-                    updates={
-                        folder: tensor[row].float().numpy() for folder, tensor in tensors.items()
-                    },
-                    image=None if made.images is None else made.images[row],
-                    meta={"word_tokens": self._word_tokens(prompt.text)},
-                )
-            advance(len(batch))
+            yield Batch(len(batch), partial(self._records, batch, made, tensors))
+
+    def _records(
+        self, batch: Sequence[Prompt], made: Generation, tensors: Mapping[str, Tensor]
+    ) -> Iterator[CollectedSample]:
+        for row, places in made.nonfinite.items():
+            log.warning(
+                "not finite: %r, seed %d: %s", batch[row].text, batch[row].seed, ", ".join(places)
+            )
+        for row, prompt in enumerate(batch):
+            yield CollectedSample(
+                image_id=prompt.image_id,
+                prompt=prompt.text,
+                seed=prompt.seed,
+                split=prompt.split,
+                updates={folder: numbers_of(tensor[row]) for folder, tensor in tensors.items()},
+                image=None if made.images is None else made.images[row],
+                meta={"word_tokens": self._word_tokens(prompt.text)},
+            )
 
     def _attention(
         self, streams: Sequence[Stream], timesteps: Sequence[float]

@@ -5,12 +5,14 @@ under one prompt.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from torch import Tensor
 
 from diffusae.activations.schema import CollectedSample
 from diffusae.backbone.adapters import adapter_of
@@ -19,11 +21,12 @@ from diffusae.backbone.latents import encode_pictures
 from diffusae.backbone.random_weights import with_random_denoiser
 from diffusae.backbone.settings import ModelSettings
 from diffusae.capture.noised import capture_noised, prompted
-from diffusae.jobs.progress import Advance
+from diffusae.collecting.batch import Batch, numbers_of
 from diffusae.pictures.decode import fitted
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.given_pictures import undecodable
 from diffusae.study.model import sampling, scheduler_timestep
+from diffusae.study.pictures_at_once import pictures_at_once
 from diffusae.study.settings import PictureCollection
 from diffusae.study.streams import SEEN_SPLITS, hookpoints_of, source_determines, streams_of
 from diffusae.study.study import Study
@@ -90,7 +93,7 @@ class CollectPictures:
 
 
 class _Passing:
-    """Turns pictures into records, batch by batch."""
+    """Turns pictures into batches of records."""
 
     def __init__(self, study: Study, pipe: Any, description: Description, *, skipped: int) -> None:
         model, collection = ModelSettings.of(study.cfg), PictureCollection.of(study.cfg)
@@ -123,14 +126,12 @@ class _Passing:
         asked.pop("steps")
         self.conditions = prompted(pipe, collection.prompt, **asked)
 
-    def records(self, prompts: Sequence[Prompt], advance: Advance) -> Iterator[CollectedSample]:
-        """One record a picture; the pictures themselves are kept where someone looks at them
-        later.
-        """
-        seen = prompts[0].split in SEEN_SPLITS
+    def batches(self, prompts: Sequence[Prompt]) -> Iterator[Batch]:
+        """One pass a batch; the pictures themselves are kept where someone looks at them later."""
         timesteps = {stream.timestep for stream in self.streams}
-        for start in range(0, len(prompts), self.model.batch_size):
-            batch = prompts[start : start + self.model.batch_size]
+        size = pictures_at_once(self.model, self.pipe)
+        for start in range(0, len(prompts), size):
+            batch = prompts[start : start + size]
             pictures = np.stack([self._picture(prompt) for prompt in batch])
             captured = capture_noised(
                 self.pipe,
@@ -142,21 +143,28 @@ class _Passing:
                 record=self.collection.record,
                 pooled=self.collection.pooled,
             )
-            for row, prompt in enumerate(batch):
-                given = self.given[prompt.image_id]
-                yield CollectedSample(
-                    image_id=prompt.image_id,
-                    prompt=prompt.text,
-                    seed=prompt.seed,
-                    split=prompt.split,
-                    updates={
-                        stream.folder: captured[stream.block, stream.timestep][row].float().numpy()
-                        for stream in self.streams
-                    },
-                    image=pictures[row] if seen else None,
-                    meta={"labels": dict(given.labels), "name": given.name},
-                )
-            advance(len(batch))
+            yield Batch(len(batch), partial(self._records, batch, pictures, captured))
+
+    def _records(
+        self,
+        batch: Sequence[Prompt],
+        pictures: UInt8[np.ndarray, "n height width 3"],
+        captured: Mapping[tuple[str, float], Tensor],
+    ) -> Iterator[CollectedSample]:
+        for row, prompt in enumerate(batch):
+            given = self.given[prompt.image_id]
+            yield CollectedSample(
+                image_id=prompt.image_id,
+                prompt=prompt.text,
+                seed=prompt.seed,
+                split=prompt.split,
+                updates={
+                    stream.folder: numbers_of(captured[stream.block, stream.timestep][row])
+                    for stream in self.streams
+                },
+                image=pictures[row] if prompt.split in SEEN_SPLITS else None,
+                meta={"labels": dict(given.labels), "name": given.name},
+            )
 
     def _picture(self, prompt: Prompt) -> UInt8[np.ndarray, "height width 3"]:
         picture = self.given.source.picture(self.given[prompt.image_id].place)

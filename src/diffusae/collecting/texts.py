@@ -4,7 +4,8 @@ stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from diffusae.activations.schema import CollectedSample
@@ -12,10 +13,11 @@ from diffusae.backbone.describe import Description
 from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import find_text_layers, list_text_layers
 from diffusae.capture.text import capture_text
+from diffusae.collecting.batch import Batch, numbers_of
 from diffusae.collecting.generation import prompts_hash
 from diffusae.collecting.truncation import count_truncated
-from diffusae.jobs.progress import Advance
 from diffusae.prompts.prompt_set import Prompt
+from diffusae.study.pictures_at_once import pictures_at_once
 from diffusae.study.settings import GridSettings, TextCollection
 from diffusae.study.streams import source_determines, streams_of
 from diffusae.study.study import Study
@@ -55,7 +57,7 @@ class CollectText:
 
 
 class _Encoding:
-    """Turns captions into records, batch by batch."""
+    """Turns captions into batches of records."""
 
     def __init__(self, study: Study, pipe: Any, description: Description) -> None:
         model = ModelSettings.of(study.cfg)
@@ -76,37 +78,37 @@ class _Encoding:
             ),
         }
 
-    def records(self, prompts: Sequence[Prompt], advance: Advance) -> Iterator[CollectedSample]:
-        """One record a caption, each stream with the tokens that its encoder's tokenizer cuts it
-        into.
-        """
-        for start in range(0, len(prompts), self.model.batch_size):
-            batch = prompts[start : start + self.model.batch_size]
+    def batches(self, prompts: Sequence[Prompt]) -> Iterator[Batch]:
+        """Encode; every stream holds the tokens that its encoder's tokenizer makes of a caption."""
+        size = pictures_at_once(self.model, self.pipe)
+        for start in range(0, len(prompts), size):
+            batch = prompts[start : start + size]
             captured = capture_text(
                 self.pipe,
                 self.layers,
                 [prompt.text for prompt in batch],
                 text_tokens=self.model.text_tokens,
             )
-            for row, prompt in enumerate(batch):
-                updates, positions, tokens = {}, {}, {}
-                for stream in self.streams:
-                    layer, seen = self.layers[stream.block], captured[stream.block]
-                    tokenizer = getattr(self.pipe, layer.tokenizer)
-                    ids = seen.ids[row, : int(seen.lengths[row])].tolist()
-                    first = int(
-                        not self.start_token and ids[0] == tokenizer.bos_token_id and len(ids) > 1
-                    )
-                    updates[stream.folder] = seen.outputs[row, first : len(ids)].float().numpy()
-                    positions[stream.folder] = list(range(first, len(ids)))
-                    tokens[layer.tokenizer] = tokenizer.convert_ids_to_tokens(ids)
-                yield CollectedSample(
-                    image_id=prompt.image_id,
-                    prompt=prompt.text,
-                    seed=prompt.seed,
-                    split=prompt.split,
-                    updates=updates,
-                    positions=positions,
-                    meta={"tokens": tokens},
-                )
-            advance(len(batch))
+            # Made here, since the tokenizers are the pipeline's own.
+            records = [self._record(row, prompt, captured) for row, prompt in enumerate(batch)]
+            yield Batch(len(batch), partial(iter, records))
+
+    def _record(self, row: int, prompt: Prompt, captured: Mapping[str, Any]) -> CollectedSample:
+        updates, positions, tokens = {}, {}, {}
+        for stream in self.streams:
+            layer, seen = self.layers[stream.block], captured[stream.block]
+            tokenizer = getattr(self.pipe, layer.tokenizer)
+            ids = seen.ids[row, : int(seen.lengths[row])].tolist()
+            first = int(not self.start_token and ids[0] == tokenizer.bos_token_id and len(ids) > 1)
+            updates[stream.folder] = numbers_of(seen.outputs[row, first : len(ids)])
+            positions[stream.folder] = list(range(first, len(ids)))
+            tokens[layer.tokenizer] = tokenizer.convert_ids_to_tokens(ids)
+        return CollectedSample(
+            image_id=prompt.image_id,
+            prompt=prompt.text,
+            seed=prompt.seed,
+            split=prompt.split,
+            updates=updates,
+            positions=positions,
+            meta={"tokens": tokens},
+        )

@@ -8,6 +8,7 @@ change acts.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -99,8 +100,27 @@ def concept_direction(sae: SparseAutoencoder, latents: Sequence[int]) -> Float[T
     return F.normalize(sae.directions.detach()[_checked(sae, latents)].sum(dim=0), dim=0)
 
 
+class ByLength(ABC):
+    """A change whose size follows |Z_ij|, the lengths of an autoencoder's codes."""
+
+    sae: SparseAutoencoder
+
+    def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
+        return self.sized(code_norms(self.sae, updates), updates, grid)
+
+    @abstractmethod
+    def sized(
+        self, norms: Float[Tensor, "pictures P"], updates: Updates, grid: tuple[int, int]
+    ) -> Updates:
+        """The change for known |Z_ij|."""
+
+
 class PerPicture:
-    """A change of its own for every picture of a batch; None leaves the picture alone."""
+    """A change of its own for every picture of a batch; None leaves the picture alone.
+
+    On a GPU, the codes of all pictures are measured together. On a CPU every picture is measured
+    alone, so that no bit of it depends on the others.
+    """
 
     def __init__(self, changes: Sequence[Change | None]) -> None:
         self.changes = list(changes)
@@ -110,14 +130,22 @@ class PerPicture:
             raise UserError(
                 f"{len(updates)} pictures need as many changes, got {len(self.changes)}"
             )
-        added = [
-            torch.zeros_like(one) if change is None else change(one, grid)
-            for change, one in zip(self.changes, updates.split(1), strict=True)
-        ]
+        together: dict[SparseAutoencoder, Tensor] = {}
+        if updates.device.type != "cpu":
+            measured = {change.sae for change in self.changes if isinstance(change, ByLength)}
+            together = {sae: code_norms(sae, updates) for sae in measured}
+        added = []
+        for row, (change, one) in enumerate(zip(self.changes, updates.split(1), strict=True)):
+            if change is None:
+                added.append(torch.zeros_like(one))
+            elif isinstance(change, ByLength) and change.sae in together:
+                added.append(change.sized(together[change.sae][row : row + 1], one, grid))
+            else:
+                added.append(change(one, grid))
         return torch.cat(added)
 
 
-class SpatialMove:
+class SpatialMove(ByLength):
     """Adds a direction inside a region and subtracts it outside (Emergence, section 6.1).
 
     Inside: delta_ij + beta |Z_ij| f. Outside: minus the same ("subtract", as in the paper) or
@@ -151,14 +179,17 @@ class SpatialMove:
         self.sae, self.region, self.strength, self.outside = sae, region, strength, outside
         self.direction = direction.detach()
 
-    def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
+    def sized(
+        self, norms: Float[Tensor, "pictures P"], updates: Updates, grid: tuple[int, int]
+    ) -> Updates:
+        """The change for known |Z_ij|."""
         inside = self.region.shares(grid).to(updates.device)
-        sizes = self.strength * code_norms(self.sae, updates)
+        sizes = self.strength * norms
         signs = inside - (1 - inside) if self.outside == "subtract" else inside
         return (signs * sizes)[..., None] * self.direction.to(updates.device)
 
 
-class GlobalPush:
+class GlobalPush(ByLength):
     """Adds a direction everywhere, with a fixed mean over the picture (Emergence, section 6.2).
 
     delta_ij + beta~_ij f with beta~_ij = beta |Z_ij| / mean |Z|: positions with longer codes get
@@ -187,8 +218,10 @@ class GlobalPush:
         self.sae, self.direction = sae, direction.detach()
         self.strength, self.relative = strength, relative
 
-    def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
-        norms = code_norms(self.sae, updates)
+    def sized(
+        self, norms: Float[Tensor, "pictures P"], updates: Updates, grid: tuple[int, int]
+    ) -> Updates:
+        """The change for known |Z_ij|."""
         shares = norms / norms.mean(dim=1, keepdim=True).clamp_min(torch.finfo(norms.dtype).tiny)
         size = torch.ones_like(shares[:, :1])
         if self.relative:

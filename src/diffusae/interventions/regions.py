@@ -40,6 +40,7 @@ class Region:
 
     def __init__(self, name: str | Path) -> None:
         self.name = str(name)
+        self._shares: dict[tuple[int, int], Tensor] = {}
         if self.name in NAMED:
             top, bottom, left, right = (round(_RESOLUTION * share) for share in NAMED[self.name])
             self._mask = torch.zeros(_RESOLUTION, _RESOLUTION)
@@ -55,12 +56,15 @@ class Region:
         Raises:
             UserError: the region covers less than half of every position.
         """
+        if grid in self._shares:
+            return self._shares[grid]
         shares = F.adaptive_avg_pool2d(self._mask[None, None], grid).flatten()
         if float(shares.max()) < 0.5:
             raise UserError(
                 f"the region {self.name} covers no position of a {grid[0]} x {grid[1]} grid by"
                 " half; paint a larger one"
             )
+        self._shares[grid] = shares
         return shares
 
     def mask(self, size: tuple[int, int]) -> Tensor:

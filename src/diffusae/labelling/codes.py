@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -38,6 +39,24 @@ class CodedSplit:
     updates: Tensor
 
 
+def encoder_of(
+    sae: SparseAutoencoder, device: torch.device | str | None = None
+) -> Callable[[Tensor], Codes]:
+    """Encodes vectors of the host on the device, by default on the GPU where there is one. Codes
+    are on the host.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cpu":
+        return sae.encode
+    moved = copy.deepcopy(sae).to(device)
+
+    def encode(vectors: Tensor) -> Codes:
+        values, indices = moved.encode(vectors.to(device))
+        return Codes(values.cpu(), indices.cpu())
+
+    return encode
+
+
 def coded_split(
     study: Study,
     manifest: Manifest,
@@ -57,15 +76,15 @@ def coded_split(
     image_ids: list[str] = []
     codes: list[Codes] = []
     updates = [torch.empty(0, positions, stream.d_in)]
-    samples = read_updates(study.activations, manifest, stream, split)
+    samples, encode = read_updates(study.activations, manifest, stream, split), encoder_of(sae)
     while batch := list(islice(samples, at_once)):
         vectors = torch.from_numpy(np.stack([sample.updates for sample in batch])).float()
         image_ids += [sample.image_id for sample in batch]
-        codes.append(sae.encode(vectors))
+        codes.append(encode(vectors))
         if keep_updates:
             updates.append(vectors)
     if not codes:
-        codes.append(sae.encode(updates[0]))
+        codes.append(encode(updates[0]))
     return CodedSplit(
         image_ids,
         _texts(study, image_ids),
@@ -88,7 +107,7 @@ def coded_samples(
     require_sound(study.activations, manifest, streams=[stream.folder])
     samples = read_updates(study.activations, manifest, stream, split)
     updates = [torch.from_numpy(np.array(sample.updates)).float() for sample in samples]
-    codes = map(sae.encode, updates)
+    codes = map(encoder_of(sae), updates)
     return [(x, values, indices) for x, (values, indices) in zip(updates, codes, strict=True)]
 
 
@@ -107,9 +126,9 @@ def pooled_codes(
     """
     n, positions, _ = updates.shape
     at_once = max(1, MOST_PRE_ACTIVATIONS // (positions * sae.d_sae))
-    pooled = np.zeros((n, sae.d_sae), dtype=np.float32)
+    pooled, encode = np.zeros((n, sae.d_sae), dtype=np.float32), encoder_of(sae)
     for start in range(0, n, at_once):
-        codes = sae.encode(torch.from_numpy(updates[start : start + at_once]).float())
+        codes = encode(torch.from_numpy(updates[start : start + at_once]).float())
         values, indices = codes.values.detach().flatten(1), codes.indices.flatten(1).long()
         sums = torch.zeros(len(values), sae.d_sae).scatter_add_(1, indices, values.float())
         pooled[start : start + at_once] = (sums / positions).numpy()

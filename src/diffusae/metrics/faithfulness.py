@@ -43,6 +43,7 @@ from diffusae.metrics.metric import Embedding, Metric
 from diffusae.sae.storage import load_sae
 from diffusae.settings import Within
 from diffusae.study.model import load_model, sampling, scheduler_timestep
+from diffusae.study.pictures_at_once import pictures_at_once
 from diffusae.study.streams import stream_of
 from diffusae.study.study import Study, build
 
@@ -82,9 +83,7 @@ def faithfulness_rows(
             set(annotation.masks)
             for annotation in annotator.annotate(pictures, list(made.request.prompts))
         ]
-        return EditOutcome(
-            _errors(made.pipe, edit, denoising, study.cfg.model.batch_size), pictures, nouns
-        )
+        return EditOutcome(_errors(made.pipe, edit, denoising), pictures, nouns)
 
     return faithfulness_results(
         outcome(None),
@@ -109,9 +108,9 @@ class Request:
     def __hash__(self) -> int:
         return hash((self.prompts, self.seeds))
 
-    def batches(self) -> list[slice]:
+    def batches(self, pipe: Any) -> list[slice]:
         """The pictures in batches."""
-        size = self.model.batch_size
+        size = pictures_at_once(self.model, pipe)
         return [slice(i, i + size) for i in range(0, len(self.prompts), size)]
 
     def generate(self, pipe: Any, batch: slice) -> np.ndarray:
@@ -135,7 +134,7 @@ class Reference:
     def again(self, edit: Edit) -> np.ndarray:
         """The same pictures under an edit. The steps before it acts are replayed."""
         parts = []
-        for batch, outputs in zip(self.request.batches(), self.outputs, strict=True):
+        for batch, outputs in zip(self.request.batches(self.pipe), self.outputs, strict=True):
             before = [
                 timestep
                 for index, timestep in enumerate(outputs)
@@ -153,7 +152,7 @@ def reference(request: Request) -> Reference:
     """Made once for all cells of a study that one process evaluates."""
     pipe = load_model(request.model)
     pictures, recorded = [], []
-    for batch in request.batches():
+    for batch in request.batches(pipe):
         with recorded_outputs(pipe) as outputs:
             pictures.append(request.generate(pipe, batch))
         recorded.append(outputs)
@@ -198,7 +197,7 @@ def _denoising_inputs(study: Study, manifest: Manifest, pipe: Any, n: int) -> di
     """
     rows = list(islice(read_images(study.activations, manifest, "test"), n))
     model, adapter = ModelSettings.of(study.cfg), adapter_of(pipe)
-    batch = model.batch_size
+    batch = pictures_at_once(model, pipe)
     pictures = torch.from_numpy(np.stack([picture for _, picture, _ in rows]))
     latents = encode_pictures(pipe, pictures, batch_size=batch)
     generators = [torch.Generator().manual_seed(meta["seed"]) for *_, meta in rows]
@@ -206,9 +205,10 @@ def _denoising_inputs(study: Study, manifest: Manifest, pipe: Any, n: int) -> di
     asked = sampling(model)
     asked.pop("steps")
     texts = [meta["prompt"] for *_, meta in rows]
+    noise = first_latents(generators, channels=channels, height=height, width=width)
     return {
-        "latents": latents,
-        "noise": first_latents(generators, channels=channels, height=height, width=width),
+        "latents": latents.split(batch),
+        "noise": noise.split(batch),
         "conditions": [
             conditions(pipe, texts[i : i + batch], study.cell.conditioning, **asked)
             for i in range(0, len(texts), batch)
@@ -217,14 +217,10 @@ def _denoising_inputs(study: Study, manifest: Manifest, pipe: Any, n: int) -> di
     }
 
 
-def _errors(pipe: Any, edit: Edit | None, inputs: dict[str, Any], batch: int) -> Tensor:
-    batches = zip(
-        inputs["latents"].split(batch),
-        inputs["noise"].split(batch),
-        inputs["conditions"],
-        strict=True,
-    )
-    parts = [dict(zip(("latents", "noise", "conditions"), part, strict=True)) for part in batches]
+def _errors(pipe: Any, edit: Edit | None, inputs: dict[str, Any]) -> Tensor:
+    names = ("latents", "noise", "conditions")
+    batches = zip(*(inputs[name] for name in names), strict=True)
+    parts = [dict(zip(names, batch, strict=True)) for batch in batches]
     return torch.cat(
         [denoising_errors(pipe, edit, timestep=inputs["timestep"], **part) for part in parts]
     )

@@ -12,6 +12,7 @@ from diffusae.backbone.settings import ModelSettings
 from diffusae.capture.generate import generate
 from diffusae.sae.module import adam
 from diffusae.study.model import load_model, sampling
+from diffusae.study.pictures_at_once import pictures_at_once
 from diffusae.study.study import Study
 from diffusae.training.train import module_of
 
@@ -31,7 +32,7 @@ def seconds_per_picture(study: Study) -> float:
     model = ModelSettings.of(study.cfg)
     device = _device()
     pipe = load_model(model)
-    batch = study.prompts[: model.batch_size]
+    batch = study.prompts[: pictures_at_once(model, pipe)]
 
     def make(steps: int) -> None:
         generate(

@@ -26,6 +26,7 @@ from diffusae.interventions.windows import Window
 from diffusae.jobs.progress import progress_bar
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.model import load_model, sampling
+from diffusae.study.pictures_at_once import pictures_at_once
 from diffusae.study.study import Study, build
 
 
@@ -128,9 +129,9 @@ class EditedPictures:
 
     def _batches(self, trials: Sequence[Trial]) -> Iterator[Sequence[Trial]]:
         """Trials in their order; no batch holds two that do not go together."""
-        start = 0
+        start, size = 0, pictures_at_once(self.model, self.pipe) if trials else 0
         for end in range(1, len(trials) + 1):
-            full = end - start == self.model.batch_size
+            full = end - start == size
             if end == len(trials) or full or not trials[end].goes_with(trials[start]):
                 yield trials[start:end]
                 start = end

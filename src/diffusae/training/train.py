@@ -116,6 +116,7 @@ def data_of(study: Study) -> ActivationDataModule:
         seed=study.cfg.seed,
         reader=settings.reader,
         workers=settings.workers,
+        buffer_on=settings.buffer_on,
         verify=settings.verify,
     )
 

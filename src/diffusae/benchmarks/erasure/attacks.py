@@ -21,6 +21,7 @@ from diffusae.interventions.token_gradient import TokenGradient, single_words
 from diffusae.prompts.attacks import attacked, names_word, replace_word
 from diffusae.prompts.caption_files import read_rows
 from diffusae.prompts.token_search import SearchResult, allowed_tokens, search_tokens
+from diffusae.study.pictures_at_once import pictures_at_once
 
 
 def in_words(
@@ -104,12 +105,13 @@ class TokenAttack:
         self._captions = [ask.prompt for ask, _ in known]
         pipe = pictures.pipe
         images = torch.from_numpy(np.stack([image for _, image in known]))
+        size = pictures_at_once(pictures.model, pipe)
         self._predictions = GuidedPredictions(
             pipe,
-            encode_pictures(pipe, images, batch_size=pictures.model.batch_size),
+            encode_pictures(pipe, images, batch_size=size),
             [ask.seed for ask, _ in known],
             steps=settings.steps,
-            batch_size=pictures.model.batch_size,
+            batch_size=size,
             **pictures.asked,
         )
         self._wanted = self._predictions([self._captions], no_defence())

@@ -20,6 +20,7 @@ from diffusae.interventions.defences import Defence
 from diffusae.jobs.progress import progress_bar
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.model import load_model, sampling
+from diffusae.study.pictures_at_once import pictures_at_once
 from diffusae.study.study import Study, build
 
 
@@ -118,9 +119,10 @@ class DefendedPictures:
         pictures = self._pictures(asks, defence, what)
         features = getattr(self.annotator, "features", None)
         seen: list[Seen] = []
-        for start in range(0, len(asks), self.model.batch_size):
-            batch = asks[start : start + self.model.batch_size]
-            images = np.stack(pictures[start : start + self.model.batch_size])
+        size = pictures_at_once(self.model, self.pipe)
+        for start in range(0, len(asks), size):
+            batch = asks[start : start + size]
+            images = np.stack(pictures[start : start + size])
             notes = self.annotator.annotate(images, [ask.caption for ask in batch])
             described = None if features is None else np.asarray(features(images).float())
             checked = None if self.check is None else self.check.shows(images)
@@ -162,7 +164,7 @@ class DefendedPictures:
         known = self._plain if defence.only_words else {}
         new = [asked for asked in dict.fromkeys(wanted) if asked not in known]
         images = dict(known)
-        size = self.model.batch_size
+        size = pictures_at_once(self.model, self.pipe)
         with progress_bar(what, total=len(new)) as (advance, _), defence.around(self.pipe):
             for start in range(0, len(new), size):
                 batch = new[start : start + size]

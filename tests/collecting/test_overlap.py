@@ -1,0 +1,108 @@
+"""A collection that is written behind its generation: same bytes, same errors, and no stop loses
+what was made.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from diffusae.activations import hashed_tar
+from diffusae.activations.journal import read_journals
+from diffusae.cli import config_directory
+from diffusae.collecting import collect as collecting
+from diffusae.collecting import generation
+from diffusae.errors import UserError
+from diffusae.files import sha256_of
+from diffusae.stages import collect as stage
+from diffusae.stopping import StopSignal
+
+SMALL = [
+    "debug=tiny",
+    "grid.timesteps=[1.0]",
+    "grid.blocks=[mid]",
+    "model.steps=2",
+    "model.batch_size=2",
+    "activations.group_size=3",  # two batches each
+    "prompts.counts={train: 4, validation: 1, dictionary: 3, tune: 1, test: 3}",
+]
+"""Groups of 3, 1, 1, 3, 1 and 3 pictures: batches 0 and 1, 2, 3, 4 and 5, 6, 7 and 8."""
+
+
+def collect(directory: Path) -> Path:
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        cfg = compose("collect", overrides=[*SMALL, f"paths.outputs={directory}"])
+    stage.collect(cfg)
+    return directory / "tiny" / "activations"
+
+
+def contents(root: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(root)): sha256_of(path)
+        for path in root.rglob("*")
+        if path.is_file() and path.name not in ("run.json", ".lock", ".lock.json")
+    }
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Everything on one thread."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collecting, "taken_behind", lambda made, take: take(iter(made)))
+        return contents(collect(tmp_path_factory.mktemp("plain")))
+
+
+def test_the_bytes_are_those_of_a_collection_on_one_thread(plain, tmp_path: Path) -> None:
+    assert contents(collect(tmp_path)) == plain
+
+
+def ending(generate: Callable, after: int) -> Callable:
+    left = [after]
+
+    def made(*args: object, **values: object) -> object:
+        left[0] -= 1
+        if left[0] < 0:
+            raise StopSignal(15)
+        return generate(*args, **values)
+
+    return made
+
+
+@pytest.mark.parametrize(("batches", "finished"), [(3, [0, 1]), (4, [0, 1, 2]), (5, [0, 1, 2])])
+def test_a_stop_keeps_every_group_whose_batches_were_made(
+    plain, tmp_path: Path, monkeypatch, batches: int, finished: list[int]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(generation, "generate", ending(generation.generate, batches))
+        with pytest.raises(StopSignal):
+            collect(tmp_path)
+    root = tmp_path / "tiny" / "activations"
+    assert sorted(read_journals(root)) == finished
+    assert not list(root.rglob("*.partial"))
+    if batches == 5:  # in the middle of a group
+        assert contents(collect(tmp_path)) == plain
+
+
+def test_a_full_disk_is_told_as_such_and_the_same_command_goes_on(
+    plain, tmp_path: Path, monkeypatch
+) -> None:
+    honest, written = hashed_tar.HashedTar._write, [0]
+
+    def full(tar: hashed_tar.HashedTar, data: bytes) -> None:
+        written[0] += len(data)
+        if written[0] > 600_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        honest(tar, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hashed_tar.HashedTar, "_write", full)
+        with pytest.raises(UserError, match=r"is full: group \d .* finished groups are kept"):
+            collect(tmp_path)
+    root = tmp_path / "tiny" / "activations"
+    assert 0 < len(read_journals(root)) < 6
+    assert not list(root.rglob("*.partial"))
+    assert contents(collect(tmp_path)) == plain
