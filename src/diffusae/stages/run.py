@@ -49,7 +49,11 @@ def run(cfg: DictConfig) -> None:
             collect(beside.cfg)
         if any("annotate" in _stages(studies) for studies in cells.values()):
             annotate(cfg)
-        if cfg.side_by_side:
+        if not cfg.activations.store_training:
+            from diffusae.stages.train_online import train_online
+
+            train_online(cfg)
+        elif cfg.side_by_side:
             from diffusae.stages.train_grid import train_grid
 
             train_grid(cfg)
