@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -65,7 +65,7 @@ class TrainingPictures:
             self._accepted.get(str(index), len(group)) for index, group in enumerate(self.groups)
         )
 
-    def __call__(self, epoch: int, first: int) -> Iterator[Mapping[str, np.ndarray]]:
+    def __call__(self, epoch: int, first: int) -> Generator[Mapping[str, np.ndarray], None, None]:
         image = 0
         for index in order_of_shards(len(self.groups), seed=self.seed, epoch=epoch):
             known = self._accepted.get(str(index))

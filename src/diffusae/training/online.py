@@ -5,7 +5,7 @@ tells how.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 VALIDATION_SPLIT = "validation"
 
-Pictures = Callable[[int, int], Iterator[Mapping[str, np.ndarray]]]
+Pictures = Callable[[int, int], Generator[Mapping[str, np.ndarray], None, None]]
 """pictures(epoch, first): the epoch's accepted pictures from number `first` on, as stream folder ->
 [positions, d_in].
 """
@@ -235,7 +235,7 @@ def train_online(
 def _pass(paces: Sequence[Pace], pictures: Pictures, advance: Callable[[int], None]) -> None:
     """Make the pictures of one epoch, from the first that a pace needs to the last."""
     epoch, image = min(pace.buffer.place for pace in paces)
-    with closing(pictures(epoch, image)) as made:  # type: ignore[type-var]
+    with closing(pictures(epoch, image)) as made:
         for rows in made:
             for pace in paces:
                 pace.take(epoch, image, rows)
