@@ -28,11 +28,11 @@ from diffusae.training import train_grid as together
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-# mid has 64 positions, up 256. An epoch of mid has 7 batches in 2 chunks, of up 28 in 7 chunks.
+# mid has 64 positions, down 256. An epoch of mid has 7 batches in 2 chunks, of down 28 in 7 chunks.
 TINY = [
     "debug=tiny",
     "grid.timesteps=[1.0]",
-    "grid.blocks=[mid,up]",
+    "grid.blocks=[mid,down]",
     "grid.conditionings=[cond]",
     "grid.k=[2,4]",
     "model.steps=2",
@@ -43,11 +43,11 @@ TINY = [
     "sae.ema=0.5",
     "sae.selection_precision=float32",
     "trainer.accelerator=cpu",
-    "+steps={mid: 9, up: 30}",
+    "+steps={mid: 9, down: 30}",
     "trainer.steps=${steps.${block.name}}",
 ]
 UNSTORED = "activations.store_training=false"
-CELLS = [f"{block}-t1.00-cond-k{k}" for block in ("mid", "up") for k in (2, 4)]
+CELLS = [f"{block}-t1.00-cond-k{k}" for block in ("mid", "down") for k in (2, 4)]
 
 
 def composed(directory: Path, *overrides: str, command: str) -> DictConfig:
@@ -69,7 +69,7 @@ def stored(tmp_path_factory) -> Path:
     """The same study with all pictures stored, trained block by block: their steps differ."""
     directory = tmp_path_factory.mktemp("stored")
     collect(composed(directory, command="collect"))
-    for block in ("mid", "up"):
+    for block in ("mid", "down"):
         train_grid(
             composed(directory, f"grid.blocks=[{block}]", f"block={block}", command="train_grid")
         )
@@ -119,7 +119,7 @@ def test_weights_figures_and_configuration_are_those_of_stored_training_to_the_b
 ):
     assert online(tmp_path, unstored)
     assert files(tmp_path) == files(stored)
-    # mid needs one epoch and the first chunk of the next, which are 4 pictures; up needs less.
+    # mid needs one epoch and the first chunk of the next, which are 4 pictures; down needs less.
     assert len(made) == 11
     assert not list((tmp_path / "study" / "sae").glob(".online-*"))
     assert not online(tmp_path, unstored)
@@ -140,7 +140,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_files_without_making_all_pictu
         time.sleep(0.01)
     started.kill(signal.SIGKILL)
     assert started.ended().returncode == -signal.SIGKILL
-    # up has trained on 5 pictures and mid on its first chunk, the first 4.
+    # down has trained on 5 pictures and mid on its first chunk, the first 4.
     assert online(tmp_path, unstored)
     assert files(tmp_path) == files(stored)
     assert len(made) <= made_again_from(4) < 11
@@ -162,7 +162,7 @@ def test_a_stop_within_a_chunk_goes_on_with_its_next_batch(
         killing.setattr(together.Together, "fit", stopped)
         with pytest.raises(KeyError, match="killed"):
             online(tmp_path, unstored)
-    # Picture by picture: up has chunks of 4 batches, and the fourth completes one of mid's as well.
+    # Picture by picture: down has chunks of 4 batches, and the fourth completes one of mid's as well.
     assert calls == [4, 8, 12, 4, 16, 20] and len(made) == 5
     made.clear()
     assert online(tmp_path, unstored)

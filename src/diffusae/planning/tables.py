@@ -259,7 +259,11 @@ def plan_json(
         },
         "seconds": {
             "collect": rates.generation(counted.collected),
-            "make_in_training": rates.generation(counted.made_in_training or 0),
+            **(
+                {}
+                if counted.made_in_training is None
+                else {"make_in_training": rates.generation(counted.made_in_training)}
+            ),
             "train": rates.training_of_all(counted),
         },
     }
