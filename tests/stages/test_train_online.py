@@ -21,6 +21,8 @@ from diffusae.collecting import online as collecting
 from diffusae.errors import UserError
 from diffusae.runs.record import read_record
 from diffusae.stages.collect import collect
+from diffusae.stages.evaluate import evaluate
+from diffusae.stages.export_cell import export_cell
 from diffusae.stages.train_grid import train_grid
 from diffusae.stages.train_online import train_online
 from diffusae.study.study import Study
@@ -84,9 +86,18 @@ def collected(tmp_path_factory) -> Path:
     return directory
 
 
+def unstored_in(collected: Path) -> list[str]:
+    return [UNSTORED, f"paths.activations={collected}/study/activations"]
+
+
 @pytest.fixture
-def made(monkeypatch) -> list[str]:
-    """The training pictures that are made, by id."""
+def unstored(collected) -> list[str]:
+    """Overrides of a study that has these splits."""
+    return unstored_in(collected)
+
+
+def counted(patch: pytest.MonkeyPatch) -> list[str]:
+    """The training pictures that are made from now on, by id."""
     ids: list[str] = []
     fill = collecting.GroupFilling.kept
 
@@ -94,18 +105,27 @@ def made(monkeypatch) -> list[str]:
         ids.append(record.image_id)
         return fill(self, record)
 
-    monkeypatch.setattr(collecting.GroupFilling, "kept", kept)
+    patch.setattr(collecting.GroupFilling, "kept", kept)
     return ids
 
 
 @pytest.fixture
-def unstored(collected) -> list[str]:
-    """Overrides of a study that has these splits."""
-    return [UNSTORED, f"paths.activations={collected}/study/activations"]
+def made(monkeypatch) -> list[str]:
+    return counted(monkeypatch)
 
 
 def online(directory: Path, overrides: list[str]) -> bool:
     return train_online(composed(directory, *overrides, command="train_online"))
+
+
+@pytest.fixture(scope="module")
+def trained(collected, tmp_path_factory) -> tuple[Path, list[str]]:
+    """The study, trained without a stop, and the pictures that were made."""
+    directory = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        ids = counted(patch)
+        assert online(directory, unstored_in(collected))
+    return directory, ids
 
 
 def made_again_from(picture: int) -> int:
@@ -114,21 +134,36 @@ def made_again_from(picture: int) -> int:
     return 11 - max((end for end in accumulate(sizes) if end <= picture), default=0)
 
 
-def test_weights_figures_and_configuration_are_those_of_stored_training_to_the_bit(
-    stored, unstored, collected, tmp_path, made
-):
-    assert online(tmp_path, unstored)
-    assert files(tmp_path) == files(stored)
+def test_weights_figures_and_configuration_are_those_of_stored_training_to_the_bit(stored, trained):
+    directory, ids = trained
+    assert files(directory) == files(stored)
     # mid needs one epoch and the first chunk of the next, which are 4 pictures; down needs less.
-    assert len(made) == 11
-    assert not list((tmp_path / "study" / "sae").glob(".online-*"))
-    assert not online(tmp_path, unstored)
-    record = read_record(tmp_path / "study" / "sae" / CELLS[0])
-    whole = read_record(stored / "study" / "sae" / CELLS[0])
+    assert len(ids) == 11
+
+
+def test_the_records_are_those_of_trainings_whose_parent_is_the_collection_of_the_other_splits(
+    stored, trained, collected, unstored
+):
+    directory, _ = trained
+    assert not list((directory / "study" / "sae").glob(".online-*"))
+    assert not online(directory, unstored)  # all are finished
+    record, whole = (read_record(root / "study" / "sae" / CELLS[0]) for root in (directory, stored))
     collection = read_record(collected / "study" / "activations")
     assert record and whole and collection
     assert (record.stage, record.determines) == ("train", whole.determines)
     assert record.parents == {"collect": collection.signature}
+
+
+def test_evaluation_and_export_take_the_autoencoders_as_any_others(trained, unstored):
+    directory, _ = trained
+    cell = [*unstored, "timestep=early", "block=mid", "sae.k=2"]
+    evaluate(composed(directory, *cell, "evaluation=reconstruction", command="evaluate"))
+    results = directory / "study" / "evaluation" / "reconstruction" / CELLS[0] / "results.json"
+    named = {row["metric"]: row for row in json.loads(results.read_text())}
+    assert named["explained_variance"]["baselines"].keys() >= {"pca"}
+    export_cell(composed(directory, *cell, command="export"))
+    card = next((directory / "study" / "export").rglob("README.md")).read_text()
+    assert "made while training, not stored" in card
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_files_without_making_all_pictures_again(
@@ -162,7 +197,7 @@ def test_a_stop_within_a_chunk_goes_on_with_its_next_batch(
         killing.setattr(together.Together, "fit", stopped)
         with pytest.raises(KeyError, match="killed"):
             online(tmp_path, unstored)
-    # Picture by picture: down has chunks of 4 batches, and the fourth completes one of mid's as well.
+    # Picture by picture: a chunk of down is a picture, and the fourth also completes one of mid.
     assert calls == [4, 8, 12, 4, 16, 20] and len(made) == 5
     made.clear()
     assert online(tmp_path, unstored)
