@@ -112,7 +112,7 @@ def test_the_small_experiment_fits_its_hundred_gigabytes(tmp_path, capsys):
     assert "24 positions" in shown  # as configured
 
 
-def test_without_stored_training_pictures_one_epoch_makes_no_more_and_a_fifth_of_the_disk_is_left(
+def test_without_stored_training_pictures_one_epoch_makes_no_more_and_a_quarter_of_the_disk_is_left(
     paper, tmp_path, capsys
 ):
     online = planned(tmp_path, "paper_sd14_online")
@@ -123,7 +123,7 @@ def test_without_stored_training_pictures_one_epoch_makes_no_more_and_a_fifth_of
     assert stored["bytes"] == paper["bytes"]["updates"] + paper["bytes"]["pictures_at_most"]
     assert made["bytes"] == online["bytes"]["updates"] + online["bytes"]["pictures_at_most"]
     # 45,700 of 245,700 pictures, and attention and PNG are of these alone.
-    assert 0.18 < made["bytes"] / stored["bytes"] < 0.22
+    assert 0.21 < made["bytes"] / stored["bytes"] < 0.24
     assert online["seconds"] == {
         "collect": pytest.approx(3.02 * 45_700),
         "make_in_training": pytest.approx(3.02 * 200_000),
