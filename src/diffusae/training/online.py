@@ -159,7 +159,11 @@ class Pace:
             verify=settings.verify,
         )
         self.together = Together(
-            studies, directory, self.data, stream_of=lambda study: study.cell.folder
+            studies,
+            directory,
+            self.data.streams,
+            self.data,
+            stream_of=lambda study: study.cell.folder,
         )
         self.done = not self.together.waiting
 

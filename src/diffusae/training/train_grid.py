@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
-from torch import Tensor
 
-from diffusae.activations.datamodule import ActivationDataModule
+from diffusae.activations.datamodule import ActivationDataModule, SequentialBatches
 from diffusae.activations.schema import Stream
 from diffusae.activations.together import TogetherDataModule
 from diffusae.errors import UserError
@@ -93,20 +92,15 @@ def trainings_together(directory: Path, studies: Mapping[str, Study]) -> list[st
 
 
 class StreamData(Protocol):
-    """What a training needs to know of one stream's batches."""
+    """What a training needs to know of one stream."""
 
-    stream: Stream
-    batches_of_epoch: int
+    @property
+    def stream(self) -> Stream: ...
 
-    def val_dataloader(self) -> Iterable[Tensor]: ...
+    @property
+    def batches_of_epoch(self) -> int: ...
 
-
-class StreamsData(Protocol):
-    """A Lightning data module of several streams."""
-
-    streams: Mapping[str, StreamData]
-
-    def prepare_data(self) -> None: ...
+    def val_dataloader(self) -> SequentialBatches: ...
 
 
 class Together:
@@ -118,26 +112,27 @@ class Together:
     Args:
         studies: name -> training. All take equally many steps.
         directory: for their common checkpoints.
-        data: a Lightning data module that gives {stream: batch}.
-        stream_of: the name of a study's stream in `data`.
+        streams: stream -> its validation batches, and more.
+        data: gives the batches of training, {stream: vectors}.
+        stream_of: the name of a study's stream.
     """
 
     def __init__(
         self,
         studies: Mapping[str, Study],
         directory: Path,
-        data: StreamsData,
+        streams: Mapping[str, StreamData],
+        data: pl.LightningDataModule,
         *,
         stream_of: Callable[[Study], str] = lambda study: study.cell.key,
     ) -> None:
         # Not of the command's own cell: steps may depend on the block.
         self.cfg = next(iter(studies.values())).cfg
-        self.settings, self.data = TrainerSettings.of(self.cfg), data
+        self.settings = TrainerSettings.of(self.cfg)
+        self.streams, self.data = streams, data
         pl.seed_everything(self.cfg.seed, verbose=False)
         self.members = {
-            name: Member(
-                stream_of(study), module_of(study, data.streams[stream_of(study)].stream.d_in)
-            )
+            name: Member(stream_of(study), module_of(study, streams[stream_of(study)].stream.d_in))
             for name, study in studies.items()
         }
         self.module = SideBySide(self.members)
@@ -165,7 +160,7 @@ class Together:
             self._from = self.checkpoints.resume()
             if self._from is None:
                 for member in self.members.values():
-                    stream = self.data.streams[member.stream]
+                    stream = self.streams[member.stream]
                     member.module.initialise(next(iter(stream.val_dataloader())))
             else:
                 log.info("%d trainings go on from step %d", len(self.members), self.step)
@@ -178,7 +173,7 @@ class Together:
     def fit(self, until: int | None = None, *, progress: bool = True) -> None:
         """Train to the end, or pause after the step `until` with a checkpoint."""
         batches = {
-            name: self.data.streams[member.stream].batches_of_epoch
+            name: self.streams[member.stream].batches_of_epoch
             for name, member in self.members.items()
         }
         stop, pause = StopTogether(self.checkpoints.save), Pause(until, self.checkpoints.save)
@@ -191,7 +186,7 @@ class Together:
         with one_command(stop), suppress(Paused):
             trainer.fit(
                 self.module,
-                datamodule=self.data,  # type: ignore[arg-type]
+                datamodule=self.data,
                 ckpt_path=None if self._from is None else self._from.path,
                 weights_only=True,
             )
@@ -206,7 +201,7 @@ class Together:
         measured = {name: last_validation(path) for name, path in self.metrics.items()}
         for name, study in self.waiting.items():
             member = self.members[name]
-            stream = self.data.streams[member.stream].stream
+            stream = self.streams[member.stream].stream
             save_trained(study, member.module, stream, measured[name])
         self._records.close()
         for name, study in self.waiting.items():
@@ -222,6 +217,7 @@ def train_together(studies: Mapping[str, Study], directory: Path) -> None:
         if study.cell.key not in streams:
             streams[study.cell.key] = data_of(study)
     steps = TrainerSettings.of(next(iter(studies.values())).cfg).steps
-    with Together(studies, directory, TogetherDataModule(streams, steps=steps)) as together:
+    data = TogetherDataModule(streams, steps=steps)
+    with Together(studies, directory, streams, data) as together:
         together.fit()
         together.save()
