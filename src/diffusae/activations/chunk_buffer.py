@@ -24,8 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from diffusae.activations.order import EpochOrder
-from diffusae.activations.scattered import ScatteredRows, scattered_batches
+from diffusae.activations.order import EpochOrder, check_sizes
+from diffusae.activations.scattered import Place, ScatteredRows, scattered_batches
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class ChunkBuffer:
         )
         self._begin, self._filled = self._begin + self._filled, 0
 
-    def _place_in(self, table: torch.Tensor):
+    def _place_in(self, table: torch.Tensor) -> Place:
         """Where a picture's vectors lie. The first picture of a chunk may begin before it."""
         return lambda image: (table, image * self.positions - self._begin, 1)
 
@@ -175,7 +175,11 @@ def pictures_needed(
 
     >>> pictures_needed(9, images=10, positions=4, batch_size=5, buffer_vectors=20)
     15
+
+    Raises:
+        UserError: the buffer is smaller than a batch.
     """
+    check_sizes(batch_size=batch_size, buffer_vectors=buffer_vectors)
     vectors = images * positions
     epochs, rest = divmod(steps, math.ceil(vectors / batch_size))
     whole = buffer_vectors // batch_size
