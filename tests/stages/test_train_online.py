@@ -46,7 +46,7 @@ TINY = [
     "sae.selection_precision=float32",
     "trainer.accelerator=cpu",
     "+steps={mid: 9, down: 30}",
-    "trainer.steps=${steps.${block.name}}",
+    'trainer.steps="${steps.${block.name}}"',
 ]
 UNSTORED = "activations.store_training=false"
 CELLS = [f"{block}-t1.00-cond-k{k}" for block in ("mid", "down") for k in (2, 4)]
