@@ -201,8 +201,7 @@ class Pace:
         first = chunk.epoch * self.buffer.batches_of_epoch + chunk.first
         until = min(self.steps, first + len(chunk))
         self.data.batches.first, self.data.batches.chunk = first, chunk
-        count = len(self.together.members)
-        with at_work(f"training of {count} SAEs up to step {until} of {self.steps}"):
+        with at_work(f"training up to step {until} of {self.steps}"):
             self.together.fit(until, progress=False)
         if until == self.steps:
             self.done = True
