@@ -17,6 +17,7 @@ from diffusae.jobs.faults import is_users, reason
 from diffusae.jobs.outcomes import JobOutcome, print_outcomes
 from diffusae.jobs.progress import at_work, progress_bar
 from diffusae.labelling.label import label_cell, labelled, word_embedding
+from diffusae.memory import importing
 from diffusae.metrics.evaluate import evaluate_cell, evaluated, runs_beside
 from diffusae.metrics.metric import Embedding
 from diffusae.metrics.registry import metric
@@ -176,7 +177,8 @@ def _trained_beside(studies: Studies) -> Iterator[Study]:
 
 
 def _carry_out(studies: Studies, embedding: Embedding, *, label: bool) -> None:
-    from diffusae.training.train import train_cell  # Lightning, which takes seconds to import
+    with importing():
+        from diffusae.training.train import train_cell  # Lightning, which takes seconds to import
 
     one = _one(studies)
     for twin in twin_of(one):
