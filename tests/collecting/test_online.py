@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ REJECTED = {"p01", "p06", "p07"}
 class Toy:
     """Makes pictures, and tells which it was asked for."""
 
-    def __init__(self, *, rejected: set[str] = frozenset()) -> None:
+    def __init__(self, *, rejected: Set[str] = frozenset()) -> None:
         self.rejected, self.made = rejected, []
 
     def __call__(self, prompts: Sequence[Prompt]) -> Iterator[CollectedSample]:
@@ -89,7 +90,7 @@ def test_the_batches_of_three_epochs_are_those_of_stored_shards_to_the_bit(
     manifest = stored(tmp_path / "stored", Toy(rejected=rejected), dtype, kept)
     made = pictures(tmp_path, Toy(rejected=rejected), dtype, kept)
     for stream in STREAMS:
-        sizes = {"batch_size": 4, "buffer_vectors": 18, "seed": SEED}
+        sizes: Any = {"batch_size": 4, "buffer_vectors": 18, "seed": SEED}
         expected = ShuffledBatches(
             tmp_path / "stored", manifest=manifest, stream=stream, split="train", **sizes
         )

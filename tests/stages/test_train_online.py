@@ -186,7 +186,7 @@ def test_a_stop_within_a_chunk_goes_on_with_its_next_batch(
 ):
     fit, calls = together.Together.fit, []
 
-    def stopped(self, until=None, **given):
+    def stopped(self, until, **given):
         calls.append(until)
         if len(calls) < 6:
             return fit(self, until, **given)
