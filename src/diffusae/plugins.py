@@ -88,13 +88,13 @@ def part_of(group: str, target: object) -> Part | None:
 
 def options() -> dict[str, Path]:
     """{package: its folder `conf` with options of groups}, of every package that has one."""
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for package in dict.fromkeys(part.package for group in GROUPS for part in parts(group)):
         spec = find_spec(package)  # of a package at the top, which is not imported for it
         for place in (spec.submodule_search_locations or []) if spec is not None else []:
             if (Path(place) / "conf").is_dir():
-                found[package] = Path(place) / "conf"
-    return found
+                folders[package] = Path(place) / "conf"
+    return folders
 
 
 @cache

@@ -15,8 +15,7 @@ from cli_trials import command
 from diffusae.cli import config_directory
 from diffusae.cli.arguments import CommandLine
 from diffusae.cli.quoting import quoted
-from diffusae.steering.trials import steer_faults
-from diffusae.study.study import Study
+from diffusae.steering.settings import SteerSettings
 
 
 @pytest.fixture
@@ -152,7 +151,8 @@ PARSER = OverridesParser.create()
 def test_a_prompt_that_omegaconf_takes_as_missing_is_asked_for():
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         cfg = compose("steer", overrides=["prompt='???'", "concept=fish"])
-    assert steer_faults(Study(cfg), by_text=False) == ["prompt is missing; give prompt='...'"]
+    faults = [fault for _, fault in SteerSettings.faults_in(cfg)]
+    assert faults == ["prompt is missing; give prompt='...'"]
 
 
 def test_flags_may_stand_between_overrides(monkeypatch, capsys, tmp_path):

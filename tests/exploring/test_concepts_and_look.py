@@ -115,7 +115,7 @@ def test_look_writes_the_maps_of_a_concept_over_t_beside_the_picture(looked, stu
     cell = study.cell("down", t=0.5)
     assert torch.allclose(maps[cell.name], run.maps(cell, "fish").values)
     about = json.loads((looked / "look.json").read_text())
-    assert [(each["t"], each["latents"]) for each in about["cells"]] == [(1.0, [3, 7]), (0.5, [5])]
+    assert [(cell["t"], cell["latents"]) for cell in about["cells"]] == [(1.0, [3, 7]), (0.5, [5])]
     with Image.open(looked / "picture.png") as picture:
         assert np.array_equal(np.asarray(picture), run.picture)
     assert (looked / "look.png").is_file()

@@ -49,9 +49,9 @@ def test_every_cell_of_a_notebook_runs_on_a_finished_study(path, directory, tmp_
 
 
 def test_every_command_of_a_study_of_ones_own_composes_and_passes_the_checks():
-    found = commands(ROOT / "notebooks" / "a_study_of_ones_own.ipynb")
-    assert [stage for stage, *_ in found] == ["plan", "run"]
-    for stage, *overrides in found:
+    given = commands(ROOT / "notebooks" / "a_study_of_ones_own.ipynb")
+    assert [stage for stage, *_ in given] == ["plan", "run"]
+    for stage, *overrides in given:
         with initialize_config_dir(str(config_directory()), version_base="1.3"):
             Study(compose(stage, overrides=overrides)).check()
 

@@ -136,7 +136,7 @@ def test_figures_and_strips_of_steering_are_evaluated(trained):
         trials["concept"].isin(["neon"]) & trials["prompt"].str.contains("neon")
     ].all()
     cases = load_examples(directory)
-    assert [each.case for each in cases] == [
+    assert [case.case for case in cases] == [
         "away from neon",
         "towards neon",
         "away from night",

@@ -151,14 +151,16 @@ def test_no_expression_of_a_chart_holds_text_from_outside() -> None:
     def expressions(part: Any) -> list[str]:
         if isinstance(part, dict):
             own = [part[key] for key in ("expr", "calculate", "filter", "test") if key in part]
-            return [str(each) for each in own if isinstance(each, str)] + [
+            return [str(text) for text in own if isinstance(text, str)] + [
                 text
                 for key, value in part.items()
                 if key != "datasets"
                 for text in expressions(value)
             ]
         return (
-            [text for each in part for text in expressions(each)] if isinstance(part, list) else []
+            [text for entry in part for text in expressions(entry)]
+            if isinstance(part, list)
+            else []
         )
 
     hostile = [

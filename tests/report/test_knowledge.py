@@ -11,18 +11,11 @@ from matplotlib.colors import same_color
 
 from diffusae.errors import UserError
 from diffusae.report.dashboard import KNOWLEDGE_COLUMNS, knowledge_rows
-from diffusae.report.knowledge import (
-    READERS,
-    answers_of,
-    by_task,
-    knowledge_chart,
-    knowledge_metrics,
-    purity_titles,
-)
+from diffusae.report.knowledge import READERS, answers_of, by_task, knowledge_chart
 from diffusae.report.page import render_page
 from diffusae.report.sections.knowledge import verdicts
-from diffusae.report.study import Study
-from report.rows import figure, result
+from diffusae.report.study import FinishedStudy
+from report.rows import figure, measured, result
 
 BASELINES = {"majority": figure(0.2, (0.15, 0.25), 100), "pixels": figure(0.4, (0.3, 0.5), 100)}
 
@@ -75,7 +68,7 @@ def test_the_rival_of_random_weights_is_their_best_cell_whatever_the_reader(rows
 
 
 def test_a_verdict_a_task_is_of_the_cell_that_tuning_chose_beside_its_strongest_baseline(rows):
-    style, object_ = verdicts(Study("s", "m", results=rows))
+    style, object_ = verdicts(FinishedStudy("s", "m", results=rows))
     assert style.best is not None and object_.best is not None
     assert (style.claim, style.holds, style.best.own.value) == (
         "Updates know the style",
@@ -86,7 +79,7 @@ def test_a_verdict_a_task_is_of_the_cell_that_tuning_chose_beside_its_strongest_
     # 0.65 less 0.95, the upper end of random weights' best cell
     assert (style.best.baseline, style.best.lead) == ("random weights", pytest.approx(-0.30))
     assert (object_.best.baseline, object_.best.lead) == ("pixels", pytest.approx(-0.10))
-    (clear,) = verdicts(Study("s", "m", results=rows[:3]))
+    (clear,) = verdicts(FinishedStudy("s", "m", results=rows[:3]))
     assert clear.holds and clear.best is not None and clear.best.baseline == "pixels"
 
 
@@ -137,16 +130,15 @@ def test_the_page_has_the_figure_the_table_and_every_cell(rows, study):
         metric="label_entropy_style",
         higher_is_better=False,
     )
-    page = render_page(
-        replace(
-            study,
-            results=[*rows, entropy],
-            given=True,
-            pure=study.concepts[:1],
-            predictions=(),
-            concepts=(),
-        )
+    given = replace(
+        study,
+        results=[*rows, entropy],
+        given=True,
+        pure=study.concepts[:1],
+        predictions=(),
+        concepts=(),
     )
+    page = render_page(measured(given))
     for part in (
         "Which block and which moment know what?",
         "What the model was given",
@@ -154,6 +146,7 @@ def test_the_page_has_the_figure_the_table_and_every_cell(rows, study):
         "like it: 2 of 3 cells",
         "Accuracy style updates of every cell",
         "Label entropy style of every cell",
+        "Style of a latent&#39;s top pictures: bits",
         "The purest latents",
         "active in 2.1 % of pictures",
     ):
@@ -165,23 +158,6 @@ def test_the_page_has_the_figure_the_table_and_every_cell(rows, study):
 
 def test_a_page_without_accuracies_has_no_such_section(study):
     assert 'id="knowledge"' not in render_page(study)
-
-
-def test_metrics_of_knowledge_and_purity_are_told_apart_from_others(rows):
-    others = [
-        result("mid", 0.0, "cond", figure(1.0, None, 1), metric=name)
-        for name in ("composition", "noun_entropy", "label_entropy_style", "sigma_label_style")
-    ]
-    assert knowledge_metrics([*rows, *others]) == {
-        "accuracy_style_updates",
-        "accuracy_style_diff_c",
-        "accuracy_object_updates",
-        "label_entropy_style",
-        "sigma_label_style",
-    }
-    assert purity_titles(others) == {
-        "label_entropy_style": "Style of a latent's top pictures: bits"
-    }
 
 
 def test_the_dashboards_table_has_a_row_a_task_and_reader(rows):

@@ -36,7 +36,7 @@ def test_heat_map_puts_each_value_in_its_row_and_column() -> None:
         (0.5, 2.5): "–",
         (1.5, 2.5): "0.11",
     }
-    mesh = next(each for each in panel.collections if isinstance(each, QuadMesh))
+    mesh = next(drawn for drawn in panel.collections if isinstance(drawn, QuadMesh))
     shown = np.ma.filled(np.ma.asarray(mesh.get_array()), np.nan)
     np.testing.assert_array_equal(shown, [[0.33, np.nan], [0.22, np.nan], [np.nan, 0.11]])
 

@@ -47,8 +47,8 @@ def from_left(panel: Axes, marker: str) -> list[Line2D]:
 
 
 def test_lines_run_from_the_first_window_to_the_last_whatever_the_order_of_the_rows() -> None:
-    found = lines_of(rows()[::-1])
-    assert [(line.window, line.edit, line.t, line.together) for line in found] == [
+    lines = lines_of(rows()[::-1])
+    assert [(line.window, line.edit, line.t, line.together) for line in lines] == [
         ("early", "spatial", 1.0, False),
         ("early", "spatial", 0.8, False),
         ("middle", "spatial", 0.5, False),
@@ -56,8 +56,8 @@ def test_lines_run_from_the_first_window_to_the_last_whatever_the_order_of_the_r
         ("middle", "style", 0.5, True),
         ("final", "style", 0.1, False),
     ]
-    assert found[4].place == "down + mid + up · t = 0.50 · cond"
-    assert set(found[1].measures) == {"success", "distance"}
+    assert lines[4].place == "down + mid + up · t = 0.50 · cond"
+    assert set(lines[1].measures) == {"success", "distance"}
 
 
 def test_every_place_of_every_window_has_its_mark_at_its_value_from_left_to_right() -> None:
@@ -89,10 +89,14 @@ def test_controls_stand_beside_the_concepts_with_markers_of_their_own() -> None:
 def test_chance_is_drawn_at_every_place_that_has_one_and_named_once() -> None:
     drawn = three_stage_chart(lines_of(rows()))
     spatial, _, style, change = drawn.axes
-    dotted = [each for each in spatial.collections if each.get_label() == "chance"]
-    assert [each.get_segments()[0][0][1] for each in dotted] == [0.25] * 3  # type: ignore[attr-defined]
+    dotted = [
+        collection for collection in spatial.collections if collection.get_label() == "chance"
+    ]
+    assert [collection.get_segments()[0][0][1] for collection in dotted] == [0.25] * 3  # type: ignore[attr-defined]
     assert not any(
-        each.get_label() == "chance" for panel in (style, change) for each in panel.collections
+        collection.get_label() == "chance"
+        for panel in (style, change)
+        for collection in panel.collections
     )
     named = [
         text.get_text() for text in drawn.legends[0].get_texts() if "chance" in text.get_text()
@@ -188,7 +192,7 @@ def test_a_mark_says_how_the_concepts_stand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("each", "text"),
+    ("difference", "text"),
     [
         (figure(0.7, (0.5, 0.9), 3), "+0.70 [+0.50, +0.90]"),
         (figure(-0.004, (-0.2, 0.001), 3), "0.00 [-0.20, 0.00]"),
@@ -196,8 +200,8 @@ def test_a_mark_says_how_the_concepts_stand() -> None:
         (figure(None), "no data"),
     ],
 )
-def test_a_difference_carries_its_sign(each: dict[str, Any], text: str) -> None:
-    assert signed(Estimate.from_json(each)) == text
+def test_a_difference_carries_its_sign(difference: dict[str, Any], text: str) -> None:
+    assert signed(Estimate.from_json(difference)) == text
 
 
 def test_a_verdict_counts_the_cells_of_each_kind() -> None:
@@ -209,7 +213,7 @@ def test_a_verdict_counts_the_cells_of_each_kind() -> None:
             claimed(None, []),
         ]
     )
-    assert [each.verdict for each in verdicts] == [
+    assert [verdict.verdict for verdict in verdicts] == [
         "holds (3 cells: 1 above the controls, 1 not above them, 1 undecided)",
         "does not hold (2 cells: 2 not above them)",
         "undecided (1 cell: 1 undecided)",

@@ -74,7 +74,9 @@ def test_every_row_has_ours_theirs_and_the_difference_or_no_data(outputs, capsys
 
 
 def test_a_run_that_is_not_finished_is_left_out(outputs):
-    assert "composition" not in {each.metric for each in figures_below(outputs / "paper")}
+    assert "composition" not in {
+        figure.result.metric for figure in figures_below(outputs / "paper")
+    }
 
 
 def test_an_empty_folder_is_all_no_data_and_said(tmp_path, caplog):

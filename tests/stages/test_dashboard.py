@@ -90,7 +90,7 @@ def test_without_a_key_the_specifications_are_a_file_and_the_overview_an_offline
     assert values_of(run.config.update)["overview"] == written["overview"]
     last = values_of([record.history.item for record in records if record.HasField("history")][-1])
     assert last["grid/composition.nrows"] == 2
-    assert last["heatmap/composition.captions"] == ["Composition"]
+    assert last["heatmap/composition.captions"] == ["Composition: IoU"]
 
 
 def test_interventions_are_in_the_grid_have_their_table_and_the_pictures_of_those_that_kept_some(

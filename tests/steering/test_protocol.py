@@ -139,14 +139,14 @@ def test_tuning_never_sees_the_test_split(metric, module, overrides, tmp_path, m
 
     monkeypatch.setattr(protocol, "best_strength", choose)
     if metric == "global":
-        found = {
+        directions = {
             (method, "tone", value): direction
             for method in module.METHODS
             for value in annotator.factors["tone"]
         }
         monkeypatch.setattr(module, "factors_shown", lambda *_: {})
         monkeypatch.setattr(
-            module, "block_directions", lambda *_, **__: BlockDirections(sae, found)
+            module, "block_directions", lambda *_, **__: BlockDirections(sae, directions)
         )
         monkeypatch.setattr(recorder.annotator, "features", None, raising=False)
     else:

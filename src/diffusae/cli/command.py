@@ -208,7 +208,7 @@ def _explained(error: BaseException, stage: str) -> str | None:
 
     from diffusae.jobs.faults import explained
 
-    told = explained(error)
-    if told is not None and isinstance(error, HydraException):
-        told += f"\n`diffusae {stage} --help` lists the groups and their options"
-    return told
+    message = explained(error)
+    if message is not None and isinstance(error, HydraException):
+        message += f"\n`diffusae {stage} --help` lists the groups and their options"
+    return message

@@ -26,7 +26,7 @@ def text_override(key: str, text: str) -> str:
 
     # A backslash before `${`, and twice those that stand before it, or it would name another
     # setting.
-    text = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", text)
+    text = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", text)
     return f"{key}={QuotedString(text=text, quote=Quote.single).with_quotes()}"
 
 

@@ -6,7 +6,7 @@ specification is HEATMAP, over a table of the overview run, and the same heat ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,7 @@ class Dashboard:
         overview: the value of `overview` in the config of the one run that holds what is of no
             single cell.
         results: rows of results.json.
-        metrics: the metrics of `results` to show, in order.
+        metrics: the rows of `results` to show, by name, in order, with their titles.
         training: metrics of the cells' runs to show over training steps.
         galleries: names of captioned pictures in the cells' runs.
         interventions: rows of the three-stage table; none: nothing was evaluated.
@@ -112,7 +112,7 @@ class Dashboard:
     experiment: str
     overview: str
     results: Sequence[Result]
-    metrics: Sequence[str]
+    metrics: Mapping[str, str]
     training: Sequence[str]
     galleries: Sequence[str]
     interventions: Sequence[Result] = ()
@@ -147,7 +147,7 @@ def grid_rows(results: Sequence[Result], metric: str) -> list[list[Any]]:
     ]
 
 
-def curve_points(results: Sequence[Result], metrics: Sequence[str]) -> list[dict[str, float]]:
+def curve_points(results: Sequence[Result], metrics: Iterable[str]) -> list[dict[str, float]]:
     """For the overview run: one step for each t, from 1 to 0, with every metric of every block and
     conditioning.
     """
@@ -179,8 +179,8 @@ def parts_of(shown: Dashboard) -> list[Part]:
     summaries = {metric: wr.SummaryMetric(f"test/{metric}") for metric in shown.metrics}
     coordinates = [wr.Config(name) for name in ("t", "block", "conditioning")]
     columns = [
-        wr.ParallelCoordinatesPlotColumn(metric=each)
-        for each in (*coordinates, *summaries.values())
+        wr.ParallelCoordinatesPlotColumn(metric=axis)
+        for axis in (*coordinates, *summaries.values())
     ]
     parts = [
         Part(
@@ -191,10 +191,8 @@ def parts_of(shown: Dashboard) -> list[Part]:
             [
                 *(_heatmap(shown, metric) for metric in shown.metrics),
                 *(
-                    wr.MediaBrowser(
-                        title=title(metric), media_keys=[f"heatmap/{metric}"], num_columns=1
-                    )
-                    for metric in shown.metrics
+                    wr.MediaBrowser(title=title, media_keys=[f"heatmap/{metric}"], num_columns=1)
+                    for metric, title in shown.metrics.items()
                 ),
             ],
         ),
@@ -204,9 +202,9 @@ def parts_of(shown: Dashboard) -> list[Part]:
             False,
             [
                 wr.LinePlot(
-                    title=title(metric), x="t", y=_curves(shown.results, metric), title_x=TIME_LABEL
+                    title=title, x="t", y=_curves(shown.results, metric), title_x=TIME_LABEL
                 )
-                for metric in shown.metrics
+                for metric, title in shown.metrics.items()
             ],
         ),
         Part(
@@ -257,7 +255,7 @@ def parts_of(shown: Dashboard) -> list[Part]:
             [
                 *(
                     wr.ScatterPlot(
-                        title=title(metric),
+                        title=shown.metrics[metric],
                         x=wr.Config("t"),
                         y=summary,
                         legend_template="${config:block} ${config:conditioning}",
@@ -380,7 +378,10 @@ def knowledge_rows(results: Sequence[Result]) -> list[list[Any]]:
             best.row.figure.value,
             *(best.row.figure.ci95 or (None, None)),
             best.row.figure.n,
-            *(each and each.value for each in (answer.majority, answer.pixels, answer.random)),
+            *(
+                figure and figure.value
+                for figure in (answer.majority, answer.pixels, answer.random)
+            ),
             best.alike,
         ]
         for answer in answers_of(results)
@@ -400,16 +401,13 @@ def _cell(measure: Measure | None, method: str, *, difference: bool = False) -> 
 
 
 def _gallery(name: str) -> Any:
-    return wr.MediaBrowser(title=title(name.replace("/", ": ")), media_keys=[name], num_columns=1)
+    return wr.MediaBrowser(
+        title=capital(plain(name.replace("/", ": "))), media_keys=[name], num_columns=1
+    )
 
 
 def _before_after(name: str) -> bool:
     return name.startswith("before_after")
-
-
-def title(metric: str) -> str:
-    """A metric's name above its panels."""
-    return capital(plain(metric))
 
 
 def _heatmap(shown: Dashboard, metric: str) -> wr.CustomChart:
@@ -417,7 +415,7 @@ def _heatmap(shown: Dashboard, metric: str) -> wr.CustomChart:
     chart = wr.CustomChart.from_table(
         f"grid/{metric}",
         chart_fields={"line": COLUMNS[0], "t": "t", "value": "value"},
-        chart_strings={"title": title(metric), "scheme": "blues" if higher else "oranges"},
+        chart_strings={"title": shown.metrics[metric], "scheme": "blues" if higher else "oranges"},
     )
     chart.chart_name = f"{shown.entity}/{CHART}"
     return chart

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,15 @@ from diffusae.report.dashboard import (
     report_of,
     specifications,
     stage_rows,
-    title,
     workspace_of,
 )
 from diffusae.report.knowledge import by_task, knowledge_chart
 from diffusae.report.plots import grid_heatmap
+from diffusae.report.shown import Shown, Shows
 from diffusae.report.stamp import is_shown, stamp
 from diffusae.report.three_stage_chart import three_stage_chart
 from diffusae.report.three_stages import lines_of
+from diffusae.runs.settings import LoggerSettings
 from diffusae.runs.survey import finished_runs
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.runs.wandb_mode import mode_of
@@ -51,30 +53,34 @@ log = logging.getLogger(__name__)
 FILE = "wandb.json"
 
 
-def shown_results(study: Study) -> list[Result]:
-    """The rows of every finished evaluation of the autoencoders with the study's tag."""
+def shown_results(study: Study, metrics: Sequence[Shown]) -> tuple[list[Result], Shows]:
+    """The rows of every finished evaluation of the autoencoders with the study's tag, and how they
+    are shown.
+    """
     rows: list[Result] = []
+    made_by: dict[str, str] = {}
     for directory, record in finished_runs(study.directory / "evaluation", "*/*"):
         if record.stage == "evaluate":  # curves over t and other summaries are of no single cell
-            tag = study.cfg.sae.tag
-            found = load_results(directory / "results.json")
-            rows += [row for row in found if directory.name == f"{Cell(**row.cell).key}-{tag}"]
-    return rows
+            for row in load_results(directory / "results.json"):
+                if directory.name == f"{Cell(**row.cell).key}-{study.cfg.sae.tag}":
+                    rows.append(row)
+                    made_by[row.metric] = directory.parent.name
+    return rows, Shows(metrics, made_by)
 
 
 def shown_interventions(study: Study) -> list[Result]:
     """The rows of the three-stage table that are of the study's tag."""
-    there = finished_runs(study.directory / "evaluation" / THREE_STAGES, ".")
-    rows = [row for directory, _ in there for row in load_results(directory / "results.json")]
+    runs = finished_runs(study.directory / "evaluation" / THREE_STAGES, ".")
+    rows = [row for directory, _ in runs for row in load_results(directory / "results.json")]
     return [row for row in rows if row.details["tag"] == study.cfg.sae.tag]
 
 
 def shown_evaluations(study: Study) -> list[Evaluated]:
-    return [each for each in evaluated_interventions(study) if each.tag == study.cfg.sae.tag]
+    return [one for one in evaluated_interventions(study) if one.tag == study.cfg.sae.tag]
 
 
 def show_dashboard(study: Study, shown: Dashboard) -> bool:
-    settings = study.cfg.logger
+    settings = LoggerSettings.of(study.cfg)
     path = study.directory / "dashboard" / FILE
     online = mode_of(settings.mode, os.environ) == "online"
     if is_shown(path, shown.overview):
@@ -126,7 +132,7 @@ def _fill(overview: WandbMirror, shown: Dashboard) -> None:
     for metric in shown.metrics:
         overview.table(f"grid/{metric}", COLUMNS, grid_rows(shown.results, metric))
         drawn = pixels(grid_heatmap(shown.results, metric))
-        overview.panel(f"heatmap/{metric}", [(title(metric), drawn)])
+        overview.panel(f"heatmap/{metric}", [(shown.metrics[metric], drawn)])
     if by_task(shown.results):
         overview.table(KNOWLEDGE_TABLE, KNOWLEDGE_COLUMNS, knowledge_rows(shown.results))
         drawn = pixels(knowledge_chart(shown.results))
@@ -138,8 +144,8 @@ def _fill(overview: WandbMirror, shown: Dashboard) -> None:
 
 
 def _built(shown: Dashboard, entity: str) -> dict[str, Any]:
-    there = replace(shown, entity=entity)
-    return {"workspace": workspace_of(there), "report": report_of(there)}
+    owned = replace(shown, entity=entity)
+    return {"workspace": workspace_of(owned), "report": report_of(owned)}
 
 
 def _where(path: Path, saved: dict[str, str] | None) -> str:

@@ -20,7 +20,6 @@ from diffusae.report.style import BASELINE_LINES, INK, LINES, MUTED, STYLE, bloc
 from diffusae.report.tables import (
     Row,
     blocks_of,
-    capital,
     conditionings_of,
     number,
     plain,
@@ -29,7 +28,6 @@ from diffusae.report.tables import (
 )
 
 PREFIX = "accuracy_"
-_ENTROPY, _SIGMA = "label_entropy_", "sigma_label_"
 READERS = {
     "updates": "linear probe, updates",
     "codes": "linear probe, SAE codes",
@@ -79,7 +77,8 @@ class Answer:
     def leading(self) -> tuple[str, Best]:
         """The reader that is best on the tuning pictures, and its cell."""
         return max(
-            self.best.items(), key=lambda each: float(each[1].row.details.get("tune_accuracy", 0.0))
+            self.best.items(),
+            key=lambda reader: float(reader[1].row.details.get("tune_accuracy", 0.0)),
         )
 
     @property
@@ -90,7 +89,9 @@ class Answer:
         row = self.leading[1].row
         rivals = {"majority": self.majority, "pixels": self.pixels, "random weights": self.random}
         return [
-            name for name, each in rivals.items() if each is not None and row.clears(each) is False
+            name
+            for name, rival in rivals.items()
+            if rival is not None and row.clears(rival) is False
         ]
 
     @property
@@ -110,7 +111,7 @@ def by_task(results: Iterable[Result]) -> dict[str, dict[str, list[Row]]]:
         UserError: a row that lacks a field.
     """
     results = list(results)
-    found: dict[str, dict[str, list[Row]]] = {}
+    by_reader: dict[str, dict[str, list[Row]]] = {}
     for metric in dict.fromkeys(row.metric for row in results):
         if metric.startswith(PREFIX):
             rows = rows_of(results, metric)
@@ -120,35 +121,20 @@ def by_task(results: Iterable[Result]) -> dict[str, dict[str, list[Row]]]:
                 raise UserError(
                     f"a row of {metric} is incomplete ({error!r}); evaluate this cell again"
                 ) from error
-            found.setdefault(task, {})[reader] = rows
-    return found
-
-
-def knowledge_metrics(results: Iterable[Result]) -> set[str]:
-    """The metrics among the rows whose tables stand in the section of knowledge."""
-    return {
-        metric for row in results if (metric := row.metric).startswith((PREFIX, _ENTROPY, _SIGMA))
-    }
-
-
-def purity_titles(results: Iterable[Result]) -> dict[str, str]:
-    """The heat maps of purity: the entropy of every task."""
-    metrics = dict.fromkeys(row.metric for row in results)
-    return {
-        metric: f"{capital(plain(metric.removeprefix(_ENTROPY)))} of a latent's top pictures: bits"
-        for metric in metrics
-        if metric.startswith(_ENTROPY)
-    }
+            by_reader.setdefault(task, {})[reader] = rows
+    return by_reader
 
 
 def answers_of(results: Iterable[Result]) -> list[Answer]:
     """One answer a task that has data."""
     answers = []
     for task, readers in by_task(results).items():
-        best = {name: found for name, rows in readers.items() if (found := _best(rows)) is not None}
+        best = {
+            name: chosen for name, rows in readers.items() if (chosen := _best(rows)) is not None
+        }
         if not best:
             continue
-        rows = [row for each in readers.values() for row in each]
+        rows = [row for of_reader in readers.values() for row in of_reader]
         first = next(iter(best.values())).row
         answers.append(
             Answer(
@@ -159,11 +145,11 @@ def answers_of(results: Iterable[Result]) -> list[Answer]:
                 pixels=first.baselines.get("pixels"),
                 random=max(
                     (
-                        each
+                        figure
                         for row in rows
-                        if (each := row.baselines.get("random_weights")) and each.value
+                        if (figure := row.baselines.get("random_weights")) and figure.value
                     ),
-                    key=lambda each: each.value or 0.0,
+                    key=lambda figure: figure.value or 0.0,
                     default=None,
                 ),
                 best=best,
@@ -198,8 +184,13 @@ def knowledge_chart(results: Iterable[Result]) -> Drawing:
         raise UserError(
             "there are no accuracies to draw; run `diffusae evaluate evaluation=knowledge`"
         )
-    readers = [name for name in READERS if any(name in each for each in tasks.values())]
-    rows = [row for each in tasks.values() for found in each.values() for row in found]
+    readers = [name for name in READERS if any(name in readers_of for readers_of in tasks.values())]
+    rows = [
+        row
+        for readers_of in tasks.values()
+        for of_reader in readers_of.values()
+        for row in of_reader
+    ]
     blocks, times = blocks_of(row.block for row in rows), times_of(row.t for row in rows)
     colours = block_colours(blocks)
     with matplotlib.rc_context(STYLE):
@@ -216,10 +207,10 @@ def knowledge_chart(results: Iterable[Result]) -> Drawing:
             wspace=gap / _PANEL[0],
             hspace=between / _PANEL[1],
         )
-        for column, (task, found) in enumerate(tasks.items()):
+        for column, (task, of_task) in enumerate(tasks.items()):
             axes[0, column].set_title(task)
             for line, reader in enumerate(readers):
-                _draw_panel(axes[line, column], found.get(reader, []), colours)
+                _draw_panel(axes[line, column], of_task.get(reader, []), colours)
         for line, reader in enumerate(readers):
             axes[line, 0].set_ylabel(READERS[reader].replace(", ", "\n"))
         for panel in axes[-1]:
@@ -242,7 +233,7 @@ def knowledge_chart(results: Iterable[Result]) -> Drawing:
 
 def _draw_panel(panel: Axes, rows: Sequence[Row], colours: Mapping[str, str]) -> None:
     for name, style in (("pixels", _PIXELS), ("majority", _MAJORITY)):
-        level = next((each.value for row in rows if (each := row.baselines.get(name))), None)
+        level = next((figure.value for row in rows if (figure := row.baselines.get(name))), None)
         if level is not None:
             panel.axhline(level, color=MUTED, linewidth=0.9, linestyle=style)
     for block in blocks_of(row.block for row in rows):
@@ -254,7 +245,9 @@ def _draw_panel(panel: Axes, rows: Sequence[Row], colours: Mapping[str, str]) ->
 
 def _draw_line(panel: Axes, rows: Sequence[Row], colour: str, conditioning: str) -> None:
     def values(figures: Sequence[Estimate | None]) -> list[float]:
-        return [np.nan if each is None or each.value is None else each.value for each in figures]
+        return [
+            np.nan if figure is None or figure.value is None else figure.value for figure in figures
+        ]
 
     times = [row.t for row in rows]
     ends = [row.figure.ci95 or (np.nan, np.nan) for row in rows]

@@ -99,10 +99,10 @@ def _places(
     for window, bounds in windows:
         inside = sorted(
             {line.slot: line for line in lines if line.window == window}.values(),
-            key=lambda each: (
-                each.together,
-                cell_order(each.block, each.t, each.conditioning),
-                each.tag,
+            key=lambda line: (
+                line.together,
+                cell_order(line.block, line.t, line.conditioning),
+                line.tag,
             ),
         )
         start = x
@@ -298,9 +298,9 @@ def _legend(lines: Sequence[Line]) -> list[Line2D]:
         for name in controls_of(lines)
     ]
     chances = {
-        each.chance
+        success.chance
         for line in lines
-        if (each := line.measures.get("success")) and each.chance is not None
+        if (success := line.measures.get("success")) and success.chance is not None
     }
     text = f"chance {number(min(chances), 2)}" if len(chances) == 1 else "chance"
     return [*own, *controls, *([Line2D([], [], label=text, **_CHANCE)] if chances else [])]

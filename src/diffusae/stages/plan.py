@@ -9,6 +9,7 @@ import logging
 from omegaconf import DictConfig
 from rich.console import Console
 
+from diffusae.activations.settings import ActivationSettings
 from diffusae.files import atomic_write_json, remove_left_overs
 from diffusae.planning.alternatives import alternatives, with_captions
 from diffusae.planning.estimate import bytes_finished, estimate, groups_in
@@ -17,7 +18,6 @@ from diffusae.planning.tables import (
     PLAN,
     WIDTH,
     PlanSettings,
-    alternative_json,
     cells_table,
     measured_rates,
     plan_json,
@@ -57,12 +57,13 @@ def plan(cfg: DictConfig) -> None:
     console.print(totals_table(counted, rates, free=free, already=already))
     ways = ways_of(study, description, groups, rates) if study.kind == "generation" else ()
     if ways:
-        console.print(ways_table(*ways, configured=study.cfg.activations.store_training))
-    told = plan_json(study, counted, rates, free=free, already=already)
-    told["captions"] = "assumed" if assumed else "read"
-    told["alternatives"] = [alternative_json(kept, other) for kept, other in others.items()]
-    told["ways"] = [way.to_json() for way in ways]
+        configured = ActivationSettings.of(cfg).store_training
+        console.print(ways_table(*ways, configured=configured))
+    made = plan_json(
+        study, counted, others, rates, assumed=bool(assumed), free=free, already=already
+    )
+    made["ways"] = [way.to_json() for way in ways]
     with where_writable(study.directory / PLAN, otherwise="the plan is shown and not kept"):
         remove_left_overs(study.directory)
-        atomic_write_json(study.directory / PLAN, told)
+        atomic_write_json(study.directory / PLAN, made)
         console.print(f"written to {study.directory / PLAN}", soft_wrap=True)

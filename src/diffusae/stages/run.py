@@ -12,6 +12,7 @@ from time import monotonic
 from omegaconf import DictConfig
 
 from diffusae.activations.schema import Cell
+from diffusae.activations.settings import ActivationSettings
 from diffusae.errors import UserError
 from diffusae.jobs.faults import is_users, reason
 from diffusae.jobs.outcomes import JobOutcome, print_outcomes
@@ -50,7 +51,7 @@ def run(cfg: DictConfig) -> None:
             collect(beside.cfg)
         if any("annotate" in _stages(studies) for studies in cells.values()):
             annotate(cfg)
-        if not cfg.activations.store_training:
+        if not ActivationSettings.of(cfg).store_training:
             from diffusae.stages.train_online import train_online
 
             train_online(cfg)
@@ -140,12 +141,12 @@ def _stages(studies: Studies) -> set[str]:
 
 def _collections_beside(cells: Iterable[Studies]) -> list[Study]:
     """The other collections that metrics read, each once."""
-    found: dict[str, Study] = {}
+    by_place: dict[str, Study] = {}
     for study in (study for studies in cells for study in studies.values()):
         for beside in runs_beside(study):
             if beside.stage == "collect" and beside.study is not None:
-                found.setdefault(str(beside.directory), beside.study)
-    return list(found.values())
+                by_place.setdefault(str(beside.directory), beside.study)
+    return list(by_place.values())
 
 
 def _part(studies: Studies, everywhere: Sequence[str], common: bool) -> Studies:

@@ -23,6 +23,7 @@ from diffusae.runs.lightning_logger import MemberLogger
 from diffusae.runs.stop_together import Pause, Paused, StopTogether, one_command
 from diffusae.sae.settings import TrainerSettings
 from diffusae.sae.side_by_side import Member, SideBySide, named
+from diffusae.study.settings import GridSettings
 from diffusae.study.study import Study
 from diffusae.training.cell import mirror_of, recorded, trained, training_signature
 from diffusae.training.train import (
@@ -44,11 +45,10 @@ def grid_members(cfg: DictConfig, *, equal_steps: bool = True) -> dict[str, Stud
         UserError: a setting is wrong, names repeat, or, where `equal_steps` are needed, blocks have
             different ones.
     """
-    ks = cfg.grid.k
+    ks = GridSettings.of(cfg).k
     if ks is not None and "k" not in cfg.sae:
         raise UserError(
-            f"grid.k={list(ks)} needs a sparsity with a k, sae={cfg.sae.tag} has none; leave"
-            " grid.k out"
+            f"grid.k={ks} needs a sparsity with a k, sae={cfg.sae.tag} has none; leave grid.k out"
         )
     study = Study(cfg)
     studies = [study.at(cell, k=k) for cell in study.grid for k in ks or [None]]
