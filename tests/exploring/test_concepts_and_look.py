@@ -91,7 +91,8 @@ def test_a_bare_word_is_the_word_of_concepts_alone():
 
     assert overrides("hot dog", "format=csv") == ("word='hot dog'", "format=csv")
     assert overrides("name=a", "it's") == ("name=a", "word='it\\'s'")
-    assert overrides("two", "words") == ("two", "words")  # which the check refuses
+    with pytest.raises(UserError, match="'two words' is 2 words, and one text is taken; quote it"):
+        overrides("two", "words")
     assert CommandLine.parse(["fish"]).overrides == ("fish",)
 
 

@@ -9,15 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
+from composing import compose
 from diffusae.benchmarks.erasure import benchmark as erasure_benchmark
 from diffusae.benchmarks.erasure.attacks import first_place, listed
 from diffusae.benchmarks.erasure.autoencoders import UpdateAblation, updates_study
 from diffusae.benchmarks.erasure.defended import Ask, DefendedPictures
 from diffusae.benchmarks.erasure.settings import ErasureSettings
 from diffusae.benchmarks.erasure.target_prompts import target_prompts
-from diffusae.cli import config_directory
 from diffusae.errors import UserError, together
 from diffusae.evaluation.result import Result
 from diffusae.interventions.unlearning import ConceptLatents
@@ -49,10 +48,7 @@ SMALL = [
 
 
 def study_of(tmp_path, *overrides: str) -> Study:
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return Study(
-            compose("evaluate", overrides=[*SMALL, f"paths.outputs={tmp_path}", *overrides])
-        )
+    return Study(compose("evaluate", overrides=[*SMALL, f"paths.outputs={tmp_path}", *overrides]))
 
 
 def settings_of(study: Study) -> ErasureSettings:

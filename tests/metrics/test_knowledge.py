@@ -12,7 +12,7 @@ from diffusae.errors import UserError
 from diffusae.evaluation.result import load_results
 from diffusae.metrics import knowledge as evaluate_knowledge
 from diffusae.stages.evaluate import evaluate
-from labelled_collection import COUNTS, place_all, place_collection, place_sae, study_in
+from labelled_collection import COUNTS, place_all, place_collection, place_sae, study_in, value
 
 QUICK = ["evaluation.diff_c.width=16", "evaluation.diff_c.epochs=30", "evaluation.diff_c.lr=0.003"]
 
@@ -23,11 +23,6 @@ def evaluated(tmp_path_factory):
     place_all(study)
     assert evaluate(study.cfg)
     return study
-
-
-def value(row) -> float:
-    assert row.value is not None
-    return row.value
 
 
 def rows(study):

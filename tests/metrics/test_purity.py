@@ -13,7 +13,7 @@ from diffusae.metrics.purity import METRIC, PuritySettings
 from diffusae.report.purest import load_purest, shared_labels
 from diffusae.stages.evaluate import evaluate
 from diffusae.stages.report import report
-from labelled_collection import TASKS, place_collection, place_sae, study_in
+from labelled_collection import TASKS, place_collection, place_sae, study_in, value
 from stages.evaluated_interventions import record_again
 
 OVERRIDES = ["evaluation.n_latents=3", "evaluation.n_draws=50", "evaluation.gallery_latents=2"]
@@ -26,11 +26,6 @@ def evaluated(tmp_path_factory):
     place_sae(study)
     assert evaluate(study.cfg)
     return study
-
-
-def value(row) -> float:
-    assert row.value is not None
-    return row.value
 
 
 def rows(study):

@@ -9,8 +9,8 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
+from composing import compose
 from diffusae.cli import config_directory
 from diffusae.errors import UserError, together
 from diffusae.evaluation.metric_settings import Count, MetricSettings
@@ -33,8 +33,7 @@ START, END = "<!-- metrics -->", "<!-- /metrics -->"
 
 
 def composed(option: str, *overrides: str) -> Study:
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return Study(compose("evaluate", overrides=[f"evaluation={option}", *overrides]))
+    return Study(compose("evaluate", overrides=[f"evaluation={option}", *overrides]))
 
 
 def table() -> str:

@@ -4,18 +4,16 @@ figure.
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import same_color
 
 from diffusae.errors import UserError
+from diffusae.report.charts import knowledge
 from diffusae.report.dashboard import KNOWLEDGE_COLUMNS, knowledge_rows
-from diffusae.report.knowledge import READERS, answers_of, by_task, knowledge_chart
+from diffusae.report.knowledge import READERS, answers_of, by_task
 from diffusae.report.page import render_page
 from diffusae.report.sections.knowledge import verdicts
 from diffusae.report.study import FinishedStudy
-from report.rows import figure, measured, result
+from report.rows import data_of, figure, measured, result
 
 BASELINES = {"majority": figure(0.2, (0.15, 0.25), 100), "pixels": figure(0.4, (0.3, 0.5), 100)}
 
@@ -84,41 +82,27 @@ def test_a_verdict_a_task_is_of_the_cell_that_tuning_chose_beside_its_strongest_
 
 
 def test_the_figure_has_a_column_a_task_and_a_line_of_panels_a_reader(rows):
-    drawn = knowledge_chart(rows)
-    style_updates, object_updates, style_diff_c, object_diff_c = drawn.axes
-    assert [panel.get_title(loc="left") for panel in (style_updates, object_updates)] == [
-        "style",
-        "object",
-    ]
-    assert style_diff_c.get_ylabel() == "Diff-C\nupdates"
-    assert style_updates.get_xlim()[0] > style_updates.get_xlim()[1]
-    mid = [line for line in style_updates.get_lines() if same_color(line.get_color(), "#d55e00")]
-    np.testing.assert_array_equal(mid[0].get_xydata(), [[1.0, 0.30], [0.0, 0.70]])
-    np.testing.assert_array_equal(mid[1].get_xydata(), [[1.0, 0.1], [0.0, 0.2]])  # random weights
-    assert not object_diff_c.get_lines()
-    labels = [text.get_text() for text in drawn.legends[0].get_texts()]
-    assert labels == ["mid", "up", "random weights", "pixels", "majority class"]
+    spec = knowledge(rows).to_dict()
+    (data,) = data_of(spec)
+    assert spec["facet"]["column"]["sort"] == ["style", "object"]
+    assert spec["facet"]["row"]["sort"] == list(READERS.values())
 
-
-def test_nothing_of_the_figure_lies_outside_the_picture():
-    tasks = ("object", "colour", "place", "count", "style")
-    drawn = knowledge_chart(
-        [
-            read(task, reader, block, t, 0.5, tune=0.5, random=0.4)
-            for task in tasks
-            for reader in READERS
-            for block in ("down", "mid", "up", "up_outer")
-            for t in (1.0, 0.5, 0.0)
+    def line(task, reader, block, kind):
+        place = (task, READERS[reader], block, kind)
+        return [
+            (d["t"], d["value"])
+            for d in data
+            if (d["task"], d["reader"], d["line"], d["kind"]) == place
         ]
-    )
-    renderer = FigureCanvasAgg(drawn).get_renderer()
-    drawn.draw(renderer)
-    boxes = [panel.get_tightbbox(renderer) for panel in drawn.axes]
-    boxes += [legend.get_window_extent(renderer) for legend in drawn.legends]
-    for box in boxes:
-        assert box is not None
-        assert box.x0 >= 0 and box.y0 >= 0
-        assert box.x1 <= drawn.bbox.width and box.y1 <= drawn.bbox.height
+
+    assert line("style", "updates", "mid", "read") == [(1.0, 0.30), (0.0, 0.70)]
+    assert line("style", "updates", "mid", "random weights") == [(1.0, 0.1), (0.0, 0.2)]
+    assert set(line("style", "updates", "majority", "majority")) == {(1.0, 0.2), (0.0, 0.2)}
+    assert not line("object", "diff_c", "mid", "read")
+    encoding = spec["spec"]["layer"][1]["encoding"]
+    left, right = encoding["x"]["scale"]["domain"]
+    assert left > 1.0 > 0.0 > right
+    assert encoding["color"]["scale"]["domain"] == ["mid", "up", "pixels", "majority"]
 
 
 def test_the_page_has_the_figure_the_table_and_every_cell(rows, study):
@@ -179,8 +163,6 @@ def test_the_dashboards_table_has_a_row_a_task_and_reader(rows):
     ]
 
 
-def test_no_accuracies_and_rows_that_do_not_say_their_task_are_refused():
-    with pytest.raises(UserError, match="evaluation=knowledge"):
-        knowledge_chart([])
+def test_rows_that_do_not_say_their_task_are_refused():
     with pytest.raises(UserError, match="incomplete"):
         by_task([result("mid", 0.0, "cond", figure(1.0, None, 1), metric="accuracy_style_updates")])

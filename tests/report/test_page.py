@@ -65,6 +65,13 @@ class Reader(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
+def lines_of_tables(page: str) -> list[str]:
+    return [
+        " ".join(re.sub(r"<[^>]*>", " ", row).split())
+        for row in re.findall(r"<tr.*?</tr>", page, re.S)
+    ]
+
+
 def test_page_is_well_formed_and_every_id_is_unique_and_found(study: FinishedStudy) -> None:
     read = Reader(render_page(study))
     assert len(read.ids) == len(set(read.ids))
@@ -223,11 +230,7 @@ def test_every_number_of_the_rows_is_on_the_page(
 
 
 def test_a_row_of_the_table_holds_its_own_cell_and_figures(study: FinishedStudy) -> None:
-    text = render_page(study)
-    rows = [
-        " ".join(re.sub(r"<[^>]*>", " ", row).split())
-        for row in re.findall(r"<tr>.*?</tr>", text, re.S)
-    ]
+    rows = lines_of_tables(render_page(study))
     assert "up 0.00 cond 0.612 [0.581, 0.648] 91 0.140 [0.120, 0.160] n = 80 none" in rows
     assert "mid 0.50 uncond no data 0 0.140 [0.120, 0.160] n = 80 –" in rows
     assert "mid 1.00 cond 0.062 64" in rows
@@ -239,10 +242,7 @@ def test_emergence_has_its_chart_and_every_figure_of_its_row(study: FinishedStud
     assert 'id="emergence"' in page
     assert "IoU over t of mid · cond" in page
     assert "stays above 90 % of its value" in text
-    rows = [
-        " ".join(re.sub(r"<[^>]*>", " ", row).split())
-        for row in re.findall(r"<tr>.*?</tr>", page, re.S)
-    ]
+    rows = lines_of_tables(page)
     assert (
         "mid cond k10 0.246 [0.213, 0.280] between 0.50 and 0.00 83 0.152 [0.102, 0.202] 0.374"
         " [0.324, 0.424] 0.200 [0.100, 0.300] 0.140 [0.120, 0.160] 0.579 [0.518, 0.629]" in rows
@@ -259,13 +259,6 @@ def test_a_grid_without_a_curve_has_no_section_of_emergence(study: FinishedStudy
     page = render_page(replace(study, emergence=[]))
     assert 'id="emergence"' not in page
     assert 'href="#emergence"' not in page
-
-
-def lines_of_tables(page: str) -> list[str]:
-    return [
-        " ".join(re.sub(r"<[^>]*>", " ", row).split())
-        for row in re.findall(r"<tr.*?</tr>", page, re.S)
-    ]
 
 
 def test_interventions_have_a_line_each_with_the_concepts_lead_over_every_control(

@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.evaluation.result import Estimate, Result, save_results
 from diffusae.report.compared import figures_below
 from diffusae.runs.record import run_record
@@ -14,10 +13,7 @@ from diffusae.stages.compare import compare
 
 
 def composed(directory: Path, *overrides: str):
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose(
-            "compare", overrides=["name=paper", f"paths.outputs={directory}", *overrides]
-        )
+    return compose("compare", overrides=["name=paper", f"paths.outputs={directory}", *overrides])
 
 
 def write(

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.metrics import global_intervention, spatial_intervention, text_steering
 from diffusae.metrics.evaluate import metric_of
 from diffusae.steering import protocol
@@ -107,11 +106,10 @@ class Recorder:
 
 def study_of(tmp_path: Any, metric: str, *overrides: str) -> Study:
     few = [f"evaluation.{name}_prompts=1" for name in ("tune", "test")]
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        cfg = compose(
-            "evaluate",
-            ["debug=tiny", f"paths.outputs={tmp_path}", f"evaluation={metric}", *few, *overrides],
-        )
+    cfg = compose(
+        "evaluate",
+        ["debug=tiny", f"paths.outputs={tmp_path}", f"evaluation={metric}", *few, *overrides],
+    )
     return Study(cfg)
 
 

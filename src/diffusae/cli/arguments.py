@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusae.cli.configs import Composer
-from diffusae.cli.quoting import TEXTS, no_text, swept, text_override, unreadable
+from diffusae.cli.quoting import TEXTS, for_shell, no_text, swept, text_override, unreadable
 from diffusae.errors import UserError, together, unknown
 from diffusae.study.names import name_fault, name_faults
 
@@ -46,7 +46,7 @@ class CommandLine:
             bare: the setting that one word without `=` stands for; None: such a word is refused.
 
         Raises:
-            UserError: flags that there are not, or that would do harm.
+            UserError: flags that there are not, or that would do harm; several bare words.
         """
         from hydra._internal.utils import get_args_parser
 
@@ -71,9 +71,8 @@ class CommandLine:
         sweeps = flagged.multirun or any(
             text == "hydra.mode=MULTIRUN" for text in flagged.overrides
         )
-        words = [n for n, word in enumerate(flagged.overrides) if bare and "=" not in word]
-        if len(words) == 1 and flagged.overrides[words[0]][:1] not in ("+", "~"):
-            flagged.overrides[words[0]] = text_override(str(bare), flagged.overrides[words[0]])
+        if bare and not any(override.startswith(f"{bare}=") for override in flagged.overrides):
+            flagged.overrides = _with_bare_word(flagged.overrides, bare)
         return cls(
             tuple(map(_opened, flagged.overrides)),
             tuple(flags),
@@ -129,6 +128,17 @@ class CommandLine:
             )
         together([*_references(cfg, overrides), *name_faults(cfg)])
         return cfg
+
+
+def _with_bare_word(overrides: Sequence[str], setting: str) -> list[str]:
+    """The one word without `=` as a text of this setting; `UserError` for several such words."""
+    words = [word for word in overrides if "=" not in word and word[:1] not in ("+", "~")]
+    if len(words) > 1:
+        text = " ".join(words)
+        raise UserError(
+            f"{text!r} is {len(words)} words, and one text is taken; quote it:\n  {for_shell(text)}"
+        )
+    return [text_override(setting, word) if word in words else word for word in overrides]
 
 
 def _opened(override: str) -> str:

@@ -284,7 +284,14 @@ def knowledge(results: Iterable[Result]) -> alt.FacetChart:
             scale=alt.Scale(
                 domain=[*blocks, "pixels", "majority"], range=[*colours.values(), GREY, "#b9c0c7"]
             ),
-            legend=alt.Legend(title=None, orient="top", columns=4, columnPadding=24),
+            legend=alt.Legend(
+                title=None,
+                orient="top",
+                columns=4,
+                columnPadding=24,
+                symbolType="stroke",
+                symbolOpacity=1,
+            ),
         ),
         tooltip=[alt.Tooltip("task:N"), alt.Tooltip("kind:N"), *TOOLTIP],
     )
@@ -327,8 +334,9 @@ def three_stages(lines: Sequence[Line], measure: str) -> alt.FacetChart | None:
         where = {
             "window": f"{line.window} ({window_text(line.bounds)})",
             "edit": f"{capital(plain(line.edit))}: {_unit(line, drawn, measure)}",
-            "place": f"{'+'.join(line.blocks)} {line.t:.2f} {line.conditioning} {line.tag}",
-            "label": f"{line.block if len(line.blocks) == 1 else 'together'} {line.t:.2f}",
+            "at": f"{line.place} · {line.tag}",
+            # A branch or a tag that all lines share needs no room below the axis.
+            "place": " ".join([f"{'+'.join(line.blocks)} {line.t:.2f}", *_telling(line, lines)]),
         }
         data.append(point(name, drawn.own, **where))
         data += [point(plain(n), drawn.controls[n], **where) for n in drawn.controls]
@@ -350,14 +358,14 @@ def three_stages(lines: Sequence[Line], measure: str) -> alt.FacetChart | None:
     many = [_SHAPES[i % (len(_SHAPES) - 1)] for i in range(len(names) - len(own))]
     shapes = ["diamond"] * len(own) + many
     base = alt.Chart(alt.InlineData(data)).encode(
-        x=alt.X("place:N", title=None, sort=None, axis=alt.Axis(labelAngle=-40, labelLimit=110)),
+        x=alt.X("place:N", title=None, sort=None, axis=alt.Axis(labelAngle=-40, labelLimit=130)),
         xOffset=alt.XOffset("name:N", sort=names, scale=alt.Scale(domain=names)),
         color=alt.Color(
             "name:N",
             scale=alt.Scale(domain=names, range=colours + [GREY] * (len(names) - len(own))),
             legend=legend,
         ),
-        tooltip=[alt.Tooltip("place:N"), *TOOLTIP[:1], *TOOLTIP[2:]],
+        tooltip=[alt.Tooltip("at:N", title="place"), *TOOLTIP[:1], *TOOLTIP[2:]],
     )
     drawn = alt.layer(
         base.mark_rule().encode(y=alt.Y("low:Q", title=None), y2="high:Q"),
@@ -374,6 +382,15 @@ def three_stages(lines: Sequence[Line], measure: str) -> alt.FacetChart | None:
             "window:N", title=None, sort=list(dict.fromkeys(d["window"] for d in data))
         ),
     ).resolve_scale(x="independent", y="independent" if measure == "change" else "shared")
+
+
+def _telling(line: Line, lines: Sequence[Line]) -> list[str]:
+    """The line's branch and tag, where `lines` has several."""
+    several = (
+        (line.conditioning, {other.conditioning for other in lines}),
+        (line.tag, {other.tag for other in lines}),
+    )
+    return [name for name, names in several if len(names) > 1]
 
 
 def _blocks(lines: Iterable[Line]) -> list[str]:

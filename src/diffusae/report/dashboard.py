@@ -10,17 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
-from jaxtyping import UInt8
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from wandb_workspaces import expr
 
 from diffusae.evaluation.result import Result
+from diffusae.report.charts import TIME_LABEL
 from diffusae.report.knowledge import answers_of, by_task
-from diffusae.report.plots import TIME_LABEL
 from diffusae.report.tables import capital, plain, rows_of
 from diffusae.report.three_stages import Measure, controls_of, lines_of
 
@@ -163,15 +159,6 @@ def curve_points(results: Sequence[Result], metrics: Iterable[str]) -> list[dict
 def line_name(block: str, conditioning: str) -> str:
     """A line of the heat map."""
     return f"{block} {conditioning}"
-
-
-def pixels(figure: Figure) -> UInt8[np.ndarray, "h w 3"]:
-    """A chart on white, to be shown as a picture."""
-    figure.set_facecolor("white")
-    figure.set_dpi(160)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def parts_of(shown: Dashboard) -> list[Part]:

@@ -13,6 +13,7 @@ from typing import Any
 from diffusae.activations.schema import Cell
 from diffusae.evaluation.result import Result, load_results
 from diffusae.files import atomic_write_json, remove_left_overs
+from diffusae.report import charts
 from diffusae.report.dashboard import (
     CHART,
     COLUMNS,
@@ -27,18 +28,16 @@ from diffusae.report.dashboard import (
     curve_points,
     grid_rows,
     knowledge_rows,
-    pixels,
     report_of,
     specifications,
     stage_rows,
     workspace_of,
 )
-from diffusae.report.knowledge import by_task, knowledge_chart
-from diffusae.report.plots import grid_heatmap
+from diffusae.report.knowledge import by_task
 from diffusae.report.shown import Shown, Shows
 from diffusae.report.stamp import is_shown, stamp
-from diffusae.report.three_stage_chart import three_stage_chart
 from diffusae.report.three_stages import lines_of
+from diffusae.report.vega import pixels
 from diffusae.runs.settings import LoggerSettings
 from diffusae.runs.survey import finished_runs
 from diffusae.runs.wandb_mirror import WandbMirror
@@ -131,16 +130,24 @@ def _fill(overview: WandbMirror, shown: Dashboard) -> None:
         overview.log(point, step=step)
     for metric in shown.metrics:
         overview.table(f"grid/{metric}", COLUMNS, grid_rows(shown.results, metric))
-        drawn = pixels(grid_heatmap(shown.results, metric))
+        drawn = pixels(charts.grid(shown.results, metric))
         overview.panel(f"heatmap/{metric}", [(shown.metrics[metric], drawn)])
     if by_task(shown.results):
         overview.table(KNOWLEDGE_TABLE, KNOWLEDGE_COLUMNS, knowledge_rows(shown.results))
-        drawn = pixels(knowledge_chart(shown.results))
+        drawn = pixels(charts.knowledge(shown.results))
         overview.panel(KNOWLEDGE_FIGURE, [("Accuracy by task, reader and block", drawn)])
     if shown.interventions:
         overview.table(STAGES_TABLE, STAGES_COLUMNS, stage_rows(shown.interventions))
-        drawn = pixels(three_stage_chart(lines_of(shown.interventions)))
-        overview.panel(STAGES_FIGURE, [("Interventions by window", drawn)])
+        lines = lines_of(shown.interventions)
+        drawn = {name: charts.three_stages(lines, name) for name in ("success", "change")}
+        overview.panel(
+            STAGES_FIGURE,
+            [
+                (f"Interventions by window: {name}", pixels(chart))
+                for name, chart in drawn.items()
+                if chart is not None
+            ],
+        )
 
 
 def _built(shown: Dashboard, entity: str) -> dict[str, Any]:
