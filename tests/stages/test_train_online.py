@@ -213,12 +213,13 @@ def test_what_is_not_collected_or_otherwise_is_refused_before_anything_is_made(
         online(tmp_path, [UNSTORED])
     with pytest.raises(UserError, match=r"(?s)holds another run of collect.*seed: 0 -> 1"):
         online(tmp_path, [*unstored, "seed=1"])
+    with pytest.raises(UserError, match="train_online is for training pictures that are not sto"):
+        online(tmp_path, [])
 
 
 @pytest.mark.parametrize(
     ("command", "overrides", "message"),
     [
-        ("train_online", [], "train_online is for training pictures that are not stored"),
         ("train_grid", [UNSTORED], "train_grid reads what is stored; use `diffusae train_online`"),
         ("train", [UNSTORED], "train reads what is stored; use `diffusae train_online`"),
         ("collect", [UNSTORED, "activations.source=/there"], "activations.source names one"),

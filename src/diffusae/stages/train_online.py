@@ -10,8 +10,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from diffusae.activations.settings import ActivationSettings
 from diffusae.collecting.collect import require_collected
 from diffusae.collecting.online import training_pictures
+from diffusae.errors import UserError
 from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.runs.record import signature
 from diffusae.study.study import Study
@@ -35,10 +37,17 @@ def train_online(cfg: DictConfig) -> bool:
     collect` and `diffusae train_grid`, bit for bit on a CPU. False: all were finished already.
 
     Raises:
-        UserError: the other splits are not collected, or with other settings.
+        UserError: training pictures are stored, or the other splits are not collected, or with
+            other settings.
     """
     study = Study(cfg)
     study.check()
+    if ActivationSettings.of(cfg).store_training:
+        raise UserError(
+            "train_online is for training pictures that are not stored, and"
+            " activations.store_training=true; use `diffusae train_grid`, or"
+            " activations.store_training=false"
+        )
     require_collected(study)
     studies = grid_members(cfg, equal_steps=False)
     directory = (

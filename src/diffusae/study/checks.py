@@ -119,14 +119,8 @@ def _training_faults(study: Study, sound: Sound) -> Iterator[str]:
 
 
 def _storage_faults(cfg: DictConfig) -> Iterator[str]:
-    """Where the split `train` is needed, and is not stored; or the other way round."""
+    """What cannot be done where the split `train` is not stored."""
     if cfg.activations.store_training:
-        if cfg.stage == "train_online":
-            yield (
-                "train_online is for training pictures that are not stored, and"
-                " activations.store_training=true; use `diffusae train_grid`, or"
-                " activations.store_training=false"
-            )
         return
     unstored = "activations.store_training=false"
     if cfg.stage in ("train", "train_grid"):
