@@ -176,6 +176,7 @@ class Together:
             name: self.streams[member.stream].batches_of_epoch
             for name, member in self.members.items()
         }
+        self.module.train()  # a pause right after a validation leaves it in evaluation mode
         stop, pause = StopTogether(self.checkpoints.save), Pause(until, self.checkpoints.save)
         trainer = trainer_of(
             self.cfg,
