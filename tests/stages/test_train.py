@@ -332,8 +332,8 @@ def test_an_autoencoder_that_is_worse_than_the_mean_is_told_when_it_is_saved(
     )
     cell = SimpleNamespace(coordinates=dict)
     study: Any = SimpleNamespace(cfg=cfg, cell=cell, cell_name="mid-t0.50-cond-k10", sae=None)
-    data: Any = SimpleNamespace(stream=SimpleNamespace(hookpoint="mid_block"))
+    stream: Any = SimpleNamespace(hookpoint="mid_block")
     module: Any = SimpleNamespace(autoencoder=None)
-    training.save_trained(study, module, data, {"val/explained_variance": explained})
+    training.save_trained(study, module, stream, {"val/explained_variance": explained})
     assert ("mid-t0.50-cond-k10: this autoencoder is WORSE THAN THE MEAN" in caplog.text) is told
     assert ("Lower sae.lr=0.5" in caplog.text) is told

@@ -95,6 +95,11 @@ class ActivationDataModule(pl.LightningDataModule):
         """(height, width) of the positions."""
         return self.stream.grid
 
+    @property
+    def batches_of_epoch(self) -> int:
+        """Training batches of an epoch."""
+        return len(self._train)
+
     def vectors(self, split: str) -> int:
         """Vectors of the stream in one split."""
         return self.manifest.vectors(self.stream, split)

@@ -67,7 +67,31 @@ class GroupFilling:
         """Write one image; reject it from all streams if a stored update is not finite.
 
         Raises:
-            UserError: the split differs, the id repeats, or streams, shapes or picture do not fit.
+            UserError: as `kept`, or its picture does not fit.
+        """
+        image = self._checked_image(record) if IMAGES in self.tars else None
+        details = {"prompt": record.prompt, "seed": record.seed, "split": record.split}
+        details = plain_json(f"meta of image {record.image_id!r}", {**details, **record.meta})
+        kept = self.kept(record)
+        if kept is None:
+            return
+        text = _json_bytes(details)
+        for folder, (array, positions) in kept.items():
+            thinned = len(array) < len(record.updates[folder])
+            meta = {**details, "positions": positions.tolist()}
+            meta = _json_bytes(meta) if self.ragged or thinned else text
+            self.tars[folder].add(record.image_id, npy=npy_bytes(array), json=meta)
+            self.vectors[folder] += len(array)
+        if image is not None:
+            self.tars[IMAGES].add(record.image_id, png=png_bytes(image), json=text)
+        self.count += 1
+
+    def kept(self, record: CollectedSample) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
+        """What is stored of one image: folder -> its rows as stored numbers, and their positions.
+        None: it is rejected, because a stored update is not finite.
+
+        Raises:
+            UserError: the split differs, the id repeats, or streams or shapes do not fit.
         """
         if record.split != (self.split or record.split):
             raise UserError(
@@ -81,15 +105,11 @@ class GroupFilling:
         self.split = record.split
         self._ids.add(record.image_id)
         updates = self._checked_updates(record)
-        image = self._checked_image(record) if IMAGES in self.tars else None
-        details = {"prompt": record.prompt, "seed": record.seed, "split": record.split}
-        details = plain_json(f"meta of image {record.image_id!r}", {**details, **record.meta})
         if self._reject_nonfinite(record, updates):
-            return
-        text = _json_bytes(details)
-        drawn: dict[int, np.ndarray] = {}
+            return None
+        kept, drawn = {}, {}
         for folder, array in updates.items():
-            size, meta = len(array), text
+            size = len(array)
             positions = (
                 np.asarray(record.positions[folder]) if record.positions else np.arange(size)
             )
@@ -97,13 +117,8 @@ class GroupFilling:
                 if size not in drawn:
                     drawn[size] = self.subsampling.draw(record.image_id, size)
                 array, positions = array[drawn[size]], positions[drawn[size]]
-            if self.ragged or len(array) < size:
-                meta = _json_bytes({**details, "positions": positions.tolist()})
-            self.tars[folder].add(record.image_id, npy=npy_bytes(array), json=meta)
-            self.vectors[folder] += len(array)
-        if image is not None:
-            self.tars[IMAGES].add(record.image_id, png=png_bytes(image), json=text)
-        self.count += 1
+            kept[folder] = array, positions
+        return kept
 
     def _checked_updates(self, record: CollectedSample) -> dict[str, np.ndarray]:
         if set(record.updates) != set(self.streams):

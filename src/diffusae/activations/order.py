@@ -53,6 +53,11 @@ def generator(*numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state) & (2**63 - 1))
 
 
+def order_of_shards(count: int, *, seed: int, epoch: int) -> list[int]:
+    """The order in which an epoch reads `count` shards, or makes the groups of pictures in them."""
+    return torch.randperm(count, generator=generator(seed, epoch)).tolist()
+
+
 def check_sizes(*, batch_size: int, buffer_vectors: int, world_size: int = 1) -> None:
     """Raise `UserError` unless 1 <= batch_size <= buffer_vectors, and the ranks can share a
     batch.
@@ -129,7 +134,7 @@ class EpochOrder:
 
     def shards(self, count: int) -> list[int]:
         """The order in which `count` shards are read."""
-        return torch.randperm(count, generator=generator(self.seed, self.epoch)).tolist()
+        return order_of_shards(count, seed=self.seed, epoch=self.epoch)
 
     def sizes(self, chunk: int) -> list[int]:
         """The lengths of this rank's batches of a chunk."""

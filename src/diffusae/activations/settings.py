@@ -33,6 +33,8 @@ class ActivationSettings(Settings, part="activations"):
     """Stored of a training picture; None: its whole grid."""
     max_vectors: Annotated[int, Within(1, 10**15)] | None
     """The most training vectors of a cell; None: no limit."""
+    store_training: bool
+    """Whether the split `train` is stored; False: `train_online` makes it while it trains."""
     ignore_free_disk: bool
     verify: bool
     """Whether every shard is hashed before training."""

@@ -16,7 +16,8 @@ _WIDTH = 118
 
 def usage() -> str:
     """What `diffusae --help` prints: the stages, and what the groups that name a job offer."""
-    rows = "\n".join(f"  {name:<11}{what}" for name, what in STAGES.items())
+    width = max(map(len, STAGES)) + 1
+    rows = "\n".join(f"  {name:<{width}}{what}" for name, what in STAGES.items())
     chosen = "\n".join(
         _listed(f"{stage} {group}=", _options(group), lead="  ") for stage, group in CHOICES.items()
     )

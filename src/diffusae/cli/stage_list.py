@@ -13,6 +13,10 @@ STAGES: dict[str, str] = {
     "annotate": "find the objects in the held-out pictures",
     "train": "train the sparse autoencoder of one cell",
     "train_grid": "train every cell of `grid`, and every k of grid.k, side by side in one process",
+    "train_online": (
+        "train every cell of `grid`, and every k of grid.k, while the training pictures are made;"
+        " none of them is stored"
+    ),
     "label": "build the concept dictionary of one cell",
     "evaluate": "evaluate one cell by one metric",
     "concepts": "list the labelled latents of all cells, or search them (concepts fish)",

@@ -39,12 +39,11 @@ from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.jobs.progress import Advance, progress_bar
 from diffusae.masking import masked_value
 from diffusae.planning.estimate import bytes_finished, estimate
-from diffusae.prompts.prompt_set import Prompt
 from diffusae.runs.disk import require_free
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import state
 from diffusae.study.model import check_hookpoints, describe_model, load_model
-from diffusae.study.streams import SEEN_SPLITS, groups_of, stored_in, subsampling_of
+from diffusae.study.streams import SEEN_SPLITS, stored_groups, stored_in, subsampling_of
 from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)
@@ -75,6 +74,15 @@ def collect_into(study: Study) -> bool:
     with study.recorded(study.activations, "collect", determines=determines, locks=False):
         _collect(study, ready).finish()
     return True
+
+
+def require_collected(study: Study) -> None:
+    """Raise `UserError` unless the study's very collection is finished."""
+    if state(study.activations, determines=_determines(study), parents={}) != "finished":
+        raise UserError(
+            f"{study.activations} holds no finished collection of the other splits; run `diffusae"
+            " collect` with the same settings"
+        )
 
 
 @tells_memory("generation", "model.batch_size", "activations.group_size")
@@ -118,7 +126,7 @@ def _checked(study: Study) -> _Ready:
     _require_disk(study, description)
     collector = collector_of(study)
     wanted = frozenset(prompt.image_id for prompt in collector.prompts())
-    for group in _groups(study):
+    for group in stored_groups(study):
         if wanted.isdisjoint(prompt.image_id for prompt in group):
             raise UserError(
                 f"nothing is left of a group of {len(group)} pictures, from {group[0].where} on;"
@@ -147,11 +155,7 @@ def merge_parts(study: Study, sources: list[str]) -> bool:
 
 
 def _count_groups(study: Study) -> int:
-    return sum(1 for _ in _groups(study))
-
-
-def _groups(study: Study) -> Iterator[list[Prompt]]:
-    return groups_of(study.prompts, ActivationSettings.of(study.cfg).group_size)
+    return sum(1 for _ in stored_groups(study))
 
 
 def _collect(study: Study, ready: _Ready, part: Part | None = None) -> ActivationWriter:
@@ -161,7 +165,7 @@ def _collect(study: Study, ready: _Ready, part: Part | None = None) -> Activatio
     """
     groups = [
         (index, [prompt for prompt in group if prompt.image_id in ready.wanted])
-        for index, group in enumerate(_groups(study))
+        for index, group in enumerate(stored_groups(study))
         if part is None or part.owns(index)
     ]
     collector, settings = ready.collector, ActivationSettings.of(study.cfg)
@@ -246,6 +250,8 @@ def _determines(study: Study) -> dict[str, Any]:
         "group_size": settings.group_size,
         **({"subsampling": limits} if limits else {}),
         **({} if settings.dtype == DEFAULT else {"dtype": settings.dtype}),
+        # A collection without them vouches for the training pictures, which are made again from it.
+        **({} if settings.store_training else {"store_training": False}),
     }
 
 

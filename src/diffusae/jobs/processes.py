@@ -84,11 +84,9 @@ def process_faults(
         )
     except UserError as error:
         yield f"trainer.devices={devices}, trainer.num_nodes={num_nodes}: {error}"
-    if stage == "train_grid":
-        yield (
-            f"train_grid trains in one process, and trainer.devices={devices}; use"
-            " `diffusae train -m`"
-        )
+    if stage in ("train_grid", "train_online"):
+        remedy = "use `diffusae train -m`" if stage == "train_grid" else "set trainer.devices=1"
+        yield f"{stage} trains in one process, and trainer.devices={devices}; {remedy}"
     elif started_outside() and stage != "train":
         yield f"only `diffusae train` may be started once a device, not {stage}; start it once"
     elif num_nodes > 1 and not started_outside():

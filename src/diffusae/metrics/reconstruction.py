@@ -31,7 +31,8 @@ from diffusae.study.study import Study
 
 PCA_PICTURES = 64
 """Training pictures that PCA is fitted on: thousands of vectors for some hundred dimensions. More
-where they are thinned, so that there are as many vectors.
+where they are thinned, so that there are as many vectors. Validation pictures where no training
+pictures are stored.
 """
 
 
@@ -50,10 +51,11 @@ def reconstruction_rows(
     manifest = Manifest.load(study.activations)
     samples = coded_samples(study, manifest, sae, "test")
     stream = stream_of(study, manifest)
-    held = manifest.vectors(stream, "train") / manifest.splits["train"]["images"]
+    fitted = "train" if "train" in manifest.splits else "validation"  # the test split never is
+    held = manifest.vectors(stream, fitted) / manifest.splits[fitted]["images"]
     pictures = math.ceil(PCA_PICTURES * stream.positions / held)
     training = islice(
-        read_updates(study.activations, manifest, stream, "train"), pictures
+        read_updates(study.activations, manifest, stream, fitted), pictures
     )  # never all of them
     vectors = torch.from_numpy(np.concatenate([sample.updates for sample in training])).float()
     active = torch.cat([(values > 0).sum(dim=-1) for _, values, _ in samples])

@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from diffusae.activations.chunk_buffer import pictures_needed
 from diffusae.activations.journal import read_journals, size_of
 from diffusae.activations.schema import Stream
 from diffusae.activations.settings import ActivationSettings
@@ -82,6 +83,8 @@ class StudyEstimate:
 
     Attributes:
         pictures: split -> pictures. decoded: those among them that are decoded and kept as PNG.
+        made_in_training: training pictures that `train_online` makes, epoch after epoch; None where
+            they are stored.
         denoiser_passes: single pictures through the denoiser; guidance takes two a step. A given
             picture takes one a time t, a text none.
         streams: every stream of the collection.
@@ -92,6 +95,7 @@ class StudyEstimate:
 
     pictures: dict[str, int]
     decoded: int
+    made_in_training: int | None
     denoiser_passes: int
     streams: tuple[StreamEstimate, ...]
     image_bytes: int
@@ -113,6 +117,17 @@ class StudyEstimate:
         """Bytes of the whole collection."""
         return self.stream_bytes + self.image_bytes
 
+    @property
+    def collected(self) -> int:
+        """Pictures that are made before training, and stored."""
+        unstored = 0 if self.made_in_training is None else self.pictures.get(TRAINING_SPLIT, 0)
+        return sum(self.pictures.values()) - unstored
+
+    @property
+    def made(self) -> int:
+        """All pictures that are made."""
+        return self.collected + (self.made_in_training or 0)
+
     def vectors_seen(self, stream: StreamEstimate) -> int:
         """Vectors that the training of one SAE sees, epoch after epoch."""
         return stream.steps * self.batch_size
@@ -123,6 +138,7 @@ def estimate(
     description: Description,
     *,
     positions_per_image: int | Literal["configured"] | None = "configured",
+    store_training: bool | Literal["configured"] = "configured",
     groups: Sequence[Group] | None = None,
 ) -> StudyEstimate:
     """Count a study through. Nothing is loaded: shapes come from `description`, captions from the
@@ -131,6 +147,7 @@ def estimate(
     Args:
         positions_per_image: stored of a training picture, in the place of the study's own number;
             None: the whole grid.
+        store_training: whether training pictures are stored, in the place of the study's choice.
         groups: `groups_in(study)`, where they are counted already.
 
     Raises:
@@ -142,6 +159,7 @@ def estimate(
     # No scheduler is at hand; sizes do not depend on its timesteps.
     streams = streams_of(study, description, lambda t: t, description.tokens)
     text = study.kind == "text"
+    stores = activations.store_training if store_training == "configured" else store_training
     groups = groups_in(study) if groups is None else groups
     if positions_per_image == "configured":
         subsampling = subsampling_of(study)
@@ -157,7 +175,11 @@ def estimate(
     for stream, steps in zip(streams, _steps(study, streams), strict=True):
         shape = (stream.positions, stream.d_in, stream.block == ATTENTION)
         if shape not in sizes:
-            stored = [group for group in groups if stored_in(stream, group.split)]
+            stored = [
+                group
+                for group in groups
+                if stored_in(stream, group.split) and (stores or group.split != TRAINING_SPLIT)
+            ]
             sizes[shape] = _stream_bytes(stream, stored, subsampling, bytes_per_number)
         vectors = dict.fromkeys(pictures, 0)
         for group in groups:
@@ -176,16 +198,41 @@ def estimate(
     seen = [] if text else [group.texts for group in groups if group.split in SEEN_SPLITS]
     passes = {"generation": model.steps * len(study.branches), "pictures": len(grid.timesteps)}
     png = model.height * model.width * 3 + 1024
+    made = (
+        None if stores else _made_in_training(counted, pictures.get(TRAINING_SPLIT, 0), activations)
+    )
+    collected = len(prompts) - (0 if stores else pictures.get(TRAINING_SPLIT, 0))
     return StudyEstimate(
         pictures=pictures,
         decoded=sum(len(texts) for texts in seen),
-        denoiser_passes=len(prompts) * passes.get(study.kind, 0),
+        made_in_training=made,
+        denoiser_passes=(collected + (made or 0)) * passes.get(study.kind, 0),
         streams=tuple(counted),
         image_bytes=sum(
             tar_size(np.concatenate([texts, np.full(len(texts), png)])) for texts in seen
         ),
         batch_size=activations.batch_size,
         saes_a_cell=len(grid.k or [None]),
+    )
+
+
+def _made_in_training(
+    streams: Sequence[StreamEstimate], images: int, settings: ActivationSettings
+) -> int:
+    """Training pictures that the SAEs of all streams need, epoch after epoch."""
+    return max(
+        (
+            pictures_needed(
+                stream.steps,
+                images=images,
+                positions=stream.training_vectors // images,
+                batch_size=settings.batch_size,
+                buffer_vectors=settings.buffer_vectors,
+            )
+            for stream in streams
+            if stream.trained and stream.training_vectors
+        ),
+        default=0,
     )
 
 

@@ -32,6 +32,10 @@ class PlanSettings(Settings, part="plan"):
     """Of a generation with all its steps; None: not given."""
     vectors_per_second: Annotated[float, Within(1e-9, 10**15)] | None
     """Of the training of one autoencoder; None: not given."""
+    price_per_hour: Annotated[float, Within(0, 10**9)] | None
+    """Of the machine that generates and trains; None: not given."""
+    price_per_tb_month: Annotated[float, Within(0, 10**9)] | None
+    """Of a terabyte of disk for a month; None: not given."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,10 @@ class Rates:
     seconds_per_picture: float | None
     vectors_per_second: dict[int, float]
 
-    def generation(self, study: StudyEstimate) -> float | None:
-        """Seconds that the pictures take."""
+    def generation(self, pictures: int) -> float | None:
+        """Seconds that so many pictures take."""
         seconds = self.seconds_per_picture
-        return None if seconds is None else seconds * sum(study.pictures.values())
+        return None if seconds is None else seconds * pictures
 
     def training(self, study: StudyEstimate, stream: StreamEstimate) -> float | None:
         """Seconds that one SAE takes."""
@@ -95,6 +99,8 @@ def sizes_table(study: Study, counted: StudyEstimate) -> Table:
     table = Table("split", "pictures", "kept as", title=f"pictures of {study.name}")
     for split, count in counted.pictures.items():
         kept = "updates and PNG" if split in SEEN_SPLITS and counted.decoded else "updates"
+        if split == TRAINING_SPLIT and counted.made_in_training is not None:
+            kept = f"not kept; {counted.made_in_training:,} are made while training"
         table.add_row(split, f"{count:,}", kept)
     table.add_row(
         "all", f"{sum(counted.pictures.values()):,}", f"{counted.denoiser_passes:,} denoiser passes"
@@ -115,14 +121,14 @@ def cells_table(counted: StudyEstimate, rates: Rates) -> Table:
         height, width = stream.stream.grid
         others = sum(stream.vectors.values()) - stream.training_vectors
         row = [stream.stream.folder, f"{height}x{width}", str(stream.stream.d_in)]
-        row += [_count(stream.training_vectors), _count(others), _bytes(stream.bytes)]
+        row += [_count(stream.training_vectors), _count(others), bytes_in_words(stream.bytes)]
         if stream.trained:
             epochs = (
                 counted.vectors_seen(stream) / stream.training_vectors
                 if stream.training_vectors
                 else 0.0
             )
-            row += [f"{epochs:.1f}", _duration(rates.training(counted, stream))]
+            row += [f"{epochs:.1f}", duration_in_words(rates.training(counted, stream))]
         table.add_row(*row)
     return table
 
@@ -155,8 +161,8 @@ def savings_table(counted: StudyEstimate, others: Mapping[int | None, StudyEstim
             "whole grid" if kept is None else f"{kept} positions",
             _count(max(vectors, default=0)),
             _count(min(vectors, default=0)),
-            _bytes(other.stream_bytes),
-            "-" if not saved else f"{'' if saved > 0 else '-'}{_bytes(abs(saved))}",
+            bytes_in_words(other.stream_bytes),
+            "-" if not saved else f"{'' if saved > 0 else '-'}{bytes_in_words(abs(saved))}",
             "-" if epochs is None else f"{epochs:.1f}",
         )
     return table
@@ -187,18 +193,21 @@ def totals_table(counted: StudyEstimate, rates: Rates, *, free: int, already: in
     vectors = sum(sum(stream.vectors.values()) for stream in counted.streams)
     table.add_row("vectors", f"{vectors:,}")
     numbers = sum(stream.training_numbers_bytes for stream in counted.trained)
-    table.add_row("training vectors' numbers alone", _bytes(numbers))
-    table.add_row("shards of updates", _bytes(counted.stream_bytes))
-    table.add_row("shards of pictures, at most", _bytes(counted.image_bytes))
-    table.add_row("of these, there already", _bytes(already))
+    table.add_row("training vectors' numbers alone", bytes_in_words(numbers))
+    table.add_row("shards of updates", bytes_in_words(counted.stream_bytes))
+    table.add_row("shards of pictures, at most", bytes_in_words(counted.image_bytes))
+    table.add_row("of these, there already", bytes_in_words(already))
     fits = (
         "" if counted.bytes_to_collect - already <= free else "  DOES NOT FIT: collect will refuse"
     )
-    table.add_row("free disk", f"{_bytes(free)}{fits}")
-    table.add_row("collect", _duration(rates.generation(counted)))
+    table.add_row("free disk", f"{bytes_in_words(free)}{fits}")
+    table.add_row("collect", duration_in_words(rates.generation(counted.collected)))
+    if counted.made_in_training is not None:
+        made = rates.generation(counted.made_in_training)
+        table.add_row("make pictures while training", duration_in_words(made))
     table.add_row(
         f"train {len(counted.trained) * counted.saes_a_cell} SAEs",
-        _duration(rates.training_of_all(counted)),
+        duration_in_words(rates.training_of_all(counted)),
     )
     return table
 
@@ -262,7 +271,15 @@ def plan_json(
                 str(d_in): rate for d_in, rate in rates.vectors_per_second.items()
             },
         },
-        "seconds": {"collect": rates.generation(counted), "train": rates.training_of_all(counted)},
+        "seconds": {
+            "collect": rates.generation(counted.collected),
+            **(
+                {}
+                if counted.made_in_training is None
+                else {"make_in_training": rates.generation(counted.made_in_training)}
+            ),
+            "train": rates.training_of_all(counted),
+        },
         "captions": "assumed" if assumed else "read",
         "alternatives": [_alternative_json(kept, other) for kept, other in others.items()],
     }
@@ -272,14 +289,14 @@ def _count(count: int) -> str:
     return f"{count / 1e6:,.2f} M" if count >= 1_000_000 else f"{count:,}"
 
 
-def _bytes(count: int) -> str:
+def bytes_in_words(count: int) -> str:
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if count >= size:
             return f"{count / size:.2f} {unit}"
     return f"{count / 1e3:.1f} kB"
 
 
-def _duration(seconds: float | None) -> str:
+def duration_in_words(seconds: float | None) -> str:
     if seconds is None:
         return "not measured"
     if seconds < 120:

@@ -68,7 +68,11 @@ def _data(study: Study) -> dict[str, Any]:
         "prompts and pictures": ", ".join(
             f"{n['images']} {split}" for split, n in manifest.splits.items()
         ),
-        "training vectors": manifest.vectors(stream, "train"),
+        "training vectors": (
+            manifest.vectors(stream, "train")
+            if "train" in manifest.splits
+            else "made while training, not stored"
+        ),
         "positions a picture": stream.positions,
         **{
             what: how

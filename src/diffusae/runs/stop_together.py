@@ -21,6 +21,28 @@ class Stopped(Exception):
     """Ends a training after its checkpoint is written."""
 
 
+class Paused(Exception):
+    """Ends a part of a training after its checkpoint is written."""
+
+
+class Pause(AfterStep):
+    """Ends a part of a training after a step, with a checkpoint. (Lightning's own way to stop would
+    end the whole training: its weights would be averaged, and its dead latents told.)
+
+    Args:
+        step: the last one of this part; None, or that of the whole training: there is no pause.
+        save: writes the checkpoint.
+    """
+
+    def __init__(self, step: int | None, save: Callable[[pl.Trainer], None]) -> None:
+        self.step, self.save = step, save
+
+    def after_step(self, trainer: pl.Trainer) -> None:
+        if trainer.global_step == self.step:
+            self.save(trainer)
+            raise Paused
+
+
 class StopTogether(AfterStep):
     """Stops all processes after the same step, with a checkpoint, if one of them or their command
     gets SIGINT or SIGTERM.

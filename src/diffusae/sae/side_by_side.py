@@ -71,12 +71,12 @@ class SideBySide(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         for name, module in self._modules_by_name():
-            with _named(name):
+            with named(name):
                 module.on_fit_start()
 
     def on_train_start(self) -> None:
         for name, module in self._modules_by_name():
-            with _named(name):
+            with named(name):
                 module.on_train_start()
 
     def training_step(
@@ -84,7 +84,7 @@ class SideBySide(pl.LightningModule):
     ) -> Float[Tensor, ""]:
         losses = []
         for name, member in self.members.items():
-            with _named(name):
+            with named(name):
                 loss, measured = member.module.training_loss(batches[member.stream])
             losses.append(loss)
             self.log_dict({f"{name}/train/{figure}": value for figure, value in measured.items()})
@@ -95,7 +95,7 @@ class SideBySide(pl.LightningModule):
     ) -> None:
         for name, member in self.members.items():
             if member.stream == self.streams[dataloader_idx]:
-                with _named(name):
+                with named(name):
                     member.module.validate(batch)
 
     def on_validation_epoch_end(self) -> None:
@@ -106,7 +106,7 @@ class SideBySide(pl.LightningModule):
 
     def on_train_end(self) -> None:
         for name, module in self._modules_by_name():
-            with _named(name):
+            with named(name):
                 module.refuse_broken_weights()
             if warning := module.dead_warning():
                 logger.warning("%s: %s", name, warning)
@@ -145,7 +145,7 @@ class SideBySide(pl.LightningModule):
 
 
 @contextmanager
-def _named(member: str) -> Iterator[None]:
+def named(member: str) -> Iterator[None]:
     """Put the member's name before an error."""
     try:
         yield

@@ -9,9 +9,11 @@ import logging
 from omegaconf import DictConfig
 from rich.console import Console
 
+from diffusae.activations.settings import ActivationSettings
 from diffusae.files import atomic_write_json, remove_left_overs
 from diffusae.planning.alternatives import alternatives, with_captions
 from diffusae.planning.estimate import bytes_finished, estimate, groups_in
+from diffusae.planning.storage import ways_of, ways_table
 from diffusae.planning.tables import (
     PLAN,
     WIDTH,
@@ -53,9 +55,14 @@ def plan(cfg: DictConfig) -> None:
     console.print(cells_table(counted, rates))
     console.print(savings_table(counted, others))
     console.print(totals_table(counted, rates, free=free, already=already))
+    ways = ways_of(study, description, groups, rates) if study.kind == "generation" else ()
+    if ways:
+        configured = ActivationSettings.of(cfg).store_training
+        console.print(ways_table(*ways, configured=configured))
     made = plan_json(
         study, counted, others, rates, assumed=bool(assumed), free=free, already=already
     )
+    made["ways"] = [way.to_json() for way in ways]
     with where_writable(study.directory / PLAN, otherwise="the plan is shown and not kept"):
         remove_left_overs(study.directory)
         atomic_write_json(study.directory / PLAN, made)

@@ -12,6 +12,7 @@ from time import monotonic
 from omegaconf import DictConfig
 
 from diffusae.activations.schema import Cell
+from diffusae.activations.settings import ActivationSettings
 from diffusae.errors import UserError
 from diffusae.jobs.faults import is_users, reason
 from diffusae.jobs.outcomes import JobOutcome, print_outcomes
@@ -50,7 +51,11 @@ def run(cfg: DictConfig) -> None:
             collect(beside.cfg)
         if any("annotate" in _stages(studies) for studies in cells.values()):
             annotate(cfg)
-        if cfg.side_by_side:
+        if not ActivationSettings.of(cfg).store_training:
+            from diffusae.stages.train_online import train_online
+
+            train_online(cfg)
+        elif cfg.side_by_side:
             from diffusae.stages.train_grid import train_grid
 
             train_grid(cfg)

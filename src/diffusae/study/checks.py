@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from diffusae.activations.settings import ActivationSettings
 from diffusae.backbone.settings import ModelSettings
@@ -41,7 +41,7 @@ SETTINGS: tuple[type[Settings], ...] = (
 )
 """The settings that every stage has."""
 
-TRAINING = ("train", "train_grid", "run")
+TRAINING = ("train", "train_grid", "train_online", "run")
 """Stages that train, and so need the device that `trainer` names."""
 
 Sound = Callable[..., bool]
@@ -68,6 +68,8 @@ def study_faults(study: Study, others: Iterable[type[Settings]] = ()) -> Iterato
         return not wrong.keys() & set(names)
 
     yield from _training_faults(study, sound)
+    if sound("activations.store_training", "activations.source"):
+        yield from _storage_faults(cfg)
     if sound("sae.k", "sae.d_sae"):
         yield from _sparsity_faults(study)
     if sound("grid.timesteps", "grid.blocks"):
@@ -113,6 +115,30 @@ def _training_faults(study: Study, sound: Sound) -> Iterator[str]:
             num_nodes=trainer.num_nodes,
             batch_size=cfg.activations.batch_size,
             buffer_vectors=cfg.activations.buffer_vectors,
+        )
+
+
+def _storage_faults(cfg: DictConfig) -> Iterator[str]:
+    """What cannot be done where the split `train` is not stored."""
+    if cfg.activations.store_training:
+        return
+    unstored = "activations.store_training=false"
+    if cfg.stage in ("train", "train_grid"):
+        yield f"{unstored}, and {cfg.stage} reads what is stored; use `diffusae train_online`"
+    if cfg.collection.kind != "generation":
+        yield (
+            f"{unstored} needs pictures that are generated, and collection={cfg.collection.kind};"
+            " set activations.store_training=true"
+        )
+    if cfg.activations.source is not None:
+        yield (
+            f"{unstored} makes training pictures here, beside a collection that is made here, and"
+            " activations.source names one elsewhere; set activations.store_training=true"
+        )
+    if OmegaConf.select(cfg, "stability.seed") is not None:
+        yield (
+            f"{unstored} trains on one order of the pictures, and stability.seed trains again on"
+            " another; set stability.seed=null"
         )
 
 

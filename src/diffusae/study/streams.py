@@ -50,6 +50,22 @@ def groups_of(prompts: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
             yield rest[start : start + size]
 
 
+def stored_groups(study: Study) -> Iterator[list[Prompt]]:
+    """The groups of the study's pictures or texts that a collection stores, in order. Without
+    `activations.store_training` there are none of the split `train`.
+    """
+    settings = ActivationSettings.of(study.cfg)
+    for group in groups_of(study.prompts, settings.group_size):
+        if settings.store_training or group[0].split != TRAINING_SPLIT:
+            yield group
+
+
+def training_groups(study: Study) -> list[list[Prompt]]:
+    """The groups of the split `train`, as a collection stores them, or would."""
+    size = ActivationSettings.of(study.cfg).group_size
+    return [group for group in groups_of(study.prompts, size) if group[0].split == TRAINING_SPLIT]
+
+
 def finest_grid(study: Study, description: Description) -> tuple[int, int]:
     """(height, width) of the denoiser's finest grid: a U-Net's latents, a transformer's picture
     tokens.

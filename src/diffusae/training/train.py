@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers.logger import Logger
 
 from diffusae.activations.datamodule import ActivationDataModule
+from diffusae.activations.schema import Stream
 from diffusae.activations.settings import ActivationSettings
 from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.jobs.processes import environment_of, leads, started_outside, strategy_of
@@ -78,7 +79,7 @@ def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = Fal
         if not leader:
             return
         measured = last_validation(metrics)
-        save_trained(study, module, data, measured)
+        save_trained(study, module, data.stream, measured)
         checkpoints.clear()
         if mirror is not None:
             if started_here:
@@ -180,13 +181,13 @@ def trainer_of(
 
 
 def save_trained(
-    study: Study, module: SAEModule, data: ActivationDataModule, measured: dict[str, float]
+    study: Study, module: SAEModule, stream: Stream, measured: dict[str, float]
 ) -> None:
     """Write the trained autoencoder with its cell and last validation figures."""
     _warn_of_a_poor_fit(study, measured.get("val/explained_variance"))
     metadata = {
         "cell": study.cell.coordinates(),
-        "hookpoint": data.stream.hookpoint,
+        "hookpoint": stream.hookpoint,
         "validation": measured,
     }
     save_sae(study.sae, module.autoencoder, metadata)

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any, Protocol, Self
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
-from diffusae.activations.datamodule import ActivationDataModule
+from diffusae.activations.datamodule import ActivationDataModule, SequentialBatches
+from diffusae.activations.schema import Stream
 from diffusae.activations.together import TogetherDataModule
 from diffusae.errors import UserError
 from diffusae.files import atomic_write_json
 from diffusae.parsing import read_json
-from diffusae.runs.checkpoint import Checkpoints
+from diffusae.runs.checkpoint import Checkpoint, Checkpoints
 from diffusae.runs.lightning_logger import MemberLogger
-from diffusae.runs.stop_together import StopTogether, one_command
+from diffusae.runs.stop_together import Pause, Paused, StopTogether, one_command
 from diffusae.sae.settings import TrainerSettings
-from diffusae.sae.side_by_side import Member, SideBySide
+from diffusae.sae.side_by_side import Member, SideBySide, named
 from diffusae.study.settings import GridSettings
 from diffusae.study.study import Study
 from diffusae.training.cell import mirror_of, recorded, trained, training_signature
@@ -36,8 +38,13 @@ from diffusae.training.train import (
 log = logging.getLogger(__name__)
 
 
-def grid_members(cfg: DictConfig) -> dict[str, Study]:
-    """Every training of the grid by the name of its directory."""
+def grid_members(cfg: DictConfig, *, equal_steps: bool = True) -> dict[str, Study]:
+    """Every training of the grid by the name of its directory.
+
+    Raises:
+        UserError: a setting is wrong, names repeat, or, where `equal_steps` are needed, blocks have
+            different ones.
+    """
     ks = GridSettings.of(cfg).k
     if ks is not None and "k" not in cfg.sae:
         raise UserError(
@@ -54,7 +61,7 @@ def grid_members(cfg: DictConfig) -> dict[str, Study]:
             " such as 'k${sae.k}', and give every k once"
         )
     steps = {study.cell.block: TrainerSettings.of(study.cfg).steps for study in studies}
-    if len(set(steps.values())) > 1:
+    if equal_steps and len(set(steps.values())) > 1:
         by_block = ", ".join(f"{block} {count}" for block, count in steps.items())
         raise UserError(
             f"trainings side by side take equally many steps, and trainer.steps gives {by_block};"
@@ -84,59 +91,134 @@ def trainings_together(directory: Path, studies: Mapping[str, Study]) -> list[st
     return waiting
 
 
-def train_together(studies: Mapping[str, Study], directory: Path) -> None:
-    """Train these studies side by side and write the files of each; `directory` is for their common
-    checkpoints.
+class StreamData(Protocol):
+    """What a training needs to know of one stream."""
+
+    @property
+    def stream(self) -> Stream: ...
+
+    @property
+    def batches_of_epoch(self) -> int: ...
+
+    def val_dataloader(self) -> SequentialBatches: ...
+
+
+class Together:
+    """Trainings side by side, from their records to their files.
+
+    Within the context the records of all of them are kept. `fit` trains, at once or in several
+    parts, and `save` ends it.
+
+    Args:
+        studies: name -> training. All take equally many steps.
+        directory: for their common checkpoints.
+        streams: stream -> its validation batches, and more.
+        data: gives the batches of training, {stream: vectors}.
+        stream_of: the name of a study's stream.
     """
-    # Not of the command's own cell: steps may depend on the block.
-    cfg = next(iter(studies.values())).cfg
-    settings = TrainerSettings.of(cfg)
+
+    def __init__(
+        self,
+        studies: Mapping[str, Study],
+        directory: Path,
+        streams: Mapping[str, StreamData],
+        data: pl.LightningDataModule,
+        *,
+        stream_of: Callable[[Study], str] = lambda study: study.cell.key,
+    ) -> None:
+        # Not of the command's own cell: steps may depend on the block.
+        self.cfg = next(iter(studies.values())).cfg
+        self.settings = TrainerSettings.of(self.cfg)
+        self.streams, self.data = streams, data
+        pl.seed_everything(self.cfg.seed, verbose=False)
+        self.members = {
+            name: Member(stream_of(study), module_of(study, streams[stream_of(study)].stream.d_in))
+            for name, study in studies.items()
+        }
+        self.module = SideBySide(self.members)
+        self.metrics = {name: study.sae / "metrics.jsonl" for name, study in studies.items()}
+        # A training that was saved just before a kill is finished, and its run.json stays as it is.
+        self.waiting = {name: study for name, study in studies.items() if not trained(study)}
+        self.checkpoints = Checkpoints(
+            directory / "checkpoints",
+            every=self.settings.checkpoint_every,
+            logs=list(self.metrics.values()),
+        )
+        self._from: Checkpoint | None = None
+        self._records = ExitStack()
+
+    @property
+    def step(self) -> int:
+        """The steps that are done."""
+        return 0 if self._from is None else self._from.step
+
+    def __enter__(self) -> Self:
+        with ExitStack() as records:
+            for study in self.waiting.values():
+                records.enter_context(recorded(study))
+            self.data.prepare_data()
+            self._from = self.checkpoints.resume()
+            if self._from is None:
+                for member in self.members.values():
+                    stream = self.streams[member.stream]
+                    member.module.initialise(next(iter(stream.val_dataloader())))
+            else:
+                log.info("%d trainings go on from step %d", len(self.members), self.step)
+            self._records = records.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._records.__exit__(*error)
+
+    def fit(self, until: int | None = None, *, progress: bool = True) -> None:
+        """Train to the end, or pause after the step `until` with a checkpoint."""
+        batches = {
+            name: self.streams[member.stream].batches_of_epoch
+            for name, member in self.members.items()
+        }
+        self.module.train()  # a pause right after a validation leaves it in evaluation mode
+        stop, pause = StopTogether(self.checkpoints.save), Pause(until, self.checkpoints.save)
+        trainer = trainer_of(
+            self.cfg,
+            MemberLogger(self.metrics, batches=batches),
+            [self.checkpoints, stop, pause],
+            progress=progress,
+        )
+        with one_command(stop), suppress(Paused):
+            trainer.fit(
+                self.module,
+                datamodule=self.data,
+                ckpt_path=None if self._from is None else self._from.path,
+                weights_only=True,
+            )
+            return
+        for name, member in self.members.items():
+            with named(name):  # no checkpoint is written of such weights
+                member.module.refuse_broken_weights()
+        self._from = self.checkpoints.newest()
+
+    def save(self) -> None:
+        """Write the files of every training, end the records, and send the figures to W&B."""
+        measured = {name: last_validation(path) for name, path in self.metrics.items()}
+        for name, study in self.waiting.items():
+            member = self.members[name]
+            stream = self.streams[member.stream].stream
+            save_trained(study, member.module, stream, measured[name])
+        self._records.close()
+        for name, study in self.waiting.items():
+            with mirror_of(study) as mirror:
+                mirror_log(self.metrics[name], mirror)
+                mirror.summary(measured[name])
+
+
+def train_together(studies: Mapping[str, Study], directory: Path) -> None:
+    """Train these studies side by side on what is stored, and write the files of each."""
     streams: dict[str, ActivationDataModule] = {}
     for study in studies.values():
         if study.cell.key not in streams:
             streams[study.cell.key] = data_of(study)
-    pl.seed_everything(cfg.seed, verbose=False)
-    members = {
-        name: Member(study.cell.key, module_of(study, streams[study.cell.key].d_in))
-        for name, study in studies.items()
-    }
-    module = SideBySide(members)
-    data = TogetherDataModule(streams, steps=settings.steps)
-    metrics = {name: study.sae / "metrics.jsonl" for name, study in studies.items()}
-    # A training that was saved just before a kill is finished, and its run.json stays as it is.
-    waiting = {name: study for name, study in studies.items() if not trained(study)}
-    with ExitStack() as records:
-        for study in waiting.values():
-            records.enter_context(recorded(study))
-        data.prepare_data()
-        checkpoints = Checkpoints(
-            directory / "checkpoints", every=settings.checkpoint_every, logs=list(metrics.values())
-        )
-        resumed = checkpoints.resume()
-        if resumed is None:
-            for member in members.values():
-                member.module.initialise(next(iter(streams[member.stream].val_dataloader())))
-        else:
-            log.info("%d trainings go on from step %d", len(members), resumed.step)
-        batches = {
-            name: len(streams[member.stream].train_dataloader()) for name, member in members.items()
-        }
-        stop = StopTogether(checkpoints.save)
-        trainer = trainer_of(
-            cfg, MemberLogger(metrics, batches=batches), [checkpoints, stop], progress=True
-        )
-        with one_command(stop):
-            trainer.fit(
-                module,
-                datamodule=data,
-                ckpt_path=None if resumed is None else resumed.path,
-                weights_only=True,
-            )
-        measured = {name: last_validation(path) for name, path in metrics.items()}
-        for name, study in waiting.items():
-            member = members[name]
-            save_trained(study, member.module, streams[member.stream], measured[name])
-    for name, study in waiting.items():
-        with mirror_of(study) as mirror:
-            mirror_log(metrics[name], mirror)
-            mirror.summary(measured[name])
+    steps = TrainerSettings.of(next(iter(studies.values())).cfg).steps
+    data = TogetherDataModule(streams, steps=steps)
+    with Together(studies, directory, streams, data) as together:
+        together.fit()
+        together.save()

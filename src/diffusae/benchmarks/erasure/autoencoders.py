@@ -108,6 +108,7 @@ def updates_study(study: Study, settings: Updates) -> Study:
         "cond",
     )
     cfg.prompts.counts = settings.counts
+    cfg.activations.store_training = True  # its autoencoders are trained one by one
     cfg.sae.update(settings.sae)
     return Study(cfg)
 
