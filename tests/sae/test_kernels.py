@@ -27,14 +27,12 @@ def test_torchs_kernels_are_the_default():
 
 
 def test_triton_kernels_without_triton_are_refused_with_the_remedy(without_triton):
-    with pytest.raises(
-        UserError, match=r"not installed.*diffusae\[triton\].*trainer.kernels=torch"
-    ):
+    with pytest.raises(UserError, match=r"not installed.*diffusae\[triton\].*trainer.kernels=auto"):
         SparseAutoencoder(4, 8, TopK(2), kernels="triton")
 
 
 def test_triton_kernels_are_for_cuda_devices(without_triton):
-    with pytest.raises(UserError, match=r"CUDA.*'cpu'.*trainer.kernels=torch"):
+    with pytest.raises(UserError, match=r"CUDA.*'cpu'.*trainer.kernels=auto"):
         check_device("triton", "cpu")
     check_device("triton", "cuda")
     check_device("torch", "cpu")
@@ -52,6 +50,6 @@ def test_kernels_that_do_not_run_here_are_told_with_all_other_faults_where_a_sta
 
 def test_an_unknown_name_lists_the_kernels_that_there_are(without_triton):
     with pytest.raises(
-        UserError, match=r"unknown trainer\.kernels 'trition'; known: torch, triton"
+        UserError, match=r"unknown trainer\.kernels 'trition'; known: auto, dense, torch, triton"
     ):
         checked("evaluate", "trainer.kernels=trition")

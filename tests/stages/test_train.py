@@ -207,15 +207,16 @@ def test_ema_saves_the_moving_average_of_the_weights_with_decoder_rows_of_unit_n
     composed, monkeypatch
 ):
     steps: list[tuple[torch.Tensor, torch.Tensor]] = []
-    step = training.SAEModule.optimizer_step
+    step = training.SAEModule.training_step
 
-    def watched(module, *args, **kwargs) -> None:
-        step(module, *args, **kwargs)
+    def watched(module, *args, **kwargs) -> torch.Tensor:
+        loss = step(module, *args, **kwargs)
         steps.append(
             (module.autoencoder.W_enc.detach().clone(), module.autoencoder.W_dec.detach().clone())
         )
+        return loss
 
-    monkeypatch.setattr(training.SAEModule, "optimizer_step", watched)
+    monkeypatch.setattr(training.SAEModule, "training_step", watched)
     study = Study(
         composed("sae.ema=0.5", "sae.selection_precision=float32", "trainer.validate_every=4")
     )

@@ -22,7 +22,7 @@ from diffusae.runs.stop_together import StopTogether, one_command
 from diffusae.sae.settings import TrainerSettings
 from diffusae.sae.side_by_side import Member, SideBySide
 from diffusae.study.study import Study
-from diffusae.training.cell import mirror_of, recorded, trained, training_signature
+from diffusae.training.cell import mirror_of, recorded, tell_kernels, trained, training_signature
 from diffusae.training.train import (
     data_of,
     last_validation,
@@ -95,6 +95,7 @@ def train_together(studies: Mapping[str, Study], directory: Path) -> None:
     for study in studies.values():
         if study.cell.key not in streams:
             streams[study.cell.key] = data_of(study)
+    tell_kernels(studies.values())
     pl.seed_everything(cfg.seed, verbose=False)
     members = {
         name: Member(study.cell.key, module_of(study, streams[study.cell.key].d_in))
