@@ -18,6 +18,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from benchmarks.paired import in_turns
 from benchmarks.public_trainers import PUBLIC
@@ -340,7 +341,7 @@ def test_what_lightnings_loop_costs(bench: Bench) -> None:
         enable_model_summary=False,
     )
     module = ours(x, size, auto(size, bench)).module
-    trainer.fit(module, [x] * 16)
+    trainer.fit(module, DataLoader([x] * 16, batch_size=None))  # type: ignore[arg-type]
     ms = statistics.median(times["bare"]) / (last - first)
     print(
         f"\na step at batch {size.batch}: bare {ms:.3f} ms, in Lightning's loop"

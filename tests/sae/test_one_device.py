@@ -55,7 +55,7 @@ def figures(
         kernels=kernels,
     )
     module = SAEModule(sae, dead_after_vectors=1000, k_aux=8)
-    module._trainer = SimpleNamespace(sanity_checking=False)  # type: ignore[assignment]
+    module._trainer = SimpleNamespace(sanity_checking=False, global_step=0)  # type: ignore[assignment]
     if elsewhere:
         module, x = module._apply(lambda tensor: Elsewhere(tensor.detach())), Elsewhere(x)
     module.initialise(x)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch.utils.data import DataLoader
 
 from diffusae.errors import UserError
 from diffusae.sae import watch
@@ -99,9 +100,13 @@ def trainer_of(*, ema: bool = False, **options) -> pl.Trainer:
     )
 
 
-def fitted(module: pl.LightningModule, batches, **options) -> pl.Trainer:
+def loader_of(given: list) -> DataLoader:
+    return DataLoader(given, batch_size=None)
+
+
+def fitted(module: pl.LightningModule, given: list, **options) -> pl.Trainer:
     trainer = trainer_of(**options)
-    trainer.fit(module, list(batches))
+    trainer.fit(module, loader_of(given))
     return trainer
 
 
@@ -163,7 +168,7 @@ def test_a_stopped_training_goes_on_captured_or_not(tmp_path, began_captured):
     trainer = fitted(first, batches(), ema=True, max_steps=23)
     trainer.save_checkpoint(tmp_path / "stopped.ckpt")
     rest = batches()[23:]
-    trainer_of(ema=True).fit(second, rest, ckpt_path=str(tmp_path / "stopped.ckpt"))
+    trainer_of(ema=True).fit(second, loader_of(rest), ckpt_path=str(tmp_path / "stopped.ckpt"))
     assert_close(second, whole)
 
 
@@ -179,7 +184,7 @@ def test_a_checkpoint_with_the_state_of_a_schedule_goes_on(tmp_path):
     saved["lr_schedulers"] = [{"base_lrs": [1e-2], "last_epoch": 23, "_last_lr": [0.123]}]
     torch.save(saved, tmp_path / "old.ckpt")
     second.recorder = Pretended()
-    trainer_of().fit(second, batches()[23:], ckpt_path=str(tmp_path / "old.ckpt"))
+    trainer_of().fit(second, loader_of(batches()[23:]), ckpt_path=str(tmp_path / "old.ckpt"))
     assert_close(second, whole)
 
 
@@ -193,7 +198,7 @@ def test_a_loss_that_is_not_finite_is_told_later_with_its_own_step(monkeypatch, 
     module.recorder = Pretended()
     trainer = trainer_of()
     with pytest.raises(UserError, match=f"the loss is nan at step {poisoned}; lower the learning"):
-        trainer.fit(module, given)
+        trainer.fit(module, loader_of(given))
     assert trainer.global_step <= poisoned // 10 * 10 + 11
 
 
@@ -212,7 +217,7 @@ def test_a_loss_that_was_not_finite_is_told_before_a_checkpoint_or_a_validation(
         trainer = trainer_of(check_val_every_n_epoch=None, val_check_interval=interval)
         trainer.callbacks.append(Saves())  # type: ignore[attr-defined]
         with pytest.raises(UserError, match="the loss is nan at step 1"):
-            trainer.fit(module, given, batches()[:1])
+            trainer.fit(module, loader_of(given), loader_of(batches()[:1]))
         assert trainer.global_step == min(interval, 5)
     assert not (tmp_path / "broken.ckpt").exists()
 

@@ -80,7 +80,8 @@ class _PreActivations(torch.autograd.Function):
         of_pre = gradients[0]
         of_b_enc = of_pre.sum(dim=0, dtype=W_enc.dtype)
         of_W_enc = product(of_pre.to(low.dtype).T, low)
-        return None, -(of_b_enc @ W_enc), of_W_enc, of_b_enc, None, None
+        of_b = -(of_b_enc @ W_enc)
+        return None, of_b, of_W_enc, of_b_enc if ctx.needs_input_grad[3] else None, None, None
 
 
 def only(

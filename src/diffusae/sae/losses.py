@@ -72,7 +72,9 @@ class AuxK(NamedTuple):
     of_b_enc: Float[Tensor, " n"]
     of_W_dec: Float[Tensor, "n d_in"]
 
-    def add_gradients(self, autoencoder: SparseAutoencoder, times: float) -> None:
+    def add_gradients(
+        self, autoencoder: SparseAutoencoder, times: float | Float[Tensor, ""]
+    ) -> None:
         """Add `times` its gradients to those that the weights have."""
         for weight, rows in (
             (autoencoder.W_enc, self.of_W_enc),
@@ -80,7 +82,7 @@ class AuxK(NamedTuple):
             (autoencoder.W_dec, self.of_W_dec),
         ):
             if weight.grad is not None:
-                weight.grad.index_add_(0, self.latents, rows, alpha=times)
+                weight.grad.index_add_(0, self.latents, rows * times)
 
 
 @torch.no_grad()

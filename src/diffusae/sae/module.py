@@ -182,8 +182,8 @@ class SAEModule(WholeStep):
         }
         # Processes average their gradients and figures. Their parts of the last batch of an epoch
         # may differ in size, so each loss is weighted by its vectors.
-        share = len(batch) * world_size() / self._age_latents(len(batch), scaled.fired)
-        if share != 1:
+        share = self._age_latents(len(batch), scaled.fired)
+        if world_size() > 1:
             loss = loss * share
             figures = {name: figure * share for name, figure in figures.items()}
         self.autoencoder.zero_grad()  # gives up the memory of the last step's
@@ -215,18 +215,23 @@ class SAEModule(WholeStep):
         return self.vectors_since_fired >= self.dead_after_vectors
 
     @torch.no_grad()
-    def _age_latents(self, seen: int, fired: Bool[Tensor, " d_sae"]) -> int:
-        """Make active latents young and all others older; return the vectors of this step over all
-        processes.
+    def _age_latents(
+        self, vectors: int, fired: Bool[Tensor, " d_sae"]
+    ) -> float | Float[Tensor, ""]:
+        """Make active latents young and all others older; return this process' vectors in shares of
+        what processes have on average.
         """
+        seen, share = vectors, 1.0
         if world_size() > 1:
-            anywhere, vectors = fired.long(), self.vectors_since_fired.new_tensor(seen)
-            torch.distributed.all_reduce(anywhere, op=torch.distributed.ReduceOp.MAX)
-            torch.distributed.all_reduce(vectors)
-            seen, fired = int(vectors), anywhere > 0
+            counts = torch.cat(
+                [fired.long(), torch.full_like(fired[:1], vectors, dtype=torch.long)]
+            )
+            torch.distributed.all_reduce(counts)
+            fired, seen = counts[:-1] > 0, counts[-1]
+            share = vectors * world_size() / seen
         self.vectors_since_fired += seen
         self.vectors_since_fired.masked_fill_(fired, 0)
-        return seen
+        return share
 
     def _loss(self, scaled: ScaledPass) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """The loss and the FVU. The loss is the error (the mean over the prefixes where the
