@@ -240,7 +240,7 @@ def test_the_table(bench: Bench) -> None:
     for size in bench.sizes:
         print(
             f"\nd_in {size.d_in}, d_sae {size.d_sae}, k {size.k}, batch {size.batch}, {size.dead}"
-            f" dead latents; trainer.kernels=auto takes {auto(size, bench)} on a GPU of this kind"
+            f" dead latents; trainer.kernels=auto takes {auto(size, bench)} here"
         )
         (x,) = batches(size, 1, bench)
         trainers, memory = trainers_of(size, x, bench)

@@ -55,7 +55,7 @@ def test_the_loss_in_few_bits_stays_within_half_a_per_cent_of_float32s(name):
         step = module.step_of(adam(sae.parameters(), module))
         found = [step({"": planted(256, seed)}).losses for seed in range(100)]
         losses[kernels] = torch.stack(found[-10:]).mean().item()
-        assert found[0] > 1.2 * losses[kernels]
+        assert found[0] > 1.1 * losses[kernels]
         assert sae.W_enc.dtype == torch.float32
     assert losses["dense"] == pytest.approx(losses["torch"], rel=0.005)
 
