@@ -64,6 +64,11 @@ def test_figures_that_are_not_finite_or_lack_data_are_refused(fields):
         Estimate(*fields)
 
 
+def test_a_known_figure_has_the_count_of_what_it_is_compared_with_or_no_data():
+    assert Estimate.known(0.25, n=3) == Estimate(0.25, None, 3)
+    assert Estimate.known(0.25, n=0) == NO_DATA
+
+
 def test_results_survive_a_file(tmp_path):
     rows = [
         Result("a", NO_DATA, True, "IoU", CELL),

@@ -123,6 +123,16 @@ def test_interventions_stand_by_window_and_edit_with_every_control_and_chance() 
     assert three_stages(lines[1:], "change") is None
 
 
+def test_an_intervention_without_data_has_no_chance_beside_it_either() -> None:
+    nothing = {"value": None, "ci95": None, "n": 0}
+    chart = three_stages(lines_of([staged("spatial", nothing, chance=0.25)]), "success")
+    assert chart is not None
+    assert [(d["name"], d["value"]) for d in data_of(chart.to_dict())[0]] == [
+        ("concepts, down", None),
+        ("chance", None),
+    ]
+
+
 def test_what_stands_in_a_chart_cannot_end_its_script_and_comes_back_as_it_was() -> None:
     book = vega.ChartBook()
     element = book.chart(

@@ -191,7 +191,7 @@ def reconstruction_results(
         beside = {name: of_name[metric] for name, of_name in estimates.items()}
         own = beside.pop(sae)
         if metric in mean and own.n > 0:
-            beside["mean"] = Estimate(mean[metric], None, own.n)
+            beside["mean"] = Estimate.known(mean[metric], n=own.n)
         rows.append(Result(metric, own, higher, "ratio", dict(cell), beside, version=VERSION))
     l0 = {name: sums.l0(**resampling) for name, sums in sorted(codes.items())}
     dead = {name: sums.dead_fraction(**resampling) for name, sums in sorted(codes.items())}

@@ -43,6 +43,13 @@ class Estimate:
             raise UserError(f"a value, its interval and n > 0 go together, got {self}")
 
     @classmethod
+    def known(cls, value: float, *, n: int) -> Estimate:
+        """A figure that is known without measuring, such as chance, beside one with `n` data:
+        without data there is nothing to compare.
+        """
+        return cls(value, None, n) if n else cls(None)
+
+    @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Estimate:
         """Read a row, which may have more entries; `UserError` for missing or wrong ones."""
         return typed(cls, _entries(row, ("value", "ci95", "n")))

@@ -341,7 +341,7 @@ def _results(
         value = _WITHOUT_EDIT[column]
         if value is None:
             return estimate("concepts", "score_before")
-        return Estimate(value, None, len(rows_of("random_latent")))
+        return Estimate.known(value, n=len(rows_of("random_latent")))
 
     best = {method: test.best[method, factor] for method in METHODS}
     details = {

@@ -329,7 +329,7 @@ def three_stages(lines: Sequence[Line], measure: str) -> alt.FacetChart | None:
         data.append(point(name, found.own, **where))
         data += [point(plain(n), found.controls[n], **where) for n in found.controls]
         if measure == "success" and found.chance is not None:
-            data.append(point("chance", Estimate(found.chance, None, found.own.n), **where))
+            data.append(point("chance", Estimate.known(found.chance, n=found.own.n), **where))
     if not data:
         return None
     own = sorted(

@@ -7,6 +7,9 @@ example with k = 1, where one candidate more is kept:
     float32     2.03  2.01  0.5      the largest is latent 0
     bfloat16    2.03  2.02  0.5      candidates 0 and 1: rounding could have swapped them
     anew        2.03  2.01           latent 0
+
+On a CPU the same is done with a product in float32. Then it does not matter in which way the
+product was rounded, and the fastest way computes it (`diffusae.sae.dense_product`).
 """
 
 from __future__ import annotations
@@ -17,12 +20,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffusae.sae.dense_product import WAYS, FastestWay, Way
 from diffusae.sae.quantised import Quantised, product, quantised
 from diffusae.sae.settings import SelectionPrecision
 from diffusae.sae.sparse_ops import Kernels
 from diffusae.sae.sparsity import Codes, TopK
 
-BLOCK = 256
+BLOCK = WAYS[0].rows
 """Rows whose pre-activations are computed and searched together on a CPU: 5 MB of them at d_sae =
 5120. Those that are still in the cache are searched faster.
 """
@@ -33,6 +37,7 @@ class Search:
 
     def __init__(self) -> None:
         self._memory: Tensor | None = None
+        self._fastest = FastestWay()
 
     def __call__(
         self,
@@ -52,10 +57,17 @@ class Search:
             precision: in training; without training it is float32.
             kernels: what computes the candidates' values anew.
         """
-        if not sparsity.training or precision == "float32":
+        if not sparsity.training or (precision == "float32" and W_enc.device.type != "cpu"):
             return self._sought(centred, W_enc, b_enc, sparsity, sparsity)
-        weights = _in_few_bits(W_enc, precision)
-        codes = self._sought(centred, weights, b_enc, sparsity, sparsity.candidates)
+        if precision == "float32":
+            with self._fastest.timed() as way:
+                codes = self._sought(centred, W_enc, b_enc, sparsity, sparsity.candidates, way)
+            # Candidates come in an order that may follow from the last bits of the product.
+            indices, order = codes.indices.sort(dim=1)
+            codes = Codes(codes.values.gather(1, order), indices)
+        else:
+            weights = _in_few_bits(W_enc, precision)
+            codes = self._sought(centred, weights, b_enc, sparsity, sparsity.candidates)
         entries, _ = sparsity.entries(codes, d_sae=len(W_enc), kernels=kernels)
         values = entries.inner(centred, W_enc)
         if b_enc is not None:
@@ -69,19 +81,24 @@ class Search:
         b_enc: Tensor | None,
         sparsity: TopK,
         choose: Callable[[Tensor], Codes],
+        way: Way = WAYS[0],
     ) -> Codes:
         """What `choose` finds among the pre-activations, block by block where rows are searched by
         themselves.
         """
         in_blocks = sparsity.by_row and centred.device.type == "cpu"
-        rows = centred.split(BLOCK if in_blocks else max(1, len(centred)))
-        found = [choose(self._pre_activations(block, weights, b_enc)) for block in rows]
-        if len(found) == 1:
-            return found[0]
-        return Codes(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+        rows = centred.split(way.rows if in_blocks else max(1, len(centred)))
+        codes = [choose(self._pre_activations(block, weights, b_enc, way)) for block in rows]
+        if len(codes) == 1:
+            return codes[0]
+        return Codes(*(torch.cat(parts) for parts in zip(*codes, strict=True)))
 
     def _pre_activations(
-        self, centred: Float[Tensor, "rows d_in"], weights: Tensor | Quantised, b_enc: Tensor | None
+        self,
+        centred: Float[Tensor, "rows d_in"],
+        weights: Tensor | Quantised,
+        b_enc: Tensor | None,
+        way: Way,
     ) -> Float[Tensor, "rows d_sae"]:
         """The product in the precision of the weights."""
         if isinstance(weights, Quantised):
@@ -94,9 +111,8 @@ class Search:
             return pre_activations.to(torch.bfloat16)
         dtype = weights.dtype
         memory = self._reused((len(centred), len(weights)), dtype, centred.device)
-        if b_enc is not None:
-            return torch.addmm(b_enc.to(dtype), centred.to(dtype), weights.T, out=memory)
-        return torch.mm(centred.to(dtype), weights.T, out=memory)
+        way.multiply(centred.to(dtype), weights, memory)
+        return memory if b_enc is None else memory.add_(b_enc.to(dtype))
 
     def _reused(self, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
         """Memory for a product: that of the last one where it fits."""
