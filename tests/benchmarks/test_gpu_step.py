@@ -11,6 +11,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 import pytest
@@ -176,7 +177,8 @@ def batches(size: Size, count: int, bench: Bench) -> list[Tensor]:
     return [made() for _ in range(count)]
 
 
-def ways(bench: Bench) -> list[KernelsName]:
+@cache
+def ways(bench: Bench) -> tuple[KernelsName, ...]:
     """The kernels that run on the device."""
     found: list[KernelsName] = ["dense", "torch"]
     try:
@@ -186,7 +188,7 @@ def ways(bench: Bench) -> list[KernelsName]:
         print(f"  kernels=triton: left out, {error}")
     else:
         found.append("triton")
-    return found
+    return tuple(found)
 
 
 def auto(size: Size, bench: Bench) -> KernelsName:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from hydra import compose, initialize_config_dir
 
@@ -73,8 +75,8 @@ def test_an_unknown_name_lists_the_kernels_that_there_are(without_triton):
 def test_auto_takes_what_fits_the_device_and_the_size(
     monkeypatch, device, precision, sparsity, d_sae, expected
 ):
-    def chosen(name="auto"):
-        options = {"device_type": device, "precision": precision, "sparsity": sparsity}
+    def chosen(name: Any = "auto") -> str:
+        options: Any = {"device_type": device, "precision": precision, "sparsity": sparsity}
         return fitting(name, **options, d_sae=d_sae)[0]
 
     monkeypatch.setattr(kernels, "find_spec", lambda _name: "there")

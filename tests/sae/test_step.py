@@ -4,6 +4,7 @@ numbers of a training that must not wait for the device come some steps later.
 
 import logging
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import pytest
 import pytorch_lightning as pl
@@ -19,6 +20,7 @@ from diffusae.sae.replay import WARM_UP, Replay
 from diffusae.sae.side_by_side import Member, SideBySide
 from diffusae.sae.sparsity import BatchTopK, JumpReLU, MatryoshkaTopK, ReLU, TopK
 
+T = TypeVar("T")
 D_IN, D_SAE, BATCH, STEPS = 8, 24, 32, 50
 SPARSITIES = {
     "topk": lambda: TopK(3),
@@ -37,14 +39,14 @@ class Pretended:
     def __init__(self) -> None:
         self.carried, self.captures, self.replays = 0, 0, 0
 
-    def carried_out(self, call: Callable) -> object:
+    def carried_out(self, call: Callable[[], T]) -> T:
         self.carried += 1
         return call()
 
-    def captured(self, call: Callable) -> Callable:
+    def captured(self, call: Callable[[], T]) -> Callable[[], T]:
         self.captures += 1
 
-        def again() -> object:
+        def again() -> T:
             self.replays += 1
             return call()
 
@@ -84,9 +86,10 @@ def module_of(name: str, **options) -> SAEModule:
     return module
 
 
-def trainer_of(*, ema: bool = False, **options) -> pl.Trainer:
+def trainer_of(*, ema: bool = False, **options: Any) -> pl.Trainer:
     return pl.Trainer(
-        **{"max_steps": STEPS} | options,
+        max_steps=options.pop("max_steps", STEPS),
+        **options,
         max_epochs=-1,
         accelerator="cpu",
         devices=1,
@@ -101,10 +104,10 @@ def trainer_of(*, ema: bool = False, **options) -> pl.Trainer:
 
 
 def loader_of(given: list) -> DataLoader:
-    return DataLoader(given, batch_size=None)
+    return DataLoader(given, batch_size=None)  # type: ignore[arg-type]
 
 
-def fitted(module: pl.LightningModule, given: list, **options) -> pl.Trainer:
+def fitted(module: pl.LightningModule, given: list, **options: Any) -> pl.Trainer:
     trainer = trainer_of(**options)
     trainer.fit(module, loader_of(given))
     return trainer
@@ -251,7 +254,7 @@ def test_a_latent_may_be_dead_as_soon_as_any_is(monkeypatch):
 
 def test_a_step_that_cannot_be_captured_is_a_plain_step_with_one_line_that_says_why(caplog):
     class Unable(Pretended):
-        def captured(self, call):
+        def captured(self, call: Callable[[], T]) -> Callable[[], T]:
             raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     captured, plain, _ = captured_and_plain()
@@ -277,10 +280,7 @@ def test_choosing_over_a_batch_by_rows_is_not_captured(caplog):
 
 def test_what_was_captured_is_kept_apart_by_variant_and_reads_its_own_inputs():
     recorder = Pretended()
-    doubled = Replay(
-        lambda given, negative: given["x"] * (-2 if negative else 2),
-        recorder,  # type: ignore[arg-type]
-    )
+    doubled = Replay(lambda given, negative: given["x"] * (-2 if negative else 2), recorder)
     found = [
         doubled({"x": torch.tensor([float(n)])}, n % 2 == 1).item() for n in range(4 * WARM_UP)
     ]

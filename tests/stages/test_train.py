@@ -155,6 +155,8 @@ def test_the_record_tells_what_auto_chose_and_a_stopped_training_goes_on_with_it
     assert record is not None
     assert record.status == "finished"
     assert record.config["sae"]["selection_precision"] == "bfloat16"
+    assert study.cfg.trainer.kernels == "auto"
+    assert record.config["trainer"]["kernels"] == "torch"
     # What was taken is no part of the signature: auto on another machine finds this training
     # finished.
     assert record.determines["sae"]["selection_precision"] == "auto"

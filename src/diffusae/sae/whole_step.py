@@ -66,7 +66,8 @@ class WholeStep(pl.LightningModule):
 
     def _logs_step(self) -> bool:
         """Whether Lightning writes the figures of this step. To log others would only take time."""
-        done, every = self.global_step + 1, self.trainer.log_every_n_steps
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        done = self.global_step + 1
         return done == self.trainer.max_steps or (every > 0 and done % every == 0)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
