@@ -22,10 +22,10 @@ demo: setup ## the whole study of the miniature, from generation to report
 test: setup ## the tests (CPU, no network)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-slow: setup
-	$(BIN)/python -m pytest -m slow
+test-slow: setup ## more model families, launchers, several processes and kills; the benchmarks have `make bench`
+	$(BIN)/python -m pytest -m slow --ignore=tests/benchmarks
 
-# Some 45 minutes on two slow cores, then some 30 for the fuzzed readers with 5,000 inputs each.
+# Some 40 minutes on two slow cores, then some 40 for the fuzzed readers with 5,000 inputs each.
 test-faults: setup ## kill, damage and fill small studies; SEED= and TRIALS= repeat a campaign, its table goes into the docs
 	PYTHONPATH=src:tests $(BIN)/python -m faults --trials $(TRIALS) $(if $(SEED),--seed $(SEED)) --write-page
 

@@ -57,6 +57,14 @@ def _every_file_of_conf_is_read_once():
         yield
 
 
+@pytest.fixture(scope="session")
+def pipe():
+    """The tiny pipeline, built once; tests leave it unchanged."""
+    from tiny_pipeline import tiny_pipeline
+
+    return tiny_pipeline()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The folders that take longest begin, so that no process of `make test` waits for the other at
     the end.

@@ -5,14 +5,14 @@ everything is planted.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 
+from composing import compose
 from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import ActivationWriter
-from diffusae.cli import config_directory
 from diffusae.runs.record import run_record
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
@@ -38,22 +38,21 @@ def study_in(
     outputs: Path, *overrides: str, evaluation: str = "knowledge", stage: str = "evaluate"
 ) -> Study:
     """The study of the one cell."""
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        cfg = compose(
-            stage,
-            overrides=[
-                "name=made",
-                f"paths.outputs={outputs}",
-                "collection=pictures_world",
-                "block=mid",
-                "timestep.t=0.5",
-                "grid.timesteps=[0.5]",
-                "grid.blocks=[mid]",
-                "logger.mode=disabled",
-                f"evaluation={evaluation}",
-                *overrides,
-            ],
-        )
+    cfg = compose(
+        stage,
+        overrides=[
+            "name=made",
+            f"paths.outputs={outputs}",
+            "collection=pictures_world",
+            "block=mid",
+            "timestep.t=0.5",
+            "grid.timesteps=[0.5]",
+            "grid.blocks=[mid]",
+            "logger.mode=disabled",
+            f"evaluation={evaluation}",
+            *overrides,
+        ],
+    )
     return Study(cfg)
 
 
@@ -127,3 +126,9 @@ def place_all(study: Study) -> None:
     place_collection(study.activations)
     place_collection(study.directory / "activations_random", knows=False)
     place_sae(study)
+
+
+def value(row: Any) -> float:
+    """The value of a row that has data."""
+    assert row.value is not None
+    return row.value

@@ -95,25 +95,22 @@ def foreign_topk(
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Path:
     """A thinned collection of the miniature and one SAE, written by the stages themselves."""
-    from hydra import compose, initialize_config_dir
-
-    from diffusae.cli import config_directory
+    from composing import compose
     from diffusae.stages.collect import collect
     from diffusae.stages.train import train
 
     directory = tmp_path_factory.mktemp("formats")
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        cfg = compose(
-            "train",
-            overrides=[
-                "debug=tiny",
-                f"paths.outputs={directory}",
-                "grid.timesteps=[0.5]",
-                "grid.blocks=[mid]",
-                "activations.max_vectors=100",
-                "trainer.accelerator=cpu",
-            ],
-        )
+    cfg = compose(
+        "train",
+        overrides=[
+            "debug=tiny",
+            f"paths.outputs={directory}",
+            "grid.timesteps=[0.5]",
+            "grid.blocks=[mid]",
+            "activations.max_vectors=100",
+            "trainer.accelerator=cpu",
+        ],
+    )
     collect(cfg)
     train(cfg)
     return directory / "tiny"

@@ -17,7 +17,7 @@ class Oven(Settings, part="oven"):
     humidity: Annotated[float, Within(0, 1)] | None
     mode: Literal["fan", "grill"] | None
     light: bool
-    racks: list[str]
+    racks: list[Annotated[int, Within(1, 4)]]
 
 
 SOUND: dict[str, Any] = {
@@ -25,7 +25,7 @@ SOUND: dict[str, Any] = {
     "humidity": 0.5,
     "mode": "fan",
     "light": True,
-    "racks": ["top"],
+    "racks": [1],
 }
 
 
@@ -34,7 +34,7 @@ def oven(**changed: object) -> Oven:
 
 
 def test_values_are_plain_and_other_entries_are_left_alone():
-    assert oven() == Oven(degrees=180, humidity=0.5, mode="fan", light=True, racks=["top"])
+    assert oven() == Oven(degrees=180, humidity=0.5, mode="fan", light=True, racks=[1])
     assert oven(humidity=None, mode=None).mode is None
 
 
@@ -48,6 +48,8 @@ def test_values_are_plain_and_other_entries_are_left_alone():
         ({"degrees": "???"}, "oven.degrees is missing; give oven.degrees=..."),
         ({"humidity": float("nan")}, "oven.humidity=nan must be a number from 0 to 1, or null"),
         ({"light": 1}, "oven.light=1 must be true or false"),
+        ({"racks": 2}, "oven.racks=2 must be a list, such as oven.racks=[...]"),
+        ({"racks": [1, 5, 6]}, "oven.racks=5 must be a whole number from 1 to 4"),
         ({"mode": "fann"}, "unknown oven.mode 'fann'; known: fan, grill. Did you mean 'fan'?"),
     ],
 )
@@ -64,7 +66,7 @@ def test_all_faults_of_a_part_are_in_one_message():
 
 def test_settings_built_in_python_are_checked_as_those_of_a_file():
     with pytest.raises(UserError, match=r"oven.degrees=999 must be"):
-        Oven(degrees=999, humidity=0.5, mode="fan", light=True, racks=["top"])
+        Oven(degrees=999, humidity=0.5, mode="fan", light=True, racks=[1])
 
 
 @pytest.mark.parametrize("kind", SETTINGS, ids=lambda kind: kind.__name__)

@@ -78,7 +78,7 @@ def use(packages: Iterable[str]) -> None:
 def parts(group: str) -> list[Part]:
     """What packages offer of a group, installed ones first; nothing is imported."""
     used = [part for parts in _used.values() for part in parts if part.group == group]
-    return list(dict.fromkeys([*_installed(group), *used]))
+    return list(dict.fromkeys([*(part for part in _installed() if part.group == group), *used]))
 
 
 def part_of(group: str, target: object) -> Part | None:
@@ -88,18 +88,23 @@ def part_of(group: str, target: object) -> Part | None:
 
 def options() -> dict[str, Path]:
     """{package: its folder `conf` with options of groups}, of every package that has one."""
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for package in dict.fromkeys(part.package for group in GROUPS for part in parts(group)):
         spec = find_spec(package)  # of a package at the top, which is not imported for it
         for place in (spec.submodule_search_locations or []) if spec is not None else []:
             if (Path(place) / "conf").is_dir():
-                found[package] = Path(place) / "conf"
-    return found
+                folders[package] = Path(place) / "conf"
+    return folders
 
 
 @cache
-def _installed(group: str) -> tuple[Part, ...]:
-    return tuple(Part(e.name, e.value, group) for e in entry_points(group=f"diffusae.{group}"))
+def _installed() -> tuple[Part, ...]:
+    offered = entry_points()  # all at once: looking for a group reads the files of every package
+    return tuple(
+        Part(point.name, point.value, group)
+        for group in GROUPS
+        for point in offered.select(group=f"diffusae.{group}")
+    )
 
 
 def _declared(package: Any) -> tuple[Part, ...]:

@@ -2,8 +2,9 @@
 
 A setting is one annotated field. The annotation says what the value must be: `bool`, a `Literal` of
 the known names, or `Annotated` with a rule, such as `Within` for the range of a number. With
-`| None` it may be null. Values of other types are taken as they are. A rule is an object whose
-`broken(value, type)` says what the value must be, or None where it is so.
+`| None` it may be null; in `list[...]` every entry must fit. Values of other types are taken as
+they are. A rule is an object whose `broken(value, type)` says what the value must be, or None where
+it is so; its `example`, if it has one, is shown where the value is missing.
 
 Defaults stand in the YAML files alone.
 
@@ -107,7 +108,7 @@ def is_number(value: Any) -> bool:
 @cache
 def _kinds(cls: Any) -> dict[str, Any]:
     hints = get_type_hints(cls, include_extras=True)
-    return {each.name: hints[each.name] for each in fields(cls)}
+    return {field.name: hints[field.name] for field in fields(cls)}
 
 
 def _plain(node: DictConfig, name: str) -> Any:
@@ -121,9 +122,10 @@ def _plain(node: DictConfig, name: str) -> Any:
 
 def _fault(name: str, value: Any, kind: Any) -> str | None:
     """Why a value does not fit its annotation; None where it does."""
-    if value == _MISSING:
-        return f"{name} is missing; give {name}=..."
     origin, inner = get_origin(kind), get_args(kind)
+    if value == _MISSING:
+        example = getattr(inner[1], "example", "...") if origin is Annotated else "..."
+        return f"{name} is missing; give {name}={example}"
     if origin in (Union, types.UnionType) and types.NoneType in inner:
         fault = None if value is None else _fault(name, value, inner[0])
         return f"{fault}, or null" if fault and get_origin(inner[0]) is Annotated else fault
@@ -131,6 +133,10 @@ def _fault(name: str, value: Any, kind: Any) -> str | None:
         return str(unknown(name, value, inner))
     if kind is bool and not isinstance(value, bool):
         return f"{name}={value} must be true or false"
+    if origin is list:
+        if not isinstance(value, list):
+            return f"{name}={value} must be a list, such as {name}=[...]"
+        return next((fault for one in value if (fault := _fault(name, one, inner[0]))), None)
     if origin is Annotated and (broken := inner[1].broken(value, inner[0])):
         return f"{name}={value} {broken}"
     return None

@@ -9,6 +9,7 @@ import pytest
 from diffusae.activations.mapped import MappedShard
 from diffusae.activations.reader import read_updates
 from diffusae.errors import UserError
+from tars import write_tar
 
 
 def opened(collection, number=0):
@@ -22,11 +23,7 @@ def rewrite(path, change) -> None:
     """The tar with `change(name, data)` -> [(name, data), ...] applied to every member."""
     with tarfile.open(path) as tar:
         members = [(m.name, tar.extractfile(m).read()) for m in tar]  # type: ignore[union-attr]
-    with tarfile.open(path, "w") as tar:
-        for name, data in [pair for member in members for pair in change(*member)]:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
+    write_tar(path, [pair for member in members for pair in change(*member)])
 
 
 def npy(array) -> bytes:

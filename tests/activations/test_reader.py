@@ -5,7 +5,6 @@ import json
 import pickle
 import tarfile
 import tempfile
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from diffusae.activations.reader import (
 from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError
+from tars import write_tar
 
 SHARD = "mid/t0.50/cond/shard-000001.tar"
 
@@ -163,14 +163,6 @@ def test_nothing_damaged_discards_nothing(collection):
 def members_of(path: Path) -> list[tuple[str, bytes]]:
     with tarfile.open(path) as tar:
         return [(member.name, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]
-
-
-def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
-    with tarfile.open(path, "w") as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
 
 
 def npy(array: np.ndarray) -> bytes:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from diffusae.activations.hashed_tar import hashed_tar
 from diffusae.activations.tar_index import Member, members_of, read_members
 from fuzz.mutations import tar_headers, with_checksum
+from tars import tar_of
 
 
 def mapped(path: Path) -> mmap.mmap:
@@ -117,12 +118,8 @@ def test_a_size_below_0_or_beyond_the_file_is_damage_and_no_endless_loop(tmp_pat
 
 def test_a_damaged_header_after_an_unusual_member_is_damage(tmp_path):
     path = tmp_path / "a.tar"
-    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
-        for name in ("x" * 150, "second", "third"):
-            info = tarfile.TarInfo(name)
-            info.size = 10
-            tar.addfile(info, io.BytesIO(bytes(10)))
-    content = bytearray(path.read_bytes())
+    names = ("x" * 150, "second", "third")
+    content = bytearray(tar_of([(name, bytes(10)) for name in names], tarfile.GNU_FORMAT))
     content[content.index(b"third")] ^= 1  # here tarfile stops without a word
     path.write_bytes(content)
     with pytest.raises(tarfile.ReadError, match="the header at byte 3072 is damaged"):

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
+from composing import compose
 from diffusae.activations.schema import CollectedSample
 from diffusae.activations.writer import ActivationWriter
-from diffusae.cli import config_directory
 from diffusae.stages.collect import collect
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -46,9 +45,8 @@ def test_the_share_of_a_collection_that_is_spent_writing(
         return group
 
     monkeypatch.setattr(ActivationWriter, "write_group", timed)
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        overrides = ["experiment=miniature", f"paths.outputs={tmp_path}", *COUNTS]
-        collect(compose("collect", overrides=overrides))
+    overrides = ["experiment=miniature", f"paths.outputs={tmp_path}", *COUNTS]
+    collect(compose("collect", overrides=overrides))
     print()
     for split, made, written in zip(COUNTS, making, writing, strict=True):
         print(f"{split}: writing takes {100 * written / made:.2f} % of making the pictures")

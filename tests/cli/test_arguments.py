@@ -5,18 +5,16 @@ import shlex
 import sys
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from cli_trials import command
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.cli.arguments import CommandLine
 from diffusae.cli.quoting import quoted
-from diffusae.steering.trials import steer_faults
-from diffusae.study.study import Study
+from diffusae.steering.settings import SteerSettings
 
 
 @pytest.fixture
@@ -134,6 +132,20 @@ def test_words_of_a_text_that_was_not_quoted_are_put_together(diffusae):
     assert ended.err.count("prompt=") == 1 and "\"prompt='a red fish'\"" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("words", "printed"),
+    [
+        ("hot dog", '"hot dog"'),
+        ("it costs $5 format=csv", "'it costs $5'"),
+        ("word=hot dog", "\"word='hot dog'\""),
+    ],
+)
+def test_several_bare_words_are_to_be_quoted(diffusae, words, printed):
+    ended = diffusae("concepts", *words.split())
+    assert ended.code == 2 and "quote" in ended.err
+    assert ended.err.splitlines()[-1].strip() == printed
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
 @settings(max_examples=200)
 def test_any_text_comes_back_from_its_quotes(text):
@@ -150,9 +162,9 @@ PARSER = OverridesParser.create()
 
 
 def test_a_prompt_that_omegaconf_takes_as_missing_is_asked_for():
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        cfg = compose("steer", overrides=["prompt='???'", "concept=fish"])
-    assert steer_faults(Study(cfg), by_text=False) == ["prompt is missing; give prompt='...'"]
+    cfg = compose("steer", overrides=["prompt='???'", "concept=fish"])
+    faults = [fault for _, fault in SteerSettings.faults_in(cfg)]
+    assert faults == ["prompt is missing; give prompt='...'"]
 
 
 def test_flags_may_stand_between_overrides(monkeypatch, capsys, tmp_path):

@@ -19,7 +19,8 @@ from diffusae import plugins
 from diffusae.backbone.adapters import adapter_for
 from diffusae.backbone.families import require_adapter, require_text_to_image
 from diffusae.cli.arguments import CommandLine
-from diffusae.cli.configs import Composer, search_own_options
+from diffusae.cli.config_files import search_own_options
+from diffusae.cli.configs import Composer
 from diffusae.cli.help import stage_help
 from diffusae.errors import UserError
 from diffusae.metrics import registry

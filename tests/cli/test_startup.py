@@ -77,13 +77,26 @@ def test_an_answer_that_needs_no_model_imports_none_of_the_heavy_libraries(impor
     )
 
 
+UNUSED = {
+    "diffusae.stages.train": (*HEAVY, "webdataset", "altair", "wandb"),
+    "diffusae.stages.run": (
+        *("torch._dynamo", "pytorch_lightning", "torchmetrics", "diffusers", "transformers"),
+        *("scipy", "matplotlib", "altair", "vl_convert", "jinja2", "wandb", "fsspec"),
+    ),
+    "diffusae.training.train": ("diffusers", "pandas", "pyarrow", "altair", "wandb"),
+}
+"""A module -> what is not imported with it: where all is finished, and where a training begins."""
+
+
 @pytest.mark.slow  # imports torch; the claim above is made for the other commands
-def test_a_run_imports_lightning_and_diffusers_only_where_it_trains_or_generates():
+@pytest.mark.parametrize("module", UNUSED)
+def test_a_stage_imports_nothing_that_it_may_not_need(module):
     code = (
-        "import sys, diffusae.stages.run;"
-        "from diffusae.metrics import registry; registry.metrics();"
-        "print([n for n in ('pytorch_lightning', 'diffusers', 'torchmetrics', 'torch._dynamo')"
-        " if n in sys.modules])"
+        f"import sys, {module};"
+        "from diffusae.metrics import registry; 'run' in sys.argv[1] and registry.metrics();"
+        f"print([name for name in {UNUSED[module]!r} if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, module], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"

@@ -119,6 +119,13 @@ def test_the_head_of_a_phrase_takes_the_plural():
     assert plurals("shelf") == ("shelfs", "shelves")
 
 
+@pytest.mark.parametrize("tag", ["fish", "two fishes", "boxes", "the churches", "foxes", "glasses"])
+def test_a_plural_in_es_means_its_label(tag):
+    labels = Vocabulary(["box", "church", "fish", "fox", "glass"])
+    singular = normal_words(tag)[-1].removesuffix("es")
+    assert labels.label_of(tag) == singular
+
+
 def test_words_of_a_label_for_embeddings():
     for label in ("traffic_light", "traffic light", "traffic-light"):
         assert words_of(label) == ["traffic", "light"]

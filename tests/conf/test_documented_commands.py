@@ -6,10 +6,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from diffusae.cli import STAGES, config_directory
+from composing import compose
+from diffusae.cli import STAGES
 from diffusae.cli.arguments import CommandLine
 from diffusae.cli.stage_list import POSITIONAL
 from diffusae.study.study import Study
@@ -75,7 +75,6 @@ def test_a_documented_command_composes_and_passes_the_checks(place):
         return
     overrides = [re.sub(r"\$\w+", "1", word) for word in words if word not in ("-m", "--help")]
     overrides = list(CommandLine.parse(overrides, bare=POSITIONAL.get(stage)).overrides)
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        cfg = compose(stage, overrides=one_job(overrides))
+    cfg = compose(stage, overrides=one_job(overrides))
     if stage not in SUMMARISED:
         Study(cfg).check()

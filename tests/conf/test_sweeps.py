@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from wandb.sdk.launch.sweeps.utils import (
     create_sweep_command,
@@ -14,6 +13,7 @@ from wandb.sdk.launch.sweeps.utils import (
     load_sweep_config,
 )
 
+from composing import compose
 from diffusae.cli import STAGES, config_directory
 from diffusae.study.study import Study
 
@@ -63,8 +63,7 @@ def test_every_run_of_a_sweep_is_a_command_that_composes_to_a_cell_of_its_own(pa
         program, stage, *overrides = command_of(sweep, values)
         assert program == "diffusae"
         assert stage in STAGES
-        with initialize_config_dir(str(config_directory()), version_base="1.3"):
-            study = Study(compose(stage, overrides=overrides))
+        study = Study(compose(stage, overrides=overrides))
         study.check()
         assert study.cfg.logger.group == f"miniature-{path.stem}"
         cells.add(study.cell_name)

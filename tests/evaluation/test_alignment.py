@@ -34,7 +34,7 @@ def test_without_the_target_the_rest_is_still_asked_for():
 
 
 @pytest.mark.parametrize(
-    ("found", "colours", "style", "wanted"),
+    ("detected", "colours", "style", "wanted"),
     [
         ({"fish", "boat"}, {"fish": "red", "boat": "blue"}, "neon", Aligned(1.0, 1.0, 1.0)),
         ({"fish", "boat"}, {"fish": "red", "boat": "green"}, "neon", Aligned(1.0, 1.0, 0.0)),
@@ -44,19 +44,21 @@ def test_without_the_target_the_rest_is_still_asked_for():
         ({"fish", "boat"}, {}, "neon", Aligned(1.0, 1.0, 1.0)),
     ],
 )
-def test_a_picture_is_aligned_where_all_is_right(found, colours, style, wanted):
+def test_a_picture_is_aligned_where_all_is_right(detected, colours, style, wanted):
     factors = {"style": style}
-    assert alignment(read(CAPTION), found=found, colours=colours, factors=factors) == wanted
+    assert alignment(read(CAPTION), detected=detected, colours=colours, factors=factors) == wanted
 
 
 def test_a_caption_that_asks_for_nothing_is_no_data():
-    assert alignment(Asked(), found={"fish"}, colours={}, factors={}) == Aligned(None, None, None)
+    assert alignment(Asked(), detected={"fish"}, colours={}, factors={}) == Aligned(
+        None, None, None
+    )
 
 
 def test_a_target_is_a_noun_or_a_value_and_an_unknown_one_is_refused():
     known = {"nouns": NOUNS, "factors": FACTORS}
-    assert shows("fish", found={"fish"}, recognised={"style": "flat"}, **known)
-    assert not shows("fish", found={"boat"}, recognised={"style": "neon"}, **known)
-    assert shows("neon", found=set(), recognised={"style": "neon"}, **known)
+    assert shows("fish", detected={"fish"}, recognised={"style": "flat"}, **known)
+    assert not shows("fish", detected={"boat"}, recognised={"style": "neon"}, **known)
+    assert shows("neon", detected=set(), recognised={"style": "neon"}, **known)
     with pytest.raises(UserError, match=r"cannot tell 'house'.*boat, fish"):
-        shows("house", found=set(), recognised={}, **known)
+        shows("house", detected=set(), recognised={}, **known)

@@ -6,7 +6,7 @@ import torch
 
 from diffusae.errors import UserError
 from diffusae.evaluation import diff_c
-from diffusae.evaluation.diff_c import NO_LABEL, DiffC, Training, predicted, train_diff_c
+from diffusae.evaluation.diff_c import NO_CLASS, DiffC, Training, predicted, train_diff_c
 
 
 def training_of(**values: float) -> Training:
@@ -59,8 +59,8 @@ def test_labels_that_features_do_not_hold_are_predicted_at_chance():
 def test_heads_share_a_trunk_and_a_picture_trains_only_its_own_tasks():
     features, place = corner_pictures(200, 0)
     bright = (features[:, 1].mean(dim=(1, 2)) > 0).long()
-    targets = {"place": place.clone(), "items": torch.full_like(place, NO_LABEL)}
-    targets["place"][:40] = NO_LABEL
+    targets = {"place": place.clone(), "items": torch.full_like(place, NO_CLASS)}
+    targets["place"][:40] = NO_CLASS
     targets["items"][:40] = bright[:40]
     classes = {"place": 4, "items": 2}
     model = train_diff_c(features, targets, classes=classes, training=QUICK, seed=0)
@@ -158,7 +158,7 @@ def test_impossible_trainings_are_refused():
         training_of(width=0, epochs=1, lr=0)
     with pytest.raises(UserError, match="two fitting pictures"):
         train_diff_c(features[:1], {"x": classes[:1]}, classes={"x": 4}, training=QUICK, seed=0)
-    unlabelled = {"x": torch.full((32,), NO_LABEL)}
+    unlabelled = {"x": torch.full((32,), NO_CLASS)}
     with pytest.raises(UserError, match="32 fitting pictures have no label"):
         train_diff_c(features, unlabelled, classes={"x": 4}, training=QUICK, seed=0)
     features[3, 0, 0, 0] = torch.inf

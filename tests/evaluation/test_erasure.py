@@ -73,13 +73,13 @@ def test_no_data_does_not_count():
     assert harm(pd.DataFrame(rows("none", 0, "", "--")), "aligned") == Estimate(None)
 
 
-def found() -> Any:
+def all_trials() -> Any:
     distances = {("fish", "", "none", 0.0): Estimate(0.0, (0.0, 0.1), 4)}
     return points(TRIALS, distances, n_resamples=50)
 
 
 def test_a_point_has_its_value_interval_and_n():
-    table = found()
+    table = all_trials()
     (row,) = table[(table["kind"] == "synonym")].to_dict("records")
     assert (row["measure"], row["value"], row["n"]) == ("found", 0.75, 4)
     assert row["low"] < 0.75 < row["high"]
@@ -90,7 +90,7 @@ def test_a_point_has_its_value_interval_and_n():
 def test_rows_compare_the_own_defence_with_the_others_on_the_test_split():
     chosen = {"none": ("", "none", 0.0), "text_edit": ("text_2-k4", "text_edit", 1.0)}
     options = {"target": "fish", "own": "text_edit", "chosen": chosen}
-    results = erasure_results(found(), cell=CELL, details={"x": 1}, **options)
+    results = erasure_results(all_trials(), cell=CELL, details={"x": 1}, **options)
     by = {row.metric: row for row in results}
     plain = by["erasure_fish_plain"]
     assert (plain.value, plain.estimate.n, plain.baselines["none"].value) == (0.25, 4, 1.0)

@@ -91,7 +91,8 @@ def test_a_bare_word_is_the_word_of_concepts_alone():
 
     assert overrides("hot dog", "format=csv") == ("word='hot dog'", "format=csv")
     assert overrides("name=a", "it's") == ("name=a", "word='it\\'s'")
-    assert overrides("two", "words") == ("two", "words")  # which the check refuses
+    with pytest.raises(UserError, match="'two words' is 2 words, and one text is taken; quote it"):
+        overrides("two", "words")
     assert CommandLine.parse(["fish"]).overrides == ("fish",)
 
 
@@ -115,7 +116,7 @@ def test_look_writes_the_maps_of_a_concept_over_t_beside_the_picture(looked, stu
     cell = study.cell("down", t=0.5)
     assert torch.allclose(maps[cell.name], run.maps(cell, "fish").values)
     about = json.loads((looked / "look.json").read_text())
-    assert [(each["t"], each["latents"]) for each in about["cells"]] == [(1.0, [3, 7]), (0.5, [5])]
+    assert [(cell["t"], cell["latents"]) for cell in about["cells"]] == [(1.0, [3, 7]), (0.5, [5])]
     with Image.open(looked / "picture.png") as picture:
         assert np.array_equal(np.asarray(picture), run.picture)
     assert (looked / "look.png").is_file()

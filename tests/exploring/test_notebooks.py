@@ -11,9 +11,8 @@ from typing import Any
 
 import nbformat
 import pytest
-from hydra import compose, initialize_config_dir
 
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.study.study import Study
 
 ROOT = Path(__file__).parents[2]
@@ -49,11 +48,10 @@ def test_every_cell_of_a_notebook_runs_on_a_finished_study(path, directory, tmp_
 
 
 def test_every_command_of_a_study_of_ones_own_composes_and_passes_the_checks():
-    found = commands(ROOT / "notebooks" / "a_study_of_ones_own.ipynb")
-    assert [stage for stage, *_ in found] == ["plan", "run"]
-    for stage, *overrides in found:
-        with initialize_config_dir(str(config_directory()), version_base="1.3"):
-            Study(compose(stage, overrides=overrides)).check()
+    given = commands(ROOT / "notebooks" / "a_study_of_ones_own.ipynb")
+    assert [stage for stage, *_ in given] == ["plan", "run"]
+    for stage, *overrides in given:
+        Study(compose(stage, overrides=overrides)).check()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

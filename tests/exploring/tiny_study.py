@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from hydra import compose, initialize_config_dir
 from torch import Tensor
 
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.runs.record import parent_signature, run_record
 from diffusae.sae.autoencoder import SparseAutoencoder
@@ -33,8 +32,7 @@ FISHES = {1.0: (3, 7), 0.5: (5,)}
 
 def composed(outputs: Path, stage: str = "look", *overrides: str):
     """The configuration of a command on this study."""
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose(stage, [*OPTIONS, f"paths.outputs={outputs}", *overrides])
+    return compose(stage, [*OPTIONS, f"paths.outputs={outputs}", *overrides])
 
 
 def place_study(outputs: Path) -> Path:

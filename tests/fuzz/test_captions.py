@@ -6,7 +6,6 @@ import bz2
 import gzip
 import io
 import json
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,21 +21,18 @@ from diffusae.prompts.caption_source import FilePrompts
 from diffusae.prompts.caption_text import caption_fault
 from fuzz.mutations import mutated, mutated_json, mutated_tar
 from fuzz.only_user_errors import only_user_errors
+from tars import tar_of
 
 CAPTIONS = ["a red fish", "Öl auf Leinwand, ein 'Kreis'", "犬と猫", 'a "blue" house']
 ROWS = [{"caption": text, "score": n / 2, "nsfw": n % 2 == 0} for n, text in enumerate(CAPTIONS)]
 
 
 def tar_bytes() -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-        for number, row in enumerate(ROWS):
-            members = {"txt": str(row["caption"]), "json": json.dumps(row), "png": "no picture"}
-            for name, data in members.items():
-                info = tarfile.TarInfo(f"part/{number}.{name}")
-                info.size = len(data.encode())
-                tar.addfile(info, io.BytesIO(data.encode()))
-    return stream.getvalue()
+    members = []
+    for number, row in enumerate(ROWS):
+        texts = {"txt": str(row["caption"]), "json": json.dumps(row), "png": "no picture"}
+        members += [(f"part/{number}.{name}", text.encode()) for name, text in texts.items()]
+    return tar_of(members)
 
 
 def parquet_bytes() -> bytes:

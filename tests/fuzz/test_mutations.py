@@ -1,24 +1,17 @@
 """The strategies give damage that passes a format's outermost check."""
 
-import io
 import struct
-import tarfile
 
 import torch
 from hypothesis import find, given, settings
 from safetensors.torch import save
 
 from fuzz.mutations import mutated, mutated_safetensors, mutated_tar, tar_headers, with_checksum
+from tars import tar_of
 
 
 def small_tar() -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as tar:
-        for name in ("a.json", "a.npy"):
-            info = tarfile.TarInfo(name)
-            info.size = 600
-            tar.addfile(info, io.BytesIO(bytes(600)))
-    return file.getvalue()
+    return tar_of([("a.json", bytes(600)), ("a.npy", bytes(600))])
 
 
 def test_headers_of_a_tar_are_found_and_their_checksum_is_that_of_tarfile():

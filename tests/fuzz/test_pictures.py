@@ -17,7 +17,8 @@ from diffusae.pictures.given import PictureSource
 from diffusae.pictures.tars import WebDatasetPictures
 from fuzz.mutations import mutated, mutated_tar
 from fuzz.only_user_errors import only_user_errors
-from picture_files import encoded, pixels, sample, write_tar
+from picture_files import encoded, pixels, sample
+from tars import write_tar
 
 EXIF = Image.Exif()
 EXIF[0x0112] = 6

@@ -9,15 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
+from composing import compose
 from diffusae.benchmarks.erasure import benchmark as erasure_benchmark
 from diffusae.benchmarks.erasure.attacks import first_place, listed
 from diffusae.benchmarks.erasure.autoencoders import UpdateAblation, updates_study
-from diffusae.benchmarks.erasure.benchmark import ErasureBenchmark
 from diffusae.benchmarks.erasure.defended import Ask, DefendedPictures
 from diffusae.benchmarks.erasure.settings import ErasureSettings
-from diffusae.cli import config_directory
+from diffusae.benchmarks.erasure.target_prompts import target_prompts
 from diffusae.errors import UserError, together
 from diffusae.evaluation.result import Result
 from diffusae.interventions.unlearning import ConceptLatents
@@ -49,10 +48,7 @@ SMALL = [
 
 
 def study_of(tmp_path, *overrides: str) -> Study:
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return Study(
-            compose("evaluate", overrides=[*SMALL, f"paths.outputs={tmp_path}", *overrides])
-        )
+    return Study(compose("evaluate", overrides=[*SMALL, f"paths.outputs={tmp_path}", *overrides]))
 
 
 def settings_of(study: Study) -> ErasureSettings:
@@ -81,10 +77,10 @@ def made(tmp_path_factory) -> tuple[Study, list[Result], pd.DataFrame]:
 
 def _always_found(see):
     def seen(self, asks, defence, target, *, what):
-        found = see(self, asks, defence, target, what=what)
-        for each in found if defence.name == "none" else []:
-            object.__setattr__(each, "found", True)
-        return found
+        answers = see(self, asks, defence, target, what=what)
+        for answer in answers if defence.name == "none" else []:
+            object.__setattr__(answer, "found", True)
+        return answers
 
     return seen
 
@@ -97,8 +93,8 @@ def test_every_defence_meets_every_kind_of_prompt_on_the_same_seeds(made):
         rows = tested[tested["defence"] == defence]
         assert set(rows["kind"]) == kinds, defence
         assert {
-            tuple(sorted(set(each["image_id"])))
-            for kind, each in rows.groupby("kind")
+            tuple(sorted(set(group["image_id"])))
+            for kind, group in rows.groupby("kind")
             if kind != "others"
         } == {tuple(sorted(set(tested[tested["kind"] == "plain"]["image_id"])))}
 
@@ -137,11 +133,11 @@ def test_rows_have_n_an_interval_and_all_baselines_and_every_strength_has_a_poin
     assert plain.estimate.ci95 is not None
     assert set(plain.baselines) == {"none", "negative_prompt", "safe_guidance", "word_removal"}
     assert plain.baselines["none"].value == 1.0
-    found = pd.read_parquet(study.evaluation("erasure") / "points.parquet")
-    own = found[
-        (found["defence"] == "text_edit")
-        & (found["split"] == "test")
-        & (found["measure"] == "found")
+    table = pd.read_parquet(study.evaluation("erasure") / "points.parquet")
+    own = table[
+        (table["defence"] == "text_edit")
+        & (table["split"] == "test")
+        & (table["measure"] == "found")
     ]
     assert set(own[own["kind"] == "plain"]["strength"]) == {1.0}
     assert set(own["variant"]) == {study.cell_name, "text_1-other"}
@@ -155,8 +151,8 @@ def test_rows_have_n_an_interval_and_all_baselines_and_every_strength_has_a_poin
 def test_examples_show_every_defence_beside_the_undefended_picture(made):
     study, _, _ = made
     examples = load_examples(study.evaluation("erasure"))
-    assert [each.case for each in examples] == ["fish to go", "fish not asked for"]
-    assert [each.method for each in examples[0].pictures] == [
+    assert [example.case for example in examples] == ["fish to go", "fish not asked for"]
+    assert [example.method for example in examples[0].pictures] == [
         "no_edit", "text_edit", "negative_prompt", "safe_guidance", "word_removal",
     ]  # fmt: skip
 
@@ -226,24 +222,15 @@ def test_a_users_list_is_read_with_bad_lines_named(tmp_path):
         listed({"name": "mine", "path": str(cut), "most": 1}, seed=0)
 
 
-def test_a_list_stands_in_for_plain_prompts_of_a_target_that_no_caption_names(
-    tmp_path, monkeypatch
-):
+def test_a_list_stands_in_for_plain_prompts_of_a_target_that_no_caption_names(tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("bare\nunclothed\nstripped\n")
     study = study_of(
         tmp_path, "evaluation.targets=[{name:nudity,prompts:[naked]}]", "evaluation.defences=[]",
         f"evaluation.lists=[{{name:mine,path:{path},target:nudity}}]",
     )  # fmt: skip
-    monkeypatch.setattr(
-        erasure_benchmark,
-        "text_saes",
-        lambda *_: {"own": ("text_2", SparseAutoencoder(128, 256, TopK(8)))},
-    )
-    benchmark = ErasureBenchmark(
-        study, settings := settings_of(study), DefendedPictures(study, steps=1)
-    )
-    prompts = benchmark._prompts("nudity")
+    settings, pictures = settings_of(study), DefendedPictures(study, steps=1)
+    prompts = target_prompts("nudity", study.prompts, settings, pictures, seed=0)
     assert [ask.prompt for ask in prompts.named["tune"]] == ["bare"]
     assert [ask.prompt for ask in prompts.named["test"]] == ["unclothed", "stripped"]
     assert len(prompts.others["test"]) == settings.test_prompts

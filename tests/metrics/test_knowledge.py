@@ -12,7 +12,7 @@ from diffusae.errors import UserError
 from diffusae.evaluation.result import load_results
 from diffusae.metrics import knowledge as evaluate_knowledge
 from diffusae.stages.evaluate import evaluate
-from labelled_collection import COUNTS, place_all, place_collection, place_sae, study_in
+from labelled_collection import COUNTS, place_all, place_collection, place_sae, study_in, value
 
 QUICK = ["evaluation.diff_c.width=16", "evaluation.diff_c.epochs=30", "evaluation.diff_c.lr=0.003"]
 
@@ -23,11 +23,6 @@ def evaluated(tmp_path_factory):
     place_all(study)
     assert evaluate(study.cfg)
     return study
-
-
-def value(row) -> float:
-    assert row.value is not None
-    return row.value
 
 
 def rows(study):
@@ -43,31 +38,31 @@ def test_there_is_one_row_a_task_and_reader(evaluated):
 
 
 def test_what_is_planted_is_read_and_n_counts_the_test_pictures_with_that_label(evaluated):
-    found = rows(evaluated)
+    results = rows(evaluated)
     for reader in ("updates", "codes", "diff_c"):
-        row = found[f"accuracy_object_{reader}"]
+        row = results[f"accuracy_object_{reader}"]
         assert value(row) > 0.95
         assert row.estimate.n == 40  # every third of the 60 has no object
         assert row.details["n_fitting"] == 40
-    assert found["accuracy_place_updates"].estimate.n == COUNTS["test"]
+    assert results["accuracy_place_updates"].estimate.n == COUNTS["test"]
 
 
 def test_averages_lose_the_place_and_diff_c_finds_it(evaluated):
-    found = rows(evaluated)
-    assert found["accuracy_place_updates"].value == pytest.approx(0.5, abs=0.2)
-    assert value(found["accuracy_place_diff_c"]) > 0.9
+    results = rows(evaluated)
+    assert results["accuracy_place_updates"].value == pytest.approx(0.5, abs=0.2)
+    assert value(results["accuracy_place_diff_c"]) > 0.9
 
 
 def test_the_baselines_are_pixels_random_weights_and_the_majority(evaluated):
-    found = rows(evaluated)
-    row = found["accuracy_object_updates"]
+    results = rows(evaluated)
+    row = results["accuracy_object_updates"]
     assert list(row.baselines) == ["majority", "pixels", "random_weights"]
-    assert found["accuracy_place_updates"].baselines["pixels"].value == 1
+    assert results["accuracy_place_updates"].baselines["pixels"].value == 1
     for name, chance in (("pixels", 1 / 3), ("random_weights", 1 / 3), ("majority", 1 / 3)):
         assert row.baselines[name].value == pytest.approx(chance, abs=0.25)
         assert row.baselines[name].n == 40
-    assert "update_probe" in found["accuracy_object_codes"].baselines
-    assert value(found["accuracy_place_diff_c"].baselines["random_weights"]) < 0.8
+    assert "update_probe" in results["accuracy_object_codes"].baselines
+    assert value(results["accuracy_place_diff_c"].baselines["random_weights"]) < 0.8
 
 
 def test_every_test_picture_is_kept_with_what_each_reader_made_of_it(evaluated):
@@ -154,11 +149,11 @@ def test_one_task_may_have_too_little_and_the_others_still_have_figures(tmp_path
     )  # tune: no object
     place_sae(study)
     evaluate(study.cfg)
-    found = rows(study)
-    assert found["accuracy_object_updates"].value is None
-    assert found["accuracy_object_diff_c"].value is None
-    assert found["accuracy_place_updates"].value is not None
-    assert found["accuracy_place_diff_c"].estimate.n == 12
+    results = rows(study)
+    assert results["accuracy_object_updates"].value is None
+    assert results["accuracy_object_diff_c"].value is None
+    assert results["accuracy_place_updates"].value is not None
+    assert results["accuracy_place_diff_c"].estimate.n == 12
 
 
 def test_generated_pictures_have_no_labels_and_the_error_says_which_collection_has(tmp_path):

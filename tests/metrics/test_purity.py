@@ -9,10 +9,11 @@ import pytest
 from diffusae.concepts.gallery import Gallery
 from diffusae.errors import UserError
 from diffusae.evaluation.result import load_results
-from diffusae.report.purest import load_purest, purity_panel, shared_labels
+from diffusae.metrics.purity import METRIC, PuritySettings
+from diffusae.report.purest import load_purest, shared_labels
 from diffusae.stages.evaluate import evaluate
 from diffusae.stages.report import report
-from labelled_collection import TASKS, place_collection, place_sae, study_in
+from labelled_collection import TASKS, place_collection, place_sae, study_in, value
 from stages.evaluated_interventions import record_again
 
 OVERRIDES = ["evaluation.n_latents=3", "evaluation.n_draws=50", "evaluation.gallery_latents=2"]
@@ -27,25 +28,20 @@ def evaluated(tmp_path_factory):
     return study
 
 
-def value(row) -> float:
-    assert row.value is not None
-    return row.value
-
-
 def rows(study):
     return {row.metric: row for row in load_results(study.evaluation("purity") / "results.json")}
 
 
 def test_there_are_two_rows_a_task_and_planted_objects_are_pure(evaluated):
-    found = rows(evaluated)
-    assert set(found) == {
+    results = rows(evaluated)
+    assert set(results) == {
         f"{name}_{task}" for name in ("label_entropy", "sigma_label") for task in TASKS
     }
     for name in ("label_entropy_object", "sigma_label_object"):
-        assert found[name].value == 0
-        assert found[name].estimate.n == 3
-        assert all(value(baseline) > 0.4 for baseline in found[name].baselines.values())
-    place = found["label_entropy_place"]
+        assert results[name].value == 0
+        assert results[name].estimate.n == 3
+        assert all(value(baseline) > 0.4 for baseline in results[name].baselines.values())
+    place = results["label_entropy_place"]
     assert value(place) > 0.5  # an object's pictures are left and right
     assert place.value == pytest.approx(place.baselines["random_pictures"].value, abs=0.3)
 
@@ -56,23 +52,25 @@ def test_the_table_has_a_row_a_judged_latent(evaluated):
     labels = table.sort_values("latent")["object_label"].tolist()
     assert labels == TASKS["object"]
     assert table["object_share"].tolist() == [1, 1, 1]
-    assert all(len(each) == 10 for each in table["top_images"])
+    assert all(len(ids) == 10 for ids in table["top_images"])
 
 
 def test_the_gallery_shows_the_purest_latents_of_every_task_with_their_maps(evaluated):
     gallery, table = load_purest(evaluated.evaluation("purity"))
     assert isinstance(gallery, Gallery)
     assert 2 <= len(gallery.latents) <= 3
-    assert all(len(each) == 8 for each in gallery.image_ids)
+    assert all(len(ids) == 8 for ids in gallery.image_ids)
     assert gallery.maps[0].shape == (8, 4, 4)
     assert gallery.maps[0].amax() > 3
     for latent in gallery.latents:
-        told = shared_labels(table, latent, list(TASKS))
-        assert told[0] == (f"object {TASKS['object'][latent]}", 1.0)
+        labels = shared_labels(table, latent, list(TASKS))
+        assert labels[0] == (f"object {TASKS['object'][latent]}", 1.0)
 
 
 def test_the_panel_for_the_dashboard_has_a_captioned_picture_a_latent(evaluated):
-    panel = purity_panel(evaluated)
+    settings = PuritySettings.of(evaluated.cfg)
+    assert METRIC.panel is not None
+    panel = METRIC.panel.pictures(evaluated, settings)
     assert panel[0][0].startswith(
         f"latent {load_purest(evaluated.evaluation('purity'))[0].latents[0]}: object"
     )
@@ -125,9 +123,9 @@ def test_a_collection_without_labels_is_refused_with_the_remedy(tmp_path):
     study = study_in(tmp_path, evaluation="purity")
     place_collection(study.activations)
     manifest = study.activations / "manifest.json"
-    told = json.loads(manifest.read_text())
-    del told["header"]["label_tasks"]
-    manifest.write_text(json.dumps(told))
+    content = json.loads(manifest.read_text())
+    del content["header"]["label_tasks"]
+    manifest.write_text(json.dumps(content))
     record_again(study.activations)
     place_sae(study)
     with pytest.raises(UserError, match="carries no class labels; collect given pictures"):

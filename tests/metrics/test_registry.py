@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
+from composing import compose
 from diffusae.cli import config_directory
 from diffusae.errors import UserError, together
 from diffusae.evaluation.metric_settings import Count, MetricSettings
-from diffusae.evaluation.result import Estimate, Result, load_results
+from diffusae.evaluation.result import Estimate, Result, load_results, save_results
 from diffusae.metrics import registry
 from diffusae.metrics.evaluate import evaluation_faults
 from diffusae.metrics.knowledge import KnowledgeSettings
 from diffusae.metrics.metric import Metric
 from diffusae.metrics.registry import metric, metrics, names, register
+from diffusae.runs.record import run_record
 from diffusae.stages.evaluate import evaluate
+from diffusae.stages.report import report
 from diffusae.study.study import Study
 from labelled_collection import place_all, study_in
 
@@ -31,8 +33,7 @@ START, END = "<!-- metrics -->", "<!-- /metrics -->"
 
 
 def composed(option: str, *overrides: str) -> Study:
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return Study(compose("evaluate", overrides=[f"evaluation={option}", *overrides]))
+    return Study(compose("evaluate", overrides=[f"evaluation={option}", *overrides]))
 
 
 def table() -> str:
@@ -135,6 +136,8 @@ COUNTING = Metric(
     name="counting",
     title="How much is that?",
     section="quality",
+    chart={"counting": "Pictures that were counted"}.get,
+    claims={"counting": "There are pictures"},
     settings=CountingSettings,
     rows=counting_rows,
 )
@@ -160,6 +163,27 @@ def test_a_metric_of_ones_own_is_one_object_and_one_option(added, tmp_path):
     study.cfg.evaluation.times = 0
     with pytest.raises(UserError, match=r"evaluation\.times=0 must be a whole number from 1"):
         evaluate(study.cfg)
+
+
+def test_the_report_shows_a_metric_of_ones_own_under_its_title(added, tmp_path, monkeypatch):
+    monkeypatch.setattr("diffusae.report.vega.library", lambda: "")
+    study = study_in(tmp_path)
+    directory = study.evaluation("counting")
+    rows = counting_rows(study, CountingSettings(times=3), None)
+    with run_record(directory, stage="evaluate", config={}, determines={}, parents={}, seed=0):
+        save_results(directory / "results.json", rows)
+    report(study.cfg)
+    page = (study.directory / "report" / "index.html").read_text()
+    quality = page[page.index('id="quality"') : page.index('id="making"')]
+    assert '<p class="asks">How much is that?</p>' in quality
+    assert '<p class="chart-title">Pictures that were counted</p>' in quality
+    assert "Counting of every cell" in quality and "3.000" in quality
+    assert '<a href="#quality">There are pictures</a>' in page
+
+
+def test_a_section_that_the_report_does_not_have_is_refused():
+    with pytest.raises(UserError, match=r"section of metric counting: 'qualty'; known: .*quality"):
+        replace(COUNTING, section="qualty")
 
 
 def test_a_second_metric_of_a_name_is_refused_and_an_unknown_one_lists_the_known(added):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.cli.arguments import CommandLine
 from diffusae.errors import UserError
 from diffusae.metrics.schedule import chosen_metrics, twin_of
@@ -13,8 +12,7 @@ from diffusae.study.study import Study
 
 
 def composed(*overrides: str) -> Study:
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return Study(compose("run", overrides=["grid.blocks=[down,mid]", *overrides]))
+    return Study(compose("run", overrides=["grid.blocks=[down,mid]", *overrides]))
 
 
 def test_a_metric_is_named_on_the_command_line_with_and_without_a_plus():

@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
 
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.errors import UserError, together
 from diffusae.evaluation.result import load_results
 from diffusae.metrics.evaluate import evaluation_faults
@@ -45,8 +44,7 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Composed:
     outputs = tmp_path_factory.mktemp("text")
 
     def compose_with(stage: str, *overrides: str) -> DictConfig:
-        with initialize_config_dir(str(config_directory()), version_base="1.3"):
-            return compose(stage, overrides=["debug=tiny", f"paths.outputs={outputs}", *overrides])
+        return compose(stage, overrides=["debug=tiny", f"paths.outputs={outputs}", *overrides])
 
     return compose_with
 
@@ -136,7 +134,7 @@ def test_figures_and_strips_of_steering_are_evaluated(trained):
         trials["concept"].isin(["neon"]) & trials["prompt"].str.contains("neon")
     ].all()
     cases = load_examples(directory)
-    assert [each.case for each in cases] == [
+    assert [case.case for case in cases] == [
         "away from neon",
         "towards neon",
         "away from night",

@@ -11,7 +11,8 @@ import pytest
 from diffusae.errors import UserError
 from diffusae.pictures.decode import Undecodable
 from diffusae.pictures.tars import WebDatasetPictures
-from picture_files import encoded, pixels, sample, write_tar
+from picture_files import encoded, pixels, sample
+from tars import write_tar
 
 
 @pytest.fixture

@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
 
+from composing import compose
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates
 from diffusae.backbone.describe import describe
 from diffusae.backbone.hookpoints import denoiser_of
-from diffusae.cli import config_directory
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.errors import UserError
 from diffusae.evaluation.result import load_results
@@ -29,7 +28,7 @@ from diffusae.stages.steer import steer
 from diffusae.stages.train import train
 from diffusae.steering.edited import EditedPictures, Place, Trial
 from diffusae.study.study import Study
-from tiny_families import FAMILIES, PIXELS, tiny_family
+from tiny_families import FAMILIES, PIXELS
 
 # The miniature's annotator looks at noise here: whatever it believes to see is labelled, however
 # small and far off.
@@ -39,18 +38,6 @@ LENIENT = [
     "dictionary.iou_threshold=0.001",
     "dictionary.activation_threshold=0.0",
 ]
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def folder(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / family
-    tiny_family(family).save_pretrained(folder)
-    return folder
 
 
 def composed(stage: str, family: str, folder: Path, *overrides: str) -> DictConfig:
@@ -79,8 +66,7 @@ def composed(stage: str, family: str, folder: Path, *overrides: str) -> DictConf
         *LENIENT,
         f"paths.outputs={folder.parent}",
     ]
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose(stage, overrides=[*base, *overrides])
+    return compose(stage, overrides=[*base, *overrides])
 
 
 WHOLE = [

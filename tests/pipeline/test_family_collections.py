@@ -7,33 +7,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from composing import compose
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, read_updates
-from diffusae.cli import config_directory
 from diffusae.stages.collect import collect
 from diffusae.stages.train import train
 from diffusae.study.study import Study
-from tiny_families import FAMILIES, PIXELS, T5_TOKENS, tiny_family
+from tiny_families import FAMILIES, PIXELS, T5_TOKENS
 from tiny_pipeline import TOKENS
 
 LAST = {"sd": "text_1", "sdxl": "text2_1", "sd3": "text3_1", "flux": "text2_1", "pixart": "text_1"}
 """The last encoder's last layer."""
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def folder(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / family
-    tiny_family(family).save_pretrained(folder)
-    return folder
 
 
 def composed(stage: str, family: str, folder: Path, *overrides: str) -> DictConfig:
@@ -52,18 +38,17 @@ def composed(stage: str, family: str, folder: Path, *overrides: str) -> DictConf
         "sae.d_sae=32",
         "activations.group_size=4",
     ]
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose(
-            stage,
-            overrides=[
-                "debug=tiny",
-                "model=custom",
-                *options,
-                *few,
-                f"paths.outputs={folder.parent}",
-                *overrides,
-            ],
-        )
+    return compose(
+        stage,
+        overrides=[
+            "debug=tiny",
+            "model=custom",
+            *options,
+            *few,
+            f"paths.outputs={folder.parent}",
+            *overrides,
+        ],
+    )
 
 
 def test_given_pictures_of_every_family_are_collected_and_trained_on(

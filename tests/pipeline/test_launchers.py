@@ -14,13 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from command import Started
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.files import sha256_of
 from diffusae.runs.record import read_record
 from diffusae.stages.collect import collect
+from stages.test_collection_tasks import contents
 
 SMALL = [
     "debug=tiny",
@@ -56,20 +56,14 @@ def row_of(table: str, job: str) -> str:
 
 
 def collection_of(outputs: Path) -> dict[str, str]:
-    root = outputs / "tiny" / "activations"
-    return {
-        str(path.relative_to(root)): sha256_of(path)
-        for path in root.rglob("*")
-        if path.is_file() and path.name not in ("run.json", ".lock", ".lock.json")
-    }
+    return contents(outputs / "tiny" / "activations")
 
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory) -> Path:
     """One process that collects all."""
     outputs = tmp_path_factory.mktemp("single")
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        collect(compose("collect", overrides=[*SMALL, f"paths.outputs={outputs}"]))
+    collect(compose("collect", overrides=[*SMALL, f"paths.outputs={outputs}"]))
     return outputs
 
 

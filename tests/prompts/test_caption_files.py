@@ -2,9 +2,7 @@
 
 import csv
 import gzip
-import io
 import json
-import tarfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +11,7 @@ import pytest
 from diffusae.errors import UserError
 from diffusae.prompts import caption_files
 from diffusae.prompts.caption_files import read_rows
+from tars import write_tar
 
 CAPTIONS = ["a red fish", "an owl, Öl on canvas", 'a "cat"', "犬と猫"]
 SCORES = [5.5, 6.5, 7.0, 4.0]
@@ -36,14 +35,6 @@ def write_jsonl(path, captions=CAPTIONS):
 
 def write_parquet(path, captions=CAPTIONS):
     pq.write_table(pa.table({"score": SCORES, "caption": captions}), path, row_group_size=2)
-
-
-def write_tar(path, members):
-    with tarfile.open(path, "w") as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
 
 
 def write_samples(path, captions=CAPTIONS):

@@ -2,10 +2,8 @@
 
 import bz2
 import gzip
-import io
 import json
 import os
-import tarfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +11,7 @@ import pytest
 
 from diffusae.errors import UserError
 from diffusae.prompts.caption_source import FilePrompts
+from tars import tar_of
 
 
 @pytest.fixture
@@ -33,16 +32,6 @@ def refused(path, message, count=1, **settings):
     for policy in ("refuse", "skip"):
         with pytest.raises(UserError, match=message):
             captions(path, count, bad_lines=policy, **settings)
-
-
-def tar_of(*members):
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return stream.getvalue()
 
 
 TEXT = "Öl auf Leinwand\nein Fisch\n"
@@ -85,9 +74,9 @@ def test_marks_at_the_start_of_files_lines_and_members_are_no_text(put):
         "a",
         "b",
     ]
-    assert captions(put("a.tar", tar_of(("0.txt", "\ufeffa fish".encode())))) == ["a fish"]
+    assert captions(put("a.tar", tar_of([("0.txt", "\ufeffa fish".encode())]))) == ["a fish"]
     assert captions(
-        put("b.tar", tar_of(("0.json", '\ufeff{"c": "a"}'.encode()))), column="json.c"
+        put("b.tar", tar_of([("0.json", '\ufeff{"c": "a"}'.encode())])), column="json.c"
     ) == ["a"]
 
 
@@ -158,15 +147,15 @@ def test_json_over_several_lines_is_told_once(put):
         ("field.csv", b'caption,id\nfine,1\nb,"' + b"x" * 140_000 + b'"\n', "line 3: not CSV"),
         (
             "cut.tar",
-            tar_of(("0.txt", b"a"), ("1.txt", b"b"))[:1124],
+            tar_of([("0.txt", b"a"), ("1.txt", b"b")])[:1124],
             "the header at byte 1024 cannot be read",
         ),
-        ("endless.tar", tar_of(("0.txt", b"a"))[:1024], "without an end mark"),
-        ("twice.tar", tar_of(("0.txt", b"a"), ("0.txt", b"b")), "comes twice"),
+        ("endless.tar", tar_of([("0.txt", b"a")])[:1024], "without an end mark"),
+        ("twice.tar", tar_of([("0.txt", b"a"), ("0.txt", b"b")]), "comes twice"),
         ("page.tar", b"<!DOCTYPE html>" * 100, "a page of HTML"),
         ("page.parquet", b"<html>log in</html>", "a page of HTML"),
         ("parquet.txt", b"PAR1....", "set prompts.format=parquet"),
-        ("tar.txt", tar_of(("0.txt", b"a")), "set prompts.format=webdataset"),
+        ("tar.txt", tar_of([("0.txt", b"a")]), "set prompts.format=webdataset"),
         ("empty.csv", b"", "is empty"),
     ],
 )
@@ -175,7 +164,7 @@ def test_a_damaged_file_is_refused_also_where_bad_lines_are_skipped(put, name, d
 
 
 def test_the_file_of_the_last_caption_is_checked_to_its_end(put):
-    two = tar_of(("0.txt", b"a"), ("1.txt", b"b"), ("2.txt", b"c"))
+    two = tar_of([("0.txt", b"a"), ("1.txt", b"b"), ("2.txt", b"c")])
     assert captions(put("whole.tar", two)) == ["a"]
     refused(put("cut.tar", two[:2048]), "without an end mark")
     lines = "".join(f"caption {n}\n" for n in range(10_000)).encode()
@@ -193,7 +182,7 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory(put, monkeypat
 
 
 def test_a_sample_whose_key_has_dots_says_what_was_taken_for_what(put):
-    path = put("a.tar", tar_of(("img.v1.png", b""), ("img.v1.txt", b"a fish")))
+    path = put("a.tar", tar_of([("img.v1.png", b""), ("img.v1.txt", b"a fish")]))
     with pytest.raises(
         UserError, match=r"'img.v1.png' has the key 'img' and the extension 'v1.png'"
     ):

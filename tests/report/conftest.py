@@ -13,11 +13,11 @@ from diffusae.report.study import (
     EditedPicture,
     Example,
     Examples,
+    FinishedStudy,
     Picture,
     Prediction,
     Run,
     RunRow,
-    Study,
 )
 from report.rows import CHANCE, claimed, emerged, figure, result, staged
 
@@ -47,7 +47,7 @@ def results() -> list[Result]:
 
 
 @pytest.fixture
-def study(results: list[Result]) -> Study:
+def study(results: list[Result]) -> FinishedStudy:
     """A study with something in every section."""
     image = np.full((8, 8, 3), 200, dtype=np.uint8)
     image[2:5, 1:4] = (0, 0, 255)
@@ -57,7 +57,7 @@ def study(results: list[Result]) -> Study:
     keys = [
         ("mid", conditioning, t, "cat") for conditioning in ("cond", "uncond") for t in (1.0, 0.0)
     ]
-    return Study(
+    return FinishedStudy(
         name="miniature",
         model="tiny",
         facts={"steps": "50", "guidance": "4.0"},
@@ -106,7 +106,7 @@ def study(results: list[Result]) -> Study:
 
 
 @pytest.fixture
-def intervened(study: Study) -> Study:
+def intervened(study: FinishedStudy) -> FinishedStudy:
     """The same study with a spatial intervention: its two rows, a claim, and a case with two
     pictures.
     """

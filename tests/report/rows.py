@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from diffusae.evaluation.result import Result
+from diffusae.metrics.registry import metrics
+from diffusae.report.shown import Shows
+from diffusae.report.study import FinishedStudy
 
 
 def figure(
@@ -148,11 +153,36 @@ def claimed(
                 "blocks": ["down"],
                 **figure(0.9512, (0.85, 1.0), 20),
                 "differences": over,
-                "rises": each,
+                "rises": rising,
             }
-            for each in rises
+            for rising in rises
         ],
     }
+
+
+_MADE_BY = {
+    "composition": "composition",
+    "dead_fraction": "reconstruction",
+    "cohesion*": "cohesion",
+    "stability": "latents",
+    "label_entropy_*": "purity",
+    "accuracy_*": "knowledge",
+    "spatial_*": "spatial",
+    "*_together": "global_together",
+    "steering_*": "steering",
+    "erasure_*": "erasure",
+}
+
+
+def measured(study: FinishedStudy) -> FinishedStudy:
+    """The study with its rows shown as the metrics that make them say."""
+    made_by = {
+        row.metric: metric
+        for row in study.results
+        for pattern, metric in _MADE_BY.items()
+        if fnmatchcase(row.metric, pattern)
+    }
+    return replace(study, shows=Shows(metrics(), made_by))
 
 
 def data_of(spec: dict[str, Any]) -> list[list[dict[str, Any]]]:

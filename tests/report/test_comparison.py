@@ -7,11 +7,13 @@ import io
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from diffusae.errors import UserError
+from diffusae.evaluation.result import Estimate, Result
 from diffusae.report.comparison import (
     Ours,
     compare,
@@ -28,7 +30,7 @@ def ours(metric: str, value: float | None, block="mid", t=1.0, conditioning="con
     ci95 = None if value is None else (value - 0.02, value + 0.02)
     cell = {"model": "sd14", "block": block, "t": t, "conditioning": conditioning}
     n = 0 if value is None else 5000
-    return Ours(metric=metric, cell=cell, value=value, ci95=ci95, n=n, unit="ratio", **more)
+    return Ours(Result(metric, Estimate(value, ci95, n), True, "ratio", cell), **more)
 
 
 def test_the_papers_tables_are_all_there():
@@ -57,8 +59,8 @@ def test_the_papers_tables_are_all_there():
     ],
 )
 def test_single_figures_are_as_printed(metric, cell, k, value):
-    found = [row.value for row in PAPER.rows if (row.metric, row.cell, row.k) == (metric, cell, k)]
-    assert found == [value]
+    values = [row.value for row in PAPER.rows if (row.metric, row.cell, row.k) == (metric, cell, k)]
+    assert values == [value]
 
 
 def test_scaled_mse_and_explained_variance_of_a_cell_fall_and_rise_together():
@@ -100,13 +102,13 @@ def test_a_row_without_a_figure_of_ours_is_no_data():
 
 def test_difference_and_interval_are_ours_less_theirs():
     figures = [ours("scaled_mse", 0.40, k=10), ours("scaled_mse", 0.42, t=0.5, k=20)]
-    found = {(line.t, line.k): line for line in compare(PAPER, figures) if line.ours is not None}
-    early = found[1.0, 10]  # theirs 0.4182
+    lines = {(line.t, line.k): line for line in compare(PAPER, figures) if line.ours is not None}
+    early = lines[1.0, 10]  # theirs 0.4182
     assert early.difference == pytest.approx(-0.0182)
     assert early.difference_ci95 == pytest.approx((-0.0382, 0.0018))
     assert early.within is True
-    assert found[0.5, 20].within is True  # theirs 0.4194
-    assert set(found) == {(1.0, 10), (0.5, 20)}
+    assert lines[0.5, 20].within is True  # theirs 0.4194
+    assert set(lines) == {(1.0, 10), (0.5, 20)}
 
 
 def test_another_k_block_branch_or_t_does_not_answer():
@@ -154,9 +156,10 @@ def test_csv_has_a_line_a_row_and_empty_fields_where_there_are_no_data():
 
 def test_another_model_than_the_papers_is_said():
     figure = ours("style_lpips", 0.6)
-    other = Ours(**{**vars(figure), "cell": {**figure.cell, "model": "miniature"}})
-    told = comparison_markdown(PAPER, compare(PAPER, [other]), experiment="x")
-    assert "another model (miniature)" in told
+    cell = {**figure.result.cell, "model": "miniature"}
+    other = replace(figure, result=replace(figure.result, cell=cell))
+    page = comparison_markdown(PAPER, compare(PAPER, [other]), experiment="x")
+    assert "another model (miniature)" in page
     assert "another model" not in comparison_markdown(
         PAPER, compare(PAPER, [figure]), experiment="x"
     )
@@ -166,7 +169,7 @@ def test_references_are_listed_and_a_broken_row_is_named(tmp_path):
     with pytest.raises(UserError, match=r"unknown reference '2504'.*arxiv_2504_15473"):
         load_reference("2504")
     assert "arxiv_2504_15473" in known_references()
-    told = {
+    content = {
         "id": "x",
         "title": "",
         "source": "",
@@ -175,7 +178,7 @@ def test_references_are_listed_and_a_broken_row_is_named(tmp_path):
         "rows": [{"metric": "l0"}],
     }
     path = tmp_path / "mine.json"
-    path.write_text(json.dumps(told))
+    path.write_text(json.dumps(content))
     with pytest.raises(
         UserError, match=r"mine.json, row 1: missing or unknown: cell, higher_is_better"
     ):

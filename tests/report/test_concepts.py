@@ -5,9 +5,7 @@ from __future__ import annotations
 import shlex
 from types import SimpleNamespace
 
-from hydra import compose, initialize_config_dir
-
-from diffusae.cli.configs import config_directory
+from composing import compose
 from diffusae.report.sections.concepts import steer_command
 from diffusae.report.study import Concept
 
@@ -20,8 +18,7 @@ def test_a_cards_command_composes_to_its_cell_latent_and_prompt():
     command = steer_command(STUDY, CONCEPT, {"k": 20, "tag": "k20"}, PROMPT)
     first, stage, *overrides = shlex.split(command)
     assert (first, stage) == ("diffusae", "steer")
-    with initialize_config_dir(str(config_directory()), version_base=None):
-        cfg = compose("steer", overrides=overrides)
+    cfg = compose("steer", overrides=overrides)
     assert (cfg.name, cfg.block.name, cfg.timestep.t, cfg.conditioning.branch) == (
         "mini",
         "down",

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from diffusae.report.dashboard import (
@@ -12,12 +11,10 @@ from diffusae.report.dashboard import (
     Dashboard,
     curve_points,
     grid_rows,
-    pixels,
     specifications,
     stage_rows,
     workspace_of,
 )
-from diffusae.report.plots import grid_heatmap
 from report.rows import figure, result, staged
 
 RESULTS = [
@@ -48,7 +45,7 @@ def shown() -> Dashboard:
         experiment="mini",
         overview="mini-0123",
         results=RESULTS,
-        metrics=["composition", "dead_fraction"],
+        metrics={"composition": "Composition", "dead_fraction": "Dead fraction"},
         training=["train/loss"],
         galleries=["gallery", "before_after/spatial"],
         interventions=STAGED,
@@ -88,9 +85,9 @@ def test_a_curve_has_a_step_for_each_t_from_one_to_zero():
 
 
 def test_the_workspace_has_a_heat_map_a_picture_and_a_curve_for_each_metric(shown):
-    found = panels(specifications(shown))
-    assert list(found) == PARTS
-    charts = [panel["config"] for panel in found["The grid"] if panel["viewType"] == "Vega2"]
+    shown_panels = panels(specifications(shown))
+    assert list(shown_panels) == PARTS
+    charts = [panel["config"] for panel in shown_panels["The grid"] if panel["viewType"] == "Vega2"]
     assert [chart["panelDefId"] for chart in charts] == ["me/diffusae-heatmap"] * 2
     assert charts[0]["fieldSettings"] == {"line": "cell line", "t": "t", "value": "value"}
     assert [chart["stringSettings"] for chart in charts] == [
@@ -102,11 +99,11 @@ def test_the_workspace_has_a_heat_map_a_picture_and_a_curve_for_each_metric(show
     assert table["args"] == [{"name": "tableKey", "value": "grid/composition"}]
     pictures = [
         panel["config"]["mediaKeys"]
-        for panel in found["The grid"]
+        for panel in shown_panels["The grid"]
         if "mediaKeys" in panel["config"]
     ]
     assert pictures == [["heatmap/composition"], ["heatmap/dead_fraction"]]
-    first, second = (panel["config"] for panel in found["Over time"])
+    first, second = (panel["config"] for panel in shown_panels["Over time"])
     assert (first["xAxis"], first["metrics"]) == (
         "t",
         ["over_t/composition/mid cond", "over_t/composition/up cond"],
@@ -115,8 +112,8 @@ def test_the_workspace_has_a_heat_map_a_picture_and_a_curve_for_each_metric(show
 
 
 def test_the_workspace_reads_each_cells_coordinates_and_figures_from_its_run(shown):
-    found = panels(specifications(shown))
-    scatter, _, parallel = (panel["config"] for panel in found["Cells"])
+    shown_panels = panels(specifications(shown))
+    scatter, _, parallel = (panel["config"] for panel in shown_panels["Cells"])
     assert (scatter["xAxis"], scatter["yAxis"]) == ("config:t.value", "summary:test/composition")
     assert [column["accessor"] for column in parallel["columns"]] == [
         "config:t.value",
@@ -125,17 +122,19 @@ def test_the_workspace_reads_each_cells_coordinates_and_figures_from_its_run(sho
         "summary:test/composition",
         "summary:test/dead_fraction",
     ]
-    assert [panel["config"]["metrics"] for panel in found["Training"]] == [["train/loss"]]
-    assert [panel["config"].get("mediaKeys") for panel in found["Concepts"]][:1] == [["gallery"]]
-    assert found["Concepts"][1]["viewType"] == "Weave"
+    assert [panel["config"]["metrics"] for panel in shown_panels["Training"]] == [["train/loss"]]
+    assert [panel["config"].get("mediaKeys") for panel in shown_panels["Concepts"]][:1] == [
+        ["gallery"]
+    ]
+    assert shown_panels["Concepts"][1]["viewType"] == "Weave"
 
 
 def test_interventions_have_their_table_their_figure_and_the_pictures_of_each_cell(shown):
-    found = panels(specifications(shown))
-    figure_, table = found["Interventions"]
+    shown_panels = panels(specifications(shown))
+    figure_, table = shown_panels["Interventions"]
     assert figure_["config"]["mediaKeys"] == ["three_stages/figure"]
     assert "three_stages" in str(table)
-    assert [panel["config"]["mediaKeys"] for panel in found["Before and after"]] == [
+    assert [panel["config"]["mediaKeys"] for panel in shown_panels["Before and after"]] == [
         ["before_after/spatial"]
     ]
 
@@ -175,9 +174,9 @@ def test_the_report_has_the_same_parts_each_with_the_runs_that_it_is_about(shown
     assert headings == list(panels(specifications(shown)))
     filters = [grid["runSets"][0]["filters"]["filters"] for grid in grids]
     overview, cells = "mini-0123", "mini"
-    assert [each[0]["value"] for each in filters] == [*[overview] * 3, *[cells] * 4]
+    assert [filtered[0]["value"] for filtered in filters] == [*[overview] * 3, *[cells] * 4]
     layouts = [panel["layout"] for panel in grids[0]["panelBankSectionConfig"]["panels"]]
-    assert [(each["x"], each["y"]) for each in layouts] == [(0, 0), (12, 0), (0, 8), (12, 8)]
+    assert [(layout["x"], layout["y"]) for layout in layouts] == [(0, 0), (12, 0), (0, 8), (12, 8)]
 
 
 def test_a_part_without_panels_is_left_out(shown):
@@ -197,11 +196,3 @@ def test_the_saved_chart_asks_for_the_fields_and_strings_that_the_panels_give(sh
         assert f"${{field:{name}}}" in text
     for name in chart["stringSettings"]:
         assert f"${{string:{name}}}" in text
-
-
-def test_a_chart_becomes_a_picture_on_white():
-    drawn = pixels(grid_heatmap(RESULTS, "composition"))
-    assert drawn.dtype == np.uint8
-    assert drawn.shape[2] == 3
-    assert (drawn[0, 0] == 255).all()
-    assert drawn.min() < 100

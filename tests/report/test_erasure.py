@@ -12,8 +12,8 @@ from diffusae.report.charts import trade_off
 from diffusae.report.erasure import targets_of
 from diffusae.report.page import render_page
 from diffusae.report.sections.erasure import verdicts
-from diffusae.report.study import EditedPicture, ErasureRun, Example, Examples, Study
-from report.rows import data_of, figure, result
+from diffusae.report.study import EditedPicture, ErasureRun, Example, Examples, FinishedStudy
+from report.rows import data_of, figure, measured, result
 
 CELL = "text_2-t1.00-cond-k32"
 NAN = float("nan")
@@ -89,8 +89,8 @@ def test_a_curve_has_a_point_a_strength_and_the_chosen_one_is_told_apart(run):
     (target,) = targets_of(run)
     assert list(target.curves) == ["none", "text_edit"]
     assert [
-        (each.strength, each.attack.value, each.aligned.value, each.chosen)
-        for each in target.curves["text_edit"]
+        (point.strength, point.attack.value, point.aligned.value, point.chosen)
+        for point in target.curves["text_edit"]
     ] == [(0.5, 0.75, 0.95, False), (1.0, 0.125, 0.875, True)]
 
 
@@ -104,7 +104,7 @@ def test_the_table_has_chosen_strengths_alone_and_leaves_out_what_is_no_data(run
 
 
 def test_a_target_is_erased_where_fewer_prompts_show_it_by_whole_intervals(run):
-    (verdict,) = verdicts(Study("s", "m", erasures=[run]))
+    (verdict,) = verdicts(FinishedStudy("s", "m", erasures=[run]))
     assert verdict.claim == f"Steering away from {MARKUP} erases it"
     assert verdict.best is not None and verdict.best.rival is not None
     assert verdict.best.lead is not None
@@ -119,14 +119,14 @@ def test_a_target_is_erased_where_fewer_prompts_show_it_by_whole_intervals(run):
         for p in POINTS
     ]
     chosen = {MARKUP: {"none": 0.0, "text_edit": 1.0}}
-    (kept,) = verdicts(Study("s", "m", erasures=[ErasureRun(CELL, points, chosen)]))
+    (kept,) = verdicts(FinishedStudy("s", "m", erasures=[ErasureRun(CELL, points, chosen)]))
     assert kept.holds is False
-    assert not verdicts(Study("s", "m"))[0].cases
+    assert not verdicts(FinishedStudy("s", "m"))[0].cases
 
 
 def test_other_autoencoders_stand_behind_the_studys_own(run):
     (target,) = targets_of(run)
-    assert [(each.name, each.strength) for each in target.variants] == [
+    assert [(variant.name, variant.strength) for variant in target.variants] == [
         (CELL, 0.5), (CELL, 1.0), ("text_1-t1.00-cond-k32", 1.0),
     ]  # fmt: skip
     alone = [row for row in POINTS if row["variant"] in ("", CELL)]
@@ -151,7 +151,9 @@ def test_harm_goes_to_the_right_and_attack_success_upwards(run):
 
 def test_the_page_shows_figures_tokens_and_pictures_and_escapes_names(run):
     rows = [result("text_2", 1.0, "cond", figure(0.125, (0.0, 0.3), 24), metric="erasure_fish")]
-    page = render_page(Study("steerers", "miniature", results=rows, erasures=[run]))
+    page = render_page(
+        measured(FinishedStudy("steerers", "miniature", results=rows, erasures=[run]))
+    )
     for text in (
         "0.12",
         "0.06",
@@ -163,7 +165,7 @@ def test_the_page_shows_figures_tokens_and_pictures_and_escapes_names(run):
         assert text in page
     assert MARKUP not in page
     assert "0.9999" not in page
-    assert 'id="erasure"' not in render_page(Study("steerers", "miniature"))
+    assert 'id="erasure"' not in render_page(FinishedStudy("steerers", "miniature"))
 
 
 def test_a_row_that_lacks_a_field_is_refused(run):

@@ -4,25 +4,16 @@ figure.
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import same_color
 
 from diffusae.errors import UserError
+from diffusae.report.charts import knowledge
 from diffusae.report.dashboard import KNOWLEDGE_COLUMNS, knowledge_rows
-from diffusae.report.knowledge import (
-    READERS,
-    answers_of,
-    by_task,
-    knowledge_chart,
-    knowledge_metrics,
-    purity_titles,
-)
+from diffusae.report.knowledge import READERS, answers_of, by_task
 from diffusae.report.page import render_page
 from diffusae.report.sections.knowledge import verdicts
-from diffusae.report.study import Study
-from report.rows import figure, result
+from diffusae.report.study import FinishedStudy
+from report.rows import data_of, figure, measured, result
 
 BASELINES = {"majority": figure(0.2, (0.15, 0.25), 100), "pixels": figure(0.4, (0.3, 0.5), 100)}
 
@@ -75,7 +66,7 @@ def test_the_rival_of_random_weights_is_their_best_cell_whatever_the_reader(rows
 
 
 def test_a_verdict_a_task_is_of_the_cell_that_tuning_chose_beside_its_strongest_baseline(rows):
-    style, object_ = verdicts(Study("s", "m", results=rows))
+    style, object_ = verdicts(FinishedStudy("s", "m", results=rows))
     assert style.best is not None and object_.best is not None
     assert (style.claim, style.holds, style.best.own.value) == (
         "Updates know the style",
@@ -86,46 +77,32 @@ def test_a_verdict_a_task_is_of_the_cell_that_tuning_chose_beside_its_strongest_
     # 0.65 less 0.95, the upper end of random weights' best cell
     assert (style.best.baseline, style.best.lead) == ("random weights", pytest.approx(-0.30))
     assert (object_.best.baseline, object_.best.lead) == ("pixels", pytest.approx(-0.10))
-    (clear,) = verdicts(Study("s", "m", results=rows[:3]))
+    (clear,) = verdicts(FinishedStudy("s", "m", results=rows[:3]))
     assert clear.holds and clear.best is not None and clear.best.baseline == "pixels"
 
 
 def test_the_figure_has_a_column_a_task_and_a_line_of_panels_a_reader(rows):
-    drawn = knowledge_chart(rows)
-    style_updates, object_updates, style_diff_c, object_diff_c = drawn.axes
-    assert [panel.get_title(loc="left") for panel in (style_updates, object_updates)] == [
-        "style",
-        "object",
-    ]
-    assert style_diff_c.get_ylabel() == "Diff-C\nupdates"
-    assert style_updates.get_xlim()[0] > style_updates.get_xlim()[1]
-    mid = [line for line in style_updates.get_lines() if same_color(line.get_color(), "#d55e00")]
-    np.testing.assert_array_equal(mid[0].get_xydata(), [[1.0, 0.30], [0.0, 0.70]])
-    np.testing.assert_array_equal(mid[1].get_xydata(), [[1.0, 0.1], [0.0, 0.2]])  # random weights
-    assert not object_diff_c.get_lines()
-    labels = [text.get_text() for text in drawn.legends[0].get_texts()]
-    assert labels == ["mid", "up", "random weights", "pixels", "majority class"]
+    spec = knowledge(rows).to_dict()
+    (data,) = data_of(spec)
+    assert spec["facet"]["column"]["sort"] == ["style", "object"]
+    assert spec["facet"]["row"]["sort"] == list(READERS.values())
 
-
-def test_nothing_of_the_figure_lies_outside_the_picture():
-    tasks = ("object", "colour", "place", "count", "style")
-    drawn = knowledge_chart(
-        [
-            read(task, reader, block, t, 0.5, tune=0.5, random=0.4)
-            for task in tasks
-            for reader in READERS
-            for block in ("down", "mid", "up", "up_outer")
-            for t in (1.0, 0.5, 0.0)
+    def line(task, reader, block, kind):
+        place = (task, READERS[reader], block, kind)
+        return [
+            (d["t"], d["value"])
+            for d in data
+            if (d["task"], d["reader"], d["line"], d["kind"]) == place
         ]
-    )
-    renderer = FigureCanvasAgg(drawn).get_renderer()
-    drawn.draw(renderer)
-    boxes = [panel.get_tightbbox(renderer) for panel in drawn.axes]
-    boxes += [legend.get_window_extent(renderer) for legend in drawn.legends]
-    for box in boxes:
-        assert box is not None
-        assert box.x0 >= 0 and box.y0 >= 0
-        assert box.x1 <= drawn.bbox.width and box.y1 <= drawn.bbox.height
+
+    assert line("style", "updates", "mid", "read") == [(1.0, 0.30), (0.0, 0.70)]
+    assert line("style", "updates", "mid", "random weights") == [(1.0, 0.1), (0.0, 0.2)]
+    assert set(line("style", "updates", "majority", "majority")) == {(1.0, 0.2), (0.0, 0.2)}
+    assert not line("object", "diff_c", "mid", "read")
+    encoding = spec["spec"]["layer"][1]["encoding"]
+    left, right = encoding["x"]["scale"]["domain"]
+    assert left > 1.0 > 0.0 > right
+    assert encoding["color"]["scale"]["domain"] == ["mid", "up", "pixels", "majority"]
 
 
 def test_the_page_has_the_figure_the_table_and_every_cell(rows, study):
@@ -137,16 +114,15 @@ def test_the_page_has_the_figure_the_table_and_every_cell(rows, study):
         metric="label_entropy_style",
         higher_is_better=False,
     )
-    page = render_page(
-        replace(
-            study,
-            results=[*rows, entropy],
-            given=True,
-            pure=study.concepts[:1],
-            predictions=(),
-            concepts=(),
-        )
+    given = replace(
+        study,
+        results=[*rows, entropy],
+        given=True,
+        pure=study.concepts[:1],
+        predictions=(),
+        concepts=(),
     )
+    page = render_page(measured(given))
     for part in (
         "Which block and which moment know what?",
         "What the model was given",
@@ -154,6 +130,7 @@ def test_the_page_has_the_figure_the_table_and_every_cell(rows, study):
         "like it: 2 of 3 cells",
         "Accuracy style updates of every cell",
         "Label entropy style of every cell",
+        "Style of a latent&#39;s top pictures: bits",
         "The purest latents",
         "active in 2.1 % of pictures",
     ):
@@ -165,23 +142,6 @@ def test_the_page_has_the_figure_the_table_and_every_cell(rows, study):
 
 def test_a_page_without_accuracies_has_no_such_section(study):
     assert 'id="knowledge"' not in render_page(study)
-
-
-def test_metrics_of_knowledge_and_purity_are_told_apart_from_others(rows):
-    others = [
-        result("mid", 0.0, "cond", figure(1.0, None, 1), metric=name)
-        for name in ("composition", "noun_entropy", "label_entropy_style", "sigma_label_style")
-    ]
-    assert knowledge_metrics([*rows, *others]) == {
-        "accuracy_style_updates",
-        "accuracy_style_diff_c",
-        "accuracy_object_updates",
-        "label_entropy_style",
-        "sigma_label_style",
-    }
-    assert purity_titles(others) == {
-        "label_entropy_style": "Style of a latent's top pictures: bits"
-    }
 
 
 def test_the_dashboards_table_has_a_row_a_task_and_reader(rows):
@@ -203,8 +163,6 @@ def test_the_dashboards_table_has_a_row_a_task_and_reader(rows):
     ]
 
 
-def test_no_accuracies_and_rows_that_do_not_say_their_task_are_refused():
-    with pytest.raises(UserError, match="evaluation=knowledge"):
-        knowledge_chart([])
+def test_rows_that_do_not_say_their_task_are_refused():
     with pytest.raises(UserError, match="incomplete"):
         by_task([result("mid", 0.0, "cond", figure(1.0, None, 1), metric="accuracy_style_updates")])

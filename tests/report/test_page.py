@@ -18,13 +18,13 @@ from diffusae.report.study import (
     EditedPicture,
     Example,
     Examples,
+    FinishedStudy,
     Picture,
     Prediction,
     Run,
     RunRow,
-    Study,
 )
-from report.rows import claimed, emerged, figure, result, staged
+from report.rows import claimed, emerged, figure, measured, result, staged
 
 MARKUP = "<script>alert('x')</script> & \"quoted\""
 VOID = {"meta", "br", "link", "img"}
@@ -65,7 +65,14 @@ class Reader(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-def test_page_is_well_formed_and_every_id_is_unique_and_found(study: Study) -> None:
+def lines_of_tables(page: str) -> list[str]:
+    return [
+        " ".join(re.sub(r"<[^>]*>", " ", row).split())
+        for row in re.findall(r"<tr.*?</tr>", page, re.S)
+    ]
+
+
+def test_page_is_well_formed_and_every_id_is_unique_and_found(study: FinishedStudy) -> None:
     read = Reader(render_page(study))
     assert len(read.ids) == len(set(read.ids))
     referred = {
@@ -77,7 +84,9 @@ def test_page_is_well_formed_and_every_id_is_unique_and_found(study: Study) -> N
     assert referred <= set(read.ids)
 
 
-def test_every_picture_with_a_run_links_to_its_record_and_names_its_wandb_run(study: Study) -> None:
+def test_every_picture_with_a_run_links_to_its_record_and_names_its_wandb_run(
+    study: FinishedStudy,
+) -> None:
     links = [
         (attributes["href"], attributes["title"])
         for tag, attributes in Reader(render_page(study)).elements
@@ -98,7 +107,7 @@ def test_a_run_whose_name_is_no_address_is_quoted() -> None:
     assert Run("sae/a b#1").href == "../sae/a%20b%231/run.json"
 
 
-def test_page_loads_nothing_from_elsewhere(study: Study) -> None:
+def test_page_loads_nothing_from_elsewhere(study: FinishedStudy) -> None:
     text = render_page(study)
     for tag, attributes in Reader(text).elements:
         for name, value in attributes.items():
@@ -112,12 +121,12 @@ def test_page_loads_nothing_from_elsewhere(study: Study) -> None:
     assert "default-src 'none'" in text
 
 
-def test_text_from_outside_is_escaped_wherever_it_appears(study: Study) -> None:
+def test_text_from_outside_is_escaped_wherever_it_appears(study: FinishedStudy) -> None:
     image = study.contact_sheet[0].image
     scores = np.zeros((2, 2))
     mask = np.ones((8, 8), dtype=bool)
     key = (MARKUP, MARKUP, 1.0, MARKUP)
-    hostile = Study(
+    hostile = FinishedStudy(
         name=MARKUP,
         model=MARKUP,
         facts={MARKUP: MARKUP},
@@ -200,70 +209,60 @@ def test_text_from_outside_is_escaped_wherever_it_appears(study: Study) -> None:
     assert [tag for tag, _ in read.elements].count("script") == 3
     assert MARKUP in read.text
     captions = [
-        each["aria-label"] for tag, each in read.elements if tag == "svg" and "aria-label" in each
+        attributes["aria-label"]
+        for tag, attributes in read.elements
+        if tag == "svg" and "aria-label" in attributes
     ]
     assert MARKUP in captions
 
 
-def test_every_number_of_the_rows_is_on_the_page(study: Study, results: list[Result]) -> None:
+def test_every_number_of_the_rows_is_on_the_page(
+    study: FinishedStudy, results: list[Result]
+) -> None:
     text = Reader(render_page(study)).text
     for row in results:
-        for each in (row.estimate, *row.baselines.values()):
-            if each.value is not None:
-                assert f"{each.value:.3f}" in text
-                assert str(each.n) in text
-            if each.ci95 is not None:
-                assert f"[{each.ci95[0]:.3f}, {each.ci95[1]:.3f}]" in text
+        for estimate in (row.estimate, *row.baselines.values()):
+            if estimate.value is not None:
+                assert f"{estimate.value:.3f}" in text
+                assert str(estimate.n) in text
+            if estimate.ci95 is not None:
+                assert f"[{estimate.ci95[0]:.3f}, {estimate.ci95[1]:.3f}]" in text
 
 
-def test_a_row_of_the_table_holds_its_own_cell_and_figures(study: Study) -> None:
-    text = render_page(study)
-    rows = [
-        " ".join(re.sub(r"<[^>]*>", " ", row).split())
-        for row in re.findall(r"<tr>.*?</tr>", text, re.S)
-    ]
+def test_a_row_of_the_table_holds_its_own_cell_and_figures(study: FinishedStudy) -> None:
+    rows = lines_of_tables(render_page(study))
     assert "up 0.00 cond 0.612 [0.581, 0.648] 91 0.140 [0.120, 0.160] n = 80 none" in rows
     assert "mid 0.50 uncond no data 0 0.140 [0.120, 0.160] n = 80 –" in rows
     assert "mid 1.00 cond 0.062 64" in rows
 
 
-def test_emergence_has_its_chart_and_every_figure_of_its_row(study: Study) -> None:
+def test_emergence_has_its_chart_and_every_figure_of_its_row(study: FinishedStudy) -> None:
     page = render_page(study)
     text = Reader(page).text
     assert 'id="emergence"' in page
     assert "IoU over t of mid · cond" in page
     assert "stays above 90 % of its value" in text
-    rows = [
-        " ".join(re.sub(r"<[^>]*>", " ", row).split())
-        for row in re.findall(r"<tr>.*?</tr>", page, re.S)
-    ]
+    rows = lines_of_tables(page)
     assert (
         "mid cond k10 0.246 [0.213, 0.280] between 0.50 and 0.00 83 0.152 [0.102, 0.202] 0.374"
         " [0.324, 0.424] 0.200 [0.100, 0.300] 0.140 [0.120, 0.160] 0.579 [0.518, 0.629]" in rows
     )
 
 
-def test_a_curve_that_hardly_rises_is_marked(study: Study) -> None:
+def test_a_curve_that_hardly_rises_is_marked(study: FinishedStudy) -> None:
     row = emerged("mid", "cond", {1.0: 0.2, 0.0: 0.2}, figure(1.0, (0.1, 1.0), 9), rise=(-0.1, 0.1))
     assert "not above 0" in Reader(render_page(replace(study, emergence=[row]))).text
     assert "not above 0" not in Reader(render_page(study)).text
 
 
-def test_a_grid_without_a_curve_has_no_section_of_emergence(study: Study) -> None:
+def test_a_grid_without_a_curve_has_no_section_of_emergence(study: FinishedStudy) -> None:
     page = render_page(replace(study, emergence=[]))
     assert 'id="emergence"' not in page
     assert 'href="#emergence"' not in page
 
 
-def lines_of_tables(page: str) -> list[str]:
-    return [
-        " ".join(re.sub(r"<[^>]*>", " ", row).split())
-        for row in re.findall(r"<tr.*?</tr>", page, re.S)
-    ]
-
-
 def test_interventions_have_a_line_each_with_the_concepts_lead_over_every_control(
-    intervened: Study,
+    intervened: FinishedStudy,
 ) -> None:
     page = render_page(intervened)
     assert 'href="#interventions"' in page
@@ -276,7 +275,7 @@ def test_interventions_have_a_line_each_with_the_concepts_lead_over_every_contro
     )
 
 
-def test_every_method_of_an_intervention_has_all_its_figures(intervened: Study) -> None:
+def test_every_method_of_an_intervention_has_all_its_figures(intervened: FinishedStudy) -> None:
     rows = lines_of_tables(render_page(intervened))
     place = "early spatial down · t = 0.80 · cond"
     assert f"{place} concepts 3 0.946 [0.850, 1.000] n = 20 0.054 [0.040, 0.070] n = 20" in rows
@@ -284,7 +283,7 @@ def test_every_method_of_an_intervention_has_all_its_figures(intervened: Study) 
     assert f"{place} random latent 1 0.313 [0.200, 0.500] n = 24 –" in rows
 
 
-def test_the_claims_are_told_in_words_made_from_their_figures(intervened: Study) -> None:
+def test_the_claims_are_told_in_words_made_from_their_figures(intervened: FinishedStudy) -> None:
     rows = lines_of_tables(render_page(intervened))
     assert (
         "early layout can be moved ✓ holds (1 cell: 1 above the controls) down · t = 0.80 · cond:"
@@ -299,7 +298,7 @@ def test_the_claims_are_told_in_words_made_from_their_figures(intervened: Study)
 
 
 def test_pictures_before_and_after_carry_their_outcome_and_link_to_their_run(
-    intervened: Study,
+    intervened: FinishedStudy,
 ) -> None:
     page = render_page(intervened)
     section = page[page.index('id="interventions"') : page.index('id="grid"')]
@@ -315,7 +314,7 @@ def test_pictures_before_and_after_carry_their_outcome_and_link_to_their_run(
 
 
 def test_a_study_without_interventions_has_no_section_and_no_definitions_of_them(
-    study: Study,
+    study: FinishedStudy,
 ) -> None:
     page = render_page(study)
     assert 'id="interventions"' not in page
@@ -324,14 +323,14 @@ def test_a_study_without_interventions_has_no_section_and_no_definitions_of_them
 
 
 def test_the_grid_has_a_heat_map_of_every_success_and_the_section_their_tables(
-    intervened: Study,
+    intervened: FinishedStudy,
 ) -> None:
     metrics = ("spatial_success", "spatial_rest_changed", "style_rose_together")
     rows = [
         result("down", 0.8, "cond", figure(0.7391, (0.6, 0.8), 9), metric=metric)
         for metric in metrics
     ]
-    page = render_page(replace(intervened, results=[*intervened.results, *rows]))
+    page = render_page(measured(replace(intervened, results=[*intervened.results, *rows])))
     grid, section = (
         page[page.index('id="grid"') :],
         page[page.index('id="interventions"') : page.index('id="grid"')],
@@ -345,13 +344,13 @@ def test_the_grid_has_a_heat_map_of_every_success_and_the_section_their_tables(
 
 
 def test_a_second_embedding_has_its_own_chart_and_table_in_the_section_of_quality(
-    study: Study,
+    study: FinishedStudy,
 ) -> None:
     rows = [
         result("mid", 1.0, "cond", figure(value, None, 40), metric=metric)
         for metric, value in (("cohesion", 0.8123), ("cohesion_text_encoder", 0.4567))
     ]
-    page = render_page(replace(study, results=[*study.results, *rows]))
+    page = render_page(measured(replace(study, results=[*study.results, *rows])))
     section = page[page.index('id="quality"') : page.index('id="prompts"')]
     titles = re.findall(r'class="chart-title">([^<]*)<', section)
     assert len(titles) == 2
@@ -361,7 +360,9 @@ def test_a_second_embedding_has_its_own_chart_and_table_in_the_section_of_qualit
     assert not any("0.812" in table and "0.457" in table for table in tables)
 
 
-def test_the_page_leads_with_the_best_cell_of_the_first_claim_that_holds(study: Study) -> None:
+def test_the_page_leads_with_the_best_cell_of_the_first_claim_that_holds(
+    study: FinishedStudy,
+) -> None:
     text = Reader(render_page(study)).text
     assert (
         "✓ Concepts predict where each noun will be: holds. up · t = 0.00 · cond: IoU 0.61 [0.58,"
@@ -371,7 +372,7 @@ def test_the_page_leads_with_the_best_cell_of_the_first_claim_that_holds(study: 
 
 
 def test_every_claim_has_a_line_with_its_value_interval_n_and_strongest_baseline(
-    intervened: Study,
+    intervened: FinishedStudy,
 ) -> None:
     page = render_page(intervened)
     lines = lines_of_tables(page[: page.index("<nav>")])
@@ -389,26 +390,28 @@ def test_every_claim_has_a_line_with_its_value_interval_n_and_strongest_baseline
 
 
 def test_an_empty_study_says_no_data_in_every_section() -> None:
-    text = Reader(render_page(Study("empty", "tiny"))).text
+    text = Reader(render_page(FinishedStudy("empty", "tiny"))).text
     assert text.count("No data:") == 6
     assert "Nothing was evaluated yet." in text
 
 
 def test_results_without_any_value_are_shown_as_no_data() -> None:
     rows = [result("mid", 1.0, "cond", figure(None), baselines={"chance": figure(None)})]
-    text = Reader(render_page(Study("nothing", "tiny", results=rows))).text
+    text = Reader(render_page(FinishedStudy("nothing", "tiny", results=rows))).text
     assert "Nothing was evaluated yet." in text
     assert "mid 1.00 cond no data 0 no data n" not in text  # equal counts are not repeated
 
 
-def test_a_noun_without_mask_and_a_missing_iou_are_no_data(study: Study) -> None:
+def test_a_noun_without_mask_and_a_missing_iou_are_no_data(study: FinishedStudy) -> None:
     text = Reader(render_page(study)).text
     assert "dog (not found by the annotator: no data)" in text
     assert "no data cat" in text  # uncond, t = 0: predicted, but without IoU
     assert text.count("0.46 cat") == 6  # three masks, and the score maps behind them
 
 
-def test_panels_run_from_the_first_step_to_the_last_and_only_cond_is_unfolded(study: Study) -> None:
+def test_panels_run_from_the_first_step_to_the_last_and_only_cond_is_unfolded(
+    study: FinishedStudy,
+) -> None:
     text = render_page(study)
     section = text[text.index('id="prompts"') : text.index('id="concepts"')]
     first = section[: section.index("<details>")]
@@ -418,7 +421,7 @@ def test_panels_run_from_the_first_step_to_the_last_and_only_cond_is_unfolded(st
     assert "mid, uncond, t = 1.00: cat IoU 0.46" in section
 
 
-def test_a_concept_shows_labels_purity_frequency_and_its_pictures(study: Study) -> None:
+def test_a_concept_shows_labels_purity_frequency_and_its_pictures(study: FinishedStudy) -> None:
     text = render_page(study)
     words = Reader(text).text
     assert "latent 412 · purity 89 % · active at 2.1 % of positions" in words
@@ -428,7 +431,7 @@ def test_a_concept_shows_labels_purity_frequency_and_its_pictures(study: Study) 
     assert 'aria-label="where latent 412 is active in top picture 1"' in text
 
 
-def test_every_latent_has_an_anchor_with_a_link_and_a_command_to_copy(study: Study) -> None:
+def test_every_latent_has_an_anchor_with_a_link_and_a_command_to_copy(study: FinishedStudy) -> None:
     first, other = study.concepts
     steered = replace(study, concepts=[replace(first, steer="diffusae steer 'concept=cat'"), other])
     page = render_page(steered)
@@ -439,7 +442,7 @@ def test_every_latent_has_an_anchor_with_a_link_and_a_command_to_copy(study: Stu
     assert page.count('class="copy"') == 1
 
 
-def test_nouns_whose_masks_overlap_have_a_picture_of_their_own(study: Study) -> None:
+def test_nouns_whose_masks_overlap_have_a_picture_of_their_own(study: FinishedStudy) -> None:
     (prediction,) = study.predictions
     left, right = np.zeros((2, 8, 8), dtype=bool)
     left[:, :5], right[:, 5:] = True, True
@@ -459,24 +462,24 @@ def test_nouns_whose_masks_overlap_have_a_picture_of_their_own(study: Study) -> 
     assert drawings(right) == 2
 
 
-def test_unfinished_runs_are_named(study: Study) -> None:
+def test_unfinished_runs_are_named(study: FinishedStudy) -> None:
     assert (
         "2 runs, 1 not finished: train mid-t1.00-cond (failed)." in Reader(render_page(study)).text
     )
 
 
-def test_the_same_study_gives_the_same_page(study: Study) -> None:
+def test_the_same_study_gives_the_same_page(study: FinishedStudy) -> None:
     assert render_page(study) == render_page(study)
 
 
-def test_write_report_puts_the_page_in_place_whole(study: Study, tmp_path: Path) -> None:
+def test_write_report_puts_the_page_in_place_whole(study: FinishedStudy, tmp_path: Path) -> None:
     target = tmp_path / "report" / "index.html"
     write_report(target, study)
     assert target.read_text(encoding="utf-8") == render_page(study)
-    assert [each.name for each in target.parent.iterdir()] == ["index.html"]
+    assert [path.name for path in target.parent.iterdir()] == ["index.html"]
 
 
-def test_a_failing_render_leaves_the_old_page(study: Study, tmp_path: Path) -> None:
+def test_a_failing_render_leaves_the_old_page(study: FinishedStudy, tmp_path: Path) -> None:
     target = tmp_path / "index.html"
     target.write_text("old")
     with pytest.raises(ValueError, match="incomplete"):
@@ -485,7 +488,10 @@ def test_a_failing_render_leaves_the_old_page(study: Study, tmp_path: Path) -> N
 
 
 def test_a_heavy_page_is_warned_about(
-    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    study: FinishedStudy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(module, "HEAVY", 1000)
     with caplog.at_level(logging.WARNING):
@@ -493,7 +499,7 @@ def test_a_heavy_page_is_warned_about(
     assert "show fewer concepts or predictions" in caplog.text
 
 
-def test_quotes_in_captions_survive_as_text(study: Study) -> None:
+def test_quotes_in_captions_survive_as_text(study: FinishedStudy) -> None:
     caption = 'it\'s "<b>" & co'
     shown = render_page(
         replace(study, contact_sheet=[Picture(caption, study.contact_sheet[0].image)])
@@ -531,13 +537,13 @@ def test_shares_are_shown_as_percent(share: float | None, text: str) -> None:
     assert percent(share) == text
 
 
-def test_the_section_of_quality_is_there_only_with_its_results(study: Study) -> None:
+def test_the_section_of_quality_is_there_only_with_its_results(study: FinishedStudy) -> None:
     assert "quality" not in Reader(render_page(study)).ids
     rows = [
         result("mid", 1.0, "cond", figure(0.8123, (0.7, 0.9), 40), metric="cohesion"),
         result("mid", 1.0, "cond", figure(None), metric="stability"),
     ]
-    read = Reader(render_page(replace(study, results=[*study.results, *rows])))
+    read = Reader(render_page(measured(replace(study, results=[*study.results, *rows]))))
     assert "quality" in read.ids
     assert "0.812" in read.text
     assert read.text.count("Cohesion of every cell") == 1

@@ -130,7 +130,9 @@ def test_a_picture_that_is_shown_twice_is_stored_once() -> None:
     book = PictureBook()
     first, again = book.picture(image, alt="one"), book.picture(image.copy(), alt="two")
     other = book.picture(image + 1, alt="three")
-    identifiers = [re.findall(r'<use href="#([^"]*)"', each)[0] for each in (first, again, other)]
+    identifiers = [
+        re.findall(r'<use href="#([^"]*)"', drawing)[0] for drawing in (first, again, other)
+    ]
     assert identifiers[0] == identifiers[1] != identifiers[2]
     assert book.definitions.count("base64") == 2
 

@@ -11,7 +11,8 @@ from diffusae.evaluation.result import Estimate, Result
 from diffusae.report.page import render_page
 from diffusae.report.pictures import PictureBook
 from diffusae.report.sections.steering import strength_lines, strip_tables
-from diffusae.report.study import Run, Steered, Strip, Study
+from diffusae.report.study import FinishedStudy, Run, Steered, Strip
+from report.rows import measured
 
 IMAGE = np.full((4, 4, 3), 120, np.uint8)
 
@@ -21,7 +22,7 @@ def strip(case: str, strengths: dict[float, bool | None], place: str = "text_2 �
     return Strip(case, "a flat <fish>", place, pictures, Run(f"steer/{case}"))
 
 
-def told(value: float, n: int = 8) -> dict[str, Any]:
+def share(value: float, n: int = 8) -> dict[str, Any]:
     return {"value": value, "ci95": [max(0.0, value - 0.25), min(1.0, value + 0.25)], "n": n}
 
 
@@ -31,8 +32,8 @@ def rows() -> list[Result]:
     """
     cell = {"model": "miniature", "block": "text_2", "t": 1.0, "conditioning": "cond"}
     shares = {
-        "steering_towards": {"0": told(0.125), "1": told(0.875), "0.5": told(0.375)},
-        "steering_towards_kept": {"0": told(1.0), "1": told(0.5), "0.5": told(0.875)},
+        "steering_towards": {"0": share(0.125), "1": share(0.875), "0.5": share(0.375)},
+        "steering_towards_kept": {"0": share(1.0), "1": share(0.5), "0.5": share(0.875)},
     }
     return [
         Result(
@@ -58,7 +59,7 @@ def test_strips_over_the_same_strengths_share_a_table_by_rising_strength():
     first, second, third = strip_tables(strips, PictureBook())
     assert (first.place, first.strengths) == ("text_2 · k32", [-1.0, 0.0, 1.0])
     assert [line[0].case for line in first.lines] == ["towards neon", "towards night"]
-    drawn = [each[0].success for each in first.lines[0][1] if each is not None]
+    drawn = [shown[0].success for shown in first.lines[0][1] if shown is not None]
     assert drawn == [False, False, True]
     assert second.strengths == [0.0, 0.3]
     assert third.place == "text_1 · k32"
@@ -74,10 +75,10 @@ def test_success_and_kept_objects_stand_by_strength_the_weakest_first():
 
 
 def test_the_page_shows_them_in_a_section_of_their_own_and_escapes_prompts():
-    study = Study(
+    study = FinishedStudy(
         "s", "miniature", results=rows(), strips=[strip("towards neon", {0.0: False, 1.0: True})]
     )
-    page = render_page(study)
+    page = render_page(measured(study))
     assert page.count('id="steering"') == 1
     assert "a flat &lt;fish&gt;" in page
     assert "λ = 1" in page
@@ -86,4 +87,4 @@ def test_the_page_shows_them_in_a_section_of_their_own_and_escapes_prompts():
 
 
 def test_a_study_without_steering_has_no_such_section():
-    assert 'id="steering"' not in render_page(replace(Study("s", "miniature")))
+    assert 'id="steering"' not in render_page(replace(FinishedStudy("s", "miniature")))

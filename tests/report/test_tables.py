@@ -60,8 +60,8 @@ def test_tables_keep_the_metrics_apart_and_list_every_baseline_once() -> None:
         result("mid", 0.0, "cond", figure(0.5, None, 1), baselines={**CHANCE, **PRIOR}),
         result("mid", 0.0, "cond", figure(9.0, None, 1), metric="l0"),
     ]
-    found = [(table.metric, table.baselines, len(table.rows)) for table in metric_tables(rows)]
-    assert found == [("composition", ["chance", "centre_prior"], 2), ("l0", [], 1)]
+    tables = [(table.metric, table.baselines, len(table.rows)) for table in metric_tables(rows)]
+    assert tables == [("composition", ["chance", "centre_prior"], 2), ("l0", [], 1)]
 
 
 def test_numbers_keep_their_decimals_and_zero_has_no_sign() -> None:

@@ -3,17 +3,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import same_color
-from matplotlib.lines import Line2D
 
 from diffusae.errors import UserError
 from diffusae.evaluation.result import Estimate, Result
-from diffusae.report.three_stage_chart import three_stage_chart
-from diffusae.report.three_stages import CONTROLS as CONTROL_NAMES
+from diffusae.report.charts import three_stages
+from diffusae.report.style import block_colours
 from diffusae.report.three_stages import lines_of, signed, verdicts_of
-from report.rows import claimed, figure, staged
+from report.rows import claimed, data_of, figure, staged
 
 CONTROLS = {"no_edit": figure(0.25, (0.1, 0.4), 24), "random_latent": figure(0.3, (0.2, 0.5), 24)}
 MIDDLE: dict[str, Any] = {"window": "middle", "bounds": (0.6, 0.2), "t": 0.5}
@@ -33,22 +29,17 @@ def rows() -> list[Result]:
     ]
 
 
-def panels() -> list[Axes]:
-    """Of spatial, then style: success, change."""
-    return list(three_stage_chart(lines_of(rows())).axes)
-
-
-def marks(panel: Axes, marker: str) -> list[Line2D]:
-    return [line for line in panel.get_lines() if line.get_marker() == marker]
-
-
-def from_left(panel: Axes, marker: str) -> list[Line2D]:
-    return sorted(marks(panel, marker), key=lambda line: float(line.get_xdata()[0]))  # type: ignore[index]
+def drawn(measure: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The specification and its marks."""
+    chart = three_stages(lines_of(rows()), measure)
+    assert chart is not None
+    spec = chart.to_dict()
+    return spec, data_of(spec)[0]
 
 
 def test_lines_run_from_the_first_window_to_the_last_whatever_the_order_of_the_rows() -> None:
-    found = lines_of(rows()[::-1])
-    assert [(line.window, line.edit, line.t, line.together) for line in found] == [
+    lines = lines_of(rows()[::-1])
+    assert [(line.window, line.edit, line.t, line.together) for line in lines] == [
         ("early", "spatial", 1.0, False),
         ("early", "spatial", 0.8, False),
         ("middle", "spatial", 0.5, False),
@@ -56,118 +47,54 @@ def test_lines_run_from_the_first_window_to_the_last_whatever_the_order_of_the_r
         ("middle", "style", 0.5, True),
         ("final", "style", 0.1, False),
     ]
-    assert found[4].place == "down + mid + up · t = 0.50 · cond"
-    assert set(found[1].measures) == {"success", "distance"}
+    assert lines[4].place == "down + mid + up · t = 0.50 · cond"
+    assert set(lines[1].measures) == {"success", "distance"}
 
 
 def test_every_place_of_every_window_has_its_mark_at_its_value_from_left_to_right() -> None:
-    spatial, style = panels()[0], panels()[2]
-    own = from_left(spatial, "D")
-    assert [float(line.get_ydata()[0]) for line in own] == [0.75, 0.95, 0.35]  # type: ignore[index]
-    assert all(same_color(line.get_markerfacecolor(), "#0072b2") for line in own)
-    single, together, _ = from_left(style, "D")
-    assert same_color(single.get_markerfacecolor(), "#0072b2")
-    assert not same_color(
-        together.get_markerfacecolor(), "#0072b2"
-    )  # blocks together belong to no block
-    assert [label.get_text() for label in style.get_xticklabels()] == [
-        "down\n1.00",
-        "down\n0.80",
-        "down\n0.50",
-        "3\nblocks\n0.50",
-        "down\n0.10",
+    spec, marks = drawn("success")
+    own = [m for m in marks if m["name"].startswith("concepts")]
+    assert [(m["edit"], m["window"], m["place"], m["value"]) for m in own] == [
+        ("Spatial: success", "early (1 ≥ t ≥ 0.6)", "down 1.00", 0.75),
+        ("Spatial: success", "early (1 ≥ t ≥ 0.6)", "down 0.80", 0.95),
+        ("Spatial: success", "middle (0.6 ≥ t ≥ 0.2)", "down 0.50", 0.35),
+        ("Style: success", "middle (0.6 ≥ t ≥ 0.2)", "down 0.50", 0.8),
+        ("Style: success", "middle (0.6 ≥ t ≥ 0.2)", "down+mid+up 0.50", 0.9),
+        ("Style: success", "final (0.2 ≥ t ≥ 0)", "down 0.10", 0.6),
     ]
+    colours = spec["spec"]["layer"][1]["encoding"]["color"]["scale"]
+    of_name = dict(zip(colours["domain"], colours["range"], strict=True))
+    assert of_name["concepts, down"] == "#0072b2"
+    assert of_name["concepts, blocks together"] not in block_colours(["down", "mid", "up"]).values()
 
 
-def test_controls_stand_beside_the_concepts_with_markers_of_their_own() -> None:
-    spatial = panels()[0]
-    assert [float(line.get_ydata()[0]) for line in marks(spatial, "o")] == [0.3] * 3  # type: ignore[index]
-    places = [float(line.get_xdata()[0]) for marker in "D_o" for line in marks(spatial, marker)]  # type: ignore[index]
-    assert len(places) == len(set(places)) == 9
+def test_controls_and_chance_stand_beside_the_concepts_of_the_same_place() -> None:
+    spec, marks = drawn("success")
+    early = [m for m in marks if m["window"].startswith("early") and m["place"] == "down 0.80"]
+    assert {m["name"]: m["value"] for m in early} == {
+        "concepts, down": 0.95,
+        "no edit": 0.25,
+        "random latent": 0.3,
+        "chance": 0.25,
+    }
+    encoding = spec["spec"]["layer"][1]["encoding"]
+    shapes = dict(zip(*(encoding["shape"]["scale"][k] for k in ("domain", "range")), strict=True))
+    assert shapes["concepts, down"] == "diamond"
+    assert len({shapes[name] for name in ("no edit", "random latent", "chance")}) == 3
+    assert not [m for m in marks if m["name"] == "chance" and m["edit"].startswith("Style")]
 
 
-def test_chance_is_drawn_at_every_place_that_has_one_and_named_once() -> None:
-    drawn = three_stage_chart(lines_of(rows()))
-    spatial, _, style, change = drawn.axes
-    dotted = [each for each in spatial.collections if each.get_label() == "chance"]
-    assert [each.get_segments()[0][0][1] for each in dotted] == [0.25] * 3  # type: ignore[attr-defined]
-    assert not any(
-        each.get_label() == "chance" for panel in (style, change) for each in panel.collections
-    )
-    named = [
-        text.get_text() for text in drawn.legends[0].get_texts() if "chance" in text.get_text()
+def test_change_has_its_own_unit_and_is_ssim_where_there_is_no_distance() -> None:
+    spec, marks = drawn("change")
+    assert [(m["edit"], m["value"]) for m in marks] == [
+        ("Spatial: change of the rest (RMS)", 0.05),
+        ("Style: share", 0.3),
     ]
-    assert named == ["chance 0.25"]
-
-
-def test_change_is_in_its_own_panel_with_its_own_unit_and_ssim_where_there_is_no_distance() -> None:
-    _, spatial, _, style = panels()
-    assert (spatial.get_ylabel(), style.get_ylabel()) == (
-        "change of the rest\n(RMS)",
-        "feature distance",
-    )
-    assert [float(line.get_ydata()[0]) for line in marks(style, "D")] == [0.3]  # type: ignore[index]
+    assert spec["resolve"]["scale"]["y"] == "independent"
     row = staged("style", figure(0.8, None, 16), measure="similarity", unit="SSIM")
-    assert three_stage_chart(lines_of([row])).axes[1].get_ylabel() == "SSIM\n(1: unchanged)"
-
-
-def test_windows_are_named_with_their_ends_above_the_first_panels_alone() -> None:
-    texts = [{text.get_text() for text in panel.texts} for panel in panels()]
-    assert {"early\n1 ≥ t ≥ 0.6", "middle\n0.6 ≥ t ≥ 0.2", "final\n0.2 ≥ t ≥ 0"} <= texts[
-        0
-    ] & texts[1]
-    assert not any("early" in text for text in texts[2] | texts[3])
-
-
-@pytest.mark.parametrize("cells", [1, 4])
-def test_nothing_of_the_chart_lies_outside_the_picture_or_on_another_text(cells: int) -> None:
-    many = [
-        staged(
-            edit,
-            figure(0.5, (0.4, 0.6), 9),
-            controls=CONTROLS,
-            chance=0.25,
-            **{**window, "t": window["t"] - 0.01 * i},
-        )
-        for edit in ("spatial", "style", "grain")
-        for window in ({"window": "early", "bounds": (1.0, 0.6), "t": 0.8}, MIDDLE, FINAL)
-        for i in range(cells)
-    ]
-    drawn = three_stage_chart(lines_of(many))
-    renderer = FigureCanvasAgg(drawn).get_renderer()
-    drawn.draw(renderer)
-    boxes = [text.get_window_extent(renderer) for panel in drawn.axes for text in panel.texts]
-    boxes += [
-        label.get_window_extent(renderer)
-        for panel in drawn.axes[-2:]
-        for label in panel.get_xticklabels()
-    ]
-    boxes += [panel.yaxis.label.get_window_extent(renderer) for panel in drawn.axes]
-    boxes += [text.get_window_extent(renderer) for text in drawn.legends[0].get_texts()]
-    for index, box in enumerate(boxes):
-        assert box.x0 >= 0 and box.y0 >= 0
-        assert box.x1 <= drawn.bbox.width and box.y1 <= drawn.bbox.height
-        assert not any(box.overlaps(other) for other in boxes[:index])
-
-
-@pytest.mark.parametrize("blocks", [1, 4])
-@pytest.mark.parametrize("controls", [0, 1, 5, 12])
-def test_the_legend_lies_inside_the_picture_for_any_number_of_controls(
-    controls: int, blocks: int
-) -> None:
-    names = (*CONTROL_NAMES, *(f"another control, number {i}" for i in range(7)))[:controls]
-    beside = dict.fromkeys(names, figure(0.3, (0.2, 0.5), 24))
-    many = [
-        staged("spatial", figure(0.5, None, 9), controls=beside, chance=0.25, block=f"block_{i}")
-        for i in range(blocks)
-    ]
-    drawn = three_stage_chart(lines_of(many))
-    renderer = FigureCanvasAgg(drawn).get_renderer()
-    drawn.draw(renderer)
-    legend, first = drawn.legends[0].get_window_extent(renderer), drawn.axes[0]
-    assert len(drawn.legends[0].get_texts()) == blocks + controls + 1
-    assert legend.x0 >= 0 and legend.x1 <= drawn.bbox.width and legend.y1 <= drawn.bbox.height
-    assert all(text.get_window_extent(renderer).y1 < legend.y0 for text in first.texts)
+    ssim = three_stages(lines_of([row]), "change")
+    assert ssim is not None
+    assert ssim.to_dict()["facet"]["row"]["sort"] == ["Style: SSIM"]
 
 
 def test_a_mark_says_how_the_concepts_stand() -> None:
@@ -188,7 +115,7 @@ def test_a_mark_says_how_the_concepts_stand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("each", "text"),
+    ("difference", "text"),
     [
         (figure(0.7, (0.5, 0.9), 3), "+0.70 [+0.50, +0.90]"),
         (figure(-0.004, (-0.2, 0.001), 3), "0.00 [-0.20, 0.00]"),
@@ -196,8 +123,8 @@ def test_a_mark_says_how_the_concepts_stand() -> None:
         (figure(None), "no data"),
     ],
 )
-def test_a_difference_carries_its_sign(each: dict[str, Any], text: str) -> None:
-    assert signed(Estimate.from_json(each)) == text
+def test_a_difference_carries_its_sign(difference: dict[str, Any], text: str) -> None:
+    assert signed(Estimate.from_json(difference)) == text
 
 
 def test_a_verdict_counts_the_cells_of_each_kind() -> None:
@@ -209,7 +136,7 @@ def test_a_verdict_counts_the_cells_of_each_kind() -> None:
             claimed(None, []),
         ]
     )
-    assert [each.verdict for each in verdicts] == [
+    assert [verdict.verdict for verdict in verdicts] == [
         "holds (3 cells: 1 above the controls, 1 not above them, 1 undecided)",
         "does not hold (2 cells: 2 not above them)",
         "undecided (1 cell: 1 undecided)",
@@ -223,9 +150,7 @@ def test_a_cell_without_data_says_so_and_nothing_else() -> None:
     assert verdicts_of([claim])[0].evidence == ["down · t = 0.80 · cond: no data"]
 
 
-def test_no_lines_and_rows_that_lack_a_field_are_refused() -> None:
-    with pytest.raises(UserError, match="evaluate spatial or global first"):
-        three_stage_chart([])
+def test_rows_and_claims_that_lack_a_field_are_refused() -> None:
     with pytest.raises(UserError, match="a row of the three-stage table is incomplete"):
         lines_of([Result("spatial_success", Estimate(None), True, "share")])
     with pytest.raises(UserError, match="a claim is incomplete"):

@@ -10,7 +10,7 @@ from diffusae.evaluation.result import Estimate, Result
 from diffusae.report.sections.composition import verdicts as of_composition
 from diffusae.report.sections.emergence import verdicts as of_emergence
 from diffusae.report.sections.interventions import verdicts as of_interventions
-from diffusae.report.study import Study
+from diffusae.report.study import FinishedStudy
 from diffusae.report.tables import Row
 from diffusae.report.verdicts import PAPER, Case, Verdict, case_of, finding_of, judged
 from report.rows import claimed, emerged, figure, result, staged
@@ -48,8 +48,8 @@ def test_a_claim_holds_where_the_whole_interval_is_better_than_that_of_the_stron
 
 def test_the_strongest_baseline_is_the_one_whose_interval_is_hardest_to_beat() -> None:
     wide = {"wide": figure(0.20, (0.05, 0.35), 9), "narrow": figure(0.25, (0.24, 0.26), 9)}
-    found = case_of(Row.of(result("mid", 1.0, "cond", figure(0.4, (0.3, 0.5), 9), baselines=wide)))
-    assert (found.baseline, found.lead) == ("wide", pytest.approx(0.30 - 0.35))
+    case = case_of(Row.of(result("mid", 1.0, "cond", figure(0.4, (0.3, 0.5), 9), baselines=wide)))
+    assert (case.baseline, case.lead) == ("wide", pytest.approx(0.30 - 0.35))
 
 
 def test_without_an_interval_or_a_baseline_nothing_is_decided() -> None:
@@ -75,30 +75,32 @@ def test_on_the_same_cases_the_interval_of_the_difference_decides() -> None:
     differences = {"no_edit": figure(0.7, (0.5, 0.9), 20), "neuron": figure(0.2, (0.05, 0.3), 20)}
     own = figure(0.95, (0.85, 1.0), 20)
     moved = staged("spatial", own, controls=controls, differences=differences)
-    verdict = of_interventions(Study("s", "m", three_stages=[moved]))[0]
+    verdict = of_interventions(FinishedStudy("s", "m", three_stages=[moved]))[0]
     assert verdict.holds and verdict.best is not None
     assert (verdict.best.baseline, verdict.best.lead) == ("neuron", 0.05)
     assert verdict.best.rival == Estimate(0.75, (0.6, 0.9), 24)
     differences["neuron"] = figure(0.2, (-0.05, 0.4), 20)
     moved = staged("spatial", own, controls=controls, differences=differences)
-    assert of_interventions(Study("s", "m", three_stages=[moved]))[0].holds is False
+    assert of_interventions(FinishedStudy("s", "m", three_stages=[moved]))[0].holds is False
 
 
 def test_the_papers_claims_are_told_as_they_were_judged() -> None:
     claims = [claimed(False, [True, False], text="layout is fixed"), claimed(None, [])]
-    verdicts = [v for v in of_interventions(Study("s", "m", claims=claims)) if v.by == PAPER]
+    verdicts = [
+        v for v in of_interventions(FinishedStudy("s", "m", claims=claims)) if v.by == PAPER
+    ]
     assert [(v.claim, v.text) for v in verdicts] == [
         ("early: layout is fixed", "does not hold"),
         ("early: layout can be moved", "not evaluated"),
     ]
-    unasked = [v for v in of_interventions(Study("s", "m")) if v.by == PAPER]
+    unasked = [v for v in of_interventions(FinishedStudy("s", "m")) if v.by == PAPER]
     assert len(unasked) == 7 and not any(v.cases for v in unasked)
 
 
 def test_composition_is_asked_at_any_moment_and_at_the_first() -> None:
     late = result("up", 0.0, "cond", figure(0.5, (0.4, 0.6), 9), baselines=BASELINES)
     early = result("up", 1.0, "cond", figure(0.2, (0.1, 0.3), 9), baselines=BASELINES)
-    anywhere, first = of_composition(Study("s", "m", results=[late, early]))
+    anywhere, first = of_composition(FinishedStudy("s", "m", results=[late, early]))
     assert (anywhere.holds, first.holds) == (True, False)
     assert "t = 1.00" in first.claim and len(first.cases) == 1
 
@@ -107,7 +109,7 @@ def test_emergence_holds_where_the_rise_lies_above_zero() -> None:
     values = {1.0: 0.2, 0.0: 0.4}
     for rise, holds in (((0.1, 0.3), True), ((-0.1, 0.3), False)):
         curve = emerged("mid", "cond", values, figure(0.5, None, 7), rise=rise)
-        (verdict,) = of_emergence(Study("s", "m", emergence=[curve]))
+        (verdict,) = of_emergence(FinishedStudy("s", "m", emergence=[curve]))
         assert verdict.holds is holds
 
 
@@ -129,4 +131,4 @@ def test_the_finding_is_the_first_claim_that_holds_at_its_best_cell() -> None:
 
 def test_a_row_without_data_says_nothing_of_a_claim() -> None:
     rows: list[Result] = [result("mid", 1.0, "cond", figure(None), baselines=BASELINES)]
-    assert all(not v.cases for v in of_composition(Study("s", "m", results=rows)))
+    assert all(not v.cases for v in of_composition(FinishedStudy("s", "m", results=rows)))

@@ -207,6 +207,16 @@ def test_sparsify_takes_topk_only_and_nothing_is_written(sparsity, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_sae_lens_refuses_a_sparsity_of_a_plugin_and_nothing_is_written(tmp_path):
+    class Root(ReLU):
+        name = "root"
+
+    sae = SparseAutoencoder(D_IN, D_SAE, Root(l1=0.1))
+    with pytest.raises(UserError, match="knows no sparsity root, only what is topk, relu, jumprel"):
+        export_sae(tmp_path, sae, format="sae_lens", metadata={})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unknown_format_lists_the_known(tmp_path):
     with pytest.raises(
         UserError, match=r"unknown format 'sae_lense'; known: eai_sparsify, sae_lens"

@@ -3,7 +3,8 @@ numbers of a training that must not wait for the device come some steps later.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -162,33 +163,71 @@ def test_the_short_last_batch_of_an_epoch_is_a_plain_step(caplog):
     assert_close(captured, plain)
 
 
-@pytest.mark.parametrize("began_captured", [False, True])
-def test_a_stopped_training_goes_on_captured_or_not(tmp_path, began_captured):
-    whole = module_of("topk")
-    fitted(whole, batches(), ema=True)
-    first, second = module_of("topk"), module_of("topk")
-    (first if began_captured else second).recorder = Pretended()
-    trainer = fitted(first, batches(), ema=True, max_steps=23)
-    trainer.save_checkpoint(tmp_path / "stopped.ckpt")
-    rest = batches()[23:]
-    trainer_of(ema=True).fit(second, loader_of(rest), ckpt_path=str(tmp_path / "stopped.ckpt"))
-    assert_close(second, whole)
+class Resumable:
+    """Batches that go on after those that were taken when a checkpoint was written."""
+
+    def __init__(self, given: list[torch.Tensor]) -> None:
+        self.given, self.taken = given, 0
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        while self.taken < len(self.given):
+            self.taken += 1
+            yield self.given[self.taken - 1]
+
+    def state_dict(self) -> dict[str, int]:
+        return {"taken": self.taken}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.taken = state["taken"]
+
+
+class SavesAt(pl.Callback):
+    def __init__(self, step: int, path: Path) -> None:
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+
+
+def whole_and_saved(path: Path, **options: Any) -> SAEModule:
+    """A training of 50 steps, with a checkpoint after 23."""
+    module = module_of("topk")
+    module.recorder = options.pop("recorder", None)
+    trainer = trainer_of(**options)
+    trainer.callbacks.append(SavesAt(23, path))  # type: ignore[attr-defined]
+    trainer.fit(module, Resumable(batches()))
+    return module
+
+
+@pytest.mark.parametrize("recorder", [None, Pretended()], ids=["plain", "captured"])
+def test_a_stopped_training_goes_on_captured_or_not(tmp_path, recorder):
+    path = tmp_path / "stopped.ckpt"
+    whole = whole_and_saved(path, recorder=recorder, ema=True)
+    for each in (None, Pretended()):
+        module = module_of("topk")
+        module.recorder = each
+        trainer_of(ema=True).fit(module, Resumable(batches()), ckpt_path=str(path))
+        assert_close(module, whole)
 
 
 def test_a_checkpoint_with_the_state_of_a_schedule_goes_on(tmp_path):
     """Trainings used to have one of torch's, and rates as numbers."""
-    whole, first, second = (module_of("topk") for _ in range(3))
-    fitted(whole, batches())
-    fitted(first, batches(), max_steps=23).save_checkpoint(tmp_path / "stopped.ckpt")
-    saved = torch.load(tmp_path / "stopped.ckpt", weights_only=True)
+    path = tmp_path / "stopped.ckpt"
+    whole = whole_and_saved(path)
+    saved = torch.load(path, weights_only=True)
     (state,) = saved["optimizer_states"]
     for group in state["param_groups"]:
         group |= {"lr": 0.123, "initial_lr": 1e-2, "capturable": False}
     saved["lr_schedulers"] = [{"base_lrs": [1e-2], "last_epoch": 23, "_last_lr": [0.123]}]
-    torch.save(saved, tmp_path / "old.ckpt")
-    second.recorder = Pretended()
-    trainer_of().fit(second, loader_of(batches()[23:]), ckpt_path=str(tmp_path / "old.ckpt"))
-    assert_close(second, whole)
+    torch.save(saved, path)
+    module = module_of("topk")
+    module.recorder = Pretended()
+    trainer_of().fit(module, Resumable(batches()), ckpt_path=str(path))
+    assert_close(module, whole)
 
 
 @pytest.mark.parametrize("poisoned", [1, 9, 10, 47])
@@ -209,16 +248,11 @@ def test_a_loss_that_was_not_finite_is_told_before_a_checkpoint_or_a_validation(
     given = batches()
     given[1] = torch.full_like(given[1], torch.nan)
 
-    class Saves(pl.Callback):
-        def on_train_batch_end(self, trainer, *_):
-            if trainer.global_step == 5:
-                trainer.save_checkpoint(tmp_path / "broken.ckpt")
-
     for interval in (4, 40):
         module = module_of("topk")
         module.recorder = Pretended()
         trainer = trainer_of(check_val_every_n_epoch=None, val_check_interval=interval)
-        trainer.callbacks.append(Saves())  # type: ignore[attr-defined]
+        trainer.callbacks.append(SavesAt(5, tmp_path / "broken.ckpt"))  # type: ignore[attr-defined]
         with pytest.raises(UserError, match="the loss is nan at step 1"):
             trainer.fit(module, loader_of(given), loader_of(batches()[:1]))
         assert trainer.global_step == min(interval, 5)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from diffusae.activations import reader
 from diffusae.errors import UserError
+from diffusae.evaluation.result import Estimate, Result
 from diffusae.hub.contents import CONFIG, MOST_BYTES, RemoteFile, autoencoder_files, folder_of
 from diffusae.hub.repository import LocalRepository
 from diffusae.report.card import ModelCard, render_card
@@ -50,8 +51,8 @@ def test_the_front_matter_of_a_card_is_what_it_should_be():
 
 
 def test_a_table_row_of_a_card_keeps_its_cells():
-    row = {"metric": "a|b", "unit": "<b>", "value": 1.0, "ci95": None, "n": 3,
-           "higher_is_better": True, "baselines": {"x|y": {"value": 2.0}}}  # fmt: skip
+    own, other = Estimate(1.0, None, 3), Estimate(2.0, None, 3)
+    row = Result("a|b", own, higher_is_better=True, unit="<b>", baselines={"x|y": other})
     line = next(line for line in card(results=[row]).splitlines() if line.startswith("| a"))
     assert line == r"| a\|b (&lt;b&gt;) | 1 | none | 3 | higher | x\|y 2 |"
 

@@ -10,11 +10,11 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from composing import compose
 from diffusae.activations.local_copy import COPY_FILE
-from diffusae.cli import config_directory, main
+from diffusae.cli import main
 from diffusae.errors import UserError
 from diffusae.evaluation.settings import EmergenceSettings
 from diffusae.files import digest_of, sha256_of, write_sealed
@@ -31,8 +31,7 @@ SECRET = "s3cr3t-v4lue"
 
 @cache
 def composed(stage, *overrides):
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose(stage, overrides=["debug=tiny", "trainer.accelerator=cpu", *overrides])
+    return compose(stage, overrides=["debug=tiny", "trainer.accelerator=cpu", *overrides])
 
 
 def config(stage, outputs, *overrides, activations=None):

@@ -7,9 +7,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
 
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.object_finders import ClipSeg
@@ -66,8 +65,7 @@ def config(outputs, tiny):
 
     def composed(stage, annotator, *overrides):
         own = [f"annotator={annotator}", *options[annotator], *styles]
-        with initialize_config_dir(str(config_directory()), version_base="1.3"):
-            return compose(stage, overrides=[*STUDY, f"paths.outputs={outputs}", *own, *overrides])
+        return compose(stage, overrides=[*STUDY, f"paths.outputs={outputs}", *own, *overrides])
 
     return composed
 

@@ -26,14 +26,11 @@ STUDY = [
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    from hydra import compose, initialize_config_dir
+    from composing import compose
 
-    from diffusae.cli import config_directory
-
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        cfg = compose(
-            "collect", overrides=[*STUDY, f"paths.outputs={tmp_path_factory.mktemp('outputs')}"]
-        )
+    cfg = compose(
+        "collect", overrides=[*STUDY, f"paths.outputs={tmp_path_factory.mktemp('outputs')}"]
+    )
     collect(cfg)
     return Study(cfg)
 

@@ -2,10 +2,8 @@ import shutil
 from collections import namedtuple
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from diffusae.cli import config_directory
-from diffusae.collecting import collect as collecting
+from composing import compose
 from diffusae.collecting.truncation import count_truncated
 from diffusae.errors import UserError
 from diffusae.prompts.prompt_set import Prompt
@@ -15,18 +13,9 @@ from diffusae.study.study import Study
 
 
 def study_in(directory, *overrides):
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return Study(
-            compose("collect", overrides=["debug=tiny", f"paths.outputs={directory}", *overrides])
-        )
-
-
-@pytest.fixture
-def unloadable(monkeypatch):
-    def refuse(*_args, **_values):
-        raise AssertionError("the model was loaded")
-
-    monkeypatch.setattr(collecting, "load_model", refuse)
+    return Study(
+        compose("collect", overrides=["debug=tiny", f"paths.outputs={directory}", *overrides])
+    )
 
 
 def test_too_little_disk_is_refused_before_the_model_loads(tmp_path, monkeypatch, unloadable):

@@ -9,17 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 
+from composing import compose
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, read_images, read_updates
-from diffusae.cli import config_directory
 from diffusae.collecting import collect as collecting
 from diffusae.collecting import pictures as record_pictures
 from diffusae.collecting import texts as record_text
 from diffusae.errors import UserError
 from diffusae.evaluation.result import load_results
-from diffusae.files import sha256_of
 from diffusae.metrics.registry import metric
 from diffusae.runs.record import read_record
 from diffusae.stages import collect as stage
@@ -28,7 +26,9 @@ from diffusae.stages.evaluate import evaluate
 from diffusae.stages.report import report
 from diffusae.stages.train import train
 from diffusae.study.study import Study
-from picture_files import encoded, pixels, put, sample, write_tar
+from picture_files import encoded, pixels, put, sample
+from stages.test_collection_tasks import contents
+from tars import write_tar
 
 SMALL = ["debug=tiny", "model.batch_size=3", "activations.group_size=3", "model.steps=5"]
 WORLD = [
@@ -43,23 +43,13 @@ ONE_SPLIT = "collection.shares={train: 1.0}"
 
 
 def study_in(directory: Path, *overrides: str, stage: str = "collect") -> Study:
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return Study(compose(stage, overrides=[*SMALL, f"paths.outputs={directory}", *overrides]))
+    return Study(compose(stage, overrides=[*SMALL, f"paths.outputs={directory}", *overrides]))
 
 
 def collected(directory: Path, *overrides: str) -> tuple[Study, Manifest]:
     study = study_in(directory, *overrides)
     assert stage.collect(study.cfg)
     return study, Manifest.load(study.activations)
-
-
-def contents(study: Study) -> dict[str, str]:
-    root = study.activations
-    return {
-        str(path.relative_to(root)): sha256_of(path)
-        for path in root.rglob("*")
-        if path.is_file() and path.name not in ("run.json", ".lock", ".lock.json")
-    }
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +148,7 @@ def test_a_killed_collection_goes_on_to_the_same_bytes(
     study = study_in(tmp_path, *overrides)
     assert not (study.activations / "manifest.json").exists()
     assert stage.collect(study.cfg)
-    assert contents(study) == contents(whole)
+    assert contents(study.activations) == contents(whole.activations)
     monkeypatch.setattr(collecting, "load_model", None)
     assert not stage.collect(study.cfg)  # finished: nothing loads
 
@@ -166,7 +156,9 @@ def test_a_killed_collection_goes_on_to_the_same_bytes(
 def test_tasks_share_given_pictures_to_the_same_bytes(world, tmp_path: Path) -> None:
     for shard in ("1/2", "0/2"):
         stage.collect(study_in(tmp_path, *WORLD, f"collect.shard={shard}").cfg)
-    found, expected = contents(study_in(tmp_path, *WORLD)), contents(world[0])
+    found, expected = (
+        contents(study.activations) for study in (study_in(tmp_path, *WORLD), world[0])
+    )
     assert {name: found[name] for name in expected} == expected
 
 

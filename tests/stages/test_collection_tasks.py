@@ -8,10 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
+from composing import compose
 from diffusae.activations.parts import Part
-from diffusae.cli import config_directory
 from diffusae.collecting import collect as collecting
 from diffusae.errors import UserError
 from diffusae.files import sha256_of
@@ -31,22 +30,19 @@ SMALL = [
 
 
 def study_in(directory: Path, *overrides: str) -> Study:
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return Study(
-            compose(
-                "collect",
-                overrides=[*SMALL, f"paths.activations={directory}/activations", *overrides],
-            )
+    return Study(
+        compose(
+            "collect", overrides=[*SMALL, f"paths.activations={directory}/activations", *overrides]
         )
+    )
 
 
 def collect(directory: Path, *overrides: str) -> bool:
     return stage.collect(study_in(directory, *overrides).cfg)
 
 
-def contents(directory: Path) -> dict[str, str]:
-    """Every file that makes the collection, hashed."""
-    root = directory / "activations"
+def contents(root: Path) -> dict[str, str]:
+    """Every file that makes a collection, hashed."""
     return {
         str(path.relative_to(root)): sha256_of(path)
         for path in root.rglob("*")
@@ -71,14 +67,6 @@ def parts(tmp_path_factory) -> list[Path]:
     return found
 
 
-@pytest.fixture
-def unloadable(monkeypatch):
-    def refuse(*_args, **_values):
-        raise AssertionError("the model was loaded")
-
-    monkeypatch.setattr(collecting, "load_model", refuse)
-
-
 def test_tasks_one_after_the_other_give_the_single_run_byte_for_byte(
     single, tmp_path, caplog, monkeypatch
 ):
@@ -87,7 +75,7 @@ def test_tasks_one_after_the_other_give_the_single_run_byte_for_byte(
     assert "4 of 7 groups are missing: collect.shard=0/2: groups 0, 2, 4, 6" in caplog.text
     assert not (tmp_path / "activations" / "manifest.json").exists()
     assert collect(tmp_path, "collect.shard=0/2")
-    assert contents(tmp_path) == contents(single)
+    assert contents(tmp_path / "activations") == contents(single / "activations")
     records = [read_record(directory / "activations") for directory in (single, tmp_path)]
     assert records[0] and records[1] and records[0].signature == records[1].signature
     assert records[1].status == "finished"
@@ -108,13 +96,13 @@ def test_a_damaged_shard_is_redone_by_its_task_alone(single, tmp_path, monkeypat
         patch.setattr(collecting, "load_model", None)
         assert not collect(tmp_path, "collect.shard=0/2")
     assert collect(tmp_path, "collect.shard=1/2")
-    assert contents(tmp_path) == contents(single)
+    assert contents(tmp_path / "activations") == contents(single / "activations")
 
 
 def test_parts_of_other_directories_merge_to_the_single_run(single, parts, tmp_path):
     merged = f"collect.merge=[{parts[0]}/activations,{parts[1]}/activations]"
     assert collect(tmp_path, merged)
-    assert contents(tmp_path) == contents(single)
+    assert contents(tmp_path / "activations") == contents(single / "activations")
     assert not collect(tmp_path, merged)
 
 

@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.evaluation.result import Estimate, Result, save_results
 from diffusae.report.compared import figures_below
 from diffusae.runs.record import run_record
@@ -14,10 +13,7 @@ from diffusae.stages.compare import compare
 
 
 def composed(directory: Path, *overrides: str):
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose(
-            "compare", overrides=["name=paper", f"paths.outputs={directory}", *overrides]
-        )
+    return compose("compare", overrides=["name=paper", f"paths.outputs={directory}", *overrides])
 
 
 def write(
@@ -74,7 +70,9 @@ def test_every_row_has_ours_theirs_and_the_difference_or_no_data(outputs, capsys
 
 
 def test_a_run_that_is_not_finished_is_left_out(outputs):
-    assert "composition" not in {each.metric for each in figures_below(outputs / "paper")}
+    assert "composition" not in {
+        figure.result.metric for figure in figures_below(outputs / "paper")
+    }
 
 
 def test_an_empty_folder_is_all_no_data_and_said(tmp_path, caplog):

@@ -11,9 +11,8 @@ import time
 import pytest
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
-from hydra import compose, initialize_config_dir
 
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.errors import UserError
 from diffusae.evaluation.result import Estimate, Result, save_results
 from diffusae.runs import wandb_save
@@ -34,8 +33,7 @@ def sealed(monkeypatch, tmp_path):
 
 def composed(outputs, *overrides: str):
     given = [f"paths.outputs={outputs}", "name=mini", "logger.timeout_s=200", *overrides]
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose("dashboard", overrides=given)
+    return compose("dashboard", overrides=given)
 
 
 def evaluated(outputs, *, t: float, value: float, tag: str = "k10") -> None:
@@ -90,7 +88,7 @@ def test_without_a_key_the_specifications_are_a_file_and_the_overview_an_offline
     assert values_of(run.config.update)["overview"] == written["overview"]
     last = values_of([record.history.item for record in records if record.HasField("history")][-1])
     assert last["grid/composition.nrows"] == 2
-    assert last["heatmap/composition.captions"] == ["Composition"]
+    assert last["heatmap/composition.captions"] == ["Composition: IoU"]
 
 
 def test_interventions_are_in_the_grid_have_their_table_and_the_pictures_of_those_that_kept_some(
@@ -105,7 +103,10 @@ def test_interventions_are_in_the_grid_have_their_table_and_the_pictures_of_thos
     records = records_of(outputs / "mini" / "wandb", written["overview"])
     last = values_of([record.history.item for record in records if record.HasField("history")][-1])
     assert last["three_stages.nrows"] == 3
-    assert last["three_stages/figure.captions"] == ["Interventions by window"]
+    assert last["three_stages/figure.captions"] == [
+        "Interventions by window: success",
+        "Interventions by window: change",
+    ]
     assert last["grid/spatial_success.nrows"] == 1
     shown = json.dumps(written["workspace"])
     assert "before_after/spatial" in shown

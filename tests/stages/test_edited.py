@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.interventions.text import TextEdit
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.sae.autoencoder import SparseAutoencoder
@@ -33,8 +32,7 @@ class Push:
 
 @pytest.fixture(scope="module")
 def study():
-    with initialize_config_dir(str(config_directory()), version_base=None):
-        return Study(compose("evaluate", overrides=["debug=tiny", "model.steps=6"]))
+    return Study(compose("evaluate", overrides=["debug=tiny", "model.steps=6"]))
 
 
 def pictures_of(study, *places):

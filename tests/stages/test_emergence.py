@@ -7,9 +7,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
 
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.errors import UserError
 from diffusae.evaluation.result import Estimate, Result, load_results, save_results
 from diffusae.runs.record import read_record, run_record
@@ -21,8 +20,7 @@ IOU = {1.0: 0.1, 0.5: 0.3, 0.0: 0.5}
 
 
 def study_in(outputs: Path, *overrides: str) -> Study:
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        cfg = compose("report", overrides=["name=made", f"paths.outputs={outputs}", *overrides])
+    cfg = compose("report", overrides=["name=made", f"paths.outputs={outputs}", *overrides])
     return Study(cfg)
 
 

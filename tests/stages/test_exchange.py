@@ -1,40 +1,29 @@
 import json
 
 import pytest
-import torch
-from hydra import compose, initialize_config_dir
 from torch.testing import assert_close
 
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.errors import UserError
 from diffusae.evaluation.result import Estimate, Result, save_results
 from diffusae.runs.record import parent_signature, read_record, run_record
-from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.exchange import import_sae
-from diffusae.sae.sparsity import TopK
-from diffusae.sae.storage import load_sae, save_sae
+from diffusae.sae.storage import load_sae
 from diffusae.stages.export_cell import export_cell
 from diffusae.stages.import_cell import import_cell
 from diffusae.study.study import Study
-
-X = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
+from stages.trained_cell import X, place_trained
 
 
 def config(stage, outputs, *overrides):
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose(stage, overrides=["debug=tiny", f"paths.outputs={outputs}", *overrides])
+    return compose(stage, overrides=["debug=tiny", f"paths.outputs={outputs}", *overrides])
 
 
 @pytest.fixture
 def trained(tmp_path):
     """One cell as `train` leaves it, without a collection."""
     study = Study(config("train", tmp_path))
-    sae = SparseAutoencoder(8, 32, TopK(4))
-    sae.initialise(X)
-    determines = {"sae": study.part("sae"), "steps": 10, "batch_size": 64, "seed": 0}
-    with run_record(study.sae, stage="train", config={}, determines=determines, parents={}, seed=0):
-        metadata = {"cell": study.cell.coordinates(), "hookpoint": "mid_block.attentions.0"}
-        save_sae(study.sae, sae.eval(), metadata | {"validation": {"val/fvu": 0.25}})
+    sae = place_trained(study)
     return study, sae
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from hydra import compose, initialize_config_dir
 
+from composing import compose
 from diffusae.backbone import load
-from diffusae.cli import config_directory
 from diffusae.errors import UserError
 from diffusae.stages.hookpoints import hookpoints
 from diffusae.stages.plan import plan
@@ -25,8 +24,7 @@ def offline(monkeypatch):
 
 
 def composed(*overrides, stage="hookpoints"):
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose(stage, overrides=list(overrides))
+    return compose(stage, overrides=list(overrides))
 
 
 def rows(out: str) -> list[list[str]]:

@@ -9,22 +9,19 @@ from functools import cache
 import pytest
 import torch
 from huggingface_hub import constants
-from hydra import compose, initialize_config_dir
 
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.errors import UserError
 from diffusae.hub.repository import HubUnreachable
-from diffusae.runs.record import parent_signature, read_record, run_record
-from diffusae.sae.autoencoder import SparseAutoencoder
-from diffusae.sae.sparsity import TopK
-from diffusae.sae.storage import load_sae, save_sae
+from diffusae.runs.record import parent_signature, read_record
+from diffusae.sae.storage import load_sae
 from diffusae.stages.export_cell import export_cell
 from diffusae.stages.pull import pull
 from diffusae.stages.push import push
 from diffusae.study.study import Study
 from local_hub import TOKEN, local_hub
+from stages.trained_cell import X, place_trained
 
-X = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
 CELL = "mid-t0.50-cond-k4"
 REPO = "owner/saes"
 HUB = {"endpoint": "http://127.0.0.1:9"}  # nothing answers there
@@ -42,8 +39,7 @@ def hub(monkeypatch, tmp_path):
 
 @cache
 def composed(stage, *overrides):
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose(stage, overrides=["debug=tiny", "paths.outputs=???", *overrides])
+    return compose(stage, overrides=["debug=tiny", "paths.outputs=???", *overrides])
 
 
 def config(stage, outputs, *overrides):
@@ -59,12 +55,7 @@ def config(stage, outputs, *overrides):
 def trained(tmp_path):
     """One cell as `train` leaves it, without a collection."""
     study = Study(config("train", tmp_path))
-    sae = SparseAutoencoder(8, 32, TopK(4))
-    sae.initialise(X)
-    determines = {"sae": study.part("sae"), "steps": 10, "batch_size": 64, "seed": 0}
-    with run_record(study.sae, stage="train", config={}, determines=determines, parents={}, seed=0):
-        metadata = {"cell": study.cell.coordinates(), "hookpoint": "mid_block.attentions.0"}
-        save_sae(study.sae, sae.eval(), metadata | {"validation": {"val/fvu": 0.25}})
+    place_trained(study)
     (study.sae / "checkpoints").mkdir()
     (study.sae / "checkpoints/last.ckpt").write_bytes(b"a pickle")
     return study

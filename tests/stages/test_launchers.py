@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import submitit
-from hydra import compose, initialize_config_dir
 from hydra_plugins.hydra_joblib_launcher.config import JobLibLauncherConf
 from hydra_plugins.hydra_submitit_launcher.config import LocalQueueConf, SlurmQueueConf
 from omegaconf import OmegaConf
 
+from composing import compose
 from diffusae import cli
 from diffusae.cli import _explained, config_directory
 
@@ -33,8 +33,7 @@ def test_every_launcher_has_a_schema_here():
 @pytest.mark.parametrize("name", SCHEMAS)
 @pytest.mark.filterwarnings("ignore:\\s*'hydra/launcher")
 def test_an_option_has_the_names_and_types_of_its_plugin(name):
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        cfg = compose("train", overrides=[f"hydra/launcher={name}"], return_hydra_config=True)
+    cfg = compose("train", overrides=[f"hydra/launcher={name}"], return_hydra_config=True)
     ours = OmegaConf.load(config_directory() / "hydra" / "launcher" / f"{name}.yaml")
     assert OmegaConf.is_dict(OmegaConf.merge(OmegaConf.structured(SCHEMAS[name]), ours))
     assert set(cfg.hydra.launcher) == set(OmegaConf.structured(SCHEMAS[name]))

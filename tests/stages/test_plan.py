@@ -6,13 +6,12 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
-from hydra import compose, initialize_config_dir
 
+from composing import compose
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_updates
 from diffusae.activations.schema import IMAGES
 from diffusae.backbone.describe import describe
-from diffusae.cli import config_directory
 from diffusae.collecting import collect as collecting
 from diffusae.errors import UserError
 from diffusae.planning import timing
@@ -27,17 +26,7 @@ THINNED = ["activations.positions_per_image=8", "grid.timesteps=[1.0,0.0]", "gri
 
 
 def composed(directory, *overrides, stage="plan"):
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose(stage, overrides=["debug=tiny", f"paths.outputs={directory}", *overrides])
-
-
-@pytest.fixture
-def unloadable(monkeypatch):
-    def refuse(*_args, **_values):
-        raise AssertionError("the model was loaded")
-
-    monkeypatch.setattr(timing, "load_model", refuse)
-    monkeypatch.setattr(collecting, "load_model", refuse)
+    return compose(stage, overrides=["debug=tiny", f"paths.outputs={directory}", *overrides])
 
 
 @pytest.fixture(scope="module")

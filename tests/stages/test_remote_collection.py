@@ -4,13 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 
 from command import serve
+from composing import compose
 from diffusae.activations import transport
 from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import ActivationWriter
-from diffusae.cli import config_directory
 from diffusae.errors import UserError
 from diffusae.runs.record import read_record, run_record
 from diffusae.stages.collect import collect
@@ -20,16 +19,10 @@ from local_server import served
 
 
 def config(stage, outputs, *overrides):
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose(
-            stage,
-            overrides=[
-                "debug=tiny",
-                f"paths.outputs={outputs}",
-                "trainer.accelerator=cpu",
-                *overrides,
-            ],
-        )
+    return compose(
+        stage,
+        overrides=["debug=tiny", f"paths.outputs={outputs}", "trainer.accelerator=cpu", *overrides],
+    )
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from diffusae.errors import UserError
 from diffusae.report.compared import figures_below
 from diffusae.report.page import write_report
-from diffusae.report.study import Study as Page
+from diffusae.report.study import FinishedStudy
 from diffusae.runs.record import run_record
 from diffusae.stages.compare import compare
 from diffusae.stages.report import report
@@ -26,7 +26,7 @@ SPATIAL = "evaluation/spatial/down-t1.00-cond-k10"
 OUTCOMES = {name: [1.0, 0.0] * 4 for name in ("no_edit", "concepts", "random_latent")}
 
 
-def sketch(path: Path, page: Page) -> None:
+def sketch(path: Path, page: FinishedStudy) -> None:
     """In the place of `write_report`, which takes seconds: what the page would show."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [(row.stage, row.cell, row.status) for row in page.runs]

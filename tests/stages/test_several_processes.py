@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
 from command import Started, diffusae
+from composing import compose
 from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import ActivationWriter
-from diffusae.cli import config_directory
 from diffusae.errors import UserError
 from diffusae.runs.metric_log import read_metrics
 from diffusae.runs.record import read_record, run_record
@@ -158,8 +157,7 @@ def test_what_processes_cannot_share_is_told_with_all_other_faults():
         "sae.k=900",
         "sae.selection_precision=int4",
     ]
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        cfg = compose("train", overrides=["debug=tiny", *overrides])
+    cfg = compose("train", overrides=["debug=tiny", *overrides])
     with pytest.raises(UserError) as error:
         Study(cfg).check()
     message = str(error.value)

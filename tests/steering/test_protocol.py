@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.metrics import global_intervention, spatial_intervention, text_steering
 from diffusae.metrics.evaluate import metric_of
 from diffusae.steering import protocol
@@ -107,11 +106,10 @@ class Recorder:
 
 def study_of(tmp_path: Any, metric: str, *overrides: str) -> Study:
     few = [f"evaluation.{name}_prompts=1" for name in ("tune", "test")]
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        cfg = compose(
-            "evaluate",
-            ["debug=tiny", f"paths.outputs={tmp_path}", f"evaluation={metric}", *few, *overrides],
-        )
+    cfg = compose(
+        "evaluate",
+        ["debug=tiny", f"paths.outputs={tmp_path}", f"evaluation={metric}", *few, *overrides],
+    )
     return Study(cfg)
 
 
@@ -139,14 +137,14 @@ def test_tuning_never_sees_the_test_split(metric, module, overrides, tmp_path, m
 
     monkeypatch.setattr(protocol, "best_strength", choose)
     if metric == "global":
-        found = {
+        directions = {
             (method, "tone", value): direction
             for method in module.METHODS
             for value in annotator.factors["tone"]
         }
         monkeypatch.setattr(module, "factors_shown", lambda *_: {})
         monkeypatch.setattr(
-            module, "block_directions", lambda *_, **__: BlockDirections(sae, found)
+            module, "block_directions", lambda *_, **__: BlockDirections(sae, directions)
         )
         monkeypatch.setattr(recorder.annotator, "features", None, raising=False)
     else:

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.runs.lock import holder
 from diffusae.runs.record import read_record
 from diffusae.study.study import Study
@@ -13,8 +12,7 @@ from diffusae.study.study import Study
 
 @pytest.fixture
 def study() -> Study:
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return Study(compose("train", overrides=["debug=tiny", "seed=7"]))
+    return Study(compose("train", overrides=["debug=tiny", "seed=7"]))
 
 
 def test_a_directory_is_held_while_it_is_made_and_finished_afterwards(study, tmp_path: Path):

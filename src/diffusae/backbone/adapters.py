@@ -123,7 +123,9 @@ class Adapter:
         attention, where a CLIP encoder comes first.
         """
         blocks = getattr(self.denoiser, "transformer_blocks", ())
-        return not any(getattr(getattr(each, "attn", None), "add_k_proj", None) for each in blocks)
+        return not any(
+            getattr(getattr(block, "attn", None), "add_k_proj", None) for block in blocks
+        )
 
 
 class FluxAdapter(Adapter):

@@ -144,7 +144,7 @@ def _unet(config: Mapping[str, Any]) -> Outline | None:
                 HookpointInfo(path="mid_block.attentions.0", d_in=channels[-1], level=last),
             ]
             return Outline(
-                {each.path: each for each in hookpoints}, 1, "one_batch", True, pads=False
+                {info.path: info for info in hookpoints}, 1, "one_batch", True, pads=False
             )
     return None
 

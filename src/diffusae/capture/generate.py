@@ -82,24 +82,19 @@ def generate(
     refuse_text("prompts", prompts)
     refuse_needing_a_picture(pipe)
     adapter = adapter_of(pipe)
+    scale, denoiser = pipe.vae_scale_factor, adapter.denoiser
     faults = list(_faults(prompts, seeds, steps))
-    unit = math.lcm(8, pipe.vae_scale_factor * adapter.patch)
-    for name, pixels in (("height", height), ("width", width)):
-        if pixels is not None and (pixels < unit or pixels % unit):
-            valid = max(unit, pixels // unit * unit)
-            faults.append(f"{name}={pixels} is not a multiple of {unit}; give one, such as {valid}")
+    faults += _size_faults(math.lcm(8, scale * adapter.patch), height=height, width=width)
     if bool(hookpoints) != bool(timesteps):
         faults.append(
             "recording needs hookpoints and timesteps, but one is empty; give both or none"
         )
     together(faults)
-    denoiser = adapter.denoiser
     if hookpoints:
         planned = planned_branches(
             denoiser, guidance, layout=adapter.layout, true_guidance=true_guidance
         )
         check_conditionings(conditionings, planned)
-    scale = pipe.vae_scale_factor
     default_height, default_width = _default_size(pipe, denoiser)
     height, width = height or default_height * scale, width or default_width * scale
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
@@ -137,28 +132,41 @@ def generate(
                 **_step_callback(pipe, on_step_end),
             )
     except torch.OutOfMemoryError as error:
-        count = len(prompts)
-        less = (
-            f"try a batch size of {count // 2}" if count > 1 else "use a smaller picture or float16"
-        )
-        raise UserError(
-            f"out of memory with {count} pictures at once on {device}; {less}"
-        ) from error
+        raise _too_many(len(prompts), device) from error
+    latents = adapter.unpack(final[0], height // scale, width // scale).float().cpu()
+    return _looked_through(output.images if decode else None, latents, captured)
+
+
+def _looked_through(
+    images: np.ndarray | None, latents: Tensor, captured: CapturedUpdates
+) -> Generation:
+    """The pictures, and where they have numbers that are not finite."""
     places = {
         f"{block} at timestep {t:g}, {name}": update
         for (block, t, name), update in captured.updates.items()
     }
-    latents = adapter.unpack(final[0], height // scale, width // scale).float().cpu()
     places["final latents"] = latents
-    if decode:
-        places["decoded picture"] = torch.from_numpy(output.images)
+    if images is not None:
+        places["decoded picture"] = torch.from_numpy(images)
     return Generation(
-        images=to_uint8(output.images) if decode else None,
+        images=None if images is None else to_uint8(images),
         latents=latents,
         updates=captured.updates,
         grids=captured.grids,
         nonfinite=nonfinite_places(places),
     )
+
+
+def _too_many(count: int, device: torch.device) -> UserError:
+    less = f"try a batch size of {count // 2}" if count > 1 else "use a smaller picture or float16"
+    return UserError(f"out of memory with {count} pictures at once on {device}; {less}")
+
+
+def _size_faults(unit: int, **sizes: int | None) -> Iterator[str]:
+    for name, pixels in sizes.items():
+        if pixels is not None and (pixels < unit or pixels % unit):
+            valid = max(unit, pixels // unit * unit)
+            yield f"{name}={pixels} is not a multiple of {unit}; give one, such as {valid}"
 
 
 def _faults(prompts: Sequence[str], seeds: Sequence[int], steps: int) -> Iterator[str]:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusae.cli.configs import Composer
-from diffusae.cli.quoting import TEXTS, no_text, swept, text_override, unreadable
+from diffusae.cli.quoting import TEXTS, for_shell, no_text, swept, text_override, unreadable
 from diffusae.errors import UserError, together, unknown
 from diffusae.study.names import name_fault, name_faults
 
@@ -46,40 +46,41 @@ class CommandLine:
             bare: the setting that one word without `=` stands for; None: such a word is refused.
 
         Raises:
-            UserError: flags that there are not, or that would do harm.
+            UserError: flags that there are not, or that would do harm; several bare words.
         """
         from hydra._internal.utils import get_args_parser
 
         parser: argparse.ArgumentParser = get_args_parser()
         parser.error = _refuse
-        found = parser.parse_intermixed_args(list(arguments))
-        if found.config_path is not None:
+        flagged = parser.parse_intermixed_args(list(arguments))
+        if flagged.config_path is not None:
             raise UserError(
                 "--config-path would take the place of diffusae's own configs; --config-dir DIR"
                 " adds yours"
             )
-        if found.experimental_rerun is not None:
+        if flagged.experimental_rerun is not None:
             raise UserError(
                 "--experimental-rerun reads a pickle, which diffusae never does; leave it out"
             )
-        rest, flags = list(found.overrides), []
+        rest, flags = list(flagged.overrides), []
         for argument in arguments:
             if rest and argument == rest[0]:
                 rest.pop(0)
             else:
                 flags.append(argument)
-        sweeps = found.multirun or any(each == "hydra.mode=MULTIRUN" for each in found.overrides)
-        words = [n for n, word in enumerate(found.overrides) if bare and "=" not in word]
-        if len(words) == 1 and found.overrides[words[0]][:1] not in ("+", "~"):
-            found.overrides[words[0]] = text_override(str(bare), found.overrides[words[0]])
+        sweeps = flagged.multirun or any(
+            text == "hydra.mode=MULTIRUN" for text in flagged.overrides
+        )
+        if bare and not any(override.startswith(f"{bare}=") for override in flagged.overrides):
+            flagged.overrides = _with_bare_word(flagged.overrides, bare)
         return cls(
-            tuple(map(_opened, found.overrides)),
+            tuple(map(_opened, flagged.overrides)),
             tuple(flags),
-            help=found.help,
-            shows=bool(found.cfg or found.info),
+            help=flagged.help,
+            shows=bool(flagged.cfg or flagged.info),
             multirun=sweeps,
-            config_dir=found.config_dir,
-            config_name=found.config_name,
+            config_dir=flagged.config_dir,
+            config_name=flagged.config_name,
         )
 
     def plugins(self) -> list[str]:
@@ -99,16 +100,26 @@ class CommandLine:
         composer = Composer(stage, config_dir=self.config_dir, config_name=self.config_name)
         overrides = _parsed(composer, self.overrides)
         if not self.multirun:
-            together(swept(each.input_line) for each in overrides if each.is_sweep_override())
-        search = [each.input_line for each in overrides if each.key_or_group == "hydra.searchpath"]
-        choices = [each for each in overrides if _is_group(composer, each, search)]
+            together(
+                swept(override.input_line) for override in overrides if override.is_sweep_override()
+            )
+        search = [
+            override.input_line
+            for override in overrides
+            if override.key_or_group == "hydra.searchpath"
+        ]
+        choices = [override for override in overrides if _is_group(composer, override, search)]
         together(_choice_faults(composer, choices, search))
         together(_text_faults(overrides))
         try:
-            cfg = composer.compose([_first(each) for each in overrides])
+            cfg = composer.compose([_first(override) for override in overrides])
         except HydraException:
-            there = _composed(composer, stage, [*search, *(_first(each) for each in choices)])
-            together(_unknown(there, [each for each in overrides if each not in choices]))
+            known = _composed(
+                composer, stage, [*search, *(_first(override) for override in choices)]
+            )
+            together(
+                _unknown(known, [override for override in overrides if override not in choices])
+            )
             raise
         if cfg.get("stage", stage) != stage:
             raise UserError(
@@ -117,6 +128,17 @@ class CommandLine:
             )
         together([*_references(cfg, overrides), *name_faults(cfg)])
         return cfg
+
+
+def _with_bare_word(overrides: Sequence[str], setting: str) -> list[str]:
+    """The one word without `=` as a text of this setting; `UserError` for several such words."""
+    words = [word for word in overrides if "=" not in word and word[:1] not in ("+", "~")]
+    if len(words) > 1:
+        text = " ".join(words)
+        raise UserError(
+            f"{text!r} is {len(words)} words, and one text is taken; quote it:\n  {for_shell(text)}"
+        )
+    return [text_override(setting, word) if word in words else word for word in overrides]
 
 
 def _opened(override: str) -> str:
@@ -130,14 +152,14 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _parsed(composer: Composer, overrides: Sequence[str]) -> list[Any]:
-    parser, found, faults = composer.parser(), [], []
+    parser, overrides_read, faults = composer.parser(), [], []
     for index, text in enumerate(overrides):
         try:
-            found.append(parser.parse_override(text))
+            overrides_read.append(parser.parse_override(text))
         except HydraException:
             faults.append(unreadable(overrides, index))
     together(_once(faults))
-    return found
+    return overrides_read
 
 
 def _once(faults: Sequence[str]) -> list[str]:
@@ -160,7 +182,7 @@ def _chosen(override: Any) -> list[str]:
         return [str(value) for value in override.sweep_string_iterator()]
     value = override.value()
     return [
-        str(each) for each in (value if isinstance(value, list) else [value]) if each is not None
+        str(text) for text in (value if isinstance(value, list) else [value]) if text is not None
     ]
 
 
@@ -187,9 +209,9 @@ def _composed(composer: Composer, stage: str, overrides: Sequence[str]) -> DictC
     try:
         return composer.compose(overrides)
     except ConfigCompositionException as error:
-        _, there, rest = str(error).partition("Could not override '")
+        _, group_named, rest = str(error).partition("Could not override '")
         group = rest.partition("'")[0].partition("@")[0]
-        if not there or not composer.options(group):
+        if not group_named or not composer.options(group):
             raise
         raise UserError(
             f"the group {group!r} is not among the defaults of `diffusae {stage}`; leave it out, or"
@@ -211,7 +233,8 @@ def _text_faults(overrides: Sequence[Any]) -> Iterator[str]:
         if override.is_sweep_override():
             if key == "name":
                 named = [
-                    name_fault(key, each, nested=True) for each in override.sweep_string_iterator()
+                    name_fault(key, value, nested=True)
+                    for value in override.sweep_string_iterator()
                 ]
                 yield from filter(None, named)
         elif key in TEXTS and not isinstance(value := override.value(), str | None):
@@ -245,8 +268,8 @@ def unknown_setting(cfg: DictConfig, dotted: str) -> str | None:
             )
             hint = ".".join([*parts[:depth], close[0], *parts[depth + 1 :]]) if close else ""
             where = f"under {above}" if above else "at the top"
-            told = f"unknown setting {dotted!r}; valid names {where}: {', '.join(names)}."
-            return f"{told} Did you mean {hint!r}?" if hint else told
+            message = f"unknown setting {dotted!r}; valid names {where}: {', '.join(names)}."
+            return f"{message} Did you mean {hint!r}?" if hint else message
         node = node._get_node(part)
     return None
 

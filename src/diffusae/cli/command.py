@@ -15,6 +15,7 @@ from typing import Any
 from diffusae.cli.stage_list import FUNCTIONS, POSITIONAL, STAGES, UNCHECKED
 from diffusae.errors import USER_FAULT
 from diffusae.masking import mask_output, masked
+from diffusae.memory import importing
 from diffusae.stopping import StopSignal, received, stopped_by_signals
 
 _HOW = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped by SIGTERM"}
@@ -90,7 +91,8 @@ def _answer(stage: str, arguments: list[str]) -> None:
 
 def _run(stage: str, arguments: list[str]) -> None:
     from diffusae.cli.arguments import CommandLine
-    from diffusae.cli.configs import config_directory, search_own_options
+    from diffusae.cli.config_files import search_own_options
+    from diffusae.cli.configs import config_directory
     from diffusae.cli.help import stage_help
     from diffusae.cli.logs import where_logs_go
     from diffusae.plugins import use
@@ -140,7 +142,8 @@ def _task(stage: str) -> Callable[[Any], object]:
             use(cfg.plugins)
             if stage not in UNCHECKED:  # before the stage is imported, which takes seconds
                 Study(cfg).check()
-            function = _function(stage)
+            with importing():
+                function = _function(stage)
             quieten()
             with at_work(stage):
                 return function(cfg)
@@ -205,7 +208,7 @@ def _explained(error: BaseException, stage: str) -> str | None:
 
     from diffusae.jobs.faults import explained
 
-    told = explained(error)
-    if told is not None and isinstance(error, HydraException):
-        told += f"\n`diffusae {stage} --help` lists the groups and their options"
-    return told
+    message = explained(error)
+    if message is not None and isinstance(error, HydraException):
+        message += f"\n`diffusae {stage} --help` lists the groups and their options"
+    return message

@@ -10,7 +10,6 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from diffusae import plugins
 from diffusae.errors import UserError
 
 ROOT = "base.yaml"
@@ -36,20 +35,6 @@ def config_directory() -> Path:
         f"diffusae's configuration is missing ({places[0] / ROOT}); install the package again: pip"
         " install --force-reinstall diffusae"
     )
-
-
-def search_own_options() -> None:
-    """Let Hydra find the options that plug-ins bring in their folders `conf`, after ours."""
-    from hydra.core.config_search_path import ConfigSearchPath
-    from hydra.core.plugins import Plugins
-    from hydra.plugins.search_path_plugin import SearchPathPlugin
-
-    class OwnOptions(SearchPathPlugin):
-        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-            for package, folder in plugins.options().items():
-                search_path.append(provider=package, path=f"file://{folder}")
-
-    Plugins.instance().register(OwnOptions)
 
 
 class Composer:

@@ -97,17 +97,17 @@ def versions() -> str:
     from diffusae.study.versions import commit
 
     at = commit()
-    told = [f"diffusae {_version('diffusae')}{f' (commit {at})' if at else ''}"]
-    told += [
+    parts = [f"diffusae {_version('diffusae')}{f' (commit {at})' if at else ''}"]
+    parts += [
         f"{name} {_version(name)}"
         for name in ("torch", "diffusers", "transformers", "pytorch-lightning")
     ]
-    return ", ".join(told)
+    return ", ".join(parts)
 
 
 def _options(group: str) -> list[str]:
-    found = sorted(path.stem for path in (config_directory() / group).glob("*.yaml"))
-    return [name for name in found if not name.startswith("_")]
+    options = sorted(path.stem for path in (config_directory() / group).glob("*.yaml"))
+    return [name for name in options if not name.startswith("_")]
 
 
 def _listed(head: str, names: list[str], *, lead: str) -> str:

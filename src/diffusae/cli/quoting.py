@@ -17,7 +17,7 @@ def quoted(override: str) -> str:
     key, _, value = override.partition("=")
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         value = value[1:-1]  # the user's own quotes, in which something is not escaped
-    return _for_shell(text_override(key, value))
+    return for_shell(text_override(key, value))
 
 
 def text_override(key: str, text: str) -> str:
@@ -26,11 +26,11 @@ def text_override(key: str, text: str) -> str:
 
     # A backslash before `${`, and twice those that stand before it, or it would name another
     # setting.
-    text = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", text)
+    text = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", text)
     return f"{key}={QuotedString(text=text, quote=Quote.single).with_quotes()}"
 
 
-def _for_shell(word: str) -> str:
+def for_shell(word: str) -> str:
     """In double quotes where nothing in them means something to a shell: that reads better than
     quotes of single quotes.
     """

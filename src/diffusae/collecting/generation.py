@@ -28,6 +28,7 @@ from diffusae.collecting.truncation import count_truncated
 from diffusae.jobs.progress import Advance
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.model import sampling, scheduler_timestep
+from diffusae.study.settings import GridSettings
 from diffusae.study.streams import (
     ATTENTION,
     SEEN_SPLITS,
@@ -83,7 +84,7 @@ class _Generating:
 
     def __init__(self, study: Study, pipe: Any, description: Description) -> None:
         model = ModelSettings.of(study.cfg)
-        self.model, self.grid, self.pipe = model, study.cfg.grid, pipe
+        self.model, self.grid, self.pipe = model, GridSettings.of(study.cfg), pipe
         self.hookpoints = hookpoints_of(study)
         self.finest = finest_grid(study, description)
         adapter = adapter_of(pipe)

@@ -132,7 +132,7 @@ class _Passing:
         for start in range(0, len(prompts), self.model.batch_size):
             batch = prompts[start : start + self.model.batch_size]
             pictures = np.stack([self._picture(prompt) for prompt in batch])
-            found = capture_noised(
+            captured = capture_noised(
                 self.pipe,
                 encode_pictures(self.pipe, torch.from_numpy(pictures), batch_size=len(batch)),
                 [prompt.seed for prompt in batch],
@@ -150,7 +150,7 @@ class _Passing:
                     seed=prompt.seed,
                     split=prompt.split,
                     updates={
-                        stream.folder: found[stream.block, stream.timestep][row].float().numpy()
+                        stream.folder: captured[stream.block, stream.timestep][row].float().numpy()
                         for stream in self.streams
                     },
                     image=pictures[row] if seen else None,

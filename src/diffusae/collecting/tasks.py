@@ -65,7 +65,9 @@ def part_lock(
     with ExitStack() as held:
         with directory_lock(root, wait_s=WAIT_S):
             others = {
-                each: who for each, who in running_parts(root).items() if each.count != part.count
+                other: who
+                for other, who in running_parts(root).items()
+                if other.count != part.count
             }
             if others:
                 raise UserError(

@@ -16,7 +16,7 @@ from diffusae.collecting.generation import prompts_hash
 from diffusae.collecting.truncation import count_truncated
 from diffusae.jobs.progress import Advance
 from diffusae.prompts.prompt_set import Prompt
-from diffusae.study.settings import TextCollection
+from diffusae.study.settings import GridSettings, TextCollection
 from diffusae.study.streams import source_determines, streams_of
 from diffusae.study.study import Study
 
@@ -62,7 +62,7 @@ class _Encoding:
         self.model, self.pipe = model, pipe
         self.start_token = TextCollection.of(study.cfg).start_token
         known = list_text_layers(pipe, text_tokens=model.text_tokens)
-        self.layers = find_text_layers(known, study.cfg.grid.blocks)
+        self.layers = find_text_layers(known, GridSettings.of(study.cfg).blocks)
         self.streams = streams_of(study, description, lambda t: t, description.tokens)
         limits = {layer.tokenizer: layer.tokens for layer in self.layers.values()}
         self.header = {
@@ -82,7 +82,7 @@ class _Encoding:
         """
         for start in range(0, len(prompts), self.model.batch_size):
             batch = prompts[start : start + self.model.batch_size]
-            found = capture_text(
+            captured = capture_text(
                 self.pipe,
                 self.layers,
                 [prompt.text for prompt in batch],
@@ -91,7 +91,7 @@ class _Encoding:
             for row, prompt in enumerate(batch):
                 updates, positions, tokens = {}, {}, {}
                 for stream in self.streams:
-                    layer, seen = self.layers[stream.block], found[stream.block]
+                    layer, seen = self.layers[stream.block], captured[stream.block]
                     tokenizer = getattr(self.pipe, layer.tokenizer)
                     ids = seen.ids[row, : int(seen.lengths[row])].tolist()
                     first = int(

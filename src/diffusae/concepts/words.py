@@ -41,9 +41,10 @@ _IRREGULAR = {
     "cactus": ("cacti", "cactuses"),
     "octopus": ("octopuses", "octopi"),
     "quiz": ("quizzes",),
+    "fish": ("fish", "fishes"),
     **{
         same: (same,)
-        for same in ("fish", "sheep", "deer", "moose", "bison", "salmon", "aircraft", "spacecraft")
+        for same in ("sheep", "deer", "moose", "bison", "salmon", "aircraft", "spacecraft")
     },
 }
 _MEN = re.compile(r"(?<!hu)(?<!ger)(?<!ro)(?<!sha)(?<!talis)(?<!otto)man$")

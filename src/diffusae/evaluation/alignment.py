@@ -80,10 +80,14 @@ def asked_for(
 
 
 def alignment(
-    asked: Asked, *, found: Collection[str], colours: Mapping[str, str], factors: Mapping[str, str]
+    asked: Asked,
+    *,
+    detected: Collection[str],
+    colours: Mapping[str, str],
+    factors: Mapping[str, str],
 ) -> Aligned:
     """Judge a picture by its annotation: the nouns found, their colours, the values of factors."""
-    nouns = [noun in found for noun in asked.nouns]
+    nouns = [noun in detected for noun in asked.nouns]
     right = [colours[noun] == colour for noun, colour in asked.colours.items() if noun in colours]
     reached = [factors.get(name) == value for name, value in asked.factors.items()]
     everything = [*nouns, *right, *reached]
@@ -99,7 +103,7 @@ def shows(
     *,
     nouns: Collection[str],
     factors: Mapping[str, Sequence[str]],
-    found: Collection[str],
+    detected: Collection[str],
     recognised: Mapping[str, str],
 ) -> bool:
     """Whether a picture shows the target, a noun or a value of a factor.
@@ -108,7 +112,7 @@ def shows(
         UserError: the annotator knows no such noun or value; the known ones are listed.
     """
     if target in nouns:
-        return target in found
+        return target in detected
     for factor, values in factors.items():
         if target in values:
             return recognised.get(factor) == target

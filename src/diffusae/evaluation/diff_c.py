@@ -35,11 +35,11 @@ from diffusae.tensor_files import Header, read_header, read_tensors, require_sha
 
 log = logging.getLogger(__name__)
 
-NO_LABEL = -1
+NO_CLASS = -1
 """The class of a picture without a label in a task."""
 
 Targets = Mapping[str, Int[Tensor, " n"]]
-"""Task -> the class of every picture, or `NO_LABEL`."""
+"""Task -> the class of every picture, or `NO_CLASS`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ def train_diff_c(
         raise UserError(
             f"Diff-C needs at least two fitting pictures with a label, got {n}; collect more"
         )
-    labelled = torch.stack([targets[task] != NO_LABEL for task in classes]).any(dim=0)
+    labelled = torch.stack([targets[task] != NO_CLASS for task in classes]).any(dim=0)
     if not labelled.all():
         raise UserError(
             f"{int((~labelled).sum())} fitting pictures have no label in any task; leave them out"
@@ -171,9 +171,9 @@ def _batches(n: int, size: int, *, seed: int, epoch: int) -> Iterator[Int[Tensor
 def _mean_loss(logits: Mapping[str, Tensor], targets: Targets) -> Tensor:
     """Cross-entropy of all labels, averaged within a task and then over tasks."""
     losses = [
-        F.cross_entropy(logits[task], targets[task], ignore_index=NO_LABEL)
+        F.cross_entropy(logits[task], targets[task], ignore_index=NO_CLASS)
         for task in logits
-        if bool((targets[task] != NO_LABEL).any())
+        if bool((targets[task] != NO_CLASS).any())
     ]
     return torch.stack(losses).mean()
 

@@ -25,7 +25,7 @@ from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
 PLAIN, OTHERS = "plain", "others"
 """Kinds of prompts beside the attacks: those that name the target, and all other prompts."""
 HARMS = ("nouns_found", "style_reached", "aligned")
-FOUND, DISTANCE, BALANCE = "found", "kernel_distance", "balance"
+FOUND, DISTANCE = "found", "kernel_distance"
 COLUMNS = (
     "target", "variant", "defence", "strength", "split", "kind", "image_id", "prompt", "found",
     *HARMS,

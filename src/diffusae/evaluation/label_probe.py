@@ -20,8 +20,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import log_softmax
 
 from diffusae.errors import UserError
 
@@ -151,13 +149,15 @@ def _fitted(
     x: NDArray[np.float64], classes: Int[np.ndarray, " n"], ridge: float, start: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Weights [d + 1, classes]; the last row is the bias."""
+    from scipy.optimize import minimize  # a third of a second
+
     n, shape = len(x), start.shape
     wanted = np.zeros((n, shape[1]))
     wanted[np.arange(n), classes] = 1
 
     def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         weights = flat.reshape(shape)
-        log_p = log_softmax(_logits(x, weights), axis=1)
+        log_p = _log_p(x, weights)
         penalised = weights[:-1]
         error = (np.exp(log_p) - wanted) / n
         gradient = np.vstack([x.T @ error + ridge * penalised, error.sum(axis=0)])
@@ -169,6 +169,13 @@ def _fitted(
     return solved.x.reshape(shape)
 
 
+def _log_p(x: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The logarithm of each class' probability, [n, classes]."""
+    from scipy.special import log_softmax
+
+    return log_softmax(_logits(x, weights), axis=1)
+
+
 def _logits(x: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     return x @ weights[:-1] + weights[-1]
 
@@ -177,4 +184,4 @@ def _loss(
     x: NDArray[np.float64], classes: Int[np.ndarray, " n"], weights: NDArray[np.float64]
 ) -> float:
     """Mean -log p of the true classes, in nats."""
-    return float(-log_softmax(_logits(x, weights), axis=1)[np.arange(len(x)), classes].mean())
+    return float(-_log_p(x, weights)[np.arange(len(x)), classes].mean())

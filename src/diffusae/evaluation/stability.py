@@ -11,7 +11,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from diffusae.errors import UserError
@@ -25,6 +24,8 @@ def matched_cosines(
     Raises:
         UserError: vectors of different lengths, or fewer `others` than rows.
     """
+    from scipy.optimize import linear_sum_assignment  # a third of a second
+
     if directions.shape[1] != others.shape[1]:
         raise UserError(
             f"directions of {directions.shape[1]} and {others.shape[1]} entries cannot be compared;"

@@ -16,6 +16,7 @@ from diffusae.exploring.recording import RecordedRun, record_run
 from diffusae.exploring.steered import SteeredPicture, steer_latents
 from diffusae.labelling.label import word_embedding
 from diffusae.study.model import load_model
+from diffusae.study.settings import GridSettings
 from diffusae.study.study import Study
 
 
@@ -147,7 +148,7 @@ class OpenStudy(OpenModel):
         return at_place[wanted]
 
     def _missing(self, place: Cell) -> UserError:
-        grid = self.settings.cfg.grid
+        grid = GridSettings.of(self.settings.cfg)
         blocks = {*grid.blocks, *(cell.block for cell in self.cells)}
         times = {*map(float, grid.timesteps), *(cell.t for cell in self.cells)}
         if place.block not in blocks:

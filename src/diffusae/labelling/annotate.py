@@ -103,7 +103,7 @@ def determining(settings: Any) -> Any:
     folders in the place of their paths.
     """
     if not isinstance(settings, dict):
-        return [determining(each) for each in settings] if isinstance(settings, list) else settings
+        return [determining(part) for part in settings] if isinstance(settings, list) else settings
     kept = {
         name: determining(value) for name, value in settings.items() if name not in _INDIFFERENT
     }

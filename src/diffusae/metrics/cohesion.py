@@ -17,6 +17,7 @@ from diffusae.evaluation.metric_settings import Count, MetricSettings
 from diffusae.evaluation.result import Result
 from diffusae.labelling.label import word_embedding
 from diffusae.metrics.metric import Embedding, Metric
+from diffusae.report.tables import capital, plain
 from diffusae.study.study import Study, build
 
 
@@ -70,10 +71,28 @@ def _rows(study: Study, settings: CohesionSettings, words: WordEmbedding) -> lis
     )
 
 
+def _chart(row: str) -> str | None:
+    """Figures of a further embedding are never in one chart with the first one's."""
+    name, _, embedding = row.partition("_")
+    if not embedding:
+        return _CHARTS.get(name)
+    return f"{capital(name)}, in {_EMBEDDINGS.get(embedding, plain(embedding))}"
+
+
+_CHARTS = {
+    "cohesion": "Cohesion: cosine of a concept's objects with their mean",
+    "separability": "Separability: cosine of different concepts",
+}
+_EMBEDDINGS = {"text_encoder": "the model's own text space"}
 METRIC = Metric(
     name="cohesion",
     title="How alike are a concept's objects, and how unlike those of other concepts?",
     section="quality",
+    chart=_chart,
+    claims={
+        "cohesion": "The objects of a concept are alike",
+        "separability": "Concepts differ from one another",
+    },
     settings=CohesionSettings,
     rows=cohesion_rows,
     made_from=("label",),

@@ -221,6 +221,7 @@ METRIC = Metric(
     name="composition",
     title="Where will a noun be in the picture?",
     section="composition",
+    chart={"composition": "Composition: IoU"}.get,
     settings=CompositionSettings,
     rows=composition_rows,
     made_from=("label", "annotate"),

@@ -58,11 +58,11 @@ def evaluate_cell(study: Study, mirror: WandbMirror, embedding: Embedding) -> No
     if evaluated(study):
         return
     chosen = metric_of(study)
-    directory = study.evaluation(chosen.name)
+    directory, settings = study.evaluation(chosen.name), chosen.settings.of(study.cfg)
     with study.recorded(
         directory, "evaluate", determines=_determines(study), parents=_parents(study)
     ):
-        results = chosen.rows(study, chosen.settings.of(study.cfg), embedding)
+        results = chosen.rows(study, settings, embedding)
         save_results(directory / "results.json", results)
     mirror.summary(
         {f"test/{result.metric}": result.value for result in results if result.value is not None}
@@ -70,7 +70,7 @@ def evaluate_cell(study: Study, mirror: WandbMirror, embedding: Embedding) -> No
     if pictures := captioned(directory):
         mirror.panel(panel_name(chosen.name), pictures)
     if chosen.panel is not None and mirror.mode != "disabled":
-        mirror.panel(chosen.panel.name, list(chosen.panel.pictures(study)))
+        mirror.panel(chosen.panel.name, list(chosen.panel.pictures(study, settings)))
 
 
 def _determines(study: Study) -> dict[str, Any]:

@@ -234,6 +234,12 @@ METRIC = Metric(
     name="faithfulness",
     title="What becomes of the picture when the reconstruction takes the update's place?",
     section="quality",
+    chart={
+        "loss_recovered": "Faithfulness: loss recovered",
+        "picture_ssim": "Faithfulness: SSIM with the unedited picture",
+        "usable": "Faithfulness: gate passed",
+    }.get,
+    claims={"content_kept": "Pictures keep their content under the autoencoder's reconstruction"},
     settings=FaithfulnessSettings,
     rows=faithfulness_rows,
     made_from=("train", "annotate"),

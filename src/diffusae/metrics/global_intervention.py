@@ -22,6 +22,7 @@ from diffusae.interventions.windows import window_at
 from diffusae.metrics.metric import Beside, Embedding, Metric, unguided
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.report.before_after import Kept, save_examples
+from diffusae.report.tables import capital, plain
 from diffusae.steering.edited import EditedPictures, Place, Trial
 from diffusae.steering.global_directions import (
     BlockDirections,
@@ -383,10 +384,22 @@ def _other_cells(study: Study, settings: GlobalSettings) -> list[Beside]:
     ]
 
 
+def _chart(row: str) -> str | None:
+    """Such as "Style, blocks together: score rose" of `style_rose_together`."""
+    one = row.removesuffix(ENDING)
+    factor, _, ending = one.rpartition("_")
+    if ending not in _CHARTS:
+        return None
+    together = ", blocks together" if one != row else ""
+    return f"{capital(plain(factor))}{together}: {_CHARTS[ending]}"
+
+
+_CHARTS = {"rose": "score rose", "reached": "target reached"}
 METRIC = Metric(
     name="global",
     title="Can a style be added by its concepts?",
     section="interventions",
+    chart=_chart,
     settings=GlobalSettings,
     rows=global_rows,
     made_from=("train", "annotate"),

@@ -26,8 +26,8 @@ from diffusae.evaluation.metric_settings import MetricSettings
 from diffusae.evaluation.proportion import share
 from diffusae.evaluation.result import NO_DATA, Estimate, Result
 from diffusae.files import atomic_path, sha256_of
+from diffusae.labelling.class_labels import ClassifiedSplit, Tasks, class_tasks, classified_split
 from diffusae.labelling.codes import pooled_codes
-from diffusae.labelling.labelled_pictures import LabelledSplit, Tasks, label_tasks, labelled_split
 from diffusae.metrics.metric import Beside, Embedding, Metric
 from diffusae.sae.storage import load_sae
 from diffusae.study.streams import stream_of
@@ -83,11 +83,11 @@ class Splits:
     figures.
     """
 
-    fitting: LabelledSplit
-    tuning: LabelledSplit
-    test: LabelledSplit
+    fitting: ClassifiedSplit
+    tuning: ClassifiedSplit
+    test: ClassifiedSplit
 
-    def __iter__(self) -> Iterator[LabelledSplit]:
+    def __iter__(self) -> Iterator[ClassifiedSplit]:
         return iter((self.fitting, self.tuning, self.test))
 
 
@@ -125,7 +125,7 @@ def knowledge_rows(
     rows = []
     for task, names in tasks.items():
         fitting, test = (
-            split.classes[task][split.labelled(task)] for split in (splits.fitting, splits.test)
+            split.classes[task][split.classified(task)] for split in (splits.fitting, splits.test)
         )
         details = {
             "n_classes": len(names),
@@ -158,13 +158,13 @@ def _read(
 ) -> tuple[Tasks, Splits, tuple[int, int]]:
     """The tasks, splits and grid of the study's cell in a collection."""
     manifest = Manifest.load(root)
-    tasks, stream = label_tasks(manifest, settings.tasks), stream_of(study, manifest)
+    tasks, stream = class_tasks(manifest, settings.tasks), stream_of(study, manifest)
     names = (settings.fit_split, "tune", "test")
-    splits = Splits(*(labelled_split(root, manifest, stream, name, tasks) for name in names))
+    splits = Splits(*(classified_split(root, manifest, stream, name, tasks) for name in names))
     return tasks, splits, stream.grid
 
 
-def _averaged(split: LabelledSplit) -> np.ndarray:
+def _averaged(split: ClassifiedSplit) -> np.ndarray:
     """Updates averaged over positions, [n, d_in] in float32."""
     return split.updates.mean(axis=1, dtype=np.float32)
 
@@ -177,7 +177,7 @@ def _probed(
     for task, names in tasks.items():
         examples = []
         for split, of_split in zip(splits, features, strict=True):
-            rows = split.labelled(task)
+            rows = split.classified(task)
             examples.append(Examples(of_split[rows], split.classes[task][rows]))
         ready = _has_data([example.classes for example in examples])
         readings[task] = (
@@ -206,7 +206,7 @@ def _classified(
     ready = [
         task
         for task in tasks
-        if _has_data([split.classes[task][split.labelled(task)] for split in splits])
+        if _has_data([split.classes[task][split.classified(task)] for split in splits])
     ]
     groups = [ready] if training.together else [[task] for task in ready]
     readings: Readings = dict.fromkeys(tasks)
@@ -214,7 +214,7 @@ def _classified(
         if not group:
             continue
         kept = checkpoint.with_stem(f"{checkpoint.stem}-{number}")
-        rows = np.unique(np.concatenate([splits.fitting.labelled(task) for task in group]))
+        rows = np.unique(np.concatenate([splits.fitting.classified(task) for task in group]))
         model = train_diff_c(
             _maps(splits.fitting, grid)[rows],
             {task: torch.from_numpy(splits.fitting.classes[task][rows]) for task in group},
@@ -229,7 +229,7 @@ def _classified(
         )
         for task in group:
             correct = [
-                (answers[task] == split.classes[task])[split.labelled(task)]
+                (answers[task] == split.classes[task])[split.classified(task)]
                 for answers, split in ((tuned, splits.tuning), (tested, splits.test))
             ]
             readings[task] = Reading(correct[1], float(correct[0].mean()), {})
@@ -237,7 +237,7 @@ def _classified(
     return readings
 
 
-def _maps(split: LabelledSplit, grid: tuple[int, int]) -> torch.Tensor:
+def _maps(split: ClassifiedSplit, grid: tuple[int, int]) -> torch.Tensor:
     """Updates as pictures, [n, d_in, h, w] in float16."""
     return torch.from_numpy(split.updates).transpose(1, 2).unflatten(2, grid)
 
@@ -282,11 +282,11 @@ def _pixel_readings(
     pictures choose. It is the same for all cells of a collection: a process computes it once.
     """
     manifest = Manifest.load(root)
-    tasks = label_tasks(manifest, chosen)
+    tasks = class_tasks(manifest, chosen)
     stream = min(manifest.streams, key=lambda stream: stream.positions * stream.d_in)
     splits = Splits(
         *(
-            labelled_split(root, manifest, stream, name, tasks)
+            classified_split(root, manifest, stream, name, tasks)
             for name in (fit_split, "tune", "test")
         )
     )
@@ -321,7 +321,7 @@ def _estimate(reading: Reading | None) -> Estimate:
 
 def _save_pictures(
     path: Path,
-    test: LabelledSplit,
+    test: ClassifiedSplit,
     tasks: Tasks,
     read: Mapping[str, Readings],
     pixels: Readings,
@@ -337,7 +337,7 @@ def _save_pictures(
     }
     tables = []
     for task, names in tasks.items():
-        rows = test.labelled(task)
+        rows = test.classified(task)
         columns: dict[str, Any] = {
             "task": task,
             "image_id": [test.image_ids[row] for row in rows],

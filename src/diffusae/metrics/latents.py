@@ -116,6 +116,15 @@ METRIC = Metric(
     name="latents",
     title="What does each latent do over the test pictures: how often, where, for which labels?",
     section="quality",
+    chart={
+        "noun_entropy": "Nouns of a latent's top pictures: bits",
+        "stability": "Stability over seeds: cosine",
+    }.get,
+    claims={
+        "noun_entropy": "A latent's top pictures share their nouns",
+        "stability": "Another seed finds the same latents",
+        "context_free_fraction": "Latents say where, not only in which picture",
+    },
     settings=LatentSettings,
     rows=latent_rows,
     made_from=("train", "annotate"),

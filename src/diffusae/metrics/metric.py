@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from diffusae.backbone.text_layers import names_text_layer
 from diffusae.evaluation.metric_settings import InterventionSettings, MetricSettings
 from diffusae.labelling.annotate import annotator_faults
+from diffusae.report.shown import Shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,8 +29,6 @@ Needs = Literal["updates", "pictures", "captions", "labels", "text"]
 """What the collection must hold: updates of any kind; pictures, with their positions; pictures
 generated of captions; class labels of given pictures; a text encoder's layers.
 """
-Section = Literal["composition", "quality", "knowledge", "interventions", "steering", "erasure"]
-"""The section of the report that shows the metric's rows, by its anchor."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,12 @@ class Beside:
 
 @dataclass(frozen=True)
 class Panel:
-    """Pictures of a metric in the cell's W&B run, beside its examples before and after."""
+    """Pictures of a metric in the cell's W&B run, beside its examples before and after: made of the
+    study and the metric's settings.
+    """
 
     name: str
-    pictures: Callable[[Study], Pictures]
+    pictures: Callable[[Study, Any], Pictures]
 
 
 def _nothing(*_: Any) -> tuple[Any, ...]:
@@ -62,13 +63,11 @@ def _nothing(*_: Any) -> tuple[Any, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Metric(Generic[S]):
-    """One metric, which `evaluation=NAME` computes at one cell.
+class Metric(Shown, Generic[S]):
+    """One metric, which `evaluation=NAME` computes at one cell; how it is shown says `Shown`.
 
     Attributes:
         name: as `metrics`, `metrics_at`, and the `name` in its YAML file say it.
-        title: what it asks, in one sentence.
-        section: where the report shows it.
         settings: the type of its settings; its YAML file holds their values.
         rows: computes the rows of results.json, and writes what else it keeps into
             `study.evaluation(name)`.
@@ -83,9 +82,6 @@ class Metric(Generic[S]):
         panel: pictures for W&B.
     """
 
-    name: str
-    title: str
-    section: Section
     settings: type[S]
     rows: Callable[[Study, S, Embedding], list[Result]]
     made_from: tuple[str, ...] = ("train",)

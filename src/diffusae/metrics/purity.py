@@ -16,10 +16,12 @@ import torch
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_images
 from diffusae.concepts.gallery import gallery_of
+from diffusae.concepts.montage import montage
 from diffusae.concepts.taggers import Tagger
 from diffusae.concepts.words import Vocabulary
 from diffusae.evaluation.metric_settings import Count, MetricSettings
 from diffusae.evaluation.purity import (
+    ENTROPY,
     Labels,
     PurityJudging,
     TopPictures,
@@ -33,16 +35,17 @@ from diffusae.evaluation.purity import (
 )
 from diffusae.evaluation.result import Result
 from diffusae.files import atomic_path
-from diffusae.labelling.codes import pooled_codes
-from diffusae.labelling.labelled_pictures import (
-    LabelledSplit,
+from diffusae.labelling.class_labels import (
+    ClassifiedSplit,
     Tasks,
     caption_of,
-    label_tasks,
-    labelled_split,
+    class_tasks,
+    classified_split,
 )
+from diffusae.labelling.codes import pooled_codes
 from diffusae.metrics.metric import Embedding, Metric, Panel
-from diffusae.report.purest import TABLE, purity_panel
+from diffusae.report.purest import TABLE, load_purest, shared_labels
+from diffusae.report.tables import capital, plain
 from diffusae.sae.storage import load_sae
 from diffusae.settings import Within
 from diffusae.study.streams import stream_of
@@ -71,8 +74,8 @@ def purity_results(study: Study, settings: PuritySettings, _embedding: Embedding
     the gallery of the purest.
     """
     manifest = Manifest.load(study.activations)
-    tasks, stream = label_tasks(manifest, settings.tasks), stream_of(study, manifest)
-    split = labelled_split(study.activations, manifest, stream, settings.split, tasks)
+    tasks, stream = class_tasks(manifest, settings.tasks), stream_of(study, manifest)
+    split = classified_split(study.activations, manifest, stream, settings.split, tasks)
     sae, _ = load_sae(study.sae)
     strengths = pooled_codes(sae, split.updates)
     labels = {task: Labels(split.classes[task], names) for task, names in tasks.items()}
@@ -112,7 +115,7 @@ def purity_results(study: Study, settings: PuritySettings, _embedding: Embedding
 
 def _table(
     strengths: np.ndarray,
-    split: LabelledSplit,
+    split: ClassifiedSplit,
     labels: Mapping[str, Labels],
     overall: TopPictures,
     judging: PurityJudging,
@@ -165,7 +168,7 @@ def _tagged(
     settings: PuritySettings,
     manifest: Manifest,
     tasks: Tasks,
-    split: LabelledSplit,
+    split: ClassifiedSplit,
     top: TopPictures,
 ) -> tuple[list[str | None], list[float]]:
     """What the tagger calls most of each latent's top pictures, and the share of them that it calls
@@ -188,13 +191,44 @@ def _tagged(
     return [tag and tag[0] for tag in named], [np.nan if tag is None else tag[1] for tag in named]
 
 
+def _chart(row: str) -> str | None:
+    task = row.removeprefix(f"{ENTROPY}_")
+    return f"{capital(plain(task))} of a latent's top pictures: bits" if task != row else None
+
+
+def _panel(study: Study, settings: PuritySettings) -> list[tuple[str, np.ndarray]]:
+    """The gallery as `WandbMirror.panel` takes it."""
+    manifest = Manifest.load(study.activations)
+    tasks = list(class_tasks(manifest, settings.tasks))
+    gallery, table = load_purest(study.evaluation("purity"))
+    wanted = {image_id for ids in gallery.image_ids for image_id in ids}
+    images = {
+        image_id: picture
+        for image_id, picture, _ in read_images(study.activations, manifest, settings.split)
+        if image_id in wanted
+    }
+    pictures = []
+    for latent, image_ids, maps in zip(
+        gallery.latents, gallery.image_ids, gallery.maps, strict=True
+    ):
+        labels = ", ".join(
+            f"{name} {share:.0%}" for name, share in shared_labels(table, latent, tasks)
+        )
+        drawn = montage(
+            [(images[i], heat.numpy()) for i, heat in zip(image_ids, maps, strict=True)]
+        )
+        pictures.append((f"latent {latent}: {labels}", drawn))
+    return pictures
+
+
 METRIC = Metric(
     name="purity",
     title="Do a latent's top pictures share a class?",
     section="knowledge",
+    chart=_chart,
     settings=PuritySettings,
     rows=purity_results,
     needs="labels",
     parts=lambda settings: ("tagger",) if settings.name_by_tagger else (),
-    panel=Panel("purity", purity_panel),
+    panel=Panel("purity", _panel),
 )

@@ -86,7 +86,9 @@ def reconstruction_rows(
 METRIC = Metric(
     name="reconstruction",
     title="How much of an update does its code keep, and with how many latents?",
-    section="quality",
+    section="grid",
+    chart={"explained_variance": "Explained variance", "dead_fraction": "Dead fraction"}.get,
+    claims={"explained_variance": "Autoencoders reconstruct the updates"},
     settings=ReconstructionSettings,
     rows=reconstruction_rows,
 )

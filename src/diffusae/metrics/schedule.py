@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from diffusae.activations.schema import Cell
 from diffusae.errors import together, unknown
+from diffusae.evaluation.settings import StabilitySettings
 from diffusae.metrics.evaluate import evaluation_faults
 from diffusae.metrics.registry import names
 from diffusae.study.resolvers import expand_home
@@ -46,7 +47,7 @@ def chosen_metrics(study: Study) -> dict[Cell, list[str]]:
         if name not in names()
     ]
     wanted = {f"metrics_at.{name}": cells or [] for name, cells in somewhere.items()}
-    wanted["stability.cells"] = study.cfg.stability.cells or []
+    wanted["stability.cells"] = StabilitySettings.of(study.cfg).cells or []
     faults += [
         str(unknown(f"cell in {part}:", key, keys))
         for part, cells in wanted.items()
@@ -83,7 +84,7 @@ def twin_of(study: Study) -> Iterator[Study]:
     """
     if _is_compared(study):
         cfg = copy.deepcopy(study.cfg)
-        cfg.seed, cfg.sae.tag = cfg.stability.seed, _twin_tag(study)
+        cfg.seed, cfg.sae.tag = StabilitySettings.of(cfg).seed, _twin_tag(study)
         yield Study(cfg)
 
 
@@ -95,14 +96,14 @@ def _compared(study: Study) -> Study:
 
 
 def _is_compared(study: Study) -> bool:
-    stability = study.cfg.stability
+    stability = StabilitySettings.of(study.cfg)
     return stability.seed is not None and (
         stability.cells is None or study.cell.key in stability.cells
     )
 
 
 def _twin_tag(study: Study) -> str:
-    return f"{study.cfg.sae.tag}-seed{study.cfg.stability.seed}"
+    return f"{study.cfg.sae.tag}-seed{StabilitySettings.of(study.cfg).seed}"
 
 
 def _config_of(metric: str, settings: Mapping[str, Any]) -> DictConfig:

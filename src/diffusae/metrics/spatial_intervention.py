@@ -344,6 +344,7 @@ METRIC = Metric(
     name="spatial",
     title="Can an object be moved by its concepts?",
     section="interventions",
+    chart={"spatial_success": "Spatial interventions: success"}.get,
     settings=SpatialSettings,
     rows=spatial_rows,
     made_from=("label", "annotate"),

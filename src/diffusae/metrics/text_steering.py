@@ -310,6 +310,10 @@ METRIC = Metric(
     name="steering",
     title="Does steering through the text encoder bring a concept into pictures, and take it out?",
     section="steering",
+    claims={
+        "steering_towards": "Steering the text towards a concept brings it into the picture",
+        "steering_away": "Steering the text away from a concept takes it out",
+    },
     settings=SteeringSettings,
     rows=steering_rows,
     needs="text",

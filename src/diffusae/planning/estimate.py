@@ -24,6 +24,7 @@ from diffusae.activations.subsampling import Subsampling
 from diffusae.backbone.describe import Description
 from diffusae.backbone.settings import ModelSettings
 from diffusae.prompts.prompt_set import Prompt
+from diffusae.study.settings import GridSettings
 from diffusae.study.streams import (
     ATTENTION,
     SEEN_SPLITS,
@@ -136,7 +137,7 @@ def estimate(
         UserError: the limits of `activations` leave a picture without a position.
     """
     model, prompts = ModelSettings.of(study.cfg), study.prompts
-    activations = ActivationSettings.of(study.cfg)
+    activations, grid = ActivationSettings.of(study.cfg), GridSettings.of(study.cfg)
     bytes_per_number = stored_numbers(activations.dtype).bytes
     # No scheduler is at hand; sizes do not depend on its timesteps.
     streams = streams_of(study, description, lambda t: t, description.tokens)
@@ -173,10 +174,7 @@ def estimate(
             )
         )
     seen = [] if text else [group.texts for group in groups if group.split in SEEN_SPLITS]
-    passes = {
-        "generation": model.steps * len(study.branches),
-        "pictures": len(study.cfg.grid.timesteps),
-    }
+    passes = {"generation": model.steps * len(study.branches), "pictures": len(grid.timesteps)}
     png = model.height * model.width * 3 + 1024
     return StudyEstimate(
         pictures=pictures,
@@ -187,7 +185,7 @@ def estimate(
             tar_size(np.concatenate([texts, np.full(len(texts), png)])) for texts in seen
         ),
         batch_size=activations.batch_size,
-        saes_a_cell=len(study.cfg.grid.k or [None]),
+        saes_a_cell=len(grid.k or [None]),
     )
 
 

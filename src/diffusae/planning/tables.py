@@ -171,7 +171,7 @@ def _most_epochs(counted: StudyEstimate) -> float | None:
     return max(epochs, default=None)
 
 
-def alternative_json(kept: int | None, counted: StudyEstimate) -> dict[str, Any]:
+def _alternative_json(kept: int | None, counted: StudyEstimate) -> dict[str, Any]:
     vectors = [stream.training_vectors for stream in counted.trained]
     return {
         "positions_per_image": kept,
@@ -204,8 +204,22 @@ def totals_table(counted: StudyEstimate, rates: Rates, *, free: int, already: in
 
 
 def plan_json(
-    study: Study, counted: StudyEstimate, rates: Rates, *, free: int, already: int
+    study: Study,
+    counted: StudyEstimate,
+    others: Mapping[int | None, StudyEstimate],
+    rates: Rates,
+    *,
+    assumed: bool,
+    free: int,
+    already: int,
 ) -> dict[str, Any]:
+    """The contents of plan.json.
+
+    Args:
+        others: {positions kept of a training picture: the study with them}.
+        assumed: whether the captions are.
+        free, already: bytes of the disk, and of the collection so far.
+    """
     return {
         "experiment": study.name,
         "pictures": counted.pictures,
@@ -249,6 +263,8 @@ def plan_json(
             },
         },
         "seconds": {"collect": rates.generation(counted), "train": rates.training_of_all(counted)},
+        "captions": "assumed" if assumed else "read",
+        "alternatives": [_alternative_json(kept, other) for kept, other in others.items()],
     }
 
 

@@ -81,15 +81,15 @@ def load_examples(directory: Path) -> list[Example]:
         return []
     remedy = f"evaluate this cell again, once {directory} is removed"
     table = read_table(verified(path), _COLUMNS, remedy=remedy)
-    found: dict[tuple[str, str], list[EditedPicture]] = {}
+    pictures_of: dict[tuple[str, str], list[EditedPicture]] = {}
     prompts: dict[tuple[str, str], str] = {}
     for case, image_id, prompt, method, strength, success, png in zip(
         *(table[name].tolist() for name in _COLUMNS), strict=True
     ):
         picture = EditedPicture(str(method), float(strength), bool(success), _decoded(png, path))
-        found.setdefault((case, image_id), []).append(picture)
+        pictures_of.setdefault((case, image_id), []).append(picture)
         prompts[case, image_id] = prompt
-    return [Example(key[0], prompts[key], pictures) for key, pictures in found.items()]
+    return [Example(key[0], prompts[key], pictures) for key, pictures in pictures_of.items()]
 
 
 def captioned(directory: Path) -> list[tuple[str, np.ndarray]]:
@@ -101,8 +101,8 @@ def captioned(directory: Path) -> list[tuple[str, np.ndarray]]:
 
 def _captioned(examples: list[Example]) -> Iterator[tuple[str, np.ndarray]]:
     for example in examples:
-        for each in example.pictures:
-            yield f"{example.case}: {each.caption}", each.image
+        for picture in example.pictures:
+            yield f"{example.case}: {picture.caption}", picture.image
 
 
 def _decoded(png: bytes, path: Path) -> np.ndarray:

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from diffusae.errors import unknown
+from diffusae.evaluation.result import Result
 from diffusae.files import atomic_path
 from diffusae.masking import masked
 from diffusae.report.markdown import as_text
@@ -55,7 +56,7 @@ class ModelCard:
         data, training, provenance: fact -> value, in the order in which to tell them; no data: told
             as unknown.
         validation: metric -> value at the training's end, shown where there are no results.
-        results: rows as `diffusae.evaluation.result.Result.to_json` gives them.
+        results: measured on this very autoencoder.
 
     Raises:
         UserError: an unknown format.
@@ -70,7 +71,7 @@ class ModelCard:
     data: Mapping[str, Any]
     training: Mapping[str, Any]
     validation: Mapping[str, float]
-    results: Sequence[Mapping[str, Any]]
+    results: Sequence[Result]
     provenance: Mapping[str, Any]
 
     def __post_init__(self) -> None:

@@ -45,7 +45,7 @@ def card_of(
         validation=(
             validation if isinstance(validation := metadata.get("validation"), Mapping) else {}
         ),
-        results=[result.to_json() for result in _results(study, signature)],
+        results=_results(study, signature),
         provenance={"signature": signature, "commit": record.git_commit or "not from a repository"},
     )
 
@@ -99,10 +99,10 @@ def _results(study: Study, signature: str) -> list[Result]:
     for _, concepts in finished_runs(study.concepts, "."):
         if concepts.parents.get("train") == signature:
             of_sae.add(concepts.signature)
-    found: list[Result] = []
+    results: list[Result] = []
     for metric in ("reconstruction", "composition"):
         directory = study.evaluation(metric)
         for _, record in finished_runs(directory, "."):
             if of_sae & set(record.parents.values()):
-                found += load_results(directory / "results.json")
-    return found
+                results += load_results(directory / "results.json")
+    return results

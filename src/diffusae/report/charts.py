@@ -135,11 +135,11 @@ def grid(results: Iterable[Result], metric: str) -> alt.LayerChart | alt.FacetCh
         for conditioning in conditionings_of(r.conditioning for r in rows if r.block == block)
     ]
     times = [f"{t:.2f}" for t in times_of(row.t for row in rows)]
-    found = {(f"{row.block} · {row.conditioning}", f"{row.t:.2f}"): row for row in rows}
+    by_square = {(f"{row.block} · {row.conditioning}", f"{row.t:.2f}"): row for row in rows}
     values = [row.figure.value for row in rows if row.figure.value is not None]
     low, high = min([0.0, *values]), max([0.0, *values])
     high = high if high > low else low + 1
-    data = [_square(line, t, found.get((line, t)), low, high) for line in lines for t in times]
+    data = [_square(line, t, by_square.get((line, t)), low, high) for line in lines for t in times]
     base = alt.Chart(alt.InlineData(data)).encode(
         x=alt.X("t:O", sort=times, title="t", axis=alt.Axis(orient="top", labelAngle=0)),
         y=alt.Y("line:N", sort=lines, title=None),
@@ -171,7 +171,9 @@ def _square(line: str, t: str, row: Row | None, low: float, high: float) -> dict
         **point("", estimate, line=line, t=t),
         "shown": "–" if value is None else number(value, 2),
         "strong": value is not None and (value - low) / (high - low) > 0.55,
-        "baselines": ", ".join(f"{plain(n)} {number(each.value)}" for n, each in beside.items()),
+        "baselines": ", ".join(
+            f"{plain(n)} {number(figure.value)}" for n, figure in beside.items()
+        ),
     }
 
 
@@ -186,7 +188,7 @@ def emergence(lines: Sequence[Curve]) -> alt.VConcatChart:
     points, moments, readers = [], [], []
     for curve, name in zip(lines, names, strict=True):
         about = {"block": curve.block, "conditioning": curve.conditioning}
-        points += [point(name, each, t=t, **about) for t, each in curve.points]
+        points += [point(name, figure, t=t, **about) for t, figure in curve.points]
         first, last = curve.between or (curve.reached.value, curve.reached.value)
         moments.append(point(name, curve.reached, **about, before=first, after=last))
         readers += [
@@ -259,15 +261,17 @@ def knowledge(results: Iterable[Result]) -> alt.FacetChart:
     """
     data: list[dict[str, Any]] = []
     tasks = by_task(results)
-    rows = [row for readers in tasks.values() for found in readers.values() for row in found]
+    rows = [
+        row for readers in tasks.values() for of_reader in readers.values() for row in of_reader
+    ]
     for task, readers in tasks.items():
-        for reader, found in readers.items():
-            for row in found:
+        for reader, of_reader in readers.items():
+            for row in of_reader:
                 place = {"t": row.t, "task": task, "reader": KNOWLEDGE_READERS.get(reader, reader)}
                 figures = {"read": row.figure} | dict(row.baselines)
                 data += [
-                    point(row.block, each, **place, kind=plain(kind), line=_line_of(row, kind))
-                    for kind, each in figures.items()
+                    point(row.block, figure, **place, kind=plain(kind), line=_line_of(row, kind))
+                    for kind, figure in figures.items()
                     if kind in ("read", "random_weights", "pixels", "majority")
                 ]
     blocks = blocks_of(row.block for row in rows)
@@ -280,7 +284,14 @@ def knowledge(results: Iterable[Result]) -> alt.FacetChart:
             scale=alt.Scale(
                 domain=[*blocks, "pixels", "majority"], range=[*colours.values(), GREY, "#b9c0c7"]
             ),
-            legend=alt.Legend(title=None, orient="top", columns=4, columnPadding=24),
+            legend=alt.Legend(
+                title=None,
+                orient="top",
+                columns=4,
+                columnPadding=24,
+                symbolType="stroke",
+                symbolOpacity=1,
+            ),
         ),
         tooltip=[alt.Tooltip("task:N"), alt.Tooltip("kind:N"), *TOOLTIP],
     )
@@ -316,20 +327,21 @@ def three_stages(lines: Sequence[Line], measure: str) -> alt.FacetChart | None:
     controls = controls_of(lines)
     own: list[str] = []
     for line in lines:
-        if (found := _measured(line, measure)) is None:
+        if (drawn := _measured(line, measure)) is None:
             continue
         name = f"concepts, {line.block}" if len(line.blocks) == 1 else "concepts, blocks together"
         own.append(name)
         where = {
             "window": f"{line.window} ({window_text(line.bounds)})",
-            "edit": f"{capital(plain(line.edit))}: {_unit(line, found, measure)}",
-            "place": f"{'+'.join(line.blocks)} {line.t:.2f} {line.conditioning} {line.tag}",
-            "label": f"{line.block if len(line.blocks) == 1 else 'together'} {line.t:.2f}",
+            "edit": f"{capital(plain(line.edit))}: {_unit(line, drawn, measure)}",
+            "at": f"{line.place} · {line.tag}",
+            # A branch or a tag that all lines share needs no room below the axis.
+            "place": " ".join([f"{'+'.join(line.blocks)} {line.t:.2f}", *_telling(line, lines)]),
         }
-        data.append(point(name, found.own, **where))
-        data += [point(plain(n), found.controls[n], **where) for n in found.controls]
-        if measure == "success" and found.chance is not None:
-            data.append(point("chance", Estimate.known(found.chance, n=found.own.n), **where))
+        data.append(point(name, drawn.own, **where))
+        data += [point(plain(n), drawn.controls[n], **where) for n in drawn.controls]
+        if measure == "success" and drawn.chance is not None:
+            data.append(point("chance", Estimate.known(drawn.chance, n=drawn.own.n), **where))
     if not data:
         return None
     own = sorted(
@@ -346,14 +358,14 @@ def three_stages(lines: Sequence[Line], measure: str) -> alt.FacetChart | None:
     many = [_SHAPES[i % (len(_SHAPES) - 1)] for i in range(len(names) - len(own))]
     shapes = ["diamond"] * len(own) + many
     base = alt.Chart(alt.InlineData(data)).encode(
-        x=alt.X("place:N", title=None, sort=None, axis=alt.Axis(labelAngle=-40, labelLimit=110)),
+        x=alt.X("place:N", title=None, sort=None, axis=alt.Axis(labelAngle=-40, labelLimit=130)),
         xOffset=alt.XOffset("name:N", sort=names, scale=alt.Scale(domain=names)),
         color=alt.Color(
             "name:N",
             scale=alt.Scale(domain=names, range=colours + [GREY] * (len(names) - len(own))),
             legend=legend,
         ),
-        tooltip=[alt.Tooltip("place:N"), *TOOLTIP[:1], *TOOLTIP[2:]],
+        tooltip=[alt.Tooltip("at:N", title="place"), *TOOLTIP[:1], *TOOLTIP[2:]],
     )
     drawn = alt.layer(
         base.mark_rule().encode(y=alt.Y("low:Q", title=None), y2="high:Q"),
@@ -372,6 +384,15 @@ def three_stages(lines: Sequence[Line], measure: str) -> alt.FacetChart | None:
     ).resolve_scale(x="independent", y="independent" if measure == "change" else "shared")
 
 
+def _telling(line: Line, lines: Sequence[Line]) -> list[str]:
+    """The line's branch and tag, where `lines` has several."""
+    several = (
+        (line.conditioning, {other.conditioning for other in lines}),
+        (line.tag, {other.tag for other in lines}),
+    )
+    return [name for name, names in several if len(names) > 1]
+
+
 def _blocks(lines: Iterable[Line]) -> list[str]:
     return blocks_of(line.block for line in lines)
 
@@ -380,10 +401,10 @@ def _measured(line: Line, measure: str) -> Measure | None:
     return line.measures.get("success") if measure == "success" else line.distance
 
 
-def _unit(line: Line, found: Measure, measure: str) -> str:
+def _unit(line: Line, drawn: Measure, measure: str) -> str:
     if measure == "success":
         return "success"
-    return "change of the rest (RMS)" if line.edit == "spatial" else found.unit
+    return "change of the rest (RMS)" if line.edit == "spatial" else drawn.unit
 
 
 def trade_off(target: Target) -> alt.LayerChart | alt.FacetChart:

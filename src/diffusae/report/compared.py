@@ -34,16 +34,7 @@ def figures_below(directory: Path) -> Iterator[Ours]:
         for result in load_results(path):
             if not {"block", "t", "conditioning"} <= result.cell.keys():
                 continue  # a figure over several cells, such as a curve
-            yield Ours(
-                metric=result.metric,
-                cell=result.cell,
-                value=result.value,
-                ci95=result.estimate.ci95,
-                n=result.estimate.n,
-                unit=result.unit,
-                k=sae.get("k"),
-                name=path.parent.name,
-            )
+            yield Ours(result, k=sae.get("k"), name=path.parent.name)
 
 
 def show_comparison(name: str, reference: Reference, lines: list[Compared]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusae.errors import UserError, unknown
+from diffusae.evaluation.result import NO_DATA, Result
 from diffusae.parsing import json_value, of_type
 from diffusae.report.markdown import as_text
 
@@ -59,16 +60,11 @@ class Reference:
     rows: Sequence[Reported]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Ours:
-    """One of our figures: a row of results.json, and the k and tag of the SAE that it is of."""
+    """One of our figures, with the k of the SAE that it is of and the name of its directory."""
 
-    metric: str
-    cell: Mapping[str, Any]
-    value: float | None
-    ci95: tuple[float, float] | None
-    n: int
-    unit: str
+    result: Result
     k: int | None = None
     name: str = ""
 
@@ -119,9 +115,9 @@ def load_reference(name: str | Path) -> Reference:
         if path.suffix != ".json" or not path.is_file():
             raise unknown("reference", name, known_references())
     try:
-        told = json_value(path.read_bytes())
-        rows = told["rows"]
-        top = {each: told[each] for each in ("id", "title", "source", "model", "notes")}
+        content = json_value(path.read_bytes())
+        rows = content["rows"]
+        top = {name: content[name] for name in ("id", "title", "source", "model", "notes")}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is no reference ({error!r}); it needs id, title, source, model, notes and rows"
@@ -152,9 +148,9 @@ def compare(reference: Reference, ours: Iterable[Ours]) -> list[Compared]:
 
 def _lines(row: Reported, figures: Sequence[Ours]) -> Iterator[Compared]:
     for metric in row.ours:
-        found = [each for each in figures if each.metric == metric and _answers(row, each)]
-        if any(each.value is not None for each in found):
-            yield from (_line(row, each) for each in found)
+        ours = [own for own in figures if own.result.metric == metric and _answers(row, own)]
+        if any(own.result.value is not None for own in ours):
+            yield from (_line(row, own) for own in ours)
             return
     yield _line(row, None)
 
@@ -162,19 +158,19 @@ def _lines(row: Reported, figures: Sequence[Ours]) -> Iterator[Compared]:
 def _answers(row: Reported, ours: Ours) -> bool:
     if row.k is not None and ours.k is not None and row.k != ours.k:
         return False
-    return all(_same(ours.cell.get(name), wanted) for name, wanted in row.cell.items())
+    return all(_same(ours.result.cell.get(name), wanted) for name, wanted in row.cell.items())
 
 
-def _same(found: Any, wanted: Any) -> bool:
-    if isinstance(wanted, float) and isinstance(found, int | float):
-        return round(found, 2) == round(wanted, 2)
-    return found == wanted
+def _same(own: Any, wanted: Any) -> bool:
+    if isinstance(wanted, float) and isinstance(own, int | float):
+        return round(own, 2) == round(wanted, 2)
+    return own == wanted
 
 
 def _line(row: Reported, ours: Ours | None) -> Compared:
-    cell = row.cell if ours is None else ours.cell
-    value = None if ours is None else ours.value
-    ci95 = None if ours is None or value is None else ours.ci95
+    cell = row.cell if ours is None else ours.result.cell
+    own = NO_DATA if ours is None else ours.result.estimate
+    value, ci95 = own.value, own.ci95
     return Compared(
         table=row.table,
         metric=row.metric,
@@ -184,7 +180,7 @@ def _line(row: Reported, ours: Ours | None) -> Compared:
         k=row.k if ours is None or ours.k is None else ours.k,
         ours=value,
         ci95=ci95,
-        n=0 if ours is None else ours.n,
+        n=own.n,
         theirs=row.value,
         spread=row.spread,
         difference=None if value is None else value - row.value,
@@ -256,7 +252,7 @@ def _markdown_table(lines: Sequence[Compared]) -> str:
     )
     rows = [head, ("---",) * len(head), *(_cells(line) for line in lines)]
     return "\n".join(
-        "| " + " | ".join(as_text(each) if each != "---" else each for each in row) + " |"
+        "| " + " | ".join(as_text(text) if text != "---" else text for text in row) + " |"
         for row in rows
     )
 

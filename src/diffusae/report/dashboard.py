@@ -6,21 +6,17 @@ specification is HEATMAP, over a table of the overview run, and the same heat ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
-from jaxtyping import UInt8
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from wandb_workspaces import expr
 
 from diffusae.evaluation.result import Result
+from diffusae.report.charts import TIME_LABEL
 from diffusae.report.knowledge import answers_of, by_task
-from diffusae.report.plots import TIME_LABEL
 from diffusae.report.tables import capital, plain, rows_of
 from diffusae.report.three_stages import Measure, controls_of, lines_of
 
@@ -101,7 +97,7 @@ class Dashboard:
         overview: the value of `overview` in the config of the one run that holds what is of no
             single cell.
         results: rows of results.json.
-        metrics: the metrics of `results` to show, in order.
+        metrics: the rows of `results` to show, by name, in order, with their titles.
         training: metrics of the cells' runs to show over training steps.
         galleries: names of captioned pictures in the cells' runs.
         interventions: rows of the three-stage table; none: nothing was evaluated.
@@ -112,7 +108,7 @@ class Dashboard:
     experiment: str
     overview: str
     results: Sequence[Result]
-    metrics: Sequence[str]
+    metrics: Mapping[str, str]
     training: Sequence[str]
     galleries: Sequence[str]
     interventions: Sequence[Result] = ()
@@ -147,7 +143,7 @@ def grid_rows(results: Sequence[Result], metric: str) -> list[list[Any]]:
     ]
 
 
-def curve_points(results: Sequence[Result], metrics: Sequence[str]) -> list[dict[str, float]]:
+def curve_points(results: Sequence[Result], metrics: Iterable[str]) -> list[dict[str, float]]:
     """For the overview run: one step for each t, from 1 to 0, with every metric of every block and
     conditioning.
     """
@@ -165,22 +161,13 @@ def line_name(block: str, conditioning: str) -> str:
     return f"{block} {conditioning}"
 
 
-def pixels(figure: Figure) -> UInt8[np.ndarray, "h w 3"]:
-    """A chart on white, to be shown as a picture."""
-    figure.set_facecolor("white")
-    figure.set_dpi(160)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
 def parts_of(shown: Dashboard) -> list[Part]:
     """The sections, in order."""
     summaries = {metric: wr.SummaryMetric(f"test/{metric}") for metric in shown.metrics}
     coordinates = [wr.Config(name) for name in ("t", "block", "conditioning")]
     columns = [
-        wr.ParallelCoordinatesPlotColumn(metric=each)
-        for each in (*coordinates, *summaries.values())
+        wr.ParallelCoordinatesPlotColumn(metric=axis)
+        for axis in (*coordinates, *summaries.values())
     ]
     parts = [
         Part(
@@ -191,10 +178,8 @@ def parts_of(shown: Dashboard) -> list[Part]:
             [
                 *(_heatmap(shown, metric) for metric in shown.metrics),
                 *(
-                    wr.MediaBrowser(
-                        title=title(metric), media_keys=[f"heatmap/{metric}"], num_columns=1
-                    )
-                    for metric in shown.metrics
+                    wr.MediaBrowser(title=title, media_keys=[f"heatmap/{metric}"], num_columns=1)
+                    for metric, title in shown.metrics.items()
                 ),
             ],
         ),
@@ -204,9 +189,9 @@ def parts_of(shown: Dashboard) -> list[Part]:
             False,
             [
                 wr.LinePlot(
-                    title=title(metric), x="t", y=_curves(shown.results, metric), title_x=TIME_LABEL
+                    title=title, x="t", y=_curves(shown.results, metric), title_x=TIME_LABEL
                 )
-                for metric in shown.metrics
+                for metric, title in shown.metrics.items()
             ],
         ),
         Part(
@@ -257,7 +242,7 @@ def parts_of(shown: Dashboard) -> list[Part]:
             [
                 *(
                     wr.ScatterPlot(
-                        title=title(metric),
+                        title=shown.metrics[metric],
                         x=wr.Config("t"),
                         y=summary,
                         legend_template="${config:block} ${config:conditioning}",
@@ -380,7 +365,10 @@ def knowledge_rows(results: Sequence[Result]) -> list[list[Any]]:
             best.row.figure.value,
             *(best.row.figure.ci95 or (None, None)),
             best.row.figure.n,
-            *(each and each.value for each in (answer.majority, answer.pixels, answer.random)),
+            *(
+                figure and figure.value
+                for figure in (answer.majority, answer.pixels, answer.random)
+            ),
             best.alike,
         ]
         for answer in answers_of(results)
@@ -400,16 +388,13 @@ def _cell(measure: Measure | None, method: str, *, difference: bool = False) -> 
 
 
 def _gallery(name: str) -> Any:
-    return wr.MediaBrowser(title=title(name.replace("/", ": ")), media_keys=[name], num_columns=1)
+    return wr.MediaBrowser(
+        title=capital(plain(name.replace("/", ": "))), media_keys=[name], num_columns=1
+    )
 
 
 def _before_after(name: str) -> bool:
     return name.startswith("before_after")
-
-
-def title(metric: str) -> str:
-    """A metric's name above its panels."""
-    return capital(plain(metric))
 
 
 def _heatmap(shown: Dashboard, metric: str) -> wr.CustomChart:
@@ -417,7 +402,7 @@ def _heatmap(shown: Dashboard, metric: str) -> wr.CustomChart:
     chart = wr.CustomChart.from_table(
         f"grid/{metric}",
         chart_fields={"line": COLUMNS[0], "t": "t", "value": "value"},
-        chart_strings={"title": title(metric), "scheme": "blues" if higher else "oranges"},
+        chart_strings={"title": shown.metrics[metric], "scheme": "blues" if higher else "oranges"},
     )
     chart.chart_name = f"{shown.entity}/{CHART}"
     return chart

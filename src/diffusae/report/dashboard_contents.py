@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from diffusae.activations.schema import Cell
 from diffusae.evaluation.result import Result, load_results
 from diffusae.files import atomic_write_json, remove_left_overs
+from diffusae.report import charts
 from diffusae.report.dashboard import (
     CHART,
     COLUMNS,
@@ -26,18 +28,17 @@ from diffusae.report.dashboard import (
     curve_points,
     grid_rows,
     knowledge_rows,
-    pixels,
     report_of,
     specifications,
     stage_rows,
-    title,
     workspace_of,
 )
-from diffusae.report.knowledge import by_task, knowledge_chart
-from diffusae.report.plots import grid_heatmap
+from diffusae.report.knowledge import by_task
+from diffusae.report.shown import Shown, Shows
 from diffusae.report.stamp import is_shown, stamp
-from diffusae.report.three_stage_chart import three_stage_chart
 from diffusae.report.three_stages import lines_of
+from diffusae.report.vega import pixels
+from diffusae.runs.settings import LoggerSettings
 from diffusae.runs.survey import finished_runs
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.runs.wandb_mode import mode_of
@@ -51,30 +52,34 @@ log = logging.getLogger(__name__)
 FILE = "wandb.json"
 
 
-def shown_results(study: Study) -> list[Result]:
-    """The rows of every finished evaluation of the autoencoders with the study's tag."""
+def shown_results(study: Study, metrics: Sequence[Shown]) -> tuple[list[Result], Shows]:
+    """The rows of every finished evaluation of the autoencoders with the study's tag, and how they
+    are shown.
+    """
     rows: list[Result] = []
+    made_by: dict[str, str] = {}
     for directory, record in finished_runs(study.directory / "evaluation", "*/*"):
         if record.stage == "evaluate":  # curves over t and other summaries are of no single cell
-            tag = study.cfg.sae.tag
-            found = load_results(directory / "results.json")
-            rows += [row for row in found if directory.name == f"{Cell(**row.cell).key}-{tag}"]
-    return rows
+            for row in load_results(directory / "results.json"):
+                if directory.name == f"{Cell(**row.cell).key}-{study.cfg.sae.tag}":
+                    rows.append(row)
+                    made_by[row.metric] = directory.parent.name
+    return rows, Shows(metrics, made_by)
 
 
 def shown_interventions(study: Study) -> list[Result]:
     """The rows of the three-stage table that are of the study's tag."""
-    there = finished_runs(study.directory / "evaluation" / THREE_STAGES, ".")
-    rows = [row for directory, _ in there for row in load_results(directory / "results.json")]
+    runs = finished_runs(study.directory / "evaluation" / THREE_STAGES, ".")
+    rows = [row for directory, _ in runs for row in load_results(directory / "results.json")]
     return [row for row in rows if row.details["tag"] == study.cfg.sae.tag]
 
 
 def shown_evaluations(study: Study) -> list[Evaluated]:
-    return [each for each in evaluated_interventions(study) if each.tag == study.cfg.sae.tag]
+    return [one for one in evaluated_interventions(study) if one.tag == study.cfg.sae.tag]
 
 
 def show_dashboard(study: Study, shown: Dashboard) -> bool:
-    settings = study.cfg.logger
+    settings = LoggerSettings.of(study.cfg)
     path = study.directory / "dashboard" / FILE
     online = mode_of(settings.mode, os.environ) == "online"
     if is_shown(path, shown.overview):
@@ -125,21 +130,29 @@ def _fill(overview: WandbMirror, shown: Dashboard) -> None:
         overview.log(point, step=step)
     for metric in shown.metrics:
         overview.table(f"grid/{metric}", COLUMNS, grid_rows(shown.results, metric))
-        drawn = pixels(grid_heatmap(shown.results, metric))
-        overview.panel(f"heatmap/{metric}", [(title(metric), drawn)])
+        drawn = pixels(charts.grid(shown.results, metric))
+        overview.panel(f"heatmap/{metric}", [(shown.metrics[metric], drawn)])
     if by_task(shown.results):
         overview.table(KNOWLEDGE_TABLE, KNOWLEDGE_COLUMNS, knowledge_rows(shown.results))
-        drawn = pixels(knowledge_chart(shown.results))
+        drawn = pixels(charts.knowledge(shown.results))
         overview.panel(KNOWLEDGE_FIGURE, [("Accuracy by task, reader and block", drawn)])
     if shown.interventions:
         overview.table(STAGES_TABLE, STAGES_COLUMNS, stage_rows(shown.interventions))
-        drawn = pixels(three_stage_chart(lines_of(shown.interventions)))
-        overview.panel(STAGES_FIGURE, [("Interventions by window", drawn)])
+        lines = lines_of(shown.interventions)
+        drawn = {name: charts.three_stages(lines, name) for name in ("success", "change")}
+        overview.panel(
+            STAGES_FIGURE,
+            [
+                (f"Interventions by window: {name}", pixels(chart))
+                for name, chart in drawn.items()
+                if chart is not None
+            ],
+        )
 
 
 def _built(shown: Dashboard, entity: str) -> dict[str, Any]:
-    there = replace(shown, entity=entity)
-    return {"workspace": workspace_of(there), "report": report_of(there)}
+    owned = replace(shown, entity=entity)
+    return {"workspace": workspace_of(owned), "report": report_of(owned)}
 
 
 def _where(path: Path, saved: dict[str, str] | None) -> str:

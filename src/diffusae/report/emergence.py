@@ -83,5 +83,5 @@ def curves_of(results: Iterable[Result]) -> list[Curve]:
             f"a row of {METRIC} is incomplete ({error!r}); make the report again"
         ) from error
     return sorted(
-        curves, key=lambda each: (each.tag, cell_order(each.block, 0.0, each.conditioning))
+        curves, key=lambda curve: (curve.tag, cell_order(curve.block, 0.0, curve.conditioning))
     )

@@ -136,32 +136,34 @@ def _target(run: ErasureRun, name: str, rows: Sequence[Mapping[str, Any]]) -> Ta
     ]
     tokens = [
         (
-            str(each["kind"]),
-            str(each["defence"]),
-            str(each["tokens"]),
-            float(each["start"]),
-            float(each["loss"]),
+            str(token["kind"]),
+            str(token["defence"]),
+            str(token["tokens"]),
+            float(token["start"]),
+            float(token["loss"]),
         )
-        for each in run.tokens
-        if each["target"] == name
+        for token in run.tokens
+        if token["target"] == name
     ]
     return Target(name, curves, lines, kinds, _variants(run.cell, rows), tokens)
 
 
 def _variants(own: str, rows: Iterable[Mapping[str, Any]]) -> list[Variant]:
-    found: dict[tuple[str, float], dict[str, Estimate]] = {}
+    by_variant: dict[tuple[str, float], dict[str, Estimate]] = {}
     for row in rows:
         wanted = (row["kind"], row["measure"]) in ((PLAIN, "found"), (OTHERS, "aligned"))
         if row["defence"] == OWN and wanted:
-            place = found.setdefault((str(row["variant"]), float(row["strength"])), {})
+            place = by_variant.setdefault((str(row["variant"]), float(row["strength"])), {})
             place[str(row["measure"])] = _figure(row)
     variants = [
-        Variant(name, strength, each.get("found", NO_DATA), each.get("aligned", NO_DATA))
-        for (name, strength), each in found.items()
+        Variant(name, strength, figures.get("found", NO_DATA), figures.get("aligned", NO_DATA))
+        for (name, strength), figures in by_variant.items()
     ]
-    if all(each.name == own for each in variants):
+    if all(variant.name == own for variant in variants):
         return []
-    return sorted(variants, key=lambda each: (each.name != own, each.name, each.strength))
+    return sorted(
+        variants, key=lambda variant: (variant.name != own, variant.name, variant.strength)
+    )
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, float, str, str]:

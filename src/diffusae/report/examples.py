@@ -39,24 +39,24 @@ def example_tables(examples: Sequence[Examples], book: PictureBook) -> list[Exam
     """The tables in the order: kind of edit, window, cell; the first of each kind is shown
     unfolded.
     """
-    edits = [*_EXAMPLES, *sorted({each.edit for each in examples} - set(_EXAMPLES))]
+    edits = [*_EXAMPLES, *sorted({shown.edit for shown in examples} - set(_EXAMPLES))]
     ordered = sorted(
         examples,
-        key=lambda each: (
-            edits.index(each.edit),
-            -each.bounds[0],
-            cell_order(each.blocks[0] if each.blocks else "", each.t, each.conditioning),
-            each.tag,
+        key=lambda shown: (
+            edits.index(shown.edit),
+            -shown.bounds[0],
+            cell_order(shown.blocks[0] if shown.blocks else "", shown.t, shown.conditioning),
+            shown.tag,
         ),
     )
     seen: set[str] = set()
-    found = []
-    for each in ordered:
+    tables = []
+    for shown in ordered:
         methods = list(
-            dict.fromkeys(picture.method for case in each.cases for picture in case.pictures)
+            dict.fromkeys(picture.method for case in shown.cases for picture in case.pictures)
         )
         lines = []
-        for case in each.cases:
+        for case in shown.cases:
             made = {picture.method: picture for picture in case.pictures}
             drawn = [
                 (
@@ -67,21 +67,21 @@ def example_tables(examples: Sequence[Examples], book: PictureBook) -> list[Exam
                 for method in methods
             ]
             lines.append((case.case, case.prompt, drawn))
-        place = f"{place_of(each.blocks, each.t, each.conditioning)} · {each.tag}"
-        found.append(
+        place = f"{place_of(shown.blocks, shown.t, shown.conditioning)} · {shown.tag}"
+        tables.append(
             ExampleTable(
-                each.edit,
-                edits.index(each.edit),
-                each.window,
+                shown.edit,
+                edits.index(shown.edit),
+                shown.window,
                 place,
-                each.edit not in seen,
+                shown.edit not in seen,
                 methods,
                 lines,
-                each.run,
+                shown.run,
             )
         )
-        seen.add(each.edit)
-    return found
+        seen.add(shown.edit)
+    return tables
 
 
 def _edited(picture: EditedPicture, case: str, book: PictureBook) -> Markup:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +17,12 @@ from diffusae.activations.reader import read_images
 from diffusae.activations.schema import Cell
 from diffusae.errors import UserError
 from diffusae.evaluation.result import Result, load_results
-from diffusae.labelling.labelled_pictures import caption_of
+from diffusae.labelling.class_labels import caption_of
+from diffusae.report.shown import Shown, Shows
 from diffusae.report.study import Concept, Run
 from diffusae.runs.disk import where_writable
 from diffusae.runs.record import RunRecord, signature
+from diffusae.runs.settings import LoggerSettings
 from diffusae.runs.survey import SurveyedRun
 from diffusae.study.study import Study
 from diffusae.summaries.emergence import STAGE as EMERGENCE
@@ -74,10 +76,11 @@ def in_order(runs: list[SurveyedRun]) -> list[SurveyedRun]:
 
 @dataclass(frozen=True)
 class Source:
-    """What sections gather from: a study, and all of its runs."""
+    """What sections gather from: a study, all of its runs, and how metrics are shown."""
 
     study: Study
     runs: list[SurveyedRun]
+    metrics: Sequence[Shown] = ()
 
     @cached_property
     def records(self) -> list[tuple[Path, RunRecord]]:
@@ -110,6 +113,17 @@ class Source:
             if record.stage == stage
             for result in load_results(directory / "results.json")
         ]
+
+    @property
+    def shows(self) -> Shows:
+        """How every row of an evaluation is shown."""
+        made_by = {
+            result.metric: directory.parent.name
+            for directory, record in self.records
+            if record.stage == "evaluate"
+            for result in load_results(directory / "results.json")
+        }
+        return Shows(self.metrics, made_by)
 
     @cached_property
     def manifest(self) -> Manifest | None:
@@ -147,7 +161,7 @@ class Source:
 
     def run_of(self, directory: Path) -> Run:
         """The run of one cell in a directory."""
-        logger = self.study.cfg.logger
+        logger = LoggerSettings.of(self.study.cfg)
         path = [logger.project, self.study.wandb_id(directory.name)]
         owner = [] if logger.entity is None else [logger.entity]
         mirrored = "" if logger.mode == "disabled" else "/".join([*owner, *path])

@@ -1,4 +1,4 @@
-"""Charts of metrics over the whole grid, and their titles."""
+"""Charts of metrics over the whole grid."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ from markupsafe import Markup
 
 from diffusae.evaluation.result import Result
 from diffusae.report import charts
-from diffusae.report.tables import capital, plain
 from diffusae.report.vega import ChartBook
-
-# How the names of global interventions end, after the factor that is changed.
-_GLOBAL = {"rose": "score rose", "reached": "target reached"}
-_TOGETHER = "_together"
 
 
 @dataclass(frozen=True)
@@ -39,17 +34,3 @@ def grid_charts(
         for metric, title in titles.items()
         if metric in known
     ]
-
-
-def intervention_titles(results: Sequence[Result]) -> dict[str, str]:
-    """Successes of interventions among the rows, in order of appearance, with their titles."""
-    titles = {}
-    for metric in dict.fromkeys(row.metric for row in results):
-        one = metric.removesuffix(_TOGETHER)
-        factor, _, ending = one.rpartition("_")
-        if metric == "spatial_success":
-            titles[metric] = "Spatial interventions: success"
-        elif ending in _GLOBAL and factor:
-            together = ", blocks together" if one != metric else ""
-            titles[metric] = f"{capital(plain(factor))}{together}: {_GLOBAL[ending]}"
-    return titles

@@ -1,4 +1,4 @@
-"""What blocks and moments know, as the report reads and draws it: accuracies by task and reader,
+"""What blocks and moments know, as the report reads it: accuracies by task and reader,
 and purity of latents.
 """
 
@@ -7,37 +7,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import matplotlib
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Drawing
-from matplotlib.lines import Line2D
-
 from diffusae.errors import UserError
 from diffusae.evaluation.result import Estimate, Result
-from diffusae.report.plots import TIME_LABEL
-from diffusae.report.style import BASELINE_LINES, INK, LINES, MUTED, STYLE, block_colours
-from diffusae.report.tables import (
-    Row,
-    blocks_of,
-    capital,
-    conditionings_of,
-    number,
-    plain,
-    rows_of,
-    times_of,
-)
+from diffusae.report.tables import Row, number, plain, rows_of
 
 PREFIX = "accuracy_"
-_ENTROPY, _SIGMA = "label_entropy_", "sigma_label_"
 READERS = {
     "updates": "linear probe, updates",
     "codes": "linear probe, SAE codes",
     "diff_c": "Diff-C, updates",
 }
-_PIXELS, _MAJORITY = (0, (6, 1.5)), BASELINE_LINES[0]
-_RANDOM = (0, (1, 1))
-_PANEL = (1.85, 1.5)
 
 
 @dataclass(frozen=True)
@@ -79,7 +58,8 @@ class Answer:
     def leading(self) -> tuple[str, Best]:
         """The reader that is best on the tuning pictures, and its cell."""
         return max(
-            self.best.items(), key=lambda each: float(each[1].row.details.get("tune_accuracy", 0.0))
+            self.best.items(),
+            key=lambda reader: float(reader[1].row.details.get("tune_accuracy", 0.0)),
         )
 
     @property
@@ -90,7 +70,9 @@ class Answer:
         row = self.leading[1].row
         rivals = {"majority": self.majority, "pixels": self.pixels, "random weights": self.random}
         return [
-            name for name, each in rivals.items() if each is not None and row.clears(each) is False
+            name
+            for name, rival in rivals.items()
+            if rival is not None and row.clears(rival) is False
         ]
 
     @property
@@ -110,7 +92,7 @@ def by_task(results: Iterable[Result]) -> dict[str, dict[str, list[Row]]]:
         UserError: a row that lacks a field.
     """
     results = list(results)
-    found: dict[str, dict[str, list[Row]]] = {}
+    by_reader: dict[str, dict[str, list[Row]]] = {}
     for metric in dict.fromkeys(row.metric for row in results):
         if metric.startswith(PREFIX):
             rows = rows_of(results, metric)
@@ -120,35 +102,20 @@ def by_task(results: Iterable[Result]) -> dict[str, dict[str, list[Row]]]:
                 raise UserError(
                     f"a row of {metric} is incomplete ({error!r}); evaluate this cell again"
                 ) from error
-            found.setdefault(task, {})[reader] = rows
-    return found
-
-
-def knowledge_metrics(results: Iterable[Result]) -> set[str]:
-    """The metrics among the rows whose tables stand in the section of knowledge."""
-    return {
-        metric for row in results if (metric := row.metric).startswith((PREFIX, _ENTROPY, _SIGMA))
-    }
-
-
-def purity_titles(results: Iterable[Result]) -> dict[str, str]:
-    """The heat maps of purity: the entropy of every task."""
-    metrics = dict.fromkeys(row.metric for row in results)
-    return {
-        metric: f"{capital(plain(metric.removeprefix(_ENTROPY)))} of a latent's top pictures: bits"
-        for metric in metrics
-        if metric.startswith(_ENTROPY)
-    }
+            by_reader.setdefault(task, {})[reader] = rows
+    return by_reader
 
 
 def answers_of(results: Iterable[Result]) -> list[Answer]:
     """One answer a task that has data."""
     answers = []
     for task, readers in by_task(results).items():
-        best = {name: found for name, rows in readers.items() if (found := _best(rows)) is not None}
+        best = {
+            name: chosen for name, rows in readers.items() if (chosen := _best(rows)) is not None
+        }
         if not best:
             continue
-        rows = [row for each in readers.values() for row in each]
+        rows = [row for of_reader in readers.values() for row in of_reader]
         first = next(iter(best.values())).row
         answers.append(
             Answer(
@@ -159,11 +126,11 @@ def answers_of(results: Iterable[Result]) -> list[Answer]:
                 pixels=first.baselines.get("pixels"),
                 random=max(
                     (
-                        each
+                        figure
                         for row in rows
-                        if (each := row.baselines.get("random_weights")) and each.value
+                        if (figure := row.baselines.get("random_weights")) and figure.value
                     ),
-                    key=lambda each: each.value or 0.0,
+                    key=lambda figure: figure.value or 0.0,
                     default=None,
                 ),
                 best=best,
@@ -184,117 +151,3 @@ def _best(rows: Sequence[Row]) -> Best | None:
         for row in known
     )
     return Best(best, alike, len(known))
-
-
-def knowledge_chart(results: Iterable[Result]) -> Drawing:
-    """Accuracy against t: a column a task, a line of panels a reader, a colour a block, with
-    intervals and baselines.
-
-    Raises:
-        UserError: no accuracies.
-    """
-    tasks = by_task(results)
-    if not tasks:
-        raise UserError(
-            "there are no accuracies to draw; run `diffusae evaluate evaluation=knowledge`"
-        )
-    readers = [name for name in READERS if any(name in each for each in tasks.values())]
-    rows = [row for each in tasks.values() for found in each.values() for row in found]
-    blocks, times = blocks_of(row.block for row in rows), times_of(row.t for row in rows)
-    colours = block_colours(blocks)
-    with matplotlib.rc_context(STYLE):
-        left, right, gap, between, top, bottom = 0.78, 0.1, 0.14, 0.2, 0.62, 0.45
-        width = left + len(tasks) * _PANEL[0] + (len(tasks) - 1) * gap + right
-        height = top + len(readers) * _PANEL[1] + (len(readers) - 1) * between + bottom
-        figure = Drawing(figsize=(width, height))
-        axes = figure.subplots(len(readers), len(tasks), sharex=True, sharey=True, squeeze=False)
-        figure.subplots_adjust(
-            left=left / width,
-            right=1 - right / width,
-            top=1 - top / height,
-            bottom=bottom / height,
-            wspace=gap / _PANEL[0],
-            hspace=between / _PANEL[1],
-        )
-        for column, (task, found) in enumerate(tasks.items()):
-            axes[0, column].set_title(task)
-            for line, reader in enumerate(readers):
-                _draw_panel(axes[line, column], found.get(reader, []), colours)
-        for line, reader in enumerate(readers):
-            axes[line, 0].set_ylabel(READERS[reader].replace(", ", "\n"))
-        for panel in axes[-1]:
-            panel.set_xlabel(TIME_LABEL if len(tasks) == 1 else "t")
-        pad = 0.05 * (times[0] - times[-1]) or 0.5
-        axes[0, 0].set_xlim(times[0] + pad, times[-1] - pad)
-        axes[0, 0].set_ylim(0, 1.03)
-        axes[0, 0].set_xticks([t for t in (1.0, 0.5, 0.0) if times[-1] <= t <= times[0]] or times)
-        figure.legend(
-            handles=_handles(rows, colours),
-            loc="upper left",
-            bbox_to_anchor=(left / width, 1),
-            ncols=12,
-            borderpad=0,
-            columnspacing=1.2,
-            handlelength=1.8,
-        )
-    return figure
-
-
-def _draw_panel(panel: Axes, rows: Sequence[Row], colours: Mapping[str, str]) -> None:
-    for name, style in (("pixels", _PIXELS), ("majority", _MAJORITY)):
-        level = next((each.value for row in rows if (each := row.baselines.get(name))), None)
-        if level is not None:
-            panel.axhline(level, color=MUTED, linewidth=0.9, linestyle=style)
-    for block in blocks_of(row.block for row in rows):
-        for conditioning in conditionings_of(row.conditioning for row in rows):
-            line = [row for row in rows if (row.block, row.conditioning) == (block, conditioning)]
-            if line:
-                _draw_line(panel, line, colours[block], conditioning)
-
-
-def _draw_line(panel: Axes, rows: Sequence[Row], colour: str, conditioning: str) -> None:
-    def values(figures: Sequence[Estimate | None]) -> list[float]:
-        return [np.nan if each is None or each.value is None else each.value for each in figures]
-
-    times = [row.t for row in rows]
-    ends = [row.figure.ci95 or (np.nan, np.nan) for row in rows]
-    panel.fill_between(
-        times,
-        [low for low, _ in ends],
-        [high for _, high in ends],
-        color=colour,
-        alpha=0.13,
-        linewidth=0,
-    )
-    # The only branch of a study is drawn whole, whichever it is.
-    style = LINES.get(conditioning, ":") if conditioning == "cond" else "-"
-    panel.plot(
-        times,
-        values([row.figure for row in rows]),
-        color=colour,
-        linewidth=1.6,
-        linestyle=style,
-        marker="o" if conditioning != "cond" else "s",
-        markersize=2.8,
-    )
-    random = values([row.baselines.get("random_weights") for row in rows])
-    if np.isfinite(random).any():
-        panel.plot(times, random, color=colour, linewidth=1.0, linestyle=_RANDOM, alpha=0.8)
-
-
-def _handles(rows: Sequence[Row], colours: Mapping[str, str]) -> list[Line2D]:
-    handles = [
-        Line2D([], [], color=colour, linewidth=1.8, marker="o", markersize=3, label=block)
-        for block, colour in colours.items()
-    ]
-    shown = {name for row in rows for name in row.baselines}
-    for name, style, colour, label in (
-        ("random_weights", _RANDOM, INK, "random weights"),
-        ("pixels", _PIXELS, MUTED, "pixels"),
-        ("majority", _MAJORITY, MUTED, "majority class"),
-    ):
-        if name in shown:
-            handles.append(
-                Line2D([], [], color=colour, linewidth=1.0, linestyle=style, label=label)
-            )
-    return handles

@@ -20,7 +20,7 @@ def as_text(value: Any) -> Markup:
     if isinstance(value, Markup):
         return value
     line = "".join(
-        each if each.isprintable() else " " for each in " ".join(str(_flat(value)).split())
+        letter if letter.isprintable() else " " for letter in " ".join(str(_flat(value)).split())
     )
     if len(line) > MOST:
         line = line[:MOST] + " ..."
@@ -31,7 +31,7 @@ def as_text(value: Any) -> Markup:
 
 def _flat(value: Any) -> Any:
     if isinstance(value, list | tuple):
-        return ", ".join(str(_flat(each)) for each in value)
+        return ", ".join(str(_flat(entry)) for entry in value)
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_flat(each)}" for name, each in value.items())
+        return ", ".join(f"{name} {_flat(entry)}" for name, entry in value.items())
     return value

@@ -15,7 +15,6 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from diffusae.evaluation.result import Result
 from diffusae.files import atomic_path
 from diffusae.masking import masked
 from diffusae.report import tables, vega
@@ -35,13 +34,12 @@ from diffusae.report.sections import (
     pictures,
     prompts,
     quality,
-    section_of,
     steering,
 )
-from diffusae.report.study import Study
+from diffusae.report.study import FinishedStudy
 from diffusae.report.style import block_colours
 from diffusae.report.three_stages import signed, window_text
-from diffusae.report.verdicts import finding_of
+from diffusae.report.verdicts import Verdict, case_of, finding_of, judged
 
 HERE = Path(__file__).parent
 HEAVY = 12 * 2**20
@@ -67,15 +65,15 @@ SECTIONS = [
 logger = logging.getLogger(__name__)
 
 
-def page_of(source: Source) -> Study:
+def page_of(source: Source) -> FinishedStudy:
     """All that the page shows of a study."""
     fields: dict[str, object] = {}
     for section in SECTIONS:
         fields |= section.gather(source)
-    return Study(name=source.study.name, model=source.study.cfg.model.name, **fields)  # type: ignore[arg-type]
+    return FinishedStudy(name=source.study.name, model=source.study.cfg.model.name, **fields)  # type: ignore[arg-type]
 
 
-def render_page(study: Study) -> str:
+def render_page(study: FinishedStudy) -> str:
     """The whole page as HTML. The same study gives the same text.
 
     Raises:
@@ -85,12 +83,12 @@ def render_page(study: Study) -> str:
     books = Books(PictureBook(), vega.ChartBook())
     views = {section: section.view(study, books) for section in SECTIONS}
     shown = [section for section in SECTIONS if views[section] is not None]
-    by_section = _tables(study.results, shown)
+    by_section = _tables(study, shown)
     shared = {
         "study": study,
         "anchors": {section.name for section in shown},
         "block_colours": block_colours(
-            tables.blocks_of(each.block for each in (*study.concepts, *study.pure))
+            tables.blocks_of(concept.block for concept in (*study.concepts, *study.pure))
         ),
     }
     rendered = [
@@ -104,7 +102,11 @@ def render_page(study: Study) -> str:
         )
         for section in shown
     ]
-    verdicts = [verdict for section in SECTIONS for verdict in section.verdicts(study)]
+    verdicts = [
+        verdict
+        for section in SECTIONS
+        for verdict in (*section.verdicts(study), *_claims(study, section.name))
+    ]
     page = environment.get_template("page.html.j2").render(
         **shared,
         asks=_asks(study),
@@ -122,17 +124,28 @@ def render_page(study: Study) -> str:
     )
 
 
-def _tables(
-    results: Sequence[Result], shown: Sequence[Section]
-) -> dict[str, list[tables.MetricTable]]:
-    """The table of every metric, by the name of the section that shows it."""
-    found: dict[str, list[tables.MetricTable]] = {section.name: [] for section in shown}
-    for table in tables.metric_tables(results):
-        found[section_of(table.metric, shown)].append(table)
-    return found
+def _tables(study: FinishedStudy, shown: Sequence[Section]) -> dict[str, list[tables.MetricTable]]:
+    """The tables of all metrics, by the name of the section that shows them: "grid", which is
+    always there, where their own section is not.
+    """
+    by_section: dict[str, list[tables.MetricTable]] = {section.name: [] for section in shown}
+    for table in tables.metric_tables(study.results, study.shows):
+        section = study.shows.section(table.metric)
+        by_section[section if section in by_section else "grid"].append(table)
+    return by_section
 
 
-def _asks(study: Study) -> str:
+def _claims(study: FinishedStudy, section: str) -> list[Verdict]:
+    """What the results say of the claims of a section's metrics."""
+    return [
+        judged(claim, section, map(case_of, tables.rows_of(study.results, row)))
+        for metric in study.shows.metrics
+        if metric.section == section
+        for row, claim in metric.claims.items()
+    ]
+
+
+def _asks(study: FinishedStudy) -> str:
     """What the study asks, for the words at the top."""
     metrics = {row.metric for row in study.results}
     if "composition" in metrics:
@@ -165,7 +178,7 @@ def _environment() -> Environment:
     return environment
 
 
-def write_report(path: Path | str, study: Study) -> None:
+def write_report(path: Path | str, study: FinishedStudy) -> None:
     """Write the page to `path` (index.html), atomically; a page above 12 MB gets a warning."""
     page = render_page(study).encode()
     if len(page) > HEAVY:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from diffusae.errors import UserError
 from diffusae.evaluation.result import Result
+from diffusae.report.shown import Shows
 
 PredictionKey = tuple[str, str, float, str]
 """(block, conditioning, t, noun)"""
@@ -287,7 +288,7 @@ class RunRow:
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class FinishedStudy:
     """All that the page shows. Whatever is empty is shown as "no data".
 
     Attributes:
@@ -299,7 +300,7 @@ class Study:
         contact_sheet: generated pictures, to judge the model by eye, or those that were given to
             it.
         given: whether the pictures were given to the model, not made by it.
-        results: of all metrics and cells.
+        results: of all metrics and cells. shows: how these are shown.
         emergence: the curves over t, as `diffusae.evaluation.emergence.emergence_result` makes
             them.
         three_stages: the three-stage table, as `diffusae.summaries.three_stages` makes it.
@@ -320,6 +321,7 @@ class Study:
     contact_sheet: Sequence[Picture] = ()
     given: bool = False
     results: Sequence[Result] = ()
+    shows: Shows = field(default_factory=Shows)
     emergence: Sequence[Result] = ()
     three_stages: Sequence[Result] = ()
     claims: Sequence[Mapping[str, Any]] = ()

@@ -10,6 +10,7 @@ from typing import Any
 
 from diffusae.errors import UserError
 from diffusae.evaluation.result import Estimate, Result
+from diffusae.report.shown import Shows
 
 NO_DATA = "no data"
 _BLOCKS = ("down", "mid", "up")
@@ -83,9 +84,9 @@ class Row:
         reach) and probes (what a reader reaches that was shown the labels).
         """
         return {
-            name: each
-            for name, each in self.baselines.items()
-            if not name.endswith(("ceiling", "probe")) and each.value is not None
+            name: baseline
+            for name, baseline in self.baselines.items()
+            if not name.endswith(("ceiling", "probe")) and baseline.value is not None
         }
 
     @property
@@ -93,7 +94,7 @@ class Row:
         """The rivals that are not cleared; None where nothing can be said."""
         if self.figure.ci95 is None or not self.rivals:
             return None
-        return [name for name, each in self.rivals.items() if not self.clears(each)]
+        return [name for name, baseline in self.rivals.items() if not self.clears(baseline)]
 
 
 def lead(own: Estimate, baseline: Estimate, *, higher_is_better: bool) -> float | None:
@@ -170,9 +171,10 @@ def main_block(names: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class MetricTable:
-    """A metric's rows with all that is known of each, as the page prints it."""
+    """All rows of one name, as the page prints them; `asks` is the question of their metric."""
 
     metric: str
+    asks: str
     unit: str
     higher_is_better: bool
     baselines: list[str]
@@ -184,14 +186,15 @@ class MetricTable:
         return any(row.details for row in self.rows)
 
 
-def metric_tables(results: Sequence[Result]) -> list[MetricTable]:
-    """One table a metric, in the order in which the metrics first appear."""
+def metric_tables(results: Sequence[Result], shows: Shows | None = None) -> list[MetricTable]:
+    """One table a name of rows, in the order in which the names first appear."""
     tables = []
     for metric in dict.fromkeys(result.metric for result in results):
         rows = rows_of(results, metric)
         names = list(dict.fromkeys(name for row in rows for name in row.baselines))
-        first = rows[0].result
-        tables.append(MetricTable(metric, first.unit, first.higher_is_better, names, rows))
+        first, shown = rows[0].result, shows.of(metric) if shows else None
+        asks = shown.title if shown else ""
+        tables.append(MetricTable(metric, asks, first.unit, first.higher_is_better, names, rows))
     return tables
 
 

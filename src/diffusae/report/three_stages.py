@@ -96,7 +96,7 @@ def lines_of(results: Iterable[Result]) -> list[Line]:
     Raises:
         UserError: a row that lacks a field.
     """
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    lines: dict[tuple[Any, ...], dict[str, Any]] = {}
     try:
         for row in results:
             cell, details = row.cell, row.details
@@ -112,7 +112,7 @@ def lines_of(results: Iterable[Result]) -> list[Line]:
                 "conditioning": str(cell["conditioning"]),
                 "tag": str(details["tag"]),
             }
-            line = found.setdefault(
+            line = lines.setdefault(
                 tuple(place.values()), {**place, "strengths": {}, "measures": {}}
             )
             line["strengths"] = line["strengths"] or details.get("strengths", {})
@@ -122,7 +122,8 @@ def lines_of(results: Iterable[Result]) -> list[Line]:
                 own=row.estimate,
                 controls=row.baselines,
                 differences={
-                    name: Estimate.from_json(each) for name, each in details["differences"].items()
+                    name: Estimate.from_json(difference)
+                    for name, difference in details["differences"].items()
                 },
                 standing=details["standing"],
                 chance=details["chance"],
@@ -132,13 +133,13 @@ def lines_of(results: Iterable[Result]) -> list[Line]:
             f"a row of the three-stage table is incomplete ({error!r}); make the report again"
         ) from error
     return sorted(
-        (Line(**line) for line in found.values()),
-        key=lambda each: (
-            -each.bounds[0],
-            place_in(EDITS, each.edit),
-            each.together,
-            cell_order(each.block, each.t, each.conditioning),
-            each.tag,
+        (Line(**line) for line in lines.values()),
+        key=lambda line: (
+            -line.bounds[0],
+            place_in(EDITS, line.edit),
+            line.together,
+            cell_order(line.block, line.t, line.conditioning),
+            line.tag,
         ),
     )
 
@@ -150,7 +151,9 @@ def window_text(bounds: tuple[float, float]) -> str:
 
 def controls_of(lines: Iterable[Line]) -> list[str]:
     """The controls of any line, in order."""
-    names = {name for line in lines for each in line.measures.values() for name in each.controls}
+    names = {
+        name for line in lines for measure in line.measures.values() for name in measure.controls
+    }
     return sorted(names, key=lambda name: place_in(CONTROLS, name))
 
 
@@ -174,13 +177,13 @@ def verdicts_of(claims: Iterable[Mapping[str, Any]]) -> list[Verdict]:
     try:
         return [
             Verdict(
-                each["window"],
-                each["text"],
-                each["holds"],
-                _verdict(each),
-                [_evidence(cell) for cell in each["cells"]],
+                claim["window"],
+                claim["text"],
+                claim["holds"],
+                _verdict(claim),
+                [_evidence(cell) for cell in claim["cells"]],
             )
-            for each in claims
+            for claim in claims
         ]
     except (KeyError, TypeError) as error:
         raise UserError(f"a claim is incomplete ({error!r}); make the report again") from error
@@ -192,9 +195,11 @@ def _verdict(claim: Mapping[str, Any]) -> str:
         return "not evaluated"
     counts = [sum(cell["rises"] is state for cell in cells) for state in (True, False, None)]
     words = ("above the controls", "not above them", "undecided")
-    told = ", ".join(f"{count} {word}" for count, word in zip(counts, words, strict=True) if count)
+    counted = ", ".join(
+        f"{count} {word}" for count, word in zip(counts, words, strict=True) if count
+    )
     head = {True: "holds", False: "does not hold", None: "undecided"}[claim["holds"]]
-    return f"{head} ({len(cells)} cell{'s' if len(cells) > 1 else ''}: {told})"
+    return f"{head} ({len(cells)} cell{'s' if len(cells) > 1 else ''}: {counted})"
 
 
 def _evidence(cell: Mapping[str, Any]) -> str:
@@ -204,11 +209,11 @@ def _evidence(cell: Mapping[str, Any]) -> str:
         return f"{place}: {NO_DATA}"
     against = [
         (
-            f"{signed(Estimate.from_json(each))} over {plain(name)}"
-            if each is not None
+            f"{signed(Estimate.from_json(difference))} over {plain(name)}"
+            if difference is not None
             else f"not compared with {plain(name)}"
         )
-        for name, each in cell["differences"].items()
+        for name, difference in cell["differences"].items()
     ]
     return f"{place}: {text_of(own, 2)}, n = {own.n}; {', '.join(against)}"
 

@@ -7,11 +7,15 @@ never in an expression, and the JSON cannot end the script element that holds it
 
 from __future__ import annotations
 
+import io
 import json
 from functools import cache
 from typing import Any
 
+import numpy as np
+from jaxtyping import UInt8
 from markupsafe import Markup
+from PIL import Image
 
 
 class ChartBook:
@@ -54,9 +58,14 @@ def library() -> str:
 
 
 def png(chart: Any, *, scale: float = 1.5) -> bytes:
-    """The chart as a PNG on white, for the documentation."""
+    """The chart as a PNG on white, for W&B and the documentation."""
     import vl_convert
 
     return vl_convert.vegalite_to_png(
         chart.properties(background="white").to_dict(), scale=scale, allowed_base_urls=[]
     )
+
+
+def pixels(chart: Any) -> UInt8[np.ndarray, "h w 3"]:
+    """The pixels of that PNG."""
+    return np.asarray(Image.open(io.BytesIO(png(chart))).convert("RGB"))

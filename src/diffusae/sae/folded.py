@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffusae.errors import UserError, together
 from diffusae.sae.autoencoder import SparseAutoencoder
-from diffusae.sae.sparsity import BatchTopK, JumpReLU, Sparsity, TopK
+from diffusae.sae.sparsity import Sparsity
 
 CodeUnits = Literal["data", "scaled"]
 
@@ -77,9 +77,10 @@ def fold(sae: SparseAutoencoder) -> Folded:
     wide = {name: tensor.detach().cpu().double() for name, tensor in sae.state_dict().items()}
     scale, W_dec = wide["input_scale"], wide["W_dec"] * wide["input_scale"]
     gains = W_dec.norm(dim=1)
-    compares = isinstance(sae.sparsity, TopK) and not isinstance(sae.sparsity, BatchTopK)
     # The rows of a trained decoder have unit norm only to rounding.
-    in_data_units = not compares or torch.allclose(gains, gains.mean(), rtol=1e-5, atol=0)
+    in_data_units = not sae.sparsity.compares or torch.allclose(
+        gains, gains.mean(), rtol=1e-5, atol=0
+    )
     factors = gains if in_data_units else torch.ones_like(gains)
     dtype = sae.W_dec.dtype
     return Folded(
@@ -87,26 +88,9 @@ def fold(sae: SparseAutoencoder) -> Folded:
         b_enc=(factors * wide["b_enc"]).to(dtype),
         W_dec=(F.normalize(W_dec, dim=1) if in_data_units else W_dec).to(dtype),
         b_dec=(wide["b"] * scale + wide["input_shift"]).to(dtype),
-        sparsity=_in_use(sae.sparsity, factors),
+        sparsity=sae.sparsity.in_use(factors),
         code_units="data" if in_data_units else "scaled",
     )
-
-
-def _in_use(sparsity: Sparsity, factors: Float[Tensor, " d_sae"]) -> Sparsity:
-    """What the sparsity does outside training, as TopK, ReLU or JumpReLU, for pre-activations times
-    `factors`.
-    """
-    if isinstance(sparsity, BatchTopK | JumpReLU):
-        return jump_relu(factors * sparsity.threshold.detach().cpu())
-    return TopK(sparsity.k) if isinstance(sparsity, TopK) else sparsity
-
-
-@torch.no_grad()
-def jump_relu(thresholds: Float[Tensor, " d_sae"]) -> JumpReLU:
-    """A JumpReLU with these thresholds; one below 0 counts as 0, since a code is never below 0."""
-    sparsity = JumpReLU(len(thresholds), l0=0.0)
-    sparsity.threshold.data = thresholds.clamp(min=0).float()
-    return sparsity
 
 
 @torch.no_grad()

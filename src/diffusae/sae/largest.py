@@ -54,17 +54,17 @@ def largest(
         if torch.get_num_threads() <= FEW_THREADS:
             columns = _columns_of_largest(integers, k).long()
             return values.gather(-1, columns), columns
-        found, indices = largest(integers, k)
-        return found.view(torch.bfloat16), indices
+        best_values, indices = largest(integers, k)
+        return best_values.view(torch.bfloat16), indices
     groups = _groups(values.shape[-1], k)
     if groups is None:
-        found = torch.topk(values, k, dim=-1, sorted=False)
-        return found.values, found.indices
+        best_values = torch.topk(values, k, dim=-1, sorted=False)
+        return best_values.values, best_values.indices
     _, best = largest(_maxima(values, groups), k)
     columns = _members(best, groups)
-    found = torch.topk(values.gather(-1, columns), k, dim=-1, sorted=False)
+    best_values = torch.topk(values.gather(-1, columns), k, dim=-1, sorted=False)
     # Places among the members -> columns of the row.
-    return found.values, columns.gather(-1, found.indices)
+    return best_values.values, columns.gather(-1, best_values.indices)
 
 
 def _columns_of_largest(values: Int[Tensor, "... d"], k: int) -> Int[Tensor, "... k"]:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from diffusae.errors import UserError, unknown
 from diffusae.files import atomic_path, atomic_write_json
-from diffusae.sae.folded import Folded, jump_relu
+from diffusae.sae.folded import Folded
 from diffusae.sae.foreign_files import (
     CONFIG_NAME,
     read_config,
@@ -34,25 +34,31 @@ version 6.
 """
 _TENSORS = {"W_enc": 2, "W_dec": 2, "b_enc": 1, "b_dec": 1}
 """Name -> axes."""
-_ARCHITECTURES: Mapping[type[Sparsity], str] = {
-    TopK: "topk",
-    ReLU: "standard",
-    JumpReLU: "jumprelu",
-}
+_ARCHITECTURES = {TopK.name: "topk", ReLU.name: "standard", JumpReLU.name: "jumprelu"}
 _TRAINED_ONLY = ("batchtopk", "matryoshka_batchtopk")
 """What SAELens has in its training checkpoints alone: for use it writes them as `jumprelu`."""
 
 
 def write(directory: Path, folded: Folded, metadata: Mapping[str, Any]) -> None:
-    """Write both files, atomically, the configuration last; `metadata` is any JSON object."""
+    """Write both files, atomically, the configuration last; `metadata` is any JSON object.
+
+    Raises:
+        UserError: a sparsity of a plug-in, before anything is written.
+    """
+    sparsity = folded.sparsity
+    if sparsity.name not in _ARCHITECTURES:
+        raise UserError(
+            f"sae_lens knows no sparsity {sparsity.name}, only what is {', '.join(_ARCHITECTURES)}"
+            " in use; diffusae's own files hold it"
+        )
     tensors = {name: getattr(folded, name) for name in _TENSORS} | {"W_enc": folded.W_enc.T}
-    if isinstance(folded.sparsity, JumpReLU):
-        tensors["threshold"] = folded.sparsity.threshold.detach().to(folded.b_enc.dtype)
+    for name, learnt in sparsity.state_dict().items():  # the thresholds of a JumpReLU
+        tensors[name] = learnt.to(folded.b_enc.dtype)
     with atomic_path(directory / WEIGHTS_NAME) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
     d_sae, d_in = folded.W_dec.shape
     config = {
-        "architecture": _ARCHITECTURES[type(folded.sparsity)],
+        "architecture": _ARCHITECTURES[sparsity.name],
         "d_in": d_in,
         "d_sae": d_sae,
         "dtype": str(folded.W_dec.dtype).removeprefix("torch."),
@@ -66,8 +72,8 @@ def write(directory: Path, folded: Folded, metadata: Mapping[str, Any]) -> None:
             **metadata,
         },
     }
-    if isinstance(folded.sparsity, TopK):
-        config |= {"k": folded.sparsity.k, "rescale_acts_by_decoder_norm": False}
+    if sparsity.name == TopK.name:
+        config |= {**sparsity.config(), "rescale_acts_by_decoder_norm": False}
     atomic_write_json(directory / CONFIG_NAME, config)
 
 
@@ -101,7 +107,7 @@ def read(directory: Path) -> Folded:
     if architecture == "topk":
         sparsity = TopK(whole_number(config, "k"))
     elif architecture == "jumprelu":
-        sparsity = jump_relu(tensors["threshold"])
+        sparsity = JumpReLU.with_thresholds(tensors["threshold"])
     plain = Folded(
         W_enc, b_enc, W_dec, b_dec, sparsity
     )  # shapes are checked before anything is computed

@@ -26,7 +26,7 @@ def write(directory: Path, folded: Folded, metadata: Mapping[str, Any]) -> None:
     Raises:
         UserError: a sparsity other than TopK, before anything is written.
     """
-    if not isinstance(folded.sparsity, TopK):
+    if folded.sparsity.name != TopK.name:
         raise UserError(
             "eai_sparsify knows topk and matryoshka only, this SAE in use is"
             f" {folded.sparsity.name}; choose format=sae_lens"
@@ -40,7 +40,7 @@ def write(directory: Path, folded: Folded, metadata: Mapping[str, Any]) -> None:
         "expansion_factor": max(1, d_sae // d_in),
         "normalize_decoder": folded.code_units == "data",
         "num_latents": d_sae,
-        "k": folded.sparsity.k,
+        "k": folded.sparsity.config()["k"],
         "multi_topk": False,
         "skip_connection": False,
         "transcode": False,

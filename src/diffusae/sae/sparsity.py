@@ -63,6 +63,8 @@ class Sparsity(nn.Module, ABC):
     name: ClassVar[str]
     by_row: ClassVar[bool] = True
     """Whether the codes of a row depend on that row alone, in training too."""
+    compares: ClassVar[bool] = False
+    """Whether a latent's code in use depends on the pre-activations of the others."""
 
     @abstractmethod
     def forward(self, pre_activations: Float[Tensor, "... d_sae"]) -> Codes:
@@ -85,6 +87,12 @@ class Sparsity(nn.Module, ABC):
     def project(self) -> None:
         """Bring learnt values back into their range; called after every step."""
 
+    def in_use(self, factors: Float[Tensor, " d_sae"]) -> Sparsity:
+        """What this sparsity does outside training, as `TopK`, `ReLU` or `JumpReLU` where one of
+        them does the same, for pre-activations times `factors` (above 0).
+        """
+        return self
+
     @abstractmethod
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON values."""
@@ -99,6 +107,7 @@ class TopK(Sparsity):
     """
 
     name = "topk"
+    compares = True
     prefixes: tuple[int, ...] = ()
     """Lengths of the prefixes of latents that must reconstruct by themselves, rising."""
 
@@ -149,6 +158,9 @@ class TopK(Sparsity):
     def check(self, d_sae: int) -> None:
         together(top_k_faults(k=self.k, latents=d_sae))
 
+    def in_use(self, factors: Float[Tensor, " d_sae"]) -> Sparsity:
+        return TopK(self.k)
+
     def config(self) -> dict[str, Any]:
         return {"k": self.k}
 
@@ -189,6 +201,7 @@ class BatchTopK(TopK):
 
     name = "batchtopk"
     by_row = False
+    compares = False
     threshold: Tensor
     batches: Tensor
 
@@ -271,6 +284,9 @@ class BatchTopK(TopK):
         followed = self.threshold.lerp(least.to(self.threshold), rate)
         self.threshold.copy_(torch.where(some, followed, self.threshold))
         self.batches += some
+
+    def in_use(self, factors: Float[Tensor, " d_sae"]) -> Sparsity:
+        return JumpReLU.with_thresholds(factors * self.threshold.detach().cpu())
 
     def config(self) -> dict[str, Any]:
         return {"k": self.k, "threshold_rate": self.threshold_rate}
@@ -375,6 +391,14 @@ class JumpReLU(Penalised):
         self.l0, self.bandwidth, self.first_threshold = l0, bandwidth, first_threshold
         self.threshold = nn.Parameter(torch.full((d_sae,), first_threshold))
 
+    @classmethod
+    @torch.no_grad()
+    def with_thresholds(cls, thresholds: Float[Tensor, " d_sae"]) -> JumpReLU:
+        """For use, with these thresholds. One below 0 counts as 0: a code is never below 0."""
+        sparsity = cls(len(thresholds), l0=0.0)
+        sparsity.threshold.data = thresholds.clamp(min=0).float()
+        return sparsity
+
     def activate(
         self, pre_activations: Float[Tensor, "batch d_sae"]
     ) -> Float[Tensor, "batch d_sae"]:
@@ -392,6 +416,9 @@ class JumpReLU(Penalised):
         # A clamp in the pass would have no gradient: a threshold that fell below 0 would stay
         # there.
         self.threshold.clamp_(min=0)
+
+    def in_use(self, factors: Float[Tensor, " d_sae"]) -> Sparsity:
+        return JumpReLU.with_thresholds(factors * self.threshold.detach().cpu())
 
     def config(self) -> dict[str, Any]:
         return {

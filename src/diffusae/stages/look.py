@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from safetensors.torch import save_file
 
 from diffusae.backbone.settings import ModelSettings
-from diffusae.errors import UserError, together, unknown
+from diffusae.errors import UserError, unknown
 from diffusae.exploring.cells import Latents, OpenCell, trained_cells
 from diffusae.exploring.maps import ConceptMaps, over
 from diffusae.exploring.recording import record_run
@@ -18,7 +18,8 @@ from diffusae.files import atomic_path, atomic_write_json
 from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.report.strip import Captioned, png_of, strip_figure
 from diffusae.runs.record import state
-from diffusae.steering.trials import file_name, is_given, latents_faults, save_picture, subject_of
+from diffusae.steering.settings import LookSettings, file_name
+from diffusae.steering.trials import save_picture
 from diffusae.study.model import load_model
 from diffusae.study.study import Study
 
@@ -31,13 +32,15 @@ def look(cfg: DictConfig) -> bool:
     already.
     """
     study = Study(cfg)
-    study.check()
-    together(_faults(cfg))
-    chosen = _chosen(study)
-    directory = study.directory / "look" / _directory_name(cfg)
+    study.check(LookSettings)
+    settings = LookSettings.of(cfg)
+    chosen = _chosen(study, settings)
+    directory = study.directory / "look" / _directory_name(study, settings)
     determines = {
         "model": study.model_determines(),
-        **{name: cfg[name] for name in ("prompt", "concept", "picture_seed")},
+        "prompt": settings.prompt,
+        "concept": settings.concept,
+        "picture_seed": settings.picture_seed,
         "latents": {latents.cell.name: list(latents.indices) for latents in chosen},
     }
     parents = {name: made for latents in chosen for name, made in latents.cell.parents().items()}
@@ -45,25 +48,18 @@ def look(cfg: DictConfig) -> bool:
         log.info("%s is there already", directory / "look.png")
         return False
     with study.recorded(
-        directory, "look", determines=determines, parents=parents, seed=cfg.picture_seed
+        directory, "look", determines=determines, parents=parents, seed=settings.picture_seed
     ):
         places = [latents.cell.place for latents in chosen]
         pipe = load_model(ModelSettings.of(cfg))
-        run = record_run(pipe, study, cfg.prompt, seed=cfg.picture_seed, cells=places)
+        run = record_run(pipe, study, settings.prompt, seed=settings.picture_seed, cells=places)
         save_picture(directory / "picture.png", run.picture)
-        _write(directory, cfg, [run.maps(latents.cell, latents) for latents in chosen])
+        _write(directory, study, settings, [run.maps(latents.cell, latents) for latents in chosen])
     log.info("wrote %s", directory / "look.png")
     return True
 
 
-def _faults(cfg: DictConfig) -> list[str]:
-    faults = [] if is_given(cfg, "prompt") else ["prompt is missing; give prompt='...'"]
-    if (cfg.latents is None) != is_given(cfg, "concept"):
-        faults.append("give one of the two: concept='...', or latents=[...] of one cell")
-    return faults + (latents_faults(cfg) if cfg.latents is not None else [])
-
-
-def _chosen(study: Study) -> list[Latents]:
+def _chosen(study: Study, settings: LookSettings) -> list[Latents]:
     """The given latents of one cell, or those of the concept in every cell of the grid, block by
     block and from the first moment on.
 
@@ -71,8 +67,9 @@ def _chosen(study: Study) -> list[Latents]:
         UserError: no cell of the grid is labelled, or none has the concept.
     """
     cfg = study.cfg
-    if cfg.latents is not None:
-        return [OpenCell.of_study(study).latents(list(cfg.latents))]
+    if settings.latents is not None:
+        return [OpenCell.of_study(study).latents(settings.latents)]
+    concept = str(settings.concept)
     grid = [place for place in study.grid if place.conditioning == cfg.conditioning.branch]
     trained = {
         cell.place: cell
@@ -85,27 +82,28 @@ def _chosen(study: Study) -> list[Latents]:
             f"no {cfg.conditioning.branch} cell of the grid is labelled in {study.directory} with"
             f" sae.tag={cfg.sae.tag}; run `diffusae run`, or choose grid.blocks and grid.timesteps"
         )
-    chosen = [cell.concept(cfg.concept) for cell in cells if cell.label_of(cfg.concept)]
+    chosen = [cell.concept(concept) for cell in cells if cell.label_of(concept)]
     if not chosen:
         labels = {label for cell in cells for label in cell.dictionary.table["label"]}
-        raise unknown("concept of these cells", cfg.concept, labels)
+        raise unknown("concept of these cells", concept, labels)
     shown = {latents.cell.place for latents in chosen}
     if left_out := [place.key for place in grid if place not in shown]:
-        log.info("left out, without a latent of %s: %s", cfg.concept, ", ".join(left_out))
+        log.info("left out, without a latent of %s: %s", concept, ", ".join(left_out))
     return chosen
 
 
-def _directory_name(cfg: DictConfig) -> str:
-    one = [] if cfg.latents is None else [cfg.block.name, f"t{cfg.timestep.t:.2f}"]
-    branch = cfg.conditioning.branch
-    return file_name(subject_of(cfg), *one, branch, cfg.prompt, cfg.picture_seed)
+def _directory_name(study: Study, settings: LookSettings) -> str:
+    cell = study.cell
+    one = [] if settings.latents is None else [cell.block, f"t{cell.t:.2f}"]
+    ends = (cell.conditioning, settings.prompt, settings.picture_seed)
+    return file_name(settings.subject, *one, *ends)
 
 
-def _write(directory: Path, cfg: DictConfig, made: list[ConceptMaps]) -> None:
+def _write(directory: Path, study: Study, settings: LookSettings, made: list[ConceptMaps]) -> None:
     """The strip, and the maps behind it."""
-    subject = subject_of(cfg)
-    if cfg.latents is None:
-        title = f"{subject}, {cfg.conditioning.branch}: {cfg.prompt!r}"
+    subject = settings.subject
+    if settings.latents is None:
+        title = f"{subject}, {study.cell.conditioning}: {settings.prompt!r}"
         figure = strip_figure(_row_by_row(made), title=title, columns=len(_times(made)) + 1)
     else:
         figure = made[0].plot()
@@ -113,7 +111,7 @@ def _write(directory: Path, cfg: DictConfig, made: list[ConceptMaps]) -> None:
         temporary.write_bytes(png_of(figure))
     with atomic_path(directory / "maps.safetensors") as temporary:
         save_file({maps.cell.name: maps.values.contiguous() for maps in made}, temporary)
-    about = {"prompt": cfg.prompt, "seed": cfg.picture_seed, "subject": subject}
+    about = {"prompt": settings.prompt, "seed": settings.picture_seed, "subject": subject}
     atomic_write_json(directory / "look.json", {**about, "cells": list(map(_described, made))})
 
 

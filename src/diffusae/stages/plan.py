@@ -16,7 +16,6 @@ from diffusae.planning.tables import (
     PLAN,
     WIDTH,
     PlanSettings,
-    alternative_json,
     cells_table,
     measured_rates,
     plan_json,
@@ -54,10 +53,10 @@ def plan(cfg: DictConfig) -> None:
     console.print(cells_table(counted, rates))
     console.print(savings_table(counted, others))
     console.print(totals_table(counted, rates, free=free, already=already))
-    told = plan_json(study, counted, rates, free=free, already=already)
-    told["captions"] = "assumed" if assumed else "read"
-    told["alternatives"] = [alternative_json(kept, other) for kept, other in others.items()]
+    made = plan_json(
+        study, counted, others, rates, assumed=bool(assumed), free=free, already=already
+    )
     with where_writable(study.directory / PLAN, otherwise="the plan is shown and not kept"):
         remove_left_overs(study.directory)
-        atomic_write_json(study.directory / PLAN, told)
+        atomic_write_json(study.directory / PLAN, made)
         console.print(f"written to {study.directory / PLAN}", soft_wrap=True)

@@ -31,7 +31,8 @@ def report(cfg: DictConfig) -> None:
     if is_shown(page, shown_contents(study, runs_below(study.directory))):
         log.info("the report is up to date: %s", page)
         return
-    from diffusae.report.page import page_of, write_report  # charts take seconds to import
+    from diffusae.metrics.registry import metrics  # these and charts take seconds to import
+    from diffusae.report.page import page_of, write_report
 
     require_writable(page.parent, instead="paths.report")
     # Everything is read before the summaries are made, so that what is damaged is left out of all.
@@ -46,7 +47,7 @@ def report(cfg: DictConfig) -> None:
         if run.fault is not None:
             warn_once(run.left_out)
     remove_left_overs(page.parent)
-    write_report(page, page_of(Source(study, runs)))
+    write_report(page, page_of(Source(study, runs, metrics())))
     stamp(page, shown_contents(study, runs))
     log.info("the report: %s", page.absolute())
     together(faults)

@@ -17,6 +17,7 @@ from diffusae.jobs.faults import is_users, reason
 from diffusae.jobs.outcomes import JobOutcome, print_outcomes
 from diffusae.jobs.progress import at_work, progress_bar
 from diffusae.labelling.label import label_cell, labelled, word_embedding
+from diffusae.memory import importing
 from diffusae.metrics.evaluate import evaluate_cell, evaluated, runs_beside
 from diffusae.metrics.metric import Embedding
 from diffusae.metrics.registry import metric
@@ -135,12 +136,12 @@ def _stages(studies: Studies) -> set[str]:
 
 def _collections_beside(cells: Iterable[Studies]) -> list[Study]:
     """The other collections that metrics read, each once."""
-    found: dict[str, Study] = {}
+    by_place: dict[str, Study] = {}
     for study in (study for studies in cells for study in studies.values()):
         for beside in runs_beside(study):
             if beside.stage == "collect" and beside.study is not None:
-                found.setdefault(str(beside.directory), beside.study)
-    return list(found.values())
+                by_place.setdefault(str(beside.directory), beside.study)
+    return list(by_place.values())
 
 
 def _part(studies: Studies, everywhere: Sequence[str], common: bool) -> Studies:
@@ -172,7 +173,8 @@ def _trained_beside(studies: Studies) -> Iterator[Study]:
 
 
 def _carry_out(studies: Studies, embedding: Embedding, *, label: bool) -> None:
-    from diffusae.training.train import train_cell  # Lightning, which takes seconds to import
+    with importing():
+        from diffusae.training.train import train_cell  # Lightning, which takes seconds to import
 
     one = _one(studies)
     for twin in twin_of(one):

@@ -5,6 +5,7 @@ strengths.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -16,18 +17,9 @@ from diffusae.prompts.prompt_set import Prompt
 from diffusae.report.strip import strip
 from diffusae.runs.record import parent_signature, state
 from diffusae.steering.edited import EditedPictures, Place, Trial
-from diffusae.steering.text_steering import at_layer
-from diffusae.steering.trials import (
-    ROOT,
-    directory_name,
-    in_order,
-    save_picture,
-    steer_faults,
-    strengths_of,
-    text_of,
-    title_of,
-    trials_of,
-)
+from diffusae.steering.settings import Steering, kinds_of
+from diffusae.steering.text_steering import Steered, at_layer
+from diffusae.steering.trials import ROOT, in_order, save_picture, steer_faults, text_of, trials_of
 from diffusae.study.study import Study
 from diffusae.training.cell import mirror_of
 
@@ -37,52 +29,32 @@ log = logging.getLogger(__name__)
 @tells_memory("generation", "model.batch_size")
 def steer(cfg: DictConfig) -> bool:
     """Write before.png, one picture a strength, and strip.png; False: they are there already."""
-    Study(cfg).check()
-    by_text = cfg.intervention.name == "text"
-    study = at_layer(Study(cfg), cfg.intervention.layer) if by_text else Study(cfg)
-    together(steer_faults(study, by_text))
-    strengths, text = strengths_of(cfg), text_of(study, by_text)
-    directory = study.directory / "steer" / directory_name(cfg)
-    options = {
-        name: value for name, value in study.part("intervention").items() if name not in ROOT
-    }
-    determines = {
-        "cell": study.cell.coordinates(),
-        "model": study.model_determines(),
-        "intervention": options,
-        "strengths": strengths,
-        "conditionings": list(cfg.conditionings),
-        **{name: cfg[name] for name in ("prompt", "concept", "picture_seed", "preserve_norm")},
-        **({} if cfg.latents is None else {"latents": list(cfg.latents)}),
-    }
-    parents: dict[str, str] = {}
-    if not by_text:
-        parents["train"] = parent_signature(study.sae, stage="train")
-        if cfg.latents is None:
-            parents["label"] = parent_signature(study.concepts, stage="label")
-    if text is not None:
-        determines["text"] = text.determines() | (
-            {} if by_text else {"strength": cfg.with_text.strength}
-        )
-        parents["text"] = text.trained()
+    Study(cfg).check(*kinds_of(cfg))
+    steering = Steering.of(cfg)
+    picture, by_text = steering.picture, steering.text
+    study = Study(cfg) if by_text is None else at_layer(Study(cfg), by_text.layer)
+    together(steer_faults(study, steering))
+    strengths, text = steering.strengths, text_of(study, steering)
+    directory = study.directory / "steer" / steering.directory_name(study.cell)
+    determines, parents = _determines(study, steering, text), _parents(study, steering, text)
     if state(directory, determines=determines, parents=parents) == "finished":
         log.info("%s is there already", directory / "strip.png")
         return False
     pictures = EditedPictures(
         study,
-        [] if by_text else [Place(study.cell.block, window_at(study.cell.t))],
-        conditionings=list(cfg.conditionings),
-        preserve_norm=cfg.preserve_norm,
+        [Place(study.cell.block, window_at(study.cell.t))] if by_text is None else [],
+        conditionings=picture.conditionings,
+        preserve_norm=picture.preserve_norm,
     )
-    prompt = Prompt("steered", cfg.prompt, cfg.picture_seed, "steer")
-    steered = trials_of(study, pictures, prompt, text, by_text)
+    prompt = Prompt("steered", picture.prompt, picture.picture_seed, "steer")
+    steered = trials_of(study, steering, pictures, prompt, text)
     trials = [Trial(prompt), *map(steered, strengths)]
-    of_strength = "strength{:+g}" if by_text else "strength-{:g}"
+    of_strength = "strength-{:g}" if by_text is None else "strength{:+g}"
     names = ["before", *map(of_strength.format, strengths)]
     with (
         mirror_of(study) as mirror,
         study.recorded(
-            directory, "steer", determines=determines, parents=parents, seed=cfg.picture_seed
+            directory, "steer", determines=determines, parents=parents, seed=picture.picture_seed
         ),
     ):
         made = pictures.pictures(trials, what="pictures")
@@ -90,7 +62,39 @@ def steer(cfg: DictConfig) -> bool:
             save_picture(directory / f"{name}.png", image)
         shown = in_order(list(zip([0.0, *strengths], names, made, strict=True)))
         with atomic_path(directory / "strip.png") as temporary:
-            temporary.write_bytes(strip(shown, title=title_of(cfg)))
+            temporary.write_bytes(strip(shown, title=steering.title(study.cell)))
         mirror.panel("before_after", shown)
     log.info("wrote %s", directory / "strip.png")
     return True
+
+
+def _determines(study: Study, steering: Steering, text: Steered | None) -> dict[str, Any]:
+    """What decides the pictures."""
+    picture, options = steering.picture, study.part("intervention")
+    determines: dict[str, Any] = {
+        "cell": study.cell.coordinates(),
+        "model": study.model_determines(),
+        "intervention": {name: value for name, value in options.items() if name not in ROOT},
+        "strengths": steering.strengths,
+        "conditionings": picture.conditionings,
+        "prompt": picture.prompt,
+        "concept": picture.concept,
+        "picture_seed": picture.picture_seed,
+        "preserve_norm": picture.preserve_norm,
+    }
+    if picture.latents is not None:
+        determines["latents"] = picture.latents
+    if text is not None:
+        beside = {"strength": steering.beside.strength} if steering.text is None else {}
+        determines["text"] = text.determines() | beside
+    return determines
+
+
+def _parents(study: Study, steering: Steering, text: Steered | None) -> dict[str, str]:
+    """The signatures of the autoencoders, and of the dictionary where a concept is looked up."""
+    parents = {} if text is None else {"text": text.trained()}
+    if steering.text is None:
+        parents["train"] = parent_signature(study.sae, stage="train")
+        if steering.picture.latents is None:
+            parents["label"] = parent_signature(study.concepts, stage="label")
+    return parents

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from omegaconf import DictConfig
 
 from diffusae.jobs.processes import leads
+from diffusae.memory import importing
 from diffusae.sae.settings import TrainerSettings
 from diffusae.study.study import Study
 from diffusae.training.cell import mirror_of, trained
@@ -24,7 +25,8 @@ def train(cfg: DictConfig) -> bool:
     if trained(study):
         log.info("%s is trained already", study.sae)
         return False
-    from diffusae.training.train import train_cell  # torch and Lightning, which take seconds
+    with importing():
+        from diffusae.training.train import train_cell  # torch and Lightning, which take seconds
 
     with mirror_of(study) if leads(TrainerSettings.of(cfg).processes) else nullcontext() as mirror:
         train_cell(study, mirror, progress=True)

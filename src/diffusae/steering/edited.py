@@ -108,11 +108,11 @@ class EditedPictures:
 
     def make(self, trials: Sequence[Trial], *, what: str) -> list[tuple[np.ndarray, Any]]:
         """The picture, uint8 [height, width, 3], and the annotation of every trial."""
-        found: list[tuple[np.ndarray, Any]] = []
+        annotated: list[tuple[np.ndarray, Any]] = []
         for batch, images in self._made(trials, what):
             captions = [trial.prompt.text for trial in batch]
-            found += zip(images, self.annotator.annotate(images, captions), strict=True)
-        return found
+            annotated += zip(images, self.annotator.annotate(images, captions), strict=True)
+        return annotated
 
     def pictures(self, trials: Sequence[Trial], *, what: str) -> list[np.ndarray]:
         """The picture of every trial, uint8 [height, width, 3]; no annotator is needed."""
@@ -143,13 +143,13 @@ class EditedPictures:
         edits = [
             Edit(
                 self.model.hookpoints[place.block],
-                PerPicture(each),
+                PerPicture(per_picture),
                 window=place.window,
                 conditionings=self.conditionings,
                 preserve_norm=self.preserve_norm,
             )
-            for place, each in zip(self.places, changes, strict=True)
-            if any(each)
+            for place, per_picture in zip(self.places, changes, strict=True)
+            if any(per_picture)
         ]
         text = batch[0].text
         with ExitStack() as stack:
@@ -202,12 +202,12 @@ class EditedPictures:
         return {
             timestep: {
                 branches: (
-                    torch.stack([each[timestep][branches] for each in known], dim=1)
+                    torch.stack([outputs[timestep][branches] for outputs in known], dim=1)
                     .flatten(0, 1)
                     .to(self.device),
                 )
                 for branches in passes
             }
             for timestep, passes in known[0].items()
-            if all(timestep in each for each in known)
+            if all(timestep in outputs for outputs in known)
         }

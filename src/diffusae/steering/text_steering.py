@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,7 +100,12 @@ def at_layer(
 
 
 def faults_of(
-    study: Study, *, layer: str, concept: str, strengths: list[float], conditionings: list[str]
+    study: Study,
+    *,
+    layer: str,
+    concept: str,
+    strengths: Sequence[float],
+    conditionings: Sequence[str],
 ) -> Iterator[str]:
     """Why the study cannot be steered so, before anything is loaded."""
     try:

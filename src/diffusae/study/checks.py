@@ -14,13 +14,14 @@ from diffusae.concepts.settings import DictionarySettings
 from diffusae.errors import UserError
 from diffusae.evaluation.settings import EmergenceSettings, StabilitySettings, ThreeStageSettings
 from diffusae.jobs.processes import device_fault, process_faults
+from diffusae.runs.settings import LoggerSettings
 from diffusae.sae.kernels import check_device, kernels_by_name
 from diffusae.sae.settings import ActiveLatents, SaeSettings, TrainerSettings
 from diffusae.sae.sparsity_checks import CHECKS
 from diffusae.settings import Settings
 from diffusae.study.grid_checks import conditioning_faults, grid_faults
 from diffusae.study.names import name_faults
-from diffusae.study.settings import MomentSettings, RootSettings, collection_faults
+from diffusae.study.settings import GridSettings, MomentSettings, RootSettings, collection_faults
 
 if TYPE_CHECKING:
     from diffusae.study.study import Study
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 SETTINGS: tuple[type[Settings], ...] = (
     RootSettings,
     MomentSettings,
+    GridSettings,
+    LoggerSettings,
     ModelSettings,
     ActivationSettings,
     SaeSettings,
@@ -67,10 +70,13 @@ def study_faults(study: Study, others: Iterable[type[Settings]] = ()) -> Iterato
     yield from _training_faults(study, sound)
     if sound("sae.k", "sae.d_sae"):
         yield from _sparsity_faults(study)
-    yield from grid_faults(cfg, steps=cfg.model.steps if sound("model.steps") else None)
+    if sound("grid.timesteps", "grid.blocks"):
+        yield from grid_faults(cfg, steps=cfg.model.steps if sound("model.steps") else None)
     yield from collection_faults(cfg)
     guidance = ("model.guidance", "model.true_guidance", "model.guidance_layout")
-    yield from conditioning_faults(cfg, guided=not sound(*guidance) or "uncond" in study.branches)
+    if sound("grid.conditionings"):
+        guided = not sound(*guidance) or "uncond" in study.branches
+        yield from conditioning_faults(cfg, guided=guided)
 
 
 def _sparsity_faults(study: Study) -> Iterator[str]:

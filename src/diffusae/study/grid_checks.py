@@ -12,6 +12,7 @@ from diffusae.backbone.text_layers import names_text_layer
 from diffusae.errors import unknown
 from diffusae.settings import is_number
 from diffusae.study.given_pictures import branch_of_prompt
+from diffusae.study.settings import GridSettings
 
 TEXT_T, TEXT_BRANCH = 1.0, "cond"
 """The moment and the conditioning of every cell of a text encoder: it runs once, before the first
@@ -25,7 +26,8 @@ def grid_faults(cfg: DictConfig, *, steps: int | None) -> Iterator[str]:
     Args:
         steps: of a generation; None: their number is wrong itself.
     """
-    blocks = list(dict.fromkeys([cfg.block.name, *cfg.grid.blocks]))
+    grid = GridSettings.of(cfg)
+    blocks = list(dict.fromkeys([cfg.block.name, *grid.blocks]))
     if cfg.collection.kind == "text":
         yield from _text_faults(cfg, blocks)
         return
@@ -44,7 +46,7 @@ def grid_faults(cfg: DictConfig, *, steps: int | None) -> Iterator[str]:
         elif block not in cfg.model.hookpoints:
             yield str(unknown(f"block of model {cfg.model.name}:", block, cfg.model.hookpoints))
     taken: dict[int, float] = {}
-    for t in cfg.grid.timesteps:
+    for t in grid.timesteps:
         if not is_number(t) or not 0 <= t <= 1:
             yield (
                 f"grid.timesteps: t={t} lies outside [0, 1] (1 = first reverse step); choose one"
@@ -67,7 +69,8 @@ def conditioning_faults(cfg: DictConfig, *, guided: bool) -> Iterator[str]:
         "text": TEXT_BRANCH,
         "pictures": branch_of_prompt(cfg.collection.get("prompt", "")),
     }.get(kind)
-    for branch in dict.fromkeys([cfg.conditioning.branch, *cfg.grid.conditionings]):
+    named = [cfg.conditioning.branch, *GridSettings.of(cfg).conditionings]
+    for branch in dict.fromkeys(named):
         if branch not in CONDITIONINGS:
             yield str(unknown("conditioning", branch, CONDITIONINGS))
         elif only is not None and branch != only:
@@ -93,7 +96,7 @@ def _text_faults(cfg: DictConfig, blocks: list[str]) -> Iterator[str]:
                 " ... of the first encoder, text2_0, ... of the second, text3_0, ... of the third:"
                 " set block.name and grid.blocks"
             )
-    for t in dict.fromkeys([cfg.timestep.t, *cfg.grid.timesteps]):
+    for t in dict.fromkeys([cfg.timestep.t, *GridSettings.of(cfg).timesteps]):
         if t != TEXT_T:
             yield (
                 f"t={t}: a text encoder runs once, before the first step, and its cells stand at"

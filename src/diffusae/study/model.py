@@ -10,6 +10,7 @@ from diffusae.backbone.schedule import timestep_at
 from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import find_text_layers
 from diffusae.errors import UserError, together
+from diffusae.study.settings import GridSettings
 from diffusae.study.study import Study
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def check_hookpoints(study: Study, description: Description) -> None:
     """
     if study.kind == "text":
         find_text_layers(
-            description.text_layers, dict.fromkeys([study.cell.block, *study.cfg.grid.blocks])
+            description.text_layers,
+            dict.fromkeys([study.cell.block, *GridSettings.of(study.cfg).blocks]),
         )
         return
     model, faults = ModelSettings.of(study.cfg), []

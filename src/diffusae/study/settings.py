@@ -32,6 +32,18 @@ class MomentSettings(Settings, part="timestep"):
     t: Annotated[float, Within(0, 1)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class GridSettings(Settings, part="grid"):
+    """The cells that one collection records (`conf/base.yaml`); `study.grid_checks` looks at their
+    values."""
+
+    timesteps: list[float]
+    blocks: list[str]
+    conditionings: list[str]
+    k: list[int] | None
+    """Of `train_grid`: trains every cell with each; None: with `sae.k`."""
+
+
 class Text:
     """The rule of a text that may be empty."""
 

@@ -18,7 +18,7 @@ from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import find_text_layers
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.sources import fingerprint
-from diffusae.study.settings import PictureCollection
+from diffusae.study.settings import GridSettings, PictureCollection
 from diffusae.study.study import Study
 
 ATTENTION = "attention"
@@ -63,7 +63,7 @@ def hookpoints_of(study: Study) -> dict[str, str | int]:
     known = ModelSettings.of(study.cfg).hookpoints
     return {
         block: hookpoint
-        for block in study.cfg.grid.blocks
+        for block in GridSettings.of(study.cfg).blocks
         if (hookpoint := known.get(block)) is not None
     }
 
@@ -83,7 +83,7 @@ def streams_of(
     if study.kind == "text":
         return _text_streams(study, description)
     pooled = study.kind == "pictures" and PictureCollection.of(study.cfg).pooled
-    model, grid = ModelSettings.of(study.cfg), study.cfg.grid
+    model, grid = ModelSettings.of(study.cfg), GridSettings.of(study.cfg)
     hookpoints, finest = hookpoints_of(study), finest_grid(study, description)
     streams = []
     for t in grid.timesteps:
@@ -123,8 +123,9 @@ def _text_streams(study: Study, description: Description) -> list[Stream]:
     """One stream a layer, with as many positions as a padded prompt has tokens; samples hold the
     tokens of the prompt alone. There is no timestep of the scheduler: it is 0.
     """
-    layers = find_text_layers(description.text_layers, study.cfg.grid.blocks)
-    (t,), (branch,) = study.cfg.grid.timesteps, study.cfg.grid.conditionings
+    grid = GridSettings.of(study.cfg)
+    layers = find_text_layers(description.text_layers, grid.blocks)
+    (t,), (branch,) = grid.timesteps, grid.conditionings
     return [
         Stream(
             block=name,

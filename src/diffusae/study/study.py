@@ -29,7 +29,7 @@ from diffusae.study.building import build
 from diffusae.study.checks import study_faults
 from diffusae.study.given_pictures import GivenPictures
 from diffusae.study.resolvers import register_resolvers
-from diffusae.study.settings import PictureCollection
+from diffusae.study.settings import GridSettings, PictureCollection
 
 if TYPE_CHECKING:
     from diffusae.sae.sparsity import Sparsity
@@ -120,7 +120,7 @@ class Study:
     @property
     def grid(self) -> list[Cell]:
         """Every cell of `grid`."""
-        grid = self.cfg.grid
+        grid = GridSettings.of(self.cfg)
         return [
             Cell(self.cfg.model.name, block, t, conditioning)
             for block in grid.blocks

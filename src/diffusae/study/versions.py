@@ -9,5 +9,5 @@ def commit() -> str | None:
     """The commit of the sources, with a `+` where they differ from it; None outside a
     repository.
     """
-    found, changed = _git()
-    return None if found is None else f"{found[:12]}{'+' if changed else ''}"
+    revision, changed = _git()
+    return None if revision is None else f"{revision[:12]}{'+' if changed else ''}"

@@ -21,6 +21,7 @@ from diffusae.evaluation.settings import EmergenceSettings
 from diffusae.files import verified
 from diffusae.runs.record import Parent, RunRecord, state
 from diffusae.runs.survey import finished_runs
+from diffusae.study.settings import GridSettings
 from diffusae.study.study import Study
 from diffusae.table_files import read_table
 
@@ -37,7 +38,7 @@ Evaluated = dict[float, tuple[Path, RunRecord]]
 
 def summarise_emergence(study: Study) -> None:
     """Write results.json of every curve whose moments are evaluated; finished ones are skipped."""
-    times = sorted((float(t) for t in study.cfg.grid.timesteps), reverse=True)
+    times = sorted((float(t) for t in GridSettings.of(study.cfg).timesteps), reverse=True)
     settings = EmergenceSettings.of(study.cfg)
     if len(times) < settings.moments:
         return

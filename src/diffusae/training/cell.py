@@ -11,6 +11,7 @@ from typing import Any
 
 from diffusae.activations.settings import ActivationSettings
 from diffusae.runs.record import DamagedRecord, parent_signature, read_record, run_signature, state
+from diffusae.runs.settings import LoggerSettings
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.sae.kernels import fitting
 from diffusae.sae.settings import KernelsName, SaeSettings, SelectionPrecision, TrainerSettings
@@ -83,7 +84,7 @@ def recorded(study: Study) -> Iterator[None]:
 @contextmanager
 def mirror_of(study: Study) -> Iterator[WandbMirror]:
     """The cell's W&B run: its coordinates in the config, the same run for every stage."""
-    settings = study.cfg.logger
+    settings = LoggerSettings.of(study.cfg)
     config = {
         "experiment": study.name,
         **study.cell.coordinates(),

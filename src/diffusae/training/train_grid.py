@@ -21,6 +21,7 @@ from diffusae.runs.lightning_logger import MemberLogger
 from diffusae.runs.stop_together import StopTogether, one_command
 from diffusae.sae.settings import TrainerSettings
 from diffusae.sae.side_by_side import Member, SideBySide
+from diffusae.study.settings import GridSettings
 from diffusae.study.study import Study
 from diffusae.training.cell import mirror_of, recorded, tell_kernels, trained, training_signature
 from diffusae.training.train import (
@@ -37,11 +38,10 @@ log = logging.getLogger(__name__)
 
 def grid_members(cfg: DictConfig) -> dict[str, Study]:
     """Every training of the grid by the name of its directory."""
-    ks = cfg.grid.k
+    ks = GridSettings.of(cfg).k
     if ks is not None and "k" not in cfg.sae:
         raise UserError(
-            f"grid.k={list(ks)} needs a sparsity with a k, sae={cfg.sae.tag} has none; leave"
-            " grid.k out"
+            f"grid.k={ks} needs a sparsity with a k, sae={cfg.sae.tag} has none; leave grid.k out"
         )
     study = Study(cfg)
     studies = [study.at(cell, k=k) for cell in study.grid for k in ks or [None]]

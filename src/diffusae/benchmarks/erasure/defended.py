@@ -111,7 +111,7 @@ class DefendedPictures:
         """Refuse targets that nothing here can tell."""
         if self.check is None:
             for target in targets:
-                shows(target, found=(), recognised={}, **self._known)
+                shows(target, detected=(), recognised={}, **self._known)
 
     def see(self, asks: Sequence[Ask], defence: Defence, target: str, *, what: str) -> list[Seen]:
         """One answer for each, in their order."""
@@ -128,13 +128,15 @@ class DefendedPictures:
                 seen.append(
                     Seen(
                         found=(
-                            shows(target, found=note.masks, recognised=note.factors, **self._known)
+                            shows(
+                                target, detected=note.masks, recognised=note.factors, **self._known
+                            )
                             if checked is None
                             else checked[place]
                         ),
                         aligned=alignment(
                             self.read(ask.caption).without(target),
-                            found=note.masks,
+                            detected=note.masks,
                             colours=note.colours,
                             factors=note.factors,
                         ),

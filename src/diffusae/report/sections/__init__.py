@@ -6,14 +6,13 @@ A new section is one file here, its template `NAME.html.j2`, and its place in `p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from diffusae.report.gathering import Source
 from diffusae.report.pictures import PictureBook
-from diffusae.report.study import Study
+from diffusae.report.study import FinishedStudy
 from diffusae.report.vega import ChartBook
 from diffusae.report.verdicts import Verdict
 
@@ -34,7 +33,7 @@ def _nothing(_: Any) -> dict[str, Any]:
     return {}
 
 
-def _no_claims(_: Study) -> list[Verdict]:
+def _no_claims(_: FinishedStudy) -> list[Verdict]:
     return []
 
 
@@ -46,32 +45,18 @@ class Section:
         name: its anchor, and its template `sections/NAME.html.j2`.
         title: in the page's navigation.
         view: what the template needs; None: the section is not shown.
-        gather: the fields of `report.study.Study` that it fills from what is finished.
-        verdicts: what the results say of its claims.
-        metrics: names or patterns (`accuracy_*`) of the metrics whose tables stand in it. Of
-            several sections that match, the longest pattern wins.
+        gather: the fields of `report.study.FinishedStudy` that it fills from what is finished.
+        verdicts: what the results say of claims that are not of one metric's row.
     """
 
     name: str
     title: str
-    view: Callable[[Study, Books], View | None]
+    view: Callable[[FinishedStudy, Books], View | None]
     gather: Callable[[Source], dict[str, Any]] = _nothing
-    verdicts: Callable[[Study], list[Verdict]] = _no_claims
-    metrics: Sequence[str] = ()
+    verdicts: Callable[[FinishedStudy], list[Verdict]] = _no_claims
 
 
-def section_of(metric: str, sections: Sequence[Section]) -> str:
-    """The name of the section that shows a metric's table."""
-    matches = [
-        (len(pattern), -place, section.name)
-        for place, section in enumerate(sections)
-        for pattern in section.metrics
-        if fnmatchcase(metric, pattern)
-    ]
-    return max(matches)[2]
-
-
-def asks_something_else(study: Study) -> bool:
+def asks_something_else(study: FinishedStudy) -> bool:
     """Whether a study without composition asks another question, so that "no data" of composition
     would say nothing.
     """

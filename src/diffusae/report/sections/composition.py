@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from diffusae.report import charts
 from diffusae.report.sections import Books, Section, View, asks_something_else
-from diffusae.report.study import Study
+from diffusae.report.study import FinishedStudy
 from diffusae.report.tables import blocks_of, rows_of
 from diffusae.report.verdicts import Verdict, case_of, judged
 
 METRIC = "composition"
 
 
-def verdicts(study: Study) -> list[Verdict]:
+def verdicts(study: FinishedStudy) -> list[Verdict]:
     """Composition against its strongest baseline, at any moment and at the first."""
     rows = rows_of(study.results, METRIC)
     first = max((row.t for row in rows), default=1.0)
@@ -26,7 +26,7 @@ def verdicts(study: Study) -> list[Verdict]:
     ]
 
 
-def view(study: Study, books: Books) -> View | None:
+def view(study: FinishedStudy, books: Books) -> View | None:
     """IoU against t."""
     rows = rows_of(study.results, METRIC)
     if not rows:
@@ -39,4 +39,4 @@ def view(study: Study, books: Books) -> View | None:
     return {"curves": books.charts.chart(charts.curves(study.results), alt=alt)}
 
 
-SECTION = Section("composition", "Composition", view, verdicts=verdicts, metrics=(METRIC,))
+SECTION = Section("composition", "Composition", view, verdicts=verdicts)

@@ -20,7 +20,7 @@ from diffusae.report import pictures
 from diffusae.report.gathering import Source
 from diffusae.report.pictures import PictureBook
 from diffusae.report.sections import Books, Section, View, asks_something_else
-from diffusae.report.study import Concept, Study
+from diffusae.report.study import Concept, FinishedStudy
 from diffusae.report.tables import cell_order, conditionings_of, main_block
 
 
@@ -114,7 +114,10 @@ def groups_of(concepts: Sequence[Concept], book: PictureBook) -> list[Group]:
     conditionings = conditionings_of(concept.conditioning for concept in concepts)
     ordered = sorted(
         concepts,
-        key=lambda each: (conditionings.index(each.conditioning), *cell_order(*cell(each))),
+        key=lambda concept: (
+            conditionings.index(concept.conditioning),
+            *cell_order(*cell(concept)),
+        ),
     )
     shown = (
         (main_block(concept.block for concept in concepts), conditionings[0]) if concepts else None
@@ -144,7 +147,7 @@ def _card(concept: Concept, book: PictureBook) -> Card:
     )
 
 
-def view(study: Study, books: Books) -> View | None:
+def view(study: FinishedStudy, books: Books) -> View | None:
     """The groups of cards."""
     if not study.concepts and asks_something_else(study):
         return None

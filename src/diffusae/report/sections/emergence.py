@@ -6,7 +6,7 @@ from diffusae.report import charts
 from diffusae.report.emergence import curves_of
 from diffusae.report.gathering import Source
 from diffusae.report.sections import Books, Section, View
-from diffusae.report.study import Study
+from diffusae.report.study import FinishedStudy
 from diffusae.report.verdicts import Case, Verdict, judged
 from diffusae.summaries.emergence import STAGE
 
@@ -16,7 +16,7 @@ def gather(source: Source) -> dict[str, object]:
     return {"emergence": source.results_of(STAGE)}
 
 
-def verdicts(study: Study) -> list[Verdict]:
+def verdicts(study: FinishedStudy) -> list[Verdict]:
     """Whether the last moment lies above the first, picture by picture."""
     cases = []
     for curve in curves_of(study.emergence):
@@ -30,7 +30,7 @@ def verdicts(study: Study) -> list[Verdict]:
     return [judged(claim, "emergence", cases)]
 
 
-def view(study: Study, books: Books) -> View | None:
+def view(study: FinishedStudy, books: Books) -> View | None:
     """The chart and the curves in figures."""
     lines = curves_of(study.emergence)
     if not lines:

@@ -14,7 +14,7 @@ from diffusae.report.erasure import HARMS, NONE, OWN, PLAIN, Target, targets_of
 from diffusae.report.examples import example_tables
 from diffusae.report.gathering import Source
 from diffusae.report.sections import Books, Section, View
-from diffusae.report.study import ErasureRun, Examples, Run, Study
+from diffusae.report.study import ErasureRun, Examples, FinishedStudy, Run
 from diffusae.report.tables import lead
 from diffusae.report.verdicts import Case, Verdict, judged
 from diffusae.table_files import read_table
@@ -45,7 +45,7 @@ def _erasures(source: Source) -> Iterator[ErasureRun]:
 
 
 def _strengths(row: Result) -> dict[str, float]:
-    return {str(name): float(each) for name, each in row.details["strengths"].items()}
+    return {str(name): float(strength) for name, strength in row.details["strengths"].items()}
 
 
 def _examples(directory: Path, results: list[Result], run: Run) -> Examples | None:
@@ -66,16 +66,16 @@ def _examples(directory: Path, results: list[Result], run: Run) -> Examples | No
     )
 
 
-def verdicts(study: Study) -> list[Verdict]:
+def verdicts(study: FinishedStudy) -> list[Verdict]:
     """For every target: fewer of the prompts that name it still show it than without a defence, and
     the other prompts are drawn as asked as before.
     """
     targets = [(run.cell, target) for run in study.erasures for target in targets_of(run)]
-    found = [
+    judgements = [
         judged(f"Steering away from {target.name} erases it", NAME, _case(cell, target))
         for cell, target in targets
     ]
-    return found or [judged("Steering away from a target erases it", NAME, [])]
+    return judgements or [judged("Steering away from a target erases it", NAME, [])]
 
 
 def _case(cell: str, target: Target) -> list[Case]:
@@ -87,7 +87,7 @@ def _case(cell: str, target: Target) -> list[Case]:
     return [Case(cell, own, "attack success", "no defence", without, by)]
 
 
-def view(study: Study, books: Books) -> View | None:
+def view(study: FinishedStudy, books: Books) -> View | None:
     """Trade-off curves, attacks by defence, tokens, other autoencoders and pictures."""
     if not study.erasures:
         return None
@@ -111,4 +111,4 @@ def _view(run: ErasureRun, books: Books) -> View:
     }
 
 
-SECTION = Section(NAME, "Erasure", view, gather, verdicts, metrics=("erasure_*",))
+SECTION = Section(NAME, "Erasure", view, gather, verdicts)

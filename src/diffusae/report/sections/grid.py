@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 from diffusae.report.gathering import Source
-from diffusae.report.grid import grid_charts, intervention_titles
+from diffusae.report.grid import grid_charts
 from diffusae.report.sections import Books, Section, View
-from diffusae.report.study import Study
-from diffusae.report.tables import rows_of
-from diffusae.report.verdicts import Verdict, case_of, judged
-
-TITLES = {
-    "composition": "Composition: IoU",
-    "explained_variance": "Explained variance",
-    "dead_fraction": "Dead fraction",
-}
+from diffusae.report.sections.knowledge import PURITY
+from diffusae.report.sections.quality import NAME as QUALITY
+from diffusae.report.study import FinishedStudy
 
 
 def gather(source: Source) -> dict[str, object]:
-    """The results of every metric at every cell."""
-    return {"results": source.results_of("evaluate")}
+    """The results of every metric at every cell, and how they are shown."""
+    return {"results": source.results_of("evaluate"), "shows": source.shows}
 
 
-def verdicts(study: Study) -> list[Verdict]:
-    """Reconstruction against its strongest baseline."""
-    cases = map(case_of, rows_of(study.results, "explained_variance"))
-    return [judged("Autoencoders reconstruct the updates", "grid", cases)]
-
-
-def view(study: Study, books: Books) -> View:
-    """A chart of each titled metric that has data."""
-    titles = TITLES | intervention_titles(study.results)
+def view(study: FinishedStudy, books: Books) -> View:
+    """A chart of every row that has data and a title, and that no other section draws."""
+    titles = study.shows.charts(lambda one: one.section != QUALITY and one.name != PURITY)
     return {"grids": grid_charts(study.results, titles, books.charts)}
 
 
-SECTION = Section("grid", "The grid", view, gather, verdicts, metrics=("*",))
+SECTION = Section("grid", "The grid", view, gather)

@@ -13,7 +13,7 @@ from diffusae.report.before_after import load_examples
 from diffusae.report.examples import example_tables
 from diffusae.report.gathering import Source
 from diffusae.report.sections import Books, Section, View
-from diffusae.report.study import Examples, Study
+from diffusae.report.study import Examples, FinishedStudy
 from diffusae.report.tables import plain
 from diffusae.report.three_stages import (
     MEASURES,
@@ -45,26 +45,26 @@ def gather(source: Source) -> dict[str, object]:
 
 
 def _examples(source: Source) -> Iterator[Examples]:
-    for each in evaluated_interventions(source.study):
-        cases = load_examples(each.directory)
+    for evaluation in evaluated_interventions(source.study):
+        cases = load_examples(evaluation.directory)
         if not cases:
             continue
-        row = load_results(each.directory / "results.json")[0]
+        row = load_results(evaluation.directory / "results.json")[0]
         first, last = row.details["window"]
         yield Examples(
-            edit=each.metric,
+            edit=evaluation.metric,
             window=window_name((first, last)),
             bounds=(float(first), float(last)),
             blocks=list(row.details.get("blocks") or [row.cell["block"]]),
             t=float(row.cell["t"]),
             conditioning=str(row.cell["conditioning"]),
-            tag=each.tag,
+            tag=evaluation.tag,
             cases=cases,
-            run=source.run_of(each.directory),
+            run=source.run_of(evaluation.directory),
         )
 
 
-def verdicts(study: Study) -> list[Verdict]:
+def verdicts(study: FinishedStudy) -> list[Verdict]:
     """Success against the strongest control on the same cases; then the paper's claims."""
     lines = lines_of(study.three_stages)
     edits = dict.fromkeys([*CLAIMS, *(line.edit for line in lines)])
@@ -89,7 +89,11 @@ def _case(line: Line) -> Case | None:
     if success is None:
         return None
     place, unit = f"{line.window}, {line.place}", "success"
-    leads = {name: each.ci95[0] for name, each in success.differences.items() if each.ci95}
+    leads = {
+        name: difference.ci95[0]
+        for name, difference in success.differences.items()
+        if difference.ci95
+    }
     if not leads:
         return Case(place, success.own, unit)
     name = min(leads, key=leads.__getitem__)
@@ -103,8 +107,12 @@ def _cases(claim: Mapping[str, Any]) -> list[Case]:
     for cell in claim["cells"]:
         place = place_of(cell["blocks"], cell["cell"]["t"], cell["cell"]["conditioning"])
         own = Estimate.from_json(cell)
-        known = {n: Estimate.from_json(each) for n, each in cell["differences"].items() if each}
-        leads = {name: each.ci95[0] for name, each in known.items() if each.ci95}
+        known = {
+            n: Estimate.from_json(difference)
+            for n, difference in cell["differences"].items()
+            if difference
+        }
+        leads = {name: difference.ci95[0] for name, difference in known.items() if difference.ci95}
         if own.value is None:
             continue
         name = min(leads, key=leads.__getitem__, default="")
@@ -115,7 +123,7 @@ def _cases(claim: Mapping[str, Any]) -> list[Case]:
     return cases
 
 
-def view(study: Study, books: Books) -> View | None:
+def view(study: FinishedStudy, books: Books) -> View | None:
     """The claims, the figure, the table, and pictures before and after."""
     lines = lines_of(study.three_stages)
     if not (lines or study.examples):
@@ -143,23 +151,4 @@ def view(study: Study, books: Books) -> View | None:
     }
 
 
-SECTION = Section(
-    NAME,
-    "Interventions",
-    view,
-    gather,
-    verdicts,
-    metrics=tuple(
-        pattern + together
-        for pattern in (
-            "spatial_*",
-            "*_rose",
-            "*_reached",
-            "*_kept",
-            "*_similarity",
-            "*_feature_distance",
-            "*_lpips",
-        )
-        for together in ("", "_together")
-    ),
-)
+SECTION = Section(NAME, "Interventions", view, gather, verdicts)

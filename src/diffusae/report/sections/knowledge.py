@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from diffusae.evaluation.purity import ENTROPY
 from diffusae.report import charts
 from diffusae.report.gathering import Source
 from diffusae.report.grid import grid_charts
-from diffusae.report.knowledge import READERS, answers_of, purity_titles
+from diffusae.report.knowledge import READERS, answers_of
 from diffusae.report.purest import load_purest, shared_labels
 from diffusae.report.sections import Books, Section, View
 from diffusae.report.sections.concepts import groups_of
-from diffusae.report.study import Concept, Study
+from diffusae.report.study import Concept, FinishedStudy
 from diffusae.report.tables import lead, plain, rows_of
 from diffusae.report.verdicts import Case, Verdict, case_of, judged
 
-NAME = "knowledge"
+NAME, PURITY = "knowledge", "purity"
 
 
 def gather(source: Source) -> dict[str, object]:
@@ -25,7 +26,7 @@ def gather(source: Source) -> dict[str, object]:
 
 
 def _pure(source: Source) -> Iterator[Concept]:
-    for directory, record in source.evaluations("purity"):
+    for directory, record in source.evaluations(PURITY):
         gallery, table = load_purest(directory)
         tasks = [name.removesuffix("_label") for name in table.columns if name.endswith("_label")]
         n_top = record.config["evaluation"]["n_top"]
@@ -45,11 +46,11 @@ def _pure(source: Source) -> Iterator[Concept]:
             )
 
 
-def verdicts(study: Study) -> list[Verdict]:
+def verdicts(study: FinishedStudy) -> list[Verdict]:
     """Every task at the cell and with the reader that the tuning pictures choose, against the
     strongest of majority class, pixels and random weights; and purity against random pictures.
     """
-    found = []
+    judgements = []
     for answer in answers_of(study.results):
         reader, best = answer.leading
         row = best.row
@@ -65,18 +66,20 @@ def verdicts(study: Study) -> list[Verdict]:
         if leads:
             name = min(leads, key=leads.__getitem__)
             case = Case(place, row.figure, "accuracy", name, rivals[name], leads[name])
-        found.append(judged(f"Updates know the {plain(answer.task)}", NAME, [case]))
-    for metric in purity_titles(study.results):
-        task = plain(metric.removeprefix("label_entropy_"))
+        judgements.append(judged(f"Updates know the {plain(answer.task)}", NAME, [case]))
+    for metric in dict.fromkeys(row.metric for row in study.results):
+        if (task := metric.removeprefix(f"{ENTROPY}_")) == metric:
+            continue
         cases = map(case_of, rows_of(study.results, metric))
-        found.append(judged(f"A latent's top pictures share their {task}", NAME, cases))
-    return found or [judged("Updates know what a picture shows", NAME, [])]
+        judgements.append(judged(f"A latent's top pictures share their {plain(task)}", NAME, cases))
+    return judgements or [judged("Updates know what a picture shows", NAME, [])]
 
 
-def view(study: Study, books: Books) -> View | None:
+def view(study: FinishedStudy, books: Books) -> View | None:
     """Accuracies, purity and the purest latents."""
     answers = answers_of(study.results)
-    purity = grid_charts(study.results, purity_titles(study.results), books.charts)
+    titles = study.shows.charts(lambda one: one.name == PURITY)
+    purity = grid_charts(study.results, titles, books.charts)
     if not (answers or purity or study.pure):
         return None
     tasks = ", ".join(answer.task for answer in answers)
@@ -86,7 +89,7 @@ def view(study: Study, books: Books) -> View | None:
     )
     return {
         "answers": answers,
-        "readers": [name for name in READERS if any(name in each.best for each in answers)],
+        "readers": [name for name in READERS if any(name in answer.best for answer in answers)],
         "reader_names": READERS,
         "known": books.charts.chart(charts.knowledge(study.results), alt=alt) if answers else None,
         "purity": purity,
@@ -94,11 +97,4 @@ def view(study: Study, books: Books) -> View | None:
     }
 
 
-SECTION = Section(
-    NAME,
-    "Knowledge",
-    view,
-    gather,
-    verdicts,
-    metrics=("accuracy_*", "label_entropy_*", "sigma_label_*"),
-)
+SECTION = Section(NAME, "Knowledge", view, gather, verdicts)

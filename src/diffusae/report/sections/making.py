@@ -5,7 +5,7 @@ from __future__ import annotations
 from diffusae.report.gathering import Source
 from diffusae.report.how_collected import how_collected
 from diffusae.report.sections import Books, Section, View
-from diffusae.report.study import RunRow, Study
+from diffusae.report.study import FinishedStudy, RunRow
 from diffusae.summaries.three_stages import STAGE as THREE_STAGES
 
 # Runs that are not of one cell.
@@ -39,8 +39,8 @@ def _facts(source: Source) -> dict[str, str]:
     return {
         "model": f"{header.get('model')} ({header.get('source')})",
         **how_collected(header),
-        samples: ", ".join(f"{each['images']} {split}" for split, each in counts.items()),
-        f"rejected {samples}": str(sum(each["rejected"] for each in counts.values())),
+        samples: ", ".join(f"{count['images']} {split}" for split, count in counts.items()),
+        f"rejected {samples}": str(sum(count["rejected"] for count in counts.values())),
         "collected": f"{first.started} on {first.device}",
         "commit": f"{first.git_commit}{changed}" if first.git_commit else "not from a repository",
         "versions": ", ".join(
@@ -49,7 +49,7 @@ def _facts(source: Source) -> dict[str, str]:
     }
 
 
-def view(study: Study, books: Books) -> View:
+def view(study: FinishedStudy, books: Books) -> View:
     """The runs that are not finished; the rest stands in the study."""
     return {"failed": [run for run in study.runs if run.status != "finished"]}
 

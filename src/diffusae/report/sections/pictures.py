@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from diffusae.labelling.labelled_pictures import caption_of
+from diffusae.labelling.class_labels import caption_of
 from diffusae.report.gathering import Source
 from diffusae.report.sections import Books, Section, View
-from diffusae.report.study import Picture, Run, Study
+from diffusae.report.study import FinishedStudy, Picture, Run
 
 MOST = 48
 
@@ -26,10 +26,14 @@ def gather(source: Source) -> dict[str, object]:
     }
 
 
-def view(study: Study, books: Books) -> View:
+def view(study: FinishedStudy, books: Books) -> View:
     """Every picture with its drawing."""
     draw = books.pictures.picture
-    return {"sheet": [(each, draw(each.image, alt=each.caption)) for each in study.contact_sheet]}
+    return {
+        "sheet": [
+            (picture, draw(picture.image, alt=picture.caption)) for picture in study.contact_sheet
+        ]
+    }
 
 
 SECTION = Section("pictures", "Pictures", view, gather)

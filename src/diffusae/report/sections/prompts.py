@@ -20,7 +20,7 @@ from diffusae.report import pictures
 from diffusae.report.gathering import Source
 from diffusae.report.pictures import PictureBook
 from diffusae.report.sections import Books, Section, View, asks_something_else
-from diffusae.report.study import Prediction, Run, Study
+from diffusae.report.study import FinishedStudy, Prediction, Run
 from diffusae.report.tables import blocks_of, conditionings_of, number, times_of
 from diffusae.runs.survey import finished_runs
 from diffusae.table_files import read_table
@@ -114,11 +114,11 @@ class PanelTable:
     lines: list[tuple[str, list[Panel | None]]]
 
 
-def view(study: Study, books: Books) -> View | None:
+def view(study: FinishedStudy, books: Books) -> View | None:
     """Every prompt with its finished picture, its panels, and the score maps behind them."""
     if not study.predictions and asks_something_else(study):
         return None
-    return {"predictions": [_view(each, books.pictures) for each in study.predictions]}
+    return {"predictions": [_view(prediction, books.pictures) for prediction in study.predictions]}
 
 
 def _view(prediction: Prediction, book: PictureBook) -> View:

@@ -17,17 +17,12 @@ from diffusae.report.before_after import load_examples
 from diffusae.report.gathering import Source
 from diffusae.report.pictures import PictureBook
 from diffusae.report.sections import Books, Section, View
-from diffusae.report.study import Run, Steered, Strip, Study
+from diffusae.report.study import FinishedStudy, Run, Steered, Strip
 from diffusae.report.tables import Row, rows_of
-from diffusae.report.verdicts import Verdict, case_of, judged
 from diffusae.runs.record import RunRecord
 from diffusae.runs.survey import finished_runs
 
 NAME = "steering"
-CLAIMS = {
-    "steering_towards": "Steering the text towards a concept brings it into the picture",
-    "steering_away": "Steering the text away from a concept takes it out",
-}
 
 
 def gather(source: Source) -> dict[str, object]:
@@ -35,15 +30,7 @@ def gather(source: Source) -> dict[str, object]:
     return {"strips": list(strips_of(source.study.directory))}
 
 
-def verdicts(study: Study) -> list[Verdict]:
-    """Success at the chosen strength against no edit."""
-    return [
-        judged(claim, NAME, map(case_of, rows_of(study.results, metric)))
-        for metric, claim in CLAIMS.items()
-    ]
-
-
-def view(study: Study, books: Books) -> View | None:
+def view(study: FinishedStudy, books: Books) -> View | None:
     """Success by strength, and the strips."""
     lines, tables = strength_lines(study.results), strip_tables(study.strips, books.pictures)
     return {"steering_lines": lines, "steering_tables": tables} if lines or tables else None
@@ -110,14 +97,14 @@ def _drawn(
 def strength_lines(results: Iterable[Result]) -> list[StrengthLine]:
     """Success and kept objects at every strength and without an edit, towards first."""
     results = list(results)
-    found = []
+    lines = []
     for direction in ("towards", "away"):
         kept = {_cell(row): row for row in rows_of(results, f"steering_{direction}_kept")}
         for row in rows_of(results, f"steering_{direction}"):
             beside = kept.get(_cell(row))
             shares = row.details["by_strength"]
             for strength in sorted(shares, key=lambda s: abs(float(s))):
-                found.append(
+                lines.append(
                     StrengthLine(
                         f"{row.block} · t = {row.t:.2f} · {row.conditioning}",
                         direction,
@@ -131,7 +118,7 @@ def strength_lines(results: Iterable[Result]) -> list[StrengthLine]:
                         float(strength) == row.details["strength"],
                     )
                 )
-    return found
+    return lines
 
 
 def _cell(row: Row) -> tuple[str, float, str]:
@@ -143,7 +130,8 @@ def strips_of(directory: Path) -> Iterator[Strip]:
     for path, record in finished_runs(directory / "evaluation" / "steering", "*"):
         for example in load_examples(path):
             pictures = [
-                Steered(each.strength, each.success, each.image) for each in example.pictures
+                Steered(picture.strength, picture.success, picture.image)
+                for picture in example.pictures
             ]
             yield Strip(
                 example.case, example.prompt, _place(record), pictures, _run(directory, path)
@@ -185,4 +173,4 @@ def _read(path: Path) -> np.ndarray:
         ) from error
 
 
-SECTION = Section(NAME, "Steering", view, gather, verdicts, metrics=("steering_*",))
+SECTION = Section(NAME, "Steering", view, gather)

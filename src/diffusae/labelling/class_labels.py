@@ -16,30 +16,30 @@ from diffusae.activations.schema import Stream
 from diffusae.errors import UserError, together, unknown
 from diffusae.parsing import of_type
 
-NO_LABEL = -1
+NO_CLASS = -1
 Tasks = Mapping[str, Sequence[str]]
 """Task -> its class names; the number of a class is its place among them."""
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledSplit:
+class ClassifiedSplit:
     """One split at one stream.
 
     Attributes:
         updates: as stored.
-        classes: task -> the number of every picture's class, or `NO_LABEL`.
+        classes: task -> the number of every picture's class, or `NO_CLASS`.
     """
 
     image_ids: list[str]
     updates: Float[np.ndarray, "n P d_in"]
     classes: dict[str, Int[np.ndarray, " n"]]
 
-    def labelled(self, task: str) -> Int[np.ndarray, " m"]:
+    def classified(self, task: str) -> Int[np.ndarray, " m"]:
         """The pictures with a label in this task."""
-        return np.flatnonzero(self.classes[task] != NO_LABEL)
+        return np.flatnonzero(self.classes[task] != NO_CLASS)
 
 
-def label_tasks(manifest: Manifest, chosen: Sequence[str] | None) -> Tasks:
+def class_tasks(manifest: Manifest, chosen: Sequence[str] | None) -> Tasks:
     """The tasks of a collection; some of them where `chosen` names these.
 
     Raises:
@@ -55,16 +55,16 @@ def label_tasks(manifest: Manifest, chosen: Sequence[str] | None) -> Tasks:
             " collection=pictures_world"
         )
     together(
-        str(unknown("task in evaluation.tasks:", each, tasks))
-        for each in chosen or ()
-        if each not in tasks
+        str(unknown("task in evaluation.tasks:", task, tasks))
+        for task in chosen or ()
+        if task not in tasks
     )
     return {task: list(tasks[task]) for task in chosen or tasks}
 
 
-def labelled_split(
+def classified_split(
     root: Path, manifest: Manifest, stream: Stream, split: str, tasks: Tasks
-) -> LabelledSplit:
+) -> ClassifiedSplit:
     """Read one split with its labels; its shards are verified first.
 
     Raises:
@@ -81,7 +81,7 @@ def labelled_split(
         )
     n = sum(shard.samples for shard in shards)
     updates = np.empty((n, stream.positions, stream.d_in), dtype=manifest.numbers.read)
-    classes = {task: np.full(n, NO_LABEL) for task in tasks}
+    classes = {task: np.full(n, NO_CLASS) for task in tasks}
     numbers = {
         task: {name: number for number, name in enumerate(names)} for task, names in tasks.items()
     }
@@ -98,7 +98,7 @@ def labelled_split(
                     f" does not list ({', '.join(tasks[task])}); collect again"
                 )
             classes[task][row] = numbers[task][name]
-    return LabelledSplit(image_ids, updates, classes)
+    return ClassifiedSplit(image_ids, updates, classes)
 
 
 def caption_of(meta: Mapping[str, Any]) -> str:
