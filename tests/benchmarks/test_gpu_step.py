@@ -180,15 +180,15 @@ def batches(size: Size, count: int, bench: Bench) -> list[Tensor]:
 @cache
 def ways(bench: Bench) -> tuple[KernelsName, ...]:
     """The kernels that run on the device."""
-    found: list[KernelsName] = ["dense", "torch"]
+    names: list[KernelsName] = ["dense", "torch"]
     try:
         kernels_by_name("triton")
         check_device("triton", bench.device)
     except UserError as error:
         print(f"  kernels=triton: left out, {error}")
     else:
-        found.append("triton")
-    return tuple(found)
+        names.append("triton")
+    return tuple(names)
 
 
 def auto(size: Size, bench: Bench) -> KernelsName:
@@ -207,7 +207,7 @@ def ours(x: Tensor, size: Size, kernels: KernelsName, *, precision: Any = "bfloa
 
 
 def trainers_of(size: Size, x: Tensor, bench: Bench) -> tuple[dict[str, Any], dict[str, float]]:
-    """The trainers that run here, and the gigabytes of each at its peak."""
+    """The trainers that run here, and the gigabytes that a trainer takes at its peak."""
     makers: dict[str, Callable[[], Any]] = {
         f"ours, {name}": lambda name=name: ours(x, size, name) for name in ways(bench)
     }
@@ -252,7 +252,8 @@ def test_the_table(bench: Bench) -> None:
                 trainer.step(x)
 
         times = milliseconds(
-            {name: lambda each=each: turn(each) for name, each in trainers.items()}, bench
+            {name: lambda trainer=trainer: turn(trainer) for name, trainer in trainers.items()},
+            bench,
         )
         taken = times[f"ours, {auto(size, bench)}"]
         print(f"  {'':24} {'ms':>8} {'vectors/s':>11} {'x ours':>7} {'of limit':>9} {'GB':>6}")
@@ -284,22 +285,22 @@ def test_losses_after_equal_steps(bench: Bench) -> None:
         given = batches(size, 16, bench)
         kinds = {f"{name}, bfloat16": (name, "bfloat16") for name in ways(bench)}
         kinds = {"torch, float32": ("torch", "float32"), **kinds}
-        found = {}
+        ends = {}
         for name, (kernels, precision) in kinds.items():
             trainer = ours(given[0], size, kernels, precision=precision)  # type: ignore[arg-type]
             losses = [
                 trainer.step(given[number % len(given)]).clone()
                 for number in range(bench.equal_steps)
             ]
-            found[name] = float(torch.stack(losses[-LAST:]).mean())
+            ends[name] = float(torch.stack(losses[-LAST:]).mean())
             del trainer, losses
             free(bench)
         print(
             f"\nloss after {bench.equal_steps} equal steps, d_in {size.d_in}, d_sae {size.d_sae},"
             f" k {size.k}, batch {size.batch}; mean of the last {LAST}"
         )
-        for name, loss in found.items():
-            excess = loss / found["torch, float32"] - 1
+        for name, loss in ends.items():
+            excess = loss / ends["torch, float32"] - 1
             print(f"  ours, {name:18} {loss:.5f}  {100 * excess:+.3f} %")
             assert abs(excess) < (0.005 if bench is GPU else 0.05)
 
@@ -418,6 +419,6 @@ def test_the_search_for_the_largest(bench: Bench) -> None:
             },
             bench,
         )
-        spent = ", ".join(f"{name} {statistics.median(each):.3f}" for name, each in times.items())
+        spent = ", ".join(f"{name} {statistics.median(taken):.3f}" for name, taken in times.items())
         print(f"\n{size.k} largest of {size.batch} x {size.d_sae} in bfloat16, ms: {spent}")
         assert len(times) == 2

@@ -22,9 +22,9 @@ SPARSITIES = {
 
 def test_products_in_bfloat16_are_summed_in_float32():
     ones = torch.ones(1, 257, dtype=torch.bfloat16)  # between 256 and 258 bfloat16 has nothing
-    found = product(ones, ones.T)
-    assert found.dtype == torch.float32
-    assert found.item() == 257
+    result = product(ones, ones.T)
+    assert result.dtype == torch.float32
+    assert result.item() == 257
 
 
 def test_double_precision_stays():
@@ -53,9 +53,9 @@ def test_the_loss_in_few_bits_stays_within_half_a_per_cent_of_float32s(name):
         module = SAEModule(sae, dead_after_vectors=2000, k_aux=16, lr=1e-3)
         module.initialise(planted(256, 0))
         step = module.step_of(adam(sae.parameters(), module))
-        found = [step({"": planted(256, seed)}).losses for seed in range(100)]
-        losses[kernels] = torch.stack(found[-10:]).mean().item()
-        assert found[0] > 1.1 * losses[kernels]
+        history = [step({"": planted(256, seed)}).losses for seed in range(100)]
+        losses[kernels] = torch.stack(history[-10:]).mean().item()
+        assert history[0] > 1.1 * losses[kernels]
         assert sae.W_enc.dtype == torch.float32
     assert losses["dense"] == pytest.approx(losses["torch"], rel=0.005)
 

@@ -50,15 +50,15 @@ X, ERROR = torch.tensor([[5.0, 1.0]]), torch.tensor([[-0.5, -3.0]])
     ids=["dead_ones", "with_a_mask"],
 )
 def test_auxk_by_hand(dead):
-    found = auxk(hand_made_autoencoder(), X, ERROR, dead, torch.tensor(4.0))
+    aux = auxk(hand_made_autoencoder(), X, ERROR, dead, torch.tensor(4.0))
     # Latent 1 gives 2 * 1 along (0, 1); latent 2 is cut by ReLU: e - e_hat = (0.5, 1), squared
     # 1.25, over 4.
-    torch.testing.assert_close(found.loss, torch.tensor(1.25 / 4))
+    torch.testing.assert_close(aux.loss, torch.tensor(1.25 / 4))
     # G = 2 (e_hat - e) / 4 = (-0.25, -0.5). Latent 1: dW_dec = 2 G, E = G . (0, 1) = -0.5, dW_enc =
     # E x.
     expected = {1: ([-2.5, -0.5], -0.5, [-0.5, -1.0])}
-    rows = zip(found.of_W_enc, found.of_b_enc, found.of_W_dec, strict=True)
-    for latent, (of_encoder, of_bias, of_decoder) in zip(found.latents.tolist(), rows, strict=True):
+    rows = zip(aux.of_W_enc, aux.of_b_enc, aux.of_W_dec, strict=True)
+    for latent, (of_encoder, of_bias, of_decoder) in zip(aux.latents.tolist(), rows, strict=True):
         for mine, other in zip(
             (of_encoder, of_bias, of_decoder),
             expected.get(latent, ([0.0, 0.0], 0.0, [0.0, 0.0])),
@@ -69,9 +69,9 @@ def test_auxk_by_hand(dead):
 
 def test_auxk_without_a_dead_latent_among_the_oldest_is_nothing():
     dead = Dead(torch.tensor([0, 1]), torch.tensor([False, False]))
-    found = auxk(hand_made_autoencoder(), X, ERROR, dead, torch.tensor(4.0))
-    assert found.loss == 0
-    assert not any(part.any() for part in (found.of_W_enc, found.of_b_enc, found.of_W_dec))
+    aux = auxk(hand_made_autoencoder(), X, ERROR, dead, torch.tensor(4.0))
+    assert aux.loss == 0
+    assert not any(part.any() for part in (aux.of_W_enc, aux.of_b_enc, aux.of_W_dec))
 
 
 def test_auxk_moves_only_the_dead_latents_and_not_the_error():
@@ -80,10 +80,10 @@ def test_auxk_moves_only_the_dead_latents_and_not_the_error():
     weights = [sae.W_enc, sae.W_dec]
     for weight in weights:
         weight.grad = torch.full_like(weight, 7.0)
-    found = auxk(sae, scaled.centred, scaled.error, Dead(torch.tensor([1])), torch.tensor(1.0))
-    found.add_gradients(sae, 0.5)
+    aux = auxk(sae, scaled.centred, scaled.error, Dead(torch.tensor([1])), torch.tensor(1.0))
+    aux.add_gradients(sae, 0.5)
     assert sae.b.grad is None
-    for weight, rows in zip(weights, (found.of_W_enc, found.of_W_dec), strict=True):
+    for weight, rows in zip(weights, (aux.of_W_enc, aux.of_W_dec), strict=True):
         assert rows.abs().sum() > 0
         assert weight.grad is not None
         torch.testing.assert_close(weight.grad[1], 7 + 0.5 * rows[0])

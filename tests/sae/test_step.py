@@ -114,9 +114,9 @@ def fitted(module: pl.LightningModule, given: list, **options: Any) -> pl.Traine
     return trainer
 
 
-def assert_close(found: torch.nn.Module, expected: torch.nn.Module) -> None:
+def assert_close(module: torch.nn.Module, expected: torch.nn.Module) -> None:
     for name, value in expected.state_dict().items():
-        torch.testing.assert_close(found.state_dict()[name], value, rtol=1e-3, atol=1e-4, msg=name)
+        torch.testing.assert_close(module.state_dict()[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -207,9 +207,9 @@ def whole_and_saved(path: Path, **options: Any) -> SAEModule:
 def test_a_stopped_training_goes_on_captured_or_not(tmp_path, recorder):
     path = tmp_path / "stopped.ckpt"
     whole = whole_and_saved(path, recorder=recorder, ema=True)
-    for each in (None, Pretended()):
+    for later in (None, Pretended()):
         module = module_of("topk")
-        module.recorder = each
+        module.recorder = later
         trainer_of(ema=True).fit(module, Resumable(batches()), ckpt_path=str(path))
         assert_close(module, whole)
 
@@ -315,10 +315,10 @@ def test_choosing_over_a_batch_by_rows_is_not_captured(caplog):
 def test_what_was_captured_is_kept_apart_by_variant_and_reads_its_own_inputs():
     recorder = Pretended()
     doubled = Replay(lambda given, negative: given["x"] * (-2 if negative else 2), recorder)
-    found = [
+    results = [
         doubled({"x": torch.tensor([float(n)])}, n % 2 == 1).item() for n in range(4 * WARM_UP)
     ]
-    assert found == [(-2 if n % 2 else 2) * n for n in range(4 * WARM_UP)]
+    assert results == [(-2 if n % 2 else 2) * n for n in range(4 * WARM_UP)]
     assert recorder.captures == 2
     assert recorder.carried == 2 * WARM_UP
     assert doubled({"x": torch.tensor([3.0, 4.0])}, False).tolist() == [6, 8]

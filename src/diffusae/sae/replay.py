@@ -87,7 +87,7 @@ class Replay(Generic[T]):
         self._inputs: dict[str, Tensor] = {}
         self._calls: dict[bool, int] = {}
         self._replays: dict[bool, Callable[[], T]] = {}
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._gave_up = False
 
     def __call__(self, tensors: Mapping[str, Tensor], variant: bool) -> T:
@@ -96,7 +96,9 @@ class Replay(Generic[T]):
             self._inputs = {name: torch.empty_like(given) for name, given in tensors.items()}
         fitting = _kinds(tensors) == _kinds(self._inputs)
         if not fitting:
-            self._tell("a batch of another size, such as the last of an epoch, is computed alone")
+            self._log_once(
+                "a batch of another size, such as the last of an epoch, is computed alone"
+            )
         calls = self._calls[variant] = self._calls.get(variant, 0) + fitting
         if self._gave_up or not fitting or calls <= WARM_UP:
             return self.recorder.carried_out(lambda: self.function(tensors, variant))
@@ -113,17 +115,19 @@ class Replay(Generic[T]):
             self._replays[variant] = self.recorder.captured(lambda: self.function(inputs, variant))
         except RuntimeError as error:
             self._gave_up = True
-            self._tell(f"the training step is not captured as a CUDA graph: {_first_line(error)}")
+            self._log_once(
+                f"the training step is not captured as a CUDA graph: {_first_line(error)}"
+            )
         return not self._gave_up
 
-    def _tell(self, message: str) -> None:
-        if message not in self._told:
-            self._told.add(message)
+    def _log_once(self, message: str) -> None:
+        if message not in self._logged:
+            self._logged.add(message)
             logger.info("%s", message)
 
 
 def _kinds(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Any, ...]]:
-    return {name: (each.shape, each.dtype, each.device) for name, each in tensors.items()}
+    return {name: (tensor.shape, tensor.dtype, tensor.device) for name, tensor in tensors.items()}
 
 
 def _first_line(error: Exception) -> str:
