@@ -344,7 +344,7 @@ def test_what_lightnings_loop_costs(bench: Bench) -> None:
         enable_model_summary=False,
     )
     module = ours(x, size, auto(size, bench)).module
-    trainer.fit(module, DataLoader([x] * 16, batch_size=None))  # type: ignore[arg-type]
+    trainer.fit(module, DataLoader([x] * last, batch_size=None))  # type: ignore[arg-type]
     ms = statistics.median(times["bare"]) / (last - first)
     print(
         f"\na step at batch {size.batch}: bare {ms:.3f} ms, in Lightning's loop"
