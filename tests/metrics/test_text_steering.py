@@ -165,7 +165,7 @@ def test_captions_are_dealt_out_by_whether_they_name_the_concept(composed):
     ("overrides", "message"),
     [
         (["concept=submarine"], r"'submarine'; known: .*neon"),
-        (["intervention.strength=0"], "finite numbers other than 0"),
+        (["intervention.strength=0"], "strength=0 must be a finite number other than 0"),
         (["strengths=[]"], "finite numbers other than 0"),
         (
             ["model.guidance=1", "conditioning=cond", "grid.conditionings=[cond]"],
