@@ -1,267 +1,424 @@
-"""A training step on a GPU: ours, with torch's and our own kernels, and those of public libraries.
+"""A training step on a GPU: ours, in every way it can be computed, and those of public libraries.
 
-The matrix limit is printed too. `make bench-gpu` prints everything. `make bench` runs the same code
-on the CPU at a tiny size, to test it; those times mean nothing.
+`make bench-gpu` prints one table: times in turns on the same data, the share of what the measured
+product and copy rates allow, memory, and losses after equal steps. It needs no network. `make
+bench` runs the same code on the CPU at tiny sizes, to test it; those times mean nothing.
 """
 
 from __future__ import annotations
 
+import gc
 import statistics
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import product
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 import pytest
+import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from benchmarks.paired import Work, in_turns
-from benchmarks.public_trainers import public_trainers
-from benchmarks.test_sae_step import EXPANSION, K, Ours, batch_of, planted_directions
+from benchmarks.paired import in_turns
+from benchmarks.public_trainers import PUBLIC
+from benchmarks.test_sae_step import Ours
 from diffusae.errors import UserError
-from diffusae.sae.kernels import check_device, kernels_by_name
+from diffusae.sae.kernels import check_device, fitting, kernels_by_name
+from diffusae.sae.largest import largest
+from diffusae.sae.replay import WARM_UP
+from diffusae.sae.settings import KernelsName
 from diffusae.sae.sparse_ops import TORCH, Entries, Kernels
+from diffusae.sae.sparsity import TopK
+
+ADAM_BYTES = 28
+"""Of one weight in a step: it, its gradient and two moments read, it and the moments written."""
+LAST = 10
+"""Losses are means over so many last steps."""
 
 
-class Scale(NamedTuple):
-    """The device and the size of a benchmark."""
+class Size(NamedTuple):
+    d_in: int
+    d_sae: int
+    k: int
+    batch: int
+    dead: int = 0
+    losses: bool = False
+    """Whether losses after equal steps are compared too."""
+
+
+class Bench(NamedTuple):
+    """The device, the sizes, and how long to measure."""
 
     device: str
-    d_in: int
-    batch: int
-    dead: int
+    sizes: tuple[Size, ...]
     rounds: int
+    steps: int
+    """Steps of a trainer's turn."""
+    equal_steps: int
+    large: int
+    """Rows and columns of the matrices whose product and copy give the limits."""
 
+
+GPU = Bench(
+    "cuda",
+    (
+        Size(1280, 5120, 20, 4096, losses=True),
+        Size(1280, 5120, 20, 4096, dead=1024),
+        Size(1280, 5120, 20, 16384),
+        Size(1280, 20480, 20, 8192),
+        Size(3072, 49152, 32, 8192, losses=True),
+    ),
+    rounds=7,
+    steps=8,
+    equal_steps=300,
+    large=16384,
+)
+TINY = Bench(
+    "cpu",
+    (Size(32, 128, 4, 64, losses=True), Size(32, 128, 4, 64, dead=24)),
+    rounds=2,
+    steps=2,
+    equal_steps=30,
+    large=256,
+)
 
 pytestmark = [
     pytest.mark.timeout(3600),
+    pytest.mark.filterwarnings("ignore"),
     pytest.mark.parametrize(
-        "scale",
+        "bench",
         [
             pytest.param(
-                Scale("cuda", 1280, 4096, 1024, 25),
+                GPU,
                 marks=[
                     pytest.mark.gpu,
                     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
                 ],
             ),
-            pytest.param(Scale("cpu", 32, 64, 24, 2), marks=pytest.mark.slow),
+            pytest.param(TINY, marks=pytest.mark.slow),
         ],
         ids=["gpu", "tiny_on_cpu"],
     ),
 ]
 
 
-def milliseconds(works: dict[str, Work], scale: Scale) -> dict[str, list[float]]:
+@pytest.fixture(scope="module", autouse=True)
+def _time_of_all() -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    print(f"\nthe whole benchmark took {time.perf_counter() - start:.0f} s")
+
+
+def device_name(bench: Bench) -> str:
+    return torch.cuda.get_device_name() if bench.device == "cuda" else "the CPU"
+
+
+def milliseconds(works: dict[str, Callable[[], object]], bench: Bench) -> dict[str, list[float]]:
     """Milliseconds of all `works`, in turns, with the device's queue finished."""
 
-    def finished(work: Work) -> None:
+    def finished(work: Callable[[], object]) -> None:
         work()
-        if scale.device == "cuda":
+        if bench.device == "cuda":
             torch.cuda.synchronize()
 
     times = in_turns(
         {name: lambda work=work: finished(work) for name, work in works.items()},
-        rounds=scale.rounds,
+        rounds=bench.rounds,
     )
     return {name: [1e3 * second for second in seconds] for name, seconds in times.items()}
 
 
-def ratio(first: list[float], second: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(first, second, strict=True))
+class Rates(NamedTuple):
+    """What the device does in a millisecond."""
+
+    operations: float
+    """Of a large bfloat16 product."""
+    bytes: float
+    """Read and written by a large copy."""
+
+    @classmethod
+    def of(cls, bench: Bench) -> Rates:
+        n = bench.large
+        left, right, out = (
+            torch.randn(n, n, device=bench.device, dtype=torch.bfloat16) for _ in range(3)
+        )
+        times = milliseconds(
+            {"product": lambda: torch.mm(left, right, out=out), "copy": lambda: out.copy_(left)},
+            bench,
+        )
+        product, copy = (statistics.median(times[name]) for name in ("product", "copy"))
+        return cls(2 * n**3 / product, 4 * n**2 / copy)
 
 
-def triton_runs(device_type: str) -> bool:
+def least_ms(size: Size, rates: Rates) -> float:
+    """The step by its operations and bytes alone: the encoder product; the other four products, as
+    dense ones or as rows picked one by one, whatever is less; and Adam.
+    """
+    product = 2 * size.batch * size.d_in * size.d_sae / rates.operations
+    picked = size.batch * size.k * size.d_in * 4 / rates.bytes
+    adam = 2 * size.d_in * size.d_sae * ADAM_BYTES / rates.bytes
+    return product + 4 * min(product, picked) + adam
+
+
+def batches(size: Size, count: int, bench: Bench) -> list[Tensor]:
+    """Vectors that are sums of k directions and noise that no dictionary can explain."""
+    generator = torch.Generator(bench.device).manual_seed(2504)
+    options: Any = {"generator": generator, "device": bench.device}
+    directions = F.normalize(torch.randn(size.d_sae // 2, size.d_in, **options), dim=1)
+
+    def made() -> Tensor:
+        chosen = torch.randint(len(directions), (size.batch, size.k), **options)
+        strength = torch.rand(size.batch, size.k, **options)
+        sums = F.embedding_bag(chosen, directions, per_sample_weights=strength, mode="sum")
+        return sums + 0.02 * torch.randn(size.batch, size.d_in, **options)
+
+    return [made() for _ in range(count)]
+
+
+@cache
+def ways(bench: Bench) -> tuple[KernelsName, ...]:
+    """The kernels that run on the device."""
+    names: list[KernelsName] = ["dense", "torch"]
     try:
         kernels_by_name("triton")
-        check_device("triton", device_type)
+        check_device("triton", bench.device)
     except UserError as error:
-        print(f"  triton: left out, {error}")
-        return False
-    return True
+        print(f"  kernels=triton: left out, {error}")
+    else:
+        names.append("triton")
+    return tuple(names)
 
 
-@pytest.mark.parametrize("with_auxk", [False, True], ids=["without_auxk", "with_auxk"])
-def test_our_step_with_torch_compile(scale: Scale, with_auxk: bool) -> None:
-    """A graph ends where the step looks at numbers (is the loss finite, which latents are dead),
-    so the loss is compiled in parts. The projections are whole graphs.
-    """
-    if "nnsight" in sys.modules:
-        pytest.skip("nnsight, which dictionary-learning brings, replaces parts of torch.compile")
-    x = batch_of(planted_directions(scale.d_in), 1, rows=scale.batch).to(scale.device)
-    made = {
-        name: Ours(x, "bfloat16", dead=scale.dead if with_auxk else 0)
-        for name in ("as it is", "projections compiled", "projections and loss compiled")
-    }
-    for name in ("projections compiled", "projections and loss compiled"):
-        sae = made[name].module.autoencoder
-        sae.project = torch.compile(sae.project, fullgraph=True)  # type: ignore[method-assign]
-        sae.project_decoder_gradient = torch.compile(sae.project_decoder_gradient)  # type: ignore[method-assign]
-    module = made["projections and loss compiled"].module
-    module.training_loss = torch.compile(module.training_loss)  # type: ignore[method-assign]
-    works: dict[str, Work] = {
-        name: lambda trainer=trainer: trainer.step(x) for name, trainer in made.items()
-    }
-    for work in works.values():
-        work()  # the first shape of the dead latents is compiled separately
-    times = milliseconds(works, scale)
-    print(f"\nour step, {'with' if with_auxk else 'without'} AuxK, on {device_name(scale)}")
-    for name, measured in times.items():
-        print(
-            f"  {name}: {statistics.median(measured):.2f} ms,"
-            f" {ratio(measured, times['as it is']):.2f} x as it is"
-        )
-    losses = [trainer.step(x) for trainer in made.values()]
-    assert losses == pytest.approx([losses[0]] * 3, rel=1e-3)
-
-
-@contextmanager
-def float32_products_in(precision: str) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    yield
-    torch.set_float32_matmul_precision(before)
-
-
-@pytest.mark.parametrize("precision", ["highest", "high"], ids=["float32", "tf32"])
-@pytest.mark.parametrize("with_auxk", [False, True], ids=["without_auxk", "with_auxk"])
-def test_our_step_beside_the_public_ones_and_the_matrix_limit(
-    scale: Scale, with_auxk: bool, precision: str
-) -> None:
-    dead = scale.dead if with_auxk else 0
-    x = batch_of(planted_directions(scale.d_in), 1, rows=scale.batch).to(scale.device)
-    d_sae = EXPANSION * scale.d_in
-    print(
-        f"\nSAE step on {device_name(scale)}, d_in {scale.d_in}, d_sae {d_sae}, k {K}, batch"
-        f" {scale.batch}, {dead} dead latents; float32 products: {precision}"
+def auto(size: Size, bench: Bench) -> KernelsName:
+    name, _ = fitting(
+        "auto",
+        device_type=bench.device,
+        precision="bfloat16",
+        sparsity=TopK(size.k),
+        d_sae=size.d_sae,
     )
-    with float32_products_in(precision):
-        trainers: dict[str, Any] = {"ours, torch": Ours(x, "bfloat16", dead=dead)}
-        if triton_runs(scale.device):
-            trainers["ours, triton"] = Ours(x, "bfloat16", dead=dead, kernels="triton")
-        ours = list(trainers)
-        trainers |= public_trainers(scale.d_in, d_sae, K, dead=dead, device=scale.device)
-        works: dict[str, Work] = {
-            name: lambda trainer=trainer: trainer.step(x) for name, trainer in trainers.items()
-        }
-        low, weights = x.bfloat16(), torch.randn(d_sae, scale.d_in, device=x.device).bfloat16()
-        out = torch.empty(scale.batch, d_sae, dtype=torch.bfloat16, device=x.device)
-        limit = "matrix limit: the bfloat16 encoder product"
-        works[limit] = lambda: torch.mm(low, weights.T, out=out)
-        times = milliseconds(works, scale)
-    for name, measured in times.items():
-        middle = statistics.median(measured)
-        ratios = ", ".join(
-            f"{ratio(measured, times[mine]):.2f} x {mine}" for mine in ours if mine != name
+    return name
+
+
+def ours(x: Tensor, size: Size, kernels: KernelsName, *, precision: Any = "bfloat16") -> Ours:
+    return Ours(x, precision, dead=size.dead, kernels=kernels, d_sae=size.d_sae, k=size.k)
+
+
+def trainers_of(size: Size, x: Tensor, bench: Bench) -> tuple[dict[str, Any], dict[str, float]]:
+    """The trainers that run here, and the gigabytes that a trainer takes at its peak."""
+    makers: dict[str, Callable[[], Any]] = {
+        f"ours, {name}": lambda name=name: ours(x, size, name) for name in ways(bench)
+    }
+    makers |= {
+        name: lambda kind=kind: kind(size.d_in, size.d_sae, size.k, size.dead, 1e-4, bench.device)
+        for name, kind in PUBLIC.items()
+    }
+    trainers, memory = {}, {}
+    for name, make in makers.items():
+        if bench.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+        try:
+            trainers[name] = make()
+            for _ in range(WARM_UP + 1):
+                trainers[name].step(x)
+        except (ImportError, torch.OutOfMemoryError) as error:
+            print(f"  {name}: left out, {error}; `make setup-compare` installs libraries")
+            trainers.pop(name, None)
+            continue
+        if bench.device == "cuda":
+            memory[name] = (torch.cuda.max_memory_allocated() - before) / 1e9
+    return trainers, memory
+
+
+def test_the_table(bench: Bench) -> None:
+    rates = Rates.of(bench)
+    print(
+        f"\nSAE steps on {device_name(bench)}, torch {torch.__version__}: products"
+        f" {rates.operations / 1e9:.0f} TFLOP/s in bfloat16, {rates.bytes / 1e6:.0f} GB/s copied"
+    )
+    for size in bench.sizes:
+        print(
+            f"\nd_in {size.d_in}, d_sae {size.d_sae}, k {size.k}, batch {size.batch}, {size.dead}"
+            f" dead latents; trainer.kernels=auto takes {auto(size, bench)} here"
         )
-        print(f"  {name}: {middle:.2f} ms, {1e3 * scale.batch / middle:,.0f} vectors/s, {ratios}")
-        assert middle > 0
+        (x,) = batches(size, 1, bench)
+        trainers, memory = trainers_of(size, x, bench)
+
+        def turn(trainer: Any, x: Tensor = x) -> None:
+            for _ in range(bench.steps):
+                trainer.step(x)
+
+        times = milliseconds(
+            {name: lambda trainer=trainer: turn(trainer) for name, trainer in trainers.items()},
+            bench,
+        )
+        taken = times[f"ours, {auto(size, bench)}"]
+        print(f"  {'':24} {'ms':>8} {'vectors/s':>11} {'x ours':>7} {'of limit':>9} {'GB':>6}")
+        for name, measured in times.items():
+            ms = statistics.median(measured) / bench.steps
+            ratio = statistics.median(a / b for a, b in zip(measured, taken, strict=True))
+            print(
+                f"  {name:24} {ms:8.3f} {1e3 * size.batch / ms:11,.0f} {ratio:7.2f}"
+                f" {100 * least_ms(size, rates) / ms:7.0f} % {memory.get(name, 0):6.2f}"
+            )
+            assert ms > 0
+        del trainers, times, x
+        free(bench)
 
 
-def device_name(scale: Scale) -> str:
-    return torch.cuda.get_device_name() if scale.device == "cuda" else "the CPU"
+def free(bench: Bench) -> None:
+    gc.collect()
+    if bench.device == "cuda":
+        torch.cuda.empty_cache()
 
 
-def bytes_per_ms(scale: Scale) -> float:
-    """The memory's speed: bytes read and written by a copy much larger than a cache."""
-    n = 2**28 if scale.device == "cuda" else 2**20
-    source = torch.empty(n, dtype=torch.float32, device=scale.device)
-    target = torch.empty_like(source)
-    times = milliseconds({"copy": lambda: target.copy_(source)}, scale)["copy"]
-    return 2 * n * source.element_size() / statistics.median(times)
+def test_losses_after_equal_steps(bench: Bench) -> None:
+    """Of every way beside the step that is float32 throughout, with the same weights, batches and
+    scaling.
+    """
+    for size in bench.sizes:
+        if not size.losses:
+            continue
+        given = batches(size, 16, bench)
+        kinds = {f"{name}, bfloat16": (name, "bfloat16") for name in ways(bench)}
+        kinds = {"torch, float32": ("torch", "float32"), **kinds}
+        ends = {}
+        for name, (kernels, precision) in kinds.items():
+            trainer = ours(given[0], size, kernels, precision=precision)  # type: ignore[arg-type]
+            losses = [
+                trainer.step(given[number % len(given)]).clone()
+                for number in range(bench.equal_steps)
+            ]
+            ends[name] = float(torch.stack(losses[-LAST:]).mean())
+            del trainer, losses
+            free(bench)
+        print(
+            f"\nloss after {bench.equal_steps} equal steps, d_in {size.d_in}, d_sae {size.d_sae},"
+            f" k {size.k}, batch {size.batch}; mean of the last {LAST}"
+        )
+        for name, loss in ends.items():
+            excess = loss / ends["torch, float32"] - 1
+            print(f"  ours, {name:18} {loss:.5f}  {100 * excess:+.3f} %")
+            assert abs(excess) < (0.005 if bench is GPU else 0.05)
 
 
-def chosen(scale: Scale, hot: int) -> Tensor:
+class Clock(pl.Callback):
+    """The time between two steps of a fit."""
+
+    def __init__(self, first: int, last: int, device: str) -> None:
+        self.at, self.device = {first: 0.0, last: 0.0}, device
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_args: Any, **_kwargs: Any) -> None:
+        if trainer.global_step in self.at:
+            if self.device == "cuda":
+                torch.cuda.synchronize()
+            self.at[trainer.global_step] = time.perf_counter()
+
+    @property
+    def ms_of_a_step(self) -> float:
+        (first, start), (last, end) = self.at.items()
+        return 1e3 * (end - start) / (last - first)
+
+
+def test_what_lightnings_loop_costs(bench: Bench) -> None:
+    """The step in `Trainer.fit` beside the bare step; batches lie on the device."""
+    size, first, last = bench.sizes[0], 20, 20 + bench.equal_steps
+    (x,) = batches(size, 1, bench)
+    bare = ours(x, size, auto(size, bench))
+    for _ in range(first):
+        bare.step(x)
+    times = milliseconds({"bare": lambda: [bare.step(x) for _ in range(last - first)]}, bench)
+    clock = Clock(first, last, bench.device)
+    trainer = pl.Trainer(
+        max_steps=last,
+        max_epochs=-1,
+        accelerator="gpu" if bench.device == "cuda" else "cpu",
+        devices=1,
+        logger=False,
+        callbacks=[clock],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    module = ours(x, size, auto(size, bench)).module
+    trainer.fit(module, DataLoader([x] * last, batch_size=None))  # type: ignore[arg-type]
+    ms = statistics.median(times["bare"]) / (last - first)
+    print(
+        f"\na step at batch {size.batch}: bare {ms:.3f} ms, in Lightning's loop"
+        f" {clock.ms_of_a_step:.3f} ms ({100 * (clock.ms_of_a_step / ms - 1):+.1f} %)"
+    )
+    assert clock.ms_of_a_step > 0
+
+
+def chosen(size: Size, bench: Bench, hot: int) -> Tensor:
     """Latents [batch, k] of random vectors; the first `hot` latents are active in every vector."""
-    generator = torch.Generator().manual_seed(0)
-    d_sae = EXPANSION * scale.d_in
-    rows = [
-        hot + torch.randperm(d_sae - hot, generator=generator)[: K - hot]
-        for _ in range(scale.batch)
-    ]
-    always = torch.arange(hot).expand(scale.batch, hot)
-    return torch.cat([always, torch.stack(rows)], dim=1).to(scale.device)
+    scores = torch.rand(size.batch, size.d_sae, device=bench.device)
+    scores[:, :hot] = 2
+    return torch.topk(scores, size.k, dim=1).indices
 
 
 class Products(NamedTuple):
     """The products of a training step with its entries, without the encoder product."""
 
-    works: dict[str, Work]
-    gathered: dict[str, int]
-    """Bytes that are read row by row."""
-    least: dict[str, int]
-    """Bytes that have to be read and written once."""
+    works: dict[str, Callable[[], Tensor]]
 
-
-def products(scale: Scale, kernels: Kernels, hot: int) -> Products:
-    generator = torch.Generator().manual_seed(1)
-    d_sae, n = EXPANSION * scale.d_in, K * scale.batch
-    entries = Entries.every(chosen(scale, hot), d_sae=d_sae, kernels=kernels)
-    weight, gradient, values = (
-        torch.randn(*shape, generator=generator).to(scale.device)
-        for shape in ((d_sae, scale.d_in), (scale.batch, scale.d_in), (n,))
-    )
-    order, starts = entries.by_column()
-    rows, sorted_values = entries.rows[order], values[order]
-    matrices, row = 4 * scale.d_in * (scale.batch + d_sae), 4 * scale.d_in
-    return Products(
-        {
-            "decoding": lambda: entries.times(values, weight),
-            "inner products": lambda: entries.inner(gradient, weight),
-            "a weight gradient": lambda: kernels.sums_of_rows(
-                gradient, rows, starts, sorted_values, uneven=True
-            ),
-        },
-        {"decoding": n * row, "inner products": n * row, "a weight gradient": n * row},
-        dict.fromkeys(("decoding", "inner products", "a weight gradient"), matrices),
-    )
+    @classmethod
+    def of(cls, size: Size, bench: Bench, kernels: Kernels, latents: Tensor) -> Products:
+        entries = Entries.every(latents, d_sae=size.d_sae, kernels=kernels)
+        generator = torch.Generator(bench.device).manual_seed(1)
+        weight, gradient, values = (
+            torch.randn(*shape, generator=generator, device=bench.device)
+            for shape in ((size.d_sae, size.d_in), (size.batch, size.d_in), (latents.numel(),))
+        )
+        order, starts = entries.by_column()
+        rows, sorted_values = entries.rows[order], values[order]
+        return cls(
+            {
+                "decoding": lambda: entries.times(values, weight),
+                "inner products": lambda: entries.inner(gradient, weight),
+                "a weight gradient": lambda: kernels.sums_of_rows(
+                    gradient, rows, starts, sorted_values, uneven=True
+                ),
+            }
+        )
 
 
 @pytest.mark.parametrize("hot", [0, 4], ids=["even", "four_latents_active_everywhere"])
-def test_our_kernels_beside_torchs_and_the_memory(scale: Scale, hot: int) -> None:
-    rate = bytes_per_ms(scale)
-    print(
-        f"\nparts of a step on {device_name(scale)}, {hot} latents active everywhere;"
-        f" {rate / 1e6:.0f} GB/s copied"
-    )
-    kinds = {"torch": TORCH}
-    if triton_runs(scale.device):
-        kinds["triton"] = kernels_by_name("triton")
-    parts = {name: products(scale, kernels, hot) for name, kernels in kinds.items()}
+def test_parts_of_the_step_that_pick_rows(bench: Bench, hot: int) -> None:
+    size, rates = bench.sizes[0], Rates.of(bench)
+    print(f"\nparts on {device_name(bench)}, ms; {hot} latents active everywhere")
+    latents = chosen(size, bench, hot)
+    kinds = {name: kernels_by_name(name) for name in ways(bench) if name != "dense"}
+    assert kinds["torch"] is TORCH
+    parts = {name: Products.of(size, bench, kernels, latents) for name, kernels in kinds.items()}
+    matrices = 4 * size.d_in * (size.batch + size.d_sae)
+    gathered = 4 * size.d_in * size.batch * size.k
     for part, work in parts["torch"].works.items():
-        expected: Any = work()
+        expected = work()
         for kind in parts.values():
             torch.testing.assert_close(kind.works[part](), expected, rtol=1e-4, atol=1e-3)
-        times = milliseconds({name: kind.works[part] for name, kind in parts.items()}, scale)
-        spent = [f"{name} {statistics.median(measured):.3f} ms" for name, measured in times.items()]
-        if "triton" in times:
-            spent.append(f"triton is {ratio(times['torch'], times['triton']):.2f} times as fast")
-        least, gathered = (
-            bytes_[part] / rate for bytes_ in (parts["torch"].least, parts["torch"].gathered)
-        )
+        times = milliseconds({name: kind.works[part] for name, kind in parts.items()}, bench)
+        spent = [f"{name} {statistics.median(measured):.3f}" for name, measured in times.items()]
         print(
-            f"  {part}: {', '.join(spent)}; every byte once from memory {least:.3f} ms, every row"
-            f" picked {gathered:.3f} ms"
+            f"  {part}: {', '.join(spent)}; every byte once {matrices / rates.bytes:.3f}, every"
+            f" row picked {gathered / rates.bytes:.3f}"
         )
 
 
-def test_other_sizes_of_our_kernels(scale: Scale, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Times of other sizes than those in `triton_kernels`."""
-    if not triton_runs(scale.device):
-        pytest.skip("no Triton kernels run here")
-    from diffusae.sae import triton_kernels
-
-    print(
-        "\nms of decoding, inner products and a weight gradient with a hot latent on"
-        f" {device_name(scale)}"
-    )
-    settings = list(product((4, 8, 16), (128, 256), (2, 4, 8)))
-    for entries, columns, warps in settings if scale.device == "cuda" else settings[:2]:
-        monkeypatch.setattr(triton_kernels, "ENTRIES", entries)
-        monkeypatch.setattr(triton_kernels, "COLUMNS", columns)
-        monkeypatch.setattr(triton_kernels, "WARPS", warps)
-        times = milliseconds(products(scale, triton_kernels.KERNELS, 1).works, scale)
-        spent = ", ".join(f"{statistics.median(measured):.3f}" for measured in times.values())
-        print(f"  {entries} entries, {columns} columns, {warps} warps: {spent}")
+def test_the_search_for_the_largest(bench: Bench) -> None:
+    """By groups, as training does it, and by `torch.topk` alone."""
+    for size in bench.sizes:
+        rows = torch.randn(size.batch, size.d_sae, device=bench.device).bfloat16()
+        times = milliseconds(
+            {
+                "by groups": lambda rows=rows, k=size.k: largest(rows, k),
+                "torch.topk": lambda rows=rows, k=size.k: torch.topk(rows, k, sorted=False),
+            },
+            bench,
+        )
+        spent = ", ".join(f"{name} {statistics.median(taken):.3f}" for name, taken in times.items())
+        print(f"\n{size.k} largest of {size.batch} x {size.d_sae} in bfloat16, ms: {spent}")
+        assert len(times) == 2

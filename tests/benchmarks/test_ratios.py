@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.paired import paired
 from diffusae.sae.autoencoder import SparseAutoencoder
-from diffusae.sae.module import SAEModule
+from diffusae.sae.module import SAEModule, adam
 from diffusae.sae.sparsity import TopK
 
 pytestmark = pytest.mark.slow
@@ -18,18 +18,9 @@ def test_sae_step_against_its_encoder_product(d_in, d_sae, k, batch):
     x = torch.randn(batch, d_in)
     module = SAEModule(SparseAutoencoder(d_in, d_sae, TopK(k)), dead_after_vectors=10**9)
     module.initialise(x)
-    module.log_dict = lambda *_args, **_values: None  # type: ignore[method-assign]
-    optimizer = torch.optim.Adam(module.autoencoder.parameters(), lr=1e-4, fused=True)
+    step = module.step_of(adam(module.autoencoder.parameters(), module))
     weights = module.autoencoder.W_enc.detach()
-
-    def step() -> None:
-        optimizer.zero_grad()
-        module.training_step(x, 0).backward()
-        module.autoencoder.project_decoder_gradient()
-        optimizer.step()
-        module.autoencoder.project()
-
-    ratio = paired(step, lambda: x @ weights.T)
+    ratio = paired(lambda: step({"": x}), lambda: x @ weights.T)
     print(
         f"\nSAE step, d_in {d_in}, d_sae {d_sae}, k {k}, batch {batch}: {ratio:.1f} x its encoder"
         " product"

@@ -14,7 +14,6 @@ from benchmarks.paired import Work, in_turns
 from benchmarks.public_trainers import LONG_AGO, public_trainers
 from diffusae.sae import sparsity
 from diffusae.sae.autoencoder import SparseAutoencoder
-from diffusae.sae.losses import normalised_error
 from diffusae.sae.module import ADAM_EPSILON, SAEModule, adam
 from diffusae.sae.settings import KernelsName, SelectionPrecision
 from diffusae.sae.sparsity import TopK
@@ -49,28 +48,25 @@ class Ours:
         lr: float = 1e-4,
         kernels: KernelsName = "torch",
         encoder_norm: float = 1.0,
+        d_sae: int | None = None,
+        k: int = K,
     ) -> None:
         d_in = x.shape[1]
         sae = SparseAutoencoder(
-            d_in, EXPANSION * d_in, TopK(K), selection_precision=precision, kernels=kernels,
-            encoder_norm=encoder_norm,
+            d_in, d_sae or EXPANSION * d_in, TopK(k), selection_precision=precision,
+            kernels=kernels, encoder_norm=encoder_norm,
         )  # fmt: skip
         module = SAEModule(sae, dead_after_vectors=LONG_AGO // 2, k_aux=k_aux, lr=lr)
         self.module = module.to(x.device)
         self.module.initialise(x)
-        self.module.log_dict = lambda *_args, **_values: None  # type: ignore[method-assign]
-        self.optimizer = adam(sae.parameters(), self.module)
         self.dead = dead
+        self.module.vectors_since_fired[:dead] = LONG_AGO
+        self._step = self.module.step_of(adam(sae.parameters(), self.module))
 
-    def step(self, x: Tensor) -> float:
+    def step(self, x: Tensor) -> Tensor:
+        """The loss, which the next step may overwrite."""
         self.module.vectors_since_fired[: self.dead] = LONG_AGO
-        self.optimizer.zero_grad()
-        loss = self.module.training_step(x, 0)
-        loss.backward()
-        self.module.autoencoder.project_decoder_gradient()
-        self.optimizer.step()
-        self.module.autoencoder.project()
-        return float(loss.detach())
+        return self._step({"": x}).losses
 
     def reconstructed(self, x: Tensor) -> Tensor:
         return self.module.autoencoder(x)  # type: ignore[no-any-return]
@@ -93,7 +89,7 @@ class Dense:
         dense = F.linear(x - sae.b, sae.W_enc).relu()
         top = torch.topk(dense, K, dim=1)
         z = torch.zeros_like(dense).scatter(1, top.indices, top.values)
-        loss = normalised_error(z @ sae.W_dec + sae.b - x, self.variance)
+        loss = (z @ sae.W_dec + sae.b - x).square().sum() / len(x) / self.variance
         self.optimizer.zero_grad()
         loss.backward()
         sae.project_decoder_gradient()
@@ -200,7 +196,7 @@ def losses_at_the_end(
     for step in range(STEPS):
         x = batch_of(directions, first_seed + step, rows=rows)
         for name, trainer in trainers.items():
-            losses[name].append(trainer.step(x.flip(0) if name == "reordered" else x))
+            losses[name].append(float(trainer.step(x.flip(0) if name == "reordered" else x)))
     return {name: statistics.mean(values[-LAST:]) for name, values in losses.items()}
 
 

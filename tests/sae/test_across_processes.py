@@ -27,8 +27,7 @@ def losses_of(batch: torch.Tensor) -> list[float]:
     ):  # fmt: skip
         module = SAEModule(SparseAutoencoder(8, 24, sparsity, seed=1), dead_after_vectors=40)
         module.initialise(torch.randn(64, 8, generator=torch.Generator().manual_seed(0)))
-        loss, _ = module.training_loss(batch)
-        loss.backward()
+        loss, _ = module.gradients(batch)
         losses.append(loss.item())
     return losses
 

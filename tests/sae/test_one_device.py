@@ -40,7 +40,9 @@ def _new_parameters_on_conversion():
     torch.__future__.set_overwrite_module_params_on_conversion(False)
 
 
-def figures(name: str, precision: Any, scaling: Any, *, elsewhere: bool) -> dict[str, Any]:
+def figures(
+    name: str, precision: Any, scaling: Any, kernels: Any, *, elsewhere: bool
+) -> dict[str, Any]:
     """What two steps with AuxK, a validation and a use of the autoencoder give."""
     x = torch.randn(24, 20, generator=torch.Generator().manual_seed(1))
     sae = SparseAutoencoder(
@@ -50,24 +52,19 @@ def figures(name: str, precision: Any, scaling: Any, *, elsewhere: bool) -> dict
         encoder_bias=True,
         selection_precision=precision,
         input_scaling=scaling,
+        kernels=kernels,
     )
     module = SAEModule(sae, dead_after_vectors=1000, k_aux=8)
-    module._trainer = SimpleNamespace(sanity_checking=False)  # type: ignore[assignment]
+    module._trainer = SimpleNamespace(sanity_checking=False, global_step=0)  # type: ignore[assignment]
     if elsewhere:
         module, x = module._apply(lambda tensor: Elsewhere(tensor.detach())), Elsewhere(x)
     module.initialise(x)
-    optimizer: Any = module.configure_optimizers()
-    optimizer = optimizer["optimizer"]
+    step = module.step_of(module.configure_optimizers(), clip=1.0)
     for _ in range(2):
         module.vectors_since_fired[8:24] = 2000
-        optimizer.zero_grad()
-        loss, measured = module.training_loss(x)
+        (measured,) = step({"": x}).figures
         assert measured["aux_loss"] > 0
-        loss.backward()
-        module.on_before_optimizer_step(optimizer)
-        torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
-        optimizer.step()
-        sae.project()
+    measured |= module.gradients(x, revive=True)[1]  # nothing waits for the device
     module.eval()
     with torch.no_grad():
         module.validate(x)
@@ -81,13 +78,16 @@ def figures(name: str, precision: Any, scaling: Any, *, elsewhere: bool) -> dict
 
 @pytest.mark.parametrize("scaling", ["mean_norm", "standardise"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("kernels", ["torch", "dense"])
 @pytest.mark.parametrize("name", SPARSITIES)
-def test_training_validation_and_use_stay_on_the_device_of_their_vectors(name, precision, scaling):
+def test_training_validation_and_use_stay_on_the_device_of_their_vectors(
+    name, precision, scaling, kernels
+):
     with pretend_device():
-        found = figures(name, precision, scaling, elsewhere=True)
+        found = figures(name, precision, scaling, kernels, elsewhere=True)
     # int8 means bfloat16 where there is no CPU.
     expected = figures(
-        name, "bfloat16" if precision == "int8" else precision, scaling, elsewhere=False
+        name, "bfloat16" if precision == "int8" else precision, scaling, kernels, elsewhere=False
     )
     for figure, value in expected.items():
         assert isinstance(found[figure], Elsewhere), f"{figure} left the device"

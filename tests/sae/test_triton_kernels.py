@@ -128,9 +128,8 @@ def test_a_training_step_has_the_gradients_of_torchs_kernels(name, precision):
         module = SAEModule(sae, dead_after_vectors=1000, k_aux=8).to(DEVICE)
         module.initialise(x)
         module.vectors_since_fired[8:24] = 2000  # AuxK acts
-        loss, measured = module.training_loss(x)
+        loss, measured = module.gradients(x)
         assert measured["aux_loss"] > 0
-        loss.backward()
         losses.append(loss.detach())
         gradients.append(
             {key: value.grad for key, value in sae.named_parameters() if value.grad is not None}
@@ -155,7 +154,7 @@ def test_the_step_calls_these_kernels(monkeypatch):
 @pytest.mark.skipif(DEVICE == "cuda", reason="needs a device that is none of Triton's")
 def test_tensors_on_a_cpu_are_refused_without_the_interpreter(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET")
-    with pytest.raises(UserError, match=r"CUDA.*'cpu'.*trainer.kernels=torch"):
+    with pytest.raises(UserError, match=r"CUDA.*'cpu'.*trainer.kernels=auto"):
         triton_kernels.sums_of_rows(*entries_of([1], 8))
 
 

@@ -155,6 +155,8 @@ def test_the_record_tells_what_auto_chose_and_a_stopped_training_goes_on_with_it
     assert record is not None
     assert record.status == "finished"
     assert record.config["sae"]["selection_precision"] == "bfloat16"
+    assert study.cfg.trainer.kernels == "auto"
+    assert record.config["trainer"]["kernels"] == "torch"
     # What was taken is no part of the signature: auto on another machine finds this training
     # finished.
     assert record.determines["sae"]["selection_precision"] == "auto"
@@ -207,15 +209,16 @@ def test_ema_saves_the_moving_average_of_the_weights_with_decoder_rows_of_unit_n
     composed, monkeypatch
 ):
     steps: list[tuple[torch.Tensor, torch.Tensor]] = []
-    step = training.SAEModule.optimizer_step
+    step = training.SAEModule.training_step
 
-    def watched(module, *args, **kwargs) -> None:
-        step(module, *args, **kwargs)
+    def watched(module, *args, **kwargs) -> torch.Tensor:
+        loss = step(module, *args, **kwargs)
         steps.append(
             (module.autoencoder.W_enc.detach().clone(), module.autoencoder.W_dec.detach().clone())
         )
+        return loss
 
-    monkeypatch.setattr(training.SAEModule, "optimizer_step", watched)
+    monkeypatch.setattr(training.SAEModule, "training_step", watched)
     study = Study(
         composed("sae.ema=0.5", "sae.selection_precision=float32", "trainer.validate_every=4")
     )

@@ -11,6 +11,7 @@ from diffusae.activations.settings import ActivationSettings
 from diffusae.backbone.settings import ModelSettings
 from diffusae.capture.generate import generate
 from diffusae.sae.module import adam
+from diffusae.sae.replay import WARM_UP
 from diffusae.study.model import load_model, sampling
 from diffusae.study.pictures_at_once import pictures_at_once
 from diffusae.study.study import Study
@@ -55,22 +56,17 @@ def vectors_per_second(study: Study, d_in: int) -> float:
     """
     device = _device()
     module = module_of(study, d_in).to(device)
-    optimizer = adam(module.autoencoder.parameters(), module)
     generator = torch.Generator().manual_seed(study.cfg.seed)
     batch_size = ActivationSettings.of(study.cfg).batch_size
     vectors = torch.randn(batch_size, d_in, generator=generator).to(device)
     module.initialise(vectors)
+    step = module.step_of(adam(module.autoencoder.parameters(), module))
 
     def train(steps: int) -> None:
         for _ in range(steps):
-            loss, _ = module.training_loss(vectors)
-            optimizer.zero_grad()
-            loss.backward()
-            module.autoencoder.project_decoder_gradient()
-            optimizer.step()
-            module.autoencoder.project()
+            step({"": vectors})
 
-    train(2)
+    train(WARM_UP + 1)
     return _TRAINING_STEPS * len(vectors) / _timed(lambda: train(_TRAINING_STEPS), device)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.distributed as dist
 from jaxtyping import Bool, Float, Int
@@ -27,6 +29,14 @@ def least_of_all(value: Float[Tensor, ""]) -> Float[Tensor, ""]:
         value = value.clone()
         dist.all_reduce(value, op=dist.ReduceOp.MIN)
     return value
+
+
+def average(tensors: Iterable[Tensor]) -> None:
+    """Replace every tensor by its mean over the processes."""
+    if world_size() > 1:
+        for tensor in tensors:
+            tensor /= world_size()
+            dist.all_reduce(tensor)
 
 
 def largest_of_all(

@@ -10,10 +10,11 @@ from typing import NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from diffusae.errors import UserError, unknown
+from diffusae.sae.dense_ops import dense_errors, only, pre_activations
 from diffusae.sae.kernels import kernels_by_name
 from diffusae.sae.search import BLOCK, Search
 from diffusae.sae.settings import (
@@ -40,6 +41,8 @@ class ScaledPass(NamedTuple):
     errors: Float[Tensor, "batch prefixes d_in"]
     squared_errors: Float[Tensor, " prefixes"]
     codes: Codes
+    fired: Bool[Tensor, " d_sae"]
+    """Whether a latent is active on any vector of the batch."""
     penalty: Float[Tensor, ""] | None = None
 
     @property
@@ -71,8 +74,10 @@ class SparseAutoencoder(nn.Module):
             on GPUs and on CPUs with AMX) or "int8" (fast on CPUs with VNNI; on other devices it
             means bfloat16). It finds a few candidates more than are wanted, among which float32
             values choose. Validation and use (`encode`) are always in full precision.
-        kernels: what computes with the chosen latents in training: "torch" (its own kernels) or
-            "triton" (ours, on CUDA devices alone). Use (`decode`) is always with torch's.
+        kernels: what computes with the latents in training: "dense" (matrix products, in bfloat16
+            unless latents are sought in float32), "torch" (rows of the chosen latents, by its own
+            kernels) or "triton" (the same by ours, on CUDA devices alone). Use (`decode`) is always
+            with torch's.
         input_scaling: "none"; "mean_norm": divided by one number such that the mean norm is
             sqrt(d_in); "standardise": every entry to mean 0 and standard deviation 1. Fitted by
             `initialise`.
@@ -128,7 +133,7 @@ class SparseAutoencoder(nn.Module):
         self.encoder_bias = encoder_bias
         self.selection_precision: SelectionPrecision = selection_precision
         self.initial_bias, self.decoder_norm = initial_bias, decoder_norm
-        self.kernels = kernels_by_name(kernels)
+        self.kernels, self.dense = kernels_by_name(kernels), kernels == "dense"
         self.sparsity = sparsity.to(device=device, dtype=dtype)
         # Drawn on the CPU, so that a seed means the same directions on every device.
         drawn = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed), dtype=dtype)
@@ -205,10 +210,10 @@ class SparseAutoencoder(nn.Module):
         cost.
         """
         with torch.no_grad():
-            # scale(x) - b in one pass
-            shift = -self.input_shift / self.input_scale - self.b
-            centred = torch.addcmul(shift, x.to(self.b.dtype), 1 / self.input_scale)
-            codes = self._search(
+            centred = self._centred(x)
+            # Kept memory might be given up while a captured step still writes to it.
+            search = self._search if x.device.type == "cpu" else Search()
+            codes = search(
                 centred,
                 self.W_enc,
                 self.b_enc if self.encoder_bias else None,
@@ -221,6 +226,10 @@ class SparseAutoencoder(nn.Module):
                 codes = Codes(codes.values.gather(1, order), indices)
             entries, values = sparsity.entries(codes, d_sae=self.d_sae, kernels=self.kernels)
             parts = entries.cut(sparsity.prefixes) if sparsity.prefixes else entries
+            # Entries that are not active fall into the last place, which is cut off.
+            active = codes.indices.masked_fill(~(codes.values > 0), self.d_sae)
+            fired = torch.zeros(self.d_sae + 1, dtype=torch.bool, device=x.device)
+            fired.index_fill_(0, active.flatten(), True)
         errors, squared = chosen_errors(
             centred,
             values,
@@ -231,20 +240,60 @@ class SparseAutoencoder(nn.Module):
             b_enc=self.b_enc,
             W_dec=self.W_dec,
         )
-        return ScaledPass(centred, errors, squared, codes)
+        return ScaledPass(centred, errors, squared, codes, fired[:-1])
 
-    def dense_pass(self, x: Float[Tensor, "batch d_in"], sparsity: Penalised) -> ScaledPass:
-        """`scaled_pass` of a sparsity that a penalty brings about: every latent takes part."""
-        centred = self.scale(x) - self.b
-        pre_activations = F.linear(centred, self.W_enc, self.b_enc)
-        z = sparsity.activate(pre_activations)
+    def dense_pass(self, x: Float[Tensor, "batch d_in"], sparsity: TopK | Penalised) -> ScaledPass:
+        """`scaled_pass` by dense products: of a sparsity that a penalty brings about, where every
+        latent takes part, or of one that chooses.
+        """
+        dtype = self.product_dtype
+        chooses = isinstance(sparsity, TopK)
+        with torch.no_grad():
+            centred = self._centred(x)
+        pre = pre_activations(
+            centred,
+            b=self.b,
+            W_enc=self.W_enc,
+            b_enc=self.b_enc if self.encoder_bias else None,
+            dtype=dtype,
+            rounded=chooses,
+        )
+        penalty = None
+        if chooses:
+            with torch.no_grad():
+                z = sparsity.dense(pre)
+            z = only(pre, z)
+        else:
+            z = sparsity.activate(pre)
+            # With free norms, codes would escape a penalty by shrinking while decoder rows grow.
+            weighted = z if self.decoder_norm == "unit" else z * self.W_dec.norm(dim=1)
+            penalty = sparsity.penalty(pre, weighted, math.sqrt(self.d_in))
+        errors, squared = dense_errors(
+            centred,
+            z,
+            b=self.b,
+            W_dec=self.W_dec,
+            prefixes=sparsity.prefixes if chooses else (),
+            dtype=dtype,
+        )
+        values = z.detach()
         latents = torch.arange(self.d_sae, device=z.device).expand_as(z)
-        # With free norms, codes would escape a penalty by shrinking while decoder rows grow.
-        weighted = z if self.decoder_norm == "unit" else z * self.W_dec.norm(dim=1)
-        penalty = sparsity.penalty(pre_activations, weighted, math.sqrt(self.d_in))
-        errors = (z @ self.W_dec - centred).unsqueeze(1)
-        squared = errors.square().sum(dim=(0, 2))
-        return ScaledPass(centred, errors, squared, Codes(z.detach(), latents), penalty)
+        # Over no rows, of a process without a part of a short last batch, there is no maximum.
+        fired = values.amax(dim=0) > 0 if len(values) else (values > 0).any(dim=0)
+        return ScaledPass(centred, errors, squared, Codes(values, latents), fired, penalty)
+
+    def _centred(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_in"]:
+        """scale(x) - b in one pass."""
+        shift = -self.input_shift / self.input_scale - self.b
+        return torch.addcmul(shift, x.to(self.b.dtype), 1 / self.input_scale)
+
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """What dense products of training are made in, beside the search: bfloat16 where that is in
+        few bits and a GPU or `kernels` asks for it, else the weights' own.
+        """
+        low = self.training and self.selection_precision != "float32"
+        return torch.bfloat16 if low and (self.dense or self.W_enc.is_cuda) else self.W_enc.dtype
 
     def pre_activations(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_sae"]:
         """W_enc (x - b) + b_enc of every latent, in scaled units: the numbers that the sparsity

@@ -5,19 +5,25 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from jaxtyping import Float
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torchmetrics import MeanMetric
 
 from diffusae.errors import UserError, together
 from diffusae.sae.across_processes import world_size
 from diffusae.sae.autoencoder import ScaledPass, SparseAutoencoder
-from diffusae.sae.losses import auxk_loss, longest_inactive, total_variance
+from diffusae.sae.losses import (
+    AuxK,
+    auxk,
+    longest_inactive,
+    longest_inactive_of_k,
+    normalised,
+    total_variance,
+)
 from diffusae.sae.metrics import L0, FiringHistogram, Reconstruction, decoder_similarity
-from diffusae.sae.sparsity import Codes
+from diffusae.sae.step import Member
+from diffusae.sae.whole_step import WholeStep
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +31,7 @@ ADAM_EPSILON = 6.25e-10  # rare latents have tiny gradients: Adam's usual 1e-8 w
 WARN_DEAD_FRACTION = 0.5
 
 
-class SAEModule(pl.LightningModule):
+class SAEModule(WholeStep):
     """Adam on the normalised reconstruction error plus AuxK (Emergence, section 3 and appendix).
 
     Batches are vectors [batch, d_in] in data units. Call `initialise` with a first batch before
@@ -132,6 +138,7 @@ class SAEModule(pl.LightningModule):
         self.total_variance.copy_(variance)
 
     def on_fit_start(self) -> None:
+        super().on_fit_start()
         self.final_dead_fraction = None
 
     def on_train_start(self) -> None:
@@ -141,71 +148,96 @@ class SAEModule(pl.LightningModule):
                 " fitting"
             )
 
+    def trained(self) -> dict[str, Member]:
+        return {"": Member("", self)}
+
     def training_step(
         self, batch: Float[Tensor, "batch d_in"], batch_idx: int
     ) -> Float[Tensor, ""]:
-        loss, measured = self.training_loss(batch)
-        self.log_dict(
-            {f"train/{name}": value for name, value in measured.items()}, sync_dist=world_size() > 1
-        )
-        return loss
+        return self.take_step({"": batch})
 
-    def training_loss(
-        self, batch: Float[Tensor, "batch d_in"]
+    def gradients(
+        self, batch: Float[Tensor, "batch d_in"], *, revive: bool | None = None
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """The loss to differentiate and the figures to log. Afterwards, latents that did not fire
-        have aged.
+        """Put the gradients of the loss into `grad` of the weights; return the loss and the figures
+        to log. Afterwards, latents that did not fire have aged.
+
+        Args:
+            revive: whether there may be dead latents. None: look, and refuse a loss that is not
+                finite, before there are gradients; with True or False, nothing waits for the
+                device.
         """
         scaled = self.autoencoder.scaled_pass(batch)
         loss, fvu = self._loss(scaled)
-        dead = longest_inactive(
-            self.vectors_since_fired, dead_after=self.dead_after_vectors, k_aux=self.k_aux
-        )
-        aux = torch.zeros_like(fvu)
-        if len(dead) > 0 and self.aux_coefficient > 0:
-            aux = auxk_loss(
-                self.autoencoder, scaled.centred, scaled.error, dead, self.total_variance
-            )
-            loss = loss + self.aux_coefficient * aux
-        self._refuse_non_finite(loss)
+        aux = self._revival(scaled, revive)
+        total = loss.detach()
+        if aux is not None:
+            total = total + self.aux_coefficient * aux.loss
+        if revive is None:
+            self._refuse_non_finite(total)
+        figures = {
+            "loss": total,
+            "fvu": fvu.detach(),
+            "aux_loss": torch.zeros_like(total) if aux is None else aux.loss,
+        }
         # Processes average their gradients and figures. Their parts of the last batch of an epoch
         # may differ in size, so each loss is weighted by its vectors.
-        share = len(batch) * world_size() / self._age_latents(scaled.codes)
-        loss = loss * share
-        measured = {
-            "loss": loss.detach(),
-            "fvu": fvu.detach() * share,
-            "aux_loss": aux.detach() * share,
-            "dead_fraction": (self.vectors_since_fired >= self.dead_after_vectors).float().mean(),
-        }
-        return loss, measured
+        share = self._age_latents(len(batch), scaled.fired)
+        if world_size() > 1:
+            loss = loss * share
+            figures = {name: figure * share for name, figure in figures.items()}
+        self.autoencoder.zero_grad()  # gives up the memory of the last step's
+        weights = [weight for weight in self.autoencoder.parameters() if weight.requires_grad]
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.grad = gradient
+        if aux is not None:
+            aux.add_gradients(self.autoencoder, self.aux_coefficient * share)
+        return figures["loss"], {**figures, "dead_fraction": self._dead().float().mean()}
+
+    @property
+    def revives(self) -> bool:
+        """Whether there is AuxK."""
+        return self.aux_coefficient > 0 and self.k_aux > 0
+
+    def _revival(self, scaled: ScaledPass, revive: bool | None) -> AuxK | None:
+        """AuxK of one pass; for `revive` see `gradients`."""
+        looks = revive is None
+        if not self.revives or not (bool(self._dead().any()) if looks else revive):
+            return None
+        choose = longest_inactive if looks else longest_inactive_of_k
+        dead = choose(
+            self.vectors_since_fired, dead_after=self.dead_after_vectors, k_aux=self.k_aux
+        )
+        return auxk(self.autoencoder, scaled.centred, scaled.error, dead, self.total_variance)
+
+    def _dead(self) -> Bool[Tensor, " d_sae"]:
+        return self.vectors_since_fired >= self.dead_after_vectors
 
     @torch.no_grad()
-    def _age_latents(self, codes: Codes) -> int:
-        """Make active latents young and all others older; return the vectors of this step over all
-        processes.
+    def _age_latents(
+        self, vectors: int, fired: Bool[Tensor, " d_sae"]
+    ) -> float | Float[Tensor, ""]:
+        """Make active latents young and all others older; return this process' vectors in shares of
+        what processes have on average.
         """
-        d_sae = len(self.vectors_since_fired)
-        # Entries that are not active fall into the last place, which is cut off.
-        fired = self.vectors_since_fired.new_zeros(d_sae + 1)
-        fired[torch.where(codes.values > 0, codes.indices, d_sae)] = 1
-        fired = fired[:d_sae]
-        seen = len(codes.values)
+        seen, share = vectors, 1.0
         if world_size() > 1:
-            vectors = fired.new_tensor(seen)
-            torch.distributed.all_reduce(fired, op=torch.distributed.ReduceOp.MAX)
-            torch.distributed.all_reduce(vectors)
-            seen = int(vectors)
+            counts = torch.cat(
+                [fired.long(), torch.full_like(fired[:1], vectors, dtype=torch.long)]
+            )
+            torch.distributed.all_reduce(counts)
+            fired, seen = counts[:-1] > 0, counts[-1]
+            share = vectors * world_size() / seen
         self.vectors_since_fired += seen
-        self.vectors_since_fired.masked_fill_(fired > 0, 0)
-        return seen
+        self.vectors_since_fired.masked_fill_(fired, 0)
+        return share
 
     def _loss(self, scaled: ScaledPass) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """The loss and the FVU. The loss is the error (the mean over the prefixes where the
         sparsity has them) plus the sparsity's penalty.
         """
-        # A process may get no part of a short last batch: its error is 0.
-        errors = scaled.squared_errors / max(len(scaled.centred), 1) / self.total_variance
+        errors = normalised(scaled.squared_errors, len(scaled.centred), self.total_variance)
         loss = errors.mean()
         return loss if scaled.penalty is None else loss + scaled.penalty, errors[-1]
 
@@ -242,6 +274,7 @@ class SAEModule(pl.LightningModule):
         return {name: value.float() for name, value in measured.items()}
 
     def on_train_end(self) -> None:
+        super().on_train_end()
         self.refuse_broken_weights()
         warning = self.dead_warning()
         if warning and self.trainer.is_global_zero:
@@ -263,7 +296,7 @@ class SAEModule(pl.LightningModule):
         """
         dead = self.final_dead_fraction
         if dead is None:
-            dead = float((self.vectors_since_fired >= self.dead_after_vectors).float().mean())
+            dead = float(self._dead().float().mean())
         if dead <= WARN_DEAD_FRACTION:
             return None
         return (
@@ -273,17 +306,8 @@ class SAEModule(pl.LightningModule):
             " more vectors, or a smaller d_sae."
         )
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        self.autoencoder.project_decoder_gradient()
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
-        self.autoencoder.project()
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = adam(self.autoencoder.parameters(), self)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return adam(self.autoencoder.parameters(), self)
 
     def lr_factor(self, step: int) -> float:
         """What `lr` is multiplied by at a step, counted from 0: warm-up, 1, decay."""
@@ -296,11 +320,14 @@ class SAEModule(pl.LightningModule):
 
     def _refuse_non_finite(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):
-            raise UserError(
-                f"the loss is {float(loss.detach())} at step {self.global_step}; lower the learning"
-                f" rate (now {self.lr:g}), or look for activations that are not finite. The last"
-                " checkpoint before this step is good"
-            )
+            raise self.not_finite(float(loss.detach()), self.global_step)
+
+    def not_finite(self, loss: float, step: int) -> UserError:
+        """The error of a loss that is not finite."""
+        return UserError(
+            f"the loss is {loss} at step {step}; lower the learning rate (now {self.lr:g}), or look"
+            " for activations that are not finite. The last checkpoint before this step is good"
+        )
 
 
 def adam(parameters: Any, module: SAEModule) -> torch.optim.Adam:

@@ -12,7 +12,7 @@ InputScaling = Literal["none", "mean_norm", "standardise"]
 InitialBias = Literal["geometric_median", "mean", "zero"]
 DecoderNorm = Literal["unit", "free"]
 SelectionPrecision = Literal["float32", "bfloat16", "int8"]
-KernelsName = Literal["torch", "triton"]
+KernelsName = Literal["dense", "torch", "triton"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
 ACCELERATORS: tuple[str, ...] = get_args(Accelerator)
 
@@ -77,7 +77,7 @@ class TrainerSettings(Settings, part="trainer"):
     """Processes of one machine that share every batch."""
     num_nodes: Annotated[int, Within(1, 10**4)]
     """Machines."""
-    kernels: KernelsName
+    kernels: Literal["auto", KernelsName]
 
     @property
     def processes(self) -> int:

@@ -4,42 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from jaxtyping import Float
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from diffusae.errors import UserError
 from diffusae.sae.module import SAEModule, adam
+from diffusae.sae.step import Member
+from diffusae.sae.watch import named
+from diffusae.sae.whole_step import WholeStep
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Member:
-    """One training of several.
-
-    Attributes:
-        stream: where its batches come from.
-    """
-
-    stream: str
-    module: SAEModule
-
-
-class SideBySide(pl.LightningModule):
+class SideBySide(WholeStep):
     """Trains every member on the batch of its stream at every step.
 
     Batches are {stream: vectors [batch, d_in]}; members of one stream (such as several k) get the
-    same. No number of a member depends on another: their losses are summed, but share no weight, so
-    every gradient is its own, is clipped by its own norm, and goes through Adam entry by entry. The
-    weights equal those of single trainings bit for bit on a CPU. Validation loaders come one a
-    stream, in the order of `streams`.
+    same. No number of a member depends on another: every gradient is its own, is clipped by its own
+    norm, and goes through Adam entry by entry. The weights equal those of single trainings bit for
+    bit on a CPU. On a CUDA device the steps of all members are one captured graph. Validation
+    loaders come one a stream, in the order of `streams`.
 
     Logs what `SAEModule` logs, below the member's name: `<member>/train/loss`.
 
@@ -70,6 +56,7 @@ class SideBySide(pl.LightningModule):
             self.add_module(f"member_{index}", member.module)
 
     def on_fit_start(self) -> None:
+        super().on_fit_start()
         for name, module in self._modules_by_name():
             with named(name):
                 module.on_fit_start()
@@ -79,16 +66,13 @@ class SideBySide(pl.LightningModule):
             with named(name):
                 module.on_train_start()
 
+    def trained(self) -> dict[str, Member]:
+        return self.members
+
     def training_step(
         self, batches: dict[str, Float[Tensor, "batch d_in"]], batch_idx: int
     ) -> Float[Tensor, ""]:
-        losses = []
-        for name, member in self.members.items():
-            with named(name):
-                loss, measured = member.module.training_loss(batches[member.stream])
-            losses.append(loss)
-            self.log_dict({f"{name}/train/{figure}": value for figure, value in measured.items()})
-        return torch.stack(losses).sum()
+        return self.take_step(batches)
 
     def validation_step(
         self, batch: Float[Tensor, "batch d_in"], batch_idx: int, dataloader_idx: int = 0
@@ -105,49 +89,16 @@ class SideBySide(pl.LightningModule):
             )
 
     def on_train_end(self) -> None:
+        super().on_train_end()
         for name, module in self._modules_by_name():
             with named(name):
                 module.refuse_broken_weights()
             if warning := module.dead_warning():
                 logger.warning("%s: %s", name, warning)
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        for _, module in self._modules_by_name():
-            module.on_before_optimizer_step(optimizer)
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip every member by the norm of its own gradient."""
-        if gradient_clip_val is not None:
-            for _, module in self._modules_by_name():
-                torch.nn.utils.clip_grad_norm_(module.autoencoder.parameters(), gradient_clip_val)
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
-        for _, module in self._modules_by_name():
-            module.autoencoder.project()
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         modules = [module for _, module in self._modules_by_name()]
-        groups = [{"params": list(module.autoencoder.parameters())} for module in modules]
-        optimizer = adam(groups, modules[0])
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, [module.lr_factor for module in modules]
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return adam([{"params": list(m.autoencoder.parameters())} for m in modules], modules[0])
 
     def _modules_by_name(self) -> Iterator[tuple[str, SAEModule]]:
         return ((name, member.module) for name, member in self.members.items())
-
-
-@contextmanager
-def named(member: str) -> Iterator[None]:
-    """Put the member's name before an error."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{member}: {error}") from error

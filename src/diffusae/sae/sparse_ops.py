@@ -144,7 +144,7 @@ class Entries:
     ) -> None:
         self.columns, self.starts, self.d_sae, self.cuts = columns, starts, d_sae, cuts
         self.kernels = kernels
-        ends = torch.cat([starts[1:], starts.new_tensor([len(columns)])])
+        ends = F.pad(starts[1:], (0, 1), value=len(columns))
         self.rows = torch.repeat_interleave(ends - starts, output_size=len(columns))
         """int64 [n], each entry's row."""
 
@@ -174,15 +174,15 @@ class Entries:
         """The same entries with every row cut before each of these columns: row r becomes the rows
         r * (1 + len(columns)) + (0, 1, ...). Within a row the columns must rise.
         """
-        bounds = torch.tensor(columns, device=self.columns.device)
-        part = torch.bucketize(self.columns, bounds, right=True)
-        bag = self.rows * (len(columns) + 1) + part
-        counts = torch.bincount(bag, minlength=len(self.starts) * (len(columns) + 1))
+        cuts = len(columns) + 1
+        bag = self.rows * cuts
+        for column in columns:
+            bag += self.columns >= column
         return Entries(
             self.columns,
-            counts.cumsum(0) - counts,
+            _starts(bag, len(self.starts) * cuts),
             d_sae=self.d_sae,
-            cuts=len(columns) + 1,
+            cuts=cuts,
             kernels=self.kernels,
         )
 
@@ -202,9 +202,16 @@ class Entries:
         """The order that sorts the entries by column, and where each column begins in it."""
         # Short keys are sorted several times faster.
         short = torch.int16 if self.d_sae <= torch.iinfo(torch.int16).max else torch.int32
-        order = torch.argsort(self.columns.to(short), stable=True)
-        counts = torch.bincount(self.columns, minlength=self.d_sae)
-        return order, counts.cumsum(0) - counts
+        columns, order = torch.sort(self.columns.to(short), stable=True)
+        return order, _starts(columns, self.d_sae)
+
+
+def _starts(numbers: Int[Tensor, " n"], count: int) -> Int[Tensor, " count"]:
+    """Where each of the numbers 0 to `count` - 1 begins among rising `numbers`. (bincount would
+    wait for a GPU.)
+    """
+    every = torch.arange(count, dtype=numbers.dtype, device=numbers.device)
+    return torch.searchsorted(numbers, every)
 
 
 def row_products(
@@ -285,7 +292,7 @@ class _ChosenErrors(torch.autograd.Function):
         centred, W_enc, W_dec, values, errors = ctx.saved_tensors
         entries, parts = ctx.entries, ctx.parts
         # G = times * gradient
-        gradient, times = _gradient_of_errors(errors, *gradients)
+        gradient, times = gradient_of_errors(errors, *gradients)
         of_x_hat = gradient.sum(dim=(0, 1)) * times
         if gradient.shape[1] > 1:
             # Part p is in the prefixes p, p + 1, ...: its gradient is the sum of theirs.
@@ -306,7 +313,7 @@ class _ChosenErrors(torch.autograd.Function):
         return None, of_x_hat - of_b_enc @ W_enc, of_W_enc, of_b_enc, of_W_dec, None, None, None
 
 
-def _gradient_of_errors(
+def gradient_of_errors(
     errors: Float[Tensor, "rows prefixes d_in"],
     of_errors: Float[Tensor, "rows prefixes d_in"] | None,
     of_squares: Float[Tensor, " prefixes"] | None,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from diffusae import plugins
 from diffusae.errors import together, unknown
 from diffusae.parsing import call_typed
-from diffusae.sae.across_processes import anywhere, largest_of_all, least_of_all
+from diffusae.sae.across_processes import anywhere, largest_of_all, least_of_all, world_size
 from diffusae.sae.largest import largest, largest_values
 from diffusae.sae.sparse_ops import Entries, Kernels
 from diffusae.sae.sparsity_checks import (
@@ -143,9 +143,16 @@ class TopK(Sparsity):
         """The same codes with other values, given in the order of `entries`."""
         return Codes(values.view(codes.values.shape), codes.indices)
 
+    def dense(self, pre_activations: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
+        """The codes of a batch as a dense matrix: 0 where a latent is not chosen."""
+        codes = self(pre_activations)
+        return torch.zeros_like(pre_activations).scatter_(1, codes.indices, codes.values)
+
     def scaled_pass(
         self, autoencoder: SparseAutoencoder, x: Float[Tensor, "batch d_in"]
     ) -> ScaledPass:
+        if autoencoder.dense and self.training:
+            return autoencoder.dense_pass(x, self)
         return autoencoder.chosen_pass(x, self)
 
     def check(self, d_sae: int) -> None:
@@ -228,6 +235,16 @@ class BatchTopK(TopK):
     def values(self, pre_activations: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... n"]:
         return self(pre_activations).values  # not the k largest of every row
 
+    def dense(self, pre_activations: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
+        if world_size() > 1:
+            return super().dense(pre_activations)
+        # Widening rows until nothing is missed would wait for a GPU; one long row does not.
+        row = pre_activations.flatten()
+        values, places = torch.topk(row, self.k * len(pre_activations), sorted=False)
+        values = values.relu()
+        self._follow(values)
+        return torch.zeros_like(row).scatter_(0, places, values).view_as(pre_activations)
+
     def entries(
         self, codes: Codes, *, d_sae: int, kernels: Kernels
     ) -> tuple[Entries, Float[Tensor, " n"]]:
@@ -258,13 +275,15 @@ class BatchTopK(TopK):
 
     @torch.no_grad()
     def _follow(self, values: Tensor) -> None:
-        positive = values[values > 0].float()
-        least = least_of_all(positive.min() if len(positive) else positive.new_tensor(torch.inf))
-        if torch.isfinite(least):
-            # The first batch counts whole, or the start at 0 would be remembered.
-            rate = torch.where(self.batches > 0, self.threshold_rate, 1.0)
-            self.threshold.lerp_(least.to(self.threshold), rate.to(self.threshold))
-            self.batches += 1
+        if values.numel() == 0:  # a process without a part of a short last batch
+            values = values.new_zeros(1)
+        least = least_of_all(values.masked_fill(~(values > 0), torch.inf).min().float())
+        some = torch.isfinite(least)
+        # The first batch counts whole, or the start at 0 would be remembered.
+        rate = (self.batches == 0).to(self.threshold).clamp(min=self.threshold_rate)
+        followed = self.threshold.lerp(least.to(self.threshold), rate)
+        self.threshold.copy_(torch.where(some, followed, self.threshold))
+        self.batches += some
 
     def in_use(self, factors: Float[Tensor, " d_sae"]) -> Sparsity:
         return JumpReLU.with_thresholds(factors * self.threshold.detach().cpu())

@@ -149,7 +149,7 @@ def _device_faults(study: Study, sound: Sound) -> Iterator[str]:
         fault := device_fault(trainer.accelerator, trainer.devices)
     ):
         yield fault
-    if sound("trainer.kernels") and trainer.kernels != "torch":  # torch's own run everywhere
+    if sound("trainer.kernels") and trainer.kernels == "triton":  # the others run everywhere
         try:
             kernels_by_name(trainer.kernels)
             check_device(trainer.kernels, study.device_type)

@@ -4,7 +4,8 @@ run in W&B. Lightning is not imported for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -12,8 +13,11 @@ from diffusae.activations.settings import ActivationSettings
 from diffusae.runs.record import DamagedRecord, parent_signature, read_record, run_signature, state
 from diffusae.runs.settings import LoggerSettings
 from diffusae.runs.wandb_mirror import WandbMirror
-from diffusae.sae.settings import SaeSettings, SelectionPrecision, TrainerSettings
+from diffusae.sae.kernels import fitting
+from diffusae.sae.settings import KernelsName, SaeSettings, SelectionPrecision, TrainerSettings
 from diffusae.study.study import Study
+
+log = logging.getLogger(__name__)
 
 
 def trained(study: Study) -> bool:
@@ -44,12 +48,35 @@ def selection_precision(study: Study) -> SelectionPrecision:
     return fastest(study.device_type)
 
 
+def kernels_of(study: Study) -> tuple[KernelsName, str]:
+    """What `trainer.kernels` means for this training, and why."""
+    return fitting(
+        TrainerSettings.of(study.cfg).kernels,
+        device_type=study.device_type,
+        precision=selection_precision(study),
+        sparsity=study.sparsity(),
+        d_sae=study.cfg.sae.d_sae,
+    )
+
+
+def tell_kernels(studies: Iterable[Study]) -> None:
+    """Log what the trainings compute with, every choice once."""
+    for name, reason in dict.fromkeys(kernels_of(study) for study in studies):
+        log.info("training computes with kernels=%s: %s", name, reason)
+
+
 @contextmanager
 def recorded(study: Study) -> Iterator[None]:
-    """The lock and the run.json of the study's training."""
+    """The lock and the run.json of the study's training, with what "auto" meant."""
     sae = study.part("sae") | {"selection_precision": selection_precision(study)}
+    trainer = study.part("trainer") | {"kernels": kernels_of(study)[0]}
     with study.recorded(
-        study.sae, "train", determines=_determines(study), parents=_parents(study), sae=sae
+        study.sae,
+        "train",
+        determines=_determines(study),
+        parents=_parents(study),
+        sae=sae,
+        trainer=trainer,
     ):
         yield
 

@@ -29,6 +29,7 @@ from diffusae.jobs.progress import at_work, progress_bar
 from diffusae.sae.settings import TrainerSettings
 from diffusae.study.streams import TRAINING_SPLIT, stream_of
 from diffusae.study.study import Study
+from diffusae.training.cell import tell_kernels
 from diffusae.training.train_grid import Together
 
 log = logging.getLogger(__name__)
@@ -218,6 +219,7 @@ def train_online(
         UserError: the collection lacks a stream or validation pictures, or all training pictures
             are rejected.
     """
+    tell_kernels(studies.values())
     paces = paces_of(studies, directory, images)
     with ExitStack() as records:
         for pace in paces:

@@ -28,7 +28,7 @@ from diffusae.sae.module import SAEModule
 from diffusae.sae.settings import SaeSettings, TrainerSettings
 from diffusae.sae.storage import save_sae
 from diffusae.study.study import Study
-from diffusae.training.cell import recorded, selection_precision, trained
+from diffusae.training.cell import kernels_of, recorded, selection_precision, tell_kernels, trained
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = Fal
     module = module_of(study, data.d_in)
     with recorded(study) if leader else nullcontext():
         if leader:
+            tell_kernels([study])
             data.prepare_data()
         metrics = study.sae / "metrics.jsonl"
         checkpoints = Checkpoints(
@@ -132,7 +133,7 @@ def module_of(study: Study, d_in: int) -> SAEModule:
             study.sparsity(),
             encoder_bias=settings.encoder_bias,
             selection_precision=selection_precision(study),
-            kernels=trainer.kernels,
+            kernels=kernels_of(study)[0],
             input_scaling=settings.input_scaling,
             initial_bias=settings.initial_bias,
             decoder_norm=settings.decoder_norm,

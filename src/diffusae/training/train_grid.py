@@ -22,10 +22,11 @@ from diffusae.runs.checkpoint import Checkpoint, Checkpoints
 from diffusae.runs.lightning_logger import MemberLogger
 from diffusae.runs.stop_together import Pause, Paused, StopTogether, one_command
 from diffusae.sae.settings import TrainerSettings
-from diffusae.sae.side_by_side import Member, SideBySide, named
+from diffusae.sae.side_by_side import Member, SideBySide
+from diffusae.sae.watch import named
 from diffusae.study.settings import GridSettings
 from diffusae.study.study import Study
-from diffusae.training.cell import mirror_of, recorded, trained, training_signature
+from diffusae.training.cell import mirror_of, recorded, tell_kernels, trained, training_signature
 from diffusae.training.train import (
     data_of,
     last_validation,
@@ -217,6 +218,7 @@ def train_together(studies: Mapping[str, Study], directory: Path) -> None:
     for study in studies.values():
         if study.cell.key not in streams:
             streams[study.cell.key] = data_of(study)
+    tell_kernels(studies.values())
     steps = TrainerSettings.of(next(iter(studies.values())).cfg).steps
     data = TogetherDataModule(streams, steps=steps)
     with Together(studies, directory, streams, data) as together:
