@@ -143,8 +143,9 @@ class ChunkBuffer:
         self._begin, self._filled = self._begin + self._filled, 0
 
     def _place_in(self, table: torch.Tensor) -> Place:
-        """Where a picture's vectors lie. The first picture of a chunk may begin before it."""
-        return lambda image: (table, image * self.positions - self._begin, 1)
+        """Where the chunk's vectors lie: in their order."""
+        slots = np.arange(len(table))
+        return lambda vector: (table, slots[vector - self._begin :])
 
     def _tables(self) -> dict[str, np.ndarray]:
         if not self._rows:
