@@ -377,7 +377,12 @@ def three_stages(lines: Sequence[Line], measure: str) -> alt.FacetChart | None:
     edits = sorted({line.edit for line in lines}, key=lambda name: place_in(EDITS, name))
     rows = [d for edit in edits for d in data if d["edit"].startswith(capital(plain(edit)))]
     return drawn.facet(
-        row=alt.Row("edit:N", title=None, sort=list(dict.fromkeys(d["edit"] for d in rows))),
+        row=alt.Row(
+            "edit:N",
+            title=None,
+            sort=list(dict.fromkeys(d["edit"] for d in rows)),
+            header=alt.Header(labelExpr="split(datum.label, ': ')"),  # in two lines
+        ),
         column=alt.Column(
             "window:N", title=None, sort=list(dict.fromkeys(d["window"] for d in data))
         ),
