@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffusae.activations.chunk_buffer import Chunk, ChunkBuffer, pictures_needed
+from diffusae.activations.chunk_buffer import Chunk, ChunkBuffer
+from diffusae.activations.epoch_size import pictures_needed
 
 
 def example(**changed) -> ChunkBuffer:

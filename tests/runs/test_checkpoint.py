@@ -179,8 +179,8 @@ def test_a_step_that_breaks_the_weights_leaves_the_finite_checkpoint_before_it_a
     module.initialise(torch.randn(64, 8, generator=torch.Generator().manual_seed(99)))
     checkpoints = Checkpoints(tmp_path, every=1, logs=[])
     breaks = LambdaCallback(
-        on_before_optimizer_step=lambda trainer, each, _: (
-            each.autoencoder.W_enc.grad.fill_(torch.nan) if trainer.global_step == 2 else None
+        on_train_batch_end=lambda trainer, trained, *_: (
+            trained.autoencoder.W_enc.data.fill_(torch.nan) if trainer.global_step == 3 else None
         )
     )
     trainer = pl.Trainer(

@@ -16,10 +16,11 @@ from torch.utils.data import IterableDataset
 
 from diffusae.activations.device_buffer import Chunk, DeviceBuffer, DeviceRows, lies_on_device
 from diffusae.activations.epoch_images import MappedImages, StreamedImages
+from diffusae.activations.epoch_size import check_sizes
 from diffusae.activations.host_chunks import HostChunk, HostChunks
 from diffusae.activations.local_copy import is_local_copy
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.order import EpochOrder, check_sizes
+from diffusae.activations.order import EpochOrder
 from diffusae.activations.reader import read_updates
 from diffusae.activations.scattered import ScatteredRows
 from diffusae.activations.schema import Shard, Stream

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from diffusae.activations.order import EpochOrder, check_sizes
+from diffusae.activations.order import EpochOrder
 from diffusae.activations.scattered import Place, ScatteredRows, scattered_batches
 
 
@@ -164,25 +164,3 @@ class ChunkBuffer:
             seed=self.seed,
             epoch=epoch,
         )
-
-
-def pictures_needed(
-    steps: int, *, images: int, positions: int, batch_size: int, buffer_vectors: int
-) -> int:
-    """Pictures that the chunks of the first `steps` batches are made of, epoch after epoch.
-
-    An example: 10 pictures of 4 vectors, batches of 5, a buffer of 20. An epoch has 8 batches in 2
-    chunks of 5 pictures. 9 steps need an epoch and the first chunk of the next:
-
-    >>> pictures_needed(9, images=10, positions=4, batch_size=5, buffer_vectors=20)
-    15
-
-    Raises:
-        UserError: the buffer is smaller than a batch.
-    """
-    check_sizes(batch_size=batch_size, buffer_vectors=buffer_vectors)
-    vectors = images * positions
-    epochs, rest = divmod(steps, math.ceil(vectors / batch_size))
-    whole = buffer_vectors // batch_size
-    begun = min(vectors, math.ceil(rest / whole) * whole * batch_size)
-    return epochs * images + math.ceil(begun / positions)

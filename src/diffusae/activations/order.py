@@ -39,10 +39,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from diffusae.activations.epoch_size import LANES, check_sizes
 from diffusae.errors import UserError
-
-LANES = 8
-"""The most ranks that can share a batch; fewer where the batch size is not a multiple of it."""
 
 
 def generator(*numbers: int) -> torch.Generator:
@@ -56,25 +54,6 @@ def generator(*numbers: int) -> torch.Generator:
 def order_of_shards(count: int, *, seed: int, epoch: int) -> list[int]:
     """The order in which an epoch reads `count` shards, or makes the groups of pictures in them."""
     return torch.randperm(count, generator=generator(seed, epoch)).tolist()
-
-
-def check_sizes(*, batch_size: int, buffer_vectors: int, world_size: int = 1) -> None:
-    """Raise `UserError` unless 1 <= batch_size <= buffer_vectors, and the ranks can share a
-    batch.
-    """
-    if batch_size < 1:
-        raise UserError(f"batch_size={batch_size} must be at least 1; raise it")
-    if buffer_vectors < batch_size:
-        raise UserError(
-            f"buffer_vectors={buffer_vectors} is below batch_size={batch_size}; raise the buffer"
-        )
-    lanes = math.gcd(batch_size, LANES)
-    if lanes % world_size:
-        raise UserError(
-            f"{world_size} processes cannot share batches of {batch_size}, which have {lanes} equal"
-            f" parts; take a number of processes that divides {LANES}, and a batch size that is a"
-            " multiple of it"
-        )
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def process_faults(
     """The faults of `devices` processes on each of `num_nodes` machines in a stage."""
     if devices * num_nodes == 1:
         return
-    from diffusae.activations.order import check_sizes
+    from diffusae.activations.epoch_size import check_sizes
 
     try:
         check_sizes(

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from diffusae.activations.chunk_buffer import pictures_needed
+from diffusae.activations.epoch_size import pictures_needed
 from diffusae.activations.journal import read_journals, size_of
 from diffusae.activations.schema import Stream
 from diffusae.activations.settings import ActivationSettings

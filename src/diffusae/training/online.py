@@ -18,8 +18,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from diffusae.activations.chunk_buffer import Chunk, ChunkBuffer, pictures_needed
+from diffusae.activations.chunk_buffer import Chunk, ChunkBuffer
 from diffusae.activations.datamodule import SequentialBatches
+from diffusae.activations.epoch_size import pictures_needed
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import require_sound
 from diffusae.activations.schema import Stream
