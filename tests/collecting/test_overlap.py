@@ -50,10 +50,15 @@ def contents(root: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Everything on one thread."""
+    """Everything on one thread, as on a CPU."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(collecting, "taken_behind", lambda made, take: take(iter(made)))
+        patch.delattr(collecting, "taken_behind")
         return contents(collect(tmp_path_factory.mktemp("plain")))
+
+
+@pytest.fixture(autouse=True)
+def _as_on_a_gpu(plain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collecting, "_overlaps", lambda _study: True)
 
 
 def test_the_bytes_are_those_of_a_collection_on_one_thread(plain, tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def _count_groups(study: Study) -> int:
 def _collect(study: Study, ready: _Ready, part: Part | None = None) -> ActivationWriter:
     """Write every group that is not finished, of one task or of all.
 
-    Records are encoded, hashed and written while the model makes the next batch.
+    On a GPU, records are encoded, hashed and written while the model makes the next batch.
     """
     groups = [
         (index, [prompt for prompt in group if prompt.image_id in ready.wanted])
@@ -188,11 +188,19 @@ def _collect(study: Study, ready: _Ready, part: Part | None = None) -> Activatio
     done = sum(len(group) for index, group in groups if index in finished)
     total = sum(len(group) for _, group in groups)
     with progress_bar(collector.what, total=total, done=done) as (advance, _):
-        taken_behind(
-            _made(begun, [group for group in groups if group[0] not in finished]),
-            lambda made: _write(writer, begun, made, advance),
-        )
+        made = _made(begun, [group for group in groups if group[0] not in finished])
+        if _overlaps(study):
+            taken_behind(made, lambda taken: _write(writer, begun, taken, advance))
+        else:
+            _write(writer, begun, made, advance)
     return writer
+
+
+def _overlaps(study: Study) -> bool:
+    """Whether a second thread writes. On a CPU, generation takes all cores, and such a thread makes
+    it slower.
+    """
+    return study.device_type != "cpu"
 
 
 @dataclass(frozen=True)
