@@ -58,7 +58,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def _as_on_a_gpu(plain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collecting, "_overlaps", lambda _study: True)
+    monkeypatch.setattr(collecting, "_overlaps", lambda _device: True)
 
 
 def test_the_bytes_are_those_of_a_collection_on_one_thread(plain, tmp_path: Path) -> None:

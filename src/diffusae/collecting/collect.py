@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.activations.parts import Part
 from diffusae.activations.reader import discard_damaged, verify
@@ -170,7 +172,8 @@ def _collect(study: Study, ready: _Ready, part: Part | None = None) -> Activatio
         if part is None or part.owns(index)
     ]
     collector, settings = ready.collector, ActivationSettings.of(study.cfg)
-    begun = collector.begin(load_model(ModelSettings.of(study.cfg)), ready.description)
+    model = load_model(ModelSettings.of(study.cfg))
+    begun = collector.begin(model, ready.description)
     # The first task writes what is collected here; the others compare it with theirs.
     shared = nullcontext() if part is None else directory_lock(study.activations, wait_s=WAIT_S)
     with shared:
@@ -189,18 +192,18 @@ def _collect(study: Study, ready: _Ready, part: Part | None = None) -> Activatio
     total = sum(len(group) for _, group in groups)
     with progress_bar(collector.what, total=total, done=done) as (advance, _):
         made = _made(begun, [group for group in groups if group[0] not in finished])
-        if _overlaps(study):
+        if _overlaps(model.device):
             taken_behind(made, lambda taken: _write(writer, begun, taken, advance))
         else:
             _write(writer, begun, made, advance)
     return writer
 
 
-def _overlaps(study: Study) -> bool:
+def _overlaps(device: torch.device) -> bool:
     """Whether a second thread writes. On a CPU, generation takes all cores, and such a thread makes
     it slower.
     """
-    return study.device_type != "cpu"
+    return device.type != "cpu"
 
 
 @dataclass(frozen=True)
