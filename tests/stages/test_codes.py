@@ -1,5 +1,5 @@
-"""Encoding a split in pieces gives the codes of encoding it whole, and holds no more than a
-piece.
+"""Encoding a split picture by picture gives the codes of encoding it whole, rounded as they are
+stored, and holds no more than a picture's updates.
 """
 
 import pytest
@@ -35,9 +35,8 @@ def study(tmp_path_factory):
     return Study(cfg)
 
 
-@pytest.mark.parametrize("pictures_at_once", [1, 3, 7])
 @pytest.mark.parametrize("keep_updates", [True, False])
-def test_pieces_are_the_whole(study, monkeypatch, pictures_at_once, keep_updates):
+def test_pictures_are_the_whole(study, monkeypatch, keep_updates):
     manifest = Manifest.load(study.activations)
     stream = codes.stream_of(study, manifest)
     image_ids, stored = load_updates(study.activations, manifest, stream, "dictionary")
@@ -50,12 +49,12 @@ def test_pieces_are_the_whole(study, monkeypatch, pictures_at_once, keep_updates
     monkeypatch.setattr(
         SparseAutoencoder, "encode", lambda self, x: calls.append(len(x)) or encode(self, x)
     )
-    monkeypatch.setattr(codes, "MOST_PRE_ACTIVATIONS", pictures_at_once * stream.positions * 16)
-    found = codes.coded_split(study, manifest, sae, "dictionary", keep_updates=keep_updates)
+    source = codes.FromUpdates(study, manifest, sae)
+    found = codes.coded_split(study, source, "dictionary", keep_updates=keep_updates)
     assert found.image_ids == image_ids and len(found.prompts) == 7
     assert torch.equal(found.indices.sort(dim=-1).values, whole.indices.sort(dim=-1).values)
-    assert torch.allclose(
-        found.values.sort(dim=-1).values, whole.values.sort(dim=-1).values, rtol=1e-5
+    assert torch.equal(
+        found.values.sort(dim=-1).values, whole.values.half().float().sort(dim=-1).values
     )
-    assert max(calls) == pictures_at_once and sum(calls) == 7
+    assert calls == [stream.positions] * 7
     assert torch.equal(found.updates, updates if keep_updates else updates[:0])

@@ -140,6 +140,26 @@ class Stream:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CodeStream:
+    """The codes of a stream by one autoencoder, which are stored in the place of its updates.
+
+    Args:
+        stream: the folder of the stream. tag: of the autoencoder, a plain name.
+        d_sae: its latents. sha256: of its weights.
+    """
+
+    stream: str
+    tag: str
+    d_sae: int
+    sha256: str
+
+    @property
+    def folder(self) -> str:
+        """The folder of its shards below the collection's root: `mid/t0.50/cond/k10`."""
+        return f"{self.stream}/{self.tag}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class CollectedSample:
     """One image with its updates at every stream.
 

@@ -38,24 +38,30 @@ class Contrast:
 
     def __init__(self, d_in: int, d_sae: int) -> None:
         self._counts = torch.zeros(2, dtype=torch.float64)
+        self.has_updates = True
+        """Whether all that was added came with its updates."""
         self._updates = torch.zeros(2, d_in, dtype=torch.float64)
         self._codes = torch.zeros(2, d_sae, dtype=torch.float64)
         self._squares = torch.zeros(d_sae, dtype=torch.float64)
 
     def add(
         self,
-        updates: Float[Tensor, "n d_in"],
+        updates: Float[Tensor, "n d_in"] | None,
         codes: Float[Tensor, "n d_sae"],
         *,
         having: Bool[Tensor, " n"],
         lacking: Bool[Tensor, " n"],
     ) -> None:
-        """Add updates with their dense codes; rows in neither group do not count."""
+        """Add updates with their dense codes; rows in neither group do not count. None: the updates
+        are not stored.
+        """
+        self.has_updates = self.has_updates and updates is not None
         for row, chosen in enumerate((having, lacking)):
             if not chosen.any():
                 continue
             self._counts[row] += int(chosen.sum())
-            self._updates[row] += updates[chosen].sum(dim=0, dtype=torch.float64)
+            if updates is not None:
+                self._updates[row] += updates[chosen].sum(dim=0, dtype=torch.float64)
             self._codes[row] += codes[chosen].sum(dim=0, dtype=torch.float64)
             self._squares += codes[chosen].double().square().sum(dim=0)
 
@@ -70,6 +76,8 @@ class Contrast:
         Raises:
             UserError: a group without updates, or no difference.
         """
+        if not self.has_updates:
+            raise UserError("the means of updates are needed, and only their codes are stored")
         difference = self._difference(self._updates)
         if not difference.norm() > 0:
             raise UserError("both means are the same: there is no direction from one to the other")

@@ -67,14 +67,17 @@ class FaithfulnessSettings(MetricSettings):
 def faithfulness_rows(
     study: Study, settings: FaithfulnessSettings, _embedding: Embedding
 ) -> list[Result]:
-    """Rows of the cell. The mean update of the split `dictionary`, position by position, stands
-    beside the reconstruction.
+    """Rows of the cell. The mean update of the split `dictionary`, or of `validation` where only
+    codes of that one are stored, stands beside the reconstruction, position by position.
     """
     manifest = Manifest.load(study.activations)
-    require_sound(study.activations, manifest, streams=[IMAGES, stream_of(study, manifest).folder])
+    folder = stream_of(study, manifest).folder
+    require_sound(study.activations, manifest, streams=[folder])
+    root = study.held_out.activations
+    require_sound(root, Manifest.load(root), streams=[IMAGES])
     made = reference(_request(study, settings.pictures))
     edits = _edits(study, manifest, made.pipe, settings.half_width)
-    denoising = _denoising_inputs(study, manifest, made.pipe, settings.denoising_pictures)
+    denoising = _denoising_inputs(study, made.pipe, settings.denoising_pictures)
     annotator = build(study.cfg.annotator, "annotator")
 
     def outcome(edit: Edit | None) -> EditOutcome:
@@ -173,7 +176,8 @@ def _request(study: Study, n: int) -> Request:
 def _edits(study: Study, manifest: Manifest, pipe: Any, half_width: float) -> dict[str, Edit]:
     stream = stream_of(study, manifest)
     sae = load_sae(study.sae)[0].to(pipe.device)
-    _, stored = load_updates(study.activations, manifest, stream, "dictionary")
+    averaged = "validation" if study.held_out.coded else "dictionary"
+    _, stored = load_updates(study.activations, manifest, stream, averaged)
     steps = study.cfg.model.steps
     t = t_of(step_index(study.cell.t, steps), steps)
     changes = {
@@ -191,11 +195,12 @@ def _edits(study: Study, manifest: Manifest, pipe: Any, half_width: float) -> di
 
 
 @torch.no_grad()
-def _denoising_inputs(study: Study, manifest: Manifest, pipe: Any, n: int) -> dict[str, Any]:
+def _denoising_inputs(study: Study, pipe: Any, n: int) -> dict[str, Any]:
     """Latents of test pictures, noise of their own seeds, the cell's timestep, and the branch's
     conditions by batch.
     """
-    rows = list(islice(read_images(study.activations, manifest, "test"), n))
+    root = study.held_out.activations
+    rows = list(islice(read_images(root, Manifest.load(root), "test"), n))
     model, adapter = ModelSettings.of(study.cfg), adapter_of(pipe)
     batch = pictures_at_once(model, pipe)
     pictures = torch.from_numpy(np.stack([picture for _, picture, _ in rows]))

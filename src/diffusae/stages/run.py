@@ -49,7 +49,9 @@ def run(cfg: DictConfig) -> None:
         collect(cfg)
         for beside in _collections_beside(cells.values()):
             collect(beside.cfg)
-        if any("annotate" in _stages(studies) for studies in cells.values()):
+        coded = study.held_out.coded  # these pictures are made when the autoencoders are trained
+        annotates = any("annotate" in _stages(studies) for studies in cells.values())
+        if annotates and not coded:
             annotate(cfg)
         if not ActivationSettings.of(cfg).store_training:
             from diffusae.stages.train_online import train_online
@@ -59,6 +61,10 @@ def run(cfg: DictConfig) -> None:
             from diffusae.stages.train_grid import train_grid
 
             train_grid(cfg)
+        if coded:
+            collect(cfg)
+            if annotates:
+                annotate(cfg)
         failures = _cells(study, cells)
         with at_work("the report"):
             undrawn = _undrawn(cfg, quietly=bool(failures))

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.reader import read_images, read_updates
+from diffusae.activations.reader import read_images
 from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.maps import share_of_positions
 from diffusae.errors import unknown
 from diffusae.interventions.directions import Contrast, neuron
 from diffusae.interventions.edits import concept_direction
+from diffusae.labelling.codes import code_source
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
-from diffusae.study.streams import stream_of
 from diffusae.study.study import Study
 
 
@@ -57,29 +57,31 @@ def block_directions(
     Pictures with a value are set against the others: by their spatial means, or, for the factors
     that show `under_objects`, by the positions that objects cover. `concepts`: the `n_latents`
     latents that tell them apart best, weighted. `difference_of_means` and `neuron` come from the
-    same updates; `random_latent` is one that fires there.
+    same updates, and there are none where only codes are stored; `random_latent` is one that fires
+    there.
     """
     masks = Annotations.load(study.annotations).masks
     sae, _ = load_sae(study.sae)
-    manifest = Manifest.load(study.activations)
-    stream = stream_of(study, manifest)
+    source = code_source(study, sae)
     contrasts = {
         (factor, value): Contrast(sae.d_in, sae.d_sae)
         for factor, values in names.items()
         for value in values
     }
     fired = torch.zeros(sae.d_sae, dtype=torch.bool)
-    for sample in read_updates(study.activations, manifest, stream, "dictionary"):
-        updates = torch.from_numpy(sample.updates.astype(np.float32))
-        codes = sae.encode_dense(updates)
+    for picture in source("dictionary"):
+        updates, codes = picture.tensors(sae.d_sae)
         fired |= (codes > 0).any(dim=0)
-        objects = share_of_positions(list(masks[sample.image_id].values()), stream.grid) > COVERED
+        objects = share_of_positions(list(masks[picture.image_id].values()), source.grid) > COVERED
         for (factor, value), contrast in contrasts.items():
             u, z = (
-                rows[objects] if factor in under_objects else rows.mean(dim=0, keepdim=True)
+                rows if rows is None
+                else rows[objects] if factor in under_objects
+                else rows.mean(dim=0, keepdim=True)
                 for rows in (updates, codes)
-            )
-            having = torch.full((len(u),), shown[sample.image_id][factor] == value)
+            )  # fmt: skip
+            assert z is not None
+            having = torch.full((len(z),), shown[picture.image_id][factor] == value)
             contrast.add(u, z, having=having, lacking=~having)
     alive = fired.nonzero().squeeze(1).tolist()
     drawn = np.random.default_rng(study.cfg.seed)
@@ -92,10 +94,10 @@ def block_directions(
             continue
         if (telling := contrast.telling(n_latents)) is not None:
             directions["concepts", factor, value] = telling.direction(sae)
-        directions["difference_of_means", factor, value] = contrast.difference_of_means()
-        directions["neuron", factor, value] = neuron(
-            directions["difference_of_means", factor, value]
-        )
+        if contrast.has_updates:
+            means = contrast.difference_of_means()
+            directions["difference_of_means", factor, value] = means
+            directions["neuron", factor, value] = neuron(means)
     return BlockDirections(sae, directions)
 
 
@@ -113,7 +115,8 @@ def factors_of(annotator: Any, wanted: Sequence[str] | None) -> Factors:
 
 def factors_shown(study: Study, annotator: Any) -> dict[str, dict[str, str]]:
     """What each picture of the dictionary split shows: {image id: {factor: value}}."""
-    rows = list(read_images(study.activations, Manifest.load(study.activations), "dictionary"))
+    root = study.held_out.activations
+    rows = list(read_images(root, Manifest.load(root), "dictionary"))
     pictures = np.stack([picture for _, picture, _ in rows])
     annotations = annotator.annotate(pictures, [meta["prompt"] for *_, meta in rows])
     return {

@@ -68,8 +68,9 @@ def study_faults(study: Study, others: Iterable[type[Settings]] = ()) -> Iterato
         return not wrong.keys() & set(names)
 
     yield from _training_faults(study, sound)
-    if sound("activations.store_training", "activations.source"):
+    if sound("activations.store_training", "activations.held_out", "activations.source"):
         yield from _storage_faults(cfg)
+        yield from _code_faults(cfg)
     if sound("sae.k", "sae.d_sae"):
         yield from _sparsity_faults(study)
     if sound("grid.timesteps", "grid.blocks"):
@@ -139,6 +140,28 @@ def _storage_faults(cfg: DictConfig) -> Iterator[str]:
         yield (
             f"{unstored} trains on one order of the pictures, and stability.seed trains again on"
             " another; set stability.seed=null"
+        )
+
+
+def _code_faults(cfg: DictConfig) -> Iterator[str]:
+    """What cannot be done where codes of the dictionary, tune and test pictures are stored."""
+    if cfg.activations.held_out != "codes":
+        return
+    coded, otherwise = "activations.held_out=codes", "set activations.held_out=updates"
+    if cfg.collection.kind != "generation":
+        yield (
+            f"{coded} needs pictures that are generated, and collection={cfg.collection.kind};"
+            f" {otherwise}"
+        )
+    if cfg.activations.source is not None:
+        yield (
+            f"{coded} makes these pictures here when the autoencoders are trained, and"
+            f" activations.source names a collection elsewhere; {otherwise}"
+        )
+    if cfg.stage == "run" and cfg.activations.store_training and not cfg.side_by_side:
+        yield (
+            f"{coded} needs every autoencoder of the grid before the first cell is labelled, and"
+            " `run` trains cell by cell; set side_by_side=true or activations.store_training=false"
         )
 
 
