@@ -7,21 +7,21 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+import command
+import diffusae
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, verify
 from diffusae.backbone.describe import describe
 from diffusae.cli import config_directory
 from diffusae.errors import UserError
 from diffusae.labelling.codes import code_source, coded_split
-from diffusae.metrics import faithfulness, reconstruction
+from diffusae.metrics import reconstruction
 from diffusae.miniature.shapes import NOUNS
 from diffusae.planning.estimate import estimate
 from diffusae.sae.storage import load_sae, save_sae
@@ -200,15 +200,16 @@ def test_directions_of_concepts_are_the_same_and_those_of_updates_are_missing(
             assert torch.equal(direction, of_updates[method][noun])
 
 
-def test_faithfulness_takes_the_mean_update_of_validation_pictures(coded):
-    study = study_in(coded, *CODED)
-    manifest = Manifest.load(study.activations)
-    pipe: Any = SimpleNamespace(device="cpu")
-    edit = faithfulness._edits(study, manifest, pipe, 0.1)[faithfulness.MEAN]
-    _, updates = load_updates(
-        study.activations, manifest, manifest.stream("mid", 0.0, "cond"), "validation"
-    )
-    assert torch.equal(edit.change.update, torch.from_numpy(updates).float().mean(dim=0))
+def test_a_notebook_reads_the_codes_of_an_opened_study(stored, coded):
+    both = []
+    for directory in (stored, coded):
+        cell = diffusae.open(directory / "study").cell("mid", t=0.0, tag="k4")
+        both.append(dict(cell.codes("test")))
+    of_updates, of_codes = both
+    assert of_codes.keys() == of_updates.keys() and len(of_codes) == 2
+    for image_id, (values, indices) in of_codes.items():
+        assert torch.equal(values, of_updates[image_id].values)
+        assert torch.equal(indices, of_updates[image_id].indices)
 
 
 def test_the_plan_counts_the_shards_that_are_then_written(coded):
@@ -264,3 +265,19 @@ def test_tasks_share_the_second_collection_too(coded, tmp_path):
 def test_settings_that_do_not_fit_codes_are_refused(tmp_path, command, overrides, message):
     with pytest.raises(UserError, match=message):
         Study(composed(tmp_path, *CODED, *overrides, command=command)).check()
+
+
+@pytest.mark.slow
+def test_run_goes_to_its_end_without_stored_training_pictures_and_updates(tmp_path):
+    options = ["debug=tiny", "grid.timesteps=[1.0]", "grid.blocks=[mid]", *CODED]
+    options += ["activations.store_training=false", f"paths.outputs={tmp_path}"]
+    done = command.diffusae("run", *options)
+    root = tmp_path / "tiny"
+    splits = {name: Manifest.load(root / name).splits.keys() for name in ("activations", "codes")}
+    assert splits == {"activations": {"validation"}, "codes": {*SPLITS}}
+    metrics = {path.parents[1].name for path in root.rglob("evaluation/*/*/results.json")}
+    assert metrics == {"composition", "reconstruction", "cohesion", "latents"}
+    assert (root / "report" / "index.html").is_file()
+    assert "wait for 2 of 2 autoencoders" in done.stdout + done.stderr
+    again = command.diffusae("run", *options)
+    assert "skipped" in again.stdout + again.stderr

@@ -71,12 +71,13 @@ def faithfulness_rows(
     codes of that one are stored, stands beside the reconstruction, position by position.
     """
     manifest = Manifest.load(study.activations)
+    averaged = "validation" if study.held_out.coded else "dictionary"
     folder = stream_of(study, manifest).folder
     require_sound(study.activations, manifest, streams=[folder])
     root = study.held_out.activations
     require_sound(root, Manifest.load(root), streams=[IMAGES])
     made = reference(_request(study, settings.pictures))
-    edits = _edits(study, manifest, made.pipe, settings.half_width)
+    edits = _edits(study, manifest, made.pipe, settings.half_width, averaged)
     denoising = _denoising_inputs(study, made.pipe, settings.denoising_pictures)
     annotator = build(study.cfg.annotator, "annotator")
 
@@ -93,7 +94,11 @@ def faithfulness_rows(
         {name: outcome(edit) for name, edit in edits.items()},
         gate=settings.gate,
         cell=study.cell.coordinates(),
-        details={"half_width": settings.half_width, "n_pictures": len(made.pictures)},
+        details={
+            "half_width": settings.half_width,
+            "n_pictures": len(made.pictures),
+            **({} if averaged == "dictionary" else {"mean_update_of": averaged}),
+        },
         n_halves=settings.n_halves,
         n_resamples=settings.n_resamples,
         seed=study.cfg.seed,
@@ -173,10 +178,11 @@ def _request(study: Study, n: int) -> Request:
     )
 
 
-def _edits(study: Study, manifest: Manifest, pipe: Any, half_width: float) -> dict[str, Edit]:
+def _edits(
+    study: Study, manifest: Manifest, pipe: Any, half_width: float, averaged: str
+) -> dict[str, Edit]:
     stream = stream_of(study, manifest)
     sae = load_sae(study.sae)[0].to(pipe.device)
-    averaged = "validation" if study.held_out.coded else "dictionary"
     _, stored = load_updates(study.activations, manifest, stream, averaged)
     steps = study.cfg.model.steps
     t = t_of(step_index(study.cell.t, steps), steps)
