@@ -122,6 +122,13 @@ def test_an_unknown_tag_is_told_with_the_known_and_another_autoencoder_is_refuse
         manifest.shards(STREAM.folder, "test")
 
 
+def test_a_tag_that_is_no_folder_is_refused():
+    for tag in ("k=2", ".k2", "a/b", ""):
+        with pytest.raises(UserError, match=r"becomes a folder of codes"):
+            CodeStream(stream=STREAM.folder, tag=tag, d_sae=300, sha256="a" * 64)
+    assert CodeStream(stream="a", tag="relu-0.55", d_sae=1, sha256="").folder == "a/relu-0.55"
+
+
 def test_another_autoencoder_does_not_go_on_with_a_collection(tmp_path):
     written(tmp_path)
     other = CodeStream(stream=STREAM.folder, tag="k2", d_sae=300, sha256="c" * 64)

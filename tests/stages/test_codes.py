@@ -2,6 +2,7 @@
 stored, and holds no more than a picture's updates.
 """
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,7 @@ from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates
 from diffusae.labelling import codes
 from diffusae.sae.autoencoder import SparseAutoencoder
-from diffusae.sae.sparsity import TopK
+from diffusae.sae.sparsity import BatchTopK, JumpReLU, ReLU, TopK
 from diffusae.stages.collect import collect
 from diffusae.study.study import Study
 
@@ -58,3 +59,18 @@ def test_pictures_are_the_whole(study, monkeypatch, keep_updates):
     )
     assert calls == [stream.positions] * 7
     assert torch.equal(found.updates, updates if keep_updates else updates[:0])
+
+
+@pytest.mark.parametrize(
+    "sparsity",
+    [TopK(3), BatchTopK(3), JumpReLU.with_thresholds(torch.full((16,), 0.3)), ReLU(l1=0.1)],
+    ids=lambda sparsity: sparsity.name,
+)
+def test_codes_of_every_sparsity_are_its_active_latents(sparsity):
+    sae = SparseAutoencoder(6, 16, sparsity, seed=1).eval()
+    updates = torch.randn(40, 6, generator=torch.Generator().manual_seed(2))
+    found = codes.PictureEncoder(sae, np.dtype(np.float16))(updates.numpy())
+    dense = sae.encode_dense(updates).half()
+    assert torch.equal(torch.from_numpy(found.dense(16)), dense.float())
+    assert found.counts.tolist() == (dense > 0).sum(dim=1).tolist()
+    assert (found.counts.max() <= 3) == (sparsity.name == "topk")
