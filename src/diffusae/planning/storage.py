@@ -135,7 +135,7 @@ def codes_table() -> Table:
 
 
 def verdict(ways: Sequence[Way]) -> str:
-    """Which way is cheaper, or what decides it."""
+    """Which way is cheapest, or what decides it."""
     first, least = ways[0], min(ways, key=lambda way: way.bytes)
     saved = f"{bytes_in_words(first.bytes - least.bytes)} less disk"
     more = least.pictures - first.pictures
