@@ -58,6 +58,7 @@ def test_pictures_are_the_whole(study, monkeypatch, keep_updates):
         found.values.sort(dim=-1).values, whole.values.half().float().sort(dim=-1).values
     )
     assert calls == [stream.positions] * 7
+    assert found.updates is not None
     assert torch.equal(found.updates, updates if keep_updates else updates[:0])
 
 
