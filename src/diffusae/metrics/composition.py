@@ -41,6 +41,7 @@ from diffusae.metrics.metric import Embedding, Metric
 from diffusae.sae.storage import load_sae
 from diffusae.study.streams import ATTENTION, stream_of
 from diffusae.study.study import Study, build
+from diffusae.table_files import write_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +117,9 @@ def composition_rows(
     directory = study.evaluation("composition")
     with atomic_path(directory / "scores.safetensors") as temporary:
         save_file({"scores": scores.half().contiguous()}, temporary)
-    with atomic_path(directory / "objects.parquet") as temporary:
-        table = pd.DataFrame(rows, columns=["image_id", "noun", "iou"])
-        columns = {name: iou.numpy() for name, iou in by_object.items()}
-        table.assign(**columns).to_parquet(temporary, engine="pyarrow", index=False)
+    table = pd.DataFrame(rows, columns=["image_id", "noun", "iou"])
+    columns = {name: iou.numpy() for name, iou in by_object.items()}
+    write_table(directory / "objects.parquet", table.assign(**columns))
     return [result]
 
 

@@ -17,7 +17,6 @@ from diffusae.errors import UserError
 from diffusae.evaluation.intervention_success import Moved, moved
 from diffusae.evaluation.metric_settings import Count, InterventionSettings
 from diffusae.evaluation.result import NO_DATA, Estimate, Result, bootstrap_mean
-from diffusae.files import atomic_path
 from diffusae.interventions.edits import SpatialMove
 from diffusae.interventions.regions import Region
 from diffusae.interventions.windows import window_at
@@ -32,6 +31,7 @@ from diffusae.steering.edited import EditedPictures, Place, Trial
 from diffusae.steering.protocol import Split, Strengths, Tested, tune_choose_test
 from diffusae.steering.spatial_directions import METHODS, Directions, directions_of
 from diffusae.study.study import Study, build
+from diffusae.table_files import write_table
 
 UNEDITED = "no_edit"
 SPLITS: tuple[Split, ...] = ("tune", "test")
@@ -227,8 +227,7 @@ def _save_table(directory: Path, test: SpatialTest) -> None:
         for split, outcomes in test.splits().items()
         for outcome in outcomes
     ]
-    with atomic_path(directory / "objects.parquet") as temporary:
-        pd.DataFrame(rows).to_parquet(temporary, engine="pyarrow", index=False)
+    write_table(directory / "objects.parquet", pd.DataFrame(rows))
 
 
 def _examples(

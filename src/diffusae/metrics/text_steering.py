@@ -17,7 +17,6 @@ import pandas as pd
 from diffusae.errors import together, unknown
 from diffusae.evaluation.metric_settings import InterventionSettings
 from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
-from diffusae.files import atomic_path
 from diffusae.interventions.text import TextEdit
 from diffusae.metrics.metric import Embedding, Metric, unguided
 from diffusae.prompts.prompt_set import Prompt
@@ -26,6 +25,7 @@ from diffusae.sae.storage import load_sae
 from diffusae.steering.edited import EditedPictures, Trial
 from diffusae.steering.protocol import Split, Strengths, Tested, tune_choose_test
 from diffusae.study.study import Study
+from diffusae.table_files import write_table
 
 TEXT_EDIT, UNEDITED = "text_edit", "no_edit"
 TOWARDS, AWAY = "towards", "away"
@@ -228,8 +228,7 @@ def _save_table(directory: Path, test: SteeringTest) -> None:
         for split, outcomes in test.splits().items()
         for outcome in outcomes
     ]
-    with atomic_path(directory / "trials.parquet") as temporary:
-        pd.DataFrame(rows).to_parquet(temporary, engine="pyarrow", index=False)
+    write_table(directory / "trials.parquet", pd.DataFrame(rows))
 
 
 def _examples(tested: Sequence[SteeringOutcome], count: int) -> Iterator[Kept]:
