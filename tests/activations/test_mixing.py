@@ -11,9 +11,9 @@ import torch
 
 from diffusae.activations.batches import ShuffledBatches
 from diffusae.activations.order import EpochOrder
-from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.shuffle import chunk_of_batches
 from diffusae.activations.writer import ActivationWriter
+from small_collections import sample_of, stream_of
 
 
 def same_image_share(*, images: int, positions: int, batch_size: int, buffer_vectors: int) -> float:
@@ -63,32 +63,13 @@ def private_bytes() -> int:
 
 def batches_of(root: Path, *, images: int, **options) -> ShuffledBatches:
     """Shuffled batches of 4096 vectors of 256 entries: an image has 128 KB, a buffer 16 MB."""
-    stream = Stream(
-        block="mid",
-        t=0.5,
-        conditioning="cond",
-        hookpoint="mid",
-        step_index=0,
-        timestep=1,
-        grid=(8, 16),
-        d_in=256,
-    )
+    stream = stream_of((8, 16), 256)
     writer = ActivationWriter(root, streams=[stream], header={}, with_images=False)
     updates = np.ones((128, 256), dtype=np.float16)
     for group in range(images // 64):
-        writer.write_group(
-            group,
-            (
-                CollectedSample(
-                    image_id=f"{group}-{n}",
-                    prompt="",
-                    seed=n,
-                    split="train",
-                    updates={stream.folder: updates},
-                )
-                for n in range(64)
-            ),
-        )
+        stored = {stream.folder: updates}
+        pictures = (sample_of(f"{group}-{n}", n, "train", stored) for n in range(64))
+        writer.write_group(group, pictures)
     return ShuffledBatches(
         root,
         manifest=writer.finish(),

@@ -15,21 +15,13 @@ from diffusae.activations.batches import SequentialBatches
 from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, read_updates, verify
-from diffusae.activations.schema import CollectedSample, Stream
+from diffusae.activations.schema import CollectedSample
 from diffusae.activations.subsampling import Subsampling
 from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError
+from small_collections import stream_of
 
-STREAM = Stream(
-    block="text_1",
-    t=1.0,
-    conditioning="cond",
-    hookpoint="text_encoder.encoder.layers.1",
-    step_index=0,
-    timestep=0,
-    grid=(1, 9),
-    d_in=4,
-)
+STREAM = stream_of((1, 9), 4, block="text_1", t=1.0)
 LENGTHS = [3, 1, 9, 5, 2, 7, 4, 6]
 
 

@@ -23,9 +23,10 @@ from diffusae.activations.reader import (
     require_sound,
     verify,
 )
-from diffusae.activations.schema import CollectedSample, Stream
+from diffusae.activations.schema import CollectedSample
 from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError
+from small_collections import stream_of
 from tars import write_tar
 
 SHARD = "mid/t0.50/cond/shard-000001.tar"
@@ -35,16 +36,7 @@ SHARD = "mid/t0.50/cond/shard-000001.tar"
 @given(st.data())
 def test_updates_ids_and_meta_come_back_as_written(data: st.DataObject):
     height, width, d_in = (data.draw(st.integers(1, 4)) for _ in range(3))
-    stream = Stream(
-        block="b",
-        t=data.draw(st.floats(0, 1)),
-        conditioning="cond",
-        hookpoint="h",
-        step_index=0,
-        timestep=1,
-        grid=(height, width),
-        d_in=d_in,
-    )
+    stream = stream_of((height, width), d_in, block="b", t=data.draw(st.floats(0, 1)))
     ids = data.draw(st.lists(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}", fullmatch=True),
                              min_size=1, max_size=5, unique=True))  # fmt: skip
     finite = hnp.arrays(np.float16, (height * width, d_in), elements=st.floats(-1e3, 1e3, width=16))

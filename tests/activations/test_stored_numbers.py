@@ -12,23 +12,15 @@ import torch
 from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, read_updates
-from diffusae.activations.schema import CollectedSample, Stream
+from diffusae.activations.schema import CollectedSample
 from diffusae.activations.settings import Reader
 from diffusae.activations.stored_numbers import stored_numbers
 from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError
+from small_collections import sample_of, stream_of
 
 # Odd rows
-STREAM = Stream(
-    block="mid",
-    t=0.5,
-    conditioning="cond",
-    hookpoint="m",
-    step_index=2,
-    timestep=401,
-    grid=(2, 3),
-    d_in=5,
-)
+STREAM = stream_of((2, 3), 5)
 NAMES = ("float16", "bfloat16", "float32")
 
 
@@ -37,10 +29,8 @@ def updates_of(n: int) -> np.ndarray:
 
 
 def record(n: int, split: str = "train", updates: np.ndarray | None = None) -> CollectedSample:
-    found = updates_of(n) if updates is None else updates
-    return CollectedSample(
-        image_id=f"i{n}", prompt="p", seed=n, split=split, updates={STREAM.folder: found}
-    )
+    stored = updates_of(n) if updates is None else updates
+    return sample_of(f"i{n}", n, split, {STREAM.folder: stored})
 
 
 def collected(root: Path, dtype: str) -> Manifest:

@@ -5,10 +5,10 @@ from itertools import zip_longest
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from composing import compose
 from diffusae.cli import STAGES, config_directory
 from diffusae.collecting import collect
 from diffusae.concepts import embeddings
@@ -46,8 +46,7 @@ SUPPLIED = {"tokenizer", "text_encoder"}  # what a stage hands to a part
 
 
 def composed(*overrides: str, stage: str = "run") -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(stage, overrides=list(overrides))
+    return compose(stage, overrides)
 
 
 def targets(node: DictConfig) -> list[DictConfig]:

@@ -15,7 +15,7 @@ from diffusae.activations.reader import load_updates, read_updates
 from diffusae.stages.collect import collect
 from diffusae.stages.train import train
 from diffusae.study.study import Study
-from tiny_families import FAMILIES, PIXELS, T5_TOKENS
+from tiny_families import FAMILIES, T5_TOKENS
 from tiny_pipeline import TOKENS
 
 LAST = {"sd": "text_1", "sdxl": "text2_1", "sd3": "text3_1", "flux": "text2_1", "pixart": "text_1"}
@@ -23,32 +23,9 @@ LAST = {"sd": "text_1", "sdxl": "text2_1", "sd3": "text3_1", "flux": "text2_1", 
 
 
 def composed(stage: str, family: str, folder: Path, *overrides: str) -> DictConfig:
-    tiny = FAMILIES[family]
-    options = [f"model.{name}={value}" for name, value in tiny.asked.items()]
-    options += [f"model.hookpoints.{block}={path}" for block, path in tiny.hookpoints.items()]
-    options += [
-        f"model.source={folder}",
-        f"model.height={PIXELS}",
-        f"model.width={PIXELS}",
-        "model.steps=3",
-    ]
-    few = [
-        "activations.batch_size=8",
-        "trainer.steps=4",
-        "sae.d_sae=32",
-        "activations.group_size=4",
-    ]
-    return compose(
-        stage,
-        overrides=[
-            "debug=tiny",
-            "model=custom",
-            *options,
-            *few,
-            f"paths.outputs={folder.parent}",
-            *overrides,
-        ],
-    )
+    few = ["trainer.steps=4", "sae.d_sae=32"]
+    few += ["activations.batch_size=8", "activations.group_size=4"]
+    return compose(stage, [*FAMILIES[family].overrides(folder), *few, *overrides])
 
 
 def test_given_pictures_of_every_family_are_collected_and_trained_on(

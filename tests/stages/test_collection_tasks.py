@@ -13,11 +13,11 @@ from composing import compose
 from diffusae.activations.parts import Part
 from diffusae.collecting import collect as collecting
 from diffusae.errors import UserError
-from diffusae.files import sha256_of
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import read_record
 from diffusae.stages import collect as stage
 from diffusae.study.study import Study
+from small_collections import contents
 
 SMALL = [
     "debug=tiny",
@@ -39,15 +39,6 @@ def study_in(directory: Path, *overrides: str) -> Study:
 
 def collect(directory: Path, *overrides: str) -> bool:
     return stage.collect(study_in(directory, *overrides).cfg)
-
-
-def contents(root: Path) -> dict[str, str]:
-    """Every file that makes a collection, hashed."""
-    return {
-        str(path.relative_to(root)): sha256_of(path)
-        for path in root.rglob("*")
-        if path.is_file() and path.name not in ("run.json", ".lock", ".lock.json")
-    }
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.errors import UserError
 from diffusae.interventions.windows import window_at
 from diffusae.planning import timing
@@ -21,8 +20,7 @@ from .sd14_folder import write_sd14
 
 
 def composed(*overrides: str, root: str = "plan") -> DictConfig:
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose(root, overrides=list(overrides))
+    return compose(root, overrides)
 
 
 def planned(directory: Path, experiment: str, *overrides: str) -> dict:

@@ -12,13 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from composing import compose
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.schema import CollectedSample, Stream
-from diffusae.activations.writer import ActivationWriter
-from diffusae.cli import config_directory
 from diffusae.errors import UserError
 from diffusae.files import sha256_of
 from diffusae.runs.metric_log import read_metrics
@@ -31,6 +28,7 @@ from diffusae.study.study import Study
 from diffusae.training import cell as training_run
 from diffusae.training import train as training
 from diffusae.training import train_grid as together
+from small_collections import stream_of, write_random
 from stages.evaluated_interventions import record_again
 
 TRAINING = "mid/t1.00/cond/shard-000000.tar"
@@ -42,38 +40,12 @@ def activations(tmp_path) -> Path:
     for validation.
     """
     streams = [
-        Stream(
-            block="mid",
-            t=t,
-            conditioning="cond",
-            hookpoint="mid_block.attentions.0",
-            step_index=index,
-            timestep=timestep,
-            grid=(2, 5),
-            d_in=32,
-        )
+        stream_of((2, 5), 32, t=t, step_index=index, timestep=timestep)
         for t, index, timestep in ((1.0, 0, 801), (0.0, 4, 1))
     ]
     root = tmp_path / "activations"
     with run_record(root, stage="collect", config={}, determines={}, parents={}, seed=0):
-        writer = ActivationWriter(root, streams=streams, header={"model": "toy"}, with_images=False)
-        for group, (split, count) in enumerate([("train", 20), ("validation", 3)]):
-            rng = np.random.default_rng(group)
-            records = [
-                CollectedSample(
-                    image_id=f"g{group}i{n}",
-                    prompt="",
-                    seed=n,
-                    split=split,
-                    updates={
-                        each.folder: rng.normal(size=(10, 32)).astype(np.float32)
-                        for each in streams
-                    },
-                )
-                for n in range(count)
-            ]
-            writer.write_group(group, records)
-        writer.finish()
+        write_random(root, streams, [("train", 20), ("validation", 3)])
     return root
 
 
@@ -82,8 +54,7 @@ def composed(activations) -> Callable[..., DictConfig]:
     def make(*overrides: str, command: str = "train") -> DictConfig:
         cell = ["timestep=early", "block=mid", "conditioning=cond", "trainer.accelerator=cpu"]
         paths = [f"paths.outputs={activations.parent}", f"paths.activations={activations}"]
-        with initialize_config_dir(str(config_directory()), version_base="1.3"):
-            return compose(command, overrides=["debug=tiny", *cell, *paths, *overrides])
+        return compose(command, ["debug=tiny", *cell, *paths, *overrides])
 
     return make
 
