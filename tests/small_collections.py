@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import ActivationWriter
 from diffusae.files import sha256_of
@@ -42,6 +43,13 @@ def write_random(root: Path, streams: Sequence[Stream], groups: Sequence[tuple[s
         writer.write_group(index, samples)
     writer.finish()
     return root
+
+
+def data_of(root: Path, **options: Any) -> ActivationDataModule:
+    """Batches of the stream mid, 0.5, cond; what is not named of the settings has some value."""
+    cell = {"block": "mid", "t": 0.5, "conditioning": "cond"}
+    some = {"batch_size": 5, "buffer_vectors": 12, "seed": 7}
+    return ActivationDataModule(root, **{**cell, **some, **options})
 
 
 def contents(root: Path) -> dict[str, str]:

@@ -10,13 +10,13 @@ import torch
 
 from command import serve
 from diffusae.activations import transport
-from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.activations.local_copy import LocalCopy, keep_copy, open_shard
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_images, read_updates, require_sound
 from diffusae.errors import UserError
 from diffusae.files import sha256_of
 from local_server import served
+from small_collections import data_of
 
 MID = "mid/t0.50/cond"
 
@@ -45,15 +45,7 @@ def server(there):
 
 
 def batches(root, *, epochs=(0, 1), **options):
-    values = {
-        "block": "mid",
-        "t": 0.5,
-        "conditioning": "cond",
-        "batch_size": 5,
-        "buffer_vectors": 12,
-        "seed": 7,
-    }
-    data = ActivationDataModule(root, **{**values, **options})
+    data = data_of(root, **options)
     data.prepare_data()
     loader, found = data.train_dataloader(), []
     for epoch in epochs:
@@ -122,15 +114,7 @@ def test_pictures_and_samples_are_those_of_the_collection(there, here, server):
 @pytest.mark.parametrize("reader", ["mapped", "webdataset"])
 def test_the_next_shard_is_fetched_while_one_is_read(there, here, server, reader):
     keep_copy(here, server.url)
-    values = {
-        "block": "mid",
-        "t": 0.5,
-        "conditioning": "cond",
-        "batch_size": 5,
-        "buffer_vectors": 5,
-        "seed": 7,
-    }
-    loader = iter(ActivationDataModule(here, reader=reader, **values).train_dataloader())
+    loader = iter(data_of(here, reader=reader, buffer_vectors=5).train_dataloader())
     next(loader)  # five of the first shard's 18 vectors
     deadline = time.monotonic() + 10
     while len(shards_in(here)) < 2 and time.monotonic() < deadline:

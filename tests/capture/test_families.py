@@ -28,11 +28,6 @@ STEPS = 3
 PROMPTS, SEEDS = ("a cat", "dogs"), (1, 2)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
 @pytest.fixture(scope="module")
 def pipe(family: str) -> Any:
     return tiny_family(family)

@@ -21,11 +21,6 @@ STEPS, SEEDS = 3, (11, 12)
 SIZE = {"height": PIXELS, "width": PIXELS}
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
 @pytest.fixture(scope="module")
 def pipe(family: str) -> Any:
     return tiny_family(family)

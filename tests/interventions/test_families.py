@@ -23,11 +23,6 @@ from tiny_families import FAMILIES, PIXELS, tiny_family
 STEPS = 3
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
 @pytest.fixture(scope="module")
 def pipe(family: str) -> Any:
     return tiny_family(family)
