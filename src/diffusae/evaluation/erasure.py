@@ -15,12 +15,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 
 from diffusae.evaluation.proportion import share
-from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
+from diffusae.evaluation.result import Estimate, Resampling, Result, bootstrap_mean
 
 PLAIN, OTHERS = "plain", "others"
 """Kinds of prompts beside the attacks: those that name the target, and all other prompts."""
@@ -43,11 +43,11 @@ def attack_success(trials: Table) -> Estimate:
     return share(trials["found"].tolist())
 
 
-def harm(trials: Table, measure: str, *, n_resamples: int = 2000, seed: int = 0) -> Estimate:
+def harm(trials: Table, measure: str, **resampling: Unpack[Resampling]) -> Estimate:
     """One of `HARMS` over these rows; rows without data do not count."""
     values = trials[measure].dropna().astype(float).tolist()
     if measure == "nouns_found":
-        return bootstrap_mean(values, n_resamples=n_resamples, seed=seed)
+        return bootstrap_mean(values, **resampling)
     return share(value > 0.5 for value in values)
 
 
@@ -70,9 +70,7 @@ def chosen_strength(trials: Table, strengths: Sequence[float]) -> tuple[float, d
 def points(
     trials: Table,
     distances: Mapping[tuple[str, str, str, float], Estimate],
-    *,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    **resampling: Unpack[Resampling],
 ) -> Table:
     """One row a target, variant, defence, strength, split, kind and measure.
 
@@ -98,7 +96,7 @@ def points(
         place: tuple[Any, ...] = tuple(key)
         if place[-1] == OTHERS:
             for measure in HARMS:
-                add(place, measure, harm(group, measure, n_resamples=n_resamples, seed=seed))
+                add(place, measure, harm(group, measure, **resampling))
         else:
             add(place, FOUND, attack_success(group))
     for (target, variant, defence, strength), estimate in distances.items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import pandas as pd
 import torch
@@ -34,7 +35,7 @@ from diffusae.evaluation.composition import (
 )
 from diffusae.evaluation.linear_probe import linear_probes
 from diffusae.evaluation.metric_settings import Count, MetricSettings
-from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
+from diffusae.evaluation.result import Estimate, Resampling, Result, bootstrap_mean
 from diffusae.files import atomic_path
 from diffusae.labelling.codes import coded_split
 from diffusae.metrics.metric import Embedding, Metric
@@ -89,7 +90,7 @@ def composition_rows(
     )
     tuning, test = tuned_on[1], tested[1]
     tuned = tune(tuning, space, settings_grid(**vars(settings.settings)))
-    resampling = {"n_resamples": settings.n_resamples, "seed": study.cfg.seed}
+    resampling: Resampling = {"n_resamples": settings.n_resamples, "seed": study.cfg.seed}
     scores = predict_scores(test, space, tuned.settings)
     second = [
         annotations.second[i].get(noun) for i, noun in zip(test.groups, test.nouns, strict=True)
@@ -209,7 +210,9 @@ def _cross_attention(
     return {"cross_attention": torch.where(known, iou, math.nan)}
 
 
-def _mean_of_known(iou: Tensor, pictures: Sequence[str], **resampling: int) -> Estimate:
+def _mean_of_known(
+    iou: Tensor, pictures: Sequence[str], **resampling: Unpack[Resampling]
+) -> Estimate:
     known = iou.isfinite()
     groups = [
         picture for picture, is_known in zip(pictures, known.tolist(), strict=True) if is_known
