@@ -55,8 +55,8 @@ def test_validation_batches_keep_the_order_of_the_shards(collection, record):
     written = np.concatenate(
         [record(n).updates["mid/t0.50/cond"].astype(np.float16) for n in range(6, 9)]
     )
-    found = torch.cat(list(data_of(collection[0]).val_dataloader()))
-    np.testing.assert_array_equal(found.numpy(), written.astype(np.float32))
+    stored = torch.cat(list(data_of(collection[0]).val_dataloader()))
+    np.testing.assert_array_equal(stored.numpy(), written.astype(np.float32))
 
 
 @pytest.mark.parametrize("given", [0, 1, 4, 7])

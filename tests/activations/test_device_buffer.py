@@ -185,11 +185,11 @@ def test_ranges_of_vectors_become_stretches_of_their_files(collection) -> None:
     stream = manifest.stream("mid", 0.5, "cond")
     shards = manifest.shards(stream.folder, "train")
     files = VectorFiles(root, manifest, stream, "train")
-    found = list(files.runs(shards, [range(16, 20), range(7)]))
-    assert [(run.file.path[-10:], run.vectors) for run in found] == [
+    runs = list(files.runs(shards, [range(16, 20), range(7)]))
+    assert [(run.file.path[-10:], run.vectors) for run in runs] == [
         ("000000.tar", 2), ("000001.tar", 2), ("000000.tar", 6), ("000000.tar", 1),
     ]  # fmt: skip
-    last, _, first, second = found
+    last, _, first, second = runs
     assert last.offset - first.offset == 2 * (second.offset - first.offset) + 4 * ROW_BYTES
 
 

@@ -55,10 +55,10 @@ def test_a_buffer_of_all_vectors_mixes_as_a_perfect_shuffle_of_the_data():
 def private_bytes() -> int:
     """Memory of this process without memory-mapped files."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
-    found = re.search(r"RssAnon:\s+(\d+) kB", status)
-    if found is None:
+    line = re.search(r"RssAnon:\s+(\d+) kB", status)
+    if line is None:
         pytest.skip("this kernel does not tell RssAnon")
-    return 1024 * int(found.group(1))
+    return 1024 * int(line.group(1))
 
 
 def batches_of(root: Path, *, images: int, **options) -> ShuffledBatches:

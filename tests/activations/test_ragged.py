@@ -154,7 +154,7 @@ def test_a_killed_collection_goes_on_and_is_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("positions", "told"),
+    ("positions", "message"),
     [
         ([0, 1], "shape"),
         ([2, 1, 0], "ascending"),
@@ -164,7 +164,7 @@ def test_a_killed_collection_goes_on_and_is_the_same(tmp_path: Path) -> None:
     ],
 )
 def test_positions_that_do_not_fit_are_refused(
-    tmp_path: Path, positions: list[int] | None, told: str
+    tmp_path: Path, positions: list[int] | None, message: str
 ) -> None:
     record = text(0)
     record = CollectedSample(
@@ -172,7 +172,7 @@ def test_positions_that_do_not_fit_are_refused(
         positions=None if positions is None else {STREAM.folder: positions},
     )  # fmt: skip
     writer = ActivationWriter(tmp_path, streams=[STREAM], header={}, with_images=False, ragged=True)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         writer.write_group(0, [record])
 
 
@@ -197,8 +197,8 @@ def test_collections_of_whole_grids_say_nothing_of_it(
     collection: tuple[Path, Manifest], record: Callable[..., CollectedSample]
 ) -> None:
     root, manifest = collection
-    told = json.loads((root / "manifest.json").read_text())
-    assert "ragged" not in told and all("vectors" not in shard for shard in told["shards"])
+    written = json.loads((root / "manifest.json").read_text())
+    assert "ragged" not in written and all("vectors" not in shard for shard in written["shards"])
     journal = json.loads((root / "groups" / "000000.json").read_text())
     assert all("vectors" not in shard for shard in journal["shards"].values())
     assert "ragged" not in json.loads((root / "groups" / "collection.json").read_text())

@@ -64,9 +64,11 @@ def in_a_generation(pipe: Any, family: str, latents: torch.Tensor, prompt: str) 
     seen = [adapter.pack(noised(pipe.scheduler, latents, noise, t)) for t in times] + [
         adapter.pack(latents)
     ]
-    told: dict[str, Any] = {"callback_on_step_end": lambda _p, i, _t, _k: {"latents": seen[i + 1]}}
+    callback: dict[str, Any] = {
+        "callback_on_step_end": lambda _p, i, _t, _k: {"latents": seen[i + 1]}
+    }
     if family == "pixart":  # which has only the older callback: one call a step
-        told = {"callback": lambda i, _t, now: now.copy_(seen[i + 1])}
+        callback = {"callback": lambda i, _t, now: now.copy_(seen[i + 1])}
     tokens = asked.pop("text_tokens", None)
     with capture_updates(pipe, FAMILIES[family].hookpoints, times) as got:
         pipe(
@@ -77,7 +79,7 @@ def in_a_generation(pipe: Any, family: str, latents: torch.Tensor, prompt: str) 
             **SIZE,
             **adapter.guidance(asked["guidance"], asked.get("true_guidance"), 2),
             **call_options(pipe, text_tokens=tokens),
-            **told,
+            **callback,
         )
     return got.updates
 

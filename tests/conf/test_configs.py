@@ -50,12 +50,12 @@ def composed(*overrides: str, stage: str = "run") -> DictConfig:
 
 
 def targets(node: DictConfig) -> list[DictConfig]:
-    found = [node] if "_target_" in node else []
+    nodes = [node] if "_target_" in node else []
     for name in node:
         child = node._get_node(name)
         if isinstance(child, DictConfig):
-            found += targets(child)
-    return found
+            nodes += targets(child)
+    return nodes
 
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "miniature"])
@@ -157,16 +157,16 @@ def test_no_part_is_out_of_reach_of_the_configs():
         and hasattr(kind, "embed")
         and not getattr(kind, "_is_protocol", False)
     }
-    parts |= {each.__name__ for each in (WorldPrompts, FilePrompts, MiniatureAnnotator)}
-    parts |= {each.__name__ for each in (WorldPictures, PictureFolder, WebDatasetPictures)}
-    parts |= {each.__name__ for each in SPARSITIES.values()}
+    parts |= {part.__name__ for part in (WorldPrompts, FilePrompts, MiniatureAnnotator)}
+    parts |= {part.__name__ for part in (WorldPictures, PictureFolder, WebDatasetPictures)}
+    parts |= {part.__name__ for part in SPARSITIES.values()}
     parts |= {
-        each.__name__ for each in (CaptionTagger, SimilarityTagger, FlorenceTagger, RamTagger)
+        part.__name__ for part in (CaptionTagger, SimilarityTagger, FlorenceTagger, RamTagger)
     }
     parts |= {
-        each.__name__ for each in (PictureAnnotator, GroundedSam, GroundingDino, Sam, ClipSeg)
+        part.__name__ for part in (PictureAnnotator, GroundedSam, GroundingDino, Sam, ClipSeg)
     }
-    parts |= {each.__name__ for each in (StyleScorer, ImageText, NudeNetCheck, Q16Check)}
+    parts |= {part.__name__ for part in (StyleScorer, ImageText, NudeNetCheck, Q16Check)}
     assert parts == named
 
 

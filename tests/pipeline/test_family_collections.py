@@ -48,7 +48,8 @@ def test_given_pictures_of_every_family_are_collected_and_trained_on(
     first, last = (manifest.stream("mid", t, "uncond") for t in (1.0, 0.0))
     assert (first.grid, first.d_in) == (grid, d_in) and first.timestep > last.timestep
     noise, clean = (
-        load_updates(Study(cfg).activations, manifest, each, "train")[1] for each in (first, last)
+        load_updates(Study(cfg).activations, manifest, stream, "train")[1]
+        for stream in (first, last)
     )
     assert noise.shape == (4, grid[0] * grid[1], d_in)
     assert np.abs(noise.astype(float) - clean).max() > 1e-3

@@ -156,7 +156,7 @@ def test_a_chart_that_is_there_already_is_no_obstacle(server, tmp_path):
 
 def test_what_is_refused_is_said_and_nothing_raised(server, tmp_path):
     server.refuses = "upsertView"
-    urls, told = saved(server, tmp_path)
+    urls, logged = saved(server, tmp_path)
     assert urls is None
-    assert "W&B did not save the dashboard" in told
-    assert "over quota" in told
+    assert "W&B did not save the dashboard" in logged
+    assert "over quota" in logged

@@ -51,11 +51,11 @@ def single(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory) -> list[Path]:
     """Two tasks that wrote to directories of their own."""
-    found = []
+    directories = []
     for index in range(2):
-        found.append(tmp_path_factory.mktemp(f"part{index}"))
-        collect(found[-1], f"collect.shard={index}/2")
-    return found
+        directories.append(tmp_path_factory.mktemp(f"part{index}"))
+        collect(directories[-1], f"collect.shard={index}/2")
+    return directories
 
 
 def test_tasks_one_after_the_other_give_the_single_run_byte_for_byte(
@@ -74,7 +74,7 @@ def test_tasks_one_after_the_other_give_the_single_run_byte_for_byte(
         collecting, "load_model", None
     )  # nothing is left to do, for any number of tasks
     assert [
-        collect(tmp_path, *each) for each in (["collect.shard=0/2"], ["collect.shard=1/2"], [])
+        collect(tmp_path, *share) for share in (["collect.shard=0/2"], ["collect.shard=1/2"], [])
     ] == [False] * 3
 
 
@@ -183,10 +183,10 @@ def test_a_share_that_cannot_be_is_refused(tmp_path, unloadable, shard):
 def test_every_group_has_one_task_and_tasks_differ_by_one_group_at_the_most():
     for count in range(1, 6):
         owned = [[g for g in range(13) if Part(i, count).owns(g)] for i in range(count)]
-        assert sorted(group for each in owned for group in each) == list(range(13))
+        assert sorted(group for groups in owned for group in groups) == list(range(13))
         assert max(map(len, owned)) - min(map(len, owned)) <= 1
 
 
 def test_the_manifest_says_nothing_of_tasks(parts, single):
-    told = json.loads((single / "activations" / "manifest.json").read_text())
-    assert "shard=" not in json.dumps(told)
+    manifest = json.loads((single / "activations" / "manifest.json").read_text())
+    assert "shard=" not in json.dumps(manifest)

@@ -54,10 +54,10 @@ def dictionary() -> ConceptDictionary:
 
 
 def place_annotations(directory: Path) -> None:
-    found = PackedMasks(["a"])
-    found.add("a", {"cat": torch.ones(4, 4).bool().numpy()})
+    masks = PackedMasks(["a"])
+    masks.add("a", {"cat": torch.ones(4, 4).bool().numpy()})
     described = pd.DataFrame({"image_id": ["a"], "style": ["flat"]})
-    Annotations(masks=found, second=PackedMasks(["a"]), described=described).save(directory)
+    Annotations(masks=masks, second=PackedMasks(["a"]), described=described).save(directory)
 
 
 def place_purity(directory: Path) -> None:

@@ -57,9 +57,11 @@ def test_a_training_from_a_server_gives_the_same_weights_and_signature(made, tmp
             "train", tmp_path, f"activations.source={server.url}", f"activations.workers={workers}"
         )
         assert train(cfg) is True
-    there = Study(cfg).sae
-    assert (there / "sae.safetensors").read_bytes() == (here.sae / "sae.safetensors").read_bytes()
-    ours, theirs = read_record(there), read_record(here.sae)
+    original = Study(cfg).sae
+    assert (original / "sae.safetensors").read_bytes() == (
+        here.sae / "sae.safetensors"
+    ).read_bytes()
+    ours, theirs = read_record(original), read_record(here.sae)
     assert ours is not None and theirs is not None and ours.signature == theirs.signature
     assert train(cfg) is False  # finished, and the server is gone
 
