@@ -5,8 +5,6 @@ stages need.
 It has a process group, exit codes and signals as any other, and its output goes to files.
 """
 
-from __future__ import annotations
-
 import atexit
 import multiprocessing
 import os

@@ -2,8 +2,6 @@
 everything is planted.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

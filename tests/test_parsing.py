@@ -1,7 +1,5 @@
 """JSON with limits, and typed values out of it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Small random models of the annotators' true classes, in folders as the hub has them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

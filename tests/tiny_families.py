@@ -4,8 +4,6 @@
 Each is of the published class, with text encoders and tokenizers made on the spot.
 """
 
-from __future__ import annotations
-
 import string
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ pictures.
 Its cross-attention is made strong, so that prompts and branches differ by more than rounding.
 """
 
-from __future__ import annotations
-
 import re
 import string
 from collections.abc import Callable

@@ -1,8 +1,6 @@
 """A small real collection: two streams, two training groups and a validation group of 3
 pictures."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Batches from pictures that are made in an epoch's order are those of stored shards."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -3,8 +3,6 @@
 The device is a pretend one: tensors on it do not mix with those of the host.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The shuffle mixes images, and its memory does not grow with the data."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Collections whose samples differ in length: one vector per token, texts of different lengths."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Updates as float16, bfloat16 and float32: stored bits, readers' values, and overflow."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

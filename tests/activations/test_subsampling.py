@@ -1,7 +1,5 @@
 """Thinned training splits: the kept positions, and that all readers get their vectors."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The published sizes of the models in conf/model, built without memory."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

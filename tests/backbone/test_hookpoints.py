@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel

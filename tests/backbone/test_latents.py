@@ -1,7 +1,5 @@
 """Decoding inverts encoding: the pipelines' scale and shift, and float32 against overflow."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

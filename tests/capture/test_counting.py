@@ -1,8 +1,6 @@
 """Rows of a denoiser call must be pictures of the running call x branches of its class. Recordings
 are compared with a plain hook of this file, for one and two pictures."""
 
-from __future__ import annotations
-
 import inspect
 import threading
 from typing import Any

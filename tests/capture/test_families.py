@@ -1,7 +1,5 @@
 """Capture in a pipeline of every family: exact updates, separate branches, unchanged pictures."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Given pictures in a pipeline of every family: updates equal those of a generation run."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

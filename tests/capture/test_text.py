@@ -1,7 +1,5 @@
 """Outputs of text encoders' layers for prompts, in a pipeline of every family."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -2,8 +2,6 @@
 told from what is wrong.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -2,8 +2,6 @@
 what was made.
 """
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Callable
 from pathlib import Path

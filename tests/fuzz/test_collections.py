@@ -1,7 +1,5 @@
 """Damaged collections: shards, arrays, captions, manifests, journals, local copies, tasks."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Edits in a pipeline of every family act at their place, in their window and branch alone."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from typing import Any
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from diffusae.pictures.given import assign_splits, in_order

@@ -2,8 +2,6 @@
 autoencoder trained on each.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A finished run has all outputs, unchanged. Five kinds of damage, and the readers' messages."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

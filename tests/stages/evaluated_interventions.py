@@ -2,8 +2,6 @@
 examples.parquet, run.json.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace

@@ -1,7 +1,5 @@
 """The list of blocks is the model's, before any weights are at hand."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

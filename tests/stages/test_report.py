@@ -1,7 +1,5 @@
 """The report of a study that is half finished, damaged, or on a disk that cannot be written."""
 
-from __future__ import annotations
-
 import ast
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The size of a batch of pictures: a number as it is given, `auto` by what fits."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest
