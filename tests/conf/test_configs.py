@@ -157,16 +157,11 @@ def test_no_part_is_out_of_reach_of_the_configs():
         and hasattr(kind, "embed")
         and not getattr(kind, "_is_protocol", False)
     }
-    parts |= {part.__name__ for part in (WorldPrompts, FilePrompts, MiniatureAnnotator)}
-    parts |= {part.__name__ for part in (WorldPictures, PictureFolder, WebDatasetPictures)}
-    parts |= {part.__name__ for part in SPARSITIES.values()}
-    parts |= {
-        part.__name__ for part in (CaptionTagger, SimilarityTagger, FlorenceTagger, RamTagger)
-    }
-    parts |= {
-        part.__name__ for part in (PictureAnnotator, GroundedSam, GroundingDino, Sam, ClipSeg)
-    }
-    parts |= {part.__name__ for part in (StyleScorer, ImageText, NudeNetCheck, Q16Check)}
+    kinds = [WorldPrompts, FilePrompts, MiniatureAnnotator, *SPARSITIES.values()]
+    kinds += [WorldPictures, PictureFolder, WebDatasetPictures, StyleScorer, ImageText]
+    kinds += [CaptionTagger, SimilarityTagger, FlorenceTagger, RamTagger, NudeNetCheck, Q16Check]
+    kinds += [PictureAnnotator, GroundedSam, GroundingDino, Sam, ClipSeg]
+    parts |= {kind.__name__ for kind in kinds}
     assert parts == named
 
 
@@ -176,12 +171,10 @@ def test_a_config_cannot_build_what_is_not_ours():
 
 
 def test_a_config_cannot_build_what_is_not_ours_inside_what_is():
+    target = "+annotator.objects.detector.x._target_=os.system"
+    cfg = composed("annotator=grounded_sam", target)
     with pytest.raises(UserError, match=r"os\.system.*refused"):
-        build(
-            composed(
-                "annotator=grounded_sam", "+annotator.objects.detector.x._target_=os.system"
-            ).annotator
-        )
+        build(cfg.annotator)
 
 
 @pytest.mark.parametrize("tagger", ["caption", "clip", "siglip", "florence2", "ram"])
@@ -190,22 +183,13 @@ def test_every_annotator_is_built_with_every_tagger_before_any_model_is_looked_f
     annotator, tagger
 ):
     overrides = [f"annotator={annotator}", f"tagger={tagger}"]
-    made = build(
-        composed(
-            *overrides, *(["tagger.weights=ram.safetensors"] if tagger == "ram" else [])
-        ).annotator
-    )
+    if tagger == "ram":
+        overrides += ["tagger.weights=ram.safetensors"]
+    made = build(composed(*overrides).annotator)
     assert isinstance(made, PictureAnnotator)
     assert isinstance(made.objects, GroundedSam | ClipSeg)
-    assert (
-        type(made.objects.tagger)
-        .__name__.lower()
-        .startswith(
-            {"clip": "similarity", "siglip": "similarity", "florence2": "florence"}.get(
-                tagger, tagger
-            )
-        )
-    )
+    names = {"clip": "similarity", "siglip": "similarity", "florence2": "florence"}
+    assert type(made.objects.tagger).__name__.lower().startswith(names.get(tagger, tagger))
     assert made.labels.label_of("puppies") == "dog"
     assert made.factors["style"][0] == "photograph"
 
@@ -303,19 +287,9 @@ def test_a_distilled_model_is_studied_without_uncond_or_with_a_pass_of_its_own(o
 def test_a_description_of_a_model_is_no_part_of_a_signature():
     """Nor is an option that is off: studies finished before it existed stay finished."""
     determines = Study(composed()).model_determines()
-    assert set(determines) == {
-        "name",
-        "source",
-        "revision",
-        "dtype",
-        "hookpoints",
-        "scheduler",
-        "steps",
-        "guidance",
-        "height",
-        "width",
-        "batch_size",
-    }
+    of_model = {"name", "source", "revision", "dtype", "hookpoints", "scheduler"}
+    of_call = {"steps", "guidance", "height", "width", "batch_size"}
+    assert set(determines) == of_model | of_call
     assert Study(composed("model.compile=true")).model_determines()["compile"] is True
 
 
