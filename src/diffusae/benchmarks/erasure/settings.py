@@ -84,8 +84,8 @@ class Ablations:
 
 @dataclass(frozen=True, kw_only=True)
 class ErasureSettings(EditedSettings):
-    """What is to go, and what is tried against it. Of each target so many prompts name it, and as many
-    do not.
+    """What is to go, and what is tried against it. Of each target, `tune_prompts` name it and as
+    many do not; `test_prompts` likewise.
     """
 
     check: Mapping[str, Any] | None
