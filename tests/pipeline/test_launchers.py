@@ -123,6 +123,17 @@ def weights_of(outputs: Path) -> dict[str, str]:
     return {path.parent.name: sha256_of(path) for path in outputs.rglob("sae.safetensors")}
 
 
+def ended_without(cell: Path, process: Started) -> tuple[int, str]:
+    """The end of a sweep whose job of this cell is killed after its first checkpoint."""
+
+    def victim() -> int | None:
+        begun = any((cell / "checkpoints").glob("*.ckpt"))
+        return json.loads((cell / ".lock.json").read_text())["pid"] if begun else None
+
+    kill_when(victim, process)
+    return ended(process)
+
+
 SWEEP = [
     "train",
     "-m",
@@ -144,13 +155,7 @@ def test_a_sweep_by_submitit_with_one_job_killed_and_run_again_has_the_weights_o
     assert ended(start(*SWEEP, outputs=single))[0] == 0
     cell = elsewhere / "tiny" / "sae" / "mid-t0.00-cond-k4"
     process = start(*SWEEP, "hydra/launcher=submitit_local", outputs=elsewhere)
-
-    def victim() -> int | None:
-        begun = any((cell / "checkpoints").glob("*.ckpt"))
-        return json.loads((cell / ".lock.json").read_text())["pid"] if begun else None
-
-    kill_when(victim, process)
-    code, printed = ended(process)
+    code, printed = ended_without(cell, process)
     assert code == 2, printed[-3000:]
     assert "its process ended" in row_of(printed, "timestep=final conditioning=cond ")
     assert len(weights_of(elsewhere)) == 3
@@ -167,13 +172,7 @@ def test_joblib_tells_what_was_killed_and_the_same_command_does_only_that(single
     sweep = [*SWEEP, "hydra/launcher=joblib", "sae.tag=joblib", "trainer.steps=81"]
     process = start(*sweep, outputs=single)
     cell = single / "tiny" / "sae" / "mid-t1.00-uncond-joblib"
-
-    def victim() -> int | None:
-        begun = any((cell / "checkpoints").glob("*.ckpt"))
-        return json.loads((cell / ".lock.json").read_text())["pid"] if begun else None
-
-    kill_when(victim, process)
-    code, printed = ended(process)
+    code, printed = ended_without(cell, process)
     assert code == 2, printed[-3000:]
     assert "its process ended" in row_of(printed, "conditioning=uncond")
     assert "the launcher gave up: TerminatedWorkerError" in printed
