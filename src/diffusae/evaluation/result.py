@@ -136,15 +136,18 @@ def load_results(path: Path | str) -> list[Result]:
         return [Result.from_json(row) for row in rows]
 
 
+RESAMPLES = 2000
+
+
 class Resampling(TypedDict, total=False):
-    """How a bootstrap draws: `n_resamples` times (2000 unless it is given), from `seed` (0)."""
+    """How a bootstrap draws: `n_resamples` times (RESAMPLES unless it is given), from `seed` (0)."""
 
     n_resamples: int
     seed: int
 
 
 def bootstrap_weights(
-    n_groups: int, *, n_resamples: int = 2000, seed: int = 0
+    n_groups: int, *, n_resamples: int = RESAMPLES, seed: int = 0
 ) -> NDArray[np.float64]:
     """How often each group is drawn, [n_resamples, n_groups]; rows sum to n_groups."""
     generator = np.random.default_rng(seed)
@@ -192,7 +195,7 @@ def resampled_means(
     sums: NDArray[np.float64],
     counts: NDArray[np.float64],
     *,
-    n_resamples: int = 2000,
+    n_resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> NDArray[np.float64]:
     """Means of resampled groups, [n_resamples], or [n_resamples, values] of values drawn jointly.
