@@ -140,7 +140,7 @@ RESAMPLES = 2000
 
 
 class Resampling(TypedDict, total=False):
-    """How a bootstrap draws: `n_resamples` times (RESAMPLES unless it is given), from `seed` (0)."""
+    """How a bootstrap draws: `n_resamples` times (else RESAMPLES), from `seed` (else 0)."""
 
     n_resamples: int
     seed: int
