@@ -74,7 +74,7 @@ def _vae(**options: Any) -> Any:
 
 
 def sd() -> Any:
-    return stable_diffusion(_vae())
+    return stable_diffusion((8, 8, 16, 16), pixels=PIXELS)
 
 
 def sdxl() -> Any:

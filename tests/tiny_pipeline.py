@@ -39,7 +39,7 @@ def tiny_pipeline(seed: int = 0) -> StableDiffusionPipeline:
     """A fresh pipeline on the CPU in float32, the same for the same seed; global randomness is
     untouched.
     """
-    return seeded(lambda: stable_diffusion(vae((8, 16), sample_size=16)), seed)
+    return seeded(lambda: stable_diffusion((8, 16), pixels=16), seed)
 
 
 def seeded(make: Callable[[], Any], seed: int) -> Any:
@@ -59,11 +59,12 @@ def seeded(make: Callable[[], Any], seed: int) -> Any:
     return pipe
 
 
-def stable_diffusion(vae: AutoencoderKL) -> StableDiffusionPipeline:
+def stable_diffusion(widths: tuple[int, ...], *, pixels: int) -> StableDiffusionPipeline:
+    """With a decoder of these widths, for pictures of so many pixels."""
     absent: Any = None
     return StableDiffusionPipeline(
         unet=unet(cross_attention_dim=32),
-        vae=vae,
+        vae=vae(widths, sample_size=pixels),
         text_encoder=text_encoder(),
         tokenizer=tiny_tokenizer(),
         scheduler=ddim(),
