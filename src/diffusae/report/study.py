@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from diffusae.errors import UserError
 from diffusae.evaluation.result import Result
+from diffusae.evaluation.three_stages import Answer
 from diffusae.report.shown import Shows
 
 PredictionKey = tuple[str, str, float, str]
@@ -304,8 +305,7 @@ class FinishedStudy:
         emergence: the curves over t, as `diffusae.evaluation.emergence.emergence_result` makes
             them.
         three_stages: the three-stage table, as `diffusae.summaries.three_stages` makes it.
-        claims: what these rows say of the paper's claims, as
-            `diffusae.evaluation.three_stages.judged` gives it.
+        claims: what these rows say of the paper's claims.
         examples: pictures before and after interventions.
         erasures: what the erasure benchmark found, a run a cell.
         strips: prompts steered through the text encoder, over lambda.
@@ -324,7 +324,7 @@ class FinishedStudy:
     shows: Shows = field(default_factory=Shows)
     emergence: Sequence[Result] = ()
     three_stages: Sequence[Result] = ()
-    claims: Sequence[Mapping[str, Any]] = ()
+    claims: Sequence[Answer] = ()
     examples: Sequence[Examples] = ()
     erasures: Sequence[ErasureRun] = ()
     strips: Sequence[Strip] = ()

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusae.activations.settings import ActivationSettings
+from diffusae.activations.settings import ActivationSettings, CollectSettings
 from diffusae.backbone.settings import ModelSettings
 from diffusae.concepts.settings import DictionarySettings
 from diffusae.errors import UserError
 from diffusae.evaluation.settings import EmergenceSettings, StabilitySettings, ThreeStageSettings
+from diffusae.hub.settings import PullSettings, PushSettings
 from diffusae.jobs.processes import device_fault, process_faults
 from diffusae.runs.settings import LoggerSettings
 from diffusae.sae.kernels import check_device, kernels_by_name
-from diffusae.sae.settings import ActiveLatents, SaeSettings, TrainerSettings
+from diffusae.sae.settings import (
+    ActiveLatents,
+    ExportSettings,
+    ImportSettings,
+    SaeSettings,
+    TrainerSettings,
+)
 from diffusae.sae.sparsity_checks import CHECKS
 from diffusae.settings import Settings
 from diffusae.study.grid_checks import conditioning_faults, grid_faults
 from diffusae.study.names import name_faults
-from diffusae.study.settings import GridSettings, MomentSettings, RootSettings, collection_faults
+from diffusae.study.settings import (
+    GridSettings,
+    MomentSettings,
+    RootSettings,
+    RunSettings,
+    collection_faults,
+)
 
 if TYPE_CHECKING:
     from diffusae.study.study import Study
@@ -41,6 +54,17 @@ SETTINGS: tuple[type[Settings], ...] = (
 )
 """The settings that every stage has."""
 
+OF_STAGE: Mapping[str, tuple[type[Settings], ...]] = {
+    "collect": (CollectSettings,),
+    "run": (RunSettings, StabilitySettings),
+    "export": (ExportSettings,),
+    "import": (ImportSettings,),
+    "push": (PushSettings,),
+    "pull": (PullSettings,),
+}
+"""What a stage has beside them. Stages of higher floors name theirs when they call `Study.check`.
+"""
+
 TRAINING = ("train", "train_grid", "train_online", "run")
 """Stages that train, and so need the device that `trainer` names."""
 
@@ -58,9 +82,8 @@ def study_faults(study: Study, others: Iterable[type[Settings]] = ()) -> Iterato
     """
     cfg = study.cfg
     yield from name_faults(cfg)
-    kinds = [*SETTINGS, *others]
+    kinds = [*SETTINGS, *OF_STAGE.get(cfg.stage, ()), *others]
     kinds += [ActiveLatents] if "k" in cfg.sae else []
-    kinds += [StabilitySettings] if StabilitySettings.part in cfg else []
     wrong = dict(fault for kind in kinds for fault in kind.faults_in(cfg))
     yield from wrong.values()
 

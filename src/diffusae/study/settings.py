@@ -23,6 +23,23 @@ class RootSettings(Settings, part=""):
     """What stands at the root of every configuration."""
 
     seed: Seed
+    name: str
+    """Of the experiment; `study.names` looks at it."""
+    stage: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Settings, part=""):
+    """What `run` does at which cells (`conf/run.yaml`); `metrics.schedule` looks at the names."""
+
+    side_by_side: bool
+    """Whether all cells are trained at once."""
+    metrics: list[str]
+    """Of every cell."""
+    metrics_at: Mapping[str, list[str] | None]
+    """Metric -> keys of the cells that it is for."""
+    metric_settings: Mapping[str, Mapping[str, Any] | None]
+    """Metric -> values in the place of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
