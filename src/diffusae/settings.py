@@ -95,6 +95,13 @@ class Settings:
         return cls(**cls._values(cfg))
 
     @classmethod
+    def unchecked(cls, cfg: DictConfig) -> Self:
+        """The same where values may be wrong: for checks that ask first which of them are not."""
+        settings = object.__new__(cls)
+        vars(settings).update(cls._values(cfg))
+        return settings
+
+    @classmethod
     def faults_in(cls, cfg: DictConfig) -> Iterator[tuple[str, str]]:
         """The name of every setting that does not fit, such as `trainer.steps`, and why."""
         return cls._faults_of(cls._values(cfg))

@@ -178,7 +178,7 @@ def test_a_claim_is_stored_as_a_flat_row_and_read_back():
     assert list(cell)[3:] == ["value", "ci95", "n", "differences", "rises"]
     assert cell["cell"] == {**CELL, "t": 0.7}
     assert cell["differences"] == {
-        "no_edit": {**asdict(UP), "ci95": [*UP.ci95]},
+        "no_edit": {**asdict(UP), "ci95": list(UP.ci95 or ())},
         "random_latent": None,
     }
     assert typed(Answer, stored) == claim

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 from numpy.typing import NDArray
 
 from diffusae.errors import UserError
+from diffusae.evaluation.erasure import ErasurePoint, SearchedTokens
 from diffusae.evaluation.result import Result
 from diffusae.evaluation.three_stages import Answer
 from diffusae.report.shown import Shows
@@ -225,20 +226,20 @@ class Examples:
 
 @dataclass(frozen=True, eq=False)
 class ErasureRun:
-    """One evaluation at one cell, as plain values.
+    """One evaluation at one cell.
 
     Attributes:
         cell: the cell's name with the SAE's tag.
-        points: rows of points.parquet.
+        points: its figures.
         chosen: {target: {defence: strength}}, those that stand in the table of attacks.
-        tokens: rows of searches.parquet.
+        tokens: what searches for tokens found.
         examples: pictures of every defence; None: none were kept.
     """
 
     cell: str
-    points: Sequence[Mapping[str, Any]]
+    points: Sequence[ErasurePoint]
     chosen: Mapping[str, Mapping[str, float]]
-    tokens: Sequence[Mapping[str, Any]] = ()
+    tokens: Sequence[SearchedTokens] = ()
     examples: Examples | None = None
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig
 
 from diffusae.backbone.settings import Quantity
-from diffusae.errors import UserError, unknown
+from diffusae.errors import UserError
 from diffusae.prompts.hash_split import HashSplit
 from diffusae.prompts.prompt_set import check_counts
 from diffusae.settings import Settings, Within
@@ -50,6 +50,20 @@ class MomentSettings(Settings, part="timestep"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BlockSettings(Settings, part="block"):
+    """The block of the study's cell."""
+
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BranchSettings(Settings, part="conditioning"):
+    """The conditioning of the study's cell."""
+
+    branch: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class GridSettings(Settings, part="grid"):
     """The cells that one collection records (`conf/base.yaml`); `study.grid_checks` looks at their
     values."""
@@ -66,6 +80,13 @@ class Text:
 
     def broken(self, value: Any, kind: type) -> str | None:
         return None if isinstance(value, str) else "must be a text, empty for none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectionSettings(Settings, part="collection"):
+    """What is collected (`conf/collection`)."""
+
+    kind: Kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,25 +117,24 @@ class TextCollection(Settings, part="collection"):
 
 
 def collection_faults(cfg: DictConfig) -> Iterator[str]:
-    """Every fault of `collection`."""
-    kind = cfg.collection.kind
-    if kind not in get_args(Kind):
-        yield str(unknown("collection.kind", kind, get_args(Kind)))
-    elif kind == "text":
+    """Every fault of a collection of pictures or texts."""
+    kind = CollectionSettings.unchecked(cfg).kind
+    if kind == "text":
         yield from (fault for _, fault in TextCollection.faults_in(cfg))
     elif kind == "pictures":
         yield from (fault for _, fault in PictureCollection.faults_in(cfg))
+        collection = PictureCollection.unchecked(cfg)
         for check in (_check_counts, _check_shares):
             try:
-                check(cfg.collection)
+                check(collection)
             except UserError as error:
                 yield str(error).replace("prompts.", "collection.")
 
 
-def _check_counts(collection: DictConfig) -> None:
+def _check_counts(collection: PictureCollection) -> None:
     check_counts(collection.counts, open_ended=collection.shares is not None)
 
 
-def _check_shares(collection: DictConfig) -> None:
+def _check_shares(collection: PictureCollection) -> None:
     if collection.shares is not None:
         HashSplit(collection.shares, seed=collection.split_seed)

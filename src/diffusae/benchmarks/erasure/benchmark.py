@@ -22,6 +22,7 @@ from diffusae.evaluation.erasure import (
     POINTS,
     SEARCHES,
     TRIALS,
+    SearchedTokens,
     chosen_strength,
     erasure_results,
 )
@@ -49,7 +50,7 @@ class ErasureBenchmark:
         ablates = kinds.ABLATION in settings.defences
         self.updates = UpdateAblation(study, settings.updates, pictures) if ablates else None
         self.trials = Trials(pictures, own=self.own, seed=study.cfg.seed)
-        self.searches: list[dict[str, Any]] = []
+        self.searches: list[SearchedTokens] = []
 
     def of(self, target: str) -> list[Result]:
         """All trials of one target, and its rows."""
@@ -84,7 +85,7 @@ class ErasureBenchmark:
         directory = self.study.evaluation(self.study.cfg.evaluation.name)
         tables = {
             TRIALS: self.trials.table,
-            POINTS: self.trials.points(n_resamples=self.settings.n_resamples),
+            POINTS: pd.DataFrame(self.trials.points(n_resamples=self.settings.n_resamples)),
             SEARCHES: pd.DataFrame(self.searches),
         }
         for name, table in tables.items():
@@ -174,14 +175,16 @@ class ErasureBenchmark:
         self, target: str, kind: str, name: str, defence: Defence, tokens: SearchResult
     ) -> None:
         self.searches.append(
-            {
-                "target": target,
-                "kind": kind,
-                "defence": name,
-                "strength": defence.strength,
-                "tokens": tokens.text,
-            }
-            | {"loss": tokens.loss, "start": tokens.start, "queries": tokens.queries}
+            SearchedTokens(
+                target=target,
+                kind=kind,
+                defence=name,
+                strength=defence.strength,
+                tokens=tokens.text,
+                loss=tokens.loss,
+                start=tokens.start,
+                queries=tokens.queries,
+            )
         )
 
     def _ablations(self, target: str, prompts: TargetPrompts) -> None:
