@@ -93,10 +93,11 @@ def _require_own(study: Study) -> None:
 
 def _is_collected(study: Study, determines: Mapping[str, Any]) -> bool:
     """Whether the collection is finished and whole, which is said."""
-    finished = state(study.activations, determines=determines, parents={}) == "finished"
-    if finished := finished and _sound(study):
+    if state(study.activations, determines=determines, parents={}) != "finished":
+        return False
+    if sound := _sound(study):
         log.info("%s is collected already", study.activations)
-    return finished
+    return sound
 
 
 def require_collected(study: Study) -> None:
@@ -280,7 +281,7 @@ def _determines(study: Study) -> dict[str, Any]:
     limits = {name: value for name, value in limits.items() if value is not None}
     return {
         **collector_of(study).determines(),
-        "seed": study.cfg.seed,
+        "seed": study.seed,
         "group_size": settings.group_size,
         **({"subsampling": limits} if limits else {}),
         **({} if settings.dtype == DEFAULT else {"dtype": settings.dtype}),

@@ -29,6 +29,7 @@ from diffusae.settings import Settings
 from diffusae.study.grid_checks import conditioning_faults, grid_faults
 from diffusae.study.names import name_faults
 from diffusae.study.settings import (
+    OF_KIND,
     BlockSettings,
     BranchSettings,
     CollectionSettings,
@@ -36,7 +37,6 @@ from diffusae.study.settings import (
     MomentSettings,
     RootSettings,
     RunSettings,
-    collection_faults,
 )
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ def study_faults(study: Study, others: Iterable[type[Settings]] = ()) -> Iterato
     """
     cfg = study.cfg
     yield from name_faults(cfg)
-    kinds = [*SETTINGS, *OF_STAGE.get(cfg.stage, ()), *others]
+    kind = CollectionSettings.unchecked(cfg).kind
+    kinds = [*SETTINGS, *OF_STAGE.get(cfg.stage, ()), *OF_KIND.get(kind, ()), *others]
     kinds += [ActiveLatents] if "k" in cfg.sae else []
     wrong = dict(fault for kind in kinds for fault in kind.faults_in(cfg))
     yield from wrong.values()
@@ -104,7 +105,6 @@ def study_faults(study: Study, others: Iterable[type[Settings]] = ()) -> Iterato
         yield from _sparsity_faults(study)
     if sound("grid.timesteps", "grid.blocks", "model.hookpoints"):
         yield from grid_faults(cfg, steps=model.steps if sound("model.steps") else None)
-    yield from collection_faults(cfg)
     guidance = ("model.guidance", "model.true_guidance", "model.guidance_layout")
     if sound("grid.conditionings"):
         guided = not sound(*guidance) or "uncond" in study.branches

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
-
-from omegaconf import DictConfig
 
 from diffusae.backbone.settings import Quantity
 from diffusae.errors import UserError
@@ -108,6 +106,20 @@ class PictureCollection(Settings, part="collection"):
     """Split -> its share of all pictures; None: the source names the splits."""
     split_seed: int
 
+    @classmethod
+    def _faults_of(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        yield from super()._faults_of(values)
+        counts, shares, seed = (values[name] for name in ("counts", "shares", "split_seed"))
+        checks: dict[str, Callable[[], object]] = {
+            "counts": lambda: check_counts(counts, open_ended=shares is not None),
+            "shares": lambda: HashSplit(shares, seed=seed),
+        }
+        for name, check in checks.items():
+            try:
+                isinstance(values[name], Mapping) and check()
+            except UserError as error:
+                yield f"collection.{name}", str(error).replace("prompts.", "collection.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextCollection(Settings, part="collection"):
@@ -116,25 +128,8 @@ class TextCollection(Settings, part="collection"):
     start_token: bool
 
 
-def collection_faults(cfg: DictConfig) -> Iterator[str]:
-    """Every fault of a collection of pictures or texts."""
-    kind = CollectionSettings.unchecked(cfg).kind
-    if kind == "text":
-        yield from (fault for _, fault in TextCollection.faults_in(cfg))
-    elif kind == "pictures":
-        yield from (fault for _, fault in PictureCollection.faults_in(cfg))
-        collection = PictureCollection.unchecked(cfg)
-        for check in (_check_counts, _check_shares):
-            try:
-                check(collection)
-            except UserError as error:
-                yield str(error).replace("prompts.", "collection.")
-
-
-def _check_counts(collection: PictureCollection) -> None:
-    check_counts(collection.counts, open_ended=collection.shares is not None)
-
-
-def _check_shares(collection: PictureCollection) -> None:
-    if collection.shares is not None:
-        HashSplit(collection.shares, seed=collection.split_seed)
+OF_KIND: Mapping[str, tuple[type[Settings], ...]] = {
+    "pictures": (PictureCollection,),
+    "text": (TextCollection,),
+}
+"""What a collection of one kind has beside it."""

@@ -51,6 +51,11 @@ class Study:
         return self.cfg.name
 
     @property
+    def seed(self) -> int:
+        """Of all draws that have no seed of their own."""
+        return self.cfg.seed
+
+    @property
     def directory(self) -> Path:
         """`outputs/<name>`."""
         return Path(self.cfg.paths.experiment).expanduser()
@@ -146,10 +151,10 @@ class Study:
         """Every prompt of the study, numbered and seeded; of given pictures, one a picture."""
         if self.kind == "pictures":
             prompt = PictureCollection.of(self.cfg).prompt
-            return self.given.prompts(prompt, first_seed=self.cfg.seed)
+            return self.given.prompts(prompt, first_seed=self.seed)
         prompts = self.cfg.prompts
         check_counts(prompts.counts, open_ended=prompts.get("split") == "hash")
-        return number_prompts(build(self.cfg.prompts, "prompts").texts(), first_seed=self.cfg.seed)
+        return number_prompts(build(self.cfg.prompts, "prompts").texts(), first_seed=self.seed)
 
     def at(self, cell: Cell, *, k: int | None = None) -> Study:
         """The same configuration at another cell, and with another k where one is given."""
@@ -202,7 +207,7 @@ class Study:
             config=self.config() | changed,
             determines=determines,
             parents=parents or {},
-            seed=self.cfg.seed if seed == "study" else seed,
+            seed=self.seed if seed == "study" else seed,
         )
         with directory_lock(directory) if locks else nullcontext(), record:
             yield

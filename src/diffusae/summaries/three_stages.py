@@ -84,7 +84,7 @@ def summarise_three_stages(study: Study) -> None:
     if not interventions:
         return
     directory = study.directory / "evaluation" / STAGE
-    settings, seed = ThreeStageSettings.of(study.cfg), study.cfg.seed
+    settings, seed = ThreeStageSettings.of(study.cfg), study.seed
     determines = {**asdict(settings), "seed": seed}
     parents = {f"evaluate {one.name}": Parent.of(one.record) for one in interventions}
     if _is_there(directory, determines, parents):

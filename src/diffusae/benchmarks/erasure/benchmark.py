@@ -49,13 +49,13 @@ class ErasureBenchmark:
         self.own = next(iter(self.saes))
         ablates = kinds.ABLATION in settings.defences
         self.updates = UpdateAblation(study, settings.updates, pictures) if ablates else None
-        self.trials = Trials(pictures, own=self.own, seed=study.cfg.seed)
+        self.trials = Trials(pictures, own=self.own, seed=study.seed)
         self.searches: list[SearchedTokens] = []
 
     def of(self, target: str) -> list[Result]:
         """All trials of one target, and its rows."""
         prompts = target_prompts(
-            target, self.study.prompts, self.settings, self.pictures, seed=self.study.cfg.seed
+            target, self.study.prompts, self.settings, self.pictures, seed=self.study.seed
         )
         own = self._text_edits(target, self.own)
         grid = {kinds.NONE: [kinds.no_defence()], kinds.TEXT_EDIT: own, **self._baselines(target)}
@@ -139,7 +139,7 @@ class ErasureBenchmark:
         prompts: TargetPrompts,
         undefended: Sequence[Seen],
     ) -> None:
-        asks, seed = prompts.named["test"], self.study.cfg.seed
+        asks, seed = prompts.named["test"], self.study.seed
         for kind in self.settings.attacks:
             if kind not in SEARCHED:
                 attacked = in_words(kind, asks, target, self.settings, seed=seed)
