@@ -29,7 +29,7 @@ def point(
     figure = Estimate(value, (value - 0.1, value + 0.1), 24) if known else Estimate(None)
     variant = CELL if defence == "text_edit" else ""
     place = (MARKUP, variant, defence, strength, "test", kind, measure)
-    return replace(ErasurePoint.of(figure, *place), **other)
+    return replace(ErasurePoint.of(place, figure), **other)
 
 
 POINTS = [

@@ -55,7 +55,9 @@ class ErasurePoint:
     n: int
 
     @classmethod
-    def of(cls, estimate: Estimate, *what: Any) -> ErasurePoint:
+    def of(
+        cls, what: tuple[str, str, str, float, str, str, str], estimate: Estimate
+    ) -> ErasurePoint:
         """The point of an estimate; `what` are the fields before its figures."""
         nan = float("nan")
         value = nan if estimate.value is None else estimate.value
@@ -144,11 +146,11 @@ def points(
         if place[-1] == OTHERS:
             for measure in HARMS:
                 found = harm(group, measure, n_resamples=n_resamples, seed=seed)
-                made.append(ErasurePoint.of(found, *place, measure))
+                made.append(ErasurePoint.of((*place, measure), found))
         else:
-            made.append(ErasurePoint.of(attack_success(group), *place, FOUND))
+            made.append(ErasurePoint.of((*place, FOUND), attack_success(group)))
     for place, estimate in distances.items():
-        made.append(ErasurePoint.of(estimate, *place, "test", OTHERS, DISTANCE))
+        made.append(ErasurePoint.of((*place, "test", OTHERS, DISTANCE), estimate))
     return made
 
 

@@ -21,8 +21,6 @@ class RootSettings(Settings, part=""):
     """What stands at the root of every configuration."""
 
     seed: Seed
-    name: str
-    """Of the experiment; `study.names` looks at it."""
     stage: str
 
 
@@ -116,7 +114,8 @@ class PictureCollection(Settings, part="collection"):
         }
         for name, check in checks.items():
             try:
-                isinstance(values[name], Mapping) and check()
+                if isinstance(values[name], Mapping):
+                    check()
             except UserError as error:
                 yield f"collection.{name}", str(error).replace("prompts.", "collection.")
 
