@@ -142,9 +142,10 @@ class EditedPictures:
             [trial.changes[n] if trial.changes else None for trial in batch]
             for n in range(len(self.places))
         ]
+        hookpoints: Any = self.model.hookpoints  # paths, or places in the list of hookpoints
         edits = [
             Edit(
-                self.model.hookpoints[place.block],
+                hookpoints[place.block],
                 PerPicture(per_picture),
                 window=place.window,
                 conditionings=self.conditionings,
