@@ -57,5 +57,5 @@ def mean_over(
         [float(value) for value in values],
         groups=list(image_ids),
         n_resamples=settings.n_resamples,
-        seed=study.cfg.seed,
+        seed=study.seed,
     )

@@ -172,7 +172,7 @@ def estimate(
     subsampling = (
         subsampling_of(study)
         if positions_per_image == "configured"
-        else thinned(positions_per_image, seed=study.cfg.seed)
+        else thinned(positions_per_image, seed=study.seed)
     )
     pictures = dict(Counter(prompt.split for prompt in study.prompts))
     unstored = 0 if stores else pictures.get(TRAINING_SPLIT, 0)

@@ -177,7 +177,7 @@ def subsampling_of(study: Study) -> Subsampling | None:
         max_vectors=settings.max_vectors,
         images=sum(prompt.split == TRAINING_SPLIT for prompt in study.prompts),
     )
-    return thinned(most, seed=study.cfg.seed)
+    return thinned(most, seed=study.seed)
 
 
 def thinned(positions: int | None, *, seed: int) -> Subsampling | None:
