@@ -19,6 +19,7 @@ from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, verify
 from diffusae.backbone.describe import describe
 from diffusae.cli import config_directory
+from diffusae.collecting.coding import collections_due
 from diffusae.errors import UserError
 from diffusae.labelling.codes import code_source, coded_split
 from diffusae.metrics import reconstruction
@@ -100,6 +101,13 @@ def test_the_first_collection_holds_the_other_splits_and_the_second_no_updates(s
     assert {split for stream, split in held if stream.startswith("attention")} == {"tune", "test"}
     assert {split for stream, split in held if stream == "images"} == {*SPLITS}
     assert not verify(coded / "study" / "codes", second)
+
+
+def test_before_the_autoencoders_are_trained_these_pictures_wait_for_them(tmp_path, caplog):
+    study = study_in(tmp_path, *CODED)
+    with caplog.at_level("INFO"):
+        assert collections_due(study) == [study]
+    assert "pictures wait for 4 of 4 autoencoders" in caplog.text
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -271,13 +279,12 @@ def test_settings_that_do_not_fit_codes_are_refused(tmp_path, command, overrides
 def test_run_goes_to_its_end_without_stored_training_pictures_and_updates(tmp_path):
     options = ["debug=tiny", "grid.timesteps=[1.0]", "grid.blocks=[mid]", *CODED]
     options += ["activations.store_training=false", f"paths.outputs={tmp_path}"]
-    done = command.diffusae("run", *options)
+    command.diffusae("run", *options)
     root = tmp_path / "tiny"
     splits = {name: Manifest.load(root / name).splits.keys() for name in ("activations", "codes")}
     assert splits == {"activations": {"validation"}, "codes": {*SPLITS}}
     metrics = {path.parents[1].name for path in root.rglob("evaluation/*/*/results.json")}
     assert metrics == {"composition", "reconstruction", "cohesion", "latents"}
     assert (root / "report" / "index.html").is_file()
-    assert "wait for 2 of 2 autoencoders" in done.stdout + done.stderr
     again = command.diffusae("run", *options)
     assert "skipped" in again.stdout + again.stderr

@@ -241,9 +241,7 @@ class ActivationWriter:
         # Neither file may list shards that are about to change.
         (self.root / MANIFEST).unlink(missing_ok=True)
         journal.unlink(missing_ok=True)
-        streams = {
-            folder: stream for folder, stream in self.streams.items() if folder not in leave_out
-        }
+        streams = {f: stream for f, stream in self.streams.items() if f not in leave_out}
         coded = {codes.stream for codes in self.codes}
         folders = [folder for folder in streams if folder not in coded]
         folders += [codes.folder for codes in self.codes]
@@ -252,13 +250,9 @@ class ActivationWriter:
         filling = None
         try:
             with ExitStack() as stack:
-                tars = {
-                    folder: stack.enter_context(hashed_tar(self.root / name))
-                    for folder, name in names.items()
-                }
                 filling = GroupFilling(
                     streams=streams,
-                    tars=tars,
+                    tars={f: stack.enter_context(hashed_tar(self.root / names[f])) for f in names},
                     encoders={
                         codes.folder: (codes.stream, self.encoders[codes.folder])
                         for codes in self.codes
@@ -273,28 +267,7 @@ class ActivationWriter:
                 if filling.split is None:
                     raise UserError(f"group {index} has no images; leave empty groups out")
                 filling.refuse_all_rejected(index)
-            group = Group(
-                index=index,
-                split=filling.split,
-                count=filling.count,
-                rejected=tuple(filling.rejected),
-                # Of this group's pictures only: a journal must not depend on earlier groups.
-                image_size=filling.image_size if IMAGES in tars else None,
-                shards=tuple(
-                    Shard(
-                        path=names[folder],
-                        stream=folder,
-                        split=filling.split,
-                        samples=filling.count,
-                        bytes=tar.bytes,
-                        sha256=tar.sha256,
-                        vectors=(
-                            filling.vectors[folder] if self.ragged and folder in streams else None
-                        ),
-                    )
-                    for folder, tar in tars.items()
-                ),
-            )
+            group = filling.group(index, names)
             write_sealed(journal, group.to_json())
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):

@@ -4,6 +4,7 @@ grid.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from diffusae.sae.storage import load_sae, weights_sha256
 from diffusae.study.streams import hookpoints_of
 from diffusae.study.study import Study
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Coder:
@@ -38,6 +41,27 @@ class Coder:
 def untrained(study: Study) -> list[str]:
     """The trainings of the grid that are not finished, by name."""
     return [training.cell_name for training in study.trainings if not _finished(training)]
+
+
+def collections_due(study: Study, *, in_parts: bool = False) -> list[Study]:
+    """What there is to collect: the study's collection, and that of codes once all autoencoders of
+    the grid are trained. Before that, it is said that they are waited for.
+
+    Args:
+        in_parts: several tasks work at one collection, or it is merged: then the last that is due.
+    """
+    held_out = study.held_out
+    if not held_out.coded:
+        return [study]
+    if waiting := untrained(study):
+        log.info(
+            "dictionary, tune and test pictures wait for %d of %d autoencoders, which encode them;"
+            " run `diffusae collect` again when all are trained",
+            len(waiting),
+            len(study.trainings),
+        )
+        return [study]
+    return [held_out] if in_parts else [study, held_out]
 
 
 def _finished(training: Study) -> bool:

@@ -101,7 +101,7 @@ def faithfulness_rows(
         },
         n_halves=settings.n_halves,
         n_resamples=settings.n_resamples,
-        seed=study.cfg.seed,
+        seed=study.seed,
     )
 
 

@@ -8,12 +8,18 @@ from itertools import product
 from typing import Any, get_args
 
 from rich.box import SIMPLE_HEAD
-from rich.table import Column, Table
+from rich.table import Table
 
 from diffusae.activations.settings import ActivationSettings, HeldOut
 from diffusae.backbone.describe import Description
 from diffusae.planning.estimate import Group, StudyEstimate, estimate
-from diffusae.planning.tables import PlanSettings, Rates, bytes_in_words, duration_in_words
+from diffusae.planning.tables import (
+    PlanSettings,
+    Rates,
+    bytes_in_words,
+    duration_in_words,
+    narrow_table,
+)
 from diffusae.study.study import Study
 
 HOURS_OF_A_MONTH = 730
@@ -104,14 +110,10 @@ def ways_of(study: Study, description: Description, groups: list[Group], rates: 
 
 def ways_table(ways: Sequence[Way], configured: ActivationSettings) -> Table:
     """The ways side by side, the configured one marked."""
-    names = ("training pictures", "others", "pictures made", "disk", "hours", "price")
-    table = Table(
-        *(Column(name, no_wrap=True) for name in names),
+    table = narrow_table(
+        ("training pictures", "others", "pictures made", "disk", "hours", "price"),
         title="ways to store the study: its training pictures, and the others' updates or codes",
         caption=verdict(ways),
-        box=SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
     )
     for way in ways:
         ours = (way.stores, way.held_out) == (configured.store_training, configured.held_out)
