@@ -152,12 +152,12 @@ def _starting(work: Callable[[Ranks], Done], count: int) -> Done:
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     alone = torch.get_num_threads()
     threads = max(1, alone // count)
-    spawn = multiprocessing.get_context("spawn")
+    fork = multiprocessing.get_context("forkserver")  # a clean process: this one has threads
     others: list[BaseProcess] = []
     try:
         for rank in range(1, count):
             others.append(
-                spawn.Process(target=_beside, args=(work, rank, count, store.port, threads))
+                fork.Process(target=_beside, args=(work, rank, count, store.port, threads))
             )
             others[-1].start()
         _await(others, store)
