@@ -185,7 +185,7 @@ def make(ranks: Ranks, directory: Path, dtype: str, images: int) -> None:
             for image, named in enumerate(made(0, first))
             for name, array in named.items()
         }
-        np.savez(directory / f"{part}-{ranks.rank}.npz", **rows)
+        np.savez(directory / f"{part}-{ranks.rank}.npz", allow_pickle=False, **rows)
         (directory / f"{part}-{ranks.rank}.txt").write_text(" ".join(toy.made))
         toy.made.clear()
     assert made.images == images
