@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -178,7 +179,8 @@ def _starting(work: Callable[[Ranks], Done], count: int) -> Done:
 def _beside(work: Callable[[Ranks], Any], rank: int, count: int, port: int, threads: int) -> None:
     """The whole life of a process that another one has started."""
     mask_output()
-    logging.disable(logging.INFO)  # the leader tells what all do
+    logging.disable(logging.INFO)  # the leader tells what all do, and is warned by libraries
+    warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
     _take_device(rank)
     with stopped_by_signals():

@@ -247,8 +247,13 @@ def train_online(
         done = [epoch * images + first for epoch, first in _places(paces, ranks)]
         shown = total if ranks.leads else 0
         with progress_bar("pictures", total=shown, done=min(done, default=0)) as (advance, _):
+
+            def count(epoch: int, image: int) -> None:
+                if epoch * images + image <= total:  # the last groups may hold more than is needed
+                    advance(1)
+
             while places := _places(paces, ranks):
-                _pass(paces, pictures, min(places), advance, ranks)
+                _pass(paces, pictures, min(places), count, ranks)
 
 
 def _places(paces: Sequence[Pace], ranks: Ranks) -> list[tuple[int, int]]:
@@ -261,7 +266,7 @@ def _pass(
     paces: Sequence[Pace],
     pictures: Pictures,
     place: tuple[int, int],
-    advance: Callable[[int], None],
+    count: Callable[[int, int], None],
     ranks: Ranks,
 ) -> None:
     """Make the pictures of one epoch, from the first that a process needs to the last."""
@@ -275,7 +280,7 @@ def _pass(
             for pace in paces:
                 pace.take(epoch, image, rows)
             image += 1
-            advance(1)
+            count(epoch, image)
             if ranks.count == 1 and not wanted():  # the rest of the group need not be made
                 return
     if not image:
