@@ -153,7 +153,7 @@ def training_pictures(study: Study, *, counts: Path, rounds: Rounds) -> Training
         ),
         filling=filling,
         numbers=numbers,
-        seed=study.cfg.seed,
+        seed=study.seed,
         counts=counts,
         rounds=rounds,
     )
