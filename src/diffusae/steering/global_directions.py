@@ -50,6 +50,7 @@ def block_directions(
     *,
     n_latents: int,
     under_objects: Collection[str],
+    device: torch.device | str = "cpu",
 ) -> BlockDirections:
     """The directions of every value in the study's block, from the pictures of the dictionary
     split.
@@ -57,30 +58,35 @@ def block_directions(
     Pictures with a value are set against the others: by their spatial means, or, for the factors
     that show `under_objects`, by the positions that objects cover. `concepts`: the `n_latents`
     latents that tell them apart best, weighted. `difference_of_means` and `neuron` come from the
-    same updates; `random_latent` is one that fires there.
+    same updates; `random_latent` is one that fires there. All of it happens on the device, where
+    the block's autoencoder stays.
     """
     masks = Annotations.load(study.annotations).masks
     sae, _ = load_sae(study.sae)
+    sae.to(device)
     manifest = Manifest.load(study.activations)
     stream = stream_of(study, manifest)
     contrasts = {
-        (factor, value): Contrast(sae.d_in, sae.d_sae)
+        (factor, value): Contrast(sae.d_in, sae.d_sae, device=device)
         for factor, values in names.items()
         for value in values
     }
-    fired = torch.zeros(sae.d_sae, dtype=torch.bool)
+    fired = torch.zeros(sae.d_sae, dtype=torch.bool, device=device)
     for sample in read_updates(study.activations, manifest, stream, "dictionary"):
-        updates = torch.from_numpy(sample.updates.astype(np.float32))
+        updates = torch.from_numpy(np.array(sample.updates)).to(device).float()
         codes = sae.encode_dense(updates)
         fired |= (codes > 0).any(dim=0)
+        means = [rows.mean(dim=0, keepdim=True) for rows in (updates, codes)]
         objects = share_of_positions(list(masks[sample.image_id].values()), stream.grid) > COVERED
+        covered, whole = objects.to(device), torch.ones(1, dtype=torch.bool, device=device)
+        none, nowhere = torch.zeros_like(whole), torch.zeros_like(covered)
         for (factor, value), contrast in contrasts.items():
-            u, z = (
-                rows[objects] if factor in under_objects else rows.mean(dim=0, keepdim=True)
-                for rows in (updates, codes)
-            )
-            having = torch.full((len(u),), shown[sample.image_id][factor] == value)
-            contrast.add(u, z, having=having, lacking=~having)
+            under = factor in under_objects
+            u, z = (updates, codes) if under else means
+            here, nothing = (covered, nowhere) if under else (whole, none)
+            shows = shown[sample.image_id][factor] == value
+            having, lacking = (here, nothing) if shows else (nothing, here)
+            contrast.add(u, z, having=having, lacking=lacking)
     alive = fired.nonzero().squeeze(1).tolist()
     drawn = np.random.default_rng(study.cfg.seed)
     directions: dict[tuple[str, str, str], Tensor] = {}
