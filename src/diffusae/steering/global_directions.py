@@ -16,6 +16,7 @@ from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_images, read_updates
 from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.maps import share_of_positions
+from diffusae.devices import default_device
 from diffusae.errors import unknown
 from diffusae.interventions.directions import Contrast, neuron
 from diffusae.interventions.edits import concept_direction
@@ -50,7 +51,6 @@ def block_directions(
     *,
     n_latents: int,
     under_objects: Collection[str],
-    device: torch.device | str = "cpu",
 ) -> BlockDirections:
     """The directions of every value in the study's block, from the pictures of the dictionary
     split.
@@ -58,11 +58,12 @@ def block_directions(
     Pictures with a value are set against the others: by their spatial means, or, for the factors
     that show `under_objects`, by the positions that objects cover. `concepts`: the `n_latents`
     latents that tell them apart best, weighted. `difference_of_means` and `neuron` come from the
-    same updates; `random_latent` is one that fires there. All of it happens on the device, where
-    the block's autoencoder stays.
+    same updates; `random_latent` is one that fires there. All of it happens on the GPU where there
+    is one, and the block's autoencoder stays there.
     """
     masks = Annotations.load(study.annotations).masks
     sae, _ = load_sae(study.sae)
+    device = default_device()
     sae.to(device)
     manifest = Manifest.load(study.activations)
     stream = stream_of(study, manifest)
@@ -76,17 +77,14 @@ def block_directions(
         updates = torch.from_numpy(np.array(sample.updates)).to(device).float()
         codes = sae.encode_dense(updates)
         fired |= (codes > 0).any(dim=0)
-        means = [rows.mean(dim=0, keepdim=True) for rows in (updates, codes)]
         objects = share_of_positions(list(masks[sample.image_id].values()), stream.grid) > COVERED
-        covered, whole = objects.to(device), torch.ones(1, dtype=torch.bool, device=device)
-        none, nowhere = torch.zeros_like(whole), torch.zeros_like(covered)
+        whole = (rows.mean(dim=0, keepdim=True) for rows in (updates, codes))
+        under = (updates, codes.double(), objects.to(device))
+        over_all = (*whole, torch.ones(1, dtype=torch.bool, device=device))
         for (factor, value), contrast in contrasts.items():
-            under = factor in under_objects
-            u, z = (updates, codes) if under else means
-            here, nothing = (covered, nowhere) if under else (whole, none)
+            u, z, here = under if factor in under_objects else over_all
             shows = shown[sample.image_id][factor] == value
-            having, lacking = (here, nothing) if shows else (nothing, here)
-            contrast.add(u, z, having=having, lacking=lacking)
+            contrast.add(u, z, having=here & shows, lacking=here & (not shows))
     alive = fired.nonzero().squeeze(1).tolist()
     drawn = np.random.default_rng(study.cfg.seed)
     directions: dict[tuple[str, str, str], Tensor] = {}

@@ -13,6 +13,7 @@ from diffusae.activations.reader import read_updates
 from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.maps import share_of_positions
+from diffusae.devices import default_device
 from diffusae.interventions.directions import Contrast, neuron
 from diffusae.interventions.edits import concept_direction
 from diffusae.sae.autoencoder import SparseAutoencoder
@@ -23,8 +24,9 @@ from diffusae.study.study import Study
 def directions_of(
     study: Study, sae: SparseAutoencoder, nouns: Sequence[str], *, n_latents: int
 ) -> Directions:
-    """The direction of every noun by every method, from the pictures of the dictionary split, on
-    the autoencoder's device.
+    """The direction of every noun by every method, from the pictures of the dictionary split.
+
+    This happens on the GPU where there is one, and the autoencoder stays there.
 
     `concepts`: the latents that best distinguish positions under the noun from empty ground,
     weighted. `dictionary_concepts`: every latent whose dictionary entry holds the noun (the paper's
@@ -55,7 +57,8 @@ def _contrasts(study: Study, sae: SparseAutoencoder, nouns: Sequence[str]) -> di
     manifest = Manifest.load(study.activations)
     stream = stream_of(study, manifest)
     masks = Annotations.load(study.annotations).masks
-    device = sae.W_enc.device
+    device = default_device()
+    sae.to(device)
     contrasts = {noun: Contrast(sae.d_in, sae.d_sae, device=device) for noun in nouns}
     for sample in read_updates(study.activations, manifest, stream, "dictionary"):
         updates = torch.from_numpy(np.array(sample.updates)).to(device).float()
