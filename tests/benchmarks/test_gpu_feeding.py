@@ -179,9 +179,9 @@ def test_batches_from_a_buffer_on_the_device(
     name = f"limit: page cache to pinned memory, {READERS} threads"
     note(name, lambda: read_whole(paths, memory, READERS))
     note("limit: pinned memory to the device", lambda: there.copy_(staged), len(staged))
-    rows = torch.randperm(len(there), device=device)[: scale.batch]
+    drawn = torch.randperm(len(there), device=device)[: scale.batch]
     times = 50  # waiting for the device takes longer than one batch
-    gather = lambda: [there.index_select(0, rows).float() for _ in range(times)]  # noqa: E731
+    gather = lambda: [there.index_select(0, drawn).float() for _ in range(times)]  # noqa: E731
     note("limit: gathering", gather, times * scale.batch)
 
     def epoch(loader: ShuffledBatches, step: Callable[[Tensor], object]) -> None:

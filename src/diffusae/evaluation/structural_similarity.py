@@ -29,15 +29,14 @@ def structural_similarity(
     where = device or default_device()
     parts = [torch.zeros(0, dtype=dtype)]
     for start in range(0, len(first), AT_ONCE):
-        pair = [
-            torch.from_numpy(pictures[start : start + AT_ONCE])
-            .to(where)
-            .permute(0, 3, 1, 2)
-            .to(dtype)
-            / 255
+        part = slice(start, start + AT_ONCE)
+        one, other = (
+            torch.from_numpy(pictures[part]).to(where).permute(0, 3, 1, 2).to(dtype) / 255
             for pictures in (first, second)
-        ]
-        similarity = structural_similarity_index_measure(*pair, data_range=1.0, reduction="none")
+        )
+        similarity = structural_similarity_index_measure(
+            one, other, data_range=1.0, reduction="none"
+        )
         assert isinstance(similarity, Tensor)
         parts.append(similarity.reshape(-1).cpu())
     return torch.cat(parts)
