@@ -125,6 +125,25 @@ def test_on_a_device_pictures_of_one_kind_are_measured_together_and_only_the_fir
     assert torch.equal(again.here, found.here)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_edits_are_those_of_the_cpu_to_rounding_and_later_steps_wait_for_nothing():
+    sae, changes, updates = of_seven_pictures()
+    expected = PerPicture(changes)(updates, (4, 6))
+    _, fresh, _ = of_seven_pictures()
+    for change in fresh:
+        if change is not None:
+            change.sae = sae.cuda()
+    there, batch = updates.cuda(), PerPicture(fresh)
+    torch.testing.assert_close(batch(there, (4, 6)).cpu(), expected, rtol=1e-4, atol=1e-4)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        again = batch(there, (4, 6))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(again.cpu(), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_a_push_adds_the_same_whatever_the_grid(axes):
     direction = torch.tensor([0.0, 0.0, 1.0])
     change = GlobalPush(axes, direction, strength=2.0, relative=False)(UPDATES, GRID)

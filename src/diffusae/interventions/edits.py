@@ -72,9 +72,10 @@ class Edit:
 
     def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
         """The edited updates, in their own dtype."""
-        edited = updates.float() + self.change(updates.float(), grid)
+        given = updates.float()
+        edited = given + self.change(given, grid)
         if self.preserve_norm:
-            lengths = [vectors.norm(dim=-1, keepdim=True) for vectors in (updates.float(), edited)]
+            lengths = [vectors.norm(dim=-1, keepdim=True) for vectors in (given, edited)]
             edited = edited * torch.where(lengths[1] > 0, lengths[0] / lengths[1], 1.0)
         return edited.to(updates.dtype)
 
