@@ -1,4 +1,4 @@
-"""The tables of measured figures are those of docs/data/, and no data lies there unused."""
+"""The tables of measured figures are those of docs/data/."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILES = sorted((DOCS / "data").glob("*.json"))
 def test_the_page_has_the_tables_of_its_data() -> None:
     assert with_tables(TEXT) == TEXT, "run: python docs/_site/figures.py"
     shown = re.findall(r"<!-- data/([\w.-]+) -->", TEXT)
-    assert sorted(shown) == [path.name for path in FILES]
+    assert shown and set(shown) <= {path.name for path in FILES}
 
 
 def test_every_file_names_its_machine_and_what_it_is_a_time_of() -> None:
