@@ -27,9 +27,8 @@ def test_pairs_of_several_parts_have_the_values_of_single_pairs():
             torch.from_numpy(p[i]).permute(2, 0, 1)[None].float() / 255 for p in (pictures, others)
         ]
 
-    single = [
-        float(structural_similarity_index_measure(*pair(i), data_range=1.0)) for i in range(n)
-    ]
+    measure: Any = structural_similarity_index_measure
+    single = [float(measure(*pair(i), data_range=1.0)) for i in range(n)]
     found = structural_similarity(pictures, others)
     torch.testing.assert_close(found, torch.tensor(single))
     assert found.std() > 0.01
