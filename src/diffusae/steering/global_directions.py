@@ -86,7 +86,7 @@ def block_directions(
             shows = shown[sample.image_id][factor] == value
             contrast.add(u, z, having=here & shows, lacking=here & (not shows))
     alive = fired.nonzero().squeeze(1).tolist()
-    drawn = np.random.default_rng(study.cfg.seed)
+    drawn = np.random.default_rng(study.seed)
     directions: dict[tuple[str, str, str], Tensor] = {}
     for (factor, value), contrast in contrasts.items():
         directions["random_latent", factor, value] = concept_direction(
