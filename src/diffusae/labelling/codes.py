@@ -69,11 +69,13 @@ class CodedPicture(NamedTuple):
     updates: Float[np.ndarray, "positions d_in"] | None
 
     def tensors(
-        self, d_sae: int
+        self, d_sae: int, device: torch.device
     ) -> tuple[Float[Tensor, "positions d_in"] | None, Float[Tensor, "positions d_sae"]]:
         """Updates, and the code of every latent, in float32."""
-        updates = None if self.updates is None else torch.from_numpy(np.array(self.updates)).float()
-        return updates, torch.from_numpy(self.codes.dense(d_sae))
+        codes = torch.from_numpy(self.codes.dense(d_sae)).to(device)
+        if self.updates is None:
+            return None, codes
+        return torch.from_numpy(np.array(self.updates)).to(device).float(), codes
 
 
 class CodeSource(Protocol):

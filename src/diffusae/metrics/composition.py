@@ -21,6 +21,7 @@ from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.embeddings import embed_labels
 from diffusae.concepts.words import Vocabulary, normal_words
+from diffusae.devices import default_device
 from diffusae.evaluation import composition_baselines as baselines
 from diffusae.evaluation.composition import (
     ConceptSpace,
@@ -84,7 +85,7 @@ def composition_rows(
         embeddings=dictionary.embeddings,
         nouns=dict(zip(known, vectors, strict=True)),
         centre=vectors.mean(dim=0),
-    )
+    ).to(default_device())
     annotations = Annotations.load(study.annotations)
     nouns_by_split = {"dictionary": None, "tune": vocabulary, "test": vocabulary}
     fitting, tuned_on, tested = (
@@ -120,7 +121,7 @@ def composition_rows(
     )
     directory = study.evaluation("composition")
     with atomic_path(directory / "scores.safetensors") as temporary:
-        save_file({"scores": scores.half().contiguous()}, temporary)
+        save_file({"scores": scores.half().cpu().contiguous()}, temporary)
     table = pd.DataFrame(rows, columns=["image_id", "noun", "iou"])
     columns = {name: iou.numpy() for name, iou in by_object.items()}
     write_table(directory / "objects.parquet", table.assign(**columns))
@@ -143,7 +144,8 @@ def _split(
     named: tuple[str, ...] | None,
 ) -> tuple[Tensor | None, Split]:
     """Updates [n, P, d_in], where they are stored, and objects of a split: those of the nouns of
-    `named` that the caption names; None: all that the annotator found.
+    `named` that the caption names; None: all that the annotator found. Objects are on the GPU where
+    there is one.
     """
     coded = coded_split(study, source, split, keep_updates=True)
     rows = zip(coded.image_ids, coded.prompts, coded.values, coded.indices, strict=True)
@@ -157,7 +159,8 @@ def _split(
         )
         for image_id, text, values, indices in rows
     ]
-    return coded.updates, build_split(pictures, grid=source.grid, known_nouns=known)
+    split_of = build_split(pictures, grid=source.grid, known_nouns=known).to(default_device())
+    return coded.updates, split_of
 
 
 def _probes(*splits: tuple[Tensor | None, Split]) -> dict[str, Tensor]:
@@ -214,7 +217,7 @@ def _cross_attention(
             if tokens:
                 attention[row] = torch.from_numpy(samples[i].updates[:, tokens]).float().mean(dim=1)
                 known[row] = True
-        return attention.reshape(-1, *stream.grid), known
+        return attention.reshape(-1, *stream.grid).to(split.masks.device), known
 
     # A map of zeros has the same IoU at every threshold, so that it has no say in the choice.
     (tuning_maps, _), (test_maps, known) = maps(tuning, "tune"), maps(test, "test")

@@ -16,6 +16,7 @@ from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_images
 from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.maps import share_of_positions
+from diffusae.devices import default_device
 from diffusae.errors import unknown
 from diffusae.interventions.directions import Contrast, neuron
 from diffusae.interventions.edits import concept_direction
@@ -58,31 +59,30 @@ def block_directions(
     that show `under_objects`, by the positions that objects cover. `concepts`: the `n_latents`
     latents that tell them apart best, weighted. `difference_of_means` and `neuron` come from the
     same updates, and there are none where only codes are stored; `random_latent` is one that fires
-    there.
+    there. All of it happens on the GPU where there is one, and the block's autoencoder stays there.
     """
     masks = Annotations.load(study.annotations).masks
     sae, _ = load_sae(study.sae)
-    source = code_source(study, sae)
+    source, device = code_source(study, sae), default_device()
+    sae.to(device)
     contrasts = {
-        (factor, value): Contrast(sae.d_in, sae.d_sae)
+        (factor, value): Contrast(sae.d_in, sae.d_sae, device=device)
         for factor, values in names.items()
         for value in values
     }
-    fired = torch.zeros(sae.d_sae, dtype=torch.bool)
+    fired = torch.zeros(sae.d_sae, dtype=torch.bool, device=device)
     for picture in source("dictionary"):
-        updates, codes = picture.tensors(sae.d_sae)
+        updates, codes = picture.tensors(sae.d_sae, device)
         fired |= (codes > 0).any(dim=0)
         objects = share_of_positions(list(masks[picture.image_id].values()), source.grid) > COVERED
+        mean = None if updates is None else updates.mean(dim=0, keepdim=True)
+        everywhere = torch.ones(1, dtype=torch.bool, device=device)
+        under = (updates, codes.double(), objects.to(device))
+        over_all = (mean, codes.mean(dim=0, keepdim=True), everywhere)
         for (factor, value), contrast in contrasts.items():
-            u, z = (
-                rows if rows is None
-                else rows[objects] if factor in under_objects
-                else rows.mean(dim=0, keepdim=True)
-                for rows in (updates, codes)
-            )  # fmt: skip
-            assert z is not None
-            having = torch.full((len(z),), shown[picture.image_id][factor] == value)
-            contrast.add(u, z, having=having, lacking=~having)
+            u, z, here = under if factor in under_objects else over_all
+            shows = shown[picture.image_id][factor] == value
+            contrast.add(u, z, having=here & shows, lacking=here & (not shows))
     alive = fired.nonzero().squeeze(1).tolist()
     drawn = np.random.default_rng(study.seed)
     directions: dict[tuple[str, str, str], Tensor] = {}

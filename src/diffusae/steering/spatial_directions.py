@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.maps import share_of_positions
+from diffusae.devices import default_device
 from diffusae.interventions.directions import Contrast, neuron
 from diffusae.interventions.edits import concept_direction
 from diffusae.labelling.codes import code_source
@@ -21,6 +23,8 @@ def directions_of(
     study: Study, sae: SparseAutoencoder, nouns: Sequence[str], *, n_latents: int
 ) -> Directions:
     """The direction of every noun by every method, from the pictures of the dictionary split.
+
+    This happens on the GPU where there is one, and the autoencoder stays there.
 
     `concepts`: the latents that best distinguish positions under the noun from empty ground,
     weighted. `dictionary_concepts`: every latent whose dictionary entry holds the noun (the paper's
@@ -52,15 +56,21 @@ def _contrasts(study: Study, sae: SparseAutoencoder, nouns: Sequence[str]) -> di
     """For every noun: positions that it covers against positions that nothing covers."""
     source = code_source(study, sae)
     masks = Annotations.load(study.annotations).masks
-    contrasts = {noun: Contrast(sae.d_in, sae.d_sae) for noun in nouns}
+    device = default_device()
+    sae.to(device)
+    contrasts = {noun: Contrast(sae.d_in, sae.d_sae, device=device) for noun in nouns}
     for picture in source("dictionary"):
-        updates, codes = picture.tensors(sae.d_sae)
+        updates, codes = picture.tensors(sae.d_sae, device)
+        codes = codes.double()
         shown = masks[picture.image_id]
+        covered = [
+            share_of_positions([shown[noun]] if noun in shown else [], source.grid) > INSIDE
+            for noun in nouns
+        ]
         ground = share_of_positions(list(shown.values()), source.grid) < OUTSIDE
-        for noun, contrast in contrasts.items():
-            own = [shown[noun]] if noun in shown else []
-            covered = share_of_positions(own, source.grid) > INSIDE
-            contrast.add(updates, codes, having=covered, lacking=ground)
+        *having, lacking = torch.stack([*covered, ground]).to(device)
+        for noun, of_noun in zip(nouns, having, strict=True):
+            contrasts[noun].add(updates, codes, having=of_noun, lacking=lacking)
     return contrasts
 
 
