@@ -82,10 +82,7 @@ class MovedDDIM(DPMSolverMultistepScheduler):
     def of(cls, ddim: DDIMScheduler, log_snr_shift: float) -> MovedDDIM:
         final = "zero" if ddim.config.get("set_alpha_to_one", True) else "sigma_min"
         made: Any = cls.from_config(
-            ddim.config,
-            algorithm_type="dpmsolver++",
-            solver_order=1,
-            final_sigmas_type=final,
+            ddim.config, algorithm_type="dpmsolver++", solver_order=1, final_sigmas_type=final
         )
         made._ddim, made._shift = ddim, log_snr_shift
         return made

@@ -13,12 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusae.errors import UserError
-from diffusae.evaluation.result import (
-    NO_DATA,
-    Estimate,
-    bootstrap_weights,
-    percentile_interval,
-)
+from diffusae.evaluation.result import NO_DATA, Estimate, bootstrap_weights, percentile_interval
 
 
 def decision_time(

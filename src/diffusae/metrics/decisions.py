@@ -97,6 +97,11 @@ class DecisionSettings(MetricSettings):
         """The windows of the curve: from a moment to the last step, and the whole generation."""
         return [THROUGHOUT, *((t, 0.0) for t in self.moments)]
 
+    @property
+    def tried(self) -> list[Window]:
+        """Every window in which captions are exchanged, once."""
+        return list(dict.fromkeys([*self.ends, *self.windows.values()]))
+
 
 def decision_rows(study: Study, settings: DecisionSettings, _embedding: Embedding) -> list[Result]:
     """For every attribute and placement of the steps: the decision time, and the share of pictures
@@ -151,9 +156,8 @@ class _Tried:
 
     def __init__(self, study: Study, settings: DecisionSettings) -> None:
         self.settings = settings
-        windows = dict.fromkeys([*settings.ends, *settings.windows.values()])
         # Pictures whose exchange begins at the same moment go in one batch.
-        self.windows = sorted(windows, key=lambda window: window[0], reverse=True)
+        self.windows = sorted(settings.tried, key=lambda window: window[0], reverse=True)
         last = min(first for first, _ in self.windows)
         self.pictures = EditedPictures(
             study, [], conditionings=["cond"], steps=settings.steps, last_exchange=last
@@ -199,7 +203,7 @@ class _Tried:
         return {"old": pair.old in seen, "new": pair.new in seen}
 
     def _faults(self, annotator: Any) -> Iterator[str]:
-        """Attributes and values that the annotator cannot judge, and windows without a step."""
+        """Attributes and values that the annotator cannot judge."""
         known = {**annotator.factors, NOUN: annotator.labels}
         for name in self.settings.words:
             if name in known:
@@ -212,13 +216,6 @@ class _Tried:
                 yield str(unknown("attribute in evaluation.attributes:", name, [*known, COLOUR]))
             elif NOUN not in self.settings.words:
                 yield "evaluation.attributes.colour is of a noun; give evaluation.attributes.noun"
-        times = [t_of(index, self.pictures.steps) for index in range(self.pictures.steps)]
-        for window in self.windows:
-            if not any(map(Exchange("", window).acts_at, times)):
-                yield (
-                    f"none of {self.pictures.steps} steps lies in {list(window)}; widen it or take"
-                    " more steps"
-                )
 
     def _require_colours(self, annotations: Any) -> None:
         asked = COLOUR in self.settings.words and COLOUR not in self.pictures.annotator.factors
@@ -245,7 +242,10 @@ def _results(
         n_resamples=settings.n_resamples,
         seed=study.cfg.seed,
     )
-    baselines = {"old_caption": share(column(None)), "new_caption_ceiling": share(column(THROUGHOUT))}
+    baselines = {
+        "old_caption": share(column(None)),
+        "new_caption_ceiling": share(column(THROUGHOUT)),
+    }
     curve = [
         {"t": t, **vars(share(column(window))), "old": share(column(window, "old")).value}
         for t, window in zip(times, ends, strict=True)
@@ -299,6 +299,15 @@ def _table(
         }
 
 
+def _stepless(study: Study, settings: DecisionSettings) -> Iterator[str]:
+    """Windows that no step lies in."""
+    steps = settings.steps or study.cfg.model.steps
+    times = [t_of(index, steps) for index in range(steps)]
+    for window in settings.tried:
+        if not any(map(Exchange("", window).acts_at, times)):
+            yield f"none of {steps} steps lies in {list(window)}; widen it or take more steps"
+
+
 def _determines(study: Study, _settings: DecisionSettings) -> dict[str, Any]:
     test = [prompt for prompt in study.prompts if prompt.split == "test"]
     return {"model": source_determines(study), "prompts": prompts_hash(test)}
@@ -313,5 +322,6 @@ METRIC = Metric(
     made_from=(),
     needs="captions",
     judges=True,
+    faults=_stepless,
     determines=_determines,
 )
