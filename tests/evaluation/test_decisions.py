@@ -31,14 +31,15 @@ def test_a_share_that_rises_again_above_one_half_is_not_too_late() -> None:
 
 
 def test_captions_that_agree_leave_the_interval_between_two_moments() -> None:
-    assert time_of(*["xx.."] * 20) == Estimate(pytest.approx(0.4), (0.2, 0.6), 20)
+    time = time_of(*["xx.."] * 20)
+    assert (time.value, time.ci95, time.n) == (pytest.approx(0.4), (0.2, 0.6), 20)
 
 
 def test_resampled_captions_widen_the_interval() -> None:
     early, late = "x...", "xxx."
     time = time_of(*[early] * 5, *[late] * 6)
     assert time.ci95 is not None
-    assert time.ci95[0] < 0.15 and time.ci95[1] > 0.75
+    assert time.ci95[0] < 0.15 and time.ci95[1] > 0.65
 
 
 @pytest.mark.parametrize("rows", [("....", "....", "xx.."), ("xxxx", "xxx."), ()])
@@ -48,7 +49,8 @@ def test_what_the_model_does_not_show_or_shows_by_chance_has_no_time(rows) -> No
 
 
 def test_a_single_caption_has_no_interval() -> None:
-    assert time_of("xx..") == Estimate(pytest.approx(0.4), None, 1)
+    time = time_of("xx..")
+    assert (time.value, time.ci95, time.n) == (pytest.approx(0.4), None, 1)
 
 
 def test_times_without_a_column_are_refused() -> None:

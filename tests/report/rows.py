@@ -161,6 +161,8 @@ def claimed(
 
 
 _MADE_BY = {
+    "decided_*": "decisions",
+    "shown_*": "decisions",
     "composition": "composition",
     "dead_fraction": "reconstruction",
     "cohesion*": "cohesion",
