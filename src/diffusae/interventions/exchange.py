@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -65,14 +65,13 @@ def exchanged_conditions(
             if not acting or branches == ("uncond",):
                 return None
             given = adapter.given(args, kwargs)
-            rows = _Rows(acting, branches, len(exchanges))
+            rows = _Rows(acting, branches, len(exchanges), seen)
             given |= {name: rows.put(given.get(name), new) for name, new in conditions.items()}
-            if same := [exchanges[n] for n in acting if n not in seen | rows.changed]:
+            if same := [exchanges[n] for n in acting if n not in seen]:
                 raise UserError(
                     f"the model sees no difference between the caption {same[0].caption!r} and the"
                     " one that it stands for; exchange words that its tokenizer knows"
                 )
-            seen.update(acting)
             return (), given
 
         handle = adapter.denoiser.register_forward_pre_hook(exchange, with_kwargs=True)
@@ -96,8 +95,8 @@ class _Rows:
     acting: Sequence[int]
     branches: Branches
     pictures: int
-    changed: set[int] = field(default_factory=set)
-    """Pictures with an input that is another one now."""
+    changed: set[int]
+    """Pictures with an input that has become another one, in this call or before."""
 
     def put(self, own: Any, new: Any) -> Any:
         """An argument of the call with the rows of another one that has a row for each picture;
@@ -118,13 +117,11 @@ class _Rows:
                 f" {list(new.shape[1:])}, so they cannot be exchanged; use a pipeline of"
                 " docs/models.md, which pads its captions"
             )
+        following = [place for place, branch in enumerate(self.branches) if branch != "uncond"]
+        places = [(n, place * self.pictures + n) for place in following for n in self.acting]
         result = own.clone()
-        for place, branch in enumerate(self.branches):
-            if branch == "uncond":
-                continue
-            for n in self.acting:
-                row = place * self.pictures + n
-                result[row] = new[n].to(own)
-                if n not in self.changed and not torch.equal(result[row], own[row]):
-                    self.changed.add(n)
+        for n, row in places:
+            result[row] = new[n]
+            if n not in self.changed and not torch.equal(result[row], own[row]):
+                self.changed.add(n)
         return result
