@@ -78,7 +78,7 @@ def test_the_unconditional_branch_and_steps_outside_the_window_keep_their_captio
     for block in FAMILIES[family].hookpoints:
         first = {branch: (block, times[0], branch) for branch in ("cond", "uncond")}
         assert torch.allclose(early[first["cond"]], new[first["cond"]], atol=1e-5)
-        assert torch.equal(early[first["uncond"]], plain[first["uncond"]])
+        assert torch.allclose(early[first["uncond"]], plain[first["uncond"]], atol=1e-6)
         assert torch.equal(late[first["cond"]], plain[first["cond"]])
         second = (block, times[1], "cond")
         assert (late[second] - plain[second]).abs().max() > 1e-5

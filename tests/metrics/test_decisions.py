@@ -83,7 +83,7 @@ def test_shares_count_the_pictures_of_the_table(evaluated: Study) -> None:
 def test_another_place_of_the_steps_is_another_result(evaluated: Study) -> None:
     outputs = f"paths.outputs={evaluated.cfg.paths.outputs}"
     assert not evaluate(study_of(outputs).cfg)
-    with pytest.raises(UserError, match="placements"):
+    with pytest.raises(UserError, match=r"placements|log_snr_shift"):
         evaluate(study_of(outputs, "model.log_snr_shift=1.0").cfg)
 
 
@@ -103,20 +103,17 @@ def test_a_word_that_the_caption_shares_with_no_other_is_exchanged() -> None:
 def test_what_the_annotator_cannot_judge_is_refused_before_a_picture_is_made(
     tmp_path: Path,
 ) -> None:
+    (tmp_path / "captions.txt").write_text("a happy red fish\na red tiger\n")
     study = study_of(
         f"paths.outputs={tmp_path}",
+        "prompts=file",
+        f"prompts.path={tmp_path}/captions.txt",
+        "prompts.counts.test=2",
         "evaluation.attributes.noun=[fish,tiger]",
-        "+evaluation.attributes.mood=[gay,sad]",
+        "+evaluation.attributes.mood=[happy,sad]",
         "evaluation.attributes.tone=null",
         "evaluation.captions=1",
-        "prompts.counts.test=200",
     )
-    study.cfg.prompts = {
-        "_target_": "diffusae.prompts.caption_source.FilePrompts",
-        "path": str(tmp_path / "captions.txt"),
-        "counts": {"test": 2},
-    }
-    (tmp_path / "captions.txt").write_text("a gay red fish\na red tiger\n")
     with pytest.raises(UserError) as raised:
         evaluate(study.cfg)
     for part in ("evaluation.attributes.noun: 'tiger'", "evaluation.attributes: 'mood'"):
