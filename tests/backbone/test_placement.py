@@ -60,7 +60,7 @@ def test_stable_diffusions_moments_fall_where_small_latents_have_the_same_noise(
     """What t = 1, .6, .5, .2 are at 64 x 64 lies at t = .71, .19, .13, .02 at 16 x 16."""
     own = 1 + 980 * np.array([1.0, 0.6, 0.5, 0.2, 0.0])  # DDIM's 50 steps go from 981 to 1
     moved = moved_timesteps(own.astype(int), log_snr_of(np.arange(1000)), 2 * math.log(4))
-    assert ((moved - 1) / 980).round(2).tolist() == [0.71, 0.19, 0.13, 0.02, 0.0]
+    assert np.abs((moved - 1) / 980 - [0.71, 0.19, 0.13, 0.02, 0.0]).max() < 0.01
 
 
 @pytest.mark.parametrize("shift", [2.7726, -1.0])

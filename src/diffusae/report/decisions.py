@@ -113,18 +113,25 @@ def curves(decisions: Sequence[Decision]) -> alt.FacetChart:
     colour = alt.Color(
         "name:N",
         scale=alt.Scale(domain=names, range=list(_COLOURS[: len(names)])),
-        legend=alt.Legend(title="placement of the steps", orient="top") if names[1:] else None,
+        legend=alt.Legend(
+            title="placement of the steps", orient="top", symbolType="stroke", symbolOpacity=1
+        )
+        if names[1:]
+        else None,
     )
     x = alt.X("t:Q", title=TIME_LABEL, scale=alt.Scale(domain=[1.04, -0.04], nice=False))
     y = alt.Y("value:Q", title=SHARE, scale=alt.Scale(domain=[0, 1], nice=False))
-    base = alt.Chart().encode(x=x, color=colour, tooltip=TOOLTIP)
+    marks = alt.Chart().encode(x=x, color=colour, tooltip=TOOLTIP)
+    base = marks.transform_filter(alt.FieldValidPredicate(field="value", valid=True))
     data = alt.InlineData([*shares, *moments])
     drawn = alt.layer(
         base.mark_area(opacity=0.13).encode(y=alt.Y("low:Q", title=SHARE), y2="high:Q"),
         base.mark_line(strokeWidth=2).encode(y=y),
         base.mark_point(filled=True, size=28).encode(y=y),
         alt.Chart().mark_rule(color=GREY, strokeDash=[2, 3]).encode(y=alt.datum(0.5)),
-        base.mark_point(filled=True, shape="diamond", size=110).encode(y="moment:Q"),
+        marks.transform_filter(alt.FieldValidPredicate(field="moment", valid=True))
+        .mark_point(filled=True, shape="diamond", size=110)
+        .encode(y="moment:Q"),
         data=data,
     ).properties(width=230, height=180)
     order = list(dict.fromkeys(one.attribute for one in decisions))
