@@ -95,7 +95,7 @@ def test_a_word_that_the_caption_shares_with_no_other_is_exchanged() -> None:
     assert {name: pair.prompt.text for name, pair in found.items()} == dict.fromkeys(
         ("noun", "colour", "tone"), "a red fish at night"
     )
-    assert found["tone"].caption == "a red fish in fog"
+    assert found["tone"].caption == "a red fish at dusk"
     with pytest.raises(UserError, match=r"1 captions of the split test name exactly one .* tone"):
         pairs_of(prompts, "tone", DecisionSettings.of(study_of().cfg))
 
@@ -129,7 +129,7 @@ def test_what_the_annotator_cannot_judge_is_refused_before_a_picture_is_made(
         ("evaluation.windows.early=[0.9,0.8]", r"none of 3 steps lies in \[0.9, 0.8\]"),
         ("evaluation.placements.moved=40", "must be from -10 to 10"),
         ("+evaluation.placements.a-b=1", "use letters, digits and _"),
-        ("evaluation.attributes.tone=[night]", "has 1 values; give at least 2"),
+        ("evaluation.attributes.noun=[fish]", "has 1 values; give at least 2"),
         ("collection=text", "metric decisions needs pictures generated of captions"),
     ],
 )
@@ -137,6 +137,13 @@ def test_settings_that_cannot_work_are_refused(override: str, fault: str) -> Non
     study = study_of(override)
     with pytest.raises(UserError, match=fault):
         together(evaluation_faults(study))
+
+
+def test_values_that_are_null_are_left_out() -> None:
+    cfg = study_of("evaluation.attributes.tone.fog=null").cfg
+    assert DecisionSettings.of(cfg).words["tone"] == {
+        "night": "at night", "dusk": "at dusk", "paper": "on paper",
+    }  # fmt: skip
 
 
 def test_a_shift_out_of_range_is_refused_with_the_other_settings() -> None:

@@ -42,7 +42,7 @@ Shown = dict[tuple[int, Window | None], dict[str, bool]]
 class DecisionSettings(MetricSettings):
     """`conf/evaluation/decisions.yaml`."""
 
-    attributes: Mapping[str, Sequence[str] | Mapping[str, str] | None]
+    attributes: Mapping[str, Sequence[str] | Mapping[str, str | None] | None]
     """Attribute -> its values, or {value: its words in a caption}; None: it is left out."""
     captions: Count
     """For each attribute."""
@@ -86,10 +86,14 @@ class DecisionSettings(MetricSettings):
     @property
     def words(self) -> dict[str, dict[str, str]]:
         """{attribute: {value: its words in a caption}} of those that are not left out."""
+        given = {name: values for name, values in self.attributes.items() if values is not None}
         return {
-            name: dict(given) if isinstance(given, Mapping) else {value: value for value in given}
-            for name, given in self.attributes.items()
-            if given is not None
+            name: (
+                {value: words for value, words in values.items() if words is not None}
+                if isinstance(values, Mapping)
+                else {value: value for value in values}
+            )
+            for name, values in given.items()
         }
 
     @property
