@@ -78,7 +78,7 @@ def test_every_step_of_ddim_has_the_log_snr_of_its_own_step_and_the_shift(shift:
 )
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_a_moved_scheduler_makes_ddims_own_steps(changed: Any, prediction: str) -> None:
-    own = ddim(**changed, prediction_type=prediction)
+    own: Any = ddim(**changed, prediction_type=prediction)
     moved = moved_steps(own, 1e-9)
     assert placed(moved, 10).tolist() == placed(own, 10).tolist()
     generator = torch.Generator().manual_seed(0)
@@ -92,7 +92,7 @@ def test_a_moved_scheduler_makes_ddims_own_steps(changed: Any, prediction: str) 
 
 @pytest.mark.parametrize("asked", [{"shift": 3.0}, {"use_dynamic_shifting": True}])
 def test_every_step_of_flow_matching_has_a_log_snr_that_is_higher_by_the_shift(asked: Any) -> None:
-    own = FlowMatchEulerDiscreteScheduler(**asked)
+    own: Any = FlowMatchEulerDiscreteScheduler(**asked)
     mu = {"mu": 0.7} if "shift" not in asked else {}
     placed(own, 8, **mu)
     moved = moved_steps(own, 2.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -62,11 +63,10 @@ def test_shares_count_the_pictures_of_the_table(evaluated: Study) -> None:
     for one in decisions_of(rows_of(evaluated)):
         mine = table[(table["attribute"] == one.attribute) & (table["placement"] == one.placement)]
 
-        def share(window: tuple[float, float] | None, of: pd.DataFrame = mine) -> float:
+        def share(window: tuple[float, float] | None, of: Any = mine) -> float:
             first, last = window or (np.nan, np.nan)
-            same = np.isclose(of["first"], first, equal_nan=True) & np.isclose(
-                of["last"], last, equal_nan=True
-            )
+            same = np.isclose(of["first"], first, equal_nan=True)
+            same &= np.isclose(of["last"], last, equal_nan=True)
             assert same.sum() == 2
             return float(of["shows_new"][same].mean())
 

@@ -13,6 +13,7 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
@@ -92,8 +93,8 @@ class MovedDDIM(DPMSolverMultistepScheduler):
     ) -> None:
         own = copy.deepcopy(self._ddim)
         own.set_timesteps(num_inference_steps)
-        log_snr = np.log(self._ddim.alphas_cumprod / (1 - self._ddim.alphas_cumprod)).numpy()
-        timesteps = moved_timesteps(own.timesteps.numpy(), log_snr, self._shift)
+        log_snr = torch.log(own.alphas_cumprod / (1 - own.alphas_cumprod))
+        timesteps = moved_timesteps(own.timesteps.numpy(), log_snr.numpy(), self._shift)
         super().set_timesteps(timesteps=timesteps.tolist(), device=device)
 
 

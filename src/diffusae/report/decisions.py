@@ -48,7 +48,7 @@ class Decision:
 
 
 def decisions_of(results: Iterable[Result]) -> list[Decision]:
-    """The decisions of a study, in the order of its rows. Cells have no part in them: of several
+    """The decisions of a study, attribute by attribute. Cells have no part in them: of several
     evaluations the last one counts.
 
     Raises:
@@ -63,8 +63,10 @@ def decisions_of(results: Iterable[Result]) -> list[Decision]:
                 times[key], windows[key] = row, []
             else:
                 windows[key].append(row)
-        return [_decision(key, row, windows[key]) for key, row in times.items()]
-    except (KeyError, TypeError, IndexError) as error:
+        order = list(dict.fromkeys(attribute for attribute, _ in times))
+        keys = sorted(times, key=lambda key: order.index(key[0]))
+        return [_decision(key, times[key], windows[key]) for key in keys]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(
             f"a row of {METRIC} is incomplete ({error!r}); evaluate this cell again"
         ) from error
@@ -79,20 +81,19 @@ def _decision(key: tuple[str, str], row: Result, windows: Sequence[Result]) -> D
         shift=float(about["log_snr_shift"]),
         steps=int(about["steps"]),
         time=row.estimate,
-        windows=[
-            (
-                one.metric.removeprefix(WINDOW).removesuffix(ending),
-                *map(float, one.details["window"]),
-                one.estimate,
-            )
-            for one in windows
-        ],
+        windows=[_window(one, ending) for one in windows],
         old=curve[-1][1],
         new=curve[0][1],
         curve=curve,
         captions=int(about["captions"]),
         pictures=int(about["pictures"]),
     )
+
+
+def _window(row: Result, ending: str) -> tuple[str, float, float, Estimate]:
+    first, last = row.details["window"]
+    name = row.metric.removeprefix(WINDOW).removesuffix(ending)
+    return name, float(first), float(last), row.estimate
 
 
 def curves(decisions: Sequence[Decision]) -> alt.FacetChart:
