@@ -1,18 +1,26 @@
-"""Reading Parquet tables, with a check of the needed columns and their kinds."""
+"""Parquet tables: atomic writing, and reading that checks the needed columns and their kinds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from diffusae.errors import UserError
-from diffusae.parsing import reading
+from diffusae.files import atomic_path
+from diffusae.parsing import reading, typed
 
 if TYPE_CHECKING:
     import pandas as pd
 
+T = TypeVar("T")
 Kind = Literal["text", "whole", "number", "bytes", "any", "texts", "numbers"]
+
+
+def write_table(path: Path | str, table: pd.DataFrame) -> None:
+    """Write a table atomically, without its index."""
+    with atomic_path(path) as temporary:
+        table.to_parquet(temporary, engine="pyarrow", index=False)
 
 
 def read_table(path: Path | str, columns: Mapping[str, Kind], *, remedy: str) -> pd.DataFrame:
@@ -35,6 +43,18 @@ def read_table(path: Path | str, columns: Mapping[str, Kind], *, remedy: str) ->
         if wrong:
             raise UserError(f"columns are not of the expected kind: {', '.join(wrong)}")
         return table
+
+
+def read_rows(path: Path | str, kind: type[T], *, remedy: str) -> list[T]:
+    """The rows of a table as dataclasses, whose fields are its columns.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it is damaged, or a column is missing, unknown or of another type.
+    """
+    rows: Any = read_table(path, {}, remedy=remedy).to_dict("records")
+    with reading(path, remedy=remedy):
+        return [typed(kind, row) for row in rows]
 
 
 def _fits(column: Any, kind: Kind) -> bool:

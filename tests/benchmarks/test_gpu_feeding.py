@@ -42,8 +42,8 @@ from diffusae.miniature.shipped import SHIPPED
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.model import describe_model, sampling
 from diffusae.study.study import Study
-from tiny_families import _ddim, text_encoder
-from tiny_pipeline import tiny_tokenizer
+from tiny_families import text_encoder
+from tiny_pipeline import ddim, tiny_tokenizer
 
 
 class Scale(NamedTuple):
@@ -220,7 +220,7 @@ def pipeline(scale: Scale) -> Any:
         vae=vae,
         text_encoder=text_encoder(hidden_size=768, num_attention_heads=12),
         tokenizer=tiny_tokenizer(),
-        scheduler=_ddim(),
+        scheduler=ddim(),
         safety_checker=absent,
         feature_extractor=absent,
         requires_safety_checker=False,

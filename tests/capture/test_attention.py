@@ -221,9 +221,9 @@ def test_the_mean_map_brings_every_block_of_that_timestep_to_one_grid() -> None:
         maps={("coarse", 1.0): coarse, ("fine", 1.0): fine, ("fine", 5.0): fine + 100},
         grids={"coarse": (1, 2), "fine": (2, 4)},
     )
-    found = mean_map(captured, 1.0, grid=(2, 4))
-    assert found.shape == (1, 8, 1)
-    assert found.flatten().tolist() == [1.0, 1.5, 2.5, 3.0] * 2
+    mean = mean_map(captured, 1.0, grid=(2, 4))
+    assert mean.shape == (1, 8, 1)
+    assert mean.flatten().tolist() == [1.0, 1.5, 2.5, 3.0] * 2
     with pytest.raises(UserError, match="no attention was recorded at timestep 3"):
         mean_map(captured, 3.0, grid=(2, 4))
 
@@ -268,11 +268,11 @@ def test_an_ip_adapters_tokens_are_no_text(pipe, pictures: int) -> None:
             torch.no_grad(),
             capture_cross_attention(
                 pipe, [5], hookpoints={"mid": "mid_block.attentions.0"}, layout=("uncond", "cond")
-            ) as found,
+            ) as captured,
         ):
             pipe.unet(torch.randn(2 * pictures, 4, 8, 8), 5, words)
     finally:
         handle.remove()
         del attention.forward
-    assert found.maps["mid", 5].shape == (pictures, 16, 16)
-    torch.testing.assert_close(found.maps["mid", 5].sum(-1), torch.ones(pictures, 16))
+    assert captured.maps["mid", 5].shape == (pictures, 16, 16)
+    torch.testing.assert_close(captured.maps["mid", 5].sum(-1), torch.ones(pictures, 16))

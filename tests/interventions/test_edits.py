@@ -85,9 +85,9 @@ def test_on_a_device_the_codes_of_all_pictures_are_measured_once(axes, monkeypat
     monkeypatch.setattr(torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True)
     with pretend_device():
         axes._apply(lambda tensor: Elsewhere(tensor.detach()))
-        found: Any = PerPicture(changes)(Elsewhere(updates), GRID)
+        edited: Any = PerPicture(changes)(Elsewhere(updates), GRID)
     assert measured == [3]
-    torch.testing.assert_close(found.here, expected)
+    torch.testing.assert_close(edited.here, expected)
 
 
 def test_a_push_adds_the_same_whatever_the_grid(axes):

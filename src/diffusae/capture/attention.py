@@ -100,22 +100,8 @@ def capture_cross_attention(
 
         def hook_for(block: str, layer: int) -> Callable[..., None]:
             def hook(attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                if clock.now is None or clock.now not in wanted or "cond" not in clock.branches():
-                    return
-                queries = args[0] if args else kwargs["hidden_states"]
-                rows = rows_of("cond", len(queries), clock.branches())
-                words = kwargs["encoder_hidden_states"]
-                if isinstance(words, tuple):  # an IP-Adapter adds tokens of pictures
-                    words = words[0]
-                if getattr(attention, "add_k_proj", None) is not None:
-                    rotary = kwargs.get("image_rotary_emb")
-                    mean = joint_attention(attention, queries[rows], words[rows], rotary=rotary)
-                else:
-                    mask = kwargs.get("attention_mask")
-                    mask = None if mask is None else mask[rows]
-                    maps = cross_attention(attention, queries[rows], words[rows], mask=mask)
-                    mean = maps.mean(dim=1)
-                fresh[block][layer] = mean.cpu()
+                if clock.now in wanted and "cond" in (branches := clock.branches()):
+                    fresh[block][layer] = _layer_map(attention, args, kwargs, branches).cpu()
 
             return hook
 
@@ -134,6 +120,25 @@ def capture_cross_attention(
     account.close()
     for key, layers in parts.items():
         captured.maps[key] = torch.stack([in_order(calls) for calls in layers.values()]).mean(dim=0)
+
+
+def _layer_map(
+    attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any], branches: Branches
+) -> Float[Tensor, "pictures positions tokens"]:
+    """The conditional branch's probabilities in one layer, from the inputs of its call; mean over
+    heads.
+    """
+    queries = args[0] if args else kwargs["hidden_states"]
+    rows = rows_of("cond", len(queries), branches)
+    words = kwargs["encoder_hidden_states"]
+    if isinstance(words, tuple):  # an IP-Adapter adds tokens of pictures
+        words = words[0]
+    if getattr(attention, "add_k_proj", None) is not None:
+        rotary = kwargs.get("image_rotary_emb")
+        return joint_attention(attention, queries[rows], words[rows], rotary=rotary)
+    mask = kwargs.get("attention_mask")
+    mask = None if mask is None else mask[rows]
+    return cross_attention(attention, queries[rows], words[rows], mask=mask).mean(dim=1)
 
 
 def cross_attention(

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from diffusae.errors import UserError, unknown
 from diffusae.evaluation.masks import Threshold, choose_threshold, iou_at, relative
-from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
+from diffusae.evaluation.result import Estimate, Resampling, Result, bootstrap_mean
 
 Weighting = Literal["activation", "uniform"]
 Scale = Literal["absolute", "relative"]
@@ -266,8 +266,7 @@ def evaluate(
     *,
     cell: Mapping[str, Any],
     baselines: Mapping[str, Estimate],
-    n_resamples: int = 2000,
-    seed: int = 0,
+    **resampling: Unpack[Resampling],
 ) -> tuple[Result, list[ObjectIou]]:
     """Mean IoU on the test split with an interval over pictures, and every object's IoU.
 
@@ -279,7 +278,7 @@ def evaluate(
         ObjectIou(image_id, noun, value)
         for image_id, noun, value in zip(test.groups, test.nouns, iou.tolist(), strict=True)
     ]
-    estimate = bootstrap_mean(iou.numpy(), groups=test.groups, n_resamples=n_resamples, seed=seed)
+    estimate = bootstrap_mean(iou.numpy(), groups=test.groups, **resampling)
     result = Result(
         metric="composition",
         estimate=estimate,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import pandas as pd
 import torch
@@ -34,13 +35,14 @@ from diffusae.evaluation.composition import (
 )
 from diffusae.evaluation.linear_probe import linear_probes
 from diffusae.evaluation.metric_settings import Count, MetricSettings
-from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
+from diffusae.evaluation.result import Estimate, Resampling, Result, bootstrap_mean
 from diffusae.files import atomic_path
 from diffusae.labelling.codes import coded_split
 from diffusae.metrics.metric import Embedding, Metric
 from diffusae.sae.storage import load_sae
 from diffusae.study.streams import ATTENTION, stream_of
 from diffusae.study.study import Study, build
+from diffusae.table_files import write_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,7 @@ def composition_rows(
     )
     tuning, test = tuned_on[1], tested[1]
     tuned = tune(tuning, space, settings_grid(**vars(settings.settings)))
-    resampling = {"n_resamples": settings.n_resamples, "seed": study.cfg.seed}
+    resampling: Resampling = {"n_resamples": settings.n_resamples, "seed": study.seed}
     scores = predict_scores(test, space, tuned.settings)
     second = [
         annotations.second[i].get(noun) for i, noun in zip(test.groups, test.nouns, strict=True)
@@ -116,10 +118,9 @@ def composition_rows(
     directory = study.evaluation("composition")
     with atomic_path(directory / "scores.safetensors") as temporary:
         save_file({"scores": scores.half().contiguous()}, temporary)
-    with atomic_path(directory / "objects.parquet") as temporary:
-        table = pd.DataFrame(rows, columns=["image_id", "noun", "iou"])
-        columns = {name: iou.numpy() for name, iou in by_object.items()}
-        table.assign(**columns).to_parquet(temporary, engine="pyarrow", index=False)
+    table = pd.DataFrame(rows, columns=["image_id", "noun", "iou"])
+    columns = {name: iou.numpy() for name, iou in by_object.items()}
+    write_table(directory / "objects.parquet", table.assign(**columns))
     return [result]
 
 
@@ -209,7 +210,9 @@ def _cross_attention(
     return {"cross_attention": torch.where(known, iou, math.nan)}
 
 
-def _mean_of_known(iou: Tensor, pictures: Sequence[str], **resampling: int) -> Estimate:
+def _mean_of_known(
+    iou: Tensor, pictures: Sequence[str], **resampling: Unpack[Resampling]
+) -> Estimate:
     known = iou.isfinite()
     groups = [
         picture for picture, is_known in zip(pictures, known.tolist(), strict=True) if is_known

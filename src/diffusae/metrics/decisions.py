@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from diffusae.backbone.schedule import t_of
+from diffusae.backbone.settings import ModelSettings
 from diffusae.collecting.generation import prompts_hash
 from diffusae.errors import UserError, together, unknown
 from diffusae.evaluation.decisions import decision_time
@@ -244,7 +245,7 @@ def _results(
         times,
         np.array([column(window) for window in ends]).T,
         n_resamples=settings.n_resamples,
-        seed=study.cfg.seed,
+        seed=study.seed,
     )
     baselines = {
         "old_caption": share(column(None)),
@@ -305,7 +306,7 @@ def _table(
 
 def _stepless(study: Study, settings: DecisionSettings) -> Iterator[str]:
     """Windows that no step lies in."""
-    steps = settings.steps or study.cfg.model.steps
+    steps = settings.steps or ModelSettings.of(study.cfg).steps
     times = [t_of(index, steps) for index in range(steps)]
     for window in settings.tried:
         if not any(map(Exchange("", window).acts_at, times)):

@@ -81,7 +81,7 @@ def _determines(study: Study) -> dict[str, Any]:
     for name in (*judge, *chosen.parts(settings)):
         parts[name] = determining(study.part(name))
     parts |= chosen.determines(study, settings)
-    return {"cell": study.cell.coordinates(), **parts, "seed": study.cfg.seed}
+    return {"cell": study.cell.coordinates(), **parts, "seed": study.seed}
 
 
 def _parents(study: Study) -> dict[str, str]:

@@ -22,11 +22,11 @@ from diffusae.evaluation.erasure import (
     POINTS,
     SEARCHES,
     TRIALS,
+    SearchedTokens,
     chosen_strength,
     erasure_results,
 )
 from diffusae.evaluation.result import Result
-from diffusae.files import atomic_path
 from diffusae.interventions import defences as kinds
 from diffusae.interventions.defences import Defence
 from diffusae.prompts.attacks import without_words
@@ -34,6 +34,7 @@ from diffusae.prompts.token_search import SearchResult
 from diffusae.report.before_after import save_examples
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.study.study import Study
+from diffusae.table_files import write_table
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +49,13 @@ class ErasureBenchmark:
         self.own = next(iter(self.saes))
         ablates = kinds.ABLATION in settings.defences
         self.updates = UpdateAblation(study, settings.updates, pictures) if ablates else None
-        self.trials = Trials(pictures, own=self.own, seed=study.cfg.seed)
-        self.searches: list[dict[str, Any]] = []
+        self.trials = Trials(pictures, own=self.own, seed=study.seed)
+        self.searches: list[SearchedTokens] = []
 
     def of(self, target: str) -> list[Result]:
         """All trials of one target, and its rows."""
         prompts = target_prompts(
-            target, self.study.prompts, self.settings, self.pictures, seed=self.study.cfg.seed
+            target, self.study.prompts, self.settings, self.pictures, seed=self.study.seed
         )
         own = self._text_edits(target, self.own)
         grid = {kinds.NONE: [kinds.no_defence()], kinds.TEXT_EDIT: own, **self._baselines(target)}
@@ -84,12 +85,11 @@ class ErasureBenchmark:
         directory = self.study.evaluation(self.study.cfg.evaluation.name)
         tables = {
             TRIALS: self.trials.table,
-            POINTS: self.trials.points(n_resamples=self.settings.n_resamples),
+            POINTS: pd.DataFrame(self.trials.points(n_resamples=self.settings.n_resamples)),
             SEARCHES: pd.DataFrame(self.searches),
         }
         for name, table in tables.items():
-            with atomic_path(directory / name) as temporary:
-                table.to_parquet(temporary, engine="pyarrow", index=False)
+            write_table(directory / name, table)
         save_examples(directory, self.trials.kept)
 
     def _text_edits(self, target: str, name: str) -> list[Defence]:
@@ -138,7 +138,7 @@ class ErasureBenchmark:
         prompts: TargetPrompts,
         undefended: Sequence[Seen],
     ) -> None:
-        asks, seed = prompts.named["test"], self.study.cfg.seed
+        asks, seed = prompts.named["test"], self.study.seed
         for kind in self.settings.attacks:
             if kind not in SEARCHED:
                 attacked = in_words(kind, asks, target, self.settings, seed=seed)
@@ -174,14 +174,16 @@ class ErasureBenchmark:
         self, target: str, kind: str, name: str, defence: Defence, tokens: SearchResult
     ) -> None:
         self.searches.append(
-            {
-                "target": target,
-                "kind": kind,
-                "defence": name,
-                "strength": defence.strength,
-                "tokens": tokens.text,
-            }
-            | {"loss": tokens.loss, "start": tokens.start, "queries": tokens.queries}
+            SearchedTokens(
+                target=target,
+                kind=kind,
+                defence=name,
+                strength=defence.strength,
+                tokens=tokens.text,
+                loss=tokens.loss,
+                start=tokens.start,
+                queries=tokens.queries,
+            )
         )
 
     def _ablations(self, target: str, prompts: TargetPrompts) -> None:
