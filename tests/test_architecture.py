@@ -8,6 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "diffusae"
 GROUND = {
     "contents",
+    "devices",
     "errors",
     "files",
     "masking",

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import copy
+from typing import ClassVar
 
 import pytest
 import torch
 
 from diffusae.backbone.hookpoints import list_hookpoints
+from diffusae.capture import attention as attention_module
 from diffusae.capture.attention import (
     CapturedAttention,
     _places,
@@ -15,6 +17,7 @@ from diffusae.capture.attention import (
     word_tokens,
 )
 from diffusae.capture.hooks import capture_updates
+from diffusae.capture.offload import Offload
 from diffusae.errors import UserError
 from tiny_pipeline import GRIDS, HOOKPOINTS, TOKENS, tiny_tokenizer
 
@@ -117,8 +120,24 @@ def test_several_calls_follow_one_another(pipe) -> None:
     assert torch.equal(both.maps["mid", 334][1:], second.maps["mid", 334])
 
 
+class Counted(Offload):
+    """Keeps what happens, in order."""
+
+    log: ClassVar[list[str]] = []
+
+    def __call__(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        self.log.append("copy")
+        return super().__call__(tensor, dtype)
+
+    def wait(self) -> None:
+        self.log.append("wait")
+        super().wait()
+
+
 @torch.no_grad()
-def test_a_block_of_several_layers_gives_their_mean(pipe) -> None:
+def test_a_block_of_several_layers_gives_their_mean_in_one_copy_a_step(pipe, monkeypatch) -> None:
+    monkeypatch.setattr(attention_module, "Offload", Counted)
+    monkeypatch.setattr(Counted, "log", [])
     layers = pipe.unet.mid_block.attentions[0].transformer_blocks
     layers.append(copy.deepcopy(layers[0]))
     layers[1].attn2.to_k.weight.mul_(-1.0)
@@ -132,9 +151,10 @@ def test_a_block_of_several_layers_gives_their_mean(pipe) -> None:
         )
     try:
         with capture_cross_attention(
-            pipe, [667], hookpoints={"mid": HOOKPOINTS["mid"]}
+            pipe, [667, 334], hookpoints={"mid": HOOKPOINTS["mid"]}
         ) as captured:
             _run(pipe)
+        assert Counted.log == ["copy", "copy", "wait"]
         first, second = (
             cross_attention(layer.attn2, queries[2:], words[2:]).mean(dim=1)
             for layer, (queries, words) in zip(layers, inputs[:2], strict=True)

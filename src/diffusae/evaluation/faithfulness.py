@@ -42,6 +42,7 @@ from diffusae.evaluation.result import (
     bootstrap_weights,
     percentile_interval,
 )
+from diffusae.evaluation.structural_similarity import structural_similarity
 
 Pictures = UInt8[np.ndarray, "n height width 3"]
 Nouns = Sequence[Collection[str]]
@@ -71,15 +72,9 @@ def picture_mse(edited: Pictures, own: Pictures) -> Float[Tensor, " n"]:
 
 
 def picture_ssim(edited: Pictures, own: Pictures) -> Float[Tensor, " n"]:
-    """The structural similarity of each picture (torchmetrics, Gaussian window of 11 pixels)."""
+    """The structural similarity of each picture."""
     _same(edited, own)
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    similarity = structural_similarity_index_measure(
-        _unit(edited), _unit(own), data_range=1.0, reduction="none"
-    )
-    assert isinstance(similarity, Tensor)
-    return similarity.reshape(-1)
+    return structural_similarity(edited, own, dtype=torch.float64)
 
 
 def content_kept(edited: Nouns, own: Nouns) -> list[float]:

@@ -20,6 +20,7 @@ from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.embeddings import embed_labels
 from diffusae.concepts.words import Vocabulary, normal_words
+from diffusae.devices import default_device
 from diffusae.evaluation import composition_baselines as baselines
 from diffusae.evaluation.composition import (
     ConceptSpace,
@@ -81,7 +82,7 @@ def composition_rows(
         embeddings=dictionary.embeddings,
         nouns=dict(zip(known, vectors, strict=True)),
         centre=vectors.mean(dim=0),
-    )
+    ).to(default_device())
     annotations = Annotations.load(study.annotations)
     nouns_by_split = {"dictionary": None, "tune": vocabulary, "test": vocabulary}
     fitting, tuned_on, tested = (
@@ -117,7 +118,7 @@ def composition_rows(
     )
     directory = study.evaluation("composition")
     with atomic_path(directory / "scores.safetensors") as temporary:
-        save_file({"scores": scores.half().contiguous()}, temporary)
+        save_file({"scores": scores.half().cpu().contiguous()}, temporary)
     table = pd.DataFrame(rows, columns=["image_id", "noun", "iou"])
     columns = {name: iou.numpy() for name, iou in by_object.items()}
     write_table(directory / "objects.parquet", table.assign(**columns))
@@ -140,7 +141,7 @@ def _split(
     named: tuple[str, ...] | None,
 ) -> tuple[Tensor, Split]:
     """Updates [n, P, d_in] and objects of a split: those of the nouns of `named` that the caption
-    names; None: all that the annotator found.
+    names; None: all that the annotator found. Objects are on the GPU where there is one.
     """
     sae, _ = load_sae(study.sae)
     coded = coded_split(study, manifest, sae, split)
@@ -157,7 +158,7 @@ def _split(
     ]
     return coded.updates, build_split(
         pictures, grid=stream_of(study, manifest).grid, known_nouns=known
-    )
+    ).to(default_device())
 
 
 def tokens_naming(
@@ -202,7 +203,7 @@ def _cross_attention(
             if tokens:
                 attention[row] = torch.from_numpy(samples[i].updates[:, tokens]).float().mean(dim=1)
                 known[row] = True
-        return attention.reshape(-1, *stream.grid), known
+        return attention.reshape(-1, *stream.grid).to(split.masks.device), known
 
     # A map of zeros has the same IoU at every threshold, so that it has no say in the choice.
     (tuning_maps, _), (test_maps, known) = maps(tuning, "tune"), maps(test, "test")

@@ -15,6 +15,7 @@ from diffusae.errors import UserError
 from diffusae.evaluation.intervention_success import FeatureDistance, Restyled, restyled
 from diffusae.evaluation.perceptual_distance import Net, PerceptualDistance
 from diffusae.evaluation.result import Estimate, Result
+from diffusae.evaluation.structural_similarity import structural_similarity
 from diffusae.interventions.edits import Change, GlobalPush
 from diffusae.metrics.directed import DirectedSettings, mean_over
 from diffusae.metrics.metric import Beside, Embedding, Metric, unguided
@@ -184,9 +185,14 @@ class _Restyler:
         made = self.pictures.make(
             [Trial(job[0].prompt, self._changes(*job)) for job in jobs], what="edited pictures"
         )
+        images = [image for image, _ in made]
+        old = [self.before[case.prompt.image_id][0] for case, *_ in jobs]
+        alike = structural_similarity(np.stack(images), np.stack(old)).tolist() if made else []
         return [
-            StyleOutcome(method, strength, case, self._judged(case, image, annotation), image)
-            for (case, method, strength), (image, annotation) in zip(jobs, made, strict=True)
+            StyleOutcome(method, strength, case, self._judged(case, annotation, similar), image)
+            for (case, method, strength), (image, annotation), similar in zip(
+                jobs, made, alike, strict=True
+            )
         ]
 
     def _has_direction(self, method: str, case: StyleCase) -> bool:
@@ -200,13 +206,11 @@ class _Restyler:
             for block in self.edited
         )
 
-    def _judged(self, case: StyleCase, image: np.ndarray, annotation: Any) -> Restyled:
-        old_image, old = self.before[case.prompt.image_id]
-        return restyled(
-            list(self.names[case.factor]).index(case.target),
-            before=(old_image, old.scores[case.factor], list(old.masks)),
-            after=(image, annotation.scores[case.factor], list(annotation.masks)),
-        )
+    def _judged(self, case: StyleCase, new: Any, similarity: float) -> Restyled:
+        _, old = self.before[case.prompt.image_id]
+        before, after = ((one.scores[case.factor], list(one.masks)) for one in (old, new))
+        target = list(self.names[case.factor]).index(case.target)
+        return restyled(target, before=before, after=after, similarity=similarity)
 
     def distances(self, perceptual: PerceptualDistance | None) -> dict[str, Distance]:
         """The distances that there are, scaled by the unedited pictures of both splits."""

@@ -109,7 +109,7 @@ class EditedPictures:
         self._first = max((place.window[0] for place in places), default=math.inf)
         self._kept = self._first if last_exchange is None else last_exchange
         self._study = study
-        self._before: dict[str, dict[float, dict[Branches, Tensor]]] = {}
+        self._before: dict[str, dict[tuple[float, Branches], Tensor]] = {}
 
     @cached_property
     def pipe(self) -> Any:
@@ -209,39 +209,46 @@ class EditedPictures:
         """The denoiser's outputs before the first edit, by prompt, timestep and pass: a row a
         branch of the pass.
 
-        They wait on the CPU: an evaluation has hundreds of prompts. A pipeline that takes another
-        output than a tuple is not replayed.
+        They wait on the CPU, where one copy brings them: an evaluation has hundreds of prompts. A
+        pipeline that takes another output than a tuple is not replayed.
         """
-        for index, (timestep, passes) in enumerate(outputs.items()):
-            if t_of(index, len(outputs)) <= self._kept + ROUNDING:
-                break
-            for branches, output in passes.items():
-                if not isinstance(output, tuple):
-                    continue
-                sample = output[0].cpu()
-                for row, trial in enumerate(batch):
-                    kept = self._before.setdefault(trial.prompt.image_id, {}).setdefault(
-                        timestep, {}
-                    )
-                    kept[branches] = sample[row :: len(batch)].clone()
+        samples = {
+            (timestep, branches): output[0]
+            for index, (timestep, passes) in enumerate(outputs.items())
+            for branches, output in passes.items()
+            if t_of(index, len(outputs)) > self._kept + ROUNDING and isinstance(output, tuple)
+        }
+        if not samples:
+            return
+        there = torch.cat(list(samples.values()))
+        parts = there.cpu().split([len(sample) for sample in samples.values()])
+        for row, trial in enumerate(batch):
+            self._before[trial.prompt.image_id] = {
+                place: part[row :: len(batch)] for place, part in zip(samples, parts, strict=True)
+            }
 
     def _replayed(self, batch: Sequence[Trial]) -> Outputs:
         """What the denoiser returns for this batch before its first edit; empty where that is not
-        known of all.
+        known of all. One copy brings it to the model.
         """
         exchange = batch[0].exchange
         first = self._first if exchange is None else exchange.window[0]
         known = [self._before.get(trial.prompt.image_id, {}) for trial in batch]
-        return {
-            timestep: {
-                branches: (
-                    torch.stack([outputs[timestep][branches] for outputs in known], dim=1)
-                    .flatten(0, 1)
-                    .to(self.device),
-                )
-                for branches in passes
-            }
-            for index, (timestep, passes) in enumerate(known[0].items())
-            if t_of(index, self.steps) > first + ROUNDING
-            and all(timestep in outputs for outputs in known)
-        }
+        times = list(dict.fromkeys(timestep for timestep, _ in known[0]))
+        places = [
+            (timestep, branches)
+            for timestep, branches in known[0]
+            if t_of(times.index(timestep), self.steps) > first + ROUNDING
+            and all((timestep, branches) in outputs for outputs in known)
+        ]
+        if not places:
+            return {}
+        parts = [
+            torch.stack([outputs[place] for outputs in known], dim=1).flatten(0, 1)
+            for place in places
+        ]
+        there = torch.cat(parts).to(self.device).split([len(part) for part in parts])
+        replayed: Outputs = {}
+        for (timestep, branches), part in zip(places, there, strict=True):
+            replayed.setdefault(timestep, {})[branches] = (part,)
+        return replayed
