@@ -80,6 +80,16 @@ class Sparsity(nn.Module, ABC):
     ) -> ScaledPass:
         """One pass of training: the way through the autoencoder that costs least."""
 
+    def total(self, part: Tensor) -> Tensor:
+        """A sum over all latents from `part`, that of the latents here. They are all of them,
+        unless they are shards (`diffusae.sae.sharded`).
+        """
+        return part
+
+    def of_all(self, codes: Codes) -> Codes:
+        """The codes over all latents from those over the latents here."""
+        return codes
+
     @abstractmethod
     def check(self, d_sae: int) -> None:
         """Raise `UserError` where this sparsity cannot serve `d_sae` latents."""
