@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diffusae.errors import UserError, unknown
 from diffusae.sae.settings import ACCELERATORS
@@ -45,11 +45,16 @@ def started_outside() -> bool:
 
 def leads(processes: int) -> bool:
     """Whether this process is the one that writes."""
+    return rank_of(processes) == 0
+
+
+def rank_of(processes: int) -> int:
+    """The rank of this process, before Lightning starts others."""
     if processes == 1 or not started_outside():
-        return True
+        return 0
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-    return rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    return int(rank_zero_only.rank)  # type: ignore[attr-defined]
 
 
 def environment_of(processes: int) -> list[ClusterEnvironment]:
@@ -71,17 +76,22 @@ def environment_of(processes: int) -> list[ClusterEnvironment]:
 
 
 def process_faults(
-    stage: str, *, devices: int, num_nodes: int, batch_size: int, buffer_vectors: int
+    stage: str,
+    *,
+    devices: int,
+    num_nodes: int,
+    batch_size: int,
+    buffer_vectors: int,
+    shard_latents: bool = False,
 ) -> Iterator[str]:
     """The faults of `devices` processes on each of `num_nodes` machines in a stage."""
     if devices * num_nodes == 1:
         return
     from diffusae.activations.epoch_size import check_sizes
 
+    shares = 1 if shard_latents else devices * num_nodes
     try:
-        check_sizes(
-            batch_size=batch_size, buffer_vectors=buffer_vectors, world_size=devices * num_nodes
-        )
+        check_sizes(batch_size=batch_size, buffer_vectors=buffer_vectors, world_size=shares)
     except UserError as error:
         yield f"trainer.devices={devices}, trainer.num_nodes={num_nodes}: {error}"
     if stage in ("train_grid", "train_online"):
@@ -94,6 +104,35 @@ def process_faults(
             f"trainer.num_nodes={num_nodes} needs a process a device that torchrun or Slurm starts;"
             " use these, or trainer.num_nodes=1"
         )
+
+
+def shard_faults(sae: Any, trainer: Any) -> Iterator[str]:
+    """The faults of a training whose latents are dealt over processes
+    (`trainer.shard_latents=true`), of its groups `sae` and `trainer`.
+    """
+    asked, processes = "trainer.shard_latents=true", trainer.devices * trainer.num_nodes
+    if processes == 1:
+        yield (
+            f"{asked} deals latents over processes, and there is one; set trainer.devices, or"
+            " trainer.shard_latents=false"
+        )
+    elif not started_outside():
+        yield (
+            f"{asked} needs a process a device that torchrun or Slurm starts; use these, or"
+            " trainer.shard_latents=false"
+        )
+    if sae.d_sae % processes:
+        yield (
+            f"{asked}: d_sae={sae.d_sae} latents cannot be dealt evenly over {processes}"
+            " processes; set sae.d_sae to a multiple, or another trainer.devices"
+        )
+    kind = str(sae.sparsity.get("_target_")).rpartition(".")[2]
+    if kind not in ("TopK", "MatryoshkaTopK"):
+        yield f"{asked} works with sae=topk and sae=matryoshka, not with {kind}; set one of these"
+    if sae.ema is not None:
+        yield f"{asked} keeps no moving average, and sae.ema={sae.ema}; set sae.ema=null"
+    if trainer.kernels == "dense":
+        yield f"{asked} has no dense products, and trainer.kernels=dense; set trainer.kernels=auto"
 
 
 def device_fault(
@@ -127,10 +166,16 @@ def device_fault(
     return None
 
 
-def strategy_of(processes: int) -> Strategy | str:
-    """Lightning's strategy: distributed data parallel where there are several processes."""
-    from pytorch_lightning.strategies import DDPStrategy
-
+def strategy_of(processes: int, *, shard_latents: bool = False) -> Strategy | str:
+    """Lightning's strategy: distributed data parallel where there are several processes, unless
+    they have different latents.
+    """
     if processes == 1:
         return "auto"
+    if shard_latents:
+        from diffusae.jobs.latent_shards import LatentShards
+
+        return LatentShards()
+    from pytorch_lightning.strategies import DDPStrategy
+
     return DDPStrategy() if started_outside() else DDPStrategy(start_method="spawn")

@@ -66,7 +66,9 @@ def gathered(part: Tensor, *, dim: int) -> Tensor:
     """The tensors of all processes, in the order of ranks; all have the same shape."""
     if world_size() == 1:
         return part
-    every = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(world_size())]
+    every = [
+        torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(world_size())
+    ]
     dist.all_gather(every, part.contiguous())
     return torch.cat(every, dim=dim)
 

@@ -74,12 +74,14 @@ class TrainerSettings(Settings, part="trainer"):
     log_every: Steps
     accelerator: Accelerator
     devices: Annotated[int, Within(1, 10**4)]
-    """Processes of one machine that share every batch."""
+    """Processes of one machine that train together."""
     num_nodes: Annotated[int, Within(1, 10**4)]
     """Machines."""
     kernels: Literal["auto", KernelsName]
+    shard_latents: bool
+    """Whether processes have the same batches and different latents, not the reverse."""
 
     @property
     def processes(self) -> int:
-        """How many processes share every batch."""
+        """How many processes train together."""
         return self.devices * self.num_nodes
