@@ -36,11 +36,8 @@ except ImportError:
 def write_parts(directory: Path, tensors: Mapping[str, DTensor]) -> None:
     """Write one file for every process into a directory that then has no others."""
     _remove(directory)
-    dcp.save(
-        dict(tensors),
-        storage_writer=HuggingFaceStorageWriter(str(directory), save_distributed=True),
-        no_dist=False,
-    )
+    writer = HuggingFaceStorageWriter(str(directory), save_distributed=True)
+    dcp.save(dict(tensors), storage_writer=writer)
 
 
 def read_parts(directory: Path, tensors: Mapping[str, DTensor]) -> None:

@@ -94,6 +94,14 @@ def load_sae(
     return sae.eval().to(device), config.metadata
 
 
+def weight_files(directory: Path) -> list[str]:
+    """The names of the files of weights that `load_sae` reads, an index last."""
+    weights = _weights(directory)
+    if weights.name != INDEX_NAME:
+        return [weights.name]
+    return [*sorted(_read_index(weights, "copy it again")), INDEX_NAME]
+
+
 def _weights(directory: Path) -> Path:
     """The file that all weights follow from: theirs, or the index of theirs."""
     index = directory / INDEX_NAME
@@ -105,15 +113,21 @@ def _sound_files(weights: Path, sha256: str, remedy: str) -> list[Path]:
     _require_hash(weights, sha256, remedy)
     if weights.name != INDEX_NAME:
         return [weights]
-    value = read_json(weights, remedy=remedy)
-    with reading(weights, remedy=remedy):
+    hashes = _read_index(weights, remedy)
+    for name, digest in hashes.items():
+        _require_hash(weights.with_name(name), digest, remedy)
+    return [weights.with_name(name) for name in hashes]
+
+
+def _read_index(path: Path, remedy: str) -> dict[str, str]:
+    """{name of a file of weights: its hash}"""
+    value = read_json(path, remedy=remedy)
+    with reading(path, remedy=remedy):
         hashes = typed(_Index, value).metadata.sha256
         for name in hashes:
             if not _FILE.fullmatch(name):
                 raise UserError(f"it names {shown(name)}, which is no file of weights beside it")
-    for name, digest in hashes.items():
-        _require_hash(weights.with_name(name), digest, remedy)
-    return [weights.with_name(name) for name in hashes]
+    return hashes
 
 
 def _require_hash(path: Path, sha256: str, remedy: str) -> None:
