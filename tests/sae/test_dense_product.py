@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
+from diffusae.sae import screening
 from diffusae.sae.autoencoder import SparseAutoencoder
-from diffusae.sae.dense_product import ROUNDS, WAYS, FastestWay, Way
+from diffusae.sae.dense_product import IN_8_BITS, ROUNDS, WAYS, FastestWay, Way
 from diffusae.sae.sparsity import BatchTopK, MatryoshkaTopK, TopK
 
 
@@ -49,9 +50,9 @@ def test_ways_take_turns_and_the_one_with_the_shortest_batch_stays():
 @pytest.mark.parametrize("encoder_bias", [False, True])
 def test_weights_after_steps_are_the_same_to_the_bit_whichever_way_computed(sparsity, encoder_bias):
     weights = []
-    for way in WAYS:
+    for way in (*WAYS, IN_8_BITS) if sparsity.by_row and screening.available() else WAYS:
         sae = SparseAutoencoder(24, 96, copy.deepcopy(sparsity), encoder_bias=encoder_bias)
-        sae._search._fastest = FastestWay([way])
+        sae._search._ways = sae._search._ways_by_row = FastestWay([way])
         optimizer = torch.optim.Adam(sae.parameters(), lr=1e-2)
         generator = torch.Generator().manual_seed(3)
         for _ in range(4):

@@ -66,6 +66,9 @@ WAYS = tuple(
     for rows in (256, 1024)
 )
 
+IN_8_BITS = Way("8 bits, proved", _by_torch, WAYS[0].rows)
+"""Multiplies in 8 bits (`diffusae.sae.screening`), and by torch what that does not settle."""
+
 
 class FastestWay:
     """Chooses among `ways` by the time that batches take.
@@ -76,7 +79,7 @@ class FastestWay:
     """
 
     def __init__(
-        self, ways: Sequence[Way] = WAYS, *, clock: Callable[[], float] = time.perf_counter
+        self, ways: Sequence[Way], *, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self._seconds: dict[Way, list[float]] = {way: [] for way in ways}
         self._clock = clock

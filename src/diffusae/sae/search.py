@@ -9,18 +9,20 @@ example with k = 1, where one candidate more is kept:
     anew        2.03  2.01           latent 0
 
 On a CPU the same is done with a product in float32. Then it does not matter in which way the
-product was rounded, and the fastest way computes it (`diffusae.sae.dense_product`).
+product was rounded, and the fastest way computes it (`diffusae.sae.dense_product`). One of the ways
+multiplies in 8 bits, and seeks again in float32 what it cannot prove (`diffusae.sae.screening`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusae.sae.dense_product import WAYS, FastestWay, Way
+from diffusae.sae import screening
+from diffusae.sae.dense_product import IN_8_BITS, WAYS, FastestWay, Way
 from diffusae.sae.quantised import Quantised, product, quantised
 from diffusae.sae.settings import SelectionPrecision
 from diffusae.sae.sparse_ops import Kernels
@@ -37,7 +39,8 @@ class Search:
 
     def __init__(self) -> None:
         self._memory: Tensor | None = None
-        self._fastest = FastestWay()
+        self._ways = FastestWay(WAYS)
+        self._ways_by_row = FastestWay((*WAYS, IN_8_BITS) if screening.available() else WAYS)
 
     def __call__(
         self,
@@ -59,20 +62,46 @@ class Search:
         """
         if not sparsity.training or (precision == "float32" and W_enc.device.type != "cpu"):
             return self._sought(centred, W_enc, b_enc, sparsity, sparsity)
-        if precision == "float32":
-            with self._fastest.timed() as way:
-                codes = self._sought(centred, W_enc, b_enc, sparsity, sparsity.candidates, way)
-            # Candidates come in an order that may follow from the last bits of the product.
-            indices, order = codes.indices.sort(dim=1)
-            codes = Codes(codes.values.gather(1, order), indices)
-        else:
+        if precision != "float32":
             weights = _in_few_bits(W_enc, precision)
             codes = self._sought(centred, weights, b_enc, sparsity, sparsity.candidates)
-        entries, _ = sparsity.entries(codes, d_sae=len(W_enc), kernels=kernels)
-        values = entries.inner(centred, W_enc)
-        if b_enc is not None:
-            values += b_enc[entries.columns]
-        return sparsity.choose(sparsity.revalued(codes, values))
+            return _chosen(codes, centred, W_enc, b_enc, sparsity, kernels)
+        exact = sparsity.by_row and W_enc.dtype == torch.float32
+        with (self._ways_by_row if exact else self._ways).timed() as way:
+            if way is IN_8_BITS:
+                codes = self._screened(centred, W_enc, b_enc, sparsity, kernels)
+            else:
+                codes = self._sought(centred, W_enc, b_enc, sparsity, sparsity.candidates, way)
+                codes = _chosen(codes, centred, W_enc, b_enc, sparsity, kernels)
+        # Codes come in an order that may follow from the last bits of the product.
+        indices, order = codes.indices.sort(dim=1)
+        return Codes(codes.values.gather(1, order), indices)
+
+    def _screened(
+        self,
+        centred: Float[Tensor, "batch d_in"],
+        W_enc: Float[Tensor, "d_sae d_in"],
+        b_enc: Tensor | None,
+        sparsity: TopK,
+        kernels: Kernels,
+    ) -> Codes:
+        """The codes by a product in 8 bits; rows that it does not settle are sought in float32."""
+        screen = screening.Screen(W_enc)
+        bounds = [
+            sparsity.candidates(screen.upper_bounds(block, b_enc), spare=screening.SPARE)
+            for block in centred.split(screening.ROWS)
+        ]
+        candidates = _joined(bounds)
+        codes = _chosen(candidates, centred, W_enc, b_enc, sparsity, kernels)
+        settled = screening.settled(codes.values.amin(1), candidates.values.amin(1))
+        if candidates.indices.shape[1] == len(W_enc) or settled.all():
+            return codes
+        open_rows = (~settled).nonzero().squeeze(1)
+        rest = centred[open_rows]
+        found = self._sought(rest, W_enc, b_enc, sparsity, sparsity.candidates)
+        found = _chosen(found, rest, W_enc, b_enc, sparsity, kernels)
+        codes.values[open_rows], codes.indices[open_rows] = found
+        return codes
 
     def _sought(
         self,
@@ -89,9 +118,7 @@ class Search:
         in_blocks = sparsity.by_row and centred.device.type == "cpu"
         rows = centred.split(way.rows if in_blocks else max(1, len(centred)))
         codes = [choose(self._pre_activations(block, weights, b_enc, way)) for block in rows]
-        if len(codes) == 1:
-            return codes[0]
-        return Codes(*(torch.cat(parts) for parts in zip(*codes, strict=True)))
+        return _joined(codes)
 
     def _pre_activations(
         self,
@@ -120,6 +147,28 @@ class Search:
         if memory is None or (memory.shape, memory.dtype, memory.device) != (shape, dtype, device):
             memory = self._memory = torch.empty(shape, dtype=dtype, device=device)
         return memory
+
+
+def _joined(blocks: Sequence[Codes]) -> Codes:
+    if len(blocks) == 1:
+        return blocks[0]
+    return Codes(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
+
+
+def _chosen(
+    candidates: Codes,
+    centred: Float[Tensor, "batch d_in"],
+    W_enc: Float[Tensor, "d_sae d_in"],
+    b_enc: Tensor | None,
+    sparsity: TopK,
+    kernels: Kernels,
+) -> Codes:
+    """What `sparsity` chooses among the candidates, by their values in full precision."""
+    entries, _ = sparsity.entries(candidates, d_sae=len(W_enc), kernels=kernels)
+    values = entries.inner(centred, W_enc)
+    if b_enc is not None:
+        values += b_enc[entries.columns]
+    return sparsity.choose(sparsity.revalued(candidates, values))
 
 
 def _in_few_bits(W_enc: Tensor, precision: SelectionPrecision) -> Tensor | Quantised:

@@ -134,9 +134,11 @@ class TopK(Sparsity):
     def values(self, pre_activations: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... k"]:
         return largest_values(pre_activations, self.k).relu()
 
-    def candidates(self, pre_activations: Float[Tensor, "... d_sae"]) -> Codes:
-        """The latents that may be active, by pre-activations in few bits: k + `SPARE` a row."""
-        return Codes(*largest(pre_activations, min(self.k + SPARE, pre_activations.shape[-1])))
+    def candidates(
+        self, pre_activations: Float[Tensor, "... d_sae"], *, spare: int = SPARE
+    ) -> Codes:
+        """The latents that may be active, by pre-activations in few bits: k + `spare` a row."""
+        return Codes(*largest(pre_activations, min(self.k + spare, pre_activations.shape[-1])))
 
     def choose(self, candidates: Codes) -> Codes:
         """The codes by the candidates' pre-activations in full precision."""
@@ -231,9 +233,11 @@ class BatchTopK(TopK):
         shape = (*pre_activations.shape[:-1], codes.values.shape[1])
         return Codes(codes.values.reshape(shape), codes.indices.reshape(shape))
 
-    def candidates(self, pre_activations: Float[Tensor, "rows d_sae"]) -> Codes:
+    def candidates(
+        self, pre_activations: Float[Tensor, "rows d_sae"], *, spare: int = SPARE
+    ) -> Codes:
         return self._largest_of_batch(
-            pre_activations, min(self.k + SPARE, pre_activations.shape[1])
+            pre_activations, min(self.k + spare, pre_activations.shape[1])
         )
 
     def choose(self, candidates: Codes) -> Codes:
