@@ -223,10 +223,11 @@ class SparseAutoencoder(nn.Module):
                 centred,
                 self.W_enc,
                 self.b_enc if self.encoder_bias else None,
-                sparsity,
+                sparsity.here(),
                 precision=self.selection_precision,
                 kernels=self.kernels,
             )
+            codes = sparsity.winners(codes)
             if sparsity.prefixes:  # rows are cut where prefixes end, so their latents must rise
                 indices, order = codes.indices.sort(dim=1)
                 codes = Codes(codes.values.gather(1, order), indices)

@@ -34,7 +34,6 @@ from torch.distributed.tensor import Shard as Rows
 from diffusae.errors import UserError
 from diffusae.sae.across_processes import Shard, average, gathered, total, world_size
 from diffusae.sae.autoencoder import ScaledPass, SparseAutoencoder
-from diffusae.sae.largest import largest
 from diffusae.sae.losses import Dead
 from diffusae.sae.module import SAEModule
 from diffusae.sae.sparse_ops import Entries, Kernels
@@ -60,8 +59,7 @@ def shard_of(rank: int, processes: int, d_sae: int) -> Shard:
 
 
 class ShardedTopK(TopK):
-    """`TopK` or `MatryoshkaTopK` over the latents of all processes. A code that belongs to another
-    process' latents is -inf here.
+    """`TopK` or `MatryoshkaTopK` over the latents of all processes.
 
     Of equal pre-activations, those of the first latents are kept.
 
@@ -82,28 +80,31 @@ class ShardedTopK(TopK):
         assert isinstance(whole, TopK)
         super().__init__(whole.k)
         self.whole, self.shard = whole, shard
+        self._here = TopK(min(whole.k, shard.count))
         self.name = whole.name  # type: ignore[misc]
         self.prefixes = tuple(prefix - shard.first for prefix in whole.prefixes)
 
-    def forward(self, pre_activations: Float[Tensor, "rows d_sae"]) -> Codes:
-        width = min(self.k, self.shard.count)
-        return self.choose(Codes(*largest(pre_activations, width)))
+    def here(self) -> TopK:
+        return self._here
 
-    def choose(self, candidates: Codes) -> Codes:
-        indices, order = candidates.indices.sort(dim=1)
-        values = candidates.values.gather(1, order)
+    def winners(self, codes: Codes) -> Codes:
+        indices, order = codes.indices.sort(dim=1)
+        values = codes.values.gather(1, order)
         every = gathered(values, dim=1)
         # Columns are in the order of latents, so a stable sort puts the first of equal ones first.
         ranked = every.sort(dim=1, descending=True, stable=True).indices
         kept = torch.zeros_like(every, dtype=torch.bool).scatter_(1, ranked[:, : self.k], True)
         mine = kept.unflatten(1, (-1, values.shape[1]))[:, self.shard.first // self.shard.count]
-        return Codes(values.relu().masked_fill(~mine, -torch.inf), indices)
+        return Codes(values * mine, indices)
 
     def entries(
         self, codes: Codes, *, d_sae: int, kernels: Kernels
     ) -> tuple[Entries, Float[Tensor, " n"]]:
-        kept = codes.values > -torch.inf
-        return Entries.where(kept, codes.indices, d_sae=d_sae, kernels=kernels), codes.values[kept]
+        active = codes.values > 0  # rows have few winners here or many
+        return (
+            Entries.where(active, codes.indices, d_sae=d_sae, kernels=kernels),
+            codes.values[active],
+        )
 
     def total(self, part: Tensor) -> Tensor:
         return total(part)

@@ -145,6 +145,14 @@ class TopK(Sparsity):
         values, chosen = torch.topk(candidates.values, self.k, dim=-1, sorted=False)
         return Codes(values.relu(), candidates.indices.gather(-1, chosen))
 
+    def here(self) -> TopK:
+        """What chooses among the latents here, before `winners` does among all."""
+        return self
+
+    def winners(self, codes: Codes) -> Codes:
+        """The codes that are chosen among all latents, of those that are chosen here."""
+        return codes
+
     def entries(
         self, codes: Codes, *, d_sae: int, kernels: Kernels
     ) -> tuple[Entries, Float[Tensor, " n"]]:

@@ -27,6 +27,7 @@ from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.callbacks import LastValidation, MovingAverage
 from diffusae.sae.module import SAEModule
 from diffusae.sae.settings import SaeSettings, TrainerSettings
+from diffusae.sae.sharded import ShardedModule, ShardedTopK, shard_of
 from diffusae.sae.storage import save_config, save_sae
 from diffusae.study.study import Study
 from diffusae.training.cell import kernels_of, recorded, selection_precision, tell_kernels, trained
@@ -134,9 +135,7 @@ def module_of(study: Study, d_in: int) -> SAEModule:
     """The study's autoencoder and how it is trained, not yet initialised."""
     settings, trainer = SaeSettings.of(study.cfg), TrainerSettings.of(study.cfg)
     shard, sparsity, kind = None, study.sparsity(), SAEModule
-    if trainer.shard_latents:  # imported here alone: torch.distributed.tensor takes long
-        from diffusae.sae.sharded import ShardedModule, ShardedTopK, shard_of
-
+    if trainer.shard_latents:
         shard = shard_of(rank_of(trainer.processes), trainer.processes, settings.d_sae)
         sparsity, kind = ShardedTopK(sparsity, shard), ShardedModule
     return kind(
@@ -214,7 +213,7 @@ def save_trained(
         "hookpoint": stream.hookpoint,
         "validation": measured,
     }
-    save = save_config if TrainerSettings.of(study.cfg).shard_latents else save_sae
+    save = save_config if isinstance(module, ShardedModule) else save_sae
     save(study.sae, module.autoencoder, metadata)
 
 
