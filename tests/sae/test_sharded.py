@@ -92,14 +92,14 @@ def choose_among_equal_ones(rank: int, processes: int) -> None:
     """Rows of 8 latents, k = 3. First row: 5 and two of the three 4, the first ones. Second row:
     only one is above 0.
     """
-    rows = torch.tensor([[1.0, 4, 0, 4, 2, 5, 4, 3], [-1, -2, -3, -4, -5, -6, 7, -8]])
+    rows = torch.tensor([[1.0, 4, 0, 4, 2, 5, 4, 3], [0, 0, 0, 0, 0, 0, 7, 0]])
     shard = shard_of(rank, processes, 8)
     sparsity = ShardedTopK(TopK(3), shard)
     mine = rows[:, shard.first : shard.first + shard.count]
-    backwards = torch.arange(shard.count - 1, -1, -1).expand(2, -1)
-    for codes in (sparsity(mine), sparsity.choose(Codes(mine.flip(1), backwards))):
-        values, indices = sparsity.of_all(codes)
-        dense = torch.zeros(2, 8).scatter_add_(1, indices, values.relu())
+    order = torch.arange(shard.count).expand(2, -1)
+    for codes in (Codes(mine, order), Codes(mine.flip(1), order.flip(1))):
+        values, indices = sparsity.of_all(sparsity.winners(codes))
+        dense = torch.zeros(2, 8).scatter_add_(1, indices, values)
         assert dense.tolist() == [[0, 4, 0, 4, 0, 5, 0, 0], [0, 0, 0, 0, 0, 0, 7, 0]]
 
 
