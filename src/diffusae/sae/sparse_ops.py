@@ -236,7 +236,7 @@ def chosen_errors(
     W_enc: Float[Tensor, "d_sae d_in"],
     b_enc: Float[Tensor, " d_sae"],
     W_dec: Float[Tensor, "d_sae d_in"],
-    total: Callable[[Tensor], Tensor],
+    total: Callable[[Tensor], Tensor] = lambda part: part,
 ) -> tuple[Float[Tensor, "rows prefixes d_in"], Float[Tensor, " prefixes"]]:
     """x_hat - x with x_hat = relu(W_enc (x - b) + b_enc) W_dec + b at the chosen entries, and the
     sum over the rows of their squared norms. Both are differentiable in the weights, the sum at
@@ -248,7 +248,8 @@ def chosen_errors(
         entries: the chosen entries of [rows, d_sae].
         parts: the same entries with every row cut into as many parts. Prefix p is reconstructed
             from parts 0 to p.
-        total: adds to sums over the latents what other processes have (`Sparsity.total`).
+        total: adds to a sum over the latents what other processes have (`Sparsity.total`); by
+            default there are none.
     """
     return _ChosenErrors.apply(  # type: ignore[no-any-return]
         centred, b, W_enc, b_enc, W_dec, pre_activations, entries, parts, total
