@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from composing import compose
 from diffusae.miniature.autoencoder import AutoencoderTraining, RandomCrops
 from diffusae.miniature.fit import falling_rate, fit
 from diffusae.miniature.pool import build_pool
+from diffusae.miniature.settings import TrainingSettings
 from diffusae.miniature.train import MiniatureTraining
 
 
@@ -70,21 +72,20 @@ def test_a_pool_is_drawn_once_and_holds_exact_labels(tmp_path):
         np.testing.assert_array_equal(nouns > 0, colours > 0)
 
 
+def short(directory, *, scenes=8, steps=1, **values):
+    """A training of few steps."""
+    parts = dict.fromkeys(("autoencoder_steps", "annotator_steps", "denoiser_steps"), steps)
+    own = {"scenes": scenes, "batch_size": 4, "accelerator": "cpu", "workers": 1}
+    training = compose("miniature").training
+    return MiniatureTraining(directory, TrainingSettings(**{**training, **parts, **own, **values}))
+
+
 def test_every_part_trains_and_the_folder_runs_in_plain_diffusers(tmp_path):
     from diffusers import StableDiffusionPipeline
 
     from diffusae.miniature.annotator import MiniatureAnnotator
 
-    lengths: Any = {
-        "autoencoder_steps": 2,
-        "annotator_steps": 2,
-        "denoiser_steps": 2,
-        "batch_size": 4,
-    }
-    training = MiniatureTraining(
-        tmp_path / "training", scenes=16, accelerator="cpu", workers=1, **lengths
-    )
-    training.assemble(tmp_path / "folder")
+    short(tmp_path / "training", scenes=16, steps=2).assemble(tmp_path / "folder")
     pipe: Any = StableDiffusionPipeline.from_pretrained(tmp_path / "folder")
     pipe.set_progress_bar_config(disable=True)
     picture = pipe("a red fish", num_inference_steps=2, output_type="np").images
@@ -96,15 +97,9 @@ def test_every_part_trains_and_the_folder_runs_in_plain_diffusers(tmp_path):
 def test_training_continues_from_a_folder_and_leaves_parts_of_0_steps_unchanged(tmp_path):
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
-    def training(directory, **values):
-        parts = dict.fromkeys(("autoencoder_steps", "annotator_steps", "denoiser_steps"), 1)
-        return MiniatureTraining(
-            directory, scenes=8, batch_size=4, accelerator="cpu", workers=1, **{**parts, **values}
-        )
-
-    training(tmp_path / "first").assemble(tmp_path / "folder")
+    short(tmp_path / "first").assemble(tmp_path / "folder")
     kept_parts = {"autoencoder_steps": 0, "annotator_steps": 0}
-    further = training(tmp_path / "second", start_from=tmp_path / "folder", **kept_parts)
+    further = short(tmp_path / "second", start_from=str(tmp_path / "folder"), **kept_parts)
     further.assemble(tmp_path / "further")
     kept, moved = (
         [

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from diffusae.errors import UserError, unknown
-from diffusae.sae.settings import ACCELERATORS
+from diffusae.sae.settings import ACCELERATORS, SaeSettings, TrainerSettings
 
 if TYPE_CHECKING:
     from pytorch_lightning.plugins.environments import ClusterEnvironment
@@ -106,11 +106,11 @@ def process_faults(
         )
 
 
-def shard_faults(sae: Any, trainer: Any) -> Iterator[str]:
+def shard_faults(sae: SaeSettings, trainer: TrainerSettings) -> Iterator[str]:
     """The faults of a training whose latents are dealt over processes
-    (`trainer.shard_latents=true`), of its groups `sae` and `trainer`.
+    (`trainer.shard_latents=true`).
     """
-    asked, processes = "trainer.shard_latents=true", trainer.devices * trainer.num_nodes
+    asked, processes = "trainer.shard_latents=true", trainer.processes
     if processes == 1:
         yield (
             f"{asked} deals latents over processes, and there is one; set trainer.devices, or"
