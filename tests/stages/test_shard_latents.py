@@ -129,6 +129,8 @@ def test_the_weights_are_whole_tensors_in_files_that_an_index_names(two):
     assert index["metadata"]["total_size"] == 4 * (2 * 64 * 32 + 64 + 3 * 32)
 
 
+# that another number of processes reads the parts is tested in tests/sae/test_sharded.py, faster
+@pytest.mark.slow
 def test_four_processes_go_on_where_two_were_stopped(outputs, two):
     with pytest.raises(mp.ProcessRaisedException, match=f"exit code {128 + signal.SIGTERM}"):
         train(outputs, "stopped", stop_after=3)
