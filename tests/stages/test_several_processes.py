@@ -18,9 +18,9 @@ from command import Started, diffusae
 from composing import compose
 from diffusae.errors import UserError
 from diffusae.runs.metric_log import read_metrics
-from diffusae.runs.record import read_record
+from diffusae.runs.record import read_record, run_record
 from diffusae.study.study import Study
-from stages.vector_collection import place_vectors
+from small_collections import stream_of, write_random
 
 CELL = "mid-t1.00-cond-batchtopk-k4"
 COMMAND = [
@@ -31,9 +31,12 @@ COMMAND = [
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where `vector_collection` lies."""
+    """A collection of 20 training pictures of 10 vectors: batches of 64 end with one of 8."""
     root = tmp_path_factory.mktemp("several")
-    place_vectors(root / "activations")
+    stream, groups = stream_of((2, 5), 32, t=1.0), [("train", 12), ("train", 8), ("validation", 3)]
+    activations = root / "activations"
+    with run_record(activations, stage="collect", config={}, determines={}, parents={}, seed=0):
+        write_random(activations, [stream], groups)
     return root
 
 

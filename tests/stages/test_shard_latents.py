@@ -21,11 +21,12 @@ from diffusae.errors import UserError
 from diffusae.files import sha256_of
 from diffusae.runs.checkpoint import Checkpoints
 from diffusae.runs.metric_log import read_metrics
+from diffusae.runs.record import run_record
 from diffusae.runs.stop_together import StopTogether
 from diffusae.sae.storage import INDEX_NAME, load_sae
 from diffusae.stages.train import train as train_stage
 from diffusae.study.study import Study
-from stages.vector_collection import place_vectors
+from small_collections import stream_of, write_random
 
 CELL = "mid-t1.00-cond-k4"
 COMMAND = [
@@ -40,7 +41,10 @@ SHARDED = "trainer.shard_latents=true"
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("shards")
-    place_vectors(root / "activations")
+    stream, groups = stream_of((2, 5), 32, t=1.0), [("train", 12), ("train", 8), ("validation", 3)]
+    activations = root / "activations"
+    with run_record(activations, stage="collect", config={}, determines={}, parents={}, seed=0):
+        write_random(activations, [stream], groups)
     return root
 
 
@@ -186,4 +190,6 @@ def test_what_shards_cannot_do_is_told_with_all_other_faults():
         assert told in message
     with pytest.raises(UserError, match="deals latents over processes, and there is one"):
         Study(compose("train", overrides=["debug=tiny", SHARDED])).check()
+    with pytest.raises(UserError, match=r"is for `diffusae train`, not train_online"):
+        Study(compose("train_online", overrides=["debug=tiny", SHARDED])).check()
     Study(compose("label", overrides=["debug=tiny", SHARDED])).check()  # it trains nothing

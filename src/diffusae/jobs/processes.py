@@ -91,14 +91,20 @@ def process_faults(
 
     shares = 1 if shard_latents else devices * num_nodes
     try:
-        check_sizes(batch_size=batch_size, buffer_vectors=buffer_vectors, world_size=shares)
+        if stage != "train_online":  # whose processes share no batch
+            check_sizes(batch_size=batch_size, buffer_vectors=buffer_vectors, world_size=shares)
     except UserError as error:
         yield f"trainer.devices={devices}, trainer.num_nodes={num_nodes}: {error}"
-    if stage in ("train_grid", "train_online"):
-        remedy = "use `diffusae train -m`" if stage == "train_grid" else "set trainer.devices=1"
-        yield f"{stage} trains in one process, and trainer.devices={devices}; {remedy}"
-    elif started_outside() and stage != "train":
-        yield f"only `diffusae train` may be started once a device, not {stage}; start it once"
+    if stage == "train_grid":
+        yield (
+            f"train_grid trains in one process, and trainer.devices={devices}; use `diffusae train"
+            " -m`"
+        )
+    elif started_outside() and stage not in ("train", "train_online"):
+        yield (
+            "only `diffusae train` and `diffusae train_online` may be started once a device, not"
+            f" {stage}; start it once"
+        )
     elif num_nodes > 1 and not started_outside():
         yield (
             f"trainer.num_nodes={num_nodes} needs a process a device that torchrun or Slurm starts;"
@@ -106,11 +112,13 @@ def process_faults(
         )
 
 
-def shard_faults(sae: SaeSettings, trainer: TrainerSettings) -> Iterator[str]:
+def shard_faults(stage: str, sae: SaeSettings, trainer: TrainerSettings) -> Iterator[str]:
     """The faults of a training whose latents are dealt over processes
     (`trainer.shard_latents=true`).
     """
     asked, processes = "trainer.shard_latents=true", trainer.processes
+    if stage != "train":
+        yield f"{asked} is for `diffusae train`, not {stage}; set trainer.shard_latents=false"
     if processes == 1:
         yield (
             f"{asked} deals latents over processes, and there is one; set trainer.devices, or"

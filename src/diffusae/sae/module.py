@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from diffusae.errors import UserError, together
-from diffusae.sae.across_processes import anywhere, average, world_size
+from diffusae.sae.across_processes import average, world_size
 from diffusae.sae.autoencoder import ScaledPass, SparseAutoencoder
 from diffusae.sae.losses import (
     AuxK,
@@ -301,12 +301,15 @@ class SAEModule(WholeStep):
         """Raise `UserError` where the last step left weights that are not finite: no loss comes
         after it that would show this.
         """
-        finite = [weight.isfinite().all() for weight in self.autoencoder.parameters()]
-        if anywhere(~torch.stack(finite).all()):
+        if self._weights_are_broken():
             raise UserError(
                 f"the weights are not finite after step {self.global_step}; "
                 f"lower the learning rate (now {self.lr:g})"
             )
+
+    def _weights_are_broken(self) -> bool:
+        finite = [weight.isfinite().all() for weight in self.autoencoder.parameters()]
+        return not bool(torch.stack(finite).all())
 
     def dead_warning(self) -> str | None:
         """A remedy where most latents are dead in the validation set, or, without one, by their

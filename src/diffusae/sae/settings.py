@@ -76,7 +76,9 @@ class TrainerSettings(Settings, part="trainer"):
     log_every: Steps
     accelerator: Accelerator
     devices: Annotated[int, Within(1, 10**4)]
-    """Processes of one machine that train together."""
+    """Processes of one machine. They share every batch, or divide the streams (`train_online`) or the
+    latents (`shard_latents`).
+    """
     num_nodes: Annotated[int, Within(1, 10**4)]
     """Machines."""
     kernels: Literal["auto", KernelsName]
@@ -85,7 +87,7 @@ class TrainerSettings(Settings, part="trainer"):
 
     @property
     def processes(self) -> int:
-        """How many processes train together."""
+        """All processes of a training."""
         return self.devices * self.num_nodes
 
 

@@ -32,7 +32,7 @@ from torch.distributed.tensor import DTensor, Placement, Replicate
 from torch.distributed.tensor import Shard as Rows
 
 from diffusae.errors import UserError
-from diffusae.sae.across_processes import Shard, average, gathered, total, world_size
+from diffusae.sae.across_processes import Shard, anywhere, average, gathered, total, world_size
 from diffusae.sae.autoencoder import ScaledPass, SparseAutoencoder
 from diffusae.sae.losses import Dead
 from diffusae.sae.module import SAEModule
@@ -159,6 +159,9 @@ class ShardedModule(SAEModule):
         norm = torch.nn.utils.get_total_norm(gradients)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         torch.nn.utils.clip_grads_with_norm_(weights.values(), most, norm)
+
+    def _weights_are_broken(self) -> bool:
+        return anywhere(torch.tensor(super()._weights_are_broken(), device=self.device))
 
     def _to_revive(self, revive: bool | None) -> Dead | None:
         ages, latents = self.vectors_since_fired.sort(descending=True, stable=True)

@@ -151,7 +151,7 @@ def _training_faults(study: Study, sound: Sound) -> Iterator[str]:
         )
     shards = ("trainer.shard_latents", "trainer.devices", "trainer.num_nodes", "trainer.kernels")
     if stage in TRAINING and sound(*shards, "sae.d_sae", "sae.sparsity", "sae.ema"):
-        yield from shard_faults(sae, trainer) if trainer.shard_latents else ()
+        yield from shard_faults(stage, sae, trainer) if trainer.shard_latents else ()
 
 
 def _storage_faults(cfg: DictConfig) -> Iterator[str]:
