@@ -76,8 +76,8 @@ class TrainerSettings(Settings, part="trainer"):
     log_every: Steps
     accelerator: Accelerator
     devices: Annotated[int, Within(1, 10**4)]
-    """Processes of one machine. They share every batch, or divide the streams (`train_online`) or the
-    latents (`shard_latents`).
+    """Processes of one machine. They share every batch, or divide the streams (`train_online`) or
+    the latents (`shard_latents`).
     """
     num_nodes: Annotated[int, Within(1, 10**4)]
     """Machines."""
