@@ -279,7 +279,10 @@ def test_a_collection_that_is_written_behind_its_generation(
                 ends.append(time.perf_counter() - start)
 
             start = time.perf_counter()
-            behind(made(), lambda batches: _write(writer, begun, batches, lambda _count: None))
+            behind(
+                made(),
+                lambda batches: _write(writer, begun, "updates", batches, advance=lambda _: None),
+            )
             return ends[0]
 
         works: dict[str, Callable[[], float | None]] = {

@@ -2,12 +2,14 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from diffusae.errors import UserError
+from diffusae.files import sha256_of
 from diffusae.sae import storage
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
-from diffusae.sae.storage import load_sae, save_sae
+from diffusae.sae.storage import INDEX_NAME, load_sae, save_config, save_sae, weight_files
 
 METADATA = {"cell": {"block": "mid", "t": 0.5}}
 
@@ -34,6 +36,71 @@ def test_a_loaded_autoencoder_is_bit_equal(saved):
         assert torch.equal(loaded.state_dict()[name], tensor)
     x = torch.randn(5, 6)
     assert torch.equal(loaded(x), sae(x))
+
+
+@pytest.fixture
+def indexed(saved):
+    """The same weights in two files and an index."""
+    directory, sae = saved
+    tensors = load_file(directory / "sae.safetensors")
+    (directory / "sae.safetensors").unlink()
+    files = {f"sae-0000{n}-of-00002.safetensors": names
+             for n, names in ((1, tensors.keys() - {"W_dec"}), (2, {"W_dec"}))}  # fmt: skip
+    for file, names in files.items():
+        save_file({name: tensors[name] for name in names}, directory / file)
+    index = {
+        "metadata": {
+            "total_size": sum(tensor.nbytes for tensor in tensors.values()),
+            "sha256": {file: sha256_of(directory / file) for file in files},
+        },
+        "weight_map": {name: file for file, names in files.items() for name in names},
+    }
+    (directory / INDEX_NAME).write_text(json.dumps(index))
+    save_config(directory, sae, METADATA)
+    return directory, sae, index
+
+
+def test_weights_in_several_files_are_read_by_their_index(indexed):
+    directory, sae, index = indexed
+    loaded, metadata = load_sae(directory)
+    assert metadata == METADATA
+    for name, tensor in sae.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+    assert weight_files(directory) == [*sorted(index["metadata"]["sha256"]), INDEX_NAME]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_flipped_bit_in_one_of_several_files_is_found(indexed, number):
+    path = indexed[0] / f"sae-0000{number}-of-00002.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{path.name} is damaged: SHA-256"):
+        load_sae(indexed[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"sha256": {"../sae-00001-of-00002.safetensors": ""}}, "no file of weights beside it"),
+        ({"sha256": {}}, "W_dec of sae.safetensors"),
+        ({"sha256": 3}, "sha256"),
+    ],
+)
+def test_an_index_of_other_files_is_refused(indexed, change, told):
+    directory, sae, index = indexed
+    index["metadata"] |= change
+    (directory / INDEX_NAME).write_text(json.dumps(index))
+    save_config(directory, sae, METADATA)
+    with pytest.raises(UserError, match=told):
+        load_sae(directory)
+
+
+def test_saving_again_replaces_an_index(indexed):
+    directory, sae, _ = indexed
+    save_sae(directory, sae, METADATA)
+    assert weight_files(directory) == ["sae.safetensors"]
+    assert torch.equal(load_sae(directory)[0].W_dec, sae.W_dec)
 
 
 def test_saving_leaves_two_files_and_no_temporary_ones(saved):

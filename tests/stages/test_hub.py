@@ -9,17 +9,22 @@ from functools import cache
 import pytest
 import torch
 from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 
 from composing import compose
 from diffusae.errors import UserError
+from diffusae.files import sha256_of
 from diffusae.hub.repository import HubUnreachable
 from diffusae.runs.record import parent_signature, read_record
-from diffusae.sae.storage import load_sae
+from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.sparsity import TopK
+from diffusae.sae.storage import INDEX_NAME, load_sae, save_config
 from diffusae.stages.export_cell import export_cell
 from diffusae.stages.pull import pull
 from diffusae.stages.push import push
 from diffusae.study.study import Study
 from local_hub import TOKEN, local_hub
+from stages.evaluated_interventions import record_again
 from stages.trained_cell import X, place_trained
 
 CELL = "mid-t0.50-cond-k4"
@@ -84,6 +89,30 @@ def test_what_is_pushed_comes_back_byte_for_byte(hub, trained, tmp_path):
         assert (directory / name).read_bytes() == (trained.sae / name).read_bytes()
     assert torch.equal(load_sae(directory)[0](X), load_sae(trained.sae)[0](X))
     assert not list(directory.parent.glob("*.partial")) and not list(directory.glob("*.partial"))
+
+
+def test_weights_in_several_files_are_pushed_and_pulled_with_their_index(hub, trained, tmp_path):
+    directory = trained.sae
+    weights = load_file(directory / "sae.safetensors")
+    (directory / "sae.safetensors").unlink()
+    file = "sae-00001-of-00001.safetensors"
+    save_file(weights, directory / file)
+    metadata = {"total_size": 1, "sha256": {file: sha256_of(directory / file)}}
+    index = {"metadata": metadata, "weight_map": dict.fromkeys(weights, file)}
+    (directory / INDEX_NAME).write_text(json.dumps(index))
+    sae = SparseAutoencoder(8, 32, TopK(4))
+    metadata = {"cell": trained.cell.coordinates(), "hookpoint": "mid_block.attentions.0"}
+    save_config(directory, sae, metadata | {"validation": {"val/fvu": 0.25}})
+    record_again(directory)
+    pushed(tmp_path)
+    assert {name.rpartition("/")[2] for name in hub.repos[REPO]} == {
+        ".gitattributes", "README.md", "cfg.json", file, INDEX_NAME
+    }  # fmt: skip
+    _, pulled_to = pulled(tmp_path / "elsewhere")
+    assert torch.equal(load_sae(pulled_to)[0](X), load_sae(directory)[0](X))
+    del hub.repos[REPO][f"{CELL}/{file}"]
+    with pytest.raises(UserError, match=f"{file} is missing"):
+        pulled(tmp_path / "without")
 
 
 def test_a_pulled_autoencoder_stands_where_a_trained_one_would(hub, trained, tmp_path):

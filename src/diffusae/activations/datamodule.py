@@ -119,7 +119,9 @@ class ActivationDataModule(pl.LightningDataModule):
         """The shuffled training batches. Always the same object, which keeps its place in the
         epoch."""
         if self.trainer is not None:
-            self._train.share(self.trainer.global_rank, self.trainer.world_size)
+            # None: one process. Processes may also have the whole batch, as the strategy says.
+            shares = self.trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
+            self._train.share(shares["rank"], shares["num_replicas"])
             self.place_buffers(self.trainer.strategy.root_device)
         return self._train
 

@@ -12,11 +12,13 @@ from diffusae.errors import UserError, together, unknown
 from diffusae.files import sha256_of
 
 WEIGHTS, CONFIG, CARD = "sae.safetensors", "cfg.json", "README.md"
-NEEDED = (WEIGHTS, CONFIG)
-ALLOWED = (WEIGHTS, CONFIG, CARD)
-"""The files of one autoencoder. No others are fetched."""
+INDEX = "sae.safetensors.index.json"
+"""In the place of `WEIGHTS` where these are in several files."""
+ALLOWED = (WEIGHTS, INDEX, CONFIG, CARD)
+"""The files of one autoencoder, beside those that its index names. No others are fetched."""
+_INDEXED = re.compile(r"sae-\d{5}-of-\d{5}\.safetensors")
 
-MOST_BYTES = {CONFIG: 16 << 20, CARD: 16 << 20}
+MOST_BYTES = {INDEX: 16 << 20, CONFIG: 16 << 20, CARD: 16 << 20}
 """Limits of the files that are read into memory."""
 
 _PART = re.compile(r"[^\\/:\x00-\x1f]+")
@@ -90,13 +92,15 @@ def autoencoder_files(files: Iterable[RemoteFile], folder: str, *, where: str) -
     """
     inside = {_name(file.path): file for file in files if _parent(file.path) == folder}
     place = f"{where}, folder {folder or '.'}"
-    missing = [name for name in NEEDED if name not in inside]
+    weights = INDEX if INDEX in inside else WEIGHTS
+    missing = [name for name in (weights, CONFIG) if name not in inside]
     if missing:
         raise UserError(
             f"{place} lacks {', '.join(missing)}; it is no SAE in diffusae's own format (download "
             "an SAE of another library, then run `diffusae import source=DIR`)"
         )
-    foreign = sorted(inside.keys() - set(ALLOWED) - set(_OF_GIT))
+    indexed = sorted(filter(_INDEXED.fullmatch, inside)) if weights == INDEX else []
+    foreign = sorted(inside.keys() - set(ALLOWED) - set(indexed) - set(_OF_GIT))
     if foreign:
         raise UserError(
             f"{place} holds {', '.join(foreign)} beside an SAE; only {', '.join(ALLOWED)} are "
@@ -108,7 +112,7 @@ def autoencoder_files(files: Iterable[RemoteFile], folder: str, *, where: str) -
         for name, most in MOST_BYTES.items()
         if name in inside and inside[name].size > most
     )
-    return [inside[name] for name in ALLOWED if name in inside]
+    return [inside[name] for name in (*indexed, *ALLOWED) if name in inside]
 
 
 def _stays_below(folder: str) -> bool:

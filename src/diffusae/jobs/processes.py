@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from diffusae.errors import UserError, unknown
-from diffusae.sae.settings import ACCELERATORS
+from diffusae.sae.settings import ACCELERATORS, SaeSettings, TrainerSettings
 
 if TYPE_CHECKING:
     from pytorch_lightning.plugins.environments import ClusterEnvironment
@@ -45,11 +45,16 @@ def started_outside() -> bool:
 
 def leads(processes: int) -> bool:
     """Whether this process is the one that writes."""
+    return rank_of(processes) == 0
+
+
+def rank_of(processes: int) -> int:
+    """The rank of this process, before Lightning starts others."""
     if processes == 1 or not started_outside():
-        return True
+        return 0
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-    return rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    return int(rank_zero_only.rank)  # type: ignore[attr-defined]
 
 
 def environment_of(processes: int) -> list[ClusterEnvironment]:
@@ -71,18 +76,23 @@ def environment_of(processes: int) -> list[ClusterEnvironment]:
 
 
 def process_faults(
-    stage: str, *, devices: int, num_nodes: int, batch_size: int, buffer_vectors: int
+    stage: str,
+    *,
+    devices: int,
+    num_nodes: int,
+    batch_size: int,
+    buffer_vectors: int,
+    shard_latents: bool = False,
 ) -> Iterator[str]:
     """The faults of `devices` processes on each of `num_nodes` machines in a stage."""
     if devices * num_nodes == 1:
         return
     from diffusae.activations.epoch_size import check_sizes
 
+    shares = 1 if shard_latents else devices * num_nodes
     try:
         if stage != "train_online":  # whose processes share no batch
-            check_sizes(
-                batch_size=batch_size, buffer_vectors=buffer_vectors, world_size=devices * num_nodes
-            )
+            check_sizes(batch_size=batch_size, buffer_vectors=buffer_vectors, world_size=shares)
     except UserError as error:
         yield f"trainer.devices={devices}, trainer.num_nodes={num_nodes}: {error}"
     if stage == "train_grid":
@@ -100,6 +110,37 @@ def process_faults(
             f"trainer.num_nodes={num_nodes} needs a process a device that torchrun or Slurm starts;"
             " use these, or trainer.num_nodes=1"
         )
+
+
+def shard_faults(stage: str, sae: SaeSettings, trainer: TrainerSettings) -> Iterator[str]:
+    """The faults of a training whose latents are dealt over processes
+    (`trainer.shard_latents=true`).
+    """
+    asked, processes = "trainer.shard_latents=true", trainer.processes
+    if stage != "train":
+        yield f"{asked} is for `diffusae train`, not {stage}; set trainer.shard_latents=false"
+    if processes == 1:
+        yield (
+            f"{asked} deals latents over processes, and there is one; set trainer.devices, or"
+            " trainer.shard_latents=false"
+        )
+    elif not started_outside():
+        yield (
+            f"{asked} needs a process a device that torchrun or Slurm starts; use these, or"
+            " trainer.shard_latents=false"
+        )
+    if sae.d_sae % processes:
+        yield (
+            f"{asked}: d_sae={sae.d_sae} latents cannot be dealt evenly over {processes}"
+            " processes; set sae.d_sae to a multiple, or another trainer.devices"
+        )
+    kind = str(sae.sparsity.get("_target_")).rpartition(".")[2]
+    if kind not in ("TopK", "MatryoshkaTopK"):
+        yield f"{asked} works with sae=topk and sae=matryoshka, not with {kind}; set one of these"
+    if sae.ema is not None:
+        yield f"{asked} keeps no moving average, and sae.ema={sae.ema}; set sae.ema=null"
+    if trainer.kernels == "dense":
+        yield f"{asked} has no dense products, and trainer.kernels=dense; set trainer.kernels=auto"
 
 
 def device_fault(
@@ -133,10 +174,16 @@ def device_fault(
     return None
 
 
-def strategy_of(processes: int) -> Strategy | str:
-    """Lightning's strategy: distributed data parallel where there are several processes."""
-    from pytorch_lightning.strategies import DDPStrategy
-
+def strategy_of(processes: int, *, shard_latents: bool = False) -> Strategy | str:
+    """Lightning's strategy: distributed data parallel where there are several processes, unless
+    they have different latents.
+    """
     if processes == 1:
         return "auto"
+    if shard_latents:
+        from diffusae.jobs.latent_shards import LatentShards
+
+        return LatentShards()
+    from pytorch_lightning.strategies import DDPStrategy
+
     return DDPStrategy() if started_outside() else DDPStrategy(start_method="spawn")

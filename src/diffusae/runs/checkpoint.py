@@ -34,6 +34,11 @@ class Checkpoint:
     path: Path
     step: int
 
+    @property
+    def of_shards(self) -> bool:
+        """Whether there are parts beside it (`diffusae.jobs.latent_shards`)."""
+        return self.path.with_suffix("").is_dir()
+
 
 class InPlace(TorchCheckpointIO):
     """Writes a checkpoint directly to its path. Lightning would first write it to the machine's
@@ -103,10 +108,18 @@ class _Beginning:
 
 @dataclass(frozen=True, kw_only=True)
 class _Note:
-    """The file beside a checkpoint: the checkpoint's SHA-256, and the metric logs up to it."""
+    """The file beside a checkpoint: the SHA-256 of it and of its parts, and the metric logs up to
+    it.
+    """
 
     sha256: str
     logs: dict[str, _Beginning] = field(default_factory=dict)
+    parts: dict[str, str] = field(default_factory=dict)
+
+
+def _parts(path: Path) -> dict[str, str]:
+    """The SHA-256 of the parts that processes have written beside a checkpoint."""
+    return {part.name: sha256_of(part) for part in sorted(path.with_suffix("").glob("*"))}
 
 
 def _whole(path: Path, note: Path, logs: Mapping[str, Path]) -> int:
@@ -128,6 +141,8 @@ def _whole(path: Path, note: Path, logs: Mapping[str, Path]) -> int:
     with reading(path, remedy=remedy):
         if (digest := sha256_of(path)) != expected.sha256:
             raise UserError(f"SHA-256 is {digest}, expected {expected.sha256}")
+        if _parts(path) != expected.parts:
+            raise UserError(f"parts in {path.with_suffix('')} are missing or have changed")
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         step = int(path.stem.partition("-")[2])
         if not state.keys() >= _PARTS or state["global_step"] != step:
@@ -170,7 +185,8 @@ class Checkpoints(AfterStep):
         if _is_last(trainer) or path.with_suffix(".json").exists():
             return
         parameters = trainer.lightning_module.parameters()
-        if not all(torch.isfinite(weights).all() for weights in parameters):
+        finite = all(bool(torch.isfinite(weights).all()) for weights in parameters)
+        if not trainer.strategy.reduce_boolean_decision(finite):
             step = trainer.global_step
             logger.warning("the weights are not finite after step %d: no checkpoint", step)
             return
@@ -180,11 +196,12 @@ class Checkpoints(AfterStep):
         with atomic_path(path) as temporary:
             trainer.save_checkpoint(temporary)
         logs = {name: _Beginning.of(log) for name, log in self.metric_logs.items()}
-        note = _Note(sha256=sha256_of(path), logs=logs)
+        note = _Note(sha256=sha256_of(path), logs=logs, parts=_parts(path))
         atomic_write_json(path.with_suffix(".json"), asdict(note))
         for old in sorted(self.directory.glob("step-*.json"))[:-KEPT]:
             old.unlink()
             old.with_suffix(".ckpt").unlink(missing_ok=True)
+            shutil.rmtree(old.with_suffix(""), ignore_errors=True)
 
     def newest(self) -> Checkpoint | None:
         """The newest whole checkpoint, or None. Damaged ones are logged and skipped."""

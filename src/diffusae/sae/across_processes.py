@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+
+class Shard(NamedTuple):
+    """The latents that an autoencoder holds: `count` of all `of`, from the latent `first` on."""
+
+    first: int
+    count: int
+    of: int
 
 
 def world_size() -> int:
@@ -37,6 +46,31 @@ def average(tensors: Iterable[Tensor]) -> None:
         for tensor in tensors:
             tensor /= world_size()
             dist.all_reduce(tensor)
+
+
+def total(part: Tensor) -> Tensor:
+    """The sum of a tensor over the processes, put in its place."""
+    if world_size() > 1:
+        dist.all_reduce(part)
+    return part
+
+
+def greatest(part: Tensor) -> Tensor:
+    """The largest values over the processes, put in the tensor's place."""
+    if world_size() > 1:
+        dist.all_reduce(part, op=dist.ReduceOp.MAX)
+    return part
+
+
+def gathered(part: Tensor, *, dim: int) -> Tensor:
+    """The tensors of all processes, in the order of ranks; all have the same shape."""
+    if world_size() == 1:
+        return part
+    every = [
+        torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(world_size())
+    ]
+    dist.all_gather(every, part.contiguous())
+    return torch.cat(every, dim=dim)
 
 
 def largest_of_all(

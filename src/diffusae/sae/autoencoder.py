@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from diffusae.errors import UserError, unknown
+from diffusae.sae.across_processes import Shard
 from diffusae.sae.dense_ops import dense_errors, only, pre_activations
 from diffusae.sae.kernels import kernels_by_name
 from diffusae.sae.search import BLOCK, Search
@@ -85,6 +86,8 @@ class SparseAutoencoder(nn.Module):
         decoder_norm: "unit": training brings rows of W_dec back to unit norm; "free": it leaves
             them as they are.
         encoder_norm: of W_enc's rows at the beginning.
+        shard: which of the d_sae latents are held here, as `self.d_sae`; None: all. The others are
+            in other processes (`diffusae.sae.sharded`), and only training is possible.
         seed: of the random directions that the decoder begins with.
 
     Raises:
@@ -108,6 +111,7 @@ class SparseAutoencoder(nn.Module):
         initial_bias: InitialBias = "geometric_median",
         decoder_norm: DecoderNorm = "unit",
         encoder_norm: float = 1.0,
+        shard: Shard | None = None,
         seed: int = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
@@ -129,7 +133,8 @@ class SparseAutoencoder(nn.Module):
         ):
             if chosen not in get_args(known):
                 raise unknown(what, chosen, get_args(known))
-        self.d_in, self.d_sae, self.input_scaling = d_in, d_sae, input_scaling
+        self.shard = shard or Shard(0, d_sae, d_sae)
+        self.d_in, self.d_sae, self.input_scaling = d_in, self.shard.count, input_scaling
         self.encoder_bias = encoder_bias
         self.selection_precision: SelectionPrecision = selection_precision
         self.initial_bias, self.decoder_norm = initial_bias, decoder_norm
@@ -137,12 +142,13 @@ class SparseAutoencoder(nn.Module):
         self.sparsity = sparsity.to(device=device, dtype=dtype)
         # Drawn on the CPU, so that a seed means the same directions on every device.
         drawn = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-        directions = F.normalize(drawn, dim=1).to(device)
+        first, count, _ = self.shard
+        directions = F.normalize(drawn[first : first + count], dim=1).to(device)
         self.W_enc = nn.Parameter(encoder_norm * directions)
         self.W_dec = nn.Parameter(directions)
         self.b = nn.Parameter(torch.zeros(d_in, device=device, dtype=dtype))
         self.b_enc = nn.Parameter(
-            torch.zeros(d_sae, device=device, dtype=dtype), requires_grad=encoder_bias
+            torch.zeros(count, device=device, dtype=dtype), requires_grad=encoder_bias
         )
         self._search = Search()
         self.register_buffer("input_shift", torch.zeros(d_in, device=device, dtype=dtype))
@@ -221,10 +227,11 @@ class SparseAutoencoder(nn.Module):
                 centred,
                 self.W_enc,
                 self.b_enc if self.encoder_bias else None,
-                sparsity,
+                sparsity.here(),
                 precision=self.selection_precision,
                 kernels=self.kernels,
             )
+            codes = sparsity.winners(codes)
             if sparsity.prefixes:  # rows are cut where prefixes end, so their latents must rise
                 indices, order = codes.indices.sort(dim=1)
                 codes = Codes(codes.values.gather(1, order), indices)
@@ -243,6 +250,7 @@ class SparseAutoencoder(nn.Module):
             W_enc=self.W_enc,
             b_enc=self.b_enc,
             W_dec=self.W_dec,
+            total=sparsity.total,
         )
         return ScaledPass(centred, errors, squared, codes, fired[:-1])
 

@@ -29,8 +29,13 @@ def fitting(
     precision: SelectionPrecision,
     sparsity: Sparsity,
     d_sae: int,
+    shards: bool = False,
 ) -> tuple[KernelsName, str]:
-    """What `trainer.kernels` means for a training, and the reason, for a message."""
+    """What `trainer.kernels` means for a training, and the reason, for a message.
+
+    Args:
+        shards: whether latents are dealt over processes.
+    """
     if name != "auto":
         return name, "as trainer.kernels says"
     if device_type != "cuda":
@@ -40,9 +45,11 @@ def fitting(
     k = getattr(sparsity, "k", None)
     if k is None or not sparsity.by_row:
         return "dense", f"the sparsity {sparsity.name} has no fixed number of latents a row"
-    if d_sae <= DENSE_UP_TO * k:
+    if d_sae <= DENSE_UP_TO * k and not shards:
         return "dense", f"d_sae={d_sae} is at most {DENSE_UP_TO} times k={k}"
     chosen = "torch" if find_spec("triton") is None else "triton"
+    if shards:
+        return chosen, "latents are dealt over processes"
     return chosen, f"d_sae={d_sae} is above {DENSE_UP_TO} times k={k}"
 
 

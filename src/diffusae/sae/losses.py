@@ -114,7 +114,7 @@ def auxk(
     if are_dead is not None:
         active *= are_dead
     low_active = active.to(dtype)
-    left = product(low_active, decoder).add_(errors)
+    left = autoencoder.sparsity.total(product(low_active, decoder)).add_(errors)
     loss = normalised(torch.linalg.vector_norm(left, dim=1).square().sum(), len(left), variance)
     if are_dead is not None:
         loss = loss * are_dead.any()

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
+from diffusae.sae.across_processes import Shard, greatest, total
 from diffusae.sae.sparsity import Codes
 
 DENSE = 0.1
@@ -149,14 +150,20 @@ class FiringHistogram(FiringFrequency):
 
 
 @torch.no_grad()
-def decoder_similarity(directions: Float[Tensor, "d_sae d_in"]) -> dict[str, Tensor]:
+def decoder_similarity(
+    directions: Float[Tensor, "n d_in"], shard: Shard | None = None
+) -> dict[str, Tensor]:
     """How close latents come to one another: `decoder_similarity`, the mean over latents of the
     highest cosine with another one's direction, and `decoder_duplicates`, the share for which it
     exceeds `DUPLICATE`. Range [-1, 1] and [0, 1], lower is better.
 
     Of more than 1,024 latents, so many at equal distances are compared with all.
+
+    Args:
+        shard: which latents `directions` are of, where other processes have the others, and call
+            this as well. None: there are no others.
     """
-    d_sae = len(directions)
+    first, _, d_sae = shard or Shard(0, len(directions), len(directions))
     if d_sae < 2:
         return {
             "decoder_similarity": directions.new_zeros(()),
@@ -164,9 +171,18 @@ def decoder_similarity(directions: Float[Tensor, "d_sae d_in"]) -> dict[str, Ten
         }
     sampled = torch.arange(0, d_sae, -(-d_sae // _SAMPLED_LATENTS), device=directions.device)
     unit = F.normalize(directions, dim=1)
-    cosines = unit[sampled] @ unit.T
-    cosines[torch.arange(len(sampled), device=sampled.device), sampled] = -torch.inf
+    here = ((sampled >= first) & (sampled < first + len(unit))).nonzero().squeeze(1)
+    mine = sampled[here] - first
+    compared = unit.new_zeros(len(sampled), unit.shape[1])
+    compared[here] = unit[mine]
+    elsewhere = len(unit) < d_sae
+    if elsewhere:
+        total(compared)
+    cosines = compared @ unit.T
+    cosines[here, mine] = -torch.inf
     nearest = cosines.amax(dim=1)
+    if elsewhere:
+        greatest(nearest)
     return {
         "decoder_similarity": nearest.mean(),
         "decoder_duplicates": (nearest > DUPLICATE).float().mean(),

@@ -11,10 +11,11 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from diffusae.errors import UserError, together
-from diffusae.sae.across_processes import world_size
+from diffusae.sae.across_processes import average, world_size
 from diffusae.sae.autoencoder import ScaledPass, SparseAutoencoder
 from diffusae.sae.losses import (
     AuxK,
+    Dead,
     auxk,
     longest_inactive,
     longest_inactive_of_k,
@@ -120,7 +121,7 @@ class SAEModule(WholeStep):
         )
         self.reconstruction = Reconstruction(autoencoder.d_in)
         self.l0 = L0()
-        self.firing = FiringHistogram(autoencoder.d_sae)
+        self.firing = FiringHistogram(autoencoder.shard.of)
         self.validation_loss = MeanMetric()
         self.final_dead_fraction: float | None = None
 
@@ -195,6 +196,15 @@ class SAEModule(WholeStep):
             aux.add_gradients(self.autoencoder, self.aux_coefficient * share)
         return figures["loss"], {**figures, "dead_fraction": self._dead().float().mean()}
 
+    def share_gradients(self) -> None:
+        """Make gradients those of the whole batch, where processes have parts of it."""
+        weights = self.autoencoder.parameters()
+        average([weight.grad for weight in weights if weight.grad is not None])
+
+    def clip_gradients(self, most: float) -> None:
+        """Shorten the whole gradient to this norm where it is longer."""
+        torch.nn.utils.clip_grad_norm_(self.autoencoder.parameters(), most)
+
     @property
     def revives(self) -> bool:
         """Whether there is AuxK."""
@@ -202,14 +212,20 @@ class SAEModule(WholeStep):
 
     def _revival(self, scaled: ScaledPass, revive: bool | None) -> AuxK | None:
         """AuxK of one pass; for `revive` see `gradients`."""
+        dead = self._to_revive(revive) if self.revives else None
+        if dead is None:
+            return None
+        return auxk(self.autoencoder, scaled.centred, scaled.error, dead, self.total_variance)
+
+    def _to_revive(self, revive: bool | None) -> Dead | None:
+        """The latents that AuxK revives; None: there are none."""
         looks = revive is None
-        if not self.revives or not (bool(self._dead().any()) if looks else revive):
+        if not (bool(self._dead().any()) if looks else revive):
             return None
         choose = longest_inactive if looks else longest_inactive_of_k
-        dead = choose(
+        return choose(
             self.vectors_since_fired, dead_after=self.dead_after_vectors, k_aux=self.k_aux
         )
-        return auxk(self.autoencoder, scaled.centred, scaled.error, dead, self.total_variance)
 
     def _dead(self) -> Bool[Tensor, " d_sae"]:
         return self.vectors_since_fired >= self.dead_after_vectors
@@ -252,8 +268,9 @@ class SAEModule(WholeStep):
         self.validation_loss.update(loss, weight=len(batch))
         # Errors are differences, so the shift of the input scaling does not count.
         self.reconstruction.update(batch + scaled.error * self.autoencoder.input_scale, batch)
-        self.l0.update(scaled.codes)
-        self.firing.update(scaled.codes)
+        codes = self.autoencoder.sparsity.of_all(scaled.codes)
+        self.l0.update(codes)
+        self.firing.update(codes)
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict({f"val/{name}": value for name, value in self.validation_figures().items()})
@@ -265,7 +282,7 @@ class SAEModule(WholeStep):
             **self.reconstruction.compute(),
             "l0": self.l0.compute(),
             **self.firing.compute(),
-            **decoder_similarity(self.autoencoder.directions),
+            **decoder_similarity(self.autoencoder.directions, self.autoencoder.shard),
         }
         if not self.trainer.sanity_checking:
             self.final_dead_fraction = float(measured["dead_fraction"])
@@ -284,11 +301,15 @@ class SAEModule(WholeStep):
         """Raise `UserError` where the last step left weights that are not finite: no loss comes
         after it that would show this.
         """
-        if not all(torch.isfinite(parameter).all() for parameter in self.autoencoder.parameters()):
+        if self._weights_are_broken():
             raise UserError(
                 f"the weights are not finite after step {self.global_step}; "
                 f"lower the learning rate (now {self.lr:g})"
             )
+
+    def _weights_are_broken(self) -> bool:
+        finite = [weight.isfinite().all() for weight in self.autoencoder.parameters()]
+        return not bool(torch.stack(finite).all())
 
     def dead_warning(self) -> str | None:
         """A remedy where most latents are dead in the validation set, or, without one, by their
@@ -300,7 +321,7 @@ class SAEModule(WholeStep):
         if dead <= WARN_DEAD_FRACTION:
             return None
         return (
-            f"{100 * dead:.0f} % of the {self.autoencoder.d_sae} latents are dead. Try"
+            f"{100 * dead:.0f} % of the {self.firing.d_sae} latents are dead. Try"
             " sae.input_scaling=standardise, a smaller dead_after_vectors (now"
             f" {self.dead_after_vectors}) so that AuxK acts sooner, a higher lr (now {self.lr:g}),"
             " more vectors, or a smaller d_sae."

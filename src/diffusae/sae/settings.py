@@ -76,10 +76,14 @@ class TrainerSettings(Settings, part="trainer"):
     log_every: Steps
     accelerator: Accelerator
     devices: Annotated[int, Within(1, 10**4)]
-    """Processes of one machine. They share every batch, or divide the streams (`train_online`)."""
+    """Processes of one machine. They share every batch, or divide the streams (`train_online`) or
+    the latents (`shard_latents`).
+    """
     num_nodes: Annotated[int, Within(1, 10**4)]
     """Machines."""
     kernels: Literal["auto", KernelsName]
+    shard_latents: bool
+    """Whether processes have the same batches and different latents, not the reverse."""
 
     @property
     def processes(self) -> int:

@@ -25,7 +25,7 @@ tensor([0, 1, 2, 2])
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -236,6 +236,7 @@ def chosen_errors(
     W_enc: Float[Tensor, "d_sae d_in"],
     b_enc: Float[Tensor, " d_sae"],
     W_dec: Float[Tensor, "d_sae d_in"],
+    total: Callable[[Tensor], Tensor] = lambda part: part,
 ) -> tuple[Float[Tensor, "rows prefixes d_in"], Float[Tensor, " prefixes"]]:
     """x_hat - x with x_hat = relu(W_enc (x - b) + b_enc) W_dec + b at the chosen entries, and the
     sum over the rows of their squared norms. Both are differentiable in the weights, the sum at
@@ -247,8 +248,12 @@ def chosen_errors(
         entries: the chosen entries of [rows, d_sae].
         parts: the same entries with every row cut into as many parts. Prefix p is reconstructed
             from parts 0 to p.
+        total: adds to a sum over the latents what other processes have (`Sparsity.total`); by
+            default there are none.
     """
-    return _ChosenErrors.apply(centred, b, W_enc, b_enc, W_dec, pre_activations, entries, parts)  # type: ignore[no-any-return]
+    return _ChosenErrors.apply(  # type: ignore[no-any-return]
+        centred, b, W_enc, b_enc, W_dec, pre_activations, entries, parts, total
+    )
 
 
 class _ChosenErrors(torch.autograd.Function):
@@ -275,15 +280,16 @@ class _ChosenErrors(torch.autograd.Function):
         pre_activations: Tensor,
         entries: Entries,
         parts: Entries,
+        total: Callable[[Tensor], Tensor],
     ) -> tuple[Tensor, Tensor]:
         values = pre_activations.relu()
-        errors = parts.times(values, W_dec).unflatten(0, (len(centred), parts.cuts))
+        errors = total(parts.times(values, W_dec)).unflatten(0, (len(centred), parts.cuts))
         if errors.shape[1] > 1:
             errors = errors.cumsum(dim=1)
         # b, which x_hat adds, and the b of x - b cancel.
         errors = errors.sub_(centred.unsqueeze(1))
         ctx.save_for_backward(centred, W_enc, W_dec, values, errors)
-        ctx.entries, ctx.parts = entries, parts
+        ctx.entries, ctx.parts, ctx.total = entries, parts, total
         ctx.set_materialize_grads(False)
         return errors, torch.linalg.vector_norm(errors, dim=-1).square().sum(dim=0)
 
@@ -310,7 +316,8 @@ class _ChosenErrors(torch.autograd.Function):
             of_values.unsqueeze(1), order, starts, torch.ones_like(of_values), uneven=True
         )
         of_b_enc = of_b_enc.squeeze(1)
-        return None, of_x_hat - of_b_enc @ W_enc, of_W_enc, of_b_enc, of_W_dec, None, None, None
+        of_b = of_x_hat - ctx.total(of_b_enc @ W_enc)
+        return None, of_b, of_W_enc, of_b_enc, of_W_dec, None, None, None, None
 
 
 def gradient_of_errors(

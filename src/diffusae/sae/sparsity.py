@@ -80,6 +80,16 @@ class Sparsity(nn.Module, ABC):
     ) -> ScaledPass:
         """One pass of training: the way through the autoencoder that costs least."""
 
+    def total(self, part: Tensor) -> Tensor:
+        """A sum over all latents from `part`, that of the latents here. They are all of them,
+        unless they are shards (`diffusae.sae.sharded`).
+        """
+        return part
+
+    def of_all(self, codes: Codes) -> Codes:
+        """The codes over all latents from those over the latents here."""
+        return codes
+
     @abstractmethod
     def check(self, d_sae: int) -> None:
         """Raise `UserError` where this sparsity cannot serve `d_sae` latents."""
@@ -134,6 +144,14 @@ class TopK(Sparsity):
         """The codes by the candidates' pre-activations in full precision."""
         values, chosen = torch.topk(candidates.values, self.k, dim=-1, sorted=False)
         return Codes(values.relu(), candidates.indices.gather(-1, chosen))
+
+    def here(self) -> TopK:
+        """What chooses among the latents here, before `winners` does among all."""
+        return self
+
+    def winners(self, codes: Codes) -> Codes:
+        """The codes that are chosen among all latents, of those that are chosen here."""
+        return codes
 
     def entries(
         self, codes: Codes, *, d_sae: int, kernels: Kernels

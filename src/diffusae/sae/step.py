@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusae.sae.across_processes import average, world_size
+from diffusae.sae.across_processes import world_size
 from diffusae.sae.replay import CudaGraphs, Recorder, Replay
 from diffusae.sae.watch import Watch, named
 
@@ -117,11 +117,10 @@ class Step:
             losses.append(loss)
             figures.append(measured)
         for module in self.modules:
-            weights = module.autoencoder.parameters()
-            average([weight.grad for weight in weights if weight.grad is not None])
+            module.share_gradients()
             module.autoencoder.project_decoder_gradient()
             if self.clip is not None:
-                torch.nn.utils.clip_grad_norm_(module.autoencoder.parameters(), self.clip)
+                module.clip_gradients(self.clip)
         self.optimizer.step()
         for module in self.modules:
             module.autoencoder.project()
@@ -131,7 +130,7 @@ class Step:
 
     def _why_not_captured(self) -> str | None:
         if world_size() > 1:
-            return "several processes share every batch"
+            return "several processes train together"
         for module in self.modules:
             sae = module.autoencoder
             if not (sae.dense or sae.sparsity.by_row):

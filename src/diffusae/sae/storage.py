@@ -1,9 +1,10 @@
 """The file format of a trained autoencoder: `sae.safetensors` (weights) and `cfg.json` (what they
-are).
+are). Weights that several processes held (`diffusae.sae.sharded`) are in files that an index names.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ from diffusae.parsing import of_type, read_json, reading, shown, typed
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.settings import InputScaling
 from diffusae.sae.sparsity import sparsity_from_config
-from diffusae.tensor_files import Header, read_header, read_tensors
+from diffusae.tensor_files import Header, read_header, read_tensors, require_shapes
 
 WEIGHTS_NAME = "sae.safetensors"
+INDEX_NAME = "sae.safetensors.index.json"
 CONFIG_NAME = "cfg.json"
 FORMAT_VERSION = 2
 
@@ -34,15 +36,23 @@ def save_sae(directory: Path | str, sae: SparseAutoencoder, metadata: Mapping[st
             {name: tensor.detach().cpu().contiguous() for name, tensor in sae.state_dict().items()},
             temporary,
         )
+    (directory / INDEX_NAME).unlink(missing_ok=True)
+    save_config(directory, sae, metadata)
+
+
+def save_config(directory: Path, sae: SparseAutoencoder, metadata: Mapping[str, Any]) -> None:
+    """Write what the weights are that lie in `directory`: those of `sae`, and of the other shards
+    where it is one.
+    """
     config = {
         "format_version": FORMAT_VERSION,
         "d_in": sae.d_in,
-        "d_sae": sae.d_sae,
+        "d_sae": sae.shard.of,
         "sparsity": {"name": sae.sparsity.name, **sae.sparsity.config()},
         "encoder_bias": sae.encoder_bias,
         "input_scaling": sae.input_scaling,
         "dtype": str(sae.W_dec.dtype).removeprefix("torch."),
-        "sha256": sha256_of(weights),
+        "sha256": sha256_of(_weights(directory)),
         "metadata": dict(metadata),
     }
     atomic_write_json(directory / CONFIG_NAME, config)
@@ -58,19 +68,24 @@ def load_sae(
             do not fit. Shapes are compared before anything of that size is made.
     """
     directory = Path(directory)
-    weights, remedy = (
-        directory / WEIGHTS_NAME,
-        f"remove {directory} and train this cell again, or copy it again",
-    )
+    weights = _weights(directory)
+    remedy = f"remove {directory} and train this cell again, or copy it again"
     try:
         config = _read_config(verified(directory / CONFIG_NAME), remedy)
-        header = read_header(verified(weights), remedy=remedy)
-        with reading(weights, remedy=remedy):
-            if (digest := sha256_of(weights)) != config.sha256:
-                raise UserError(f"SHA-256 is {digest}, expected {config.sha256}")
+        files = _sound_files(weights, config.sha256, remedy)
+        headers = [read_header(file, remedy=remedy) for file in files]
+        header = Header(
+            shapes={name: shape for part in headers for name, shape in part.shapes.items()},
+            dtypes={name: dtype for part in headers for name, dtype in part.dtypes.items()},
+        )
         with reading(directory / CONFIG_NAME, remedy=remedy):
             sae = _empty(config, header)
-        sae.load_state_dict(read_tensors(weights, remedy=remedy, shapes=_shapes(sae)))
+        with reading(weights, remedy=remedy):
+            require_shapes(header, _shapes(sae))
+        for file, part in zip(files, headers, strict=True):
+            tensors = read_tensors(file, remedy=remedy, shapes=part.shapes)
+            sae.load_state_dict(tensors, strict=False)
+            del tensors
     except FileNotFoundError as error:
         raise UserError(f"{error.filename or weights} is missing; {remedy}") from None
     for name, tensor in sae.state_dict().items():
@@ -91,6 +106,68 @@ def weights_sha256(directory: Path | str) -> str:
         return _read_config(verified(path), remedy).sha256
     except FileNotFoundError:
         raise UserError(f"{path} is missing; {remedy}") from None
+
+
+def weight_files(directory: Path) -> list[str]:
+    """The names of the files of weights that `load_sae` reads, an index last."""
+    weights = _weights(directory)
+    if weights.name != INDEX_NAME:
+        return [weights.name]
+    return [*sorted(_read_index(weights, "copy it again")), INDEX_NAME]
+
+
+def _weights(directory: Path) -> Path:
+    """The file that all weights follow from: theirs, or the index of theirs."""
+    index = directory / INDEX_NAME
+    return index if index.exists() else directory / WEIGHTS_NAME
+
+
+def _sound_files(weights: Path, sha256: str, remedy: str) -> list[Path]:
+    """The files of weights, compared with their hashes; `weights` may be an index of them."""
+    _require_hash(weights, sha256, remedy)
+    if weights.name != INDEX_NAME:
+        return [weights]
+    hashes = _read_index(weights, remedy)
+    for name, digest in hashes.items():
+        _require_hash(weights.with_name(name), digest, remedy)
+    return [weights.with_name(name) for name in hashes]
+
+
+def _read_index(path: Path, remedy: str) -> dict[str, str]:
+    """{name of a file of weights: its hash}"""
+    value = read_json(path, remedy=remedy)
+    with reading(path, remedy=remedy):
+        hashes = typed(_Index, value).metadata.sha256
+        for name in hashes:
+            if not _FILE.fullmatch(name):
+                raise UserError(f"it names {shown(name)}, which is no file of weights beside it")
+    return hashes
+
+
+def _require_hash(path: Path, sha256: str, remedy: str) -> None:
+    with reading(verified(path), remedy=remedy):
+        if (digest := sha256_of(path)) != sha256:
+            raise UserError(f"SHA-256 is {digest}, expected {sha256}")
+
+
+_FILE = re.compile(r"sae-\d{5}-of-\d{5}\.safetensors")
+"""The name of a file of weights beside others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _IndexMetadata:
+    total_size: int
+    sha256: dict[str, str]
+    """A file's name -> its hash."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Index:
+    """The index of several files of weights, as Hugging Face's libraries write them."""
+
+    metadata: _IndexMetadata
+    weight_map: dict[str, str]
+    """A tensor's name -> the name of its file."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,14 +10,14 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from diffusae.files import sha256_of
-from diffusae.hub.contents import CARD, CONFIG, WEIGHTS, RemoteFile, listing_lines
+from diffusae.hub.contents import CARD, CONFIG, RemoteFile, listing_lines
 from diffusae.hub.repository import HubRepository, HubUnreachable
 from diffusae.hub.settings import PushSettings
 from diffusae.report.card import render_card
 from diffusae.report.card_contents import card_of
 from diffusae.runs.record import parent_signature
 from diffusae.sae.exchange import FORMATS
-from diffusae.sae.storage import load_sae
+from diffusae.sae.storage import load_sae, weight_files
 from diffusae.stages.export_cell import export_to
 from diffusae.study.study import Study
 
@@ -61,7 +61,8 @@ def _contents(study: Study, settings: PushSettings) -> Mapping[str, Path | bytes
     parent_signature(study.sae, stage="train")  # there is one, and it is finished
     sae, metadata = load_sae(study.sae)  # and it is whole
     card = render_card(card_of(study, sae, metadata, format=settings.format, code_units="data"))
-    return {WEIGHTS: study.sae / WEIGHTS, CONFIG: study.sae / CONFIG, CARD: card.encode()}
+    files = {name: study.sae / name for name in (*weight_files(study.sae), CONFIG)}
+    return {**files, CARD: card.encode()}
 
 
 def _described(files: Mapping[str, Path | bytes]) -> list[RemoteFile]:

@@ -14,7 +14,7 @@ from diffusae.concepts.settings import DictionarySettings
 from diffusae.errors import UserError
 from diffusae.evaluation.settings import EmergenceSettings, StabilitySettings, ThreeStageSettings
 from diffusae.hub.settings import PullSettings, PushSettings
-from diffusae.jobs.processes import device_fault, process_faults
+from diffusae.jobs.processes import device_fault, process_faults, shard_faults
 from diffusae.runs.settings import LoggerSettings
 from diffusae.sae.kernels import check_device, kernels_by_name
 from diffusae.sae.settings import (
@@ -148,7 +148,11 @@ def _training_faults(study: Study, sound: Sound) -> Iterator[str]:
             num_nodes=trainer.num_nodes,
             batch_size=activations.batch_size,
             buffer_vectors=activations.buffer_vectors,
+            shard_latents=trainer.shard_latents is True,
         )
+    shards = ("trainer.shard_latents", "trainer.devices", "trainer.num_nodes", "trainer.kernels")
+    if stage in TRAINING and sound(*shards, "sae.d_sae", "sae.sparsity", "sae.ema"):
+        yield from shard_faults(stage, sae, trainer) if trainer.shard_latents else ()
 
 
 def _storage_faults(cfg: DictConfig) -> Iterator[str]:

@@ -50,12 +50,14 @@ def selection_precision(study: Study) -> SelectionPrecision:
 
 def kernels_of(study: Study) -> tuple[KernelsName, str]:
     """What `trainer.kernels` means for this training, and why."""
+    trainer = TrainerSettings.of(study.cfg)
     return fitting(
-        TrainerSettings.of(study.cfg).kernels,
+        trainer.kernels,
         device_type=study.device_type,
         precision=selection_precision(study),
         sparsity=study.sparsity(),
         d_sae=study.cfg.sae.d_sae,
+        shards=trainer.shard_latents,
     )
 
 

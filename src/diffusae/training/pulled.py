@@ -12,7 +12,7 @@ from typing import Any
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.errors import UserError, together
 from diffusae.files import TEMPORARY_SUFFIX, flush_directory, sha256_of
-from diffusae.hub.contents import CONFIG, WEIGHTS, RemoteFile, autoencoder_files, folder_of
+from diffusae.hub.contents import CARD, CONFIG, RemoteFile, autoencoder_files, folder_of
 from diffusae.hub.repository import HubRepository, LocalRepository
 from diffusae.hub.settings import PullSettings
 from diffusae.runs.disk import free_bytes
@@ -61,7 +61,7 @@ def pull_from(study: Study, settings: PullSettings) -> bool:
                 Path(where).name if isinstance(repository, LocalRepository) else where
             ),  # no path goes into a card
             "folder": folder,
-            "files": {name: sha256_of(got / name) for name in (WEIGHTS, CONFIG)},
+            "files": {path.name: sha256_of(path) for path in local if path.name != CARD},
         }
         if state(study.sae, determines=determines, parents={}) == "finished":
             log.info("%s is pulled already", study.sae)

@@ -15,8 +15,9 @@ from pytorch_lightning.loggers.logger import Logger
 from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.activations.schema import Stream
 from diffusae.activations.settings import ActivationSettings
+from diffusae.errors import UserError
 from diffusae.jobs.out_of_memory import tells_memory
-from diffusae.jobs.processes import environment_of, leads, started_outside, strategy_of
+from diffusae.jobs.processes import environment_of, leads, rank_of, started_outside, strategy_of
 from diffusae.jobs.training_progress import TrainingProgress
 from diffusae.runs.checkpoint import Checkpoints, InPlace
 from diffusae.runs.lightning_logger import JsonlLogger
@@ -27,7 +28,8 @@ from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.callbacks import LastValidation, MovingAverage
 from diffusae.sae.module import SAEModule
 from diffusae.sae.settings import SaeSettings, TrainerSettings
-from diffusae.sae.storage import save_sae
+from diffusae.sae.sharded import ShardedModule, ShardedTopK, shard_of
+from diffusae.sae.storage import save_config, save_sae
 from diffusae.study.study import Study
 from diffusae.training.cell import kernels_of, recorded, selection_precision, tell_kernels, trained
 
@@ -64,13 +66,19 @@ def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = Fal
             # Fitted to validation vectors: a training batch taken here would be missing from the
             # first epoch.
             module.initialise(next(iter(data.val_dataloader())))
+        elif resumed.of_shards != settings.shard_latents:
+            raise UserError(
+                f"this training began with trainer.shard_latents={str(resumed.of_shards).lower()};"
+                f" go on with that, or remove {checkpoints.directory}"
+            )
         elif leader:
             log.info("%s goes on from step %d", study.cell.key, resumed.step)
         started_here = settings.processes > 1 and not started_outside()
         # Processes that Lightning starts get copies of what they need; a mirror cannot be copied.
         logger = JsonlLogger(metrics, mirror=None if started_here else mirror)
         stop = StopTogether(checkpoints.save, shared=started_here)
-        trainer = trainer_of(study.cfg, logger, [checkpoints, stop], progress=progress)
+        callbacks = [checkpoints, stop, *_writers(study, checkpoints.directory)]
+        trainer = trainer_of(study.cfg, logger, callbacks, progress=progress)
         with one_command(stop):
             trainer.fit(
                 module,
@@ -127,11 +135,15 @@ def data_of(study: Study) -> ActivationDataModule:
 def module_of(study: Study, d_in: int) -> SAEModule:
     """The study's autoencoder and how it is trained, not yet initialised."""
     settings, trainer = SaeSettings.of(study.cfg), TrainerSettings.of(study.cfg)
-    return SAEModule(
+    shard, sparsity, kind = None, study.sparsity(), SAEModule
+    if trainer.shard_latents:
+        shard = shard_of(rank_of(trainer.processes), trainer.processes, settings.d_sae)
+        sparsity, kind = ShardedTopK(sparsity, shard), ShardedModule
+    return kind(
         SparseAutoencoder(
             d_in,
             settings.d_sae,
-            study.sparsity(),
+            sparsity,
             encoder_bias=settings.encoder_bias,
             selection_precision=selection_precision(study),
             kernels=kernels_of(study)[0],
@@ -139,6 +151,7 @@ def module_of(study: Study, d_in: int) -> SAEModule:
             initial_bias=settings.initial_bias,
             decoder_norm=settings.decoder_norm,
             encoder_norm=settings.encoder_norm,
+            shard=shard,
             seed=study.seed,
         ),
         lr=settings.lr,
@@ -179,7 +192,7 @@ def trainer_of(
         accelerator=settings.accelerator,
         devices=devices,
         num_nodes=1 if alone else settings.num_nodes,
-        strategy=strategy_of(processes),
+        strategy=strategy_of(processes, shard_latents=settings.shard_latents),
         gradient_clip_val=sae.gradient_clip,
         logger=logger,
         log_every_n_steps=settings.log_every,
@@ -195,6 +208,15 @@ def trainer_of(
     )
 
 
+def _writers(study: Study, beside: Path) -> list[pl.Callback]:
+    """What writes the weights where no process has them all."""
+    if not TrainerSettings.of(study.cfg).shard_latents:
+        return []
+    from diffusae.jobs.latent_shards import WholeWeights
+
+    return [WholeWeights(study.sae, beside=beside / "whole")]
+
+
 def save_trained(
     study: Study, module: SAEModule, stream: Stream, measured: dict[str, float]
 ) -> None:
@@ -205,7 +227,8 @@ def save_trained(
         "hookpoint": stream.hookpoint,
         "validation": measured,
     }
-    save_sae(study.sae, module.autoencoder, metadata)
+    save = save_config if isinstance(module, ShardedModule) else save_sae
+    save(study.sae, module.autoencoder, metadata)
 
 
 def _warn_of_a_poor_fit(study: Study, explained: float | None) -> None:
