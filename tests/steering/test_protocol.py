@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from composing import compose
-from diffusae.metrics import global_intervention, spatial_intervention, text_steering
+from diffusae.metrics import directed, global_intervention, spatial_intervention, text_steering
 from diffusae.metrics.evaluate import metric_of
 from diffusae.steering import protocol
 from diffusae.steering.edited import Trial
@@ -128,8 +128,9 @@ def test_tuning_never_sees_the_test_split(metric, module, overrides, tmp_path, m
     annotator = build(study.cfg.annotator, "annotator")
     recorder = Recorder(annotator)
     direction: Any = torch.ones(3)
-    sae: Any = torch.nn.Identity()
-    monkeypatch.setattr(module, "EditedPictures", lambda *_, **__: recorder)
+    sae: Any = SimpleNamespace(to=lambda device: None)
+    for maker in (module, directed):
+        monkeypatch.setattr(maker, "EditedPictures", lambda *_, **__: recorder)
 
     def choose(scores):
         recorder.chosen = True
