@@ -27,7 +27,6 @@ from diffusae.miniature.autoencoder import (
     encode_pictures,
     reconstruct,
 )
-from diffusae.miniature.captions import vocabulary
 from diffusae.miniature.denoiser import (
     CaptionedLatents,
     Denoiser,
@@ -38,7 +37,9 @@ from diffusae.miniature.denoiser import (
 from diffusae.miniature.fit import fit
 from diffusae.miniature.folder import save_miniature
 from diffusae.miniature.pool import Pool, build_pool
+from diffusae.miniature.schedule import schedule_of
 from diffusae.miniature.tokenizer import build_tokenizer
+from diffusae.miniature.worlds import world_of
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,12 @@ class MiniatureTraining:
 
     Args:
         directory: holds the pool of scenes, the checkpoints and the latents.
+        world: the name of the world of the scenes.
         scenes: size of the pool.
+        latent_channels: numbers of the autoencoder for a square of 4 x 4 pixels.
+        schedule: the name of the noise schedule.
+        skip_drop: the share of training samples for which a block of the U-Net's way up has no skip
+            connections.
         autoencoder_steps, annotator_steps, denoiser_steps: training steps of each part.
         batch_size: of the denoiser; the other parts have batches of their own.
         start_from: a pipeline folder with the first weights, such as the shipped one; a part of 0
@@ -61,7 +67,11 @@ class MiniatureTraining:
         self,
         directory: str | Path,
         *,
+        world: str,
         scenes: int,
+        latent_channels: int,
+        schedule: str,
+        skip_drop: float,
         autoencoder_steps: int,
         annotator_steps: int,
         denoiser_steps: int,
@@ -73,7 +83,9 @@ class MiniatureTraining:
         workers: int = 2,
     ) -> None:
         self.directory = Path(directory)
-        self.scenes, self.workers = scenes, workers
+        self.world, self.scenes, self.workers = world_of(world), scenes, workers
+        self.latent_channels, self.skip_drop = latent_channels, skip_drop
+        self.schedule = schedule_of(schedule)
         self.start_from = None if start_from is None else Path(start_from)
         self.autoencoder_steps, self.annotator_steps = autoencoder_steps, annotator_steps
         self.denoiser_steps, self.batch_size = denoiser_steps, batch_size
@@ -81,12 +93,16 @@ class MiniatureTraining:
 
     def pool(self) -> Pool:
         """The training scenes, drawn on the first call."""
-        return build_pool(self.directory / "pool", self.scenes, workers=self.workers)
+        return build_pool(
+            self.directory / "pool", self.scenes, world=self.world, workers=self.workers
+        )
 
     def autoencoder(self) -> Any:
         """Train the autoencoder (or load it); its scaling factor is 1 / deviation of latents."""
         pl.seed_everything(self.seed)
-        training = AutoencoderTraining(steps=self.autoencoder_steps)
+        training = AutoencoderTraining(
+            steps=self.autoencoder_steps, latent_channels=self.latent_channels
+        )
         if self.start_from is not None:
             start: Any = AutoencoderKL.from_pretrained(self.start_from / "vae")
             training.autoencoder.load_state_dict(start.state_dict())
@@ -99,7 +115,7 @@ class MiniatureTraining:
         return autoencoder
 
     def latents(self) -> np.ndarray:
-        """The pool's scaled latents, float16 `[n, 4, 16, 16]`, memory-mapped; encoded once."""
+        """The pool's scaled latents, float16 `[n, channels, 16, 16]`, memory-mapped; encoded once."""
         path = self.directory / "latents.npy"
         if not path.exists():
             autoencoder = self.autoencoder().float()
@@ -114,7 +130,7 @@ class MiniatureTraining:
 
     def tokenizer(self) -> CLIPTokenizer:
         """The tokenizer over the world's vocabulary."""
-        return build_tokenizer(vocabulary())
+        return build_tokenizer(self.world.vocabulary())
 
     def _tokens(self, tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
         return tokenizer(texts, padding="max_length", return_tensors="pt")["input_ids"]
@@ -124,7 +140,7 @@ class MiniatureTraining:
         latents, tokenizer = self.latents(), self.tokenizer()
         tokens = self._tokens(tokenizer, self.pool().captions)
         pl.seed_everything(self.seed)
-        denoiser = Denoiser(build_text_encoder(tokenizer), build_unet())
+        denoiser = Denoiser(build_text_encoder(tokenizer), build_unet(self.latent_channels))
         if self.start_from is not None:
             unet: Any = UNet2DConditionModel.from_pretrained(self.start_from / "unet")
             denoiser.unet.load_state_dict(unet.state_dict())
@@ -133,9 +149,19 @@ class MiniatureTraining:
             )
         denoiser.train()  # loaded modules are in evaluation mode
         steps, size = self.denoiser_steps, self.batch_size
-        training = DenoiserTraining(denoiser, steps=steps, learning_rate=self.learning_rate)
+        training = DenoiserTraining(
+            denoiser, steps=steps, schedule=self.schedule, learning_rate=self.learning_rate
+        )
         empty = self._tokens(tokenizer, [""])[0]
-        data = CaptionedLatents(latents, tokens, empty, length=steps * size, seed=self.seed)
+        data = CaptionedLatents(
+            latents,
+            tokens,
+            empty,
+            length=steps * size,
+            schedule=self.schedule,
+            skip_drop=self.skip_drop,
+            seed=self.seed,
+        )
         self._fit("denoiser", training, data, batch_size=size, steps=steps)
         averaged: Any = training.averaged.module
         return averaged.eval().requires_grad_(False)
@@ -143,7 +169,7 @@ class MiniatureTraining:
     def annotator(self) -> SegmentationNetwork:
         """Train the annotator (or load it) on renders, half of them autoencoded."""
         pl.seed_everything(self.seed)
-        training = AnnotatorTraining(steps=self.annotator_steps)
+        training = AnnotatorTraining(self.world, steps=self.annotator_steps)
         if self.start_from is not None:
             shipped = MiniatureAnnotator(self.start_from / "annotator")
             training.network.load_state_dict(shipped.network.state_dict())
@@ -178,5 +204,6 @@ class MiniatureTraining:
             autoencoder=self.autoencoder(),
             denoiser=self.denoiser(),
             tokenizer=self.tokenizer(),
+            scheduler=self.schedule.scheduler(),
             annotator=self.annotator(),
         )
