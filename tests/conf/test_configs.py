@@ -40,7 +40,7 @@ CONF = config_directory()
 OPTIONS = sorted(
     (path.parent.name, path.stem)
     for path in CONF.glob("*/*.yaml")
-    if path.parent.name not in ("experiment", "sweeps") and not path.stem.startswith("_")
+    if path.parent.name not in ("experiment", "sweeps", "world") and not path.stem.startswith("_")
 )
 SUPPLIED = {"tokenizer", "text_encoder"}  # what a stage hands to a part
 
@@ -66,10 +66,11 @@ def test_every_stage_composes_and_passes_the_checks(stage):
     Study(cfg).check()
 
 
-def test_the_miniature_stage_binds_to_its_trainer():
+@pytest.mark.parametrize("world", sorted(path.stem for path in CONF.glob("world/*.yaml")))
+def test_the_miniature_stage_binds_to_its_trainer(world):
     from diffusae.miniature.train import MiniatureTraining
 
-    cfg = composed(stage="miniature")
+    cfg = composed(f"world={world}", stage="miniature")
     inspect.signature(MiniatureTraining).bind(cfg.directory, **cfg.training)
 
 

@@ -6,22 +6,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from diffusae.cli import config_directory
 from diffusae.miniature.autoencoder import AutoencoderTraining, RandomCrops
 from diffusae.miniature.fit import falling_rate, fit
 from diffusae.miniature.pool import build_pool
 from diffusae.miniature.train import MiniatureTraining
+from diffusae.miniature.worlds import SHAPES
 
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory):
-    return build_pool(tmp_path_factory.mktemp("pool"), 12)
+    return build_pool(tmp_path_factory.mktemp("pool"), 12, world=SHAPES)
 
 
 def train_autoencoder(pool, directory, *legs):
     for steps in legs:
         torch.manual_seed(0)
-        training = AutoencoderTraining(steps=8)
+        training = AutoencoderTraining(steps=8, latent_channels=4)
         crops = RandomCrops(pool.pictures, size=16, length=8 * 4, seed=0)
         fit(training, crops, batch_size=4, steps=steps, directory=directory, accelerator="cpu")
     return training
@@ -31,7 +34,7 @@ def test_training_lowers_the_error_and_resumes_where_it_stopped(pool, tmp_path):
     whole = train_autoencoder(pool, tmp_path / "whole", 8)
     resumed = train_autoencoder(pool, tmp_path / "resumed", 5, 8)
     torch.manual_seed(0)
-    start = AutoencoderTraining(steps=8)
+    start = AutoencoderTraining(steps=8, latent_channels=4)
     data = RandomCrops(pool.pictures, size=16, length=32, seed=1)
     crops = torch.stack([data[i] for i in range(16)])
 
@@ -59,31 +62,32 @@ def test_the_learning_rate_warms_up_stays_and_falls():
 
 
 def test_a_pool_is_drawn_once_and_holds_exact_labels(tmp_path):
-    pool = build_pool(tmp_path, 5)
+    pool = build_pool(tmp_path, 5, world=SHAPES)
     assert len(pool) == 5
     assert json.loads((tmp_path / "captions.json").read_text()) == pool.captions
     changed = (tmp_path / "pictures.npy").stat().st_mtime_ns
-    again = build_pool(tmp_path, 5)
+    again = build_pool(tmp_path, 5, world=SHAPES)
     assert (tmp_path / "pictures.npy").stat().st_mtime_ns == changed
     np.testing.assert_array_equal(pool.nouns, again.nouns)
     for nouns, colours in zip(pool.nouns, pool.colours, strict=True):
         np.testing.assert_array_equal(nouns > 0, colours > 0)
 
 
-def test_every_part_trains_and_the_folder_runs_in_plain_diffusers(tmp_path):
+def recipe(world: str, **values: Any) -> dict[str, Any]:
+    """The settings of a world's training, with a small pool on one CPU."""
+    settings: Any = OmegaConf.to_object(OmegaConf.load(f"{config_directory()}/world/{world}.yaml"))
+    small = {"scenes": 16, "accelerator": "cpu", "workers": 1, "batch_size": 4}
+    return settings["training"] | small | values
+
+
+@pytest.mark.parametrize("world", ["shapes", "scenes"])
+def test_every_part_trains_and_the_folder_runs_in_plain_diffusers(tmp_path, world):
     from diffusers import StableDiffusionPipeline
 
     from diffusae.miniature.annotator import MiniatureAnnotator
 
-    lengths: Any = {
-        "autoencoder_steps": 2,
-        "annotator_steps": 2,
-        "denoiser_steps": 2,
-        "batch_size": 4,
-    }
-    training = MiniatureTraining(
-        tmp_path / "training", scenes=16, accelerator="cpu", workers=1, **lengths
-    )
+    lengths = dict.fromkeys(("autoencoder_steps", "annotator_steps", "denoiser_steps"), 2)
+    training = MiniatureTraining(tmp_path / "training", **recipe(world, **lengths))
     training.assemble(tmp_path / "folder")
     pipe: Any = StableDiffusionPipeline.from_pretrained(tmp_path / "folder")
     pipe.set_progress_bar_config(disable=True)
@@ -98,9 +102,7 @@ def test_training_continues_from_a_folder_and_leaves_parts_of_0_steps_unchanged(
 
     def training(directory, **values):
         parts = dict.fromkeys(("autoencoder_steps", "annotator_steps", "denoiser_steps"), 1)
-        return MiniatureTraining(
-            directory, scenes=8, batch_size=4, accelerator="cpu", workers=1, **{**parts, **values}
-        )
+        return MiniatureTraining(directory, **recipe("shapes", **{**parts, **values}))
 
     training(tmp_path / "first").assemble(tmp_path / "folder")
     kept_parts = {"autoencoder_steps": 0, "annotator_steps": 0}

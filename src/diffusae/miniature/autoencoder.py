@@ -1,4 +1,4 @@
-"""The miniature's autoencoder, pictures of 64 px to latents [channels, 16, 16] and back; its training."""
+"""The miniature's autoencoder, from pictures of 64 px to latents of 16 x 16 and back."""
 
 from __future__ import annotations
 

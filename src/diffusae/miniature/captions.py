@@ -53,8 +53,7 @@ def is_held_out(text: str) -> bool:
 
 
 def vocabulary(names: Collection[str]) -> list[str]:
-    """Every word that a caption can hold, sorted; `names`: of objects, colours, factors and so on.
-    """
+    """Every word that a caption can hold, sorted. `names`: nouns, colours and values of factors."""
     sentences = " ".join(_SENTENCES).replace("{", " ").replace("}", " ").split()
     fields = {"things", "ground", "tone", "grain"}
     phrases = " ".join(TONE_PHRASES[name] for name in names if name in TONE_PHRASES).split()

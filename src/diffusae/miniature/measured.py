@@ -30,6 +30,7 @@ from diffusae.miniature.gate import (
     check_generation,
     check_layouts,
 )
+from diffusae.miniature.worlds import world_of
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def pass_gate(cfg: DictConfig) -> None:
     """Measure the folder, print and write every figure; `UserError` when a bound is not kept."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pipe: Any = load_pipeline(cfg.folder, dtype=torch.float32, device=device)
+    world = world_of(cfg.training.world)
     annotator = MiniatureAnnotator(Path(cfg.folder) / "annotator")
 
     def pictures(captions: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
@@ -60,14 +62,14 @@ def pass_gate(cfg: DictConfig) -> None:
         parts = [reconstruct(pipe.vae, drawn[i : i + 50]) for i in range(0, len(drawn), 50)]
         return np.concatenate(parts)
 
-    generated, sheet = check_generation(pictures, annotator.annotate, n=cfg.gate.pictures)
+    generated, sheet = check_generation(world, pictures, annotator.annotate, n=cfg.gate.pictures)
     megabytes, most = size_in_bytes(Path(cfg.folder)) / 1e6, SHIPPED_BYTES / 1e6
     figures = [
         GateFigure("weights (MB)", megabytes, None, 1, most, at_least=False),
-        *check_autoencoder(back),
-        *check_annotator(annotator.annotate, back),
+        *check_autoencoder(world, back),
+        *check_annotator(world, annotator.annotate, back),
         *generated,
-        *check_layouts(pictures, annotator.annotate),
+        *check_layouts(world, pictures, annotator.annotate),
     ]
     directory = Path(cfg.directory)
     rows, columns = SHEET

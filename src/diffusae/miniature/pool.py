@@ -22,8 +22,8 @@ class Pool:
 
     Attributes:
         pictures: uint8 `[n, SIZE, SIZE, 3]`.
-        nouns: uint8 `[n, SIZE, SIZE]`, 0 for a ground without parts, else 1 + the index of the label.
-        colours: uint8 `[n, SIZE, SIZE]`, 0 for the ground, else 1 + the index of the object's colour.
+        nouns: uint8 `[n, SIZE, SIZE]`, 1 + the index of the label; 0: no label.
+        colours: uint8 `[n, SIZE, SIZE]`, 1 + the index of the object's colour; 0: ground.
         factors: uint8 `[n, 3]`: indices of style, tone and grain.
         captions: n texts.
     """

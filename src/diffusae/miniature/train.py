@@ -115,7 +115,7 @@ class MiniatureTraining:
         return autoencoder
 
     def latents(self) -> np.ndarray:
-        """The pool's scaled latents, float16 `[n, channels, 16, 16]`, memory-mapped; encoded once."""
+        """The pool's scaled latents, float16 `[n, channels, 16, 16]`, mapped; encoded once."""
         path = self.directory / "latents.npy"
         if not path.exists():
             autoencoder = self.autoencoder().float()

@@ -11,11 +11,7 @@ import numpy as np
 from diffusae.errors import unknown
 from diffusae.miniature import grounds, patterns, shapes, styles, world
 from diffusae.miniature.captions import caption, is_held_out, vocabulary
-from diffusae.miniature.scenes import (
-    combination_held_out,
-    render_filled_scene,
-    sample_filled_scene,
-)
+from diffusae.miniature.scenes import combination_held_out, render_filled_scene, sample_filled_scene
 from diffusae.miniature.world import Render, Scene
 
 
