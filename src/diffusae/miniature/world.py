@@ -81,7 +81,7 @@ class Render:
         """From a canvas in [0, 1], the objects' visible masks, and those of the ground's parts."""
         masks: dict[str, np.ndarray] = {}
         for thing, mask in zip(things, instances, strict=True):
-            masks[thing.noun] = masks.get(thing.noun, False) | mask
+            masks[thing.noun] = masks.get(thing.noun, np.zeros_like(mask)) | mask
         picture = np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8)
         return cls(picture, masks | dict(ground), tuple(instances))
 
