@@ -1,5 +1,6 @@
 """Settings: what a part's dataclass refuses, and where its values come from."""
 
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, Literal
 
@@ -7,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from diffusae.errors import UserError
-from diffusae.settings import Settings, Within
+from diffusae.settings import Given, Settings, Within
 from diffusae.study.checks import SETTINGS
 
 
@@ -18,6 +19,8 @@ class Oven(Settings, part="oven"):
     mode: Literal["fan", "grill"] | None
     light: bool
     racks: list[Annotated[int, Within(1, 4)]]
+    menu: Mapping[str, int] | None
+    owner: Annotated[str, Given("must name its owner; give oven.owner=NAME")]
 
 
 SOUND: dict[str, Any] = {
@@ -26,6 +29,8 @@ SOUND: dict[str, Any] = {
     "mode": "fan",
     "light": True,
     "racks": [1],
+    "menu": {"bread": 40},
+    "owner": "Ada",
 }
 
 
@@ -34,7 +39,7 @@ def oven(**changed: object) -> Oven:
 
 
 def test_values_are_plain_and_other_entries_are_left_alone():
-    assert oven() == Oven(degrees=180, humidity=0.5, mode="fan", light=True, racks=[1])
+    assert oven() == Oven(**SOUND)
     assert oven(humidity=None, mode=None).mode is None
 
 
@@ -43,10 +48,12 @@ def test_values_are_plain_and_other_entries_are_left_alone():
     [
         ({"degrees": 19}, "oven.degrees=19 must be a whole number from 20 to 250"),
         ({"degrees": 100.5}, "oven.degrees=100.5 must be a whole number from 20 to 250"),
-        ({"degrees": True}, "oven.degrees=True must be a whole number from 20 to 250"),
-        ({"degrees": None}, "oven.degrees=None must be a whole number from 20 to 250"),
+        ({"degrees": True}, "oven.degrees=true must be a whole number from 20 to 250"),
+        ({"degrees": None}, "oven.degrees=null must be a whole number from 20 to 250"),
         ({"degrees": "???"}, "oven.degrees is missing; give oven.degrees=..."),
         ({"humidity": float("nan")}, "oven.humidity=nan must be a number from 0 to 1, or null"),
+        ({"menu": 3}, "oven.menu=3 must be a mapping, such as oven.menu={...}"),
+        ({"owner": " "}, "oven.owner=  must name its owner; give oven.owner=NAME"),
         ({"light": 1}, "oven.light=1 must be true or false"),
         ({"racks": 2}, "oven.racks=2 must be a list, such as oven.racks=[...]"),
         ({"racks": [1, 5, 6]}, "oven.racks=5 must be a whole number from 1 to 4"),
@@ -66,7 +73,7 @@ def test_all_faults_of_a_part_are_in_one_message():
 
 def test_settings_built_in_python_are_checked_as_those_of_a_file():
     with pytest.raises(UserError, match=r"oven.degrees=999 must be"):
-        Oven(degrees=999, humidity=0.5, mode="fan", light=True, racks=[1])
+        Oven(**{**SOUND, "degrees": 999})
 
 
 @pytest.mark.parametrize("kind", SETTINGS, ids=lambda kind: kind.__name__)

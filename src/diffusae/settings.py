@@ -6,7 +6,7 @@ the known names, or `Annotated` with a rule, such as `Within` for the range of a
 they are. A rule is an object whose `broken(value, type)` says what the value must be, or None where
 it is so; its `example`, if it has one, is shown where the value is missing.
 
-Defaults stand in the YAML files alone.
+Defaults stand in the YAML files alone. Messages show values as YAML writes them: null, true, false.
 
     @dataclass(frozen=True, kw_only=True)
     class TrainerSettings(Settings, part="trainer"):
@@ -19,6 +19,7 @@ For `trainer.steps=0` this raises "trainer.steps=0 must be a whole number from 1
 
 from __future__ import annotations
 
+import json
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -60,6 +61,17 @@ class Within:
         return f"must be a {sort} from {self.least:g} to {self.greatest:g}"
 
 
+@dataclass(frozen=True)
+class Given:
+    """A text that may not be empty; `must` says what it must be, and how to give it."""
+
+    must: str
+
+    def broken(self, value: Any, kind: type) -> str | None:
+        """`must`; None where there is a text."""
+        return None if isinstance(value, str) and value.strip() else self.must
+
+
 class Settings:
     """The base of settings dataclasses.
 
@@ -67,11 +79,11 @@ class Settings:
         UserError: values that do not fit, all in one message, by their names in the configuration.
     """
 
-    part: ClassVar[str]
+    _part: ClassVar[str]
     """Which part of the configuration this is; empty: its root."""
 
     def __init_subclass__(cls, *, part: str) -> None:
-        cls.part = part
+        cls._part = part
 
     def __post_init__(self) -> None:
         together(fault for _, fault in self._faults_of(vars(self)))
@@ -83,19 +95,26 @@ class Settings:
         return cls(**cls._values(cfg))
 
     @classmethod
+    def unchecked(cls, cfg: DictConfig) -> Self:
+        """The same where values may be wrong: for checks that ask first which of them are not."""
+        settings = object.__new__(cls)
+        vars(settings).update(cls._values(cfg))
+        return settings
+
+    @classmethod
     def faults_in(cls, cfg: DictConfig) -> Iterator[tuple[str, str]]:
         """The name of every setting that does not fit, such as `trainer.steps`, and why."""
         return cls._faults_of(cls._values(cfg))
 
     @classmethod
     def _values(cls, cfg: DictConfig) -> dict[str, Any]:
-        node = cfg[cls.part] if cls.part else cfg
+        node = cfg[cls._part] if cls._part else cfg
         return {name: _plain(node, name) for name in _kinds(cls)}
 
     @classmethod
     def _faults_of(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for name, kind in _kinds(cls).items():
-            dotted = f"{cls.part}.{name}" if cls.part else name
+            dotted = f"{cls._part}.{name}" if cls._part else name
             if fault := _fault(dotted, values[name], kind):
                 yield dotted, fault
 
@@ -131,12 +150,16 @@ def _fault(name: str, value: Any, kind: Any) -> str | None:
         return f"{fault}, or null" if fault and get_origin(inner[0]) is Annotated else fault
     if origin is Literal and value not in inner:
         return str(unknown(name, value, inner))
+    as_yaml = json.dumps(value) if value is None or isinstance(value, bool) else value
+    given = f"{name}={as_yaml}"
     if kind is bool and not isinstance(value, bool):
-        return f"{name}={value} must be true or false"
+        return f"{given} must be true or false"
+    if origin is Mapping and not isinstance(value, Mapping):
+        return f"{given} must be a mapping, such as {name}={{...}}"
     if origin is list:
         if not isinstance(value, list):
-            return f"{name}={value} must be a list, such as {name}=[...]"
+            return f"{given} must be a list, such as {name}=[...]"
         return next((fault for one in value if (fault := _fault(name, one, inner[0]))), None)
     if origin is Annotated and (broken := inner[1].broken(value, inner[0])):
-        return f"{name}={value} {broken}"
+        return f"{given} {broken}"
     return None

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from diffusae.errors import UserError
-from diffusae.parsing import reading
+from diffusae.parsing import reading, typed
 
 if TYPE_CHECKING:
     import pandas as pd
 
+T = TypeVar("T")
 Kind = Literal["text", "whole", "number", "bytes", "any", "texts", "numbers"]
 
 
@@ -35,6 +36,18 @@ def read_table(path: Path | str, columns: Mapping[str, Kind], *, remedy: str) ->
         if wrong:
             raise UserError(f"columns are not of the expected kind: {', '.join(wrong)}")
         return table
+
+
+def read_rows(path: Path | str, kind: type[T], *, remedy: str) -> list[T]:
+    """The rows of a table as dataclasses, whose fields are its columns.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it is damaged, or a column is missing, unknown or of another type.
+    """
+    rows: Any = read_table(path, {}, remedy=remedy).to_dict("records")
+    with reading(path, remedy=remedy):
+        return [typed(kind, row) for row in rows]
 
 
 def _fits(column: Any, kind: Kind) -> bool:

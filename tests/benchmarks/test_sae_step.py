@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Iterator
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from benchmarks.paired import Work, in_turns
 from benchmarks.public_trainers import LONG_AGO, public_trainers
 from diffusae.sae import sparsity
 from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.dense_product import IN_8_BITS, ROUNDS, WAYS
 from diffusae.sae.module import ADAM_EPSILON, SAEModule, adam
 from diffusae.sae.settings import KernelsName, SelectionPrecision
 from diffusae.sae.sparsity import TopK
@@ -120,22 +122,27 @@ def planted_directions(d_in: int = D_IN, *, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("dead", [0, DEAD], ids=["without_auxk", "with_auxk"])
 def test_our_step_beside_the_public_ones(dead):
-    x = batch_of(planted_directions(), 1)
+    directions = planted_directions()
+    # One batch again and again would soon be known by heart.
+    batches = cycle([batch_of(directions, seed) for seed in range(1, 9)])
+    x = next(batches)
     ours = {f"ours, {precision}": Ours(x, precision, dead=dead) for precision in PRECISIONS}
     if dead:  # the libraries take d_in / 2 dead latents of a row
         for precision in PRECISIONS:
             trainer = Ours(x, precision, dead=dead, k_aux=D_IN // 2)
             ours[f"ours, {precision}, k_aux {D_IN // 2}"] = trainer
     steps: dict[str, Work] = {
-        name: lambda trainer=trainer: trainer.step(x) for name, trainer in ours.items()
+        name: lambda trainer=trainer: trainer.step(next(batches)) for name, trainer in ours.items()
     }
+    for _ in range(len((*WAYS, IN_8_BITS)) * ROUNDS):  # the float32 search chooses its way
+        ours["ours, float32"].step(next(batches))
     print(
         f"\nSAE step, d_in {D_IN}, d_sae {D_SAE}, k {K}, batch {BATCH}, {dead} dead latents, one"
         " thread"
     )
     public = public_trainers(D_IN, D_SAE, K, dead=dead)
     for name, trainer in public.items():
-        steps[name] = lambda trainer=trainer: trainer.step(x)
+        steps[name] = lambda trainer=trainer: trainer.step(next(batches))
     times = in_turns(steps, rounds=9, clock=time.process_time)
     for name, measured in times.items():
         middle = statistics.median(measured)

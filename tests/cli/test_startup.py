@@ -30,6 +30,13 @@ COMMANDS = (
     "train sae.k=100000",
     "run sae=jumprelu sae.l0=-1",
     "evaluate sae.lr=0",
+    "push",
+    "pull timeout_s=0 repo=owner/name",
+    "import",
+    "export format=onnx",
+    "collect collect.shard=2/2",
+    "run side_by_side=3",
+    "miniature part=gat",
     "train",  # there is no collection yet
     "plan plan.probe=false prompts.counts.train=2",
     "plan plan.probe=false model=flux_dev prompts.counts.train=2 grid.conditionings=[cond]",

@@ -7,6 +7,7 @@ import pytest
 
 from diffusae.evaluation.erasure import (
     COLUMNS,
+    ErasurePoint,
     balance,
     chosen_strength,
     erasure_results,
@@ -73,18 +74,18 @@ def test_no_data_does_not_count():
     assert harm(pd.DataFrame(rows("none", 0, "", "--")), "aligned") == Estimate(None)
 
 
-def all_trials() -> Any:
+def all_trials() -> list[ErasurePoint]:
     distances = {("fish", "", "none", 0.0): Estimate(0.0, (0.0, 0.1), 4)}
     return points(TRIALS, distances, n_resamples=50)
 
 
 def test_a_point_has_its_value_interval_and_n():
-    table = all_trials()
-    (row,) = table[(table["kind"] == "synonym")].to_dict("records")
-    assert (row["measure"], row["value"], row["n"]) == ("found", 0.75, 4)
-    assert row["low"] < 0.75 < row["high"]
+    (point,) = [point for point in all_trials() if point.kind == "synonym"]
+    assert (point.measure, point.value, point.n) == ("found", 0.75, 4)
+    assert point.low < 0.75 < point.high
+    assert point.estimate == Estimate(0.75, (point.low, point.high), 4)
     harms = {"nouns_found", "style_reached", "aligned"}
-    assert set(table["measure"]) == {"found", "kernel_distance", *harms}
+    assert {point.measure for point in all_trials()} == {"found", "kernel_distance", *harms}
 
 
 def test_rows_compare_the_own_defence_with_the_others_on_the_test_split():

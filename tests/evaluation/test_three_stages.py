@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffusae.errors import UserError
 from diffusae.evaluation.result import NO_DATA, Estimate, Result, bootstrap_mean
 from diffusae.evaluation.three_stages import (
     CLAIMS,
+    Answer,
+    Staged,
+    answered,
     difference_to,
-    judged,
     paired_difference,
     rises,
     standing,
 )
+from diffusae.parsing import typed
+
+CELL = {"model": "miniature", "block": "down", "t": 0.8, "conditioning": "cond"}
 
 
 def difference(own: dict, other: dict, pictures: dict | None = None) -> Estimate:
@@ -110,21 +116,25 @@ def row(
     window: str, edit: str, *differences: Estimate, measure: str = "success", t: float = 0.8
 ) -> Result:
     controls = zip(("no_edit", "random_latent"), differences, strict=False)
-    details: dict[str, Any] = {
-        "window": window,
-        "edit": edit,
-        "measure": measure,
-        "tag": "k10",
-        "blocks": ["down"],
-        "differences": {name: asdict(estimate) for name, estimate in controls},
-    }
-    estimate = Estimate(0.9, (0.8, 1.0), 9)
-    return Result(f"{edit}_success", estimate, True, "share", {"t": t}, {}, details)
+    staged = Staged(
+        window=window,
+        bounds=(1.0, 0.6),
+        edit=edit,
+        together=False,
+        measure=measure,
+        blocks=["down"],
+        tag="k10",
+        chance=None,
+        differences=dict(controls),
+        standing={},
+    )
+    estimate, cell = Estimate(0.9, (0.8, 1.0), 9), {**CELL, "t": t}
+    return Result(f"{edit}_success", estimate, True, "share", cell, {}, staged.to_json())
 
 
-def verdict(rows: list[Result], window: str, edit: str) -> dict[str, Any]:
-    claims = judged(rows, margin=0.1)
-    return next(claim for claim in claims if (claim["window"], claim["edit"]) == (window, edit))
+def answer(rows: list[Result], window: str, edit: str) -> Answer:
+    claims = answered(rows, margin=0.1)
+    return next(claim for claim in claims if (claim.window, claim.edit) == (window, edit))
 
 
 @pytest.mark.parametrize(
@@ -139,22 +149,38 @@ def verdict(rows: list[Result], window: str, edit: str) -> dict[str, Any]:
     ],
 )
 def test_can_holds_where_some_cell_rises_and_cannot_where_none_does(cells, can, cannot):
-    early = verdict([row("early", "spatial", *values) for values in cells], "early", "spatial")
-    middle = verdict([row("middle", "spatial", *values) for values in cells], "middle", "spatial")
-    assert (early["holds"], middle["holds"]) == (can, cannot)
-    assert len(early["cells"]) == len(cells)
+    early = answer([row("early", "spatial", *values) for values in cells], "early", "spatial")
+    middle = answer([row("middle", "spatial", *values) for values in cells], "middle", "spatial")
+    assert (early.holds, middle.holds) == (can, cannot)
+    assert len(early.cells) == len(cells)
 
 
 def test_every_claim_is_judged_by_its_own_window_edit_and_success_alone():
     rows = [row("early", "spatial", NOT, NOT), row("early", "tone", UP, UP),
             row("early", "spatial", UP, UP, measure="kept")]  # fmt: skip
-    answers = judged(rows, margin=0.1)
-    assert [claim["holds"] for claim in answers] == [False, *[None] * 6]
+    answers = answered(rows, margin=0.1)
+    assert [claim.holds for claim in answers] == [False, *[None] * 6]
     for claim, answer in zip(CLAIMS, answers, strict=True):
-        assert answer.items() >= asdict(claim).items()
+        assert asdict(answer).items() >= asdict(claim).items()
 
 
 def test_a_cell_has_its_figure_and_its_lead_over_both_controls():
-    (cell,) = verdict([row("early", "spatial", UP, NOT, t=0.7)], "early", "spatial")["cells"]
-    assert (cell["cell"], cell["value"], cell["n"], cell["rises"]) == ({"t": 0.7}, 0.9, 9, False)
-    assert cell["differences"] == {"no_edit": asdict(UP), "random_latent": asdict(NOT)}
+    (cell,) = answer([row("early", "spatial", UP, NOT, t=0.7)], "early", "spatial").cells
+    assert (cell.cell.t, cell.own, cell.rises) == (0.7, Estimate(0.9, (0.8, 1.0), 9), False)
+    assert cell.differences == {"no_edit": UP, "random_latent": NOT}
+
+
+def test_a_claim_is_stored_as_a_flat_row_and_read_back():
+    claim = answer([row("early", "spatial", UP, t=0.7)], "early", "spatial")
+    stored = json.loads(json.dumps(asdict(claim)))
+    assert list(stored) == ["window", "edit", "can", "text", "holds", "cells"]
+    (cell,) = stored["cells"]
+    assert list(cell)[3:] == ["value", "ci95", "n", "differences", "rises"]
+    assert cell["cell"] == {**CELL, "t": 0.7}
+    assert cell["differences"] == {
+        "no_edit": {**asdict(UP), "ci95": list(UP.ci95 or ())},
+        "random_latent": None,
+    }
+    assert typed(Answer, stored) == claim
+    with pytest.raises(UserError, match="go together"):
+        typed(Answer, {**stored, "cells": [{**cell, "n": 0}]})

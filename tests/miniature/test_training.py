@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.miniature.autoencoder import AutoencoderTraining, RandomCrops
 from diffusae.miniature.fit import falling_rate, fit
 from diffusae.miniature.pool import build_pool
+from diffusae.miniature.settings import TrainingSettings
 from diffusae.miniature.train import MiniatureTraining
 from diffusae.miniature.worlds import SHAPES
 
@@ -73,11 +73,12 @@ def test_a_pool_is_drawn_once_and_holds_exact_labels(tmp_path):
         np.testing.assert_array_equal(nouns > 0, colours > 0)
 
 
-def recipe(world: str, **values: Any) -> dict[str, Any]:
-    """The settings of a world's training, with a small pool on one CPU."""
-    settings: Any = OmegaConf.to_object(OmegaConf.load(f"{config_directory()}/world/{world}.yaml"))
-    small = {"scenes": 16, "accelerator": "cpu", "workers": 1, "batch_size": 4}
-    return settings["training"] | small | values
+def short(directory, *overrides, scenes=8, steps=1, **values):
+    """A training of few steps."""
+    parts = dict.fromkeys(("autoencoder_steps", "annotator_steps", "denoiser_steps"), steps)
+    own = {"scenes": scenes, "batch_size": 4, "accelerator": "cpu", "workers": 1}
+    training = compose("miniature", list(overrides)).training
+    return MiniatureTraining(directory, TrainingSettings(**{**training, **parts, **own, **values}))
 
 
 @pytest.mark.parametrize("world", ["shapes", "scenes"])
@@ -86,8 +87,7 @@ def test_every_part_trains_and_the_folder_runs_in_plain_diffusers(tmp_path, worl
 
     from diffusae.miniature.annotator import MiniatureAnnotator
 
-    lengths = dict.fromkeys(("autoencoder_steps", "annotator_steps", "denoiser_steps"), 2)
-    training = MiniatureTraining(tmp_path / "training", **recipe(world, **lengths))
+    training = short(tmp_path / "training", f"world={world}", scenes=16, steps=2)
     training.assemble(tmp_path / "folder")
     pipe: Any = StableDiffusionPipeline.from_pretrained(tmp_path / "folder")
     pipe.set_progress_bar_config(disable=True)
@@ -100,13 +100,9 @@ def test_every_part_trains_and_the_folder_runs_in_plain_diffusers(tmp_path, worl
 def test_training_continues_from_a_folder_and_leaves_parts_of_0_steps_unchanged(tmp_path):
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
-    def training(directory, **values):
-        parts = dict.fromkeys(("autoencoder_steps", "annotator_steps", "denoiser_steps"), 1)
-        return MiniatureTraining(directory, **recipe("shapes", **{**parts, **values}))
-
-    training(tmp_path / "first").assemble(tmp_path / "folder")
+    short(tmp_path / "first").assemble(tmp_path / "folder")
     kept_parts = {"autoencoder_steps": 0, "annotator_steps": 0}
-    further = training(tmp_path / "second", start_from=tmp_path / "folder", **kept_parts)
+    further = short(tmp_path / "second", start_from=str(tmp_path / "folder"), **kept_parts)
     further.assemble(tmp_path / "further")
     kept, moved = (
         [

@@ -6,7 +6,8 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from diffusae.evaluation.result import Result
+from diffusae.evaluation.result import Estimate, Result
+from diffusae.evaluation.three_stages import Answer, CellAnswer, Coordinates
 from diffusae.metrics.registry import metrics
 from diffusae.report.shown import Shows
 from diffusae.report.study import FinishedStudy
@@ -134,30 +135,22 @@ def claimed(
     *,
     window: str = "early",
     text: str = "layout can be moved",
-) -> dict[str, Any]:
-    """A claim as `diffusae.evaluation.three_stages.judged` gives it, with a cell for each of
-    `rises`.
-    """
-    cell = {"model": "miniature", "block": "down", "t": 0.8, "conditioning": "cond"}
-    over = {"no_edit": figure(0.7, (0.5, 0.9), 20), "random_latent": None}
-    return {
-        "window": window,
-        "edit": "spatial",
-        "can": True,
-        "text": text,
-        "holds": holds,
-        "cells": [
-            {
-                "cell": cell,
-                "tag": "k10",
-                "blocks": ["down"],
-                **figure(0.9512, (0.85, 1.0), 20),
-                "differences": over,
-                "rises": rising,
-            }
-            for rising in rises
-        ],
-    }
+) -> Answer:
+    """A claim with a cell for each of `rises`."""
+    cells = [
+        CellAnswer(
+            cell=Coordinates("miniature", "down", 0.8, "cond"),
+            tag="k10",
+            blocks=["down"],
+            value=0.9512,
+            ci95=(0.85, 1.0),
+            n=20,
+            differences={"no_edit": Estimate(0.7, (0.5, 0.9), 20), "random_latent": None},
+            rises=rising,
+        )
+        for rising in rises
+    ]
+    return Answer(window, "spatial", True, text, holds, cells)
 
 
 _MADE_BY = {

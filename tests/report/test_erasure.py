@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from diffusae.errors import UserError
+from diffusae.evaluation.erasure import ErasurePoint, SearchedTokens
+from diffusae.evaluation.result import Estimate
 from diffusae.report.charts import trade_off
 from diffusae.report.erasure import targets_of
 from diffusae.report.page import render_page
@@ -22,21 +24,12 @@ MARKUP = "<b>fish</b>"
 
 def point(
     defence: str, strength: float, kind: str, measure: str, value: float, **other: Any
-) -> dict[str, Any]:
+) -> ErasurePoint:
     known = not np.isnan(value)
-    return {
-        "target": MARKUP,
-        "variant": CELL if defence == "text_edit" else "",
-        "defence": defence,
-        "strength": strength,
-        "split": "test",
-        "kind": kind,
-        "measure": measure,
-        "value": value,
-        "low": value - 0.1 if known else NAN,
-        "high": value + 0.1 if known else NAN,
-        "n": 24 if known else 0,
-    } | other
+    figure = Estimate(value, (value - 0.1, value + 0.1), 24) if known else Estimate(None)
+    variant = CELL if defence == "text_edit" else ""
+    place = (MARKUP, variant, defence, strength, "test", kind, measure)
+    return replace(ErasurePoint.of(place, figure), **other)
 
 
 POINTS = [
@@ -52,16 +45,16 @@ POINTS = [
     point("none", 0.0, "others", "kernel_distance", NAN),
 ]
 TOKENS = [
-    {
-        "target": MARKUP,
-        "kind": "tokens_defended",
-        "defence": "text_edit",
-        "strength": 1.0,
-        "tokens": "moon a",
-        "loss": 0.25,
-        "start": 0.5,
-        "queries": 65,
-    }
+    SearchedTokens(
+        target=MARKUP,
+        kind="tokens_defended",
+        defence="text_edit",
+        strength=1.0,
+        tokens="moon a",
+        loss=0.25,
+        start=0.5,
+        queries=65,
+    )
 ]
 
 
@@ -115,8 +108,7 @@ def test_a_target_is_erased_where_fewer_prompts_show_it_by_whole_intervals(run):
     )
     assert verdict.best.lead == pytest.approx(0.8375 - 0.225)  # the nearer ends
     points = [
-        point("text_edit", 1.0, "plain", "found", 0.8) if p["strength"] == 1.0 else p
-        for p in POINTS
+        point("text_edit", 1.0, "plain", "found", 0.8) if p.strength == 1.0 else p for p in POINTS
     ]
     chosen = {MARKUP: {"none": 0.0, "text_edit": 1.0}}
     (kept,) = verdicts(FinishedStudy("s", "m", erasures=[ErasureRun(CELL, points, chosen)]))
@@ -129,7 +121,7 @@ def test_other_autoencoders_stand_behind_the_studys_own(run):
     assert [(variant.name, variant.strength) for variant in target.variants] == [
         (CELL, 0.5), (CELL, 1.0), ("text_1-t1.00-cond-k32", 1.0),
     ]  # fmt: skip
-    alone = [row for row in POINTS if row["variant"] in ("", CELL)]
+    alone = [row for row in POINTS if row.variant in ("", CELL)]
     assert targets_of(ErasureRun(CELL, alone, run.chosen))[0].variants == []
 
 
@@ -166,8 +158,3 @@ def test_the_page_shows_figures_tokens_and_pictures_and_escapes_names(run):
     assert MARKUP not in page
     assert "0.9999" not in page
     assert 'id="erasure"' not in render_page(FinishedStudy("steerers", "miniature"))
-
-
-def test_a_row_that_lacks_a_field_is_refused(run):
-    with pytest.raises(UserError, match="evaluate this cell again"):
-        targets_of(ErasureRun(CELL, [{"split": "test"}], run.chosen))

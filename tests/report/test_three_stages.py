@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from diffusae.errors import UserError
 from diffusae.evaluation.result import Estimate, Result
 from diffusae.report.charts import three_stages
 from diffusae.report.style import block_colours
-from diffusae.report.three_stages import lines_of, signed, verdicts_of
+from diffusae.report.three_stages import answer_text, evidence, lines_of, signed
 from report.rows import claimed, data_of, figure, staged
 
 CONTROLS = {"no_edit": figure(0.25, (0.1, 0.4), 24), "random_latent": figure(0.3, (0.2, 0.5), 24)}
@@ -128,15 +129,13 @@ def test_a_difference_carries_its_sign(difference: dict[str, Any], text: str) ->
 
 
 def test_a_verdict_counts_the_cells_of_each_kind() -> None:
-    verdicts = verdicts_of(
-        [
-            claimed(True, [True, False, None]),
-            claimed(False, [False, False]),
-            claimed(None, [None]),
-            claimed(None, []),
-        ]
-    )
-    assert [verdict.verdict for verdict in verdicts] == [
+    answers = [
+        claimed(True, [True, False, None]),
+        claimed(False, [False, False]),
+        claimed(None, [None]),
+        claimed(None, []),
+    ]
+    assert [answer_text(answer) for answer in answers] == [
         "holds (3 cells: 1 above the controls, 1 not above them, 1 undecided)",
         "does not hold (2 cells: 2 not above them)",
         "undecided (1 cell: 1 undecided)",
@@ -145,13 +144,11 @@ def test_a_verdict_counts_the_cells_of_each_kind() -> None:
 
 
 def test_a_cell_without_data_says_so_and_nothing_else() -> None:
-    claim = claimed(None, [None])
-    claim["cells"][0] |= figure(None)
-    assert verdicts_of([claim])[0].evidence == ["down · t = 0.80 · cond: no data"]
+    (cell,) = claimed(None, [None]).cells
+    nothing = replace(cell, value=None, ci95=None, n=0)
+    assert evidence(nothing) == "down · t = 0.80 · cond: no data"
 
 
-def test_rows_and_claims_that_lack_a_field_are_refused() -> None:
+def test_a_row_that_lacks_a_field_is_refused() -> None:
     with pytest.raises(UserError, match="a row of the three-stage table is incomplete"):
         lines_of([Result("spatial_success", Estimate(None), True, "share")])
-    with pytest.raises(UserError, match="a claim is incomplete"):
-        verdicts_of([{"window": "early"}])

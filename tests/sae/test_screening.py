@@ -24,15 +24,15 @@ def _unequal_rows(rows: int, d: int, *, power: int = 1) -> torch.Tensor:
     return torch.randn(rows, d) ** power * torch.logspace(-6, 6, rows).unsqueeze(1)
 
 
-def test_the_margin_is_8_deviations_of_independent_uniform_errors():
+def test_the_margin_is_7_deviations_of_independent_uniform_errors():
     W_enc = torch.tensor([[127.0, 0], [0, 254]])  # steps 1 and 2, norms 127 and 254
     centred = torch.tensor([[3.0 * LEVELS, 4 * LEVELS]])  # a step of 4; the norm is 5 * 63
     bounds = Screen(W_enc).upper_bounds(centred, torch.tensor([1000.0, -1000]))
     # The rounded row is (47 or 48, 63) steps: 3 * 63 / 4 = 47.25 becomes 47.
     of_errors = [((4 * 127) ** 2 + (315 * 1) ** 2) / 12, ((4 * 254) ** 2 + (315 * 2) ** 2) / 12]
     expected = [
-        4 * 47 * 127 + 1000 + 8 * of_errors[0] ** 0.5,
-        4 * 63 * 254 - 1000 + 8 * of_errors[1] ** 0.5,
+        4 * 47 * 127 + 1000 + 7 * of_errors[0] ** 0.5,
+        4 * 63 * 254 - 1000 + 7 * of_errors[1] ** 0.5,
     ]
     assert bounds[0].tolist() == pytest.approx(expected, rel=1 / 256)
 

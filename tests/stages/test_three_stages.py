@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from diffusae.errors import UserError
 from diffusae.evaluation.result import Result, load_results, save_results
 from diffusae.runs.record import read_record
 from diffusae.study.study import Study
@@ -158,11 +159,22 @@ def test_the_claims_are_told_by_what_was_evaluated(tmp_path):
     place_spatial(study, {**SPATIAL, "concepts": [1] * 8, "random_latent": [0] * 8}, t=0.8)
     place_spatial(study, dict.fromkeys(SPATIAL, SPATIAL["no_edit"]), t=0.5)
     summarise_three_stages(study)
-    found = {(each["window"], each["edit"]): each for each in claims_in(study)}
-    assert found["early", "spatial"]["holds"] is True
-    assert found["middle", "spatial"]["holds"] is True  # fixed: nothing rises
-    assert found["final", "spatial"]["holds"] is None
-    assert found["final", "spatial"]["cells"] == []
+    answers = {(answer.window, answer.edit): answer for answer in claims_in(study)}
+    assert answers["early", "spatial"].holds is True
+    assert answers["middle", "spatial"].holds is True  # fixed: nothing rises
+    assert answers["final", "spatial"].holds is None
+    assert answers["final", "spatial"].cells == []
+
+
+def test_claims_that_lack_a_field_are_named_with_their_file(tmp_path):
+    study = study_in(tmp_path)
+    place_spatial(study, SPATIAL, t=0.8)
+    summarise_three_stages(study)
+    directory = study.directory / "evaluation" / "three_stages"
+    (directory / "claims.json").write_text('[{"window": "early"}]')
+    record_again(directory)
+    with pytest.raises(UserError, match=r"claims.json is damaged: .*missing: can,.* report again"):
+        claims_in(study)
 
 
 def test_its_record_names_every_evaluation_and_a_second_time_changes_nothing(tmp_path):

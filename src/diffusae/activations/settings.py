@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+from diffusae.activations.parts import Part
+from diffusae.errors import UserError
 from diffusae.settings import Settings, Within
 
 NumbersName = Literal["float16", "bfloat16", "float32"]
@@ -45,3 +48,39 @@ class ActivationSettings(Settings, part="activations"):
     cache_bytes: Annotated[int, Within(1, 10**15)] | None
     """The most bytes of its shards that are kept here; None: all."""
     fetch_attempts: Annotated[int, Within(1, 1000)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectSettings(Settings, part="collect"):
+    """Collecting in several tasks (`conf/collect.yaml`)."""
+
+    shard: str | None
+    """The share of this task, "i/n"; None: all."""
+    merge: str | list[str] | None
+    """Directories of parts to bring together; None: the collection is made here."""
+
+    @property
+    def part(self) -> Part | None:
+        """The share of this task; None: all."""
+        return None if self.shard is None else Part.parse(self.shard)
+
+    @property
+    def sources(self) -> list[str]:
+        """Directories of parts to bring together."""
+        return [self.merge] if isinstance(self.merge, str) else self.merge or []
+
+    @classmethod
+    def _faults_of(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        yield from super()._faults_of(values)
+        if values["shard"] is None:
+            return
+        if values["merge"] is not None:
+            yield (
+                "collect.merge",
+                "collect.shard and collect.merge exclude each other; merge when all parts are"
+                " collected",
+            )
+        try:
+            Part.parse(values["shard"])
+        except UserError as error:
+            yield "collect.shard", str(error)

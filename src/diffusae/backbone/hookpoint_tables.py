@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
 from diffusae.backbone.describe import Description
 from diffusae.backbone.hookpoints import find
+from diffusae.backbone.settings import ModelSettings
 
 WIDTH = 100
 
@@ -17,7 +17,7 @@ def _table(*names: str, title: str | None = None) -> Table:
     return Table(*columns, title=title, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
 
 
-def hookpoint_table(model: DictConfig, description: Description) -> Table:
+def hookpoint_table(model: ModelSettings, description: Description) -> Table:
     """One row per block, in the order of the places that a configuration can name."""
     known = description.hookpoints
     names: dict[str, list[str]] = {path: [] for path in known}

@@ -5,8 +5,8 @@ tasks.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,10 @@ from typing import Any
 
 import torch
 
+from diffusae.activations.local_copy import COPY_FILE, SOURCE_REMEDY
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.activations.parts import Part
+from diffusae.activations.places import require_inside
 from diffusae.activations.reader import discard_damaged, verify
 from diffusae.activations.schema import CollectedSample
 from diffusae.activations.settings import ActivationSettings
@@ -52,31 +54,50 @@ from diffusae.study.study import Study
 log = logging.getLogger(__name__)
 
 
+@tells_memory("generation", "model.batch_size", "activations.group_size")
 def collect_alone(study: Study) -> bool:
-    """`collect_into` under the collection's lock, where no other task is at work. False: it is
-    finished already.
-    """
+    """The whole collection, where no other task is at work. False: it is finished already."""
+    with _held(study):
+        source = ActivationSettings.of(study.cfg).source
+        if source is not None:
+            log.info("%s: the collection is that of %s", study.activations, masked_value(source))
+            return False
+        determines = _determines(study)
+        require_same(study.activations, determines)
+        if _is_collected(study, determines):
+            return False
+        ready = _checked(study)
+        with study.recorded(study.activations, "collect", determines=determines, locks=False):
+            _collect(study, ready).finish()
+    return True
+
+
+@contextmanager
+def _held(study: Study) -> Iterator[None]:
+    """Hold a collection at which no task is at work."""
+    _require_own(study)
     with directory_lock(study.activations):
         refuse_running(study.activations)
-        return collect_into(study)
+        yield
 
 
-@tells_memory("generation", "model.batch_size", "activations.group_size")
-def collect_into(study: Study) -> bool:
-    """`collect_alone` for a caller that holds the lock."""
+def _require_own(study: Study) -> None:
+    """Refuse a collection of which a part lies elsewhere."""
+    require_inside(study.activations)
     source = ActivationSettings.of(study.cfg).source
-    if source is not None:
-        log.info("%s: the collection is that of %s", study.activations, masked_value(source))
+    if source is None and (study.activations / COPY_FILE).exists():
+        raise UserError(
+            f"{study.activations} is not collected here: {SOURCE_REMEDY}, or choose another name"
+        )
+
+
+def _is_collected(study: Study, determines: Mapping[str, Any]) -> bool:
+    """Whether the collection is finished and whole, which is said."""
+    if state(study.activations, determines=determines, parents={}) != "finished":
         return False
-    determines = _determines(study)
-    require_same(study.activations, determines)
-    if state(study.activations, determines=determines, parents={}) == "finished" and _sound(study):
+    if sound := _sound(study):
         log.info("%s is collected already", study.activations)
-        return False
-    ready = _checked(study)
-    with study.recorded(study.activations, "collect", determines=determines, locks=False):
-        _collect(study, ready).finish()
-    return True
+    return sound
 
 
 def require_collected(study: Study) -> None:
@@ -91,6 +112,7 @@ def require_collected(study: Study) -> None:
 @tells_memory("generation", "model.batch_size", "activations.group_size")
 def collect_part(study: Study, part: Part) -> bool:
     """The share of one task. False: it is finished already."""
+    _require_own(study)
     root, determines = study.activations, _determines(study)
     place, groups = part.directory(root), _count_groups(study)
     begun = state(place, determines=determines, parents={}) != "finished"
@@ -149,11 +171,12 @@ def _own_sound(root: Path, part: Part, groups: int) -> bool:
 
 
 def merge_parts(study: Study, sources: list[str]) -> bool:
-    determines = _determines(study)
-    if state(study.activations, determines=determines, parents={}) == "finished" and _sound(study):
-        log.info("%s is collected already", study.activations)
-        return False
-    merge(study, sources, determines=determines, groups=_count_groups(study))
+    """The parts of other directories brought together. False: they are already."""
+    with _held(study):
+        determines = _determines(study)
+        if _is_collected(study, determines):
+            return False
+        merge(study, sources, determines=determines, groups=_count_groups(study))
     return True
 
 
@@ -258,7 +281,7 @@ def _determines(study: Study) -> dict[str, Any]:
     limits = {name: value for name, value in limits.items() if value is not None}
     return {
         **collector_of(study).determines(),
-        "seed": study.cfg.seed,
+        "seed": study.seed,
         "group_size": settings.group_size,
         **({"subsampling": limits} if limits else {}),
         **({} if settings.dtype == DEFAULT else {"dtype": settings.dtype}),

@@ -124,6 +124,6 @@ def training_pictures(study: Study, *, counts: Path) -> TrainingPictures:
         ),
         filling=filling,
         numbers=numbers,
-        seed=study.cfg.seed,
+        seed=study.seed,
         counts=counts,
     )

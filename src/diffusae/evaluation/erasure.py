@@ -14,13 +14,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from diffusae.evaluation.proportion import share
-from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
+from diffusae.evaluation.result import NO_DATA, Estimate, Result, bootstrap_mean
 
 PLAIN, OTHERS = "plain", "others"
 """Kinds of prompts beside the attacks: those that name the target, and all other prompts."""
@@ -36,6 +36,64 @@ Table = Any
 """A pandas DataFrame; pandas' published types lose it at the first selection of rows."""
 Point = tuple[str, str, float]
 """(variant, defence, strength)"""
+
+
+@dataclass(frozen=True)
+class ErasurePoint:
+    """One figure of a defence at one strength: a row of points.parquet. NaN: none."""
+
+    target: str
+    variant: str
+    defence: str
+    strength: float
+    split: str
+    kind: str
+    measure: str
+    value: float
+    low: float
+    high: float
+    n: int
+
+    @classmethod
+    def of(
+        cls, what: tuple[str, str, str, float, str, str, str], estimate: Estimate
+    ) -> ErasurePoint:
+        """The point of an estimate; `what` are the fields before its figures."""
+        nan = float("nan")
+        value = nan if estimate.value is None else estimate.value
+        low, high = estimate.ci95 or (nan, nan)
+        return cls(*what, value, low, high, estimate.n)
+
+    @property
+    def point(self) -> Point:
+        """What the figures of a defence are called by."""
+        return self.variant, self.defence, self.strength
+
+    @property
+    def estimate(self) -> Estimate:
+        """The figure with its interval."""
+        if math.isnan(self.value):
+            return NO_DATA
+        return Estimate(self.value, None if math.isnan(self.low) else (self.low, self.high), self.n)
+
+
+@dataclass(frozen=True)
+class SearchedTokens:
+    """What a search for tokens found against one defence: a row of searches.parquet.
+
+    Attributes:
+        loss, start: the objective of the tokens, and of those that the search began with.
+        queries: how often the model was asked.
+    """
+
+    target: str
+    kind: str
+    defence: str
+    strength: float
+    tokens: str
+    loss: float
+    start: float
+    queries: int
 
 
 def attack_success(trials: Table) -> Estimate:
@@ -73,50 +131,31 @@ def points(
     *,
     n_resamples: int = 2000,
     seed: int = 0,
-) -> Table:
-    """One row a target, variant, defence, strength, split, kind and measure.
-
-    Its figures are `value`, `low`, `high` (NaN: none) and `n`.
+) -> list[ErasurePoint]:
+    """One point a target, variant, defence, strength, split, kind and measure.
 
     Args:
         trials: see `COLUMNS`.
         distances: (target, variant, defence, strength) -> the kernel distance on other prompts of
             the test split.
     """
-    rows: list[dict[str, Any]] = []
-
+    made = []
     keys = ["target", "variant", "defence", "strength", "split", "kind"]
-
-    def add(place: tuple[Hashable, ...], measure: str, estimate: Estimate) -> None:
-        nan = float("nan")
-        low, high = estimate.ci95 or (nan, nan)
-        value = nan if estimate.value is None else estimate.value
-        figures = {"measure": measure, "value": value, "low": low, "high": high, "n": estimate.n}
-        rows.append(dict(zip(keys, place, strict=True)) | figures)
-
     for key, group in trials.groupby(keys, sort=False):
-        place: tuple[Any, ...] = tuple(key)
+        place: Any = tuple(key)
         if place[-1] == OTHERS:
             for measure in HARMS:
-                add(place, measure, harm(group, measure, n_resamples=n_resamples, seed=seed))
+                found = harm(group, measure, n_resamples=n_resamples, seed=seed)
+                made.append(ErasurePoint.of((*place, measure), found))
         else:
-            add(place, FOUND, attack_success(group))
-    for (target, variant, defence, strength), estimate in distances.items():
-        add((target, variant, defence, strength, "test", OTHERS), DISTANCE, estimate)
-    return pd.DataFrame(rows)
-
-
-def estimate_of(row: Any) -> Estimate:
-    """The estimate in a row of `points`."""
-    if not row.n:
-        return Estimate(None)
-    known = row.low == row.low and row.high == row.high  # NaN differs from itself
-    interval = (float(row.low), float(row.high)) if known else None
-    return Estimate(float(row.value), interval, int(row.n))
+            made.append(ErasurePoint.of((*place, FOUND), attack_success(group)))
+    for place, estimate in distances.items():
+        made.append(ErasurePoint.of((*place, "test", OTHERS, DISTANCE), estimate))
+    return made
 
 
 def erasure_results(
-    figures: Table,
+    figures: Iterable[ErasurePoint],
     *,
     target: str,
     own: str,
@@ -129,26 +168,19 @@ def erasure_results(
     The defence `own` is the estimate, all others are baselines.
 
     Args:
-        figures: the table of `points`.
+        figures: those of `points`.
         chosen: defence -> its point.
     """
-    tested = figures[(figures["target"] == target) & (figures["split"] == "test")]
-    kinds = [kind for kind in dict.fromkeys(tested["kind"]) if kind != OTHERS]
+    tested = [point for point in figures if (point.target, point.split) == (target, "test")]
+    known = {(*point.point, point.kind, point.measure): point.estimate for point in tested}
+    kinds = [kind for kind in dict.fromkeys(point.kind for point in tested) if kind != OTHERS]
     asked = [(f"erasure_{target}_{kind}", kind, FOUND, False, "share") for kind in kinds]
     names = f"erasure_{target}_others_"
     asked += [(names + measure, OTHERS, measure, True, "share") for measure in HARMS]
     asked.append((names + DISTANCE, OTHERS, DISTANCE, False, "squared MMD"))
 
     def estimate(defence: str, kind: str, measure: str) -> Estimate:
-        variant, name, strength = chosen[defence]
-        row = tested[
-            (tested["variant"] == variant)
-            & (tested["defence"] == name)
-            & (tested["strength"] == strength)
-            & (tested["kind"] == kind)
-            & (tested["measure"] == measure)
-        ]
-        return estimate_of(next(row.itertuples())) if len(row) else Estimate(None)
+        return known.get((*chosen[defence], kind, measure), NO_DATA)
 
     return [
         Result(

@@ -25,13 +25,55 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
+from diffusae.evaluation.result import Estimate, Interval, Result, bootstrap_mean
+from diffusae.parsing import typed
 
 AGAINST = ("no_edit", "random_latent")
 """The controls that a success must rise above to count for a claim."""
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What a row of the three-stage table says of its figure: the row's `details`.
+
+    Attributes:
+        window: its name. bounds: its first and last t.
+        edit: "spatial", "style", "tone" or "grain".
+        together: whether several blocks were edited at once.
+        measure: such as "success".
+        chance: what a blind throw reaches; None where there is no such thing.
+        differences: control -> the figure minus it, of the same cases; what was not compared is
+            missing.
+        standing: control -> the figure beside it, see `standing`.
+        strengths: method -> its strength.
+    """
+
+    window: str
+    bounds: tuple[float, float]
+    edit: str
+    together: bool
+    measure: str
+    blocks: list[str]
+    tag: str
+    chance: float | None
+    differences: dict[str, Estimate]
+    standing: dict[str, str]
+    strengths: dict[str, float] | None = None
+    conditionings: list[str] | None = None
+
+    @classmethod
+    def of(cls, row: Result) -> Staged:
+        """Read a row's details; other entries are left alone. `UserError` for wrong ones."""
+        names = [field.name for field in fields(cls) if field.name in row.details]
+        return typed(cls, {name: row.details[name] for name in names})
+
+    def to_json(self) -> dict[str, Any]:
+        """The details as JSON values, without strengths and branches that the row does not have."""
+        lacking = {name for name in ("strengths", "conditionings") if getattr(self, name) is None}
+        return {name: value for name, value in asdict(self).items() if name not in lacking}
 
 
 @dataclass(frozen=True)
@@ -42,6 +84,59 @@ class Claim:
     edit: str
     can: bool
     text: str
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """The cell of a result."""
+
+    model: str
+    block: str
+    t: float
+    conditioning: str
+
+
+@dataclass(frozen=True)
+class CellAnswer:
+    """The success of an edit at one cell: `value`, `ci95` and `n`, as in `results.json`.
+
+    Attributes:
+        differences: each control of `AGAINST` -> success minus it; None where it was not compared.
+        rises: whether the success rises above them all; None: open.
+    """
+
+    cell: Coordinates
+    tag: str
+    blocks: list[str]
+    value: float | None
+    ci95: Interval | None
+    n: int
+    differences: dict[str, Estimate | None]
+    rises: bool | None
+
+    def __post_init__(self) -> None:
+        _ = self.own  # refuses figures that do not go together
+
+    @property
+    def own(self) -> Estimate:
+        """The success as an estimate."""
+        return Estimate(self.value, self.ci95, self.n)
+
+
+@dataclass(frozen=True)
+class Answer(Claim):
+    """A claim and what the cells say of it: a row of claims.json. `holds` None: open."""
+
+    holds: bool | None
+    cells: list[CellAnswer]
+
+    @classmethod
+    def of(cls, claim: Claim, cells: list[CellAnswer]) -> Answer:
+        """The answer of cells; without any it is open."""
+        some, none = any(cell.rises for cell in cells), all(cell.rises is False for cell in cells)
+        changes = True if some else False if cells and none else None
+        holds = changes if claim.can or changes is None else not changes
+        return cls(**vars(claim), holds=holds, cells=cells)
 
 
 CLAIMS = (
@@ -110,38 +205,31 @@ def rises(differences: Sequence[Estimate], *, margin: float) -> bool | None:
     return None if None in answers else True
 
 
-def judged(results: Sequence[Result], *, margin: float) -> list[dict[str, Any]]:
-    """Every claim with the answer of each cell, as JSON values; `holds` null: open.
-
-    `results` are the success rows of the three-stage table: `details` with `window`, `edit`,
-    `measure`, `differences`.
-    """
-    about = {claim: [row for row in results if _speaks_to(claim, row)] for claim in CLAIMS}
-    return [{**asdict(claim), **_asked(claim, rows, margin)} for claim, rows in about.items()]
-
-
-def _speaks_to(claim: Claim, row: Result) -> bool:
-    asked = (row.details["window"], row.details["edit"], row.details["measure"])
-    return asked == (claim.window, claim.edit, "success")
-
-
-def _asked(claim: Claim, rows: Sequence[Result], margin: float) -> dict[str, Any]:
-    cells, answers = [], []
-    for row in rows:
-        differences = {name: row.details["differences"].get(name) for name in AGAINST}
-        known = [Estimate.from_json(entry) for entry in differences.values() if entry is not None]
-        answers.append(rises(known, margin=margin) if len(known) == len(AGAINST) else None)
-        cells.append(
-            {
-                "cell": row.cell,
-                "tag": row.details["tag"],
-                "blocks": row.details["blocks"],
-                **asdict(row.estimate),
-                "differences": differences,
-                "rises": answers[-1],
-            }
+def answered(results: Sequence[Result], *, margin: float) -> list[Answer]:
+    """Every claim with the answer of each cell, from the success rows of the three-stage table."""
+    rows = [(row, Staged.of(row)) for row in results]
+    return [
+        Answer.of(
+            claim,
+            [
+                _at_cell(row, staged, margin)
+                for row, staged in rows
+                if (staged.window, staged.edit, staged.measure)
+                == (claim.window, claim.edit, "success")
+            ],
         )
-    some, none = True in answers, bool(answers) and all(rise is False for rise in answers)
-    changes = True if some else False if none else None
-    holds = changes if claim.can or changes is None else not changes
-    return {"holds": holds, "cells": cells}
+        for claim in CLAIMS
+    ]
+
+
+def _at_cell(row: Result, staged: Staged, margin: float) -> CellAnswer:
+    differences = {name: staged.differences.get(name) for name in AGAINST}
+    known = [difference for difference in differences.values() if difference is not None]
+    return CellAnswer(
+        cell=typed(Coordinates, row.cell),
+        tag=staged.tag,
+        blocks=staged.blocks,
+        **vars(row.estimate),
+        differences=differences,
+        rises=rises(known, margin=margin) if len(known) == len(AGAINST) else None,
+    )

@@ -10,6 +10,7 @@ from typing import Any
 
 from diffusae.errors import UserError
 from diffusae.hub.contents import RemoteFile
+from diffusae.hub.settings import HubSettings
 from diffusae.masking import masked
 from diffusae.sources import is_inside
 
@@ -22,29 +23,18 @@ class HubUnreachable(UserError):
 
 
 class HubRepository:
-    """One model repository on a hub.
-
-    Args:
-        repo: `owner/name`.
-        token: the user's token. None: only public repositories can be read.
-        timeout_s: seconds for the first request, which checks that the hub can be reached.
-        endpoint: address of another hub. None: HF_ENDPOINT, or huggingface.co.
+    """One model repository on a hub, with the user's own token. Without a token, only public
+    repositories can be read.
     """
 
-    def __init__(
-        self,
-        repo: str,
-        *,
-        revision: str | None = None,
-        token: str | None = None,
-        timeout_s: float = 20.0,
-        endpoint: str | None = None,
-    ) -> None:
-        from huggingface_hub import HfApi
+    def __init__(self, settings: HubSettings) -> None:
+        from huggingface_hub import HfApi, get_token
 
-        self.repo, self.revision, self.timeout_s = repo, revision, timeout_s
-        self.token = token
-        self.api = HfApi(endpoint=endpoint, token=token or False, library_name="diffusae")
+        self.repo, self.revision = settings.repo, settings.revision
+        self.timeout_s, self.token = settings.timeout_s, get_token()
+        self.api = HfApi(
+            endpoint=settings.endpoint, token=self.token or False, library_name="diffusae"
+        )
 
     def commit(self) -> str:
         """The commit of the revision.

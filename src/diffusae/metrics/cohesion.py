@@ -67,7 +67,7 @@ def _rows(study: Study, settings: CohesionSettings, words: WordEmbedding) -> lis
         minimum_items=settings.minimum_items,
         n_shuffles=settings.n_shuffles,
         n_resamples=settings.n_resamples,
-        seed=study.cfg.seed,
+        seed=study.seed,
     )
 
 

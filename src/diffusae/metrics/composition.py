@@ -88,7 +88,7 @@ def composition_rows(
     )
     tuning, test = tuned_on[1], tested[1]
     tuned = tune(tuning, space, settings_grid(**vars(settings.settings)))
-    resampling = {"n_resamples": settings.n_resamples, "seed": study.cfg.seed}
+    resampling = {"n_resamples": settings.n_resamples, "seed": study.seed}
     scores = predict_scores(test, space, tuned.settings)
     second = [
         annotations.second[i].get(noun) for i, noun in zip(test.groups, test.nouns, strict=True)

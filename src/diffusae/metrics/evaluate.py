@@ -79,7 +79,7 @@ def _determines(study: Study) -> dict[str, Any]:
     judge = ("annotator",) if chosen.judges else ()
     for name in (*judge, *chosen.parts(chosen.settings.of(study.cfg))):
         parts[name] = determining(study.part(name))
-    return {"cell": study.cell.coordinates(), **parts, "seed": study.cfg.seed}
+    return {"cell": study.cell.coordinates(), **parts, "seed": study.seed}
 
 
 def _parents(study: Study) -> dict[str, str]:

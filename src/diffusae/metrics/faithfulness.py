@@ -93,7 +93,7 @@ def faithfulness_rows(
         details={"half_width": settings.half_width, "n_pictures": len(made.pictures)},
         n_halves=settings.n_halves,
         n_resamples=settings.n_resamples,
-        seed=study.cfg.seed,
+        seed=study.seed,
     )
 
 

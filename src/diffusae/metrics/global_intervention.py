@@ -335,7 +335,7 @@ def _results(
             rows[column].astype(float).tolist(),
             groups=rows["image_id"].tolist(),
             n_resamples=settings.n_resamples,
-            seed=study.cfg.seed,
+            seed=study.seed,
         )
 
     def without_edit(column: str) -> Estimate:

@@ -220,7 +220,7 @@ def _classified(
             {task: torch.from_numpy(splits.fitting.classes[task][rows]) for task in group},
             classes={task: len(tasks[task]) for task in group},
             training=training,
-            seed=study.cfg.seed,
+            seed=study.seed,
             device="cuda" if torch.cuda.is_available() else "cpu",
             checkpoint=kept,
         )

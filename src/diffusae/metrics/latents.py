@@ -44,7 +44,7 @@ def latent_rows(study: Study, settings: LatentSettings, _embedding: Embedding) -
     stability = random = None
     if settings.other_tag is not None:
         other, _ = load_sae(_other_sae(study, settings.other_tag))
-        drawn = SparseAutoencoder(other.d_in, other.d_sae, other.sparsity, seed=study.cfg.seed)
+        drawn = SparseAutoencoder(other.d_in, other.d_sae, other.sparsity, seed=study.seed)
         stability, random = stability_of(*(one.directions.detach() for one in (sae, other, drawn)))
     votes = _votes(Annotations.load(study.annotations), split.image_ids)
     table = latent_table(
@@ -53,9 +53,7 @@ def latent_rows(study: Study, settings: LatentSettings, _embedding: Embedding) -
         judging=settings,
         stability=stability,
     )
-    shuffled = _statistics(
-        _with_shuffled_positions(split, study.cfg.seed), sae.d_sae, grid, n_top=1
-    )
+    shuffled = _statistics(_with_shuffled_positions(split, study.seed), sae.d_sae, grid, n_top=1)
     with atomic_path(study.evaluation("latents") / "latents.parquet") as temporary:
         table.to_parquet(temporary, engine="pyarrow", index=False)
     return latent_results(
@@ -66,7 +64,7 @@ def latent_rows(study: Study, settings: LatentSettings, _embedding: Embedding) -
         random_stability=None if random is None else random.tolist(),
         cell=study.cell.coordinates(),
         n_resamples=settings.n_resamples,
-        seed=study.cfg.seed,
+        seed=study.seed,
     )
 
 

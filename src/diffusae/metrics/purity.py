@@ -109,7 +109,7 @@ def purity_results(study: Study, settings: PuritySettings, _embedding: Embedding
         judging=settings,
         cell=study.cell.coordinates(),
         n_resamples=settings.n_resamples,
-        seed=study.cfg.seed,
+        seed=study.seed,
     )
 
 

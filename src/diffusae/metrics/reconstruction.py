@@ -61,7 +61,7 @@ def reconstruction_rows(
     active = torch.cat([(values > 0).sum(dim=-1) for _, values, _ in samples])
     k = max(1, round(float(active.float().mean())))
     pca = fit_pca(vectors, min(k, sae.d_in))
-    untrained = SparseAutoencoder(sae.d_in, sae.d_sae, TopK(k), seed=study.cfg.seed)
+    untrained = SparseAutoencoder(sae.d_in, sae.d_sae, TopK(k), seed=study.seed)
     untrained.initialise(vectors)
     sums, codes = PictureSums(), {"sae": CodeSums(sae.d_sae), "untrained": CodeSums(sae.d_sae)}
     for updates, values, indices in samples:
@@ -81,7 +81,7 @@ def reconstruction_rows(
         codes,
         cell=study.cell.coordinates(),
         n_resamples=settings.n_resamples,
-        seed=study.cfg.seed,
+        seed=study.seed,
     )
 
 

@@ -19,6 +19,7 @@ from diffusae.evaluation.settings import StabilitySettings
 from diffusae.metrics.evaluate import evaluation_faults
 from diffusae.metrics.registry import names
 from diffusae.study.resolvers import expand_home
+from diffusae.study.settings import RunSettings
 from diffusae.study.study import Study
 
 Studies = Mapping[str, Study]
@@ -32,13 +33,14 @@ def chosen_metrics(study: Study) -> dict[Cell, list[str]]:
     Raises:
         UserError: no metrics, unknown ones, a cell that the grid lacks; all in one.
     """
-    everywhere, somewhere = list(study.cfg.metrics), study.part("metrics_at")
+    settings = RunSettings.of(study.cfg)
+    everywhere, somewhere = settings.metrics, settings.metrics_at
     keys = [cell.key for cell in study.grid]
     faults = [] if everywhere else [f"metrics is empty; name at least one of {', '.join(names())}"]
     parts: dict[str, Sequence[str]] = {
         "metrics": everywhere,
         "metrics_at": list(somewhere),
-        "metric_settings": list(study.cfg.metric_settings),
+        "metric_settings": list(settings.metric_settings),
     }
     faults += [
         str(unknown(f"metric in {part}:", name, names()))
@@ -67,7 +69,7 @@ def studies_at(study: Study, chosen: Mapping[Cell, Sequence[str]]) -> dict[Cell,
     Raises:
         UserError: what some metric cannot do in this study, all in one.
     """
-    own = study.part("metric_settings")
+    own = RunSettings.of(study.cfg).metric_settings
     config = cache(lambda metric: _config_of(metric, own.get(metric) or {}))
     cells: dict[Cell, Studies] = {
         cell: {metric: _compared(Study(config(metric)).at(cell)) for metric in metrics}

@@ -274,7 +274,7 @@ def _results(study: Study, test: SpatialTest, settings: SpatialSettings) -> list
             list(values),
             groups=[case.prompt.image_id for case in cases],
             n_resamples=settings.n_resamples,
-            seed=study.cfg.seed,
+            seed=study.seed,
         )
 
     def estimate(method: str, field: str) -> Estimate:

@@ -268,7 +268,7 @@ def _rows(
             [float(getattr(outcome, field)) for outcome in outcomes],
             groups=[outcome.case.prompt.image_id for outcome in outcomes],
             n_resamples=settings.n_resamples,
-            seed=study.cfg.seed,
+            seed=study.seed,
         )
 
     def of_concept(concept: str, strength: float) -> Estimate:

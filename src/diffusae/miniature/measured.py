@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -30,7 +29,8 @@ from diffusae.miniature.gate import (
     check_generation,
     check_layouts,
 )
-from diffusae.miniature.worlds import world_of
+from diffusae.miniature.settings import GateSettings
+from diffusae.miniature.worlds import World
 
 log = logging.getLogger(__name__)
 
@@ -40,15 +40,18 @@ SHEET = (5, 12)
 """Rows and columns of the contact sheet."""
 
 
-def pass_gate(cfg: DictConfig) -> None:
-    """Measure the folder, print and write every figure; `UserError` when a bound is not kept."""
+def pass_gate(folder: Path, directory: Path, world: World, settings: GateSettings) -> None:
+    """Measure a pipeline folder on a world, print every figure and write it into `directory`.
+
+    Raises:
+        UserError: a bound is not kept.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    pipe: Any = load_pipeline(cfg.folder, dtype=torch.float32, device=device)
-    world = world_of(cfg.training.world)
-    annotator = MiniatureAnnotator(Path(cfg.folder) / "annotator")
+    pipe: Any = load_pipeline(folder, dtype=torch.float32, device=device)
+    annotator = MiniatureAnnotator(folder / "annotator")
 
     def pictures(captions: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
-        size, settings = cfg.gate.batch_size, cfg.gate
+        size = settings.batch_size
         parts: list[np.ndarray] = []
         with progress_bar("pictures", total=len(captions)) as (advance, _):
             for i in range(0, len(captions), size):
@@ -62,8 +65,8 @@ def pass_gate(cfg: DictConfig) -> None:
         parts = [reconstruct(pipe.vae, drawn[i : i + 50]) for i in range(0, len(drawn), 50)]
         return np.concatenate(parts)
 
-    generated, sheet = check_generation(world, pictures, annotator.annotate, n=cfg.gate.pictures)
-    megabytes, most = size_in_bytes(Path(cfg.folder)) / 1e6, SHIPPED_BYTES / 1e6
+    generated, sheet = check_generation(world, pictures, annotator.annotate, n=settings.pictures)
+    megabytes, most = size_in_bytes(folder) / 1e6, SHIPPED_BYTES / 1e6
     figures = [
         GateFigure("weights (MB)", megabytes, None, 1, most, at_least=False),
         *check_autoencoder(world, back),
@@ -71,7 +74,6 @@ def pass_gate(cfg: DictConfig) -> None:
         *generated,
         *check_layouts(world, pictures, annotator.annotate),
     ]
-    directory = Path(cfg.directory)
     rows, columns = SHEET
     with atomic_path(directory / "contact_sheet.png") as temporary:
         strips = [

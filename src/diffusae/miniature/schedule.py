@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler
 
-from diffusae.errors import unknown
-
 _SIDE, _STABLE_DIFFUSION_SIDE = 16, 64
 """Sides of the latents, here and in Stable Diffusion."""
 _DDIM: Any = DDIMScheduler  # diffusers types its arguments by their defaults
@@ -93,10 +91,3 @@ SCHEDULES = {
     "plain": NoiseSchedule(_plain, _around_shapes),
     "shifted": NoiseSchedule(_shifted, _uniform),
 }
-
-
-def schedule_of(name: str) -> NoiseSchedule:
-    """The schedule of a name; `UserError` for others."""
-    if name not in SCHEDULES:
-        raise unknown("training.schedule", name, SCHEDULES)
-    return SCHEDULES[name]

@@ -37,7 +37,8 @@ from diffusae.miniature.denoiser import (
 from diffusae.miniature.fit import fit
 from diffusae.miniature.folder import save_miniature
 from diffusae.miniature.pool import Pool, build_pool
-from diffusae.miniature.schedule import schedule_of
+from diffusae.miniature.schedule import SCHEDULES
+from diffusae.miniature.settings import TrainingSettings
 from diffusae.miniature.tokenizer import build_tokenizer
 from diffusae.miniature.worlds import world_of
 
@@ -49,65 +50,29 @@ class MiniatureTraining:
 
     Args:
         directory: holds the pool of scenes, the checkpoints and the latents.
-        world: the name of the world of the scenes.
-        scenes: size of the pool.
-        latent_channels: numbers of the autoencoder for a square of 4 x 4 pixels.
-        schedule: the name of the noise schedule.
-        skip_drop: the share of training samples for which a block of the U-Net's way up has no skip
-            connections.
-        autoencoder_steps, annotator_steps, denoiser_steps: training steps of each part.
-        batch_size: of the denoiser; the other parts have batches of their own.
-        start_from: a pipeline folder with the first weights, such as the shipped one; a part of 0
-            steps is taken from it unchanged. None: random weights.
-        accelerator: `cpu`, `gpu` or `auto`, as in Lightning.
-        workers: processes that draw the pool.
     """
 
-    def __init__(
-        self,
-        directory: str | Path,
-        *,
-        world: str,
-        scenes: int,
-        latent_channels: int,
-        schedule: str,
-        skip_drop: float,
-        autoencoder_steps: int,
-        annotator_steps: int,
-        denoiser_steps: int,
-        batch_size: int = 32,
-        learning_rate: float = 1e-3,
-        seed: int = 0,
-        start_from: str | Path | None = None,
-        accelerator: str = "auto",
-        workers: int = 2,
-    ) -> None:
-        self.directory = Path(directory)
-        self.world, self.scenes, self.workers = world_of(world), scenes, workers
-        self.latent_channels, self.skip_drop = latent_channels, skip_drop
-        self.schedule = schedule_of(schedule)
-        self.start_from = None if start_from is None else Path(start_from)
-        self.autoencoder_steps, self.annotator_steps = autoencoder_steps, annotator_steps
-        self.denoiser_steps, self.batch_size = denoiser_steps, batch_size
-        self.learning_rate, self.seed, self.accelerator = learning_rate, seed, accelerator
+    def __init__(self, directory: str | Path, settings: TrainingSettings) -> None:
+        self.directory, self.settings = Path(directory), settings
+        self.world, self.schedule = world_of(settings.world), SCHEDULES[settings.schedule]
+        self.start_from = None if settings.start_from is None else Path(settings.start_from)
 
     def pool(self) -> Pool:
         """The training scenes, drawn on the first call."""
-        return build_pool(
-            self.directory / "pool", self.scenes, world=self.world, workers=self.workers
-        )
+        settings = self.settings
+        place, workers = self.directory / "pool", settings.workers
+        return build_pool(place, settings.scenes, world=self.world, workers=workers)
 
     def autoencoder(self) -> Any:
         """Train the autoencoder (or load it); its scaling factor is 1 / deviation of latents."""
-        pl.seed_everything(self.seed)
-        training = AutoencoderTraining(
-            steps=self.autoencoder_steps, latent_channels=self.latent_channels
-        )
+        batch, steps, seed = 56, self.settings.autoencoder_steps, self.settings.seed
+        pl.seed_everything(seed)
+        channels = self.settings.latent_channels
+        training = AutoencoderTraining(steps=steps, latent_channels=channels)
         if self.start_from is not None:
             start: Any = AutoencoderKL.from_pretrained(self.start_from / "vae")
             training.autoencoder.load_state_dict(start.state_dict())
-        batch, steps = 56, self.autoencoder_steps
-        crops = RandomCrops(self.pool().pictures, size=32, length=steps * batch, seed=self.seed)
+        crops = RandomCrops(self.pool().pictures, size=32, length=steps * batch, seed=seed)
         self._fit("autoencoder", training, crops, batch_size=batch, steps=steps)
         autoencoder = training.autoencoder.eval().requires_grad_(False)
         deviation = encode_pictures(autoencoder, self.pool().pictures[:512]).std()
@@ -137,10 +102,10 @@ class MiniatureTraining:
 
     def denoiser(self) -> Denoiser:
         """Train text encoder and U-Net (or load them); the moving average of their weights."""
-        latents, tokenizer = self.latents(), self.tokenizer()
+        settings, latents, tokenizer = self.settings, self.latents(), self.tokenizer()
         tokens = self._tokens(tokenizer, self.pool().captions)
-        pl.seed_everything(self.seed)
-        denoiser = Denoiser(build_text_encoder(tokenizer), build_unet(self.latent_channels))
+        pl.seed_everything(settings.seed)
+        denoiser = Denoiser(build_text_encoder(tokenizer), build_unet(settings.latent_channels))
         if self.start_from is not None:
             unet: Any = UNet2DConditionModel.from_pretrained(self.start_from / "unet")
             denoiser.unet.load_state_dict(unet.state_dict())
@@ -148,9 +113,9 @@ class MiniatureTraining:
                 self.start_from / "text_encoder", dtype=torch.float32
             )
         denoiser.train()  # loaded modules are in evaluation mode
-        steps, size = self.denoiser_steps, self.batch_size
+        steps, size = settings.denoiser_steps, settings.batch_size
         training = DenoiserTraining(
-            denoiser, steps=steps, schedule=self.schedule, learning_rate=self.learning_rate
+            denoiser, steps=steps, schedule=self.schedule, learning_rate=settings.learning_rate
         )
         empty = self._tokens(tokenizer, [""])[0]
         data = CaptionedLatents(
@@ -159,8 +124,8 @@ class MiniatureTraining:
             empty,
             length=steps * size,
             schedule=self.schedule,
-            skip_drop=self.skip_drop,
-            seed=self.seed,
+            skip_drop=settings.skip_drop,
+            seed=settings.seed,
         )
         self._fit("denoiser", training, data, batch_size=size, steps=steps)
         averaged: Any = training.averaged.module
@@ -168,20 +133,20 @@ class MiniatureTraining:
 
     def annotator(self) -> SegmentationNetwork:
         """Train the annotator (or load it) on renders, half of them autoencoded."""
-        pl.seed_everything(self.seed)
-        training = AnnotatorTraining(self.world, steps=self.annotator_steps)
+        steps, seed = self.settings.annotator_steps, self.settings.seed
+        pl.seed_everything(seed)
+        training = AnnotatorTraining(self.world, steps=steps)
         if self.start_from is not None:
             shipped = MiniatureAnnotator(self.start_from / "annotator")
             training.network.load_state_dict(shipped.network.state_dict())
-        if (steps := self.annotator_steps) > 0:
-            data = LabelledPictures(
-                self.pool(), self._autoencoded(), length=steps * 32, seed=self.seed
-            )
+        if steps > 0:
+            data = LabelledPictures(self.pool(), self._autoencoded(), length=steps * 32, seed=seed)
             self._fit("annotator", training, data, batch_size=32, steps=steps)
         return training.network.eval().requires_grad_(False)
 
     def _fit(self, part: str, module: pl.LightningModule, data: Any, **length: Any) -> None:
-        fit(module, data, directory=self.directory / part, accelerator=self.accelerator, **length)
+        place, accelerator = self.directory / part, self.settings.accelerator
+        fit(module, data, directory=place, accelerator=accelerator, **length)
 
     def _autoencoded(self) -> np.ndarray:
         """Reconstructions of the pool's first pictures; computed once."""

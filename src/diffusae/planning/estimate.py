@@ -167,7 +167,7 @@ def estimate(
         subsampling = None
     else:
         subsampling = Subsampling(
-            splits=(TRAINING_SPLIT,), positions_per_image=positions_per_image, seed=study.cfg.seed
+            splits=(TRAINING_SPLIT,), positions_per_image=positions_per_image, seed=study.seed
         )
     pictures = dict(Counter(prompt.split for prompt in prompts))
     sizes: dict[tuple[int, int, bool], int] = {}

@@ -56,7 +56,7 @@ def vectors_per_second(study: Study, d_in: int) -> float:
     """
     device = _device()
     module = module_of(study, d_in).to(device)
-    generator = torch.Generator().manual_seed(study.cfg.seed)
+    generator = torch.Generator().manual_seed(study.seed)
     batch_size = ActivationSettings.of(study.cfg).batch_size
     vectors = torch.randn(batch_size, d_in, generator=generator).to(device)
     module.initialise(vectors)

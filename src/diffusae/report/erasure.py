@@ -4,12 +4,10 @@ autoencoders.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from diffusae.errors import UserError
+from diffusae.evaluation.erasure import ErasurePoint, SearchedTokens
 from diffusae.evaluation.result import NO_DATA, Estimate
 from diffusae.report.study import ErasureRun
 
@@ -64,7 +62,7 @@ class Target:
         lines: the table of attacks.
         kinds: its columns.
         variants: the study's own autoencoder first, on the same prompts as all their pictures.
-        tokens: what searches found: (kind, defence, tokens, loss before, loss after).
+        tokens: what searches found.
     """
 
     name: str
@@ -72,25 +70,16 @@ class Target:
     lines: Sequence[Line]
     kinds: Sequence[str]
     variants: Sequence[Variant]
-    tokens: Sequence[tuple[str, str, str, float, float]]
+    tokens: Sequence[SearchedTokens]
 
 
 def targets_of(run: ErasureRun) -> list[Target]:
-    """Every target of an evaluation, in the order of its rows.
-
-    Raises:
-        UserError: a row that lacks a field.
-    """
-    try:
-        tested = [row for row in run.points if row["split"] == "test"]
-        return [
-            _target(run, name, [row for row in tested if row["target"] == name])
-            for name in run.chosen
-        ]
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"a row of the erasure benchmark is incomplete ({error!r}); evaluate this cell again"
-        ) from error
+    """Every target of an evaluation, in the order of its rows."""
+    tested = [point for point in run.points if point.split == "test"]
+    return [
+        _target(run, name, [point for point in tested if point.target == name])
+        for name in run.chosen
+    ]
 
 
 def defence_order(name: str) -> tuple[int, str]:
@@ -98,15 +87,15 @@ def defence_order(name: str) -> tuple[int, str]:
     return (DEFENCES.index(name) if name in DEFENCES else len(DEFENCES), name)
 
 
-def _target(run: ErasureRun, name: str, rows: Sequence[Mapping[str, Any]]) -> Target:
-    own = [row for row in rows if row["variant"] in ("", run.cell)]
+def _target(run: ErasureRun, name: str, points: Sequence[ErasurePoint]) -> Target:
+    own = [point for point in points if point.variant in ("", run.cell)]
     chosen = run.chosen[name]
-    known = {_key(row): _figure(row) for row in own}
-    defences = sorted({str(row["defence"]) for row in own}, key=defence_order)
-    kinds = list(dict.fromkeys(str(row["kind"]) for row in own if row["kind"] != OTHERS))
+    known = {(p.defence, p.strength, p.kind, p.measure): p.estimate for p in own}
+    defences = sorted({point.defence for point in own}, key=defence_order)
+    kinds = list(dict.fromkeys(point.kind for point in own if point.kind != OTHERS))
     curves = {}
     for defence in defences:
-        strengths = sorted({float(row["strength"]) for row in own if row["defence"] == defence})
+        strengths = sorted({point.strength for point in own if point.defence == defence})
         curves[defence] = [
             Trade(
                 strength,
@@ -134,27 +123,17 @@ def _target(run: ErasureRun, name: str, rows: Sequence[Mapping[str, Any]]) -> Ta
         for defence in defences
         if defence in chosen
     ]
-    tokens = [
-        (
-            str(token["kind"]),
-            str(token["defence"]),
-            str(token["tokens"]),
-            float(token["start"]),
-            float(token["loss"]),
-        )
-        for token in run.tokens
-        if token["target"] == name
-    ]
-    return Target(name, curves, lines, kinds, _variants(run.cell, rows), tokens)
+    tokens = [searched for searched in run.tokens if searched.target == name]
+    return Target(name, curves, lines, kinds, _variants(run.cell, points), tokens)
 
 
-def _variants(own: str, rows: Iterable[Mapping[str, Any]]) -> list[Variant]:
+def _variants(own: str, points: Iterable[ErasurePoint]) -> list[Variant]:
     by_variant: dict[tuple[str, float], dict[str, Estimate]] = {}
-    for row in rows:
-        wanted = (row["kind"], row["measure"]) in ((PLAIN, "found"), (OTHERS, "aligned"))
-        if row["defence"] == OWN and wanted:
-            place = by_variant.setdefault((str(row["variant"]), float(row["strength"])), {})
-            place[str(row["measure"])] = _figure(row)
+    for point in points:
+        wanted = (point.kind, point.measure) in ((PLAIN, "found"), (OTHERS, "aligned"))
+        if point.defence == OWN and wanted:
+            place = by_variant.setdefault((point.variant, point.strength), {})
+            place[point.measure] = point.estimate
     variants = [
         Variant(name, strength, figures.get("found", NO_DATA), figures.get("aligned", NO_DATA))
         for (name, strength), figures in by_variant.items()
@@ -164,14 +143,3 @@ def _variants(own: str, rows: Iterable[Mapping[str, Any]]) -> list[Variant]:
     return sorted(
         variants, key=lambda variant: (variant.name != own, variant.name, variant.strength)
     )
-
-
-def _key(row: Mapping[str, Any]) -> tuple[str, float, str, str]:
-    return str(row["defence"]), float(row["strength"]), str(row["kind"]), str(row["measure"])
-
-
-def _figure(row: Mapping[str, Any]) -> Estimate:
-    value, low, high = (float(row[name]) for name in ("value", "low", "high"))
-    if math.isnan(value):
-        return NO_DATA
-    return Estimate(value, None if math.isnan(low) else (low, high), int(row["n"]))

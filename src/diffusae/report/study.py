@@ -12,7 +12,9 @@ from jaxtyping import Bool, Float, UInt8
 from numpy.typing import NDArray
 
 from diffusae.errors import UserError
+from diffusae.evaluation.erasure import ErasurePoint, SearchedTokens
 from diffusae.evaluation.result import Result
+from diffusae.evaluation.three_stages import Answer
 from diffusae.report.shown import Shows
 
 PredictionKey = tuple[str, str, float, str]
@@ -224,20 +226,20 @@ class Examples:
 
 @dataclass(frozen=True, eq=False)
 class ErasureRun:
-    """One evaluation at one cell, as plain values.
+    """One evaluation at one cell.
 
     Attributes:
         cell: the cell's name with the SAE's tag.
-        points: rows of points.parquet.
+        points: its figures.
         chosen: {target: {defence: strength}}, those that stand in the table of attacks.
-        tokens: rows of searches.parquet.
+        tokens: what searches for tokens found.
         examples: pictures of every defence; None: none were kept.
     """
 
     cell: str
-    points: Sequence[Mapping[str, Any]]
+    points: Sequence[ErasurePoint]
     chosen: Mapping[str, Mapping[str, float]]
-    tokens: Sequence[Mapping[str, Any]] = ()
+    tokens: Sequence[SearchedTokens] = ()
     examples: Examples | None = None
 
 
@@ -304,8 +306,7 @@ class FinishedStudy:
         emergence: the curves over t, as `diffusae.evaluation.emergence.emergence_result` makes
             them.
         three_stages: the three-stage table, as `diffusae.summaries.three_stages` makes it.
-        claims: what these rows say of the paper's claims, as
-            `diffusae.evaluation.three_stages.judged` gives it.
+        claims: what these rows say of the paper's claims.
         examples: pictures before and after interventions.
         erasures: what the erasure benchmark found, a run a cell.
         strips: prompts steered through the text encoder, over lambda.
@@ -324,7 +325,7 @@ class FinishedStudy:
     shows: Shows = field(default_factory=Shows)
     emergence: Sequence[Result] = ()
     three_stages: Sequence[Result] = ()
-    claims: Sequence[Mapping[str, Any]] = ()
+    claims: Sequence[Answer] = ()
     examples: Sequence[Examples] = ()
     erasures: Sequence[ErasureRun] = ()
     strips: Sequence[Strip] = ()

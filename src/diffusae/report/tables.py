@@ -13,6 +13,8 @@ from diffusae.evaluation.result import Estimate, Result
 from diffusae.report.shown import Shows
 
 NO_DATA = "no data"
+HELD = {True: "holds", False: "does not hold", None: "undecided"}
+"""Whether a claim holds, in words."""
 _BLOCKS = ("down", "mid", "up")
 _CONDITIONINGS = ("cond", "uncond")
 _NAMES = {"fvu": "FVU", "scaled_mse": "scaled MSE", "l0": "L0", "pca": "PCA"}

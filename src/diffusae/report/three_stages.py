@@ -10,7 +10,9 @@ from typing import Any
 
 from diffusae.errors import UserError
 from diffusae.evaluation.result import Estimate, Result
-from diffusae.report.tables import NO_DATA, cell_order, number, plain, text_of
+from diffusae.evaluation.three_stages import Answer, CellAnswer, Coordinates, Staged
+from diffusae.parsing import typed
+from diffusae.report.tables import HELD, NO_DATA, cell_order, number, plain, text_of
 
 CONTROLS = ("no_edit", "random_latent", "neuron", "difference_of_means", "dictionary_concepts")
 """What stands beside the concepts, in the order of the page; others follow."""
@@ -64,8 +66,8 @@ class Line:
     t: float
     conditioning: str
     tag: str
-    strengths: Mapping[str, float]
-    measures: Mapping[str, Measure]
+    strengths: dict[str, float]
+    measures: dict[str, Measure]
 
     @property
     def place(self) -> str:
@@ -90,50 +92,51 @@ def place_of(blocks: Sequence[str], t: float, conditioning: str) -> str:
     return f"{' + '.join(blocks)} · t = {t:.2f} · {conditioning}"
 
 
+def place_of_answer(cell: CellAnswer) -> str:
+    """The place of a claim's cell, in the same words."""
+    return place_of(cell.blocks, cell.cell.t, cell.cell.conditioning)
+
+
 def lines_of(results: Iterable[Result]) -> list[Line]:
     """The lines in the order: window, edit, one block before several, cell, tag.
 
     Raises:
         UserError: a row that lacks a field.
     """
-    lines: dict[tuple[Any, ...], dict[str, Any]] = {}
-    try:
-        for row in results:
-            cell, details = row.cell, row.details
-            bounds = (float(details["bounds"][0]), float(details["bounds"][1]))
-            place = {
-                "window": str(details["window"]),
-                "bounds": bounds,
-                "edit": str(details["edit"]),
-                "together": bool(details["together"]),
-                "blocks": tuple(map(str, details["blocks"])),
-                "block": str(cell["block"]),
-                "t": float(cell["t"]),
-                "conditioning": str(cell["conditioning"]),
-                "tag": str(details["tag"]),
-            }
-            line = lines.setdefault(
-                tuple(place.values()), {**place, "strengths": {}, "measures": {}}
-            )
-            line["strengths"] = line["strengths"] or details.get("strengths", {})
-            line["measures"][details["measure"]] = Measure(
-                unit=row.unit,
-                higher_is_better=row.higher_is_better,
-                own=row.estimate,
-                controls=row.baselines,
-                differences={
-                    name: Estimate.from_json(difference)
-                    for name, difference in details["differences"].items()
-                },
-                standing=details["standing"],
-                chance=details["chance"],
-            )
-    except (KeyError, TypeError, IndexError) as error:
-        raise UserError(
-            f"a row of the three-stage table is incomplete ({error!r}); make the report again"
-        ) from error
+    lines: dict[tuple[Any, ...], Line] = {}
+    for row in results:
+        try:
+            staged, cell = Staged.of(row), typed(Coordinates, row.cell)
+        except UserError as error:
+            raise UserError(
+                f"a row of the three-stage table is incomplete ({error}); make the report again"
+            ) from error
+        line = Line(
+            window=staged.window,
+            bounds=staged.bounds,
+            edit=staged.edit,
+            together=staged.together,
+            blocks=tuple(staged.blocks),
+            block=cell.block,
+            t=cell.t,
+            conditioning=cell.conditioning,
+            tag=staged.tag,
+            strengths={},
+            measures={},
+        )
+        line = lines.setdefault((*line.slot, line.bounds, line.edit, line.together), line)
+        line.strengths.update(staged.strengths or {})
+        line.measures[staged.measure] = Measure(
+            unit=row.unit,
+            higher_is_better=row.higher_is_better,
+            own=row.estimate,
+            controls=row.baselines,
+            differences=staged.differences,
+            standing=staged.standing,
+            chance=staged.chance,
+        )
     return sorted(
-        (Line(**line) for line in lines.values()),
+        lines.values(),
         key=lambda line: (
             -line.bounds[0],
             place_in(EDITS, line.edit),
@@ -157,63 +160,31 @@ def controls_of(lines: Iterable[Line]) -> list[str]:
     return sorted(names, key=lambda name: place_in(CONTROLS, name))
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What the rows say of one claim. `holds`: None where it is open."""
-
-    window: str
-    claim: str
-    holds: bool | None
-    verdict: str
-    evidence: list[str]
-
-
-def verdicts_of(claims: Iterable[Mapping[str, Any]]) -> list[Verdict]:
-    """The claims in words made from their figures, in the order of the file.
-
-    Raises:
-        UserError: a claim that lacks a field.
-    """
-    try:
-        return [
-            Verdict(
-                claim["window"],
-                claim["text"],
-                claim["holds"],
-                _verdict(claim),
-                [_evidence(cell) for cell in claim["cells"]],
-            )
-            for claim in claims
-        ]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"a claim is incomplete ({error!r}); make the report again") from error
-
-
-def _verdict(claim: Mapping[str, Any]) -> str:
-    cells = claim["cells"]
+def answer_text(answer: Answer) -> str:
+    """The answer to a claim, such as "holds (1 cell: 1 above the controls)"."""
+    cells = answer.cells
     if not cells:
         return "not evaluated"
-    counts = [sum(cell["rises"] is state for cell in cells) for state in (True, False, None)]
+    counts = [sum(cell.rises is state for cell in cells) for state in (True, False, None)]
     words = ("above the controls", "not above them", "undecided")
     counted = ", ".join(
         f"{count} {word}" for count, word in zip(counts, words, strict=True) if count
     )
-    head = {True: "holds", False: "does not hold", None: "undecided"}[claim["holds"]]
-    return f"{head} ({len(cells)} cell{'s' if len(cells) > 1 else ''}: {counted})"
+    return f"{HELD[answer.holds]} ({len(cells)} cell{'s' if len(cells) > 1 else ''}: {counted})"
 
 
-def _evidence(cell: Mapping[str, Any]) -> str:
-    own = Estimate.from_json(cell)
-    place = place_of(cell["blocks"], cell["cell"]["t"], cell["cell"]["conditioning"])
+def evidence(cell: CellAnswer) -> str:
+    """The success of an edit at one cell, and how far it lies over the controls."""
+    own, place = cell.own, place_of_answer(cell)
     if own.value is None:
         return f"{place}: {NO_DATA}"
     against = [
         (
-            f"{signed(Estimate.from_json(difference))} over {plain(name)}"
+            f"{signed(difference)} over {plain(name)}"
             if difference is not None
             else f"not compared with {plain(name)}"
         )
-        for name, difference in cell["differences"].items()
+        for name, difference in cell.differences.items()
     ]
     return f"{place}: {text_of(own, 2)}, n = {own.n}; {', '.join(against)}"
 

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from diffusae.evaluation.result import Estimate
-from diffusae.report.tables import Row, lead, plain, text_of
+from diffusae.report.tables import HELD, Row, lead, plain, text_of
 
 STUDY, PAPER = "this study", "the paper"
 
@@ -77,7 +77,7 @@ class Verdict:
         """The verdict in words."""
         if not self.cases:
             return "not evaluated"
-        return {True: "holds", False: "does not hold", None: "undecided"}[self.holds]
+        return HELD[self.holds]
 
     @property
     def count(self) -> str:

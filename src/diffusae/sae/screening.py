@@ -22,13 +22,15 @@ from torch import Tensor
 ROWS = 256
 """Rows that are multiplied at a time: the products of 5120 latents then stay in the cache."""
 
-SPARE = 16
-"""Candidates a row beyond k. The margin holds some 8 of 5120 Gaussian pre-activations at k = 20."""
+SPARE = 24
+"""Candidates a row beyond k. Of 5120 Gaussian pre-activations at k = 20, some 12 others lie
+within the margin of the 20th, and rarely more than 24.
+"""
 
-DEVIATIONS = 8
-"""Standard deviations of a product's error that a margin is wide. Rounding errors are taken as
-independent and uniform. Then an error exceeds 8 of them in 2 exp(-32) = 3e-14 of all products, by
-Hoeffding's bound for sub-Gaussian sums.
+DEVIATIONS = 7
+"""Standard deviations of a product's error that the margin is wide. Rounding errors are taken as
+independent and uniform. Then one of the k largest lies above its upper bound with a probability of
+at most exp(-24.5) = 2e-11, by Hoeffding's bound for sub-Gaussian sums.
 """
 
 LEVELS = 63

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from diffusae.settings import Settings, Within, is_number
+from diffusae.settings import Given, Settings, Within, is_number
 
 InputScaling = Literal["none", "mean_norm", "standardise"]
 InitialBias = Literal["geometric_median", "mean", "zero"]
@@ -15,6 +15,8 @@ SelectionPrecision = Literal["float32", "bfloat16", "int8"]
 KernelsName = Literal["dense", "torch", "triton"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
 ACCELERATORS: tuple[str, ...] = get_args(Accelerator)
+FormatName = Literal["sae_lens", "eai_sparsify"]
+"""A library whose files are written and read."""
 
 Steps = Annotated[int, Within(1, 10**9)]
 SomeSteps = Annotated[int, Within(0, 10**9)]
@@ -83,3 +85,19 @@ class TrainerSettings(Settings, part="trainer"):
     def processes(self) -> int:
         """How many processes share every batch."""
         return self.devices * self.num_nodes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings(Settings, part=""):
+    """`conf/export.yaml`."""
+
+    format: FormatName
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportSettings(Settings, part=""):
+    """`conf/import.yaml`."""
+
+    source: Annotated[str, Given("must be the directory of a foreign SAE; give source=DIR")]
+    format: FormatName | None
+    """None: recognised by the files."""

@@ -4,20 +4,11 @@ or of texts.
 
 from __future__ import annotations
 
-import logging
+from omegaconf import DictConfig
 
-from omegaconf import DictConfig, OmegaConf
-
-from diffusae.activations.local_copy import COPY_FILE, SOURCE_REMEDY
-from diffusae.activations.parts import Part
-from diffusae.activations.places import require_inside
-from diffusae.collecting.collect import collect_into, collect_part, merge_parts
-from diffusae.collecting.tasks import refuse_running
-from diffusae.errors import UserError
-from diffusae.runs.lock import directory_lock
+from diffusae.activations.settings import CollectSettings
+from diffusae.collecting.collect import collect_alone, collect_part, merge_parts
 from diffusae.study.study import Study
-
-log = logging.getLogger(__name__)
 
 
 def collect(cfg: DictConfig) -> bool:
@@ -30,21 +21,9 @@ def collect(cfg: DictConfig) -> bool:
     """
     study = Study(cfg)
     study.check()
-    require_inside(study.activations)
-    if cfg.activations.source is None and (study.activations / COPY_FILE).exists():
-        raise UserError(
-            f"{study.activations} is not collected here: {SOURCE_REMEDY}, or choose another name"
-        )
-    shard, sources = OmegaConf.select(cfg, "collect.shard"), OmegaConf.select(cfg, "collect.merge")
-    if shard is not None and sources is not None:
-        raise UserError(
-            "collect.shard and collect.merge exclude each other; merge when all parts are collected"
-        )
-    if shard is not None:
-        return collect_part(study, Part.parse(shard))
-    with directory_lock(study.activations):
-        refuse_running(study.activations)
-        if sources is not None:
-            listed = [sources] if isinstance(sources, str) else sources
-            return merge_parts(study, [str(source) for source in listed])
-        return collect_into(study)
+    settings = CollectSettings.of(cfg)
+    if settings.part is not None:
+        return collect_part(study, settings.part)
+    if settings.merge is not None:
+        return merge_parts(study, settings.sources)
+    return collect_alone(study)

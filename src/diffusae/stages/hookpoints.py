@@ -9,6 +9,7 @@ from rich.console import Console
 
 from diffusae.backbone.hookpoint_tables import WIDTH, encoder_table, hookpoint_table
 from diffusae.backbone.layouts import configured_branches
+from diffusae.backbone.settings import ModelSettings
 from diffusae.errors import UserError
 from diffusae.study.model import describe_model
 
@@ -21,15 +22,16 @@ def hookpoints(cfg: DictConfig) -> None:
     Raises:
         UserError: the model's configuration cannot be had, or holds no block that could be hooked.
     """
-    description = describe_model(cfg.model, text_layers=True)
+    model = ModelSettings.of(cfg)
+    description = describe_model(model, text_layers=True)
     if not description.hookpoints:
         raise UserError(f"{description.pipeline} holds no transformer block that could be hooked")
     console = Console()
     console.width = max(console.width, WIDTH)  # a path that is cut is of no use
-    console.print(hookpoint_table(cfg.model, description))
+    console.print(hookpoint_table(model, description))
     console.print(encoder_table(description))
     branches = configured_branches(
-        cfg.model.guidance_layout or description.layout, cfg.model.guidance, cfg.model.true_guidance
+        model.guidance_layout or description.layout, model.guidance, model.true_guidance
     )
     console.print(
         f"{description.pipeline}; a latent entry is {description.latent_scale} px wide; guidance:"

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from diffusae.activations.manifest import MANIFEST, Manifest
-from diffusae.errors import UserError
+from diffusae.backbone.settings import ModelSettings
 from diffusae.runs.record import state
 from diffusae.sae.exchange import content_hashes, detect, import_sae
+from diffusae.sae.settings import ImportSettings
 from diffusae.sae.storage import save_sae
 from diffusae.sources import require_own_files
-from diffusae.study.streams import stream_of
 from diffusae.study.study import Study
+from diffusae.training.pulled import require_width
 
 log = logging.getLogger(__name__)
 
@@ -25,20 +25,13 @@ def import_cell(cfg: DictConfig) -> bool:
     """
     study = Study(cfg)
     study.check()
-    if not cfg.source:
-        raise UserError("source=null must be the directory of a foreign SAE; give source=DIR")
-    source = Path(cfg.source)
+    settings = ImportSettings.of(cfg)
+    source = Path(settings.source)
     require_own_files(source)
-    format = cfg.format or detect(source)
+    format = settings.format or detect(source)
     sae = import_sae(source, format=format)
-    hookpoint = cfg.model.hookpoints[study.cell.block]
-    if (study.activations / MANIFEST).is_file():
-        d_in = stream_of(study, Manifest.load(study.activations)).d_in
-        if sae.d_in != d_in:
-            raise UserError(
-                f"{source} takes vectors of d_in={sae.d_in}, the updates of {study.cell.key} have"
-                f" {d_in}; choose the cell that it was trained on"
-            )
+    hookpoint = ModelSettings.of(cfg).hookpoints[study.cell.block]
+    require_width(study, sae.d_in, of=str(source))
     # The collection is no parent: the weights would be the same without it.
     determines = {
         "cell": study.cell.coordinates(),

@@ -11,10 +11,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from diffusae.errors import UserError, unknown
+from diffusae.errors import together
 from diffusae.jobs.processes import device_fault
-from diffusae.miniature.measured import pass_gate
-from diffusae.miniature.train import MiniatureTraining
+from diffusae.miniature.settings import GateSettings, MiniatureSettings, TrainingSettings
 from diffusae.runs.lock import directory_lock
 from diffusae.study.resolvers import register_resolvers
 
@@ -26,20 +25,25 @@ def miniature(cfg: DictConfig) -> None:
     """Do one part, or all of them one after the other; what is trained already is not trained
     again.
     """
-    if fault := device_fault(cfg.training.accelerator, setting="training.accelerator"):
-        raise UserError(fault)
-    training = MiniatureTraining(cfg.directory, **cfg.training)
+    kinds = (MiniatureSettings, TrainingSettings, GateSettings)
+    device = device_fault(cfg.training.accelerator, setting="training.accelerator")
+    faults = [fault for kind in kinds for _, fault in kind.faults_in(cfg)]
+    together([*faults, *([device] if device else [])])
+    settings = MiniatureSettings.of(cfg)
+    from diffusae.miniature.measured import pass_gate  # diffusers and Lightning take seconds
+    from diffusae.miniature.train import MiniatureTraining
+
+    folder, directory = Path(settings.folder), Path(settings.directory)
+    training = MiniatureTraining(directory, TrainingSettings.of(cfg))
     parts: dict[str, Callable[[], Any]] = {
         "autoencoder": training.autoencoder,
         "annotator": training.annotator,
         "denoiser": training.denoiser,
-        "assemble": lambda: training.assemble(cfg.folder),
-        "gate": lambda: pass_gate(cfg),
+        "assemble": lambda: training.assemble(folder),
+        "gate": lambda: pass_gate(folder, directory, training.world, GateSettings.of(cfg)),
     }
-    if cfg.part not in ("all", *parts):
-        raise unknown("part", cfg.part, ("all", *parts))
-    with directory_lock(Path(cfg.directory)):
+    with directory_lock(directory):
         for name, part in parts.items():
-            if cfg.part in ("all", name):
+            if settings.part in ("all", name):
                 log.info("miniature: %s", name)
                 part()

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from diffusae.activations.settings import ActivationSettings
+from diffusae.backbone.settings import ModelSettings
 from diffusae.files import atomic_write_json, remove_left_overs
 from diffusae.planning.alternatives import alternatives, with_captions
 from diffusae.planning.estimate import bytes_finished, estimate, groups_in
@@ -38,7 +39,7 @@ def plan(cfg: DictConfig) -> None:
     """
     study, assumed = with_captions(Study(cfg))
     study.check(PlanSettings)
-    description = describe_model(cfg.model, text_layers=study.kind == "text")
+    description = describe_model(ModelSettings.of(cfg), text_layers=study.kind == "text")
     check_hookpoints(study, description)
     if assumed:
         log.warning("%s", assumed)

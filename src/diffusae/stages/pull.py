@@ -6,11 +6,11 @@ import logging
 
 from omegaconf import DictConfig
 
-from diffusae.errors import UserError
 from diffusae.hub.contents import CONFIG, WEIGHTS
 from diffusae.hub.repository import HubUnreachable
+from diffusae.hub.settings import PullSettings
 from diffusae.study.study import Study
-from diffusae.training.pulled import pull_from, pulled_before, repository_of
+from diffusae.training.pulled import pull_from, pulled_before
 
 log = logging.getLogger(__name__)
 
@@ -21,13 +21,11 @@ def pull(cfg: DictConfig) -> bool:
     """
     study = Study(cfg)
     study.check()
-    if not cfg.repo:
-        raise UserError("repo=null must name a repository or a directory; give repo=OWNER/NAME")
-    repository = repository_of(cfg)
+    settings = PullSettings.of(cfg)
     try:
-        return pull_from(study, repository)
+        return pull_from(study, settings)
     except HubUnreachable as error:
-        if pulled_before(study):
+        if pulled_before(study, settings.repo):
             log.warning("%s; %s, which was pulled before, serves", error, study.sae)
             return False
         raise HubUnreachable(

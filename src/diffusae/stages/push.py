@@ -7,24 +7,21 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from huggingface_hub import get_token
 from omegaconf import DictConfig
 
-from diffusae.errors import UserError, unknown
 from diffusae.files import sha256_of
 from diffusae.hub.contents import CARD, CONFIG, WEIGHTS, RemoteFile, listing_lines
 from diffusae.hub.repository import HubRepository, HubUnreachable
+from diffusae.hub.settings import PushSettings
 from diffusae.report.card import render_card
 from diffusae.report.card_contents import card_of
 from diffusae.runs.record import parent_signature
 from diffusae.sae.exchange import FORMATS
 from diffusae.sae.storage import load_sae
-from diffusae.stages.export_cell import export_cell
+from diffusae.stages.export_cell import export_to
 from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)
-
-OURS = "diffusae"
 
 
 def push(cfg: DictConfig) -> None:
@@ -33,33 +30,22 @@ def push(cfg: DictConfig) -> None:
     """
     study = Study(cfg)
     study.check()
-    if not cfg.repo:
-        raise UserError("repo=null must name a repository; give repo=OWNER/NAME")
-    if cfg.format not in (OURS, *FORMATS):
-        raise unknown("format", cfg.format, (OURS, *FORMATS))
-    contents = _contents(study)
-    folder = study.cell_name if cfg.folder is None else str(cfg.folder).strip("/.")
+    settings = PushSettings.of(cfg)
+    contents = _contents(study, settings)
+    folder = study.cell_name if settings.folder is None else str(settings.folder).strip("/.")
     files = {f"{folder}/{name}" if folder else name: content for name, content in contents.items()}
     log.info(
         "%s of %s:\n  %s",
-        cfg.format,
+        settings.format,
         study.cell_name,
         "\n  ".join(listing_lines(_described(files))),
     )
-    if cfg.dry_run:
-        log.info("dry run: nothing has gone to %s", cfg.repo)
+    if settings.dry_run:
+        log.info("dry run: nothing has gone to %s", settings.repo)
         return
-    repository = HubRepository(
-        cfg.repo,
-        revision=cfg.revision,
-        token=get_token(),
-        timeout_s=cfg.timeout_s,
-        endpoint=cfg.endpoint,
-    )
+    message = f"{study.name} {study.cell_name} ({settings.format})"
     try:
-        address = repository.push(
-            files, message=f"{study.name} {study.cell_name} ({cfg.format})", private=cfg.private
-        )
+        address = HubRepository(settings).push(files, message=message, private=settings.private)
     except HubUnreachable as error:
         raise HubUnreachable(
             f"{error}; nothing is lost: {study.sae} holds the SAE, and the same command pushes it"
@@ -68,15 +54,13 @@ def push(cfg: DictConfig) -> None:
     log.info("pushed: %s", address)
 
 
-def _contents(study: Study) -> Mapping[str, Path | bytes]:
-    format = study.cfg.format
-    if format != OURS:
-        export_cell(study.cfg)
-        directory = study.directory / "export" / format / study.cell_name
-        return {name: directory / name for name in (FORMATS[format].weights, CONFIG, CARD)}
+def _contents(study: Study, settings: PushSettings) -> Mapping[str, Path | bytes]:
+    if settings.format != "diffusae":
+        directory = export_to(study, settings.format)
+        return {name: directory / name for name in (FORMATS[settings.format].weights, CONFIG, CARD)}
     parent_signature(study.sae, stage="train")  # there is one, and it is finished
     sae, metadata = load_sae(study.sae)  # and it is whole
-    card = render_card(card_of(study, sae, metadata, format=OURS, code_units="data"))
+    card = render_card(card_of(study, sae, metadata, format=settings.format, code_units="data"))
     return {WEIGHTS: study.sae / WEIGHTS, CONFIG: study.sae / CONFIG, CARD: card.encode()}
 
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from diffusae.activations.schema import Cell
 from diffusae.activations.settings import ActivationSettings
+from diffusae.collecting.collect import collect_alone
 from diffusae.errors import UserError
 from diffusae.jobs.faults import is_users, reason
 from diffusae.jobs.outcomes import JobOutcome, print_outcomes
@@ -26,9 +27,9 @@ from diffusae.metrics.schedule import Studies, chosen_metrics, studies_at, twin_
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.stages.annotate import annotate
-from diffusae.stages.collect import collect
 from diffusae.stages.report import report
 from diffusae.stopping import raise_if_received
+from diffusae.study.settings import RunSettings
 from diffusae.study.study import Study
 from diffusae.training.cell import mirror_of, trained
 
@@ -46,16 +47,17 @@ def run(cfg: DictConfig) -> None:
     study.check()
     cells = studies_at(study, chosen_metrics(study))
     with directory_lock(study.directory):
-        collect(cfg)
+        collect_alone(study)
         for beside in _collections_beside(cells.values()):
-            collect(beside.cfg)
+            beside.check()
+            collect_alone(beside)
         if any("annotate" in _stages(studies) for studies in cells.values()):
             annotate(cfg)
         if not ActivationSettings.of(cfg).store_training:
             from diffusae.stages.train_online import train_online
 
             train_online(cfg)
-        elif cfg.side_by_side:
+        elif RunSettings.of(cfg).side_by_side:
             from diffusae.stages.train_grid import train_grid
 
             train_grid(cfg)
@@ -91,7 +93,7 @@ def _cells(study: Study, cells: Mapping[Cell, Studies]) -> list[str]:
     blocks at once.
     """
     embedding = cache(lambda: word_embedding(study))
-    everywhere = list(study.cfg.metrics)
+    everywhere = RunSettings.of(study.cfg).metrics
     # All cells are asked first: where another configuration's result is in the place of one, the
     # command ends before anything is trained.
     waiting = [studies for studies in cells.values() if not _finished(studies)]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from diffusae.backbone.branches import Branches
 from diffusae.backbone.schedule import t_of
+from diffusae.backbone.settings import ModelSettings
 from diffusae.capture.generate import generate
 from diffusae.capture.replay import Outputs, recorded_outputs, replayed_outputs
 from diffusae.interventions.edits import ROUNDING, Change, Edit, PerPicture
@@ -84,7 +85,7 @@ class EditedPictures:
     ) -> None:
         if pipe is not None:
             self.pipe = pipe
-        self.model = study.cfg.model
+        self.model = ModelSettings.of(study.cfg)
         self.places = tuple(places)
         self.conditionings, self.preserve_norm = tuple(conditionings), preserve_norm
         self.steps = steps or self.model.steps
@@ -141,9 +142,10 @@ class EditedPictures:
             [trial.changes[n] if trial.changes else None for trial in batch]
             for n in range(len(self.places))
         ]
+        hookpoints: Any = self.model.hookpoints  # paths, or places in the list of hookpoints
         edits = [
             Edit(
-                self.model.hookpoints[place.block],
+                hookpoints[place.block],
                 PerPicture(per_picture),
                 window=place.window,
                 conditionings=self.conditionings,

@@ -82,7 +82,7 @@ def block_directions(
             having = torch.full((len(u),), shown[sample.image_id][factor] == value)
             contrast.add(u, z, having=having, lacking=~having)
     alive = fired.nonzero().squeeze(1).tolist()
-    drawn = np.random.default_rng(study.cfg.seed)
+    drawn = np.random.default_rng(study.seed)
     directions: dict[tuple[str, str, str], Tensor] = {}
     for (factor, value), contrast in contrasts.items():
         directions["random_latent", factor, value] = concept_direction(

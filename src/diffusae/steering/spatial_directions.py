@@ -34,7 +34,7 @@ def directions_of(
     dictionary = ConceptDictionary.load(study.concepts)
     alive = dictionary.latents.loc[dictionary.latents["pictures_active"] > 0, "latent"]
     free = sorted(set(alive.tolist()) - set(dictionary.table["latent"].tolist())) or alive.tolist()
-    drawn = np.random.default_rng(study.cfg.seed)
+    drawn = np.random.default_rng(study.seed)
     directions: dict[str, dict[str, Tensor]] = {method: {} for method in METHODS}
     for noun in nouns:
         if contrasts[noun].complete:

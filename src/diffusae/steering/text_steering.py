@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from diffusae.activations.schema import Cell
+from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import find_text_layer, names_text_layer
 from diffusae.errors import UserError, unknown
 from diffusae.interventions.text import TextEdit
@@ -59,7 +60,7 @@ class Steered:
             UserError: the SAE or the layer does not exist; the known layers are listed.
         """
         if not self.study.sae.exists():
-            described = describe_model(self.study.cfg.model, text_layers=True)
+            described = describe_model(ModelSettings.of(self.study.cfg), text_layers=True)
             find_text_layer(described.text_layers, self.layer)
         return parent_signature(self.study.sae, stage="train")
 

@@ -2,33 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusae.activations.settings import ActivationSettings
+from diffusae.activations.settings import ActivationSettings, CollectSettings
 from diffusae.backbone.settings import ModelSettings
 from diffusae.concepts.settings import DictionarySettings
 from diffusae.errors import UserError
 from diffusae.evaluation.settings import EmergenceSettings, StabilitySettings, ThreeStageSettings
+from diffusae.hub.settings import PullSettings, PushSettings
 from diffusae.jobs.processes import device_fault, process_faults
 from diffusae.runs.settings import LoggerSettings
 from diffusae.sae.kernels import check_device, kernels_by_name
-from diffusae.sae.settings import ActiveLatents, SaeSettings, TrainerSettings
+from diffusae.sae.settings import (
+    ActiveLatents,
+    ExportSettings,
+    ImportSettings,
+    SaeSettings,
+    TrainerSettings,
+)
 from diffusae.sae.sparsity_checks import CHECKS
 from diffusae.settings import Settings
 from diffusae.study.grid_checks import conditioning_faults, grid_faults
 from diffusae.study.names import name_faults
-from diffusae.study.settings import GridSettings, MomentSettings, RootSettings, collection_faults
+from diffusae.study.settings import (
+    OF_KIND,
+    BlockSettings,
+    BranchSettings,
+    CollectionSettings,
+    GridSettings,
+    MomentSettings,
+    RootSettings,
+    RunSettings,
+)
 
 if TYPE_CHECKING:
     from diffusae.study.study import Study
 
 SETTINGS: tuple[type[Settings], ...] = (
     RootSettings,
+    CollectionSettings,
     MomentSettings,
+    BlockSettings,
+    BranchSettings,
     GridSettings,
     LoggerSettings,
     ModelSettings,
@@ -40,6 +59,17 @@ SETTINGS: tuple[type[Settings], ...] = (
     ThreeStageSettings,
 )
 """The settings that every stage has."""
+
+OF_STAGE: Mapping[str, tuple[type[Settings], ...]] = {
+    "collect": (CollectSettings,),
+    "run": (RunSettings, StabilitySettings),
+    "export": (ExportSettings,),
+    "import": (ImportSettings,),
+    "push": (PushSettings,),
+    "pull": (PullSettings,),
+}
+"""What a stage has beside them. Stages of higher floors name theirs when they call `Study.check`.
+"""
 
 TRAINING = ("train", "train_grid", "train_online", "run")
 """Stages that train, and so need the device that `trainer` names."""
@@ -58,11 +88,12 @@ def study_faults(study: Study, others: Iterable[type[Settings]] = ()) -> Iterato
     """
     cfg = study.cfg
     yield from name_faults(cfg)
-    kinds = [*SETTINGS, *others]
+    kind = CollectionSettings.unchecked(cfg).kind
+    kinds = [*SETTINGS, *OF_STAGE.get(cfg.stage, ()), *OF_KIND.get(kind, ()), *others]
     kinds += [ActiveLatents] if "k" in cfg.sae else []
-    kinds += [StabilitySettings] if StabilitySettings.part in cfg else []
     wrong = dict(fault for kind in kinds for fault in kind.faults_in(cfg))
     yield from wrong.values()
+    model = ModelSettings.unchecked(cfg)
 
     def sound(*names: str) -> bool:
         return not wrong.keys() & set(names)
@@ -70,11 +101,10 @@ def study_faults(study: Study, others: Iterable[type[Settings]] = ()) -> Iterato
     yield from _training_faults(study, sound)
     if sound("activations.store_training", "activations.source"):
         yield from _storage_faults(cfg)
-    if sound("sae.k", "sae.d_sae"):
+    if sound("sae.k", "sae.d_sae", "sae.sparsity"):
         yield from _sparsity_faults(study)
-    if sound("grid.timesteps", "grid.blocks"):
-        yield from grid_faults(cfg, steps=cfg.model.steps if sound("model.steps") else None)
-    yield from collection_faults(cfg)
+    if sound("grid.timesteps", "grid.blocks", "model.hookpoints"):
+        yield from grid_faults(cfg, steps=model.steps if sound("model.steps") else None)
     guidance = ("model.guidance", "model.true_guidance", "model.guidance_layout")
     if sound("grid.conditionings"):
         guided = not sound(*guidance) or "uncond" in study.branches
@@ -83,54 +113,58 @@ def study_faults(study: Study, others: Iterable[type[Settings]] = ()) -> Iterato
 
 def _sparsity_faults(study: Study) -> Iterator[str]:
     """What is wrong with the sparsity, asked without torch where the class is one of ours."""
-    settings: Any = OmegaConf.to_container(study.cfg.sae.sparsity, resolve=True)
+    sae = SaeSettings.unchecked(study.cfg)
+    settings = dict(sae.sparsity)
     check = CHECKS.get(settings.pop("_target_", None))
     with suppress(TypeError):  # settings that the class does not have: building it names them
         if check is not None:
-            yield from check(**settings, latents=study.cfg.sae.d_sae)
+            yield from check(**settings, latents=sae.d_sae)
             return
     try:
-        study.sparsity().check(study.cfg.sae.d_sae)
+        study.sparsity().check(sae.d_sae)
     except UserError as error:
         yield str(error)
 
 
 def _training_faults(study: Study, sound: Sound) -> Iterator[str]:
-    cfg, trainer = study.cfg, study.cfg.trainer
-    warmup, decay = cfg.sae.warmup_steps, cfg.sae.decay_steps
+    cfg = study.cfg
+    sae, trainer = SaeSettings.unchecked(cfg), TrainerSettings.unchecked(cfg)
+    activations, stage = ActivationSettings.unchecked(cfg), RootSettings.unchecked(cfg).stage
     if sound("sae.warmup_steps", "sae.decay_steps", "trainer.steps") and (
-        warmup + decay > trainer.steps
+        sae.warmup_steps + sae.decay_steps > trainer.steps
     ):
         yield (
-            f"sae.warmup_steps={warmup} + sae.decay_steps={decay} exceed"
+            f"sae.warmup_steps={sae.warmup_steps} + sae.decay_steps={sae.decay_steps} exceed"
             f" trainer.steps={trainer.steps}; lower them"
         )
-    if cfg.stage in TRAINING:
+    if stage in TRAINING:
         yield from _device_faults(study, sound)
     sizes = ("activations.batch_size", "activations.buffer_vectors")
     if sound("trainer.devices", "trainer.num_nodes", *sizes):
         yield from process_faults(
-            cfg.stage,
+            stage,
             devices=trainer.devices,
             num_nodes=trainer.num_nodes,
-            batch_size=cfg.activations.batch_size,
-            buffer_vectors=cfg.activations.buffer_vectors,
+            batch_size=activations.batch_size,
+            buffer_vectors=activations.buffer_vectors,
         )
 
 
 def _storage_faults(cfg: DictConfig) -> Iterator[str]:
     """What cannot be done where the split `train` is not stored."""
-    if cfg.activations.store_training:
+    activations, stage = ActivationSettings.unchecked(cfg), RootSettings.unchecked(cfg).stage
+    kind = CollectionSettings.unchecked(cfg).kind
+    if activations.store_training:
         return
     unstored = "activations.store_training=false"
-    if cfg.stage in ("train", "train_grid"):
-        yield f"{unstored}, and {cfg.stage} reads what is stored; use `diffusae train_online`"
-    if cfg.collection.kind != "generation":
+    if stage in ("train", "train_grid"):
+        yield f"{unstored}, and {stage} reads what is stored; use `diffusae train_online`"
+    if kind != "generation":
         yield (
-            f"{unstored} needs pictures that are generated, and collection={cfg.collection.kind};"
+            f"{unstored} needs pictures that are generated, and collection={kind};"
             " set activations.store_training=true"
         )
-    if cfg.activations.source is not None:
+    if activations.source is not None:
         yield (
             f"{unstored} makes training pictures here, beside a collection that is made here, and"
             " activations.source names one elsewhere; set activations.store_training=true"
@@ -144,7 +178,7 @@ def _storage_faults(cfg: DictConfig) -> Iterator[str]:
 
 def _device_faults(study: Study, sound: Sound) -> Iterator[str]:
     """Devices that are not here, and kernels that do not run on them."""
-    trainer = study.cfg.trainer
+    trainer = TrainerSettings.unchecked(study.cfg)
     if sound("trainer.accelerator") and (
         fault := device_fault(trainer.accelerator, trainer.devices)
     ):

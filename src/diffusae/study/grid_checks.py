@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from diffusae.backbone.layouts import CONDITIONINGS
 from diffusae.backbone.schedule import step_index
+from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import names_text_layer
 from diffusae.errors import unknown
 from diffusae.settings import is_number
 from diffusae.study.given_pictures import branch_of_prompt
-from diffusae.study.settings import GridSettings
+from diffusae.study.settings import (
+    BlockSettings,
+    BranchSettings,
+    CollectionSettings,
+    GridSettings,
+    MomentSettings,
+)
 
 TEXT_T, TEXT_BRANCH = 1.0, "cond"
 """The moment and the conditioning of every cell of a text encoder: it runs once, before the first
@@ -26,25 +33,26 @@ def grid_faults(cfg: DictConfig, *, steps: int | None) -> Iterator[str]:
     Args:
         steps: of a generation; None: their number is wrong itself.
     """
-    grid = GridSettings.of(cfg)
-    blocks = list(dict.fromkeys([cfg.block.name, *grid.blocks]))
-    if cfg.collection.kind == "text":
-        yield from _text_faults(cfg, blocks)
+    grid, model = GridSettings.of(cfg), ModelSettings.unchecked(cfg)
+    kind = CollectionSettings.unchecked(cfg).kind
+    blocks = list(dict.fromkeys([BlockSettings.unchecked(cfg).name, *grid.blocks]))
+    if kind == "text":
+        yield from _text_faults(blocks, [MomentSettings.unchecked(cfg).t, *grid.timesteps])
         return
     for block in blocks:
         if names_text_layer(block):
             yield (
-                f"block {block} is a text encoder's layer, which collection={cfg.collection.kind}"
-                " does not read; set collection=text, or choose a block of the denoiser"
+                f"block {block} is a text encoder's layer, which collection={kind} does not read;"
+                " set collection=text, or choose a block of the denoiser"
             )
-        elif cfg.model.hookpoints.get(block, "") is None:
+        elif model.hookpoints.get(block, "") is None:
             yield (
-                f"block {block} of model {cfg.model.name} has no hookpoint; give"
+                f"block {block} of model {model.name} has no hookpoint; give"
                 f" model.hookpoints.{block} a path or a place that `diffusae hookpoints` lists, or"
                 " leave the block out of block and grid.blocks"
             )
-        elif block not in cfg.model.hookpoints:
-            yield str(unknown(f"block of model {cfg.model.name}:", block, cfg.model.hookpoints))
+        elif block not in model.hookpoints:
+            yield str(unknown(f"block of model {model.name}:", block, model.hookpoints))
     taken: dict[int, float] = {}
     for t in grid.timesteps:
         if not is_number(t) or not 0 <= t <= 1:
@@ -64,13 +72,13 @@ def conditioning_faults(cfg: DictConfig, *, guided: bool) -> Iterator[str]:
     Args:
         guided: whether a generation has an unconditional branch.
     """
-    kind = cfg.collection.kind
+    kind, grid = CollectionSettings.unchecked(cfg).kind, GridSettings.of(cfg)
     only = {
         "text": TEXT_BRANCH,
-        "pictures": branch_of_prompt(cfg.collection.get("prompt", "")),
+        "pictures": branch_of_prompt(OmegaConf.select(cfg, "collection.prompt")),
     }.get(kind)
-    named = [cfg.conditioning.branch, *GridSettings.of(cfg).conditionings]
-    for branch in dict.fromkeys(named):
+    own = BranchSettings.unchecked(cfg).branch
+    for branch in dict.fromkeys([own, *grid.conditionings]):
         if branch not in CONDITIONINGS:
             yield str(unknown("conditioning", branch, CONDITIONINGS))
         elif only is not None and branch != only:
@@ -79,7 +87,7 @@ def conditioning_faults(cfg: DictConfig, *, guided: bool) -> Iterator[str]:
                 f"conditioning.branch={only} and grid.conditionings=[{only}]"
             )
         elif kind == "generation" and branch == "uncond" and not guided:
-            yield _why_no_uncond(cfg.model)
+            yield _why_no_uncond(ModelSettings.unchecked(cfg))
 
 
 _ONLY = {
@@ -88,7 +96,7 @@ _ONLY = {
 }
 
 
-def _text_faults(cfg: DictConfig, blocks: list[str]) -> Iterator[str]:
+def _text_faults(blocks: list[str], moments: list[float]) -> Iterator[str]:
     for block in blocks:
         if not names_text_layer(block):
             yield (
@@ -96,7 +104,7 @@ def _text_faults(cfg: DictConfig, blocks: list[str]) -> Iterator[str]:
                 " ... of the first encoder, text2_0, ... of the second, text3_0, ... of the third:"
                 " set block.name and grid.blocks"
             )
-    for t in dict.fromkeys([cfg.timestep.t, *GridSettings.of(cfg).timesteps]):
+    for t in dict.fromkeys(moments):
         if t != TEXT_T:
             yield (
                 f"t={t}: a text encoder runs once, before the first step, and its cells stand at"
@@ -104,7 +112,7 @@ def _text_faults(cfg: DictConfig, blocks: list[str]) -> Iterator[str]:
             )
 
 
-def _why_no_uncond(model: DictConfig) -> str:
+def _why_no_uncond(model: ModelSettings) -> str:
     otherwise = "choose conditioning=cond and grid.conditionings=[cond]"
     if model.guidance_layout == "two_passes":
         return (

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
-
-from omegaconf import DictConfig
+from typing import Annotated, Any, Literal
 
 from diffusae.backbone.settings import Quantity
-from diffusae.errors import UserError, unknown
+from diffusae.errors import UserError
 from diffusae.prompts.hash_split import HashSplit
 from diffusae.prompts.prompt_set import check_counts
 from diffusae.settings import Settings, Within
@@ -23,6 +21,21 @@ class RootSettings(Settings, part=""):
     """What stands at the root of every configuration."""
 
     seed: Seed
+    stage: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Settings, part=""):
+    """What `run` does at which cells (`conf/run.yaml`); `metrics.schedule` looks at the names."""
+
+    side_by_side: bool
+    """Whether all cells are trained at once."""
+    metrics: list[str]
+    """Of every cell."""
+    metrics_at: Mapping[str, list[str] | None]
+    """Metric -> keys of the cells that it is for."""
+    metric_settings: Mapping[str, Mapping[str, Any] | None]
+    """Metric -> values in the place of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +43,20 @@ class MomentSettings(Settings, part="timestep"):
     """The moment of the study's cell."""
 
     t: Annotated[float, Within(0, 1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockSettings(Settings, part="block"):
+    """The block of the study's cell."""
+
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BranchSettings(Settings, part="conditioning"):
+    """The conditioning of the study's cell."""
+
+    branch: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +79,13 @@ class Text:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CollectionSettings(Settings, part="collection"):
+    """What is collected (`conf/collection`)."""
+
+    kind: Kind
+
+
+@dataclass(frozen=True, kw_only=True)
 class PictureCollection(Settings, part="collection"):
     """Given pictures (`conf/collection/pictures_*.yaml`)."""
 
@@ -70,6 +104,21 @@ class PictureCollection(Settings, part="collection"):
     """Split -> its share of all pictures; None: the source names the splits."""
     split_seed: int
 
+    @classmethod
+    def _faults_of(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        yield from super()._faults_of(values)
+        counts, shares, seed = (values[name] for name in ("counts", "shares", "split_seed"))
+        checks: dict[str, Callable[[], object]] = {
+            "counts": lambda: check_counts(counts, open_ended=shares is not None),
+            "shares": lambda: HashSplit(shares, seed=seed),
+        }
+        for name, check in checks.items():
+            try:
+                if isinstance(values[name], Mapping):
+                    check()
+            except UserError as error:
+                yield f"collection.{name}", str(error).replace("prompts.", "collection.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextCollection(Settings, part="collection"):
@@ -78,26 +127,8 @@ class TextCollection(Settings, part="collection"):
     start_token: bool
 
 
-def collection_faults(cfg: DictConfig) -> Iterator[str]:
-    """Every fault of `collection`."""
-    kind = cfg.collection.kind
-    if kind not in get_args(Kind):
-        yield str(unknown("collection.kind", kind, get_args(Kind)))
-    elif kind == "text":
-        yield from (fault for _, fault in TextCollection.faults_in(cfg))
-    elif kind == "pictures":
-        yield from (fault for _, fault in PictureCollection.faults_in(cfg))
-        for check in (_check_counts, _check_shares):
-            try:
-                check(cfg.collection)
-            except UserError as error:
-                yield str(error).replace("prompts.", "collection.")
-
-
-def _check_counts(collection: DictConfig) -> None:
-    check_counts(collection.counts, open_ended=collection.shares is not None)
-
-
-def _check_shares(collection: DictConfig) -> None:
-    if collection.shares is not None:
-        HashSplit(collection.shares, seed=collection.split_seed)
+OF_KIND: Mapping[str, tuple[type[Settings], ...]] = {
+    "pictures": (PictureCollection,),
+    "text": (TextCollection,),
+}
+"""What a collection of one kind has beside it."""

@@ -179,7 +179,7 @@ def subsampling_of(study: Study) -> Subsampling | None:
     )
     if most is None:
         return None
-    return Subsampling(splits=(TRAINING_SPLIT,), positions_per_image=most, seed=study.cfg.seed)
+    return Subsampling(splits=(TRAINING_SPLIT,), positions_per_image=most, seed=study.seed)
 
 
 def words_of(text: str) -> list[str]:

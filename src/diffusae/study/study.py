@@ -18,18 +18,20 @@ from diffusae.activations.local_copy import forget, keep_copy
 from diffusae.activations.schema import Cell
 from diffusae.activations.settings import ActivationSettings
 from diffusae.backbone.layouts import Branches, configured_branches
+from diffusae.backbone.settings import ModelSettings
 from diffusae.errors import UserError, together
 from diffusae.masking import masked_value
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import run_record
 from diffusae.runs.wandb_mode import run_id
+from diffusae.sae.settings import TrainerSettings
 from diffusae.settings import Settings
 from diffusae.study.building import build
 from diffusae.study.checks import study_faults
 from diffusae.study.given_pictures import GivenPictures
 from diffusae.study.resolvers import register_resolvers
-from diffusae.study.settings import GridSettings, PictureCollection
+from diffusae.study.settings import GridSettings, Kind, PictureCollection
 
 if TYPE_CHECKING:
     from diffusae.sae.sparsity import Sparsity
@@ -47,6 +49,11 @@ class Study:
     def name(self) -> str:
         """The experiment's name."""
         return self.cfg.name
+
+    @property
+    def seed(self) -> int:
+        """Of all draws that have no seed of their own."""
+        return self.cfg.seed
 
     @property
     def directory(self) -> Path:
@@ -129,8 +136,8 @@ class Study:
         ]
 
     @property
-    def kind(self) -> str:
-        """What is collected: `generation`, `pictures` or `text`."""
+    def kind(self) -> Kind:
+        """What is collected."""
         return self.cfg.collection.kind
 
     @cached_property
@@ -143,10 +150,11 @@ class Study:
     def prompts(self) -> list[Prompt]:
         """Every prompt of the study, numbered and seeded; of given pictures, one a picture."""
         if self.kind == "pictures":
-            return self.given.prompts(self.cfg.collection.prompt, first_seed=self.cfg.seed)
+            prompt = PictureCollection.of(self.cfg).prompt
+            return self.given.prompts(prompt, first_seed=self.seed)
         prompts = self.cfg.prompts
         check_counts(prompts.counts, open_ended=prompts.get("split") == "hash")
-        return number_prompts(build(self.cfg.prompts, "prompts").texts(), first_seed=self.cfg.seed)
+        return number_prompts(build(self.cfg.prompts, "prompts").texts(), first_seed=self.seed)
 
     def at(self, cell: Cell, *, k: int | None = None) -> Study:
         """The same configuration at another cell, and with another k where one is given."""
@@ -199,7 +207,7 @@ class Study:
             config=self.config() | changed,
             determines=determines,
             parents=parents or {},
-            seed=self.cfg.seed if seed == "study" else seed,
+            seed=self.seed if seed == "study" else seed,
         )
         with directory_lock(directory) if locks else nullcontext(), record:
             yield
@@ -207,13 +215,13 @@ class Study:
     @property
     def branches(self) -> Branches:
         """The branches of guidance that the study's model runs, as its configuration has it."""
-        model = self.cfg.model
+        model = ModelSettings.unchecked(self.cfg)
         return configured_branches(model.guidance_layout, model.guidance, model.true_guidance)
 
     @property
     def device_type(self) -> str:
         """What autoencoders are trained on, as torch names it."""
-        accelerator = self.cfg.trainer.accelerator
+        accelerator = TrainerSettings.unchecked(self.cfg).accelerator
         if accelerator == "auto":
             import torch
 

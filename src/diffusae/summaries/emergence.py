@@ -71,7 +71,7 @@ def _summarise(study: Study, curve: Curve, cells: Evaluated, settings: Emergence
         )
     directory = study.directory / "evaluation" / STAGE / name
     cell = {"model": study.cfg.model.name, "block": block, "conditioning": conditioning}
-    seed = study.cfg.seed
+    seed = study.seed
     determines = {
         "curve": {**cell, "tag": tag},
         "timesteps": list(cells),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,18 @@ import pandas as pd
 
 from diffusae.evaluation.result import NO_DATA, Estimate, Result, load_results, save_results
 from diffusae.evaluation.settings import ThreeStageSettings
-from diffusae.evaluation.three_stages import difference_to, judged, paired_difference, standing
+from diffusae.evaluation.three_stages import (
+    Answer,
+    Staged,
+    answered,
+    difference_to,
+    paired_difference,
+    standing,
+)
 from diffusae.files import atomic_path, atomic_write_json, verified
 from diffusae.interventions.regions import Region
 from diffusae.interventions.windows import WINDOWS
-from diffusae.parsing import read_json
+from diffusae.parsing import read_json, reading, typed
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import RECORD, Parent, RunRecord, run_signature, state
 from diffusae.runs.survey import finished_runs
@@ -77,7 +84,7 @@ def summarise_three_stages(study: Study) -> None:
     if not interventions:
         return
     directory = study.directory / "evaluation" / STAGE
-    settings, seed = ThreeStageSettings.of(study.cfg), study.cfg.seed
+    settings, seed = ThreeStageSettings.of(study.cfg), study.seed
     determines = {**asdict(settings), "seed": seed}
     parents = {f"evaluate {one.name}": Parent.of(one.record) for one in interventions}
     if _is_there(directory, determines, parents):
@@ -89,7 +96,8 @@ def summarise_three_stages(study: Study) -> None:
             results = [row for one in interventions for row in _rows_of(one, settings, seed)]
             with atomic_path(directory / "table.parquet") as temporary:
                 table_of(results).to_parquet(temporary, engine="pyarrow", index=False)
-            atomic_write_json(directory / "claims.json", judged(results, margin=settings.margin))
+            claims = [asdict(answer) for answer in answered(results, margin=settings.margin)]
+            atomic_write_json(directory / "claims.json", claims)
             save_results(directory / "results.json", results)
     log.info("the three-stage table of %d interventions: %s", len(interventions), directory)
 
@@ -104,13 +112,20 @@ def _is_there(directory: Path, determines: Mapping[str, Any], parents: Mapping[s
     )
 
 
-def claims_in(study: Study) -> list[dict[str, Any]]:
-    """The table's answers to the paper's claims; empty without a finished table."""
+def claims_in(study: Study) -> list[Answer]:
+    """The table's answers to the paper's claims; empty without a finished table.
+
+    Raises:
+        UserError: claims.json is damaged.
+    """
     directory = study.directory / "evaluation" / STAGE
     if not any(finished_runs(directory, ".")):
         return []
     remedy = f"remove {directory} and report again"
-    return read_json(verified(directory / "claims.json"), remedy=remedy, kind=list)
+    path = verified(directory / "claims.json")
+    rows = read_json(path, remedy=remedy, kind=list)
+    with reading(path, remedy=remedy):
+        return [typed(Answer, row) for row in rows]
 
 
 def evaluated_interventions(study: Study) -> list[Evaluated]:
@@ -148,35 +163,25 @@ def _rows_of(evaluated: Evaluated, settings: ThreeStageSettings, seed: int) -> l
             row, cases, _COLUMN.get(column, column), settings.n_resamples, seed
         )
         margin = settings.margin if measure in _SHARES else None
-        names = [name for name in ("strengths", "conditionings") if name in row.details]
         spatial = (edit, measure) == ("spatial", "success")
-        rows.append(
-            Result(
-                metric=row.metric,
-                estimate=row.estimate,
-                higher_is_better=row.higher_is_better,
-                unit=row.unit,
-                cell=row.cell,
-                baselines=row.baselines,
-                details={
-                    "window": window_name(row.details["window"]),
-                    "bounds": list(row.details["window"]),
-                    "edit": edit,
-                    "together": together,
-                    "measure": measure,
-                    "blocks": list(row.details.get("blocks") or [row.cell["block"]]),
-                    "tag": evaluated.tag,
-                    "chance": _chance(evaluated) if spatial else None,
-                    "differences": {name: asdict(one) for name, one in differences.items()},
-                    "standing": {
-                        name: standing(one, higher_is_better=row.higher_is_better, margin=margin)
-                        for name, one in differences.items()
-                    },
-                    **{name: row.details[name] for name in names},
-                },
-                version=row.version,
-            )
+        staged = Staged(
+            window=window_name(row.details["window"]),
+            bounds=row.details["window"],
+            edit=edit,
+            together=together,
+            measure=measure,
+            blocks=list(row.details.get("blocks") or [row.cell["block"]]),
+            tag=evaluated.tag,
+            chance=_chance(evaluated) if spatial else None,
+            differences=differences,
+            standing={
+                name: standing(one, higher_is_better=row.higher_is_better, margin=margin)
+                for name, one in differences.items()
+            },
+            strengths=row.details.get("strengths"),
+            conditionings=row.details.get("conditionings"),
         )
+        rows.append(replace(row, details=staged.to_json()))
     return rows
 
 
@@ -246,28 +251,24 @@ def table_of(results: list[Result]) -> pd.DataFrame:
     """
     lines: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in results:
-        details = row.details
+        staged = Staged.of(row)
         for method, estimate in {OWN: row.estimate, **row.baselines}.items():
             place = {
-                "window": details["window"],
-                "first": float(details["bounds"][0]),
-                "last": float(details["bounds"][1]),
-                "edit": details["edit"],
-                "together": details["together"],
-                "blocks": "+".join(details["blocks"]),
+                "window": staged.window,
+                "first": float(staged.bounds[0]),
+                "last": float(staged.bounds[1]),
+                "edit": staged.edit,
+                "together": staged.together,
+                "blocks": "+".join(staged.blocks),
                 **row.cell,
-                "tag": details["tag"],
+                "tag": staged.tag,
                 "method": method,
             }
             line = lines.setdefault(tuple(place.values()), {**place, **_nothing()})
-            line["strength"] = float(details.get("strengths", {}).get(method, 0.0))
-            measure = details["measure"]
-            line |= _columns(measure, estimate)
-            difference = details["differences"].get(method)
-            line |= _columns(
-                f"{measure}_difference",
-                NO_DATA if difference is None else Estimate.from_json(difference),
-            )
+            line["strength"] = float((staged.strengths or {}).get(method, 0.0))
+            line |= _columns(staged.measure, estimate)
+            difference = staged.differences.get(method, NO_DATA)
+            line |= _columns(f"{staged.measure}_difference", difference)
             lines[tuple(place.values())] = line
     return pd.DataFrame(list(lines.values()))
 

@@ -118,7 +118,7 @@ def _determines(study: Study) -> dict[str, Any]:
         "steps": TrainerSettings.of(study.cfg).steps,
         "batch_size": activations.batch_size,
         "buffer_vectors": activations.buffer_vectors,
-        "seed": study.cfg.seed,
+        "seed": study.seed,
     }
 
 

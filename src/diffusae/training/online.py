@@ -146,7 +146,7 @@ class Pace:
             positions=manifest.positions(next(iter(streams.values())), TRAINING_SPLIT),
             batch_size=settings.batch_size,
             buffer_vectors=settings.buffer_vectors,
-            seed=one.cfg.seed,
+            seed=one.seed,
             dtype=manifest.numbers.read,
         )
         batches = self.buffer.batches_of_epoch

@@ -9,14 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import get_token
-from omegaconf import DictConfig
-
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.errors import UserError, together
 from diffusae.files import TEMPORARY_SUFFIX, flush_directory, sha256_of
 from diffusae.hub.contents import CONFIG, WEIGHTS, RemoteFile, autoencoder_files, folder_of
 from diffusae.hub.repository import HubRepository, LocalRepository
+from diffusae.hub.settings import PullSettings
 from diffusae.runs.disk import free_bytes
 from diffusae.runs.record import state
 from diffusae.runs.survey import finished_runs
@@ -27,44 +25,36 @@ from diffusae.study.study import Study
 log = logging.getLogger(__name__)
 
 
-def repository_of(cfg: DictConfig) -> HubRepository | LocalRepository:
-    """The repository that `repo` names: a directory, or one of the hub."""
-    if Path(cfg.repo).is_dir():
-        return LocalRepository(Path(cfg.repo))
-    return HubRepository(
-        cfg.repo,
-        revision=cfg.revision,
-        token=get_token(),
-        timeout_s=cfg.timeout_s,
-        endpoint=cfg.endpoint,
-    )
-
-
-def pulled_before(study: Study) -> bool:
+def pulled_before(study: Study, repo: str) -> bool:
     """Whether the study's cell holds an autoencoder from this repository already."""
     return any(
-        record.stage == "pull" and record.determines.get("repo") == study.cfg.repo
+        record.stage == "pull" and record.determines.get("repo") == repo
         for _, record in finished_runs(study.sae, ".")
     )
 
 
-def pull_from(study: Study, repository: HubRepository | LocalRepository) -> bool:
-    """Fetch an autoencoder, check it, and place it as the study's cell; False: it is there already.
+def pull_from(study: Study, settings: PullSettings) -> bool:
+    """Fetch an autoencoder from a directory or the hub, check it, and place it as the study's cell;
+    False: it is there already.
 
     Raises:
         UserError: damaged files, a full disk, an autoencoder of another cell.
     """
-    cfg, where = study.cfg, repository.repo
+    local_copy = Path(settings.repo)
+    repository = LocalRepository(local_copy) if local_copy.is_dir() else HubRepository(settings)
+    where = repository.repo
     commit = repository.commit()
     listed = repository.files(commit)
-    folder = folder_of(listed, folder=cfg.folder, prefix=study.cell.key, where=where)
+    folder = folder_of(listed, folder=settings.folder, prefix=study.cell.key, where=where)
     files = autoencoder_files(listed, folder, where=where)
     study.sae.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=study.sae.parent, suffix=TEMPORARY_SUFFIX) as temporary:
         local = _fetched(repository, files, Path(temporary), commit)
         got = local[0].parent
         sae, metadata = load_sae(got)  # checks the weights against the hash in cfg.json
-        _require_cell(study, sae.d_in, metadata, where=where)
+        if not settings.another_cell:
+            _require_cell(study, metadata, where=where)
+        require_width(study, sae.d_in, of=f"the SAE in {where}")
         determines = {
             "cell": study.cell.coordinates(),
             "repo": (
@@ -110,10 +100,8 @@ def _fetched(
     return local
 
 
-def _require_cell(study: Study, d_in: int, metadata: dict[str, Any], *, where: str) -> None:
-    """Refuse an SAE of another cell, unless `another_cell` is set, and one that cannot take this
-    cell's updates.
-    """
+def _require_cell(study: Study, metadata: Mapping[str, Any], *, where: str) -> None:
+    """Refuse an SAE of another cell."""
     named, ours = metadata.get("cell"), study.cell.coordinates()
     theirs = named if isinstance(named, Mapping) else {}  # another's file may say anything
     differing = [
@@ -121,16 +109,20 @@ def _require_cell(study: Study, d_in: int, metadata: dict[str, Any], *, where: s
         for name, value in ours.items()
         if theirs.get(name) != value
     ]
-    if differing and not study.cfg.another_cell:
+    if differing:
         raise UserError(
             f"the SAE in {where} was trained on another cell (there -> here):"
             f" {', '.join(differing)}; choose its cell by timestep.t, block and conditioning, or"
             " another_cell=true"
         )
+
+
+def require_width(study: Study, d_in: int, *, of: str) -> None:
+    """Refuse a foreign SAE (`of`) that cannot take the updates of this cell, if there are any."""
     if (Path(study.cfg.paths.activations) / MANIFEST).is_file():
         expected = stream_of(study, Manifest.load(study.activations)).d_in
         if d_in != expected:
             raise UserError(
-                f"the SAE in {where} takes vectors of d_in={d_in}, the updates of {study.cell.key}"
-                f" have {expected}; choose the cell that it was trained on"
+                f"{of} takes vectors of d_in={d_in}, the updates of {study.cell.key} have"
+                f" {expected}; choose the cell that it was trained on"
             )

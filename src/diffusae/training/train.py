@@ -48,7 +48,7 @@ def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = Fal
     settings = TrainerSettings.of(study.cfg)
     leader = leads(settings.processes)
     data = data_of(study)
-    pl.seed_everything(study.cfg.seed, verbose=False)
+    pl.seed_everything(study.seed, verbose=False)
     module = module_of(study, data.d_in)
     with recorded(study) if leader else nullcontext():
         if leader:
@@ -115,7 +115,7 @@ def data_of(study: Study) -> ActivationDataModule:
         conditioning=study.cell.conditioning,
         batch_size=settings.batch_size,
         buffer_vectors=settings.buffer_vectors,
-        seed=study.cfg.seed,
+        seed=study.seed,
         reader=settings.reader,
         workers=settings.workers,
         buffer_on=settings.buffer_on,
@@ -138,7 +138,7 @@ def module_of(study: Study, d_in: int) -> SAEModule:
             initial_bias=settings.initial_bias,
             decoder_norm=settings.decoder_norm,
             encoder_norm=settings.encoder_norm,
-            seed=study.cfg.seed,
+            seed=study.seed,
         ),
         lr=settings.lr,
         betas=(settings.adam_betas[0], settings.adam_betas[1]),

@@ -22,6 +22,7 @@ from diffusae.evaluation.erasure import (
     POINTS,
     SEARCHES,
     TRIALS,
+    SearchedTokens,
     chosen_strength,
     erasure_results,
 )
@@ -48,13 +49,13 @@ class ErasureBenchmark:
         self.own = next(iter(self.saes))
         ablates = kinds.ABLATION in settings.defences
         self.updates = UpdateAblation(study, settings.updates, pictures) if ablates else None
-        self.trials = Trials(pictures, own=self.own, seed=study.cfg.seed)
-        self.searches: list[dict[str, Any]] = []
+        self.trials = Trials(pictures, own=self.own, seed=study.seed)
+        self.searches: list[SearchedTokens] = []
 
     def of(self, target: str) -> list[Result]:
         """All trials of one target, and its rows."""
         prompts = target_prompts(
-            target, self.study.prompts, self.settings, self.pictures, seed=self.study.cfg.seed
+            target, self.study.prompts, self.settings, self.pictures, seed=self.study.seed
         )
         own = self._text_edits(target, self.own)
         grid = {kinds.NONE: [kinds.no_defence()], kinds.TEXT_EDIT: own, **self._baselines(target)}
@@ -84,7 +85,7 @@ class ErasureBenchmark:
         directory = self.study.evaluation(self.study.cfg.evaluation.name)
         tables = {
             TRIALS: self.trials.table,
-            POINTS: self.trials.points(n_resamples=self.settings.n_resamples),
+            POINTS: pd.DataFrame(self.trials.points(n_resamples=self.settings.n_resamples)),
             SEARCHES: pd.DataFrame(self.searches),
         }
         for name, table in tables.items():
@@ -138,7 +139,7 @@ class ErasureBenchmark:
         prompts: TargetPrompts,
         undefended: Sequence[Seen],
     ) -> None:
-        asks, seed = prompts.named["test"], self.study.cfg.seed
+        asks, seed = prompts.named["test"], self.study.seed
         for kind in self.settings.attacks:
             if kind not in SEARCHED:
                 attacked = in_words(kind, asks, target, self.settings, seed=seed)
@@ -174,14 +175,16 @@ class ErasureBenchmark:
         self, target: str, kind: str, name: str, defence: Defence, tokens: SearchResult
     ) -> None:
         self.searches.append(
-            {
-                "target": target,
-                "kind": kind,
-                "defence": name,
-                "strength": defence.strength,
-                "tokens": tokens.text,
-            }
-            | {"loss": tokens.loss, "start": tokens.start, "queries": tokens.queries}
+            SearchedTokens(
+                target=target,
+                kind=kind,
+                defence=name,
+                strength=defence.strength,
+                tokens=tokens.text,
+                loss=tokens.loss,
+                start=tokens.start,
+                queries=tokens.queries,
+            )
         )
 
     def _ablations(self, target: str, prompts: TargetPrompts) -> None:

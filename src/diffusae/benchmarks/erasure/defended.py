@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from diffusae.backbone.settings import ModelSettings
 from diffusae.capture.generate import generate
 from diffusae.concepts.picture_checks import PictureCheck
 from diffusae.concepts.words import Vocabulary
@@ -70,7 +71,7 @@ class DefendedPictures:
     def __init__(
         self, study: Study, *, steps: int | None, check: Mapping[str, Any] | None = None
     ) -> None:
-        self._study, self.model = study, study.cfg.model
+        self._study, self.model = study, ModelSettings.of(study.cfg)
         self.steps = steps or self.model.steps
         self._check = check
         self.made = 0

@@ -10,7 +10,7 @@ import pandas as pd
 
 from diffusae.benchmarks.erasure.defended import Ask, DefendedPictures, Seen
 from diffusae.benchmarks.erasure.target_prompts import TargetPrompts
-from diffusae.evaluation.erasure import COLUMNS, OTHERS, PLAIN, Point, Table, points
+from diffusae.evaluation.erasure import COLUMNS, OTHERS, PLAIN, ErasurePoint, Point, Table, points
 from diffusae.evaluation.kernel_distance import kernel_distance
 from diffusae.evaluation.result import Estimate
 from diffusae.interventions import defences as kinds
@@ -37,7 +37,7 @@ class Trials:
         """A row a picture."""
         return pd.DataFrame(self.rows, columns=list(COLUMNS))
 
-    def points(self, *, n_resamples: int) -> Table:
+    def points(self, *, n_resamples: int) -> list[ErasurePoint]:
         """The figures of all trials."""
         return points(self.table, self.distances, n_resamples=n_resamples, seed=self.seed)
 

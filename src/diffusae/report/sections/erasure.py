@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffusae.evaluation.erasure import POINTS, SEARCHES
+from diffusae.evaluation.erasure import POINTS, SEARCHES, ErasurePoint, SearchedTokens
 from diffusae.evaluation.result import NO_DATA, Result, load_results
 from diffusae.files import verified
 from diffusae.report import charts
@@ -17,7 +17,7 @@ from diffusae.report.sections import Books, Section, View
 from diffusae.report.study import ErasureRun, Examples, FinishedStudy, Run
 from diffusae.report.tables import lead
 from diffusae.report.verdicts import Case, Verdict, judged
-from diffusae.table_files import read_table
+from diffusae.table_files import read_rows
 
 NAME = "erasure"
 
@@ -31,15 +31,12 @@ def _erasures(source: Source) -> Iterator[ErasureRun]:
     for directory, _ in source.evaluations(NAME):
         results = load_results(directory / "results.json")
         searches, remedy = directory / SEARCHES, f"remove {directory} and evaluate this cell again"
+        found = searches.exists()
         yield ErasureRun(
             cell=directory.name,
-            points=read_table(verified(directory / POINTS), {}, remedy=remedy).to_dict("records"),  # type: ignore[arg-type]
+            points=read_rows(verified(directory / POINTS), ErasurePoint, remedy=remedy),
             chosen={str(row.details["target"]): _strengths(row) for row in results},
-            tokens=(
-                read_table(verified(searches), {}, remedy=remedy).to_dict("records")
-                if searches.exists()
-                else []
-            ),  # type: ignore[arg-type]
+            tokens=read_rows(verified(searches), SearchedTokens, remedy=remedy) if found else [],
             examples=_examples(directory, results, source.run_of(directory)),
         )
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
-from typing import Any
 
 from diffusae.evaluation.result import Estimate, load_results
 from diffusae.evaluation.three_stages import CLAIMS as PAPERS_CLAIMS
+from diffusae.evaluation.three_stages import Answer
 from diffusae.report import charts
 from diffusae.report.before_after import load_examples
 from diffusae.report.examples import example_tables
@@ -17,11 +16,11 @@ from diffusae.report.study import Examples, FinishedStudy
 from diffusae.report.tables import plain
 from diffusae.report.three_stages import (
     MEASURES,
-    Line,
+    answer_text,
     controls_of,
+    evidence,
     lines_of,
-    place_of,
-    verdicts_of,
+    place_of_answer,
 )
 from diffusae.report.verdicts import PAPER, Case, Verdict, judged
 from diffusae.summaries.three_stages import STAGE, claims_in, evaluated_interventions, window_name
@@ -72,55 +71,48 @@ def verdicts(study: FinishedStudy) -> list[Verdict]:
         judged(
             CLAIMS.get(edit, f"Concepts bring in a {plain(edit)}"),
             NAME,
-            [case for line in lines if line.edit == edit if (case := _case(line))],
+            [
+                _case(
+                    f"{line.window}, {line.place}",
+                    success.own,
+                    success.differences,
+                    success.controls,
+                )
+                for line in lines
+                if line.edit == edit and (success := line.measures.get("success"))
+            ],
         )
         for edit in edits
     ]
-    verdicts_of(study.claims)  # complains where a field is missing
-    unasked = [{**asdict(claim), "holds": None, "cells": []} for claim in PAPERS_CLAIMS]
+    unasked = [Answer.of(claim, []) for claim in PAPERS_CLAIMS]
     return own + [
-        Verdict(f"{claim['window']}: {claim['text']}", NAME, claim["holds"], _cases(claim), PAPER)
-        for claim in study.claims or unasked
+        Verdict(f"{answer.window}: {answer.text}", NAME, answer.holds, _cases(answer), PAPER)
+        for answer in study.claims or unasked
     ]
 
 
-def _case(line: Line) -> Case | None:
-    success = line.measures.get("success")
-    if success is None:
-        return None
-    place, unit = f"{line.window}, {line.place}", "success"
-    leads = {
-        name: difference.ci95[0]
-        for name, difference in success.differences.items()
-        if difference.ci95
-    }
+def _case(
+    place: str,
+    success: Estimate,
+    differences: Mapping[str, Estimate | None],
+    controls: Mapping[str, Estimate],
+) -> Case:
+    """What one cell says, beside the control that the success leads least."""
+    leads = {name: known.ci95[0] for name, known in differences.items() if known and known.ci95}
     if not leads:
-        return Case(place, success.own, unit)
+        return Case(place, success, "success")
     name = min(leads, key=leads.__getitem__)
-    rival, difference = success.controls.get(name), success.differences[name]
-    return Case(place, success.own, unit, plain(name), rival, leads[name], difference)
+    beside = plain(name), controls.get(name), leads[name], differences[name]
+    return Case(place, success, "success", *beside)
 
 
-def _cases(claim: Mapping[str, Any]) -> list[Case]:
-    """What every cell says of one of the paper's claims, beside the control it leads least."""
-    cases = []
-    for cell in claim["cells"]:
-        place = place_of(cell["blocks"], cell["cell"]["t"], cell["cell"]["conditioning"])
-        own = Estimate.from_json(cell)
-        known = {
-            n: Estimate.from_json(difference)
-            for n, difference in cell["differences"].items()
-            if difference
-        }
-        leads = {name: difference.ci95[0] for name, difference in known.items() if difference.ci95}
-        if own.value is None:
-            continue
-        name = min(leads, key=leads.__getitem__, default="")
-        case = Case(place, own, "success")
-        if name:
-            case = Case(place, own, "success", plain(name), None, leads[name], known[name])
-        cases.append(case)
-    return cases
+def _cases(answer: Answer) -> list[Case]:
+    """What every cell with data says of one of the paper's claims."""
+    return [
+        _case(place_of_answer(cell), cell.own, cell.differences, {})
+        for cell in answer.cells
+        if cell.value is not None
+    ]
 
 
 def view(study: FinishedStudy, books: Books) -> View | None:
@@ -135,7 +127,7 @@ def view(study: FinishedStudy, books: Books) -> View | None:
             alt = f"{words} of {edits} edits by window, beside the controls; see the table."
             drawn.append((words, books.charts.chart(chart, alt=alt)))
     return {
-        "verdicts": verdicts_of(study.claims),
+        "claims": [(one, answer_text(one), list(map(evidence, one.cells))) for one in study.claims],
         "stages": lines,
         "stage_charts": drawn,
         "stage_controls": controls_of(lines),
