@@ -94,7 +94,9 @@ class MiniatureTraining:
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
     def tokenizer(self) -> CLIPTokenizer:
-        """The tokenizer over the world's vocabulary."""
+        """The tokenizer of the first weights, or one over the world's vocabulary."""
+        if self.start_from is not None:
+            return CLIPTokenizer.from_pretrained(self.start_from / "tokenizer")
         return build_tokenizer(self.world.vocabulary())
 
     def _tokens(self, tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
