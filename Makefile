@@ -47,11 +47,11 @@ types: setup
 docs: $(DOCS_READY) ## the documentation as a site in site/; every warning is an error
 	NO_MKDOCS_2_WARNING=1 $(DOCS_BIN)/python -m mkdocs build --strict
 
-bench: setup-compare ## ratios of our parts to their limits and to public libraries
-	$(COMPARE_BIN)/python -m pytest tests/benchmarks -m slow -s
+bench: setup-compare ## ratios of our parts to their limits and to public libraries; they are kept in docs/data/
+	BENCH_DATA=docs/data $(COMPARE_BIN)/python -m pytest tests/benchmarks -m slow -s
 
-bench-gpu: setup-compare ## the same for the training step and for feeding it, on a CUDA device
-	$(COMPARE_BIN)/python -m pytest tests/benchmarks/test_gpu_step.py tests/benchmarks/test_gpu_feeding.py -m gpu -s
+bench-gpu: setup-compare ## the same for the training step, for feeding it and for collecting, on a CUDA device
+	BENCH_DATA=docs/data $(COMPARE_BIN)/python -m pytest tests/benchmarks/test_gpu_step.py tests/benchmarks/test_gpu_feeding.py -m gpu -s
 
 setup: $(READY)
 

@@ -5,8 +5,6 @@ stages need.
 It has a process group, exit codes and signals as any other, and its output goes to files.
 """
 
-from __future__ import annotations
-
 import atexit
 import multiprocessing
 import os
@@ -49,11 +47,11 @@ class Started:
     def __init__(self, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         self.arguments = arguments
         self._directory = tempfile.TemporaryDirectory(prefix="diffusae-command-")
-        self._told = tuple(Path(self._directory.name) / name for name in ("stdout", "stderr"))
-        for path in self._told:
+        self._outputs = tuple(Path(self._directory.name) / name for name in ("stdout", "stderr"))
+        for path in self._outputs:
             path.touch()
         given = dict(os.environ if environment is None else environment)
-        self._process = _FORKS.Process(target=_run, args=(arguments, given, self._told))
+        self._process = _FORKS.Process(target=_run, args=(arguments, given, self._outputs))
         serve()
         self._process.start()
 
@@ -81,7 +79,7 @@ class Started:
         return subprocess.CompletedProcess(self.arguments, code, *self._texts())
 
     def _texts(self) -> list[str]:
-        return [path.read_text(encoding="utf-8") for path in self._told]
+        return [path.read_text(encoding="utf-8") for path in self._outputs]
 
 
 def diffusae(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -91,12 +89,14 @@ def diffusae(*arguments: str, check: bool = True) -> subprocess.CompletedProcess
     return done
 
 
-def _run(arguments: tuple[str, ...], environment: dict[str, str], told: tuple[Path, Path]) -> None:
+def _run(
+    arguments: tuple[str, ...], environment: dict[str, str], outputs: tuple[Path, Path]
+) -> None:
     """In the forked process: what `python -m diffusae` does."""
     os.setsid()
     os.environ.clear()
     os.environ.update(environment)
-    for descriptor, path in enumerate(told, 1):
+    for descriptor, path in enumerate(outputs, 1):
         with path.open("wb") as file:
             os.dup2(file.fileno(), descriptor)
     sys.argv = ["diffusae", *arguments]

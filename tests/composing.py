@@ -1,7 +1,5 @@
 """Configurations of stages, composed of conf/ as the command composes them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

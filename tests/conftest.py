@@ -65,6 +65,12 @@ def pipe():
     return tiny_pipeline()
 
 
+@pytest.fixture(scope="module", params=["sd", "sdxl", "sd3", "flux", "pixart"])
+def family(request: pytest.FixtureRequest) -> str:
+    """A name in `tiny_families.FAMILIES`."""
+    return request.param
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The folders that take longest begin, so that no process of `make test` waits for the other at
     the end.

@@ -2,8 +2,6 @@
 everything is planted.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +9,19 @@ import numpy as np
 import torch
 
 from composing import compose
-from diffusae.activations.schema import CollectedSample, Stream
+from diffusae.activations.schema import CollectedSample
 from diffusae.activations.writer import ActivationWriter
 from diffusae.runs.record import run_record
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
 from diffusae.sae.storage import save_sae
 from diffusae.study.study import Study
+from small_collections import stream_of
 
 TASKS = {"object": ["fish", "bird", "star"], "place": ["left", "right"]}
 GRID, D_IN = (4, 4), 8
 COUNTS = {"dictionary": 60, "tune": 30, "test": 60}
-STREAM = Stream(
-    block="mid",
-    t=0.5,
-    conditioning="uncond",
-    hookpoint="mid_block.attentions.0",
-    step_index=24,
-    timestep=501.0,
-    grid=GRID,
-    d_in=D_IN,
-)
+STREAM = stream_of(GRID, D_IN, conditioning="uncond", step_index=24, timestep=501.0)
 
 
 def study_in(

@@ -2,8 +2,6 @@
 pulls.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
@@ -63,14 +61,14 @@ def local_hub() -> Iterator[Hub]:
         def _get(self) -> None:
             time.sleep(hub.silence_s)
             path = unquote(urlsplit(self.path).path)
-            if found := _MODEL.fullmatch(path):
-                repo, kind, revision = found.groups()
+            if match := _MODEL.fullmatch(path):
+                repo, kind, revision = match.groups()
                 if self._known(repo, revision):
                     self._json(
                         self._tree(repo) if kind == "tree" else {"id": repo, "sha": hub.sha(repo)}
                     )
-            elif found := _RESOLVE.fullmatch(path):
-                repo, revision, name = found.groups()
+            elif match := _RESOLVE.fullmatch(path):
+                repo, revision, name = match.groups()
                 if self._known(repo, revision):
                     data = hub.lies.get(name, hub.repos[repo][name])
                     headers = {
@@ -96,8 +94,8 @@ def local_hub() -> Iterator[Hub]:
                 self._json({"url": f"{hub.url}/{name}"})
             elif path == "/api/validate-yaml":
                 self._json({"errors": [], "warnings": []})
-            elif (found := _MODEL.fullmatch(path)) and self._known(found[1], found[3]):
-                if found[2] == "preupload":
+            elif (match := _MODEL.fullmatch(path)) and self._known(match[1], match[3]):
+                if match[2] == "preupload":
                     names = [file["path"] for file in json.loads(body)["files"]]
                     self._json(
                         {
@@ -108,7 +106,7 @@ def local_hub() -> Iterator[Hub]:
                         }
                     )
                 else:
-                    self._commit(found[1], body)
+                    self._commit(match[1], body)
 
         def _commit(self, repo: str, body: bytes) -> None:
             for line in body.splitlines():

@@ -1,7 +1,5 @@
 """A small HTTP server over a directory, with what real ones do wrong: no ranges, cuts, faults."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

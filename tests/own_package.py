@@ -1,7 +1,5 @@
 """The package of docs/extending.md, written to a folder from the page itself."""
 
-from __future__ import annotations
-
 import re
 import sys
 import tomllib

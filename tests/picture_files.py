@@ -1,7 +1,5 @@
 """Picture files of every sort, made on the spot."""
 
-from __future__ import annotations
-
 import io
 import json
 from pathlib import Path

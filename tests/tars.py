@@ -1,7 +1,5 @@
 """Tars, made on the spot."""
 
-from __future__ import annotations
-
 import io
 import tarfile
 from collections.abc import Iterable

@@ -8,6 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "diffusae"
 GROUND = {
     "contents",
+    "devices",
     "errors",
     "files",
     "masking",
@@ -62,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
 
 
 def imported_packages(path: Path) -> set[str]:
-    found = set()
+    imported = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if (
             isinstance(node, ast.ImportFrom)
@@ -70,10 +71,10 @@ def imported_packages(path: Path) -> set[str]:
             and (node.module or "").startswith("diffusae")
         ):
             parts = (node.module or "").split(".")
-            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+            imported |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
         elif isinstance(node, ast.Import):
-            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("diffusae.")}
-    return found
+            imported |= {a.name.split(".")[1] for a in node.names if a.name.startswith("diffusae.")}
+    return imported
 
 
 MODULES = sorted(SOURCE.rglob("*.py"))

@@ -25,8 +25,8 @@ def foreign_shard(path: Path) -> list[tuple[str, dict[str, Any], bytes]]:
     with tarfile.open(path) as tar:
         members = [(member.name, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]
     samples = []
-    for (told, text), (name, data) in zip(members[::2], members[1::2], strict=True):
-        assert told == name.rpartition(".")[0] + ".json"
+    for (placed, text), (name, data) in zip(members[::2], members[1::2], strict=True):
+        assert placed == name.rpartition(".")[0] + ".json"
         samples.append((name.rpartition(".")[0], json.loads(text), data))
     return samples
 
@@ -36,12 +36,12 @@ def foreign_updates(
 ) -> dict[str, tuple[dict, np.ndarray]]:
     """{image id: (meta, float16 [positions, d_in])} of a stream and split."""
     folder = f"{stream['block']}/t{stream['t']:.2f}/{stream['conditioning']}"
-    found = {}
+    described = {}
     for shard in manifest["shards"]:
         if (shard["stream"], shard["split"]) == (folder, split):
             for image_id, meta, data in foreign_shard(root / shard["path"]):
-                found[image_id] = (meta, np.load(io.BytesIO(data), allow_pickle=False))
-    return found
+                described[image_id] = (meta, np.load(io.BytesIO(data), allow_pickle=False))
+    return described
 
 
 def foreign_positions(manifest: dict, image_id: str, split: str, count: int) -> list[int]:
@@ -144,12 +144,12 @@ def test_the_journals_hold_the_shards_of_the_manifest(study, manifest):
     journals = [
         json.loads(p.read_text()) for p in sorted((study / "activations/groups").glob("0*.json"))
     ]
-    told = {
+    written = {
         path: (s["sha256"], s["samples"])
         for journal in journals
         for path, s in journal["shards"].items()
     }
-    assert told == {s["path"]: (s["sha256"], s["samples"]) for s in manifest["shards"]}
+    assert written == {s["path"]: (s["sha256"], s["samples"]) for s in manifest["shards"]}
     for split, counts in manifest["splits"].items():
         assert counts["images"] == sum(j["count"] for j in journals if j["split"] == split)
     collection = json.loads((study / "activations/groups/collection.json").read_text())
@@ -165,7 +165,7 @@ def test_vectors_equal_those_that_diffusae_reads_and_stand_where_the_format_says
     for stream in manifest["streams"]:
         count = math.prod(stream["grid"])
         for split in manifest["splits"]:
-            found = foreign_updates(root, manifest, stream, split)
+            read = foreign_updates(root, manifest, stream, split)
             ours = list(
                 read_updates(
                     root,
@@ -174,9 +174,9 @@ def test_vectors_equal_those_that_diffusae_reads_and_stand_where_the_format_says
                     split,
                 )
             )
-            assert list(found) == [sample.image_id for sample in ours]
+            assert list(read) == [sample.image_id for sample in ours]
             for sample in ours:
-                meta, updates = found[sample.image_id]
+                meta, updates = read[sample.image_id]
                 assert meta == sample.meta
                 assert meta.keys() >= {"prompt", "seed", "split", "word_tokens"}
                 positions = foreign_positions(manifest, sample.image_id, split, count)

@@ -1,7 +1,5 @@
 """JSON with limits, and typed values out of it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +11,7 @@ from diffusae.parsing import call_typed, json_value, of_type, read_json, reading
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (b"{", "not JSON"),
         (b"\xff", "not JSON"),
@@ -26,8 +24,8 @@ from diffusae.parsing import call_typed, json_value, of_type, read_json, reading
         (b"1" * 5000, "not JSON"),
     ],
 )
-def test_what_is_no_plain_json_is_told(text, told):
-    with pytest.raises(UserError, match=told):
+def test_what_is_no_plain_json_is_told(text, message):
+    with pytest.raises(UserError, match=message):
         json_value(text)
 
 
@@ -90,7 +88,7 @@ def test_lists_become_tuples_and_objects_dataclasses():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"size": [1, 2, 3]}, "size of an outer must have 2 entries, has 3"),
         ({"size": [1, True]}, "an entry of size of an outer must be a whole number, is true"),
@@ -104,8 +102,8 @@ def test_lists_become_tuples_and_objects_dataclasses():
         ({"extra": 5}, "missing: none; unknown: extra"),
     ],
 )
-def test_values_of_another_type_are_told_with_their_place(change, told):
-    with pytest.raises(UserError, match=told):
+def test_values_of_another_type_are_told_with_their_place(change, message):
+    with pytest.raises(UserError, match=message):
         typed(Outer, GOOD | change)
 
 
@@ -118,12 +116,12 @@ def test_a_missing_field_is_told():
 
 def test_arguments_of_a_call_are_checked_like_fields():
     assert call_typed(Inner, {"n": 1}, "the part") == Inner(1)
-    for arguments, told in (
+    for arguments, message in (
         ({}, "missing a required argument: 'n'"),
         ({"n": "x"}, "n of the part must be a whole"),
         ({"m": 1}, "missing a required argument"),
     ):
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             call_typed(Inner, arguments, "the part")
 
 

@@ -78,4 +78,4 @@ def test_settings_built_in_python_are_checked_as_those_of_a_file():
 
 @pytest.mark.parametrize("kind", SETTINGS, ids=lambda kind: kind.__name__)
 def test_no_setting_has_a_default_beside_the_one_in_its_file(kind):
-    assert all(each.default is MISSING for each in fields(kind))
+    assert all(field.default is MISSING for field in fields(kind))

@@ -31,7 +31,7 @@ def test_a_table_with_what_is_needed_is_read(path):
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "message"),
     [
         ({"n": "whole", "gone": "any"}, "it lacks the columns gone"),
         (
@@ -41,8 +41,8 @@ def test_a_table_with_what_is_needed_is_read(path):
         ({"ids": "numbers", "png": "text"}, r"ids \(numbers\), png \(text\)"),
     ],
 )
-def test_missing_columns_and_other_kinds_are_told(path, columns, told):
-    with pytest.raises(UserError, match=rf"x.parquet is damaged: .*{told}; make it again"):
+def test_missing_columns_and_other_kinds_are_told(path, columns, message):
+    with pytest.raises(UserError, match=rf"x.parquet is damaged: .*{message}; make it again"):
         read_table(path, columns, remedy="make it again")
 
 

@@ -1,7 +1,5 @@
 """Small random models of the annotators' true classes, in folders as the hub has them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +8,7 @@ import torch
 import transformers as t
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-WORDS = [
-    *["fish", "house", "tree", "traffic", "light", "hot", "dog", "boat", "star", "heart"],
-    "##s",
-]
+WORDS = ["fish", "house", "tree", "traffic", "light", "hot", "dog", "boat", "star", "heart", "##s"]
 
 
 def bert_tokenizer(words=WORDS) -> t.PreTrainedTokenizerFast:
@@ -22,82 +17,48 @@ def bert_tokenizer(words=WORDS) -> t.PreTrainedTokenizerFast:
     made.normalizer = normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    return t.PreTrainedTokenizerFast(
-        tokenizer_object=made,
-        unk_token="[UNK]",
-        pad_token="[PAD]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    )
+    names = {f"{name.lower()}_token": f"[{name}]" for name in ("UNK", "PAD", "CLS", "SEP", "MASK")}
+    return t.PreTrainedTokenizerFast(tokenizer_object=made, **names)
 
 
 def clip_tokenizer() -> t.PreTrainedTokenizerFast:
-    words = [
-        "<|pad|>",
-        "<|unk|>",
-        "<|startoftext|>",
-        "<|endoftext|>",
-        *["a", "photo", "of"],
-        *WORDS,
-    ]
+    special = ["<|pad|>", "<|unk|>", "<|startoftext|>", "<|endoftext|>"]
+    words = [*special, "a", "photo", "of", *WORDS]
     made = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<|unk|>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     made.post_processor = processors.TemplateProcessing(
         single="<|startoftext|> $A <|endoftext|>",
         special_tokens=[("<|startoftext|>", 2), ("<|endoftext|>", 3)],
     )
-    return t.PreTrainedTokenizerFast(
-        tokenizer_object=made,
-        unk_token="<|unk|>",
-        pad_token="<|pad|>",
-        bos_token="<|startoftext|>",
-        eos_token="<|endoftext|>",
-        model_max_length=16,
-    )
+    names = dict(zip(("pad_token", "unk_token", "bos_token", "eos_token"), special, strict=True))
+    return t.PreTrainedTokenizerFast(tokenizer_object=made, **names, model_max_length=16)
 
 
-_SMALL: dict[str, Any] = {
-    "hidden_size": 16,
-    "intermediate_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
+_SMALL: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+_TEXT: dict[str, Any] = {**_SMALL, "intermediate_size": 16, "projection_dim": 16}
+_VISION: dict[str, Any] = {**_TEXT, "image_size": 32, "patch_size": 8}
+_TEXT |= {"vocab_size": len(clip_tokenizer()), "max_position_embeddings": 16}
+_TEXT |= {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+_BOTH_WAYS: dict[str, Any] = {
+    f"{part}_{name}": value
+    for part in ("encoder", "decoder")
+    for name, value in {"layers": 1, "attention_heads": 2, "ffn_dim": 16}.items()
 }
-_TEXT: dict[str, Any] = _SMALL | {
-    "vocab_size": len(clip_tokenizer()),
-    "max_position_embeddings": 16,
-    "projection_dim": 16,
-    "bos_token_id": 2,
-    "eos_token_id": 3,
-    "pad_token_id": 0,
-}
-_VISION: dict[str, Any] = _SMALL | {"image_size": 32, "patch_size": 8, "projection_dim": 16}
 
 
 def grounding_dino(folder: Path) -> None:
     tokenizer = bert_tokenizer()
-    backbone = t.SwinConfig(
-        image_size=32,
-        patch_size=4,
-        embed_dim=8,
-        depths=[1, 1, 1, 1],
-        num_heads=[1, 1, 1, 1],
-        window_size=2,
-        out_features=["stage2", "stage3", "stage4"],  # type: ignore[arg-type]
-    )
+    ones = [1, 1, 1, 1]
+    swin: dict[str, Any] = {"image_size": 32, "patch_size": 4, "window_size": 2, "embed_dim": 8}
+    swin |= {"depths": ones, "num_heads": ones, "out_features": ["stage2", "stage3", "stage4"]}
+    words = {"vocab_size": len(tokenizer), "max_position_embeddings": 64}
     config = t.GroundingDinoConfig(
-        backbone_config=backbone,
-        text_config=_SMALL
-        | {"model_type": "bert", "vocab_size": len(tokenizer), "max_position_embeddings": 64},
+        backbone_config=t.SwinConfig(**swin),
+        text_config={**_SMALL, "intermediate_size": 16, "model_type": "bert", **words},
         d_model=32,
-        encoder_layers=1,
-        decoder_layers=2,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=16,
-        decoder_ffn_dim=16,
         num_queries=12,
         max_text_len=32,
+        **{**_BOTH_WAYS, "decoder_layers": 2},
     )
     t.GroundingDinoForObjectDetection(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -110,10 +71,8 @@ def sam(folder: Path) -> None:
     side: dict[str, Any] = {"image_size": 64, "patch_size": 8}
     config = t.SamConfig(
         vision_config=t.SamVisionConfig(
-            hidden_size=16,
+            **_SMALL,
             output_channels=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
             mlp_dim=16,
             num_pos_feats=8,
             window_size=4,
@@ -123,13 +82,7 @@ def sam(folder: Path) -> None:
         prompt_encoder_config=t.SamPromptEncoderConfig(
             hidden_size=16, mask_input_channels=4, **side
         ),
-        mask_decoder_config=t.SamMaskDecoderConfig(
-            hidden_size=16,
-            mlp_dim=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            iou_head_hidden_dim=16,
-        ),
+        mask_decoder_config=t.SamMaskDecoderConfig(**_SMALL, mlp_dim=16, iou_head_hidden_dim=16),
     )
     t.SamModel(config).save_pretrained(folder)
     t.SamImageProcessorPil(
@@ -175,64 +128,24 @@ def clipseg(folder: Path) -> None:
 def florence2(folder: Path) -> None:
     special = ["<s>", "<pad>", "</s>", "<unk>", "<image>"]
     places = [f"<loc_{i}>" for i in range(1000)]
-    words = [
-        *special,
-        *places,
-        *[
-            "fish",
-            "tree",
-            "dog",
-            "a",
-            "the",
-            "Locate",
-            "objects",
-            "with",
-            "category",
-            "name",
-            "in",
-            "image",
-            ".",
-        ],
-    ]
+    plain = ["fish", "tree", "dog", "a", "the", "Locate", "objects", "with", "category", "name"]
+    words = [*special, *places, *plain, "in", "image", "."]
     made = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     made.add_special_tokens(special)
     made.add_tokens([AddedToken(place) for place in places])
+    names = dict(zip(("bos_token", "pad_token", "eos_token", "unk_token"), special, strict=False))
     tokenizer = t.PreTrainedTokenizerFast(
-        tokenizer_object=made,
-        unk_token="<unk>",
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        extra_special_tokens={"image_token": "<image>"},
+        tokenizer_object=made, **names, extra_special_tokens={"image_token": "<image>"}
     )
     ones = [1, 1, 1, 1]
+    ids = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
+    starts = {"decoder_start_token_id": 2, "forced_eos_token_id": 2}
+    sizes = {"vocab_size": len(words), "max_position_embeddings": 128, "d_model": 16}
+    vision = {"embed_dim": [8, 8, 8, 8], "num_heads": ones, "num_groups": ones, "depths": ones}
     config = t.Florence2Config(
-        vision_config={
-            "embed_dim": [8, 8, 8, 8],
-            "num_heads": ones,
-            "num_groups": ones,
-            "depths": ones,
-            "window_size": 2,
-            "projection_dim": 16,
-        },
-        text_config={
-            "model_type": "bart",
-            "vocab_size": len(words),
-            "d_model": 16,
-            "encoder_layers": 1,
-            "decoder_layers": 1,
-            "encoder_attention_heads": 2,
-            "decoder_attention_heads": 2,
-            "encoder_ffn_dim": 16,
-            "decoder_ffn_dim": 16,
-            "max_position_embeddings": 128,
-            "bos_token_id": 0,
-            "pad_token_id": 1,
-            "eos_token_id": 2,
-            "decoder_start_token_id": 2,
-            "forced_eos_token_id": 2,
-        },
+        vision_config={**vision, "window_size": 2, "projection_dim": 16},
+        text_config={"model_type": "bart", **_BOTH_WAYS, **ids, **starts, **sizes},
         image_token_id=4,
     )
     t.Florence2ForConditionalGeneration(config).save_pretrained(folder)
@@ -245,7 +158,9 @@ def florence2(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-BUILDERS = {each.__name__: each for each in (grounding_dino, sam, clip, siglip, clipseg, florence2)}
+BUILDERS = {
+    build.__name__: build for build in (grounding_dino, sam, clip, siglip, clipseg, florence2)
+}
 
 
 class TinyAnnotators:

@@ -4,42 +4,29 @@
 Each is of the published class, with text encoders and tokenizers made on the spot.
 """
 
-from __future__ import annotations
-
 import string
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from diffusers.pipelines.pixart_alpha.pipeline_pixart_alpha import PixArtAlphaPipeline
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import (
     StableDiffusion3Pipeline,
 )
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import (
     StableDiffusionXLPipeline,
 )
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    T5Config,
-    T5EncoderModel,
-    T5Tokenizer,
-)
+from transformers import CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
 
-from tiny_pipeline import TOKENS, tiny_tokenizer
+from tiny_pipeline import ddim, seeded, stable_diffusion, text_encoder, tiny_tokenizer, unet, vae
 
 T5_TOKENS = 24
 PIXELS = 64
@@ -60,96 +47,38 @@ class Family:
     def hookpoints(self) -> dict[str, str | int]:
         return {block: path for block, (path, *_) in self.blocks.items()}
 
-
-def text_encoder(kind: Any = CLIPTextModel, **options: Any) -> Any:
-    """A CLIP text encoder of two layers over the tiny tokenizer's tokens."""
-    config: dict[str, Any] = {
-        "vocab_size": len(tiny_tokenizer()),
-        "hidden_size": 32,
-        "intermediate_size": 37,
-    }
-    config |= {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": TOKENS}
-    config |= {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "projection_dim": 32}
-    return kind(CLIPTextConfig(**(config | options)))
+    def overrides(self, folder: Path) -> list[str]:
+        """The configuration of the pipeline that lies in a folder."""
+        values = {**self.asked, "source": folder, "height": PIXELS, "width": PIXELS, "steps": 3}
+        values |= {f"hookpoints.{block}": path for block, path in self.hookpoints.items()}
+        options = [f"model.{name}={value}" for name, value in values.items()]
+        return ["debug=tiny", "model=custom", *options, f"paths.outputs={folder.parent}"]
 
 
 def _t5(width: int) -> Any:
-    config: dict[str, Any] = {
-        "vocab_size": len(_t5_tokenizer()),
-        "d_model": width,
-        "d_kv": 8,
-        "d_ff": 37,
-        "num_layers": 2,
-    }
-    return T5EncoderModel(T5Config(**config, num_heads=4, pad_token_id=0, eos_token_id=1))
+    config: dict[str, Any] = {"vocab_size": len(_t5_tokenizer()), "d_model": width, "d_kv": 8}
+    config |= {"d_ff": 37, "num_layers": 2, "num_heads": 4, "pad_token_id": 0, "eos_token_id": 1}
+    return T5EncoderModel(T5Config(**config))
 
 
 def _t5_tokenizer() -> Any:
     """Letters as tokens, and " cat" as one."""
     letters = [(letter, -3.0) for letter in string.ascii_lowercase]
-    vocabulary: Any = [
-        ("<pad>", 0.0),
-        ("</s>", 0.0),
-        ("<unk>", 0.0),
-        ("▁", -2.0),
-        *letters,
-        ("▁cat", -1.0),
-    ]
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    vocabulary: Any = [*special, *letters, ("▁cat", -1.0)]
     return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=T5_TOKENS)
 
 
-def _vae(channels: int, **options: Any) -> Any:
-    config: dict[str, Any] = {"block_out_channels": (8, 8, 16, 16), "latent_channels": channels}
-    config |= {
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
-    }
-    return AutoencoderKL(**config, norm_num_groups=4, sample_size=PIXELS, **options)
-
-
-def _unet(**options: Any) -> Any:
-    config: dict[str, Any] = {
-        "sample_size": 8,
-        "in_channels": 4,
-        "out_channels": 4,
-        "layers_per_block": 1,
-    }
-    config |= {"block_out_channels": (32, 64), "norm_num_groups": 8, "attention_head_dim": 4}
-    config |= {
-        "down_block_types": ("CrossAttnDownBlock2D",) * 2,
-        "up_block_types": ("CrossAttnUpBlock2D",) * 2,
-    }
-    return UNet2DConditionModel(**(config | options))
-
-
-def _ddim() -> Any:
-    made: Any = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
-    return made
+def _vae(**options: Any) -> Any:
+    return vae((8, 8, 16, 16), sample_size=PIXELS, **options)
 
 
 def sd() -> Any:
-    absent: Any = None
-    return StableDiffusionPipeline(
-        unet=_unet(cross_attention_dim=32),
-        vae=_vae(4),
-        text_encoder=text_encoder(),
-        tokenizer=tiny_tokenizer(),
-        scheduler=_ddim(),
-        safety_checker=absent,
-        feature_extractor=absent,
-        requires_safety_checker=False,
-    )
+    return stable_diffusion((8, 8, 16, 16), pixels=PIXELS)
 
 
 def sdxl() -> Any:
-    unet = _unet(
+    denoiser = unet(
         cross_attention_dim=64,
         transformer_layers_per_block=(1, 2),
         addition_embed_type="text_time",
@@ -158,13 +87,13 @@ def sdxl() -> Any:
         use_linear_projection=True,
     )
     return StableDiffusionXLPipeline(
-        unet=unet,
-        vae=_vae(4, force_upcast=True),
+        unet=denoiser,
+        vae=_vae(force_upcast=True),
         text_encoder=text_encoder(),
         text_encoder_2=text_encoder(CLIPTextModelWithProjection),
         tokenizer=tiny_tokenizer(),
         tokenizer_2=tiny_tokenizer(),
-        scheduler=_ddim(),
+        scheduler=ddim(),
     )
 
 
@@ -184,7 +113,7 @@ def sd3() -> Any:
     )
     return StableDiffusion3Pipeline(
         transformer=transformer,
-        vae=_vae(4, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
+        vae=_vae(shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
         text_encoder=text_encoder(CLIPTextModelWithProjection),
         text_encoder_2=text_encoder(CLIPTextModelWithProjection),
         text_encoder_3=_t5(64),
@@ -211,7 +140,7 @@ def flux() -> Any:
     )
     return FluxPipeline(
         transformer=transformer,
-        vae=_vae(4, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False),
+        vae=_vae(shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False),
         text_encoder=text_encoder(),
         text_encoder_2=_t5(32),
         tokenizer=tiny_tokenizer(),
@@ -238,10 +167,10 @@ def pixart() -> Any:
     )
     return PixArtAlphaPipeline(
         transformer=transformer,
-        vae=_vae(4),
+        vae=_vae(),
         text_encoder=_t5(32),
         tokenizer=_t5_tokenizer(),
-        scheduler=_ddim(),
+        scheduler=ddim(),
     )
 
 
@@ -269,20 +198,5 @@ FAMILIES = {
 def tiny_family(name: str, seed: int = 0) -> Any:
     """A fresh pipeline of a family on the CPU in float32, the same for the same seed; global
     randomness is untouched.
-
-    What reads the text is made strong, so that prompts and branches differ by more than rounding.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        pipe = FAMILIES[name].make()
-    for component in pipe.components.values():
-        if isinstance(component, torch.nn.Module):
-            component.eval()
-    denoiser = getattr(pipe, "unet", None) or pipe.transformer
-    for path, parameter in denoiser.named_parameters():
-        if any(
-            part in path for part in (".attn2.to_", ".add_v_proj.", "context_embedder.")
-        ) and path.endswith("weight"):
-            parameter.data *= 4.0
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return seeded(FAMILIES[name].make, seed)

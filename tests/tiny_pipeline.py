@@ -4,9 +4,9 @@ pictures.
 Its cross-attention is made strong, so that prompts and branches differ by more than rounding.
 """
 
-from __future__ import annotations
-
+import re
 import string
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,65 +39,66 @@ def tiny_pipeline(seed: int = 0) -> StableDiffusionPipeline:
     """A fresh pipeline on the CPU in float32, the same for the same seed; global randomness is
     untouched.
     """
+    return seeded(lambda: stable_diffusion((8, 16), pixels=16), seed)
+
+
+def seeded(make: Callable[[], Any], seed: int) -> Any:
+    """The pipeline that `make` makes with this seed, made ready; what reads the text is strong."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        unet = UNet2DConditionModel(
-            sample_size=8,
-            in_channels=4,
-            out_channels=4,
-            block_out_channels=(32, 64),
-            layers_per_block=1,
-            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            mid_block_type="UNetMidBlock2DCrossAttn",
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-            cross_attention_dim=32,
-            attention_head_dim=4,
-            norm_num_groups=8,
-        )
-        for name, parameter in unet.named_parameters():
-            if ".attn2.to_" in name and name.endswith("weight"):
-                parameter.data *= 4.0
-        vae_options: dict[str, Any] = {
-            "block_out_channels": (8, 16),
-            "down_block_types": ("DownEncoderBlock2D", "DownEncoderBlock2D"),
-            "up_block_types": ("UpDecoderBlock2D", "UpDecoderBlock2D"),
-            "latent_channels": 4,
-            "norm_num_groups": 4,
-            "sample_size": 16,
-        }
-        vae = AutoencoderKL(**vae_options)
-        tokenizer = tiny_tokenizer()
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=32,
-                intermediate_size=37,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                max_position_embeddings=TOKENS,
-                bos_token_id=0,
-                eos_token_id=1,
-                pad_token_id=1,
-            )
-        )
-    scheduler: Any = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
+        pipe = make()
+    for component in pipe.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.eval()
+    denoiser = getattr(pipe, "unet", None) or pipe.transformer
+    strong = re.compile(r"(\.attn2\.to_|\.add_v_proj\.|context_embedder\.).*weight$")
+    for path, parameter in denoiser.named_parameters():
+        if strong.search(path):
+            parameter.data *= 4.0
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def stable_diffusion(widths: tuple[int, ...], *, pixels: int) -> StableDiffusionPipeline:
+    """With a decoder of these widths, for pictures of so many pixels."""
     absent: Any = None
-    pipe = StableDiffusionPipeline(
-        unet=unet.eval(),
-        vae=vae.eval(),
-        text_encoder=text_encoder.eval(),
-        tokenizer=tokenizer,
-        scheduler=scheduler,
+    return StableDiffusionPipeline(
+        unet=unet(cross_attention_dim=32),
+        vae=vae(widths, sample_size=pixels),
+        text_encoder=text_encoder(),
+        tokenizer=tiny_tokenizer(),
+        scheduler=ddim(),
         safety_checker=absent,
         feature_extractor=absent,
         requires_safety_checker=False,
     )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+
+
+def unet(**options: Any) -> UNet2DConditionModel:
+    config: dict[str, Any] = {"sample_size": 8, "in_channels": 4, "out_channels": 4}
+    config |= {"block_out_channels": (32, 64), "norm_num_groups": 8, "attention_head_dim": 4}
+    config |= {"down_block_types": ("CrossAttnDownBlock2D",) * 2, "layers_per_block": 1}
+    config |= {"up_block_types": ("CrossAttnUpBlock2D",) * 2}
+    return UNet2DConditionModel(**config, **options)
+
+
+def vae(widths: tuple[int, ...], **options: Any) -> AutoencoderKL:
+    config: dict[str, Any] = {"block_out_channels": widths, "norm_num_groups": 4}
+    config |= {"down_block_types": ("DownEncoderBlock2D",) * len(widths), "latent_channels": 4}
+    config |= {"up_block_types": ("UpDecoderBlock2D",) * len(widths)}
+    return AutoencoderKL(**config, **options)
+
+
+def text_encoder(kind: Any = CLIPTextModel, **options: Any) -> Any:
+    """A CLIP text encoder of two layers over the tiny tokenizer's tokens."""
+    config: dict[str, Any] = {"vocab_size": len(tiny_tokenizer()), "hidden_size": 32}
+    config |= {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": TOKENS}
+    config |= {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "projection_dim": 32}
+    config |= {"intermediate_size": 37, **options}
+    return kind(CLIPTextConfig(**config))
+
+
+def ddim() -> Any:
+    config: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
+    config |= {"beta_schedule": "scaled_linear", "clip_sample": False, "set_alpha_to_one": False}
+    return DDIMScheduler(**config)

@@ -2,8 +2,6 @@
 framed as a LevelDB log.
 """
 
-from __future__ import annotations
-
 import json
 import struct
 from collections.abc import Iterable

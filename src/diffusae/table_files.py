@@ -1,4 +1,4 @@
-"""Reading Parquet tables, with a check of the needed columns and their kinds."""
+"""Parquet tables: atomic writing, and reading that checks the needed columns and their kinds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from diffusae.errors import UserError
+from diffusae.files import atomic_path
 from diffusae.parsing import reading, typed
 
 if TYPE_CHECKING:
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Kind = Literal["text", "whole", "number", "bytes", "any", "texts", "numbers"]
+
+
+def write_table(path: Path | str, table: pd.DataFrame) -> None:
+    """Write a table atomically, without its index."""
+    with atomic_path(path) as temporary:
+        table.to_parquet(temporary, engine="pyarrow", index=False)
 
 
 def read_table(path: Path | str, columns: Mapping[str, Kind], *, remedy: str) -> pd.DataFrame:

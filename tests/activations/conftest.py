@@ -1,8 +1,6 @@
 """A small real collection: two streams, two training groups and a validation group of 3
 pictures."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,16 +10,16 @@ import pytest
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import ActivationWriter
+from small_collections import stream_of
 
 HEADER = {"model": "toy", "scheduler": "DDIM", "steps": 5, "guidance": 4.0}
 
 
 @pytest.fixture
 def streams() -> list[Stream]:
-    mid = Stream(block="mid", t=0.5, conditioning="cond", hookpoint="mid_block.attentions.0",
-                 step_index=2, timestep=401, grid=(2, 3), d_in=4)  # fmt: skip
-    up = Stream(block="up", t=1.0, conditioning="uncond", hookpoint="up_blocks.1.attentions.0",
-                step_index=0, timestep=801, grid=(1, 2), d_in=5)  # fmt: skip
+    mid = stream_of((2, 3), 4)
+    place = {"hookpoint": "up_blocks.1.attentions.0", "step_index": 0, "timestep": 801}
+    up = stream_of((1, 2), 5, block="up", t=1.0, conditioning="uncond", **place)
     return [mid, up]
 
 

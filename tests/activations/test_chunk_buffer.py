@@ -1,7 +1,5 @@
 """Batches from pictures that are made in an epoch's order are those of stored shards."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -40,7 +38,7 @@ def test_the_second_picture_completes_the_chunk_of_the_worked_example():
     # Image 0 goes to the rows 4, 0, 1, 5 and image 1 to the rows 2, 6, 7, 3.
     buffer = example()
     assert not list(buffer.add(0, 0, picture(0)))
-    (chunk,) = [(each.first, numbers(each)) for each in buffer.add(0, 1, picture(1))]
+    (chunk,) = [(one.first, numbers(one)) for one in buffer.add(0, 1, picture(1))]
     assert chunk == (0, [[1, 2, 4, 7], [0, 3, 5, 6]])
     assert buffer.place == (0, 2)
 
@@ -49,7 +47,7 @@ def test_the_short_chunk_at_the_end_is_that_of_the_accepted_pictures_and_the_nex
     buffer = example(images=9)  # six of them are rejected
     for image in range(3):
         list(buffer.add(0, image, picture(image)))
-    (last,) = [(each.first, [sorted(b) for b in numbers(each)]) for each in buffer.end(3)]
+    (last,) = [(one.first, [sorted(b) for b in numbers(one)]) for one in buffer.end(3)]
     assert last == (2, [[8, 9, 10, 11]])
     assert buffer.place == (1, 0) and buffer.batches_of_epoch == 3
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal
@@ -12,20 +10,8 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.errors import UserError
-
-
-def module(root: Path, **options) -> ActivationDataModule:
-    values = {
-        "block": "mid",
-        "t": 0.5,
-        "conditioning": "cond",
-        "batch_size": 5,
-        "buffer_vectors": 12,
-        "seed": 7,
-    }
-    return ActivationDataModule(root, **{**values, **options})
+from small_collections import data_of
 
 
 def epoch_of(loader, epoch: int) -> list[Tensor]:
@@ -42,7 +28,7 @@ def all_rows(batches: list[Tensor]) -> list[list[float]]:
 
 
 def test_sizes_are_those_of_the_stream(collection):
-    data = module(collection[0])
+    data = data_of(collection[0])
     assert (data.d_in, data.grid, data.vectors("train"), data.vectors("validation")) == (
         4,
         (2, 3),
@@ -53,33 +39,33 @@ def test_sizes_are_those_of_the_stream(collection):
 
 
 def test_an_epoch_holds_every_vector_once_and_the_next_in_another_order(collection, record):
-    loader = module(collection[0]).train_dataloader()
+    loader = data_of(collection[0]).train_dataloader()
     first, second = epoch_of(loader, 0), epoch_of(loader, 1)
     written = np.concatenate(
         [record(n).updates["mid/t0.50/cond"].astype(np.float16) for n in range(6)]
     )
     assert all_rows(first) == all_rows(second) == sorted(written.astype(np.float32).tolist())
     assert not same(first, second)
-    assert same(first, epoch_of(module(collection[0]).train_dataloader(), 0))
+    assert same(first, epoch_of(data_of(collection[0]).train_dataloader(), 0))
 
 
 def test_validation_batches_keep_the_order_of_the_shards(collection, record):
     written = np.concatenate(
         [record(n).updates["mid/t0.50/cond"].astype(np.float16) for n in range(6, 9)]
     )
-    found = torch.cat(list(module(collection[0]).val_dataloader()))
-    np.testing.assert_array_equal(found.numpy(), written.astype(np.float32))
+    stored = torch.cat(list(data_of(collection[0]).val_dataloader()))
+    np.testing.assert_array_equal(stored.numpy(), written.astype(np.float32))
 
 
 @pytest.mark.parametrize("given", [0, 1, 4, 7])
 def test_a_restored_loader_goes_on_with_the_next_batch(collection, given: int):
-    whole = epoch_of(module(collection[0]).train_dataloader(), 3)
-    interrupted = module(collection[0]).train_dataloader()
+    whole = epoch_of(data_of(collection[0]).train_dataloader(), 3)
+    interrupted = data_of(collection[0]).train_dataloader()
     interrupted.set_epoch(3)
     batches = iter(interrupted)
     for _ in range(given):
         next(batches)
-    resumed = module(collection[0]).train_dataloader()
+    resumed = data_of(collection[0]).train_dataloader()
     resumed.load_state_dict(interrupted.state_dict())
     assert resumed.state_dict() == interrupted.state_dict()
     resumed.set_epoch(3)
@@ -89,38 +75,38 @@ def test_a_restored_loader_goes_on_with_the_next_batch(collection, given: int):
 
 
 def test_batches_to_skip_are_those_of_the_saved_epoch_and_of_no_other(collection):
-    saved = module(collection[0]).train_dataloader()
+    saved = data_of(collection[0]).train_dataloader()
     saved.set_epoch(3)
     next(iter(saved))
-    resumed = module(collection[0]).train_dataloader()
+    resumed = data_of(collection[0]).train_dataloader()
     resumed.load_state_dict(saved.state_dict())
-    assert same(epoch_of(resumed, 5), epoch_of(module(collection[0]).train_dataloader(), 5))
+    assert same(epoch_of(resumed, 5), epoch_of(data_of(collection[0]).train_dataloader(), 5))
 
 
 def test_the_state_after_a_whole_epoch_is_the_start_of_the_next(collection):
-    loader = module(collection[0]).train_dataloader()
+    loader = data_of(collection[0]).train_dataloader()
     epoch_of(loader, 2)
     state = loader.state_dict()
     assert (state["epoch"], state["batches"]) == (3, 0)
 
 
 def test_a_state_saved_with_another_seed_or_batch_size_is_refused(collection):
-    state = module(collection[0]).train_dataloader().state_dict()
+    state = data_of(collection[0]).train_dataloader().state_dict()
     with pytest.raises(UserError, match="seed 7 -> 8; batch_size 5 -> 6"):
-        module(collection[0], seed=8, batch_size=6).train_dataloader().load_state_dict(state)
+        data_of(collection[0], seed=8, batch_size=6).train_dataloader().load_state_dict(state)
 
 
 def test_a_short_last_batch_can_be_dropped_and_the_length_says_so(collection):
-    loader = module(collection[0], drop_last=True).train_dataloader()
+    loader = data_of(collection[0], drop_last=True).train_dataloader()
     dropped = epoch_of(loader, 0)
     assert len(loader) == len(dropped) == 7
-    assert same(dropped, epoch_of(module(collection[0]).train_dataloader(), 0)[:7])
+    assert same(dropped, epoch_of(data_of(collection[0]).train_dataloader(), 0)[:7])
     with pytest.raises(UserError, match="has 36 vectors, less than a batch"):
-        module(collection[0], drop_last=True, batch_size=37, buffer_vectors=37)
+        data_of(collection[0], drop_last=True, batch_size=37, buffer_vectors=37)
 
 
 def test_a_buffer_beyond_the_set_changes_neither_order_nor_memory(collection):
-    once, more = (module(collection[0], buffer_vectors=n).train_dataloader() for n in (40, 10**12))
+    once, more = (data_of(collection[0], buffer_vectors=n).train_dataloader() for n in (40, 10**12))
     assert same(epoch_of(once, 0), epoch_of(more, 0))
 
 
@@ -129,26 +115,26 @@ def test_a_buffer_beyond_the_set_changes_neither_order_nor_memory(collection):
 def test_the_batches_are_the_same_with_any_reader_and_any_number_of_workers(
     collection, reader, workers
 ):
-    plain = module(collection[0]).train_dataloader()
-    other = module(collection[0], reader=reader, workers=workers).train_dataloader()
+    plain = data_of(collection[0]).train_dataloader()
+    other = data_of(collection[0], reader=reader, workers=workers).train_dataloader()
     for epoch in (0, 1):
         assert same(epoch_of(plain, epoch), epoch_of(other, epoch))
 
 
 @pytest.mark.parametrize("given", [0, 1, 3, 6])
 def test_workers_resume_where_a_single_process_stopped(collection, given):
-    plain = module(collection[0]).train_dataloader()
+    plain = data_of(collection[0]).train_dataloader()
     whole = epoch_of(plain, 0)
     state = {**plain.state_dict(), "epoch": 0, "batches": given}
     for reader, workers in (("mapped", 2), ("webdataset", 0)):
-        resumed = module(collection[0], reader=reader, workers=workers).train_dataloader()
+        resumed = data_of(collection[0], reader=reader, workers=workers).train_dataloader()
         resumed.load_state_dict(state)
         assert same(list(resumed), whole[given:])
 
 
 def test_a_worker_outlives_the_sigterm_that_a_scheduler_sends_to_every_process(collection):
-    whole = epoch_of(module(collection[0]).train_dataloader(), 0)
-    batches = iter(module(collection[0], workers=1).train_dataloader())
+    whole = epoch_of(data_of(collection[0]).train_dataloader(), 0)
+    batches = iter(data_of(collection[0], workers=1).train_dataloader())
     first = next(batches)
     (worker,) = multiprocessing.active_children()
     assert worker.pid is not None
@@ -159,10 +145,10 @@ def test_a_worker_outlives_the_sigterm_that_a_scheduler_sends_to_every_process(c
 @pytest.mark.parametrize(("reader", "workers"), [("mapped", 0), ("webdataset", 0), ("mapped", 3)])
 def test_two_ranks_see_each_vector_once_an_epoch(collection, reader, workers):
     """Two ranks with three workers are more processes than shards."""
-    whole = epoch_of(module(collection[0], batch_size=4).train_dataloader(), 0)
+    whole = epoch_of(data_of(collection[0], batch_size=4).train_dataloader(), 0)
     ranks = []
     for rank in range(2):
-        loader = module(
+        loader = data_of(
             collection[0], batch_size=4, reader=reader, workers=workers
         ).train_dataloader()
         loader.share(rank, 2)
@@ -174,7 +160,7 @@ def test_two_ranks_see_each_vector_once_an_epoch(collection, reader, workers):
 
 def test_an_unknown_reader_lists_the_known_ones(collection):
     with pytest.raises(UserError, match="unknown reader 'tar'; known: mapped, webdataset"):
-        module(collection[0], reader="tar")
+        data_of(collection[0], reader="tar")
 
 
 class Recorder(pl.LightningModule):
@@ -211,7 +197,7 @@ def fit(root: Path, model: Recorder, folder: Path, resume: Path | None = None) -
         enable_model_summary=False,
     )
     trainer.fit(
-        model, datamodule=module(root), ckpt_path=resume, weights_only=False if resume else None
+        model, datamodule=data_of(root), ckpt_path=resume, weights_only=False if resume else None
     )
 
 
@@ -238,11 +224,11 @@ def test_damaged_shards_are_refused_before_the_first_batch_unless_told_otherwise
     data[-20] ^= 1  # in the padding at the end, where no reader would notice
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"shard-000000.tar: hash"):
-        module(root).prepare_data()
-    module(root, verify=False).prepare_data()
-    module(root, block="up", t=1.0, conditioning="uncond").prepare_data()
+        data_of(root).prepare_data()
+    data_of(root, verify=False).prepare_data()
+    data_of(root, block="up", t=1.0, conditioning="uncond").prepare_data()
 
 
 def test_a_split_that_is_not_there_is_refused_at_once(collection):
     with pytest.raises(UserError, match="unknown split 'dev'; known: train, validation"):
-        module(collection[0], validation_split="dev")
+        data_of(collection[0], validation_split="dev")

@@ -3,8 +3,6 @@
 The device is a pretend one: tensors on it do not mix with those of the host.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from activations.test_datamodule import epoch_of, module, same
+from activations.test_datamodule import epoch_of, same
 from activations.test_ragged import collected as ragged_collection
 from activations.test_ragged import data as ragged_data
 from diffusae.activations import batches as batches_module
@@ -25,6 +23,7 @@ from diffusae.activations.vector_files import OpenFile, Run, VectorFiles, in_pie
 from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError
 from sae.pretend_device import ELSEWHERE, Elsewhere, pretend_device
+from small_collections import data_of
 
 ROW_BYTES = 8  # 4 numbers of float16
 
@@ -51,7 +50,7 @@ def here(batches: list[Tensor]) -> list[Tensor]:
 
 def test_the_batches_are_those_of_the_host_for_several_epochs(collection) -> None:
     """36 vectors in batches of 5: chunks of 2 batches, and a last batch of a single vector."""
-    host, device = module(collection[0]).train_dataloader(), on_device(module(collection[0]))
+    host, device = data_of(collection[0]).train_dataloader(), on_device(data_of(collection[0]))
     for epoch in (0, 1, 2, 7, 7, 3):
         batches = here(epoch_of(device, epoch))
         assert same(batches, epoch_of(host, epoch))
@@ -60,8 +59,8 @@ def test_the_batches_are_those_of_the_host_for_several_epochs(collection) -> Non
 
 
 def test_a_buffer_of_the_whole_split_gives_the_same(collection) -> None:
-    host = module(collection[0], buffer_vectors=1000).train_dataloader()
-    device = on_device(module(collection[0], buffer_vectors=1000))
+    host = data_of(collection[0], buffer_vectors=1000).train_dataloader()
+    device = on_device(data_of(collection[0], buffer_vectors=1000))
     for epoch in (0, 1):
         assert same(here(epoch_of(device, epoch)), epoch_of(host, epoch))
 
@@ -70,7 +69,7 @@ def test_every_rank_gets_its_part_of_every_batch(collection) -> None:
     """36 vectors in batches of 8: the last one has 4, which fall to the ranks unevenly."""
     for rank in range(2):
         loaders = [
-            module(collection[0], batch_size=8, buffer_vectors=16).train_dataloader()
+            data_of(collection[0], batch_size=8, buffer_vectors=16).train_dataloader()
             for _ in range(2)
         ]
         for loader in loaders:
@@ -83,13 +82,13 @@ def test_every_rank_gets_its_part_of_every_batch(collection) -> None:
 
 @pytest.mark.parametrize("given", [0, 1, 2, 5, 7])
 def test_a_resumed_pass_goes_on_with_the_next_batch(collection, given: int) -> None:
-    whole = epoch_of(module(collection[0]).train_dataloader(), 3)
-    stopped = on_device(module(collection[0]))
+    whole = epoch_of(data_of(collection[0]).train_dataloader(), 3)
+    stopped = on_device(data_of(collection[0]))
     stopped.set_epoch(3)
     batches = iter(stopped)
     for _ in range(given):
         next(batches)
-    resumed = on_device(module(collection[0]))
+    resumed = on_device(data_of(collection[0]))
     resumed.load_state_dict(stopped.state_dict())
     assert same(here(list(resumed)), whole[given:])
 
@@ -107,7 +106,7 @@ def test_ragged_collections_and_every_stored_type_give_the_same(
         for index, split in enumerate(["train", "train", "validation"]):
             writer.write_group(index, [record(3 * index + n, split) for n in range(3)])
         writer.finish()
-        plain, other = module(tmp_path / dtype), module(tmp_path / dtype)
+        plain, other = data_of(tmp_path / dtype), data_of(tmp_path / dtype)
         assert same(here(list(on_device(other))), list(plain.train_dataloader()))
 
 
@@ -115,7 +114,7 @@ def test_validation_batches_are_made_there_too_in_the_order_of_the_shards(
     collection, monkeypatch
 ) -> None:
     monkeypatch.setattr(batches_module, "_AT_ONCE", 10)  # 18 vectors in batches of 5: 10 and 8
-    plain, data = module(collection[0]), module(collection[0])
+    plain, data = data_of(collection[0]), data_of(collection[0])
     on_device(data)
     loader = data.val_dataloader()
     assert isinstance(loader, SequentialBatches) and len(loader) == 4
@@ -126,7 +125,7 @@ def test_validation_batches_are_made_there_too_in_the_order_of_the_shards(
 def test_streams_side_by_side_keep_their_own_order(collection) -> None:
     def streams() -> dict[str, ActivationDataModule]:
         other = {"block": "up", "t": 1.0, "conditioning": "uncond"}
-        return {"mid": module(collection[0]), "up": module(collection[0], **other)}
+        return {"mid": data_of(collection[0]), "up": data_of(collection[0], **other)}
 
     host = TogetherBatches({n: d.train_dataloader() for n, d in streams().items()}, steps=12)
     device = TogetherBatches({n: on_device(d) for n, d in streams().items()}, steps=12)
@@ -144,7 +143,7 @@ def test_the_first_chunk_of_the_next_epoch_is_read_ahead(collection, monkeypatch
         return own(self, order, chunk)
 
     monkeypatch.setattr(ShuffledBatches, "_chunk", noted)
-    device = on_device(module(collection[0]))
+    device = on_device(data_of(collection[0]))
     epoch_of(device, 0)
     epoch_of(device, 1)
     device.set_epoch(2)
@@ -154,7 +153,7 @@ def test_the_first_chunk_of_the_next_epoch_is_read_ahead(collection, monkeypatch
 
 def test_a_shard_that_is_cut_is_named(collection) -> None:
     root = collection[0]
-    device = on_device(module(root))
+    device = on_device(data_of(root))
     path = root / "mid/t0.50/cond/shard-000000.tar"
     path.write_bytes(path.read_bytes()[:-5000])
     with pytest.raises(UserError, match=r"shard-000000.tar is cut"):
@@ -184,11 +183,11 @@ def test_ranges_of_vectors_become_stretches_of_their_files(collection) -> None:
     stream = manifest.stream("mid", 0.5, "cond")
     shards = manifest.shards(stream.folder, "train")
     files = VectorFiles(root, manifest, stream, "train")
-    found = list(files.runs(shards, [range(16, 20), range(7)]))
-    assert [(run.file.path[-10:], run.vectors) for run in found] == [
+    runs = list(files.runs(shards, [range(16, 20), range(7)]))
+    assert [(run.file.path[-10:], run.vectors) for run in runs] == [
         ("000000.tar", 2), ("000001.tar", 2), ("000000.tar", 6), ("000000.tar", 1),
     ]  # fmt: skip
-    last, _, first, second = found
+    last, _, first, second = runs
     assert last.offset - first.offset == 2 * (second.offset - first.offset) + 4 * ROW_BYTES
 
 
@@ -216,6 +215,6 @@ def test_a_buffer_that_does_not_fit_is_refused_with_both_sizes_and_the_remedy(mo
 
 def test_a_buffer_on_the_device_needs_the_mapped_reader(collection) -> None:
     with pytest.raises(UserError, match=r"buffer_on=device needs activations.reader=mapped"):
-        module(collection[0], reader="webdataset", buffer_on="device")
+        data_of(collection[0], reader="webdataset", buffer_on="device")
     with pytest.raises(UserError, match="unknown buffer_on 'gpu'; known: auto, device, host"):
-        module(collection[0], buffer_on="gpu")
+        data_of(collection[0], buffer_on="gpu")

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -49,7 +47,7 @@ def test_a_missing_field_is_named_at_every_level(collection):
 
 
 @pytest.mark.parametrize(
-    ("edit", "told"),
+    ("edit", "message"),
     [
         (lambda value: value.update(streams=5), "streams of a manifest must be a list, is 5"),
         (lambda value: value.update(image_size=7), "image_size of a manifest must be a list, is 7"),
@@ -98,11 +96,11 @@ def test_a_missing_field_is_named_at_every_level(collection):
     ],
 )
 def test_a_field_of_another_kind_names_the_manifest_and_the_command_that_writes_it(
-    collection, edit, told
+    collection, edit, message
 ):
     edited(collection[0], edit)
     with pytest.raises(
-        UserError, match=f"(?s)manifest.json is damaged: .*{told}.*run `diffusae collect`"
+        UserError, match=f"(?s)manifest.json is damaged: .*{message}.*run `diffusae collect`"
     ):
         Manifest.load(collection[0])
 

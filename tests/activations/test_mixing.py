@@ -1,7 +1,5 @@
 """The shuffle mixes images, and its memory does not grow with the data."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -11,9 +9,9 @@ import torch
 
 from diffusae.activations.batches import ShuffledBatches
 from diffusae.activations.order import EpochOrder
-from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.shuffle import chunk_of_batches
 from diffusae.activations.writer import ActivationWriter
+from small_collections import sample_of, stream_of
 
 
 def same_image_share(*, images: int, positions: int, batch_size: int, buffer_vectors: int) -> float:
@@ -55,40 +53,21 @@ def test_a_buffer_of_all_vectors_mixes_as_a_perfect_shuffle_of_the_data():
 def private_bytes() -> int:
     """Memory of this process without memory-mapped files."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
-    found = re.search(r"RssAnon:\s+(\d+) kB", status)
-    if found is None:
+    line = re.search(r"RssAnon:\s+(\d+) kB", status)
+    if line is None:
         pytest.skip("this kernel does not tell RssAnon")
-    return 1024 * int(found.group(1))
+    return 1024 * int(line.group(1))
 
 
 def batches_of(root: Path, *, images: int, **options) -> ShuffledBatches:
     """Shuffled batches of 4096 vectors of 256 entries: an image has 128 KB, a buffer 16 MB."""
-    stream = Stream(
-        block="mid",
-        t=0.5,
-        conditioning="cond",
-        hookpoint="mid",
-        step_index=0,
-        timestep=1,
-        grid=(8, 16),
-        d_in=256,
-    )
+    stream = stream_of((8, 16), 256)
     writer = ActivationWriter(root, streams=[stream], header={}, with_images=False)
     updates = np.ones((128, 256), dtype=np.float16)
     for group in range(images // 64):
-        writer.write_group(
-            group,
-            (
-                CollectedSample(
-                    image_id=f"{group}-{n}",
-                    prompt="",
-                    seed=n,
-                    split="train",
-                    updates={stream.folder: updates},
-                )
-                for n in range(64)
-            ),
-        )
+        stored = {stream.folder: updates}
+        pictures = (sample_of(f"{group}-{n}", n, "train", stored) for n in range(64))
+        writer.write_group(group, pictures)
     return ShuffledBatches(
         root,
         manifest=writer.finish(),

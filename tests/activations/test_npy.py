@@ -23,9 +23,9 @@ def saved(array: np.ndarray) -> bytes:
 @given(ARRAYS)
 def test_bytes_are_those_of_numpy_and_come_back(array):
     assert npy_bytes(array) == saved(array)
-    found = npy_array(npy_bytes(array))
-    assert (found.dtype, found.shape) == (array.dtype, array.shape)
-    np.testing.assert_array_equal(found, array)
+    read = npy_array(npy_bytes(array))
+    assert (read.dtype, read.shape) == (array.dtype, array.shape)
+    np.testing.assert_array_equal(read, array)
 
 
 def test_an_array_that_is_not_contiguous_is_written_as_it_looks():

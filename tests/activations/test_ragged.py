@@ -1,7 +1,5 @@
 """Collections whose samples differ in length: one vector per token, texts of different lengths."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,21 +13,13 @@ from diffusae.activations.batches import SequentialBatches
 from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, read_updates, verify
-from diffusae.activations.schema import CollectedSample, Stream
+from diffusae.activations.schema import CollectedSample
 from diffusae.activations.subsampling import Subsampling
 from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError
+from small_collections import stream_of
 
-STREAM = Stream(
-    block="text_1",
-    t=1.0,
-    conditioning="cond",
-    hookpoint="text_encoder.encoder.layers.1",
-    step_index=0,
-    timestep=0,
-    grid=(1, 9),
-    d_in=4,
-)
+STREAM = stream_of((1, 9), 4, block="text_1", t=1.0)
 LENGTHS = [3, 1, 9, 5, 2, 7, 4, 6]
 
 
@@ -162,7 +152,7 @@ def test_a_killed_collection_goes_on_and_is_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("positions", "told"),
+    ("positions", "message"),
     [
         ([0, 1], "shape"),
         ([2, 1, 0], "ascending"),
@@ -172,7 +162,7 @@ def test_a_killed_collection_goes_on_and_is_the_same(tmp_path: Path) -> None:
     ],
 )
 def test_positions_that_do_not_fit_are_refused(
-    tmp_path: Path, positions: list[int] | None, told: str
+    tmp_path: Path, positions: list[int] | None, message: str
 ) -> None:
     record = text(0)
     record = CollectedSample(
@@ -180,7 +170,7 @@ def test_positions_that_do_not_fit_are_refused(
         positions=None if positions is None else {STREAM.folder: positions},
     )  # fmt: skip
     writer = ActivationWriter(tmp_path, streams=[STREAM], header={}, with_images=False, ragged=True)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         writer.write_group(0, [record])
 
 
@@ -205,8 +195,8 @@ def test_collections_of_whole_grids_say_nothing_of_it(
     collection: tuple[Path, Manifest], record: Callable[..., CollectedSample]
 ) -> None:
     root, manifest = collection
-    told = json.loads((root / "manifest.json").read_text())
-    assert "ragged" not in told and all("vectors" not in shard for shard in told["shards"])
+    written = json.loads((root / "manifest.json").read_text())
+    assert "ragged" not in written and all("vectors" not in shard for shard in written["shards"])
     journal = json.loads((root / "groups" / "000000.json").read_text())
     assert all("vectors" not in shard for shard in journal["shards"].values())
     assert "ragged" not in json.loads((root / "groups" / "collection.json").read_text())

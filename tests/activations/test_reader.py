@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import io
 import json
 import pickle
@@ -23,9 +21,10 @@ from diffusae.activations.reader import (
     require_sound,
     verify,
 )
-from diffusae.activations.schema import CollectedSample, Stream
+from diffusae.activations.schema import CollectedSample
 from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError
+from small_collections import stream_of
 from tars import write_tar
 
 SHARD = "mid/t0.50/cond/shard-000001.tar"
@@ -35,16 +34,7 @@ SHARD = "mid/t0.50/cond/shard-000001.tar"
 @given(st.data())
 def test_updates_ids_and_meta_come_back_as_written(data: st.DataObject):
     height, width, d_in = (data.draw(st.integers(1, 4)) for _ in range(3))
-    stream = Stream(
-        block="b",
-        t=data.draw(st.floats(0, 1)),
-        conditioning="cond",
-        hookpoint="h",
-        step_index=0,
-        timestep=1,
-        grid=(height, width),
-        d_in=d_in,
-    )
+    stream = stream_of((height, width), d_in, block="b", t=data.draw(st.floats(0, 1)))
     ids = data.draw(st.lists(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}", fullmatch=True),
                              min_size=1, max_size=5, unique=True))  # fmt: skip
     finite = hnp.arrays(np.float16, (height * width, d_in), elements=st.floats(-1e3, 1e3, width=16))
@@ -76,9 +66,9 @@ def test_updates_ids_and_meta_come_back_as_written(data: st.DataObject):
 
 def test_pictures_come_back_bit_for_bit(collection, record):
     root, manifest = collection
-    found = list(read_images(root, manifest, "validation"))
-    assert [image_id for image_id, _, _ in found] == ["img0006", "img0007", "img0008"]
-    for n, (_, image, meta) in enumerate(found, start=6):
+    images = list(read_images(root, manifest, "validation"))
+    assert [image_id for image_id, _, _ in images] == ["img0006", "img0007", "img0008"]
+    for n, (_, image, meta) in enumerate(images, start=6):
         np.testing.assert_array_equal(image, record(n).image)
         assert meta["seed"] == n
 
@@ -248,19 +238,19 @@ def test_a_key_that_another_shard_had_is_refused(collection):
 
 
 @pytest.mark.parametrize(
-    ("array", "found"),
+    ("array", "shown"),
     [
         (np.zeros((6, 5), np.float16), r"float16 \(6, 5\)"),
         (np.zeros((6, 4), np.float32), r"float32 \(6, 4\)"),
     ],
 )
-def test_a_foreign_shape_or_dtype_shows_both(collection, array: np.ndarray, found: str):
+def test_a_foreign_shape_or_dtype_shows_both(collection, array: np.ndarray, shown: str):
     path = collection[0] / SHARD
     members = dict(members_of(path))
     members["img0005.npy"] = npy(array)
     write_tar(path, members.items())
     with pytest.raises(
-        UserError, match=rf"'img0005' is {found}, the manifest's stream .* float16 \(6, 4\)"
+        UserError, match=rf"'img0005' is {shown}, the manifest's stream .* float16 \(6, 4\)"
     ):
         read_all(collection)
 
@@ -306,7 +296,7 @@ def test_a_collection_without_pictures_says_so(tmp_path, streams, record):
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("contents", "message"),
     [
         (b"[1]", "member img0003.json cannot be read .*must be a JSON object"),
         (b'{"prompt": 5}', "prompt must be text, is 5"),
@@ -316,10 +306,10 @@ def test_a_collection_without_pictures_says_so(tmp_path, streams, record):
         (b'{"positions": [0, 1, 2, 3, 3, 5]}', "must list 6 ascending positions"),
     ],
 )
-def test_what_a_sample_tells_of_itself_is_checked(collection, told, message):
+def test_what_a_sample_tells_of_itself_is_checked(collection, contents, message):
     path = collection[0] / SHARD
     members = dict(members_of(path))
-    members["img0003.json"] = told
+    members["img0003.json"] = contents
     write_tar(path, members.items())
     with pytest.raises(UserError, match=message):
         read_all(collection)

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from diffusae.activations.schema import Cell, CollectedSample, Stream, bytes_per_image

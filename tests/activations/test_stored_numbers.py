@@ -1,7 +1,5 @@
 """Updates as float16, bfloat16 and float32: stored bits, readers' values, and overflow."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 
@@ -9,26 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, read_updates
-from diffusae.activations.schema import CollectedSample, Stream
+from diffusae.activations.schema import CollectedSample
 from diffusae.activations.settings import Reader
 from diffusae.activations.stored_numbers import stored_numbers
 from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError
+from small_collections import data_of, sample_of, stream_of
 
 # Odd rows
-STREAM = Stream(
-    block="mid",
-    t=0.5,
-    conditioning="cond",
-    hookpoint="m",
-    step_index=2,
-    timestep=401,
-    grid=(2, 3),
-    d_in=5,
-)
+STREAM = stream_of((2, 3), 5)
 NAMES = ("float16", "bfloat16", "float32")
 
 
@@ -37,10 +26,8 @@ def updates_of(n: int) -> np.ndarray:
 
 
 def record(n: int, split: str = "train", updates: np.ndarray | None = None) -> CollectedSample:
-    found = updates_of(n) if updates is None else updates
-    return CollectedSample(
-        image_id=f"i{n}", prompt="p", seed=n, split=split, updates={STREAM.folder: found}
-    )
+    stored = updates_of(n) if updates is None else updates
+    return sample_of(f"i{n}", n, split, {STREAM.folder: stored})
 
 
 def collected(root: Path, dtype: str) -> Manifest:
@@ -72,17 +59,8 @@ def test_every_reader_gives_the_rounded_numbers(tmp_path, dtype):
     rows = np.concatenate([expected(n, dtype) for n in range(3)])
     readers: list[tuple[Reader, int]] = [("mapped", 0), ("webdataset", 0), ("mapped", 1)]
     for reader, workers in readers if dtype == "bfloat16" else readers[:2]:
-        data = ActivationDataModule(
-            tmp_path,
-            block="mid",
-            t=0.5,
-            conditioning="cond",
-            batch_size=4,
-            buffer_vectors=8,
-            seed=0,
-            reader=reader,
-            workers=workers,
-        )
+        values = {"batch_size": 4, "buffer_vectors": 8, "reader": reader, "workers": workers}
+        data = data_of(tmp_path, **values)
         batches = torch.cat([batch.clone() for batch in data.train_dataloader()])
         assert batches.dtype == torch.float32
         np.testing.assert_array_equal(np.sort(batches.numpy(), axis=0), np.sort(rows, axis=0))

@@ -1,7 +1,5 @@
 """Thinned training splits: the kept positions, and that all readers get their vectors."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 
@@ -9,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, read_updates
 from diffusae.activations.subsampling import Subsampling, most_positions
 from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError
 from diffusae.files import sha256_of
+from small_collections import data_of
 
 THINNED = Subsampling(splits=("train",), positions_per_image=4, seed=3)
 
@@ -171,10 +169,7 @@ def test_both_readers_give_every_kept_vector_once_in_the_same_batches(thinned, w
     )
     epochs = []
     for reader in ("mapped", "webdataset"):
-        data = ActivationDataModule(
-            root, block="mid", t=0.5, conditioning="cond", batch_size=5, buffer_vectors=12, seed=7,
-            reader=reader, workers=workers,
-        )  # fmt: skip
+        data = data_of(root, reader=reader, workers=workers)
         epochs.append(list(data.train_dataloader()))
         assert len(data.val_dataloader()) == 4
         assert sum(len(batch) for batch in data.val_dataloader()) == 18

@@ -71,9 +71,9 @@ def test_plain_members_before_and_after_an_unusual_one_are_read_in_their_order(t
         folder.type = tarfile.DIRTYPE
         tar.addfile(folder)
     with open(path, "rb") as file:
-        found = list(read_members(file))
-    assert found == contents_by_tarfile(path)
-    assert [len(data) for _, data in found[:3]] == [700, 701, 702]
+        members = list(read_members(file))
+    assert members == contents_by_tarfile(path)
+    assert [len(data) for _, data in members[:3]] == [700, 701, 702]
 
 
 def test_a_flipped_header_and_a_missing_end_are_damage(tmp_path):
@@ -88,13 +88,13 @@ def test_a_flipped_header_and_a_missing_end_are_damage(tmp_path):
     with pytest.raises(tarfile.TarError), open(path, "rb") as file:
         list(read_members(file))
     content[3] ^= 1
-    for length, told in (
+    for length, message in (
         (512 + 1024, "no end mark"),
         (512 + 1024 + 100, "no end mark"),
         (700, "'a.npy' is cut"),
     ):
         path.write_bytes(content[:length])
-        with pytest.raises(tarfile.ReadError, match=told):
+        with pytest.raises(tarfile.ReadError, match=message):
             members_of(mapped(path))
 
 

@@ -21,16 +21,16 @@ def small_and_quick(monkeypatch):
 
 
 @pytest.fixture
-def there(tmp_path):
+def origin(tmp_path):
     (tmp_path / "there/mid").mkdir(parents=True)
     (tmp_path / "there/mid/shard.tar").write_bytes(DATA)
     return tmp_path / "there"
 
 
 @pytest.fixture
-def server(there):
-    with served(there) as found:
-        yield found
+def server(origin):
+    with served(origin) as state:
+        yield state
 
 
 def fetched(source, tmp_path, path="mid/shard.tar"):
@@ -48,10 +48,10 @@ def partial(tmp_path, data):
 
 
 @pytest.mark.parametrize(
-    "url", ["{there}", "file://{there}", "pipe:cat {there}/{{path}}", "file://{there}/{{path}}"]
+    "url", ["{origin}", "file://{origin}", "pipe:cat {origin}/{{path}}", "file://{origin}/{{path}}"]
 )
-def test_directories_and_commands_give_their_files(there, tmp_path, url):
-    assert fetched(Source(url.format(there=there)), tmp_path) == DATA
+def test_directories_and_commands_give_their_files(origin, tmp_path, url):
+    assert fetched(Source(url.format(origin=origin)), tmp_path) == DATA
 
 
 def test_a_memory_filesystem_and_a_server_give_their_files(server, tmp_path):
@@ -84,10 +84,10 @@ def test_what_a_kill_left_is_continued_where_the_server_can_and_fetched_anew_whe
     assert (min(starts) == 300_000) if ranges else (starts[-1] == 0)
 
 
-@pytest.mark.parametrize("url", ["file://{there}", "pipe:cat {there}/{{path}}"])
-def test_what_a_kill_left_of_other_sources_is_continued_or_replaced(there, tmp_path, url):
+@pytest.mark.parametrize("url", ["file://{origin}", "pipe:cat {origin}/{{path}}"])
+def test_what_a_kill_left_of_other_sources_is_continued_or_replaced(origin, tmp_path, url):
     partial(tmp_path, DATA[:300_000])
-    assert fetched(Source(url.format(there=there)), tmp_path) == DATA
+    assert fetched(Source(url.format(origin=origin)), tmp_path) == DATA
 
 
 def test_a_temporary_file_that_is_damaged_is_given_up_and_fetched_anew(server, tmp_path):
@@ -106,21 +106,21 @@ def test_faults_of_the_server_are_outlived(server, tmp_path):
         Source(server.url, attempts=2).read("mid/shard.tar")
 
 
-def test_other_contents_than_the_manifests_are_refused(there, tmp_path):
+def test_other_contents_than_the_manifests_are_refused(origin, tmp_path):
     for data in (DATA[:-1] + b"!", DATA + b"!"):
-        (there / "mid/shard.tar").write_bytes(data)
+        (origin / "mid/shard.tar").write_bytes(data)
         with pytest.raises(
             UserError, match=rf"not what the manifest says: expected sha256 {SHA}, found"
         ):
-            fetched(Source(f"file://{there}"), tmp_path)
+            fetched(Source(f"file://{origin}"), tmp_path)
         assert not list((tmp_path / "here").rglob("*.*"))
-    (there / "mid/shard.tar").write_bytes(DATA[:-1])
+    (origin / "mid/shard.tar").write_bytes(DATA[:-1])
     with pytest.raises(UserError, match="cut after 999999 of 1000000 bytes"):
-        fetched(Source(f"file://{there}"), tmp_path)
+        fetched(Source(f"file://{origin}"), tmp_path)
 
 
-def test_a_missing_file_a_failing_command_and_a_silent_host_are_told(there, server, tmp_path):
-    for source in (Source(f"file://{there}"), Source(server.url)):
+def test_a_missing_file_a_failing_command_and_a_silent_host_are_told(origin, server, tmp_path):
+    for source in (Source(f"file://{origin}"), Source(server.url)):
         with pytest.raises(UserError, match=r"nowhere.tar is not found at"):
             source.read("nowhere.tar")
     with pytest.raises(UserError, match=r"exit 3"):
@@ -129,9 +129,9 @@ def test_a_missing_file_a_failing_command_and_a_silent_host_are_told(there, serv
         Source("http://127.0.0.1:9", attempts=1).read("mid/shard.tar")
 
 
-def test_the_place_of_a_file_is_no_part_of_a_command(there, tmp_path):
+def test_the_place_of_a_file_is_no_part_of_a_command(origin, tmp_path):
     with pytest.raises(UserError, match="exit 1"):
-        Source(f"pipe:cat {there}/{{path}}", attempts=1).read(f"x; touch {tmp_path}/broken")
+        Source(f"pipe:cat {origin}/{{path}}", attempts=1).read(f"x; touch {tmp_path}/broken")
     assert not (tmp_path / "broken").exists()
 
 

@@ -1,7 +1,5 @@
 """The published sizes of the models in conf/model, built without memory."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any
@@ -23,113 +21,80 @@ MODELS = sorted(
     if path.stem not in ("_common", "custom", "miniature")
 )
 
-# {architecture: (blocks, latent channels, pixels of the default size, {path: (h, w, d_in)})}, from
-# the papers and model cards named in the architectures' files.
+# Blocks, latent channels, pixels of the default size, and millions of parameters of the denoiser: a
+# wrong width or depth would show. From the papers and model cards that the architectures name.
 PUBLISHED = {
-    "sd14": (
-        16,
-        4,
-        512,
-        {
-            "down_blocks.0.attentions.0": (64, 64, 320),
-            "down_blocks.1.attentions.1": (32, 32, 640),
-            "down_blocks.2.attentions.1": (16, 16, 1280),
-            "mid_block.attentions.0": (8, 8, 1280),
-            "up_blocks.1.attentions.0": (16, 16, 1280),
-            "up_blocks.3.attentions.2": (64, 64, 320),
-        },
-    ),
-    "sd15": (
-        16,
-        4,
-        512,
-        {
-            "down_blocks.2.attentions.1": (16, 16, 1280),
-            "mid_block.attentions.0": (8, 8, 1280),
-            "up_blocks.1.attentions.0": (16, 16, 1280),
-        },
-    ),
-    "sd21": (
-        16,
-        4,
-        768,
-        {
-            "down_blocks.2.attentions.1": (24, 24, 1280),
-            "mid_block.attentions.0": (12, 12, 1280),
-            "up_blocks.1.attentions.0": (24, 24, 1280),
-        },
-    ),
-    "sdxl": (
-        11,
-        4,
-        1024,
-        {
-            "down_blocks.1.attentions.0": (64, 64, 640),
-            "down_blocks.2.attentions.1": (32, 32, 1280),
-            "mid_block.attentions.0": (32, 32, 1280),
-            "up_blocks.0.attentions.1": (32, 32, 1280),
-        },
-    ),
-    "sdxl_turbo": (
-        11,
-        4,
-        512,
-        {
-            "down_blocks.2.attentions.1": (16, 16, 1280),
-            "mid_block.attentions.0": (16, 16, 1280),
-            "up_blocks.0.attentions.0": (16, 16, 1280),
-            "up_blocks.0.attentions.1": (16, 16, 1280),
-        },
-    ),
-    "sd3": (
-        24,
-        16,
-        1024,
-        {"transformer_blocks.0": (64, 64, 1536), "transformer_blocks.23": (64, 64, 1536)},
-    ),
-    "flux_schnell": (
-        57,
-        16,
-        1024,
-        {"transformer_blocks.18": (64, 64, 3072), "single_transformer_blocks.37": (64, 64, 3072)},
-    ),
-    "flux_dev": (
-        57,
-        16,
-        1024,
-        {"transformer_blocks.0": (64, 64, 3072), "single_transformer_blocks.0": (64, 64, 3072)},
-    ),
-    "pixart_alpha": (
-        28,
-        4,
-        1024,
-        {"transformer_blocks.0": (64, 64, 1152), "transformer_blocks.27": (64, 64, 1152)},
-    ),
+    "sd14": (16, 4, 512, 860),
+    "sd15": (16, 4, 512, 860),
+    "sd21": (16, 4, 768, 866),
+    "sdxl": (11, 4, 1024, 2_567),
+    "sdxl_turbo": (11, 4, 512, 2_567),
+    "sd3": (24, 16, 1024, 2_028),
+    "flux_schnell": (57, 16, 1024, 11_891),
+    "flux_dev": (57, 16, 1024, 11_901),
+    "pixart_alpha": (28, 4, 1024, 611),
 }
-
-# Millions of parameters of the denoisers, as their papers or cards give them; a wrong width or
-# depth would show.
-PARAMETERS = {"sd14": 860, "sd15": 860, "sd21": 866, "sdxl": 2567, "sdxl_turbo": 2567, "sd3": 2028}
-PARAMETERS |= {"flux_schnell": 11_891, "flux_dev": 11_901, "pixart_alpha": 611}
+# {path: (h, w, d_in)}, from the same.
+BLOCKS = {
+    "sd14": {
+        "down_blocks.0.attentions.0": (64, 64, 320),
+        "down_blocks.1.attentions.1": (32, 32, 640),
+        "down_blocks.2.attentions.1": (16, 16, 1280),
+        "mid_block.attentions.0": (8, 8, 1280),
+        "up_blocks.1.attentions.0": (16, 16, 1280),
+        "up_blocks.3.attentions.2": (64, 64, 320),
+    },
+    "sd15": {
+        "down_blocks.2.attentions.1": (16, 16, 1280),
+        "mid_block.attentions.0": (8, 8, 1280),
+        "up_blocks.1.attentions.0": (16, 16, 1280),
+    },
+    "sd21": {
+        "down_blocks.2.attentions.1": (24, 24, 1280),
+        "mid_block.attentions.0": (12, 12, 1280),
+        "up_blocks.1.attentions.0": (24, 24, 1280),
+    },
+    "sdxl": {
+        "down_blocks.1.attentions.0": (64, 64, 640),
+        "down_blocks.2.attentions.1": (32, 32, 1280),
+        "mid_block.attentions.0": (32, 32, 1280),
+        "up_blocks.0.attentions.1": (32, 32, 1280),
+    },
+    "sdxl_turbo": {
+        "down_blocks.2.attentions.1": (16, 16, 1280),
+        "mid_block.attentions.0": (16, 16, 1280),
+        "up_blocks.0.attentions.0": (16, 16, 1280),
+        "up_blocks.0.attentions.1": (16, 16, 1280),
+    },
+    "sd3": {"transformer_blocks.0": (64, 64, 1536), "transformer_blocks.23": (64, 64, 1536)},
+    "flux_schnell": {
+        "transformer_blocks.18": (64, 64, 3072),
+        "single_transformer_blocks.37": (64, 64, 3072),
+    },
+    "flux_dev": {
+        "transformer_blocks.0": (64, 64, 3072),
+        "single_transformer_blocks.0": (64, 64, 3072),
+    },
+    "pixart_alpha": {
+        "transformer_blocks.0": (64, 64, 1152),
+        "transformer_blocks.27": (64, 64, 1152),
+    },
+}
 
 
 def test_every_configured_model_has_its_published_architecture_and_none_is_left_over():
-    assert (
-        {path.stem for path in MODELS}
-        == set(known_architectures())
-        == set(PUBLISHED)
-        == set(PARAMETERS)
-    )
+    configured = {path.stem for path in MODELS}
+    assert configured == set(known_architectures()) == set(PUBLISHED) == set(BLOCKS)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_hookpoints_widths_and_grids_are_the_published_ones(name: str) -> None:
-    blocks, _, pixels, expected = PUBLISHED[name]
+    (blocks, _, pixels, _), expected = PUBLISHED[name], BLOCKS[name]
     described = describe("owner/name", architecture=name)
     finest = (pixels // described.scale,) * 2
-    assert len(described.hookpoints) == blocks
-    found = {path: described.hookpoints[path] for path in expected}
-    assert {path: (*info.grid(*finest), info.d_in) for path, info in found.items()} == expected
+    known = described.hookpoints
+    assert len(known) == blocks
+    assert {p: (*known[p].grid(*finest), known[p].d_in) for p in expected} == expected
     assert described.latent_scale == 8
     assert described.reads_text
 
@@ -141,12 +106,9 @@ def test_the_denoiser_has_the_published_number_of_parameters_and_latent_channels
     denoiser = build_denoiser(parts["denoiser"])
     assert all(parameter.is_meta for parameter in denoiser.parameters())
     millions = sum(parameter.numel() for parameter in denoiser.parameters()) / 1e6
-    assert millions == pytest.approx(PARAMETERS[name], rel=0.005)
-    assert (
-        adapter_for(denoiser).latent_channels
-        == parts["vae"]["latent_channels"]
-        == PUBLISHED[name][1]
-    )
+    assert millions == pytest.approx(PUBLISHED[name][3], rel=0.005)
+    channels = adapter_for(denoiser).latent_channels
+    assert channels == parts["vae"]["latent_channels"] == PUBLISHED[name][1]
 
 
 def test_flux_has_its_double_stream_blocks_first_and_then_the_single_ones() -> None:

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest
@@ -49,9 +47,9 @@ def test_an_unknown_conditioning_lists_the_known() -> None:
 def test_the_plan_and_the_pipeline_agree_on_the_branches(
     pipe, guidance: float, branches: tuple[str, ...]
 ) -> None:
-    with counted_branches(pipe) as told:
+    with counted_branches(pipe) as held:
         pipe("a cat", num_inference_steps=1, guidance_scale=guidance, output_type="latent")
-        assert planned_branches(pipe.unet, guidance) == told() == branches
+        assert planned_branches(pipe.unet, guidance) == held() == branches
 
 
 def test_a_guidance_distilled_model_has_no_uncond() -> None:
@@ -63,7 +61,7 @@ def test_a_guidance_distilled_model_has_no_uncond() -> None:
 def test_a_pipeline_that_does_not_tell_its_branches_is_refused() -> None:
     silent = SimpleNamespace(unet=nn.Identity())
     with (
-        counted_branches(silent) as told,
+        counted_branches(silent) as branches,
         pytest.raises(UserError, match="SimpleNamespace does not tell"),
     ):
-        told()
+        branches()

@@ -1,7 +1,5 @@
 """A compiled denoiser makes the same pictures, and its blocks can be hooked."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

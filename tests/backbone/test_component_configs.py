@@ -12,7 +12,7 @@ UNET = "UNet2DConditionModel"
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "message"),
     [
         ({"num_layers": 10**9}, "num_layers=1000000000 must not be above 1000"),
         (
@@ -27,8 +27,8 @@ UNET = "UNet2DConditionModel"
         ({"block_out_channels": [1] * 2000}, "block_out_channels=2000 must not be above 1000"),
     ],
 )
-def test_numbers_that_no_model_has_are_refused(config, told):
-    with pytest.raises(UserError, match=rf"here: {told}.*; copy the folder again"):
+def test_numbers_that_no_model_has_are_refused(config, message):
+    with pytest.raises(UserError, match=rf"here: {message}.*; copy the folder again"):
         check_sizes(config, "here")
 
 

@@ -1,7 +1,5 @@
 """Families without an adapter, and pipelines that need more than a prompt, are refused by name."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

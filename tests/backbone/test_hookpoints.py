@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -24,14 +22,14 @@ def test_every_transformer_block_is_listed_with_its_width_and_level(pipe) -> Non
 def test_stable_diffusion_1_has_the_papers_hookpoints_at_the_papers_shapes() -> None:
     with torch.device("meta"):
         unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8, sample_size=64)
-    found = list_hookpoints(unet)
-    assert len(found) == 16
+    known = list_hookpoints(unet)
+    assert len(known) == 16
     for path, shape in {
         "down_blocks.2.attentions.1": (16, 16, 1280),
         "mid_block.attentions.0": (8, 8, 1280),
         "up_blocks.1.attentions.0": (16, 16, 1280),
     }.items():
-        assert (*found[path].grid(64, 64), found[path].d_in) == shape
+        assert (*known[path].grid(64, 64), known[path].d_in) == shape
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (8, 12), (7, 5)])
@@ -53,9 +51,9 @@ def test_the_announced_grid_is_the_one_that_runs(pipe, height: int, width: int) 
 
 
 def test_a_path_and_a_place_are_found_by_their_block(pipe) -> None:
-    found = find_all(list_hookpoints(pipe.unet), {"mid": "mid_block.attentions.0", "last": -1})
-    assert found["mid"].path == "mid_block.attentions.0"
-    assert found["last"].path == list(list_hookpoints(pipe.unet))[-1]
+    infos = find_all(list_hookpoints(pipe.unet), {"mid": "mid_block.attentions.0", "last": -1})
+    assert infos["mid"].path == "mid_block.attentions.0"
+    assert infos["last"].path == list(list_hookpoints(pipe.unet))[-1]
 
 
 def test_a_place_counts_through_the_list_and_outside_of_it_is_refused(pipe) -> None:

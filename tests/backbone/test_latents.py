@@ -1,7 +1,5 @@
 """Decoding inverts encoding: the pipelines' scale and shift, and float32 against overflow."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -29,9 +27,9 @@ def test_an_autoencoder_that_overflows_in_half_encodes_in_float32_and_is_itself_
     pipe, kept = tiny_family("sdxl"), tiny_family("sd")
     pipe, kept = pipe.to(torch.float16), kept.to(torch.float16)
     seen: list[torch.dtype] = []
-    for each in (pipe, kept):
-        each.vae.encoder.register_forward_pre_hook(lambda _m, args: seen.append(args[0].dtype))
-        assert encode_pictures(each, PICTURES, batch_size=3).dtype == torch.float16
-        assert {parameter.dtype for parameter in each.vae.parameters()} == {torch.float16}
+    for one in (pipe, kept):
+        one.vae.encoder.register_forward_pre_hook(lambda _m, args: seen.append(args[0].dtype))
+        assert encode_pictures(one, PICTURES, batch_size=3).dtype == torch.float16
+        assert {parameter.dtype for parameter in one.vae.parameters()} == {torch.float16}
     assert seen[0] == torch.float32
     assert not kept.vae.config.force_upcast or seen[1] == torch.float32

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -17,7 +15,7 @@ def test_the_denoiser_alone_is_drawn_anew_from_its_seed(family: str) -> None:
         with_random_denoiser(pipe, seed=seed)
     assert torch.equal(torch.get_rng_state(), state)
     drawn = [denoiser_of(pipe) for pipe in pipes]
-    weights = [each.state_dict() for each in drawn]
+    weights = [denoiser.state_dict() for denoiser in drawn]
     matrices = [
         name for name, value in trained.items() if value.ndim > 1 and value.is_floating_point()
     ]

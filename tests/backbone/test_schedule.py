@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest
@@ -113,7 +111,7 @@ def test_a_time_that_was_rounded_is_the_schedulers_nearest_and_an_ambiguous_one_
     assert schedule.own(500.2, rounding=0.001) == 500  # 499 is 1.2 away, and 0.5 is allowed
     # A thousandth of it, or a sigma, is another scale
     assert schedule.own(0.5, rounding=0.001) is None
-    assert [schedule.t(each) for each in (1000, 500, 499)] == [1.0, 0.5, 0.0]
+    assert [schedule.t(timestep) for timestep in (1000, 500, 499)] == [1.0, 0.5, 0.0]
     assert schedule.index(499) == (2, 3)
     with pytest.raises(UserError, match=r"500, 499, which round to it"):
         schedule.own(499.5, rounding=0.01)

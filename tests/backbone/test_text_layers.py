@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -44,7 +42,7 @@ def test_every_encoders_layers_are_listed_and_give_a_vector_of_the_told_width_a_
         with torch.no_grad():
             getattr(pipe, layer.encoder)(torch.tensor([[3, 4, 5, 1]]))
         handle.remove()
-        assert [tuple(each.shape) for each in seen] == [(1, 4, layer.d_in)]
+        assert [tuple(tensor.shape) for tensor in seen] == [(1, 4, layer.d_in)]
         assert getattr(pipe, layer.tokenizer) is not None
 
 

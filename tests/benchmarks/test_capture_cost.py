@@ -1,7 +1,5 @@
 """The cost of capture: generation with and without hooks, in turns. `make bench` prints ratios."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable, Iterator

@@ -23,6 +23,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from hydra import compose, initialize_config_dir
 from torch import Tensor
 
+from benchmarks.figures import machine, show_and_keep
 from benchmarks.test_sae_step import Ours
 from capture.test_true_size import random_unet
 from diffusae.activations import batches as batches_module
@@ -42,8 +43,8 @@ from diffusae.miniature.shipped import SHIPPED
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.model import describe_model, sampling
 from diffusae.study.study import Study
-from tiny_families import _ddim, text_encoder
-from tiny_pipeline import tiny_tokenizer
+from tiny_families import text_encoder
+from tiny_pipeline import ddim, tiny_tokenizer
 
 
 class Scale(NamedTuple):
@@ -83,6 +84,15 @@ pytestmark = [
         ids=["gpu", "tiny_on_cpu"],
     ),
 ]
+
+
+STEP, PLAIN = "the step alone", "plain generation"
+
+
+def keep_nothing_of_tiny(scale: Scale, monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    """The rates of the tiny size mean nothing."""
+    if scale.device == "cpu":
+        monkeypatch.setenv("BENCH_DATA", str(directory))
 
 
 def finished(scale: Scale) -> None:
@@ -169,9 +179,9 @@ def test_batches_from_a_buffer_on_the_device(
     name = f"limit: page cache to pinned memory, {READERS} threads"
     note(name, lambda: read_whole(paths, memory, READERS))
     note("limit: pinned memory to the device", lambda: there.copy_(staged), len(staged))
-    rows = torch.randperm(len(there), device=device)[: scale.batch]
+    drawn = torch.randperm(len(there), device=device)[: scale.batch]
     times = 50  # waiting for the device takes longer than one batch
-    gather = lambda: [there.index_select(0, rows).float() for _ in range(times)]  # noqa: E731
+    gather = lambda: [there.index_select(0, drawn).float() for _ in range(times)]  # noqa: E731
     note("limit: gathering", gather, times * scale.batch)
 
     def epoch(loader: ShuffledBatches, step: Callable[[Tensor], object]) -> None:
@@ -185,22 +195,25 @@ def test_batches_from_a_buffer_on_the_device(
     first = next(iter(batches("host"))).to(device)
     trainer = Ours(first, "bfloat16")
     steps = len(ours)
-    note("the step alone", lambda: [trainer.step(first) for _ in range(steps)], steps * len(first))
+    note(STEP, lambda: [trainer.step(first) for _ in range(steps)], steps * len(first))
     note("the step, fed from the host", lambda: epoch(host, trainer.step))
     note("the step, fed from the device", lambda: epoch(ours, trainer.step))
+    reading, step = rates[f"limit: page cache to pinned memory, {READERS} threads"], rates[STEP]
+    rows = [
+        {
+            "what": name,
+            "vectors_per_second": rate,
+            "gigabytes_per_second": rate * row_bytes / 1e9,
+            "share": rate / (step if "step" in name else reading),
+        }
+        for name, rate in rates.items()
+    ]
     print(
         f"\nfeeding {vectors:,} vectors of {scale.d_in} (float16), batch {scale.batch}, buffer"
-        f" {scale.buffer}, on {torch.cuda.get_device_name() if cuda else 'the CPU'}"
+        f" {scale.buffer}, on {machine(scale.device)}; shares of reading, and of {STEP}"
     )
-    for name, rate in rates.items():
-        print(f"  {name}: {rate / 1e6:.2f} M vectors/s, {rate * row_bytes / 1e9:.1f} GB/s")
-    limit = rates[f"limit: page cache to pinned memory, {READERS} threads"]
-    print(
-        f"  the buffer on the device gives {rates['buffer on the device'] / limit:.0%} of reading"
-    )
-    for place in ("host", "device"):
-        share = rates[f"the step, fed from the {place}"] / rates["the step alone"]
-        print(f"  a step that is fed from the {place} runs at {share:.0%} of its own rate")
+    keep_nothing_of_tiny(scale, monkeypatch, tmp_path)
+    show_and_keep("feeding", rows, device=scale.device, batch=scale.batch, buffer=scale.buffer)
     assert min(rates.values()) > 0
 
 
@@ -220,7 +233,7 @@ def pipeline(scale: Scale) -> Any:
         vae=vae,
         text_encoder=text_encoder(hidden_size=768, num_attention_heads=12),
         tokenizer=tiny_tokenizer(),
-        scheduler=_ddim(),
+        scheduler=ddim(),
         safety_checker=absent,
         feature_extractor=absent,
         requires_safety_checker=False,
@@ -233,9 +246,11 @@ def on_one_thread(made: Iterator[Any], take: Callable[[Iterator[Any]], None]) ->
     take(iter(made))
 
 
-def test_a_collection_that_is_written_behind_its_generation(scale: Scale, tmp_path: Path) -> None:
+def test_a_collection_that_is_written_behind_its_generation(
+    scale: Scale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The default grid, pictures decoded, beside plain generation with decoding."""
-    pipe, names = pipeline(scale), itertools.count()
+    pipe, names, rows = pipeline(scale), itertools.count(), list[dict[str, Any]]()
     for steps, calls in scale.calls.items():
         with initialize_config_dir(str(config_directory()), version_base="1.3"):
             overrides = [f"model={scale.model}", f"model.steps={steps}",
@@ -267,21 +282,31 @@ def test_a_collection_that_is_written_behind_its_generation(scale: Scale, tmp_pa
             behind(made(), lambda batches: _write(writer, begun, batches, lambda _count: None))
             return ends[0]
 
-        plain()
-        seconds: dict[str, float] = {}
-        for name, work in {
-            "plain generation": plain,
-            "collected on one thread": lambda: collect(on_one_thread),
+        works: dict[str, Callable[[], float | None]] = {
+            PLAIN: plain,
             "collected, written behind": lambda: collect(taken_behind),
-        }.items():
+        }
+        if not rows:  # the first number of steps also warms up, and has the older way beside it
+            plain(groups[:1])
+            works["collected on one thread"] = lambda: collect(on_one_thread)
+        seconds: dict[str, float] = {}
+        for name, work in works.items():
             start = time.perf_counter()
             made_after = work()
             seconds[name] = time.perf_counter() - start
             if made_after is not None:
                 seconds[f"{name}, until the last picture is made"] = made_after
-        print(f"\n{len(prompts)} pictures of {model.width} px, {steps} steps, in calls of"
-              f" {scale.pictures}, {len(begun.streams)} streams")  # fmt: skip
-        for name, spent in seconds.items():
-            share = seconds["plain generation"] / spent
-            print(f"  {name}: {len(prompts) / spent:.2f} pictures/s, {share:.1%} of plain")
-        assert min(seconds.values()) > 0
+        rows += [
+            {
+                "size": f"{len(prompts)} pictures of {model.width} px, {steps} steps, in calls of"
+                f" {scale.pictures}, {len(begun.streams)} streams",
+                "what": name,
+                "pictures_per_second": len(prompts) / spent,
+                "share": seconds[PLAIN] / spent,
+            }
+            for name, spent in seconds.items()
+        ]
+    print(f"\ncollecting on {machine(scale.device)}; shares of {PLAIN}")
+    keep_nothing_of_tiny(scale, monkeypatch, tmp_path)
+    show_and_keep("collecting", rows, device=scale.device)
+    assert min(row["pictures_per_second"] for row in rows) > 0

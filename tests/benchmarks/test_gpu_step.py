@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -21,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from benchmarks.figures import machine, show_and_keep
 from benchmarks.paired import in_turns
 from benchmarks.public_trainers import PUBLIC
 from benchmarks.test_sae_step import Ours
@@ -36,6 +38,8 @@ ADAM_BYTES = 28
 """Of one weight in a step: it, its gradient and two moments read, it and the moments written."""
 LAST = 10
 """Losses are means over so many last steps."""
+FLOAT32 = "float32 throughout"
+"""The step that losses are compared with."""
 
 
 class Size(NamedTuple):
@@ -46,6 +50,11 @@ class Size(NamedTuple):
     dead: int = 0
     losses: bool = False
     """Whether losses after equal steps are compared too."""
+
+    @property
+    def shown(self) -> str:
+        aux = f", AuxK ({self.dead} dead)" if self.dead else ""
+        return f"{self.d_in} x {self.d_sae}, k {self.k}, batch {self.batch:,}{aux}"
 
 
 class Bench(NamedTuple):
@@ -109,10 +118,6 @@ def _time_of_all() -> Iterator[None]:
     start = time.perf_counter()
     yield
     print(f"\nthe whole benchmark took {time.perf_counter() - start:.0f} s")
-
-
-def device_name(bench: Bench) -> str:
-    return torch.cuda.get_device_name() if bench.device == "cuda" else "the CPU"
 
 
 def milliseconds(works: dict[str, Callable[[], object]], bench: Bench) -> dict[str, list[float]]:
@@ -211,6 +216,7 @@ def trainers_of(size: Size, x: Tensor, bench: Bench) -> tuple[dict[str, Any], di
     makers: dict[str, Callable[[], Any]] = {
         f"ours, {name}": lambda name=name: ours(x, size, name) for name in ways(bench)
     }
+    makers[f"ours, {FLOAT32}"] = lambda: ours(x, size, "torch", precision="float32")
     makers |= {
         name: lambda kind=kind: kind(size.d_in, size.d_sae, size.k, size.dead, 1e-4, bench.device)
         for name, kind in PUBLIC.items()
@@ -233,40 +239,67 @@ def trainers_of(size: Size, x: Tensor, bench: Bench) -> tuple[dict[str, Any], di
     return trainers, memory
 
 
-def test_the_table(bench: Bench) -> None:
+def test_the_table(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Times of ours and of public libraries, and the losses of ours after equal steps."""
+    if bench is TINY:  # its times mean nothing
+        monkeypatch.setenv("BENCH_DATA", str(tmp_path))
     rates = Rates.of(bench)
+    rows = [row for size in bench.sizes for row in timed(size, bench, rates)]
+    limit = {
+        "operations_per_second": 1e3 * rates.operations,
+        "bytes_per_second": 1e3 * rates.bytes,
+        "formula": " ".join((least_ms.__doc__ or "").split()),
+    }
     print(
-        f"\nSAE steps on {device_name(bench)}, torch {torch.__version__}: products"
-        f" {rates.operations / 1e9:.0f} TFLOP/s in bfloat16, {rates.bytes / 1e6:.0f} GB/s copied"
+        f"\nSAE steps on {machine(bench.device)}, torch {torch.__version__}: products"
+        f" {rates.operations / 1e9:.0f} TFLOP/s in bfloat16, {rates.bytes / 1e6:.0f} GB/s copied."
+        f'\n"Of the limit": {limit["formula"]}\nLosses: after {bench.equal_steps} steps with the'
+        f" same weights and batches, mean of the last {LAST}."
     )
-    for size in bench.sizes:
-        print(
-            f"\nd_in {size.d_in}, d_sae {size.d_sae}, k {size.k}, batch {size.batch}, {size.dead}"
-            f" dead latents; trainer.kernels=auto takes {auto(size, bench)} here"
-        )
-        (x,) = batches(size, 1, bench)
-        trainers, memory = trainers_of(size, x, bench)
+    show_and_keep("step", rows, device=bench.device, limit=limit, equal_steps=bench.equal_steps)
+    assert bench is GPU or len(list(tmp_path.glob("step-*.json"))) == 1
+    for row in rows:
+        assert row["ms"] > 0
+        if row["loss_excess"] is not None:
+            assert abs(row["loss_excess"]) < (0.005 if bench is GPU else 0.05)
 
-        def turn(trainer: Any, x: Tensor = x) -> None:
-            for _ in range(bench.steps):
-                trainer.step(x)
 
-        times = milliseconds(
-            {name: lambda trainer=trainer: turn(trainer) for name, trainer in trainers.items()},
-            bench,
+def timed(size: Size, bench: Bench, rates: Rates) -> list[dict[str, Any]]:
+    """A row for every trainer."""
+    taken = auto(size, bench)
+    (x,) = batches(size, 1, bench)
+    trainers, memory = trainers_of(size, x, bench)
+
+    def turn(trainer: Any) -> None:
+        for _ in range(bench.steps):
+            trainer.step(x)
+
+    times = milliseconds(
+        {name: lambda trainer=trainer: turn(trainer) for name, trainer in trainers.items()}, bench
+    )
+    del trainers
+    free(bench)
+    losses = losses_after_equal_steps(size, bench) if size.losses else {}
+    reference = losses.get(f"ours, {FLOAT32}")
+    rows = []
+    for name, measured in times.items():
+        ms = statistics.median(measured) / bench.steps
+        ratios = [a / b for a, b in zip(measured, times[f"ours, {taken}"], strict=True)]
+        loss = losses.get(name)
+        rows.append(
+            {
+                "size": size.shown,
+                "trainer": name + " (auto)" * (name == f"ours, {taken}"),
+                "ms": ms,
+                "vectors_per_second": 1e3 * size.batch / ms,
+                "times_ours": statistics.median(ratios),
+                "of_limit": least_ms(size, rates) / ms,
+                "gigabytes": memory.get(name),
+                "loss": loss,
+                "loss_excess": None if loss is None or not reference else loss / reference - 1,
+            }
         )
-        taken = times[f"ours, {auto(size, bench)}"]
-        print(f"  {'':24} {'ms':>8} {'vectors/s':>11} {'x ours':>7} {'of limit':>9} {'GB':>6}")
-        for name, measured in times.items():
-            ms = statistics.median(measured) / bench.steps
-            ratio = statistics.median(a / b for a, b in zip(measured, taken, strict=True))
-            print(
-                f"  {name:24} {ms:8.3f} {1e3 * size.batch / ms:11,.0f} {ratio:7.2f}"
-                f" {100 * least_ms(size, rates) / ms:7.0f} % {memory.get(name, 0):6.2f}"
-            )
-            assert ms > 0
-        del trainers, times, x
-        free(bench)
+    return rows
 
 
 def free(bench: Bench) -> None:
@@ -275,34 +308,20 @@ def free(bench: Bench) -> None:
         torch.cuda.empty_cache()
 
 
-def test_losses_after_equal_steps(bench: Bench) -> None:
-    """Of every way beside the step that is float32 throughout, with the same weights, batches and
-    scaling.
-    """
-    for size in bench.sizes:
-        if not size.losses:
-            continue
-        given = batches(size, 16, bench)
-        kinds = {f"{name}, bfloat16": (name, "bfloat16") for name in ways(bench)}
-        kinds = {"torch, float32": ("torch", "float32"), **kinds}
-        ends = {}
-        for name, (kernels, precision) in kinds.items():
-            trainer = ours(given[0], size, kernels, precision=precision)  # type: ignore[arg-type]
-            losses = [
-                trainer.step(given[number % len(given)]).clone()
-                for number in range(bench.equal_steps)
-            ]
-            ends[name] = float(torch.stack(losses[-LAST:]).mean())
-            del trainer, losses
-            free(bench)
-        print(
-            f"\nloss after {bench.equal_steps} equal steps, d_in {size.d_in}, d_sae {size.d_sae},"
-            f" k {size.k}, batch {size.batch}; mean of the last {LAST}"
-        )
-        for name, loss in ends.items():
-            excess = loss / ends["torch, float32"] - 1
-            print(f"  ours, {name:18} {loss:.5f}  {100 * excess:+.3f} %")
-            assert abs(excess) < (0.005 if bench is GPU else 0.05)
+def losses_after_equal_steps(size: Size, bench: Bench) -> dict[str, float]:
+    """Of every way of ours, with the same weights, batches and scaling."""
+    given = batches(size, 16, bench)
+    ends = {}
+    for name in (FLOAT32, *ways(bench)):
+        kernels, precision = ("torch", "float32") if name == FLOAT32 else (name, "bfloat16")
+        trainer = ours(given[0], size, kernels, precision=precision)  # type: ignore[arg-type]
+        losses = [
+            trainer.step(given[number % len(given)]).clone() for number in range(bench.equal_steps)
+        ]
+        ends[f"ours, {name}"] = float(torch.stack(losses[-LAST:]).mean())
+        del trainer, losses
+        free(bench)
+    return ends
 
 
 class Clock(pl.Callback):
@@ -389,7 +408,7 @@ class Products(NamedTuple):
 @pytest.mark.parametrize("hot", [0, 4], ids=["even", "four_latents_active_everywhere"])
 def test_parts_of_the_step_that_pick_rows(bench: Bench, hot: int) -> None:
     size, rates = bench.sizes[0], Rates.of(bench)
-    print(f"\nparts on {device_name(bench)}, ms; {hot} latents active everywhere")
+    print(f"\nparts on {machine(bench.device)}, ms; {hot} latents active everywhere")
     latents = chosen(size, bench, hot)
     kinds = {name: kernels_by_name(name) for name in ways(bench) if name != "dense"}
     assert kinds["torch"] is TORCH

@@ -11,12 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.figures import show_and_keep
 from benchmarks.paired import Work, in_turns
 from benchmarks.public_trainers import LONG_AGO, public_trainers
 from diffusae.sae import sparsity
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.dense_product import IN_8_BITS, ROUNDS, WAYS
 from diffusae.sae.module import ADAM_EPSILON, SAEModule, adam
+from diffusae.sae.precision import fastest
 from diffusae.sae.settings import KernelsName, SelectionPrecision
 from diffusae.sae.sparsity import TopK
 
@@ -140,21 +142,33 @@ def test_our_step_beside_the_public_ones(dead):
         f"\nSAE step, d_in {D_IN}, d_sae {D_SAE}, k {K}, batch {BATCH}, {dead} dead latents, one"
         " thread"
     )
-    public = public_trainers(D_IN, D_SAE, K, dead=dead)
-    for name, trainer in public.items():
+    for name, trainer in public_trainers(D_IN, D_SAE, K, dead=dead).items():
         steps[name] = lambda trainer=trainer: trainer.step(next(batches))
     times = in_turns(steps, rounds=9, clock=time.process_time)
-    for name, measured in times.items():
-        middle = statistics.median(measured)
-        print(f"  {name}: {1e3 * middle:.0f} ms, {BATCH / middle:.0f} vectors/s")
-    for name in public:
-        ratios = {
-            mine: statistics.median(b / a for a, b in zip(times[mine], times[name], strict=True))
-            for mine in ours
+    rows = rows_of(times)
+    size = f"d_in {D_IN}, d_sae {D_SAE}, k {K}, batch {BATCH}"
+    about = {"size": size, "dead_latents": dead, "clock": "processor time"}
+    show_and_keep("step-with-auxk" if dead else "step", rows, device="cpu", **about)
+    assert min(row["ms"] for row in rows) > 0
+
+
+def rows_of(times: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """A row for every trainer, with its time over ours in every precision."""
+    columns = {f"times_{precision}": f"ours, {precision}" for precision in PRECISIONS}
+    columns["times_640"] = f"ours, {fastest('cpu')}, k_aux {D_IN // 2}"
+    return [
+        {
+            "trainer": name,
+            "ms": 1e3 * statistics.median(seconds),
+            "vectors_per_second": BATCH / statistics.median(seconds),
+            **{
+                column: statistics.median(a / b for a, b in zip(seconds, times[own], strict=True))
+                for column, own in columns.items()
+                if own in times
+            },
         }
-        shown = ", ".join(f"{ratio:.1f} x {mine}" for mine, ratio in ratios.items())
-        print(f"  {name} takes {shown}")
-        assert min(ratios.values()) > 0
+        for name, seconds in times.items()
+    ]
 
 
 def test_losses_after_200_steps_beside_the_dense_step():

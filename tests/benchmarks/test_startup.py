@@ -4,8 +4,6 @@
 that does nothing else.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import copy
+from typing import ClassVar
 
 import pytest
 import torch
 
 from diffusae.backbone.hookpoints import list_hookpoints
+from diffusae.capture import attention as attention_module
 from diffusae.capture.attention import (
     CapturedAttention,
     _places,
@@ -15,6 +17,7 @@ from diffusae.capture.attention import (
     word_tokens,
 )
 from diffusae.capture.hooks import capture_updates
+from diffusae.capture.offload import Offload
 from diffusae.errors import UserError
 from tiny_pipeline import GRIDS, HOOKPOINTS, TOKENS, tiny_tokenizer
 
@@ -117,8 +120,24 @@ def test_several_calls_follow_one_another(pipe) -> None:
     assert torch.equal(both.maps["mid", 334][1:], second.maps["mid", 334])
 
 
+class Counted(Offload):
+    """Keeps what happens, in order."""
+
+    log: ClassVar[list[str]] = []
+
+    def __call__(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        self.log.append("copy")
+        return super().__call__(tensor, dtype)
+
+    def wait(self) -> None:
+        self.log.append("wait")
+        super().wait()
+
+
 @torch.no_grad()
-def test_a_block_of_several_layers_gives_their_mean(pipe) -> None:
+def test_a_block_of_several_layers_gives_their_mean_in_one_copy_a_step(pipe, monkeypatch) -> None:
+    monkeypatch.setattr(attention_module, "Offload", Counted)
+    monkeypatch.setattr(Counted, "log", [])
     layers = pipe.unet.mid_block.attentions[0].transformer_blocks
     layers.append(copy.deepcopy(layers[0]))
     layers[1].attn2.to_k.weight.mul_(-1.0)
@@ -132,9 +151,10 @@ def test_a_block_of_several_layers_gives_their_mean(pipe) -> None:
         )
     try:
         with capture_cross_attention(
-            pipe, [667], hookpoints={"mid": HOOKPOINTS["mid"]}
+            pipe, [667, 334], hookpoints={"mid": HOOKPOINTS["mid"]}
         ) as captured:
             _run(pipe)
+        assert Counted.log == ["copy", "copy", "wait"]
         first, second = (
             cross_attention(layer.attn2, queries[2:], words[2:]).mean(dim=1)
             for layer, (queries, words) in zip(layers, inputs[:2], strict=True)
@@ -221,9 +241,9 @@ def test_the_mean_map_brings_every_block_of_that_timestep_to_one_grid() -> None:
         maps={("coarse", 1.0): coarse, ("fine", 1.0): fine, ("fine", 5.0): fine + 100},
         grids={"coarse": (1, 2), "fine": (2, 4)},
     )
-    found = mean_map(captured, 1.0, grid=(2, 4))
-    assert found.shape == (1, 8, 1)
-    assert found.flatten().tolist() == [1.0, 1.5, 2.5, 3.0] * 2
+    mean = mean_map(captured, 1.0, grid=(2, 4))
+    assert mean.shape == (1, 8, 1)
+    assert mean.flatten().tolist() == [1.0, 1.5, 2.5, 3.0] * 2
     with pytest.raises(UserError, match="no attention was recorded at timestep 3"):
         mean_map(captured, 3.0, grid=(2, 4))
 
@@ -268,11 +288,11 @@ def test_an_ip_adapters_tokens_are_no_text(pipe, pictures: int) -> None:
             torch.no_grad(),
             capture_cross_attention(
                 pipe, [5], hookpoints={"mid": "mid_block.attentions.0"}, layout=("uncond", "cond")
-            ) as found,
+            ) as captured,
         ):
             pipe.unet(torch.randn(2 * pictures, 4, 8, 8), 5, words)
     finally:
         handle.remove()
         del attention.forward
-    assert found.maps["mid", 5].shape == (pictures, 16, 16)
-    torch.testing.assert_close(found.maps["mid", 5].sum(-1), torch.ones(pictures, 16))
+    assert captured.maps["mid", 5].shape == (pictures, 16, 16)
+    torch.testing.assert_close(captured.maps["mid", 5].sum(-1), torch.ones(pictures, 16))

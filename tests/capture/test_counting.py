@@ -1,8 +1,6 @@
 """Rows of a denoiser call must be pictures of the running call x branches of its class. Recordings
 are compared with a plain hook of this file, for one and two pictures."""
 
-from __future__ import annotations
-
 import inspect
 import threading
 from typing import Any
@@ -43,18 +41,18 @@ def captured(
     denoiser = getattr(pipe, "unet", None) or pipe.transformer
     with (
         plain_hook(denoiser, place["mid"]) as seen,
-        capture_updates(pipe, place, times, **options) as found,
+        capture_updates(pipe, place, times, **options) as got,
     ):
         call()
-    return found.updates, [update for _, update in seen]
+    return got.updates, [update for _, update in seen]
 
 
 def check(
-    found: tuple[Any, list[Tensor]], pictures: int, times: Any, *branches: tuple[str, ...]
+    recorded: tuple[Any, list[Tensor]], pictures: int, times: Any, *branches: tuple[str, ...]
 ) -> None:
     """The recorded rows are the plain hook's. Call i of a step has `branches[i]`; unnamed branches
     are left out."""
-    (updates, seen), expected = found, {}
+    (updates, seen), expected = recorded, {}
     for number, update in enumerate(seen):
         step, part = divmod(number, len(branches))
         assert len(update) == pictures * len(branches[part])
@@ -89,11 +87,11 @@ def test_perturbed_attention_guidance_has_a_third_branch_that_is_neither(
         ({"guidance_scale": 1.0}, ("cond", "perturbed")),
         ({"pag_scale": 0.0}, BOTH),
     ):
-        wanted = [each for each in branches if each in BOTH]
-        found = captured(
+        wanted = [branch for branch in branches if branch in BOTH]
+        recorded = captured(
             pag, lambda options=options: pag(**arguments(pictures, **options)), conditionings=wanted
         )
-        check(found, pictures, TIMES, branches)
+        check(recorded, pictures, TIMES, branches)
 
 
 @pytest.mark.parametrize("pictures", [1, 2])
@@ -110,8 +108,8 @@ def test_skipped_layers_make_a_second_pass_that_is_neither(sd3, pictures: int) -
         captured(sd3, lambda: sd3(**longer(pictures, **skip)), times, JOINT), pictures, times, BOTH
     )
     place = {"mid": "transformer_blocks.0"}
-    found = captured(sd3, lambda: sd3(**longer(pictures, **skip)), times, place)
-    check(found, pictures, times, BOTH, ("skipped",))
+    recorded = captured(sd3, lambda: sd3(**longer(pictures, **skip)), times, place)
+    check(recorded, pictures, times, BOTH, ("skipped",))
 
 
 @pytest.mark.parametrize("pictures", [1, 2])
@@ -130,8 +128,8 @@ def test_flux_with_a_picture_makes_one_pass_or_two_as_its_call_asks(
     times = other.scheduler.timesteps.tolist()[-3:]  # 0.7 of 4 steps
     branches = [("cond",), ("uncond",)] if true_guidance > 1 else [("cond",)]
     wanted = [name for (name,) in branches]
-    found = captured(other, lambda: other(**options), times, JOINT, conditionings=wanted)
-    check(found, pictures, times, *branches)
+    recorded = captured(other, lambda: other(**options), times, JOINT, conditionings=wanted)
+    check(recorded, pictures, times, *branches)
 
 
 def test_flux_without_a_negative_prompt_makes_one_pass_whatever_its_true_guidance(flux) -> None:
@@ -155,8 +153,8 @@ def test_pictures_are_counted_by_prompts_embeddings_and_pictures_a_prompt(
         (given, pictures),
         (given | several, 2 * pictures),
     ):
-        found = captured(pipe, lambda options=options: pipe(**arguments(pictures, **options)))
-        check(found, count, TIMES, BOTH)
+        recorded = captured(pipe, lambda options=options: pipe(**arguments(pictures, **options)))
+        check(recorded, count, TIMES, BOTH)
     if pictures == 1:
         check(captured(pipe, lambda: pipe(**arguments(1, prompt="a cat"))), 1, TIMES, BOTH)
 
@@ -318,12 +316,12 @@ def test_a_block_that_is_passed_by_is_named(pipe, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     "place", ["transformer_blocks.0", "transformer_blocks.1", "single_transformer_blocks.1"]
 )
-@pytest.mark.parametrize("told", [True, False])
-def test_a_cache_of_diffusers_is_named_whatever_the_block(flux, place: str, told: bool) -> None:
+@pytest.mark.parametrize("named", [True, False])
+def test_a_cache_of_diffusers_is_named_whatever_the_block(flux, place: str, named: bool) -> None:
     """The first block runs at every step, with old additions of the other blocks."""
     config = diffusers.FirstBlockCacheConfig(threshold=10.0)
     flux.transformer.enable_cache(config)
-    if not told:  # as apply_first_block_cache leaves the denoiser
+    if not named:  # as apply_first_block_cache leaves the denoiser
         flux.transformer._cache_config = None
     options = longer(1, latents=None)
 
@@ -389,7 +387,7 @@ def test_a_call_inside_of_a_call_is_counted_by_itself(pipe) -> None:
         return {}
 
     updates, seen = captured(pipe, lambda: pipe(**arguments(2, callback_on_step_end=preview)))
-    assert [len(each) for each in seen] == [4, 2, 2, 2, 4, 4]
+    assert [len(rows) for rows in seen] == [4, 2, 2, 2, 4, 4]
     for time, calls in ((667, (0, 1)), (334, (4, 2)), (1, (5, 3))):
         outer, inner = (seen[call] for call in calls)
         assert torch.equal(updates["mid", time, "cond"], torch.cat([outer[2:], inner[1:]]))
@@ -449,8 +447,8 @@ def test_a_subclass_counts_as_the_class_whose_call_it_inherits(pipe) -> None:
             return super().__call__(*args, **kwargs)
 
     heir, mine = (kind(**pipe.components, requires_safety_checker=False) for kind in (Heir, Mine))
-    for each in (heir, mine):
-        each.set_progress_bar_config(disable=True)
+    for one in (heir, mine):
+        one.set_progress_bar_config(disable=True)
     check(captured(heir, lambda: heir(**arguments(2))), 2, TIMES, BOTH)
     with pytest.raises(UserError, match="Mine does not tell"):
         captured(mine, lambda: mine(**arguments(2)))
@@ -468,9 +466,9 @@ def test_texts_in_the_place_of_lists_of_texts_are_refused(pipe) -> None:
 
 def test_attention_is_counted_too(pipe) -> None:
     pag = as_class(pipe, "StableDiffusionPAGPipeline")
-    with capture_cross_attention(pag, [667]) as found:
+    with capture_cross_attention(pag, [667]) as recorded:
         pag(**arguments(2))
     with capture_cross_attention(pipe, [667]) as plain:
         pipe(**arguments(2))
     for key, maps in plain.maps.items():
-        torch.testing.assert_close(found.maps[key], maps, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(recorded.maps[key], maps, rtol=1e-4, atol=1e-5)

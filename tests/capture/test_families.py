@@ -1,7 +1,5 @@
 """Capture in a pipeline of every family: exact updates, separate branches, unchanged pictures."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,11 +24,6 @@ from tiny_families import FAMILIES, PIXELS, tiny_family
 
 STEPS = 3
 PROMPTS, SEEDS = ("a cat", "dogs"), (1, 2)
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> str:
-    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -223,9 +216,9 @@ def test_the_plan_and_the_pipeline_agree_on_the_branches(pipe: Any, family: str)
     adapter, asked = adapter_of(pipe), FAMILIES[family].asked
     for options in (asked, asked | unguided(family)):
         came: list[str] = []
-        with counted_branches(pipe) as told:
+        with counted_branches(pipe) as branches:
             handle = denoiser_of(pipe).register_forward_pre_hook(
-                lambda *_, told=told, came=came: came.extend(told())
+                lambda *_, branches=branches, came=came: came.extend(branches())
             )
             make(pipe, family, **options)
             handle.remove()
@@ -291,13 +284,13 @@ def test_conditions_are_what_the_pipeline_gives_its_denoiser(
     latents = torch.stack(
         [torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(s)) for s in SEEDS]
     )
-    found: list[Tensor] = []
+    maps: list[Tensor] = []
     with (
         torch.no_grad(),
-        hook_blocks(pipe, mid, lambda _b, _m, before, after: found.append(after - before)),
+        hook_blocks(pipe, mid, lambda _b, _m, before, after: maps.append(after - before)),
     ):
         predicted = adapter.predict(given, latents, first)
-    torch.testing.assert_close(found[0], own, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(maps[0], own, rtol=1e-4, atol=1e-5)
     assert predicted.shape == latents.shape
 
 
@@ -320,10 +313,10 @@ def test_joint_attention_is_what_the_layer_computes() -> None:
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
         layer(hidden_states=picture, encoder_hidden_states=words, image_rotary_emb=rotary)
-        found = joint_attention(layer, picture, words, rotary=rotary)
+        maps = joint_attention(layer, picture, words, rotary=rotary)
     (shares,) = seen
     expected = (shares / shares.sum(-1, keepdim=True)).mean(dim=1)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

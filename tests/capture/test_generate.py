@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -218,8 +216,8 @@ def test_what_computes_elsewhere_than_its_weights_lie_is_given_tensors_there(
     latents = encode_pictures(pipe, pictures, batch_size=2)
     given = prompted(pipe, "", guidance=5.0, height=16, width=16)
     mid = {"mid": HOOKPOINTS["mid"]}
-    found = capture_noised(pipe, latents, [1, 2], given, hookpoints=mid, timesteps=[501])
-    assert found["mid", 501].shape == (2, 16, 64)
+    captured = capture_noised(pipe, latents, [1, 2], given, hookpoints=mid, timesteps=[501])
+    assert captured["mid", 501].shape == (2, 16, 64)
     assert len(capture_text(pipe, layers, ["a cat"])["text_0"].outputs) == 1
 
 

@@ -1,7 +1,5 @@
 """Given pictures in a pipeline of every family: updates equal those of a generation run."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -19,11 +17,6 @@ from tiny_families import FAMILIES, PIXELS, tiny_family
 
 STEPS, SEEDS = 3, (11, 12)
 SIZE = {"height": PIXELS, "width": PIXELS}
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> str:
-    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +62,11 @@ def in_a_generation(pipe: Any, family: str, latents: torch.Tensor, prompt: str) 
     seen = [adapter.pack(noised(pipe.scheduler, latents, noise, t)) for t in times] + [
         adapter.pack(latents)
     ]
-    told: dict[str, Any] = {"callback_on_step_end": lambda _p, i, _t, _k: {"latents": seen[i + 1]}}
+    callback: dict[str, Any] = {
+        "callback_on_step_end": lambda _p, i, _t, _k: {"latents": seen[i + 1]}
+    }
     if family == "pixart":  # which has only the older callback: one call a step
-        told = {"callback": lambda i, _t, now: now.copy_(seen[i + 1])}
+        callback = {"callback": lambda i, _t, now: now.copy_(seen[i + 1])}
     tokens = asked.pop("text_tokens", None)
     with capture_updates(pipe, FAMILIES[family].hookpoints, times) as got:
         pipe(
@@ -82,7 +77,7 @@ def in_a_generation(pipe: Any, family: str, latents: torch.Tensor, prompt: str) 
             **SIZE,
             **adapter.guidance(asked["guidance"], asked.get("true_guidance"), 2),
             **call_options(pipe, text_tokens=tokens),
-            **told,
+            **callback,
         )
     return got.updates
 

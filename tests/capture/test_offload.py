@@ -1,7 +1,5 @@
 """Copies from the device are complete, own their memory and have the requested dtype."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

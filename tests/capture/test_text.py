@@ -1,7 +1,5 @@
 """Outputs of text encoders' layers for prompts, in a pipeline of every family."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -22,10 +20,10 @@ def pipe(request: pytest.FixtureRequest) -> Any:
 
 def test_every_layer_gives_what_its_encoder_computes_for_the_tokens_it_is_given(pipe: Any) -> None:
     layers = list_text_layers(pipe, text_tokens=T5_TOKENS)
-    found = capture_text(pipe, layers, PROMPTS, text_tokens=T5_TOKENS)
-    assert list(found) == list(layers)
+    encoded = capture_text(pipe, layers, PROMPTS, text_tokens=T5_TOKENS)
+    assert list(encoded) == list(layers)
     for name, layer in layers.items():
-        seen, encoder = found[name], getattr(pipe, layer.encoder)
+        seen, encoder = encoded[name], getattr(pipe, layer.encoder)
         clip = "layers" in layer.path
         assert seen.outputs.shape == (3, layer.tokens, layer.d_in)
         assert layer.tokens == (TOKENS if clip else T5_TOKENS)
@@ -46,7 +44,7 @@ def test_every_layer_gives_what_its_encoder_computes_for_the_tokens_it_is_given(
         ):
             assert ids[:length] == tokenizer(text).input_ids  # padding is none of it
             assert all(
-                each in (tokenizer.pad_token_id, tokenizer.eos_token_id) for each in ids[length:]
+                token in (tokenizer.pad_token_id, tokenizer.eos_token_id) for token in ids[length:]
             )
 
 

@@ -1,8 +1,6 @@
 """Stable Diffusion 1.4's U-Net at its true size, with random weights: one captured step on a
 CPU."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

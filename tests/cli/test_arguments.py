@@ -25,7 +25,7 @@ def diffusae(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (
             "train experiment=paper_sd4",
@@ -64,10 +64,10 @@ def diffusae(monkeypatch, capsys, tmp_path):
         ("trian", "Did you mean 'train'"),
     ],
 )
-def test_what_does_not_exist_is_named_with_what_does(diffusae, words, told):
+def test_what_does_not_exist_is_named_with_what_does(diffusae, words, message):
     ended = diffusae(*words.split())
     assert ended.code == 2
-    assert re.search(told, ended.err), ended.err
+    assert re.search(message, ended.err), ended.err
     assert "_common" not in ended.err.partition("known:")[2]
 
 
@@ -187,9 +187,9 @@ def test_the_users_own_options_are_offered_and_taken(diffusae, tmp_path):
 
 
 def test_help_is_made_of_what_there_is(diffusae):
-    told = diffusae("--help").out
+    help_text = diffusae("--help").out
     for name in ("erasure", "knowledge_paper", "text", "arxiv_2504_15473", "train_grid"):
-        assert name in told
+        assert name in help_text
     own = diffusae("steer", "--help").out
     assert "picture_seed" in own and "intervention=ablate" in own and "_common" not in own
     assert diffusae("help", "steer").out == own

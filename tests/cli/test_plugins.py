@@ -2,8 +2,6 @@
 told from what is wrong.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess
@@ -108,7 +106,7 @@ def test_a_part_stands_in_its_own_place_alone(package):
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "message"),
     [
         ("raise RuntimeError('boom')", "the plug-in own cannot be imported: RuntimeError: boom"),
         ("", "the plug-in own does not say what it offers; it needs DIFFUSAE = "),
@@ -116,30 +114,30 @@ def test_a_part_stands_in_its_own_place_alone(package):
         ("DIFFUSAE = {'models': {'X': 3}}", "the plug-in own: models.X=3 must be a text"),
     ],
 )
-def test_a_package_that_is_wrong_is_one_message_with_its_name(tmp_path, source, told):
+def test_a_package_that_is_wrong_is_one_message_with_its_name(tmp_path, source, message):
     (tmp_path / "own.py").write_text(source)
     sys.modules.pop("own", None)
-    with known(tmp_path), pytest.raises(UserError, match=re.escape(told)):
+    with known(tmp_path), pytest.raises(UserError, match=re.escape(message)):
         plugins.use(["own"])
     sys.modules.pop("own", None)
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "message"),
     [
         ("own:Absent", "the plug-in own cannot load own:Absent, its annotators: AttributeError"),
         ("own:THREE", "the plug-in own offers own:THREE among annotators, and it is no class"),
         ("own:Bare", "it is no Annotator (it lacks labels, factors, annotate)"),
     ],
 )
-def test_a_part_that_is_missing_or_of_a_wrong_kind_is_one_message(tmp_path, value, told):
+def test_a_part_that_is_missing_or_of_a_wrong_kind_is_one_message(tmp_path, value, message):
     (tmp_path / "own.py").write_text(
         f"DIFFUSAE = {{'annotators': {{'a': '{value}'}}}}\nTHREE = 3\nclass Bare: pass\n"
     )
     sys.modules.pop("own", None)
     with known(tmp_path):
         plugins.use(["own"])
-        with pytest.raises(UserError, match=re.escape(told)):
+        with pytest.raises(UserError, match=re.escape(message)):
             build(OmegaConf.create({"_target_": value.replace(":", ".")}), "annotator")
     sys.modules.pop("own", None)
 

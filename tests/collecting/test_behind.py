@@ -1,7 +1,5 @@
 """What one thread makes, another takes: all of it, in order, and with the errors of both."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 

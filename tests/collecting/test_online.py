@@ -20,8 +20,11 @@ from diffusae.activations.stored_numbers import stored_numbers
 from diffusae.activations.subsampling import Subsampling
 from diffusae.activations.writer import ActivationWriter
 from diffusae.collecting.online import TrainingPictures
+from diffusae.collecting.rounds import Rounds
 from diffusae.errors import UserError
+from diffusae.jobs.ranks import Ranks
 from diffusae.prompts.prompt_set import Prompt
+from several import in_processes
 
 SEED = 3
 STREAMS = [
@@ -55,7 +58,9 @@ class Toy:
             )  # fmt: skip
 
 
-def pictures(directory: Path, toy: Toy, dtype="float16", kept: Subsampling | None = None):
+def pictures(
+    directory: Path, toy: Toy, dtype="float16", kept: Subsampling | None = None, rounds=None
+):
     streams, numbers = {stream.folder: stream for stream in STREAMS}, stored_numbers(dtype)
     return TrainingPictures(
         GROUPS,
@@ -66,6 +71,7 @@ def pictures(directory: Path, toy: Toy, dtype="float16", kept: Subsampling | Non
         numbers=numbers,
         seed=SEED,
         counts=directory / "pictures.json",
+        rounds=rounds,
     )
 
 
@@ -164,3 +170,51 @@ def test_rejected_pictures_are_counted_once_and_a_group_without_any_other_is_ref
     every = {prompt.image_id for prompt in PROMPTS}
     with pytest.raises(UserError, match=r"pictures of group . .*set activations.dtype=bfloat16"):
         list(pictures(tmp_path / "other", Toy(rejected=every))(0, 0))
+
+
+def make(ranks: Ranks, directory: Path, dtype: str, images: int) -> None:
+    """The part of one process: mid is trained in the first one, up in the second, and the third one
+    only makes pictures.
+    """
+    toy = Toy(rejected=REJECTED)
+    trains = {STREAMS[0].folder: 0, STREAMS[1].folder: 1}
+    made = pictures(directory, toy, dtype, rounds=Rounds(ranks, trains))
+    for part, first in (("whole", 0), ("later", 6)):
+        rows = {
+            f"{image}/{name}": array
+            for image, named in enumerate(made(0, first))
+            for name, array in named.items()
+        }
+        np.savez(directory / f"{part}-{ranks.rank}.npz", allow_pickle=False, **rows)
+        (directory / f"{part}-{ranks.rank}.txt").write_text(" ".join(toy.made))
+        toy.made.clear()
+    assert made.images == images
+    assert not list(made(1, 0, lambda: False))  # no process wants any
+    assert len(list(made(1, 0, lambda: ranks.rank == 2))) == images  # one does
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])  # the second rejects none
+def test_processes_make_every_group_once_and_get_the_streams_that_they_train_on(tmp_path, dtype):
+    alone = Toy(rejected=REJECTED)
+    whole = list(pictures(tmp_path / "alone", alone, dtype)(0, 0))
+    assert in_processes(make, 3, tmp_path, tmp_path, dtype, len(whole)) == [0, 0, 0]
+    for rank, folder in [(0, STREAMS[0].folder), (1, STREAMS[1].folder), (2, None)]:
+        for part, first in (("whole", 0), ("later", 6)):
+            rows = dict(np.load(tmp_path / f"{part}-{rank}.npz"))
+            expected = {
+                f"{image}/{folder}": row[folder]
+                for image, row in enumerate(whole[first:])
+                if folder
+            }
+            assert rows.keys() == expected.keys()
+            assert all(np.array_equal(rows[name], expected[name]) for name in rows)
+    makers = [(tmp_path / f"whole-{rank}.txt").read_text().split() for rank in range(3)]
+    assert sorted(name for made in makers for name in made) == sorted(alone.made)
+    # The epoch's four groups: one a process, then the last one by the first process.
+    order = [alone.made.index(group[0].image_id) for group in GROUPS]
+    groups = [GROUPS[index] for index in np.argsort(order)]
+    assert [len(made) for made in makers] == [
+        len(groups[0]) + len(groups[3]), len(groups[1]), len(groups[2])
+    ]  # fmt: skip
+    later = [(tmp_path / f"later-{rank}.txt").read_text().split() for rank in range(3)]
+    assert 0 < sum(map(len, later)) < 13  # known groups before the sixth picture are left out

@@ -2,24 +2,21 @@
 what was made.
 """
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
+from composing import compose
 from diffusae.activations import hashed_tar
 from diffusae.activations.journal import read_journals
-from diffusae.cli import config_directory
 from diffusae.collecting import collect as collecting
 from diffusae.collecting import generation
 from diffusae.errors import UserError
-from diffusae.files import sha256_of
 from diffusae.stages import collect as stage
 from diffusae.stopping import StopSignal
+from small_collections import contents
 
 SMALL = [
     "debug=tiny",
@@ -34,18 +31,8 @@ SMALL = [
 
 
 def collect(directory: Path) -> Path:
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        cfg = compose("collect", overrides=[*SMALL, f"paths.outputs={directory}"])
-    stage.collect(cfg)
+    stage.collect(compose("collect", [*SMALL, f"paths.outputs={directory}"]))
     return directory / "tiny" / "activations"
-
-
-def contents(root: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(root)): sha256_of(path)
-        for path in root.rglob("*")
-        if path.is_file() and path.name not in ("run.json", ".lock", ".lock.json")
-    }
 
 
 @pytest.fixture(scope="module")

@@ -123,7 +123,7 @@ class PerfectSam:
                 name: box_iou(tuple(box), tuple(self.scale * c for c in box_of(m)))
                 for name, m in masks.items()
             }
-            name = max(fits, key=lambda each: fits[each])
+            name = max(fits, key=lambda noun: fits[noun])
             assert fits[name] > 0.97, "the box is no object's in SAM's frame"
             frame = torch.zeros(1, 1, 1024, 1024)
             frame[..., : self.inside[0], : self.inside[1]] = F.interpolate(

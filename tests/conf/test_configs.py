@@ -5,10 +5,10 @@ from itertools import zip_longest
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from composing import compose
 from diffusae.cli import STAGES, config_directory
 from diffusae.collecting import collect
 from diffusae.concepts import embeddings
@@ -47,17 +47,16 @@ SUPPLIED = {"tokenizer", "text_encoder"}  # what a stage hands to a part
 
 
 def composed(*overrides: str, stage: str = "run") -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(stage, overrides=list(overrides))
+    return compose(stage, overrides)
 
 
 def targets(node: DictConfig) -> list[DictConfig]:
-    found = [node] if "_target_" in node else []
+    nodes = [node] if "_target_" in node else []
     for name in node:
         child = node._get_node(name)
         if isinstance(child, DictConfig):
-            found += targets(child)
-    return found
+            nodes += targets(child)
+    return nodes
 
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "miniature"])
@@ -161,16 +160,11 @@ def test_no_part_is_out_of_reach_of_the_configs():
         and hasattr(kind, "embed")
         and not getattr(kind, "_is_protocol", False)
     }
-    parts |= {each.__name__ for each in (WorldPrompts, FilePrompts, MiniatureAnnotator)}
-    parts |= {each.__name__ for each in (WorldPictures, PictureFolder, WebDatasetPictures)}
-    parts |= {each.__name__ for each in SPARSITIES.values()}
-    parts |= {
-        each.__name__ for each in (CaptionTagger, SimilarityTagger, FlorenceTagger, RamTagger)
-    }
-    parts |= {
-        each.__name__ for each in (PictureAnnotator, GroundedSam, GroundingDino, Sam, ClipSeg)
-    }
-    parts |= {each.__name__ for each in (StyleScorer, ImageText, NudeNetCheck, Q16Check)}
+    kinds = [WorldPrompts, FilePrompts, MiniatureAnnotator, *SPARSITIES.values()]
+    kinds += [WorldPictures, PictureFolder, WebDatasetPictures, StyleScorer, ImageText]
+    kinds += [CaptionTagger, SimilarityTagger, FlorenceTagger, RamTagger, NudeNetCheck, Q16Check]
+    kinds += [PictureAnnotator, GroundedSam, GroundingDino, Sam, ClipSeg]
+    parts |= {kind.__name__ for kind in kinds}
     assert parts == named
 
 
@@ -180,12 +174,10 @@ def test_a_config_cannot_build_what_is_not_ours():
 
 
 def test_a_config_cannot_build_what_is_not_ours_inside_what_is():
+    target = "+annotator.objects.detector.x._target_=os.system"
+    cfg = composed("annotator=grounded_sam", target)
     with pytest.raises(UserError, match=r"os\.system.*refused"):
-        build(
-            composed(
-                "annotator=grounded_sam", "+annotator.objects.detector.x._target_=os.system"
-            ).annotator
-        )
+        build(cfg.annotator)
 
 
 @pytest.mark.parametrize("tagger", ["caption", "clip", "siglip", "florence2", "ram"])
@@ -194,22 +186,13 @@ def test_every_annotator_is_built_with_every_tagger_before_any_model_is_looked_f
     annotator, tagger
 ):
     overrides = [f"annotator={annotator}", f"tagger={tagger}"]
-    made = build(
-        composed(
-            *overrides, *(["tagger.weights=ram.safetensors"] if tagger == "ram" else [])
-        ).annotator
-    )
+    if tagger == "ram":
+        overrides += ["tagger.weights=ram.safetensors"]
+    made = build(composed(*overrides).annotator)
     assert isinstance(made, PictureAnnotator)
     assert isinstance(made.objects, GroundedSam | ClipSeg)
-    assert (
-        type(made.objects.tagger)
-        .__name__.lower()
-        .startswith(
-            {"clip": "similarity", "siglip": "similarity", "florence2": "florence"}.get(
-                tagger, tagger
-            )
-        )
-    )
+    names = {"clip": "similarity", "siglip": "similarity", "florence2": "florence"}
+    assert type(made.objects.tagger).__name__.lower().startswith(names.get(tagger, tagger))
     assert made.labels.label_of("puppies") == "dog"
     assert made.factors["style"][0] == "photograph"
 
@@ -307,19 +290,9 @@ def test_a_distilled_model_is_studied_without_uncond_or_with_a_pass_of_its_own(o
 def test_a_description_of_a_model_is_no_part_of_a_signature():
     """Nor is an option that is off: studies finished before it existed stay finished."""
     determines = Study(composed()).model_determines()
-    assert set(determines) == {
-        "name",
-        "source",
-        "revision",
-        "dtype",
-        "hookpoints",
-        "scheduler",
-        "steps",
-        "guidance",
-        "height",
-        "width",
-        "batch_size",
-    }
+    of_model = {"name", "source", "revision", "dtype", "hookpoints", "scheduler"}
+    of_call = {"steps", "guidance", "height", "width", "batch_size"}
+    assert set(determines) == of_model | of_call
     assert Study(composed("model.compile=true")).model_determines()["compile"] is True
 
 

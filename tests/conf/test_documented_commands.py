@@ -24,7 +24,7 @@ SUMMARISED = (
 
 def commands(page: Path) -> dict[str, tuple[str, ...]]:
     """{place: words after `diffusae`} of a page's code blocks, with the page's variables."""
-    found: dict[str, tuple[str, ...]] = {}
+    commands: dict[str, tuple[str, ...]] = {}
     variables: dict[str, str] = {}
     inside = False
     text = re.sub(r"\\\n", "  ", page.read_text(encoding="utf-8"))
@@ -38,8 +38,8 @@ def commands(page: Path) -> dict[str, tuple[str, ...]]:
             for name, value in variables.items():
                 filled = filled.replace(f"${name}", value)
             words = tuple(word for word in shlex.split(filled, comments=True) if word != "...")
-            found[f"{page.relative_to(ROOT)}:{number}"] = words
-    return found
+            commands[f"{page.relative_to(ROOT)}:{number}"] = words
+    return commands
 
 
 COMMANDS = {place: words for page in PAGES for place, words in commands(page).items()}
@@ -52,7 +52,7 @@ def parser() -> OverridesParser:
 
 def one_job(overrides: list[str]) -> list[str]:
     """The overrides of a multirun's last job, without values left to the reader (`...`)."""
-    given = [each for each in overrides if not each.endswith("=...")]
+    given = [override for override in overrides if not override.endswith("=...")]
     for parsed in parser().parse_overrides(given):
         if parsed.is_sweep_override():
             *_, last = parsed.sweep_string_iterator()

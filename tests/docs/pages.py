@@ -23,8 +23,8 @@ def prose(text: str) -> str:
 
 def links(page: Path) -> list[str]:
     """Where a page links to inside the project."""
-    found = LINK.findall(prose(page.read_text(encoding="utf-8")))
-    return [link for link in found if "://" not in link]
+    links = LINK.findall(prose(page.read_text(encoding="utf-8")))
+    return [link for link in links if "://" not in link]
 
 
 def anchors(text: str) -> set[str]:

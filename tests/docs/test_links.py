@@ -40,7 +40,8 @@ def test_every_page_is_in_the_navigation_once():
     listed = re.findall(r"[\w/-]+\.md", SITE.read_text(encoding="utf-8"))
     written = {page.relative_to(DOCS).as_posix() for page in PAGES if page.is_relative_to(DOCS)}
     assert len(listed) == len(set(listed))
-    assert {path for path in listed if not path.startswith("reference/")} == written
+    made = {page.relative_to(DOCS).as_posix() for page in MADE}
+    assert {path for path in listed if not path.startswith("reference/api/")} - made == written
 
 
 def test_the_navigation_has_five_parts():

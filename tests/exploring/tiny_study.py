@@ -4,8 +4,6 @@ Two cells of the block `down` have an autoencoder of random directions and a dic
 some latents are fishes, and others the background; `mid` is trained and not labelled.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

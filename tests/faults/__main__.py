@@ -1,7 +1,5 @@
 """The command of the campaign: `python -m faults`, from `make test-faults`."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import platform

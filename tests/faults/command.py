@@ -4,8 +4,6 @@ The process is forked from this one, which has imported all that the stages need
 takes longer than a small stage. It is a real process in its own session, and gets real signals.
 """
 
-from __future__ import annotations
-
 import atexit
 import os
 import signal

@@ -1,7 +1,5 @@
 """Trials that damage a file: cut it, flip a bit, empty it, remove it, replace it by a directory."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable, Mapping

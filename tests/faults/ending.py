@@ -1,7 +1,5 @@
 """A disturbed study is finished by the same command, and its outputs are judged."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

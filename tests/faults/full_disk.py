@@ -1,7 +1,5 @@
 """Trials that fill a small disk while a step writes, and then free space again."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import tempfile

@@ -1,7 +1,5 @@
 """The comparison of a disturbed with an undisturbed study: all bytes but those named here."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass

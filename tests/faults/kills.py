@@ -1,7 +1,5 @@
 """Trials that kill a step: at a random moment, twice, and again during the resume."""
 
-from __future__ import annotations
-
 import itertools
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """The kinds of files in a study; a kind is the pattern of a name."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Mapping

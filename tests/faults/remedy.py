@@ -3,8 +3,6 @@
 If a message names a stage and `diffusae run` as an alternative, the stage is run, for every cell.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The undisturbed study after every step: the start and the reference of all trials."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import pkgutil

@@ -4,8 +4,6 @@ Every stage occurs. A step continues from the files of the steps before it, so t
 be disturbed alone.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The campaign's results as a table: Markdown to read, JSON for programs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path

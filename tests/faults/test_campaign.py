@@ -1,7 +1,5 @@
 """A small campaign: two stages, a few kills and one kind of file."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

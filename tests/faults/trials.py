@@ -1,7 +1,5 @@
 """Trials, and their distribution to processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -4,8 +4,6 @@
 header's checksum, the length of a header), so that the damage reaches the code behind that check.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import struct

@@ -1,7 +1,5 @@
 """Damaged bytes may be read or raise `UserError`, and never take much memory."""
 
-from __future__ import annotations
-
 import json
 import resource
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Damaged autoencoders, our own and those of other libraries."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Damaged files of captions in every format: captions or one `UserError`, in bounded memory."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import io

@@ -1,7 +1,5 @@
 """Damaged collections: shards, arrays, captions, manifests, journals, local copies, tasks."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Callable
@@ -23,15 +21,13 @@ from diffusae.activations.merge import merge_parts
 from diffusae.activations.npy import npy_bytes
 from diffusae.activations.parts import parts_at
 from diffusae.activations.reader import load_updates, read_images, read_updates, require_sound
-from diffusae.activations.schema import CollectedSample, Stream
+from diffusae.activations.schema import CollectedSample
 from diffusae.activations.writer import COLLECTION, ActivationWriter
 from fuzz.mutations import mutated, mutated_json, mutated_npy, mutated_tar
 from fuzz.only_user_errors import only_user_errors, replaced, unsealed
+from small_collections import stream_of
 
-STREAM = Stream(
-    block="mid", t=0.5, conditioning="cond", hookpoint="mid_block.attentions.0", step_index=2,
-    timestep=401, grid=(2, 3), d_in=4,
-)  # fmt: skip
+STREAM = stream_of((2, 3), 4)
 UPDATES = np.arange(24, dtype=np.float16).reshape(6, 4)
 PICTURE = np.arange(144, dtype=np.uint8).reshape(6, 8, 3)
 CAPTION = {"prompt": "a cat", "seed": 1, "split": "train"}

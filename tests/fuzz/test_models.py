@@ -1,7 +1,5 @@
 """Damaged folders of models: the index, the configurations of the components, their weights."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

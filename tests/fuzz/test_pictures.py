@@ -1,7 +1,5 @@
 """Damaged pictures, folders and tars: pixels, a reason for what does not decode, or `UserError`."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from pathlib import Path
 

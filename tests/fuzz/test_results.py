@@ -1,7 +1,5 @@
 """Damaged files between stages: dictionaries, galleries, annotations, results, records, logs."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

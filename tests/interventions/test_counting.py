@@ -1,7 +1,5 @@
 """Edits act on exactly the rows of their branch: compared with a plain hook of this file."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,6 +10,7 @@ from diffusae.interventions.directions import Contrast, TellingLatents, neuron
 from diffusae.interventions.windows import WINDOWS, window_at
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
+from sae.pretend_device import ELSEWHERE, Elsewhere, pretend_device
 
 UPDATES = torch.tensor([[3.0, 0.0], [5.0, 2.0], [1.0, 4.0], [7.0, 9.0]])
 CODES = torch.tensor([[2.0, 0.0, 0.5], [4.0, 0.0, 0.5], [1.0, 6.0, 0.5], [9.0, 9.0, 9.0]])
@@ -59,6 +62,17 @@ def test_the_most_telling_latent_differs_most_in_standard_deviations():
 def test_without_a_larger_code_no_latent_shows_the_property():
     lacking = torch.tensor([False, False, False, True])
     assert contrast(having=LACKING, lacking=lacking).telling(3) is None
+
+
+def test_a_contrast_on_a_device_waits_for_nothing_while_it_is_filled():
+    with pretend_device() as crossed:
+        there = Contrast(2, 3, device=ELSEWHERE)
+        given: Any = [Elsewhere(part) for part in (UPDATES, CODES, HAVING, LACKING)]
+        for _ in range(3):
+            there.add(given[0], given[1], having=given[2], lacking=given[3])
+        assert crossed == {}
+        found: Any = there.difference_of_means()
+    torch.testing.assert_close(found.here, contrast().difference_of_means())
 
 
 @given(st.integers(0, 2**31), st.integers(1, 5))

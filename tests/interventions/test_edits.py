@@ -19,7 +19,7 @@ from diffusae.interventions.edits import (
 from diffusae.interventions.regions import Region
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
-from sae.pretend_device import Elsewhere, pretend_device
+from sae.pretend_device import TO_DEVICE, Elsewhere, pretend_device
 
 GRID = (2, 2)
 UPDATES = torch.tensor([[[3.0, 4.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 5.0]]])
@@ -69,25 +69,79 @@ def test_every_picture_gets_its_own_change_and_none_is_left_alone(axes):
         PerPicture([push, None, move])(three[:2], GRID)
 
 
-def test_on_a_device_the_codes_of_all_pictures_are_measured_once(axes, monkeypatch):
+def of_seven_pictures() -> tuple[SparseAutoencoder, list[Any], torch.Tensor]:
+    """Changes of several kinds, no two alike, and updates of 4 x 6 positions."""
+    sae = SparseAutoencoder(48, 96, TopK(7), seed=3)
+    generator = torch.Generator().manual_seed(7)
+    f = torch.nn.functional.normalize(torch.randn(5, 48, generator=generator), dim=1)
     changes = [
-        GlobalPush(axes, THIRD, strength=2.0),
+        SpatialMove(sae, f[0], Region("top"), strength=3.0),
+        GlobalPush(sae, f[1], strength=0.3),
         None,
-        SpatialMove(axes, THIRD, Region("top"), strength=1.0),
+        SpatialMove(sae, f[2], Region("bottom_right"), strength=0.7, outside="keep"),
+        GlobalPush(sae, f[3], strength=1.1),
+        GlobalPush(sae, f[4], strength=2.0, relative=False),
+        SetLatents(sae, [4, 90], factor=0.0),
     ]
-    updates = UPDATES * torch.tensor([1.0, 2.0, 3.0])[:, None, None]
-    expected = PerPicture(changes)(updates, GRID)
-    measured = []
-    own = edits.code_norms
+    lengths = torch.arange(1.0, 8.0)[:, None, None]
+    return sae, changes, lengths * torch.randn(7, 24, 48, generator=generator)
+
+
+def test_changes_that_are_carried_out_together_equal_those_of_single_pictures_to_the_bit():
+    _, changes, updates = of_seven_pictures()
+    together = PerPicture(changes)(updates, (4, 6))
+    for row, change in enumerate(changes):
+        alone = updates[row : row + 1]
+        expected = torch.zeros_like(alone) if change is None else change(alone, (4, 6))
+        assert torch.equal(together[row : row + 1], expected)
+
+
+def test_on_a_device_pictures_of_one_kind_are_measured_together_and_only_the_first_step_copies(
+    monkeypatch,
+):
+    sae, changes, updates = of_seven_pictures()
+    expected = PerPicture(changes)(updates, (4, 6))
+    measured, own = [], edits.code_norms
     monkeypatch.setattr(
-        edits, "code_norms", lambda sae, all_: measured.append(len(all_)) or own(sae, all_)
+        edits,
+        "code_norms",
+        lambda sae, all_, gain: measured.append(len(all_)) or own(sae, all_, gain),
     )
     monkeypatch.setattr(torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True)
-    with pretend_device():
-        axes._apply(lambda tensor: Elsewhere(tensor.detach()))
-        found: Any = PerPicture(changes)(Elsewhere(updates), GRID)
-    assert measured == [3]
-    torch.testing.assert_close(found.here, expected)
+    for change in changes:  # what it found out about the weights on the host
+        if isinstance(change, edits.ByLength):
+            change.gain = None
+    with pretend_device() as crossed:
+        sae._apply(lambda tensor: Elsewhere(tensor.detach()))
+        edit = Edit("block", PerPicture(changes))
+        there: Any = Elsewhere(updates)
+        found: Any = edit(there, (4, 6))
+        assert measured == [2, 2, 1]
+        assert crossed[TO_DEVICE] > 0
+        crossed.clear()
+        again: Any = edit(there, (4, 6))
+        assert crossed == {}
+    torch.testing.assert_close(found.here, updates + expected)
+    assert torch.equal(again.here, found.here)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_edits_are_those_of_the_cpu_to_rounding_and_later_steps_wait_for_nothing():
+    sae, changes, updates = of_seven_pictures()
+    expected = PerPicture(changes)(updates, (4, 6))
+    _, fresh, _ = of_seven_pictures()
+    for change in fresh:
+        if change is not None:
+            change.sae = sae.cuda()
+    there, batch = updates.cuda(), PerPicture(fresh)
+    torch.testing.assert_close(batch(there, (4, 6)).cpu(), expected, rtol=1e-4, atol=1e-4)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        again = batch(there, (4, 6))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(again.cpu(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_push_adds_the_same_whatever_the_grid(axes):

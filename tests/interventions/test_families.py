@@ -1,7 +1,5 @@
 """Edits in a pipeline of every family act at their place, in their window and branch alone."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from typing import Any
 
@@ -21,11 +19,6 @@ from diffusae.sae.sparsity import TopK
 from tiny_families import FAMILIES, PIXELS, tiny_family
 
 STEPS = 3
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> str:
-    return request.param
 
 
 @pytest.fixture(scope="module")

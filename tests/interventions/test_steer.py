@@ -1,5 +1,7 @@
 """Edits in a real pipeline call act at their place and time alone."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -7,9 +9,10 @@ from diffusae.capture.hooks import capture_updates
 from diffusae.errors import UserError
 from diffusae.interventions.edits import Edit, SetLatents, SpatialMove, concept_direction
 from diffusae.interventions.regions import Region
-from diffusae.interventions.steer import steer
+from diffusae.interventions.steer import Steering, steer
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
+from sae.pretend_device import TO_HOST, Elsewhere, pretend_device
 from tiny_pipeline import D_IN, GRIDS, HOOKPOINTS
 
 TIMESTEPS = (667, 334, 1)  # t = 1, 0.5, 0
@@ -112,3 +115,15 @@ def test_without_guidance_uncond_cannot_be_edited(pipe):
         run(pipe, guidance=1.0)
     with pytest.raises(UserError, match="at least one"), steer(pipe, []):
         pass
+
+
+def test_the_size_of_a_change_is_read_only_when_it_is_asked_for_and_leaves_out_nan():
+    steering = Steering(2)
+    vectors = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
+    with pretend_device() as crossed:
+        there: Any = Elsewhere(vectors)
+        for change in (0.5, 2.0, float("nan"), 1.0):
+            steering.note_change(0, there * change, there)
+        assert crossed[TO_HOST] == 0
+        assert steering.largest_change == {0: 2.0, 1: 0.0}
+        assert crossed[TO_HOST] == 1

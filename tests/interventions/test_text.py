@@ -1,7 +1,5 @@
 """Text edits: the formula by hand, their effect beside other edits, and refusals."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Text edits in a pipeline of every family: every layer of every text encoder, branch by branch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Metrics by name: each has its YAML file and its line in the docs; one more is one file."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Which metrics `run` computes at which cells: by name, without an entry for each metric."""
 
-from __future__ import annotations
-
 import pytest
 
 from composing import compose

@@ -2,8 +2,6 @@
 strips of a study, refusals.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

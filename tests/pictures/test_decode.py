@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import io
 import struct
 import zlib
@@ -22,8 +20,8 @@ def test_grey_palette_and_transparent_pictures_become_rgb() -> None:
     for mode in ("L", "P", "RGBA", "1", "CMYK"):
         stream = io.BytesIO()
         Image.fromarray(pixels(2)).convert(mode).save(stream, "TIFF" if mode == "CMYK" else "PNG")
-        found = decoded(stream.getvalue())
-        assert found.shape == (12, 16, 3) and found.dtype == np.uint8
+        picture = decoded(stream.getvalue())
+        assert picture.shape == (12, 16, 3) and picture.dtype == np.uint8
 
 
 def test_a_picture_stands_the_way_its_camera_says() -> None:
@@ -102,7 +100,7 @@ def test_a_picture_of_several_frames_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         (b"", "it is empty"),
         (b"<!doctype html>", "a page of HTML"),
@@ -122,8 +120,8 @@ def test_a_picture_of_several_frames_is_refused() -> None:
         (encoded(pixels(1), "JPEG")[:-2], "truncated"),
     ],
 )
-def test_what_does_not_decode_says_what_it_is_and_what_to_do(data: bytes, told: str) -> None:
-    with pytest.raises(Undecodable, match=told):
+def test_what_does_not_decode_says_what_it_is_and_what_to_do(data: bytes, message: str) -> None:
+    with pytest.raises(Undecodable, match=message):
         decoded(data)
 
 

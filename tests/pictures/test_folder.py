@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import logging
 import os
 from pathlib import Path
@@ -78,13 +76,13 @@ def test_what_is_left_out_is_told(root: Path, caplog: pytest.LogCaptureFixture) 
     put(root / "__MACOSX" / "dog" / "b.png", b"of macOS")
     with caplog.at_level(logging.INFO):
         assert len(PictureFolder(str(root)).listed()) == 3
-    for told in (
+    for message in (
         "not followed: 1, such as wolf",
         "unread formats, left out: .gif: 1",
         "skipped: 1",
         "are no pictures: 1",
     ):
-        assert told in caplog.text
+        assert message in caplog.text
 
 
 def test_names_that_are_not_utf8_are_refused(root: Path) -> None:

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from diffusae.pictures.given import assign_splits, in_order
@@ -15,30 +13,30 @@ def by_last_digit(name: str) -> str:
 
 
 def test_every_picture_goes_to_the_split_of_its_name_split_after_split() -> None:
-    found = assign_splits(NAMES, counts=COUNTS, split_of=by_last_digit, seed=0)
-    assert len(found) == 40 and {each.split for each in found[:20]} == {"train"}
-    assert all(each.split == by_last_digit(each.name) for each in found)
-    assert all(NAMES[each.place][0] == each.name for each in found)
+    given = assign_splits(NAMES, counts=COUNTS, split_of=by_last_digit, seed=0)
+    assert len(given) == 40 and {picture.split for picture in given[:20]} == {"train"}
+    assert all(picture.split == by_last_digit(picture.name) for picture in given)
+    assert all(NAMES[picture.place][0] == picture.name for picture in given)
 
 
 def test_a_count_takes_pictures_of_every_class_and_more_of_them_keep_those_of_fewer() -> None:
     few = assign_splits(NAMES, counts={"train": 6}, split_of=by_last_digit, seed=0)
     more = assign_splits(NAMES, counts={"train": 9}, split_of=by_last_digit, seed=0)
     assert more[:6] == few
-    assert {each.labels["class"] for each in few} == {"cat", "dog"}
+    assert {picture.labels["class"] for picture in few} == {"cat", "dog"}
     assert assign_splits(NAMES, counts={"train": 6}, split_of=by_last_digit, seed=1) != few
 
 
 def test_the_order_of_files_decides_nothing_but_their_places() -> None:
-    found = assign_splits(NAMES, counts=COUNTS, split_of=by_last_digit, seed=0)
+    given = assign_splits(NAMES, counts=COUNTS, split_of=by_last_digit, seed=0)
     turned = assign_splits(NAMES[::-1], counts=COUNTS, split_of=by_last_digit, seed=0)
-    assert [each.name for each in found] == [each.name for each in turned]
+    assert [picture.name for picture in given] == [picture.name for picture in turned]
 
 
 def test_a_source_with_splits_of_its_own_keeps_its_order() -> None:
     own = [("b", "test", {}), ("a", "train", {}), ("c", "test", {}), ("d", "tune", {})]
-    found = assign_splits(own, counts={"train": 9, "test": 1}, split_of=by_last_digit, seed=0)
-    assert [(each.name, each.split) for each in found] == [("a", "train"), ("b", "test")]
+    given = assign_splits(own, counts={"train": 9, "test": 1}, split_of=by_last_digit, seed=0)
+    assert [(picture.name, picture.split) for picture in given] == [("a", "train"), ("b", "test")]
 
 
 @pytest.mark.parametrize(

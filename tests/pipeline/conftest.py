@@ -4,12 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny_families import FAMILIES, tiny_family
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> str:
-    return request.param
+from tiny_families import tiny_family
 
 
 @pytest.fixture(scope="module")

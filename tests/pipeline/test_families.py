@@ -2,8 +2,6 @@
 another model=.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -42,31 +40,11 @@ LENIENT = [
 
 def composed(stage: str, family: str, folder: Path, *overrides: str) -> DictConfig:
     tiny = FAMILIES[family]
-    options = [f"model.{name}={value}" for name, value in tiny.asked.items()]
     # A place in the list of blocks is as good as a path.
-    known = list(describe(folder).hookpoints)
-    options += [
-        f"model.hookpoints.{block}={path}"
-        for block, path in tiny.hookpoints.items()
-        if block != "mid"
-    ]
-    options += [f"model.hookpoints.mid={known.index(str(tiny.hookpoints['mid']))}"]
-    options += [
-        f"model.source={folder}",
-        f"model.height={PIXELS}",
-        f"model.width={PIXELS}",
-        "model.steps=3",
-    ]
+    place = list(describe(folder).hookpoints).index(str(tiny.hookpoints["mid"]))
     grid = ["grid.timesteps=[1.0,0.0]", "grid.blocks=[mid]", "block=mid", "timestep=early"]
-    base = [
-        "debug=tiny",
-        "model=custom",
-        *options,
-        *grid,
-        *LENIENT,
-        f"paths.outputs={folder.parent}",
-    ]
-    return compose(stage, overrides=[*base, *overrides])
+    base = [*tiny.overrides(folder), f"model.hookpoints.mid={place}", *grid, *LENIENT]
+    return compose(stage, [*base, *overrides])
 
 
 WHOLE = [

@@ -2,8 +2,6 @@
 autoencoder trained on each.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,7 @@ from diffusae.activations.reader import load_updates, read_updates
 from diffusae.stages.collect import collect
 from diffusae.stages.train import train
 from diffusae.study.study import Study
-from tiny_families import FAMILIES, PIXELS, T5_TOKENS
+from tiny_families import FAMILIES, T5_TOKENS
 from tiny_pipeline import TOKENS
 
 LAST = {"sd": "text_1", "sdxl": "text2_1", "sd3": "text3_1", "flux": "text2_1", "pixart": "text_1"}
@@ -23,32 +21,9 @@ LAST = {"sd": "text_1", "sdxl": "text2_1", "sd3": "text3_1", "flux": "text2_1", 
 
 
 def composed(stage: str, family: str, folder: Path, *overrides: str) -> DictConfig:
-    tiny = FAMILIES[family]
-    options = [f"model.{name}={value}" for name, value in tiny.asked.items()]
-    options += [f"model.hookpoints.{block}={path}" for block, path in tiny.hookpoints.items()]
-    options += [
-        f"model.source={folder}",
-        f"model.height={PIXELS}",
-        f"model.width={PIXELS}",
-        "model.steps=3",
-    ]
-    few = [
-        "activations.batch_size=8",
-        "trainer.steps=4",
-        "sae.d_sae=32",
-        "activations.group_size=4",
-    ]
-    return compose(
-        stage,
-        overrides=[
-            "debug=tiny",
-            "model=custom",
-            *options,
-            *few,
-            f"paths.outputs={folder.parent}",
-            *overrides,
-        ],
-    )
+    few = ["trainer.steps=4", "sae.d_sae=32"]
+    few += ["activations.batch_size=8", "activations.group_size=4"]
+    return compose(stage, [*FAMILIES[family].overrides(folder), *few, *overrides])
 
 
 def test_given_pictures_of_every_family_are_collected_and_trained_on(
@@ -71,7 +46,8 @@ def test_given_pictures_of_every_family_are_collected_and_trained_on(
     first, last = (manifest.stream("mid", t, "uncond") for t in (1.0, 0.0))
     assert (first.grid, first.d_in) == (grid, d_in) and first.timestep > last.timestep
     noise, clean = (
-        load_updates(Study(cfg).activations, manifest, each, "train")[1] for each in (first, last)
+        load_updates(Study(cfg).activations, manifest, stream, "train")[1]
+        for stream in (first, last)
     )
     assert noise.shape == (4, grid[0] * grid[1], d_in)
     assert np.abs(noise.astype(float) - clean).max() > 1e-3

@@ -42,9 +42,9 @@ def ended(process: Started) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def kill_when(told: Callable[[], int | None], beside: Started) -> None:
+def kill_when(ready: Callable[[], int | None], beside: Started) -> None:
     """SIGKILL the process that `told` names, as soon as it names one."""
-    while (pid := told()) is None:
+    while (pid := ready()) is None:
         assert beside.poll() is None, ended(beside)
         time.sleep(0.01)
     os.kill(pid, signal.SIGKILL)
@@ -92,16 +92,16 @@ def journals_of(outputs: Path) -> dict[str, int]:
 def test_a_collection_in_two_tasks_of_submitit_one_killed_and_run_again_is_the_single_runs(
     single, tmp_path
 ):
-    code, told = collect_in_two_tasks(tmp_path, kill=True)
-    assert code == 2, told[-3000:]
-    assert "done" in row_of(told, "collect.shard=0/2")
-    lost = row_of(told, "collect.shard=1/2")
+    code, printed = collect_in_two_tasks(tmp_path, kill=True)
+    assert code == 2, printed[-3000:]
+    assert "done" in row_of(printed, "collect.shard=0/2")
+    lost = row_of(printed, "collect.shard=1/2")
     assert re.search(r"failed .*its process ended before it could say why.*\.out", lost)
     assert not (tmp_path / "tiny" / "activations" / "manifest.json").exists()
     before = journals_of(tmp_path)
     assert before
-    code, told = ended(start("collect", "collect.shard=1/2", outputs=tmp_path))
-    assert code == 0, told[-3000:]
+    code, printed = ended(start("collect", "collect.shard=1/2", outputs=tmp_path))
+    assert code == 0, printed[-3000:]
     assert before.items() <= journals_of(tmp_path).items()  # no finished group was done again
     assert collection_of(tmp_path) == collection_of(single)
     records = [read_record(outputs / "tiny" / "activations") for outputs in (single, tmp_path)]
@@ -112,15 +112,26 @@ def test_a_collection_in_two_tasks_of_submitit_one_killed_and_run_again_is_the_s
 @pytest.mark.timeout(1200)
 def test_the_same_multirun_again_does_only_the_killed_task(single, tmp_path):
     assert collect_in_two_tasks(tmp_path, kill=True)[0] == 2
-    code, told = collect_in_two_tasks(tmp_path, kill=False)
-    assert code == 0, told[-3000:]
-    assert "skipped" in row_of(told, "collect.shard=0/2")
-    assert "done" in row_of(told, "collect.shard=1/2")
+    code, printed = collect_in_two_tasks(tmp_path, kill=False)
+    assert code == 0, printed[-3000:]
+    assert "skipped" in row_of(printed, "collect.shard=0/2")
+    assert "done" in row_of(printed, "collect.shard=1/2")
     assert collection_of(tmp_path) == collection_of(single)
 
 
 def weights_of(outputs: Path) -> dict[str, str]:
     return {path.parent.name: sha256_of(path) for path in outputs.rglob("sae.safetensors")}
+
+
+def ended_without(cell: Path, process: Started) -> tuple[int, str]:
+    """The end of a sweep whose job of this cell is killed after its first checkpoint."""
+
+    def victim() -> int | None:
+        begun = any((cell / "checkpoints").glob("*.ckpt"))
+        return json.loads((cell / ".lock.json").read_text())["pid"] if begun else None
+
+    kill_when(victim, process)
+    return ended(process)
 
 
 SWEEP = [
@@ -144,19 +155,13 @@ def test_a_sweep_by_submitit_with_one_job_killed_and_run_again_has_the_weights_o
     assert ended(start(*SWEEP, outputs=single))[0] == 0
     cell = elsewhere / "tiny" / "sae" / "mid-t0.00-cond-k4"
     process = start(*SWEEP, "hydra/launcher=submitit_local", outputs=elsewhere)
-
-    def victim() -> int | None:
-        begun = any((cell / "checkpoints").glob("*.ckpt"))
-        return json.loads((cell / ".lock.json").read_text())["pid"] if begun else None
-
-    kill_when(victim, process)
-    code, told = ended(process)
-    assert code == 2, told[-3000:]
-    assert "its process ended" in row_of(told, "timestep=final conditioning=cond ")
+    code, printed = ended_without(cell, process)
+    assert code == 2, printed[-3000:]
+    assert "its process ended" in row_of(printed, "timestep=final conditioning=cond ")
     assert len(weights_of(elsewhere)) == 3
-    code, told = ended(start(*SWEEP, "hydra/launcher=submitit_local", outputs=elsewhere))
-    assert code == 0, told[-3000:]
-    assert told.count("skipped") == 3 + 1  # and in the title
+    code, printed = ended(start(*SWEEP, "hydra/launcher=submitit_local", outputs=elsewhere))
+    assert code == 0, printed[-3000:]
+    assert printed.count("skipped") == 3 + 1  # and in the title
     assert weights_of(elsewhere) == weights_of(single)
     assert len(weights_of(single)) == 4
 
@@ -167,19 +172,13 @@ def test_joblib_tells_what_was_killed_and_the_same_command_does_only_that(single
     sweep = [*SWEEP, "hydra/launcher=joblib", "sae.tag=joblib", "trainer.steps=81"]
     process = start(*sweep, outputs=single)
     cell = single / "tiny" / "sae" / "mid-t1.00-uncond-joblib"
-
-    def victim() -> int | None:
-        begun = any((cell / "checkpoints").glob("*.ckpt"))
-        return json.loads((cell / ".lock.json").read_text())["pid"] if begun else None
-
-    kill_when(victim, process)
-    code, told = ended(process)
-    assert code == 2, told[-3000:]
-    assert "its process ended" in row_of(told, "conditioning=uncond")
-    assert "the launcher gave up: TerminatedWorkerError" in told
-    code, told = ended(start(*sweep, outputs=single))
-    assert code == 0, told[-3000:]
-    assert "4 done" in told or "skipped" in told
+    code, printed = ended_without(cell, process)
+    assert code == 2, printed[-3000:]
+    assert "its process ended" in row_of(printed, "conditioning=uncond")
+    assert "the launcher gave up: TerminatedWorkerError" in printed
+    code, printed = ended(start(*sweep, outputs=single))
+    assert code == 0, printed[-3000:]
+    assert "4 done" in printed or "skipped" in printed
     assert len([name for name in weights_of(single) if name.endswith("joblib")]) == 4
 
 
@@ -187,7 +186,7 @@ def test_joblib_tells_what_was_killed_and_the_same_command_does_only_that(single
 @pytest.mark.timeout(1200)
 def test_a_job_that_fails_by_itself_is_told_by_joblib_as_by_any_launcher(single):
     sweep = ["train", "-m", "hydra/launcher=joblib", "timestep=early", "block=mid", "sae.k=2,900"]
-    code, told = ended(start(*sweep, outputs=single))
+    code, printed = ended(start(*sweep, outputs=single))
     assert code == 2
-    assert "k=900 exceeds d_sae=64" in row_of(told, "sae.k=900")
-    assert "done" in row_of(told, "sae.k=2 ")
+    assert "k=900 exceeds d_sae=64" in row_of(printed, "sae.k=900")
+    assert "done" in row_of(printed, "sae.k=2 ")

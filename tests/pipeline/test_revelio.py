@@ -74,6 +74,6 @@ def test_the_page_answers_which_block_and_which_t_know_what(study):
 
 
 def test_a_second_time_nothing_is_done(study):
-    told = run(study)
-    assert "2 of 2 cells are finished" in told
-    assert told.count("is collected already") == 2
+    printed = run(study)
+    assert "2 of 2 cells are finished" in printed
+    assert printed.count("is collected already") == 2

@@ -30,8 +30,8 @@ def diffusae(
 
 
 def results_of(outputs: Path) -> dict[str, list]:
-    found = sorted(outputs.rglob("results.json"))
-    return {str(path.relative_to(outputs)): json.loads(path.read_text()) for path in found}
+    results = sorted(outputs.rglob("results.json"))
+    return {str(path.relative_to(outputs)): json.loads(path.read_text()) for path in results}
 
 
 @pytest.fixture(scope="session")
@@ -137,18 +137,19 @@ def test_interventions_are_judged_beside_their_controls(study, metric, tmp_path)
     assert row.baselines["random_latent"].n > 0
     assert row.details["window"] == [1.0, 0.6]
     if metric == "spatial":
-        found = rows["spatial_recognised"].baselines["no_edit"].value
-        assert found is not None
+        recognised = rows["spatial_recognised"].baselines["no_edit"].value
+        assert recognised is not None
         # An unedited object that is found lies in one of the four quadrants: a quarter of the
         # cases.
-        assert row.baselines["no_edit"].value == pytest.approx(found / 4)
+        assert row.baselines["no_edit"].value == pytest.approx(recognised / 4)
     else:  # the report makes the three-stage table of it
         diffusae("report", "debug=tiny", *CELLS, "logger.mode=disabled", outputs=tmp_path)
         table = pd.read_parquet(tmp_path / "tiny" / "evaluation" / "three_stages" / "table.parquet")
         counts = table[table["edit"] == "style"].set_index("method")["reached_n"].to_dict()
         assert set(table["window"]) == {"early"}
         assert counts == {
-            name: each.n for name, each in {"concepts": row.estimate, **row.baselines}.items()
+            name: estimate.n
+            for name, estimate in {"concepts": row.estimate, **row.baselines}.items()
         }
         assert 'id="interventions"' in (tmp_path / "tiny" / "report" / "index.html").read_text()
 
@@ -376,7 +377,7 @@ def test_every_cell_is_a_wandb_run_of_one_group_with_its_coordinates_and_the_sam
     assert coordinates == {
         ("mid", t, branch, 4) for t in (1.0, 0.0) for branch in ("cond", "uncond")
     }
-    assert all(each == names[0] for each in names)
+    assert all(other == names[0] for other in names)
 
 
 def test_a_second_run_finds_everything_finished_and_changes_nothing(study):

@@ -68,17 +68,17 @@ def test_the_same_seed_misspells_alike():
 
 
 def test_synonyms_take_the_words_place_in_turn():
-    found = attacked("synonym", [CAPTION, CAPTION, CAPTION], "fish", synonyms=SYNONYMS)
-    assert [text.split()[2] for text in found] == ["trout", "carp", "trout"]
-    assert all(text.endswith("and a blue boat at night , neon") for text in found)
+    prompts = attacked("synonym", [CAPTION, CAPTION, CAPTION], "fish", synonyms=SYNONYMS)
+    assert [text.split()[2] for text in prompts] == ["trout", "carp", "trout"]
+    assert all(text.endswith("and a blue boat at night , neon") for text in prompts)
 
 
 def test_a_paraphrase_keeps_the_word_and_every_clause():
-    (found,) = attacked(
+    (prompt,) = attacked(
         "paraphrase", [CAPTION], "fish", synonyms={}, paraphrases=["see {target} : {caption}"]
     )
-    assert found.startswith("see fish : ")
-    assert sorted(found.removeprefix("see fish : ").split(" , ")) == sorted(CAPTION.split(" , "))
+    assert prompt.startswith("see fish : ")
+    assert sorted(prompt.removeprefix("see fish : ").split(" , ")) == sorted(CAPTION.split(" , "))
 
 
 def test_what_is_missing_for_an_attack_is_said():

@@ -50,8 +50,8 @@ def test_bad_lines_are_named_by_number_and_refused_or_left_out(file, caplog):
     with pytest.raises(UserError, match=r"(?s)line 2: empty.*line 3: not UTF-8.*bad_lines=skip"):
         FilePrompts(path, {"train": 2}).texts()
     with caplog.at_level(logging.WARNING):
-        found = pairs(FilePrompts(path, {"train": 2}, bad_lines="skip"))
-    assert found == [("train", "fine"), ("train", "fine too")]
+        read = pairs(FilePrompts(path, {"train": 2}, bad_lines="skip"))
+    assert read == [("train", "fine"), ("train", "fine too")]
     assert "2 bad lines are left out" in caplog.text and "line 3: not UTF-8" in caplog.text
 
 
@@ -95,8 +95,8 @@ def test_captions_come_split_by_split(file):
 
 def test_a_split_that_hash_leaves_short_is_told_and_an_empty_one_refused(file, caplog):
     with caplog.at_level(logging.WARNING):
-        found = FilePrompts(file(NUMBERED), {"test": 1000}, split="hash", shares=SHARES).texts()
-    assert f"split test gets {len(found)} captions" in caplog.text
+        texts = FilePrompts(file(NUMBERED), {"test": 1000}, split="hash", shares=SHARES).texts()
+    assert f"split test gets {len(texts)} captions" in caplog.text
     with pytest.raises(UserError, match=r"no caption of .* falls into test"):
         FilePrompts(
             file(["a cat"], "one.txt"),

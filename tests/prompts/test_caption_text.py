@@ -24,7 +24,7 @@ def test_what_somebody_can_see_is_a_caption(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("\u200b", "U+200B ZERO WIDTH SPACE"),
         ("\u202e\u202c", "RIGHT-TO-LEFT OVERRIDE"),
@@ -43,12 +43,12 @@ def test_what_somebody_can_see_is_a_caption(text):
         ("x" * 65_537, "65537 characters"),
     ],
 )
-def test_what_nobody_can_see_or_mean_is_told(text, told):
-    assert told in caption_fault(text)
+def test_what_nobody_can_see_or_mean_is_told(text, message):
+    assert message in caption_fault(text)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("7", "number 7"),
         ("-1.5e3", "number"),
@@ -59,5 +59,5 @@ def test_what_nobody_can_see_or_mean_is_told(text, told):
         ("[a] fish", ""),
     ],
 )
-def test_numbers_and_lists_in_files_without_types_are_told(text, told):
-    assert told in untyped_fault(text) and bool(told) == bool(untyped_fault(text))
+def test_numbers_and_lists_in_files_without_types_are_told(text, message):
+    assert message in untyped_fault(text) and bool(message) == bool(untyped_fault(text))

@@ -109,7 +109,7 @@ def test_a_column_twice_is_refused(put, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ('"a \\ud83d fish"', "half of a surrogate pair"),
         ("[" * 100_000, "nested too deeply"),
@@ -121,9 +121,9 @@ def test_a_column_twice_is_refused(put, tmp_path):
         ("1" * 5000, "thousands of digits"),
     ],
 )
-def test_a_json_line_that_holds_no_caption_is_one_bad_line(put, line, told):
+def test_a_json_line_that_holds_no_caption_is_one_bad_line(put, line, message):
     path = put("a.jsonl", f'{{"caption": {line}}}\n{{"caption": "fine"}}\n')
-    with pytest.raises(UserError, match=rf"^[^\n]*line 1: .*{told}.*\n.*bad_lines=skip"):
+    with pytest.raises(UserError, match=rf"^[^\n]*line 1: .*{message}.*\n.*bad_lines=skip"):
         captions(path)
     assert captions(path, bad_lines="skip") == ["fine"]
 

@@ -22,12 +22,12 @@ def test_the_targets_word_and_what_holds_it_are_never_allowed():
 
 
 def test_with_every_token_as_candidate_a_round_a_place_finds_the_best_of_a_sum():
-    found = search_tokens(
+    search = search_tokens(
         WORDS, allowed_tokens(WORDS, without=["fish"]), losses, length=2, rounds=2, candidates=6
     )
-    assert (found.text, found.loss) == ("moon moon", 0.0)
-    assert found.losses[0] == found.start
-    assert list(found.losses) == sorted(found.losses, reverse=True)
+    assert (search.text, search.loss) == ("moon moon", 0.0)
+    assert search.losses[0] == search.start
+    assert list(search.losses) == sorted(search.losses, reverse=True)
 
 
 def test_no_more_than_the_budget_is_asked():
@@ -37,10 +37,10 @@ def test_no_more_than_the_budget_is_asked():
         asked.extend(texts)
         return losses(texts)
 
-    found = search_tokens(
+    search = search_tokens(
         WORDS, allowed_tokens(WORDS, without=["fish"]), counted, length=2, rounds=3, candidates=2
     )
-    assert len(asked) == found.queries <= 1 + 3 * 2
+    assert len(asked) == search.queries <= 1 + 3 * 2
     assert all(len(text.split()) == 2 for text in asked)
 
 

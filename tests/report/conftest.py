@@ -1,7 +1,5 @@
 """A small study, made by hand: every figure that a test looks for is written here."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

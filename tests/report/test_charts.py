@@ -1,7 +1,5 @@
 """The page's charts: what their specifications hold, and how they get into the page."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """The command on a card of the gallery."""
 
-from __future__ import annotations
-
 import shlex
 from types import SimpleNamespace
 

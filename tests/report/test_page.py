@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import html
 import logging
 import re
@@ -65,6 +63,11 @@ class Reader(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
+@pytest.fixture
+def page(study: FinishedStudy) -> str:
+    return render_page(study)
+
+
 def lines_of_tables(page: str) -> list[str]:
     return [
         " ".join(re.sub(r"<[^>]*>", " ", row).split())
@@ -72,8 +75,8 @@ def lines_of_tables(page: str) -> list[str]:
     ]
 
 
-def test_page_is_well_formed_and_every_id_is_unique_and_found(study: FinishedStudy) -> None:
-    read = Reader(render_page(study))
+def test_page_is_well_formed_and_every_id_is_unique_and_found(page: str) -> None:
+    read = Reader(page)
     assert len(read.ids) == len(set(read.ids))
     referred = {
         value[1:]
@@ -84,12 +87,10 @@ def test_page_is_well_formed_and_every_id_is_unique_and_found(study: FinishedStu
     assert referred <= set(read.ids)
 
 
-def test_every_picture_with_a_run_links_to_its_record_and_names_its_wandb_run(
-    study: FinishedStudy,
-) -> None:
+def test_every_picture_with_a_run_links_to_its_record_and_names_its_wandb_run(page: str) -> None:
     links = [
         (attributes["href"], attributes["title"])
-        for tag, attributes in Reader(render_page(study)).elements
+        for tag, attributes in Reader(page).elements
         if tag == "a" and attributes.get("class") == "run"
     ]
     concept = "concepts/mid-t1.00-cond-k4/run.json"
@@ -107,18 +108,17 @@ def test_a_run_whose_name_is_no_address_is_quoted() -> None:
     assert Run("sae/a b#1").href == "../sae/a%20b%231/run.json"
 
 
-def test_page_loads_nothing_from_elsewhere(study: FinishedStudy) -> None:
-    text = render_page(study)
-    for tag, attributes in Reader(text).elements:
+def test_page_loads_nothing_from_elsewhere(page: str) -> None:
+    for tag, attributes in Reader(page).elements:
         for name, value in attributes.items():
             if name in ("src", "href", "xlink:href", "srcset", "data", "action") and value:
                 allowed = (
                     ("#", "data:image/") if tag != "a" else ("#", "https://arxiv.org/abs/", "../")
                 )
                 assert value.startswith(allowed), (tag, name, value[:60])
-    assert "@import" not in text
-    assert not re.search(r"url\((?!#)", text)
-    assert "default-src 'none'" in text
+    assert "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+    assert "default-src 'none'" in page
 
 
 def test_text_from_outside_is_escaped_wherever_it_appears(study: FinishedStudy) -> None:
@@ -216,10 +216,8 @@ def test_text_from_outside_is_escaped_wherever_it_appears(study: FinishedStudy) 
     assert MARKUP in captions
 
 
-def test_every_number_of_the_rows_is_on_the_page(
-    study: FinishedStudy, results: list[Result]
-) -> None:
-    text = Reader(render_page(study)).text
+def test_every_number_of_the_rows_is_on_the_page(page: str, results: list[Result]) -> None:
+    text = Reader(page).text
     for row in results:
         for estimate in (row.estimate, *row.baselines.values()):
             if estimate.value is not None:
@@ -229,15 +227,14 @@ def test_every_number_of_the_rows_is_on_the_page(
                 assert f"[{estimate.ci95[0]:.3f}, {estimate.ci95[1]:.3f}]" in text
 
 
-def test_a_row_of_the_table_holds_its_own_cell_and_figures(study: FinishedStudy) -> None:
-    rows = lines_of_tables(render_page(study))
+def test_a_row_of_the_table_holds_its_own_cell_and_figures(page: str) -> None:
+    rows = lines_of_tables(page)
     assert "up 0.00 cond 0.612 [0.581, 0.648] 91 0.140 [0.120, 0.160] n = 80 none" in rows
     assert "mid 0.50 uncond no data 0 0.140 [0.120, 0.160] n = 80 –" in rows
     assert "mid 1.00 cond 0.062 64" in rows
 
 
-def test_emergence_has_its_chart_and_every_figure_of_its_row(study: FinishedStudy) -> None:
-    page = render_page(study)
+def test_emergence_has_its_chart_and_every_figure_of_its_row(page: str) -> None:
     text = Reader(page).text
     assert 'id="emergence"' in page
     assert "IoU over t of mid · cond" in page
@@ -313,10 +310,7 @@ def test_pictures_before_and_after_carry_their_outcome_and_link_to_their_run(
         assert f'aria-label="fish to top_left: {caption}"' in section
 
 
-def test_a_study_without_interventions_has_no_section_and_no_definitions_of_them(
-    study: FinishedStudy,
-) -> None:
-    page = render_page(study)
+def test_a_study_without_interventions_has_no_section_and_no_definitions_of_them(page: str) -> None:
     assert 'id="interventions"' not in page
     assert 'href="#interventions"' not in page
     assert "Target reached" not in page and "Strength that suffices" not in page
@@ -360,10 +354,8 @@ def test_a_second_embedding_has_its_own_chart_and_table_in_the_section_of_qualit
     assert not any("0.812" in table and "0.457" in table for table in tables)
 
 
-def test_the_page_leads_with_the_best_cell_of_the_first_claim_that_holds(
-    study: FinishedStudy,
-) -> None:
-    text = Reader(render_page(study)).text
+def test_the_page_leads_with_the_best_cell_of_the_first_claim_that_holds(page: str) -> None:
+    text = Reader(page).text
     assert (
         "✓ Concepts predict where each noun will be: holds. up · t = 0.00 · cond: IoU 0.61 [0.58,"
         " 0.65], n = 91; chance 0.14 [0.12, 0.16]." in text
@@ -402,18 +394,15 @@ def test_results_without_any_value_are_shown_as_no_data() -> None:
     assert "mid 1.00 cond no data 0 no data n" not in text  # equal counts are not repeated
 
 
-def test_a_noun_without_mask_and_a_missing_iou_are_no_data(study: FinishedStudy) -> None:
-    text = Reader(render_page(study)).text
+def test_a_noun_without_mask_and_a_missing_iou_are_no_data(page: str) -> None:
+    text = Reader(page).text
     assert "dog (not found by the annotator: no data)" in text
     assert "no data cat" in text  # uncond, t = 0: predicted, but without IoU
     assert text.count("0.46 cat") == 6  # three masks, and the score maps behind them
 
 
-def test_panels_run_from_the_first_step_to_the_last_and_only_cond_is_unfolded(
-    study: FinishedStudy,
-) -> None:
-    text = render_page(study)
-    section = text[text.index('id="prompts"') : text.index('id="concepts"')]
+def test_panels_run_from_the_first_step_to_the_last_and_only_cond_is_unfolded(page: str) -> None:
+    section = page[page.index('id="prompts"') : page.index('id="concepts"')]
     first = section[: section.index("<details>")]
     assert re.findall(r"t = (\d\.\d\d)</th>", first) == ["1.00", "0.00"]
     assert "mid, cond, t = 1.00: cat IoU 0.46" in first
@@ -421,14 +410,13 @@ def test_panels_run_from_the_first_step_to_the_last_and_only_cond_is_unfolded(
     assert "mid, uncond, t = 1.00: cat IoU 0.46" in section
 
 
-def test_a_concept_shows_labels_purity_frequency_and_its_pictures(study: FinishedStudy) -> None:
-    text = render_page(study)
-    words = Reader(text).text
+def test_a_concept_shows_labels_purity_frequency_and_its_pictures(page: str) -> None:
+    words = Reader(page).text
     assert "latent 412 · purity 89 % · active at 2.1 % of positions" in words
     assert "latent 7 · purity no data · active at 0 % of positions" in words
     assert "no labels" in words
     assert "active in no picture" in words
-    assert 'aria-label="where latent 412 is active in top picture 1"' in text
+    assert 'aria-label="where latent 412 is active in top picture 1"' in page
 
 
 def test_every_latent_has_an_anchor_with_a_link_and_a_command_to_copy(study: FinishedStudy) -> None:
@@ -462,10 +450,8 @@ def test_nouns_whose_masks_overlap_have_a_picture_of_their_own(study: FinishedSt
     assert drawings(right) == 2
 
 
-def test_unfinished_runs_are_named(study: FinishedStudy) -> None:
-    assert (
-        "2 runs, 1 not finished: train mid-t1.00-cond (failed)." in Reader(render_page(study)).text
-    )
+def test_unfinished_runs_are_named(page: str) -> None:
+    assert "2 runs, 1 not finished: train mid-t1.00-cond (failed)." in Reader(page).text
 
 
 def test_the_same_study_gives_the_same_page(study: FinishedStudy) -> None:

@@ -1,7 +1,5 @@
 """Steering on the page: strips side by side, figures by strength, each in its place."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

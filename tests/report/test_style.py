@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from diffusae.report.style import block_colours
 
 

@@ -1,7 +1,5 @@
 """The rule of verdicts, on figures worked out by hand."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

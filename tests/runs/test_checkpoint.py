@@ -70,8 +70,8 @@ def train(directory: Path, fate: Fate | None = None, every: int = 4) -> None:
     checkpoints = Checkpoints(
         directory / "checkpoints", every=every, logs=[directory / "metrics.jsonl"]
     )
-    found = checkpoints.resume()
-    if found is None:
+    newest = checkpoints.resume()
+    if newest is None:
         module.initialise(torch.randn(64, 8, generator=torch.Generator().manual_seed(99)))
     trainer = pl.Trainer(
         max_steps=STEPS,
@@ -86,7 +86,7 @@ def train(directory: Path, fate: Fate | None = None, every: int = 4) -> None:
         enable_model_summary=False,
         enable_progress_bar=False,
     )
-    trainer.fit(module, Batches(), ckpt_path=found.path if found else None, weights_only=True)
+    trainer.fit(module, Batches(), ckpt_path=newest.path if newest else None, weights_only=True)
     torch.save(sae.state_dict(), directory / "weights.pt")
 
 
@@ -129,9 +129,9 @@ def test_sigterm_leaves_a_checkpoint_of_the_very_step(tmp_path, uninterrupted):
     in_a_process(tmp_path, Fate(6, signal.SIGTERM))
     assert not (tmp_path / "weights.pt").exists()
     checkpoints = Checkpoints(tmp_path / "checkpoints", every=4, logs=[tmp_path / "metrics.jsonl"])
-    found = checkpoints.newest()
-    assert found is not None
-    assert found.step == 7
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert newest.step == 7
     train(tmp_path)
     assert_ends_the_same(tmp_path, uninterrupted)
 
@@ -145,8 +145,8 @@ def test_a_digit_that_turned_in_the_metric_log_costs_the_checkpoints_after_it(
     assert b'"step": 5' in lines[5]  # after the checkpoint of step 4, before that of step 8
     turned = lines[5].replace(b'"step": 5', b'"step": 7')
     log.write_bytes(b"".join([*lines[:5], turned, *lines[6:]]))
-    found = Checkpoints(tmp_path / "checkpoints", every=4, logs=[log]).newest()
-    assert found is not None and found.step == 4
+    newest = Checkpoints(tmp_path / "checkpoints", every=4, logs=[log]).newest()
+    assert newest is not None and newest.step == 4
     assert "metrics.jsonl is damaged" in caplog.text
     log.write_bytes(b"".join([lines[0].replace(b"0", b"1"), *lines[1:]]))
     assert Checkpoints(tmp_path / "checkpoints", every=4, logs=[log]).newest() is None
@@ -162,11 +162,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
-    found = Checkpoints(
+    latest = Checkpoints(
         tmp_path / "checkpoints", every=4, logs=[tmp_path / "metrics.jsonl"]
     ).newest()
-    assert found is not None
-    assert found.step == 4
+    assert latest is not None
+    assert latest.step == 4
     assert "step-000000008.ckpt is damaged" in caplog.text
     train(tmp_path)
     assert_ends_the_same(tmp_path, uninterrupted)

@@ -1,7 +1,5 @@
 """A finished run has all outputs, unchanged. Five kinds of damage, and the readers' messages."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
@@ -23,10 +21,10 @@ DETERMINES = {"k": 4}
 
 def flip_a_bit(path: Path) -> None:
     """Flip one bit of the middle byte. Size and time stay, as for a disk fault."""
-    told, content = path.stat(), bytearray(path.read_bytes())
+    status, content = path.stat(), bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    os.utime(path, ns=(told.st_atime_ns, told.st_mtime_ns))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def make_a_directory(path: Path) -> None:
@@ -71,11 +69,11 @@ def test_run_json_tells_size_time_and_hash_of_every_output_and_of_nothing_else(t
             (tmp_path / name).write_text("x")
         (tmp_path / "checkpoints").mkdir()
     record = json.loads((tmp_path / "run.json").read_text())
-    told = (tmp_path / "a.json").stat()
+    status = (tmp_path / "a.json").stat()
     assert record["outputs"] == {
         "a.json": {
             "size": 1,
-            "mtime_ns": told.st_mtime_ns,
+            "mtime_ns": status.st_mtime_ns,
             "sha256": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881",  # of "x"
         }
     }
@@ -269,7 +267,7 @@ def test_the_rename_is_flushed_after_the_file_and_where_asked_for_only(tmp_path,
     for durable in (True, False):
         with atomic_path(tmp_path / "a", durable=durable) as temporary:
             temporary.write_text("x")
-    assert [Path(each).name.split(".")[0] for each in flushed] == ["a", tmp_path.name]
+    assert [Path(path).name.split(".")[0] for path in flushed] == ["a", tmp_path.name]
 
 
 @pytest.mark.parametrize(("number", "fails"), [(errno.EINVAL, False), (errno.EIO, True)])

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import hashlib
 import json
 import platform
@@ -102,9 +100,9 @@ def test_a_run_that_raises_is_failed_with_its_error_and_may_be_run_again(
 ):
     with pytest.raises(type(error)), run(tmp_path):
         raise error
-    found = read_record(tmp_path)
-    assert found is not None
-    assert (found.status, found.error) == ("failed", f"{type(error).__name__}: {error}")
+    record = read_record(tmp_path)
+    assert record is not None
+    assert (record.status, record.error) == ("failed", f"{type(error).__name__}: {error}")
     assert state(tmp_path, determines=DETERMINES, parents=PARENTS) == "unfinished"
     with run(tmp_path):
         pass

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -337,9 +335,9 @@ def test_an_id_of_plain_characters_stays_and_every_other_one_becomes_one_of_its_
     ]
     ids = [run_id(name, "mid-t0.50-cond-k10") for name in names]
     assert len(set(ids)) == len(names)
-    for each in ids:
-        assert len(each) <= 128 and not set(each) & set(":;,#?/' .")
-        assert valid_run_id(each) == each
+    for made in ids:
+        assert len(made) <= 128 and not set(made) & set(":;,#?/' .")
+        assert valid_run_id(made) == made
 
 
 def test_whoever_stops_a_run_does_not_wait_for_a_network_that_hangs(fake, monkeypatch):

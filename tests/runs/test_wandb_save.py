@@ -4,34 +4,22 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from diffusae.runs import wandb_save
+from local_server import running
 
-USER = {
-    "id": "1",
-    "name": "me",
-    "username": "me",
-    "email": "me",
-    "entity": "me",
-    "flags": "{}",
-    "admin": False,
-}
-USER |= {"deletedAt": None, "apiKeys": {"edges": []}, "teams": {"edges": []}}
-PROJECT = {
-    "id": "1",
-    "name": "p",
-    "entityName": "me",
-    "createdAt": "x",
-    "isBenchmark": False,
-    "user": USER,
-}
+USER: dict[str, Any] = {**dict.fromkeys(("name", "username", "email", "entity"), "me"), "id": "1"}
+USER |= {"flags": "{}", "admin": False, "deletedAt": None}
+USER |= {"apiKeys": {"edges": []}, "teams": {"edges": []}}
+PROJECT = {"id": "1", "name": "p", "entityName": "me", "createdAt": "x", "isBenchmark": False}
+PROJECT |= {"user": USER}
 PAGE = {"endCursor": "a", "hasNextPage": False}
 
 
@@ -40,18 +28,9 @@ def answer(query: str, given: dict[str, Any]) -> dict[str, Any]:
     if "createCustomChart" in query:
         return {"createCustomChart": {"chart": {"id": "me/heat"}}}
     if "upsertView" in query:
-        view = {
-            "id": "Vmlldzox",
-            "name": "nw-abc-v",
-            "displayName": given["displayName"],
-            "description": "",
-        }
-        view |= {
-            "type": "runs",
-            "project": {"name": "p", "entityName": "me"},
-            "spec": given["spec"],
-            "user": USER,
-        }
+        view = {"id": "Vmlldzox", "name": "nw-abc-v", "displayName": given["displayName"]}
+        view |= {"description": "", "type": "runs", "spec": given["spec"], "user": USER}
+        view |= {"project": {"name": "p", "entityName": "me"}}
         times = dict.fromkeys(("createdAt", "updatedAt"), "2026-01-01T00:00:00Z")
         return {"upsertView": {"view": view | times, "inserted": True}}
     if "models" in query:
@@ -59,43 +38,47 @@ def answer(query: str, given: dict[str, Any]) -> dict[str, Any]:
     return {"viewer": USER}
 
 
-class Server(ThreadingHTTPServer):
-    asked: list[tuple[str, dict[str, Any]]]
-    refuses: str
+@dataclass
+class Server:
+    """What it was asked, and the query that it refuses."""
+
+    url: str = ""
+    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    refuses: str = "no such query"
 
 
-class Handler(BaseHTTPRequestHandler):
-    server: Server
+def handler(server: Server) -> type[BaseHTTPRequestHandler]:
+    """What answers in its name."""
 
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        reply: dict[str, Any] = {}
-        if self.path == "/graphql":
-            request = json.loads(body)
-            query, given = request["query"], request.get("variables") or {}
-            self.server.asked.append((query, given))
-            if self.server.refuses in query:
-                reply = {"errors": [{"message": "over quota"}], "data": None}
-            else:
-                reply = {"data": answer(query, given)}
-        content = json.dumps(reply).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            reply: dict[str, Any] = {}
+            if self.path == "/graphql":
+                request = json.loads(body)
+                query, given = request["query"], request.get("variables") or {}
+                server.asked.append((query, given))
+                if server.refuses in query:
+                    reply = {"errors": [{"message": "over quota"}], "data": None}
+                else:
+                    reply = {"data": answer(query, given)}
+            content = json.dumps(reply).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
 
-    def log_message(self, *_: Any) -> None: ...
+        def log_message(self, *_: Any) -> None: ...
+
+    return Handler
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server(("127.0.0.1", 0), Handler)
-    server.asked, server.refuses = [], "no such query"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    server = Server()
+    with running(handler(server)) as server.url:
+        yield server
 
 
 SAVE = """
@@ -116,11 +99,7 @@ print("RESULT", json.dumps(urls))
 
 def saved(server: Server, home: Path) -> tuple[Any, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    given = {
-        "WANDB_BASE_URL": f"http://127.0.0.1:{server.server_port}",
-        "WANDB_API_KEY": "a" * 40,
-        "HOME": str(home),
-    }
+    given = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "a" * 40, "HOME": str(home)}
     given["PYTHONPATH"] = str(Path(wandb_save.__file__).parents[2])
     command = [sys.executable, "-c", SAVE]
     done = subprocess.run(
@@ -133,17 +112,14 @@ def saved(server: Server, home: Path) -> tuple[Any, str]:
 
 def test_chart_workspace_and_report_are_saved_for_the_entity_of_the_key(server, tmp_path):
     urls, _ = saved(server, tmp_path)
-    base = f"http://127.0.0.1:{server.server_port}/me/p"
+    base = f"{server.url}/me/p"
     assert urls == {"workspace": f"{base}?nw=abc", "report": f"{base}/reports/mine--Vmlldzox"}
     (chart,) = [given for query, given in server.asked if "createCustomChart" in query]
     assert (chart["entity"], chart["chartName"], chart["access"]) == ("me", "heat", "PRIVATE")
     assert json.loads(chart["spec"]) == {"mark": "rect"}
     workspace, report = [given for query, given in server.asked if "upsertView" in query]
-    assert (workspace["type"], workspace["entityName"], workspace["projectName"]) == (
-        "project-view",
-        "me",
-        "p",
-    )
+    of_workspace = [workspace[name] for name in ("type", "entityName", "projectName")]
+    assert of_workspace == ["project-view", "me", "p"]
     assert (report["type"], report["entityName"], report["displayName"]) == ("runs", "me", "mine")
     assert "said" in report["spec"]
 
@@ -156,7 +132,7 @@ def test_a_chart_that_is_there_already_is_no_obstacle(server, tmp_path):
 
 def test_what_is_refused_is_said_and_nothing_raised(server, tmp_path):
     server.refuses = "upsertView"
-    urls, told = saved(server, tmp_path)
+    urls, logged = saved(server, tmp_path)
     assert urls is None
-    assert "W&B did not save the dashboard" in told
-    assert "over quota" in told
+    assert "W&B did not save the dashboard" in logged
+    assert "over quota" in logged

@@ -1,9 +1,10 @@
 """A pretend GPU: tensors that lie on the CPU and say that they are elsewhere. An operation that
-mixes them with tensors of the CPU raises, as it does on a GPU.
+mixes them with tensors of the CPU raises, as it does on a GPU. Copies between both are counted.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,11 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 ELSEWHERE = torch.device("meta")  # one that any build of torch knows
 COPIES = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default}
+READ = torch.ops.aten._local_scalar_dense.default
+TO_HOST, TO_DEVICE = "to the host", "to the device"
+
+_crossed: Counter[str] = Counter()
+"""Copies and single numbers that went from one to the other, since `pretend_device` began."""
 
 
 class Elsewhere(Tensor):
@@ -60,6 +66,12 @@ def carried_out(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         )
     else:
         away_after = away
+    if op is torch.ops.aten.copy_.default:
+        away, away_after = isinstance(args[1], Elsewhere), isinstance(args[0], Elsewhere)
+    if op in COPIES and away != away_after:
+        _crossed[TO_DEVICE if away_after else TO_HOST] += 1
+    if op is READ and away:
+        _crossed[TO_HOST] += 1
     there = tree_map_only(Elsewhere, lambda tensor: tensor.here, (args, kwargs))
     result = op(*there[0], **there[1])
     if op is torch.ops.aten.copy_.default:
@@ -82,7 +94,11 @@ class _Literals(TorchFunctionMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if function is Tensor.tolist and isinstance(args[0], Elsewhere):
+            _crossed[TO_HOST] += 1
+            return args[0].here.tolist()
         if function is Tensor.new_tensor and isinstance(args[0], Elsewhere):
+            _crossed[TO_DEVICE] += 1
             return Elsewhere(torch.tensor(args[1], **{"dtype": args[0].dtype, **kwargs}))
         literal = function in (torch.tensor, torch.as_tensor) and not isinstance(args[0], Tensor)
         if (
@@ -90,12 +106,16 @@ class _Literals(TorchFunctionMode):
             and kwargs.get("device") is not None
             and torch.device(kwargs["device"]) == ELSEWHERE
         ):
+            _crossed[TO_DEVICE] += 1
             return Elsewhere(function(*args, **kwargs | {"device": "cpu"}))
         return function(*args, **kwargs)
 
 
 @contextmanager
-def pretend_device() -> Iterator[None]:
-    """Inside, tensors that are made on `ELSEWHERE` are `Elsewhere`."""
+def pretend_device() -> Iterator[Counter[str]]:
+    """Inside, tensors that are made on `ELSEWHERE` are `Elsewhere`. The counter has the copies
+    `TO_HOST` and `TO_DEVICE`.
+    """
+    _crossed.clear()
     with _Factories(), _Literals():
-        yield
+        yield _crossed

@@ -1,7 +1,5 @@
 """Codes that are computed on another device: a pretend one, where mixing raises."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

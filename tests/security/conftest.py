@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.schema import CollectedSample, Stream
+from diffusae.activations.schema import CollectedSample
 from diffusae.activations.writer import ActivationWriter
+from small_collections import stream_of
 
 
 @pytest.fixture
 def collection(tmp_path) -> tuple[Path, Manifest]:
     """Groups 0 and 1 are train, group 2 is validation; one stream, three pictures a group."""
-    stream = Stream(block="mid", t=0.5, conditioning="cond", hookpoint="mid_block.attentions.0",
-                    step_index=2, timestep=401, grid=(2, 2), d_in=4)  # fmt: skip
+    stream = stream_of((2, 2), 4)
     root = tmp_path / "there"
     writer = ActivationWriter(
         root, streams=[stream], header={"model": "miniature"}, with_images=False

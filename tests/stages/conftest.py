@@ -4,6 +4,7 @@ import pytest
 
 from diffusae.collecting import collect as collecting
 from diffusae.planning import timing
+from stages.online_study import collected, stored  # noqa: F401  (fixtures)
 
 
 @pytest.fixture

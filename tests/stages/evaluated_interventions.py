@@ -2,10 +2,8 @@
 examples.parquet, run.json.
 """
 
-from __future__ import annotations
-
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +36,7 @@ def png(colour: tuple[int, int, int], at: tuple[int, int] = (8, 8)) -> bytes:
 
 def place_spatial(
     study: Study,
-    success: Outcomes,
+    successes: Outcomes,
     *,
     block: str = "down",
     t: float = 1.0,
@@ -47,56 +45,36 @@ def place_spatial(
     examples: bool = True,
 ) -> Path:
     """A spatial evaluation with these successes; the object is always found."""
-    rows = [
+    table = pd.DataFrame(
         {
-            "split": split,
-            "method": method,
-            "strength": STRENGTHS.get(method, 0.0),
-            "prompt": "a fish",
+            **about,
             "noun": "fish",
             "image_id": f"p{number // 4}",
             "region": REGIONS[number % 4],
             "found": True,
-            "success": bool(each),
-            "rest": 0.0 if method == "no_edit" else rest,
+            "success": success,
+            "rest": 0.0 if about["method"] == "no_edit" else rest,
         }
-        for split in ("tune", "test")
-        for method, outcomes in success.items()
-        for number, each in enumerate(
-            outcomes if split == "test" else [1.0 - each for each in outcomes]
-        )
-    ]
-    table = pd.DataFrame(rows)
-    details = {
-        "window": list(window_at(t)),
-        "strength": 3.0,
-        "strengths": STRENGTHS,
-        "conditionings": ["cond"],
-    }
+        for about, number, success in _cases(successes)
+    )
+    details = {"strength": 3.0, **_details(t)}
     measures = (
         ("success", "spatial_success", True, "share"),
         ("found", "spatial_recognised", True, "share"),
         ("rest", "spatial_rest_changed", False, "RMS of full scale"),
     )
-    cell = {"model": "miniature", "block": block, "t": t, "conditioning": "cond"}
     results = [
-        _row(table, column, metric, higher, unit, cell, details)
+        _row(table, column, metric, higher, unit, _cell(block, t), details)
         for column, metric, higher, unit in measures
     ]
     shown = [
-        (
-            f"fish to {region}",
-            method,
-            bool(success[method][number]),
-            png((200, 60, 40), (6 + 30 * number, 8)),
-        )
+        (f"fish to {region}", method, bool(successes[method][number]), png((200, 60, 40), place))
         for number, region in enumerate(REGIONS[:2])
+        for place in [(6 + 30 * number, 8)]
         for method in METHODS
-        if method in success
+        if method in successes
     ]
-    return _place(
-        study, "spatial", cell, tag, results, {"objects": table}, shown if examples else []
-    )
+    return _place(study, "spatial", tag, results, {"objects": table}, shown if examples else [])
 
 
 def place_global(
@@ -113,67 +91,61 @@ def place_global(
     """A global evaluation, {factor: outcomes}; with `blocks`, of these together. Each picture has
     one case a factor.
     """
-    rows = [
+    distances = {} if distance is None else {"feature_distance": distance}
+    table = pd.DataFrame(
         {
-            "split": split,
-            "method": method,
+            **about,
             "factor": factor,
             "target": "mosaic",
-            "strength": STRENGTHS[method],
             "image_id": f"p{number}",
-            "prompt": "a fish",
-            "rose": bool(each),
-            "reached": bool(each) and number % 2 == 0,
+            "rose": success,
+            "reached": success and number % 2 == 0,
             "similarity": similarity,
             "kept": True,
+            **distances,
         }
-        | ({} if distance is None else {"feature_distance": distance})
-        for split in ("tune", "test")
-        for factor, success in rose.items()
-        for method, outcomes in success.items()
-        for number, each in enumerate(
-            outcomes if split == "test" else [1.0 - each for each in outcomes]
-        )
-    ]
-    table = pd.DataFrame(rows)
+        for factor, successes in rose.items()
+        for about, number, success in _cases(successes)
+    )
     metric = "global" if blocks is None else "global_together"
     ending = "" if blocks is None else "_together"
-    cell = {"model": "miniature", "block": block, "t": t, "conditioning": "cond"}
-    unedited = {
-        "rose": 0.0,
-        "reached": 0.0,
-        "similarity": 1.0,
-        "kept": 1.0,
-        "feature_distance": 0.0,
-    }
-    results = []
-    for factor in rose:
-        details = {
-            "factor": factor,
-            "blocks": list(blocks or [block]),
-            "window": list(window_at(t)),
-            "strengths": STRENGTHS,
-            "conditionings": ["cond"],
-        }
-        own = pd.DataFrame([row for row in rows if row["factor"] == factor])
-        for column in unedited:
-            if column in table:
-                results.append(
-                    _row(
-                        own,
-                        column,
-                        f"{factor}_{column}{ending}",
-                        column != "feature_distance",
-                        "SSIM" if column == "similarity" else "share",
-                        cell,
-                        details,
-                        no_edit=unedited[column],
-                    )
-                )
+    unedited = {"rose": 0.0, "reached": 0.0, "similarity": 1.0, "kept": 1.0}
+    unedited |= dict.fromkeys(distances, 0.0)
+    results = [
+        _row(
+            table.query("factor == @factor"),
+            column,
+            f"{factor}_{column}{ending}",
+            column != "feature_distance",
+            "SSIM" if column == "similarity" else "share",
+            _cell(block, t),
+            {"factor": factor, "blocks": list(blocks or [block]), **_details(t)},
+            no_edit=value,
+        )
+        for factor in rose
+        for column, value in unedited.items()
+    ]
     first = next(iter(rose.values()))
     shown = [("mosaic", method, bool(first.get(method, [0.0])[0]), png((40, 90, 200), (20, 20)))
              for method in METHODS if method in first or method == "no_edit"]  # fmt: skip
-    return _place(study, metric, cell, tag, results, {"pictures": table}, shown)
+    return _place(study, metric, tag, results, {"pictures": table}, shown)
+
+
+def _cases(successes: Outcomes) -> Iterator[tuple[dict[str, Any], int, bool]]:
+    """What all tables say of a case, its number, and its success: in tuning the contrary."""
+    for split in ("tune", "test"):
+        for method, outcomes in successes.items():
+            about = {"split": split, "method": method, "strength": STRENGTHS.get(method, 0.0)}
+            for number, outcome in enumerate(outcomes):
+                yield {**about, "prompt": "a fish"}, number, bool(outcome) == (split == "test")
+
+
+def _details(t: float) -> dict[str, Any]:
+    return {"window": list(window_at(t)), "strengths": STRENGTHS, "conditionings": ["cond"]}
+
+
+def _cell(block: str, t: float) -> dict[str, Any]:
+    return {"model": "miniature", "block": block, "t": t, "conditioning": "cond"}
 
 
 def record_again(directory: Path) -> None:
@@ -204,11 +176,8 @@ def _row(
             rows[column].astype(float).tolist(), groups=rows["image_id"].tolist(), n_resamples=200
         )
 
-    controls = {
-        name: estimate(name)
-        for name in METHODS
-        if name != "concepts" and name in set(tested["method"])
-    }
+    made = set(tested["method"])
+    controls = {n: estimate(n) for n in METHODS if n != "concepts" and n in made}
     if no_edit is not None:
         controls = {"no_edit": Estimate(no_edit, None, 4), **controls}
     return Result(metric, estimate("concepts"), higher, unit, cell, controls, details)
@@ -217,12 +186,12 @@ def _row(
 def _place(
     study: Study,
     metric: str,
-    cell: dict[str, Any],
     tag: str,
     results: Sequence[Result],
     tables: Mapping[str, pd.DataFrame],
     shown: Sequence[tuple[str, str, bool, bytes]],
 ) -> Path:
+    cell = results[0].cell
     name = f"{cell['block']}-t{cell['t']:.2f}-{cell['conditioning']}-{tag}"
     directory = study.directory / "evaluation" / metric / name
     config = {"sae": {"tag": tag}, "evaluation": {"name": metric, "regions": list(REGIONS)}}
@@ -230,8 +199,8 @@ def _place(
     with run_record(
         directory, stage="evaluate", config=config, determines=determines, parents={}, seed=0
     ):
-        for each, table in tables.items():
-            table.to_parquet(directory / f"{each}.parquet", index=False)
+        for file, table in tables.items():
+            table.to_parquet(directory / f"{file}.parquet", index=False)
         if shown:
             pd.DataFrame(
                 [{"case": case, "image_id": "p0", "prompt": "a fish", "method": method,

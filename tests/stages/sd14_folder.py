@@ -38,8 +38,8 @@ PARTS = {
 
 def write_sd14(folder: Path) -> Path:
     """Write the folder and return it."""
-    for name, told in PARTS.items():
+    for name, contents in PARTS.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(told))
+        path.write_text(json.dumps(contents))
     return folder

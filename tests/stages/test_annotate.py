@@ -78,12 +78,16 @@ def annotated(config, outputs):
 
 
 def test_the_stage_writes_the_annotations_of_tags_boxes_and_masks(annotated):
-    found = Annotations.load(annotated / "annotations")
-    assert len(found.masks) == len(found.second) == 10
-    masks = [(noun, mask) for each in found.masks.values() for noun, mask in each.items()]
+    annotations = Annotations.load(annotated / "annotations")
+    assert len(annotations.masks) == len(annotations.second) == 10
+    masks = [
+        (noun, mask)
+        for of_picture in annotations.masks.values()
+        for noun, mask in of_picture.items()
+    ]
     assert masks and {noun for noun, _ in masks} <= set(WORDS)
     assert all(mask.shape == (64, 64) and mask.any() for _, mask in masks)
-    assert set(found.described["style"]) <= {
+    assert set(annotations.described["style"]) <= {
         "photograph",
         "painting",
         "sketch",
@@ -95,10 +99,10 @@ def test_the_stage_writes_the_annotations_of_tags_boxes_and_masks(annotated):
 def test_only_nouns_of_the_pictures_own_caption_are_found_by_the_tagger_of_captions(
     config, annotated
 ):
-    found = Annotations.load(annotated / "annotations")
+    annotations = Annotations.load(annotated / "annotations")
     prompts = {p.image_id: p.text for p in Study(config("annotate", "grounded_sam")).prompts}
-    assert any(found.masks.values())
-    for image_id, masks in found.masks.items():
+    assert any(annotations.masks.values())
+    for image_id, masks in annotations.masks.items():
         assert set(masks) <= set(prompts[image_id].split(" "))
 
 

@@ -32,16 +32,16 @@ def kept(directory, **columns):
 
 def test_cases_keep_the_order_of_the_file_and_their_pictures(tmp_path):
     kept(tmp_path)
-    found = load_examples(tmp_path)
-    assert [(each.case, each.prompt) for each in found] == [
+    examples = load_examples(tmp_path)
+    assert [(one.case, one.prompt) for one in examples] == [
         ("fish to top_left", "a fish to top_left"),
         ("boat to top", "a boat to top"),
     ]
-    assert [(each.method, each.strength, each.success) for each in found[0].pictures] == [
+    assert [(one.method, one.strength, one.success) for one in examples[0].pictures] == [
         ("no_edit", 0.0, False),
         ("concepts", 3.0, True),
     ]
-    assert [tuple(each.image[10, 10]) for each in found[0].pictures] == [RED, BLUE]
+    assert [tuple(one.image[10, 10]) for one in examples[0].pictures] == [RED, BLUE]
 
 
 def test_captions_tell_case_method_strength_and_outcome(tmp_path):

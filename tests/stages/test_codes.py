@@ -51,11 +51,11 @@ def test_pieces_are_the_whole(study, monkeypatch, pictures_at_once, keep_updates
         SparseAutoencoder, "encode", lambda self, x: calls.append(len(x)) or encode(self, x)
     )
     monkeypatch.setattr(codes, "MOST_PRE_ACTIVATIONS", pictures_at_once * stream.positions * 16)
-    found = codes.coded_split(study, manifest, sae, "dictionary", keep_updates=keep_updates)
-    assert found.image_ids == image_ids and len(found.prompts) == 7
-    assert torch.equal(found.indices.sort(dim=-1).values, whole.indices.sort(dim=-1).values)
+    coded = codes.coded_split(study, manifest, sae, "dictionary", keep_updates=keep_updates)
+    assert coded.image_ids == image_ids and len(coded.prompts) == 7
+    assert torch.equal(coded.indices.sort(dim=-1).values, whole.indices.sort(dim=-1).values)
     assert torch.allclose(
-        found.values.sort(dim=-1).values, whole.values.sort(dim=-1).values, rtol=1e-5
+        coded.values.sort(dim=-1).values, whole.values.sort(dim=-1).values, rtol=1e-5
     )
     assert max(calls) == pictures_at_once and sum(calls) == 7
-    assert torch.equal(found.updates, updates if keep_updates else updates[:0])
+    assert torch.equal(coded.updates, updates if keep_updates else updates[:0])

@@ -2,8 +2,6 @@
 costs nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,10 +88,10 @@ def test_given_pictures_carry_their_labels_and_the_manifest_names_the_tasks(worl
         2,
         401,
     )  # as of a cell of a generation of five steps
-    for found in read_updates(study.activations, manifest, stream, "train"):
-        assert found.updates.shape == (64, 128)
-        assert found.meta["labels"] == study.given[found.image_id].labels
-        assert found.meta["prompt"] == ""
+    for read in read_updates(study.activations, manifest, stream, "train"):
+        assert read.updates.shape == (64, 128)
+        assert read.meta["labels"] == study.given[read.image_id].labels
+        assert read.meta["prompt"] == ""
     shown = list(read_images(study.activations, manifest, "test"))
     assert len(shown) == 2
     for image_id, picture, _ in shown:
@@ -156,10 +154,10 @@ def test_a_killed_collection_goes_on_to_the_same_bytes(
 def test_tasks_share_given_pictures_to_the_same_bytes(world, tmp_path: Path) -> None:
     for shard in ("1/2", "0/2"):
         stage.collect(study_in(tmp_path, *WORLD, f"collect.shard={shard}").cfg)
-    found, expected = (
+    actual, expected = (
         contents(study.activations) for study in (study_in(tmp_path, *WORLD), world[0])
     )
-    assert {name: found[name] for name in expected} == expected
+    assert {name: actual[name] for name in expected} == expected
 
 
 @pytest.fixture
@@ -191,8 +189,8 @@ def test_pictures_of_folders_are_fitted_to_the_model_and_labelled_by_their_folde
 ) -> None:
     study, manifest = collected(tmp_path, *of_folder(folder))
     assert manifest.header["label_tasks"] == {"class": ["cat", "dog"]}
-    found = list(read_updates(study.activations, manifest, manifest.streams[0], "train"))
-    assert {each.meta["name"]: each.meta["labels"] for each in found} == {
+    samples = list(read_updates(study.activations, manifest, manifest.streams[0], "train"))
+    assert {sample.meta["name"]: sample.meta["labels"] for sample in samples} == {
         f"{kind}/{n}.png": {"class": kind} for n, kind in enumerate(("cat", "dog", "cat", "dog"))
     }
 
@@ -223,11 +221,13 @@ def test_pictures_that_do_not_decode_are_counted_and_named_and_left_out_only_whe
 
 def test_pictures_of_tars_are_collected_with_their_labels(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", [*sample("1", 1, "cat"), *sample("2", 2, "dog")])
-    options = [each.replace("pictures_folder", "pictures_webdataset") for each in of_folder(path)]
+    options = [
+        option.replace("pictures_folder", "pictures_webdataset") for option in of_folder(path)
+    ]
     study, manifest = collected(tmp_path, *options)
     assert manifest.header["label_tasks"] == {"class": ["cat", "dog"]}
-    found = list(read_updates(study.activations, manifest, manifest.streams[0], "train"))
-    assert sorted(each.meta["labels"]["class"] for each in found) == ["cat", "dog"]
+    samples = list(read_updates(study.activations, manifest, manifest.streams[0], "train"))
+    assert sorted(option.meta["labels"]["class"] for option in samples) == ["cat", "dog"]
 
 
 def test_texts_hold_one_vector_a_token_of_their_own_and_no_padding(texts) -> None:
@@ -238,11 +238,11 @@ def test_texts_hold_one_vector_a_token_of_their_own_and_no_padding(texts) -> Non
     assert [(stream.folder, stream.grid, stream.d_in) for stream in manifest.streams] == [
         ("text_1/t1.00/cond", (1, 32), 128), ("text_2/t1.00/cond", (1, 32), 128),
     ]  # fmt: skip
-    for found in read_updates(study.activations, manifest, manifest.streams[0], "train"):
-        tokens = found.meta["tokens"]["tokenizer"]
+    for read in read_updates(study.activations, manifest, manifest.streams[0], "train"):
+        tokens = read.meta["tokens"]["tokenizer"]
         assert tokens[0] == "<|startoftext|>" and tokens[-1] == "<|endoftext|>"
         assert tokens.count("<|endoftext|>") == 1
-        assert found.meta["positions"] == list(range(len(tokens))) and len(found.updates) == len(
+        assert read.meta["positions"] == list(range(len(tokens))) and len(read.updates) == len(
             tokens
         )
 
@@ -296,7 +296,7 @@ def test_a_collection_of_given_pictures_is_reported_with_their_labels(world) -> 
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (["collection=text", "grid.blocks=[mid]"], "block mid is no text encoder's layer"),
         (["collection=text", "grid.timesteps=[0.5]"], r"t=0.5: a text encoder runs once"),
@@ -323,9 +323,9 @@ def test_a_collection_of_given_pictures_is_reported_with_their_labels(world) -> 
     ],
 )
 def test_what_cannot_be_collected_is_refused_before_anything_loads(
-    overrides: list[str], told: str, tmp_path: Path
+    overrides: list[str], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         study_in(tmp_path, *overrides).check()
 
 

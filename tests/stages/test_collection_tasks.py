@@ -13,11 +13,11 @@ from composing import compose
 from diffusae.activations.parts import Part
 from diffusae.collecting import collect as collecting
 from diffusae.errors import UserError
-from diffusae.files import sha256_of
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import read_record
 from diffusae.stages import collect as stage
 from diffusae.study.study import Study
+from small_collections import contents
 
 SMALL = [
     "debug=tiny",
@@ -41,15 +41,6 @@ def collect(directory: Path, *overrides: str) -> bool:
     return stage.collect(study_in(directory, *overrides).cfg)
 
 
-def contents(root: Path) -> dict[str, str]:
-    """Every file that makes a collection, hashed."""
-    return {
-        str(path.relative_to(root)): sha256_of(path)
-        for path in root.rglob("*")
-        if path.is_file() and path.name not in ("run.json", ".lock", ".lock.json")
-    }
-
-
 @pytest.fixture(scope="module")
 def single(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("single")
@@ -60,11 +51,11 @@ def single(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory) -> list[Path]:
     """Two tasks that wrote to directories of their own."""
-    found = []
+    directories = []
     for index in range(2):
-        found.append(tmp_path_factory.mktemp(f"part{index}"))
-        collect(found[-1], f"collect.shard={index}/2")
-    return found
+        directories.append(tmp_path_factory.mktemp(f"part{index}"))
+        collect(directories[-1], f"collect.shard={index}/2")
+    return directories
 
 
 def test_tasks_one_after_the_other_give_the_single_run_byte_for_byte(
@@ -83,7 +74,7 @@ def test_tasks_one_after_the_other_give_the_single_run_byte_for_byte(
         collecting, "load_model", None
     )  # nothing is left to do, for any number of tasks
     assert [
-        collect(tmp_path, *each) for each in (["collect.shard=0/2"], ["collect.shard=1/2"], [])
+        collect(tmp_path, *share) for share in (["collect.shard=0/2"], ["collect.shard=1/2"], [])
     ] == [False] * 3
 
 
@@ -192,10 +183,10 @@ def test_a_share_that_cannot_be_is_refused(tmp_path, unloadable, shard):
 def test_every_group_has_one_task_and_tasks_differ_by_one_group_at_the_most():
     for count in range(1, 6):
         owned = [[g for g in range(13) if Part(i, count).owns(g)] for i in range(count)]
-        assert sorted(group for each in owned for group in each) == list(range(13))
+        assert sorted(group for groups in owned for group in groups) == list(range(13))
         assert max(map(len, owned)) - min(map(len, owned)) <= 1
 
 
 def test_the_manifest_says_nothing_of_tasks(parts, single):
-    told = json.loads((single / "activations" / "manifest.json").read_text())
-    assert "shard=" not in json.dumps(told)
+    manifest = json.loads((single / "activations" / "manifest.json").read_text())
+    assert "shard=" not in json.dumps(manifest)

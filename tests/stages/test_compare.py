@@ -51,16 +51,16 @@ def test_every_row_has_ours_theirs_and_the_difference_or_no_data(outputs, capsys
     compare(composed(outputs))
     place = outputs / "paper" / "compare"
     lines = json.loads((place / "arxiv_2504_15473.json").read_text())
-    found = {(line["metric"], line["k"]): line for line in lines if line["ours"] is not None}
-    assert set(found) == {
+    compared = {(line["metric"], line["k"]): line for line in lines if line["ours"] is not None}
+    assert set(compared) == {
         ("explained_variance", 10),
         ("explained_variance", 20),
         ("spatial_success", 10),
     }
-    assert found["explained_variance", 10]["difference"] == pytest.approx(0.57 - 0.564)
-    assert found["explained_variance", 10]["within"] is True
-    assert found["explained_variance", 20]["within"] is False
-    assert found["spatial_success", 10]["difference_ci95"] == pytest.approx([-0.06, -0.04])
+    assert compared["explained_variance", 10]["difference"] == pytest.approx(0.57 - 0.564)
+    assert compared["explained_variance", 10]["within"] is True
+    assert compared["explained_variance", 20]["within"] is False
+    assert compared["spatial_success", 10]["difference_ci95"] == pytest.approx([-0.06, -0.04])
     assert len(lines) == 97
     shown = capsys.readouterr().out
     assert shown.count("no data") == 94

@@ -15,7 +15,7 @@ def tokens_of(text: str) -> dict[str, list[int]]:
     """
     words = [word.strip(",.") for word in text.replace("-", " ").replace("'", " ").split()]
     return {
-        word: [n + 1 for n, each in enumerate(words) if each == word and n < 5]
+        word: [n + 1 for n, other in enumerate(words) if other == word and n < 5]
         for word in words_of(text)
     }
 

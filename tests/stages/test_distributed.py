@@ -9,40 +9,19 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy
 
 from diffusae.activations.datamodule import ActivationDataModule
-from diffusae.activations.schema import CollectedSample, Stream
-from diffusae.activations.writer import ActivationWriter
 from diffusae.runs.lightning_logger import JsonlLogger
 from diffusae.runs.metric_log import read_metrics
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.module import SAEModule
 from diffusae.sae.sparsity import TopK
+from small_collections import stream_of, write_random
 
 
 @pytest.fixture
 def collection(tmp_path) -> Path:
     """13 training pictures of 10 vectors: batches of 16 end with one of 2."""
-    stream = Stream(block="mid", t=0.5, conditioning="cond", hookpoint="mid_block.attentions.0",
-                    step_index=2, timestep=401, grid=(2, 5), d_in=6)  # fmt: skip
-    writer = ActivationWriter(
-        tmp_path / "activations", streams=[stream], header={"model": "toy"}, with_images=False
-    )
-    for index, (split, count) in enumerate([("train", 5), ("train", 8), ("validation", 2)]):
-        rng = np.random.default_rng(index)
-        writer.write_group(
-            index,
-            [
-                CollectedSample(
-                    image_id=f"g{index}i{n}",
-                    prompt="",
-                    seed=n,
-                    split=split,
-                    updates={stream.folder: rng.normal(size=(10, 6)).astype(np.float32)},
-                )
-                for n in range(count)
-            ],
-        )
-    writer.finish()
-    return writer.root
+    groups = [("train", 5), ("train", 8), ("validation", 2)]
+    return write_random(tmp_path / "activations", [stream_of((2, 5), 6)], groups)
 
 
 def trained(root: Path, log: Path, *, processes: int) -> tuple[dict[str, torch.Tensor], list[dict]]:

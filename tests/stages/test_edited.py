@@ -1,5 +1,8 @@
 """Edited pictures: what lies before the first edit is made once, and changes nothing."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,7 @@ from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
 from diffusae.steering.edited import EditedPictures, Place, Trial
 from diffusae.study.study import Study
+from sae.pretend_device import ELSEWHERE, TO_DEVICE, TO_HOST, Elsewhere, pretend_device
 
 PROMPTS = [
     Prompt(f"p{n}", text, n, "test")
@@ -59,6 +63,25 @@ def test_steps_before_the_first_place_are_replayed_whatever_the_batch(study):
     # t = 1, .8, .6, .4, .2, 0: the first two lie before the window.
     assert (fresh_runs, unedited_runs, replayed_runs) == (6, 6, 4)
     assert np.abs(replayed.astype(int) - fresh.astype(int)).max() <= 1
+
+
+def test_what_is_replayed_leaves_the_device_once_a_batch_and_comes_back_once_a_batch(study):
+    """Two pictures, six steps of one pass: only t = 1 and .8 lie before the place."""
+    pipe = SimpleNamespace(device=ELSEWHERE)
+    pictures = EditedPictures(study, [MIDDLE], conditionings=["cond"], pipe=pipe)
+    both = ("uncond", "cond")
+    whole = torch.arange(6 * 4 * 3.0).reshape(6, 4, 3)  # steps, rows of the pass, numbers
+    made, again = [Trial(PROMPTS[0]), Trial(PROMPTS[1])], [Trial(PROMPTS[1]), Trial(PROMPTS[0])]
+    with pretend_device() as crossed:
+        outputs: Any = {float(6 - n): {both: (Elsewhere(whole[n]),)} for n in range(6)}
+        pictures._keep(made, outputs)
+        assert crossed == {TO_HOST: 1}
+        replayed = pictures._replayed(again)
+        assert crossed == {TO_HOST: 1, TO_DEVICE: 1}
+    assert list(replayed) == [6.0, 5.0]
+    for n, passes in enumerate(replayed.values()):
+        (sample,) = passes[both]
+        assert torch.equal(sample.here, whole[n][[1, 0, 3, 2]])
 
 
 def test_an_unedited_picture_and_an_edited_one_share_no_batch(study):

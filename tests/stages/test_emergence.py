@@ -123,8 +123,8 @@ def test_branches_and_saes_of_a_block_have_curves_of_their_own(tmp_path):
         evaluate(study, t, conditioning="uncond")
         evaluate(study, t, tag="k20")
     summarise_emergence(study)
-    found = sorted(path.name for path in summary(study).parents[1].iterdir())
-    assert found == ["mid-cond-k10", "mid-cond-k20", "mid-uncond-k10"]
+    names = sorted(path.name for path in summary(study).parents[1].iterdir())
+    assert names == ["mid-cond-k10", "mid-cond-k20", "mid-uncond-k10"]
 
 
 def test_a_reader_that_one_moment_did_not_keep_is_left_out(tmp_path):

@@ -72,7 +72,7 @@ def test_several_processes_that_are_started_here_are_led_by_the_command_whatever
 
 
 @pytest.mark.parametrize(
-    ("accelerator", "devices", "told"),
+    ("accelerator", "devices", "message"),
     [
         ("foo", 1, "unknown trainer.accelerator 'foo'; known: auto, cpu, cuda, gpu, mps"),
         ("gpu", 1, "torch has no GPU here; use trainer.accelerator=cpu, or auto"),
@@ -85,12 +85,12 @@ def test_several_processes_that_are_started_here_are_led_by_the_command_whatever
     ],
 )
 def test_a_device_that_is_not_here_is_told_before_lightning_sees_it(
-    monkeypatch, accelerator, devices, told
+    monkeypatch, accelerator, devices, message
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     fault = processes.device_fault(accelerator, devices)
-    assert fault is None if told is None else re.search(told, str(fault)), fault
+    assert fault is None if message is None else re.search(message, str(fault)), fault
 
 
 def test_more_devices_than_gpus_are_refused(monkeypatch):
@@ -125,10 +125,11 @@ def test_out_of_memory_names_the_setting_and_a_value_to_try(error):
     def work(_cfg):
         raise error
 
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as raised:
         work(cfg)
     assert (
-        str(told.value) == "out of memory in training; try activations.batch_size=2048 (it is 4096)"
+        str(raised.value)
+        == "out of memory in training; try activations.batch_size=2048 (it is 4096)"
     )
     cfg.activations.batch_size = 1
     with pytest.raises(UserError, match="use a machine or a GPU with more memory"):
@@ -142,18 +143,18 @@ def test_other_errors_of_a_part_pass_and_say_what_they_are():
         raise error
 
     for error in (UserError("out of memory with a=2; try a=1"), RuntimeError("shapes do not fit")):
-        with pytest.raises(type(error)) as told:
+        with pytest.raises(type(error)) as raised:
             work(OmegaConf.create(), error)
-        assert told.value is error
+        assert raised.value is error
     assert not is_out_of_memory(ValueError("the word memory"))
 
 
 @pytest.mark.parametrize("number", sorted(REMEDIES))
 def test_a_fault_of_files_is_one_line_with_its_path_and_a_remedy_in_every_table(number):
     error = OSError(number, os.strerror(number), "/study/sae/weights")
-    told = str(explained(error))
-    assert told.startswith("/study/sae/weights: ") and "; " in told
-    assert reason(error) == told
+    message = str(explained(error))
+    assert message.startswith("/study/sae/weights: ") and "; " in message
+    assert reason(error) == message
 
 
 def test_a_fault_that_another_language_tells_in_words_is_the_same():

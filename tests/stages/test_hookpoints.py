@@ -1,7 +1,5 @@
 """The list of blocks is the model's, before any weights are at hand."""
 
-from __future__ import annotations
-
 import re
 
 import pytest
@@ -49,9 +47,9 @@ def test_every_block_is_listed_with_place_width_grid_and_its_name(offline, capsy
 
 def test_the_grid_follows_the_pictures_size_and_no_path_is_cut(offline, capsys):
     hookpoints(composed("model=flux_schnell", "model.width=512"))
-    found = rows(capsys.readouterr().out)
-    assert len(found) == 57
-    assert found[56] == [
+    shown = rows(capsys.readouterr().out)
+    assert len(shown) == 57
+    assert shown[56] == [
         "56",
         "single_transformer_blocks.37",
         "FluxSingleTransformerBlock",
@@ -87,10 +85,10 @@ def test_a_study_is_planned_from_the_published_sizes(offline, tmp_path, capsys, 
     )
     width = {"sdxl": "1280", "sd3": "1536", "pixart_alpha": "1152"}[model]
     grid = "32x32" if model == "sdxl" else "64x64"
-    found = [
+    shown = [
         line.split() for line in capsys.readouterr().out.splitlines() if "mid/t1.00/cond" in line
     ]
-    assert found[0][:3] == ["mid/t1.00/cond", grid, width]
+    assert shown[0][:3] == ["mid/t1.00/cond", grid, width]
 
 
 def test_a_size_that_does_not_divide_into_positions_is_refused(offline, tmp_path):

@@ -2,8 +2,6 @@
 never used.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +11,6 @@ import pytest
 import torch
 
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import ActivationWriter
 from diffusae.concepts.annotations import Annotations, PackedMasks
 from diffusae.concepts.dictionary import ConceptDictionary
@@ -29,6 +26,7 @@ from diffusae.sae.storage import load_sae, save_sae
 from diffusae.summaries.emergence import summarise_emergence
 from diffusae.summaries.three_stages import claims_in, summarise_three_stages
 from runs.test_outputs import flip_a_bit
+from small_collections import sample_of, stream_of
 from stages.evaluated_interventions import place_spatial
 from stages.test_emergence import TIMES, evaluate, study_in
 
@@ -54,10 +52,10 @@ def dictionary() -> ConceptDictionary:
 
 
 def place_annotations(directory: Path) -> None:
-    found = PackedMasks(["a"])
-    found.add("a", {"cat": torch.ones(4, 4).bool().numpy()})
+    masks = PackedMasks(["a"])
+    masks.add("a", {"cat": torch.ones(4, 4).bool().numpy()})
     described = pd.DataFrame({"image_id": ["a"], "style": ["flat"]})
-    Annotations(masks=found, second=PackedMasks(["a"]), described=described).save(directory)
+    Annotations(masks=masks, second=PackedMasks(["a"]), described=described).save(directory)
 
 
 def place_purity(directory: Path) -> None:
@@ -66,27 +64,11 @@ def place_purity(directory: Path) -> None:
 
 
 def place_collection(directory: Path) -> None:
-    stream = Stream(
-        block="mid",
-        t=0.5,
-        conditioning="cond",
-        hookpoint="mid_block",
-        step_index=1,
-        timestep=1.0,
-        grid=(1, 1),
-        d_in=2,
-    )
+    stream = stream_of((1, 1), 2)
     writer = ActivationWriter(directory, streams=[stream], header={"model": "m"})
     updates = {stream.folder: torch.ones(1, 2).numpy()}
     image = torch.zeros(8, 8, 3).byte().numpy()
-    writer.write_group(
-        0,
-        [
-            CollectedSample(
-                image_id="a", prompt="", seed=0, split="test", updates=updates, image=image
-            )
-        ],
-    )
+    writer.write_group(0, [sample_of("a", 0, "test", updates, image=image)])
     writer.finish()
 
 

@@ -95,8 +95,8 @@ def test_a_slurm_array_is_handed_in_with_its_options_and_its_lost_jobs_fail(
         "--signal=USR2@120",
     ):
         assert f"#SBATCH {option}" in batch
-    told = capfd.readouterr().err
-    assert "2 of 2 jobs failed" in told
+    printed = capfd.readouterr().err
+    assert "2 of 2 jobs failed" in printed
     for job in ("block=mid", "block=up"):
-        row = next(line for line in told.splitlines() if line.startswith("│") and job in line)
+        row = next(line for line in printed.splitlines() if line.startswith("│") and job in line)
         assert "its process ended before it could say why" in row

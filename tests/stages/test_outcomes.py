@@ -37,17 +37,17 @@ def test_a_log_gets_whole_lines_without_markup(capsys):
     assert not print_outcomes(
         [JobOutcome("mid", "failed", LONG.strip()), JobOutcome("up", "skipped")]
     )
-    told = capsys.readouterr().err
-    assert LONG.strip() in told
-    assert "1 of 2 jobs failed (1 skipped, 1 failed)" in told
-    assert "The same command runs only the failed ones again." in told
+    printed = capsys.readouterr().err
+    assert LONG.strip() in printed
+    assert "1 of 2 jobs failed (1 skipped, 1 failed)" in printed
+    assert "The same command runs only the failed ones again." in printed
 
 
 def test_nothing_failed_is_said_as_such(capsys):
     assert print_outcomes([JobOutcome("mid", "done"), JobOutcome("up", "done")])
-    told = capsys.readouterr().err
-    assert "2 done" in told
-    assert "fail" not in told
+    printed = capsys.readouterr().err
+    assert "2 done" in printed
+    assert "fail" not in printed
 
 
 def test_outcomes_of_other_processes_come_together_in_the_order_of_the_jobs(

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.errors import UserError
 from diffusae.interventions.windows import window_at
 from diffusae.planning import timing
@@ -21,13 +20,12 @@ from .sd14_folder import write_sd14
 
 
 def composed(*overrides: str, root: str = "plan") -> DictConfig:
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose(root, overrides=list(overrides))
+    return compose(root, overrides)
 
 
 def planned(directory: Path, experiment: str, *overrides: str) -> dict:
     source = write_sd14(directory / "sd14")
-    told = [
+    overrides_of_size = [
         f"experiment={experiment}",
         f"model.source={source}",
         f"paths.outputs={directory}",
@@ -36,7 +34,7 @@ def planned(directory: Path, experiment: str, *overrides: str) -> dict:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timing, "load_model", None)
         patch.setattr(timing, "module_of", None)
-        stage.plan(composed(*told))
+        stage.plan(composed(*overrides_of_size))
     return json.loads((directory / experiment / "plan.json").read_text())
 
 
@@ -47,9 +45,9 @@ def paper(tmp_path_factory) -> dict:
 
 def test_the_plan_reproduces_the_papers_disk_sizes(paper):
     numbers = {
-        each["folder"]: each["training_numbers_bytes"]
-        for each in paper["streams"]
-        if each["trained"]
+        stream["folder"]: stream["training_numbers_bytes"]
+        for stream in paper["streams"]
+        if stream["trained"]
     }
     assert len(numbers) == 18
     for folder, count in numbers.items():
@@ -59,12 +57,12 @@ def test_the_plan_reproduces_the_papers_disk_sizes(paper):
 
 
 def test_the_plan_has_the_papers_grids_steps_and_one_epoch(paper):
-    for each in paper["streams"]:
-        if each["trained"]:
-            mid = each["folder"].startswith("mid")
-            assert (each["grid"], each["d_in"]) == ([8, 8] if mid else [16, 16], 1280)
-            assert each["training_steps"] == (3125 if mid else 12500)
-            assert each["epochs"] == pytest.approx(1)
+    for stream in paper["streams"]:
+        if stream["trained"]:
+            mid = stream["folder"].startswith("mid")
+            assert (stream["grid"], stream["d_in"]) == ([8, 8] if mid else [16, 16], 1280)
+            assert stream["training_steps"] == (3125 if mid else 12500)
+            assert stream["epochs"] == pytest.approx(1)
     assert paper["pictures"] == {
         "train": 200_000,
         "validation": 200,
@@ -90,11 +88,11 @@ def test_hours_follow_from_the_rates_that_are_given(paper, tmp_path):
 def test_storing_less_is_laid_beside_the_whole(paper):
     whole, *fewer = paper["alternatives"]
     assert whole["positions_per_image"] is None
-    assert [each["positions_per_image"] for each in fewer] == [64, 16, 4]
-    sizes = [each["updates_bytes"] for each in (whole, *fewer)]
+    assert [plan["positions_per_image"] for plan in fewer] == [64, 16, 4]
+    sizes = [plan["updates_bytes"] for plan in (whole, *fewer)]
     assert sizes == sorted(sizes, reverse=True)
     assert whole["updates_bytes"] == paper["bytes"]["updates"]
-    assert [each["max_vectors"] for each in fewer] == [64 * 200_000, 16 * 200_000, 4 * 200_000]
+    assert [plan["max_vectors"] for plan in fewer] == [64 * 200_000, 16 * 200_000, 4 * 200_000]
     # The training pictures' share shrinks in proportion: what remains is the other splits' whole
     # grids.
     assert sizes[1] - sizes[2] == pytest.approx(4 * (sizes[2] - sizes[3]), rel=0.03)
@@ -105,7 +103,7 @@ def test_the_small_experiment_fits_its_hundred_gigabytes(tmp_path, capsys):
     assert (
         small["bytes"]["updates"] + small["bytes"]["pictures_at_most"] < 85e9
     )  # masks and SAEs need room too
-    assert {each["training_steps"] for each in small["streams"] if each["trained"]} == {3125}
+    assert {stream["training_steps"] for stream in small["streams"] if stream["trained"]} == {3125}
     shown = capsys.readouterr().out
     assert "what storing less would save" in shown
     assert "16 positions" in shown

@@ -42,18 +42,18 @@ def test_the_estimate_is_what_is_then_collected(collected):
     manifest = Manifest.load(collected.activations)
     model = collected.cfg.model
     counted = estimate(collected, describe(model.source))
-    assert {each.stream.folder for each in counted.streams} == {
+    assert {one.stream.folder for one in counted.streams} == {
         stream.folder for stream in manifest.streams
     }
-    for each in counted.streams:
-        stream = manifest.stream(each.stream.block, each.stream.t, each.stream.conditioning)
-        assert (stream.grid, stream.d_in) == (each.stream.grid, each.stream.d_in)
-        assert each.vectors == {split: manifest.vectors(stream, split) for split in manifest.splits}
+    for one in counted.streams:
+        stream = manifest.stream(one.stream.block, one.stream.t, one.stream.conditioning)
+        assert (stream.grid, stream.d_in) == (one.stream.grid, one.stream.d_in)
+        assert one.vectors == {split: manifest.vectors(stream, split) for split in manifest.splits}
         stored = sum(shard.bytes for shard in manifest.entries if shard.stream == stream.folder)
-        assert each.bytes == pytest.approx(stored, rel=0.03)
+        assert one.bytes == pytest.approx(stored, rel=0.03)
         # Nothing trains on attention: only splits that are looked at have it.
-        splits = {split for split, count in each.vectors.items() if count}
-        assert splits == set(manifest.splits if each.trained else SEEN_SPLITS)
+        splits = {split for split, count in one.vectors.items() if count}
+        assert splits == set(manifest.splits if one.trained else SEEN_SPLITS)
     pictures = sum(shard.bytes for shard in manifest.entries if shard.stream == IMAGES)
     assert pictures <= counted.image_bytes
     assert counted.pictures == {
@@ -96,11 +96,11 @@ def test_a_study_that_keeps_all_is_signed_as_before_there_was_a_choice(tmp_path)
 def test_the_cap_is_never_exceeded_and_less_than_a_position_a_picture_below_it(tmp_path):
     for cap in (8, 100, 511, 512, 10_000):
         study = Study(composed(tmp_path, f"activations.max_vectors={cap}"))
-        for each in estimate(study, describe(study.cfg.model.source)).trained:
-            whole = 8 * each.stream.positions
-            assert each.training_vectors <= min(cap, whole)
-            assert each.training_vectors > min(cap, whole) - 8
-            assert each.vectors["test"] == 6 * each.stream.positions
+        for one in estimate(study, describe(study.cfg.model.source)).trained:
+            whole = 8 * one.stream.positions
+            assert one.training_vectors <= min(cap, whole)
+            assert one.training_vectors > min(cap, whole) - 8
+            assert one.vectors["test"] == 6 * one.stream.positions
 
 
 def test_given_rates_are_all_it_takes_and_nothing_is_loaded(
@@ -108,13 +108,13 @@ def test_given_rates_are_all_it_takes_and_nothing_is_loaded(
 ):
     monkeypatch.setattr(timing, "module_of", None)
     stage.plan(composed(tmp_path, *GIVEN))
-    told = json.loads((tmp_path / "tiny" / "plan.json").read_text())
-    assert told["pictures"] == {"train": 8, "validation": 4, "dictionary": 8, "tune": 6, "test": 6}
-    assert told["denoiser_passes"] == 32 * 5 * 2
-    assert len(told["streams"]) == 18 + 3
-    assert told["seconds"]["collect"] == 32 * 2.0
-    assert told["seconds"]["train"] == pytest.approx(18 * 10 * 64 / 1000)
-    assert told["streams"][0]["epochs"] == pytest.approx(640 / (8 * 256))
+    plan = json.loads((tmp_path / "tiny" / "plan.json").read_text())
+    assert plan["pictures"] == {"train": 8, "validation": 4, "dictionary": 8, "tune": 6, "test": 6}
+    assert plan["denoiser_passes"] == 32 * 5 * 2
+    assert len(plan["streams"]) == 18 + 3
+    assert plan["seconds"]["collect"] == 32 * 2.0
+    assert plan["seconds"]["train"] == pytest.approx(18 * 10 * 64 / 1000)
+    assert plan["streams"][0]["epochs"] == pytest.approx(640 / (8 * 256))
     shown = capsys.readouterr().out
     assert "320 denoiser passes" in shown
     assert "train 18 SAEs" in shown
@@ -124,17 +124,17 @@ def test_rates_that_are_not_given_are_measured(tmp_path):
     stage.plan(
         composed(tmp_path, "grid.timesteps=[0.5]", "prompts.counts.train=1", "model.batch_size=1")
     )
-    told = json.loads((tmp_path / "tiny" / "plan.json").read_text())
-    assert told["rates"]["seconds_per_picture"] > 0
-    assert told["rates"]["vectors_per_second"]["128"] > 0
-    assert told["seconds"]["collect"] > 0
+    plan = json.loads((tmp_path / "tiny" / "plan.json").read_text())
+    assert plan["rates"]["seconds_per_picture"] > 0
+    assert plan["rates"]["vectors_per_second"]["128"] > 0
+    assert plan["seconds"]["collect"] > 0
 
 
 def test_without_rates_time_is_not_made_up(tmp_path, unloadable, monkeypatch, capsys):
     monkeypatch.setattr(timing, "module_of", None)
     stage.plan(composed(tmp_path, "plan.probe=false"))
-    told = json.loads((tmp_path / "tiny" / "plan.json").read_text())
-    assert told["seconds"] == {"collect": None, "train": None}
+    plan = json.loads((tmp_path / "tiny" / "plan.json").read_text())
+    assert plan["seconds"] == {"collect": None, "train": None}
     assert "not measured" in capsys.readouterr().out
 
 

@@ -108,7 +108,7 @@ class Told(logging.Handler):
 
 
 @pytest.fixture
-def told(monkeypatch):
+def reported(monkeypatch):
     handler = Told(wanted=3)
     monkeypatch.setattr(progress, "INTERVAL_S", 0.01)
     progress.log.addHandler(handler)
@@ -117,13 +117,13 @@ def told(monkeypatch):
     progress.log.removeHandler(handler)
 
 
-def test_a_log_is_told_of_all_works_within_each_other_though_nothing_advances(told, capsys):
+def test_a_log_is_told_of_all_works_within_each_other_though_nothing_advances(reported, capsys):
     with at_work("run"), progress_bar("cells", total=18, done=3) as (_, name):
         name("cell mid")
         with progress_bar("pictures", total=4) as (advance, _):
             advance(1)
-            assert told.enough.wait(20)
-    inner = [line for line in told.lines if "pictures" in line]
+            assert reported.enough.wait(20)
+    inner = [line for line in reported.lines if "pictures" in line]
     assert inner and inner[-1].startswith(
         "run for 0 s; cell mid: 3/18 cells, begun 0 s ago; 1/4 pictures, "
     )
@@ -131,10 +131,12 @@ def test_a_log_is_told_of_all_works_within_each_other_though_nothing_advances(to
     assert not progress._Works.open and progress._Works.stop is None
 
 
-def test_after_the_last_work_nothing_is_told_any_more(told):
+def test_after_the_last_work_nothing_is_told_any_more(reported):
     with at_work("label"):
-        assert told.enough.wait(20)
-    (thread,) = [each for each in threading.enumerate() if each.name == "progress"] or [None]
+        assert reported.enough.wait(20)
+    (thread,) = [thread_ for thread_ in threading.enumerate() if thread_.name == "progress"] or [
+        None
+    ]
     if thread is not None:
         thread.join(20)
         assert not thread.is_alive()

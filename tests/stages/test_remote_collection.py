@@ -8,7 +8,6 @@ import pytest
 from command import serve
 from composing import compose
 from diffusae.activations import transport
-from diffusae.activations.schema import CollectedSample, Stream
 from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError
 from diffusae.runs.record import read_record, run_record
@@ -16,6 +15,7 @@ from diffusae.stages.collect import collect
 from diffusae.stages.train import train
 from diffusae.study.study import Study
 from local_server import served
+from small_collections import sample_of, stream_of
 
 
 def config(stage, outputs, *overrides):
@@ -30,16 +30,13 @@ def made(tmp_path_factory):
     """A small collection as `collect` leaves it, and what `train` makes of it where it lies."""
     outputs = tmp_path_factory.mktemp("made")
     root = Study(config("collect", outputs)).activations
-    stream = Stream(block="mid", t=0.5, conditioning="cond", hookpoint="mid_block.attentions.0",
-                    step_index=2, timestep=401, grid=(4, 4), d_in=8)  # fmt: skip
+    stream = stream_of((4, 4), 8)
     writer = ActivationWriter(root, streams=[stream], header={"model": "miniature", "steps": 5})
     rng = np.random.default_rng(0)
 
     def record(n, split):
         updates = {stream.folder: rng.normal(size=(16, 8)).astype(np.float32)}
-        return CollectedSample(
-            image_id=f"{n:06d}", prompt="a fish", seed=n, split=split, updates=updates
-        )
+        return sample_of(f"{n:06d}", n, split, updates, prompt="a fish")
 
     with run_record(root, stage="collect", config={}, determines={"seed": 0}, parents={}, seed=0):
         for index, split in enumerate(["train", "train", "validation"]):
@@ -60,9 +57,11 @@ def test_a_training_from_a_server_gives_the_same_weights_and_signature(made, tmp
             "train", tmp_path, f"activations.source={server.url}", f"activations.workers={workers}"
         )
         assert train(cfg) is True
-    there = Study(cfg).sae
-    assert (there / "sae.safetensors").read_bytes() == (here.sae / "sae.safetensors").read_bytes()
-    ours, theirs = read_record(there), read_record(here.sae)
+    original = Study(cfg).sae
+    assert (original / "sae.safetensors").read_bytes() == (
+        here.sae / "sae.safetensors"
+    ).read_bytes()
+    ours, theirs = read_record(original), read_record(here.sae)
     assert ours is not None and theirs is not None and ours.signature == theirs.signature
     assert train(cfg) is False  # finished, and the server is gone
 

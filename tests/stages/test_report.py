@@ -1,7 +1,5 @@
 """The report of a study that is half finished, damaged, or on a disk that cannot be written."""
 
-from __future__ import annotations
-
 import ast
 import os
 import shutil
@@ -169,7 +167,7 @@ def test_a_study_of_nothing_finished_says_what_to_run(tmp_path):
 
 def test_a_comparison_leaves_out_what_is_damaged(study, caplog):
     flip_a_bit(study.directory / SPATIAL / "results.json")
-    assert "down-t1.00-cond-k10" not in {each.name for each in figures_below(study.directory)}
+    assert "down-t1.00-cond-k10" not in {figure.name for figure in figures_below(study.directory)}
     assert f"{SPATIAL}/results.json has SHA-256" in caplog.text
 
 

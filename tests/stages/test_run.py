@@ -1,7 +1,5 @@
 """What `run` says at its end, whatever becomes of the report."""
 
-from __future__ import annotations
-
 import pytest
 from omegaconf import OmegaConf
 

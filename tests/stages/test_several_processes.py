@@ -10,19 +10,17 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from command import Started, diffusae
 from composing import compose
-from diffusae.activations.schema import CollectedSample, Stream
-from diffusae.activations.writer import ActivationWriter
 from diffusae.errors import UserError
 from diffusae.runs.metric_log import read_metrics
 from diffusae.runs.record import read_record, run_record
 from diffusae.study.study import Study
+from small_collections import stream_of, write_random
 
 CELL = "mid-t1.00-cond-batchtopk-k4"
 COMMAND = [
@@ -35,29 +33,10 @@ COMMAND = [
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A collection of 20 training pictures of 10 vectors: batches of 64 end with one of 8."""
     root = tmp_path_factory.mktemp("several")
-    stream = Stream(block="mid", t=1.0, conditioning="cond", hookpoint="mid_block.attentions.0",
-                    step_index=0, timestep=801, grid=(2, 5), d_in=32)  # fmt: skip
+    stream, groups = stream_of((2, 5), 32, t=1.0), [("train", 12), ("train", 8), ("validation", 3)]
     activations = root / "activations"
     with run_record(activations, stage="collect", config={}, determines={}, parents={}, seed=0):
-        writer = ActivationWriter(
-            activations, streams=[stream], header={"model": "toy"}, with_images=False
-        )
-        for index, (split, count) in enumerate([("train", 12), ("train", 8), ("validation", 3)]):
-            rng = np.random.default_rng(index)
-            writer.write_group(
-                index,
-                [
-                    CollectedSample(
-                        image_id=f"g{index}i{n}",
-                        prompt="",
-                        seed=n,
-                        split=split,
-                        updates={stream.folder: rng.normal(size=(10, 32)).astype(np.float32)},
-                    )
-                    for n in range(count)
-                ],
-            )
-        writer.finish()
+        write_random(activations, [stream], groups)
     return root
 
 

@@ -42,21 +42,21 @@ def test_a_row_holds_every_measure_of_one_method_at_one_cell(tmp_path):
     study = study_in(tmp_path)
     place_spatial(study, SPATIAL, t=0.8, rest=0.05)
     summarise_three_stages(study)
-    found = table(study)
-    assert found["method"].tolist() == ["concepts", "no_edit", "random_latent"]
-    assert set(found["window"]) == {"early"}
-    assert set(zip(found["block"], found["t"], found["tag"], found["blocks"], strict=True)) == {
+    rows = table(study)
+    assert rows["method"].tolist() == ["concepts", "no_edit", "random_latent"]
+    assert set(rows["window"]) == {"early"}
+    assert set(zip(rows["block"], rows["t"], rows["tag"], rows["blocks"], strict=True)) == {
         ("down", 0.8, "k10", "down")
     }
-    assert found["success"].tolist() == pytest.approx([7 / 8, 2 / 8, 2 / 8])
-    assert found["success_n"].tolist() == [8, 8, 8]
-    assert found["kept"].tolist() == [1, 1, 1]
-    assert found["distance"].tolist() == pytest.approx([0.05, 0, 0.05])
-    assert found["strength"].tolist() == [3, 0, 3]
-    assert found["success_difference"].tolist()[1:] == pytest.approx([5 / 8, 5 / 8])
-    assert np.isnan(found["success_difference"].iloc[0])
-    assert found["lpips"].isna().tolist() == [True] * 3
-    assert found["lpips_n"].tolist() == [0] * 3
+    assert rows["success"].tolist() == pytest.approx([7 / 8, 2 / 8, 2 / 8])
+    assert rows["success_n"].tolist() == [8, 8, 8]
+    assert rows["kept"].tolist() == [1, 1, 1]
+    assert rows["distance"].tolist() == pytest.approx([0.05, 0, 0.05])
+    assert rows["strength"].tolist() == [3, 0, 3]
+    assert rows["success_difference"].tolist()[1:] == pytest.approx([5 / 8, 5 / 8])
+    assert np.isnan(rows["success_difference"].iloc[0])
+    assert rows["lpips"].isna().tolist() == [True] * 3
+    assert rows["lpips_n"].tolist() == [0] * 3
 
 
 def test_only_the_test_cases_at_the_chosen_strength_are_compared(tmp_path):
@@ -82,9 +82,9 @@ def test_a_case_that_the_concepts_lack_is_left_out_of_the_difference(tmp_path):
     cases[~lost].to_parquet(directory / "objects.parquet", index=False)
     record_again(directory)
     summarise_three_stages(study)
-    found = find(study, "spatial_success").details["differences"]["no_edit"]
-    assert found["value"] == pytest.approx(5 / 6)  # of the other regions
-    assert found["n"] == 6
+    differences = find(study, "spatial_success").details["differences"]["no_edit"]
+    assert differences["value"] == pytest.approx(5 / 6)  # of the other regions
+    assert differences["n"] == 6
 
 
 def test_chance_is_the_share_of_a_region_and_of_spatial_success_alone(tmp_path):
@@ -101,9 +101,9 @@ def test_each_factor_is_an_edit_of_its_own_and_no_edit_is_a_constant(tmp_path):
     study = study_in(tmp_path)
     place_global(study, {"style": STYLE, "grain": STYLE}, t=0.5, distance=0.3, similarity=0.8)
     summarise_three_stages(study)
-    found = table(study)
-    assert found.groupby("edit").size().to_dict() == {"grain": 4, "style": 4}
-    style = found[found["edit"] == "style"].set_index("method")
+    rows = table(study)
+    assert rows.groupby("edit").size().to_dict() == {"grain": 4, "style": 4}
+    style = rows[rows["edit"] == "style"].set_index("method")
     assert set(style["window"]) == {"middle"}
     assert style.loc[
         "concepts", ["success", "reached", "distance", "similarity"]
@@ -122,10 +122,10 @@ def test_blocks_together_stand_beside_the_single_block(tmp_path):
     place_global(study, {"style": STYLE})
     place_global(study, {"style": STYLE}, blocks=["down", "mid", "up"])
     summarise_three_stages(study)
-    found = table(study).query("method == 'concepts'").set_index("together")
-    assert found["blocks"].to_dict() == {False: "down", True: "down+mid+up"}
-    assert set(found["edit"]) == {"style"}
-    assert found["success"].tolist() == pytest.approx([5 / 6, 5 / 6])
+    rows = table(study).query("method == 'concepts'").set_index("together")
+    assert rows["blocks"].to_dict() == {False: "down", True: "down+mid+up"}
+    assert set(rows["edit"]) == {"style"}
+    assert rows["success"].tolist() == pytest.approx([5 / 6, 5 / 6])
 
 
 def test_cells_of_one_window_all_appear(tmp_path):
@@ -134,8 +134,8 @@ def test_cells_of_one_window_all_appear(tmp_path):
     place_spatial(study, SPATIAL, t=0.8)
     place_spatial(study, SPATIAL, t=0.8, tag="k20")
     summarise_three_stages(study)
-    found = table(study).query("method == 'concepts'")
-    assert sorted(zip(found["window"], found["t"], found["tag"], strict=True)) == [
+    rows = table(study).query("method == 'concepts'")
+    assert sorted(zip(rows["window"], rows["t"], rows["tag"], strict=True)) == [
         ("early", 0.8, "k10"),
         ("early", 0.8, "k20"),
         ("early", 1.0, "k10"),
@@ -222,11 +222,11 @@ def test_nothing_is_written_where_no_intervention_is_finished(tmp_path):
 def test_a_metric_that_the_table_does_not_know_is_told_and_left_out(tmp_path, caplog):
     study = study_in(tmp_path)
     directory = place_spatial(study, SPATIAL)
-    found = load_results(directory / "results.json")
+    results = load_results(directory / "results.json")
     strange = Result(
-        "spatial_charm", found[0].estimate, True, "x", found[0].cell, {}, found[0].details
+        "spatial_charm", results[0].estimate, True, "x", results[0].cell, {}, results[0].details
     )
-    save_results(directory / "results.json", [*found, strange])
+    save_results(directory / "results.json", [*results, strange])
     record_again(directory)
     summarise_three_stages(study)
     assert "spatial_charm has no place in the three-stage table" in caplog.text
@@ -234,7 +234,7 @@ def test_a_metric_that_the_table_does_not_know_is_told_and_left_out(tmp_path, ca
 
 
 def test_a_window_has_its_name_and_another_its_ends():
-    assert [window_name(each) for each in ([1.0, 0.6], (0.6, 0.2), [0.2, 0.0], [1.0, 0.8])] == [
+    assert [window_name(window) for window in ([1.0, 0.6], (0.6, 0.2), [0.2, 0.0], [1.0, 0.8])] == [
         "early",
         "middle",
         "final",

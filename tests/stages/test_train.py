@@ -12,13 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from composing import compose
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.schema import CollectedSample, Stream
-from diffusae.activations.writer import ActivationWriter
-from diffusae.cli import config_directory
 from diffusae.errors import UserError
 from diffusae.files import sha256_of
 from diffusae.runs.metric_log import read_metrics
@@ -31,6 +28,7 @@ from diffusae.study.study import Study
 from diffusae.training import cell as training_run
 from diffusae.training import train as training
 from diffusae.training import train_grid as together
+from small_collections import stream_of, write_random
 from stages.evaluated_interventions import record_again
 
 TRAINING = "mid/t1.00/cond/shard-000000.tar"
@@ -42,38 +40,12 @@ def activations(tmp_path) -> Path:
     for validation.
     """
     streams = [
-        Stream(
-            block="mid",
-            t=t,
-            conditioning="cond",
-            hookpoint="mid_block.attentions.0",
-            step_index=index,
-            timestep=timestep,
-            grid=(2, 5),
-            d_in=32,
-        )
+        stream_of((2, 5), 32, t=t, step_index=index, timestep=timestep)
         for t, index, timestep in ((1.0, 0, 801), (0.0, 4, 1))
     ]
     root = tmp_path / "activations"
     with run_record(root, stage="collect", config={}, determines={}, parents={}, seed=0):
-        writer = ActivationWriter(root, streams=streams, header={"model": "toy"}, with_images=False)
-        for group, (split, count) in enumerate([("train", 20), ("validation", 3)]):
-            rng = np.random.default_rng(group)
-            records = [
-                CollectedSample(
-                    image_id=f"g{group}i{n}",
-                    prompt="",
-                    seed=n,
-                    split=split,
-                    updates={
-                        each.folder: rng.normal(size=(10, 32)).astype(np.float32)
-                        for each in streams
-                    },
-                )
-                for n in range(count)
-            ]
-            writer.write_group(group, records)
-        writer.finish()
+        write_random(root, streams, [("train", 20), ("validation", 3)])
     return root
 
 
@@ -82,8 +54,7 @@ def composed(activations) -> Callable[..., DictConfig]:
     def make(*overrides: str, command: str = "train") -> DictConfig:
         cell = ["timestep=early", "block=mid", "conditioning=cond", "trainer.accelerator=cpu"]
         paths = [f"paths.outputs={activations.parent}", f"paths.activations={activations}"]
-        with initialize_config_dir(str(config_directory()), version_base="1.3"):
-            return compose(command, overrides=["debug=tiny", *cell, *paths, *overrides])
+        return compose(command, ["debug=tiny", *cell, *paths, *overrides])
 
     return make
 
@@ -99,8 +70,8 @@ def put_nan(activations: Path, *, image: int) -> None:
     values = content.index(b"\n", content.index(b"NUMPY", place)) + 1
     content[values : values + 2] = np.float16(np.nan).tobytes()
     path.write_bytes(content)
-    for told in (activations / "manifest.json", activations / "groups" / "000000.json"):
-        told.write_text(told.read_text().replace(before, sha256_of(path)))
+    for file in (activations / "manifest.json", activations / "groups" / "000000.json"):
+        file.write_text(file.read_text().replace(before, sha256_of(path)))
     record_again(activations)
     Manifest.load(activations)
 
@@ -128,12 +99,13 @@ def test_a_nan_in_a_shard_ends_training_with_the_step_and_keeps_the_finite_check
 
 def test_a_shard_of_another_step_with_equal_shapes_is_named_before_training(activations, composed):
     foreign = activations / TRAINING.replace("t1.00", "t0.00")
-    expected, found = sha256_of(activations / TRAINING), sha256_of(foreign)
-    assert expected != found
+    expected, foreign_hash = sha256_of(activations / TRAINING), sha256_of(foreign)
+    assert expected != foreign_hash
     shutil.copy(foreign, activations / TRAINING)
     study = Study(composed())
     with pytest.raises(
-        UserError, match=f"{TRAINING}: hash: expected sha256 {expected}, found sha256 {found}"
+        UserError,
+        match=f"{TRAINING}: hash: expected sha256 {expected}, found sha256 {foreign_hash}",
     ):
         stage.train(study.cfg)
     assert not (study.sae / "checkpoints").exists()
@@ -250,13 +222,13 @@ def test_the_saved_figures_are_of_the_saved_weights_whenever_validation_was_last
     reconstruction = Reconstruction(sae.d_in)
     reconstruction.update(sae(vectors), vectors)
     expected = reconstruction.compute() | decoder_similarity(sae.directions)
-    found = metadata["validation"]
-    assert {name: found[f"val/{name}"] for name in expected} == pytest.approx(
+    validation = metadata["validation"]
+    assert {name: validation[f"val/{name}"] for name in expected} == pytest.approx(
         {name: float(value) for name, value in expected.items()}, rel=1e-5
     )
     rows = [row for row in read_metrics(study.sae / "metrics.jsonl") if "val/fvu" in row]
     assert len(rows) == {4: 3, 5: 2, 20: 1}[validate_every]
-    assert (rows[-1]["step"], rows[-1]["val/fvu"]) == (9, found["val/fvu"])
+    assert (rows[-1]["step"], rows[-1]["val/fvu"]) == (9, validation["val/fvu"])
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -324,9 +296,9 @@ def test_a_grid_that_was_stopped_goes_on_with_its_own_configuration_alone(compos
     assert not list(sae.parent.glob(".grid-*"))
 
 
-@pytest.mark.parametrize(("explained", "told"), [(-0.2, True), (0.0, False), (None, False)])
+@pytest.mark.parametrize(("explained", "message"), [(-0.2, True), (0.0, False), (None, False)])
 def test_an_autoencoder_that_is_worse_than_the_mean_is_told_when_it_is_saved(
-    monkeypatch, caplog, explained, told
+    monkeypatch, caplog, explained, message
 ):
     """`train` and `train_grid` both save by `save_trained`."""
     monkeypatch.setattr(training, "save_sae", lambda *_: None)
@@ -338,5 +310,5 @@ def test_an_autoencoder_that_is_worse_than_the_mean_is_told_when_it_is_saved(
     stream: Any = SimpleNamespace(hookpoint="mid_block")
     module: Any = SimpleNamespace(autoencoder=None)
     training.save_trained(study, module, stream, {"val/explained_variance": explained})
-    assert ("mid-t0.50-cond-k10: this autoencoder is WORSE THAN THE MEAN" in caplog.text) is told
-    assert ("Lower sae.lr=0.5" in caplog.text) is told
+    assert ("mid-t0.50-cond-k10: this autoencoder is WORSE THAN THE MEAN" in caplog.text) is message
+    assert ("Lower sae.lr=0.5" in caplog.text) is message

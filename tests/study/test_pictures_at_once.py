@@ -1,15 +1,12 @@
 """The size of a batch of pictures: a number as it is given, `auto` by what fits."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
+from composing import compose
 from diffusae.backbone.settings import ModelSettings
-from diffusae.cli import config_directory
 from diffusae.errors import UserError
 from diffusae.study import pictures_at_once as module
 from diffusae.study.pictures_at_once import ON_CPU, largest_fitting, pictures_at_once
@@ -24,8 +21,7 @@ class Pipe:
 
 @pytest.fixture(scope="module")
 def model() -> ModelSettings:
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return ModelSettings.of(compose("collect", overrides=["debug=tiny"]))
+    return ModelSettings.of(compose("collect", ["debug=tiny"]))
 
 
 def test_a_number_is_taken_as_it_is(model: ModelSettings) -> None:

@@ -13,6 +13,7 @@ trains):
 8. Streams with fewer vectors a picture have longer chunks, and train less often.
 9. A checkpoint follows every chunk. A resumed run makes the chunk in progress again.
 10. A further epoch makes all pictures again, in another order.
+11. Several processes make the groups in turn, and each has the buffers of its own streams.
 """
 
 from __future__ import annotations

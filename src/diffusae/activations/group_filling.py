@@ -12,7 +12,7 @@ import numpy as np
 
 from diffusae.activations.hashed_tar import HashedTar, png_bytes
 from diffusae.activations.npy import npy_bytes
-from diffusae.activations.schema import IMAGES, CollectedSample, Stream
+from diffusae.activations.schema import IMAGES, CollectedSample, Group, Shard, Stream
 from diffusae.activations.stored_numbers import StoredNumbers
 from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError
@@ -110,9 +110,8 @@ class GroupFilling:
         kept, drawn = {}, {}
         for folder, array in updates.items():
             size = len(array)
-            positions = (
-                np.asarray(record.positions[folder]) if record.positions else np.arange(size)
-            )
+            given = record.positions
+            positions = np.asarray(given[folder]) if given else np.arange(size)
             if self.subsampling is not None and self.subsampling.kept(record.split, size) < size:
                 if size not in drawn:
                     drawn[size] = self.subsampling.draw(record.image_id, size)
@@ -198,6 +197,30 @@ class GroupFilling:
             who = {"image_id": record.image_id, "prompt": record.prompt, "seed": record.seed}
             self.rejected.append({**who, "nonfinite": bad})
         return bool(bad)
+
+    def group(self, index: int, names: Mapping[str, str]) -> Group:
+        """The finished group, once its tars are closed; `names` are theirs below the root."""
+        assert self.split is not None
+        return Group(
+            index=index,
+            split=self.split,
+            count=self.count,
+            rejected=tuple(self.rejected),
+            # Of this group's pictures only: a journal must not depend on earlier groups.
+            image_size=self.image_size if IMAGES in self.tars else None,
+            shards=tuple(
+                Shard(
+                    path=names[folder],
+                    stream=folder,
+                    split=self.split,
+                    samples=self.count,
+                    bytes=tar.bytes,
+                    sha256=tar.sha256,
+                    vectors=self.vectors.get(folder) if self.ragged else None,
+                )
+                for folder, tar in self.tars.items()
+            ),
+        )
 
     def refuse_all_rejected(self, index: int) -> None:
         """`UserError` if all pictures of a group of several are rejected: a setting must be

@@ -231,21 +231,15 @@ class ActivationWriter:
         # Neither file may list shards that are about to change.
         (self.root / MANIFEST).unlink(missing_ok=True)
         journal.unlink(missing_ok=True)
-        streams = {
-            folder: stream for folder, stream in self.streams.items() if folder not in leave_out
-        }
+        streams = {f: stream for f, stream in self.streams.items() if f not in leave_out}
         folders = [*streams, *([IMAGES] if self.with_images and with_images else [])]
         names = {folder: f"{folder}/shard-{index:06d}.tar" for folder in folders}
         filling = None
         try:
             with ExitStack() as stack:
-                tars = {
-                    folder: stack.enter_context(hashed_tar(self.root / name))
-                    for folder, name in names.items()
-                }
                 filling = GroupFilling(
                     streams=streams,
-                    tars=tars,
+                    tars={f: stack.enter_context(hashed_tar(self.root / names[f])) for f in names},
                     image_size=self._image_size,
                     subsampling=self.subsampling,
                     ragged=self.ragged,
@@ -256,28 +250,7 @@ class ActivationWriter:
                 if filling.split is None:
                     raise UserError(f"group {index} has no images; leave empty groups out")
                 filling.refuse_all_rejected(index)
-            group = Group(
-                index=index,
-                split=filling.split,
-                count=filling.count,
-                rejected=tuple(filling.rejected),
-                # Of this group's pictures only: a journal must not depend on earlier groups.
-                image_size=filling.image_size if IMAGES in tars else None,
-                shards=tuple(
-                    Shard(
-                        path=names[folder],
-                        stream=folder,
-                        split=filling.split,
-                        samples=filling.count,
-                        bytes=tar.bytes,
-                        sha256=tar.sha256,
-                        vectors=(
-                            filling.vectors[folder] if self.ragged and folder in streams else None
-                        ),
-                    )
-                    for folder, tar in tars.items()
-                ),
-            )
+            group = filling.group(index, names)
             write_sealed(journal, group.to_json())
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):

@@ -25,6 +25,7 @@ from diffusae.backbone.text_attention import text_attentions
 from diffusae.capture.account import Account, check_visited, in_order
 from diffusae.capture.clock import Clock
 from diffusae.capture.hooks import Moment, hook_blocks
+from diffusae.capture.offload import Offload
 from diffusae.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,12 +75,11 @@ def capture_cross_attention(
     infos = find_all(known, hookpoints)
     wanted = frozenset(timesteps)
     captured = CapturedAttention()
-    parts: defaultdict[tuple[str, float], defaultdict[int, list[tuple[int, Tensor]]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
+    parts: defaultdict[tuple[str, float], list[tuple[int, Tensor]]] = defaultdict(list)
+    offload = Offload()
 
-    fresh: defaultdict[str, dict[int, Tensor]] = defaultdict(dict)
-    """{running block: {layer: its map}}: hooks of layers run before those of their block."""
+    fresh: defaultdict[str, list[Tensor]] = defaultdict(list)
+    """{running block: the maps of its layers}: hooks of layers run before those of their block."""
     account = Account(pipe, hookpoints, timesteps, ["cond"])
 
     def note_grid(block: str, moment: Moment, _before: Tensor, _after: Tensor) -> None:
@@ -87,8 +87,9 @@ def capture_cross_attention(
         if "cond" not in moment.branches():
             return
         number = account.enter(clock, block, "cond")
-        for layer, mean in fresh.pop(block, {}).items():
-            parts[block, moment.timestep][layer].append((number, mean))
+        if maps := fresh.pop(block, None):  # the mean of the layers leaves the device once
+            mean = offload(torch.stack(maps).mean(dim=0), torch.float32)
+            parts[block, moment.timestep].append((number, mean))
 
     def due(clock: Clock) -> Collection[str]:
         return hookpoints if clock.now in wanted and "cond" in clock.branches() else ()
@@ -98,24 +99,10 @@ def capture_cross_attention(
             hook_blocks(pipe, hookpoints, note_grid, timesteps=wanted, layout=layout, due=due)
         )
 
-        def hook_for(block: str, layer: int) -> Callable[..., None]:
+        def hook_for(block: str) -> Callable[..., None]:
             def hook(attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                if clock.now is None or clock.now not in wanted or "cond" not in clock.branches():
-                    return
-                queries = args[0] if args else kwargs["hidden_states"]
-                rows = rows_of("cond", len(queries), clock.branches())
-                words = kwargs["encoder_hidden_states"]
-                if isinstance(words, tuple):  # an IP-Adapter adds tokens of pictures
-                    words = words[0]
-                if getattr(attention, "add_k_proj", None) is not None:
-                    rotary = kwargs.get("image_rotary_emb")
-                    mean = joint_attention(attention, queries[rows], words[rows], rotary=rotary)
-                else:
-                    mask = kwargs.get("attention_mask")
-                    mask = None if mask is None else mask[rows]
-                    maps = cross_attention(attention, queries[rows], words[rows], mask=mask)
-                    mean = maps.mean(dim=1)
-                fresh[block][layer] = mean.cpu()
+                if clock.now in wanted and "cond" in (branches := clock.branches()):
+                    fresh[block].append(_layer_map(attention, args, kwargs, branches))
 
             return hook
 
@@ -125,15 +112,33 @@ def capture_cross_attention(
                 raise UserError(
                     f"{info.path} has no cross-attention; name a block whose layers read the prompt"
                 )
-            for layer, attention in enumerate(attentions):
-                hook = hook_for(block, layer)
-                handle = attention.register_forward_pre_hook(hook, with_kwargs=True)
+            for attention in attentions:
+                handle = attention.register_forward_pre_hook(hook_for(block), with_kwargs=True)
                 stack.callback(handle.remove)
         yield captured
     check_visited(timesteps, clock)
     account.close()
-    for key, layers in parts.items():
-        captured.maps[key] = torch.stack([in_order(calls) for calls in layers.values()]).mean(dim=0)
+    offload.wait()
+    captured.maps.update((key, in_order(calls)) for key, calls in parts.items())
+
+
+def _layer_map(
+    attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any], branches: Branches
+) -> Float[Tensor, "pictures positions tokens"]:
+    """The conditional branch's probabilities in one layer, from the inputs of its call; mean over
+    heads.
+    """
+    queries = args[0] if args else kwargs["hidden_states"]
+    rows = rows_of("cond", len(queries), branches)
+    words = kwargs["encoder_hidden_states"]
+    if isinstance(words, tuple):  # an IP-Adapter adds tokens of pictures
+        words = words[0]
+    if getattr(attention, "add_k_proj", None) is not None:
+        rotary = kwargs.get("image_rotary_emb")
+        return joint_attention(attention, queries[rows], words[rows], rotary=rotary)
+    mask = kwargs.get("attention_mask")
+    mask = None if mask is None else mask[rows]
+    return cross_attention(attention, queries[rows], words[rows], mask=mask).mean(dim=1)
 
 
 def cross_attention(

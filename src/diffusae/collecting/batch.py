@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from diffusae.activations.schema import CollectedSample
+from diffusae.prompts.prompt_set import Prompt
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,17 @@ class Batch:
 
     size: int
     records: Callable[[], Iterator[CollectedSample]]
+
+
+def batches_of(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:
+    """Consecutive prompts, `size` at once."""
+    return (prompts[start : start + size] for start in range(0, len(prompts), size))
+
+
+def sample_of(prompt: Prompt, updates: Mapping[str, np.ndarray], **others: Any) -> CollectedSample:
+    """What is recorded of a prompt's picture or text."""
+    about = {"image_id": prompt.image_id, "seed": prompt.seed, "split": prompt.split}
+    return CollectedSample(prompt=prompt.text, updates=updates, **about, **others)
 
 
 def numbers_of(updates: Tensor) -> np.ndarray:

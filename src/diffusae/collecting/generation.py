@@ -26,7 +26,7 @@ from diffusae.capture.attention import (
     word_tokens,
 )
 from diffusae.capture.generate import Generation, generate
-from diffusae.collecting.batch import Batch, numbers_of
+from diffusae.collecting.batch import Batch, batches_of, numbers_of, sample_of
 from diffusae.collecting.truncation import count_truncated
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.model import sampling, scheduler_timestep
@@ -110,8 +110,7 @@ class _Generating:
         streams = [stream for stream in self.streams if stored_in(stream, prompts[0].split)]
         timesteps = sorted({stream.timestep for stream in streams})
         size = pictures_at_once(self.model, self.pipe)
-        for start in range(0, len(prompts), size):
-            batch = prompts[start : start + size]
+        for batch in batches_of(prompts, size):
             with self._attention(streams, timesteps) as attention:
                 made = generate(
                     self.pipe,
@@ -142,11 +141,8 @@ class _Generating:
                 "not finite: %r, seed %d: %s", batch[row].text, batch[row].seed, ", ".join(places)
             )
         for row, prompt in enumerate(batch):
-            yield CollectedSample(
-                image_id=prompt.image_id,
-                prompt=prompt.text,
-                seed=prompt.seed,
-                split=prompt.split,
+            yield sample_of(
+                prompt,
                 updates={folder: numbers_of(tensor[row]) for folder, tensor in tensors.items()},
                 image=None if made.images is None else made.images[row],
                 meta={"word_tokens": self._word_tokens(prompt.text)},

@@ -21,7 +21,7 @@ from diffusae.backbone.latents import encode_pictures
 from diffusae.backbone.random_weights import with_random_denoiser
 from diffusae.backbone.settings import ModelSettings
 from diffusae.capture.noised import capture_noised, prompted
-from diffusae.collecting.batch import Batch, numbers_of
+from diffusae.collecting.batch import Batch, batches_of, numbers_of, sample_of
 from diffusae.pictures.decode import fitted
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.given_pictures import undecodable
@@ -130,8 +130,7 @@ class _Passing:
         """One pass a batch; the pictures themselves are kept where someone looks at them later."""
         timesteps = {stream.timestep for stream in self.streams}
         size = pictures_at_once(self.model, self.pipe)
-        for start in range(0, len(prompts), size):
-            batch = prompts[start : start + size]
+        for batch in batches_of(prompts, size):
             pictures = np.stack([self._picture(prompt) for prompt in batch])
             captured = capture_noised(
                 self.pipe,
@@ -153,11 +152,8 @@ class _Passing:
     ) -> Iterator[CollectedSample]:
         for row, prompt in enumerate(batch):
             given = self.given[prompt.image_id]
-            yield CollectedSample(
-                image_id=prompt.image_id,
-                prompt=prompt.text,
-                seed=prompt.seed,
-                split=prompt.split,
+            yield sample_of(
+                prompt,
                 updates={
                     stream.folder: numbers_of(captured[stream.block, stream.timestep][row])
                     for stream in self.streams

@@ -13,7 +13,7 @@ from diffusae.backbone.describe import Description
 from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import find_text_layers, list_text_layers
 from diffusae.capture.text import capture_text
-from diffusae.collecting.batch import Batch, numbers_of
+from diffusae.collecting.batch import Batch, batches_of, numbers_of, sample_of
 from diffusae.collecting.generation import prompts_hash
 from diffusae.collecting.truncation import count_truncated
 from diffusae.prompts.prompt_set import Prompt
@@ -81,8 +81,7 @@ class _Encoding:
     def batches(self, prompts: Sequence[Prompt]) -> Iterator[Batch]:
         """Encode; every stream holds the tokens that its encoder's tokenizer makes of a caption."""
         size = pictures_at_once(self.model, self.pipe)
-        for start in range(0, len(prompts), size):
-            batch = prompts[start : start + size]
+        for batch in batches_of(prompts, size):
             captured = capture_text(
                 self.pipe,
                 self.layers,
@@ -103,12 +102,4 @@ class _Encoding:
             updates[stream.folder] = numbers_of(seen.outputs[row, first : len(ids)])
             positions[stream.folder] = list(range(first, len(ids)))
             tokens[layer.tokenizer] = tokenizer.convert_ids_to_tokens(ids)
-        return CollectedSample(
-            image_id=prompt.image_id,
-            prompt=prompt.text,
-            seed=prompt.seed,
-            split=prompt.split,
-            updates=updates,
-            positions=positions,
-            meta={"tokens": tokens},
-        )
+        return sample_of(prompt, updates=updates, positions=positions, meta={"tokens": tokens})

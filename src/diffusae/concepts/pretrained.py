@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError
 
+from diffusae.devices import default_device
 from diffusae.errors import UserError, unknown
 from diffusae.sources import (
     fingerprint,
@@ -35,11 +36,6 @@ _FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorE
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
-
-
-def default_device(device: str | None) -> torch.device:
-    """`device`, or the GPU where there is one."""
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from diffusae.concepts.annotators import Images
-from diffusae.concepts.pretrained import default_device
 from diffusae.concepts.words import Vocabulary
+from diffusae.devices import default_device
 from diffusae.errors import UserError, unknown
 from diffusae.files import sha256_of
 from diffusae.sources import first_line

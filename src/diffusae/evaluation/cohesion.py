@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from diffusae.errors import UserError
 from diffusae.evaluation.result import (
     NO_DATA,
     Estimate,
+    Resampling,
     Result,
     bootstrap_mean,
     bootstrap_weights,
@@ -129,8 +130,7 @@ def cohesion_results(
     cell: Mapping[str, Any],
     minimum_items: int = 2,
     n_shuffles: int = 200,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    **resampling: Unpack[Resampling],
 ) -> list[Result]:
     """The two rows of a cell, with intervals over concepts.
 
@@ -146,7 +146,7 @@ def cohesion_results(
     kept = items.with_at_least(minimum_items)
     n = len(kept.counts)
     floor = random_pair(vocabulary)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(resampling.get("seed", 0))
     # Shuffle over all latents first: those with few items give items, but are not counted.
     shuffles = [
         shuffled(items, generator).with_at_least(minimum_items)
@@ -157,8 +157,8 @@ def cohesion_results(
         "separability": np.array([separability(one)[0] for one in shuffles]),
     }
     own = {
-        "cohesion": bootstrap_mean(cohesion(kept).numpy(), n_resamples=n_resamples, seed=seed),
-        "separability": _separability(kept, n_resamples=n_resamples, seed=seed),
+        "cohesion": bootstrap_mean(cohesion(kept).numpy(), **resampling),
+        "separability": _separability(kept, **resampling),
     }
     details = {
         "embedding": embedding,
@@ -182,11 +182,11 @@ def cohesion_results(
     ]
 
 
-def _separability(items: Items, *, n_resamples: int, seed: int) -> Estimate:
+def _separability(items: Items, **resampling: Unpack[Resampling]) -> Estimate:
     n = len(items.counts)
     if n < 2:
         return NO_DATA
-    resampled = separability(items, bootstrap_weights(n, n_resamples=n_resamples, seed=seed))
+    resampled = separability(items, bootstrap_weights(n, **resampling))
     interval = percentile_interval(resampled[np.isfinite(resampled)])
     return Estimate(float(separability(items)[0]), interval, n)
 

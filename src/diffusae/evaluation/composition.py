@@ -12,9 +12,9 @@ and the other `Settings` on the tuning split; `evaluate` applies the choice to t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from diffusae.errors import UserError, unknown
 from diffusae.evaluation.masks import Threshold, choose_threshold, iou_at, relative
-from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
+from diffusae.evaluation.result import Estimate, Resampling, Result, bootstrap_mean
 
 Weighting = Literal["activation", "uniform"]
 Scale = Literal["absolute", "relative"]
@@ -67,6 +67,13 @@ class Split:
         """The image id of each object; the bootstrap resamples pictures."""
         return [self.image_ids[row] for row in self.picture.tolist()]
 
+    def to(self, device: torch.device | str) -> Split:
+        """The same split with its tensors on a device."""
+        moved = {
+            name: value.to(device) for name, value in vars(self).items() if hasattr(value, "to")
+        }
+        return replace(self, **moved)
+
 
 @dataclass(frozen=True)
 class ConceptSpace:
@@ -84,6 +91,16 @@ class ConceptSpace:
     embeddings: Float[Tensor, "labelled d"]
     nouns: Mapping[str, Float[Tensor, " d"]]
     centre: Float[Tensor, " d"]
+
+    def to(self, device: torch.device | str) -> ConceptSpace:
+        """The same space with its tensors on a device."""
+        return ConceptSpace(
+            self.d_sae,
+            self.latents.to(device),
+            self.embeddings.to(device),
+            {noun: embedding.to(device) for noun, embedding in self.nouns.items()},
+            self.centre.to(device),
+        )
 
 
 @dataclass(frozen=True)
@@ -179,21 +196,22 @@ def build_split(
 
 
 def predict_scores(split: Split, space: ConceptSpace, settings: Settings) -> Float[Tensor, "m h w"]:
-    """The score map of every object of a split.
+    """The score map of every object of a split, on the device where split and space are.
 
     A position without an active concept that has an entry gets the lowest score: -1 (absolute) or 0
     (relative, where 0 is also the lowest score among the other positions of the map).
     """
     names = list(dict.fromkeys(split.nouns))
     if not names:
-        return torch.zeros(0, *split.grid)
+        return split.masks.new_zeros(0, *split.grid, dtype=torch.float32)
     if len(space.latents) == 0:
         lowest = _LOWEST_COSINE if settings.scale == "absolute" else 0.0
-        return torch.full((len(split.nouns), *split.grid), lowest)
+        shape = (len(split.nouns), *split.grid)
+        return split.masks.new_full(shape, lowest, dtype=torch.float32)
     shift = space.centre if settings.centred else torch.zeros_like(space.centre)
     targets = F.normalize(torch.stack([space.nouns[name] for name in names]) - shift, dim=1)
     cosines, labelled = _cosines(split, space, settings, shift, targets)
-    column = torch.tensor([names.index(noun) for noun in split.nouns])
+    column = torch.tensor([names.index(noun) for noun in split.nouns], device=cosines.device)
     scores = cosines[split.picture, :, column].reshape(-1, *split.grid)
     has_concept = labelled[split.picture].reshape(-1, *split.grid)
     if settings.scale == "absolute":
@@ -212,8 +230,8 @@ def _cosines(
 ) -> tuple[Float[Tensor, "n P nouns"], Bool[Tensor, "n P"]]:
     """Cosine of each position's mean concept embedding with each noun; which positions have one."""
     unlabelled = len(space.latents)
-    row_of = torch.full((space.d_sae,), unlabelled, dtype=torch.long)
-    row_of[space.latents] = torch.arange(unlabelled)
+    row_of = space.latents.new_full((space.d_sae,), unlabelled, dtype=torch.long)
+    row_of[space.latents] = torch.arange(unlabelled, device=row_of.device)
     # The last row, all zeros, stands for every latent without an entry.
     table = F.pad(space.embeddings - shift, (0, 0, 0, 1))
     n, positions, k = split.values.shape
@@ -266,8 +284,7 @@ def evaluate(
     *,
     cell: Mapping[str, Any],
     baselines: Mapping[str, Estimate],
-    n_resamples: int = 2000,
-    seed: int = 0,
+    **resampling: Unpack[Resampling],
 ) -> tuple[Result, list[ObjectIou]]:
     """Mean IoU on the test split with an interval over pictures, and every object's IoU.
 
@@ -279,7 +296,7 @@ def evaluate(
         ObjectIou(image_id, noun, value)
         for image_id, noun, value in zip(test.groups, test.nouns, iou.tolist(), strict=True)
     ]
-    estimate = bootstrap_mean(iou.numpy(), groups=test.groups, n_resamples=n_resamples, seed=seed)
+    estimate = bootstrap_mean(iou.numpy(), groups=test.groups, **resampling)
     result = Result(
         metric="composition",
         estimate=estimate,

@@ -6,6 +6,7 @@ A threshold or a radius is chosen on the tuning split, as for the prediction its
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -13,35 +14,41 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from diffusae.evaluation.composition import Split
-from diffusae.evaluation.masks import choose_threshold, iou_at, mask_iou, relative
-from diffusae.evaluation.result import Estimate, bootstrap_mean
+from diffusae.evaluation.masks import (
+    choose_threshold,
+    iou_at,
+    iou_of_pairs,
+    mask_iou,
+    relative,
+    rows_of,
+)
+from diffusae.evaluation.result import Estimate, Resampling, bootstrap_mean
 
 _THRESHOLDS = torch.linspace(0, 1, 101)
 
 
-def chance(
-    split: Split, *, per_object: int = 20, n_resamples: int = 2000, seed: int = 0
-) -> Estimate:
+def chance(split: Split, *, per_object: int = 20, **resampling: Unpack[Resampling]) -> Estimate:
     """Mean IoU of each mask with masks of the same noun in other pictures: the value of the noun.
 
     Every object is compared with up to `per_object` others, drawn without replacement. An object
     whose noun is in no other picture is no data.
     """
-    generator = np.random.default_rng(seed)
-    nouns, pictures = np.array(split.nouns), split.picture.numpy()
-    means, groups = [], []
+    generator = np.random.default_rng(resampling.get("seed", 0))
+    nouns, pictures = np.array(split.nouns), split.picture.cpu().numpy()
+    pairs, counts, groups = list[tuple[int, int]](), list[int](), list[str]()
     for index, group in enumerate(split.groups):
         others = np.flatnonzero((nouns == nouns[index]) & (pictures != pictures[index]))
         if len(others) == 0:
             continue
-        drawn = torch.from_numpy(generator.permutation(others)[:per_object])
-        iou = mask_iou(split.masks[drawn], split.masks[index].expand(len(drawn), -1, -1))
-        means.append(float(iou.mean()))
+        drawn = generator.permutation(others)[:per_object].tolist()
+        pairs += [(other, index) for other in drawn]
+        counts.append(len(drawn))
         groups.append(group)
-    return bootstrap_mean(means, groups=groups, n_resamples=n_resamples, seed=seed)
+    means = [float(iou.mean()) for iou in iou_of_pairs(split.masks, pairs).split(counts)]
+    return bootstrap_mean(means, groups=groups, **resampling)
 
 
-def centre_prior(tuning: Split, test: Split, *, n_resamples: int = 2000, seed: int = 0) -> Estimate:
+def centre_prior(tuning: Split, test: Split, **resampling: Unpack[Resampling]) -> Estimate:
     """The noun's mean mask over the tuning split, cut at the best threshold.
 
     It is the best guess without looking at the picture. A noun that the tuning split lacks gets the
@@ -49,7 +56,9 @@ def centre_prior(tuning: Split, test: Split, *, n_resamples: int = 2000, seed: i
     """
     overall = tuning.masks.float().mean(dim=0)
     by_noun = {
-        noun: tuning.masks[[other == noun for other in tuning.nouns]].float().mean(dim=0)
+        noun: rows_of(tuning.masks, [n for n, other in enumerate(tuning.nouns) if other == noun])
+        .float()
+        .mean(dim=0)
         for noun in set(tuning.nouns)
     }
 
@@ -58,27 +67,21 @@ def centre_prior(tuning: Split, test: Split, *, n_resamples: int = 2000, seed: i
         return torch.stack(maps) if maps else overall[None][:0]
 
     return score_map_baseline(
-        guesses(tuning.nouns),
-        guesses(test.nouns),
-        tuning=tuning,
-        test=test,
-        n_resamples=n_resamples,
-        seed=seed,
+        guesses(tuning.nouns), guesses(test.nouns), tuning=tuning, test=test, **resampling
     )
 
 
-def centre_disc(tuning: Split, test: Split, *, n_resamples: int = 2000, seed: int = 0) -> Estimate:
+def centre_disc(tuning: Split, test: Split, **resampling: Unpack[Resampling]) -> Estimate:
     """A disc in the middle, the same for all objects; its radius is tuned on the tuning split."""
     height, width = test.masks.shape[1:]
     y, x = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)[None]
-    closeness = relative(-(y.square() + x.square()).sqrt()[None])
+    closeness = relative(-(y.square() + x.square()).sqrt()[None]).to(test.masks.device)
     return score_map_baseline(
         closeness.expand(len(tuning.nouns), -1, -1),
         closeness.expand(len(test.nouns), -1, -1),
         tuning=tuning,
         test=test,
-        n_resamples=n_resamples,
-        seed=seed,
+        **resampling,
     )
 
 
@@ -88,12 +91,11 @@ def score_map_baseline(
     *,
     tuning: Split,
     test: Split,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    **resampling: Unpack[Resampling],
 ) -> Estimate:
     """The mean of `score_map_iou`."""
     iou = score_map_iou(tuning_scores, test_scores, tuning=tuning, test=test)
-    return bootstrap_mean(iou.numpy(), groups=test.groups, n_resamples=n_resamples, seed=seed)
+    return bootstrap_mean(iou.numpy(), groups=test.groups, **resampling)
 
 
 def score_map_iou(
@@ -115,7 +117,7 @@ def score_map_iou(
     else:
         lowest, highest = 0.0, 1.0
         if tuning_scores.numel():
-            lowest, highest = tuning_scores.amin(), tuning_scores.amax()
+            lowest, highest = (edge.cpu() for edge in tuning_scores.aminmax())
         thresholds = lowest + _THRESHOLDS * (highest - lowest)
     threshold = choose_threshold(tuning_scores, tuning.masks, thresholds)
     return iou_at(test_scores, test.masks, threshold.value)
@@ -126,38 +128,37 @@ def other_picture(
     test: Split,
     *,
     threshold: float,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    **resampling: Unpack[Resampling],
 ) -> Estimate:
     """The prediction for the same noun in another picture, drawn at random.
 
     An object whose noun is in no other picture is no data.
     """
-    generator = np.random.default_rng(seed)
-    nouns, pictures = np.array(test.nouns), test.picture.numpy()
+    generator = np.random.default_rng(resampling.get("seed", 0))
+    nouns, pictures = np.array(test.nouns), test.picture.cpu().numpy()
     kept, partners = [], []
     for index in range(len(nouns)):
         others = np.flatnonzero((nouns == nouns[index]) & (pictures != pictures[index]))
         if len(others) > 0:
             kept.append(index)
             partners.append(int(generator.choice(others)))
-    iou = iou_at(test_scores[partners], test.masks[kept], threshold)
+    iou = iou_at(rows_of(test_scores, partners), rows_of(test.masks, kept), threshold)
     groups = test.groups
     kept_groups = [groups[index] for index in kept]
-    return bootstrap_mean(iou.numpy(), groups=kept_groups, n_resamples=n_resamples, seed=seed)
+    return bootstrap_mean(iou.numpy(), groups=kept_groups, **resampling)
 
 
 def annotator_ceiling(
     split: Split,
     second_masks: Sequence[Bool[Tensor, "H W"] | None],
-    *,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    **resampling: Unpack[Resampling],
 ) -> Estimate:
     """IoU of the mask with a second annotation (or the truth) of the object; None: no data."""
     kept = [index for index, mask in enumerate(second_masks) if mask is not None]
     second = [torch.as_tensor(mask, dtype=torch.bool) for mask in second_masks if mask is not None]
-    iou = mask_iou(split.masks[kept], torch.stack(second)) if kept else torch.zeros(0)
+    iou = torch.zeros(0)
+    if kept:
+        iou = mask_iou(rows_of(split.masks, kept), torch.stack(second).to(split.masks.device)).cpu()
     groups = split.groups
     kept_groups = [groups[index] for index in kept]
-    return bootstrap_mean(iou.numpy(), groups=kept_groups, n_resamples=n_resamples, seed=seed)
+    return bootstrap_mean(iou.numpy(), groups=kept_groups, **resampling)

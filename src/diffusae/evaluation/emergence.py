@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from jaxtyping import Float
@@ -41,6 +41,7 @@ from diffusae.errors import UserError
 from diffusae.evaluation.result import (
     NO_DATA,
     Estimate,
+    Resampling,
     Result,
     percentile_interval,
     resampled_means,
@@ -119,7 +120,7 @@ def paired(tables: Mapping[float, Mapping[Item, float]]) -> Paired:
     return Paired(times, items, scores.reshape(len(items), len(times)), len(seen) - len(items))
 
 
-def emergence(paired: Paired, *, share: float, n_resamples: int = 2000, seed: int = 0) -> Emergence:
+def emergence(paired: Paired, *, share: float, **resampling: Unpack[Resampling]) -> Emergence:
     """The curve, and the t at which it has reached `share` of its final value (see the module).
 
     Raises:
@@ -139,7 +140,7 @@ def emergence(paired: Paired, *, share: float, n_resamples: int = 2000, seed: in
     mean = paired.scores.mean(axis=0)
     drawn = None
     if len(counts) > 1:
-        drawn = resampled_means(sums, counts, n_resamples=n_resamples, seed=seed)
+        drawn = resampled_means(sums, counts, **resampling)
 
     def estimate(value: float, resamples: NDArray[np.float64] | None) -> Estimate:
         finite = np.zeros(0) if resamples is None else resamples[np.isfinite(resamples)]

@@ -17,10 +17,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 from diffusae.evaluation.proportion import share
-from diffusae.evaluation.result import NO_DATA, Estimate, Result, bootstrap_mean
+from diffusae.evaluation.result import NO_DATA, Estimate, Resampling, Result, bootstrap_mean
 
 PLAIN, OTHERS = "plain", "others"
 """Kinds of prompts beside the attacks: those that name the target, and all other prompts."""
@@ -101,11 +101,11 @@ def attack_success(trials: Table) -> Estimate:
     return share(trials["found"].tolist())
 
 
-def harm(trials: Table, measure: str, *, n_resamples: int = 2000, seed: int = 0) -> Estimate:
+def harm(trials: Table, measure: str, **resampling: Unpack[Resampling]) -> Estimate:
     """One of `HARMS` over these rows; rows without data do not count."""
     values = trials[measure].dropna().astype(float).tolist()
     if measure == "nouns_found":
-        return bootstrap_mean(values, n_resamples=n_resamples, seed=seed)
+        return bootstrap_mean(values, **resampling)
     return share(value > 0.5 for value in values)
 
 
@@ -128,9 +128,7 @@ def chosen_strength(trials: Table, strengths: Sequence[float]) -> tuple[float, d
 def points(
     trials: Table,
     distances: Mapping[tuple[str, str, str, float], Estimate],
-    *,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    **resampling: Unpack[Resampling],
 ) -> list[ErasurePoint]:
     """One point a target, variant, defence, strength, split, kind and measure.
 
@@ -145,8 +143,8 @@ def points(
         place: Any = tuple(key)
         if place[-1] == OTHERS:
             for measure in HARMS:
-                found = harm(group, measure, n_resamples=n_resamples, seed=seed)
-                made.append(ErasurePoint.of((*place, measure), found))
+                figure = harm(group, measure, **resampling)
+                made.append(ErasurePoint.of((*place, measure), figure))
         else:
             made.append(ErasurePoint.of((*place, FOUND), attack_success(group)))
     for place, estimate in distances.items():

@@ -25,6 +25,7 @@ content_distance is no data.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -36,32 +37,32 @@ from diffusae.errors import UserError
 from diffusae.evaluation.result import (
     NO_DATA,
     Estimate,
+    Resampling,
     bootstrap_mean,
     bootstrap_weights,
     percentile_interval,
 )
+from diffusae.evaluation.structural_similarity import structural_similarity
 
 Pictures = UInt8[np.ndarray, "n height width 3"]
 Nouns = Sequence[Collection[str]]
 
 
 def denoising_error_change(
-    edited: Float[Tensor, " n"], own: Float[Tensor, " n"], *, n_resamples: int = 2000, seed: int = 0
+    edited: Float[Tensor, " n"], own: Float[Tensor, " n"], **resampling: Unpack[Resampling]
 ) -> Estimate:
     """L' / L - 1 with an interval over pictures."""
-    return _ratio(edited - own, own, n_resamples=n_resamples, seed=seed)
+    return _ratio(edited - own, own, **resampling)
 
 
 def loss_recovered(
     edited: Float[Tensor, " n"],
     own: Float[Tensor, " n"],
     ablated: Float[Tensor, " n"],
-    *,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    **resampling: Unpack[Resampling],
 ) -> Estimate:
     """1 - (L' - L) / (L0 - L) with an interval over pictures."""
-    return _ratio(ablated - edited, ablated - own, n_resamples=n_resamples, seed=seed)
+    return _ratio(ablated - edited, ablated - own, **resampling)
 
 
 def picture_mse(edited: Pictures, own: Pictures) -> Float[Tensor, " n"]:
@@ -71,15 +72,9 @@ def picture_mse(edited: Pictures, own: Pictures) -> Float[Tensor, " n"]:
 
 
 def picture_ssim(edited: Pictures, own: Pictures) -> Float[Tensor, " n"]:
-    """The structural similarity of each picture (torchmetrics, Gaussian window of 11 pixels)."""
+    """The structural similarity of each picture."""
     _same(edited, own)
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    similarity = structural_similarity_index_measure(
-        _unit(edited), _unit(own), data_range=1.0, reduction="none"
-    )
-    assert isinstance(similarity, Tensor)
-    return similarity.reshape(-1)
+    return structural_similarity(edited, own, dtype=torch.float64)
 
 
 def content_kept(edited: Nouns, own: Nouns) -> list[float]:
@@ -88,9 +83,7 @@ def content_kept(edited: Nouns, own: Nouns) -> list[float]:
     return [len(after & before) / len(after | before) for after, before in pairs if after | before]
 
 
-def content_distance(
-    edited: Nouns, own: Nouns, *, n_resamples: int = 2000, seed: int = 0
-) -> Estimate:
+def content_distance(edited: Nouns, own: Nouns, **resampling: Unpack[Resampling]) -> Estimate:
     """The total variation distance of the nouns' distributions; n counts pictures.
 
     The interval resamples pictures, before and after together. Scatter increases a distance, so the
@@ -102,7 +95,7 @@ def content_distance(
         return NO_DATA
     if len(own) == 1:
         return Estimate(float(value), None, 1)
-    weights = bootstrap_weights(len(own), n_resamples=n_resamples, seed=seed)
+    weights = bootstrap_weights(len(own), **resampling)
     spread = _total_variation(weights @ after, weights @ before)
     low, high = percentile_interval(spread[np.isfinite(spread)])
     return Estimate(float(value), (min(low, float(value)), max(high, float(value))), len(own))
@@ -125,14 +118,12 @@ def distance_of_halves(own: Nouns, *, n_halves: int = 200, seed: int = 0) -> Est
     return Estimate(float(known.mean()), percentile_interval(known), len(own))
 
 
-def over_pictures(
-    values: Tensor | Sequence[float], *, n_resamples: int = 2000, seed: int = 0
-) -> Estimate:
+def over_pictures(values: Tensor | Sequence[float], **resampling: Unpack[Resampling]) -> Estimate:
     """The mean over pictures."""
-    return bootstrap_mean(np.asarray(values, dtype=np.float64), n_resamples=n_resamples, seed=seed)
+    return bootstrap_mean(np.asarray(values, dtype=np.float64), **resampling)
 
 
-def _ratio(above: Tensor, below: Tensor, *, n_resamples: int, seed: int) -> Estimate:
+def _ratio(above: Tensor, below: Tensor, **resampling: Unpack[Resampling]) -> Estimate:
     """sum(above) / sum(below), bootstrapped over pictures; no data where sum(below) <= 0."""
     sums = np.stack([above.double().numpy(), below.double().numpy()], axis=1)
     if len(sums) == 0 or sums[:, 1].sum() <= 0:
@@ -140,7 +131,7 @@ def _ratio(above: Tensor, below: Tensor, *, n_resamples: int, seed: int) -> Esti
     value = float(sums[:, 0].sum() / sums[:, 1].sum())
     if len(sums) == 1:
         return Estimate(value, None, 1)
-    resampled = bootstrap_weights(len(sums), n_resamples=n_resamples, seed=seed) @ sums
+    resampled = bootstrap_weights(len(sums), **resampling) @ sums
     resampled = resampled[resampled[:, 1] > 0]
     return Estimate(value, percentile_interval(resampled[:, 0] / resampled[:, 1]), len(sums))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffusae.errors import UserError
 from diffusae.evaluation import faithfulness as measures
-from diffusae.evaluation.result import NO_DATA, Estimate, Result
+from diffusae.evaluation.result import NO_DATA, Estimate, Resampling, Result
 from diffusae.settings import Settings, Within
 
 VERSION = 1
@@ -65,6 +65,17 @@ class EditOutcome:
     nouns: Sequence[Collection[str]]
 
 
+_UNITS = {
+    "loss_recovered": (True, "ratio"),
+    "denoising_error_change": (False, "ratio"),
+    "picture_mse": (False, "squared pixel"),
+    "picture_ssim": (True, "SSIM"),
+    "content_kept": (True, "IoU of nouns"),
+    "content_distance": (False, "total variation"),
+}
+"""Metric -> whether higher is better, and its unit."""
+
+
 def faithfulness_results(
     own: EditOutcome,
     edited: Mapping[str, EditOutcome],
@@ -73,8 +84,7 @@ def faithfulness_results(
     cell: Mapping[str, Any],
     details: Mapping[str, Any] | None = None,
     n_halves: int = 200,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    **resampling: Unpack[Resampling],
 ) -> list[Result]:
     """Seven rows: the six figures and `usable`, 1 where the gate is passed and 0 where not.
 
@@ -92,12 +102,13 @@ def faithfulness_results(
         raise UserError(
             f"no outcome of {', '.join(sorted(missing))}; carry out all of {', '.join(EDITS)}"
         )
-    resampling = {"n_resamples": n_resamples, "seed": seed}
     figures = {
         name: _figures(outcome, own, edited[MEAN], **resampling) for name, outcome in edited.items()
     }
     other = _other_picture(own, **resampling)
-    halves = measures.distance_of_halves(own.nouns, n_halves=n_halves, seed=seed)
+    halves = measures.distance_of_halves(
+        own.nouns, n_halves=n_halves, seed=resampling.get("seed", 0)
+    )
     passed = {
         name: gate.passed({key: estimate.value for key, estimate in of_edit.items()})
         for name, of_edit in figures.items()
@@ -107,45 +118,24 @@ def faithfulness_results(
         "mean_update_passes_too": bool(passed[MEAN]) and all(passed[MEAN].values()),
         **(details or {}),
     }
-    units = {
-        "loss_recovered": (True, "ratio"),
-        "denoising_error_change": (False, "ratio"),
-        "picture_mse": (False, "squared pixel"),
-        "picture_ssim": (True, "SSIM"),
-        "content_kept": (True, "IoU of nouns"),
-        "content_distance": (False, "total variation"),
-    }
     common: Any = {"cell": dict(cell), "version": VERSION}
     rows = []
-    for metric, (higher_is_better, unit) in units.items():
+    for metric, (higher_is_better, unit) in _UNITS.items():
         beside = {name: figures[name][metric] for name in (MEAN, CONTROL)}
         if metric in other:
             beside["other_picture"] = other[metric]
         if metric == "content_distance":
             beside["halves"] = halves
-        own_figure = figures[OWN][metric]
-        rows.append(
-            Result(
-                metric,
-                own_figure,
-                higher_is_better,
-                unit,
-                baselines=beside,
-                details=verdict,
-                **common,
-            )
-        )
+        common |= {"baselines": beside, "details": verdict}
+        rows.append(Result(metric, figures[OWN][metric], higher_is_better, unit, **common))
     checks = {f"{name}_passed": holds for name, holds in passed[OWN].items()}
-    beside = {name: _usable(passed[name]) for name in (MEAN, CONTROL)}
-    usable, details = _usable(passed[OWN]), verdict | vars(gate) | checks
-    rows.append(
-        Result("usable", usable, True, "share", baselines=beside, details=details, **common)
-    )
-    return rows
+    common |= {"baselines": {name: _usable(passed[name]) for name in (MEAN, CONTROL)}}
+    common |= {"details": verdict | vars(gate) | checks}
+    return [*rows, Result("usable", _usable(passed[OWN]), True, "share", **common)]
 
 
 def _figures(
-    outcome: EditOutcome, own: EditOutcome, ablated: EditOutcome, **resampling: int
+    outcome: EditOutcome, own: EditOutcome, ablated: EditOutcome, **resampling: Unpack[Resampling]
 ) -> dict[str, Estimate]:
     errors = outcome.errors
     return {
@@ -156,7 +146,9 @@ def _figures(
     }
 
 
-def _pictures(outcome: EditOutcome, own: EditOutcome, **resampling: int) -> dict[str, Estimate]:
+def _pictures(
+    outcome: EditOutcome, own: EditOutcome, **resampling: Unpack[Resampling]
+) -> dict[str, Estimate]:
     values = {
         "picture_mse": measures.picture_mse(outcome.pictures, own.pictures),
         "picture_ssim": measures.picture_ssim(outcome.pictures, own.pictures),
@@ -165,7 +157,7 @@ def _pictures(outcome: EditOutcome, own: EditOutcome, **resampling: int) -> dict
     return {name: measures.over_pictures(figure, **resampling) for name, figure in values.items()}
 
 
-def _other_picture(own: EditOutcome, **resampling: int) -> dict[str, Estimate]:
+def _other_picture(own: EditOutcome, **resampling: Unpack[Resampling]) -> dict[str, Estimate]:
     """The unedited picture of the next caption: the figures of unrelated pictures."""
     if len(own.pictures) < 2:
         return {}

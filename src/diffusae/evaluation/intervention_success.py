@@ -95,25 +95,19 @@ class Restyled:
 def restyled(
     target: int,
     *,
-    before: tuple[Picture, Sequence[float], Sequence[str]],
-    after: tuple[Picture, Sequence[float], Sequence[str]],
+    before: tuple[Sequence[float], Sequence[str]],
+    after: tuple[Sequence[float], Sequence[str]],
+    similarity: float,
 ) -> Restyled:
-    """Judge one picture; `before` and `after`: picture, scores of all styles, nouns found."""
-    (old, old_scores, old_nouns), (new, new_scores, new_nouns) = before, after
-    with_edit, without = (
-        torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255 for picture in (new, old)
-    )
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    similarity = structural_similarity_index_measure(with_edit, without, data_range=1.0)
-    assert isinstance(similarity, torch.Tensor)
+    """Judge one picture; `before` and `after`: scores of all styles, nouns found."""
+    (old_scores, old_nouns), (new_scores, new_nouns) = before, after
     return Restyled(
         rose=new_scores[target] > old_scores[target],
         score_before=float(old_scores[target]),
         score_after=float(new_scores[target]),
         gain=float(new_scores[target]) - float(old_scores[target]),
         reached=int(np.argmax(new_scores)) == target,
-        similarity=float(similarity),
+        similarity=similarity,
         kept=set(old_nouns) <= set(new_nouns),
     )
 

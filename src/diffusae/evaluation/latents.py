@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from diffusae.errors import UserError
 from diffusae.evaluation.label_entropy import LabelVotes, Votes
-from diffusae.evaluation.result import NO_DATA, Estimate, Result, bootstrap_mean
+from diffusae.evaluation.result import NO_DATA, Estimate, Resampling, Result, bootstrap_mean
 from diffusae.evaluation.stability import matched_cosines
 from diffusae.settings import Settings, Within
 
@@ -84,8 +84,7 @@ def latent_results(
     shuffled_position_share: Sequence[float],
     random_stability: Sequence[float] | None,
     cell: Mapping[str, Any],
-    n_resamples: int = 2000,
-    seed: int = 0,
+    **resampling: Unpack[Resampling],
 ) -> list[Result]:
     """The rows of a cell, with intervals over its judged latents.
 
@@ -93,7 +92,7 @@ def latent_results(
     position shares of the same codes with the positions of every picture shuffled; for stability,
     the partners of the same latents among random directions.
     """
-    mean = partial(bootstrap_mean, n_resamples=n_resamples, seed=seed)
+    mean, seed = partial(bootstrap_mean, **resampling), resampling.get("seed", 0)
     rare = table["rare"].to_numpy(dtype=bool)
     active = table["pictures_active"].to_numpy()
     judged: Any = table[~rare]

@@ -30,7 +30,7 @@ class RidgeProbe:
 
     Args:
         updates: [n, d], one position a row, any mixture of pictures.
-        targets: [n, c].
+        targets: [n, c]. The work is done on their device.
 
     Raises:
         UserError: no positions.
@@ -39,7 +39,7 @@ class RidgeProbe:
     def __init__(self, updates: Float[Tensor, "n d"], targets: Float[Tensor, "n c"]) -> None:
         if len(updates) == 0:
             raise UserError("a probe needs positions to fit on; collect dictionary pictures")
-        x, y = updates.double(), targets.double()
+        x, y = updates.to(targets.device).double(), targets.double()
         self.mean, self.offset = x.mean(dim=0), y.mean(dim=0)
         deviation = x.std(dim=0, correction=0)
         self.scale = torch.where(deviation > 0, deviation, 1.0)
@@ -51,17 +51,21 @@ class RidgeProbe:
         """Estimated targets, float32."""
         weight = self.vectors @ (self.covariance / (self.values.clamp_min(0) + ridge)[:, None])
         weight = weight / self.scale[:, None]
-        return updates.float() @ weight.float() + (self.offset - self.mean @ weight).float()
+        x = updates.to(weight.device).float()
+        return x @ weight.float() + (self.offset - self.mean @ weight).float()
 
 
 def noun_shares(split: Split, nouns: Sequence[str]) -> Float[Tensor, "n P nouns"]:
     """The share of every position that each noun's mask covers; other nouns are left out."""
     height, width = split.grid
-    shares = torch.zeros(len(split.image_ids), height * width, len(nouns))
+    shares = split.masks.new_zeros(
+        len(split.image_ids), height * width, len(nouns), dtype=torch.float32
+    )
     pooled = F.adaptive_avg_pool2d(split.masks[:, None].float(), split.grid).flatten(1)
-    for picture, noun, share in zip(split.picture.tolist(), split.nouns, pooled, strict=True):
-        if noun in nouns:
-            shares[picture, :, nouns.index(noun)] = share
+    kept = [row for row, noun in enumerate(split.nouns) if noun in nouns]
+    columns = [nouns.index(split.nouns[row]) for row in kept]
+    rows, nouns_of = torch.tensor([kept, columns], dtype=torch.long, device=shares.device)
+    shares[split.picture[rows], :, nouns_of] = pooled[rows]
     return shares
 
 
@@ -84,20 +88,27 @@ def linear_probes(
     targets = torch.cat([shares, anything], dim=2).flatten(0, 1)
     probe = RidgeProbe(fitting[0].flatten(0, 1), targets)
 
-    def maps(updates: Tensor, split: Split, ridge: float) -> tuple[Tensor, Tensor]:
-        predicted = probe.predict(updates, ridge=ridge)[split.picture]
+    def maps(updates: Tensor, split: Split) -> dict[float, Float[Tensor, "2 objects h w"]]:
+        """By ridge: of the object's own noun, and of any object."""
+        updates = updates.to(targets.device)
         # A noun without fitting pictures has no column: it takes the last, of any object.
-        column = torch.tensor([nouns.index(n) if n in nouns else len(nouns) for n in split.nouns])
-        own = predicted[torch.arange(len(column)), :, column]
-        return own.reshape(-1, *split.grid), predicted[..., -1].reshape(-1, *split.grid)
+        columns = [nouns.index(n) if n in nouns else len(nouns) for n in split.nouns]
+        own = torch.tensor(columns, dtype=torch.long, device=targets.device)
+        made = {}
+        for ridge in RIDGES:
+            predicted = probe.predict(updates, ridge=ridge)
+            both = (predicted[split.picture, :, own], predicted[split.picture, :, -1])
+            made[ridge] = torch.stack(both).unflatten(-1, split.grid)
+        return made
 
+    tuned, tested = maps(*tuning), maps(*test)
     iou = {}
     for index, name in enumerate(("noun_probe", "any_object_probe")):
         chosen = []
         for ridge in RIDGES:
-            scores = maps(*tuning, ridge)[index]
+            scores = tuned[ridge][index]
             thresholds = torch.linspace(float(scores.min()), float(scores.max()), _THRESHOLDS)
             chosen.append((choose_threshold(scores, tuning[1].masks, thresholds), ridge))
         threshold, ridge = max(chosen, key=lambda choice: choice[0].tuning_iou)
-        iou[name] = iou_at(maps(*test, ridge)[index], test[1].masks, threshold.value)
+        iou[name] = iou_at(tested[ridge][index], test[1].masks, threshold.value)
     return iou

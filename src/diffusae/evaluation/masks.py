@@ -8,7 +8,7 @@ empty predicted mask has IoU 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,30 +55,46 @@ def mask_iou(first: Bool[Tensor, "m H W"], second: Bool[Tensor, "m H W"]) -> Flo
 def iou_at(
     scores: Float[Tensor, "m h w"], masks: Bool[Tensor, "m H W"], threshold: float
 ) -> Float[Tensor, " m"]:
-    """IoU of each object's mask with its score map cut at one threshold."""
+    """IoU of each object's mask with its score map cut at one threshold, on the CPU."""
     parts = [
         mask_iou(upsample(score, _size(mask)) >= threshold, mask)
         for score, mask in _in_parts(scores, masks)
     ]
-    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+    return torch.cat(parts).cpu() if parts else torch.zeros(0, dtype=torch.float64)
+
+
+def rows_of(tensor: Float[Tensor, "n ..."], rows: Sequence[int]) -> Float[Tensor, "m ..."]:
+    """Some rows of a tensor of any device, by their places."""
+    return tensor[torch.tensor(rows, dtype=torch.long, device=tensor.device)]
+
+
+def iou_of_pairs(
+    masks: Bool[Tensor, "m H W"], pairs: Sequence[tuple[int, int]]
+) -> Float[Tensor, " pairs"]:
+    """IoU of pairs of the masks, by their places, on the CPU."""
+    places = torch.tensor(pairs, dtype=torch.long, device=masks.device).reshape(-1, 2)
+    parts = [mask_iou(*masks[part.T]) for part in places.split(_OBJECTS_AT_ONCE)]
+    return torch.cat(parts).cpu()
 
 
 def iou_curve(
     scores: Float[Tensor, "m h w"], masks: Bool[Tensor, "m H W"], thresholds: Float[Tensor, " t"]
 ) -> Float[Tensor, " t"]:
-    """Mean IoU at each of the ascending thresholds, by histograms instead of t cuts.
+    """Mean IoU at each of the ascending thresholds, by histograms instead of t cuts; on the CPU.
 
     Example: thresholds 0.2 and 0.6, scores 0.1, 0.4, 0.9 and a mask of the last two pixels. The
     bins are 0, 1, 2 (a pixel in bin j passes the first j thresholds). Pixels at or above the
     thresholds: 2 and 1, of these in the mask: 2 and 1. IoU: 2 / 2 and 1 / 2.
     """
     t = len(thresholds)
-    total = torch.zeros(t, dtype=torch.float64)
+    thresholds = thresholds.to(scores)
+    total = torch.zeros(t, dtype=torch.float64, device=scores.device)
     for score, mask in _in_parts(scores, masks):
         large = upsample(score, _size(mask)).contiguous()
-        bins = torch.bucketize(large, thresholds.to(score), right=True)
+        bins = torch.bucketize(large, thresholds, right=True)
         # One histogram of t + 1 bins for each object: object i counts in cells from i (t + 1) on.
-        cells = (bins.flatten(1) + torch.arange(len(score))[:, None] * (t + 1)).flatten()
+        first = (t + 1) * torch.arange(len(score), device=bins.device)
+        cells = (bins.flatten(1) + first[:, None]).flatten()
         inside = mask.flatten().double()
         shape = (len(score), t + 1)
         counts = torch.bincount(cells, minlength=shape[0] * shape[1]).double().reshape(shape)
@@ -86,7 +102,7 @@ def iou_curve(
         predicted, intersection = _at_least(counts), _at_least(hits)
         union = predicted + mask.flatten(1).sum(dim=1, keepdim=True) - intersection
         total += (intersection / union.clamp_min(1)).sum(dim=0)
-    return total / len(scores)
+    return (total / len(scores)).cpu()
 
 
 def choose_threshold(

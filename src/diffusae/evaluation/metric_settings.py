@@ -64,13 +64,9 @@ class MetricSettings(Settings, part=PART):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InterventionSettings(MetricSettings):
+class EditedSettings(MetricSettings):
     """What the metrics of edited pictures have in common."""
 
-    conditionings: tuple[Literal["cond", "uncond"], ...]
-    """The guidance branches that are edited."""
-    strengths: tuple[float, ...]
-    """To be tried on the tuning split."""
     tune_prompts: Count
     test_prompts: Count
     steps: Count | None
@@ -79,9 +75,19 @@ class InterventionSettings(MetricSettings):
     """Cases whose pictures are kept to be looked at."""
     n_resamples: Count
 
-    def prompts(self, split: Literal["tune", "test"]) -> int:
+    def prompts(self, split: str) -> int:
         """How many prompts of a split are asked for."""
         return self.tune_prompts if split == "tune" else self.test_prompts
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterventionSettings(EditedSettings):
+    """The settings of one kind of edit, at several strengths."""
+
+    conditionings: tuple[Literal["cond", "uncond"], ...]
+    """The guidance branches that are edited."""
+    strengths: tuple[float, ...]
+    """To be tried on the tuning split."""
 
     def faults(self) -> Iterator[str]:
         yield from super().faults()

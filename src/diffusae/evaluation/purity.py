@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -34,6 +34,7 @@ from diffusae.evaluation.label_entropy import entropy_bits
 from diffusae.evaluation.result import (
     NO_DATA,
     Estimate,
+    Resampling,
     Result,
     bootstrap_mean,
     percentile_interval,
@@ -115,11 +116,10 @@ def purity_rows(
     *,
     judging: PurityJudging,
     cell: Mapping[str, Any],
-    n_resamples: int = 2000,
-    seed: int = 0,
+    **resampling: Unpack[Resampling],
 ) -> list[Result]:
     """Two rows a task. `strengths`: the spatial mean of each latent's map in every picture."""
-    mean = partial(bootstrap_mean, n_resamples=n_resamples, seed=seed)
+    mean, seed = partial(bootstrap_mean, **resampling), resampling.get("seed", 0)
     rows = []
     for task, of_task in labels.items():
         top = top_pictures(strengths, of_task.pictures, judging)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from diffusae.errors import UserError
 from diffusae.evaluation.result import (
     NO_DATA,
     Estimate,
+    Resampling,
     Result,
     bootstrap_mean,
     bootstrap_weights,
@@ -94,9 +95,7 @@ class PictureSums:
         for name, x_hat in reconstructions.items():
             self._errors.setdefault(name, []).append(float((x - x_hat.double()).square().sum()))
 
-    def estimates(
-        self, name: str, *, n_resamples: int = 2000, seed: int = 0
-    ) -> dict[str, Estimate]:
+    def estimates(self, name: str, **resampling: Unpack[Resampling]) -> dict[str, Estimate]:
         """The three error metrics of one reconstruction; n counts vectors.
 
         Calls with the same seed draw the same pictures.
@@ -107,7 +106,7 @@ class PictureSums:
         point = self._metrics(name, np.ones((1, n_pictures)))
         spread: dict[str, NDArray[np.float64]] = {}
         if n_pictures > 1:
-            weights = bootstrap_weights(n_pictures, n_resamples=n_resamples, seed=seed)
+            weights = bootstrap_weights(n_pictures, **resampling)
             spread = self._metrics(name, weights)
         n = sum(self._counts)
         estimates = {}
@@ -153,18 +152,18 @@ class CodeSums:
         self._l0.append(float(active.sum(dim=1).double().mean()))
         self._fired[indices[active].long().cpu()] = True
 
-    def l0(self, *, n_resamples: int = 2000, seed: int = 0) -> Estimate:
+    def l0(self, **resampling: Unpack[Resampling]) -> Estimate:
         """Mean active latents of a vector (pictures weigh alike); n counts pictures."""
-        return bootstrap_mean(self._l0, n_resamples=n_resamples, seed=seed)
+        return bootstrap_mean(self._l0, **resampling)
 
-    def dead_fraction(self, *, n_resamples: int = 2000, seed: int = 0) -> Estimate:
+    def dead_fraction(self, **resampling: Unpack[Resampling]) -> Estimate:
         """Share of latents that are never active; n counts latents.
 
         The interval resamples latents: a resample of pictures could only add dead ones.
         """
         if not self._l0:
             return NO_DATA
-        return bootstrap_mean((~self._fired).double().numpy(), n_resamples=n_resamples, seed=seed)
+        return bootstrap_mean((~self._fired).double().numpy(), **resampling)
 
 
 def reconstruction_results(
@@ -173,8 +172,7 @@ def reconstruction_results(
     *,
     cell: Mapping[str, Any],
     sae: str = "sae",
-    n_resamples: int = 2000,
-    seed: int = 0,
+    **resampling: Unpack[Resampling],
 ) -> list[Result]:
     """The five rows of one cell: `sae` names its own entry in `sums` and `codes`.
 
@@ -182,7 +180,6 @@ def reconstruction_results(
     and `fit_pca` with k components. "mean" needs no reconstruction: the split's mean has fvu 1 and
     explained variance 0 by definition.
     """
-    resampling = {"n_resamples": n_resamples, "seed": seed}
     names = [sae, *sorted(sums.names - {sae})]
     estimates = {name: sums.estimates(name, **resampling) for name in names}
     mean = {"fvu": 1.0, "explained_variance": 0.0}

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -136,7 +136,19 @@ def load_results(path: Path | str) -> list[Result]:
         return [Result.from_json(row) for row in rows]
 
 
-def bootstrap_weights(n_groups: int, *, n_resamples: int, seed: int) -> NDArray[np.float64]:
+RESAMPLES = 2000
+
+
+class Resampling(TypedDict, total=False):
+    """How a bootstrap draws: `n_resamples` times (else RESAMPLES), from `seed` (else 0)."""
+
+    n_resamples: int
+    seed: int
+
+
+def bootstrap_weights(
+    n_groups: int, *, n_resamples: int = RESAMPLES, seed: int = 0
+) -> NDArray[np.float64]:
     """How often each group is drawn, [n_resamples, n_groups]; rows sum to n_groups."""
     generator = np.random.default_rng(seed)
     weights = generator.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_resamples)
@@ -150,11 +162,7 @@ def percentile_interval(statistics: NDArray[np.float64]) -> Interval:
 
 
 def bootstrap_mean(
-    values: ArrayLike,
-    *,
-    groups: Sequence[Any] | None = None,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    values: ArrayLike, *, groups: Sequence[Any] | None = None, **resampling: Unpack[Resampling]
 ) -> Estimate:
     """Mean, 95 % percentile bootstrap interval, and the number of values.
 
@@ -179,12 +187,16 @@ def bootstrap_mean(
     counts = np.bincount(labels).astype(np.float64)
     if len(sums) == 1:
         return Estimate(float(values.mean()), None, int(values.size))
-    means = resampled_means(sums, counts, n_resamples=n_resamples, seed=seed)
+    means = resampled_means(sums, counts, **resampling)
     return Estimate(float(values.mean()), percentile_interval(means), int(values.size))
 
 
 def resampled_means(
-    sums: NDArray[np.float64], counts: NDArray[np.float64], *, n_resamples: int, seed: int
+    sums: NDArray[np.float64],
+    counts: NDArray[np.float64],
+    *,
+    n_resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> NDArray[np.float64]:
     """Means of resampled groups, [n_resamples], or [n_resamples, values] of values drawn jointly.
 

@@ -28,7 +28,7 @@ def denoising_errors(
     timestep: float,
     conditions: Mapping[str, Any],
 ) -> Float[Tensor, " n"]:
-    """The mean squared error of the denoiser's prediction for each picture.
+    """The mean squared error of the denoiser's prediction for each picture, on the model's device.
 
     The error is in the quantity that the model was trained to predict. One pass runs one guidance
     branch.
@@ -59,7 +59,7 @@ def denoising_errors(
                 hook_blocks(pipe, place, visit, layout=("cond",), due=lambda _clock: place)
             )
         predicted = adapter.predict(conditions, seen, timestep)
-    return (predicted.float() - wanted.float()).square().flatten(1).mean(dim=1).cpu()
+    return (predicted.float() - wanted.float()).square().flatten(1).mean(dim=1)
 
 
 def _noised_and_target(

@@ -25,7 +25,7 @@ class TellingLatents:
 
     def direction(self, sae: SparseAutoencoder) -> Float[Tensor, " d_in"]:
         """sum_c w_c f_c at unit length: the paper's sum of concept vectors, weighted."""
-        return F.normalize(self.weights @ sae.directions.detach()[self.latents], dim=0)
+        return F.normalize(self.weights @ sae.directions_of(self.latents).detach(), dim=0)
 
 
 class Contrast:
@@ -34,13 +34,14 @@ class Contrast:
     Args:
         d_in: length of an update.
         d_sae: latents of the SAE.
+        device: of the vectors that are added. Nothing waits for it before a result is read.
     """
 
-    def __init__(self, d_in: int, d_sae: int) -> None:
-        self._counts = torch.zeros(2, dtype=torch.float64)
-        self._updates = torch.zeros(2, d_in, dtype=torch.float64)
-        self._codes = torch.zeros(2, d_sae, dtype=torch.float64)
-        self._squares = torch.zeros(d_sae, dtype=torch.float64)
+    def __init__(self, d_in: int, d_sae: int, *, device: torch.device | str = "cpu") -> None:
+        self._counts, self._updates, self._codes, self._squares = (
+            torch.zeros(*shape, dtype=torch.float64, device=device)
+            for shape in ((2,), (2, d_in), (2, d_sae), (d_sae,))
+        )
 
     def add(
         self,
@@ -51,13 +52,11 @@ class Contrast:
         lacking: Bool[Tensor, " n"],
     ) -> None:
         """Add updates with their dense codes; rows in neither group do not count."""
-        for row, chosen in enumerate((having, lacking)):
-            if not chosen.any():
-                continue
-            self._counts[row] += int(chosen.sum())
-            self._updates[row] += updates[chosen].sum(dim=0, dtype=torch.float64)
-            self._codes[row] += codes[chosen].sum(dim=0, dtype=torch.float64)
-            self._squares += codes[chosen].double().square().sum(dim=0)
+        groups, codes = torch.stack([having, lacking]).double(), codes.double()
+        self._counts += groups.sum(dim=1)
+        self._updates += groups @ updates.double()
+        self._codes += groups @ codes
+        self._squares += groups.sum(dim=0) @ codes.square()
 
     @property
     def complete(self) -> bool:

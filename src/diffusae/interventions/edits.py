@@ -8,10 +8,11 @@ change acts.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import torch
 import torch.nn.functional as F
@@ -71,21 +72,24 @@ class Edit:
 
     def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
         """The edited updates, in their own dtype."""
-        edited = updates.float() + self.change(updates.float(), grid)
+        given = updates.float()
+        edited = given + self.change(given, grid)
         if self.preserve_norm:
-            lengths = [vectors.norm(dim=-1, keepdim=True) for vectors in (updates.float(), edited)]
+            lengths = [vectors.norm(dim=-1, keepdim=True) for vectors in (given, edited)]
             edited = edited * torch.where(lengths[1] > 0, lengths[0] / lengths[1], 1.0)
         return edited.to(updates.dtype)
 
 
-def code_norms(sae: SparseAutoencoder, updates: Updates) -> Float[Tensor, "pictures P"]:
+def code_norms(
+    sae: SparseAutoencoder, updates: Updates, gain: float | None = None
+) -> Float[Tensor, "pictures P"]:
     """|Z_ij|: the length of every position's code, in data units.
 
     *Open* in the paper, which does not say which norm. Concept vectors have unit length and are
     nearly orthogonal, so this norm is close to the length of the update minus the bias: a strength
     of 1 about doubles the update.
     """
-    return sae.code_norms(updates)
+    return sae.code_norms(updates, gain)
 
 
 def concept_direction(sae: SparseAutoencoder, latents: Sequence[int]) -> Float[Tensor, " d_in"]:
@@ -97,52 +101,102 @@ def concept_direction(sae: SparseAutoencoder, latents: Sequence[int]) -> Float[T
     Raises:
         UserError: no latents, or latents that the SAE lacks.
     """
-    return F.normalize(sae.directions.detach()[_checked(sae, latents)].sum(dim=0), dim=0)
+    directions = sae.directions_of(_checked(sae, latents)).detach()
+    return F.normalize(directions.sum(dim=0), dim=0)
 
 
 class ByLength(ABC):
-    """A change whose size follows |Z_ij|, the lengths of an autoencoder's codes."""
+    """A change along a direction, of sizes that follow |Z_ij|, the lengths of an autoencoder's
+    codes.
+
+    What it needs is brought to the updates' device in its first call and stays there. The
+    autoencoder must not be trained any more.
+    """
 
     sae: SparseAutoencoder
+    direction: Float[Tensor, " d_in"] | Float[Tensor, "pictures 1 d_in"]
+    strength: float | Float[Tensor, "pictures 1"]
+    gain: float | None = None
 
     def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
-        return self.sized(code_norms(self.sae, updates), updates, grid)
+        return self.sized(self.norms(updates), updates, grid)
 
-    @abstractmethod
+    def norms(self, updates: Updates) -> Float[Tensor, "pictures P"]:
+        """|Z_ij|."""
+        if self.gain is None:
+            self.gain = self.sae.common_gain()
+        return code_norms(self.sae, updates, self.gain)
+
     def sized(
         self, norms: Float[Tensor, "pictures P"], updates: Updates, grid: tuple[int, int]
     ) -> Updates:
         """The change for known |Z_ij|."""
+        self.direction = self.direction.to(updates.device)
+        return self.sizes(norms, updates, grid)[..., None] * self.direction
+
+    @abstractmethod
+    def sizes(
+        self, norms: Float[Tensor, "pictures P"], updates: Updates, grid: tuple[int, int]
+    ) -> Float[Tensor, "pictures P"]:
+        """How far every position goes along the direction."""
+
+    @property
+    def kind(self) -> Hashable:
+        """What changes must have in common to be `together`."""
+        return type(self), self.sae
+
+    @classmethod
+    def together(cls, changes: Sequence[Self], device: torch.device) -> Self:
+        """Changes of one kind as one change, of as many pictures."""
+        joined, strengths = copy.copy(changes[0]), [change.strength for change in changes]
+        joined.direction = torch.stack([change.direction for change in changes])[:, None].to(device)
+        joined.strength = joined.direction.new_tensor(strengths)[:, None]
+        return joined
 
 
 class PerPicture:
     """A change of its own for every picture of a batch; None leaves the picture alone.
 
-    On a GPU, the codes of all pictures are measured together. On a CPU every picture is measured
+    Changes of one kind are carried out together. On a CPU the codes of every picture are measured
     alone, so that no bit of it depends on the others.
     """
 
     def __init__(self, changes: Sequence[Change | None]) -> None:
         self.changes = list(changes)
+        self._prepared: dict[torch.device, list[tuple[Tensor, Change]]] = {}
 
     def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
         if len(updates) != len(self.changes):
             raise UserError(
                 f"{len(updates)} pictures need as many changes, got {len(self.changes)}"
             )
-        together: dict[SparseAutoencoder, Tensor] = {}
-        if updates.device.type != "cpu":
-            measured = {change.sae for change in self.changes if isinstance(change, ByLength)}
-            together = {sae: code_norms(sae, updates) for sae in measured}
-        added = []
-        for row, (change, one) in enumerate(zip(self.changes, updates.split(1), strict=True)):
-            if change is None:
-                added.append(torch.zeros_like(one))
-            elif isinstance(change, ByLength) and change.sae in together:
-                added.append(change.sized(together[change.sae][row : row + 1], one, grid))
+        if updates.device not in self._prepared:
+            self._prepared[updates.device] = self._groups(updates.device)
+        added = torch.zeros_like(updates)
+        for rows, change in self._prepared[updates.device]:
+            chosen = updates[rows]
+            if isinstance(change, ByLength) and updates.device.type == "cpu":
+                norms = torch.cat([change.norms(one) for one in chosen.split(1)])
+                added[rows] = change.sized(norms, chosen, grid)
             else:
-                added.append(change(one, grid))
-        return torch.cat(added)
+                added[rows] = change(chosen, grid)
+        return added
+
+    def _groups(self, device: torch.device) -> list[tuple[Tensor, Change]]:
+        """Changes, with the places of the pictures that they serve."""
+        groups: list[tuple[Tensor, Change]] = []
+        of_kind: dict[Hashable, dict[int, ByLength]] = {}
+        for place, change in enumerate(self.changes):
+            if isinstance(change, ByLength):
+                of_kind.setdefault(change.kind, {})[place] = change
+            elif change is not None:
+                groups.append((torch.tensor([place], device=device), change))
+        for group in of_kind.values():
+            first, *_ = changes = list(group.values())
+            groups.append(
+                (torch.tensor(list(group), device=device), first.together(changes, device))
+            )
+        return groups
 
 
 class SpatialMove(ByLength):
@@ -176,17 +230,28 @@ class SpatialMove(ByLength):
             raise UserError(f"strength={strength} must be above 0; raise intervention.strength")
         if outside not in get_args(Outside):
             raise unknown("outside", outside, get_args(Outside))
-        self.sae, self.region, self.strength, self.outside = sae, region, strength, outside
-        self.direction = direction.detach()
+        self.sae, self.direction, self.strength = sae, direction.detach(), strength
+        self._regions: list[tuple[Region, Outside]] = [(region, outside)]
+        self._signs: dict[tuple[tuple[int, int], torch.device], Tensor] = {}
 
-    def sized(
+    def sizes(
         self, norms: Float[Tensor, "pictures P"], updates: Updates, grid: tuple[int, int]
-    ) -> Updates:
-        """The change for known |Z_ij|."""
-        inside = self.region.shares(grid).to(updates.device)
-        sizes = self.strength * norms
-        signs = inside - (1 - inside) if self.outside == "subtract" else inside
-        return (signs * sizes)[..., None] * self.direction.to(updates.device)
+    ) -> Float[Tensor, "pictures P"]:
+        """beta |Z_ij|, below 0 outside."""
+        place = grid, updates.device
+        if place not in self._signs:
+            shares = [(region.shares(grid), outside) for region, outside in self._regions]
+            signs = [x - (1 - x) if outside == "subtract" else x for x, outside in shares]
+            self._signs[place] = torch.stack(signs).to(updates.device)
+        return self._signs[place] * (self.strength * norms)
+
+    @classmethod
+    def together(cls, changes: Sequence[Self], device: torch.device) -> Self:
+        """Changes of one kind as one change, of as many pictures."""
+        joined = super().together(changes, device)
+        joined._regions = [region for change in changes for region in change._regions]
+        joined._signs = {}
+        return joined
 
 
 class GlobalPush(ByLength):
@@ -218,15 +283,20 @@ class GlobalPush(ByLength):
         self.sae, self.direction = sae, direction.detach()
         self.strength, self.relative = strength, relative
 
-    def sized(
+    @property
+    def kind(self) -> Hashable:
+        """What changes must have in common to be `together`."""
+        return super().kind, self.relative
+
+    def sizes(
         self, norms: Float[Tensor, "pictures P"], updates: Updates, grid: tuple[int, int]
-    ) -> Updates:
-        """The change for known |Z_ij|."""
+    ) -> Float[Tensor, "pictures P"]:
+        """beta~_ij."""
         shares = norms / norms.mean(dim=1, keepdim=True).clamp_min(torch.finfo(norms.dtype).tiny)
         size = torch.ones_like(shares[:, :1])
         if self.relative:
             size = updates.norm(dim=-1).mean(dim=1)[:, None]
-        return (self.strength * size * shares)[..., None] * self.direction.to(updates.device)
+        return self.strength * size * shares
 
 
 class SetLatents:
@@ -259,9 +329,10 @@ class SetLatents:
         self.sae, self.factor, self.clamp = sae, factor, clamp
 
     def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
+        self.latents = self.latents.to(updates.device)
         z = own_codes(self.sae, self.latents, updates)
         wanted = (z > 0) * self.clamp if self.clamp is not None else z * (self.factor or 0.0)
-        return (wanted - z) @ self.sae.directions.detach()[self.latents]
+        return (wanted - z) @ self.sae.directions_of(self.latents).detach()
 
 
 class Reconstruct:
@@ -297,15 +368,23 @@ class ReplaceBy:
                 f"an update of {len(self.update)} positions cannot stand in for {updates.shape[1]};"
                 " record it at this size"
             )
-        return self.update.to(updates) - updates
+        self.update = self.update.to(updates)  # it stays there
+        return self.update - updates
 
 
 def own_codes(
     sae: SparseAutoencoder, latents: Int[Tensor, " m"], updates: Updates
 ) -> Float[Tensor, "pictures P m"]:
-    """The codes of some latents, 0 where they are not active; data units."""
+    """The codes of some latents, 0 where they are not active; data units.
+
+    Example: of the codes .5 of latent 7 and .2 of latent 3, the latents 3 and 4 have .2 and 0.
+    """
     values, indices = sae.encode(updates)
-    return torch.stack([(values * (indices == latent)).sum(dim=-1) for latent in latents], dim=-1)
+    others = len(latents)  # the place of all other latents, which is cut off
+    places = indices.new_full((sae.d_sae,), others)
+    places[latents] = torch.arange(others, device=places.device)
+    z = values.new_zeros(*values.shape[:-1], others + 1)
+    return z.scatter_(-1, places[indices], values)[..., places[latents]]
 
 
 def _checked(sae: SparseAutoencoder, latents: Sequence[int]) -> Int[Tensor, " m"]:

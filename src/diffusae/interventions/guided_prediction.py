@@ -18,8 +18,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusae.backbone.branches import replace_method
+from diffusae.backbone.hookpoints import execution_device
 from diffusae.backbone.noising import is_flow_matching, noised
 from diffusae.capture.generate import generate
+from diffusae.capture.offload import Offload
 from diffusae.errors import UserError, refuse_text
 from diffusae.interventions.defences import Defence
 
@@ -81,7 +83,8 @@ class GuidedPredictions:
         for start in range(0, len(flat), self.batch_size):
             batch = flat[start : start + self.batch_size]
             places = [picture for _, picture in batch]
-            with defence.around(self.pipe), self._forced(places) as seen:
+            offload = Offload()
+            with defence.around(self.pipe), self._forced(places, offload) as seen:
                 generate(
                     self.pipe,
                     [text for text, _ in batch],
@@ -91,14 +94,16 @@ class GuidedPredictions:
                     decode=False,
                     **self.asked,
                 )
+            offload.wait()
             parts.append(torch.stack(seen, dim=1))
         return torch.cat(parts).unflatten(0, (len(prompts), len(self.seeds)))
 
     @contextmanager
-    def _forced(self, places: Sequence[int]) -> Iterator[list[Tensor]]:
+    def _forced(self, places: Sequence[int], offload: Offload) -> Iterator[list[Tensor]]:
         """A scheduler that feeds these pictures, noised, and records each step's prediction."""
         scheduler, seen = self.pipe.scheduler, list[Tensor]()
-        clean, noise = self.latents[list(places)], self.noise[list(places)]
+        device = execution_device(self.pipe)
+        clean, noise = (of_all[list(places)].to(device) for of_all in (self.latents, self.noise))
 
         def scale_model_input(sample: Tensor, timestep: Any = None) -> Tensor:
             fed = noised(scheduler, clean, noise, float(timestep))
@@ -111,7 +116,7 @@ class GuidedPredictions:
             return torch.cat([fed] * branches).to(sample)
 
         def step(model_output: Tensor, timestep: Any, sample: Tensor, **_: Any) -> tuple[Tensor]:
-            seen.append(model_output.float().cpu())
+            seen.append(offload(model_output, torch.float32))
             return (sample,)
 
         with ExitStack() as stack:

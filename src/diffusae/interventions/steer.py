@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from diffusae.backbone.branches import check_conditionings, rows_of
@@ -22,19 +23,32 @@ from diffusae.interventions.text_encoding import edited_encodings
 logger = logging.getLogger(__name__)
 
 
-@dataclass
 class Steering:
     """The effect of each edit, by its place in the list."""
 
-    steps: dict[int, int] = field(default_factory=dict)
-    """Denoiser calls in which the edit acted; for a text edit, encodings."""
-    largest_change: dict[int, float] = field(default_factory=dict)
-    """The longest change, in lengths of the call's longest update (text edit: token vector)."""
+    def __init__(self, edits: int) -> None:
+        self.steps: dict[int, int] = dict.fromkeys(range(edits), 0)
+        """Denoiser calls in which the edit acted; for a text edit, encodings."""
+        self._largest: dict[int, Tensor] = {}
 
-    def note(self, number: int, change: float) -> None:
-        """Record that an edit acted in one more encoding, with this change."""
-        self.steps[number] += 1
-        self.largest_change[number] = max(self.largest_change[number], change)
+    @property
+    def largest_change(self) -> dict[int, float]:
+        """The longest change, in lengths of the call's longest update (text edit: token vector).
+
+        It stays on the model's device until it is asked for, so that no step waits for it.
+        """
+        return {n: float(self._largest[n]) if n in self._largest else 0.0 for n in self.steps}
+
+    def note_change(
+        self, number: int, change: Float[Tensor, "... d"], vectors: Float[Tensor, "... d"]
+    ) -> None:
+        """Record by how much an edit changed vectors."""
+        longest, largest = (one.norm(dim=-1).amax().float() for one in (vectors, change))
+        share = largest / torch.where(longest > 0, longest, 1.0)
+        # fmax leaves out a NaN.
+        self._largest[number] = torch.fmax(
+            self._largest.get(number, torch.zeros_like(share)), share
+        )
 
 
 @contextmanager
@@ -60,12 +74,17 @@ def steer(
     """
     if not edits:
         raise UserError("there is no edit; give at least one")
-    steering = Steering(dict.fromkeys(range(len(edits)), 0), dict.fromkeys(range(len(edits)), 0.0))
+    steering = Steering(len(edits))
     of_updates = {number: edit for number, edit in enumerate(edits) if isinstance(edit, Edit)}
     of_text = {number: edit for number, edit in enumerate(edits) if isinstance(edit, TextEdit)}
+
+    def note(number: int, change: Tensor, vectors: Tensor) -> None:
+        steering.steps[number] += 1
+        steering.note_change(number, change, vectors)
+
     with ExitStack() as stack:
         if of_text:
-            stack.enter_context(edited_encodings(pipe, of_text, steering.note))
+            stack.enter_context(edited_encodings(pipe, of_text, note))
         if of_updates:
             stack.enter_context(_edited_updates(pipe, of_updates, steering, layout))
         yield steering
@@ -101,9 +120,7 @@ def _edited_updates(
                 rows = rows_of(conditioning, len(after), moment.branches())
                 update = edited[rows] - before[rows]
                 changed = edit(update, moment.grid)
-                longest = float(update.norm(dim=-1).max())
-                change = float((changed - update).norm(dim=-1).max()) / (longest or 1.0)
-                steering.largest_change[number] = max(steering.largest_change[number], change)
+                steering.note_change(number, changed - update, update)
                 edited[rows] = before[rows] + changed
         return edited
 
@@ -112,6 +129,7 @@ def _edited_updates(
     for number, branches in reached.items():
         if branches:  # it acted, but of two passes one may be missing
             check_conditionings(edits[number].conditionings, tuple(branches))
+    largest = steering.largest_change
     for number, edit in edits.items():
         at = (number, edit.hookpoint)
         if not steering.steps[number]:
@@ -121,7 +139,7 @@ def _edited_updates(
                 *at,
                 edit.window,
             )
-        elif not steering.largest_change[number]:
+        elif not largest[number]:
             logger.warning(
                 "edit %d at %s changed nothing: its latents were not active, or its strength is too"
                 " small",

@@ -29,8 +29,8 @@ from diffusae.interventions.text import TextEdit, steering_vectors
 
 logger = logging.getLogger(__name__)
 
-Note = Callable[[int, float], None]
-"""note(edit's number, its largest change in lengths of the longest vector of the encoding)"""
+Note = Callable[[int, Tensor, Tensor], None]
+"""note(edit's number, its changes of the encoding's vectors, these vectors)"""
 
 _GUIDED = "do_classifier_free_guidance"
 
@@ -275,8 +275,7 @@ class _Encodings:
             )
         change = strength * vectors
         if noted:
-            longest = float(x.detach().norm(dim=-1).max())
-            self._note(number, float(change.norm(dim=-1).max()) / (longest or 1.0))
+            self._note(number, change, x.detach())
         return (x.float() + change).to(x.dtype)
 
     def _missing(self, number: int, conditioning: str) -> str:

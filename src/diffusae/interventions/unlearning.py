@@ -109,7 +109,7 @@ class Unlearn:
     def __call__(
         self, updates: Float[Tensor, "pictures P d_in"], grid: tuple[int, int]
     ) -> Float[Tensor, "pictures P d_in"]:
+        self.latents, self.means = self.latents.to(updates.device), self.means.to(updates)
         z = own_codes(self.sae, self.latents, updates)
-        strong = z > self.means.to(z)
-        directions = self.sae.directions.detach()[self.latents.to(self.sae.directions.device)]
-        return (strong * (self.factor - 1) * z) @ directions
+        directions = self.sae.directions_of(self.latents).detach()
+        return ((z > self.means) * (self.factor - 1) * z) @ directions

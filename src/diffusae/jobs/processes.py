@@ -79,16 +79,22 @@ def process_faults(
     from diffusae.activations.epoch_size import check_sizes
 
     try:
-        check_sizes(
-            batch_size=batch_size, buffer_vectors=buffer_vectors, world_size=devices * num_nodes
-        )
+        if stage != "train_online":  # whose processes share no batch
+            check_sizes(
+                batch_size=batch_size, buffer_vectors=buffer_vectors, world_size=devices * num_nodes
+            )
     except UserError as error:
         yield f"trainer.devices={devices}, trainer.num_nodes={num_nodes}: {error}"
-    if stage in ("train_grid", "train_online"):
-        remedy = "use `diffusae train -m`" if stage == "train_grid" else "set trainer.devices=1"
-        yield f"{stage} trains in one process, and trainer.devices={devices}; {remedy}"
-    elif started_outside() and stage != "train":
-        yield f"only `diffusae train` may be started once a device, not {stage}; start it once"
+    if stage == "train_grid":
+        yield (
+            f"train_grid trains in one process, and trainer.devices={devices}; use `diffusae train"
+            " -m`"
+        )
+    elif started_outside() and stage not in ("train", "train_online"):
+        yield (
+            "only `diffusae train` and `diffusae train_online` may be started once a device, not"
+            f" {stage}; start it once"
+        )
     elif num_nodes > 1 and not started_outside():
         yield (
             f"trainer.num_nodes={num_nodes} needs a process a device that torchrun or Slurm starts;"

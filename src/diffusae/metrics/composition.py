@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import pandas as pd
 import torch
@@ -19,6 +20,7 @@ from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.embeddings import embed_labels
 from diffusae.concepts.words import Vocabulary, normal_words
+from diffusae.devices import default_device
 from diffusae.evaluation import composition_baselines as baselines
 from diffusae.evaluation.composition import (
     ConceptSpace,
@@ -34,13 +36,14 @@ from diffusae.evaluation.composition import (
 )
 from diffusae.evaluation.linear_probe import linear_probes
 from diffusae.evaluation.metric_settings import Count, MetricSettings
-from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
+from diffusae.evaluation.result import Estimate, Resampling, Result, bootstrap_mean
 from diffusae.files import atomic_path
 from diffusae.labelling.codes import coded_split
 from diffusae.metrics.metric import Embedding, Metric
 from diffusae.sae.storage import load_sae
 from diffusae.study.streams import ATTENTION, stream_of
 from diffusae.study.study import Study, build
+from diffusae.table_files import write_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +82,7 @@ def composition_rows(
         embeddings=dictionary.embeddings,
         nouns=dict(zip(known, vectors, strict=True)),
         centre=vectors.mean(dim=0),
-    )
+    ).to(default_device())
     annotations = Annotations.load(study.annotations)
     nouns_by_split = {"dictionary": None, "tune": vocabulary, "test": vocabulary}
     fitting, tuned_on, tested = (
@@ -88,7 +91,7 @@ def composition_rows(
     )
     tuning, test = tuned_on[1], tested[1]
     tuned = tune(tuning, space, settings_grid(**vars(settings.settings)))
-    resampling = {"n_resamples": settings.n_resamples, "seed": study.seed}
+    resampling: Resampling = {"n_resamples": settings.n_resamples, "seed": study.seed}
     scores = predict_scores(test, space, tuned.settings)
     second = [
         annotations.second[i].get(noun) for i, noun in zip(test.groups, test.nouns, strict=True)
@@ -115,11 +118,10 @@ def composition_rows(
     )
     directory = study.evaluation("composition")
     with atomic_path(directory / "scores.safetensors") as temporary:
-        save_file({"scores": scores.half().contiguous()}, temporary)
-    with atomic_path(directory / "objects.parquet") as temporary:
-        table = pd.DataFrame(rows, columns=["image_id", "noun", "iou"])
-        columns = {name: iou.numpy() for name, iou in by_object.items()}
-        table.assign(**columns).to_parquet(temporary, engine="pyarrow", index=False)
+        save_file({"scores": scores.half().cpu().contiguous()}, temporary)
+    table = pd.DataFrame(rows, columns=["image_id", "noun", "iou"])
+    columns = {name: iou.numpy() for name, iou in by_object.items()}
+    write_table(directory / "objects.parquet", table.assign(**columns))
     return [result]
 
 
@@ -139,7 +141,7 @@ def _split(
     named: tuple[str, ...] | None,
 ) -> tuple[Tensor, Split]:
     """Updates [n, P, d_in] and objects of a split: those of the nouns of `named` that the caption
-    names; None: all that the annotator found.
+    names; None: all that the annotator found. Objects are on the GPU where there is one.
     """
     sae, _ = load_sae(study.sae)
     coded = coded_split(study, manifest, sae, split)
@@ -156,7 +158,7 @@ def _split(
     ]
     return coded.updates, build_split(
         pictures, grid=stream_of(study, manifest).grid, known_nouns=known
-    )
+    ).to(default_device())
 
 
 def tokens_naming(
@@ -201,7 +203,7 @@ def _cross_attention(
             if tokens:
                 attention[row] = torch.from_numpy(samples[i].updates[:, tokens]).float().mean(dim=1)
                 known[row] = True
-        return attention.reshape(-1, *stream.grid), known
+        return attention.reshape(-1, *stream.grid).to(split.masks.device), known
 
     # A map of zeros has the same IoU at every threshold, so that it has no say in the choice.
     (tuning_maps, _), (test_maps, known) = maps(tuning, "tune"), maps(test, "test")
@@ -209,7 +211,9 @@ def _cross_attention(
     return {"cross_attention": torch.where(known, iou, math.nan)}
 
 
-def _mean_of_known(iou: Tensor, pictures: Sequence[str], **resampling: int) -> Estimate:
+def _mean_of_known(
+    iou: Tensor, pictures: Sequence[str], **resampling: Unpack[Resampling]
+) -> Estimate:
     known = iou.isfinite()
     groups = [
         picture for picture, is_known in zip(pictures, known.tolist(), strict=True) if is_known

@@ -19,6 +19,7 @@ from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, read_images, require_sound
 from diffusae.activations.schema import IMAGES
 from diffusae.backbone.adapters import adapter_of
+from diffusae.backbone.hookpoints import execution_device
 from diffusae.backbone.latents import encode_pictures
 from diffusae.backbone.schedule import step_index, t_of
 from diffusae.backbone.settings import ModelSettings
@@ -197,7 +198,7 @@ def _denoising_inputs(study: Study, manifest: Manifest, pipe: Any, n: int) -> di
     """
     rows = list(islice(read_images(study.activations, manifest, "test"), n))
     model, adapter = ModelSettings.of(study.cfg), adapter_of(pipe)
-    batch = pictures_at_once(model, pipe)
+    batch, device = pictures_at_once(model, pipe), execution_device(pipe)
     pictures = torch.from_numpy(np.stack([picture for _, picture, _ in rows]))
     latents = encode_pictures(pipe, pictures, batch_size=batch)
     generators = [torch.Generator().manual_seed(meta["seed"]) for *_, meta in rows]
@@ -207,8 +208,8 @@ def _denoising_inputs(study: Study, manifest: Manifest, pipe: Any, n: int) -> di
     texts = [meta["prompt"] for *_, meta in rows]
     noise = first_latents(generators, channels=channels, height=height, width=width)
     return {
-        "latents": latents.split(batch),
-        "noise": noise.split(batch),
+        "latents": latents.to(device).split(batch),
+        "noise": noise.to(device).split(batch),
         "conditions": [
             conditions(pipe, texts[i : i + batch], study.cell.conditioning, **asked)
             for i in range(0, len(texts), batch)
@@ -223,7 +224,7 @@ def _errors(pipe: Any, edit: Edit | None, inputs: dict[str, Any]) -> Tensor:
     parts = [dict(zip(names, batch, strict=True)) for batch in batches]
     return torch.cat(
         [denoising_errors(pipe, edit, timestep=inputs["timestep"], **part) for part in parts]
-    )
+    ).cpu()
 
 
 METRIC = Metric(

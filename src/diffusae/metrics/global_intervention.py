@@ -13,17 +13,16 @@ import pandas as pd
 
 from diffusae.errors import UserError
 from diffusae.evaluation.intervention_success import FeatureDistance, Restyled, restyled
-from diffusae.evaluation.metric_settings import Count, InterventionSettings
 from diffusae.evaluation.perceptual_distance import Net, PerceptualDistance
-from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
-from diffusae.files import atomic_path
+from diffusae.evaluation.result import Estimate, Result
+from diffusae.evaluation.structural_similarity import structural_similarity
 from diffusae.interventions.edits import Change, GlobalPush
-from diffusae.interventions.windows import window_at
+from diffusae.metrics.directed import DirectedSettings, mean_over
 from diffusae.metrics.metric import Beside, Embedding, Metric, unguided
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.report.before_after import Kept, save_examples
 from diffusae.report.tables import capital, plain
-from diffusae.steering.edited import EditedPictures, Place, Trial
+from diffusae.steering.edited import EditedPictures, Trial
 from diffusae.steering.global_directions import (
     BlockDirections,
     Factors,
@@ -34,6 +33,7 @@ from diffusae.steering.global_directions import (
 )
 from diffusae.steering.protocol import Split, Strengths, Tested, tune_choose_test
 from diffusae.study.study import Study
+from diffusae.table_files import write_table
 
 METHODS = ("concepts", "difference_of_means", "random_latent", "neuron")
 UNEDITED = "no_edit"
@@ -47,7 +47,7 @@ Distance = Callable[[np.ndarray, np.ndarray], Sequence[float]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GlobalSettings(InterventionSettings):
+class GlobalSettings(DirectedSettings):
     """`conf/evaluation/global.yaml`."""
 
     factors: tuple[str, ...]
@@ -56,14 +56,10 @@ class GlobalSettings(InterventionSettings):
     """Edited together, each with its autoencoder of the cell's t and branch; None: the cell's
     own.
     """
-    n_latents: Count
-    """Latents that make a value's direction."""
     under_objects: tuple[str, ...]
     """Factors that show in objects: updates are compared under objects alone."""
     lpips: Net | None
     """Its network; None: no LPIPS."""
-    paper_beta: float | None = None
-    """The paper's strength, kept beside ours."""
 
     def faults(self) -> Iterator[str]:
         yield from super().faults()
@@ -102,12 +98,7 @@ def global_rows(study: Study, settings: GlobalSettings, _embedding: Embedding) -
     perceptual = None if settings.lpips is None else PerceptualDistance(settings.lpips).load()
     edited = edited_studies(study, settings.blocks)
     blocks = [one.cell.block for one in edited]
-    pictures = EditedPictures(
-        study,
-        [Place(block, window_at(study.cell.t)) for block in blocks],
-        conditionings=settings.conditionings,
-        steps=settings.steps,
-    )
+    pictures = settings.pictures(study, blocks)
     factors_of(pictures.annotator, settings.under_objects)  # refuses unknown ones
     names = factors_of(pictures.annotator, settings.factors)
     shown = factors_shown(study, pictures.annotator)
@@ -133,10 +124,8 @@ def global_rows(study: Study, settings: GlobalSettings, _embedding: Embedding) -
     measures = restyler.distances(perceptual)
     tables = {split: restyler.table(made, measures) for split, made in test.splits().items()}
     directory = study.evaluation(study.cfg.evaluation.name)
-    with atomic_path(directory / "pictures.parquet") as temporary:
-        pd.concat([table.assign(split=split) for split, table in tables.items()]).to_parquet(
-            temporary, engine="pyarrow", index=False
-        )
+    both_tables = pd.concat([table.assign(split=split) for split, table in tables.items()])
+    write_table(directory / "pictures.parquet", both_tables)
     save_examples(directory, list(_examples(test.tested, before, settings.examples)))
     return [
         row
@@ -167,21 +156,16 @@ def _prompts(study: Study, split: Split, settings: GlobalSettings) -> list[Promp
     return of_split[: settings.prompts(split)]
 
 
+@dataclass
 class _Restyler:
-    """Makes the pictures of cases, and judges them against the unedited ones.
-
-    Args:
-        before: the unedited pictures and their annotations, by image id.
+    """Makes the pictures of cases, and judges them against the unedited ones: `before`, the
+    pictures and their annotations by image id.
     """
 
-    def __init__(
-        self,
-        pictures: EditedPictures,
-        edited: Sequence[BlockDirections],
-        names: Factors,
-        before: Mapping[str, tuple[np.ndarray, Any]],
-    ) -> None:
-        self.pictures, self.edited, self.names, self.before = pictures, edited, names, before
+    pictures: EditedPictures
+    edited: Sequence[BlockDirections]
+    names: Factors
+    before: Mapping[str, tuple[np.ndarray, Any]]
 
     def outcomes(
         self, prompts: Sequence[Prompt], strengths: Strengths[tuple[str, str]]
@@ -201,9 +185,14 @@ class _Restyler:
         made = self.pictures.make(
             [Trial(job[0].prompt, self._changes(*job)) for job in jobs], what="edited pictures"
         )
+        images = [image for image, _ in made]
+        old = [self.before[case.prompt.image_id][0] for case, *_ in jobs]
+        alike = structural_similarity(np.stack(images), np.stack(old)).tolist() if made else []
         return [
-            StyleOutcome(method, strength, case, self._judged(case, image, annotation), image)
-            for (case, method, strength), (image, annotation) in zip(jobs, made, strict=True)
+            StyleOutcome(method, strength, case, self._judged(case, annotation, similar), image)
+            for (case, method, strength), (image, annotation), similar in zip(
+                jobs, made, alike, strict=True
+            )
         ]
 
     def _has_direction(self, method: str, case: StyleCase) -> bool:
@@ -217,13 +206,11 @@ class _Restyler:
             for block in self.edited
         )
 
-    def _judged(self, case: StyleCase, image: np.ndarray, annotation: Any) -> Restyled:
-        old_image, old = self.before[case.prompt.image_id]
-        return restyled(
-            list(self.names[case.factor]).index(case.target),
-            before=(old_image, old.scores[case.factor], list(old.masks)),
-            after=(image, annotation.scores[case.factor], list(annotation.masks)),
-        )
+    def _judged(self, case: StyleCase, new: Any, similarity: float) -> Restyled:
+        _, old = self.before[case.prompt.image_id]
+        before, after = ((one.scores[case.factor], list(one.masks)) for one in (old, new))
+        target = list(self.names[case.factor]).index(case.target)
+        return restyled(target, before=before, after=after, similarity=similarity)
 
     def distances(self, perceptual: PerceptualDistance | None) -> dict[str, Distance]:
         """The distances that there are, scaled by the unedited pictures of both splits."""
@@ -267,21 +254,10 @@ def _examples(
         by_factor.setdefault(outcome.case.factor, {}).setdefault(outcome.case, []).append(outcome)
     for cases in by_factor.values():
         for case, outcomes in list(cases.items())[:count]:
-            about = {
-                "case": case.target,
-                "image_id": case.prompt.image_id,
-                "prompt": case.prompt.text,
-            }
-            plain, _ = before[case.prompt.image_id]
-            yield Kept(**about, method=UNEDITED, strength=0.0, success=False, picture=plain)
-            for outcome in outcomes:
-                yield Kept(
-                    **about,
-                    method=outcome.method,
-                    strength=outcome.strength,
-                    success=outcome.restyled.rose,
-                    picture=outcome.picture,
-                )
+            whose = case.target, case.prompt.image_id, case.prompt.text
+            yield Kept(*whose, UNEDITED, 0.0, False, before[case.prompt.image_id][0])
+            for one in outcomes:
+                yield Kept(*whose, one.method, one.strength, one.restyled.rose, one.picture)
 
 
 def _rise(outcomes: Sequence[StyleOutcome]) -> float:
@@ -331,12 +307,7 @@ def _results(
 
     def estimate(method: str, column: str) -> Estimate:
         rows = rows_of(method)
-        return bootstrap_mean(
-            rows[column].astype(float).tolist(),
-            groups=rows["image_id"].tolist(),
-            n_resamples=settings.n_resamples,
-            seed=study.seed,
-        )
+        return mean_over(study, settings, rows[column], rows["image_id"])
 
     def without_edit(column: str) -> Estimate:
         value = _WITHOUT_EDIT[column]
@@ -345,19 +316,9 @@ def _results(
         return Estimate.known(value, n=len(rows_of("random_latent")))
 
     best = {method: test.best[method, factor] for method in METHODS}
-    details = {
-        "factor": factor,
-        "blocks": list(blocks),
-        "window": list(window_at(study.cell.t)),
-        "conditionings": settings.conditionings,
-        "n_latents": settings.n_latents,
-        "strength": best["concepts"],
-        "strengths": best,
-        "tuning": {
-            method: {str(s): round(score, 4) for s, score in test.scores[method, factor].items()}
-            for method in METHODS
-        },
-    }
+    scores = {method: test.scores[method, factor] for method in METHODS}
+    explained = settings.explained(study, best, scores)
+    details = {"factor": factor, "blocks": list(blocks), **explained}
     return [
         Result(
             metric=f"{factor}_{column}{ENDING if len(blocks) > 1 else ''}",

@@ -25,13 +25,14 @@ from diffusae.evaluation.label_probe import Examples, Reading, linear_probe
 from diffusae.evaluation.metric_settings import MetricSettings
 from diffusae.evaluation.proportion import share
 from diffusae.evaluation.result import NO_DATA, Estimate, Result
-from diffusae.files import atomic_path, sha256_of
+from diffusae.files import sha256_of
 from diffusae.labelling.class_labels import ClassifiedSplit, Tasks, class_tasks, classified_split
 from diffusae.labelling.codes import pooled_codes
 from diffusae.metrics.metric import Beside, Embedding, Metric
 from diffusae.sae.storage import load_sae
 from diffusae.study.streams import stream_of
 from diffusae.study.study import Study
+from diffusae.table_files import write_table
 
 TABLE = "pictures.parquet"
 Readings = dict[str, Reading | None]
@@ -347,8 +348,7 @@ def _save_pictures(
             if (reading := readings[task]) is not None:
                 columns[name] = reading.correct
         tables.append(pd.DataFrame(columns))
-    with atomic_path(path) as temporary:
-        pd.concat(tables).to_parquet(temporary, engine="pyarrow", index=False)
+    write_table(path, pd.concat(tables))
 
 
 def _random_collection(study: Study, settings: KnowledgeSettings) -> list[Beside]:

@@ -17,13 +17,13 @@ from diffusae.evaluation.label_entropy import Votes
 from diffusae.evaluation.latents import LatentJudging, latent_results, latent_table, stability_of
 from diffusae.evaluation.metric_settings import Count, MetricSettings
 from diffusae.evaluation.result import Result
-from diffusae.files import atomic_path
 from diffusae.labelling.codes import CodedSplit, coded_split
 from diffusae.metrics.metric import Beside, Embedding, Metric
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
 from diffusae.study.streams import stream_of
 from diffusae.study.study import Study
+from diffusae.table_files import write_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +54,7 @@ def latent_rows(study: Study, settings: LatentSettings, _embedding: Embedding) -
         stability=stability,
     )
     shuffled = _statistics(_with_shuffled_positions(split, study.seed), sae.d_sae, grid, n_top=1)
-    with atomic_path(study.evaluation("latents") / "latents.parquet") as temporary:
-        table.to_parquet(temporary, engine="pyarrow", index=False)
+    write_table(study.evaluation("latents") / "latents.parquet", table)
     return latent_results(
         table,
         votes=votes,

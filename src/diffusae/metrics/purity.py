@@ -34,7 +34,6 @@ from diffusae.evaluation.purity import (
     top_pictures,
 )
 from diffusae.evaluation.result import Result
-from diffusae.files import atomic_path
 from diffusae.labelling.class_labels import (
     ClassifiedSplit,
     Tasks,
@@ -50,6 +49,7 @@ from diffusae.sae.storage import load_sae
 from diffusae.settings import Within
 from diffusae.study.streams import stream_of
 from diffusae.study.study import Study, build
+from diffusae.table_files import write_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +101,7 @@ def purity_results(study: Study, settings: PuritySettings, _embedding: Embedding
     )
     directory = study.evaluation("purity")
     gallery.save(directory)
-    with atomic_path(directory / TABLE) as temporary:
-        table.to_parquet(temporary, engine="pyarrow", index=False)
+    write_table(directory / TABLE, table)
     return purity_rows(
         strengths,
         labels,

@@ -15,38 +15,33 @@ import pandas as pd
 
 from diffusae.errors import UserError
 from diffusae.evaluation.intervention_success import Moved, moved
-from diffusae.evaluation.metric_settings import Count, InterventionSettings
-from diffusae.evaluation.result import NO_DATA, Estimate, Result, bootstrap_mean
-from diffusae.files import atomic_path
+from diffusae.evaluation.result import NO_DATA, Estimate, Result
 from diffusae.interventions.edits import SpatialMove
 from diffusae.interventions.regions import Region
-from diffusae.interventions.windows import window_at
 from diffusae.metrics.composition import nouns_in
+from diffusae.metrics.directed import DirectedSettings, mean_over
 from diffusae.metrics.metric import Embedding, Metric, unguided
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.report.before_after import Kept, save_examples
 from diffusae.report.study import TARGET_REGION
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
-from diffusae.steering.edited import EditedPictures, Place, Trial
+from diffusae.steering.edited import EditedPictures, Trial
 from diffusae.steering.protocol import Split, Strengths, Tested, tune_choose_test
 from diffusae.steering.spatial_directions import METHODS, Directions, directions_of
 from diffusae.study.study import Study, build
+from diffusae.table_files import write_table
 
 UNEDITED = "no_edit"
 SPLITS: tuple[Split, ...] = ("tune", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpatialSettings(InterventionSettings):
+class SpatialSettings(DirectedSettings):
     """`conf/evaluation/spatial.yaml`."""
 
     regions: tuple[str, ...]
     """Names of quadrants, or paths of painted masks."""
-    n_latents: Count
-    """Latents that make a noun's direction."""
-    paper_beta: float | None = None
-    """The paper's strength, for `strengths` to refer to."""
 
     def faults(self) -> Iterator[str]:
         yield from super().faults()
@@ -85,17 +80,9 @@ def spatial_rows(study: Study, settings: SpatialSettings, _embedding: Embedding)
     cases = {split: cases_of(study.prompts, split, vocabulary, settings) for split in SPLITS}
     nouns = sorted({case.noun for of_split in cases.values() for case in of_split})
     sae, _ = load_sae(study.sae)
-    mover = _Mover(
-        EditedPictures(
-            study,
-            [Place(study.cell.block, window_at(study.cell.t))],
-            conditionings=settings.conditionings,
-            steps=settings.steps,
-        ),
-        sae,
-        directions_of(study, sae, nouns, n_latents=settings.n_latents),
-        {name: Region(name) for name in settings.regions},
-    )
+    directions = directions_of(study, sae, nouns, n_latents=settings.n_latents)
+    regions = {name: Region(name) for name in settings.regions}
+    mover = _Mover(settings.pictures(study, [study.cell.block]), sae, directions, regions)
     test = tune_choose_test(
         lambda split, strengths: mover.outcomes(cases[split], strengths),
         dict.fromkeys(METHODS, settings.strengths),
@@ -104,7 +91,7 @@ def spatial_rows(study: Study, settings: SpatialSettings, _embedding: Embedding)
     )
     directory = study.evaluation(METRIC.name)
     _save_table(directory, test)
-    save_examples(directory, list(_examples(test.tested, mover.regions, settings.examples)))
+    save_examples(directory, list(_examples(test.tested, regions, settings.examples)))
     return _results(study, test, settings)
 
 
@@ -133,17 +120,14 @@ def cases_of(
     ]
 
 
+@dataclass
 class _Mover:
     """Makes the pictures of cases, and judges them."""
 
-    def __init__(
-        self,
-        pictures: EditedPictures,
-        sae: SparseAutoencoder,
-        directions: Directions,
-        regions: Mapping[str, Region],
-    ) -> None:
-        self.pictures, self.sae, self.directions, self.regions = pictures, sae, directions, regions
+    pictures: EditedPictures
+    sae: SparseAutoencoder
+    directions: Directions
+    regions: Mapping[str, Region]
 
     def outcomes(
         self, cases: Sequence[SpatialCase], strengths: Strengths[str]
@@ -227,8 +211,7 @@ def _save_table(directory: Path, test: SpatialTest) -> None:
         for split, outcomes in test.splits().items()
         for outcome in outcomes
     ]
-    with atomic_path(directory / "objects.parquet") as temporary:
-        pd.DataFrame(rows).to_parquet(temporary, engine="pyarrow", index=False)
+    write_table(directory / "objects.parquet", pd.DataFrame(rows))
 
 
 def _examples(
@@ -242,22 +225,12 @@ def _examples(
         of_prompt[outcome.case.prompt.image_id].append(outcome.case)
     chosen = [cases[n % len(cases)] for n, cases in enumerate(list(of_prompt.values())[:count])]
     for case in chosen:
-        about = {
-            "case": f"{case.noun} to {case.region}",
-            "image_id": case.prompt.image_id,
-            "prompt": case.prompt.text,
-        }
-        for outcome in (o for o in tested if o.case == case):
-            if outcome.method == UNEDITED:
-                lit = regions[case.region].lit(outcome.picture)
-                yield Kept(**about, method=TARGET_REGION, strength=0.0, success=False, picture=lit)
-            yield Kept(
-                **about,
-                method=outcome.method,
-                strength=outcome.strength,
-                success=outcome.moved.success,
-                picture=outcome.picture,
-            )
+        whose = f"{case.noun} to {case.region}", case.prompt.image_id, case.prompt.text
+        for one in (o for o in tested if o.case == case):
+            if one.method == UNEDITED:
+                lit = regions[case.region].lit(one.picture)
+                yield Kept(*whose, TARGET_REGION, 0.0, False, lit)
+            yield Kept(*whose, one.method, one.strength, one.moved.success, one.picture)
 
 
 _FIGURES = (
@@ -269,17 +242,15 @@ _FIGURES = (
 
 
 def _results(study: Study, test: SpatialTest, settings: SpatialSettings) -> list[Result]:
-    def mean(values: Iterable[float], cases: Iterable[SpatialCase]) -> Estimate:
-        return bootstrap_mean(
-            list(values),
-            groups=[case.prompt.image_id for case in cases],
-            n_resamples=settings.n_resamples,
-            seed=study.seed,
-        )
+    def mean(values: Iterable[Any], cases: Iterable[SpatialCase]) -> Estimate:
+        return mean_over(study, settings, values, (case.prompt.image_id for case in cases))
 
     def estimate(method: str, field: str) -> Estimate:
         outcomes = _of(test.tested, method)
-        return mean([float(getattr(o.moved, field)) for o in outcomes], [o.case for o in outcomes])
+        return mean([getattr(o.moved, field) for o in outcomes], [o.case for o in outcomes])
+
+    def nouns(method: str) -> set[str]:
+        return {outcome.case.noun for outcome in _of(test.tested, method)}
 
     sufficient = {method: _sufficient(_of(test.tuned, method)) for method in METHODS}
 
@@ -287,7 +258,11 @@ def _results(study: Study, test: SpatialTest, settings: SpatialSettings) -> list
         enough = {case: s for case, s in sufficient[method].items() if s is not None}
         return mean(enough.values(), enough) if enough else NO_DATA
 
-    details = _details(study, test, settings)
+    details = {
+        **settings.explained(study, test.best, test.scores),
+        "without_concept": sorted(nouns(UNEDITED) - nouns("concepts")),
+        "without_dictionary_concept": sorted(nouns(UNEDITED) - nouns("dictionary_concepts")),
+    }
     cell = study.cell.coordinates()
     rows = [
         Result(
@@ -317,27 +292,6 @@ def _results(study: Study, test: SpatialTest, settings: SpatialSettings) -> list
             details={**details, "cases_that_no_strength_moved": never},
         ),
     ]
-
-
-def _details(study: Study, test: SpatialTest, settings: SpatialSettings) -> dict[str, Any]:
-    """What explains the figures of all rows."""
-
-    def nouns(method: str) -> set[str]:
-        return {outcome.case.noun for outcome in _of(test.tested, method)}
-
-    return {
-        "window": list(window_at(study.cell.t)),
-        "conditionings": settings.conditionings,
-        "n_latents": settings.n_latents,
-        "strength": test.best["concepts"],
-        "strengths": dict(test.best),
-        "tuning": {
-            method: {str(s): round(score, 4) for s, score in scores.items()}
-            for method, scores in test.scores.items()
-        },
-        "without_concept": sorted(nouns(UNEDITED) - nouns("concepts")),
-        "without_dictionary_concept": sorted(nouns(UNEDITED) - nouns("dictionary_concepts")),
-    }
 
 
 METRIC = Metric(

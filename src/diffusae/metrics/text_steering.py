@@ -16,9 +16,9 @@ import pandas as pd
 
 from diffusae.errors import together, unknown
 from diffusae.evaluation.metric_settings import InterventionSettings
-from diffusae.evaluation.result import Estimate, Result, bootstrap_mean
-from diffusae.files import atomic_path
+from diffusae.evaluation.result import Estimate, Result
 from diffusae.interventions.text import TextEdit
+from diffusae.metrics.directed import mean_over
 from diffusae.metrics.metric import Embedding, Metric, unguided
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.report.before_after import Kept, save_examples
@@ -26,6 +26,7 @@ from diffusae.sae.storage import load_sae
 from diffusae.steering.edited import EditedPictures, Trial
 from diffusae.steering.protocol import Split, Strengths, Tested, tune_choose_test
 from diffusae.study.study import Study
+from diffusae.table_files import write_table
 
 TEXT_EDIT, UNEDITED = "text_edit", "no_edit"
 TOWARDS, AWAY = "towards", "away"
@@ -228,8 +229,7 @@ def _save_table(directory: Path, test: SteeringTest) -> None:
         for split, outcomes in test.splits().items()
         for outcome in outcomes
     ]
-    with atomic_path(directory / "trials.parquet") as temporary:
-        pd.DataFrame(rows).to_parquet(temporary, engine="pyarrow", index=False)
+    write_table(directory / "trials.parquet", pd.DataFrame(rows))
 
 
 def _examples(tested: Sequence[SteeringOutcome], count: int) -> Iterator[Kept]:
@@ -264,12 +264,8 @@ def _rows(
         return [o for o in test.tested if o.case.direction == of and o.strength == strength]
 
     def share(field: str, outcomes: Sequence[SteeringOutcome]) -> Estimate:
-        return bootstrap_mean(
-            [float(getattr(outcome, field)) for outcome in outcomes],
-            groups=[outcome.case.prompt.image_id for outcome in outcomes],
-            n_resamples=settings.n_resamples,
-            seed=study.seed,
-        )
+        values = (getattr(outcome, field) for outcome in outcomes)
+        return mean_over(study, settings, values, (o.case.prompt.image_id for o in outcomes))
 
     def of_concept(concept: str, strength: float) -> Estimate:
         return share("success", [o for o in at(strength) if o.case.concept == concept])

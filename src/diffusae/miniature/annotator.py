@@ -16,6 +16,7 @@ from scipy.ndimage import label as connected_components
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffusae.devices import default_device
 from diffusae.errors import UserError
 from diffusae.files import atomic_path, atomic_write_json
 from diffusae.miniature.autoencoder import to_unit_range
@@ -165,6 +166,7 @@ class MiniatureAnnotator:
         minimum_pixels: a smaller connected patch is noise and is dropped.
         batch_size: pictures in one forward pass.
         models: names of the models whose pictures it can judge, for checks; None: unknown.
+        device: None: the GPU where there is one.
 
     Raises:
         UserError: the files are missing or damaged.
@@ -177,8 +179,9 @@ class MiniatureAnnotator:
         minimum_pixels: int = 20,
         batch_size: int = 64,
         models: Sequence[str] | None = None,
+        device: str | None = None,
     ) -> None:
-        self.models = models
+        self.models, self.device = models, default_device(device)
         self.folder, self.minimum_pixels, self.batch_size = Path(folder), minimum_pixels, batch_size
         weights = self.folder / "annotator.safetensors"
         if not weights.exists():
@@ -199,7 +202,7 @@ class MiniatureAnnotator:
             shapes = {key: tuple(value.shape) for key, value in self.network.state_dict().items()}
             tensors = read_tensors(weights, remedy=remedy, shapes=shapes)
             self.network.load_state_dict({key: value.float() for key, value in tensors.items()})
-        channels_last(self.network.eval())
+        channels_last(self.network.eval()).to(self.device)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -218,20 +221,20 @@ class MiniatureAnnotator:
         """Annotate uint8 pictures `[n, H, W, 3]`; captions are ignored."""
         annotations: list[Annotation] = []
         for start in range(0, len(pictures), self.batch_size):
-            batch = to_unit_range(pictures[start : start + self.batch_size])
+            batch = to_unit_range(pictures[start : start + self.batch_size]).to(self.device)
             logits = self.network(batch.to(memory_format=torch.channels_last))
-            nouns = logits["nouns"].argmax(1).numpy()
-            colours = logits["colours"][:, 1:].argmax(1).numpy()
-            chances = {name: logits[name].softmax(1) for name in self.names.factors}
+            nouns = logits["nouns"].argmax(1).cpu().numpy()
+            colours = logits["colours"][:, 1:].argmax(1).cpu().numpy()
+            chances = {name: logits[name].softmax(1).tolist() for name in self.names.factors}
             for i in range(len(batch)):
-                scores = {name: chance[i].tolist() for name, chance in chances.items()}
+                scores = {name: rows[i] for name, rows in chances.items()}
                 annotations.append(self._describe(nouns[i], colours[i], scores))
         return annotations
 
     @torch.no_grad()
     def features(self, pictures: np.ndarray) -> Tensor:
         """The pooled features `[n, sum(widths)]` of pictures, for distances between pictures."""
-        return self.network(to_unit_range(pictures))["features"]
+        return self.network(to_unit_range(pictures).to(self.device))["features"].cpu()
 
     def _describe(
         self, nouns: np.ndarray, colours: np.ndarray, scores: dict[str, list[float]]

@@ -47,12 +47,9 @@ def with_captions(study: Study) -> tuple[Study, str]:
         or any(count is None for count in prompts.counts.values())
     ):
         return study, ""
-    return (
-        WithoutCaptions(study.cfg),
-        (
-            f"prompts.path is null: counted with captions of {len(ASSUMED_CAPTION)} characters, as"
-            " many as prompts.counts ask for; name the file for the exact size"
-        ),
+    return WithoutCaptions(study.cfg), (
+        f"prompts.path is null: counted with captions of {len(ASSUMED_CAPTION)} characters, as"
+        " many as prompts.counts ask for; name the file for the exact size"
     )
 
 
@@ -64,13 +61,10 @@ def alternatives(
     """
     whole = estimate(study, description, positions_per_image=None, groups=groups)
     most = max([one.stream.positions for one in whole.trained] or [1])
-    thinned = subsampling_of(study)
-    kept_ones = {*KEPT, *([] if thinned is None else [thinned.positions_per_image])} - {None}
-    estimates: dict[int | None, StudyEstimate] = {None: whole}
-    estimates |= {
+    configured = subsampling_of(study)
+    compared = {*KEPT, configured and configured.positions_per_image}
+    fewer = sorted((kept for kept in compared if kept is not None and kept < most), reverse=True)
+    return {None: whole} | {
         kept: estimate(study, description, positions_per_image=kept, groups=groups)
-        for kept in sorted(
-            (one for one in kept_ones if one is not None and one < most), reverse=True
-        )
+        for kept in fewer
     }
-    return estimates

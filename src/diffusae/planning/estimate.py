@@ -34,6 +34,7 @@ from diffusae.study.streams import (
     stored_in,
     streams_of,
     subsampling_of,
+    thinned,
     words_of,
 )
 from diffusae.study.study import Study
@@ -132,6 +133,17 @@ class StudyEstimate:
         """Vectors that the training of one SAE sees, epoch after epoch."""
         return stream.steps * self.batch_size
 
+    def epochs(self, stream: StreamEstimate) -> float | None:
+        """How often the training of one SAE sees a vector; None: there are none."""
+        vectors = stream.training_vectors if stream.trained else 0
+        return self.vectors_seen(stream) / vectors if vectors else None
+
+    @property
+    def most_epochs(self) -> float | None:
+        """Of all SAEs; None: none is trained."""
+        known = [epochs for one in self.streams if (epochs := self.epochs(one)) is not None]
+        return max(known, default=None)
+
 
 def estimate(
     study: Study,
@@ -153,39 +165,61 @@ def estimate(
     Raises:
         UserError: the limits of `activations` leave a picture without a position.
     """
-    model, prompts = ModelSettings.of(study.cfg), study.prompts
-    activations, grid = ActivationSettings.of(study.cfg), GridSettings.of(study.cfg)
-    bytes_per_number = stored_numbers(activations.dtype).bytes
-    # No scheduler is at hand; sizes do not depend on its timesteps.
-    streams = streams_of(study, description, lambda t: t, description.tokens)
-    text = study.kind == "text"
+    model, grid = ModelSettings.of(study.cfg), GridSettings.of(study.cfg)
+    activations = ActivationSettings.of(study.cfg)
     stores = activations.store_training if store_training == "configured" else store_training
     groups = groups_in(study) if groups is None else groups
-    if positions_per_image == "configured":
-        subsampling = subsampling_of(study)
-    elif positions_per_image is None:
-        subsampling = None
-    else:
-        subsampling = Subsampling(
-            splits=(TRAINING_SPLIT,), positions_per_image=positions_per_image, seed=study.seed
-        )
-    pictures = dict(Counter(prompt.split for prompt in prompts))
+    subsampling = (
+        subsampling_of(study)
+        if positions_per_image == "configured"
+        else thinned(positions_per_image, seed=study.seed)
+    )
+    pictures = dict(Counter(prompt.split for prompt in study.prompts))
+    unstored = 0 if stores else pictures.get(TRAINING_SPLIT, 0)
+    collected = len(study.prompts) - unstored
+    streams = _stream_estimates(study, description, groups, subsampling, stores=stores)
+    made = None if stores else _made_in_training(streams, unstored, activations)
+    passes = {"generation": model.steps * len(study.branches), "pictures": len(grid.timesteps)}
+    text = study.kind == "text"
+    seen = [] if text else [group.texts for group in groups if group.split in SEEN_SPLITS]
+    png = model.height * model.width * 3 + 1024
+    return StudyEstimate(
+        pictures=pictures,
+        decoded=sum(map(len, seen)),
+        made_in_training=made,
+        denoiser_passes=(collected + (made or 0)) * passes.get(study.kind, 0),
+        streams=tuple(streams),
+        image_bytes=sum(
+            tar_size(np.concatenate([texts, np.full(len(texts), png)])) for texts in seen
+        ),
+        batch_size=activations.batch_size,
+        saes_a_cell=len(grid.k or [None]),
+    )
+
+
+def _stream_estimates(
+    study: Study,
+    description: Description,
+    groups: Sequence[Group],
+    subsampling: Subsampling | None,
+    *,
+    stores: bool,
+) -> list[StreamEstimate]:
+    bytes_per_number = stored_numbers(ActivationSettings.of(study.cfg).dtype).bytes
+    # No scheduler is at hand; sizes do not depend on its timesteps.
+    streams = streams_of(study, description, lambda t: t, description.tokens)
     sizes: dict[tuple[int, int, bool], int] = {}
-    counted = []
+    estimates = []
     for stream, steps in zip(streams, _steps(study, streams), strict=True):
+        recorded = [group for group in groups if stored_in(stream, group.split)]
+        stored = [group for group in recorded if stores or group.split != TRAINING_SPLIT]
         shape = (stream.positions, stream.d_in, stream.block == ATTENTION)
         if shape not in sizes:
-            stored = [
-                group
-                for group in groups
-                if stored_in(stream, group.split) and (stores or group.split != TRAINING_SPLIT)
-            ]
             sizes[shape] = _stream_bytes(stream, stored, subsampling, bytes_per_number)
-        vectors = dict.fromkeys(pictures, 0)
-        for group in groups:
-            if stored_in(stream, group.split):
-                vectors[group.split] += int(group.kept(stream, subsampling).sum())
-        counted.append(
+        vectors = {group.split: 0 for group in groups}
+        for group in recorded:
+            vectors[group.split] += int(group.kept(stream, subsampling).sum())
+        estimates.append(
             StreamEstimate(
                 stream=stream,
                 trained=stream.block != ATTENTION,
@@ -195,25 +229,7 @@ def estimate(
                 steps=steps,
             )
         )
-    seen = [] if text else [group.texts for group in groups if group.split in SEEN_SPLITS]
-    passes = {"generation": model.steps * len(study.branches), "pictures": len(grid.timesteps)}
-    png = model.height * model.width * 3 + 1024
-    made = (
-        None if stores else _made_in_training(counted, pictures.get(TRAINING_SPLIT, 0), activations)
-    )
-    collected = len(prompts) - (0 if stores else pictures.get(TRAINING_SPLIT, 0))
-    return StudyEstimate(
-        pictures=pictures,
-        decoded=sum(len(texts) for texts in seen),
-        made_in_training=made,
-        denoiser_passes=(collected + (made or 0)) * passes.get(study.kind, 0),
-        streams=tuple(counted),
-        image_bytes=sum(
-            tar_size(np.concatenate([texts, np.full(len(texts), png)])) for texts in seen
-        ),
-        batch_size=activations.batch_size,
-        saes_a_cell=len(grid.k or [None]),
-    )
+    return estimates
 
 
 def _made_in_training(
@@ -282,13 +298,11 @@ class Group:
 
     def kept(self, stream: Stream, subsampling: Subsampling | None) -> np.ndarray:
         """Vectors of every sample."""
-        most = (
-            stream.positions
-            if subsampling is None
-            else subsampling.kept(self.split, stream.positions)
-        )
-        return np.minimum(
-            most, np.full(len(self.texts), most) if self.tokens is None else self.tokens
+        most = stream.positions
+        if subsampling is not None:
+            most = subsampling.kept(self.split, most)
+        return (
+            np.full(len(self.texts), most) if self.tokens is None else np.minimum(most, self.tokens)
         )
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Column, Table
+from rich.table import Table
 
 from diffusae.backbone.describe import Description
 from diffusae.planning.estimate import Group, StudyEstimate, estimate
-from diffusae.planning.tables import PlanSettings, Rates, bytes_in_words, duration_in_words
+from diffusae.planning.tables import (
+    PlanSettings,
+    Rates,
+    bytes_in_words,
+    duration_in_words,
+    narrow_table,
+)
 from diffusae.study.study import Study
 
 HOURS_OF_A_MONTH = 730
@@ -81,14 +86,10 @@ def ways_of(
 
 def ways_table(stored: Way, online: Way, *, configured: bool) -> Table:
     """Both ways side by side. `configured`: which one `activations.store_training` chooses."""
-    names = ("training pictures", "pictures made", "disk", "hours", "price")
-    table = Table(
-        *(Column(name, no_wrap=True) for name in names),
+    table = narrow_table(
+        ("training pictures", "pictures made", "disk", "hours", "price"),
         title="with and without stored training pictures",
         caption=verdict(stored, online),
-        box=SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
     )
     for way in (stored, online):
         table.add_row(

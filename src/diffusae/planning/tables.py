@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -95,6 +95,18 @@ def measured_rates(study: Study, counted: StudyEstimate) -> Rates:
     return Rates(seconds, by_width)
 
 
+def narrow_table(names: Sequence[str], *, title: str, caption: str | None = None) -> Table:
+    """A table without frames, whose cells keep to one line."""
+    return Table(
+        *(Column(name, no_wrap=True) for name in names),
+        title=title,
+        caption=caption,
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
+
+
 def sizes_table(study: Study, counted: StudyEstimate) -> Table:
     table = Table("split", "pictures", "kept as", title=f"pictures of {study.name}")
     for split, count in counted.pictures.items():
@@ -110,25 +122,15 @@ def sizes_table(study: Study, counted: StudyEstimate) -> Table:
 
 def cells_table(counted: StudyEstimate, rates: Rates) -> Table:
     names = ("stream", "grid", "d_in", "train", "other", "disk", "epochs", "time")
-    table = Table(
-        *(Column(name, no_wrap=True) for name in names),
-        title="vectors and bytes a stream; " + _training_in_words(counted),
-        box=SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-    )
+    table = narrow_table(names, title="vectors and bytes a stream; " + _training_in_words(counted))
     for stream in counted.streams:
         height, width = stream.stream.grid
         others = sum(stream.vectors.values()) - stream.training_vectors
         row = [stream.stream.folder, f"{height}x{width}", str(stream.stream.d_in)]
         row += [_count(stream.training_vectors), _count(others), bytes_in_words(stream.bytes)]
         if stream.trained:
-            epochs = (
-                counted.vectors_seen(stream) / stream.training_vectors
-                if stream.training_vectors
-                else 0.0
-            )
-            row += [f"{epochs:.1f}", duration_in_words(rates.training(counted, stream))]
+            epochs = f"{counted.epochs(stream) or 0.0:.1f}"
+            row += [epochs, duration_in_words(rates.training(counted, stream))]
         table.add_row(*row)
     return table
 
@@ -145,18 +147,15 @@ def _training_in_words(counted: StudyEstimate) -> str:
 def savings_table(counted: StudyEstimate, others: Mapping[int | None, StudyEstimate]) -> Table:
     """What storing fewer positions of each training picture would save."""
     names = ("kept a picture", "vectors, most", "least", "updates", "saves", "epochs, most")
-    table = Table(
-        *(Column(name, no_wrap=True) for name in names),
+    table = narrow_table(
+        names,
         title="what storing less would save",
         caption="training pictures only: activations.positions_per_image, or max_vectors a cell",
-        box=SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
     )
     for kept, other in others.items():
         vectors = [stream.training_vectors for stream in other.trained]
         saved = counted.stream_bytes - other.stream_bytes
-        epochs = _most_epochs(other)
+        epochs = other.most_epochs
         table.add_row(
             "whole grid" if kept is None else f"{kept} positions",
             _count(max(vectors, default=0)),
@@ -166,26 +165,6 @@ def savings_table(counted: StudyEstimate, others: Mapping[int | None, StudyEstim
             "-" if epochs is None else f"{epochs:.1f}",
         )
     return table
-
-
-def _most_epochs(counted: StudyEstimate) -> float | None:
-    epochs = [
-        counted.vectors_seen(stream) / stream.training_vectors
-        for stream in counted.trained
-        if stream.training_vectors
-    ]
-    return max(epochs, default=None)
-
-
-def _alternative_json(kept: int | None, counted: StudyEstimate) -> dict[str, Any]:
-    vectors = [stream.training_vectors for stream in counted.trained]
-    return {
-        "positions_per_image": kept,
-        "max_vectors": max(vectors, default=0),
-        "updates_bytes": counted.stream_bytes,
-        "bytes": counted.bytes_to_collect,
-        "most_epochs": _most_epochs(counted),
-    }
 
 
 def totals_table(counted: StudyEstimate, rates: Rates, *, free: int, already: int) -> Table:
@@ -229,30 +208,13 @@ def plan_json(
         assumed: whether the captions are.
         free, already: bytes of the disk, and of the collection so far.
     """
+    made = counted.made_in_training
     return {
         "experiment": study.name,
         "pictures": counted.pictures,
         "pictures_decoded": counted.decoded,
         "denoiser_passes": counted.denoiser_passes,
-        "streams": [
-            {
-                "folder": stream.stream.folder,
-                "grid": list(stream.stream.grid),
-                "d_in": stream.stream.d_in,
-                "vectors": stream.vectors,
-                "bytes": stream.bytes,
-                "trained": stream.trained,
-                "training_numbers_bytes": stream.training_numbers_bytes,
-                "training_steps": stream.steps if stream.trained else None,
-                "epochs": (
-                    counted.vectors_seen(stream) / stream.training_vectors
-                    if stream.trained and stream.training_vectors
-                    else None
-                ),
-                "training_seconds": rates.training(counted, stream) if stream.trained else None,
-            }
-            for stream in counted.streams
-        ],
+        "streams": [_stream_json(stream, counted, rates) for stream in counted.streams],
         "training": {
             "split": TRAINING_SPLIT,
             "batch_size": counted.batch_size,
@@ -267,21 +229,42 @@ def plan_json(
         },
         "rates": {
             "seconds_per_picture": rates.seconds_per_picture,
-            "vectors_per_second": {
-                str(d_in): rate for d_in, rate in rates.vectors_per_second.items()
-            },
+            "vectors_per_second": {str(d_in): r for d_in, r in rates.vectors_per_second.items()},
         },
         "seconds": {
             "collect": rates.generation(counted.collected),
-            **(
-                {}
-                if counted.made_in_training is None
-                else {"make_in_training": rates.generation(counted.made_in_training)}
-            ),
+            **({} if made is None else {"make_in_training": rates.generation(made)}),
             "train": rates.training_of_all(counted),
         },
         "captions": "assumed" if assumed else "read",
         "alternatives": [_alternative_json(kept, other) for kept, other in others.items()],
+    }
+
+
+def _stream_json(estimate: StreamEstimate, counted: StudyEstimate, rates: Rates) -> dict[str, Any]:
+    stream, trained = estimate.stream, estimate.trained
+    return {
+        "folder": stream.folder,
+        "grid": list(stream.grid),
+        "d_in": stream.d_in,
+        "vectors": estimate.vectors,
+        "bytes": estimate.bytes,
+        "trained": trained,
+        "training_numbers_bytes": estimate.training_numbers_bytes,
+        "training_steps": estimate.steps if trained else None,
+        "epochs": counted.epochs(estimate),
+        "training_seconds": rates.training(counted, estimate) if trained else None,
+    }
+
+
+def _alternative_json(kept: int | None, counted: StudyEstimate) -> dict[str, Any]:
+    vectors = [stream.training_vectors for stream in counted.trained]
+    return {
+        "positions_per_image": kept,
+        "max_vectors": max(vectors, default=0),
+        "updates_bytes": counted.stream_bytes,
+        "bytes": counted.bytes_to_collect,
+        "most_epochs": counted.most_epochs,
     }
 
 

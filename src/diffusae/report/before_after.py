@@ -12,9 +12,9 @@ import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
 from diffusae.errors import UserError
-from diffusae.files import atomic_path, verified
+from diffusae.files import verified
 from diffusae.report.study import EditedPicture, Example
-from diffusae.table_files import Kind, read_table
+from diffusae.table_files import Kind, read_table, write_table
 
 FILE = "examples.parquet"
 PANEL = "before_after"
@@ -54,8 +54,7 @@ class Kept:
 def save_examples(directory: Path, examples: Sequence[Kept]) -> None:
     """Write examples.parquet, the pictures as PNG, atomically."""
     rows = [{**asdict(example), "picture": _png(example.picture)} for example in examples]
-    with atomic_path(directory / FILE) as temporary:
-        pd.DataFrame(rows).to_parquet(temporary, engine="pyarrow", index=False)
+    write_table(directory / FILE, pd.DataFrame(rows))
 
 
 def _png(picture: np.ndarray) -> bytes:

@@ -28,22 +28,16 @@ from diffusae.report.tables import (
     rows_of,
     times_of,
 )
-from diffusae.report.three_stages import EDITS, Line, Measure, controls_of, place_in, window_text
+from diffusae.report.three_stages import EDITS, Line, controls_of, place_in, window_text
 
 TIME_LABEL = "t (1 = first step, 0 = last)"
 GREY = "#8a939c"
-_BASELINES = (
-    "#8a939c",
-    "#b07aa1",
-    "#9c755f",
-    "#59a14f",
-    "#bab0ac",
-    "#76b7b2",
-    "#d37295",
-    "#a0a000",
-)
+_BASELINES = (GREY, "#b07aa1", "#9c755f", "#59a14f", "#bab0ac", "#76b7b2", "#d37295", "#a0a000")
 _DASHES = ([1, 0], [6, 3])
 _SHAPES = ("stroke", "circle", "triangle-up", "square", "cross", "triangle-down", "diamond")
+_ABOVE: dict[str, Any] = {"title": None, "orient": "top"}
+_WIDE: dict[str, Any] = {**_ABOVE, "columns": 4, "columnPadding": 24}
+"""Legends of a few names and of many, above the panels."""
 TOOLTIP = (
     alt.Tooltip("name:N", title="what"),
     alt.Tooltip("t:Q", format=".2f"),
@@ -66,54 +60,64 @@ def curves(results: Iterable[Result], metric: str = "composition") -> alt.FacetC
     baselines of the first conditioning. A moment without data is a gap.
     """
     rows = rows_of(results, metric)
-    conditionings = conditionings_of(row.conditioning for row in rows)
+    blocks = blocks_of(row.block for row in rows)
+    branches = {b: conditionings_of(r.conditioning for r in rows if r.block == b) for b in blocks}
+    own = [f"concepts, {n}" for n in conditionings_of(row.conditioning for row in rows)]
     names = list(dict.fromkeys(name for row in rows for name in row.baselines))
-    own = [f"concepts, {name}" for name in conditionings]
     data = [
         point(f"concepts, {row.conditioning}", row.figure, t=row.t, block=row.block) for row in rows
     ]
-    for row in rows:
-        first = conditionings_of(r.conditioning for r in rows if r.block == row.block)[0]
-        if row.conditioning == first:
-            data += [
-                point(plain(name), estimate, t=row.t, block=row.block)
-                for name, estimate in row.baselines.items()
-            ]
-    series = [*own, *map(plain, names)]
-    greys = [_BASELINES[i % len(_BASELINES)] for i in range(len(names))]
-    colours = ["#0072b2", "#d55e00", "#009e73"][: len(own)] + greys
-    picked = alt.selection_point(fields=["name"], bind="legend")
-    base = alt.Chart(alt.InlineData(data)).encode(
+    data += [
+        point(plain(name), estimate, t=row.t, block=row.block)
+        for row in rows
+        if row.conditioning == branches[row.block][0]
+        for name, estimate in row.baselines.items()
+    ]
+    colours = ["#0072b2", "#d55e00", "#009e73"][: len(own)]
+    colours += [_BASELINES[i % len(_BASELINES)] for i in range(len(names))]
+    picked, unit = alt.selection_point(fields=["name"], bind="legend"), rows[0].result.unit
+    base = _chart(
+        data,
         x=_time(times_of(row.t for row in rows)),
-        y=alt.Y("value:Q", title=rows[0].result.unit),
-        color=alt.Color(
-            "name:N",
-            scale=alt.Scale(domain=series, range=colours),
-            legend=alt.Legend(
-                title=None, orient="top", columns=4, columnPadding=24, symbolType="stroke"
-            ),
-        ),
-        opacity=alt.when(picked).then(alt.value(1)).otherwise(alt.value(0.15)),
+        y=alt.Y("value:Q", title=unit),
+        color=_colour("name", [*own, *map(plain, names)], colours, **_WIDE, symbolType="stroke"),
+        opacity=_where(picked, 1, 0.15),
         tooltip=[alt.Tooltip("block:N"), *TOOLTIP],
     )
-    width = alt.condition(
-        alt.FieldOneOfPredicate(field="name", oneOf=own), alt.value(2.2), alt.value(1.1)
-    )
-    band = base.transform_filter(alt.FieldOneOfPredicate(field="name", oneOf=own)).mark_area(
-        opacity=0.15
-    )
+    concepts = alt.FieldOneOfPredicate(field="name", oneOf=own)
+    band = base.transform_filter(concepts).mark_area(opacity=0.15)
+    line = base.mark_line(invalid="break-paths-show-domains")
     drawn = alt.layer(
-        band.encode(
-            y=alt.Y("low:Q", title=rows[0].result.unit),
-            y2="high:Q",
-            opacity=alt.when(picked).then(alt.value(0.15)).otherwise(alt.value(0.02)),
-        ),
-        base.mark_line(invalid="break-paths-show-domains").encode(strokeWidth=width),
+        band.encode(y=alt.Y("low:Q", title=unit), y2="high:Q", opacity=_where(picked, 0.15, 0.02)),
+        line.encode(strokeWidth=_where(concepts, 2.2, 1.1)),
         base.mark_point(filled=True, size=36).add_params(picked),
     ).properties(width=250, height=210)
-    return drawn.facet(
-        facet=alt.Facet("block:N", title=None, sort=blocks_of(row.block for row in rows)), columns=3
-    ).resolve_axis(x="independent")
+    facet = alt.Facet("block:N", title=None, sort=blocks)
+    return drawn.facet(facet=facet, columns=3).resolve_axis(x="independent")
+
+
+def _chart(data: Sequence[dict[str, Any]], **encodings: Any) -> alt.Chart:
+    return alt.Chart(alt.InlineData(data)).encode(**encodings)
+
+
+def _colour(field: str, names: Sequence[str], colours: Sequence[str], **legend: Any) -> alt.Color:
+    scale = alt.Scale(domain=list(names), range=list(colours))
+    return alt.Color(f"{field}:N", scale=scale, legend=alt.Legend(**legend))
+
+
+def _is(field: str, value: Any) -> alt.FieldEqualPredicate:
+    return alt.FieldEqualPredicate(field=field, equal=value)
+
+
+def _where(condition: Any, yes: Any, no: Any) -> Any:
+    """One value for the marks of which the condition holds, another for the rest."""
+    return alt.condition(condition, alt.value(yes), alt.value(no))
+
+
+def _band(base: alt.Chart, title: str, **encodings: Any) -> alt.Chart:
+    """The area of the intervals."""
+    low = alt.Y("low:Q", title=title)
+    return base.mark_area(opacity=0.13).encode(y=low, y2="high:Q", **encodings)
 
 
 def _time(times: Sequence[float], field: str = "t", title: str = TIME_LABEL) -> alt.X:
@@ -140,25 +144,19 @@ def grid(results: Iterable[Result], metric: str) -> alt.LayerChart | alt.FacetCh
     low, high = min([0.0, *values]), max([0.0, *values])
     high = high if high > low else low + 1
     data = [_square(line, t, by_square.get((line, t)), low, high) for line in lines for t in times]
-    base = alt.Chart(alt.InlineData(data)).encode(
+    what, baselines = (alt.Tooltip(f"{name}:N") for name in ("line", "baselines"))
+    base = _chart(
+        data,
         x=alt.X("t:O", sort=times, title="t", axis=alt.Axis(orient="top", labelAngle=0)),
         y=alt.Y("line:N", sort=lines, title=None),
-        tooltip=[
-            alt.Tooltip("line:N"),
-            alt.Tooltip("t:N"),
-            *TOOLTIP[2:],
-            alt.Tooltip("baselines:N"),
-        ],
+        tooltip=[what, alt.Tooltip("t:N"), *TOOLTIP[2:], baselines],
     )
     scheme = "blues" if rows[0].result.higher_is_better else "oranges"
     colour = alt.Color("value:Q", scale=alt.Scale(scheme=scheme, domain=[low, high]), legend=None)
-    text = alt.condition(
-        alt.FieldEqualPredicate(field="strong", equal=True), alt.value("white"), alt.value("black")
-    )
+    text = _where(_is("strong", True), "white", "black")
+    filled = base.transform_filter(alt.FieldValidPredicate(field="value", valid=True))
     return alt.layer(
-        base.transform_filter(alt.FieldValidPredicate(field="value", valid=True))
-        .mark_rect(stroke="white")
-        .encode(color=colour),
+        filled.mark_rect(stroke="white").encode(color=colour),
         base.mark_text(fontSize=11).encode(text="shown:N", color=text),
     ).properties(width=alt.Step(46), height=alt.Step(25))
 
@@ -183,7 +181,6 @@ def emergence(lines: Sequence[Curve]) -> alt.VConcatChart:
     """
     several = len({curve.tag for curve in lines}) > 1
     names = [f"{curve.name} · {curve.tag}" if several else curve.name for curve in lines]
-    blocks = blocks_of(curve.block for curve in lines)
     times = times_of(t for curve in lines for t, _ in curve.points) or [1.0, 0.0]
     points, moments, readers = [], [], []
     for curve, name in zip(lines, names, strict=True):
@@ -197,196 +194,163 @@ def emergence(lines: Sequence[Curve]) -> alt.VConcatChart:
             if reader in curve.readers
         ]
     chance = next((c.chance.value for c in lines if c.chance.value is not None), None)
-    colour = alt.Color(
-        "block:N", scale=_block_scale(blocks), legend=alt.Legend(title=None, orient="top")
-    )
-    dash = _dash(conditionings_of(curve.conditioning for curve in lines))
-    base = alt.Chart(alt.InlineData(points)).encode(x=_time(times), color=colour, tooltip=TOOLTIP)
+    colours = block_colours(blocks_of(curve.block for curve in lines))
+    colour = _colour("block", list(colours), list(colours.values()), **_ABOVE)
+    branches = conditionings_of(curve.conditioning for curve in lines)
+    dash = _dash("conditioning", branches, [_DASHES[i % 2] for i in range(len(branches))])
+    base = _chart(points, x=_time(times), color=colour, tooltip=TOOLTIP)
     above = alt.layer(
-        base.mark_area(opacity=0.13).encode(
-            y=alt.Y("low:Q", title="IoU"), y2="high:Q", detail="name:N"
-        ),
+        _band(base, "IoU", detail="name:N"),
         base.mark_line(strokeWidth=2).encode(y="value:Q", strokeDash=dash, detail="name:N"),
         base.mark_point(filled=True, size=25).encode(y="value:Q"),
         *([] if chance is None else [_level(chance, "chance")]),
     ).properties(width=420, height=210)
-    own = alt.Chart(alt.InlineData(moments)).encode(
-        y=alt.Y("name:N", sort=names, title=None), color=colour, tooltip=TOOLTIP
-    )
+    y = alt.Y("name:N", sort=names, title=None)
+    own = _chart(moments, y=y, color=colour, tooltip=TOOLTIP)
     share = f"t at which {100 * lines[0].share:g} % of the last IoU is reached"
-    other = alt.Chart(alt.InlineData(readers or [point("", Estimate(None), line=None)]))
+    legend = alt.Legend(title="other readers", orient="bottom", columnPadding=24)
+    other = _chart(
+        readers or [point("", Estimate(None), line=None)],
+        x="value:Q",
+        y=alt.Y("line:N", sort=names),
+        shape=alt.Shape("name:N", legend=legend),
+        tooltip=[*TOOLTIP[:1], *TOOLTIP[2:]],
+    )
     below = alt.layer(
         own.mark_rule(strokeWidth=0.7).encode(x=alt.X("before:Q"), x2="after:Q"),
         own.mark_rule(strokeWidth=3).encode(x="low:Q", x2="high:Q"),
         own.mark_point(filled=True, shape="diamond", size=90).encode(
             x=_time(times, "value", share)
         ),
-        other.mark_point(color=GREY, size=40, yOffset=8).encode(
-            x="value:Q",
-            y=alt.Y("line:N", sort=names),
-            shape=alt.Shape(
-                "name:N",
-                legend=alt.Legend(title="other readers", orient="bottom", columnPadding=24),
-            ),
-            tooltip=[*TOOLTIP[:1], *TOOLTIP[2:]],
-        ),
+        other.mark_point(color=GREY, size=40, yOffset=8),
     ).properties(width=420, height=alt.Step(30))
     return alt.vconcat(above, below)
 
 
-def _block_scale(blocks: Sequence[str]) -> alt.Scale:
-    return alt.Scale(domain=list(blocks), range=list(block_colours(blocks).values()))
-
-
-def _dash(conditionings: Sequence[str]) -> alt.StrokeDash:
-    dashes = [_DASHES[i % 2] for i in range(len(conditionings))]
-    scale = alt.Scale(domain=list(conditionings), range=dashes)
-    legend = alt.Legend(title=None, orient="top") if len(conditionings) > 1 else None
-    return alt.StrokeDash("conditioning:N", scale=scale, legend=legend)
+def _dash(field: str, names: Sequence[str], dashes: Sequence[list[int]]) -> alt.StrokeDash:
+    """One dash a name; a single name needs no legend."""
+    scale = alt.Scale(domain=list(names), range=list(dashes))
+    legend = alt.Legend(**_ABOVE) if len(names) > 1 else None
+    return alt.StrokeDash(f"{field}:N", scale=scale, legend=legend)
 
 
 def _level(value: float, name: str) -> alt.Chart:
     """A dotted line across the panel, with its name when pointed at."""
-    data = alt.InlineData([{"value": value, "name": name}])
-    return (
-        alt.Chart(data)
-        .mark_rule(color=GREY, strokeDash=[2, 3])
-        .encode(y="value:Q", tooltip=[alt.Tooltip("name:N", title="what"), TOOLTIP[2]])
-    )
+    shown = [alt.Tooltip("name:N", title="what"), TOOLTIP[2]]
+    line = _chart([{"value": value, "name": name}], y="value:Q", tooltip=shown)
+    return line.mark_rule(color=GREY, strokeDash=[2, 3])
 
 
 def knowledge(results: Iterable[Result]) -> alt.FacetChart:
     """Accuracy against t: a column a task, a line of panels a reader, a colour a block, with
     intervals; dotted the same reader on random weights; grey the pixels and the majority class.
     """
-    data: list[dict[str, Any]] = []
     tasks = by_task(results)
     rows = [
-        row for readers in tasks.values() for of_reader in readers.values() for row in of_reader
+        (task, KNOWLEDGE_READERS.get(reader, reader), row)
+        for task, readers in tasks.items()
+        for reader, of_reader in readers.items()
+        for row in of_reader
     ]
-    for task, readers in tasks.items():
-        for reader, of_reader in readers.items():
-            for row in of_reader:
-                place = {"t": row.t, "task": task, "reader": KNOWLEDGE_READERS.get(reader, reader)}
-                figures = {"read": row.figure} | dict(row.baselines)
-                data += [
-                    point(row.block, figure, **place, kind=plain(kind), line=_line_of(row, kind))
-                    for kind, figure in figures.items()
-                    if kind in ("read", "random_weights", "pixels", "majority")
-                ]
-    blocks = blocks_of(row.block for row in rows)
-    colours = block_colours(blocks)
-    kinds = ["read", "random weights", "pixels", "majority"]
-    base = alt.Chart(alt.InlineData(data)).encode(
-        x=_time(times_of(row.t for row in rows)),
-        color=alt.Color(
-            "line:N",
-            scale=alt.Scale(
-                domain=[*blocks, "pixels", "majority"], range=[*colours.values(), GREY, "#b9c0c7"]
-            ),
-            legend=alt.Legend(
-                title=None,
-                orient="top",
-                columns=4,
-                columnPadding=24,
-                symbolType="stroke",
-                symbolOpacity=1,
-            ),
-        ),
+    kinds = ("read", "random_weights", "pixels", "majority")
+    shared = {"pixels": GREY, "majority": "#b9c0c7"}
+    data = [
+        point(
+            row.block,
+            figure,
+            t=row.t,
+            task=task,
+            reader=reader,
+            kind=plain(kind),
+            line=kind if kind in shared else row.block,
+        )
+        for task, reader, row in rows
+        for kind, figure in ({"read": row.figure} | dict(row.baselines)).items()
+        if kind in kinds
+    ]
+    colours = block_colours(blocks_of(row.block for _, _, row in rows)) | shared
+    strokes = {"symbolType": "stroke", "symbolOpacity": 1}
+    base = _chart(
+        data,
+        x=_time(times_of(row.t for _, _, row in rows)),
+        color=_colour("line", list(colours), list(colours.values()), **_WIDE, **strokes),
         tooltip=[alt.Tooltip("task:N"), alt.Tooltip("kind:N"), *TOOLTIP],
     )
-    dash = alt.StrokeDash(
-        "kind:N",
-        scale=alt.Scale(domain=kinds, range=[[1, 0], [2, 2], [6, 3], [2, 4]]),
-        legend=alt.Legend(title=None, orient="top"),
+    dash = _dash("kind", [plain(kind) for kind in kinds], [[1, 0], [2, 2], [6, 3], [2, 4]])
+    read = base.transform_filter(_is("kind", "read"))
+    line = base.mark_line(invalid="break-paths-show-domains")
+    drawn = alt.layer(
+        _band(read, "accuracy"),
+        line.encode(y="value:Q", strokeDash=dash),
+        read.mark_point(filled=True, size=25).encode(y="value:Q"),
+    ).properties(width=165, height=130)
+    return drawn.facet(
+        column=alt.Column("task:N", title=None, sort=list(tasks)),
+        row=alt.Row("reader:N", title=None, sort=list(KNOWLEDGE_READERS.values())),
     )
-    read = base.transform_filter(alt.FieldEqualPredicate(field="kind", equal="read"))
-    return (
-        alt.layer(
-            read.mark_area(opacity=0.13).encode(y=alt.Y("low:Q", title="accuracy"), y2="high:Q"),
-            base.mark_line(invalid="break-paths-show-domains").encode(y="value:Q", strokeDash=dash),
-            read.mark_point(filled=True, size=25).encode(y="value:Q"),
-        )
-        .properties(width=165, height=130)
-        .facet(
-            column=alt.Column("task:N", title=None, sort=list(tasks)),
-            row=alt.Row("reader:N", title=None, sort=list(KNOWLEDGE_READERS.values())),
-        )
-    )
-
-
-def _line_of(row: Row, kind: str) -> str:
-    return kind if kind in ("pixels", "majority") else row.block
 
 
 def three_stages(lines: Sequence[Line], measure: str) -> alt.FacetChart | None:
     """Success of every edit, or how much the picture changes, beside the controls: a line of panels
     an edit, a column a window, on x every place that was edited. None: no line has the measure.
     """
-    data: list[dict[str, Any]] = []
-    controls = controls_of(lines)
-    own: list[str] = []
-    for line in lines:
-        if (drawn := _measured(line, measure)) is None:
-            continue
-        name = f"concepts, {line.block}" if len(line.blocks) == 1 else "concepts, blocks together"
-        own.append(name)
-        where = {
-            "window": f"{line.window} ({window_text(line.bounds)})",
-            "edit": f"{capital(plain(line.edit))}: {_unit(line, drawn, measure)}",
-            "at": f"{line.place} · {line.tag}",
-            # A branch or a tag that all lines share needs no room below the axis.
-            "place": " ".join([f"{'+'.join(line.blocks)} {line.t:.2f}", *_telling(line, lines)]),
-        }
-        data.append(point(name, drawn.own, **where))
-        data += [point(plain(n), drawn.controls[n], **where) for n in drawn.controls]
-        if measure == "success" and drawn.chance is not None:
-            data.append(point("chance", Estimate.known(drawn.chance, n=drawn.own.n), **where))
+    data = [drawn for line in lines for drawn in _edited(line, measure, lines)]
     if not data:
         return None
-    own = sorted(
-        set(own), key=lambda name: place_in([f"concepts, {b}" for b in _blocks(lines)], name)
-    )
-    names = [
-        *own,
-        *map(plain, controls),
-        *(["chance"] if any(d["name"] == "chance" for d in data) else []),
-    ]
-    blocks = block_colours(_blocks(lines))
-    colours = [blocks.get(name.removeprefix("concepts, "), "#cc3311") for name in own]
-    legend = alt.Legend(title=None, orient="top", columns=4, columnPadding=24)
-    many = [_SHAPES[i % (len(_SHAPES) - 1)] for i in range(len(names) - len(own))]
-    shapes = ["diamond"] * len(own) + many
-    base = alt.Chart(alt.InlineData(data)).encode(
+    present = {drawn["name"] for drawn in data}
+    blocks = block_colours(blocks_of(line.block for line in lines))
+    of_blocks = {f"concepts, {block}": colour for block, colour in blocks.items()}
+    own = {n: c for n, c in {**of_blocks, _TOGETHER: "#cc3311"}.items() if n in present}
+    controls = [*map(plain, controls_of(lines)), *({"chance"} & present)]
+    names = [*own, *controls]
+    shapes = ["diamond"] * len(own)
+    shapes += [_SHAPES[i % (len(_SHAPES) - 1)] for i in range(len(controls))]
+    shape_scale = alt.Scale(domain=names, range=shapes)
+    base = _chart(
+        data,
         x=alt.X("place:N", title=None, sort=None, axis=alt.Axis(labelAngle=-40, labelLimit=130)),
         xOffset=alt.XOffset("name:N", sort=names, scale=alt.Scale(domain=names)),
-        color=alt.Color(
-            "name:N",
-            scale=alt.Scale(domain=names, range=colours + [GREY] * (len(names) - len(own))),
-            legend=legend,
-        ),
+        color=_colour("name", names, [*own.values(), *[GREY] * len(controls)], **_WIDE),
         tooltip=[alt.Tooltip("at:N", title="place"), *TOOLTIP[:1], *TOOLTIP[2:]],
     )
     drawn = alt.layer(
         base.mark_rule().encode(y=alt.Y("low:Q", title=None), y2="high:Q"),
         base.mark_point(filled=True, size=55, opacity=1).encode(
-            y="value:Q",
-            shape=alt.Shape("name:N", scale=alt.Scale(domain=names, range=shapes), legend=legend),
+            y="value:Q", shape=alt.Shape("name:N", scale=shape_scale, legend=alt.Legend(**_WIDE))
         ),
     ).properties(width=alt.Step(7, **{"for": "offset"}), height=105)
     edits = sorted({line.edit for line in lines}, key=lambda name: place_in(EDITS, name))
-    rows = [d for edit in edits for d in data if d["edit"].startswith(capital(plain(edit)))]
+    rows = [d["edit"] for e in edits for d in data if d["edit"].startswith(capital(plain(e)))]
+    in_two_lines = alt.Header(labelExpr="split(datum.label, ': ')")
+    windows = list(dict.fromkeys(d["window"] for d in data))
     return drawn.facet(
-        row=alt.Row(
-            "edit:N",
-            title=None,
-            sort=list(dict.fromkeys(d["edit"] for d in rows)),
-            header=alt.Header(labelExpr="split(datum.label, ': ')"),  # in two lines
-        ),
-        column=alt.Column(
-            "window:N", title=None, sort=list(dict.fromkeys(d["window"] for d in data))
-        ),
+        row=alt.Row("edit:N", title=None, sort=list(dict.fromkeys(rows)), header=in_two_lines),
+        column=alt.Column("window:N", title=None, sort=windows),
     ).resolve_scale(x="independent", y="independent" if measure == "change" else "shared")
+
+
+_TOGETHER = "concepts, blocks together"
+
+
+def _edited(line: Line, measure: str, lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """The marks of one line; none where it lacks the measure."""
+    success = measure == "success"
+    drawn = line.measures.get("success") if success else line.distance
+    if drawn is None:
+        return []
+    change = "change of the rest (RMS)" if line.edit == "spatial" else drawn.unit
+    where = {
+        "window": f"{line.window} ({window_text(line.bounds)})",
+        "edit": f"{capital(plain(line.edit))}: {'success' if success else change}",
+        "at": f"{line.place} · {line.tag}",
+        # A branch or a tag that all lines share needs no room below the axis.
+        "place": " ".join([f"{'+'.join(line.blocks)} {line.t:.2f}", *_telling(line, lines)]),
+    }
+    figures = {f"concepts, {line.block}" if len(line.blocks) == 1 else _TOGETHER: drawn.own}
+    figures |= {plain(name): figure for name, figure in drawn.controls.items()}
+    if success and drawn.chance is not None:
+        figures["chance"] = Estimate.known(drawn.chance, n=drawn.own.n)
+    return [point(name, figure, **where) for name, figure in figures.items()]
 
 
 def _telling(line: Line, lines: Sequence[Line]) -> list[str]:
@@ -396,20 +360,6 @@ def _telling(line: Line, lines: Sequence[Line]) -> list[str]:
         (line.tag, {other.tag for other in lines}),
     )
     return [name for name, names in several if len(names) > 1]
-
-
-def _blocks(lines: Iterable[Line]) -> list[str]:
-    return blocks_of(line.block for line in lines)
-
-
-def _measured(line: Line, measure: str) -> Measure | None:
-    return line.measures.get("success") if measure == "success" else line.distance
-
-
-def _unit(line: Line, drawn: Measure, measure: str) -> str:
-    if measure == "success":
-        return "success"
-    return "change of the rest (RMS)" if line.edit == "spatial" else drawn.unit
 
 
 def trade_off(target: Target) -> alt.LayerChart | alt.FacetChart:
@@ -432,7 +382,8 @@ def trade_off(target: Target) -> alt.LayerChart | alt.FacetChart:
         if trade.attack.value is not None and trade.aligned.value is not None
     ]
     share = alt.Scale(domain=[0, 1])
-    base = alt.Chart(alt.InlineData(data)).encode(
+    base = _chart(
+        data,
         x=alt.X("harm:Q", title="harm: other prompts not drawn as asked", scale=share),
         y=alt.Y("value:Q", title="attack success: plain prompts show it", scale=share),
         color=alt.Color(
@@ -442,12 +393,10 @@ def trade_off(target: Target) -> alt.LayerChart | alt.FacetChart:
         ),
         tooltip=[*TOOLTIP[:1], alt.Tooltip("strength:Q"), *TOOLTIP[2:], alt.Tooltip("harm:Q")],
     )
-    chosen = base.transform_filter(alt.FieldEqualPredicate(field="chosen", equal=True))
-    size = alt.condition(
-        alt.FieldEqualPredicate(field="chosen", equal=True), alt.value(160), alt.value(40)
-    )
+    chosen = _is("chosen", True)
+    interval = base.transform_filter(chosen).mark_rule(opacity=0.5)
     return alt.layer(
-        chosen.mark_rule(opacity=0.5).encode(y="low:Q", y2="high:Q"),
+        interval.encode(y="low:Q", y2="high:Q"),
         base.mark_line().encode(order="strength:Q"),
-        base.mark_point(filled=True).encode(size=size),
+        base.mark_point(filled=True).encode(size=_where(chosen, 160, 40)),
     ).properties(width=300, height=240, title=f"{target.name} is to go")

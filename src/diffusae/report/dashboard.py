@@ -27,35 +27,12 @@ STAGES_FIGURE = "three_stages/figure"
 KNOWLEDGE_TABLE = "knowledge"
 KNOWLEDGE_FIGURE = "knowledge/figure"
 KNOWLEDGE_COLUMNS = [
-    "task",
-    "reader",
-    "block",
-    "t",
-    "accuracy",
-    "low",
-    "high",
-    "n",
-    "majority",
-    "pixels",
-    "random weights, best cell",
-    "cells like it",
+    *("task", "reader", "block", "t", "accuracy", "low", "high", "n"),
+    *("majority", "pixels", "random weights, best cell", "cells like it"),
 ]
 STAGES_COLUMNS = [
-    "window",
-    "edit",
-    "place",
-    "sae",
-    "method",
-    "strength",
-    "success",
-    "low",
-    "high",
-    "n",
-    "concepts minus it",
-    "minus low",
-    "minus high",
-    "objects kept",
-    "change",
+    *("window", "edit", "place", "sae", "method", "strength", "success", "low", "high", "n"),
+    *("concepts minus it", "minus low", "minus high", "objects kept", "change"),
 ]
 HEATMAP: dict[str, Any] = {
     "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
@@ -161,114 +138,72 @@ def line_name(block: str, conditioning: str) -> str:
     return f"{block} {conditioning}"
 
 
+_SECTIONS = {
+    "The grid": (
+        "Each metric over t and block. Charts can be pointed at; the pictures below them need no"
+        " saved chart.",
+        False,
+    ),
+    "Over time": ("The same figures against t: 1 is the first reverse step, 0 the last.", False),
+    "Knowledge": (
+        "Which block and which t know what: labels of given pictures, read from updates, codes and"
+        " pixels. The figure, and for each task and reader the cell that the tuning pictures"
+        " choose.",
+        False,
+    ),
+    "Interventions": (
+        "What the concepts cause when they are added in one window of generation, beside the"
+        " controls on the same pictures: the three-stage table, and its figure.",
+        False,
+    ),
+    "Before and after": (
+        "The same prompt and seed without an edit, with the concepts, and with each control.",
+        True,
+    ),
+    "Cells": ("Every cell is a run; its coordinates are in its config.", True),
+    "Training": ("The autoencoders while they were trained.", True),
+    "Concepts": (
+        "The most telling latents of each cell, with the pictures in which they are strongest.",
+        True,
+    ),
+}
+"""Title -> its explanation, and whether its panels are of the cells' runs."""
+
+
 def parts_of(shown: Dashboard) -> list[Part]:
-    """The sections, in order."""
-    summaries = {metric: wr.SummaryMetric(f"test/{metric}") for metric in shown.metrics}
-    coordinates = [wr.Config(name) for name in ("t", "block", "conditioning")]
-    columns = [
-        wr.ParallelCoordinatesPlotColumn(metric=axis)
-        for axis in (*coordinates, *summaries.values())
+    """The sections, in order; those without a panel are left out."""
+    metrics = shown.metrics
+    summaries = {metric: wr.SummaryMetric(f"test/{metric}") for metric in metrics}
+    axes = [*map(wr.Config, ("t", "block", "conditioning")), *summaries.values()]
+    columns = [wr.ParallelCoordinatesPlotColumn(metric=axis) for axis in axes]
+    figures = [_pictures(title, f"heatmap/{metric}") for metric, title in metrics.items()]
+    curves = [
+        wr.LinePlot(title=title, x="t", y=_curves(shown.results, metric), title_x=TIME_LABEL)
+        for metric, title in metrics.items()
     ]
-    parts = [
-        Part(
-            "The grid",
-            "Each metric over t and block. Charts can be pointed at; the pictures below them need"
-            " no saved chart.",
-            False,
-            [
-                *(_heatmap(shown, metric) for metric in shown.metrics),
-                *(
-                    wr.MediaBrowser(title=title, media_keys=[f"heatmap/{metric}"], num_columns=1)
-                    for metric, title in shown.metrics.items()
-                ),
-            ],
-        ),
-        Part(
-            "Over time",
-            "The same figures against t: 1 is the first reverse step, 0 the last.",
-            False,
-            [
-                wr.LinePlot(
-                    title=title, x="t", y=_curves(shown.results, metric), title_x=TIME_LABEL
-                )
-                for metric, title in shown.metrics.items()
-            ],
-        ),
-        Part(
-            "Knowledge",
-            "Which block and which t know what: labels of given pictures, read from updates, codes"
-            " and pixels. The figure, and for each task and reader the cell that the tuning"
-            " pictures choose.",
-            False,
-            (
-                [
-                    wr.MediaBrowser(
-                        title="Accuracy by task", media_keys=[KNOWLEDGE_FIGURE], num_columns=1
-                    ),
-                    wr.WeavePanelSummaryTable(table_name=KNOWLEDGE_TABLE),
-                ]
-                if by_task(shown.results)
-                else []
-            ),
-        ),
-        Part(
-            "Interventions",
-            "What the concepts cause when they are added in one window of generation, beside the"
-            " controls on the same pictures: the three-stage table, and its figure.",
-            False,
-            (
-                [
-                    wr.MediaBrowser(
-                        title="Success and change by window",
-                        media_keys=[STAGES_FIGURE],
-                        num_columns=1,
-                    ),
-                    wr.WeavePanelSummaryTable(table_name=STAGES_TABLE),
-                ]
-                if shown.interventions
-                else []
-            ),
-        ),
-        Part(
-            "Before and after",
-            "The same prompt and seed without an edit, with the concepts, and with each control.",
-            True,
-            [_gallery(name) for name in shown.galleries if _before_after(name)],
-        ),
-        Part(
-            "Cells",
-            "Every cell is a run; its coordinates are in its config.",
-            True,
-            [
-                *(
-                    wr.ScatterPlot(
-                        title=shown.metrics[metric],
-                        x=wr.Config("t"),
-                        y=summary,
-                        legend_template="${config:block} ${config:conditioning}",
-                    )
-                    for metric, summary in summaries.items()
-                ),
-                wr.ParallelCoordinatesPlot(title="Coordinates and figures", columns=columns),
-            ],
-        ),
-        Part(
-            "Training",
-            "The autoencoders while they were trained.",
-            True,
-            [wr.LinePlot(title=name, y=[name]) for name in shown.training],
-        ),
-        Part(
-            "Concepts",
-            "The most telling latents of each cell, with the pictures in which they are strongest.",
-            True,
-            [
-                *(_gallery(name) for name in shown.galleries if not _before_after(name)),
-                wr.WeavePanelSummaryTable(table_name="concepts"),
-            ],
-        ),
+    known = _figure_and_table("Accuracy by task", KNOWLEDGE_FIGURE, KNOWLEDGE_TABLE)
+    edited = _figure_and_table("Success and change by window", STAGES_FIGURE, STAGES_TABLE)
+    legend = "${config:block} ${config:conditioning}"
+    scattered = [
+        wr.ScatterPlot(title=metrics[metric], x=wr.Config("t"), y=summary, legend_template=legend)
+        for metric, summary in summaries.items()
     ]
-    return [part for part in parts if part.panels]
+    together = wr.ParallelCoordinatesPlot(title="Coordinates and figures", columns=columns)
+    before_after, galleries = [], []
+    for name in shown.galleries:
+        gallery = _pictures(capital(plain(name.replace("/", ": "))), name)
+        (before_after if name.startswith("before_after") else galleries).append(gallery)
+    panels: dict[str, list[Any]] = {
+        "The grid": [*(_heatmap(shown, metric) for metric in metrics), *figures],
+        "Over time": curves,
+        "Knowledge": known if by_task(shown.results) else [],
+        "Interventions": edited if shown.interventions else [],
+        "Before and after": before_after,
+        "Cells": [*scattered, together],
+        "Training": [wr.LinePlot(title=name, y=[name]) for name in shown.training],
+        "Concepts": [*galleries, wr.WeavePanelSummaryTable(table_name="concepts")],
+    }
+    return [Part(title, *_SECTIONS[title], made) for title, made in panels.items() if made]
 
 
 def workspace_of(shown: Dashboard) -> ws.Workspace:
@@ -387,14 +322,12 @@ def _cell(measure: Measure | None, method: str, *, difference: bool = False) -> 
     return [figure.value, *(figure.ci95 or (None, None)), figure.n]
 
 
-def _gallery(name: str) -> Any:
-    return wr.MediaBrowser(
-        title=capital(plain(name.replace("/", ": "))), media_keys=[name], num_columns=1
-    )
+def _pictures(title: str, key: str) -> Any:
+    return wr.MediaBrowser(title=title, media_keys=[key], num_columns=1)
 
 
-def _before_after(name: str) -> bool:
-    return name.startswith("before_after")
+def _figure_and_table(title: str, figure: str, table: str) -> list[Any]:
+    return [_pictures(title, figure), wr.WeavePanelSummaryTable(table_name=table)]
 
 
 def _heatmap(shown: Dashboard, metric: str) -> wr.CustomChart:
@@ -413,11 +346,8 @@ def _curve(metric: str, block: str, conditioning: str) -> str:
 
 
 def _curves(results: Sequence[Result], metric: str) -> list[Any]:
-    return list(
-        dict.fromkeys(
-            _curve(metric, row.block, row.conditioning) for row in rows_of(results, metric)
-        )
-    )
+    names = (_curve(metric, row.block, row.conditioning) for row in rows_of(results, metric))
+    return list(dict.fromkeys(names))
 
 
 def _cells(shown: Dashboard) -> expr.FilterExpr:

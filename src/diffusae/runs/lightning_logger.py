@@ -19,7 +19,22 @@ class Mirror(Protocol):
     def log(self, metrics: Mapping[str, Any], *, step: int) -> None: ...
 
 
-class JsonlLogger(Logger):
+class _NextToRunJson(Logger):
+    """A logger beside a run.json, which has the whole configuration."""
+
+    @property
+    def version(self) -> None:
+        """None: a directory holds one run."""
+        return None
+
+    @rank_zero_only
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
+        """Do nothing."""
+
+
+class JsonlLogger(_NextToRunJson):
     """A Lightning logger that writes one row {"step", metric: value, ...} per call.
 
     Args:
@@ -39,11 +54,6 @@ class JsonlLogger(Logger):
         return self.path.stem
 
     @property
-    def version(self) -> None:
-        """None: a directory holds one run."""
-        return None
-
-    @property
     def save_dir(self) -> str:
         """The directory of the file."""
         return str(self.path.parent)
@@ -58,12 +68,6 @@ class JsonlLogger(Logger):
             self.mirror.log(metrics, step=step)
 
     @rank_zero_only
-    def log_hyperparams(
-        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
-    ) -> None:
-        """Do nothing: run.json has the whole configuration."""
-
-    @rank_zero_only
     def finalize(self, status: str) -> None:
         """Close the file. A later row opens it again."""
         if self._log is not None:
@@ -71,7 +75,7 @@ class JsonlLogger(Logger):
             self._log = None
 
 
-class MemberLogger(Logger):
+class MemberLogger(_NextToRunJson):
     """A Lightning logger for parallel trainings: a metric `<member>/...` goes to that member's
     file.
 
@@ -90,11 +94,6 @@ class MemberLogger(Logger):
         """None: every member has its own file."""
         return None
 
-    @property
-    def version(self) -> None:
-        """None, as in `JsonlLogger`."""
-        return None
-
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append a row to the file of every member with metrics in it."""
@@ -107,12 +106,6 @@ class MemberLogger(Logger):
             if own:
                 epoch = {} if step is None else {"epoch": step // self._batches[member]}
                 logger.log_metrics({**own, **epoch}, step)
-
-    @rank_zero_only
-    def log_hyperparams(
-        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
-    ) -> None:
-        """Do nothing: run.json has the whole configuration."""
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

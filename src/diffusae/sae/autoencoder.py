@@ -10,7 +10,7 @@ from typing import NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from diffusae.errors import UserError, unknown
@@ -199,6 +199,10 @@ class SparseAutoencoder(nn.Module):
         """The concept vectors f_c: decoder rows in data units, of unit norm."""
         return F.normalize(self.W_dec * self.input_scale, dim=1)
 
+    def directions_of(self, latents: Int[Tensor, " m"]) -> Float[Tensor, "m d_in"]:
+        """The concept vectors of some latents."""
+        return F.normalize(self.W_dec[latents] * self.input_scale, dim=1)
+
     def scaled_pass(self, x: Float[Tensor, "batch d_in"]) -> ScaledPass:
         """Encode and decode in scaled units, differentiable in the weights, in the way that costs
         least for the sparsity.
@@ -310,17 +314,30 @@ class SparseAutoencoder(nn.Module):
         return Codes(values * self.gains[indices], indices)
 
     @torch.no_grad()
-    def code_norms(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, ...]:
-        """The norm of every code, as of `encode(x).values`; faster where all gains are equal."""
+    def common_gain(self) -> float | None:
+        """The gain that all latents share; None if they differ."""
         gains = self.gains
-        if bool((gains.max() - gains.min()) > 1e-6 * gains.max()):
+        lowest, highest, mean = torch.stack([gains.min(), gains.max(), gains.mean()]).tolist()
+        return None if highest - lowest > 1e-6 * highest else mean
+
+    @torch.no_grad()
+    def code_norms(
+        self, x: Float[Tensor, "... d_in"], gain: float | None = None
+    ) -> Float[Tensor, ...]:
+        """The norm of every code, as of `encode(x).values`; faster where all gains are equal.
+
+        Args:
+            gain: what `common_gain` has said, so that the weights need not be looked at again.
+        """
+        gain = self.common_gain() if gain is None else gain
+        if gain is None:
             return self.encode(x).values.norm(dim=-1)
         vectors = x.reshape(-1, x.shape[-1])
         norms = [
             self.sparsity.values(self.pre_activations(rows)).norm(dim=-1)
             for rows in vectors.split(BLOCK if x.device.type == "cpu" else max(1, len(vectors)))
         ]
-        return torch.cat(norms).view(x.shape[:-1]) * gains.mean()
+        return torch.cat(norms).view(x.shape[:-1]) * gain
 
     @torch.no_grad()
     def encode_dense(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_sae"]:

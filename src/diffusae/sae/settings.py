@@ -76,14 +76,14 @@ class TrainerSettings(Settings, part="trainer"):
     log_every: Steps
     accelerator: Accelerator
     devices: Annotated[int, Within(1, 10**4)]
-    """Processes of one machine that share every batch."""
+    """Processes of one machine. They share every batch, or divide the streams (`train_online`)."""
     num_nodes: Annotated[int, Within(1, 10**4)]
     """Machines."""
     kernels: Literal["auto", KernelsName]
 
     @property
     def processes(self) -> int:
-        """How many processes share every batch."""
+        """All processes of a training."""
         return self.devices * self.num_nodes
 
 

@@ -91,7 +91,7 @@ class EditedPictures:
         self.steps = steps or self.model.steps
         self._first = max((place.window[0] for place in places), default=math.inf)
         self._study = study
-        self._before: dict[str, dict[float, dict[Branches, Tensor]]] = {}
+        self._before: dict[str, dict[tuple[float, Branches], Tensor]] = {}
 
     @cached_property
     def pipe(self) -> Any:
@@ -181,36 +181,38 @@ class EditedPictures:
         """The denoiser's outputs before the first place, by prompt, timestep and pass: a row a
         branch of the pass.
 
-        They wait on the CPU: an evaluation has hundreds of prompts. A pipeline that takes another
-        output than a tuple is not replayed.
+        They wait on the CPU, where one copy brings them: an evaluation has hundreds of prompts. A
+        pipeline that takes another output than a tuple is not replayed.
         """
-        for index, (timestep, passes) in enumerate(outputs.items()):
-            if t_of(index, len(outputs)) <= self._first + ROUNDING:
-                break
-            for branches, output in passes.items():
-                if not isinstance(output, tuple):
-                    continue
-                sample = output[0].cpu()
-                for row, trial in enumerate(batch):
-                    kept = self._before.setdefault(trial.prompt.image_id, {}).setdefault(
-                        timestep, {}
-                    )
-                    kept[branches] = sample[row :: len(batch)].clone()
+        samples = {
+            (timestep, branches): output[0]
+            for index, (timestep, passes) in enumerate(outputs.items())
+            for branches, output in passes.items()
+            if t_of(index, len(outputs)) > self._first + ROUNDING and isinstance(output, tuple)
+        }
+        if not samples:
+            return
+        there = torch.cat(list(samples.values()))
+        parts = there.cpu().split([len(sample) for sample in samples.values()])
+        for row, trial in enumerate(batch):
+            self._before[trial.prompt.image_id] = {
+                place: part[row :: len(batch)] for place, part in zip(samples, parts, strict=True)
+            }
 
     def _replayed(self, batch: Sequence[Trial]) -> Outputs:
         """What the denoiser returns for this batch before the first place; empty where that is not
-        known of all.
+        known of all. One copy brings it to the model.
         """
         known = [self._before.get(trial.prompt.image_id, {}) for trial in batch]
-        return {
-            timestep: {
-                branches: (
-                    torch.stack([outputs[timestep][branches] for outputs in known], dim=1)
-                    .flatten(0, 1)
-                    .to(self.device),
-                )
-                for branches in passes
-            }
-            for timestep, passes in known[0].items()
-            if all(timestep in outputs for outputs in known)
-        }
+        places = [place for place in known[0] if all(place in outputs for outputs in known)]
+        if not places:
+            return {}
+        parts = [
+            torch.stack([outputs[place] for outputs in known], dim=1).flatten(0, 1)
+            for place in places
+        ]
+        there = torch.cat(parts).to(self.device).split([len(part) for part in parts])
+        replayed: Outputs = {}
+        for (timestep, branches), part in zip(places, there, strict=True):
+            replayed.setdefault(timestep, {})[branches] = (part,)
+        return replayed

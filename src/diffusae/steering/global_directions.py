@@ -16,6 +16,7 @@ from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_images, read_updates
 from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.maps import share_of_positions
+from diffusae.devices import default_device
 from diffusae.errors import unknown
 from diffusae.interventions.directions import Contrast, neuron
 from diffusae.interventions.edits import concept_direction
@@ -57,30 +58,33 @@ def block_directions(
     Pictures with a value are set against the others: by their spatial means, or, for the factors
     that show `under_objects`, by the positions that objects cover. `concepts`: the `n_latents`
     latents that tell them apart best, weighted. `difference_of_means` and `neuron` come from the
-    same updates; `random_latent` is one that fires there.
+    same updates; `random_latent` is one that fires there. All of it happens on the GPU where there
+    is one, and the block's autoencoder stays there.
     """
     masks = Annotations.load(study.annotations).masks
     sae, _ = load_sae(study.sae)
+    device = default_device()
+    sae.to(device)
     manifest = Manifest.load(study.activations)
     stream = stream_of(study, manifest)
     contrasts = {
-        (factor, value): Contrast(sae.d_in, sae.d_sae)
+        (factor, value): Contrast(sae.d_in, sae.d_sae, device=device)
         for factor, values in names.items()
         for value in values
     }
-    fired = torch.zeros(sae.d_sae, dtype=torch.bool)
+    fired = torch.zeros(sae.d_sae, dtype=torch.bool, device=device)
     for sample in read_updates(study.activations, manifest, stream, "dictionary"):
-        updates = torch.from_numpy(sample.updates.astype(np.float32))
+        updates = torch.from_numpy(np.array(sample.updates)).to(device).float()
         codes = sae.encode_dense(updates)
         fired |= (codes > 0).any(dim=0)
         objects = share_of_positions(list(masks[sample.image_id].values()), stream.grid) > COVERED
+        whole = (rows.mean(dim=0, keepdim=True) for rows in (updates, codes))
+        under = (updates, codes.double(), objects.to(device))
+        over_all = (*whole, torch.ones(1, dtype=torch.bool, device=device))
         for (factor, value), contrast in contrasts.items():
-            u, z = (
-                rows[objects] if factor in under_objects else rows.mean(dim=0, keepdim=True)
-                for rows in (updates, codes)
-            )
-            having = torch.full((len(u),), shown[sample.image_id][factor] == value)
-            contrast.add(u, z, having=having, lacking=~having)
+            u, z, here = under if factor in under_objects else over_all
+            shows = shown[sample.image_id][factor] == value
+            contrast.add(u, z, having=here & shows, lacking=here & (not shows))
     alive = fired.nonzero().squeeze(1).tolist()
     drawn = np.random.default_rng(study.seed)
     directions: dict[tuple[str, str, str], Tensor] = {}

@@ -13,6 +13,7 @@ from diffusae.activations.reader import read_updates
 from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.maps import share_of_positions
+from diffusae.devices import default_device
 from diffusae.interventions.directions import Contrast, neuron
 from diffusae.interventions.edits import concept_direction
 from diffusae.sae.autoencoder import SparseAutoencoder
@@ -24,6 +25,8 @@ def directions_of(
     study: Study, sae: SparseAutoencoder, nouns: Sequence[str], *, n_latents: int
 ) -> Directions:
     """The direction of every noun by every method, from the pictures of the dictionary split.
+
+    This happens on the GPU where there is one, and the autoencoder stays there.
 
     `concepts`: the latents that best distinguish positions under the noun from empty ground,
     weighted. `dictionary_concepts`: every latent whose dictionary entry holds the noun (the paper's
@@ -54,16 +57,21 @@ def _contrasts(study: Study, sae: SparseAutoencoder, nouns: Sequence[str]) -> di
     manifest = Manifest.load(study.activations)
     stream = stream_of(study, manifest)
     masks = Annotations.load(study.annotations).masks
-    contrasts = {noun: Contrast(sae.d_in, sae.d_sae) for noun in nouns}
+    device = default_device()
+    sae.to(device)
+    contrasts = {noun: Contrast(sae.d_in, sae.d_sae, device=device) for noun in nouns}
     for sample in read_updates(study.activations, manifest, stream, "dictionary"):
-        updates = torch.from_numpy(sample.updates.astype(np.float32))
-        codes = sae.encode_dense(updates)
+        updates = torch.from_numpy(np.array(sample.updates)).to(device).float()
+        codes = sae.encode_dense(updates).double()
         shown = masks[sample.image_id]
+        covered = [
+            share_of_positions([shown[noun]] if noun in shown else [], stream.grid) > INSIDE
+            for noun in nouns
+        ]
         ground = share_of_positions(list(shown.values()), stream.grid) < OUTSIDE
-        for noun, contrast in contrasts.items():
-            own = [shown[noun]] if noun in shown else []
-            covered = share_of_positions(own, stream.grid) > INSIDE
-            contrast.add(updates, codes, having=covered, lacking=ground)
+        *having, lacking = torch.stack([*covered, ground]).to(device)
+        for noun, of_noun in zip(nouns, having, strict=True):
+            contrasts[noun].add(updates, codes, having=of_noun, lacking=lacking)
     return contrasts
 
 

@@ -177,9 +177,14 @@ def subsampling_of(study: Study) -> Subsampling | None:
         max_vectors=settings.max_vectors,
         images=sum(prompt.split == TRAINING_SPLIT for prompt in study.prompts),
     )
-    if most is None:
+    return thinned(most, seed=study.seed)
+
+
+def thinned(positions: int | None, *, seed: int) -> Subsampling | None:
+    """So many positions of every training picture; None: all."""
+    if positions is None:
         return None
-    return Subsampling(splits=(TRAINING_SPLIT,), positions_per_image=most, seed=study.seed)
+    return Subsampling(splits=(TRAINING_SPLIT,), positions_per_image=positions, seed=seed)
 
 
 def words_of(text: str) -> list[str]:

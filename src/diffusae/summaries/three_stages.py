@@ -25,7 +25,7 @@ from diffusae.evaluation.three_stages import (
     paired_difference,
     standing,
 )
-from diffusae.files import atomic_path, atomic_write_json, verified
+from diffusae.files import atomic_write_json, verified
 from diffusae.interventions.regions import Region
 from diffusae.interventions.windows import WINDOWS
 from diffusae.parsing import read_json, reading, typed
@@ -33,7 +33,7 @@ from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import RECORD, Parent, RunRecord, run_signature, state
 from diffusae.runs.survey import finished_runs
 from diffusae.study.study import Study
-from diffusae.table_files import read_table
+from diffusae.table_files import read_table, write_table
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +94,7 @@ def summarise_three_stages(study: Study) -> None:
         (directory / RECORD).unlink(missing_ok=True)
         with study.recorded(directory, STAGE, determines=determines, parents=parents, locks=False):
             results = [row for one in interventions for row in _rows_of(one, settings, seed)]
-            with atomic_path(directory / "table.parquet") as temporary:
-                table_of(results).to_parquet(temporary, engine="pyarrow", index=False)
+            write_table(directory / "table.parquet", table_of(results))
             claims = [asdict(answer) for answer in answered(results, margin=settings.margin)]
             atomic_write_json(directory / "claims.json", claims)
             save_results(directory / "results.json", results)

@@ -1,5 +1,8 @@
 """Training every cell of a grid while its training pictures are made. `activations.chunk_buffer`
 tells how.
+
+Several processes make the pictures in turn (`collecting/rounds.py`), and divide the streams: each
+trains what `training/shares.py` gives it, as if it were alone.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ from diffusae.activations.schema import Stream
 from diffusae.activations.settings import ActivationSettings
 from diffusae.errors import UserError
 from diffusae.jobs.progress import at_work, progress_bar
+from diffusae.jobs.ranks import Ranks
+from diffusae.runs.record import signature
 from diffusae.sae.settings import TrainerSettings
 from diffusae.study.streams import TRAINING_SPLIT, stream_of
 from diffusae.study.study import Study
@@ -37,9 +42,9 @@ log = logging.getLogger(__name__)
 
 VALIDATION_SPLIT = "validation"
 
-Pictures = Callable[[int, int], Generator[Mapping[str, np.ndarray], None, None]]
-"""pictures(epoch, first): the epoch's accepted pictures from number `first` on, as stream folder ->
-[positions, d_in].
+Pictures = Callable[[int, int, Callable[[], bool]], Generator[Mapping[str, np.ndarray], None, None]]
+"""pictures(epoch, first, wanted): the epoch's accepted pictures from number `first` on, as stream
+folder -> [positions, d_in], until no process wants any more.
 """
 
 
@@ -211,17 +216,24 @@ class Pace:
 
 
 def train_online(
-    studies: Mapping[str, Study], directory: Path, pictures: Pictures, *, images: int
+    shares: Sequence[Mapping[str, Study]],
+    directory: Path,
+    pictures: Pictures,
+    *,
+    images: int,
+    ranks: Ranks,
 ) -> None:
-    """Train these studies while `pictures` makes their training pictures, `images` an epoch, and
-    write the files of each. `directory` is for checkpoints.
+    """Train the studies of these shares while `pictures` makes their training pictures, `images` an
+    epoch, and write the files of each. `directory` is for checkpoints.
+
+    Without a share this process only takes part in making the pictures.
 
     Raises:
         UserError: the collection lacks a stream or validation pictures, or all training pictures
-            are rejected.
+            are rejected; another process has ended.
     """
-    tell_kernels(studies.values())
-    paces = paces_of(studies, directory, images)
+    tell_kernels(study for share in shares for study in share.values())
+    paces = [pace for share in shares for pace in paces_of(share, directory, images)]
     with ExitStack() as records:
         for pace in paces:
             if not pace.done:
@@ -231,23 +243,45 @@ def train_online(
         memory = sum(pace.buffer.bytes for pace in waiting)
         log.info("the buffers of %d streams take %.2f GB of memory",
                  sum(len(pace.buffer.widths) for pace in waiting), memory / 1e9)  # fmt: skip
-        total = max((pace.pictures for pace in waiting), default=0)
-        epoch, first = min((pace.buffer.place for pace in waiting), default=(0, 0))
-        with progress_bar("pictures", total=total, done=epoch * images + first) as (advance, _):
-            while waiting := [pace for pace in paces if not pace.done]:
-                _pass(waiting, pictures, advance)
+        total = max(ranks.told(max((pace.pictures for pace in waiting), default=0)))
+        done = [epoch * images + first for epoch, first in _places(paces, ranks)]
+        shown = total if ranks.leads else 0
+        with progress_bar("pictures", total=shown, done=min(done, default=0)) as (advance, _):
+
+            def count(epoch: int, image: int) -> None:
+                if epoch * images + image <= total:  # the last groups may hold more than is needed
+                    advance(1)
+
+            while places := _places(paces, ranks):
+                _pass(paces, pictures, min(places), count, ranks)
 
 
-def _pass(paces: Sequence[Pace], pictures: Pictures, advance: Callable[[int], None]) -> None:
-    """Make the pictures of one epoch, from the first that a pace needs to the last."""
-    epoch, image = min(pace.buffer.place for pace in paces)
-    with closing(pictures(epoch, image)) as made:
+def _places(paces: Sequence[Pace], ranks: Ranks) -> list[tuple[int, int]]:
+    """The epoch and the picture that every process needs next, of those that need one."""
+    own = min((pace.buffer.place for pace in paces if not pace.done), default=None)
+    return [tuple(place) for place in ranks.told(own) if place is not None]
+
+
+def _pass(
+    paces: Sequence[Pace],
+    pictures: Pictures,
+    place: tuple[int, int],
+    count: Callable[[int, int], None],
+    ranks: Ranks,
+) -> None:
+    """Make the pictures of one epoch, from the first that a process needs to the last."""
+    epoch, image = place
+
+    def wanted() -> bool:
+        return not all(pace.done for pace in paces)
+
+    with closing(pictures(epoch, image, wanted)) as made:
         for rows in made:
             for pace in paces:
                 pace.take(epoch, image, rows)
             image += 1
-            advance(1)
-            if all(pace.done for pace in paces):
+            count(epoch, image)
+            if ranks.count == 1 and not wanted():  # the rest of the group need not be made
                 return
     if not image:
         raise UserError("all training pictures are rejected; see the warnings above")
@@ -256,7 +290,9 @@ def _pass(paces: Sequence[Pace], pictures: Pictures, advance: Callable[[int], No
 
 
 def paces_of(studies: Mapping[str, Study], directory: Path, images: int) -> list[Pace]:
-    """The studies by the steps that they take together, every pace with a directory of its own."""
+    """The studies by the steps that they take together, every pace with a directory of its own,
+    which is named after its members.
+    """
     root = next(iter(studies.values())).activations
     manifest = Manifest.load(root)
     if not manifest.splits.get(VALIDATION_SPLIT, {}).get("images"):
@@ -269,6 +305,11 @@ def paces_of(studies: Mapping[str, Study], directory: Path, images: int) -> list
         steps = TrainerSettings.of(study.cfg).steps
         kinds.setdefault((positions, steps), {})[name] = study
     return [
-        Pace(members, directory / f"{positions}-{steps}", manifest, images)
+        Pace(
+            members,
+            directory / f"{signature({'members': sorted(members)})}-{positions}-{steps}",
+            manifest,
+            images,
+        )
         for (positions, steps), members in kinds.items()
     ]

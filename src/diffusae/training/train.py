@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig
 from pytorch_lightning.loggers.logger import Logger
 
@@ -153,19 +154,32 @@ def module_of(study: Study, d_in: int) -> SAEModule:
 
 
 def trainer_of(
-    cfg: DictConfig, logger: Logger, callbacks: Sequence[pl.Callback], *, progress: bool
+    cfg: DictConfig,
+    logger: Logger,
+    callbacks: Sequence[pl.Callback],
+    *,
+    progress: bool,
+    alone: bool = False,
 ) -> pl.Trainer:
-    """The trainer of one training, or of several side by side."""
+    """The trainer of one training, or of several side by side.
+
+    Args:
+        alone: this process trains by itself on its current device, whatever `trainer.devices` says.
+    """
     sae, settings = SaeSettings.of(cfg), TrainerSettings.of(cfg)
+    processes = 1 if alone else settings.processes
+    devices: int | list[int] = settings.devices
+    if alone:
+        devices = [torch.cuda.current_device()] if Study(cfg).device_type == "cuda" else 1
     averaging = [] if sae.ema is None else [MovingAverage(decay=sae.ema)]
     bar = [TrainingProgress(every=settings.log_every)] if progress else []
     return pl.Trainer(
         max_steps=settings.steps,
         max_epochs=-1,
         accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.num_nodes,
-        strategy=strategy_of(settings.processes),
+        devices=devices,
+        num_nodes=1 if alone else settings.num_nodes,
+        strategy=strategy_of(processes),
         gradient_clip_val=sae.gradient_clip,
         logger=logger,
         log_every_n_steps=settings.log_every,
@@ -174,7 +188,7 @@ def trainer_of(
         num_sanity_val_steps=0,
         # Callbacks run in this order: a checkpoint holds what the ones before it have done.
         callbacks=[*averaging, LastValidation(), *callbacks, *bar],
-        plugins=[InPlace(), *environment_of(settings.processes)],
+        plugins=[InPlace(), *environment_of(processes)],
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,

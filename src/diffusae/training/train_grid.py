@@ -184,6 +184,7 @@ class Together:
             MemberLogger(self.metrics, batches=batches),
             [self.checkpoints, stop, pause],
             progress=progress,
+            alone=True,
         )
         with one_command(stop), suppress(Paused):
             trainer.fit(

@@ -27,7 +27,6 @@ from diffusae.evaluation.erasure import (
     erasure_results,
 )
 from diffusae.evaluation.result import Result
-from diffusae.files import atomic_path
 from diffusae.interventions import defences as kinds
 from diffusae.interventions.defences import Defence
 from diffusae.prompts.attacks import without_words
@@ -35,6 +34,7 @@ from diffusae.prompts.token_search import SearchResult
 from diffusae.report.before_after import save_examples
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.study.study import Study
+from diffusae.table_files import write_table
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +89,7 @@ class ErasureBenchmark:
             SEARCHES: pd.DataFrame(self.searches),
         }
         for name, table in tables.items():
-            with atomic_path(directory / name) as temporary:
-                table.to_parquet(temporary, engine="pyarrow", index=False)
+            write_table(directory / name, table)
         save_examples(directory, self.trials.kept)
 
     def _text_edits(self, target: str, name: str) -> list[Defence]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from diffusae.errors import UserError, unknown
-from diffusae.evaluation.metric_settings import Count, MetricSettings
+from diffusae.evaluation.metric_settings import Count, EditedSettings
 from diffusae.interventions import defences as kinds
 from diffusae.interventions.safe_guidance import preset
 from diffusae.prompts.attacks import KINDS
-from diffusae.settings import Settings, Within
+from diffusae.settings import Settings
 
 BASELINES = (kinds.NEGATIVE_PROMPT, kinds.SAFE_GUIDANCE, kinds.WORD_REMOVAL, kinds.ABLATION)
 TRANSFER, DEFENDED = "tokens_transfer", "tokens_defended"
@@ -83,8 +83,10 @@ class Ablations:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ErasureSettings(MetricSettings):
-    """What is to go, and what is tried against it."""
+class ErasureSettings(EditedSettings):
+    """What is to go, and what is tried against it. Of each target, `tune_prompts` name it and as
+    many do not; `test_prompts` likewise.
+    """
 
     check: Mapping[str, Any] | None
     """What says that a target is in a picture; None or empty: the annotator."""
@@ -106,23 +108,11 @@ class ErasureSettings(MetricSettings):
     """A user's own adversarial prompts: name, path, target, and how the file is read."""
     updates: Updates
     ablations: Ablations
-    tune_prompts: Count
-    """That name the target, and as many that do not."""
-    test_prompts: Count
-    steps: Count | None
-    """Of a generation; None: as many as the model's."""
-    examples: Annotated[int, Within(0, 10**7)]
-    """Prompts of each target whose pictures are kept to be looked at."""
-    n_resamples: Count
 
     @property
     def concept_prompts(self) -> dict[str, list[str]]:
         """By target."""
         return {target.name: list(target.prompts) for target in self.targets}
-
-    def prompts(self, split: str) -> int:
-        """How many prompts of a split are asked for, of either kind."""
-        return self.tune_prompts if split == "tune" else self.test_prompts
 
     def faults(self) -> Iterator[str]:
         yield from super().faults()
