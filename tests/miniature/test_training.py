@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from cli_trials import command
 from composing import compose
 from diffusae.miniature.autoencoder import AutoencoderTraining, RandomCrops
 from diffusae.miniature.fit import falling_rate, fit
@@ -116,3 +117,11 @@ def test_training_continues_from_a_folder_and_leaves_parts_of_0_steps_unchanged(
     weights = "annotator/annotator.safetensors"
     first, second = tmp_path / "folder" / weights, tmp_path / "further" / weights
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_command_trains_the_named_part_on_the_named_world(monkeypatch, capsys, tmp_path):
+    done = []
+    monkeypatch.setattr(MiniatureTraining, "annotator", lambda self: done.append(self.world.name))
+    run = command(monkeypatch, capsys)
+    ended = run("miniature", "world=scenes", "part=annotator", f"directory={tmp_path}")
+    assert (ended.code, done) == (0, ["scenes"])
