@@ -154,6 +154,8 @@ def claimed(
 
 
 _MADE_BY = {
+    "decided_*": "decisions",
+    "shown_*": "decisions",
     "composition": "composition",
     "dead_fraction": "reconstruction",
     "cohesion*": "cohesion",

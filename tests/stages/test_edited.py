@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from composing import compose
+from diffusae.interventions.exchange import Exchange
 from diffusae.interventions.text import TextEdit
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.sae.autoencoder import SparseAutoencoder
@@ -112,6 +113,39 @@ def test_text_and_updates_are_edited_in_one_picture_and_no_step_of_it_is_replaye
     assert (runs, steered_runs, both_runs) == (6, 6, 6)
     for one, other in ((plain, steered), (steered, both), (plain, both)):
         assert np.abs(one.astype(int) - other.astype(int)).max() > 1
+
+
+def test_a_captions_steps_before_an_exchange_are_replayed(study):
+    def exchanged(first):
+        return [
+            Trial(prompt, exchange=Exchange(f"{prompt.text} at night", (first, 0.0)))
+            for prompt in (PROMPTS[2], PROMPTS[0])
+        ]
+
+    def pictures():
+        return EditedPictures(study, [], conditionings=["cond"], last_exchange=0.4)
+
+    _, fresh = denoiser_runs(pictures(), exchanged(0.4))
+    kept = pictures()
+    kept.make([Trial(prompt) for prompt in PROMPTS], what="pictures")
+    runs, replayed = denoiser_runs(kept, exchanged(0.4))
+    assert runs == 3  # t = 1, .8, .6 lie before
+    assert np.abs(replayed.astype(int) - fresh.astype(int)).max() <= 1
+    runs, whole = denoiser_runs(kept, exchanged(1.0))
+    assert runs == 6
+    assert np.abs(whole.astype(int) - replayed.astype(int)).max() > 1
+
+
+def test_exchanges_that_begin_at_different_moments_share_no_batch():
+    early, late = (Trial(PROMPTS[0], exchange=Exchange("a", (t, 0.0))) for t in (0.9, 0.4))
+    other = Trial(PROMPTS[1], exchange=Exchange("b", (0.9, 0.5)))
+    assert early.goes_with(other)
+    assert not early.goes_with(late) and not early.goes_with(Trial(PROMPTS[0]))
+
+
+def test_the_annotator_looks_for_the_nouns_of_all_captions():
+    trial = Trial(PROMPTS[0], exchange=Exchange("a blue owl", (1.0, 0.0)), also=("a bee",))
+    assert trial.looked_for == "a flat red fish , a blue owl , a bee"
 
 
 def test_pictures_of_different_text_edits_share_no_batch():

@@ -18,6 +18,7 @@ from torch import nn
 
 from diffusae.backbone.component_configs import REMEDY, require_weights
 from diffusae.backbone.families import require_adapter
+from diffusae.backbone.placement import moved_steps
 from diffusae.backbone.settings import SchedulerChoice
 from diffusae.backbone.trusted import require_trusted
 from diffusae.errors import UserError, unknown
@@ -42,6 +43,7 @@ def load_pipeline(
     revision: str | None = None,
     variant: str | None = None,
     scheduler: SchedulerChoice = "ddim",
+    log_snr_shift: float = 0.0,
     safety_checker: bool = False,
 ) -> DiffusionPipeline:
     """Load a diffusers pipeline with every component on `device` in `dtype`, without progress bars.
@@ -52,6 +54,7 @@ def load_pipeline(
         variant: name of a set of weight files ("fp16").
         scheduler: "ddim" replaces the scheduler by DDIM on the same noise schedule; "keep" keeps
             it.
+        log_snr_shift: how much higher the log-SNR of every step is (`placement.moved_steps`).
 
     Raises:
         UserError: the hub does not serve the model (the message names a folder that would), or the
@@ -93,6 +96,7 @@ def load_pipeline(
     _check_dtype(pipe, dtype)
     if scheduler == "ddim":
         pipe.scheduler = _ddim(pipe.scheduler)
+    pipe.scheduler = moved_steps(pipe.scheduler, log_snr_shift)
     pipe.set_progress_bar_config(disable=True)
     log.info("loaded %s from %s as %s on %s", type(pipe).__name__, folder, dtype, device)
     return pipe

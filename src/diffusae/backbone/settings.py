@@ -44,6 +44,8 @@ class ModelSettings(Settings, part="model"):
     """Block -> its path or its place in the list of hookpoints; None: no block of this study."""
     scheduler: SchedulerChoice
     steps: Annotated[int, Within(1, 1000)]
+    log_snr_shift: Annotated[float, Within(-10, 10)]
+    """By how much higher the log-SNR of every step is than on the scheduler's own schedule."""
     guidance: Scale
     true_guidance: Scale | None
     """Of a second, unconditional pass of FLUX; None: there is none."""

@@ -75,10 +75,12 @@ def evaluate_cell(study: Study, mirror: WandbMirror, embedding: Embedding) -> No
 
 def _determines(study: Study) -> dict[str, Any]:
     chosen = metric_of(study)
+    settings = chosen.settings.of(study.cfg)
     parts = {name: study.part(name) for name in ("evaluation", "embedding")}
     judge = ("annotator",) if chosen.judges else ()
-    for name in (*judge, *chosen.parts(chosen.settings.of(study.cfg))):
+    for name in (*judge, *chosen.parts(settings)):
         parts[name] = determining(study.part(name))
+    parts |= chosen.determines(study, settings)
     return {"cell": study.cell.coordinates(), **parts, "seed": study.seed}
 
 

@@ -62,6 +62,10 @@ def _nothing(*_: Any) -> tuple[Any, ...]:
     return ()
 
 
+def _nothing_else(*_: Any) -> dict[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metric(Shown, Generic[S]):
     """One metric, which `evaluation=NAME` computes at one cell; how it is shown says `Shown`.
@@ -90,6 +94,7 @@ class Metric(Shown, Generic[S]):
     faults: Callable[[Study, S], Iterable[str]] = _nothing
     beside: Callable[[Study, S], Sequence[Beside]] = _nothing
     parts: Callable[[S], Sequence[str]] = _nothing
+    determines: Callable[[Study, S], Mapping[str, Any]] = _nothing_else
     panel: Panel | None = None
 
     @property

@@ -25,6 +25,7 @@ from diffusae.report.sections import (
     Section,
     composition,
     concepts,
+    decisions,
     emergence,
     erasure,
     grid,
@@ -48,6 +49,7 @@ SECTIONS = [
     for module in (
         composition,
         knowledge,
+        decisions,
         emergence,
         interventions,
         steering,
@@ -152,6 +154,8 @@ def _asks(study: FinishedStudy) -> str:
         return "composition"
     if any(metric.startswith("accuracy_") for metric in metrics):
         return "knowledge"
+    if metrics and all(study.shows.section(metric) == "decisions" for metric in metrics):
+        return "decisions"
     return "text" if study.erasures or study.strips else "composition"
 
 

@@ -9,7 +9,14 @@ from typing import Literal, get_args
 from diffusae.errors import unknown
 
 SectionName = Literal[
-    "composition", "quality", "knowledge", "interventions", "steering", "erasure", "grid"
+    "composition",
+    "quality",
+    "knowledge",
+    "decisions",
+    "interventions",
+    "steering",
+    "erasure",
+    "grid",
 ]
 """The sections of the report that show metrics, by their anchors."""
 

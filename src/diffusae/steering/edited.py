@@ -18,9 +18,11 @@ from torch import Tensor
 from diffusae.backbone.branches import Branches
 from diffusae.backbone.schedule import t_of
 from diffusae.backbone.settings import ModelSettings
+from diffusae.capture.conditions import conditions
 from diffusae.capture.generate import generate
 from diffusae.capture.replay import Outputs, recorded_outputs, replayed_outputs
 from diffusae.interventions.edits import ROUNDING, Change, Edit, PerPicture
+from diffusae.interventions.exchange import Exchange, exchanged_conditions
 from diffusae.interventions.steer import steer
 from diffusae.interventions.text import TextEdit
 from diffusae.interventions.windows import Window
@@ -43,33 +45,47 @@ class Place:
 
 @dataclass(frozen=True)
 class Trial:
-    """One picture to make: a prompt, what is done at every place (none: nothing), and what is done
-    to the text.
+    """One picture to make: a prompt, what is done at every place (none: nothing), what is done to
+    the text, and another caption in a part of the generation.
     """
 
     prompt: Prompt
     changes: tuple[Change | None, ...] = ()
     text: tuple[TextEdit, ...] = ()
     """Edits of its encoding, which hold for a whole batch."""
+    exchange: Exchange | None = None
+    also: tuple[str, ...] = ()
+    """Further captions whose nouns the annotator is to look for."""
+
+    @property
+    def looked_for(self) -> str:
+        """A caption with all nouns that the annotator is to look for."""
+        other = () if self.exchange is None else (self.exchange.caption,)
+        return " , ".join([self.prompt.text, *other, *self.also])
 
     def goes_with(self, other: Trial) -> bool:
-        """Whether both can be in one batch: edited pictures with edited ones, and with the same
-        edits of text.
+        """Whether both can be in one batch: edited pictures with edited ones, with the same edits
+        of text, and with exchanges that begin at the same moment.
         """
-        return bool(self.changes) == bool(other.changes) and self.text == other.text
+        own, others = (
+            (bool(one.changes), one.text, one.exchange and one.exchange.window[0])
+            for one in (self, other)
+        )
+        return own == others
 
 
 class EditedPictures:
     """Generates pictures with the study's model, edited at the given places.
 
-    What the denoiser returns for a prompt before the first place is the same in all its pictures:
-    it is kept from the prompt's first picture without an edit, and not computed again.
+    What the denoiser returns for a prompt before the first edit is the same in all its pictures: it
+    is kept from the prompt's first picture without an edit, and not computed again.
 
     Args:
         places: a trial's changes are in their order; none where only text is edited.
         conditionings: the guidance branches that are edited.
         steps: of a generation; None: as many as the model's.
         preserve_norm: see `Edit`.
+        last_exchange: the t at which the last exchange of captions begins; None: there is none.
         pipe: the study's model where it is loaded already; None: it is loaded when it is needed.
     """
 
@@ -81,6 +97,7 @@ class EditedPictures:
         conditionings: Sequence[str],
         steps: int | None = None,
         preserve_norm: bool = False,
+        last_exchange: float | None = None,
         pipe: Any = None,
     ) -> None:
         if pipe is not None:
@@ -90,6 +107,7 @@ class EditedPictures:
         self.conditionings, self.preserve_norm = tuple(conditionings), preserve_norm
         self.steps = steps or self.model.steps
         self._first = max((place.window[0] for place in places), default=math.inf)
+        self._kept = self._first if last_exchange is None else last_exchange
         self._study = study
         self._before: dict[str, dict[tuple[float, Branches], Tensor]] = {}
 
@@ -112,7 +130,7 @@ class EditedPictures:
         """The picture, uint8 [height, width, 3], and the annotation of every trial."""
         annotated: list[tuple[np.ndarray, Any]] = []
         for batch, images in self._made(trials, what):
-            captions = [trial.prompt.text for trial in batch]
+            captions = [trial.looked_for for trial in batch]
             annotated += zip(images, self.annotator.annotate(images, captions), strict=True)
         return annotated
 
@@ -155,12 +173,17 @@ class EditedPictures:
             if any(per_picture)
         ]
         text = batch[0].text
+        exchanges = [trial.exchange for trial in batch if trial.exchange is not None]
         with ExitStack() as stack:
-            if edits or text:
+            if edits or text or exchanges:
+                others = self._conditions(exchanges) if exchanges else {}
                 # From another encoding the denoiser returns something else from the first step on.
                 if not text and (before := self._replayed(batch)):
                     stack.enter_context(replayed_outputs(self.pipe, before, before))
-                stack.enter_context(steer(self.pipe, [*text, *edits]))
+                if edits or text:
+                    stack.enter_context(steer(self.pipe, [*text, *edits]))
+                if exchanges:
+                    stack.enter_context(exchanged_conditions(self.pipe, exchanges, others))
                 return self._run(batch)
             outputs = stack.enter_context(recorded_outputs(self.pipe))
             images = self._run(batch)
@@ -177,8 +200,13 @@ class EditedPictures:
         assert made.images is not None
         return made.images
 
+    def _conditions(self, exchanges: Sequence[Exchange]) -> dict[str, Any]:
+        asked = sampling(self.model)
+        del asked["steps"]
+        return conditions(self.pipe, [one.caption for one in exchanges], "cond", **asked)
+
     def _keep(self, batch: Sequence[Trial], outputs: Outputs) -> None:
-        """The denoiser's outputs before the first place, by prompt, timestep and pass: a row a
+        """The denoiser's outputs before the first edit, by prompt, timestep and pass: a row a
         branch of the pass.
 
         They wait on the CPU, where one copy brings them: an evaluation has hundreds of prompts. A
@@ -188,7 +216,7 @@ class EditedPictures:
             (timestep, branches): output[0]
             for index, (timestep, passes) in enumerate(outputs.items())
             for branches, output in passes.items()
-            if t_of(index, len(outputs)) > self._first + ROUNDING and isinstance(output, tuple)
+            if t_of(index, len(outputs)) > self._kept + ROUNDING and isinstance(output, tuple)
         }
         if not samples:
             return
@@ -200,11 +228,19 @@ class EditedPictures:
             }
 
     def _replayed(self, batch: Sequence[Trial]) -> Outputs:
-        """What the denoiser returns for this batch before the first place; empty where that is not
+        """What the denoiser returns for this batch before its first edit; empty where that is not
         known of all. One copy brings it to the model.
         """
+        exchange = batch[0].exchange
+        first = self._first if exchange is None else exchange.window[0]
         known = [self._before.get(trial.prompt.image_id, {}) for trial in batch]
-        places = [place for place in known[0] if all(place in outputs for outputs in known)]
+        times = list(dict.fromkeys(timestep for timestep, _ in known[0]))
+        places = [
+            (timestep, branches)
+            for timestep, branches in known[0]
+            if t_of(times.index(timestep), self.steps) > first + ROUNDING
+            and all((timestep, branches) in outputs for outputs in known)
+        ]
         if not places:
             return {}
         parts = [

@@ -31,6 +31,7 @@ def load_model(model: ModelSettings) -> Any:
         revision=model.revision,
         variant=model.variant,
         scheduler=model.scheduler,
+        log_snr_shift=model.log_snr_shift,
     )
     if model.compile:
         compile_denoiser(pipe)

@@ -236,6 +236,7 @@ class Study:
         for name in ("architecture", "guidance_layout", "latent_scale"):
             model.pop(name)
         off = {"true_guidance": None, "text_tokens": None, "variant": None, "compile": False}
+        off |= {"log_snr_shift": 0}
         return {
             name: value for name, value in model.items() if name not in off or value != off[name]
         }

@@ -60,5 +60,8 @@ def asks_something_else(study: FinishedStudy) -> bool:
     """Whether a study without composition asks another question, so that "no data" of composition
     would say nothing.
     """
-    read = any(row.metric.startswith("accuracy_") for row in study.results)
+    read = any(
+        row.metric.startswith("accuracy_") or study.shows.section(row.metric) == "decisions"
+        for row in study.results
+    )
     return bool(read or study.erasures or study.strips)
