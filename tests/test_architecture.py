@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "study": DOMAIN | MODEL | {"jobs", "miniature"},
     "training": WIRED,
     "planning": WIRED | {"training"},
-    "collecting": WIRED | {"planning"},
+    "collecting": WIRED | {"labelling", "planning"},
     "labelling": WIRED,
     "steering": WIRED | {"labelling"},
     "summaries": WIRED,

@@ -33,8 +33,8 @@ TAKEN = (
     "name", "seed", "model", "grid", "block", "timestep", "conditioning", "collection", "sae",
     "dictionary", "embedding",
 )  # fmt: skip
-"""What is taken from a record. Everything else is as shipped, such as where things are written,
-fetched and sent.
+"""What is taken from a record, beside whether codes are stored. Everything else is as shipped, such
+as where things are written, fetched and sent.
 """
 
 
@@ -101,6 +101,9 @@ def _from_record(directory: Path, record: RunRecord, model_source: str | None) -
         for name in TAKEN:
             if name in recorded and name != "model":
                 cfg[name] = _values(recorded[name])
+        stored = recorded.get("activations")
+        if isinstance(stored, Mapping) and stored.get("held_out") == "codes":
+            cfg.activations.held_out = "codes"
     return cfg
 
 

@@ -64,6 +64,21 @@ def read_tensors(
         return load_file(_file(path), device=device)
 
 
+def tensors_of(data: bytes) -> dict[str, Any]:
+    """The tensors of a safetensors file in memory, as NumPy arrays.
+
+    Raises:
+        ValueError: it is damaged, cut, or not a safetensors file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return load(data)
+    except (SafetensorError, KeyError) as error:  # KeyError: a type that NumPy does not have
+        raise ValueError(f"it is no safetensors file that is read here ({error!r})") from error
+
+
 def require_shapes(header: Header, shapes: Mapping[str, Shape]) -> None:
     """`UserError` unless the file holds exactly these names in these shapes."""
     if header.shapes.keys() != shapes.keys():

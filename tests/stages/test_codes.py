@@ -1,7 +1,8 @@
-"""Encoding a split in pieces gives the codes of encoding it whole, and holds no more than a
-piece.
+"""Encoding a split picture by picture gives the codes of encoding it whole, rounded as they are
+stored, and holds no more than a picture's updates.
 """
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,7 @@ from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates
 from diffusae.labelling import codes
 from diffusae.sae.autoencoder import SparseAutoencoder
-from diffusae.sae.sparsity import TopK
+from diffusae.sae.sparsity import BatchTopK, JumpReLU, ReLU, TopK
 from diffusae.stages.collect import collect
 from diffusae.study.study import Study
 
@@ -35,9 +36,8 @@ def study(tmp_path_factory):
     return Study(cfg)
 
 
-@pytest.mark.parametrize("pictures_at_once", [1, 3, 7])
 @pytest.mark.parametrize("keep_updates", [True, False])
-def test_pieces_are_the_whole(study, monkeypatch, pictures_at_once, keep_updates):
+def test_pictures_are_the_whole(study, monkeypatch, keep_updates):
     manifest = Manifest.load(study.activations)
     stream = codes.stream_of(study, manifest)
     image_ids, stored = load_updates(study.activations, manifest, stream, "dictionary")
@@ -50,12 +50,28 @@ def test_pieces_are_the_whole(study, monkeypatch, pictures_at_once, keep_updates
     monkeypatch.setattr(
         SparseAutoencoder, "encode", lambda self, x: calls.append(len(x)) or encode(self, x)
     )
-    monkeypatch.setattr(codes, "MOST_PRE_ACTIVATIONS", pictures_at_once * stream.positions * 16)
-    coded = codes.coded_split(study, manifest, sae, "dictionary", keep_updates=keep_updates)
-    assert coded.image_ids == image_ids and len(coded.prompts) == 7
-    assert torch.equal(coded.indices.sort(dim=-1).values, whole.indices.sort(dim=-1).values)
-    assert torch.allclose(
-        coded.values.sort(dim=-1).values, whole.values.sort(dim=-1).values, rtol=1e-5
+    source = codes.FromUpdates(study, manifest, sae)
+    found = codes.coded_split(study, source, "dictionary", keep_updates=keep_updates)
+    assert found.image_ids == image_ids and len(found.prompts) == 7
+    assert torch.equal(found.indices.sort(dim=-1).values, whole.indices.sort(dim=-1).values)
+    assert torch.equal(
+        found.values.sort(dim=-1).values, whole.values.half().float().sort(dim=-1).values
     )
-    assert max(calls) == pictures_at_once and sum(calls) == 7
-    assert torch.equal(coded.updates, updates if keep_updates else updates[:0])
+    assert calls == [stream.positions] * 7
+    assert found.updates is not None
+    assert torch.equal(found.updates, updates if keep_updates else updates[:0])
+
+
+@pytest.mark.parametrize(
+    "sparsity",
+    [TopK(3), BatchTopK(3), JumpReLU.with_thresholds(torch.full((16,), 0.3)), ReLU(l1=0.1)],
+    ids=lambda sparsity: sparsity.name,
+)
+def test_codes_of_every_sparsity_are_its_active_latents(sparsity):
+    sae = SparseAutoencoder(6, 16, sparsity, seed=1).eval()
+    updates = torch.randn(40, 6, generator=torch.Generator().manual_seed(2))
+    found = codes.PictureEncoder(sae, np.dtype(np.float16))(updates.numpy())
+    dense = sae.encode_dense(updates).half()
+    assert torch.equal(torch.from_numpy(found.dense(16)), dense.float())
+    assert found.counts.tolist() == (dense > 0).sum(dim=1).tolist()
+    assert (found.counts.max() <= 3) == (sparsity.name == "topk")

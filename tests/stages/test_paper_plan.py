@@ -110,18 +110,34 @@ def test_the_small_experiment_fits_its_hundred_gigabytes(tmp_path, capsys):
     assert "24 positions" in shown  # as configured
 
 
-def test_without_stored_training_pictures_one_epoch_makes_no_more_and_a_quarter_of_the_disk_is_left(
+def of(plan, *, store_training, held_out):
+    """One of the plan's ways."""
+    asked = (store_training, held_out)
+    (way,) = (w for w in plan["ways"] if (w["store_training"], w["held_out"]) == asked)
+    return way
+
+
+def test_without_stored_training_pictures_one_epoch_makes_no_more_and_little_disk_is_left(
     paper, tmp_path, capsys
 ):
     online = planned(tmp_path, "paper_sd14_online")
     assert online["ways"] == paper["ways"]
-    stored, made = online["ways"]
-    assert stored["pictures"] == made["pictures"] == 245_700
+    stored = of(online, store_training=True, held_out="updates")
+    made = of(online, store_training=False, held_out="updates")
+    coded = of(online, store_training=False, held_out="codes")
+    assert stored["pictures"] == made["pictures"] == coded["pictures"] == 245_700
     assert stored["seconds"] == pytest.approx(made["seconds"])
     assert stored["bytes"] == paper["bytes"]["updates"] + paper["bytes"]["pictures_at_most"]
-    assert made["bytes"] == online["bytes"]["updates"] + online["bytes"]["pictures_at_most"]
     # 45,700 of 245,700 pictures, and attention and PNG are of these alone.
     assert 0.21 < made["bytes"] / stored["bytes"] < 0.24
+    parts = [online["bytes"][name] for name in ("updates", "codes", "pictures_at_most")]
+    assert coded["bytes"] == sum(parts)
+    # By hand: 45,500 pictures with (256 + 64 + 256) positions at 6 streams; a position takes a byte
+    # for its count and 4 for each of 10 and 20 latents. Headers and padding add 830 bytes to every
+    # picture of the 36 autoencoders.
+    numbers = 45_500 * 6 * 576 * (2 + 4 * 30)
+    assert parts[1] == pytest.approx(numbers + 45_500 * 36 * 830, rel=0.005)
+    assert coded["bytes"] < 70e9 and parts[2] < 36e9
     assert online["seconds"] == {
         "collect": pytest.approx(3.02 * 45_700),
         "make_in_training": pytest.approx(3.02 * 200_000),
@@ -129,12 +145,16 @@ def test_without_stored_training_pictures_one_epoch_makes_no_more_and_a_quarter_
     }
     shown = capsys.readouterr().out
     assert "not kept; 200,000 are made while training" in shown
-    assert "cheaper: made while training, with no more pictures and" in shown
+    assert "codes and PNG" in shown and "no linear probes" in shown
+    assert "cheapest: made while training, codes of the others, with no more pictures" in shown
 
 
 def test_every_further_epoch_makes_all_training_pictures_again_and_prices_decide(tmp_path, capsys):
     prices = ["plan.price_per_hour=2", "plan.price_per_tb_month=20"]
-    stored, made = planned(tmp_path, "paper_sd14_small", *prices)["ways"]
+    small = planned(tmp_path, "paper_sd14_small", *prices)
+    stored, made = (
+        of(small, store_training=stores, held_out="updates") for stores in (True, False)
+    )
     # 30,000 pictures of 24 vectors are 176 batches of 4096; 3,125 steps are in the 18th epoch, and
     # need three chunks of 64 batches, which are all of it.
     assert made["pictures"] - stored["pictures"] == 17 * 30_000
@@ -142,7 +162,7 @@ def test_every_further_epoch_makes_all_training_pictures_again_and_prices_decide
     assert hours[1] - hours[0] == pytest.approx(17 * 30_000 * 3.02 / 3600)
     for way, count in zip((stored, made), hours, strict=True):
         assert way["price"] == pytest.approx(count * (2 + 20 * way["bytes"] / 1e12 / 730))
-    assert "cheaper: stored" in capsys.readouterr().out
+    assert "cheapest: stored, codes of the others" in capsys.readouterr().out
 
 
 def test_the_configuration_states_the_papers_settings():

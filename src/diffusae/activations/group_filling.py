@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError
 
 logger = logging.getLogger(__name__)
+
+Encode = Callable[[np.ndarray], bytes]
+"""The stored codes of one picture's updates [positions, d_in], rounded as they are stored."""
 
 
 def plain_json(what: str, value: Any) -> Any:
@@ -35,7 +38,9 @@ class GroupFilling:
 
     Args:
         streams: folder -> stream.
-        tars: folder (or `images`) -> open tar. Pictures are kept if there is a tar for them.
+        tars: folder (or `images`) -> open tar. Updates and pictures are kept if there is a tar for
+            them.
+        encoders: folder of codes, which has a tar -> the stream's folder, and what encodes it.
         image_size: (height, width) of the collection's pictures, if known already.
         subsampling: which positions are stored; None: all.
         ragged: records differ in length and list the positions of their rows.
@@ -47,6 +52,7 @@ class GroupFilling:
         *,
         streams: Mapping[str, Stream],
         tars: Mapping[str, HashedTar],
+        encoders: Mapping[str, tuple[str, Encode]] | None = None,
         image_size: tuple[int, int] | None,
         subsampling: Subsampling | None = None,
         ragged: bool = False,
@@ -56,6 +62,7 @@ class GroupFilling:
         self.vectors = dict.fromkeys(streams, 0)
         """folder -> vectors written."""
         self.streams, self.tars, self.image_size = streams, tars, image_size
+        self.encoders = encoders or {}
         self.split: str | None = None
         self.count = 0
         self.rejected: list[dict[str, Any]] = []
@@ -76,7 +83,12 @@ class GroupFilling:
         if kept is None:
             return
         text = _json_bytes(details)
+        for folder, (stream, encode) in self.encoders.items():
+            codes = encode(self.numbers.decode(kept[stream][0]))
+            self.tars[folder].add(record.image_id, safetensors=codes)
         for folder, (array, positions) in kept.items():
+            if folder not in self.tars:
+                continue
             thinned = len(array) < len(record.updates[folder])
             meta = {**details, "positions": positions.tolist()}
             meta = _json_bytes(meta) if self.ragged or thinned else text

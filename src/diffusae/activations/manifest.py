@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from diffusae.activations.places import place_faults, require_inside
-from diffusae.activations.schema import IMAGES, SCHEMA_VERSION, Shard, Stream, stream_folder
+from diffusae.activations.schema import (
+    IMAGES,
+    SCHEMA_VERSION,
+    CodeStream,
+    Shard,
+    Stream,
+    stream_folder,
+)
 from diffusae.activations.settings import NumbersName
 from diffusae.activations.stored_numbers import DEFAULT, StoredNumbers, stored_numbers
 from diffusae.activations.subsampling import Subsampling
@@ -34,6 +41,7 @@ class Manifest:
         subsampling: the positions that some splits keep; None if every picture keeps its grid.
         ragged: samples differ in length and list their positions; shards count their vectors.
         dtype: how the numbers of updates are stored.
+        codes: stored in the place of their streams' updates.
     """
 
     schema_version: int
@@ -45,6 +53,7 @@ class Manifest:
     subsampling: Subsampling | None = None
     ragged: bool = False
     dtype: NumbersName = DEFAULT
+    codes: tuple[CodeStream, ...] = ()
 
     @classmethod
     def load(cls, root: Path | str) -> Manifest:
@@ -88,6 +97,12 @@ class Manifest:
         streams = {stream.folder: stream for stream in self.streams}
         if len(streams) < len(self.streams):
             yield "two streams share a folder"
+        coded = {codes.folder: codes for codes in self.codes}
+        if len(coded) < len(self.codes) or coded.keys() & streams.keys():
+            yield "two codes share a folder"
+        for codes in self.codes:
+            if codes.stream not in streams or codes.d_sae < 1:
+                yield f"the codes {codes.folder} must have a stream of the collection and latents"
         if self.image_size is not None and min(self.image_size) < 1:
             yield f"image_size={self.image_size} must be (height, width), both at least 1"
         samples_of: Counter[tuple[str, str]] = Counter()
@@ -114,7 +129,7 @@ class Manifest:
                 vectors = shard.units * self.positions_of_unit(stream, shard.split)
                 if shard.bytes < (least := vectors * stream.d_in * self.numbers.bytes):
                     yield f"shard {shard.path} has {shard.bytes} bytes; its updates need {least}"
-            elif shard.stream != IMAGES:
+            elif shard.stream != IMAGES and shard.stream not in coded:
                 yield str(unknown(f"stream of shard {shard.path}", shard.stream, streams))
 
     def to_json(self) -> dict[str, Any]:
@@ -134,6 +149,8 @@ class Manifest:
             value["ragged"] = True
         if self.dtype != DEFAULT:
             value["dtype"] = self.dtype
+        if self.codes:
+            value["codes"] = [asdict(codes) for codes in self.codes]
         return value
 
     @property
@@ -153,14 +170,40 @@ class Manifest:
                 return stream
         raise unknown("stream", folder, [stream.folder for stream in self.streams])
 
-    def shards(self, stream: str, split: str) -> tuple[Shard, ...]:
-        """The shards of a stream (its folder, or `images`) in a split, in the order of their
-        groups.
+    def codes_of(self, stream: Stream, tag: str, *, sha256: str) -> CodeStream:
+        """The codes of a stream by the autoencoder of this tag and these weights.
 
         Raises:
-            UserError: the stream or split is unknown, or `images` are not kept.
+            UserError: there are none, or they belong to other weights.
         """
+        coded = {codes.tag: codes for codes in self.codes if codes.stream == stream.folder}
+        if tag not in coded:
+            raise unknown(f"autoencoder with stored codes of {stream.folder}:", tag, coded)
+        codes = coded[tag]
+        if codes.sha256 != sha256:
+            raise UserError(
+                f"the codes {codes.folder} belong to another autoencoder: their SHA-256 is"
+                f" {codes.sha256[:16]}..., and that of this one {sha256[:16]}...; put back the"
+                " autoencoder that they were made with, or remove the directory of the codes and"
+                " run `diffusae collect`"
+            )
+        return codes
+
+    def shards(self, stream: str, split: str) -> tuple[Shard, ...]:
+        """The shards of a stream or of codes (by their folder), or of `images`, in a split, in the
+        order of their groups.
+
+        Raises:
+            UserError: the stream or split is unknown, `images` are not kept, or codes are stored in
+                the place of the stream's updates.
+        """
+        if tags := [codes.tag for codes in self.codes if codes.stream == stream]:
+            raise UserError(
+                f"the updates of {stream} in the split {split} are needed, and only their codes are"
+                f" stored ({', '.join(tags)}); collect with activations.held_out=updates"
+            )
         known = [s.folder for s in self.streams] + ([IMAGES] if self.image_size else [])
+        known += [codes.folder for codes in self.codes]
         if stream not in known:
             raise unknown("stream", stream, known)
         if split not in self.splits:

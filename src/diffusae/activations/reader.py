@@ -27,6 +27,7 @@ from diffusae.activations.tar_index import read_members
 from diffusae.errors import UserError
 from diffusae.files import sha256_of
 from diffusae.parsing import json_value, of_type
+from diffusae.tensor_files import tensors_of
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +162,7 @@ def read_updates(
     """
     shards = manifest.shards(stream.folder, split) if shards is None else shards
     most = manifest.positions(stream, split)
-    for shard, sample in _samples(Path(root), shards, kind="npy"):
+    for shard, sample in samples_in(Path(root), shards, kinds=("npy", "json")):
         updates = sample["npy"]
         listed = len(sample["json"].get("positions", ())) if manifest.ragged else most
         shape = (listed if 0 < listed <= most else most, stream.d_in)
@@ -193,7 +194,8 @@ def read_images(
     """The pictures of one split as (image id, uint8 [height, width, 3], meta). Raises as
     `read_updates`."""
     shards = manifest.shards(IMAGES, split)
-    for _, sample in _samples(Path(root), shards, kind="png", image_size=manifest.image_size):
+    kinds, size = ("png", "json"), manifest.image_size
+    for _, sample in samples_in(Path(root), shards, kinds=kinds, image_size=size):
         yield sample["__key__"], sample["png"], sample["json"]
 
 
@@ -222,28 +224,32 @@ def load_updates(
     return ids, updates
 
 
-def _samples(
-    root: Path, shards: Iterable[Shard], *, kind: str, image_size: tuple[int, int] | None = None
+def samples_in(
+    root: Path,
+    shards: Iterable[Shard],
+    *,
+    kinds: Sequence[str],
+    image_size: tuple[int, int] | None = None,
 ) -> Iterator[tuple[Shard, dict[str, Any]]]:
-    """The decoded samples of these shards. Checks that they have the members `kind` and `json`
-    only, unique keys and pictures of `image_size`."""
+    """The decoded samples of these shards. Checks that they have exactly the members `kinds`,
+    unique keys and pictures of `image_size`."""
     seen: set[str] = set()
     decoder = Decoder([partial(_decode, image_size=image_size)], pre=[], post=[])
     for shard in shards:
         count = 0
         try:
             with open_shard(root, shard) as file:
-                members = _only_expected(_members(file, shard), shard=shard, kinds=(kind, "json"))
+                members = _only_expected(_members(file, shard), shard=shard, kinds=kinds)
                 for sample in map(decoder, group_by_keys(members)):
                     key = sample["__key__"]
                     if key in seen:
                         raise UserError(
                             f"{shard.path}: key {key!r} comes twice or interleaved; {REMEDY}"
                         )
-                    if kind not in sample or "json" not in sample:
+                    if not sample.keys() >= {*kinds}:
                         raise UserError(
-                            f"{shard.path}: sample {key!r} lacks its .{kind} or .json member, or "
-                            f"keys are interleaved; {REMEDY}"
+                            f"{shard.path}: sample {key!r} lacks its {' or '.join(_named(kinds))}"
+                            f" member, or keys are interleaved; {REMEDY}"
                         )
                     seen.add(key)
                     count += 1
@@ -273,7 +279,7 @@ def _members(file: BinaryIO, shard: Shard) -> Iterator[dict[str, Any]]:
 
 
 def _only_expected(
-    members: Iterable[dict[str, Any]], *, shard: Shard, kinds: tuple[str, str]
+    members: Iterable[dict[str, Any]], *, shard: Shard, kinds: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     """Pass on a tar's members. Refuse those that webdataset would skip, unpickle or mix up."""
     names: set[str] = set()
@@ -282,13 +288,17 @@ def _only_expected(
             name = member["fname"]
             if base_plus_ext(name)[1] not in kinds:
                 raise UserError(
-                    f"{shard.path}: member {name!r} is refused: only .{kinds[0]} and .{kinds[1]} "
-                    f"are read, never pickles or anything else; {REMEDY}"
+                    f"{shard.path}: member {name!r} is refused: only {' and '.join(_named(kinds))}"
+                    f" are read, never pickles or anything else; {REMEDY}"
                 )
             if name in names:
                 raise UserError(f"{shard.path}: member {name!r} comes twice; {REMEDY}")
             names.add(name)
         yield member
+
+
+def _named(kinds: Sequence[str]) -> list[str]:
+    return [f".{kind}" for kind in kinds]
 
 
 def _decode(extension: str, data: bytes, *, image_size: tuple[int, int] | None) -> Any:
@@ -297,6 +307,8 @@ def _decode(extension: str, data: bytes, *, image_size: tuple[int, int] | None) 
         return npy_array(data)
     if extension == ".json":
         return _meta(data)
+    if extension == ".safetensors":
+        return tensors_of(data)
     assert extension == ".png", extension  # `_only_expected` has refused all else
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         # Both are checked before decoding, since a small file may claim any size.

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from diffusae.activations.places import place_faults
-from diffusae.errors import together, unknown
+from diffusae.errors import UserError, together, unknown
 from diffusae.parsing import of_type, typed
 
 SCHEMA_VERSION = 1
@@ -20,6 +20,7 @@ IMAGES = "images"
 GROUPS = "groups"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 # webdataset ends a key at its first dot. The name field of a tar has 100 bytes.
 _IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 _RESERVED_META = ("prompt", "seed", "split", "positions")
@@ -137,6 +138,33 @@ class Stream:
     def cell(self, model: str) -> Cell:
         """The cell that this stream records of `model`."""
         return Cell(model, self.block, self.t, self.conditioning)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeStream:
+    """The codes of a stream by one autoencoder, which are stored in the place of its updates.
+
+    Args:
+        stream: the folder of the stream. tag: of the autoencoder, a plain name.
+        d_sae: its latents. sha256: of its weights.
+    """
+
+    stream: str
+    tag: str
+    d_sae: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if not _TAG.fullmatch(self.tag):
+            raise UserError(
+                f"sae.tag={self.tag!r} becomes a folder of codes and may have letters, digits, '_',"
+                " '.' and '-' alone; give the autoencoder such a tag and train it again"
+            )
+
+    @property
+    def folder(self) -> str:
+        """The folder of its shards below the collection's root: `mid/t0.50/cond/k10`."""
+        return f"{self.stream}/{self.tag}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from diffusae.settings import Settings, Within
 NumbersName = Literal["float16", "bfloat16", "float32"]
 Reader = Literal["mapped", "webdataset"]
 BufferOn = Literal["auto", "device", "host"]
+HeldOut = Literal["updates", "codes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,10 @@ class ActivationSettings(Settings, part="activations"):
     """The most training vectors of a cell; None: no limit."""
     store_training: bool
     """Whether the split `train` is stored; False: `train_online` makes it while it trains."""
+    held_out: HeldOut
+    """What is stored of the splits `dictionary`, `tune` and `test`: updates, or their codes by
+    every autoencoder of the grid.
+    """
     ignore_free_disk: bool
     verify: bool
     """Whether every shard is hashed before training."""

@@ -10,11 +10,18 @@ import numpy as np
 _BLOCK = 512
 _RECORD = 20 * _BLOCK
 _NPY_HEADER = 128
+_CODES_HEADER = 208  # with the sizes of most pictures; 8 bytes more or less
 
 
 def npy_size(*shape: int, bytes_per_number: int = 2) -> int:
     """Bytes of an .npy file with an array of this shape."""
     return _NPY_HEADER + bytes_per_number * math.prod(shape)
+
+
+def codes_size(positions: int, active: int, *, d_sae: int, bytes_per_number: int = 2) -> int:
+    """Bytes of a picture's stored codes, with so many active latents at every position."""
+    count, index = (np.min_scalar_type(largest).itemsize for largest in (active, d_sae - 1))
+    return _CODES_HEADER + positions * (count + active * (index + bytes_per_number))
 
 
 def tar_size(members: Iterable[int]) -> int:

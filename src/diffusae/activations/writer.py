@@ -8,11 +8,11 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from diffusae.activations.group_filling import GroupFilling, plain_json
+from diffusae.activations.group_filling import Encode, GroupFilling, plain_json
 from diffusae.activations.hashed_tar import hashed_tar
 from diffusae.activations.journal import journal_path, read_journals, read_note, size_of
 from diffusae.activations.manifest import MANIFEST, Manifest
@@ -20,6 +20,7 @@ from diffusae.activations.schema import (
     GROUPS,
     IMAGES,
     SCHEMA_VERSION,
+    CodeStream,
     CollectedSample,
     Group,
     Shard,
@@ -51,6 +52,7 @@ class _Collection:
     header: dict[str, Any]
     with_images: bool
     streams: dict[str, Stream]
+    codes: dict[str, CodeStream] = field(default_factory=dict)
     subsampling: Subsampling | None = None
     ragged: bool = False
     dtype: NumbersName = DEFAULT
@@ -67,6 +69,8 @@ class ActivationWriter:
         subsampling: the positions that are stored; None: all. Records have whole grids anyway.
         ragged: samples differ in length; every record lists the positions of its rows.
         dtype: the stored type of updates.
+        codes: stored in the place of their streams' updates.
+        encoders: folder of codes -> what encodes. Needed to write groups with codes.
         owns: whether this writer may write a group, if several tasks share the directory. Then it
             removes only what killed writers of its own groups have left.
 
@@ -85,9 +89,12 @@ class ActivationWriter:
         subsampling: Subsampling | None = None,
         ragged: bool = False,
         dtype: str = DEFAULT,
+        codes: Sequence[CodeStream] = (),
+        encoders: Mapping[str, Encode] | None = None,
         owns: Callable[[int], bool] | None = None,
     ) -> None:
         self.root = Path(root)
+        self.codes, self.encoders = tuple(codes), encoders or {}
         self.numbers = stored_numbers(dtype)
         self.owns = owns
         self.streams = {stream.folder: stream for stream in streams}
@@ -133,6 +140,8 @@ class ActivationWriter:
             "with_images": self.with_images,
             "streams": {folder: asdict(stream) for folder, stream in self.streams.items()},
         }
+        if self.codes:
+            described["codes"] = {codes.folder: asdict(codes) for codes in self.codes}
         if self.subsampling is not None:
             described["subsampling"] = self.subsampling.to_json()
         if self.ragged:
@@ -176,6 +185,7 @@ class ActivationWriter:
             subsampling=described.subsampling,
             ragged=described.ragged,
             dtype=described.dtype,
+            codes=list(described.codes.values()),
             owns=owns,
         )
 
@@ -232,7 +242,10 @@ class ActivationWriter:
         (self.root / MANIFEST).unlink(missing_ok=True)
         journal.unlink(missing_ok=True)
         streams = {f: stream for f, stream in self.streams.items() if f not in leave_out}
-        folders = [*streams, *([IMAGES] if self.with_images and with_images else [])]
+        coded = {codes.stream for codes in self.codes}
+        folders = [folder for folder in streams if folder not in coded]
+        folders += [codes.folder for codes in self.codes]
+        folders += [IMAGES] if self.with_images and with_images else []
         names = {folder: f"{folder}/shard-{index:06d}.tar" for folder in folders}
         filling = None
         try:
@@ -240,6 +253,10 @@ class ActivationWriter:
                 filling = GroupFilling(
                     streams=streams,
                     tars={f: stack.enter_context(hashed_tar(self.root / names[f])) for f in names},
+                    encoders={
+                        codes.folder: (codes.stream, self.encoders[codes.folder])
+                        for codes in self.codes
+                    },
                     image_size=self._image_size,
                     subsampling=self.subsampling,
                     ragged=self.ragged,
@@ -255,14 +272,17 @@ class ActivationWriter:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise self._disk_full(index, images=filling.count + 1 if filling else 1) from error
+            raise self._disk_full(index, filling) from error
         self._image_size = group.image_size or self._image_size
         return group
 
-    def _disk_full(self, index: int, *, images: int) -> UserError:
-        streams, number = list(self.streams.values()), self.numbers.bytes
+    def _disk_full(self, index: int, filling: GroupFilling | None) -> UserError:
+        images = filling.count + 1 if filling else 1
+        coded, number = {codes.stream for codes in self.codes}, self.numbers.bytes
+        streams = [stream for folder, stream in self.streams.items() if folder not in coded]
         size = bytes_per_image(streams, image_size=self._image_size, bytes_per_number=number)
-        per_image = size / 1e6
+        codes = [filling.tars[codes.folder].bytes for codes in self.codes] if filling else []
+        per_image = (size + sum(codes) / images) / 1e6
         free = shutil.disk_usage(self.root).free / 1e6
         return UserError(
             f"the disk of {self.root} is full: group {index} needs {images * per_image:.3f} MB for "
@@ -310,6 +330,7 @@ class ActivationWriter:
             subsampling=self.subsampling,
             ragged=self.ragged,
             dtype=self.numbers.name,
+            codes=self.codes,
         )
         self._warn_of_rejected(splits)
         atomic_write_json(self.root / MANIFEST, manifest.to_json())

@@ -20,13 +20,14 @@ from diffusae.activations.parts import Part
 from diffusae.activations.places import require_inside
 from diffusae.activations.reader import discard_damaged, verify
 from diffusae.activations.schema import CollectedSample
-from diffusae.activations.settings import ActivationSettings
+from diffusae.activations.settings import ActivationSettings, HeldOut
 from diffusae.activations.stored_numbers import DEFAULT
 from diffusae.activations.writer import ActivationWriter
 from diffusae.backbone.describe import Description
 from diffusae.backbone.settings import ModelSettings
 from diffusae.collecting.batch import Batch
 from diffusae.collecting.behind import taken_behind
+from diffusae.collecting.coding import Coder, coders_of, weights_of
 from diffusae.collecting.collectors import Begun, Collector, collector_of
 from diffusae.collecting.tasks import STAGE as COLLECT_PART
 from diffusae.collecting.tasks import (
@@ -137,11 +138,14 @@ def collect_part(study: Study, part: Part) -> bool:
 
 @dataclass(frozen=True)
 class _Ready:
-    """What is known before the model loads; `wanted` are the ids of what can be collected."""
+    """What is known before the model loads; `wanted` are the ids of what can be collected, and
+    `coders` encode them.
+    """
 
     description: Description
     collector: Collector
     wanted: frozenset[str]
+    coders: tuple[Coder, ...]
 
 
 def _checked(study: Study) -> _Ready:
@@ -157,7 +161,8 @@ def _checked(study: Study) -> _Ready:
                 f"nothing is left of a group of {len(group)} pictures, from {group[0].where} on;"
                 " raise activations.group_size"
             )
-    return _Ready(description, collector, wanted)
+    coders = tuple(coders_of(study, description)) if study.coded else ()
+    return _Ready(description, collector, wanted, coders)
 
 
 def _own_sound(root: Path, part: Part, groups: int) -> bool:
@@ -208,6 +213,8 @@ def _collect(study: Study, ready: _Ready, part: Part | None = None) -> Activatio
             subsampling=subsampling_of(study),
             ragged=collector.ragged,
             dtype=settings.dtype,
+            codes=[coder.codes for coder in ready.coders],
+            encoders={coder.codes.folder: coder for coder in ready.coders},
             owns=None if part is None else part.owns,
         )
     finished = writer.finished_groups()
@@ -215,10 +222,11 @@ def _collect(study: Study, ready: _Ready, part: Part | None = None) -> Activatio
     total = sum(len(group) for _, group in groups)
     with progress_bar(collector.what, total=total, done=done) as (advance, _):
         made = _made(begun, [group for group in groups if group[0] not in finished])
+        write = partial(_write, writer, begun, settings.held_out, advance=advance)
         if _overlaps(model.device):
-            taken_behind(made, lambda taken: _write(writer, begun, taken, advance))
+            taken_behind(made, write)
         else:
-            _write(writer, begun, made, advance)
+            write(made)
     return writer
 
 
@@ -246,7 +254,12 @@ def _made(begun: Begun, groups: Iterable[tuple[int, list[Prompt]]]) -> Iterator[
 
 
 def _write(
-    writer: ActivationWriter, begun: Begun, made: Iterator[_Group | Batch], advance: Advance
+    writer: ActivationWriter,
+    begun: Begun,
+    held_out: HeldOut,
+    made: Iterator[_Group | Batch],
+    *,
+    advance: Advance,
 ) -> None:
     """Write groups as their batches come. A group is finished right after its last batch."""
 
@@ -260,7 +273,11 @@ def _write(
 
     for group in made:
         assert isinstance(group, _Group)
-        left_out = [stream.folder for stream in begun.streams if not stored_in(stream, group.split)]
+        left_out = [
+            stream.folder
+            for stream in begun.streams
+            if not stored_in(stream, group.split, held_out)
+        ]
         written = writer.write_group(
             group.index,
             records(group.size),
@@ -287,6 +304,8 @@ def _determines(study: Study) -> dict[str, Any]:
         **({} if settings.dtype == DEFAULT else {"dtype": settings.dtype}),
         # A collection without them vouches for the training pictures, which are made again from it.
         **({} if settings.store_training else {"store_training": False}),
+        **({} if settings.held_out == "updates" else {"held_out": settings.held_out}),
+        **({"codes": weights_of(study)} if study.coded else {}),
     }
 
 
@@ -308,6 +327,9 @@ def _sound(study: Study) -> bool:
 
 def _require_disk(study: Study, description: Description) -> None:
     """Refuse what the free disk cannot hold beside what is finished already."""
-    needed = estimate(study, description).bytes_to_collect - bytes_finished(study.activations)
+    counted = estimate(study, description)
+    coded = counted.bytes_with_codes
+    whole = coded if study.coded else counted.bytes_to_collect - coded
+    needed = whole - bytes_finished(study.activations)
     if not ActivationSettings.of(study.cfg).ignore_free_disk:
         require_free(study.activations, max(needed, 0))

@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from diffusae.activations.schema import CollectedSample, Stream
+from diffusae.activations.settings import ActivationSettings, HeldOut
 from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.describe import Description
 from diffusae.backbone.settings import ModelSettings
@@ -88,6 +89,7 @@ class _Generating:
     def __init__(self, study: Study, pipe: Any, description: Description) -> None:
         model = ModelSettings.of(study.cfg)
         self.model, self.grid, self.pipe = model, GridSettings.of(study.cfg), pipe
+        self.held_out: HeldOut = ActivationSettings.of(study.cfg).held_out
         self.hookpoints = hookpoints_of(study)
         self.finest = finest_grid(study, description)
         adapter = adapter_of(pipe)
@@ -107,7 +109,8 @@ class _Generating:
 
     def batches(self, prompts: Sequence[Prompt]) -> Iterator[Batch]:
         """Generate; pictures are decoded where someone looks at them later."""
-        streams = [stream for stream in self.streams if stored_in(stream, prompts[0].split)]
+        split = prompts[0].split
+        streams = [stream for stream in self.streams if stored_in(stream, split, self.held_out)]
         timesteps = sorted({stream.timestep for stream in streams})
         size = pictures_at_once(self.model, self.pipe)
         for batch in batches_of(prompts, size):
@@ -120,7 +123,7 @@ class _Generating:
                     hookpoints=self.hookpoints,
                     timesteps=timesteps,
                     conditionings=self.grid.conditionings,
-                    decode=prompts[0].split in SEEN_SPLITS,
+                    decode=split in SEEN_SPLITS,
                 )
             maps = {} if attention is None else self._maps(attention, timesteps)
             tensors = {

@@ -9,17 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
+from diffusae.activations.codes import padded
 from diffusae.activations.schema import Cell
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.words import Vocabulary
 from diffusae.errors import UserError, unknown
 from diffusae.exploring.concept_table import ConceptTable, concept_table
+from diffusae.labelling.codes import code_source
 from diffusae.labelling.label import word_embedding
 from diffusae.parsing import reading, typed
 from diffusae.runs.record import RECORD, parent_signature
 from diffusae.runs.survey import finished_runs
 from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.sparsity import Codes
 from diffusae.sae.storage import load_sae
 from diffusae.study.study import Study
 
@@ -141,6 +145,22 @@ class OpenCell:
     def labels_of(self, latent: int) -> str:
         """The labels of a latent as text, the most frequent first; "" where there is none."""
         return ", ".join(self.dictionary.labels_of(latent)) if self.labelled else ""
+
+    def codes(self, split: str) -> Iterator[tuple[str, Codes]]:
+        """The codes of the collected pictures of a split, "dictionary", "tune" or "test": image id,
+        values [positions, k] in data units and indices of the latents. An entry is active where its
+        value is above 0.
+
+        They are read one by one. Where updates are stored, they are encoded meanwhile.
+
+        Raises:
+            UserError: the collection is not finished, has no such split, or its codes belong to
+                another autoencoder.
+        """
+        source = code_source(self.settings, self.sae)
+        for picture in source(split):
+            values, indices = padded([picture.codes], source.positions)
+            yield picture.image_id, Codes(torch.from_numpy(values[0]), torch.from_numpy(indices[0]))
 
     def parents(self) -> dict[str, str]:
         """The signatures of the training and the labelling, for the record of what uses them."""

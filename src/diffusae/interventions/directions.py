@@ -38,6 +38,8 @@ class Contrast:
     """
 
     def __init__(self, d_in: int, d_sae: int, *, device: torch.device | str = "cpu") -> None:
+        self.has_updates = True
+        """Whether all that was added came with its updates."""
         self._counts, self._updates, self._codes, self._squares = (
             torch.zeros(*shape, dtype=torch.float64, device=device)
             for shape in ((2,), (2, d_in), (2, d_sae), (d_sae,))
@@ -45,18 +47,23 @@ class Contrast:
 
     def add(
         self,
-        updates: Float[Tensor, "n d_in"],
+        updates: Float[Tensor, "n d_in"] | None,
         codes: Float[Tensor, "n d_sae"],
         *,
         having: Bool[Tensor, " n"],
         lacking: Bool[Tensor, " n"],
     ) -> None:
-        """Add updates with their dense codes; rows in neither group do not count."""
+        """Add updates with their dense codes; rows in neither group do not count. None: the updates
+        are not stored.
+        """
         groups, codes = torch.stack([having, lacking]).double(), codes.double()
         self._counts += groups.sum(dim=1)
-        self._updates += groups @ updates.double()
         self._codes += groups @ codes
         self._squares += groups.sum(dim=0) @ codes.square()
+        if updates is None:
+            self.has_updates = False
+        else:
+            self._updates += groups @ updates.double()
 
     @property
     def complete(self) -> bool:
@@ -69,6 +76,8 @@ class Contrast:
         Raises:
             UserError: a group without updates, or no difference.
         """
+        if not self.has_updates:
+            raise UserError("the means of updates are needed, and only their codes are stored")
         difference = self._difference(self._updates)
         if not difference.norm() > 0:
             raise UserError("both means are the same: there is no direction from one to the other")

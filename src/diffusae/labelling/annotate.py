@@ -43,13 +43,14 @@ def annotate_into(study: Study) -> bool:
     if study.kind == "generation":  # the model says nothing about given pictures
         together(annotator_faults(study))
     annotator = build(study.cfg.annotator, "annotator")
-    manifest = Manifest.load(study.activations)
+    root = study.held_out.activations
+    manifest = Manifest.load(root)
     if manifest.image_size is None:
         raise UserError(
-            f"{study.activations} keeps no pictures (collection={study.kind}), so there is nothing"
+            f"{root} keeps no pictures (collection={study.kind}), so there is nothing"
             " to annotate; choose collection=generation or given pictures"
         )
-    require_sound(study.activations, manifest, streams=[IMAGES])
+    require_sound(root, manifest, streams=[IMAGES])
     with study.recorded(
         study.annotations,
         "annotate",
@@ -67,10 +68,11 @@ def annotate_into(study: Study) -> bool:
 
 def _pictures(study: Study, manifest: Manifest) -> Iterator[tuple[str, Images, str]]:
     """The pictures of all held-out splits with their captions, one at a time."""
+    root = study.held_out.activations
     total = sum(manifest.splits[split]["images"] for split in SEEN_SPLITS)
     with progress_bar("pictures annotated", total=total) as (advance, _):
         for split in SEEN_SPLITS:
-            for image_id, picture, meta in read_images(study.activations, manifest, split):
+            for image_id, picture, meta in read_images(root, manifest, split):
                 yield image_id, picture, meta["prompt"]
                 advance(1)
 
@@ -91,7 +93,7 @@ def _determines(study: Study) -> dict[str, Any]:
 
 
 def _parents(study: Study) -> dict[str, str]:
-    return {"collect": parent_signature(study.activations, stage="collect")}
+    return {"collect": parent_signature(study.held_out.activations, stage="collect")}
 
 
 _INDIFFERENT = ("batch_size", "boxes_at_once", "pairs_at_once", "cache", "device", "models")

@@ -3,40 +3,26 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float16
 from torch import Tensor
 
+from diffusae.activations.codes import PictureCodes, padded, read_codes
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_updates, require_sound
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import Codes
+from diffusae.sae.storage import weights_sha256
 from diffusae.study.streams import stream_of
 from diffusae.study.study import Study
 
 MOST_PRE_ACTIVATIONS = 2**28
 """At a time: 1 GB in float32."""
-
-
-@dataclass(frozen=True)
-class CodedSplit:
-    """One split at one cell.
-
-    Attributes:
-        values, indices: codes [n, P, k].
-        updates: float32 [n, P, d_in]; empty where they are not kept.
-    """
-
-    image_ids: list[str]
-    prompts: list[str]
-    values: Tensor
-    indices: Tensor
-    updates: Tensor
 
 
 def encoder_of(
@@ -57,40 +43,144 @@ def encoder_of(
     return encode
 
 
-def coded_split(
-    study: Study,
-    manifest: Manifest,
-    sae: SparseAutoencoder,
-    split: str,
-    *,
-    keep_updates: bool = True,
-) -> CodedSplit:
-    """Read and encode one split; its shards are verified first.
+class PictureEncoder:
+    """Encodes one picture at a time. How many rows a product has may change how its sums round, so
+    the codes of a picture would otherwise depend on the pictures beside it.
 
-    Without updates, memory holds the codes and the updates of some pictures at a time.
+    Args:
+        dtype: of the values: codes are rounded as they are or would be stored.
     """
-    stream = stream_of(study, manifest)
-    require_sound(study.activations, manifest, streams=[stream.folder])
-    positions = manifest.positions(stream, split)
-    at_once = max(1, MOST_PRE_ACTIVATIONS // (positions * sae.d_sae))
+
+    def __init__(self, sae: SparseAutoencoder, dtype: np.dtype) -> None:
+        self._encode, self._d_sae, self._dtype = encoder_of(sae), sae.d_sae, dtype
+
+    def __call__(self, updates: Float[np.ndarray, "positions d_in"]) -> PictureCodes:
+        values, indices = self._encode(torch.from_numpy(np.array(updates)).float())
+        return PictureCodes.of(
+            values.numpy(), indices.numpy(), d_sae=self._d_sae, dtype=self._dtype
+        )
+
+
+class CodedPicture(NamedTuple):
+    """A picture's codes, and its updates as stored; None: they are not."""
+
+    image_id: str
+    codes: PictureCodes
+    updates: Float[np.ndarray, "positions d_in"] | None
+
+    def tensors(
+        self, d_sae: int, device: torch.device
+    ) -> tuple[Float[Tensor, "positions d_in"] | None, Float[Tensor, "positions d_sae"]]:
+        """Updates, and the code of every latent, in float32."""
+        codes = torch.from_numpy(self.codes.dense(d_sae)).to(device)
+        if self.updates is None:
+            return None, codes
+        return torch.from_numpy(np.array(self.updates)).to(device).float(), codes
+
+
+class CodeSource(Protocol):
+    """Where the codes of a cell's dictionary, tune and test pictures come from. Both sources give
+    the same codes, to the bit.
+    """
+
+    @property
+    def positions(self) -> int: ...
+
+    @property
+    def grid(self) -> tuple[int, int]: ...
+
+    @property
+    def d_in(self) -> int | None:
+        """Entries of a stored update; None: none are stored."""
+        ...
+
+    def __call__(self, split: str) -> Iterator[CodedPicture]:
+        """The pictures of a split, in the order of the collection."""
+        ...
+
+
+class FromUpdates:
+    """Stored updates, encoded when they are read."""
+
+    def __init__(self, study: Study, manifest: Manifest, sae: SparseAutoencoder) -> None:
+        stream = stream_of(study, manifest)
+        self._root, self._manifest, self._stream = study.activations, manifest, stream
+        self.positions, self.grid, self.d_in = stream.positions, stream.grid, stream.d_in
+        self._encode = PictureEncoder(sae, manifest.numbers.read)
+        require_sound(self._root, manifest, streams=[self._stream.folder])
+
+    def __call__(self, split: str) -> Iterator[CodedPicture]:
+        for sample in read_updates(self._root, self._manifest, self._stream, split):
+            yield CodedPicture(sample.image_id, self._encode(sample.updates), sample.updates)
+
+
+class FromCodes:
+    """Codes that were stored when the pictures were made.
+
+    Raises:
+        UserError: there are none of this autoencoder, or they belong to other weights.
+    """
+
+    def __init__(self, study: Study, manifest: Manifest) -> None:
+        stream = stream_of(study, manifest)
+        self._root, self._manifest = study.activations, manifest
+        self._codes = manifest.codes_of(stream, study.cfg.sae.tag, sha256=weights_sha256(study.sae))
+        self.positions, self.grid, self.d_in = stream.positions, stream.grid, None
+        require_sound(self._root, manifest, streams=[self._codes.folder])
+
+    def __call__(self, split: str) -> Iterator[CodedPicture]:
+        for image_id, codes in read_codes(self._root, self._manifest, self._codes, split):
+            yield CodedPicture(image_id, codes, None)
+
+
+def code_source(study: Study, sae: SparseAutoencoder) -> CodeSource:
+    """The codes of the study's cell, from what its collection stores; its shards are verified.
+
+    Args:
+        sae: the study's autoencoder, loaded.
+    """
+    held_out = study.held_out
+    manifest = Manifest.load(held_out.activations)
+    return FromCodes(held_out, manifest) if held_out.coded else FromUpdates(study, manifest, sae)
+
+
+@dataclass(frozen=True)
+class CodedSplit:
+    """One split at one cell.
+
+    Attributes:
+        values, indices: codes [n, P, k].
+        updates: float32 [n, P, d_in], empty where they are not kept; None: they are not stored.
+    """
+
+    image_ids: list[str]
+    prompts: list[str]
+    values: Tensor
+    indices: Tensor
+    updates: Tensor | None
+
+
+def coded_split(
+    study: Study, source: CodeSource, split: str, *, keep_updates: bool = False
+) -> CodedSplit:
+    """All pictures of one split in memory: their codes, and their updates where these are asked for
+    and stored.
+    """
     image_ids: list[str] = []
-    codes: list[Codes] = []
-    updates = [torch.empty(0, positions, stream.d_in)]
-    samples, encode = read_updates(study.activations, manifest, stream, split), encoder_of(sae)
-    while batch := list(islice(samples, at_once)):
-        vectors = torch.from_numpy(np.stack([sample.updates for sample in batch])).float()
-        image_ids += [sample.image_id for sample in batch]
-        codes.append(encode(vectors))
-        if keep_updates:
-            updates.append(vectors)
-    if not codes:
-        codes.append(encode(updates[0]))
+    codes: list[PictureCodes] = []
+    updates = [] if source.d_in is None else [torch.empty(0, source.positions, source.d_in)]
+    for picture in source(split):
+        image_ids.append(picture.image_id)
+        codes.append(picture.codes)
+        if keep_updates and picture.updates is not None:
+            updates.append(torch.from_numpy(np.array(picture.updates)).float()[None])
+    values, indices = map(torch.from_numpy, padded(codes, source.positions))
     return CodedSplit(
         image_ids,
         _texts(study, image_ids),
-        values=torch.cat([values for values, _ in codes]),
-        indices=torch.cat([indices for _, indices in codes]),
-        updates=torch.cat(updates),
+        values=values,
+        indices=indices,
+        updates=torch.cat(updates) if updates else None,
     )
 
 
@@ -100,9 +190,6 @@ def coded_samples(
     """Updates [P, d_in], values and indices [P, k] of every sample; its shards are verified first.
     Samples of texts differ in P.
     """
-    if not manifest.ragged:
-        coded = coded_split(study, manifest, sae, split)
-        return list(zip(coded.updates, coded.values, coded.indices, strict=True))
     stream = stream_of(study, manifest)
     require_sound(study.activations, manifest, streams=[stream.folder])
     samples = read_updates(study.activations, manifest, stream, split)

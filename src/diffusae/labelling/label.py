@@ -19,11 +19,10 @@ from diffusae.concepts.maps import LabelOverlap
 from diffusae.concepts.montage import montage
 from diffusae.concepts.settings import DictionarySettings
 from diffusae.jobs.out_of_memory import tells_memory
-from diffusae.labelling.codes import coded_split
+from diffusae.labelling.codes import code_source, coded_split
 from diffusae.runs.record import parent_signature, state
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.sae.storage import load_sae
-from diffusae.study.streams import stream_of
 from diffusae.study.study import Study, build
 
 log = logging.getLogger(__name__)
@@ -77,8 +76,8 @@ def label_cell(study: Study, mirror: WandbMirror, embedding: WordEmbedding) -> N
         study.concepts, "label", determines=_determines(study), parents=_parents(study)
     ):
         sae, _ = load_sae(study.sae)
-        manifest = Manifest.load(study.activations)
-        split = coded_split(study, manifest, sae, "dictionary", keep_updates=False)
+        source = code_source(study, sae)
+        split = coded_split(study, source, "dictionary")
         masks = Annotations.load(study.annotations).masks
         codes = {
             i: (v, x) for i, v, x in zip(split.image_ids, split.values, split.indices, strict=True)
@@ -86,7 +85,7 @@ def label_cell(study: Study, mirror: WandbMirror, embedding: WordEmbedding) -> N
         dictionary: ConceptDictionary = build_dictionary(
             ((image_id, pair, masks[image_id]) for image_id, pair in codes.items()),
             d_sae=sae.d_sae,
-            grid=stream_of(study, manifest).grid,
+            grid=source.grid,
             embedding=embedding,
             overlap=LabelOverlap(
                 activation_threshold=settings.activation_threshold,
@@ -103,7 +102,7 @@ def label_cell(study: Study, mirror: WandbMirror, embedding: WordEmbedding) -> N
         gallery = build_gallery(dictionary, shown, codes.__getitem__)
         gallery.save(study.concepts)
     if mirror.mode != "disabled":
-        columns, rows = _concepts(study, manifest, dictionary, gallery)
+        columns, rows = _concepts(study, dictionary, gallery)
         mirror.table("concepts", columns, rows)
         mirror.panel(
             "gallery",
@@ -112,13 +111,14 @@ def label_cell(study: Study, mirror: WandbMirror, embedding: WordEmbedding) -> N
 
 
 def _concepts(
-    study: Study, manifest: Manifest, dictionary: ConceptDictionary, gallery: Gallery
+    study: Study, dictionary: ConceptDictionary, gallery: Gallery
 ) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows of the table of concepts: one row a latent of the gallery."""
     shown = {image_id for image_ids in gallery.image_ids for image_id in image_ids}
+    root = study.held_out.activations
     images = {
         image_id: picture
-        for image_id, picture, _ in read_images(study.activations, manifest, "dictionary")
+        for image_id, picture, _ in read_images(root, Manifest.load(root), "dictionary")
         if image_id in shown
     }
     main: Any = dictionary.table.drop_duplicates("latent").set_index("latent")

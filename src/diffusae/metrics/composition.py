@@ -4,6 +4,7 @@ split.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,12 +39,14 @@ from diffusae.evaluation.linear_probe import linear_probes
 from diffusae.evaluation.metric_settings import Count, MetricSettings
 from diffusae.evaluation.result import Estimate, Resampling, Result, bootstrap_mean
 from diffusae.files import atomic_path
-from diffusae.labelling.codes import coded_split
+from diffusae.labelling.codes import CodeSource, code_source, coded_split
 from diffusae.metrics.metric import Embedding, Metric
 from diffusae.sae.storage import load_sae
-from diffusae.study.streams import ATTENTION, stream_of
+from diffusae.study.streams import ATTENTION
 from diffusae.study.study import Study, build
 from diffusae.table_files import write_table
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +77,7 @@ def composition_rows(
     """
     vocabulary = build(study.cfg.annotator, "annotator").labels
     known, vectors = embed_labels(embedding(), vocabulary)
-    manifest = Manifest.load(study.activations)
+    source = code_source(study, load_sae(study.sae)[0])
     dictionary = ConceptDictionary.load(study.concepts)
     space = ConceptSpace(
         d_sae=dictionary.facts["d_sae"],
@@ -86,7 +89,7 @@ def composition_rows(
     annotations = Annotations.load(study.annotations)
     nouns_by_split = {"dictionary": None, "tune": vocabulary, "test": vocabulary}
     fitting, tuned_on, tested = (
-        _split(study, manifest, annotations, known, split, named)
+        _split(study, source, annotations, known, split, named)
         for split, named in nouns_by_split.items()
     )
     tuning, test = tuned_on[1], tested[1]
@@ -98,8 +101,8 @@ def composition_rows(
     ]
     # What changes over t as the prediction does is kept object by object, for curves over t.
     by_object = {
-        **_cross_attention(study, manifest, vocabulary, tuning, test),
-        **linear_probes(fitting, tuned_on, tested),
+        **_cross_attention(study.held_out, vocabulary, tuning, test),
+        **_probes(fitting, tuned_on, tested),
     }
     beside: dict[str, Estimate] = {
         "chance": baselines.chance(test, **resampling),
@@ -134,17 +137,17 @@ def nouns_in(text: str, vocabulary: tuple[str, ...]) -> list[str]:
 
 def _split(
     study: Study,
-    manifest: Manifest,
+    source: CodeSource,
     annotations: Annotations,
     known: list[str],
     split: str,
     named: tuple[str, ...] | None,
-) -> tuple[Tensor, Split]:
-    """Updates [n, P, d_in] and objects of a split: those of the nouns of `named` that the caption
-    names; None: all that the annotator found. Objects are on the GPU where there is one.
+) -> tuple[Tensor | None, Split]:
+    """Updates [n, P, d_in], where they are stored, and objects of a split: those of the nouns of
+    `named` that the caption names; None: all that the annotator found. Objects are on the GPU where
+    there is one.
     """
-    sae, _ = load_sae(study.sae)
-    coded = coded_split(study, manifest, sae, split)
+    coded = coded_split(study, source, split, keep_updates=True)
     rows = zip(coded.image_ids, coded.prompts, coded.values, coded.indices, strict=True)
     pictures = [
         Picture(
@@ -156,9 +159,19 @@ def _split(
         )
         for image_id, text, values, indices in rows
     ]
-    return coded.updates, build_split(
-        pictures, grid=stream_of(study, manifest).grid, known_nouns=known
-    ).to(default_device())
+    split_of = build_split(pictures, grid=source.grid, known_nouns=known).to(default_device())
+    return coded.updates, split_of
+
+
+def _probes(*splits: tuple[Tensor | None, Split]) -> dict[str, Tensor]:
+    """IoU of each test object with the linear probes, which read updates; nothing where only their
+    codes are stored.
+    """
+    read = [(updates, split) for updates, split in splits if updates is not None]
+    if len(read) < len(splits):
+        log.info("no linear probes beside composition: only codes of the updates are stored")
+        return {}
+    return linear_probes(*read)
 
 
 def tokens_naming(
@@ -182,12 +195,13 @@ def tokens_naming(
 
 
 def _cross_attention(
-    study: Study, manifest: Manifest, vocabulary: tuple[str, ...], tuning: Split, test: Split
+    study: Study, vocabulary: tuple[str, ...], tuning: Split, test: Split
 ) -> dict[str, Tensor]:
     """IoU of each test object with the model's own attention to the noun at the same moment, each
     map scaled by its own range; NaN where the noun's tokens were cut off; nothing where the model's
     attention could not be recorded.
     """
+    manifest = Manifest.load(study.activations)
     if not any(stream.block == ATTENTION for stream in manifest.streams):
         return {}
     stream = manifest.stream(ATTENTION, study.cell.t, "cond")

@@ -68,14 +68,18 @@ class FaithfulnessSettings(MetricSettings):
 def faithfulness_rows(
     study: Study, settings: FaithfulnessSettings, _embedding: Embedding
 ) -> list[Result]:
-    """Rows of the cell. The mean update of the split `dictionary`, position by position, stands
-    beside the reconstruction.
+    """Rows of the cell. The mean update of the split `dictionary`, or of `validation` where only
+    codes of that one are stored, stands beside the reconstruction, position by position.
     """
     manifest = Manifest.load(study.activations)
-    require_sound(study.activations, manifest, streams=[IMAGES, stream_of(study, manifest).folder])
+    averaged = "validation" if study.held_out.coded else "dictionary"
+    folder = stream_of(study, manifest).folder
+    require_sound(study.activations, manifest, streams=[folder])
+    root = study.held_out.activations
+    require_sound(root, Manifest.load(root), streams=[IMAGES])
     made = reference(_request(study, settings.pictures))
-    edits = _edits(study, manifest, made.pipe, settings.half_width)
-    denoising = _denoising_inputs(study, manifest, made.pipe, settings.denoising_pictures)
+    edits = _edits(study, manifest, made.pipe, settings.half_width, averaged)
+    denoising = _denoising_inputs(study, made.pipe, settings.denoising_pictures)
     annotator = build(study.cfg.annotator, "annotator")
 
     def outcome(edit: Edit | None) -> EditOutcome:
@@ -91,7 +95,11 @@ def faithfulness_rows(
         {name: outcome(edit) for name, edit in edits.items()},
         gate=settings.gate,
         cell=study.cell.coordinates(),
-        details={"half_width": settings.half_width, "n_pictures": len(made.pictures)},
+        details={
+            "half_width": settings.half_width,
+            "n_pictures": len(made.pictures),
+            **({} if averaged == "dictionary" else {"mean_update_of": averaged}),
+        },
         n_halves=settings.n_halves,
         n_resamples=settings.n_resamples,
         seed=study.seed,
@@ -171,10 +179,12 @@ def _request(study: Study, n: int) -> Request:
     )
 
 
-def _edits(study: Study, manifest: Manifest, pipe: Any, half_width: float) -> dict[str, Edit]:
+def _edits(
+    study: Study, manifest: Manifest, pipe: Any, half_width: float, averaged: str
+) -> dict[str, Edit]:
     stream = stream_of(study, manifest)
     sae = load_sae(study.sae)[0].to(pipe.device)
-    _, stored = load_updates(study.activations, manifest, stream, "dictionary")
+    _, stored = load_updates(study.activations, manifest, stream, averaged)
     steps = study.cfg.model.steps
     t = t_of(step_index(study.cell.t, steps), steps)
     changes = {
@@ -192,11 +202,12 @@ def _edits(study: Study, manifest: Manifest, pipe: Any, half_width: float) -> di
 
 
 @torch.no_grad()
-def _denoising_inputs(study: Study, manifest: Manifest, pipe: Any, n: int) -> dict[str, Any]:
+def _denoising_inputs(study: Study, pipe: Any, n: int) -> dict[str, Any]:
     """Latents of test pictures, noise of their own seeds, the cell's timestep, and the branch's
     conditions by batch.
     """
-    rows = list(islice(read_images(study.activations, manifest, "test"), n))
+    root = study.held_out.activations
+    rows = list(islice(read_images(root, Manifest.load(root), "test"), n))
     model, adapter = ModelSettings.of(study.cfg), adapter_of(pipe)
     batch, device = pictures_at_once(model, pipe), execution_device(pipe)
     pictures = torch.from_numpy(np.stack([picture for _, picture, _ in rows]))

@@ -10,18 +10,16 @@ from typing import Any
 
 import torch
 
-from diffusae.activations.manifest import Manifest
 from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.statistics import LatentStatistics
 from diffusae.evaluation.label_entropy import Votes
 from diffusae.evaluation.latents import LatentJudging, latent_results, latent_table, stability_of
 from diffusae.evaluation.metric_settings import Count, MetricSettings
 from diffusae.evaluation.result import Result
-from diffusae.labelling.codes import CodedSplit, coded_split
+from diffusae.labelling.codes import CodedSplit, code_source, coded_split
 from diffusae.metrics.metric import Beside, Embedding, Metric
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
-from diffusae.study.streams import stream_of
 from diffusae.study.study import Study
 from diffusae.table_files import write_table
 
@@ -38,9 +36,8 @@ class LatentSettings(LatentJudging, MetricSettings):
 def latent_rows(study: Study, settings: LatentSettings, _embedding: Embedding) -> list[Result]:
     """Summary rows; the table of all latents is written beside them as latents.parquet."""
     sae, _ = load_sae(study.sae)
-    manifest = Manifest.load(study.activations)
-    split = coded_split(study, manifest, sae, "test", keep_updates=False)
-    grid = stream_of(study, manifest).grid
+    source = code_source(study, sae)
+    split, grid = coded_split(study, source, "test"), source.grid
     stability = random = None
     if settings.other_tag is not None:
         other, _ = load_sae(_other_sae(study, settings.other_tag))

@@ -5,7 +5,7 @@ vector.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_updates
+from diffusae.errors import UserError
 from diffusae.evaluation.metric_settings import Count, MetricSettings
 from diffusae.evaluation.reconstruction import (
     CodeSums,
@@ -46,14 +47,21 @@ class ReconstructionSettings(MetricSettings):
 def reconstruction_rows(
     study: Study, settings: ReconstructionSettings, _embedding: Embedding
 ) -> list[Result]:
-    """Explained variance, FVU, scaled MSE, L0 and dead fraction on the test split."""
+    """Explained variance, FVU, scaled MSE, L0 and dead fraction on the test split; on the split
+    `validation` where only codes of the test split are stored.
+    """
     sae, _ = load_sae(study.sae)
     manifest = Manifest.load(study.activations)
-    samples = coded_samples(study, manifest, sae, "test")
+    split = "validation" if study.held_out.coded else "test"
+    samples = coded_samples(study, manifest, sae, split)
     stream = stream_of(study, manifest)
     fitted = "train" if "train" in manifest.splits else "validation"  # the test split never is
     held = manifest.vectors(stream, fitted) / manifest.splits[fitted]["images"]
     pictures = math.ceil(PCA_PICTURES * stream.positions / held)
+    if fitted == split:  # baselines never see the pictures that give the figures
+        pictures = min(pictures, len(samples) // 2)
+        samples = samples[pictures:]
+        _require_some(pictures)
     training = islice(
         read_updates(study.activations, manifest, stream, fitted), pictures
     )  # never all of them
@@ -76,13 +84,23 @@ def reconstruction_rows(
                 "pca": pca.reconstruct(updates),
             },
         )
-    return reconstruction_results(
+    rows = reconstruction_results(
         sums,
         codes,
         cell=study.cell.coordinates(),
         n_resamples=settings.n_resamples,
         seed=study.seed,
     )
+    return [replace(row, details={"split": split}) for row in rows] if split != "test" else rows
+
+
+def _require_some(pictures: int) -> None:
+    if not pictures:
+        raise UserError(
+            "reconstruction needs two validation pictures where only codes of the test pictures are"
+            " stored: one for the baselines, and one for the figures; raise"
+            " prompts.counts.validation"
+        )
 
 
 METRIC = Metric(

@@ -18,8 +18,8 @@ import numpy as np
 from diffusae.activations.epoch_size import pictures_needed
 from diffusae.activations.journal import read_journals, size_of
 from diffusae.activations.schema import Stream
-from diffusae.activations.settings import ActivationSettings
-from diffusae.activations.size import npy_size, tar_size
+from diffusae.activations.settings import ActivationSettings, HeldOut
+from diffusae.activations.size import codes_size, npy_size, tar_size
 from diffusae.activations.stored_numbers import stored_numbers
 from diffusae.activations.subsampling import Subsampling
 from diffusae.backbone.describe import Description
@@ -42,6 +42,9 @@ from diffusae.study.study import Study
 _TOKENS_OF_A_WORD = 2
 """An estimate, for the list of every word's tokens: the tokenizer is not loaded."""
 
+ASSUMED_ACTIVE = 32
+"""Active latents of a vector where the sparsity has no k; the training decides their number."""
+
 _LABELS_BYTES = 150
 """An estimate of the labels and the name of a given picture in its sample."""
 
@@ -53,7 +56,7 @@ class StreamEstimate:
     Attributes:
         trained: False for the cross-attention, which gets no SAE.
         vectors: split -> vectors.
-        bytes: of its shards.
+        bytes: of its shards. code_bytes: of its codes by all SAEs of its cell.
         bytes_per_number: of an update.
         steps: of the training of one SAE.
     """
@@ -62,6 +65,7 @@ class StreamEstimate:
     trained: bool
     vectors: dict[str, int]
     bytes: int
+    code_bytes: int
     bytes_per_number: int
     steps: int
 
@@ -86,6 +90,7 @@ class StudyEstimate:
         pictures: split -> pictures. decoded: those among them that are decoded and kept as PNG.
         made_in_training: training pictures that `train_online` makes, epoch after epoch; None where
             they are stored.
+        held_out: what is stored of the dictionary, tune and test pictures.
         denoiser_passes: single pictures through the denoiser; guidance takes two a step. A given
             picture takes one a time t, a text none.
         streams: every stream of the collection.
@@ -97,6 +102,7 @@ class StudyEstimate:
     pictures: dict[str, int]
     decoded: int
     made_in_training: int | None
+    held_out: HeldOut
     denoiser_passes: int
     streams: tuple[StreamEstimate, ...]
     image_bytes: int
@@ -114,9 +120,24 @@ class StudyEstimate:
         return sum(stream.bytes for stream in self.streams)
 
     @property
+    def code_bytes(self) -> int:
+        """Bytes of all shards of codes."""
+        return sum(stream.code_bytes for stream in self.streams)
+
+    @property
     def bytes_to_collect(self) -> int:
-        """Bytes of the whole collection."""
-        return self.stream_bytes + self.image_bytes
+        """Bytes of all that is collected."""
+        return self.stream_bytes + self.code_bytes + self.image_bytes
+
+    @property
+    def bytes_with_codes(self) -> int:
+        """Those among them of the collection that holds codes: also pictures and attention. 0 where
+        there is none.
+        """
+        if self.held_out == "updates":
+            return 0
+        attention = sum(stream.bytes for stream in self.streams if not stream.trained)
+        return self.code_bytes + attention + self.image_bytes
 
     @property
     def collected(self) -> int:
@@ -151,6 +172,7 @@ def estimate(
     *,
     positions_per_image: int | Literal["configured"] | None = "configured",
     store_training: bool | Literal["configured"] = "configured",
+    held_out: HeldOut | Literal["configured"] = "configured",
     groups: Sequence[Group] | None = None,
 ) -> StudyEstimate:
     """Count a study through. Nothing is loaded: shapes come from `description`, captions from the
@@ -160,6 +182,7 @@ def estimate(
         positions_per_image: stored of a training picture, in the place of the study's own number;
             None: the whole grid.
         store_training: whether training pictures are stored, in the place of the study's choice.
+        held_out: what is stored of the dictionary, tune and test pictures, likewise.
         groups: `groups_in(study)`, where they are counted already.
 
     Raises:
@@ -167,6 +190,7 @@ def estimate(
     """
     model, grid = ModelSettings.of(study.cfg), GridSettings.of(study.cfg)
     activations = ActivationSettings.of(study.cfg)
+    held_out = activations.held_out if held_out == "configured" else held_out
     stores = activations.store_training if store_training == "configured" else store_training
     groups = groups_in(study) if groups is None else groups
     subsampling = (
@@ -177,7 +201,9 @@ def estimate(
     pictures = dict(Counter(prompt.split for prompt in study.prompts))
     unstored = 0 if stores else pictures.get(TRAINING_SPLIT, 0)
     collected = len(study.prompts) - unstored
-    streams = _stream_estimates(study, description, groups, subsampling, stores=stores)
+    streams = _stream_estimates(
+        study, description, groups, subsampling, stores=stores, held_out=held_out
+    )
     made = None if stores else _made_in_training(streams, unstored, activations)
     passes = {"generation": model.steps * len(study.branches), "pictures": len(grid.timesteps)}
     text = study.kind == "text"
@@ -187,6 +213,7 @@ def estimate(
         pictures=pictures,
         decoded=sum(map(len, seen)),
         made_in_training=made,
+        held_out=held_out,
         denoiser_passes=(collected + (made or 0)) * passes.get(study.kind, 0),
         streams=tuple(streams),
         image_bytes=sum(
@@ -204,6 +231,7 @@ def _stream_estimates(
     subsampling: Subsampling | None,
     *,
     stores: bool,
+    held_out: HeldOut,
 ) -> list[StreamEstimate]:
     bytes_per_number = stored_numbers(ActivationSettings.of(study.cfg).dtype).bytes
     # No scheduler is at hand; sizes do not depend on its timesteps.
@@ -211,9 +239,15 @@ def _stream_estimates(
     sizes: dict[tuple[int, int, bool], int] = {}
     estimates = []
     for stream, steps in zip(streams, _steps(study, streams), strict=True):
-        recorded = [group for group in groups if stored_in(stream, group.split)]
-        stored = [group for group in recorded if stores or group.split != TRAINING_SPLIT]
-        shape = (stream.positions, stream.d_in, stream.block == ATTENTION)
+        recorded = [group for group in groups if stored_in(stream, group.split, held_out)]
+        trained = stream.block != ATTENTION
+        coded = [g for g in groups if trained and held_out == "codes" and g.split in SEEN_SPLITS]
+        stored = [
+            group
+            for group in recorded
+            if (stores or group.split != TRAINING_SPLIT) and group not in coded
+        ]
+        shape = (stream.positions, stream.d_in, trained)
         if shape not in sizes:
             sizes[shape] = _stream_bytes(stream, stored, subsampling, bytes_per_number)
         vectors = {group.split: 0 for group in groups}
@@ -222,9 +256,10 @@ def _stream_estimates(
         estimates.append(
             StreamEstimate(
                 stream=stream,
-                trained=stream.block != ATTENTION,
+                trained=trained,
                 vectors=vectors,
                 bytes=sizes[shape],
+                code_bytes=_code_bytes(study, stream.positions, coded),
                 bytes_per_number=bytes_per_number,
                 steps=steps,
             )
@@ -283,7 +318,7 @@ def _steps(study: Study, streams: Sequence[Stream]) -> Iterator[int]:
         yield 0 if stream.block == ATTENTION else cfg.trainer.steps
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
     """One group of samples.
 
@@ -319,6 +354,17 @@ def _stream_bytes(
         arrays = npy_size(0) + kept * bytes_per_number * stream.d_in
         total += tar_size(np.concatenate([group.texts + listed, arrays]))
     return total
+
+
+def _code_bytes(study: Study, positions: int, groups: Sequence[Group]) -> int:
+    """Bytes of a stream's codes in these groups, by every SAE of its cell."""
+    number = stored_numbers(ActivationSettings.of(study.cfg).dtype).read.itemsize
+    known = [study.cfg.sae.k] if "k" in study.cfg.sae else [ASSUMED_ACTIVE]
+    sizes = [
+        codes_size(positions, active, d_sae=study.cfg.sae.d_sae, bytes_per_number=number)
+        for active in GridSettings.of(study.cfg).k or known
+    ]
+    return sum(tar_size(np.full(len(group.texts), size)) for group in groups for size in sizes)
 
 
 def _tokens_of(text: str) -> int:

@@ -110,7 +110,9 @@ def narrow_table(names: Sequence[str], *, title: str, caption: str | None = None
 def sizes_table(study: Study, counted: StudyEstimate) -> Table:
     table = Table("split", "pictures", "kept as", title=f"pictures of {study.name}")
     for split, count in counted.pictures.items():
-        kept = "updates and PNG" if split in SEEN_SPLITS and counted.decoded else "updates"
+        kept = "updates"
+        if split in SEEN_SPLITS and counted.decoded:
+            kept = f"{counted.held_out} and PNG"
         if split == TRAINING_SPLIT and counted.made_in_training is not None:
             kept = f"not kept; {counted.made_in_training:,} are made while training"
         table.add_row(split, f"{count:,}", kept)
@@ -127,7 +129,8 @@ def cells_table(counted: StudyEstimate, rates: Rates) -> Table:
         height, width = stream.stream.grid
         others = sum(stream.vectors.values()) - stream.training_vectors
         row = [stream.stream.folder, f"{height}x{width}", str(stream.stream.d_in)]
-        row += [_count(stream.training_vectors), _count(others), bytes_in_words(stream.bytes)]
+        disk = bytes_in_words(stream.bytes + stream.code_bytes)
+        row += [_count(stream.training_vectors), _count(others), disk]
         if stream.trained:
             epochs = f"{counted.epochs(stream) or 0.0:.1f}"
             row += [epochs, duration_in_words(rates.training(counted, stream))]
@@ -174,6 +177,8 @@ def totals_table(counted: StudyEstimate, rates: Rates, *, free: int, already: in
     numbers = sum(stream.training_numbers_bytes for stream in counted.trained)
     table.add_row("training vectors' numbers alone", bytes_in_words(numbers))
     table.add_row("shards of updates", bytes_in_words(counted.stream_bytes))
+    if counted.held_out == "codes":
+        table.add_row("shards of codes", bytes_in_words(counted.code_bytes))
     table.add_row("shards of pictures, at most", bytes_in_words(counted.image_bytes))
     table.add_row("of these, there already", bytes_in_words(already))
     fits = (
@@ -223,6 +228,7 @@ def plan_json(
         },
         "bytes": {
             "updates": counted.stream_bytes,
+            "codes": counted.code_bytes,
             "pictures_at_most": counted.image_bytes,
             "there_already": already,
             "free": free,
@@ -249,6 +255,7 @@ def _stream_json(estimate: StreamEstimate, counted: StudyEstimate, rates: Rates)
         "d_in": stream.d_in,
         "vectors": estimate.vectors,
         "bytes": estimate.bytes,
+        "code_bytes": estimate.code_bytes,
         "trained": trained,
         "training_numbers_bytes": estimate.training_numbers_bytes,
         "training_steps": estimate.steps if trained else None,

@@ -64,10 +64,11 @@ def _data(study: Study) -> dict[str, Any]:
         return {}
     manifest = Manifest.load(study.activations)
     stream = stream_of(study, manifest)
+    splits, held_out = dict(manifest.splits), study.held_out
+    if held_out.coded and (held_out.activations / MANIFEST).is_file():
+        splits |= Manifest.load(held_out.activations).splits
     return {
-        "prompts and pictures": ", ".join(
-            f"{n['images']} {split}" for split, n in manifest.splits.items()
-        ),
+        "prompts and pictures": ", ".join(f"{n['images']} {split}" for split, n in splits.items()),
         "training vectors": (
             manifest.vectors(stream, "train")
             if "train" in manifest.splits

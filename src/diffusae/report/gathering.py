@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -130,19 +130,27 @@ class Source:
         """The collection's manifest; None, said, where the collection is not finished or has been
         removed.
         """
-        try:
-            return Manifest.load(self.study.activations)
-        except UserError as error:
-            log.warning("the report shows no pictures: %s", error)
-            return None
+        return _manifest_of(self.study)
+
+    @cached_property
+    def held_out_manifest(self) -> Manifest | None:
+        """That of the dictionary, tune and test pictures; None as `manifest`."""
+        held_out = self.study.held_out
+        return _manifest_of(held_out) if held_out.coded else self.manifest
+
+    @property
+    def splits(self) -> dict[str, Mapping[str, int]]:
+        """Split -> its pictures, accepted and rejected."""
+        manifests = [one for one in (self.manifest, self.held_out_manifest) if one is not None]
+        return {split: counts for one in manifests for split, counts in one.splits.items()}
 
     @cached_property
     def held_out(self) -> dict[str, list[Any]]:
         """The pictures of the splits `dictionary` and `test`: id, pixels, metadata."""
-        manifest = self.manifest
+        manifest, root = self.held_out_manifest, self.study.held_out.activations
         return {
             split: (
-                list(read_images(self.study.activations, manifest, split))
+                list(read_images(root, manifest, split))
                 if manifest is not None and manifest.image_size and split in manifest.splits
                 else []
             )
@@ -184,6 +192,14 @@ class Source:
         """Those of a latent's pictures that are at hand, each with the latent's map."""
         pairs = zip(image_ids, maps, strict=True)
         return [(self.images[i], heat.numpy()) for i, heat in pairs if i in self.images]
+
+
+def _manifest_of(study: Study) -> Manifest | None:
+    try:
+        return Manifest.load(study.activations)
+    except UserError as error:
+        log.warning("the report shows no pictures: %s", error)
+        return None
 
 
 def _cell(record: RunRecord) -> Cell:

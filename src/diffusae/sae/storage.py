@@ -79,6 +79,20 @@ def load_sae(
     return sae.eval().to(device), config.metadata
 
 
+def weights_sha256(directory: Path | str) -> str:
+    """The SHA-256 of the weights, as cfg.json has it; `load_sae` compares them.
+
+    Raises:
+        UserError: cfg.json is missing, damaged or of another format.
+    """
+    path = Path(directory) / CONFIG_NAME
+    remedy = f"remove {directory} and train this cell again, or copy it again"
+    try:
+        return _read_config(verified(path), remedy).sha256
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; {remedy}") from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Config:
     """What cfg.json says."""

@@ -14,7 +14,7 @@ from diffusae.backbone.settings import ModelSettings
 from diffusae.files import atomic_write_json, remove_left_overs
 from diffusae.planning.alternatives import alternatives, with_captions
 from diffusae.planning.estimate import bytes_finished, estimate, groups_in
-from diffusae.planning.storage import ways_of, ways_table
+from diffusae.planning.storage import codes_table, ways_of, ways_table
 from diffusae.planning.tables import (
     PLAN,
     WIDTH,
@@ -53,13 +53,16 @@ def plan(cfg: DictConfig) -> None:
         console.print("tokens are counted as 2 and 1.4 a word: the tokenizer is not loaded")
     rates = measured_rates(study, counted)
     free, already = free_bytes(study.activations), bytes_finished(study.activations)
+    if study.held_out.coded:
+        already += bytes_finished(study.held_out.activations)
     console.print(cells_table(counted, rates))
     console.print(savings_table(counted, others))
     console.print(totals_table(counted, rates, free=free, already=already))
-    ways = ways_of(study, description, groups, rates) if study.kind == "generation" else ()
+    ways = ways_of(study, description, groups, rates) if study.kind == "generation" else []
     if ways:
-        configured = ActivationSettings.of(cfg).store_training
-        console.print(ways_table(*ways, configured=configured))
+        console.print(ways_table(ways, ActivationSettings.of(cfg)))
+    if study.held_out.coded:
+        console.print(codes_table())
     made = plan_json(
         study, counted, others, rates, assumed=bool(assumed), free=free, already=already
     )

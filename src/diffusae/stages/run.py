@@ -51,7 +51,9 @@ def run(cfg: DictConfig) -> None:
         for beside in _collections_beside(cells.values()):
             beside.check()
             collect_alone(beside)
-        if any("annotate" in _stages(studies) for studies in cells.values()):
+        coded = study.held_out.coded  # these pictures are made when the autoencoders are trained
+        annotates = any("annotate" in _stages(studies) for studies in cells.values())
+        if annotates and not coded:
             annotate(cfg)
         if not ActivationSettings.of(cfg).store_training:
             from diffusae.stages.train_online import train_online
@@ -61,6 +63,10 @@ def run(cfg: DictConfig) -> None:
             from diffusae.stages.train_grid import train_grid
 
             train_grid(cfg)
+        if coded:
+            collect_alone(study.held_out)
+            if annotates:
+                annotate(cfg)
         failures = _cells(study, cells)
         with at_work("the report"):
             undrawn = _undrawn(cfg, quietly=bool(failures))

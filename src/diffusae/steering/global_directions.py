@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.reader import read_images, read_updates
+from diffusae.activations.reader import read_images
 from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.maps import share_of_positions
 from diffusae.devices import default_device
 from diffusae.errors import unknown
 from diffusae.interventions.directions import Contrast, neuron
 from diffusae.interventions.edits import concept_direction
+from diffusae.labelling.codes import code_source
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
-from diffusae.study.streams import stream_of
 from diffusae.study.study import Study
 
 
@@ -58,32 +58,30 @@ def block_directions(
     Pictures with a value are set against the others: by their spatial means, or, for the factors
     that show `under_objects`, by the positions that objects cover. `concepts`: the `n_latents`
     latents that tell them apart best, weighted. `difference_of_means` and `neuron` come from the
-    same updates; `random_latent` is one that fires there. All of it happens on the GPU where there
-    is one, and the block's autoencoder stays there.
+    same updates, and there are none where only codes are stored; `random_latent` is one that fires
+    there. All of it happens on the GPU where there is one, and the block's autoencoder stays there.
     """
     masks = Annotations.load(study.annotations).masks
     sae, _ = load_sae(study.sae)
-    device = default_device()
+    source, device = code_source(study, sae), default_device()
     sae.to(device)
-    manifest = Manifest.load(study.activations)
-    stream = stream_of(study, manifest)
     contrasts = {
         (factor, value): Contrast(sae.d_in, sae.d_sae, device=device)
         for factor, values in names.items()
         for value in values
     }
     fired = torch.zeros(sae.d_sae, dtype=torch.bool, device=device)
-    for sample in read_updates(study.activations, manifest, stream, "dictionary"):
-        updates = torch.from_numpy(np.array(sample.updates)).to(device).float()
-        codes = sae.encode_dense(updates)
+    for picture in source("dictionary"):
+        updates, codes = picture.tensors(sae.d_sae, device)
         fired |= (codes > 0).any(dim=0)
-        objects = share_of_positions(list(masks[sample.image_id].values()), stream.grid) > COVERED
-        whole = (rows.mean(dim=0, keepdim=True) for rows in (updates, codes))
+        objects = share_of_positions(list(masks[picture.image_id].values()), source.grid) > COVERED
+        mean = None if updates is None else updates.mean(dim=0, keepdim=True)
+        everywhere = torch.ones(1, dtype=torch.bool, device=device)
         under = (updates, codes.double(), objects.to(device))
-        over_all = (*whole, torch.ones(1, dtype=torch.bool, device=device))
+        over_all = (mean, codes.mean(dim=0, keepdim=True), everywhere)
         for (factor, value), contrast in contrasts.items():
             u, z, here = under if factor in under_objects else over_all
-            shows = shown[sample.image_id][factor] == value
+            shows = shown[picture.image_id][factor] == value
             contrast.add(u, z, having=here & shows, lacking=here & (not shows))
     alive = fired.nonzero().squeeze(1).tolist()
     drawn = np.random.default_rng(study.seed)
@@ -96,10 +94,10 @@ def block_directions(
             continue
         if (telling := contrast.telling(n_latents)) is not None:
             directions["concepts", factor, value] = telling.direction(sae)
-        directions["difference_of_means", factor, value] = contrast.difference_of_means()
-        directions["neuron", factor, value] = neuron(
-            directions["difference_of_means", factor, value]
-        )
+        if contrast.has_updates:
+            means = contrast.difference_of_means()
+            directions["difference_of_means", factor, value] = means
+            directions["neuron", factor, value] = neuron(means)
     return BlockDirections(sae, directions)
 
 
@@ -117,7 +115,8 @@ def factors_of(annotator: Any, wanted: Sequence[str] | None) -> Factors:
 
 def factors_shown(study: Study, annotator: Any) -> dict[str, dict[str, str]]:
     """What each picture of the dictionary split shows: {image id: {factor: value}}."""
-    rows = list(read_images(study.activations, Manifest.load(study.activations), "dictionary"))
+    root = study.held_out.activations
+    rows = list(read_images(root, Manifest.load(root), "dictionary"))
     pictures = np.stack([picture for _, picture, _ in rows])
     annotations = annotator.annotate(pictures, [meta["prompt"] for *_, meta in rows])
     return {

@@ -8,16 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusae.activations.manifest import Manifest
-from diffusae.activations.reader import read_updates
 from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.maps import share_of_positions
 from diffusae.devices import default_device
 from diffusae.interventions.directions import Contrast, neuron
 from diffusae.interventions.edits import concept_direction
+from diffusae.labelling.codes import code_source
 from diffusae.sae.autoencoder import SparseAutoencoder
-from diffusae.study.streams import stream_of
 from diffusae.study.study import Study
 
 
@@ -30,8 +28,9 @@ def directions_of(
 
     `concepts`: the latents that best distinguish positions under the noun from empty ground,
     weighted. `dictionary_concepts`: every latent whose dictionary entry holds the noun (the paper's
-    C_o). `difference_of_means` and `neuron` come from the same positions' updates. `random_latent`
-    is a latent that fires and that no entry holds, drawn by the study's seed.
+    C_o). `difference_of_means` and `neuron` come from the same positions' updates, and there are
+    none where only codes are stored. `random_latent` is a latent that fires and that no entry
+    holds, drawn by the study's seed.
     """
     contrasts = _contrasts(study, sae, nouns)
     dictionary = ConceptDictionary.load(study.concepts)
@@ -43,9 +42,10 @@ def directions_of(
         if contrasts[noun].complete:
             if (telling := contrasts[noun].telling(n_latents)) is not None:
                 directions["concepts"][noun] = telling.direction(sae)
-            means = contrasts[noun].difference_of_means()
-            directions["difference_of_means"][noun] = means
-            directions["neuron"][noun] = neuron(means)
+            if contrasts[noun].has_updates:
+                means = contrasts[noun].difference_of_means()
+                directions["difference_of_means"][noun] = means
+                directions["neuron"][noun] = neuron(means)
         if latents := dictionary.latents_of(noun):
             directions["dictionary_concepts"][noun] = concept_direction(sae, latents)
         directions["random_latent"][noun] = concept_direction(sae, [int(drawn.choice(free))])
@@ -54,21 +54,20 @@ def directions_of(
 
 def _contrasts(study: Study, sae: SparseAutoencoder, nouns: Sequence[str]) -> dict[str, Contrast]:
     """For every noun: positions that it covers against positions that nothing covers."""
-    manifest = Manifest.load(study.activations)
-    stream = stream_of(study, manifest)
+    source = code_source(study, sae)
     masks = Annotations.load(study.annotations).masks
     device = default_device()
     sae.to(device)
     contrasts = {noun: Contrast(sae.d_in, sae.d_sae, device=device) for noun in nouns}
-    for sample in read_updates(study.activations, manifest, stream, "dictionary"):
-        updates = torch.from_numpy(np.array(sample.updates)).to(device).float()
-        codes = sae.encode_dense(updates).double()
-        shown = masks[sample.image_id]
+    for picture in source("dictionary"):
+        updates, codes = picture.tensors(sae.d_sae, device)
+        codes = codes.double()
+        shown = masks[picture.image_id]
         covered = [
-            share_of_positions([shown[noun]] if noun in shown else [], stream.grid) > INSIDE
+            share_of_positions([shown[noun]] if noun in shown else [], source.grid) > INSIDE
             for noun in nouns
         ]
-        ground = share_of_positions(list(shown.values()), stream.grid) < OUTSIDE
+        ground = share_of_positions(list(shown.values()), source.grid) < OUTSIDE
         *having, lacking = torch.stack([*covered, ground]).to(device)
         for noun, of_noun in zip(nouns, having, strict=True):
             contrasts[noun].add(updates, codes, having=of_noun, lacking=lacking)

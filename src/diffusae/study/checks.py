@@ -99,8 +99,9 @@ def study_faults(study: Study, others: Iterable[type[Settings]] = ()) -> Iterato
         return not wrong.keys() & set(names)
 
     yield from _training_faults(study, sound)
-    if sound("activations.store_training", "activations.source"):
+    if sound("activations.store_training", "activations.held_out", "activations.source"):
         yield from _storage_faults(cfg)
+        yield from _code_faults(cfg)
     if sound("sae.k", "sae.d_sae", "sae.sparsity"):
         yield from _sparsity_faults(study)
     if sound("grid.timesteps", "grid.blocks", "model.hookpoints"):
@@ -173,6 +174,27 @@ def _storage_faults(cfg: DictConfig) -> Iterator[str]:
         yield (
             f"{unstored} trains on one order of the pictures, and stability.seed trains again on"
             " another; set stability.seed=null"
+        )
+
+
+def _code_faults(cfg: DictConfig) -> Iterator[str]:
+    """What cannot be done where codes of the dictionary, tune and test pictures are stored."""
+    activations, kind = ActivationSettings.unchecked(cfg), CollectionSettings.unchecked(cfg).kind
+    if activations.held_out != "codes":
+        return
+    coded, otherwise = "activations.held_out=codes", "set activations.held_out=updates"
+    if kind != "generation":
+        yield f"{coded} needs pictures that are generated, and collection={kind}; {otherwise}"
+    if activations.source is not None:
+        yield (
+            f"{coded} makes these pictures here when the autoencoders are trained, and"
+            f" activations.source names a collection elsewhere; {otherwise}"
+        )
+    trains_cells = "side_by_side" in cfg and not RunSettings.unchecked(cfg).side_by_side
+    if trains_cells and activations.store_training:
+        yield (
+            f"{coded} needs every autoencoder of the grid before the first cell is labelled, and"
+            " `run` trains cell by cell; set side_by_side=true or activations.store_training=false"
         )
 
 

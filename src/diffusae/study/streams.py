@@ -9,7 +9,7 @@ from typing import Any
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.schema import Stream
-from diffusae.activations.settings import ActivationSettings
+from diffusae.activations.settings import ActivationSettings, HeldOut
 from diffusae.activations.subsampling import Subsampling, most_positions
 from diffusae.backbone.describe import Description
 from diffusae.backbone.hookpoints import find
@@ -35,11 +35,13 @@ grids.
 """
 
 
-def stored_in(stream: Stream, split: str) -> bool:
-    """Whether a stream has shards of a split. Attention is a baseline of evaluations: nothing
-    trains on it.
+def stored_in(stream: Stream, split: str, held_out: HeldOut = "updates") -> bool:
+    """Whether a stream is recorded in a split. Attention is a baseline of evaluations: nothing
+    trains on it. Beside codes, it is kept of the splits alone that are evaluated.
     """
-    return stream.block != ATTENTION or split in SEEN_SPLITS
+    if stream.block != ATTENTION:
+        return True
+    return split in SEEN_SPLITS and not (held_out == "codes" and split == "dictionary")
 
 
 def groups_of(prompts: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
@@ -50,13 +52,18 @@ def groups_of(prompts: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
             yield rest[start : start + size]
 
 
+def is_stored(split: str, settings: ActivationSettings, *, coded: bool) -> bool:
+    """Whether the collection has a split: that of codes (`coded`), or the other one."""
+    if split in SEEN_SPLITS:
+        return coded == (settings.held_out == "codes")
+    return not coded and (settings.store_training or split != TRAINING_SPLIT)
+
+
 def stored_groups(study: Study) -> Iterator[list[Prompt]]:
-    """The groups of the study's pictures or texts that a collection stores, in order. Without
-    `activations.store_training` there are none of the split `train`.
-    """
+    """The groups of the study's pictures or texts that its collection stores, in order."""
     settings = ActivationSettings.of(study.cfg)
     for group in groups_of(study.prompts, settings.group_size):
-        if settings.store_training or group[0].split != TRAINING_SPLIT:
+        if is_stored(group[0].split, settings, coded=study.coded):
             yield group
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -44,6 +44,8 @@ class Study:
     """One experiment at one cell: its configuration and its directories."""
 
     cfg: DictConfig
+    coded: ClassVar[bool] = False
+    """Whether the collection holds the dictionary, tune and test pictures as codes."""
 
     @property
     def name(self) -> str:
@@ -83,6 +85,14 @@ class Study:
                     f" model.name={self.cfg.model.name}; choose model={model}"
                 )
         return root
+
+    @property
+    def held_out(self) -> Study:
+        """The study whose collection holds the dictionary, tune and test pictures: this one, or a
+        `CodedStudy` with `activations.held_out=codes`.
+        """
+        coded = ActivationSettings.of(self.cfg).held_out == "codes"
+        return CodedStudy(self.cfg) if coded else self
 
     @property
     def annotations(self) -> Path:
@@ -167,6 +177,12 @@ class Study:
         if k is not None:
             cfg.sae.k = k
         return Study(cfg)
+
+    @property
+    def trainings(self) -> list[Study]:
+        """Every training of the grid: its cells, each with every k of `grid.k`."""
+        ks = GridSettings.of(self.cfg).k or [None]
+        return [self.at(cell, k=k) for cell in self.grid for k in ks]
 
     def sparsity(self) -> Sparsity:
         """What chooses the active latents of this study's autoencoders, newly built."""
@@ -265,3 +281,15 @@ class Study:
             others: settings that this stage has beside those of all stages.
         """
         together(study_faults(self, others))
+
+
+class CodedStudy(Study):
+    """The same study with its other collection: the dictionary, tune and test pictures, and their
+    codes by every autoencoder of the grid in the place of updates.
+    """
+
+    coded: ClassVar[bool] = True
+
+    @cached_property
+    def activations(self) -> Path:
+        return Path(self.cfg.paths.codes).expanduser()

@@ -52,7 +52,7 @@ def grid_members(cfg: DictConfig, *, equal_steps: bool = True) -> dict[str, Stud
             f"grid.k={ks} needs a sparsity with a k, sae={cfg.sae.tag} has none; leave grid.k out"
         )
     study = Study(cfg)
-    studies = [study.at(cell, k=k) for cell in study.grid for k in ks or [None]]
+    studies = study.trainings
     for study in studies:
         study.check()
     names = [study.cell_name for study in studies]

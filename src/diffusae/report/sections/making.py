@@ -33,7 +33,7 @@ def _facts(source: Source) -> dict[str, str]:
     if source.manifest is None:
         return {}
     header, (_, first) = source.manifest.header, source.records[0]
-    counts = source.manifest.splits
+    counts = source.splits
     changed = " with uncommitted changes" if first.git_dirty else ""
     samples = "prompts" if header.get("collection") == "text" else "pictures"
     return {

@@ -15,7 +15,7 @@ MOST = 48
 def gather(source: Source) -> dict[str, object]:
     """The first test pictures."""
     study = source.study
-    made = Run(os.path.relpath(study.activations, study.directory))
+    made = Run(os.path.relpath(study.held_out.activations, study.directory))
     return {
         "contact_sheet": [
             Picture(caption=caption_of(meta), image=picture, note=f"seed {meta['seed']}", run=made)
