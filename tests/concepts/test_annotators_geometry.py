@@ -21,8 +21,7 @@ from diffusae.concepts.picture_annotator import PictureAnnotator
 from diffusae.concepts.sam import Sam
 from diffusae.concepts.taggers import CaptionTagger
 from diffusae.concepts.words import Vocabulary
-from diffusae.miniature.shapes import NOUNS
-from diffusae.miniature.world import render, sample_scene
+from diffusae.miniature.world import NOUNS, render, sample_scene
 from tiny_annotators import bert_tokenizer
 
 # Every second noun has a name of two words, whose parts it shares with others.

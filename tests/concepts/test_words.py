@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from diffusae.concepts.words import Vocabulary, normal_words, plurals, words_of
 from diffusae.errors import UserError
 from diffusae.metrics.composition import nouns_in
-from diffusae.miniature.captions import captioned_scene
-from diffusae.miniature.shapes import NOUNS
+from diffusae.miniature.world import NOUNS
+from diffusae.miniature.worlds import SHAPES
 
 ANIMALS = Vocabulary(
     ["dog", "cat", "hot dog", "person", "glass", "glasses", "cell phone", "glass of wine"],
@@ -133,7 +133,7 @@ def test_words_of_a_label_for_embeddings():
 
 @given(seed=st.integers(0, 2**31), held_out=st.booleans())
 def test_captions_of_the_world_name_what_a_search_for_whole_words_finds(seed, held_out):
-    _, text = captioned_scene(seed, held_out=held_out)
+    _, text = SHAPES.captioned_scene(seed, held_out=held_out)
     whole = [noun for noun in NOUNS if re.search(rf"(?<!\w){noun}(?!\w)", text, re.IGNORECASE)]
     assert nouns_in(text, NOUNS) == whole and whole
 

@@ -5,6 +5,7 @@ import pytest
 
 from diffusae.miniature.pictures import PLACES, WorldPictures, labels_of, scene_of
 from diffusae.miniature.world import Scene, Thing, render
+from diffusae.miniature.worlds import SCENES
 
 COUNTS = {"train": 30, "test": 6}
 
@@ -46,3 +47,12 @@ def test_pictures_are_those_of_their_scenes_in_their_splits() -> None:
     for *_, labels in listed:
         assert all(label in tasks[task] for task, label in labels.items())
     assert {len(labels) for *_, labels in listed} == {2, 5}
+
+
+def test_pictures_of_the_other_world_have_its_labels_and_another_fingerprint() -> None:
+    source = WorldPictures(COUNTS, world="scenes")
+    assert source.fingerprint() != WorldPictures(COUNTS).fingerprint()
+    assert source.tasks()["object"] == list(SCENES.nouns)
+    scene = scene_of(3, "scenes")
+    assert np.array_equal(source.picture(3), SCENES.render(scene).picture)
+    assert source.listed()[3][2]["style"] == scene.style

@@ -10,6 +10,7 @@ from diffusae.miniature.autoencoder import reconstruct
 from diffusae.miniature.folder import size_in_bytes
 from diffusae.miniature.gate import check_annotator, check_autoencoder
 from diffusae.miniature.shipped import SHIPPED
+from diffusae.miniature.worlds import SHAPES
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +24,15 @@ def test_the_weights_fit_in_the_package():
 
 
 def test_the_autoencoder_passes_its_bounds(back):
-    figures = check_autoencoder(back, n=60)
+    figures = check_autoencoder(SHAPES, back, n=60)
     assert [figure.name for figure in figures if not figure.passed] == []
 
 
 def test_the_annotator_passes_its_bound_and_names_colour_and_style(back):
     annotator = MiniatureAnnotator(SHIPPED / "annotator")
-    figures = {figure.name: figure for figure in check_annotator(annotator.annotate, back, n=80)}
+    figures = {
+        figure.name: figure for figure in check_annotator(SHAPES, annotator.annotate, back, n=80)
+    }
     assert figures["annotator mean IoU, renders"].passed
     for kind in ("renders", "autoencoded renders"):
         assert figures[f"annotator colour right, {kind}"].value > 0.95

@@ -7,23 +7,25 @@ import numpy as np
 import pytest
 import torch
 
+from cli_trials import command
 from composing import compose
 from diffusae.miniature.autoencoder import AutoencoderTraining, RandomCrops
 from diffusae.miniature.fit import falling_rate, fit
 from diffusae.miniature.pool import build_pool
 from diffusae.miniature.settings import TrainingSettings
 from diffusae.miniature.train import MiniatureTraining
+from diffusae.miniature.worlds import SHAPES
 
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory):
-    return build_pool(tmp_path_factory.mktemp("pool"), 12)
+    return build_pool(tmp_path_factory.mktemp("pool"), 12, world=SHAPES)
 
 
 def train_autoencoder(pool, directory, *legs):
     for steps in legs:
         torch.manual_seed(0)
-        training = AutoencoderTraining(steps=8)
+        training = AutoencoderTraining(steps=8, latent_channels=4)
         crops = RandomCrops(pool.pictures, size=16, length=8 * 4, seed=0)
         fit(training, crops, batch_size=4, steps=steps, directory=directory, accelerator="cpu")
     return training
@@ -33,7 +35,7 @@ def test_training_lowers_the_error_and_resumes_where_it_stopped(pool, tmp_path):
     whole = train_autoencoder(pool, tmp_path / "whole", 8)
     resumed = train_autoencoder(pool, tmp_path / "resumed", 5, 8)
     torch.manual_seed(0)
-    start = AutoencoderTraining(steps=8)
+    start = AutoencoderTraining(steps=8, latent_channels=4)
     data = RandomCrops(pool.pictures, size=16, length=32, seed=1)
     crops = torch.stack([data[i] for i in range(16)])
 
@@ -61,31 +63,33 @@ def test_the_learning_rate_warms_up_stays_and_falls():
 
 
 def test_a_pool_is_drawn_once_and_holds_exact_labels(tmp_path):
-    pool = build_pool(tmp_path, 5)
+    pool = build_pool(tmp_path, 5, world=SHAPES)
     assert len(pool) == 5
     assert json.loads((tmp_path / "captions.json").read_text()) == pool.captions
     changed = (tmp_path / "pictures.npy").stat().st_mtime_ns
-    again = build_pool(tmp_path, 5)
+    again = build_pool(tmp_path, 5, world=SHAPES)
     assert (tmp_path / "pictures.npy").stat().st_mtime_ns == changed
     np.testing.assert_array_equal(pool.nouns, again.nouns)
     for nouns, colours in zip(pool.nouns, pool.colours, strict=True):
         np.testing.assert_array_equal(nouns > 0, colours > 0)
 
 
-def short(directory, *, scenes=8, steps=1, **values):
+def short(directory, *overrides, scenes=8, steps=1, **values):
     """A training of few steps."""
     parts = dict.fromkeys(("autoencoder_steps", "annotator_steps", "denoiser_steps"), steps)
     own = {"scenes": scenes, "batch_size": 4, "accelerator": "cpu", "workers": 1}
-    training = compose("miniature").training
+    training = compose("miniature", list(overrides)).training
     return MiniatureTraining(directory, TrainingSettings(**{**training, **parts, **own, **values}))
 
 
-def test_every_part_trains_and_the_folder_runs_in_plain_diffusers(tmp_path):
+@pytest.mark.parametrize("world", ["shapes", "scenes"])
+def test_every_part_trains_and_the_folder_runs_in_plain_diffusers(tmp_path, world):
     from diffusers import StableDiffusionPipeline
 
     from diffusae.miniature.annotator import MiniatureAnnotator
 
-    short(tmp_path / "training", scenes=16, steps=2).assemble(tmp_path / "folder")
+    training = short(tmp_path / "training", f"world={world}", scenes=16, steps=2)
+    training.assemble(tmp_path / "folder")
     pipe: Any = StableDiffusionPipeline.from_pretrained(tmp_path / "folder")
     pipe.set_progress_bar_config(disable=True)
     picture = pipe("a red fish", num_inference_steps=2, output_type="np").images
@@ -113,3 +117,11 @@ def test_training_continues_from_a_folder_and_leaves_parts_of_0_steps_unchanged(
     weights = "annotator/annotator.safetensors"
     first, second = tmp_path / "folder" / weights, tmp_path / "further" / weights
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_command_trains_the_named_part_on_the_named_world(monkeypatch, capsys, tmp_path):
+    done = []
+    monkeypatch.setattr(MiniatureTraining, "annotator", lambda self: done.append(self.world.name))
+    run = command(monkeypatch, capsys)
+    ended = run("miniature", "world=scenes", "part=annotator", f"directory={tmp_path}")
+    assert (ended.code, done) == (0, ["scenes"])

@@ -5,12 +5,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from diffusae.miniature.captions import captioned_scene, is_held_out, vocabulary
+from diffusae.miniature.captions import is_held_out
 from diffusae.miniature.shapes import NOUNS, placed_distance, signed_distance_template
 from diffusae.miniature.styles import COLOURS, GRAINS, STYLES, TONES, add_grain
 from diffusae.miniature.world import SIZE, Scene, render, sample_scene
+from diffusae.miniature.worlds import SHAPES
 
 SEEDS = st.integers(0, 10**6)
+captioned_scene = SHAPES.captioned_scene
 
 
 def with_factors(scene: Scene, style: str, tone: str, grain: str) -> Scene:
@@ -18,7 +20,7 @@ def with_factors(scene: Scene, style: str, tone: str, grain: str) -> Scene:
 
 
 def test_the_world_has_enough_of_everything():
-    assert len(NOUNS) >= 12
+    assert len(SHAPES.nouns) >= 12
     assert len(COLOURS) >= 6
     assert len(STYLES) >= 6
     assert len(TONES) >= 3
@@ -76,7 +78,7 @@ def test_captions_name_every_object_colour_and_style_and_no_place(seed, held_out
     assert scene.style in text.split()
     places = "left right top bottom above below under over middle centre corner next"
     assert not set(places.split()) & set(text.split())
-    assert set(text.split()) <= set(vocabulary())
+    assert set(text.split()) <= set(SHAPES.vocabulary())
 
 
 def test_the_scenes_of_a_seed_are_those_that_studies_were_made_of():

@@ -139,7 +139,7 @@ def _task(stage: str) -> Callable[[Any], object]:
 
         try:
             expand_home(cfg)
-            use(cfg.plugins)
+            use(cfg.get("plugins", ()))  # the miniature has none
             if stage not in UNCHECKED:  # before the stage is imported, which takes seconds
                 Study(cfg).check()
             with importing():

@@ -21,11 +21,18 @@ from diffusae.errors import UserError
 from diffusae.files import atomic_path, atomic_write_json
 from diffusae.miniature.autoencoder import to_unit_range
 from diffusae.miniature.fit import channels_last, falling_rate
-from diffusae.miniature.pool import FACTORS
-from diffusae.miniature.shapes import NOUNS
-from diffusae.miniature.styles import COLOURS
+from diffusae.miniature.worlds import Names
 from diffusae.parsing import of_type, read_json, reading
 from diffusae.tensor_files import read_tensors
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One object: its noun, the colour of most of its mask, and the mask, bool `[H, W]`."""
+
+    noun: str
+    colour: str
+    mask: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -33,16 +40,20 @@ class Annotation:
     """The annotation of one picture.
 
     Attributes:
-        masks: noun -> bool `[H, W]`; a noun that was not found has no entry, never an empty mask.
-        colours: noun -> the colour of most of its mask.
+        masks: noun -> bool `[H, W]`, of objects and of the ground's parts; a noun that was not
+            found has no entry, never an empty mask.
+        colours: noun of objects -> the colour of most of its mask.
         factors: `style`, `tone` and `grain` -> the recognised name.
-        scores: the same -> the probabilities of all names, in the order of `FACTORS`.
+        scores: the same -> the probabilities of all names, in the order of the annotator's
+            `factors`.
+        instances: the objects one by one: the connected patches of the objects' masks.
     """
 
     masks: dict[str, np.ndarray]
     colours: dict[str, str]
     factors: dict[str, str]
     scores: dict[str, list[float]] = field(default_factory=dict)
+    instances: tuple[Instance, ...] = ()
 
     @property
     def style(self) -> str | None:
@@ -64,19 +75,19 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 class SegmentationNetwork(nn.Module):
     """A U-Net over four resolutions: noun and colour logits a pixel, factor logits a picture."""
 
-    def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 96)) -> None:
+    def __init__(self, names: Names, widths: tuple[int, ...] = (16, 32, 64, 96)) -> None:
         super().__init__()
-        self.widths = widths
+        self.names, self.widths = names, widths
         inputs = (3, *widths[:-1])
         self.down = nn.ModuleList(_block(i, o) for i, o in zip(inputs, widths, strict=True))
         self.up = nn.ModuleList(
             _block(low + high, high)
             for low, high in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
-        self.nouns = nn.Conv2d(widths[0], 1 + len(NOUNS), 1)
-        self.colours = nn.Conv2d(widths[0], 1 + len(COLOURS), 1)
+        self.nouns = nn.Conv2d(widths[0], 1 + len(names.labels), 1)
+        self.colours = nn.Conv2d(widths[0], 1 + len(names.colours), 1)
         self.factors = nn.ModuleDict(
-            {f: nn.Linear(sum(widths), len(names)) for f, names in FACTORS.items()}
+            {f: nn.Linear(sum(widths), len(values)) for f, values in names.factors.items()}
         )
 
     def forward(self, pictures: Tensor) -> dict[str, Tensor]:
@@ -99,15 +110,15 @@ class SegmentationNetwork(nn.Module):
 class AnnotatorTraining(pl.LightningModule):
     """Cross-entropy on every head, for batches of `LabelledPictures`."""
 
-    def __init__(self, *, steps: int, learning_rate: float = 2e-3) -> None:
+    def __init__(self, names: Names, *, steps: int, learning_rate: float = 2e-3) -> None:
         super().__init__()
-        self.network = channels_last(SegmentationNetwork())
+        self.network = channels_last(SegmentationNetwork(names))
         self.steps, self.learning_rate = steps, learning_rate
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
         logits = self.network(batch["pictures"].to(memory_format=torch.channels_last))
         losses = {name: F.cross_entropy(logits[name], batch[name]) for name in ("nouns", "colours")}
-        for i, name in enumerate(FACTORS):
+        for i, name in enumerate(self.network.names.factors):
             losses[name] = 0.1 * F.cross_entropy(logits[name], batch["factors"][:, i])
         self.log_dict(losses, prog_bar=True)
         return torch.stack(list(losses.values())).sum()
@@ -181,7 +192,13 @@ class MiniatureAnnotator:
         described = read_json(self.folder / "annotator.json", remedy=remedy)
         with reading(weights, remedy=remedy):
             widths = of_type(described.get("widths"), tuple[int, ...], "widths")
-            self.network = SegmentationNetwork(widths)
+            names = Names(
+                nouns=of_type(described.get("nouns"), tuple[str, ...], "nouns"),
+                stuff=of_type(described.get("stuff", []), tuple[str, ...], "stuff"),
+                colours=of_type(described.get("colours"), tuple[str, ...], "colours"),
+                factors=of_type(described.get("factors"), dict[str, tuple[str, ...]], "factors"),
+            )
+            self.names, self.network = names, SegmentationNetwork(names, widths)
             shapes = {key: tuple(value.shape) for key, value in self.network.state_dict().items()}
             tensors = read_tensors(weights, remedy=remedy, shapes=shapes)
             self.network.load_state_dict({key: value.float() for key, value in tensors.items()})
@@ -190,12 +207,12 @@ class MiniatureAnnotator:
     @property
     def labels(self) -> tuple[str, ...]:
         """The nouns that it can find."""
-        return NOUNS
+        return self.names.labels
 
     @property
     def factors(self) -> dict[str, tuple[str, ...]]:
         """Factor -> its values in the order of an annotation's scores."""
-        return {factor: tuple(names) for factor, names in FACTORS.items()}
+        return dict(self.names.factors)
 
     @torch.no_grad()
     def annotate(
@@ -208,9 +225,9 @@ class MiniatureAnnotator:
             logits = self.network(batch.to(memory_format=torch.channels_last))
             nouns = logits["nouns"].argmax(1).cpu().numpy()
             colours = logits["colours"][:, 1:].argmax(1).cpu().numpy()
-            chances = {name: logits[name].softmax(1).tolist() for name in FACTORS}
+            chances = {name: logits[name].softmax(1).tolist() for name in self.names.factors}
             for i in range(len(batch)):
-                scores = {name: chances[name][i] for name in FACTORS}
+                scores = {name: rows[i] for name, rows in chances.items()}
                 annotations.append(self._describe(nouns[i], colours[i], scores))
         return annotations
 
@@ -224,24 +241,34 @@ class MiniatureAnnotator:
     ) -> Annotation:
         masks: dict[str, np.ndarray] = {}
         shown: dict[str, str] = {}
+        instances: list[Instance] = []
         for index in np.unique(nouns[nouns > 0]):
-            mask = keep_large_patches(nouns == index, self.minimum_pixels)
-            if mask.any():
-                noun = NOUNS[index - 1]
-                masks[noun] = mask
-                shown[noun] = tuple(COLOURS)[int(np.bincount(colours[mask]).argmax())]
-        factors = {name: names[int(np.argmax(scores[name]))] for name, names in FACTORS.items()}
-        return Annotation(masks=masks, colours=shown, factors=factors, scores=scores)
+            noun = self.names.labels[index - 1]
+            patches = large_patches(nouns == index, self.minimum_pixels)
+            if not patches:
+                continue
+            masks[noun] = np.any(patches, axis=0)
+            if noun in self.names.nouns:
+                shown[noun] = self._main_colour(colours, masks[noun])
+                instances += [
+                    Instance(noun, self._main_colour(colours, patch), patch) for patch in patches
+                ]
+        factors = {
+            name: values[int(np.argmax(scores[name]))]
+            for name, values in self.names.factors.items()
+        }
+        return Annotation(masks, shown, factors, scores, tuple(instances))
+
+    def _main_colour(self, colours: np.ndarray, mask: np.ndarray) -> str:
+        return self.names.colours[int(np.bincount(colours[mask]).argmax())]
 
 
-def keep_large_patches(mask: np.ndarray, minimum_pixels: int) -> np.ndarray:
-    """The mask without its connected patches of fewer than `minimum_pixels` pixels."""
+def large_patches(mask: np.ndarray, minimum_pixels: int) -> list[np.ndarray]:
+    """The mask's connected patches of `minimum_pixels` pixels or more."""
     labelled: Any = connected_components(mask)
     patches, count = labelled
     sizes = np.bincount(patches.ravel(), minlength=count + 1)
-    keep = sizes >= minimum_pixels
-    keep[0] = False
-    return keep[patches]
+    return [patches == i for i in range(1, count + 1) if sizes[i] >= minimum_pixels]
 
 
 def save_annotator(network: SegmentationNetwork, folder: Path) -> None:
@@ -252,8 +279,9 @@ def save_annotator(network: SegmentationNetwork, folder: Path) -> None:
         save_file(weights, temporary)
     described = {
         "widths": list(network.widths),
-        "nouns": list(NOUNS),
-        "colours": list(COLOURS),
-        "factors": FACTORS,
+        "nouns": list(network.names.nouns),
+        "stuff": list(network.names.stuff),
+        "colours": list(network.names.colours),
+        "factors": dict(network.names.factors),
     }
     atomic_write_json(folder / "annotator.json", described)

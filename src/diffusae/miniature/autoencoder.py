@@ -1,4 +1,4 @@
-"""The miniature's autoencoder, pictures of 64 px to latents [4, 16, 16] and back; its training."""
+"""The miniature's autoencoder, from pictures of 64 px to latents of 16 x 16 and back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from diffusae.miniature.fit import channels_last, falling_rate
 _AUTOENCODER: Any = AutoencoderKL  # diffusers types its arguments by their defaults
 
 
-def build_autoencoder() -> Any:
+def build_autoencoder(latent_channels: int) -> Any:
     """A fully convolutional `AutoencoderKL` with 4 x downsampling: it can be trained on crops."""
     return _AUTOENCODER(
         in_channels=3,
@@ -25,7 +25,7 @@ def build_autoencoder() -> Any:
         up_block_types=("UpDecoderBlock2D",) * 3,
         block_out_channels=(24, 48, 64),
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=latent_channels,
         norm_num_groups=8,
         sample_size=64,
         mid_block_add_attention=False,
@@ -38,7 +38,11 @@ def to_unit_range(pictures: np.ndarray) -> Tensor:
 
 
 class RandomCrops(torch.utils.data.Dataset[Tensor]):
-    """Crops of the pool's pictures. Item i is always the same crop, also after a resumed run."""
+    """Crops of the pool's pictures. Item i is always the same crop, also after a resumed run.
+
+    They start at multiples of 4 px, as the latents of whole pictures do: a fine grain so has the
+    same place in its latent.
+    """
 
     def __init__(self, pictures: np.ndarray, *, size: int, length: int, seed: int) -> None:
         self.pictures, self.size, self.length, self.seed = pictures, size, length, seed
@@ -49,7 +53,7 @@ class RandomCrops(torch.utils.data.Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         rng = np.random.default_rng([self.seed, index])
         picture = self.pictures[rng.integers(len(self.pictures))]
-        y, x = rng.integers(0, picture.shape[0] - self.size + 1, size=2)
+        y, x = 4 * rng.integers(0, (picture.shape[0] - self.size) // 4 + 1, size=2)
         return to_unit_range(picture[None, y : y + self.size, x : x + self.size])[0]
 
 
@@ -57,10 +61,15 @@ class AutoencoderTraining(pl.LightningModule):
     """L1 + 3 MSE + a weak KL term, learning rate as `falling_rate`."""
 
     def __init__(
-        self, *, steps: int, learning_rate: float = 1.5e-3, kl_weight: float = 1e-6
+        self,
+        *,
+        steps: int,
+        latent_channels: int,
+        learning_rate: float = 1.5e-3,
+        kl_weight: float = 1e-6,
     ) -> None:
         super().__init__()
-        self.autoencoder = channels_last(build_autoencoder())
+        self.autoencoder = channels_last(build_autoencoder(latent_channels))
         self.steps, self.learning_rate, self.kl_weight = steps, learning_rate, kl_weight
 
     def training_step(self, batch: Tensor, batch_index: int) -> Tensor:
@@ -83,7 +92,7 @@ class AutoencoderTraining(pl.LightningModule):
 
 @torch.no_grad()
 def encode_pictures(autoencoder: Any, pictures: np.ndarray) -> Tensor:
-    """Latent means, unscaled, float32 `[n, 4, H/4, W/4]`."""
+    """Latent means, unscaled, float32 `[n, channels, H/4, W/4]`."""
     device = next(autoencoder.parameters()).device
     return autoencoder.encode(to_unit_range(pictures).to(device)).latent_dist.mean.float()
 

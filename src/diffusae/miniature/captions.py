@@ -1,37 +1,35 @@
-"""Captions of scenes: objects, colours and style, sometimes tone and grain, never places."""
+"""Captions of scenes: objects, colours and style, sometimes ground, tone and grain, never
+places.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 
 import numpy as np
 
-from diffusae.miniature.world import Scene, sample_scene
+from diffusae.miniature.scenes import FilledScene
+from diffusae.miniature.world import Scene
 
-STYLE_WORDS: dict[str, str] = {
-    style: style for style in ("flat", "outline", "hatched", "neon", "watercolour", "mosaic")
-}
 TONE_PHRASES: dict[str, str] = {
-    "night": "at night", "dusk": "at dusk", "fog": "in fog", "paper": "on paper",
+    "night": "at night", "dusk": "at dusk", "fog": "in fog", "paper": "on paper", "day": "by day",
 }  # fmt: skip
-GRAIN_PHRASES: dict[str, str] = {
-    grain: f"{grain} texture" for grain in ("smooth", "canvas", "ruled")
-}
 
 _SENTENCES = (
-    "a {style} drawing of {things}{tone}{grain}",
-    "a {style} picture of {things}{tone}{grain}",
-    "{style} art , {things}{tone}{grain}",
-    "{things}{tone} in {style} style{grain}",
-    "{things}{tone} , {style}{grain}",
-    "{things} , drawn in {style} style{tone}{grain}",
+    "a {style} drawing of {things}{ground}{tone}{grain}",
+    "a {style} picture of {things}{ground}{tone}{grain}",
+    "{style} art , {things}{ground}{tone}{grain}",
+    "{things}{ground}{tone} in {style} style{grain}",
+    "{things}{ground}{tone} , {style}{grain}",
+    "{things}{ground} , drawn in {style} style{tone}{grain}",
 )
+GROUND_NAMED = 2 / 3
 TONE_NAMED = 0.5
-GRAIN_NAMED = 1 / 3
 HELD_OUT = 0.1
 
 
-def caption(scene: Scene, rng: np.random.Generator) -> str:
+def caption(scene: Scene, rng: np.random.Generator, *, grain_named: float = 1 / 3) -> str:
     """One wording of a scene: lower case, words and commas separated by single blanks."""
     phrases = [f"a {thing.colour} {thing.noun}" for thing in scene.things]
     order = rng.permutation(len(phrases))
@@ -40,33 +38,23 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
     things = phrases[0]
     if len(phrases) > 1:
         things = last_joint.join([" , ".join(phrases[:-1]), phrases[-1]])
+    ground = ""
+    if isinstance(scene, FilledScene) and rng.random() < GROUND_NAMED:
+        ground = f" , {' , '.join(scene.parts[:-1])} and {scene.parts[-1]}"
     tone = f" {TONE_PHRASES[scene.tone]}" if rng.random() < TONE_NAMED else ""
-    grain = f" , {GRAIN_PHRASES[scene.grain]}" if rng.random() < GRAIN_NAMED else ""
+    grain = f" , {scene.grain} texture" if rng.random() < grain_named else ""
     sentence = _SENTENCES[int(rng.integers(len(_SENTENCES)))]
-    return sentence.format(style=STYLE_WORDS[scene.style], things=things, tone=tone, grain=grain)
+    return sentence.format(style=scene.style, things=things, ground=ground, tone=tone, grain=grain)
 
 
 def is_held_out(text: str) -> bool:
-    """Whether the caption's hash is in the tenth that no part of the miniature is trained on."""
+    """Whether the caption's hash is in the tenth that is never trained on."""
     return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32 < HELD_OUT
 
 
-def captioned_scene(seed: int, *, held_out: bool) -> tuple[Scene, str]:
-    """The captioned scene of a seed, drawn again until its caption is on the wanted side."""
-    rng = np.random.default_rng([seed, int(held_out)])
-    while True:
-        scene = sample_scene(rng)
-        text = caption(scene, rng)
-        if is_held_out(text) == held_out:
-            return scene, text
-
-
-def vocabulary() -> list[str]:
-    """Every word that a caption can hold, sorted."""
-    from diffusae.miniature.shapes import NOUNS
-    from diffusae.miniature.styles import COLOURS
-
+def vocabulary(names: Collection[str]) -> list[str]:
+    """Every word that a caption can hold, sorted. `names`: nouns, colours and values of factors."""
     sentences = " ".join(_SENTENCES).replace("{", " ").replace("}", " ").split()
-    phrases = " ".join([*TONE_PHRASES.values(), *GRAIN_PHRASES.values()]).split()
-    words = {*sentences, *phrases, *NOUNS, *COLOURS, *STYLE_WORDS.values(), "and", "with"}
-    return sorted(words - {"things", "tone", "grain"})  # the other fields of the sentences
+    fields = {"things", "ground", "tone", "grain"}
+    phrases = " ".join(TONE_PHRASES[name] for name in names if name in TONE_PHRASES).split()
+    return sorted({*sentences, *phrases, *names, "and", "with", "texture"} - fields)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from diffusae.miniature.fit import channels_last, falling_rate
+from diffusae.miniature.schedule import NoiseSchedule
 
 TEXT_WIDTH = 128
+UP_BLOCKS = 2
+"""Blocks of the U-Net's way up."""
 
 
 def build_text_encoder(tokenizer: Any) -> CLIPTextModel:
@@ -37,12 +39,12 @@ def build_text_encoder(tokenizer: Any) -> CLIPTextModel:
     return CLIPTextModel(config)
 
 
-def build_unet() -> UNet2DConditionModel:
+def build_unet(latent_channels: int) -> UNet2DConditionModel:
     """A U-Net of two resolutions (16 and 8), with cross-attention in all of its blocks."""
     return UNet2DConditionModel(
         sample_size=16,
-        in_channels=4,
-        out_channels=4,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
         down_block_types=("CrossAttnDownBlock2D",) * 2,
         mid_block_type="UNetMidBlock2DCrossAttn",
         up_block_types=("CrossAttnUpBlock2D",) * 2,
@@ -54,37 +56,37 @@ def build_unet() -> UNet2DConditionModel:
     )
 
 
-def build_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule with v-prediction; its last step keeps some signal."""
-    return DDIMScheduler(
-        num_train_timesteps=1000,
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        prediction_type="v_prediction",
-    )
+class SkipDropping:
+    """Takes the skip connections of some pictures away while a U-Net is trained.
 
+    The way up then has the middle block alone to read, which so learns what is where.
 
-def draw_timestep(rng: np.random.Generator, *, uniform: float = 0.25) -> int:
-    """A training timestep, 0 to 999, drawn more often where shapes are decided.
-
-    A quarter of the draws are uniform. The others are logit-normal (Esser et al. 2024, section 3.1)
-    with the median 380, where signal and noise are about equally strong: a latent of 16 x 16 is
-    almost pure noise above 700, and little is left to decide below 100.
+    Attributes:
+        kept: 1 or 0 for every picture and block of the way up, `[n, blocks]`; None: all are kept.
     """
-    if rng.random() < uniform:
-        return int(rng.integers(1000))
-    return int(1000 / (1 + math.exp(-rng.normal(-0.5, 0.9))))
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        self.kept: Tensor | None = None
+        for place, block in enumerate(unet.up_blocks):
+            block.register_forward_pre_hook(partial(self._drop, place), with_kwargs=True)
+
+    def _drop(self, place: int, block: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        if self.kept is None:
+            return None
+        kept = self.kept[:, place, None, None, None]
+        name = "res_hidden_states_tuple"
+        return args, kwargs | {name: tuple(skip * kept for skip in kwargs[name])}
 
 
 class CaptionedLatents(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """The pool's latents with tokenised captions, some of them dropped.
+    """The pool's latents with tokenised captions, noise and timesteps.
 
-    Order and dropped captions follow from the seed: item i is the same in every run. Each pass over
-    the pool has its own order.
+    Item i follows from the seed and is the same in every run. Each pass over the pool has its own
+    order.
+
+    Args:
+        drop: the share of captions that are empty.
+        skip_drop: the share of items for which a block of the way up has no skip connections.
     """
 
     def __init__(
@@ -94,11 +96,14 @@ class CaptionedLatents(torch.utils.data.Dataset[dict[str, Tensor]]):
         empty: Tensor,
         *,
         length: int,
+        schedule: NoiseSchedule,
+        skip_drop: float,
         drop: float = 0.1,
         seed: int,
     ) -> None:
         self.latents, self.tokens, self.empty = latents, tokens, empty
-        self.length, self.drop, self.seed = length, drop, seed
+        self.length, self.schedule, self.seed = length, schedule, seed
+        self.drop, self.skip_drop = drop, skip_drop
         self._pass, self._order = -1, np.empty(0, np.int64)
 
     def __len__(self) -> int:
@@ -113,9 +118,11 @@ class CaptionedLatents(torch.utils.data.Dataset[dict[str, Tensor]]):
         rng = np.random.default_rng([self.seed, 1, index])
         tokens = self.empty if rng.random() < self.drop else self.tokens[item]
         noise = torch.from_numpy(rng.standard_normal(self.latents.shape[1:], dtype=np.float32))
-        timestep = torch.tensor(draw_timestep(rng))
+        timestep = torch.tensor(self.schedule.timestep(rng))
+        kept = torch.from_numpy((rng.random(UP_BLOCKS) >= self.skip_drop).astype(np.float32))
         latent = torch.from_numpy(np.asarray(self.latents[item], np.float32))
-        return {"latent": latent, "tokens": tokens, "noise": noise, "timestep": timestep}
+        sample = {"latent": latent, "tokens": tokens, "noise": noise}
+        return sample | {"timestep": timestep, "kept": kept}
 
 
 class Denoiser(nn.Module):
@@ -134,12 +141,19 @@ class DenoiserTraining(pl.LightningModule):
     """v-prediction with mean squared error; the weights' moving average is what is shipped."""
 
     def __init__(
-        self, denoiser: Denoiser, *, steps: int, learning_rate: float = 1e-3, average: float = 0.999
+        self,
+        denoiser: Denoiser,
+        *,
+        steps: int,
+        schedule: NoiseSchedule,
+        learning_rate: float = 1e-3,
+        average: float = 0.999,
     ) -> None:
         super().__init__()
         self.denoiser = channels_last(denoiser)
         self.averaged = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(average))
-        self.scheduler: Any = build_scheduler()
+        self.skips = SkipDropping(denoiser.unet)  # after the copy for the average was made
+        self.scheduler: Any = schedule.scheduler()
         self.steps, self.learning_rate = steps, learning_rate
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
@@ -147,6 +161,7 @@ class DenoiserTraining(pl.LightningModule):
         noisy = self.scheduler.add_noise(latent, noise, timestep)
         noisy = noisy.to(memory_format=torch.channels_last)
         target = self.scheduler.get_velocity(latent, noise, timestep)
+        self.skips.kept = batch["kept"]
         loss = F.mse_loss(self.denoiser(noisy, timestep, batch["tokens"]).float(), target)
         self.log("loss", loss, prog_bar=True)
         return loss

@@ -10,11 +10,17 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from diffusae.miniature.annotator import SegmentationNetwork, save_annotator
-from diffusae.miniature.denoiser import Denoiser, build_scheduler
+from diffusae.miniature.denoiser import Denoiser
 
 
 def save_miniature(
-    folder: Path, *, autoencoder: Any, denoiser: Denoiser, tokenizer, annotator: SegmentationNetwork
+    folder: Path,
+    *,
+    autoencoder: Any,
+    denoiser: Denoiser,
+    tokenizer: Any,
+    scheduler: Any,
+    annotator: SegmentationNetwork,
 ) -> None:
     """Write a folder for `StableDiffusionPipeline.from_pretrained`, as safetensors.
 
@@ -27,7 +33,7 @@ def save_miniature(
         text_encoder=denoiser.text_encoder,
         tokenizer=tokenizer,
         unet=denoiser.unet,
-        scheduler=build_scheduler(),
+        scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -30,6 +30,7 @@ from diffusae.miniature.gate import (
     check_layouts,
 )
 from diffusae.miniature.settings import GateSettings
+from diffusae.miniature.worlds import World
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +40,11 @@ SHEET = (5, 12)
 """Rows and columns of the contact sheet."""
 
 
-def pass_gate(folder: Path, directory: Path, settings: GateSettings) -> None:
-    """Measure a pipeline folder, print every figure and write it into `directory`; `UserError` when
-    a bound is not kept.
+def pass_gate(folder: Path, directory: Path, world: World, settings: GateSettings) -> None:
+    """Measure a pipeline folder on a world, print every figure and write it into `directory`.
+
+    Raises:
+        UserError: a bound is not kept.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pipe: Any = load_pipeline(folder, dtype=torch.float32, device=device)
@@ -62,14 +65,14 @@ def pass_gate(folder: Path, directory: Path, settings: GateSettings) -> None:
         parts = [reconstruct(pipe.vae, drawn[i : i + 50]) for i in range(0, len(drawn), 50)]
         return np.concatenate(parts)
 
-    generated, sheet = check_generation(pictures, annotator.annotate, n=settings.pictures)
+    generated, sheet = check_generation(world, pictures, annotator.annotate, n=settings.pictures)
     megabytes, most = size_in_bytes(folder) / 1e6, SHIPPED_BYTES / 1e6
     figures = [
         GateFigure("weights (MB)", megabytes, None, 1, most, at_least=False),
-        *check_autoencoder(back),
-        *check_annotator(annotator.annotate, back),
+        *check_autoencoder(world, back),
+        *check_annotator(world, annotator.annotate, back),
         *generated,
-        *check_layouts(pictures, annotator.annotate),
+        *check_layouts(world, pictures, annotator.annotate),
     ]
     rows, columns = SHEET
     with atomic_path(directory / "contact_sheet.png") as temporary:

@@ -8,10 +8,8 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import UInt8
 
-from diffusae.miniature.captions import captioned_scene
-from diffusae.miniature.shapes import NOUNS
-from diffusae.miniature.styles import COLOURS, STYLES
-from diffusae.miniature.world import SIZE, Scene, render
+from diffusae.miniature.world import SIZE, Scene
+from diffusae.miniature.worlds import world_of
 
 FIRST_SCENE = 10_000_000
 """Scene seeds start here; those of prompts and of the miniature's own training are lower."""
@@ -25,18 +23,19 @@ class WorldPictures:
 
     Args:
         counts: split name -> the number of pictures.
+        world: the name of the world.
     """
 
     drawn = True
 
-    def __init__(self, counts: Mapping[str, int]) -> None:
-        self.counts = dict(counts)
+    def __init__(self, counts: Mapping[str, int], world: str = "shapes") -> None:
+        self.counts, self.world = dict(counts), world_of(world)
 
     def listed(self) -> list[tuple[str, str | None, dict[str, str]]]:
         """Every picture with its split and its labels; the same counts give the same pictures."""
         splits = [split for split, count in self.counts.items() for _ in range(count)]
         return [
-            (f"scene {FIRST_SCENE + place}", split, labels_of(scene_of(place)))
+            (f"scene {FIRST_SCENE + place}", split, labels_of(scene_of(place, self.world.name)))
             for place, split in enumerate(splits)
         ]
 
@@ -44,26 +43,27 @@ class WorldPictures:
         """{task: its classes}. Only pictures of one object have object, colour and place."""
         counts = [str(count) for count in range(1, MOST_OBJECTS + 1)]
         return {
-            "object": list(NOUNS),
-            "colour": list(COLOURS),
+            "object": list(self.world.nouns),
+            "colour": list(self.world.colours),
             "place": list(PLACES),
             "count": counts,
-            "style": list(STYLES),
+            "style": list(self.world.factors["style"]),
         }
 
     def picture(self, place: int) -> UInt8[np.ndarray, "height width 3"]:
         """The drawn scene of a place in the list."""
-        return render(scene_of(place)).picture
+        return self.world.render(scene_of(place, self.world.name)).picture
 
     def fingerprint(self) -> str:
-        """The first scene; all else follows from the counts."""
-        return f"world from scene {FIRST_SCENE}"
+        """The first scene and its world; all else follows from the counts."""
+        of = "world" if self.world.name == "shapes" else f"world of {self.world.name}"
+        return f"{of} from scene {FIRST_SCENE}"  # the first world had no name
 
 
 @lru_cache(maxsize=1 << 16)
-def scene_of(place: int) -> Scene:
+def scene_of(place: int, world: str = "shapes") -> Scene:
     """The scene of a place in the list."""
-    return captioned_scene(FIRST_SCENE + place, held_out=True)[0]
+    return world_of(world).captioned_scene(FIRST_SCENE + place, held_out=True)[0]
 
 
 def labels_of(scene: Scene) -> dict[str, str]:

@@ -12,14 +12,8 @@ import numpy as np
 from rich.progress import track
 
 from diffusae.files import atomic_path, atomic_write_json
-from diffusae.miniature.captions import captioned_scene
-from diffusae.miniature.shapes import NOUNS
-from diffusae.miniature.styles import COLOURS, GRAINS, STYLES, TONES
-from diffusae.miniature.world import SIZE, Scene, render
-
-NOUN_INDEX = {name: i for i, name in enumerate(NOUNS)}
-COLOUR_INDEX = {name: i for i, name in enumerate(COLOURS)}
-FACTORS = {"style": tuple(STYLES), "tone": tuple(TONES), "grain": GRAINS}
+from diffusae.miniature.world import SIZE, Render, Scene
+from diffusae.miniature.worlds import World, world_of
 
 
 @dataclass(frozen=True)
@@ -28,8 +22,8 @@ class Pool:
 
     Attributes:
         pictures: uint8 `[n, SIZE, SIZE, 3]`.
-        nouns: uint8 `[n, SIZE, SIZE]`, 0 for the background, else 1 + the noun's index.
-        colours: uint8 `[n, SIZE, SIZE]`, the same for colours.
+        nouns: uint8 `[n, SIZE, SIZE]`, 1 + the index of the label; 0: no label.
+        colours: uint8 `[n, SIZE, SIZE]`, 1 + the index of the object's colour; 0: ground.
         factors: uint8 `[n, 3]`: indices of style, tone and grain.
         captions: n texts.
     """
@@ -45,27 +39,29 @@ class Pool:
 
 
 def labels_of(
-    scene: Scene, masks: dict[str, np.ndarray]
+    world: World, scene: Scene, drawn: Render
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The noun map, the colour map and the factor indices of a drawn scene, coded as in `Pool`."""
     nouns = np.zeros((SIZE, SIZE), np.uint8)
     colours = np.zeros((SIZE, SIZE), np.uint8)
-    for thing in scene.things:
-        nouns[masks[thing.noun]] = 1 + NOUN_INDEX[thing.noun]
-        colours[masks[thing.noun]] = 1 + COLOUR_INDEX[thing.colour]
-    factors = [FACTORS[f].index(getattr(scene, f)) for f in FACTORS]
+    for noun, mask in drawn.masks.items():
+        nouns[mask] = 1 + world.labels.index(noun)
+    for thing, mask in zip(scene.things, drawn.instances, strict=True):
+        colours[mask] = 1 + world.colours.index(thing.colour)
+    factors = [names.index(getattr(scene, f)) for f, names in world.factors.items()]
     return nouns, colours, np.asarray(factors, np.uint8)
 
 
-def _draw(job: tuple[int, bool]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]:
-    seed, held_out = job
-    scene, text = captioned_scene(seed, held_out=held_out)
-    drawn = render(scene)
-    return drawn.picture, *labels_of(scene, drawn.masks), text
+def _draw(job: tuple[str, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]:
+    name, seed = job
+    world = world_of(name)
+    scene, text = world.captioned_scene(seed, held_out=False)
+    drawn = world.render(scene)
+    return drawn.picture, *labels_of(world, scene, drawn), text
 
 
-def _draw_all(count: int, held_out: bool, workers: int) -> Iterator[tuple]:
-    jobs = ((seed, held_out) for seed in range(count))
+def _draw_all(world: str, count: int, workers: int) -> Iterator[tuple]:
+    jobs = ((world, seed) for seed in range(count))
     if workers <= 1:
         yield from map(_draw, jobs)
         return
@@ -73,17 +69,20 @@ def _draw_all(count: int, held_out: bool, workers: int) -> Iterator[tuple]:
         yield from processes.imap(_draw, jobs, chunksize=256)
 
 
-def build_pool(directory: Path, count: int, *, held_out: bool = False, workers: int = 1) -> Pool:
-    """Draw `count` scenes (seeds 0, 1, ...) into `directory`, or open the ones drawn before."""
+def build_pool(directory: Path, count: int, *, world: World, workers: int = 1) -> Pool:
+    """Draw `count` scenes (seeds 0, 1, ...) into `directory`, or open the ones drawn before.
+
+    None of them is left out of training.
+    """
     shapes = {
         "pictures": (SIZE, SIZE, 3), "nouns": (SIZE, SIZE), "colours": (SIZE, SIZE),
-        "factors": (len(FACTORS),),
+        "factors": (len(world.factors),),
     }  # fmt: skip
     paths = {name: directory / f"{name}.npy" for name in shapes}
     if not (directory / "captions.json").exists():
         arrays = {name: np.empty((count, *shape), np.uint8) for name, shape in shapes.items()}
         captions: list[str] = []
-        drawn = track(_draw_all(count, held_out, workers), "drawing scenes", total=count)
+        drawn = track(_draw_all(world.name, count, workers), "drawing scenes", total=count)
         for i, (*values, text) in enumerate(drawn):
             for name, value in zip(shapes, values, strict=True):
                 arrays[name][i] = value

@@ -26,8 +26,16 @@ class MiniatureSettings(Settings, part=""):
 class TrainingSettings(Settings, part="training"):
     """The training of the parts, one after the other."""
 
+    world: Literal["shapes", "scenes"]
+    """The world of the scenes: `worlds.py`."""
     scenes: Count
     """Of the pool."""
+    latent_channels: Count
+    """Numbers of the autoencoder for a square of 4 x 4 pixels."""
+    schedule: Literal["plain", "shifted"]
+    """The noise schedule: `schedule.py`."""
+    skip_drop: Annotated[float, Within(0, 1)]
+    """The share of training samples for which a block of the U-Net's way up has no skips."""
     autoencoder_steps: SomeSteps
     annotator_steps: SomeSteps
     denoiser_steps: SomeSteps

@@ -29,17 +29,17 @@ Field = np.ndarray
 """A float32 array `[size, size]`."""
 
 
-def _smooth_step(value: Field) -> Field:
+def coverage(value: Field) -> Field:
     """Coverage, 0 to 1, of a pixel whose centre is `value` pixels inside an edge; linear."""
     return np.clip(value + 0.5, 0.0, 1.0)
 
 
-def _blend(canvas: np.ndarray, colour: np.ndarray, alpha: Field) -> np.ndarray:
+def blend(canvas: np.ndarray, colour: np.ndarray, alpha: Field) -> np.ndarray:
     return canvas + alpha[..., None] * (colour - canvas)
 
 
 def _line(distance: Field, centre: float, half_width: float) -> Field:
-    return _smooth_step(half_width - np.abs(distance - centre))
+    return coverage(half_width - np.abs(distance - centre))
 
 
 def _blotches(size: int, rng: np.random.Generator, cells: int = 6) -> Field:
@@ -54,14 +54,14 @@ def draw_flat(
     canvas: np.ndarray, distance: Field, colour: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """An even fill without a line."""
-    return _blend(canvas, colour, _smooth_step(-distance))
+    return blend(canvas, colour, coverage(-distance))
 
 
 def draw_outline(
     canvas: np.ndarray, distance: Field, colour: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """One line along the edge and nothing within."""
-    return _blend(canvas, colour, _line(distance, -1.1, 1.1))
+    return blend(canvas, colour, _line(distance, -1.1, 1.1))
 
 
 def draw_hatched(
@@ -70,27 +70,27 @@ def draw_hatched(
     """A thin line along the edge and slanting strokes within."""
     axis = np.arange(canvas.shape[0], dtype=np.float32)
     phase = (axis[None, :] + axis[:, None]) % 6.0
-    strokes = _smooth_step(1.4 - np.abs(phase - 2.5)) * _smooth_step(-distance)
-    return _blend(canvas, colour, np.maximum(strokes, _line(distance, -0.7, 0.7)))
+    strokes = coverage(1.4 - np.abs(phase - 2.5)) * coverage(-distance)
+    return blend(canvas, colour, np.maximum(strokes, _line(distance, -0.7, 0.7)))
 
 
 def draw_neon(
     canvas: np.ndarray, distance: Field, colour: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """A bright tube along the edge, a glow around it and darkness within."""
-    canvas = _blend(canvas, np.full(3, 0.03, np.float32), 0.85 * _smooth_step(-distance))
-    canvas = _blend(canvas, colour, 0.75 * np.exp(-np.abs(distance) / 3.0))
-    return _blend(canvas, 0.45 * colour + 0.55, _line(distance, -0.5, 0.9))
+    canvas = blend(canvas, np.full(3, 0.03, np.float32), 0.85 * coverage(-distance))
+    canvas = blend(canvas, colour, 0.75 * np.exp(-np.abs(distance) / 3.0))
+    return blend(canvas, 0.45 * colour + 0.55, _line(distance, -0.5, 0.9))
 
 
 def draw_watercolour(
     canvas: np.ndarray, distance: Field, colour: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """A thin uneven wash whose pigment gathers at the rim and bleeds over it."""
-    wash = _smooth_step(-distance) * (0.40 + 0.35 * _blotches(canvas.shape[0], rng))
+    wash = coverage(-distance) * (0.40 + 0.35 * _blotches(canvas.shape[0], rng))
     bleeding = 0.35 * np.exp(-np.maximum(distance, 0) / 1.5)
-    canvas = _blend(canvas, 0.75 * colour + 0.25, np.maximum(wash, bleeding))
-    return _blend(canvas, 0.7 * colour, 0.8 * np.exp(-np.square((distance + 1.0) / 1.1)))
+    canvas = blend(canvas, 0.75 * colour + 0.25, np.maximum(wash, bleeding))
+    return blend(canvas, 0.7 * colour, 0.8 * np.exp(-np.square((distance + 1.0) / 1.1)))
 
 
 def draw_mosaic(
@@ -103,7 +103,7 @@ def draw_mosaic(
     tone = tiles[axis[:, None] // 5, axis[None, :] // 5]
     joint = ((axis[:, None] % 5 == 0) | (axis[None, :] % 5 == 0)).astype(np.float32)
     tiled = np.clip(colour * tone[..., None], 0, 1) * (1 - 0.75 * joint[..., None])
-    return _blend(canvas, tiled, _smooth_step(-distance))
+    return blend(canvas, tiled, coverage(-distance))
 
 
 STYLES: dict[str, Callable[[np.ndarray, Field, np.ndarray, np.random.Generator], np.ndarray]] = {

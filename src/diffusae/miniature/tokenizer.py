@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -19,17 +20,7 @@ def build_tokenizer(words: Iterable[str]) -> CLIPTokenizer:
     Byte-pair merges are learned from the words alone, until every word is one token.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    learner = Tokenizer(models.BPE(unk_token=END, end_of_word_suffix="</w>"))
-    learner.pre_tokenizer = pre_tokenizers.Whitespace()
-    trainer = trainers.BpeTrainer(
-        vocab_size=10_000,
-        min_frequency=1,
-        end_of_word_suffix="</w>",
-        show_progress=False,
-        initial_alphabet=alphabet,
-    )
-    learner.train_from_iterator(sorted(set(words)), trainer)
-    merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
+    merges = learned_merges(words)
     joined = dict.fromkeys(first + second for first, second in merges)
     letters = [*alphabet, *(f"{letter}</w>" for letter in alphabet)]
     tokens = dict.fromkeys([*letters, *joined, START, END])
@@ -43,3 +34,21 @@ def build_tokenizer(words: Iterable[str]) -> CLIPTokenizer:
         pad_token=END,
         model_max_length=MAX_TOKENS,
     )
+
+
+def learned_merges(words: Iterable[str]) -> list[tuple[str, str]]:
+    """Byte-pair merges, the most frequent pair first, until every word is one token.
+
+    Of equally frequent pairs the first in the alphabet is taken, so the same words always give the
+    same merges. (Those of the library's own trainer change from run to run.)
+    """
+    pieces = [[*word[:-1], f"{word[-1]}</w>"] for word in sorted(set(words))]
+    merges: list[tuple[str, str]] = []
+    while pairs := Counter(pair for word in pieces for pair in pairwise(word)):
+        first, second = best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        for word in pieces:
+            while best in (joints := list(pairwise(word))):
+                place = joints.index(best)
+                word[place : place + 2] = [first + second]
+    return merges

@@ -27,7 +27,6 @@ from diffusae.miniature.autoencoder import (
     encode_pictures,
     reconstruct,
 )
-from diffusae.miniature.captions import vocabulary
 from diffusae.miniature.denoiser import (
     CaptionedLatents,
     Denoiser,
@@ -38,8 +37,10 @@ from diffusae.miniature.denoiser import (
 from diffusae.miniature.fit import fit
 from diffusae.miniature.folder import save_miniature
 from diffusae.miniature.pool import Pool, build_pool
+from diffusae.miniature.schedule import SCHEDULES
 from diffusae.miniature.settings import TrainingSettings
 from diffusae.miniature.tokenizer import build_tokenizer
+from diffusae.miniature.worlds import world_of
 
 log = logging.getLogger(__name__)
 
@@ -53,18 +54,21 @@ class MiniatureTraining:
 
     def __init__(self, directory: str | Path, settings: TrainingSettings) -> None:
         self.directory, self.settings = Path(directory), settings
+        self.world, self.schedule = world_of(settings.world), SCHEDULES[settings.schedule]
         self.start_from = None if settings.start_from is None else Path(settings.start_from)
 
     def pool(self) -> Pool:
         """The training scenes, drawn on the first call."""
         settings = self.settings
-        return build_pool(self.directory / "pool", settings.scenes, workers=settings.workers)
+        place, workers = self.directory / "pool", settings.workers
+        return build_pool(place, settings.scenes, world=self.world, workers=workers)
 
     def autoencoder(self) -> Any:
         """Train the autoencoder (or load it); its scaling factor is 1 / deviation of latents."""
         batch, steps, seed = 56, self.settings.autoencoder_steps, self.settings.seed
         pl.seed_everything(seed)
-        training = AutoencoderTraining(steps=steps)
+        channels = self.settings.latent_channels
+        training = AutoencoderTraining(steps=steps, latent_channels=channels)
         if self.start_from is not None:
             start: Any = AutoencoderKL.from_pretrained(self.start_from / "vae")
             training.autoencoder.load_state_dict(start.state_dict())
@@ -76,7 +80,7 @@ class MiniatureTraining:
         return autoencoder
 
     def latents(self) -> np.ndarray:
-        """The pool's scaled latents, float16 `[n, 4, 16, 16]`, memory-mapped; encoded once."""
+        """The pool's scaled latents, float16 `[n, channels, 16, 16]`, mapped; encoded once."""
         path = self.directory / "latents.npy"
         if not path.exists():
             autoencoder = self.autoencoder().float()
@@ -90,8 +94,10 @@ class MiniatureTraining:
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
     def tokenizer(self) -> CLIPTokenizer:
-        """The tokenizer over the world's vocabulary."""
-        return build_tokenizer(vocabulary())
+        """The tokenizer of the first weights, or one over the world's vocabulary."""
+        if self.start_from is not None:
+            return CLIPTokenizer.from_pretrained(self.start_from / "tokenizer")
+        return build_tokenizer(self.world.vocabulary())
 
     def _tokens(self, tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
         return tokenizer(texts, padding="max_length", return_tensors="pt")["input_ids"]
@@ -101,7 +107,7 @@ class MiniatureTraining:
         settings, latents, tokenizer = self.settings, self.latents(), self.tokenizer()
         tokens = self._tokens(tokenizer, self.pool().captions)
         pl.seed_everything(settings.seed)
-        denoiser = Denoiser(build_text_encoder(tokenizer), build_unet())
+        denoiser = Denoiser(build_text_encoder(tokenizer), build_unet(settings.latent_channels))
         if self.start_from is not None:
             unet: Any = UNet2DConditionModel.from_pretrained(self.start_from / "unet")
             denoiser.unet.load_state_dict(unet.state_dict())
@@ -110,9 +116,19 @@ class MiniatureTraining:
             )
         denoiser.train()  # loaded modules are in evaluation mode
         steps, size = settings.denoiser_steps, settings.batch_size
-        training = DenoiserTraining(denoiser, steps=steps, learning_rate=settings.learning_rate)
+        training = DenoiserTraining(
+            denoiser, steps=steps, schedule=self.schedule, learning_rate=settings.learning_rate
+        )
         empty = self._tokens(tokenizer, [""])[0]
-        data = CaptionedLatents(latents, tokens, empty, length=steps * size, seed=settings.seed)
+        data = CaptionedLatents(
+            latents,
+            tokens,
+            empty,
+            length=steps * size,
+            schedule=self.schedule,
+            skip_drop=settings.skip_drop,
+            seed=settings.seed,
+        )
         self._fit("denoiser", training, data, batch_size=size, steps=steps)
         averaged: Any = training.averaged.module
         return averaged.eval().requires_grad_(False)
@@ -121,7 +137,7 @@ class MiniatureTraining:
         """Train the annotator (or load it) on renders, half of them autoencoded."""
         steps, seed = self.settings.annotator_steps, self.settings.seed
         pl.seed_everything(seed)
-        training = AnnotatorTraining(steps=steps)
+        training = AnnotatorTraining(self.world, steps=steps)
         if self.start_from is not None:
             shipped = MiniatureAnnotator(self.start_from / "annotator")
             training.network.load_state_dict(shipped.network.state_dict())
@@ -155,5 +171,6 @@ class MiniatureTraining:
             autoencoder=self.autoencoder(),
             denoiser=self.denoiser(),
             tokenizer=self.tokenizer(),
+            scheduler=self.schedule.scheduler(),
             annotator=self.annotator(),
         )

@@ -40,7 +40,7 @@ def miniature(cfg: DictConfig) -> None:
         "annotator": training.annotator,
         "denoiser": training.denoiser,
         "assemble": lambda: training.assemble(folder),
-        "gate": lambda: pass_gate(folder, directory, GateSettings.of(cfg)),
+        "gate": lambda: pass_gate(folder, directory, training.world, GateSettings.of(cfg)),
     }
     with directory_lock(directory):
         for name, part in parts.items():

@@ -1,0 +1,93 @@
+"""The noise schedules of the miniature, and the timesteps that its training draws from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler
+
+_SIDE, _STABLE_DIFFUSION_SIDE = 16, 64
+"""Sides of the latents, here and in Stable Diffusion."""
+_DDIM: Any = DDIMScheduler  # diffusers types its arguments by their defaults
+_STABLE_DIFFUSION: dict[str, Any] = {
+    "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """A noise schedule.
+
+    Attributes:
+        scheduler: builds its scheduler, for v-prediction.
+        timestep: draws a timestep to train at, 0 to 999.
+    """
+
+    scheduler: Callable[[], DDIMScheduler]
+    timestep: Callable[[np.random.Generator], int]
+
+
+def _plain() -> DDIMScheduler:
+    """Stable Diffusion's schedule; its last step keeps some signal."""
+    return _DDIM(
+        num_train_timesteps=1000,
+        **_STABLE_DIFFUSION,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="v_prediction",
+    )
+
+
+def _around_shapes(rng: np.random.Generator, *, uniform: float = 0.25) -> int:
+    """Drawn more often where shapes are decided on the plain schedule.
+
+    A quarter of the draws are uniform. The others are logit-normal (Esser et al. 2024, section 3.1)
+    with the median 380, where signal and noise are about equally strong: a latent of 16 x 16 is
+    almost pure noise above 700, and little is left to decide below 100.
+    """
+    if rng.random() < uniform:
+        return int(rng.integers(1000))
+    return int(1000 / (1 + math.exp(-rng.normal(-0.5, 0.9))))
+
+
+def shifted_betas() -> list[float]:
+    """Stable Diffusion's schedule for latents of 16 x 16: log SNR + 2 log(64 / 16).
+
+    An object covers (64 / 16)^2 times fewer latents here. So it has as much signal to noise as at
+    Stable Diffusion's size where the SNR is higher by this factor (Hoogeboom et al. 2023, section
+    3.1). The last timestep is pure noise instead, from which every picture starts (Lin et al.
+    2024): the tone could otherwise be read from noise.
+    """
+    plain = _plain().alphas_cumprod.double()
+    ratio = plain / (1 - plain) * (_STABLE_DIFFUSION_SIDE / _SIDE) ** 2
+    kept = ratio / (1 + ratio)
+    kept[-1] = 1e-6
+    before = torch.cat([torch.ones(1, dtype=kept.dtype), kept[:-1]])
+    return (1 - kept / before).tolist()
+
+
+def _shifted() -> DDIMScheduler:
+    return _DDIM(
+        num_train_timesteps=1000,
+        trained_betas=shifted_betas(),
+        clip_sample=False,
+        timestep_spacing="trailing",  # the first step is the last timestep
+        prediction_type="v_prediction",
+    )
+
+
+def _uniform(rng: np.random.Generator, *, last: float = 0.04) -> int:
+    """Uniform, but for a share of draws at the last timestep, where every picture starts."""
+    return 999 if rng.random() < last else int(rng.integers(1000))
+
+
+SCHEDULES = {
+    "plain": NoiseSchedule(_plain, _around_shapes),
+    "shifted": NoiseSchedule(_shifted, _uniform),
+}
