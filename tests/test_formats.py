@@ -96,8 +96,9 @@ def foreign_topk(
 def study(tmp_path_factory) -> Path:
     """A thinned collection of the miniature and one SAE, written by the stages themselves."""
     from composing import compose
-    from diffusae.stages.collect import collect
+    from diffusae.collecting.collect import collect_alone
     from diffusae.stages.train import train
+    from diffusae.study.study import Study
 
     directory = tmp_path_factory.mktemp("formats")
     cfg = compose(
@@ -111,7 +112,7 @@ def study(tmp_path_factory) -> Path:
             "trainer.accelerator=cpu",
         ],
     )
-    collect(cfg)
+    collect_alone(Study(cfg))
     train(cfg)
     return directory / "tiny"
 
