@@ -9,7 +9,7 @@ from composing import compose
 from diffusae.backbone.settings import ModelSettings
 from diffusae.errors import UserError
 from diffusae.study import pictures_at_once as module
-from diffusae.study.pictures_at_once import ON_CPU, largest_fitting, pictures_at_once
+from diffusae.study.pictures_at_once import largest_fitting, pictures_at_once
 
 GB = 10**9
 CUDA = torch.device("cuda", 0)
@@ -28,9 +28,15 @@ def test_a_number_is_taken_as_it_is(model: ModelSettings) -> None:
     assert pictures_at_once(replace(model, batch_size=3), None) == 3
 
 
-def test_auto_is_a_fixed_number_on_a_cpu(model: ModelSettings, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("height", "width", "expected"), [(512, 512, 8), (64, 64, 16), (128, 128, 16), (128, 129, 8)]
+)
+def test_auto_on_a_cpu_follows_from_the_size_of_the_pictures(
+    height: int, width: int, expected: int, model: ModelSettings, monkeypatch
+) -> None:
     monkeypatch.setattr(module, "execution_device", lambda _pipe: torch.device("cpu"))
-    assert pictures_at_once(replace(model, batch_size="auto"), Pipe()) == ON_CPU == 8
+    sized = replace(model, batch_size="auto", height=height, width=width)
+    assert pictures_at_once(sized, Pipe()) == expected
 
 
 @pytest.mark.parametrize(

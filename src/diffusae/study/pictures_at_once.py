@@ -21,6 +21,8 @@ LARGEST = 128
 """The most pictures that `auto` takes."""
 ON_CPU = 8
 """What `auto` takes where there is no CUDA device: a larger batch is not faster there."""
+SMALL, SMALL_ON_CPU = 128**2, 16
+"""Pictures of so few pixels are 5 % faster in batches of 16 (the miniature, on two cores with AVX2)."""
 SHARE = 0.8
 """Of a GPU's free memory that `auto` fills. The rest is for what is recorded."""
 
@@ -37,7 +39,7 @@ def pictures_at_once(model: ModelSettings, pipe: Any) -> int:
         return model.batch_size
     device = execution_device(pipe)
     if device.type != "cuda":
-        return ON_CPU
+        return SMALL_ON_CPU if model.height * model.width <= SMALL else ON_CPU
     if pipe not in _measured:
         _measured[pipe] = _measure(model, pipe, device)
         log.info("model.batch_size=auto makes %d pictures at a time", _measured[pipe])
