@@ -22,7 +22,7 @@ LARGEST = 128
 ON_CPU = 8
 """What `auto` takes where there is no CUDA device: a larger batch is not faster there."""
 SMALL, SMALL_ON_CPU = 128**2, 16
-"""Pictures of so few pixels are 5 % faster in batches of 16 (the miniature, on two cores with AVX2)."""
+"""Pictures of so few pixels are 5 % faster in batches of 16 (the miniature, two cores, AVX2)."""
 SHARE = 0.8
 """Of a GPU's free memory that `auto` fills. The rest is for what is recorded."""
 
