@@ -16,6 +16,7 @@ pytestmark = pytest.mark.skipif(
 def _searched(way, centred, W_enc, k, b_enc=None) -> Codes:
     search = Search()
     search._ways_by_row = FastestWay([way])
+    search._ways = FastestWay(WAYS[:1])
     sparsity = TopK(k).train()
     return search(centred, W_enc, b_enc, sparsity, precision="float32", kernels=TORCH)
 
@@ -85,6 +86,11 @@ def test_a_row_that_is_not_finite_is_left_to_the_search_in_float32():
     assert codes.values[2].isnan().all()
     others = torch.tensor([0, 1, 3, 4])
     assert torch.equal(codes.values[others], whole.values[others])
+
+
+def test_a_process_without_rows_has_no_codes():
+    codes = _searched(IN_8_BITS, torch.randn(0, 16), torch.randn(64, 16), 3)
+    assert codes.values.shape == codes.indices.shape == (0, 3)
 
 
 def test_most_rows_of_random_data_are_settled_in_8_bits(monkeypatch):

@@ -66,8 +66,9 @@ class Search:
             weights = _in_few_bits(W_enc, precision)
             codes = self._sought(centred, weights, b_enc, sparsity, sparsity.candidates)
             return _chosen(codes, centred, W_enc, b_enc, sparsity, kernels)
-        exact = sparsity.by_row and W_enc.dtype == torch.float32
-        with (self._ways_by_row if exact else self._ways).timed() as way:
+        # A process may have no part of a short last batch.
+        in_8_bits = sparsity.by_row and W_enc.dtype == torch.float32 and len(centred) > 0
+        with (self._ways_by_row if in_8_bits else self._ways).timed() as way:
             if way is IN_8_BITS:
                 codes = self._screened(centred, W_enc, b_enc, sparsity, kernels)
             else:
@@ -98,9 +99,9 @@ class Search:
             return codes
         open_rows = (~settled).nonzero().squeeze(1)
         rest = centred[open_rows]
-        found = self._sought(rest, W_enc, b_enc, sparsity, sparsity.candidates)
-        found = _chosen(found, rest, W_enc, b_enc, sparsity, kernels)
-        codes.values[open_rows], codes.indices[open_rows] = found
+        candidates = self._sought(rest, W_enc, b_enc, sparsity, sparsity.candidates)
+        chosen = _chosen(candidates, rest, W_enc, b_enc, sparsity, kernels)
+        codes.values[open_rows], codes.indices[open_rows] = chosen
         return codes
 
     def _sought(
