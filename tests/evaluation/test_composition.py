@@ -10,7 +10,9 @@ from diffusae.evaluation.composition import (
     Picture,
     Settings,
     build_split,
+    concept_cosines,
     evaluate,
+    flat_maps,
     predict_scores,
     settings_grid,
     tune,
@@ -76,6 +78,24 @@ def test_relative_scores_span_the_labelled_positions():
     low, high = HALF, 1.0
     expected = [1, 0, (low - 0.6) / (high - 0.6), 0]
     assert scores(top_n=2, scale="relative")[0] == pytest.approx(expected)
+
+
+def test_concepts_that_all_say_the_same_give_a_flat_map_and_no_stretched_rounding():
+    # Latents 0, 1, 2 all have the mean of three labels of rounded length: cosines differ by 1e-8.
+    same = torch.tensor([[0.3, 0.6], [0.1, 0.2], [0.7, 1.4]])
+    space = replace(SPACE, embeddings=same)
+    split = split_of(example())
+    cosines = concept_cosines(split, space, Settings(top_n=2))
+    assert flat_maps(cosines).tolist() == [True, True]
+    assert predict_scores(split, space, Settings(top_n=2, scale="relative")).unique().tolist() == [
+        0
+    ]
+    assert flat_maps(concept_cosines(split, SPACE, Settings(top_n=2))).tolist() == [False, False]
+
+
+def test_a_picture_without_any_labelled_concept_has_flat_maps():
+    silent = picture("a", [[3]] * 4, [[1.0]] * 4, cat=mask(0))
+    assert flat_maps(concept_cosines(split_of(silent), SPACE, Settings())).tolist() == [True]
 
 
 def test_a_picture_without_any_labelled_concept_scores_lowest_everywhere():

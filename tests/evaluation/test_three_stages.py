@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable
 from dataclasses import asdict
 
 import numpy as np
@@ -60,9 +61,9 @@ def test_cases_of_one_picture_are_resampled_together():
 
 
 def test_a_success_of_every_case_of_few_pictures_has_an_interval_with_width():
-    cases = [(picture, region) for picture in range(5) for region in range(4)]
+    cases: list[Hashable] = [(picture, region) for picture in range(5) for region in range(4)]
     own, other = dict.fromkeys(cases, 1.0), dict.fromkeys(cases, 0.0)
-    pictures = {case: str(case[0]) for case in cases}
+    pictures: dict[Hashable, Hashable] = {case: n // 4 for n, case in enumerate(cases)}
     low, high = paired_difference(own, other, pictures=pictures, of_shares=True).ci95 or (0, 0)
     # Wilson's interval of 5 of 5 begins at .5655: 2 x .5655 - 1.
     assert (low, high) == (pytest.approx(0.131, abs=1e-3), 1.0)

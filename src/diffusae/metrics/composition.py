@@ -119,6 +119,9 @@ def composition_rows(
     result, rows = evaluate(
         test, space, tuned, cell=study.cell.coordinates(), baselines=beside, **resampling
     )
+    objects = dictionary.gained(vocabulary)
+    result.details["n_object_labels"] = objects
+    result.details["n_other_labels"] = dictionary.gained() - objects
     directory = study.evaluation("composition")
     with atomic_path(directory / "scores.safetensors") as temporary:
         save_file({"scores": scores.half().cpu().contiguous()}, temporary)

@@ -73,6 +73,15 @@ class Row:
         """Such as "mid · t = 0.50 · cond"."""
         return f"{self.block} · t = {self.t:.2f} · {self.conditioning}"
 
+    @property
+    def notes(self) -> list[str]:
+        """What must stand beside the value: degenerate maps, and too few labels of objects."""
+        flat, few = self.details.get("n_flat_maps"), self.details.get("n_object_labels")
+        notes = [f"{flat} of {self.figure.n} maps are flat"] if flat else []
+        if few is not None and few < self.details.get("minimum_object_labels", 1):
+            notes.append(f"{few} labels of objects, {self.details.get('n_other_labels', 0)} others")
+        return notes
+
     def clears(self, baseline: Estimate) -> bool | None:
         """Whether the whole interval is better than the whole interval of a baseline; None: there
         is nothing to compare.
