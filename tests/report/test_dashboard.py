@@ -69,7 +69,7 @@ def panels(specification: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_the_table_of_a_heat_map_has_a_row_for_each_cell_with_data():
-    assert COLUMNS == ["cell line", "t", "value", "low", "high", "n"]
+    assert COLUMNS == ["cell line", "t", "value", "low", "high", "n", "pictures"]
     assert grid_rows(RESULTS, "composition") == [
         ["mid cond", 1.0, 0.3, 0.2, 0.4, 87],
         ["up cond", 0.0, 0.6, 0.5, 0.7, 91],

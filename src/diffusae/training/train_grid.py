@@ -12,9 +12,9 @@ from typing import Any, Protocol, Self
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
-from diffusae.activations.datamodule import ActivationDataModule, SequentialBatches
+from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.activations.schema import Stream
-from diffusae.activations.together import TogetherDataModule
+from diffusae.activations.together import StreamsDataModule, TogetherDataModule
 from diffusae.errors import UserError
 from diffusae.files import atomic_write_json
 from diffusae.parsing import read_json
@@ -101,8 +101,6 @@ class StreamData(Protocol):
     @property
     def batches_of_epoch(self) -> int: ...
 
-    def val_dataloader(self) -> SequentialBatches: ...
-
 
 class Together:
     """Trainings side by side, from their records to their files.
@@ -113,7 +111,7 @@ class Together:
     Args:
         studies: name -> training. All take equally many steps.
         directory: for their common checkpoints.
-        streams: stream -> its validation batches, and more.
+        streams: what each stream is like.
         data: gives the batches of training, {stream: vectors}.
         stream_of: the name of a study's stream.
     """
@@ -123,7 +121,7 @@ class Together:
         studies: Mapping[str, Study],
         directory: Path,
         streams: Mapping[str, StreamData],
-        data: pl.LightningDataModule,
+        data: StreamsDataModule,
         *,
         stream_of: Callable[[Study], str] = lambda study: study.cell.key,
     ) -> None:
@@ -159,11 +157,7 @@ class Together:
                 records.enter_context(recorded(study))
             self.data.prepare_data()
             self._from = self.checkpoints.resume()
-            if self._from is None:
-                for member in self.members.values():
-                    stream = self.streams[member.stream]
-                    member.module.initialise(next(iter(stream.val_dataloader())))
-            else:
+            if self._from is not None:
                 log.info("%d trainings go on from step %d", len(self.members), self.step)
             self._records = records.pop_all()
         return self
@@ -172,11 +166,19 @@ class Together:
         self._records.__exit__(*error)
 
     def fit(self, until: int | None = None, *, progress: bool = True) -> None:
-        """Train to the end, or pause after the step `until` with a checkpoint."""
+        """Train to the end, or pause after the step `until` with a checkpoint.
+
+        Autoencoders are initialised with the first training batch of their stream, which they are
+        trained on as well.
+        """
         batches = {
             name: self.streams[member.stream].batches_of_epoch
             for name, member in self.members.items()
         }
+        if self._from is None:
+            first = self.data.first_batches()
+            for member in self.members.values():
+                member.module.initialise(first[member.stream])
         self.module.train()  # a pause right after a validation leaves it in evaluation mode
         stop, pause = StopTogether(self.checkpoints.save), Pause(until, self.checkpoints.save)
         trainer = trainer_of(
